@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the rooms of lib/ share, and what shim/ and tools/ may use besides include/fastspool.h.
+ *
+ * Names: fastspool_x() is public; room_x() is shared inside the library; static functions have no prefix.
+ * Every function returns 0 or more, or a negative errno.
+ */
+#ifndef FASTSPOOL_STORE_H
+#define FASTSPOOL_STORE_H
+
+#include "fastspool.h"
+#include "layout.h"
+
+#include <stdatomic.h>
+
+/** One attached spool, private to the process. */
+struct fastspool {
+    char *base;                 /* the segment, mapped */
+    struct header *header;      /* = base */
+    int segment_fd;             /* all four: high numbers, close-on-exec */
+    int locks_fd;               /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
+    int runtime_fd;             /* directory RUNTIME/fastspool.ID */
+    int spool_fd;               /* the spool directory */
+    char spool[FASTSPOOL_PATH_MAX];   /* its real path */
+    char state[FASTSPOOL_PATH_MAX];   /* its state directory */
+    char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
+    struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
+};
+
+static inline struct inode *inode_at(const struct fastspool *fs, uint32_t i)
+{
+    return (struct inode *)(fs->base + INODES_AT) + i;
+}
+static inline struct name *name_at(const struct fastspool *fs, uint32_t i)
+{
+    return (struct name *)(fs->base + NAMES_AT) + i;
+}
+static inline struct description *description_at(const struct fastspool *fs, uint32_t i)
+{
+    return (struct description *)(fs->base + DESCRIPTIONS_AT) + i;
+}
+static inline struct chunk *chunk_at(const struct fastspool *fs, uint32_t i)
+{
+    return (struct chunk *)(fs->base + CHUNKS_AT) + i;
+}
+static inline uint32_t *bucket_at(const struct fastspool *fs, uint32_t i)
+{
+    return (uint32_t *)(fs->base + BUCKETS_AT) + i;
+}
+static inline char *block_at(const struct fastspool *fs, uint32_t i)
+{
+    return fs->base + DATA_AT + (uint64_t)i * BLOCK_SIZE;
+}
+
+/** Load and store of a field that is changed outside critical sections, or read outside. */
+#define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
+#define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+
+/* ---- section.c: critical sections ------------------------------------------------------------------- */
+
+/** A change of the store: runs under the lock, changes the segment only with SET() and section_copy(), and may
+ *  read whatever it likes.  Negative: everything that it changed is taken back.  -EAGAIN after section_want():
+ *  the table is grown, and the body runs again from its start.  It must be short (at most some 64 kB copied) and
+ *  must not call the system. */
+typedef int section_body(struct fastspool *fs, void *argument);
+
+/** Run @body as one critical section: wholly or not at all, whoever is killed.  Returns what it returned; -EIO
+ *  also when the segment is damaged or failed. */
+int section_run(struct fastspool *fs, section_body *body, void *argument);
+
+/** Record what the words around [address, address + size) hold now, for the case that the section fails. */
+void section_log(struct fastspool *fs, const void *address, size_t size);
+
+/** Change a field of the segment inside a section. */
+#define SET(fs, field, value)                                       \
+    do {                                                            \
+        section_log((fs), &(field), sizeof(field));                 \
+        __atomic_store_n(&(field), (value), __ATOMIC_RELEASE);      \
+    } while (0)
+
+/** Change @size bytes of the segment inside a section. */
+void section_copy(struct fastspool *fs, void *to, const void *from, size_t size);
+
+enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
+
+/** Inside a section: this table must grow first.  Returns -EAGAIN, to be returned by the body. */
+int section_want(enum table_id table);
+
+/** Read without the lock: begin, copy, and repeat from begin where retry says so.  After many repeats begin takes
+ *  the lock, so that a reader always gets through.
+ *      struct section_read r = SECTION_READ;
+ *      do { section_read_begin(fs, &r); ... } while (section_read_retry(fs, &r)); */
+struct section_read {
+    uint32_t sequence;
+    uint32_t tries;
+    bool locked;
+};
+#define SECTION_READ ((struct section_read){0, 0, false})
+void section_read_begin(struct fastspool *fs, struct section_read *read);
+bool section_read_retry(struct fastspool *fs, struct section_read *read);
+
+/** What a process must do around each critical section: the preloaded library holds signals off, and keeps the
+ *  lock from a user who could stop it.  Called before the lock is taken and after it is released.  Set once,
+ *  before the first attach; default: nothing. */
+struct section_guard {
+    void (*enter)(void);
+    void (*leave)(void);
+};
+extern struct section_guard section_guard;
+
+/** The segment is damaged: one line to syslog (where @what is found wrong), and -EIO. */
+int section_damaged(struct fastspool *fs, const char *what);
+
+/** Make the mutex of a new segment. */
+int section_create(struct header *header);
+
+/* ---- segment.c: the mapped file ---------------------------------------------------------------------- */
+
+/** Make the file of an empty store in directory @runtime_fd, with its placeholders and lock file, owned by @owner;
+ *  state RECOVERING. */
+int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
+
+/** Map the file in fs->runtime_fd; checks owner, mode, version, boot, PID namespace and spool. */
+int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
+void segment_close(struct fastspool *fs);
+
+/** Empty the tables again: a recovery that was cut short begins anew.  Nobody else may use the segment. */
+int segment_reset(struct fastspool *fs);
+
+/** Take memory for more entries of a table.  Outside sections. */
+int segment_grow(struct fastspool *fs, enum table_id table);
+
+/** Move @fd to a high number, close-on-exec, and return that; @fd is closed.  Where a program's next open would
+ *  not land, below the soft limit of descriptors. */
+int segment_high_fd(int fd);
+
+/** CLOCK_REALTIME and CLOCK_MONOTONIC of the last tick, in nanoseconds (4 ms coarse: as the kernel stamps files). */
+uint64_t segment_realtime(void);
+uint64_t segment_monotonic(void);
+
+/* ---- blocks.c ----------------------------------------------------------------------------------------- */
+
+int blocks_take(struct fastspool *fs, uint32_t *block);    /* inside a section; content undefined */
+void blocks_give(struct fastspool *fs, uint32_t block);    /* inside a section */
+int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one */
+int blocks_release_held(struct fastspool *fs);             /* outside: the quarantine is over */
+int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for
+                                                              10 s, but for @keep bytes, go back to the system */
+
+/* ---- inodes.c: the table of files, their attributes, the dirty list ------------------------------------- */
+
+/** Inside a section.  A new file (links 0, opens 0). */
+int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_t *inode);
+/** Inside a section: free the inode if it has neither names nor descriptions. */
+int inodes_drop(struct fastspool *fs, uint32_t inode);
+/** Outside: free the blocks of orphans, a step at a time. */
+int inodes_free_orphans(struct fastspool *fs);
+/** Inside a section: the inode's record (and the blocks [from, to) of its data) must go to the disk. */
+void inodes_dirty(struct fastspool *fs, uint32_t inode);
+void inodes_dirty_data(struct fastspool *fs, uint32_t inode, uint32_t from, uint32_t to);
+/** Under the lock or in a read: the attributes. */
+void inodes_stat(const struct fastspool *fs, uint32_t inode, struct stat *st);
+bool inodes_valid(const struct fastspool *fs, uint32_t inode);
+
+/** Who asks: effective ids.  Groups are looked up only where they decide. */
+struct credentials {
+    uid_t uid;
+    gid_t gid;
+};
+/** Where to get them from; the preloaded library knows them without a call.  Default: geteuid, getegid. */
+extern void (*inodes_credentials)(struct credentials *);
+/** access check: @want is a mask of R_OK, W_OK, X_OK. */
+int inodes_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
+
+int inodes_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who);     /* in a section */
+int inodes_chown(struct fastspool *fs, uint32_t inode, uid_t uid, gid_t gid, const struct credentials *who);
+int inodes_utimens(struct fastspool *fs, uint32_t inode, const struct timespec times[2], const struct credentials *who);
+
+/* ---- data.c: the content of files ------------------------------------------------------------------------ */
+
+#define DATA_STEP 65536u /* bytes of one section */
+ssize_t data_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset);
+/** In a section; at most DATA_STEP bytes. */
+int data_write(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
+int data_truncate(struct fastspool *fs, uint32_t inode, uint64_t size); /* in a section; may return -EAGAIN... */
+/** In a section or with the lock: block number of the file's block @index, 0: a hole. */
+uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
+
+/* ---- names.c: directories, paths, listings ---------------------------------------------------------------- */
+
+/** Where a path leads. */
+struct place {
+    uint32_t parent;      /* inode of the directory that holds (or would hold) the last name */
+    uint32_t inode;       /* 0: there is no such name */
+    uint32_t entry;       /* its entry in the table of names, 0: none, or the path has no last name (".", "..") */
+    const char *name;     /* the last name, inside the path */
+    size_t length;
+    bool directory;       /* the path ends in "/", "/." or "..": only a directory will do */
+};
+/** Under the lock or in a read.  Missing last name: 0 with place->inode 0.  @who: search permission is checked. */
+int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
+int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
+int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+/** The text of entry @entry into @text (256 bytes), its length returned. */
+int names_text(const struct fastspool *fs, uint32_t entry, char *text);
+
+/* ---- descriptions.c ----------------------------------------------------------------------------------------- */
+
+/** Take a description: its placeholder is open, with its identity in the kernel's offset and its liveness lock.
+ *  @fd: the placeholder's descriptor (a high number, owned by the pool). */
+int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd);
+/** In a section: it now is an open file. */
+int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode, int flags);
+/** The process has closed its last descriptor of it.  Where no fork, exec or message can have copied it, it goes
+ *  back to the pool; else the kernel is asked whether anybody holds it, and the last one frees it. */
+int descriptions_close(struct fastspool *fs, uint32_t description);
+/** Every description that is open in this process may from now on be held by another one too. */
+void descriptions_shared(struct fastspool *fs);
+/** The child of a fork: close what the pool has open. */
+void descriptions_after_fork_child(struct fastspool *fs);
+/** Does the kernel descriptor @fd stand for a description of this spool?  Its number, or 0. */
+uint32_t descriptions_identify(struct fastspool *fs, int fd);
+/** The pool's own descriptor of a description that this process opened, -1: none (inherited). */
+int descriptions_fd(struct fastspool *fs, uint32_t description);
+/** Free what the dead had open.  The mirror calls it once a second, recovery once. */
+int descriptions_reap(struct fastspool *fs);
+/** Read inode and generation of an open description; -EBADF. */
+int descriptions_file(const struct fastspool *fs, uint32_t description, uint32_t *inode, uint32_t *generation);
+void descriptions_pool_close(struct fastspool *fs);
+
+/* ---- files.c: the public calls on files, built from the rooms above ------------------------------------------- */
+
+/** As fastspool_open(); @description was taken by descriptions_take() and is given back where it fails. */
+int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description);
+/** Make the directory @path in the store, and those above it that are missing, with these attributes: the spool's
+ *  real directory has it (left from before), and something is to be made in it. */
+int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *real);
+
+/* ---- locks.c: record locks ------------------------------------------------------------------------------------ */
+
+int locks_control(struct fastspool *fs, uint32_t description, int command, struct flock *lock);
+/** A descriptor of this inode is being closed: POSIX drops the process's locks on it. */
+void locks_drop(struct fastspool *fs, uint32_t inode);
+/** Whether this process holds locks on the inode (it has taken some since it last dropped them). */
+bool locks_held(struct fastspool *fs, uint32_t inode);
+
+/* ---- commit.c: tickets, waiters, and the capture that the mirror writes ----------------------------------------- */
+
+/** Bounds of what `lazy` may leave unwritten: an fsync waits beyond. */
+#define COMMIT_BYTES_MAX (UINT64_C(64) << 20)
+#define COMMIT_FILES_MAX 16384u
+#define COMMIT_AGE_MAX   10u /* flush intervals, and at least 1 s */
+
+/** Wait until change number @ticket is durable; @timeout ns, 0 = for ever.  Starts a mirror where none lives. */
+int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout);
+/** fsync in mode lazy. */
+int commit_bounded(struct fastspool *fs);
+
+/** A dirty inode as it was at the instant of the capture. */
+struct captured {
+    uint32_t inode;
+    struct inode record;     /* links == 0: delete it on the disk */
+    uint32_t *blocks;        /* block numbers of [record.dirty_from, record.dirty_to), pinned until commit_end(); 0: a hole */
+    size_t names;            /* names of the inode: */
+    struct captured_name {
+        uint32_t parent;
+        uint8_t length;
+        char text[255];
+    } *name;
+};
+struct capture {
+    uint64_t ticket;         /* what becomes durable with it */
+    size_t count;
+    struct captured *file;   /* oldest change first */
+};
+/** The mirror alone: everything dirty, at one instant.  0 with count 0: nothing is dirty. */
+int commit_capture(struct fastspool *fs, struct capture *capture);
+/** The mirror alone: @error 0: it is on the disk; else a positive errno, and all of it stays dirty.  Wakes the
+ *  waiters, frees the capture. */
+int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration);
+/** A new mirror: what a dead one had begun is dirty as before. */
+int commit_reset(struct fastspool *fs);
+
+/* ---- attach.c: finding, making and leaving a store; starting the mirror ------------------------------------------- */
+
+/** Open the descriptors and map the segment, without creating, starting or waiting: for the mirror itself.
+ *  -ENOENT: there is no store. */
+int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
+                char error[FASTSPOOL_ERROR_MAX]);
+/** As attach_open(), making an empty RECOVERING store where there is none that is usable. */
+int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,
+                  char error[FASTSPOOL_ERROR_MAX]);
+/** Start the mirror unless one lives or another process is starting it. */
+int attach_start_mirror(struct fastspool *fs);
+/** Is a mirror alive?  By flock of its lock file, never by pid. */
+bool attach_mirror_lives(struct fastspool *fs);
+
+#endif
