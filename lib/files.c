@@ -1,2 +1,776 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * The public calls on files and directories, built from the rooms: paths (names.c), inodes, data, descriptions.
+ *
+ * The happy path of every change: one critical section that walks the path, checks kind and permission in the order
+ * in which the kernel does (so that the same errno comes first), and changes names, inodes and blocks.  Looking
+ * (stat, access, a path that is not there, listings) takes no lock.
+ *
+ * Failure modes: whatever fails in the section leaves everything as it was.  A truncation that has more to free than
+ * fits a section goes on in further ones; killed in between, it leaves the file shorter than before and longer than
+ * asked for.  (Truncation to nothing is one section whatever the size.)
+ */
 #include "store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <unistd.h>
+
+#define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
+
+/* ---- looking, without the lock ---- */
+
+/* Walk to an existing file; @st may be NULL. */
+static int look(struct fastspool *fs, const char *path, int want, const struct credentials *who, struct stat *st)
+{
+    struct section_read read = SECTION_READ;
+    struct place place;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = names_walk(fs, path, who, &place);
+        if (result == 0 && place.inode == 0)
+            result = -ENOENT;
+        if (result == 0 && !inodes_valid(fs, place.inode))
+            result = -EIO;
+        if (result == 0 && place.directory && !S_ISDIR(inode_at(fs, place.inode)->mode))
+            result = -ENOTDIR;
+        if (result == 0 && want)
+            result = inodes_permitted(fs, place.inode, who, want);
+        if (result == 0 && st)
+            inodes_stat(fs, place.inode, st);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
+{
+    struct credentials who;
+
+    inodes_credentials(&who);
+    return look(fs, path, 0, &who, st);
+}
+
+int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effective)
+{
+    struct credentials who = {getuid(), getgid()};
+
+    if (mode & ~(R_OK | W_OK | X_OK))
+        return -EINVAL;
+    if (effective)
+        inodes_credentials(&who);
+    return look(fs, path, mode, &who, NULL);
+}
+
+/* ---- changes by path: each has a body, and one set of arguments serves all ---- */
+
+struct change {
+    const char *path;
+    const char *to;
+    int flags;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    uint64_t size;
+    uint32_t description;
+    uint32_t generation;
+    const struct timespec *times;
+    struct credentials who;
+    bool again; /* out: a truncation has more to free */
+};
+
+static int run(struct fastspool *fs, section_body *body, struct change *change)
+{
+    inodes_credentials(&change->who);
+    int result = section_run(fs, body, change);
+    if (result >= 0 && LOAD(fs->header->orphans))
+        inodes_free_orphans(fs);
+    return result;
+}
+
+/* Walk to a file that must exist. */
+static int walk_to(struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
+{
+    int result = names_walk(fs, path, who, place);
+
+    if (result < 0)
+        return result;
+    if (place->inode == 0)
+        return -ENOENT;
+    if (!inodes_valid(fs, place->inode))
+        return section_damaged(fs, "a name leads to no file");
+    return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
+}
+
+/* May @who change the names in directory @parent? */
+static int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
+{
+    return inodes_permitted(fs, parent, who, W_OK | X_OK);
+}
+
+/* May @who take the name of @inode out of @parent?  A sticky directory lets only owners. */
+static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
+{
+    const struct inode *directory = inode_at(fs, parent);
+    int result = may_change(fs, parent, who);
+
+    if (result == 0 && (directory->mode & S_ISVTX) && who->uid != 0 && who->uid != directory->uid &&
+        who->uid != inode_at(fs, inode)->uid)
+        return -EPERM;
+    return result;
+}
+
+/* A new inode in @parent: the group of a set-group-ID directory is inherited. */
+static int make(struct fastspool *fs, const struct place *place, mode_t mode, const struct credentials *who,
+                uint32_t *inode)
+{
+    const struct inode *parent = inode_at(fs, place->parent);
+    bool inherits = parent->mode & S_ISGID;
+
+    if (inherits && S_ISDIR(mode))
+        mode |= S_ISGID;
+    int result = inodes_take(fs, mode, who->uid, inherits ? parent->gid : who->gid, inode);
+    return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, *inode);
+}
+
+/* ---- open ---- */
+
+static int wanted_access(int flags)
+{
+    int want = (flags & O_ACCMODE) == O_RDONLY ? R_OK : (flags & O_ACCMODE) == O_WRONLY ? W_OK : R_OK | W_OK;
+    return flags & O_TRUNC ? want | W_OK : want;
+}
+
+static int open_existing(struct fastspool *fs, const struct place *place, struct change *open)
+{
+    const struct inode *inode = inode_at(fs, place->inode);
+    bool directory = S_ISDIR(inode->mode);
+
+    if ((open->flags & O_CREAT) && (open->flags & O_EXCL))
+        return -EEXIST;
+    if (directory && (open->flags & O_CREAT))
+        return -EISDIR;
+    if (!directory && (place->directory || (open->flags & O_DIRECTORY)))
+        return -ENOTDIR;
+    if (directory && (open->flags & O_ACCMODE) != O_RDONLY)
+        return -EISDIR;
+    int result = inodes_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
+    if (result == 0 && (open->flags & O_TRUNC) && !directory)
+        result = data_discard(fs, place->inode);
+    return result;
+}
+
+static int open_body(struct fastspool *fs, void *argument)
+{
+    struct change *open = argument;
+    struct place place;
+    int result = names_walk(fs, open->path, &open->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode) {
+        if (!inodes_valid(fs, place.inode))
+            return section_damaged(fs, "a name leads to no file");
+        result = open_existing(fs, &place, open);
+    } else if (!(open->flags & O_CREAT)) {
+        return -ENOENT;
+    } else if (place.directory) {
+        return -EISDIR;
+    } else {
+        result = may_change(fs, place.parent, &open->who);
+        if (result == 0)
+            result = make(fs, &place, S_IFREG | (open->mode & 07777), &open->who, &place.inode);
+    }
+    return result < 0 ? result : descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
+}
+
+int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description)
+{
+    struct change open = {.path = path, .flags = flags, .mode = mode, .description = description};
+    int result = run(fs, open_body, &open);
+
+    if (result < 0)
+        descriptions_close(fs, description);
+    return result;
+}
+
+int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode)
+{
+    uint32_t description;
+    int fd;
+    /* Most of what Exim looks for in vain (-J) it looks for often: that needs no description. */
+    int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
+
+    if (result == 0)
+        result = descriptions_take(fs, &description, &fd);
+    if (result == 0)
+        result = files_open(fs, path, flags, mode, description);
+    return result < 0 ? result : (int)description;
+}
+
+int fastspool_close(struct fastspool *fs, int description)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    locks_drop(fs, inode);
+    return descriptions_close(fs, (uint32_t)description);
+}
+
+/* ---- reading and writing ---- */
+
+/* The open file of a description, checked for the access it needs. */
+static int file_of(struct fastspool *fs, int description, int refused, uint32_t *inode, uint32_t *generation)
+{
+    int result = descriptions_file(fs, (uint32_t)description, inode, generation);
+
+    if (result < 0)
+        return result;
+    int mode = (int)LOAD(description_at(fs, (uint32_t)description)->flags) & O_ACCMODE;
+    return mode == refused || mode == O_ACCMODE ? -EBADF : 0;
+}
+
+ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset)
+{
+    uint32_t inode, generation;
+    int result = file_of(fs, description, O_WRONLY, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    if (offset < 0)
+        return -EINVAL;
+    if (S_ISDIR(inode_at(fs, inode)->mode))
+        return -EISDIR;
+    return data_read(fs, inode, generation, buffer, size, (uint64_t)offset);
+}
+
+ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
+{
+    struct description *description = description_at(fs, (uint32_t)d & (DESCRIPTIONS_MAX - 1));
+
+    for (;;) {
+        uint64_t offset = LOAD(description->offset);
+        ssize_t got = fastspool_pread(fs, d, buffer, size, (off_t)offset);
+        if (got <= 0)
+            return got;
+        /* Another process may read through the same description: each byte goes to one of them. */
+        if (__atomic_compare_exchange_n(&description->offset, &offset, offset + (uint64_t)got, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return got;
+    }
+}
+
+struct writing {
+    uint32_t description;
+    uint32_t inode;
+    uint32_t generation;
+    const char *bytes;
+    size_t size;
+    uint64_t offset;
+    bool own_offset; /* write(2), not pwrite(2) */
+};
+
+static int write_body(struct fastspool *fs, void *argument)
+{
+    struct writing *w = argument;
+    struct description *description = description_at(fs, w->description);
+    const struct inode *inode = inode_at(fs, w->inode);
+    size_t size = w->size < DATA_STEP ? w->size : DATA_STEP;
+
+    if (!inodes_valid(fs, w->inode) || inode->generation != w->generation || description->inode != w->inode)
+        return -EBADF;
+    uint64_t offset = w->own_offset ? description->offset : w->offset;
+    if (description->flags & O_APPEND)
+        offset = inode->size;
+    int result = data_write(fs, w->inode, w->bytes, size, offset);
+    if (result < 0)
+        return result;
+    if (w->own_offset)
+        SET(fs, description->offset, offset + size);
+    return (int)size;
+}
+
+static ssize_t write_all(struct fastspool *fs, struct writing *w)
+{
+    ssize_t done = 0;
+
+    if (S_ISDIR(inode_at(fs, w->inode)->mode))
+        return -EBADF;
+    while (w->size > 0) {
+        int result = section_run(fs, write_body, w);
+        if (result < 0)
+            return done ? done : result;
+        done += result;
+        w->bytes += result;
+        w->size -= (size_t)result;
+        w->offset += (uint64_t)result;
+    }
+    return done;
+}
+
+ssize_t fastspool_write(struct fastspool *fs, int d, const void *buffer, size_t size)
+{
+    struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .own_offset = true};
+    int result = file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
+
+    return result < 0 ? result : write_all(fs, &w);
+}
+
+ssize_t fastspool_pwrite(struct fastspool *fs, int d, const void *buffer, size_t size, off_t offset)
+{
+    struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .offset = (uint64_t)offset};
+    int result = offset < 0 ? -EINVAL : file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
+
+    return result < 0 ? result : write_all(fs, &w);
+}
+
+off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)d, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    struct description *description = description_at(fs, (uint32_t)d);
+    off_t size = (off_t)LOAD(inode_at(fs, inode)->size);
+    off_t base = 0;
+    switch (whence) {
+    case SEEK_SET:
+        break;
+    case SEEK_CUR:
+        base = (off_t)LOAD(description->offset);
+        break;
+    case SEEK_END:
+        base = size;
+        break;
+    case SEEK_DATA: /* as a file system without holes: all is data, and a hole at the end */
+    case SEEK_HOLE:
+        if (offset < 0 || offset >= size)
+            return -ENXIO;
+        base = whence == SEEK_HOLE ? size - offset : 0;
+        break;
+    default:
+        return -EINVAL;
+    }
+    if (__builtin_add_overflow(base, offset, &offset))
+        return -EOVERFLOW;
+    if (offset < 0)
+        return -EINVAL;
+    STORE(description->offset, (uint64_t)offset);
+    return offset;
+}
+
+/* ---- attributes ---- */
+
+int fastspool_fstat(struct fastspool *fs, int description, struct stat *st)
+{
+    struct section_read read = SECTION_READ;
+    uint32_t inode, generation;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        if (result == 0)
+            inodes_stat(fs, inode, st);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+/* The inode that a change means: by path, or by description where there is no path. */
+static int target(struct fastspool *fs, const struct change *change, uint32_t *inode)
+{
+    struct place place;
+    uint32_t generation;
+
+    if (!change->path)
+        return descriptions_file(fs, change->description, inode, &generation);
+    int result = walk_to(fs, change->path, &change->who, &place);
+    *inode = place.inode;
+    return result;
+}
+
+static int chmod_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_chmod(fs, inode, change->mode, &change->who);
+}
+
+int fastspool_chmod(struct fastspool *fs, const char *path, mode_t mode)
+{
+    struct change change = {.path = path, .mode = mode};
+    return run(fs, chmod_body, &change);
+}
+
+int fastspool_fchmod(struct fastspool *fs, int description, mode_t mode)
+{
+    struct change change = {.description = (uint32_t)description, .mode = mode};
+    return run(fs, chmod_body, &change);
+}
+
+static int chown_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_chown(fs, inode, change->uid, change->gid, &change->who);
+}
+
+int fastspool_chown(struct fastspool *fs, const char *path, uid_t uid, gid_t gid)
+{
+    struct change change = {.path = path, .uid = uid, .gid = gid};
+    return run(fs, chown_body, &change);
+}
+
+int fastspool_fchown(struct fastspool *fs, int description, uid_t uid, gid_t gid)
+{
+    struct change change = {.description = (uint32_t)description, .uid = uid, .gid = gid};
+    return run(fs, chown_body, &change);
+}
+
+static int utimens_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_utimens(fs, inode, change->times, &change->who);
+}
+
+int fastspool_utimens(struct fastspool *fs, const char *path, const struct timespec times[2])
+{
+    struct change change = {.path = path, .times = times};
+    return run(fs, utimens_body, &change);
+}
+
+int fastspool_futimens(struct fastspool *fs, int description, const struct timespec times[2])
+{
+    struct change change = {.description = (uint32_t)description, .times = times};
+    return run(fs, utimens_body, &change);
+}
+
+static int truncate_body(struct fastspool *fs, void *argument)
+{
+    struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(inode_at(fs, inode)->mode))
+        return change->path ? -EISDIR : -EINVAL;
+    if (change->path)
+        result = inodes_permitted(fs, inode, &change->who, W_OK);
+    if (result < 0)
+        return result;
+    result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
+    change->again = result > 0;
+    return result;
+}
+
+static int truncate_to(struct fastspool *fs, struct change *change, off_t size)
+{
+    int result = size < 0 ? -EINVAL : 0;
+
+    change->size = (uint64_t)size;
+    do
+        result = result < 0 ? result : run(fs, truncate_body, change);
+    while (result >= 0 && change->again);
+    return result;
+}
+
+int fastspool_truncate(struct fastspool *fs, const char *path, off_t size)
+{
+    struct change change = {.path = path};
+    return truncate_to(fs, &change, size);
+}
+
+int fastspool_ftruncate(struct fastspool *fs, int description, off_t size)
+{
+    struct change change = {.description = (uint32_t)description};
+    uint32_t inode, generation;
+    int result = file_of(fs, description, O_RDONLY, &inode, &generation);
+
+    if (result == -EBADF && descriptions_file(fs, (uint32_t)description, &inode, &generation) == 0)
+        return -EINVAL; /* open, but not for writing */
+    return result < 0 ? result : truncate_to(fs, &change, size);
+}
+
+int fastspool_fsync(struct fastspool *fs, int description)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+
+    return result < 0 ? result : commit_bounded(fs);
+}
+
+int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)
+{
+    return locks_control(fs, (uint32_t)description, command, lock);
+}
+
+/* ---- directories and names ---- */
+
+static int mkdir_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    struct place place;
+    uint32_t inode;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode)
+        return -EEXIST;
+    result = may_change(fs, place.parent, &change->who);
+    if (result == 0 && inode_at(fs, place.parent)->links == UINT32_MAX)
+        result = -EMLINK;
+    return result < 0 ? result : make(fs, &place, S_IFDIR | (change->mode & 01777), &change->who, &inode);
+}
+
+int fastspool_mkdir(struct fastspool *fs, const char *path, mode_t mode)
+{
+    struct change change = {.path = path, .mode = mode};
+    return run(fs, mkdir_body, &change);
+}
+
+static int rmdir_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    struct place place;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode == 0)
+        return -ENOENT;
+    if (place.entry == 0) /* the spool itself, "." or ".." */
+        return place.length == 0 ? -EBUSY : place.length == 1 ? -EINVAL : -ENOTEMPTY;
+    result = walk_to(fs, change->path, &change->who, &place);
+    if (result == 0)
+        result = may_remove(fs, place.parent, place.inode, &change->who);
+    if (result == 0 && !S_ISDIR(inode_at(fs, place.inode)->mode))
+        result = -ENOTDIR;
+    if (result == 0 && inode_at(fs, place.inode)->dir.entries > 0)
+        result = -ENOTEMPTY;
+    if (result == 0)
+        result = names_remove(fs, place.entry);
+    return result < 0 ? result : inodes_drop(fs, place.inode);
+}
+
+int fastspool_rmdir(struct fastspool *fs, const char *path)
+{
+    struct change change = {.path = path};
+    return run(fs, rmdir_body, &change);
+}
+
+static int unlink_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    struct place place;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode && place.entry == 0)
+        return -EISDIR; /* the spool itself, "." or ".." */
+    result = walk_to(fs, change->path, &change->who, &place);
+    if (result == 0)
+        result = may_remove(fs, place.parent, place.inode, &change->who);
+    if (result == 0 && S_ISDIR(inode_at(fs, place.inode)->mode))
+        result = -EISDIR;
+    if (result == 0)
+        result = names_remove(fs, place.entry);
+    return result < 0 ? result : inodes_drop(fs, place.inode);
+}
+
+int fastspool_unlink(struct fastspool *fs, const char *path)
+{
+    struct change change = {.path = path};
+    return run(fs, unlink_body, &change);
+}
+
+static int link_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    struct place from, to;
+    int result = walk_to(fs, change->path, &change->who, &from);
+
+    if (result == 0)
+        result = names_walk(fs, change->to, &change->who, &to);
+    if (result < 0)
+        return result;
+    if (to.inode)
+        return -EEXIST;
+    if (to.directory)
+        return -ENOENT;
+    result = may_change(fs, to.parent, &change->who);
+    if (result == 0 && S_ISDIR(inode_at(fs, from.inode)->mode))
+        result = -EPERM;
+    return result < 0 ? result : names_add(fs, to.parent, to.name, to.length, from.inode);
+}
+
+int fastspool_link(struct fastspool *fs, const char *from, const char *to)
+{
+    struct change change = {.path = from, .to = to};
+    return run(fs, link_body, &change);
+}
+
+/* Is directory @inode the directory @below, or above it? */
+static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
+{
+    for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
+        if (below == inode)
+            return true;
+        if (below == fs->header->root || !inodes_valid(fs, below))
+            return false;
+        below = inode_at(fs, below)->dir.parent;
+    }
+    return true;
+}
+
+/* What stands at the new name makes way. */
+static int displace(struct fastspool *fs, const struct place *from, const struct place *to,
+                    const struct credentials *who)
+{
+    const struct inode *moved = inode_at(fs, from->inode);
+    const struct inode *victim = inode_at(fs, to->inode);
+    int result = may_remove(fs, to->parent, to->inode, who);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(moved->mode) && !S_ISDIR(victim->mode))
+        return -ENOTDIR;
+    if (!S_ISDIR(moved->mode) && S_ISDIR(victim->mode))
+        return -EISDIR;
+    if (S_ISDIR(victim->mode) && victim->dir.entries > 0)
+        return -ENOTEMPTY;
+    result = names_remove(fs, to->entry);
+    return result < 0 ? result : inodes_drop(fs, to->inode);
+}
+
+static int rename_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    struct place from, to;
+    int result = names_walk(fs, change->path, &change->who, &from);
+
+    if (result == 0)
+        result = names_walk(fs, change->to, &change->who, &to);
+    if (result < 0)
+        return result;
+    if ((from.inode && from.entry == 0) || (to.inode && to.entry == 0))
+        return -EBUSY; /* the spool itself, "." or ".." */
+    result = walk_to(fs, change->path, &change->who, &from);
+    if (result < 0)
+        return result;
+    bool directory = S_ISDIR(inode_at(fs, from.inode)->mode);
+    if (to.inode && (change->flags & RENAME_NOREPLACE))
+        return -EEXIST;
+    if (to.directory && !directory)
+        return -ENOTDIR;
+    if (directory && is_above(fs, from.inode, to.parent))
+        return -EINVAL;
+    if (to.inode && is_above(fs, to.inode, from.parent))
+        return -ENOTEMPTY;
+    if (to.inode == from.inode)
+        return 0;
+    result = may_remove(fs, from.parent, from.inode, &change->who);
+    if (result == 0)
+        result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
+    if (result == 0)
+        result = names_add(fs, to.parent, to.name, to.length, from.inode);
+    return result < 0 ? result : names_remove(fs, from.entry);
+}
+
+int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags)
+{
+    struct change change = {.path = from, .to = to, .flags = (int)flags};
+
+    if (flags & ~(unsigned)RENAME_NOREPLACE)
+        return -EINVAL;
+    return run(fs, rename_body, &change);
+}
+
+ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, struct fastspool_entry *entries,
+                       size_t size)
+{
+    struct section_read read = SECTION_READ;
+    uint32_t inode, generation;
+    ssize_t result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        if (result == 0)
+            result = names_list(fs, inode, after, entries, size);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
+{
+    const struct header *h = fs->header;
+    uint64_t untaken = h->memory_limit > LOAD(h->memory_bytes) ? h->memory_limit - LOAD(h->memory_bytes) : 0;
+
+    memset(st, 0, sizeof(*st));
+    st->f_bsize = st->f_frsize = BLOCK_SIZE;
+    st->f_blocks = h->memory_limit / BLOCK_SIZE;
+    st->f_bfree = untaken / BLOCK_SIZE + LOAD(h->blocks_total) - LOAD(h->blocks_used);
+    st->f_bavail = st->f_bfree;
+    st->f_files = INODES_MAX;
+    st->f_ffree = INODES_MAX - LOAD(h->inodes.count);
+    st->f_favail = st->f_ffree;
+    st->f_fsid = h->inode;
+    st->f_namemax = 255;
+    return 0;
+}
+
+/* ---- adopting ---- */
+
+struct adoption {
+    const char *path;
+    size_t length; /* of the part of the path to be made */
+    const struct stat *real;
+};
+
+static int adopt_body(struct fastspool *fs, void *argument)
+{
+    const struct adoption *adoption = argument;
+    const struct credentials root = {0, 0};
+    struct place place;
+    uint32_t inode;
+    char path[4096];
+
+    if (adoption->length >= sizeof(path))
+        return -ENAMETOOLONG;
+    memcpy(path, adoption->path, adoption->length);
+    path[adoption->length] = '\0';
+    int result = names_walk(fs, path, &root, &place);
+    if (result < 0 || place.inode)
+        return result;
+    const struct stat *real = adoption->real;
+    result = inodes_take(fs, S_IFDIR | (real->st_mode & 07777), real->st_uid, real->st_gid, &inode);
+    return result < 0 ? result : names_add(fs, place.parent, place.name, place.length, inode);
+}
+
+int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *real)
+{
+    int result = 0;
+
+    for (size_t length = 1; result >= 0 && path[length - 1]; length++) {
+        struct adoption adoption = {path, length, real};
+        if (path[length] == '/' || path[length] == '\0')
+            result = section_run(fs, adopt_body, &adoption);
+    }
+    return result;
+}

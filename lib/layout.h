@@ -97,8 +97,8 @@ struct header {
     uint32_t chunks_absent;    /* head of the list of chunks given back to the system */
     uint32_t chunks_partial;   /* head of the list of chunks with a free block */
     uint32_t chunks_held;      /* head of the list of chunks with quarantined blocks */
-    uint64_t blocks_free;
-    uint64_t blocks_used;
+    uint64_t blocks_used;      /* blocks neither free nor in quarantine */
+    uint64_t blocks_total;     /* blocks of all present chunks */
 
     /* Inodes (inodes.c). */
     uint32_t root;             /* inode of the spool directory itself */
@@ -154,7 +154,7 @@ struct inode {
     uint32_t names;      /* first of its names, linked by name.sibling; of a free inode: the next free one */
     uint32_t version;    /* counts changes to blocks already published: readers without lock retry */
     union {
-        struct {                           /* a file */
+        struct {                           /* a file: inode.size / BLOCK_SIZE is the index of its last block */
             uint32_t direct[INODE_DIRECT]; /* blocks, 0: a hole */
             uint32_t indirect;             /* index block */
             uint32_t double_indirect;      /* index block of index blocks */
@@ -166,7 +166,7 @@ struct inode {
             uint32_t parent;  /* inode of the directory above */
         } dir;
     };
-    uint32_t blocks;     /* blocks held, index blocks included; of an orphan: where freeing has got to */
+    uint32_t blocks;     /* blocks held, index blocks included */
     uint32_t dirty_next; /* the dirty list */
     uint32_t dirty_prev;
     uint32_t changed_in; /* header.capture at the last change of any kind */
@@ -221,7 +221,7 @@ struct description {
     uint32_t generation; /* of the inode */
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
-    uint32_t pid;        /* who took it: for messages only */
+    uint32_t zero;
     uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead */
     uint64_t pad[2];
 };

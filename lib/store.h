@@ -11,7 +11,7 @@
 #include "fastspool.h"
 #include "layout.h"
 
-#include <stdatomic.h>
+#include <stddef.h>
 
 /** One attached spool, private to the process. */
 struct fastspool {
@@ -68,14 +68,15 @@ typedef int section_body(struct fastspool *fs, void *argument);
  *  also when the segment is damaged or failed. */
 int section_run(struct fastspool *fs, section_body *body, void *argument);
 
-/** Record what the words around [address, address + size) hold now, for the case that the section fails. */
-void section_log(struct fastspool *fs, const void *address, size_t size);
+/** Record what the words around [address, address + size) hold now, for the case that the section fails.  False:
+ *  the log is full (a damaged segment): the words must not be changed, and the section will fail with -EIO. */
+bool section_log(struct fastspool *fs, const void *address, size_t size);
 
 /** Change a field of the segment inside a section. */
 #define SET(fs, field, value)                                       \
     do {                                                            \
-        section_log((fs), &(field), sizeof(field));                 \
-        __atomic_store_n(&(field), (value), __ATOMIC_RELEASE);      \
+        if (section_log((fs), &(field), sizeof(field)))             \
+            __atomic_store_n(&(field), (value), __ATOMIC_RELEASE);  \
     } while (0)
 
 /** Change @size bytes of the segment inside a section. */
@@ -151,6 +152,8 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirro
 
 /** Inside a section.  A new file (links 0, opens 0). */
 int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_t *inode);
+/** Make the root directory of an empty store, with the attributes of the spool directory. */
+int inodes_make_root(struct fastspool *fs);
 /** Inside a section: free the inode if it has neither names nor descriptions. */
 int inodes_drop(struct fastspool *fs, uint32_t inode);
 /** Outside: free the blocks of orphans, a step at a time. */
@@ -158,6 +161,11 @@ int inodes_free_orphans(struct fastspool *fs);
 /** Inside a section: the inode's record (and the blocks [from, to) of its data) must go to the disk. */
 void inodes_dirty(struct fastspool *fs, uint32_t inode);
 void inodes_dirty_data(struct fastspool *fs, uint32_t inode, uint32_t from, uint32_t to);
+/** Inside a section: its data is on the disk; the inode is, and leaves the dirty list. */
+void inodes_clean_data(struct fastspool *fs, struct inode *inode);
+void inodes_clean(struct fastspool *fs, uint32_t inode);
+/** st_ino of an inode. */
+uint64_t inodes_number(uint32_t inode);
 /** Under the lock or in a read: the attributes. */
 void inodes_stat(const struct fastspool *fs, uint32_t inode, struct stat *st);
 bool inodes_valid(const struct fastspool *fs, uint32_t inode);
@@ -182,7 +190,17 @@ int inodes_utimens(struct fastspool *fs, uint32_t inode, const struct timespec t
 ssize_t data_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset);
 /** In a section; at most DATA_STEP bytes. */
 int data_write(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
-int data_truncate(struct fastspool *fs, uint32_t inode, uint64_t size); /* in a section; may return -EAGAIN... */
+/** In a section: set the size, freeing at most DATA_FREE_STEP blocks; 1: there is more to free, call again (in a
+ *  section of its own; the file is that much shorter already), 0: done. */
+int data_truncate(struct fastspool *fs, uint32_t inode, uint64_t size);
+#define DATA_FREE_STEP 128u
+/** In a section: free the file's blocks from its end down to block @to, at most @most of them; inode.size follows.
+ *  1: there is more to free, 0: done. */
+int data_shrink(struct fastspool *fs, uint32_t inode, uint32_t to, uint32_t most);
+/** Whether one section can free all of the file. */
+bool data_small(const struct inode *inode);
+/** In a section: the file is empty now, whatever its size was; what is much to free is left to the orphans. */
+int data_discard(struct fastspool *fs, uint32_t inode);
 /** In a section or with the lock: block number of the file's block @index, 0: a hole. */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 
@@ -201,6 +219,9 @@ struct place {
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
 int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
 int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+/** Under the lock or in a read: as fastspool_list(). */
+ssize_t names_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
+                   size_t size);
 /** The text of entry @entry into @text (256 bytes), its length returned. */
 int names_text(const struct fastspool *fs, uint32_t entry, char *text);
 
