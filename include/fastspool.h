@@ -104,6 +104,11 @@ void fastspool_detach(struct fastspool *fs);
 /** In the child of a fork, before its first call: forget what belongs to the parent alone. */
 void fastspool_after_fork_child(struct fastspool *fs);
 
+/** After a call that changes the process's effective user or group: permissions are checked, and new files owned,
+ *  by what these were when a call first needed them, or at the last call of this function.  (Not needed with the
+ *  preloaded library, which sees such calls.) */
+void fastspool_credentials_changed(void);
+
 /** open(2) on the store.  @flags: O_RDONLY, O_WRONLY or O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND,
  *  O_DIRECTORY, O_NOFOLLOW; others are kept or ignored as open(2) would.  @mode is taken literally (no
  *  umask).  Permission is checked for the effective user and group, as the real file system does.

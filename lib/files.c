@@ -56,12 +56,14 @@ int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
 
 int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effective)
 {
-    struct credentials who = {getuid(), getgid()};
+    struct credentials who;
 
     if (mode & ~(R_OK | W_OK | X_OK))
         return -EINVAL;
     if (effective)
         inodes_credentials(&who);
+    else
+        who = (struct credentials){getuid(), getgid()};
     return look(fs, path, mode, &who, NULL);
 }
 

@@ -210,7 +210,7 @@ static int check_file(int fd, const struct stat *spool, char *error)
 static int check_header(const struct header *header, const struct stat *spool, char *error)
 {
     char boot_id[40];
-    uint64_t pid_namespace;
+    uint64_t pid_namespace = 0;
 
     if (LOAD(header->magic) != LAYOUT_MAGIC) {
         snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: it has no magic number");
