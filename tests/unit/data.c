@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The content of files: holes, index blocks, overwriting, truncating, and that nothing leaks.
+ */
+#include "fixture.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+
+TestSuite(data, .init = fixture_setup, .fini = fixture_teardown);
+
+static int create(const char *path)
+{
+    int d = fastspool_open(fs, path, O_RDWR | O_CREAT | O_EXCL, 0640);
+    cr_assert_geq(d, 0);
+    return d;
+}
+
+/* The file's byte at @offset, by its own pread. */
+static int byte_at(int d, off_t offset)
+{
+    unsigned char byte;
+    ssize_t got = fastspool_pread(fs, d, &byte, 1, offset);
+    return got == 1 ? byte : -1;
+}
+
+/* Write at @offset into a file of @size, at every kind of place that the map of blocks knows. */
+struct place_case {
+    off_t offset;
+    const char *what;
+};
+ParameterizedTestParameters(data, sparse)
+{
+    static struct place_case cases[] = {
+        {0, "the first block"},
+        {4095, "across two blocks"},
+        {4 * 4096 - 1, "from direct to indirect"},
+        {(4 + 1024) * 4096L - 1, "from indirect to double indirect"},
+        {(4 + 1024 + 1024) * 4096L - 1, "from one index block to the next"},
+        {(4 + 1024 + 1024L * 1024) * 4096L - 2, "the last two bytes that a file can have"},
+    };
+    return cr_make_param_array(struct place_case, cases, sizeof(cases) / sizeof(*cases));
+}
+ParameterizedTest(struct place_case *c, data, sparse)
+{
+    int d = create("f");
+    struct stat st;
+
+    cr_assert_eq(fastspool_pwrite(fs, d, "ab", 2, c->offset), 2, "%s", c->what);
+    cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
+    cr_assert_eq(st.st_size, c->offset + 2);
+    cr_assert_eq(byte_at(d, c->offset), 'a');
+    cr_assert_eq(byte_at(d, c->offset + 1), 'b');
+    if (c->offset > 0)
+        cr_assert_eq(byte_at(d, c->offset - 1), 0);
+    cr_assert_eq(byte_at(d, c->offset + 2), -1);
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0);
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(fs->header->blocks_used, 0, "blocks leak");
+}
+
+/* One byte further is EFBIG, and changes nothing. */
+Test(data, too_big)
+{
+    int d = create("f");
+    cr_assert_eq(fastspool_pwrite(fs, d, "ab", 2, (4 + 1024 + 1024L * 1024) * 4096L - 1), -EFBIG);
+    cr_assert_eq(fastspool_ftruncate(fs, d, (4 + 1024 + 1024L * 1024) * 4096L + 1), -EFBIG);
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* Random writes, truncations and reads agree with a plain array. */
+Test(data, model)
+{
+    enum { SIZE = 40 * 4096 };
+    static unsigned char model[SIZE], got[SIZE];
+    static char bytes[9000];
+    size_t size = 0;
+    unsigned seed = 7;
+    int d = create("f");
+
+    for (int round = 0; round < 5000; round++) {
+        size_t offset = (size_t)rand_r(&seed) % (SIZE - sizeof(bytes));
+        size_t part = (size_t)rand_r(&seed) % sizeof(bytes) + 1;
+        switch (rand_r(&seed) % 6) {
+        case 0: { /* truncate, up or down */
+            cr_assert_eq(fastspool_ftruncate(fs, d, (off_t)offset), 0);
+            if (offset < size)
+                memset(model + offset, 0, size - offset);
+            size = offset;
+            break;
+        }
+        case 1: /* append */
+            offset = size;
+            /* fall through */
+        default: /* write */
+            if (offset + part > SIZE)
+                break;
+            memset(bytes, 'a' + round % 26, part);
+            cr_assert_eq(fastspool_pwrite(fs, d, bytes, part, (off_t)offset), (ssize_t)part);
+            memcpy(model + offset, bytes, part);
+            if (offset + part > size)
+                size = offset + part;
+        }
+        cr_assert_eq(fastspool_pread(fs, d, got, SIZE, 0), (ssize_t)size);
+        cr_assert_eq(memcmp(got, model, size), 0, "round %d", round);
+    }
+    fastspool_unlink(fs, "f");
+    fastspool_close(fs, d);
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* O_TRUNC and unlink of a file too large for one section leave its blocks to the orphans, and none behind. */
+Test(data, large_files_are_freed_in_steps)
+{
+    static char bytes[1 << 20];
+    int d = create("f");
+
+    for (int i = 0; i < 30; i++)
+        cr_assert_eq(fastspool_write(fs, d, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+    int again = fastspool_open(fs, "f", O_RDWR | O_TRUNC, 0);
+    cr_assert_geq(again, 0);
+    cr_assert_eq(byte_at(d, 0), -1);
+    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->files, 1);
+    cr_assert_eq(fastspool_ftruncate(fs, d, 1 << 24), 0);
+    cr_assert_eq(byte_at(d, 5 << 20), 0);
+}
+
+/* While a commit copies, what is freed is not used again; afterwards it is. */
+Test(data, quarantine)
+{
+    int d = create("f");
+    cr_assert_eq(fastspool_write(fs, d, "old", 3), 3);
+    uint32_t inode, generation;
+    cr_assert_eq(descriptions_file(fs, (uint32_t)d, &inode, &generation), 0);
+    uint32_t block = data_block(fs, inode_at(fs, inode), 0);
+
+    STORE(fs->header->committing, 1);
+    cr_assert_eq(fastspool_pwrite(fs, d, "new", 3, 0), 3);
+    for (int i = 0; i < 1000; i++)
+        cr_assert_eq(fastspool_pwrite(fs, d, "other", 5, i * 4096L), 5);
+    cr_assert_eq(memcmp(block_at(fs, block), "old", 3), 0, "a block of the running commit was used again");
+    STORE(fs->header->committing, 0);
+    cr_assert_eq(blocks_release_held(fs), 0);
+    cr_assert_eq(fs->header->chunks_held, 0);
+    cr_assert_eq(fastspool_ftruncate(fs, d, 0), 0);
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* When `memory` is used up, a write is ENOSPC and the file is as before; freeing makes room again. */
+Test(data, full)
+{
+    static char bytes[1 << 20];
+    int d = create("f"), e = create("g");
+    ssize_t result;
+
+    cr_assert_eq(fastspool_write(fs, e, "kept", 4), 4);
+    while ((result = fastspool_write(fs, d, bytes, sizeof(bytes))) == (ssize_t)sizeof(bytes))
+        ;
+    while (result > 0)
+        result = fastspool_write(fs, d, bytes, 4096);
+    cr_assert_eq(result, -ENOSPC);
+    cr_assert_leq(fs->header->memory_bytes, FIXTURE_MEMORY);
+    cr_assert_eq(byte_at(e, 3), 't');
+    cr_assert_eq(fastspool_ftruncate(fs, d, 0), 0);
+    cr_assert_eq(fastspool_write(fs, e, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Open file descriptions: sharing over fork, life and death, recognition of descriptors.
+ */
+#include "fixture.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+TestSuite(descriptions, .init = fixture_setup, .fini = fixture_teardown);
+
+static int create(const char *path)
+{
+    int d = fastspool_open(fs, path, O_RDWR | O_CREAT | O_EXCL, 0640);
+    cr_assert_geq(d, 0);
+    return d;
+}
+
+static pid_t fork_child(void)
+{
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0)
+        descriptions_after_fork_child(fs);
+    return pid;
+}
+
+static int end_of(pid_t pid)
+{
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+/* A closed description is used again, without another placeholder. */
+Test(descriptions, pooled)
+{
+    int first = create("a");
+    fastspool_close(fs, first);
+    uint32_t used = fs->header->descriptions.used;
+    for (int i = 0; i < 1000; i++) {
+        int d = fastspool_open(fs, "a", O_RDONLY, 0);
+        cr_assert_geq(d, 0);
+        fastspool_close(fs, d);
+    }
+    cr_assert_eq(fs->header->descriptions.used, used);
+}
+
+/* Hundreds of files may be open at once. */
+Test(descriptions, many)
+{
+    int d[90];
+    fastspool_close(fs, create("a"));
+    for (size_t i = 0; i < 90; i++)
+        cr_assert_geq(d[i] = fastspool_open(fs, "a", O_RDONLY, 0), 0, "the %zuth: %s", i, strerror(-d[i]));
+    for (size_t i = 0; i < 90; i++)
+        cr_assert_eq(fastspool_close(fs, d[i]), 0);
+}
+
+/* The placeholder's descriptor leads back to the description; a plain directory with a guessed offset doesn't, nor
+ * does one whose description was closed since. */
+Test(descriptions, identity)
+{
+    uint32_t description, other;
+    int fd, other_fd;
+
+    cr_assert_eq(descriptions_take(fs, &description, &fd), 0);
+    cr_assert_eq(files_open(fs, "a", O_RDWR | O_CREAT, 0640, description), 0);
+    cr_assert_eq(descriptions_identify(fs, fd), description);
+    int copy = dup(fd);
+    cr_assert_eq(descriptions_identify(fs, copy), description);
+    char name[8];
+    snprintf(name, sizeof(name), "p%02u", description % PLACEHOLDERS);
+    int guess = openat(fs->runtime_fd, name, O_RDONLY | O_DIRECTORY);
+    lseek(guess, (off_t)description, SEEK_SET);
+    cr_assert_eq(descriptions_identify(fs, guess), 0, "an offset without the cookie was believed");
+    lseek(guess, lseek(fd, 0, SEEK_CUR), SEEK_SET);
+    int elsewhere = open("/tmp", O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(descriptions_identify(fs, elsewhere), 0);
+    cr_assert_eq(descriptions_take(fs, &other, &other_fd), 0);
+    cr_assert_eq(descriptions_identify(fs, other_fd), 0, "one that is not open was believed");
+    cr_assert_eq(descriptions_close(fs, description), 0);
+    cr_assert_eq(descriptions_identify(fs, copy), 0, "a stale descriptor was believed");
+    close(copy);
+    close(guess);
+    close(elsewhere);
+}
+
+/* Parent and child share one offset, and an unlinked file lives until both have closed it. */
+Test(descriptions, shared_by_fork)
+{
+    char bytes[4];
+    int d = create("a");
+
+    cr_assert_eq(fastspool_write(fs, d, "abcdef", 6), 6);
+    cr_assert_eq(fastspool_lseek(fs, d, 0, SEEK_SET), 0);
+    int held = dup(descriptions_fd(fs, (uint32_t)d));
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        bool right = fastspool_read(fs, d, bytes, 3) == 3 && memcmp(bytes, "abc", 3) == 0;
+        pause();
+        _exit(!right);
+    }
+    while (fastspool_lseek(fs, d, 0, SEEK_CUR) != 3)
+        usleep(1000);
+    cr_assert_eq(fastspool_read(fs, d, bytes, 3), 3);
+    cr_assert_eq(memcmp(bytes, "def", 3), 0);
+    cr_assert_eq(fastspool_unlink(fs, "a"), 0);
+    close(held);
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(fs->header->files, 1, "the child still has it");
+    kill(pid, SIGKILL);
+    end_of(pid);
+    cr_assert_eq(descriptions_reap(fs), 0);
+    cr_assert_eq(fs->header->files, 0);
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* What a killed process had open is freed by the next reaping, and not before its death. */
+Test(descriptions, death)
+{
+    int ready[2];
+    char byte;
+
+    cr_assert_eq(pipe(ready), 0);
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        int d = create("a");
+        fastspool_write(fs, d, "x", 1);
+        fastspool_unlink(fs, "a");
+        if (write(ready[1], "r", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    cr_assert_eq(descriptions_reap(fs), 0);
+    cr_assert_eq(fs->header->files, 1);
+    kill(pid, SIGKILL);
+    end_of(pid);
+    cr_assert_eq(descriptions_reap(fs), 0);
+    cr_assert_eq(fs->header->files, 0);
+}
+
+/* Record locks: another process sees them, a child inherits none, any close of the file drops them, death too. */
+Test(descriptions, record_locks)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int d = create("a");
+
+    cr_assert_eq(fastspool_lock(fs, d, F_SETLK, &all), 0);
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 5, .l_len = 10};
+        int e = fastspool_open(fs, "a", O_RDWR, 0);
+        bool right = fastspool_lock(fs, e, F_SETLK, &probe) == -EAGAIN;
+        right = right && fastspool_lock(fs, e, F_GETLK, &probe) == 0 && probe.l_type == F_WRLCK &&
+                probe.l_pid == getppid() && probe.l_start == 0 && probe.l_len == 0;
+        right = right && fastspool_close(fs, e) == 0; /* the parent's lock must survive this */
+        _exit(!right);
+    }
+    cr_assert_eq(end_of(pid), 0);
+    int e = fastspool_open(fs, "a", O_RDONLY, 0);
+    cr_assert_eq(fastspool_close(fs, e), 0);
+    pid = fork_child();
+    if (pid == 0) {
+        e = fastspool_open(fs, "a", O_RDWR, 0);
+        _exit(fastspool_lock(fs, e, F_SETLK, &all) != 0);
+    }
+    cr_assert_eq(end_of(pid), 0, "closing any description of the file drops the lock");
+    struct flock read_lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    int write_only = fastspool_open(fs, "a", O_WRONLY, 0);
+    cr_assert_eq(fastspool_lock(fs, write_only, F_SETLK, &read_lock), -EBADF);
+}

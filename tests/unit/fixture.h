@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A private store for a test: an empty spool and a runtime directory below a temporary one on tmpfs, the segment
+ * READY, and no mirror process.  fixture_setup() leaves it attached in `fs`; fixture_teardown() removes everything.
+ * fixture_attach() attaches once more, as another process would, or as this one does after a fork.
+ */
+#ifndef FASTSPOOL_FIXTURE_H
+#define FASTSPOOL_FIXTURE_H
+
+#include "store.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FIXTURE_MEMORY (UINT64_C(256) << 20)
+
+static char fixture_directory[64];
+static struct fastspool *fs;
+
+static inline void fixture_fail(const char *what, const char *why)
+{
+    fprintf(stderr, "fixture: %s: %s\n", what, why);
+    abort();
+}
+
+static inline struct fastspool *fixture_attach(void)
+{
+    struct fastspool *store = calloc(1, sizeof(*store));
+    char error[FASTSPOOL_ERROR_MAX];
+
+    snprintf(store->spool, sizeof(store->spool), "%s/spool", fixture_directory);
+    snprintf(store->runtime, sizeof(store->runtime), "%s/runtime", fixture_directory);
+    store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    store->segment_fd = store->locks_fd = -1;
+    if (segment_open(store, error) < 0)
+        fixture_fail("open the segment", error);
+    return store;
+}
+
+static inline void fixture_detach(struct fastspool *store)
+{
+    descriptions_pool_close(store);
+    segment_close(store);
+    close(store->spool_fd);
+    close(store->runtime_fd);
+    free(store);
+}
+
+static inline void fixture_setup(void)
+{
+    struct fastspool_config config = {
+        .memory = FIXTURE_MEMORY, .flush_interval = 100000000, .durability = FASTSPOOL_LAZY};
+    char path[96], error[FASTSPOOL_ERROR_MAX];
+
+    strcpy(fixture_directory, "/dev/shm/fastspool-test.XXXXXX");
+    if (!mkdtemp(fixture_directory))
+        fixture_fail("make", fixture_directory);
+    snprintf(path, sizeof(path), "%s/spool", fixture_directory);
+    int spool = mkdir(path, 0750) < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY);
+    snprintf(path, sizeof(path), "%s/runtime", fixture_directory);
+    int runtime = mkdir(path, 0700) < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY);
+    if (segment_create(runtime, spool, &config, error) < 0)
+        fixture_fail("create the segment", error);
+    close(spool);
+    close(runtime);
+    fs = fixture_attach();
+    if (inodes_make_root(fs) < 0)
+        fixture_fail("make", "the root");
+    STORE(fs->header->state, SEGMENT_READY);
+}
+
+static inline void fixture_teardown(void)
+{
+    char command[128];
+
+    fixture_detach(fs);
+    snprintf(command, sizeof(command), "rm -rf %s", fixture_directory);
+    if (system(command) != 0)
+        fixture_fail("remove", fixture_directory);
+}
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Names: looking up, linear hashing, long names, listings under change.
+ */
+#include "fixture.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+TestSuite(names, .init = fixture_setup, .fini = fixture_teardown);
+
+static void create(const char *path)
+{
+    int d = fastspool_open(fs, path, O_RDWR | O_CREAT | O_EXCL, 0640);
+    cr_assert_geq(d, 0, "%s: %s", path, strerror(-d));
+    cr_assert_eq(fastspool_close(fs, d), 0);
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    int result = fastspool_stat(fs, path, &st);
+    cr_assert(result == 0 || result == -ENOENT, "%s: %s", path, strerror(-result));
+    return result == 0;
+}
+
+/* Repeated slashes, "." and ".." lead where the kernel's walk would, and nothing climbs above the spool. */
+Test(names, paths)
+{
+    fastspool_mkdir(fs, "input", 0750);
+    fastspool_mkdir(fs, "input/8", 0750);
+    create("input//8/./x");
+    cr_assert(exists("/input/8/x"));
+    cr_assert(exists("input/8/../8//x"));
+    cr_assert(exists("../../input/8/x"));
+    cr_assert(exists("input/8/."));
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "input/8/x/", &st), -ENOTDIR);
+    cr_assert_eq(fastspool_stat(fs, "input/8/x/y", &st), -ENOTDIR);
+    cr_assert_eq(fastspool_stat(fs, "input/9/../8/x", &st), -ENOENT);
+}
+
+/* Names of every length up to 255 bytes are kept; 256 is too long. */
+Test(names, every_length)
+{
+    char path[300] = "";
+
+    for (size_t length = 1; length <= 255; length++) {
+        memset(path, 'n', length);
+        create(path);
+    }
+    for (size_t length = 1; length <= 255; length++) {
+        memset(path, 'n', length);
+        path[length] = '\0';
+        cr_assert(exists(path));
+        cr_assert_eq(fastspool_unlink(fs, path), 0);
+        cr_assert_not(exists(path));
+    }
+    memset(path, 'n', 256);
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, path, &st), -ENAMETOOLONG);
+    cr_assert_eq(fs->header->names.count, 0);
+}
+
+/* The hash table splits its buckets one by one; every name is found at every size, and again after removals. */
+Test(names, growth)
+{
+    enum { MANY = 20000 };
+    char path[64];
+
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
+        create(path);
+    }
+    cr_assert_geq(fs->header->buckets, MANY - 1);
+    for (int i = 0; i < MANY; i += 2) {
+        snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
+        cr_assert_eq(fastspool_unlink(fs, path), 0);
+    }
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
+        cr_assert_eq(exists(path), i % 2 == 1, "%s", path);
+    }
+}
+
+static struct fastspool_entry entries[64];
+
+/* List @size names behind @after; returns how many and moves @after. */
+static ssize_t list(int directory, uint64_t *after, size_t size)
+{
+    ssize_t count = fastspool_list(fs, directory, *after, entries, size);
+    cr_assert_geq(count, 0);
+    if (count > 0)
+        *after = entries[count - 1].position;
+    return count;
+}
+
+/* A listing whose names vanish as they are read (a queue run) still gives every name once. */
+Test(names, listing_while_removing)
+{
+    enum { MANY = 1000 };
+    char path[64];
+    uint64_t after = 0;
+    int seen = 0, directory = fastspool_open(fs, "", O_RDONLY | O_DIRECTORY, 0);
+
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof(path), "m%d", i);
+        create(path);
+    }
+    for (ssize_t count; (count = list(directory, &after, 7)) > 0;) {
+        seen += (int)count;
+        for (ssize_t i = 0; i < count; i++)
+            cr_assert_eq(fastspool_unlink(fs, entries[i].name), 0);
+    }
+    cr_assert_eq(seen, MANY);
+    fastspool_close(fs, directory);
+}
+
+/* Names that exist throughout are listed exactly once, whatever comes, goes and is used again around them, and
+ * wherever the listing stands. */
+Test(names, listing_under_change)
+{
+    enum { MANY = 200 };
+    char path[64];
+    unsigned seed = 1;
+    int directory = fastspool_open(fs, "", O_RDONLY | O_DIRECTORY, 0);
+
+    for (int round = 0; round < 50; round++) {
+        int seen[MANY] = {0};
+        uint64_t after = 0;
+        for (int i = 0; i < MANY; i++) {
+            snprintf(path, sizeof(path), "%s%d", i % 3 ? "goes" : "stays", i);
+            if (!exists(path))
+                create(path);
+        }
+        for (ssize_t count; (count = list(directory, &after, 1 + (size_t)rand_r(&seed) % 9)) > 0;) {
+            for (ssize_t i = 0; i < count; i++) {
+                int number;
+                if (sscanf(entries[i].name, "stays%d", &number) == 1)
+                    seen[number]++;
+            }
+            for (int change = 0; change < 20; change++) {
+                int i = rand_r(&seed) % MANY;
+                snprintf(path, sizeof(path), "goes%d", i);
+                if (i % 3 && fastspool_unlink(fs, path) == 0 && rand_r(&seed) % 4 == 0)
+                    create(path);
+            }
+        }
+        for (int i = 0; i < MANY; i += 3)
+            cr_assert_eq(seen[i], 1, "round %d: stays%d was listed %d times", round, i, seen[i]);
+    }
+    fastspool_close(fs, directory);
+}
+
+/* Every errno of rename that the kernel has, in its order. */
+Test(names, rename_errors)
+{
+    fastspool_mkdir(fs, "d", 0750);
+    fastspool_mkdir(fs, "d/e", 0750);
+    fastspool_mkdir(fs, "full", 0750);
+    create("full/x");
+    create("f");
+    cr_assert_eq(fastspool_rename(fs, "d", "d/e/x", 0), -EINVAL);
+    cr_assert_eq(fastspool_rename(fs, "f", "d", 0), -EISDIR);
+    cr_assert_eq(fastspool_rename(fs, "d", "f", 0), -ENOTDIR);
+    cr_assert_eq(fastspool_rename(fs, "d", "full", 0), -ENOTEMPTY);
+    cr_assert_eq(fastspool_rename(fs, "f", "g/", 0), -ENOTDIR);
+    cr_assert_eq(fastspool_rename(fs, "nothing", "g", 0), -ENOENT);
+    cr_assert_eq(fastspool_rename(fs, "f", "full/x", 1 /* RENAME_NOREPLACE */), -EEXIST);
+    cr_assert_eq(fastspool_rename(fs, "f", "f", 0), 0);
+    cr_assert_eq(fastspool_rename(fs, "d/e", "e", 0), 0);
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "d", &st), 0);
+    cr_assert_eq(st.st_nlink, 2);
+    cr_assert_eq(fastspool_stat(fs, "e/..", &st), 0);
+    cr_assert_eq(st.st_nlink, 2 + 3);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Critical sections: wholly or not at all, for failing bodies, dead owners, dead repairers and damaged logs.
+ */
+#include "fixture.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+TestSuite(sections, .init = fixture_setup, .fini = fixture_teardown);
+
+/* A body that makes @changes changes and then ends as told. */
+struct ending {
+    int changes;
+    int result;
+    bool dies;
+};
+
+static uint64_t *word(int i)
+{
+    return (uint64_t *)(fs->base + BUCKETS_AT) + i;
+}
+
+static int change_words(struct fastspool *store, void *argument)
+{
+    const struct ending *ending = argument;
+
+    for (int i = 0; i < ending->changes; i++)
+        SET(store, *word(i % 100), *word(i % 100) + 1);
+    if (ending->dies)
+        kill(getpid(), SIGKILL);
+    return ending->result;
+}
+
+static void words_are(uint64_t value)
+{
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(*word(i), value, "word %d is %llu", i, (unsigned long long)*word(i));
+    cr_assert_eq(fs->header->undo_count, 0);
+    cr_assert_eq(fs->header->sequence % 2, 0);
+}
+
+static void die_inside(int changes)
+{
+    struct ending ending = {changes, 0, true};
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        section_run(fs, change_words, &ending);
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFSIGNALED(status));
+}
+
+static void memory_for_words(void)
+{
+    cr_assert_eq(segment_grow(fs, TABLE_BUCKETS), 0);
+}
+
+/* A body that fails has changed nothing, also where it changed a word many times. */
+Test(sections, failing_body)
+{
+    memory_for_words();
+    struct ending good = {100, 0, false}, bad = {1000, -EACCES, false};
+    cr_assert_eq(section_run(fs, change_words, &good), 0);
+    words_are(1);
+    cr_assert_eq(section_run(fs, change_words, &bad), -EACCES);
+    words_are(1);
+}
+
+/* The next one to come takes back what a killed process had begun, and goes on. */
+Test(sections, dead_owner)
+{
+    struct ending good = {100, 0, false};
+
+    memory_for_words();
+    die_inside(150);
+    cr_assert_neq(fs->header->undo_count, 0);
+    cr_assert_eq(section_run(fs, change_words, &good), 0);
+    words_are(1);
+}
+
+/* A reader doesn't wait for ever on the odd count that a dead writer left. */
+Test(sections, reader_after_dead_owner)
+{
+    struct section_read read = SECTION_READ;
+    int rounds = 0;
+
+    memory_for_words();
+    die_inside(100);
+    do {
+        section_read_begin(fs, &read);
+        rounds++;
+    } while (section_read_retry(fs, &read));
+    words_are(0);
+    cr_assert_leq(rounds, 100);
+}
+
+/* Growing a full table runs the body again, from words that are as before. */
+static int wants_once(struct fastspool *store, void *argument)
+{
+    int *runs = argument;
+
+    SET(store, *word(0), *word(0) + 1);
+    return ++*runs == 1 ? section_want(TABLE_NAMES) : 0;
+}
+
+Test(sections, growing)
+{
+    int runs = 0;
+
+    memory_for_words();
+    uint32_t before = fs->header->names.capacity;
+    cr_assert_eq(section_run(fs, wants_once, &runs), 0);
+    cr_assert_eq(runs, 2);
+    cr_assert_eq(*word(0), 1);
+    cr_assert_gt(fs->header->names.capacity, before);
+}
+
+/* A section that would not fit the log changes nothing and marks the segment failed; from then on all is EIO. */
+Test(sections, log_full)
+{
+    struct ending large = {UNDO_MAX + 1, 0, false};
+    struct stat st;
+
+    memory_for_words();
+    cr_assert_eq(section_run(fs, change_words, &large), -EIO);
+    words_are(0);
+    cr_assert_eq(fs->header->state, SEGMENT_FAILED);
+    cr_assert_eq(fastspool_mkdir(fs, "input", 0750), -EIO);
+    (void)st;
+}
+
+/* A log that leads out of the segment is never played back. */
+Test(sections, damaged_log)
+{
+    struct ending good = {1, 0, false};
+
+    memory_for_words();
+    die_inside(10);
+    fs->header->undo[3].offset = SEGMENT_SIZE + 8;
+    cr_assert_eq(section_run(fs, change_words, &good), -EIO);
+    cr_assert_eq(fs->header->state, SEGMENT_FAILED);
+    cr_assert_eq(section_run(fs, change_words, &good), -EIO);
+}
+
+/* Two processes that count together lose no step, while a third is killed again and again inside. */
+Test(sections, mutual_exclusion)
+{
+    enum { STEPS = 20000 };
+    struct ending one = {100, 0, false};
+
+    memory_for_words();
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < STEPS; i++)
+            section_run(fs, change_words, &one);
+        _exit(0);
+    }
+    for (int i = 0; i < STEPS; i++) {
+        cr_assert_eq(section_run(fs, change_words, &one), 0);
+        if (i % 400 == 0)
+            die_inside(50);
+    }
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    words_are(2 * STEPS);
+}
