@@ -457,6 +457,8 @@ uint32_t descriptions_identify(struct fastspool *fs, int fd)
 
 int descriptions_file(const struct fastspool *fs, uint32_t d, uint32_t *inode, uint32_t *generation)
 {
+    if (LOAD(fs->header->state) == SEGMENT_FAILED)
+        return -EIO;
     if (!valid_description(fs, d) || LOAD(description_at(fs, d)->state) != DESCRIPTION_OPEN)
         return -EBADF;
     *inode = description_at(fs, d)->inode;

@@ -93,18 +93,20 @@ static int run(struct fastspool *fs, section_body *body, struct change *change)
     return result;
 }
 
-/* Walk to a file that must exist. */
-static int walk_to(struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
+/* The place must be a file's, and a directory's where the path says so. */
+static int must_exist(struct fastspool *fs, const struct place *place)
 {
-    int result = names_walk(fs, path, who, place);
-
-    if (result < 0)
-        return result;
     if (place->inode == 0)
         return -ENOENT;
     if (!inodes_valid(fs, place->inode))
         return section_damaged(fs, "a name leads to no file");
     return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
+}
+
+static int walk_to(struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
+{
+    int result = names_walk(fs, path, who, place);
+    return result < 0 ? result : must_exist(fs, place);
 }
 
 /* May @who change the names in directory @parent? */
@@ -557,7 +559,7 @@ static int rmdir_body(struct fastspool *fs, void *argument)
         return -ENOENT;
     if (place.entry == 0) /* the spool itself, "." or ".." */
         return place.length == 0 ? -EBUSY : place.length == 1 ? -EINVAL : -ENOTEMPTY;
-    result = walk_to(fs, change->path, &change->who, &place);
+    result = must_exist(fs, &place);
     if (result == 0)
         result = may_remove(fs, place.parent, place.inode, &change->who);
     if (result == 0 && !S_ISDIR(inode_at(fs, place.inode)->mode))
@@ -585,7 +587,7 @@ static int unlink_body(struct fastspool *fs, void *argument)
         return result;
     if (place.inode && place.entry == 0)
         return -EISDIR; /* the spool itself, "." or ".." */
-    result = walk_to(fs, change->path, &change->who, &place);
+    result = must_exist(fs, &place);
     if (result == 0)
         result = may_remove(fs, place.parent, place.inode, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, place.inode)->mode))
@@ -672,7 +674,7 @@ static int rename_body(struct fastspool *fs, void *argument)
         return result;
     if ((from.inode && from.entry == 0) || (to.inode && to.entry == 0))
         return -EBUSY; /* the spool itself, "." or ".." */
-    result = walk_to(fs, change->path, &change->who, &from);
+    result = must_exist(fs, &from);
     if (result < 0)
         return result;
     bool directory = S_ISDIR(inode_at(fs, from.inode)->mode);

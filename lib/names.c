@@ -166,18 +166,21 @@ int names_walk(const struct fastspool *fs, const char *path, const struct creden
 {
     uint32_t root = LOAD(fs->header->root);
 
+    if (LOAD(fs->header->state) == SEGMENT_FAILED)
+        return -EIO;
     *place = (struct place){.parent = root, .inode = root, .name = "", .directory = true};
     for (const char *at = path; *at;) {
-        size_t slashes = strspn(at, "/");
-        size_t length = strcspn(at + slashes, "/");
-        if (length == 0)
+        while (*at == '/')
+            at++;
+        if (*at == '\0')
             break;
-        place->name = at + slashes;
-        place->length = length;
+        place->name = at;
+        while (*at && *at != '/')
+            at++;
+        place->length = (size_t)(at - place->name);
         int result = step(fs, who, place);
         if (result < 0)
             return result;
-        at += slashes + length;
         place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
     }
     return 0;

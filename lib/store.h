@@ -72,10 +72,27 @@ int section_run(struct fastspool *fs, section_body *body, void *argument);
  *  the log is full (a damaged segment): the words must not be changed, and the section will fail with -EIO. */
 bool section_log(struct fastspool *fs, const void *address, size_t size);
 
+/** The same for one field, which never crosses a word: some twenty of them are an operation. */
+static inline bool section_log_field(struct fastspool *fs, const void *address)
+{
+    struct header *header = fs->header;
+    uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
+    uint32_t count = header->undo_count;
+
+    if (count >= UNDO_MAX)
+        return section_log(fs, address, 1);
+    header->undo[count].offset = offset;
+    header->undo[count].before = *(const uint64_t *)(fs->base + offset);
+    STORE(header->undo_count, count + 1);
+    /* The field may change only now: neither compiler nor processor may let it change before the count. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    return true;
+}
+
 /** Change a field of the segment inside a section. */
 #define SET(fs, field, value)                                       \
     do {                                                            \
-        if (section_log((fs), &(field), sizeof(field)))             \
+        if (section_log_field((fs), &(field)))                      \
             __atomic_store_n(&(field), (value), __ATOMIC_RELEASE);  \
     } while (0)
 
