@@ -255,7 +255,7 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
 
 ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
 {
-    struct description *description = description_at(fs, (uint32_t)d & (DESCRIPTIONS_MAX - 1));
+    struct description *description = description_at(fs, (uint32_t)d);
 
     for (;;) {
         uint64_t offset = LOAD(description->offset);

@@ -27,29 +27,23 @@ struct fastspool {
     struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
 };
 
-static inline struct inode *inode_at(const struct fastspool *fs, uint32_t i)
-{
-    return (struct inode *)(fs->base + INODES_AT) + i;
-}
-static inline struct name *name_at(const struct fastspool *fs, uint32_t i)
-{
-    return (struct name *)(fs->base + NAMES_AT) + i;
-}
-static inline struct description *description_at(const struct fastspool *fs, uint32_t i)
-{
-    return (struct description *)(fs->base + DESCRIPTIONS_AT) + i;
-}
-static inline struct chunk *chunk_at(const struct fastspool *fs, uint32_t i)
-{
-    return (struct chunk *)(fs->base + CHUNKS_AT) + i;
-}
-static inline uint32_t *bucket_at(const struct fastspool *fs, uint32_t i)
-{
-    return (uint32_t *)(fs->base + BUCKETS_AT) + i;
-}
+/* Where an entry lies.  The segment can be written by the mail user and is mapped by root: so an index is cut to its
+ * table's size (all are powers of two), and whatever stands in the segment, no access leaves it.  That an index means
+ * something is checked where it is followed. */
+#define FASTSPOOL_ENTRY_AT(type, name, at, most)                                                  \
+    static inline type *name(const struct fastspool *fs, uint32_t i)                              \
+    {                                                                                             \
+        _Static_assert(((most) & ((most) - 1)) == 0, "a table's size is a power of two");         \
+        return (type *)(fs->base + (at)) + (i & ((most) - 1));                                    \
+    }
+FASTSPOOL_ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
+FASTSPOOL_ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
+FASTSPOOL_ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
+FASTSPOOL_ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
+FASTSPOOL_ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, BUCKETS_MAX)
 static inline char *block_at(const struct fastspool *fs, uint32_t i)
 {
-    return fs->base + DATA_AT + (uint64_t)i * BLOCK_SIZE;
+    return fs->base + DATA_AT + (uint64_t)(i & (CHUNKS_MAX * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
 }
 
 /** Load and store of a field that is changed outside critical sections, or read outside. */
