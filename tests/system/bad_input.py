@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Bad input: whatever is wrong is told in one clear line, and no mail is lost: what Exim accepts meanwhile is in the
+one queue that it shows, and what was there before is there when the fault is mended."""
+import glob
+import hashlib
+import os
+import pathlib
+
+from harness import FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, Message, check, kill_all, main, processes, test
+
+
+def tool_says(exim, *words, arguments=("status",)):
+    """The tool fails with exactly one line that holds each of WORDS."""
+    result = exim.command(*arguments, program=TOOL, stock=True)
+    said = result.stderr.decode(errors="replace")
+    check(result.returncode not in (0, None) and result.returncode > 0, f"the tool returned {result.returncode}")
+    check(said.count("\n") == 1 and all(word in said for word in words), f"expected one line with {words}, got {said!r}")
+
+
+def try_submit(exim):
+    """Submit a message; expected at the sink only if Exim accepted it.  Returns (accepted, what Exim said)."""
+    message = Message()
+    result = exim.command("-oi", "-f", message.sender, *message.recipients, input=message.content())
+    if result.returncode == 0:
+        exim.expect(message, "sink")
+    said = result.stderr.decode(errors="replace") + exim.said()
+    return result.returncode == 0, said
+
+
+def mended(exim):
+    """With the fault mended, what was queued before and what was accepted meanwhile is delivered, once."""
+    kill_all()
+    exim.daemon = None
+    exim.run("-qff")
+    exim.wait_arrived()
+    exim.wait_empty()
+    exim.panic = ".*"            # a fault may well be in the panic log
+
+
+def with_fault(exim, *lines):
+    """A message is queued, the configuration gets LINES instead of what it held, another one is tried."""
+    exim.submit(exim.expect(Message(), "sink"))
+    exim.tool("flush")
+    kill_all()
+    good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+    pathlib.Path(FASTSPOOL_CONFIGURATION).write_text("".join(line + "\n" for line in lines))
+    accepted, said = try_submit(exim)
+    if accepted:
+        check(len(exim.real_files()) == 3, f"accepted, but not in the real queue: {exim.real_files()}; {said}")
+    return good
+
+
+def mend(good):
+    pathlib.Path(FASTSPOOL_CONFIGURATION).write_text(good)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def unknown_key(exim):
+    """A key that nobody knows: the line names the file, the line and the key."""
+    good = with_fault(exim, f"spool = {exim.spool}", "speed = 11")
+    tool_says(exim, FASTSPOOL_CONFIGURATION, "2", "speed")
+    mend(good)
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def bad_value(exim):
+    """A value that doesn't parse."""
+    good = with_fault(exim, f"spool = {exim.spool}", "memory = lots")
+    tool_says(exim, FASTSPOOL_CONFIGURATION, "2", "lots")
+    mend(good)
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def missing_spool(exim):
+    """A spool that doesn't exist: the line names it.  Exim's own spool, not configured now, is the plain disk."""
+    good = with_fault(exim, "spool = /srv/nowhere")
+    tool_says(exim, "/srv/nowhere")
+    mend(good)
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def too_much_memory(exim):
+    """More memory than /dev/shm can hold (a segment made anew): the line says so, Exim accepts nothing."""
+    exim.submit(exim.expect(Message(), "sink"))
+    exim.tool("flush")
+    exim.reboot()
+    exim.fastspool_configuration("memory = 900G")
+    accepted, said = try_submit(exim)
+    check(not accepted, "a message was accepted without a store")
+    tool_says(exim, "memory")
+    exim.fastspool_configuration("memory = 512M")
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def second_mirror(exim):
+    """A second mirror of a spool says that there is one, and ends; the first goes on."""
+    exim.submit(exim.expect(Message(), "sink"))
+    mirrors = [pid for pid, name in processes() if name.startswith("fastspool")]
+    check(len(mirrors) == 1, f"{len(mirrors)} mirrors run")
+    tool_says(exim, str(exim.spool), arguments=("mirror", exim.spool))
+    check([pid for pid, name in processes() if name.startswith("fastspool")] == mirrors, "the first mirror is gone")
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def damaged_segment(exim):
+    """A segment full of nonsense: no mail is accepted, nobody crashes; after a reboot all is there."""
+    exim.submit(exim.expect(Message(), "sink"))
+    before = exim.queue()
+    exim.tool("flush")
+    kill_all()
+    segment = max((path for path in glob.glob("/dev/shm/fastspool.*/*") + glob.glob("/dev/shm/fastspool.*")
+                   if os.path.isfile(path)), key=os.path.getsize)
+    with open(segment, "r+b") as file:
+        file.write(b"\xa5" * 4096)
+    accepted, said = try_submit(exim)
+    check(not accepted and "fastspool" in said, f"accepted: {accepted}; said: {said}")
+    tool_says(exim, str(exim.spool))
+    exim.reboot()
+    check(exim.queue() == before, f"the queue is {exim.queue()}")
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def damaged_database(exim):
+    """A database full of nonsense: no mail is accepted, and the file is left as it is, for whoever can mend it."""
+    exim.submit(exim.expect(Message(), "sink"))
+    before = exim.queue()
+    exim.tool("flush")
+    exim.reboot()
+    database, = exim.spool.glob(".fastspool/**/data.mdb")
+    whole = database.read_bytes()
+    with open(database, "r+b") as file:
+        file.write(b"\xa5" * 8192)
+    damaged = hashlib.sha256(database.read_bytes()).digest()
+    accepted, said = try_submit(exim)
+    check(not accepted and "fastspool" in said, f"accepted: {accepted}; said: {said}")
+    check(hashlib.sha256(database.read_bytes()).digest() == damaged, "the damaged file was changed")
+    exim.reboot()
+    with open(database, "r+b") as file:
+        file.write(whole)
+    check(exim.queue() == before, f"the queue is {exim.queue()}")
+    mended(exim)
+
+
+@test(("_without_bit", {}), ("_by_path", {}), main=QUEUE_ONLY, library=True)
+def installation(exim):
+    """An installation that Exim's own re-executions would not load is told so, serves nothing, and Exim runs on the
+    plain disk: never two queues."""
+    path = next(path for path in glob.glob("/usr/lib/*/libfastspool.so.0*") + glob.glob("/usr/lib/libfastspool.so.0*")
+                if not os.path.islink(path))
+    mode = os.stat(path).st_mode
+    message = exim.expect(Message(), "sink")
+    environment = exim.environment()
+    try:
+        if "without_bit" in str(exim.work):
+            os.chmod(path, mode & ~0o4000)
+        else:
+            environment["LD_PRELOAD"] = path
+        exim.environment = lambda stock=False: dict(environment)
+        result = exim.command("-oi", "-f", message.sender, *message.recipients, input=message.content())
+        check(result.returncode == 0 and b"fastspool" in result.stderr, f"said {result.stderr!r}")
+        check(len(exim.real_files()) == 3, f"not on the plain disk: {exim.real_files()}")
+    finally:
+        os.chmod(path, mode)
+        del exim.environment
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def other_programs(exim):
+    """The library preloaded into other set-user-ID programs, and into ordinary ones, does nothing."""
+    exim.submit(exim.expect(Message(), "sink"))
+    for program, arguments in (("/bin/su", ("-c", "true", "nobody")), ("/usr/bin/passwd", ("-S",)), ("/bin/mount", ()),
+                               ("/bin/cat", ("/proc/self/maps",))):
+        for user in (None, USER):
+            result = exim.command(*arguments, program=program, user=user)
+            check(b"fastspool:" not in result.stderr and b"/dev/shm/fastspool" not in result.stdout,
+                  f"{program}: {result.stderr!r}")
+    mended(exim)
+
+
+if __name__ == "__main__":
+    main("bad_input")

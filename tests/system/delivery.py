@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Every way out of the queue: SMTP with and without failures, files as another user, pipes, filters, bounces."""
+import pathlib
+
+from harness import LAYOUTS, QUEUE_ONLY, USER, USER_ID, Client, Message, check, main, test, wait_for
+
+
+def bounces(exim, message):
+    """What came back to the sender about MESSAGE."""
+    return [raw for place, raw in exim.arrived() if place == "sink" and message.token.encode() in raw
+            and b"Mailer-Daemon@" in raw]
+
+
+@test(*LAYOUTS)
+def retry(exim):
+    """A sink that answers 451 first: the message waits in the queue, and the next run delivers it."""
+    exim.sink.refusals = 1
+    messages = [exim.expect(Message(), "sink") for _ in range(3)]
+    for message in messages:
+        exim.submit(message, "-odi")
+    exim.settle()
+    check(len(exim.queue()) == 3 and not exim.sink.messages, "a refused message is not in the queue")
+    check(b"451 try again later" in exim.run("-Mvl", exim.queue()[0]), "the message log doesn't tell the refusal")
+    exim.run("-qff")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(*LAYOUTS)
+def local(exim):
+    """Deliveries as another user: to a maildir and to an mbox, one message to both, several at once."""
+    exim.start()
+    client = Client()
+    for recipients, places in ((["user@maildir.test"], ("maildir",)), (["user@mbox.test"], ("mbox",)),
+                               (["user@maildir.test", "user@mbox.test", "user@sink.test"], ("maildir", "mbox", "sink"))):
+        # What mbox quotes ("From ") isn't in this body.
+        message = exim.expect(Message(recipients, body=b"a\nplain\n.\nbody\n" * 300), *places)
+        check(client.send(message)[0] == 250, "not accepted")
+    client.close()
+    exim.wait_arrived()
+    exim.wait_empty()
+    check((exim.work / "mail" / "mbox").stat().st_uid == USER_ID, "the mbox isn't the user's")
+
+
+@test()
+def pipe(exim):
+    """A pipe transport's command reads the whole message."""
+    for size in (500, 300000):
+        exim.submit(exim.expect(Message("user@pipe.test", size=size), "command"), "-odi")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test()
+def pipe_output(exim):
+    """What a pipe's command prints goes through a file in msglog/ into a bounce."""
+    message = Message(f"{USER}@forward.test", body=b"body\n")
+    exim.forward("|\"/bin/echo the command said this\"")
+    exim.submit(message, "-odi")
+    raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
+    check(b"the command said this" in raw, f"the bounce doesn't hold the output: {raw[-1500:]!r}")
+    exim.wait_empty()
+
+
+@test(("_local", {}), ("_remote", {"remote_transport": "smtp_filtered"}))
+def transport_filter(exim):
+    """A transport filter reads the message from Exim and gives back what is delivered."""
+    if "smtp_filtered" in pathlib.Path("/etc/exim4/exim4.conf").read_text().split("begin transports")[0]:
+        message = Message()
+        exim.submit(message, "-odi")
+        wait_for(lambda: exim.sink.messages, "the mail arrived")
+        body = exim.sink.messages[0][1].replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+        check(body == message.body.replace(b"original", b"filtered"), "the filter's output isn't what arrived")
+        message.body = body
+        exim.expect(message, "sink")
+    else:
+        exim.submit(exim.expect(Message("user@filtered.test"), "filtered"), "-odi")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test()
+def user_filter(exim):
+    """A .forward filter runs as the user, sees the message's body, and files it where it says."""
+    exim.forward("# Exim filter",
+                 "if $message_body contains \"body of interest\" then",
+                 f"  save {exim.work}/mail/maildir/",
+                 "else",
+                 f"  save {exim.work}/mail/mbox",
+                 "  deliver copy@sink.test",
+                 "endif")
+    exim.submit(exim.expect(Message(f"{USER}@forward.test", body=b"a body of interest\n"), "maildir"), "-odi")
+    exim.submit(exim.expect(Message(f"{USER}@forward.test", body=b"another body\n"), "mbox", "sink"), "-odi",
+                user=USER)
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test()
+def user_sees_no_store(exim):
+    """Neither a filter, as its user, nor exim -C, as whoever called it, has the store mapped or its files open."""
+    exim.forward("# Exim filter",
+                 f"logfile {exim.work}/mail/seen",
+                 "logwrite \"maps ${readfile{/proc/self/maps}{:}}\"",
+                 f"save {exim.work}/mail/mbox")
+    exim.submit(exim.expect(Message(f"{USER}@forward.test", body=b"body\n"), "mbox"), "-odi")
+    exim.wait_arrived()
+    seen = (exim.work / "mail" / "seen")
+    maps = seen.read_text() if seen.exists() else ""
+    check("maps " in maps and "/dev/shm/fastspool" not in maps, f"the filter saw {maps[-3000:]}")
+    own = exim.work / "mail" / "own.conf"
+    own.write_text("")
+    result = exim.command("-C", own, "-be", "${readfile{/proc/self/maps}}", user="nobody")
+    check(b"libc" in result.stdout and b"/dev/shm/fastspool" not in result.stdout, f"-be showed {result.stdout!r}")
+
+
+@test()
+def bounce(exim):
+    """A recipient who doesn't exist, here or at the sink: the sender gets a bounce with the message in it."""
+    exim.start()
+    client = Client()
+    message = Message("user@fail.test", body=b"come back\n" * 200)
+    check(client.send(message)[0] == 250, "not accepted")
+    raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
+    check(b"no such user here" in raw and b"come back\r\n" * 200 in raw, "the bounce doesn't hold the message")
+    client.close()
+    exim.wait_empty()
+
+
+@test()
+def bounce_of_remote(exim):
+    """The sink answers RCPT with 550 for all but the sender of the bounce."""
+    exim.sink.reject = True
+    message = Message("user@sink.test", sender="user@mbox.test", body=b"come back\n")
+    exim.submit(message, "-odi")
+    wait_for(lambda: [raw for place, raw in exim.arrived() if place == "mbox" and b"no such user at the sink" in raw],
+             "the bounce arrives in the mbox")
+    exim.wait_empty()
+
+
+@test()
+def some_fail(exim):
+    """One message, four recipients: one arrives, one bounces, one is deferred and arrives with the next run, alone."""
+    exim.sink.refusals = 1
+    message = exim.expect(Message(["a@maildir.test", "b@fail.test", "c@sink.test", "d@filtered.test"],
+                                  sender="sender@mbox.test"), "maildir", "filtered", "sink")
+    exim.submit(message, "-odi")
+    wait_for(lambda: len(exim.queue()) == 1 and [1 for place, _ in exim.arrived() if place == "mbox"],
+             "the bounce arrived and the message waits")
+    exim.settle()
+    exim.run("-qff")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(main=("remote_max_parallel = 8",))
+def many_recipients(exim):
+    """60 recipients of one message at the sink, in parallel deliveries that share the journal."""
+    message = Message([f"user{n}@sink{n}.test" for n in range(60)])
+    exim.submit(message, "-odi")
+    wait_for(lambda: sum(len(to) for to, _ in exim.sink.messages) >= 60, "all recipients got it")
+    exim.wait_empty()
+    got = sorted(recipient for to, _ in exim.sink.messages for recipient in to)
+    check(got == sorted(message.recipients), "some recipient got it twice or not at all")
+    exim.sink.messages = exim.sink.messages[:1]
+    exim.expect(message, "sink")
+
+
+@test(main=("deliver_drop_privilege = true",))
+def without_privilege(exim):
+    """deliver_drop_privilege: the delivery goes on in the process that received, as Exim's user."""
+    exim.start()
+    client = Client()
+    for _ in range(3):
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
+    client.close()
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(main=QUEUE_ONLY)
+def same_connection(exim):
+    """Several messages for one host: the wait hints hand them over one connection, by exec with the socket (-MC)."""
+    exim.sink.refusals = 1
+    for _ in range(6):
+        exim.submit(exim.expect(Message(), "sink"), "-odi")
+    exim.run("-qff")
+    exim.settle()
+    exim.run("-qff")
+    exim.run("-qff")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+if __name__ == "__main__":
+    main("delivery")

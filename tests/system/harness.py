@@ -1,0 +1,733 @@
+# SPDX-License-Identifier: MIT
+"""What the system tests have in common: a private Exim, clients and a sink for its mail, and a ledger.
+
+A test is a function that takes an Exim and is marked @test; the sentence above it says what is true.  Each test gets an
+Exim of its own: a spool, a log and a configuration, written to where Exim was compiled to look for one, so that the
+set-user-ID re-executions of a production system happen here too.  That touches /etc, ports and every process in
+sight, and so is done only inside tests/system/namespace.sh: private mounts, processes and network.
+
+Every message carries a token.  A test says with expect() where a message has to arrive, and when it returns the harness
+compares: each message arrived exactly once in each of its places, byte for byte; the queue is as the test left it; the
+real input/ and msglog/ hold nothing (the queue is the store's); the panic log is empty.  With --stock Exim runs
+without the library, which proves the tests themselves; what asks for the library is skipped then.
+
+A suite ends with one line, "N passed, N failed, N skipped", and exit status 1 when something failed.
+"""
+import argparse
+import base64
+import glob
+import hashlib
+import os
+import pathlib
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+EXIM = "/usr/sbin/exim4"
+TOOL = "/usr/bin/fastspool"
+LIBRARY = "libfastspool.so"
+EXIM_CONFIGURATION = "/etc/exim4/exim4.conf"
+FASTSPOOL_CONFIGURATION = "/etc/fastspool.conf"
+USER = "fastspool-test"                 # exists in the private /etc alone
+USER_ID = 23001
+SMTP_PORT, SINK_PORT = 2525, 2526
+ID = re.compile(r"\b[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}\b")
+
+CONFIGURATION = """
+spool_directory = {work}/spool
+log_file_path = {work}/log/%slog
+pid_file_path = {work}/exim.pid
+primary_hostname = mail.test
+qualify_domain = mail.test
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {smtp_port}
+smtp_accept_max = 200
+smtp_accept_queue = 0
+smtp_accept_queue_per_connection = 0
+smtp_accept_max_per_connection = 0
+smtp_connect_backlog = 200
+smtp_enforce_sync = false
+rfc1413_query_timeout = 0s
+timeout_frozen_after = 0s
+trusted_users = root
+untrusted_set_sender = *
+acl_smtp_rcpt = accept
+log_selector = +pid
+chunking_advertise_hosts = *
+tls_advertise_hosts = *
+tls_certificate = {work}/tls.pem
+tls_privatekey = {work}/tls.pem
+keep_environment =
+{main}
+
+begin acl
+# For `acl_smtp_data`, where a test asks for it.
+body:
+  accept condition = ${{if match{{$message_body}}{{leading dot}}}}
+  deny
+command:
+  accept set acl_m0 = ${{run{{{work}/inherit}}{{$value}}}}
+
+begin routers
+fail:
+  driver = redirect
+  domains = fail.test
+  allow_fail
+  data = :fail: no such user here
+forward:
+  driver = redirect
+  domains = forward.test
+  check_local_user
+  file = /home/{user}/.forward
+  allow_filter
+  file_transport = mbox
+  pipe_transport = pipe
+  directory_transport = maildir
+mbox:
+  driver = accept
+  domains = mbox.test
+  transport = mbox
+maildir:
+  driver = accept
+  domains = maildir.test
+  transport = maildir
+pipe:
+  driver = accept
+  domains = pipe.test
+  transport = command
+filtered:
+  driver = accept
+  domains = filtered.test
+  transport = filtered
+remote:
+  driver = manualroute
+  domains = *
+  route_list = * 127.0.0.1::{sink_port}
+  self = send
+  transport = {remote_transport}
+
+begin transports
+mbox:
+  driver = appendfile
+  file = {work}/mail/mbox
+  user = {user}
+maildir:
+  driver = appendfile
+  directory = {work}/mail/maildir
+  maildir_format
+  user = {user}
+pipe:
+  driver = pipe
+  user = {user}
+  return_output
+command:
+  driver = pipe
+  command = {work}/deliver
+  message_prefix =
+  message_suffix =
+  user = {user}
+  log_output
+filtered:
+  driver = appendfile
+  directory = {work}/mail/filtered
+  maildir_format
+  user = {user}
+  transport_filter = /bin/sed -e s/original/filtered/
+smtp:
+  driver = smtp
+  hosts_try_fastopen = :
+  hosts_avoid_tls = *
+smtp_filtered:
+  driver = smtp
+  hosts_try_fastopen = :
+  hosts_avoid_tls = *
+  transport_filter = /bin/sed -e s/original/filtered/
+reply:
+  driver = autoreply
+  user = {user}
+
+begin retry
+*  *  F,1h,1s
+"""
+
+DELIVER = """#!/bin/sh
+# The pipe transport's command: one file a message, complete when it has its name.
+t=$(mktemp {work}/mail/command/.XXXXXXXX) && cat >"$t" && mv "$t" {work}/mail/command/$$-$(date +%N)
+"""
+
+
+INHERIT = """#!/bin/sh
+# What a command of ${{run}} inherits, beside its standard streams: one line a descriptor.
+for descriptor in /proc/$$/fd/*; do
+    case ${{descriptor##*/}} in 0|1|2|10|255) ;; *) readlink "$descriptor" ;; esac
+done >{work}/mail/inherited
+"""
+
+
+class Failure(Exception):
+    """What a test found to be untrue."""
+
+
+class Skip(Exception):
+    """Why a test can't run here."""
+
+
+def check(condition, sentence):
+    if not condition:
+        raise Failure(sentence)
+
+
+def wait_for(condition, what, seconds=20.0):
+    """Wait until condition() is true, and return what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure(f"waited {seconds:.0f} s in vain until {what}")
+        time.sleep(0.02)
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+class Message:
+    """One message: a token that finds it again, and a body of lines that end in LF."""
+    count = 0
+
+    def __init__(self, recipient="user@sink.test", sender="sender@sink.test", body=None, size=2000):
+        Message.count += 1
+        self.token = f"T{os.getpid()}-{Message.count}-{random.getrandbits(32):08x}"
+        self.sender = sender
+        self.recipients = [recipient] if isinstance(recipient, str) else list(recipient)
+        self.body = body if body is not None else text(size)
+
+    def content(self):
+        """What is handed to Exim: headers, an empty line, the body."""
+        return (f"From: {self.sender}\nTo: {(', ' + chr(10) + ' ').join(self.recipients)}\nSubject: {self.token}\n"
+                f"X-Token: {self.token}\n\n").encode() + self.body
+
+
+def text(size):
+    """SIZE bytes of lines that can't be guessed, with what transports like to change in between."""
+    odd = b".\n..\n.leading dot\n\n \ttabs and trailing blanks \t \nFro m here\noriginal\n"
+    lines = base64.encodebytes(os.urandom(max(0, size - len(odd)) * 57 // 77))
+    return lines + odd
+
+
+def split_message(raw):
+    """(token, body) of a message that arrived, its line ends made LF; (None, raw) where it has no token."""
+    raw = raw.replace(b"\r\n", b"\n")
+    header, _, body = raw.partition(b"\n\n")
+    found = re.search(rb"^X-Token: (\S+)$", header, re.M)
+    return (found.group(1).decode() if found else None), body
+
+
+# --- the network --------------------------------------------------------------------------------------------------
+
+class Client:
+    """An SMTP client that can wait for each reply, send all at once, send chunks, and use TLS."""
+
+    def __init__(self, port=SMTP_PORT, tls=False, timeout=60):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self.stream = self.socket.makefile("rb")
+        self.expect(220)
+        self.expect(250, b"EHLO client.test\r\n")
+        if tls:
+            self.expect(220, b"STARTTLS\r\n")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.socket = context.wrap_socket(self.socket)
+            self.stream = self.socket.makefile("rb")
+            self.expect(250, b"EHLO client.test\r\n")
+
+    def reply(self):
+        """The next reply: (code, text)."""
+        lines = []
+        while True:
+            line = self.stream.readline()
+            if not line.endswith(b"\n"):
+                raise ConnectionError("Exim closed the connection")
+            lines.append(line.decode(errors="replace").rstrip())
+            if line[3:4] != b"-":
+                return int(line[:3]), "\n".join(lines)
+
+    def expect(self, code, command=b""):
+        if command:
+            self.socket.sendall(command)
+        answer = self.reply()
+        check(answer[0] == code, f"expected {code} to {command[:60]!r}, got {answer[1]!r}")
+        return answer[1]
+
+    def send(self, message, pipelining=False, chunks=0):
+        """Hand MESSAGE over; CHUNKS > 0: in so many pieces by BDAT.  Returns the last reply's (code, text)."""
+        data = message.content().replace(b"\n", b"\r\n")
+        envelope = [f"MAIL FROM:<{message.sender}>\r\n".encode()]
+        envelope += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
+        if chunks:
+            size = -(-len(data) // chunks)
+            pieces = [data[at:at + size] for at in range(0, len(data), size)]
+            pieces = [b"BDAT %d%s\r\n" % (len(piece), b" LAST" if piece is pieces[-1] else b"") + piece
+                      for piece in pieces]
+            if pipelining:
+                self.socket.sendall(b"".join(envelope + pieces))
+                replies = [self.reply() for _ in envelope + pieces]
+            else:
+                replies = []
+                for command in envelope + pieces:
+                    self.socket.sendall(command)
+                    replies.append(self.reply())
+            return next((reply for reply in replies if reply[0] != 250), replies[-1])
+        if data.startswith(b"."):
+            data = b"." + data
+        data = data.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+        if pipelining:
+            self.socket.sendall(b"".join(envelope) + b"DATA\r\n")
+            for _ in envelope:
+                self.expect(250)
+            self.expect(354)
+        else:
+            for command in envelope:
+                self.expect(250, command)
+            self.expect(354, b"DATA\r\n")
+        self.socket.sendall(data)
+        return self.reply()
+
+    def close(self):
+        try:
+            self.expect(221, b"QUIT\r\n")
+        except (OSError, ValueError):
+            pass
+        self.stream.close()
+        self.socket.close()
+
+
+class Sink(socketserver.ThreadingTCPServer):
+    """An SMTP server that keeps what it is given.  `refusals`: how often each message is first answered 451."""
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 200
+
+    def __init__(self, port=SINK_PORT):
+        self.messages = []              # (recipients, raw bytes), in the order of their 250
+        self.refusals = 0
+        self.refused = {}               # token -> how often
+        self.reject = False             # answer each RCPT with 550
+        self.delay = 0.0                # seconds before the answer to a message's last line
+        self.waiting = 0                # how many messages were held back by that
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), SinkSession)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """A deliverer that a test killed is no error of the sink's."""
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+class SinkSession(socketserver.StreamRequestHandler):
+    def answer(self, line):
+        self.wfile.write(line.encode() + b"\r\n")
+
+    def handle(self):
+        sink, recipients = self.server, []
+        self.answer("220 sink.test ESMTP")
+        for line in self.rfile:
+            verb = line[:4].upper()
+            if verb in (b"EHLO", b"HELO"):
+                self.answer("250-sink.test")
+                self.answer("250 SIZE")
+            elif verb == b"RCPT":
+                if sink.reject:
+                    self.answer("550 no such user at the sink")
+                    continue
+                recipients.append(line.split(b"<", 1)[1].split(b">", 1)[0].decode())
+                self.answer("250 OK")
+            elif verb == b"DATA":
+                self.answer("354 go on")
+                raw = []
+                for piece in self.rfile:
+                    if piece == b".\r\n":
+                        break
+                    raw.append(piece[1:] if piece.startswith(b".") else piece)
+                else:
+                    return              # the deliverer died: nothing was accepted
+                self.finish_message(recipients, b"".join(raw))
+                recipients = []
+            elif verb == b"QUIT":
+                self.answer("221 bye")
+                return
+            else:
+                recipients = [] if verb in (b"MAIL", b"RSET") else recipients
+                self.answer("250 OK")
+
+    def finish_message(self, recipients, raw):
+        sink = self.server
+        if sink.delay:
+            sink.waiting += 1
+            time.sleep(sink.delay)
+        token = split_message(raw)[0]
+        with sink.lock:
+            if sink.refused.get(token, 0) < sink.refusals:
+                sink.refused[token] = sink.refused.get(token, 0) + 1
+                accepted = False
+            else:
+                sink.messages.append((recipients, raw))
+                accepted = True
+        self.answer("250 accepted" if accepted else "451 try again later")
+
+
+# --- Exim ---------------------------------------------------------------------------------------------------------
+
+class Exim:
+    """A private Exim, with the library or (stock) without it, and the ledger of its mail."""
+
+    def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=()):
+        self.work, self.stock = pathlib.Path(work), stock
+        self.spool = self.work / "spool"
+        self.daemon = None
+        self.expected = []              # (place, message)
+        self.queued = 0                 # how many messages a test means to leave in the queue
+        self.real = set()               # what it means to leave in the real input/ and msglog/
+        self.panic = None               # a pattern that the panic log may hold
+        for directory in ("spool", "log"):
+            (self.work / directory).mkdir(parents=True)
+            shutil.chown(self.work / directory, "Debian-exim", "Debian-exim")
+            (self.work / directory).chmod(0o750)
+        (self.work / "mail").mkdir()
+        (self.work / "mail" / "command").mkdir()
+        for directory in (self.work / "mail", self.work / "mail" / "command"):
+            os.chown(directory, USER_ID, USER_ID)
+            directory.chmod(0o777)
+        (self.work / "deliver").write_text(DELIVER.format(work=self.work))
+        (self.work / "deliver").chmod(0o755)
+        (self.work / "inherit").write_text(INHERIT.format(work=self.work))
+        (self.work / "inherit").chmod(0o755)
+        shutil.copy("/etc/fastspool-test.pem", self.work / "tls.pem")
+        shutil.chown(self.work / "tls.pem", "Debian-exim")
+        self.configure(main, remote_transport)
+        self.fastspool_configuration(f"memory = {memory}", *fastspool)
+        self.sink = Sink()
+
+    def configure(self, main=(), remote_transport="smtp"):
+        os.makedirs(os.path.dirname(EXIM_CONFIGURATION), exist_ok=True)
+        pathlib.Path(EXIM_CONFIGURATION).write_text(CONFIGURATION.format(
+            work=self.work, user=USER, smtp_port=SMTP_PORT, sink_port=SINK_PORT, main="\n".join(main),
+            remote_transport=remote_transport))
+
+    def fastspool_configuration(self, *lines):
+        pathlib.Path(FASTSPOOL_CONFIGURATION).write_text("".join(
+            line + "\n" for line in (f"spool = {self.spool}", *lines)))
+
+    def environment(self, stock=False):
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C"}
+        if not self.stock and not stock:
+            environment["LD_PRELOAD"] = LIBRARY
+        return environment
+
+    def command(self, *arguments, input=None, user=None, stock=False, program=EXIM, timeout=120):
+        """Run exim4 (or PROGRAM) to its end; its standard output and error are in the result."""
+        return subprocess.run([program, *map(str, arguments)], input=input, capture_output=True, timeout=timeout,
+                              env=self.environment(stock), cwd="/", user=user,
+                              group=pwd.getpwnam(user).pw_gid if user else None, extra_groups=[] if user else None,
+                              stdin=subprocess.DEVNULL if input is None else None)
+
+    def run(self, *arguments, **keywords):
+        """The same for what has to succeed and to say nothing on standard error.  Returns standard output."""
+        result = self.command(*arguments, **keywords)
+        check(result.returncode == 0 and not result.stderr,
+              f"{' '.join(map(str, arguments))}: exit {result.returncode}, {result.stderr.decode(errors='replace')!r}")
+        return result.stdout
+
+    def start(self, *arguments):
+        """Start the daemon and wait until it listens."""
+        self.daemon = subprocess.Popen([EXIM, "-bdf", *arguments], env=self.environment(), cwd="/",
+                                       stdin=subprocess.DEVNULL, stdout=open(self.work / "daemon.out", "ab"),
+                                       stderr=subprocess.STDOUT)
+
+        def listens():
+            check(self.daemon.poll() is None, f"the daemon ended: {self.said()}")
+            try:
+                socket.create_connection(("127.0.0.1", SMTP_PORT), timeout=1).close()
+                return True
+            except OSError:
+                return False
+        wait_for(listens, "the daemon listens")
+        if not self.stock:
+            maps = pathlib.Path(f"/proc/{self.daemon.pid}/maps").read_text()
+            check(LIBRARY in maps, f"the library is not in the daemon: {self.said()}")
+
+    def said(self):
+        """What the daemon printed, and its panic log."""
+        return " | ".join(path.read_text(errors="replace").strip() for path in
+                          (self.work / "daemon.out", self.work / "log" / "paniclog") if path.exists())
+
+    def stop(self):
+        """End the daemon as an init script does."""
+        if self.daemon:
+            self.daemon.terminate()
+            self.daemon.wait(20)
+            self.daemon = None
+
+    def tool(self, *arguments):
+        """The fastspool command, as an administrator calls it.  Returns what it printed."""
+        return self.run(*arguments, program=TOOL, stock=True).decode()
+
+    def reboot(self):
+        """All that a power cycle takes away: processes and memory."""
+        kill_all()
+        self.daemon = None
+        for path in glob.glob("/dev/shm/fastspool.*"):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+    def expect(self, message, *places):
+        """MESSAGE has to be in each of PLACES ("sink", "mbox", "maildir", "filtered", "command") at the end."""
+        self.expected += [(place, message) for place in places]
+        return message
+
+    def submit(self, message, *arguments, user=None):
+        """exim -bm, as `sendmail` is called by programs."""
+        self.run("-oi", "-f", message.sender, *arguments, *message.recipients, input=message.content(), user=user)
+
+    def queue(self, *options):
+        """Identifiers of the queue's messages, as `exim -bp` lists them."""
+        return ID.findall(self.run("-bp", *options).decode())
+
+    def deliver_queue(self):
+        """A queue run as root, to its end: what was only queued is delivered."""
+        self.run("-qff")
+        self.wait_arrived()
+        self.wait_empty()
+
+    def wait_empty(self, seconds=30):
+        wait_for(lambda: not self.queue(), "the queue is empty", seconds)
+
+    def forward(self, *lines):
+        """Write the test user's .forward; no lines: remove it."""
+        path = pathlib.Path(f"/home/{USER}/.forward")
+        path.unlink(missing_ok=True)
+        if lines:
+            path.write_text("".join(line + "\n" for line in lines))
+            shutil.chown(path, USER, USER)
+
+    def log(self):
+        path = self.work / "log" / "mainlog"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def real_files(self):
+        """What Exim without the library would see as its queue: every file below input/ and msglog/."""
+        return {str(path.relative_to(self.spool)) for pattern in ("input", "msglog", "*/input", "*/msglog")
+                for top in self.spool.glob(pattern) if not top.is_symlink()
+                for path in top.rglob("*") if not path.is_dir()}
+
+    def arrived(self):
+        """Every message that arrived: (place, raw bytes)."""
+        with self.sink.lock:
+            found = [("sink", raw) for _, raw in self.sink.messages]
+        for place in ("maildir", "filtered"):
+            found += [(place, path.read_bytes()) for path in (self.work / "mail" / place / "new").glob("*")]
+        found += [("command", path.read_bytes()) for path in (self.work / "mail" / "command").glob("[0-9]*")]
+        mbox = self.work / "mail" / "mbox"
+        if mbox.exists():
+            # The transport puts "From …" in front of a message and an empty line behind it.
+            pieces = re.split(rb"^From \S+ \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\n", mbox.read_bytes(), flags=re.M)
+            found += [("mbox", piece.removesuffix(b"\n")) for piece in pieces[1:]]
+        return found
+
+    def tokens(self):
+        """(place, token) of what arrived."""
+        return [(place, split_message(raw)[0]) for place, raw in self.arrived()]
+
+    def wait_arrived(self, *messages, seconds=30):
+        """Wait until MESSAGES (default: all that are expected) are where they were expected."""
+        wanted = {(place, message.token) for place, message in self.expected if not messages or message in messages}
+        try:
+            wait_for(lambda: wanted <= set(self.tokens()), "the mail arrived", seconds)
+        except Failure as failure:
+            raise Failure(f"{failure}; missing: {sorted(wanted - set(self.tokens()))}") from None
+
+    def settle(self):
+        """Wait until nothing but the daemon and the mirror runs, so that no delivery is half done."""
+        wait_for(lambda: not [pid for pid, name in processes() if name.startswith("exim")
+                              and not (self.daemon and pid == self.daemon.pid)], "every delivery has ended")
+
+    def judge(self):
+        """The comparisons that every test ends with."""
+        self.settle()
+        for place, message in self.expected:
+            bodies = [body for found, (token, body) in ((found, split_message(raw)) for found, raw in self.arrived())
+                      if (found, token) == (place, message.token)]
+            check(len(bodies) == 1, f"{message.token} arrived {len(bodies)} times in {place}")
+            wanted = message.body.replace(b"original", b"filtered") if place == "filtered" else message.body
+            check(bodies[0] == wanted, f"{message.token} in {place}: {difference(wanted, bodies[0])}")
+        stray = set(self.tokens()) - {(place, message.token) for place, message in self.expected} - {
+            (place, None) for place in ("sink", "mbox", "maildir")}
+        check(not stray, f"arrived where nothing was expected: {sorted(map(str, stray))}")
+        count = int(self.run("-bpc"))
+        check(count == self.queued, f"the queue holds {count} messages, expected {self.queued}")
+        if not self.stock:
+            real = self.real_files()
+            check(real == self.real, f"the real queue directories hold {sorted(real ^ self.real)} wrongly")
+        panic = self.work / "log" / "paniclog"
+        lines = [line for line in (panic.read_text(errors="replace").splitlines() if panic.exists() else [])
+                 if not (self.panic and re.search(self.panic, line))]
+        check(not lines, f"the panic log says: {lines[:3]}")
+
+    def end(self):
+        """End all that the test started, and remove its segment."""
+        self.sink.stop()
+        self.forward()
+        self.reboot()
+
+
+def difference(wanted, got):
+    """Where two bodies differ, in few words."""
+    if len(wanted) > 1 << 20:
+        return f"{len(wanted)} bytes expected, {len(got)} came; sha256 {hashlib.sha256(got).hexdigest()[:12]}"
+    at = next((n for n, pair in enumerate(zip(wanted, got)) if pair[0] != pair[1]), min(len(wanted), len(got)))
+    return (f"{len(wanted)} bytes expected, {len(got)} came, different from byte {at}: "
+            f"{wanted[at:at + 40]!r} became {got[at:at + 40]!r}")
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+def in_private_namespace():
+    outer = os.environ.get("FASTSPOOL_OUTER_PID_NAMESPACE")
+    return bool(outer) and outer != os.readlink("/proc/self/ns/pid")
+
+
+def processes():
+    """(pid, name) of every live process of the private namespace but its first, this one and its ancestors."""
+    family, pid = {1}, os.getpid()
+    while pid > 1:
+        family.add(pid)
+        pid = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in family:
+            try:
+                stat = pathlib.Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            if stat.rsplit(")", 1)[1].split()[0] != "Z":
+                found.append((int(entry), stat.split("(", 1)[1].rsplit(")", 1)[0]))
+    return found
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def kill_all():
+    """kill -9 of every process of the private namespace but the test's own."""
+    assert in_private_namespace()
+    while found := processes():
+        for pid, _ in found:
+            kill(pid)
+        time.sleep(0.01)
+
+
+# --- the runner ---------------------------------------------------------------------------------------------------
+
+TESTS = []
+
+
+def test(*parameters, library=False, **options):
+    """Mark a test.  OPTIONS go to Exim(); PARAMETERS: (suffix, options) to run it once with each; LIBRARY: it makes no
+    sense without the library."""
+    def mark(function):
+        for suffix, more in parameters or (("", {}),):
+            TESTS.append((function.__name__ + suffix, function, {**options, **more}, library))
+        return function
+    return mark
+
+
+# Both layouts of the queue's directories; the same with queue_only.
+QUEUE_ONLY = ("queue_only = true",)
+LAYOUTS = (("", {"main": ("split_spool_directory = false",)}), ("_split", {"main": ("split_spool_directory = true",)}))
+QUEUED_LAYOUTS = tuple((suffix, {"main": options["main"] + QUEUE_ONLY}) for suffix, options in LAYOUTS)
+
+
+def prepare_host():
+    """What the tests need in the private /etc: a user, a certificate, names."""
+    with open("/etc/passwd", "a+") as passwd, open("/etc/group", "a+") as group:
+        passwd.seek(0)
+        if USER + ":" not in passwd.read():
+            passwd.write(f"{USER}:x:{USER_ID}:{USER_ID}::/home/{USER}:/bin/sh\n")
+            group.write(f"{USER}:x:{USER_ID}:\n")
+    os.makedirs(f"/home/{USER}", exist_ok=True)
+    os.chown(f"/home/{USER}", USER_ID, USER_ID)
+    if not os.path.exists("/etc/fastspool-test.pem"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                        "/CN=mail.test", "-keyout", "/etc/fastspool-test.key", "-out", "/etc/fastspool-test.crt"],
+                       check=True, capture_output=True)
+        pathlib.Path("/etc/fastspool-test.pem").write_text(
+            pathlib.Path("/etc/fastspool-test.crt").read_text() + pathlib.Path("/etc/fastspool-test.key").read_text())
+
+
+def main(suite):
+    parser = argparse.ArgumentParser(description=f"system tests of fastspool: {suite}")
+    parser.add_argument("--stock", action="store_true", help="Exim without the library: proves the tests themselves")
+    parser.add_argument("--keep", action="store_true", help="stop at the first failure and say where its files are")
+    parser.add_argument("names", nargs="*", help="only the tests whose name contains one of these")
+    arguments = parser.parse_args()
+    if not in_private_namespace():
+        sys.exit("system tests run inside tests/system/namespace.sh only (they would kill processes that aren't theirs)")
+    prepare_host()
+    counts = {"ok": 0, "not ok": 0, "skip": 0}
+    for name, function, options, library in TESTS:
+        if arguments.names and not any(part in name for part in arguments.names):
+            continue
+        began, problem = time.monotonic(), None
+        verdict = "ok"
+        if library and arguments.stock:
+            verdict, problem = "skip", "needs the library"
+        else:
+            # Below /srv, a private tmpfs: a path that every user may walk.
+            work = pathlib.Path(f"/srv/{suite}-{name}")
+            exim = None
+            try:
+                exim = Exim(work, arguments.stock, **options)
+                function(exim)
+                exim.judge()
+            except Skip as skip:
+                verdict, problem = "skip", str(skip)
+            except Failure as failure:
+                verdict, problem = "not ok", str(failure)
+            except Exception:                       # a test's own mistake, or a hung program: its trace says where
+                verdict, problem = "not ok", traceback.format_exc()
+            if verdict == "not ok" and exim:
+                problem += f"\n  main log:\n{exim.log()[-3000:]}\n  said: {exim.said()[-1500:]}"
+                if arguments.keep:
+                    print(f"not ok - {suite}.{name}\n{problem}\nits files: {work} (enter with nsenter -m -p -t "
+                          "PID-outside; ends at Enter)", flush=True)
+                    input()
+            if exim:
+                exim.end()
+            shutil.rmtree(work, ignore_errors=True)
+        counts[verdict] += 1
+        print(f"{verdict} - {suite}.{name} ({time.monotonic() - began:.1f} s)" +
+              ("" if problem is None else ": " + problem if verdict == "skip" else ""), flush=True)
+        if verdict == "not ok":
+            print("\n".join("  " + line for line in problem.splitlines()), flush=True)
+    print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped")
+    sys.exit(1 if counts["not ok"] else 77 if not counts["ok"] else 0)

@@ -1,0 +1,57 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Run a command on a machine of its own, as far as it can tell:
+#
+#     namespace.sh [--build DIR] COMMAND ARGUMENT...
+#
+# Private are the mounts, the processes and the network.  /usr is an overlay into which the build DIR is installed
+# (set-user-ID library, tool), /etc is one too, so that a test can add a user and write Exim's configuration where
+# Exim looks for it; /run, /dev/shm, /srv and /home are empty; so are Exim's own spool and log, whatever the machine
+# keeps there.  Ports on the loopback are private.  Nothing is left behind: when the command ends, or this script is
+# killed, the kernel kills every process inside, and the mounts go with the last of them.
+#
+# The exit status is the command's.  Needs root.
+set -eu
+
+if [ "${1-}" != --inside ]; then
+    FASTSPOOL_OUTER_PID_NAMESPACE=$(readlink /proc/self/ns/pid)
+    export FASTSPOOL_OUTER_PID_NAMESPACE
+    exec unshare --mount --pid --net --ipc --fork --kill-child --mount-proc -- "$0" --inside "$@"
+fi
+shift
+
+build=
+if [ "$1" = --build ]; then
+    build=$2
+    shift 2
+fi
+
+overlay() { # DIRECTORY
+    mkdir -p "/run/namespace$1/upper" "/run/namespace$1/work"
+    mount -t overlay overlay -o "lowerdir=$1,upperdir=/run/namespace$1/upper,workdir=/run/namespace$1/work" "$1"
+}
+
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 private /run
+mount -t tmpfs -o mode=1777 private /dev/shm
+mount -t tmpfs -o mode=755 private /srv
+mount -t tmpfs -o mode=755 private /home
+for directory in /var/spool/exim4 /var/spool/exim /var/log/exim4; do
+    [ ! -d "$directory" ] || mount -t tmpfs -o "mode=750,uid=$(stat -c %u "$directory"),gid=$(stat -c %g "$directory")" \
+        private "$directory"
+done
+overlay /usr
+overlay /etc
+ip link set lo up 2>/dev/null || python3 - <<'PYTHON'
+# The machine has no ip(8): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING.
+import fcntl, socket, struct
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+PYTHON
+if [ -n "$build" ]; then
+    meson install -C "$build" --no-rebuild --quiet
+fi
+
+# Not by exec: this shell is the namespace's first process, and reaps what others orphan.
+status=0
+"$@" || status=$?
+exit $status

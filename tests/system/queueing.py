@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What administrators do to the queue: list, look, remove, freeze, thaw, edit, move, run."""
+import re
+import subprocess
+
+from harness import EXIM, QUEUED_LAYOUTS, QUEUE_ONLY, Client, Message, check, main, test, wait_for
+
+
+def queue_messages(exim, count, recipient="user@sink.test", place="sink"):
+    """COUNT messages in the queue, expected at PLACE (None: nowhere).  Returns [(id, message)]."""
+    known, result = set(exim.queue()), []
+    for _ in range(count):
+        message = Message(recipient)
+        if place:
+            exim.expect(message, place)
+        exim.submit(message)
+        new = [name for name in exim.queue() if name not in known]
+        check(len(new) == 1, f"one message was queued, {new} are new")
+        known.update(new)
+        result.append((new[0], message))
+    return result
+
+
+@test(*QUEUED_LAYOUTS)
+def listing(exim):
+    """-bp, -bpc, -bpr, -bpu, -bpa and `mailq` show what is queued; -bpc counts it."""
+    check(exim.run("-bp") == b"" and exim.run("-bpc") == b"0\n", "an empty queue is not listed as empty")
+    queued = queue_messages(exim, 7)
+    names = [name for name, _ in queued]
+    for option in ("-bp", "-bpr", "-bpu", "-bpa", "-bpru"):
+        output = exim.run(option).decode()
+        check(sorted(set(re.findall("|".join(names), output))) == sorted(names), f"{option} shows {output}")
+        check(output.count("user@sink.test") == 7, f"{option} doesn't show each recipient: {output}")
+    check(exim.run("-bpc") == b"7\n", "-bpc is wrong")
+    exim.deliver_queue()
+
+
+@test(*QUEUED_LAYOUTS)
+def view(exim):
+    """-Mvh, -Mvb, -Mvl and -Mvc print the header, the body, the log and the whole of a message."""
+    (name, message), = queue_messages(exim, 1)
+    header = exim.run("-Mvh", name)
+    check(header.startswith(f"{name}-H\n".encode()) and message.token.encode() in header, f"-Mvh: {header!r}")
+    check(exim.run("-Mvb", name) == f"{name}-D\n".encode() + message.body, "-Mvb differs from what was submitted")
+    check(b"Received from" in exim.run("-Mvl", name), "-Mvl has no line about the reception")
+    check(exim.run("-Mvc", name).endswith(b"\n\n" + message.body), "-Mvc differs from what was submitted")
+    exim.deliver_queue()
+
+
+@test(*QUEUED_LAYOUTS)
+def remove(exim):
+    """-Mrm removes a message, and all its files; the others stay."""
+    queued = queue_messages(exim, 3, place=None)
+    output = exim.run("-Mrm", queued[0][0], queued[2][0]).decode()
+    check(output.count("has been removed") == 2, f"-Mrm said {output}")
+    check(exim.queue() == [queued[1][0]], f"the queue is {exim.queue()}")
+    check(exim.command("-Mrm", queued[0][0]).returncode != 0, "a message was removed twice")
+    exim.run("-Mrm", queued[1][0])
+
+
+@test(*QUEUED_LAYOUTS)
+def freeze_and_thaw(exim):
+    """-Mf freezes: -q and -qf pass the message by; -Mt thaws it; -qff delivers also what is frozen."""
+    queued = queue_messages(exim, 3)
+    exim.run("-Mf", queued[0][0], queued[1][0])
+    check(exim.run("-bp").decode().count("*** frozen ***") == 2, "-bp doesn't show two frozen messages")
+    exim.run("-q")
+    exim.wait_arrived(queued[2][1])
+    check(sorted(exim.queue()) == sorted(name for name, _ in queued[:2]), "-q delivered a frozen message")
+    exim.run("-Mt", queued[0][0])
+    exim.run("-qf")
+    exim.wait_arrived(queued[0][1])
+    check(exim.queue() == [queued[1][0]], "-qf delivered a frozen message")
+    exim.deliver_queue()
+
+
+@test(*QUEUED_LAYOUTS)
+def deliver_one(exim):
+    """-M delivers the messages that are named, -Mc too."""
+    queued = queue_messages(exim, 3)
+    exim.run("-M", queued[1][0])
+    exim.wait_arrived(queued[1][1])
+    exim.run("-Mc", queued[2][0])
+    exim.wait_arrived(queued[2][1])
+    exim.settle()
+    check(exim.queue() == [queued[0][0]], f"the queue is {exim.queue()}")
+    exim.deliver_queue()
+
+
+@test()
+def missing(exim):
+    """A message that doesn't exist: each command says so."""
+    for option in ("-M", "-Mc", "-Mrm", "-Mf", "-Mvh", "-Mvb"):
+        result = exim.command(option, "1aaaaa-000001-AA")
+        said = (result.stdout + result.stderr).decode() + exim.log()
+        check("1aaaaa-000001-AA" in said or "No such file" in said, f"{option} said nothing")
+
+
+@test(main=QUEUE_ONLY)
+def give_up(exim):
+    """-Mg gives a message up: its sender gets a bounce that holds it."""
+    (name, message), = queue_messages(exim, 1, place=None)
+    exim.run("-Mg", name)
+    exim.run("-qff")
+
+    def bounced():
+        return [raw for place, raw in exim.arrived() if place == "sink" and message.token.encode() in raw]
+    wait_for(bounced, "the bounce arrives")
+    exim.wait_empty()
+
+
+@test(main=QUEUE_ONLY)
+def edit(exim):
+    """-Mes changes the sender, -Mar adds a recipient, -Mmd marks one delivered, -Mmad all."""
+    (name, message), (other, _) = queue_messages(exim, 1) + queue_messages(exim, 1, place=None)
+    exim.run("-Mes", name, "new@sink.test")
+    exim.run("-Mar", name, "user@maildir.test", "nobody@sink.test")
+    exim.run("-Mmd", name, "nobody@sink.test")
+    header = exim.run("-Mvh", name)
+    check(b"<new@sink.test>" in header and b"user@maildir.test" in header, f"-Mvh: {header!r}")
+    exim.expect(message, "maildir")
+    exim.run("-Mmad", other)
+    exim.deliver_queue()
+    check(not [recipients for recipients, _ in exim.sink.messages if "nobody@sink.test" in recipients],
+          "a recipient that was marked delivered got the message")
+
+
+@test(*QUEUED_LAYOUTS)
+def named_queue(exim):
+    """-MG moves a message to a named queue and back: the default queue's list and run don't see it there."""
+    queued = queue_messages(exim, 3)
+    name = queued[0][0]
+    exim.run("-MG", "slow", name)
+    check(sorted(exim.queue()) == sorted(other for other, _ in queued[1:]), f"the queue is {exim.queue()}")
+    check(exim.queue("-qGslow") == [name], f"the named queue is {exim.queue('-qGslow')}")
+    exim.run("-qff")
+    exim.wait_arrived(queued[1][1], queued[2][1])
+    check(exim.queue("-qGslow") == [name] and len(exim.sink.messages) == 2, "the named queue was run")
+    exim.run("-qffGslow")
+    exim.wait_arrived()
+    wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")
+
+
+@test(main=("acl_smtp_mail = accept queue = slow", "queue_only = true"))
+def queue_by_acl(exim):
+    """An ACL puts messages into a named queue, whose directories Exim makes; they come from there."""
+    exim.start()
+    client = Client()
+    for _ in range(3):
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
+    client.close()
+    check(len(exim.queue("-qGslow")) == 3 and not exim.queue(), "the messages are not in the named queue")
+    exim.run("-qGslow")
+    exim.wait_arrived()
+    wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")
+
+
+@test()
+def runner(exim):
+    """The daemon's own queue runner (-q1s) delivers what is queued, as a re-executed set-user-ID Exim."""
+    exim.configure(QUEUE_ONLY)
+    queue_messages(exim, 4)
+    exim.start("-q1s")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(main=QUEUE_ONLY)
+def runners(exim):
+    """Four queue runners at once deliver each message once."""
+    exim.sink.delay = 0.05
+    queue_messages(exim, 12)
+    several = [subprocess.Popen([EXIM, "-q"], env=exim.environment()) for _ in range(4)]
+    for one in several:
+        check(one.wait(60) == 0, "a queue runner failed")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(("", {"main": QUEUE_ONLY + ("message_logs = false",)}), ("_kept", {"main": QUEUE_ONLY + (
+    "preserve_message_logs = true",)}))
+def message_logs(exim):
+    """Without message logs nothing misses them; with preserve_message_logs they are kept in msglog.OLD."""
+    queued = queue_messages(exim, 2)
+    exim.deliver_queue()
+    kept = {path.name for path in (exim.spool / "msglog.OLD").rglob("*") if path.is_file()}
+    listed = exim.run("-bP", "preserve_message_logs").decode().strip() == "preserve_message_logs"
+    check(kept <= {name for name, _ in queued} and (not listed or not exim.stock or len(kept) == 2),
+          f"msglog.OLD holds {kept}")
+
+
+@test(main=QUEUE_ONLY + ("move_frozen_messages = true",))
+def moved_when_frozen(exim):
+    """move_frozen_messages: a frozen message goes to Finput and is out of the queue."""
+    (name, _), (_, other) = queue_messages(exim, 1, place=None) + queue_messages(exim, 1)
+    exim.run("-Mf", name)
+    exim.run("-q")
+    exim.wait_arrived(other)
+    wait_for(lambda: not exim.queue(), "the frozen message was moved")
+
+
+@test(*QUEUED_LAYOUTS)
+def left_from_before(exim):
+    """A message that stock Exim left on the disk is listed, shown, frozen, thawed and delivered beside the store's,
+    and its files stay on the disk until then."""
+    message = exim.expect(Message(), "sink")
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    left = exim.real_files()
+    check(len(left) == 3, f"stock Exim left {left}")
+    old, = exim.queue()
+    queued = queue_messages(exim, 2)
+    check(sorted(exim.queue()) == sorted([old] + [name for name, _ in queued]), f"the queue is {exim.queue()}")
+    check(exim.run("-Mvb", old) == f"{old}-D\n".encode() + message.body, "-Mvb of the message from before differs")
+    exim.run("-Mf", old)
+    check(exim.run("-bp").decode().count("*** frozen ***") == 1, "the message from before isn't frozen")
+    if not exim.stock:
+        check(exim.real_files() == left, f"on the disk are now {exim.real_files()}")
+    exim.run("-Mt", old)
+    exim.run("-q")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(main=QUEUE_ONLY)
+def many(exim):
+    """150 messages: the listing is complete and in order, and a run delivers all."""
+    exim.start()
+    client = Client()
+    for _ in range(150):
+        check(client.send(exim.expect(Message(size=600), "sink"), pipelining=True)[0] == 250, "not accepted")
+    client.close()
+    names = exim.queue()
+    check(len(names) == 150 and names == sorted(names), f"{len(names)} messages are listed")
+    exim.deliver_queue()
+
+
+if __name__ == "__main__":
+    main("queueing")

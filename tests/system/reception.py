@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Every way into the queue: SMTP in its forms, the command line, many clients, large messages, broken clients."""
+import os
+import signal
+import threading
+
+from harness import LAYOUTS, QUEUE_ONLY, USER, Client, Message, check, main, test, wait_for
+
+
+@test(*LAYOUTS)
+def smtp(exim):
+    """A client that waits for each reply; three messages on one connection, delivered at once."""
+    exim.start()
+    client = Client()
+    for _ in range(3):
+        code, reply = client.send(exim.expect(Message(), "sink"))
+        check(code == 250, reply)
+    client.close()
+    exim.wait_arrived()
+
+
+@test(*LAYOUTS)
+def pipelining(exim):
+    """A client that sends its envelope in one go."""
+    exim.start()
+    client = Client()
+    for _ in range(3):
+        code, reply = client.send(exim.expect(Message(), "sink"), pipelining=True)
+        check(code == 250, reply)
+    client.close()
+    exim.wait_arrived()
+
+
+@test(*LAYOUTS)
+def chunking(exim):
+    """BDAT in one chunk and in several, waiting and pipelined."""
+    exim.start()
+    client = Client()
+    for chunks, pipelined in ((1, False), (5, False), (1, True), (3, True)):
+        code, reply = client.send(exim.expect(Message(), "sink"), chunks=chunks, pipelining=pipelined)
+        check(code == 250, reply)
+    client.close()
+    exim.wait_arrived()
+
+
+@test(main=("spool_wireformat = true",))
+def wire_format(exim):
+    """Messages that are kept as they came over the wire are read back with their CRLFs, by sendfile too."""
+    exim.start()
+    client = Client()
+    for size in (2000, 200000):
+        code, reply = client.send(exim.expect(Message(size=size), "sink"), chunks=4)
+        check(code == 250, reply)
+    client.close()
+    exim.wait_arrived()
+
+
+@test()
+def tls(exim):
+    """STARTTLS, by DATA and by BDAT."""
+    exim.start()
+    client = Client(tls=True)
+    for chunks in (0, 3):
+        code, reply = client.send(exim.expect(Message(), "sink"), chunks=chunks)
+        check(code == 250, reply)
+    client.close()
+    exim.wait_arrived()
+
+
+@test(*LAYOUTS)
+def command_line(exim):
+    """-bm by root and by a user (set-user-ID Exim in secure execution), -t with its recipients in the header."""
+    exim.submit(exim.expect(Message(), "sink"))
+    exim.submit(exim.expect(Message(), "sink"), user=USER)
+    message = exim.expect(Message(["one@sink.test", "two@sink.test"]), "sink")
+    exim.run("-oi", "-t", "-f", message.sender, input=message.content(), user=USER)
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test()
+def foreground(exim):
+    """-odf delivers before it returns."""
+    message = exim.expect(Message("user@maildir.test"), "maildir")
+    exim.submit(message, "-odf", user=USER)
+    check(("maildir", message.token) in exim.tokens(), "-odf returned before the delivery")
+
+
+@test()
+def batch(exim):
+    """-bS: a batch of SMTP on standard input, silent; -bs: a dialogue."""
+    for option in ("-bS", "-bs"):
+        lines = [b"EHLO client.test\n"] if option == "-bs" else []
+        for _ in range(4):
+            message = exim.expect(Message(body=b"plain\nlines\n"), "sink")
+            lines.append(b"MAIL FROM:<%s>\nRCPT TO:<user@sink.test>\nDATA\n%s.\n" % (
+                message.sender.encode(), message.content()))
+        output = exim.run(option, input=b"".join(lines) + b"QUIT\n")
+        check(option == "-bs" or output == b"", f"-bS said {output!r}")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+@test(main=QUEUE_ONLY)
+def queue_only(exim):
+    """queue_only: nothing is delivered before a queue run, everything by it."""
+    exim.start()
+    client = Client()
+    for _ in range(5):
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
+    client.close()
+    exim.submit(exim.expect(Message(), "sink"), user=USER)
+    exim.settle()
+    check(len(exim.queue()) == 6 and not exim.tokens(), f"queue {exim.queue()}, arrived {exim.tokens()}")
+    exim.deliver_queue()
+
+
+def flood(exim, connections, each, place, recipient, **sending):
+    """CONNECTIONS clients at once, EACH message by message."""
+    problems = []
+
+    def one():
+        try:
+            client = Client()
+            for _ in range(each):
+                code, reply = client.send(exim.expect(Message(recipient), place), **sending)
+                check(code == 250, reply)
+            client.close()
+        except Exception as problem:
+            problems.append(problem)
+    threads = [threading.Thread(target=one) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check(not problems, f"{len(problems)} clients failed, the first: {problems[:1]}")
+
+
+@test(main=QUEUE_ONLY)
+def parallel_queued(exim):
+    """32 connections at once, queued, then delivered by a queue run."""
+    exim.start()
+    flood(exim, 32, 4, "sink", "user@sink.test")
+    check(int(exim.run("-bpc")) == 128, "the queue doesn't hold what was accepted")
+    exim.deliver_queue()
+
+
+@test(*LAYOUTS)
+def parallel_delivered(exim):
+    """32 connections at once, each message delivered at once, to a sink and to a maildir."""
+    exim.start()
+    flood(exim, 16, 3, "sink", "user@sink.test", pipelining=True)
+    flood(exim, 16, 3, "maildir", "user@maildir.test", chunks=2)
+    exim.wait_arrived(seconds=60)
+    exim.wait_empty(60)
+
+
+@test(main=QUEUE_ONLY + ("message_size_limit = 200M",))
+def large(exim):
+    """50 MB by DATA and by BDAT, to the sink and to a maildir."""
+    exim.start()
+    client = Client()
+    body = Message(size=50 << 20).body
+    for recipient, place, chunks in (("user@sink.test", "sink", 0), ("user@maildir.test", "maildir", 7)):
+        code, reply = client.send(exim.expect(Message(recipient, body=body), place), chunks=chunks)
+        check(code == 250, reply)
+    client.close()
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY)
+def tiny(exim):
+    """An empty body, one byte, bodies around the size of a stdio buffer and of a block."""
+    exim.start()
+    client = Client()
+    for size in (0, 1, 2, 4000, 4076, 4077, 4078, 4095, 4096, 4097, 8192, 65536):
+        body = ((b"x" * 76 + b"\n") * (size // 77 + 1))[:size - 1] + b"\n" if size else b""
+        check(client.send(exim.expect(Message(body=body), "sink"))[0] == 250, f"{size} bytes not accepted")
+    client.close()
+    exim.deliver_queue()
+
+
+@test(main=("acl_smtp_data = deny", "queue_only = true"))
+def refused(exim):
+    """What an ACL refuses after DATA, and what a client gives up half way, leaves nothing."""
+    exim.start()
+    client = Client()
+    check(client.send(Message())[0] == 550, "not refused")
+    client.close()
+    for sent in (b"DATA\r\n", b"DATA\r\nhalf a mess", b"BDAT 100\r\nhalf", b"BDAT 4\r\nfourBDAT 5\r\n"):
+        client = Client()
+        client.socket.sendall(b"MAIL FROM:<a@sink.test>\r\nRCPT TO:<b@sink.test>\r\n" + sent)
+        client.expect(250)
+        client.expect(250)
+        client.socket.close()
+    wait_for(lambda: not exim.queue(), "the queue is empty")
+
+
+@test(main=("queue_only = true", "message_size_limit = 20K"))
+def too_large(exim):
+    """A message over the limit is refused after its data, and its files are gone though still open."""
+    exim.start()
+    client = Client()
+    check(client.send(Message(size=100000))[0] == 552, "a message over the limit was not refused by DATA")
+    check(client.send(Message(size=100000), chunks=1)[0] == 552, "a message over the limit was not refused by BDAT")
+    client.socket.close()       # Exim refuses early, and takes the rest for commands
+    client = Client()
+    check(client.send(exim.expect(Message(), "sink"))[0] == 250, "the next one was not accepted")
+    client.close()
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY + ("acl_smtp_data = body",))
+def body_in_acl(exim):
+    """$message_body reads -D back through the descriptor that is still being written."""
+    exim.start()
+    client = Client()
+    check(client.send(exim.expect(Message(size=400), "sink"))[0] == 250, "the body wasn't seen by the ACL")
+    check(client.send(Message(body=b"other\n"))[0] == 550, "the body wasn't seen by the ACL")
+    client.close()
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY + ("acl_smtp_data = command",))
+def command_in_acl(exim):
+    """A command of ${run} gets no descriptor of the store (stock Exim leaks -D to it)."""
+    exim.start()
+    client = Client()
+    check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
+    client.close()
+    inherited = (exim.work / "mail" / "inherited").read_text().split()
+    check(exim.stock or not [path for path in inherited if "fastspool" in path or path.startswith(str(exim.spool))],
+          f"the command inherited {inherited}")
+    exim.deliver_queue()
+
+
+@test()
+def hang_up(exim):
+    """SIGHUP: the daemon executes itself anew, and goes on with the same queue."""
+    exim.start("-q1m")
+    before = os.readlink(f"/proc/{exim.daemon.pid}/exe")
+    exim.daemon.send_signal(signal.SIGHUP)
+    wait_for(lambda: exim.log().count("daemon started") + exim.log().count("SIGHUP received") >= 2, "SIGHUP was seen")
+
+    def accepts():
+        try:
+            client = Client()
+        except OSError:
+            return False
+        code, reply = client.send(exim.expect(Message(), "sink"))
+        check(code == 250, reply)
+        client.close()
+        return True
+    wait_for(accepts, "the daemon accepts again")
+    check(os.readlink(f"/proc/{exim.daemon.pid}/exe") == before, "another program runs")
+    exim.wait_arrived()
+
+
+if __name__ == "__main__":
+    main("reception")

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What survives: kill -9 of everything, a reboot, a delivery killed before it tidied up, a mirror killed at work."""
+import json
+import subprocess
+
+from harness import (EXIM, QUEUED_LAYOUTS, QUEUE_ONLY, Client, Message, check, kill, kill_all, main, processes, test,
+                     wait_for)
+
+
+def accept(exim, count, recipient="user@sink.test", place="sink"):
+    """COUNT messages over one connection, all answered with 250."""
+    client = Client()
+    messages = [exim.expect(Message(recipient), place) for _ in range(count)]
+    for message in messages:
+        code, reply = client.send(message)
+        check(code == 250, reply)
+    client.close()
+    return messages
+
+
+@test(*QUEUED_LAYOUTS)
+def killed(exim):
+    """kill -9 of every process: the queue is as it was, without a flush, and is delivered by a new Exim."""
+    exim.start()
+    accept(exim, 10)
+    before = exim.queue()
+    kill_all()
+    exim.daemon = None
+    check(exim.queue() == before, f"the queue was {before}, is {exim.queue()}")
+    exim.start()
+    accept(exim, 2)
+    exim.deliver_queue()
+
+
+@test(*QUEUED_LAYOUTS, library=True)
+def rebooted(exim):
+    """The segment is gone: everything that was flushed is rebuilt from the disk, byte for byte, frozen and in named
+    queues as it was; a second reboot right after changes nothing."""
+    exim.start()
+    accept(exim, 10)
+    large = exim.expect(Message(size=3 << 20), "sink")
+    exim.submit(large)
+    names = exim.queue()
+    exim.run("-MG", "slow", names[0])
+    exim.run("-Mf", names[1])
+    exim.run("-Mrm", names[2])
+    gone = [message for _, message in exim.expected if message.token.encode() not in b"".join(
+        exim.run("-Mvh", name) for name in names if name != names[2] and name != names[0]) + exim.run(
+            "-qGslow", "-Mvh", names[0])]
+    exim.expected = [(place, message) for place, message in exim.expected if message not in gone]
+    check(len(exim.expected) == 10, f"{len(gone)} messages are gone, one was removed")
+    exim.tool("flush")
+    listing = exim.run("-bp"), exim.run("-qGslow", "-bp")
+    for _ in range(2):
+        exim.reboot()
+        check((exim.run("-bp"), exim.run("-qGslow", "-bp")) == listing, "the queue is another after a reboot")
+    exim.start()
+    accept(exim, 2)
+    exim.run("-qffGslow")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def window(exim):
+    """Without a flush a reboot loses at the most what is younger than the flush interval."""
+    exim.start()
+    accept(exim, 5)
+
+    def flushed():
+        status = json.loads(exim.tool("status", "--json"))
+        return status["dirty_bytes"] == 0 and status["unflushed_ms"] == 0
+    wait_for(flushed, "the mirror has written everything by itself", 5)
+    exim.reboot()
+    check(len(exim.queue()) == 5, f"the queue holds {len(exim.queue())} of 5 messages")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def delivered_stays_delivered(exim):
+    """After a flush and a reboot nothing that was delivered comes back."""
+    exim.start()
+    accept(exim, 5)
+    exim.deliver_queue()
+    exim.tool("flush")
+    exim.reboot()
+    check(not exim.queue(), f"the queue holds {exim.queue()}")
+    exim.run("-qff")
+
+
+@test(*QUEUED_LAYOUTS)
+def journal(exim):
+    """A delivery is killed after one of two recipients was reached and noted in the journal: the next run replays
+    the journal, delivers to the other one, and nobody gets a second copy."""
+    message = exim.expect(Message(["user@mbox.test", "user@sink.test"], body=b"body\n"), "mbox", "sink")
+    exim.submit(message)
+    name, = exim.queue()
+    exim.sink.delay = 3600
+    delivery = subprocess.Popen([EXIM, "-M", name], env=exim.environment())
+    wait_for(lambda: [place for place, _ in exim.arrived() if place == "mbox"], "the mbox has its copy")
+    # The journal's line follows that copy, and the connection to the sink follows the line.
+    wait_for(lambda: exim.sink.waiting, "the sink holds the other copy")
+    for pid, program in processes():
+        if program.startswith("exim"):
+            kill(pid)
+    delivery.wait()
+    exim.sink.delay = 0
+    check(exim.queue() == [name], f"the queue is {exim.queue()}")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def journal_after_reboot(exim):
+    """The same, but the machine goes down: the journal was flushed with the rest."""
+    message = exim.expect(Message(["user@mbox.test", "user@sink.test"], body=b"body\n"), "mbox", "sink")
+    exim.submit(message)
+    name, = exim.queue()
+    exim.sink.delay = 3600
+    delivery = subprocess.Popen([EXIM, "-M", name], env=exim.environment())
+    wait_for(lambda: exim.sink.waiting, "the sink holds the other copy")
+    exim.tool("flush")
+    exim.reboot()
+    delivery.wait()
+    exim.sink.delay = 0
+    check(exim.queue() == [name], f"the queue is {exim.queue()}")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def mirror_killed(exim):
+    """The mirror is killed again and again while mail comes in: another one is started, and nothing is lost at a
+    reboot after a flush."""
+    exim.start()
+    for _ in range(10):
+        accept(exim, 3)
+        status = json.loads(exim.tool("status", "--json"))
+        if status["mirror_pid"]:
+            kill(status["mirror_pid"])
+    exim.tool("flush")
+    exim.reboot()
+    check(len(exim.queue()) == 30, f"{len(exim.queue())} of 30 messages are there")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def stopped(exim):
+    """`fastspool stop` flushes and ends the mirror; what was accepted is there after a reboot, and mail goes on."""
+    exim.start()
+    accept(exim, 3)
+    exim.stop()
+    exim.tool("stop")
+    wait_for(lambda: not [pid for pid, name in processes() if name.startswith("fastspool")], "the mirror has ended")
+    exim.reboot()
+    exim.start()
+    accept(exim, 3)
+    check(len(exim.queue()) == 6, f"the queue is {exim.queue()}")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def tools(exim):
+    """status, ls, cat and run show what Exim's own commands show."""
+    exim.start()
+    accept(exim, 4)
+    status = json.loads(exim.tool("status", "--json"))
+    for key in ("spool", "durability", "messages", "files", "memory_bytes", "dirty_bytes", "unflushed_ms", "commit_ms",
+                "mirror_pid"):
+        check(key in status, f"status has no {key}: {status}")
+    check((status["messages"], status["durability"], status["spool"]) == (4, "lazy", str(exim.spool)),
+          f"status: {status}")
+    names = exim.queue()
+    listed = exim.tool("ls", "input")
+    check(all(f"{name}-D" in listed for name in names), f"ls shows {listed!r}")
+    check(exim.tool("cat", f"input/{names[0]}-H").encode() == exim.run("-Mvh", names[0]), "cat differs from -Mvh")
+    check(exim.tool("run", "--", EXIM, "-bp").encode() == exim.run("-bp"), "run -- exim4 -bp differs from exim4 -bp")
+    check(f"{names[0]}-D" in exim.tool("run", "--", "ls", str(exim.spool / "input")), "run -- ls shows another queue")
+    exim.deliver_queue()
+
+
+if __name__ == "__main__":
+    main("recovery")

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The kill -9 storm: mail under load while random processes (daemon, receivers, deliverers, mirror) are killed.
+
+Every message that was answered with 250 has to be in the queue or to have arrived, however its processes died.  That
+some arrive twice is Exim's own doing (killed after a delivery, before the journal's line): they are counted.
+FASTSPOOL_TEST_ROUNDS says how many rounds (200), FASTSPOOL_TEST_SEED with which seed.
+"""
+import collections
+import os
+import random
+import threading
+import time
+
+from harness import Client, Failure, Message, check, kill, main, processes, split_message, test
+
+CLIENTS = 6
+AHEAD = 120         # accepted and not yet delivered: beyond that the clients pause
+
+
+class Load:
+    """Clients that send until told to stop, and remember what was accepted."""
+
+    def __init__(self, exim, seed):
+        self.exim, self.accepted, self.stopping = exim, {}, False
+        self.arrived = 0
+        self.threads = [threading.Thread(target=self.work, args=(random.Random(f"{seed}-{n}"),), daemon=True)
+                        for n in range(CLIENTS)]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, chance):
+        client = None
+        while not self.stopping:
+            if len(self.accepted) - self.arrived > AHEAD:
+                time.sleep(0.05)
+                continue
+            place = chance.choice(("sink", "sink", "maildir"))
+            message = Message(f"user@{place}.test", size=chance.choice((300, 3000, 30000)))
+            try:
+                client = client or Client(timeout=20)
+                code, _ = client.send(message, pipelining=chance.random() < 0.5, chunks=chance.choice((0, 0, 1, 3)))
+                if code == 250:
+                    self.accepted[message.token] = (place, message)
+            except (OSError, ValueError, Failure):
+                if client:
+                    client.socket.close()
+                client = None
+                time.sleep(0.02)
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join(60)
+            check(not thread.is_alive(), "a client hangs: Exim doesn't answer it")
+
+
+@test(main=("split_spool_directory = true", "smtp_receive_timeout = 60s", "remote_max_parallel = 2"))
+def storm(exim):
+    """200 rounds of killing under load; afterwards all that was answered with 250 is there."""
+    rounds = int(os.environ.get("FASTSPOOL_TEST_ROUNDS", "200"))
+    seed = os.environ.get("FASTSPOOL_TEST_SEED", str(random.getrandbits(32)))
+    chance = random.Random(seed)
+    print(f"# storm: {rounds} rounds, seed {seed}", flush=True)
+    killed = collections.Counter()
+    exim.start("-q2s")
+    load = Load(exim, seed)
+    for number in range(rounds):
+        time.sleep(chance.uniform(0.02, 0.7))
+        victims = processes()
+        everybody = chance.random() < 0.05
+        for pid, name in victims if everybody else chance.sample(victims, min(len(victims), chance.randint(1, 3))):
+            killed["daemon" if pid == exim.daemon.pid else "mirror" if name.startswith("fastspool") else
+                   "receivers and deliverers"] += 1
+            kill(pid)
+        if exim.daemon.poll() is not None or exim.daemon.pid not in dict(processes()):
+            exim.daemon.wait()
+            exim.start("-q2s")
+        load.arrived = len({token for _, token in arrivals(exim)})
+        if number % 20 == 19:
+            print(f"# storm: round {number + 1}, {len(load.accepted)} accepted, {load.arrived} arrived, "
+                  f"killed {dict(killed)}", flush=True)
+    load.stop()
+    exim.settle()
+    for _ in range(20):
+        queue = exim.queue()
+        if not queue:
+            break
+        exim.run("-qff")
+        exim.settle()
+    queue = exim.queue()
+    queued = b"".join(exim.run("-Mvh", name) for name in queue)
+    copies = collections.Counter(arrivals(exim))
+    lost = [token for token, (place, _) in load.accepted.items()
+            if not copies[(place, token)] and token.encode() not in queued]
+    twice = sum(1 for count in copies.values() if count > 1)
+    print(f"# storm: {len(load.accepted)} accepted, {sum(copies.values())} arrived, {twice} more than once, "
+          f"{len(queue)} still queued, killed {dict(killed)}", flush=True)
+    check(not lost, f"{len(lost)} accepted messages are lost, seed {seed}: {lost[:5]}")
+    for place, raw in exim.arrived():
+        token, body = split_message(raw)
+        if token in load.accepted:
+            check(body == load.accepted[token][1].body, f"{token} arrived damaged, seed {seed}")
+    check(not queue, f"{len(queue)} messages can't be delivered, seed {seed}: {queue[:5]}\n{exim.log()[-2000:]}")
+    # The harness's own comparisons would call duplicates, and what died unanswered, a fault.
+    exim.panic = ".*"
+    exim.sink.messages.clear()
+    for path in (exim.work / "mail" / "maildir" / "new").glob("*"):
+        path.unlink()
+
+
+known = {}
+
+
+def arrivals(exim):
+    """(place, token) of each copy that arrived; a file is read once."""
+    with exim.sink.lock:
+        found = [("sink", split_message(raw)[0]) for _, raw in exim.sink.messages]
+    new = exim.work / "mail" / "maildir" / "new"
+    for path in new.glob("*") if new.exists() else ():
+        if path.name not in known:
+            known[path.name] = split_message(path.read_bytes())[0]
+        found.append(("maildir", known[path.name]))
+    return found
+
+
+if __name__ == "__main__":
+    main("storm")
