@@ -729,5 +729,8 @@ def main(suite):
               ("" if problem is None else ": " + problem if verdict == "skip" else ""), flush=True)
         if verdict == "not ok":
             print("\n".join("  " + line for line in problem.splitlines()), flush=True)
-    print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped")
+    print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)
+    if "FASTSPOOL_TEST_COUNTS" in os.environ:       # for tests/run
+        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as file:
+            print(counts["ok"], counts["not ok"], counts["skip"], file=file)
     sys.exit(1 if counts["not ok"] else 77 if not counts["ok"] else 0)
