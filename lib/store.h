@@ -292,7 +292,9 @@ int commit_bounded(struct fastspool *fs);
 struct captured {
     uint32_t inode;
     struct inode record;     /* links == 0: delete it on the disk */
-    uint32_t *blocks;        /* block numbers of [record.dirty_from, record.dirty_to), pinned until commit_end(); 0: a hole */
+    uint32_t first;          /* block numbers of the file's blocks [first, first + count), pinned until commit_end(): */
+    uint32_t count;          /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
+    uint32_t *blocks;
     size_t names;            /* names of the inode: */
     struct captured_name {
         uint32_t parent;
@@ -304,6 +306,8 @@ struct capture {
     uint64_t ticket;         /* what becomes durable with it */
     size_t count;
     struct captured *file;   /* oldest change first */
+    struct captured_name *names; /* what file[].name and file[].blocks point into */
+    uint32_t *blocks;
 };
 /** The mirror alone: everything dirty, at one instant.  0 with count 0: nothing is dirty. */
 int commit_capture(struct fastspool *fs, struct capture *capture);

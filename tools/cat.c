@@ -1,2 +1,57 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool cat: the content of files of the store, on standard output.
+ */
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char usage[] = "usage: fastspool cat [--spool DIR] PATH...\nPaths are relative to the spool.\n";
+
+static int write_all(const char *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t written = write(STDOUT_FILENO, bytes, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return tool_error("write to standard output: %s", strerrordesc_np(errno));
+        bytes += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+static int print_file(struct fastspool *fs, const char *path)
+{
+    static char bytes[65536];
+    ssize_t got = 0;
+    int result = 0, file = fastspool_open(fs, path, O_RDONLY, 0);
+
+    if (file < 0)
+        return tool_error("%s: %s", path, strerrordesc_np(-file));
+    while (result == 0 && (got = fastspool_read(fs, file, bytes, sizeof(bytes))) > 0)
+        result = write_all(bytes, (size_t)got);
+    fastspool_close(fs, file);
+    return got < 0 ? tool_error("%s: %s", path, strerrordesc_np((int)-got)) : result;
+}
+
+int tool_cat(int argc, char **argv)
+{
+    const char *spool = tool_options(argc, argv, NULL, usage);
+    int result = 0;
+
+    if (optind == argc)
+        return tool_error("cat needs a path");
+    struct fastspool *fs = tool_attach(spool);
+    if (!fs)
+        return 1;
+    for (int i = optind; i < argc; i++)
+        result |= print_file(fs, argv[i]);
+    fastspool_detach(fs);
+    return result;
+}

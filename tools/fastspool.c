@@ -1,5 +1,114 @@
-/* SPDX-License-Identifier: MIT */
-int main(void)
+/* SPDX-License-Identifier: MIT
+ *
+ * The command: `fastspool SUBCOMMAND ...`.
+ */
+#include "config.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct subcommand {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} subcommands[] = {
+    {"run", tool_run, "run a command on the spool"},
+    {"status", tool_status, "say how the spool is"},
+    {"ls", tool_ls, "list the spool's files"},
+    {"cat", tool_cat, "print a file of the spool"},
+    {"flush", tool_flush, "wait until everything is on the disk"},
+    {"stop", tool_stop, "flush, and end the mirror process"},
+    {"mirror", tool_mirror, "be the mirror process (started by the library)"},
+};
+#define SUBCOMMANDS (sizeof(subcommands) / sizeof(*subcommands))
+
+int tool_error(const char *format, ...)
 {
-    return 2;
+    va_list arguments;
+
+    fputs("fastspool: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    return 1;
+}
+
+int tool_config(struct fastspool_config *config, const char *spool)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (fastspool_config_load(config, NULL, true, error) < 0)
+        return tool_error("%s", error);
+    if (spool) {
+        if (strlen(spool) >= FASTSPOOL_PATH_MAX)
+            return tool_error("the path %s is longer than %d bytes", spool, FASTSPOOL_PATH_MAX - 1);
+        strcpy(config->spool[0], spool);
+        config->spools = 1;
+    }
+    return config->spools ? 0 : tool_error("no spool: none is configured, and none of %s exists", FASTSPOOL_SPOOLS);
+}
+
+struct fastspool *tool_attach(const char *spool)
+{
+    struct fastspool_config config;
+    struct fastspool *fs = NULL;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (tool_config(&config, spool) == 0 && attach_open(config.spool[0], &config, &fs, error) < 0)
+        tool_error("%s", error);
+    return fs;
+}
+
+const char *tool_options(int argc, char **argv, bool *json, const char *usage)
+{
+    static const struct option options[] = {{"spool", required_argument, NULL, 's'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    const char *spool = NULL;
+
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == 's') {
+            spool = optarg;
+        } else if (option == 'j' && json) {
+            *json = true;
+        } else {
+            fputs(usage, option == 'h' ? stdout : stderr);
+            exit(option == 'h' ? 0 : 2);
+        }
+    }
+    return spool;
+}
+
+static int usage(FILE *to)
+{
+    fputs("usage: fastspool SUBCOMMAND [ARGUMENT...]\n\n", to);
+    for (size_t i = 0; i < SUBCOMMANDS; i++)
+        fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].summary);
+    fputs("\nfastspool SUBCOMMAND --help tells more.\n", to);
+    return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("fastspool %s\n", fastspool_version());
+        return 0;
+    }
+    for (size_t i = 0; i < SUBCOMMANDS; i++) {
+        if (strcmp(argv[1], subcommands[i].name) == 0)
+            return subcommands[i].run(argc - 1, argv + 1);
+    }
+    tool_error("no subcommand `%s`", argv[1]);
+    return usage(stderr);
 }

@@ -1,2 +1,112 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool run: any command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
+ *
+ * The command gets the library by LD_PRELOAD, by its bare name where it is installed in the loader's directory, so that
+ * set-user-ID programs get it too; a spool that the configuration doesn't name is registered, by root, because such
+ * programs believe no environment.
+ */
+#include "config.h"
+#include "registry.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LIBRARY "libfastspool.so"
+
+static const char usage[] =
+    "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
+    "Runs the command with the spool served by fastspool.  Exit status: the command's; 126, 127: it could not be run.\n";
+
+struct request {
+    const char *spool;
+    const char *durability;
+};
+
+static bool is_configured(const char *spool)
+{
+    struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (fastspool_config_load(&config, NULL, false, error) < 0)
+        return false;
+    for (size_t i = 0; i < config.spools; i++) {
+        if (strcmp(config.spool[i], spool) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Put the library in front of what LD_PRELOAD holds. */
+static int preload(void)
+{
+    const char *before = getenv("LD_PRELOAD");
+    char *value;
+
+    if (access(FASTSPOOL_TRUSTED_LIBDIR "/" LIBRARY, F_OK) < 0)
+        return tool_error("%s/%s: %s", FASTSPOOL_TRUSTED_LIBDIR, LIBRARY, strerrordesc_np(errno));
+    if (before && strstr(before, LIBRARY))
+        return 0;
+    if (asprintf(&value, "%s%s%s", LIBRARY, before && *before ? ":" : "", before ? before : "") < 0)
+        return tool_error("out of memory");
+    setenv("LD_PRELOAD", value, 1);
+    free(value);
+    return 0;
+}
+
+static int prepare(const struct request *request)
+{
+    struct fastspool_config config;
+
+    if (request->durability)
+        setenv("FASTSPOOL_DURABILITY", request->durability, 1);
+    if (request->spool) {
+        char *real = realpath(request->spool, NULL);
+        if (!real)
+            return tool_error("%s: %s", request->spool, strerrordesc_np(errno));
+        setenv("FASTSPOOL_SPOOL", real, 1);
+        free(real);
+    }
+    if (tool_config(&config, NULL) != 0)
+        return 1;
+    if (!is_configured(config.spool[0]) && geteuid() == 0) {
+        int result = registry_add(&config);
+        if (result < 0)
+            return tool_error("register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
+    }
+    return preload();
+}
+
+int tool_run(int argc, char **argv)
+{
+    static const struct option options[] = {{"spool", required_argument, NULL, 's'},
+                                            {"durability", required_argument, NULL, 'd'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    struct request request = {0};
+
+    for (int option; (option = getopt_long(argc, argv, "+", options, NULL)) != -1;) {
+        if (option == 's') {
+            request.spool = optarg;
+        } else if (option == 'd') {
+            request.durability = optarg;
+        } else {
+            fputs(usage, option == 'h' ? stdout : stderr);
+            return option == 'h' ? 0 : 2;
+        }
+    }
+    if (optind == argc) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (prepare(&request) != 0)
+        return 126;
+    execvp(argv[optind], argv + optind);
+    tool_error("%s: %s", argv[optind], strerrordesc_np(errno));
+    return errno == ENOENT ? 127 : 126;
+}

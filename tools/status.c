@@ -1,2 +1,88 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool status: one line that says whether all is well, then the numbers; with --json, one object.
+ */
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MS(nanoseconds) ((nanoseconds) / 1000000)
+
+static const char usage[] =
+    "usage: fastspool status [--spool DIR] [--json]\n"
+    "Exit status: 0 all is well, 1 something is not (or there is no store), 2 wrong arguments.\n";
+
+static const char *durability_name(enum fastspool_durability durability)
+{
+    return durability == FASTSPOOL_LAZY ? "lazy" : "unknown";
+}
+
+/* A JSON string: the path is anybody's bytes. */
+static void print_quoted(const char *text)
+{
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            printf("\\%c", c);
+        else if (c < 0x20)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+static void print_json(const char *spool, const struct fastspool_status *s, bool failed)
+{
+    printf("{\"spool\": ");
+    print_quoted(spool);
+    printf(", \"durability\": \"%s\", \"messages\": %" PRIu64 ", \"files\": %" PRIu64 ", \"memory_bytes\": %" PRIu64
+           ", \"memory_limit\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
+           ", \"unflushed_ms\": %" PRIu64 ", \"commit_ms\": %" PRIu64 ", \"commits\": %" PRIu64
+           ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
+           durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit, s->dirty_bytes,
+           s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->descriptions, s->commit_error,
+           (long)s->mirror_pid, failed ? "true" : "false");
+}
+
+static void print_text(const char *spool, const struct fastspool_status *s, const char *failure)
+{
+    if (failure)
+        printf("%s: FAILED: %s\n", spool, failure);
+    else if (s->commit_error)
+        printf("%s: the last commit failed: %s\n", spool, strerrordesc_np(s->commit_error));
+    else if (!s->mirror_pid)
+        printf("%s: no mirror process runs; the next message starts one\n", spool);
+    else
+        printf("%s: all is well\n", spool);
+    printf("  durability   %s\n", durability_name(s->durability));
+    printf("  messages     %" PRIu64 "\n", s->messages);
+    printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
+    printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576);
+    printf("  not on disk  %" PRIu64 " files, %.1f MiB, the oldest change %" PRIu64 " ms old\n", s->dirty_files,
+           (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
+    printf("  commits      %" PRIu64 ", the last took %" PRIu64 " ms\n", s->commits, MS(s->commit_ns));
+    if (s->mirror_pid)
+        printf("  mirror       process %ld\n", (long)s->mirror_pid);
+}
+
+int tool_status(int argc, char **argv)
+{
+    struct fastspool_status status;
+    bool json = false;
+    struct fastspool *fs = tool_attach(tool_options(argc, argv, &json, usage));
+
+    if (!fs)
+        return 1;
+    bool failed = fastspool_status(fs, &status) < 0;
+    if (json)
+        print_json(fs->spool, &status, failed);
+    else
+        print_text(fs->spool, &status, failed ? fs->header->failure : NULL);
+    fastspool_detach(fs);
+    return failed || status.commit_error;
+}

@@ -1,2 +1,51 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool stop: flush, and end the mirror process.  The segment stays: the next process to use the spool starts a
+ * mirror again.
+ */
+#include "registry.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PATIENCE 600 /* tenths of a second that a mirror is given to end after its flush */
+
+static const char usage[] = "usage: fastspool stop [--spool DIR]\n"
+                            "Flushes and ends the mirror process.  Exit status 0: none runs any more.\n";
+
+static int end_mirror(struct fastspool *fs)
+{
+    pid_t pid = LOAD(fs->header->mirror_pid);
+
+    if (pid > 0 && attach_mirror_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+        return tool_error("end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
+    for (int waited = 0; attach_mirror_lives(fs); waited++) {
+        const struct timespec tenth = {0, 100000000};
+        if (waited == PATIENCE)
+            return tool_error("the mirror of %s, process %ld, does not end", fs->spool, (long)pid);
+        nanosleep(&tenth, NULL);
+    }
+    return 0;
+}
+
+int tool_stop(int argc, char **argv)
+{
+    struct fastspool *fs = tool_attach(tool_options(argc, argv, NULL, usage));
+
+    if (!fs)
+        return 1;
+    int result = fastspool_flush(fs, 0);
+    if (result < 0)
+        tool_error("%s is not all on the disk, and the mirror goes on: %s", fs->spool, strerrordesc_np(-result));
+    else
+        result = end_mirror(fs);
+    if (result == 0 && geteuid() == 0)
+        result = registry_remove(fs->spool);
+    fastspool_detach(fs);
+    return result != 0;
+}
