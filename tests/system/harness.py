@@ -44,7 +44,7 @@ SMTP_PORT, SINK_PORT = 2525, 2526
 ID = re.compile(r"\b[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}\b")
 
 CONFIGURATION = """
-spool_directory = {work}/spool
+spool_directory = {spool}
 log_file_path = {work}/log/%slog
 pid_file_path = {work}/exim.pid
 primary_hostname = mail.test
@@ -395,18 +395,18 @@ class SinkSession(socketserver.StreamRequestHandler):
 class Exim:
     """A private Exim, with the library or (stock) without it, and the ledger of its mail."""
 
-    def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=()):
+    def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None):
         self.work, self.stock = pathlib.Path(work), stock
-        self.spool = self.work / "spool"
+        self.spool = pathlib.Path(spool) if spool else self.work / "spool"
         self.daemon = None
         self.expected = []              # (place, message)
         self.queued = 0                 # how many messages a test means to leave in the queue
         self.real = set()               # what it means to leave in the real input/ and msglog/
         self.panic = None               # a pattern that the panic log may hold
-        for directory in ("spool", "log"):
-            (self.work / directory).mkdir(parents=True)
-            shutil.chown(self.work / directory, "Debian-exim", "Debian-exim")
-            (self.work / directory).chmod(0o750)
+        for directory in (self.spool, self.work / "log"):
+            directory.mkdir(parents=True)
+            shutil.chown(directory, "Debian-exim", "Debian-exim")
+            directory.chmod(0o750)
         (self.work / "mail").mkdir()
         (self.work / "mail" / "command").mkdir()
         for directory in (self.work / "mail", self.work / "mail" / "command"):
@@ -424,9 +424,12 @@ class Exim:
 
     def configure(self, main=(), remote_transport="smtp"):
         os.makedirs(os.path.dirname(EXIM_CONFIGURATION), exist_ok=True)
-        pathlib.Path(EXIM_CONFIGURATION).write_text(CONFIGURATION.format(
-            work=self.work, user=USER, smtp_port=SMTP_PORT, sink_port=SINK_PORT, main="\n".join(main),
-            remote_transport=remote_transport))
+        text = CONFIGURATION.format(
+            work=self.work, spool=self.spool, user=USER, smtp_port=SMTP_PORT, sink_port=SINK_PORT,
+            main="\n".join(main), remote_transport=remote_transport)
+        for option in main:             # what a test sets replaces what stands above
+            text = re.sub(rf"^{option.split('=')[0]}=.*\n(?=(.*\n)*{re.escape(option)}$)", "", text, count=1, flags=re.M)
+        pathlib.Path(EXIM_CONFIGURATION).write_text(text)
 
     def fastspool_configuration(self, *lines):
         pathlib.Path(FASTSPOOL_CONFIGURATION).write_text("".join(

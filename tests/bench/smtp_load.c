@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * smtp_load PORT CONNECTIONS SECONDS BYTES EACH: how many messages a second does the SMTP server on the loopback accept?
+ *
+ * CONNECTIONS threads send one message of BYTES after the other, envelope and data in one go each, until SECONDS are
+ * over, with a new connection after every EACH messages.  Only what was answered with 250 counts.  Prints "MESSAGES SECONDS"; a connection that fails
+ * ends the program with a line that says how, and exit status 1.
+ */
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int port, each;
+static double end;
+static char *data;
+static size_t data_size;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* Send @command, read @replies, the last of which has to be @code. */
+static void say(FILE *in, int out, const char *command, size_t size, int replies, int code)
+{
+    char line[1024] = "";
+    if (size && write(out, command, size) != (ssize_t)size) {
+        perror("write");
+        exit(1);
+    }
+    while (replies) {
+        if (!fgets(line, sizeof line, in)) {
+            fprintf(stderr, "the connection was closed after: %s\n", line);
+            exit(1);
+        }
+        replies -= line[3] == ' ';
+    }
+    if (*line && atoi(line) != code) {
+        fprintf(stderr, "expected %d, got: %s", code, line);
+        exit(1);
+    }
+}
+
+/* One connection and its messages.  Returns how many were accepted in time. */
+static long session(void)
+{
+    static const char hello[] = "EHLO load.test\r\n",
+                      envelope[] = "MAIL FROM:<load@sink.test>\r\nRCPT TO:<user@sink.test>\r\nDATA\r\n";
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int out = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(out, (struct sockaddr *)&address, sizeof address)) {
+        perror("connect");
+        exit(1);
+    }
+    setsockopt(out, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    FILE *in = fdopen(out, "r");
+    long count = 0;
+    say(in, out, "", 0, 1, 220);
+    say(in, out, hello, sizeof hello - 1, 1, 250);
+    for (int i = 0; i < each && now() < end; i++) {
+        say(in, out, envelope, sizeof envelope - 1, 3, 354);
+        say(in, out, data, data_size, 1, 250);
+        count += now() < end;
+    }
+    /* Exim gives a client that says QUIT 200 ms to close first, before it answers. */
+    say(in, out, "QUIT\r\n", 6, 0, 250);
+    fclose(in);
+    return count;
+}
+
+static void *client(void *unused)
+{
+    (void)unused;
+    long count = 0;
+    while (now() < end)
+        count += session();
+    return (void *)count;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6) {
+        fprintf(stderr, "smtp_load PORT CONNECTIONS SECONDS BYTES EACH\n");
+        return 2;
+    }
+    port = atoi(argv[1]);
+    each = atoi(argv[5]);
+    int connections = atoi(argv[2]);
+    data_size = strtoul(argv[4], NULL, 10);
+    data = malloc(data_size + 80);
+    size_t at = (size_t)sprintf(data, "Subject: load\r\n\r\n");
+    while (at + 80 < data_size)
+        at += (size_t)sprintf(data + at, "%076zu\r\n", at);
+    data_size = at + (size_t)sprintf(data + at, ".\r\n");
+    double begin = now();
+    end = begin + atof(argv[3]);
+    pthread_t *thread = calloc((size_t)connections, sizeof *thread);
+    for (int i = 0; i < connections; i++)
+        pthread_create(&thread[i], NULL, client, NULL);
+    long total = 0;
+    for (int i = 0; i < connections; i++) {
+        void *count;
+        pthread_join(thread[i], &count);
+        total += (long)count;
+    }
+    printf("%ld %.3f\n", total, atof(argv[3]));
+    return 0;
+}
