@@ -156,19 +156,29 @@ def installation(exim):
                 if not os.path.islink(path))
     mode = os.stat(path).st_mode
     message = exim.expect(Message(), "sink")
-    environment = exim.environment()
+    environment = {}
     try:
         if "without_bit" in str(exim.work):
             os.chmod(path, mode & ~0o4000)
         else:
             environment["LD_PRELOAD"] = path
-        exim.environment = lambda stock=False: dict(environment)
-        result = exim.command("-oi", "-f", message.sender, *message.recipients, input=message.content())
+        result = exim.command("-oi", "-f", message.sender, *message.recipients, input=message.content(),
+                              environment=environment)
         check(result.returncode == 0 and b"fastspool" in result.stderr, f"said {result.stderr!r}")
         check(len(exim.real_files()) == 3, f"not on the plain disk: {exim.real_files()}")
     finally:
         os.chmod(path, mode)
-        del exim.environment
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def caller_s_environment(exim):
+    """In secure execution no variable of the caller's has any effect: his mail is in the one queue."""
+    message = exim.expect(Message(), "sink")
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), user=USER, environment={
+        "FASTSPOOL_SPOOL": "/srv/other", "FASTSPOOL_STATE": "/srv/other", "FASTSPOOL_RUNTIME": "/srv",
+        "FASTSPOOL_MEMORY": "nonsense", "FASTSPOOL_DURABILITY": "nonsense"})
+    check(len(exim.queue()) == 1, "the message isn't in the queue")
     mended(exim)
 
 

@@ -43,6 +43,21 @@ def local(exim):
     check((exim.work / "mail" / "mbox").stat().st_uid == USER_ID, "the mbox isn't the user's")
 
 
+@test(("_none", {"main": ("keep_environment =",)}), ("_all", {"main": ("keep_environment = *",)}),
+      ("_added", {"main": ("add_environment = LD_PRELOAD=libfastspool.so",)}))
+def environment(exim):
+    """Whatever Exim does to its environment before it executes itself, the delivery and the bounce see one queue."""
+    exim.start()
+    client = Client()
+    check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
+    failing = Message("user@fail.test", body=b"come back\n")
+    check(client.send(failing)[0] == 250, "not accepted")
+    client.close()
+    exim.wait_arrived()
+    wait_for(lambda: bounces(exim, failing), "the bounce arrives")
+    exim.wait_empty()
+
+
 @test()
 def pipe(exim):
     """A pipe transport's command reads the whole message."""

@@ -424,6 +424,7 @@ class Exim:
 
     def configure(self, main=(), remote_transport="smtp"):
         os.makedirs(os.path.dirname(EXIM_CONFIGURATION), exist_ok=True)
+        main = [option.replace("{work}", str(self.work)) for option in main]
         text = CONFIGURATION.format(
             work=self.work, spool=self.spool, user=USER, smtp_port=SMTP_PORT, sink_port=SINK_PORT,
             main="\n".join(main), remote_transport=remote_transport)
@@ -441,10 +442,10 @@ class Exim:
             environment["LD_PRELOAD"] = LIBRARY
         return environment
 
-    def command(self, *arguments, input=None, user=None, stock=False, program=EXIM, timeout=120):
-        """Run exim4 (or PROGRAM) to its end; its standard output and error are in the result."""
+    def command(self, *arguments, input=None, user=None, stock=False, program=EXIM, timeout=120, environment=()):
+        """Run exim4 (or PROGRAM) to its end, with more ENVIRONMENT; its standard output and error are in the result."""
         return subprocess.run([program, *map(str, arguments)], input=input, capture_output=True, timeout=timeout,
-                              env=self.environment(stock), cwd="/", user=user,
+                              env={**self.environment(stock), **dict(environment)}, cwd="/", user=user,
                               group=pwd.getpwnam(user).pw_gid if user else None, extra_groups=[] if user else None,
                               stdin=subprocess.DEVNULL if input is None else None)
 

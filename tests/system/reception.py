@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 
-from harness import LAYOUTS, QUEUE_ONLY, USER, Client, Message, check, main, test, wait_for
+from harness import LAYOUTS, QUEUE_ONLY, USER, Client, Message, check, main, processes, test, wait_for
 
 
 @test(*LAYOUTS)
@@ -154,6 +154,32 @@ def parallel_delivered(exim):
     flood(exim, 16, 3, "maildir", "user@maildir.test", chunks=2)
     exim.wait_arrived(seconds=60)
     exim.wait_empty(60)
+
+
+@test(main=QUEUE_ONLY + ("process_log_path = {work}/log/process",))
+def signalled(exim):
+    """exiwhat's SIGUSR1, whose handler opens and writes files, at any instant of a reception."""
+    exim.start()
+    stop = threading.Event()
+
+    def signals():
+        while not stop.is_set():
+            for pid, name in processes():
+                if name.startswith("exim"):
+                    try:
+                        os.kill(pid, signal.SIGUSR1)
+                    except ProcessLookupError:
+                        pass
+            stop.wait(0.002)
+    thread = threading.Thread(target=signals)
+    thread.start()
+    try:
+        flood(exim, 8, 10, "sink", "user@sink.test")
+    finally:
+        stop.set()
+        thread.join()
+    check((exim.work / "log" / "process").exists(), "no process wrote what it does")
+    exim.deliver_queue()
 
 
 @test(main=QUEUE_ONLY + ("message_size_limit = 200M",))
