@@ -121,9 +121,10 @@ static void version_next(struct fastspool *fs, struct inode *inode)
 
 /* ---- writing ---- */
 
-/* Bytes [@from, @from + @size) of block @index, of a file of @published bytes. */
+/* Bytes [@from, @from + @size) of block @index, of a file of @published bytes.  *@replaced: the block that it had
+ * before, to be freed when the section takes no more: what it holds must stay, for the case that the section fails. */
 static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t from, const char *bytes,
-                       uint32_t size, uint64_t published)
+                       uint32_t size, uint64_t published, uint32_t *replaced)
 {
     uint64_t start = (uint64_t)index * BLOCK_SIZE;
     uint32_t valid = published <= start ? 0 : published - start >= BLOCK_SIZE ? BLOCK_SIZE : (uint32_t)(published - start);
@@ -154,8 +155,7 @@ static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index
     }
     memcpy(block + from, bytes, size);
     SET(fs, *slot, new);
-    if (old)
-        blocks_give(fs, old);
+    *replaced = old;
     return 0;
 }
 
@@ -175,6 +175,8 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
     uint64_t published = inode->size;
     bool replaces = offset < published;
     const char *bytes = buffer;
+    uint32_t replaced[DATA_STEP / BLOCK_SIZE + 1] = {0};
+    size_t blocks = 0;
 
     if (offset + size > (uint64_t)BLOCKS_MAX * BLOCK_SIZE)
         return -EFBIG;
@@ -186,10 +188,14 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
         uint32_t index = (uint32_t)((offset + done) / BLOCK_SIZE);
         uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
         uint32_t part = size - done < BLOCK_SIZE - from ? (uint32_t)(size - done) : BLOCK_SIZE - from;
-        int result = write_block(fs, inode, index, from, bytes + done, part, published);
+        int result = write_block(fs, inode, index, from, bytes + done, part, published, &replaced[blocks++]);
         if (result < 0)
             return result;
         done += part;
+    }
+    while (blocks > 0) {
+        if (replaced[--blocks])
+            blocks_give(fs, replaced[blocks]);
     }
     if (replaces)
         version_next(fs, inode);
@@ -264,19 +270,26 @@ bool data_small(const struct inode *inode)
     return inode->blocks <= DATA_FREE_STEP && blocks_of(inode->size) <= SHRINK_LOOKS;
 }
 
-/* The last block keeps @used bytes; those behind were published, so it is replaced. */
-static int cut_block(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t used)
+/* Cut a file to @size: free what is behind, at most DATA_FREE_STEP blocks (1: there is more to free).  Bytes of the
+ * last block that were published must not come back, so it is replaced, by a block that is taken before any is freed:
+ * what a freed one holds must stay, for the case that the section fails. */
+static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 {
-    uint32_t hole;
-    uint32_t *slot = find_slot(fs, inode, index, &hole);
+    struct inode *inode = inode_at(fs, i);
+    uint32_t last = (uint32_t)(size / BLOCK_SIZE), used = (uint32_t)(size % BLOCK_SIZE);
+    uint32_t hole, new = 0;
+    uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
     uint32_t old = slot ? *slot : 0;
-    uint32_t new;
 
-    if (old == 0)
-        return 0;
-    int result = blocks_take(fs, &new);
-    if (result < 0)
+    int result = old ? blocks_take(fs, &new) : 0;
+    if (result == 0)
+        result = data_shrink(fs, i, blocks_of(size), DATA_FREE_STEP);
+    if (result < 0 || old == 0)
         return result;
+    if (result > 0) {
+        blocks_give(fs, new);
+        return result;
+    }
     memcpy(block_at(fs, new), block_at(fs, old), used);
     version_next(fs, inode);
     SET(fs, *slot, new);
@@ -296,9 +309,7 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
     if (size > before) {
         zero_tail(fs, inode, before);
     } else if (size < before) {
-        more = data_shrink(fs, i, blocks_of(size), DATA_FREE_STEP);
-        if (more == 0 && size % BLOCK_SIZE)
-            more = cut_block(fs, inode, (uint32_t)(size / BLOCK_SIZE), (uint32_t)(size % BLOCK_SIZE));
+        more = cut(fs, i, size);
         if (more < 0)
             return more;
     }
