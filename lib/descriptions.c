@@ -396,6 +396,17 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
     return result < 0 ? result : 0;
 }
 
+bool descriptions_owns(struct fastspool *fs, int fd)
+{
+    for (const struct pool *page = LOAD(fs->pool); page; page = LOAD(page->next)) {
+        for (int i = 0; i < POOL_PLACES; i++) {
+            if (LOAD(page->place[i].key) && page->place[i].fd == fd)
+                return true;
+        }
+    }
+    return false;
+}
+
 void descriptions_shared(struct fastspool *fs)
 {
     if (LOAD(fs->pool))

@@ -744,7 +744,7 @@ int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
 struct adoption {
     const char *path;
     size_t length; /* of the part of the path to be made */
-    const struct stat *real;
+    const struct stat *attributes;
 };
 
 static int adopt_body(struct fastspool *fs, void *argument)
@@ -762,17 +762,17 @@ static int adopt_body(struct fastspool *fs, void *argument)
     int result = names_walk(fs, path, &root, &place);
     if (result < 0 || place.inode)
         return result;
-    const struct stat *real = adoption->real;
-    result = inodes_take(fs, S_IFDIR | (real->st_mode & 07777), real->st_uid, real->st_gid, &inode);
+    const struct stat *st = adoption->attributes;
+    result = inodes_take(fs, S_IFDIR | (st->st_mode & 07777), st->st_uid, st->st_gid, &inode);
     return result < 0 ? result : names_add(fs, place.parent, place.name, place.length, inode);
 }
 
-int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *real)
+int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *attributes)
 {
     int result = 0;
 
     for (size_t length = 1; result >= 0 && path[length - 1]; length++) {
-        struct adoption adoption = {path, length, real};
+        struct adoption adoption = {path, length, attributes};
         if (path[length] == '/' || path[length] == '\0')
             result = section_run(fs, adopt_body, &adoption);
     }

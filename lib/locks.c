@@ -132,17 +132,17 @@ int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *l
     if (command != F_GETLK &&
         ((lock->l_type == F_RDLCK && mode == O_WRONLY) || (lock->l_type == F_WRLCK && mode == O_RDONLY)))
         return -EBADF;
-    struct flock real = {.l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start,
+    struct flock kernels = {.l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start,
                          .l_len = length};
     if (command != F_GETLK && lock->l_type != F_UNLCK)
         remember(inode);
-    if (fcntl(fs->locks_fd, command, &real) < 0)
+    if (fcntl(fs->locks_fd, command, &kernels) < 0)
         return -errno;
     if (command == F_GETLK) {
-        lock->l_type = real.l_type;
-        if (real.l_type != F_UNLCK) {
-            translate_back(inode, &real);
-            *lock = real;
+        lock->l_type = kernels.l_type;
+        if (kernels.l_type != F_UNLCK) {
+            translate_back(inode, &kernels);
+            *lock = kernels;
         }
     }
     return 0;

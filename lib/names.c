@@ -186,6 +186,31 @@ int names_walk(const struct fastspool *fs, const char *path, const struct creden
     return 0;
 }
 
+int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
+{
+    size_t at = size - 1;
+
+    if (size == 0)
+        return -ENAMETOOLONG;
+    path[at] = '\0';
+    for (uint32_t depth = 0; inode != LOAD(fs->header->root); depth++) {
+        char text[256];
+        uint32_t entry = inodes_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
+        if (!valid_name(fs, entry) || depth > PATH_MAX / 2)
+            return -ENOENT; /* removed, or moved meanwhile */
+        size_t length = (size_t)names_text(fs, entry, text);
+        if (length + 1 > at)
+            return -ENAMETOOLONG;
+        at -= length;
+        memcpy(path + at, text, length);
+        inode = name_at(fs, entry)->parent;
+        if (inode != LOAD(fs->header->root))
+            path[--at] = '/';
+    }
+    memmove(path, path + at, size - at);
+    return (int)(size - 1 - at);
+}
+
 /* ---- adding ---- */
 
 static int take_entry(struct fastspool *fs, uint32_t *entry)

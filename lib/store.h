@@ -230,6 +230,8 @@ struct place {
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
 int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
 int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+/** The path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it has no name any more. */
+int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */
 ssize_t names_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
                    size_t size);
@@ -254,6 +256,8 @@ void descriptions_after_fork_child(struct fastspool *fs);
 uint32_t descriptions_identify(struct fastspool *fs, int fd);
 /** The pool's own descriptor of a description that this process opened, -1: none (inherited). */
 int descriptions_fd(struct fastspool *fs, uint32_t description);
+/** Is @fd one of the pool's own descriptors? */
+bool descriptions_owns(struct fastspool *fs, int fd);
 /** Free what the dead had open.  The mirror calls it once a second, recovery once. */
 int descriptions_reap(struct fastspool *fs);
 /** Read inode and generation of an open description; -EBADF. */
@@ -266,7 +270,7 @@ void descriptions_pool_close(struct fastspool *fs);
 int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description);
 /** Make the directory @path in the store, and those above it that are missing, with these attributes: the spool's
  *  real directory has it (left from before), and something is to be made in it. */
-int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *real);
+int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *attributes);
 
 /* ---- locks.c: record locks ------------------------------------------------------------------------------------ */
 

@@ -1,2 +1,476 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Descriptors: which numbers of this process stand for open file descriptions of the store.
+ *
+ * A table says of each number: unknown, foreign, or the description.  Our wrappers keep it: open, dup, close and their
+ * kin.  What came from elsewhere (inherited over exec, received over a socket) is unknown, and is asked at its first
+ * use: a placeholder's device and inode, its number and cookie.  How many numbers of this process stand for a
+ * description is counted: when the last one goes, the description is closed here (lib/descriptions.c knows whether
+ * another process still holds it).
+ *
+ * Nothing is sized by the limit of descriptors: the table's pages come as they are needed.  Everything is atomic, for
+ * threads and signal handlers.
+ *
+ * Failure modes: numbers beyond the table (a million) are asked each time.  The library's own descriptors are no
+ * business of the program's: closing one is EBADF, replacing one EBUSY.
+ */
+#include "shim.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#define PAGE_ENTRIES 1024
+#define PAGES        1024
+
+#define UNKNOWN 0u
+#define FOREIGN UINT32_MAX
+#define HINT    (UINT32_MAX - 1) /* foreign, below db/ or scan/: fsync is free */
+
+static uint32_t first_page[PAGE_ENTRIES];
+static uint32_t *pages[PAGES] = {first_page};
+static uint16_t *counts; /* of each description: this process's numbers for it */
+
+static uint32_t *entry_of(int fd, bool make)
+{
+    if (fd < 0 || fd >= PAGE_ENTRIES * PAGES)
+        return NULL;
+    uint32_t **page = &pages[fd / PAGE_ENTRIES];
+    if (!LOAD(*page) && make) {
+        uint32_t *none = NULL;
+        uint32_t *new = real.mmap(NULL, PAGE_ENTRIES * sizeof(*new), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (new != MAP_FAILED && !__atomic_compare_exchange_n(page, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            munmap(new, PAGE_ENTRIES * sizeof(*new));
+    }
+    return LOAD(*page) ? &LOAD(*page)[fd % PAGE_ENTRIES] : NULL;
+}
+
+static uint16_t *count_of(uint32_t description)
+{
+    if (!LOAD(counts)) {
+        uint16_t *none = NULL;
+        uint16_t *new = real.mmap(NULL, DESCRIPTIONS_MAX * sizeof(*new), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (new == MAP_FAILED)
+            return NULL;
+        if (!__atomic_compare_exchange_n(&counts, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            munmap(new, DESCRIPTIONS_MAX * sizeof(*new));
+    }
+    return &LOAD(counts)[description % DESCRIPTIONS_MAX];
+}
+
+/* What an unknown number stands for.  Placeholders are directories whose offset holds a cookie: only about those is
+ * it worth asking the store. */
+static uint32_t classify(int fd)
+{
+    struct stat st;
+    int saved = errno, error;
+    uint32_t value = UNKNOWN; /* not open at all */
+
+    if (real.fstat(fd, &st) == 0) {
+        value = FOREIGN;
+        if (S_ISDIR(st.st_mode) && real.lseek(fd, 0, SEEK_CUR) > DESCRIPTIONS_MAX) {
+            struct fastspool *fs = serve_store(&error);
+            uint32_t description = fs ? descriptions_identify(fs, fd) : 0;
+            value = description ? description : FOREIGN;
+        }
+    }
+    errno = saved;
+    return value;
+}
+
+uint32_t descriptors_find(int fd)
+{
+    if (!serve_active())
+        return 0;
+    uint32_t *entry = entry_of(fd, true);
+    uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
+    if (value == UNKNOWN) {
+        value = classify(fd);
+        if (value != UNKNOWN)
+            descriptors_set(fd, value == FOREIGN ? 0 : value);
+    }
+    return value == UNKNOWN || value >= HINT ? 0 : value;
+}
+
+void descriptors_set(int fd, uint32_t description)
+{
+    uint32_t *entry = entry_of(fd, true);
+    uint16_t *count = description ? count_of(description) : NULL;
+
+    if (entry)
+        __atomic_store_n(entry, description ? description : FOREIGN, __ATOMIC_RELEASE);
+    if (count)
+        __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL);
+}
+
+void descriptors_mark_hint(int fd)
+{
+    uint32_t *entry = entry_of(fd, true);
+
+    if (entry)
+        STORE(*entry, HINT);
+}
+
+bool descriptors_is_hint(int fd)
+{
+    uint32_t *entry = entry_of(fd, false);
+    return entry && LOAD(*entry) == HINT;
+}
+
+/* The number is about to stand for something else: what it stood for. */
+static uint32_t detach(int fd)
+{
+    uint32_t *entry = entry_of(fd, false);
+
+    descriptors_find(fd); /* one that was inherited counts from here on */
+    uint32_t value = entry ? __atomic_exchange_n(entry, UNKNOWN, __ATOMIC_ACQ_REL) : UNKNOWN;
+    return value >= HINT ? 0 : value;
+}
+
+/* One number less stands for @description. */
+static void release(uint32_t description)
+{
+    struct fastspool *fs = serve_attached();
+    uint32_t inode, generation;
+    uint16_t *count = description ? count_of(description) : NULL;
+    int saved = errno;
+
+    if (!description || !fs)
+        return;
+    if (descriptions_file(fs, description, &inode, &generation) == 0)
+        locks_drop(fs, inode); /* POSIX: any close of the file */
+    if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
+        descriptions_close(fs, description);
+    errno = saved;
+}
+
+void descriptors_forget(int fd)
+{
+    release(detach(fd));
+}
+
+int descriptors_new(uint32_t description, int pool_fd, int flags)
+{
+    int fd = real.fcntl(pool_fd, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+
+    if (fd < 0) {
+        fd = -errno;
+        descriptions_close(serve_attached(), description);
+        return fd;
+    }
+    descriptors_set(fd, description);
+    return fd;
+}
+
+bool descriptors_is_own(int fd)
+{
+    struct fastspool *fs = serve_attached();
+
+    return fs && fd > 2 && (fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
+                            descriptions_owns(fs, fd));
+}
+
+void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument)
+{
+    for (int page = 0; page < PAGES; page++) {
+        for (int i = 0; LOAD(pages[page]) && i < PAGE_ENTRIES; i++) {
+            uint32_t value = LOAD(pages[page][i]);
+            if (value != UNKNOWN && value < HINT)
+                each(page * PAGE_ENTRIES + i, value, argument);
+        }
+    }
+}
+
+/* ---- private copies ---- */
+
+static int copy_content(struct fastspool *fs, uint32_t description, int to)
+{
+    char bytes[16384];
+    off_t offset = 0;
+    ssize_t got;
+
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, description, &inode, &generation);
+    if (result < 0)
+        return result;
+    while ((got = data_read(fs, inode, generation, bytes, sizeof(bytes), (uint64_t)offset)) > 0) {
+        if (real.pwrite(to, bytes, (size_t)got, offset) != got)
+            return -errno;
+        offset += got;
+    }
+    return (int)got;
+}
+
+int descriptors_copy(uint32_t description)
+{
+    struct fastspool *fs = serve_attached();
+    char link[32];
+    int flags = (int)LOAD(description_at(fs, description)->flags) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+    int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
+
+    if (memory < 0)
+        return -errno;
+    int result = copy_content(fs, description, memory);
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
+    int fd = result < 0 ? result : real.open(link, flags | O_CLOEXEC);
+    if (fd < 0 && result >= 0)
+        fd = -errno;
+    real.close(memory);
+    if (fd >= 0)
+        real.lseek(fd, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);
+    return fd;
+}
+
+int descriptors_private_copy(int fd)
+{
+    struct fastspool *fs = serve_attached();
+    uint32_t description = descriptors_find(fd);
+    int flags = real.fcntl(fd, F_GETFD);
+
+    if (!fs || !description)
+        return -EBADF;
+    int copy = descriptors_copy(description);
+    if (copy < 0)
+        return copy;
+    detach(fd);
+    int result = real.dup3(copy, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -errno : 0;
+    real.close(copy);
+    descriptors_set(fd, 0);
+    release(description);
+    return result;
+}
+
+/* ---- the wrappers ---- */
+
+EXPORT int close(int fd)
+{
+    BOUND();
+    if (descriptors_is_own(fd)) {
+        errno = EBADF;
+        return -1;
+    }
+    uint32_t description = serve_active() ? detach(fd) : 0;
+    int result = real.close(fd);
+    release(description);
+    return result;
+}
+
+static int duplicated(int old, int new)
+{
+    if (new >= 0 && serve_active())
+        descriptors_set(new, descriptors_find(old));
+    if (new >= 0 && descriptors_is_hint(old))
+        descriptors_mark_hint(new);
+    return new;
+}
+
+EXPORT int dup(int fd)
+{
+    BOUND();
+    return duplicated(fd, real.dup(fd));
+}
+
+static int duplicate_to(int old, int new, int flags)
+{
+    if (descriptors_is_own(new)) {
+        errno = EBUSY;
+        return -1;
+    }
+    if (!serve_active())
+        return flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
+    uint32_t from = descriptors_find(old);
+    uint32_t replaced = old != new && real.fcntl(old, F_GETFD) >= 0 ? detach(new) : 0;
+    int result = flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
+    if (result >= 0 && old != new) {
+        descriptors_set(new, from);
+        if (descriptors_is_hint(old))
+            descriptors_mark_hint(new);
+    }
+    release(replaced);
+    return result;
+}
+
+EXPORT int dup2(int old, int new)
+{
+    BOUND();
+    return duplicate_to(old, new, -1);
+}
+
+EXPORT int dup3(int old, int new, int flags)
+{
+    BOUND();
+    return duplicate_to(old, new, flags);
+}
+
+/* Close [first, last] but for the library's own descriptors, which no program means when it says "all". */
+static int close_between(unsigned first, unsigned last, int flags)
+{
+    if (flags == 0) {
+        for (int fd = (int)first; fd >= 0 && (unsigned)fd <= last && fd < PAGE_ENTRIES * PAGES; fd++) {
+            if (!LOAD(pages[fd / PAGE_ENTRIES]))
+                fd |= PAGE_ENTRIES - 1;
+            else if (LOAD(pages[fd / PAGE_ENTRIES][fd % PAGE_ENTRIES]) != UNKNOWN && !descriptors_is_own(fd))
+                close(fd);
+        }
+    }
+    while (first <= last) {
+        unsigned end = first;
+        /* Own descriptors lie below 1024: beyond, nothing needs to be left out. */
+        while (end < last && end < 1024 && !descriptors_is_own((int)end))
+            end++;
+        if (end >= 1024)
+            end = last;
+        bool own = descriptors_is_own((int)end);
+        if (!(own && end == first) && real.close_range(first, own ? end - 1 : end, flags) < 0)
+            return -1;
+        if (end == UINT32_MAX)
+            break;
+        first = end + 1;
+    }
+    return 0;
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+    BOUND();
+    if (!serve_active() || first > last)
+        return real.close_range(first, last, flags);
+    return close_between(first, last, flags);
+}
+
+EXPORT void closefrom(int first)
+{
+    BOUND();
+    if (!serve_active())
+        real.closefrom(first);
+    else
+        close_between(first < 0 ? 0 : (unsigned)first, UINT32_MAX, 0);
+}
+
+/* The flags that a description remembers, as F_GETFL shows them. */
+static int set_flags(struct fastspool *fs, uint32_t description, int flags)
+{
+    const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
+    uint32_t *kept = &description_at(fs, description)->flags;
+
+    STORE(*kept, (LOAD(*kept) & ~(uint32_t)changeable) | ((uint32_t)flags & (uint32_t)changeable));
+    return 0;
+}
+
+static int control(int fd, uint32_t description, int command, void *argument)
+{
+    struct fastspool *fs = serve_attached();
+
+    switch (command) {
+    case F_GETFL:
+        return (int)(LOAD(description_at(fs, description)->flags) | O_LARGEFILE);
+    case F_SETFL:
+        return set_flags(fs, description, (int)(intptr_t)argument);
+    case F_SETLK:
+    case F_SETLKW:
+    case F_GETLK:
+        return (int)result_of(locks_control(fs, description, command, argument));
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC:
+        return duplicated(fd, real.fcntl(fd, command, argument));
+    case F_GETFD:
+    case F_SETFD:
+        return real.fcntl(fd, command, argument);
+    default: /* open-file-description locks, leases, seals, signals: a spool file has none */
+        errno = EINVAL;
+        return -1;
+    }
+}
+
+EXPORT int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+
+    BOUND();
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    uint32_t description = descriptors_find(fd);
+    if (description)
+        return control(fd, description, command, argument);
+    int result = real.fcntl(fd, command, argument);
+    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? duplicated(fd, result) : result;
+}
+EXPORT_ALIAS(fcntl64, fcntl);
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+
+    BOUND();
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (!descriptors_find(fd) || request == FIOCLEX || request == FIONCLEX)
+        return real.ioctl(fd, request, argument);
+    errno = ENOTTY;
+    return -1;
+}
+
+EXPORT int flock(int fd, int operation)
+{
+    BOUND();
+    if (!descriptors_find(fd))
+        return real.flock(fd, operation);
+    errno = EOPNOTSUPP; /* README, Limits: record locks only */
+    return -1;
+}
+
+EXPORT int lockf(int fd, int command, off_t size)
+{
+    struct flock lock = {.l_type = command == F_ULOCK ? F_UNLCK : F_WRLCK, .l_whence = SEEK_CUR, .l_len = size};
+
+    BOUND();
+    if (!descriptors_find(fd))
+        return real.lockf(fd, command, size);
+    if (command == F_TEST) {
+        if (fcntl(fd, F_GETLK, &lock) < 0)
+            return -1;
+        if (lock.l_type != F_UNLCK)
+            errno = EACCES;
+        return lock.l_type == F_UNLCK ? 0 : -1;
+    }
+    return fcntl(fd, command == F_LOCK ? F_SETLKW : F_SETLK, &lock);
+}
+EXPORT_ALIAS(lockf64, lockf);
+
+/* Descriptors that travel over a socket are held by two from then on. */
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    BOUND();
+    if (message && message->msg_controllen && serve_attached())
+        descriptions_shared(serve_attached());
+    return real.sendmsg(fd, message, flags);
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    BOUND();
+    ssize_t result = real.recvmsg(fd, message, flags);
+    if (result < 0 || !message->msg_controllen || !serve_active())
+        return result;
+    for (struct cmsghdr *control_message = CMSG_FIRSTHDR(message); control_message;
+         control_message = CMSG_NXTHDR(message, control_message)) {
+        if (control_message->cmsg_level != SOL_SOCKET || control_message->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (control_message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int received;
+            memcpy(&received, CMSG_DATA(control_message) + i * sizeof(int), sizeof(int));
+            uint32_t *entry = entry_of(received, false);
+            if (entry)
+                STORE(*entry, UNKNOWN);
+        }
+    }
+    return result;
+}

@@ -1,2 +1,376 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Directory streams: listings of the store, merged with what the disk has of the same directory.
+ *
+ * A DIR of ours is our own structure, known by its address in a table; every other one is libc's.  The happy path: the
+ * entries come from the store in batches, "." and ".." first, then, where the disk has the directory too, the disk's
+ * entries that the store has not listed already (directories exist in both, messages in one of the two).
+ *
+ * Listing the spool itself, which is the disk's, leaves out the state directory.
+ *
+ * Failure modes: memory that is not to be had is ENOMEM from opendir; an error while reading is NULL with errno.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#define BATCH 64
+
+#define DISK_POSITION (1L << 62) /* telldir: a position of the disk's part */
+
+struct listing {
+    struct listing *self; /* key of the table: the address that the program knows as DIR */
+    int fd;               /* the descriptor of the store's directory, -1: only the disk's (the spool itself) */
+    DIR *disk;            /* the disk's directory of the same path, NULL: there is none */
+    char path[PATH_MAX];  /* relative to the spool, for the names that both have */
+    uint64_t position;    /* 0, 1, 2: that many of "." and ".." are given; else that of the store's last name */
+    bool store_done;      /* now the disk's turn */
+    size_t next, count;   /* in the batch */
+    struct fastspool_entry batch[BATCH];
+    struct dirent entry;  /* what readdir returned last */
+    UT_hash_handle hh;
+};
+
+static struct listing *listings;
+static pthread_mutex_t listings_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- the table of our streams ---- */
+
+static struct listing *find(DIR *stream)
+{
+    struct listing *listing = NULL;
+
+    if (!LOAD(listings))
+        return NULL;
+    pthread_mutex_lock(&listings_lock);
+    HASH_FIND_PTR(listings, &stream, listing);
+    pthread_mutex_unlock(&listings_lock);
+    return listing;
+}
+
+static DIR *enter(struct listing *listing)
+{
+    listing->self = listing;
+    pthread_mutex_lock(&listings_lock);
+    HASH_ADD_PTR(listings, self, listing);
+    pthread_mutex_unlock(&listings_lock);
+    return (DIR *)listing;
+}
+
+static void leave(struct listing *listing)
+{
+    pthread_mutex_lock(&listings_lock);
+    HASH_DEL(listings, listing);
+    pthread_mutex_unlock(&listings_lock);
+}
+
+/* ---- opening ---- */
+
+/* The disk's directory of the same path, if it has one. */
+static DIR *disk_directory(const struct fastspool *fs, const char *path)
+{
+    char real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
+    int saved = errno;
+
+    snprintf(real_path, sizeof(real_path), "%s/%s", fs->spool, path);
+    DIR *disk = real.opendir(real_path);
+    errno = saved;
+    return disk;
+}
+
+/* A stream on descriptor @fd, a directory of the store. */
+static DIR *open_listing(struct fastspool *fs, int fd)
+{
+    uint32_t inode, generation;
+    struct listing *listing = calloc(1, sizeof(*listing));
+
+    if (!listing)
+        return NULL;
+    listing->fd = fd;
+    if (descriptions_file(fs, descriptors_find(fd), &inode, &generation) == 0 &&
+        names_path(fs, inode, listing->path, sizeof(listing->path)) >= 0)
+        listing->disk = disk_directory(fs, listing->path);
+    return enter(listing);
+}
+
+/* The spool itself: the disk's, without the state directory. */
+static DIR *open_spool(DIR *disk)
+{
+    struct listing *listing = disk ? calloc(1, sizeof(*listing)) : NULL;
+
+    if (!listing) {
+        if (disk)
+            real.closedir(disk);
+        return NULL;
+    }
+    listing->fd = -1;
+    listing->disk = disk;
+    listing->store_done = true;
+    return enter(listing);
+}
+
+static bool is_spool_itself(const char *path)
+{
+    size_t offset = serve_active() && path && *path == '/' ? serve_match(path) : 0;
+    return offset && strspn(path + offset, "/.") == strlen(path + offset) && !strstr(path + offset, "..");
+}
+
+EXPORT DIR *opendir(const char *path)
+{
+    struct place_of place;
+    bool foreign;
+
+    BOUND();
+    if (is_spool_itself(path))
+        return open_spool(real.opendir(path));
+    if (!paths_resolve(AT_FDCWD, path, &place))
+        return real.opendir(path);
+    int fd = tree_open(&place, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
+    if (foreign)
+        return real.opendir(path);
+    if (fd < 0) {
+        errno = -fd;
+        return NULL;
+    }
+    DIR *stream = open_listing(place.fs, fd);
+    if (!stream)
+        close(fd);
+    return stream;
+}
+
+EXPORT DIR *fdopendir(int fd)
+{
+    struct stat st;
+
+    BOUND();
+    if (!descriptors_find(fd))
+        return real.fdopendir(fd);
+    if (fstat(fd, &st) < 0)
+        return NULL;
+    if (!S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return NULL;
+    }
+    return open_listing(serve_attached(), fd);
+}
+
+/* ---- reading ---- */
+
+static struct dirent *give(struct listing *listing, uint64_t inode, long position, unsigned char type, const char *name)
+{
+    struct dirent *entry = &listing->entry;
+
+    entry->d_ino = inode;
+    entry->d_off = position;
+    entry->d_reclen = sizeof(*entry);
+    entry->d_type = type;
+    strcpy(entry->d_name, name);
+    return entry;
+}
+
+static struct dirent *read_dots(struct listing *listing)
+{
+    struct stat st;
+    bool first = listing->position == 0;
+
+    listing->position++;
+    if (fstat(listing->fd, &st) < 0)
+        st.st_ino = 1;
+    return give(listing, st.st_ino, (long)listing->position, DT_DIR, first ? "." : "..");
+}
+
+static struct dirent *read_store(struct listing *listing)
+{
+    struct fastspool *fs = serve_attached();
+
+    if (listing->next == listing->count) {
+        ssize_t count = fastspool_list(fs, (int)descriptors_find(listing->fd), listing->position, listing->batch, BATCH);
+        if (count < 0) {
+            errno = (int)-count;
+            return NULL;
+        }
+        listing->next = 0;
+        listing->count = (size_t)count;
+        if (count == 0) {
+            listing->store_done = true;
+            return NULL;
+        }
+    }
+    const struct fastspool_entry *entry = &listing->batch[listing->next++];
+    listing->position = entry->position;
+    return give(listing, entry->inode, (long)entry->position, entry->type, entry->name);
+}
+
+/* Has the store given this name already, or is it none of the program's business? */
+static bool is_hidden(struct listing *listing, const char *name)
+{
+    char path[PATH_MAX + 256];
+    struct stat st;
+
+    if (listing->fd < 0)
+        return strcmp(name, ".fastspool") == 0;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return true;
+    snprintf(path, sizeof(path), "%s/%s", listing->path, name);
+    return fastspool_stat(serve_attached(), path, &st) == 0;
+}
+
+static struct dirent *read_disk(struct listing *listing)
+{
+    struct dirent *entry;
+
+    while (listing->disk && (entry = real.readdir(listing->disk)) != NULL) {
+        if (!is_hidden(listing, entry->d_name))
+            return give(listing, entry->d_ino, DISK_POSITION | entry->d_off, entry->d_type, entry->d_name);
+    }
+    return NULL;
+}
+
+EXPORT struct dirent *readdir(DIR *stream)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing)
+        return real.readdir(stream);
+    if (!listing->store_done && listing->position < 2 && listing->count == 0)
+        return read_dots(listing);
+    int saved = errno;
+    errno = 0;
+    struct dirent *entry = listing->store_done ? NULL : read_store(listing);
+    if (!entry && listing->store_done)
+        entry = read_disk(listing);
+    if (errno == 0)
+        errno = saved;
+    return entry;
+}
+EXPORT_ALIAS(readdir64, readdir);
+
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* old programs call it */
+EXPORT int readdir_r(DIR *stream, struct dirent *entry, struct dirent **result)
+{
+    int saved = errno;
+
+    errno = 0;
+    struct dirent *next = readdir(stream);
+    int error = next ? 0 : errno;
+    errno = saved;
+    if (next)
+        *entry = *next;
+    *result = next ? entry : NULL;
+    return error;
+}
+EXPORT_ALIAS(readdir64_r, readdir_r);
+
+/* ---- the rest ---- */
+
+EXPORT int closedir(DIR *stream)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing)
+        return real.closedir(stream);
+    leave(listing);
+    int result = listing->fd >= 0 ? close(listing->fd) : 0;
+    if (listing->disk)
+        real.closedir(listing->disk);
+    free(listing);
+    return result;
+}
+
+EXPORT int dirfd(DIR *stream)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing)
+        return real.dirfd(stream);
+    return listing->fd >= 0 ? listing->fd : real.dirfd(listing->disk);
+}
+
+EXPORT long telldir(DIR *stream)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing)
+        return real.telldir(stream);
+    return listing->store_done && listing->disk ? DISK_POSITION | real.telldir(listing->disk) : (long)listing->position;
+}
+
+EXPORT void seekdir(DIR *stream, long position)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing) {
+        real.seekdir(stream, position);
+        return;
+    }
+    listing->next = listing->count = 0;
+    listing->store_done = listing->fd < 0 || (position & DISK_POSITION);
+    if (listing->store_done && listing->disk)
+        real.seekdir(listing->disk, position & ~DISK_POSITION);
+    else if (listing->disk)
+        real.rewinddir(listing->disk);
+    if (!listing->store_done)
+        listing->position = (uint64_t)position;
+}
+
+EXPORT void rewinddir(DIR *stream)
+{
+    BOUND();
+    struct listing *listing = find(stream);
+    if (!listing) {
+        real.rewinddir(stream);
+        return;
+    }
+    listing->next = listing->count = 0;
+    listing->position = 0;
+    listing->store_done = listing->fd < 0;
+    if (listing->disk)
+        real.rewinddir(listing->disk);
+}
+
+/* libc's reads the directory by its own calls; this one by ours. */
+EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
+                   int (*compare)(const struct dirent **, const struct dirent **))
+{
+    struct place_of place;
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, path, &place))
+        return real.scandir(path, list, filter, compare);
+    DIR *stream = opendir(path);
+    struct dirent **entries = NULL, *entry;
+    int count = 0;
+    bool failed = !stream;
+    while (!failed && (entry = readdir(stream)) != NULL) {
+        if (filter && !filter(entry))
+            continue;
+        struct dirent **more = realloc(entries, ((size_t)count + 1) * sizeof(*entries));
+        struct dirent *copy = malloc(sizeof(*copy));
+        if (more)
+            entries = more;
+        failed = !more || !copy;
+        if (failed) {
+            free(copy);
+        } else {
+            *copy = *entry;
+            entries[count++] = copy;
+        }
+    }
+    if (stream)
+        closedir(stream);
+    if (failed) {
+        while (count > 0)
+            free(entries[--count]);
+        free(entries);
+        return -1;
+    }
+    if (compare && count > 0)
+        qsort(entries, (size_t)count, sizeof(*entries), (int (*)(const void *, const void *))compare);
+    *list = entries;
+    return count;
+}
+EXPORT_ALIAS(scandir64, scandir);

@@ -1,2 +1,381 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Executing programs: who gets the library, and what becomes of spool descriptors.
+ *
+ * Exim empties its environment and executes itself.  So, where LD_PRELOAD brought the library, it is put back, by bare
+ * name, when a process executes its own image or another program that the configuration names.  (In secure execution
+ * the loader takes it from its trusted directory and removes the variable; then it is put back again.)
+ *
+ * A program that will not have the library can do nothing with a placeholder: descriptors 0 to 2 become private copies
+ * of the files, and all others close at the exec.  One that will have it finds its descriptors by their identity.
+ *
+ * The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
+ *
+ * Failure modes: an exec that fails leaves the descriptors as they were.  vfork is fork here, because a child that
+ * shares its parent's memory would change the parent's table.
+ */
+#include "shim.h"
+
+#include <alloca.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern char **environ;
+
+/* ---- the environment ---- */
+
+#define VARIABLE "LD_PRELOAD="
+
+static size_t count_of(char *const list[])
+{
+    size_t count = 0;
+    while (list && list[count])
+        count++;
+    return count;
+}
+
+static char *const *preload_variable(char *const environment[])
+{
+    for (char *const *entry = environment; entry && *entry; entry++) {
+        if (strncmp(*entry, VARIABLE, strlen(VARIABLE)) == 0)
+            return entry;
+    }
+    return NULL;
+}
+
+static bool has_library(char *const environment[])
+{
+    char *const *entry = preload_variable(environment);
+    return entry && strstr(*entry, SERVE_LIBRARY) != NULL;
+}
+
+/* Bytes that the variable needs with the library in front. */
+static size_t variable_size(char *const environment[])
+{
+    char *const *entry = preload_variable(environment);
+    return sizeof(VARIABLE SERVE_LIBRARY) + 1 + (entry ? strlen(*entry) : 0);
+}
+
+/* A copy of @environment in @copy (count + 2 pointers), with the library in @variable. */
+static void with_library(char *const environment[], char **copy, char *variable)
+{
+    char *const *old = preload_variable(environment);
+    size_t count = 0;
+
+    strcpy(variable, VARIABLE SERVE_LIBRARY);
+    if (old && (*old)[strlen(VARIABLE)]) {
+        strcat(variable, ":");
+        strcat(variable, *old + strlen(VARIABLE));
+    }
+    for (char *const *entry = environment; entry && *entry; entry++) {
+        if (entry != old)
+            copy[count++] = *entry;
+    }
+    copy[count++] = variable;
+    copy[count] = NULL;
+}
+
+/* ---- descriptors ---- */
+
+#define HANDED_MAX 256
+
+/* What was changed for the program, to be undone where it doesn't replace this one. */
+struct handover {
+    int saved[3];             /* our descriptor in place of 0 to 2, -1: nothing was changed */
+    int closing[HANDED_MAX];  /* descriptors that were made close-on-exec */
+    int count;
+};
+
+static void hand_over(int fd, uint32_t description, void *argument)
+{
+    struct handover *handover = argument;
+    int flags = real.fcntl(fd, F_GETFD);
+
+    if (flags < 0 || (flags & FD_CLOEXEC))
+        return;
+    if (fd > 2) {
+        real.fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+        if (handover->count < HANDED_MAX)
+            handover->closing[handover->count++] = fd;
+        return;
+    }
+    int copy = descriptors_copy(description);
+    int saved = real.fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy >= 0 && saved >= 0) {
+        handover->saved[fd] = saved;
+        real.dup2(copy, fd);
+    }
+    if (copy >= 0)
+        real.close(copy);
+}
+
+static void undo(struct handover *handover)
+{
+    int saved = errno;
+
+    for (int fd = 0; fd < 3; fd++) {
+        if (handover->saved[fd] >= 0) {
+            real.dup2(handover->saved[fd], fd);
+            real.close(handover->saved[fd]);
+        }
+    }
+    for (int i = 0; i < handover->count; i++)
+        real.fcntl(handover->closing[i], F_SETFD, 0);
+    errno = saved;
+}
+
+/* ---- what a program is to get ---- */
+
+struct plan {
+    bool add_library;
+    struct handover handover;
+};
+
+/* @st: the program's file, NULL where it is not known. */
+static void prepare(struct plan *plan, const struct stat *st, char *const environment[])
+{
+    bool program = st && serve_is_program(st);
+    bool set_id = st && (st->st_mode & (S_ISUID | S_ISGID));
+
+    plan->add_library = program && serve_by_preload() && !has_library(environment);
+    plan->handover = (struct handover){.saved = {-1, -1, -1}};
+    bool gets_it = serve_is_global() || program || (has_library(environment) && !set_id);
+    if (serve_attached())
+        descriptions_shared(serve_attached());
+    for (int fd = 0; fd < 3; fd++)
+        descriptors_find(fd); /* one that was inherited, and not used yet */
+    if (!gets_it && serve_attached())
+        descriptors_each(hand_over, &plan->handover);
+}
+
+/* Look at the program's file; an error is the exec's to tell. */
+static bool look(int dirfd, const char *path, struct stat *st, int flags)
+{
+    int saved = errno;
+    bool found = real.fstatat(dirfd, path, st, flags) == 0;
+
+    errno = saved;
+    return found;
+}
+
+/* ENVIRONMENT for the program, on the caller's stack. */
+#define PLANNED_ENVIRONMENT(plan, environment)                                                    \
+    ({                                                                                            \
+        char *const *planned_ = (environment);                                                    \
+        if ((plan).add_library) {                                                                 \
+            char **copy_ = alloca((count_of(planned_) + 2) * sizeof(*copy_));                     \
+            char *variable_ = alloca(variable_size(planned_));                                    \
+            with_library(planned_, copy_, variable_);                                             \
+            planned_ = copy_;                                                                     \
+        }                                                                                         \
+        planned_;                                                                                 \
+    })
+
+/* ---- exec ---- */
+
+EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
+{
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.execve(path, arguments, environment);
+    prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
+    int result = real.execve(path, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT int execv(const char *path, char *const arguments[])
+{
+    return execve(path, arguments, environ);
+}
+
+EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
+{
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.fexecve(fd, arguments, environment);
+    prepare(&plan, look(fd, "", &st, AT_EMPTY_PATH) ? &st : NULL, environment);
+    int result = real.fexecve(fd, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT int execveat(int dirfd, const char *path, char *const arguments[], char *const environment[], int flags)
+{
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.execveat(dirfd, path, arguments, environment, flags);
+    prepare(&plan, look(dirfd, path, &st, flags & AT_EMPTY_PATH) ? &st : NULL, environment);
+    int result = real.execveat(dirfd, path, arguments, PLANNED_ENVIRONMENT(plan, environment), flags);
+    undo(&plan.handover);
+    return result;
+}
+
+/* The file that a search through PATH finds, in @found; false: none. */
+static bool search(const char *file, char found[PATH_MAX], struct stat *st)
+{
+    const char *list = getenv("PATH");
+
+    if (strchr(file, '/'))
+        return snprintf(found, PATH_MAX, "%s", file) < PATH_MAX && look(AT_FDCWD, file, st, 0);
+    for (list = list ? list : "/bin:/usr/bin"; *list; list += *list == ':') {
+        size_t length = strcspn(list, ":");
+        if (snprintf(found, PATH_MAX, "%.*s/%s", (int)length, length ? list : ".", file) < PATH_MAX &&
+            look(AT_FDCWD, found, st, 0) && S_ISREG(st->st_mode) && (st->st_mode & 0111))
+            return true;
+        list += length;
+    }
+    return false;
+}
+
+EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
+{
+    char found[PATH_MAX];
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.execvpe(file, arguments, environment);
+    prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
+    int result = real.execvpe(file, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT int execvp(const char *file, char *const arguments[])
+{
+    return execvpe(file, arguments, environ);
+}
+
+/* execl(3) and its kin: the arguments, and for execle the environment behind them, into an array on the stack. */
+#define COLLECT(first, list, arguments)                                          \
+    do {                                                                         \
+        va_list counting_;                                                       \
+        size_t count_ = 1;                                                       \
+        va_copy(counting_, list);                                                \
+        while (va_arg(counting_, char *))                                        \
+            count_++;                                                            \
+        va_end(counting_);                                                       \
+        (arguments) = alloca((count_ + 1) * sizeof(*(arguments)));               \
+        (arguments)[0] = (char *)(first);                                        \
+        for (size_t i_ = 1; i_ <= count_; i_++)                                  \
+            (arguments)[i_] = va_arg(list, char *);                              \
+    } while (0)
+
+EXPORT int execl(const char *path, const char *first, ...)
+{
+    char **arguments;
+    va_list list;
+
+    va_start(list, first);
+    COLLECT(first, list, arguments);
+    va_end(list);
+    return execve(path, arguments, environ);
+}
+
+EXPORT int execlp(const char *file, const char *first, ...)
+{
+    char **arguments;
+    va_list list;
+
+    va_start(list, first);
+    COLLECT(first, list, arguments);
+    va_end(list);
+    return execvpe(file, arguments, environ);
+}
+
+EXPORT int execle(const char *path, const char *first, ...)
+{
+    char **arguments;
+    va_list list;
+
+    va_start(list, first);
+    COLLECT(first, list, arguments);
+    char *const *environment = va_arg(list, char *const *);
+    va_end(list);
+    return execve(path, arguments, environment);
+}
+
+/* ---- spawn ---- */
+
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
+{
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.posix_spawn(pid, path, actions, attributes, arguments, environment);
+    prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
+    int result =
+        real.posix_spawn(pid, path, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                        const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
+{
+    char found[PATH_MAX];
+    struct stat st;
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
+    prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
+    int result =
+        real.posix_spawnp(pid, file, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    undo(&plan.handover);
+    return result;
+}
+
+/* The shell, with this process's environment. */
+static void prepare_shell(struct plan *plan)
+{
+    struct stat st;
+    prepare(plan, look(AT_FDCWD, "/bin/sh", &st, 0) ? &st : NULL, environ);
+}
+
+EXPORT int system(const char *command)
+{
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.system(command);
+    prepare_shell(&plan);
+    int result = real.system(command);
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT FILE *popen(const char *command, const char *mode)
+{
+    struct plan plan;
+
+    BOUND();
+    if (!serve_active())
+        return real.popen(command, mode);
+    prepare_shell(&plan);
+    FILE *result = real.popen(command, mode);
+    undo(&plan.handover);
+    return result;
+}
+
+EXPORT pid_t vfork(void)
+{
+    return fork();
+}

@@ -1,2 +1,156 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Who the process is: effective ids, cached because the store asks for them in every operation, and the moment at which
+ * a process becomes an ordinary user for good.
+ *
+ * Nobody's code runs beside the mapped store.  Exim becomes the caller for -C, and the recipient for a local delivery or
+ * a filter, in the same process.  So before a change after which none of the real, effective and saved uid is root's,
+ * the owner's or a trusted user's: each open readable spool descriptor becomes a private copy, the segment is unmapped,
+ * and the library's descriptors are closed.  From then on the spool's paths are EACCES, as its 0750 directory says.
+ *
+ * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
+ */
+#include "shim.h"
+
+#include <sys/fsuid.h>
+
+static uint64_t cached;
+static uint32_t known;
+static uint32_t foreign; /* is the real uid neither root's nor the owner's?  0: not looked yet, 1: yes, 2: no */
+
+void identity_credentials(struct credentials *who)
+{
+    if (!LOAD(known)) {
+        STORE(cached, (uint64_t)geteuid() << 32 | getegid());
+        STORE(known, 1);
+    }
+    uint64_t ids = LOAD(cached);
+    who->uid = (uid_t)(ids >> 32);
+    who->gid = (gid_t)ids;
+}
+
+bool identity_is_foreign(void)
+{
+    const struct fastspool *fs = serve_attached();
+
+    if (LOAD(foreign) == 0 && fs) {
+        uid_t uid = getuid();
+        STORE(foreign, uid == 0 || uid == fs->header->owner ? 2 : 1);
+    }
+    return LOAD(foreign) == 1;
+}
+
+static int changed(int result)
+{
+    STORE(known, 0);
+    STORE(foreign, 0);
+    return result;
+}
+
+/* ---- becoming an ordinary user ---- */
+
+static bool may_stay(const struct fastspool *fs, uid_t uid)
+{
+    return uid == 0 || uid == fs->header->owner || serve_trusts(uid);
+}
+
+static void keep_copy(int fd, uint32_t description, void *argument)
+{
+    (void)argument;
+    if ((LOAD(description_at(serve_attached(), description)->flags) & O_ACCMODE) == O_WRONLY ||
+        descriptors_private_copy(fd) < 0)
+        close(fd);
+}
+
+/* The ids that a call would leave. */
+static void becoming(uid_t ruid, uid_t euid, uid_t suid)
+{
+    const struct fastspool *fs = serve_attached();
+    int saved = errno;
+
+    if (fs && !may_stay(fs, ruid) && !may_stay(fs, euid) && !may_stay(fs, suid)) {
+        descriptors_each(keep_copy, NULL);
+        serve_leave();
+    }
+    errno = saved;
+}
+
+#define KEPT(new, old) ((new) == (uid_t)-1 ? (old) : (new))
+
+EXPORT int setresuid(uid_t ruid, uid_t euid, uid_t suid)
+{
+    uid_t r, e, s;
+
+    BOUND();
+    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+        becoming(KEPT(ruid, r), KEPT(euid, e), KEPT(suid, s));
+    return changed(real.setresuid(ruid, euid, suid));
+}
+
+EXPORT int setreuid(uid_t ruid, uid_t euid)
+{
+    uid_t r, e, s;
+
+    BOUND();
+    if (serve_attached() && getresuid(&r, &e, &s) == 0) {
+        bool saves = ruid != (uid_t)-1 || (euid != (uid_t)-1 && euid != r);
+        becoming(KEPT(ruid, r), KEPT(euid, e), saves ? KEPT(euid, e) : s);
+    }
+    return changed(real.setreuid(ruid, euid));
+}
+
+EXPORT int setuid(uid_t uid)
+{
+    uid_t r, e, s;
+
+    BOUND();
+    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+        becoming(e == 0 ? uid : r, uid, e == 0 ? uid : s);
+    return changed(real.setuid(uid));
+}
+
+EXPORT int seteuid(uid_t euid)
+{
+    uid_t r, e, s;
+
+    BOUND();
+    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+        becoming(r, euid, s);
+    return changed(real.seteuid(euid));
+}
+
+EXPORT int setfsuid(uid_t uid)
+{
+    BOUND();
+    return changed(real.setfsuid(uid));
+}
+
+EXPORT int setgid(gid_t gid)
+{
+    BOUND();
+    return changed(real.setgid(gid));
+}
+
+EXPORT int setegid(gid_t egid)
+{
+    BOUND();
+    return changed(real.setegid(egid));
+}
+
+EXPORT int setregid(gid_t rgid, gid_t egid)
+{
+    BOUND();
+    return changed(real.setregid(rgid, egid));
+}
+
+EXPORT int setresgid(gid_t rgid, gid_t egid, gid_t sgid)
+{
+    BOUND();
+    return changed(real.setresgid(rgid, egid, sgid));
+}
+
+EXPORT int setfsgid(gid_t gid)
+{
+    BOUND();
+    return changed(real.setfsgid(gid));
+}

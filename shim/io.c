@@ -1,2 +1,324 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * The content of spool files, by descriptor: reading, writing, seeking, syncing.
+ *
+ * Each wrapper asks the table; a foreign descriptor costs a look at an array.  What the kernel does for files on its
+ * own (sendfile, copy_file_range, mmap) is done here by reading and writing.
+ *
+ * Failure modes: those of the store, as errno.  An fsync of a foreign descriptor is the kernel's, but below db/ and
+ * scan/, whose content is expendable by Exim's own word, it is free.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#define STORE_OF(fd) int description = (int)(BOUND_(), descriptors_find(fd)); struct fastspool *fs = serve_attached()
+
+static inline void BOUND_(void)
+{
+    BOUND();
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t size)
+{
+    STORE_OF(fd);
+    return description ? result_of(fastspool_read(fs, description, buffer, size)) : real.read(fd, buffer, size);
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t size)
+{
+    STORE_OF(fd);
+    return description ? result_of(fastspool_write(fs, description, buffer, size)) : real.write(fd, buffer, size);
+}
+
+EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
+{
+    STORE_OF(fd);
+    return description ? result_of(fastspool_pread(fs, description, buffer, size, offset))
+                       : real.pread(fd, buffer, size, offset);
+}
+EXPORT_ALIAS(pread64, pread);
+
+EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
+{
+    STORE_OF(fd);
+    return description ? result_of(fastspool_pwrite(fs, description, buffer, size, offset))
+                       : real.pwrite(fd, buffer, size, offset);
+}
+EXPORT_ALIAS(pwrite64, pwrite);
+
+/* The fortified names: the size of the buffer is known to the compiler. */
+void __chk_fail(void) __attribute__((noreturn));
+
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room);
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room)
+{
+    if (size > room)
+        __chk_fail();
+    return read(fd, buffer, size);
+}
+
+EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t size, off_t offset, size_t room);
+EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t size, off_t offset, size_t room)
+{
+    if (size > room)
+        __chk_fail();
+    return pread(fd, buffer, size, offset);
+}
+EXPORT_ALIAS(__pread64_chk, __pread_chk);
+
+/* ---- vectors ---- */
+
+/* @offset < 0: at the description's own. */
+static ssize_t transfer(bool writing, int fd, const struct iovec *vector, int count, off_t offset)
+{
+    ssize_t done = 0;
+
+    if (count < 0 || count > IOV_MAX) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        void *bytes = vector[i].iov_base;
+        size_t size = vector[i].iov_len;
+        ssize_t part;
+        if (offset < 0)
+            part = writing ? write(fd, bytes, size) : read(fd, bytes, size);
+        else
+            part = writing ? pwrite(fd, bytes, size, offset + done) : pread(fd, bytes, size, offset + done);
+        if (part < 0)
+            return done ? done : -1;
+        done += part;
+        if ((size_t)part < size)
+            break;
+    }
+    return done;
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    BOUND();
+    return descriptors_find(fd) ? transfer(false, fd, vector, count, -1) : real.readv(fd, vector, count);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
+{
+    BOUND();
+    return descriptors_find(fd) ? transfer(true, fd, vector, count, -1) : real.writev(fd, vector, count);
+}
+
+static ssize_t transfer_at(bool writing, int fd, const struct iovec *vector, int count, off_t offset)
+{
+    if (offset < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    return transfer(writing, fd, vector, count, offset);
+}
+
+EXPORT ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    BOUND();
+    return descriptors_find(fd) ? transfer_at(false, fd, vector, count, offset) : real.preadv(fd, vector, count, offset);
+}
+EXPORT_ALIAS(preadv64, preadv);
+
+EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    BOUND();
+    return descriptors_find(fd) ? transfer_at(true, fd, vector, count, offset) : real.pwritev(fd, vector, count, offset);
+}
+EXPORT_ALIAS(pwritev64, pwritev);
+
+/* ---- size and offset ---- */
+
+EXPORT off_t lseek(int fd, off_t offset, int whence)
+{
+    STORE_OF(fd);
+    return description ? result_of(fastspool_lseek(fs, description, offset, whence)) : real.lseek(fd, offset, whence);
+}
+EXPORT_ALIAS(lseek64, lseek);
+
+EXPORT int ftruncate(int fd, off_t size)
+{
+    STORE_OF(fd);
+    return description ? (int)result_of(fastspool_ftruncate(fs, description, size)) : real.ftruncate(fd, size);
+}
+EXPORT_ALIAS(ftruncate64, ftruncate);
+
+/* Room needs no keeping: a write that finds none says so. */
+static int extend(struct fastspool *fs, int description, off_t end)
+{
+    struct stat st;
+    int result = fastspool_fstat(fs, description, &st);
+
+    return result < 0 || st.st_size >= end ? result : fastspool_ftruncate(fs, description, end);
+}
+
+EXPORT int posix_fallocate(int fd, off_t offset, off_t size)
+{
+    STORE_OF(fd);
+    if (!description)
+        return real.posix_fallocate(fd, offset, size);
+    return offset < 0 || size <= 0 ? EINVAL : -extend(fs, description, offset + size);
+}
+EXPORT_ALIAS(posix_fallocate64, posix_fallocate);
+
+EXPORT int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+    STORE_OF(fd);
+    if (!description)
+        return real.fallocate(fd, mode, offset, size);
+    if (mode != 0 || offset < 0 || size <= 0)
+        return (int)result_of(mode ? -EOPNOTSUPP : -EINVAL);
+    return (int)result_of(extend(fs, description, offset + size));
+}
+EXPORT_ALIAS(fallocate64, fallocate);
+
+EXPORT int posix_fadvise(int fd, off_t offset, off_t size, int advice)
+{
+    STORE_OF(fd);
+    (void)fs;
+    return description ? 0 : real.posix_fadvise(fd, offset, size, advice);
+}
+EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
+
+/* ---- syncing ---- */
+
+/* A directory of the store that the disk has too, in which this process has changed the disk's names. */
+static int sync_disk(struct fastspool *fs, int description)
+{
+    char path[PATH_MAX];
+    uint32_t inode, generation;
+    struct stat st;
+
+    if (!paths_disk_changed || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
+        return 0;
+    size_t length = strlen(fs->spool);
+    memcpy(path, fs->spool, length);
+    path[length++] = '/';
+    if (descriptions_file(fs, (uint32_t)description, &inode, &generation) < 0 ||
+        names_path(fs, inode, path + length, sizeof(path) - length) < 0)
+        return 0;
+    int fd = real.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    int result = real.fsync(fd) < 0 ? -errno : 0;
+    real.close(fd);
+    return result;
+}
+
+static int sync_file(int fd, int (*sync)(int))
+{
+    STORE_OF(fd);
+    int saved = errno;
+    if (!description)
+        return descriptors_is_hint(fd) ? 0 : sync(fd);
+    int result = fastspool_fsync(fs, description);
+    if (result == 0)
+        result = sync_disk(fs, description);
+    errno = saved;
+    return (int)result_of(result);
+}
+
+EXPORT int fsync(int fd)
+{
+    BOUND();
+    return sync_file(fd, real.fsync);
+}
+
+EXPORT int fdatasync(int fd)
+{
+    BOUND();
+    return sync_file(fd, real.fdatasync);
+}
+
+EXPORT int sync_file_range(int fd, off_t offset, off_t size, unsigned flags)
+{
+    STORE_OF(fd);
+    (void)fs;
+    return description ? 0 : real.sync_file_range(fd, offset, size, flags);
+}
+
+/* ---- what the kernel does between two descriptors ---- */
+
+/* Copy up to @size bytes; the bytes that went out are the ones by which *@offset (or the source's own) moves. */
+static ssize_t copy_between(int out, off_t *out_offset, int in, off_t *in_offset, size_t size)
+{
+    char bytes[16384];
+    ssize_t done = 0;
+
+    while ((size_t)done < size) {
+        size_t want = size - (size_t)done < sizeof(bytes) ? size - (size_t)done : sizeof(bytes);
+        ssize_t got = in_offset ? pread(in, bytes, want, *in_offset) : read(in, bytes, want);
+        if (got <= 0)
+            return done ? done : got;
+        ssize_t put = out_offset ? pwrite(out, bytes, (size_t)got, *out_offset) : write(out, bytes, (size_t)got);
+        ssize_t moved = put < 0 ? 0 : put;
+        if (in_offset)
+            *in_offset += moved;
+        else if (moved < got)
+            lseek(in, moved - got, SEEK_CUR);
+        if (out_offset)
+            *out_offset += moved;
+        done += moved;
+        if (put < got)
+            return done || put >= 0 ? done : -1;
+    }
+    return done;
+}
+
+EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
+{
+    BOUND();
+    if (!descriptors_find(in) && !descriptors_find(out))
+        return real.sendfile(out, in, offset, size);
+    return copy_between(out, NULL, in, offset, size);
+}
+EXPORT_ALIAS(sendfile64, sendfile);
+
+EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t size, unsigned flags)
+{
+    BOUND();
+    if (!descriptors_find(in) && !descriptors_find(out))
+        return real.copy_file_range(in, in_offset, out, out_offset, size, flags);
+    return copy_between(out, out_offset, in, in_offset, size);
+}
+
+/* A mapping of a spool file is a private copy, as MAP_PRIVATE promises; a shared one that is written can't be. */
+static void *map_copy(struct fastspool *fs, int description, size_t size, int protection, off_t offset)
+{
+    char *memory = real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return MAP_FAILED;
+    for (size_t done = 0; done < size;) {
+        ssize_t got = fastspool_pread(fs, description, memory + done, size - done, offset + (off_t)done);
+        if (got < 0) {
+            munmap(memory, size);
+            errno = (int)-got;
+            return MAP_FAILED;
+        }
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    mprotect(memory, size, protection);
+    return memory;
+}
+
+EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    BOUND();
+    int description = flags & MAP_ANONYMOUS || fd < 0 ? 0 : (int)descriptors_find(fd);
+    if (!description)
+        return real.mmap(address, size, protection, flags, fd, offset);
+    if (flags & MAP_FIXED || size == 0 || ((flags & MAP_SHARED) && (protection & PROT_WRITE))) {
+        errno = size == 0 ? EINVAL : ENODEV;
+        return MAP_FAILED;
+    }
+    return map_copy(serve_attached(), description, size, protection, offset);
+}
+EXPORT_ALIAS(mmap64, mmap);

@@ -1,2 +1,246 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Paths: which of the paths that a program gives to libc are the store's.
+ *
+ * The happy path for a foreign path, which most are: it is absolute, its bytes part from the spool's within a few
+ * characters, and no component is named like a served directory: no system call.  For the spool's own: the prefix is
+ * compared component by component ("//" and "." are skipped), and what follows is told by policy.c.
+ *
+ * Relative paths are put behind the working directory (or that of a descriptor, which may be the store's).  A path that
+ * does not start with the spool's but has a component like "input" may come through a symbolic link, or "..": what
+ * stands before that component is resolved by the kernel, and the comparison made again.  (A link that leads straight
+ * into a served directory under another name is not seen: README, Limits.)
+ *
+ * Failure modes: a path that is too long, or whose directory can't be resolved, is left to the kernel, which says so.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <string.h>
+
+bool paths_disk_changed;
+
+/* The path of what @fd stands for, by the kernel's own account. */
+static bool kernel_path(int fd, char path[PATH_MAX])
+{
+    char link[32];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = real.readlink(link, path, PATH_MAX - 1);
+    if (length <= 0 || path[0] != '/')
+        return false;
+    path[length] = '\0';
+    return true;
+}
+
+/* The absolute path of directory @dirfd. */
+static bool directory_path(int dirfd, char path[PATH_MAX])
+{
+    uint32_t description, inode, generation;
+    struct fastspool *fs;
+
+    if (dirfd == AT_FDCWD)
+        return getcwd(path, PATH_MAX) != NULL;
+    description = descriptors_find(dirfd);
+    if (description == 0)
+        return kernel_path(dirfd, path);
+    fs = serve_attached();
+    size_t length = strlen(fs->spool);
+    memcpy(path, fs->spool, length);
+    path[length++] = '/';
+    return descriptions_file(fs, description, &inode, &generation) == 0 &&
+           names_path(fs, inode, path + length, PATH_MAX - length) >= 0;
+}
+
+static bool append(char path[PATH_MAX], const char *rest)
+{
+    size_t length = strlen(path), more = strlen(rest);
+
+    if (length + 1 + more >= PATH_MAX)
+        return false;
+    path[length] = '/';
+    memcpy(path + length + 1, rest, more + 1);
+    return true;
+}
+
+/* The first component that could be a served directory, NULL: none. */
+static const char *telling_component(const char *path)
+{
+    for (const char *at = path; (at = strchr(at, '/')); at++) {
+        size_t length = strcspn(at + 1, "/");
+        char name[16];
+        if (length == 0 || length >= sizeof(name))
+            continue;
+        memcpy(name, at + 1, length);
+        name[length] = '\0';
+        if (policy_is_top(name))
+            return at;
+    }
+    return NULL;
+}
+
+/* What stands before the telling component, as the kernel resolves it, and the rest behind it. */
+static bool canonical(const char *path, char result[PATH_MAX])
+{
+    const char *rest = telling_component(path);
+    char prefix[PATH_MAX];
+
+    if (!rest || rest == path || (size_t)(rest - path) >= sizeof(prefix))
+        return false;
+    memcpy(prefix, path, (size_t)(rest - path));
+    prefix[rest - path] = '\0';
+    int saved = errno;
+    int fd = real.open(prefix, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool known = fd >= 0 && kernel_path(fd, result) && append(result, rest + 1);
+    if (fd >= 0)
+        real.close(fd);
+    errno = saved;
+    return known;
+}
+
+/* Resolve ".." below the spool, as the kernel would: what is climbed out of must be a directory. */
+static bool climb(struct fastspool *fs, const char *path, char *result)
+{
+    size_t length = 0;
+
+    for (const char *at = path; *at;) {
+        size_t part = strcspn(at, "/");
+        struct stat st;
+        if (part == 2 && at[0] == '.' && at[1] == '.') {
+            if (length == 0)
+                return false; /* above the spool */
+            result[length - 1] = '\0';
+            if (fs && policy_of(result) == POLICY_STORE && fastspool_stat(fs, result, &st) < 0) {
+                /* Leave it to the store to say what is wrong with it. */
+                strcpy(result, path);
+                return true;
+            }
+            while (length > 0 && result[--length] != '/')
+                ;
+            if (length > 0)
+                length++;
+        } else if (part > 0 && !(part == 1 && at[0] == '.')) {
+            memcpy(result + length, at, part);
+            length += part;
+            result[length++] = '/';
+        }
+        at += part;
+        while (*at == '/')
+            at++;
+    }
+    bool directory = path[strlen(path) - 1] == '/' || path[strlen(path) - 1] == '.';
+    if (length > 0 && !directory)
+        length--;
+    result[length] = '\0';
+    return true;
+}
+
+static bool has_dot_dot(const char *path)
+{
+    for (const char *at = path; (at = strstr(at, "..")); at += 2) {
+        if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+bool paths_resolve(int dirfd, const char *path, struct place_of *place)
+{
+    char absolute[PATH_MAX];
+
+    if (!serve_active() || !path || !*path)
+        return false;
+    if (*path != '/') {
+        int saved = errno;
+        bool known = directory_path(dirfd, absolute) && append(absolute, path);
+        errno = saved;
+        if (!known)
+            return false;
+        path = absolute;
+    }
+    size_t offset = serve_match(path);
+    if (offset == 0) {
+        if (!telling_component(path) || !canonical(path, absolute))
+            return false;
+        path = absolute;
+        offset = serve_match(path);
+        if (offset == 0)
+            return false;
+    }
+    path += offset;
+    if (!has_dot_dot(path) && policy_of(path) != POLICY_STORE)
+        return false;
+    if (strlen(path) >= sizeof(place->text))
+        return false;
+    place->fs = serve_store(&place->error);
+    if (!place->fs && place->error == 0)
+        return false;
+    if (has_dot_dot(path)) {
+        if (!climb(place->fs, path, place->text))
+            return false;
+    } else {
+        strcpy(place->text, path);
+    }
+    place->path = place->text + strspn(place->text, "/");
+    return policy_of(place->path) == POLICY_STORE;
+}
+
+/* ---- the disk's side ---- */
+
+const char *paths_real(const struct place_of *place, char real_path[PATH_MAX])
+{
+    snprintf(real_path, PATH_MAX, "%s/%s", place->fs->spool, place->path);
+    return real_path;
+}
+
+static bool disk_has(const struct fastspool *fs, const char *path)
+{
+    char real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
+    struct stat st;
+    int saved = errno;
+
+    snprintf(real_path, sizeof(real_path), "%s/%s", fs->spool, path);
+    bool there = real.lstat(real_path, &st) == 0;
+    errno = saved;
+    return there;
+}
+
+bool paths_on_disk(const struct place_of *place)
+{
+    char data[PATH_MAX];
+
+    if (policy_family(place->path, data)) {
+        if (fastspool_access(place->fs, data, F_OK, true) == 0)
+            return false;
+        if (disk_has(place->fs, data))
+            return true;
+        if (strcmp(data, place->path) == 0)
+            return false;
+    }
+    return disk_has(place->fs, place->path);
+}
+
+int paths_adopt(const struct place_of *place)
+{
+    char parent[PATH_MAX], real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
+    struct stat st;
+    size_t length = strlen(place->path);
+
+    while (length > 0 && place->path[length - 1] == '/')
+        length--;
+    while (length > 0 && place->path[length - 1] != '/')
+        length--;
+    while (length > 0 && place->path[length - 1] == '/')
+        length--;
+    if (length == 0)
+        return -ENOENT;
+    memcpy(parent, place->path, length);
+    parent[length] = '\0';
+    snprintf(real_path, sizeof(real_path), "%s/%s", place->fs->spool, parent);
+    int saved = errno;
+    int result = real.stat(real_path, &st) < 0 ? -errno : 0;
+    errno = saved;
+    if (result == 0 && !S_ISDIR(st.st_mode))
+        result = -ENOTDIR;
+    return result < 0 ? result : files_adopt_directory(place->fs, parent, &st);
+}

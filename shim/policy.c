@@ -1,2 +1,121 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Policy: what below the spool is served from the store.  The one place where Exim's names are known.
+ *
+ * A spool holds, at its top and below each named queue, the directories of the table.  Everything else (logs, pid file,
+ * sockets, gnutls parameters) is the disk's.
+ */
+#include "shim.h"
+
+#include <ctype.h>
+#include <string.h>
+
+static const struct rule {
+    const char *directory;
+    enum policy policy;
+    const char *data; /* where the -D files of the messages are that have a file here; NULL: no messages */
+} rules[] = {
+    {"input", POLICY_STORE, "input"},
+    {"msglog", POLICY_STORE, "input"},
+    {"msglog.OLD", POLICY_STORE, NULL}, /* logs of messages that are gone */
+    {"Finput", POLICY_STORE, "Finput"}, /* frozen messages, moved out of the way */
+    {"Fmsglog", POLICY_STORE, "Finput"},
+    {"db", POLICY_HINTS, NULL},
+    {"scan", POLICY_HINTS, NULL},
+};
+
+/* First component of @path, slashes before it skipped; its length. */
+static size_t component(const char **path)
+{
+    while ((*path)[0] == '/' || ((*path)[0] == '.' && ((*path)[1] == '/' || (*path)[1] == '\0')))
+        (*path)++;
+    return strcspn(*path, "/");
+}
+
+static const struct rule *rule_of(const char *name, size_t length)
+{
+    for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
+        if (strlen(rules[i].directory) == length && memcmp(rules[i].directory, name, length) == 0)
+            return &rules[i];
+    }
+    return NULL;
+}
+
+/* The rule for @path; *@directory is its directory's name in the path. */
+static const struct rule *find(const char *path, const char **directory)
+{
+    size_t length = component(&path);
+    const struct rule *rule = rule_of(path, length);
+
+    if (!rule && length > 0 && path[0] != '.') { /* a named queue? */
+        path += length;
+        length = component(&path);
+        rule = rule_of(path, length);
+        if (rule && rule->policy != POLICY_STORE)
+            rule = NULL;
+    }
+    *directory = path;
+    return rule;
+}
+
+enum policy policy_of(const char *path)
+{
+    const char *directory;
+    const struct rule *rule = find(path, &directory);
+
+    return rule ? rule->policy : POLICY_DISK;
+}
+
+bool policy_is_top(const char *path)
+{
+    const char *directory;
+    const struct rule *rule = find(path, &directory);
+
+    if (!rule)
+        return false;
+    directory += strlen(rule->directory);
+    return component(&directory) == 0;
+}
+
+static size_t base62(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (!isalnum((unsigned char)text[i]))
+            return 0;
+    }
+    return length;
+}
+
+/* Length of the message id at the start of @name: 6-6-2 (to Exim 4.96) or 6-11-4 characters; 0: there is none. */
+static size_t message_id(const char *name)
+{
+    static const struct {
+        size_t middle, last;
+    } forms[] = {{6, 2}, {11, 4}};
+    size_t length = strlen(name);
+
+    for (int i = 0; i < 2; i++) {
+        size_t whole = 6 + 1 + forms[i].middle + 1 + forms[i].last;
+        const char *middle = name + 7, *last = middle + forms[i].middle + 1;
+        if (length >= whole && (name[whole] == '\0' || name[whole] == '-') && base62(name, 6) && name[6] == '-' &&
+            base62(middle, forms[i].middle) && middle[forms[i].middle] == '-' && base62(last, forms[i].last))
+            return whole;
+    }
+    return 0;
+}
+
+bool policy_family(const char *path, char data[PATH_MAX])
+{
+    const char *directory, *name = strrchr(path, '/');
+    const struct rule *rule = find(path, &directory);
+
+    if (!rule || !rule->data || !name)
+        return false;
+    const char *id = strncmp(name + 1, "hdr.", 4) == 0 ? name + 5 : name + 1;
+    size_t id_length = message_id(id);
+    const char *below = directory + strlen(rule->directory);
+    if (id_length == 0 || below > name)
+        return false;
+    return snprintf(data, PATH_MAX, "%.*s%s%.*s%.*s-D", (int)(directory - path), path, rule->data,
+                    (int)(name + 1 - below), below, (int)id_length, id) < PATH_MAX;
+}

@@ -1,2 +1,407 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Serving: whether this process is served, which spool, and the attachment.
+ *
+ * The constructor does nothing here.  The first call on a path decides: which image runs, what the configuration says,
+ * whether the installation is one that the program's children will load too.  The first call on a spool's path
+ * attaches.
+ *
+ * Who is served:
+ *   - An ordinary image: always; FASTSPOOL_* are believed.
+ *   - A set-user-ID image (Exim) that was started without secure execution (by root): only where its re-executions,
+ *     which are secure, will load the library as well and see the same spool.  So the environment is not believed, and
+ *     the installation is checked.  If it would not do, one line says so, and nothing is served, here and in all
+ *     children: never two spools.
+ *   - Secure execution: only an image that the root-owned configuration names; no variable has any effect; spools are
+ *     the configured ones and those that root registered.
+ *
+ * Failure modes: a configuration that can't be read, a store that can't be attached: one line on standard error and in
+ * syslog, and from then on every call on the spool fails with EIO (EACCES for a user who may not), so that no process
+ * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
+ */
+#include "config.h"
+#include "registry.h"
+#include "shim.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <link.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <syslog.h>
+
+enum decision { UNDECIDED, DECIDING, SERVE_NOTHING, SERVE };
+
+static struct spool {
+    char given[FASTSPOOL_PATH_MAX]; /* as configured */
+    char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
+    struct fastspool_config config;
+} spools[FASTSPOOL_SPOOLS_MAX];
+static size_t spool_count;
+
+static uint32_t decision;              /* enum decision */
+static struct fastspool_config config;
+static bool by_preload;                /* LD_PRELOAD brought the library, and must be restored for children */
+static bool global;                    /* every execution of this image has it anyway */
+static struct fastspool *attached;
+static uint32_t failed;                /* errno of calls on the spool, once attaching has failed or is over */
+static uint32_t attaching;             /* 1 while this process attaches: what it calls is not the store's */
+static __thread size_t matched;        /* the spool that serve_match() found last */
+static struct stat own_image;          /* of /proc/self/exe */
+
+/* One line: "fastspool: WHAT: WHY". */
+static void say(const char *what, const char *why)
+{
+    char line[FASTSPOOL_ERROR_MAX + FASTSPOOL_PATH_MAX + 64];
+    int length = snprintf(line, sizeof(line) - 1, "fastspool: %s: %s", what, why);
+
+    if (length >= (int)sizeof(line) - 1)
+        length = (int)sizeof(line) - 2;
+    syslog(LOG_MAIL | LOG_ERR, "%s", line);
+    line[length] = '\n';
+    ssize_t ignored = real.write(STDERR_FILENO, line, (size_t)length + 1);
+    (void)ignored;
+}
+
+/* ---- how the library came in ---- */
+
+static bool names_us(const char *entry, size_t length)
+{
+    const char *slash = memrchr(entry, '/', length);
+    const char *base = slash ? slash + 1 : entry;
+
+    return strncmp(base, SERVE_LIBRARY, strlen(SERVE_LIBRARY)) == 0;
+}
+
+/* The entry of LD_PRELOAD that is the library, NULL: none. */
+static const char *preload_entry(const char *list, size_t *length)
+{
+    for (; list && *list; list += *length + (list[*length] != '\0')) {
+        *length = strcspn(list, ": ");
+        if (*length && names_us(list, *length))
+            return list;
+    }
+    return NULL;
+}
+
+/* Does the image itself, or /etc/ld.so.preload, name the library?  Then every execution of it has it. */
+static bool find_global(void)
+{
+    const struct link_map *map = _r_debug.r_map; /* the first is the program's */
+    const char *strings = NULL;
+    char text[4096];
+
+    for (const ElfW(Dyn) *entry = map ? map->l_ld : NULL; entry && entry->d_tag != DT_NULL; entry++) {
+        if (entry->d_tag == DT_STRTAB)
+            strings = (const char *)entry->d_un.d_ptr;
+    }
+    for (const ElfW(Dyn) *entry = map ? map->l_ld : NULL; strings && entry && entry->d_tag != DT_NULL; entry++) {
+        if (entry->d_tag == DT_NEEDED && names_us(strings + entry->d_un.d_val, strlen(strings + entry->d_un.d_val)))
+            return true;
+    }
+    int fd = real.open("/etc/ld.so.preload", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? real.read(fd, text, sizeof(text) - 1) : 0;
+    if (fd >= 0)
+        real.close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    return strstr(text, SERVE_LIBRARY) != NULL;
+}
+
+/* Would a secure execution by bare name load this very file?  NULL: yes; else why not. */
+static const char *installation_fault(void)
+{
+    struct stat ours, theirs;
+    Dl_info info;
+
+    if (!dladdr((void *)(uintptr_t)real_bind, &info) || real.stat(info.dli_fname, &ours) < 0)
+        return "its own file can't be found";
+    if (real.stat(FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY, &theirs) < 0 || ours.st_dev != theirs.st_dev ||
+        ours.st_ino != theirs.st_ino)
+        return "it is not installed as " FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY
+               ", the only place from which Exim's own re-executions load it";
+    if (!(ours.st_mode & S_ISUID))
+        return "the library file " FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY
+               " is not set-user-ID (chmod 4644), so Exim's own re-executions would not load it";
+    if (ours.st_uid != 0 || (ours.st_mode & 022))
+        return "the library file can be written by others than root";
+    return NULL;
+}
+
+/* ---- the decision ---- */
+
+static void add_spool(const struct fastspool_config *from, const char *path)
+{
+    char link[32];
+    struct spool *spool = &spools[spool_count];
+
+    if (spool_count == FASTSPOOL_SPOOLS_MAX)
+        return;
+    strcpy(spool->given, path);
+    spool->config = *from;
+    int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        ssize_t length = real.readlink(link, spool->real, sizeof(spool->real) - 1);
+        spool->real[length > 0 ? length : 0] = '\0';
+        real.close(fd);
+    }
+    spool_count++;
+}
+
+/* Spools that root registered. */
+static void add_registered(void)
+{
+    DIR *registry = real.opendir("/run/fastspool");
+    struct dirent *entry;
+
+    while (registry && (entry = real.readdir(registry)) != NULL) {
+        struct fastspool_config from, found;
+        char path[300], error[FASTSPOOL_ERROR_MAX];
+        snprintf(path, sizeof(path), "/run/fastspool/%s", entry->d_name);
+        if (entry->d_name[0] != '.' && fastspool_config_load(&from, path, false, error) == 0 && from.spools == 1 &&
+            registry_find(from.spool[0], &found) == 0)
+            add_spool(&found, found.spool[0]);
+    }
+    if (registry)
+        real.closedir(registry);
+}
+
+static bool is_listed_program(const struct stat *image)
+{
+    for (size_t i = 0; i < config.programs; i++) {
+        struct stat st;
+        if (real.stat(config.program[i], &st) == 0 && st.st_dev == image->st_dev && st.st_ino == image->st_ino)
+            return true;
+    }
+    return false;
+}
+
+/* The image may be gone since an upgrade: then its path decides. */
+static bool is_listed_by_path(void)
+{
+    static const char deleted[] = " (deleted)";
+    char path[PATH_MAX];
+    ssize_t length = real.readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+    path[length > 0 ? length : 0] = '\0';
+    size_t suffix = strlen(deleted);
+    if ((size_t)(length > 0 ? length : 0) > suffix && strcmp(path + length - suffix, deleted) == 0)
+        path[(size_t)length - suffix] = '\0';
+    for (size_t i = 0; i < config.programs; i++) {
+        if (strcmp(config.program[i], path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A spool that only the environment names can't be seen by re-executions. */
+static const char *environment_fault(void)
+{
+    const char *chosen = getenv("FASTSPOOL_SPOOL");
+
+    if (!chosen)
+        return NULL;
+    for (size_t i = 0; i < spool_count; i++) {
+        if (strcmp(spools[i].given, chosen) == 0 || strcmp(spools[i].real, chosen) == 0)
+            return NULL;
+    }
+    return "the spool that FASTSPOOL_SPOOL names is neither in " FASTSPOOL_CONFIG
+           " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
+}
+
+static enum decision decide(void)
+{
+    bool secure = getauxval(AT_SECURE) != 0;
+    char error[FASTSPOOL_ERROR_MAX];
+    size_t length;
+
+    if (real.stat("/proc/self/exe", &own_image) < 0)
+        return SERVE_NOTHING;
+    bool set_id = own_image.st_mode & (S_ISUID | S_ISGID);
+    int result = fastspool_config_load(&config, NULL, !secure && !set_id, error);
+    if (secure && (result < 0 || !set_id || (!is_listed_program(&own_image) && !is_listed_by_path())))
+        return SERVE_NOTHING;
+    if (result < 0) {
+        say("configuration", error);
+        STORE(failed, EIO);
+    }
+    for (size_t i = 0; i < config.spools; i++)
+        add_spool(&config, config.spool[i]);
+    if (set_id)
+        add_registered();
+    global = find_global();
+    by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
+    if (set_id && !secure) {
+        const char *entry = preload_entry(getenv("LD_PRELOAD"), &length);
+        const char *fault = environment_fault();
+        if (!fault && entry && memchr(entry, '/', length))
+            fault = "it was preloaded by a path with slashes, which Exim's own re-executions don't follow: say "
+                    "LD_PRELOAD=" SERVE_LIBRARY;
+        if (!fault && entry)
+            fault = installation_fault();
+        if (fault) {
+            say("serves nothing", fault);
+            return SERVE_NOTHING;
+        }
+    }
+    return SERVE;
+}
+
+bool serve_active(void)
+{
+    uint32_t now = LOAD(decision), undecided = UNDECIDED;
+
+    if (now == UNDECIDED && __atomic_compare_exchange_n(&decision, &undecided, DECIDING, false, __ATOMIC_ACQ_REL,
+                                                        __ATOMIC_ACQUIRE)) {
+        int saved = errno;
+        STORE(decision, decide());
+        errno = saved;
+        now = LOAD(decision);
+    }
+    return now == SERVE;
+}
+
+bool serve_is_global(void)
+{
+    return global;
+}
+
+bool serve_by_preload(void)
+{
+    return by_preload;
+}
+
+bool serve_trusts(uid_t uid)
+{
+    for (size_t i = 0; i < config.trusted_users; i++) {
+        if (config.trusted_user[i] == uid)
+            return true;
+    }
+    return false;
+}
+
+bool serve_is_program(const struct stat *st)
+{
+    return (st->st_dev == own_image.st_dev && st->st_ino == own_image.st_ino) || is_listed_program(st);
+}
+
+/* ---- matching ---- */
+
+/* Length of what of @path is @spool, "//" and "/./" skipped; 0: it is another path. */
+static size_t match(const char *path, const char *spool)
+{
+    const char *at = path;
+
+    while (*spool) {
+        size_t length;
+        while (*spool == '/')
+            spool++;
+        if (*at != '/')
+            return 0;
+        while (*at == '/' || (at[0] == '.' && at[-1] == '/' && (at[1] == '/' || at[1] == '\0')))
+            at++;
+        length = strcspn(spool, "/");
+        if (strncmp(at, spool, length) != 0 || (at[length] != '/' && at[length] != '\0'))
+            return 0;
+        at += length;
+        spool += length;
+    }
+    return (size_t)(at - path);
+}
+
+size_t serve_match(const char *path)
+{
+    for (size_t i = 0; i < spool_count; i++) {
+        size_t length = match(path, spools[i].given);
+        if (length == 0 && spools[i].real[0])
+            length = match(path, spools[i].real);
+        if (length) {
+            matched = i;
+            return length;
+        }
+    }
+    return 0;
+}
+
+/* ---- attaching ---- */
+
+static void before_fork(void)
+{
+    if (attached)
+        descriptions_shared(attached);
+}
+
+static void after_fork_in_child(void)
+{
+    if (attached)
+        fastspool_after_fork_child(attached);
+}
+
+static void attach(void)
+{
+    static uint32_t handlers;
+    struct fastspool *fs = NULL;
+    char error[FASTSPOOL_ERROR_MAX] = "";
+    struct spool *spool = &spools[matched];
+
+    section_guard = signals_guard;
+    inodes_credentials = identity_credentials;
+    int result = fastspool_attach(spool->given, &spool->config, &fs, error);
+    if (result < 0) {
+        if (result != -EACCES)
+            say(spool->given, error);
+        STORE(failed, result == -EACCES ? EACCES : EIO);
+        return;
+    }
+    if (!__atomic_exchange_n(&handlers, 1, __ATOMIC_ACQ_REL))
+        pthread_atfork(before_fork, NULL, after_fork_in_child);
+    STORE(attached, fs);
+}
+
+struct fastspool *serve_attached(void)
+{
+    return LOAD(attached);
+}
+
+struct fastspool *serve_store(int *error)
+{
+    uint32_t nobody = 0;
+    sigset_t all, old;
+
+    *error = 0;
+    if (LOAD(attached)) {
+        if (matched < spool_count && strcmp(attached->spool, spools[matched].real) != 0 && spool_count > 1) {
+            *error = EIO;
+            return NULL;
+        }
+        return attached;
+    }
+    if (LOAD(failed)) {
+        *error = (int)LOAD(failed);
+        return NULL;
+    }
+    if (!__atomic_compare_exchange_n(&attaching, &nobody, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return NULL;
+    int saved = errno;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    attach();
+    STORE(attaching, 0);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    errno = saved;
+    *error = LOAD(attached) ? 0 : (int)LOAD(failed);
+    return LOAD(attached);
+}
+
+void serve_leave(void)
+{
+    struct fastspool *fs = LOAD(attached);
+
+    STORE(failed, EACCES);
+    STORE(attached, NULL);
+    if (fs)
+        fastspool_detach(fs);
+}

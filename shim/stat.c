@@ -1,2 +1,463 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Attributes: the stat family, permissions, owners, times, and what room the spool has.
+ *
+ * By path, the store is asked first, and what it doesn't have is the disk's to answer for; by descriptor, the table
+ * says whose it is.  statvfs of anything in the spool tells the store's room, because Exim asks it before it takes a
+ * message.
+ *
+ * Failure modes: each errno is the real file system's.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+
+/* A wrapper's path: the store's, with the store's answer in `result`; or the disk's (`foreign`). */
+struct asked {
+    struct place_of place;
+    char real_path[PATH_MAX];
+    const char *path; /* to give to the real function */
+    int dirfd;
+    bool foreign;
+};
+
+static void ask(struct asked *asked, int dirfd, const char *path)
+{
+    asked->path = path;
+    asked->dirfd = dirfd;
+    asked->foreign = !paths_resolve(dirfd, path, &asked->place);
+}
+
+/* What the store said.  ENOENT: the disk may have it, under the name that the kernel knows. */
+static bool answered(struct asked *asked, int result)
+{
+    if (!asked->place.fs || result != -ENOENT)
+        return true;
+    asked->path = paths_real(&asked->place, asked->real_path);
+    asked->dirfd = AT_FDCWD;
+    asked->foreign = true;
+    return false;
+}
+
+#define STORE_SAYS(asked, call) ((asked).place.fs ? (call) : -(asked).place.error)
+
+/* ---- stat ---- */
+
+static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
+{
+    struct asked asked;
+
+    if ((flags & AT_EMPTY_PATH) && path && !*path)
+        return dirfd == AT_FDCWD ? real.fstatat(dirfd, path, st, flags) : fstat(dirfd, st);
+    ask(&asked, dirfd, path);
+    if (!asked.foreign) {
+        int result = STORE_SAYS(asked, fastspool_stat(asked.place.fs, asked.place.path, st));
+        if (answered(&asked, result))
+            return (int)result_of(result);
+    }
+    return real.fstatat(asked.dirfd, asked.path, st, flags);
+}
+
+EXPORT int stat(const char *path, struct stat *st)
+{
+    BOUND();
+    return stat_at(AT_FDCWD, path, st, 0);
+}
+EXPORT_ALIAS(stat64, stat);
+
+EXPORT int lstat(const char *path, struct stat *st)
+{
+    BOUND();
+    return stat_at(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW);
+}
+EXPORT_ALIAS(lstat64, lstat);
+
+EXPORT int fstatat(int dirfd, const char *path, struct stat *st, int flags)
+{
+    BOUND();
+    return stat_at(dirfd, path, st, flags);
+}
+EXPORT_ALIAS(fstatat64, fstatat);
+
+EXPORT int fstat(int fd, struct stat *st)
+{
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.fstat(fd, st);
+    return (int)result_of(fastspool_fstat(serve_attached(), (int)description, st));
+}
+EXPORT_ALIAS(fstat64, fstat);
+
+/* The names that programs built before glibc 2.33 use; the version has one value on 64-bit machines. */
+int __xstat(int version, const char *path, struct stat *st);
+EXPORT int __xstat(int version, const char *path, struct stat *st)
+{
+    (void)version;
+    return stat(path, st);
+}
+EXPORT_ALIAS(__xstat64, __xstat);
+
+int __lxstat(int version, const char *path, struct stat *st);
+EXPORT int __lxstat(int version, const char *path, struct stat *st)
+{
+    (void)version;
+    return lstat(path, st);
+}
+EXPORT_ALIAS(__lxstat64, __lxstat);
+
+int __fxstat(int version, int fd, struct stat *st);
+EXPORT int __fxstat(int version, int fd, struct stat *st)
+{
+    (void)version;
+    return fstat(fd, st);
+}
+EXPORT_ALIAS(__fxstat64, __fxstat);
+
+int __fxstatat(int version, int dirfd, const char *path, struct stat *st, int flags);
+EXPORT int __fxstatat(int version, int dirfd, const char *path, struct stat *st, int flags)
+{
+    (void)version;
+    return fstatat(dirfd, path, st, flags);
+}
+EXPORT_ALIAS(__fxstatat64, __fxstatat);
+
+static struct statx_timestamp timestamp(struct timespec time)
+{
+    return (struct statx_timestamp){.tv_sec = time.tv_sec, .tv_nsec = (uint32_t)time.tv_nsec};
+}
+
+static void to_statx(const struct stat *st, struct statx *stx)
+{
+    *stx = (struct statx){.stx_mask = STATX_BASIC_STATS,
+                          .stx_blksize = (uint32_t)st->st_blksize,
+                          .stx_nlink = (uint32_t)st->st_nlink,
+                          .stx_uid = st->st_uid,
+                          .stx_gid = st->st_gid,
+                          .stx_mode = (uint16_t)st->st_mode,
+                          .stx_ino = st->st_ino,
+                          .stx_size = (uint64_t)st->st_size,
+                          .stx_blocks = (uint64_t)st->st_blocks,
+                          .stx_atime = timestamp(st->st_atim),
+                          .stx_ctime = timestamp(st->st_ctim),
+                          .stx_mtime = timestamp(st->st_mtim),
+                          .stx_dev_major = major(st->st_dev),
+                          .stx_dev_minor = minor(st->st_dev)};
+}
+
+EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct statx *stx)
+{
+    struct stat st;
+    struct asked asked;
+    int result;
+
+    BOUND();
+    if ((flags & AT_EMPTY_PATH) && path && !*path) {
+        uint32_t description = descriptors_find(dirfd);
+        if (!description)
+            return real.statx(dirfd, path, flags, want, stx);
+        result = fastspool_fstat(serve_attached(), (int)description, &st);
+    } else {
+        ask(&asked, dirfd, path);
+        if (asked.foreign)
+            return real.statx(dirfd, path, flags, want, stx);
+        result = STORE_SAYS(asked, fastspool_stat(asked.place.fs, asked.place.path, &st));
+        if (!answered(&asked, result))
+            return real.statx(asked.dirfd, asked.path, flags, want, stx);
+    }
+    if (result == 0)
+        to_statx(&st, stx);
+    return (int)result_of(result);
+}
+
+/* ---- access ---- */
+
+static int access_at(int dirfd, const char *path, int mode, int flags)
+{
+    struct asked asked;
+
+    ask(&asked, dirfd, path);
+    if (!asked.foreign) {
+        int result = STORE_SAYS(asked, fastspool_access(asked.place.fs, asked.place.path, mode, flags & AT_EACCESS));
+        if (answered(&asked, result))
+            return (int)result_of(result);
+    }
+    return real.faccessat(asked.dirfd, asked.path, mode, flags);
+}
+
+EXPORT int access(const char *path, int mode)
+{
+    BOUND();
+    return access_at(AT_FDCWD, path, mode, 0);
+}
+
+EXPORT int faccessat(int dirfd, const char *path, int mode, int flags)
+{
+    BOUND();
+    return access_at(dirfd, path, mode, flags);
+}
+
+EXPORT int euidaccess(const char *path, int mode)
+{
+    BOUND();
+    return access_at(AT_FDCWD, path, mode, AT_EACCESS);
+}
+EXPORT_ALIAS(eaccess, euidaccess);
+
+/* ---- modes and owners ---- */
+
+static int chmod_at(int dirfd, const char *path, mode_t mode, int flags)
+{
+    struct asked asked;
+
+    ask(&asked, dirfd, path);
+    if (!asked.foreign) {
+        int result = STORE_SAYS(asked, fastspool_chmod(asked.place.fs, asked.place.path, mode));
+        if (answered(&asked, result))
+            return (int)result_of(result);
+    }
+    return real.fchmodat(asked.dirfd, asked.path, mode, flags);
+}
+
+EXPORT int chmod(const char *path, mode_t mode)
+{
+    BOUND();
+    return chmod_at(AT_FDCWD, path, mode, 0);
+}
+
+EXPORT int fchmodat(int dirfd, const char *path, mode_t mode, int flags)
+{
+    BOUND();
+    return chmod_at(dirfd, path, mode, flags);
+}
+
+EXPORT int fchmod(int fd, mode_t mode)
+{
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.fchmod(fd, mode);
+    return (int)result_of(fastspool_fchmod(serve_attached(), (int)description, mode));
+}
+
+static int chown_at(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
+{
+    struct asked asked;
+
+    ask(&asked, dirfd, path);
+    if (!asked.foreign) {
+        int result = STORE_SAYS(asked, fastspool_chown(asked.place.fs, asked.place.path, uid, gid));
+        if (answered(&asked, result))
+            return (int)result_of(result);
+    }
+    return real.fchownat(asked.dirfd, asked.path, uid, gid, flags);
+}
+
+EXPORT int chown(const char *path, uid_t uid, gid_t gid)
+{
+    BOUND();
+    return chown_at(AT_FDCWD, path, uid, gid, 0);
+}
+
+EXPORT int lchown(const char *path, uid_t uid, gid_t gid)
+{
+    BOUND();
+    return chown_at(AT_FDCWD, path, uid, gid, AT_SYMLINK_NOFOLLOW);
+}
+
+EXPORT int fchown(int fd, uid_t uid, gid_t gid)
+{
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.fchown(fd, uid, gid);
+    return (int)result_of(fastspool_fchown(serve_attached(), (int)description, uid, gid));
+}
+
+EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
+{
+    BOUND();
+    if ((flags & AT_EMPTY_PATH) && path && !*path)
+        return fchown(dirfd, uid, gid);
+    return chown_at(dirfd, path, uid, gid, flags);
+}
+
+/* ---- times ---- */
+
+EXPORT int futimens(int fd, const struct timespec times[2])
+{
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.futimens(fd, times);
+    return (int)result_of(fastspool_futimens(serve_attached(), (int)description, times));
+}
+
+EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
+{
+    struct asked asked;
+
+    BOUND();
+    if (!path)
+        return futimens(dirfd, times);
+    ask(&asked, dirfd, path);
+    if (!asked.foreign) {
+        int result = STORE_SAYS(asked, fastspool_utimens(asked.place.fs, asked.place.path, times));
+        if (answered(&asked, result))
+            return (int)result_of(result);
+    }
+    return real.utimensat(asked.dirfd, asked.path, times, flags);
+}
+
+/* The older forms, in terms of the newest. */
+static const struct timespec *from_timeval(const struct timeval given[2], struct timespec times[2])
+{
+    for (int i = 0; given && i < 2; i++)
+        times[i] = (struct timespec){given[i].tv_sec, given[i].tv_usec * 1000};
+    return given ? times : NULL;
+}
+
+EXPORT int utimes(const char *path, const struct timeval given[2])
+{
+    struct timespec times[2];
+    return utimensat(AT_FDCWD, path, from_timeval(given, times), 0);
+}
+
+EXPORT int lutimes(const char *path, const struct timeval given[2])
+{
+    struct timespec times[2];
+    return utimensat(AT_FDCWD, path, from_timeval(given, times), AT_SYMLINK_NOFOLLOW);
+}
+
+EXPORT int futimes(int fd, const struct timeval given[2])
+{
+    struct timespec times[2];
+    return futimens(fd, from_timeval(given, times));
+}
+
+EXPORT int utime(const char *path, const struct utimbuf *given)
+{
+    struct timespec times[2];
+
+    if (given) {
+        times[0] = (struct timespec){given->actime, 0};
+        times[1] = (struct timespec){given->modtime, 0};
+    }
+    return utimensat(AT_FDCWD, path, given ? times : NULL, 0);
+}
+
+/* ---- room ---- */
+
+/* The store whose spool @path lies in, or is. */
+static struct fastspool *spool_of(const char *path, int *error)
+{
+    *error = 0;
+    return serve_active() && path && serve_match(path) ? serve_store(error) : NULL;
+}
+
+EXPORT int statvfs(const char *path, struct statvfs *st)
+{
+    int error;
+
+    BOUND();
+    struct fastspool *fs = spool_of(path, &error);
+    if (error)
+        return (int)result_of(-error);
+    return fs ? (int)result_of(fastspool_statvfs(fs, st)) : real.statvfs(path, st);
+}
+EXPORT_ALIAS(statvfs64, statvfs);
+
+EXPORT int fstatvfs(int fd, struct statvfs *st)
+{
+    BOUND();
+    return descriptors_find(fd) ? (int)result_of(fastspool_statvfs(serve_attached(), st)) : real.fstatvfs(fd, st);
+}
+EXPORT_ALIAS(fstatvfs64, fstatvfs);
+
+static int to_statfs(struct fastspool *fs, struct statfs *st)
+{
+    struct statvfs vfs;
+    int result = fastspool_statvfs(fs, &vfs);
+
+    if (result == 0)
+        *st = (struct statfs){.f_type = 0x01021994, /* TMPFS_MAGIC */
+                              .f_bsize = (long)vfs.f_bsize,
+                              .f_blocks = vfs.f_blocks,
+                              .f_bfree = vfs.f_bfree,
+                              .f_bavail = vfs.f_bavail,
+                              .f_files = vfs.f_files,
+                              .f_ffree = vfs.f_ffree,
+                              .f_namelen = (long)vfs.f_namemax,
+                              .f_frsize = (long)vfs.f_frsize};
+    return (int)result_of(result);
+}
+
+EXPORT int statfs(const char *path, struct statfs *st)
+{
+    int error;
+
+    BOUND();
+    struct fastspool *fs = spool_of(path, &error);
+    if (error)
+        return (int)result_of(-error);
+    return fs ? to_statfs(fs, st) : real.statfs(path, st);
+}
+EXPORT_ALIAS(statfs64, statfs);
+
+EXPORT int fstatfs(int fd, struct statfs *st)
+{
+    BOUND();
+    return descriptors_find(fd) ? to_statfs(serve_attached(), st) : real.fstatfs(fd, st);
+}
+EXPORT_ALIAS(fstatfs64, fstatfs);
+
+/* ---- extended attributes: the store has none ---- */
+
+/* Does the store have @path? */
+static bool stores(const char *path)
+{
+    struct asked asked;
+    struct stat st;
+
+    ask(&asked, AT_FDCWD, path);
+    return !asked.foreign && asked.place.fs && fastspool_stat(asked.place.fs, asked.place.path, &st) == 0;
+}
+
+EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
+{
+    BOUND();
+    return stores(path) ? result_of(-ENODATA) : real.getxattr(path, name, value, size);
+}
+
+EXPORT ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
+{
+    BOUND();
+    return stores(path) ? result_of(-ENODATA) : real.lgetxattr(path, name, value, size);
+}
+
+EXPORT ssize_t fgetxattr(int fd, const char *name, void *value, size_t size)
+{
+    BOUND();
+    return descriptors_find(fd) ? result_of(-ENODATA) : real.fgetxattr(fd, name, value, size);
+}
+
+EXPORT ssize_t listxattr(const char *path, char *list, size_t size)
+{
+    BOUND();
+    return stores(path) ? 0 : real.listxattr(path, list, size);
+}
+
+EXPORT ssize_t llistxattr(const char *path, char *list, size_t size)
+{
+    BOUND();
+    return stores(path) ? 0 : real.llistxattr(path, list, size);
+}
+
+EXPORT ssize_t flistxattr(int fd, char *list, size_t size)
+{
+    BOUND();
+    return descriptors_find(fd) ? 0 : real.flistxattr(fd, list, size);
+}

@@ -1,2 +1,182 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Streams on spool files.  glibc's streams call its own read and write, past any wrapper; so a stream on a spool file is
+ * a cookie stream (fopencookie(3)), whose functions are the store's.  Everything else (buffers, ungetc, fscanf, the flush
+ * at exit) stays glibc's.
+ *
+ * The happy path: fopen opens as open would, fdopen takes the descriptor, and the cookie is the descriptor's number: no
+ * memory of ours belongs to a stream.  `_fileno` is set, so that fileno(3) tells the descriptor (a cookie stream has
+ * none, and Exim locks and syncs by it).
+ *
+ * Failure modes: a mode that the descriptor's access forbids is EINVAL, as with fdopen(3).  glibc flushes streams at
+ * exit after the last destructor: so nothing here is ever torn down.  freopen on a cookie stream crashes glibc
+ * (measured, 2.36): ours puts a private copy of the file in its place for reading, and is EINVAL otherwise.
+ */
+#include "shim.h"
+
+#include <string.h>
+
+/* ---- the cookie: a descriptor's number ---- */
+
+static int number(void *cookie)
+{
+    return (int)(intptr_t)cookie;
+}
+
+static ssize_t cookie_read(void *cookie, char *buffer, size_t size)
+{
+    return read(number(cookie), buffer, size);
+}
+
+/* fopencookie(3): an error is 0, not -1. */
+static ssize_t cookie_write(void *cookie, const char *buffer, size_t size)
+{
+    ssize_t written = write(number(cookie), buffer, size);
+    return written < 0 ? 0 : written;
+}
+
+static int cookie_seek(void *cookie, off64_t *offset, int whence)
+{
+    off_t result = lseek(number(cookie), *offset, whence);
+
+    if (result < 0)
+        return -1;
+    *offset = result;
+    return 0;
+}
+
+static int cookie_close(void *cookie)
+{
+    return close(number(cookie));
+}
+
+static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek, cookie_close};
+
+/* ---- modes ---- */
+
+/* "r+", "wb", "ae"... to the flags of open(2); -1: no such mode. */
+static int flags_of(const char *mode)
+{
+    int flags = *mode == 'r' ? O_RDONLY : *mode == 'w' ? O_WRONLY | O_CREAT | O_TRUNC
+                : *mode == 'a' ? O_WRONLY | O_CREAT | O_APPEND : -1;
+
+    if (flags < 0)
+        return -1;
+    for (const char *at = mode + 1; *at && *at != ','; at++) {
+        if (*at == '+')
+            flags = (flags & ~O_ACCMODE) | O_RDWR;
+        else if (*at == 'x')
+            flags |= O_EXCL;
+        else if (*at == 'e')
+            flags |= O_CLOEXEC;
+    }
+    return flags;
+}
+
+/* The mode without what only open(2) understands. */
+static void stream_mode(int flags, char mode[3])
+{
+    const bool both = (flags & O_ACCMODE) == O_RDWR;
+
+    mode[0] = (flags & O_APPEND) ? 'a' : (flags & O_TRUNC) ? 'w' : 'r';
+    mode[1] = both ? '+' : '\0';
+    mode[2] = '\0';
+}
+
+FILE *stdio_stream(int fd, const char *mode)
+{
+    char plain[3];
+
+    stream_mode(flags_of(mode), plain);
+    FILE *stream = fopencookie((void *)(intptr_t)fd, plain, functions);
+    if (stream)
+        stream->_fileno = fd;
+    return stream;
+}
+
+/* ---- the wrappers ---- */
+
+EXPORT FILE *fopen(const char *path, const char *mode)
+{
+    struct place_of place;
+    bool foreign;
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, path, &place))
+        return real.fopen(path, mode);
+    int flags = flags_of(mode);
+    if (flags < 0) {
+        errno = EINVAL;
+        return NULL;
+    }
+    int fd = tree_open(&place, flags, 0666, &foreign);
+    if (foreign)
+        return real.fopen(path, mode);
+    if (fd < 0) {
+        errno = -fd;
+        return NULL;
+    }
+    FILE *stream = stdio_stream(fd, mode);
+    if (!stream) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+    }
+    return stream;
+}
+EXPORT_ALIAS(fopen64, fopen);
+
+EXPORT FILE *fdopen(int fd, const char *mode)
+{
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.fdopen(fd, mode);
+    uint32_t *kept = &description_at(serve_attached(), description)->flags;
+    int flags = flags_of(mode), access_mode = (int)LOAD(*kept) & O_ACCMODE;
+    if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (flags & O_APPEND)
+        __atomic_fetch_or(kept, (uint32_t)O_APPEND, __ATOMIC_ACQ_REL);
+    return stdio_stream(fd, mode);
+}
+
+/* Is this one of our streams? */
+static bool is_ours(FILE *stream)
+{
+    return stream && stream->_fileno >= 0 && descriptors_find(stream->_fileno);
+}
+
+/* A stream of the disk's that is to read a file of the store, or ours that is to become another. */
+static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
+{
+    char link[32];
+    int flags = flags_of(mode);
+    int fd = flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? open(path, O_RDONLY) : -1;
+
+    if (fd < 0 || is_ours(stream) || descriptors_private_copy(fd) < 0) {
+        int saved = fd < 0 && flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? errno : EINVAL;
+        if (fd >= 0)
+            close(fd);
+        fclose(stream);
+        errno = saved;
+        return NULL;
+    }
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    FILE *result = real.freopen(link, mode, stream);
+    close(fd);
+    return result;
+}
+
+EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
+{
+    struct place_of place;
+
+    BOUND();
+    if (is_ours(stream) || (path && paths_resolve(AT_FDCWD, path, &place)))
+        return reopen_copy(path ? path : "", mode, stream);
+    return real.freopen(path, mode, stream);
+}
+EXPORT_ALIAS(freopen64, freopen);

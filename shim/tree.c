@@ -1,2 +1,547 @@
-/* SPDX-License-Identifier: MIT */
-#include "store.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening, making, renaming and removing files by path: the union of the store with the spool's real directory.
+ *
+ * The happy path: the path is the store's, and the store does it.
+ *
+ * The union: a message that lies on the disk from before stays there, with its whole family.  So the store is asked
+ * first, and what it doesn't have is the disk's to answer for; what is to be made is made where the message's -D file
+ * is.  A directory that only the disk has is made in the store as soon as something is to be made in it.  A served
+ * directory at the top of the spool is made on the disk as well, so that the spool looks as Exim leaves it.
+ *
+ * Failure modes: each errno is the one that the real file system would give.  When the store can't be served, calls on
+ * its paths fail with the reason (EIO, EACCES), never with an empty spool.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the mask of modes ---- */
+
+#define MASK_UNKNOWN UINT32_MAX
+static uint32_t mask = MASK_UNKNOWN; /* as last set by this process, or read at the first need */
+
+mode_t tree_umask(void)
+{
+    if (LOAD(mask) == MASK_UNKNOWN) {
+        mode_t current = real.umask(077);
+        real.umask(current);
+        STORE(mask, current);
+    }
+    return LOAD(mask);
+}
+
+EXPORT mode_t umask(mode_t new)
+{
+    BOUND();
+    mode_t before = real.umask(new);
+    STORE(mask, new & 0777);
+    return before;
+}
+
+/* ---- opening ---- */
+
+/* In the store, or -errno. */
+static int open_in_store(struct place_of *place, int flags, mode_t mode)
+{
+    uint32_t description;
+    int pool_fd;
+    int result = flags & O_CREAT ? 0 : fastspool_access(place->fs, place->path, F_OK, true);
+
+    if (result == 0)
+        result = descriptions_take(place->fs, &description, &pool_fd);
+    if (result == 0)
+        result = files_open(place->fs, place->path, flags, mode, description);
+    return result < 0 ? result : descriptors_new(description, pool_fd, flags);
+}
+
+int tree_open(struct place_of *place, int flags, mode_t mode, bool *foreign)
+{
+    struct stat st;
+
+    *foreign = false;
+    if (!place->fs)
+        return -place->error;
+    if ((flags & O_TMPFILE) == O_TMPFILE)
+        return -EOPNOTSUPP;
+    bool creating = flags & O_CREAT;
+    bool there = creating && fastspool_stat(place->fs, place->path, &st) == 0;
+    if (creating && !there && paths_on_disk(place)) {
+        *foreign = true;
+        paths_disk_changed = true;
+        return 0;
+    }
+    mode &= ~tree_umask();
+    int result = open_in_store(place, flags, mode);
+    if (result == -ENOENT && creating && paths_adopt(place) >= 0)
+        result = open_in_store(place, flags, mode);
+    *foreign = result == -ENOENT && !creating;
+    return result;
+}
+
+static bool takes_mode(int flags)
+{
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+/* A real descriptor: foreign, and free to sync below db/ and scan/. */
+static int note_foreign(int dirfd, const char *path, int fd)
+{
+    size_t offset = fd >= 0 && serve_active() && path[0] == '/' ? serve_match(path) : 0;
+
+    (void)dirfd;
+    if (fd < 0 || !serve_active())
+        return fd;
+    descriptors_set(fd, 0);
+    if (offset && policy_of(path + offset) == POLICY_HINTS)
+        descriptors_mark_hint(fd);
+    return fd;
+}
+
+static int open_at(int dirfd, const char *path, int flags, mode_t mode)
+{
+    struct place_of place;
+    bool foreign = true;
+
+    if (paths_resolve(dirfd, path, &place)) {
+        int result = tree_open(&place, flags, mode, &foreign);
+        if (!foreign)
+            return (int)result_of(result);
+        char real_path[PATH_MAX];
+        return note_foreign(AT_FDCWD, path, real.open(paths_real(&place, real_path), flags, mode));
+    }
+    return note_foreign(dirfd, path, dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+}
+
+EXPORT int open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    mode_t mode = 0;
+
+    BOUND();
+    va_start(arguments, flags);
+    if (takes_mode(flags))
+        mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+    return open_at(AT_FDCWD, path, flags, mode);
+}
+EXPORT_ALIAS(open64, open);
+
+EXPORT int openat(int dirfd, const char *path, int flags, ...)
+{
+    va_list arguments;
+    mode_t mode = 0;
+
+    BOUND();
+    va_start(arguments, flags);
+    if (takes_mode(flags))
+        mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+    return open_at(dirfd, path, flags, mode);
+}
+EXPORT_ALIAS(openat64, openat);
+
+/* The fortified names of calls without a mode. */
+int __open_2(const char *path, int flags);
+EXPORT int __open_2(const char *path, int flags)
+{
+    BOUND();
+    return open_at(AT_FDCWD, path, flags, 0);
+}
+EXPORT_ALIAS(__open64_2, __open_2);
+
+int __openat_2(int dirfd, const char *path, int flags);
+EXPORT int __openat_2(int dirfd, const char *path, int flags)
+{
+    BOUND();
+    return open_at(dirfd, path, flags, 0);
+}
+EXPORT_ALIAS(__openat64_2, __openat_2);
+
+EXPORT int creat(const char *path, mode_t mode)
+{
+    BOUND();
+    return open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
+}
+EXPORT_ALIAS(creat64, creat);
+
+/* mkstemp(3) by open: names with six random characters until one is new. */
+EXPORT int mkstemp(char *template)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    struct place_of place;
+    size_t length = strlen(template);
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, template, &place))
+        return note_foreign(AT_FDCWD, template, real.mkstemp(template));
+    if (length < 6 || strcmp(template + length - 6, "XXXXXX") != 0)
+        return (int)result_of(-EINVAL);
+    for (int tries = 0; tries < 100; tries++) {
+        for (int i = 0; i < 6; i++)
+            template[length - 6 + (size_t)i] = letters[arc4random_uniform(62)];
+        int fd = open_at(AT_FDCWD, template, O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
+}
+EXPORT_ALIAS(mkstemp64, mkstemp);
+
+/* ---- one path ---- */
+
+/* The real call, on the disk's file that @place names. */
+static int on_disk(const struct place_of *place, int (*call)(const char *))
+{
+    char real_path[PATH_MAX];
+
+    paths_disk_changed = true;
+    return call(paths_real(place, real_path));
+}
+
+static int unlink_place(const struct place_of *place)
+{
+    int result = place->fs ? fastspool_unlink(place->fs, place->path) : -place->error;
+    return result == -ENOENT ? on_disk(place, real.unlink) : (int)result_of(result);
+}
+
+/* Both have it, or one: empty in both, or nothing happens. */
+static int rmdir_place(const struct place_of *place)
+{
+    char real_path[PATH_MAX];
+    struct stat st;
+
+    if (!place->fs)
+        return (int)result_of(-place->error);
+    int result = fastspool_stat(place->fs, place->path, &st);
+    if (result == -ENOENT)
+        return on_disk(place, real.rmdir);
+    int saved = errno;
+    bool both = real.lstat(paths_real(place, real_path), &st) == 0;
+    errno = saved;
+    if (!both)
+        return (int)result_of(fastspool_rmdir(place->fs, place->path));
+    if (real.rmdir(real_path) < 0)
+        return -1;
+    result = fastspool_rmdir(place->fs, place->path);
+    if (result < 0)
+        real.mkdir(real_path, st.st_mode & 07777); /* the store has something in it after all */
+    return (int)result_of(result);
+}
+
+EXPORT int unlink(const char *path)
+{
+    struct place_of place;
+
+    BOUND();
+    return paths_resolve(AT_FDCWD, path, &place) ? unlink_place(&place) : real.unlink(path);
+}
+
+EXPORT int rmdir(const char *path)
+{
+    struct place_of place;
+
+    BOUND();
+    return paths_resolve(AT_FDCWD, path, &place) ? rmdir_place(&place) : real.rmdir(path);
+}
+
+EXPORT int unlinkat(int dirfd, const char *path, int flags)
+{
+    struct place_of place;
+
+    BOUND();
+    if (!paths_resolve(dirfd, path, &place))
+        return real.unlinkat(dirfd, path, flags);
+    if (flags & ~AT_REMOVEDIR)
+        return (int)result_of(-EINVAL);
+    return flags & AT_REMOVEDIR ? rmdir_place(&place) : unlink_place(&place);
+}
+
+EXPORT int remove(const char *path)
+{
+    struct place_of place;
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, path, &place))
+        return real.remove(path);
+    int saved = errno;
+    int result = unlink_place(&place);
+    if (result < 0 && errno == EISDIR) {
+        errno = saved;
+        result = rmdir_place(&place);
+    }
+    return result;
+}
+
+static int mkdir_place(struct place_of *place, mode_t mode)
+{
+    char real_path[PATH_MAX];
+    struct stat st;
+
+    if (!place->fs)
+        return (int)result_of(-place->error);
+    int saved = errno;
+    bool on_the_disk = real.lstat(paths_real(place, real_path), &st) == 0;
+    errno = saved;
+    if (on_the_disk)
+        return (int)result_of(-EEXIST);
+    bool top = policy_is_top(place->path);
+    if (top && real.mkdir(real_path, mode) < 0)
+        return -1;
+    mode &= ~tree_umask();
+    int result = fastspool_mkdir(place->fs, place->path, mode);
+    if (result == -ENOENT && paths_adopt(place) >= 0)
+        result = fastspool_mkdir(place->fs, place->path, mode);
+    if (result == -ENOENT && top) /* below a queue that the store sees for the first time */
+        result = real.lstat(real_path, &st) == 0 ? files_adopt_directory(place->fs, place->path, &st) : -errno;
+    return (int)result_of(result);
+}
+
+EXPORT int mkdir(const char *path, mode_t mode)
+{
+    struct place_of place;
+
+    BOUND();
+    return paths_resolve(AT_FDCWD, path, &place) ? mkdir_place(&place, mode) : real.mkdir(path, mode);
+}
+
+EXPORT int mkdirat(int dirfd, const char *path, mode_t mode)
+{
+    struct place_of place;
+
+    BOUND();
+    return paths_resolve(dirfd, path, &place) ? mkdir_place(&place, mode) : real.mkdirat(dirfd, path, mode);
+}
+
+EXPORT int truncate(const char *path, off_t size)
+{
+    struct place_of place;
+    char real_path[PATH_MAX];
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, path, &place))
+        return real.truncate(path, size);
+    int result = place.fs ? fastspool_truncate(place.fs, place.path, size) : -place.error;
+    return result == -ENOENT ? real.truncate(paths_real(&place, real_path), size) : (int)result_of(result);
+}
+EXPORT_ALIAS(truncate64, truncate);
+
+/* ---- two paths ---- */
+
+enum pairing { BOTH_REAL, BOTH_STORE, APART };
+
+/* Which file systems the two paths are on.  One in the store and one elsewhere: another device. */
+static enum pairing pair(int from_dirfd, const char *from_path, struct place_of *from, int to_dirfd,
+                         const char *to_path, struct place_of *to)
+{
+    bool from_served = paths_resolve(from_dirfd, from_path, from), to_served = paths_resolve(to_dirfd, to_path, to);
+
+    return from_served && to_served ? BOTH_STORE : from_served || to_served ? APART : BOTH_REAL;
+}
+
+static int two_on_disk(const struct place_of *from, const struct place_of *to, unsigned flags)
+{
+    char from_real[PATH_MAX], to_real[PATH_MAX];
+
+    paths_disk_changed = true;
+    return real.renameat2(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
+}
+
+static int rename_places(struct place_of *from, struct place_of *to, unsigned flags)
+{
+    struct stat st;
+
+    if (!from->fs)
+        return (int)result_of(-from->error);
+    int there = fastspool_stat(from->fs, from->path, &st);
+    if (there == -ENOENT)
+        return two_on_disk(from, to, flags);
+    int result = fastspool_rename(from->fs, from->path, to->path, flags);
+    if (result == -ENOENT && paths_adopt(to) >= 0)
+        result = fastspool_rename(from->fs, from->path, to->path, flags);
+    return (int)result_of(result);
+}
+
+/* From the store to elsewhere is from one device to another; but a file that the disk has may go. */
+static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
+{
+    struct place_of place;
+    struct stat st;
+
+    if (paths_resolve(from_dirfd, from, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == -ENOENT)
+        return real.renameat2(from_dirfd, from, to_dirfd, to, flags);
+    return (int)result_of(-EXDEV);
+}
+
+static int rename_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, unsigned flags)
+{
+    struct place_of from, to;
+
+    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
+    case BOTH_STORE:
+        return rename_places(&from, &to, flags);
+    case APART:
+        return apart(from_dirfd, from_path, to_dirfd, to_path, flags);
+    default:
+        return flags ? real.renameat2(from_dirfd, from_path, to_dirfd, to_path, flags)
+                     : real.renameat(from_dirfd, from_path, to_dirfd, to_path);
+    }
+}
+
+EXPORT int rename(const char *from, const char *to)
+{
+    BOUND();
+    return rename_at(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+EXPORT int renameat(int from_dirfd, const char *from, int to_dirfd, const char *to)
+{
+    BOUND();
+    return rename_at(from_dirfd, from, to_dirfd, to, 0);
+}
+
+EXPORT int renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
+{
+    BOUND();
+    return rename_at(from_dirfd, from, to_dirfd, to, flags);
+}
+
+static int link_places(struct place_of *from, struct place_of *to, int flags)
+{
+    char from_real[PATH_MAX], to_real[PATH_MAX];
+
+    if (!from->fs)
+        return (int)result_of(-from->error);
+    int result = fastspool_link(from->fs, from->path, to->path);
+    struct stat st;
+    if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {
+        paths_disk_changed = true;
+        return real.linkat(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
+    }
+    if (result == -ENOENT && paths_adopt(to) >= 0)
+        result = fastspool_link(from->fs, from->path, to->path);
+    return (int)result_of(result);
+}
+
+static int link_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, int flags)
+{
+    struct place_of from, to;
+
+    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
+    case BOTH_STORE:
+        return link_places(&from, &to, flags);
+    case APART:
+        return (int)result_of(-EXDEV);
+    default:
+        return real.linkat(from_dirfd, from_path, to_dirfd, to_path, flags);
+    }
+}
+
+EXPORT int link(const char *from, const char *to)
+{
+    BOUND();
+    return link_at(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+EXPORT int linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags)
+{
+    BOUND();
+    return link_at(from_dirfd, from, to_dirfd, to, flags);
+}
+
+/* ---- what a spool never holds ---- */
+
+/* -1 and errno where @path is the store's: it has no such thing. */
+static bool refused(int dirfd, const char *path, int error)
+{
+    struct place_of place;
+    struct stat st;
+
+    if (!paths_resolve(dirfd, path, &place))
+        return false;
+    if (place.fs && fastspool_stat(place.fs, place.path, &st) == 0)
+        error = error == EINVAL ? EINVAL : EEXIST;
+    errno = place.fs ? error : place.error;
+    return true;
+}
+
+EXPORT int symlink(const char *target, const char *path)
+{
+    BOUND();
+    return refused(AT_FDCWD, path, EPERM) ? -1 : real.symlink(target, path);
+}
+
+EXPORT int symlinkat(const char *target, int dirfd, const char *path)
+{
+    BOUND();
+    return refused(dirfd, path, EPERM) ? -1 : real.symlinkat(target, dirfd, path);
+}
+
+EXPORT int mknod(const char *path, mode_t mode, dev_t device)
+{
+    BOUND();
+    return refused(AT_FDCWD, path, EPERM) ? -1 : real.mknod(path, mode, device);
+}
+
+EXPORT int mknodat(int dirfd, const char *path, mode_t mode, dev_t device)
+{
+    BOUND();
+    return refused(dirfd, path, EPERM) ? -1 : real.mknodat(dirfd, path, mode, device);
+}
+
+EXPORT int mkfifo(const char *path, mode_t mode)
+{
+    BOUND();
+    return refused(AT_FDCWD, path, EPERM) ? -1 : real.mkfifo(path, mode);
+}
+
+EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
+{
+    BOUND();
+    return refused(dirfd, path, EPERM) ? -1 : real.mkfifoat(dirfd, path, mode);
+}
+
+/* Is there a file of the store?  It is no symbolic link: EINVAL. */
+static bool is_stores(int dirfd, const char *path)
+{
+    struct place_of place;
+    struct stat st;
+
+    return paths_resolve(dirfd, path, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == 0;
+}
+
+EXPORT ssize_t readlink(const char *path, char *buffer, size_t size)
+{
+    BOUND();
+    return is_stores(AT_FDCWD, path) ? result_of(-EINVAL) : real.readlink(path, buffer, size);
+}
+
+EXPORT ssize_t readlinkat(int dirfd, const char *path, char *buffer, size_t size)
+{
+    BOUND();
+    return is_stores(dirfd, path) ? result_of(-EINVAL) : real.readlinkat(dirfd, path, buffer, size);
+}
+
+/* The working directory is the kernel's: into a directory of the store goes who goes to the disk's of that name. */
+EXPORT int fchdir(int fd)
+{
+    char path[PATH_MAX];
+    uint32_t inode, generation;
+
+    BOUND();
+    uint32_t description = descriptors_find(fd);
+    if (!description)
+        return real.fchdir(fd);
+    struct fastspool *fs = serve_attached();
+    size_t length = strlen(fs->spool);
+    memcpy(path, fs->spool, length);
+    path[length++] = '/';
+    int result = descriptions_file(fs, description, &inode, &generation);
+    if (result == 0)
+        result = names_path(fs, inode, path + length, sizeof(path) - length);
+    return result < 0 ? (int)result_of(result) : chdir(path);
+}
