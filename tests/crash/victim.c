@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Dying at a chosen step, without a line of help from the library.
+ *
+ * Stores: the victim makes its mapping of the segment read-only.  Each store faults; the handler counts it, makes the
+ * page writable, sets the processor's trap flag and lets the one instruction run; the trap's handler makes it
+ * read-only again.  At the chosen store the mapping is made writable (the kernel marks robust mutexes in it as it
+ * buries the process) and the process kills itself.  An instruction that stores in a loop (rep movs, rep stos) would
+ * trap after each turn: its turns are taken in the handler instead, and counted once every REPEAT_STRIDE bytes.
+ *
+ * System calls: the victim is traced, and killed by its parent at the chosen entry or exit.
+ */
+#include "victim.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define REPEAT_STRIDE 512
+#define TRAP_FLAG     0x100
+#define PAGE          4096
+#define OPENED_MAX    16
+#define LIFETIME      60 /* s: a victim that hangs dies of SIGALRM, and is LOST */
+
+static char *segment;
+static unsigned stores, last_store;
+
+/* Pages that the running instruction may write to. */
+static char *opened[OPENED_MAX];
+static int opened_count;
+
+static void protect(char *from, uint64_t size, int protection)
+{
+    if (syscall(SYS_mprotect, from, size, protection) != 0)
+        _exit(3);
+}
+
+static void count_store(void)
+{
+    if (++stores != last_store)
+        return;
+    protect(segment, SEGMENT_SIZE, PROT_READ | PROT_WRITE);
+    syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+}
+
+/* Do the string instruction at @at, if it is one: its first turn has been counted.  False: it is another one. */
+static bool take_turns(greg_t *registers)
+{
+    const unsigned char *code = (const unsigned char *)registers[REG_RIP];
+    size_t unit = 1, length = 2;
+
+    if (code[0] != 0xf3)
+        return false;
+    if (code[1] == 0x48) {
+        unit = 8;
+        length = 3;
+    }
+    unsigned char operation = code[length - 1];
+    bool moves = operation == (unit == 8 ? 0xa5 : 0xa4), sets = operation == (unit == 8 ? 0xab : 0xaa);
+    if (!moves && !sets)
+        return false;
+    char *to = (char *)registers[REG_RDI];
+    size_t left = (size_t)registers[REG_RCX] * unit;
+    char *first = segment + (to - segment) / PAGE * PAGE;
+    uint64_t span = (uint64_t)(to + left - first + PAGE - 1) / PAGE * PAGE;
+    protect(first, span, PROT_READ | PROT_WRITE);
+    while (left > 0) {
+        size_t part = left < REPEAT_STRIDE ? left : REPEAT_STRIDE;
+        for (size_t i = 0; i < part; i++)
+            to[i] = moves ? ((const char *)registers[REG_RSI])[i] : ((const char *)&registers[REG_RAX])[i % unit];
+        to += part;
+        registers[REG_RSI] += moves ? (greg_t)part : 0;
+        left -= part;
+        if (left > 0)
+            count_store();
+    }
+    protect(first, span, PROT_READ);
+    registers[REG_RDI] = (greg_t)to;
+    registers[REG_RCX] = 0;
+    registers[REG_RIP] += (greg_t)length;
+    return true;
+}
+
+static void on_store(int signal_number, siginfo_t *info, void *context)
+{
+    ucontext_t *at = context;
+    char *address = info->si_addr;
+
+    if (address < segment || address >= segment + SEGMENT_SIZE || opened_count == OPENED_MAX) {
+        signal(signal_number, SIG_DFL);
+        return;
+    }
+    if (opened_count == 0) { /* else: the same instruction, on to the next page */
+        count_store();
+        if (take_turns(at->uc_mcontext.gregs))
+            return;
+    }
+    opened[opened_count] = segment + (address - segment) / PAGE * PAGE;
+    protect(opened[opened_count++], PAGE, PROT_READ | PROT_WRITE);
+    at->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+}
+
+static void on_step(int signal_number, siginfo_t *info, void *context)
+{
+    ucontext_t *at = context;
+
+    (void)signal_number;
+    (void)info;
+    at->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+    while (opened_count > 0)
+        protect(opened[--opened_count], PAGE, PROT_READ);
+}
+
+static void watch_stores(struct fastspool *fs, unsigned step)
+{
+    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_NODEFER};
+
+    segment = fs->base;
+    stores = 0;
+    last_store = step;
+    action.sa_sigaction = on_store;
+    sigaction(SIGSEGV, &action, NULL);
+    action.sa_sigaction = on_step;
+    sigaction(SIGTRAP, &action, NULL);
+    protect(segment, SEGMENT_SIZE, PROT_READ);
+}
+
+static pid_t fork_victim(struct fastspool *fs)
+{
+    fflush(NULL);
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fastspool_after_fork_child(fs);
+        alarm(LIFETIME);
+    } else if (pid < 0) {
+        perror("fork");
+        abort();
+    }
+    return pid;
+}
+
+static enum victim_end end_of(int status)
+{
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        return VICTIM_KILLED;
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? VICTIM_DONE : VICTIM_LOST;
+}
+
+enum victim_end victim_of_stores(struct fastspool *fs, const struct deed *deed, unsigned step)
+{
+    int status;
+    pid_t pid = fork_victim(fs);
+
+    if (pid == 0) {
+        if (deed->prepare)
+            deed->prepare();
+        watch_stores(fs, step);
+        if (deed->run)
+            deed->run();
+        protect(segment, SEGMENT_SIZE, PROT_READ | PROT_WRITE);
+        _exit(0);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return end_of(status);
+}
+
+/* Let the tracee go on to its next stop; false: it has ended, with *@status. */
+static bool next_stop(pid_t pid, int request, int *status)
+{
+    int deliver = WIFSTOPPED(*status) && WSTOPSIG(*status) != SIGSTOP && WSTOPSIG(*status) != (SIGTRAP | 0x80) &&
+                          WSTOPSIG(*status) != SIGTRAP
+                      ? WSTOPSIG(*status)
+                      : 0;
+
+    if (ptrace(request, pid, NULL, (void *)(long)deliver) < 0 && errno != ESRCH)
+        return false;
+    return waitpid(pid, status, 0) == pid && WIFSTOPPED(*status);
+}
+
+enum victim_end victim_of_calls(struct fastspool *fs, const struct deed *deed, unsigned step)
+{
+    struct user_regs_struct registers;
+    int status;
+    pid_t pid = fork_victim(fs);
+
+    if (pid == 0) {
+        if (deed->prepare)
+            deed->prepare();
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        if (deed->run)
+            deed->run();
+        _exit(0);
+    }
+    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+        return VICTIM_LOST;
+    ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
+    for (unsigned calls = 0; next_stop(pid, PTRACE_SYSCALL, &status);) {
+        if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+            continue;
+        ptrace(PTRACE_GETREGS, pid, NULL, &registers);
+        if (registers.orig_rax == SYS_exit_group) {
+            ptrace(PTRACE_DETACH, pid, NULL, NULL);
+            waitpid(pid, &status, 0);
+            break;
+        }
+        if (++calls == step) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            break;
+        }
+    }
+    return end_of(status);
+}

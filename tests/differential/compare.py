@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Run the same seeded sequences of calls twice and compare the traces.
+
+    compare.py SEQUENCES --real DIR --spool DIR --preload LIBRARY [--count N] [--seed N] [--steps N]
+    compare.py SEQUENCES --real DIR --other DIR ...         two real directories: is the generator deterministic?
+    compare.py SEQUENCES --real DIR --other DIR --mutate N  a spoiled result must be found: succeeds if it is
+    compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     one sequence, both traces side by side
+
+The first run is on a real directory without the library, the second on a spool with it.  Both run in batches side by
+side; where a batch differs, the first sequences that do are run again by themselves, and the step that differs is
+printed with its seed.  A sequence that differs only in its batch and not alone is printed as that: what came before
+has left something behind.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+BATCH = 500
+SHOWN = 5
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sequences")
+    parser.add_argument("--real", required=True)
+    parser.add_argument("--other")
+    parser.add_argument("--spool")
+    parser.add_argument("--preload", default="libfastspool.so")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--mutate", type=int, default=0)
+    parser.add_argument("-v", action="store_true", dest="verbose")
+    return parser.parse_args()
+
+
+class Run:
+    """One program on one directory."""
+
+    def __init__(self, options, directory, preload=None):
+        self.options, self.directory, self.environment = options, directory, dict(os.environ)
+        self.mutate = 0
+        if preload:
+            self.environment.update(LD_PRELOAD=preload, FASTSPOOL_SPOOL=directory)
+        for name in ("input", "msglog"):
+            os.makedirs(os.path.join(directory, name), exist_ok=True)
+
+    def start(self, seed, count, verbose=False):
+        command = [self.options.sequences, self.directory, "--seed", str(seed), "--count", str(count),
+                   "--steps", str(self.options.steps)]
+        command += ["--mutate", str(self.mutate)] if self.mutate else []
+        command += ["-v"] if verbose else []
+        return subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                text=True, errors="replace")
+
+    def lines(self, process, timeout=300):
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            output += "the run hangs\n"
+        if process.returncode != 0:
+            output += f"the run ends with status {process.returncode}\n"
+        return output.splitlines()
+
+
+def both(runs, seed, count, verbose=False):
+    processes = [run.start(seed, count, verbose) for run in runs]
+    return [run.lines(process) for run, process in zip(runs, processes)]
+
+
+def explain(runs, seed):
+    """Print the first step in which a sequence differs."""
+    first, second = both(runs, seed, 1, verbose=True)
+    for one, other in zip(first + ["(end)"], second + ["(end)"]):
+        if one != other:
+            print(f"seed {seed} differs:\n    {runs[0].directory}: {one}\n    {runs[1].directory}: {other}")
+            return
+    print(f"seed {seed} differs only after others")
+
+
+def main():
+    options = parse()
+    if not shutil.which(options.sequences):
+        sys.exit(f"compare.py: {options.sequences}: no such program")
+    runs = [Run(options, options.real),
+            Run(options, options.spool, options.preload) if options.spool else Run(options, options.other)]
+    runs[1].mutate = options.mutate
+    if options.verbose:
+        for lines in both(runs, options.seed, options.count, verbose=True):
+            print("\n".join(lines), end="\n\n")
+        return
+    began, differing, done = time.monotonic(), 0, 0
+    while done < options.count:
+        seed, count = options.seed + done, min(BATCH, options.count - done)
+        first, second = both(runs, seed, count)
+        if len(first) != count or len(second) != count:
+            print(f"seeds {seed} to {seed + count - 1}: {len(first)} and {len(second)} lines; last: {second[-1:]}")
+            differing += 1
+            for alone in range(seed + min(len(first), len(second)) - 1, seed + count)[:2]:
+                explain(runs, alone)
+        for one, other in zip(first, second):
+            if one != other:
+                differing += 1
+                if differing <= SHOWN and one.split()[0].isdigit():
+                    explain(runs, int(one.split()[0]))
+        done += count
+        if options.mutate and differing:
+            break
+        if differing > 50:
+            break
+    print(f"{done} sequences of {options.steps} steps from seed {options.seed}, {differing} differ, "
+          f"{time.monotonic() - began:.0f} s")
+    sys.exit((differing == 0) if options.mutate else (differing > 0))
+
+
+main()
