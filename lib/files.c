@@ -159,12 +159,25 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
         return -EISDIR;
     if (!directory && (place->directory || (open->flags & O_DIRECTORY)))
         return -ENOTDIR;
-    if (directory && (open->flags & O_ACCMODE) != O_RDONLY)
+    if (directory && (wanted_access(open->flags) & W_OK))
         return -EISDIR;
     int result = inodes_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
     if (result == 0 && (open->flags & O_TRUNC) && !directory)
         result = data_discard(fs, place->inode);
     return result;
+}
+
+/* "name/" can't be made by open, whatever there is; "." and ".." with slashes behind them just are there. */
+static bool ends_in_slash(const char *path)
+{
+    size_t length = strlen(path), end = length;
+
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    return end < length && end > start && !(path[start] == '.' && (end - start == 1 || (end - start == 2 && path[start + 1] == '.')));
 }
 
 static int open_body(struct fastspool *fs, void *argument)
@@ -175,14 +188,14 @@ static int open_body(struct fastspool *fs, void *argument)
 
     if (result < 0)
         return result;
+    if ((open->flags & O_CREAT) && ends_in_slash(open->path))
+        return -EISDIR;
     if (place.inode) {
         if (!inodes_valid(fs, place.inode))
             return section_damaged(fs, "a name leads to no file");
         result = open_existing(fs, &place, open);
     } else if (!(open->flags & O_CREAT)) {
         return -ENOENT;
-    } else if (place.directory) {
-        return -EISDIR;
     } else {
         result = may_change(fs, place.parent, &open->who);
         if (result == 0)

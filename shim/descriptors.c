@@ -26,6 +26,8 @@
 #define PAGE_ENTRIES 1024
 #define PAGES        1024
 
+#define KERNEL_LARGEFILE 0100000 /* what the kernel adds to the flags of every open; O_LARGEFILE is 0 here */
+
 #define UNKNOWN 0u
 #define FOREIGN UINT32_MAX
 #define HINT    (UINT32_MAX - 1) /* foreign, below db/ or scan/: fsync is free */
@@ -368,7 +370,7 @@ static int control(int fd, uint32_t description, int command, void *argument)
 
     switch (command) {
     case F_GETFL:
-        return (int)(LOAD(description_at(fs, description)->flags) | O_LARGEFILE);
+        return (int)LOAD(description_at(fs, description)->flags) | KERNEL_LARGEFILE;
     case F_SETFL:
         return set_flags(fs, description, (int)(intptr_t)argument);
     case F_SETLK:

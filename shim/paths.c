@@ -110,7 +110,8 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
             if (length == 0)
                 return false; /* above the spool */
             result[length - 1] = '\0';
-            if (fs && policy_of(result) == POLICY_STORE && fastspool_stat(fs, result, &st) < 0) {
+            if (fs && policy_of(result) == POLICY_STORE &&
+                (fastspool_stat(fs, result, &st) < 0 || !S_ISDIR(st.st_mode))) {
                 /* Leave it to the store to say what is wrong with it. */
                 strcpy(result, path);
                 return true;
@@ -144,6 +145,20 @@ static bool has_dot_dot(const char *path)
     return false;
 }
 
+/* The errno of looking below @dirfd, where it is the store's: ENOTDIR for a file, ENOENT for a removed directory. */
+static int not_a_directory(int dirfd)
+{
+    uint32_t description = descriptors_find(dirfd);
+    struct stat st;
+
+    if (!description)
+        return 0;
+    int result = fastspool_fstat(serve_attached(), (int)description, &st);
+    if (result < 0)
+        return -result;
+    return !S_ISDIR(st.st_mode) ? ENOTDIR : st.st_nlink < 2 ? ENOENT : 0;
+}
+
 bool paths_resolve(int dirfd, const char *path, struct place_of *place)
 {
     char absolute[PATH_MAX];
@@ -152,6 +167,10 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place)
         return false;
     if (*path != '/') {
         int saved = errno;
+        if (dirfd != AT_FDCWD && (place->error = not_a_directory(dirfd)) != 0) {
+            place->fs = NULL;
+            return true;
+        }
         bool known = directory_path(dirfd, absolute) && append(absolute, path);
         errno = saved;
         if (!known)

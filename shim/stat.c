@@ -354,8 +354,16 @@ EXPORT int utime(const char *path, const struct utimbuf *given)
 /* The store whose spool @path lies in, or is. */
 static struct fastspool *spool_of(const char *path, int *error)
 {
+    struct stat st;
+
     *error = 0;
-    return serve_active() && path && serve_match(path) ? serve_store(error) : NULL;
+    if (!serve_active() || !path || !serve_match(path))
+        return NULL;
+    int saved = errno;
+    if (stat(path, &st) < 0)
+        *error = errno;
+    errno = saved;
+    return *error ? NULL : serve_store(error);
 }
 
 EXPORT int statvfs(const char *path, struct statvfs *st)

@@ -357,10 +357,9 @@ static int rename_places(struct place_of *from, struct place_of *to, unsigned fl
 
     if (!from->fs)
         return (int)result_of(-from->error);
-    int there = fastspool_stat(from->fs, from->path, &st);
-    if (there == -ENOENT)
-        return two_on_disk(from, to, flags);
     int result = fastspool_rename(from->fs, from->path, to->path, flags);
+    if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT)
+        return two_on_disk(from, to, flags);
     if (result == -ENOENT && paths_adopt(to) >= 0)
         result = fastspool_rename(from->fs, from->path, to->path, flags);
     return (int)result_of(result);
