@@ -255,12 +255,10 @@ static int file_of(struct fastspool *fs, int description, int refused, uint32_t 
 ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset)
 {
     uint32_t inode, generation;
-    int result = file_of(fs, description, O_WRONLY, &inode, &generation);
+    int result = offset < 0 ? -EINVAL : file_of(fs, description, O_WRONLY, &inode, &generation);
 
     if (result < 0)
         return result;
-    if (offset < 0)
-        return -EINVAL;
     if (S_ISDIR(inode_at(fs, inode)->mode))
         return -EISDIR;
     return data_read(fs, inode, generation, buffer, size, (uint64_t)offset);

@@ -275,7 +275,13 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     BOUND();
     if (!descriptors_find(in) && !descriptors_find(out))
         return real.sendfile(out, in, offset, size);
-    return copy_between(out, NULL, in, offset, size);
+    int saved = errno;
+    ssize_t result = copy_between(out, NULL, in, offset, size);
+    if (result < 0 && errno == EISDIR)
+        errno = EINVAL;
+    else if (result >= 0)
+        errno = saved;
+    return result;
 }
 EXPORT_ALIAS(sendfile64, sendfile);
 

@@ -129,8 +129,12 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
         while (*at == '/')
             at++;
     }
-    bool directory = path[strlen(path) - 1] == '/' || path[strlen(path) - 1] == '.';
-    if (length > 0 && !directory)
+    /* How the path ends says whether only a directory will do, and that it is there already. */
+    size_t all = strlen(path);
+    bool slash = path[all - 1] == '/', dot = path[all - 1] == '.' && (path[all - 2] == '/' || path[all - 2] == '.');
+    if (length > 0 && dot)
+        result[length++] = '.';
+    else if (length > 0 && !slash)
         length--;
     result[length] = '\0';
     return true;

@@ -354,10 +354,11 @@ EXPORT int utime(const char *path, const struct utimbuf *given)
 /* The store whose spool @path lies in, or is. */
 static struct fastspool *spool_of(const char *path, int *error)
 {
+    struct place_of place;
     struct stat st;
 
     *error = 0;
-    if (!serve_active() || !path || !serve_match(path))
+    if (!serve_active() || !path || !(paths_resolve(AT_FDCWD, path, &place) || serve_match(path)))
         return NULL;
     int saved = errno;
     if (stat(path, &st) < 0)

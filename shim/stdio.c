@@ -14,7 +14,12 @@
  */
 #include "shim.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* A stream's buffer is as large as for the real file (st_blksize; a cookie stream would have 8 kB): how far it reads
+ * ahead shows in the offset that a dup or a child sees.  Without glibc's _IO_USER_BUF, fclose frees it. */
+#define STREAM_KEEPS_BUFFER 1
 
 /* ---- the cookie: a descriptor's number ---- */
 
@@ -89,8 +94,14 @@ FILE *stdio_stream(int fd, const char *mode)
 
     stream_mode(flags_of(mode), plain);
     FILE *stream = fopencookie((void *)(intptr_t)fd, plain, functions);
-    if (stream)
-        stream->_fileno = fd;
+    if (!stream)
+        return NULL;
+    stream->_fileno = fd;
+    char *buffer = malloc(BLOCK_SIZE);
+    if (buffer && setvbuf(stream, buffer, _IOFBF, BLOCK_SIZE) == 0)
+        stream->_flags &= ~STREAM_KEEPS_BUFFER;
+    else
+        free(buffer);
     return stream;
 }
 
