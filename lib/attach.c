@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #define START_SECONDS 2         /* how long a mirror that was started is given to take its lock */
+#define GIVE_UP       10        /* seconds without any mirror after which a waiter gives up */
 #define LOOK_EVERY    100000000 /* ns between two looks of a waiter at the mirror */
 
 __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
@@ -322,6 +323,7 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
 static int wait_ready(struct fastspool *fs, char *error)
 {
     struct header *h = fs->header;
+    uint64_t lived = segment_monotonic(); /* when a mirror was last seen */
 
     for (;;) {
         uint32_t state = LOAD(h->state);
@@ -329,7 +331,11 @@ static int wait_ready(struct fastspool *fs, char *error)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
             return fail(error, -EIO, "%s: %.255s", fs->spool, h->failure);
-        if (!attach_mirror_lives(fs))
+        if (attach_mirror_lives(fs))
+            lived = segment_monotonic();
+        else if (segment_monotonic() - lived > GIVE_UP * UINT64_C(1000000000))
+            return fail(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
+        else
             attach_start_mirror(fs);
         const struct timespec timeout = {0, LOOK_EVERY};
         syscall(SYS_futex, &h->state, FUTEX_WAIT, state, &timeout, NULL, 0);
@@ -429,7 +435,8 @@ static void become_mirror(const char *spool, const char *state)
     if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
         _exit(127);
     syscall(SYS_close_range, 0, ~0U, 0);
-    if (open("/dev/null", O_RDWR) != 0 || dup(0) != 1 || dup(0) != 2)
+    /* Descriptors 0 to 2 must not become the database's; a /dev/null that is root's alone is no reason to fail. */
+    if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
         _exit(127);
     execve(FASTSPOOL_TOOL, arguments, environment);
     _exit(127);
