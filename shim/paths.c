@@ -116,10 +116,16 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
                 strcpy(result, path);
                 return true;
             }
+            size_t before = length;
             while (length > 0 && result[--length] != '/')
                 ;
             if (length > 0)
                 length++;
+            if (at[part + strspn(at + part, "/")] == '\0' && length > 1) {
+                /* What ends in ".." is not a name: the store says what that means for each call. */
+                strcpy(result + before - 1, "/..");
+                return true;
+            }
         } else if (part > 0 && !(part == 1 && at[0] == '.')) {
             memcpy(result + length, at, part);
             length += part;

@@ -127,6 +127,8 @@ EXPORT FILE *fopen(const char *path, const char *mode)
         errno = -fd;
         return NULL;
     }
+    if ((flags & O_ACCMODE) == O_WRONLY && (flags & O_APPEND))
+        lseek(fd, 0, SEEK_END); /* as glibc: ftell tells the end at once */
     FILE *stream = stdio_stream(fd, mode);
     if (!stream) {
         int saved = errno;

@@ -18,6 +18,9 @@
  * `noatime` does), sizes of directories, st_blocks, the order of listings, SEEK_DATA and SEEK_HOLE, and how much a
  * stream reads ahead.
  *
+ * A deliberate deviation: record locks end with an exec, because the descriptor that holds them is closed there (Exim
+ * takes none across an exec).  So an actor that holds locks doesn't execute itself.
+ *
  * --mutate N spoils the result of step N of each sequence: a comparison that doesn't notice is broken.
  */
 #include <dirent.h>
@@ -577,6 +580,7 @@ struct actor {
     int fds[FDS];
     int count;
     int directory; /* a descriptor of one, 0: none */
+    bool locks;    /* it has taken record locks */
     bool stream[STREAMS];
 };
 
@@ -705,6 +709,8 @@ static bool possible(const struct step *step, const struct actor *actor, int ali
             return alive < ACTORS;
         case EXIT:
             return alive > 1;
+        case EXEC:
+            return !actor->locks;
         default:
             if (takes_stream(step->operation))
                 return actor->stream[step->stream];
@@ -824,6 +830,9 @@ static void learn(struct actor *actor, const struct step *step, const struct ans
         case FCLOSE:
             actor->stream[step->stream] = false;
             break;
+        case SETLK:
+            actor->locks = actor->locks || answer->result == 0;
+            break;
         default:
             break;
     }
@@ -899,6 +908,7 @@ static void play(int a, const struct step *step, struct answer *answer)
         int pidfd = open_pid(answer->pid);
         *child = actors[a];
         child->pidfd = pidfd;
+        child->locks = false;
         actor_pid[step->to] = answer->pid;
     }
 }
