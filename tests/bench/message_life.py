@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The life of one message: the spool with the library against tmpfs without it, as ratios taken in one run.
+
+    message_life.py PROGRAM PROGRAM_API [--rounds N] [--messages N]
+
+Run it where the library is installed (namespace.sh --build DIR).  PROGRAM makes libc calls, PROGRAM_API the same life
+through the C API.  The runs take turns, so that whatever else the machine does hits all of them.
+"""
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+
+TURNS = 5
+
+
+def run(program, directory, *options, preload=False):
+    environment = dict(os.environ, FASTSPOOL_SPOOL=directory)
+    if preload:
+        environment["LD_PRELOAD"] = "libfastspool.so"
+    output = subprocess.run([program, directory, *options], env=environment, check=True, capture_output=True, text=True)
+    return output.stdout.splitlines()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("program_api")
+    parser.add_argument("--rounds", default="5")
+    parser.add_argument("--messages", default="2000")
+    options = parser.parse_args()
+    size = ["--rounds", options.rounds, "--messages", options.messages]
+    few = ["--rounds", options.rounds, "--messages", str(max(1, int(options.messages) // 20))]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs, tempfile.TemporaryDirectory(dir="/srv") as spool:
+        ways = {"tmpfs": (options.program, tmpfs, *size), "library": (options.program, spool, *size),
+                "api": (options.program_api, spool, "--api", *size),
+                "tmpfs, forks": (options.program, tmpfs, "--forks", *few),
+                "library, forks": (options.program, spool, "--forks", *few)}
+        taken = {way: [] for way in ways}
+        for _ in range(TURNS):
+            for way, command in ways.items():
+                taken[way].append(int(run(*command, preload=way.startswith("library"))[0]))
+        median = {way: statistics.median(numbers) for way, numbers in taken.items()}
+        for way, number in median.items():
+            print(f"{way:15} {number / 1000:9.2f} us a message")
+        for what, slow, fast, least in (("with the library", "tmpfs", "library", 2), ("through the C API", "tmpfs", "api", 15),
+                                        ("with a fork at each step", "tmpfs, forks", "library, forks", 1.3)):
+            print(f"{what:25} {median[slow] / median[fast]:6.2f} times as fast as tmpfs (at least {least})")
+        print("\nns a message by kind of call (each timed, which adds some 60 ns a call):")
+        columns = [run(options.program, tmpfs, "--kinds", *few), run(options.program, spool, "--kinds", *few, preload=True),
+                   run(options.program_api, spool, "--api", "--kinds", *few)]
+        print(f"{'':15} {'tmpfs':>8} {'library':>8} {'C API':>8}")
+        for lines in zip(*(column[1:] for column in columns)):
+            numbers = [line.split()[-1] for line in lines]
+            print(f"{lines[0][:15]} {numbers[0]:>8} {numbers[1]:>8} {numbers[2]:>8}")
+
+
+main()
