@@ -177,6 +177,33 @@ bool descriptors_is_own(int fd)
                             descriptions_owns(fs, fd));
 }
 
+/* Kernel's struct of getdents64(2). */
+struct kernel_entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+void descriptors_discover(void)
+{
+    char bytes[2048] __attribute__((aligned(8)));
+    int saved = errno;
+    int fd = real.open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    for (long size; fd >= 0 && (size = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0;) {
+        for (long at = 0; at < size; at += ((struct kernel_entry *)(bytes + at))->length) {
+            const char *name = ((struct kernel_entry *)(bytes + at))->name;
+            if (*name != '.' && atoi(name) != fd && !descriptors_is_own(atoi(name)))
+                descriptors_find(atoi(name));
+        }
+    }
+    if (fd >= 0)
+        real.close(fd);
+    errno = saved;
+}
+
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument)
 {
     for (int page = 0; page < PAGES; page++) {

@@ -141,10 +141,10 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     plan->add_library = program && serve_by_preload() && !has_library(environment);
     plan->handover = (struct handover){.saved = {-1, -1, -1}};
     bool gets_it = serve_is_global() || program || (has_library(environment) && !set_id);
+    if (!gets_it)
+        descriptors_discover();
     if (serve_attached())
         descriptions_shared(serve_attached());
-    for (int fd = 0; fd < 3; fd++)
-        descriptors_find(fd); /* one that was inherited, and not used yet */
     if (!gets_it && serve_attached())
         descriptors_each(hand_over, &plan->handover);
 }

@@ -73,6 +73,8 @@ void descriptors_forget(int fd);
 int descriptors_private_copy(int fd);
 /** An anonymous file with the content, offset and flags of @description: its descriptor, close-on-exec, or -errno. */
 int descriptors_copy(uint32_t description);
+/** Ask about every descriptor of this process that is still unknown: it may have been inherited. */
+void descriptors_discover(void);
 /** Call @each with every descriptor of this process that stands for a description. */
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument);
 /** Is @fd one of the library's own descriptors? */

@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Set-user-ID execution: the library reaches Exim's own re-executions and nobody else's, sees one spool and never two,
+believes no environment there, and no ordinary user's code ever runs beside the mapped store."""
+import os
+import pathlib
+import shutil
+import subprocess
+
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, USER_ID, Message, Skip, check, main, test, wait_for)
+
+SEGMENT = "/fastspool."                       # in /proc/PID/maps: a mapped segment
+INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
+PRELOAD = {"LD_PRELOAD": LIBRARY}
+
+
+def has_store():
+    return any(name.startswith("fastspool.") for name in os.listdir("/dev/shm"))
+
+
+def served(*command, user=None, **environment):
+    """Run COMMAND with the library by bare name; (exit status, standard output, standard error)."""
+    result = subprocess.run(command, env={"PATH": os.environ["PATH"], **PRELOAD, **environment}, capture_output=True,
+                            user=user, group=USER_ID if user else None, extra_groups=[] if user else None,
+                            stdin=subprocess.DEVNULL, timeout=30)
+    return result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+
+
+# --- nobody's code beside the store -------------------------------------------------------------------------------
+
+@test(library=True, main=QUEUE_ONLY)
+def no_mapping_for_a_caller(exim):
+    """`exim -C own.conf -be` as nobody shows no mapped file of the store; the same as root, after a look at the queue,
+    does: so the test can fail."""
+    message = Message()
+    exim.submit(message)
+    exim.queued = 1
+    name = exim.queue()[0]
+    look = "${if exists{%s/input/%s-D}{here}{no}} ${readfile{/proc/self/maps}}" % (exim.spool, name)
+    _, shown, _ = served(EXIM, "-be", look)
+    check("here" in shown and SEGMENT in shown, "root's own expansion shows no mapping: this test can't fail")
+    own = pathlib.Path("/srv/own.conf")
+    own.write_text(f"spool_directory = {exim.spool}\nlog_file_path = /srv/own-%slog\n")
+    own.chmod(0o644)
+    _, shown, errors = served(EXIM, "-C", str(own), "-be", look, user=USER)
+    check("libc" in shown, f"no maps were shown: {errors}")
+    check(SEGMENT not in shown, "an ordinary user's expansion runs beside the mapped store")
+    check("here" not in shown, "an ordinary user sees a file of the queue")
+
+
+@test(library=True)
+def no_mapping_in_a_filter(exim):
+    """A user's filter, which Exim runs as the user in a process that had the store mapped, finds no mapping."""
+    exim.forward("# Exim filter", f"logfile /home/{USER}/maps 0600", 'logwrite "${readfile{/proc/self/maps}}"')
+    message = exim.expect(Message(f"{USER}@forward.test"), "sink")     # the filter delivers nothing itself
+    exim.submit(message, "-odi")
+    shown = pathlib.Path(f"/home/{USER}/maps")
+    wait_for(shown.exists, "the filter ran")
+    exim.wait_empty()
+    text = shown.read_text()
+    shown.unlink()
+    check("libc" in text and SEGMENT not in text, "a user's filter runs beside the mapped store")
+
+
+@test(library=True)
+def becoming_a_user(exim):
+    """A process that becomes an ordinary user for good keeps what it had open, content and offset; the store is
+    unmapped, its descriptors are closed, and its paths are EACCES."""
+    script = f"""
+import errno, os
+spool = {str(exim.spool)!r}
+os.makedirs(spool + "/input", exist_ok=True)
+with open(spool + "/input/file", "w") as file: file.write("0123456789")
+fd = os.open(spool + "/input/file", os.O_RDONLY)
+assert os.read(fd, 4) == b"0123"
+maps = lambda: open("/proc/self/maps").read()
+assert {SEGMENT!r} in maps(), "nothing was mapped: this test can't fail"
+os.setgroups([]); os.setgid({USER_ID}); os.setuid({USER_ID})
+assert {SEGMENT!r} not in maps(), "still mapped"
+links = [os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)]
+assert not [link for link in links if {SEGMENT!r} in link], links
+assert os.read(fd, 100) == b"456789", "the offset or the content is lost"
+assert os.pread(fd, 3, 0) == b"012"
+try: os.open(spool + "/input/file", os.O_RDONLY); assert False, "opened"
+except PermissionError: pass
+"""
+    status, _, errors = served("python3", "-c", script)
+    check(status == 0, errors)
+    served("rm", f"{exim.spool}/input/file")
+
+
+@test(library=True)
+def other_programs(exim):
+    """Preloaded into other set-user-ID programs the library does nothing: same output, no store, no state directory."""
+    for command in (["su", "--version"], ["passwd", "-S"], ["mount"], ["chfn", "--help"]):
+        if not shutil.which(command[0]):
+            continue
+        program = shutil.which(command[0])
+        set_id = os.stat(program).st_mode & 0o4000
+        plain = subprocess.run(command, capture_output=True, user=USER, group=USER_ID, extra_groups=[], timeout=30)
+        status, output, errors = served(*command, user=USER)
+        check((status, output, errors) == (plain.returncode, plain.stdout.decode(), plain.stderr.decode()),
+              f"{command} ({'set-user-ID' if set_id else 'ordinary'}) behaves otherwise: {errors}")
+    check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was made")
+
+
+# --- the environment -----------------------------------------------------------------------------------------------
+
+@test(library=True, main=QUEUE_ONLY)
+def environment_is_not_believed(exim):
+    """In secure execution FASTSPOOL_* have no effect: a user's message goes to the configured spool."""
+    other = pathlib.Path("/srv/other-spool")
+    other.mkdir(mode=0o777, exist_ok=True)
+    message = Message(sender=f"{USER}@mail.test")
+    exim.run("-oi", *message.recipients, input=message.content(), user=USER,
+             environment={"FASTSPOOL_SPOOL": str(other), "FASTSPOOL_STATE": str(other / "state"),
+                          "FASTSPOOL_RUNTIME": str(other), "FASTSPOOL_MEMORY": "1"})
+    exim.queued = 1
+    check(not list(other.iterdir()), f"the user's directory was used: {list(other.iterdir())}")
+    check("1" in exim.tool("status", "--json").split('"messages": ')[1][:2], "the message is not in the store")
+
+
+@test(("", {"main": ("keep_environment =",)}), ("_all", {"main": ("keep_environment = *",)}),
+      ("_some", {"main": ("keep_environment = PATH",)}), library=True)
+def preload_is_restored(exim):
+    """Exim's re-execution for a delivery has the library whatever keep_environment says, from a user's submission, from
+    the daemon and from a queue run."""
+    for arguments, user in ((), USER), ((), None), (("-odq",), USER):
+        exim.run("-oi", *arguments, "a@sink.test", user=user,
+                 input=exim.expect(Message("a@sink.test"), "sink").content())
+    exim.run("-q")
+    exim.wait_arrived()
+    exim.wait_empty()
+
+
+# --- the installation ------------------------------------------------------------------------------------------------
+
+def refused(exim, preload, sentence):
+    """With this LD_PRELOAD Exim is told so, serves nothing, and works on the plain disk, its children too."""
+    message = exim.expect(Message(), "sink")
+    result = exim.command("-oi", "-odq", *message.recipients, input=message.content(),
+                          environment={"LD_PRELOAD": preload})
+    errors = result.stderr.decode()
+    check(result.returncode == 0, errors)
+    lines = [line for line in errors.splitlines() if line.startswith("fastspool: serves nothing: ")]
+    check(len(lines) == 1 and sentence in lines[0], f"it said {errors!r}")
+    check(len(exim.real_files()) == 3 and not has_store(), f"the disk holds {exim.real_files()}")
+    exim.command("-qff", environment={"LD_PRELOAD": preload})
+    exim.wait_arrived()
+    check(not has_store() and not exim.real_files(), "the delivery saw another spool")
+
+
+@test(library=True)
+def full_path(exim):
+    """A full path in LD_PRELOAD, which re-executions don't follow."""
+    refused(exim, str(INSTALLED), "say LD_PRELOAD=" + LIBRARY)
+
+
+@test(library=True)
+def other_directory(exim):
+    """A copy in another directory, by a full path and by LD_LIBRARY_PATH."""
+    shutil.copy(INSTALLED, "/srv/" + LIBRARY)
+    refused(exim, "/srv/" + LIBRARY, "say LD_PRELOAD=" + LIBRARY)
+
+
+@test(library=True)
+def missing_set_user_id(exim):
+    """The library file without its set-user-ID bit."""
+    INSTALLED.chmod(0o644)
+    try:
+        refused(exim, LIBRARY, "is not set-user-ID")
+    finally:
+        INSTALLED.chmod(0o4644)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def ld_so_preload(exim):
+    """/etc/ld.so.preload is the other way in: no variable is needed, and none is added."""
+    preload = pathlib.Path("/etc/ld.so.preload")
+    preload.write_text(f"{INSTALLED}\n")
+    try:
+        message = exim.expect(Message(), "sink")
+        exim.run("-oi", *message.recipients, input=message.content(), stock=True)
+        check(has_store() and not exim.real_files(), "the message is not in the store")
+        exim.run("-qff", stock=True)
+        exim.wait_arrived()
+    finally:
+        preload.unlink()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def linked(exim):
+    """An Exim that names the library among its needed ones (DT_NEEDED) has it in every execution."""
+    if not shutil.which("patchelf"):
+        raise Skip("patchelf is not installed")
+    saved = EXIM + ".before"
+    shutil.copy2(EXIM, saved)
+    try:
+        subprocess.run(["patchelf", "--add-needed", LIBRARY, EXIM], check=True)
+        os.chmod(EXIM, 0o4755)
+        message = exim.expect(Message(), "sink")
+        exim.run("-oi", *message.recipients, input=message.content(), stock=True)
+        check(has_store() and not exim.real_files(), "the message is not in the store")
+        exim.run("-qff", stock=True)
+        exim.wait_arrived()
+    finally:
+        shutil.move(saved, EXIM)
+        os.chmod(EXIM, 0o4755)
+
+
+@test(library=True)
+def unlisted_spool(exim):
+    """A spool that only the environment names is refused for a set-user-ID image; registered by root it is served, in
+    secure execution too."""
+    exim.fastspool_configuration()
+    pathlib.Path("/etc/fastspool.conf").write_text("spool = /var/spool/exim4\n")
+    message = Message()
+    result = exim.command("-oi", "-odq", *message.recipients, input=message.content(),
+                          environment={"FASTSPOOL_SPOOL": str(exim.spool)})
+    check(b"neither in /etc/fastspool.conf nor registered" in result.stderr, result.stderr.decode())
+    for name in exim.real_files():
+        (exim.spool / name).unlink()
+    message = exim.expect(Message(), "sink")
+    result = subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", EXIM, "-oi", "-odq", *message.recipients],
+                            input=message.content(), capture_output=True, timeout=30)
+    check(result.returncode == 0 and not result.stderr, result.stderr.decode())
+    check(not exim.real_files(), "the message is not in the store")
+    message = exim.expect(Message(sender=f"{USER}@mail.test"), "sink")
+    exim.run("-oi", "-odq", *message.recipients, input=message.content(), user=USER)
+    check(not exim.real_files(), "a user's Exim, in secure execution, saw another spool")
+    subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", EXIM, "-qff"], timeout=60)
+    exim.wait_arrived()
+    exim.fastspool_configuration()
+
+
+# --- descriptors at exec ----------------------------------------------------------------------------------------------
+
+@test(library=True)
+def programs_without_the_library(exim):
+    """A program that won't have the library gets its standard streams as private copies and no other spool file; one
+    that has it finds its descriptors by their identity."""
+    script = f"""
+cd {exim.spool} && mkdir -p input && echo content >input/file && exec 7<input/file <input/file
+read -r first </dev/null
+env -u LD_PRELOAD cat
+env -u LD_PRELOAD sh -c 'ls -l /proc/$$/fd' | grep -c '{SEGMENT}'
+cat <&7
+rm input/file
+"""
+    status, output, errors = served("sh", "-c", script, FASTSPOOL_SPOOL=str(exim.spool))
+    check(output == "content\n0\ncontent\n", f"exit {status}, {output!r}, {errors!r}")
+
+
+if __name__ == "__main__":
+    main("secure")
