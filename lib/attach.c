@@ -165,12 +165,16 @@ static void close_runtime(struct fastspool *fs)
 /* Open the store that is published.  -ENOENT, -ESTALE: there is none that could be used. */
 static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, char *error)
 {
+    char reason[FASTSPOOL_ERROR_MAX] = "";
     int result = read_runtime(state_fd, fs->runtime);
 
     if (result == 0)
         result = open_runtime(fs, spool, error);
-    if (result == 0)
-        result = segment_open(fs, error);
+    if (result == 0) {
+        result = segment_open(fs, reason);
+        if (result < 0)
+            fail(error, result, "%.200s: %.250s", fs->spool, reason);
+    }
     if (result < 0)
         close_runtime(fs);
     return result;

@@ -238,7 +238,7 @@ def split_message(raw):
 class Client:
     """An SMTP client that can wait for each reply, send all at once, send chunks, and use TLS."""
 
-    def __init__(self, port=SMTP_PORT, tls=False, timeout=60):
+    def __init__(self, port=SMTP_PORT, tls=False, timeout=15):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.stream = self.socket.makefile("rb")
         self.expect(220)

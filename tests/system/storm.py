@@ -55,6 +55,18 @@ class Load:
             check(not thread.is_alive(), "a client hangs: Exim doesn't answer it")
 
 
+def choose(exim, chance):
+    """Who is killed in a round: everybody, the mirror, the daemon, or up to three of the others."""
+    victims, dice = processes(), chance.random()
+    if dice < 0.05:
+        return victims
+    if dice < 0.25:
+        return [(pid, name) for pid, name in victims if name.startswith("fastspool")]
+    if dice < 0.35:
+        return [(pid, name) for pid, name in victims if pid == exim.daemon.pid]
+    return chance.sample(victims, min(len(victims), chance.randint(1, 3)))
+
+
 @test(main=("split_spool_directory = true", "smtp_receive_timeout = 60s", "remote_max_parallel = 2"))
 def storm(exim):
     """200 rounds of killing under load; afterwards all that was answered with 250 is there."""
@@ -67,9 +79,7 @@ def storm(exim):
     load = Load(exim, seed)
     for number in range(rounds):
         time.sleep(chance.uniform(0.02, 0.7))
-        victims = processes()
-        everybody = chance.random() < 0.05
-        for pid, name in victims if everybody else chance.sample(victims, min(len(victims), chance.randint(1, 3))):
+        for pid, name in choose(exim, chance):
             killed["daemon" if pid == exim.daemon.pid else "mirror" if name.startswith("fastspool") else
                    "receivers and deliverers"] += 1
             kill(pid)
