@@ -681,8 +681,6 @@ static int rename_body(struct fastspool *fs, void *argument)
 
     if (result == 0)
         result = names_walk(fs, change->to, &change->who, &to);
-    if (result == -ENAMETOOLONG && from.inode == 0)
-        result = -ENOENT; /* the old name is looked up first */
     if (result < 0)
         return result;
     if ((from.inode && from.entry == 0) || (to.inode && to.entry == 0))

@@ -275,7 +275,9 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     BOUND();
     if (!descriptors_find(in) && !descriptors_find(out))
         return real.sendfile(out, in, offset, size);
-    int saved = errno;
+    int saved = errno, source = (int)descriptors_find(in);
+    if (source && (LOAD(description_at(serve_attached(), (uint32_t)source)->flags) & O_ACCMODE) == O_WRONLY)
+        return result_of(-EBADF);
     ssize_t result = copy_between(out, NULL, in, offset, size);
     if (result < 0 && errno == EISDIR)
         errno = EINVAL;

@@ -151,8 +151,9 @@ EXPORT FILE *fdopen(int fd, const char *mode)
         errno = EINVAL;
         return NULL;
     }
-    if (flags & O_APPEND)
-        __atomic_fetch_or(kept, (uint32_t)O_APPEND, __ATOMIC_ACQ_REL);
+    if ((flags & O_APPEND) && !(__atomic_fetch_or(kept, (uint32_t)O_APPEND, __ATOMIC_ACQ_REL) & O_APPEND) &&
+        (flags & O_ACCMODE) == O_WRONLY)
+        lseek(fd, 0, SEEK_END); /* as glibc does */
     return stdio_stream(fd, mode);
 }
 

@@ -256,6 +256,12 @@ static void send_file(const struct step *step, struct answer *answer)
                  (long)offset);
 }
 
+static bool is_directory(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static void do_descriptor(const struct step *step, struct answer *answer)
 {
     struct iovec parts[2] = {{buffer, (size_t)step->size / 3},
@@ -286,8 +292,7 @@ static void do_descriptor(const struct step *step, struct answer *answer)
             break;
         case LSEEK:
             /* Where a directory's offset may stand differs between real file systems. */
-            answer->result =
-                fstat(step->fd, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : lseek(step->fd, step->offset, (int)step->flags);
+            answer->result = is_directory(step->fd) ? 0 : lseek(step->fd, step->offset, (int)step->flags);
             break;
         case FTRUNCATE:
             answer->result = ftruncate(step->fd, step->offset);
@@ -454,7 +459,7 @@ static void do_stream(const struct step *step, struct answer *answer)
             break;
         }
         case FSEEK:
-            answer->result = fseek(*stream, step->offset, (int)step->flags);
+            answer->result = is_directory(fileno(*stream)) ? 0 : fseek(*stream, step->offset, (int)step->flags);
             break;
         case REWIND:
             rewind(*stream);
@@ -627,7 +632,7 @@ static const char *const names[] = {"1abcde-000001-AB-D",
                                     "e/f"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
-static void some_path(char *path, uint64_t seed)
+static void some_path(char *path, uint64_t seed, bool one_of_two)
 {
     static const char *const before[] = {"", "/", "./", "d/../", "e/./../", "./////", "../@/", "nothere/../"};
     char number[24];
@@ -641,7 +646,7 @@ static void some_path(char *path, uint64_t seed)
         snprintf(with, sizeof(with), "../%s/", number);
         prefix = with;
     }
-    if (once_in(60)) {
+    if (!one_of_two && once_in(60)) { /* which of two bad paths is found out first is nobody's business */
         static char too_long[257];
         memset(too_long, 'n', 255 + some(2));
         name = too_long;
@@ -743,9 +748,9 @@ static void make_up(struct step *step, const struct actor *actor, int alive, uin
     step->size = once_in(3) ? (long)some(BUFFER - 1) : (long)some(700);
     step->flags = (long)some(24);
     if (takes_path(step->operation) || step->operation == FOPEN)
-        some_path(step->path, seed);
+        some_path(step->path, seed, step->operation == RENAME || step->operation == LINK);
     if (step->operation == RENAME || step->operation == LINK)
-        some_path(step->other, seed);
+        some_path(step->other, seed, true);
     if (step->operation == OPENAT || step->operation == UNLINKAT || step->operation == FSTATAT)
         snprintf(step->path, sizeof(step->path), "%s", names[some(once_in(3) ? NAMES : 6)]);
     if (takes_directory(step->operation) && actor->directory && !once_in(5))
