@@ -265,6 +265,8 @@ def command_in_acl(exim):
 def hang_up(exim):
     """SIGHUP: the daemon executes itself anew, and goes on with the same queue."""
     exim.start("-q1m")
+    # It listens before it handles signals.
+    wait_for(lambda: "End queue run" in exim.log(), "its first queue run has ended")
     before = os.readlink(f"/proc/{exim.daemon.pid}/exe")
     exim.daemon.send_signal(signal.SIGHUP)
     wait_for(lambda: exim.log().count("daemon started") + exim.log().count("SIGHUP received") >= 2, "SIGHUP was seen")
