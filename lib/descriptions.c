@@ -56,7 +56,7 @@ struct pool {
     struct pool *next; /* further places */
     uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
     uint32_t idle;     /* in the first page: how many are idle */
-    uint64_t random;   /* in the first page: state of the generator of cookies */
+    uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded */
 };
 
 /* ---- the pool ---- */
@@ -69,8 +69,6 @@ static int pool_page(struct pool **link, struct pool **page)
     struct pool *new = mmap(NULL, sizeof(*new), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (new == MAP_FAILED)
         return -ENOMEM;
-    if (getrandom(&new->random, sizeof(new->random), 0) != sizeof(new->random))
-        new->random = segment_monotonic() ^ (uint64_t)getpid();
     if (!__atomic_compare_exchange_n(link, page, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         munmap(new, sizeof(*new));
     else
@@ -137,6 +135,9 @@ static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
 
 static uint64_t new_cookie(struct pool *pool)
 {
+    if (__atomic_load_n(&pool->random, __ATOMIC_RELAXED) == 0 &&
+        getrandom(&pool->random, sizeof(pool->random), 0) != sizeof(pool->random))
+        pool->random = segment_monotonic() ^ (uint64_t)getpid() << 32;
     uint64_t state = __atomic_add_fetch(&pool->random, UINT64_C(0x9e3779b97f4a7c15), __ATOMIC_RELAXED);
     state = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     state = (state ^ state >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -426,8 +427,7 @@ void descriptions_after_fork_child(struct fastspool *fs)
     }
     if (pool) {
         pool->idle = 0;
-        if (getrandom(&pool->random, sizeof(pool->random), 0) != sizeof(pool->random))
-            pool->random ^= (uint64_t)getpid() << 32 ^ segment_monotonic();
+        pool->random = 0; /* the parent's go on from the same state: begin anew, when one is needed */
     }
 }
 

@@ -14,7 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -487,6 +487,8 @@ static int truncate_body(struct fastspool *fs, void *argument)
         result = inodes_permitted(fs, inode, &change->who, W_OK);
     if (result < 0)
         return result;
+    if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
+        return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
     result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
     change->again = result > 0;
     return result;

@@ -81,8 +81,7 @@ struct header {
     /* The lock, and what makes its sections whole (section.c). */
     pthread_mutex_t mutex;   /* robust, process-shared, type NORMAL */
     uint32_t sequence;       /* odd while a section changes the segment; atomic */
-    uint32_t undo_count;     /* records in undo[] to roll back; 0: the last section is complete; atomic */
-    struct undo undo[UNDO_MAX];
+    uint32_t undo_count;     /* records in undo[] (below) to roll back; 0: the last section is complete; atomic */
 
     /* Tables (segment.c). */
     struct table inodes;
@@ -126,6 +125,9 @@ struct header {
     uint32_t stopping;         /* 1 after `fastspool stop` until the mirror has ended; atomic */
     uint64_t commits;          /* atomic */
     uint64_t commit_ns;        /* duration of the last commit; atomic */
+
+    /* Last, so that what every section touches lies on one page: the child of a fork pays for each page it touches. */
+    struct undo undo[UNDO_MAX];
 };
 
 enum inode_flags {

@@ -171,7 +171,7 @@ static int not_a_directory(int dirfd)
 
 bool paths_resolve(int dirfd, const char *path, struct place_of *place)
 {
-    char absolute[PATH_MAX];
+    char absolute[PATH_MAX], beyond[PATH_MAX];
 
     if (!serve_active() || !path || !*path)
         return false;
@@ -196,6 +196,7 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place)
         if (offset == 0)
             return false;
     }
+    const char *whole = path;
     path += offset;
     if (!has_dot_dot(path) && policy_of(path) != POLICY_STORE)
         return false;
@@ -205,7 +206,10 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place)
     if (!place->fs && place->error == 0)
         return false;
     if (has_dot_dot(path)) {
-        if (!climb(place->fs, path, place->text))
+        /* Above the spool and perhaps back into it: the kernel knows where that leads. */
+        if (!climb(place->fs, path, place->text) &&
+            (!canonical(whole, beyond) || (offset = serve_match(beyond)) == 0 || has_dot_dot(beyond + offset) ||
+             strlen(strcpy(place->text, beyond + offset)) == 0))
             return false;
     } else {
         strcpy(place->text, path);

@@ -17,8 +17,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
-static __thread sigset_t before;
-static __thread unsigned depth;
+static __thread sigset_t before; /* the mask outside; written while all are blocked, so that no handler sees it change */
 static __thread uid_t hidden; /* the real uid while another one stands in its place */
 static __thread bool hiding;
 
@@ -49,25 +48,24 @@ static void show_real_uid(void)
 
 static void enter(void)
 {
-    sigset_t all;
+    sigset_t all, outside;
     int saved = errno;
 
-    if (depth++ == 0) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        hide_real_uid();
-    }
+    /* Nothing of ours may change before all are blocked: a handler that comes in between may leave by longjmp. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &outside);
+    before = outside;
+    hide_real_uid();
     errno = saved;
 }
 
 static void leave(void)
 {
+    const sigset_t outside = before;
     int saved = errno;
 
-    if (--depth == 0) {
-        show_real_uid();
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
+    show_real_uid();
+    pthread_sigmask(SIG_SETMASK, &outside, NULL);
     errno = saved;
 }
 

@@ -15,7 +15,6 @@
 #include "shim.h"
 
 #include <limits.h>
-#include <linux/fs.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -523,6 +522,25 @@ EXPORT ssize_t readlinkat(int dirfd, const char *path, char *buffer, size_t size
 {
     BOUND();
     return is_stores(dirfd, path) ? result_of(-EINVAL) : real.readlinkat(dirfd, path, buffer, size);
+}
+
+/* The fortified names. */
+void __chk_fail(void) __attribute__((noreturn));
+
+ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room);
+EXPORT ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room)
+{
+    if (size > room)
+        __chk_fail();
+    return readlink(path, buffer, size);
+}
+
+ssize_t __readlinkat_chk(int dirfd, const char *path, char *buffer, size_t size, size_t room);
+EXPORT ssize_t __readlinkat_chk(int dirfd, const char *path, char *buffer, size_t size, size_t room)
+{
+    if (size > room)
+        __chk_fail();
+    return readlinkat(dirfd, path, buffer, size);
 }
 
 /* The working directory is the kernel's: into a directory of the store goes who goes to the disk's of that name. */

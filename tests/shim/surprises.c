@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * EXIM-IO.md's surprises, each as a small test by its number; run with the library, in a private namespace:
+ *
+ *      surprises SPOOL
+ *
+ * Exit status 0: all passed.  Around each test the open descriptors are counted: none may be left.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ID "1abcde-000001-AB"
+
+static char spool[200];
+static int failures;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s (errno %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
+            failures++;                                                                            \
+        }                                                                                          \
+    } while (0)
+
+/* "/spool//input//NAME": the strings that Exim makes, with their double slashes.  Four may be in use at once. */
+static const char *at(const char *directory, const char *name)
+{
+    static char paths[4][600];
+    static int next;
+    char *path = paths[next++ % 4];
+
+    snprintf(path, sizeof(paths[0]), "%s//%s//%s", spool, directory, name);
+    return path;
+}
+
+static int make(const char *name)
+{
+    return open(at("input", name), O_RDWR | O_CREAT | O_EXCL, 0640);
+}
+
+static int child_status(pid_t pid)
+{
+    int status = -1;
+    waitpid(pid, &status, 0);
+    return status;
+}
+
+/* 2: stdio calls its own read and write, past any wrapper; fdopen's result is never checked; fileno is locked by. */
+static void stdio_bypasses(void)
+{
+    int fd = make(ID "-D");
+    FILE *stream = fdopen(fd, "w+");
+    struct stat st;
+    char line[64];
+
+    CHECK(stream && fileno(stream) == fd);
+    CHECK(fprintf(stream, "%s-D\n", ID) > 0 && fputc('x', stream) == 'x' && fwrite("yz\n", 1, 3, stream) == 3);
+    CHECK(fflush(stream) == 0 && fsync(fileno(stream)) == 0 && fstat(fileno(stream), &st) == 0 && st.st_size == 23);
+    CHECK(fseek(stream, -1, SEEK_CUR) == 0 && fgetc(stream) == '\n' && fseek(stream, 0, SEEK_END) == 0);
+    rewind(stream);
+    CHECK(fgets(line, sizeof(line), stream) && strcmp(line, ID "-D\n") == 0);
+    CHECK(ungetc('q', stream) == 'q' && fgetc(stream) == 'q' && fscanf(stream, "%63s", line) == 1 && !strcmp(line, "xyz"));
+    CHECK(fclose(stream) == 0 && close(fd) < 0 && errno == EBADF);
+    CHECK(unlink(at("input", ID "-D")) == 0);
+}
+
+/* 4: Exim closes and writes to numbers that it no longer owns: nothing of ours may sit where a program's next open
+ * would land, nor mind being closed. */
+static void own_descriptors_are_high(void)
+{
+    int fd = make("f"), next = open("/dev/null", O_RDONLY);
+
+    CHECK(next == fd + 1);
+    close(next);
+    for (int number = next; number < 1024; number++)
+        close(number);
+    CHECK(write(fd, "x", 1) == 1);
+    int again = open(at("input", "f"), O_RDONLY);
+    CHECK(again == fd + 1);
+    closefrom(again);
+    CHECK(pread(fd, (char[1]){0}, 1, 0) == 1 && unlink(at("input", "f")) == 0);
+    close(fd);
+}
+
+static int try_lock(const char *path, off_t length)
+{
+    int fd = open(path, O_RDWR);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = length};
+    int result = fcntl(fd, F_SETLK, &lock);
+
+    close(fd);
+    return result;
+}
+
+/* 5: a child closes the -D that it inherited, and the parent's lock stays.  20: 19 and 26 bytes conflict. */
+static void locks_are_the_parents(void)
+{
+    int fd = make(ID "-D"), other = make("hdr");
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
+
+    CHECK(fcntl(fd, F_SETLK, &lock) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(fd);
+        _exit(try_lock(at("input", ID "-D"), 26) == 0);
+    }
+    CHECK(child_status(pid) == 0);
+    close(other); /* another file's close drops nothing */
+    pid = fork();
+    if (pid == 0)
+        _exit(try_lock(at("input", ID "-D"), 26) == 0);
+    CHECK(child_status(pid) == 0);
+    CHECK(link(at("input", ID "-D"), at("input", "second")) == 0 && unlink(at("input", ID "-D")) == 0);
+    pid = fork();
+    if (pid == 0)
+        _exit(try_lock(at("input", "second"), 19) == 0); /* the lock is the file's, not the name's */
+    CHECK(child_status(pid) == 0);
+    close(fd);
+    pid = fork();
+    if (pid == 0)
+        _exit(try_lock(at("input", "second"), 26) != 0);
+    CHECK(child_status(pid) == 0);
+    CHECK(unlink(at("input", "second")) == 0 && unlink(at("input", "hdr")) == 0);
+}
+
+/* 9: the directory is opened as ".../.", looks like one, and is synced; a missing one is ENOENT. */
+static void directory_sync(void)
+{
+    struct stat st;
+    int fd = open(at("input", "."), O_RDONLY | O_DIRECTORY);
+
+    CHECK(fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) && fsync(fd) == 0 && close(fd) == 0);
+    CHECK(open(at("input/9", ID "-D"), O_RDWR | O_CREAT | O_EXCL, 0640) < 0 && errno == ENOENT);
+    CHECK(mkdir(at("input", "9"), 0750) == 0 && mkdir(at("input", "9"), 0750) < 0 && errno == EEXIST);
+    CHECK(rmdir(at("input", "9")) == 0);
+}
+
+/* 10: a call that succeeds leaves errno alone. */
+static void errno_is_left_alone(void)
+{
+    struct stat st;
+    char byte;
+
+    errno = ENOTRECOVERABLE;
+    int fd = make("f");
+    FILE *stream = fopen(at("input", "f"), "rb");
+    write(fd, "x", 1);
+    lseek(fd, 0, SEEK_SET);
+    read(fd, &byte, 1);
+    read(fd, &byte, 1);
+    fsync(fd);
+    fstat(fd, &st);
+    stat(at("input", "f"), &st);
+    int copy = dup(fd);
+    close(copy);
+    fgetc(stream);
+    fgetc(stream);
+    fclose(stream);
+    rename(at("input", "f"), at("input", "g"));
+    unlink(at("input", "g"));
+    close(fd);
+    CHECK(errno == ENOTRECOVERABLE);
+}
+
+static sigjmp_buf escape;
+static volatile sig_atomic_t alarms;
+
+static void on_alarm(int signal_number)
+{
+    int fd = open(at("input", "from-handler"), O_WRONLY | O_CREAT | O_APPEND, 0640);
+
+    (void)signal_number;
+    if (fd >= 0) {
+        (void)!write(fd, "x", 1);
+        close(fd);
+    }
+    if (++alarms % 2)
+        siglongjmp(escape, 1);
+}
+
+/* 11: handlers open and write spool files at any instruction, and leave by longjmp: nothing hangs, nothing is half
+ * done. */
+static void signals_anywhere(void)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    const struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    struct stat st;
+    volatile int rounds = 0;
+
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    sigsetjmp(escape, 1);
+    while (alarms < 2000 && rounds < 2000000) {
+        rounds++;
+        int fd = open(at("input", "f"), O_RDWR | O_CREAT, 0640);
+        if (fd >= 0) {
+            (void)!write(fd, "abcdefgh", 8);
+            close(fd);
+        }
+        rename(at("input", "f"), at("input", "g"));
+        unlink(at("input", "g"));
+    }
+    setitimer(ITIMER_REAL, &never, NULL);
+    CHECK(alarms >= 2000);
+    CHECK(stat(at("input", "from-handler"), &st) == 0 && st.st_size == alarms);
+    unlink(at("input", "f"));
+    unlink(at("input", "g"));
+    CHECK(unlink(at("input", "from-handler")) == 0);
+    closefrom(3); /* what the jumps left open */
+}
+
+/* 12: relative names, "..", and a symbolic link to the spool, lead to the same file. */
+static void every_path(void)
+{
+    char link_path[300], path[600];
+    struct stat one, other;
+    int fd = make("f");
+
+    close(fd);
+    CHECK(stat(at("input", "f"), &one) == 0);
+    snprintf(link_path, sizeof(link_path), "%s-link", spool);
+    CHECK(symlink(spool, link_path) == 0 && chdir(spool) == 0);
+    const char *forms[] = {"input/f", "./input//f", "input/./f", "input/../input/f"};
+    for (int i = 0; i < 4; i++)
+        CHECK(stat(forms[i], &other) == 0 && other.st_ino == one.st_ino);
+    snprintf(path, sizeof(path), "%s/input/f", link_path);
+    CHECK(stat(path, &other) == 0 && other.st_ino == one.st_ino);
+    snprintf(path, sizeof(path), "%s/../%s/input/f", spool, strrchr(spool, '/') + 1);
+    CHECK(stat(path, &other) == 0 && other.st_ino == one.st_ino);
+    int directory = open(at("input", "."), O_RDONLY | O_DIRECTORY);
+    CHECK(fstatat(directory, "f", &other, 0) == 0 && other.st_ino == one.st_ino);
+    int real = open(spool, O_RDONLY | O_DIRECTORY);
+    CHECK(fstatat(real, "input/f", &other, 0) == 0 && other.st_ino == one.st_ino);
+    close(real);
+    close(directory);
+    CHECK(chdir("/") == 0 && unlink(link_path) == 0 && unlink(at("input", "f")) == 0);
+}
+
+/* 13: unlinked but open, and linked twice.  14: ENOENT is exact. */
+static void unlinked_but_open(void)
+{
+    char bytes[8];
+    int fd = make("f");
+
+    CHECK(write(fd, "content", 7) == 7 && unlink(at("input", "f")) == 0);
+    CHECK(unlink(at("input", "f")) < 0 && errno == ENOENT);
+    CHECK(pread(fd, bytes, 8, 0) == 7 && memcmp(bytes, "content", 7) == 0);
+    close(fd);
+}
+
+/* 16: the child of a fork opens by name at once, and shares the offset of what it inherited.  6: through it, after
+ * becoming another user (system tests). */
+static void forks(void)
+{
+    char bytes[8];
+    int fd = make("f");
+
+    CHECK(write(fd, "0123456789", 10) == 10 && lseek(fd, 2, SEEK_SET) == 2);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int own = open(at("input", "f"), O_RDWR | O_APPEND);
+        bool right = own >= 0 && read(fd, bytes, 3) == 3 && memcmp(bytes, "234", 3) == 0 && write(own, "x", 1) == 1;
+        exit(right ? 0 : 1);
+    }
+    CHECK(child_status(pid) == 0 && read(fd, bytes, 3) == 3 && memcmp(bytes, "567", 3) == 0);
+    CHECK(lseek(fd, 0, SEEK_END) == 11 && unlink(at("input", "f")) == 0 && close(fd) == 0);
+}
+
+/* 15: what root makes the owner rewrites; geteuid flips, and each call goes by what it is. */
+static void effective_users(void)
+{
+    struct stat st;
+
+    if (geteuid() != 0)
+        return;
+    CHECK(stat(spool, &st) == 0 && chown(at("input", ""), st.st_uid, st.st_gid) == 0);
+    int fd = make("hdr");
+    CHECK(fchown(fd, st.st_uid, st.st_gid) == 0 && fchmod(fd, 0640) == 0 && close(fd) == 0);
+    CHECK(setegid(st.st_gid) == 0 && seteuid(st.st_uid) == 0);
+    fd = open(at("input", "hdr"), O_RDWR);
+    CHECK(fd >= 0 && fchown(fd, st.st_uid, st.st_gid) == 0 && fchown(fd, 0, 0) < 0 && errno == EPERM);
+    close(fd);
+    fd = make("own");
+    CHECK(seteuid(0) == 0 && setegid(0) == 0 && fstat(fd, &st) == 0 && st.st_uid != 0);
+    close(fd);
+    CHECK(unlink(at("input", "own")) == 0 && unlink(at("input", "hdr")) == 0);
+}
+
+/* 19: statvfs of the spool tells the store's room. */
+static void room(void)
+{
+    struct statvfs st;
+
+    CHECK(statvfs(spool, &st) == 0 && st.f_frsize == 4096 && st.f_bavail > 0 && st.f_files > 0);
+    CHECK(st.f_blocks * st.f_frsize == 64ull << 20); /* FASTSPOOL_MEMORY of this test */
+}
+
+/* 7, 8: sendfile from a spool file, and dup of a stream's descriptor. */
+static void kernel_copies(void)
+{
+    char bytes[16];
+    int ends[2], fd = make("f");
+    off_t offset = 3;
+
+    CHECK(write(fd, "0123456789", 10) == 10 && pipe(ends) == 0);
+    CHECK(sendfile(ends[1], fd, &offset, 100) == 7 && offset == 10 && lseek(fd, 0, SEEK_CUR) == 10);
+    CHECK(read(ends[0], bytes, 16) == 7 && memcmp(bytes, "3456789", 7) == 0);
+    int copy = dup(fd);
+    CHECK(lseek(copy, 1, SEEK_SET) == 1 && lseek(fd, 0, SEEK_CUR) == 1);
+    close(fd);
+    CHECK(read(copy, bytes, 2) == 2 && unlink(at("input", "f")) == 0);
+    close(copy);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* §7: a listing has "." and "..", all names once, and not the state directory. */
+static void listings(void)
+{
+    int names = 0, dots = 0;
+    struct dirent *entry;
+
+    for (int i = 0; i < 100; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "n%d", i);
+        close(make(name));
+    }
+    DIR *directory = opendir(at("input", ""));
+    CHECK(directory != NULL);
+    while (directory && (entry = readdir(directory)) != NULL) {
+        if (entry->d_name[0] == '.')
+            dots++;
+        else if (unlink(at("input", entry->d_name)) == 0)
+            names++;
+    }
+    CHECK(names == 100 && dots == 2 && closedir(directory) == 0);
+    directory = opendir(spool);
+    while (directory && (entry = readdir(directory)) != NULL)
+        CHECK(strcmp(entry->d_name, ".fastspool") != 0);
+    CHECK(directory && closedir(directory) == 0);
+}
+
+static void *in_thread(void *argument)
+{
+    char name[32];
+
+    for (int i = 0; i < 2000; i++) {
+        snprintf(name, sizeof(name), "%s%d", (const char *)argument, i);
+        char path[300];
+        snprintf(path, sizeof(path), "%s/input/%s", spool, name);
+        int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd < 0 || write(fd, name, 8) != 8 || close(fd) < 0 || unlink(path) < 0)
+            return (void *)1;
+    }
+    return NULL;
+}
+
+/* Threads work beside each other. */
+static void threads(void)
+{
+    pthread_t thread[4];
+    void *result;
+
+    for (int i = 0; i < 4; i++)
+        pthread_create(&thread[i], NULL, in_thread, (void *)&"threadA\0threadB\0threadC\0threadD"[i * 8]);
+    for (int i = 0; i < 4; i++)
+        CHECK(pthread_join(thread[i], &result) == 0 && result == NULL);
+}
+
+/* Called before main, by a constructor: the library binds itself when it is needed. */
+static int from_constructor;
+__attribute__((constructor)) static void early(int argc, char **argv)
+{
+    struct stat st;
+    char path[300];
+
+    if (argc < 2)
+        return;
+    snprintf(path, sizeof(path), "%s/input", argv[1]);
+    mkdir(path, 0750);
+    from_constructor = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? 1 : -1;
+}
+
+static void constructor(void)
+{
+    CHECK(from_constructor == 1);
+}
+
+static int open_descriptors(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 800; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} tests[] = {
+    {"constructor", constructor},
+    {"2 stdio bypasses", stdio_bypasses},
+    {"4 own descriptors are high", own_descriptors_are_high},
+    {"5, 20 locks are the parent's", locks_are_the_parents},
+    {"7, 8 kernel copies", kernel_copies},
+    {"9 directory sync", directory_sync},
+    {"10 errno is left alone", errno_is_left_alone},
+    {"12 every path", every_path},
+    {"13, 14 unlinked but open", unlinked_but_open},
+    {"15 effective users", effective_users},
+    {"16 forks", forks},
+    {"19 room", room},
+    {"listings", listings},
+    {"threads", threads},
+    {"11 signals anywhere", signals_anywhere},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return 2;
+    snprintf(spool, sizeof(spool), "%s", argv[1]);
+    umask(0);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
+        int before = open_descriptors(), already = failures;
+        tests[i].run();
+        if (open_descriptors() > before) {
+            fprintf(stderr, "%s leaves descriptors open\n", tests[i].name);
+            failures++;
+        }
+        printf("%s - %s\n", failures == already ? "ok" : "not ok", tests[i].name);
+        fflush(stdout); /* children exit with a copy of the buffer */
+    }
+    return failures != 0;
+}

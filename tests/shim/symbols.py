@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Every libc function that the real Exim, or a probe program, imports and that takes a path, a descriptor, a stream that
+could be opened on a spool file, an identity or a program to execute is either interposed or deliberately left alone.
+
+    symbols.py LIBRARY [PROGRAM...]
+
+Probes are compiled here with FORTIFY 0, 2 and 3, and with 32- and 64-bit file offsets by name, because the compiler
+then calls other names for the same functions.
+"""
+import re
+import subprocess
+import sys
+import tempfile
+
+# What of libc could touch the spool.  A name that is in none of the lists is one that nobody has thought of.
+TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|flock|lockf|p?read|p?write|p?readv|p?writev|lseek|f?truncate|"
+                     r"fsync|fdatasync|sync|fallocate|posix_f|sendfile|copy_file|splice|tee|vmsplice|mmap|[lf]?stat|statx|"
+                     r"x?stat|[lf]xstat|access|faccess|eaccess|euid|f?statv?fs|f?chmod|[lf]?chown|utime|futim|lutim|"
+                     r"rename|link|unlink|remove|mkdir|rmdir|symlink|mknod|mkfifo|mkstemp|mkostemp|mkdtemp|tmp|readlink|"
+                     r"realpath|canonicalize|f?chdir|getcwd|fopen|fdopen|freopen|fclose|opendir|fdopendir|readdir|closedir|"
+                     r"rewinddir|telldir|seekdir|dirfd|scandir|glob|ftw|nftw|fts|exec|fexec|posix_spawn|system|popen|fork|"
+                     r"vfork|clone|set[ref]*[ug]id|setres|setgroups|initgroups|umask|inotify|[lf]?(get|list|set)xattr|"
+                     r"sendm?msg|recvm?msg|name_to|closefrom|close_range|pipe|eventfd|memfd)")
+
+# Deliberate pass-throughs, each with its reason.
+LEFT_ALONE = {
+    "fclose": "closes a cookie stream through its own functions", "fork": "pthread_atfork sees it",
+    "pipe": "makes foreign descriptors", "pipe2": "makes foreign descriptors", "getcwd": "the kernel's directory",
+    "chdir": "goes to the disk's directory of that name (README, Limits)", "setgroups": "groups are asked when needed",
+    "initgroups": "groups are asked when needed", "inotify_init1": "watches real files alone",
+    "inotify_add_watch": "watches real files alone", "realpath": "of configuration files; a spool has no links",
+    "__realpath_chk": "the same", "inotify_init": "watches real files alone", "inotify_rm_watch": "the same",
+}
+
+PROBE = r"""
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    char bytes[64]; struct stat st; struct statvfs vfs; off_t at = argc;
+    int fd = open(argv[1], argc), two = openat(fd, argv[1], argc), three = open(argv[1], O_CREAT | argc, 0600);
+    FILE *stream = fopen(argv[1], "r+"); DIR *directory = opendir(argv[1]);
+    return (int)(read(fd, bytes, (size_t)argc) + pread(two, bytes, (size_t)argc, at) + write(fd, bytes, 1) + lseek(fd, at, 0)
+        + stat(argv[1], &st) + lstat(argv[1], &st) + fstat(fd, &st) + fstatat(fd, argv[1], &st, 0) + statvfs(argv[1], &vfs)
+        + fstatvfs(fd, &vfs) + ftruncate(fd, at) + truncate(argv[1], at) + fcntl(fd, F_GETFL) + mkstemp(argv[1]) + three
+        + sendfile(fd, two, &at, 1) + (int)fread(bytes, 1, (size_t)argc, stream) + (fgets(bytes, argc, stream) != NULL)
+        + (readdir(directory) != NULL) + (int)readlink(argv[1], bytes, (size_t)argc) + pwrite(fd, bytes, 1, at)
+        + fclose(stream) + closedir(directory) + fileno(stdin) + (fdopen(fd, "r") != NULL) + freopen("x", "r", stdin)->_fileno
+        + lockf(fd, F_TEST, at) + posix_fadvise(fd, at, at, 0) + posix_fallocate(fd, at, at) + (int)strlen(bytes));
+}
+"""
+
+
+def names(program, option):
+    output = subprocess.run(["nm", "-D", option, program], check=True, capture_output=True, text=True).stdout
+    return {line.split()[-1].split("@")[0] for line in output.splitlines()}
+
+
+def probes(directory):
+    for fortify in (0, 2, 3):
+        for offsets in ("", "-D_FILE_OFFSET_BITS=64", "-D_LARGEFILE64_SOURCE"):
+            program = f"{directory}/probe-{fortify}-{len(offsets)}"
+            subprocess.run(["cc", "-O2", "-w", "-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={fortify}", "-D_GNU_SOURCE",
+                            *offsets.split(), "-xc", "-", "-o", program], input=PROBE.encode(), check=True)
+            yield program
+
+
+def main():
+    library, *programs = sys.argv[1:]
+    exported = names(library, "--defined-only")
+    failed = looked = 0
+    with tempfile.TemporaryDirectory() as directory:
+        for program in [*programs, *probes(directory)]:
+            telling = {name for name in names(program, "--undefined-only") if TELLING.match(name)}
+            missing = sorted(telling - exported - LEFT_ALONE.keys())
+            looked += len(telling)
+            if missing:
+                failed += 1
+                print(f"{program}: neither interposed nor left alone for a reason: {', '.join(missing)}")
+    if looked < 100:
+        sys.exit(f"only {looked} names were looked at: nm shows nothing")
+    print(f"{looked} names looked at, {len(exported)} exported")
+    sys.exit(1 if failed else 0)
+
+
+main()
