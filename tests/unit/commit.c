@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Commit and mirror: what a capture holds, what becomes of the dirty list, and that the database gives back the store
+ * as it was at the instant of the last capture, whatever happened since, in between, or to the mirror.
+ */
+#include "fixture.h"
+
+#include "mirror.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+static struct mirror mirror;
+static char database[96];
+static char error[FASTSPOOL_ERROR_MAX];
+
+static void setup(void)
+{
+    fixture_setup();
+    snprintf(database, sizeof(database), "%s/mirror", fixture_directory);
+    cr_assert_eq(mirror_open(&mirror, database, true, error), 0, "%s", error);
+}
+
+static void teardown(void)
+{
+    mirror_close(&mirror);
+    fixture_teardown();
+}
+
+TestSuite(commit, .init = setup, .fini = teardown);
+
+static void put(const char *path, int flags, const char *bytes, size_t size, off_t offset)
+{
+    int d = fastspool_open(fs, path, O_RDWR | O_CREAT | flags, 0640);
+    cr_assert_geq(d, 0, "%s: %s", path, strerror(-d));
+    cr_assert_eq(fastspool_pwrite(fs, d, bytes, size, offset), (ssize_t)size);
+    cr_assert_eq(fastspool_close(fs, d), 0);
+}
+
+static void commit(int result)
+{
+    struct capture capture;
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    if (capture.count == 0)
+        return;
+    cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0, "%s", error);
+    cr_assert_eq(commit_end(fs, &capture, result, 1000), 0);
+}
+
+/* ---- dumps: a store as text ---- */
+
+static char *dump_at;
+
+static void dump(struct fastspool *store, const char *path)
+{
+    static char content[1 << 20];
+    struct stat st;
+
+    cr_assert_eq(fastspool_stat(store, path, &st), 0);
+    unsigned long sum = 0;
+    if (S_ISREG(st.st_mode)) {
+        int d = fastspool_open(store, path, O_RDONLY, 0);
+        ssize_t size = fastspool_pread(store, d, content, sizeof(content), 0);
+        cr_assert_eq(size, st.st_size);
+        for (ssize_t i = 0; i < size; i++)
+            sum = sum * 31 + (unsigned char)content[i];
+        fastspool_close(store, d);
+    }
+    dump_at += sprintf(dump_at, "%s %o %u %u %lu %lld %lld.%09ld %lx\n", path, st.st_mode, st.st_uid, st.st_gid,
+                       (unsigned long)st.st_nlink, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                       st.st_mtim.tv_nsec, sum);
+    if (S_ISDIR(st.st_mode)) {
+        struct fastspool_entry entries[256];
+        int d = fastspool_open(store, path, O_RDONLY | O_DIRECTORY, 0);
+        ssize_t count = fastspool_list(store, d, 0, entries, 256);
+        fastspool_close(store, d);
+        cr_assert(count >= 0 && count < 256);
+        /* By name: the order of births isn't kept. */
+        for (ssize_t i = 0; i < count; i++) {
+            for (ssize_t j = i + 1; j < count; j++) {
+                if (strcmp(entries[i].name, entries[j].name) > 0) {
+                    struct fastspool_entry swapped = entries[i];
+                    entries[i] = entries[j];
+                    entries[j] = swapped;
+                }
+            }
+            char below[600];
+            snprintf(below, sizeof(below), "%s%s%s", path, *path ? "/" : "", entries[i].name);
+            dump(store, below);
+        }
+    }
+}
+
+static char now_dump[1 << 20], then_dump[1 << 20];
+
+static const char *dump_all(struct fastspool *store, char *into)
+{
+    dump_at = into;
+    dump(store, "");
+    return into;
+}
+
+/* What a reboot would bring back: a second store, recovered from the database. */
+static void recovers(const char *expected)
+{
+    struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 1, .durability = FASTSPOOL_LAZY};
+    struct recovered recovered;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/second", fixture_directory);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    struct fastspool *second = calloc(1, sizeof(*second));
+    strcpy(second->spool, fs->spool);
+    strcpy(second->runtime, path);
+    second->spool_fd = dup(fs->spool_fd);
+    second->runtime_fd = open(path, O_RDONLY | O_DIRECTORY);
+    second->segment_fd = second->locks_fd = -1;
+    cr_assert_eq(segment_create(second->runtime_fd, second->spool_fd, &config, error), 0, "%s", error);
+    cr_assert_eq(segment_open(second, error), 0, "%s", error);
+    mirror_close(&mirror);
+    cr_assert_eq(recovery_run(second, database, &recovered, error), 0, "%s", error);
+    STORE(second->header->state, SEGMENT_READY);
+    cr_assert_str_eq(dump_all(second, now_dump), expected);
+    cr_assert_eq(second->header->dirty_files, 0);
+    cr_assert_eq(second->header->dirty_bytes, 0);
+    fixture_detach(second);
+    char command[160];
+    snprintf(command, sizeof(command), "rm -rf %s", path);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(mirror_open(&mirror, database, true, error), 0, "%s", error);
+}
+
+/* Every kind of file comes back: sizes around chunks and blocks, holes, links, long names, times, owners. */
+Test(commit, everything_comes_back)
+{
+    static const size_t sizes[] = {0, 1, 4071, 4072, 4073, 4095, 4096, 4097, 8143, 8144, 8145, 16384, 65537};
+    static char bytes[70000];
+    char path[300];
+
+    memset(bytes, 'b', sizeof(bytes));
+    cr_assert_eq(fastspool_mkdir(fs, "input", 02750), 0);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        snprintf(path, sizeof(path), "input/%zu", sizes[i]);
+        put(path, 0, bytes, sizes[i], 0);
+    }
+    put("input/hole", 0, "end", 3, 100000);
+    cr_assert_eq(fastspool_truncate(fs, "input/1", 50000), 0);
+    cr_assert_eq(fastspool_link(fs, "input/hole", "second"), 0);
+    strcpy(path, "input/");
+    memset(path + 6, 'l', 255);
+    path[261] = '\0';
+    put(path, 0, "x", 1, 0);
+    const struct timespec times[2] = {{123456789, 987654321}, {1000000000, 1}};
+    cr_assert_eq(fastspool_utimens(fs, "input/4096", times), 0);
+    if (geteuid() == 0)
+        cr_assert_eq(fastspool_chown(fs, "input/4097", 1234, 5678), 0);
+    commit(0);
+    recovers(dump_all(fs, then_dump));
+}
+
+/* What was created and removed between two commits is never written. */
+Test(commit, short_lives)
+{
+    commit(0);
+    put("f", 0, "x", 1, 0);
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0);
+    struct capture capture;
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_leq(capture.count, 1, "only the directory, whose times changed");
+    if (capture.count) {
+        cr_assert_eq(capture.file[0].inode, fs->header->root);
+        commit_end(fs, &capture, 0, 0);
+    }
+}
+
+/* A capture is one instant: what is written, truncated, renamed or removed while it is copied is not in it. */
+Test(commit, one_instant)
+{
+    struct capture capture;
+    static char bytes[50000];
+
+    put("a", 0, "first", 5, 0);
+    put("b", 0, bytes, sizeof(bytes), 0);
+    put("gone", 0, "gone", 4, 0);
+    dump_all(fs, then_dump);
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    put("a", 0, "SECOND!", 7, 0);
+    cr_assert_eq(fastspool_truncate(fs, "b", 10), 0);
+    put("b", 0, "tail", 4, 30000);
+    cr_assert_eq(fastspool_unlink(fs, "gone"), 0);
+    cr_assert_eq(fastspool_rename(fs, "a", "c", 0), 0);
+    for (int i = 0; i < 50; i++) { /* what was freed is wanted again at once */
+        char path[16];
+        snprintf(path, sizeof(path), "new%d", i);
+        put(path, 0, "other people's mail", 19, 0);
+    }
+    cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0);
+    cr_assert_eq(commit_end(fs, &capture, 0, 0), 0);
+    recovers(then_dump);
+    commit(0);
+    recovers(dump_all(fs, then_dump));
+}
+
+/* Random changes, commits that succeed, fail or are cut short by the mirror's death, before or after the database has
+ * them: the database always holds the instant of the last commit, and the accounts agree. */
+Test(commit, model, .timeout = 120)
+{
+    static char bytes[30000];
+    unsigned seed = 11;
+
+    memset(bytes, 'm', sizeof(bytes));
+    for (int round = 0; round < 400; round++) {
+        struct capture capture;
+        for (int change = rand_r(&seed) % 20; change > 0; change--) {
+            char path[16], other[16];
+            snprintf(path, sizeof(path), "f%d", rand_r(&seed) % 12);
+            snprintf(other, sizeof(other), "f%d", rand_r(&seed) % 12);
+            bytes[rand_r(&seed) % sizeof(bytes)]++;
+            switch (rand_r(&seed) % 5) {
+            case 0:
+                fastspool_unlink(fs, path);
+                break;
+            case 1:
+                fastspool_rename(fs, path, other, 0);
+                break;
+            case 2:
+                fastspool_truncate(fs, path, rand_r(&seed) % 40000);
+                break;
+            default:
+                put(path, rand_r(&seed) % 4 ? 0 : O_TRUNC, bytes, (size_t)rand_r(&seed) % sizeof(bytes),
+                    rand_r(&seed) % 20000);
+            }
+        }
+        cr_assert_eq(commit_capture(fs, &capture), 0);
+        if (capture.count == 0)
+            continue;
+        int fate = rand_r(&seed) % 4;
+        if (fate > 0)
+            cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0, "%s", error);
+        if (rand_r(&seed) % 2)
+            put("while", 0, bytes, 5000, rand_r(&seed) % 5000);
+        if (rand_r(&seed) % 2)
+            fastspool_unlink(fs, "f3");
+        if (fate == 3) { /* the mirror died between the database's commit and its end: a new one begins */
+            free(capture.file);
+            free(capture.names);
+            free(capture.blocks);
+            cr_assert_eq(commit_reset(fs), 0);
+        } else {
+            cr_assert_eq(commit_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
+        }
+        if (fate == 0)
+            cr_assert_eq(fs->header->commit_error, EIO);
+        if (round % 20 == 0) {
+            commit(0);
+            recovers(dump_all(fs, then_dump));
+            cr_assert_eq(fs->header->dirty_files, 0, "round %d", round);
+            cr_assert_eq(fs->header->dirty_bytes, 0, "round %d: %llu bytes", round,
+                         (unsigned long long)fs->header->dirty_bytes);
+        }
+    }
+}
+
+/* A commit that fails is the error of every fsync until one succeeds; a ticket that is durable is not asked about it. */
+Test(commit, errors)
+{
+    put("f", 0, "x", 1, 0);
+    commit(0);
+    uint64_t durable = fs->header->durable;
+    put("f", 0, "y", 1, 0);
+    commit(ENOSPC);
+    cr_assert_eq(commit_bounded(fs), -ENOSPC);
+    cr_assert_eq(commit_wait(fs, fs->header->change, 0), -ENOSPC);
+    cr_assert_eq(commit_wait(fs, durable, 0), 0);
+    commit(0);
+    cr_assert_eq(commit_bounded(fs), 0);
+    cr_assert_eq(commit_wait(fs, fs->header->change, 0), 0);
+}
+
+/* A database that is cut off, or overwritten, is refused with a sentence, and not changed. */
+Test(commit, damaged_database)
+{
+    struct recovered recovered;
+    char file[128], command[700];
+    static char bytes[200000];
+
+    put("f", 0, bytes, sizeof(bytes), 0);
+    commit(0);
+    mirror_close(&mirror);
+    snprintf(file, sizeof(file), "%s/data.mdb", database);
+    snprintf(command, sizeof(command), "cp %s %s.kept && truncate -s 20480 %s && cp %s %s.cut", file, file, file, file, file);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(recovery_run(fs, database, &recovered, error), -EIO);
+    cr_assert_not_null(strstr(error, "database"), "it says %s", error);
+    snprintf(command, sizeof(command), "cmp -s %s %s.cut", file, file);
+    cr_assert_eq(system(command), 0, "the damaged database was changed");
+    snprintf(command, sizeof(command), "cp %s.kept %s", file, file);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(recovery_run(fs, database, &recovered, error), 0, "%s", error);
+    cr_assert_eq(recovered.files, 1);
+    STORE(fs->header->state, SEGMENT_READY);
+    cr_assert_eq(mirror_open(&mirror, database, true, error), 0);
+}

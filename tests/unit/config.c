@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The configuration: what it takes, what it refuses, and that it says where.
+ */
+#include "store.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct fastspool_config config;
+static char error[FASTSPOOL_ERROR_MAX];
+static char path[] = "/tmp/fastspool-test.conf.XXXXXX";
+
+static void write_file(const char *text)
+{
+    strcpy(path + sizeof(path) - 7, "XXXXXX");
+    int fd = mkstemp(path);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+static int load(const char *text, bool environment)
+{
+    write_file(text);
+    int result = fastspool_config_load(&config, path, environment, error);
+    unlink(path);
+    return result;
+}
+
+/* All keys, comments, blanks, repeated ones. */
+Test(config, everything)
+{
+    cr_assert_eq(load("# a comment\n\n  spool = /var/spool/one/ # the first\nspool=/var/spool/two\ndurability = lazy\n"
+                      "memory = 512M\nflush_interval = 250ms\nstate = /var/lib/x\nruntime = /run/x\n"
+                      "program = /usr/sbin/exim4\ntrusted_user = 1001\ntrusted_user = 1002",
+                      true),
+                 0, "%s", error);
+    cr_assert_eq(config.spools, 2);
+    cr_assert_str_eq(config.spool[0], "/var/spool/one");
+    cr_assert_eq(config.memory, UINT64_C(512) << 20);
+    cr_assert_eq(config.flush_interval, 250000000);
+    cr_assert_str_eq(config.state, "/var/lib/x");
+    cr_assert_eq(config.programs, 1);
+    cr_assert_eq(config.trusted_users, 2);
+    cr_assert_eq(config.trusted_user[1], 1002);
+}
+
+/* Each mistake is refused, with the file, the line and the word. */
+struct mistake {
+    char text[64];
+    char word[32];
+};
+ParameterizedTestParameters(config, mistakes)
+{
+    static struct mistake mistakes[] = {
+        {"foo = 1", "unknown key `foo`"},      {"memory = lots", "lots"},
+        {"memory = 0", "`0`"},                 {"memory = 101%", "101%"},
+        {"memory = 5MB", "5MB"},               {"memory = -1M", "-1M"},
+        {"flush_interval = 5", "`5`"},         {"flush_interval = 2h", "2h"},
+        {"spool = spool", "absolute"},         {"state = x", "absolute"},
+        {"durability = strict", "`strict`"},   {"durability = eventually", "unknown"},
+        {"trusted_user = mail", "mail"},       {"memory", "key = value"},
+        {"memory =", "no value"},
+    };
+    return cr_make_param_array(struct mistake, mistakes, sizeof(mistakes) / sizeof(*mistakes));
+}
+ParameterizedTest(struct mistake *mistake, config, mistakes)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "\n# two lines above\n%s\n", mistake->text);
+    cr_assert_eq(load(text, true), -EINVAL);
+    cr_assert_not_null(strstr(error, mistake->word), "%s: it says %s", mistake->text, error);
+    cr_assert_not_null(strstr(error, ":3: "), "%s: it says %s", mistake->text, error);
+}
+
+/* The environment counts where it is allowed, and nowhere else. */
+Test(config, environment)
+{
+    setenv("FASTSPOOL_SPOOL", "/srv/mine", 1);
+    setenv("FASTSPOOL_MEMORY", "64M", 1);
+    cr_assert_eq(load("spool = /var/spool/exim4\nmemory = 1G\n", true), 0);
+    cr_assert_str_eq(config.spool[0], "/srv/mine");
+    cr_assert_eq(config.memory, 64 << 20);
+    if (geteuid() == 0) {
+        cr_assert_eq(load("spool = /var/spool/exim4\nmemory = 1G\n", false), 0, "%s", error);
+        cr_assert_str_eq(config.spool[0], "/var/spool/exim4");
+        cr_assert_eq(config.memory, 1 << 30);
+    }
+    setenv("FASTSPOOL_MEMORY", "much", 1);
+    cr_assert_eq(load("", true), -EINVAL);
+    cr_assert_not_null(strstr(error, "FASTSPOOL_MEMORY"), "it says %s", error);
+}
+
+/* Without the environment, only a file that root alone can write is believed. */
+Test(config, trusted_file)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    write_file("memory = 1G\n");
+    cr_assert_eq(chmod(path, 0666), 0);
+    cr_assert_eq(fastspool_config_load(&config, path, false, error), -EINVAL);
+    cr_assert_eq(chmod(path, 0644), 0);
+    cr_assert_eq(chown(path, 12345, 0), 0);
+    cr_assert_eq(fastspool_config_load(&config, path, false, error), -EINVAL);
+    cr_assert_eq(fastspool_config_load(&config, path, true, error), 0, "%s", error);
+    unlink(path);
+}
+
+/* No file is no mistake. */
+Test(config, defaults)
+{
+    cr_assert_eq(fastspool_config_load(&config, "/nonexistent/fastspool.conf", true, error), 0);
+    cr_assert_eq(config.durability, FASTSPOOL_LAZY);
+    cr_assert_eq(config.flush_interval, 100000000);
+    cr_assert_gt(config.memory, 0);
+}
