@@ -250,7 +250,7 @@ static int check_tables(const struct header *header, char *error)
 
     for (int i = 0; i < 3; i++) {
         if (tables[i]->capacity > most[i] || tables[i]->used == 0 ||
-            (tables[i]->capacity && tables[i]->used > tables[i]->capacity)) {
+            tables[i]->used > (tables[i]->capacity ? tables[i]->capacity : 1)) {
             snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: table %d is larger than it can be", i);
             return -EIO;
         }

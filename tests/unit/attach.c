@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Attaching: making and finding a store, and refusing one that can't be trusted or used.  (Without a mirror process:
+ * attach_create() doesn't start one; that is the system tests' business.)
+ */
+#include "store.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char directory[64], spool[96], error[FASTSPOOL_ERROR_MAX];
+static struct fastspool_config config;
+static struct fastspool *fs;
+
+static void setup(void)
+{
+    strcpy(directory, "/dev/shm/fastspool-test.XXXXXX");
+    cr_assert_not_null(mkdtemp(directory));
+    cr_assert_eq(chmod(directory, 0755), 0);
+    snprintf(spool, sizeof(spool), "%s/spool", directory);
+    cr_assert_eq(mkdir(spool, 0750), 0);
+    config = (struct fastspool_config){.durability = FASTSPOOL_LAZY, .memory = 64 << 20, .flush_interval = 100000000};
+    strcpy(config.runtime, directory);
+}
+
+static void teardown(void)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf %s", directory);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(attach, .init = setup, .fini = teardown);
+
+static void create(void)
+{
+    cr_assert_eq(attach_create(spool, &config, &fs, error), 0, "%s", error);
+}
+
+/* How many stores the runtime directory holds. */
+static int stores(void)
+{
+    char command[160];
+    snprintf(command, sizeof(command), "exit $(ls -d %s/fastspool.* 2>/dev/null | wc -l)", directory);
+    return WEXITSTATUS(system(command));
+}
+
+/* The second finds the store of the first; without one, opening says that there is none. */
+Test(attach, found_again)
+{
+    struct fastspool *other;
+
+    cr_assert_eq(attach_open(spool, &config, &other, error), -ENOENT);
+    create();
+    cr_assert_eq(fs->header->state, SEGMENT_RECOVERING);
+    cr_assert_eq(attach_open(spool, &config, &other, error), 0, "%s", error);
+    cr_assert_eq(other->header->hash_seed, fs->header->hash_seed);
+    fastspool_detach(other);
+    fastspool_detach(fs);
+    cr_assert_eq(stores(), 1);
+}
+
+/* Sixteen at once make one. */
+Test(attach, one_of_many)
+{
+    for (int i = 0; i < 16; i++) {
+        if (fork() == 0)
+            _exit(attach_create(spool, &config, &fs, error) != 0);
+    }
+    for (int i = 0, status; i < 16; i++) {
+        cr_assert_gt(wait(&status), 0);
+        cr_assert_eq(status, 0);
+    }
+    cr_assert_eq(stores(), 1);
+}
+
+/* A store of another boot, or of a spool that was moved, is replaced and removed. */
+Test(attach, stale)
+{
+    create();
+    uint64_t seed = fs->header->hash_seed;
+    fs->header->boot_id[0] ^= 1;
+    fastspool_detach(fs);
+    create();
+    cr_assert_neq(fs->header->hash_seed, seed);
+    seed = fs->header->hash_seed;
+    fs->header->inode++;
+    fastspool_detach(fs);
+    create();
+    cr_assert_neq(fs->header->hash_seed, seed);
+    fastspool_detach(fs);
+    cr_assert_eq(stores(), 1);
+}
+
+/* Refused with a sentence, and left as it is: another layout, another PID namespace, a damaged header. */
+static void refused(int result, const char *word)
+{
+    fastspool_detach(fs);
+    cr_assert_eq(attach_create(spool, &config, &fs, error), result, "%s", error);
+    cr_assert_not_null(strstr(error, word), "it says %s", error);
+    cr_assert_eq(stores(), 1);
+}
+
+Test(attach, other_layout)
+{
+    create();
+    fs->header->version = LAYOUT_VERSION + 1;
+    refused(-EPROTO, "layout version");
+}
+
+Test(attach, other_pid_namespace)
+{
+    create();
+    fs->header->pid_namespace++;
+    refused(-EXDEV, "PID namespace");
+}
+
+Test(attach, no_magic)
+{
+    create();
+    fs->header->magic = 0;
+    refused(-EIO, "damaged");
+}
+
+Test(attach, nonsense_tables)
+{
+    create();
+    fs->header->names.used = UINT32_MAX;
+    refused(-EIO, "damaged");
+}
+
+Test(attach, cut_off)
+{
+    create();
+    cr_assert_eq(ftruncate(fs->segment_fd, 4096), 0);
+    munmap(fs->base, SEGMENT_SIZE);
+    fs->base = NULL;
+    refused(-EIO, "bytes");
+}
+
+/* A runtime directory that others may enter, or a link in its place, is not believed. */
+Test(attach, runtime_of_others)
+{
+    create();
+    cr_assert_eq(chmod(fs->runtime, 0755), 0);
+    refused(-EPERM, "alone");
+}
+
+Test(attach, runtime_is_a_link)
+{
+    char moved[FASTSPOOL_PATH_MAX + 8];
+
+    create();
+    snprintf(moved, sizeof(moved), "%s.moved", fs->runtime);
+    cr_assert_eq(rename(fs->runtime, moved), 0);
+    cr_assert_eq(symlink(moved, fs->runtime), 0);
+    fastspool_detach(fs);
+    cr_assert_lt(attach_create(spool, &config, &fs, error), 0, "a symbolic link was followed");
+}
+
+/* Bad input, each with its errno and a sentence. */
+Test(attach, bad_input)
+{
+    char missing[128];
+
+    snprintf(missing, sizeof(missing), "%s/none", directory);
+    cr_assert_eq(attach_create(missing, &config, &fs, error), -ENOENT);
+    cr_assert_not_null(strstr(error, missing));
+    snprintf(missing, sizeof(missing), "%s/file", directory);
+    close(open(missing, O_CREAT | O_WRONLY, 0600));
+    cr_assert_eq(attach_create(missing, &config, &fs, error), -ENOTDIR);
+    config.memory = UINT64_C(1) << 50;
+    cr_assert_eq(attach_create(spool, &config, &fs, error), -ENOSPC);
+    cr_assert_not_null(strstr(error, "memory"));
+    config.memory = 1 << 20;
+    cr_assert_eq(attach_create(spool, &config, &fs, error), -ENOSPC);
+    cr_assert_eq(stores(), 0);
+}
+
+/* Neither root nor owner nor trusted: refused; trusted: not. */
+Test(attach, users)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert_eq(chmod(spool, 0755), 0);
+    create();
+    fastspool_detach(fs);
+    cr_assert_eq(seteuid(12345), 0);
+    cr_assert_eq(attach_create(spool, &config, &fs, error), -EACCES);
+    cr_assert_eq(seteuid(0), 0);
+    cr_assert_eq(chown(spool, 12345, 12345), 0);
+    char command[256];
+    snprintf(command, sizeof(command), "rm -rf %s/.fastspool %s/fastspool.*", spool, directory);
+    cr_assert_eq(system(command), 0);
+    create();
+    cr_assert_eq(fs->header->owner, 12345);
+    fastspool_detach(fs);
+    cr_assert_eq(seteuid(12345), 0);
+    cr_assert_eq(attach_open(spool, &config, &fs, error), 0, "%s", error);
+    fastspool_detach(fs);
+    cr_assert_eq(seteuid(0), 0);
+}
+
+/* Nothing of an attachment is left in the process when it ends. */
+Test(attach, leaves_nothing)
+{
+    create();
+    fastspool_detach(fs);
+    int before = dup(0);
+    close(before);
+    for (int i = 0; i < 50; i++) {
+        create();
+        fastspool_detach(fs);
+    }
+    int after = dup(0);
+    close(after);
+    cr_assert_eq(before, after);
+    for (int fd = 800; fd < 1024; fd++)
+        cr_assert_lt(fcntl(fd, F_GETFD), 0, "descriptor %d is left open", fd);
+}
