@@ -183,6 +183,13 @@ static struct dirent *read_dots(struct listing *listing)
     return give(listing, st.st_ino, (long)listing->position, DT_DIR, first ? "." : "..");
 }
 
+/* A removed directory that is still open has not even "." and "..". */
+static bool is_removed(const struct listing *listing)
+{
+    struct stat st;
+    return fstat(listing->fd, &st) == 0 && st.st_nlink < 2;
+}
+
 static struct dirent *read_store(struct listing *listing)
 {
     struct fastspool *fs = serve_attached();
@@ -236,8 +243,11 @@ EXPORT struct dirent *readdir(DIR *stream)
     struct listing *listing = find(stream);
     if (!listing)
         return real.readdir(stream);
-    if (!listing->store_done && listing->position < 2 && listing->count == 0)
-        return read_dots(listing);
+    if (!listing->store_done && listing->position < 2 && listing->count == 0) {
+        if (!is_removed(listing))
+            return read_dots(listing);
+        listing->position = 2;
+    }
     int saved = errno;
     errno = 0;
     struct dirent *entry = listing->store_done ? NULL : read_store(listing);

@@ -155,7 +155,8 @@ static bool has_dot_dot(const char *path)
     return false;
 }
 
-/* The errno of looking below @dirfd, where it is the store's: ENOTDIR for a file, ENOENT for a removed directory. */
+/* The errno of looking below @dirfd where it is a file of the store's.  (A removed directory has no path: the kernel
+ * finds nothing in its placeholder, which is right.) */
 static int not_a_directory(int dirfd)
 {
     uint32_t description = descriptors_find(dirfd);
@@ -166,7 +167,7 @@ static int not_a_directory(int dirfd)
     int result = fastspool_fstat(serve_attached(), (int)description, &st);
     if (result < 0)
         return -result;
-    return !S_ISDIR(st.st_mode) ? ENOTDIR : st.st_nlink < 2 ? ENOENT : 0;
+    return !S_ISDIR(st.st_mode) ? ENOTDIR : 0;
 }
 
 bool paths_resolve(int dirfd, const char *path, struct place_of *place)

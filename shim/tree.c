@@ -354,8 +354,8 @@ static int rename_places(struct place_of *from, struct place_of *to, unsigned fl
 {
     struct stat st;
 
-    if (!from->fs)
-        return (int)result_of(-from->error);
+    if (!from->fs || !to->fs)
+        return (int)result_of(from->fs ? -to->error : -from->error);
     int result = fastspool_rename(from->fs, from->path, to->path, flags);
     if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT)
         return two_on_disk(from, to, flags);
@@ -412,8 +412,8 @@ static int link_places(struct place_of *from, struct place_of *to, int flags)
 {
     char from_real[PATH_MAX], to_real[PATH_MAX];
 
-    if (!from->fs)
-        return (int)result_of(-from->error);
+    if (!from->fs || !to->fs)
+        return (int)result_of(from->fs ? -to->error : -from->error);
     int result = fastspool_link(from->fs, from->path, to->path);
     struct stat st;
     if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {

@@ -15,8 +15,8 @@
  *
  * What isn't compared, because the store does not promise it: inode numbers, times as such (only whether a file has
  * the time that it was given, and that times do not run backwards), the time of last access (the store sets it as
- * `noatime` does), sizes of directories, st_blocks, the order of listings, SEEK_DATA and SEEK_HOLE, and how much a
- * stream reads ahead.
+ * `noatime` does), sizes of directories, st_blocks, the order of listings, SEEK_DATA and SEEK_HOLE, and the
+ * position of a stream whose descriptor others have moved (POSIX leaves it open until the stream is told).
  *
  * A deliberate deviation: record locks end with an exec, because the descriptor that holds them is closed there (Exim
  * takes none across an exec).  So an actor that holds locks doesn't execute itself.
@@ -50,6 +50,7 @@
 #define PIPES_AT  500        /* where the pipes lie: far above what a sequence opens, below the library's own */
 #define GIVEN     1000000000 /* a time that utimens gives */
 #define BUFFER    20000
+#define LIFETIME  60 /* s, of an actor: one whose master has died must not stay */
 #define PATH_SIZE 600
 
 enum operation {
@@ -426,6 +427,13 @@ static void list_descriptor(const struct step *step, struct answer *answer)
     tell_listing(answer, directory);
 }
 
+/* Others may have moved the descriptor under the stream, and POSIX wants a stream told of that. */
+static void take_over(FILE *stream)
+{
+    if (!is_directory(fileno(stream)) && fflush(stream) == 0)
+        fseek(stream, lseek(fileno(stream), 0, SEEK_CUR), SEEK_SET);
+}
+
 static void do_stream(const struct step *step, struct answer *answer)
 {
     static const char *const modes[] = {"r", "w", "a", "r+", "w+", "a+", "rb", "we"};
@@ -459,6 +467,8 @@ static void do_stream(const struct step *step, struct answer *answer)
             break;
         }
         case FSEEK:
+            if (step->flags == SEEK_CUR)
+                take_over(*stream);
             answer->result = is_directory(fileno(*stream)) ? 0 : fseek(*stream, step->offset, (int)step->flags);
             break;
         case REWIND:
@@ -466,6 +476,7 @@ static void do_stream(const struct step *step, struct answer *answer)
             answer->result = 0;
             break;
         case FTELL:
+            take_over(*stream);
             answer->result = ftell(*stream);
             break;
         case FFLUSH:
@@ -559,6 +570,7 @@ static void live(int self)
     struct answer answer;
 
     signal(SIGCHLD, SIG_IGN);
+    alarm(LIFETIME);
     while (read(command_end(self, 0), &step, sizeof(step)) == sizeof(step)) {
         if (step.operation == EXEC)
             exec_again(self);
