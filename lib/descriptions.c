@@ -15,7 +15,7 @@
  *
  * Forks: what was open at a fork is held by two processes.  The pool's epoch counts forks; a description of an earlier
  * epoch, or one that was inherited, is closed by asking the kernel whether its byte is still locked: the last one
- * frees it.  The child closes the pool's descriptors, and begins with an empty pool.
+ * frees it.  The child closes the idle descriptors of the pool: those are the parent's.
  *
  * Death: descriptions_reap() frees every open description whose byte nobody locks, and reserved ones that are old and
  * unlocked.  A process that was stopped between reserving and locking for that long finds its cookie gone when it
@@ -420,9 +420,13 @@ void descriptions_after_fork_child(struct fastspool *fs)
 
     for (struct pool *page = pool; page; page = page->next) {
         for (int i = 0; i < POOL_PLACES; i++) {
-            if (page->place[i].key != 0 && page->place[i].key != CLAIMED)
-                close(page->place[i].fd);
-            page->place[i].key = 0;
+            struct pooled *place = &page->place[i];
+            if (place->key == CLAIMED) {
+                place->key = 0; /* another thread's, which this process doesn't have */
+            } else if (place->key & IDLE) {
+                close(place->fd);
+                place->key = 0;
+            } /* else open, here and in the parent: this copy of the descriptor keeps it alive for the child */
         }
     }
     if (pool) {

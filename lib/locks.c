@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <unistd.h>
 
 #define RANGE      (INT64_C(1) << 33) /* of one inode: twice the largest file */
 #define REMEMBERED 64
@@ -22,16 +21,12 @@
 /* Inodes on which this process may hold locks.  Atomic: a signal handler may close a file. */
 static uint32_t locked[REMEMBERED];
 static uint32_t too_many;
-static pid_t locker; /* whose locks these are: a child of fork holds none */
 
-static void forget_parents(void)
+void locks_after_fork_child(void)
 {
-    if (LOAD(locker) == getpid())
-        return;
     for (int i = 0; i < REMEMBERED; i++)
         STORE(locked[i], 0);
     STORE(too_many, 0);
-    STORE(locker, getpid());
 }
 
 static bool remembered(uint32_t inode)
@@ -45,7 +40,6 @@ static bool remembered(uint32_t inode)
 
 static void remember(uint32_t inode)
 {
-    forget_parents();
     if (remembered(inode))
         return;
     for (int i = 0; i < REMEMBERED; i++) {
@@ -56,17 +50,11 @@ static void remember(uint32_t inode)
     STORE(too_many, 1);
 }
 
-bool locks_held(struct fastspool *fs, uint32_t inode)
-{
-    (void)fs;
-    return remembered(inode) && LOAD(locker) == getpid();
-}
-
 void locks_drop(struct fastspool *fs, uint32_t inode)
 {
     struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE, .l_len = RANGE};
 
-    if (!locks_held(fs, inode))
+    if (!remembered(inode))
         return;
     fcntl(fs->locks_fd, F_SETLK, &all);
     for (int i = 0; i < REMEMBERED; i++) {

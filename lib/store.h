@@ -277,8 +277,8 @@ int files_adopt_directory(struct fastspool *fs, const char *path, const struct s
 int locks_control(struct fastspool *fs, uint32_t description, int command, struct flock *lock);
 /** A descriptor of this inode is being closed: POSIX drops the process's locks on it. */
 void locks_drop(struct fastspool *fs, uint32_t inode);
-/** Whether this process holds locks on the inode (it has taken some since it last dropped them). */
-bool locks_held(struct fastspool *fs, uint32_t inode);
+/** The child of a fork: it holds none of its parent's. */
+void locks_after_fork_child(void);
 
 /* ---- commit.c: tickets, waiters, and the capture that the mirror writes ----------------------------------------- */
 
