@@ -20,6 +20,7 @@
 
 /* Inodes on which this process may hold locks.  Atomic: a signal handler may close a file. */
 static uint32_t locked[REMEMBERED];
+static uint32_t places; /* of `locked` that were ever in use: one or two, so that a close has little to look through */
 static uint32_t too_many;
 
 void locks_after_fork_child(void)
@@ -31,7 +32,9 @@ void locks_after_fork_child(void)
 
 static bool remembered(uint32_t inode)
 {
-    for (int i = 0; i < REMEMBERED; i++) {
+    uint32_t used = LOAD(places);
+
+    for (uint32_t i = 0; i < used; i++) {
         if (LOAD(locked[i]) == inode)
             return true;
     }
@@ -42,8 +45,10 @@ static void remember(uint32_t inode)
 {
     if (remembered(inode))
         return;
-    for (int i = 0; i < REMEMBERED; i++) {
+    for (uint32_t i = 0; i < REMEMBERED; i++) {
         uint32_t empty = 0;
+        if (LOAD(places) <= i)
+            STORE(places, i + 1);
         if (__atomic_compare_exchange_n(&locked[i], &empty, inode, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             return;
     }
