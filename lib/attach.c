@@ -48,6 +48,35 @@ __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, con
     return code;
 }
 
+/* ---- acting as the owner ---- */
+
+/* The state directory and what lies in it are the mail user's, who could put links in the way of a root process.  So
+ * root makes and opens them with the owner's rights: for files alone, for this thread, and by the system call itself,
+ * which no wrapper sees. */
+struct rights {
+    bool lent;
+    gid_t gid;
+};
+
+static struct rights act_as_owner(const struct stat *spool)
+{
+    struct rights rights = {.lent = geteuid() == 0 && spool->st_uid != 0};
+
+    if (rights.lent) {
+        rights.gid = (gid_t)syscall(SYS_setfsgid, spool->st_gid);
+        syscall(SYS_setfsuid, spool->st_uid);
+    }
+    return rights;
+}
+
+static void act_as_self(struct rights rights)
+{
+    if (rights.lent) {
+        syscall(SYS_setfsuid, 0);
+        syscall(SYS_setfsgid, rights.gid);
+    }
+}
+
 /* ---- the spool and its state directory ---- */
 
 static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
@@ -93,8 +122,8 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
     if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/.fastspool",
                  config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
         return fail(error, -ENAMETOOLONG, "the path of the state directory of %s is too long", fs->spool);
-    if (create && mkdir(fs->state, 0700) == 0 && geteuid() == 0 && chown(fs->state, spool->st_uid, spool->st_gid) < 0)
-        return fail(error, -errno, "give %s to the spool's owner: %s", fs->state, strerrordesc_np(errno));
+    if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
+        return fail(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
     int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return fail(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
@@ -110,7 +139,7 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 /* What STATE/runtime says. */
 static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
 {
-    int fd = openat(state_fd, "runtime", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(state_fd, "runtime", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
     if (fd < 0)
         return -errno;
@@ -123,7 +152,7 @@ static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
     return runtime[0] == '/' ? 0 : -ENOENT;
 }
 
-static int publish_runtime(int state_fd, const char *runtime, const struct stat *spool)
+static int publish_runtime(int state_fd, const char *runtime)
 {
     int fd = openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     int result = 0;
@@ -131,7 +160,7 @@ static int publish_runtime(int state_fd, const char *runtime, const struct stat 
     if (fd < 0)
         return -errno;
     size_t length = strlen(runtime);
-    if (fchown(fd, spool->st_uid, spool->st_gid) < 0 || write(fd, runtime, length) != (ssize_t)length || fsync(fd) < 0)
+    if (write(fd, runtime, length) != (ssize_t)length || fsync(fd) < 0)
         result = -errno;
     close(fd);
     if (result == 0 && (renameat(state_fd, "runtime.new", state_fd, "runtime") < 0 || fsync(state_fd) < 0))
@@ -228,7 +257,7 @@ static int make_runtime(struct fastspool *fs, const struct fastspool_config *con
     if (snprintf(fs->runtime, sizeof(fs->runtime), "%s/fastspool.%016llx", base, (unsigned long long)id) >=
         (int)sizeof(fs->runtime))
         return fail(error, -ENAMETOOLONG, "the path %s is too long for a runtime directory", base);
-    if (mkdir(fs->runtime, 0700) < 0 || (geteuid() == 0 && chown(fs->runtime, spool->st_uid, spool->st_gid) < 0))
+    if (mkdir(fs->runtime, 0700) < 0)
         return fail(error, -errno, "create %s: %s", fs->runtime, strerrordesc_np(errno));
     return open_runtime(fs, spool, error);
 }
@@ -246,7 +275,7 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     if (result == 0)
         result = segment_open(fs, error);
     if (result == 0) {
-        result = publish_runtime(state_fd, fs->runtime, spool);
+        result = publish_runtime(state_fd, fs->runtime);
         if (result < 0)
             fail(error, result, "write %s/runtime: %s", fs->state, strerrordesc_np(-result));
     }
@@ -266,10 +295,6 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
 
     if (lock < 0)
         return fail(error, -errno, "open %s/lock: %s", fs->state, strerrordesc_np(errno));
-    if (fchown(lock, spool->st_uid, spool->st_gid) < 0 && geteuid() == 0) {
-        close(lock);
-        return fail(error, -errno, "give %s/lock to the spool's owner: %s", fs->state, strerrordesc_np(errno));
-    }
     while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
         ;
     int result = open_store(fs, state_fd, spool, error);
@@ -293,6 +318,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int result = open_spool(fs, spool, &st, error);
     if (result == 0)
         result = check_user(config, fs, &st, error);
+    struct rights rights = {0};
+    if (result == 0)
+        rights = act_as_owner(&st);
     int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
         result = open_store(fs, state_fd, &st, error);
@@ -302,6 +330,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     } else {
         result = state_fd;
     }
+    act_as_self(rights);
     if (result < 0) {
         fastspool_detach(fs);
         if (!create && (result == -ENOENT || result == -ESTALE))
@@ -387,7 +416,7 @@ bool attach_mirror_lives(struct fastspool *fs)
     char path[FASTSPOOL_PATH_MAX + 16];
 
     snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return false;
     bool lives = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;

@@ -196,6 +196,7 @@ Test(attach, users)
     cr_assert_eq(attach_create(spool, &config, &fs, error), -EACCES);
     cr_assert_eq(seteuid(0), 0);
     cr_assert_eq(chown(spool, 12345, 12345), 0);
+    cr_assert_eq(chmod(directory, 0777), 0);
     char command[256];
     snprintf(command, sizeof(command), "rm -rf %s/.fastspool %s/fastspool.*", spool, directory);
     cr_assert_eq(system(command), 0);
@@ -206,6 +207,41 @@ Test(attach, users)
     cr_assert_eq(attach_open(spool, &config, &fs, error), 0, "%s", error);
     fastspool_detach(fs);
     cr_assert_eq(seteuid(0), 0);
+}
+
+/* Root makes the state directory with the owner's rights: a link that the owner puts in its way leads root nowhere that
+ * the owner couldn't go. */
+Test(attach, links_in_the_way_of_root)
+{
+    char state[128], target[128];
+    struct stat st;
+
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert_eq(chmod(directory, 0777), 0);
+    cr_assert_eq(chown(spool, 12345, 12345), 0);
+    snprintf(state, sizeof(state), "%s/.fastspool", spool);
+    snprintf(target, sizeof(target), "%s/roots", directory);
+    cr_assert_eq(mkdir(target, 0755), 0);
+    cr_assert_eq(symlink(target, state), 0);
+    cr_assert_lt(attach_create(spool, &config, &fs, error), 0, "a link in place of the state directory was followed");
+    cr_assert_eq(unlink(state), 0);
+    create();
+    cr_assert_eq(stat(state, &st), 0);
+    cr_assert_eq(st.st_uid, 12345);
+    cr_assert_eq(fstat(fs->segment_fd, &st), 0);
+    cr_assert_eq(st.st_uid, 12345);
+    fastspool_detach(fs);
+    /* A file of root's in place of one that is written. */
+    char command[512];
+    snprintf(command, sizeof(command), "cd %s && rm -rf fastspool.* && echo roots >roots/file && ln roots/file %s/runtime.new",
+             directory, state);
+    cr_assert_eq(system(command), 0);
+    cr_assert_lt(attach_create(spool, &config, &fs, error), 0, "a file of root's was written");
+    snprintf(command, sizeof(command), "grep -q roots %s/file", target);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(stat(target, &st), 0);
+    cr_assert_eq(st.st_uid, 0);
 }
 
 /* Nothing of an attachment is left in the process when it ends. */
