@@ -33,7 +33,7 @@
 #include <sys/auxv.h>
 #include <syslog.h>
 
-enum decision { UNDECIDED, DECIDING, SERVE_NOTHING, SERVE };
+enum decision { UNDECIDED, SERVE_NOTHING, SERVE };
 
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
@@ -48,9 +48,43 @@ static bool by_preload;                /* LD_PRELOAD brought the library, and mu
 static bool global;                    /* every execution of this image has it anyway */
 static struct fastspool *attached;
 static uint32_t failed;                /* errno of calls on the spool, once attaching has failed or is over */
-static uint32_t attaching;             /* 1 while this process attaches: what it calls is not the store's */
 static __thread size_t matched;        /* the spool that serve_match() found last */
 static struct stat own_image;          /* of /proc/self/exe */
+
+/* ---- one at a time ---- */
+
+static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
+static __thread bool inside; /* this thread decides or attaches: what it calls meanwhile is nobody's spool */
+
+/* What is as before when it is over. */
+struct outside {
+    sigset_t mask;
+    int error;
+};
+
+/* Other threads wait, and no signal handler of this one comes in between: neither may take an undecided process for one
+ * that isn't served.  False: this thread is inside already. */
+static bool begin(struct outside *outside)
+{
+    sigset_t all;
+
+    if (inside)
+        return false;
+    outside->error = errno;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
+    pthread_mutex_lock(&deciding);
+    inside = true;
+    return true;
+}
+
+static void end(const struct outside *outside)
+{
+    inside = false;
+    pthread_mutex_unlock(&deciding);
+    pthread_sigmask(SIG_SETMASK, &outside->mask, NULL);
+    errno = outside->error;
+}
 
 /* One line: "fastspool: WHAT: WHY". */
 static void say(const char *what, const char *why)
@@ -252,16 +286,14 @@ static enum decision decide(void)
 
 bool serve_active(void)
 {
-    uint32_t now = LOAD(decision), undecided = UNDECIDED;
+    struct outside outside;
 
-    if (now == UNDECIDED && __atomic_compare_exchange_n(&decision, &undecided, DECIDING, false, __ATOMIC_ACQ_REL,
-                                                        __ATOMIC_ACQUIRE)) {
-        int saved = errno;
-        STORE(decision, decide());
-        errno = saved;
-        now = LOAD(decision);
+    if (LOAD(decision) == UNDECIDED && begin(&outside)) {
+        if (LOAD(decision) == UNDECIDED)
+            STORE(decision, decide());
+        end(&outside);
     }
-    return now == SERVE;
+    return LOAD(decision) == SERVE;
 }
 
 bool serve_is_global(void)
@@ -368,40 +400,29 @@ struct fastspool *serve_attached(void)
 
 struct fastspool *serve_store(int *error)
 {
-    uint32_t nobody = 0;
-    sigset_t all, old;
+    struct outside outside;
 
-    *error = 0;
-    if (LOAD(attached)) {
-        if (matched < spool_count && strcmp(attached->spool, spools[matched].real) != 0 && spool_count > 1) {
-            *error = EIO;
+    if (!LOAD(attached) && !LOAD(failed)) {
+        if (!begin(&outside)) {
+            *error = 0; /* what attaching itself calls is not the store's */
             return NULL;
         }
-        return attached;
+        if (!LOAD(attached) && !LOAD(failed))
+            attach();
+        end(&outside);
     }
-    if (LOAD(failed)) {
-        *error = (int)LOAD(failed);
-        return NULL;
-    }
-    if (!__atomic_compare_exchange_n(&attaching, &nobody, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        return NULL;
-    int saved = errno;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    attach();
-    STORE(attaching, 0);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    errno = saved;
     *error = LOAD(attached) ? 0 : (int)LOAD(failed);
-    return LOAD(attached);
+    if (LOAD(attached) && spool_count > 1 && strcmp(attached->spool, spools[matched].real) != 0)
+        *error = EIO; /* another spool than the one that this process serves */
+    return *error ? NULL : LOAD(attached);
 }
 
 /* A daemon: what it attaches before its children are born, each of them has without attaching.  Measured with Exim and
  * one message a connection: an attach is a third of what the library costs it.  Where it fails, the children try. */
 EXPORT int listen(int fd, int backlog)
 {
+    BOUND();
     int result = real.listen(fd, backlog);
-
     if (result == 0 && serve_active() && spool_count == 1) {
         int error;
         matched = 0;
