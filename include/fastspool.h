@@ -47,6 +47,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 struct flock;
 struct fastspool;
 
@@ -188,6 +190,8 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status);
 
 /** The library's version, "0.1.0". */
 const char *fastspool_version(void);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

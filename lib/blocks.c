@@ -207,15 +207,6 @@ static int add_chunk(struct fastspool *fs, void *argument)
     return 0;
 }
 
-static int take_memory(struct fastspool *fs, uint64_t offset, uint64_t size)
-{
-    int result;
-    do
-        result = fallocate(fs->segment_fd, 0, (off_t)offset, (off_t)size);
-    while (result < 0 && errno == EINTR);
-    return result < 0 ? -errno : 0;
-}
-
 int blocks_add_chunk(struct fastspool *fs)
 {
     struct candidate candidate;
@@ -227,10 +218,10 @@ int blocks_add_chunk(struct fastspool *fs)
     if (result < 0)
         return result;
     /* The memory of the chunk's own entry first, a page of the table at a time. */
-    result = take_memory(fs, CHUNKS_AT + (uint64_t)candidate.number * sizeof(struct chunk) / BLOCK_SIZE * BLOCK_SIZE,
-                         BLOCK_SIZE);
+    uint64_t entry = CHUNKS_AT + (uint64_t)candidate.number * sizeof(struct chunk);
+    result = segment_take_memory(fs->segment_fd, entry / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE);
     if (result == 0)
-        result = take_memory(fs, DATA_AT + (uint64_t)candidate.number * CHUNK_SIZE, CHUNK_SIZE);
+        result = segment_take_memory(fs->segment_fd, DATA_AT + (uint64_t)candidate.number * CHUNK_SIZE, CHUNK_SIZE);
     return result < 0 ? result : section_run(fs, add_chunk, &candidate);
 }
 

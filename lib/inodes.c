@@ -27,7 +27,7 @@
 static uint64_t cached_credentials;
 static uint32_t credentials_known;
 
-static void current_credentials(struct credentials *who)
+void inodes_credentials(struct credentials *who)
 {
     if (!LOAD(credentials_known)) {
         STORE(cached_credentials, (uint64_t)geteuid() << 32 | getegid());
@@ -42,8 +42,6 @@ void fastspool_credentials_changed(void)
 {
     STORE(credentials_known, 0);
 }
-
-void (*inodes_credentials)(struct credentials *) = current_credentials;
 
 bool inodes_valid(const struct fastspool *fs, uint32_t i)
 {

@@ -90,8 +90,7 @@ static int read_pid_namespace(uint64_t *inode)
     return 0;
 }
 
-/* Take memory for [offset, offset + size) of the file. */
-static int take_memory(int fd, uint64_t offset, uint64_t size)
+int segment_take_memory(int fd, uint64_t offset, uint64_t size)
 {
     int result;
     do
@@ -157,7 +156,7 @@ static int create_in(int fd, int runtime_fd, const struct stat *spool, const str
 {
     if (fchown(fd, spool->st_uid, spool->st_gid) < 0 || ftruncate(fd, (off_t)SEGMENT_SIZE) < 0)
         return -errno;
-    int error = take_memory(fd, 0, HEADER_SIZE);
+    int error = segment_take_memory(fd, 0, HEADER_SIZE);
     if (error)
         return error;
     struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -366,7 +365,7 @@ static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_
 
     if (growth.seen > most - step || LOAD(fs->header->memory_bytes) + growth.bytes > fs->header->memory_limit)
         return -ENOSPC;
-    int result = take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+    int result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
     return result < 0 ? result : section_run(fs, publish_growth, &growth);
 }
 

@@ -146,6 +146,9 @@ int segment_grow(struct fastspool *fs, enum table_id table);
  *  not land, below the soft limit of descriptors. */
 int segment_high_fd(int fd);
 
+/** Take memory for bytes [offset, offset + size) of the segment's file @fd.  -ENOSPC. */
+int segment_take_memory(int fd, uint64_t offset, uint64_t size);
+
 /** CLOCK_REALTIME and CLOCK_MONOTONIC of the last tick, in nanoseconds (4 ms coarse: as the kernel stamps files). */
 uint64_t segment_realtime(void);
 uint64_t segment_monotonic(void);
@@ -186,8 +189,8 @@ struct credentials {
     uid_t uid;
     gid_t gid;
 };
-/** Where to get them from; the preloaded library knows them without a call.  Default: geteuid, getegid. */
-extern void (*inodes_credentials)(struct credentials *);
+/** The effective ids, asked once; again after fastspool_credentials_changed(). */
+void inodes_credentials(struct credentials *who);
 /** access check: @want is a mask of R_OK, W_OK, X_OK. */
 int inodes_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who the process is: effective ids, cached because the store asks for them in every operation, and the moment at which
- * a process becomes an ordinary user for good.
+ * Who the process is: the calls that change it, after which the store asks anew, and the moment at which a process
+ * becomes an ordinary user for good.
  *
  * Nobody's code runs beside the mapped store.  Exim becomes the caller for -C, and the recipient for a local delivery or
  * a filter, in the same process.  So before a change after which none of the real, effective and saved uid is root's,
@@ -14,20 +14,7 @@
 
 #include <sys/fsuid.h>
 
-static uint64_t cached;
-static uint32_t known;
 static uint32_t foreign; /* is the real uid neither root's nor the owner's?  0: not looked yet, 1: yes, 2: no */
-
-void identity_credentials(struct credentials *who)
-{
-    if (!LOAD(known)) {
-        STORE(cached, (uint64_t)geteuid() << 32 | getegid());
-        STORE(known, 1);
-    }
-    uint64_t ids = LOAD(cached);
-    who->uid = (uid_t)(ids >> 32);
-    who->gid = (gid_t)ids;
-}
 
 bool identity_is_foreign(void)
 {
@@ -42,7 +29,7 @@ bool identity_is_foreign(void)
 
 static int changed(int result)
 {
-    STORE(known, 0);
+    fastspool_credentials_changed();
     STORE(foreign, 0);
     return result;
 }

@@ -380,7 +380,6 @@ static void attach(void)
     struct spool *spool = &spools[matched];
 
     section_guard = signals_guard;
-    inodes_credentials = identity_credentials;
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
     if (result < 0) {
         if (result != -EACCES)

@@ -124,7 +124,6 @@ extern const struct section_guard signals_guard;
 
 /* ---- identity.c ---- */
 
-void identity_credentials(struct credentials *who);
 /** Is the real uid neither root's nor the spool owner's? */
 bool identity_is_foreign(void);
 

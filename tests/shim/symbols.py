@@ -3,7 +3,9 @@
 """Every libc function that the real Exim, or a probe program, imports and that takes a path, a descriptor, a stream that
 could be opened on a spool file, an identity or a program to execute is either interposed or deliberately left alone.
 
-    symbols.py LIBRARY [PROGRAM...]
+    symbols.py LIBRARY HEADER [PROGRAM...]
+
+And the public functions of HEADER are exported, and the library's inner ones are not.
 
 Probes are compiled here with FORTIFY 0, 2 and 3, and with 32- and 64-bit file offsets by name, because the compiler
 then calls other names for the same functions.
@@ -73,9 +75,16 @@ def probes(directory):
 
 
 def main():
-    library, *programs = sys.argv[1:]
+    library, header, *programs = sys.argv[1:]
     exported = names(library, "--defined-only")
     failed = looked = 0
+    public = set(re.findall(r"\b(fastspool_\w+)\(", re.sub(r"/\*.*?\*/", "", open(header).read(), flags=re.S)))
+    hidden = public - exported
+    if hidden or len(public) < 20:
+        sys.exit(f"declared in {header} and not exported: {', '.join(sorted(hidden))}")
+    inner = {name for name in exported if re.match(r"(section|segment|blocks|inodes|names|data|commit|attach)_", name)}
+    if inner:
+        sys.exit(f"exported, and nobody's business: {', '.join(sorted(inner))}")
     with tempfile.TemporaryDirectory() as directory:
         for program in [*programs, *probes(directory)]:
             telling = {name for name in names(program, "--undefined-only") if TELLING.match(name)}
