@@ -382,7 +382,8 @@ static void attach(void)
     section_guard = signals_guard;
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
     if (result < 0) {
-        if (result != -EACCES)
+        /* A user's `ls` is told by its errno; that Exim may not use its spool is the administrator's to know. */
+        if (result != -EACCES || (own_image.st_mode & S_ISUID))
             say(spool->given, error);
         STORE(failed, result == -EACCES ? EACCES : EIO);
         return;

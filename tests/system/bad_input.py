@@ -6,8 +6,9 @@ import glob
 import hashlib
 import os
 import pathlib
+import shutil
 
-from harness import FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, Message, check, kill_all, main, processes, test
+from harness import FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, kill_all, main, processes, test
 
 
 def tool_says(exim, *words, arguments=("status",)):
@@ -79,6 +80,23 @@ def missing_spool(exim):
     good = with_fault(exim, "spool = /srv/nowhere")
     tool_says(exim, "/srv/nowhere")
     mend(good)
+    mended(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def spool_of_others(exim):
+    """A spool that belongs to another user than Exim's: the line says whose it is, Exim accepts nothing; given back, it is
+    served again."""
+    shutil.chown(exim.spool, USER, USER)
+    exim.spool.chmod(0o755)
+    message = Message()
+    result = exim.command("-oi", *message.recipients, input=message.content())
+    lines = [line for line in result.stderr.decode().splitlines() if line.startswith("fastspool: ")]
+    check(result.returncode != 0 and not exim.real_files(), f"exit {result.returncode}, {exim.real_files()}")
+    check(len(lines) == 1 and str(exim.spool) in lines[0] and f"user {USER_ID}" in lines[0], result.stderr.decode())
+    shutil.chown(exim.spool, "Debian-exim", "Debian-exim")
+    exim.panic = "Permission denied"
+    shutil.rmtree(exim.spool / ".fastspool", ignore_errors=True)
     mended(exim)
 
 
