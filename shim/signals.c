@@ -3,7 +3,7 @@
  * What the process does around each critical section of the store.
  *
  * No signal handler may run inside: Exim's handlers unlink files and leave by longjmp.  So all signals are blocked
- * before the lock is taken and restored after it is released (490 ns; the lock itself takes 9).
+ * before the lock is taken and restored after it is released (some 400 ns; the lock itself takes 9).
  *
  * And nobody may stop the holder of the lock: a user may send SIGSTOP to a process whose real uid is his, as that of a
  * set-user-ID program is.  While such a process is inside, its real uid is made the effective (or saved) one, by the
@@ -13,11 +13,13 @@
  */
 #include "shim.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
 
-static __thread sigset_t before; /* the mask outside; written while all are blocked, so that no handler sees it change */
+/* The kernel's own form of a signal mask.  The system call itself: sigprocmask(3) around it costs a fifth more. */
+typedef uint64_t kernel_mask;
+
+static __thread kernel_mask before; /* the mask outside; written while all are blocked: no handler sees it change */
 static __thread uid_t hidden; /* the real uid while another one stands in its place */
 static __thread bool hiding;
 
@@ -48,12 +50,12 @@ static void show_real_uid(void)
 
 static void enter(void)
 {
-    sigset_t all, outside;
+    const kernel_mask all = ~UINT64_C(0);
+    kernel_mask outside;
     int saved = errno;
 
     /* Nothing of ours may change before all are blocked: a handler that comes in between may leave by longjmp. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &outside);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &outside, sizeof(all));
     before = outside;
     hide_real_uid();
     errno = saved;
@@ -61,11 +63,11 @@ static void enter(void)
 
 static void leave(void)
 {
-    const sigset_t outside = before;
+    const kernel_mask outside = before;
     int saved = errno;
 
     show_real_uid();
-    pthread_sigmask(SIG_SETMASK, &outside, NULL);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &outside, NULL, sizeof(outside));
     errno = saved;
 }
 
