@@ -177,5 +177,24 @@ def tools(exim):
     exim.deliver_queue()
 
 
+@test(main=QUEUE_ONLY, library=True)
+def other_programs(exim):
+    """`fastspool run` shows the spool to programs that read it themselves: exipick, ls, and exim_tidydb, which deletes the
+    hints of every message that it doesn't see."""
+    exim.sink.refusals = 1
+    for _ in range(3):
+        exim.submit(exim.expect(Message(), "sink"))
+    exim.run("-qff")                                        # refused once: there are hints now
+    names = sorted(exim.queue())
+    check(len(names) == 3, f"the queue is {names}")
+    check(sorted(exim.tool("run", "--", "exipick", "-i").split()) == names, "exipick sees another queue")
+    listed = exim.tool("run", "--", "ls", f"{exim.spool}/input").split()
+    check(sorted(listed) == sorted(name + suffix for name in names for suffix in ("-D", "-H")), f"ls shows {listed}")
+    said = exim.tool("run", "--", "exim_tidydb", exim.spool, "retry")
+    check("deleted" not in said, f"exim_tidydb deleted the hints of messages that are there: {said}")
+    exim.run("-qff")
+    exim.wait_arrived()
+
+
 if __name__ == "__main__":
     main("recovery")

@@ -279,6 +279,31 @@ Test(commit, errors)
     cr_assert_eq(commit_wait(fs, fs->header->change, 0), 0);
 }
 
+/* The window of what is not on the disk is bounded: beyond it an fsync waits until a commit has ended. */
+Test(commit, bounded, .timeout = 60)
+{
+    char path[32];
+    int status;
+
+    for (unsigned i = 0; i <= COMMIT_FILES_MAX; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);
+        cr_assert_geq(d, 0);
+        fastspool_close(fs, d);
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        _exit(commit_bounded(fs) != 0);
+    }
+    usleep(400000);
+    cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "beyond the bound an fsync returned without a commit");
+    commit(0);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+    cr_assert_eq(commit_bounded(fs), 0);
+}
+
 /* A database that is cut off, or overwritten, is refused with a sentence, and not changed. */
 Test(commit, damaged_database)
 {
