@@ -170,53 +170,79 @@ static int not_a_directory(int dirfd)
     return !S_ISDIR(st.st_mode) ? ENOTDIR : 0;
 }
 
-bool paths_resolve(int dirfd, const char *path, struct place_of *place)
+/* @path, relative to the spool, has been told; whose is it? */
+static bool settle(const char *path, struct place_of *place)
 {
-    char absolute[PATH_MAX], beyond[PATH_MAX];
-
-    if (!serve_active() || !path || !*path)
-        return false;
-    if (*path != '/') {
-        int saved = errno;
-        if (dirfd != AT_FDCWD && (place->error = not_a_directory(dirfd)) != 0) {
-            place->fs = NULL;
-            return true;
-        }
-        bool known = directory_path(dirfd, absolute) && append(absolute, path);
-        errno = saved;
-        if (!known)
-            return false;
-        path = absolute;
-    }
-    size_t offset = serve_match(path);
-    if (offset == 0) {
-        if (!telling_component(path) || !canonical(path, absolute))
-            return false;
-        path = absolute;
-        offset = serve_match(path);
-        if (offset == 0)
-            return false;
-    }
-    const char *whole = path;
-    path += offset;
-    if (!has_dot_dot(path) && policy_of(path) != POLICY_STORE)
-        return false;
-    if (strlen(path) >= sizeof(place->text))
+    if (policy_of(path) != POLICY_STORE)
         return false;
     place->fs = serve_store(&place->error);
     if (!place->fs && place->error == 0)
         return false;
-    if (has_dot_dot(path)) {
-        /* Above the spool and perhaps back into it: the kernel knows where that leads. */
-        if (!climb(place->fs, path, place->text) &&
-            (!canonical(whole, beyond) || (offset = serve_match(beyond)) == 0 || has_dot_dot(beyond + offset) ||
-             strlen(strcpy(place->text, beyond + offset)) == 0))
-            return false;
-    } else {
-        strcpy(place->text, path);
+    place->path = path + strspn(path, "/");
+    return true;
+}
+
+/* The absolute path of @path, and where below it the spool ends; 0: it is no path of the spool. */
+static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
+{
+    int saved = errno;
+    bool known = *path == '/' ? strlen(path) < PATH_MAX && strcpy(absolute, path)
+                              : directory_path(dirfd, absolute) && append(absolute, path);
+
+    errno = saved;
+    size_t offset = known ? serve_match(absolute) : 0;
+    if (known && offset == 0 && telling_component(absolute)) {
+        char resolved[PATH_MAX];
+        offset = canonical(absolute, resolved) ? serve_match(resolved) : 0;
+        if (offset)
+            strcpy(absolute, resolved);
     }
-    place->path = place->text + strspn(place->text, "/");
-    return policy_of(place->path) == POLICY_STORE;
+    return offset;
+}
+
+/* Relative paths, links, and "..": everything that isn't plain.  By itself, because of its buffers: the child of a fork
+ * pays some 4 us for each page of stack that it touches first. */
+static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct place_of *place)
+{
+    char absolute[PATH_MAX], beyond[PATH_MAX];
+
+    if (*path != '/' && dirfd != AT_FDCWD && (place->error = not_a_directory(dirfd)) != 0) {
+        place->fs = NULL;
+        return true;
+    }
+    size_t offset = find_spool(dirfd, path, absolute);
+    if (offset == 0)
+        return false;
+    const char *rest = absolute + offset;
+    if (has_dot_dot(rest)) {
+        struct fastspool *fs = serve_store(&place->error);
+        if (!fs && place->error == 0)
+            return false;
+        /* Above the spool and perhaps back into it: the kernel knows where that leads. */
+        if (!climb(fs, rest, place->text)) {
+            offset = canonical(absolute, beyond) ? serve_match(beyond) : 0;
+            if (offset == 0 || has_dot_dot(beyond + offset))
+                return false;
+            strcpy(place->text, beyond + offset);
+        }
+    } else {
+        strcpy(place->text, rest);
+    }
+    return settle(place->text, place);
+}
+
+bool paths_resolve(int dirfd, const char *path, struct place_of *place)
+{
+    if (!serve_active() || !path || !*path)
+        return false;
+    if (*path == '/') {
+        size_t offset = serve_match(path);
+        if (offset == 0 && !telling_component(path))
+            return false;
+        if (offset && !has_dot_dot(path + offset))
+            return strlen(path) < PATH_MAX && settle(path + offset, place);
+    }
+    return resolve_slowly(dirfd, path, place);
 }
 
 /* ---- the disk's side ---- */

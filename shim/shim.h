@@ -45,7 +45,7 @@ bool policy_family(const char *path, char data[PATH_MAX]);
 struct place_of {
     struct fastspool *fs;
     int error;            /* 0, or the errno with which every call on it must fail: the store can't be served */
-    const char *path;     /* relative to the spool, in `text` */
+    const char *path;     /* relative to the spool: inside the path that was asked about, or in `text` */
     char text[PATH_MAX];
 };
 /** Is @path, taken from directory @dirfd, the store's?  Costs a comparison of bytes for most paths that are not. */

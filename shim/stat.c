@@ -17,11 +17,11 @@
 
 /* A wrapper's path: the store's, with the store's answer in `result`; or the disk's (`foreign`). */
 struct asked {
-    struct place_of place;
-    char real_path[PATH_MAX];
     const char *path; /* to give to the real function */
     int dirfd;
     bool foreign;
+    struct place_of place;
+    char real_path[PATH_MAX];
 };
 
 static void ask(struct asked *asked, int dirfd, const char *path)
