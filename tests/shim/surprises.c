@@ -302,6 +302,57 @@ static void effective_users(void)
     CHECK(unlink(at("input", "own")) == 0 && unlink(at("input", "hdr")) == 0);
 }
 
+static volatile bool watching;
+static pid_t watched; /* thread number of the main thread */
+
+/* How often the watched thread's real uid was root's. */
+static void *watch_real_uid(void *argument)
+{
+    char path[64], line[128];
+    unsigned real, *covered = argument;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/status", watched);
+    while (watching) {
+        FILE *status = fopen(path, "r");
+        while (status && fgets(line, sizeof(line), status)) {
+            if (sscanf(line, "Uid: %u", &real) == 1 && real == 0)
+                ++*covered;
+        }
+        if (status)
+            fclose(status);
+    }
+    return NULL;
+}
+
+/* A user may stop a process whose real uid is his: so inside a critical section the real uid is another one, and outside
+ * it is as it was. */
+static void real_uid_is_covered(void)
+{
+    const uid_t user = 12345;
+    unsigned covered = 0;
+    pthread_t watcher;
+    uid_t r, e, saved;
+
+    if (geteuid() != 0)
+        return;
+    CHECK(setresuid(user, 0, 0) == 0);
+    watched = getpid();
+    watching = true;
+    pthread_create(&watcher, NULL, watch_real_uid, &covered);
+    time_t end = time(NULL) + 10;
+    while (*(volatile unsigned *)&covered == 0 && time(NULL) < end) {
+        int fd = open(at("input", "covered"), O_RDWR | O_CREAT, 0640);
+        (void)!write(fd, "x", 1);
+        close(fd);
+        unlink(at("input", "covered"));
+    }
+    watching = false;
+    pthread_join(watcher, NULL);
+    CHECK(covered > 0);
+    CHECK(getresuid(&r, &e, &saved) == 0 && r == user && e == 0 && saved == 0);
+    CHECK(setresuid(0, 0, 0) == 0);
+}
+
 /* 19: statvfs of the spool tells the store's room. */
 static void room(void)
 {
@@ -425,6 +476,7 @@ static const struct {
     {"12 every path", every_path},
     {"13, 14 unlinked but open", unlinked_but_open},
     {"15 effective users", effective_users},
+    {"a user's process can't be stopped with the lock", real_uid_is_covered},
     {"16 forks", forks},
     {"19 room", room},
     {"listings", listings},
