@@ -55,10 +55,16 @@ struct fastspool;
 /** Bytes that an error sentence takes at the most, its final NUL included. */
 #define FASTSPOOL_ERROR_MAX 512
 
-/** When an fsync returns.  `lazy`: at once; the disk follows within the flush interval. */
+/** When an fsync returns, and what a power cut may then take away.  (The death of any process takes nothing.) */
 enum fastspool_durability {
-    FASTSPOOL_LAZY = 1,
+    FASTSPOOL_ACKED = 0,  /* of a file: at once; of a directory: when all that the process has synced is on the disk.
+                             Nothing that was acknowledged after it (Exim's 250) is lost */
+    FASTSPOOL_LAZY = 1,   /* at once; the disk follows within the flush interval, which may be lost */
+    FASTSPOOL_STRICT = 2, /* when what it was asked for is on the disk */
 };
+
+/** "acked", "lazy", "strict". */
+const char *fastspool_durability_name(enum fastspool_durability durability);
 
 /** Most images (`program`) and users (`trusted_user`) that a configuration can name. */
 #define FASTSPOOL_PROGRAMS_MAX 16
@@ -70,7 +76,7 @@ enum fastspool_durability {
 struct fastspool_config {
     char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];       /* absolute paths, as configured */
     size_t spools;                                              /* how many; at least 1 after a load */
-    enum fastspool_durability durability;                       /* default FASTSPOOL_LAZY */
+    enum fastspool_durability durability;                       /* default FASTSPOOL_ACKED */
     uint64_t memory;                                            /* bytes that the segment may hold */
     uint64_t flush_interval;                                    /* nanoseconds, default 100 ms */
     char state[FASTSPOOL_PATH_MAX];                             /* "" = SPOOL/.fastspool */
@@ -129,8 +135,10 @@ int fastspool_fchmod(struct fastspool *fs, int description, mode_t mode);
 int fastspool_fchown(struct fastspool *fs, int description, uid_t uid, gid_t gid);
 int fastspool_futimens(struct fastspool *fs, int description, const struct timespec times[2]);
 
-/** fsync(2).  `lazy`: returns at once, unless what is not yet on the disk has reached its bound in time or
- *  in bytes: then it waits.  -EIO, -ENOSPC, ...: why the last commit failed. */
+/** fsync(2), as the durability that this process attached with says.  Also where it returns at once, it waits when
+ *  what is not yet on the disk has reached its bound in time or in bytes.  0 where the file's last change is on the
+ *  disk, whatever happened to others since; else -EIO, -ENOSPC, ...: why the last commit failed, until one succeeds.
+ *  (What was not written is not forgotten: it is tried again, once a second.) */
 int fastspool_fsync(struct fastspool *fs, int description);
 
 /** fcntl(2) with F_SETLK, F_SETLKW (-EINTR when a signal handler ran) or F_GETLK. */
@@ -181,6 +189,8 @@ struct fastspool_status {
     uint64_t unflushed_ns;  /* age of the oldest change that is not yet on the disk; 0: none */
     uint64_t commit_ns;     /* how long the last commit took */
     uint64_t commits;       /* since the segment was made */
+    uint64_t commit_p50_ns; /* half of them took no longer, */
+    uint64_t commit_p99_ns; /* and 99 of 100; both to a fifth of an octave */
     uint64_t descriptions;  /* open file descriptions */
     int commit_error;       /* why the last commit failed, a positive errno; 0: it did not */
     pid_t mirror_pid;       /* 0: none runs */

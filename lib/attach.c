@@ -36,6 +36,7 @@
 
 #define START_SECONDS 2         /* how long a mirror that was started is given to take its lock */
 #define GIVE_UP       10        /* seconds without any mirror after which a waiter gives up */
+#define BAR           40        /* characters of a progress bar */
 #define LOOK_EVERY    100000000 /* ns between two looks of a waiter at the mirror */
 
 __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
@@ -315,6 +316,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     if (fs == MAP_FAILED)
         return fail(error, -ENOMEM, "no memory to attach %s", spool);
     fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
+    fs->durability = config->durability;
     int result = open_spool(fs, spool, &st, error);
     if (result == 0)
         result = check_user(config, fs, &st, error);
@@ -353,13 +355,31 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
     return attach(spool, config, true, out, error);
 }
 
+/* On a terminal, whoever waits for a recovery of more than a second sees how far it is. */
+static void show_progress(const struct fastspool *fs, uint64_t since, bool ended)
+{
+    uint64_t done = LOAD(fs->header->recovery_done), total = LOAD(fs->header->recovery_total);
+    unsigned filled = total ? (unsigned)(done * BAR / total) : 0;
+    char bar[BAR + 1];
+
+    if (segment_monotonic() - since < UINT64_C(1000000000) || !isatty(STDERR_FILENO))
+        return;
+    for (unsigned i = 0; i < BAR; i++)
+        bar[i] = i < filled || ended ? '#' : '.';
+    bar[BAR] = '\0';
+    dprintf(STDERR_FILENO, "\rfastspool: recovering %s [%s]%s", fs->spool, bar, ended ? "\n" : "");
+}
+
 static int wait_ready(struct fastspool *fs, char *error)
 {
     struct header *h = fs->header;
-    uint64_t lived = segment_monotonic(); /* when a mirror was last seen */
+    uint64_t started = segment_monotonic(), lived = started; /* when a mirror was last seen */
+    bool waited = false;
 
     for (;;) {
         uint32_t state = LOAD(h->state);
+        if (waited)
+            show_progress(fs, started, state != SEGMENT_RECOVERING);
         if (state == SEGMENT_READY)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
@@ -372,6 +392,7 @@ static int wait_ready(struct fastspool *fs, char *error)
             attach_start_mirror(fs);
         const struct timespec timeout = {0, LOOK_EVERY};
         syscall(SYS_futex, &h->state, FUTEX_WAIT, state, &timeout, NULL, 0);
+        waited = true;
     }
 }
 

@@ -8,8 +8,9 @@
  * commit_end() takes from the dirty list what has not changed since, moves header.durable up to the capture's ticket,
  * and wakes whoever waits.  header.capture counts captures, so "changed since" is one comparison an inode.
  *
- * Waiting (commit_wait) is one mechanism for all: a ticket, and a futex that counts ended commits.  lazy waits only
- * where what is unwritten has reached its bound in bytes, files or age.
+ * Waiting (commit_wait) is one mechanism for all: a ticket, and a futex that counts ended commits.  An inode knows the
+ * ticket of its last change.  strict waits for it; acked waits, at a directory, for it and for those of all files that
+ * the process has synced; else an fsync waits only where what is unwritten has reached its bound in bytes, files or age.
  *
  * Failure modes: a commit that fails leaves everything dirty and its errno in header.commit_error, which every fsync
  * returns until a commit succeeds.  A mirror that dies leaves `committing` set and everything dirty: the next one
@@ -30,6 +31,7 @@
 
 #define END_STEP   128           /* inodes that one section takes from the dirty list */
 #define LOOK_EVERY 100000000     /* ns between two looks of a waiter at the mirror */
+#define SHORTEST   UINT64_C(10000) /* ns: the first class of durations */
 
 /* ---- futexes (shared between processes) ---- */
 
@@ -242,6 +244,30 @@ static int end_copying(struct fastspool *fs, void *argument)
     return 0;
 }
 
+/* The class of a duration: four an octave, from SHORTEST on. */
+static void count_time(struct header *h, uint64_t duration)
+{
+    uint32_t class = 0;
+
+    for (uint64_t bound = SHORTEST; class + 1 < COMMIT_TIMES && duration >= bound; class++)
+        bound += bound / 100 * 19; /* the fourth root of 2 */
+    STORE(h->commit_times[class], h->commit_times[class] + 1);
+}
+
+uint64_t commit_percentile(const struct fastspool *fs, unsigned percent)
+{
+    uint64_t all = 0, seen = 0, bound = SHORTEST;
+
+    for (uint32_t class = 0; class < COMMIT_TIMES; class++)
+        all += LOAD(fs->header->commit_times[class]);
+    for (uint32_t class = 0; class < COMMIT_TIMES && all; class++, bound += bound / 100 * 19) {
+        seen += LOAD(fs->header->commit_times[class]);
+        if (seen * 100 >= all * percent)
+            return bound;
+    }
+    return 0;
+}
+
 int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
 {
     struct header *h = fs->header;
@@ -264,6 +290,7 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
         STORE(h->durable, capture->ticket);
         STORE(h->commits, h->commits + 1);
         STORE(h->commit_ns, duration);
+        count_time(h, duration);
     }
     STORE(h->commit_error, error);
     futex_wake_all(&h->commit_event);
@@ -330,6 +357,8 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
     uint64_t start = segment_monotonic();
     struct header *h = fs->header;
 
+    if (LOAD(h->durable) >= ticket)
+        return 0;
     futex_wake_all(&h->mirror_wanted);
     for (;;) {
         uint32_t event = LOAD(h->commit_event);
@@ -357,7 +386,8 @@ static bool beyond_bounds(const struct fastspool *fs)
            (oldest && segment_monotonic() - oldest > most);
 }
 
-int commit_bounded(struct fastspool *fs)
+/* An fsync that need not wait for its own change. */
+static int wait_for_bounds(struct fastspool *fs)
 {
     struct header *h = fs->header;
 
@@ -372,6 +402,30 @@ int commit_bounded(struct fastspool *fs)
         futex_wake_all(&h->mirror_wanted);
         wait_for_event(fs, event);
     }
+}
+
+/* Threads of a process sync side by side: the highest ticket counts. */
+static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
+{
+    uint64_t synced = LOAD(fs->synced);
+
+    while (synced < ticket && !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL,
+                                                           __ATOMIC_ACQUIRE))
+        ;
+    return synced > ticket ? synced : ticket;
+}
+
+int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory)
+{
+    bool waits = fs->durability == FASTSPOOL_STRICT || (fs->durability == FASTSPOOL_ACKED && directory);
+
+    if (fs->durability == FASTSPOOL_ACKED) {
+        uint64_t synced = note_synced(fs, ticket);
+        ticket = directory ? synced : ticket;
+    }
+    if (waits)
+        return commit_wait(fs, ticket, 0);
+    return LOAD(fs->header->durable) >= ticket ? 0 : wait_for_bounds(fs);
 }
 
 int fastspool_flush(struct fastspool *fs, uint64_t timeout)

@@ -92,6 +92,23 @@ static int parse_duration(const char *text, uint64_t *nanoseconds)
     return -1;
 }
 
+const char *fastspool_durability_name(enum fastspool_durability durability)
+{
+    static const char *const names[] = {"acked", "lazy", "strict"};
+    return (unsigned)durability < sizeof(names) / sizeof(*names) ? names[durability] : "unknown";
+}
+
+static int parse_durability(const char *text, enum fastspool_durability *durability)
+{
+    for (int d = FASTSPOOL_ACKED; d <= FASTSPOOL_STRICT; d++) {
+        if (strcmp(text, fastspool_durability_name((enum fastspool_durability)d)) == 0) {
+            *durability = (enum fastspool_durability)d;
+            return 0;
+        }
+    }
+    return -1;
+}
+
 static int parse_path(const char *text, char path[FASTSPOOL_PATH_MAX])
 {
     size_t length = strlen(text);
@@ -149,12 +166,8 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
         return parse_duration(value, &config->flush_interval) < 0
                    ? refuse(origin, "not a duration like 100ms or 1s:", value)
                    : 0;
-    if (strcmp(key, "durability") == 0) {
-        if (strcmp(value, "lazy") == 0)
-            return 0;
-        bool known = strcmp(value, "acked") == 0 || strcmp(value, "strict") == 0;
-        return refuse(origin, known ? "this version knows durability `lazy` alone, not" : "unknown durability", value);
-    }
+    if (strcmp(key, "durability") == 0)
+        return parse_durability(value, &config->durability) < 0 ? refuse(origin, "not acked, lazy or strict:", value) : 0;
     return refuse(origin, "unknown key", key);
 }
 
@@ -274,7 +287,7 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
                           char error[FASTSPOOL_ERROR_MAX])
 {
     memset(config, 0, sizeof(*config));
-    config->durability = FASTSPOOL_LAZY;
+    config->durability = FASTSPOOL_ACKED;
     config->memory = memory_of_machine() / 4;
     config->flush_interval = 100000000;
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);

@@ -527,7 +527,10 @@ int fastspool_fsync(struct fastspool *fs, int description)
     uint32_t inode, generation;
     int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
 
-    return result < 0 ? result : commit_bounded(fs);
+    if (result < 0)
+        return result;
+    const struct inode *file = inode_at(fs, inode);
+    return commit_sync(fs, LOAD(file->ticket), S_ISDIR(file->mode));
 }
 
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)

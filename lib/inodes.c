@@ -227,6 +227,7 @@ void inodes_dirty(struct fastspool *fs, uint32_t i)
     struct inode *inode = inode_at(fs, i);
 
     SET(fs, h->change, h->change + 1);
+    SET(fs, inode->ticket, h->change);
     if (h->oldest_dirty == 0)
         SET(fs, h->oldest_dirty, segment_monotonic());
     if (inode->changed_in != h->capture)

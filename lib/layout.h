@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -38,6 +38,9 @@
 /** Placeholder directories: description D is a kernel descriptor of placeholder D % PLACEHOLDERS, so that the
  *  kernel's linear list of locks of one file stays short (29 us a lock beside 1,000 others, 3.4 us beside none). */
 #define PLACEHOLDERS 64u
+
+/** Classes of a commit's duration: four an octave, from 10 us on. */
+#define COMMIT_TIMES 64u
 
 enum segment_state {
     SEGMENT_RECOVERING = 1, /* made, and the mirror is filling it from the database */
@@ -75,8 +78,6 @@ struct header {
     uint64_t placeholder_inode[PLACEHOLDERS];    /* and their st_ino: what tells ours from other descriptors */
     uint32_t owner;          /* uid and gid of the spool directory */
     uint32_t group;
-    uint32_t durability;     /* enum fastspool_durability */
-    uint32_t pad0;
 
     /* The lock, and what makes its sections whole (section.c). */
     pthread_mutex_t mutex;   /* robust, process-shared, type NORMAL */
@@ -125,6 +126,11 @@ struct header {
     uint32_t stopping;         /* 1 after `fastspool stop` until the mirror has ended; atomic */
     uint64_t commits;          /* atomic */
     uint64_t commit_ns;        /* duration of the last commit; atomic */
+    uint32_t commit_times[COMMIT_TIMES]; /* how many commits took how long, see commit.c; atomic */
+    uint64_t batch;            /* number last given to a batch of the journal, whatever became of it; atomic */
+    uint64_t batch_durable;    /* number of the last batch whose fdatasync returned 0; atomic */
+    uint64_t recovery_done;    /* records that a recovery has dealt with, of */
+    uint64_t recovery_total;   /* so many; atomic */
 
     /* Last, so that what every section touches lies on one page: the child of a fork pays for each page it touches. */
     struct undo undo[UNDO_MAX];
@@ -176,7 +182,7 @@ struct inode {
     uint32_t dirty_from; /* data blocks [from, to) of the file are not on the disk */
     uint32_t dirty_to;
     uint32_t since_from; /* lowest data block changed in `data_in` */
-    uint64_t reserved;   /* 0 */
+    uint64_t ticket;     /* header.change at the last change of any kind: durable when header.durable is */
 };
 
 #define NAME_INLINE 27u /* bytes of a name that fit: Exim's lasting ones have at most 25 */

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writing captures to the database.
+ * Writing the database.
  *
- * The happy path: one transaction a capture; for each inode its record is put or deleted, the chunks that its dirty
- * blocks reach are put, and those behind its end deleted.  The bytes come straight from the segment: the capture's
- * block numbers are pinned until the commit ends.
+ * The happy path: one transaction a checkpoint; each record puts or deletes what it says, and what lies behind a file's
+ * end goes.  A new database is made beside its place, synced, and renamed to it: so there is a whole one, or none.
  *
- * Failure modes: whatever fails aborts the transaction, and the database holds the instant of the capture before; a
- * full disk is ENOSPC, all else that LMDB may say is EIO with its sentence.  The map is as large as it may ever be from
- * the start, so it is never resized; it is not writable, so a stray store can't reach it.
+ * Failure modes: whatever fails aborts the transaction, and the database holds the checkpoint before; a full disk is
+ * ENOSPC, all else that LMDB may say is EIO with its sentence.  After a commit that failed the environment is closed: the
+ * next one reads the disk anew.  The map is as large as it may ever be from the start, so it is never resized; it is not
+ * writable, so a stray store can't reach it.
  */
 #include "mirror.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -32,7 +34,31 @@ static int explain(int code, const char *what, char *error)
 
 /* ---- opening ---- */
 
-/* A file shorter than its last page says it is would be a SIGBUS at a look behind its end. */
+#define FREE_PAGES 0 /* LMDB's own table: transaction number to a list of pages that are free, its length first */
+
+/* Are all pages from number @first up to the last one free?  There are @count. */
+static int all_free(MDB_env *environment, size_t first, size_t count)
+{
+    MDB_txn *transaction;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int code = mdb_txn_begin(environment, NULL, MDB_RDONLY, &transaction);
+
+    if (code != 0)
+        return code;
+    code = mdb_cursor_open(transaction, FREE_PAGES, &cursor);
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        const size_t *pages = value.mv_data;
+        for (size_t i = 1; i <= pages[0] && i < value.mv_size / sizeof(*pages); i++)
+            count -= pages[i] >= first;
+    }
+    mdb_txn_abort(transaction);
+    return code != MDB_NOTFOUND ? code : count == 0 ? 0 : MDB_CORRUPTED;
+}
+
+/* A file that ends before its last page is a SIGBUS to whoever looks behind its end.  LMDB never writes a page that one
+ * transaction both takes and frees, so free pages may be missing there, and the file is made longer; any other missing
+ * page is damage, and it is left as it was. */
 static int check_length(MDB_env *environment)
 {
     MDB_envinfo info;
@@ -45,14 +71,20 @@ static int check_length(MDB_env *environment)
         code = mdb_env_stat(environment, &stat_of_main);
     if (code == 0)
         code = mdb_env_get_fd(environment, &fd);
-    if (code != 0)
+    if (code == 0 && fstat(fd, &st) < 0)
+        code = errno;
+    size_t pages = code ? 0 : (size_t)st.st_size / stat_of_main.ms_psize;
+    if (code != 0 || pages > info.me_last_pgno)
         return code;
-    if (fstat(fd, &st) < 0)
+    if (ftruncate(fd, (off_t)((info.me_last_pgno + 1) * stat_of_main.ms_psize)) < 0)
         return errno;
-    return (uint64_t)st.st_size < (info.me_last_pgno + 1) * stat_of_main.ms_psize ? MDB_CORRUPTED : 0;
+    code = all_free(environment, pages, info.me_last_pgno + 1 - pages);
+    if (code != 0 && ftruncate(fd, st.st_size) < 0)
+        return errno;
+    return code;
 }
 
-static int open_environment(struct mirror *mirror, const char *path, bool create)
+static int open_environment(struct mirror *mirror, const char *path)
 {
     int code = ENOMEM;
 
@@ -64,55 +96,115 @@ static int open_environment(struct mirror *mirror, const char *path, bool create
         if (code == 0)
             code = mdb_env_set_maxdbs(mirror->environment, 4);
         if (code == 0)
-            code = mdb_env_open(mirror->environment, path, create ? 0 : MDB_RDONLY, 0600);
+            code = mdb_env_open(mirror->environment, path, 0, 0600);
         if (code != 0)
             mirror_close(mirror);
     }
     return code;
 }
 
-static int open_tables(struct mirror *mirror, bool create)
+static int open_tables(struct mirror *mirror, MDB_txn *transaction, unsigned flags)
 {
-    MDB_txn *transaction;
-    unsigned flags = create ? MDB_CREATE : 0;
-    int code = mdb_txn_begin(mirror->environment, NULL, create ? 0 : MDB_RDONLY, &transaction);
+    int code = mdb_dbi_open(transaction, "inodes", flags, &mirror->inodes);
 
-    if (code != 0)
-        return code;
-    code = mdb_dbi_open(transaction, "inodes", flags, &mirror->inodes);
     if (code == 0)
         code = mdb_dbi_open(transaction, "data", flags, &mirror->data);
-    if (code == 0)
-        code = mdb_dbi_open(transaction, "meta", flags, &mirror->meta);
-    if (code != 0) {
-        mdb_txn_abort(transaction);
-        return code;
-    }
-    return mdb_txn_commit(transaction);
+    return code ? code : mdb_dbi_open(transaction, "meta", flags, &mirror->meta);
 }
 
-int mirror_open(struct mirror *mirror, const char *path, bool create, char error[FASTSPOOL_ERROR_MAX])
+static const char meta_name[] = "store";
+
+static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta)
+{
+    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value = {sizeof(*meta), (void *)meta};
+    return mdb_put(transaction, mirror->meta, &key, &value, 0);
+}
+
+/* ---- making ---- */
+
+static int sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int code = fd < 0 || fsync(fd) < 0 ? errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
+/* An empty database at @path, synced. */
+static int make_empty(const char *path)
+{
+    const struct disk_meta meta = {.format = MIRROR_FORMAT};
+    struct mirror mirror = {0};
+    MDB_txn *transaction;
+    int code = open_environment(&mirror, path);
+
+    if (code == 0)
+        code = mdb_txn_begin(mirror.environment, NULL, 0, &transaction);
+    if (code == 0) {
+        code = open_tables(&mirror, transaction, MDB_CREATE);
+        if (code == 0)
+            code = put_meta(&mirror, transaction, &meta);
+        if (code == 0)
+            code = mdb_txn_commit(transaction);
+        else
+            mdb_txn_abort(transaction);
+    }
+    mirror_close(&mirror);
+    return code ? code : sync_directory(path);
+}
+
+/* Where there is no database at @path: one is made at @path.new, and renamed. */
+static int make(const char *path)
+{
+    char new[FASTSPOOL_PATH_MAX + 32], file[FASTSPOOL_PATH_MAX + 48], above[FASTSPOOL_PATH_MAX + 32];
+
+    snprintf(new, sizeof(new), "%s.new", path);
+    snprintf(above, sizeof(above), "%s", path);
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* what a maker that died left */
+        snprintf(file, sizeof(file), "%s/%s", new, files[i]);
+        unlink(file);
+    }
+    if (mkdir(new, 0700) < 0 && errno != EEXIST)
+        return errno;
+    int code = make_empty(new);
+    if (code == 0 && rename(new, path) < 0)
+        code = errno;
+    return code ? code : sync_directory(dirname(above));
+}
+
+/* ---- opening, for use ---- */
+
+int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX])
 {
     char what[FASTSPOOL_PATH_MAX + 32];
-    char file[FASTSPOOL_PATH_MAX + 16];
+    MDB_txn *transaction;
     struct stat st;
 
     *mirror = (struct mirror){0};
     snprintf(what, sizeof(what), "open the database %s", path);
-    snprintf(file, sizeof(file), "%s/data.mdb", path);
-    if (!create && stat(file, &st) < 0)
-        return -errno;
-    if (create && mkdir(path, 0700) < 0 && errno != EEXIST)
-        return explain(errno, what, error);
-    int code = open_environment(mirror, path, create);
+    int code = stat(path, &st) < 0 ? errno : 0;
+    if (code == ENOENT)
+        code = make(path);
+    if (code == 0)
+        code = open_environment(mirror, path);
     if (code == 0)
         code = check_length(mirror->environment);
     if (code == 0)
-        code = open_tables(mirror, create);
+        code = mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction);
+    if (code == 0) {
+        code = open_tables(mirror, transaction, 0);
+        if (code == 0)
+            code = mdb_txn_commit(transaction); /* what keeps the tables open */
+        else
+            mdb_txn_abort(transaction);
+    }
     if (code == 0)
         return 0;
     mirror_close(mirror);
-    return code == MDB_NOTFOUND ? -ENOENT : explain(code, what, error);
+    return explain(code, what, error);
 }
 
 void mirror_close(struct mirror *mirror)
@@ -128,67 +220,6 @@ struct chunk_key {
     uint32_t inode; /* both big endian: so chunks lie in the order of the file */
     uint32_t chunk;
 };
-
-static int put_record(struct mirror *mirror, MDB_txn *transaction, const struct captured *file)
-{
-    uint32_t number = htonl(file->inode);
-    MDB_val key = {sizeof(number), &number}, value = {sizeof(struct disk_inode), NULL};
-    const struct inode *record = &file->record;
-
-    for (size_t i = 0; i < file->names; i++)
-        value.mv_size += sizeof(struct disk_name) + file->name[i].length;
-    int code = mdb_put(transaction, mirror->inodes, &key, &value, MDB_RESERVE);
-    if (code != 0)
-        return code;
-    const struct disk_inode disk = {record->generation, record->mode, record->uid, record->gid, record->size,
-                                    record->atime, record->mtime, record->ctime, (uint32_t)file->names, 0};
-    char *at = value.mv_data;
-    memcpy(at, &disk, sizeof(disk));
-    at += sizeof(disk);
-    for (size_t i = 0; i < file->names; i++) {
-        const struct disk_name name = {file->name[i].parent, file->name[i].length};
-        memcpy(at, &name, sizeof(name));
-        memcpy(at + offsetof(struct disk_name, text), file->name[i].text, name.length);
-        at += sizeof(name) + name.length;
-    }
-    return 0;
-}
-
-/* Bytes [offset, offset + size) of a captured file into @bytes; false: all of them lie in holes. */
-static bool gather(struct fastspool *fs, const struct captured *file, uint64_t offset, uint32_t size, char *bytes)
-{
-    bool any = false;
-
-    for (uint32_t done = 0; done < size;) {
-        uint32_t index = (uint32_t)((offset + done) / BLOCK_SIZE) - file->first;
-        uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
-        uint32_t part = size - done < BLOCK_SIZE - from ? size - done : BLOCK_SIZE - from;
-        uint32_t block = index < file->count ? file->blocks[index] : 0;
-        if (block)
-            memcpy(bytes + done, block_at(fs, block) + from, part);
-        else
-            memset(bytes + done, 0, part);
-        any = any || block;
-        done += part;
-    }
-    return any;
-}
-
-static int put_chunk(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const struct captured *file,
-                     uint32_t chunk)
-{
-    const struct chunk_key number = {htonl(file->inode), htonl(chunk)};
-    uint64_t offset = (uint64_t)chunk * MIRROR_CHUNK;
-    uint64_t left = file->record.size - offset;
-    char bytes[MIRROR_CHUNK];
-    MDB_val key = {sizeof(number), (void *)&number};
-    MDB_val value = {left < MIRROR_CHUNK ? left : MIRROR_CHUNK, bytes};
-
-    if (gather(fs, file, offset, (uint32_t)value.mv_size, bytes))
-        return mdb_put(transaction, mirror->data, &key, &value, 0);
-    int code = mdb_del(transaction, mirror->data, &key, NULL);
-    return code == MDB_NOTFOUND ? 0 : code;
-}
 
 /* Delete the chunks of an inode from number @chunk on. */
 static int delete_chunks(struct mirror *mirror, MDB_txn *transaction, uint32_t inode, uint32_t chunk)
@@ -210,58 +241,83 @@ static int delete_chunks(struct mirror *mirror, MDB_txn *transaction, uint32_t i
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
-static int put_data(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const struct captured *file)
+static int put_inode(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    const struct inode *record = &file->record;
-    uint32_t chunks = (uint32_t)((record->size + MIRROR_CHUNK - 1) / MIRROR_CHUNK);
-    uint32_t chunk = (uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / MIRROR_CHUNK);
-    uint32_t end = (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + MIRROR_CHUNK - 1) / MIRROR_CHUNK);
-    int code = 0;
+    uint32_t number = htonl(record->inode);
+    MDB_val key = {sizeof(number), &number}, value = {record->size, (void *)bytes};
+    struct disk_inode disk;
 
-    for (; code == 0 && chunk < end && chunk < chunks; chunk++)
-        code = put_chunk(mirror, transaction, fs, file, chunk);
-    return code ? code : delete_chunks(mirror, transaction, file->inode, chunks);
+    if (record->size < sizeof(disk))
+        return EBADMSG;
+    memcpy(&disk, bytes, sizeof(disk));
+    uint64_t chunks = S_ISREG(disk.mode) ? (disk.size + BATCH_CHUNK - 1) / BATCH_CHUNK : 0;
+    int code = mdb_put(transaction, mirror->inodes, &key, &value, 0);
+    return code ? code : delete_chunks(mirror, transaction, record->inode, (uint32_t)chunks);
 }
 
-static int put_file(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const struct captured *file)
+static int delete_inode(struct mirror *mirror, MDB_txn *transaction, uint32_t inode)
 {
-    uint32_t number = htonl(file->inode);
+    uint32_t number = htonl(inode);
     MDB_val key = {sizeof(number), &number};
+    int code = mdb_del(transaction, mirror->inodes, &key, NULL);
 
-    if (file->record.links == 0) {
-        int code = mdb_del(transaction, mirror->inodes, &key, NULL);
-        return code == 0 || code == MDB_NOTFOUND ? delete_chunks(mirror, transaction, file->inode, 0) : code;
-    }
-    int code = put_record(mirror, transaction, file);
-    if (code != 0)
-        return code;
-    if (S_ISREG(file->record.mode) && file->record.size > 0)
-        return file->record.dirty_to > file->record.dirty_from ? put_data(mirror, transaction, fs, file) : 0;
-    /* Nothing in it: what the number's last file had must go. */
-    return delete_chunks(mirror, transaction, file->inode, 0);
+    return code == 0 || code == MDB_NOTFOUND ? delete_chunks(mirror, transaction, inode, 0) : code;
 }
 
-static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct fastspool *fs)
+static int put_chunk(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    static const char name[] = "store";
-    struct disk_meta meta = {MIRROR_FORMAT, fs->header->root};
-    MDB_val key = {sizeof(name), (void *)name}, value = {sizeof(meta), &meta};
+    const struct chunk_key number = {htonl(record->inode), htonl(record->chunk)};
+    MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
 
-    return mdb_put(transaction, mirror->meta, &key, &value, 0);
+    if (record->kind == RECORD_CHUNK)
+        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, mirror->data, &key, &value, 0) : EBADMSG;
+    int code = mdb_del(transaction, mirror->data, &key, NULL);
+    return code == MDB_NOTFOUND ? 0 : code;
 }
 
-int mirror_apply(struct mirror *mirror, struct fastspool *fs, const struct capture *capture,
-                 char error[FASTSPOOL_ERROR_MAX])
+int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX])
 {
-    MDB_txn *transaction;
-    int code = mdb_txn_begin(mirror->environment, NULL, 0, &transaction);
+    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value;
+    int code = mdb_txn_begin(mirror->environment, NULL, 0, transaction);
 
     if (code != 0)
         return explain(code, "begin a transaction", error);
-    for (size_t i = 0; code == 0 && i < capture->count; i++)
-        code = put_file(mirror, transaction, fs, &capture->file[i]);
+    code = mdb_get(*transaction, mirror->meta, &key, &value);
+    if (code == 0 && value.mv_size == sizeof(*meta))
+        memcpy(meta, value.mv_data, sizeof(*meta));
+    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != MIRROR_FORMAT))
+        code = MDB_VERSION_MISMATCH;
     if (code == 0)
-        code = put_meta(mirror, transaction, fs);
+        return 0;
+    mdb_txn_abort(*transaction);
+    return explain(code, "the database is damaged: read what it holds", error);
+}
+
+int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *value,
+                 char error[FASTSPOOL_ERROR_MAX])
+{
+    int code = EBADMSG;
+
+    switch (record->kind) {
+    case RECORD_INODE:
+        code = put_inode(mirror, transaction, record, value);
+        break;
+    case RECORD_GONE:
+        code = delete_inode(mirror, transaction, record->inode);
+        break;
+    case RECORD_CHUNK:
+    case RECORD_HOLE:
+        code = put_chunk(mirror, transaction, record, value);
+        break;
+    }
+    return code ? explain(code, "write to the database", error) : 0;
+}
+
+int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
+                  char error[FASTSPOOL_ERROR_MAX])
+{
+    int code = put_meta(mirror, transaction, meta);
+
     if (code != 0) {
         mdb_txn_abort(transaction);
         return explain(code, "write to the database", error);

@@ -2,66 +2,71 @@
  *
  * The mirror's database: LMDB, opened by one process alone.  Linked into the tool, never into the library.
  *
+ * It is the journal's checkpoint: what outlives the journal, up to the batch that "meta" names.
+ *
  * Three tables.  "inodes": inode number (4 bytes, big endian) to a struct disk_inode and its names.  "data": inode
- * number and chunk number (4 + 4 bytes, big endian) to at most MIRROR_CHUNK bytes of the file; a chunk that is missing
- * is zeros.  "meta": what was written last.  Numbers in values are in the machine's byte order: the database is of
- * this machine, and `meta` says so.
+ * number and chunk number (4 + 4 bytes, big endian) to at most BATCH_CHUNK bytes of the file; a chunk that is missing
+ * is zeros.  "meta": what the database holds.  Values are those of a batch's records (batch.h).
  */
 #ifndef FASTSPOOL_MIRROR_H
 #define FASTSPOOL_MIRROR_H
 
-#include "store.h"
+#include "batch.h"
+#include "journal.h"
 
 #include <lmdb.h>
 
-/* One overflow page of LMDB.  (Measured, in a fragmented database: a value of 1 MB takes 3,215 ms whole, 2 ms in these.) */
-#define MIRROR_CHUNK 4072u
-
-#define MIRROR_FORMAT UINT64_C(0x314244535f544653) /* "SFT_SDB1" in little endian */
+#define MIRROR_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
 
 struct mirror {
     MDB_env *environment;
     MDB_dbi inodes, data, meta;
 };
 
-struct disk_inode {
-    uint32_t generation;
-    uint32_t mode;
-    uint32_t uid, gid;
-    uint64_t size;
-    uint64_t atime, mtime, ctime;
-    uint32_t names; /* how many struct disk_name follow, each at once behind the last */
-    uint32_t zero;
-};
-
-struct disk_name {
-    uint32_t parent; /* inode number of the directory */
-    uint8_t length;
-    char text[];     /* not terminated */
-};
-
 struct disk_meta {
     uint64_t format; /* MIRROR_FORMAT */
-    uint64_t root;   /* inode number of the spool directory */
+    uint64_t root;   /* inode number of the spool directory, 0: nothing was ever written */
+    uint64_t batch;  /* number of the last batch that is in the database */
 };
 
-/** Open the database in directory @path, making it where @create; without, a database that does not exist is -ENOENT.
- *  Errors are sentences in @error. */
-int mirror_open(struct mirror *mirror, const char *path, bool create, char error[FASTSPOOL_ERROR_MAX]);
+/** Open the database in directory @path.  Where there is none an empty one is made, wholly or not at all.  Errors are
+ *  sentences in @error. */
+int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX]);
 void mirror_close(struct mirror *mirror);
 
-/** Write a capture, as one transaction.  Returns 0 or a negative errno: then the database is as it was. */
-int mirror_apply(struct mirror *mirror, struct fastspool *fs, const struct capture *capture,
+/** Begin a transaction; mdb_txn_abort() leaves the database as it was.  In @meta: what it holds. */
+int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX]);
+/** Put or delete what a record says.  -EBADMSG: it says nothing that makes sense. */
+int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *value,
                  char error[FASTSPOOL_ERROR_MAX]);
+/** Put @meta, and commit: 0: all of it is on the disk.  An error: the database is as it was, and @mirror must be closed
+ *  (LMDB goes on with what it has in memory; we don't). */
+int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
+                  char error[FASTSPOOL_ERROR_MAX]);
+
+/* ---- checkpoint.c: from the journal to the database ---- */
+
+/** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and removed
+ *  again within them is left out. */
+int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
+                     struct journal_found *found, char error[FASTSPOOL_ERROR_MAX]);
+
+/** A checkpoint: all that is durable in the journal goes to the database, and the journal's space is free again. */
+int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
+
+/* ---- recovery.c: from the disk to a segment ---- */
 
 /** What a recovery brought back. */
 struct recovered {
+    uint64_t messages; /* names that end in -D below input */
     uint64_t files;
-    uint64_t bytes;
+    uint64_t bytes;    /* of the files */
+    uint64_t batches;  /* of the journal */
+    uint64_t missing;  /* places in the journal where something durable can't be read any more */
 };
 
-/** Fill the segment (RECOVERING, and nobody else's) from the database in STATE/mirror.  No database: an empty store.
- *  A damaged one is -EIO, and nothing on disk has been touched. */
-int recovery_run(struct fastspool *fs, const char *path, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
+/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE.  Neither: an empty store.
+ *  A damaged database is -EIO, and nothing on disk has been touched. */
+int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

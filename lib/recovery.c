@@ -1,25 +1,32 @@
 /* SPDX-License-Identifier: MIT
  *
- * Recovery: from the database to a segment, after a reboot.
+ * Recovery: from the disk to a segment, after a reboot.
  *
- * The happy path: the segment is emptied (a recovery that was cut short begins anew), every inode is made under its old
- * number, then every name, then the data, then attributes and times are set as they were (making names touches them),
- * the numbers in between become free, and nothing is dirty: all of it is on the disk.
+ * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then, the
+ * segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old number,
+ * then every name, then the data, then attributes and times are set as they were (making names touches them), the
+ * numbers in between become free, and nothing is dirty: all of it is on the disk.  Last, the transaction is committed: so
+ * what this recovery believed is on the disk by its own word, not by that of a page cache that somebody else filled.
  *
  * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
  * section, so that what they promise holds for what recovery makes.
  *
  * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a chunk behind
- * the end of its file: the database is damaged, and the recovery fails with a sentence that says what and where.  It
- * reads only: nothing on disk changes, however it ends.
+ * the end of its file, a journal that begins after the database ends: the disk is damaged, and the recovery fails with
+ * a sentence that says what and where; nothing has changed there.  A power cut finds the transaction whole or absent, and
+ * the next recovery does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back:
+ * the journal still holds what the database lacks, and the next checkpoint tries again.
  */
 #include "mirror.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
 
 #define NAMES_STEP 32 /* names that one section makes: each changes some 50 words */
 
@@ -56,8 +63,10 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
     if (code != 0)
         return said(walk->error, code);
     for (code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); code == 0 && result >= 0;
-         code = result < 0 ? 0 : mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
+         code = result < 0 ? 0 : mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         result = each(walk, &key, &value);
+        STORE(walk->fs->header->recovery_done, walk->fs->header->recovery_done + 1);
+    }
     mdb_cursor_close(cursor);
     if (result < 0)
         return result;
@@ -149,9 +158,11 @@ static int restore_names(struct fastspool *fs, void *argument)
         if ((size_t)(names.end - names.at) < sizeof(name))
             return -EBADMSG;
         memcpy(&name, names.at, sizeof(name));
-        const char *text = names.at + offsetof(struct disk_name, text);
-        names.at += sizeof(name) + name.length;
-        if (names.at > names.end || name.length == 0 || !inodes_valid(fs, name.parent) ||
+        const char *text = names.at + sizeof(name);
+        if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
+            return -EBADMSG;
+        names.at = text + name.length;
+        if (!inodes_valid(fs, name.parent) ||
             !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
             return -EBADMSG;
         int result = names_add(fs, name.parent, text, name.length, names.inode);
@@ -201,10 +212,10 @@ static int visit_data(struct walk *walk, const MDB_val *key, const MDB_val *valu
 {
     uint32_t chunk;
 
-    if (key->mv_size != 2 * sizeof(uint32_t) || value->mv_size == 0 || value->mv_size > MIRROR_CHUNK)
+    if (key->mv_size != 2 * sizeof(uint32_t) || value->mv_size == 0 || value->mv_size > BATCH_CHUNK)
         return damaged(walk->error, "a chunk has the wrong length", 0);
     memcpy(&chunk, (const char *)key->mv_data + sizeof(uint32_t), sizeof(chunk));
-    struct bytes bytes = {number_of(key), (uint64_t)ntohl(chunk) * MIRROR_CHUNK, value};
+    struct bytes bytes = {number_of(key), (uint64_t)ntohl(chunk) * BATCH_CHUNK, value};
     if (!inodes_valid(walk->fs, bytes.inode) || !S_ISREG(inode_at(walk->fs, bytes.inode)->mode))
         return damaged(walk->error, "data of no file", bytes.inode);
     int result = section_run(walk->fs, restore_bytes, &bytes);
@@ -272,33 +283,15 @@ static int free_gaps(struct fastspool *fs, void *argument)
 
 /* ---- all of it ---- */
 
-static int read_root(struct mirror *mirror, MDB_txn *transaction, struct walk *walk)
-{
-    static const char name[] = "store";
-    struct disk_meta meta;
-    MDB_val key = {sizeof(name), (void *)name}, value;
-    int code = mdb_get(transaction, mirror->meta, &key, &value);
-
-    if (code == MDB_NOTFOUND)
-        return -ENOENT; /* nothing was ever committed */
-    if (code != 0)
-        return said(walk->error, code);
-    if (value.mv_size != sizeof(meta))
-        return damaged(walk->error, "its own description has the wrong length", 0);
-    memcpy(&meta, value.mv_data, sizeof(meta));
-    if (meta.format != MIRROR_FORMAT)
-        return damaged(walk->error, "its format is not this version's", 0);
-    walk->root = (uint32_t)meta.root;
-    return 0;
-}
-
 static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *walk)
 {
+    struct header *h = walk->fs->header;
     struct gaps gaps = {1};
-    int result = read_root(mirror, transaction, walk);
+    MDB_stat inodes, data;
 
-    if (result == 0)
-        result = for_each(transaction, mirror->inodes, walk, visit_inode);
+    if (mdb_stat(transaction, mirror->inodes, &inodes) == 0 && mdb_stat(transaction, mirror->data, &data) == 0)
+        STORE(h->recovery_total, 3 * inodes.ms_entries + data.ms_entries);
+    int result = for_each(transaction, mirror->inodes, walk, visit_inode);
     if (result < 0)
         return result;
     if (!inodes_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
@@ -306,7 +299,7 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
     struct inode *root = inode_at(walk->fs, walk->root);
     root->links = 2;
     root->dir.parent = walk->root;
-    walk->fs->header->root = walk->root;
+    h->root = walk->root;
     result = for_each(transaction, mirror->inodes, walk, visit_names);
     if (result == 0)
         result = for_each(transaction, mirror->data, walk, visit_data);
@@ -314,31 +307,94 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
         result = for_each(transaction, mirror->inodes, walk, visit_attributes);
     while (result >= 0 && (result = section_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
-    walk->fs->header->oldest_dirty = 0;
-    STORE(walk->fs->header->durable, walk->fs->header->change);
+    h->oldest_dirty = 0;
+    STORE(h->durable, h->change);
     return result;
 }
 
-int recovery_run(struct fastspool *fs, const char *path, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
+/* Apply the journal inside @transaction. */
+static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
+                        uint64_t *highest)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct journal_found found = {0};
+    uint64_t held = meta->batch;
+
+    snprintf(path, sizeof(path), "%s/journal", walk->fs->state);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) {
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
+        return -EIO;
+    }
+    int result = fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, walk->error);
+    if (fd >= 0)
+        close(fd);
+    if (result == 0 && found.detached) {
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX,
+                 "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
+                 (unsigned long long)held);
+        return -EIO;
+    }
+    walk->recovered->batches = found.batches;
+    walk->recovered->missing = found.missing;
+    *highest = found.highest > held ? found.highest : held;
+    return result;
+}
+
+/* Numbers of batches are never given twice: not even those of batches that nobody can read any more. */
+static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t clock = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    STORE(h->batch, clock > highest ? clock : highest);
+    STORE(h->batch_durable, meta->batch);
+}
+
+static int recover(struct mirror *mirror, struct walk *walk)
+{
+    MDB_txn *transaction;
+    struct disk_meta meta;
+    uint64_t highest;
+    int result = mirror_begin(mirror, &transaction, &meta, walk->error);
+
+    if (result < 0)
+        return result;
+    result = read_journal(mirror, transaction, walk, &meta, &highest);
+    walk->root = (uint32_t)meta.root;
+    if (result == 0)
+        result = meta.root ? rebuild(mirror, transaction, walk) : inodes_make_root(walk->fs);
+    if (result < 0) {
+        mdb_txn_abort(transaction);
+        return result;
+    }
+    publish_numbers(walk->fs->header, &meta, highest);
+    if (mirror_commit(mirror, transaction, &meta, walk->error) < 0)
+        syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
+    return 0;
+}
+
+int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
 {
     struct walk walk = {.fs = fs, .recovered = recovered, .error = error};
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct fastspool_status status;
     struct mirror mirror;
-    MDB_txn *transaction;
 
     *recovered = (struct recovered){0};
+    error[0] = '\0';
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
     int result = segment_reset(fs);
-    if (result < 0)
-        snprintf(error, FASTSPOOL_ERROR_MAX, "empty the segment: %s", strerrordesc_np(-result));
     if (result == 0)
-        result = mirror_open(&mirror, path, false, error);
+        result = mirror_open(&mirror, path, error);
     if (result == 0) {
-        int code = mdb_txn_begin(mirror.environment, NULL, MDB_RDONLY, &transaction);
-        result = code ? said(error, code) : rebuild(&mirror, transaction, &walk);
-        if (code == 0)
-            mdb_txn_abort(transaction);
+        result = recover(&mirror, &walk);
         mirror_close(&mirror);
     }
-    if (result == -ENOENT)
-        result = inodes_make_root(fs);
+    if (result < 0 && error[0] == '\0')
+        snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
+    fastspool_status(fs, &status);
+    recovered->messages = status.messages;
     return result;
 }

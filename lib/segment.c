@@ -111,7 +111,6 @@ static void header_fill(struct header *header, const struct fastspool_config *co
     header->group = spool->st_gid;
     header->memory_limit = config->memory;
     header->flush_interval = config->flush_interval;
-    header->durability = config->durability;
     header->memory_bytes = HEADER_SIZE;
     header->inodes.used = header->names.used = header->descriptions.used = 1;
     header->buckets = BUCKETS_FIRST;

@@ -43,7 +43,7 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     memset(status, 0, sizeof(*status));
     for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
         status->messages += is_message(fs, entry);
-    status->durability = (enum fastspool_durability)h->durability;
+    status->durability = fs->durability;
     status->files = LOAD(h->files);
     status->memory_bytes = LOAD(h->memory_bytes);
     status->memory_limit = h->memory_limit;
@@ -52,6 +52,8 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;
     status->commit_ns = LOAD(h->commit_ns);
     status->commits = LOAD(h->commits);
+    status->commit_p50_ns = commit_percentile(fs, 50);
+    status->commit_p99_ns = commit_percentile(fs, 99);
     status->descriptions = LOAD(h->descriptions.count);
     status->commit_error = LOAD(h->commit_error);
     status->mirror_pid = attach_mirror_lives(fs) ? LOAD(h->mirror_pid) : 0;

@@ -25,6 +25,8 @@ struct fastspool {
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
     struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
+    enum fastspool_durability durability; /* of this process's fsyncs */
+    uint64_t synced;            /* acked: ticket of the last change that this process has synced; atomic */
 };
 
 /* Where an entry lies.  The segment can be written by the mail user and is mapped by root: so an index is cut to its
@@ -285,15 +287,17 @@ void locks_after_fork_child(void);
 
 /* ---- commit.c: tickets, waiters, and the capture that the mirror writes ----------------------------------------- */
 
-/** Bounds of what `lazy` may leave unwritten: an fsync waits beyond. */
+/** Bounds of what may be left unwritten: an fsync waits beyond, also one that would return at once. */
 #define COMMIT_BYTES_MAX (UINT64_C(64) << 20)
 #define COMMIT_FILES_MAX 16384u
 #define COMMIT_AGE_MAX   10u /* flush intervals, and at least 1 s */
 
 /** Wait until change number @ticket is durable; @timeout ns, 0 = for ever.  Starts a mirror where none lives. */
 int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout);
-/** fsync in mode lazy. */
-int commit_bounded(struct fastspool *fs);
+/** fsync, as the process's durability says, of a file whose last change is @ticket, or of a @directory. */
+int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory);
+/** So long did a share of @percent of the commits take at most, ns; 0: there was none. */
+uint64_t commit_percentile(const struct fastspool *fs, unsigned percent);
 
 /** A dirty inode as it was at the instant of the capture. */
 struct captured {

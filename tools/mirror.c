@@ -3,13 +3,17 @@
  * fastspool mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
  *
  * The happy path: drop to the owner, take the lock that says "the mirror lives" (for life), recover the store where it
- * is RECOVERING, then, every flush interval or as soon as somebody waits: capture, write, end.  Once a second it frees
- * what the dead had open and gives empty memory back.  SIGTERM: flush, and end.
+ * is RECOVERING, then two threads.  The first commits, every flush interval or as soon as somebody waits: capture, one
+ * batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open and
+ * gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown or
+ * aged, so that nobody waits for the database.  SIGTERM: a last commit, a last checkpoint, and the end.
  *
  * Failure modes: another mirror holds the lock: exit 75, nothing done.  A damaged database: the store is marked FAILED
  * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
  * without checking them all: a fault while it reads is caught here and means the same.)  A commit that fails is told
- * to the waiters, and tried again; it may be killed at any instant, and the next one goes on.
+ * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it until
+ * the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next one goes
+ * on from what it finds in the segment and below the journal's durable mark.
  */
 #include "tool.h"
 
@@ -21,6 +25,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,13 +37,16 @@
 #include <unistd.h>
 
 #define EXIT_SECOND    75                    /* EX_TEMPFAIL: another mirror runs */
+#define LOCK_TRIES     50                    /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_EVERY     10000                 /* us between two tries */
 #define TIDY_EVERY     UINT64_C(1000000000)  /* ns */
 #define RETRY_EVERY    UINT64_C(1000000000)  /* ns after a commit that failed */
 #define RESERVE        (UINT64_C(8) << 20)   /* empty memory that is kept for the next burst */
 
 static const char usage[] =
-    "usage: fastspool mirror [--state DIR] SPOOL\n"
+    "usage: fastspool mirror [--state DIR] [--journal BYTES] SPOOL\n"
     "Writes the store of SPOOL to the disk; the library starts it by itself.  One runs a spool.\n"
+    "  --journal BYTES  journal that waits before a checkpoint is made (67108864)\n"
     "Exit status: 0 after SIGTERM, 75 another one runs, 1 an error.\n";
 
 static volatile sig_atomic_t terminated;
@@ -80,7 +88,12 @@ static int take_lock(const struct fastspool *fs)
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        usleep(LOCK_EVERY);
+    }
+    return 0;
 }
 
 static void catch_term(void)
@@ -100,7 +113,7 @@ static struct fastspool *recovering;
 static void publish_state(struct fastspool *fs, uint32_t state, const char *failure)
 {
     if (failure)
-        snprintf(fs->header->failure, sizeof(fs->header->failure), "%s", failure);
+        snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
     STORE(fs->header->state, state);
     syscall(SYS_futex, &fs->header->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
@@ -122,48 +135,149 @@ static void catch_faults(void (*handler)(int))
     signal(SIGABRT, handler);
 }
 
-static int recover(struct fastspool *fs, const char *database)
+static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
-    char error[FASTSPOOL_ERROR_MAX] = "";
+    char error[FASTSPOOL_ERROR_MAX];
     uint64_t start = segment_monotonic();
 
     recovering = fs;
     catch_faults(on_fault);
-    int result = recovery_run(fs, database, &recovered, error);
+    int result = recovery_run(fs, &recovered, error);
     catch_faults(SIG_DFL);
     if (result < 0) {
         publish_state(fs, SEGMENT_FAILED, error);
         return give_up(fs->spool, error);
     }
     publish_state(fs, SEGMENT_READY, NULL);
-    syslog(LOG_MAIL | LOG_INFO, "%s: recovered %llu files, %llu bytes, in %.2f s", fs->spool,
-           (unsigned long long)recovered.files, (unsigned long long)recovered.bytes,
+    if (recovered.missing)
+        syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
+               fs->spool, (unsigned long long)recovered.missing);
+    syslog(LOG_MAIL | LOG_INFO, "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s",
+           fs->spool, (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
+           (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
            (double)(segment_monotonic() - start) / 1e9);
     return 0;
 }
 
-/* ---- the loop ---- */
+/* ---- the second thread: files ahead, checkpoints ---- */
+
+struct checkpointer {
+    struct fastspool *fs;
+    struct journal *journal;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;  /* something may be to do */
+    pthread_cond_t done;  /* a checkpoint ended */
+    bool ending;          /* make the last one */
+    int error;            /* of the last checkpoint, positive; 0: it succeeded */
+};
+
+/* One checkpoint; the database is opened for it, so that one that failed leaves nothing behind in memory. */
+static void checkpoint(struct checkpointer *c)
+{
+    char path[FASTSPOOL_PATH_MAX + 16], error[FASTSPOOL_ERROR_MAX];
+    struct mirror mirror;
+
+    snprintf(path, sizeof(path), "%s/mirror", c->fs->state);
+    int result = mirror_open(&mirror, path, error);
+    if (result == 0) {
+        result = checkpoint_run(&mirror, c->journal, error);
+        mirror_close(&mirror);
+    }
+    pthread_mutex_lock(&c->mutex);
+    if (result < 0 && c->error != -result)
+        syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
+    if (result == 0 && c->error)
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
+    c->error = -result;
+    pthread_cond_broadcast(&c->done);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+static void *run_checkpointer(void *argument)
+{
+    struct checkpointer *c = argument;
+    bool ending = false;
+
+    while (!ending) {
+        struct timespec until;
+        journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+        pthread_mutex_lock(&c->mutex);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        if (!c->ending && !(journal_due(c->journal) && c->error == 0))
+            pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+        ending = c->ending;
+        pthread_mutex_unlock(&c->mutex);
+        if (ending || journal_due(c->journal))
+            checkpoint(c);
+    }
+    return NULL;
+}
+
+static int start_checkpointer(struct checkpointer *c)
+{
+    sigset_t all, old;
+
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    pthread_cond_init(&c->done, NULL);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* SIGTERM is for the first thread */
+    int error = pthread_create(&c->thread, NULL, run_checkpointer, c);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return -error;
+}
+
+static void wake_checkpointer(struct checkpointer *c, bool ending)
+{
+    pthread_mutex_lock(&c->mutex);
+    c->ending = ending;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* The journal is full: wait for the checkpoint that makes room.  Its error is why nothing can be committed. */
+static int wait_for_room(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    while (journal_full(c->journal) && c->error == 0)
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = journal_full(c->journal) ? -c->error : 0;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}
+
+/* ---- the first thread: commits ---- */
+
+static uint64_t now_exactly(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
 
 /* One commit.  0: it is on the disk, or nothing was dirty. */
-static int commit(struct fastspool *fs, struct mirror *mirror)
+static int commit(struct fastspool *fs, struct checkpointer *c)
 {
     struct capture capture;
-    struct timespec start, end;
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX] = "the journal is full, and no checkpoint can be made";
+    int room = wait_for_room(c);
     int result = commit_capture(fs, &capture);
 
     if (result < 0 || capture.count == 0)
         return result;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    result = mirror_apply(mirror, fs, &capture, error);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    int64_t duration = (end.tv_sec - start.tv_sec) * INT64_C(1000000000) + (end.tv_nsec - start.tv_nsec);
+    uint64_t start = now_exactly();
+    result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result < 0 && LOAD(fs->header->commit_error) != -result)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    int ended = commit_end(fs, &capture, -result, (uint64_t)duration);
+    int ended = commit_end(fs, &capture, -result, now_exactly() - start);
+    if (journal_wants(c->journal))
+        wake_checkpointer(c, false);
     return result < 0 ? result : ended;
 }
 
@@ -185,14 +299,14 @@ static int tidy(struct fastspool *fs)
     return result == 0 ? blocks_give_back(fs, RESERVE) : result;
 }
 
-static int serve(struct fastspool *fs, struct mirror *mirror)
+static int serve(struct fastspool *fs, struct checkpointer *c)
 {
     uint64_t tidied = 0;
     int result = 0;
 
     while (!terminated) {
         uint32_t wanted = LOAD(fs->header->mirror_wanted);
-        result = commit(fs, mirror);
+        result = commit(fs, c);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return give_up(fs->spool, fs->header->failure);
         if (segment_monotonic() - tidied >= TIDY_EVERY) {
@@ -204,14 +318,36 @@ static int serve(struct fastspool *fs, struct mirror *mirror)
         else if (!terminated)
             doze(fs, wanted, fs->header->flush_interval);
     }
-    result = commit(fs, mirror);
+    result = commit(fs, c);
     return result < 0 ? give_up(fs->spool, "the last commit failed: what was not on the disk is still in memory") : 0;
 }
 
-static int run(struct fastspool *fs)
+/* ---- all of it ---- */
+
+static int write_to_disk(struct fastspool *fs, uint64_t limit)
 {
-    char database[FASTSPOOL_PATH_MAX + 16], error[FASTSPOOL_ERROR_MAX];
-    struct mirror mirror;
+    char error[FASTSPOOL_ERROR_MAX];
+    static struct journal journal;
+    struct checkpointer c = {.fs = fs, .journal = &journal};
+    int result = journal_open(&journal, fs, limit, error);
+
+    if (result < 0) {
+        STORE(fs->header->commit_error, -result);
+        return give_up(fs->spool, error);
+    }
+    journal_prepare(&journal); /* where it fails, the commit that needs the file says so */
+    result = start_checkpointer(&c);
+    if (result < 0)
+        return give_up(fs->spool, "start the thread for checkpoints: failed");
+    result = serve(fs, &c);
+    wake_checkpointer(&c, true);
+    pthread_join(c.thread, NULL);
+    journal_close(&journal);
+    return result;
+}
+
+static int run(struct fastspool *fs, uint64_t limit)
+{
     int result = take_lock(fs);
 
     if (result == -EWOULDBLOCK) {
@@ -221,36 +357,34 @@ static int run(struct fastspool *fs)
     if (result < 0)
         return give_up(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror_pid, getpid());
+    STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
     catch_term();
-    snprintf(database, sizeof(database), "%s/mirror", fs->state);
-    if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs, database) != 0)
+    if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
         return 1;
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return give_up(fs->spool, fs->header->failure);
     result = commit_reset(fs);
-    if (result == 0)
-        result = mirror_open(&mirror, database, true, error);
-    if (result < 0) {
-        STORE(fs->header->commit_error, -result);
-        return give_up(fs->spool, error);
-    }
-    result = serve(fs, &mirror);
-    mirror_close(&mirror);
+    result = result < 0 ? give_up(fs->spool, "take over from the mirror before: failed") : write_to_disk(fs, limit);
     STORE(fs->header->mirror_pid, 0);
     return result;
 }
 
 int tool_mirror(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"state", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"state", required_argument, NULL, 's'},
+                                            {"journal", required_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     struct fastspool_config config = {.flush_interval = 100000000};
+    uint64_t limit = JOURNAL_BYTES;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX];
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 's' && strlen(optarg) < sizeof(config.state)) {
             strcpy(config.state, optarg);
+        } else if (option == 'j' && (limit = strtoull(optarg, NULL, 10)) > 0) {
+            continue;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
             return option == 'h' ? 0 : 2;
@@ -267,7 +401,7 @@ int tool_mirror(int argc, char **argv)
         return tool_error("become the owner of %s: %s", spool, strerrordesc_np(-result));
     if (attach_open(spool, &config, &fs, error) < 0)
         return give_up(spool, error);
-    result = run(fs);
+    result = run(fs, limit);
     fastspool_detach(fs);
     return result;
 }

@@ -15,11 +15,6 @@ static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json]\n"
     "Exit status: 0 all is well, 1 something is not (or there is no store), 2 wrong arguments.\n";
 
-static const char *durability_name(enum fastspool_durability durability)
-{
-    return durability == FASTSPOOL_LAZY ? "lazy" : "unknown";
-}
-
 /* A JSON string: the path is anybody's bytes. */
 static void print_quoted(const char *text)
 {
@@ -43,9 +38,10 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
     printf(", \"durability\": \"%s\", \"messages\": %" PRIu64 ", \"files\": %" PRIu64 ", \"memory_bytes\": %" PRIu64
            ", \"memory_limit\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
            ", \"unflushed_ms\": %" PRIu64 ", \"commit_ms\": %" PRIu64 ", \"commits\": %" PRIu64
-           ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
-           durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit, s->dirty_bytes,
-           s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->descriptions, s->commit_error,
+           ", \"commit_p50_ns\": %" PRIu64 ", \"commit_p99_ns\": %" PRIu64 ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
+           fastspool_durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit, s->dirty_bytes,
+           s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->commit_p50_ns, s->commit_p99_ns,
+           s->descriptions, s->commit_error,
            (long)s->mirror_pid, failed ? "true" : "false");
 }
 
@@ -59,13 +55,14 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
         printf("%s: no mirror process runs; the next message starts one\n", spool);
     else
         printf("%s: all is well\n", spool);
-    printf("  durability   %s\n", durability_name(s->durability));
+    printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "\n", s->messages);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB, the oldest change %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
-    printf("  commits      %" PRIu64 ", the last took %" PRIu64 " ms\n", s->commits, MS(s->commit_ns));
+    printf("  commits      %" PRIu64 ", half of them within %.1f ms, 99 of 100 within %.1f ms\n", s->commits,
+           (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
     if (s->mirror_pid)
         printf("  mirror       process %ld\n", (long)s->mirror_pid);
 }

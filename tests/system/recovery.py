@@ -166,7 +166,7 @@ def tools(exim):
     for key in ("spool", "durability", "messages", "files", "memory_bytes", "dirty_bytes", "unflushed_ms", "commit_ms",
                 "mirror_pid"):
         check(key in status, f"status has no {key}: {status}")
-    check((status["messages"], status["durability"], status["spool"]) == (4, "lazy", str(exim.spool)),
+    check((status["messages"], status["durability"], status["spool"]) == (4, "acked", str(exim.spool)),
           f"status: {status}")
     names = exim.queue()
     listed = exim.tool("ls", "input")

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Commit and mirror: what a capture holds, what becomes of the dirty list, and that the database gives back the store
- * as it was at the instant of the last capture, whatever happened since, in between, or to the mirror.
+ * Commit, journal and checkpoint: what a capture holds, what becomes of the dirty list, who waits for what, and that the
+ * disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to the
+ * mirror.
  */
 #include "fixture.h"
 
@@ -10,22 +11,23 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <sys/wait.h>
 
-static struct mirror mirror;
-static char database[96];
+#define JOURNAL_LIMIT (8 * JOURNAL_FILE_MIN)
+
+static struct journal journal;
 static char error[FASTSPOOL_ERROR_MAX];
 
 static void setup(void)
 {
     fixture_setup();
-    snprintf(database, sizeof(database), "%s/mirror", fixture_directory);
-    cr_assert_eq(mirror_open(&mirror, database, true, error), 0, "%s", error);
+    cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
 }
 
 static void teardown(void)
 {
-    mirror_close(&mirror);
+    journal_close(&journal);
     fixture_teardown();
 }
 
@@ -45,8 +47,19 @@ static void commit(int result)
     cr_assert_eq(commit_capture(fs, &capture), 0);
     if (capture.count == 0)
         return;
-    cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0, "%s", error);
+    cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
     cr_assert_eq(commit_end(fs, &capture, result, 1000), 0);
+}
+
+static void checkpoint(void)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct mirror mirror;
+
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    cr_assert_eq(mirror_open(&mirror, path, error), 0, "%s", error);
+    cr_assert_eq(checkpoint_run(&mirror, &journal, error), 0, "%s", error);
+    mirror_close(&mirror);
 }
 
 /* ---- dumps: a store as text ---- */
@@ -102,34 +115,57 @@ static const char *dump_all(struct fastspool *store, char *into)
     return into;
 }
 
-/* What a reboot would bring back: a second store, recovered from the database. */
-static void recovers(const char *expected)
+/* A second store of the same spool, as after a reboot; recovery_run() fills it. */
+static struct fastspool *second_store(void)
 {
-    struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 1, .durability = FASTSPOOL_LAZY};
-    struct recovered recovered;
-    char path[128];
-
-    snprintf(path, sizeof(path), "%s/second", fixture_directory);
-    cr_assert_eq(mkdir(path, 0700), 0);
+    struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 1};
     struct fastspool *second = calloc(1, sizeof(*second));
+
     strcpy(second->spool, fs->spool);
-    strcpy(second->runtime, path);
+    strcpy(second->state, fs->state);
+    snprintf(second->runtime, sizeof(second->runtime), "%s/second", fixture_directory);
+    cr_assert_eq(mkdir(second->runtime, 0700), 0);
     second->spool_fd = dup(fs->spool_fd);
-    second->runtime_fd = open(path, O_RDONLY | O_DIRECTORY);
+    second->runtime_fd = open(second->runtime, O_RDONLY | O_DIRECTORY);
     second->segment_fd = second->locks_fd = -1;
     cr_assert_eq(segment_create(second->runtime_fd, second->spool_fd, &config, error), 0, "%s", error);
     cr_assert_eq(segment_open(second, error), 0, "%s", error);
-    mirror_close(&mirror);
-    cr_assert_eq(recovery_run(second, database, &recovered, error), 0, "%s", error);
+    return second;
+}
+
+static void remove_second(struct fastspool *second)
+{
+    char command[FASTSPOOL_PATH_MAX + 16];
+
+    snprintf(command, sizeof(command), "rm -rf %s", second->runtime);
+    fixture_detach(second);
+    cr_assert_eq(system(command), 0);
+}
+
+/* What a reboot would bring back is @expected. */
+static void recovers(const char *expected)
+{
+    struct fastspool *second = second_store();
+    struct recovered recovered;
+
+    cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+    cr_assert_eq(recovered.missing, 0);
     STORE(second->header->state, SEGMENT_READY);
     cr_assert_str_eq(dump_all(second, now_dump), expected);
     cr_assert_eq(second->header->dirty_files, 0);
     cr_assert_eq(second->header->dirty_bytes, 0);
-    fixture_detach(second);
-    char command[160];
-    snprintf(command, sizeof(command), "rm -rf %s", path);
-    cr_assert_eq(system(command), 0);
-    cr_assert_eq(mirror_open(&mirror, database, true, error), 0, "%s", error);
+    remove_second(second);
+}
+
+/* A recovery ends with a sentence that says @why. */
+static void refused(const char *why)
+{
+    struct fastspool *second = second_store();
+    struct recovered recovered;
+
+    cr_assert_eq(recovery_run(second, &recovered, error), -EIO);
+    cr_assert_not_null(strstr(error, why), "it says %s", error);
+    remove_second(second);
 }
 
 /* Every kind of file comes back: sizes around chunks and blocks, holes, links, long names, times, owners. */
@@ -196,15 +232,26 @@ Test(commit, one_instant)
         snprintf(path, sizeof(path), "new%d", i);
         put(path, 0, "other people's mail", 19, 0);
     }
-    cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0);
+    cr_assert_eq(journal_append(&journal, &capture, error), 0);
     cr_assert_eq(commit_end(fs, &capture, 0, 0), 0);
     recovers(then_dump);
     commit(0);
     recovers(dump_all(fs, then_dump));
 }
 
-/* Random changes, commits that succeed, fail or are cut short by the mirror's death, before or after the database has
- * them: the database always holds the instant of the last commit, and the accounts agree. */
+/* The mirror died while a commit ran: a new one begins. */
+static void new_mirror(struct capture *capture)
+{
+    free(capture->file);
+    free(capture->names);
+    free(capture->blocks);
+    journal_close(&journal);
+    cr_assert_eq(commit_reset(fs), 0);
+    cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+}
+
+/* Random changes, checkpoints, and commits that succeed, fail or are cut short by the mirror's death, before or after
+ * their batch is durable: the disk always holds the instant of the last commit, and the accounts agree. */
 Test(commit, model, .timeout = 120)
 {
     static char bytes[30000];
@@ -236,23 +283,25 @@ Test(commit, model, .timeout = 120)
         cr_assert_eq(commit_capture(fs, &capture), 0);
         if (capture.count == 0)
             continue;
-        int fate = rand_r(&seed) % 4;
+        int fate = rand_r(&seed) % 5;
+        uint64_t durable = fs->header->batch_durable;
         if (fate > 0)
-            cr_assert_eq(mirror_apply(&mirror, fs, &capture, error), 0, "%s", error);
+            cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
         if (rand_r(&seed) % 2)
             put("while", 0, bytes, 5000, rand_r(&seed) % 5000);
         if (rand_r(&seed) % 2)
             fastspool_unlink(fs, "f3");
-        if (fate == 3) { /* the mirror died between the database's commit and its end: a new one begins */
-            free(capture.file);
-            free(capture.names);
-            free(capture.blocks);
-            cr_assert_eq(commit_reset(fs), 0);
+        if (fate >= 3) {
+            if (fate == 4) /* before it could say that the batch is durable */
+                STORE(fs->header->batch_durable, durable);
+            new_mirror(&capture);
         } else {
             cr_assert_eq(commit_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
         }
         if (fate == 0)
             cr_assert_eq(fs->header->commit_error, EIO);
+        if (rand_r(&seed) % 8 == 0)
+            checkpoint();
         if (round % 20 == 0) {
             commit(0);
             recovers(dump_all(fs, then_dump));
@@ -263,20 +312,79 @@ Test(commit, model, .timeout = 120)
     }
 }
 
-/* A commit that fails is the error of every fsync until one succeeds; a ticket that is durable is not asked about it. */
+/* A commit that fails is the error of every fsync until one succeeds; one whose own change is durable isn't told. */
 Test(commit, errors)
 {
-    put("f", 0, "x", 1, 0);
+    static const enum fastspool_durability modes[] = {FASTSPOOL_ACKED, FASTSPOOL_LAZY, FASTSPOOL_STRICT};
+    char path[16];
+
+    put("old", 0, "x", 1, 0);
     commit(0);
-    uint64_t durable = fs->header->durable;
-    put("f", 0, "y", 1, 0);
-    commit(ENOSPC);
-    cr_assert_eq(commit_bounded(fs), -ENOSPC);
-    cr_assert_eq(commit_wait(fs, fs->header->change, 0), -ENOSPC);
-    cr_assert_eq(commit_wait(fs, durable, 0), 0);
+    int old = fastspool_open(fs, "old", O_RDONLY, 0);
+    for (size_t mode = 0; mode < sizeof(modes) / sizeof(*modes); mode++) {
+        fs->durability = modes[mode];
+        snprintf(path, sizeof(path), "f%zu", mode);
+        put(path, 0, "y", 1, 0);
+        commit(ENOSPC);
+        int d = fastspool_open(fs, path, O_RDONLY, 0), root = fastspool_open(fs, "", O_RDONLY | O_DIRECTORY, 0);
+        cr_assert_eq(fastspool_fsync(fs, d), -ENOSPC);
+        cr_assert_eq(fastspool_fsync(fs, root), -ENOSPC);
+        cr_assert_eq(fastspool_fsync(fs, old), 0);
+        cr_assert_eq(fastspool_flush(fs, 0), -ENOSPC);
+        commit(0);
+        cr_assert_eq(fastspool_fsync(fs, d), 0);
+        cr_assert_eq(fastspool_fsync(fs, root), 0);
+        cr_assert_eq(fastspool_flush(fs, 0), 0);
+        fastspool_close(fs, d);
+        fastspool_close(fs, root);
+    }
+}
+
+/* Does an fsync of @path, just written and synced before by the same process, wait for a commit? */
+static bool waits(const char *path, bool sync_file_first)
+{
+    int status;
+
+    put("f", 0, "z", 1, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        int file = fastspool_open(fs, "f", O_RDONLY, 0), d = fastspool_open(fs, path, O_RDONLY, 0);
+        if (sync_file_first)
+            fastspool_fsync(fs, file);
+        _exit(fastspool_fsync(fs, d) != 0);
+    }
+    usleep(200000);
+    bool waiting = waitpid(pid, &status, WNOHANG) == 0;
     commit(0);
-    cr_assert_eq(commit_bounded(fs), 0);
-    cr_assert_eq(commit_wait(fs, fs->header->change, 0), 0);
+    if (waiting)
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+    return waiting;
+}
+
+/* Which fsync waits: none, a directory's, or every one. */
+Test(commit, durabilities, .timeout = 60)
+{
+    cr_assert_eq(fastspool_mkdir(fs, "d", 0750), 0);
+    commit(0);
+    fs->durability = FASTSPOOL_LAZY;
+    cr_assert_not(waits("f", false));
+    cr_assert_not(waits("", true));
+    fs->durability = FASTSPOOL_ACKED;
+    cr_assert_not(waits("f", true));
+    cr_assert(waits("d", true), "a directory that hasn't changed was synced before the file that the process synced");
+    cr_assert_not(waits("d", false), "a directory's fsync waited for what this process never synced");
+    fs->durability = FASTSPOOL_STRICT;
+    cr_assert(waits("f", false));
+    cr_assert_not(waits("d", false), "an fsync waited for another file's change");
+}
+
+static int bounded_fsync(void)
+{
+    int d = fastspool_open(fs, "", O_RDONLY, 0), result = fastspool_fsync(fs, d);
+    fastspool_close(fs, d);
+    return result;
 }
 
 /* The window of what is not on the disk is bounded: beyond it an fsync waits until a commit has ended. */
@@ -294,37 +402,75 @@ Test(commit, bounded, .timeout = 60)
     pid_t pid = fork();
     if (pid == 0) {
         fastspool_after_fork_child(fs);
-        _exit(commit_bounded(fs) != 0);
+        _exit(bounded_fsync() != 0);
     }
     usleep(400000);
     cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "beyond the bound an fsync returned without a commit");
     commit(0);
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert_eq(status, 0);
-    cr_assert_eq(commit_bounded(fs), 0);
+    cr_assert_eq(bounded_fsync(), 0);
 }
 
-/* A database that is cut off, or overwritten, is refused with a sentence, and not changed. */
+static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void shell(const char *format, ...)
+{
+    char command[2000];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(command, sizeof(command), format, arguments);
+    va_end(arguments);
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
+/* A database that is cut off is refused with a sentence, and not changed; so is one that was lost, once the journal
+ * alone isn't enough. */
 Test(commit, damaged_database)
 {
-    struct recovered recovered;
-    char file[128], command[700];
     static char bytes[200000];
 
     put("f", 0, bytes, sizeof(bytes), 0);
     commit(0);
-    mirror_close(&mirror);
-    snprintf(file, sizeof(file), "%s/data.mdb", database);
-    snprintf(command, sizeof(command), "cp %s %s.kept && truncate -s 20480 %s && cp %s %s.cut", file, file, file, file, file);
-    cr_assert_eq(system(command), 0);
-    cr_assert_eq(recovery_run(fs, database, &recovered, error), -EIO);
-    cr_assert_not_null(strstr(error, "database"), "it says %s", error);
-    snprintf(command, sizeof(command), "cmp -s %s %s.cut", file, file);
-    cr_assert_eq(system(command), 0, "the damaged database was changed");
-    snprintf(command, sizeof(command), "cp %s.kept %s", file, file);
-    cr_assert_eq(system(command), 0);
-    cr_assert_eq(recovery_run(fs, database, &recovered, error), 0, "%s", error);
-    cr_assert_eq(recovered.files, 1);
-    STORE(fs->header->state, SEGMENT_READY);
-    cr_assert_eq(mirror_open(&mirror, database, true, error), 0);
+    checkpoint();
+    shell("cd %s/mirror && cp data.mdb kept && truncate -s 20480 data.mdb && cp data.mdb cut", fs->state);
+    refused("database");
+    shell("cd %s/mirror && cmp -s data.mdb cut && mv kept data.mdb", fs->state);
+    recovers(dump_all(fs, then_dump));
+    /* A new mirror's checkpoint removes what its predecessor wrote: from then on the journal needs the database. */
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+    put("g", 0, bytes, 10, 0);
+    commit(0);
+    checkpoint();
+    put("h", 0, bytes, 10, 0);
+    commit(0);
+    shell("mv %s/mirror %s/away", fs->state, fs->state);
+    refused("journal");
+    shell("rm -r %s/mirror && mv %s/away %s/mirror", fs->state, fs->state, fs->state);
+    recovers(dump_all(fs, then_dump));
+}
+
+/* What came and went between two checkpoints never reaches the database: it stays as large as it was. */
+Test(commit, short_lives_and_the_database)
+{
+    static char bytes[20000];
+    struct stat before, after;
+    char file[FASTSPOOL_PATH_MAX + 32];
+
+    commit(0);
+    checkpoint();
+    snprintf(file, sizeof(file), "%s/mirror/data.mdb", fs->state);
+    cr_assert_eq(stat(file, &before), 0);
+    for (int i = 0; i < 300; i++) {
+        put("message", 0, bytes, sizeof(bytes), 0);
+        commit(0);
+        cr_assert_eq(fastspool_unlink(fs, "message"), 0);
+        commit(0);
+    }
+    checkpoint();
+    cr_assert_eq(stat(file, &after), 0);
+    cr_assert_leq(after.st_size, before.st_size + 4 * 4096, "it grew from %lld to %lld bytes", (long long)before.st_size,
+                  (long long)after.st_size);
+    recovers(dump_all(fs, then_dump));
 }

@@ -41,6 +41,7 @@ Test(config, everything)
                       true),
                  0, "%s", error);
     cr_assert_eq(config.spools, 2);
+    cr_assert_eq(config.durability, FASTSPOOL_LAZY);
     cr_assert_str_eq(config.spool[0], "/var/spool/one");
     cr_assert_eq(config.memory, UINT64_C(512) << 20);
     cr_assert_eq(config.flush_interval, 250000000);
@@ -63,7 +64,7 @@ ParameterizedTestParameters(config, mistakes)
         {"memory = 5MB", "5MB"},               {"memory = -1M", "-1M"},
         {"flush_interval = 5", "`5`"},         {"flush_interval = 2h", "2h"},
         {"spool = spool", "absolute"},         {"state = x", "absolute"},
-        {"durability = strict", "`strict`"},   {"durability = eventually", "unknown"},
+        {"durability = eventually", "acked, lazy or strict"},
         {"trusted_user = mail", "mail"},       {"memory", "key = value"},
         {"memory =", "no value"},
     };
@@ -115,7 +116,7 @@ Test(config, trusted_file)
 Test(config, defaults)
 {
     cr_assert_eq(fastspool_config_load(&config, "/nonexistent/fastspool.conf", true, error), 0);
-    cr_assert_eq(config.durability, FASTSPOOL_LAZY);
+    cr_assert_eq(config.durability, FASTSPOOL_ACKED);
     cr_assert_eq(config.flush_interval, 100000000);
     cr_assert_gt(config.memory, 0);
 }

@@ -33,6 +33,8 @@ static inline struct fastspool *fixture_attach(void)
 
     snprintf(store->spool, sizeof(store->spool), "%s/spool", fixture_directory);
     snprintf(store->runtime, sizeof(store->runtime), "%s/runtime", fixture_directory);
+    snprintf(store->state, sizeof(store->state), "%s/state", fixture_directory);
+    store->durability = FASTSPOOL_LAZY;
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->segment_fd = store->locks_fd = -1;
@@ -53,7 +55,7 @@ static inline void fixture_detach(struct fastspool *store)
 static inline void fixture_setup(void)
 {
     struct fastspool_config config = {
-        .memory = FIXTURE_MEMORY, .flush_interval = 100000000, .durability = FASTSPOOL_LAZY};
+        .memory = FIXTURE_MEMORY, .flush_interval = 100000000};
     char path[96], error[FASTSPOOL_ERROR_MAX];
 
     strcpy(fixture_directory, "/dev/shm/fastspool-test.XXXXXX");
