@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Power cuts: whatever a disk may hold after one, what was promised is there.
+ *
+ *     power_cut [--states N] [--seed S] [--fault no-sync|swapped] [--must-find]
+ *
+ * The happy path: in each durability, client processes receive, deliver and remove messages as Exim does, through the
+ * store; this process is their mirror, with the real journal, checkpoints and database, and everything it does to the
+ * disk is recorded (record.h).  Each client notes, after an fsync has returned, how many events there were.  Then, at
+ * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
+ * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
+ * file), two files that are always written one after the other are never more than one step apart (one instant), and
+ * lazy loses no more than its window.  In some runs an fdatasync fails, loses what it was for, and the mirror dies.
+ *
+ * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
+ * fdatasync left out, with writes swapped, and as a program whose journal checks no checksum.
+ */
+#include "fixture.h"
+#include "journal.h"
+#include "mirror.h"
+#include "record.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define CLIENTS      4
+#define MESSAGES     60        /* of a client */
+#define SWINGS_MAX   100000
+#define LIMIT        (8 * JOURNAL_FILE_MIN)
+#define WINDOW       UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
+
+static const char *const modes[] = {"acked", "lazy", "strict"};
+
+/* ---- what was promised, shared by all ---- */
+
+/* The life of a message, in the order of its steps: position in the recording when a step began, and when an fsync
+ * that promises it had returned; 0: not (yet). */
+enum step { STEP_DATA, STEP_HEADER, STEP_JOURNAL, STEP_REMOVAL, STEPS };
+
+struct message {
+    uint64_t begun[STEPS];
+    uint64_t promised[STEPS];
+};
+
+struct promises {
+    struct message message[CLIENTS][MESSAGES];
+    uint64_t swung[SWINGS_MAX]; /* the pendulum: when it had reached a number, CLOCK_MONOTONIC ns */
+    uint32_t swings;
+    uint32_t stop;
+};
+static struct promises *promises;
+
+static uint64_t position(void)
+{
+    return __atomic_load_n(record_count, __ATOMIC_ACQUIRE);
+}
+
+static uint64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+}
+
+/* ---- the clients ---- */
+
+static void must(bool true_, const char *what)
+{
+    if (!true_) {
+        fprintf(stderr, "power_cut: %s\n", what);
+        _exit(3);
+    }
+}
+
+static char noise[1 << 20];
+
+/* What file @what of a message holds: its own piece of one noise. */
+static const char *content(int client, int number, char what, size_t *size)
+{
+    unsigned seed = (unsigned)(client * 1000 + number) * 7 + (unsigned char)what;
+
+    *size = (size_t)rand_r(&seed) % (what == 'D' ? 15000 : 900) + 1;
+    return noise + (size_t)rand_r(&seed) % (sizeof(noise) - *size);
+}
+
+static void name_of(int client, int number, char what, char name[32])
+{
+    snprintf(name, 32, "input/%d-%d-%c", client, number, what);
+}
+
+/* fsync, until it succeeds: a disk that fails for a while keeps a client waiting. */
+static void sync_file(int d)
+{
+    while (fastspool_fsync(fs, d) < 0)
+        usleep(1000);
+}
+
+static int put_file(int client, int number, char what)
+{
+    char name[32];
+    size_t size;
+    const char *bytes = content(client, number, what, &size);
+
+    name_of(client, number, what, name);
+    int d = fastspool_open(fs, name, O_RDWR | O_CREAT, 0640);
+    must(d >= 0 && fastspool_write(fs, d, bytes, size) == (ssize_t)size, "write a file");
+    return d;
+}
+
+static void promise(struct message *message, enum step step)
+{
+    message->promised[step] = position();
+}
+
+static void sync_directory(void)
+{
+    int d = fastspool_open(fs, "input", O_RDONLY | O_DIRECTORY, 0);
+
+    must(d >= 0, "open the directory");
+    sync_file(d);
+    fastspool_close(fs, d);
+}
+
+static void receive(int client, int number, struct message *message)
+{
+    bool strict = fs->durability == FASTSPOOL_STRICT;
+    char from[32], to[32];
+
+    message->begun[STEP_DATA] = position();
+    int d = put_file(client, number, 'D');
+    sync_file(d);
+    if (strict)
+        promise(message, STEP_DATA);
+    fastspool_close(fs, d);
+    message->begun[STEP_HEADER] = position();
+    d = put_file(client, number, 'h');
+    sync_file(d);
+    fastspool_close(fs, d);
+    name_of(client, number, 'h', from);
+    name_of(client, number, 'H', to);
+    must(fastspool_rename(fs, from, to, 0) == 0, "rename");
+    sync_directory();
+    if (fs->durability != FASTSPOOL_LAZY)
+        promise(message, STEP_HEADER);
+}
+
+static void deliver(int client, int number, struct message *message)
+{
+    static const char parts[] = "JHD";
+    char name[32];
+
+    message->begun[STEP_JOURNAL] = position();
+    int d = put_file(client, number, 'J');
+    sync_file(d);
+    if (fs->durability == FASTSPOOL_STRICT)
+        promise(message, STEP_JOURNAL);
+    fastspool_close(fs, d);
+    message->begun[STEP_REMOVAL] = position();
+    for (size_t i = 0; parts[i]; i++) {
+        name_of(client, number, parts[i], name);
+        must(fastspool_unlink(fs, name) == 0, "unlink");
+    }
+    sync_directory();
+    if (fs->durability != FASTSPOOL_LAZY)
+        promise(message, STEP_REMOVAL);
+}
+
+static void run_client(int client)
+{
+    unsigned seed = (unsigned)client;
+
+    for (int number = 0; number < MESSAGES; number++) {
+        receive(client, number, &promises->message[client][number]);
+        int old = number - rand_r(&seed) % 6;
+        if (old >= 0 && !promises->message[client][old].begun[STEP_JOURNAL] && rand_r(&seed) % 4)
+            deliver(client, old, &promises->message[client][old]);
+        usleep(1000);
+    }
+}
+
+/* Two files, always written one after the other. */
+static void swing(void)
+{
+    int one = fastspool_open(fs, "one", O_RDWR | O_CREAT, 0640), other = fastspool_open(fs, "other", O_RDWR | O_CREAT, 0640);
+
+    fs->durability = FASTSPOOL_LAZY;
+    for (uint32_t n = 1; n < SWINGS_MAX && !LOAD(promises->stop); n++) {
+        must(fastspool_pwrite(fs, one, &n, sizeof(n), 5000) == sizeof(n), "swing");
+        must(fastspool_pwrite(fs, other, &n, sizeof(n), 9000) == sizeof(n), "swing");
+        promises->swung[n] = now();
+        STORE(promises->swings, n);
+        sync_file(one);
+        usleep(100);
+    }
+}
+
+/* ---- the mirror ---- */
+
+static struct journal journal;
+static char error[FASTSPOOL_ERROR_MAX];
+
+static void checkpoint(void)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct mirror mirror;
+
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    must(mirror_open(&mirror, path, error) == 0 && checkpoint_run(&mirror, &journal, error) == 0, error);
+    mirror_close(&mirror);
+}
+
+static void *second_thread(void *argument)
+{
+    (void)argument;
+    while (!LOAD(promises->stop)) {
+        journal_prepare(&journal);
+        if (journal_due(&journal))
+            checkpoint();
+        usleep(2000);
+    }
+    return NULL;
+}
+
+static pthread_t second;
+
+static void begin_mirror(void)
+{
+    STORE(promises->stop, 0);
+    must(journal_open(&journal, fs, LIMIT, error) == 0, error);
+    must(pthread_create(&second, NULL, second_thread, NULL) == 0, "start a thread");
+}
+
+/* The mirror dies, in the middle of a commit where @capture holds one, and another one begins.  (As a thread can't be
+ * killed, the checkpoint that runs comes to its end: deaths within it are for tests/system/faults.py.) */
+static void end_mirror(struct capture *capture)
+{
+    STORE(promises->stop, 1);
+    pthread_join(second, NULL);
+    journal_close(&journal);
+    if (capture) {
+        free(capture->file);
+        free(capture->names);
+        free(capture->blocks);
+        must(commit_reset(fs) == 0, "reset");
+    }
+}
+
+static void commit(void)
+{
+    struct capture capture;
+
+    must(commit_capture(fs, &capture) == 0, "capture");
+    if (capture.count == 0)
+        return;
+    if (journal_append(&journal, &capture, error) == 0) {
+        commit_end(fs, &capture, 0, 1);
+    } else {
+        end_mirror(&capture);
+        begin_mirror();
+    }
+}
+
+/* ---- one run ---- */
+
+static pid_t children[CLIENTS + 1];
+
+static void start_children(enum fastspool_durability durability)
+{
+    for (int i = 0; i <= CLIENTS; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            fastspool_after_fork_child(fs);
+            fs->durability = durability;
+            if (i < CLIENTS)
+                run_client(i);
+            else
+                swing();
+            _exit(0);
+        }
+    }
+}
+
+/* Commit until the clients are done; every now and then an fdatasync fails, where @failing. */
+static void serve(bool failing)
+{
+    int status, left = CLIENTS;
+    unsigned seed = 5;
+
+    for (unsigned n = 0; left > 0; n++) {
+        if (failing && n % 40 == 39)
+            record_fail_sync((unsigned)rand_r(&seed) % 3);
+        commit();
+        usleep(300);
+        for (pid_t ended; left > 0 && (ended = waitpid(-1, &status, WNOHANG)) > 0; left--)
+            must(status == 0, "a client failed");
+    }
+    kill(children[CLIENTS], SIGKILL);
+    waitpid(children[CLIENTS], &status, 0);
+}
+
+static void run(enum fastspool_durability durability, bool failing, enum record_fault fault)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+
+    fixture_setup();
+    memset(promises, 0, sizeof(*promises));
+    must(mkdir(fs->state, 0700) == 0, "make the state directory");
+    snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
+    int lock = open(path, O_RDWR | O_CREAT, 0600);
+    must(flock(lock, LOCK_EX) == 0, "take the mirror's lock");
+    must(fastspool_mkdir(fs, "input", 0750) == 0, "mkdir");
+    record_begin(fs->state, fault);
+    begin_mirror();
+    start_children(durability);
+    serve(failing);
+    end_mirror(NULL);
+    record_end();
+    close(lock);
+}
+
+/* ---- what was recovered ---- */
+
+static uint64_t losses, states, batches;
+static int verbose = 5;
+
+__attribute__((format(printf, 1, 2))) static void lost(const char *format, ...)
+{
+    va_list arguments;
+
+    losses++;
+    if (verbose-- <= 0)
+        return;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+}
+
+/* The content of a file: -1: there is none. */
+static ssize_t read_file(struct fastspool *store, const char *name, char *bytes, size_t size)
+{
+    int d = fastspool_open(store, name, O_RDONLY, 0);
+    ssize_t got = d < 0 ? -1 : fastspool_pread(store, d, bytes, size, 0);
+
+    if (d >= 0)
+        fastspool_close(store, d);
+    return got;
+}
+
+/* Is file @what there: 1 whole, 0 not at all, -1 but not as it was written? */
+static int find(struct fastspool *store, int client, int number, char what)
+{
+    static char found[20000];
+    char name[32];
+    size_t full;
+
+    name_of(client, number, what, name);
+    ssize_t size = read_file(store, name, found, sizeof(found));
+    const char *written = content(client, number, what == 'H' ? 'h' : what, &full);
+    if (size < 0)
+        return 0;
+    return (size_t)size == full && memcmp(found, written, full) == 0 ? 1 : -1;
+}
+
+static void check_message(struct fastspool *store, int client, int number, uint64_t cut)
+{
+    const struct message *message = &promises->message[client][number];
+    int data = find(store, client, number, 'D'), header = find(store, client, number, 'H');
+    bool removing = message->begun[STEP_REMOVAL] && message->begun[STEP_REMOVAL] <= cut;
+    struct {
+        bool promised;
+    } step[STEPS];
+
+    for (int s = 0; s < STEPS; s++)
+        step[s].promised = message->promised[s] && message->promised[s] <= cut;
+    if (step[STEP_DATA].promised && !removing && data != 1)
+        lost("cut %lu: message %d-%d: its -D was synced, and is %d", (unsigned long)cut, client, number, data);
+    if (step[STEP_HEADER].promised && !removing && (data != 1 || header != 1))
+        lost("cut %lu: message %d-%d was acknowledged: -D %d, -H %d", (unsigned long)cut, client, number, data, header);
+    if (step[STEP_JOURNAL].promised && !removing && find(store, client, number, 'J') != 1)
+        lost("cut %lu: message %d-%d: its -J was synced", (unsigned long)cut, client, number);
+    if (step[STEP_REMOVAL].promised && (data || header))
+        lost("cut %lu: message %d-%d was removed, and is back", (unsigned long)cut, client, number);
+    if (header && (header != 1 || data != 1))
+        lost("cut %lu: message %d-%d is not whole: -D %d, -H %d", (unsigned long)cut, client, number, data, header);
+}
+
+static void check_pendulum(struct fastspool *store, uint64_t cut)
+{
+    static char bytes[10000];
+    uint32_t one = 0, other = 0;
+
+    if (read_file(store, "one", bytes, sizeof(bytes)) >= 5004)
+        memcpy(&one, bytes + 5000, sizeof(one));
+    if (read_file(store, "other", bytes, sizeof(bytes)) >= 9004)
+        memcpy(&other, bytes + 9000, sizeof(other));
+    if (one != other && one != other + 1)
+        lost("cut %lu: not one instant: %u and %u", (unsigned long)cut, one, other);
+    uint64_t at = cut ? record_events[cut - 1].time : 0;
+    if (one < LOAD(promises->swings) && promises->swung[one + 1] + WINDOW < at)
+        lost("cut %lu: a change of %.2f s ago is lost", (unsigned long)cut, (double)(at - promises->swung[one + 1]) / 1e9);
+}
+
+/* Recover what the disk holds into @store, and look. */
+static void check_state(struct fastspool *store, uint64_t cut)
+{
+    struct recovered recovered;
+
+    states++;
+    descriptions_pool_close(store); /* what it took ahead was of the store before */
+    STORE(store->header->state, SEGMENT_RECOVERING);
+    if (recovery_run(store, &recovered, error) < 0) {
+        lost("cut %lu: the recovery fails: %s", (unsigned long)cut, error);
+        return;
+    }
+    STORE(store->header->state, SEGMENT_READY);
+    batches += recovered.batches;
+    if (recovered.missing)
+        lost("cut %lu: %lu batches are missing", (unsigned long)cut, (unsigned long)recovered.missing);
+    for (int client = 0; client < CLIENTS; client++) {
+        for (int number = 0; number < MESSAGES; number++) {
+            if (promises->message[client][number].begun[STEP_DATA])
+                check_message(store, client, number, cut);
+        }
+    }
+    check_pendulum(store, cut);
+}
+
+/* A store to recover into, made once. */
+static struct fastspool *second_store(void)
+{
+    struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 100000000};
+    struct fastspool *store = calloc(1, sizeof(*store));
+
+    strcpy(store->spool, fs->spool);
+    snprintf(store->runtime, sizeof(store->runtime), "%.64s/second", fixture_directory);
+    snprintf(store->state, sizeof(store->state), "%.64s/cut", fixture_directory);
+    must(mkdir(store->runtime, 0700) == 0, "make a runtime directory");
+    store->spool_fd = dup(fs->spool_fd);
+    store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY);
+    store->segment_fd = store->locks_fd = -1;
+    must(segment_create(store->runtime_fd, store->spool_fd, &config, error) == 0, error);
+    must(segment_open(store, error) == 0, error);
+    return store;
+}
+
+/* Cut the power @count times, at random points, and once more in the middle of some recoveries. */
+static void cut_power(uint64_t count, unsigned seed)
+{
+    struct fastspool *store = second_store();
+    struct disk *disk = disk_new();
+    uint64_t events = *record_count, done = 0;
+
+    for (uint64_t cut = 1; cut <= events; cut++) {
+        disk_play(disk, &record_events[cut - 1]);
+        for (; done * events < cut * count; done++) {
+            disk_cut(disk, store->state, &seed);
+            check_state(store, cut);
+            if (done % 8 == 0) /* what a recovery leaves is a disk like any other: the next one gives the same */
+                check_state(store, cut);
+        }
+    }
+    disk_free(disk);
+    fixture_detach(store);
+}
+
+/* ---- all of it ---- */
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"states", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'r'},
+                                            {"fault", required_argument, NULL, 'f'}, {"must-find", no_argument, NULL, 'm'}, {0}};
+    uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 400000 : 20000;
+    enum record_fault fault = FAULT_NONE;
+    unsigned seed = 1;
+    bool must_find = false;
+
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == 's')
+            wanted = strtoull(optarg, NULL, 10);
+        else if (option == 'r')
+            seed = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 'f')
+            fault = strcmp(optarg, "no-sync") == 0 ? FAULT_NO_SYNC : FAULT_SWAPPED;
+        else if (option == 'm')
+            must_find = true;
+        else
+            return 2;
+    }
+    for (size_t i = 0; i < sizeof(noise); i++)
+        noise[i] = (char)rand();
+    promises = mmap(NULL, sizeof(*promises), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (int r = 0; r < 6; r++) {
+        uint64_t before = states;
+        run((enum fastspool_durability)(r % 3), r >= 3, fault);
+        cut_power(wanted / 6 + 1, seed + (unsigned)r);
+        printf("%s%s: %lu events, %lu states recovered, %lu losses so far\n", modes[r % 3],
+               r >= 3 ? ", an fdatasync fails now and then" : "", (unsigned long)*record_count,
+               (unsigned long)(states - before), (unsigned long)losses);
+        fflush(stdout);
+        fixture_teardown();
+        if (must_find && losses)
+            break;
+    }
+    printf("%lu states, %lu batches recovered from the journal, %lu losses\n", (unsigned long)states,
+           (unsigned long)batches, (unsigned long)losses);
+    return must_find ? losses == 0 : losses != 0;
+}
