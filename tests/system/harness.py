@@ -323,6 +323,7 @@ class Sink(socketserver.ThreadingTCPServer):
         self.messages = []              # (recipients, raw bytes), in the order of their 250
         self.refusals = 0
         self.refused = {}               # token -> how often
+        self.times = {}                 # token -> when it was accepted, each time (time.time())
         self.reject = False             # answer each RCPT with 550
         self.delay = 0.0                # seconds before the answer to a message's last line
         self.waiting = 0                # how many messages were held back by that
@@ -386,6 +387,7 @@ class SinkSession(socketserver.StreamRequestHandler):
                 accepted = False
             else:
                 sink.messages.append((recipients, raw))
+                sink.times.setdefault(token, []).append(time.time())
                 accepted = True
         self.answer("250 accepted" if accepted else "451 try again later")
 
@@ -405,8 +407,7 @@ class Exim:
         self.panic = None               # a pattern that the panic log may hold
         for directory in (self.spool, self.work / "log"):
             directory.mkdir(parents=True)
-            shutil.chown(directory, "Debian-exim", "Debian-exim")
-            directory.chmod(0o750)
+            self.own(directory)
         (self.work / "mail").mkdir()
         (self.work / "mail" / "command").mkdir()
         for directory in (self.work / "mail", self.work / "mail" / "command"):
@@ -421,6 +422,12 @@ class Exim:
         self.configure(main, remote_transport)
         self.fastspool_configuration(f"memory = {memory}", *fastspool)
         self.sink = Sink()
+
+    @staticmethod
+    def own(directory):
+        """Exim's user gets DIRECTORY, as Debian's package gives it."""
+        shutil.chown(directory, "Debian-exim", "Debian-exim")
+        directory.chmod(0o750)
 
     def configure(self, main=(), remote_transport="smtp"):
         os.makedirs(os.path.dirname(EXIM_CONFIGURATION), exist_ok=True)
