@@ -352,6 +352,16 @@ static void wait_for_event(struct fastspool *fs, uint32_t event)
         call_mirror(fs);
 }
 
+/* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
+static int last_error(struct fastspool *fs)
+{
+    int error = LOAD(fs->header->commit_error);
+
+    if (error && !attach_mirror_lives(fs))
+        attach_start_mirror(fs);
+    return -error;
+}
+
 int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
     uint64_t start = segment_monotonic();
@@ -366,8 +376,9 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return 0;
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
-        if (LOAD(h->commit_error))
-            return -LOAD(h->commit_error);
+        int error = last_error(fs);
+        if (error)
+            return error;
         if (timeout && segment_monotonic() - start >= timeout)
             return -ETIMEDOUT;
         wait_for_event(fs, event);
@@ -395,8 +406,9 @@ static int wait_for_bounds(struct fastspool *fs)
         uint32_t event = LOAD(h->commit_event);
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
-        if (LOAD(h->commit_error))
-            return -LOAD(h->commit_error);
+        int error = last_error(fs);
+        if (error)
+            return error;
         if (!beyond_bounds(fs))
             return 0;
         futex_wake_all(&h->mirror_wanted);

@@ -407,6 +407,14 @@ static bool take_spare(struct journal *journal, uint32_t *name)
     return any;
 }
 
+/* The disk has no room for another file: a checkpoint now gives back those that are in use. */
+static void call_for_space(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->mutex);
+    journal->no_space = true;
+    pthread_mutex_unlock(&journal->mutex);
+}
+
 /* Begin another file: a spare one, or a new one. */
 static int next_file(struct journal *journal)
 {
@@ -419,6 +427,8 @@ static int next_file(struct journal *journal)
     if (journal->files == JOURNAL_FILES_MAX)
         return -ENOSPC;
     int result = take_spare(journal, &name) ? 0 : make_file(journal, false, &name);
+    if (result == -ENOSPC)
+        call_for_space(journal);
     if (result < 0)
         return result;
     file_name(name, text);
@@ -476,12 +486,13 @@ void journal_release(struct journal *journal, struct journal_point point)
     journal->files = kept;
     journal->waiting -= point.bytes;
     journal->oldest = journal->waiting ? segment_monotonic() : 0;
+    journal->no_space = false;
     pthread_mutex_unlock(&journal->mutex);
 }
 
 static bool is_due(const struct journal *journal)
 {
-    return journal->waiting >= journal->limit ||
+    return journal->waiting >= journal->limit || (journal->waiting && journal->no_space) ||
            (journal->oldest && segment_monotonic() - journal->oldest >= JOURNAL_AGE);
 }
 

@@ -63,6 +63,7 @@ struct journal {
     uint32_t next_name;
     uint64_t waiting;         /* bytes since the last checkpoint */
     uint64_t oldest;          /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
+    bool no_space;            /* the disk had no room for another file: a checkpoint is wanted */
 };
 
 /** Open STATE/journal, making it where it is missing, durably.  fs->header says which batch is durable. */

@@ -40,7 +40,7 @@
 #define LOCK_TRIES     50                    /* a waiter's look at the lock holds it for an instant: */
 #define LOCK_EVERY     10000                 /* us between two tries */
 #define TIDY_EVERY     UINT64_C(1000000000)  /* ns */
-#define RETRY_EVERY    UINT64_C(1000000000)  /* ns after a commit that failed */
+#define RETRY_EVERY    UINT64_C(200000000)   /* ns after a commit that failed */
 #define RESERVE        (UINT64_C(8) << 20)   /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
@@ -63,8 +63,8 @@ static void on_term(int signal_number)
     terminated = 1;
 }
 
-/* Errors go to syslog, and to standard error where somebody started it by hand. */
-static int give_up(const char *spool, const char *error)
+/* Say what went wrong: in syslog, and on standard error where somebody started it by hand. */
+static int complain(const char *spool, const char *error)
 {
     syslog(LOG_MAIL | LOG_ERR, "%s: %s", spool, error);
     return tool_error("%s: %s", spool, error);
@@ -153,7 +153,7 @@ static int recover(struct fastspool *fs)
     catch_faults(SIG_DFL);
     if (result < 0) {
         publish_state(fs, SEGMENT_FAILED, error);
-        return give_up(fs->spool, error);
+        return complain(fs->spool, error);
     }
     publish_state(fs, SEGMENT_READY, NULL);
     if (recovered.missing)
@@ -367,7 +367,7 @@ static int serve(struct fastspool *fs, struct checkpointer *c)
         result = commit(fs, c);
         keep_rhythm(&rhythm, before, LOAD(fs->header->mirror_wanted), now_exactly() - start);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
-            return give_up(fs->spool, fs->header->failure);
+            return complain(fs->spool, fs->header->failure);
         if (segment_monotonic() - tidied >= TIDY_EVERY) {
             tidied = segment_monotonic();
             tidy(fs);
@@ -378,26 +378,39 @@ static int serve(struct fastspool *fs, struct checkpointer *c)
             gather(fs, &rhythm);
     }
     result = commit(fs, c);
-    return result < 0 ? give_up(fs->spool, "the last commit failed: what was not on the disk is still in memory") : 0;
+    return result < 0 ? complain(fs->spool, "the last commit failed: what was not on the disk is still in memory") : 0;
 }
 
 /* ---- all of it ---- */
 
-static int write_to_disk(struct fastspool *fs, uint64_t limit)
+/* A disk that fails now may be well later. */
+static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
 {
     char error[FASTSPOOL_ERROR_MAX];
+    int result;
+
+    while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
+        if (LOAD(fs->header->commit_error) != -result)
+            complain(fs->spool, error);
+        STORE(fs->header->commit_error, -result);
+        journal_close(journal);
+        usleep(RETRY_EVERY / 1000);
+    }
+    return result;
+}
+
+static int write_to_disk(struct fastspool *fs, uint64_t limit)
+{
     static struct journal journal;
     struct checkpointer c = {.fs = fs, .journal = &journal};
-    int result = journal_open(&journal, fs, limit, error);
+    int result = open_journal(&journal, fs, limit);
 
-    if (result < 0) {
-        STORE(fs->header->commit_error, -result);
-        return give_up(fs->spool, error);
-    }
+    if (result < 0)
+        return 1;
     journal_prepare(&journal); /* where it fails, the commit that needs the file says so */
     result = start_checkpointer(&c);
     if (result < 0)
-        return give_up(fs->spool, "start the thread for checkpoints: failed");
+        return complain(fs->spool, "start the thread for checkpoints: failed");
     result = serve(fs, &c);
     wake_checkpointer(&c, true);
     pthread_join(c.thread, NULL);
@@ -414,16 +427,16 @@ static int run(struct fastspool *fs, uint64_t limit)
         return EXIT_SECOND;
     }
     if (result < 0)
-        return give_up(fs->spool, "take the mirror's lock: failed");
+        return complain(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror_pid, getpid());
     STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
     catch_term();
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
         return 1;
     if (LOAD(fs->header->state) != SEGMENT_READY)
-        return give_up(fs->spool, fs->header->failure);
+        return complain(fs->spool, fs->header->failure);
     result = commit_reset(fs);
-    result = result < 0 ? give_up(fs->spool, "take over from the mirror before: failed") : write_to_disk(fs, limit);
+    result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : write_to_disk(fs, limit);
     STORE(fs->header->mirror_pid, 0);
     return result;
 }
@@ -459,7 +472,7 @@ int tool_mirror(int argc, char **argv)
     if (result < 0)
         return tool_error("become the owner of %s: %s", spool, strerrordesc_np(-result));
     if (attach_open(spool, &config, &fs, error) < 0)
-        return give_up(spool, error);
+        return complain(spool, error);
     result = run(fs, limit);
     fastspool_detach(fs);
     return result;

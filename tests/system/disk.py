@@ -5,6 +5,7 @@ The device's image lies on tmpfs, so what is in the image is what has reached th
 of the file system on it is not.  The mount and the device go with the private mount namespace, whatever becomes of the
 test (mount's loop devices are released by the last unmount).
 """
+import contextlib
 import pathlib
 import subprocess
 
@@ -30,16 +31,26 @@ class LoopDisk:
     def unmount(self):
         run("umount", self.place)
 
-    def cut_power(self):
-        """The disk as it is at this instant, mounted in its own place.  Nobody may use it meanwhile.
-
-        The kernel's own writing may go on while the image is copied; then the copy is no instant, and another one is
-        taken."""
+    def copy(self):
+        """Take the disk as it is at this instant.  The kernel's own writing may go on while the image is copied; then the
+        copy is no instant, and another one is taken."""
         copy = self.image.with_name(self.image.name + ".copy")
         while True:
             run("cp", "--sparse=always", self.image, copy)
             if subprocess.run(["cmp", "--silent", self.image, copy]).returncode == 0:
-                break
+                return
+
+    def use_copy(self):
+        """Mount the copy in the disk's place.  Nobody may use it meanwhile."""
         self.unmount()
-        copy.rename(self.image)
+        self.image.with_name(self.image.name + ".copy").rename(self.image)
         self.mount()
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Whoever writes to it waits."""
+        run("fsfreeze", "--freeze", self.place)
+        try:
+            yield
+        finally:
+            run("fsfreeze", "--unfreeze", self.place)

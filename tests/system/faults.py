@@ -1,104 +1,391 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What fails under the mirror: it is killed at its n-th system call, its n-th write or sync fails.
+"""What fails under the mirror: it dies at each of its calls, each of its writes and syncs fails, the disk fills up, hangs.
 
-strace starts the mirror and does the injecting.  Whatever happens, no client hangs, nothing that was answered with 250
-is lost when the memory goes afterwards, and mail is taken again by itself.
+The mirror of these tests is the real one, with a small journal, so that a load of seconds sees commits, checkpoints and
+reuse; inject.c, preloaded into it alone, kills it at its n-th call or lets the call fail, for n from 1 until the load
+ends before.  Whatever happens: no client hangs, each message is answered as is true, mail is taken again by itself, and
+nothing that was answered with 250 is lost when the memory goes afterwards.
 """
+import collections
+import concurrent.futures
+import errno
+import os
+import pathlib
+import shutil
 import subprocess
+import threading
 import time
 
-from harness import TOOL, Client, Failure, Message, check, kill_all, main, test, wait_for
+from disk import LoopDisk
+from harness import TOOL, Client, Failure, Message, check, kill, kill_all, main, processes, test, wait_for
 
-QUEUE_ONLY = ("queue_only = true",)
-CALLS = "pwrite64,writev,fdatasync,fsync,openat,ftruncate,fallocate,rename,mkdir,unlinkat"
-
-
-def send(exim, seconds=30):
-    """One message: its code; what was accepted is expected in the queue."""
-    message = Message("user@sink.test", size=3000)
-    start = time.monotonic()
-    try:
-        client = Client(timeout=seconds)
-        code, _ = client.send(message)
-        client.close()
-    except (OSError, ValueError) as error:
-        raise Failure(f"no answer within {seconds} s: {error}") from error
-    if code == 250:
-        exim.expect(message, "sink")
-    return code, time.monotonic() - start
+QUEUE_ONLY = ("queue_only = true", "check_spool_space = 0", "check_spool_inodes = 0")
+DURABILITY = (("", {}), ("_strict", {"fastspool": ("durability = strict",)}))
+CLIENTS, EACH = 4, 5
+JOURNAL = 65536             # bytes: a checkpoint after some five commits
+REAL_TOOL = pathlib.Path(TOOL + ".real")
+LIBRARY = pathlib.Path("/srv/inject.so")
 
 
-def inject(exim, *expressions):
-    """End the mirror, and start one that meets EXPRESSIONS."""
-    exim.tool("stop")
-    options = [part for expression in expressions for part in ("-e", f"inject={expression}")]
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", *options, TOOL, "mirror",
-                             "--journal", "524288", str(exim.spool)], stdin=subprocess.DEVNULL)
-    lock = exim.spool / ".fastspool" / "mirror.lock"
-    wait_for(lambda: tracer.poll() is not None or subprocess.run(["flock", "-n", lock, "true"]).returncode, "the mirror")
-    return tracer
+class Sender:
+    """An SMTP client that stays connected; what was accepted is expected in the queue."""
+
+    def __init__(self, exim):
+        self.exim, self.client = exim, None
+
+    def send(self, size=3000, seconds=30):
+        """One message: (the answer's code, after how many seconds)."""
+        message, start = Message("user@maildir.test", size=size), time.monotonic()
+        try:
+            self.client = self.client or Client(timeout=seconds)
+            code, _ = self.client.send(message, pipelining=True)
+        except (OSError, ValueError) as error:
+            raise Failure(f"no answer within {seconds} s: {error!r}") from error
+        if code == 250:
+            self.exim.expect(message, "maildir")
+        return code, time.monotonic() - start
 
 
-def all_there(exim):
+def load(senders):
+    """EACH messages of each sender, side by side: all answers."""
+    with concurrent.futures.ThreadPoolExecutor(len(senders)) as pool:
+        return [answer for answers in pool.map(lambda sender: [sender.send() for _ in range(EACH)], senders)
+                for answer in answers]
+
+
+class Injected:
+    """A mirror that meets its fate at call number N."""
+
+    def __init__(self, exim, number, calls="all", error=0):
+        self.arm(exim, number, calls, error)
+        self.process = subprocess.Popen([TOOL, "mirror", "--journal", str(JOURNAL), str(exim.spool)], env=self.environment,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lock = exim.spool / ".fastspool" / "mirror.lock"
+        wait_for(lambda: self.process.poll() is not None or subprocess.run(["flock", "-n", lock, "true"]).returncode == 1,
+                 "the mirror")
+
+    def arm(self, exim, number, calls="all", error=0):
+        """Everything but the start."""
+        if not LIBRARY.exists():
+            subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", LIBRARY, pathlib.Path(__file__).with_name("inject.c")],
+                           check=True)
+        self.report = exim.work / "injected"
+        self.report.write_text("")
+        self.report.chmod(0o666)
+        self.environment = {"LD_PRELOAD": str(LIBRARY), "INJECT_AT": str(number), "INJECT_CALLS": calls,
+                            "INJECT_ERROR": str(error), "INJECT_REPORT": str(self.report)}
+
+    def met(self, exim):
+        """What it met: "FUNCTION FILE", or nothing."""
+        words = self.report.read_text().split()
+        return f"{words[0]} {os.path.relpath(words[1], exim.spool / '.fastspool')}" if words else None
+
+
+class Recovering(Injected):
+    """The same for the next mirror that somebody starts, who knows nothing of it: a script stands in the tool's place."""
+
+    def __init__(self, exim, number):
+        self.arm(exim, number)
+        armed = exim.work / "armed"
+        armed.mkdir(exist_ok=True)
+        armed.chmod(0o777)
+        (armed / "now").write_text("".join(f"export {name}={value}\n" for name, value in self.environment.items()))
+        if not REAL_TOOL.exists():
+            os.rename(TOOL, REAL_TOOL)
+            pathlib.Path(TOOL).write_text(f"#!/bin/sh\nmv {armed}/now {armed}/met 2>/dev/null && . {armed}/met\n"
+                                          f"exec {REAL_TOOL} \"$@\"\n")
+            os.chmod(TOOL, 0o755)
+
+    @staticmethod
+    def end():
+        if REAL_TOOL.exists():
+            os.rename(REAL_TOOL, TOOL)
+
+
+def kind(met):
+    """Files of the journal are all one kind."""
+    function, path = met.split()
+    name = os.path.basename(path)
+    return f"{function} {'journal/N' if name.isdigit() else path}"
+
+
+def print_counts(what, met, exim, more=""):
+    print(f"  {len(met)} {what}, {len(exim.expected)} messages accepted{more}; met: " +
+          ", ".join(f"{count} {name}" for name, count in sorted(collections.Counter(map(kind, met)).items())), flush=True)
+
+
+def all_there(exim, daemon=True):
     """The memory goes; the queue is what was accepted."""
     kill_all()
+    if exim.daemon:
+        exim.daemon.wait()
     exim.reboot()
     queued = len(exim.queue())
     check(queued == len(exim.expected), f"{len(exim.expected)} were answered with 250, {queued} are in the queue")
+    if daemon:
+        exim.start()
+
+
+def deliver(exim):
+    exim.run("-qff", timeout=600)
+    exim.wait_empty()
+
+
+# --- kill points --------------------------------------------------------------------------------------------------
+
+@test(*DURABILITY, library=True, main=QUEUE_ONLY)
+def mirror_killed_at_each_call(exim):
+    """Killed at its n-th call, in commits, checkpoints and reuse, the mirror is replaced, and finishes what was owed."""
+    exim.start()
+    senders = [Sender(exim) for _ in range(CLIENTS)]
+    load(senders)
+    met, slowest, number = [], 0.0, 0
+    while True:
+        number += 1
+        exim.tool("stop")
+        mirror = Injected(exim, number)
+        answers = load(senders)
+        what = mirror.met(exim)
+        check({code for code, _ in answers} == {250}, f"killed at call {number}, {what}: answered {answers}")
+        slowest = max(slowest, max(seconds for _, seconds in answers))
+        if not what:
+            break
+        met.append(what)
+        mirror.process.wait(5)
+    check(any("mirror/data.mdb" in what for what in met), "no checkpoint was met")
+    print_counts("kill points", met, exim, f", the slowest answer took {slowest:.2f} s")
+    exim.tool("stop")
+    mirror.process.wait(5)
+    all_there(exim)
+    deliver(exim)
 
 
 @test(library=True, main=QUEUE_ONLY)
-def mirror_killed_at_each_call(exim):
-    """Killed at its n-th system call, the mirror is replaced, and finishes what was owed."""
-    exim.start()
-    send(exim)
-    slowest = 0.0
-    for number in range(1, 31):
-        tracer = inject(exim, f"{CALLS}:signal=KILL:when={number}")
-        for _ in range(3):
-            code, seconds = send(exim)
-            check(code == 250, f"killed at call {number}: answered {code}")
-            slowest = max(slowest, seconds)
-        tracer.kill()
-        tracer.wait()
-    print(f"  30 kill points, {len(exim.expected)} messages, the slowest took {slowest:.2f} s")
+def mirror_killed_in_recovery(exim):
+    """Killed at its n-th call while it recovers after a power cut, the mirror is replaced, and all is there."""
+    met, number, finished = [], 0, False
+    try:
+        while not finished:
+            number += 1
+            exim.start()
+            sender = Sender(exim)
+            for _ in range(3):
+                check(sender.send()[0] == 250, "a message was refused")
+            kill_all()
+            exim.daemon.wait()
+            exim.reboot()
+            mirror = Recovering(exim, number)
+            queued = len(exim.queue())
+            check(queued == len(exim.expected), f"killed at call {number}, {mirror.met(exim)}: {queued} of "
+                  f"{len(exim.expected)} messages are in the queue")
+            finished = not mirror.met(exim)
+            met += [] if finished else [mirror.met(exim)]
+            kill_all()
+            exim.reboot()
+    finally:
+        Recovering.end()
+    print_counts("kill points", met, exim)
+    check(any("mirror/data.mdb" in what for what in met), "no recovery was met")
     all_there(exim)
-    exim.start()
-    exim.deliver_queue()
+    deliver(exim)
 
 
-def call_fails(exim, error):
-    """The n-th write or fdatasync of the mirror fails: 451 or 250, as is true; then mail goes on by itself."""
+def mirrors():
+    return [pid for pid, name in processes() if name.startswith("fastspool")]
+
+
+@test(library=True, main=QUEUE_ONLY)
+def waiters_notice(exim):
+    """A mirror that dies under waiters is replaced at their next look, 100 ms later at most."""
     exim.start()
-    send(exim)
-    refused = 0
-    for call in ("pwrite64", "fdatasync"):
-        for number in range(1, 7):
-            tracer = inject(exim, f"{call}:error={error}:when={number}")
-            codes = [send(exim)[0] for _ in range(3)]
-            check(set(codes) <= {250, 451}, f"{call} {number}: {codes}")
-            refused += codes.count(451)
-            wait_for(lambda: send(exim)[0] == 250, f"{call} {number}: mail again", seconds=10)
-            tracer.kill()
-            tracer.wait()
-    print(f"  12 faults, {len(exim.expected)} messages accepted, {refused} answered with 451")
-    check(refused > 0, "no fault was ever met")
+    sender, times = Sender(exim), []
+    sender.send()
+    for _ in range(20):
+        mirror, = wait_for(mirrors, "a mirror")
+        os.kill(mirror, 19)         # SIGSTOP: so there is somebody who waits when it dies
+        waiter = threading.Thread(target=sender.send)
+        waiter.start()
+        time.sleep(0.05)
+        start = time.monotonic()
+        kill(mirror)
+        wait_for(lambda: set(mirrors()) - {mirror}, "another mirror")
+        times.append(time.monotonic() - start)
+        waiter.join(30)
+        check(not waiter.is_alive(), "the waiter hangs")
+    times.sort()
+    print(f"  20 deaths; another mirror was there after {times[10] * 1000:.0f} ms (median), {times[-1] * 1000:.0f} ms (worst)")
+    check(len(exim.expected) == 21, "a message was refused")
+    # Looks lie 100 ms apart; the rest is for the machine: fork, exec, and this test's own looking every 20 ms.
+    check(times[10] <= 0.15, "the replacement takes longer than a waiter's look")
+    deliver(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def one_mirror_writes(exim):
+    """Whoever starts mirrors: while one lives, even one that stands still, no other writes; of many, one stays."""
+    exim.start()
+    sender = Sender(exim)
+    sender.send()
+
+    def start(name):
+        return subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=pwrite64,writev,fdatasync,fsync,rename,ftruncate", "-o",
+                                 exim.work / name, TOOL, "mirror", str(exim.spool)],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    mirror, = mirrors()
+    os.kill(mirror, 19)
+    waiter = threading.Thread(target=sender.send)
+    waiter.start()
+    others = [start(f"other{n}") for n in range(3)]
+    check([other.wait(20) for other in others] == [75] * 3, "another mirror started beside one that stands still")
+    check(mirrors() == [mirror], "a waiter started another mirror beside one that stands still")
+    os.kill(mirror, 18)
+    waiter.join(30)
+    rounds = 5
+    for number in range(rounds):
+        kill(*mirrors())
+        many = [start(f"many{number}.{n}") for n in range(6)]
+        check(sender.send()[0] == 250, "a message was refused")
+        wait_for(lambda: sum(one.poll() is None for one in many) + len(mirrors()) <= 2, "one mirror is left")
+        check(len(mirrors()) == 1, f"{len(mirrors())} mirrors live")
+        for n, one in enumerate(many):
+            if one.poll() is not None:
+                check(one.returncode == 75, f"a mirror ended with {one.returncode}")
+                said = (exim.work / f"many{number}.{n}").read_text()
+                check("pwrite64" not in said and "sync(" not in said, f"a second mirror wrote: {said[:300]}")
+    print(f"  {3 + 6 * rounds} mirrors started beside others")
     all_there(exim)
+    deliver(exim)
+
+
+# --- failing disks ------------------------------------------------------------------------------------------------
+
+def each_call_fails(exim, error):
+    """The n-th write, the n-th sync fails: 451 or 250, as is true; then mail goes on by itself."""
     exim.start()
-    exim.deliver_queue()
+    senders = [Sender(exim) for _ in range(CLIENTS)]
+    load(senders)
+    met, refused = [], 0
+    for calls in ("write", "sync"):
+        number = 0
+        while True:
+            number += 1
+            exim.tool("stop")
+            mirror = Injected(exim, number, calls, error)
+            answers = collections.Counter(code for code, _ in load(senders))
+            what = mirror.met(exim)
+            check(set(answers) <= {250, 451}, f"{calls} {number}, {what}: {answers}")
+            check(what or not answers[451], f"nothing failed, and {answers[451]} were refused")
+            refused += answers[451]
+            wait_for(lambda: senders[0].send()[0] == 250, f"{calls} {number}: mail again", seconds=10)
+            if not what:
+                break
+            check(mirror.process.poll() is None, f"{calls} {number}, {what}: the mirror ended")
+            met.append(what)
+    print_counts("faults", met, exim, f", {refused} answered with 451")
+    check(refused > 0, "no fault was ever told to a client")
+    exim.tool("stop")
+    all_there(exim)
+    deliver(exim)
 
 
 @test(library=True, main=QUEUE_ONLY)
 def disk_fails(exim):
     """EIO."""
-    call_fails(exim, "EIO")
+    each_call_fails(exim, errno.EIO)
 
 
 @test(library=True, main=QUEUE_ONLY)
 def disk_full(exim):
-    """ENOSPC."""
-    call_fails(exim, "ENOSPC")
+    """ENOSPC, at every call."""
+    each_call_fails(exim, errno.ENOSPC)
+
+
+def fill(path, left):
+    """A file at PATH takes all of the disk but LEFT bytes."""
+    with open(path, "wb", buffering=0) as file:
+        for piece in (1 << 20, 4096):
+            try:
+                while True:
+                    file.write(bytes(piece))
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"fill the disk: {error}")
+        file.truncate(max(0, file.tell() - left))
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"fill the disk: {error}")
+
+
+@test(*DURABILITY, library=True, main=QUEUE_ONLY)
+def small_disk(exim):
+    """A real disk that fills up, with more or less room left: 451, then mail again once there is space."""
+    LoopDisk(exim.spool, 96)
+    exim.own(exim.spool)
+    exim.start()
+    sender, refused = Sender(exim), 0
+    check(sender.send()[0] == 250, "a message was refused")
+    ballast = exim.spool / "ballast"
+    for left in (0, 64, 1024, 9000, 20000):                 # KiB
+        fill(ballast, left * 1024)
+        for number in range(400):
+            code, _ = sender.send(size=200000)
+            if code != 250:
+                break
+        check(code == 451, f"{left} KiB were left, and after {number} messages of 200 kB the answer was {code}")
+        refused += 1
+        kill(*mirrors())                                    # the next one finds the disk full
+        check(sender.send()[0] in (250, 451), "a full disk's answer is neither 250 nor 451")
+        ballast.unlink()
+        wait_for(lambda: sender.send()[0] == 250, "mail again", seconds=10)
+    print(f"  filled up {refused} times, {len(exim.expected)} messages accepted")
+    all_there(exim)
+    deliver(exim)
+
+
+@test(*DURABILITY, library=True, main=QUEUE_ONLY)
+def hanging_disk(exim):
+    """A disk that stands still: senders wait, nothing is acknowledged, and when the power goes nothing is lost."""
+    disk = LoopDisk(exim.spool, 64)
+    exim.own(exim.spool)
+    exim.start()
+    senders = [Sender(exim) for _ in range(CLIENTS)]
+    load(senders)
+    for power_fails in (False, True):
+        before = len(exim.expected)
+        with disk.frozen():
+            threads = [threading.Thread(target=send_until_cut, args=(sender,)) for sender in senders]
+            for thread in threads:
+                thread.start()
+            time.sleep(3)
+            check(len(exim.expected) == before, "a message was acknowledged while the disk stood still")
+            if power_fails:
+                for pid, _ in processes():      # who waits for the disk dies when it moves again
+                    kill(pid)
+                disk.copy()
+        for thread in threads:
+            thread.join(30)
+            check(not thread.is_alive(), "a sender hangs")
+        if not power_fails:
+            check(len(exim.expected) == before + CLIENTS, "a message was refused when the disk moved again")
+    kill_all()
+    exim.daemon.wait()
+    exim.reboot()
+    disk.use_copy()
+    queue = len(exim.queue())
+    check(queue >= len(exim.expected), f"{len(exim.expected)} were answered with 250, {queue} are in the queue")
+    deliver(exim)
+    exim.wait_arrived()                     # and what was never acknowledged, which judge() would call stray
+    shutil.rmtree(exim.work / "mail" / "maildir")
+    exim.expected.clear()
+
+
+def send_until_cut(sender):
+    try:
+        sender.send()
+    except Failure:
+        pass                # the power failed
 
 
 if __name__ == "__main__":

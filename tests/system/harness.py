@@ -340,6 +340,8 @@ class Sink(socketserver.ThreadingTCPServer):
 
 
 class SinkSession(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True      # a reply of two lines would wait 40 ms for Exim's delayed acknowledgement
+
     def answer(self, line):
         self.wfile.write(line.encode() + b"\r\n")
 

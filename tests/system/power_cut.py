@@ -76,7 +76,8 @@ def fail_power(exim, disk, load):
     load.end()
     exim.daemon.wait()
     exim.reboot()
-    disk.cut_power()
+    disk.copy()
+    disk.use_copy()
     return moment
 
 
@@ -123,6 +124,8 @@ def check_twice(times, moments):
 
 def forget_arrivals(exim):
     """The harness's own comparisons would call duplicates, and what died unanswered, a fault."""
+    if exim.stock:
+        exim.queued = len(exim.queue())     # half-written messages, which were never acknowledged, stay in its queue
     exim.sink.messages.clear()
     shutil.rmtree(exim.work / "mail" / "maildir", ignore_errors=True)
     exim.panic = ".*"

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Preloaded into the real mirror: its n-th call that changes or syncs the disk kills it, or fails.
+ *
+ *     INJECT_AT=N INJECT_CALLS=all|write|sync INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
+ *
+ * Calls are counted over all threads and all functions of the class, so that N from 1 up to the first N that is never
+ * reached takes every one of them.  (strace counts for each thread and each function alone.)  INJECT_ERROR=0 kills,
+ * before the call.  What was met is written to FILE: "FUNCTION PATH".
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { MAKES = 1, WRITES = 2, SYNCS = 4 };
+
+static unsigned long at, count;
+static int classes, error;
+static const char *report;
+
+static __attribute__((constructor)) void configure(void)
+{
+    const char *calls = getenv("INJECT_CALLS");
+
+    at = strtoul(getenv("INJECT_AT"), NULL, 10);
+    classes = strcmp(calls, "write") == 0 ? WRITES : strcmp(calls, "sync") == 0 ? SYNCS : MAKES | WRITES | SYNCS;
+    error = atoi(getenv("INJECT_ERROR"));
+    report = getenv("INJECT_REPORT");
+}
+
+static void tell(const char *function, const char *path)
+{
+    char line[PATH_MAX + 64];
+    int length = snprintf(line, sizeof(line), "%s %s\n", function, path);
+    long fd = syscall(SYS_openat, AT_FDCWD, report, O_WRONLY | O_TRUNC);
+
+    syscall(SYS_write, fd, line, (size_t)length);
+    syscall(SYS_close, fd);
+}
+
+/* Is this call the one? */
+static int meets(int class, const char *function, int fd, const char *path)
+{
+    char link[64], target[PATH_MAX] = "?";
+
+    if (!(classes & class) || __atomic_add_fetch(&count, 1, __ATOMIC_ACQ_REL) != at)
+        return 0;
+    if (!path) {
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, target, sizeof(target) - 1);
+        target[length < 0 ? 0 : length] = '\0';
+        path = target;
+    }
+    tell(function, path);
+    if (error == 0)
+        kill(getpid(), SIGKILL);
+    errno = error;
+    return 1;
+}
+
+#define WRAP(type, name, parameters, arguments, class, fd, path)   \
+    type name parameters                                           \
+    {                                                              \
+        static type (*real) parameters;                            \
+        if (meets(class, #name, fd, path))                         \
+            return (type)-1;                                       \
+        if (!real)                                                 \
+            real = (type(*) parameters)dlsym(RTLD_NEXT, #name);    \
+        return real arguments;                                     \
+    }
+
+WRAP(ssize_t, pwrite, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd, NULL)
+WRAP(ssize_t, pwrite64, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd, NULL)
+WRAP(ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t offset), (fd, parts, n, offset), WRITES, fd, NULL)
+WRAP(ssize_t, writev, (int fd, const struct iovec *parts, int n), (fd, parts, n), WRITES, fd, NULL)
+WRAP(int, ftruncate, (int fd, off_t size), (fd, size), WRITES, fd, NULL)
+WRAP(int, ftruncate64, (int fd, off_t size), (fd, size), WRITES, fd, NULL)
+WRAP(int, fdatasync, (int fd), (fd), SYNCS, fd, NULL)
+WRAP(int, fsync, (int fd), (fd), SYNCS, fd, NULL)
+WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode), MAKES, -1, path)
+WRAP(int, rename, (const char *from, const char *to), (from, to), MAKES, -1, to)
+WRAP(int, unlink, (const char *path), (path), MAKES, -1, path)
+WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MAKES, fd, NULL)
+
+/* It returns its error. */
+int posix_fallocate(int fd, off_t offset, off_t size)
+{
+    static int (*real)(int, off_t, off_t);
+
+    if (meets(WRITES, "posix_fallocate", fd, NULL))
+        return errno;
+    if (!real)
+        real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, "posix_fallocate");
+    return real(fd, offset, size);
+}
+
+/* An open counts where it makes or empties a file; its mode is there only then. */
+#define WRAP_OPEN(name, parameters, arguments, path)                                \
+    int name parameters                                                             \
+    {                                                                               \
+        static int (*real) parameters;                                              \
+        va_list list;                                                               \
+        va_start(list, flags);                                                      \
+        mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;                   \
+        va_end(list);                                                               \
+        if ((flags & (O_CREAT | O_TRUNC)) && meets(MAKES, #name, -1, path))         \
+            return -1;                                                              \
+        if (!real)                                                                  \
+            real = (int(*) parameters)dlsym(RTLD_NEXT, #name);                      \
+        return real arguments;                                                      \
+    }
+
+WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), path)
+WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), path)
+WRAP_OPEN(openat, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
+WRAP_OPEN(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
