@@ -149,6 +149,6 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
     }
     result = mirror_commit(mirror, transaction, &meta, error);
     if (result == 0)
-        journal_release(journal, point);
+        journal_release(journal, point, mirror_free_bytes(mirror));
     return result;
 }

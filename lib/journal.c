@@ -9,7 +9,7 @@
  * Failure modes: a write or fdatasync that fails condemns the file, for the kernel may have dropped its pages and call
  * the next fdatasync a success: the next batch, which holds everything again, goes to another file.  A condemned file
  * that holds nothing durable is removed at once, so that a disk that fails for hours isn't filled by the tries.  No
- * spare file and no room for one is the error of the commit.
+ * spare file and no room for one (nor for the checkpoint that must follow) is the error of the commit, ENOSPC.
  *
  * Reading stops at the first block of a file that isn't a whole batch of that file: a torn end, or what an earlier use
  * left.  It goes on with the next file; whether something is missing in between, the chain of numbers tells.
@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define HEAD_MAGIC  UINT64_C(0x314c4e524a505346) /* "FSPJRNL1" */
@@ -35,6 +36,7 @@
 
 #define BLOCK       4096u        /* batches begin on a boundary: no write touches a block that holds durable bytes */
 #define PIECE       (1u << 20)   /* bytes of one pwrite */
+#define CHECKPOINT_ROOM (UINT64_C(1) << 20) /* bytes that a checkpoint may take besides its data: LMDB's inner pages */
 
 struct journal_head {
     uint64_t magic;
@@ -355,17 +357,38 @@ static void remove_file(struct journal *journal, uint32_t name)
     unlinkat(journal->directory, text, 0);
 }
 
+/* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room for a
+ * checkpoint of all that waits: on the disk, or among the database's free pages.  A journal that took the last of the disk
+ * would leave none for the database, and could never be emptied.  Where there isn't, a checkpoint now gives files back. */
+static int ask_for_room(struct journal *journal, uint64_t taken)
+{
+    struct statvfs disk;
+    int result = fstatvfs(journal->directory, &disk) < 0 ? -errno : 0;
+
+    pthread_mutex_lock(&journal->mutex);
+    uint64_t room = result < 0 ? 0 : (uint64_t)disk.f_bavail * disk.f_frsize + journal->reusable;
+    uint64_t waits = journal->waiting + journal->file_size;
+    if (result == 0 && room < taken + waits + waits / 4 + CHECKPOINT_ROOM)
+        result = -ENOSPC;
+    journal->no_space = result == -ENOSPC;
+    pthread_mutex_unlock(&journal->mutex);
+    return result;
+}
+
 /* A new file with room for a file's bytes; its entry is durable.  @zeros: written full, else the blocks are only taken
  *  (an append there costs more, but there is something to append to at once). */
 static int make_file(struct journal *journal, bool zeros, uint32_t *name)
 {
     static const char nothing[PIECE];
     char text[16];
+    int result = ask_for_room(journal, journal->file_size);
 
+    if (result < 0)
+        return result;
     *name = new_name(journal);
     file_name(*name, text);
     int fd = openat(journal->directory, text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int result = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)journal->file_size);
+    result = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)journal->file_size);
     for (uint64_t done = 0; zeros && result == 0 && done < journal->file_size;) {
         size_t size = journal->file_size - done < PIECE ? journal->file_size - done : PIECE;
         ssize_t put = pwrite(fd, nothing, size, (off_t)done);
@@ -407,14 +430,6 @@ static bool take_spare(struct journal *journal, uint32_t *name)
     return any;
 }
 
-/* The disk has no room for another file: a checkpoint now gives back those that are in use. */
-static void call_for_space(struct journal *journal)
-{
-    pthread_mutex_lock(&journal->mutex);
-    journal->no_space = true;
-    pthread_mutex_unlock(&journal->mutex);
-}
-
 /* Begin another file: a spare one, or a new one. */
 static int next_file(struct journal *journal)
 {
@@ -426,9 +441,11 @@ static int next_file(struct journal *journal)
     journal->fd = -1;
     if (journal->files == JOURNAL_FILES_MAX)
         return -ENOSPC;
-    int result = take_spare(journal, &name) ? 0 : make_file(journal, false, &name);
-    if (result == -ENOSPC)
-        call_for_space(journal);
+    int result = ask_for_room(journal, 0);
+    if (result == -ENOSPC && take_spare(journal, &name))
+        remove_file(journal, name); /* the database needs it more */
+    if (result == 0 && !take_spare(journal, &name))
+        result = make_file(journal, false, &name);
     if (result < 0)
         return result;
     file_name(name, text);
@@ -468,11 +485,12 @@ struct journal_point journal_point(struct journal *journal)
     return point;
 }
 
-void journal_release(struct journal *journal, struct journal_point point)
+void journal_release(struct journal *journal, struct journal_point point, uint64_t reusable)
 {
     size_t kept = 0;
 
     pthread_mutex_lock(&journal->mutex);
+    journal->reusable = reusable;
     for (size_t i = 0; i < journal->files; i++) {
         const struct journal_file file = journal->file[i];
         bool last = i + 1 == journal->files;

@@ -63,7 +63,8 @@ struct journal {
     uint32_t next_name;
     uint64_t waiting;         /* bytes since the last checkpoint */
     uint64_t oldest;          /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
-    bool no_space;            /* the disk had no room for another file: a checkpoint is wanted */
+    uint64_t reusable;        /* bytes of free pages in the database, after the last checkpoint */
+    bool no_space;            /* no room on the disk for another file: a checkpoint is wanted */
 };
 
 /** Open STATE/journal, making it where it is missing, durably.  fs->header says which batch is durable. */
@@ -85,7 +86,7 @@ struct journal_point {
 struct journal_point journal_point(struct journal *journal);
 
 /** A checkpoint holds every batch up to @point, durably: files that hold no later one may be used again. */
-void journal_release(struct journal *journal, struct journal_point point);
+void journal_release(struct journal *journal, struct journal_point point, uint64_t reusable);
 
 /** Is it time for a checkpoint?  For that, or for journal_prepare()?  Is there no room for more without a checkpoint? */
 bool journal_due(struct journal *journal);

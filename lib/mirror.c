@@ -36,24 +36,34 @@ static int explain(int code, const char *what, char *error)
 
 #define FREE_PAGES 0 /* LMDB's own table: transaction number to a list of pages that are free, its length first */
 
-/* Are all pages from number @first up to the last one free?  There are @count. */
-static int all_free(MDB_env *environment, size_t first, size_t count)
+/* Count the free pages from number @first on.  LMDB's error, or 0. */
+static int count_free(MDB_env *environment, size_t first, size_t *count)
 {
     MDB_txn *transaction;
     MDB_cursor *cursor;
     MDB_val key, value;
     int code = mdb_txn_begin(environment, NULL, MDB_RDONLY, &transaction);
 
+    *count = 0;
     if (code != 0)
         return code;
     code = mdb_cursor_open(transaction, FREE_PAGES, &cursor);
     while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
         const size_t *pages = value.mv_data;
         for (size_t i = 1; i <= pages[0] && i < value.mv_size / sizeof(*pages); i++)
-            count -= pages[i] >= first;
+            *count += pages[i] >= first;
     }
     mdb_txn_abort(transaction);
-    return code != MDB_NOTFOUND ? code : count == 0 ? 0 : MDB_CORRUPTED;
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+/* Are all pages from number @first up to the last one free?  There are @count. */
+static int all_free(MDB_env *environment, size_t first, size_t count)
+{
+    size_t found;
+    int code = count_free(environment, first, &found);
+
+    return code ? code : found == count ? 0 : MDB_CORRUPTED;
 }
 
 /* A file that ends before its last page is a SIGBUS to whoever looks behind its end.  LMDB never writes a page that one
@@ -324,4 +334,28 @@ int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk
     }
     code = mdb_txn_commit(transaction);
     return code ? explain(code, "commit to the database", error) : 0;
+}
+
+uint64_t mirror_free_bytes(struct mirror *mirror)
+{
+    MDB_stat statistics;
+    size_t count;
+
+    if (count_free(mirror->environment, 0, &count) != 0 || mdb_env_stat(mirror->environment, &statistics) != 0)
+        return 0;
+    return (uint64_t)count * statistics.ms_psize;
+}
+
+int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct disk_meta meta;
+    MDB_txn *transaction;
+    int result = 0;
+
+    for (int turn = 0; turn < 2 && result == 0; turn++) {
+        result = mirror_begin(mirror, &transaction, &meta, error);
+        if (result == 0)
+            result = mirror_commit(mirror, transaction, &meta, error);
+    }
+    return result;
 }

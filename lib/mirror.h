@@ -44,6 +44,13 @@ int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct recor
 int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
                   char error[FASTSPOOL_ERROR_MAX]);
 
+/** Bytes of the database's pages that are free. */
+uint64_t mirror_free_bytes(struct mirror *mirror);
+
+/** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it: where
+ *  the disk is full, what the last checkpoints deleted is room for the next. */
+int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX]);
+
 /* ---- checkpoint.c: from the journal to the database ---- */
 
 /** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and removed

@@ -179,18 +179,31 @@ struct checkpointer {
     int error;            /* of the last checkpoint, positive; 0: it succeeded */
 };
 
-/* One checkpoint; the database is opened for it, so that one that failed leaves nothing behind in memory. */
-static void checkpoint(struct checkpointer *c)
+/* The database is opened for each try, so that one that failed leaves nothing behind in memory. */
+static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FASTSPOOL_ERROR_MAX])
 {
-    char path[FASTSPOOL_PATH_MAX + 16], error[FASTSPOOL_ERROR_MAX];
+    char path[FASTSPOOL_PATH_MAX + 16];
     struct mirror mirror;
 
     snprintf(path, sizeof(path), "%s/mirror", c->fs->state);
     int result = mirror_open(&mirror, path, error);
-    if (result == 0) {
+    if (result < 0)
+        return result;
+    if (turn_over)
+        result = mirror_turn_over(&mirror, error);
+    if (result == 0)
         result = checkpoint_run(&mirror, c->journal, error);
-        mirror_close(&mirror);
-    }
+    mirror_close(&mirror);
+    return result;
+}
+
+static void checkpoint(struct checkpointer *c)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+    int result = try_checkpoint(c, false, error);
+
+    if (result == -ENOSPC)
+        result = try_checkpoint(c, true, error);
     pthread_mutex_lock(&c->mutex);
     if (result < 0 && c->error != -result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);

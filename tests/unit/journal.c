@@ -240,7 +240,7 @@ Test(journal, used_again)
         struct journal_point point = journal_point(&journal);
         struct journal_found found = look(point.number);
         cr_assert_eq(found.batches, 0);
-        journal_release(&journal, point);
+        journal_release(&journal, point, 0);
         cr_assert_eq(append(10), 0);
         found = look(point.number);
         cr_assert_eq(found.batches, 1, "%llu batches", (unsigned long long)found.batches);
