@@ -38,6 +38,7 @@
 #define GIVE_UP       10        /* seconds without any mirror after which a waiter gives up */
 #define BAR           40        /* characters of a progress bar */
 #define LOOK_EVERY    100000000 /* ns between two looks of a waiter at the mirror */
+#define LOOKS         50        /* at a lock, 10 ms apart, before it is believed to be held for long */
 
 __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
 {
@@ -289,6 +290,18 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     return result;
 }
 
+/* Does a mirror live, and not just somebody's look at its lock?  Without its store it can serve nobody, and would keep
+ * another one from a new store. */
+static bool mirror_stays(struct fastspool *fs)
+{
+    for (int look = 0; look < LOOKS; look++) {
+        if (!attach_mirror_lives(fs))
+            return false;
+        usleep(LOOK_EVERY / 10000);
+    }
+    return true;
+}
+
 static int open_or_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                         const struct stat *spool, char *error)
 {
@@ -299,7 +312,10 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
     while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
         ;
     int result = open_store(fs, state_fd, spool, error);
-    if (result == -ENOENT || result == -ESTALE)
+    if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
+        result = fail(error, -EBUSY, "%s: the mirror of a store that is gone from memory still runs; it holds %s/mirror.lock",
+                      fs->spool, fs->state);
+    else if (result == -ENOENT || result == -ESTALE)
         result = make_store(fs, config, state_fd, spool, error);
     close(lock);
     return result;

@@ -16,7 +16,7 @@
  * returns until a commit succeeds.  A mirror that dies leaves `committing` set and everything dirty: the next one
  * calls commit_reset() and captures anew.  What the dead one may have written, nobody knows: so each dirty inode
  * counts as persisted from then on, and its end will be written too.  Waiters look every 100 ms whether a mirror
- * lives, and start one.
+ * lives, and start one; where none comes up, fsync fails: nobody waits for ever for what nobody does.
  */
 #include "store.h"
 
@@ -31,6 +31,7 @@
 
 #define END_STEP   128           /* inodes that one section takes from the dirty list */
 #define LOOK_EVERY 100000000     /* ns between two looks of a waiter at the mirror */
+#define GIVE_UP    UINT64_C(10000000000) /* ns without any mirror, though waiters start one, after which fsync fails */
 #define SHORTEST   UINT64_C(10000) /* ns: the first class of durations */
 
 /* ---- futexes (shared between processes) ---- */
@@ -298,6 +299,12 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
     return result;
 }
 
+void commit_fails(struct fastspool *fs, int error)
+{
+    STORE(fs->header->commit_error, error);
+    futex_wake_all(&fs->header->commit_event);
+}
+
 /* ---- a new mirror ---- */
 
 struct sweep {
@@ -337,19 +344,20 @@ int commit_reset(struct fastspool *fs)
 
 /* ---- waiting ---- */
 
-static void call_mirror(struct fastspool *fs)
-{
-    if (!attach_mirror_lives(fs))
-        attach_start_mirror(fs);
-    futex_wake_all(&fs->header->mirror_wanted);
-}
-
-/* Sleep until a commit ends, or it is time to look whether a mirror lives. */
-static void wait_for_event(struct fastspool *fs, uint32_t event)
+/* Sleep until a commit ends, or it is time to look whether a mirror lives.  @lived: when one was last seen, ns.  -EIO:
+ * none comes up. */
+static int wait_for_event(struct fastspool *fs, uint32_t event, uint64_t *lived)
 {
     futex_wait(&fs->header->commit_event, event, LOOK_EVERY);
+    if (LOAD(fs->header->commit_event) != event || attach_mirror_lives(fs))
+        *lived = segment_monotonic();
+    else if (segment_monotonic() - *lived > GIVE_UP)
+        return -EIO;
+    else
+        attach_start_mirror(fs);
     if (LOAD(fs->header->commit_event) == event)
-        call_mirror(fs);
+        futex_wake_all(&fs->header->mirror_wanted);
+    return 0;
 }
 
 /* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
@@ -364,13 +372,14 @@ static int last_error(struct fastspool *fs)
 
 int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
-    uint64_t start = segment_monotonic();
+    uint64_t start = segment_monotonic(), lived = start;
     struct header *h = fs->header;
+    int result = 0;
 
     if (LOAD(h->durable) >= ticket)
         return 0;
     futex_wake_all(&h->mirror_wanted);
-    for (;;) {
+    while (result == 0) {
         uint32_t event = LOAD(h->commit_event);
         if (LOAD(h->durable) >= ticket)
             return 0;
@@ -381,8 +390,9 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return error;
         if (timeout && segment_monotonic() - start >= timeout)
             return -ETIMEDOUT;
-        wait_for_event(fs, event);
+        result = wait_for_event(fs, event, &lived);
     }
+    return result;
 }
 
 static bool beyond_bounds(const struct fastspool *fs)
@@ -401,8 +411,10 @@ static bool beyond_bounds(const struct fastspool *fs)
 static int wait_for_bounds(struct fastspool *fs)
 {
     struct header *h = fs->header;
+    uint64_t lived = segment_monotonic();
+    int result = 0;
 
-    for (;;) {
+    while (result == 0) {
         uint32_t event = LOAD(h->commit_event);
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
@@ -412,8 +424,9 @@ static int wait_for_bounds(struct fastspool *fs)
         if (!beyond_bounds(fs))
             return 0;
         futex_wake_all(&h->mirror_wanted);
-        wait_for_event(fs, event);
+        result = wait_for_event(fs, event, &lived);
     }
+    return result;
 }
 
 /* Threads of a process sync side by side: the highest ticket counts. */
@@ -442,5 +455,5 @@ int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory)
 
 int fastspool_flush(struct fastspool *fs, uint64_t timeout)
 {
-    return commit_wait(fs, LOAD(fs->header->change), timeout);
+    return commit_wait(fs, section_load(fs, &fs->header->change), timeout);
 }

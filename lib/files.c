@@ -530,7 +530,7 @@ int fastspool_fsync(struct fastspool *fs, int description)
     if (result < 0)
         return result;
     const struct inode *file = inode_at(fs, inode);
-    return commit_sync(fs, LOAD(file->ticket), S_ISDIR(file->mode));
+    return commit_sync(fs, section_load(fs, &file->ticket), S_ISDIR(file->mode));
 }
 
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)

@@ -131,17 +131,23 @@ static int find_files(int directory, struct found_file files[JOURNAL_FILES_MAX],
     *count = 0;
     if (!listing)
         return -errno;
-    for (struct dirent *entry; result == 0 && *count < JOURNAL_FILES_MAX && (entry = readdir(listing));) {
+    for (struct dirent *entry; result == 0 && (errno = 0, entry = readdir(listing));) {
         char *end;
         struct found_file file = {.name = (uint32_t)strtoul(entry->d_name, &end, 10)};
         if (*end || end == entry->d_name)
             continue;
+        if (*count == JOURNAL_FILES_MAX) {
+            result = -EFBIG;
+            break;
+        }
         result = read_head(directory, &file);
         if (result == 0)
             files[(*count)++] = file;
         else if (result == -ENOENT)
             result = 0; /* released meanwhile: it held nothing that counts */
     }
+    if (result == 0 && errno)
+        result = -errno; /* a listing that ends early would be a journal that ends early */
     closedir(listing);
     qsort(files, *count, sizeof(*files), by_first);
     return result;
@@ -439,7 +445,7 @@ static int next_file(struct journal *journal)
     if (journal->fd >= 0)
         close(journal->fd);
     journal->fd = -1;
-    if (journal->files == JOURNAL_FILES_MAX)
+    if (journal->files + journal->spares + 2 > JOURNAL_FILES_MAX)
         return -ENOSPC;
     int result = ask_for_room(journal, 0);
     if (result == -ENOSPC && take_spare(journal, &name))

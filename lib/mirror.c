@@ -29,6 +29,8 @@ static int explain(int code, const char *what, char *error)
     snprintf(error, FASTSPOOL_ERROR_MAX, "%s: %s", what, mdb_strerror(code));
     if (code == MDB_MAP_FULL)
         return -ENOSPC;
+    if (code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_PAGE_NOTFOUND)
+        return -EBADMSG;
     return code > 0 ? -code : -EIO;
 }
 
@@ -187,6 +189,19 @@ static int make(const char *path)
 
 /* ---- opening, for use ---- */
 
+/* A commit that failed in its last write may be on the disk, while the page cache holds what LMDB put back: pages that
+ * only the disk's state knows would be written over.  So what is read is made to be on the disk; where that fails, the
+ * cache is dropped, and whoever opens next reads what the disk holds. */
+static int settle(MDB_env *environment)
+{
+    mdb_filehandle_t fd;
+    int code = mdb_env_sync(environment, 1);
+
+    if (code != 0 && mdb_env_get_fd(environment, &fd) == 0)
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return code;
+}
+
 int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX])
 {
     char what[FASTSPOOL_PATH_MAX + 32];
@@ -200,6 +215,8 @@ int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ER
         code = make(path);
     if (code == 0)
         code = open_environment(mirror, path);
+    if (code == 0)
+        code = settle(mirror->environment);
     if (code == 0)
         code = check_length(mirror->environment);
     if (code == 0)

@@ -33,7 +33,7 @@
 static int damaged(char *error, const char *what, uint32_t inode)
 {
     snprintf(error, FASTSPOOL_ERROR_MAX, "the database is damaged: %s (inode %u)", what, inode);
-    return -EIO;
+    return -EBADMSG;
 }
 
 static int said(char *error, int code)
@@ -134,7 +134,7 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
     restored.disk = &disk;
     if (result == 0 && section_run(walk->fs, restore_inode, &restored) < 0) {
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the spool needs more than the configured `memory`");
-        result = -ENOSPC;
+        result = -EBADMSG;
     }
     walk->recovered->files += S_ISREG(disk.mode);
     return result;
@@ -219,9 +219,11 @@ static int visit_data(struct walk *walk, const MDB_val *key, const MDB_val *valu
     if (!inodes_valid(walk->fs, bytes.inode) || !S_ISREG(inode_at(walk->fs, bytes.inode)->mode))
         return damaged(walk->error, "data of no file", bytes.inode);
     int result = section_run(walk->fs, restore_bytes, &bytes);
-    if (result == -ENOSPC)
+    if (result == -ENOSPC) {
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the spool needs more than the configured `memory`");
-    else if (result < 0)
+        return -EBADMSG;
+    }
+    if (result < 0)
         return damaged(walk->error, "a chunk lies where no file can reach", bytes.inode);
     walk->recovered->bytes += value->mv_size;
     return result;
@@ -333,7 +335,7 @@ static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk
         snprintf(walk->error, FASTSPOOL_ERROR_MAX,
                  "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
                  (unsigned long long)held);
-        return -EIO;
+        return -EBADMSG;
     }
     walk->recovered->batches = found.batches;
     walk->recovered->missing = found.missing;

@@ -258,3 +258,15 @@ bool section_read_retry(struct fastspool *fs, struct section_read *read)
     read->tries++;
     return read->tries <= READ_TRIES && __atomic_load_n(&fs->header->sequence, __ATOMIC_RELAXED) != read->sequence;
 }
+
+uint64_t section_load(struct fastspool *fs, const uint64_t *word)
+{
+    struct section_read read = SECTION_READ;
+    uint64_t value;
+
+    do {
+        section_read_begin(fs, &read);
+        value = LOAD(*word);
+    } while (section_read_retry(fs, &read));
+    return value;
+}

@@ -112,6 +112,8 @@ struct section_read {
 #define SECTION_READ ((struct section_read){0, 0, false})
 void section_read_begin(struct fastspool *fs, struct section_read *read);
 bool section_read_retry(struct fastspool *fs, struct section_read *read);
+/** A number of the segment as no unfinished section left it: one whose owner died will be rolled back. */
+uint64_t section_load(struct fastspool *fs, const uint64_t *word);
 
 /** What a process must do around each critical section: the preloaded library holds signals off, and keeps the
  *  lock from a user who could stop it.  Called before the lock is taken and after it is released.  Set once,
@@ -294,6 +296,8 @@ void locks_after_fork_child(void);
 
 /** Wait until change number @ticket is durable; @timeout ns, 0 = for ever.  Starts a mirror where none lives. */
 int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout);
+/** Commits can't even be tried: @error (positive) is what every fsync that isn't durable returns until one succeeds. */
+void commit_fails(struct fastspool *fs, int error);
 /** fsync, as the process's durability says, of a file whose last change is @ticket, or of a @directory. */
 int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory);
 /** So long did a share of @percent of the commits take at most, ns; 0: there was none. */

@@ -10,7 +10,8 @@
  *
  * Failure modes: another mirror holds the lock: exit 75, nothing done.  A damaged database: the store is marked FAILED
  * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
- * without checking them all: a fault while it reads is caught here and means the same.)  A commit that fails is told
+ * without checking them all: a fault while it reads is caught here and means the same; in a later checkpoint it is the
+ * end of this process, and an error for who waits.)  A commit that fails is told
  * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it until
  * the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next one goes
  * on from what it finds in the segment and below the journal's durable mark.
@@ -41,11 +42,13 @@
 #define LOCK_EVERY     10000                 /* us between two tries */
 #define TIDY_EVERY     UINT64_C(1000000000)  /* ns */
 #define RETRY_EVERY    UINT64_C(200000000)   /* ns after a commit that failed */
+#define RECOVERY_TRIES 5                     /* a second apart, where the disk fails */
 #define RESERVE        (UINT64_C(8) << 20)   /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
 #define FEW            8u
 #define GATHER         16u                   /* times the duration of a commit */
+#define PATIENCE_MAX   UINT64_C(100000000)   /* ns: a disk that stood still for once doesn't make everybody wait */
 #define MOST_FADES     64u                   /* commits */
 
 static const char usage[] =
@@ -92,6 +95,8 @@ static int take_lock(const struct fastspool *fs)
 
     snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EROFS) /* a disk that failed: the commits will say so */
+        fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
@@ -114,7 +119,7 @@ static void catch_term(void)
 
 /* ---- recovery ---- */
 
-static struct fastspool *recovering;
+static struct fastspool *served;
 
 static void publish_state(struct fastspool *fs, uint32_t state, const char *failure)
 {
@@ -124,21 +129,27 @@ static void publish_state(struct fastspool *fs, uint32_t state, const char *fail
     syscall(SYS_futex, &fs->header->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+/* LMDB reads through a map, and follows its pages without checking them all. */
 static void on_fault(int signal_number)
 {
     static const char failure[] = "the database is damaged: reading it ended in a fault";
 
-    memcpy(recovering->header->failure, failure, sizeof(failure));
-    publish_state(recovering, SEGMENT_FAILED, NULL);
     (void)signal_number;
+    if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
+        memcpy(served->header->failure, failure, sizeof(failure));
+        publish_state(served, SEGMENT_FAILED, NULL);
+    } else {
+        commit_fails(served, EIO); /* so nobody waits for a mirror that falls over the same page each time */
+    }
     _exit(1);
 }
 
-static void catch_faults(void (*handler)(int))
+static void catch_faults(struct fastspool *fs)
 {
-    signal(SIGSEGV, handler);
-    signal(SIGBUS, handler);
-    signal(SIGABRT, handler);
+    served = fs;
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+    signal(SIGABRT, on_fault);
 }
 
 static int recover(struct fastspool *fs)
@@ -147,10 +158,12 @@ static int recover(struct fastspool *fs)
     char error[FASTSPOOL_ERROR_MAX];
     uint64_t start = segment_monotonic();
 
-    recovering = fs;
-    catch_faults(on_fault);
     int result = recovery_run(fs, &recovered, error);
-    catch_faults(SIG_DFL);
+    for (int tries = 1; result < 0 && result != -EBADMSG && tries < RECOVERY_TRIES && !terminated; tries++) {
+        complain(fs->spool, error); /* not damage: a disk that fails now may be well in a moment */
+        sleep(1);
+        result = recovery_run(fs, &recovered, error);
+    }
     if (result < 0) {
         publish_state(fs, SEGMENT_FAILED, error);
         return complain(fs->spool, error);
@@ -177,6 +190,7 @@ struct checkpointer {
     pthread_cond_t done;  /* a checkpoint ended */
     bool ending;          /* make the last one */
     int error;            /* of the last checkpoint, positive; 0: it succeeded */
+    unsigned begun, ended; /* checkpoints */
 };
 
 /* The database is opened for each try, so that one that failed leaves nothing behind in memory. */
@@ -200,16 +214,22 @@ static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FAS
 static void checkpoint(struct checkpointer *c)
 {
     char error[FASTSPOOL_ERROR_MAX];
-    int result = try_checkpoint(c, false, error);
 
-    if (result == -ENOSPC)
+    pthread_mutex_lock(&c->mutex);
+    c->begun++;
+    pthread_mutex_unlock(&c->mutex);
+    int result = try_checkpoint(c, false, error);
+    if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
         result = try_checkpoint(c, true, error);
+    if (result == -EBADMSG)
+        result = -EIO; /* for an fsync, damage is that */
     pthread_mutex_lock(&c->mutex);
     if (result < 0 && c->error != -result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
     if (result == 0 && c->error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
     c->error = -result;
+    c->ended = c->begun;
     pthread_cond_broadcast(&c->done);
     pthread_mutex_unlock(&c->mutex);
 }
@@ -268,6 +288,19 @@ static int wait_for_room(struct checkpointer *c)
     return result;
 }
 
+/* No room for another file: the checkpoint that gives some back, where one can be expected to. */
+static int wait_for_files(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    unsigned next = c->begun + 1;
+    pthread_cond_signal(&c->wake);
+    while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_due(c->journal)))
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = -c->error;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}
+
 /* ---- the first thread: commits ---- */
 
 static uint64_t now_exactly(void)
@@ -286,10 +319,14 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     int room = wait_for_room(c);
     int result = commit_capture(fs, &capture);
 
+    if (result < 0)
+        commit_fails(fs, -result);
     if (result < 0 || capture.count == 0)
         return result;
     uint64_t start = now_exactly();
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
+    if (result == -ENOSPC && wait_for_files(c) == 0)
+        result = journal_append(c->journal, &capture, error);
     if (result < 0 && LOAD(fs->header->commit_error) != -result)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->commit_error))
@@ -344,7 +381,7 @@ static uint32_t enough(const struct rhythm *rhythm)
  * 666, 32 connections 394 and 1,078, the latter with half of them; waiting for all 32 gave 830. */
 static void gather(struct fastspool *fs, const struct rhythm *rhythm)
 {
-    const uint64_t patience = rhythm->duration * GATHER;
+    const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
     uint64_t start = 0;
 
     if (LOAD(fs->header->mirror_wanted) == rhythm->captured)
@@ -405,7 +442,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
         if (LOAD(fs->header->commit_error) != -result)
             complain(fs->spool, error);
-        STORE(fs->header->commit_error, -result);
+        commit_fails(fs, -result);
         journal_close(journal);
         usleep(RETRY_EVERY / 1000);
     }
@@ -422,8 +459,10 @@ static int write_to_disk(struct fastspool *fs, uint64_t limit)
         return 1;
     journal_prepare(&journal); /* where it fails, the commit that needs the file says so */
     result = start_checkpointer(&c);
-    if (result < 0)
+    if (result < 0) {
+        commit_fails(fs, -result);
         return complain(fs->spool, "start the thread for checkpoints: failed");
+    }
     result = serve(fs, &c);
     wake_checkpointer(&c, true);
     pthread_join(c.thread, NULL);
@@ -444,6 +483,7 @@ static int run(struct fastspool *fs, uint64_t limit)
     STORE(fs->header->mirror_pid, getpid());
     STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
     catch_term();
+    catch_faults(fs);
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
         return 1;
     if (LOAD(fs->header->state) != SEGMENT_READY)

@@ -260,6 +260,11 @@ def one_mirror_writes(exim):
 
 # --- failing disks ------------------------------------------------------------------------------------------------
 
+def stop(exim):
+    """The last commit of a mirror, too, may meet its fault; then it goes on."""
+    wait_for(lambda: exim.command("stop", program=TOOL, stock=True).returncode == 0, "the mirror stops")
+
+
 def each_call_fails(exim, error):
     """The n-th write, the n-th sync fails: 451 or 250, as is true; then mail goes on by itself."""
     exim.start()
@@ -270,7 +275,7 @@ def each_call_fails(exim, error):
         number = 0
         while True:
             number += 1
-            exim.tool("stop")
+            stop(exim)
             mirror = Injected(exim, number, calls, error)
             answers = collections.Counter(code for code, _ in load(senders))
             what = mirror.met(exim)
@@ -284,7 +289,7 @@ def each_call_fails(exim, error):
             met.append(what)
     print_counts("faults", met, exim, f", {refused} answered with 451")
     check(refused > 0, "no fault was ever told to a client")
-    exim.tool("stop")
+    stop(exim)
     all_there(exim)
     deliver(exim)
 

@@ -163,7 +163,7 @@ static void refused(const char *why)
     struct fastspool *second = second_store();
     struct recovered recovered;
 
-    cr_assert_eq(recovery_run(second, &recovered, error), -EIO);
+    cr_assert_eq(recovery_run(second, &recovered, error), -EBADMSG);
     cr_assert_not_null(strstr(error, why), "it says %s", error);
     remove_second(second);
 }
