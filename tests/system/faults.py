@@ -334,10 +334,10 @@ def small_disk(exim):
     for left in (0, 64, 1024, 9000, 20000):                 # KiB
         fill(ballast, left * 1024)
         for number in range(400):
-            code, _ = sender.send(size=200000)
+            code, _ = sender.send(size=500000)
             if code != 250:
                 break
-        check(code == 451, f"{left} KiB were left, and after {number} messages of 200 kB the answer was {code}")
+        check(code == 451, f"{left} KiB were left, and after {number} messages of 500 kB the answer was {code}")
         refused += 1
         kill(*mirrors())                                    # the next one finds the disk full
         check(sender.send()[0] in (250, 451), "a full disk's answer is neither 250 nor 451")
