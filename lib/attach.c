@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -31,6 +30,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -229,19 +229,24 @@ static void remove_runtime(const char *runtime)
     rmdir(runtime);
 }
 
-static int check_capacity(const char *base, const struct fastspool_config *config, char *error)
+/* What the store may hold: the configured `memory`, and no more than the runtime directory's file system does. */
+static int find_capacity(struct fastspool *fs, const struct fastspool_config *config, char *error)
 {
+    const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
     struct statvfs st;
 
-    if (statvfs(base, &st) < 0)
-        return fail(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
-    uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
-    if (size && config->memory > size)
-        return fail(error, -ENOSPC, "`memory` is %llu MiB, and %s holds %llu MiB",
-                    (unsigned long long)(config->memory >> 20), base, (unsigned long long)(size >> 20));
+    fs->memory = config->memory;
     if (config->memory < 4 * CHUNK_SIZE)
         return fail(error, -ENOSPC, "`memory` is %llu KiB: a store needs at least 4 MiB",
                     (unsigned long long)(config->memory >> 10));
+    if (statvfs(base, &st) < 0)
+        return fail(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
+    uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
+    if (size == 0 || fs->memory <= size)
+        return 0;
+    if (size < 4 * CHUNK_SIZE)
+        return fail(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base, (unsigned long long)(size >> 10));
+    fs->memory = size;
     return 0;
 }
 
@@ -250,10 +255,7 @@ static int make_runtime(struct fastspool *fs, const struct fastspool_config *con
 {
     const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
     uint64_t id;
-    int result = check_capacity(base, config, error);
 
-    if (result < 0)
-        return result;
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
         return fail(error, -errno, "get a random number: %s", strerrordesc_np(errno));
     if (snprintf(fs->runtime, sizeof(fs->runtime), "%s/fastspool.%016llx", base, (unsigned long long)id) >=
@@ -270,10 +272,15 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
 {
     char old[FASTSPOOL_PATH_MAX];
     bool stale = read_runtime(state_fd, old) == 0;
-    int result = make_runtime(fs, config, spool, error);
+    struct fastspool_config own = *config;
 
+    own.memory = fs->memory;
+    if (own.memory < config->memory)
+        syslog(LOG_MAIL | LOG_WARNING, "fastspool: %s: `memory` is %llu MiB, and its file system holds %llu MiB: the store makes do "
+               "with that", fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
+    int result = make_runtime(fs, config, spool, error);
     if (result == 0)
-        result = segment_create(fs->runtime_fd, fs->spool_fd, config, error);
+        result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
     if (result == 0)
         result = segment_open(fs, error);
     if (result == 0) {
@@ -336,6 +343,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int result = open_spool(fs, spool, &st, error);
     if (result == 0)
         result = check_user(config, fs, &st, error);
+    if (result == 0 && (create || config->memory))
+        result = find_capacity(fs, config, error);
     struct rights rights = {0};
     if (result == 0)
         rights = act_as_owner(&st);
@@ -396,6 +405,11 @@ static int wait_ready(struct fastspool *fs, char *error)
         uint32_t state = LOAD(h->state);
         if (waited)
             show_progress(fs, started, state != SEGMENT_RECOVERING);
+        if (state == SEGMENT_FAILED && LOAD(h->too_small) && fs->memory > LOAD(h->memory_limit)) {
+            segment_limit(h, fs->memory);
+            __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+            continue;
+        }
         if (state == SEGMENT_READY)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
@@ -406,8 +420,7 @@ static int wait_ready(struct fastspool *fs, char *error)
             return fail(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
         else
             attach_start_mirror(fs);
-        const struct timespec timeout = {0, LOOK_EVERY};
-        syscall(SYS_futex, &h->state, FUTEX_WAIT, state, &timeout, NULL, 0);
+        futex_wait(&h->state, state, LOOK_EVERY);
         waited = true;
     }
 }
@@ -461,6 +474,20 @@ bool attach_mirror_lives(struct fastspool *fs)
     return lives;
 }
 
+int attach_wait_for_mirror(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+{
+    futex_wait(event, value, LOOK_EVERY);
+    if (LOAD(*event) != value || attach_mirror_lives(fs))
+        *lived = segment_monotonic();
+    else if (segment_monotonic() - *lived > GIVE_UP * UINT64_C(1000000000))
+        return -EIO;
+    else
+        attach_start_mirror(fs);
+    if (LOAD(*event) == value)
+        futex_count(wanted);
+    return 0;
+}
+
 static void write_text(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -495,13 +522,16 @@ static void shed_inheritance(void)
         _exit(127);
 }
 
-static void become_mirror(const char *spool, const char *state)
+static void become_mirror(const char *spool, const char *state, uint64_t memory)
 {
-    char *const arguments[] = {(char *)"fastspool", (char *)"mirror", (char *)"--state", (char *)state, (char *)spool, NULL};
+    char bytes[24];
+    char *const arguments[] = {(char *)"fastspool", (char *)"mirror", (char *)"--state", (char *)state, (char *)"--memory",
+                               bytes, (char *)spool, NULL};
     char *const environment[] = {NULL};
     uid_t uid = geteuid();
     gid_t gid = getegid();
 
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory);
     shed_inheritance();
     if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
         _exit(127);
@@ -537,7 +567,7 @@ int attach_start_mirror(struct fastspool *fs)
     if (child == 0) {
         setsid();
         if (quiet_fork() == 0)
-            become_mirror(fs->spool, fs->state);
+            become_mirror(fs->spool, fs->state, fs->memory);
         _exit(0);
     }
     int result = child < 0 ? -errno : 0;

@@ -19,7 +19,7 @@
 
 /* How long a chunk must have been empty before its memory goes: longer than any reader without the lock looks at a
  * block whose number it has just read (a hole would be filled anew by its look). */
-#define EMPTY_SECONDS 10
+#define EMPTY_SECONDS 2
 
 /* Chunks whose quarantine one section ends. */
 #define RELEASE_STEP 64
@@ -38,16 +38,19 @@ static uint32_t usable_blocks(uint32_t number)
     return number == 0 ? CHUNK_BLOCKS - 1 : CHUNK_BLOCKS;
 }
 
+/* Last in the list: a chunk that eviction has just begun to empty gets the time to become empty as a whole. */
 static void partial_insert(struct fastspool *fs, uint32_t number)
 {
     struct chunk *chunk = chunk_at(fs, number);
-    struct chunk *head = listed(fs, fs->header->chunks_partial);
+    struct chunk *tail = listed(fs, fs->header->chunks_partial_tail);
 
-    SET(fs, chunk->next, fs->header->chunks_partial);
-    SET(fs, chunk->prev, 0);
-    if (head)
-        SET(fs, head->prev, number + 1);
-    SET(fs, fs->header->chunks_partial, number + 1);
+    SET(fs, chunk->next, 0);
+    SET(fs, chunk->prev, fs->header->chunks_partial_tail);
+    if (tail)
+        SET(fs, tail->next, number + 1);
+    else
+        SET(fs, fs->header->chunks_partial, number + 1);
+    SET(fs, fs->header->chunks_partial_tail, number + 1);
 }
 
 static void partial_remove(struct fastspool *fs, uint32_t number)
@@ -58,6 +61,8 @@ static void partial_remove(struct fastspool *fs, uint32_t number)
 
     if (next)
         SET(fs, next->prev, chunk->prev);
+    else
+        SET(fs, fs->header->chunks_partial_tail, chunk->prev);
     if (prev)
         SET(fs, prev->next, chunk->next);
     else
@@ -66,9 +71,10 @@ static void partial_remove(struct fastspool *fs, uint32_t number)
 
 int blocks_take(struct fastspool *fs, uint32_t *block)
 {
-    uint32_t link = fs->header->chunks_partial;
+    const struct header *h = fs->header;
+    uint32_t link = h->chunks_partial;
 
-    if (link == 0)
+    if (link == 0 || (!fs->mirror && h->blocks_total - h->blocks_used <= h->reserve))
         return section_want(TABLE_CHUNKS);
     struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
@@ -77,6 +83,8 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
         if (chunk->free[word] == 0)
             continue;
         unsigned bit = (unsigned)__builtin_ctzll(chunk->free[word]);
+        if (chunk->free_count == usable_blocks(link - 1))
+            SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
         SET(fs, chunk->free[word], chunk->free[word] & ~(UINT64_C(1) << bit));
         SET(fs, chunk->free_count, chunk->free_count - 1);
         SET(fs, fs->header->blocks_used, fs->header->blocks_used + 1);
@@ -97,8 +105,10 @@ static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint
     if (chunk->free_count == 0)
         partial_insert(fs, number);
     SET(fs, chunk->free_count, chunk->free_count + count);
-    if (chunk->free_count == usable_blocks(number))
+    if (chunk->free_count == usable_blocks(number)) {
         SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
+        SET(fs, fs->header->chunks_empty, fs->header->chunks_empty + 1);
+    }
 }
 
 static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bit)
@@ -202,6 +212,7 @@ static int add_chunk(struct fastspool *fs, void *argument)
     SET(fs, chunk->free_count, usable_blocks(candidate->number));
     SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
     partial_insert(fs, candidate->number);
+    SET(fs, h->chunks_empty, h->chunks_empty + 1);
     SET(fs, h->blocks_total, h->blocks_total + usable_blocks(candidate->number));
     SET(fs, h->memory_bytes, h->memory_bytes + CHUNK_SIZE);
     return 0;
@@ -212,8 +223,8 @@ int blocks_add_chunk(struct fastspool *fs)
     struct candidate candidate;
     int result;
 
-    if (LOAD(fs->header->memory_bytes) + CHUNK_SIZE > fs->header->memory_limit)
-        return -ENOSPC;
+    if (LOAD(fs->header->memory_bytes) + CHUNK_SIZE > LOAD(fs->header->memory_limit))
+        return -EAGAIN;
     result = section_run(fs, choose_chunk, &candidate);
     if (result < 0)
         return result;
@@ -242,6 +253,7 @@ static int begin_leaving(struct fastspool *fs, void *argument)
     if (!long_empty(fs, number))
         return 0;
     partial_remove(fs, number);
+    SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
     SET(fs, chunk->state, CHUNK_LEAVING);
     SET(fs, chunk->free_count, 0);
     SET(fs, chunk->epoch, chunk->epoch + 1);

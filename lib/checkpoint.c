@@ -34,6 +34,8 @@ struct passage {
     struct end *ends;
     uint64_t position;
     uint32_t root;
+    checkpoint_touched *touched;
+    void *context;
     char *error;
 };
 
@@ -80,6 +82,11 @@ static int apply(struct passage *passage, const struct record *record, const voi
     HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
     if (end && passage->position < end->position)
         return 0;
+    if (passage->touched && record->kind == RECORD_INODE) {
+        int result = passage->touched(passage->context, record->inode);
+        if (result < 0)
+            return result;
+    }
     return mirror_apply(passage->mirror, passage->transaction, record, value, passage->error);
 }
 
@@ -110,9 +117,11 @@ static void forget_ends(struct passage *passage)
 }
 
 int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
-                     struct journal_found *found, char error[FASTSPOOL_ERROR_MAX])
+                     struct journal_found *found, checkpoint_touched *touched, void *context,
+                     char error[FASTSPOOL_ERROR_MAX])
 {
-    struct passage passage = {.mirror = mirror, .transaction = transaction, .root = (uint32_t)meta->root, .error = error};
+    struct passage passage = {.mirror = mirror, .transaction = transaction, .root = (uint32_t)meta->root,
+                              .touched = touched, .context = context, .error = error};
 
     error[0] = '\0';
     int result = journal_look(directory, meta->batch, upto, visit_ends, &passage, found);
@@ -137,7 +146,7 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
 
     if (result < 0)
         return result;
-    result = checkpoint_apply(mirror, transaction, journal->directory, point.number, &meta, &found, error);
+    result = checkpoint_apply(mirror, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
     if (result == 0 && (found.detached || found.missing || found.last != point.number)) {
         snprintf(error, FASTSPOOL_ERROR_MAX, "read the journal: batch %llu is durable and can't be read back",
                  (unsigned long long)found.last + 1);
@@ -148,7 +157,9 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
         return result;
     }
     result = mirror_commit(mirror, transaction, &meta, error);
-    if (result == 0)
+    if (result == 0) {
+        STORE(journal->fs->header->checkpointed, point.ticket);
         journal_release(journal, point, mirror_free_bytes(mirror));
+    }
     return result;
 }

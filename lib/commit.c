@@ -21,34 +21,11 @@
 #include "store.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #define END_STEP   128           /* inodes that one section takes from the dirty list */
-#define LOOK_EVERY 100000000     /* ns between two looks of a waiter at the mirror */
-#define GIVE_UP    UINT64_C(10000000000) /* ns without any mirror, though waiters start one, after which fsync fails */
 #define SHORTEST   UINT64_C(10000) /* ns: the first class of durations */
-
-/* ---- futexes (shared between processes) ---- */
-
-static void futex_wait(uint32_t *word, uint32_t value, long nanoseconds)
-{
-    struct timespec timeout = {0, nanoseconds};
-    int saved = errno;
-    syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
-    errno = saved;
-}
-
-static void futex_wake_all(uint32_t *word)
-{
-    __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
-    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
 
 /* ---- the capture ---- */
 
@@ -131,7 +108,7 @@ static int capture_body(struct fastspool *fs, void *argument)
     struct header *h = fs->header;
 
     arena->files = arena->names_used = arena->blocks_used = 0;
-    for (uint32_t i = h->dirty_head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->dirty_next)
+    for (uint32_t i = h->dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
         capture_inode(fs, i, arena);
     if (arena->files > INODES_MAX)
         return section_damaged(fs, "the list of dirty inodes has no end");
@@ -187,7 +164,7 @@ int commit_capture(struct fastspool *fs, struct capture *capture)
         result = section_run(fs, capture_body, &arena);
     while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
     if (result == 0 && capture->count == 0)
-        futex_wake_all(&fs->header->commit_event); /* what was waited for has come to nothing */
+        futex_count(&fs->header->commit_event); /* what was waited for has come to nothing */
     if (result < 0 || capture->count == 0)
         capture_free(capture);
     return result;
@@ -294,7 +271,7 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
         count_time(h, duration);
     }
     STORE(h->commit_error, error);
-    futex_wake_all(&h->commit_event);
+    futex_count(&h->commit_event);
     capture_free(capture);
     return result;
 }
@@ -302,7 +279,7 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
 void commit_fails(struct fastspool *fs, int error)
 {
     STORE(fs->header->commit_error, error);
-    futex_wake_all(&fs->header->commit_event);
+    futex_count(&fs->header->commit_event);
 }
 
 /* ---- a new mirror ---- */
@@ -321,7 +298,7 @@ static int mark_persisted(struct fastspool *fs, void *argument)
         struct inode *inode = inode_at(fs, i);
         if (!(inode->flags & INODE_PERSISTED))
             SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_PERSISTED));
-        i = inode->dirty_next;
+        i = inode->list.next;
     }
     sweep->next = i;
     return i != 0;
@@ -329,7 +306,7 @@ static int mark_persisted(struct fastspool *fs, void *argument)
 
 int commit_reset(struct fastspool *fs)
 {
-    struct sweep sweep = {LOAD(fs->header->dirty_head)};
+    struct sweep sweep = {LOAD(fs->header->dirty.head)};
     int result = 1, error = EIO;
 
     if (LOAD(fs->header->committing)) {
@@ -343,22 +320,6 @@ int commit_reset(struct fastspool *fs)
 }
 
 /* ---- waiting ---- */
-
-/* Sleep until a commit ends, or it is time to look whether a mirror lives.  @lived: when one was last seen, ns.  -EIO:
- * none comes up. */
-static int wait_for_event(struct fastspool *fs, uint32_t event, uint64_t *lived)
-{
-    futex_wait(&fs->header->commit_event, event, LOOK_EVERY);
-    if (LOAD(fs->header->commit_event) != event || attach_mirror_lives(fs))
-        *lived = segment_monotonic();
-    else if (segment_monotonic() - *lived > GIVE_UP)
-        return -EIO;
-    else
-        attach_start_mirror(fs);
-    if (LOAD(fs->header->commit_event) == event)
-        futex_wake_all(&fs->header->mirror_wanted);
-    return 0;
-}
 
 /* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
 static int last_error(struct fastspool *fs)
@@ -378,7 +339,7 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 
     if (LOAD(h->durable) >= ticket)
         return 0;
-    futex_wake_all(&h->mirror_wanted);
+    futex_count(&h->mirror_wanted);
     while (result == 0) {
         uint32_t event = LOAD(h->commit_event);
         if (LOAD(h->durable) >= ticket)
@@ -390,7 +351,7 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return error;
         if (timeout && segment_monotonic() - start >= timeout)
             return -ETIMEDOUT;
-        result = wait_for_event(fs, event, &lived);
+        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
     }
     return result;
 }
@@ -423,8 +384,8 @@ static int wait_for_bounds(struct fastspool *fs)
             return error;
         if (!beyond_bounds(fs))
             return 0;
-        futex_wake_all(&h->mirror_wanted);
-        result = wait_for_event(fs, event, &lived);
+        futex_count(&h->mirror_wanted);
+        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
     }
     return result;
 }

@@ -343,10 +343,10 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
     return 0;
 }
 
-int data_discard(struct fastspool *fs, uint32_t i)
+/* The file has no blocks any more, and no size; what is much to free is left to the orphans. */
+static int release(struct fastspool *fs, uint32_t i)
 {
     struct inode *inode = inode_at(fs, i);
-    uint64_t before = inode->size;
     static const struct inode empty;
 
     if (data_small(inode)) {
@@ -365,9 +365,59 @@ int data_discard(struct fastspool *fs, uint32_t i)
         SET(fs, inode->size, 0);
         version_next(fs, inode);
     }
+    return 0;
+}
+
+int data_discard(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t before = inode->size;
+    int result = release(fs, i);
+
+    if (result < 0)
+        return result;
+    eviction_leave(fs, i);
     SET(fs, inode->mtime, segment_realtime());
     SET(fs, inode->ctime, inode->mtime);
     inodes_dirty_data(fs, i, 0, blocks_of(before));
+    return 0;
+}
+
+/* ---- eviction, and coming back ---- */
+
+int data_evict(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t size = inode->size;
+    int result = release(fs, i);
+
+    SET(fs, inode->size, size);
+    return result;
+}
+
+int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
+{
+    struct inode *inode = inode_at(fs, i);
+
+    for (size_t done = 0; done < size; done += BLOCK_SIZE) {
+        size_t part = size - done < BLOCK_SIZE ? size - done : BLOCK_SIZE;
+        uint32_t *slot;
+        int result = need_slot(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), &slot);
+        if (result < 0)
+            return result;
+        uint32_t block = *slot; /* one is there where a mirror died over it */
+        if (block == 0) {
+            result = blocks_take(fs, &block);
+            if (result < 0)
+                return result;
+            SET(fs, *slot, block);
+            SET(fs, inode->blocks, inode->blocks + 1);
+        }
+        if (!valid_block(fs, block))
+            return section_damaged(fs, "a file leads to a block outside the chunks");
+        memcpy(block_at(fs, block), (const char *)buffer + done, part);
+        memset(block_at(fs, block) + part, 0, BLOCK_SIZE - part);
+    }
     return 0;
 }
 

@@ -317,6 +317,7 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
     SET(fs, description->flags, (uint32_t)flags);
     SET(fs, description->offset, 0);
     SET(fs, inode->opens, inode->opens + 1);
+    eviction_reference(fs, i);
     return 0;
 }
 

@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define NEEDS_DATA 1000 /* what a body returns whose file is evicted: its request stands, nothing else has changed */
+
 #define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
 
 /* ---- looking, without the lock ---- */
@@ -81,13 +83,30 @@ struct change {
     uint32_t generation;
     const struct timespec *times;
     struct credentials who;
-    bool again; /* out: a truncation has more to free */
+    bool again;       /* out: a truncation has more to free */
+    uint32_t evicted; /* out: the inode that has to be in memory, */
+    uint32_t evicted_generation;
 };
+
+/* In a body: inode @i has to be in memory first.  To be returned by the body, which then runs again. */
+static int need_data(struct fastspool *fs, struct change *change, uint32_t i)
+{
+    eviction_want(fs, i);
+    change->evicted = i;
+    change->evicted_generation = inode_at(fs, i)->generation;
+    return NEEDS_DATA;
+}
 
 static int run(struct fastspool *fs, section_body *body, struct change *change)
 {
+    int result;
+
     inodes_credentials(&change->who);
-    int result = section_run(fs, body, change);
+    while ((result = section_run(fs, body, change)) == NEEDS_DATA) {
+        result = eviction_wait(fs, change->evicted, change->evicted_generation);
+        if (result < 0)
+            return result;
+    }
     if (result >= 0 && LOAD(fs->header->orphans))
         inodes_free_orphans(fs);
     return result;
@@ -201,7 +220,13 @@ static int open_body(struct fastspool *fs, void *argument)
         if (result == 0)
             result = make(fs, &place, S_IFREG | (open->mode & 07777), &open->who, &place.inode);
     }
-    return result < 0 ? result : descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
+    if (result == 0)
+        result = descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
+    if (result == 0 && (inode_at(fs, place.inode)->flags & INODE_EVICTED)) {
+        need_data(fs, open, place.inode); /* and from now on the description keeps it in memory */
+        return 1;
+    }
+    return result;
 }
 
 int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description)
@@ -209,6 +234,8 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
     struct change open = {.path = path, .flags = flags, .mode = mode, .description = description};
     int result = run(fs, open_body, &open);
 
+    if (result > 0)
+        result = eviction_wait(fs, open.evicted, open.evicted_generation);
     if (result < 0)
         descriptions_close(fs, description);
     return result;
@@ -489,6 +516,8 @@ static int truncate_body(struct fastspool *fs, void *argument)
         return result;
     if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
         return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
+    if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
+        return need_data(fs, change, inode);
     result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
     change->again = result > 0;
     return result;
@@ -593,9 +622,17 @@ int fastspool_rmdir(struct fastspool *fs, const char *path)
     return run(fs, rmdir_body, &change);
 }
 
+/* May the name be taken from @i?  A file that somebody waits for keeps its last one until it is in memory: else its end
+ * could reach the database before it has been read. */
+static bool keeps_name(struct fastspool *fs, uint32_t i)
+{
+    const struct inode *inode = inode_at(fs, i);
+    return (inode->flags & INODE_WANTED) && inode->links == 1;
+}
+
 static int unlink_body(struct fastspool *fs, void *argument)
 {
-    const struct change *change = argument;
+    struct change *change = argument;
     struct place place;
     int result = names_walk(fs, change->path, &change->who, &place);
 
@@ -608,6 +645,8 @@ static int unlink_body(struct fastspool *fs, void *argument)
         result = may_remove(fs, place.parent, place.inode, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, place.inode)->mode))
         result = -EISDIR;
+    if (result == 0 && keeps_name(fs, place.inode))
+        return need_data(fs, change, place.inode);
     if (result == 0)
         result = names_remove(fs, place.entry);
     return result < 0 ? result : inodes_drop(fs, place.inode);
@@ -680,7 +719,7 @@ static int displace(struct fastspool *fs, const struct place *from, const struct
 
 static int rename_body(struct fastspool *fs, void *argument)
 {
-    const struct change *change = argument;
+    struct change *change = argument;
     struct place from, to;
     int result = names_walk(fs, change->path, &change->who, &from);
 
@@ -705,6 +744,8 @@ static int rename_body(struct fastspool *fs, void *argument)
     if (to.inode == from.inode)
         return 0;
     result = may_remove(fs, from.parent, from.inode, &change->who);
+    if (result == 0 && to.inode && keeps_name(fs, to.inode))
+        return need_data(fs, change, to.inode);
     if (result == 0)
         result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
     if (result == 0)
@@ -737,19 +778,48 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
     return result;
 }
 
+/* Room for how many more files: what names and inodes may still take of the memory, and keep some of it for data. */
+static uint64_t room_for_files(const struct header *h)
+{
+    uint64_t tables = eviction_in_use(h) - LOAD(h->blocks_used) * BLOCK_SIZE, most = eviction_high(h);
+    uint64_t unused = h->inodes.capacity - LOAD(h->inodes.count);
+
+    return unused + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
+}
+
+/* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
+ * bounds are the disk's room, and one block at least of each file that memory has room for.  While they fail, what is
+ * in memory stays there. */
+static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
+{
+    const struct header *h = fs->header;
+    uint64_t owed = LOAD(h->disk_owed), bytes = (uint64_t)disk->f_bavail * disk->f_frsize + LOAD(h->disk_reusable);
+    uint64_t memory = room_for_files(h) * BLOCK_SIZE;
+
+    if (LOAD(h->commit_error) || LOAD(h->checkpoint_error)) {
+        uint64_t used = eviction_in_use(h) + h->reserve * BLOCK_SIZE;
+        memory = h->memory_limit > used ? h->memory_limit - used : 0;
+    }
+    bytes = bytes > owed ? bytes - owed : 0;
+    return bytes < memory ? bytes : memory;
+}
+
 int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
 {
     const struct header *h = fs->header;
-    uint64_t untaken = h->memory_limit > LOAD(h->memory_bytes) ? h->memory_limit - LOAD(h->memory_bytes) : 0;
+    struct statvfs disk;
 
+    if (statvfs(fs->state, &disk) < 0)
+        return -errno;
+    uint64_t files = room_for_files(h), used = LOAD(h->inodes.count);
+    if (files > INODES_MAX - used)
+        files = INODES_MAX - used;
     memset(st, 0, sizeof(*st));
     st->f_bsize = st->f_frsize = BLOCK_SIZE;
-    st->f_blocks = h->memory_limit / BLOCK_SIZE;
-    st->f_bfree = untaken / BLOCK_SIZE + LOAD(h->blocks_total) - LOAD(h->blocks_used);
-    st->f_bavail = st->f_bfree;
-    st->f_files = INODES_MAX;
-    st->f_ffree = INODES_MAX - LOAD(h->inodes.count);
-    st->f_favail = st->f_ffree;
+    st->f_blocks = (uint64_t)disk.f_blocks * disk.f_frsize / BLOCK_SIZE;
+    st->f_bfree = st->f_bavail = room_for_data(fs, &disk) / BLOCK_SIZE;
+    st->f_files = used + files;
+    st->f_ffree = st->f_favail = files;
     st->f_fsid = h->inode;
     st->f_namemax = 255;
     return 0;

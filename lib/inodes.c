@@ -72,8 +72,7 @@ int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_
         .flags = (uint16_t)(INODE_USED | (old->flags & (INODE_DIRTY | INODE_PERSISTED))),
         .uid = uid,
         .gid = gid,
-        .dirty_next = old->dirty_next,
-        .dirty_prev = old->dirty_prev,
+        .list = old->list,
         .changed_in = old->changed_in,
     };
     new.atime = new.mtime = new.ctime = segment_realtime();
@@ -113,21 +112,6 @@ int inodes_make_root(struct fastspool *fs)
     return section_run(fs, make_root, &st);
 }
 
-static void dirty_unlink(struct fastspool *fs, struct inode *inode)
-{
-    struct header *h = fs->header;
-
-    if (inode->dirty_next)
-        SET(fs, inode_at(fs, inode->dirty_next)->dirty_prev, inode->dirty_prev);
-    else
-        SET(fs, h->dirty_tail, inode->dirty_prev);
-    if (inode->dirty_prev)
-        SET(fs, inode_at(fs, inode->dirty_prev)->dirty_next, inode->dirty_next);
-    else
-        SET(fs, h->dirty_head, inode->dirty_next);
-    SET(fs, h->dirty_files, h->dirty_files - 1);
-}
-
 void inodes_clean_data(struct fastspool *fs, struct inode *inode)
 {
     uint64_t bytes = (uint64_t)(inode->dirty_to - inode->dirty_from) * BLOCK_SIZE;
@@ -139,15 +123,22 @@ void inodes_clean_data(struct fastspool *fs, struct inode *inode)
     SET(fs, inode->dirty_to, 0);
 }
 
-void inodes_clean(struct fastspool *fs, uint32_t i)
+static void leave_dirty(struct fastspool *fs, uint32_t i)
 {
     struct inode *inode = inode_at(fs, i);
 
     inodes_clean_data(fs, inode);
     if (inode->flags & INODE_DIRTY) {
-        dirty_unlink(fs, inode);
+        lists_remove(fs, &fs->header->dirty, LIST_LINK, i);
+        SET(fs, fs->header->dirty_files, fs->header->dirty_files - 1);
         SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_DIRTY));
     }
+}
+
+void inodes_clean(struct fastspool *fs, uint32_t i)
+{
+    leave_dirty(fs, i);
+    eviction_join(fs, i);
 }
 
 /* The blocks are gone: give the number back. */
@@ -173,8 +164,9 @@ int inodes_drop(struct fastspool *fs, uint32_t i)
     if (inode->opens > 0 || inode->links > (directory ? 1 : 0) || (inode->flags & INODE_ORPHAN))
         return 0;
     inodes_clean_data(fs, inode);
+    eviction_leave(fs, i);
     if (!(inode->flags & INODE_PERSISTED) && !fs->header->committing)
-        inodes_clean(fs, i);
+        leave_dirty(fs, i);
     else
         inodes_dirty(fs, i);
     if (!directory && !data_small(inode)) {
@@ -234,14 +226,9 @@ void inodes_dirty(struct fastspool *fs, uint32_t i)
         SET(fs, inode->changed_in, h->capture);
     if (inode->flags & INODE_DIRTY)
         return;
+    eviction_leave_clean(fs, i);
     SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_DIRTY));
-    SET(fs, inode->dirty_prev, h->dirty_tail);
-    SET(fs, inode->dirty_next, 0);
-    if (h->dirty_tail)
-        SET(fs, inode_at(fs, h->dirty_tail)->dirty_next, i);
-    else
-        SET(fs, h->dirty_head, i);
-    SET(fs, h->dirty_tail, i);
+    lists_append(fs, &h->dirty, LIST_LINK, i);
     SET(fs, h->dirty_files, h->dirty_files + 1);
 }
 
@@ -294,7 +281,8 @@ void inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     st->st_gid = inode->gid;
     st->st_size = (off_t)inode->size;
     st->st_blksize = BLOCK_SIZE;
-    st->st_blocks = S_ISDIR(inode->mode) ? BLOCK_SIZE / 512 : (blkcnt_t)inode->blocks * (BLOCK_SIZE / 512);
+    uint64_t blocks = inode->flags & INODE_EVICTED ? (inode->size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode->blocks;
+    st->st_blocks = S_ISDIR(inode->mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
     st->st_atim = to_timespec(inode->atime);
     st->st_mtim = to_timespec(inode->mtime);
     st->st_ctim = to_timespec(inode->ctime);

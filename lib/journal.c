@@ -363,6 +363,20 @@ static void remove_file(struct journal *journal, uint32_t name)
     unlinkat(journal->directory, text, 0);
 }
 
+/* Bytes that a checkpoint of what waits may take of the disk, when another file is full too. */
+static uint64_t owed(const struct journal *journal)
+{
+    uint64_t waits = journal->waiting + journal->file_size;
+    return waits + waits / 4 + CHECKPOINT_ROOM;
+}
+
+/* What statvfs has to know; the mutex is held. */
+static void publish_room(struct journal *journal)
+{
+    STORE(journal->fs->header->disk_owed, owed(journal));
+    STORE(journal->fs->header->disk_reusable, journal->reusable);
+}
+
 /* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room for a
  * checkpoint of all that waits: on the disk, or among the database's free pages.  A journal that took the last of the disk
  * would leave none for the database, and could never be emptied.  Where there isn't, a checkpoint now gives files back. */
@@ -373,8 +387,7 @@ static int ask_for_room(struct journal *journal, uint64_t taken)
 
     pthread_mutex_lock(&journal->mutex);
     uint64_t room = result < 0 ? 0 : (uint64_t)disk.f_bavail * disk.f_frsize + journal->reusable;
-    uint64_t waits = journal->waiting + journal->file_size;
-    if (result == 0 && room < taken + waits + waits / 4 + CHECKPOINT_ROOM)
+    if (result == 0 && room < taken + owed(journal))
         result = -ENOSPC;
     journal->no_space = result == -ENOSPC;
     pthread_mutex_unlock(&journal->mutex);
@@ -486,7 +499,10 @@ static void condemn(struct journal *journal)
 struct journal_point journal_point(struct journal *journal)
 {
     pthread_mutex_lock(&journal->mutex);
-    const struct journal_point point = {LOAD(journal->fs->header->batch_durable), journal->waiting};
+    /* In this order: a batch becomes durable before its changes are said to be. */
+    uint64_t ticket = LOAD(journal->fs->header->durable);
+    const struct journal_point point = {ticket, LOAD(journal->fs->header->batch_durable), journal->waiting};
+    journal->wanted = false;
     pthread_mutex_unlock(&journal->mutex);
     return point;
 }
@@ -511,12 +527,20 @@ void journal_release(struct journal *journal, struct journal_point point, uint64
     journal->waiting -= point.bytes;
     journal->oldest = journal->waiting ? segment_monotonic() : 0;
     journal->no_space = false;
+    publish_room(journal);
+    pthread_mutex_unlock(&journal->mutex);
+}
+
+void journal_want_checkpoint(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->mutex);
+    journal->wanted = true;
     pthread_mutex_unlock(&journal->mutex);
 }
 
 static bool is_due(const struct journal *journal)
 {
-    return journal->waiting >= journal->limit || (journal->waiting && journal->no_space) ||
+    return journal->waiting >= journal->limit || (journal->waiting && (journal->no_space || journal->wanted)) ||
            (journal->oldest && segment_monotonic() - journal->oldest >= JOURNAL_AGE);
 }
 
@@ -641,6 +665,7 @@ static void count_waiting(struct journal *journal, uint64_t bytes)
     journal->waiting += bytes;
     if (journal->oldest == 0)
         journal->oldest = segment_monotonic();
+    publish_room(journal);
     pthread_mutex_unlock(&journal->mutex);
 }
 

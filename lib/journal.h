@@ -65,6 +65,7 @@ struct journal {
     uint64_t oldest;          /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
     uint64_t reusable;        /* bytes of free pages in the database, after the last checkpoint */
     bool no_space;            /* no room on the disk for another file: a checkpoint is wanted */
+    bool wanted;              /* somebody wants a checkpoint: memory can't be evicted before */
 };
 
 /** Open STATE/journal, making it where it is missing, durably.  fs->header says which batch is durable. */
@@ -80,6 +81,7 @@ int journal_prepare(struct journal *journal);
 
 /** Up to where a checkpoint that begins now reaches. */
 struct journal_point {
+    uint64_t ticket; /* every change up to this one is in it */
     uint64_t number; /* of the last durable batch */
     uint64_t bytes;  /* that wait up to there */
 };
@@ -87,6 +89,9 @@ struct journal_point journal_point(struct journal *journal);
 
 /** A checkpoint holds every batch up to @point, durably: files that hold no later one may be used again. */
 void journal_release(struct journal *journal, struct journal_point point, uint64_t reusable);
+
+/** Have a checkpoint made as soon as may be. */
+void journal_want_checkpoint(struct journal *journal);
 
 /** Is it time for a checkpoint?  For that, or for journal_prepare()?  Is there no room for more without a checkpoint? */
 bool journal_due(struct journal *journal);

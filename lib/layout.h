@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -62,6 +62,16 @@ struct table {
     uint32_t count;    /* entries in use */
 };
 
+/** A list of inodes, linked both ways (lists.c). */
+struct list {
+    uint32_t head; /* inode numbers, 0: the list is empty */
+    uint32_t tail;
+};
+struct link {
+    uint32_t next; /* 0: the last, the first */
+    uint32_t prev;
+};
+
 struct header {
     uint64_t magic;          /* LAYOUT_MAGIC, written last at creation */
     uint32_t version;        /* LAYOUT_VERSION */
@@ -99,6 +109,9 @@ struct header {
     uint32_t chunks_held;      /* head of the list of chunks with quarantined blocks */
     uint64_t blocks_used;      /* blocks neither free nor in quarantine */
     uint64_t blocks_total;     /* blocks of all present chunks */
+    uint32_t chunks_partial_tail;
+    uint32_t chunks_empty;     /* present chunks of which every block is free */
+    uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
 
     /* Inodes (inodes.c). */
     uint32_t root;             /* inode of the spool directory itself */
@@ -106,9 +119,24 @@ struct header {
     uint64_t files;            /* inodes in use that are not directories */
     uint64_t born;             /* last number given to a name: the order of listings */
 
+    /* Which data is in memory (eviction.c). */
+    struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
+    struct list faults;        /* evicted files that are wanted, the first request first */
+    uint64_t evicted;          /* files whose data is in the database alone */
+    uint64_t checkpointed;     /* every change up to this number is in the database; atomic, as all below: */
+    uint32_t pager_wanted;     /* futex of the mirror's pager: somebody waits for a file, or for memory */
+    uint32_t pager_event;      /* futex: counts what the pager has done: files that came, memory that went */
+    uint32_t space_wanted;     /* counts who came to wait for memory */
+    uint32_t space_told;       /* CLOCK_MONOTONIC s when syslog last heard that there is no memory */
+    uint32_t fault_reading;    /* inode that the pager reads from the database, 0: none */
+    uint32_t fault_fatal;      /* inode whose reading was the end of a mirror (a damaged page), 0: none */
+    uint32_t too_small;        /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
+    int32_t checkpoint_error;  /* positive errno of the last checkpoint, 0: it succeeded */
+    uint64_t disk_owed;        /* bytes of the disk that the next checkpoint may take */
+    uint64_t disk_reusable;    /* bytes of free pages in the database */
+
     /* Commit (commit.c). */
-    uint32_t dirty_head;       /* inodes with changes that are not on the disk, oldest first */
-    uint32_t dirty_tail;
+    struct list dirty;         /* inodes with changes that are not on the disk, oldest first */
     uint64_t dirty_files;
     uint64_t dirty_bytes;      /* data bytes not yet on the disk (whole blocks) */
     uint64_t change;           /* tickets: number of the last change */
@@ -141,6 +169,10 @@ enum inode_flags {
     INODE_DIRTY = 2,     /* in the dirty list */
     INODE_PERSISTED = 4, /* the database holds a record of this number: outlives the inode until deleted there */
     INODE_ORPHAN = 8,    /* in the orphan list */
+    INODE_CLEAN = 16,    /* in the clean list */
+    INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
+    INODE_WANTED = 64,   /* evicted, and in the list of faults */
+    INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
 };
 
 #define INODE_DIRECT 4u
@@ -175,13 +207,18 @@ struct inode {
         } dir;
     };
     uint32_t blocks;     /* blocks held, index blocks included */
-    uint32_t dirty_next; /* the dirty list */
-    uint32_t dirty_prev;
+    struct link list;    /* the dirty list or the clean list: an inode is never in both */
     uint32_t changed_in; /* header.capture at the last change of any kind */
-    uint32_t data_in;    /* header.capture at the last change of data */
     uint32_t dirty_from; /* data blocks [from, to) of the file are not on the disk */
     uint32_t dirty_to;
-    uint32_t since_from; /* lowest data block changed in `data_in` */
+    union {
+        struct {                 /* data in memory */
+            uint32_t data_in;    /* header.capture at the last change of data */
+            uint32_t since_from; /* lowest data block changed in `data_in` */
+        };
+        struct link fault;       /* evicted and wanted: the list of faults */
+        uint32_t fault_error;    /* evicted and not wanted: positive errno of the last fault, 0: there was none */
+    };
     uint64_t ticket;     /* header.change at the last change of any kind: durable when header.durable is */
 };
 

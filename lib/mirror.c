@@ -241,6 +241,46 @@ void mirror_close(struct mirror *mirror)
     mirror->environment = NULL;
 }
 
+/* ---- shared by threads ---- */
+
+void database_init(struct database *database, const char *path)
+{
+    *database = (struct database){.path = path};
+    pthread_rwlock_init(&database->lock, NULL);
+}
+
+void database_end(struct database *database)
+{
+    mirror_close(&database->mirror);
+    pthread_rwlock_destroy(&database->lock);
+}
+
+int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX])
+{
+    *mirror = &database->mirror;
+    for (;;) {
+        pthread_rwlock_rdlock(&database->lock);
+        if (database->mirror.environment)
+            return 0;
+        pthread_rwlock_unlock(&database->lock);
+        pthread_rwlock_wrlock(&database->lock);
+        int result = database->mirror.environment ? 0 : mirror_open(&database->mirror, database->path, error);
+        pthread_rwlock_unlock(&database->lock);
+        if (result < 0)
+            return result;
+    }
+}
+
+void database_leave(struct database *database, bool broken)
+{
+    pthread_rwlock_unlock(&database->lock);
+    if (!broken)
+        return;
+    pthread_rwlock_wrlock(&database->lock);
+    mirror_close(&database->mirror);
+    pthread_rwlock_unlock(&database->lock);
+}
+
 /* ---- writing ---- */
 
 struct chunk_key {

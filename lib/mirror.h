@@ -15,12 +15,20 @@
 #include "journal.h"
 
 #include <lmdb.h>
+#include <pthread.h>
 
 #define MIRROR_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
 
 struct mirror {
     MDB_env *environment;
     MDB_dbi inodes, data, meta;
+};
+
+/** The database of the mirror process, for its threads: LMDB may be opened once in a process. */
+struct database {
+    const char *path;
+    pthread_rwlock_t lock; /* read: the threads that use it; write: who opens or closes it */
+    struct mirror mirror;  /* environment NULL: closed */
 };
 
 struct disk_meta {
@@ -33,6 +41,14 @@ struct disk_meta {
  *  sentences in @error. */
 int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX]);
 void mirror_close(struct mirror *mirror);
+
+/** Make and end the shared database; it is opened where it is first used. */
+void database_init(struct database *database, const char *path);
+void database_end(struct database *database);
+/** Use it, beside others; as mirror_open().  Then leave it: @broken closes it, so that nothing of what failed is left in
+ *  memory, and who comes next reads the disk anew. */
+int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX]);
+void database_leave(struct database *database, bool broken);
 
 /** Begin a transaction; mdb_txn_abort() leaves the database as it was.  In @meta: what it holds. */
 int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX]);
@@ -54,11 +70,14 @@ int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX]);
 /* ---- checkpoint.c: from the journal to the database ---- */
 
 /** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and removed
- *  again within them is left out. */
+ *  again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
+typedef int checkpoint_touched(void *context, uint32_t inode);
 int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
-                     struct journal_found *found, char error[FASTSPOOL_ERROR_MAX]);
+                     struct journal_found *found, checkpoint_touched *touched, void *context,
+                     char error[FASTSPOOL_ERROR_MAX]);
 
-/** A checkpoint: all that is durable in the journal goes to the database, and the journal's space is free again. */
+/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change, and
+ *  the journal's space is free again. */
 int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- recovery.c: from the disk to a segment ---- */
@@ -72,8 +91,9 @@ struct recovered {
     uint64_t missing;  /* places in the journal where something durable can't be read any more */
 };
 
-/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE.  Neither: an empty store.
- *  A damaged database is -EIO, and nothing on disk has been touched. */
+/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes; data
+ *  stays where it is, evicted.  Neither: an empty store.  A damaged database is -EBADMSG, and nothing on disk has been
+ *  touched. */
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

@@ -4,25 +4,29 @@
  *
  * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then, the
  * segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old number,
- * then every name, then the data, then attributes and times are set as they were (making names touches them), the
- * numbers in between become free, and nothing is dirty: all of it is on the disk.  Last, the transaction is committed: so
- * what this recovery believed is on the disk by its own word, not by that of a page cache that somebody else filled.
+ * then every name, then attributes and times are set as they were (making names touches them), the numbers in between
+ * become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted, so a queue
+ * of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery believed is
+ * on the disk by its own word, not by that of a page cache that somebody else filled.
  *
  * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
  * section, so that what they promise holds for what recovery makes.
  *
- * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a chunk behind
- * the end of its file, a journal that begins after the database ends: the disk is damaged, and the recovery fails with
- * a sentence that says what and where; nothing has changed there.  A power cut finds the transaction whole or absent, and
- * the next recovery does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back:
- * the journal still holds what the database lacks, and the next checkpoint tries again.
+ * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a journal that
+ * begins after the database ends: the disk is damaged, and the recovery fails with a sentence that says what and where;
+ * nothing has changed there.  (Data that is damaged is told by who opens it.)  Names that need more than `memory`:
+ * likewise, until a larger one is configured.  A power cut finds the transaction whole or absent, and the next recovery
+ * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
+ * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
  */
 #include "mirror.h"
+#include "pager.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <time.h>
@@ -71,6 +75,15 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
     if (result < 0)
         return result;
     return code == MDB_NOTFOUND ? 0 : said(walk->error, code);
+}
+
+/* Only memory can be missing where a section of a recovery fails with ENOSPC. */
+static int enough(struct walk *walk, int result)
+{
+    if (result == -ENOSPC)
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the names of the spool alone need more than the configured `memory`, %llu MiB",
+                 (unsigned long long)(walk->fs->header->memory_limit >> 20));
+    return result;
 }
 
 static uint32_t number_of(const MDB_val *key)
@@ -132,11 +145,10 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
     int result = record_of(walk, key, value, &restored.inode, &disk);
 
     restored.disk = &disk;
-    if (result == 0 && section_run(walk->fs, restore_inode, &restored) < 0) {
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the spool needs more than the configured `memory`");
-        result = -EBADMSG;
-    }
+    if (result == 0)
+        result = enough(walk, section_run(walk->fs, restore_inode, &restored));
     walk->recovered->files += S_ISREG(disk.mode);
+    walk->recovered->bytes += S_ISREG(disk.mode) ? disk.size : 0;
     return result;
 }
 
@@ -191,42 +203,7 @@ static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *val
     while (result > 0);
     if (result == -EBADMSG)
         return damaged(walk->error, "a name leads nowhere", names.inode);
-    return result;
-}
-
-/* ---- data ---- */
-
-struct bytes {
-    uint32_t inode;
-    uint64_t offset;
-    const MDB_val *value;
-};
-
-static int restore_bytes(struct fastspool *fs, void *argument)
-{
-    const struct bytes *bytes = argument;
-    return data_write(fs, bytes->inode, bytes->value->mv_data, bytes->value->mv_size, bytes->offset);
-}
-
-static int visit_data(struct walk *walk, const MDB_val *key, const MDB_val *value)
-{
-    uint32_t chunk;
-
-    if (key->mv_size != 2 * sizeof(uint32_t) || value->mv_size == 0 || value->mv_size > BATCH_CHUNK)
-        return damaged(walk->error, "a chunk has the wrong length", 0);
-    memcpy(&chunk, (const char *)key->mv_data + sizeof(uint32_t), sizeof(chunk));
-    struct bytes bytes = {number_of(key), (uint64_t)ntohl(chunk) * BATCH_CHUNK, value};
-    if (!inodes_valid(walk->fs, bytes.inode) || !S_ISREG(inode_at(walk->fs, bytes.inode)->mode))
-        return damaged(walk->error, "data of no file", bytes.inode);
-    int result = section_run(walk->fs, restore_bytes, &bytes);
-    if (result == -ENOSPC) {
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the spool needs more than the configured `memory`");
-        return -EBADMSG;
-    }
-    if (result < 0)
-        return damaged(walk->error, "a chunk lies where no file can reach", bytes.inode);
-    walk->recovered->bytes += value->mv_size;
-    return result;
+    return enough(walk, result);
 }
 
 /* ---- attributes, last ---- */
@@ -236,8 +213,11 @@ static int restore_attributes(struct fastspool *fs, void *argument)
     const struct restored *restored = argument;
     struct inode *inode = inode_at(fs, restored->inode);
 
-    if (S_ISREG(inode->mode) && restored->disk->size > inode->size)
-        SET(fs, inode->size, restored->disk->size); /* ends in a hole */
+    if (S_ISREG(inode->mode) && restored->disk->size > 0) {
+        SET(fs, inode->size, restored->disk->size);
+        SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_EVICTED));
+        SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    }
     SET(fs, inode->atime, restored->disk->atime);
     SET(fs, inode->mtime, restored->disk->mtime);
     SET(fs, inode->ctime, restored->disk->ctime);
@@ -253,12 +233,7 @@ static int visit_attributes(struct walk *walk, const MDB_val *key, const MDB_val
     int result = record_of(walk, key, value, &restored.inode, &disk);
 
     restored.disk = &disk;
-    if (result < 0)
-        return result;
-    const struct inode *inode = inode_at(walk->fs, restored.inode);
-    if (S_ISREG(inode->mode) && inode->size > disk.size)
-        return damaged(walk->error, "data behind the end of a file", restored.inode);
-    return section_run(walk->fs, restore_attributes, &restored);
+    return result < 0 ? result : section_run(walk->fs, restore_attributes, &restored);
 }
 
 /* ---- the numbers in between ---- */
@@ -283,16 +258,16 @@ static int free_gaps(struct fastspool *fs, void *argument)
     return i < table->used;
 }
 
-/* ---- all of it ---- */
+/* ---- building ---- */
 
 static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *walk)
 {
     struct header *h = walk->fs->header;
     struct gaps gaps = {1};
-    MDB_stat inodes, data;
+    MDB_stat inodes;
 
-    if (mdb_stat(transaction, mirror->inodes, &inodes) == 0 && mdb_stat(transaction, mirror->data, &data) == 0)
-        STORE(h->recovery_total, 3 * inodes.ms_entries + data.ms_entries);
+    if (mdb_stat(transaction, mirror->inodes, &inodes) == 0)
+        STORE(h->recovery_total, 3 * inodes.ms_entries);
     int result = for_each(transaction, mirror->inodes, walk, visit_inode);
     if (result < 0)
         return result;
@@ -304,8 +279,6 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
     h->root = walk->root;
     result = for_each(transaction, mirror->inodes, walk, visit_names);
     if (result == 0)
-        result = for_each(transaction, mirror->data, walk, visit_data);
-    if (result == 0)
         result = for_each(transaction, mirror->inodes, walk, visit_attributes);
     while (result >= 0 && (result = section_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
@@ -316,7 +289,7 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
 
 /* Apply the journal inside @transaction. */
 static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
-                        uint64_t *highest)
+                        uint64_t *highest, checkpoint_touched *touched, void *context)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
     struct journal_found found = {0};
@@ -328,7 +301,7 @@ static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
         return -EIO;
     }
-    int result = fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, walk->error);
+    int result = fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
     if (fd >= 0)
         close(fd);
     if (result == 0 && found.detached) {
@@ -354,8 +327,76 @@ static void publish_numbers(struct header *h, const struct disk_meta *meta, uint
     STORE(h->batch_durable, meta->batch);
 }
 
+/* ---- a disk that is full ---- */
+
+#define BITS 64u
+
+static int note(void *context, uint32_t inode)
+{
+    uint64_t *touched = context;
+
+    touched[inode / BITS] |= UINT64_C(1) << inode % BITS;
+    return 0;
+}
+
+static int want(struct fastspool *fs, void *argument)
+{
+    struct fault *fault = argument;
+    const struct inode *inode = inode_at(fs, fault->inode);
+
+    if (!inodes_valid(fs, fault->inode) || !(inode->flags & INODE_EVICTED))
+        return 0;
+    eviction_want(fs, fault->inode);
+    *fault = (struct fault){fault->inode, inode->generation, inode->ticket, inode->size};
+    return 1;
+}
+
+static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const uint64_t *touched)
+{
+    int result = 0;
+
+    for (uint32_t i = 1; i < fs->header->inodes.used && result >= 0; i++) {
+        struct fault fault = {.inode = i};
+        if (!(touched[i / BITS] >> i % BITS & 1))
+            continue;
+        result = section_run(fs, want, &fault);
+        if (result > 0)
+            result = pager_load(fs, mirror, transaction, &fault);
+        if (result == 0)
+            result = eviction_end_fault(fs, &fault, 0);
+    }
+    return result < 0 ? result : 0;
+}
+
+/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a transaction
+ * that is never to be committed, and what it touches is read from there. */
+static int keep_in_memory(struct mirror *mirror, struct walk *walk)
+{
+    uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
+    char path[FASTSPOOL_PATH_MAX + 16];
+    MDB_txn *transaction;
+    struct disk_meta meta;
+
+    mirror_close(mirror);
+    snprintf(path, sizeof(path), "%s/mirror", walk->fs->state);
+    int result = touched ? mirror_open(mirror, path, walk->error) : -ENOMEM;
+    if (result == 0)
+        result = mirror_begin(mirror, &transaction, &meta, walk->error);
+    if (result == 0) {
+        result = read_journal(mirror, transaction, walk, &meta, &highest, note, touched);
+        if (result == 0)
+            result = bring_back(mirror, transaction, walk->fs, touched);
+        mdb_txn_abort(transaction);
+    }
+    free(touched);
+    return result;
+}
+
+/* ---- all of it ---- */
+
 static int recover(struct mirror *mirror, struct walk *walk)
 {
+    struct header *h = walk->fs->header;
     MDB_txn *transaction;
     struct disk_meta meta;
     uint64_t highest;
@@ -363,7 +404,7 @@ static int recover(struct mirror *mirror, struct walk *walk)
 
     if (result < 0)
         return result;
-    result = read_journal(mirror, transaction, walk, &meta, &highest);
+    result = read_journal(mirror, transaction, walk, &meta, &highest, NULL, NULL);
     walk->root = (uint32_t)meta.root;
     if (result == 0)
         result = meta.root ? rebuild(mirror, transaction, walk) : inodes_make_root(walk->fs);
@@ -371,10 +412,13 @@ static int recover(struct mirror *mirror, struct walk *walk)
         mdb_txn_abort(transaction);
         return result;
     }
-    publish_numbers(walk->fs->header, &meta, highest);
-    if (mirror_commit(mirror, transaction, &meta, walk->error) < 0)
-        syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
-    return 0;
+    publish_numbers(h, &meta, highest);
+    if (mirror_commit(mirror, transaction, &meta, walk->error) == 0) {
+        STORE(h->checkpointed, LOAD(h->durable));
+        return 0;
+    }
+    syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
+    return keep_in_memory(mirror, walk);
 }
 
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
@@ -394,6 +438,7 @@ int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[F
         result = recover(&mirror, &walk);
         mirror_close(&mirror);
     }
+    STORE(fs->header->too_small, result == -ENOSPC);
     if (result < 0 && error[0] == '\0')
         snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
     fastspool_status(fs, &status);

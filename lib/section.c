@@ -13,7 +13,7 @@
  *     begun again.  A record is complete before the count includes it, and the count includes it before its word
  *     changes: there is no instant at which a changed word is not covered.
  *   - A table is full: the body says so (section_want), everything is taken back, the table is grown outside the
- *     lock, and the body runs again.
+ *     lock, and the body runs again.  Where there is no memory it waits, for a while, until some is evicted.
  *   - The log holds nonsense: the segment is damaged.  It is marked FAILED, and every later call is -EIO.
  *   - The lock is not to be had for seconds: a line to syslog, and further waiting.
  *
@@ -219,6 +219,8 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument)
 
 int section_run(struct fastspool *fs, section_body *body, void *argument)
 {
+    uint64_t waiting = 0;
+
     for (;;) {
         guard_enter();
         int result = run_once(fs, body, argument);
@@ -226,6 +228,8 @@ int section_run(struct fastspool *fs, section_body *body, void *argument)
         if (result != -EAGAIN || wanted == WANT_NONE)
             return result;
         result = segment_grow(fs, (enum table_id)wanted);
+        if (result == -EAGAIN)
+            result = eviction_wait_for_space(fs, &waiting);
         if (result < 0)
             return result;
     }

@@ -31,6 +31,10 @@
 #define DESCRIPTIONS_STEP 1024u
 #define BUCKETS_STEP      16384u
 
+/* What the mirror alone may take: this share of `memory`, and at most so much. */
+#define RESERVE_SHARE 16u
+#define RESERVE_MAX   (UINT64_C(8) << 20)
+
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
 
 /* Own descriptors start this far below the soft limit, or below 1024 where that is lower: programs take the lowest
@@ -96,10 +100,18 @@ int segment_take_memory(int fd, uint64_t offset, uint64_t size)
     do
         result = fallocate(fd, 0, (off_t)offset, (off_t)size);
     while (result < 0 && errno == EINTR);
-    return result < 0 ? -errno : 0;
+    return result == 0 ? 0 : errno == ENOSPC || errno == ENOMEM ? -EAGAIN : -errno;
 }
 
 /* ---- creation ---- */
+
+void segment_limit(struct header *header, uint64_t memory)
+{
+    uint64_t reserve = memory / RESERVE_SHARE < RESERVE_MAX ? memory / RESERVE_SHARE : RESERVE_MAX;
+
+    STORE(header->reserve, reserve / BLOCK_SIZE);
+    STORE(header->memory_limit, memory);
+}
 
 static void header_fill(struct header *header, const struct fastspool_config *config, const struct stat *spool)
 {
@@ -109,7 +121,7 @@ static void header_fill(struct header *header, const struct fastspool_config *co
     header->inode = spool->st_ino;
     header->owner = spool->st_uid;
     header->group = spool->st_gid;
-    header->memory_limit = config->memory;
+    segment_limit(header, config->memory);
     header->flush_interval = config->flush_interval;
     header->memory_bytes = HEADER_SIZE;
     header->inodes.used = header->names.used = header->descriptions.used = 1;
@@ -157,7 +169,7 @@ static int create_in(int fd, int runtime_fd, const struct stat *spool, const str
         return -errno;
     int error = segment_take_memory(fd, 0, HEADER_SIZE);
     if (error)
-        return error;
+        return error == -EAGAIN ? -ENOSPC : error;
     struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         return -errno;
@@ -326,11 +338,14 @@ int segment_reset(struct fastspool *fs)
     header->buckets_capacity = 0;
     header->buckets = BUCKETS_FIRST;
     header->memory_bytes = HEADER_SIZE;
-    header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_held = 0;
+    header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_partial_tail = 0;
+    header->chunks_held = header->chunks_empty = 0;
     header->blocks_used = header->blocks_total = 0;
     header->root = header->orphans = 0;
     header->files = header->born = 0;
-    header->dirty_head = header->dirty_tail = 0;
+    header->dirty = header->clean = header->faults = (struct list){0};
+    header->evicted = 0;
+    header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;
     header->committing = 0;
@@ -362,8 +377,10 @@ static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_
 {
     struct growth growth = {capacity, LOAD(*capacity), step, (uint64_t)step * entry};
 
-    if (growth.seen > most - step || LOAD(fs->header->memory_bytes) + growth.bytes > fs->header->memory_limit)
+    if (growth.seen > most - step)
         return -ENOSPC;
+    if (LOAD(fs->header->memory_bytes) + growth.bytes > LOAD(fs->header->memory_limit))
+        return -EAGAIN;
     int result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
     return result < 0 ? result : section_run(fs, publish_growth, &growth);
 }
@@ -372,6 +389,7 @@ int segment_grow(struct fastspool *fs, enum table_id table)
 {
     struct header *h = fs->header;
 
+    eviction_notice(fs);
     switch (table) {
     case TABLE_INODES:
         return grow(fs, &h->inodes.capacity, INODES_MAX, INODES_STEP, INODES_AT, sizeof(struct inode));

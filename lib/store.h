@@ -25,6 +25,8 @@ struct fastspool {
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
     struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
+    bool mirror;                /* this process is the mirror: it may use the reserve, and waits for no other one */
+    uint64_t memory;            /* the configured `memory`, for the mirror that this process may start */
     enum fastspool_durability durability; /* of this process's fsyncs */
     uint64_t synced;            /* acked: ticket of the last change that this process has synced; atomic */
 };
@@ -143,25 +145,95 @@ void segment_close(struct fastspool *fs);
 /** Empty the tables again: a recovery that was cut short begins anew.  Nobody else may use the segment. */
 int segment_reset(struct fastspool *fs);
 
-/** Take memory for more entries of a table.  Outside sections. */
+/** Take memory for more entries of a table.  Outside sections.  -EAGAIN: there is no memory now, by the limit or of the
+ *  system's; -ENOSPC, -ENFILE: the table is as large as it can be. */
 int segment_grow(struct fastspool *fs, enum table_id table);
+
+/** From now on the segment may hold @memory bytes. */
+void segment_limit(struct header *header, uint64_t memory);
 
 /** Move @fd to a high number, close-on-exec, and return that; @fd is closed.  Where a program's next open would
  *  not land, below the soft limit of descriptors. */
 int segment_high_fd(int fd);
 
-/** Take memory for bytes [offset, offset + size) of the segment's file @fd.  -ENOSPC. */
+/** Take memory for bytes [offset, offset + size) of the segment's file @fd.  -EAGAIN: the file system has none now. */
 int segment_take_memory(int fd, uint64_t offset, uint64_t size);
 
 /** CLOCK_REALTIME and CLOCK_MONOTONIC of the last tick, in nanoseconds (4 ms coarse: as the kernel stamps files). */
 uint64_t segment_realtime(void);
 uint64_t segment_monotonic(void);
 
+/* ---- futex.c: words that count events ----------------------------------------------------------------------- */
+
+/** Sleep while *@word is @value, @nanoseconds at the most, or until a signal.  errno stays. */
+void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds);
+/** Everybody who sleeps wakes. */
+void futex_wake(uint32_t *word);
+/** One more event: the word moves on, and who sleeps wakes. */
+void futex_count(uint32_t *word);
+
+/* ---- lists.c: lists of inodes; all inside sections -------------------------------------------------------- */
+
+#define LIST_LINK  offsetof(struct inode, list)
+#define FAULT_LINK offsetof(struct inode, fault)
+void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
+void lists_prepend(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
+void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
+
+/* ---- eviction.c: which data is in memory ------------------------------------------------------------------- */
+
+/** Bytes of memory that a file without data takes at the most: inode, name, its share of the hash. */
+#define EVICTION_FILE_MEMORY 200u
+
+/** In a section: the inode is on the disk, data too; its data may be evicted once a checkpoint holds it. */
+void eviction_join(struct fastspool *fs, uint32_t inode);
+/** In a section: the inode changes: it leaves the clean list. */
+void eviction_leave_clean(struct fastspool *fs, uint32_t inode);
+/** In a section: the inode's data is to be replaced or freed: it is in memory from now on, and wanted no more. */
+void eviction_leave(struct fastspool *fs, uint32_t inode);
+/** In a section: the inode is opened: it is not cold. */
+void eviction_reference(struct fastspool *fs, uint32_t inode);
+
+/** In a section, where the inode is evicted: have it brought back.  Then, outside, eviction_wait(). */
+void eviction_want(struct fastspool *fs, uint32_t inode);
+/** Wait until the inode is in memory, or is another one by now.  0, or why it can't be brought back: -EIO, -ENOSPC, ...
+ *  It may be evicted again at once, except while a description of it is open. */
+int eviction_wait(struct fastspool *fs, uint32_t inode, uint32_t generation);
+
+/** Outside: wait for memory, on the mirror's eviction.  0: something has changed, try again; -ENOSPC: no more waiting.
+ *  @since: 0 at first, ours. */
+int eviction_wait_for_space(struct fastspool *fs, uint64_t *since);
+/** Outside: memory was taken from the system: is it time to evict?  Then the pager is told. */
+void eviction_notice(struct fastspool *fs);
+/** Where eviction begins, and how far it goes: bytes of memory in use. */
+uint64_t eviction_high(const struct header *header);
+uint64_t eviction_low(const struct header *header);
+/** Memory that holds something: taken from the system, but for chunks that are wholly free. */
+uint64_t eviction_in_use(const struct header *header);
+
+/** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks came
+ *  free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it yet.
+ *  Returns the blocks that came free. */
+int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready);
+
+/** A file that is wanted, as the pager finds it. */
+struct fault {
+    uint32_t inode;
+    uint32_t generation;
+    uint64_t ticket; /* of its last change: what is read from the database must be of it */
+    uint64_t size;
+};
+/** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
+int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
+/** The mirror alone: the fault's data is in memory (@error 0), or can't be brought back (a positive errno).  Wakes who
+ *  waits.  -ESTALE: the file has changed since, and is wanted still. */
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, int error);
+
 /* ---- blocks.c ----------------------------------------------------------------------------------------- */
 
 int blocks_take(struct fastspool *fs, uint32_t *block);    /* inside a section; content undefined */
 void blocks_give(struct fastspool *fs, uint32_t block);    /* inside a section */
-int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one */
+int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one; as segment_grow() */
 int blocks_release_held(struct fastspool *fs);             /* outside: the quarantine is over */
 int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for
                                                               10 s, but for @keep bytes, go back to the system */
@@ -219,6 +291,11 @@ int data_shrink(struct fastspool *fs, uint32_t inode, uint32_t to, uint32_t most
 bool data_small(const struct inode *inode);
 /** In a section: the file is empty now, whatever its size was; what is much to free is left to the orphans. */
 int data_discard(struct fastspool *fs, uint32_t inode);
+/** In a section: give the file's blocks back, but not its size: what it holds is in the database. */
+int data_evict(struct fastspool *fs, uint32_t inode);
+/** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE; at
+ *  most DATA_STEP. */
+int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
 /** In a section or with the lock: block number of the file's block @index, 0: a hole. */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 
@@ -343,6 +420,9 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
                   char error[FASTSPOOL_ERROR_MAX]);
 /** Start the mirror unless one lives or another process is starting it. */
 int attach_start_mirror(struct fastspool *fs);
+/** For whoever waits on the mirror: sleep while *@event is @value, 100 ms at the most; where no mirror lives start one,
+ *  and remind it (@wanted is its futex).  @lived: when one was last seen, ns; first: now.  -EIO: none comes up. */
+int attach_wait_for_mirror(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
 /** Is a mirror alive?  By flock of its lock file, never by pid. */
 bool attach_mirror_lives(struct fastspool *fs);
 

@@ -18,21 +18,18 @@
  */
 #include "tool.h"
 
-#include "mirror.h"
+#include "pager.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,8 +49,9 @@
 #define MOST_FADES     64u                   /* commits */
 
 static const char usage[] =
-    "usage: fastspool mirror [--state DIR] [--journal BYTES] SPOOL\n"
+    "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
     "Writes the store of SPOOL to the disk; the library starts it by itself.  One runs a spool.\n"
+    "  --memory BYTES   what the store may hold from now on (as it was made)\n"
     "  --journal BYTES  journal that waits before a checkpoint is made (67108864)\n"
     "Exit status: 0 after SIGTERM, 75 another one runs, 1 an error.\n";
 
@@ -126,7 +124,7 @@ static void publish_state(struct fastspool *fs, uint32_t state, const char *fail
     if (failure)
         snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
     STORE(fs->header->state, state);
-    syscall(SYS_futex, &fs->header->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    futex_wake(&fs->header->state);
 }
 
 /* LMDB reads through a map, and follows its pages without checking them all. */
@@ -139,7 +137,10 @@ static void on_fault(int signal_number)
         memcpy(served->header->failure, failure, sizeof(failure));
         publish_state(served, SEGMENT_FAILED, NULL);
     } else {
-        commit_fails(served, EIO); /* so nobody waits for a mirror that falls over the same page each time */
+        /* So that nobody waits for a mirror that falls over the same page each time. */
+        uint32_t reading = LOAD(served->header->fault_reading);
+        STORE(served->header->fault_fatal, reading ? reading : PAGER_ALL);
+        commit_fails(served, EIO);
     }
     _exit(1);
 }
@@ -159,7 +160,7 @@ static int recover(struct fastspool *fs)
     uint64_t start = segment_monotonic();
 
     int result = recovery_run(fs, &recovered, error);
-    for (int tries = 1; result < 0 && result != -EBADMSG && tries < RECOVERY_TRIES && !terminated; tries++) {
+    for (int tries = 1; result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && tries < RECOVERY_TRIES && !terminated; tries++) {
         complain(fs->spool, error); /* not damage: a disk that fails now may be well in a moment */
         sleep(1);
         result = recovery_run(fs, &recovered, error);
@@ -184,6 +185,7 @@ static int recover(struct fastspool *fs)
 struct checkpointer {
     struct fastspool *fs;
     struct journal *journal;
+    struct database *database;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;  /* something may be to do */
@@ -193,21 +195,18 @@ struct checkpointer {
     unsigned begun, ended; /* checkpoints */
 };
 
-/* The database is opened for each try, so that one that failed leaves nothing behind in memory. */
 static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FASTSPOOL_ERROR_MAX])
 {
-    char path[FASTSPOOL_PATH_MAX + 16];
-    struct mirror mirror;
+    struct mirror *mirror;
+    int result = database_enter(c->database, &mirror, error);
 
-    snprintf(path, sizeof(path), "%s/mirror", c->fs->state);
-    int result = mirror_open(&mirror, path, error);
     if (result < 0)
         return result;
     if (turn_over)
-        result = mirror_turn_over(&mirror, error);
+        result = mirror_turn_over(mirror, error);
     if (result == 0)
-        result = checkpoint_run(&mirror, c->journal, error);
-    mirror_close(&mirror);
+        result = checkpoint_run(mirror, c->journal, error);
+    database_leave(c->database, result < 0);
     return result;
 }
 
@@ -229,6 +228,7 @@ static void checkpoint(struct checkpointer *c)
     if (result == 0 && c->error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
     c->error = -result;
+    STORE(c->fs->header->checkpoint_error, -result);
     c->ended = c->begun;
     pthread_cond_broadcast(&c->done);
     pthread_mutex_unlock(&c->mutex);
@@ -257,13 +257,15 @@ static void *run_checkpointer(void *argument)
 
 static int start_checkpointer(struct checkpointer *c)
 {
-    sigset_t all, old;
+    sigset_t ending, old;
 
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->wake, NULL);
     pthread_cond_init(&c->done, NULL);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* SIGTERM is for the first thread */
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* they are for the first thread; faults are everybody's */
     int error = pthread_create(&c->thread, NULL, run_checkpointer, c);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return -error;
@@ -340,10 +342,7 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
 /* Sleep for @duration, or until somebody waits for a commit, or SIGTERM. */
 static void doze(struct fastspool *fs, uint32_t wanted, uint64_t duration)
 {
-    const struct timespec timeout = {(time_t)(duration / UINT64_C(1000000000)),
-                                     (long)(duration % UINT64_C(1000000000))};
-
-    syscall(SYS_futex, &fs->header->mirror_wanted, FUTEX_WAIT, wanted, &timeout, NULL, 0);
+    futex_wait(&fs->header->mirror_wanted, wanted, duration);
 }
 
 /* Who waits for commits: header.mirror_wanted counts them as they come. */
@@ -449,28 +448,57 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     return result;
 }
 
+/* The pager finds files that could be evicted but for their checkpoint. */
+static void want_checkpoint(void *context)
+{
+    struct checkpointer *c = context;
+
+    journal_want_checkpoint(c->journal);
+    wake_checkpointer(c, false);
+}
+
+/* Run beside the pager and the checkpointer until SIGTERM. */
+static int serve_with(struct fastspool *fs, struct checkpointer *c, struct pager *pager)
+{
+    int result = start_checkpointer(c);
+
+    if (result == 0) {
+        result = pager_start(pager);
+        if (result == 0) {
+            result = serve(fs, c);
+            pager_end(pager);
+        }
+        wake_checkpointer(c, true);
+        pthread_join(c->thread, NULL);
+    }
+    return result;
+}
+
 static int write_to_disk(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
-    struct checkpointer c = {.fs = fs, .journal = &journal};
+    static struct database database;
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct checkpointer c = {.fs = fs, .journal = &journal, .database = &database};
+    struct pager pager = {.fs = fs, .database = &database, .want_checkpoint = want_checkpoint, .context = &c};
     int result = open_journal(&journal, fs, limit);
 
     if (result < 0)
         return 1;
     journal_prepare(&journal); /* where it fails, the commit that needs the file says so */
-    result = start_checkpointer(&c);
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    database_init(&database, path);
+    result = serve_with(fs, &c, &pager);
     if (result < 0) {
         commit_fails(fs, -result);
-        return complain(fs->spool, "start the thread for checkpoints: failed");
+        result = complain(fs->spool, "start the mirror's threads: failed");
     }
-    result = serve(fs, &c);
-    wake_checkpointer(&c, true);
-    pthread_join(c.thread, NULL);
+    database_end(&database);
     journal_close(&journal);
     return result;
 }
 
-static int run(struct fastspool *fs, uint64_t limit)
+static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
 {
     int result = take_lock(fs);
 
@@ -482,6 +510,9 @@ static int run(struct fastspool *fs, uint64_t limit)
         return complain(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror_pid, getpid());
     STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
+    if (memory)
+        segment_limit(fs->header, memory);
+    fs->mirror = true;
     catch_term();
     catch_faults(fs);
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
@@ -497,17 +528,20 @@ static int run(struct fastspool *fs, uint64_t limit)
 int tool_mirror(int argc, char **argv)
 {
     static const struct option options[] = {{"state", required_argument, NULL, 's'},
+                                            {"memory", required_argument, NULL, 'm'},
                                             {"journal", required_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     struct fastspool_config config = {.flush_interval = 100000000};
-    uint64_t limit = JOURNAL_BYTES;
+    uint64_t limit = JOURNAL_BYTES, memory = 0;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX];
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 's' && strlen(optarg) < sizeof(config.state)) {
             strcpy(config.state, optarg);
+        } else if (option == 'm') {
+            memory = strtoull(optarg, NULL, 10);
         } else if (option == 'j' && (limit = strtoull(optarg, NULL, 10)) > 0) {
             continue;
         } else {
@@ -526,7 +560,7 @@ int tool_mirror(int argc, char **argv)
         return tool_error("become the owner of %s: %s", spool, strerrordesc_np(-result));
     if (attach_open(spool, &config, &fs, error) < 0)
         return complain(spool, error);
-    result = run(fs, limit);
+    result = run(fs, limit, memory);
     fastspool_detach(fs);
     return result;
 }

@@ -8,7 +8,8 @@
  *   - a name is in exactly one hash chain, in its directory's list and in its inode's list; the lists agree both ways;
  *   - links, opens, files, blocks, dirty bytes and memory are what counting gives;
  *   - a block is free, in quarantine or reached from exactly one place; the lists of chunks hold those they should;
- *   - an inode is dirty exactly if it is in the dirty list.
+ *   - an inode is dirty exactly if it is in the dirty list, wanted if it is in the list of faults, and in the clean list
+ *     if it has data in memory and all of it is on the disk; an evicted one has no blocks, unless it is on its way back.
  * (That a name lies in the right chain is seen by looking it up, which the dump of the tree does.)
  *
  * Failure modes: the first thing found wrong ends the check, with a sentence that says what and where.
@@ -179,39 +180,82 @@ static int list_inode(struct fastspool *fs, struct check *check, uint32_t i, uin
     return 0;
 }
 
-/* The free list has bit 1, the orphans' bit 2, the dirty list's is 4. */
-static int check_inode_lists(struct fastspool *fs, struct check *check)
+/* The lists that an inode may be in. */
+enum { IN_FREE_INODES = 1, IN_ORPHANS = 2, IN_DIRTY = 4, IN_CLEAN = 8, IN_FAULTS = 16 };
+
+static int check_list(struct fastspool *fs, struct check *check, const struct list *list, size_t which, uint32_t bit,
+                      const char *name)
 {
-    const struct header *h = fs->header;
     uint32_t previous = 0;
     int result = 0;
 
-    for (uint32_t i = h->inodes.free; i && result == 0; i = inode_at(fs, i)->names)
-        result = list_inode(fs, check, i, 1, "the list of free inodes");
-    for (uint32_t i = h->orphans; i && result == 0; i = inode_at(fs, i)->names)
-        result = list_inode(fs, check, i, 2, "the list of orphans");
-    for (uint32_t i = h->dirty_head; i && result == 0; i = inode_at(fs, i)->dirty_next) {
-        result = list_inode(fs, check, i, 4, "the dirty list");
-        if (result == 0 && inode_at(fs, i)->dirty_prev != previous)
-            result = wrong(check, "the dirty list does not agree both ways at inode %u", i);
+    for (uint32_t i = list->head; i && result == 0;) {
+        const struct link *link = (const struct link *)((const char *)inode_at(fs, i) + which);
+        result = list_inode(fs, check, i, bit, name);
+        if (result == 0 && link->prev != previous)
+            result = wrong(check, "%s does not agree both ways at inode %u", name, i);
         previous = i;
+        i = link->next;
     }
-    if (result == 0 && h->dirty_tail != previous)
-        result = wrong(check, "the dirty list ends at %u, not at %u", previous, h->dirty_tail);
+    if (result == 0 && list->tail != previous)
+        result = wrong(check, "%s ends at %u, not at %u", name, previous, list->tail);
     return result;
+}
+
+static int check_inode_lists(struct fastspool *fs, struct check *check)
+{
+    const struct header *h = fs->header;
+    int result = 0;
+
+    for (uint32_t i = h->inodes.free; i && result == 0; i = inode_at(fs, i)->names)
+        result = list_inode(fs, check, i, IN_FREE_INODES, "the list of free inodes");
+    for (uint32_t i = h->orphans; i && result == 0; i = inode_at(fs, i)->names)
+        result = list_inode(fs, check, i, IN_ORPHANS, "the list of orphans");
+    if (result == 0)
+        result = check_list(fs, check, &h->dirty, LIST_LINK, IN_DIRTY, "the dirty list");
+    if (result == 0)
+        result = check_list(fs, check, &h->clean, LIST_LINK, IN_CLEAN, "the clean list");
+    return result ? result : check_list(fs, check, &h->faults, FAULT_LINK, IN_FAULTS, "the list of faults");
+}
+
+/* In which lists it has to be. */
+static uint32_t lists_of(const struct inode *inode)
+{
+    unsigned flags = inode->flags;
+    bool used = flags & INODE_USED;
+    bool clean = used && S_ISREG(inode->mode) && !(flags & (INODE_DIRTY | INODE_ORPHAN | INODE_EVICTED)) &&
+                 inode->links > 0 && inode->blocks > 0;
+
+    return (used ? 0 : IN_FREE_INODES) | (flags & INODE_ORPHAN ? IN_ORPHANS : 0) | (flags & INODE_DIRTY ? IN_DIRTY : 0) |
+           (clean ? IN_CLEAN : 0) | (used && (flags & INODE_WANTED) ? IN_FAULTS : 0);
+}
+
+static int check_eviction(struct check *check, uint32_t i, const struct inode *inode)
+{
+    unsigned flags = inode->flags;
+
+    if (!!(flags & INODE_CLEAN) != !!(lists_of(inode) & IN_CLEAN))
+        return wrong(check, "inode %u has flags %x: clean, or not?", i, flags);
+    if ((flags & INODE_WANTED) && !(flags & INODE_EVICTED))
+        return wrong(check, "inode %u is wanted, and not evicted", i);
+    if ((flags & INODE_EVICTED) && !(flags & INODE_WANTED) && inode->blocks > 0)
+        return wrong(check, "inode %u is evicted, and has %u blocks", i, inode->blocks);
+    if ((flags & INODE_EVICTED) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))
+        return wrong(check, "inode %u is evicted, of %llu bytes, and some of them are dirty", i,
+                     (unsigned long long)inode->size);
+    return 0;
 }
 
 static int check_inodes(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint64_t files = 0, dirty = 0, dirty_bytes = 0;
+    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0;
     uint32_t count = 0;
 
     for (uint32_t i = 1; i < h->inodes.used; i++) {
         const struct inode *inode = inode_at(fs, i);
         bool used = inode->flags & INODE_USED;
-        uint32_t lists = (used ? 0 : 1) | (inode->flags & INODE_ORPHAN ? 2 : 0) | (inode->flags & INODE_DIRTY ? 4 : 0);
-        if (check->listed[i] != lists)
+        if (check->listed[i] != lists_of(inode))
             return wrong(check, "inode %u has flags %x, and is in lists %x", i, inode->flags, check->listed[i]);
         dirty += !!(inode->flags & INODE_DIRTY);
         if (inode->dirty_to < inode->dirty_from)
@@ -223,10 +267,16 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         files += !S_ISDIR(inode->mode);
         if (inode->opens != check->opens[i])
             return wrong(check, "inode %u counts %u descriptions, and has %u", i, inode->opens, check->opens[i]);
+        evicted += !!(inode->flags & INODE_EVICTED);
         int result = check_names_of(fs, check, i);
+        if (result == 0)
+            result = check_eviction(check, i, inode);
         if (result < 0)
             return result;
     }
+    if (evicted != h->evicted)
+        return wrong(check, "%llu files are evicted, the store counts %llu", (unsigned long long)evicted,
+                     (unsigned long long)h->evicted);
     if (count != h->inodes.count || files != h->files)
         return wrong(check, "%u inodes and %llu files are in use, the store counts %u and %llu", count,
                      (unsigned long long)files, h->inodes.count, (unsigned long long)h->files);
@@ -359,6 +409,8 @@ static int check_chunk_lists(struct fastspool *fs,
             return wrong(check, "chunk %u doesn't belong in the list of those with free blocks", link - 1);
         previous = link;
     }
+    if (h->chunks_partial_tail != previous)
+        return wrong(check, "the list of chunks with free blocks ends at %u, not at %u", previous, h->chunks_partial_tail);
     for (uint32_t link = h->chunks_held; link; link = chunk_at(fs, link - 1)->held_next) {
         if (link > h->chunks_used || !chunk_at(fs, link - 1)->held_count || ++*held > h->chunks_used)
             return wrong(check, "chunk %u doesn't belong in the list of the quarantine", link - 1);
@@ -373,7 +425,7 @@ static int check_chunk_lists(struct fastspool *fs,
 static int check_chunks(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint32_t partial = 0, held = 0, absent = 0, present = 0, leaving = 0;
+    uint32_t partial = 0, held = 0, absent = 0, present = 0, leaving = 0, empty = 0;
     int result = check_chunk_lists(fs, check, &partial, &held, &absent);
 
     for (uint32_t c = 0; c < h->chunks_used && result == 0; c++) {
@@ -383,6 +435,7 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         absent -= chunk->state == CHUNK_ABSENT;
         leaving += chunk->state == CHUNK_LEAVING;
         present += chunk->state == CHUNK_PRESENT;
+        empty += chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0);
         if (chunk->state == CHUNK_PRESENT)
             result = check_bitmap(fs, check, c);
     }
@@ -390,6 +443,8 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         return result;
     if (partial || held || absent)
         return wrong(check, "a chunk is missing in its list (%d, %d, %d)", (int)partial, (int)held, (int)absent);
+    if (empty != h->chunks_empty)
+        return wrong(check, "%u chunks are empty, the store counts %u", empty, h->chunks_empty);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
     uint64_t memory = HEADER_SIZE + (uint64_t)(present + leaving) * CHUNK_SIZE +
                       (uint64_t)h->inodes.capacity * sizeof(struct inode) +

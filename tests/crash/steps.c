@@ -16,6 +16,7 @@
  */
 #include "check.h"
 #include "fixture.h"
+#include "paging.h"
 #include "victim.h"
 
 #include <errno.h>
@@ -378,6 +379,83 @@ static void another_dies(void)
     waitpid(pid, NULL, 0);
 }
 
+
+/* ---- eviction: the scene is in a real database ---- */
+
+static char why[FASTSPOOL_ERROR_MAX];
+
+/* All of the store is in the database. */
+static void checkpoint(void)
+{
+    static struct journal journal;
+    struct capture all;
+    struct mirror mirror;
+    char path[FASTSPOOL_PATH_MAX + 16];
+
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    must(journal_open(&journal, fs, JOURNAL_BYTES / 64, why), why);
+    must(commit_capture(fs, &all), "capture");
+    must(journal_append(&journal, &all, why), why);
+    must(commit_end(fs, &all, 0, 1), "end the commit");
+    must(mirror_open(&mirror, path, why), why);
+    must(checkpoint_run(&mirror, &journal, why), why);
+    mirror_close(&mirror);
+    journal_close(&journal);
+}
+static void evict_all(void)
+{
+    bool unready;
+
+    if (eviction_run(fs, 0, UINT64_MAX, &unready) < 0 || unready)
+        _exit(4);
+}
+static int want_all(struct fastspool *store, void *argument)
+{
+    (void)argument;
+    for (uint32_t i = 1; i < store->header->inodes.used; i++)
+        paging_want(store, &i);
+    return 0;
+}
+static void evicted_and_wanted(void)
+{
+    evict_all();
+    if (section_run(fs, want_all, NULL) < 0)
+        _exit(4);
+}
+static void bring_back(void)
+{
+    struct pager pager = paging_of(fs);
+
+    while (pager_bring_back(&pager, why) > 0)
+        ;
+    database_end(&paging_database);
+}
+static void fail_to_bring_back(void)
+{
+    struct fault faults[16];
+    int count = eviction_faults(fs, faults, 16);
+
+    for (int i = 0; i < count; i++)
+        eviction_end_fault(fs, &faults[i], EIO);
+}
+/* What a pager has left that died over a huge file. */
+static int half_bring_back(struct fastspool *store, void *argument)
+{
+    (void)argument;
+    for (uint32_t i = store->header->faults.head; i; i = inode_at(store, i)->fault.next) {
+        int result = inode_at(store, i)->size > DATA_STEP ? data_load(store, i, bytes, DATA_STEP, 0) : 0;
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+static void half_back(void)
+{
+    evicted_and_wanted();
+    if (section_run(fs, half_bring_back, NULL) < 0)
+        _exit(4);
+}
+
 /* What may be seen between the sections of an operation that takes several: the @n-th; false: there is no more. */
 static bool between_writes(unsigned n)
 {
@@ -398,6 +476,7 @@ enum needs {
     HUGE = 1,   /* the scene has a huge file */
     FRESH = 2,  /* in a store in which nothing was ever made */
     COMMIT = 4, /* while a commit runs */
+    EVICT = 8,  /* the scene is in the database */
 };
 
 struct operation {
@@ -461,6 +540,20 @@ static const struct operation operations[] = {
     {"take over from a dead mirror", {commit_begun_long_ago, reset}, 0, NULL},
     {"give memory back", {leave_chunk, give_back}, 0, NULL},
     {"reap the dead", {another_dies, reap}, 0, NULL},
+    {"evict", {NULL, evict_all}, EVICT | HUGE, NULL},
+    {"open an evicted file", {evict_all, open_existing}, EVICT, NULL},
+    {"open an evicted file with truncation", {evict_all, open_truncating}, EVICT, NULL},
+    {"open a wanted file with truncation", {evicted_and_wanted, open_truncating}, EVICT, NULL},
+    {"truncate an evicted file to nothing", {evict_all, truncate_huge_empty}, EVICT | HUGE, NULL},
+    {"truncate a half-brought file to nothing", {half_back, truncate_huge_empty}, EVICT | HUGE, NULL},
+    {"chmod an evicted file", {evict_all, change_mode}, EVICT, NULL},
+    {"rename an evicted file over another", {evict_all, rename_over}, EVICT, NULL},
+    {"link an evicted file", {evict_all, link_file}, EVICT, NULL},
+    {"unlink an evicted file", {evict_all, unlink_last}, EVICT, NULL},
+    {"unlink an evicted huge file", {evict_all, unlink_huge}, EVICT | HUGE, NULL},
+    {"bring evicted files back", {evicted_and_wanted, bring_back}, EVICT | HUGE, NULL},
+    {"bring half-brought files back", {half_back, bring_back}, EVICT | HUGE, NULL},
+    {"fail to bring files back", {half_back, fail_to_bring_back}, EVICT | HUGE, NULL},
     {"create, first of all", {NULL, create}, FRESH, NULL},
     {"write, first of all", {create, write_first}, FRESH, NULL},
 };
@@ -494,7 +587,14 @@ static void scene_for(const struct operation *operation)
         date("t");
         return;
     }
+    if (operation->needs & EVICT) {
+        fixture_teardown(); /* a database of its own */
+        fixture_setup();
+        must(mkdir(fs->state, 0700) < 0 ? -errno : 0, fs->state);
+    }
     scene_set(operation->needs & HUGE);
+    if (operation->needs & EVICT)
+        checkpoint();
     if (operation->needs & COMMIT)
         must(commit_capture(fs, &captured), "capture");
 }
@@ -542,6 +642,8 @@ static bool intact(struct trial *trial)
 
     if (check_segment(fs, error) < 0)
         return complain(trial, "the segment is damaged", error);
+    if (trial->operation->needs & EVICT)
+        paging_all(fs);
     char *now = check_dump(fs, "t");
     for (size_t i = 0; i < trial->states; i++)
         known = known || strcmp(now, trial->allowed[i]) == 0;
@@ -638,6 +740,13 @@ static bool survive(struct trial *trial, unsigned step)
 
 /* ---- all deaths of an operation ---- */
 
+static char *dump_tree(const struct operation *operation)
+{
+    if (operation->needs & EVICT)
+        paging_all(fs);
+    return check_dump(fs, "t");
+}
+
 /* What may be seen: the tree before (but after `prepare`), after, and between the sections of the operation. */
 static bool learn_states(struct trial *trial)
 {
@@ -650,7 +759,7 @@ static bool learn_states(struct trial *trial)
         if (n == 0) {
             if (victim_of_stores(fs, &(struct deed){operation->deed.prepare, NULL}, 0) != VICTIM_DONE)
                 return complain(trial, "the preparation", "died by itself");
-            trial->allowed[trial->states++] = check_dump(fs, "t");
+            trial->allowed[trial->states++] = dump_tree(operation);
             if (!go_on(trial))
                 return false;
             scene_for(operation);
@@ -660,7 +769,7 @@ static bool learn_states(struct trial *trial)
             more = operation->between && operation->between(n - 1);
         }
         if (more)
-            trial->allowed[trial->states++] = check_dump(fs, "t");
+            trial->allowed[trial->states++] = dump_tree(operation);
         if (!go_on(trial))
             return false;
     }
@@ -852,7 +961,7 @@ int main(int argc, char **argv)
     for (int company = 0; company < 2; company++) {
         for (size_t i = 0; i < OPERATIONS; i++) {
             /* What is done by the one mirror, or in an untouched store, has no company. */
-            bool lonely = operations[i].needs & (FRESH | COMMIT) || operations[i].deed.run == end_well ||
+            bool lonely = operations[i].needs & (FRESH | COMMIT | EVICT) || operations[i].deed.run == end_well ||
                           operations[i].deed.run == end_badly || operations[i].deed.run == give_back;
             if ((only && strcmp(only, operations[i].name) != 0) || (company && lonely))
                 continue;

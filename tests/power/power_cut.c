@@ -17,7 +17,7 @@
  */
 #include "fixture.h"
 #include "journal.h"
-#include "mirror.h"
+#include "paging.h"
 #include "record.h"
 
 #include <errno.h>
@@ -424,6 +424,7 @@ static void check_state(struct fastspool *store, uint64_t cut)
         return;
     }
     STORE(store->header->state, SEGMENT_READY);
+    paging_all(store);
     batches += recovered.batches;
     if (recovered.missing)
         lost("cut %lu: %lu batches are missing", (unsigned long)cut, (unsigned long)recovered.missing);

@@ -359,7 +359,8 @@ static void room(void)
     struct statvfs st;
 
     CHECK(statvfs(spool, &st) == 0 && st.f_frsize == 4096 && st.f_bavail > 0 && st.f_files > 0);
-    CHECK(st.f_blocks * st.f_frsize == 64ull << 20); /* FASTSPOOL_MEMORY of this test */
+    /* FASTSPOOL_MEMORY of this test is 64M: room for the names of so many files, and a block of each on the disk. */
+    CHECK(st.f_favail > 200000 && st.f_favail < (64 << 20) / 200 && st.f_bavail <= st.f_favail + 1);
 }
 
 /* 7, 8: sendfile from a spool file, and dup of a stream's descriptor. */

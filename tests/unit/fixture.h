@@ -35,6 +35,7 @@ static inline struct fastspool *fixture_attach(void)
     snprintf(store->runtime, sizeof(store->runtime), "%s/runtime", fixture_directory);
     snprintf(store->state, sizeof(store->state), "%s/state", fixture_directory);
     store->durability = FASTSPOOL_LAZY;
+    store->mirror = true; /* tests play it: nobody waits for another one */
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->segment_fd = store->locks_fd = -1;

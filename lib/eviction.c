@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Eviction: which files have their data in memory, and who waits for what isn't there.
+ *
+ * Names and attributes are always in memory, data while it is hot: a file whose last change is in the database
+ * (header.checkpointed) and that nobody has open may give its blocks back.  It keeps its size and all that stat shows,
+ * and is EVICTED.  Those that could go are in the clean list, the coldest first: files come to its end when a commit
+ * has made them clean, and leave it when they change.  Opening one only marks it REFERENCED; eviction, which goes
+ * through the list from its beginning, takes the mark away, puts the file at the end and goes on: the clock algorithm,
+ * for one word an open.  What is brought back comes to the beginning, unmarked: so a queue run over a million evicted
+ * messages pushes out what it has itself brought in, and not what is hot.
+ *
+ * The happy path of an open of an evicted file: in one section it gets its description and joins the list of faults;
+ * then its opener wakes the pager, a thread of the mirror, and waits.  The pager reads the file from the database
+ * (pager.c), fills in its blocks, and with the last of them it is evicted no more.  The description keeps it in memory:
+ * so whoever has a file open never needs the mirror, under whatever user he goes on.
+ *
+ * Memory.  Eviction begins where the memory in use passes seven eighths of the limit and goes down to three quarters.
+ * A writer that finds none left asks for some and waits, SPACE_WAIT at the most, less where the disk fails, for then
+ * nothing can be evicted; then it is ENOSPC, and a line to syslog.  The same where the runtime directory's file system
+ * is full, whatever the limit.  Some blocks are the mirror's alone (header.reserve), for the files that it brings back.
+ *
+ * Failure modes: the mirror dies: requests stay in their list, a waiter starts another one within 100 ms, and it goes
+ * on; a file half brought back is brought back again, into the same blocks.  Where the reading itself was the end of it
+ * (a damaged page), the next one lets that file fail, with EIO, and goes on with the others.  A file that is wanted
+ * keeps its last name until it is there: its end must not reach the database before it has been read (files.c).
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#define SPACE_WAIT     UINT64_C(10000000000) /* ns that a writer waits for memory */
+#define SPACE_WAIT_BAD UINT64_C(1000000000)  /* the same, while commits or checkpoints fail */
+#define TELL_EVERY     60u                   /* s between two lines to syslog */
+
+#define STEP_LOOKS  48u /* files that one section looks at: each may change ten words */
+#define STEP_BLOCKS 64u /* blocks after which it takes no further file: with that of the last one at most 192 */
+
+/* ---- the clean list ---- */
+
+static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned clear)
+{
+    struct inode *inode = inode_at(fs, i);
+    SET(fs, inode->flags, (uint16_t)((inode->flags & ~clear) | set));
+}
+
+void eviction_join(struct fastspool *fs, uint32_t i)
+{
+    const struct inode *inode = inode_at(fs, i);
+
+    if (!S_ISREG(inode->mode) || inode->links == 0 || inode->blocks == 0 ||
+        (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_EVICTED)) != INODE_USED)
+        return;
+    lists_append(fs, &fs->header->clean, LIST_LINK, i);
+    set_flags(fs, i, INODE_CLEAN, 0);
+}
+
+void eviction_leave_clean(struct fastspool *fs, uint32_t i)
+{
+    if (!(inode_at(fs, i)->flags & INODE_CLEAN))
+        return;
+    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
+    set_flags(fs, i, 0, INODE_CLEAN | INODE_REFERENCED);
+}
+
+/* What was evicted is not any more; what stood in place of the data's marks goes. */
+static void leave_evicted(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+
+    if (inode->flags & INODE_WANTED)
+        lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
+    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED);
+    SET(fs, inode->data_in, 0);
+    SET(fs, inode->since_from, 0);
+    SET(fs, fs->header->evicted, fs->header->evicted - 1);
+}
+
+void eviction_leave(struct fastspool *fs, uint32_t i)
+{
+    eviction_leave_clean(fs, i);
+    if (inode_at(fs, i)->flags & INODE_EVICTED)
+        leave_evicted(fs, i);
+}
+
+void eviction_reference(struct fastspool *fs, uint32_t i)
+{
+    if ((inode_at(fs, i)->flags & (INODE_CLEAN | INODE_REFERENCED)) == INODE_CLEAN)
+        set_flags(fs, i, INODE_REFERENCED, 0);
+}
+
+/* ---- how much memory ---- */
+
+uint64_t eviction_high(const struct header *header)
+{
+    return LOAD(header->memory_limit) / 8 * 7;
+}
+
+uint64_t eviction_low(const struct header *header)
+{
+    return LOAD(header->memory_limit) / 4 * 3;
+}
+
+uint64_t eviction_in_use(const struct header *header)
+{
+    uint64_t taken = LOAD(header->memory_bytes), empty = (uint64_t)LOAD(header->chunks_empty) * CHUNK_SIZE;
+    return taken > empty ? taken - empty : 0;
+}
+
+static void wake_pager(struct fastspool *fs)
+{
+    futex_count(&fs->header->pager_wanted);
+}
+
+void eviction_notice(struct fastspool *fs)
+{
+    if (!fs->mirror && eviction_in_use(fs->header) > eviction_high(fs->header))
+        wake_pager(fs);
+}
+
+/* One line a minute, whoever comes first. */
+static void tell(struct fastspool *fs)
+{
+    uint32_t now = (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) + 1, told = LOAD(fs->header->space_told);
+
+    if ((told && now - told < TELL_EVERY) ||
+        !__atomic_compare_exchange_n(&fs->header->space_told, &told, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return;
+    syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
+           fs->spool, fs->runtime, (unsigned long long)(eviction_in_use(fs->header) >> 20),
+           (unsigned long long)(LOAD(fs->header->memory_limit) >> 20));
+}
+
+int eviction_wait_for_space(struct fastspool *fs, uint64_t *since)
+{
+    struct header *h = fs->header;
+    uint64_t now = segment_monotonic(), lived = now;
+    bool bad = LOAD(h->commit_error) || LOAD(h->checkpoint_error);
+
+    if (fs->mirror || LOAD(h->state) != SEGMENT_READY)
+        return -ENOSPC;
+    if (*since == 0)
+        *since = now;
+    if (now - *since > (bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
+        tell(fs);
+        return -ENOSPC;
+    }
+    uint32_t event = LOAD(h->pager_event);
+    __atomic_add_fetch(&h->space_wanted, 1, __ATOMIC_ACQ_REL);
+    wake_pager(fs);
+    return attach_wait_for_mirror(fs, &h->pager_event, event, &h->pager_wanted, &lived) < 0 ? -ENOSPC : 0;
+}
+
+/* ---- evicting ---- */
+
+struct eviction {
+    uint64_t target;  /* memory in use, and */
+    uint64_t least;   /* blocks that came free: it is enough when both are reached */
+    uint64_t looks;   /* at files, in all */
+    uint64_t blocks;  /* that came free, in all */
+    bool unready;     /* a file could go but for its checkpoint */
+};
+
+static bool enough(const struct header *h, const struct eviction *eviction)
+{
+    return eviction_in_use(h) <= eviction->target && eviction->blocks >= eviction->least;
+}
+
+static void to_the_end(struct fastspool *fs, uint32_t i)
+{
+    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
+    lists_append(fs, &fs->header->clean, LIST_LINK, i);
+    if (inode_at(fs, i)->flags & INODE_REFERENCED)
+        set_flags(fs, i, 0, INODE_REFERENCED);
+}
+
+static int evict_one(struct fastspool *fs, uint32_t i)
+{
+    int result;
+
+    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
+    result = data_evict(fs, i);
+    set_flags(fs, i, INODE_EVICTED, INODE_CLEAN);
+    SET(fs, inode_at(fs, i)->fault_error, 0);
+    SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    return result;
+}
+
+static int evict_step(struct fastspool *fs, void *argument)
+{
+    struct eviction *eviction = argument, step = *eviction;
+    uint64_t before = step.blocks;
+
+    for (uint32_t looks = 0; looks < STEP_LOOKS && step.blocks - before < STEP_BLOCKS; looks++, step.looks++) {
+        uint32_t i = fs->header->clean.head;
+        const struct inode *inode = inode_at(fs, i);
+        if (i == 0 || enough(fs->header, &step))
+            break;
+        if (!inodes_valid(fs, i) || !(inode->flags & INODE_CLEAN))
+            return section_damaged(fs, "the list of clean files leads nowhere");
+        bool unready = inode->ticket > LOAD(fs->header->checkpointed);
+        if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready) {
+            step.unready |= unready;
+            to_the_end(fs, i);
+            continue;
+        }
+        step.blocks += inode->blocks;
+        int result = evict_one(fs, i);
+        if (result < 0)
+            return result;
+    }
+    *eviction = step;
+    return fs->header->clean.head != 0;
+}
+
+int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
+{
+    struct header *h = fs->header;
+    /* Twice round the clock: once to take the marks away, once more to see what has none. */
+    uint64_t most = 2 * (uint64_t)LOAD(h->inodes.count) + STEP_LOOKS;
+    struct eviction eviction = {.target = target, .least = least};
+    int result = 1;
+
+    while (result > 0 && eviction.looks < most && !enough(h, &eviction)) {
+        uint64_t before = eviction.blocks;
+        result = section_run(fs, evict_step, &eviction);
+        if (result >= 0 && LOAD(h->orphans))
+            result = inodes_free_orphans(fs) < 0 ? -EIO : result;
+        if (eviction.blocks > before)
+            futex_count(&h->pager_event);
+    }
+    *unready = eviction.unready;
+    return result < 0 ? result : (int64_t)eviction.blocks;
+}
+
+/* ---- faults: asking ---- */
+
+void eviction_want(struct fastspool *fs, uint32_t i)
+{
+    if (inode_at(fs, i)->flags & INODE_WANTED)
+        return;
+    lists_append(fs, &fs->header->faults, FAULT_LINK, i);
+    set_flags(fs, i, INODE_WANTED, 0);
+}
+
+/* How an inode that somebody waits for is. */
+static int look_at_fault(struct fastspool *fs, uint32_t i, uint32_t generation)
+{
+    struct section_read read = SECTION_READ;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        const struct inode *inode = inode_at(fs, i);
+        if (!inodes_valid(fs, i) || inode->generation != generation || !(inode->flags & INODE_EVICTED))
+            result = 0;
+        else if (inode->flags & INODE_WANTED)
+            result = -EINPROGRESS;
+        else
+            result = inode->fault_error ? -(int)inode->fault_error : 0; /* it came, and went again */
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+int eviction_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
+{
+    struct header *h = fs->header;
+    uint64_t lived = segment_monotonic();
+    int result = 0;
+
+    wake_pager(fs);
+    while (result == 0) {
+        uint32_t event = LOAD(h->pager_event);
+        if (LOAD(h->state) == SEGMENT_FAILED)
+            return -EIO;
+        int state = look_at_fault(fs, i, generation);
+        if (state != -EINPROGRESS)
+            return state;
+        if (fs->mirror)
+            return -EDEADLK; /* it would wait for itself */
+        result = attach_wait_for_mirror(fs, &h->pager_event, event, &h->pager_wanted, &lived);
+    }
+    return result;
+}
+
+/* ---- faults: answering ---- */
+
+struct faults {
+    struct fault *fault;
+    size_t most;
+    size_t count;
+};
+
+static int collect_faults(struct fastspool *fs, void *argument)
+{
+    struct faults *faults = argument;
+
+    faults->count = 0;
+    for (uint32_t i = fs->header->faults.head; i && faults->count < faults->most; i = inode_at(fs, i)->fault.next) {
+        const struct inode *inode = inode_at(fs, i);
+        if (!inodes_valid(fs, i) || (inode->flags & (INODE_EVICTED | INODE_WANTED)) != (INODE_EVICTED | INODE_WANTED))
+            return section_damaged(fs, "the list of faults leads nowhere");
+        faults->fault[faults->count++] = (struct fault){i, inode->generation, inode->ticket, inode->size};
+    }
+    return 0;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+    const struct fault *one = a, *other = b;
+    return one->inode < other->inode ? -1 : one->inode > other->inode;
+}
+
+int eviction_faults(struct fastspool *fs, struct fault *list, size_t most)
+{
+    struct faults faults = {list, most, 0};
+    int result = section_run(fs, collect_faults, &faults);
+
+    if (result < 0)
+        return result;
+    qsort(list, faults.count, sizeof(*list), by_inode);
+    return (int)faults.count;
+}
+
+struct ending {
+    const struct fault *fault;
+    int error;
+};
+
+static int end_fault(struct fastspool *fs, void *argument)
+{
+    const struct ending *ending = argument;
+    uint32_t i = ending->fault->inode;
+    struct inode *inode = inode_at(fs, i);
+
+    if (!inodes_valid(fs, i) || inode->generation != ending->fault->generation || !(inode->flags & INODE_WANTED))
+        return 0; /* replaced by other data meanwhile, or gone */
+    if (inode->ticket != ending->fault->ticket)
+        return -ESTALE;
+    if (ending->error) {
+        int result = data_evict(fs, i); /* what was filled in before it failed */
+        if (result < 0)
+            return result;
+        lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
+        set_flags(fs, i, 0, INODE_WANTED);
+        SET(fs, inode->fault_error, (uint32_t)ending->error);
+        SET(fs, inode->since_from, 0);
+        return 0;
+    }
+    leave_evicted(fs, i);
+    eviction_join(fs, i);
+    if (inode->flags & INODE_CLEAN) { /* at the cold end: who reads through the queue doesn't push out what is hot */
+        lists_remove(fs, &fs->header->clean, LIST_LINK, i);
+        lists_prepend(fs, &fs->header->clean, LIST_LINK, i);
+    }
+    return 0;
+}
+
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, int error)
+{
+    struct ending ending = {fault, error};
+    int result = section_run(fs, end_fault, &ending);
+
+    if (LOAD(fs->header->orphans))
+        inodes_free_orphans(fs);
+    futex_count(&fs->header->pager_event);
+    return result;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The pager: from the database back to memory.
+ *
+ * The happy path: it sleeps until somebody wants a file or memory.  It takes all requests there are, in the order of
+ * the inodes, which is the database's; one reading transaction serves them; the chunks of a file are put together in
+ * windows of DATA_STEP bytes, and each window is filled in by one section; the last one makes the file readable, and
+ * wakes its opener.  Then, where memory in use is above its mark, or a writer waits for some, it evicts.
+ *
+ * What is read is of the change that the request was for: a transaction is begun after the request was looked at, the
+ * database holds at least the checkpoint that allowed the eviction, and a file that has changed since (by name, owner,
+ * size) is told by its ticket and read again.
+ *
+ * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then ENOSPC.  A record that is
+ * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
+ * that can't be read at all is the end of the mirror (tools/mirror.c): header.fault_reading says over which file.
+ */
+#include "pager.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+
+#define FAULTS_AT_ONCE 256u
+#define LOAD_WAIT      UINT64_C(10000000000) /* ns that a file may wait for memory */
+#define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
+#define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
+#define BUSY           UINT64_C(50000000)    /* and where memory is above the mark that eviction begins at */
+#define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
+
+/* ---- one file ---- */
+
+struct window {
+    struct fastspool *fs;
+    uint32_t inode;
+    uint64_t offset;                                /* of the first byte, a multiple of DATA_STEP */
+    uint64_t size;                                  /* of the file */
+    uint32_t blocks;                                /* bit set: there are bytes of this block */
+    char bytes[DATA_STEP];
+};
+
+struct part {
+    const struct window *window;
+    uint32_t from; /* blocks of the window, */
+    uint32_t to;   /* which all hold bytes */
+};
+
+static int fill_in(struct fastspool *fs, void *argument)
+{
+    const struct part *part = argument;
+    uint64_t from = (uint64_t)part->from * BLOCK_SIZE, to = (uint64_t)part->to * BLOCK_SIZE;
+    uint64_t left = part->window->size - part->window->offset;
+
+    return data_load(fs, part->window->inode, part->window->bytes + from, (to < left ? to : left) - from,
+                     part->window->offset + from);
+}
+
+/* The window goes to memory, run by run of its blocks: what lies between is a hole. */
+static int flush(struct window *window)
+{
+    int result = 0;
+
+    for (uint32_t from = 0, to; result == 0 && window->blocks >> from; from = to) {
+        to = from + 1;
+        if (!(window->blocks >> from & 1))
+            continue;
+        while (window->blocks >> to & 1)
+            to++;
+        const struct part part = {window, from, to};
+        result = section_run(window->fs, fill_in, (void *)&part);
+    }
+    if (window->blocks)
+        memset(window->bytes, 0, sizeof(window->bytes));
+    window->blocks = 0;
+    return result;
+}
+
+/* One chunk of the file, in order. */
+static int add_chunk(struct window *window, uint64_t offset, const MDB_val *value)
+{
+    const char *bytes = value->mv_data;
+
+    if (value->mv_size == 0 || value->mv_size > BATCH_CHUNK || offset + value->mv_size > window->size)
+        return -EIO;
+    for (size_t done = 0; done < value->mv_size;) {
+        uint64_t start = (offset + done) / DATA_STEP * DATA_STEP;
+        int result = start == window->offset ? 0 : flush(window);
+        if (result < 0)
+            return result;
+        window->offset = start;
+        uint64_t at = offset + done - start;
+        size_t part = value->mv_size - done < DATA_STEP - at ? value->mv_size - done : (size_t)(DATA_STEP - at);
+        memcpy(window->bytes + at, bytes + done, part);
+        for (uint64_t block = at / BLOCK_SIZE; block <= (at + part - 1) / BLOCK_SIZE; block++)
+            window->blocks |= UINT32_C(1) << block;
+        done += part;
+    }
+    return 0;
+}
+
+/* Does the database know this very file? */
+static int check_record(struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    uint32_t number = htonl(fault->inode);
+    MDB_val key = {sizeof(number), &number}, value;
+    struct disk_inode disk;
+
+    if (mdb_get(transaction, mirror->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
+        return -EIO;
+    memcpy(&disk, value.mv_data, sizeof(disk));
+    return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
+}
+
+int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    static struct window window; /* of the one thread */
+    const uint32_t first[2] = {htonl(fault->inode), 0};
+    MDB_val key = {sizeof(first), (void *)first}, value;
+    MDB_cursor *cursor;
+    int result = check_record(mirror, transaction, fault);
+
+    if (result < 0 || mdb_cursor_open(transaction, mirror->data, &cursor) != 0)
+        return -EIO;
+    window.fs = fs;
+    window.inode = fault->inode;
+    window.size = fault->size;
+    window.offset = 0;
+    int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (code == 0 && result == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, first, sizeof(*first)) == 0) {
+        uint32_t chunk;
+        memcpy(&chunk, (const char *)key.mv_data + sizeof(chunk), sizeof(chunk));
+        result = add_chunk(&window, (uint64_t)ntohl(chunk) * BATCH_CHUNK, &value);
+        if (result == 0)
+            code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    if (result == 0)
+        result = code != 0 && code != MDB_NOTFOUND ? -EIO : flush(&window);
+    window.blocks = 0;
+    memset(window.bytes, 0, sizeof(window.bytes));
+    mdb_cursor_close(cursor);
+    return result;
+}
+
+/* ---- requests ---- */
+
+/* Evict; what could go but for its checkpoint gets one. */
+static int evict(struct pager *pager, uint64_t target, uint64_t least)
+{
+    bool unready = false;
+    int64_t blocks = eviction_run(pager->fs, target, least, &unready);
+
+    if (blocks < (int64_t)least || eviction_in_use(pager->fs->header) > target) {
+        if (unready && pager->want_checkpoint)
+            pager->want_checkpoint(pager->context);
+    }
+    return blocks < 0 ? (int)blocks : 0;
+}
+
+static void nap(uint64_t nanoseconds)
+{
+    const struct timespec time = {0, (long)nanoseconds};
+    nanosleep(&time, NULL);
+}
+
+/* One request, in a transaction that was begun after it.  True: it has to be served again. */
+static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    struct fastspool *fs = pager->fs;
+    uint64_t begun = segment_monotonic();
+    int result;
+
+    STORE(fs->header->fault_reading, fault->inode);
+    while ((result = pager_load(fs, mirror, transaction, fault)) == -ENOSPC && segment_monotonic() - begun < LOAD_WAIT &&
+           !LOAD(pager->ending)) {
+        evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
+        nap(LOAD_RETRY);
+    }
+    STORE(fs->header->fault_reading, 0);
+    if (result < 0)
+        syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, fault->inode, strerrordesc_np(-result));
+    return eviction_end_fault(fs, fault, -result) == -ESTALE;
+}
+
+int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
+{
+    static struct fault faults[FAULTS_AT_ONCE]; /* of the one thread */
+    struct mirror *mirror;
+    MDB_txn *transaction;
+    int count = eviction_faults(pager->fs, faults, FAULTS_AT_ONCE);
+    bool again = count == FAULTS_AT_ONCE;
+
+    if (count <= 0)
+        return count;
+    int result = database_enter(pager->database, &mirror, error);
+    if (result == 0 && mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction) != 0) {
+        database_leave(pager->database, true);
+        result = -EIO;
+    }
+    for (int i = 0; i < count; i++) {
+        if (result == 0)
+            again |= serve(pager, mirror, transaction, &faults[i]);
+        else
+            eviction_end_fault(pager->fs, &faults[i], -result);
+    }
+    if (result < 0)
+        return result;
+    mdb_txn_abort(transaction);
+    database_leave(pager->database, false);
+    return again;
+}
+
+/* ---- the thread ---- */
+
+/* The reading of this file, or of the database itself, was the end of a mirror before. */
+static void fail_fatal(struct fastspool *fs)
+{
+    static struct fault faults[FAULTS_AT_ONCE];
+    uint32_t fatal = LOAD(fs->header->fault_fatal);
+    int count = fatal ? eviction_faults(fs, faults, FAULTS_AT_ONCE) : 0;
+
+    for (int i = 0; i < count; i++) {
+        if (fatal == PAGER_ALL || faults[i].inode == fatal)
+            eviction_end_fault(fs, &faults[i], EIO);
+    }
+    STORE(fs->header->fault_fatal, 0);
+}
+
+static void *run(void *argument)
+{
+    struct pager *pager = argument;
+    struct header *h = pager->fs->header;
+    char error[FASTSPOOL_ERROR_MAX];
+    uint32_t served = LOAD(h->space_wanted);
+
+    fail_fatal(pager->fs);
+    while (!LOAD(pager->ending)) {
+        uint32_t wanted = LOAD(h->pager_wanted), space = LOAD(h->space_wanted);
+        int result = pager_bring_back(pager, error);
+        bool above = eviction_in_use(h) > eviction_high(h);
+        if (above || space != served)
+            evict(pager, above ? eviction_low(h) : UINT64_MAX, space != served ? SPACE_LEAST : 0);
+        served = space;
+        if (result <= 0)
+            futex_wait(&h->pager_wanted, wanted, above ? BUSY : IDLE);
+    }
+    return NULL;
+}
+
+int pager_start(struct pager *pager)
+{
+    sigset_t ending, old;
+
+    pager->ending = 0;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* SIGTERM is for the first thread */
+    int error = pthread_create(&pager->thread, NULL, run, pager);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return -error;
+}
+
+void pager_end(struct pager *pager)
+{
+    STORE(pager->ending, 1);
+    futex_count(&pager->fs->header->pager_wanted);
+    pthread_join(pager->thread, NULL);
+}

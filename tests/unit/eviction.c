@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Eviction and coming back: what may go and what goes first, that nobody sees a difference, who waits for what, and what
+ * happens where there is no memory.
+ */
+#include "durable.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
+TestSuite(eviction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+static char bytes[1 << 20];
+
+/* A file of @size bytes that tell its @seed. */
+static void fill(const char *path, unsigned seed, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (char)(seed * 7 + i * 31 + i / 251);
+    put(path, O_TRUNC, bytes, size, 0);
+}
+
+static uint32_t number(const char *path)
+{
+    struct stat st;
+
+    cr_assert_eq(fastspool_stat(fs, path, &st), 0, "%s", path);
+    return (uint32_t)st.st_ino;
+}
+
+static bool evicted(const char *path)
+{
+    return inode_at(fs, number(path))->flags & INODE_EVICTED;
+}
+
+static bool evict(uint64_t least)
+{
+    bool unready;
+
+    cr_assert_geq(eviction_run(fs, least ? UINT64_MAX : 0, least ? least : UINT64_MAX, &unready), 0);
+    return unready;
+}
+
+static void persist(void)
+{
+    commit(0);
+    checkpoint();
+}
+
+/* What is coldest goes first, as much as is asked for; what was opened since gets a second chance. */
+Test(eviction, coldest_first)
+{
+    char path[16];
+
+    for (int i = 0; i < 8; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        fill(path, (unsigned)i, 10000);
+        commit(0); /* one after the other */
+    }
+    checkpoint();
+    put("f1", 0, "", 0, 0); /* opened, not changed */
+    evict(9);
+    for (int i = 0; i < 8; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        cr_assert_eq(evicted(path), i == 0 || i == 2 || i == 3, "%s", path);
+    }
+    cr_assert_eq(fs->header->evicted, 3);
+    evict(0);
+    cr_assert_eq(fs->header->evicted, 8, "a second chance is one");
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* What is open, what has changed, and what no checkpoint holds stays. */
+Test(eviction, what_stays)
+{
+    fill("open", 1, 5000);
+    fill("changed", 2, 5000);
+    fill("new", 3, 5000);
+    fill("empty", 4, 0);
+    commit(0);
+    cr_assert(evict(0), "what waits for a checkpoint is told");
+    cr_assert_eq(fs->header->evicted, 0, "what no checkpoint holds went");
+    checkpoint();
+    int d = fastspool_open(fs, "open", O_RDONLY, 0);
+    put("changed", 0, "x", 1, 4999);
+    fill("new", 5, 6000);
+    commit(0);
+    put("changed", 0, "y", 1, 4999);
+    evict(0);
+    cr_assert_eq(fs->header->evicted, 0);
+    fastspool_close(fs, d);
+    evict(0);
+    cr_assert(evicted("open"));
+    cr_assert_eq(fs->header->evicted, 1);
+}
+
+/* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not gone. */
+Test(eviction, comes_back)
+{
+    static const size_t sizes[] = {1, 4071, 4072, 4073, 4095, 4096, 4097, 8144, 16384, 65535, 65536, 65537, 700000, 1 << 20};
+    char path[32];
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        snprintf(path, sizeof(path), "f%zu", sizes[i]);
+        fill(path, (unsigned)i, sizes[i]);
+    }
+    put("hole", 0, "end", 3, 900000);
+    put("hole", 0, "middle", 6, 65530);
+    fill("tail", 1, 10);
+    cr_assert_eq(fastspool_truncate(fs, "tail", 100000), 0);
+    cr_assert_eq(fastspool_link(fs, "hole", "second"), 0);
+    persist();
+    dump_all(fs, then_dump);
+    uint64_t used = fs->header->blocks_used;
+    evict(0);
+    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->evicted, sizeof(sizes) / sizeof(*sizes) + 2);
+    paging_begin(fs, NULL);
+    cr_assert_str_eq(dump_all(fs, now_dump), then_dump);
+    paging_end(fs);
+    cr_assert_leq(fs->header->blocks_used, used + 4, "holes were filled");
+    cr_assert_eq(fs->header->evicted, 0);
+    cr_assert_eq(fs->header->dirty_files, 0, "what came back is as clean as it went");
+    recovers(then_dump);
+}
+
+/* Names, modes, owners and times of an evicted file change without its data; the disk follows. */
+Test(eviction, attributes_change)
+{
+    const struct timespec times[2] = {{1, 2}, {3, 4}};
+
+    for (int i = 0; i < 6; i++)
+        fill((const char *[]){"chmod", "rename", "link", "times", "unlink", "over"}[i], (unsigned)i, 9000);
+    persist();
+    evict(0);
+    cr_assert_eq(fastspool_chmod(fs, "chmod", 0600), 0);
+    cr_assert_eq(fastspool_rename(fs, "rename", "renamed", 0), 0);
+    cr_assert_eq(fastspool_link(fs, "link", "linked"), 0);
+    cr_assert_eq(fastspool_utimens(fs, "times", times), 0);
+    cr_assert_eq(fastspool_unlink(fs, "unlink"), 0);
+    cr_assert_eq(fastspool_rename(fs, "renamed", "over", 0), 0);
+    cr_assert_eq(fs->header->evicted, 4);
+    persist();
+    paging_begin(fs, NULL);
+    dump_all(fs, then_dump);
+    paging_end(fs);
+    recovers(then_dump);
+}
+
+/* By path and evicted: truncated to nothing at once, to a part when it is back; opened to be truncated without waiting. */
+Test(eviction, truncation)
+{
+    fill("nothing", 1, 9000);
+    fill("part", 2, 9000);
+    fill("longer", 3, 9000);
+    fill("opened", 4, 9000);
+    persist();
+    evict(0);
+    cr_assert_eq(fastspool_truncate(fs, "nothing", 0), 0);
+    int d = fastspool_open(fs, "opened", O_WRONLY | O_TRUNC, 0);
+    cr_assert_geq(d, 0);
+    fastspool_close(fs, d);
+    cr_assert_eq(fs->header->evicted, 2);
+    cr_assert_eq(fastspool_truncate(fs, "part", 5000), -EDEADLK, "without a pager it would wait");
+    paging_begin(fs, NULL);
+    cr_assert_eq(fastspool_truncate(fs, "part", 5000), 0);
+    cr_assert_eq(fastspool_truncate(fs, "longer", 20000), 0);
+    dump_all(fs, then_dump);
+    paging_end(fs);
+    commit(0);
+    recovers(then_dump);
+}
+
+/* What a queue run reads through goes again before what is hot. */
+Test(eviction, a_scan_keeps_what_is_hot)
+{
+    char path[16];
+
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        fill(path, (unsigned)i, 5000);
+    }
+    persist();
+    evict(0);
+    fill("hot", 99, 5000);
+    persist();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "", 0, 0);
+        evict(1);
+        cr_assert_not(evicted("hot"), "after %d of the cold ones", i + 1);
+    }
+    paging_end(fs);
+}
+
+/* ---- waiting ---- */
+
+struct reader {
+    const char *path;
+    int result;  /* of the open */
+    bool whole;
+};
+
+static void *read_it(void *argument)
+{
+    struct reader *reader = argument;
+    char got[9000];
+    int d = reader->result = fastspool_open(fs, reader->path, O_RDONLY, 0);
+
+    if (d >= 0) {
+        reader->whole = fastspool_pread(fs, d, got, sizeof(got), 0) == sizeof(got) && memcmp(got, bytes, sizeof(got)) == 0;
+        fastspool_close(fs, d);
+    }
+    return NULL;
+}
+
+static void wait_until_wanted(void)
+{
+    while (LOAD(fs->header->faults.head) == 0)
+        usleep(1000);
+}
+
+static void *unlink_f(void *argument)
+{
+    (void)argument;
+    fastspool_unlink(fs, "f");
+    return NULL;
+}
+
+struct half_file {
+    uint32_t inode;
+    uint64_t offset;
+};
+
+static int half_load(struct fastspool *store, void *argument)
+{
+    const struct half_file *half = argument;
+    return data_load(store, half->inode, "wrong", 5, half->offset);
+}
+
+/* A file that is wanted can be unlinked, renamed over, and deleted on the disk: its opener gets all of it. */
+Test(eviction, unlinked_while_wanted)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter, unlinker;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    pthread_create(&unlinker, NULL, unlink_f, NULL);
+    usleep(200000);
+    persist(); /* were its end in this, it could not be read any more */
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    pthread_join(unlinker, NULL);
+    paging_end(fs);
+    cr_assert_geq(reader.result, 0);
+    cr_assert(reader.whole);
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "f", &st), -ENOENT);
+    persist();
+}
+
+/* A pager that died in the middle of a file is replaced; who waits gets the file. */
+Test(eviction, pager_dies)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    for (int half = 0; half < 2; half++) { /* it had filled in this much */
+        struct half_file part = {number("f"), half * BLOCK_SIZE};
+        cr_assert_eq(section_run(fs, half_load, &part), 0);
+    }
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    paging_end(fs);
+    cr_assert_geq(reader.result, 0);
+    cr_assert(reader.whole);
+}
+
+/* A page that can't be read was the end of the mirror: its file fails, with EIO, and the others come. */
+Test(eviction, fatal_page)
+{
+    struct reader bad = {.path = "bad"}, good = {.path = "f"};
+    pthread_t waiters[2];
+
+    fill("bad", 1, 9000);
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    STORE(fs->header->fault_fatal, number("bad"));
+    fs->mirror = false;
+    pthread_create(&waiters[0], NULL, read_it, &bad);
+    pthread_create(&waiters[1], NULL, read_it, &good);
+    while (fs->header->faults.head == fs->header->faults.tail)
+        usleep(1000);
+    paging_begin(fs, NULL);
+    pthread_join(waiters[0], NULL);
+    pthread_join(waiters[1], NULL);
+    cr_assert_eq(bad.result, -EIO);
+    cr_assert(good.whole);
+    read_it(&bad);
+    cr_assert(bad.whole, "the next one may try again");
+    paging_end(fs);
+}
+
+/* A database without the file, or with another one under its number: EIO for who opens it, and nobody hangs. */
+Test(eviction, damaged)
+{
+    char away[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 16];
+    struct reader reader = {.path = "f"};
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    snprintf(away, sizeof(away), "%s/away", fs->state);
+    cr_assert_eq(rename(path, away), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert_eq(reader.result, -EIO);
+    paging_end(fs);
+    char command[4 * FASTSPOOL_PATH_MAX];
+    snprintf(command, sizeof(command), "rm -r %s && mv %s %s", path, away, path);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert(reader.whole, "with its database back the file is there");
+    paging_end(fs);
+}
+
+/* ---- no memory ---- */
+
+/* A store so small that it evicts all the time. */
+static void make_small(void)
+{
+    segment_limit(fs->header, UINT64_C(5) << 20);
+}
+
+static volatile sig_atomic_t checkpoints_wanted;
+
+static void note_checkpoint(void *context)
+{
+    (void)context;
+    checkpoints_wanted = 1;
+}
+
+/* The rest of a mirror, as a thread: commits, and checkpoints when they are wanted. */
+static void *run_mirror(void *stop)
+{
+    while (!LOAD(*(uint32_t *)stop)) {
+        commit(0);
+        if (checkpoints_wanted) {
+            checkpoints_wanted = 0;
+            checkpoint();
+        }
+        usleep(2000);
+    }
+    return NULL;
+}
+
+static pthread_t mirror_thread;
+static uint32_t mirror_stop;
+
+static void mirror_begin_small(void)
+{
+    make_small();
+    mirror_stop = 0;
+    paging_begin(fs, note_checkpoint);
+    pthread_create(&mirror_thread, NULL, run_mirror, &mirror_stop);
+}
+
+static void mirror_end_small(void)
+{
+    STORE(mirror_stop, 1);
+    pthread_join(mirror_thread, NULL);
+    paging_end(fs);
+}
+
+/* More than memory can hold is written by one writer after the other, who wait for eviction, and all of it is there. */
+Test(eviction, larger_than_memory)
+{
+    char path[16];
+    static char got[30000];
+
+    mirror_begin_small();
+    for (unsigned i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        fill(path, i, 30000);
+    }
+    cr_assert_gt(fs->header->evicted, 800);
+    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    for (unsigned i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        int d = fastspool_open(fs, path, O_RDONLY, 0);
+        cr_assert_geq(d, 0, "%s: %s", path, strerror(-d));
+        cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), sizeof(got));
+        for (size_t at = 0; at < sizeof(got); at += 997)
+            cr_assert_eq(got[at], (char)(i * 7 + at * 31 + at / 251), "%s, byte %zu", path, at);
+        fastspool_close(fs, d);
+    }
+    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    mirror_end_small();
+}
+
+/* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again. */
+Test(eviction, nothing_may_go)
+{
+    mirror_begin_small();
+    int d = fastspool_open(fs, "open", O_RDWR | O_CREAT, 0600);
+    uint64_t begun = segment_monotonic();
+    ssize_t put_ = 0, all = 0;
+    while (all < 8 << 20 && (put_ = fastspool_write(fs, d, bytes, 65536)) > 0)
+        all += put_;
+    cr_assert_eq(put_, -ENOSPC);
+    cr_assert_gt(all, 2 << 20);
+    cr_assert_geq(segment_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
+    cr_assert_neq(fs->header->space_told, 0, "syslog was not told");
+    fastspool_close(fs, d);
+    fill("another", 1, 500000);
+    mirror_end_small();
+}
+
+/* While commits fail nothing can go: the wait is short, and statvfs tells what is left. */
+Test(eviction, nothing_may_go_while_commits_fail)
+{
+    struct statvfs before, after;
+
+    make_small();
+    paging_begin(fs, NULL);
+    cr_assert_eq(fastspool_statvfs(fs, &before), 0);
+    STORE(fs->header->commit_error, EIO);
+    uint64_t begun = segment_monotonic();
+    int d = fastspool_open(fs, "f", O_RDWR | O_CREAT, 0600);
+    while (fastspool_write(fs, d, bytes, 65536) > 0)
+        ;
+    cr_assert_leq(segment_monotonic() - begun, UINT64_C(4000000000));
+    cr_assert_eq(fastspool_statvfs(fs, &after), 0);
+    cr_assert_gt(before.f_bavail, 1000);
+    cr_assert_leq(after.f_bavail, 256, "%lu blocks are said to be left", (unsigned long)after.f_bavail);
+    fastspool_close(fs, d);
+    paging_end(fs);
+}
+
+/* statvfs counts the files that memory has room for: names stay in memory. */
+Test(eviction, room_for_files)
+{
+    struct statvfs before, after;
+    char path[16];
+
+    make_small();
+    cr_assert_eq(fastspool_statvfs(fs, &before), 0);
+    for (int i = 0; i < 5000; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "", 0, 0);
+    }
+    cr_assert_eq(fastspool_statvfs(fs, &after), 0);
+    cr_assert_geq(before.f_favail - after.f_favail, 4000);
+    cr_assert_leq(before.f_favail - after.f_favail, 8000);
+    cr_assert_leq(after.f_bavail, after.f_favail, "a file takes a block at least");
+}
+
+/* Random work on more than memory holds, by processes side by side, agrees with a plain array, and with the disk. */
+Test(eviction, model)
+{
+    enum { FILES = 120, SIZE = 200000 };
+    static unsigned char model[FILES][SIZE];
+    static size_t sizes[FILES];
+    unsigned seed = 3;
+    char path[16];
+
+    mirror_begin_small();
+    for (int round = 0; round < 4000; round++) {
+        int f = (int)(rand_r(&seed) % FILES);
+        snprintf(path, sizeof(path), "f%d", f);
+        size_t offset = (size_t)rand_r(&seed) % (SIZE / 2), size = (size_t)rand_r(&seed) % (SIZE / 2) + 1;
+        int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0600);
+        cr_assert_geq(d, 0, "%s", strerror(-d));
+        static unsigned char got[SIZE];
+        switch (rand_r(&seed) % 6) {
+        case 0:
+            cr_assert_eq(fastspool_ftruncate(fs, d, (off_t)offset), 0);
+            if (offset > sizes[f])
+                memset(model[f] + sizes[f], 0, offset - sizes[f]);
+            sizes[f] = offset;
+            break;
+        case 1:
+            cr_assert_eq(fastspool_unlink(fs, path), 0);
+            sizes[f] = 0;
+            break;
+        case 2:
+        case 3:
+            for (size_t i = 0; i < size; i++)
+                got[i] = (unsigned char)rand_r(&seed);
+            cr_assert_eq(fastspool_pwrite(fs, d, got, size, (off_t)offset), (ssize_t)size);
+            if (offset > sizes[f])
+                memset(model[f] + sizes[f], 0, offset - sizes[f]);
+            memcpy(model[f] + offset, got, size);
+            if (offset + size > sizes[f])
+                sizes[f] = offset + size;
+            break;
+        default:
+            cr_assert_eq(fastspool_pread(fs, d, got, SIZE, 0), (ssize_t)sizes[f], "round %d", round);
+            cr_assert_eq(memcmp(got, model[f], sizes[f]), 0, "round %d, %s", round, path);
+        }
+        fastspool_close(fs, d);
+    }
+    cr_assert_gt(fs->header->evicted, 10, "hardly anything was evicted");
+    dump_all(fs, then_dump);
+    mirror_end_small();
+    commit(0);
+    recovers(then_dump);
+}

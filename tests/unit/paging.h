@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The pager of a test's own store: at once, for all that is evicted (paging_all), or beside the test, as a thread that
+ * stands in for the mirror's (paging_begin, paging_end).
+ */
+#ifndef FASTSPOOL_PAGING_H
+#define FASTSPOOL_PAGING_H
+
+#include "fixture.h"
+#include "pager.h"
+
+#include <sys/file.h>
+
+static struct database paging_database;
+static char paging_path[FASTSPOOL_PATH_MAX + 16];
+
+static inline struct pager paging_of(struct fastspool *store)
+{
+    snprintf(paging_path, sizeof(paging_path), "%s/mirror", store->state);
+    database_init(&paging_database, paging_path);
+    return (struct pager){.fs = store, .database = &paging_database};
+}
+
+static inline int paging_want(struct fastspool *store, void *argument)
+{
+    uint32_t i = *(uint32_t *)argument;
+
+    if (inodes_valid(store, i) && (inode_at(store, i)->flags & INODE_EVICTED))
+        eviction_want(store, i);
+    return 0;
+}
+
+/* Everything is in memory. */
+static inline void paging_all(struct fastspool *store)
+{
+    struct pager pager = paging_of(store);
+    char why[FASTSPOOL_ERROR_MAX];
+    int result = 1;
+
+    for (uint32_t i = 1; i < store->header->inodes.used; i++) {
+        if (section_run(store, paging_want, &i) < 0)
+            fixture_fail("want", "everything");
+    }
+    while (result > 0)
+        result = pager_bring_back(&pager, why);
+    if (result < 0)
+        fixture_fail("bring everything back", why);
+    database_end(&paging_database);
+}
+
+/* The thread's own attachment: it is the mirror, the test isn't. */
+static struct fastspool paging_store;
+static struct pager paging_pager;
+static int paging_lock = -1;
+
+static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)(void *))
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+
+    mkdir(store->state, 0700);
+    snprintf(path, sizeof(path), "%s/mirror.lock", store->state);
+    paging_lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (flock(paging_lock, LOCK_EX) < 0)
+        fixture_fail("lock", path);
+    store->mirror = false;
+    paging_store = *store;
+    paging_store.mirror = true;
+    paging_store.pool = NULL;
+    paging_pager = paging_of(&paging_store);
+    paging_pager.want_checkpoint = want_checkpoint;
+    if (pager_start(&paging_pager) < 0)
+        fixture_fail("start", "the pager");
+}
+
+static inline void paging_end(struct fastspool *store)
+{
+    pager_end(&paging_pager);
+    database_end(&paging_database);
+    close(paging_lock);
+    paging_lock = -1;
+    store->mirror = true;
+}
+
+#endif
