@@ -464,13 +464,14 @@ void fastspool_after_fork_child(struct fastspool *fs)
 bool attach_mirror_lives(struct fastspool *fs)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
+    int saved = errno;
 
     snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    bool lives = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    close(fd);
+    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
     return lives;
 }
 

@@ -186,6 +186,7 @@ static int evict_one(struct fastspool *fs, uint32_t i)
     set_flags(fs, i, INODE_EVICTED, INODE_CLEAN);
     SET(fs, inode_at(fs, i)->fault_error, 0);
     SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    SET(fs, fs->header->evictions, fs->header->evictions + 1);
     return result;
 }
 
@@ -351,6 +352,7 @@ static int end_fault(struct fastspool *fs, void *argument)
         return 0;
     }
     leave_evicted(fs, i);
+    SET(fs, fs->header->brought_back, fs->header->brought_back + 1);
     eviction_join(fs, i);
     if (inode->flags & INODE_CLEAN) { /* at the cold end: who reads through the queue doesn't push out what is hot */
         lists_remove(fs, &fs->header->clean, LIST_LINK, i);

@@ -123,6 +123,8 @@ struct header {
     struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
     struct list faults;        /* evicted files that are wanted, the first request first */
     uint64_t evicted;          /* files whose data is in the database alone */
+    uint64_t evictions;        /* how often a file's data went, */
+    uint64_t brought_back;     /* and came back */
     uint64_t checkpointed;     /* every change up to this number is in the database; atomic, as all below: */
     uint32_t pager_wanted;     /* futex of the mirror's pager: somebody waits for a file, or for memory */
     uint32_t pager_event;      /* futex: counts what the pager has done: files that came, memory that went */

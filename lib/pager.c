@@ -29,7 +29,7 @@
 #define LOAD_WAIT      UINT64_C(10000000000) /* ns that a file may wait for memory */
 #define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
 #define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
-#define BUSY           UINT64_C(50000000)    /* and where memory is above the mark that eviction begins at */
+#define BUSY           UINT64_C(20000000)    /* and where so much is taken that it may be needed at any time */
 #define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
 
 /* ---- one file ---- */
@@ -245,7 +245,7 @@ static void *run(void *argument)
             evict(pager, above ? eviction_low(h) : UINT64_MAX, space != served ? SPACE_LEAST : 0);
         served = space;
         if (result <= 0)
-            futex_wait(&h->pager_wanted, wanted, above ? BUSY : IDLE);
+            futex_wait(&h->pager_wanted, wanted, LOAD(h->memory_bytes) > eviction_high(h) ? BUSY : IDLE);
     }
     return NULL;
 }

@@ -516,7 +516,7 @@ Test(eviction, model)
         }
         fastspool_close(fs, d);
     }
-    cr_assert_gt(fs->header->evicted, 10, "hardly anything was evicted");
+    cr_assert_gt(fs->header->brought_back, 1000);
     dump_all(fs, then_dump);
     mirror_end_small();
     commit(0);
