@@ -29,8 +29,9 @@
  *     owners by thread number.  A process of another namespace is refused (-EXDEV).
  *   - The process must be root, the spool's owner, or one of the configured trusted users.
  *   - A time of last access is set when a file is made and by fastspool_utimens, not by reading.
- *   - A file that is open is in memory as a whole: one that is larger than the configured memory can neither be
- *     written nor opened (-ENOSPC).
+ *   - A file that is being written is in memory as a whole: it has to fit.  One whose data is no longer there, and
+ *     is larger than a quarter of the memory, or finds no room when it is opened, is read from the disk, and writing
+ *     to it is -ENOSPC while anybody has it open.
  *   - There are no symbolic links, devices, sockets or FIFOs in a fastspool; a file is at most 4 GiB.
  *   - Record locks are POSIX record locks, with all their properties: closing any description of a file
  *     drops the process's locks on it, and a child does not inherit them.
@@ -123,8 +124,8 @@ void fastspool_credentials_changed(void);
  *  O_DIRECTORY, O_NOFOLLOW; others are kept or ignored as open(2) would.  @mode is taken literally (no
  *  umask).  Permission is checked for the effective user and group, as the real file system does.
  *  A file whose data is not in memory is brought back first, by the mirror, whole; while it is open it stays.
- *  -ENOSPC: there is no memory for it, or for a new file, and none came free within ten seconds; -EIO: the database
- *  does not give it back.  Returns the description's number. */
+ *  -ENOSPC: there is no memory for a new file, and none came free within ten seconds, or neither memory nor disk has
+ *  room for the data of an old one; -EIO: the database does not give it back.  Returns the description's number. */
 int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode);
 int fastspool_close(struct fastspool *fs, int description);
 
@@ -194,6 +195,7 @@ struct fastspool_status {
     uint64_t memory_bytes;  /* of the segment, taken from the system */
     uint64_t memory_limit;  /* the configured `memory` */
     uint64_t evicted_files; /* whose data is on the disk alone */
+    uint64_t spilled_files; /* too large for memory, and open: read from the disk */
     uint64_t evictions;     /* how often a file's data left memory since the segment was made, */
     uint64_t brought_back;  /* and how often it came back */
     uint64_t room_bytes;    /* that can still be taken, memory and disk considered: as fastspool_statvfs() */

@@ -347,7 +347,7 @@ int segment_reset(struct fastspool *fs)
     header->root = header->orphans = 0;
     header->files = header->born = 0;
     header->dirty = header->clean = header->faults = (struct list){0};
-    header->evicted = 0;
+    header->evicted = header->spilled = 0;
     header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;

@@ -49,6 +49,7 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     status->memory_bytes = LOAD(h->memory_bytes);
     status->memory_limit = LOAD(h->memory_limit);
     status->evicted_files = LOAD(h->evicted);
+    status->spilled_files = LOAD(h->spilled);
     status->evictions = LOAD(h->evictions);
     status->brought_back = LOAD(h->brought_back);
     if (fastspool_statvfs(fs, &room) == 0) {

@@ -36,12 +36,13 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
     printf("{\"spool\": ");
     print_quoted(spool);
     printf(", \"durability\": \"%s\", \"messages\": %" PRIu64 ", \"files\": %" PRIu64 ", \"memory_bytes\": %" PRIu64
-           ", \"memory_limit\": %" PRIu64 ", \"evicted_files\": %" PRIu64 ", \"evictions\": %" PRIu64
+           ", \"memory_limit\": %" PRIu64 ", \"evicted_files\": %" PRIu64 ", \"spilled_files\": %" PRIu64
+           ", \"evictions\": %" PRIu64
            ", \"brought_back\": %" PRIu64 ", \"room_bytes\": %" PRIu64 ", \"room_files\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
            ", \"unflushed_ms\": %" PRIu64 ", \"commit_ms\": %" PRIu64 ", \"commits\": %" PRIu64
            ", \"commit_p50_ns\": %" PRIu64 ", \"commit_p99_ns\": %" PRIu64 ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
            fastspool_durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit,
-           s->evicted_files, s->evictions, s->brought_back, s->room_bytes, s->room_files, s->dirty_bytes,
+           s->evicted_files, s->spilled_files, s->evictions, s->brought_back, s->room_bytes, s->room_files, s->dirty_bytes,
            s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->commit_p50_ns, s->commit_p99_ns,
            s->descriptions, s->commit_error,
            (long)s->mirror_pid, failed ? "true" : "false");

@@ -414,6 +414,99 @@ Test(eviction, larger_than_memory)
     mirror_end_small();
 }
 
+static bool is_at(const char *name)
+{
+    char path[FASTSPOOL_PATH_MAX + 64];
+    struct stat st;
+
+    snprintf(path, sizeof(path), "%s/spill/%s", fs->state, name);
+    return stat(path, &st) == 0;
+}
+
+/* A file that is larger than memory should hold is read from the disk while it is open, also when it is unlinked
+ * meanwhile; it can be replaced, not written to. */
+Test(eviction, spilled)
+{
+    static char got[3 << 20];
+    enum { SIZE = 2 << 20 };
+    char name[40];
+    struct stat st;
+
+    for (size_t at = 0; at < SIZE; at += sizeof(bytes)) {
+        memset(bytes, (int)(at >> 20) + 'a', sizeof(bytes));
+        put("large", 0, bytes, sizeof(bytes), (off_t)at);
+    }
+    put("large", 0, "end", 3, SIZE + 100000); /* behind a hole */
+    persist();
+    evict(0);
+    snprintf(name, sizeof(name), "%u-%u", number("large"), inode_at(fs, number("large"))->generation);
+    make_small();
+    paging_begin(fs, NULL);
+    int d = fastspool_open(fs, "large", O_RDWR, 0), other = fastspool_open(fs, "large", O_RDONLY, 0);
+    cr_assert_geq(d, 0, "%s", strerror(-d));
+    cr_assert_geq(other, 0);
+    cr_assert_eq(fs->header->spilled, 1);
+    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert(is_at(name));
+    cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), SIZE + 100003);
+    for (size_t at = 0; at < SIZE; at += 4097)
+        cr_assert_eq(got[at], (char)(at >> 20) + 'a', "byte %zu", at);
+    cr_assert_eq(got[SIZE + 50000], 0);
+    cr_assert_eq(memcmp(got + SIZE + 100000, "end", 3), 0);
+    cr_assert_eq(fastspool_write(fs, d, "x", 1), -ENOSPC);
+    cr_assert_eq(fastspool_ftruncate(fs, d, 5), -ENOSPC);
+    cr_assert_eq(fastspool_fchmod(fs, d, 0600), 0);
+    cr_assert_eq(fastspool_close(fs, other), 0);
+    persist();
+    cr_assert_eq(fastspool_unlink(fs, "large"), 0);
+    persist();
+    cr_assert_eq(fastspool_pread(fs, d, got, 3, SIZE + 100000), 3, "unlinked, its data is gone");
+    cr_assert_eq(memcmp(got, "end", 3), 0);
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    for (int tries = 0; is_at(name) && tries < 500; tries++)
+        usleep(10000);
+    cr_assert_not(is_at(name), "the spill file stays");
+    cr_assert_eq(fs->header->spilled, 0);
+    cr_assert_eq(fastspool_stat(fs, "large", &st), -ENOENT);
+    paging_end(fs);
+}
+
+/* Closed by all, a spilled file is evicted as before; a recovery knows none; replacing one frees it at once. */
+Test(eviction, spilled_no_more)
+{
+    char name[40];
+
+    for (int i = 0; i < 2; i++)
+        for (size_t at = 0; at < 2; at++)
+            put(i ? "replaced" : "closed", 0, bytes, sizeof(bytes), (off_t)(at * sizeof(bytes)));
+    persist();
+    evict(0);
+    make_small();
+    paging_begin(fs, NULL);
+    int closed = fastspool_open(fs, "closed", O_RDONLY, 0), replaced = fastspool_open(fs, "replaced", O_RDONLY, 0);
+    cr_assert_eq(fs->header->spilled, 2);
+    snprintf(name, sizeof(name), "%u-%u", number("closed"), inode_at(fs, number("closed"))->generation);
+    fill("replaced", 1, 100);
+    cr_assert_eq(fs->header->spilled, 1);
+    fastspool_close(fs, closed);
+    fastspool_close(fs, replaced);
+    for (int tries = 0; is_at(name) && tries < 500; tries++)
+        usleep(10000);
+    cr_assert(evicted("closed"));
+    cr_assert_eq(fs->header->spilled, 0);
+    closed = fastspool_open(fs, "closed", O_RDONLY, 0);
+    cr_assert(is_at(name));
+    paging_end(fs);
+    commit(0);
+    struct recovered recovered;
+    struct fastspool *second = second_store();
+    cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+    cr_assert_eq(second->header->spilled, 0);
+    cr_assert_eq(second->header->evicted, 2);
+    cr_assert_not(is_at(name), "a recovery leaves spill files");
+    remove_second(second);
+}
+
 /* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again. */
 Test(eviction, nothing_may_go)
 {
