@@ -110,7 +110,7 @@ struct header {
     uint64_t blocks_used;      /* blocks neither free nor in quarantine */
     uint64_t blocks_total;     /* blocks of all present chunks */
     uint32_t chunks_partial_tail;
-    uint32_t chunks_empty;     /* present chunks of which every block is free */
+    uint32_t chunks_empty;     /* chunks with memory of which every block is free */
     uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
 
     /* Inodes (inodes.c). */

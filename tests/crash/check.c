@@ -439,7 +439,8 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         absent -= chunk->state == CHUNK_ABSENT;
         leaving += chunk->state == CHUNK_LEAVING;
         present += chunk->state == CHUNK_PRESENT;
-        empty += chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0);
+        empty += chunk->state == CHUNK_LEAVING ||
+                 (chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0));
         if (chunk->state == CHUNK_PRESENT)
             result = check_bitmap(fs, check, c);
     }
