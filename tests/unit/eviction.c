@@ -340,6 +340,60 @@ Test(eviction, damaged)
     paging_end(fs);
 }
 
+/* A database of before, in which another file had this number: EIO, and never another file's bytes. */
+Test(eviction, another_ones_data)
+{
+    struct reader reader = {.path = "g"};
+
+    fill("f", 1, 9000);
+    persist();
+    uint32_t i = number("f");
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0);
+    char command[4 * FASTSPOOL_PATH_MAX];
+    snprintf(command, sizeof(command), "cp -r %s/mirror %s/before", fs->state, fs->state);
+    cr_assert_eq(system(command), 0);
+    persist();
+    fill("g", 2, 9000);
+    cr_assert_eq(number("g"), i, "the number is used again");
+    persist();
+    evict(0);
+    snprintf(command, sizeof(command), "rm -r %s/mirror && mv %s/before %s/mirror", fs->state, fs->state, fs->state);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert_eq(reader.result, -EIO);
+    paging_end(fs);
+}
+
+static int want_it(struct fastspool *store, void *argument)
+{
+    eviction_want(store, *(uint32_t *)argument);
+    return 0;
+}
+
+/* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
+Test(eviction, changed_since)
+{
+    struct fault before, now;
+    uint32_t i;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    i = number("f");
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_faults(fs, &before, 1), 1);
+    fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0), 0);
+    persist();
+    evict(0);
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0), -ESTALE);
+    cr_assert(evicted("f"));
+    cr_assert_eq(eviction_faults(fs, &now, 1), 1);
+    cr_assert_neq(now.ticket, before.ticket);
+}
+
 /* ---- no memory ---- */
 
 /* A store so small that it evicts all the time. */
@@ -520,6 +574,9 @@ Test(eviction, nothing_may_go)
     cr_assert_gt(all, 2 << 20);
     cr_assert_geq(segment_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
     cr_assert_neq(fs->header->space_told, 0, "syslog was not told");
+    fs->mirror = true;
+    cr_assert_eq(fastspool_write(fs, d, bytes, 65536), 65536, "the mirror has no reserve");
+    fs->mirror = false;
     fastspool_close(fs, d);
     fill("another", 1, 500000);
     mirror_end_small();
