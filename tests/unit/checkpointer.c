@@ -115,3 +115,18 @@ Test(checkpointer, room_comes_back, .timeout = 20)
     STORE(slow, false);
     end_checkpointer();
 }
+
+/* The last room is just being made into a file by the checkpointer: the commit takes that one. */
+Test(checkpointer, last_room, .timeout = 20)
+{
+    const int64_t enough_for_one = JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 4 * 5 + (1 << 20);
+
+    space = enough_for_one + JOURNAL_FILE_MIN / 2;
+    slow = true;
+    cr_assert_eq(start_checkpointer(&c), 0);
+    usleep(450000); /* it has asked, and taken the blocks */
+    cr_assert_lt(LOAD(space), enough_for_one);
+    cr_assert_eq(append(40000), 0, "%s", error);
+    STORE(slow, false);
+    end_checkpointer();
+}
