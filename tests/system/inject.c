@@ -110,8 +110,23 @@ WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MA
 WRAP_FALLOCATE(posix_fallocate)
 WRAP_FALLOCATE(posix_fallocate64)
 
-/* An open counts where it makes or empties a file; its mode is there only then. */
-#define WRAP_OPEN(name, parameters, arguments, path)                                \
+/* An open counts where it makes or empties a file (its mode is there only then), or begins to use one again. */
+static int makes_file(int fd, const char *path, int flags, const char *function)
+{
+    char head[8] = "";
+
+    if (flags & (O_CREAT | O_TRUNC))
+        return meets(MAKES, function, -1, path);
+    /* A file of the journal is opened to be written: was it before? */
+    if ((flags & O_ACCMODE) != O_RDWR || strspn(path, "0123456789") != strlen(path))
+        return 0;
+    long file = syscall(SYS_openat, fd, path, O_RDONLY);
+    int used = file >= 0 && read((int)file, head, sizeof(head)) == sizeof(head) && head[0];
+    syscall(SYS_close, file);
+    return used && meets(MAKES, "reuse", -1, path);
+}
+
+#define WRAP_OPEN(name, parameters, arguments, fd, path)                            \
     int name parameters                                                             \
     {                                                                               \
         static int (*real) parameters;                                              \
@@ -119,14 +134,14 @@ WRAP_FALLOCATE(posix_fallocate64)
         va_start(list, flags);                                                      \
         mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;                   \
         va_end(list);                                                               \
-        if ((flags & (O_CREAT | O_TRUNC)) && meets(MAKES, #name, -1, path))         \
+        if (makes_file(fd, path, flags, #name))                                     \
             return -1;                                                              \
         if (!real)                                                                  \
             real = (int(*) parameters)dlsym(RTLD_NEXT, #name);                      \
         return real arguments;                                                      \
     }
 
-WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), path)
-WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), path)
-WRAP_OPEN(openat, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
-WRAP_OPEN(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
+WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, path)
+WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, path)
+WRAP_OPEN(openat, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), fd, path)
+WRAP_OPEN(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), fd, path)
