@@ -320,6 +320,7 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
     uint64_t part = limit / JOURNAL_PARTS / BLOCK * BLOCK;
 
     *journal = (struct journal){.fs = fs, .fd = -1, .directory = -1, .limit = limit, .mutex = PTHREAD_MUTEX_INITIALIZER,
+                                .preparing = PTHREAD_MUTEX_INITIALIZER,
                                 .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
     snprintf(path, sizeof(path), "%s/journal", fs->state);
     snprintf(above, sizeof(above), "%s", fs->state);
@@ -427,6 +428,7 @@ int journal_prepare(struct journal *journal)
 {
     uint32_t name;
 
+    pthread_mutex_lock(&journal->preparing);
     pthread_mutex_lock(&journal->mutex);
     bool enough = journal->spares > 0;
     pthread_mutex_unlock(&journal->mutex);
@@ -436,6 +438,7 @@ int journal_prepare(struct journal *journal)
         journal->spare[journal->spares++] = name;
         pthread_mutex_unlock(&journal->mutex);
     }
+    pthread_mutex_unlock(&journal->preparing);
     return result;
 }
 
@@ -447,6 +450,14 @@ static bool take_spare(struct journal *journal, uint32_t *name)
         *name = journal->spare[--journal->spares];
     pthread_mutex_unlock(&journal->mutex);
     return any;
+}
+
+/* There was no room for a file: because the last of it is being made into one? */
+static bool take_prepared(struct journal *journal, uint32_t *name)
+{
+    pthread_mutex_lock(&journal->preparing);
+    pthread_mutex_unlock(&journal->preparing);
+    return take_spare(journal, name);
 }
 
 /* Begin another file: a spare one, or a new one. */
@@ -463,8 +474,11 @@ static int next_file(struct journal *journal)
     int result = ask_for_room(journal, 0);
     if (result == -ENOSPC && take_spare(journal, &name))
         remove_file(journal, name); /* the database needs it more */
-    if (result == 0 && !take_spare(journal, &name))
+    if (result == 0 && !take_spare(journal, &name)) {
         result = make_file(journal, false, &name);
+        if (result == -ENOSPC && take_prepared(journal, &name))
+            result = 0;
+    }
     if (result < 0)
         return result;
     file_name(name, text);

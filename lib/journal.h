@@ -55,6 +55,7 @@ struct journal {
     uint64_t end;             /* where its next batch goes */
     uint64_t salt;            /* what its batches repeat */
 
+    pthread_mutex_t preparing; /* held while a spare file is made; before `mutex` */
     pthread_mutex_t mutex;    /* for all below: a second thread prepares and releases files */
     struct journal_file file[JOURNAL_FILES_MAX]; /* in use, oldest first; the last one is `fd` where that is open */
     size_t files;

@@ -243,6 +243,7 @@ static void *run_checkpointer(void *argument)
         struct timespec until;
         journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
         pthread_mutex_lock(&c->mutex);
+        pthread_cond_broadcast(&c->done); /* a file may have come without a checkpoint, and then none is due */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;
         if (!c->ending && !(journal_due(c->journal) && c->error == 0))

@@ -2,7 +2,7 @@
  *
  * Preloaded into the real mirror: its n-th call that changes or syncs the disk kills it, or fails.
  *
- *     INJECT_AT=N INJECT_CALLS=all|write|sync INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
+ *     INJECT_AT=N INJECT_CALLS=all|make|write|sync INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
  *
  * Calls are counted over all threads and all functions of the class, so that N from 1 up to the first N that is never
  * reached takes every one of them.  (strace counts for each thread and each function alone.)  INJECT_ERROR=0 kills,
@@ -33,7 +33,10 @@ static __attribute__((constructor)) void configure(void)
     const char *calls = getenv("INJECT_CALLS");
 
     at = strtoul(getenv("INJECT_AT"), NULL, 10);
-    classes = strcmp(calls, "write") == 0 ? WRITES : strcmp(calls, "sync") == 0 ? SYNCS : MAKES | WRITES | SYNCS;
+    classes = strcmp(calls, "make") == 0    ? MAKES
+              : strcmp(calls, "write") == 0 ? WRITES
+              : strcmp(calls, "sync") == 0  ? SYNCS
+                                            : MAKES | WRITES | SYNCS;
     error = atoi(getenv("INJECT_ERROR"));
     report = getenv("INJECT_REPORT");
 }
@@ -92,20 +95,38 @@ WRAP(int, rename, (const char *from, const char *to), (from, to), MAKES, -1, to)
 WRAP(int, unlink, (const char *path), (path), MAKES, -1, path)
 WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MAKES, fd, NULL)
 
-/* It returns its error. */
-int posix_fallocate(int fd, off_t offset, off_t size)
-{
-    static int (*real)(int, off_t, off_t);
+/* They return their error.  Large-file builds call the second one. */
+#define WRAP_FALLOCATE(name)                                                    \
+    int name(int fd, off_t offset, off_t size)                                  \
+    {                                                                           \
+        static int (*real)(int, off_t, off_t);                                  \
+        if (meets(WRITES, #name, fd, NULL))                                     \
+            return errno;                                                       \
+        if (!real)                                                              \
+            real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, #name);         \
+        return real(fd, offset, size);                                          \
+    }
 
-    if (meets(WRITES, "posix_fallocate", fd, NULL))
-        return errno;
-    if (!real)
-        real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, "posix_fallocate");
-    return real(fd, offset, size);
+WRAP_FALLOCATE(posix_fallocate)
+WRAP_FALLOCATE(posix_fallocate64)
+
+/* An open counts where it makes or empties a file (its mode is there only then), or begins to use one again. */
+static int makes_file(int fd, const char *path, int flags, const char *function)
+{
+    char head[8] = "";
+
+    if (flags & (O_CREAT | O_TRUNC))
+        return meets(MAKES, function, -1, path);
+    /* A file of the journal is opened to be written: was it before? */
+    if ((flags & O_ACCMODE) != O_RDWR || strspn(path, "0123456789") != strlen(path))
+        return 0;
+    long file = syscall(SYS_openat, fd, path, O_RDONLY);
+    int used = file >= 0 && read((int)file, head, sizeof(head)) == sizeof(head) && head[0];
+    syscall(SYS_close, file);
+    return used && meets(MAKES, "reuse", -1, path);
 }
 
-/* An open counts where it makes or empties a file; its mode is there only then. */
-#define WRAP_OPEN(name, parameters, arguments, path)                                \
+#define WRAP_OPEN(name, parameters, arguments, fd, path)                            \
     int name parameters                                                             \
     {                                                                               \
         static int (*real) parameters;                                              \
@@ -113,14 +134,14 @@ int posix_fallocate(int fd, off_t offset, off_t size)
         va_start(list, flags);                                                      \
         mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;                   \
         va_end(list);                                                               \
-        if ((flags & (O_CREAT | O_TRUNC)) && meets(MAKES, #name, -1, path))         \
+        if (makes_file(fd, path, flags, #name))                                     \
             return -1;                                                              \
         if (!real)                                                                  \
             real = (int(*) parameters)dlsym(RTLD_NEXT, #name);                      \
         return real arguments;                                                      \
     }
 
-WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), path)
-WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), path)
-WRAP_OPEN(openat, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
-WRAP_OPEN(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), path)
+WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, path)
+WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, path)
+WRAP_OPEN(openat, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), fd, path)
+WRAP_OPEN(openat64, (int fd, const char *path, int flags, ...), (fd, path, flags, mode), fd, path)

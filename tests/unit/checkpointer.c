@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mirror's two threads and a disk that has no room: who waits for a file is told when there is one.
+ */
+#include "../../tools/mirror.c"
+
+#include "fixture.h"
+
+#include <criterion/criterion.h>
+#include <sys/statvfs.h>
+
+#define LIMIT (8 * JOURNAL_FILE_MIN)
+
+static struct journal journal;
+static struct database database;
+static struct checkpointer c = {.journal = &journal, .database = &database};
+static char error[FASTSPOOL_ERROR_MAX], path[FASTSPOOL_PATH_MAX + 16];
+
+int tool_error(const char *format, ...)
+{
+    (void)format;
+    return 1;
+}
+
+/* ---- a disk of the test's making ---- */
+
+static bool full;      /* there is no room at all */
+static bool slow;      /* whoever but the test's own thread asks, or writes, is kept for a moment */
+static int64_t space;  /* bytes that are left, and go with each file that is made; negative: enough */
+static pthread_t own;
+
+static void keep(void)
+{
+    if (LOAD(slow) && !pthread_equal(pthread_self(), own))
+        usleep(300000);
+}
+
+int fstatvfs(int fd, struct statvfs *disk)
+{
+    (void)fd;
+    keep();
+    int64_t left = LOAD(space);
+    *disk = (struct statvfs){.f_bsize = 1, .f_frsize = 1};
+    disk->f_bavail = disk->f_bfree = LOAD(full) ? 0 : left < 0 ? UINT32_MAX : (fsblkcnt_t)left;
+    return 0;
+}
+
+int posix_fallocate(int fd, off_t offset, off_t size)
+{
+    int result = fallocate(fd, 0, offset, size) < 0 ? errno : 0;
+
+    if (result == 0 && LOAD(space) >= 0)
+        __atomic_fetch_sub(&space, size, __ATOMIC_ACQ_REL);
+    keep();
+    return result;
+}
+
+static void setup(void)
+{
+    fixture_setup();
+    full = slow = false;
+    space = -1;
+    own = pthread_self();
+    c.fs = fs;
+    cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0, "%s", error);
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    database_init(&database, path);
+}
+
+static void teardown(void)
+{
+    database_end(&database);
+    journal_close(&journal);
+    fixture_teardown();
+}
+
+TestSuite(checkpointer, .init = setup, .fini = teardown);
+
+static int append(size_t size)
+{
+    static char bytes[JOURNAL_FILE_MIN];
+    struct capture capture;
+    int d = fastspool_open(fs, "file", O_RDWR | O_CREAT | O_TRUNC, 0640);
+
+    cr_assert_eq(fastspool_write(fs, d, bytes, size), (ssize_t)size);
+    fastspool_close(fs, d);
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    int result = journal_append(&journal, &capture, error);
+    cr_assert_eq(commit_end(fs, &capture, -result, 0), 0);
+    return result;
+}
+
+static void end_checkpointer(void)
+{
+    wake_checkpointer(&c, true);
+    cr_assert_eq(pthread_join(c.thread, NULL), 0);
+}
+
+/* A commit finds no room for its file and waits for the checkpoint that frees some; meanwhile there is room again, and the
+ * checkpointer, which is just preparing a file, sees no reason for a checkpoint any more.  The commit goes on. */
+Test(checkpointer, room_comes_back, .timeout = 20)
+{
+    cr_assert_eq(append(40000), 0, "%s", error);
+    full = true;
+    cr_assert_eq(append(40000), -ENOSPC);
+    cr_assert(journal_due(&journal));
+    slow = true;
+    cr_assert_eq(start_checkpointer(&c), 0);
+    usleep(50000); /* it asks, and hears after a while: */
+    STORE(full, false);
+    uint64_t start = segment_monotonic();
+    cr_assert_eq(wait_for_files(&c), 0);
+    cr_assert_lt(segment_monotonic() - start, UINT64_C(5000000000), "the commit hung");
+    cr_assert_eq(append(40000), 0, "%s", error);
+    STORE(slow, false);
+    end_checkpointer();
+}
+
+/* The last room is just being made into a file by the checkpointer: the commit takes that one. */
+Test(checkpointer, last_room, .timeout = 20)
+{
+    const int64_t enough_for_one = JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 4 * 5 + (1 << 20);
+
+    space = enough_for_one + JOURNAL_FILE_MIN / 2;
+    slow = true;
+    cr_assert_eq(start_checkpointer(&c), 0);
+    usleep(450000); /* it has asked, and taken the blocks */
+    cr_assert_lt(LOAD(space), enough_for_one);
+    cr_assert_eq(append(40000), 0, "%s", error);
+    STORE(slow, false);
+    end_checkpointer();
+}
