@@ -29,6 +29,9 @@
  *     owners by thread number.  A process of another namespace is refused (-EXDEV).
  *   - The process must be root, the spool's owner, or one of the configured trusted users.
  *   - A time of last access is set when a file is made and by fastspool_utimens, not by reading.
+ *   - A file that is being written is in memory as a whole: it has to fit.  One whose data is no longer there, and
+ *     is larger than a quarter of the memory, or finds no room when it is opened, is read from the disk, and writing
+ *     to it is -ENOSPC while anybody has it open.
  *   - There are no symbolic links, devices, sockets or FIFOs in a fastspool; a file is at most 4 GiB.
  *   - Record locks are POSIX record locks, with all their properties: closing any description of a file
  *     drops the process's locks on it, and a child does not inherit them.
@@ -100,8 +103,8 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
  *  Ownership: *@out is the caller's until fastspool_detach().
  *  Errors, with a sentence in @error: -ENOENT, -ENOTDIR (no such spool), -EACCES (the process is neither
  *  root nor the owner nor trusted), -EXDEV (other PID namespace), -EPROTO (segment of another layout
- *  version), -EIO (damaged segment or database), -ENOSPC (@config->memory is more than the runtime
- *  directory can hold), -ENOMEM. */
+ *  version), -EIO (damaged segment or database, or the names of its files need more than @config->memory),
+ *  -ENOSPC (@config->memory is less than 4 MiB, or the runtime directory's file system is full), -ENOMEM. */
 int fastspool_attach(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                      char error[FASTSPOOL_ERROR_MAX]);
 
@@ -120,11 +123,15 @@ void fastspool_credentials_changed(void);
 /** open(2) on the store.  @flags: O_RDONLY, O_WRONLY or O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND,
  *  O_DIRECTORY, O_NOFOLLOW; others are kept or ignored as open(2) would.  @mode is taken literally (no
  *  umask).  Permission is checked for the effective user and group, as the real file system does.
- *  Returns the description's number. */
+ *  A file whose data is not in memory is brought back first, by the mirror, whole; while it is open it stays.
+ *  -ENOSPC: there is no memory for a new file, and none came free within ten seconds, or neither memory nor disk has
+ *  room for the data of an old one; -EIO: the database does not give it back.  Returns the description's number. */
 int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode);
 int fastspool_close(struct fastspool *fs, int description);
 
 ssize_t fastspool_read(struct fastspool *fs, int description, void *buffer, size_t size);
+/** write(2).  Where there is no memory it waits for other files to be evicted: ten seconds at the most, one while commits
+ *  fail; then -ENOSPC. */
 ssize_t fastspool_write(struct fastspool *fs, int description, const void *buffer, size_t size);
 ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset);
 ssize_t fastspool_pwrite(struct fastspool *fs, int description, const void *buffer, size_t size, off_t offset);
@@ -156,6 +163,9 @@ int fastspool_unlink(struct fastspool *fs, const char *path);
 int fastspool_link(struct fastspool *fs, const char *from, const char *to);
 /** @flags: 0 or RENAME_NOREPLACE, as renameat2(2). */
 int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags);
+/** statvfs(2): what can really still be taken.  Of bytes: what the disk of the state directory has room for, less what
+ *  the next checkpoint needs; while commits or checkpoints fail, what memory has room for.  Of files: those whose names
+ *  memory has room for, at 200 bytes each; no more blocks than files are left.  Blocks are of 4096 bytes. */
 int fastspool_statvfs(struct fastspool *fs, struct statvfs *st);
 
 /** One name of a listing. */
@@ -184,6 +194,12 @@ struct fastspool_status {
     uint64_t files;         /* inodes that are not directories */
     uint64_t memory_bytes;  /* of the segment, taken from the system */
     uint64_t memory_limit;  /* the configured `memory` */
+    uint64_t evicted_files; /* whose data is on the disk alone */
+    uint64_t spilled_files; /* too large for memory, and open: read from the disk */
+    uint64_t evictions;     /* how often a file's data left memory since the segment was made, */
+    uint64_t brought_back;  /* and how often it came back */
+    uint64_t room_bytes;    /* that can still be taken, memory and disk considered: as fastspool_statvfs() */
+    uint64_t room_files;
     uint64_t dirty_bytes;   /* not yet on the disk */
     uint64_t dirty_files;   /* inodes with changes that are not yet on the disk */
     uint64_t unflushed_ns;  /* age of the oldest change that is not yet on the disk; 0: none */

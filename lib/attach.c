@@ -50,35 +50,6 @@ __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, con
     return code;
 }
 
-/* ---- acting as the owner ---- */
-
-/* The state directory and what lies in it are the mail user's, who could put links in the way of a root process.  So
- * root makes and opens them with the owner's rights: for files alone, for this thread, and by the system call itself,
- * which no wrapper sees. */
-struct rights {
-    bool lent;
-    gid_t gid;
-};
-
-static struct rights act_as_owner(const struct stat *spool)
-{
-    struct rights rights = {.lent = geteuid() == 0 && spool->st_uid != 0};
-
-    if (rights.lent) {
-        rights.gid = (gid_t)syscall(SYS_setfsgid, spool->st_gid);
-        syscall(SYS_setfsuid, spool->st_uid);
-    }
-    return rights;
-}
-
-static void act_as_self(struct rights rights)
-{
-    if (rights.lent) {
-        syscall(SYS_setfsuid, 0);
-        syscall(SYS_setfsgid, rights.gid);
-    }
-}
-
 /* ---- the spool and its state directory ---- */
 
 static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
@@ -359,7 +330,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = find_capacity(fs, config, error);
     struct rights rights = {0};
     if (result == 0)
-        rights = act_as_owner(&st);
+        rights = rights_of_owner(st.st_uid, st.st_gid);
     int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
         result = open_store(fs, state_fd, &st, error);
@@ -369,7 +340,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     } else {
         result = state_fd;
     }
-    act_as_self(rights);
+    rights_back(rights);
     if (result < 0) {
         fastspool_detach(fs);
         if (!create && (result == -ENOENT || result == -ESTALE))
@@ -476,13 +447,14 @@ void fastspool_after_fork_child(struct fastspool *fs)
 bool attach_mirror_lives(struct fastspool *fs)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
+    int saved = errno;
 
     snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    bool lives = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    close(fd);
+    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
     return lives;
 }
 

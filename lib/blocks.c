@@ -11,6 +11,10 @@
  * outside the lock; two processes may take memory for the same chunk, and the second finds it present.  A chunk that
  * has been empty for EMPTY_SECONDS is given back by the mirror: first it leaves the lists, then its memory goes, then
  * it is absent; a mirror that dies in between leaves it LEAVING, and the next one goes on from there.
+ *
+ * Data grows by the chunk and is passed through, names and inodes grow by small steps and stay: data would take all
+ * there is, use it again and again, and leave them nothing.  So the last part of the limit, header.reserve, is theirs
+ * alone, and where they have taken of it an empty chunk leaves the lists at once.
  */
 #include "store.h"
 
@@ -178,6 +182,13 @@ struct candidate {
     uint32_t epoch;
 };
 
+/* Memory that data may take: all but what the tables need next.  The first chunk is everybody's. */
+static uint64_t data_limit(const struct header *h)
+{
+    uint64_t limit = LOAD(h->memory_limit), tables = LOAD(h->blocks_total) ? h->reserve * BLOCK_SIZE : 0;
+    return limit > tables ? limit - tables : 0;
+}
+
 /* The chunk to be taken next: one that was given back, else the first never taken. */
 static int choose_chunk(struct fastspool *fs, void *argument)
 {
@@ -223,7 +234,7 @@ int blocks_add_chunk(struct fastspool *fs)
     struct candidate candidate;
     int result;
 
-    if (LOAD(fs->header->memory_bytes) + CHUNK_SIZE > LOAD(fs->header->memory_limit))
+    if (LOAD(fs->header->memory_bytes) + CHUNK_SIZE > data_limit(fs->header))
         return -EAGAIN;
     result = section_run(fs, choose_chunk, &candidate);
     if (result < 0)
@@ -236,13 +247,15 @@ int blocks_add_chunk(struct fastspool *fs)
     return result < 0 ? result : section_run(fs, add_chunk, &candidate);
 }
 
-static bool long_empty(const struct fastspool *fs, uint32_t number)
+static bool is_empty(const struct fastspool *fs, uint32_t number)
 {
     const struct chunk *chunk = chunk_at(fs, number);
-    uint32_t now = (uint32_t)(segment_monotonic() / UINT64_C(1000000000));
+    return chunk->state == CHUNK_PRESENT && chunk->free_count == usable_blocks(number);
+}
 
-    return chunk->state == CHUNK_PRESENT && chunk->free_count == usable_blocks(number) &&
-           now - chunk->emptied >= EMPTY_SECONDS;
+static bool for_long(const struct fastspool *fs, uint32_t number)
+{
+    return (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) - chunk_at(fs, number)->emptied >= EMPTY_SECONDS;
 }
 
 static int begin_leaving(struct fastspool *fs, void *argument)
@@ -250,10 +263,9 @@ static int begin_leaving(struct fastspool *fs, void *argument)
     uint32_t number = *(uint32_t *)argument;
     struct chunk *chunk = chunk_at(fs, number);
 
-    if (!long_empty(fs, number))
+    if (!is_empty(fs, number))
         return 0;
     partial_remove(fs, number);
-    SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
     SET(fs, chunk->state, CHUNK_LEAVING);
     SET(fs, chunk->free_count, 0);
     SET(fs, chunk->epoch, chunk->epoch + 1);
@@ -269,23 +281,40 @@ static int end_leaving(struct fastspool *fs, void *argument)
     SET(fs, chunk->state, CHUNK_ABSENT);
     SET(fs, chunk->next, fs->header->chunks_absent);
     SET(fs, fs->header->chunks_absent, number + 1);
+    SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
     SET(fs, fs->header->memory_bytes, fs->header->memory_bytes - CHUNK_SIZE);
     return 0;
+}
+
+/* May an empty chunk go?  @leaving: bytes that already do. */
+static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
+{
+    const struct header *h = fs->header;
+    uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used)) * BLOCK_SIZE;
+
+    if (!is_empty(fs, number))
+        return false;
+    if (LOAD(h->memory_bytes) > data_limit(h) + leaving) /* the tables want it, or the limit has become smaller */
+        return spare >= h->reserve * BLOCK_SIZE + CHUNK_SIZE;
+    return for_long(fs, number) && spare >= keep + CHUNK_SIZE;
 }
 
 int blocks_give_back(struct fastspool *fs, uint64_t keep)
 {
     struct header *h = fs->header;
     uint32_t used = LOAD(h->chunks_used);
+    uint64_t leaving = 0;
 
+    for (uint32_t number = 0; number < used; number++)
+        leaving += chunk_at(fs, number)->state == CHUNK_LEAVING ? CHUNK_SIZE : 0;
     for (uint32_t number = 0; number < used; number++) {
-        int leaving = chunk_at(fs, number)->state == CHUNK_LEAVING;
-        uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used)) * BLOCK_SIZE;
-        if (!leaving && long_empty(fs, number) && spare >= keep + CHUNK_SIZE)
-            leaving = section_run(fs, begin_leaving, &number);
-        if (leaving < 0)
-            return leaving;
-        if (leaving == 0)
+        if (may_leave(fs, number, keep, leaving)) {
+            int result = section_run(fs, begin_leaving, &number);
+            if (result < 0)
+                return result;
+            leaving += result ? CHUNK_SIZE : 0;
+        }
+        if (chunk_at(fs, number)->state != CHUNK_LEAVING || !for_long(fs, number))
             continue;
         if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                       (off_t)(DATA_AT + (uint64_t)number * CHUNK_SIZE), CHUNK_SIZE) < 0)
@@ -293,6 +322,7 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep)
         int result = section_run(fs, end_leaving, &number);
         if (result < 0)
             return result;
+        leaving -= CHUNK_SIZE;
     }
     return 0;
 }

@@ -478,6 +478,12 @@ ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *b
 {
     ssize_t result = -EAGAIN;
 
+    if (LOAD(inode_at(fs, i)->flags) & INODE_SPILLED) {
+        result = spill_read(fs, i, generation, buffer, size, offset);
+        if (result != -ENOENT)
+            return result;
+        result = -EAGAIN; /* replaced meanwhile */
+    }
     for (int tries = 0; tries < READ_TRIES && result == -EAGAIN; tries++)
         result = read_once(fs, i, generation, buffer, size, offset, false);
     if (result != -EAGAIN)

@@ -15,6 +15,8 @@
  * (pager.c), fills in its blocks, and with the last of them it is evicted no more.  The description keeps it in memory:
  * so whoever has a file open never needs the mirror, under whatever user he goes on.
  *
+ * What is larger than memory should hold, or finds no room, is served from a spill file (spill.c).
+ *
  * Memory.  Eviction begins where the memory in use passes seven eighths of the limit and goes down to three quarters.
  * A writer that finds none left asks for some and waits, SPACE_WAIT at the most, less where the disk fails, for then
  * nothing can be evicted; then it is ENOSPC, and a line to syslog.  The same where the runtime directory's file system
@@ -79,11 +81,33 @@ static void leave_evicted(struct fastspool *fs, uint32_t i)
     SET(fs, fs->header->evicted, fs->header->evicted - 1);
 }
 
+static void leave_spilled(struct fastspool *fs, uint32_t i)
+{
+    set_flags(fs, i, 0, INODE_SPILLED);
+    SET(fs, fs->header->spilled, fs->header->spilled - 1);
+}
+
 void eviction_leave(struct fastspool *fs, uint32_t i)
 {
     eviction_leave_clean(fs, i);
     if (inode_at(fs, i)->flags & INODE_EVICTED)
         leave_evicted(fs, i);
+    if (inode_at(fs, i)->flags & INODE_SPILLED)
+        leave_spilled(fs, i);
+}
+
+static void become_evicted(struct fastspool *fs, uint32_t i)
+{
+    set_flags(fs, i, INODE_EVICTED, INODE_CLEAN);
+    SET(fs, inode_at(fs, i)->fault_error, 0);
+    SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    SET(fs, fs->header->evictions, fs->header->evictions + 1);
+}
+
+void eviction_unspill(struct fastspool *fs, uint32_t i)
+{
+    leave_spilled(fs, i);
+    become_evicted(fs, i);
 }
 
 void eviction_reference(struct fastspool *fs, uint32_t i)
@@ -183,9 +207,7 @@ static int evict_one(struct fastspool *fs, uint32_t i)
 
     lists_remove(fs, &fs->header->clean, LIST_LINK, i);
     result = data_evict(fs, i);
-    set_flags(fs, i, INODE_EVICTED, INODE_CLEAN);
-    SET(fs, inode_at(fs, i)->fault_error, 0);
-    SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    become_evicted(fs, i);
     return result;
 }
 
@@ -327,8 +349,15 @@ int eviction_faults(struct fastspool *fs, struct fault *list, size_t most)
 
 struct ending {
     const struct fault *fault;
+    bool spilled;
     int error;
 };
+
+/* What was filled in before it failed, or turned out to be too much. */
+static int take_back(struct fastspool *fs, uint32_t i)
+{
+    return inode_at(fs, i)->blocks > 0 ? data_evict(fs, i) : 0;
+}
 
 static int end_fault(struct fastspool *fs, void *argument)
 {
@@ -340,10 +369,10 @@ static int end_fault(struct fastspool *fs, void *argument)
         return 0; /* replaced by other data meanwhile, or gone */
     if (inode->ticket != ending->fault->ticket)
         return -ESTALE;
+    int result = ending->error || ending->spilled ? take_back(fs, i) : 0;
+    if (result < 0)
+        return result;
     if (ending->error) {
-        int result = data_evict(fs, i); /* what was filled in before it failed */
-        if (result < 0)
-            return result;
         lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
         set_flags(fs, i, 0, INODE_WANTED);
         SET(fs, inode->fault_error, (uint32_t)ending->error);
@@ -351,6 +380,11 @@ static int end_fault(struct fastspool *fs, void *argument)
         return 0;
     }
     leave_evicted(fs, i);
+    SET(fs, fs->header->brought_back, fs->header->brought_back + 1);
+    if (ending->spilled) {
+        set_flags(fs, i, INODE_SPILLED, 0);
+        SET(fs, fs->header->spilled, fs->header->spilled + 1);
+    }
     eviction_join(fs, i);
     if (inode->flags & INODE_CLEAN) { /* at the cold end: who reads through the queue doesn't push out what is hot */
         lists_remove(fs, &fs->header->clean, LIST_LINK, i);
@@ -359,9 +393,9 @@ static int end_fault(struct fastspool *fs, void *argument)
     return 0;
 }
 
-int eviction_end_fault(struct fastspool *fs, const struct fault *fault, int error)
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error)
 {
-    struct ending ending = {fault, error};
+    struct ending ending = {fault, spilled, error};
     int result = section_run(fs, end_fault, &ending);
 
     if (LOAD(fs->header->orphans))

@@ -326,6 +326,8 @@ static int write_body(struct fastspool *fs, void *argument)
 
     if (!inodes_valid(fs, w->inode) || inode->generation != w->generation || description->inode != w->inode)
         return -EBADF;
+    if (inode->flags & INODE_SPILLED)
+        return -ENOSPC;
     uint64_t offset = w->own_offset ? description->offset : w->offset;
     if (description->flags & O_APPEND)
         offset = inode->size;
@@ -518,6 +520,8 @@ static int truncate_body(struct fastspool *fs, void *argument)
         return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
         return need_data(fs, change, inode);
+    if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
+        return -ENOSPC;
     result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
     change->again = result > 0;
     return result;

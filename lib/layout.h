@@ -110,7 +110,7 @@ struct header {
     uint64_t blocks_used;      /* blocks neither free nor in quarantine */
     uint64_t blocks_total;     /* blocks of all present chunks */
     uint32_t chunks_partial_tail;
-    uint32_t chunks_empty;     /* present chunks of which every block is free */
+    uint32_t chunks_empty;     /* chunks with memory of which every block is free */
     uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
 
     /* Inodes (inodes.c). */
@@ -123,6 +123,9 @@ struct header {
     struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
     struct list faults;        /* evicted files that are wanted, the first request first */
     uint64_t evicted;          /* files whose data is in the database alone */
+    uint64_t spilled;          /* files in spill files */
+    uint64_t evictions;        /* how often a file's data went, */
+    uint64_t brought_back;     /* and came back */
     uint64_t checkpointed;     /* every change up to this number is in the database; atomic, as all below: */
     uint32_t pager_wanted;     /* futex of the mirror's pager: somebody waits for a file, or for memory */
     uint32_t pager_event;      /* futex: counts what the pager has done: files that came, memory that went */
@@ -172,6 +175,7 @@ enum inode_flags {
     INODE_CLEAN = 16,    /* in the clean list */
     INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
     INODE_WANTED = 64,   /* evicted, and in the list of faults */
+    INODE_SPILLED = 256, /* open, and its data is in a spill file */
     INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
 };
 

@@ -11,7 +11,8 @@
  * database holds at least the checkpoint that allowed the eviction, and a file that has changed since (by name, owner,
  * size) is told by its ticket and read again.
  *
- * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then ENOSPC.  A record that is
+ * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
+ * disk that has no room for that: ENOSPC.  A record that is
  * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
  * that can't be read at all is the end of the mirror (tools/mirror.c): header.fault_reading says over which file.
  */
@@ -24,12 +25,14 @@
 #include <string.h>
 #include <syslog.h>
 #include <time.h>
+#include <unistd.h>
 
 #define FAULTS_AT_ONCE 256u
-#define LOAD_WAIT      UINT64_C(10000000000) /* ns that a file may wait for memory */
+#define LOAD_WAIT      UINT64_C(1000000000)  /* ns that a file may wait for memory before it is spilled */
 #define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
 #define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
-#define BUSY           UINT64_C(50000000)    /* and where memory is above the mark that eviction begins at */
+#define BUSY           UINT64_C(20000000)    /* and where so much is taken that it may be needed at any time */
+#define SPILL_SHARE    4u                    /* a file of more than this part of `memory` is spilled at once */
 #define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
 
 /* ---- one file ---- */
@@ -37,6 +40,7 @@
 struct window {
     struct fastspool *fs;
     uint32_t inode;
+    int spill;                                      /* where its bytes go, -1: memory */
     uint64_t offset;                                /* of the first byte, a multiple of DATA_STEP */
     uint64_t size;                                  /* of the file */
     uint32_t blocks;                                /* bit set: there are bytes of this block */
@@ -45,21 +49,36 @@ struct window {
 
 struct part {
     const struct window *window;
-    uint32_t from; /* blocks of the window, */
-    uint32_t to;   /* which all hold bytes */
+    const char *bytes;
+    size_t size;
+    uint64_t offset; /* in the file */
 };
 
 static int fill_in(struct fastspool *fs, void *argument)
 {
     const struct part *part = argument;
-    uint64_t from = (uint64_t)part->from * BLOCK_SIZE, to = (uint64_t)part->to * BLOCK_SIZE;
-    uint64_t left = part->window->size - part->window->offset;
-
-    return data_load(fs, part->window->inode, part->window->bytes + from, (to < left ? to : left) - from,
-                     part->window->offset + from);
+    return data_load(fs, part->window->inode, part->bytes, part->size, part->offset);
 }
 
-/* The window goes to memory, run by run of its blocks: what lies between is a hole. */
+static int put_aside(const struct part *part)
+{
+    for (size_t done = 0; done < part->size;) {
+        ssize_t put = pwrite(part->window->spill, part->bytes + done, part->size - done, (off_t)(part->offset + done));
+        if (put < 0)
+            return -errno;
+        done += (size_t)put;
+    }
+    return 0;
+}
+
+/* Blocks [@from, @to) of the window, as far as the file goes. */
+static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
+{
+    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE, left = window->size - window->offset;
+    return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start), window->offset + start};
+}
+
+/* The window goes where it belongs, run by run of its blocks: what lies between is a hole. */
 static int flush(struct window *window)
 {
     int result = 0;
@@ -70,8 +89,8 @@ static int flush(struct window *window)
             continue;
         while (window->blocks >> to & 1)
             to++;
-        const struct part part = {window, from, to};
-        result = section_run(window->fs, fill_in, (void *)&part);
+        struct part part = part_of(window, from, to);
+        result = window->spill < 0 ? section_run(window->fs, fill_in, &part) : put_aside(&part);
     }
     if (window->blocks)
         memset(window->bytes, 0, sizeof(window->bytes));
@@ -115,7 +134,7 @@ static int check_record(struct mirror *mirror, MDB_txn *transaction, const struc
     return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
 }
 
-int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
 {
     static struct window window; /* of the one thread */
     const uint32_t first[2] = {htonl(fault->inode), 0};
@@ -127,6 +146,7 @@ int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction
         return -EIO;
     window.fs = fs;
     window.inode = fault->inode;
+    window.spill = spill;
     window.size = fault->size;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
@@ -166,23 +186,48 @@ static void nap(uint64_t nanoseconds)
     nanosleep(&time, NULL);
 }
 
+/* To memory; where there is none, when others have been evicted. */
+static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    uint64_t begun = segment_monotonic();
+    int result;
+
+    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC &&
+           segment_monotonic() - begun < LOAD_WAIT && !LOAD(pager->ending)) {
+        evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
+        nap(LOAD_RETRY);
+    }
+    return result;
+}
+
+static int bring_to_disk(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    int spill = spill_create(pager->fs, fault);
+
+    pager->spills = true;
+    if (spill < 0)
+        return spill;
+    int result = pager_load(pager->fs, mirror, transaction, fault, spill);
+    close(spill);
+    return result;
+}
+
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
 static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
 {
     struct fastspool *fs = pager->fs;
-    uint64_t begun = segment_monotonic();
-    int result;
+    bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
 
     STORE(fs->header->fault_reading, fault->inode);
-    while ((result = pager_load(fs, mirror, transaction, fault)) == -ENOSPC && segment_monotonic() - begun < LOAD_WAIT &&
-           !LOAD(pager->ending)) {
-        evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
-        nap(LOAD_RETRY);
+    int result = spilled ? 0 : bring_to_memory(pager, mirror, transaction, fault);
+    if (spilled || result == -ENOSPC) {
+        spilled = true;
+        result = bring_to_disk(pager, mirror, transaction, fault);
     }
     STORE(fs->header->fault_reading, 0);
     if (result < 0)
         syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, fault->inode, strerrordesc_np(-result));
-    return eviction_end_fault(fs, fault, -result) == -ESTALE;
+    return eviction_end_fault(fs, fault, spilled, -result) == -ESTALE;
 }
 
 int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
@@ -204,7 +249,7 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
         if (result == 0)
             again |= serve(pager, mirror, transaction, &faults[i]);
         else
-            eviction_end_fault(pager->fs, &faults[i], -result);
+            eviction_end_fault(pager->fs, &faults[i], false, -result);
     }
     if (result < 0)
         return result;
@@ -224,7 +269,7 @@ static void fail_fatal(struct fastspool *fs)
 
     for (int i = 0; i < count; i++) {
         if (fatal == PAGER_ALL || faults[i].inode == fatal)
-            eviction_end_fault(fs, &faults[i], EIO);
+            eviction_end_fault(fs, &faults[i], false, EIO);
     }
     STORE(fs->header->fault_fatal, 0);
 }
@@ -235,8 +280,10 @@ static void *run(void *argument)
     struct header *h = pager->fs->header;
     char error[FASTSPOOL_ERROR_MAX];
     uint32_t served = LOAD(h->space_wanted);
+    uint64_t swept = 0;
 
     fail_fatal(pager->fs);
+    pager->spills = true; /* what a mirror left that died */
     while (!LOAD(pager->ending)) {
         uint32_t wanted = LOAD(h->pager_wanted), space = LOAD(h->space_wanted);
         int result = pager_bring_back(pager, error);
@@ -244,8 +291,12 @@ static void *run(void *argument)
         if (above || space != served)
             evict(pager, above ? eviction_low(h) : UINT64_MAX, space != served ? SPACE_LEAST : 0);
         served = space;
+        if (pager->spills && segment_monotonic() - swept > IDLE) {
+            swept = segment_monotonic();
+            pager->spills = spill_sweep(pager->fs) != 0;
+        }
         if (result <= 0)
-            futex_wait(&h->pager_wanted, wanted, above ? BUSY : IDLE);
+            futex_wait(&h->pager_wanted, wanted, LOAD(h->memory_bytes) > eviction_high(h) ? BUSY : IDLE);
     }
     return NULL;
 }

@@ -361,9 +361,9 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
             continue;
         result = section_run(fs, want, &fault);
         if (result > 0)
-            result = pager_load(fs, mirror, transaction, &fault);
+            result = pager_load(fs, mirror, transaction, &fault, -1);
         if (result == 0)
-            result = eviction_end_fault(fs, &fault, 0);
+            result = eviction_end_fault(fs, &fault, false, 0);
     }
     return result < 0 ? result : 0;
 }
@@ -443,5 +443,6 @@ int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[F
         snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
     fastspool_status(fs, &status);
     recovered->messages = status.messages;
+    spill_sweep(fs);
     return result;
 }

@@ -96,11 +96,14 @@ static int read_pid_namespace(uint64_t *inode)
 
 int segment_take_memory(int fd, uint64_t offset, uint64_t size)
 {
-    int result;
+    int result, error, saved = errno; /* a write that succeeds after a wait must leave no trace of it */
+
     do
         result = fallocate(fd, 0, (off_t)offset, (off_t)size);
     while (result < 0 && errno == EINTR);
-    return result == 0 ? 0 : errno == ENOSPC || errno == ENOMEM ? -EAGAIN : -errno;
+    error = errno;
+    errno = saved;
+    return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
 }
 
 /* ---- creation ---- */
@@ -344,7 +347,7 @@ int segment_reset(struct fastspool *fs)
     header->root = header->orphans = 0;
     header->files = header->born = 0;
     header->dirty = header->clean = header->faults = (struct list){0};
-    header->evicted = 0;
+    header->evicted = header->spilled = 0;
     header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;

@@ -39,6 +39,7 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
     uint64_t now = segment_monotonic();
     uint32_t names = LOAD(h->names.used);
+    struct statvfs room;
 
     memset(status, 0, sizeof(*status));
     for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
@@ -46,7 +47,15 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     status->durability = fs->durability;
     status->files = LOAD(h->files);
     status->memory_bytes = LOAD(h->memory_bytes);
-    status->memory_limit = h->memory_limit;
+    status->memory_limit = LOAD(h->memory_limit);
+    status->evicted_files = LOAD(h->evicted);
+    status->spilled_files = LOAD(h->spilled);
+    status->evictions = LOAD(h->evictions);
+    status->brought_back = LOAD(h->brought_back);
+    if (fastspool_statvfs(fs, &room) == 0) {
+        status->room_bytes = room.f_bavail * room.f_frsize;
+        status->room_files = room.f_favail;
+    }
     status->dirty_bytes = LOAD(h->dirty_bytes);
     status->dirty_files = LOAD(h->dirty_files);
     status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;

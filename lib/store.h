@@ -225,9 +225,31 @@ struct fault {
 };
 /** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
 int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
-/** The mirror alone: the fault's data is in memory (@error 0), or can't be brought back (a positive errno).  Wakes who
- *  waits.  -ESTALE: the file has changed since, and is wanted still. */
-int eviction_end_fault(struct fastspool *fs, const struct fault *fault, int error);
+/** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought back
+ *  (@error: a positive errno).  Wakes who waits.  -ESTALE: the file has changed since, and is wanted still. */
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error);
+/** In a section: a spilled file is only evicted again. */
+void eviction_unspill(struct fastspool *fs, uint32_t inode);
+
+/* ---- spill.c: what is open and not in memory ----------------------------------------------------------------- */
+
+/** The mirror alone: an empty spill file for the fault, of its size; a descriptor for reading and writing. */
+int spill_create(struct fastspool *fs, const struct fault *fault);
+/** A descriptor of the spill file, for reading, the caller's; -ENOENT: the file isn't spilled (any more). */
+int spill_open(struct fastspool *fs, uint32_t inode, uint32_t generation);
+ssize_t spill_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset);
+/** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How many
+ *  are left. */
+int spill_sweep(struct fastspool *fs);
+
+/* ---- rights.c: acting as the owner ------------------------------------------------------------------------------ */
+
+struct rights {
+    bool lent;
+    gid_t gid; /* to go back to */
+};
+struct rights rights_of_owner(uid_t owner, gid_t group);
+void rights_back(struct rights rights);
 
 /* ---- blocks.c ----------------------------------------------------------------------------------------- */
 

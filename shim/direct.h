@@ -17,6 +17,7 @@
 #define fcntl(...)             real.fcntl(__VA_ARGS__)
 #define flock(fd, operation)   real.flock(fd, operation)
 #define read(fd, to, size)     real.read(fd, to, size)
+#define pread(fd, to, size, at) real.pread(fd, to, size, at)
 #define write(fd, from, size)  real.write(fd, from, size)
 #define lseek(fd, at, whence)  real.lseek(fd, at, whence)
 #define ftruncate(fd, size)    real.ftruncate(fd, size)
@@ -39,6 +40,9 @@
 #define unlinkat(d, path, f)   real.unlinkat(d, path, f)
 #define renameat(a, b, c, d)   real.renameat(a, b, c, d)
 #define readlink(p, to, size)  real.readlink(p, to, size)
+#define opendir(path)          real.opendir(path)
+#define readdir(listing)       real.readdir(listing)
+#define closedir(listing)      real.closedir(listing)
 #define umask(mode)            real.umask(mode)
 #define execve(p, a, e)        real.execve(p, a, e)
 

@@ -36,10 +36,13 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
     printf("{\"spool\": ");
     print_quoted(spool);
     printf(", \"durability\": \"%s\", \"messages\": %" PRIu64 ", \"files\": %" PRIu64 ", \"memory_bytes\": %" PRIu64
-           ", \"memory_limit\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
+           ", \"memory_limit\": %" PRIu64 ", \"evicted_files\": %" PRIu64 ", \"spilled_files\": %" PRIu64
+           ", \"evictions\": %" PRIu64
+           ", \"brought_back\": %" PRIu64 ", \"room_bytes\": %" PRIu64 ", \"room_files\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
            ", \"unflushed_ms\": %" PRIu64 ", \"commit_ms\": %" PRIu64 ", \"commits\": %" PRIu64
            ", \"commit_p50_ns\": %" PRIu64 ", \"commit_p99_ns\": %" PRIu64 ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
-           fastspool_durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit, s->dirty_bytes,
+           fastspool_durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit,
+           s->evicted_files, s->spilled_files, s->evictions, s->brought_back, s->room_bytes, s->room_files, s->dirty_bytes,
            s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->commit_p50_ns, s->commit_p99_ns,
            s->descriptions, s->commit_error,
            (long)s->mirror_pid, failed ? "true" : "false");
@@ -59,6 +62,9 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
     printf("  messages     %" PRIu64 "\n", s->messages);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576);
+    printf("  evicted      %" PRIu64 " files; %" PRIu64 " went so far, %" PRIu64 " came back\n", s->evicted_files, s->evictions,
+           s->brought_back);
+    printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB, the oldest change %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
     printf("  commits      %" PRIu64 ", half of them within %.1f ms, 99 of 100 within %.1f ms\n", s->commits,

@@ -240,7 +240,9 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
         return wrong(check, "inode %u is wanted, and not evicted", i);
     if ((flags & INODE_EVICTED) && !(flags & INODE_WANTED) && inode->blocks > 0)
         return wrong(check, "inode %u is evicted, and has %u blocks", i, inode->blocks);
-    if ((flags & INODE_EVICTED) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))
+    if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->blocks > 0))
+        return wrong(check, "inode %u is spilled, has flags %x and %u blocks", i, flags, inode->blocks);
+    if ((flags & (INODE_EVICTED | INODE_SPILLED)) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))
         return wrong(check, "inode %u is evicted, of %llu bytes, and some of them are dirty", i,
                      (unsigned long long)inode->size);
     return 0;
@@ -249,7 +251,7 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
 static int check_inodes(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0;
+    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0;
     uint32_t count = 0;
 
     for (uint32_t i = 1; i < h->inodes.used; i++) {
@@ -268,15 +270,17 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         if (inode->opens != check->opens[i])
             return wrong(check, "inode %u counts %u descriptions, and has %u", i, inode->opens, check->opens[i]);
         evicted += !!(inode->flags & INODE_EVICTED);
+        spilled += !!(inode->flags & INODE_SPILLED);
         int result = check_names_of(fs, check, i);
         if (result == 0)
             result = check_eviction(check, i, inode);
         if (result < 0)
             return result;
     }
-    if (evicted != h->evicted)
-        return wrong(check, "%llu files are evicted, the store counts %llu", (unsigned long long)evicted,
-                     (unsigned long long)h->evicted);
+    if (evicted != h->evicted || spilled != h->spilled)
+        return wrong(check, "%llu files are evicted and %llu spilled, the store counts %llu and %llu",
+                     (unsigned long long)evicted, (unsigned long long)spilled, (unsigned long long)h->evicted,
+                     (unsigned long long)h->spilled);
     if (count != h->inodes.count || files != h->files)
         return wrong(check, "%u inodes and %llu files are in use, the store counts %u and %llu", count,
                      (unsigned long long)files, h->inodes.count, (unsigned long long)h->files);
@@ -435,7 +439,8 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         absent -= chunk->state == CHUNK_ABSENT;
         leaving += chunk->state == CHUNK_LEAVING;
         present += chunk->state == CHUNK_PRESENT;
-        empty += chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0);
+        empty += chunk->state == CHUNK_LEAVING ||
+                 (chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0));
         if (chunk->state == CHUNK_PRESENT)
             result = check_bitmap(fs, check, c);
     }

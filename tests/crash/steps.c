@@ -430,13 +430,29 @@ static void bring_back(void)
         ;
     database_end(&paging_database);
 }
+static void wanted_of_little_memory(void)
+{
+    evicted_and_wanted();
+    segment_limit(fs->header, 3 * HUGE_SIZE); /* the huge one is to be spilled */
+}
+static void spilled(void)
+{
+    wanted_of_little_memory();
+    bring_back();
+    if (fs->header->spilled != 1)
+        _exit(4);
+}
+static void sweep(void)
+{
+    spill_sweep(fs);
+}
 static void fail_to_bring_back(void)
 {
     struct fault faults[16];
     int count = eviction_faults(fs, faults, 16);
 
     for (int i = 0; i < count; i++)
-        eviction_end_fault(fs, &faults[i], EIO);
+        eviction_end_fault(fs, &faults[i], false, EIO);
 }
 /* What a pager has left that died over a huge file. */
 static int half_bring_back(struct fastspool *store, void *argument)
@@ -553,6 +569,9 @@ static const struct operation operations[] = {
     {"unlink an evicted huge file", {evict_all, unlink_huge}, EVICT | HUGE, NULL},
     {"bring evicted files back", {evicted_and_wanted, bring_back}, EVICT | HUGE, NULL},
     {"bring half-brought files back", {half_back, bring_back}, EVICT | HUGE, NULL},
+    {"bring back to a spill file", {wanted_of_little_memory, bring_back}, EVICT | HUGE, NULL},
+    {"sweep spill files", {spilled, sweep}, EVICT | HUGE, NULL},
+    {"unlink a spilled file", {spilled, unlink_huge}, EVICT | HUGE, NULL},
     {"fail to bring files back", {half_back, fail_to_bring_back}, EVICT | HUGE, NULL},
     {"create, first of all", {NULL, create}, FRESH, NULL},
     {"write, first of all", {create, write_first}, FRESH, NULL},

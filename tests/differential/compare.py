@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Run the same seeded sequences of calls twice and compare the traces.
 
-    compare.py SEQUENCES --real DIR --spool DIR --preload LIBRARY [--count N] [--seed N] [--steps N]
+    compare.py SEQUENCES --real DIR --spool DIR --preload LIBRARY [--count N] [--seed N] [--steps N] [--memory BYTES]
     compare.py SEQUENCES --real DIR --other DIR ...         two real directories: is the generator deterministic?
     compare.py SEQUENCES --real DIR --other DIR --mutate N  a spoiled result must be found: succeeds if it is
     compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     one sequence, both traces side by side
@@ -10,16 +10,18 @@
 The first run is on a real directory without the library, the second on a spool with it.  Both run in batches side by
 side; where a batch differs, the first sequences that do are run again by themselves, and the step that differs is
 printed with its seed.  A sequence that differs only in its batch and not alone is printed as that: what came before
-has left something behind.
+has left something behind.  --memory: what the store may hold; so little that files are evicted all the time, and the
+run fails where they weren't.
 """
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 
-BATCH = 500
+BATCH = 100
 SHOWN = 5
 
 
@@ -33,6 +35,7 @@ def parse():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--memory")
     parser.add_argument("--mutate", type=int, default=0)
     parser.add_argument("-v", action="store_true", dest="verbose")
     return parser.parse_args()
@@ -52,6 +55,7 @@ class Run:
     def start(self, seed, count, verbose=False):
         command = [self.options.sequences, self.directory, "--seed", str(seed), "--count", str(count),
                    "--steps", str(self.options.steps)]
+        command += ["--pause", "5000"] if self.options.memory else []
         command += ["--mutate", str(self.mutate)] if self.mutate else []
         command += ["-v"] if verbose else []
         return subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -84,6 +88,22 @@ def explain(runs, seed):
     print(f"seed {seed} differs only after others")
 
 
+def make_small(spool, preload, memory):
+    """A store made by the first look at it, and a mirror that gives it no more than MEMORY."""
+    environment = dict(os.environ, FASTSPOOL_SPOOL=spool, FASTSPOOL_FLUSH_INTERVAL="1ms")
+    subprocess.run(["ls", f"{spool}/input"], env=dict(environment, LD_PRELOAD=preload), check=True)
+    subprocess.run(["fastspool", "stop", "--spool", spool], check=True)
+    mirror = subprocess.Popen(["fastspool", "mirror", "--memory", memory, "--journal", "65536", spool], stdin=subprocess.DEVNULL)
+    time.sleep(1)
+    return mirror
+
+
+def evictions(spool):
+    status = json.loads(subprocess.run(["fastspool", "status", "--json", "--spool", spool], stdout=subprocess.PIPE).stdout)
+    print(f"{status['evictions']} evictions, {status['brought_back']} files brought back")
+    return status["brought_back"]
+
+
 def main():
     options = parse()
     if not shutil.which(options.sequences):
@@ -91,6 +111,7 @@ def main():
     runs = [Run(options, options.real),
             Run(options, options.spool, options.preload) if options.spool else Run(options, options.other)]
     runs[1].mutate = options.mutate
+    mirror = make_small(options.spool, options.preload, options.memory) if options.memory else None
     if options.verbose:
         for lines in both(runs, options.seed, options.count, verbose=True):
             print("\n".join(lines), end="\n\n")
@@ -116,6 +137,10 @@ def main():
             break
     print(f"{done} sequences of {options.steps} steps from seed {options.seed}, {differing} differ, "
           f"{time.monotonic() - began:.0f} s")
+    if mirror:
+        differing += evictions(options.spool) == 0
+        mirror.terminate()
+        mirror.wait()
     sys.exit((differing == 0) if options.mutate else (differing > 0))
 
 

@@ -2,7 +2,7 @@
  *
  * Seeded random sequences of the calls that a mail server makes on its spool, with a trace of every result.
  *
- *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [-v]
+ *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [-v]
  *
  * DIRECTORY is laid out like a spool (input/, msglog/).  Run on a real directory without the library, and on a spool
  * with it, the same seeds must give the same trace: compare.py does both and compares.
@@ -115,7 +115,7 @@ enum operation {
 };
 
 /* Name, and how often it is chosen. */
-static const struct {
+static struct {
     const char *name;
     unsigned weight;
 } table[OPERATIONS] = {
@@ -605,6 +605,7 @@ static struct actor actors[ACTORS];
 static uint64_t state;
 static bool verbose;
 static long mutated_step = -1;
+static useconds_t pause_us; /* between two steps: time for others to work on the files */
 static const char *root; /* the spool */
 static uint64_t trace;   /* hash of the sequence's lines */
 
@@ -1027,6 +1028,8 @@ static void run_sequence(uint64_t seed, long steps)
             step.to = free_slot;
         if (is_improper(&step, (const int(*)[STREAMS])owned, a))
             continue;
+        if (pause_us)
+            usleep(pause_us);
         play(a, &step, &answer);
         learn(&actors[a], &step, &answer);
         if (step.operation == FORK)
@@ -1076,7 +1079,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--actor") == 0)
         live(atoi(argv[2]));
     if (argc < 2 || !program) {
-        fprintf(stderr, "usage: sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [-v]\n");
+        fprintf(stderr, "usage: sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [-v]\n");
         return 2;
     }
     root = argv[1];
@@ -1087,7 +1090,12 @@ int main(int argc, char **argv)
         seed = strcmp(argv[i], "--seed") == 0 ? strtoull(argv[i + 1], NULL, 10) : seed;
         count = strcmp(argv[i], "--count") == 0 ? atol(argv[i + 1]) : count;
         steps = strcmp(argv[i], "--steps") == 0 ? atol(argv[i + 1]) : steps;
+        pause_us = strcmp(argv[i], "--pause") == 0 ? (useconds_t)atol(argv[i + 1]) : pause_us;
         mutated_step = strcmp(argv[i], "--mutate") == 0 ? atol(argv[i + 1]) : mutated_step;
+    }
+    if (pause_us) { /* what the others work on are files that nobody has open */
+        table[CLOSE].weight *= 8;
+        table[FCLOSE].weight *= 4;
     }
     if (chdir(root) < 0) {
         perror(root);

@@ -10,7 +10,8 @@
  * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
  * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
  * file), two files that are always written one after the other are never more than one step apart (one instant), and
- * lazy loses no more than its window.  In some runs an fdatasync fails, loses what it was for, and the mirror dies.
+ * lazy loses no more than its window.  In some runs an fdatasync fails, loses what it was for, and the mirror dies; in
+ * some memory is so small that messages are evicted, and read back from the database when they are delivered.
  *
  * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
  * fdatasync left out, with writes swapped, and as a program whose journal checks no checksum.
@@ -34,7 +35,9 @@
 #define CLIENTS      4
 #define MESSAGES     60        /* of a client */
 #define SWINGS_MAX   100000
+#define RUNS         12        /* three modes, whole and failing disks, much and little memory */
 #define LIMIT        (8 * JOURNAL_FILE_MIN)
+#define SMALL        (UINT64_C(5) << 19) /* bytes of memory: the header, the tables, and a single chunk */
 #define WINDOW       UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
 
 static const char *const modes[] = {"acked", "lazy", "strict"};
@@ -153,10 +156,14 @@ static void receive(int client, int number, struct message *message)
         promise(message, STEP_HEADER);
 }
 
+static int find(struct fastspool *store, int client, int number, char what);
+
 static void deliver(int client, int number, struct message *message)
 {
     static const char parts[] = "JHD";
     char name[32];
+
+    must(find(fs, client, number, 'D') == 1 && find(fs, client, number, 'H') == 1, "read a message back");
 
     message->begun[STEP_JOURNAL] = position();
     int d = put_file(client, number, 'J');
@@ -180,7 +187,7 @@ static void run_client(int client)
 
     for (int number = 0; number < MESSAGES; number++) {
         receive(client, number, &promises->message[client][number]);
-        int old = number - rand_r(&seed) % 6;
+        int old = number - rand_r(&seed) % 25;
         if (old >= 0 && !promises->message[client][old].begun[STEP_JOURNAL] && rand_r(&seed) % 4)
             deliver(client, old, &promises->message[client][old]);
         usleep(1000);
@@ -210,12 +217,16 @@ static char error[FASTSPOOL_ERROR_MAX];
 
 static void checkpoint(void)
 {
-    char path[FASTSPOOL_PATH_MAX + 16];
-    struct mirror mirror;
+    struct mirror *mirror;
 
-    snprintf(path, sizeof(path), "%s/mirror", fs->state);
-    must(mirror_open(&mirror, path, error) == 0 && checkpoint_run(&mirror, &journal, error) == 0, error);
-    mirror_close(&mirror);
+    must(database_enter(&paging_database, &mirror, error) == 0 && checkpoint_run(mirror, &journal, error) == 0, error);
+    database_leave(&paging_database, false);
+}
+
+static void want_checkpoint(void *context)
+{
+    (void)context;
+    journal_want_checkpoint(&journal);
 }
 
 static void *second_thread(void *argument)
@@ -236,6 +247,7 @@ static void begin_mirror(void)
 {
     STORE(promises->stop, 0);
     must(journal_open(&journal, fs, LIMIT, error) == 0, error);
+    paging_begin(fs, want_checkpoint);
     must(pthread_create(&second, NULL, second_thread, NULL) == 0, "start a thread");
 }
 
@@ -245,6 +257,7 @@ static void end_mirror(struct capture *capture)
 {
     STORE(promises->stop, 1);
     pthread_join(second, NULL);
+    paging_end(fs);
     journal_close(&journal);
     if (capture) {
         free(capture->file);
@@ -280,6 +293,7 @@ static void start_children(enum fastspool_durability durability)
         if (children[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             fastspool_after_fork_child(fs);
+            fs->mirror = false;
             fs->durability = durability;
             if (i < CLIENTS)
                 run_client(i);
@@ -308,7 +322,7 @@ static void serve(bool failing)
     waitpid(children[CLIENTS], &status, 0);
 }
 
-static void run(enum fastspool_durability durability, bool failing, enum record_fault fault)
+static void run(enum fastspool_durability durability, bool failing, bool small, enum record_fault fault)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
 
@@ -319,6 +333,8 @@ static void run(enum fastspool_durability durability, bool failing, enum record_
     int lock = open(path, O_RDWR | O_CREAT, 0600);
     must(flock(lock, LOCK_EX) == 0, "take the mirror's lock");
     must(fastspool_mkdir(fs, "input", 0750) == 0, "mkdir");
+    if (small)
+        segment_limit(fs->header, SMALL);
     record_begin(fs->state, fault);
     begin_mirror();
     start_children(durability);
@@ -501,14 +517,17 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof(noise); i++)
         noise[i] = (char)rand();
     promises = mmap(NULL, sizeof(*promises), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    for (int r = 0; r < 6; r++) {
+    for (unsigned r = 0; r < RUNS; r++) {
+        bool failing = r / 3 % 2, small = r / 6;
         uint64_t before = states;
-        run((enum fastspool_durability)(r % 3), r >= 3, fault);
-        cut_power(wanted / 6 + 1, seed + (unsigned)r);
-        printf("%s%s: %lu events, %lu states recovered, %lu losses so far\n", modes[r % 3],
-               r >= 3 ? ", an fdatasync fails now and then" : "", (unsigned long)*record_count,
+        run((enum fastspool_durability)(r % 3), failing, small, fault);
+        cut_power(wanted / RUNS + 1, seed + r);
+        printf("%s%s%s: %lu events, %lu files evicted and %lu brought back, %lu states recovered, %lu losses so far\n",
+               modes[r % 3], failing ? ", an fdatasync fails now and then" : "", small ? ", little memory" : "",
+               (unsigned long)*record_count, (unsigned long)fs->header->evictions, (unsigned long)fs->header->brought_back,
                (unsigned long)(states - before), (unsigned long)losses);
         fflush(stdout);
+        must(!small || fs->header->evictions > 0, "nothing was evicted");
         fixture_teardown();
         if (must_find && losses)
             break;

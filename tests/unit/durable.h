@@ -49,7 +49,7 @@ static inline void commit(int result)
 static inline void checkpoint(void)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
-    struct database own, *database = paging_lock >= 0 ? &paging_database : &own;
+    struct database own, *database = paging ? &paging_database : &own;
     struct mirror *mirror;
 
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
