@@ -125,19 +125,31 @@ static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
     return runtime[0] == '/' ? 0 : -ENOENT;
 }
 
-static int publish_runtime(int state_fd, const char *runtime)
+/* Write @runtime to the open file. */
+static int write_runtime(int fd, const char *runtime)
 {
-    int fd = openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int result = 0;
+    ssize_t length = (ssize_t)strlen(runtime);
 
     if (fd < 0)
         return -errno;
-    size_t length = strlen(runtime);
-    if (write(fd, runtime, length) != (ssize_t)length || fsync(fd) < 0)
-        result = -errno;
+    errno = EIO; /* where the write ends early */
+    int result = pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
     close(fd);
+    return result;
+}
+
+/* By rename; on a disk that is full to the last block in place: a name cut short is nobody's, and looked at again. */
+static int publish_runtime(int state_fd, const char *runtime)
+{
+    int result = write_runtime(openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600),
+                               runtime);
+
     if (result == 0 && (renameat(state_fd, "runtime.new", state_fd, "runtime") < 0 || fsync(state_fd) < 0))
         result = -errno;
+    if (result < 0)
+        unlinkat(state_fd, "runtime.new", 0);
+    if (result == -ENOSPC && write_runtime(openat(state_fd, "runtime", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
+        result = 0;
     return result;
 }
 
