@@ -45,6 +45,7 @@
 struct pooled {
     uint32_t key;    /* the description's number, with IDLE; 0: this place is empty; atomic */
     int fd;
+    int spill;       /* of the spill file that it reads from, -1: none */
     uint64_t cookie;
     uint32_t epoch;  /* of the pool when the description was taken */
 };
@@ -91,6 +92,7 @@ static int pool_put(struct pool *pool, const struct pooled *pooled)
             if (!claim(place, 0))
                 continue;
             place->fd = pooled->fd;
+            place->spill = -1;
             place->cookie = pooled->cookie;
             place->epoch = pooled->epoch;
             STORE(place->key, pooled->key);
@@ -304,6 +306,28 @@ int descriptions_fd(struct fastspool *fs, uint32_t description)
     return fd;
 }
 
+int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
+{
+    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+
+    if (!place)
+        return -EBADF;
+    place->spill = fd;
+    STORE(place->key, description);
+    return 0;
+}
+
+int descriptions_spill(struct fastspool *fs, uint32_t description)
+{
+    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+
+    if (!place)
+        return -1;
+    int fd = place->spill;
+    STORE(place->key, description);
+    return fd;
+}
+
 int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 {
     struct description *description = description_at(fs, d);
@@ -381,6 +405,8 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
         struct pooled pooled = *place;
         pooled.key = description;
         STORE(place->key, 0);
+        if (pooled.spill >= 0)
+            close(pooled.spill);
         if (pooled.epoch == LOAD(pool->epoch)) {
             result = close_unshared(fs, pool, &pooled);
         } else {
@@ -402,7 +428,7 @@ bool descriptions_owns(struct fastspool *fs, int fd)
 {
     for (const struct pool *page = LOAD(fs->pool); page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
-            if (LOAD(page->place[i].key) && page->place[i].fd == fd)
+            if (LOAD(page->place[i].key) && (page->place[i].fd == fd || page->place[i].spill == fd))
                 return true;
         }
     }
@@ -446,6 +472,8 @@ void descriptions_pool_close(struct fastspool *fs)
             if (page->place[i].key == 0 || page->place[i].key == CLAIMED)
                 continue;
             close(pooled.fd);
+            if (pooled.spill >= 0)
+                close(pooled.spill);
             close_shared(fs, &pooled);
         }
         munmap(page, sizeof(*page));

@@ -109,6 +109,7 @@ struct header {
     uint32_t chunks_held;      /* head of the list of chunks with quarantined blocks */
     uint64_t blocks_used;      /* blocks neither free nor in quarantine */
     uint64_t blocks_total;     /* blocks of all present chunks */
+    uint64_t blocks_held;      /* blocks in quarantine */
     uint32_t chunks_partial_tail;
     uint32_t chunks_empty;     /* chunks with memory of which every block is free */
     uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
@@ -121,6 +122,7 @@ struct header {
 
     /* Which data is in memory (eviction.c). */
     struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
+    uint64_t clean_files;      /* how many */
     struct list faults;        /* evicted files that are wanted, the first request first */
     uint64_t evicted;          /* files whose data is in the database alone */
     uint64_t spilled;          /* files in spill files */
@@ -134,6 +136,7 @@ struct header {
     uint32_t fault_reading;    /* inode that the pager reads from the database, 0: none */
     uint32_t fault_fatal;      /* inode whose reading was the end of a mirror (a damaged page), 0: none */
     uint32_t too_small;        /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
+    int32_t recovery_error;    /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
     int32_t checkpoint_error;  /* positive errno of the last checkpoint, 0: it succeeded */
     uint64_t disk_owed;        /* bytes of the disk that the next checkpoint may take */
     uint64_t disk_reusable;    /* bytes of free pages in the database */
@@ -175,8 +178,9 @@ enum inode_flags {
     INODE_CLEAN = 16,    /* in the clean list */
     INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
     INODE_WANTED = 64,   /* evicted, and in the list of faults */
-    INODE_SPILLED = 256, /* open, and its data is in a spill file */
     INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
+    INODE_SPILLED = 256,    /* open, and its data is in a spill file */
+    INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
 };
 
 #define INODE_DIRECT 4u
