@@ -10,11 +10,12 @@
  * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
  * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
  * file), two files that are always written one after the other are never more than one step apart (one instant), and
- * lazy loses no more than its window.  In some runs an fdatasync fails, loses what it was for, and the mirror dies; in
+ * lazy loses no more than its window.  In some recoveries the power fails again.  In some runs an fdatasync fails, loses what it was for, and the mirror dies; in
  * some memory is so small that messages are evicted, and read back from the database when they are delivered.
  *
  * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
- * fdatasync left out, with writes swapped, and as a program whose journal checks no checksum.
+ * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes what
+ * a mirror wrote before it died, and whose database isn't synced.
  */
 #include "fixture.h"
 #include "journal.h"
@@ -35,6 +36,7 @@
 #define CLIENTS      4
 #define MESSAGES     60        /* of a client */
 #define SWINGS_MAX   100000
+#define NESTED       4         /* power cuts in a recovery that is looked at */
 #define RUNS         12        /* three modes, whole and failing disks, much and little memory */
 #define LIMIT        (8 * JOURNAL_FILE_MIN)
 #define SMALL        (UINT64_C(5) << 19) /* bytes of memory: the header, the tables, and a single chunk */
@@ -58,6 +60,9 @@ struct promises {
     uint64_t swung[SWINGS_MAX]; /* the pendulum: when it had reached a number, CLOCK_MONOTONIC ns */
     uint32_t swings;
     uint32_t stop;
+    struct {
+        uint64_t states, losses;
+    } nested; /* of the child that ended last */
 };
 static struct promises *promises;
 
@@ -346,7 +351,7 @@ static void run(enum fastspool_durability durability, bool failing, bool small, 
 
 /* ---- what was recovered ---- */
 
-static uint64_t losses, states, batches;
+static uint64_t losses, states, batches, nested;
 static int verbose = 5;
 
 __attribute__((format(printf, 1, 2))) static void lost(const char *format, ...)
@@ -471,6 +476,46 @@ static struct fastspool *second_store(void)
     return store;
 }
 
+/* The power fails again while it recovers, at some of its writes: the next recovery gives the same.  In a child, which
+ * records what the recovery does. */
+static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
+{
+    struct event *events;
+    struct recovered recovered;
+    int status;
+
+    fflush(stdout);
+    unsigned own_seed = (unsigned)rand_r(seed);
+    pid_t pid = fork();
+    if (pid != 0) {
+        must(waitpid(pid, &status, 0) == pid && status == 0, "a child that cuts recoveries failed");
+        states += promises->nested.states;
+        nested += promises->nested.states;
+        losses += promises->nested.losses;
+        return;
+    }
+    states = losses = 0;
+    record_nested(store->state);
+    struct disk *disk = disk_new();
+    disk_load(disk, store->state);
+    descriptions_pool_close(store);
+    STORE(store->header->state, SEGMENT_RECOVERING);
+    int result = recovery_run(store, &recovered, error); /* where it fails, check_state() will say so */
+    uint64_t count = record_nested_end(&events);
+    snprintf(store->state, sizeof(store->state), "%.64s/again", fixture_directory);
+    for (uint64_t i = 0; result == 0 && i < count; i++) {
+        disk_play(disk, &events[i]);
+        if ((uint64_t)rand_r(&own_seed) % count < NESTED) {
+            disk_cut(disk, store->state, &own_seed);
+            check_state(store, cut);
+        }
+    }
+    promises->nested.states = states;
+    promises->nested.losses = losses;
+    fflush(stdout);
+    _exit(0);
+}
+
 /* Cut the power @count times, at random points, and once more in the middle of some recoveries. */
 static void cut_power(uint64_t count, unsigned seed)
 {
@@ -482,6 +527,10 @@ static void cut_power(uint64_t count, unsigned seed)
         disk_play(disk, &record_events[cut - 1]);
         for (; done * events < cut * count; done++) {
             disk_cut(disk, store->state, &seed);
+            if (done % 16 == 0)
+                cut_recovery(store, cut, &seed);
+            if (done % 16 == 0)
+                disk_cut(disk, store->state, &seed);
             check_state(store, cut);
             if (done % 8 == 0) /* what a recovery leaves is a disk like any other: the next one gives the same */
                 check_state(store, cut);
@@ -532,7 +581,7 @@ int main(int argc, char **argv)
         if (must_find && losses)
             break;
     }
-    printf("%lu states, %lu batches recovered from the journal, %lu losses\n", (unsigned long)states,
-           (unsigned long)batches, (unsigned long)losses);
+    printf("%lu states, %lu of them left by a power cut in a recovery, %lu batches recovered from the journal, %lu losses\n",
+           (unsigned long)states, (unsigned long)nested, (unsigned long)batches, (unsigned long)losses);
     return must_find ? losses == 0 : losses != 0;
 }
