@@ -782,13 +782,14 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
     return result;
 }
 
-/* Room for how many more files: what names and inodes may still take of the memory, and keep some of it for data. */
+/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
+ * is kept for data. */
 static uint64_t room_for_files(const struct header *h)
 {
-    uint64_t tables = eviction_in_use(h) - LOAD(h->blocks_used) * BLOCK_SIZE, most = eviction_high(h);
-    uint64_t unused = h->inodes.capacity - LOAD(h->inodes.count);
+    uint64_t tables = segment_tables(h), most = eviction_high(h);
+    uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
 
-    return unused + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
+    return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
 }
 
 /* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the

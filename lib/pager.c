@@ -11,6 +11,9 @@
  * database holds at least the checkpoint that allowed the eviction, and a file that has changed since (by name, owner,
  * size) is told by its ticket and read again.
  *
+ * Nothing is read ahead.  (Measured, `exim -bp` of 20,000 evicted messages, against all of them in memory: 2.1 to 3.4 times
+ * as long; with a hundred inodes read ahead of one who opens them in order, 2.1 to 2.8 times, for three times the files.)
+ *
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
  * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page

@@ -357,6 +357,14 @@ int segment_reset(struct fastspool *fs)
 
 /* ---- growing ---- */
 
+uint64_t segment_tables(const struct header *h)
+{
+    return HEADER_SIZE + (uint64_t)LOAD(h->inodes.capacity) * sizeof(struct inode) +
+           (uint64_t)LOAD(h->names.capacity) * sizeof(struct name) +
+           (uint64_t)LOAD(h->descriptions.capacity) * sizeof(struct description) +
+           (uint64_t)LOAD(h->buckets_capacity) * sizeof(uint32_t);
+}
+
 struct growth {
     uint32_t *capacity; /* of the table, entries */
     uint32_t seen;      /* what it was when the memory was taken */

@@ -145,6 +145,9 @@ void segment_close(struct fastspool *fs);
 /** Empty the tables again: a recovery that was cut short begins anew.  Nobody else may use the segment. */
 int segment_reset(struct fastspool *fs);
 
+/** Bytes of memory that the header and the tables have taken: all but data. */
+uint64_t segment_tables(const struct header *header);
+
 /** Take memory for more entries of a table.  Outside sections.  -EAGAIN: there is no memory now, by the limit or of the
  *  system's; -ENOSPC, -ENFILE: the table is as large as it can be. */
 int segment_grow(struct fastspool *fs, enum table_id table);

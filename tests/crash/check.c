@@ -451,11 +451,7 @@ static int check_chunks(struct fastspool *fs, struct check *check)
     if (empty != h->chunks_empty)
         return wrong(check, "%u chunks are empty, the store counts %u", empty, h->chunks_empty);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
-    uint64_t memory = HEADER_SIZE + (uint64_t)(present + leaving) * CHUNK_SIZE +
-                      (uint64_t)h->inodes.capacity * sizeof(struct inode) +
-                      (uint64_t)h->names.capacity * sizeof(struct name) +
-                      (uint64_t)h->descriptions.capacity * sizeof(struct description) +
-                      (uint64_t)h->buckets_capacity * sizeof(uint32_t);
+    uint64_t memory = segment_tables(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
     if (h->blocks_used != check->blocks || h->blocks_total != total || h->memory_bytes != memory)
         return wrong(check,
                      "the store counts %llu of %llu blocks and %llu bytes of memory, and has %llu of %llu and %llu",
