@@ -289,6 +289,14 @@ static int make_directory(const char *path, const char *above)
     return result;
 }
 
+static void remove_file(struct journal *journal, uint32_t name)
+{
+    char text[16];
+
+    file_name(name, text);
+    unlinkat(journal->directory, text, 0);
+}
+
 /* Sort the files that are there into those in use and the spares. */
 static int take_stock(struct journal *journal)
 {
@@ -304,8 +312,10 @@ static int take_stock(struct journal *journal)
             /* Never written by this process: whatever its predecessor met there, this one doesn't know. */
             journal->file[journal->files++] = (struct journal_file){file->name, true, file->head.follows, file->size};
             journal->waiting += file->size;
-        } else {
+        } else if (file->size == journal->file_size) {
             journal->spare[journal->spares++] = file->name;
+        } else {
+            remove_file(journal, file->name); /* its maker died before it had taken the blocks */
         }
     }
     if (journal->waiting)
@@ -354,14 +364,6 @@ static uint32_t new_name(struct journal *journal)
     uint32_t name = journal->next_name++;
     pthread_mutex_unlock(&journal->mutex);
     return name;
-}
-
-static void remove_file(struct journal *journal, uint32_t name)
-{
-    char text[16];
-
-    file_name(name, text);
-    unlinkat(journal->directory, text, 0);
 }
 
 /* Bytes that a checkpoint of what waits may take of the disk, when another file is full too. */
@@ -469,7 +471,11 @@ static int next_file(struct journal *journal)
     if (journal->fd >= 0)
         close(journal->fd);
     journal->fd = -1;
-    if (journal->files + journal->spares + 2 > JOURNAL_FILES_MAX)
+    pthread_mutex_lock(&journal->mutex);
+    bool many = journal->files + journal->spares + 2 > JOURNAL_FILES_MAX;
+    journal->no_space |= many; /* a checkpoint makes them fewer */
+    pthread_mutex_unlock(&journal->mutex);
+    if (many)
         return -ENOSPC;
     int result = ask_for_room(journal, 0);
     if (result == -ENOSPC && take_spare(journal, &name))
