@@ -24,6 +24,8 @@ int tool_error(const char *format, ...)
 
 /* ---- a disk of the test's making ---- */
 
+static int syncs_left = -1; /* so many fsyncs succeed, and the next one fails; negative: none does */
+
 static bool full;      /* there is no room at all */
 static bool slow;      /* whoever but the test's own thread asks, or writes, is kept for a moment */
 static int64_t space;  /* bytes that are left, and go with each file that is made; negative: enough */
@@ -53,6 +55,15 @@ int posix_fallocate(int fd, off_t offset, off_t size)
         __atomic_fetch_sub(&space, size, __ATOMIC_ACQ_REL);
     keep();
     return result;
+}
+
+int fsync(int fd)
+{
+    (void)fd;
+    if (syncs_left < 0 || syncs_left-- > 0)
+        return 0;
+    errno = EIO;
+    return -1;
 }
 
 static void setup(void)
@@ -129,4 +140,25 @@ Test(checkpointer, last_room, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(slow, false);
     end_checkpointer();
+}
+
+/* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
+Test(checkpointer, name_of_the_database)
+{
+    struct mirror mirror;
+    struct stat st;
+
+    for (int good = 0;; good++) {
+        syncs_left = good;
+        int result = mirror_open(&mirror, path, error);
+        bool met = syncs_left < 0;
+        syncs_left = -1;
+        if (!met) {
+            cr_assert_eq(result, 0, "%s", error);
+            break;
+        }
+        cr_assert_eq(result, -EIO);
+        cr_assert_lt(stat(path, &st), 0, "its fsync number %d failed, and it is there", good + 1);
+    }
+    mirror_close(&mirror);
 }
