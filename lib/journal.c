@@ -277,15 +277,19 @@ int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, vo
 
 /* ---- opening ---- */
 
-/* Make a directory and its entry durable. */
+/* Make a directory and its entry durable.  Where that fails there is none: the next sync may say that all is well. */
 static int make_directory(const char *path, const char *above)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    bool made = mkdir(path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
         return -errno;
     int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
     if (fd >= 0)
         close(fd);
+    if (result < 0 && made)
+        rmdir(path);
     return result;
 }
 
@@ -324,6 +328,13 @@ static int take_stock(struct journal *journal)
     return result;
 }
 
+/* Their names could not be synced, and may never be written, though the next sync says that all is well. */
+static void forget_spares(struct journal *journal)
+{
+    while (journal->spares > 0)
+        remove_file(journal, journal->spare[--journal->spares]);
+}
+
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX])
 {
     char path[FASTSPOOL_PATH_MAX + 16], above[FASTSPOOL_PATH_MAX + 16];
@@ -340,7 +351,11 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
     if (result == 0) {
         journal->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         /* A file that a predecessor made may be missing on the disk until the directory is synced. */
-        result = journal->directory < 0 || fsync(journal->directory) < 0 ? -errno : take_stock(journal);
+        result = journal->directory < 0 || fsync(journal->directory) < 0 ? -errno : 0;
+        int stock = journal->directory < 0 ? result : take_stock(journal);
+        if (result < 0)
+            forget_spares(journal);
+        result = result < 0 ? result : stock;
     }
     if (result < 0)
         snprintf(error, FASTSPOOL_ERROR_MAX, "open the journal %s: %s", path, strerrordesc_np(-result));

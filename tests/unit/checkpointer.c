@@ -162,3 +162,32 @@ Test(checkpointer, name_of_the_database)
     }
     mirror_close(&mirror);
 }
+
+/* Nor has a spare file of the journal, whose maker died before it could sync it. */
+Test(checkpointer, names_of_spares)
+{
+    cr_assert_eq(journal_prepare(&journal), 0);
+    for (int good = 0, failed = 1; failed; good++) {
+        journal_close(&journal);
+        syncs_left = good;
+        failed = journal_open(&journal, fs, LIMIT, error) < 0;
+        syncs_left = -1;
+        cr_assert(good < 2 || journal.spares == 0, "after %d syncs", good);
+    }
+}
+
+/* Nor have the directories. */
+Test(checkpointer, names_of_directories)
+{
+    struct stat st;
+
+    snprintf(fs->state, sizeof(fs->state), "%s/other", fixture_directory);
+    for (int good = 0; good < 2; good++) {
+        journal_close(&journal);
+        syncs_left = good;
+        cr_assert_eq(journal_open(&journal, fs, LIMIT, error), -EIO);
+        syncs_left = -1;
+        snprintf(path, sizeof(path), good ? "%s/journal" : "%s", fs->state);
+        cr_assert_lt(stat(path, &st), 0, "%s was not synced, and is there", path);
+    }
+}
