@@ -277,16 +277,28 @@ int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, vo
 
 /* ---- opening ---- */
 
-/* Make a directory and its entry durable. */
+/* Make a directory and its entry durable.  Where that fails there is none: the next sync may say that all is well. */
 static int make_directory(const char *path, const char *above)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    bool made = mkdir(path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
         return -errno;
     int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
     if (fd >= 0)
         close(fd);
+    if (result < 0 && made)
+        rmdir(path);
     return result;
+}
+
+static void remove_file(struct journal *journal, uint32_t name)
+{
+    char text[16];
+
+    file_name(name, text);
+    unlinkat(journal->directory, text, 0);
 }
 
 /* Sort the files that are there into those in use and the spares. */
@@ -304,14 +316,23 @@ static int take_stock(struct journal *journal)
             /* Never written by this process: whatever its predecessor met there, this one doesn't know. */
             journal->file[journal->files++] = (struct journal_file){file->name, true, file->head.follows, file->size};
             journal->waiting += file->size;
-        } else {
+        } else if (file->size == journal->file_size) {
             journal->spare[journal->spares++] = file->name;
+        } else {
+            remove_file(journal, file->name); /* its maker died before it had taken the blocks */
         }
     }
     if (journal->waiting)
         journal->oldest = segment_monotonic();
     free(files);
     return result;
+}
+
+/* Their names could not be synced, and may never be written, though the next sync says that all is well. */
+static void forget_spares(struct journal *journal)
+{
+    while (journal->spares > 0)
+        remove_file(journal, journal->spare[--journal->spares]);
 }
 
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX])
@@ -330,7 +351,11 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
     if (result == 0) {
         journal->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         /* A file that a predecessor made may be missing on the disk until the directory is synced. */
-        result = journal->directory < 0 || fsync(journal->directory) < 0 ? -errno : take_stock(journal);
+        result = journal->directory < 0 || fsync(journal->directory) < 0 ? -errno : 0;
+        int stock = journal->directory < 0 ? result : take_stock(journal);
+        if (result < 0)
+            forget_spares(journal);
+        result = result < 0 ? result : stock;
     }
     if (result < 0)
         snprintf(error, FASTSPOOL_ERROR_MAX, "open the journal %s: %s", path, strerrordesc_np(-result));
@@ -354,14 +379,6 @@ static uint32_t new_name(struct journal *journal)
     uint32_t name = journal->next_name++;
     pthread_mutex_unlock(&journal->mutex);
     return name;
-}
-
-static void remove_file(struct journal *journal, uint32_t name)
-{
-    char text[16];
-
-    file_name(name, text);
-    unlinkat(journal->directory, text, 0);
 }
 
 /* Bytes that a checkpoint of what waits may take of the disk, when another file is full too. */
@@ -469,7 +486,11 @@ static int next_file(struct journal *journal)
     if (journal->fd >= 0)
         close(journal->fd);
     journal->fd = -1;
-    if (journal->files + journal->spares + 2 > JOURNAL_FILES_MAX)
+    pthread_mutex_lock(&journal->mutex);
+    bool many = journal->files + journal->spares + 2 > JOURNAL_FILES_MAX;
+    journal->no_space |= many; /* a checkpoint makes them fewer */
+    pthread_mutex_unlock(&journal->mutex);
+    if (many)
         return -ENOSPC;
     int result = ask_for_room(journal, 0);
     if (result == -ENOSPC && take_spare(journal, &name))

@@ -184,7 +184,12 @@ static int make(const char *path)
     int code = make_empty(new);
     if (code == 0 && rename(new, path) < 0)
         code = errno;
-    return code ? code : sync_directory(dirname(above));
+    if (code != 0)
+        return code;
+    code = sync_directory(dirname(above));
+    if (code != 0)
+        rename(path, new); /* the next sync may say that all is well, of a name that was never written: it is made again */
+    return code;
 }
 
 /* ---- opening, for use ---- */

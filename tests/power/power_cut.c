@@ -2,7 +2,7 @@
  *
  * Power cuts: whatever a disk may hold after one, what was promised is there.
  *
- *     power_cut [--states N] [--seed S] [--fault no-sync|swapped] [--must-find]
+ *     power_cut [--states N] [--seed S] [--little-memory] [--fault no-sync|swapped] [--must-find]
  *
  * The happy path: in each durability, client processes receive, deliver and remove messages as Exim does, through the
  * store; this process is their mirror, with the real journal, checkpoints and database, and everything it does to the
@@ -10,11 +10,13 @@
  * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
  * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
  * file), two files that are always written one after the other are never more than one step apart (one instant), and
- * lazy loses no more than its window.  In some runs an fdatasync fails, loses what it was for, and the mirror dies; in
- * some memory is so small that messages are evicted, and read back from the database when they are delivered.
+ * lazy loses no more than its window.  In some recoveries the power fails again.  In some runs an fdatasync fails, loses
+ * some of what it was for, and the mirror dies; in some memory is so small that messages are evicted, and read back from
+ * the database when they are delivered.
  *
  * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
- * fdatasync left out, with writes swapped, and as a program whose journal checks no checksum.
+ * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes what
+ * a mirror wrote before it died, and whose database isn't synced.
  */
 #include "fixture.h"
 #include "journal.h"
@@ -35,7 +37,8 @@
 #define CLIENTS      4
 #define MESSAGES     60        /* of a client */
 #define SWINGS_MAX   100000
-#define RUNS         12        /* three modes, whole and failing disks, much and little memory */
+#define NESTED       4         /* power cuts in a recovery that is looked at */
+#define RUNS         6         /* three modes, whole and failing disks */
 #define LIMIT        (8 * JOURNAL_FILE_MIN)
 #define SMALL        (UINT64_C(5) << 19) /* bytes of memory: the header, the tables, and a single chunk */
 #define WINDOW       UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
@@ -58,6 +61,9 @@ struct promises {
     uint64_t swung[SWINGS_MAX]; /* the pendulum: when it had reached a number, CLOCK_MONOTONIC ns */
     uint32_t swings;
     uint32_t stop;
+    struct {
+        uint64_t states, losses;
+    } nested; /* of the child that ended last */
 };
 static struct promises *promises;
 
@@ -215,11 +221,18 @@ static void swing(void)
 static struct journal journal;
 static char error[FASTSPOOL_ERROR_MAX];
 
+static bool must_find;
+
 static void checkpoint(void)
 {
     struct mirror *mirror;
 
-    must(database_enter(&paging_database, &mirror, error) == 0 && checkpoint_run(mirror, &journal, error) == 0, error);
+    must(database_enter(&paging_database, &mirror, error) == 0, error);
+    if (checkpoint_run(mirror, &journal, error) < 0) {
+        printf("a checkpoint finds: %s\n", error);
+        fflush(stdout);
+        _exit(must_find ? 0 : 3);
+    }
     database_leave(&paging_database, false);
 }
 
@@ -346,7 +359,7 @@ static void run(enum fastspool_durability durability, bool failing, bool small, 
 
 /* ---- what was recovered ---- */
 
-static uint64_t losses, states, batches;
+static uint64_t losses, states, batches, nested;
 static int verbose = 5;
 
 __attribute__((format(printf, 1, 2))) static void lost(const char *format, ...)
@@ -471,6 +484,46 @@ static struct fastspool *second_store(void)
     return store;
 }
 
+/* The power fails again while it recovers, at some of its writes: the next recovery gives the same.  In a child, which
+ * records what the recovery does. */
+static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
+{
+    struct event *events;
+    struct recovered recovered;
+    int status;
+
+    fflush(stdout);
+    unsigned own_seed = (unsigned)rand_r(seed);
+    pid_t pid = fork();
+    if (pid != 0) {
+        must(waitpid(pid, &status, 0) == pid && status == 0, "a child that cuts recoveries failed");
+        states += promises->nested.states;
+        nested += promises->nested.states;
+        losses += promises->nested.losses;
+        return;
+    }
+    states = losses = 0;
+    record_nested(store->state);
+    struct disk *disk = disk_new();
+    disk_load(disk, store->state);
+    descriptions_pool_close(store);
+    STORE(store->header->state, SEGMENT_RECOVERING);
+    int result = recovery_run(store, &recovered, error); /* where it fails, check_state() will say so */
+    uint64_t count = record_nested_end(&events);
+    snprintf(store->state, sizeof(store->state), "%.64s/again", fixture_directory);
+    for (uint64_t i = 0; result == 0 && i < count; i++) {
+        disk_play(disk, &events[i]);
+        if ((uint64_t)rand_r(&own_seed) % count < NESTED) {
+            disk_cut(disk, store->state, &own_seed);
+            check_state(store, cut);
+        }
+    }
+    promises->nested.states = states;
+    promises->nested.losses = losses;
+    fflush(stdout);
+    _exit(0);
+}
+
 /* Cut the power @count times, at random points, and once more in the middle of some recoveries. */
 static void cut_power(uint64_t count, unsigned seed)
 {
@@ -482,6 +535,10 @@ static void cut_power(uint64_t count, unsigned seed)
         disk_play(disk, &record_events[cut - 1]);
         for (; done * events < cut * count; done++) {
             disk_cut(disk, store->state, &seed);
+            if (done % 16 == 0)
+                cut_recovery(store, cut, &seed);
+            if (done % 16 == 0)
+                disk_cut(disk, store->state, &seed);
             check_state(store, cut);
             if (done % 8 == 0) /* what a recovery leaves is a disk like any other: the next one gives the same */
                 check_state(store, cut);
@@ -496,11 +553,12 @@ static void cut_power(uint64_t count, unsigned seed)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"states", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'r'},
-                                            {"fault", required_argument, NULL, 'f'}, {"must-find", no_argument, NULL, 'm'}, {0}};
-    uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 400000 : 20000;
+                                            {"fault", required_argument, NULL, 'f'}, {"must-find", no_argument, NULL, 'm'},
+                                            {"little-memory", no_argument, NULL, 'l'}, {0}};
+    uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 200000 : 7500;
     enum record_fault fault = FAULT_NONE;
     unsigned seed = 1;
-    bool must_find = false;
+    bool small = false;
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 's')
@@ -511,6 +569,8 @@ int main(int argc, char **argv)
             fault = strcmp(optarg, "no-sync") == 0 ? FAULT_NO_SYNC : FAULT_SWAPPED;
         else if (option == 'm')
             must_find = true;
+        else if (option == 'l')
+            small = true;
         else
             return 2;
     }
@@ -518,7 +578,7 @@ int main(int argc, char **argv)
         noise[i] = (char)rand();
     promises = mmap(NULL, sizeof(*promises), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (unsigned r = 0; r < RUNS; r++) {
-        bool failing = r / 3 % 2, small = r / 6;
+        bool failing = r / 3;
         uint64_t before = states;
         run((enum fastspool_durability)(r % 3), failing, small, fault);
         cut_power(wanted / RUNS + 1, seed + r);
@@ -532,7 +592,7 @@ int main(int argc, char **argv)
         if (must_find && losses)
             break;
     }
-    printf("%lu states, %lu batches recovered from the journal, %lu losses\n", (unsigned long)states,
-           (unsigned long)batches, (unsigned long)losses);
+    printf("%lu states, %lu of them left by a power cut in a recovery, %lu batches recovered from the journal, %lu losses\n",
+           (unsigned long)states, (unsigned long)nested, (unsigned long)batches, (unsigned long)losses);
     return must_find ? losses == 0 : losses != 0;
 }

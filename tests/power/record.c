@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define EVENTS_MAX  (1u << 20)
+#define NESTED_MAX  65536u
 #define OBJECTS_MAX 65536u
 #define BLOCK       4096u
 #define SECTOR      512u
@@ -37,6 +38,8 @@ static pid_t recorder;
 static dev_t device;
 static enum record_fault wanted_fault;
 static int fail_after = -1;
+static struct event *outer_events; /* while a child records for itself */
+static uint64_t *outer_count;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static ino_t inodes[OBJECTS_MAX];
 static uint32_t objects;
@@ -70,7 +73,7 @@ static void note(struct event event)
 {
     struct timespec now;
 
-    if (*record_count == EVENTS_MAX)
+    if (*record_count == (outer_events ? NESTED_MAX : EVENTS_MAX))
         abort();
     clock_gettime(CLOCK_MONOTONIC, &now);
     event.time = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
@@ -204,6 +207,35 @@ void record_begin(const char *root, enum record_fault fault)
 void record_end(void)
 {
     recording = false;
+}
+
+void record_nested(const char *root)
+{
+    struct stat st;
+
+    outer_events = record_events;
+    outer_count = record_count;
+    record_events = calloc(NESTED_MAX, sizeof(*record_events));
+    record_count = calloc(1, sizeof(*record_count));
+    objects = 0;
+    if (stat(root, &st) < 0)
+        abort();
+    object_of(st.st_ino);
+    wanted_fault = FAULT_NONE;
+    fail_after = -1;
+    recorder = getpid();
+    recording = true;
+}
+
+uint64_t record_nested_end(struct event **events)
+{
+    uint64_t count = *record_count;
+
+    recording = false;
+    *events = record_events;
+    record_events = outer_events;
+    record_count = outer_count;
+    return count;
 }
 
 void record_fail_sync(unsigned skip)
@@ -410,6 +442,37 @@ static void need(struct object *object, size_t size)
     }
 }
 
+void disk_load(struct disk *disk, const char *root)
+{
+    struct stat st;
+    DIR *listing = opendir(root);
+
+    if (!listing || fstat(dirfd(listing), &st) < 0)
+        abort();
+    struct object *directory = object_at(disk, object_of(st.st_ino));
+    for (struct dirent *entry; (entry = readdir(listing));) {
+        char below[600];
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || strcmp(entry->d_name, "lock.mdb") == 0)
+            continue;
+        snprintf(below, sizeof(below), "%s/%s", root, entry->d_name);
+        if (stat(below, &st) < 0 || directory->count == NAMES_MAX)
+            abort();
+        snprintf(directory->names[directory->count].name, sizeof(directory->names->name), "%.31s", entry->d_name);
+        directory->names[directory->count++].target = object_of(st.st_ino);
+        if (S_ISDIR(st.st_mode)) {
+            disk_load(disk, below);
+            continue;
+        }
+        struct object *file = object_at(disk, object_of(st.st_ino));
+        need(file, (size_t)st.st_size);
+        int fd = (int)syscall(SYS_openat, AT_FDCWD, below, O_RDONLY);
+        if (fd < 0 || read(fd, file->bytes, file->size) != (ssize_t)file->size)
+            abort();
+        close(fd);
+    }
+    closedir(listing);
+}
+
 /* An event reaches the disk. */
 static void settle(struct object *object, const struct event *event)
 {
@@ -440,8 +503,11 @@ static void settle(struct object *object, const struct event *event)
     }
 }
 
+static void settle_some(struct object *object, const struct event *event, unsigned *seed);
+
 void disk_play(struct disk *disk, const struct event *event)
 {
+    static unsigned seed = 1;
     struct object *object = object_at(disk, event->object);
 
     switch (event->kind) {
@@ -454,6 +520,8 @@ void disk_play(struct disk *disk, const struct event *event)
         settle(object, object->pending[--object->pendings]);
         break;
     case EVENT_LOST:
+        for (size_t i = 0; i < object->pendings; i++)
+            settle_some(object, object->pending[i], &seed);
         object->pendings = 0;
         break;
     default:

@@ -14,7 +14,7 @@ enum event_kind {
     EVENT_SIZE,     /* its size was set */
     EVENT_SYNC,     /* fdatasync or fsync of a file or directory has returned 0 */
     EVENT_SYNC_ONE, /* the write before was O_DSYNC and has returned */
-    EVENT_LOST,     /* fdatasync has returned EIO: what was not synced may never reach the disk, whatever it says later */
+    EVENT_LOST,     /* fdatasync has returned EIO: some of what was not synced is there, the rest never, whatever it says later */
     EVENT_LINK,     /* a name in a directory leads to an object */
     EVENT_UNLINK,   /* a name is gone */
 };
@@ -46,9 +46,16 @@ extern struct event *record_events;
 /** How many there are; shared with forked children: what an fsync promised as it returned was done by this many. */
 extern uint64_t *record_count;
 
+/** In a child of the recording process: record below @root, what there is there is synced, into *@events. */
+void record_nested(const char *root);
+/** How many events that were; record_events are the parent's again. */
+uint64_t record_nested_end(struct event **events);
+
 /** A disk that the events are played to, in their order. */
 struct disk;
 struct disk *disk_new(void);
+/** What lies below @root, all of it synced.  For record_nested(). */
+void disk_load(struct disk *disk, const char *root);
 void disk_free(struct disk *disk);
 void disk_play(struct disk *disk, const struct event *event);
 /** Write what a power cut now may leave below @root, which is emptied first: all that was synced; of the rest any

@@ -10,6 +10,7 @@ nothing that was answered with 250 is lost when the memory goes afterwards.
 import collections
 import concurrent.futures
 import errno
+import json
 import os
 import pathlib
 import shutil
@@ -24,6 +25,7 @@ from harness import TOOL, Client, Failure, Message, check, kill, kill_all, main,
 QUEUE_ONLY = ("queue_only = true", "check_spool_space = 0", "check_spool_inodes = 0")
 DURABILITY = (("", {}), ("_strict", {"fastspool": ("durability = strict",)}))
 CLIENTS, EACH, SIZE = 4, 2, 12000    # a batch of four fits into a file: larger ones are not used again
+WAITERS = 24                # who are about while the disk stands still
 JOURNAL = 65536             # bytes, and those of a file: a load sees several checkpoints, and reuse
 REAL_TOOL = pathlib.Path(TOOL + ".real")
 LIBRARY = pathlib.Path("/srv/inject.so")
@@ -408,16 +410,22 @@ def small_disk(exim):
     deliver(exim)
 
 
+def count_commits(exim):
+    exim.tool("flush")
+    return json.loads(exim.tool("status", "--json"))["commits"]
+
+
 @test(*DURABILITY, library=True, main=QUEUE_ONLY)
 def hanging_disk(exim):
-    """A disk that stands still: senders wait, nothing is acknowledged, and when the power goes nothing is lost."""
+    """A disk that stands still: senders wait, nothing is acknowledged, and when the power goes nothing is lost.  All who wait
+    meanwhile share the next commit."""
     disk = LoopDisk(exim.spool, 64)
     exim.own(exim.spool)
     exim.start()
-    senders = [Sender(exim) for _ in range(CLIENTS)]
+    senders = [Sender(exim) for _ in range(WAITERS)]
     load(senders)
     for power_fails in (False, True):
-        before = len(exim.expected)
+        before, commits = len(exim.expected), count_commits(exim)
         with disk.frozen():
             threads = [threading.Thread(target=send_until_cut, args=(sender,)) for sender in senders]
             for thread in threads:
@@ -432,7 +440,10 @@ def hanging_disk(exim):
             thread.join(30)
             check(not thread.is_alive(), "a sender hangs")
         if not power_fails:
-            check(len(exim.expected) == before + CLIENTS, "a message was refused when the disk moved again")
+            check(len(exim.expected) == before + WAITERS, "a message was refused when the disk moved again")
+            commits = count_commits(exim) - commits
+            print(f"  {WAITERS} messages that waited side by side took {commits} commits")
+            check(commits <= WAITERS // 2, "those who wait don't share a commit")
     kill_all()
     exim.daemon.wait()
     exim.reboot()

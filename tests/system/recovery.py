@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: MIT
 """What survives: kill -9 of everything, a reboot, a delivery killed before it tidied up, a mirror killed at work."""
 import json
+import os
+import pathlib
+import pty
+import re
 import subprocess
 
-from harness import (EXIM, QUEUED_LAYOUTS, QUEUE_ONLY, Client, Message, check, kill, kill_all, main, processes, test,
-                     wait_for)
+from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message, check, kill, kill_all, main, processes,
+                     test, wait_for)
 
 
 def accept(exim, count, recipient="user@sink.test", place="sink"):
@@ -73,6 +77,64 @@ def window(exim):
     wait_for(flushed, "the mirror has written everything by itself", 5)
     exim.reboot()
     check(len(exim.queue()) == 5, f"the queue holds {len(exim.queue())} of 5 messages")
+    exim.deliver_queue()
+
+
+SLOW_TOOL = """#!/bin/sh
+[ "$1" = mirror ] || exec {tool}.real "$@"
+sleep 1.5
+LD_PRELOAD={work}/syslog.so exec {tool}.real "$@"
+"""
+SYSLOG = """
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+void syslog(int priority, const char *format, ...)
+{{
+    va_list list;
+    (void)priority;
+    va_start(list, format);
+    vdprintf(open("{work}/syslog", O_WRONLY | O_APPEND), format, list);
+    dprintf(open("{work}/syslog", O_WRONLY | O_APPEND), "\\n");
+}}
+"""
+
+
+@test(main=QUEUE_ONLY, library=True)
+def reported(exim):
+    """A recovery says in one line of syslog what it did; on a terminal, who waits for more than a second sees a bar."""
+    exim.start()
+    accept(exim, 4)
+    exim.reboot()
+    (exim.work / "syslog").touch(mode=0o666)
+    os.chmod(exim.work / "syslog", 0o666)
+    (exim.work / "syslog.c").write_text(SYSLOG.format(work=exim.work))
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", exim.work / "syslog.so", exim.work / "syslog.c"], check=True)
+    os.rename(TOOL, TOOL + ".real")
+    try:
+        pathlib.Path(TOOL).write_text(SLOW_TOOL.format(tool=TOOL, work=exim.work))
+        os.chmod(TOOL, 0o755)
+        terminal, end = pty.openpty()
+        found = subprocess.run([EXIM, "-bp"], env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=end, timeout=20, check=True).stdout
+        os.close(end)
+    finally:
+        os.rename(TOOL + ".real", TOOL)
+    seen = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            seen += piece
+    except OSError:                             # the terminal's other end is closed
+        os.close(terminal)
+    check(len(ID.findall(found.decode())) == 4, f"the queue is {found!r}")
+    bars = re.findall(rb"\rfastspool: recovering (\S+) \[([#.]{40})\]", seen)
+    check(len(bars) > 1 and bars[-1] == (str(exim.spool).encode(), b"#" * 40) and seen.endswith(b"\n"),
+          f"on the terminal: {seen!r}")
+    check(b"." in bars[0][1], f"a bar that is full from the start: {bars}")
+    lines = (exim.work / "syslog").read_text().splitlines()
+    report = re.compile(r"\S+: recovered 4 messages in \d+ files, (\d+) batches of the journal, (\d+) bytes, in \d+\.\d\d s$")
+    check(len(lines) == 1 and (match := report.match(lines[0])) and int(match[1]) > 0 and int(match[2]) > 4 * 2000,
+          f"the report is {lines}")
     exim.deliver_queue()
 
 

@@ -24,6 +24,8 @@ int tool_error(const char *format, ...)
 
 /* ---- a disk of the test's making ---- */
 
+static int syncs_left = -1; /* so many fsyncs succeed, and the next one fails; negative: none does */
+
 static bool full;      /* there is no room at all */
 static bool slow;      /* whoever but the test's own thread asks, or writes, is kept for a moment */
 static int64_t space;  /* bytes that are left, and go with each file that is made; negative: enough */
@@ -53,6 +55,15 @@ int posix_fallocate(int fd, off_t offset, off_t size)
         __atomic_fetch_sub(&space, size, __ATOMIC_ACQ_REL);
     keep();
     return result;
+}
+
+int fsync(int fd)
+{
+    (void)fd;
+    if (syncs_left < 0 || syncs_left-- > 0)
+        return 0;
+    errno = EIO;
+    return -1;
 }
 
 static void setup(void)
@@ -129,4 +140,54 @@ Test(checkpointer, last_room, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(slow, false);
     end_checkpointer();
+}
+
+/* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
+Test(checkpointer, name_of_the_database)
+{
+    struct mirror mirror;
+    struct stat st;
+
+    for (int good = 0;; good++) {
+        syncs_left = good;
+        int result = mirror_open(&mirror, path, error);
+        bool met = syncs_left < 0;
+        syncs_left = -1;
+        if (!met) {
+            cr_assert_eq(result, 0, "%s", error);
+            break;
+        }
+        cr_assert_eq(result, -EIO);
+        cr_assert_lt(stat(path, &st), 0, "its fsync number %d failed, and it is there", good + 1);
+    }
+    mirror_close(&mirror);
+}
+
+/* Nor has a spare file of the journal, whose maker died before it could sync it. */
+Test(checkpointer, names_of_spares)
+{
+    cr_assert_eq(journal_prepare(&journal), 0);
+    for (int good = 0, failed = 1; failed; good++) {
+        journal_close(&journal);
+        syncs_left = good;
+        failed = journal_open(&journal, fs, LIMIT, error) < 0;
+        syncs_left = -1;
+        cr_assert(good < 2 || journal.spares == 0, "after %d syncs", good);
+    }
+}
+
+/* Nor have the directories. */
+Test(checkpointer, names_of_directories)
+{
+    struct stat st;
+
+    snprintf(fs->state, sizeof(fs->state), "%s/other", fixture_directory);
+    for (int good = 0; good < 2; good++) {
+        journal_close(&journal);
+        syncs_left = good;
+        cr_assert_eq(journal_open(&journal, fs, LIMIT, error), -EIO);
+        syncs_left = -1;
+        snprintf(path, sizeof(path), good ? "%s/journal" : "%s", fs->state);
+        cr_assert_lt(stat(path, &st), 0, "%s was not synced, and is there", path);
+    }
 }

@@ -231,6 +231,48 @@ Test(journal, failed_write)
     cr_assert_geq(numbers[1], durable + 11, "a number was given twice");
 }
 
+/* A disk on which every other write fails leaves a condemned file each time: when there are too many, a checkpoint is due,
+ * and afterwards the journal goes on. */
+Test(journal, many_condemned, .timeout = 120)
+{
+    struct rlimit limit = {4096 * 3, RLIM_INFINITY}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    int result = 0;
+
+    journal.limit = JOURNAL_BYTES; /* so much doesn't wait here */
+    signal(SIGXFSZ, SIG_IGN);
+    for (unsigned tries = 0; tries < 2 * JOURNAL_FILES_MAX && result != -ENOSPC; tries++) {
+        cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+        result = append(100);
+        cr_assert(result == 0 || result == -ENOSPC, "%s", error);
+        cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        if (result == 0)
+            cr_assert_eq(append(20000), -EFBIG);
+    }
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+    cr_assert_eq(result, -ENOSPC);
+    cr_assert(journal_due(&journal), "nobody makes the checkpoint that would help");
+    struct journal_found found = look(0);
+    cr_assert_eq(found.missing, 0);
+    cr_assert_eq(found.last, fs->header->batch_durable);
+    journal_release(&journal, journal_point(&journal), 0);
+    cr_assert_eq(append(100), 0, "%s", error);
+}
+
+/* A spare file whose maker died before it had its blocks is none. */
+Test(journal, short_spare)
+{
+    cr_assert_eq(journal_prepare(&journal), 0);
+    uint32_t name = journal.spare[0];
+    int fd = open_file(name);
+    cr_assert_eq(ftruncate(fd, 4096), 0);
+    close(fd);
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
+    cr_assert_eq(append(100), 0);
+    cr_assert_neq(journal.file[0].name, name);
+    cr_assert_lt(open_file(name), 0, "it is left lying");
+}
+
 /* Files are used again after a checkpoint, and what their earlier use left in them is never taken for a batch. */
 Test(journal, used_again)
 {
