@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -230,6 +230,11 @@ struct inode {
     uint64_t ticket;     /* header.change at the last change of any kind: durable when header.durable is */
 };
 
+/** What leads to a name along a hash chain: its index, and above it eight signs: of each name from there to the chain's end
+ *  one is set, which its hash says.  So most names that are not there are known by the bucket alone (names.c). */
+#define CHAIN_INDEX (NAMES_MAX - 1)
+#define CHAIN_SIGNS (~CHAIN_INDEX)
+
 #define NAME_INLINE 27u /* bytes of a name that fit: Exim's lasting ones have at most 25 */
 #define NAME_MORE   44u /* bytes in each further entry of a long name */
 
@@ -241,7 +246,7 @@ struct name {
     uint64_t born;    /* grows along the directory's list: a listing goes on behind it */
     uint32_t inode;   /* 0: the entry is free */
     uint32_t parent;  /* inode of the directory */
-    uint32_t chain;   /* next in the hash bucket; of a free entry: the next free one */
+    uint32_t chain;   /* next in the hash bucket, with signs; of a free entry: the next free one */
     uint32_t next;    /* next and previous in the directory, in order of birth */
     uint32_t prev;
     uint32_t sibling; /* next name of the same inode */

@@ -349,6 +349,8 @@ struct place {
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
 int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
 int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+/** The mirror alone: make the hash larger ahead of those who will add names. */
+int names_split_ahead(struct fastspool *fs);
 /** The path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it has no name any more. */
 int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */

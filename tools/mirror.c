@@ -416,6 +416,8 @@ static int tidy(struct fastspool *fs)
 
     if (result == 0)
         result = inodes_free_orphans(fs);
+    if (result == 0)
+        result = names_split_ahead(fs);
     return result == 0 ? blocks_give_back(fs, RESERVE) : result;
 }
 

@@ -87,7 +87,7 @@ static int check_chains(struct fastspool *fs, struct check *check)
     const struct header *h = fs->header;
 
     for (uint32_t b = 0; b < h->buckets && b < h->buckets_capacity; b++) {
-        for (uint32_t i = *bucket_at(fs, b); i; i = name_at(fs, i)->chain) {
+        for (uint32_t i = *bucket_at(fs, b) & CHAIN_INDEX; i; i = name_at(fs, i)->chain & CHAIN_INDEX) {
             int result = meet(fs, check, i, IN_CHAIN, "the hash chains");
             if (result == 0)
                 result = check_rest(fs, check, name_at(fs, i));

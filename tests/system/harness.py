@@ -408,7 +408,7 @@ class Exim:
         self.real = set()               # what it means to leave in the real input/ and msglog/
         self.panic = None               # a pattern that the panic log may hold
         for directory in (self.spool, self.work / "log"):
-            directory.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
             self.own(directory)
         (self.work / "mail").mkdir()
         (self.work / "mail" / "command").mkdir()
