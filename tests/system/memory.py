@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -110,6 +111,13 @@ def status(exim):
 
 def mirrors():
     return [pid for pid, name in processes() if name.startswith("fastspool")]
+
+
+def stop(pid):
+    """SIGSTOP, and every thread stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
+                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process stands still")
 
 
 class Watch:
@@ -214,7 +222,7 @@ def mirror_killed_under_opens(exim):
         name = random.choice(list(messages))
         arguments = (("-Mvb", name), ("-Mvh", name), ("-bp",), ("-M", name))[number % 4]
         mirror, = wait_for(mirrors, "a mirror")
-        os.kill(mirror, signal.SIGSTOP)
+        stop(mirror)
         process = subprocess.Popen([EXIM, *arguments], env=exim.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(0.2)
         check(process.poll() is None, f"{arguments} didn't wait for the mirror")
