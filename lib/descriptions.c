@@ -33,7 +33,7 @@
 
 #define IDENTITY_BITS 16                         /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define RESERVED_MAX  UINT64_C(10000000000)      /* ns that a reservation may go without its lock */
+#define RESERVED_MAX  UINT64_C(10000000000)      /* ns that a reservation may go before it has its lock */
 
 #define POOL_IDLE    8  /* descriptions kept for the next opens */
 #define POOL_PLACES  64 /* places of one page of the pool */
@@ -267,6 +267,8 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     pooled->fd = open_identity(fs, pooled->key, pooled->cookie);
     if (pooled->fd < 0)
         section_run(fs, discard, pooled);
+    else
+        STORE(description_at(fs, pooled->key)->reserved, 0); /* locked: without its lock it is dead from now on */
     return pooled->fd;
 }
 
@@ -361,7 +363,7 @@ static int reserve_again(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     SET(fs, description->state, DESCRIPTION_RESERVED);
-    SET(fs, description->reserved, segment_monotonic());
+    SET(fs, description->reserved, 0); /* it keeps its lock */
     return 0;
 }
 
@@ -535,7 +537,7 @@ int descriptions_reap(struct fastspool *fs)
         const struct description *description = description_at(fs, d);
         struct suspect suspect = {d, LOAD(description->state), description->cookie};
         if (suspect.state == DESCRIPTION_FREE ||
-            (suspect.state == DESCRIPTION_RESERVED && segment_monotonic() - description->reserved < RESERVED_MAX))
+            (suspect.state == DESCRIPTION_RESERVED && segment_monotonic() - LOAD(description->reserved) < RESERVED_MAX))
             continue;
         int result = is_held(fs, d);
         if (result == 0)

@@ -803,12 +803,15 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
 }
 
 /* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
- * is kept for data. */
+ * is kept for data: of a small memory at least a chunk, without which nothing can be written. */
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = segment_tables(h), most = eviction_high(h);
+    uint64_t limit = LOAD(h->memory_limit), data = CHUNK_SIZE + h->reserve * BLOCK_SIZE;
     uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
 
+    if (most + data > limit)
+        most = limit > data ? limit - data : 0;
     return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
 }
 

@@ -280,7 +280,7 @@ struct description {
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead */
+    uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
     uint64_t pad[2];
 };
 
