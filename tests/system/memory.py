@@ -400,6 +400,33 @@ def full_disk(exim):
     deliver(exim)
 
 
+# --- larger than memory should hold ---------------------------------------------------------------------------------
+
+@test(main=QUEUE_ONLY, library=True, memory="20M")
+def large_messages(exim):
+    """What is larger than a quarter of memory is delivered whole: to users, through a filter, a command, the network."""
+    exim.start()
+    client, places = Client(timeout=60), ("mbox", "maildir", "filtered", "pipe", "sink")
+    for place in places:
+        message = exim.expect(Message(f"user@{place}.test", size=6 << 20), "command" if place == "pipe" else place)
+        check(client.send(message)[0] == 250, f"the message for {place} was refused")
+    client.close()
+    spilled, ending = [], threading.Event()
+
+    def look():
+        while not ending.wait(0.02):
+            spilled.append(status(exim)["spilled_files"])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    deliver(exim)
+    ending.set()
+    thread.join()
+    check(max(spilled) > 0, "no message was ever in a spill file")
+    wait_for(lambda: not list((exim.spool / ".fastspool" / "spill").iterdir()), "the spill files are gone")
+    print(f"  {len(places)} messages of 6 MiB through a `memory` of 20 MiB, {max(spilled)} in spill files at once", flush=True)
+
+
 # --- another limit ------------------------------------------------------------------------------------------------
 
 def restart(exim, *configuration):
