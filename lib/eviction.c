@@ -36,6 +36,7 @@
 
 #define SPACE_WAIT     UINT64_C(10000000000) /* ns that a writer waits for memory */
 #define SPACE_WAIT_BAD UINT64_C(1000000000)  /* the same, while commits or checkpoints fail */
+#define SPACE_WAIT_AGAIN UINT64_C(300000000) /* and after it has waited in vain */
 #define TELL_EVERY     60u                   /* s between two lines to syslog */
 
 #define STEP_LOOKS  48u /* files that one section looks at: each may change ten words */
@@ -170,7 +171,11 @@ int eviction_wait_for_space(struct fastspool *fs, uint64_t *since)
         return -ENOSPC;
     if (*since == 0)
         *since = now;
-    if (now - *since > (bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
+    /* Who has just waited in vain waits for a moment only: a program that was told of an error still tries to write what it
+     * has buffered, and Exim does so ten times before it answers. */
+    bool again = fs->refused && *since - fs->refused < SPACE_WAIT;
+    if (now - *since > (again ? SPACE_WAIT_AGAIN : bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
+        fs->refused = now;
         tell(fs);
         return -ENOSPC;
     }

@@ -28,6 +28,7 @@ struct fastspool {
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
     struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
     bool mirror;                /* this process is the mirror: it may use the reserve, and waits for no other one */
+    uint64_t refused;           /* when this process last waited for memory in vain, CLOCK_MONOTONIC ns; 0: never */
     uint64_t memory;            /* the configured `memory`, for the mirror that this process may start */
     enum fastspool_durability durability; /* of this process's fsyncs */
     uint64_t synced;            /* acked: ticket of the last change that this process has synced; atomic */

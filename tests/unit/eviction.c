@@ -676,6 +676,9 @@ Test(eviction, nothing_may_go)
     cr_assert_gt(all, 2 << 20);
     cr_assert_geq(segment_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
     cr_assert_neq(fs->header->space_told, 0, "syslog was not told");
+    begun = segment_monotonic();
+    cr_assert_eq(fastspool_write(fs, d, bytes, 65536), -ENOSPC);
+    cr_assert_leq(segment_monotonic() - begun, UINT64_C(1000000000), "it waited again");
     fs->mirror = true;
     cr_assert_eq(fastspool_write(fs, d, bytes, 65536), 65536, "the mirror has no reserve");
     fs->mirror = false;
