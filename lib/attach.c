@@ -397,6 +397,8 @@ static int wait_ready(struct fastspool *fs, char *error)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
             return fail(error, -EIO, "%s: %.255s", fs->spool, h->failure);
+        if (LOAD(h->recovery_error) && segment_monotonic() - started > GIVE_UP * UINT64_C(1000000000))
+            return fail(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
         if (attach_mirror_lives(fs))
             lived = segment_monotonic();
         else if (segment_monotonic() - lived > GIVE_UP * UINT64_C(1000000000))

@@ -78,7 +78,7 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
     const struct header *h = fs->header;
     uint32_t link = h->chunks_partial;
 
-    if (link == 0 || (!fs->mirror && h->blocks_total - h->blocks_used <= h->reserve))
+    if (link == 0 || (!fs->mirror && h->blocks_total - h->blocks_used - h->blocks_held <= h->reserve))
         return section_want(TABLE_CHUNKS);
     struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
@@ -125,6 +125,7 @@ static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t 
     }
     SET(fs, chunk->held[word], chunk->held[word] | bit);
     SET(fs, chunk->held_count, chunk->held_count + 1);
+    SET(fs, fs->header->blocks_held, fs->header->blocks_held + 1);
 }
 
 void blocks_give(struct fastspool *fs, uint32_t block)
@@ -160,6 +161,7 @@ static int release_step(struct fastspool *fs, void *argument)
             make_free(fs, number, word, chunk->held[word], (uint32_t)__builtin_popcountll(chunk->held[word]));
             SET(fs, chunk->held[word], 0);
         }
+        SET(fs, fs->header->blocks_held, fs->header->blocks_held - chunk->held_count);
         SET(fs, chunk->held_count, 0);
         SET(fs, fs->header->chunks_held, chunk->held_next);
     }
@@ -290,7 +292,7 @@ static int end_leaving(struct fastspool *fs, void *argument)
 static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
 {
     const struct header *h = fs->header;
-    uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used)) * BLOCK_SIZE;
+    uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held)) * BLOCK_SIZE;
 
     if (!is_empty(fs, number))
         return false;

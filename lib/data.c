@@ -343,10 +343,10 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
     return 0;
 }
 
-/* The file has no blocks any more, and no size; what is much to free is left to the orphans. */
-static int release(struct fastspool *fs, uint32_t i)
+int data_discard(struct fastspool *fs, uint32_t i)
 {
     struct inode *inode = inode_at(fs, i);
+    uint64_t before = inode->size;
     static const struct inode empty;
 
     if (data_small(inode)) {
@@ -365,17 +365,6 @@ static int release(struct fastspool *fs, uint32_t i)
         SET(fs, inode->size, 0);
         version_next(fs, inode);
     }
-    return 0;
-}
-
-int data_discard(struct fastspool *fs, uint32_t i)
-{
-    struct inode *inode = inode_at(fs, i);
-    uint64_t before = inode->size;
-    int result = release(fs, i);
-
-    if (result < 0)
-        return result;
     eviction_leave(fs, i);
     SET(fs, inode->mtime, segment_realtime());
     SET(fs, inode->ctime, inode->mtime);
@@ -385,13 +374,16 @@ int data_discard(struct fastspool *fs, uint32_t i)
 
 /* ---- eviction, and coming back ---- */
 
-int data_evict(struct fastspool *fs, uint32_t i)
+int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
 {
     struct inode *inode = inode_at(fs, i);
     uint64_t size = inode->size;
-    int result = release(fs, i);
+    int result = data_shrink(fs, i, 0, most);
 
-    SET(fs, inode->size, size);
+    if (inode->size != size)
+        SET(fs, inode->size, size);
+    if (result == 0 && inode->blocks > 0)
+        return section_damaged(fs, "a file has blocks behind its end");
     return result;
 }
 
@@ -478,12 +470,6 @@ ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *b
 {
     ssize_t result = -EAGAIN;
 
-    if (LOAD(inode_at(fs, i)->flags) & INODE_SPILLED) {
-        result = spill_read(fs, i, generation, buffer, size, offset);
-        if (result != -ENOENT)
-            return result;
-        result = -EAGAIN; /* replaced meanwhile */
-    }
     for (int tries = 0; tries < READ_TRIES && result == -EAGAIN; tries++)
         result = read_once(fs, i, generation, buffer, size, offset, false);
     if (result != -EAGAIN)

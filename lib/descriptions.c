@@ -33,7 +33,7 @@
 
 #define IDENTITY_BITS 16                         /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define RESERVED_MAX  UINT64_C(10000000000)      /* ns that a reservation may go without its lock */
+#define RESERVED_MAX  UINT64_C(10000000000)      /* ns that a reservation may go before it has its lock */
 
 #define POOL_IDLE    8  /* descriptions kept for the next opens */
 #define POOL_PLACES  64 /* places of one page of the pool */
@@ -45,6 +45,7 @@
 struct pooled {
     uint32_t key;    /* the description's number, with IDLE; 0: this place is empty; atomic */
     int fd;
+    int spill;       /* of the spill file that it reads from, -1: none */
     uint64_t cookie;
     uint32_t epoch;  /* of the pool when the description was taken */
 };
@@ -91,6 +92,7 @@ static int pool_put(struct pool *pool, const struct pooled *pooled)
             if (!claim(place, 0))
                 continue;
             place->fd = pooled->fd;
+            place->spill = -1;
             place->cookie = pooled->cookie;
             place->epoch = pooled->epoch;
             STORE(place->key, pooled->key);
@@ -265,6 +267,8 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     pooled->fd = open_identity(fs, pooled->key, pooled->cookie);
     if (pooled->fd < 0)
         section_run(fs, discard, pooled);
+    else
+        STORE(description_at(fs, pooled->key)->reserved, 0); /* locked: without its lock it is dead from now on */
     return pooled->fd;
 }
 
@@ -304,6 +308,28 @@ int descriptions_fd(struct fastspool *fs, uint32_t description)
     return fd;
 }
 
+int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
+{
+    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+
+    if (!place)
+        return -EBADF;
+    place->spill = fd;
+    STORE(place->key, description);
+    return 0;
+}
+
+int descriptions_spill(struct fastspool *fs, uint32_t description)
+{
+    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+
+    if (!place)
+        return -1;
+    int fd = place->spill;
+    STORE(place->key, description);
+    return fd;
+}
+
 int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 {
     struct description *description = description_at(fs, d);
@@ -337,7 +363,7 @@ static int reserve_again(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     SET(fs, description->state, DESCRIPTION_RESERVED);
-    SET(fs, description->reserved, segment_monotonic());
+    SET(fs, description->reserved, 0); /* it keeps its lock */
     return 0;
 }
 
@@ -381,6 +407,8 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
         struct pooled pooled = *place;
         pooled.key = description;
         STORE(place->key, 0);
+        if (pooled.spill >= 0)
+            close(pooled.spill);
         if (pooled.epoch == LOAD(pool->epoch)) {
             result = close_unshared(fs, pool, &pooled);
         } else {
@@ -402,7 +430,7 @@ bool descriptions_owns(struct fastspool *fs, int fd)
 {
     for (const struct pool *page = LOAD(fs->pool); page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
-            if (LOAD(page->place[i].key) && page->place[i].fd == fd)
+            if (LOAD(page->place[i].key) && (page->place[i].fd == fd || page->place[i].spill == fd))
                 return true;
         }
     }
@@ -446,6 +474,8 @@ void descriptions_pool_close(struct fastspool *fs)
             if (page->place[i].key == 0 || page->place[i].key == CLAIMED)
                 continue;
             close(pooled.fd);
+            if (pooled.spill >= 0)
+                close(pooled.spill);
             close_shared(fs, &pooled);
         }
         munmap(page, sizeof(*page));
@@ -507,7 +537,7 @@ int descriptions_reap(struct fastspool *fs)
         const struct description *description = description_at(fs, d);
         struct suspect suspect = {d, LOAD(description->state), description->cookie};
         if (suspect.state == DESCRIPTION_FREE ||
-            (suspect.state == DESCRIPTION_RESERVED && segment_monotonic() - description->reserved < RESERVED_MAX))
+            (suspect.state == DESCRIPTION_RESERVED && segment_monotonic() - LOAD(description->reserved) < RESERVED_MAX))
             continue;
         int result = is_held(fs, d);
         if (result == 0)

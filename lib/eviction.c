@@ -54,10 +54,11 @@ void eviction_join(struct fastspool *fs, uint32_t i)
     const struct inode *inode = inode_at(fs, i);
 
     if (!S_ISREG(inode->mode) || inode->links == 0 || inode->blocks == 0 ||
-        (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_EVICTED)) != INODE_USED)
+        (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_WANTED)) != INODE_USED)
         return;
     lists_append(fs, &fs->header->clean, LIST_LINK, i);
     set_flags(fs, i, INODE_CLEAN, 0);
+    SET(fs, fs->header->clean_files, fs->header->clean_files + 1);
 }
 
 void eviction_leave_clean(struct fastspool *fs, uint32_t i)
@@ -66,6 +67,7 @@ void eviction_leave_clean(struct fastspool *fs, uint32_t i)
         return;
     lists_remove(fs, &fs->header->clean, LIST_LINK, i);
     set_flags(fs, i, 0, INODE_CLEAN | INODE_REFERENCED);
+    SET(fs, fs->header->clean_files, fs->header->clean_files - 1);
 }
 
 /* What was evicted is not any more; what stood in place of the data's marks goes. */
@@ -75,7 +77,7 @@ static void leave_evicted(struct fastspool *fs, uint32_t i)
 
     if (inode->flags & INODE_WANTED)
         lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
-    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED);
+    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE);
     SET(fs, inode->data_in, 0);
     SET(fs, inode->since_from, 0);
     SET(fs, fs->header->evicted, fs->header->evicted - 1);
@@ -98,7 +100,7 @@ void eviction_leave(struct fastspool *fs, uint32_t i)
 
 static void become_evicted(struct fastspool *fs, uint32_t i)
 {
-    set_flags(fs, i, INODE_EVICTED, INODE_CLEAN);
+    set_flags(fs, i, INODE_EVICTED, 0);
     SET(fs, inode_at(fs, i)->fault_error, 0);
     SET(fs, fs->header->evicted, fs->header->evicted + 1);
     SET(fs, fs->header->evictions, fs->header->evictions + 1);
@@ -201,13 +203,14 @@ static void to_the_end(struct fastspool *fs, uint32_t i)
         set_flags(fs, i, 0, INODE_REFERENCED);
 }
 
+/* Some of its blocks.  A file that has more is evicted already, and stays at the head of the list until it has none. */
 static int evict_one(struct fastspool *fs, uint32_t i)
 {
-    int result;
-
-    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
-    result = data_evict(fs, i);
-    become_evicted(fs, i);
+    if (!(inode_at(fs, i)->flags & INODE_EVICTED))
+        become_evicted(fs, i);
+    int result = data_empty(fs, i, DATA_FREE_STEP);
+    if (result == 0)
+        eviction_leave_clean(fs, i);
     return result;
 }
 
@@ -225,14 +228,15 @@ static int evict_step(struct fastspool *fs, void *argument)
             return section_damaged(fs, "the list of clean files leads nowhere");
         bool unready = inode->ticket > LOAD(fs->header->checkpointed);
         if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready) {
-            step.unready |= unready;
+            step.unready |= unready && inode->opens == 0;
             to_the_end(fs, i);
             continue;
         }
-        step.blocks += inode->blocks;
+        uint32_t blocks = inode->blocks;
         int result = evict_one(fs, i);
         if (result < 0)
             return result;
+        step.blocks += blocks - inode->blocks;
     }
     *eviction = step;
     return fs->header->clean.head != 0;
@@ -241,18 +245,18 @@ static int evict_step(struct fastspool *fs, void *argument)
 int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     struct header *h = fs->header;
-    /* Twice round the clock: once to take the marks away, once more to see what has none. */
-    uint64_t most = 2 * (uint64_t)LOAD(h->inodes.count) + STEP_LOOKS;
+    /* Twice round the clock: once to take the marks away, once more to see what has none.  A large file takes looks of
+     * its own, but gives blocks for each. */
+    uint64_t most = 2 * LOAD(h->clean_files) + STEP_LOOKS;
     struct eviction eviction = {.target = target, .least = least};
     int result = 1;
 
     while (result > 0 && eviction.looks < most && !enough(h, &eviction)) {
         uint64_t before = eviction.blocks;
         result = section_run(fs, evict_step, &eviction);
-        if (result >= 0 && LOAD(h->orphans))
-            result = inodes_free_orphans(fs) < 0 ? -EIO : result;
         if (eviction.blocks > before)
             futex_count(&h->pager_event);
+        most += (eviction.blocks - before) / DATA_FREE_STEP;
     }
     *unready = eviction.unready;
     return result < 0 ? result : (int64_t)eviction.blocks;
@@ -264,6 +268,7 @@ void eviction_want(struct fastspool *fs, uint32_t i)
 {
     if (inode_at(fs, i)->flags & INODE_WANTED)
         return;
+    eviction_leave_clean(fs, i); /* it was half evicted */
     lists_append(fs, &fs->header->faults, FAULT_LINK, i);
     set_flags(fs, i, INODE_WANTED, 0);
 }
@@ -347,16 +352,46 @@ int eviction_faults(struct fastspool *fs, struct fault *list, size_t most)
     return (int)faults.count;
 }
 
+int eviction_check_fault(struct fastspool *fs, const struct fault *fault)
+{
+    const struct inode *inode = inode_at(fs, fault->inode);
+
+    return inodes_valid(fs, fault->inode) && inode->generation == fault->generation && (inode->flags & INODE_WANTED) &&
+                   inode->ticket == fault->ticket
+               ? 0
+               : -ESTALE;
+}
+
+static int empty_fault(struct fastspool *fs, void *argument)
+{
+    const struct fault *fault = argument;
+    return eviction_check_fault(fs, fault) < 0 ? 0 : data_empty(fs, fault->inode, DATA_FREE_STEP);
+}
+
+int eviction_empty_fault(struct fastspool *fs, const struct fault *fault)
+{
+    int result;
+
+    do
+        result = section_run(fs, empty_fault, (void *)fault);
+    while (result > 0);
+    return result;
+}
+
 struct ending {
     const struct fault *fault;
     bool spilled;
     int error;
+    bool for_good;
 };
 
-/* What was filled in before it failed, or turned out to be too much. */
-static int take_back(struct fastspool *fs, uint32_t i)
+/* It can't be brought back: who waits gets the error, and who comes next asks again, unless it is for good. */
+static void give_up(struct fastspool *fs, uint32_t i, const struct ending *ending)
 {
-    return inode_at(fs, i)->blocks > 0 ? data_evict(fs, i) : 0;
+    lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
+    set_flags(fs, i, ending->for_good ? INODE_UNREADABLE : 0, INODE_WANTED);
+    SET(fs, inode_at(fs, i)->fault_error, (uint32_t)ending->error);
+    SET(fs, inode_at(fs, i)->since_from, 0);
 }
 
 static int end_fault(struct fastspool *fs, void *argument)
@@ -369,14 +404,9 @@ static int end_fault(struct fastspool *fs, void *argument)
         return 0; /* replaced by other data meanwhile, or gone */
     if (inode->ticket != ending->fault->ticket)
         return -ESTALE;
-    int result = ending->error || ending->spilled ? take_back(fs, i) : 0;
-    if (result < 0)
-        return result;
     if (ending->error) {
-        lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
-        set_flags(fs, i, 0, INODE_WANTED);
-        SET(fs, inode->fault_error, (uint32_t)ending->error);
-        SET(fs, inode->since_from, 0);
+        give_up(fs, i, ending);
+        eviction_join(fs, i); /* only if it has blocks still */
         return 0;
     }
     leave_evicted(fs, i);
@@ -384,6 +414,7 @@ static int end_fault(struct fastspool *fs, void *argument)
     if (ending->spilled) {
         set_flags(fs, i, INODE_SPILLED, 0);
         SET(fs, fs->header->spilled, fs->header->spilled + 1);
+        return 0;
     }
     eviction_join(fs, i);
     if (inode->flags & INODE_CLEAN) { /* at the cold end: who reads through the queue doesn't push out what is hot */
@@ -393,13 +424,13 @@ static int end_fault(struct fastspool *fs, void *argument)
     return 0;
 }
 
-int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error)
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error, bool for_good)
 {
-    struct ending ending = {fault, spilled, error};
-    int result = section_run(fs, end_fault, &ending);
+    struct ending ending = {fault, spilled, error, for_good};
+    int result = error || spilled ? eviction_empty_fault(fs, fault) : 0;
 
-    if (LOAD(fs->header->orphans))
-        inodes_free_orphans(fs);
+    if (result == 0)
+        result = section_run(fs, end_fault, &ending);
     futex_count(&fs->header->pager_event);
     return result;
 }

@@ -18,7 +18,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NEEDS_DATA 1000 /* what a body returns whose file is evicted: its request stands, nothing else has changed */
+#define NEEDS_DATA 1000 /* what a body returns whose file has to be in memory first: its request stands, nothing else has
+                         * changed */
+#define NEEDS_OPEN 1001 /* and one whose file has to stay there: to be opened, and tried again */
 
 #define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
 
@@ -99,14 +101,14 @@ static int need_data(struct fastspool *fs, struct change *change, uint32_t i)
 
 static int run(struct fastspool *fs, section_body *body, struct change *change)
 {
-    int result;
+    int result, failed = 0;
 
     inodes_credentials(&change->who);
-    while ((result = section_run(fs, body, change)) == NEEDS_DATA) {
-        result = eviction_wait(fs, change->evicted, change->evicted_generation);
-        if (result < 0)
-            return result;
-    }
+    /* What could not be brought back needn't be waited for any more: the body says so, or the mirror is missing. */
+    while ((result = section_run(fs, body, change)) == NEEDS_DATA && failed == 0)
+        failed = eviction_wait(fs, change->evicted, change->evicted_generation);
+    if (result == NEEDS_DATA)
+        return failed;
     if (result >= 0 && LOAD(fs->header->orphans))
         inodes_free_orphans(fs);
     return result;
@@ -181,6 +183,8 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
     if (directory && (wanted_access(open->flags) & W_OK))
         return -EISDIR;
     int result = inodes_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
+    if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & O_TRUNC))
+        return -EIO;
     if (result == 0 && (open->flags & O_TRUNC) && !directory)
         result = data_discard(fs, place->inode);
     return result;
@@ -236,6 +240,8 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
 
     if (result > 0)
         result = eviction_wait(fs, open.evicted, open.evicted_generation);
+    if (result == 0)
+        result = spill_attach(fs, description);
     if (result < 0)
         descriptions_close(fs, description);
     return result;
@@ -288,6 +294,11 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
         return result;
     if (S_ISDIR(inode_at(fs, inode)->mode))
         return -EISDIR;
+    if (LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED) {
+        ssize_t got = spill_read(fs, (uint32_t)description, buffer, size, (uint64_t)offset);
+        if (got != -ENOENT) /* replaced meanwhile */
+            return got;
+    }
     return data_read(fs, inode, generation, buffer, size, (uint64_t)offset);
 }
 
@@ -519,7 +530,7 @@ static int truncate_body(struct fastspool *fs, void *argument)
     if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
         return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
-        return need_data(fs, change, inode);
+        return NEEDS_OPEN;
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
         return -ENOSPC;
     result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
@@ -541,7 +552,16 @@ static int truncate_to(struct fastspool *fs, struct change *change, off_t size)
 int fastspool_truncate(struct fastspool *fs, const char *path, off_t size)
 {
     struct change change = {.path = path};
-    return truncate_to(fs, &change, size);
+    int result = truncate_to(fs, &change, size);
+
+    while (result == NEEDS_OPEN) { /* as long as another file takes the path, evicted too */
+        int d = fastspool_open(fs, path, O_WRONLY, 0);
+        if (d < 0)
+            return d;
+        result = truncate_to(fs, &change, size);
+        fastspool_close(fs, d);
+    }
+    return result;
 }
 
 int fastspool_ftruncate(struct fastspool *fs, int description, off_t size)
@@ -783,12 +803,15 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
 }
 
 /* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
- * is kept for data. */
+ * is kept for data: of a small memory at least a chunk, without which nothing can be written. */
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = segment_tables(h), most = eviction_high(h);
+    uint64_t limit = LOAD(h->memory_limit), data = CHUNK_SIZE + h->reserve * BLOCK_SIZE;
     uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
 
+    if (most + data > limit)
+        most = limit > data ? limit - data : 0;
     return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
 }
 

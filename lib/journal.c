@@ -575,7 +575,8 @@ void journal_want_checkpoint(struct journal *journal)
 
 static bool is_due(const struct journal *journal)
 {
-    return journal->waiting >= journal->limit || (journal->waiting && (journal->no_space || journal->wanted)) ||
+    return journal->waiting >= journal->limit || (journal->waiting && journal->no_space) ||
+           (journal->wanted && LOAD(journal->fs->header->checkpointed) < LOAD(journal->fs->header->durable)) ||
            (journal->oldest && segment_monotonic() - journal->oldest >= JOURNAL_AGE);
 }
 

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -109,6 +109,7 @@ struct header {
     uint32_t chunks_held;      /* head of the list of chunks with quarantined blocks */
     uint64_t blocks_used;      /* blocks neither free nor in quarantine */
     uint64_t blocks_total;     /* blocks of all present chunks */
+    uint64_t blocks_held;      /* blocks in quarantine */
     uint32_t chunks_partial_tail;
     uint32_t chunks_empty;     /* chunks with memory of which every block is free */
     uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
@@ -121,6 +122,7 @@ struct header {
 
     /* Which data is in memory (eviction.c). */
     struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
+    uint64_t clean_files;      /* how many */
     struct list faults;        /* evicted files that are wanted, the first request first */
     uint64_t evicted;          /* files whose data is in the database alone */
     uint64_t spilled;          /* files in spill files */
@@ -134,6 +136,7 @@ struct header {
     uint32_t fault_reading;    /* inode that the pager reads from the database, 0: none */
     uint32_t fault_fatal;      /* inode whose reading was the end of a mirror (a damaged page), 0: none */
     uint32_t too_small;        /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
+    int32_t recovery_error;    /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
     int32_t checkpoint_error;  /* positive errno of the last checkpoint, 0: it succeeded */
     uint64_t disk_owed;        /* bytes of the disk that the next checkpoint may take */
     uint64_t disk_reusable;    /* bytes of free pages in the database */
@@ -175,8 +178,9 @@ enum inode_flags {
     INODE_CLEAN = 16,    /* in the clean list */
     INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
     INODE_WANTED = 64,   /* evicted, and in the list of faults */
-    INODE_SPILLED = 256, /* open, and its data is in a spill file */
     INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
+    INODE_SPILLED = 256,    /* open, and its data is in a spill file */
+    INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
 };
 
 #define INODE_DIRECT 4u
@@ -226,6 +230,11 @@ struct inode {
     uint64_t ticket;     /* header.change at the last change of any kind: durable when header.durable is */
 };
 
+/** What leads to a name along a hash chain: its index, and above it eight signs: of each name from there to the chain's end
+ *  one is set, which its hash says.  So most names that are not there are known by the bucket alone (names.c). */
+#define CHAIN_INDEX (NAMES_MAX - 1)
+#define CHAIN_SIGNS (~CHAIN_INDEX)
+
 #define NAME_INLINE 27u /* bytes of a name that fit: Exim's lasting ones have at most 25 */
 #define NAME_MORE   44u /* bytes in each further entry of a long name */
 
@@ -237,7 +246,7 @@ struct name {
     uint64_t born;    /* grows along the directory's list: a listing goes on behind it */
     uint32_t inode;   /* 0: the entry is free */
     uint32_t parent;  /* inode of the directory */
-    uint32_t chain;   /* next in the hash bucket; of a free entry: the next free one */
+    uint32_t chain;   /* next in the hash bucket, with signs; of a free entry: the next free one */
     uint32_t next;    /* next and previous in the directory, in order of birth */
     uint32_t prev;
     uint32_t sibling; /* next name of the same inode */
@@ -271,7 +280,7 @@ struct description {
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead */
+    uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
     uint64_t pad[2];
 };
 

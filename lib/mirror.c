@@ -281,9 +281,11 @@ void database_leave(struct database *database, bool broken)
     pthread_rwlock_unlock(&database->lock);
     if (!broken)
         return;
+    __atomic_add_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
     pthread_rwlock_wrlock(&database->lock);
     mirror_close(&database->mirror);
     pthread_rwlock_unlock(&database->lock);
+    __atomic_sub_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
 }
 
 /* ---- writing ---- */

@@ -29,6 +29,7 @@ struct database {
     const char *path;
     pthread_rwlock_t lock; /* read: the threads that use it; write: who opens or closes it */
     struct mirror mirror;  /* environment NULL: closed */
+    uint32_t closing;      /* somebody waits to close it; atomic */
 };
 
 struct disk_meta {

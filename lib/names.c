@@ -7,6 +7,10 @@
  * when an insertion makes more names than buckets, one bucket is split, so looking up costs the same among ten names
  * and a million, and no insertion ever rehashes the table.
  *
+ * Every name lies on a page of its own, nearly, and each process of Exim touches it for the first time: a page fault.  A
+ * bucket's and a chain's links have signs of what is behind them (CHAIN_SIGNS), so that a name that is not there is mostly
+ * told without a look at others; where a name was removed, signs may stay that stand for nothing.
+ *
  * A listing goes on behind the name it last gave: a position is that entry's birth number and index.  If the name is
  * gone meanwhile, its entry still tells its successor's, each link checked by birth numbers; if entries were used
  * again, the directory's list is searched from both ends, which finds the place near the end that is nearer.
@@ -23,6 +27,12 @@
 
 /* Steps of one walk along a chain: chains are a name or two long; more is damage, or a walk under a change. */
 #define CHAIN_MAX 100000u
+
+/* The mirror, which has the pages of all names mapped, splits buckets ahead of those who insert: so many more than there are
+ * names, of which each takes half a byte of memory for it. */
+#define AHEAD_SHARE 8u
+#define AHEAD_LEAST 1024u
+#define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
 
 static bool valid_name(const struct fastspool *fs, uint32_t i)
 {
@@ -59,6 +69,18 @@ static uint32_t hash_bucket(uint64_t hash, uint32_t buckets)
     uint32_t bucket = (uint32_t)(hash & (2 * (uint64_t)level - 1));
 
     return bucket < buckets ? bucket : (uint32_t)(hash & (level - 1));
+}
+
+/* The sign of a name in the links that lead to it. */
+static uint32_t sign_of(uint64_t hash)
+{
+    return NAMES_MAX << (hash >> 61);
+}
+
+/* The link to an entry, before which stands what @rest leads to. */
+static uint32_t chain_link(uint32_t entry, uint64_t hash, uint32_t rest)
+{
+    return entry | sign_of(hash) | (rest & CHAIN_SIGNS);
 }
 
 /* ---- the text of a name ---- */
@@ -106,15 +128,19 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 static uint32_t find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint32_t buckets = LOAD(fs->header->buckets);
+    uint64_t hash = hash_name(fs, parent, text, length);
 
     if (buckets == 0 || buckets > LOAD(fs->header->buckets_capacity))
         return 0;
-    uint32_t i = *bucket_at(fs, hash_bucket(hash_name(fs, parent, text, length), buckets));
-    for (uint32_t steps = 0; valid_name(fs, i) && steps < CHAIN_MAX; steps++) {
+    uint32_t link = *bucket_at(fs, hash_bucket(hash, buckets));
+    for (uint32_t steps = 0; (link & sign_of(hash)) && steps < CHAIN_MAX; steps++) {
+        uint32_t i = link & CHAIN_INDEX;
+        if (!valid_name(fs, i))
+            return 0;
         const struct name *name = name_at(fs, i);
         if (name->parent == parent && same_text(fs, i, text, length))
             return i;
-        i = name->chain;
+        link = name->chain;
     }
     return 0;
 }
@@ -264,35 +290,53 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
     return 0;
 }
 
-/* Move what belongs there from the next bucket in turn to a new one at the end. */
+/* Deal the names of the next bucket in turn out to it and to a new one at the end. */
 static int split_bucket(struct fastspool *fs)
 {
     struct header *h = fs->header;
-    uint32_t new = h->buckets;
+    uint32_t new = h->buckets, chains[2] = {0, 0};
 
     if (new >= BUCKETS_MAX)
         return 0;
     if (new >= h->buckets_capacity)
         return section_want(TABLE_BUCKETS);
-    uint32_t old = new - hash_level(new);
-    uint32_t *keep = bucket_at(fs, old);
-    uint32_t *move = bucket_at(fs, new);
-    uint32_t i = *keep;
-
-    SET(fs, *move, 0);
+    uint32_t *old = bucket_at(fs, new - hash_level(new));
     SET(fs, h->buckets, new + 1);
-    while (valid_name(fs, i)) {
-        uint32_t next = name_at(fs, i)->chain;
-        if (hash_bucket(hash_entry(fs, i), new + 1) == new) {
-            SET(fs, *keep, next);
-            SET(fs, name_at(fs, i)->chain, *move);
-            SET(fs, *move, i);
-        } else {
-            keep = &name_at(fs, i)->chain;
-        }
-        i = next;
+    for (uint32_t i = *old & CHAIN_INDEX, next; valid_name(fs, i); i = next) {
+        struct name *name = name_at(fs, i);
+        uint64_t hash = hash_entry(fs, i);
+        uint32_t *chain = &chains[hash_bucket(hash, new + 1) == new];
+        next = name->chain & CHAIN_INDEX;
+        SET(fs, name->chain, *chain);
+        *chain = chain_link(i, hash, *chain);
     }
+    SET(fs, *old, chains[0]);
+    SET(fs, *bucket_at(fs, new), chains[1]);
     return 0;
+}
+
+static int split_ahead(struct fastspool *fs, void *argument)
+{
+    const struct header *h = fs->header;
+    uint64_t wanted = h->names.count + (uint64_t)h->names.count / AHEAD_SHARE + AHEAD_LEAST;
+    int result = 0;
+
+    (void)argument;
+    if (wanted > BUCKETS_MAX)
+        wanted = BUCKETS_MAX;
+    for (int step = 0; step < SPLIT_STEP && result == 0 && h->buckets < wanted; step++)
+        result = split_bucket(fs);
+    return result < 0 ? result : h->buckets < wanted;
+}
+
+int names_split_ahead(struct fastspool *fs)
+{
+    int result;
+
+    do
+        result = section_run(fs, split_ahead, NULL);
+    while (result > 0);
+    return result == -ENOSPC ? 0 : result; /* no memory now: insertions split when they must */
 }
 
 static void touch_directory(struct fastspool *fs, uint32_t i)
@@ -320,13 +364,14 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
         result = take_entry(fs, &entry);
     if (result < 0)
         return result;
-    uint32_t *bucket = bucket_at(fs, hash_bucket(hash_name(fs, parent, text, length), h->buckets));
+    uint64_t hash = hash_name(fs, parent, text, length);
+    uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->buckets));
     SET(fs, h->born, h->born + 1);
     struct name name = {.born = h->born, .inode = i, .parent = parent, .chain = *bucket, .prev = directory->dir.last,
                         .sibling = inode->names, .more = rest, .length = (uint8_t)length};
     memcpy(name.text, text, length < NAME_INLINE ? length : NAME_INLINE);
     section_copy(fs, name_at(fs, entry), &name, sizeof(name));
-    SET(fs, *bucket, entry);
+    SET(fs, *bucket, chain_link(entry, hash, *bucket));
     if (directory->dir.last)
         SET(fs, name_at(fs, directory->dir.last)->next, entry);
     else
@@ -347,11 +392,12 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
 
 /* ---- removing ---- */
 
-/* Take entry @i out of a singly linked list that starts at *@link; @next is the offset of the link in struct name. */
+/* Take entry @i out of a singly linked list that starts at *@link; @next is the offset of the link in struct name.  (The
+ * links of hash chains have signs above their index, others nothing.) */
 static int unlink_single(struct fastspool *fs, uint32_t *link, uint32_t i, size_t next)
 {
-    for (uint32_t steps = 0; *link != i; steps++) {
-        if (!valid_name(fs, *link) || steps > CHAIN_MAX)
+    for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
+        if (!valid_name(fs, *link & CHAIN_INDEX) || steps > CHAIN_MAX)
             return section_damaged(fs, "a name is missing in one of its lists");
         link = (uint32_t *)((char *)name_at(fs, *link) + next);
     }

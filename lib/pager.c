@@ -31,10 +31,11 @@
 #include <unistd.h>
 
 #define FAULTS_AT_ONCE 256u
-#define LOAD_WAIT      UINT64_C(1000000000)  /* ns that a file may wait for memory before it is spilled */
+#define LOAD_WAIT      UINT64_C(1000000000)  /* ns that files may wait for memory before they are spilled */
 #define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
 #define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
 #define BUSY           UINT64_C(20000000)    /* and where so much is taken that it may be needed at any time */
+#define IN_VAIN        UINT64_C(200000000)   /* ns until it is tried again where nothing could be evicted */
 #define SPILL_SHARE    4u                    /* a file of more than this part of `memory` is spilled at once */
 #define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
 
@@ -42,11 +43,10 @@
 
 struct window {
     struct fastspool *fs;
-    uint32_t inode;
-    int spill;                                      /* where its bytes go, -1: memory */
-    uint64_t offset;                                /* of the first byte, a multiple of DATA_STEP */
-    uint64_t size;                                  /* of the file */
-    uint32_t blocks;                                /* bit set: there are bytes of this block */
+    const struct fault *fault;
+    int spill;       /* where its bytes go, -1: memory */
+    uint64_t offset; /* of the first byte, a multiple of DATA_STEP */
+    uint32_t blocks; /* bit set: there are bytes of this block */
     char bytes[DATA_STEP];
 };
 
@@ -60,7 +60,11 @@ struct part {
 static int fill_in(struct fastspool *fs, void *argument)
 {
     const struct part *part = argument;
-    return data_load(fs, part->window->inode, part->bytes, part->size, part->offset);
+    const struct fault *fault = part->window->fault;
+    /* It may have been truncated since, which doesn't wait for us: then its blocks are other data's. */
+    int result = eviction_check_fault(fs, fault);
+
+    return result < 0 ? result : data_load(fs, fault->inode, part->bytes, part->size, part->offset);
 }
 
 static int put_aside(const struct part *part)
@@ -77,7 +81,7 @@ static int put_aside(const struct part *part)
 /* Blocks [@from, @to) of the window, as far as the file goes. */
 static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
 {
-    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE, left = window->size - window->offset;
+    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE, left = window->fault->size - window->offset;
     return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start), window->offset + start};
 }
 
@@ -106,7 +110,7 @@ static int add_chunk(struct window *window, uint64_t offset, const MDB_val *valu
 {
     const char *bytes = value->mv_data;
 
-    if (value->mv_size == 0 || value->mv_size > BATCH_CHUNK || offset + value->mv_size > window->size)
+    if (value->mv_size == 0 || value->mv_size > BATCH_CHUNK || offset + value->mv_size > window->fault->size)
         return -EIO;
     for (size_t done = 0; done < value->mv_size;) {
         uint64_t start = (offset + done) / DATA_STEP * DATA_STEP;
@@ -137,7 +141,7 @@ static int check_record(struct mirror *mirror, MDB_txn *transaction, const struc
     return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
 }
 
-int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
 {
     static struct window window; /* of the one thread */
     const uint32_t first[2] = {htonl(fault->inode), 0};
@@ -148,9 +152,8 @@ int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction
     if (result < 0 || mdb_cursor_open(transaction, mirror->data, &cursor) != 0)
         return -EIO;
     window.fs = fs;
-    window.inode = fault->inode;
+    window.fault = fault;
     window.spill = spill;
-    window.size = fault->size;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     while (code == 0 && result == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, first, sizeof(*first)) == 0) {
@@ -168,18 +171,30 @@ int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction
     return result;
 }
 
+int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+{
+    STORE(fs->header->fault_reading, fault->inode); /* should a page of it be the end of this process */
+    int result = load(fs, mirror, transaction, fault, spill);
+    STORE(fs->header->fault_reading, 0);
+    return result;
+}
+
 /* ---- requests ---- */
 
-/* Evict; what could go but for its checkpoint gets one. */
+/* Evict; what could go but for its checkpoint gets one: at once where somebody waits for memory, else now and then (a
+ * checkpoint takes the disk from the commits). */
 static int evict(struct pager *pager, uint64_t target, uint64_t least)
 {
+    uint64_t now = segment_monotonic();
     bool unready = false;
     int64_t blocks = eviction_run(pager->fs, target, least, &unready);
+    bool enough = blocks >= (int64_t)least && eviction_in_use(pager->fs->header) <= target;
 
-    if (blocks < (int64_t)least || eviction_in_use(pager->fs->header) > target) {
-        if (unready && pager->want_checkpoint)
-            pager->want_checkpoint(pager->context);
+    if (!enough && unready && pager->want_checkpoint && (least || now - pager->wished > IDLE)) {
+        pager->wished = now;
+        pager->want_checkpoint(pager->context);
     }
+    pager->in_vain = blocks == 0 ? now : 0;
     return blocks < 0 ? (int)blocks : 0;
 }
 
@@ -189,14 +204,14 @@ static void nap(uint64_t nanoseconds)
     nanosleep(&time, NULL);
 }
 
-/* To memory; where there is none, when others have been evicted. */
-static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+/* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until. */
+static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
+                           uint64_t until)
 {
-    uint64_t begun = segment_monotonic();
     int result;
 
-    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC &&
-           segment_monotonic() - begun < LOAD_WAIT && !LOAD(pager->ending)) {
+    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC && segment_monotonic() < until &&
+           !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
         evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
         nap(LOAD_RETRY);
     }
@@ -216,21 +231,36 @@ static int bring_to_disk(struct pager *pager, struct mirror *mirror, MDB_txn *tr
 }
 
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
-static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, uint64_t until)
 {
     struct fastspool *fs = pager->fs;
     bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
+    int result = spilled ? -ENOSPC : bring_to_memory(pager, mirror, transaction, fault, until);
 
-    STORE(fs->header->fault_reading, fault->inode);
-    int result = spilled ? 0 : bring_to_memory(pager, mirror, transaction, fault);
-    if (spilled || result == -ENOSPC) {
+    if (result == -ENOSPC && LOAD(pager->database->closing))
+        return true;
+    if (result == -ENOSPC) {
         spilled = true;
         result = bring_to_disk(pager, mirror, transaction, fault);
     }
-    STORE(fs->header->fault_reading, 0);
+    if (result == -ESTALE)
+        result = 0; /* eviction_end_fault() sees what has become of it */
     if (result < 0)
         syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, fault->inode, strerrordesc_np(-result));
-    return eviction_end_fault(fs, fault, spilled, -result) == -ESTALE;
+    return eviction_end_fault(fs, fault, spilled, -result, false) == -ESTALE;
+}
+
+static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults, int count)
+{
+    uint64_t until = segment_monotonic() + LOAD_WAIT;
+    bool again = count == FAULTS_AT_ONCE;
+
+    for (int i = 0; i < count; i++) {
+        if (LOAD(pager->database->closing))
+            return true; /* whoever closes it waits for us */
+        again |= serve(pager, mirror, transaction, &faults[i], until);
+    }
+    return again;
 }
 
 int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
@@ -239,7 +269,6 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
     struct mirror *mirror;
     MDB_txn *transaction;
     int count = eviction_faults(pager->fs, faults, FAULTS_AT_ONCE);
-    bool again = count == FAULTS_AT_ONCE;
 
     if (count <= 0)
         return count;
@@ -248,17 +277,15 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
         database_leave(pager->database, true);
         result = -EIO;
     }
-    for (int i = 0; i < count; i++) {
-        if (result == 0)
-            again |= serve(pager, mirror, transaction, &faults[i]);
-        else
-            eviction_end_fault(pager->fs, &faults[i], false, -result);
-    }
-    if (result < 0)
+    if (result == 0) {
+        result = serve_all(pager, mirror, transaction, faults, count);
+        mdb_txn_abort(transaction);
+        database_leave(pager->database, false);
         return result;
-    mdb_txn_abort(transaction);
-    database_leave(pager->database, false);
-    return again;
+    }
+    for (int i = 0; i < count; i++)
+        eviction_end_fault(pager->fs, &faults[i], false, -result, false);
+    return result;
 }
 
 /* ---- the thread ---- */
@@ -272,9 +299,19 @@ static void fail_fatal(struct fastspool *fs)
 
     for (int i = 0; i < count; i++) {
         if (fatal == PAGER_ALL || faults[i].inode == fatal)
-            eviction_end_fault(fs, &faults[i], false, EIO);
+            eviction_end_fault(fs, &faults[i], false, EIO, fatal != PAGER_ALL);
     }
     STORE(fs->header->fault_fatal, 0);
+}
+
+/* Evict where memory in use is above its mark, or a writer waits; not again at once where nothing could go. */
+static void make_room(struct pager *pager, bool wanted)
+{
+    const struct header *h = pager->fs->header;
+    bool above = eviction_in_use(h) > eviction_high(h);
+
+    if (wanted || (above && segment_monotonic() - pager->in_vain > IN_VAIN))
+        evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }
 
 static void *run(void *argument)
@@ -290,9 +327,7 @@ static void *run(void *argument)
     while (!LOAD(pager->ending)) {
         uint32_t wanted = LOAD(h->pager_wanted), space = LOAD(h->space_wanted);
         int result = pager_bring_back(pager, error);
-        bool above = eviction_in_use(h) > eviction_high(h);
-        if (above || space != served)
-            evict(pager, above ? eviction_low(h) : UINT64_MAX, space != served ? SPACE_LEAST : 0);
+        make_room(pager, space != served);
         served = space;
         if (pager->spills && segment_monotonic() - swept > IDLE) {
             swept = segment_monotonic();

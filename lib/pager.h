@@ -18,7 +18,9 @@ struct pager {
     void (*want_checkpoint)(void *context); /* something could be evicted but for a checkpoint */
     void *context;
     pthread_t thread;
-    bool spills;     /* there may be spill files */
+    bool spills;      /* there may be spill files */
+    uint64_t wished;  /* CLOCK_MONOTONIC ns when it last wanted a checkpoint, */
+    uint64_t in_vain; /* and when it last found nothing to evict, 0: it did */
     uint32_t ending; /* atomic */
 };
 

@@ -80,9 +80,14 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
 /* Only memory can be missing where a section of a recovery fails with ENOSPC. */
 static int enough(struct walk *walk, int result)
 {
-    if (result == -ENOSPC)
+    const struct header *h = walk->fs->header;
+
+    STORE(walk->fs->header->too_small, result == -ENOSPC && h->memory_bytes + CHUNK_SIZE > h->memory_limit);
+    if (result == -ENOSPC && !h->too_small)
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the file system of %s is full", walk->fs->runtime);
+    else if (result == -ENOSPC)
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the names of the spool alone need more than the configured `memory`, %llu MiB",
-                 (unsigned long long)(walk->fs->header->memory_limit >> 20));
+                 (unsigned long long)(h->memory_limit >> 20));
     return result;
 }
 
@@ -363,7 +368,7 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
         if (result > 0)
             result = pager_load(fs, mirror, transaction, &fault, -1);
         if (result == 0)
-            result = eviction_end_fault(fs, &fault, false, 0);
+            result = eviction_end_fault(fs, &fault, false, 0, false);
     }
     return result < 0 ? result : 0;
 }
@@ -438,7 +443,6 @@ int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[F
         result = recover(&mirror, &walk);
         mirror_close(&mirror);
     }
-    STORE(fs->header->too_small, result == -ENOSPC);
     if (result < 0 && error[0] == '\0')
         snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
     fastspool_status(fs, &status);

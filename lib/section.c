@@ -195,11 +195,14 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-static int run_once(struct fastspool *fs, section_body *body, void *argument)
+/* *@table: the table that has to grow, WANT_NONE: none.  (A signal handler that comes in behind the guard has sections of
+ * its own.) */
+static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
 {
     struct header *header = fs->header;
     int result = lock(fs);
 
+    *table = WANT_NONE;
     if (result < 0)
         return result;
     wanted = WANT_NONE;
@@ -214,20 +217,22 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument)
         STORE(header->undo_count, 0);
     sequence_even(header);
     pthread_mutex_unlock(&header->mutex);
+    *table = wanted;
     return result;
 }
 
 int section_run(struct fastspool *fs, section_body *body, void *argument)
 {
     uint64_t waiting = 0;
+    int table;
 
     for (;;) {
         guard_enter();
-        int result = run_once(fs, body, argument);
+        int result = run_once(fs, body, argument, &table);
         guard_leave();
-        if (result != -EAGAIN || wanted == WANT_NONE)
+        if (result != -EAGAIN || table == WANT_NONE)
             return result;
-        result = segment_grow(fs, (enum table_id)wanted);
+        result = segment_grow(fs, (enum table_id)table);
         if (result == -EAGAIN)
             result = eviction_wait_for_space(fs, &waiting);
         if (result < 0)

@@ -282,6 +282,8 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     error[0] = '\0';
     if (fstat(fs->spool_fd, &spool) < 0)
         return explain(error, -errno, "look at", fs->spool);
+    fs->owner = spool.st_uid;
+    fs->group = spool.st_gid;
     int fd = openat(fs->runtime_fd, "segment", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return explain(error, -errno, "open the segment in", fs->runtime);
@@ -343,11 +345,11 @@ int segment_reset(struct fastspool *fs)
     header->memory_bytes = HEADER_SIZE;
     header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_partial_tail = 0;
     header->chunks_held = header->chunks_empty = 0;
-    header->blocks_used = header->blocks_total = 0;
+    header->blocks_used = header->blocks_total = header->blocks_held = 0;
     header->root = header->orphans = 0;
     header->files = header->born = 0;
     header->dirty = header->clean = header->faults = (struct list){0};
-    header->evicted = header->spilled = 0;
+    header->evicted = header->spilled = header->clean_files = 0;
     header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;

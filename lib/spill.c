@@ -34,7 +34,8 @@ int spill_create(struct fastspool *fs, const struct fault *fault)
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return -errno;
     path_of(fs, fault->inode, fault->generation, path);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    unlink(path); /* one that was left may be open still: it keeps what it has */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, (off_t)fault->size) == 0)
@@ -44,31 +45,75 @@ int spill_create(struct fastspool *fs, const struct fault *fault)
     return error;
 }
 
-int spill_open(struct fastspool *fs, uint32_t inode, uint32_t generation)
+/* Only what the pager made: the mail user could put anything there. */
+static int check(const struct fastspool *fs, int fd, uint64_t size)
 {
-    int error = errno;
-    char path[PATH_SIZE];
+    struct stat st;
 
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return S_ISREG(st.st_mode) && st.st_uid == fs->owner && (uint64_t)st.st_size >= size ? 0 : -EIO;
+}
+
+/* By its path, with the owner's rights, which no signal handler may see. */
+static int open_path(struct fastspool *fs, uint32_t description)
+{
+    uint32_t inode, generation;
+    char path[PATH_SIZE];
+    int result = descriptions_file(fs, description, &inode, &generation);
+
+    if (result < 0)
+        return result;
     if (!(LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED))
         return -ENOENT;
+    uint64_t size = LOAD(inode_at(fs, inode)->size);
     path_of(fs, inode, generation, path);
-    struct rights rights = rights_of_owner(fs->header->owner, fs->header->group);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (section_guard.enter)
+        section_guard.enter();
+    struct rights rights = rights_of_owner(fs->owner, fs->group);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     fd = fd < 0 ? -errno : fd;
     rights_back(rights);
-    errno = error;
+    if (section_guard.leave)
+        section_guard.leave();
+    result = fd < 0 ? fd : check(fs, fd, size);
+    if (result < 0 && fd >= 0)
+        close(fd);
+    return result < 0 ? result : fd;
+}
+
+int spill_attach(struct fastspool *fs, uint32_t description)
+{
+    int saved = errno, fd = open_path(fs, description);
+
+    if (fd >= 0)
+        fd = segment_high_fd(fd);
+    int result = fd < 0 ? fd : descriptions_set_spill(fs, description, fd);
+    errno = saved;
+    return result == -ENOENT ? 0 : result;
+}
+
+int spill_open(struct fastspool *fs, uint32_t description)
+{
+    int saved = errno, own = descriptions_spill(fs, description);
+    /* One that came by another way than open has none yet. */
+    int fd = own < 0 ? open_path(fs, description) : fcntl(own, F_DUPFD_CLOEXEC, 3);
+
+    fd = fd < 0 && own >= 0 ? -errno : fd;
+    errno = saved;
     return fd;
 }
 
-ssize_t spill_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset)
+ssize_t spill_read(struct fastspool *fs, uint32_t description, void *buffer, size_t size, uint64_t offset)
 {
-    int fd = spill_open(fs, inode, generation), saved = errno;
+    int saved = errno, own = descriptions_spill(fs, description), fd = own < 0 ? open_path(fs, description) : own;
 
     if (fd < 0)
         return fd;
     ssize_t got = pread(fd, buffer, size, (off_t)offset);
     got = got < 0 ? -errno : got;
-    close(fd);
+    if (own < 0)
+        close(fd);
     errno = saved;
     return got;
 }

@@ -21,6 +21,8 @@ struct fastspool {
     int locks_fd;               /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
     int runtime_fd;             /* directory RUNTIME/fastspool.ID */
     int spool_fd;               /* the spool directory */
+    uid_t owner;                /* of the spool directory, as the file system says */
+    gid_t group;
     char spool[FASTSPOOL_PATH_MAX];   /* its real path */
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
@@ -228,9 +230,14 @@ struct fault {
 };
 /** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
 int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
+/** In a section: is the fault as it was when it was looked at?  Only then its data may be filled in.  0 or -ESTALE. */
+int eviction_check_fault(struct fastspool *fs, const struct fault *fault);
+/** The mirror alone: what was filled in of the fault goes again. */
+int eviction_empty_fault(struct fastspool *fs, const struct fault *fault);
 /** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought back
- *  (@error: a positive errno).  Wakes who waits.  -ESTALE: the file has changed since, and is wanted still. */
-int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error);
+ *  (@error: a positive errno); but for the first it has no blocks.  @for_good: nobody is to try again.  Wakes who waits.
+ *  -ESTALE: the file has changed since, and is wanted still. */
+int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error, bool for_good);
 /** In a section: a spilled file is only evicted again. */
 void eviction_unspill(struct fastspool *fs, uint32_t inode);
 
@@ -238,9 +245,11 @@ void eviction_unspill(struct fastspool *fs, uint32_t inode);
 
 /** The mirror alone: an empty spill file for the fault, of its size; a descriptor for reading and writing. */
 int spill_create(struct fastspool *fs, const struct fault *fault);
+/** The description was opened: if its file is spilled, it reads from the spill file, whoever the process will be. */
+int spill_attach(struct fastspool *fs, uint32_t description);
 /** A descriptor of the spill file, for reading, the caller's; -ENOENT: the file isn't spilled (any more). */
-int spill_open(struct fastspool *fs, uint32_t inode, uint32_t generation);
-ssize_t spill_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset);
+int spill_open(struct fastspool *fs, uint32_t description);
+ssize_t spill_read(struct fastspool *fs, uint32_t description, void *buffer, size_t size, uint64_t offset);
 /** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How many
  *  are left. */
 int spill_sweep(struct fastspool *fs);
@@ -316,8 +325,9 @@ int data_shrink(struct fastspool *fs, uint32_t inode, uint32_t to, uint32_t most
 bool data_small(const struct inode *inode);
 /** In a section: the file is empty now, whatever its size was; what is much to free is left to the orphans. */
 int data_discard(struct fastspool *fs, uint32_t inode);
-/** In a section: give the file's blocks back, but not its size: what it holds is in the database. */
-int data_evict(struct fastspool *fs, uint32_t inode);
+/** In a section: give at most @most of the file's blocks back, but not its size: what it holds is in the database.  1:
+ *  there are more, 0: it has none. */
+int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
 /** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE; at
  *  most DATA_STEP. */
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
@@ -339,6 +349,8 @@ struct place {
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
 int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
 int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+/** The mirror alone: make the hash larger ahead of those who will add names. */
+int names_split_ahead(struct fastspool *fs);
 /** The path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it has no name any more. */
 int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */
@@ -365,6 +377,9 @@ void descriptions_after_fork_child(struct fastspool *fs);
 uint32_t descriptions_identify(struct fastspool *fs, int fd);
 /** The pool's own descriptor of a description that this process opened, -1: none (inherited). */
 int descriptions_fd(struct fastspool *fs, uint32_t description);
+/** The descriptor of the spill file that an open description reads from: the pool's from now on; -1: none. */
+int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd);
+int descriptions_spill(struct fastspool *fs, uint32_t description);
 /** Is @fd one of the pool's own descriptors? */
 bool descriptions_owns(struct fastspool *fs, int fd);
 /** Free what the dead had open.  The mirror calls it once a second, recovery once. */

@@ -240,15 +240,12 @@ int descriptors_copy(uint32_t description)
     struct fastspool *fs = serve_attached();
     char link[32];
     int flags = (int)LOAD(description_at(fs, description)->flags) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-    uint32_t inode, generation;
+    int spill = spill_open(fs, description); /* has no room in memory, here neither: for reading alone */
 
-    if (descriptions_file(fs, description, &inode, &generation) == 0) {
-        int spill = spill_open(fs, inode, generation); /* has no room in memory, here neither: for reading alone */
-        if (spill >= 0)
-            real.lseek(spill, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);
-        if (spill != -ENOENT)
-            return spill;
-    }
+    if (spill >= 0)
+        real.lseek(spill, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);
+    if (spill != -ENOENT)
+        return spill;
     int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
 
     if (memory < 0)

@@ -8,7 +8,8 @@
  * gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown or
  * aged, so that nobody waits for the database.  SIGTERM: a last commit, a last checkpoint, and the end.
  *
- * Failure modes: another mirror holds the lock: exit 75, nothing done.  A damaged database: the store is marked FAILED
+ * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries on,
+ * and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED
  * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
  * without checking them all: a fault while it reads is caught here and means the same; in a later checkpoint it is the
  * end of this process, and an error for who waits.)  A commit that fails is told
@@ -39,7 +40,6 @@
 #define LOCK_EVERY     10000                 /* us between two tries */
 #define TIDY_EVERY     UINT64_C(1000000000)  /* ns */
 #define RETRY_EVERY    UINT64_C(200000000)   /* ns after a commit that failed */
-#define RECOVERY_TRIES 5                     /* a second apart, where the disk fails */
 #define RESERVE        (UINT64_C(8) << 20)   /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
@@ -153,6 +153,16 @@ static void catch_faults(struct fastspool *fs)
     signal(SIGABRT, on_fault);
 }
 
+/* Not damage: a disk that fails or is full may be well in a moment.  Meanwhile who attaches is told why it waits. */
+static void tell_failure(struct fastspool *fs, int code, const char *failure)
+{
+    if (LOAD(fs->header->recovery_error) == code)
+        return;
+    snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    STORE(fs->header->recovery_error, code);
+    complain(fs->spool, failure);
+}
+
 static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
@@ -160,15 +170,16 @@ static int recover(struct fastspool *fs)
     uint64_t start = segment_monotonic();
 
     int result = recovery_run(fs, &recovered, error);
-    for (int tries = 1; result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && tries < RECOVERY_TRIES && !terminated; tries++) {
-        complain(fs->spool, error); /* not damage: a disk that fails now may be well in a moment */
+    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && !terminated) {
+        tell_failure(fs, -result, error);
         sleep(1);
         result = recovery_run(fs, &recovered, error);
     }
-    if (result < 0) {
+    if (result < 0 && !terminated)
         publish_state(fs, SEGMENT_FAILED, error);
+    if (result < 0)
         return complain(fs->spool, error);
-    }
+    STORE(fs->header->recovery_error, 0);
     publish_state(fs, SEGMENT_READY, NULL);
     if (recovered.missing)
         syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
@@ -186,6 +197,7 @@ struct checkpointer {
     struct fastspool *fs;
     struct journal *journal;
     struct database *database;
+    uint32_t ready;       /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;  /* something may be to do */
@@ -246,8 +258,10 @@ static void *run_checkpointer(void *argument)
         pthread_cond_broadcast(&c->done); /* a file may have come without a checkpoint, and then none is due */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;
-        if (!c->ending && !(journal_due(c->journal) && c->error == 0))
-            pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+        int timeout = journal_due(c->journal) && c->error == 0 ? ETIMEDOUT : 0;
+        do /* after an error a second passes, whoever wants a checkpoint */
+            timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+        while (timeout == 0 && c->error && !c->ending);
         ending = c->ending;
         pthread_mutex_unlock(&c->mutex);
         if (ending || journal_due(c->journal))
@@ -402,6 +416,8 @@ static int tidy(struct fastspool *fs)
 
     if (result == 0)
         result = inodes_free_orphans(fs);
+    if (result == 0)
+        result = names_split_ahead(fs);
     return result == 0 ? blocks_give_back(fs, RESERVE) : result;
 }
 
@@ -454,48 +470,53 @@ static void want_checkpoint(void *context)
 {
     struct checkpointer *c = context;
 
+    if (!LOAD(c->ready))
+        return;
     journal_want_checkpoint(c->journal);
     wake_checkpointer(c, false);
 }
 
-/* Run beside the pager and the checkpointer until SIGTERM. */
-static int serve_with(struct fastspool *fs, struct checkpointer *c, struct pager *pager)
+/* Commit, beside the checkpointer, until SIGTERM. */
+static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
 {
-    int result = start_checkpointer(c);
+    int result = open_journal(c->journal, fs, limit);
 
+    if (result < 0)
+        return 1;
+    journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+    result = start_checkpointer(c);
     if (result == 0) {
-        result = pager_start(pager);
-        if (result == 0) {
-            result = serve(fs, c);
-            pager_end(pager);
-        }
+        STORE(c->ready, 1);
+        result = serve(fs, c);
+        STORE(c->ready, 0);
         wake_checkpointer(c, true);
         pthread_join(c->thread, NULL);
     }
+    journal_close(c->journal);
     return result;
 }
 
-static int write_to_disk(struct fastspool *fs, uint64_t limit)
+/* The pager comes first: what is in the database can be read, also while the journal can't be opened. */
+static int serve_all(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
     static struct database database;
     char path[FASTSPOOL_PATH_MAX + 16];
     struct checkpointer c = {.fs = fs, .journal = &journal, .database = &database};
     struct pager pager = {.fs = fs, .database = &database, .want_checkpoint = want_checkpoint, .context = &c};
-    int result = open_journal(&journal, fs, limit);
 
-    if (result < 0)
-        return 1;
-    journal_prepare(&journal); /* where it fails, the commit that needs the file says so */
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
     database_init(&database, path);
-    result = serve_with(fs, &c, &pager);
+    int result = pager_start(&pager);
+    if (result == 0) {
+        result = write_to_disk(fs, &c, limit);
+        pager_end(&pager);
+    }
     if (result < 0) {
         commit_fails(fs, -result);
         result = complain(fs->spool, "start the mirror's threads: failed");
     }
     database_end(&database);
-    journal_close(&journal);
     return result;
 }
 
@@ -514,6 +535,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (memory)
         segment_limit(fs->header, memory);
     fs->mirror = true;
+    STORE(fs->header->fault_reading, 0);
     catch_term();
     catch_faults(fs);
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
@@ -521,7 +543,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain(fs->spool, fs->header->failure);
     result = commit_reset(fs);
-    result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : write_to_disk(fs, limit);
+    result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : serve_all(fs, limit);
     STORE(fs->header->mirror_pid, 0);
     return result;
 }

@@ -9,7 +9,7 @@
  *   - links, opens, files, blocks, dirty bytes and memory are what counting gives;
  *   - a block is free, in quarantine or reached from exactly one place; the lists of chunks hold those they should;
  *   - an inode is dirty exactly if it is in the dirty list, wanted if it is in the list of faults, and in the clean list
- *     if it has data in memory and all of it is on the disk; an evicted one has no blocks, unless it is on its way back.
+ *     if it has data in memory and all of it is on the disk, and is not on its way back.
  * (That a name lies in the right chain is seen by looking it up, which the dump of the tree does.)
  *
  * Failure modes: the first thing found wrong ends the check, with a sentence that says what and where.
@@ -87,7 +87,7 @@ static int check_chains(struct fastspool *fs, struct check *check)
     const struct header *h = fs->header;
 
     for (uint32_t b = 0; b < h->buckets && b < h->buckets_capacity; b++) {
-        for (uint32_t i = *bucket_at(fs, b); i; i = name_at(fs, i)->chain) {
+        for (uint32_t i = *bucket_at(fs, b) & CHAIN_INDEX; i; i = name_at(fs, i)->chain & CHAIN_INDEX) {
             int result = meet(fs, check, i, IN_CHAIN, "the hash chains");
             if (result == 0)
                 result = check_rest(fs, check, name_at(fs, i));
@@ -223,7 +223,7 @@ static uint32_t lists_of(const struct inode *inode)
 {
     unsigned flags = inode->flags;
     bool used = flags & INODE_USED;
-    bool clean = used && S_ISREG(inode->mode) && !(flags & (INODE_DIRTY | INODE_ORPHAN | INODE_EVICTED)) &&
+    bool clean = used && S_ISREG(inode->mode) && !(flags & (INODE_DIRTY | INODE_ORPHAN | INODE_WANTED)) &&
                  inode->links > 0 && inode->blocks > 0;
 
     return (used ? 0 : IN_FREE_INODES) | (flags & INODE_ORPHAN ? IN_ORPHANS : 0) | (flags & INODE_DIRTY ? IN_DIRTY : 0) |
@@ -238,8 +238,6 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
         return wrong(check, "inode %u has flags %x: clean, or not?", i, flags);
     if ((flags & INODE_WANTED) && !(flags & INODE_EVICTED))
         return wrong(check, "inode %u is wanted, and not evicted", i);
-    if ((flags & INODE_EVICTED) && !(flags & INODE_WANTED) && inode->blocks > 0)
-        return wrong(check, "inode %u is evicted, and has %u blocks", i, inode->blocks);
     if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->blocks > 0))
         return wrong(check, "inode %u is spilled, has flags %x and %u blocks", i, flags, inode->blocks);
     if ((flags & (INODE_EVICTED | INODE_SPILLED)) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))
@@ -251,7 +249,7 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
 static int check_inodes(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0;
+    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0, clean = 0;
     uint32_t count = 0;
 
     for (uint32_t i = 1; i < h->inodes.used; i++) {
@@ -270,6 +268,7 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         if (inode->opens != check->opens[i])
             return wrong(check, "inode %u counts %u descriptions, and has %u", i, inode->opens, check->opens[i]);
         evicted += !!(inode->flags & INODE_EVICTED);
+        clean += !!(inode->flags & INODE_CLEAN);
         spilled += !!(inode->flags & INODE_SPILLED);
         int result = check_names_of(fs, check, i);
         if (result == 0)
@@ -277,6 +276,9 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         if (result < 0)
             return result;
     }
+    if (clean != h->clean_files)
+        return wrong(check, "%llu files are clean, the store counts %llu", (unsigned long long)clean,
+                     (unsigned long long)h->clean_files);
     if (evicted != h->evicted || spilled != h->spilled)
         return wrong(check, "%llu files are evicted and %llu spilled, the store counts %llu and %llu",
                      (unsigned long long)evicted, (unsigned long long)spilled, (unsigned long long)h->evicted,
@@ -430,12 +432,14 @@ static int check_chunks(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
     uint32_t partial = 0, held = 0, absent = 0, present = 0, leaving = 0, empty = 0;
+    uint64_t quarantined = 0;
     int result = check_chunk_lists(fs, check, &partial, &held, &absent);
 
     for (uint32_t c = 0; c < h->chunks_used && result == 0; c++) {
         const struct chunk *chunk = chunk_at(fs, c);
         partial -= chunk->state == CHUNK_PRESENT && chunk->free_count > 0;
         held -= chunk->state == CHUNK_PRESENT && chunk->held_count > 0;
+        quarantined += chunk->state == CHUNK_PRESENT ? chunk->held_count : 0;
         absent -= chunk->state == CHUNK_ABSENT;
         leaving += chunk->state == CHUNK_LEAVING;
         present += chunk->state == CHUNK_PRESENT;
@@ -452,6 +456,9 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         return wrong(check, "%u chunks are empty, the store counts %u", empty, h->chunks_empty);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
     uint64_t memory = segment_tables(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
+    if (quarantined != h->blocks_held)
+        return wrong(check, "%llu blocks are in quarantine, the store counts %llu", (unsigned long long)quarantined,
+                     (unsigned long long)h->blocks_held);
     if (h->blocks_used != check->blocks || h->blocks_total != total || h->memory_bytes != memory)
         return wrong(check,
                      "the store counts %llu of %llu blocks and %llu bytes of memory, and has %llu of %llu and %llu",

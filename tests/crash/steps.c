@@ -452,7 +452,7 @@ static void fail_to_bring_back(void)
     int count = eviction_faults(fs, faults, 16);
 
     for (int i = 0; i < count; i++)
-        eviction_end_fault(fs, &faults[i], false, EIO);
+        eviction_end_fault(fs, &faults[i], false, EIO, false);
 }
 /* What a pager has left that died over a huge file. */
 static int half_bring_back(struct fastspool *store, void *argument)

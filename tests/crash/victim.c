@@ -13,6 +13,8 @@
 #include "victim.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,11 +137,22 @@ static void watch_stores(struct fastspool *fs, unsigned step)
     protect(segment, SEGMENT_SIZE, PROT_READ);
 }
 
+/* A pipe that nobody writes to: its end is that of the victim and of all that it forked. */
+static int family;
+
 static pid_t fork_victim(struct fastspool *fs)
 {
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        perror("pipe");
+        abort();
+    }
     fflush(NULL);
     descriptions_shared(fs);
     pid_t pid = fork();
+    close(ends[pid == 0 ? 0 : 1]);
+    family = ends[0];
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         fastspool_after_fork_child(fs);
@@ -151,8 +164,14 @@ static pid_t fork_victim(struct fastspool *fs)
     return pid;
 }
 
+/* The victim has ended with @status.  What it forked may live for an instant longer, and have something open. */
 static enum victim_end end_of(int status)
 {
+    struct pollfd end = {.fd = family};
+
+    while (poll(&end, 1, LIFETIME * 1000) < 0 && errno == EINTR)
+        ;
+    close(family);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return VICTIM_KILLED;
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? VICTIM_DONE : VICTIM_LOST;
@@ -205,8 +224,10 @@ enum victim_end victim_of_calls(struct fastspool *fs, const struct deed *deed, u
             deed->run();
         _exit(0);
     }
-    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
+        close(family);
         return VICTIM_LOST;
+    }
     ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
     for (unsigned calls = 0; next_stop(pid, PTRACE_SYSCALL, &status);) {
         if (WSTOPSIG(status) != (SIGTRAP | 0x80))

@@ -437,6 +437,29 @@ static void threads(void)
 
 /* Called before main, by a constructor: the library binds itself when it is needed. */
 static int from_constructor;
+static void *nothing(void *argument)
+{
+    return argument;
+}
+
+/* A stream locks itself like glibc's own: as soon as there has been a second thread, also one that was open before. */
+static void streams_lock_among_threads(void)
+{
+    const int locks = 0x80; /* glibc's _IO_FLAGS2_NEED_LOCK */
+    pthread_t thread;
+    FILE *stream = fopen(at("input", "f"), "w");
+
+    CHECK(stream && !(stream->_flags2 & locks));
+    pthread_create(&thread, NULL, nothing, NULL);
+    pthread_join(thread, NULL);
+    CHECK(stream && (stream->_flags2 & locks));
+    fclose(stream);
+    stream = fopen(at("input", "f"), "r");
+    CHECK(stream && (stream->_flags2 & locks));
+    fclose(stream);
+    unlink(at("input", "f"));
+}
+
 __attribute__((constructor)) static void early(int argc, char **argv)
 {
     struct stat st;
@@ -469,6 +492,7 @@ static const struct {
 } tests[] = {
     {"constructor", constructor},
     {"2 stdio bypasses", stdio_bypasses},
+    {"streams lock among threads", streams_lock_among_threads},
     {"4 own descriptors are high", own_descriptors_are_high},
     {"5, 20 locks are the parent's", locks_are_the_parents},
     {"7, 8 kernel copies", kernel_copies},

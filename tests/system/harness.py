@@ -400,7 +400,7 @@ class Exim:
     """A private Exim, with the library or (stock) without it, and the ledger of its mail."""
 
     def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None):
-        self.work, self.stock = pathlib.Path(work), stock
+        self.work, self.stock, self.memory = pathlib.Path(work), stock, memory
         self.spool = pathlib.Path(spool) if spool else self.work / "spool"
         self.daemon = None
         self.expected = []              # (place, message)
@@ -408,7 +408,7 @@ class Exim:
         self.real = set()               # what it means to leave in the real input/ and msglog/
         self.panic = None               # a pattern that the panic log may hold
         for directory in (self.spool, self.work / "log"):
-            directory.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
             self.own(directory)
         (self.work / "mail").mkdir()
         (self.work / "mail" / "command").mkdir()
@@ -583,13 +583,16 @@ class Exim:
     def judge(self):
         """The comparisons that every test ends with."""
         self.settle()
+        arrived = {}
+        for place, raw in self.arrived():
+            token, body = split_message(raw)
+            arrived.setdefault((place, token), []).append(body)
         for place, message in self.expected:
-            bodies = [body for found, (token, body) in ((found, split_message(raw)) for found, raw in self.arrived())
-                      if (found, token) == (place, message.token)]
+            bodies = arrived.get((place, message.token), [])
             check(len(bodies) == 1, f"{message.token} arrived {len(bodies)} times in {place}")
             wanted = message.body.replace(b"original", b"filtered") if place == "filtered" else message.body
             check(bodies[0] == wanted, f"{message.token} in {place}: {difference(wanted, bodies[0])}")
-        stray = set(self.tokens()) - {(place, message.token) for place, message in self.expected} - {
+        stray = set(arrived) - {(place, message.token) for place, message in self.expected} - {
             (place, None) for place in ("sink", "mbox", "maildir")}
         check(not stray, f"arrived where nothing was expected: {sorted(map(str, stray))}")
         count = int(self.run("-bpc"))

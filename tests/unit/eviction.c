@@ -197,6 +197,12 @@ Test(eviction, a_scan_keeps_what_is_hot)
 
 /* ---- waiting ---- */
 
+static int want_it(struct fastspool *store, void *argument)
+{
+    eviction_want(store, *(uint32_t *)argument);
+    return 0;
+}
+
 struct reader {
     const char *path;
     int result;  /* of the open */
@@ -222,10 +228,12 @@ static void wait_until_wanted(void)
         usleep(1000);
 }
 
+static int unlinked;
+
 static void *unlink_f(void *argument)
 {
     (void)argument;
-    fastspool_unlink(fs, "f");
+    unlinked = fastspool_unlink(fs, "f");
     return NULL;
 }
 
@@ -261,9 +269,66 @@ Test(eviction, unlinked_while_wanted)
     paging_end(fs);
     cr_assert_geq(reader.result, 0);
     cr_assert(reader.whole);
+    cr_assert_eq(unlinked, 0);
     struct stat st;
     cr_assert_eq(fastspool_stat(fs, "f", &st), -ENOENT);
     persist();
+}
+
+/* A file that can't be brought back can be unlinked all the same. */
+Test(eviction, unlinked_while_wanted_in_vain)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter, unlinker;
+    char command[4 * FASTSPOOL_PATH_MAX];
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    unlinked = 1;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    pthread_create(&unlinker, NULL, unlink_f, NULL);
+    usleep(100000);
+    snprintf(command, sizeof(command), "rm -r %s/mirror", fs->state);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    pthread_join(unlinker, NULL);
+    paging_end(fs);
+    cr_assert_eq(reader.result, -EIO);
+    cr_assert_eq(unlinked, 0);
+}
+
+/* A file that is truncated while it is read from the database, which doesn't wait for that, keeps its new content. */
+Test(eviction, truncated_while_read)
+{
+    struct pager pager = paging_of(fs);
+    struct mirror *mirror;
+    MDB_txn *transaction;
+    struct fault fault;
+    uint32_t i;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    i = number("f");
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(database_enter(pager.database, &mirror, error), 0);
+    cr_assert_eq(mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction), 0);
+    fill("f", 2, 9000);
+    cr_assert_eq(pager_load(fs, mirror, transaction, &fault, -1), -ESTALE);
+    cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
+    mdb_txn_abort(transaction);
+    database_leave(pager.database, false);
+    database_end(&paging_database);
+    char got[9000];
+    int d = fastspool_open(fs, "f", O_RDONLY, 0);
+    cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), sizeof(got));
+    cr_assert_eq(memcmp(got, bytes, sizeof(got)), 0);
+    fastspool_close(fs, d);
 }
 
 /* A pager that died in the middle of a file is replaced; who waits gets the file. */
@@ -311,7 +376,9 @@ Test(eviction, fatal_page)
     cr_assert_eq(bad.result, -EIO);
     cr_assert(good.whole);
     read_it(&bad);
-    cr_assert(bad.whole, "the next one may try again");
+    cr_assert_eq(bad.result, -EIO, "it was the end of another mirror");
+    fill("bad", 2, 100);
+    cr_assert_geq(fastspool_open(fs, "bad", O_RDONLY, 0), 0, "replaced, it is as good as any");
     paging_end(fs);
 }
 
@@ -365,12 +432,6 @@ Test(eviction, another_ones_data)
     paging_end(fs);
 }
 
-static int want_it(struct fastspool *store, void *argument)
-{
-    eviction_want(store, *(uint32_t *)argument);
-    return 0;
-}
-
 /* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
 Test(eviction, changed_since)
 {
@@ -384,11 +445,11 @@ Test(eviction, changed_since)
     cr_assert_eq(section_run(fs, want_it, &i), 0);
     cr_assert_eq(eviction_faults(fs, &before, 1), 1);
     fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
-    cr_assert_eq(eviction_end_fault(fs, &before, false, 0), 0);
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), 0);
     persist();
     evict(0);
     cr_assert_eq(section_run(fs, want_it, &i), 0);
-    cr_assert_eq(eviction_end_fault(fs, &before, false, 0), -ESTALE);
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), -ESTALE);
     cr_assert(evicted("f"));
     cr_assert_eq(eviction_faults(fs, &now, 1), 1);
     cr_assert_neq(now.ticket, before.ticket);
@@ -440,6 +501,47 @@ static void mirror_end_small(void)
     STORE(mirror_stop, 1);
     pthread_join(mirror_thread, NULL);
     paging_end(fs);
+}
+
+/* Evicting a large file takes no memory, not even an inode's. */
+Test(eviction, large_without_memory)
+{
+    char path[16];
+
+    for (int i = 0; i < 3; i++)
+        put("large", 0, bytes, sizeof(bytes), i * (off_t)sizeof(bytes));
+    persist();
+    const struct table *inodes = &fs->header->inodes;
+    for (int i = 0; inodes->used < inodes->capacity; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "", 0, 0);
+    }
+    persist();
+    segment_limit(fs->header, fs->header->memory_bytes);
+    cr_assert_eq(inodes->free, 0);
+    cr_assert_eq(fastspool_mkdir(fs, "one more", 0700), -ENOSPC, "there is an inode");
+    evict(0);
+    cr_assert(evicted("large"));
+    cr_assert_eq(fs->header->blocks_used, 0);
+}
+
+/* A wish for a checkpoint stands until one holds what is durable, also where the journal has nothing that waits. */
+Test(eviction, wish)
+{
+    fill("f", 1, 9000);
+    commit(0);
+    uint64_t durable = fs->header->durable;
+    STORE(fs->header->durable, 0); /* its batch is durable, and that is yet to be said */
+    checkpoint();
+    STORE(fs->header->durable, durable);
+    cr_assert(evict(0), "what waits for a checkpoint is told");
+    cr_assert_not(journal_due(&journal));
+    journal_want_checkpoint(&journal);
+    cr_assert(journal_due(&journal));
+    checkpoint();
+    cr_assert_not(journal_due(&journal));
+    evict(0);
+    cr_assert(evicted("f"));
 }
 
 /* More than memory can hold is written by one writer after the other, who wait for eviction, and all of it is there. */

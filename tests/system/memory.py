@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""A queue larger than memory, and everything that can be full: memory, its file system, the disk.
+
+What isn't in memory comes back when it is wanted, whoever dies meanwhile; what is full is answered with 452 or 451, never
+with a 250 that isn't kept; and when there is space, mail is taken again by itself.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import threading
+import time
+
+from disk import LoopDisk
+from harness import EXIM, TOOL, Client, Failure, Message, check, kill, main, processes, test, wait_for
+
+QUEUE_ONLY = ("queue_only = true",)
+UNCHECKED = QUEUE_ONLY + ("check_spool_space = 0", "check_spool_inodes = 0")
+CONNECTIONS = 32
+RUNNERS = 4                 # queue runs side by side
+
+
+def usual_size():
+    return random.randrange(3000, 4000)
+
+
+def hand_over(client, message):
+    """By DATA, after which whatever is refused is still read: the first answer that isn't yes, or the last one."""
+    client.socket.sendall(f"MAIL FROM:<{message.sender}>\r\nRCPT TO:<{message.recipients[0]}>\r\nDATA\r\n".encode())
+    replies = [client.reply() for _ in range(3)]
+    if [code for code, _ in replies] != [250, 250, 354]:
+        return next(reply for reply in replies if reply[0] != 250)
+    client.socket.sendall(message.content().replace(b"\n", b"\r\n").replace(b"\r\n.", b"\r\n..") + b".\r\n")
+    return client.reply()
+
+
+def send(exim, client, size):
+    """One message: (the answer's code, the message, its identifier).  What was accepted is expected in the maildir."""
+    message = Message("user@maildir.test", size=size)
+    start = time.monotonic()
+    try:
+        code, text = hand_over(client, message)
+    except (OSError, ValueError) as error:
+        raise Failure(f"no answer to {size} bytes after {time.monotonic() - start:.0f} s: {error!r}") from error
+    if code == 250:
+        exim.expect(message, "maildir")
+    return code, message, text.partition("id=")[2]
+
+
+def load(exim, count, size=usual_size, connections=CONNECTIONS, until_refused=False):
+    """COUNT messages over CONNECTIONS: how often each code was the answer, and identifier -> message of what was taken."""
+    codes, taken, numbers, lock = collections.Counter(), {}, iter(range(count)), threading.Lock()
+
+    def work(_):
+        client = Client(timeout=90)
+        while True:
+            with lock:
+                if next(numbers, None) is None or (until_refused and codes.total() > codes[250]):
+                    break
+            code, message, name = send(exim, client, size())
+            with lock:
+                codes[code] += 1
+                if code == 250:
+                    taken[name] = message
+            if code == 421:                                 # Exim can't make a file at all, and ends the connection
+                client = Client(timeout=90)
+        client.close()
+    with concurrent.futures.ThreadPoolExecutor(connections) as pool:
+        list(pool.map(work, range(connections)))
+    return codes, taken
+
+
+def fill_up(exim, size, connections=CONNECTIONS):
+    """Messages of SIZE until none is taken any more: the same."""
+    codes, taken = collections.Counter(), {}
+    while True:
+        more, names = load(exim, 20000, lambda: size, connections, until_refused=True)
+        codes, taken = codes + more, taken | names
+        if not more[250]:
+            return codes, taken
+
+
+def accept(exim, count, size=usual_size):
+    """The same where nothing may be refused: identifier -> message."""
+    codes, taken = load(exim, count, size)
+    check(set(codes) == {250}, f"answers: {codes}")
+    return taken
+
+
+def deliver(exim):
+    """Queue runs side by side, to their end; what one found locked by another, or was in the way of, is for the last."""
+    runs = [subprocess.Popen([EXIM, "-q"], env=exim.environment()) for _ in range(RUNNERS)]
+    for run in runs:
+        run.wait()
+    exim.run("-qff", timeout=600)
+    exim.settle()
+
+
+def status(exim):
+    """What `fastspool status` says; nothing while there is no store."""
+    said = exim.command("status", "--json", program=TOOL, stock=True).stdout
+    return json.loads(said) if said else None
+
+
+def mirrors():
+    return [pid for pid, name in processes() if name.startswith("fastspool")]
+
+
+def stop(pid):
+    """SIGSTOP, and every thread stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
+                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process stands still")
+
+
+class Watch:
+    """Looks at the store all the time: memory within its limit?  KILLS: and kills the mirror, so many seconds apart."""
+
+    def __init__(self, exim, kills=None):
+        self.exim, self.kills, self.looks, self.killed, self.most, self.over = exim, kills, 0, 0, 0, []
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self.work, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ending.set()
+        self.thread.join()
+
+    def next_kill(self):
+        return time.monotonic() + random.uniform(*self.kills) if self.kills else float("inf")
+
+    def work(self):
+        due = self.next_kill()
+        while not self.ending.wait(0.05):
+            now = status(self.exim)
+            if not now:
+                continue
+            self.looks += 1
+            self.most = max(self.most, now["memory_bytes"])
+            if now["memory_bytes"] > now["memory_limit"]:
+                self.over.append(now["memory_bytes"])
+            if time.monotonic() > due and now["mirror_pid"]:
+                kill(now["mirror_pid"])
+                self.killed += 1
+                due = self.next_kill()
+
+
+def taken_again(exim, seconds=20):
+    """Mail is taken again, by itself."""
+    client = Client(timeout=60)
+    start = time.monotonic()
+    wait_for(lambda: send(exim, client, 3000)[0] == 250, "mail is taken again", seconds)
+    client.close()
+    return time.monotonic() - start
+
+
+# --- larger than memory -------------------------------------------------------------------------------------------
+
+# 20 MiB: the header, 12 MB of names for 20,000 messages of three files each, and the data of 500 of them at the end.
+@test(main=QUEUE_ONLY, library=True, memory="20M")
+def twenty_thousand(exim):
+    """20,000 deferred messages with memory for 1,000, the mirror killed again and again: each is taken, and arrives once."""
+    count = 200000 if "FASTSPOOL_TEST_LONG" in os.environ else 20000
+    if count > 20000:
+        exim.fastspool_configuration("memory = 140M")
+    exim.start()
+    start = time.monotonic()
+    with Watch(exim, (0.1, 0.6)) as watch:
+        accept(exim, count)
+        accepted, killed = time.monotonic() - start, watch.killed
+        check(int(exim.run("-bpc")) == count, "the queue is shorter than what was taken")
+        deliver(exim)
+    delivered = time.monotonic() - start - accepted
+    print(f"  {count} messages taken in {accepted:.0f} s, {killed} mirrors killed; delivered in {delivered:.0f} s, "
+          f"{watch.killed - killed} killed; at most {watch.most / 1048576:.1f} MiB in {watch.looks} looks", flush=True)
+    check(not watch.over, f"{len(watch.over)} of {watch.looks} looks saw more than the limit: {watch.over[:3]}")
+    check(killed >= 5 and watch.killed >= 20, "hardly a mirror was killed")
+
+
+@test(main=QUEUE_ONLY, library=True, memory="8M")
+def reboot(exim):
+    """A queue larger than memory is listed at once after a reboot, and every message arrives once."""
+    exim.start()
+    names = accept(exim, 1500, lambda: random.choice((3000, 5000, 20000)))
+    exim.tool("flush")
+    exim.reboot()
+    start = time.monotonic()
+    count = int(exim.run("-bpc"))
+    counted = time.monotonic() - start
+    listed = exim.queue()
+    seconds = time.monotonic() - start
+    check(count == len(names) and sorted(listed) == sorted(names), f"{count} counted, {len(listed)} listed, {len(names)} taken")
+    with Watch(exim) as watch:
+        exim.start()
+        deliver(exim)
+    print(f"  {count} messages: counted {counted:.2f} s after the reboot, listed after {seconds:.2f} s", flush=True)
+    check(not watch.over, f"more memory than the limit: {watch.over[:3]}")
+
+
+@test(main=QUEUE_ONLY, library=True, memory="8M")
+def mirror_killed_under_opens(exim):
+    """Who opens what was evicted waits for the mirror; when that is killed meanwhile, another one is started, and the open
+    succeeds: of a body, of a header, of all headers for the listing, of a message for its delivery."""
+    exim.start()
+    messages = accept(exim, 40)
+    asked = collections.Counter()
+    times = []
+    for number in range(20):
+        exim.tool("flush")
+        exim.reboot()                                       # all data is in the database alone
+        check(int(exim.run("-bpc")) == len(messages), "the queue is shorter than it was")
+        name = random.choice(list(messages))
+        arguments = (("-Mvb", name), ("-Mvh", name), ("-bp",), ("-M", name))[number % 4]
+        mirror, = wait_for(mirrors, "a mirror")
+        stop(mirror)
+        process = subprocess.Popen([EXIM, *arguments], env=exim.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.2)
+        check(process.poll() is None, f"{arguments} didn't wait for the mirror")
+        killed = time.monotonic()
+        kill(mirror)
+        said, complained = process.communicate(timeout=30)
+        times.append(time.monotonic() - killed)
+        check(process.returncode == 0 and not complained, f"{arguments}: exit {process.returncode}, {complained!r}")
+        message = messages[name]
+        check({"-Mvb": message.body in said, "-Mvh": message.token.encode() in said,
+               "-bp": all(each.encode() in said for each in messages), "-M": True}[arguments[0]], f"{arguments}: {said[:500]!r}")
+        if arguments[0] == "-M":
+            exim.settle()
+            exim.wait_arrived(message)
+            del messages[name]
+        asked[arguments[0]] += 1
+    print(f"  {dict(asked)}; the answer came {max(times):.2f} s after the kill at the latest", flush=True)
+    exim.start()
+    deliver(exim)
+
+
+# --- full memory --------------------------------------------------------------------------------------------------
+
+@test(main=QUEUE_ONLY, library=True, memory="4M")
+def names_fill_memory(exim):
+    """Names, which stay, fill memory: 452 at MAIL; mail is taken again when some are delivered."""
+    exim.start()
+    codes, names = fill_up(exim, 300)
+    check(set(codes) == {250, 452}, f"answers: {codes}")
+    client = Client()
+    client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
+    client.close()
+    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was taken")
+    some = random.sample(list(names), len(names) // 4)
+    exim.run("-M", *some, timeout=600)
+    exim.settle()
+    taken_again(exim)
+    more = load(exim, 100, connections=4)[0]
+    print(f"  {codes[250]} messages of 300 bytes were taken, then 452; after the delivery of {len(some)}: {dict(more)}", flush=True)
+    check(set(more) == {250}, f"answers: {more}")
+    deliver(exim)
+
+
+@test(main=UNCHECKED, library=True, memory="4M")
+def names_fill_memory_unchecked(exim):
+    """The same where Exim doesn't ask how much space there is: 451, or 421 where it can't begin.  Not even a delivery's own
+    files can be made then; when some messages are removed, the others are delivered."""
+    exim.start()
+    codes, names = fill_up(exim, 300, 8)
+    check(set(codes) <= {250, 421, 451}, f"answers: {codes}")
+    print(f"  {dict(codes)}", flush=True)
+    exim.panic = "No space left on device"
+    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was taken")
+    removed = [names[name] for name in list(names)[:30]]
+    exim.run("-Mrm", *list(names)[:30])
+    exim.expected = [(place, message) for place, message in exim.expected if message not in removed]
+    start = time.monotonic()
+    deliver(exim)
+    taken_again(exim)
+    print(f"  {len(removed)} were removed, {len(exim.expected) - 1} delivered in {time.monotonic() - start:.0f} s", flush=True)
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="8M")
+def open_files_fill_memory(exim):
+    """Messages that are still coming in can't be evicted: more of them than memory holds are refused in part, and so may be
+    others meanwhile; afterwards mail is taken again."""
+    exim.start()
+    accept(exim, 50)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        large = pool.submit(load, exim, 16, lambda: 2 << 20, 16)
+        small, client = collections.Counter(), Client(timeout=90)
+        while not large.done():
+            small[send(exim, client, 3000)[0]] += 1
+        client.close()
+        codes = large.result()[0]
+    print(f"  16 messages of 2 MiB side by side: {dict(codes)}; small ones beside them: {dict(small)}", flush=True)
+    check(set(codes) <= {250, 451, 452} and codes[250] < 16, f"answers: {codes}")
+    check(set(small) <= {250, 451, 452}, f"answers: {small}")
+    taken_again(exim)
+    check(accept(exim, 50), "nothing was taken")
+    deliver(exim)
+
+
+@test(main=UNCHECKED, library=True, memory="8M")
+def hanging_disk(exim):
+    """The disk stands still, so nothing can be evicted, until memory is full: nothing is acknowledged, what finds no space
+    is refused, and afterwards mail is taken again."""
+    disk = LoopDisk(exim.spool, 96)
+    exim.own(exim.spool)
+    exim.start()
+    accept(exim, 50)
+    before = len(exim.expected)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with disk.frozen():
+            clients = pool.submit(load, exim, CONNECTIONS, lambda: 500000)
+            time.sleep(14)                                  # longer than a writer waits
+            check(len(exim.expected) == before, "a message was acknowledged while the disk stood still")
+        codes = clients.result()[0]
+    print(f"  {CONNECTIONS} messages of 500 kB: {dict(codes)}", flush=True)
+    check(set(codes) <= {250, 451} and codes[451], f"answers: {codes}")
+    taken_again(exim)
+    accept(exim, 50)
+    deliver(exim)
+
+
+# --- a full file system under memory ------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def filled(directory, left):
+    """Somebody's file takes all of DIRECTORY's file system but LEFT bytes."""
+    path = directory / "filler"
+    with open(path, "wb", buffering=0) as file:
+        for piece in (1 << 20, 4096):
+            try:
+                while True:
+                    file.write(bytes(piece))
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"fill {directory}: {error}")
+        file.truncate(max(0, file.tell() - left))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+@test(*((suffix, {"memory": memory}) for suffix, memory in (("", "16M"), ("_less_than_memory", "512M"))), main=UNCHECKED, library=True)
+def full_shm(exim):
+    """Another program fills the file system that memory lies in: 451 or 452, no signal, no mirror lost, no file lost; when
+    its file goes, mail is taken again."""
+    runtime = exim.work / "runtime"
+    runtime.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=1777", "runtime", runtime], check=True)
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"runtime = {runtime}")
+    exim.start()
+    accept(exim, 20)
+    mirror, = mirrors()
+    answers = {}
+    for left in (0, 1024):                                  # KiB
+        with filled(runtime, left << 10):
+            codes = load(exim, 40, usual_size, 8)[0] + load(exim, 2, lambda: 12 << 20, 2)[0]
+        check(set(codes) <= {250, 451, 452}, f"{left} KiB left: {codes}")
+        check(codes[451] + codes[452], f"{left} KiB left, and all was taken: {codes}")
+        answers[f"{left} KiB left"] = dict(codes)
+        taken_again(exim)
+        accept(exim, 20)
+    check(mirrors() == [mirror], "the mirror didn't survive")
+    print(f"  {answers}; at most {status(exim)['memory_limit'] >> 20} MiB of memory", flush=True)
+    deliver(exim)
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+@test(*((suffix, {"memory": memory}) for suffix, memory in (("", "512M"), ("_small_memory", "8M"))), main=QUEUE_ONLY, library=True)
+def full_disk(exim):
+    """The disk under the state directory fills up: 452 at MAIL, before the body; when there is space, mail is taken again."""
+    disk = exim.work / "disk"
+    disk.mkdir()
+    LoopDisk(disk, 160)
+    exim.own(disk)
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {disk}/state")
+    exim.start()
+    accept(exim, 200)
+    check((disk / "state").is_dir(), "the state isn't on the disk")
+    for left in (0, 8):                                     # MiB
+        with filled(disk, left << 20):
+            client = Client()
+            client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
+            client.close()
+            codes = load(exim, 50)[0]
+            check(set(codes) == {452}, f"{left} MiB left: {codes}")
+        seconds = taken_again(exim)
+        accept(exim, 50)
+    print(f"  {len(exim.expected)} messages taken beside two full disks; again {seconds:.2f} s after the last one", flush=True)
+    deliver(exim)
+
+
+# --- another limit ------------------------------------------------------------------------------------------------
+
+def restart(exim, *configuration):
+    exim.stop()
+    exim.settle()
+    exim.tool("stop")
+    exim.fastspool_configuration(*configuration)
+    exim.start()
+
+
+@test(main=QUEUE_ONLY, library=True, memory="64M")
+def another_limit(exim):
+    """A smaller or larger `memory` holds from the next start on, and takes over the store as it is."""
+    exim.start()
+    names = dict(accept(exim, 2000))
+    limits = []
+    for mebibytes in (12, 96, 8):
+        restart(exim, f"memory = {mebibytes}M")
+        check(int(exim.run("-bpc")) == len(names), f"with {mebibytes} MiB the queue is another")
+        now = wait_for(lambda: (s := status(exim)) and s["memory_limit"] == mebibytes << 20 and s["mirror_pid"] and s,
+                       f"the limit is {mebibytes} MiB")
+        start = time.monotonic()
+        wait_for(lambda: status(exim)["memory_bytes"] <= mebibytes << 20, f"the store holds at most {mebibytes} MiB")
+        limits.append(f"{mebibytes} MiB (from {now['memory_bytes'] / 1048576:.1f} MiB in {time.monotonic() - start:.1f} s)")
+        names.update(accept(exim, 200))
+        check(sorted(exim.queue()) == sorted(names), f"with {mebibytes} MiB the queue is another")
+    print(f"  {len(names)} messages under 64 MiB, then {', '.join(limits)}", flush=True)
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="64M")
+def names_need_more(exim):
+    """A recovery whose names alone need more than `memory` says so, and a larger `memory` takes over at the next start."""
+    exim.start()
+    names = accept(exim, 6000, lambda: 300)
+    exim.stop()
+    exim.tool("stop")
+    exim.reboot()
+    exim.fastspool_configuration("memory = 4M")
+    for _ in range(2):                                      # the first recovers, the second finds it FAILED
+        result = exim.command("-bpc")
+        said = result.stderr.decode() + result.stdout.decode()
+        check("need more than the configured `memory`, 4 MiB" in said, f"exim -bpc said {said!r}, exit {result.returncode}")
+    said = exim.command("status", program=TOOL, stock=True)
+    check(said.returncode == 1 and b"FAILED: the names of the spool alone need more" in said.stdout, f"status: {said.stdout!r}")
+    exim.fastspool_configuration("memory = 32M")
+    check(int(exim.run("-bpc")) == len(names), "the queue is another")
+    check(sorted(exim.queue()) == sorted(names), "the queue is another")
+    check(status(exim)["memory_limit"] == 32 << 20, f"the limit is {status(exim)['memory_limit']}")
+    print(f"  {len(names)} messages, with 4 MiB: {said.stdout.decode().splitlines()[0]}", flush=True)
+    exim.start()
+    accept(exim, 20)
+    exim.panic = "need more than the configured"
+    deliver(exim)
+
+
+if __name__ == "__main__":
+    main("memory")
