@@ -403,11 +403,11 @@ def small_disk(exim):
         ballast.unlink()
         wait_for(lambda: sender.send()[0] == 250, "mail again", seconds=10)
         if left < 20000:
-            deliver(exim)
+            deliver(exim, 8)
             delivered = len(exim.expected)
     print(f"  filled up {refused} times, {len(exim.expected)} messages accepted")
     all_there(exim, delivered)
-    deliver(exim)
+    deliver(exim, 8)
 
 
 def count_commits(exim):
