@@ -29,8 +29,8 @@
 #define CHAIN_MAX 100000u
 
 /* The mirror, which has the pages of all names mapped, splits buckets ahead of those who insert: so many more than there are
- * names, of which each takes half a byte of memory for it. */
-#define AHEAD_SHARE 8u
+ * names, of which each takes a quarter of a byte of memory for it. */
+#define AHEAD_SHARE 16u
 #define AHEAD_LEAST 1024u
 #define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
 
