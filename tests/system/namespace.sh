@@ -8,17 +8,37 @@
 # (set-user-ID library, tool), /etc is one too, so that a test can add a user and write Exim's configuration where
 # Exim looks for it; /run, /dev/shm, /srv and /home are empty; so are Exim's own spool and log, whatever the machine
 # keeps there.  Ports on the loopback are private.  Nothing is left behind: when the command ends, or this script is
-# killed, the kernel kills every process inside, and the mounts go with the last of them.
+# terminated, the kernel kills every process inside, and the mounts go with the last of them.  What waits for a disk that
+# a test has frozen can't die: the disk is thawed, from outside.
 #
 # The exit status is the command's.  Needs root.
 set -eu
 
+thaw() { # PID-NAMESPACE
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/ns/pid" 2>/dev/null)" = "$1" ] || continue
+        while read -r _ _ _ _ place _; do
+            case $place in /srv/*) nsenter --target "${process#/proc/}" --mount fsfreeze --unfreeze "$place" ;; esac
+        done <"$process/mountinfo" 2>/dev/null || true
+    done
+}
+
 if [ "${1-}" != --inside ]; then
     FASTSPOOL_OUTER_PID_NAMESPACE=$(readlink /proc/self/ns/pid)
-    export FASTSPOOL_OUTER_PID_NAMESPACE
-    exec unshare --mount --pid --net --ipc --fork --kill-child --mount-proc -- "$0" --inside "$@"
+    FASTSPOOL_NAMESPACE=$(mktemp) # which it is, says the inner script
+    export FASTSPOOL_OUTER_PID_NAMESPACE FASTSPOOL_NAMESPACE
+    unshare --mount --pid --net --ipc --fork --kill-child --mount-proc -- "$0" --inside "$@" <&0 &
+    child=$!
+    trap 'kill -KILL $child 2>/dev/null' INT TERM
+    status=0
+    wait $child || status=$?
+    wait $child 2>/dev/null || true # a signal ends the first wait
+    thaw "$(cat "$FASTSPOOL_NAMESPACE")" 2>/dev/null
+    rm -f "$FASTSPOOL_NAMESPACE"
+    exit $status
 fi
 shift
+readlink /proc/self/ns/pid >"$FASTSPOOL_NAMESPACE"
 
 build=
 if [ "$1" = --build ]; then
