@@ -7,6 +7,7 @@
  * attaches.
  *
  * Who is served:
+ *   - The fastspool command: never.
  *   - An ordinary image: always; FASTSPOOL_* are believed.
  *   - A set-user-ID image (Exim) that was started without secure execution (by root): only where its re-executions,
  *     which are secure, will load the library as well and see the same spool.  So the environment is not believed, and
@@ -246,13 +247,20 @@ static const char *environment_fault(void)
            " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
 }
 
+/* The command uses the store by itself, and the mirror would wait for itself (/etc/ld.so.preload brings us to it too). */
+static bool is_own_tool(void)
+{
+    struct stat tool;
+    return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
+}
+
 static enum decision decide(void)
 {
     bool secure = getauxval(AT_SECURE) != 0;
     char error[FASTSPOOL_ERROR_MAX];
     size_t length;
 
-    if (real.stat("/proc/self/exe", &own_image) < 0)
+    if (real.stat("/proc/self/exe", &own_image) < 0 || is_own_tool())
         return SERVE_NOTHING;
     bool set_id = own_image.st_mode & (S_ISUID | S_ISGID);
     int result = fastspool_config_load(&config, NULL, !secure && !set_id, error);
