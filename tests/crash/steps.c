@@ -981,8 +981,8 @@ int main(int argc, char **argv)
                           operations[i].deed.run == end_badly || operations[i].deed.run == give_back;
             if ((only && strcmp(only, operations[i].name) != 0) || (company && lonely))
                 continue;
-            /* A huge file goes and comes by the block, each as the one before: every fifth step. */
-            unsigned more = (operations[i].needs & (EVICT | HUGE)) == (EVICT | HUGE) && !only ? 5 : company ? 3 : 1;
+            /* A huge file goes and comes by the block, each as the one before: every tenth step. */
+            unsigned more = (operations[i].needs & (EVICT | HUGE)) == (EVICT | HUGE) && !only ? 10 : company ? 3 : 1;
             points += trial_of(&operations[i], more * stride, company, &good);
         }
     }

@@ -5,7 +5,7 @@
 Every message that was answered with 250 has to be in the queue or to have arrived, however its processes died.  That
 some arrive twice is Exim's own doing (killed after a delivery, before the journal's line): they are counted.  Half of
 the rounds have so little memory that messages are evicted, and brought back for their delivery, all the time.
-FASTSPOOL_TEST_ROUNDS says how many rounds (200), FASTSPOOL_TEST_SEED with which seed.
+FASTSPOOL_TEST_ROUNDS says how many rounds (150), FASTSPOOL_TEST_SEED with which seed.
 """
 import collections
 import os
@@ -71,8 +71,8 @@ def choose(exim, chance):
 @test(("", {}), ("_little_memory", {"memory": "4M"}),
       main=("split_spool_directory = true", "smtp_receive_timeout = 60s", "remote_max_parallel = 2"))
 def storm(exim):
-    """100 rounds of killing under load; afterwards all that was answered with 250 is there."""
-    rounds = int(os.environ.get("FASTSPOOL_TEST_ROUNDS", "200")) // 2
+    """75 rounds of killing under load; afterwards all that was answered with 250 is there."""
+    rounds = int(os.environ.get("FASTSPOOL_TEST_ROUNDS", "150")) // 2
     seed = os.environ.get("FASTSPOOL_TEST_SEED", str(random.getrandbits(32)))
     chance = random.Random(seed)
     print(f"# storm: {rounds} rounds, seed {seed}", flush=True)
