@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
+#define LOCK_FILE    8192 /* bytes: what LMDB makes it for its 126 readers */
 #define MAP_SMALLEST (UINT64_C(1) << 32)
 
 static int explain(int code, const char *what, char *error)
@@ -96,9 +97,28 @@ static int check_length(MDB_env *environment)
     return code;
 }
 
+/* LMDB maps its lock file, and writes to it where there may be no room on the disk: a SIGBUS.  So its blocks come first.
+ * (Nobody of this process has it open: closing it drops no lock.) */
+static int reserve_lock_file(const char *path)
+{
+    char file[FASTSPOOL_PATH_MAX + 48];
+
+    snprintf(file, sizeof(file), "%s/lock.mdb", path);
+    int fd = open(file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    int code = posix_fallocate(fd, 0, LOCK_FILE);
+    close(fd);
+    return code;
+}
+
 static int open_environment(struct mirror *mirror, const char *path)
 {
-    int code = ENOMEM;
+    int code = reserve_lock_file(path);
+
+    if (code != 0)
+        return code;
+    code = ENOMEM;
 
     for (uint64_t size = MAP_LARGEST; size >= MAP_SMALLEST && code == ENOMEM; size /= 4) {
         code = mdb_env_create(&mirror->environment);

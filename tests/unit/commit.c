@@ -7,6 +7,7 @@
 #include "durable.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/wait.h>
@@ -305,6 +306,32 @@ Test(commit, damaged_database)
     refused("journal");
     shell("rm -r %s/mirror && mv %s/away %s/mirror", fs->state, fs->state, fs->state);
     recovers(dump_all(fs, then_dump));
+}
+
+/* A disk without room for a database is ENOSPC, not the end of the process; with room there is one. */
+Test(commit, no_room_for_a_database)
+{
+    char place[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 32];
+    struct mirror mirror;
+
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    shell("mount --make-rprivate /");
+    snprintf(place, sizeof(place), "%s/disk", fixture_directory);
+    shell("mkdir %s && mount -t tmpfs -o size=128k tmpfs %s && mkdir %s/mirror.new", place, place, place);
+    for (int blocks = 0; blocks < 12; blocks++) { /* free; a database takes eight of them */
+        shell("cat /dev/zero >%s/ballast 2>/dev/null; truncate -s -%d %s/ballast", place, blocks * 4096, place);
+        snprintf(path, sizeof(path), "%s/mirror", place);
+        int result = mirror_open(&mirror, path, error);
+        cr_assert(result == 0 || result == -ENOSPC || result == -EIO, "%d blocks: %s", blocks, error);
+        if (result == 0)
+            mirror_close(&mirror);
+        shell("rm -rf %s/ballast", place);
+    }
+    cr_assert_eq(mirror_open(&mirror, path, error), 0, "%s", error);
+    mirror_close(&mirror);
+    shell("umount %s", place);
 }
 
 /* What came and went between two checkpoints never reaches the database: it stays as large as it was. */
