@@ -13,6 +13,61 @@ const char *fastspool_version(void)
     return FASTSPOOL_VERSION;
 }
 
+/* ---- what can still be taken ---- */
+
+/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
+ * is kept for data: of a small memory at least a chunk, without which nothing can be written. */
+static uint64_t room_for_files(const struct header *h)
+{
+    uint64_t tables = segment_tables(h), most = eviction_high(h);
+    uint64_t limit = LOAD(h->memory_limit), data = CHUNK_SIZE + h->reserve * BLOCK_SIZE;
+    uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
+
+    if (most + data > limit)
+        most = limit > data ? limit - data : 0;
+    return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
+}
+
+/* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
+ * bounds are the disk's room, and one block at least of each file that memory has room for.  While they fail, what is
+ * in memory stays there. */
+static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
+{
+    const struct header *h = fs->header;
+    uint64_t owed = LOAD(h->disk_owed), bytes = (uint64_t)disk->f_bavail * disk->f_frsize + LOAD(h->disk_reusable);
+    uint64_t memory = room_for_files(h) * BLOCK_SIZE;
+
+    if (LOAD(h->commit_error) || LOAD(h->checkpoint_error)) {
+        uint64_t used = eviction_in_use(h) + h->reserve * BLOCK_SIZE;
+        memory = h->memory_limit > used ? h->memory_limit - used : 0;
+    }
+    bytes = bytes > owed ? bytes - owed : 0;
+    return bytes < memory ? bytes : memory;
+}
+
+int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
+{
+    const struct header *h = fs->header;
+    struct statvfs disk;
+
+    if (statvfs(fs->state, &disk) < 0)
+        return -errno;
+    uint64_t files = room_for_files(h), used = LOAD(h->inodes.count);
+    if (files > INODES_MAX - used)
+        files = INODES_MAX - used;
+    memset(st, 0, sizeof(*st));
+    st->f_bsize = st->f_frsize = BLOCK_SIZE;
+    st->f_blocks = (uint64_t)disk.f_blocks * disk.f_frsize / BLOCK_SIZE;
+    st->f_bfree = st->f_bavail = room_for_data(fs, &disk) / BLOCK_SIZE;
+    st->f_files = used + files;
+    st->f_ffree = st->f_favail = files;
+    st->f_fsid = h->inode;
+    st->f_namemax = 255;
+    return 0;
+}
+
+/* ---- all of it ---- */
+
 /* A message is a name that ends in -D below a directory "input".  Whoever has a million of them reads 64 MB: 20 ms. */
 static bool is_message(const struct fastspool *fs, uint32_t entry)
 {

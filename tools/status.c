@@ -33,19 +33,38 @@ static void print_quoted(const char *text)
 
 static void print_json(const char *spool, const struct fastspool_status *s, bool failed)
 {
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {"messages", s->messages},
+        {"files", s->files},
+        {"memory_bytes", s->memory_bytes},
+        {"memory_limit", s->memory_limit},
+        {"evicted_files", s->evicted_files},
+        {"spilled_files", s->spilled_files},
+        {"evictions", s->evictions},
+        {"brought_back", s->brought_back},
+        {"room_bytes", s->room_bytes},
+        {"room_files", s->room_files},
+        {"dirty_bytes", s->dirty_bytes},
+        {"dirty_files", s->dirty_files},
+        {"unflushed_ms", MS(s->unflushed_ns)},
+        {"commit_ms", MS(s->commit_ns)},
+        {"commits", s->commits},
+        {"commit_p50_ns", s->commit_p50_ns},
+        {"commit_p99_ns", s->commit_p99_ns},
+        {"descriptions", s->descriptions},
+        {"commit_error", (uint64_t)s->commit_error},
+        {"mirror_pid", (uint64_t)s->mirror_pid},
+    };
+
     printf("{\"spool\": ");
     print_quoted(spool);
-    printf(", \"durability\": \"%s\", \"messages\": %" PRIu64 ", \"files\": %" PRIu64 ", \"memory_bytes\": %" PRIu64
-           ", \"memory_limit\": %" PRIu64 ", \"evicted_files\": %" PRIu64 ", \"spilled_files\": %" PRIu64
-           ", \"evictions\": %" PRIu64
-           ", \"brought_back\": %" PRIu64 ", \"room_bytes\": %" PRIu64 ", \"room_files\": %" PRIu64 ", \"dirty_bytes\": %" PRIu64 ", \"dirty_files\": %" PRIu64
-           ", \"unflushed_ms\": %" PRIu64 ", \"commit_ms\": %" PRIu64 ", \"commits\": %" PRIu64
-           ", \"commit_p50_ns\": %" PRIu64 ", \"commit_p99_ns\": %" PRIu64 ", \"descriptions\": %" PRIu64 ", \"commit_error\": %d, \"mirror_pid\": %ld, \"failed\": %s}\n",
-           fastspool_durability_name(s->durability), s->messages, s->files, s->memory_bytes, s->memory_limit,
-           s->evicted_files, s->spilled_files, s->evictions, s->brought_back, s->room_bytes, s->room_files, s->dirty_bytes,
-           s->dirty_files, MS(s->unflushed_ns), MS(s->commit_ns), s->commits, s->commit_p50_ns, s->commit_p99_ns,
-           s->descriptions, s->commit_error,
-           (long)s->mirror_pid, failed ? "true" : "false");
+    printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
+    printf(", \"failed\": %s}\n", failed ? "true" : "false");
 }
 
 static void print_text(const char *spool, const struct fastspool_status *s, const char *failure)
