@@ -34,10 +34,10 @@
 #include <string.h>
 #include <syslog.h>
 
-#define SPACE_WAIT     UINT64_C(10000000000) /* ns that a writer waits for memory */
-#define SPACE_WAIT_BAD UINT64_C(1000000000)  /* the same, while commits or checkpoints fail */
-#define SPACE_WAIT_AGAIN UINT64_C(300000000) /* and after it has waited in vain */
-#define TELL_EVERY     60u                   /* s between two lines to syslog */
+#define SPACE_WAIT       UINT64_C(10000000000) /* ns that a writer waits for memory, */
+#define SPACE_WAIT_BAD   UINT64_C(1000000000)  /* while commits or checkpoints fail, */
+#define SPACE_WAIT_AGAIN UINT64_C(300000000)   /* and after it has waited in vain */
+#define TELL_EVERY       60u                   /* s between two lines to syslog */
 
 #define STEP_LOOKS  48u /* files that one section looks at: each may change ten words */
 #define STEP_BLOCKS 64u /* blocks after which it takes no further file: with that of the last one at most 192 */

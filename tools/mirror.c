@@ -3,10 +3,11 @@
  * fastspool mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
  *
  * The happy path: drop to the owner, take the lock that says "the mirror lives" (for life), recover the store where it
- * is RECOVERING, then two threads.  The first commits, every flush interval or as soon as somebody waits: capture, one
+ * is RECOVERING, then three threads.  The first commits, every flush interval or as soon as somebody waits: capture, one
  * batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open and
  * gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown or
- * aged, so that nobody waits for the database.  SIGTERM: a last commit, a last checkpoint, and the end.
+ * aged, or memory is wanted, so that nobody waits for the database.  The third brings evicted files back, and evicts
+ * (pager.c).  SIGTERM: a last commit, a last checkpoint, and the end.
  *
  * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries on,
  * and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED

@@ -663,6 +663,54 @@ Test(eviction, spilled_no_more)
     remove_second(second);
 }
 
+/* What the mail user puts in a spill file's place is not read: not a link, not a pipe, not another's file. */
+Test(eviction, spill_file_replaced)
+{
+    char command[4 * FASTSPOOL_PATH_MAX], name[40];
+
+    for (int i = 0; i < 2; i++)
+        put("large", 0, bytes, sizeof(bytes), i * (off_t)sizeof(bytes));
+    persist();
+    evict(0);
+    make_small();
+    paging_begin(fs, NULL);
+    int d = fastspool_open(fs, "large", O_RDONLY, 0);
+    cr_assert_geq(d, 0);
+    snprintf(name, sizeof(name), "%u-%u", number("large"), inode_at(fs, number("large"))->generation);
+    static const char *const instead[] = {"ln -s /etc/passwd", "mkfifo", "touch"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(command, sizeof(command), "cd %s/spill && rm -f %s && %s %s", fs->state, name, instead[i], name);
+        cr_assert_eq(system(command), 0);
+        cr_assert_lt(fastspool_open(fs, "large", O_RDONLY, 0), 0, "%s", instead[i]);
+    }
+    char byte;
+    cr_assert_eq(fastspool_pread(fs, d, &byte, 1, 5), 1, "who has it open reads on");
+    fastspool_close(fs, d);
+    paging_end(fs);
+}
+
+/* Blocks in quarantine are no reserve: while a commit copies, an ordinary process leaves the mirror's blocks alone. */
+Test(eviction, quarantine_is_no_reserve)
+{
+    fill("f", 1, 500000);
+    fill("g", 1, 300000);
+    const struct header *h = fs->header;
+    segment_limit(fs->header, h->memory_bytes);
+    struct capture capture;
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* so its blocks are held */
+    cr_assert_gt(h->blocks_held, h->reserve);
+    fs->mirror = false;
+    STORE(fs->header->commit_error, EIO); /* no long wait */
+    int d = fastspool_open(fs, "h", O_RDWR | O_CREAT, 0600);
+    while (fastspool_write(fs, d, bytes, 4096) > 0)
+        ;
+    fs->mirror = true;
+    cr_assert_geq(h->blocks_total - h->blocks_used - h->blocks_held, h->reserve);
+    commit_end(fs, &capture, EIO, 0);
+    fastspool_close(fs, d);
+}
+
 /* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again. */
 Test(eviction, nothing_may_go)
 {
