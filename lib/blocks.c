@@ -14,7 +14,8 @@
  *
  * Data grows by the chunk and is passed through, names and inodes grow by small steps and stay: data would take all
  * there is, use it again and again, and leave them nothing.  So the last part of the limit, header.reserve, is theirs
- * alone, and where they have taken of it an empty chunk leaves the lists at once.
+ * alone, and where they have taken of it, or found no memory, an empty chunk leaves the lists at once; where none is
+ * empty, one is made so (compaction.c).
  */
 #include "store.h"
 
@@ -87,8 +88,6 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
         if (chunk->free[word] == 0)
             continue;
         unsigned bit = (unsigned)__builtin_ctzll(chunk->free[word]);
-        if (chunk->free_count == usable_blocks(link - 1))
-            SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
         SET(fs, chunk->free[word], chunk->free[word] & ~(UINT64_C(1) << bit));
         SET(fs, chunk->free_count, chunk->free_count - 1);
         SET(fs, fs->header->blocks_used, fs->header->blocks_used + 1);
@@ -109,10 +108,8 @@ static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint
     if (chunk->free_count == 0)
         partial_insert(fs, number);
     SET(fs, chunk->free_count, chunk->free_count + count);
-    if (chunk->free_count == usable_blocks(number)) {
+    if (chunk->free_count == usable_blocks(number))
         SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
-        SET(fs, fs->header->chunks_empty, fs->header->chunks_empty + 1);
-    }
 }
 
 static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bit)
@@ -225,7 +222,6 @@ static int add_chunk(struct fastspool *fs, void *argument)
     SET(fs, chunk->free_count, usable_blocks(candidate->number));
     SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
     partial_insert(fs, candidate->number);
-    SET(fs, h->chunks_empty, h->chunks_empty + 1);
     SET(fs, h->blocks_total, h->blocks_total + usable_blocks(candidate->number));
     SET(fs, h->memory_bytes, h->memory_bytes + CHUNK_SIZE);
     return 0;
@@ -283,32 +279,74 @@ static int end_leaving(struct fastspool *fs, void *argument)
     SET(fs, chunk->state, CHUNK_ABSENT);
     SET(fs, chunk->next, fs->header->chunks_absent);
     SET(fs, fs->header->chunks_absent, number + 1);
-    SET(fs, fs->header->chunks_empty, fs->header->chunks_empty - 1);
     SET(fs, fs->header->memory_bytes, fs->header->memory_bytes - CHUNK_SIZE);
     return 0;
 }
 
-/* May an empty chunk go?  @leaving: bytes that already do. */
+/* Do the tables want a chunk's memory (or has the limit become smaller), and can data do without?  @leaving: bytes that
+ * are already on their way. */
+static bool tables_want(const struct header *h, uint64_t leaving)
+{
+    uint64_t spare = LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held);
+
+    return (LOAD(h->memory_bytes) > data_limit(h) + leaving || (LOAD(h->tables_wanted) && leaving == 0)) &&
+           spare >= h->reserve + CHUNK_BLOCKS;
+}
+
+/* May an empty chunk go? */
 static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
 {
     const struct header *h = fs->header;
     uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held)) * BLOCK_SIZE;
 
-    if (!is_empty(fs, number))
-        return false;
-    if (LOAD(h->memory_bytes) > data_limit(h) + leaving) /* the tables want it, or the limit has become smaller */
-        return spare >= h->reserve * BLOCK_SIZE + CHUNK_SIZE;
-    return for_long(fs, number) && spare >= keep + CHUNK_SIZE;
+    return is_empty(fs, number) && (tables_want(h, leaving) || (for_long(fs, number) && spare >= keep + CHUNK_SIZE));
+}
+
+/* Bytes of the chunks that are on their way back. */
+static uint64_t leaving_bytes(const struct fastspool *fs)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t number = 0; number < LOAD(fs->header->chunks_used); number++)
+        bytes += chunk_at(fs, number)->state == CHUNK_LEAVING ? CHUNK_SIZE : 0;
+    return bytes;
+}
+
+uint32_t blocks_to_vacate(const struct fastspool *fs)
+{
+    const struct header *h = fs->header;
+    uint32_t found = CHUNKS_MAX;
+
+    if (!tables_want(h, leaving_bytes(fs)))
+        return CHUNKS_MAX;
+    for (uint32_t number = 0; number < LOAD(h->chunks_used); number++) {
+        const struct chunk *chunk = chunk_at(fs, number);
+        if (is_empty(fs, number))
+            return CHUNKS_MAX;
+        if (chunk->state == CHUNK_PRESENT && chunk->held_count == 0 &&
+            (found == CHUNKS_MAX || chunk->free_count > chunk_at(fs, found)->free_count))
+            found = number;
+    }
+    return found;
+}
+
+int blocks_take_last(struct fastspool *fs, uint32_t number)
+{
+    if (chunk_at(fs, number)->state != CHUNK_PRESENT)
+        return -ESTALE;
+    if (chunk_at(fs, number)->free_count == 0)
+        return 0; /* it will be the last when it gets one */
+    partial_remove(fs, number);
+    partial_insert(fs, number);
+    return 0;
 }
 
 int blocks_give_back(struct fastspool *fs, uint64_t keep)
 {
     struct header *h = fs->header;
     uint32_t used = LOAD(h->chunks_used);
-    uint64_t leaving = 0;
+    uint64_t leaving = leaving_bytes(fs);
 
-    for (uint32_t number = 0; number < used; number++)
-        leaving += chunk_at(fs, number)->state == CHUNK_LEAVING ? CHUNK_SIZE : 0;
     for (uint32_t number = 0; number < used; number++) {
         if (may_leave(fs, number, keep, leaving)) {
             int result = section_run(fs, begin_leaving, &number);
@@ -326,5 +364,6 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep)
             return result;
         leaving -= CHUNK_SIZE;
     }
+    STORE(h->tables_wanted, 0); /* whoever waits says it again */
     return 0;
 }

@@ -17,7 +17,8 @@
  *
  * What is larger than memory should hold, or finds no room, is served from a spill file (spill.c).
  *
- * Memory.  Eviction begins where the memory in use passes seven eighths of the limit and goes down to three quarters.
+ * Memory.  Eviction begins where tables and blocks in use pass seven eighths of the limit (of a small one: where less is
+ * left than a chunk and the reserve) and goes on for one eighth.
  * A writer that finds none left asks for some and waits, SPACE_WAIT at the most, less where the disk fails, for then
  * nothing can be evicted; then it is ENOSPC, and a line to syslog.  The same where the runtime directory's file system
  * is full, whatever the limit.  Some blocks are the mirror's alone (header.reserve), for the files that it brings back.
@@ -121,20 +122,22 @@ void eviction_reference(struct fastspool *fs, uint32_t i)
 
 /* ---- how much memory ---- */
 
+/* Above it a chunk could not leave where the tables want its memory. */
 uint64_t eviction_high(const struct header *header)
 {
-    return LOAD(header->memory_limit) / 8 * 7;
+    uint64_t limit = LOAD(header->memory_limit), high = limit / 8 * 7, chunk = CHUNK_SIZE + header->reserve * BLOCK_SIZE;
+    return limit < chunk ? 0 : limit - chunk < high ? limit - chunk : high;
 }
 
 uint64_t eviction_low(const struct header *header)
 {
-    return LOAD(header->memory_limit) / 4 * 3;
+    uint64_t high = eviction_high(header), less = LOAD(header->memory_limit) / 8;
+    return high > less ? high - less : 0;
 }
 
 uint64_t eviction_in_use(const struct header *header)
 {
-    uint64_t taken = LOAD(header->memory_bytes), empty = (uint64_t)LOAD(header->chunks_empty) * CHUNK_SIZE;
-    return taken > empty ? taken - empty : 0;
+    return segment_tables(header) + (LOAD(header->blocks_used) + LOAD(header->blocks_held)) * BLOCK_SIZE;
 }
 
 static void wake_pager(struct fastspool *fs)

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -111,7 +111,7 @@ struct header {
     uint64_t blocks_total;     /* blocks of all present chunks */
     uint64_t blocks_held;      /* blocks in quarantine */
     uint32_t chunks_partial_tail;
-    uint32_t chunks_empty;     /* chunks with memory of which every block is free */
+    uint32_t tables_wanted;    /* a table found no memory to grow, since the mirror last looked; atomic */
     uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
 
     /* Inodes (inodes.c). */

@@ -304,12 +304,14 @@ static void fail_fatal(struct fastspool *fs)
     STORE(fs->header->fault_fatal, 0);
 }
 
-/* Evict where memory in use is above its mark, or a writer waits; not again at once where nothing could go. */
+/* Evict where memory in use is above its mark, or a writer waits; not again at once where nothing could go.  (Who waits
+ * while blocks are free waits for a table to grow, and they are enough for it.) */
 static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;
     bool above = eviction_in_use(h) > eviction_high(h);
 
+    wanted = wanted && LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held) < h->reserve + CHUNK_BLOCKS;
     if (wanted || (above && segment_monotonic() - pager->in_vain > IN_VAIN))
         evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }
@@ -334,7 +336,7 @@ static void *run(void *argument)
             pager->spills = spill_sweep(pager->fs) != 0;
         }
         if (result <= 0)
-            futex_wait(&h->pager_wanted, wanted, LOAD(h->memory_bytes) > eviction_high(h) ? BUSY : IDLE);
+            futex_wait(&h->pager_wanted, wanted, eviction_in_use(h) > eviction_low(h) ? BUSY : IDLE);
     }
     return NULL;
 }

@@ -344,7 +344,7 @@ int segment_reset(struct fastspool *fs)
     header->buckets = BUCKETS_FIRST;
     header->memory_bytes = HEADER_SIZE;
     header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_partial_tail = 0;
-    header->chunks_held = header->chunks_empty = 0;
+    header->chunks_held = 0;
     header->blocks_used = header->blocks_total = header->blocks_held = 0;
     header->root = header->orphans = 0;
     header->files = header->born = 0;
@@ -392,9 +392,11 @@ static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_
 
     if (growth.seen > most - step)
         return -ENOSPC;
-    if (LOAD(fs->header->memory_bytes) + growth.bytes > LOAD(fs->header->memory_limit))
-        return -EAGAIN;
-    int result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+    int result = -EAGAIN;
+    if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
+        result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+    if (result == -EAGAIN)
+        STORE(fs->header->tables_wanted, 1);
     return result < 0 ? result : section_run(fs, publish_growth, &growth);
 }
 

@@ -20,11 +20,8 @@ const char *fastspool_version(void)
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = segment_tables(h), most = eviction_high(h);
-    uint64_t limit = LOAD(h->memory_limit), data = CHUNK_SIZE + h->reserve * BLOCK_SIZE;
     uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
 
-    if (most + data > limit)
-        most = limit > data ? limit - data : 0;
     return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
 }
 

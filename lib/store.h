@@ -214,7 +214,7 @@ void eviction_notice(struct fastspool *fs);
 /** Where eviction begins, and how far it goes: bytes of memory in use. */
 uint64_t eviction_high(const struct header *header);
 uint64_t eviction_low(const struct header *header);
-/** Memory that holds something: taken from the system, but for chunks that are wholly free. */
+/** Memory that holds something: tables, and blocks that aren't free. */
 uint64_t eviction_in_use(const struct header *header);
 
 /** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks came
@@ -270,8 +270,19 @@ int blocks_take(struct fastspool *fs, uint32_t *block);    /* inside a section; 
 void blocks_give(struct fastspool *fs, uint32_t block);    /* inside a section */
 int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one; as segment_grow() */
 int blocks_release_held(struct fastspool *fs);             /* outside: the quarantine is over */
-int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for
-                                                              10 s, but for @keep bytes, go back to the system */
+int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for some seconds,
+                                                              but for @keep bytes, go back to the system */
+/** Outside, the mirror alone: the chunk that has to become empty because the tables want its memory, the one with the
+ *  fewest blocks in use; CHUNKS_MAX: there is no need, or no room for them elsewhere. */
+uint32_t blocks_to_vacate(const struct fastspool *fs);
+int blocks_take_last(struct fastspool *fs, uint32_t chunk); /* inside: its free blocks are taken after all others */
+
+/* ---- compaction.c: chunks that are hardly used become empty ----------------------------------------------- */
+
+/** Outside, the mirror alone, while no commit copies: where the tables want memory and no chunk is empty, one becomes so. */
+int compaction_run(struct fastspool *fs);
+/** The same for this chunk, whatever is wanted, as far as there is room in others. */
+int compaction_vacate(struct fastspool *fs, uint32_t chunk);
 
 /* ---- inodes.c: the table of files, their attributes, the dirty list ------------------------------------- */
 
@@ -332,6 +343,9 @@ int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
 /** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE; at
  *  most DATA_STEP. */
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
+/** In a section, of any file: its blocks (index blocks, too) that lie in chunk @chunk move to others, from block *@index
+ *  of the file on, some of them; 1: there may be more, go on in a section of its own, 0: none is left. */
+int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
 /** In a section or with the lock: block number of the file's block @index, 0: a hole. */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 

@@ -419,6 +419,8 @@ static int tidy(struct fastspool *fs)
         result = inodes_free_orphans(fs);
     if (result == 0)
         result = names_split_ahead(fs);
+    if (result == 0)
+        result = compaction_run(fs);
     return result == 0 ? blocks_give_back(fs, RESERVE) : result;
 }
 

@@ -431,7 +431,7 @@ static int check_chunk_lists(struct fastspool *fs,
 static int check_chunks(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint32_t partial = 0, held = 0, absent = 0, present = 0, leaving = 0, empty = 0;
+    uint32_t partial = 0, held = 0, absent = 0, present = 0, leaving = 0;
     uint64_t quarantined = 0;
     int result = check_chunk_lists(fs, check, &partial, &held, &absent);
 
@@ -443,8 +443,6 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         absent -= chunk->state == CHUNK_ABSENT;
         leaving += chunk->state == CHUNK_LEAVING;
         present += chunk->state == CHUNK_PRESENT;
-        empty += chunk->state == CHUNK_LEAVING ||
-                 (chunk->state == CHUNK_PRESENT && chunk->free_count == CHUNK_BLOCKS - (c == 0));
         if (chunk->state == CHUNK_PRESENT)
             result = check_bitmap(fs, check, c);
     }
@@ -452,8 +450,6 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         return result;
     if (partial || held || absent)
         return wrong(check, "a chunk is missing in its list (%d, %d, %d)", (int)partial, (int)held, (int)absent);
-    if (empty != h->chunks_empty)
-        return wrong(check, "%u chunks are empty, the store counts %u", empty, h->chunks_empty);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
     uint64_t memory = segment_tables(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
     if (quarantined != h->blocks_held)

@@ -21,7 +21,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,7 +32,7 @@
 
 #define FILE_SIZE  10000
 #define BIG_SIZE   25000              /* has an index block */
-#define HUGE_SIZE  (150 * BLOCK_SIZE) /* is freed in several sections */
+#define HUGE_SIZE  (140 * BLOCK_SIZE) /* is freed in several sections */
 #define LARGE_SIZE 150000             /* is written in several sections */
 #define LONG_NAME  "t/a-name-that-takes-three-entries-of-the-table-because-it-is-much-longer-than-exim's-are"
 
@@ -380,6 +379,41 @@ static void another_dies(void)
 }
 
 
+/* ---- compaction ---- */
+
+static uint32_t pieces_at; /* the chunk */
+
+/* All but the scene, in the first chunk, and two files in the second, one of which has an index block, is free. */
+static void scatter(void)
+{
+    static const char filler[CHUNK_SIZE];
+    struct stat st;
+    int pad = fastspool_open(fs, "pad", O_WRONLY | O_CREAT, 0600);
+
+    must(fastspool_write(fs, pad, filler, sizeof(filler)), "pad");
+    put("t/piece", 100);
+    put("t/pieces", (INODE_DIRECT + 5) * BLOCK_SIZE);
+    must(fastspool_pwrite(fs, pad, filler, sizeof(filler), sizeof(filler)), "pad");
+    fastspool_close(fs, pad);
+    must(fastspool_unlink(fs, "pad"), "pad");
+    must(inodes_free_orphans(fs), "pad");
+    date("t/piece");
+    date("t/pieces");
+    date("t");
+    must(fastspool_stat(fs, "t/piece", &st), "t/piece");
+    pieces_at = data_block(fs, inode_at(fs, (uint32_t)st.st_ino), 0) / CHUNK_BLOCKS;
+}
+static void scatter_and_capture(void)
+{
+    scatter();
+    must(commit_capture(fs, &captured), "capture");
+}
+static void compact(void)
+{
+    if (compaction_vacate(fs, pieces_at) < 0)
+        _exit(4);
+}
+
 /* ---- eviction: the scene is in a real database ---- */
 
 static char why[FASTSPOOL_ERROR_MAX];
@@ -555,6 +589,8 @@ static const struct operation operations[] = {
     {"end a failed commit", {commit_begun_long_ago, end_badly}, 0, NULL},
     {"take over from a dead mirror", {commit_begun_long_ago, reset}, 0, NULL},
     {"give memory back", {leave_chunk, give_back}, 0, NULL},
+    {"compact", {scatter, compact}, 0, NULL},
+    {"compact during a commit", {scatter_and_capture, compact}, 0, NULL},
     {"reap the dead", {another_dies, reap}, 0, NULL},
     {"evict", {NULL, evict_all}, EVICT, NULL},
     {"evict a huge file", {NULL, evict_all}, EVICT | HUGE, NULL},
@@ -956,6 +992,14 @@ static void on_interrupt(int number)
     _exit(system(command) == 0 ? 128 + number : 1);
 }
 
+/* For the time that all of it takes: which steps.  A huge file goes and comes by the block, each as the one before. */
+static unsigned every(unsigned needs, bool company)
+{
+    if (needs & HUGE)
+        return needs & EVICT ? 40 : company ? 12 : 4;
+    return company ? 3 : 1;
+}
+
 int main(int argc, char **argv)
 {
     const char *only = NULL;
@@ -981,9 +1025,7 @@ int main(int argc, char **argv)
                           operations[i].deed.run == end_badly || operations[i].deed.run == give_back;
             if ((only && strcmp(only, operations[i].name) != 0) || (company && lonely))
                 continue;
-            /* A huge file goes and comes by the block, each as the one before: every tenth step. */
-            unsigned more = (operations[i].needs & (EVICT | HUGE)) == (EVICT | HUGE) && !only ? 10 : company ? 3 : 1;
-            points += trial_of(&operations[i], more * stride, company, &good);
+            points += trial_of(&operations[i], only ? stride : stride * every(operations[i].needs, company), company, &good);
         }
     }
     printf("%lu deaths\n", points);

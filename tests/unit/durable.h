@@ -68,7 +68,7 @@ static char *dump_at;
 
 static inline void dump(struct fastspool *store, const char *path)
 {
-    static char content[1 << 20];
+    static char content[8 << 20];
     struct stat st;
 
     cr_assert_eq(fastspool_stat(store, path, &st), 0);

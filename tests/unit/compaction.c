@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Compaction: the tables get memory though each chunk holds a block of a file that has to stay, and nobody who reads,
+ * writes or copies for the disk meanwhile sees another byte.
+ */
+#include "durable.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+TestSuite(compaction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+#define PIECES 6u
+
+static char piece[PIECES][BLOCK_SIZE];
+
+/* PIECES open files of one block, each in another chunk; all other blocks are free.  @descriptions: ours to close. */
+static void scatter(int descriptions[PIECES])
+{
+    static const char filler[CHUNK_SIZE];
+    int pad = fastspool_open(fs, "pad", O_RDWR | O_CREAT | O_APPEND, 0600);
+    char path[16];
+
+    for (unsigned i = 0; i < PIECES; i++) {
+        snprintf(path, sizeof(path), "piece%u", i);
+        memset(piece[i], (int)('a' + i), BLOCK_SIZE);
+        descriptions[i] = fastspool_open(fs, path, O_RDWR | O_CREAT, 0600);
+        cr_assert_eq(fastspool_pwrite(fs, descriptions[i], piece[i], BLOCK_SIZE, 0), BLOCK_SIZE);
+        if (i < PIECES - 1)
+            cr_assert_eq(fastspool_write(fs, pad, filler, CHUNK_SIZE), CHUNK_SIZE);
+    }
+    fastspool_close(fs, pad);
+    cr_assert_eq(fastspool_unlink(fs, "pad"), 0);
+    cr_assert_eq(inodes_free_orphans(fs), 0);
+    segment_limit(fs->header, fs->header->memory_bytes);
+}
+
+static void compact(void)
+{
+    cr_assert_eq(compaction_run(fs), 0);
+    for (int i = 0; i < 2; i++) { /* once to leave the lists, once more for the memory */
+        for (uint32_t c = 0; c < fs->header->chunks_used; c++)
+            chunk_at(fs, c)->emptied -= 100;
+        cr_assert_eq(blocks_give_back(fs, FIXTURE_MEMORY), 0);
+    }
+}
+
+/* Where no name can be made, the next can, and so on until all is in one chunk (and what must stay free with it). */
+Test(compaction, tables_grow)
+{
+    int d[PIECES], made = 0, rounds = 0;
+    char path[32], got[BLOCK_SIZE];
+
+    scatter(d);
+    cr_assert_eq(fs->header->blocks_used, PIECES);
+    for (int before = -1; made > before; rounds++) {
+        before = made;
+        do
+            snprintf(path, sizeof(path), "name-%d", made++);
+        while (fastspool_mkdir(fs, path, 0700) == 0);
+        made--;
+        compact();
+    }
+    cr_assert_gt(rounds, 3);
+    cr_assert_lt(fs->header->blocks_total, 4 * CHUNK_BLOCKS, "%lu", (unsigned long)fs->header->blocks_total);
+    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    for (unsigned i = 0; i < PIECES; i++) {
+        cr_assert_eq(fastspool_pread(fs, d[i], got, sizeof(got), 0), BLOCK_SIZE);
+        cr_assert_arr_eq(got, piece[i], BLOCK_SIZE);
+        fastspool_close(fs, d[i]);
+    }
+}
+
+/* Nothing moves that needn't: nobody wants memory, a chunk is empty, the others have no room. */
+Test(compaction, no_need)
+{
+    int d[PIECES];
+
+    scatter(d);
+    segment_limit(fs->header, FIXTURE_MEMORY);
+    fs->header->reserve = 0;
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "nobody wants it");
+    STORE(fs->header->tables_wanted, 1);
+    cr_assert_neq(blocks_to_vacate(fs), CHUNKS_MAX);
+    uint64_t used = fs->header->blocks_used;
+    fs->header->blocks_used = fs->header->blocks_total - CHUNK_BLOCKS + 1;
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "the others have no room");
+    fs->header->blocks_used = used;
+    cr_assert_eq(compaction_run(fs), 0);
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "a chunk is empty");
+    for (unsigned i = 0; i < PIECES; i++)
+        fastspool_close(fs, d[i]);
+}
+
+/* ---- a large file under readers and a commit ---- */
+
+#define RUN  (UINT64_C(700) << 10)              /* bytes at its beginning, and at its end */
+#define SIZE (UINT64_C(6) << 20)                /* a hole between them; the end has two levels of index blocks */
+
+static char expected[SIZE];
+
+static uint32_t number(const char *path)
+{
+    struct stat st;
+
+    cr_assert_eq(fastspool_stat(fs, path, &st), 0, "%s", path);
+    return (uint32_t)st.st_ino;
+}
+
+struct reading {
+    bool done;
+    unsigned reads;
+};
+
+/* Another process reads on and on; its exit status tells whether it ever got anything else. */
+static pid_t reader(struct reading *shared)
+{
+    static char got[DATA_STEP];
+    pid_t pid = fork();
+
+    if (pid != 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    fastspool_after_fork_child(fs);
+    int d = fastspool_open(fs, "large", O_RDONLY, 0);
+    while (!LOAD(shared->done)) {
+        for (off_t at = 0; at < (off_t)SIZE; at += DATA_STEP) {
+            if (fastspool_pread(fs, d, got, DATA_STEP, at) != DATA_STEP || memcmp(got, expected + at, DATA_STEP) != 0)
+                _exit(1);
+        }
+        __atomic_add_fetch(&shared->reads, 1, __ATOMIC_RELAXED);
+    }
+    _exit(0);
+}
+
+/* Each chunk in turn becomes empty, whatever the file had there. */
+static void move_through_all(void)
+{
+    for (uint32_t c = 0; c < fs->header->chunks_used; c++) {
+        cr_assert_eq(compaction_vacate(fs, c), 0);
+        if (!fs->header->committing)
+            cr_assert_eq(chunk_at(fs, c)->free_count, CHUNK_BLOCKS - (c == 0), "chunk %u", c);
+    }
+}
+
+/* Data, index blocks and the index block of index blocks move under one who reads all the time, and under a commit that
+ * copies an older state to the disk. */
+Test(compaction, large_file)
+{
+    struct reading *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int d[PIECES], status;
+
+    scatter(d);
+    segment_limit(fs->header, FIXTURE_MEMORY);
+    for (size_t i = 0; i < RUN; i++)
+        expected[i] = expected[SIZE - RUN + i] = (char)(i / 7 + i / 4096 * 3);
+    put("large", 0, expected, RUN, 0);
+    put("large", 0, expected + SIZE - RUN, RUN, SIZE - RUN);
+    struct capture capture;
+    cr_assert_eq(commit_capture(fs, &capture), 0);
+    dump_all(fs, then_dump);
+    move_through_all();
+    put("piece0", 0, "later", 5, 0);
+    cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
+    cr_assert_eq(commit_end(fs, &capture, 0, 1000), 0);
+    recovers(then_dump);
+
+    uint32_t version = inode_at(fs, number("large"))->version;
+    move_through_all();
+    cr_assert_neq(inode_at(fs, number("large"))->version, version, "who reads meanwhile isn't told");
+    pid_t pid = reader(shared);
+    for (int i = 0; (i < 300 || LOAD(shared->reads) < 100) && waitpid(pid, &status, WNOHANG) == 0; i++)
+        move_through_all();
+    STORE(shared->done, true);
+    cr_assert_eq(waitpid(pid, &status, 0), pid, "another content was read");
+    cr_assert_eq(status, 0, "another content was read");
+    commit(0);
+    dump_all(fs, then_dump);
+    recovers(then_dump);
+    for (unsigned i = 0; i < PIECES; i++)
+        fastspool_close(fs, d[i]);
+}
