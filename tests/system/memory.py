@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -349,14 +350,20 @@ def filled(directory, left):
         path.unlink()
 
 
-@test(*((suffix, {"memory": memory}) for suffix, memory in (("", "16M"), ("_less_than_memory", "512M"))), main=UNCHECKED, library=True)
-def full_shm(exim):
-    """Another program fills the file system that memory lies in: 451 or 452, no signal, no mirror lost, no file lost; when
-    its file goes, mail is taken again."""
+def small_runtime(exim):
+    """A file system of 24 MiB for memory to lie in."""
     runtime = exim.work / "runtime"
     runtime.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=1777", "runtime", runtime], check=True)
     exim.fastspool_configuration(f"memory = {exim.memory}", f"runtime = {runtime}")
+    return runtime
+
+
+@test(*((suffix, {"memory": memory}) for suffix, memory in (("", "16M"), ("_less_than_memory", "512M"))), main=UNCHECKED, library=True)
+def full_shm(exim):
+    """Another program fills the file system that memory lies in: 451 or 452, no signal, no mirror lost, no file lost; when
+    its file goes, mail is taken again."""
+    runtime = small_runtime(exim)
     exim.start()
     accept(exim, 20)
     mirror, = mirrors()
@@ -371,6 +378,32 @@ def full_shm(exim):
         accept(exim, 20)
     check(mirrors() == [mirror], "the mirror didn't survive")
     print(f"  {answers}; at most {status(exim)['memory_limit'] >> 20} MiB of memory", flush=True)
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="16M")
+def recovery_without_room(exim):
+    """There is no room for the names after a reboot: who comes is told so after a while, the mirror tries on, and when there is
+    room the queue is there, by itself."""
+    runtime = small_runtime(exim)
+    exim.start()
+    names = accept(exim, 3000, lambda: 300)
+    exim.stop()
+    exim.tool("stop")
+    for segment in runtime.iterdir():
+        shutil.rmtree(segment)
+    with filled(runtime, 1200 << 10):                       # enough to begin with
+        result = exim.command("-bpc")
+        said = (result.stderr + result.stdout).decode()
+        check(f"the file system of {runtime}" in said and "is full" in said, f"exim -bpc said {said!r}, exit {result.returncode}")
+        mirror, = mirrors()
+        waiting = subprocess.Popen([EXIM, "-bpc"], env=exim.environment(), stdout=subprocess.PIPE)
+        time.sleep(1)
+        check(waiting.poll() is None, "exim -bpc didn't wait for the recovery")
+    check(int(waiting.communicate(timeout=10)[0]) == len(names), "the queue is another")
+    check(mirrors() == [mirror], "the mirror gave up")
+    exim.panic = "is full"
+    exim.start()
     deliver(exim)
 
 
