@@ -570,6 +570,44 @@ Test(eviction, larger_than_memory)
     mirror_end_small();
 }
 
+static void *wish_to_close(void *database)
+{
+    usleep(100000);
+    __atomic_add_fetch(&((struct database *)database)->closing, 1, __ATOMIC_ACQ_REL);
+    return NULL;
+}
+
+/* Whoever has to close the database doesn't wait until a file has got its memory: it is still wanted, and served later. */
+Test(eviction, gives_way_to_who_closes)
+{
+    pthread_t closer;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    segment_limit(fs->header, fs->header->memory_bytes);
+    int d = fastspool_open(fs, "open", O_RDWR | O_CREAT, 0600);
+    while (fastspool_write(fs, d, bytes, 4096) > 0)
+        ;
+    uint32_t i = number("f");
+    cr_assert_eq(section_run(fs, paging_want, &i), 0);
+    struct pager pager = paging_of(fs);
+    pthread_create(&closer, NULL, wish_to_close, &paging_database);
+    uint64_t begun = segment_monotonic();
+    cr_assert_eq(pager_bring_back(&pager, error), 1, "it has to be asked again");
+    cr_assert_lt(segment_monotonic() - begun, UINT64_C(900000000), "it waited to the end, a second");
+    pthread_join(closer, NULL);
+    cr_assert_eq(fs->header->spilled, 0, "the file was put aside");
+    cr_assert(inode_at(fs, i)->flags & INODE_WANTED);
+    paging_database.closing = 0;
+    fastspool_close(fs, d);
+    cr_assert_eq(fastspool_unlink(fs, "open"), 0);
+    cr_assert_eq(inodes_free_orphans(fs), 0);
+    cr_assert_eq(pager_bring_back(&pager, error), 0);
+    cr_assert_not(evicted("f"));
+    database_end(&paging_database);
+}
+
 static bool is_at(const char *name)
 {
     char path[FASTSPOOL_PATH_MAX + 64];
