@@ -142,6 +142,29 @@ Test(checkpointer, last_room, .timeout = 20)
     end_checkpointer();
 }
 
+/* A checkpoint that fails is tried again each second, whoever wants one meanwhile and how often; then one succeeds. */
+Test(checkpointer, fails_slowly, .timeout = 20)
+{
+    cr_assert_eq(append(40000), 0, "%s", error);
+    close(open(path, O_WRONLY | O_CREAT, 0600)); /* in the database's place */
+    journal_want_checkpoint(&journal);
+    cr_assert_eq(start_checkpointer(&c), 0);
+    for (int i = 0; i < 250; i++) {
+        usleep(10000);
+        wake_checkpointer(&c, false);
+    }
+    pthread_mutex_lock(&c.mutex);
+    cr_assert_neq(c.error, 0);
+    cr_assert(c.begun >= 2 && c.begun <= 4, "%u checkpoints in 2.5 s", c.begun);
+    pthread_mutex_unlock(&c.mutex);
+    cr_assert_eq(unlink(path), 0);
+    uint64_t start = segment_monotonic();
+    while (LOAD(fs->header->checkpoint_error) && segment_monotonic() - start < UINT64_C(5000000000))
+        usleep(10000);
+    cr_assert_eq(LOAD(fs->header->checkpoint_error), 0);
+    end_checkpointer();
+}
+
 /* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
 Test(checkpointer, name_of_the_database)
 {
