@@ -16,13 +16,18 @@ const char *fastspool_version(void)
 /* ---- what can still be taken ---- */
 
 /* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
- * is kept for data: of a small memory at least a chunk, without which nothing can be written. */
+ * is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the tables
+ * has more free entries than the other, a file costs memory in the other alone. */
 static uint64_t room_for_files(const struct header *h)
 {
-    uint64_t tables = segment_tables(h), most = eviction_high(h);
+    uint64_t tables = segment_tables(h), most = eviction_high(h), bytes = most > tables ? most - tables : 0;
     uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
+    uint64_t fewer = inodes < names ? inodes : names, more = inodes < names ? names : inodes;
+    uint64_t cost = inodes < names ? sizeof(struct inode) : EVICTION_FILE_MEMORY - sizeof(struct inode);
 
-    return (inodes < names ? inodes : names) + (most > tables ? (most - tables) / EVICTION_FILE_MEMORY : 0);
+    if (bytes / cost < more - fewer)
+        return fewer + bytes / cost;
+    return more + (bytes - (more - fewer) * cost) / EVICTION_FILE_MEMORY;
 }
 
 /* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
