@@ -8,7 +8,8 @@
  * disk; blocks_release_held() ends it.
  *
  * Failure modes: no chunk has a free block: the section asks for one more (TABLE_CHUNKS), which is fallocated
- * outside the lock; two processes may take memory for the same chunk, and the second finds it present.  A chunk that
+ * outside the lock; two processes may take memory for the same chunk, and the second finds it present, or the limit
+ * reached: then that memory waits for the next who needs a chunk.  A chunk that
  * has been empty for EMPTY_SECONDS is given back by the mirror: first it leaves the lists, then its memory goes, then
  * it is absent; a mirror that dies in between leaves it LEAVING, and the next one goes on from there.
  *
@@ -207,6 +208,8 @@ static int add_chunk(struct fastspool *fs, void *argument)
     struct header *h = fs->header;
     struct chunk *chunk = chunk_at(fs, candidate->number);
 
+    if (h->memory_bytes + CHUNK_SIZE > data_limit(h))
+        return -EAGAIN; /* others were faster: what was taken waits, for whoever needs a chunk next */
     if (h->chunks_absent == candidate->number + 1 && chunk->epoch == candidate->epoch)
         SET(fs, h->chunks_absent, chunk->next);
     else if (h->chunks_absent == 0 && h->chunks_used == candidate->number)

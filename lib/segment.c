@@ -378,11 +378,12 @@ static int publish_growth(struct fastspool *fs, void *argument)
 {
     const struct growth *growth = argument;
 
-    /* Where another process was faster, the table has grown all the same. */
-    if (*growth->capacity == growth->seen) {
-        SET(fs, *growth->capacity, growth->seen + growth->step);
-        SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
-    }
+    if (*growth->capacity != growth->seen)
+        return 0; /* another process was faster: the table has grown all the same */
+    if (fs->header->memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
+        return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
+    SET(fs, *growth->capacity, growth->seen + growth->step);
+    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
     return 0;
 }
 
@@ -395,9 +396,11 @@ static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_
     int result = -EAGAIN;
     if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
         result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+    if (result == 0)
+        result = section_run(fs, publish_growth, &growth);
     if (result == -EAGAIN)
         STORE(fs->header->tables_wanted, 1);
-    return result < 0 ? result : section_run(fs, publish_growth, &growth);
+    return result;
 }
 
 int segment_grow(struct fastspool *fs, enum table_id table)

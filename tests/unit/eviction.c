@@ -832,6 +832,33 @@ Test(eviction, room_for_files_beside_free_names)
     cr_assert_leq(after.f_favail, before.f_favail + 100, "%lu of %lu", (unsigned long)after.f_favail, (unsigned long)before.f_favail);
 }
 
+static pthread_barrier_t together;
+
+static void *grow_buckets(void *unused)
+{
+    pthread_barrier_wait(&together);
+    segment_grow(fs, TABLE_BUCKETS);
+    return unused;
+}
+
+/* Two tables grow at the same moment, and there is memory for one: one of them grows. */
+Test(eviction, limit_holds_for_who_grows_side_by_side)
+{
+    struct header *h = fs->header;
+    pthread_t thread;
+
+    pthread_barrier_init(&together, NULL, 2);
+    for (int i = 0; i < 60; i++) {
+        uint64_t before = h->memory_bytes;
+        segment_limit(h, before + (64 << 10));
+        pthread_create(&thread, NULL, grow_buckets, NULL);
+        pthread_barrier_wait(&together);
+        segment_grow(fs, TABLE_DESCRIPTIONS);
+        pthread_join(thread, NULL);
+        cr_assert_eq(h->memory_bytes, before + (64 << 10), "round %d", i);
+    }
+}
+
 /* Random work on more than memory holds, by processes side by side, agrees with a plain array, and with the disk. */
 Test(eviction, model)
 {
