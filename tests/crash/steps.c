@@ -996,7 +996,7 @@ static void on_interrupt(int number)
 static unsigned every(unsigned needs, bool company)
 {
     if (needs & HUGE)
-        return needs & EVICT ? 40 : company ? 12 : 4;
+        return needs & EVICT ? 40 : company ? 36 : 12;
     return company ? 3 : 1;
 }
 
