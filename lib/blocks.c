@@ -75,12 +75,17 @@ static void partial_remove(struct fastspool *fs, uint32_t number)
         SET(fs, fs->header->chunks_partial, chunk->next);
 }
 
+uint64_t blocks_spare(const struct header *h)
+{
+    return LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held);
+}
+
 int blocks_take(struct fastspool *fs, uint32_t *block)
 {
     const struct header *h = fs->header;
     uint32_t link = h->chunks_partial;
 
-    if (link == 0 || (!fs->mirror && h->blocks_total - h->blocks_used - h->blocks_held <= h->reserve))
+    if (link == 0 || (!fs->mirror && blocks_spare(h) <= h->reserve))
         return section_want(TABLE_CHUNKS);
     struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
@@ -290,19 +295,16 @@ static int end_leaving(struct fastspool *fs, void *argument)
  * are already on their way. */
 static bool tables_want(const struct header *h, uint64_t leaving)
 {
-    uint64_t spare = LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held);
-
     return (LOAD(h->memory_bytes) > data_limit(h) + leaving || (LOAD(h->tables_wanted) && leaving == 0)) &&
-           spare >= h->reserve + CHUNK_BLOCKS;
+           blocks_spare(h) >= h->reserve + CHUNK_BLOCKS;
 }
 
 /* May an empty chunk go? */
 static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
 {
-    const struct header *h = fs->header;
-    uint64_t spare = (LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held)) * BLOCK_SIZE;
+    bool spare = blocks_spare(fs->header) * BLOCK_SIZE >= keep + CHUNK_SIZE;
 
-    return is_empty(fs, number) && (tables_want(h, leaving) || (for_long(fs, number) && spare >= keep + CHUNK_SIZE));
+    return is_empty(fs, number) && (tables_want(fs->header, leaving) || (for_long(fs, number) && spare));
 }
 
 /* Bytes of the chunks that are on their way back. */
@@ -326,7 +328,7 @@ uint32_t blocks_to_vacate(const struct fastspool *fs)
         const struct chunk *chunk = chunk_at(fs, number);
         if (is_empty(fs, number))
             return CHUNKS_MAX;
-        if (chunk->state == CHUNK_PRESENT && chunk->held_count == 0 &&
+        if (chunk->state == CHUNK_PRESENT &&
             (found == CHUNKS_MAX || chunk->free_count > chunk_at(fs, found)->free_count))
             found = number;
     }

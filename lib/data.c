@@ -417,7 +417,7 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
 
 #define VACATE_MOVES 16u /* blocks that one section moves */
 
-struct vacating {
+struct moving {
     struct fastspool *fs;
     struct inode *inode;
     uint32_t chunk;
@@ -425,54 +425,54 @@ struct vacating {
 };
 
 /* What *@slot leads to moves if it lies in the chunk. */
-static int move_block(struct vacating *v, uint32_t *slot)
+static int move_block(struct moving *moving, uint32_t *slot)
 {
     uint32_t old = *slot, new;
 
-    if (old == 0 || old / CHUNK_BLOCKS != v->chunk)
+    if (old == 0 || old / CHUNK_BLOCKS != moving->chunk)
         return 0;
-    int result = blocks_take(v->fs, &new);
+    int result = blocks_take(moving->fs, &new);
     if (result < 0)
         return result;
-    if (new / CHUNK_BLOCKS == v->chunk) /* all others are full */
+    if (new / CHUNK_BLOCKS == moving->chunk) /* all others are full */
         return -ENOSPC;
-    memcpy(block_at(v->fs, new), block_at(v->fs, old), BLOCK_SIZE);
-    SET(v->fs, *slot, new);
-    blocks_give(v->fs, old);
-    v->moves++;
+    memcpy(block_at(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
+    SET(moving->fs, *slot, new);
+    blocks_give(moving->fs, old);
+    moving->moves++;
     return 0;
 }
 
 /* The index blocks of which block @index of the file is the first. */
-static int move_indexes(struct vacating *v, uint32_t index)
+static int move_indexes(struct moving *moving, uint32_t index)
 {
     if (index == INODE_DIRECT)
-        return move_block(v, &v->inode->map.indirect);
+        return move_block(moving, &moving->inode->map.indirect);
     if (index < DOUBLE_FIRST || (index - DOUBLE_FIRST) % INDEX_ENTRIES != 0)
         return 0;
-    int result = index == DOUBLE_FIRST ? move_block(v, &v->inode->map.double_indirect) : 0;
-    uint32_t block = v->inode->map.double_indirect;
+    int result = index == DOUBLE_FIRST ? move_block(moving, &moving->inode->map.double_indirect) : 0;
+    uint32_t block = moving->inode->map.double_indirect;
     if (result < 0 || block == 0)
         return result;
-    if (!valid_block(v->fs, block))
-        return section_damaged(v->fs, "an index block lies outside the chunks");
-    return move_block(v, &index_entries(v->fs, block)[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
+    if (!valid_block(moving->fs, block))
+        return section_damaged(moving->fs, "an index block lies outside the chunks");
+    return move_block(moving, &index_entries(moving->fs, block)[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
 }
 
 int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *index)
 {
     struct inode *inode = inode_at(fs, i);
-    struct vacating vacating = {fs, inode, chunk, 0};
+    struct moving moving = {fs, inode, chunk, 0};
     uint32_t at = *index, end = blocks_of(inode->size), looks = 0, hole;
 
     if (end > BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
     version_next(fs, inode);
-    for (; at < end && vacating.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
-        int result = move_indexes(&vacating, at);
+    for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
+        int result = move_indexes(&moving, at);
         uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
         if (slot)
-            result = move_block(&vacating, slot);
+            result = move_block(&moving, slot);
         if (result < 0)
             return result;
     }

@@ -311,7 +311,7 @@ static void make_room(struct pager *pager, bool wanted)
     const struct header *h = pager->fs->header;
     bool above = eviction_in_use(h) > eviction_high(h);
 
-    wanted = wanted && LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held) < h->reserve + CHUNK_BLOCKS;
+    wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
     if (wanted || (above && segment_monotonic() - pager->in_vain > IN_VAIN))
         evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }

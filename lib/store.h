@@ -268,6 +268,7 @@ void rights_back(struct rights rights);
 
 int blocks_take(struct fastspool *fs, uint32_t *block);    /* inside a section; content undefined */
 void blocks_give(struct fastspool *fs, uint32_t block);    /* inside a section */
+uint64_t blocks_spare(const struct header *header);        /* how many are free */
 int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one; as segment_grow() */
 int blocks_release_held(struct fastspool *fs);             /* outside: the quarantine is over */
 int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for some seconds,

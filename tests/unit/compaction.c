@@ -6,6 +6,7 @@
 #include "durable.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -72,6 +73,38 @@ Test(compaction, tables_grow)
         cr_assert_arr_eq(got, piece[i], BLOCK_SIZE);
         fastspool_close(fs, d[i]);
     }
+}
+
+static void *make_names(void *unused)
+{
+    char path[32];
+
+    for (int i = 0; ; i++) {
+        snprintf(path, sizeof(path), "name-%d", i);
+        if (fastspool_mkdir(fs, path, 0700) < 0)
+            return unused;
+    }
+}
+
+/* Who waits for a table to grow while blocks are free needs a chunk, not more blocks: nothing is evicted for it. */
+Test(compaction, nothing_is_evicted_for_it)
+{
+    pthread_t maker;
+    int d[PIECES];
+
+    put("hot", 0, piece[0], BLOCK_SIZE, 0);
+    commit(0);
+    checkpoint();
+    scatter(d);
+    paging_begin(fs, NULL);
+    STORE(fs->header->commit_error, EIO); /* no long wait */
+    pthread_create(&maker, NULL, make_names, NULL);
+    pthread_join(maker, NULL);
+    cr_assert_gt(fs->header->space_wanted, 0, "nobody waited");
+    cr_assert_eq(fs->header->evictions, 0);
+    paging_end(fs);
+    for (unsigned i = 0; i < PIECES; i++)
+        fastspool_close(fs, d[i]);
 }
 
 /* Nothing moves that needn't: nobody wants memory, a chunk is empty, the others have no room. */
