@@ -3,14 +3,11 @@
  * Compaction: the tables get memory though each chunk holds a block of a file that has to stay, and nobody who reads,
  * writes or copies for the disk meanwhile sees another byte.
  */
-#include "durable.h"
+#include "evicting.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 
 TestSuite(compaction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
@@ -134,14 +131,6 @@ Test(compaction, no_need)
 #define SIZE (UINT64_C(6) << 20)                /* a hole between them; the end has two levels of index blocks */
 
 static char expected[SIZE];
-
-static uint32_t number(const char *path)
-{
-    struct stat st;
-
-    cr_assert_eq(fastspool_stat(fs, path, &st), 0, "%s", path);
-    return (uint32_t)st.st_ino;
-}
 
 struct reading {
     bool done;

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Faults: who waits for a file that is not in memory, what becomes of it meanwhile, and what can't be brought back.
+ */
+#include "evicting.h"
+
+TestSuite(faults, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+static int want_it(struct fastspool *store, void *argument)
+{
+    eviction_want(store, *(uint32_t *)argument);
+    return 0;
+}
+
+struct reader {
+    const char *path;
+    int result;  /* of the open */
+    bool whole;
+};
+
+static void *read_it(void *argument)
+{
+    struct reader *reader = argument;
+    char got[9000];
+    int d = reader->result = fastspool_open(fs, reader->path, O_RDONLY, 0);
+
+    if (d >= 0) {
+        reader->whole = fastspool_pread(fs, d, got, sizeof(got), 0) == sizeof(got) && memcmp(got, bytes, sizeof(got)) == 0;
+        fastspool_close(fs, d);
+    }
+    return NULL;
+}
+
+static void wait_until_wanted(void)
+{
+    while (LOAD(fs->header->faults.head) == 0)
+        usleep(1000);
+}
+
+static int unlinked;
+
+static void *unlink_f(void *argument)
+{
+    (void)argument;
+    unlinked = fastspool_unlink(fs, "f");
+    return NULL;
+}
+
+struct half_file {
+    uint32_t inode;
+    uint64_t offset;
+};
+
+static int half_load(struct fastspool *store, void *argument)
+{
+    const struct half_file *half = argument;
+    return data_load(store, half->inode, "wrong", 5, half->offset);
+}
+
+/* A file that is wanted can be unlinked, renamed over, and deleted on the disk: its opener gets all of it. */
+Test(faults, unlinked_while_wanted)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter, unlinker;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    pthread_create(&unlinker, NULL, unlink_f, NULL);
+    usleep(200000);
+    persist(); /* were its end in this, it could not be read any more */
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    pthread_join(unlinker, NULL);
+    paging_end(fs);
+    cr_assert_geq(reader.result, 0);
+    cr_assert(reader.whole);
+    cr_assert_eq(unlinked, 0);
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "f", &st), -ENOENT);
+    persist();
+}
+
+/* A file that can't be brought back can be unlinked all the same. */
+Test(faults, unlinked_while_wanted_in_vain)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter, unlinker;
+    char command[4 * FASTSPOOL_PATH_MAX];
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    unlinked = 1;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    pthread_create(&unlinker, NULL, unlink_f, NULL);
+    usleep(100000);
+    snprintf(command, sizeof(command), "rm -r %s/mirror", fs->state);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    pthread_join(unlinker, NULL);
+    paging_end(fs);
+    cr_assert_eq(reader.result, -EIO);
+    cr_assert_eq(unlinked, 0);
+}
+
+/* A file that is truncated while it is read from the database, which doesn't wait for that, keeps its new content. */
+Test(faults, truncated_while_read)
+{
+    struct pager pager = paging_of(fs);
+    struct mirror *mirror;
+    MDB_txn *transaction;
+    struct fault fault;
+    uint32_t i;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    i = number("f");
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(database_enter(pager.database, &mirror, error), 0);
+    cr_assert_eq(mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction), 0);
+    fill("f", 2, 9000);
+    cr_assert_eq(pager_load(fs, mirror, transaction, &fault, -1), -ESTALE);
+    cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
+    mdb_txn_abort(transaction);
+    database_leave(pager.database, false);
+    database_end(&paging_database);
+    char got[9000];
+    int d = fastspool_open(fs, "f", O_RDONLY, 0);
+    cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), sizeof(got));
+    cr_assert_eq(memcmp(got, bytes, sizeof(got)), 0);
+    fastspool_close(fs, d);
+}
+
+/* A pager that died in the middle of a file is replaced; who waits gets the file. */
+Test(faults, pager_dies)
+{
+    struct reader reader = {.path = "f"};
+    pthread_t waiter;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    pthread_create(&waiter, NULL, read_it, &reader);
+    wait_until_wanted();
+    for (int half = 0; half < 2; half++) { /* it had filled in this much */
+        struct half_file part = {number("f"), half * BLOCK_SIZE};
+        cr_assert_eq(section_run(fs, half_load, &part), 0);
+    }
+    paging_begin(fs, NULL);
+    pthread_join(waiter, NULL);
+    paging_end(fs);
+    cr_assert_geq(reader.result, 0);
+    cr_assert(reader.whole);
+}
+
+/* A page that can't be read was the end of the mirror: its file fails, with EIO, and the others come. */
+Test(faults, fatal_page)
+{
+    struct reader bad = {.path = "bad"}, good = {.path = "f"};
+    pthread_t waiters[2];
+
+    fill("bad", 1, 9000);
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    STORE(fs->header->fault_fatal, number("bad"));
+    fs->mirror = false;
+    pthread_create(&waiters[0], NULL, read_it, &bad);
+    pthread_create(&waiters[1], NULL, read_it, &good);
+    while (fs->header->faults.head == fs->header->faults.tail)
+        usleep(1000);
+    paging_begin(fs, NULL);
+    pthread_join(waiters[0], NULL);
+    pthread_join(waiters[1], NULL);
+    cr_assert_eq(bad.result, -EIO);
+    cr_assert(good.whole);
+    read_it(&bad);
+    cr_assert_eq(bad.result, -EIO, "it was the end of another mirror");
+    fill("bad", 2, 100);
+    cr_assert_geq(fastspool_open(fs, "bad", O_RDONLY, 0), 0, "replaced, it is as good as any");
+    paging_end(fs);
+}
+
+/* A database without the file, or with another one under its number: EIO for who opens it, and nobody hangs. */
+Test(faults, damaged)
+{
+    char away[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 16];
+    struct reader reader = {.path = "f"};
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    snprintf(away, sizeof(away), "%s/away", fs->state);
+    cr_assert_eq(rename(path, away), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert_eq(reader.result, -EIO);
+    paging_end(fs);
+    char command[4 * FASTSPOOL_PATH_MAX];
+    snprintf(command, sizeof(command), "rm -r %s && mv %s %s", path, away, path);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert(reader.whole, "with its database back the file is there");
+    paging_end(fs);
+}
+
+/* A database of before, in which another file had this number: EIO, and never another file's bytes. */
+Test(faults, another_ones_data)
+{
+    struct reader reader = {.path = "g"};
+
+    fill("f", 1, 9000);
+    persist();
+    uint32_t i = number("f");
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0);
+    char command[4 * FASTSPOOL_PATH_MAX];
+    snprintf(command, sizeof(command), "cp -r %s/mirror %s/before", fs->state, fs->state);
+    cr_assert_eq(system(command), 0);
+    persist();
+    fill("g", 2, 9000);
+    cr_assert_eq(number("g"), i, "the number is used again");
+    persist();
+    evict(0);
+    snprintf(command, sizeof(command), "rm -r %s/mirror && mv %s/before %s/mirror", fs->state, fs->state, fs->state);
+    cr_assert_eq(system(command), 0);
+    paging_begin(fs, NULL);
+    read_it(&reader);
+    cr_assert_eq(reader.result, -EIO);
+    paging_end(fs);
+}
+
+/* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
+Test(faults, changed_since)
+{
+    struct fault before, now;
+    uint32_t i;
+
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    i = number("f");
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_faults(fs, &before, 1), 1);
+    fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), 0);
+    persist();
+    evict(0);
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), -ESTALE);
+    cr_assert(evicted("f"));
+    cr_assert_eq(eviction_faults(fs, &now, 1), 1);
+    cr_assert_neq(now.ticket, before.ticket);
+}
