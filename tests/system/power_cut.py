@@ -13,6 +13,7 @@ library has to pass too.  FASTSPOOL_TEST_CUTS says how many cuts (50), FASTSPOOL
 import collections
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -122,10 +123,23 @@ def check_twice(times, moments):
     return ages
 
 
+def check_rest(exim, times):
+    """No queue run ends what was cut between the removal of -D and of -H, the two steps of a message's end in Exim: it
+    stays in the queue, as with stock Exim."""
+    rest = exim.queue()
+    exim.queued = len(rest)
+    if exim.stock:
+        return          # its queue holds half-written messages, too, which were never acknowledged
+    for name in rest:
+        token = re.search(rb"X-Token: (\S+)", exim.run("-Mvh", name)).group(1).decode()
+        check(f"input/{name}-D" not in exim.tool("ls", "input").split(), f"{name} is whole, and isn't delivered")
+        check(token in times, f"{name} has lost its data, and never arrived")
+    if rest:
+        print(f"  {len(rest)} delivered messages stay in the queue, cut between the removal of -D and of -H", flush=True)
+
+
 def forget_arrivals(exim):
     """The harness's own comparisons would call duplicates, and what died unanswered, a fault."""
-    if exim.stock:
-        exim.queued = len(exim.queue())     # half-written messages, which were never acknowledged, stay in its queue
     exim.sink.messages.clear()
     shutil.rmtree(exim.work / "mail" / "maildir", ignore_errors=True)
     exim.panic = ".*"
@@ -151,6 +165,7 @@ def campaign(exim, cuts):
     check(not missing, f"{len(missing)} messages never arrived, seed {seed}: {missing[:5]}")
     check_bodies(exim, accepted)
     ages = check_twice(times, moments)
+    check_rest(exim, times)
     print(f"  {cuts} power cuts, {len(accepted)} messages accepted, none lost; {len(ages)} arrived twice, delivered "
           f"at most {max(ages, default=0):.2f} s before a cut (seed {seed})", flush=True)
     forget_arrivals(exim)
@@ -178,6 +193,7 @@ def control(exim):
     check(lost, "no message was lost, though nobody waited for the disk")
     exim.run("-qff")
     exim.settle()
+    check_rest(exim, times_of(exim))
     forget_arrivals(exim)
 
 
