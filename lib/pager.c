@@ -13,6 +13,8 @@
  *
  * Nothing is read ahead.  (Measured, `exim -bp` of 20,000 evicted messages, against all of them in memory: 2.1 to 3.4 times
  * as long; with a hundred inodes read ahead of one who opens them in order, 2.1 to 2.8 times, for three times the files.)
+ * Nor does anybody wait actively: two busy processors make each other's turn come late.  (Measured, both sides looking for
+ * 20 us before they sleep: 6.5 us a file, not 9.6, on an idle machine, but 220 to 290, not 53 to 62, beside a compiler.)
  *
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
@@ -85,6 +87,15 @@ static struct part part_of(const struct window *window, uint32_t from, uint32_t 
     return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start), window->offset + start};
 }
 
+/* No bytes: all of it is zero again, at the cost of what was there. */
+static void wipe(struct window *window)
+{
+    for (uint32_t block = 0; window->blocks; block++, window->blocks >>= 1) {
+        if (window->blocks & 1)
+            memset(window->bytes + block * BLOCK_SIZE, 0, BLOCK_SIZE);
+    }
+}
+
 /* The window goes where it belongs, run by run of its blocks: what lies between is a hole. */
 static int flush(struct window *window)
 {
@@ -99,9 +110,7 @@ static int flush(struct window *window)
         struct part part = part_of(window, from, to);
         result = window->spill < 0 ? section_run(window->fs, fill_in, &part) : put_aside(&part);
     }
-    if (window->blocks)
-        memset(window->bytes, 0, sizeof(window->bytes));
-    window->blocks = 0;
+    wipe(window);
     return result;
 }
 
@@ -165,8 +174,7 @@ static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transactio
     }
     if (result == 0)
         result = code != 0 && code != MDB_NOTFOUND ? -EIO : flush(&window);
-    window.blocks = 0;
-    memset(window.bytes, 0, sizeof(window.bytes));
+    wipe(&window); /* of what an error left */
     mdb_cursor_close(cursor);
     return result;
 }
