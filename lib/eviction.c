@@ -26,7 +26,7 @@
  * Failure modes: the mirror dies: requests stay in their list, a waiter starts another one within 100 ms, and it goes
  * on; a file half brought back is brought back again, into the same blocks.  Where the reading itself was the end of it
  * (a damaged page), the next one lets that file fail, with EIO, and goes on with the others.  A file that is wanted
- * keeps its last name until it is there: its end must not reach the database before it has been read (files.c).
+ * keeps its last name until it is there: its end must not reach the database before it has been read (directories.c).
  */
 #include "store.h"
 

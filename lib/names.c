@@ -212,6 +212,15 @@ int names_walk(const struct fastspool *fs, const char *path, const struct creden
     return 0;
 }
 
+int names_must_exist(struct fastspool *fs, const struct place *place)
+{
+    if (place->inode == 0)
+        return -ENOENT;
+    if (!inodes_valid(fs, place->inode))
+        return section_damaged(fs, "a name leads to no file");
+    return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
+}
+
 int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
 {
     size_t at = size - 1;

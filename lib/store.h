@@ -363,6 +363,9 @@ struct place {
 };
 /** Under the lock or in a read.  Missing last name: 0 with place->inode 0.  @who: search permission is checked. */
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
+/** In a section, after names_walk(): 0: the path leads to a file or directory; -ENOENT; -ENOTDIR: only a directory will
+ *  do, and it is none; -EIO: the segment is damaged. */
+int names_must_exist(struct fastspool *fs, const struct place *place);
 int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
 int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
 /** The mirror alone: make the hash larger ahead of those who will add names. */
@@ -408,9 +411,17 @@ void descriptions_pool_close(struct fastspool *fs);
 
 /** As fastspool_open(); @description was taken by descriptions_take() and is given back where it fails. */
 int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description);
+
+/* ---- directories.c: the public calls on directories, built from the rooms above -------------------------------- */
+
+/** In a section: a new file or directory at @place, where names_walk() found none.  It is @who's, but the group of a
+ *  set-group-ID directory is inherited.  -EACCES: @who may not change the names there; -EMLINK: no more directories fit
+ *  there; or as inodes_take() and names_add(). */
+int directories_make(struct fastspool *fs, const struct place *place, mode_t mode, const struct credentials *who,
+                     uint32_t *inode);
 /** Make the directory @path in the store, and those above it that are missing, with these attributes: the spool's
  *  real directory has it (left from before), and something is to be made in it. */
-int files_adopt_directory(struct fastspool *fs, const char *path, const struct stat *attributes);
+int directories_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
 
 /* ---- locks.c: record locks ------------------------------------------------------------------------------------ */
 

@@ -302,5 +302,5 @@ int paths_adopt(const struct place_of *place)
     errno = saved;
     if (result == 0 && !S_ISDIR(st.st_mode))
         result = -ENOTDIR;
-    return result < 0 ? result : files_adopt_directory(place->fs, parent, &st);
+    return result < 0 ? result : directories_adopt(place->fs, parent, &st);
 }

@@ -296,7 +296,7 @@ static int mkdir_place(struct place_of *place, mode_t mode)
     if (result == -ENOENT && paths_adopt(place) >= 0)
         result = fastspool_mkdir(place->fs, place->path, mode);
     if (result == -ENOENT && top) /* below a queue that the store sees for the first time */
-        result = real.lstat(real_path, &st) == 0 ? files_adopt_directory(place->fs, place->path, &st) : -errno;
+        result = real.lstat(real_path, &st) == 0 ? directories_adopt(place->fs, place->path, &st) : -errno;
     return (int)result_of(result);
 }
 

@@ -161,8 +161,8 @@ Test(files, adopting)
 {
     struct stat real = {.st_mode = S_IFDIR | 02750, .st_uid = 7, .st_gid = 8}, st;
 
-    cr_assert_eq(files_adopt_directory(fs, "q/input/8", &real), 0);
-    cr_assert_eq(files_adopt_directory(fs, "q/input/8", &real), 0);
+    cr_assert_eq(directories_adopt(fs, "q/input/8", &real), 0);
+    cr_assert_eq(directories_adopt(fs, "q/input/8", &real), 0);
     cr_assert_eq(fastspool_stat(fs, "q/input/8", &st), 0);
     cr_assert_eq(st.st_mode, (mode_t)(S_IFDIR | 02750));
     cr_assert_eq(st.st_uid, 7u);
