@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An actor: a process that does the steps that it is sent through a pipe, and answers through another.
+ *
+ * The happy path: the master forks the first actor; each further one is forked by an actor, with all that it has open.
+ * The master sends a step and waits for the answer before it sends the next, so that several processes act in one
+ * order.  An actor executes itself anew with what it has open (the pipes lie at fixed places, so the new image finds
+ * them), and exits with and without closing.
+ *
+ * Failure modes: where an actor doesn't answer, the master ends with status 2.  An actor whose master has died sees no
+ * end of its pipe, because it holds the other end too; an alarm ends it.
+ */
+#include "actor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PIPES_AT 500 /* where the pipes lie: far above what a sequence opens, below the library's own */
+#define LIFETIME 60  /* s, of an actor: one whose master has died must not stay */
+
+static pid_t pids[ACTORS]; /* the master's, and in each actor what it was at its fork */
+
+/* ---- both ends ---- */
+
+static int command_end(int actor, int end)
+{
+    return PIPES_AT + 4 * actor + end;
+}
+static int answer_end(int actor, int end)
+{
+    return PIPES_AT + 4 * actor + 2 + end;
+}
+
+static void send_all(int fd, const void *bytes, size_t size)
+{
+    if (write(fd, bytes, size) != (ssize_t)size)
+        _exit(9);
+}
+
+bool actor_is_one(pid_t pid)
+{
+    bool known = false;
+
+    for (int a = 0; a < ACTORS; a++)
+        known = known || pids[a] == pid;
+    return known;
+}
+
+/* ---- an actor's life ---- */
+
+static char *program;
+
+bool actor_find_program(void)
+{
+    program = realpath("/proc/self/exe", NULL);
+    return program != NULL;
+}
+
+static void exec_again(int self)
+{
+    char number[4];
+
+    snprintf(number, sizeof(number), "%d", self);
+    execl(program, program, "--actor", number, (char *)NULL);
+    _exit(8);
+}
+
+static pid_t fork_actor(int actor)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, 0);
+        actor_live(actor);
+    }
+    return pid;
+}
+
+void actor_live(int self)
+{
+    struct step step;
+    struct answer answer;
+
+    signal(SIGCHLD, SIG_IGN);
+    alarm(LIFETIME);
+    while (read(command_end(self, 0), &step, sizeof(step)) == sizeof(step)) {
+        if (step.operation == EXEC)
+            exec_again(self);
+        if (step.operation == EXIT && step.flags % 2)
+            exit(0);
+        if (step.operation == EXIT)
+            _exit(0);
+        if (step.operation == FORK) {
+            memset(&answer, 0, sizeof(answer));
+            answer.pid = fork_actor(step.to);
+        } else {
+            step_do(&step, &answer);
+        }
+        send_all(answer_end(self, 1), &answer, sizeof(answer));
+    }
+    _exit(0);
+}
+
+/* ---- the master's side ---- */
+
+static int pidfds[ACTORS];
+
+static void wait_for_end(int actor)
+{
+    struct pollfd end = {.fd = pidfds[actor], .events = POLLIN};
+
+    while (poll(&end, 1, 60000) < 0 && errno == EINTR)
+        ;
+    close(pidfds[actor]);
+}
+
+static int open_pid(pid_t pid)
+{
+    int low = (int)syscall(SYS_pidfd_open, pid, 0);
+    int fd = fcntl(low, F_DUPFD_CLOEXEC, PIPES_AT + 100);
+    close(low);
+    return fd;
+}
+
+static void receive(int actor, struct answer *answer)
+{
+    if (read(answer_end(actor, 0), answer, sizeof(*answer)) != sizeof(*answer)) {
+        fprintf(stderr, "sequences: an actor does not answer\n");
+        exit(2);
+    }
+}
+
+void actor_dismiss(int actor, bool flush)
+{
+    struct step step = {.operation = EXIT, .flags = flush};
+
+    send_all(command_end(actor, 1), &step, sizeof(step));
+    wait_for_end(actor);
+}
+
+void actor_play(int actor, const struct step *step, struct answer *answer)
+{
+    struct step question = {.operation = GETFD, .fd = 0};
+
+    if (step->operation == EXIT) {
+        memset(answer, 0, sizeof(*answer));
+        actor_dismiss(actor, step->flags % 2);
+        return;
+    }
+    send_all(command_end(actor, 1), step, sizeof(*step));
+    if (step->operation == EXEC)
+        send_all(command_end(actor, 1), &question, sizeof(question)); /* answered by the new image */
+    receive(actor, answer);
+    if (step->operation == FORK) {
+        pidfds[step->to] = open_pid(answer->pid);
+        pids[step->to] = answer->pid;
+    }
+}
+
+void actor_begin(void)
+{
+    memset(pids, 0, sizeof(pids));
+    fflush(stdout);
+    pids[0] = fork_actor(0);
+    pidfds[0] = open_pid(pids[0]);
+}
+
+void actor_make_pipes(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    close_range(3, PIPES_AT + 4 * ACTORS, 0);
+    for (int i = 0; i < 2 * ACTORS; i++) {
+        int line_ends[2];
+        if (pipe(line_ends) < 0 || dup2(line_ends[0], PIPES_AT + 2 * i) < 0 ||
+            dup2(line_ends[1], PIPES_AT + 2 * i + 1) < 0) {
+            perror("sequences: pipe");
+            exit(2);
+        }
+        close(line_ends[0]);
+        close(line_ends[1]);
+    }
+}
