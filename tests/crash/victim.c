@@ -184,10 +184,10 @@ enum victim_end victim_of_stores(struct fastspool *fs, const struct deed *deed, 
 
     if (pid == 0) {
         if (deed->prepare)
-            deed->prepare();
+            deed->prepare(fs);
         watch_stores(fs, step);
         if (deed->run)
-            deed->run();
+            deed->run(fs);
         protect(segment, SEGMENT_SIZE, PROT_READ | PROT_WRITE);
         _exit(0);
     }
@@ -217,11 +217,11 @@ enum victim_end victim_of_calls(struct fastspool *fs, const struct deed *deed, u
 
     if (pid == 0) {
         if (deed->prepare)
-            deed->prepare();
+            deed->prepare(fs);
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
         if (deed->run)
-            deed->run();
+            deed->run(fs);
         _exit(0);
     }
     if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {

@@ -9,10 +9,10 @@
 
 #include <sys/types.h>
 
-/** What to do as a victim: `prepare` before the counting begins, `run` while it goes on.  Either may be NULL. */
+/** What to do to @fs as a victim: `prepare` before the counting begins, `run` while it goes on.  Either may be NULL. */
 struct deed {
-    void (*prepare)(void);
-    void (*run)(void);
+    void (*prepare)(struct fastspool *fs);
+    void (*run)(struct fastspool *fs);
 };
 
 enum victim_end {

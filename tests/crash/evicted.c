@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Deeds on files whose data isn't in memory, which prepare an operation or are one.
+ *
+ * The happy path: the scene is in the database (EVICT), so all of its data can leave memory, be wanted, and be brought
+ * back by a pager that the process itself plays: whole, or, where memory has become little, the huge file to a spill
+ * file.  Not so happy: a pager that has died half-way, and a database that can't be read.
+ *
+ * Failure modes: where a preparation fails, the process exits with a status, and is a victim that died of something
+ * else.
+ *
+ * The store is the one that is handed over: `fs` of the fixture, which paging.h brings along, isn't set in this file.
+ */
+#include "evicted.h"
+#include "paging.h"
+#include "scene.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static char why[FASTSPOOL_ERROR_MAX];
+
+void evicted_all(struct fastspool *store)
+{
+    bool unready;
+
+    if (eviction_run(store, 0, UINT64_MAX, &unready) < 0 || unready)
+        _exit(4);
+}
+
+static int want_all(struct fastspool *store, void *argument)
+{
+    (void)argument;
+    for (uint32_t i = 1; i < store->header->inodes.used; i++)
+        paging_want(store, &i);
+    return 0;
+}
+
+void evicted_and_wanted(struct fastspool *store)
+{
+    evicted_all(store);
+    if (section_run(store, want_all, NULL) < 0)
+        _exit(4);
+}
+
+void evicted_bring_back(struct fastspool *store)
+{
+    struct pager pager = paging_of(store);
+
+    while (pager_bring_back(&pager, why) > 0)
+        ;
+    database_end(&paging_database);
+}
+
+void evicted_wanted_of_little_memory(struct fastspool *store)
+{
+    evicted_and_wanted(store);
+    segment_limit(store->header, 3 * HUGE_SIZE); /* the huge one is to be spilled */
+}
+
+void evicted_spilled(struct fastspool *store)
+{
+    evicted_wanted_of_little_memory(store);
+    evicted_bring_back(store);
+    if (store->header->spilled != 1)
+        _exit(4);
+}
+
+void evicted_sweep_spilled(struct fastspool *store)
+{
+    spill_sweep(store);
+}
+
+void evicted_fail_to_bring_back(struct fastspool *store)
+{
+    struct fault faults[16];
+    int count = eviction_faults(store, faults, 16);
+
+    for (int i = 0; i < count; i++)
+        eviction_end_fault(store, &faults[i], false, EIO, false);
+}
+
+/* What a pager has left that died over a huge file. */
+static int half_bring_back(struct fastspool *store, void *argument)
+{
+    (void)argument;
+    for (uint32_t i = store->header->faults.head; i; i = inode_at(store, i)->fault.next) {
+        int result = inode_at(store, i)->size > DATA_STEP ? data_load(store, i, scene_bytes, DATA_STEP, 0) : 0;
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+void evicted_half_back(struct fastspool *store)
+{
+    evicted_and_wanted(store);
+    if (section_run(store, half_bring_back, NULL) < 0)
+        _exit(4);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The scene of a death.
+ *
+ * The happy path: the same files each time (an empty one, small and big ones, two names of one, directories, on demand
+ * a huge one), all of them dated long ago; where the operation wants it, all of that in a real database, or a commit
+ * begun.
+ *
+ * Failure modes: a scene that can't be set proves nothing: the program aborts, and says which call failed.
+ */
+#include "scene.h"
+#include "journal.h"
+#include "mirror.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define BIG_SIZE 25000 /* has an index block */
+
+char scene_bytes[HUGE_SIZE];
+static struct capture captured; /* by the commit that runs */
+
+void scene_fill_bytes(void)
+{
+    for (size_t i = 0; i < sizeof(scene_bytes); i++)
+        scene_bytes[i] = (char)(i * 31 + i / 251);
+}
+
+void scene_must(long result, const char *what)
+{
+    if (result < 0) {
+        fprintf(stderr, "steps: the scene: %s: %s\n", what, strerrordesc_np((int)-result));
+        abort();
+    }
+}
+
+void scene_put(struct fastspool *fs, const char *path, size_t size)
+{
+    int d = fastspool_open(fs, path, O_WRONLY | O_CREAT | O_EXCL, 0640);
+
+    scene_must(d, path);
+    scene_must(fastspool_write(fs, d, scene_bytes, size), path);
+    scene_must(fastspool_close(fs, d), path);
+}
+
+void scene_date(struct fastspool *fs, const char *path)
+{
+    static const struct timespec old[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    scene_must(fastspool_utimens(fs, path, old), path);
+}
+
+static void set_tree(struct fastspool *fs, bool huge)
+{
+    static const char *const all[] = {"t/empty", "t/small",  "t/file", "t/big", "t/linked",
+                                      "t/dir",   "t/full/x", "t/full", "t"};
+
+    scene_must(fastspool_mkdir(fs, "t", 0750), "t");
+    scene_put(fs, "t/empty", 0);
+    scene_put(fs, "t/small", 10);
+    scene_put(fs, "t/file", FILE_SIZE);
+    scene_put(fs, "t/big", BIG_SIZE);
+    scene_must(fastspool_link(fs, "t/file", "t/linked"), "t/linked");
+    scene_must(fastspool_mkdir(fs, "t/dir", 0750), "t/dir");
+    scene_must(fastspool_mkdir(fs, "t/full", 0750), "t/full");
+    scene_put(fs, "t/full/x", 100);
+    if (huge) {
+        scene_put(fs, "t/huge", HUGE_SIZE);
+        scene_date(fs, "t/huge");
+    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        scene_date(fs, all[i]);
+}
+
+/* All of the store is in the database. */
+static void checkpoint(struct fastspool *fs)
+{
+    static struct journal journal;
+    struct capture all;
+    struct mirror mirror;
+    char path[FASTSPOOL_PATH_MAX + 16], why[FASTSPOOL_ERROR_MAX];
+
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    scene_must(journal_open(&journal, fs, JOURNAL_BYTES / 64, why), why);
+    scene_must(commit_capture(fs, &all), "capture");
+    scene_must(journal_append(&journal, &all, why), why);
+    scene_must(commit_end(fs, &all, 0, 1), "end the commit");
+    scene_must(mirror_open(&mirror, path, why), why);
+    scene_must(checkpoint_run(&mirror, &journal, why), why);
+    mirror_close(&mirror);
+    journal_close(&journal);
+}
+
+void scene_set(struct fastspool *fs, unsigned needs)
+{
+    if (needs & FRESH) {
+        scene_must(fastspool_mkdir(fs, "t", 0750), "t");
+        scene_date(fs, "t");
+        return;
+    }
+    if ((needs & EVICT) && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
+        scene_must(-errno, fs->state);
+    set_tree(fs, needs & HUGE);
+    if (needs & EVICT)
+        checkpoint(fs);
+    if (needs & COMMIT)
+        scene_must(commit_capture(fs, &captured), "capture");
+}
+
+int scene_end_commit(struct fastspool *fs)
+{
+    return commit_end(fs, &captured, 0, 1);
+}
+
+int scene_remove(struct fastspool *fs, const char *path)
+{
+    struct fastspool_entry entry;
+    int d = fastspool_open(fs, path, O_RDONLY | O_DIRECTORY, 0);
+    int result = d;
+
+    while (d >= 0 && (result = (int)fastspool_list(fs, d, 0, &entry, 1)) > 0) {
+        char below[512];
+        snprintf(below, sizeof(below), "%.200s/%s", path, entry.name);
+        result = entry.type == 4 ? scene_remove(fs, below) : fastspool_unlink(fs, below);
+        if (result < 0)
+            break;
+    }
+    if (d >= 0)
+        fastspool_close(fs, d);
+    return result < 0 ? result : fastspool_rmdir(fs, path);
+}
