@@ -7,8 +7,12 @@
  * and is EVICTED.  Those that could go are in the clean list, the coldest first: files come to its end when a commit
  * has made them clean, and leave it when they change.  Opening one only marks it REFERENCED; eviction, which goes
  * through the list from its beginning, takes the mark away, puts the file at the end and goes on: the clock algorithm,
- * for one word an open.  What is brought back comes to the beginning, unmarked: so a queue run over a million evicted
- * messages pushes out what it has itself brought in, and not what is hot.
+ * for one word an open.
+ *
+ * What is brought back is COLD until it is opened once more, and has a list of its own, also when it was written to
+ * meanwhile (a delivery writes to the message's log): eviction goes through that one first, and spares an eighth.  So a
+ * queue run over a million evicted messages pushes out what it has itself brought in, and not what is hot; and what is
+ * opened again soon becomes hot.  (The 2Q algorithm, Johnson and Shasha, VLDB 1994, with its second queue a clock.)
  *
  * The happy path of an open of an evicted file: in one section it gets its description and joins the list of faults;
  * then its opener wakes the pager, a thread of the mirror, and waits.  The pager reads the file from the database
@@ -40,15 +44,29 @@
 #define SPACE_WAIT_AGAIN UINT64_C(300000000)   /* and after it has waited in vain */
 #define TELL_EVERY       60u                   /* s between two lines to syslog */
 
-#define STEP_LOOKS  48u /* files that one section looks at: each may change ten words */
+#define COLD_SHARE  8u  /* this part of the clean files may be cold, before those are evicted first */
+#define STEP_LOOKS  48u /* files that one section looks at: each may change twelve words */
 #define STEP_BLOCKS 64u /* blocks after which it takes no further file: with that of the last one at most 192 */
 
-/* ---- the clean list ---- */
+/* ---- the clean list, and the cold one ---- */
 
 static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned clear)
 {
     struct inode *inode = inode_at(fs, i);
     SET(fs, inode->flags, (uint16_t)((inode->flags & ~clear) | set));
+}
+
+static struct list *list_of(const struct fastspool *fs, uint32_t i)
+{
+    return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->cold : &fs->header->clean;
+}
+
+/* One file more or less (@by: 1 or -1) in its list. */
+static void count(struct fastspool *fs, uint32_t i, int by)
+{
+    SET(fs, fs->header->clean_files, fs->header->clean_files + (uint64_t)by);
+    if (inode_at(fs, i)->flags & INODE_COLD)
+        SET(fs, fs->header->cold_files, fs->header->cold_files + (uint64_t)by);
 }
 
 void eviction_join(struct fastspool *fs, uint32_t i)
@@ -58,18 +76,18 @@ void eviction_join(struct fastspool *fs, uint32_t i)
     if (!S_ISREG(inode->mode) || inode->links == 0 || inode->blocks == 0 ||
         (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_WANTED)) != INODE_USED)
         return;
-    lists_append(fs, &fs->header->clean, LIST_LINK, i);
+    lists_append(fs, list_of(fs, i), LIST_LINK, i);
     set_flags(fs, i, INODE_CLEAN, 0);
-    SET(fs, fs->header->clean_files, fs->header->clean_files + 1);
+    count(fs, i, 1);
 }
 
 void eviction_leave_clean(struct fastspool *fs, uint32_t i)
 {
     if (!(inode_at(fs, i)->flags & INODE_CLEAN))
         return;
-    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
+    lists_remove(fs, list_of(fs, i), LIST_LINK, i);
     set_flags(fs, i, 0, INODE_CLEAN | INODE_REFERENCED);
-    SET(fs, fs->header->clean_files, fs->header->clean_files - 1);
+    count(fs, i, -1);
 }
 
 /* What was evicted is not any more; what stood in place of the data's marks goes. */
@@ -79,7 +97,7 @@ static void leave_evicted(struct fastspool *fs, uint32_t i)
 
     if (inode->flags & INODE_WANTED)
         lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
-    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE);
+    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE | INODE_COLD);
     SET(fs, inode->data_in, 0);
     SET(fs, inode->since_from, 0);
     SET(fs, fs->header->evicted, fs->header->evicted - 1);
@@ -193,9 +211,10 @@ int eviction_wait_for_space(struct fastspool *fs, uint64_t *since)
 struct eviction {
     uint64_t target;  /* memory in use, and */
     uint64_t least;   /* blocks that came free: it is enough when both are reached */
-    uint64_t looks;   /* at files, in all */
     uint64_t blocks;  /* that came free, in all */
     bool unready;     /* a file could go but for its checkpoint */
+    struct list *list;
+    uint64_t looks;   /* at files of this list that are left */
 };
 
 static bool enough(const struct header *h, const struct eviction *eviction)
@@ -203,12 +222,15 @@ static bool enough(const struct header *h, const struct eviction *eviction)
     return eviction_in_use(h) <= eviction->target && eviction->blocks >= eviction->least;
 }
 
+/* Of its list; of the clean one where it was opened. */
 static void to_the_end(struct fastspool *fs, uint32_t i)
 {
-    lists_remove(fs, &fs->header->clean, LIST_LINK, i);
-    lists_append(fs, &fs->header->clean, LIST_LINK, i);
-    if (inode_at(fs, i)->flags & INODE_REFERENCED)
-        set_flags(fs, i, 0, INODE_REFERENCED);
+    bool referenced = inode_at(fs, i)->flags & INODE_REFERENCED;
+
+    eviction_leave_clean(fs, i);
+    if (referenced)
+        set_flags(fs, i, 0, INODE_COLD);
+    eviction_join(fs, i);
 }
 
 /* Some of its blocks.  A file that has more is evicted already, and stays at the head of the list until it has none. */
@@ -227,13 +249,14 @@ static int evict_step(struct fastspool *fs, void *argument)
     struct eviction *eviction = argument, step = *eviction;
     uint64_t before = step.blocks;
 
-    for (uint32_t looks = 0; looks < STEP_LOOKS && step.blocks - before < STEP_BLOCKS; looks++, step.looks++) {
-        uint32_t i = fs->header->clean.head;
+    for (uint32_t looks = 0; looks < STEP_LOOKS && step.blocks - before < STEP_BLOCKS; looks++) {
+        uint32_t i = step.list->head;
         const struct inode *inode = inode_at(fs, i);
-        if (i == 0 || enough(fs->header, &step))
+        if (i == 0 || step.looks == 0 || enough(fs->header, &step))
             break;
-        if (!inodes_valid(fs, i) || !(inode->flags & INODE_CLEAN))
+        if (!inodes_valid(fs, i) || !(inode->flags & INODE_CLEAN) || list_of(fs, i) != step.list)
             return section_damaged(fs, "the list of clean files leads nowhere");
+        step.looks--;
         bool unready = inode->ticket > LOAD(fs->header->checkpointed);
         if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready) {
             step.unready |= unready && inode->opens == 0;
@@ -244,28 +267,43 @@ static int evict_step(struct fastspool *fs, void *argument)
         int result = evict_one(fs, i);
         if (result < 0)
             return result;
+        step.looks += (uint64_t)result; /* a large file is at the head again, and gave blocks */
         step.blocks += blocks - inode->blocks;
     }
     *eviction = step;
-    return fs->header->clean.head != 0;
+    return step.list->head != 0 && step.looks > 0;
+}
+
+/* Look at so many files of a list. */
+static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks)
+{
+    int result = looks > 0;
+
+    eviction->list = list;
+    eviction->looks = looks;
+    while (result > 0 && !enough(fs->header, eviction)) {
+        uint64_t before = eviction->blocks;
+        result = section_run(fs, evict_step, eviction);
+        if (eviction->blocks > before)
+            futex_count(&fs->header->pager_event);
+    }
+    return result < 0 ? result : 0;
 }
 
 int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     struct header *h = fs->header;
-    /* Twice round the clock: once to take the marks away, once more to see what has none.  A large file takes looks of
-     * its own, but gives blocks for each. */
-    uint64_t most = 2 * LOAD(h->clean_files) + STEP_LOOKS;
+    uint64_t all = LOAD(h->clean_files), cold = LOAD(h->cold_files), spared = all / COLD_SHARE;
     struct eviction eviction = {.target = target, .least = least};
-    int result = 1;
+    int result = evict_from(fs, &eviction, &h->cold, cold > spared ? cold - spared : 0);
 
-    while (result > 0 && eviction.looks < most && !enough(h, &eviction)) {
-        uint64_t before = eviction.blocks;
-        result = section_run(fs, evict_step, &eviction);
-        if (eviction.blocks > before)
-            futex_count(&h->pager_event);
-        most += (eviction.blocks - before) / DATA_FREE_STEP;
-    }
+    /* What is hot stays where the cold only wait for a checkpoint, and nobody waits for their memory. */
+    bool hot = least > 0 || !eviction.unready;
+    /* Twice round the clock: once to take the marks away, once more to see what has none. */
+    if (result == 0 && hot)
+        result = evict_from(fs, &eviction, &h->clean, 2 * all);
+    if (result == 0 && hot)
+        result = evict_from(fs, &eviction, &h->cold, cold);
     *unready = eviction.unready;
     return result < 0 ? result : (int64_t)eviction.blocks;
 }
@@ -424,11 +462,8 @@ static int end_fault(struct fastspool *fs, void *argument)
         SET(fs, fs->header->spilled, fs->header->spilled + 1);
         return 0;
     }
+    set_flags(fs, i, INODE_COLD, 0);
     eviction_join(fs, i);
-    if (inode->flags & INODE_CLEAN) { /* at the cold end: who reads through the queue doesn't push out what is hot */
-        lists_remove(fs, &fs->header->clean, LIST_LINK, i);
-        lists_prepend(fs, &fs->header->clean, LIST_LINK, i);
-    }
     return 0;
 }
 

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 5
+#define LAYOUT_VERSION 6
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE     4096u
@@ -121,8 +121,10 @@ struct header {
     uint64_t born;             /* last number given to a name: the order of listings */
 
     /* Which data is in memory (eviction.c). */
-    struct list clean;         /* files with data in memory and all of it on the disk, the coldest first */
-    uint64_t clean_files;      /* how many */
+    struct list clean;         /* files with data in memory and all of it on the disk, the coldest first, */
+    struct list cold;          /* and those of them that were brought back, and not opened since, the oldest first */
+    uint64_t clean_files;      /* how many, in both, */
+    uint64_t cold_files;       /* and in the second */
     struct list faults;        /* evicted files that are wanted, the first request first */
     uint64_t evicted;          /* files whose data is in the database alone */
     uint64_t spilled;          /* files in spill files */
@@ -175,12 +177,13 @@ enum inode_flags {
     INODE_DIRTY = 2,     /* in the dirty list */
     INODE_PERSISTED = 4, /* the database holds a record of this number: outlives the inode until deleted there */
     INODE_ORPHAN = 8,    /* in the orphan list */
-    INODE_CLEAN = 16,    /* in the clean list */
+    INODE_CLEAN = 16,    /* in the clean list, or the cold one */
     INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
     INODE_WANTED = 64,   /* evicted, and in the list of faults */
     INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
     INODE_SPILLED = 256,    /* open, and its data is in a spill file */
     INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
+    INODE_COLD = 1024,      /* brought back: where it is clean, it is in the cold list */
 };
 
 #define INODE_DIRECT 4u
@@ -215,7 +218,7 @@ struct inode {
         } dir;
     };
     uint32_t blocks;     /* blocks held, index blocks included */
-    struct link list;    /* the dirty list or the clean list: an inode is never in both */
+    struct link list;    /* the dirty, the clean or the cold list: an inode is in one of them at the most */
     uint32_t changed_in; /* header.capture at the last change of any kind */
     uint32_t dirty_from; /* data blocks [from, to) of the file are not on the disk */
     uint32_t dirty_to;

@@ -26,11 +26,6 @@ void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_
     insert(fs, list, which, i, list->tail, 0);
 }
 
-void lists_prepend(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
-{
-    insert(fs, list, which, i, 0, list->head);
-}
-
 void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
 {
     const struct link link = *link_of(fs, i, which);

@@ -37,7 +37,7 @@
 #define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
 #define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
 #define BUSY           UINT64_C(20000000)    /* and where so much is taken that it may be needed at any time */
-#define IN_VAIN        UINT64_C(200000000)   /* ns until it is tried again where nothing could be evicted */
+#define IN_VAIN        UINT64_C(200000000)   /* ns until it is tried again where too little could be evicted */
 #define SPILL_SHARE    4u                    /* a file of more than this part of `memory` is spilled at once */
 #define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
 
@@ -202,7 +202,7 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
         pager->wished = now;
         pager->want_checkpoint(pager->context);
     }
-    pager->in_vain = blocks == 0 ? now : 0;
+    pager->in_vain = enough ? 0 : now;
     return blocks < 0 ? (int)blocks : 0;
 }
 
@@ -312,7 +312,7 @@ static void fail_fatal(struct fastspool *fs)
     STORE(fs->header->fault_fatal, 0);
 }
 
-/* Evict where memory in use is above its mark, or a writer waits; not again at once where nothing could go.  (Who waits
+/* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who waits
  * while blocks are free waits for a table to grow, and they are enough for it.) */
 static void make_room(struct pager *pager, bool wanted)
 {

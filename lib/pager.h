@@ -20,7 +20,7 @@ struct pager {
     pthread_t thread;
     bool spills;      /* there may be spill files */
     uint64_t wished;  /* CLOCK_MONOTONIC ns when it last wanted a checkpoint, */
-    uint64_t in_vain; /* and when it last found nothing to evict, 0: it did */
+    uint64_t in_vain; /* and when it last found too little to evict, 0: it found enough */
     uint32_t ending; /* atomic */
 };
 

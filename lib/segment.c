@@ -348,8 +348,8 @@ int segment_reset(struct fastspool *fs)
     header->blocks_used = header->blocks_total = header->blocks_held = 0;
     header->root = header->orphans = 0;
     header->files = header->born = 0;
-    header->dirty = header->clean = header->faults = (struct list){0};
-    header->evicted = header->spilled = header->clean_files = 0;
+    header->dirty = header->clean = header->cold = header->faults = (struct list){0};
+    header->evicted = header->spilled = header->clean_files = header->cold_files = 0;
     header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;

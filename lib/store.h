@@ -183,7 +183,6 @@ void futex_count(uint32_t *word);
 #define LIST_LINK  offsetof(struct inode, list)
 #define FAULT_LINK offsetof(struct inode, fault)
 void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
-void lists_prepend(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
 void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
 
 /* ---- eviction.c: which data is in memory ------------------------------------------------------------------- */
@@ -193,7 +192,7 @@ void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_
 
 /** In a section: the inode is on the disk, data too; its data may be evicted once a checkpoint holds it. */
 void eviction_join(struct fastspool *fs, uint32_t inode);
-/** In a section: the inode changes: it leaves the clean list. */
+/** In a section: the inode changes: it leaves the clean list, or the cold one. */
 void eviction_leave_clean(struct fastspool *fs, uint32_t inode);
 /** In a section: the inode's data is to be replaced or freed: it is in memory from now on, and wanted no more. */
 void eviction_leave(struct fastspool *fs, uint32_t inode);
@@ -218,8 +217,8 @@ uint64_t eviction_low(const struct header *header);
 uint64_t eviction_in_use(const struct header *header);
 
 /** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks came
- *  free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it yet.
- *  Returns the blocks that came free. */
+ *  free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it yet;
+ *  where @least is 0, what is hot isn't taken instead.  Returns the blocks that came free. */
 int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready);
 
 /** A file that is wanted, as the pager finds it. */

@@ -9,7 +9,7 @@
  *   - links, opens, files, blocks, dirty bytes and memory are what counting gives;
  *   - a block is free, in quarantine or reached from exactly one place; the lists of chunks hold those they should;
  *   - an inode is dirty exactly if it is in the dirty list, wanted if it is in the list of faults, and in the clean list
- *     if it has data in memory and all of it is on the disk, and is not on its way back.
+ *     or the cold one if it has data in memory and all of it is on the disk, and is not on its way back.
  * (That a name lies in the right chain is seen by looking it up, which the dump of the tree does.)
  *
  * Failure modes: the first thing found wrong ends the check, with a sentence that says what and where.
@@ -181,7 +181,7 @@ static int list_inode(struct fastspool *fs, struct check *check, uint32_t i, uin
 }
 
 /* The lists that an inode may be in. */
-enum { IN_FREE_INODES = 1, IN_ORPHANS = 2, IN_DIRTY = 4, IN_CLEAN = 8, IN_FAULTS = 16 };
+enum { IN_FREE_INODES = 1, IN_ORPHANS = 2, IN_DIRTY = 4, IN_CLEAN = 8, IN_COLD = 16, IN_FAULTS = 32 };
 
 static int check_list(struct fastspool *fs, struct check *check, const struct list *list, size_t which, uint32_t bit,
                       const char *name)
@@ -215,6 +215,8 @@ static int check_inode_lists(struct fastspool *fs, struct check *check)
         result = check_list(fs, check, &h->dirty, LIST_LINK, IN_DIRTY, "the dirty list");
     if (result == 0)
         result = check_list(fs, check, &h->clean, LIST_LINK, IN_CLEAN, "the clean list");
+    if (result == 0)
+        result = check_list(fs, check, &h->cold, LIST_LINK, IN_COLD, "the cold list");
     return result ? result : check_list(fs, check, &h->faults, FAULT_LINK, IN_FAULTS, "the list of faults");
 }
 
@@ -227,14 +229,14 @@ static uint32_t lists_of(const struct inode *inode)
                  inode->links > 0 && inode->blocks > 0;
 
     return (used ? 0 : IN_FREE_INODES) | (flags & INODE_ORPHAN ? IN_ORPHANS : 0) | (flags & INODE_DIRTY ? IN_DIRTY : 0) |
-           (clean ? IN_CLEAN : 0) | (used && (flags & INODE_WANTED) ? IN_FAULTS : 0);
+           (!clean ? 0 : flags & INODE_COLD ? IN_COLD : IN_CLEAN) | (used && (flags & INODE_WANTED) ? IN_FAULTS : 0);
 }
 
 static int check_eviction(struct check *check, uint32_t i, const struct inode *inode)
 {
     unsigned flags = inode->flags;
 
-    if (!!(flags & INODE_CLEAN) != !!(lists_of(inode) & IN_CLEAN))
+    if (!!(flags & INODE_CLEAN) != !!(lists_of(inode) & (IN_CLEAN | IN_COLD)))
         return wrong(check, "inode %u has flags %x: clean, or not?", i, flags);
     if ((flags & INODE_WANTED) && !(flags & INODE_EVICTED))
         return wrong(check, "inode %u is wanted, and not evicted", i);
@@ -249,7 +251,7 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
 static int check_inodes(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
-    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0, clean = 0;
+    uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0, clean = 0, cold = 0;
     uint32_t count = 0;
 
     for (uint32_t i = 1; i < h->inodes.used; i++) {
@@ -269,6 +271,7 @@ static int check_inodes(struct fastspool *fs, struct check *check)
             return wrong(check, "inode %u counts %u descriptions, and has %u", i, inode->opens, check->opens[i]);
         evicted += !!(inode->flags & INODE_EVICTED);
         clean += !!(inode->flags & INODE_CLEAN);
+        cold += (inode->flags & (INODE_CLEAN | INODE_COLD)) == (INODE_CLEAN | INODE_COLD);
         spilled += !!(inode->flags & INODE_SPILLED);
         int result = check_names_of(fs, check, i);
         if (result == 0)
@@ -276,9 +279,10 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         if (result < 0)
             return result;
     }
-    if (clean != h->clean_files)
-        return wrong(check, "%llu files are clean, the store counts %llu", (unsigned long long)clean,
-                     (unsigned long long)h->clean_files);
+    if (clean != h->clean_files || cold != h->cold_files)
+        return wrong(check, "%llu files are clean, %llu of them cold, the store counts %llu and %llu",
+                     (unsigned long long)clean, (unsigned long long)cold, (unsigned long long)h->clean_files,
+                     (unsigned long long)h->cold_files);
     if (evicted != h->evicted || spilled != h->spilled)
         return wrong(check, "%llu files are evicted and %llu spilled, the store counts %llu and %llu",
                      (unsigned long long)evicted, (unsigned long long)spilled, (unsigned long long)h->evicted,

@@ -130,17 +130,25 @@ Test(eviction, truncation)
     recovers(then_dump);
 }
 
-/* What a queue run reads through goes again before what is hot. */
-Test(eviction, a_scan_keeps_what_is_hot)
+/* Files f0, f1 and so on, whose data is in the database alone. */
+static void fill_evicted(int count)
 {
     char path[16];
 
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < count; i++) {
         snprintf(path, sizeof(path), "f%d", i);
         fill(path, (unsigned)i, 5000);
     }
     persist();
     evict(0);
+}
+
+/* What a queue run reads through goes again before what is hot. */
+Test(eviction, a_scan_keeps_what_is_hot)
+{
+    char path[16];
+
+    fill_evicted(40);
     fill("hot", 99, 5000);
     persist();
     paging_begin(fs, NULL);
@@ -151,4 +159,81 @@ Test(eviction, a_scan_keeps_what_is_hot)
         cr_assert_not(evicted("hot"), "after %d of the cold ones", i + 1);
     }
     paging_end(fs);
+}
+
+/* The same where it writes to what it reads: that can't go before a checkpoint, and the hot doesn't in its place, unless
+ * somebody waits for memory. */
+Test(eviction, a_scan_that_writes_keeps_what_is_hot)
+{
+    char path[16];
+    bool unready;
+
+    fill_evicted(40);
+    fill("hot", 99, 5000);
+    persist();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "x", 1, 0);
+        commit(0);
+        cr_assert_eq(eviction_run(fs, 0, 0, &unready), 0);
+        cr_assert(unready, "the checkpoint is wished for");
+        checkpoint();
+        evict(1);
+        cr_assert(evicted(path));
+        cr_assert_not(evicted("hot"), "after %d of the cold ones", i + 1);
+    }
+    put("f0", 0, "x", 1, 0);
+    commit(0);
+    evict(1);
+    cr_assert(evicted("hot"));
+    paging_end(fs);
+}
+
+/* Opened once more after it came back, a file is as hot as any. */
+Test(eviction, opened_again)
+{
+    fill_evicted(3);
+    paging_begin(fs, NULL);
+    put("f0", 0, "", 0, 0);
+    put("f0", 0, "", 0, 0);
+    put("f1", 0, "", 0, 0);
+    evict(1);
+    cr_assert(evicted("f1") && !evicted("f0"));
+    put("f2", 0, "", 0, 0);
+    evict(1);
+    cr_assert(evicted("f2") && !evicted("f0"));
+    evict(1);
+    cr_assert(evicted("f0"), "it is one of the clean now, and the last");
+    paging_end(fs);
+}
+
+/* Of what came back an eighth stays, in case it is opened again: before it goes what is clean, the coldest first. */
+Test(eviction, an_eighth_of_the_cold_stays)
+{
+    char path[16];
+
+    fill_evicted(6);
+    for (int i = 0; i < 34; i++) {
+        snprintf(path, sizeof(path), "c%d", i);
+        fill(path, (unsigned)i, 4000);
+        commit(0); /* one after the other */
+    }
+    checkpoint();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 6; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "", 0, 0);
+    }
+    paging_end(fs);
+    evict(1);
+    cr_assert(evicted("f0"), "forty are clean, six of them cold: that is one too many");
+    cr_assert_eq(fs->header->evicted, 1);
+    fill("new", 1, 4000);
+    persist();
+    evict(1);
+    cr_assert(evicted("c0"));
+    cr_assert_eq(fs->header->evicted, 2);
+    evict(0);
+    cr_assert_eq(fs->header->evicted, 41, "in the end all may go");
 }
