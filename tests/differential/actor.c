@@ -26,7 +26,7 @@
 #define PIPES_AT 500 /* where the pipes lie: far above what a sequence opens, below the library's own */
 #define LIFETIME 60  /* s, of an actor: one whose master has died must not stay */
 
-static pid_t pids[ACTORS]; /* the master's, and in each actor what it was at its fork */
+static pid_t pids[ACTORS]; /* only the master knows all */
 
 /* ---- both ends ---- */
 
@@ -43,15 +43,6 @@ static void send_all(int fd, const void *bytes, size_t size)
 {
     if (write(fd, bytes, size) != (ssize_t)size)
         _exit(9);
-}
-
-bool actor_is_one(pid_t pid)
-{
-    bool known = false;
-
-    for (int a = 0; a < ACTORS; a++)
-        known = known || pids[a] == pid;
-    return known;
 }
 
 /* ---- an actor's life ---- */
@@ -145,6 +136,20 @@ void actor_dismiss(int actor, bool flush)
     wait_for_end(actor);
 }
 
+/* Which actor is it that holds the lock? */
+static void name_holder(struct answer *answer)
+{
+    size_t length = strlen(answer->text);
+
+    for (int a = 0; a < ACTORS; a++) {
+        if (pids[a] == answer->pid) {
+            snprintf(answer->text + length, sizeof(answer->text) - length, " of actor %d", a);
+            return;
+        }
+    }
+    snprintf(answer->text + length, sizeof(answer->text) - length, " of somebody else");
+}
+
 void actor_play(int actor, const struct step *step, struct answer *answer)
 {
     struct step question = {.operation = GETFD, .fd = 0};
@@ -162,6 +167,8 @@ void actor_play(int actor, const struct step *step, struct answer *answer)
         pidfds[step->to] = open_pid(answer->pid);
         pids[step->to] = answer->pid;
     }
+    if (step->operation == GETLK && answer->pid)
+        name_holder(answer);
 }
 
 void actor_begin(void)

@@ -19,13 +19,11 @@ void actor_make_pipes(void);
 /** Begin a sequence: actor 0, and no other, lives. */
 void actor_begin(void);
 
-/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to. */
+/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to.  Whose lock GETLK found is said by number:
+ *  only the master knows all actors. */
 void actor_play(int actor, const struct step *step, struct answer *answer);
 
 /** Let @actor exit, with @flush by exit(), which writes its streams out, and wait for its end. */
 void actor_dismiss(int actor, bool flush);
-
-/** Is @pid that of an actor, as far as this process knows? */
-bool actor_is_one(pid_t pid);
 
 #endif

@@ -10,7 +10,6 @@
  * offset, the answer hides it, and a comment says so.
  */
 #include "step.h"
-#include "actor.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -125,9 +124,9 @@ static void lock(const struct step *step, struct answer *answer)
     answer->result = fcntl(step->fd, step->operation == SETLK ? F_SETLK : F_GETLK, &range);
     if (answer->result != 0 || step->operation != GETLK)
         return;
-    bool known = range.l_type != F_UNLCK && actor_is_one(range.l_pid);
-    snprintf(answer->text, sizeof(answer->text), "type %d from %ld for %ld of %s", range.l_type, (long)range.l_start,
-             (long)range.l_len, known ? "an actor" : "-");
+    answer->pid = range.l_type == F_UNLCK ? 0 : range.l_pid;
+    snprintf(answer->text, sizeof(answer->text), "type %d from %ld for %ld", range.l_type, (long)range.l_start,
+             (long)range.l_len);
 }
 
 /* What is sent goes through a pipe, and is read back. */

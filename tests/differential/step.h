@@ -88,7 +88,7 @@ struct step {
 struct answer {
     long result;
     int error;
-    pid_t pid;      /* of a fork's child */
+    pid_t pid;      /* of a fork's child; of who holds the lock that GETLK found */
     char text[400]; /* what else is compared */
 };
 
