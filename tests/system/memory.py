@@ -208,13 +208,15 @@ def reboot(exim):
     check(not watch.over, f"more memory than the limit: {watch.over[:3]}")
 
 
-@test(main=QUEUE_ONLY + ("hold_domains = ${if exists{{work}/hold}{*}}",), library=True, memory="8M")
+@test(main=QUEUE_ONLY + ("hold_domains = *",), library=True, memory="8M")
 def queue_run_keeps_what_is_hot(exim):
     """A queue run that defers more messages than memory holds, and writes to the log of each, pushes out what it has itself
     brought in, and not what is looked at now and then."""
-    (exim.work / "hold").touch()
     exim.start()
-    hot = random.sample(list(accept(exim, 1000)), 30)
+    names = sorted(accept(exim, 1000))
+    hot = random.sample(names, 30)
+    exim.expected.clear()                   # they stay
+    exim.queued = len(names)
 
     def look():
         before = status(exim)["brought_back"]
@@ -224,13 +226,13 @@ def queue_run_keeps_what_is_hot(exim):
     for _ in range(2):                      # the second look is what makes them hot
         look()
     before = status(exim)["brought_back"]
-    exim.run("-q", timeout=600)
+    for first in range(0, len(names), 100):
+        exim.run("-q", names[first], names[min(first + 99, len(names) - 1)], timeout=600)
+        time.sleep(0.5)                     # so little memory holds no more logs than of two parts until a checkpoint does
     brought_back, again = status(exim)["brought_back"] - before, look()
     print(f"  the queue run brought {brought_back} files back, and pushed out {again} of {len(hot)} hot ones", flush=True)
     check(brought_back > 1000, "the queue fits memory")
     check(again <= len(hot) // 5, f"{again} of {len(hot)} files had gone that are looked at now and then")
-    (exim.work / "hold").unlink()
-    deliver(exim)
 
 
 @test(main=QUEUE_ONLY, library=True, memory="8M")
