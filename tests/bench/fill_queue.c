@@ -69,7 +69,7 @@ static void name_message(struct message *m, uint64_t number)
     m->id[6] = '-';
     base62(m->id + 7, 6, 1000 + number % PER_SECOND);
     m->id[13] = '-';
-    base62(m->id + 14, 2, number % 62);
+    base62(m->id + 14, 2, number % PER_SECOND * (2000 / PER_SECOND)); /* half milliseconds: Exim sorts by them */
     m->id[16] = '\0';
     snprintf(m->data, sizeof(m->data), "input/%c/%s-D", m->id[5], m->id);
     snprintf(m->header, sizeof(m->header), "input/%c/%s-H", m->id[5], m->id);
