@@ -86,8 +86,8 @@ void eviction_leave_clean(struct fastspool *fs, uint32_t i)
     if (!(inode_at(fs, i)->flags & INODE_CLEAN))
         return;
     lists_remove(fs, list_of(fs, i), LIST_LINK, i);
-    set_flags(fs, i, 0, INODE_CLEAN | INODE_REFERENCED);
     count(fs, i, -1);
+    set_flags(fs, i, 0, INODE_CLEAN | (inode_at(fs, i)->flags & INODE_REFERENCED ? INODE_REFERENCED | INODE_COLD : 0));
 }
 
 /* What was evicted is not any more; what stood in place of the data's marks goes. */
@@ -212,9 +212,10 @@ struct eviction {
     uint64_t target;  /* memory in use, and */
     uint64_t least;   /* blocks that came free: it is enough when both are reached */
     uint64_t blocks;  /* that came free, in all */
-    bool unready;     /* a file could go but for its checkpoint */
+    uint64_t unready; /* blocks of files that could go but for their checkpoint */
     struct list *list;
-    uint64_t looks;   /* at files of this list that are left */
+    uint64_t looks;   /* at files of this list that are left, */
+    uint64_t spared;  /* the last of which are only looked at: so that whoever stays, the order is as before */
 };
 
 static bool enough(const struct header *h, const struct eviction *eviction)
@@ -225,11 +226,7 @@ static bool enough(const struct header *h, const struct eviction *eviction)
 /* Of its list; of the clean one where it was opened. */
 static void to_the_end(struct fastspool *fs, uint32_t i)
 {
-    bool referenced = inode_at(fs, i)->flags & INODE_REFERENCED;
-
     eviction_leave_clean(fs, i);
-    if (referenced)
-        set_flags(fs, i, 0, INODE_COLD);
     eviction_join(fs, i);
 }
 
@@ -258,8 +255,8 @@ static int evict_step(struct fastspool *fs, void *argument)
             return section_damaged(fs, "the list of clean files leads nowhere");
         step.looks--;
         bool unready = inode->ticket > LOAD(fs->header->checkpointed);
-        if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready) {
-            step.unready |= unready && inode->opens == 0;
+        if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready || step.looks < step.spared) {
+            step.unready += unready && inode->opens == 0 ? inode->blocks : 0;
             to_the_end(fs, i);
             continue;
         }
@@ -274,13 +271,14 @@ static int evict_step(struct fastspool *fs, void *argument)
     return step.list->head != 0 && step.looks > 0;
 }
 
-/* Look at so many files of a list. */
-static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks)
+/* Look at so many files of a list, and evict all but so many. */
+static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks, uint64_t spared)
 {
-    int result = looks > 0;
+    int result = looks > spared;
 
     eviction->list = list;
     eviction->looks = looks;
+    eviction->spared = spared;
     while (result > 0 && !enough(fs->header, eviction)) {
         uint64_t before = eviction->blocks;
         result = section_run(fs, evict_step, eviction);
@@ -293,18 +291,18 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, struct li
 int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     struct header *h = fs->header;
-    uint64_t all = LOAD(h->clean_files), cold = LOAD(h->cold_files), spared = all / COLD_SHARE;
+    uint64_t all = LOAD(h->clean_files), cold = LOAD(h->cold_files);
     struct eviction eviction = {.target = target, .least = least};
-    int result = evict_from(fs, &eviction, &h->cold, cold > spared ? cold - spared : 0);
+    int result = evict_from(fs, &eviction, &h->cold, cold, all / COLD_SHARE);
 
-    /* What is hot stays where the cold only wait for a checkpoint, and nobody waits for their memory. */
-    bool hot = least > 0 || !eviction.unready;
+    /* What is hot stays where it is enough that the cold wait for a checkpoint, and nobody waits for their memory. */
+    bool hot = least > 0 || eviction_in_use(h) > target + eviction.unready * BLOCK_SIZE;
     /* Twice round the clock: once to take the marks away, once more to see what has none. */
     if (result == 0 && hot)
-        result = evict_from(fs, &eviction, &h->clean, 2 * all);
+        result = evict_from(fs, &eviction, &h->clean, 2 * all, 0);
     if (result == 0 && hot)
-        result = evict_from(fs, &eviction, &h->cold, cold);
-    *unready = eviction.unready;
+        result = evict_from(fs, &eviction, &h->cold, cold, 0);
+    *unready = eviction.unready > 0;
     return result < 0 ? result : (int64_t)eviction.blocks;
 }
 

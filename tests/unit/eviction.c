@@ -176,7 +176,7 @@ Test(eviction, a_scan_that_writes_keeps_what_is_hot)
         snprintf(path, sizeof(path), "f%d", i);
         put(path, 0, "x", 1, 0);
         commit(0);
-        cr_assert_eq(eviction_run(fs, 0, 0, &unready), 0);
+        cr_assert_eq(eviction_run(fs, eviction_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
         cr_assert(unready, "the checkpoint is wished for");
         checkpoint();
         evict(1);
@@ -190,13 +190,36 @@ Test(eviction, a_scan_that_writes_keeps_what_is_hot)
     paging_end(fs);
 }
 
-/* Opened once more after it came back, a file is as hot as any. */
+/* Looking at what only waits for a checkpoint changes nothing: the oldest goes first. */
+Test(eviction, in_vain)
+{
+    char path[16];
+    bool unready;
+
+    fill_evicted(40);
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, "x", 1, 0);
+        commit(0); /* one after the other */
+    }
+    cr_assert_eq(eviction_run(fs, eviction_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
+    cr_assert(unready);
+    checkpoint();
+    evict(1);
+    cr_assert(evicted("f0"));
+    cr_assert_eq(fs->header->evicted, 1);
+    paging_end(fs);
+}
+
+/* Opened once more after it came back, a file is as hot as any, also if it is written to then. */
 Test(eviction, opened_again)
 {
     fill_evicted(3);
     paging_begin(fs, NULL);
     put("f0", 0, "", 0, 0);
-    put("f0", 0, "", 0, 0);
+    put("f0", 0, "x", 1, 0);
+    persist();
     put("f1", 0, "", 0, 0);
     evict(1);
     cr_assert(evicted("f1") && !evicted("f0"));
