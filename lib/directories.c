@@ -151,7 +151,7 @@ int fastspool_rmdir(struct fastspool *fs, const char *path)
 static bool keeps_name(struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);
-    return (inode->flags & INODE_WANTED) && inode->links == 1;
+    return (inode->flags & (INODE_WANTED | INODE_AHEAD)) == INODE_WANTED && inode->links == 1;
 }
 
 static int unlink_body(struct fastspool *fs, void *argument)

@@ -120,7 +120,7 @@ void eviction_leave(struct fastspool *fs, uint32_t i)
 
 static void become_evicted(struct fastspool *fs, uint32_t i)
 {
-    set_flags(fs, i, INODE_EVICTED, 0);
+    set_flags(fs, i, INODE_EVICTED, INODE_AHEAD);
     SET(fs, inode_at(fs, i)->fault_error, 0);
     SET(fs, fs->header->evicted, fs->header->evicted + 1);
     SET(fs, fs->header->evictions, fs->header->evictions + 1);
@@ -134,7 +134,9 @@ void eviction_unspill(struct fastspool *fs, uint32_t i)
 
 void eviction_reference(struct fastspool *fs, uint32_t i)
 {
-    if ((inode_at(fs, i)->flags & (INODE_CLEAN | INODE_REFERENCED)) == INODE_CLEAN)
+    if (inode_at(fs, i)->flags & INODE_AHEAD)
+        set_flags(fs, i, 0, INODE_AHEAD);
+    else if ((inode_at(fs, i)->flags & (INODE_CLEAN | INODE_REFERENCED)) == INODE_CLEAN)
         set_flags(fs, i, INODE_REFERENCED, 0);
 }
 
@@ -310,11 +312,19 @@ int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool
 
 void eviction_want(struct fastspool *fs, uint32_t i)
 {
+    if (inode_at(fs, i)->flags & INODE_AHEAD)
+        set_flags(fs, i, 0, INODE_AHEAD);
     if (inode_at(fs, i)->flags & INODE_WANTED)
         return;
     eviction_leave_clean(fs, i); /* it was half evicted */
     lists_append(fs, &fs->header->faults, FAULT_LINK, i);
     set_flags(fs, i, INODE_WANTED, 0);
+}
+
+void eviction_want_ahead(struct fastspool *fs, uint32_t i)
+{
+    eviction_want(fs, i);
+    set_flags(fs, i, INODE_AHEAD, 0);
 }
 
 /* How an inode that somebody waits for is. */
@@ -374,7 +384,8 @@ static int collect_faults(struct fastspool *fs, void *argument)
         const struct inode *inode = inode_at(fs, i);
         if (!inodes_valid(fs, i) || (inode->flags & (INODE_EVICTED | INODE_WANTED)) != (INODE_EVICTED | INODE_WANTED))
             return section_damaged(fs, "the list of faults leads nowhere");
-        faults->fault[faults->count++] = (struct fault){i, inode->generation, inode->ticket, inode->size};
+        bool ahead = inode->flags & INODE_AHEAD;
+        faults->fault[faults->count++] = (struct fault){i, inode->generation, inode->ticket, inode->size, ahead};
     }
     return 0;
 }
@@ -427,27 +438,31 @@ struct ending {
     bool spilled;
     int error;
     bool for_good;
+    bool awaited; /* out: somebody may wait for it */
 };
 
 /* It can't be brought back: who waits gets the error, and who comes next asks again, unless it is for good. */
 static void give_up(struct fastspool *fs, uint32_t i, const struct ending *ending)
 {
     lists_remove(fs, &fs->header->faults, FAULT_LINK, i);
-    set_flags(fs, i, ending->for_good ? INODE_UNREADABLE : 0, INODE_WANTED);
+    set_flags(fs, i, ending->for_good ? INODE_UNREADABLE : 0, INODE_WANTED | INODE_AHEAD);
     SET(fs, inode_at(fs, i)->fault_error, (uint32_t)ending->error);
     SET(fs, inode_at(fs, i)->since_from, 0);
 }
 
 static int end_fault(struct fastspool *fs, void *argument)
 {
-    const struct ending *ending = argument;
+    struct ending *ending = argument;
     uint32_t i = ending->fault->inode;
     struct inode *inode = inode_at(fs, i);
 
+    ending->awaited = !inodes_valid(fs, i) || !(inode->flags & INODE_AHEAD);
     if (!inodes_valid(fs, i) || inode->generation != ending->fault->generation || !(inode->flags & INODE_WANTED))
         return 0; /* replaced by other data meanwhile, or gone */
     if (inode->ticket != ending->fault->ticket)
         return -ESTALE;
+    if (ending->error && !ending->for_good && ending->fault->ahead && !(inode->flags & INODE_AHEAD))
+        return -ESTALE; /* opened meanwhile: now it has to be tried in earnest */
     if (ending->error) {
         give_up(fs, i, ending);
         eviction_join(fs, i); /* only if it has blocks still */
@@ -467,11 +482,12 @@ static int end_fault(struct fastspool *fs, void *argument)
 
 int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error, bool for_good)
 {
-    struct ending ending = {fault, spilled, error, for_good};
+    struct ending ending = {fault, spilled, error, for_good, true};
     int result = error || spilled ? eviction_empty_fault(fs, fault) : 0;
 
     if (result == 0)
         result = section_run(fs, end_fault, &ending);
-    futex_count(&fs->header->pager_event);
+    if (ending.awaited)
+        futex_count(&fs->header->pager_event);
     return result;
 }

@@ -184,6 +184,7 @@ enum inode_flags {
     INODE_SPILLED = 256,    /* open, and its data is in a spill file */
     INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
     INODE_COLD = 1024,      /* brought back: where it is clean, it is in the cold list */
+    INODE_AHEAD = 2048,     /* asked for, or brought back, before anybody opened it */
 };
 
 #define INODE_DIRECT 4u

@@ -104,6 +104,12 @@ int names_text(const struct fastspool *fs, uint32_t entry, char *text)
     return (int)done;
 }
 
+uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind)
+{
+    uint32_t other = behind ? name_at(fs, entry)->next : name_at(fs, entry)->prev;
+    return valid_name(fs, other) ? other : 0;
+}
+
 static bool same_text(const struct fastspool *fs, uint32_t entry, const char *text, size_t length)
 {
     const struct name *name = name_at(fs, entry);

@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_PAGER_H
 #define FASTSPOOL_PAGER_H
 
+#include "ahead.h"
 #include "mirror.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@ struct pager {
     void (*want_checkpoint)(void *context); /* something could be evicted but for a checkpoint */
     void *context;
     pthread_t thread;
+    struct ahead ahead;
     bool spills;      /* there may be spill files */
     uint64_t wished;  /* CLOCK_MONOTONIC ns when it last wanted a checkpoint, */
     uint64_t in_vain; /* and when it last found too little to evict, 0: it found enough */

@@ -352,7 +352,7 @@ static int want(struct fastspool *fs, void *argument)
     if (!inodes_valid(fs, fault->inode) || !(inode->flags & INODE_EVICTED))
         return 0;
     eviction_want(fs, fault->inode);
-    *fault = (struct fault){fault->inode, inode->generation, inode->ticket, inode->size};
+    *fault = (struct fault){fault->inode, inode->generation, inode->ticket, inode->size, false};
     return 1;
 }
 

@@ -196,11 +196,13 @@ void eviction_join(struct fastspool *fs, uint32_t inode);
 void eviction_leave_clean(struct fastspool *fs, uint32_t inode);
 /** In a section: the inode's data is to be replaced or freed: it is in memory from now on, and wanted no more. */
 void eviction_leave(struct fastspool *fs, uint32_t inode);
-/** In a section: the inode is opened: it is not cold. */
+/** In a section: the inode is opened: it is not cold, unless that is what it was brought back for. */
 void eviction_reference(struct fastspool *fs, uint32_t inode);
 
 /** In a section, where the inode is evicted: have it brought back.  Then, outside, eviction_wait(). */
 void eviction_want(struct fastspool *fs, uint32_t inode);
+/** In a section, the mirror alone, where the inode is evicted and not wanted: the same, before anybody wants it. */
+void eviction_want_ahead(struct fastspool *fs, uint32_t inode);
 /** Wait until the inode is in memory, or is another one by now.  0, or why it can't be brought back: -EIO, -ENOSPC, ...
  *  It may be evicted again at once, except while a description of it is open. */
 int eviction_wait(struct fastspool *fs, uint32_t inode, uint32_t generation);
@@ -227,6 +229,7 @@ struct fault {
     uint32_t generation;
     uint64_t ticket; /* of its last change: what is read from the database must be of it */
     uint64_t size;
+    bool ahead;      /* nobody has opened it yet */
 };
 /** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
 int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
@@ -236,7 +239,7 @@ int eviction_check_fault(struct fastspool *fs, const struct fault *fault);
 int eviction_empty_fault(struct fastspool *fs, const struct fault *fault);
 /** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought back
  *  (@error: a positive errno); but for the first it has no blocks.  @for_good: nobody is to try again.  Wakes who waits.
- *  -ESTALE: the file has changed since, and is wanted still. */
+ *  -ESTALE: the file has changed since, and is wanted still; or somebody has opened what was asked for ahead, in vain. */
 int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error, bool for_good);
 /** In a section: a spilled file is only evicted again. */
 void eviction_unspill(struct fastspool *fs, uint32_t inode);
@@ -376,6 +379,8 @@ ssize_t names_list(const struct fastspool *fs, uint32_t parent, uint64_t after, 
                    size_t size);
 /** The text of entry @entry into @text (256 bytes), its length returned. */
 int names_text(const struct fastspool *fs, uint32_t entry, char *text);
+/** In a section: the entry before or behind this one in its directory, in the order of birth; 0: there is none. */
+uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 
 /* ---- descriptions.c ----------------------------------------------------------------------------------------- */
 

@@ -43,6 +43,29 @@ void evicted_and_wanted(struct fastspool *store)
         _exit(4);
 }
 
+void evicted_ask_ahead(struct fastspool *store)
+{
+    struct ahead ahead = {0};
+    int asked = 0;
+
+    for (int n = 1; n <= 3; n++) {
+        char path[16];
+        struct stat st;
+        snprintf(path, sizeof(path), "t/full/%d-H", n);
+        scene_must(fastspool_stat(store, path, &st), path);
+        struct fault fault = {.inode = (uint32_t)st.st_ino, .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
+        asked = ahead_follow(store, &ahead, &fault, 100);
+    }
+    if (asked != 2)
+        _exit(4);
+}
+
+void evicted_asked_ahead(struct fastspool *store)
+{
+    evicted_all(store);
+    evicted_ask_ahead(store);
+}
+
 void evicted_bring_back(struct fastspool *store)
 {
     struct pager pager = paging_of(store);

@@ -14,6 +14,12 @@ void evicted_all(struct fastspool *store);
 void evicted_and_wanted(struct fastspool *store);
 void evicted_wanted_of_little_memory(struct fastspool *store);
 
+/** Where the scene has a queue: ask for its next files, as for one who has opened the first three. */
+void evicted_ask_ahead(struct fastspool *store);
+
+/** They have been asked for. */
+void evicted_asked_ahead(struct fastspool *store);
+
 /** It is wanted, and a pager has died over the huge file. */
 void evicted_half_back(struct fastspool *store);
 

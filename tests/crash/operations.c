@@ -86,6 +86,14 @@ static void open_existing(struct fastspool *fs)
 {
     fastspool_open(fs, "t/file", O_RDONLY, 0);
 }
+static void open_fourth(struct fastspool *fs)
+{
+    fastspool_open(fs, "t/full/4-H", O_RDONLY, 0);
+}
+static void unlink_fourth(struct fastspool *fs)
+{
+    fastspool_unlink(fs, "t/full/4-H");
+}
 static void open_truncating(struct fastspool *fs)
 {
     fastspool_open(fs, "t/file", O_WRONLY | O_TRUNC, 0);
@@ -423,6 +431,10 @@ const struct operation operations[] = {
     {"link an evicted file", {evicted_all, link_file}, EVICT, NULL},
     {"unlink an evicted file", {evicted_all, unlink_last}, EVICT, NULL},
     {"unlink an evicted huge file", {evicted_all, unlink_huge}, EVICT | HUGE, NULL},
+    {"ask for files ahead", {evicted_all, evicted_ask_ahead}, EVICT | QUEUE, NULL},
+    {"open a file asked for ahead", {evicted_asked_ahead, open_fourth}, EVICT | QUEUE, NULL},
+    {"unlink a file asked for ahead", {evicted_asked_ahead, unlink_fourth}, EVICT | QUEUE, NULL},
+    {"bring files back that were asked for ahead", {evicted_asked_ahead, evicted_bring_back}, EVICT | QUEUE, NULL},
     {"bring evicted files back", {evicted_and_wanted, evicted_bring_back}, EVICT, NULL},
     {"bring a huge file back", {evicted_and_wanted, evicted_bring_back}, EVICT | HUGE, NULL},
     {"bring half-brought files back", {evicted_half_back, evicted_bring_back}, EVICT | HUGE, NULL},

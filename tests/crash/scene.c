@@ -53,8 +53,9 @@ void scene_date(struct fastspool *fs, const char *path)
     scene_must(fastspool_utimens(fs, path, old), path);
 }
 
-static void set_tree(struct fastspool *fs, bool huge)
+static void set_tree(struct fastspool *fs, unsigned needs)
 {
+    static const char *const queue[] = {"t/full/1-H", "t/full/2-H", "t/full/3-H", "t/full/4-H", "t/full/5-H"};
     static const char *const all[] = {"t/empty", "t/small",  "t/file", "t/big", "t/linked",
                                       "t/dir",   "t/full/x", "t/full", "t"};
 
@@ -67,9 +68,13 @@ static void set_tree(struct fastspool *fs, bool huge)
     scene_must(fastspool_mkdir(fs, "t/dir", 0750), "t/dir");
     scene_must(fastspool_mkdir(fs, "t/full", 0750), "t/full");
     scene_put(fs, "t/full/x", 100);
-    if (huge) {
+    if (needs & HUGE) {
         scene_put(fs, "t/huge", HUGE_SIZE);
         scene_date(fs, "t/huge");
+    }
+    for (size_t i = 0; (needs & QUEUE) && i < sizeof(queue) / sizeof(queue[0]); i++) {
+        scene_put(fs, queue[i], 100);
+        scene_date(fs, queue[i]);
     }
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         scene_date(fs, all[i]);
@@ -103,7 +108,7 @@ void scene_set(struct fastspool *fs, unsigned needs)
     }
     if ((needs & EVICT) && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
         scene_must(-errno, fs->state);
-    set_tree(fs, needs & HUGE);
+    set_tree(fs, needs);
     if (needs & EVICT)
         checkpoint(fs);
     if (needs & COMMIT)

@@ -17,6 +17,7 @@ enum needs {
     COMMIT = 4, /* while a commit runs */
     EVICT = 8,  /* the scene is in the database */
     ALONE = 16, /* nobody works beside it: only the one mirror does such a thing */
+    QUEUE = 32, /* the scene has files that are read in the order of their names */
 };
 
 /** What the files hold: each a beginning of it.  To be filled before the first scene. */

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Read-ahead: who reads in order finds the next files in memory, who doesn't pays nothing, and nobody becomes hot by it.
+ */
+#include "evicting.h"
+
+TestSuite(ahead, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+#define MESSAGES 200
+
+static char path[32];
+
+static const char *name(int message, char ending)
+{
+    snprintf(path, sizeof(path), "1xW8Xm-%06d-0k-%c", message, ending);
+    return path;
+}
+
+/* A queue whose data is in the database alone. */
+static void queue(void)
+{
+    for (int i = 0; i < MESSAGES; i++) {
+        fill(name(i, 'D'), (unsigned)i, 4000);
+        fill(name(i, 'H'), (unsigned)i, 900);
+    }
+    persist();
+    evict(0);
+}
+
+/* Open it, read it, and let the pager finish what it has begun. */
+static void look_at(int message)
+{
+    char got[900];
+    int d = fastspool_open(fs, name(message, 'H'), O_RDONLY, 0);
+
+    cr_assert_geq(d, 0, "%s: %s", path, strerror(-d));
+    cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), sizeof(got));
+    for (unsigned i = 0; i < sizeof(got); i++)
+        cr_assert_eq(got[i], (char)((unsigned)message * 7 + i * 31 + i / 251));
+    fastspool_close(fs, d);
+    for (int quiet = 0; quiet < 3; quiet = LOAD(fs->header->faults.head) ? 0 : quiet + 1)
+        usleep(1000);
+}
+
+static bool there(int message, char ending)
+{
+    return !evicted(name(message, ending));
+}
+
+/* In order: 2, 4, 8 files ahead and so on, of those with the same ending; the first two tell nothing. */
+Test(ahead, in_order)
+{
+    static const int faults[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
+    int asked = 0;
+
+    queue();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < MESSAGES; i++) {
+        if (!there(i, 'H')) {
+            cr_assert_eq(i, faults[asked], "message %d", i);
+            asked++;
+        }
+        look_at(i);
+        cr_assert_not(there(i, 'D'));
+    }
+    paging_end(fs);
+    cr_assert_eq(asked, 10);
+    cr_assert_eq(fs->header->brought_back, MESSAGES);
+}
+
+/* What comes a little out of order is the same reader still; two of them don't disturb each other. */
+Test(ahead, nearly_in_order)
+{
+    queue();
+    paging_begin(fs, NULL);
+    look_at(0);
+    look_at(100);
+    look_at(2); /* not 1 */
+    look_at(101);
+    look_at(4);
+    cr_assert(there(5, 'H') && there(6, 'H') && !there(7, 'H'));
+    look_at(102);
+    cr_assert(there(103, 'H') && there(104, 'H') && !there(105, 'H'));
+    look_at(6);
+    look_at(5);
+    look_at(8);
+    cr_assert(there(12, 'H') && !there(13, 'H'));
+    paging_end(fs);
+}
+
+/* In random order nothing is read that nobody opens, though a message's files lie side by side. */
+Test(ahead, here_and_there)
+{
+    queue();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 20; i++) {
+        put(name(i * 7 % 20 * 10, 'D'), 0, "", 0, 0);
+        look_at(i * 7 % 20 * 10);
+    }
+    paging_end(fs);
+    cr_assert_eq(fs->header->brought_back, 40);
+}
+
+/* Who leaves out every other file is found out, and costs a file that he doesn't open in four that he does. */
+Test(ahead, leaving_out)
+{
+    queue();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < MESSAGES; i += 2)
+        look_at(i);
+    paging_end(fs);
+    cr_assert_leq(fs->header->brought_back, MESSAGES / 2 * 5 / 4);
+}
+
+/* Who removes what he has read is followed, too. */
+Test(ahead, removing)
+{
+    int faults = 0;
+
+    queue();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < MESSAGES; i++) {
+        faults += !there(i, 'H');
+        look_at(i);
+        cr_assert_eq(fastspool_unlink(fs, name(i, 'H')), 0);
+    }
+    paging_end(fs);
+    cr_assert_eq(faults, 10);
+}
+
+/* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is hot. */
+Test(ahead, stays_cold)
+{
+    queue();
+    fill("hot", 99, 900);
+    persist();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 60; i++)
+        look_at(i);
+    look_at(0); /* but for this one */
+    paging_end(fs);
+    evict(50);
+    cr_assert_not(evicted("hot"));
+    cr_assert(there(0, 'H') && !there(1, 'H') && !there(50, 'H'));
+    cr_assert(there(67, 'H'), "what waits to be opened stays longest");
+    evict(0);
+    cr_assert_not(inode_at(fs, number(name(67, 'H')))->flags & INODE_AHEAD);
+}
+
+/* Where memory is nearly at the mark, nothing is asked for ahead. */
+Test(ahead, not_without_memory)
+{
+    queue();
+    fs->header->memory_limit = eviction_in_use(fs->header) / 7 * 8 + (UINT64_C(8) << 20);
+    uint64_t limit = fs->header->memory_limit;
+    while (eviction_high(fs->header) > eviction_in_use(fs->header) + 2 * BLOCK_SIZE)
+        fs->header->memory_limit = limit -= BLOCK_SIZE;
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 5; i++)
+        look_at(i);
+    paging_end(fs);
+    cr_assert_eq(fs->header->brought_back, 5);
+}
+
+static int want_ahead(struct fastspool *store, void *argument)
+{
+    eviction_want_ahead(store, *(uint32_t *)argument);
+    return 0;
+}
+
+static void ask_ahead(int message)
+{
+    uint32_t i = number(name(message, 'H'));
+    cr_assert_eq(section_run(fs, want_ahead, &i), 0);
+}
+
+/* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest. */
+Test(ahead, in_vain)
+{
+    struct fault fault;
+
+    queue();
+    ask_ahead(1);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert(fault.ahead);
+    cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), 0);
+    cr_assert_eq(fs->header->faults.head, 0);
+    paging_begin(fs, NULL);
+    look_at(1);
+    paging_end(fs);
+    evict(0);
+    ask_ahead(1);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    fs->mirror = true; /* who would wait for itself doesn't, but has asked */
+    cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
+    cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), -ESTALE);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_not(fault.ahead);
+}
+
+/* What nobody has opened yet can be removed without waiting for it. */
+Test(ahead, unlinked)
+{
+    struct fault fault;
+
+    queue();
+    ask_ahead(1);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(fastspool_unlink(fs, name(1, 'H')), 0);
+    cr_assert_eq(fs->header->faults.head, 0);
+    cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
+}
