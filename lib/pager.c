@@ -242,7 +242,7 @@ static int bring_to_disk(struct pager *pager, struct mirror *mirror, MDB_txn *tr
 static bool serve_ahead(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
 {
     const struct header *h = pager->fs->header;
-    bool room = eviction_in_use(h) + fault->size <= eviction_high(h);
+    bool room = eviction_in_use(h) + (fault->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= eviction_high(h);
     int result = room ? pager_load(pager->fs, mirror, transaction, fault, -1) : -ENOSPC;
 
     return eviction_end_fault(pager->fs, fault, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;

@@ -88,6 +88,22 @@ Test(ahead, nearly_in_order)
     paging_end(fs);
 }
 
+/* One who opens -D and -H of each message comes again with each second file only. */
+Test(ahead, both_endings)
+{
+    queue();
+    paging_begin(fs, NULL);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_not(there(i, 'D'));
+        put(name(i, 'D'), 0, "", 0, 0);
+        cr_assert_not(there(i, 'H'));
+        look_at(i);
+    }
+    cr_assert(there(3, 'D') && there(4, 'D') && !there(5, 'D'));
+    cr_assert(there(3, 'H') && there(4, 'H') && !there(5, 'H'));
+    paging_end(fs);
+}
+
 /* In random order nothing is read that nobody opens, though a message's files lie side by side. */
 Test(ahead, here_and_there)
 {
@@ -147,21 +163,6 @@ Test(ahead, stays_cold)
     cr_assert_not(inode_at(fs, number(name(67, 'H')))->flags & INODE_AHEAD);
 }
 
-/* Where memory is nearly at the mark, nothing is asked for ahead. */
-Test(ahead, not_without_memory)
-{
-    queue();
-    fs->header->memory_limit = eviction_in_use(fs->header) / 7 * 8 + (UINT64_C(8) << 20);
-    uint64_t limit = fs->header->memory_limit;
-    while (eviction_high(fs->header) > eviction_in_use(fs->header) + 2 * BLOCK_SIZE)
-        fs->header->memory_limit = limit -= BLOCK_SIZE;
-    paging_begin(fs, NULL);
-    for (int i = 0; i < 5; i++)
-        look_at(i);
-    paging_end(fs);
-    cr_assert_eq(fs->header->brought_back, 5);
-}
-
 static int want_ahead(struct fastspool *store, void *argument)
 {
     eviction_want_ahead(store, *(uint32_t *)argument);
@@ -174,6 +175,43 @@ static void ask_ahead(int message)
     cr_assert_eq(section_run(fs, want_ahead, &i), 0);
 }
 
+/* The pager, once and to its end. */
+static void paging_all_wanted(void)
+{
+    struct pager pager = paging_of(fs);
+
+    while (pager_bring_back(&pager, error) > 0)
+        ;
+    database_end(&paging_database);
+}
+
+/* How many are asked for when this message is opened, as the next one. */
+static int follow(struct ahead *ahead, int message)
+{
+    struct fault fault = {.inode = number(name(message, 'H'))};
+
+    fault.generation = inode_at(fs, fault.inode)->generation;
+    return ahead_follow(fs, ahead, &fault, 256);
+}
+
+/* Where memory is nearly at the mark, nothing is asked for ahead, nor brought back that was. */
+Test(ahead, not_without_memory)
+{
+    struct ahead ahead = {0};
+
+    queue();
+    fs->header->memory_limit = UINT64_C(64) << 20;
+    while (eviction_high(fs->header) > eviction_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
+        fs->header->memory_limit -= BLOCK_SIZE / 4;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is room for one");
+    for (int i = 3; i < 6; i++)
+        cr_assert_eq(section_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
+    paging_all_wanted();
+    cr_assert_eq(fs->header->brought_back, 1);
+    cr_assert_eq(fs->header->faults.head, 0);
+}
+
 /* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest. */
 Test(ahead, in_vain)
 {
@@ -183,7 +221,9 @@ Test(ahead, in_vain)
     ask_ahead(1);
     cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
     cr_assert(fault.ahead);
+    uint32_t event = fs->header->pager_event;
     cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), 0);
+    cr_assert_eq(fs->header->pager_event, event, "nobody waits, and who waits for others isn't woken");
     cr_assert_eq(fs->header->faults.head, 0);
     paging_begin(fs, NULL);
     look_at(1);
@@ -193,7 +233,9 @@ Test(ahead, in_vain)
     cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
     fs->mirror = true; /* who would wait for itself doesn't, but has asked */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
+    event = fs->header->pager_event;
     cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), -ESTALE);
+    cr_assert_neq(fs->header->pager_event, event, "who waits is woken");
     cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
     cr_assert_not(fault.ahead);
 }
