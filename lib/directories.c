@@ -147,7 +147,7 @@ int fastspool_rmdir(struct fastspool *fs, const char *path)
 /* ---- unlink, link, rename ---- */
 
 /* May the name be taken from @i?  A file that somebody waits for keeps its last one until it is in memory: else its end
- * could reach the database before it has been read. */
+ * could reach the database before it has been read.  (What was only asked for ahead, nobody waits for.) */
 static bool keeps_name(struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);

@@ -12,6 +12,17 @@ static int want_it(struct fastspool *store, void *argument)
     return 0;
 }
 
+/* The file is wanted, in a section, as by somebody who opens it; as the pager finds it. */
+static struct fault want(const char *path)
+{
+    struct fault fault;
+    uint32_t i = number(path);
+
+    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    return fault;
+}
+
 struct reader {
     const char *path;
     int result;  /* of the open */
@@ -116,15 +127,11 @@ Test(faults, truncated_while_read)
     struct pager pager = paging_of(fs);
     struct mirror *mirror;
     MDB_txn *transaction;
-    struct fault fault;
-    uint32_t i;
 
     fill("f", 1, 9000);
     persist();
     evict(0);
-    i = number("f");
-    cr_assert_eq(section_run(fs, want_it, &i), 0);
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    struct fault fault = want("f");
     cr_assert_eq(database_enter(pager.database, &mirror, error), 0);
     cr_assert_eq(mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction), 0);
     fill("f", 2, 9000);
@@ -244,22 +251,17 @@ Test(faults, another_ones_data)
 /* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
 Test(faults, changed_since)
 {
-    struct fault before, now;
-    uint32_t i;
-
     fill("f", 1, 9000);
     persist();
     evict(0);
-    i = number("f");
-    cr_assert_eq(section_run(fs, want_it, &i), 0);
-    cr_assert_eq(eviction_faults(fs, &before, 1), 1);
+    struct fault before = want("f");
     fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
     cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), 0);
     persist();
     evict(0);
-    cr_assert_eq(section_run(fs, want_it, &i), 0);
+    struct fault now = want("f");
     cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), -ESTALE);
     cr_assert(evicted("f"));
-    cr_assert_eq(eviction_faults(fs, &now, 1), 1);
+    cr_assert_eq(eviction_faults(fs, &now, 1), 1, "it is wanted still");
     cr_assert_neq(now.ticket, before.ticket);
 }
