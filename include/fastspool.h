@@ -77,16 +77,16 @@ const char *fastspool_durability_name(enum fastspool_durability durability);
 
 /** What /etc/fastspool.conf and, outside secure execution, FASTSPOOL_* say.  Plain data: copy it freely. */
 struct fastspool_config {
-    char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];       /* absolute paths, as configured */
-    size_t spools;                                              /* how many; at least 1 after a load */
-    enum fastspool_durability durability;                       /* default FASTSPOOL_ACKED */
-    uint64_t memory;                                            /* bytes that the segment may hold */
-    uint64_t flush_interval;                                    /* nanoseconds, default 100 ms */
-    char state[FASTSPOOL_PATH_MAX];                             /* "" = SPOOL/.fastspool */
-    char runtime[FASTSPOOL_PATH_MAX];                           /* "" = /dev/shm */
-    char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX];   /* images that are served in secure execution */
+    char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];     /* absolute paths, as configured */
+    size_t spools;                                            /* how many; at least 1 after a load */
+    enum fastspool_durability durability;                     /* default FASTSPOOL_ACKED */
+    uint64_t memory;                                          /* bytes that the segment may hold */
+    uint64_t flush_interval;                                  /* nanoseconds, default 100 ms */
+    char state[FASTSPOOL_PATH_MAX];                           /* "" = SPOOL/.fastspool */
+    char runtime[FASTSPOOL_PATH_MAX];                         /* "" = /dev/shm */
+    char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX]; /* images that are served in secure execution */
     size_t programs;
-    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX];                  /* besides root and the spool's owner */
+    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* besides root and the spool's owner */
     size_t trusted_users;
 };
 
@@ -130,8 +130,8 @@ int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mod
 int fastspool_close(struct fastspool *fs, int description);
 
 ssize_t fastspool_read(struct fastspool *fs, int description, void *buffer, size_t size);
-/** write(2).  Where there is no memory it waits for other files to be evicted: ten seconds at the most, one while commits
- *  fail; then -ENOSPC. */
+/** write(2).  Where there is no memory it waits for other files to be evicted: ten seconds at the most, one while
+ * commits fail; then -ENOSPC. */
 ssize_t fastspool_write(struct fastspool *fs, int description, const void *buffer, size_t size);
 ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset);
 ssize_t fastspool_pwrite(struct fastspool *fs, int description, const void *buffer, size_t size, off_t offset);

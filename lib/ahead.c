@@ -2,18 +2,19 @@
  *
  * Read-ahead: who opens evicted files in the order of their names gets the next ones brought along.
  *
- * Each fault costs the opener two changes of process, and on a machine whose other processor sleeps these are most of it.
- * (Measured, `exim -bp` of 100,000 evicted messages on a virtual machine: 80 us a message more than of those in memory, 4.4
- * with this.)  exim -bp and a queue run in order open -H of one message after the other, by the time of arrival, which is
- * nearly the order of the directory's list.
+ * Each fault costs the opener two changes of process, and on a machine whose other processor sleeps these are most of
+ * it. (Measured, `exim -bp` of 100,000 evicted messages on a virtual machine: 80 us a message more than of those in
+ * memory, 4.4 with this.)  exim -bp and a queue run in order open -H of one message after the other, by the time of
+ * arrival, which is nearly the order of the directory's list.
  *
  * The happy path: somebody has opened a file, and before the pager brings it back, it looks who that is.  If one of the
- * names shortly before it in its directory, with the same ending (-H), is where a reader was, it is the same reader: the
- * names behind it with this ending are asked for, twice as many as the last time, and he is at the last of them now.  If
- * not, it is a new reader, for whom nothing is asked before he has come again, and once more; so one who opens here and
- * there, costs hardly anything.  Nor who leaves out more than every third, as a queue run does, whose random order is a
- * half of the messages backwards and then the other half: he is a new reader again.  What was asked for is brought back first, for the opener to be woken once.  It is AHEAD until somebody opens
- * it: that is no second opening, which would make it hot.
+ * names shortly before it in its directory, with the same ending (-H), is where a reader was, it is the same reader:
+ * the names behind it with this ending are asked for, twice as many as the last time, and he is at the last of them
+ * now.  If not, it is a new reader, for whom nothing is asked before he has come again, and once more; so one who opens
+ * here and there, costs hardly anything.  Nor who leaves out more than every third, as a queue run does, whose random
+ * order is a half of the messages backwards and then the other half: he is a new reader again.  What was asked for is
+ * brought back first, for the opener to be woken once.  It is AHEAD until somebody opens it: that is no second opening,
+ * which would make it hot.
  *
  * Failure modes: where memory is near the mark at which eviction begins, nothing is asked for; where it gets short
  * meanwhile, or the file can't be read, the request is given up in silence (pager.c): who opens it asks again.
@@ -77,11 +78,12 @@ static bool worth_it(const struct fastspool *fs, uint32_t i)
     const struct inode *inode = inode_at(fs, i);
 
     return inodes_valid(fs, i) && inode->opens == 0 && inode->size <= SIZE_MOST &&
-           (inode->flags & (INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE)) == INODE_EVICTED && inode->fault_error == 0;
+           (inode->flags & (INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE)) == INODE_EVICTED &&
+           inode->fault_error == 0;
 }
 
-/* Ask for the next @most files behind @entry that are not in memory, as far as there is memory for them.  The reader is at
- * the last of them. */
+/* Ask for the next @most files behind @entry that are not in memory, as far as there is memory for them.  The reader is
+ * at the last of them. */
 static int ask(struct fastspool *fs, struct stream *stream, uint32_t entry, uint32_t most)
 {
     const struct header *h = fs->header;

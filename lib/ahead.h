@@ -7,8 +7,8 @@
 
 #include "store.h"
 
-/** Who reads at the same time, in the same directory or another: a split spool's 62 directories are read by turns, and with
- *  a jump now and then. */
+/** Who reads at the same time, in the same directory or another: a split spool's 62 directories are read by turns, and
+ * with a jump now and then. */
 #define AHEAD_STREAMS 128u
 
 /** Where the pager's readers are; all zero at first.  Of one thread. */

@@ -87,8 +87,8 @@ static int check_user(const struct fastspool_config *config, const struct fastsp
 }
 
 /* Open the state directory; @create: make it where it is missing. */
-static int open_state(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
-                      char *error)
+static int open_state(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                      bool create, char *error)
 {
     struct stat st;
 
@@ -133,7 +133,8 @@ static int write_runtime(int fd, const char *runtime)
     if (fd < 0)
         return -errno;
     errno = EIO; /* where the write ends early */
-    int result = pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
+    int result =
+        pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
     close(fd);
     return result;
 }
@@ -141,14 +142,15 @@ static int write_runtime(int fd, const char *runtime)
 /* By rename; on a disk that is full to the last block in place: a name cut short is nobody's, and looked at again. */
 static int publish_runtime(int state_fd, const char *runtime)
 {
-    int result = write_runtime(openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600),
-                               runtime);
+    int result = write_runtime(
+        openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), runtime);
 
     if (result == 0 && (renameat(state_fd, "runtime.new", state_fd, "runtime") < 0 || fsync(state_fd) < 0))
         result = -errno;
     if (result < 0)
         unlinkat(state_fd, "runtime.new", 0);
-    if (result == -ENOSPC && write_runtime(openat(state_fd, "runtime", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
+    if (result == -ENOSPC &&
+        write_runtime(openat(state_fd, "runtime", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
         result = 0;
     return result;
 }
@@ -228,7 +230,8 @@ static int find_capacity(struct fastspool *fs, const struct fastspool_config *co
     if (size == 0 || fs->memory <= size)
         return 0;
     if (size < 4 * CHUNK_SIZE)
-        return fail(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base, (unsigned long long)(size >> 10));
+        return fail(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base,
+                    (unsigned long long)(size >> 10));
     fs->memory = size;
     return 0;
 }
@@ -259,8 +262,10 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
 
     own.memory = fs->memory;
     if (own.memory < config->memory)
-        syslog(LOG_MAIL | LOG_WARNING, "fastspool: %s: `memory` is %llu MiB, and its file system holds %llu MiB: the store makes do "
-               "with that", fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
+        syslog(LOG_MAIL | LOG_WARNING,
+               "fastspool: %s: `memory` is %llu MiB, and its file system holds %llu MiB: the store makes do "
+               "with that",
+               fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
     int result = make_runtime(fs, config, spool, error);
     if (result == 0)
         result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
@@ -303,7 +308,8 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
         ;
     int result = open_store(fs, state_fd, spool, error);
     if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
-        result = fail(error, -EBUSY, "%s: the mirror of a store that is gone from memory still runs; it holds %s/mirror.lock",
+        result = fail(error, -EBUSY,
+                      "%s: the mirror of a store that is gone from memory still runs; it holds %s/mirror.lock",
                       fs->spool, fs->state);
     else if (result == -ENOENT || result == -ESTALE)
         result = make_store(fs, config, state_fd, spool, error);
@@ -390,7 +396,8 @@ static int wait_ready(struct fastspool *fs, char *error)
             show_progress(fs, started, state != SEGMENT_RECOVERING);
         if (state == SEGMENT_FAILED && LOAD(h->too_small) && fs->memory > LOAD(h->memory_limit)) {
             segment_limit(h, fs->memory);
-            __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+            __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE);
             continue;
         }
         if (state == SEGMENT_READY)
@@ -511,8 +518,10 @@ static void shed_inheritance(void)
 static void become_mirror(const char *spool, const char *state, uint64_t memory)
 {
     char bytes[24];
-    char *const arguments[] = {(char *)"fastspool", (char *)"mirror", (char *)"--state", (char *)state, (char *)"--memory",
-                               bytes, (char *)spool, NULL};
+    char *const arguments[] = {(char *)"fastspool", (char *)"mirror",
+                               (char *)"--state",   (char *)state,
+                               (char *)"--memory",  bytes,
+                               (char *)spool,       NULL};
     char *const environment[] = {NULL};
     uid_t uid = geteuid();
     gid_t gid = getegid();

@@ -96,8 +96,9 @@ static int pad(batch_sink *sink, void *context, size_t size)
 static int encode_inode(const struct captured *file, batch_sink *sink, void *context)
 {
     const struct inode *inode = &file->record;
-    const struct disk_inode disk = {inode->generation, inode->mode, inode->uid, inode->gid, inode->size,
-                                    inode->atime, inode->mtime, inode->ctime, (uint32_t)file->names, 0};
+    const struct disk_inode disk = {
+        inode->generation, inode->mode,           inode->uid, inode->gid, inode->size, inode->atime, inode->mtime,
+        inode->ctime,      (uint32_t)file->names, 0};
     const struct record record = {RECORD_INODE, file->inode, 0, (uint32_t)sizeof(disk) + names_size(file)};
     int result = sink(context, &record, sizeof(record));
 
@@ -160,8 +161,8 @@ int batch_next(const char **at, const char *end, struct record *record, const vo
     if (left < sizeof(*record))
         return -EBADMSG;
     memcpy(record, *at, sizeof(*record));
-    if (record->kind < RECORD_INODE || record->kind > RECORD_HOLE || record->inode == 0 || record->inode >= INODES_MAX ||
-        padded(record->size) > left - sizeof(*record))
+    if (record->kind < RECORD_INODE || record->kind > RECORD_HOLE || record->inode == 0 ||
+        record->inode >= INODES_MAX || padded(record->size) > left - sizeof(*record))
         return -EBADMSG;
     *value = *at + sizeof(*record);
     *at += sizeof(*record) + padded(record->size);

@@ -7,11 +7,12 @@
  * database.  One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the
  * spool, as a batch is.
  *
- * It reads what was written, not the store: a checkpoint may take as long as the disk needs, and holds neither memory of
- * the store nor its lock; and what a mirror that died had not yet brought here, its successor finds in the same place.
+ * It reads what was written, not the store: a checkpoint may take as long as the disk needs, and holds neither memory
+ * of the store nor its lock; and what a mirror that died had not yet brought here, its successor finds in the same
+ * place.
  *
- * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or a
- * chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
+ * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
+ * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
  */
 #include "mirror.h"
 
@@ -110,7 +111,7 @@ static void forget_ends(struct passage *passage)
 {
     struct end *end, *next;
 
-    HASH_ITER(hh, passage->ends, end, next) {
+    HASH_ITER (hh, passage->ends, end, next) {
         HASH_DELETE(hh, passage->ends, end);
         free(end);
     }
@@ -120,8 +121,12 @@ int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory,
                      struct journal_found *found, checkpoint_touched *touched, void *context,
                      char error[FASTSPOOL_ERROR_MAX])
 {
-    struct passage passage = {.mirror = mirror, .transaction = transaction, .root = (uint32_t)meta->root,
-                              .touched = touched, .context = context, .error = error};
+    struct passage passage = {.mirror = mirror,
+                              .transaction = transaction,
+                              .root = (uint32_t)meta->root,
+                              .touched = touched,
+                              .context = context,
+                              .error = error};
 
     error[0] = '\0';
     int result = journal_look(directory, meta->batch, upto, visit_ends, &passage, found);

@@ -10,7 +10,8 @@
  *
  * Waiting (commit_wait) is one mechanism for all: a ticket, and a futex that counts ended commits.  An inode knows the
  * ticket of its last change.  strict waits for it; acked waits, at a directory, for it and for those of all files that
- * the process has synced; else an fsync waits only where what is unwritten has reached its bound in bytes, files or age.
+ * the process has synced; else an fsync waits only where what is unwritten has reached its bound in bytes, files or
+ * age.
  *
  * Failure modes: a commit that fails leaves everything dirty and its errno in header.commit_error, which every fsync
  * returns until a commit succeeds.  A mirror that dies leaves `committing` set and everything dirty: the next one
@@ -24,8 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define END_STEP   128           /* inodes that one section takes from the dirty list */
-#define SHORTEST   UINT64_C(10000) /* ns: the first class of durations */
+#define END_STEP 128             /* inodes that one section takes from the dirty list */
+#define SHORTEST UINT64_C(10000) /* ns: the first class of durations */
 
 /* ---- the capture ---- */
 
@@ -225,21 +226,21 @@ static int end_copying(struct fastspool *fs, void *argument)
 /* The class of a duration: four an octave, from SHORTEST on. */
 static void count_time(struct header *h, uint64_t duration)
 {
-    uint32_t class = 0;
+    uint32_t bin = 0;
 
-    for (uint64_t bound = SHORTEST; class + 1 < COMMIT_TIMES && duration >= bound; class++)
+    for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
         bound += bound / 100 * 19; /* the fourth root of 2 */
-    STORE(h->commit_times[class], h->commit_times[class] + 1);
+    STORE(h->commit_times[bin], h->commit_times[bin] + 1);
 }
 
 uint64_t commit_percentile(const struct fastspool *fs, unsigned percent)
 {
     uint64_t all = 0, seen = 0, bound = SHORTEST;
 
-    for (uint32_t class = 0; class < COMMIT_TIMES; class++)
-        all += LOAD(fs->header->commit_times[class]);
-    for (uint32_t class = 0; class < COMMIT_TIMES && all; class++, bound += bound / 100 * 19) {
-        seen += LOAD(fs->header->commit_times[class]);
+    for (uint32_t bin = 0; bin < COMMIT_TIMES; bin++)
+        all += LOAD(fs->header->commit_times[bin]);
+    for (uint32_t bin = 0; bin < COMMIT_TIMES && all; bin++, bound += bound / 100 * 19) {
+        seen += LOAD(fs->header->commit_times[bin]);
         if (seen * 100 >= all * percent)
             return bound;
     }
@@ -395,8 +396,8 @@ static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
 {
     uint64_t synced = LOAD(fs->synced);
 
-    while (synced < ticket && !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL,
-                                                           __ATOMIC_ACQUIRE))
+    while (synced < ticket &&
+           !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         ;
     return synced > ticket ? synced : ticket;
 }

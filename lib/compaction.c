@@ -9,9 +9,9 @@
  * least used one still holds moves to the others.
  *
  * The happy path: blocks_to_vacate() names the chunk; its free blocks are taken last from now on; all files are looked
- * through for blocks of it (a file knows its blocks, a block doesn't know its file), and moved by some blocks a section;
- * then blocks_give_back() finds it empty.  Looking takes 40 ms for three million files (measured): it happens once for a
- * chunk, the memory of 5,000 names.
+ * through for blocks of it (a file knows its blocks, a block doesn't know its file), and moved by some blocks a
+ * section; then blocks_give_back() finds it empty.  Looking takes 40 ms for three million files (measured): it happens
+ * once for a chunk, the memory of 5,000 names.
  *
  * A move is what a write over published bytes is: the new block holds the same before the file leads to it, and whoever
  * reads without the lock sees the file's version change, and reads again.

@@ -167,7 +167,8 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
                    ? refuse(origin, "not a duration like 100ms or 1s:", value)
                    : 0;
     if (strcmp(key, "durability") == 0)
-        return parse_durability(value, &config->durability) < 0 ? refuse(origin, "not acked, lazy or strict:", value) : 0;
+        return parse_durability(value, &config->durability) < 0 ? refuse(origin, "not acked, lazy or strict:", value)
+                                                                : 0;
     return refuse(origin, "unknown key", key);
 }
 

@@ -22,9 +22,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                       /* first block behind the double index */
-#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES)       /* of a file */
-#define READ_TRIES   64                                                  /* before a reader takes the lock */
+#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block behind the double index */
+#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* of a file */
+#define READ_TRIES   64                                             /* before a reader takes the lock */
 
 /* Empty entries of index blocks that one section looks at while it frees: some microseconds. */
 #define SHRINK_LOOKS 8192u
@@ -127,7 +127,9 @@ static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index
                        uint32_t size, uint64_t published, uint32_t *replaced)
 {
     uint64_t start = (uint64_t)index * BLOCK_SIZE;
-    uint32_t valid = published <= start ? 0 : published - start >= BLOCK_SIZE ? BLOCK_SIZE : (uint32_t)(published - start);
+    uint32_t valid = published <= start                ? 0
+                     : published - start >= BLOCK_SIZE ? BLOCK_SIZE
+                                                       : (uint32_t)(published - start);
     uint32_t *slot;
     int result = need_slot(fs, inode, index, &slot);
 

@@ -31,23 +31,23 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define IDENTITY_BITS 16                         /* of the offset, for the number; the cookie is above */
+#define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define RESERVED_MAX  UINT64_C(10000000000)      /* ns that a reservation may go before it has its lock */
+#define RESERVED_MAX  UINT64_C(10000000000) /* ns that a reservation may go before it has its lock */
 
-#define POOL_IDLE    8  /* descriptions kept for the next opens */
-#define POOL_PLACES  64 /* places of one page of the pool */
+#define POOL_IDLE   8  /* descriptions kept for the next opens */
+#define POOL_PLACES 64 /* places of one page of the pool */
 
 #define IDLE    (UINT32_C(1) << 31) /* in pooled.key: reserved and waiting for an open */
 #define CLAIMED UINT32_MAX          /* a place that somebody is just filling or emptying */
 
 /* A description whose placeholder this process has opened. */
 struct pooled {
-    uint32_t key;    /* the description's number, with IDLE; 0: this place is empty; atomic */
+    uint32_t key; /* the description's number, with IDLE; 0: this place is empty; atomic */
     int fd;
-    int spill;       /* of the spill file that it reads from, -1: none */
+    int spill; /* of the spill file that it reads from, -1: none */
     uint64_t cookie;
-    uint32_t epoch;  /* of the pool when the description was taken */
+    uint32_t epoch; /* of the pool when the description was taken */
 };
 
 /* Private to the process.  A place is filled and emptied by exchanging its key, so that threads and signal handlers
@@ -171,9 +171,7 @@ static int reserve(struct fastspool *fs, void *argument)
         SET(fs, table->free, description_at(fs, d)->next_free);
     }
     SET(fs, table->count, table->count + 1);
-    struct description new = {.cookie = pooled->cookie,
-                              .state = DESCRIPTION_RESERVED,
-                              .reserved = segment_monotonic()};
+    struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_RESERVED, .reserved = segment_monotonic()};
     section_copy(fs, description_at(fs, d), &new, sizeof(new));
     pooled->key = d;
     return 0;

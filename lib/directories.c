@@ -18,8 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NEEDS_DATA 1000 /* what a body returns whose file has to be in memory first: its request stands, nothing else
-                         * has changed */
+/* What a body returns whose file has to be in memory first: its request stands, nothing else has changed. */
+#define NEEDS_DATA 1000
 
 /* ---- changes by path: each has a body, and one set of arguments serves all ---- */
 

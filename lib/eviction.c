@@ -21,11 +21,11 @@
  *
  * What is larger than memory should hold, or finds no room, is served from a spill file (spill.c).
  *
- * Memory.  Eviction begins where tables and blocks in use pass seven eighths of the limit (of a small one: where less is
- * left than a chunk and the reserve) and goes on for one eighth.
- * A writer that finds none left asks for some and waits, SPACE_WAIT at the most, less where the disk fails, for then
- * nothing can be evicted; then it is ENOSPC, and a line to syslog.  The same where the runtime directory's file system
- * is full, whatever the limit.  Some blocks are the mirror's alone (header.reserve), for the files that it brings back.
+ * Memory.  Eviction begins where tables and blocks in use pass seven eighths of the limit (of a small one: where less
+ * is left than a chunk and the reserve) and goes on for one eighth. A writer that finds none left asks for some and
+ * waits, SPACE_WAIT at the most, less where the disk fails, for then nothing can be evicted; then it is ENOSPC, and a
+ * line to syslog.  The same where the runtime directory's file system is full, whatever the limit.  Some blocks are the
+ * mirror's alone (header.reserve), for the files that it brings back.
  *
  * Failure modes: the mirror dies: requests stay in their list, a waiter starts another one within 100 ms, and it goes
  * on; a file half brought back is brought back again, into the same blocks.  Where the reading itself was the end of it
@@ -145,7 +145,8 @@ void eviction_reference(struct fastspool *fs, uint32_t i)
 /* Above it a chunk could not leave where the tables want its memory. */
 uint64_t eviction_high(const struct header *header)
 {
-    uint64_t limit = LOAD(header->memory_limit), high = limit / 8 * 7, chunk = CHUNK_SIZE + header->reserve * BLOCK_SIZE;
+    uint64_t limit = LOAD(header->memory_limit), high = limit / 8 * 7,
+             chunk = CHUNK_SIZE + header->reserve * BLOCK_SIZE;
     return limit < chunk ? 0 : limit - chunk < high ? limit - chunk : high;
 }
 
@@ -179,7 +180,8 @@ static void tell(struct fastspool *fs)
     if ((told && now - told < TELL_EVERY) ||
         !__atomic_compare_exchange_n(&fs->header->space_told, &told, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return;
-    syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
+    syslog(LOG_MAIL | LOG_ERR,
+           "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
            fs->spool, fs->runtime, (unsigned long long)(eviction_in_use(fs->header) >> 20),
            (unsigned long long)(LOAD(fs->header->memory_limit) >> 20));
 }
@@ -194,8 +196,8 @@ int eviction_wait_for_space(struct fastspool *fs, uint64_t *since)
         return -ENOSPC;
     if (*since == 0)
         *since = now;
-    /* Who has just waited in vain waits for a moment only: a program that was told of an error still tries to write what it
-     * has buffered, and Exim does so ten times before it answers. */
+    /* Who has just waited in vain waits for a moment only: a program that was told of an error still tries to write
+     * what it has buffered, and Exim does so ten times before it answers. */
     bool again = fs->refused && *since - fs->refused < SPACE_WAIT;
     if (now - *since > (again ? SPACE_WAIT_AGAIN : bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
         fs->refused = now;
@@ -216,8 +218,8 @@ struct eviction {
     uint64_t blocks;  /* that came free, in all */
     uint64_t unready; /* blocks of files that could go but for their checkpoint */
     struct list *list;
-    uint64_t looks;   /* at files of this list that are left, */
-    uint64_t spared;  /* the last of which are only looked at: so that whoever stays, the order is as before */
+    uint64_t looks;  /* at files of this list that are left, */
+    uint64_t spared; /* the last of which are only looked at: so that whoever stays, the order is as before */
 };
 
 static bool enough(const struct header *h, const struct eviction *eviction)
@@ -274,7 +276,8 @@ static int evict_step(struct fastspool *fs, void *argument)
 }
 
 /* Look at so many files of a list, and evict all but so many. */
-static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks, uint64_t spared)
+static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks,
+                      uint64_t spared)
 {
     int result = looks > spared;
 

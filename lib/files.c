@@ -20,8 +20,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NEEDS_OPEN 1000 /* what a body returns whose file has to be in memory, and stay there: it has changed nothing;
-                         * to be opened, and tried again */
+/* What a body returns whose file has to be in memory, and stay there: it has changed nothing; to be opened, and tried
+ * again. */
+#define NEEDS_OPEN 1000
 
 #define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
 

@@ -13,7 +13,8 @@
 
 void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds)
 {
-    const struct timespec timeout = {(time_t)(nanoseconds / UINT64_C(1000000000)), (long)(nanoseconds % UINT64_C(1000000000))};
+    const struct timespec timeout = {(time_t)(nanoseconds / UINT64_C(1000000000)),
+                                     (long)(nanoseconds % UINT64_C(1000000000))};
     int saved = errno;
 
     syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);

@@ -281,7 +281,8 @@ void inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     st->st_gid = inode->gid;
     st->st_size = (off_t)inode->size;
     st->st_blksize = BLOCK_SIZE;
-    uint64_t blocks = inode->flags & (INODE_EVICTED | INODE_SPILLED) ? (inode->size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode->blocks;
+    uint64_t blocks =
+        inode->flags & (INODE_EVICTED | INODE_SPILLED) ? (inode->size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode->blocks;
     st->st_blocks = S_ISDIR(inode->mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
     st->st_atim = to_timespec(inode->atime);
     st->st_mtim = to_timespec(inode->mtime);

@@ -18,9 +18,9 @@
 
 #include "batch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <dirent.h>
 #include <isa-l/crc.h>
 #include <libgen.h>
 #include <stdio.h>
@@ -34,9 +34,11 @@
 #define BATCH_MAGIC UINT64_C(0x3148435441425346) /* "FSBATCH1" */
 #define TAIL_MAGIC  UINT64_C(0x31444e4554414246) /* "FBATEND1" */
 
-#define BLOCK       4096u        /* batches begin on a boundary: no write touches a block that holds durable bytes */
-#define PIECE       (1u << 20)   /* bytes of one pwrite */
-#define CHECKPOINT_ROOM (UINT64_C(1) << 20) /* bytes that a checkpoint may take besides its data: LMDB's inner pages */
+#define BLOCK 4096u      /* batches begin on a boundary: no write touches a block that holds durable bytes */
+#define PIECE (1u << 20) /* bytes of one pwrite */
+#define CHECKPOINT_ROOM                                                                          \
+    (UINT64_C(1) << 20) /* bytes that a checkpoint may take besides its data: LMDB's inner pages \
+                         */
 
 struct journal_head {
     uint64_t magic;
@@ -44,7 +46,7 @@ struct journal_head {
     uint64_t follows; /* number of the last durable batch when the file was begun */
     uint64_t salt;
     uint32_t zero;
-    uint32_t crc;     /* of all before */
+    uint32_t crc; /* of all before */
 };
 
 struct batch_head {
@@ -52,15 +54,15 @@ struct batch_head {
     uint64_t salt;
     uint64_t number;
     uint64_t previous;
-    uint64_t size;    /* of the payload, a multiple of 8 */
-    uint32_t root;    /* inode of the spool directory */
-    uint32_t crc;     /* of all before */
+    uint64_t size; /* of the payload, a multiple of 8 */
+    uint32_t root; /* inode of the spool directory */
+    uint32_t crc;  /* of all before */
 };
 
 struct batch_tail {
     uint64_t magic;
     uint64_t number;
-    uint32_t crc;     /* of the payload */
+    uint32_t crc; /* of the payload */
     uint32_t zero;
 };
 
@@ -187,7 +189,8 @@ static int fetch(struct look *look, int fd, uint64_t size, uint64_t offset)
 }
 
 /* The batch at @offset of a file.  1: it is one, its head in @head, its payload in the buffer; 0: it isn't. */
-static int read_batch(struct look *look, int fd, const struct found_file *file, uint64_t offset, struct batch_head *head)
+static int read_batch(struct look *look, int fd, const struct found_file *file, uint64_t offset,
+                      struct batch_head *head)
 {
     struct batch_tail tail;
     ssize_t got = pread(fd, head, sizeof(*head), (off_t)offset);
@@ -249,7 +252,8 @@ static int look_at_file(struct look *look, const struct found_file *file, uint64
     return result < 0 ? result : 0;
 }
 
-int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, void *context, struct journal_found *found)
+int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, void *context,
+                 struct journal_found *found)
 {
     struct look look = {.fd = fd, .above = above, .upto = upto, .visit = visit, .context = context, .found = found};
     struct found_file *files = calloc(JOURNAL_FILES_MAX, sizeof(*files));
@@ -340,7 +344,11 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
     char path[FASTSPOOL_PATH_MAX + 16], above[FASTSPOOL_PATH_MAX + 16];
     uint64_t part = limit / JOURNAL_PARTS / BLOCK * BLOCK;
 
-    *journal = (struct journal){.fs = fs, .fd = -1, .directory = -1, .limit = limit, .mutex = PTHREAD_MUTEX_INITIALIZER,
+    *journal = (struct journal){.fs = fs,
+                                .fd = -1,
+                                .directory = -1,
+                                .limit = limit,
+                                .mutex = PTHREAD_MUTEX_INITIALIZER,
                                 .preparing = PTHREAD_MUTEX_INITIALIZER,
                                 .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
     snprintf(path, sizeof(path), "%s/journal", fs->state);
@@ -395,9 +403,10 @@ static void publish_room(struct journal *journal)
     STORE(journal->fs->header->disk_reusable, journal->reusable);
 }
 
-/* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room for a
- * checkpoint of all that waits: on the disk, or among the database's free pages.  A journal that took the last of the disk
- * would leave none for the database, and could never be emptied.  Where there isn't, a checkpoint now gives files back. */
+/* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room
+ * for a checkpoint of all that waits: on the disk, or among the database's free pages.  A journal that took the last of
+ * the disk would leave none for the database, and could never be emptied.  Where there isn't, a checkpoint now gives
+ * files back. */
 static int ask_for_room(struct journal *journal, uint64_t taken)
 {
     struct statvfs disk;
@@ -611,7 +620,7 @@ struct writer {
     int fd;
     uint64_t offset; /* in the file, of the piece's first byte */
     size_t used;
-    uint32_t crc;    /* of the payload so far */
+    uint32_t crc; /* of the payload so far */
 };
 
 static char piece[PIECE]; /* one thread appends */
@@ -669,8 +678,12 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
 {
     struct header *h = journal->fs->header;
     struct writer writer = {.fd = journal->fd, .offset = journal->end, .crc = CRC_START};
-    struct batch_head head = {.magic = BATCH_MAGIC, .salt = journal->salt, .number = number, .previous = LOAD(h->batch_durable),
-                              .size = batch_size(capture), .root = h->root};
+    struct batch_head head = {.magic = BATCH_MAGIC,
+                              .salt = journal->salt,
+                              .number = number,
+                              .previous = LOAD(h->batch_durable),
+                              .size = batch_size(capture),
+                              .root = h->root};
     int result = journal->end == 0 ? collect_file_head(&writer, number, head.previous, journal->salt) : 0;
 
     head.crc = crc32c(CRC_START, &head, offsetof(struct batch_head, crc));

@@ -25,8 +25,8 @@
 
 #define JOURNAL_FILES_MAX 1024u
 
-/** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: what is delivered sooner never
- *  reaches the database, and a recovery reads it in a second. */
+/** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: what is delivered sooner
+ * never reaches the database, and a recovery reads it in a second. */
 #define JOURNAL_BYTES (UINT64_C(64) << 20)
 
 /** Age of the oldest batch that waits for a checkpoint, ns. */
@@ -36,37 +36,37 @@
 #define JOURNAL_FULL 4u
 
 /** Files that share the bytes of a checkpoint. */
-#define JOURNAL_PARTS 8u
+#define JOURNAL_PARTS    8u
 #define JOURNAL_FILE_MIN 65536u
 
 struct journal_file {
     uint32_t name;
-    bool condemned;   /* a write or an fdatasync failed: what is durable in it counts, and it is never written again */
+    bool condemned; /* a write or an fdatasync failed: what is durable in it counts, and it is never written again */
     uint64_t follows;
     uint64_t size;
 };
 
 struct journal {
-    struct fastspool *fs;     /* its header holds the numbers: header.batch, header.batch_durable */
+    struct fastspool *fs; /* its header holds the numbers: header.batch, header.batch_durable */
     int directory;
-    uint64_t limit;           /* bytes that wait before a checkpoint */
+    uint64_t limit; /* bytes that wait before a checkpoint */
     uint64_t file_size;
-    int fd;                   /* of the file that is written, -1: none; the committing thread's alone, as are: */
-    uint64_t end;             /* where its next batch goes */
-    uint64_t salt;            /* what its batches repeat */
+    int fd;        /* of the file that is written, -1: none; the committing thread's alone, as are: */
+    uint64_t end;  /* where its next batch goes */
+    uint64_t salt; /* what its batches repeat */
 
-    pthread_mutex_t preparing; /* held while a spare file is made; before `mutex` */
-    pthread_mutex_t mutex;    /* for all below: a second thread prepares and releases files */
+    pthread_mutex_t preparing;                   /* held while a spare file is made; before `mutex` */
+    pthread_mutex_t mutex;                       /* for all below: a second thread prepares and releases files */
     struct journal_file file[JOURNAL_FILES_MAX]; /* in use, oldest first; the last one is `fd` where that is open */
     size_t files;
     uint32_t spare[JOURNAL_FILES_MAX]; /* names of files with blocks and without meaning */
     size_t spares;
     uint32_t next_name;
-    uint64_t waiting;         /* bytes since the last checkpoint */
-    uint64_t oldest;          /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
-    uint64_t reusable;        /* bytes of free pages in the database, after the last checkpoint */
-    bool no_space;            /* no room on the disk for another file: a checkpoint is wanted */
-    bool wanted;              /* somebody wants a checkpoint: memory can't be evicted before */
+    uint64_t waiting;  /* bytes since the last checkpoint */
+    uint64_t oldest;   /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
+    uint64_t reusable; /* bytes of free pages in the database, after the last checkpoint */
+    bool no_space;     /* no room on the disk for another file: a checkpoint is wanted */
+    bool wanted;       /* somebody wants a checkpoint: memory can't be evicted before */
 };
 
 /** Open STATE/journal, making it where it is missing, durably.  fs->header says which batch is durable. */
@@ -94,26 +94,28 @@ void journal_release(struct journal *journal, struct journal_point point, uint64
 /** Have a checkpoint made as soon as may be. */
 void journal_want_checkpoint(struct journal *journal);
 
-/** Is it time for a checkpoint?  For that, or for journal_prepare()?  Is there no room for more without a checkpoint? */
+/** Is it time for a checkpoint?  For that, or for journal_prepare()?  Is there no room for more without a checkpoint?
+ */
 bool journal_due(struct journal *journal);
 bool journal_wants(struct journal *journal);
 bool journal_full(struct journal *journal);
 
 /** What a look through the journal found. */
 struct journal_found {
-    uint64_t last;     /* number of the last batch that counts; at least `above` */
-    uint64_t highest;  /* highest number seen anywhere, also of what does not count */
-    uint64_t batches;  /* that count and lie above `above` */
-    uint64_t bytes;    /* of their payloads */
-    uint64_t missing;  /* batches that do not follow the one before them: something between is lost */
-    bool detached;     /* the first one does not follow `above` */
+    uint64_t last;    /* number of the last batch that counts; at least `above` */
+    uint64_t highest; /* highest number seen anywhere, also of what does not count */
+    uint64_t batches; /* that count and lie above `above` */
+    uint64_t bytes;   /* of their payloads */
+    uint64_t missing; /* batches that do not follow the one before them: something between is lost */
+    bool detached;    /* the first one does not follow `above` */
 };
 
 /** One batch: its number, the inode of the spool's root, and its records.  Negative: the look ends. */
 typedef int journal_visit(void *context, uint64_t number, uint32_t root, const char *records, size_t size);
 
-/** Show every batch with a number in (@above, @upto] to @visit, oldest first.  @fd: STATE/journal.  Files are read only.
- *  Returns 0, what @visit returned, or -errno of a read that failed. */
-int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, void *context, struct journal_found *found);
+/** Show every batch with a number in (@above, @upto] to @visit, oldest first.  @fd: STATE/journal.  Files are read
+ * only. Returns 0, what @visit returned, or -errno of a read that failed. */
+int journal_look(int fd, uint64_t above, uint64_t upto, journal_visit *visit, void *context,
+                 struct journal_found *found);
 
 #endif

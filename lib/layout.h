@@ -21,11 +21,11 @@
 #define LAYOUT_VERSION 6
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
-#define BLOCK_SIZE     4096u
-#define CHUNK_BLOCKS   256u                          /* blocks of a chunk, the unit of taking memory for data */
-#define CHUNK_SIZE     (CHUNK_BLOCKS * BLOCK_SIZE)   /* 1 MiB */
+#define BLOCK_SIZE   4096u
+#define CHUNK_BLOCKS 256u                        /* blocks of a chunk, the unit of taking memory for data */
+#define CHUNK_SIZE   (CHUNK_BLOCKS * BLOCK_SIZE) /* 1 MiB */
 
-#define CHUNKS_MAX       65536u                      /* 64 GiB of data */
+#define CHUNKS_MAX       65536u /* 64 GiB of data */
 #define DESCRIPTIONS_MAX 65536u
 #define NAMES_MAX        (1u << 24)
 #define INODES_MAX       (1u << 24)
@@ -45,7 +45,7 @@
 enum segment_state {
     SEGMENT_RECOVERING = 1, /* made, and the mirror is filling it from the database */
     SEGMENT_READY = 2,
-    SEGMENT_FAILED = 3,     /* damaged, or the database is: `failure` says what */
+    SEGMENT_FAILED = 3, /* damaged, or the database is: `failure` says what */
 };
 
 /** An aligned word of the segment as it was before the section changed it. */
@@ -73,26 +73,26 @@ struct link {
 };
 
 struct header {
-    uint64_t magic;          /* LAYOUT_MAGIC, written last at creation */
-    uint32_t version;        /* LAYOUT_VERSION */
-    uint32_t state;          /* enum segment_state; atomic and a futex: waiters for READY */
-    char failure[256];       /* why FAILED, a sentence */
-    char boot_id[40];        /* of the kernel that made it: robust mutexes end with their kernel */
-    uint64_t pid_namespace;  /* st_ino of /proc/self/ns/pid of the process that made it */
-    uint64_t device;         /* st_dev and st_ino of the spool directory: */
-    uint64_t inode;          /*   a moved or copied spool has another */
-    uint64_t memory_limit;   /* bytes */
-    uint64_t flush_interval; /* nanoseconds */
-    uint64_t hash_seed;      /* random: where a name falls can't be foretold */
-    uint64_t placeholder_device;                 /* st_dev of the placeholder directories */
-    uint64_t placeholder_inode[PLACEHOLDERS];    /* and their st_ino: what tells ours from other descriptors */
-    uint32_t owner;          /* uid and gid of the spool directory */
+    uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
+    uint32_t version;                         /* LAYOUT_VERSION */
+    uint32_t state;                           /* enum segment_state; atomic and a futex: waiters for READY */
+    char failure[256];                        /* why FAILED, a sentence */
+    char boot_id[40];                         /* of the kernel that made it: robust mutexes end with their kernel */
+    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of the process that made it */
+    uint64_t device;                          /* st_dev and st_ino of the spool directory: */
+    uint64_t inode;                           /*   a moved or copied spool has another */
+    uint64_t memory_limit;                    /* bytes */
+    uint64_t flush_interval;                  /* nanoseconds */
+    uint64_t hash_seed;                       /* random: where a name falls can't be foretold */
+    uint64_t placeholder_device;              /* st_dev of the placeholder directories */
+    uint64_t placeholder_inode[PLACEHOLDERS]; /* and their st_ino: what tells ours from other descriptors */
+    uint32_t owner;                           /* uid and gid of the spool directory */
     uint32_t group;
 
     /* The lock, and what makes its sections whole (section.c). */
-    pthread_mutex_t mutex;   /* robust, process-shared, type NORMAL */
-    uint32_t sequence;       /* odd while a section changes the segment; atomic */
-    uint32_t undo_count;     /* records in undo[] (below) to roll back; 0: the last section is complete; atomic */
+    pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
+    uint32_t sequence;     /* odd while a section changes the segment; atomic */
+    uint32_t undo_count;   /* records in undo[] (below) to roll back; 0: the last section is complete; atomic */
 
     /* Tables (segment.c). */
     struct table inodes;
@@ -103,70 +103,70 @@ struct header {
     uint64_t memory_bytes;     /* taken from the system for tables and chunks */
 
     /* Blocks (blocks.c). */
-    uint32_t chunks_used;      /* first chunk never taken */
-    uint32_t chunks_absent;    /* head of the list of chunks given back to the system */
-    uint32_t chunks_partial;   /* head of the list of chunks with a free block */
-    uint32_t chunks_held;      /* head of the list of chunks with quarantined blocks */
-    uint64_t blocks_used;      /* blocks neither free nor in quarantine */
-    uint64_t blocks_total;     /* blocks of all present chunks */
-    uint64_t blocks_held;      /* blocks in quarantine */
+    uint32_t chunks_used;    /* first chunk never taken */
+    uint32_t chunks_absent;  /* head of the list of chunks given back to the system */
+    uint32_t chunks_partial; /* head of the list of chunks with a free block */
+    uint32_t chunks_held;    /* head of the list of chunks with quarantined blocks */
+    uint64_t blocks_used;    /* blocks neither free nor in quarantine */
+    uint64_t blocks_total;   /* blocks of all present chunks */
+    uint64_t blocks_held;    /* blocks in quarantine */
     uint32_t chunks_partial_tail;
-    uint32_t tables_wanted;    /* a table found no memory to grow, since the mirror last looked; atomic */
-    uint64_t reserve;          /* free blocks that only the mirror may take: what must still be finished when memory is full */
+    uint32_t tables_wanted; /* a table found no memory to grow, since the mirror last looked; atomic */
+    uint64_t reserve; /* free blocks that only the mirror may take: what must still be finished when memory is full */
 
     /* Inodes (inodes.c). */
-    uint32_t root;             /* inode of the spool directory itself */
-    uint32_t orphans;          /* head of the list of inodes without names whose blocks are being freed in steps */
-    uint64_t files;            /* inodes in use that are not directories */
-    uint64_t born;             /* last number given to a name: the order of listings */
+    uint32_t root;    /* inode of the spool directory itself */
+    uint32_t orphans; /* head of the list of inodes without names whose blocks are being freed in steps */
+    uint64_t files;   /* inodes in use that are not directories */
+    uint64_t born;    /* last number given to a name: the order of listings */
 
     /* Which data is in memory (eviction.c). */
-    struct list clean;         /* files with data in memory and all of it on the disk, the coldest first, */
-    struct list cold;          /* and those of them that were brought back, and not opened since, the oldest first */
-    uint64_t clean_files;      /* how many, in both, */
-    uint64_t cold_files;       /* and in the second */
-    struct list faults;        /* evicted files that are wanted, the first request first */
-    uint64_t evicted;          /* files whose data is in the database alone */
-    uint64_t spilled;          /* files in spill files */
-    uint64_t evictions;        /* how often a file's data went, */
-    uint64_t brought_back;     /* and came back */
-    uint64_t checkpointed;     /* every change up to this number is in the database; atomic, as all below: */
-    uint32_t pager_wanted;     /* futex of the mirror's pager: somebody waits for a file, or for memory */
-    uint32_t pager_event;      /* futex: counts what the pager has done: files that came, memory that went */
-    uint32_t space_wanted;     /* counts who came to wait for memory */
-    uint32_t space_told;       /* CLOCK_MONOTONIC s when syslog last heard that there is no memory */
-    uint32_t fault_reading;    /* inode that the pager reads from the database, 0: none */
-    uint32_t fault_fatal;      /* inode whose reading was the end of a mirror (a damaged page), 0: none */
-    uint32_t too_small;        /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
-    int32_t recovery_error;    /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
-    int32_t checkpoint_error;  /* positive errno of the last checkpoint, 0: it succeeded */
-    uint64_t disk_owed;        /* bytes of the disk that the next checkpoint may take */
-    uint64_t disk_reusable;    /* bytes of free pages in the database */
+    struct list clean;      /* files with data in memory and all of it on the disk, the coldest first, */
+    struct list cold;       /* and those of them that were brought back, and not opened since, the oldest first */
+    uint64_t clean_files;   /* how many, in both, */
+    uint64_t cold_files;    /* and in the second */
+    struct list faults;     /* evicted files that are wanted, the first request first */
+    uint64_t evicted;       /* files whose data is in the database alone */
+    uint64_t spilled;       /* files in spill files */
+    uint64_t evictions;     /* how often a file's data went, */
+    uint64_t brought_back;  /* and came back */
+    uint64_t checkpointed;  /* every change up to this number is in the database; atomic, as all below: */
+    uint32_t pager_wanted;  /* futex of the mirror's pager: somebody waits for a file, or for memory */
+    uint32_t pager_event;   /* futex: counts what the pager has done: files that came, memory that went */
+    uint32_t space_wanted;  /* counts who came to wait for memory */
+    uint32_t space_told;    /* CLOCK_MONOTONIC s when syslog last heard that there is no memory */
+    uint32_t fault_reading; /* inode that the pager reads from the database, 0: none */
+    uint32_t fault_fatal;   /* inode whose reading was the end of a mirror (a damaged page), 0: none */
+    uint32_t too_small;     /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
+    int32_t recovery_error; /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
+    int32_t checkpoint_error; /* positive errno of the last checkpoint, 0: it succeeded */
+    uint64_t disk_owed;       /* bytes of the disk that the next checkpoint may take */
+    uint64_t disk_reusable;   /* bytes of free pages in the database */
 
     /* Commit (commit.c). */
-    struct list dirty;         /* inodes with changes that are not on the disk, oldest first */
+    struct list dirty; /* inodes with changes that are not on the disk, oldest first */
     uint64_t dirty_files;
-    uint64_t dirty_bytes;      /* data bytes not yet on the disk (whole blocks) */
-    uint64_t change;           /* tickets: number of the last change */
-    uint64_t captured;         /* number of the last change that the running or last commit holds */
-    uint64_t durable;          /* every change up to this number is on the disk; atomic */
-    uint64_t oldest_dirty;     /* CLOCK_MONOTONIC ns of the oldest change not captured; 0: none */
-    uint64_t oldest_captured;  /* and of the oldest in the running commit; 0: none runs */
-    uint32_t capture;          /* counts captures: "since the last capture" is "in this number" */
-    uint32_t committing;       /* 1 while a commit copies data: freed blocks go to quarantine */
-    int32_t commit_error;      /* positive errno of the last commit, 0: it succeeded; atomic */
-    uint32_t commit_event;     /* futex: counts commits that ended, well or not; atomic */
-    uint32_t mirror_wanted;    /* futex of the mirror: somebody waits for a commit; atomic */
-    uint32_t mirror_starting;  /* seconds (CLOCK_MONOTONIC) when somebody last started a mirror: one starter; atomic */
-    int32_t mirror_pid;        /* for status only: who lives is known by flock; atomic */
-    uint32_t stopping;         /* 1 after `fastspool stop` until the mirror has ended; atomic */
-    uint64_t commits;          /* atomic */
-    uint64_t commit_ns;        /* duration of the last commit; atomic */
+    uint64_t dirty_bytes;     /* data bytes not yet on the disk (whole blocks) */
+    uint64_t change;          /* tickets: number of the last change */
+    uint64_t captured;        /* number of the last change that the running or last commit holds */
+    uint64_t durable;         /* every change up to this number is on the disk; atomic */
+    uint64_t oldest_dirty;    /* CLOCK_MONOTONIC ns of the oldest change not captured; 0: none */
+    uint64_t oldest_captured; /* and of the oldest in the running commit; 0: none runs */
+    uint32_t capture;         /* counts captures: "since the last capture" is "in this number" */
+    uint32_t committing;      /* 1 while a commit copies data: freed blocks go to quarantine */
+    int32_t commit_error;     /* positive errno of the last commit, 0: it succeeded; atomic */
+    uint32_t commit_event;    /* futex: counts commits that ended, well or not; atomic */
+    uint32_t mirror_wanted;   /* futex of the mirror: somebody waits for a commit; atomic */
+    uint32_t mirror_starting; /* seconds (CLOCK_MONOTONIC) when somebody last started a mirror: one starter; atomic */
+    int32_t mirror_pid;       /* for status only: who lives is known by flock; atomic */
+    uint32_t stopping;        /* 1 after `fastspool stop` until the mirror has ended; atomic */
+    uint64_t commits;         /* atomic */
+    uint64_t commit_ns;       /* duration of the last commit; atomic */
     uint32_t commit_times[COMMIT_TIMES]; /* how many commits took how long, see commit.c; atomic */
-    uint64_t batch;            /* number last given to a batch of the journal, whatever became of it; atomic */
-    uint64_t batch_durable;    /* number of the last batch whose fdatasync returned 0; atomic */
-    uint64_t recovery_done;    /* records that a recovery has dealt with, of */
-    uint64_t recovery_total;   /* so many; atomic */
+    uint64_t batch;          /* number last given to a batch of the journal, whatever became of it; atomic */
+    uint64_t batch_durable;  /* number of the last batch whose fdatasync returned 0; atomic */
+    uint64_t recovery_done;  /* records that a recovery has dealt with, of */
+    uint64_t recovery_total; /* so many; atomic */
 
     /* Last, so that what every section touches lies on one page: the child of a fork pays for each page it touches. */
     struct undo undo[UNDO_MAX];
@@ -174,12 +174,12 @@ struct header {
 
 enum inode_flags {
     INODE_USED = 1,
-    INODE_DIRTY = 2,     /* in the dirty list */
-    INODE_PERSISTED = 4, /* the database holds a record of this number: outlives the inode until deleted there */
-    INODE_ORPHAN = 8,    /* in the orphan list */
-    INODE_CLEAN = 16,    /* in the clean list, or the cold one */
-    INODE_EVICTED = 32,  /* its data is in the database alone: who opens it waits until it is in memory again */
-    INODE_WANTED = 64,   /* evicted, and in the list of faults */
+    INODE_DIRTY = 2,        /* in the dirty list */
+    INODE_PERSISTED = 4,    /* the database holds a record of this number: outlives the inode until deleted there */
+    INODE_ORPHAN = 8,       /* in the orphan list */
+    INODE_CLEAN = 16,       /* in the clean list, or the cold one */
+    INODE_EVICTED = 32,     /* its data is in the database alone: who opens it waits until it is in memory again */
+    INODE_WANTED = 64,      /* evicted, and in the list of faults */
     INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
     INODE_SPILLED = 256,    /* open, and its data is in a spill file */
     INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
@@ -187,7 +187,7 @@ enum inode_flags {
     INODE_AHEAD = 2048,     /* asked for, or brought back, before anybody opened it */
 };
 
-#define INODE_DIRECT 4u
+#define INODE_DIRECT  4u
 #define INDEX_ENTRIES (BLOCK_SIZE / 4) /* block numbers in an index block */
 
 /** What a file's number leads to, 128 bytes. */
@@ -197,22 +197,22 @@ struct inode {
     uint16_t flags;      /* enum inode_flags */
     uint32_t uid;
     uint32_t gid;
-    uint64_t size;       /* bytes; of a directory: 4096 */
-    uint64_t atime;      /* nanoseconds since 1970 */
+    uint64_t size;  /* bytes; of a directory: 4096 */
+    uint64_t atime; /* nanoseconds since 1970 */
     uint64_t mtime;
     uint64_t ctime;
-    uint32_t links;      /* names; of a directory: 2 + subdirectories */
-    uint32_t opens;      /* open file descriptions; -> freed when both are 0 */
-    uint32_t names;      /* first of its names, linked by name.sibling; of a free inode: the next free one */
-    uint32_t version;    /* counts changes to blocks already published: readers without lock retry */
+    uint32_t links;   /* names; of a directory: 2 + subdirectories */
+    uint32_t opens;   /* open file descriptions; -> freed when both are 0 */
+    uint32_t names;   /* first of its names, linked by name.sibling; of a free inode: the next free one */
+    uint32_t version; /* counts changes to blocks already published: readers without lock retry */
     union {
         struct {                           /* a file: inode.size / BLOCK_SIZE is the index of its last block */
             uint32_t direct[INODE_DIRECT]; /* blocks, 0: a hole */
             uint32_t indirect;             /* index block */
             uint32_t double_indirect;      /* index block of index blocks */
         } map;
-        struct {              /* a directory */
-            uint32_t first;   /* its names, oldest first, linked by name.next */
+        struct {            /* a directory */
+            uint32_t first; /* its names, oldest first, linked by name.next */
             uint32_t last;
             uint32_t entries; /* how many */
             uint32_t parent;  /* inode of the directory above */
@@ -228,14 +228,14 @@ struct inode {
             uint32_t data_in;    /* header.capture at the last change of data */
             uint32_t since_from; /* lowest data block changed in `data_in` */
         };
-        struct link fault;       /* evicted and wanted: the list of faults */
-        uint32_t fault_error;    /* evicted and not wanted: positive errno of the last fault, 0: there was none */
+        struct link fault;    /* evicted and wanted: the list of faults */
+        uint32_t fault_error; /* evicted and not wanted: positive errno of the last fault, 0: there was none */
     };
-    uint64_t ticket;     /* header.change at the last change of any kind: durable when header.durable is */
+    uint64_t ticket; /* header.change at the last change of any kind: durable when header.durable is */
 };
 
-/** What leads to a name along a hash chain: its index, and above it eight signs: of each name from there to the chain's end
- *  one is set, which its hash says.  So most names that are not there are known by the bucket alone (names.c). */
+/** What leads to a name along a hash chain: its index, and above it eight signs: of each name from there to the chain's
+ * end one is set, which its hash says.  So most names that are not there are known by the bucket alone (names.c). */
 #define CHAIN_INDEX (NAMES_MAX - 1)
 #define CHAIN_SIGNS (~CHAIN_INDEX)
 
@@ -247,11 +247,11 @@ struct inode {
 
 /** A name in a directory, 64 bytes.  A longer name goes on in further entries of the table. */
 struct name {
-    uint64_t born;    /* grows along the directory's list: a listing goes on behind it */
-    uint32_t inode;   /* 0: the entry is free */
-    uint32_t parent;  /* inode of the directory */
-    uint32_t chain;   /* next in the hash bucket, with signs; of a free entry: the next free one */
-    uint32_t next;    /* next and previous in the directory, in order of birth */
+    uint64_t born;   /* grows along the directory's list: a listing goes on behind it */
+    uint32_t inode;  /* 0: the entry is free */
+    uint32_t parent; /* inode of the directory */
+    uint32_t chain;  /* next in the hash bucket, with signs; of a free entry: the next free one */
+    uint32_t next;   /* next and previous in the directory, in order of birth */
     uint32_t prev;
     uint32_t sibling; /* next name of the same inode */
     uint32_t more;    /* struct name_more with the rest of the name, 0: none */
@@ -276,20 +276,20 @@ enum description_state {
 
 /** An open file description, 64 bytes. */
 struct description {
-    uint64_t cookie;     /* 40 random bits, repeated in the kernel's file offset of the placeholder */
-    uint64_t offset;     /* atomic: bytes; of a directory: the position of the listing */
-    uint32_t state;      /* enum description_state */
+    uint64_t cookie; /* 40 random bits, repeated in the kernel's file offset of the placeholder */
+    uint64_t offset; /* atomic: bytes; of a directory: the position of the listing */
+    uint32_t state;  /* enum description_state */
     uint32_t inode;
     uint32_t generation; /* of the inode */
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t reserved;   /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
+    uint64_t reserved; /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
     uint64_t pad[2];
 };
 
 enum chunk_state {
-    CHUNK_ABSENT = 0,  /* no memory */
+    CHUNK_ABSENT = 0, /* no memory */
     CHUNK_PRESENT = 1,
     CHUNK_LEAVING = 2, /* empty, and its memory is being given back */
 };
@@ -300,12 +300,12 @@ struct chunk {
     uint64_t held[CHUNK_BLOCKS / 64]; /* bit set: freed while a commit copied; free again at its end */
     uint32_t state;                   /* enum chunk_state */
     uint32_t free_count;
-    uint32_t next;                    /* partial list, or absent list; chunk number + 1 */
+    uint32_t next; /* partial list, or absent list; chunk number + 1 */
     uint32_t prev;
-    uint32_t held_next;               /* list of chunks with held blocks */
+    uint32_t held_next; /* list of chunks with held blocks */
     uint32_t held_count;
-    uint32_t epoch;                   /* counts how often the memory went: a slow grower notices */
-    uint32_t emptied;                 /* CLOCK_MONOTONIC seconds when it last became empty */
+    uint32_t epoch;   /* counts how often the memory went: a slow grower notices */
+    uint32_t emptied; /* CLOCK_MONOTONIC seconds when it last became empty */
     uint64_t pad[4];
 };
 
@@ -315,14 +315,14 @@ _Static_assert(sizeof(struct description) == 64, "a description is 64 bytes");
 _Static_assert(sizeof(struct chunk) == 128, "a chunk is 128 bytes");
 
 /* Where the tables lie, bytes from the segment's start. */
-#define HEADER_SIZE       (UINT64_C(1) << 20)
-#define CHUNKS_AT         HEADER_SIZE
-#define DESCRIPTIONS_AT   (CHUNKS_AT + (uint64_t)CHUNKS_MAX * sizeof(struct chunk))
-#define BUCKETS_AT        (DESCRIPTIONS_AT + (uint64_t)DESCRIPTIONS_MAX * sizeof(struct description))
-#define INODES_AT         (BUCKETS_AT + (uint64_t)BUCKETS_MAX * sizeof(uint32_t))
-#define NAMES_AT          (INODES_AT + (uint64_t)INODES_MAX * sizeof(struct inode))
-#define DATA_AT           (NAMES_AT + (uint64_t)NAMES_MAX * sizeof(struct name))
-#define SEGMENT_SIZE      (DATA_AT + (uint64_t)CHUNKS_MAX * CHUNK_SIZE)
+#define HEADER_SIZE     (UINT64_C(1) << 20)
+#define CHUNKS_AT       HEADER_SIZE
+#define DESCRIPTIONS_AT (CHUNKS_AT + (uint64_t)CHUNKS_MAX * sizeof(struct chunk))
+#define BUCKETS_AT      (DESCRIPTIONS_AT + (uint64_t)DESCRIPTIONS_MAX * sizeof(struct description))
+#define INODES_AT       (BUCKETS_AT + (uint64_t)BUCKETS_MAX * sizeof(uint32_t))
+#define NAMES_AT        (INODES_AT + (uint64_t)INODES_MAX * sizeof(struct inode))
+#define DATA_AT         (NAMES_AT + (uint64_t)NAMES_MAX * sizeof(struct name))
+#define SEGMENT_SIZE    (DATA_AT + (uint64_t)CHUNKS_MAX * CHUNK_SIZE)
 
 _Static_assert(sizeof(struct header) <= HEADER_SIZE, "the header fits");
 

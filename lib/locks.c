@@ -125,8 +125,8 @@ int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *l
     if (command != F_GETLK &&
         ((lock->l_type == F_RDLCK && mode == O_WRONLY) || (lock->l_type == F_WRLCK && mode == O_RDONLY)))
         return -EBADF;
-    struct flock kernels = {.l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start,
-                         .l_len = length};
+    struct flock kernels = {
+        .l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start, .l_len = length};
     if (command != F_GETLK && lock->l_type != F_UNLCK)
         remember(inode);
     if (fcntl(fs->locks_fd, command, &kernels) < 0)

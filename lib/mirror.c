@@ -6,9 +6,9 @@
  * end goes.  A new database is made beside its place, synced, and renamed to it: so there is a whole one, or none.
  *
  * Failure modes: whatever fails aborts the transaction, and the database holds the checkpoint before; a full disk is
- * ENOSPC, all else that LMDB may say is EIO with its sentence.  After a commit that failed the environment is closed: the
- * next one reads the disk anew.  The map is as large as it may ever be from the start, so it is never resized; it is not
- * writable, so a stray store can't reach it.
+ * ENOSPC, all else that LMDB may say is EIO with its sentence.  After a commit that failed the environment is closed:
+ * the next one reads the disk anew.  The map is as large as it may ever be from the start, so it is never resized; it
+ * is not writable, so a stray store can't reach it.
  */
 #include "mirror.h"
 
@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
-#define LOCK_FILE    8192 /* bytes: what LMDB makes it for its 126 readers */
+#define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
 #define MAP_SMALLEST (UINT64_C(1) << 32)
 
 static int explain(int code, const char *what, char *error)
@@ -97,8 +97,8 @@ static int check_length(MDB_env *environment)
     return code;
 }
 
-/* LMDB maps its lock file, and writes to it where there may be no room on the disk: a SIGBUS.  So its blocks come first.
- * (Nobody of this process has it open: closing it drops no lock.) */
+/* LMDB maps its lock file, and writes to it where there may be no room on the disk: a SIGBUS.  So its blocks come
+ * first. (Nobody of this process has it open: closing it drops no lock.) */
 static int reserve_lock_file(const char *path)
 {
     char file[FASTSPOOL_PATH_MAX + 48];
@@ -208,7 +208,8 @@ static int make(const char *path)
         return code;
     code = sync_directory(dirname(above));
     if (code != 0)
-        rename(path, new); /* the next sync may say that all is well, of a name that was never written: it is made again */
+        rename(path,
+               new); /* the next sync may say that all is well, of a name that was never written: it is made again */
     return code;
 }
 
@@ -364,7 +365,8 @@ static int put_chunk(struct mirror *mirror, MDB_txn *transaction, const struct r
     MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
 
     if (record->kind == RECORD_CHUNK)
-        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, mirror->data, &key, &value, 0) : EBADMSG;
+        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, mirror->data, &key, &value, 0)
+                                                           : EBADMSG;
     int code = mdb_del(transaction, mirror->data, &key, NULL);
     return code == MDB_NOTFOUND ? 0 : code;
 }

@@ -46,8 +46,8 @@ void mirror_close(struct mirror *mirror);
 /** Make and end the shared database; it is opened where it is first used. */
 void database_init(struct database *database, const char *path);
 void database_end(struct database *database);
-/** Use it, beside others; as mirror_open().  Then leave it: @broken closes it, so that nothing of what failed is left in
- *  memory, and who comes next reads the disk anew. */
+/** Use it, beside others; as mirror_open().  Then leave it: @broken closes it, so that nothing of what failed is left
+ * in memory, and who comes next reads the disk anew. */
 int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX]);
 void database_leave(struct database *database, bool broken);
 
@@ -64,21 +64,21 @@ int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk
 /** Bytes of the database's pages that are free. */
 uint64_t mirror_free_bytes(struct mirror *mirror);
 
-/** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it: where
- *  the disk is full, what the last checkpoints deleted is room for the next. */
+/** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it:
+ * where the disk is full, what the last checkpoints deleted is room for the next. */
 int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- checkpoint.c: from the journal to the database ---- */
 
-/** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and removed
- *  again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
+/** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and
+ * removed again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
 typedef int checkpoint_touched(void *context, uint32_t inode);
 int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
                      struct journal_found *found, checkpoint_touched *touched, void *context,
                      char error[FASTSPOOL_ERROR_MAX]);
 
-/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change, and
- *  the journal's space is free again. */
+/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change,
+ * and the journal's space is free again. */
 int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- recovery.c: from the disk to a segment ---- */
@@ -87,14 +87,14 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
 struct recovered {
     uint64_t messages; /* names that end in -D below input */
     uint64_t files;
-    uint64_t bytes;    /* of the files */
-    uint64_t batches;  /* of the journal */
-    uint64_t missing;  /* places in the journal where something durable can't be read any more */
+    uint64_t bytes;   /* of the files */
+    uint64_t batches; /* of the journal */
+    uint64_t missing; /* places in the journal where something durable can't be read any more */
 };
 
-/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes; data
- *  stays where it is, evicted.  Neither: an empty store.  A damaged database is -EBADMSG, and nothing on disk has been
- *  touched. */
+/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes;
+ * data stays where it is, evicted.  Neither: an empty store.  A damaged database is -EBADMSG, and nothing on disk has
+ * been touched. */
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

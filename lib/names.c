@@ -7,9 +7,9 @@
  * when an insertion makes more names than buckets, one bucket is split, so looking up costs the same among ten names
  * and a million, and no insertion ever rehashes the table.
  *
- * Every name lies on a page of its own, nearly, and each process of Exim touches it for the first time: a page fault.  A
- * bucket's and a chain's links have signs of what is behind them (CHAIN_SIGNS), so that a name that is not there is mostly
- * told without a look at others; where a name was removed, signs may stay that stand for nothing.
+ * Every name lies on a page of its own, nearly, and each process of Exim touches it for the first time: a page fault. A
+ * bucket's and a chain's links have signs of what is behind them (CHAIN_SIGNS), so that a name that is not there is
+ * mostly told without a look at others; where a name was removed, signs may stay that stand for nothing.
  *
  * A listing goes on behind the name it last gave: a position is that entry's birth number and index.  If the name is
  * gone meanwhile, its entry still tells its successor's, each link checked by birth numbers; if entries were used
@@ -28,8 +28,8 @@
 /* Steps of one walk along a chain: chains are a name or two long; more is damage, or a walk under a change. */
 #define CHAIN_MAX 100000u
 
-/* The mirror, which has the pages of all names mapped, splits buckets ahead of those who insert: so many more than there are
- * names, of which each takes a quarter of a byte of memory for it. */
+/* The mirror, which has the pages of all names mapped, splits buckets ahead of those who insert: so many more than
+ * there are names, of which each takes a quarter of a byte of memory for it. */
 #define AHEAD_SHARE 16u
 #define AHEAD_LEAST 1024u
 #define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
@@ -117,7 +117,8 @@ static bool same_text(const struct fastspool *fs, uint32_t entry, const char *te
 
     if (name->length != length || memcmp(name->text, text, length < NAME_INLINE ? length : NAME_INLINE) != 0)
         return false;
-    return length <= NAME_INLINE || ((size_t)names_text(fs, entry, whole) == length && memcmp(whole, text, length) == 0);
+    return length <= NAME_INLINE ||
+           ((size_t)names_text(fs, entry, whole) == length && memcmp(whole, text, length) == 0);
 }
 
 static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
@@ -382,8 +383,14 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     uint64_t hash = hash_name(fs, parent, text, length);
     uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->buckets));
     SET(fs, h->born, h->born + 1);
-    struct name name = {.born = h->born, .inode = i, .parent = parent, .chain = *bucket, .prev = directory->dir.last,
-                        .sibling = inode->names, .more = rest, .length = (uint8_t)length};
+    struct name name = {.born = h->born,
+                        .inode = i,
+                        .parent = parent,
+                        .chain = *bucket,
+                        .prev = directory->dir.last,
+                        .sibling = inode->names,
+                        .more = rest,
+                        .length = (uint8_t)length};
     memcpy(name.text, text, length < NAME_INLINE ? length : NAME_INLINE);
     section_copy(fs, name_at(fs, entry), &name, sizeof(name));
     SET(fs, *bucket, chain_link(entry, hash, *bucket));
@@ -407,7 +414,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
 
 /* ---- removing ---- */
 
-/* Take entry @i out of a singly linked list that starts at *@link; @next is the offset of the link in struct name.  (The
+/* Take entry @i out of a singly linked list that starts at *@link; @next is the offset of the link in struct name. (The
  * links of hash chains have signs above their index, others nothing.) */
 static int unlink_single(struct fastspool *fs, uint32_t *link, uint32_t i, size_t next)
 {

@@ -14,7 +14,8 @@
  * What was opened last tells what may be opened next: that is asked for too (ahead.c).
  *
  * Nobody waits actively: two busy processors make each other's turn come late.  (Measured, both sides looking for
- * 20 us before they sleep: 6.5 us a file, not 9.6, on an idle machine, but 220 to 290, not 53 to 62, beside a compiler.)
+ * 20 us before they sleep: 6.5 us a file, not 9.6, on an idle machine, but 220 to 290, not 53 to 62, beside a
+ * compiler.)
  *
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
@@ -33,13 +34,13 @@
 #include <unistd.h>
 
 #define FAULTS_AT_ONCE 256u
-#define LOAD_WAIT      UINT64_C(1000000000)  /* ns that files may wait for memory before they are spilled */
-#define LOAD_RETRY     UINT64_C(20000000)    /* ns between two tries */
-#define IDLE           UINT64_C(1000000000)  /* ns between two looks where nobody asks, */
-#define BUSY           UINT64_C(20000000)    /* and where so much is taken that it may be needed at any time */
-#define IN_VAIN        UINT64_C(200000000)   /* ns until it is tried again where too little could be evicted */
-#define SPILL_SHARE    4u                    /* a file of more than this part of `memory` is spilled at once */
-#define SPACE_LEAST    256u                  /* blocks that are freed for writers who wait */
+#define LOAD_WAIT      UINT64_C(1000000000) /* ns that files may wait for memory before they are spilled */
+#define LOAD_RETRY     UINT64_C(20000000)   /* ns between two tries */
+#define IDLE           UINT64_C(1000000000) /* ns between two looks where nobody asks, */
+#define BUSY           UINT64_C(20000000)   /* and where so much is taken that it may be needed at any time */
+#define IN_VAIN        UINT64_C(200000000)  /* ns until it is tried again where too little could be evicted */
+#define SPILL_SHARE    4u                   /* a file of more than this part of `memory` is spilled at once */
+#define SPACE_LEAST    256u                 /* blocks that are freed for writers who wait */
 
 /* ---- one file ---- */
 
@@ -83,8 +84,10 @@ static int put_aside(const struct part *part)
 /* Blocks [@from, @to) of the window, as far as the file goes. */
 static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
 {
-    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE, left = window->fault->size - window->offset;
-    return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start), window->offset + start};
+    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE,
+             left = window->fault->size - window->offset;
+    return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start),
+                         window->offset + start};
 }
 
 /* No bytes: all of it is zero again, at the cost of what was there. */
@@ -165,7 +168,8 @@ static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transactio
     window.spill = spill;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && result == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, first, sizeof(*first)) == 0) {
+    while (code == 0 && result == 0 && key.mv_size == sizeof(first) &&
+           memcmp(key.mv_data, first, sizeof(*first)) == 0) {
         uint32_t chunk;
         memcpy(&chunk, (const char *)key.mv_data + sizeof(chunk), sizeof(chunk));
         result = add_chunk(&window, (uint64_t)ntohl(chunk) * BATCH_CHUNK, &value);
@@ -212,7 +216,8 @@ static void nap(uint64_t nanoseconds)
     nanosleep(&time, NULL);
 }
 
-/* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until. */
+/* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
+ */
 static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
                            uint64_t until)
 {
@@ -249,7 +254,8 @@ static bool serve_ahead(struct pager *pager, struct mirror *mirror, MDB_txn *tra
 }
 
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
-static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, uint64_t until)
+static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
+                  uint64_t until)
 {
     struct fastspool *fs = pager->fs;
     bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
@@ -269,8 +275,8 @@ static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transacti
 }
 
 /* Those that were asked for ahead, or the others.  True: some have to be served again. */
-static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults, int count,
-                      bool ahead)
+static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults,
+                      int count, bool ahead)
 {
     uint64_t until = segment_monotonic() + LOAD_WAIT;
     bool again = count == FAULTS_AT_ONCE;
@@ -291,7 +297,9 @@ static int collect(struct pager *pager, struct fault *faults)
     int count = eviction_faults(pager->fs, faults, FAULTS_AT_ONCE), asked = 0;
 
     for (int i = 0; i < count && count + asked < (int)FAULTS_AT_ONCE; i++) {
-        int more = faults[i].ahead ? 0 : ahead_follow(pager->fs, &pager->ahead, &faults[i], (int)FAULTS_AT_ONCE - count - asked);
+        int more = faults[i].ahead
+                       ? 0
+                       : ahead_follow(pager->fs, &pager->ahead, &faults[i], (int)FAULTS_AT_ONCE - count - asked);
         if (more < 0)
             return more;
         asked += more;
@@ -342,8 +350,8 @@ static void fail_fatal(struct fastspool *fs)
     STORE(fs->header->fault_fatal, 0);
 }
 
-/* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who waits
- * while blocks are free waits for a table to grow, and they are enough for it.) */
+/* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who
+ * waits while blocks are free waits for a table to grow, and they are enough for it.) */
 static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;

@@ -2,12 +2,12 @@
  *
  * Recovery: from the disk to a segment, after a reboot.
  *
- * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then, the
- * segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old number,
- * then every name, then attributes and times are set as they were (making names touches them), the numbers in between
- * become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted, so a queue
- * of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery believed is
- * on the disk by its own word, not by that of a page cache that somebody else filled.
+ * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then,
+ * the segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old
+ * number, then every name, then attributes and times are set as they were (making names touches them), the numbers in
+ * between become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted,
+ * so a queue of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery
+ * believed is on the disk by its own word, not by that of a page cache that somebody else filled.
  *
  * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
  * section, so that what they promise holds for what recovery makes.
@@ -86,7 +86,8 @@ static int enough(struct walk *walk, int result)
     if (result == -ENOSPC && !h->too_small)
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the file system of %s is full", walk->fs->runtime);
     else if (result == -ENOSPC)
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the names of the spool alone need more than the configured `memory`, %llu MiB",
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX,
+                 "the names of the spool alone need more than the configured `memory`, %llu MiB",
                  (unsigned long long)(h->memory_limit >> 20));
     return result;
 }
@@ -105,7 +106,8 @@ static int record_of(struct walk *walk, const MDB_val *key, const MDB_val *value
         return damaged(walk->error, "a record has the wrong length", 0);
     *inode = number_of(key);
     memcpy(disk, value->mv_data, sizeof(*disk));
-    if (*inode == 0 || *inode >= INODES_MAX || (!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) || disk->mode > UINT16_MAX)
+    if (*inode == 0 || *inode >= INODES_MAX || (!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) ||
+        disk->mode > UINT16_MAX)
         return damaged(walk->error, "a record makes no sense", *inode);
     return 0;
 }
@@ -161,7 +163,7 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 
 struct names {
     uint32_t inode;
-    const char *at;  /* next disk_name */
+    const char *at; /* next disk_name */
     const char *end;
     uint32_t left;
 };
@@ -179,8 +181,7 @@ static int restore_names(struct fastspool *fs, void *argument)
         if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
             return -EBADMSG;
         names.at = text + name.length;
-        if (!inodes_valid(fs, name.parent) ||
-            !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
+        if (!inodes_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
             return -EBADMSG;
         int result = names_add(fs, name.parent, text, name.length, names.inode);
         if (result < 0)
@@ -306,13 +307,15 @@ static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk
         snprintf(walk->error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
         return -EIO;
     }
-    int result = fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
+    int result =
+        fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
     if (fd >= 0)
         close(fd);
     if (result == 0 && found.detached) {
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX,
-                 "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
-                 (unsigned long long)held);
+        snprintf(
+            walk->error, FASTSPOOL_ERROR_MAX,
+            "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
+            (unsigned long long)held);
         return -EBADMSG;
     }
     walk->recovered->batches = found.batches;
@@ -373,8 +376,8 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
     return result < 0 ? result : 0;
 }
 
-/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a transaction
- * that is never to be committed, and what it touches is read from there. */
+/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a
+ * transaction that is never to be committed, and what it touches is read from there. */
 static int keep_in_memory(struct mirror *mirror, struct walk *walk)
 {
     uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;

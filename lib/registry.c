@@ -2,9 +2,10 @@
  *
  * The registry: /run/fastspool, a directory of root's, one file a spool, named by a hash of the spool's path.
  *
- * A file holds the lines that a configuration file would (spool, durability, state, runtime, memory, flush_interval), and is read
- * by the configuration's own code, which believes it only if root alone can write it.  Finding the spool of a path
- * asks for each directory above it in turn: no listing, and nothing to pay where no directory /run/fastspool exists.
+ * A file holds the lines that a configuration file would (spool, durability, state, runtime, memory, flush_interval),
+ * and is read by the configuration's own code, which believes it only if root alone can write it.  Finding the spool of
+ * a path asks for each directory above it in turn: no listing, and nothing to pay where no directory /run/fastspool
+ * exists.
  *
  * Failure modes: a file that is not root's, or does not name the spool it was looked up by, is as good as none.
  */
@@ -45,11 +46,11 @@ int registry_add(const struct fastspool_config *config)
         return -errno;
     if (!is_roots())
         return -EPERM;
-    int length = snprintf(text, sizeof(text), "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\n%s%s\n%s%s\n",
-                          config->spool[0], fastspool_durability_name(config->durability),
-                          (unsigned long long)(config->memory >> 10),
-                          (unsigned long long)(config->flush_interval / 1000), config->state[0] ? "state = " : "#",
-                          config->state, config->runtime[0] ? "runtime = " : "#", config->runtime);
+    int length = snprintf(
+        text, sizeof(text), "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\n%s%s\n%s%s\n",
+        config->spool[0], fastspool_durability_name(config->durability), (unsigned long long)(config->memory >> 10),
+        (unsigned long long)(config->flush_interval / 1000), config->state[0] ? "state = " : "#", config->state,
+        config->runtime[0] ? "runtime = " : "#", config->runtime);
     if (length >= (int)sizeof(text))
         return -ENAMETOOLONG;
     entry_path(config->spool[0], strlen(config->spool[0]), path);

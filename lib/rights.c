@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Acting as the spool's owner: the state directory and what lies in it are the mail user's, who could put links in the
- * way of a root process.  So root makes and opens files there with the owner's rights: for files alone, for this thread,
- * and by the system call itself, which no wrapper sees.
+ * way of a root process.  So root makes and opens files there with the owner's rights: for files alone, for this
+ * thread, and by the system call itself, which no wrapper sees.
  */
 #include "store.h"
 

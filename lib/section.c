@@ -195,8 +195,8 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-/* *@table: the table that has to grow, WANT_NONE: none.  (A signal handler that comes in behind the guard has sections of
- * its own.) */
+/* *@table: the table that has to grow, WANT_NONE: none.  (A signal handler that comes in behind the guard has sections
+ * of its own.) */
 static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
 {
     struct header *header = fs->header;

@@ -3,13 +3,13 @@
  * Spill files: what is open and can't be in memory lies in a file of its own on the disk, STATE/spill/INODE-GENERATION.
  *
  * The happy path: a file is evicted, and wanted, and larger than memory should hold, or memory has no room for it: the
- * pager writes it to a spill file instead, and its inode is SPILLED.  It is read from there, by whoever has it open, and
- * stays until nobody has: then it is evicted again, and the pager removes the spill file.  What the spill file holds is
- * in the database too: it is never synced, and a recovery begins with none.
+ * pager writes it to a spill file instead, and its inode is SPILLED.  It is read from there, by whoever has it open,
+ * and stays until nobody has: then it is evicted again, and the pager removes the spill file.  What the spill file
+ * holds is in the database too: it is never synced, and a recovery begins with none.
  *
- * Failure modes: a full disk is the opener's ENOSPC.  Writing to such a file would take the memory that there isn't, and
- * is ENOSPC; replacing it (O_TRUNC, rename, unlink) works as ever.  A mirror that dies leaves spill files behind: the
- * next one removes those that no inode claims.
+ * Failure modes: a full disk is the opener's ENOSPC.  Writing to such a file would take the memory that there isn't,
+ * and is ENOSPC; replacing it (O_TRUNC, rename, unlink) works as ever.  A mirror that dies leaves spill files behind:
+ * the next one removes those that no inode claims.
  */
 #include "store.h"
 

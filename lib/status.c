@@ -15,9 +15,9 @@ const char *fastspool_version(void)
 
 /* ---- what can still be taken ---- */
 
-/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of it
- * is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the tables
- * has more free entries than the other, a file costs memory in the other alone. */
+/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of
+ * it is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the
+ * tables has more free entries than the other, a file costs memory in the other alone. */
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = segment_tables(h), most = eviction_high(h), bytes = most > tables ? most - tables : 0;

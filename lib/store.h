@@ -15,33 +15,33 @@
 
 /** One attached spool, private to the process. */
 struct fastspool {
-    char *base;                 /* the segment, mapped */
-    struct header *header;      /* = base */
-    int segment_fd;             /* all four: high numbers, close-on-exec */
-    int locks_fd;               /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
-    int runtime_fd;             /* directory RUNTIME/fastspool.ID */
-    int spool_fd;               /* the spool directory */
-    uid_t owner;                /* of the spool directory, as the file system says */
+    char *base;            /* the segment, mapped */
+    struct header *header; /* = base */
+    int segment_fd;        /* all four: high numbers, close-on-exec */
+    int locks_fd;          /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
+    int runtime_fd;        /* directory RUNTIME/fastspool.ID */
+    int spool_fd;          /* the spool directory */
+    uid_t owner;           /* of the spool directory, as the file system says */
     gid_t group;
     char spool[FASTSPOOL_PATH_MAX];   /* its real path */
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
-    struct pool *pool;          /* descriptions taken ahead (descriptions.c) */
-    bool mirror;                /* this process is the mirror: it may use the reserve, and waits for no other one */
-    uint64_t refused;           /* when this process last waited for memory in vain, CLOCK_MONOTONIC ns; 0: never */
-    uint64_t memory;            /* the configured `memory`, for the mirror that this process may start */
+    struct pool *pool;                /* descriptions taken ahead (descriptions.c) */
+    bool mirror;      /* this process is the mirror: it may use the reserve, and waits for no other one */
+    uint64_t refused; /* when this process last waited for memory in vain, CLOCK_MONOTONIC ns; 0: never */
+    uint64_t memory;  /* the configured `memory`, for the mirror that this process may start */
     enum fastspool_durability durability; /* of this process's fsyncs */
-    uint64_t synced;            /* acked: ticket of the last change that this process has synced; atomic */
+    uint64_t synced;                      /* acked: ticket of the last change that this process has synced; atomic */
 };
 
 /* Where an entry lies.  The segment can be written by the mail user and is mapped by root: so an index is cut to its
  * table's size (all are powers of two), and whatever stands in the segment, no access leaves it.  That an index means
  * something is checked where it is followed. */
-#define FASTSPOOL_ENTRY_AT(type, name, at, most)                                                  \
-    static inline type *name(const struct fastspool *fs, uint32_t i)                              \
-    {                                                                                             \
-        _Static_assert(((most) & ((most) - 1)) == 0, "a table's size is a power of two");         \
-        return (type *)(fs->base + (at)) + (i & ((most) - 1));                                    \
+#define FASTSPOOL_ENTRY_AT(type, name, at, most)                                        \
+    static inline type *name(const struct fastspool *fs, uint32_t i)                    \
+    {                                                                                   \
+        _Static_assert(((most) & ((most)-1)) == 0, "a table's size is a power of two"); \
+        return (type *)(fs->base + (at)) + (i & ((most)-1));                            \
     }
 FASTSPOOL_ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
 FASTSPOOL_ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
@@ -91,10 +91,10 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 }
 
 /** Change a field of the segment inside a section. */
-#define SET(fs, field, value)                                       \
-    do {                                                            \
-        if (section_log_field((fs), &(field)))                      \
-            __atomic_store_n(&(field), (value), __ATOMIC_RELEASE);  \
+#define SET(fs, field, value)                                      \
+    do {                                                           \
+        if (section_log_field((fs), &(field)))                     \
+            __atomic_store_n(&(field), (value), __ATOMIC_RELEASE); \
     } while (0)
 
 /** Change @size bytes of the segment inside a section. */
@@ -139,7 +139,8 @@ int section_create(struct header *header);
 
 /** Make the file of an empty store in directory @runtime_fd, with its placeholders and lock file, owned by @owner;
  *  state RECOVERING. */
-int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
+int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config,
+                   char error[FASTSPOOL_ERROR_MAX]);
 
 /** Map the file in fs->runtime_fd; checks owner, mode, version, boot, PID namespace and spool. */
 int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
@@ -218,9 +219,9 @@ uint64_t eviction_low(const struct header *header);
 /** Memory that holds something: tables, and blocks that aren't free. */
 uint64_t eviction_in_use(const struct header *header);
 
-/** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks came
- *  free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it yet;
- *  where @least is 0, what is hot isn't taken instead.  Returns the blocks that came free. */
+/** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks
+ * came free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it
+ * yet; where @least is 0, what is hot isn't taken instead.  Returns the blocks that came free. */
 int64_t eviction_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready);
 
 /** A file that is wanted, as the pager finds it. */
@@ -229,7 +230,7 @@ struct fault {
     uint32_t generation;
     uint64_t ticket; /* of its last change: what is read from the database must be of it */
     uint64_t size;
-    bool ahead;      /* nobody has opened it yet */
+    bool ahead; /* nobody has opened it yet */
 };
 /** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
 int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
@@ -237,9 +238,11 @@ int eviction_faults(struct fastspool *fs, struct fault *faults, size_t most);
 int eviction_check_fault(struct fastspool *fs, const struct fault *fault);
 /** The mirror alone: what was filled in of the fault goes again. */
 int eviction_empty_fault(struct fastspool *fs, const struct fault *fault);
-/** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought back
- *  (@error: a positive errno); but for the first it has no blocks.  @for_good: nobody is to try again.  Wakes who waits.
- *  -ESTALE: the file has changed since, and is wanted still; or somebody has opened what was asked for ahead, in vain. */
+/** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought
+ * back
+ *  (@error: a positive errno); but for the first it has no blocks.  @for_good: nobody is to try again.  Wakes who
+ * waits. -ESTALE: the file has changed since, and is wanted still; or somebody has opened what was asked for ahead, in
+ * vain. */
 int eviction_end_fault(struct fastspool *fs, const struct fault *fault, bool spilled, int error, bool for_good);
 /** In a section: a spilled file is only evicted again. */
 void eviction_unspill(struct fastspool *fs, uint32_t inode);
@@ -253,8 +256,8 @@ int spill_attach(struct fastspool *fs, uint32_t description);
 /** A descriptor of the spill file, for reading, the caller's; -ENOENT: the file isn't spilled (any more). */
 int spill_open(struct fastspool *fs, uint32_t description);
 ssize_t spill_read(struct fastspool *fs, uint32_t description, void *buffer, size_t size, uint64_t offset);
-/** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How many
- *  are left. */
+/** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How
+ * many are left. */
 int spill_sweep(struct fastspool *fs);
 
 /* ---- rights.c: acting as the owner ------------------------------------------------------------------------------ */
@@ -282,7 +285,8 @@ int blocks_take_last(struct fastspool *fs, uint32_t chunk); /* inside: its free 
 
 /* ---- compaction.c: chunks that are hardly used become empty ----------------------------------------------- */
 
-/** Outside, the mirror alone, while no commit copies: where the tables want memory and no chunk is empty, one becomes so. */
+/** Outside, the mirror alone, while no commit copies: where the tables want memory and no chunk is empty, one becomes
+ * so. */
 int compaction_run(struct fastspool *fs);
 /** The same for this chunk, whatever is wanted, as far as there is room in others. */
 int compaction_vacate(struct fastspool *fs, uint32_t chunk);
@@ -319,14 +323,15 @@ void inodes_credentials(struct credentials *who);
 /** access check: @want is a mask of R_OK, W_OK, X_OK. */
 int inodes_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 
-int inodes_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who);     /* in a section */
+int inodes_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who); /* in a section */
 int inodes_chown(struct fastspool *fs, uint32_t inode, uid_t uid, gid_t gid, const struct credentials *who);
 int inodes_utimens(struct fastspool *fs, uint32_t inode, const struct timespec times[2], const struct credentials *who);
 
 /* ---- data.c: the content of files ------------------------------------------------------------------------ */
 
 #define DATA_STEP 65536u /* bytes of one section */
-ssize_t data_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size, uint64_t offset);
+ssize_t data_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size,
+                  uint64_t offset);
 /** In a section; at most DATA_STEP bytes. */
 int data_write(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
 /** In a section: set the size, freeing at most DATA_FREE_STEP blocks; 1: there is more to free, call again (in a
@@ -343,11 +348,11 @@ int data_discard(struct fastspool *fs, uint32_t inode);
 /** In a section: give at most @most of the file's blocks back, but not its size: what it holds is in the database.  1:
  *  there are more, 0: it has none. */
 int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
-/** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE; at
- *  most DATA_STEP. */
+/** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE;
+ * at most DATA_STEP. */
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
-/** In a section, of any file: its blocks (index blocks, too) that lie in chunk @chunk move to others, from block *@index
- *  of the file on, some of them; 1: there may be more, go on in a section of its own, 0: none is left. */
+/** In a section, of any file: its blocks (index blocks, too) that lie in chunk @chunk move to others, from block
+ * *@index of the file on, some of them; 1: there may be more, go on in a section of its own, 0: none is left. */
 int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
 /** In a section or with the lock: block number of the file's block @index, 0: a hole. */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
@@ -356,20 +361,21 @@ uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint3
 
 /** Where a path leads. */
 struct place {
-    uint32_t parent;      /* inode of the directory that holds (or would hold) the last name */
-    uint32_t inode;       /* 0: there is no such name */
-    uint32_t entry;       /* its entry in the table of names, 0: none, or the path has no last name (".", "..") */
-    const char *name;     /* the last name, inside the path */
+    uint32_t parent;  /* inode of the directory that holds (or would hold) the last name */
+    uint32_t inode;   /* 0: there is no such name */
+    uint32_t entry;   /* its entry in the table of names, 0: none, or the path has no last name (".", "..") */
+    const char *name; /* the last name, inside the path */
     size_t length;
-    bool directory;       /* the path ends in "/", "/." or "..": only a directory will do */
+    bool directory; /* the path ends in "/", "/." or "..": only a directory will do */
 };
 /** Under the lock or in a read.  Missing last name: 0 with place->inode 0.  @who: search permission is checked. */
 int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
 /** In a section, after names_walk(): 0: the path leads to a file or directory; -ENOENT; -ENOTDIR: only a directory will
  *  do, and it is none; -EIO: the segment is damaged. */
 int names_must_exist(struct fastspool *fs, const struct place *place);
-int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode); /* in a section */
-int names_remove(struct fastspool *fs, uint32_t entry);                                                /* in a section */
+int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length,
+              uint32_t inode);                          /* in a section */
+int names_remove(struct fastspool *fs, uint32_t entry); /* in a section */
 /** The mirror alone: make the hash larger ahead of those who will add names. */
 int names_split_ahead(struct fastspool *fs);
 /** The path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it has no name any more. */
@@ -454,21 +460,21 @@ uint64_t commit_percentile(const struct fastspool *fs, unsigned percent);
 /** A dirty inode as it was at the instant of the capture. */
 struct captured {
     uint32_t inode;
-    struct inode record;     /* links == 0: delete it on the disk */
-    uint32_t first;          /* block numbers of the file's blocks [first, first + count), pinned until commit_end(): */
-    uint32_t count;          /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
+    struct inode record; /* links == 0: delete it on the disk */
+    uint32_t first;      /* block numbers of the file's blocks [first, first + count), pinned until commit_end(): */
+    uint32_t count;      /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
     uint32_t *blocks;
-    size_t names;            /* names of the inode: */
+    size_t names; /* names of the inode: */
     struct captured_name {
         uint32_t parent;
         uint8_t length;
         char text[255];
-    } *name;
+    } * name;
 };
 struct capture {
-    uint64_t ticket;         /* what becomes durable with it */
+    uint64_t ticket; /* what becomes durable with it */
     size_t count;
-    struct captured *file;   /* oldest change first */
+    struct captured *file;       /* oldest change first */
     struct captured_name *names; /* what file[].name and file[].blocks point into */
     uint32_t *blocks;
 };
@@ -480,7 +486,8 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
 /** A new mirror: what a dead one had begun is dirty as before. */
 int commit_reset(struct fastspool *fs);
 
-/* ---- attach.c: finding, making and leaving a store; starting the mirror ------------------------------------------- */
+/* ---- attach.c: finding, making and leaving a store; starting the mirror -------------------------------------------
+ */
 
 /** Open the descriptors and map the segment, without creating, starting or waiting: for the mirror itself.
  *  -ENOENT: there is no store. */

@@ -43,9 +43,10 @@ static uint32_t *entry_of(int fd, bool make)
     uint32_t **page = &pages[fd / PAGE_ENTRIES];
     if (!LOAD(*page) && make) {
         uint32_t *none = NULL;
-        uint32_t *new = real.mmap(NULL, PAGE_ENTRIES * sizeof(*new), PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (new != MAP_FAILED && !__atomic_compare_exchange_n(page, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        uint32_t *new =
+            real.mmap(NULL, PAGE_ENTRIES * sizeof(*new), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (new != MAP_FAILED &&
+            !__atomic_compare_exchange_n(page, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             munmap(new, PAGE_ENTRIES * sizeof(*new));
     }
     return LOAD(*page) ? &LOAD(*page)[fd % PAGE_ENTRIES] : NULL;
@@ -173,8 +174,9 @@ bool descriptors_is_own(int fd)
 {
     struct fastspool *fs = serve_attached();
 
-    return fs && fd > 2 && (fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
-                            descriptions_owns(fs, fd));
+    return fs && fd > 2 &&
+           (fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
+            descriptions_owns(fs, fd));
 }
 
 /* Kernel's struct of getdents64(2). */
@@ -319,7 +321,7 @@ static int duplicate_to(int old, int new, int flags)
     if (!serve_active())
         return flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     uint32_t from = descriptors_find(old);
-    uint32_t replaced = old != new && real.fcntl(old, F_GETFD) >= 0 ? detach(new) : 0;
+    uint32_t replaced = old != new &&real.fcntl(old, F_GETFD) >= 0 ? detach(new) : 0;
     int result = flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     if (result >= 0 && old != new) {
         descriptors_set(new, from);

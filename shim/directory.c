@@ -31,7 +31,7 @@ struct listing {
     bool store_done;      /* now the disk's turn */
     size_t next, count;   /* in the batch */
     struct fastspool_entry batch[BATCH];
-    struct dirent entry;  /* what readdir returned last */
+    struct dirent entry; /* what readdir returned last */
     UT_hash_handle hh;
 };
 
@@ -195,7 +195,8 @@ static struct dirent *read_store(struct listing *listing)
     struct fastspool *fs = serve_attached();
 
     if (listing->next == listing->count) {
-        ssize_t count = fastspool_list(fs, (int)descriptors_find(listing->fd), listing->position, listing->batch, BATCH);
+        ssize_t count =
+            fastspool_list(fs, (int)descriptors_find(listing->fd), listing->position, listing->batch, BATCH);
         if (count < 0) {
             errno = (int)-count;
             return NULL;

@@ -82,8 +82,8 @@ static void with_library(char *const environment[], char **copy, char *variable)
 
 /* What was changed for the program, to be undone where it doesn't replace this one. */
 struct handover {
-    int saved[3];             /* our descriptor in place of 0 to 2, -1: nothing was changed */
-    int closing[HANDED_MAX];  /* descriptors that were made close-on-exec */
+    int saved[3];            /* our descriptor in place of 0 to 2, -1: nothing was changed */
+    int closing[HANDED_MAX]; /* descriptors that were made close-on-exec */
     int count;
 };
 
@@ -160,16 +160,16 @@ static bool look(int dirfd, const char *path, struct stat *st, int flags)
 }
 
 /* ENVIRONMENT for the program, on the caller's stack. */
-#define PLANNED_ENVIRONMENT(plan, environment)                                                    \
-    ({                                                                                            \
-        char *const *planned_ = (environment);                                                    \
-        if ((plan).add_library) {                                                                 \
-            char **copy_ = alloca((count_of(planned_) + 2) * sizeof(*copy_));                     \
-            char *variable_ = alloca(variable_size(planned_));                                    \
-            with_library(planned_, copy_, variable_);                                             \
-            planned_ = copy_;                                                                     \
-        }                                                                                         \
-        planned_;                                                                                 \
+#define PLANNED_ENVIRONMENT(plan, environment)                                \
+    ({                                                                        \
+        char *const *planned_ = (environment);                                \
+        if ((plan).add_library) {                                             \
+            char **copy_ = alloca((count_of(planned_) + 2) * sizeof(*copy_)); \
+            char *variable_ = alloca(variable_size(planned_));                \
+            with_library(planned_, copy_, variable_);                         \
+            planned_ = copy_;                                                 \
+        }                                                                     \
+        planned_;                                                             \
     })
 
 /* ---- exec ---- */
@@ -259,18 +259,18 @@ EXPORT int execvp(const char *file, char *const arguments[])
 }
 
 /* execl(3) and its kin: the arguments, and for execle the environment behind them, into an array on the stack. */
-#define COLLECT(first, list, arguments)                                          \
-    do {                                                                         \
-        va_list counting_;                                                       \
-        size_t count_ = 1;                                                       \
-        va_copy(counting_, list);                                                \
-        while (va_arg(counting_, char *))                                        \
-            count_++;                                                            \
-        va_end(counting_);                                                       \
-        (arguments) = alloca((count_ + 1) * sizeof(*(arguments)));               \
-        (arguments)[0] = (char *)(first);                                        \
-        for (size_t i_ = 1; i_ <= count_; i_++)                                  \
-            (arguments)[i_] = va_arg(list, char *);                              \
+#define COLLECT(first, list, arguments)                            \
+    do {                                                           \
+        va_list counting_;                                         \
+        size_t count_ = 1;                                         \
+        va_copy(counting_, list);                                  \
+        while (va_arg(counting_, char *))                          \
+            count_++;                                              \
+        va_end(counting_);                                         \
+        (arguments) = alloca((count_ + 1) * sizeof(*(arguments))); \
+        (arguments)[0] = (char *)(first);                          \
+        for (size_t i_ = 1; i_ <= count_; i_++)                    \
+            (arguments)[i_] = va_arg(list, char *);                \
     } while (0)
 
 EXPORT int execl(const char *path, const char *first, ...)
@@ -319,8 +319,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
     if (!serve_active())
         return real.posix_spawn(pid, path, actions, attributes, arguments, environment);
     prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
-    int result =
-        real.posix_spawn(pid, path, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    int result = real.posix_spawn(pid, path, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
     undo(&plan.handover);
     return result;
 }
@@ -336,8 +335,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
     if (!serve_active())
         return real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
     prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
-    int result =
-        real.posix_spawnp(pid, file, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
+    int result = real.posix_spawnp(pid, file, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
     undo(&plan.handover);
     return result;
 }

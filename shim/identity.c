@@ -3,10 +3,11 @@
  * Who the process is: the calls that change it, after which the store asks anew, and the moment at which a process
  * becomes an ordinary user for good.
  *
- * Nobody's code runs beside the mapped store.  Exim becomes the caller for -C, and the recipient for a local delivery or
- * a filter, in the same process.  So before a change after which none of the real, effective and saved uid is root's,
- * the owner's or a trusted user's: each open readable spool descriptor becomes a private copy, the segment is unmapped,
- * and the library's descriptors are closed.  From then on the spool's paths are EACCES, as its 0750 directory says.
+ * Nobody's code runs beside the mapped store.  Exim becomes the caller for -C, and the recipient for a local delivery
+ * or a filter, in the same process.  So before a change after which none of the real, effective and saved uid is
+ * root's, the owner's or a trusted user's: each open readable spool descriptor becomes a private copy, the segment is
+ * unmapped, and the library's descriptors are closed.  From then on the spool's paths are EACCES, as its 0750 directory
+ * says.
  *
  * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
  */

@@ -14,7 +14,9 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-#define STORE_OF(fd) int description = (int)(BOUND_(), descriptors_find(fd)); struct fastspool *fs = serve_attached()
+#define STORE_OF(fd)                                         \
+    int description = (int)(BOUND_(), descriptors_find(fd)); \
+    struct fastspool *fs = serve_attached()
 
 static inline void BOUND_(void)
 {
@@ -121,14 +123,16 @@ static ssize_t transfer_at(bool writing, int fd, const struct iovec *vector, int
 EXPORT ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
 {
     BOUND();
-    return descriptors_find(fd) ? transfer_at(false, fd, vector, count, offset) : real.preadv(fd, vector, count, offset);
+    return descriptors_find(fd) ? transfer_at(false, fd, vector, count, offset)
+                                : real.preadv(fd, vector, count, offset);
 }
 EXPORT_ALIAS(preadv64, preadv);
 
 EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
 {
     BOUND();
-    return descriptors_find(fd) ? transfer_at(true, fd, vector, count, offset) : real.pwritev(fd, vector, count, offset);
+    return descriptors_find(fd) ? transfer_at(true, fd, vector, count, offset)
+                                : real.pwritev(fd, vector, count, offset);
 }
 EXPORT_ALIAS(pwritev64, pwritev);
 

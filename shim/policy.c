@@ -15,12 +15,10 @@ static const struct rule {
     enum policy policy;
     const char *data; /* where the -D files of the messages are that have a file here; NULL: no messages */
 } rules[] = {
-    {"input", POLICY_STORE, "input"},
-    {"msglog", POLICY_STORE, "input"},
+    {"input", POLICY_STORE, "input"},    {"msglog", POLICY_STORE, "input"},
     {"msglog.OLD", POLICY_STORE, NULL}, /* logs of messages that are gone */
     {"Finput", POLICY_STORE, "Finput"}, /* frozen messages, moved out of the way */
-    {"Fmsglog", POLICY_STORE, "Finput"},
-    {"db", POLICY_HINTS, NULL},
+    {"Fmsglog", POLICY_STORE, "Finput"}, {"db", POLICY_HINTS, NULL},
     {"scan", POLICY_HINTS, NULL},
 };
 

@@ -43,14 +43,14 @@ static struct spool {
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
 
-static uint32_t decision;              /* enum decision */
+static uint32_t decision; /* enum decision */
 static struct fastspool_config config;
-static bool by_preload;                /* LD_PRELOAD brought the library, and must be restored for children */
-static bool global;                    /* every execution of this image has it anyway */
+static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
+static bool global;     /* every execution of this image has it anyway */
 static struct fastspool *attached;
-static uint32_t failed;                /* errno of calls on the spool, once attaching has failed or is over */
-static __thread size_t matched;        /* the spool that serve_match() found last */
-static struct stat own_image;          /* of /proc/self/exe */
+static uint32_t failed;         /* errno of calls on the spool, once attaching has failed or is over */
+static __thread size_t matched; /* the spool that serve_match() found last */
+static struct stat own_image;   /* of /proc/self/exe */
 
 /* ---- one at a time ---- */
 
@@ -247,7 +247,8 @@ static const char *environment_fault(void)
            " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
 }
 
-/* The command uses the store by itself, and the mirror would wait for itself (/etc/ld.so.preload brings us to it too). */
+/* The command uses the store by itself, and the mirror would wait for itself (/etc/ld.so.preload brings us to it too).
+ */
 static bool is_own_tool(void)
 {
     struct stat tool;
@@ -280,8 +281,9 @@ static enum decision decide(void)
         const char *entry = preload_entry(getenv("LD_PRELOAD"), &length);
         const char *fault = environment_fault();
         if (!fault && entry && memchr(entry, '/', length))
-            fault = "it was preloaded by a path with slashes, which Exim's own re-executions don't follow: say "
-                    "LD_PRELOAD=" SERVE_LIBRARY;
+            fault =
+                "it was preloaded by a path with slashes, which Exim's own re-executions don't follow: say "
+                "LD_PRELOAD=" SERVE_LIBRARY;
         if (!fault && entry)
             fault = installation_fault();
         if (fault) {
@@ -425,8 +427,8 @@ struct fastspool *serve_store(int *error)
     return *error ? NULL : LOAD(attached);
 }
 
-/* A daemon: what it attaches before its children are born, each of them has without attaching (120 us in a program of its
- * own). */
+/* A daemon: what it attaches before its children are born, each of them has without attaching (120 us in a program of
+ * its own). */
 EXPORT int listen(int fd, int backlog)
 {
     BOUND();

@@ -36,7 +36,8 @@ enum policy {
 enum policy policy_of(const char *path);
 /** Is it a directory that the spool shows at its top (input, q/msglog...), made on the disk too? */
 bool policy_is_top(const char *path);
-/** Where the -D file of the message that @path belongs to would be, relative to the spool; false: it belongs to none. */
+/** Where the -D file of the message that @path belongs to would be, relative to the spool; false: it belongs to none.
+ */
 bool policy_family(const char *path, char data[PATH_MAX]);
 
 /* ---- paths.c ---- */
@@ -44,8 +45,8 @@ bool policy_family(const char *path, char data[PATH_MAX]);
 /** A path that has been recognised as the store's. */
 struct place_of {
     struct fastspool *fs;
-    int error;            /* 0, or the errno with which every call on it must fail: the store can't be served */
-    const char *path;     /* relative to the spool: inside the path that was asked about, or in `text` */
+    int error;        /* 0, or the errno with which every call on it must fail: the store can't be served */
+    const char *path; /* relative to the spool: inside the path that was asked about, or in `text` */
     char text[PATH_MAX];
 };
 /** Is @path, taken from directory @dirfd, the store's?  Costs a comparison of bytes for most paths that are not. */
@@ -85,7 +86,8 @@ void descriptors_mark_hint(int fd);
 
 /* ---- tree.c ---- */
 
-/** open(2) on the store, with the union rules: a descriptor or -errno; *@foreign: the disk has it, call the real one. */
+/** open(2) on the store, with the union rules: a descriptor or -errno; *@foreign: the disk has it, call the real one.
+ */
 int tree_open(struct place_of *place, int flags, mode_t mode, bool *foreign);
 mode_t tree_umask(void);
 

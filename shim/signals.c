@@ -20,7 +20,7 @@
 typedef uint64_t kernel_mask;
 
 static __thread kernel_mask before; /* the mask outside; written while all are blocked: no handler sees it change */
-static __thread uid_t hidden; /* the real uid while another one stands in its place */
+static __thread uid_t hidden;       /* the real uid while another one stands in its place */
 static __thread bool hiding;
 
 static bool may_hold(uid_t uid)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Streams on spool files.  glibc's streams call its own read and write, past any wrapper; so a stream on a spool file is
- * a cookie stream (fopencookie(3)), whose functions are the store's.  Everything else (buffers, ungetc, fscanf, the flush
- * at exit) stays glibc's.
+ * Streams on spool files.  glibc's streams call its own read and write, past any wrapper; so a stream on a spool file
+ * is a cookie stream (fopencookie(3)), whose functions are the store's.  Everything else (buffers, ungetc, fscanf, the
+ * flush at exit) stays glibc's.
  *
  * The happy path: fopen opens as open would, fdopen takes the descriptor, and the cookie is the descriptor's number: no
  * memory of ours belongs to a stream.  `_fileno` is set, so that fileno(3) tells the descriptor (a cookie stream has
@@ -22,8 +22,8 @@
  * ahead shows in the offset that a dup or a child sees.  Without glibc's _IO_USER_BUF, fclose frees it. */
 #define STREAM_KEEPS_BUFFER 1
 
-/* glibc's _IO_FLAGS2_NEED_LOCK.  A stream gets it when the process has more than one thread, a cookie stream always: then
- * each getc takes a lock (measured: a quarter of `exim -bp`). */
+/* glibc's _IO_FLAGS2_NEED_LOCK.  A stream gets it when the process has more than one thread, a cookie stream always:
+ * then each getc takes a lock (measured: a quarter of `exim -bp`). */
 #define STREAM_LOCKS 0x80
 
 /* ---- the cookie: a descriptor's number ---- */
@@ -67,8 +67,10 @@ static const cookie_io_functions_t functions = {cookie_read, cookie_write, cooki
 /* "r+", "wb", "ae"... to the flags of open(2); -1: no such mode. */
 static int flags_of(const char *mode)
 {
-    int flags = *mode == 'r' ? O_RDONLY : *mode == 'w' ? O_WRONLY | O_CREAT | O_TRUNC
-                : *mode == 'a' ? O_WRONLY | O_CREAT | O_APPEND : -1;
+    int flags = *mode == 'r'   ? O_RDONLY
+                : *mode == 'w' ? O_WRONLY | O_CREAT | O_TRUNC
+                : *mode == 'a' ? O_WRONLY | O_CREAT | O_APPEND
+                               : -1;
 
     if (flags < 0)
         return -1;

@@ -113,7 +113,8 @@ static int open_at(int dirfd, const char *path, int flags, mode_t mode)
         char real_path[PATH_MAX];
         return note_foreign(AT_FDCWD, path, real.open(paths_real(&place, real_path), flags, mode));
     }
-    return note_foreign(dirfd, path, dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+    return note_foreign(dirfd, path,
+                        dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
 }
 
 EXPORT int open(const char *path, int flags, ...)

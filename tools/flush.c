@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-static const char usage[] = "usage: fastspool flush [--spool DIR]\n"
-                            "Waits until all is on the disk.  Exit status 0: it is; 1: the commit failed.\n";
+static const char usage[] =
+    "usage: fastspool flush [--spool DIR]\n"
+    "Waits until all is on the disk.  Exit status 0: it is; 1: the commit failed.\n";
 
 int tool_flush(int argc, char **argv)
 {

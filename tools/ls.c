@@ -10,8 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-static const char usage[] = "usage: fastspool ls [--spool DIR] [PATH...]\n"
-                            "Lists files and, with everything below, directories; paths are relative to the spool.\n";
+static const char usage[] =
+    "usage: fastspool ls [--spool DIR] [PATH...]\n"
+    "Lists files and, with everything below, directories; paths are relative to the spool.\n";
 
 static void print_line(const char *path, const struct stat *st)
 {

@@ -3,20 +3,20 @@
  * fastspool mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
  *
  * The happy path: drop to the owner, take the lock that says "the mirror lives" (for life), recover the store where it
- * is RECOVERING, then three threads.  The first commits, every flush interval or as soon as somebody waits: capture, one
- * batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open and
- * gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown or
- * aged, or memory is wanted, so that nobody waits for the database.  The third brings evicted files back, and evicts
+ * is RECOVERING, then three threads.  The first commits, every flush interval or as soon as somebody waits: capture,
+ * one batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open
+ * and gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown
+ * or aged, or memory is wanted, so that nobody waits for the database.  The third brings evicted files back, and evicts
  * (pager.c).  SIGTERM: a last commit, a last checkpoint, and the end.
  *
- * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries on,
- * and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED
+ * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries
+ * on, and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED
  * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
  * without checking them all: a fault while it reads is caught here and means the same; in a later checkpoint it is the
  * end of this process, and an error for who waits.)  A commit that fails is told
- * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it until
- * the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next one goes
- * on from what it finds in the segment and below the journal's durable mark.
+ * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it
+ * until the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next
+ * one goes on from what it finds in the segment and below the journal's durable mark.
  */
 #include "tool.h"
 
@@ -36,18 +36,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_SECOND    75                    /* EX_TEMPFAIL: another mirror runs */
-#define LOCK_TRIES     50                    /* a waiter's look at the lock holds it for an instant: */
-#define LOCK_EVERY     10000                 /* us between two tries */
-#define TIDY_EVERY     UINT64_C(1000000000)  /* ns */
-#define RETRY_EVERY    UINT64_C(200000000)   /* ns after a commit that failed */
-#define RESERVE        (UINT64_C(8) << 20)   /* empty memory that is kept for the next burst */
+#define EXIT_SECOND 75                   /* EX_TEMPFAIL: another mirror runs */
+#define LOCK_TRIES  50                   /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_EVERY  10000                /* us between two tries */
+#define TIDY_EVERY  UINT64_C(1000000000) /* ns */
+#define RETRY_EVERY UINT64_C(200000000)  /* ns after a commit that failed */
+#define RESERVE     (UINT64_C(8) << 20)  /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
-#define FEW            8u
-#define GATHER         16u                   /* times the duration of a commit */
-#define PATIENCE_MAX   UINT64_C(100000000)   /* ns: a disk that stood still for once doesn't make everybody wait */
-#define MOST_FADES     64u                   /* commits */
+#define FEW          8u
+#define GATHER       16u                 /* times the duration of a commit */
+#define PATIENCE_MAX UINT64_C(100000000) /* ns: a disk that stood still for once doesn't make everybody wait */
+#define MOST_FADES   64u                 /* commits */
 
 static const char usage[] =
     "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
@@ -57,7 +57,6 @@ static const char usage[] =
     "Exit status: 0 after SIGTERM, 75 another one runs, 1 an error.\n";
 
 static volatile sig_atomic_t terminated;
-
 
 static void on_term(int signal_number)
 {
@@ -185,8 +184,9 @@ static int recover(struct fastspool *fs)
     if (recovered.missing)
         syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
                fs->spool, (unsigned long long)recovered.missing);
-    syslog(LOG_MAIL | LOG_INFO, "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s",
-           fs->spool, (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
+    syslog(LOG_MAIL | LOG_INFO,
+           "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
+           (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
            (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
            (double)(segment_monotonic() - start) / 1e9);
     return 0;
@@ -198,13 +198,13 @@ struct checkpointer {
     struct fastspool *fs;
     struct journal *journal;
     struct database *database;
-    uint32_t ready;       /* the journal is open, and the thread runs; atomic */
+    uint32_t ready; /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
     pthread_mutex_t mutex;
-    pthread_cond_t wake;  /* something may be to do */
-    pthread_cond_t done;  /* a checkpoint ended */
-    bool ending;          /* make the last one */
-    int error;            /* of the last checkpoint, positive; 0: it succeeded */
+    pthread_cond_t wake;   /* something may be to do */
+    pthread_cond_t done;   /* a checkpoint ended */
+    bool ending;           /* make the last one */
+    int error;             /* of the last checkpoint, positive; 0: it succeeded */
     unsigned begun, ended; /* checkpoints */
 };
 

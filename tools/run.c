@@ -21,7 +21,8 @@
 
 static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
-    "Runs the command with the spool served by fastspool.  Exit status: the command's; 126, 127: it could not be run.\n";
+    "Runs the command with the spool served by fastspool.  Exit status: the command's; 126, 127: it could not be "
+    "run.\n";
 
 struct request {
     const char *spool;

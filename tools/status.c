@@ -80,9 +80,10 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "\n", s->messages);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
-    printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576);
-    printf("  evicted      %" PRIu64 " files; %" PRIu64 " went so far, %" PRIu64 " came back\n", s->evicted_files, s->evictions,
-           s->brought_back);
+    printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576,
+           (double)s->memory_limit / 1048576);
+    printf("  evicted      %" PRIu64 " files; %" PRIu64 " went so far, %" PRIu64 " came back\n", s->evicted_files,
+           s->evictions, s->brought_back);
     printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB, the oldest change %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));

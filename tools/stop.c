@@ -15,8 +15,9 @@
 
 #define PATIENCE 600 /* tenths of a second that a mirror is given to end after its flush */
 
-static const char usage[] = "usage: fastspool stop [--spool DIR]\n"
-                            "Flushes and ends the mirror process.  Exit status 0: none runs any more.\n";
+static const char usage[] =
+    "usage: fastspool stop [--spool DIR]\n"
+    "Flushes and ends the mirror process.  Exit status 0: none runs any more.\n";
 
 static int end_mirror(struct fastspool *fs)
 {

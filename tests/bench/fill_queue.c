@@ -4,9 +4,9 @@
  *
  *      fill_queue SPOOL fill FIRST COUNT             messages number FIRST and on, through the store's C API
  *      fill_queue SPOOL plain FIRST COUNT            the same, as the plain files of an Exim without the library
- *      fill_queue SPOOL measure FIRST COUNT ALL      nanoseconds of: making a file of COUNT messages, looking one of them up,
- *                                                    looking up one of the messages [0, ALL), removing a file
- *      fill_queue SPOOL measure-plain FIRST COUNT ALL    the same of the real file system
+ *      fill_queue SPOOL measure FIRST COUNT ALL      nanoseconds of: making a file of COUNT messages, looking one of
+ * them up, looking up one of the messages [0, ALL), removing a file fill_queue SPOOL measure-plain FIRST COUNT ALL the
+ * same of the real file system
  *
  * A message is what Exim 4.96 leaves of one that was deferred: -D with 4 kB of text, -H, and its log, in a split spool;
  * its 16-character name is that of an hour gone by.  Run as root: it goes on as the spool's owner.
@@ -25,9 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIME_FIRST  UINT64_C(1795400000) /* when the first message came; sixteen a second from then on */
-#define PER_SECOND  16u
-#define BODY        4000u
+#define TIME_FIRST UINT64_C(1795400000) /* when the first message came; sixteen a second from then on */
+#define PER_SECOND 16u
+#define BODY       4000u
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -99,17 +99,19 @@ static size_t write_header(char *text, const struct message *m, uid_t uid, gid_t
     char received[300], date[40];
     struct tm tm;
     time_t time = (time_t)m->time;
-    size_t at = (size_t)sprintf(text,
-                                "%s-H\nDebian-exim %u %u\n<load@sink.test>\n%llu 0\n-received_time_usec .016765\n"
-                                "-received_time_complete %llu.018865\n--helo_name load.test\n-host_address [127.0.0.1]:33528\n"
-                                "-interface_address [127.0.0.1]:2525\n-received_protocol esmtp\n-body_linecount 53\n"
-                                "-max_received_linelength 75\nXX\n1\nuser@sink.test\n\n",
-                                m->id, uid, gid, (unsigned long long)m->time, (unsigned long long)m->time);
+    size_t at =
+        (size_t)sprintf(text,
+                        "%s-H\nDebian-exim %u %u\n<load@sink.test>\n%llu 0\n-received_time_usec .016765\n"
+                        "-received_time_complete %llu.018865\n--helo_name load.test\n-host_address [127.0.0.1]:33528\n"
+                        "-interface_address [127.0.0.1]:2525\n-received_protocol esmtp\n-body_linecount 53\n"
+                        "-max_received_linelength 75\nXX\n1\nuser@sink.test\n\n",
+                        m->id, uid, gid, (unsigned long long)m->time, (unsigned long long)m->time);
 
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", gmtime_r(&time, &tm));
     snprintf(received, sizeof(received),
              "Received: from [127.0.0.1] (helo=load.test)\n\tby mail.test with esmtp (Exim 4.96)\n"
-             "\t(envelope-from <load@sink.test>)\n\tid %s\n\tfor user@sink.test;\n\t%s", m->id, date);
+             "\t(envelope-from <load@sink.test>)\n\tid %s\n\tfor user@sink.test;\n\t%s",
+             m->id, date);
     at += write_header_line(text + at, 'P', received);
     at += write_header_line(text + at, 'F', "From: load@sink.test");
     at += write_header_line(text + at, 'T', "To: user@sink.test");
@@ -125,7 +127,8 @@ static size_t write_log(char *text, const struct message *m)
     strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", gmtime_r(&time, &tm));
     return (size_t)sprintf(text,
                            "%s Received from load@sink.test H=(load.test) [127.0.0.1] P=esmtp S=4208\n"
-                           "%s user@sink.test R=remote T=smtp defer (111): Connection refused\n", date, date);
+                           "%s user@sink.test R=remote T=smtp defer (111): Connection refused\n",
+                           date, date);
 }
 
 /* ---- files ---- */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * smtp_load PORT CONNECTIONS SECONDS BYTES EACH: how many messages a second does the SMTP server on the loopback accept?
+ * smtp_load PORT CONNECTIONS SECONDS BYTES EACH: how many messages a second does the SMTP server on the loopback
+ * accept?
  *
  * CONNECTIONS threads send one message of BYTES after the other, envelope and data in one go each, until SECONDS are
- * over, with a new connection after every EACH messages.  Only what was answered with 250 counts.  Prints "MESSAGES SECONDS"; a connection that fails
- * ends the program with a line that says how, and exit status 1.
+ * over, with a new connection after every EACH messages.  Only what was answered with 250 counts.  Prints "MESSAGES
+ * SECONDS"; a connection that fails ends the program with a line that says how, and exit status 1.
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>

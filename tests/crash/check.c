@@ -8,9 +8,9 @@
  *   - a name is in exactly one hash chain, in its directory's list and in its inode's list; the lists agree both ways;
  *   - links, opens, files, blocks, dirty bytes and memory are what counting gives;
  *   - a block is free, in quarantine or reached from exactly one place; the lists of chunks hold those they should;
- *   - an inode is dirty exactly if it is in the dirty list, wanted if it is in the list of faults, and in the clean list
- *     or the cold one if it has data in memory and all of it is on the disk, and is not on its way back.
- * (That a name lies in the right chain is seen by looking it up, which the dump of the tree does.)
+ *   - an inode is dirty exactly if it is in the dirty list, wanted if it is in the list of faults, and in the clean
+ * list or the cold one if it has data in memory and all of it is on the disk, and is not on its way back. (That a name
+ * lies in the right chain is seen by looking it up, which the dump of the tree does.)
  *
  * Failure modes: the first thing found wrong ends the check, with a sentence that says what and where.
  */
@@ -228,8 +228,12 @@ static uint32_t lists_of(const struct inode *inode)
     bool clean = used && S_ISREG(inode->mode) && !(flags & (INODE_DIRTY | INODE_ORPHAN | INODE_WANTED)) &&
                  inode->links > 0 && inode->blocks > 0;
 
-    return (used ? 0 : IN_FREE_INODES) | (flags & INODE_ORPHAN ? IN_ORPHANS : 0) | (flags & INODE_DIRTY ? IN_DIRTY : 0) |
-           (!clean ? 0 : flags & INODE_COLD ? IN_COLD : IN_CLEAN) | (used && (flags & INODE_WANTED) ? IN_FAULTS : 0);
+    return (used ? 0 : IN_FREE_INODES) | (flags & INODE_ORPHAN ? IN_ORPHANS : 0) |
+           (flags & INODE_DIRTY ? IN_DIRTY : 0) |
+           (!clean               ? 0
+            : flags & INODE_COLD ? IN_COLD
+                                 : IN_CLEAN) |
+           (used && (flags & INODE_WANTED) ? IN_FAULTS : 0);
 }
 
 static int check_eviction(struct check *check, uint32_t i, const struct inode *inode)
@@ -340,11 +344,7 @@ static int reach(struct fastspool *fs, struct check *check, uint32_t i, uint32_t
     return 0;
 }
 
-static int reach_index(struct fastspool *fs,
-                       struct check *check,
-                       uint32_t i,
-                       uint32_t block,
-                       int depth,
+static int reach_index(struct fastspool *fs, struct check *check, uint32_t i, uint32_t block, int depth,
                        uint32_t *count)
 {
     int result = reach(fs, check, i, block, count);
@@ -405,10 +405,7 @@ static int check_bitmap(struct fastspool *fs, struct check *check, uint32_t numb
                        chunk->free_count, chunk->held_count);
 }
 
-static int check_chunk_lists(struct fastspool *fs,
-                             struct check *check,
-                             uint32_t *partial,
-                             uint32_t *held,
+static int check_chunk_lists(struct fastspool *fs, struct check *check, uint32_t *partial, uint32_t *held,
                              uint32_t *absent)
 {
     const struct header *h = fs->header;
@@ -422,7 +419,8 @@ static int check_chunk_lists(struct fastspool *fs,
         previous = link;
     }
     if (h->chunks_partial_tail != previous)
-        return wrong(check, "the list of chunks with free blocks ends at %u, not at %u", previous, h->chunks_partial_tail);
+        return wrong(check, "the list of chunks with free blocks ends at %u, not at %u", previous,
+                     h->chunks_partial_tail);
     for (uint32_t link = h->chunks_held; link; link = chunk_at(fs, link - 1)->held_next) {
         if (link > h->chunks_used || !chunk_at(fs, link - 1)->held_count || ++*held > h->chunks_used)
             return wrong(check, "chunk %u doesn't belong in the list of the quarantine", link - 1);

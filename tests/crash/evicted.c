@@ -53,7 +53,8 @@ void evicted_ask_ahead(struct fastspool *store)
         struct stat st;
         snprintf(path, sizeof(path), "t/full/%d-H", n);
         scene_must(fastspool_stat(store, path, &st), path);
-        struct fault fault = {.inode = (uint32_t)st.st_ino, .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
+        struct fault fault = {.inode = (uint32_t)st.st_ino,
+                              .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
         asked = ahead_follow(store, &ahead, &fault, 100);
     }
     if (asked != 2)

@@ -19,8 +19,8 @@ void actor_make_pipes(void);
 /** Begin a sequence: actor 0, and no other, lives. */
 void actor_begin(void);
 
-/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to.  Whose lock GETLK found is said by number:
- *  only the master knows all actors. */
+/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to.  Whose lock GETLK found is said by
+ * number: only the master knows all actors. */
 void actor_play(int actor, const struct step *step, struct answer *answer);
 
 /** Let @actor exit, with @flush by exit(), which writes its streams out, and wait for its end. */

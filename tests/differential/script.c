@@ -157,19 +157,19 @@ static int choose_operation(void)
 static bool possible(const struct step *step, const struct knowledge *actor, int alive)
 {
     switch (step->operation) {
-        case FOPEN:
-        case FDOPEN:
-            return !actor->stream[step->stream];
-        case FORK:
-            return alive < ACTORS;
-        case EXIT:
-            return alive > 1;
-        case EXEC:
-            return !actor->locks;
-        default:
-            if (step_takes_stream(step->operation))
-                return actor->stream[step->stream];
-            return step_takes_path(step->operation) || actor->count > 0 || once_in(10);
+    case FOPEN:
+    case FDOPEN:
+        return !actor->stream[step->stream];
+    case FORK:
+        return alive < ACTORS;
+    case EXIT:
+        return alive > 1;
+    case EXEC:
+        return !actor->locks;
+    default:
+        if (step_takes_stream(step->operation))
+            return actor->stream[step->stream];
+        return step_takes_path(step->operation) || actor->count > 0 || once_in(10);
     }
 }
 
@@ -303,48 +303,48 @@ void script_learn(int actor, const struct step *step, const struct answer *answe
     struct knowledge *knowledge = &known[actor];
 
     switch (step->operation) {
-        case OPEN:
-        case OPENAT:
-        case DUP:
-        case DUP2:
-        case DUPFD:
-            if (answer->result < 0)
-                break;
-            remember(knowledge, (int)answer->result);
-            if (step->operation == OPEN && (step->flags & O_DIRECTORY))
-                knowledge->directory = (int)answer->result;
+    case OPEN:
+    case OPENAT:
+    case DUP:
+    case DUP2:
+    case DUPFD:
+        if (answer->result < 0)
             break;
-        case CLOSE:
-            forget(knowledge, step->fd);
-            knowledge->directory = knowledge->directory == step->fd ? 0 : knowledge->directory;
+        remember(knowledge, (int)answer->result);
+        if (step->operation == OPEN && (step->flags & O_DIRECTORY))
+            knowledge->directory = (int)answer->result;
+        break;
+    case CLOSE:
+        forget(knowledge, step->fd);
+        knowledge->directory = knowledge->directory == step->fd ? 0 : knowledge->directory;
+        break;
+    case FOPEN:
+    case FDOPEN:
+        if (answer->result < 0)
             break;
-        case FOPEN:
-        case FDOPEN:
-            if (answer->result < 0)
-                break;
-            knowledge->stream[step->stream] = true;
-            knowledge->owned[step->stream] = (int)answer->result;
-            remember(knowledge, (int)answer->result);
-            break;
-        case FCLOSE:
-            knowledge->stream[step->stream] = false;
-            forget(knowledge, knowledge->owned[step->stream]);
-            break;
-        case SETLK:
-            knowledge->locks = knowledge->locks || answer->result == 0;
-            break;
-        case FORK:
-            known[step->to] = *knowledge;
-            known[step->to].locks = false;
-            break;
-        case EXEC:
-            memset(knowledge->stream, 0, sizeof(knowledge->stream));
-            break;
-        case EXIT:
-            knowledge->alive = false;
-            break;
-        default:
-            break;
+        knowledge->stream[step->stream] = true;
+        knowledge->owned[step->stream] = (int)answer->result;
+        remember(knowledge, (int)answer->result);
+        break;
+    case FCLOSE:
+        knowledge->stream[step->stream] = false;
+        forget(knowledge, knowledge->owned[step->stream]);
+        break;
+    case SETLK:
+        knowledge->locks = knowledge->locks || answer->result == 0;
+        break;
+    case FORK:
+        known[step->to] = *knowledge;
+        known[step->to].locks = false;
+        break;
+    case EXEC:
+        memset(knowledge->stream, 0, sizeof(knowledge->stream));
+        break;
+    case EXIT:
+        knowledge->alive = false;
+        break;
+    default:
+        break;
     }
 }
 

@@ -160,26 +160,26 @@ static void do_content(const struct step *step, struct answer *answer)
                              {buffer + step->size / 3, (size_t)(step->size - step->size / 3)}};
 
     switch (step->operation) {
-        case READ:
-            tell_content(answer, read(step->fd, buffer, (size_t)step->size));
-            break;
-        case PREAD:
-            tell_content(answer, pread(step->fd, buffer, (size_t)step->size, step->offset));
-            break;
-        case READV:
-            tell_content(answer, readv(step->fd, parts, 2));
-            break;
-        case WRITE:
-            fill(step);
-            answer->result = write(step->fd, buffer, (size_t)step->size);
-            break;
-        case PWRITE:
-            fill(step);
-            answer->result = pwrite(step->fd, buffer, (size_t)step->size, step->offset);
-            break;
-        default:
-            fill(step);
-            answer->result = writev(step->fd, parts, 2);
+    case READ:
+        tell_content(answer, read(step->fd, buffer, (size_t)step->size));
+        break;
+    case PREAD:
+        tell_content(answer, pread(step->fd, buffer, (size_t)step->size, step->offset));
+        break;
+    case READV:
+        tell_content(answer, readv(step->fd, parts, 2));
+        break;
+    case WRITE:
+        fill(step);
+        answer->result = write(step->fd, buffer, (size_t)step->size);
+        break;
+    case PWRITE:
+        fill(step);
+        answer->result = pwrite(step->fd, buffer, (size_t)step->size, step->offset);
+        break;
+    default:
+        fill(step);
+        answer->result = writev(step->fd, parts, 2);
     }
 }
 
@@ -188,55 +188,55 @@ static void do_descriptor(const struct step *step, struct answer *answer)
     struct stat st;
 
     switch (step->operation) {
-        case LSEEK:
-            /* Where a directory's offset may stand differs between real file systems. */
-            answer->result = is_directory(step->fd) ? 0 : lseek(step->fd, step->offset, (int)step->flags);
-            break;
-        case FTRUNCATE:
-            answer->result = ftruncate(step->fd, step->offset);
-            break;
-        case DUP:
-            answer->result = dup(step->fd);
-            break;
-        case DUP2:
-            answer->result = step->flags % 2 ? dup2(step->fd, step->to) : dup3(step->fd, step->to, O_CLOEXEC);
-            break;
-        case DUPFD:
-            answer->result = fcntl(step->fd, step->flags % 2 ? F_DUPFD : F_DUPFD_CLOEXEC, step->to);
-            break;
-        case CLOSE:
-            answer->result = close(step->fd);
-            break;
-        case FSTAT:
-            answer->result = fstat(step->fd, &st);
-            tell_stat(answer, &st);
-            break;
-        case FCHMOD:
-            answer->result = fchmod(step->fd, (mode_t)step->flags);
-            break;
-        case FCHOWN:
-            answer->result = fchown(step->fd, (uid_t)step->offset, (gid_t)step->size);
-            break;
-        case GETFD:
-            answer->result = fcntl(step->fd, F_GETFD);
-            break;
-        case SETFD:
-            answer->result = fcntl(step->fd, F_SETFD, (int)step->flags % 2);
-            break;
-        case GETFL:
-            answer->result = fcntl(step->fd, F_GETFL);
-            break;
-        case SETFL:
-            answer->result = fcntl(step->fd, F_SETFL, step->flags % 2 ? O_APPEND : 0);
-            break;
-        case SYNC:
-            answer->result = step->flags % 2 ? fsync(step->fd) : fdatasync(step->fd);
-            break;
-        case SENDFILE:
-            send_file(step, answer);
-            break;
-        default:
-            lock(step, answer);
+    case LSEEK:
+        /* Where a directory's offset may stand differs between real file systems. */
+        answer->result = is_directory(step->fd) ? 0 : lseek(step->fd, step->offset, (int)step->flags);
+        break;
+    case FTRUNCATE:
+        answer->result = ftruncate(step->fd, step->offset);
+        break;
+    case DUP:
+        answer->result = dup(step->fd);
+        break;
+    case DUP2:
+        answer->result = step->flags % 2 ? dup2(step->fd, step->to) : dup3(step->fd, step->to, O_CLOEXEC);
+        break;
+    case DUPFD:
+        answer->result = fcntl(step->fd, step->flags % 2 ? F_DUPFD : F_DUPFD_CLOEXEC, step->to);
+        break;
+    case CLOSE:
+        answer->result = close(step->fd);
+        break;
+    case FSTAT:
+        answer->result = fstat(step->fd, &st);
+        tell_stat(answer, &st);
+        break;
+    case FCHMOD:
+        answer->result = fchmod(step->fd, (mode_t)step->flags);
+        break;
+    case FCHOWN:
+        answer->result = fchown(step->fd, (uid_t)step->offset, (gid_t)step->size);
+        break;
+    case GETFD:
+        answer->result = fcntl(step->fd, F_GETFD);
+        break;
+    case SETFD:
+        answer->result = fcntl(step->fd, F_SETFD, (int)step->flags % 2);
+        break;
+    case GETFL:
+        answer->result = fcntl(step->fd, F_GETFL);
+        break;
+    case SETFL:
+        answer->result = fcntl(step->fd, F_SETFL, step->flags % 2 ? O_APPEND : 0);
+        break;
+    case SYNC:
+        answer->result = step->flags % 2 ? fsync(step->fd) : fdatasync(step->fd);
+        break;
+    case SENDFILE:
+        send_file(step, answer);
+        break;
+    default:
+        lock(step, answer);
     }
 }
 
@@ -247,74 +247,73 @@ static void do_attributes(const struct step *step, struct answer *answer)
     struct stat st;
 
     switch (step->operation) {
-        case STAT:
-            answer->result = stat(step->path, &st);
-            tell_stat(answer, &st);
-            break;
-        case LSTAT:
-            answer->result = lstat(step->path, &st);
-            tell_stat(answer, &st);
-            break;
-        case FSTATAT:
-            answer->result = fstatat(step->fd, step->path, &st, 0);
-            tell_stat(answer, &st);
-            break;
-        case ACCESS:
-            answer->result = access(step->path, (int)step->flags % 8);
-            break;
-        case CHMOD:
-            answer->result = chmod(step->path, (mode_t)step->flags);
-            break;
-        case CHOWN:
-            answer->result = chown(step->path, (uid_t)step->offset, (gid_t)step->size);
-            break;
-        case LIST:
-            tell_listing(answer, opendir(step->path));
-            break;
-        case STATVFS:
-            answer->result = statvfs(step->path, &vfs);
-            if (answer->result == 0)
-                snprintf(answer->text, sizeof(answer->text), "%s",
-                         vfs.f_bavail > 0 && vfs.f_bsize > 0 ? "room" : "none");
-            break;
-        default:
-            answer->result = utimensat(AT_FDCWD, step->path, given, 0);
+    case STAT:
+        answer->result = stat(step->path, &st);
+        tell_stat(answer, &st);
+        break;
+    case LSTAT:
+        answer->result = lstat(step->path, &st);
+        tell_stat(answer, &st);
+        break;
+    case FSTATAT:
+        answer->result = fstatat(step->fd, step->path, &st, 0);
+        tell_stat(answer, &st);
+        break;
+    case ACCESS:
+        answer->result = access(step->path, (int)step->flags % 8);
+        break;
+    case CHMOD:
+        answer->result = chmod(step->path, (mode_t)step->flags);
+        break;
+    case CHOWN:
+        answer->result = chown(step->path, (uid_t)step->offset, (gid_t)step->size);
+        break;
+    case LIST:
+        tell_listing(answer, opendir(step->path));
+        break;
+    case STATVFS:
+        answer->result = statvfs(step->path, &vfs);
+        if (answer->result == 0)
+            snprintf(answer->text, sizeof(answer->text), "%s", vfs.f_bavail > 0 && vfs.f_bsize > 0 ? "room" : "none");
+        break;
+    default:
+        answer->result = utimensat(AT_FDCWD, step->path, given, 0);
     }
 }
 
 static void do_path(const struct step *step, struct answer *answer)
 {
     switch (step->operation) {
-        case OPEN:
-            answer->result = open(step->path, (int)step->flags, (mode_t)step->size);
-            break;
-        case OPENAT:
-            answer->result = openat(step->fd, step->path, (int)step->flags, (mode_t)step->size);
-            break;
-        case TRUNCATE:
-            answer->result = truncate(step->path, step->offset);
-            break;
-        case RENAME:
-            answer->result = step->flags % 2 ? rename(step->path, step->other)
-                                             : renameat(AT_FDCWD, step->path, AT_FDCWD, step->other);
-            break;
-        case LINK:
-            answer->result = link(step->path, step->other);
-            break;
-        case UNLINK:
-            answer->result = unlink(step->path);
-            break;
-        case UNLINKAT:
-            answer->result = unlinkat(step->fd, step->path, step->flags % 3 ? 0 : AT_REMOVEDIR);
-            break;
-        case MKDIR:
-            answer->result = mkdir(step->path, (mode_t)step->size);
-            break;
-        case RMDIR:
-            answer->result = rmdir(step->path);
-            break;
-        default:
-            do_attributes(step, answer);
+    case OPEN:
+        answer->result = open(step->path, (int)step->flags, (mode_t)step->size);
+        break;
+    case OPENAT:
+        answer->result = openat(step->fd, step->path, (int)step->flags, (mode_t)step->size);
+        break;
+    case TRUNCATE:
+        answer->result = truncate(step->path, step->offset);
+        break;
+    case RENAME:
+        answer->result =
+            step->flags % 2 ? rename(step->path, step->other) : renameat(AT_FDCWD, step->path, AT_FDCWD, step->other);
+        break;
+    case LINK:
+        answer->result = link(step->path, step->other);
+        break;
+    case UNLINK:
+        answer->result = unlink(step->path);
+        break;
+    case UNLINKAT:
+        answer->result = unlinkat(step->fd, step->path, step->flags % 3 ? 0 : AT_REMOVEDIR);
+        break;
+    case MKDIR:
+        answer->result = mkdir(step->path, (mode_t)step->size);
+        break;
+    case RMDIR:
+        answer->result = rmdir(step->path);
+        break;
+    default:
+        do_attributes(step, answer);
     }
 }
 
@@ -345,52 +344,52 @@ static void do_stream(const struct step *step, struct answer *answer)
     FILE **stream = &streams[step->stream];
 
     switch (step->operation) {
-        case FOPEN:
-            *stream = fopen(step->path, modes[step->flags % 8]);
-            answer->result = *stream ? fileno(*stream) : -1;
-            return;
-        case FDOPEN:
-            *stream = fdopen(step->fd, modes[step->flags % 6]);
-            answer->result = *stream ? fileno(*stream) : -1;
-            return;
-        case FPRINTF:
-            fill(step);
-            answer->result = fprintf(*stream, "%.*s %ld\n", (int)step->size, buffer, step->offset);
-            break;
-        case FGETS:
-            answer->result = fgets(buffer, (int)step->size % 200 + 2, *stream) ? (long)strlen(buffer) : -1;
-            tell_content(answer, answer->result);
-            break;
-        case FREAD:
-            tell_content(answer, (long)fread(buffer, 1, (size_t)step->size, *stream));
-            break;
-        case UNGETC: {
-            int c = fgetc(*stream);
-            if (c == EOF)
-                tell_content(answer, -1);
-            answer->result = c == EOF ? -2 : ungetc(c, *stream) == c && fgetc(*stream) == c ? c : -3;
-            break;
-        }
-        case FSEEK:
-            if (step->flags == SEEK_CUR)
-                take_over(*stream);
-            answer->result = is_directory(fileno(*stream)) ? 0 : fseek(*stream, step->offset, (int)step->flags);
-            break;
-        case REWIND:
-            rewind(*stream);
-            answer->result = 0;
-            break;
-        case FTELL:
+    case FOPEN:
+        *stream = fopen(step->path, modes[step->flags % 8]);
+        answer->result = *stream ? fileno(*stream) : -1;
+        return;
+    case FDOPEN:
+        *stream = fdopen(step->fd, modes[step->flags % 6]);
+        answer->result = *stream ? fileno(*stream) : -1;
+        return;
+    case FPRINTF:
+        fill(step);
+        answer->result = fprintf(*stream, "%.*s %ld\n", (int)step->size, buffer, step->offset);
+        break;
+    case FGETS:
+        answer->result = fgets(buffer, (int)step->size % 200 + 2, *stream) ? (long)strlen(buffer) : -1;
+        tell_content(answer, answer->result);
+        break;
+    case FREAD:
+        tell_content(answer, (long)fread(buffer, 1, (size_t)step->size, *stream));
+        break;
+    case UNGETC: {
+        int c = fgetc(*stream);
+        if (c == EOF)
+            tell_content(answer, -1);
+        answer->result = c == EOF ? -2 : ungetc(c, *stream) == c && fgetc(*stream) == c ? c : -3;
+        break;
+    }
+    case FSEEK:
+        if (step->flags == SEEK_CUR)
             take_over(*stream);
-            answer->result = ftell(*stream);
-            break;
-        case FFLUSH:
-            answer->result = fflush(*stream);
-            break;
-        default:
-            answer->result = fclose(*stream);
-            *stream = NULL;
-            return;
+        answer->result = is_directory(fileno(*stream)) ? 0 : fseek(*stream, step->offset, (int)step->flags);
+        break;
+    case REWIND:
+        rewind(*stream);
+        answer->result = 0;
+        break;
+    case FTELL:
+        take_over(*stream);
+        answer->result = ftell(*stream);
+        break;
+    case FFLUSH:
+        answer->result = fflush(*stream);
+        break;
+    default:
+        answer->result = fclose(*stream);
+        *stream = NULL;
+        return;
     }
     size_t length = strlen(answer->text);
     snprintf(answer->text + length, sizeof(answer->text) - length, "%s%s", feof(*stream) ? " end" : "",

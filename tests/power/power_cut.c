@@ -10,13 +10,13 @@
  * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
  * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
  * file), two files that are always written one after the other are never more than one step apart (one instant), and
- * lazy loses no more than its window.  In some recoveries the power fails again.  In some runs an fdatasync fails, loses
- * some of what it was for, and the mirror dies; in some memory is so small that messages are evicted, and read back from
- * the database when they are delivered.
+ * lazy loses no more than its window.  In some recoveries the power fails again.  In some runs an fdatasync fails,
+ * loses some of what it was for, and the mirror dies; in some memory is so small that messages are evicted, and read
+ * back from the database when they are delivered.
  *
  * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
- * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes what
- * a mirror wrote before it died, and whose database isn't synced.
+ * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes
+ * what a mirror wrote before it died, and whose database isn't synced.
  */
 #include "fixture.h"
 #include "journal.h"
@@ -34,14 +34,14 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define CLIENTS      4
-#define MESSAGES     60        /* of a client */
-#define SWINGS_MAX   100000
-#define NESTED       4         /* power cuts in a recovery that is looked at */
-#define RUNS         6         /* three modes, whole and failing disks */
-#define LIMIT        (8 * JOURNAL_FILE_MIN)
-#define SMALL        (UINT64_C(5) << 19) /* bytes of memory: the header, the tables, and a single chunk */
-#define WINDOW       UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
+#define CLIENTS    4
+#define MESSAGES   60 /* of a client */
+#define SWINGS_MAX 100000
+#define NESTED     4 /* power cuts in a recovery that is looked at */
+#define RUNS       6 /* three modes, whole and failing disks */
+#define LIMIT      (8 * JOURNAL_FILE_MIN)
+#define SMALL      (UINT64_C(5) << 19)  /* bytes of memory: the header, the tables, and a single chunk */
+#define WINDOW     UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
 
 static const char *const modes[] = {"acked", "lazy", "strict"};
 
@@ -203,7 +203,8 @@ static void run_client(int client)
 /* Two files, always written one after the other. */
 static void swing(void)
 {
-    int one = fastspool_open(fs, "one", O_RDWR | O_CREAT, 0640), other = fastspool_open(fs, "other", O_RDWR | O_CREAT, 0640);
+    int one = fastspool_open(fs, "one", O_RDWR | O_CREAT, 0640),
+        other = fastspool_open(fs, "other", O_RDWR | O_CREAT, 0640);
 
     fs->durability = FASTSPOOL_LAZY;
     for (uint32_t n = 1; n < SWINGS_MAX && !LOAD(promises->stop); n++) {
@@ -443,7 +444,8 @@ static void check_pendulum(struct fastspool *store, uint64_t cut)
         lost("cut %lu: not one instant: %u and %u", (unsigned long)cut, one, other);
     uint64_t at = cut ? record_events[cut - 1].time : 0;
     if (one < LOAD(promises->swings) && promises->swung[one + 1] + WINDOW < at)
-        lost("cut %lu: a change of %.2f s ago is lost", (unsigned long)cut, (double)(at - promises->swung[one + 1]) / 1e9);
+        lost("cut %lu: a change of %.2f s ago is lost", (unsigned long)cut,
+             (double)(at - promises->swung[one + 1]) / 1e9);
 }
 
 /* Recover what the disk holds into @store, and look. */
@@ -563,9 +565,10 @@ static void cut_power(uint64_t count, unsigned seed)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"states", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'r'},
-                                            {"fault", required_argument, NULL, 'f'}, {"must-find", no_argument, NULL, 'm'},
-                                            {"little-memory", no_argument, NULL, 'l'}, {0}};
+    static const struct option options[] = {
+        {"states", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'r'},
+        {"fault", required_argument, NULL, 'f'},   {"must-find", no_argument, NULL, 'm'},
+        {"little-memory", no_argument, NULL, 'l'}, {0}};
     uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 200000 : 7500;
     enum record_fault fault = FAULT_NONE;
     unsigned seed = 1;
@@ -595,15 +598,17 @@ int main(int argc, char **argv)
         cut_power(wanted / RUNS + 1, seed + r);
         printf("%s%s%s: %lu events, %lu files evicted and %lu brought back, %lu states recovered, %lu losses so far\n",
                modes[r % 3], failing ? ", an fdatasync fails now and then" : "", small ? ", little memory" : "",
-               (unsigned long)*record_count, (unsigned long)fs->header->evictions, (unsigned long)fs->header->brought_back,
-               (unsigned long)(states - before), (unsigned long)losses);
+               (unsigned long)*record_count, (unsigned long)fs->header->evictions,
+               (unsigned long)fs->header->brought_back, (unsigned long)(states - before), (unsigned long)losses);
         fflush(stdout);
         must(!small || fs->header->evictions > 0, "nothing was evicted");
         fixture_teardown();
         if (found())
             break;
     }
-    printf("%lu states, %lu of them left by a power cut in a recovery, %lu batches recovered from the journal, %lu losses\n",
-           (unsigned long)states, (unsigned long)nested, (unsigned long)batches, (unsigned long)losses);
+    printf(
+        "%lu states, %lu of them left by a power cut in a recovery, %lu batches recovered from the journal, %lu "
+        "losses\n",
+        (unsigned long)states, (unsigned long)nested, (unsigned long)batches, (unsigned long)losses);
     return must_find ? losses == 0 : losses != 0;
 }

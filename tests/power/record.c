@@ -106,7 +106,10 @@ static void note_write(int fd, const void *bytes, size_t size, off_t offset)
     if (!active() || fstat(fd, &st) < 0 || !known(&st) || !S_ISREG(st.st_mode))
         return;
     pthread_mutex_lock(&mutex);
-    struct event event = {.kind = EVENT_WRITE, .object = object_of(st.st_ino), .offset = (uint64_t)offset, .size = size,
+    struct event event = {.kind = EVENT_WRITE,
+                          .object = object_of(st.st_ino),
+                          .offset = (uint64_t)offset,
+                          .size = size,
                           .bytes = (char *)bytes};
     if (wanted_fault == FAULT_SWAPPED && in_journal(event.object)) {
         event.bytes = memcpy(malloc(size), bytes, size);
@@ -331,9 +334,9 @@ static int open_noting(int directory, const char *path, int flags, mode_t mode)
     return fd;
 }
 
-#define MODE_OF(flags)                     \
-    va_list arguments;                     \
-    va_start(arguments, flags);            \
+#define MODE_OF(flags)                       \
+    va_list arguments;                       \
+    va_start(arguments, flags);              \
     mode_t mode = va_arg(arguments, mode_t); \
     va_end(arguments)
 
@@ -392,11 +395,11 @@ int taken_unlink(const char *path)
 #define NAMES_MAX   256u
 
 struct object {
-    char *bytes;              /* synced content of a file */
+    char *bytes; /* synced content of a file */
     size_t size;
     const struct event **pending; /* not synced, oldest first */
     size_t pendings;
-    struct {                  /* synced names of a directory */
+    struct { /* synced names of a directory */
         char name[32];
         uint32_t target;
     } names[NAMES_MAX];
@@ -452,7 +455,8 @@ void disk_load(struct disk *disk, const char *root)
     struct object *directory = object_at(disk, object_of(st.st_ino));
     for (struct dirent *entry; (entry = readdir(listing));) {
         char below[600];
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || strcmp(entry->d_name, "lock.mdb") == 0)
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            strcmp(entry->d_name, "lock.mdb") == 0)
             continue;
         snprintf(below, sizeof(below), "%s/%s", root, entry->d_name);
         if (stat(below, &st) < 0 || directory->count == NAMES_MAX)

@@ -14,20 +14,21 @@ enum event_kind {
     EVENT_SIZE,     /* its size was set */
     EVENT_SYNC,     /* fdatasync or fsync of a file or directory has returned 0 */
     EVENT_SYNC_ONE, /* the write before was O_DSYNC and has returned */
-    EVENT_LOST,     /* fdatasync has returned EIO: some of what was not synced is there, the rest never, whatever it says later */
-    EVENT_LINK,     /* a name in a directory leads to an object */
-    EVENT_UNLINK,   /* a name is gone */
+    EVENT_LOST,   /* fdatasync has returned EIO: some of what was not synced is there, the rest never, whatever it says
+                     later */
+    EVENT_LINK,   /* a name in a directory leads to an object */
+    EVENT_UNLINK, /* a name is gone */
 };
 
 struct event {
     enum event_kind kind;
-    uint32_t object;   /* the file or directory */
-    uint32_t target;   /* EVENT_LINK: what the name leads to */
+    uint32_t object; /* the file or directory */
+    uint32_t target; /* EVENT_LINK: what the name leads to */
     char name[32];
-    uint64_t offset;   /* EVENT_WRITE; EVENT_SIZE: the size */
+    uint64_t offset; /* EVENT_WRITE; EVENT_SIZE: the size */
     size_t size;
     char *bytes;
-    uint64_t time;     /* CLOCK_MONOTONIC ns */
+    uint64_t time; /* CLOCK_MONOTONIC ns */
 };
 
 enum record_fault {

@@ -30,12 +30,12 @@
 static char spool[200];
 static int failures;
 
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
+#define CHECK(condition)                                                                                \
+    do {                                                                                                \
+        if (!(condition)) {                                                                             \
             fprintf(stderr, "%s:%d: %s (errno %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
-            failures++;                                                                            \
-        }                                                                                          \
+            failures++;                                                                                 \
+        }                                                                                               \
     } while (0)
 
 /* "/spool//input//NAME": the strings that Exim makes, with their double slashes.  Four may be in use at once. */
@@ -75,7 +75,8 @@ static void stdio_bypasses(void)
     CHECK(fseek(stream, -1, SEEK_CUR) == 0 && fgetc(stream) == '\n' && fseek(stream, 0, SEEK_END) == 0);
     rewind(stream);
     CHECK(fgets(line, sizeof(line), stream) && strcmp(line, ID "-D\n") == 0);
-    CHECK(ungetc('q', stream) == 'q' && fgetc(stream) == 'q' && fscanf(stream, "%63s", line) == 1 && !strcmp(line, "xyz"));
+    CHECK(ungetc('q', stream) == 'q' && fgetc(stream) == 'q' && fscanf(stream, "%63s", line) == 1 &&
+          !strcmp(line, "xyz"));
     CHECK(fclose(stream) == 0 && close(fd) < 0 && errno == EBADF);
     CHECK(unlink(at("input", ID "-D")) == 0);
 }
@@ -324,8 +325,8 @@ static void *watch_real_uid(void *argument)
     return NULL;
 }
 
-/* A user may stop a process whose real uid is his: so inside a critical section the real uid is another one, and outside
- * it is as it was. */
+/* A user may stop a process whose real uid is his: so inside a critical section the real uid is another one, and
+ * outside it is as it was. */
 static void real_uid_is_covered(void)
 {
     const uid_t user = 12345;

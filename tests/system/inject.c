@@ -71,20 +71,23 @@ static int meets(int class, const char *function, int fd, const char *path)
     return 1;
 }
 
-#define WRAP(type, name, parameters, arguments, class, fd, path)   \
-    type name parameters                                           \
-    {                                                              \
-        static type (*real) parameters;                            \
-        if (meets(class, #name, fd, path))                         \
-            return (type)-1;                                       \
-        if (!real)                                                 \
-            real = (type(*) parameters)dlsym(RTLD_NEXT, #name);    \
-        return real arguments;                                     \
+#define WRAP(type, name, parameters, arguments, class, fd, path) \
+    type name parameters                                         \
+    {                                                            \
+        static type(*real) parameters;                           \
+        if (meets(class, #name, fd, path))                       \
+            return (type)-1;                                     \
+        if (!real)                                               \
+            real = (type(*) parameters)dlsym(RTLD_NEXT, #name);  \
+        return real arguments;                                   \
     }
 
-WRAP(ssize_t, pwrite, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd, NULL)
-WRAP(ssize_t, pwrite64, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd, NULL)
-WRAP(ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t offset), (fd, parts, n, offset), WRITES, fd, NULL)
+WRAP(ssize_t, pwrite, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd,
+     NULL)
+WRAP(ssize_t, pwrite64, (int fd, const void *bytes, size_t size, off_t offset), (fd, bytes, size, offset), WRITES, fd,
+     NULL)
+WRAP(ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t offset), (fd, parts, n, offset), WRITES, fd,
+     NULL)
 WRAP(ssize_t, writev, (int fd, const struct iovec *parts, int n), (fd, parts, n), WRITES, fd, NULL)
 WRAP(int, ftruncate, (int fd, off_t size), (fd, size), WRITES, fd, NULL)
 WRAP(int, ftruncate64, (int fd, off_t size), (fd, size), WRITES, fd, NULL)
@@ -96,15 +99,15 @@ WRAP(int, unlink, (const char *path), (path), MAKES, -1, path)
 WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MAKES, fd, NULL)
 
 /* They return their error.  Large-file builds call the second one. */
-#define WRAP_FALLOCATE(name)                                                    \
-    int name(int fd, off_t offset, off_t size)                                  \
-    {                                                                           \
-        static int (*real)(int, off_t, off_t);                                  \
-        if (meets(WRITES, #name, fd, NULL))                                     \
-            return errno;                                                       \
-        if (!real)                                                              \
-            real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, #name);         \
-        return real(fd, offset, size);                                          \
+#define WRAP_FALLOCATE(name)                                            \
+    int name(int fd, off_t offset, off_t size)                          \
+    {                                                                   \
+        static int (*real)(int, off_t, off_t);                          \
+        if (meets(WRITES, #name, fd, NULL))                             \
+            return errno;                                               \
+        if (!real)                                                      \
+            real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, #name); \
+        return real(fd, offset, size);                                  \
     }
 
 WRAP_FALLOCATE(posix_fallocate)
@@ -126,19 +129,19 @@ static int makes_file(int fd, const char *path, int flags, const char *function)
     return used && meets(MAKES, "reuse", -1, path);
 }
 
-#define WRAP_OPEN(name, parameters, arguments, fd, path)                            \
-    int name parameters                                                             \
-    {                                                                               \
-        static int (*real) parameters;                                              \
-        va_list list;                                                               \
-        va_start(list, flags);                                                      \
-        mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;                   \
-        va_end(list);                                                               \
-        if (makes_file(fd, path, flags, #name))                                     \
-            return -1;                                                              \
-        if (!real)                                                                  \
-            real = (int(*) parameters)dlsym(RTLD_NEXT, #name);                      \
-        return real arguments;                                                      \
+#define WRAP_OPEN(name, parameters, arguments, fd, path)          \
+    int name parameters                                           \
+    {                                                             \
+        static int(*real) parameters;                             \
+        va_list list;                                             \
+        va_start(list, flags);                                    \
+        mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0; \
+        va_end(list);                                             \
+        if (makes_file(fd, path, flags, #name))                   \
+            return -1;                                            \
+        if (!real)                                                \
+            real = (int(*) parameters)dlsym(RTLD_NEXT, #name);    \
+        return real arguments;                                    \
     }
 
 WRAP_OPEN(open, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, path)

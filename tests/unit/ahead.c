@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Read-ahead: who reads in order finds the next files in memory, who doesn't pays nothing, and nobody becomes hot by it.
+ * Read-ahead: who reads in order finds the next files in memory, who doesn't pays nothing, and nobody becomes hot by
+ * it.
  */
 #include "evicting.h"
 
@@ -144,7 +145,8 @@ Test(ahead, removing)
     cr_assert_eq(faults, 10);
 }
 
-/* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is hot. */
+/* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is
+ * hot. */
 Test(ahead, stays_cold)
 {
     queue();
@@ -212,7 +214,8 @@ Test(ahead, not_without_memory)
     cr_assert_eq(fs->header->faults.head, 0);
 }
 
-/* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest. */
+/* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest.
+ */
 Test(ahead, in_vain)
 {
     struct fault fault;

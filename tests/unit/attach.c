@@ -244,8 +244,8 @@ Test(attach, links_in_the_way_of_root)
     fastspool_detach(fs);
     /* A file of root's in place of one that is written. */
     char command[512];
-    snprintf(command, sizeof(command), "cd %s && rm -rf fastspool.* && echo roots >roots/file && ln roots/file %s/runtime.new",
-             directory, state);
+    snprintf(command, sizeof(command),
+             "cd %s && rm -rf fastspool.* && echo roots >roots/file && ln roots/file %s/runtime.new", directory, state);
     cr_assert_eq(system(command), 0);
     cr_assert_lt(attach_create(spool, &config, &fs, error), 0, "a file of root's was written");
     snprintf(command, sizeof(command), "grep -q roots %s/file", target);

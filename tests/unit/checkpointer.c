@@ -26,9 +26,9 @@ int tool_error(const char *format, ...)
 
 static int syncs_left = -1; /* so many fsyncs succeed, and the next one fails; negative: none does */
 
-static bool full;      /* there is no room at all */
-static bool slow;      /* whoever but the test's own thread asks, or writes, is kept for a moment */
-static int64_t space;  /* bytes that are left, and go with each file that is made; negative: enough */
+static bool full;     /* there is no room at all */
+static bool slow;     /* whoever but the test's own thread asks, or writes, is kept for a moment */
+static int64_t space; /* bytes that are left, and go with each file that is made; negative: enough */
 static pthread_t own;
 
 static void keep(void)
@@ -107,8 +107,8 @@ static void end_checkpointer(void)
     cr_assert_eq(pthread_join(c.thread, NULL), 0);
 }
 
-/* A commit finds no room for its file and waits for the checkpoint that frees some; meanwhile there is room again, and the
- * checkpointer, which is just preparing a file, sees no reason for a checkpoint any more.  The commit goes on. */
+/* A commit finds no room for its file and waits for the checkpoint that frees some; meanwhile there is room again, and
+ * the checkpointer, which is just preparing a file, sees no reason for a checkpoint any more.  The commit goes on. */
 Test(checkpointer, room_comes_back, .timeout = 20)
 {
     cr_assert_eq(append(40000), 0, "%s", error);

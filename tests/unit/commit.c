@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Commit, journal and checkpoint: what a capture holds, what becomes of the dirty list, who waits for what, and that the
- * disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to the
- * mirror.
+ * Commit, journal and checkpoint: what a capture holds, what becomes of the dirty list, who waits for what, and that
+ * the disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to
+ * the mirror.
  */
 #include "durable.h"
 
@@ -353,7 +353,7 @@ Test(commit, short_lives_and_the_database)
     }
     checkpoint();
     cr_assert_eq(stat(file, &after), 0);
-    cr_assert_leq(after.st_size, before.st_size + 4 * 4096, "it grew from %lld to %lld bytes", (long long)before.st_size,
-                  (long long)after.st_size);
+    cr_assert_leq(after.st_size, before.st_size + 4 * 4096, "it grew from %lld to %lld bytes",
+                  (long long)before.st_size, (long long)after.st_size);
     recovers(dump_all(fs, then_dump));
 }

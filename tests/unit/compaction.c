@@ -76,7 +76,7 @@ static void *make_names(void *unused)
 {
     char path[32];
 
-    for (int i = 0; ; i++) {
+    for (int i = 0;; i++) {
         snprintf(path, sizeof(path), "name-%d", i);
         if (fastspool_mkdir(fs, path, 0700) < 0)
             return unused;
@@ -127,8 +127,8 @@ Test(compaction, no_need)
 
 /* ---- a large file under readers and a commit ---- */
 
-#define RUN  (UINT64_C(700) << 10)              /* bytes at its beginning, and at its end */
-#define SIZE (UINT64_C(6) << 20)                /* a hole between them; the end has two levels of index blocks */
+#define RUN  (UINT64_C(700) << 10) /* bytes at its beginning, and at its end */
+#define SIZE (UINT64_C(6) << 20)   /* a hole between them; the end has two levels of index blocks */
 
 static char expected[SIZE];
 

@@ -59,13 +59,19 @@ struct mistake {
 ParameterizedTestParameters(config, mistakes)
 {
     static struct mistake mistakes[] = {
-        {"foo = 1", "unknown key `foo`"},      {"memory = lots", "lots"},
-        {"memory = 0", "`0`"},                 {"memory = 101%", "101%"},
-        {"memory = 5MB", "5MB"},               {"memory = -1M", "-1M"},
-        {"flush_interval = 5", "`5`"},         {"flush_interval = 2h", "2h"},
-        {"spool = spool", "absolute"},         {"state = x", "absolute"},
+        {"foo = 1", "unknown key `foo`"},
+        {"memory = lots", "lots"},
+        {"memory = 0", "`0`"},
+        {"memory = 101%", "101%"},
+        {"memory = 5MB", "5MB"},
+        {"memory = -1M", "-1M"},
+        {"flush_interval = 5", "`5`"},
+        {"flush_interval = 2h", "2h"},
+        {"spool = spool", "absolute"},
+        {"state = x", "absolute"},
         {"durability = eventually", "acked, lazy or strict"},
-        {"trusted_user = mail", "mail"},       {"memory", "key = value"},
+        {"trusted_user = mail", "mail"},
+        {"memory", "key = value"},
         {"memory =", "no value"},
     };
     return cr_make_param_array(struct mistake, mistakes, sizeof(mistakes) / sizeof(*mistakes));

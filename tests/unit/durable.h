@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A store with a journal and a database, and a test for its mirror: put, commit, checkpoint; a store as text; and what a
- * reboot would bring back.
+ * A store with a journal and a database, and a test for its mirror: put, commit, checkpoint; a store as text; and what
+ * a reboot would bring back.
  */
 #ifndef FASTSPOOL_DURABLE_H
 #define FASTSPOOL_DURABLE_H

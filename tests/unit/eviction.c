@@ -53,10 +53,12 @@ Test(eviction, what_stays)
     cr_assert_eq(fs->header->evicted, 1);
 }
 
-/* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not gone. */
+/* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not
+ * gone. */
 Test(eviction, comes_back)
 {
-    static const size_t sizes[] = {1, 4071, 4072, 4073, 4095, 4096, 4097, 8144, 16384, 65535, 65536, 65537, 700000, 1 << 20};
+    static const size_t sizes[] = {1,    4071,  4072,  4073,  4095,  4096,   4097,
+                                   8144, 16384, 65535, 65536, 65537, 700000, 1 << 20};
     char path[32];
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
@@ -106,7 +108,8 @@ Test(eviction, attributes_change)
     recovers(then_dump);
 }
 
-/* By path and evicted: truncated to nothing at once, to a part when it is back; opened to be truncated without waiting. */
+/* By path and evicted: truncated to nothing at once, to a part when it is back; opened to be truncated without waiting.
+ */
 Test(eviction, truncation)
 {
     fill("nothing", 1, 9000);
@@ -161,8 +164,8 @@ Test(eviction, a_scan_keeps_what_is_hot)
     paging_end(fs);
 }
 
-/* The same where it writes to what it reads: that can't go before a checkpoint, and the hot doesn't in its place, unless
- * somebody waits for memory. */
+/* The same where it writes to what it reads: that can't go before a checkpoint, and the hot doesn't in its place,
+ * unless somebody waits for memory. */
 Test(eviction, a_scan_that_writes_keeps_what_is_hot)
 {
     char path[16];
@@ -250,7 +253,8 @@ Test(eviction, an_eighth_of_the_cold_stays)
     }
     paging_end(fs);
     evict(7); /* two blocks a file that was brought back, and then one of another */
-    cr_assert(evicted("f0") && evicted("f1") && evicted("f2"), "forty are clean, eight of them cold: that is three too many");
+    cr_assert(evicted("f0") && evicted("f1") && evicted("f2"),
+              "forty are clean, eight of them cold: that is three too many");
     cr_assert(evicted("c0"));
     cr_assert_eq(fs->header->evicted, 4);
     evict(0);

@@ -25,7 +25,7 @@ static struct fault want(const char *path)
 
 struct reader {
     const char *path;
-    int result;  /* of the open */
+    int result; /* of the open */
     bool whole;
 };
 
@@ -36,7 +36,8 @@ static void *read_it(void *argument)
     int d = reader->result = fastspool_open(fs, reader->path, O_RDONLY, 0);
 
     if (d >= 0) {
-        reader->whole = fastspool_pread(fs, d, got, sizeof(got), 0) == sizeof(got) && memcmp(got, bytes, sizeof(got)) == 0;
+        reader->whole =
+            fastspool_pread(fs, d, got, sizeof(got), 0) == sizeof(got) && memcmp(got, bytes, sizeof(got)) == 0;
         fastspool_close(fs, d);
     }
     return NULL;

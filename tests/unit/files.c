@@ -89,7 +89,8 @@ Test(files, access_modes)
 Test(files, append)
 {
     char bytes[16];
-    int a = fastspool_open(fs, "f", O_WRONLY | O_CREAT | O_APPEND, 0640), b = fastspool_open(fs, "f", O_RDWR | O_APPEND, 0);
+    int a = fastspool_open(fs, "f", O_WRONLY | O_CREAT | O_APPEND, 0640),
+        b = fastspool_open(fs, "f", O_RDWR | O_APPEND, 0);
 
     cr_assert_eq(fastspool_write(fs, a, "one", 3), 3);
     cr_assert_eq(fastspool_write(fs, b, "two", 3), 3);

@@ -55,8 +55,7 @@ static inline void fixture_detach(struct fastspool *store)
 
 static inline void fixture_setup(void)
 {
-    struct fastspool_config config = {
-        .memory = FIXTURE_MEMORY, .flush_interval = 100000000};
+    struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 100000000};
     char path[96], error[FASTSPOOL_ERROR_MAX];
 
     strcpy(fixture_directory, "/dev/shm/fastspool-test.XXXXXX");

@@ -100,8 +100,8 @@ Test(journal, comes_back)
     cr_assert_not(found.detached);
 }
 
-/* Whatever 512-byte sectors of the last batch reached the disk, with what an earlier use of the file left in the others:
- * the batches before it are found, and it is found only where it is whole. */
+/* Whatever 512-byte sectors of the last batch reached the disk, with what an earlier use of the file left in the
+ * others: the batches before it are found, and it is found only where it is whole. */
 Test(journal, torn, .timeout = 120)
 {
     static char before[4 * JOURNAL_FILE_MIN], after[sizeof(before)], mixed[sizeof(before)];
@@ -121,8 +121,9 @@ Test(journal, torn, .timeout = 120)
         unsigned seed = pattern;
         memcpy(mixed, before, (size_t)size);
         for (size_t s = 0; s < sectors; s++) {
-            bool there = pattern < sectors * 3 ? (pattern / sectors == 0 ? s < pattern : pattern / sectors == 1 ? s >= pattern % sectors
-                                                                                       : s != pattern % sectors)
+            bool there = pattern < sectors * 3 ? (pattern / sectors == 0   ? s < pattern
+                                                  : pattern / sectors == 1 ? s >= pattern % sectors
+                                                                           : s != pattern % sectors)
                                                : rand_r(&seed) % 2;
             if (there)
                 memcpy(mixed + start + s * 512, after + start + s * 512, 512);
@@ -231,8 +232,8 @@ Test(journal, failed_write)
     cr_assert_geq(numbers[1], durable + 11, "a number was given twice");
 }
 
-/* A disk on which every other write fails leaves a condemned file each time: when there are too many, a checkpoint is due,
- * and afterwards the journal goes on. */
+/* A disk on which every other write fails leaves a condemned file each time: when there are too many, a checkpoint is
+ * due, and afterwards the journal goes on. */
 Test(journal, many_condemned, .timeout = 120)
 {
     struct rlimit limit = {4096 * 3, RLIM_INFINITY}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};

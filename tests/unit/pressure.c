@@ -126,7 +126,8 @@ static void *wish_to_close(void *database)
     return NULL;
 }
 
-/* Whoever has to close the database doesn't wait until a file has got its memory: it is still wanted, and served later. */
+/* Whoever has to close the database doesn't wait until a file has got its memory: it is still wanted, and served later.
+ */
 Test(pressure, gives_way_to_who_closes)
 {
     pthread_t closer;
@@ -298,7 +299,8 @@ Test(pressure, quarantine_is_no_reserve)
     fastspool_close(fs, d);
 }
 
-/* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again. */
+/* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again.
+ */
 Test(pressure, nothing_may_go)
 {
     mirror_begin_small();
@@ -361,7 +363,8 @@ Test(pressure, room_for_files)
     cr_assert_leq(after.f_bavail, after.f_favail, "a file takes a block at least");
 }
 
-/* Entries that one table has to spare make the next files cheaper: names that came and went leave as much room as there was. */
+/* Entries that one table has to spare make the next files cheaper: names that came and went leave as much room as there
+ * was. */
 Test(pressure, room_for_files_beside_free_names)
 {
     struct statvfs before, after;
@@ -377,8 +380,10 @@ Test(pressure, room_for_files_beside_free_names)
         }
     }
     cr_assert_eq(fastspool_statvfs(fs, &after), 0);
-    cr_assert_leq(before.f_favail, after.f_favail + 500, "%lu of %lu", (unsigned long)after.f_favail, (unsigned long)before.f_favail);
-    cr_assert_leq(after.f_favail, before.f_favail + 100, "%lu of %lu", (unsigned long)after.f_favail, (unsigned long)before.f_favail);
+    cr_assert_leq(before.f_favail, after.f_favail + 500, "%lu of %lu", (unsigned long)after.f_favail,
+                  (unsigned long)before.f_favail);
+    cr_assert_leq(after.f_favail, before.f_favail + 100, "%lu of %lu", (unsigned long)after.f_favail,
+                  (unsigned long)before.f_favail);
 }
 
 static pthread_barrier_t together;

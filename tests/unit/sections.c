@@ -185,8 +185,8 @@ Test(sections, nonsense_everywhere, .timeout = 60)
         fastspool_write(fs, d, path, sizeof(path));
     }
     for (int round = 0; round < 3000; round++) {
-        static const uint64_t at[] = {INODES_AT, NAMES_AT, DESCRIPTIONS_AT, BUCKETS_AT, CHUNKS_AT,
-                                      offsetof(struct header, inodes)};
+        static const uint64_t at[] = {INODES_AT,  NAMES_AT,  DESCRIPTIONS_AT,
+                                      BUCKETS_AT, CHUNKS_AT, offsetof(struct header, inodes)};
         char path[32];
         struct stat st;
         struct fastspool_entry entries[8];
