@@ -21,8 +21,8 @@
  * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
  */
 #include "config.h"
-#include "registry.h"
 #include "shim.h"
+#include "spool/registry.h"
 
 #include <dlfcn.h>
 #include <limits.h>

@@ -9,7 +9,7 @@
 #define FASTSPOOL_SHIM_H
 
 #include "real.h"
-#include "store.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -20,7 +20,7 @@
  */
 #include "tool.h"
 
-#include "pager.h"
+#include "mirror/pager.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,7 +7,7 @@
  * programs believe no environment.
  */
 #include "config.h"
-#include "registry.h"
+#include "spool/registry.h"
 #include "tool.h"
 
 #include <errno.h>

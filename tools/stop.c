@@ -3,7 +3,7 @@
  * fastspool stop: flush, and end the mirror process.  The segment stays: the next process to use the spool starts a
  * mirror again.
  */
-#include "registry.h"
+#include "spool/registry.h"
 #include "tool.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
 
-#include "store.h"
+#include "store/store.h"
 
 int tool_cat(int argc, char **argv);
 int tool_flush(int argc, char **argv);

@@ -5,7 +5,7 @@
 #ifndef FASTSPOOL_EVICTED_H
 #define FASTSPOOL_EVICTED_H
 
-#include "store.h"
+#include "store/store.h"
 
 /** All data leaves memory. */
 void evicted_all(struct fastspool *store);

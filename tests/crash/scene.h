@@ -5,7 +5,7 @@
 #ifndef FASTSPOOL_SCENE_H
 #define FASTSPOOL_SCENE_H
 
-#include "store.h"
+#include "store/store.h"
 
 #define FILE_SIZE 10000
 #define HUGE_SIZE (140 * BLOCK_SIZE) /* is freed in several sections */

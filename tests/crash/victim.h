@@ -5,7 +5,7 @@
 #ifndef FASTSPOOL_VICTIM_H
 #define FASTSPOOL_VICTIM_H
 
-#include "store.h"
+#include "store/store.h"
 
 #include <sys/types.h>
 

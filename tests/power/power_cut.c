@@ -19,7 +19,7 @@
  * what a mirror wrote before it died, and whose database isn't synced.
  */
 #include "fixture.h"
-#include "journal.h"
+#include "mirror/journal.h"
 #include "paging.h"
 #include "record.h"
 

@@ -3,7 +3,7 @@
  * Attaching: making and finding a store, and refusing one that can't be trusted or used.  (Without a mirror process:
  * attach_create() doesn't start one; that is the system tests' business.)
  */
-#include "store.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

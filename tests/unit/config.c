@@ -2,7 +2,7 @@
  *
  * The configuration: what it takes, what it refuses, and that it says where.
  */
-#include "store.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>

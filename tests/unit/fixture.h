@@ -7,7 +7,7 @@
 #ifndef FASTSPOOL_FIXTURE_H
 #define FASTSPOOL_FIXTURE_H
 
-#include "store.h"
+#include "store/store.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -4,8 +4,8 @@
  */
 #include "fixture.h"
 
-#include "batch.h"
-#include "journal.h"
+#include "mirror/format.h"
+#include "mirror/journal.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

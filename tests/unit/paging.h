@@ -7,7 +7,7 @@
 #define FASTSPOOL_PAGING_H
 
 #include "fixture.h"
-#include "pager.h"
+#include "mirror/pager.h"
 
 #include <sys/file.h>
 

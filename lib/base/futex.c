@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Futexes between processes: words of the segment that count events, waited for until they move on.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds)
+{
+    const struct timespec timeout = {(time_t)(nanoseconds / UINT64_C(1000000000)),
+                                     (long)(nanoseconds % UINT64_C(1000000000))};
+    int saved = errno;
+
+    syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
+    errno = saved;
+}
+
+void futex_wake(uint32_t *word)
+{
+    int saved = errno;
+
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    errno = saved;
+}
+
+void futex_count(uint32_t *word)
+{
+    __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
+    futex_wake(word);
+}

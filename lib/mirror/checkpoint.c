@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Checkpoint: from the journal to the database.
+ *
+ * The happy path: a first look through the batches finds which inodes end in them, a second one applies the records,
+ * but none of an inode that ended later: so a message that came and went between two checkpoints is never put into the
+ * database.  One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the
+ * spool, as a batch is.
+ *
+ * It reads what was written, not the store: a checkpoint may take as long as the disk needs, and holds neither memory
+ * of the store nor its lock; and what a mirror that died had not yet brought here, its successor finds in the same
+ * place.
+ *
+ * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
+ * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
+ */
+#include "mirror/database.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+/* Where an inode ended for the last time. */
+struct end {
+    uint32_t inode;
+    uint64_t position; /* the record's, counted over all batches */
+    UT_hash_handle hh;
+};
+
+struct passage {
+    struct mirror *mirror;
+    MDB_txn *transaction;
+    struct end *ends;
+    uint64_t position;
+    uint32_t root;
+    checkpoint_touched *touched;
+    void *context;
+    char *error;
+};
+
+static int for_each(const char *records, size_t size, struct passage *passage,
+                    int (*each)(struct passage *, const struct record *, const void *))
+{
+    const char *at = records;
+    struct record record;
+    const void *value;
+    int result;
+
+    while ((result = batch_next(&at, records + size, &record, &value)) > 0) {
+        passage->position++;
+        result = each(passage, &record, value);
+        if (result < 0)
+            return result;
+    }
+    return result;
+}
+
+static int note_end(struct passage *passage, const struct record *record, const void *value)
+{
+    struct end *end;
+
+    (void)value;
+    if (record->kind != RECORD_GONE)
+        return 0;
+    HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
+    if (!end) {
+        end = calloc(1, sizeof(*end));
+        if (!end)
+            return -ENOMEM;
+        end->inode = record->inode;
+        HASH_ADD(hh, passage->ends, inode, sizeof(end->inode), end);
+    }
+    end->position = passage->position;
+    return 0;
+}
+
+static int apply(struct passage *passage, const struct record *record, const void *value)
+{
+    struct end *end;
+
+    HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
+    if (end && passage->position < end->position)
+        return 0;
+    if (passage->touched && record->kind == RECORD_INODE) {
+        int result = passage->touched(passage->context, record->inode);
+        if (result < 0)
+            return result;
+    }
+    return mirror_apply(passage->mirror, passage->transaction, record, value, passage->error);
+}
+
+static int visit_ends(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+{
+    (void)number;
+    (void)root;
+    return for_each(records, size, context, note_end);
+}
+
+static int visit_records(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+{
+    struct passage *passage = context;
+
+    (void)number;
+    passage->root = root;
+    return for_each(records, size, passage, apply);
+}
+
+static void forget_ends(struct passage *passage)
+{
+    struct end *end, *next;
+
+    HASH_ITER (hh, passage->ends, end, next) {
+        HASH_DELETE(hh, passage->ends, end);
+        free(end);
+    }
+}
+
+int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
+                     struct journal_found *found, checkpoint_touched *touched, void *context,
+                     char error[FASTSPOOL_ERROR_MAX])
+{
+    struct passage passage = {.mirror = mirror,
+                              .transaction = transaction,
+                              .root = (uint32_t)meta->root,
+                              .touched = touched,
+                              .context = context,
+                              .error = error};
+
+    error[0] = '\0';
+    int result = journal_look(directory, meta->batch, upto, visit_ends, &passage, found);
+    passage.position = 0;
+    if (result == 0)
+        result = journal_look(directory, meta->batch, upto, visit_records, &passage, found);
+    forget_ends(&passage);
+    meta->root = passage.root;
+    meta->batch = found->last;
+    if (result < 0 && error[0] == '\0')
+        snprintf(error, FASTSPOOL_ERROR_MAX, "read the journal: %s", strerrordesc_np(-result));
+    return result;
+}
+
+int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct journal_point point = journal_point(journal);
+    struct journal_found found;
+    struct disk_meta meta;
+    MDB_txn *transaction;
+    int result = mirror_begin(mirror, &transaction, &meta, error);
+
+    if (result < 0)
+        return result;
+    result = checkpoint_apply(mirror, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
+    if (result == 0 && (found.detached || found.missing || found.last != point.number)) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "read the journal: batch %llu is durable and can't be read back",
+                 (unsigned long long)found.last + 1);
+        result = -EIO;
+    }
+    if (result < 0) {
+        mdb_txn_abort(transaction);
+        return result;
+    }
+    result = mirror_commit(mirror, transaction, &meta, error);
+    if (result == 0) {
+        STORE(journal->fs->header->checkpointed, point.ticket);
+        journal_release(journal, point, mirror_free_bytes(mirror));
+    }
+    return result;
+}

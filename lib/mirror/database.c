@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Writing the database.
+ *
+ * The happy path: one transaction a checkpoint; each record puts or deletes what it says, and what lies behind a file's
+ * end goes.  A new database is made beside its place, synced, and renamed to it: so there is a whole one, or none.
+ *
+ * Failure modes: whatever fails aborts the transaction, and the database holds the checkpoint before; a full disk is
+ * ENOSPC, all else that LMDB may say is EIO with its sentence.  After a commit that failed the environment is closed:
+ * the next one reads the disk anew.  The map is as large as it may ever be from the start, so it is never resized; it
+ * is not writable, so a stray store can't reach it.
+ */
+#include "mirror/database.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
+#define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
+#define MAP_SMALLEST (UINT64_C(1) << 32)
+
+static int explain(int code, const char *what, char *error)
+{
+    snprintf(error, FASTSPOOL_ERROR_MAX, "%s: %s", what, mdb_strerror(code));
+    if (code == MDB_MAP_FULL)
+        return -ENOSPC;
+    if (code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_PAGE_NOTFOUND)
+        return -EBADMSG;
+    return code > 0 ? -code : -EIO;
+}
+
+/* ---- opening ---- */
+
+#define FREE_PAGES 0 /* LMDB's own table: transaction number to a list of pages that are free, its length first */
+
+/* Count the free pages from number @first on.  LMDB's error, or 0. */
+static int count_free(MDB_env *environment, size_t first, size_t *count)
+{
+    MDB_txn *transaction;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int code = mdb_txn_begin(environment, NULL, MDB_RDONLY, &transaction);
+
+    *count = 0;
+    if (code != 0)
+        return code;
+    code = mdb_cursor_open(transaction, FREE_PAGES, &cursor);
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        const size_t *pages = value.mv_data;
+        for (size_t i = 1; i <= pages[0] && i < value.mv_size / sizeof(*pages); i++)
+            *count += pages[i] >= first;
+    }
+    mdb_txn_abort(transaction);
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+/* Are all pages from number @first up to the last one free?  There are @count. */
+static int all_free(MDB_env *environment, size_t first, size_t count)
+{
+    size_t found;
+    int code = count_free(environment, first, &found);
+
+    return code ? code : found == count ? 0 : MDB_CORRUPTED;
+}
+
+/* A file that ends before its last page is a SIGBUS to whoever looks behind its end.  LMDB never writes a page that one
+ * transaction both takes and frees, so free pages may be missing there, and the file is made longer; any other missing
+ * page is damage, and it is left as it was. */
+static int check_length(MDB_env *environment)
+{
+    MDB_envinfo info;
+    MDB_stat stat_of_main;
+    mdb_filehandle_t fd;
+    struct stat st;
+    int code = mdb_env_info(environment, &info);
+
+    if (code == 0)
+        code = mdb_env_stat(environment, &stat_of_main);
+    if (code == 0)
+        code = mdb_env_get_fd(environment, &fd);
+    if (code == 0 && fstat(fd, &st) < 0)
+        code = errno;
+    size_t pages = code ? 0 : (size_t)st.st_size / stat_of_main.ms_psize;
+    if (code != 0 || pages > info.me_last_pgno)
+        return code;
+    if (ftruncate(fd, (off_t)((info.me_last_pgno + 1) * stat_of_main.ms_psize)) < 0)
+        return errno;
+    code = all_free(environment, pages, info.me_last_pgno + 1 - pages);
+    if (code != 0 && ftruncate(fd, st.st_size) < 0)
+        return errno;
+    return code;
+}
+
+/* LMDB maps its lock file, and writes to it where there may be no room on the disk: a SIGBUS.  So its blocks come
+ * first. (Nobody of this process has it open: closing it drops no lock.) */
+static int reserve_lock_file(const char *path)
+{
+    char file[FASTSPOOL_PATH_MAX + 48];
+
+    snprintf(file, sizeof(file), "%s/lock.mdb", path);
+    int fd = open(file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    int code = posix_fallocate(fd, 0, LOCK_FILE);
+    close(fd);
+    return code;
+}
+
+static int open_environment(struct mirror *mirror, const char *path)
+{
+    int code = reserve_lock_file(path);
+
+    if (code != 0)
+        return code;
+    code = ENOMEM;
+
+    for (uint64_t size = MAP_LARGEST; size >= MAP_SMALLEST && code == ENOMEM; size /= 4) {
+        code = mdb_env_create(&mirror->environment);
+        if (code != 0)
+            return code;
+        code = mdb_env_set_mapsize(mirror->environment, size);
+        if (code == 0)
+            code = mdb_env_set_maxdbs(mirror->environment, 4);
+        if (code == 0)
+            code = mdb_env_open(mirror->environment, path, 0, 0600);
+        if (code != 0)
+            mirror_close(mirror);
+    }
+    return code;
+}
+
+static int open_tables(struct mirror *mirror, MDB_txn *transaction, unsigned flags)
+{
+    int code = mdb_dbi_open(transaction, "inodes", flags, &mirror->inodes);
+
+    if (code == 0)
+        code = mdb_dbi_open(transaction, "data", flags, &mirror->data);
+    return code ? code : mdb_dbi_open(transaction, "meta", flags, &mirror->meta);
+}
+
+static const char meta_name[] = "store";
+
+static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta)
+{
+    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value = {sizeof(*meta), (void *)meta};
+    return mdb_put(transaction, mirror->meta, &key, &value, 0);
+}
+
+/* ---- making ---- */
+
+static int sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int code = fd < 0 || fsync(fd) < 0 ? errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
+/* An empty database at @path, synced. */
+static int make_empty(const char *path)
+{
+    const struct disk_meta meta = {.format = MIRROR_FORMAT};
+    struct mirror mirror = {0};
+    MDB_txn *transaction;
+    int code = open_environment(&mirror, path);
+
+    if (code == 0)
+        code = mdb_txn_begin(mirror.environment, NULL, 0, &transaction);
+    if (code == 0) {
+        code = open_tables(&mirror, transaction, MDB_CREATE);
+        if (code == 0)
+            code = put_meta(&mirror, transaction, &meta);
+        if (code == 0)
+            code = mdb_txn_commit(transaction);
+        else
+            mdb_txn_abort(transaction);
+    }
+    mirror_close(&mirror);
+    return code ? code : sync_directory(path);
+}
+
+/* Where there is no database at @path: one is made at @path.new, and renamed. */
+static int make(const char *path)
+{
+    char new[FASTSPOOL_PATH_MAX + 32], file[FASTSPOOL_PATH_MAX + 48], above[FASTSPOOL_PATH_MAX + 32];
+
+    snprintf(new, sizeof(new), "%s.new", path);
+    snprintf(above, sizeof(above), "%s", path);
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* what a maker that died left */
+        snprintf(file, sizeof(file), "%s/%s", new, files[i]);
+        unlink(file);
+    }
+    if (mkdir(new, 0700) < 0 && errno != EEXIST)
+        return errno;
+    int code = make_empty(new);
+    if (code == 0 && rename(new, path) < 0)
+        code = errno;
+    if (code != 0)
+        return code;
+    code = sync_directory(dirname(above));
+    if (code != 0)
+        rename(path,
+               new); /* the next sync may say that all is well, of a name that was never written: it is made again */
+    return code;
+}
+
+/* ---- opening, for use ---- */
+
+/* A commit that failed in its last write may be on the disk, while the page cache holds what LMDB put back: pages that
+ * only the disk's state knows would be written over.  So what is read is made to be on the disk; where that fails, the
+ * cache is dropped, and whoever opens next reads what the disk holds. */
+static int settle(MDB_env *environment)
+{
+    mdb_filehandle_t fd;
+    int code = mdb_env_sync(environment, 1);
+
+    if (code != 0 && mdb_env_get_fd(environment, &fd) == 0)
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return code;
+}
+
+int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX])
+{
+    char what[FASTSPOOL_PATH_MAX + 32];
+    MDB_txn *transaction;
+    struct stat st;
+
+    *mirror = (struct mirror){0};
+    snprintf(what, sizeof(what), "open the database %s", path);
+    int code = stat(path, &st) < 0 ? errno : 0;
+    if (code == ENOENT)
+        code = make(path);
+    if (code == 0)
+        code = open_environment(mirror, path);
+    if (code == 0)
+        code = settle(mirror->environment);
+    if (code == 0)
+        code = check_length(mirror->environment);
+    if (code == 0)
+        code = mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction);
+    if (code == 0) {
+        code = open_tables(mirror, transaction, 0);
+        if (code == 0)
+            code = mdb_txn_commit(transaction); /* what keeps the tables open */
+        else
+            mdb_txn_abort(transaction);
+    }
+    if (code == 0)
+        return 0;
+    mirror_close(mirror);
+    return explain(code, what, error);
+}
+
+void mirror_close(struct mirror *mirror)
+{
+    if (mirror->environment)
+        mdb_env_close(mirror->environment);
+    mirror->environment = NULL;
+}
+
+/* ---- shared by threads ---- */
+
+void database_init(struct database *database, const char *path)
+{
+    *database = (struct database){.path = path};
+    pthread_rwlock_init(&database->lock, NULL);
+}
+
+void database_end(struct database *database)
+{
+    mirror_close(&database->mirror);
+    pthread_rwlock_destroy(&database->lock);
+}
+
+int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX])
+{
+    *mirror = &database->mirror;
+    for (;;) {
+        pthread_rwlock_rdlock(&database->lock);
+        if (database->mirror.environment)
+            return 0;
+        pthread_rwlock_unlock(&database->lock);
+        pthread_rwlock_wrlock(&database->lock);
+        int result = database->mirror.environment ? 0 : mirror_open(&database->mirror, database->path, error);
+        pthread_rwlock_unlock(&database->lock);
+        if (result < 0)
+            return result;
+    }
+}
+
+void database_leave(struct database *database, bool broken)
+{
+    pthread_rwlock_unlock(&database->lock);
+    if (!broken)
+        return;
+    __atomic_add_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
+    pthread_rwlock_wrlock(&database->lock);
+    mirror_close(&database->mirror);
+    pthread_rwlock_unlock(&database->lock);
+    __atomic_sub_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
+}
+
+/* ---- writing ---- */
+
+struct chunk_key {
+    uint32_t inode; /* both big endian: so chunks lie in the order of the file */
+    uint32_t chunk;
+};
+
+/* Delete the chunks of an inode from number @chunk on. */
+static int delete_chunks(struct mirror *mirror, MDB_txn *transaction, uint32_t inode, uint32_t chunk)
+{
+    const struct chunk_key first = {htonl(inode), htonl(chunk)};
+    MDB_val key = {sizeof(first), (void *)&first}, value;
+    MDB_cursor *cursor;
+    int code = mdb_cursor_open(transaction, mirror->data, &cursor);
+
+    if (code != 0)
+        return code;
+    code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (code == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, &first.inode, sizeof(first.inode)) == 0) {
+        code = mdb_cursor_del(cursor, 0);
+        if (code == 0)
+            code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT); /* the one behind the deleted one */
+    }
+    mdb_cursor_close(cursor);
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+static int put_inode(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
+{
+    uint32_t number = htonl(record->inode);
+    MDB_val key = {sizeof(number), &number}, value = {record->size, (void *)bytes};
+    struct disk_inode disk;
+
+    if (record->size < sizeof(disk))
+        return EBADMSG;
+    memcpy(&disk, bytes, sizeof(disk));
+    uint64_t chunks = S_ISREG(disk.mode) ? (disk.size + BATCH_CHUNK - 1) / BATCH_CHUNK : 0;
+    int code = mdb_put(transaction, mirror->inodes, &key, &value, 0);
+    return code ? code : delete_chunks(mirror, transaction, record->inode, (uint32_t)chunks);
+}
+
+static int delete_inode(struct mirror *mirror, MDB_txn *transaction, uint32_t inode)
+{
+    uint32_t number = htonl(inode);
+    MDB_val key = {sizeof(number), &number};
+    int code = mdb_del(transaction, mirror->inodes, &key, NULL);
+
+    return code == 0 || code == MDB_NOTFOUND ? delete_chunks(mirror, transaction, inode, 0) : code;
+}
+
+static int put_chunk(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
+{
+    const struct chunk_key number = {htonl(record->inode), htonl(record->chunk)};
+    MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
+
+    if (record->kind == RECORD_CHUNK)
+        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, mirror->data, &key, &value, 0)
+                                                           : EBADMSG;
+    int code = mdb_del(transaction, mirror->data, &key, NULL);
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX])
+{
+    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value;
+    int code = mdb_txn_begin(mirror->environment, NULL, 0, transaction);
+
+    if (code != 0)
+        return explain(code, "begin a transaction", error);
+    code = mdb_get(*transaction, mirror->meta, &key, &value);
+    if (code == 0 && value.mv_size == sizeof(*meta))
+        memcpy(meta, value.mv_data, sizeof(*meta));
+    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != MIRROR_FORMAT))
+        code = MDB_VERSION_MISMATCH;
+    if (code == 0)
+        return 0;
+    mdb_txn_abort(*transaction);
+    return explain(code, "the database is damaged: read what it holds", error);
+}
+
+int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *value,
+                 char error[FASTSPOOL_ERROR_MAX])
+{
+    int code = EBADMSG;
+
+    switch (record->kind) {
+    case RECORD_INODE:
+        code = put_inode(mirror, transaction, record, value);
+        break;
+    case RECORD_GONE:
+        code = delete_inode(mirror, transaction, record->inode);
+        break;
+    case RECORD_CHUNK:
+    case RECORD_HOLE:
+        code = put_chunk(mirror, transaction, record, value);
+        break;
+    }
+    return code ? explain(code, "write to the database", error) : 0;
+}
+
+int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
+                  char error[FASTSPOOL_ERROR_MAX])
+{
+    int code = put_meta(mirror, transaction, meta);
+
+    if (code != 0) {
+        mdb_txn_abort(transaction);
+        return explain(code, "write to the database", error);
+    }
+    code = mdb_txn_commit(transaction);
+    return code ? explain(code, "commit to the database", error) : 0;
+}
+
+uint64_t mirror_free_bytes(struct mirror *mirror)
+{
+    MDB_stat statistics;
+    size_t count;
+
+    if (count_free(mirror->environment, 0, &count) != 0 || mdb_env_stat(mirror->environment, &statistics) != 0)
+        return 0;
+    return (uint64_t)count * statistics.ms_psize;
+}
+
+int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct disk_meta meta;
+    MDB_txn *transaction;
+    int result = 0;
+
+    for (int turn = 0; turn < 2 && result == 0; turn++) {
+        result = mirror_begin(mirror, &transaction, &meta, error);
+        if (result == 0)
+            result = mirror_commit(mirror, transaction, &meta, error);
+    }
+    return result;
+}

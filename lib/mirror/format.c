@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Batches: a capture as records, and records read back.
+ *
+ * The happy path: for each captured inode its record, then the chunks that its dirty blocks reach, whole, straight from
+ * the segment.  Chunks are the database's, not the store's blocks, so a dirty block touches one or two of them: that is
+ * why a capture has a block more at each side.
+ *
+ * Failure modes: the sink's, passed on.  Reading trusts nothing: a record that leaves its batch ends it with -EBADMSG.
+ */
+#include "mirror/format.h"
+
+#include <errno.h>
+#include <string.h>
+
+static size_t padded(size_t size)
+{
+    return (size + 7) / 8 * 8;
+}
+
+/* ---- the chunks of a captured file ---- */
+
+struct span {
+    uint32_t from, to; /* chunks [from, to) */
+};
+
+static struct span dirty_chunks(const struct inode *record)
+{
+    uint32_t chunks = (uint32_t)((record->size + BATCH_CHUNK - 1) / BATCH_CHUNK);
+    struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / BATCH_CHUNK),
+                        (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + BATCH_CHUNK - 1) / BATCH_CHUNK)};
+
+    if (!S_ISREG(record->mode) || record->dirty_from == record->dirty_to)
+        return (struct span){0, 0};
+    if (span.to > chunks)
+        span.to = chunks;
+    return span;
+}
+
+/* The block that holds byte @offset of a captured file, 0: a hole. */
+static uint32_t block_of(const struct captured *file, uint64_t offset)
+{
+    uint32_t index = (uint32_t)(offset / BLOCK_SIZE) - file->first;
+    return index < file->count ? file->blocks[index] : 0;
+}
+
+/* The record of one chunk: a hole where no block lies under it.  (A chunk is smaller than a block: it reaches two.) */
+static struct record chunk_record(const struct captured *file, uint32_t chunk)
+{
+    uint64_t offset = (uint64_t)chunk * BATCH_CHUNK, left = file->record.size - offset;
+    uint32_t size = left < BATCH_CHUNK ? (uint32_t)left : BATCH_CHUNK;
+    bool hole = !block_of(file, offset) && !block_of(file, offset + size - 1);
+
+    return (struct record){hole ? RECORD_HOLE : RECORD_CHUNK, file->inode, chunk, hole ? 0 : size};
+}
+
+static uint32_t names_size(const struct captured *file)
+{
+    size_t size = 0;
+
+    for (size_t i = 0; i < file->names; i++)
+        size += sizeof(struct disk_name) + file->name[i].length;
+    return (uint32_t)size;
+}
+
+static uint64_t file_size(const struct captured *file)
+{
+    uint64_t size = sizeof(struct record);
+    struct span span = dirty_chunks(&file->record);
+
+    if (file->record.links == 0)
+        return size;
+    size += padded(sizeof(struct disk_inode) + names_size(file));
+    for (uint32_t chunk = span.from; chunk < span.to; chunk++)
+        size += sizeof(struct record) + padded(chunk_record(file, chunk).size);
+    return size;
+}
+
+uint64_t batch_size(const struct capture *capture)
+{
+    uint64_t size = 0;
+
+    for (size_t i = 0; i < capture->count; i++)
+        size += file_size(&capture->file[i]);
+    return size;
+}
+
+/* ---- encoding ---- */
+
+static int pad(batch_sink *sink, void *context, size_t size)
+{
+    static const char zeros[8];
+    return padded(size) == size ? 0 : sink(context, zeros, padded(size) - size);
+}
+
+static int encode_inode(const struct captured *file, batch_sink *sink, void *context)
+{
+    const struct inode *inode = &file->record;
+    const struct disk_inode disk = {
+        inode->generation, inode->mode,           inode->uid, inode->gid, inode->size, inode->atime, inode->mtime,
+        inode->ctime,      (uint32_t)file->names, 0};
+    const struct record record = {RECORD_INODE, file->inode, 0, (uint32_t)sizeof(disk) + names_size(file)};
+    int result = sink(context, &record, sizeof(record));
+
+    if (result == 0)
+        result = sink(context, &disk, sizeof(disk));
+    for (size_t i = 0; result == 0 && i < file->names; i++) {
+        const struct disk_name name = {.parent = file->name[i].parent, .length = file->name[i].length};
+        result = sink(context, &name, sizeof(name));
+        if (result == 0)
+            result = sink(context, file->name[i].text, name.length);
+    }
+    return result ? result : pad(sink, context, record.size);
+}
+
+static int encode_chunk(struct fastspool *fs, const struct captured *file, uint32_t chunk, batch_sink *sink,
+                        void *context)
+{
+    static const char zeros[BLOCK_SIZE];
+    const struct record record = chunk_record(file, chunk);
+    uint64_t offset = (uint64_t)chunk * BATCH_CHUNK;
+    int result = sink(context, &record, sizeof(record));
+
+    for (uint32_t done = 0; result == 0 && done < record.size;) {
+        uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
+        uint32_t part = record.size - done < BLOCK_SIZE - from ? record.size - done : BLOCK_SIZE - from;
+        uint32_t block = block_of(file, offset + done);
+        result = sink(context, block ? block_at(fs, block) + from : zeros, part);
+        done += part;
+    }
+    return result ? result : pad(sink, context, record.size);
+}
+
+int batch_encode(struct fastspool *fs, const struct capture *capture, batch_sink *sink, void *context)
+{
+    int result = 0;
+
+    for (size_t i = 0; result == 0 && i < capture->count; i++) {
+        const struct captured *file = &capture->file[i];
+        const struct record gone = {RECORD_GONE, file->inode, 0, 0};
+        struct span span = dirty_chunks(&file->record);
+        if (file->record.links == 0) {
+            result = sink(context, &gone, sizeof(gone));
+            continue;
+        }
+        result = encode_inode(file, sink, context);
+        for (uint32_t chunk = span.from; result == 0 && chunk < span.to; chunk++)
+            result = encode_chunk(fs, file, chunk, sink, context);
+    }
+    return result;
+}
+
+/* ---- reading ---- */
+
+int batch_next(const char **at, const char *end, struct record *record, const void **value)
+{
+    size_t left = (size_t)(end - *at);
+
+    if (left == 0)
+        return 0;
+    if (left < sizeof(*record))
+        return -EBADMSG;
+    memcpy(record, *at, sizeof(*record));
+    if (record->kind < RECORD_INODE || record->kind > RECORD_HOLE || record->inode == 0 ||
+        record->inode >= INODES_MAX || padded(record->size) > left - sizeof(*record))
+        return -EBADMSG;
+    *value = *at + sizeof(*record);
+    *at += sizeof(*record) + padded(record->size);
+    return 1;
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The pager: from the database back to memory.
+ *
+ * The happy path: it sleeps until somebody wants a file or memory.  It takes all requests there are, in the order of
+ * the inodes, which is the database's; one reading transaction serves them; the chunks of a file are put together in
+ * windows of DATA_STEP bytes, and each window is filled in by one section; the last one makes the file readable, and
+ * wakes its opener.  Then, where memory in use is above its mark, or a writer waits for some, it evicts.
+ *
+ * What is read is of the change that the request was for: a transaction is begun after the request was looked at, the
+ * database holds at least the checkpoint that allowed the eviction, and a file that has changed since (by name, owner,
+ * size) is told by its ticket and read again.
+ *
+ * What was opened last tells what may be opened next: that is asked for too (ahead.c).
+ *
+ * Nobody waits actively: two busy processors make each other's turn come late.  (Measured, both sides looking for
+ * 20 us before they sleep: 6.5 us a file, not 9.6, on an idle machine, but 220 to 290, not 53 to 62, beside a
+ * compiler.)
+ *
+ * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
+ * disk that has no room for that: ENOSPC.  A record that is
+ * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
+ * that can't be read at all is the end of the mirror (tools/mirror.c): header.fault_reading says over which file.
+ */
+#include "mirror/pager.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FAULTS_AT_ONCE 256u
+#define LOAD_WAIT      UINT64_C(1000000000) /* ns that files may wait for memory before they are spilled */
+#define LOAD_RETRY     UINT64_C(20000000)   /* ns between two tries */
+#define IDLE           UINT64_C(1000000000) /* ns between two looks where nobody asks, */
+#define BUSY           UINT64_C(20000000)   /* and where so much is taken that it may be needed at any time */
+#define IN_VAIN        UINT64_C(200000000)  /* ns until it is tried again where too little could be evicted */
+#define SPILL_SHARE    4u                   /* a file of more than this part of `memory` is spilled at once */
+#define SPACE_LEAST    256u                 /* blocks that are freed for writers who wait */
+
+/* ---- one file ---- */
+
+struct window {
+    struct fastspool *fs;
+    const struct fault *fault;
+    int spill;       /* where its bytes go, -1: memory */
+    uint64_t offset; /* of the first byte, a multiple of DATA_STEP */
+    uint32_t blocks; /* bit set: there are bytes of this block */
+    char bytes[DATA_STEP];
+};
+
+struct part {
+    const struct window *window;
+    const char *bytes;
+    size_t size;
+    uint64_t offset; /* in the file */
+};
+
+static int fill_in(struct fastspool *fs, void *argument)
+{
+    const struct part *part = argument;
+    const struct fault *fault = part->window->fault;
+    /* It may have been truncated since, which doesn't wait for us: then its blocks are other data's. */
+    int result = eviction_check_fault(fs, fault);
+
+    return result < 0 ? result : data_load(fs, fault->inode, part->bytes, part->size, part->offset);
+}
+
+static int put_aside(const struct part *part)
+{
+    for (size_t done = 0; done < part->size;) {
+        ssize_t put = pwrite(part->window->spill, part->bytes + done, part->size - done, (off_t)(part->offset + done));
+        if (put < 0)
+            return -errno;
+        done += (size_t)put;
+    }
+    return 0;
+}
+
+/* Blocks [@from, @to) of the window, as far as the file goes. */
+static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
+{
+    uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE,
+             left = window->fault->size - window->offset;
+    return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start),
+                         window->offset + start};
+}
+
+/* No bytes: all of it is zero again, at the cost of what was there. */
+static void wipe(struct window *window)
+{
+    for (uint32_t block = 0; window->blocks; block++, window->blocks >>= 1) {
+        if (window->blocks & 1)
+            memset(window->bytes + block * BLOCK_SIZE, 0, BLOCK_SIZE);
+    }
+}
+
+/* The window goes where it belongs, run by run of its blocks: what lies between is a hole. */
+static int flush(struct window *window)
+{
+    int result = 0;
+
+    for (uint32_t from = 0, to; result == 0 && window->blocks >> from; from = to) {
+        to = from + 1;
+        if (!(window->blocks >> from & 1))
+            continue;
+        while (window->blocks >> to & 1)
+            to++;
+        struct part part = part_of(window, from, to);
+        result = window->spill < 0 ? section_run(window->fs, fill_in, &part) : put_aside(&part);
+    }
+    wipe(window);
+    return result;
+}
+
+/* One chunk of the file, in order. */
+static int add_chunk(struct window *window, uint64_t offset, const MDB_val *value)
+{
+    const char *bytes = value->mv_data;
+
+    if (value->mv_size == 0 || value->mv_size > BATCH_CHUNK || offset + value->mv_size > window->fault->size)
+        return -EIO;
+    for (size_t done = 0; done < value->mv_size;) {
+        uint64_t start = (offset + done) / DATA_STEP * DATA_STEP;
+        int result = start == window->offset ? 0 : flush(window);
+        if (result < 0)
+            return result;
+        window->offset = start;
+        uint64_t at = offset + done - start;
+        size_t part = value->mv_size - done < DATA_STEP - at ? value->mv_size - done : (size_t)(DATA_STEP - at);
+        memcpy(window->bytes + at, bytes + done, part);
+        for (uint64_t block = at / BLOCK_SIZE; block <= (at + part - 1) / BLOCK_SIZE; block++)
+            window->blocks |= UINT32_C(1) << block;
+        done += part;
+    }
+    return 0;
+}
+
+/* Does the database know this very file? */
+static int check_record(struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    uint32_t number = htonl(fault->inode);
+    MDB_val key = {sizeof(number), &number}, value;
+    struct disk_inode disk;
+
+    if (mdb_get(transaction, mirror->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
+        return -EIO;
+    memcpy(&disk, value.mv_data, sizeof(disk));
+    return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
+}
+
+static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+{
+    static struct window window; /* of the one thread */
+    const uint32_t first[2] = {htonl(fault->inode), 0};
+    MDB_val key = {sizeof(first), (void *)first}, value;
+    MDB_cursor *cursor;
+    int result = check_record(mirror, transaction, fault);
+
+    if (result < 0 || mdb_cursor_open(transaction, mirror->data, &cursor) != 0)
+        return -EIO;
+    window.fs = fs;
+    window.fault = fault;
+    window.spill = spill;
+    window.offset = 0;
+    int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (code == 0 && result == 0 && key.mv_size == sizeof(first) &&
+           memcmp(key.mv_data, first, sizeof(*first)) == 0) {
+        uint32_t chunk;
+        memcpy(&chunk, (const char *)key.mv_data + sizeof(chunk), sizeof(chunk));
+        result = add_chunk(&window, (uint64_t)ntohl(chunk) * BATCH_CHUNK, &value);
+        if (result == 0)
+            code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    if (result == 0)
+        result = code != 0 && code != MDB_NOTFOUND ? -EIO : flush(&window);
+    wipe(&window); /* of what an error left */
+    mdb_cursor_close(cursor);
+    return result;
+}
+
+int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+{
+    STORE(fs->header->fault_reading, fault->inode); /* should a page of it be the end of this process */
+    int result = load(fs, mirror, transaction, fault, spill);
+    STORE(fs->header->fault_reading, 0);
+    return result;
+}
+
+/* ---- requests ---- */
+
+/* Evict; what could go but for its checkpoint gets one: at once where somebody waits for memory, else now and then (a
+ * checkpoint takes the disk from the commits). */
+static int evict(struct pager *pager, uint64_t target, uint64_t least)
+{
+    uint64_t now = segment_monotonic();
+    bool unready = false;
+    int64_t blocks = eviction_run(pager->fs, target, least, &unready);
+    bool enough = blocks >= (int64_t)least && eviction_in_use(pager->fs->header) <= target;
+
+    if (!enough && unready && pager->want_checkpoint && (least || now - pager->wished > IDLE)) {
+        pager->wished = now;
+        pager->want_checkpoint(pager->context);
+    }
+    pager->in_vain = enough ? 0 : now;
+    return blocks < 0 ? (int)blocks : 0;
+}
+
+static void nap(uint64_t nanoseconds)
+{
+    const struct timespec time = {0, (long)nanoseconds};
+    nanosleep(&time, NULL);
+}
+
+/* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
+ */
+static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
+                           uint64_t until)
+{
+    int result;
+
+    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC && segment_monotonic() < until &&
+           !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
+        evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
+        nap(LOAD_RETRY);
+    }
+    return result;
+}
+
+static int bring_to_disk(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    int spill = spill_create(pager->fs, fault);
+
+    pager->spills = true;
+    if (spill < 0)
+        return spill;
+    int result = pager_load(pager->fs, mirror, transaction, fault, spill);
+    close(spill);
+    return result;
+}
+
+/* What nobody has opened yet isn't worth waiting for memory, nor a spill file, nor a word. */
+static bool serve_ahead(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+{
+    const struct header *h = pager->fs->header;
+    bool room = eviction_in_use(h) + (fault->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= eviction_high(h);
+    int result = room ? pager_load(pager->fs, mirror, transaction, fault, -1) : -ENOSPC;
+
+    return eviction_end_fault(pager->fs, fault, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;
+}
+
+/* One request, in a transaction that was begun after it.  True: it has to be served again. */
+static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
+                  uint64_t until)
+{
+    struct fastspool *fs = pager->fs;
+    bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
+    int result = spilled ? -ENOSPC : bring_to_memory(pager, mirror, transaction, fault, until);
+
+    if (result == -ENOSPC && LOAD(pager->database->closing))
+        return true;
+    if (result == -ENOSPC) {
+        spilled = true;
+        result = bring_to_disk(pager, mirror, transaction, fault);
+    }
+    if (result == -ESTALE)
+        result = 0; /* eviction_end_fault() sees what has become of it */
+    if (result < 0)
+        syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, fault->inode, strerrordesc_np(-result));
+    return eviction_end_fault(fs, fault, spilled, -result, false) == -ESTALE;
+}
+
+/* Those that were asked for ahead, or the others.  True: some have to be served again. */
+static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults,
+                      int count, bool ahead)
+{
+    uint64_t until = segment_monotonic() + LOAD_WAIT;
+    bool again = count == FAULTS_AT_ONCE;
+
+    for (int i = 0; i < count; i++) {
+        if (LOAD(pager->database->closing))
+            return true; /* whoever closes it waits for us */
+        if (faults[i].ahead == ahead)
+            again |= ahead ? serve_ahead(pager, mirror, transaction, &faults[i])
+                           : serve(pager, mirror, transaction, &faults[i], until);
+    }
+    return again;
+}
+
+/* What is wanted, and what will be wanted next.  How many. */
+static int collect(struct pager *pager, struct fault *faults)
+{
+    int count = eviction_faults(pager->fs, faults, FAULTS_AT_ONCE), asked = 0;
+
+    for (int i = 0; i < count && count + asked < (int)FAULTS_AT_ONCE; i++) {
+        int more = faults[i].ahead
+                       ? 0
+                       : ahead_follow(pager->fs, &pager->ahead, &faults[i], (int)FAULTS_AT_ONCE - count - asked);
+        if (more < 0)
+            return more;
+        asked += more;
+    }
+    return asked > 0 ? eviction_faults(pager->fs, faults, FAULTS_AT_ONCE) : count;
+}
+
+int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
+{
+    static struct fault faults[FAULTS_AT_ONCE]; /* of the one thread */
+    struct mirror *mirror;
+    MDB_txn *transaction;
+    int count = collect(pager, faults);
+
+    if (count <= 0)
+        return count;
+    int result = database_enter(pager->database, &mirror, error);
+    if (result == 0 && mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction) != 0) {
+        database_leave(pager->database, true);
+        result = -EIO;
+    }
+    if (result == 0) {
+        /* Who has just opened a file waits for those that he will open next, and is woken once for all. */
+        result = serve_all(pager, mirror, transaction, faults, count, true);
+        result |= serve_all(pager, mirror, transaction, faults, count, false);
+        mdb_txn_abort(transaction);
+        database_leave(pager->database, false);
+        return result;
+    }
+    for (int i = 0; i < count; i++)
+        eviction_end_fault(pager->fs, &faults[i], false, -result, false);
+    return result;
+}
+
+/* ---- the thread ---- */
+
+/* The reading of this file, or of the database itself, was the end of a mirror before. */
+static void fail_fatal(struct fastspool *fs)
+{
+    static struct fault faults[FAULTS_AT_ONCE];
+    uint32_t fatal = LOAD(fs->header->fault_fatal);
+    int count = fatal ? eviction_faults(fs, faults, FAULTS_AT_ONCE) : 0;
+
+    for (int i = 0; i < count; i++) {
+        if (fatal == PAGER_ALL || faults[i].inode == fatal)
+            eviction_end_fault(fs, &faults[i], false, EIO, fatal != PAGER_ALL);
+    }
+    STORE(fs->header->fault_fatal, 0);
+}
+
+/* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who
+ * waits while blocks are free waits for a table to grow, and they are enough for it.) */
+static void make_room(struct pager *pager, bool wanted)
+{
+    const struct header *h = pager->fs->header;
+    bool above = eviction_in_use(h) > eviction_high(h);
+
+    wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
+    if (wanted || (above && segment_monotonic() - pager->in_vain > IN_VAIN))
+        evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
+}
+
+static void *run(void *argument)
+{
+    struct pager *pager = argument;
+    struct header *h = pager->fs->header;
+    char error[FASTSPOOL_ERROR_MAX];
+    uint32_t served = LOAD(h->space_wanted);
+    uint64_t swept = 0;
+
+    fail_fatal(pager->fs);
+    pager->spills = true; /* what a mirror left that died */
+    while (!LOAD(pager->ending)) {
+        uint32_t wanted = LOAD(h->pager_wanted), space = LOAD(h->space_wanted);
+        int result = pager_bring_back(pager, error);
+        make_room(pager, space != served);
+        served = space;
+        if (pager->spills && segment_monotonic() - swept > IDLE) {
+            swept = segment_monotonic();
+            pager->spills = spill_sweep(pager->fs) != 0;
+        }
+        if (result <= 0)
+            futex_wait(&h->pager_wanted, wanted, eviction_in_use(h) > eviction_low(h) ? BUSY : IDLE);
+    }
+    return NULL;
+}
+
+int pager_start(struct pager *pager)
+{
+    sigset_t ending, old;
+
+    pager->ending = 0;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* SIGTERM is for the first thread */
+    int error = pthread_create(&pager->thread, NULL, run, pager);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return -error;
+}
+
+void pager_end(struct pager *pager)
+{
+    STORE(pager->ending, 1);
+    futex_count(&pager->fs->header->pager_wanted);
+    pthread_join(pager->thread, NULL);
+}

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Recovery: from the disk to a segment, after a reboot.
+ *
+ * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then,
+ * the segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old
+ * number, then every name, then attributes and times are set as they were (making names touches them), the numbers in
+ * between become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted,
+ * so a queue of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery
+ * believed is on the disk by its own word, not by that of a page cache that somebody else filled.
+ *
+ * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
+ * section, so that what they promise holds for what recovery makes.
+ *
+ * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a journal that
+ * begins after the database ends: the disk is damaged, and the recovery fails with a sentence that says what and where;
+ * nothing has changed there.  (Data that is damaged is told by who opens it.)  Names that need more than `memory`:
+ * likewise, until a larger one is configured.  A power cut finds the transaction whole or absent, and the next recovery
+ * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
+ * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
+ */
+#include "mirror/database.h"
+#include "mirror/pager.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NAMES_STEP 32 /* names that one section makes: each changes some 50 words */
+
+static int damaged(char *error, const char *what, uint32_t inode)
+{
+    snprintf(error, FASTSPOOL_ERROR_MAX, "the database is damaged: %s (inode %u)", what, inode);
+    return -EBADMSG;
+}
+
+static int said(char *error, int code)
+{
+    snprintf(error, FASTSPOOL_ERROR_MAX, "read the database: %s", mdb_strerror(code));
+    return -EIO;
+}
+
+/* ---- walking a table ---- */
+
+struct walk {
+    struct fastspool *fs;
+    struct recovered *recovered;
+    char *error;
+    uint32_t root;
+};
+
+/* One record: its key's first number, its value. */
+typedef int visit(struct walk *walk, const MDB_val *key, const MDB_val *value);
+
+static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visit *each)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int code = mdb_cursor_open(transaction, table, &cursor), result = 0;
+
+    if (code != 0)
+        return said(walk->error, code);
+    for (code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); code == 0 && result >= 0;
+         code = result < 0 ? 0 : mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        result = each(walk, &key, &value);
+        STORE(walk->fs->header->recovery_done, walk->fs->header->recovery_done + 1);
+    }
+    mdb_cursor_close(cursor);
+    if (result < 0)
+        return result;
+    return code == MDB_NOTFOUND ? 0 : said(walk->error, code);
+}
+
+/* Only memory can be missing where a section of a recovery fails with ENOSPC. */
+static int enough(struct walk *walk, int result)
+{
+    const struct header *h = walk->fs->header;
+
+    STORE(walk->fs->header->too_small, result == -ENOSPC && h->memory_bytes + CHUNK_SIZE > h->memory_limit);
+    if (result == -ENOSPC && !h->too_small)
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the file system of %s is full", walk->fs->runtime);
+    else if (result == -ENOSPC)
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX,
+                 "the names of the spool alone need more than the configured `memory`, %llu MiB",
+                 (unsigned long long)(h->memory_limit >> 20));
+    return result;
+}
+
+static uint32_t number_of(const MDB_val *key)
+{
+    uint32_t number;
+    memcpy(&number, key->mv_data, sizeof(number));
+    return ntohl(number);
+}
+
+static int record_of(struct walk *walk, const MDB_val *key, const MDB_val *value, uint32_t *inode,
+                     struct disk_inode *disk)
+{
+    if (key->mv_size != sizeof(uint32_t) || value->mv_size < sizeof(*disk))
+        return damaged(walk->error, "a record has the wrong length", 0);
+    *inode = number_of(key);
+    memcpy(disk, value->mv_data, sizeof(*disk));
+    if (*inode == 0 || *inode >= INODES_MAX || (!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) ||
+        disk->mode > UINT16_MAX)
+        return damaged(walk->error, "a record makes no sense", *inode);
+    return 0;
+}
+
+/* ---- inodes ---- */
+
+struct restored {
+    uint32_t inode;
+    const struct disk_inode *disk;
+};
+
+static int restore_inode(struct fastspool *fs, void *argument)
+{
+    const struct restored *restored = argument;
+    const struct disk_inode *disk = restored->disk;
+    bool directory = S_ISDIR(disk->mode);
+    struct inode new = {
+        .generation = disk->generation,
+        .mode = (uint16_t)disk->mode,
+        .flags = INODE_USED | INODE_PERSISTED,
+        .uid = disk->uid,
+        .gid = disk->gid,
+        .size = directory ? BLOCK_SIZE : 0,
+        .links = directory ? 1 : 0,
+    };
+
+    if (restored->inode >= fs->header->inodes.capacity)
+        return section_want(TABLE_INODES);
+    section_copy(fs, inode_at(fs, restored->inode), &new, sizeof(new));
+    if (restored->inode >= fs->header->inodes.used)
+        SET(fs, fs->header->inodes.used, restored->inode + 1);
+    SET(fs, fs->header->inodes.count, fs->header->inodes.count + 1);
+    if (!directory)
+        SET(fs, fs->header->files, fs->header->files + 1);
+    return 0;
+}
+
+static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *value)
+{
+    struct restored restored;
+    struct disk_inode disk;
+    int result = record_of(walk, key, value, &restored.inode, &disk);
+
+    restored.disk = &disk;
+    if (result == 0)
+        result = enough(walk, section_run(walk->fs, restore_inode, &restored));
+    walk->recovered->files += S_ISREG(disk.mode);
+    walk->recovered->bytes += S_ISREG(disk.mode) ? disk.size : 0;
+    return result;
+}
+
+/* ---- names ---- */
+
+struct names {
+    uint32_t inode;
+    const char *at; /* next disk_name */
+    const char *end;
+    uint32_t left;
+};
+
+static int restore_names(struct fastspool *fs, void *argument)
+{
+    struct names names = *(struct names *)argument;
+
+    for (int step = 0; names.left > 0 && step < NAMES_STEP; step++, names.left--) {
+        struct disk_name name;
+        if ((size_t)(names.end - names.at) < sizeof(name))
+            return -EBADMSG;
+        memcpy(&name, names.at, sizeof(name));
+        const char *text = names.at + sizeof(name);
+        if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
+            return -EBADMSG;
+        names.at = text + name.length;
+        if (!inodes_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
+            return -EBADMSG;
+        int result = names_add(fs, name.parent, text, name.length, names.inode);
+        if (result < 0)
+            return result;
+    }
+    *(struct names *)argument = names;
+    return names.left > 0;
+}
+
+static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *value)
+{
+    struct disk_inode disk;
+    struct names names;
+    int result = record_of(walk, key, value, &names.inode, &disk);
+
+    if (result < 0)
+        return result;
+    names.at = (const char *)value->mv_data + sizeof(disk);
+    names.end = (const char *)value->mv_data + value->mv_size;
+    names.left = disk.names;
+    if (names.inode == walk->root ? disk.names != 0 : disk.names == 0)
+        return damaged(walk->error, "a file without a name", names.inode);
+    do
+        result = section_run(walk->fs, restore_names, &names);
+    while (result > 0);
+    if (result == -EBADMSG)
+        return damaged(walk->error, "a name leads nowhere", names.inode);
+    return enough(walk, result);
+}
+
+/* ---- attributes, last ---- */
+
+static int restore_attributes(struct fastspool *fs, void *argument)
+{
+    const struct restored *restored = argument;
+    struct inode *inode = inode_at(fs, restored->inode);
+
+    if (S_ISREG(inode->mode) && restored->disk->size > 0) {
+        SET(fs, inode->size, restored->disk->size);
+        SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_EVICTED));
+        SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    }
+    SET(fs, inode->atime, restored->disk->atime);
+    SET(fs, inode->mtime, restored->disk->mtime);
+    SET(fs, inode->ctime, restored->disk->ctime);
+    inodes_clean(fs, restored->inode);
+    SET(fs, inode->changed_in, 0);
+    return 0;
+}
+
+static int visit_attributes(struct walk *walk, const MDB_val *key, const MDB_val *value)
+{
+    struct restored restored;
+    struct disk_inode disk;
+    int result = record_of(walk, key, value, &restored.inode, &disk);
+
+    restored.disk = &disk;
+    return result < 0 ? result : section_run(walk->fs, restore_attributes, &restored);
+}
+
+/* ---- the numbers in between ---- */
+
+struct gaps {
+    uint32_t next;
+};
+
+static int free_gaps(struct fastspool *fs, void *argument)
+{
+    struct gaps *gaps = argument;
+    struct table *table = &fs->header->inodes;
+    uint32_t i = gaps->next;
+
+    for (int step = 0; step < 256 && i < table->used; step++, i++) {
+        if (inode_at(fs, i)->flags & INODE_USED)
+            continue;
+        SET(fs, inode_at(fs, i)->names, table->free);
+        SET(fs, table->free, i);
+    }
+    gaps->next = i;
+    return i < table->used;
+}
+
+/* ---- building ---- */
+
+static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *walk)
+{
+    struct header *h = walk->fs->header;
+    struct gaps gaps = {1};
+    MDB_stat inodes;
+
+    if (mdb_stat(transaction, mirror->inodes, &inodes) == 0)
+        STORE(h->recovery_total, 3 * inodes.ms_entries);
+    int result = for_each(transaction, mirror->inodes, walk, visit_inode);
+    if (result < 0)
+        return result;
+    if (!inodes_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
+        return damaged(walk->error, "the spool's own directory is missing", walk->root);
+    struct inode *root = inode_at(walk->fs, walk->root);
+    root->links = 2;
+    root->dir.parent = walk->root;
+    h->root = walk->root;
+    result = for_each(transaction, mirror->inodes, walk, visit_names);
+    if (result == 0)
+        result = for_each(transaction, mirror->inodes, walk, visit_attributes);
+    while (result >= 0 && (result = section_run(walk->fs, free_gaps, &gaps)) > 0)
+        ;
+    h->oldest_dirty = 0;
+    STORE(h->durable, h->change);
+    return result;
+}
+
+/* Apply the journal inside @transaction. */
+static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
+                        uint64_t *highest, checkpoint_touched *touched, void *context)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct journal_found found = {0};
+    uint64_t held = meta->batch;
+
+    snprintf(path, sizeof(path), "%s/journal", walk->fs->state);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) {
+        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
+        return -EIO;
+    }
+    int result =
+        fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
+    if (fd >= 0)
+        close(fd);
+    if (result == 0 && found.detached) {
+        snprintf(
+            walk->error, FASTSPOOL_ERROR_MAX,
+            "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
+            (unsigned long long)held);
+        return -EBADMSG;
+    }
+    walk->recovered->batches = found.batches;
+    walk->recovered->missing = found.missing;
+    *highest = found.highest > held ? found.highest : held;
+    return result;
+}
+
+/* Numbers of batches are never given twice: not even those of batches that nobody can read any more. */
+static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t clock = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    STORE(h->batch, clock > highest ? clock : highest);
+    STORE(h->batch_durable, meta->batch);
+}
+
+/* ---- a disk that is full ---- */
+
+#define BITS 64u
+
+static int note(void *context, uint32_t inode)
+{
+    uint64_t *touched = context;
+
+    touched[inode / BITS] |= UINT64_C(1) << inode % BITS;
+    return 0;
+}
+
+static int want(struct fastspool *fs, void *argument)
+{
+    struct fault *fault = argument;
+    const struct inode *inode = inode_at(fs, fault->inode);
+
+    if (!inodes_valid(fs, fault->inode) || !(inode->flags & INODE_EVICTED))
+        return 0;
+    eviction_want(fs, fault->inode);
+    *fault = (struct fault){fault->inode, inode->generation, inode->ticket, inode->size, false};
+    return 1;
+}
+
+static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const uint64_t *touched)
+{
+    int result = 0;
+
+    for (uint32_t i = 1; i < fs->header->inodes.used && result >= 0; i++) {
+        struct fault fault = {.inode = i};
+        if (!(touched[i / BITS] >> i % BITS & 1))
+            continue;
+        result = section_run(fs, want, &fault);
+        if (result > 0)
+            result = pager_load(fs, mirror, transaction, &fault, -1);
+        if (result == 0)
+            result = eviction_end_fault(fs, &fault, false, 0, false);
+    }
+    return result < 0 ? result : 0;
+}
+
+/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a
+ * transaction that is never to be committed, and what it touches is read from there. */
+static int keep_in_memory(struct mirror *mirror, struct walk *walk)
+{
+    uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
+    char path[FASTSPOOL_PATH_MAX + 16];
+    MDB_txn *transaction;
+    struct disk_meta meta;
+
+    mirror_close(mirror);
+    snprintf(path, sizeof(path), "%s/mirror", walk->fs->state);
+    int result = touched ? mirror_open(mirror, path, walk->error) : -ENOMEM;
+    if (result == 0)
+        result = mirror_begin(mirror, &transaction, &meta, walk->error);
+    if (result == 0) {
+        result = read_journal(mirror, transaction, walk, &meta, &highest, note, touched);
+        if (result == 0)
+            result = bring_back(mirror, transaction, walk->fs, touched);
+        mdb_txn_abort(transaction);
+    }
+    free(touched);
+    return result;
+}
+
+/* ---- all of it ---- */
+
+static int recover(struct mirror *mirror, struct walk *walk)
+{
+    struct header *h = walk->fs->header;
+    MDB_txn *transaction;
+    struct disk_meta meta;
+    uint64_t highest;
+    int result = mirror_begin(mirror, &transaction, &meta, walk->error);
+
+    if (result < 0)
+        return result;
+    result = read_journal(mirror, transaction, walk, &meta, &highest, NULL, NULL);
+    walk->root = (uint32_t)meta.root;
+    if (result == 0)
+        result = meta.root ? rebuild(mirror, transaction, walk) : inodes_make_root(walk->fs);
+    if (result < 0) {
+        mdb_txn_abort(transaction);
+        return result;
+    }
+    publish_numbers(h, &meta, highest);
+    if (mirror_commit(mirror, transaction, &meta, walk->error) == 0) {
+        STORE(h->checkpointed, LOAD(h->durable));
+        return 0;
+    }
+    syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
+    return keep_in_memory(mirror, walk);
+}
+
+int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct walk walk = {.fs = fs, .recovered = recovered, .error = error};
+    char path[FASTSPOOL_PATH_MAX + 16];
+    struct fastspool_status status;
+    struct mirror mirror;
+
+    *recovered = (struct recovered){0};
+    error[0] = '\0';
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    int result = segment_reset(fs);
+    if (result == 0)
+        result = mirror_open(&mirror, path, error);
+    if (result == 0) {
+        result = recover(&mirror, &walk);
+        mirror_close(&mirror);
+    }
+    if (result < 0 && error[0] == '\0')
+        snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
+    fastspool_status(fs, &status);
+    recovered->messages = status.messages;
+    spill_sweep(fs);
+    return result;
+}

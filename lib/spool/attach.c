@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Attaching: how a process finds the store of a spool, makes it where there is none, and starts its mirror.
+ *
+ * On disk the spool has a state directory (SPOOL/.fastspool, 0700, the owner's): `runtime` says where the store's
+ * memory is (RUNTIME/fastspool.ID, ID random, so that nobody can lie in wait at a guessable name), `lock` lets one
+ * process at a time make a store, `mirror.lock` is held by the mirror as long as it lives.
+ *
+ * The happy path: read `runtime`, open what it names without following links, check owner and mode, map the segment;
+ * it is READY.  After a reboot the segment is gone (or of another boot): under the lock an empty one is made, in state
+ * RECOVERING, and published by rename; the mirror fills it from the database and says READY, for which everybody waits.
+ *
+ * Failure modes: each is a sentence in @error.  A damaged database or segment is FAILED, and stays so until somebody
+ * looks at it: nothing on disk is touched.  A mirror that dies while it recovers is replaced by a waiter's.
+ */
+#include "config.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#define START_SECONDS 2         /* how long a mirror that was started is given to take its lock */
+#define GIVE_UP       10        /* seconds without any mirror after which a waiter gives up */
+#define BAR           40        /* characters of a progress bar */
+#define LOOK_EVERY    100000000 /* ns between two looks of a waiter at the mirror */
+#define LOOKS         50        /* at a lock, 10 ms apart, before it is believed to be held for long */
+
+__attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(error, FASTSPOOL_ERROR_MAX, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+/* ---- the spool and its state directory ---- */
+
+static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
+{
+    char link[32];
+    int fd = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+    fs->spool_fd = segment_high_fd(fd);
+    if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
+        return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fs->spool_fd);
+    ssize_t length = readlink(link, fs->spool, sizeof(fs->spool) - 1);
+    if (length <= 0 || length == sizeof(fs->spool) - 1)
+        return fail(error, -ENAMETOOLONG, "the real path of the spool %s is longer than %d bytes", spool,
+                    FASTSPOOL_PATH_MAX - 2);
+    fs->spool[length] = '\0';
+    return 0;
+}
+
+static int check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
+                      char *error)
+{
+    uid_t uid = geteuid();
+
+    if (uid == 0 || uid == spool->st_uid)
+        return 0;
+    for (size_t i = 0; i < config->trusted_users; i++) {
+        if (config->trusted_user[i] == uid)
+            return 0;
+    }
+    return fail(error, -EACCES, "the spool %s belongs to user %u: user %u may not attach it", fs->spool,
+                (unsigned)spool->st_uid, (unsigned)uid);
+}
+
+/* Open the state directory; @create: make it where it is missing. */
+static int open_state(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                      bool create, char *error)
+{
+    struct stat st;
+
+    if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/.fastspool",
+                 config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
+        return fail(error, -ENAMETOOLONG, "the path of the state directory of %s is too long", fs->spool);
+    if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
+        return fail(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
+    int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return fail(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
+    if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {
+        close(fd);
+        return fail(error, -EPERM, "the state directory %s can be written by others than the spool's owner", fs->state);
+    }
+    return fd;
+}
+
+/* ---- the runtime directory ---- */
+
+/* What STATE/runtime says. */
+static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
+{
+    int fd = openat(state_fd, "runtime", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    ssize_t length = read(fd, runtime, FASTSPOOL_PATH_MAX - 1);
+    close(fd);
+    if (length <= 0)
+        return -ENOENT;
+    runtime[length] = '\0';
+    runtime[strcspn(runtime, "\n")] = '\0';
+    return runtime[0] == '/' ? 0 : -ENOENT;
+}
+
+/* Write @runtime to the open file. */
+static int write_runtime(int fd, const char *runtime)
+{
+    ssize_t length = (ssize_t)strlen(runtime);
+
+    if (fd < 0)
+        return -errno;
+    errno = EIO; /* where the write ends early */
+    int result =
+        pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+/* By rename; on a disk that is full to the last block in place: a name cut short is nobody's, and looked at again. */
+static int publish_runtime(int state_fd, const char *runtime)
+{
+    int result = write_runtime(
+        openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), runtime);
+
+    if (result == 0 && (renameat(state_fd, "runtime.new", state_fd, "runtime") < 0 || fsync(state_fd) < 0))
+        result = -errno;
+    if (result < 0)
+        unlinkat(state_fd, "runtime.new", 0);
+    if (result == -ENOSPC &&
+        write_runtime(openat(state_fd, "runtime", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
+        result = 0;
+    return result;
+}
+
+static int open_runtime(struct fastspool *fs, const struct stat *spool, char *error)
+{
+    struct stat st;
+    int fd = open(fs->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? -ENOENT : fail(error, -errno, "open %s: %s", fs->runtime, strerrordesc_np(errno));
+    fs->runtime_fd = segment_high_fd(fd);
+    if (fs->runtime_fd < 0)
+        return fail(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
+    if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 077))
+        return fail(error, -EPERM, "%s does not belong to the spool's owner alone", fs->runtime);
+    return 0;
+}
+
+static void close_runtime(struct fastspool *fs)
+{
+    segment_close(fs);
+    if (fs->runtime_fd >= 0)
+        close(fs->runtime_fd);
+    fs->runtime_fd = -1;
+}
+
+/* Open the store that is published.  -ENOENT, -ESTALE: there is none that could be used. */
+static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, char *error)
+{
+    char reason[FASTSPOOL_ERROR_MAX] = "";
+    int result = read_runtime(state_fd, fs->runtime);
+
+    if (result == 0)
+        result = open_runtime(fs, spool, error);
+    if (result == 0) {
+        result = segment_open(fs, reason);
+        if (result < 0)
+            fail(error, result, "%.200s: %.250s", fs->spool, reason);
+    }
+    if (result < 0)
+        close_runtime(fs);
+    return result;
+}
+
+/* Remove a runtime directory that nobody can use any more: that of an earlier boot, or one half made. */
+static void remove_runtime(const char *runtime)
+{
+    int fd = open(runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    unlinkat(fd, "segment", 0);
+    unlinkat(fd, "locks", 0);
+    for (unsigned i = 0; i < PLACEHOLDERS; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "p%02u", i);
+        unlinkat(fd, name, AT_REMOVEDIR);
+    }
+    close(fd);
+    rmdir(runtime);
+}
+
+/* What the store may hold: the configured `memory`, and no more than the runtime directory's file system does. */
+static int find_capacity(struct fastspool *fs, const struct fastspool_config *config, char *error)
+{
+    const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
+    struct statvfs st;
+
+    fs->memory = config->memory;
+    if (config->memory < 4 * CHUNK_SIZE)
+        return fail(error, -ENOSPC, "`memory` is %llu KiB: a store needs at least 4 MiB",
+                    (unsigned long long)(config->memory >> 10));
+    if (statvfs(base, &st) < 0)
+        return fail(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
+    uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
+    if (size == 0 || fs->memory <= size)
+        return 0;
+    if (size < 4 * CHUNK_SIZE)
+        return fail(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base,
+                    (unsigned long long)(size >> 10));
+    fs->memory = size;
+    return 0;
+}
+
+static int make_runtime(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                        char *error)
+{
+    const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
+    uint64_t id;
+
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return fail(error, -errno, "get a random number: %s", strerrordesc_np(errno));
+    if (snprintf(fs->runtime, sizeof(fs->runtime), "%s/fastspool.%016llx", base, (unsigned long long)id) >=
+        (int)sizeof(fs->runtime))
+        return fail(error, -ENAMETOOLONG, "the path %s is too long for a runtime directory", base);
+    if (mkdir(fs->runtime, 0700) < 0)
+        return fail(error, -errno, "create %s: %s", fs->runtime, strerrordesc_np(errno));
+    return open_runtime(fs, spool, error);
+}
+
+/* An empty store in state RECOVERING, published; the lock is held. */
+static int make_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
+                      const struct stat *spool, char *error)
+{
+    char old[FASTSPOOL_PATH_MAX];
+    bool stale = read_runtime(state_fd, old) == 0;
+    struct fastspool_config own = *config;
+
+    own.memory = fs->memory;
+    if (own.memory < config->memory)
+        syslog(LOG_MAIL | LOG_WARNING,
+               "fastspool: %s: `memory` is %llu MiB, and its file system holds %llu MiB: the store makes do "
+               "with that",
+               fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
+    int result = make_runtime(fs, config, spool, error);
+    if (result == 0)
+        result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
+    if (result == 0)
+        result = segment_open(fs, error);
+    if (result == 0) {
+        result = publish_runtime(state_fd, fs->runtime);
+        if (result < 0)
+            fail(error, result, "write %s/runtime: %s", fs->state, strerrordesc_np(-result));
+    }
+    if (result < 0) {
+        close_runtime(fs);
+        remove_runtime(fs->runtime);
+    } else if (stale) {
+        remove_runtime(old);
+    }
+    return result;
+}
+
+/* Does a mirror live, and not just somebody's look at its lock?  Without its store it can serve nobody, and would keep
+ * another one from a new store. */
+static bool mirror_stays(struct fastspool *fs)
+{
+    for (int look = 0; look < LOOKS; look++) {
+        if (!attach_mirror_lives(fs))
+            return false;
+        usleep(LOOK_EVERY / 10000);
+    }
+    return true;
+}
+
+static int open_or_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
+                        const struct stat *spool, char *error)
+{
+    int lock = openat(state_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (lock < 0)
+        return fail(error, -errno, "open %s/lock: %s", fs->state, strerrordesc_np(errno));
+    while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
+        ;
+    int result = open_store(fs, state_fd, spool, error);
+    if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
+        result = fail(error, -EBUSY,
+                      "%s: the mirror of a store that is gone from memory still runs; it holds %s/mirror.lock",
+                      fs->spool, fs->state);
+    else if (result == -ENOENT || result == -ESTALE)
+        result = make_store(fs, config, state_fd, spool, error);
+    close(lock);
+    return result;
+}
+
+/* ---- opening ---- */
+
+static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
+                  char *error)
+{
+    struct stat st;
+    struct fastspool *fs = mmap(NULL, sizeof(*fs), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (fs == MAP_FAILED)
+        return fail(error, -ENOMEM, "no memory to attach %s", spool);
+    fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
+    fs->durability = config->durability;
+    int result = open_spool(fs, spool, &st, error);
+    if (result == 0)
+        result = check_user(config, fs, &st, error);
+    if (result == 0 && (create || config->memory))
+        result = find_capacity(fs, config, error);
+    struct rights rights = {0};
+    if (result == 0)
+        rights = rights_of_owner(st.st_uid, st.st_gid);
+    int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
+    if (state_fd >= 0) {
+        result = open_store(fs, state_fd, &st, error);
+        if (create && (result == -ENOENT || result == -ESTALE))
+            result = open_or_make(fs, config, state_fd, &st, error);
+        close(state_fd);
+    } else {
+        result = state_fd;
+    }
+    rights_back(rights);
+    if (result < 0) {
+        fastspool_detach(fs);
+        if (!create && (result == -ENOENT || result == -ESTALE))
+            return fail(error, -ENOENT, "%s has no store: nothing has used it since the machine started", spool);
+        return result;
+    }
+    *out = fs;
+    return 0;
+}
+
+int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
+                char error[FASTSPOOL_ERROR_MAX])
+{
+    return attach(spool, config, false, out, error);
+}
+
+int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,
+                  char error[FASTSPOOL_ERROR_MAX])
+{
+    return attach(spool, config, true, out, error);
+}
+
+/* On a terminal, whoever waits for a recovery of more than a second sees how far it is. */
+static void show_progress(const struct fastspool *fs, uint64_t since, bool ended)
+{
+    uint64_t done = LOAD(fs->header->recovery_done), total = LOAD(fs->header->recovery_total);
+    unsigned filled = total ? (unsigned)(done * BAR / total) : 0;
+    char bar[BAR + 1];
+
+    if (segment_monotonic() - since < UINT64_C(1000000000) || !isatty(STDERR_FILENO))
+        return;
+    for (unsigned i = 0; i < BAR; i++)
+        bar[i] = i < filled || ended ? '#' : '.';
+    bar[BAR] = '\0';
+    dprintf(STDERR_FILENO, "\rfastspool: recovering %s [%s]%s", fs->spool, bar, ended ? "\n" : "");
+}
+
+static int wait_ready(struct fastspool *fs, char *error)
+{
+    struct header *h = fs->header;
+    uint64_t started = segment_monotonic(), lived = started; /* when a mirror was last seen */
+    bool waited = false;
+
+    for (;;) {
+        uint32_t state = LOAD(h->state);
+        if (waited)
+            show_progress(fs, started, state != SEGMENT_RECOVERING);
+        if (state == SEGMENT_FAILED && LOAD(h->too_small) && fs->memory > LOAD(h->memory_limit)) {
+            segment_limit(h, fs->memory);
+            __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE);
+            continue;
+        }
+        if (state == SEGMENT_READY)
+            return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
+        if (state != SEGMENT_RECOVERING)
+            return fail(error, -EIO, "%s: %.255s", fs->spool, h->failure);
+        if (LOAD(h->recovery_error) && segment_monotonic() - started > GIVE_UP * UINT64_C(1000000000))
+            return fail(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
+        if (attach_mirror_lives(fs))
+            lived = segment_monotonic();
+        else if (segment_monotonic() - lived > GIVE_UP * UINT64_C(1000000000))
+            return fail(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
+        else
+            attach_start_mirror(fs);
+        futex_wait(&h->state, state, LOOK_EVERY);
+        waited = true;
+    }
+}
+
+int fastspool_attach(const char *spool, const struct fastspool_config *config, struct fastspool **out,
+                     char error[FASTSPOOL_ERROR_MAX])
+{
+    struct fastspool *fs;
+    int saved = errno;
+    int result = attach_create(spool, config, &fs, error);
+
+    if (result < 0)
+        return result;
+    result = wait_ready(fs, error);
+    if (result < 0)
+        fastspool_detach(fs);
+    else
+        *out = fs;
+    errno = saved;
+    return result;
+}
+
+void fastspool_detach(struct fastspool *fs)
+{
+    if (fs->base)
+        descriptions_pool_close(fs);
+    close_runtime(fs);
+    if (fs->spool_fd >= 0)
+        close(fs->spool_fd);
+    munmap(fs, sizeof(*fs));
+}
+
+void fastspool_after_fork_child(struct fastspool *fs)
+{
+    descriptions_after_fork_child(fs);
+    locks_after_fork_child();
+}
+
+/* ---- the mirror ---- */
+
+bool attach_mirror_lives(struct fastspool *fs)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+    int saved = errno;
+
+    snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    return lives;
+}
+
+int attach_wait_for_mirror(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+{
+    futex_wait(event, value, LOOK_EVERY);
+    if (LOAD(*event) != value || attach_mirror_lives(fs))
+        *lived = segment_monotonic();
+    else if (segment_monotonic() - *lived > GIVE_UP * UINT64_C(1000000000))
+        return -EIO;
+    else
+        attach_start_mirror(fs);
+    if (LOAD(*event) == value)
+        futex_count(wanted);
+    return 0;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        ssize_t ignored = write(fd, text, strlen(text));
+        (void)ignored;
+        close(fd);
+    }
+}
+
+/* In the grandchild: nothing of the starter, which may be anybody's sendmail, may reach the mirror. */
+static void shed_inheritance(void)
+{
+    static const int limits[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_STACK};
+    sigset_t none;
+
+    for (int signal_number = 1; signal_number < NSIG; signal_number++)
+        signal(signal_number, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (geteuid() == 0) {
+        const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY}, stack = {8 << 20, RLIM_INFINITY};
+        for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
+            setrlimit((__rlimit_resource_t)limits[i], limits[i] == RLIMIT_STACK ? &stack : &unlimited);
+        setpriority(PRIO_PROCESS, 0, 0);
+        write_text("/sys/fs/cgroup/memory/cgroup.procs", "0"); /* version 1 */
+        write_text("/sys/fs/cgroup/cgroup.procs", "0");        /* version 2 */
+    }
+    umask(077);
+    if (chdir("/") < 0)
+        _exit(127);
+}
+
+static void become_mirror(const char *spool, const char *state, uint64_t memory)
+{
+    char bytes[24];
+    char *const arguments[] = {(char *)"fastspool", (char *)"mirror",
+                               (char *)"--state",   (char *)state,
+                               (char *)"--memory",  bytes,
+                               (char *)spool,       NULL};
+    char *const environment[] = {NULL};
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory);
+    shed_inheritance();
+    if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
+        _exit(127);
+    syscall(SYS_close_range, 0, ~0U, 0);
+    /* Descriptors 0 to 2 must not become the database's; a /dev/null that is root's alone is no reason to fail. */
+    if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
+        _exit(127);
+    execve(FASTSPOOL_TOOL, arguments, environment);
+    _exit(127);
+}
+
+/* A child without signal to its parent: a program's SIGCHLD handler and its wait() see nothing of it. */
+static pid_t quiet_fork(void)
+{
+    return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+}
+
+int attach_start_mirror(struct fastspool *fs)
+{
+    uint32_t now = (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) + 1;
+    uint32_t before = LOAD(fs->header->mirror_starting);
+    sigset_t all, old;
+    int saved = errno;
+
+    if (before && now - before < START_SECONDS)
+        return 0;
+    if (!__atomic_compare_exchange_n(&fs->header->mirror_starting, &before, now, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+        return 0;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old); /* no handler of the program may run in the child */
+    pid_t child = quiet_fork();
+    if (child == 0) {
+        setsid();
+        if (quiet_fork() == 0)
+            become_mirror(fs->spool, fs->state, fs->memory);
+        _exit(0);
+    }
+    int result = child < 0 ? -errno : 0;
+    while (child > 0 && waitpid(child, NULL, __WCLONE) < 0 && errno == EINTR)
+        ;
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    errno = saved;
+    return result;
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Configuration: /etc/fastspool.conf, `key = value` lines, and the same from the environment.
+ *
+ * The happy path: defaults, then the file if there is one, then FASTSPOOL_* where the caller allows the environment.
+ * It runs inside other programs, set-user-ID ones among them, so it uses neither malloc nor stdio streams, and without
+ * the environment it believes only a file that nobody but root can write.
+ *
+ * Failure modes: each is one sentence that names the file and the line, and -EINVAL; nothing is guessed.
+ */
+#include "config.h"
+#include "store/store.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_MAX 16384 /* bytes of a configuration file */
+
+/* Where a value comes from, for the error sentence: "/etc/fastspool.conf:3" or "FASTSPOOL_MEMORY". */
+struct origin {
+    const char *file;
+    int line; /* 0: an environment variable */
+    char *error;
+};
+
+static int refuse(const struct origin *origin, const char *what, const char *value)
+{
+    if (origin->line)
+        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s:%d: %s `%.100s`", origin->file, origin->line, what, value);
+    else
+        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s: %s `%.100s`", origin->file, what, value);
+    return -EINVAL;
+}
+
+/* ---- values ---- */
+
+static uint64_t memory_of_machine(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_C(1) << 30;
+}
+
+/* "512M", "2G", "25%" of the machine's memory. */
+static int parse_memory(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (end == text || *text == '-' || errno)
+        return -1;
+    if (strcmp(end, "%") == 0) {
+        if (number < 1 || number > 100)
+            return -1;
+        *bytes = memory_of_machine() / 100 * number;
+        return 0;
+    }
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+    if ((*end && (!unit || end[1])) || number > UINT64_MAX >> shift || number == 0)
+        return -1;
+    *bytes = (uint64_t)number << shift;
+    return 0;
+}
+
+/* "100ms", "1s", "500us". */
+static int parse_duration(const char *text, uint64_t *nanoseconds)
+{
+    static const struct {
+        const char *unit;
+        uint64_t factor;
+    } units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+    char *end;
+
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (end == text || *text == '-' || errno)
+        return -1;
+    for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++) {
+        if (strcmp(end, units[i].unit) == 0 && number > 0 && number <= UINT64_C(3600000000000) / units[i].factor) {
+            *nanoseconds = number * units[i].factor;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+const char *fastspool_durability_name(enum fastspool_durability durability)
+{
+    static const char *const names[] = {"acked", "lazy", "strict"};
+    return (unsigned)durability < sizeof(names) / sizeof(*names) ? names[durability] : "unknown";
+}
+
+static int parse_durability(const char *text, enum fastspool_durability *durability)
+{
+    for (int d = FASTSPOOL_ACKED; d <= FASTSPOOL_STRICT; d++) {
+        if (strcmp(text, fastspool_durability_name((enum fastspool_durability)d)) == 0) {
+            *durability = (enum fastspool_durability)d;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int parse_path(const char *text, char path[FASTSPOOL_PATH_MAX])
+{
+    size_t length = strlen(text);
+
+    while (length > 1 && text[length - 1] == '/')
+        length--;
+    if (text[0] != '/' || length >= FASTSPOOL_PATH_MAX)
+        return -1;
+    memcpy(path, text, length);
+    path[length] = '\0';
+    return 0;
+}
+
+/* ---- keys ---- */
+
+static int add_path(const struct origin *origin, const char *value, char (*paths)[FASTSPOOL_PATH_MAX], size_t *count,
+                    size_t most)
+{
+    if (*count == most)
+        return refuse(origin, "one too many:", value);
+    if (parse_path(value, paths[*count]) < 0)
+        return refuse(origin, "not an absolute path of less than 256 bytes:", value);
+    (*count)++;
+    return 0;
+}
+
+static int add_user(const struct origin *origin, const char *value, struct fastspool_config *config)
+{
+    char *end;
+    unsigned long uid = strtoul(value, &end, 10);
+
+    if (config->trusted_users == FASTSPOOL_TRUSTED_MAX)
+        return refuse(origin, "one trusted user too many:", value);
+    if (*end || end == value || *value == '-' || uid >= UINT32_MAX)
+        return refuse(origin, "not a user's number:", value);
+    config->trusted_user[config->trusted_users++] = (uid_t)uid;
+    return 0;
+}
+
+static int set(const struct origin *origin, struct fastspool_config *config, const char *key, const char *value)
+{
+    if (strcmp(key, "spool") == 0)
+        return add_path(origin, value, config->spool, &config->spools, FASTSPOOL_SPOOLS_MAX);
+    if (strcmp(key, "program") == 0)
+        return add_path(origin, value, config->program, &config->programs, FASTSPOOL_PROGRAMS_MAX);
+    if (strcmp(key, "trusted_user") == 0)
+        return add_user(origin, value, config);
+    if (strcmp(key, "state") == 0)
+        return parse_path(value, config->state) < 0 ? refuse(origin, "not an absolute path:", value) : 0;
+    if (strcmp(key, "runtime") == 0)
+        return parse_path(value, config->runtime) < 0 ? refuse(origin, "not an absolute path:", value) : 0;
+    if (strcmp(key, "memory") == 0)
+        return parse_memory(value, &config->memory) < 0 ? refuse(origin, "not a size like 512M or 25%:", value) : 0;
+    if (strcmp(key, "flush_interval") == 0)
+        return parse_duration(value, &config->flush_interval) < 0
+                   ? refuse(origin, "not a duration like 100ms or 1s:", value)
+                   : 0;
+    if (strcmp(key, "durability") == 0)
+        return parse_durability(value, &config->durability) < 0 ? refuse(origin, "not acked, lazy or strict:", value)
+                                                                : 0;
+    return refuse(origin, "unknown key", key);
+}
+
+/* ---- the file ---- */
+
+static char *trim(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    size_t length = strlen(text);
+    while (length > 0 && isspace((unsigned char)text[length - 1]))
+        text[--length] = '\0';
+    return text;
+}
+
+static int parse_line(const struct origin *origin, struct fastspool_config *config, char *line)
+{
+    line[strcspn(line, "#")] = '\0';
+    line = trim(line);
+    if (!*line)
+        return 0;
+    char *equals = strchr(line, '=');
+    if (!equals)
+        return refuse(origin, "not of the form `key = value`:", line);
+    *equals = '\0';
+    const char *value = trim(equals + 1), *key = trim(line);
+    return *value ? set(origin, config, key, value) : refuse(origin, "no value for", key);
+}
+
+static int parse_file(struct origin *origin, struct fastspool_config *config, char *text)
+{
+    for (origin->line = 1; text; origin->line++) {
+        char *line = strsep(&text, "\n");
+        int result = parse_line(origin, config, line);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int check_owner(const struct origin *origin, int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
+        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s: not a file that root alone can write", origin->file);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int load_file(struct fastspool_config *config, const char *path, bool trusted_only, char *error)
+{
+    struct origin origin = {.file = path, .error = error};
+    char text[FILE_MAX];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
+        return -EINVAL;
+    }
+    int result = trusted_only ? check_owner(&origin, fd) : 0;
+    ssize_t length = result == 0 ? read(fd, text, sizeof(text)) : 0;
+    close(fd);
+    if (result < 0)
+        return result;
+    if (length < 0 || (size_t)length == sizeof(text)) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
+        return -EINVAL;
+    }
+    text[length] = '\0';
+    return parse_file(&origin, config, text);
+}
+
+/* ---- the environment and the defaults ---- */
+
+static int load_environment(struct fastspool_config *config, char *error)
+{
+    static const char *const keys[] = {"spool", "durability", "memory", "flush_interval", "state", "runtime"};
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        char variable[40] = "FASTSPOOL_";
+        for (size_t c = 0; keys[i][c]; c++)
+            variable[10 + c] = (char)toupper((unsigned char)keys[i][c]);
+        const struct origin origin = {.file = variable, .error = error};
+        const char *value = getenv(variable);
+        if (!value)
+            continue;
+        if (i == 0)
+            config->spools = 0; /* this one instead of the configured ones */
+        int result = set(&origin, config, keys[i], value);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+/* Every part of a list like PATH; only those that exist where @existing. */
+static void defaults(const char *list, bool existing, char (*paths)[FASTSPOOL_PATH_MAX], size_t *count, size_t most)
+{
+    while (*list && *count < most) {
+        size_t length = strcspn(list, ":");
+        struct stat st;
+        if (length > 0 && length < FASTSPOOL_PATH_MAX) {
+            memcpy(paths[*count], list, length);
+            paths[*count][length] = '\0';
+            if (!existing || stat(paths[*count], &st) == 0)
+                (*count)++;
+        }
+        list += length + (list[length] == ':');
+    }
+}
+
+int fastspool_config_load(struct fastspool_config *config, const char *path, bool environment,
+                          char error[FASTSPOOL_ERROR_MAX])
+{
+    memset(config, 0, sizeof(*config));
+    config->durability = FASTSPOOL_ACKED;
+    config->memory = memory_of_machine() / 4;
+    config->flush_interval = 100000000;
+    int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
+    if (result == 0 && environment)
+        result = load_environment(config, error);
+    if (result < 0)
+        return result;
+    if (config->spools == 0)
+        defaults(FASTSPOOL_SPOOLS, true, config->spool, &config->spools, 1);
+    if (config->programs == 0)
+        defaults(FASTSPOOL_PROGRAMS, false, config->program, &config->programs, FASTSPOOL_PROGRAMS_MAX);
+    return 0;
+}

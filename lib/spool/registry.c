@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The registry: /run/fastspool, a directory of root's, one file a spool, named by a hash of the spool's path.
+ *
+ * A file holds the lines that a configuration file would (spool, durability, state, runtime, memory, flush_interval),
+ * and is read by the configuration's own code, which believes it only if root alone can write it.  Finding the spool of
+ * a path asks for each directory above it in turn: no listing, and nothing to pay where no directory /run/fastspool
+ * exists.
+ *
+ * Failure modes: a file that is not root's, or does not name the spool it was looked up by, is as good as none.
+ */
+#include "spool/registry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define REGISTRY "/run/fastspool"
+
+/* FNV-1a: it only has to give a name; what the file says decides. */
+static void entry_path(const char *spool, size_t length, char path[64])
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)spool[i]) * UINT64_C(0x100000001b3);
+    snprintf(path, 64, REGISTRY "/%016llx", (unsigned long long)hash);
+}
+
+static bool is_roots(void)
+{
+    struct stat st;
+    return lstat(REGISTRY, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+}
+
+int registry_add(const struct fastspool_config *config)
+{
+    char path[64], text[4 * FASTSPOOL_PATH_MAX];
+
+    if (geteuid() != 0)
+        return -EPERM;
+    if (mkdir(REGISTRY, 0755) < 0 && errno != EEXIST)
+        return -errno;
+    if (!is_roots())
+        return -EPERM;
+    int length = snprintf(
+        text, sizeof(text), "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\n%s%s\n%s%s\n",
+        config->spool[0], fastspool_durability_name(config->durability), (unsigned long long)(config->memory >> 10),
+        (unsigned long long)(config->flush_interval / 1000), config->state[0] ? "state = " : "#", config->state,
+        config->runtime[0] ? "runtime = " : "#", config->runtime);
+    if (length >= (int)sizeof(text))
+        return -ENAMETOOLONG;
+    entry_path(config->spool[0], strlen(config->spool[0]), path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -errno;
+    int result = fchmod(fd, 0644) < 0 || write(fd, text, (size_t)length) != length ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+int registry_remove(const char *spool)
+{
+    char path[64];
+
+    entry_path(spool, strlen(spool), path);
+    return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int registry_find(const char *path, struct fastspool_config *config)
+{
+    char entry[64], error[FASTSPOOL_ERROR_MAX];
+    struct stat st;
+
+    if (!is_roots())
+        return -ENOENT;
+    for (size_t length = strlen(path); length > 1; length--) {
+        if (path[length] != '/' && path[length] != '\0')
+            continue;
+        entry_path(path, length, entry);
+        if (lstat(entry, &st) == 0 && fastspool_config_load(config, entry, false, error) == 0 && config->spools == 1 &&
+            strlen(config->spool[0]) == length && strncmp(config->spool[0], path, length) == 0)
+            return 0;
+    }
+    return -ENOENT;
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Commit: how changes in the segment become durable, and who waits for it.
+ *
+ * Every change has a number, a ticket (header.change).  The happy path: the mirror takes a capture, under the lock, of
+ * all that is dirty: one instant of the whole spool; the data blocks it names are pinned by the quarantine
+ * (header.committing) and are copied afterwards, beside everybody's work.  When the capture is on the disk,
+ * commit_end() takes from the dirty list what has not changed since, moves header.durable up to the capture's ticket,
+ * and wakes whoever waits.  header.capture counts captures, so "changed since" is one comparison an inode.
+ *
+ * Waiting (commit_wait) is one mechanism for all: a ticket, and a futex that counts ended commits.  An inode knows the
+ * ticket of its last change.  strict waits for it; acked waits, at a directory, for it and for those of all files that
+ * the process has synced; else an fsync waits only where what is unwritten has reached its bound in bytes, files or
+ * age.
+ *
+ * Failure modes: a commit that fails leaves everything dirty and its errno in header.commit_error, which every fsync
+ * returns until a commit succeeds.  A mirror that dies leaves `committing` set and everything dirty: the next one
+ * calls commit_reset() and captures anew.  What the dead one may have written, nobody knows: so each dirty inode
+ * counts as persisted from then on, and its end will be written too.  Waiters look every 100 ms whether a mirror
+ * lives, and start one; where none comes up, fsync fails: nobody waits for ever for what nobody does.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define END_STEP 128             /* inodes that one section takes from the dirty list */
+#define SHORTEST UINT64_C(10000) /* ns: the first class of durations */
+
+/* ---- the capture ---- */
+
+/* Where a capture is copied to under the lock: memory taken before, since a section can't call the system. */
+struct arena {
+    struct capture *capture;
+    struct captured_name *names;
+    uint32_t *blocks;
+    size_t files_max, names_max, blocks_max; /* what there is room for */
+    size_t files, names_used, blocks_used;   /* what is needed */
+};
+
+static uint32_t blocks_of(uint64_t size)
+{
+    return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
+}
+
+static void capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
+{
+    uint32_t entry = inode->names;
+
+    file->name = &arena->names[arena->names_used];
+    for (uint32_t left = inode->links; entry && left > 0; left--) {
+        if (arena->names_used < arena->names_max) {
+            struct captured_name *name = &arena->names[arena->names_used];
+            char text[256];
+            int length = names_text(fs, entry, text);
+            name->parent = name_at(fs, entry)->parent;
+            name->length = (uint8_t)length;
+            memcpy(name->text, text, (size_t)length);
+            file->names++;
+        }
+        arena->names_used++;
+        entry = name_at(fs, entry)->sibling;
+    }
+}
+
+static void capture_blocks(struct fastspool *fs, struct captured *file, struct arena *arena)
+{
+    const struct inode *record = &file->record;
+    uint32_t end = blocks_of(record->size);
+
+    file->first = record->dirty_from ? record->dirty_from - 1 : 0;
+    if (file->first > end)
+        file->first = end;
+    file->count = (record->dirty_to < end ? record->dirty_to + 1 : end) - file->first;
+    if (arena->blocks_used + file->count <= arena->blocks_max) {
+        file->blocks = &arena->blocks[arena->blocks_used];
+        for (uint32_t i = 0; i < file->count; i++)
+            file->blocks[i] = data_block(fs, record, file->first + i);
+    }
+    arena->blocks_used += file->count;
+}
+
+/* One dirty inode.  What has neither names nor a future is captured as its own deletion. */
+static void capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
+{
+    const struct inode *inode = inode_at(fs, i);
+    bool gone = !(inode->flags & INODE_USED) || inode->links == 0 || (S_ISDIR(inode->mode) && inode->links < 2);
+
+    if (arena->files < arena->files_max) {
+        struct captured *file = &arena->capture->file[arena->files];
+        *file = (struct captured){.inode = i, .record = *inode};
+        if (gone) {
+            file->record.links = 0;
+            file->record.dirty_from = file->record.dirty_to = 0;
+        } else {
+            capture_names(fs, inode, file, arena);
+            if (S_ISREG(inode->mode) && inode->dirty_to > inode->dirty_from)
+                capture_blocks(fs, file, arena);
+        }
+    }
+    arena->files++;
+}
+
+/* All that is dirty.  Where the arena is too small this only counts, and nothing is captured. */
+static int capture_body(struct fastspool *fs, void *argument)
+{
+    struct arena *arena = argument;
+    struct header *h = fs->header;
+
+    arena->files = arena->names_used = arena->blocks_used = 0;
+    for (uint32_t i = h->dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
+        capture_inode(fs, i, arena);
+    if (arena->files > INODES_MAX)
+        return section_damaged(fs, "the list of dirty inodes has no end");
+    if (arena->files > arena->files_max || arena->names_used > arena->names_max ||
+        arena->blocks_used > arena->blocks_max)
+        return -E2BIG;
+    arena->capture->count = arena->files;
+    arena->capture->ticket = h->change;
+    if (arena->files == 0) {
+        SET(fs, h->durable, h->change);
+        return 0;
+    }
+    SET(fs, h->capture, h->capture + 1);
+    SET(fs, h->captured, h->change);
+    SET(fs, h->committing, 1);
+    SET(fs, h->oldest_captured, h->oldest_dirty);
+    SET(fs, h->oldest_dirty, 0);
+    return 0;
+}
+
+static void capture_free(struct capture *capture)
+{
+    free(capture->file);
+    free(capture->names);
+    free(capture->blocks);
+    *capture = (struct capture){0};
+}
+
+/* Room for what the last look counted, and some more. */
+static int arena_grow(struct arena *arena)
+{
+    struct capture *capture = arena->capture;
+
+    capture_free(capture);
+    arena->files_max = arena->files + arena->files / 4 + 64;
+    arena->names_max = arena->names_used + arena->names_used / 4 + 64;
+    arena->blocks_max = arena->blocks_used + arena->blocks_used / 4 + 64;
+    capture->file = calloc(arena->files_max, sizeof(*capture->file));
+    capture->names = calloc(arena->names_max, sizeof(*capture->names));
+    capture->blocks = calloc(arena->blocks_max, sizeof(*capture->blocks));
+    arena->names = capture->names;
+    arena->blocks = capture->blocks;
+    return capture->file && capture->names && capture->blocks ? 0 : -ENOMEM;
+}
+
+int commit_capture(struct fastspool *fs, struct capture *capture)
+{
+    struct arena arena = {.capture = capture};
+    int result;
+
+    *capture = (struct capture){0};
+    do
+        result = section_run(fs, capture_body, &arena);
+    while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
+    if (result == 0 && capture->count == 0)
+        futex_count(&fs->header->commit_event); /* what was waited for has come to nothing */
+    if (result < 0 || capture->count == 0)
+        capture_free(capture);
+    return result;
+}
+
+/* ---- its end ---- */
+
+struct ending {
+    const struct capture *capture;
+    size_t next; /* first captured inode not yet dealt with */
+};
+
+/* A captured inode is on the disk. */
+static void end_inode(struct fastspool *fs, const struct captured *file)
+{
+    struct inode *inode = inode_at(fs, file->inode);
+    bool persisted = file->record.links > 0;
+
+    if (persisted != !!(inode->flags & INODE_PERSISTED))
+        SET(fs, inode->flags, (uint16_t)(inode->flags ^ INODE_PERSISTED));
+    if (inode->changed_in != fs->header->capture) {
+        inodes_clean(fs, file->inode);
+        return;
+    }
+    /* Changed since: what is left of its data is what was changed since. */
+    uint32_t from = inode->data_in == fs->header->capture ? inode->since_from : inode->dirty_to;
+    if (from > inode->dirty_from && inode->dirty_to > inode->dirty_from) {
+        if (from > inode->dirty_to)
+            from = inode->dirty_to;
+        SET(fs, fs->header->dirty_bytes, fs->header->dirty_bytes - (uint64_t)(from - inode->dirty_from) * BLOCK_SIZE);
+        SET(fs, inode->dirty_from, from);
+    }
+}
+
+static int end_step(struct fastspool *fs, void *argument)
+{
+    struct ending *ending = argument;
+    size_t end = ending->capture->count - ending->next > END_STEP ? ending->next + END_STEP : ending->capture->count;
+
+    for (size_t i = ending->next; i < end; i++)
+        end_inode(fs, &ending->capture->file[i]);
+    ending->next = end;
+    return ending->next < ending->capture->count;
+}
+
+static int end_copying(struct fastspool *fs, void *argument)
+{
+    const int *error = argument;
+    struct header *h = fs->header;
+
+    SET(fs, h->committing, 0);
+    if (*error && h->oldest_captured)
+        SET(fs, h->oldest_dirty, h->oldest_captured);
+    SET(fs, h->oldest_captured, 0);
+    return 0;
+}
+
+/* The class of a duration: four an octave, from SHORTEST on. */
+static void count_time(struct header *h, uint64_t duration)
+{
+    uint32_t bin = 0;
+
+    for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
+        bound += bound / 100 * 19; /* the fourth root of 2 */
+    STORE(h->commit_times[bin], h->commit_times[bin] + 1);
+}
+
+uint64_t commit_percentile(const struct fastspool *fs, unsigned percent)
+{
+    uint64_t all = 0, seen = 0, bound = SHORTEST;
+
+    for (uint32_t bin = 0; bin < COMMIT_TIMES; bin++)
+        all += LOAD(fs->header->commit_times[bin]);
+    for (uint32_t bin = 0; bin < COMMIT_TIMES && all; bin++, bound += bound / 100 * 19) {
+        seen += LOAD(fs->header->commit_times[bin]);
+        if (seen * 100 >= all * percent)
+            return bound;
+    }
+    return 0;
+}
+
+int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
+{
+    struct header *h = fs->header;
+    struct ending ending = {.capture = capture};
+    int result = 1;
+
+    /* `next` moves only with a section that took place: a body that runs twice does the same twice. */
+    while (error == 0 && result > 0) {
+        size_t before = ending.next;
+        result = section_run(fs, end_step, &ending);
+        if (result < 0)
+            ending.next = before;
+    }
+    if (result < 0)
+        error = -result;
+    result = section_run(fs, end_copying, &error);
+    if (result == 0)
+        result = blocks_release_held(fs);
+    if (error == 0) {
+        STORE(h->durable, capture->ticket);
+        STORE(h->commits, h->commits + 1);
+        STORE(h->commit_ns, duration);
+        count_time(h, duration);
+    }
+    STORE(h->commit_error, error);
+    futex_count(&h->commit_event);
+    capture_free(capture);
+    return result;
+}
+
+void commit_fails(struct fastspool *fs, int error)
+{
+    STORE(fs->header->commit_error, error);
+    futex_count(&fs->header->commit_event);
+}
+
+/* ---- a new mirror ---- */
+
+struct sweep {
+    uint32_t next;
+};
+
+/* What a dead mirror captured may be on the disk: until it is written again, or deleted there, it counts as there. */
+static int mark_persisted(struct fastspool *fs, void *argument)
+{
+    struct sweep *sweep = argument;
+    uint32_t i = sweep->next;
+
+    for (int step = 0; step < END_STEP && i; step++) {
+        struct inode *inode = inode_at(fs, i);
+        if (!(inode->flags & INODE_PERSISTED))
+            SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_PERSISTED));
+        i = inode->list.next;
+    }
+    sweep->next = i;
+    return i != 0;
+}
+
+int commit_reset(struct fastspool *fs)
+{
+    struct sweep sweep = {LOAD(fs->header->dirty.head)};
+    int result = 1, error = EIO;
+
+    if (LOAD(fs->header->committing)) {
+        /* While `committing` is set no inode leaves the dirty list, so the sweep can be taken in steps. */
+        while (result > 0)
+            result = section_run(fs, mark_persisted, &sweep);
+        if (result == 0)
+            result = section_run(fs, end_copying, &error);
+    }
+    return result < 0 ? result : blocks_release_held(fs);
+}
+
+/* ---- waiting ---- */
+
+/* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
+static int last_error(struct fastspool *fs)
+{
+    int error = LOAD(fs->header->commit_error);
+
+    if (error && !attach_mirror_lives(fs))
+        attach_start_mirror(fs);
+    return -error;
+}
+
+int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
+{
+    uint64_t start = segment_monotonic(), lived = start;
+    struct header *h = fs->header;
+    int result = 0;
+
+    if (LOAD(h->durable) >= ticket)
+        return 0;
+    futex_count(&h->mirror_wanted);
+    while (result == 0) {
+        uint32_t event = LOAD(h->commit_event);
+        if (LOAD(h->durable) >= ticket)
+            return 0;
+        if (LOAD(h->state) == SEGMENT_FAILED)
+            return -EIO;
+        int error = last_error(fs);
+        if (error)
+            return error;
+        if (timeout && segment_monotonic() - start >= timeout)
+            return -ETIMEDOUT;
+        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
+    }
+    return result;
+}
+
+static bool beyond_bounds(const struct fastspool *fs)
+{
+    const struct header *h = fs->header;
+    uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
+    uint64_t most = h->flush_interval * COMMIT_AGE_MAX;
+
+    if (most < UINT64_C(1000000000))
+        most = UINT64_C(1000000000);
+    return LOAD(h->dirty_bytes) > COMMIT_BYTES_MAX || LOAD(h->dirty_files) > COMMIT_FILES_MAX ||
+           (oldest && segment_monotonic() - oldest > most);
+}
+
+/* An fsync that need not wait for its own change. */
+static int wait_for_bounds(struct fastspool *fs)
+{
+    struct header *h = fs->header;
+    uint64_t lived = segment_monotonic();
+    int result = 0;
+
+    while (result == 0) {
+        uint32_t event = LOAD(h->commit_event);
+        if (LOAD(h->state) == SEGMENT_FAILED)
+            return -EIO;
+        int error = last_error(fs);
+        if (error)
+            return error;
+        if (!beyond_bounds(fs))
+            return 0;
+        futex_count(&h->mirror_wanted);
+        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
+    }
+    return result;
+}
+
+/* Threads of a process sync side by side: the highest ticket counts. */
+static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
+{
+    uint64_t synced = LOAD(fs->synced);
+
+    while (synced < ticket &&
+           !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+    return synced > ticket ? synced : ticket;
+}
+
+int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory)
+{
+    bool waits = fs->durability == FASTSPOOL_STRICT || (fs->durability == FASTSPOOL_ACKED && directory);
+
+    if (fs->durability == FASTSPOOL_ACKED) {
+        uint64_t synced = note_synced(fs, ticket);
+        ticket = directory ? synced : ticket;
+    }
+    if (waits)
+        return commit_wait(fs, ticket, 0);
+    return LOAD(fs->header->durable) >= ticket ? 0 : wait_for_bounds(fs);
+}
+
+int fastspool_flush(struct fastspool *fs, uint64_t timeout)
+{
+    return commit_wait(fs, section_load(fs, &fs->header->change), timeout);
+}

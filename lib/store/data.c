@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The content of files: which block holds what, reading, writing, truncating.
+ *
+ * An inode leads to its blocks as in the classic Unix file system: some directly, then one index block, then an
+ * index block of index blocks.  0 is a hole and reads as zeros.
+ *
+ * Three rules make everything else simple:
+ *   - Published bytes (below inode.size) never change in place.  A write over them takes a new block, and the old one
+ *     is given back.  So a write is undone by undoing its pointers, and a commit that copies a block while others
+ *     write sees the instant it captured.
+ *   - Bytes behind inode.size in the last block are nobody's: an append fills them before it publishes the size, and
+ *     whoever moves the size over a gap fills the gap with zeros.
+ *   - inode.version is odd while blocks that were published are being replaced or freed.  A reader without the lock
+ *     believes what it copied only if the version was even and is the same afterwards.
+ *
+ * Failure modes: no memory for a block fails the section, and the file is as it was; an index block that leads out of
+ * the chunks is a damaged segment, EIO.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block behind the double index */
+#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* of a file */
+#define READ_TRIES   64                                             /* before a reader takes the lock */
+
+/* Empty entries of index blocks that one section looks at while it frees: some microseconds. */
+#define SHRINK_LOOKS 8192u
+
+static bool valid_block(const struct fastspool *fs, uint32_t block)
+{
+    return block / CHUNK_BLOCKS < LOAD(fs->header->chunks_used) && block / CHUNK_BLOCKS < CHUNKS_MAX;
+}
+
+static uint32_t blocks_of(uint64_t size)
+{
+    return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
+}
+
+static uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
+{
+    return (uint32_t *)block_at(fs, block);
+}
+
+/* Where the number of the file's block @index stands: NULL where an index block on the way is missing (or damaged);
+ * then *@hole is the first block of the file that it would lead to. */
+static uint32_t *find_slot(const struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t *hole)
+{
+    if (index < INODE_DIRECT)
+        return (uint32_t *)&inode->map.direct[index];
+    uint32_t block = index < DOUBLE_FIRST ? inode->map.indirect : inode->map.double_indirect;
+    *hole = index < DOUBLE_FIRST ? INODE_DIRECT : DOUBLE_FIRST;
+    if (block == 0 || !valid_block(fs, block))
+        return NULL;
+    if (index < DOUBLE_FIRST)
+        return &index_entries(fs, block)[index - INODE_DIRECT];
+    uint32_t second = (index - DOUBLE_FIRST) / INDEX_ENTRIES;
+    block = index_entries(fs, block)[second];
+    *hole = DOUBLE_FIRST + second * INDEX_ENTRIES;
+    if (block == 0 || !valid_block(fs, block))
+        return NULL;
+    return &index_entries(fs, block)[(index - DOUBLE_FIRST) % INDEX_ENTRIES];
+}
+
+uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index)
+{
+    uint32_t hole;
+    uint32_t *slot = index < BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
+    uint32_t block = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : 0;
+
+    return block && valid_block(fs, block) ? block : 0;
+}
+
+/* ---- changing the map ---- */
+
+/* An index block where *@entry has none yet. */
+static int need_index(struct fastspool *fs, struct inode *inode, uint32_t *entry)
+{
+    uint32_t block;
+
+    if (*entry)
+        return valid_block(fs, *entry) ? 0 : section_damaged(fs, "an index block lies outside the chunks");
+    int result = blocks_take(fs, &block);
+    if (result < 0)
+        return result;
+    memset(block_at(fs, block), 0, BLOCK_SIZE);
+    SET(fs, *entry, block);
+    SET(fs, inode->blocks, inode->blocks + 1);
+    return 0;
+}
+
+static int need_slot(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t **slot)
+{
+    uint32_t hole;
+    int result = 0;
+
+    if (index >= BLOCKS_MAX)
+        return -EFBIG;
+    if (index >= DOUBLE_FIRST) {
+        result = need_index(fs, inode, &inode->map.double_indirect);
+        if (result == 0) {
+            uint32_t *first = index_entries(fs, inode->map.double_indirect);
+            result = need_index(fs, inode, &first[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
+        }
+    } else if (index >= INODE_DIRECT) {
+        result = need_index(fs, inode, &inode->map.indirect);
+    }
+    if (result < 0)
+        return result;
+    *slot = find_slot(fs, inode, index, &hole);
+    return *slot ? 0 : section_damaged(fs, "an index block leads nowhere");
+}
+
+static void version_next(struct fastspool *fs, struct inode *inode)
+{
+    SET(fs, inode->version, inode->version + 1);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+/* ---- writing ---- */
+
+/* Bytes [@from, @from + @size) of block @index, of a file of @published bytes.  *@replaced: the block that it had
+ * before, to be freed when the section takes no more: what it holds must stay, for the case that the section fails. */
+static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t from, const char *bytes,
+                       uint32_t size, uint64_t published, uint32_t *replaced)
+{
+    uint64_t start = (uint64_t)index * BLOCK_SIZE;
+    uint32_t valid = published <= start                ? 0
+                     : published - start >= BLOCK_SIZE ? BLOCK_SIZE
+                                                       : (uint32_t)(published - start);
+    uint32_t *slot;
+    int result = need_slot(fs, inode, index, &slot);
+
+    if (result < 0)
+        return result;
+    uint32_t old = *slot;
+    if (old && !valid_block(fs, old))
+        return section_damaged(fs, "a file leads to a block outside the chunks");
+    if (old && from >= valid) {
+        char *block = block_at(fs, old);
+        memset(block + valid, 0, from - valid);
+        memcpy(block + from, bytes, size);
+        return 0;
+    }
+    uint32_t new;
+    result = blocks_take(fs, &new);
+    if (result < 0)
+        return result;
+    char *block = block_at(fs, new);
+    if (old) {
+        memcpy(block, block_at(fs, old), valid);
+    } else {
+        memset(block, 0, valid ? BLOCK_SIZE : from);
+        SET(fs, inode->blocks, inode->blocks + 1);
+    }
+    memcpy(block + from, bytes, size);
+    SET(fs, *slot, new);
+    *replaced = old;
+    return 0;
+}
+
+/* The size is about to move from @published over a gap: what lies behind it in its block becomes zeros. */
+static void zero_tail(struct fastspool *fs, struct inode *inode, uint64_t published)
+{
+    uint32_t used = (uint32_t)(published % BLOCK_SIZE);
+    uint32_t block = used ? data_block(fs, inode, (uint32_t)(published / BLOCK_SIZE)) : 0;
+
+    if (block)
+        memset(block_at(fs, block) + used, 0, BLOCK_SIZE - used);
+}
+
+int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t published = inode->size;
+    bool replaces = offset < published;
+    const char *bytes = buffer;
+    uint32_t replaced[DATA_STEP / BLOCK_SIZE + 1] = {0};
+    size_t blocks = 0;
+
+    if (offset + size > (uint64_t)BLOCKS_MAX * BLOCK_SIZE)
+        return -EFBIG;
+    if (offset > published)
+        zero_tail(fs, inode, published);
+    if (replaces)
+        version_next(fs, inode);
+    for (size_t done = 0; done < size;) {
+        uint32_t index = (uint32_t)((offset + done) / BLOCK_SIZE);
+        uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
+        uint32_t part = size - done < BLOCK_SIZE - from ? (uint32_t)(size - done) : BLOCK_SIZE - from;
+        int result = write_block(fs, inode, index, from, bytes + done, part, published, &replaced[blocks++]);
+        if (result < 0)
+            return result;
+        done += part;
+    }
+    while (blocks > 0) {
+        if (replaced[--blocks])
+            blocks_give(fs, replaced[blocks]);
+    }
+    if (replaces)
+        version_next(fs, inode);
+    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->ctime, inode->mtime);
+    /* A gap is dirty too: the disk may still hold what a truncation took away there. */
+    uint64_t from = offset < published ? offset : published;
+    inodes_dirty_data(fs, i, (uint32_t)(from / BLOCK_SIZE), blocks_of(offset + size));
+    if (offset + size > published)
+        SET(fs, inode->size, offset + size);
+    return 0;
+}
+
+/* ---- freeing ---- */
+
+static void free_index(struct fastspool *fs, struct inode *inode, uint32_t *entry)
+{
+    if (*entry == 0)
+        return;
+    blocks_give(fs, *entry);
+    SET(fs, *entry, 0);
+    SET(fs, inode->blocks, inode->blocks - 1);
+}
+
+/* Every block from @end on is free: so are the index blocks that led only there. */
+static void free_indexes(struct fastspool *fs, struct inode *inode, uint32_t end)
+{
+    if (end <= INODE_DIRECT)
+        free_index(fs, inode, &inode->map.indirect);
+    if (end >= DOUBLE_FIRST && inode->map.double_indirect && (end - DOUBLE_FIRST) % INDEX_ENTRIES == 0) {
+        uint32_t *first = index_entries(fs, inode->map.double_indirect);
+        free_index(fs, inode, &first[(end - DOUBLE_FIRST) / INDEX_ENTRIES]);
+    }
+    if (end <= DOUBLE_FIRST)
+        free_index(fs, inode, &inode->map.double_indirect);
+}
+
+int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint32_t end = blocks_of(inode->size);
+    uint32_t looks = 0;
+
+    if (end > BLOCKS_MAX)
+        return section_damaged(fs, "a file is larger than a file can be");
+    version_next(fs, inode);
+    while (end > to && most > 0 && looks < SHRINK_LOOKS) {
+        uint32_t hole = 0;
+        uint32_t *slot = find_slot(fs, inode, end - 1, &hole);
+        looks++;
+        if (!slot) {
+            end = hole > to ? hole : to;
+        } else {
+            if (*slot) {
+                blocks_give(fs, *slot);
+                SET(fs, *slot, 0);
+                SET(fs, inode->blocks, inode->blocks - 1);
+                most--;
+            }
+            end--;
+        }
+        free_indexes(fs, inode, end);
+    }
+    if ((uint64_t)end * BLOCK_SIZE < inode->size)
+        SET(fs, inode->size, (uint64_t)end * BLOCK_SIZE);
+    version_next(fs, inode);
+    return end > to;
+}
+
+bool data_small(const struct inode *inode)
+{
+    return inode->blocks <= DATA_FREE_STEP && blocks_of(inode->size) <= SHRINK_LOOKS;
+}
+
+/* Cut a file to @size: free what is behind, at most DATA_FREE_STEP blocks (1: there is more to free).  Bytes of the
+ * last block that were published must not come back, so it is replaced, by a block that is taken before any is freed:
+ * what a freed one holds must stay, for the case that the section fails. */
+static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint32_t last = (uint32_t)(size / BLOCK_SIZE), used = (uint32_t)(size % BLOCK_SIZE);
+    uint32_t hole, new = 0;
+    uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
+    uint32_t old = slot ? *slot : 0;
+
+    int result = old ? blocks_take(fs, &new) : 0;
+    if (result == 0)
+        result = data_shrink(fs, i, blocks_of(size), DATA_FREE_STEP);
+    if (result < 0 || old == 0)
+        return result;
+    if (result > 0) {
+        blocks_give(fs, new);
+        return result;
+    }
+    memcpy(block_at(fs, new), block_at(fs, old), used);
+    version_next(fs, inode);
+    SET(fs, *slot, new);
+    blocks_give(fs, old);
+    version_next(fs, inode);
+    return 0;
+}
+
+int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t before = inode->size;
+    int more = 0;
+
+    if (size > (uint64_t)BLOCKS_MAX * BLOCK_SIZE)
+        return -EFBIG;
+    if (size > before) {
+        zero_tail(fs, inode, before);
+    } else if (size < before) {
+        more = cut(fs, i, size);
+        if (more < 0)
+            return more;
+    }
+    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->ctime, inode->mtime);
+    uint64_t low = size < before ? size : before;
+    uint64_t high = size < before ? before : size;
+    if (low != high)
+        inodes_dirty_data(fs, i, (uint32_t)(low / BLOCK_SIZE), blocks_of(high));
+    else
+        inodes_dirty(fs, i);
+    if (more == 0)
+        SET(fs, inode->size, size);
+    return more;
+}
+
+static int make_orphan(struct fastspool *fs, const struct inode *inode)
+{
+    uint32_t orphan;
+    int result = inodes_take(fs, S_IFREG, inode->uid, inode->gid, &orphan);
+
+    if (result < 0)
+        return result;
+    struct inode *to = inode_at(fs, orphan);
+    section_copy(fs, &to->map, &inode->map, sizeof(to->map));
+    SET(fs, to->size, inode->size);
+    SET(fs, to->blocks, inode->blocks);
+    SET(fs, to->flags, (uint16_t)(to->flags | INODE_ORPHAN));
+    SET(fs, to->names, fs->header->orphans);
+    SET(fs, fs->header->orphans, orphan);
+    return 0;
+}
+
+int data_discard(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t before = inode->size;
+    static const struct inode empty;
+
+    if (data_small(inode)) {
+        int result = data_shrink(fs, i, 0, UINT32_MAX);
+        if (result < 0)
+            return result;
+        if (result > 0)
+            return section_damaged(fs, "a file has blocks behind its end");
+    } else {
+        int result = make_orphan(fs, inode);
+        if (result < 0)
+            return result;
+        version_next(fs, inode);
+        section_copy(fs, &inode->map, &empty.map, sizeof(inode->map));
+        SET(fs, inode->blocks, 0);
+        SET(fs, inode->size, 0);
+        version_next(fs, inode);
+    }
+    eviction_leave(fs, i);
+    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->ctime, inode->mtime);
+    inodes_dirty_data(fs, i, 0, blocks_of(before));
+    return 0;
+}
+
+/* ---- eviction, and coming back ---- */
+
+int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t size = inode->size;
+    int result = data_shrink(fs, i, 0, most);
+
+    if (inode->size != size)
+        SET(fs, inode->size, size);
+    if (result == 0 && inode->blocks > 0)
+        return section_damaged(fs, "a file has blocks behind its end");
+    return result;
+}
+
+int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
+{
+    struct inode *inode = inode_at(fs, i);
+
+    for (size_t done = 0; done < size; done += BLOCK_SIZE) {
+        size_t part = size - done < BLOCK_SIZE ? size - done : BLOCK_SIZE;
+        uint32_t *slot;
+        int result = need_slot(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), &slot);
+        if (result < 0)
+            return result;
+        uint32_t block = *slot; /* one is there where a mirror died over it */
+        if (block == 0) {
+            result = blocks_take(fs, &block);
+            if (result < 0)
+                return result;
+            SET(fs, *slot, block);
+            SET(fs, inode->blocks, inode->blocks + 1);
+        }
+        if (!valid_block(fs, block))
+            return section_damaged(fs, "a file leads to a block outside the chunks");
+        memcpy(block_at(fs, block), (const char *)buffer + done, part);
+        memset(block_at(fs, block) + part, 0, BLOCK_SIZE - part);
+    }
+    return 0;
+}
+
+/* ---- moving together ---- */
+
+#define VACATE_MOVES 16u /* blocks that one section moves */
+
+struct moving {
+    struct fastspool *fs;
+    struct inode *inode;
+    uint32_t chunk;
+    uint32_t moves;
+};
+
+/* What *@slot leads to moves if it lies in the chunk. */
+static int move_block(struct moving *moving, uint32_t *slot)
+{
+    uint32_t old = *slot, new;
+
+    if (old == 0 || old / CHUNK_BLOCKS != moving->chunk)
+        return 0;
+    int result = blocks_take(moving->fs, &new);
+    if (result < 0)
+        return result;
+    if (new / CHUNK_BLOCKS == moving->chunk) /* all others are full */
+        return -ENOSPC;
+    memcpy(block_at(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
+    SET(moving->fs, *slot, new);
+    blocks_give(moving->fs, old);
+    moving->moves++;
+    return 0;
+}
+
+/* The index blocks of which block @index of the file is the first. */
+static int move_indexes(struct moving *moving, uint32_t index)
+{
+    if (index == INODE_DIRECT)
+        return move_block(moving, &moving->inode->map.indirect);
+    if (index < DOUBLE_FIRST || (index - DOUBLE_FIRST) % INDEX_ENTRIES != 0)
+        return 0;
+    int result = index == DOUBLE_FIRST ? move_block(moving, &moving->inode->map.double_indirect) : 0;
+    uint32_t block = moving->inode->map.double_indirect;
+    if (result < 0 || block == 0)
+        return result;
+    if (!valid_block(moving->fs, block))
+        return section_damaged(moving->fs, "an index block lies outside the chunks");
+    return move_block(moving, &index_entries(moving->fs, block)[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
+}
+
+int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *index)
+{
+    struct inode *inode = inode_at(fs, i);
+    struct moving moving = {fs, inode, chunk, 0};
+    uint32_t at = *index, end = blocks_of(inode->size), looks = 0, hole;
+
+    if (end > BLOCKS_MAX)
+        return section_damaged(fs, "a file is larger than a file can be");
+    version_next(fs, inode);
+    for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
+        int result = move_indexes(&moving, at);
+        uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
+        if (slot)
+            result = move_block(&moving, slot);
+        if (result < 0)
+            return result;
+    }
+    version_next(fs, inode);
+    *index = at;
+    return at < end;
+}
+
+/* ---- reading ---- */
+
+static void copy_out(const struct fastspool *fs, const struct inode *inode, char *bytes, size_t size, uint64_t offset)
+{
+    for (size_t done = 0; done < size;) {
+        uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
+        size_t part = size - done < BLOCK_SIZE - from ? size - done : BLOCK_SIZE - from;
+        uint32_t block = data_block(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE));
+        if (block)
+            memcpy(bytes + done, block_at(fs, block) + from, part);
+        else
+            memset(bytes + done, 0, part);
+        done += part;
+    }
+}
+
+/* One try; -EAGAIN: the file's blocks changed meanwhile. */
+static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, char *bytes, size_t size,
+                         uint64_t offset, bool locked)
+{
+    const struct inode *inode = inode_at(fs, i);
+    uint32_t version = LOAD(inode->version);
+
+    if (!inodes_valid(fs, i) || LOAD(inode->generation) != generation)
+        return section_damaged(fs, "a description leads to no file");
+    if ((version & 1) && !locked)
+        return -EAGAIN;
+    uint64_t end = LOAD(inode->size);
+    if (offset >= end)
+        return 0;
+    if (size > end - offset)
+        size = end - offset;
+    copy_out(fs, inode, bytes, size, offset);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&inode->version, __ATOMIC_RELAXED) != version)
+        return -EAGAIN;
+    return (ssize_t)size;
+}
+
+struct locked_read {
+    uint32_t inode;
+    uint32_t generation;
+    char *bytes;
+    size_t size;
+    uint64_t offset;
+};
+
+static int read_locked(struct fastspool *fs, void *argument)
+{
+    const struct locked_read *read = argument;
+    return (int)read_once(fs, read->inode, read->generation, read->bytes, read->size, read->offset, true);
+}
+
+ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *buffer, size_t size, uint64_t offset)
+{
+    ssize_t result = -EAGAIN;
+
+    for (int tries = 0; tries < READ_TRIES && result == -EAGAIN; tries++)
+        result = read_once(fs, i, generation, buffer, size, offset, false);
+    if (result != -EAGAIN)
+        return result;
+    struct locked_read read = {i, generation, buffer, size < DATA_STEP ? size : DATA_STEP, offset};
+    return section_run(fs, read_locked, &read);
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The public calls on directories: what makes, moves, removes and lists names.  (Their table is in names.c.)
+ *
+ * The happy path of every change: one critical section that walks the path, checks kind and permission in the order
+ * in which the kernel does (so that the same errno comes first), and changes names and inodes.  What is much to free of
+ * a file that is gone is freed behind the section.  A listing takes no lock.
+ *
+ * Failure modes: whatever fails in the section leaves everything as it was.  A file that somebody waits for keeps its
+ * last name until it is in memory: who wants to take that name waits too, and the body runs again from its start, since
+ * the path may lead elsewhere by then.  If the file could not be brought back, nobody waits for it any more, and the
+ * name goes; if no mirror comes up to do it, the change fails.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What a body returns whose file has to be in memory first: its request stands, nothing else has changed. */
+#define NEEDS_DATA 1000
+
+/* ---- changes by path: each has a body, and one set of arguments serves all ---- */
+
+struct name_change {
+    const char *path;
+    const char *to;
+    unsigned flags;
+    mode_t mode;
+    struct credentials who;
+    uint32_t evicted; /* out: the inode that has to be in memory, */
+    uint32_t evicted_generation;
+};
+
+/* In a body: inode @i has to be in memory first.  To be returned by the body, which then runs again. */
+static int need_data(struct fastspool *fs, struct name_change *change, uint32_t i)
+{
+    eviction_want(fs, i);
+    change->evicted = i;
+    change->evicted_generation = inode_at(fs, i)->generation;
+    return NEEDS_DATA;
+}
+
+static int run(struct fastspool *fs, section_body *body, struct name_change *change)
+{
+    int result, failed = 0;
+
+    inodes_credentials(&change->who);
+    /* What could not be brought back needn't be waited for any more: the body says so, or the mirror is missing. */
+    while ((result = section_run(fs, body, change)) == NEEDS_DATA && failed == 0)
+        failed = eviction_wait(fs, change->evicted, change->evicted_generation);
+    if (result == NEEDS_DATA)
+        return failed;
+    if (result >= 0 && LOAD(fs->header->orphans))
+        inodes_free_orphans(fs);
+    return result;
+}
+
+/* May @who change the names in directory @parent? */
+static int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
+{
+    return inodes_permitted(fs, parent, who, W_OK | X_OK);
+}
+
+/* May @who take the name of @inode out of @parent?  A sticky directory lets only owners. */
+static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
+{
+    const struct inode *directory = inode_at(fs, parent);
+    int result = may_change(fs, parent, who);
+
+    if (result == 0 && (directory->mode & S_ISVTX) && who->uid != 0 && who->uid != directory->uid &&
+        who->uid != inode_at(fs, inode)->uid)
+        return -EPERM;
+    return result;
+}
+
+int directories_make(struct fastspool *fs, const struct place *place, mode_t mode, const struct credentials *who,
+                     uint32_t *inode)
+{
+    const struct inode *parent = inode_at(fs, place->parent);
+    bool inherits = parent->mode & S_ISGID;
+    int result = may_change(fs, place->parent, who);
+
+    if (result == 0 && S_ISDIR(mode) && parent->links == UINT32_MAX)
+        result = -EMLINK;
+    if (result < 0)
+        return result;
+    if (inherits && S_ISDIR(mode))
+        mode |= S_ISGID;
+    result = inodes_take(fs, mode, who->uid, inherits ? parent->gid : who->gid, inode);
+    return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, *inode);
+}
+
+/* ---- making and removing directories ---- */
+
+static int mkdir_body(struct fastspool *fs, void *argument)
+{
+    const struct name_change *change = argument;
+    struct place place;
+    uint32_t inode;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode)
+        return -EEXIST;
+    return directories_make(fs, &place, S_IFDIR | (change->mode & 01777), &change->who, &inode);
+}
+
+int fastspool_mkdir(struct fastspool *fs, const char *path, mode_t mode)
+{
+    struct name_change change = {.path = path, .mode = mode};
+    return run(fs, mkdir_body, &change);
+}
+
+static int rmdir_body(struct fastspool *fs, void *argument)
+{
+    const struct name_change *change = argument;
+    struct place place;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode == 0)
+        return -ENOENT;
+    if (place.entry == 0) /* the spool itself, "." or ".." */
+        return place.length == 0 ? -EBUSY : place.length == 1 ? -EINVAL : -ENOTEMPTY;
+    result = names_must_exist(fs, &place);
+    if (result == 0)
+        result = may_remove(fs, place.parent, place.inode, &change->who);
+    if (result == 0 && !S_ISDIR(inode_at(fs, place.inode)->mode))
+        result = -ENOTDIR;
+    if (result == 0 && inode_at(fs, place.inode)->dir.entries > 0)
+        result = -ENOTEMPTY;
+    if (result == 0)
+        result = names_remove(fs, place.entry);
+    return result < 0 ? result : inodes_drop(fs, place.inode);
+}
+
+int fastspool_rmdir(struct fastspool *fs, const char *path)
+{
+    struct name_change change = {.path = path};
+    return run(fs, rmdir_body, &change);
+}
+
+/* ---- unlink, link, rename ---- */
+
+/* May the name be taken from @i?  A file that somebody waits for keeps its last one until it is in memory: else its end
+ * could reach the database before it has been read.  (What was only asked for ahead, nobody waits for.) */
+static bool keeps_name(struct fastspool *fs, uint32_t i)
+{
+    const struct inode *inode = inode_at(fs, i);
+    return (inode->flags & (INODE_WANTED | INODE_AHEAD)) == INODE_WANTED && inode->links == 1;
+}
+
+static int unlink_body(struct fastspool *fs, void *argument)
+{
+    struct name_change *change = argument;
+    struct place place;
+    int result = names_walk(fs, change->path, &change->who, &place);
+
+    if (result < 0)
+        return result;
+    if (place.inode && place.entry == 0)
+        return -EISDIR; /* the spool itself, "." or ".." */
+    result = names_must_exist(fs, &place);
+    if (result == 0)
+        result = may_remove(fs, place.parent, place.inode, &change->who);
+    if (result == 0 && S_ISDIR(inode_at(fs, place.inode)->mode))
+        result = -EISDIR;
+    if (result == 0 && keeps_name(fs, place.inode))
+        return need_data(fs, change, place.inode);
+    if (result == 0)
+        result = names_remove(fs, place.entry);
+    return result < 0 ? result : inodes_drop(fs, place.inode);
+}
+
+int fastspool_unlink(struct fastspool *fs, const char *path)
+{
+    struct name_change change = {.path = path};
+    return run(fs, unlink_body, &change);
+}
+
+static int link_body(struct fastspool *fs, void *argument)
+{
+    const struct name_change *change = argument;
+    struct place from, to;
+    int result = names_walk(fs, change->path, &change->who, &from);
+
+    if (result == 0)
+        result = names_must_exist(fs, &from);
+    if (result == 0)
+        result = names_walk(fs, change->to, &change->who, &to);
+    if (result < 0)
+        return result;
+    if (to.inode)
+        return -EEXIST;
+    if (to.directory)
+        return -ENOENT;
+    result = may_change(fs, to.parent, &change->who);
+    if (result == 0 && S_ISDIR(inode_at(fs, from.inode)->mode))
+        result = -EPERM;
+    return result < 0 ? result : names_add(fs, to.parent, to.name, to.length, from.inode);
+}
+
+int fastspool_link(struct fastspool *fs, const char *from, const char *to)
+{
+    struct name_change change = {.path = from, .to = to};
+    return run(fs, link_body, &change);
+}
+
+/* Is directory @inode the directory @below, or above it? */
+static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
+{
+    for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
+        if (below == inode)
+            return true;
+        if (below == fs->header->root || !inodes_valid(fs, below))
+            return false;
+        below = inode_at(fs, below)->dir.parent;
+    }
+    return true;
+}
+
+/* What stands at the new name makes way. */
+static int displace(struct fastspool *fs, const struct place *from, const struct place *to,
+                    const struct credentials *who)
+{
+    const struct inode *moved = inode_at(fs, from->inode);
+    const struct inode *victim = inode_at(fs, to->inode);
+    int result = may_remove(fs, to->parent, to->inode, who);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(moved->mode) && !S_ISDIR(victim->mode))
+        return -ENOTDIR;
+    if (!S_ISDIR(moved->mode) && S_ISDIR(victim->mode))
+        return -EISDIR;
+    if (S_ISDIR(victim->mode) && victim->dir.entries > 0)
+        return -ENOTEMPTY;
+    result = names_remove(fs, to->entry);
+    return result < 0 ? result : inodes_drop(fs, to->inode);
+}
+
+static int rename_body(struct fastspool *fs, void *argument)
+{
+    struct name_change *change = argument;
+    struct place from, to;
+    int result = names_walk(fs, change->path, &change->who, &from);
+
+    if (result == 0)
+        result = names_walk(fs, change->to, &change->who, &to);
+    if (result < 0)
+        return result;
+    if ((from.inode && from.entry == 0) || (to.inode && to.entry == 0))
+        return -EBUSY; /* the spool itself, "." or ".." */
+    result = names_must_exist(fs, &from);
+    if (result < 0)
+        return result;
+    bool directory = S_ISDIR(inode_at(fs, from.inode)->mode);
+    if (to.inode && (change->flags & RENAME_NOREPLACE))
+        return -EEXIST;
+    if (to.directory && !directory)
+        return -ENOTDIR;
+    if (directory && is_above(fs, from.inode, to.parent))
+        return -EINVAL;
+    if (to.inode && is_above(fs, to.inode, from.parent))
+        return -ENOTEMPTY;
+    if (to.inode == from.inode)
+        return 0;
+    result = may_remove(fs, from.parent, from.inode, &change->who);
+    if (result == 0 && to.inode && keeps_name(fs, to.inode))
+        return need_data(fs, change, to.inode);
+    if (result == 0)
+        result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
+    if (result == 0)
+        result = names_add(fs, to.parent, to.name, to.length, from.inode);
+    return result < 0 ? result : names_remove(fs, from.entry);
+}
+
+int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags)
+{
+    struct name_change change = {.path = from, .to = to, .flags = flags};
+
+    if (flags & ~(unsigned)RENAME_NOREPLACE)
+        return -EINVAL;
+    return run(fs, rename_body, &change);
+}
+
+/* ---- listing ---- */
+
+ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, struct fastspool_entry *entries,
+                       size_t size)
+{
+    struct section_read read = SECTION_READ;
+    uint32_t inode, generation;
+    ssize_t result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        if (result == 0)
+            result = names_list(fs, inode, after, entries, size);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+/* ---- adopting ---- */
+
+struct adoption {
+    const char *path;
+    size_t length; /* of the part of the path to be made */
+    const struct stat *attributes;
+};
+
+static int adopt_body(struct fastspool *fs, void *argument)
+{
+    const struct adoption *adoption = argument;
+    const struct credentials root = {0, 0};
+    struct place place;
+    uint32_t inode;
+    char path[4096];
+
+    if (adoption->length >= sizeof(path))
+        return -ENAMETOOLONG;
+    memcpy(path, adoption->path, adoption->length);
+    path[adoption->length] = '\0';
+    int result = names_walk(fs, path, &root, &place);
+    if (result < 0 || place.inode)
+        return result;
+    const struct stat *st = adoption->attributes;
+    result = inodes_take(fs, S_IFDIR | (st->st_mode & 07777), st->st_uid, st->st_gid, &inode);
+    return result < 0 ? result : names_add(fs, place.parent, place.name, place.length, inode);
+}
+
+int directories_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
+{
+    int result = 0;
+
+    for (size_t length = 1; result >= 0 && path[length - 1]; length++) {
+        struct adoption adoption = {path, length, attributes};
+        if (path[length] == '/' || path[length] == '\0')
+            result = section_run(fs, adopt_body, &adoption);
+    }
+    return result;
+}

@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The public calls on files: looking at them, opening, reading and writing them, their attributes and size, by path or
+ * on an open description.  (What makes, moves and removes names is in directories.c.)
+ *
+ * The happy path.  Looking (stat, access, fstat, a path that is not there) and reading take no lock.  Every change is
+ * one critical section that finds the file, checks kind and permission in the order in which the kernel does (so that
+ * the same errno comes first), and changes inodes and blocks; a long write is several, one for each DATA_STEP bytes.
+ * An evicted file is opened in the section, which keeps in memory what comes back, and waited for behind it.
+ *
+ * Failure modes: whatever fails in the section leaves everything as it was.  A write that fails after its first step
+ * says how much it has written.  An open whose data can't be brought back is closed again.  A truncation that has more
+ * to free than fits a section goes on in further ones; killed in between, it leaves the file shorter than before and
+ * longer than asked for.  (Truncation to nothing is one section whatever the size.)
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What a body returns whose file has to be in memory, and stay there: it has changed nothing; to be opened, and tried
+ * again. */
+#define NEEDS_OPEN 1000
+
+#define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
+
+/* ---- looking, without the lock ---- */
+
+/* Walk to an existing file; @st may be NULL. */
+static int look(struct fastspool *fs, const char *path, int want, const struct credentials *who, struct stat *st)
+{
+    struct section_read read = SECTION_READ;
+    struct place place;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = names_walk(fs, path, who, &place);
+        if (result == 0 && place.inode == 0)
+            result = -ENOENT;
+        if (result == 0 && !inodes_valid(fs, place.inode))
+            result = -EIO;
+        if (result == 0 && place.directory && !S_ISDIR(inode_at(fs, place.inode)->mode))
+            result = -ENOTDIR;
+        if (result == 0 && want)
+            result = inodes_permitted(fs, place.inode, who, want);
+        if (result == 0 && st)
+            inodes_stat(fs, place.inode, st);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
+{
+    struct credentials who;
+
+    inodes_credentials(&who);
+    return look(fs, path, 0, &who, st);
+}
+
+int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effective)
+{
+    struct credentials who;
+
+    if (mode & ~(R_OK | W_OK | X_OK))
+        return -EINVAL;
+    if (effective)
+        inodes_credentials(&who);
+    else
+        who = (struct credentials){getuid(), getgid()};
+    return look(fs, path, mode, &who, NULL);
+}
+
+/* ---- changes: each has a body, and one set of arguments serves all ---- */
+
+struct change {
+    const char *path;
+    int flags;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    uint64_t size;
+    uint32_t description;
+    const struct timespec *times;
+    struct credentials who;
+    bool again;       /* out: a truncation has more to free */
+    uint32_t evicted; /* out: the inode that open waits for, */
+    uint32_t evicted_generation;
+};
+
+static int run(struct fastspool *fs, section_body *body, struct change *change)
+{
+    inodes_credentials(&change->who);
+    int result = section_run(fs, body, change);
+    if (result >= 0 && LOAD(fs->header->orphans))
+        inodes_free_orphans(fs);
+    return result;
+}
+
+/* ---- open ---- */
+
+static int wanted_access(int flags)
+{
+    int want = (flags & O_ACCMODE) == O_RDONLY ? R_OK : (flags & O_ACCMODE) == O_WRONLY ? W_OK : R_OK | W_OK;
+    return flags & O_TRUNC ? want | W_OK : want;
+}
+
+static int open_existing(struct fastspool *fs, const struct place *place, struct change *open)
+{
+    const struct inode *inode = inode_at(fs, place->inode);
+    bool directory = S_ISDIR(inode->mode);
+
+    if ((open->flags & O_CREAT) && (open->flags & O_EXCL))
+        return -EEXIST;
+    if (directory && (open->flags & O_CREAT))
+        return -EISDIR;
+    if (!directory && (place->directory || (open->flags & O_DIRECTORY)))
+        return -ENOTDIR;
+    if (directory && (wanted_access(open->flags) & W_OK))
+        return -EISDIR;
+    int result = inodes_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
+    if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & O_TRUNC))
+        return -EIO;
+    if (result == 0 && (open->flags & O_TRUNC) && !directory)
+        result = data_discard(fs, place->inode);
+    return result;
+}
+
+/* "name/" can't be made by open, whatever there is; "." and ".." with slashes behind them just are there. */
+static bool ends_in_slash(const char *path)
+{
+    size_t length = strlen(path), end = length;
+
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    return end < length && end > start &&
+           !(path[start] == '.' && (end - start == 1 || (end - start == 2 && path[start + 1] == '.')));
+}
+
+static int open_body(struct fastspool *fs, void *argument)
+{
+    struct change *open = argument;
+    struct place place;
+    int result = names_walk(fs, open->path, &open->who, &place);
+
+    if (result < 0)
+        return result;
+    if ((open->flags & O_CREAT) && ends_in_slash(open->path))
+        return -EISDIR;
+    if (place.inode) {
+        if (!inodes_valid(fs, place.inode))
+            return section_damaged(fs, "a name leads to no file");
+        result = open_existing(fs, &place, open);
+    } else if (!(open->flags & O_CREAT)) {
+        return -ENOENT;
+    } else {
+        result = directories_make(fs, &place, S_IFREG | (open->mode & 07777), &open->who, &place.inode);
+    }
+    if (result == 0)
+        result = descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
+    if (result == 0 && (inode_at(fs, place.inode)->flags & INODE_EVICTED)) {
+        eviction_want(fs, place.inode); /* and from now on the description keeps it in memory */
+        open->evicted = place.inode;
+        open->evicted_generation = inode_at(fs, place.inode)->generation;
+        return 1;
+    }
+    return result;
+}
+
+int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description)
+{
+    struct change open = {.path = path, .flags = flags, .mode = mode, .description = description};
+    int result = run(fs, open_body, &open);
+
+    if (result > 0)
+        result = eviction_wait(fs, open.evicted, open.evicted_generation);
+    if (result == 0)
+        result = spill_attach(fs, description);
+    if (result < 0)
+        descriptions_close(fs, description);
+    return result;
+}
+
+int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode)
+{
+    uint32_t description;
+    int fd;
+    /* Most of what Exim looks for in vain (-J) it looks for often: that needs no description. */
+    int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
+
+    if (result == 0)
+        result = descriptions_take(fs, &description, &fd);
+    if (result == 0)
+        result = files_open(fs, path, flags, mode, description);
+    return result < 0 ? result : (int)description;
+}
+
+int fastspool_close(struct fastspool *fs, int description)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    locks_drop(fs, inode);
+    return descriptions_close(fs, (uint32_t)description);
+}
+
+/* ---- reading and writing ---- */
+
+/* The open file of a description, checked for the access it needs. */
+static int file_of(struct fastspool *fs, int description, int refused, uint32_t *inode, uint32_t *generation)
+{
+    int result = descriptions_file(fs, (uint32_t)description, inode, generation);
+
+    if (result < 0)
+        return result;
+    int mode = (int)LOAD(description_at(fs, (uint32_t)description)->flags) & O_ACCMODE;
+    return mode == refused || mode == O_ACCMODE ? -EBADF : 0;
+}
+
+ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset)
+{
+    uint32_t inode, generation;
+    int result = offset < 0 ? -EINVAL : file_of(fs, description, O_WRONLY, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(inode_at(fs, inode)->mode))
+        return -EISDIR;
+    if (LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED) {
+        ssize_t got = spill_read(fs, (uint32_t)description, buffer, size, (uint64_t)offset);
+        if (got != -ENOENT) /* replaced meanwhile */
+            return got;
+    }
+    return data_read(fs, inode, generation, buffer, size, (uint64_t)offset);
+}
+
+ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
+{
+    struct description *description = description_at(fs, (uint32_t)d);
+
+    for (;;) {
+        uint64_t offset = LOAD(description->offset);
+        ssize_t got = fastspool_pread(fs, d, buffer, size, (off_t)offset);
+        if (got <= 0)
+            return got;
+        /* Another process may read through the same description: each byte goes to one of them. */
+        if (__atomic_compare_exchange_n(&description->offset, &offset, offset + (uint64_t)got, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return got;
+    }
+}
+
+struct writing {
+    uint32_t description;
+    uint32_t inode;
+    uint32_t generation;
+    const char *bytes;
+    size_t size;
+    uint64_t offset;
+    bool own_offset; /* write(2), not pwrite(2) */
+};
+
+static int write_body(struct fastspool *fs, void *argument)
+{
+    struct writing *w = argument;
+    struct description *description = description_at(fs, w->description);
+    const struct inode *inode = inode_at(fs, w->inode);
+    size_t size = w->size < DATA_STEP ? w->size : DATA_STEP;
+
+    if (!inodes_valid(fs, w->inode) || inode->generation != w->generation || description->inode != w->inode)
+        return -EBADF;
+    if (inode->flags & INODE_SPILLED)
+        return -ENOSPC;
+    uint64_t offset = w->own_offset ? description->offset : w->offset;
+    if (description->flags & O_APPEND)
+        offset = inode->size;
+    int result = data_write(fs, w->inode, w->bytes, size, offset);
+    if (result < 0)
+        return result;
+    if (w->own_offset)
+        SET(fs, description->offset, offset + size);
+    return (int)size;
+}
+
+static ssize_t write_all(struct fastspool *fs, struct writing *w)
+{
+    ssize_t done = 0;
+
+    if (S_ISDIR(inode_at(fs, w->inode)->mode))
+        return -EBADF;
+    while (w->size > 0) {
+        int result = section_run(fs, write_body, w);
+        if (result < 0)
+            return done ? done : result;
+        done += result;
+        w->bytes += result;
+        w->size -= (size_t)result;
+        w->offset += (uint64_t)result;
+    }
+    return done;
+}
+
+ssize_t fastspool_write(struct fastspool *fs, int d, const void *buffer, size_t size)
+{
+    struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .own_offset = true};
+    int result = file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
+
+    return result < 0 ? result : write_all(fs, &w);
+}
+
+ssize_t fastspool_pwrite(struct fastspool *fs, int d, const void *buffer, size_t size, off_t offset)
+{
+    struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .offset = (uint64_t)offset};
+    int result = offset < 0 ? -EINVAL : file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
+
+    return result < 0 ? result : write_all(fs, &w);
+}
+
+off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)d, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    struct description *description = description_at(fs, (uint32_t)d);
+    off_t size = (off_t)LOAD(inode_at(fs, inode)->size);
+    off_t base = 0;
+    switch (whence) {
+    case SEEK_SET:
+        break;
+    case SEEK_CUR:
+        base = (off_t)LOAD(description->offset);
+        break;
+    case SEEK_END:
+        base = size;
+        break;
+    case SEEK_DATA: /* as a file system without holes: all is data, and a hole at the end */
+    case SEEK_HOLE:
+        if (offset < 0 || offset >= size)
+            return -ENXIO;
+        base = whence == SEEK_HOLE ? size - offset : 0;
+        break;
+    default:
+        return -EINVAL;
+    }
+    if (__builtin_add_overflow(base, offset, &offset))
+        return -EOVERFLOW;
+    if (offset < 0)
+        return -EINVAL;
+    STORE(description->offset, (uint64_t)offset);
+    return offset;
+}
+
+/* ---- attributes ---- */
+
+int fastspool_fstat(struct fastspool *fs, int description, struct stat *st)
+{
+    struct section_read read = SECTION_READ;
+    uint32_t inode, generation;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        if (result == 0)
+            inodes_stat(fs, inode, st);
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+/* The inode that a change means: by path, or by description where there is no path. */
+static int target(struct fastspool *fs, const struct change *change, uint32_t *inode)
+{
+    struct place place;
+    uint32_t generation;
+
+    if (!change->path)
+        return descriptions_file(fs, change->description, inode, &generation);
+    int result = names_walk(fs, change->path, &change->who, &place);
+    if (result == 0)
+        result = names_must_exist(fs, &place);
+    *inode = place.inode;
+    return result;
+}
+
+static int chmod_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_chmod(fs, inode, change->mode, &change->who);
+}
+
+int fastspool_chmod(struct fastspool *fs, const char *path, mode_t mode)
+{
+    struct change change = {.path = path, .mode = mode};
+    return run(fs, chmod_body, &change);
+}
+
+int fastspool_fchmod(struct fastspool *fs, int description, mode_t mode)
+{
+    struct change change = {.description = (uint32_t)description, .mode = mode};
+    return run(fs, chmod_body, &change);
+}
+
+static int chown_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_chown(fs, inode, change->uid, change->gid, &change->who);
+}
+
+int fastspool_chown(struct fastspool *fs, const char *path, uid_t uid, gid_t gid)
+{
+    struct change change = {.path = path, .uid = uid, .gid = gid};
+    return run(fs, chown_body, &change);
+}
+
+int fastspool_fchown(struct fastspool *fs, int description, uid_t uid, gid_t gid)
+{
+    struct change change = {.description = (uint32_t)description, .uid = uid, .gid = gid};
+    return run(fs, chown_body, &change);
+}
+
+static int utimens_body(struct fastspool *fs, void *argument)
+{
+    const struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    return result < 0 ? result : inodes_utimens(fs, inode, change->times, &change->who);
+}
+
+int fastspool_utimens(struct fastspool *fs, const char *path, const struct timespec times[2])
+{
+    struct change change = {.path = path, .times = times};
+    return run(fs, utimens_body, &change);
+}
+
+int fastspool_futimens(struct fastspool *fs, int description, const struct timespec times[2])
+{
+    struct change change = {.description = (uint32_t)description, .times = times};
+    return run(fs, utimens_body, &change);
+}
+
+static int truncate_body(struct fastspool *fs, void *argument)
+{
+    struct change *change = argument;
+    uint32_t inode;
+    int result = target(fs, change, &inode);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(inode_at(fs, inode)->mode))
+        return change->path ? -EISDIR : -EINVAL;
+    if (change->path)
+        result = inodes_permitted(fs, inode, &change->who, W_OK);
+    if (result < 0)
+        return result;
+    if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
+        return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
+    if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
+        return NEEDS_OPEN;
+    if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
+        return -ENOSPC;
+    result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
+    change->again = result > 0;
+    return result;
+}
+
+static int truncate_to(struct fastspool *fs, struct change *change, off_t size)
+{
+    int result = size < 0 ? -EINVAL : 0;
+
+    change->size = (uint64_t)size;
+    do
+        result = result < 0 ? result : run(fs, truncate_body, change);
+    while (result >= 0 && change->again);
+    return result;
+}
+
+int fastspool_truncate(struct fastspool *fs, const char *path, off_t size)
+{
+    struct change change = {.path = path};
+    int result = truncate_to(fs, &change, size);
+
+    while (result == NEEDS_OPEN) { /* as long as another file takes the path, evicted too */
+        int d = fastspool_open(fs, path, O_WRONLY, 0);
+        if (d < 0)
+            return d;
+        result = truncate_to(fs, &change, size);
+        fastspool_close(fs, d);
+    }
+    return result;
+}
+
+int fastspool_ftruncate(struct fastspool *fs, int description, off_t size)
+{
+    struct change change = {.description = (uint32_t)description};
+    uint32_t inode, generation;
+    int result = file_of(fs, description, O_RDONLY, &inode, &generation);
+
+    if (result == -EBADF && descriptions_file(fs, (uint32_t)description, &inode, &generation) == 0)
+        return -EINVAL; /* open, but not for writing */
+    return result < 0 ? result : truncate_to(fs, &change, size);
+}
+
+int fastspool_fsync(struct fastspool *fs, int description)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    const struct inode *file = inode_at(fs, inode);
+    return commit_sync(fs, section_load(fs, &file->ticket), S_ISDIR(file->mode));
+}
+
+int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)
+{
+    return locks_control(fs, (uint32_t)description, command, lock);
+}

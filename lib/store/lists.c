@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Lists of inodes: linked both ways through a link in each inode, changed inside critical sections.
+ *
+ * A list is its ends in the header; which of an inode's links it uses is given as the link's offset, LIST_LINK or
+ * FAULT_LINK.  All is undo-logged: a list is whole whoever is killed.
+ */
+#include "store/store.h"
+
+static struct link *link_of(const struct fastspool *fs, uint32_t i, size_t which)
+{
+    return (struct link *)((char *)inode_at(fs, i) + which);
+}
+
+/* Put @i between its neighbours, 0: none. */
+static void insert(struct fastspool *fs, struct list *list, size_t which, uint32_t i, uint32_t prev, uint32_t next)
+{
+    SET(fs, link_of(fs, i, which)->prev, prev);
+    SET(fs, link_of(fs, i, which)->next, next);
+    SET(fs, *(prev ? &link_of(fs, prev, which)->next : &list->head), i);
+    SET(fs, *(next ? &link_of(fs, next, which)->prev : &list->tail), i);
+}
+
+void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
+{
+    insert(fs, list, which, i, list->tail, 0);
+}
+
+void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
+{
+    const struct link link = *link_of(fs, i, which);
+
+    SET(fs, *(link.prev ? &link_of(fs, link.prev, which)->next : &list->head), link.next);
+    SET(fs, *(link.next ? &link_of(fs, link.next, which)->prev : &list->tail), link.prev);
+}

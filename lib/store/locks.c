@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Record locks: POSIX locks of the store's files, kept by the kernel.
+ *
+ * All of them lie in one lock file, which a process opens once and never closes while it is attached; every inode has
+ * a range of its own there.  So the kernel does what it does best: it knows the owner by process, it releases at
+ * death, a child inherits none, a waiter wakes on a signal with EINTR.  What POSIX says of closing (any close of a
+ * file by a process drops the process's locks on it) is done here, by unlocking the inode's range.
+ *
+ * Failure modes: those of fcntl(2).  To spare every close a call, the process remembers which inodes it has locked;
+ * when there are more than it can remember, every close unlocks.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#define RANGE      (INT64_C(1) << 33) /* of one inode: twice the largest file */
+#define REMEMBERED 64
+
+/* Inodes on which this process may hold locks.  Atomic: a signal handler may close a file. */
+static uint32_t locked[REMEMBERED];
+static uint32_t places; /* of `locked` that were ever in use: one or two, so that a close has little to look through */
+static uint32_t too_many;
+
+void locks_after_fork_child(void)
+{
+    for (int i = 0; i < REMEMBERED; i++)
+        STORE(locked[i], 0);
+    STORE(too_many, 0);
+}
+
+static bool remembered(uint32_t inode)
+{
+    uint32_t used = LOAD(places);
+
+    for (uint32_t i = 0; i < used; i++) {
+        if (LOAD(locked[i]) == inode)
+            return true;
+    }
+    return LOAD(too_many) != 0;
+}
+
+static void remember(uint32_t inode)
+{
+    if (remembered(inode))
+        return;
+    for (uint32_t i = 0; i < REMEMBERED; i++) {
+        uint32_t empty = 0;
+        if (LOAD(places) <= i)
+            STORE(places, i + 1);
+        if (__atomic_compare_exchange_n(&locked[i], &empty, inode, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return;
+    }
+    STORE(too_many, 1);
+}
+
+void locks_drop(struct fastspool *fs, uint32_t inode)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE, .l_len = RANGE};
+
+    if (!remembered(inode))
+        return;
+    fcntl(fs->locks_fd, F_SETLK, &all);
+    for (int i = 0; i < REMEMBERED; i++) {
+        uint32_t same = inode;
+        __atomic_compare_exchange_n(&locked[i], &same, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
+}
+
+/* The range that @lock means, as offset and length in the file. */
+static int absolute_range(struct fastspool *fs, const struct description *description, uint32_t inode,
+                          const struct flock *lock, int64_t *start, int64_t *length)
+{
+    int64_t from = lock->l_start;
+
+    if (lock->l_whence == SEEK_CUR)
+        from += (int64_t)LOAD(description->offset);
+    else if (lock->l_whence == SEEK_END)
+        from += (int64_t)LOAD(inode_at(fs, inode)->size);
+    else if (lock->l_whence != SEEK_SET)
+        return -EINVAL;
+    int64_t size = lock->l_len;
+    if (size < 0) {
+        from += size;
+        size = -size;
+    }
+    if (from < 0)
+        return -EINVAL;
+    if (from >= RANGE)
+        return -EOVERFLOW;
+    if (size == 0 || size > RANGE - from)
+        size = RANGE - from;
+    *start = from;
+    *length = size;
+    return 0;
+}
+
+/* What F_GETLK found, in the file's own terms. */
+static void translate_back(uint32_t inode, struct flock *found)
+{
+    int64_t start = found->l_start - (int64_t)inode * RANGE;
+
+    found->l_whence = SEEK_SET;
+    if (found->l_len != 0 && start + found->l_len >= RANGE)
+        found->l_len = 0;
+    found->l_start = start;
+}
+
+int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *lock)
+{
+    uint32_t inode, generation;
+    int64_t start, length;
+    int result = descriptions_file(fs, d, &inode, &generation);
+
+    if (result < 0)
+        return result;
+    const struct description *description = description_at(fs, d);
+    int mode = (int)LOAD(description->flags) & O_ACCMODE;
+    if (lock->l_type != F_RDLCK && lock->l_type != F_WRLCK && lock->l_type != F_UNLCK)
+        return -EINVAL;
+    result = absolute_range(fs, description, inode, lock, &start, &length);
+    if (result < 0)
+        return result;
+    if (command != F_GETLK &&
+        ((lock->l_type == F_RDLCK && mode == O_WRONLY) || (lock->l_type == F_WRLCK && mode == O_RDONLY)))
+        return -EBADF;
+    struct flock kernels = {
+        .l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start, .l_len = length};
+    if (command != F_GETLK && lock->l_type != F_UNLCK)
+        remember(inode);
+    if (fcntl(fs->locks_fd, command, &kernels) < 0)
+        return -errno;
+    if (command == F_GETLK) {
+        lock->l_type = kernels.l_type;
+        if (kernels.l_type != F_UNLCK) {
+            translate_back(inode, &kernels);
+            *lock = kernels;
+        }
+    }
+    return 0;
+}

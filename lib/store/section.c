@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Critical sections: every change of the segment happens in one, wholly or not at all.
+ *
+ * The happy path: hold signals off (section_guard), take the one lock, make the sequence count odd, run the body,
+ * which records each word in the undo log before it changes it, set the log's count to zero (from here on the
+ * change is done), make the sequence count even, release the lock.
+ *
+ * Failure modes:
+ *   - The body fails: the log is played back, newest record first, and nothing has happened.
+ *   - The process is killed inside: the mutex is robust, so the next one to lock learns of it, plays the log back
+ *     and goes on.  Playing back writes old values to fixed places, so a playback that is itself killed is simply
+ *     begun again.  A record is complete before the count includes it, and the count includes it before its word
+ *     changes: there is no instant at which a changed word is not covered.
+ *   - A table is full: the body says so (section_want), everything is taken back, the table is grown outside the
+ *     lock, and the body runs again.  Where there is no memory it waits, for a while, until some is evicted.
+ *   - The log holds nonsense: the segment is damaged.  It is marked FAILED, and every later call is -EIO.
+ *   - The lock is not to be had for seconds: a line to syslog, and further waiting.
+ *
+ * Readers take no lock: they copy between two looks at the sequence count, and copy again if it moved.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+
+#define LOCK_SPINS         200 /* looks at the lock before sleeping: a section takes less than a microsecond */
+#define LOCK_WARNING       5   /* seconds */
+#define READ_TRIES         64  /* before a reader takes the lock */
+#define READS_BEFORE_YIELD 16  /* looks at an odd count between two tries of a reader */
+
+#define WANT_NONE (-1)
+
+struct section_guard section_guard;
+
+static __thread int wanted = WANT_NONE; /* enum table_id that the running body found full */
+static __thread bool log_full;
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void guard_enter(void)
+{
+    if (section_guard.enter)
+        section_guard.enter();
+}
+
+static void guard_leave(void)
+{
+    if (section_guard.leave)
+        section_guard.leave();
+}
+
+int section_damaged(struct fastspool *fs, const char *what)
+{
+    struct header *header = fs->header;
+    uint32_t ready = SEGMENT_READY;
+
+    if (__atomic_compare_exchange_n(&header->state, &ready, SEGMENT_FAILED, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE)) {
+        size_t length = strnlen(what, sizeof(header->failure) - 1);
+        memcpy(header->failure, what, length);
+        header->failure[length] = '\0';
+    }
+    syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: the segment %s is damaged: %s", fs->spool, fs->runtime, what);
+    return -EIO;
+}
+
+int section_create(struct header *header)
+{
+    pthread_mutexattr_t attributes;
+    int error = pthread_mutexattr_init(&attributes);
+
+    if (error == 0)
+        error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (error == 0)
+        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    if (error == 0)
+        error = pthread_mutex_init(&header->mutex, &attributes);
+    return -error;
+}
+
+/* Take back what the section has changed so far.  May be cut short and begun again at any point. */
+static int roll_back(struct fastspool *fs)
+{
+    struct header *header = fs->header;
+    uint32_t count = LOAD(header->undo_count);
+
+    if (count > UNDO_MAX)
+        return section_damaged(fs, "the undo log counts more records than it can hold");
+    while (count > 0) {
+        const struct undo *record = &header->undo[--count];
+        if (record->offset % 8 != 0 || record->offset >= SEGMENT_SIZE)
+            return section_damaged(fs, "the undo log leads out of the segment");
+        __atomic_store_n((uint64_t *)(fs->base + record->offset), record->before, __ATOMIC_RELEASE);
+    }
+    STORE(header->undo_count, 0);
+    return 0;
+}
+
+static void sequence_odd(struct header *header)
+{
+    __atomic_store_n(&header->sequence, header->sequence | 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static void sequence_even(struct header *header)
+{
+    STORE(header->sequence, (header->sequence | 1) + 1);
+}
+
+/* Wait for the lock, with a line to syslog every LOCK_WARNING seconds. */
+static int lock_slowly(struct fastspool *fs)
+{
+    for (unsigned waited = 0;;) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += LOCK_WARNING;
+        int error = pthread_mutex_clocklock(&fs->header->mutex, CLOCK_MONOTONIC, &until);
+        if (error != ETIMEDOUT)
+            return error;
+        waited += LOCK_WARNING;
+        syslog(LOG_MAIL | LOG_WARNING, "fastspool: %s: waiting for the store's lock for %u s", fs->spool, waited);
+    }
+}
+
+/* Take the lock; whoever finds its last owner dead repairs first. */
+static int lock(struct fastspool *fs)
+{
+    struct header *header = fs->header;
+    int error = pthread_mutex_trylock(&header->mutex);
+
+    for (int i = 0; error == EBUSY && i < LOCK_SPINS; i++) {
+        pause_briefly();
+        error = pthread_mutex_trylock(&header->mutex);
+    }
+    if (error == EBUSY)
+        error = lock_slowly(fs);
+    if (error == EOWNERDEAD) {
+        int failed = roll_back(fs);
+        sequence_even(header);
+        pthread_mutex_consistent(&header->mutex);
+        if (failed) {
+            pthread_mutex_unlock(&header->mutex);
+            return failed;
+        }
+        error = 0;
+    }
+    if (error)
+        return section_damaged(fs, "its mutex does not work");
+    if (LOAD(header->state) == SEGMENT_FAILED) {
+        pthread_mutex_unlock(&header->mutex);
+        return -EIO;
+    }
+    return 0;
+}
+
+bool section_log(struct fastspool *fs, const void *address, size_t size)
+{
+    struct header *header = fs->header;
+    uint64_t from = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
+    uint64_t to = (uint64_t)((const char *)address - fs->base) + size;
+    uint32_t count = header->undo_count;
+
+    if (count + (to - from + 7) / 8 > UNDO_MAX) {
+        log_full = true;
+        return false;
+    }
+    for (; from < to; from += 8) {
+        header->undo[count].offset = from;
+        header->undo[count].before = *(const uint64_t *)(fs->base + from);
+        count++;
+    }
+    STORE(header->undo_count, count);
+    /* The word may change only now: neither compiler nor processor may let it change before the count. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    return true;
+}
+
+void section_copy(struct fastspool *fs, void *to, const void *from, size_t size)
+{
+    if (section_log(fs, to, size))
+        memcpy(to, from, size);
+}
+
+int section_want(enum table_id table)
+{
+    wanted = table;
+    return -EAGAIN;
+}
+
+/* *@table: the table that has to grow, WANT_NONE: none.  (A signal handler that comes in behind the guard has sections
+ * of its own.) */
+static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
+{
+    struct header *header = fs->header;
+    int result = lock(fs);
+
+    *table = WANT_NONE;
+    if (result < 0)
+        return result;
+    wanted = WANT_NONE;
+    log_full = false;
+    sequence_odd(header);
+    result = body(fs, argument);
+    if (log_full)
+        result = section_damaged(fs, "a section changes more than the undo log can hold");
+    if (result < 0)
+        roll_back(fs);
+    else
+        STORE(header->undo_count, 0);
+    sequence_even(header);
+    pthread_mutex_unlock(&header->mutex);
+    *table = wanted;
+    return result;
+}
+
+int section_run(struct fastspool *fs, section_body *body, void *argument)
+{
+    uint64_t waiting = 0;
+    int table;
+
+    for (;;) {
+        guard_enter();
+        int result = run_once(fs, body, argument, &table);
+        guard_leave();
+        if (result != -EAGAIN || table == WANT_NONE)
+            return result;
+        result = segment_grow(fs, (enum table_id)table);
+        if (result == -EAGAIN)
+            result = eviction_wait_for_space(fs, &waiting);
+        if (result < 0)
+            return result;
+    }
+}
+
+void section_read_begin(struct fastspool *fs, struct section_read *read)
+{
+    for (; read->tries < READ_TRIES; read->tries++) {
+        for (int i = 0; i < READS_BEFORE_YIELD; i++) {
+            read->sequence = LOAD(fs->header->sequence);
+            if ((read->sequence & 1) == 0)
+                return;
+            pause_briefly();
+        }
+    }
+    guard_enter();
+    read->locked = lock(fs) == 0;
+    if (!read->locked)
+        guard_leave();
+}
+
+bool section_read_retry(struct fastspool *fs, struct section_read *read)
+{
+    if (read->locked) {
+        pthread_mutex_unlock(&fs->header->mutex);
+        guard_leave();
+        return false;
+    }
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    read->tries++;
+    return read->tries <= READ_TRIES && __atomic_load_n(&fs->header->sequence, __ATOMIC_RELAXED) != read->sequence;
+}
+
+uint64_t section_load(struct fastspool *fs, const uint64_t *word)
+{
+    struct section_read read = SECTION_READ;
+    uint64_t value;
+
+    do {
+        section_read_begin(fs, &read);
+        value = LOAD(*word);
+    } while (section_read_retry(fs, &read));
+    return value;
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The segment: one sparse tmpfs file that every process maps, and the memory behind its tables.
+ *
+ * The happy path: segment_create() makes the file, its lock file and the placeholder directories in a fresh runtime
+ * directory, fills in the header and writes the magic number last.  segment_open() checks that the file is what it
+ * must be (owner, mode, layout version, boot, PID namespace, spool) and maps it.  segment_grow() takes memory for
+ * more entries of a table with fallocate(2), outside any lock, and publishes the new capacity in a section.
+ *
+ * Failure modes: no memory in the runtime file system or in the configured limit is ENOSPC at the growing, never a
+ * SIGBUS at a use; two processes that grow the same table take the same memory twice, which is harmless; whatever
+ * is wrong with a segment is said in a sentence, and nothing of it is used.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Entries that a table grows by: some 64 to 128 KiB each. */
+#define INODES_STEP       1024u
+#define NAMES_STEP        2048u
+#define DESCRIPTIONS_STEP 1024u
+#define BUCKETS_STEP      16384u
+
+/* What the mirror alone may take: this share of `memory`, and at most so much. */
+#define RESERVE_SHARE 16u
+#define RESERVE_MAX   (UINT64_C(8) << 20)
+
+#define BUCKETS_FIRST 1024u /* buckets of an empty store */
+
+/* Own descriptors start this far below the soft limit, or below 1024 where that is lower: programs take the lowest
+ * free number, and a table of descriptors beyond 1024 costs every fork a larger copy. */
+#define HIGH_FDS 128
+
+static int explain(char *error, int code, const char *what, const char *object)
+{
+    snprintf(error, FASTSPOOL_ERROR_MAX, "%s %s: %s", what, object, strerrordesc_np(-code));
+    return code;
+}
+
+uint64_t segment_realtime(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+uint64_t segment_monotonic(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+int segment_high_fd(int fd)
+{
+    struct rlimit limit;
+    rlim_t end = 1024;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < end)
+        end = limit.rlim_cur;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2);
+    int error = errno;
+    close(fd);
+    return high < 0 ? -error : high;
+}
+
+static int read_boot_id(char boot_id[40])
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    memset(boot_id, 0, 40);
+    ssize_t got = read(fd, boot_id, 36);
+    close(fd);
+    return got == 36 ? 0 : -EIO;
+}
+
+static int read_pid_namespace(uint64_t *inode)
+{
+    struct stat st;
+    if (stat("/proc/self/ns/pid", &st) < 0)
+        return -errno;
+    *inode = st.st_ino;
+    return 0;
+}
+
+int segment_take_memory(int fd, uint64_t offset, uint64_t size)
+{
+    int result, error, saved = errno; /* a write that succeeds after a wait must leave no trace of it */
+
+    do
+        result = fallocate(fd, 0, (off_t)offset, (off_t)size);
+    while (result < 0 && errno == EINTR);
+    error = errno;
+    errno = saved;
+    return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
+}
+
+/* ---- creation ---- */
+
+void segment_limit(struct header *header, uint64_t memory)
+{
+    uint64_t reserve = memory / RESERVE_SHARE < RESERVE_MAX ? memory / RESERVE_SHARE : RESERVE_MAX;
+
+    STORE(header->reserve, reserve / BLOCK_SIZE);
+    STORE(header->memory_limit, memory);
+}
+
+static void header_fill(struct header *header, const struct fastspool_config *config, const struct stat *spool)
+{
+    header->version = LAYOUT_VERSION;
+    header->state = SEGMENT_RECOVERING;
+    header->device = spool->st_dev;
+    header->inode = spool->st_ino;
+    header->owner = spool->st_uid;
+    header->group = spool->st_gid;
+    segment_limit(header, config->memory);
+    header->flush_interval = config->flush_interval;
+    header->memory_bytes = HEADER_SIZE;
+    header->inodes.used = header->names.used = header->descriptions.used = 1;
+    header->buckets = BUCKETS_FIRST;
+    header->capture = 1;
+}
+
+static int header_identify(struct header *header)
+{
+    int error = read_boot_id(header->boot_id);
+    if (error == 0)
+        error = read_pid_namespace(&header->pid_namespace);
+    if (error == 0 && getrandom(&header->hash_seed, sizeof(header->hash_seed), 0) != sizeof(header->hash_seed))
+        error = -errno;
+    if (error == 0)
+        error = section_create(header);
+    return error;
+}
+
+/* The empty directories whose descriptors stand for open file descriptions, and the file of the record locks. */
+static int make_companions(int runtime_fd, struct header *header, const struct stat *spool)
+{
+    struct stat st;
+
+    for (unsigned i = 0; i < PLACEHOLDERS; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "p%02u", i);
+        if (mkdirat(runtime_fd, name, 0700) < 0 || fchownat(runtime_fd, name, spool->st_uid, spool->st_gid, 0) < 0 ||
+            fstatat(runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return -errno;
+        header->placeholder_device = st.st_dev;
+        header->placeholder_inode[i] = st.st_ino;
+    }
+    int fd = openat(runtime_fd, "locks", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    int error = fchown(fd, spool->st_uid, spool->st_gid) < 0 ? -errno : 0;
+    close(fd);
+    return error;
+}
+
+static int create_in(int fd, int runtime_fd, const struct stat *spool, const struct fastspool_config *config)
+{
+    if (fchown(fd, spool->st_uid, spool->st_gid) < 0 || ftruncate(fd, (off_t)SEGMENT_SIZE) < 0)
+        return -errno;
+    int error = segment_take_memory(fd, 0, HEADER_SIZE);
+    if (error)
+        return error == -EAGAIN ? -ENOSPC : error;
+    struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED)
+        return -errno;
+    header_fill(header, config, spool);
+    error = header_identify(header);
+    if (error == 0)
+        error = make_companions(runtime_fd, header, spool);
+    if (error == 0)
+        STORE(header->magic, LAYOUT_MAGIC);
+    munmap(header, HEADER_SIZE);
+    return error;
+}
+
+int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct stat spool;
+
+    if (fstat(spool_fd, &spool) < 0)
+        return explain(error, -errno, "look at", "the spool directory");
+    int fd = openat(runtime_fd, "segment", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return explain(error, -errno, "create", "the segment");
+    int result = create_in(fd, runtime_fd, &spool, config);
+    close(fd);
+    return result < 0 ? explain(error, result, "create", "the segment") : 0;
+}
+
+/* ---- opening ---- */
+
+static int check_file(int fd, const struct stat *spool, char *error)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return explain(error, -errno, "look at", "the segment");
+    if (!S_ISREG(st.st_mode) || (st.st_mode & 077) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment does not belong to the spool's owner alone");
+        return -EPERM;
+    }
+    if ((uint64_t)st.st_size != SEGMENT_SIZE) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment has %lld bytes, not %llu", (long long)st.st_size,
+                 (unsigned long long)SEGMENT_SIZE);
+        return -EIO;
+    }
+    return 0;
+}
+
+static int check_header(const struct header *header, const struct stat *spool, char *error)
+{
+    char boot_id[40];
+    uint64_t pid_namespace = 0;
+
+    if (LOAD(header->magic) != LAYOUT_MAGIC) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: it has no magic number");
+        return -EIO;
+    }
+    if (header->version != LAYOUT_VERSION) {
+        snprintf(error, FASTSPOOL_ERROR_MAX,
+                 "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
+                 "stop` of the other version, start again",
+                 header->version, LAYOUT_VERSION);
+        return -EPROTO;
+    }
+    int result = read_boot_id(boot_id);
+    if (result == 0)
+        result = read_pid_namespace(&pid_namespace);
+    if (result < 0)
+        return explain(error, result, "read", "/proc");
+    if (memcmp(boot_id, header->boot_id, sizeof(boot_id)) != 0)
+        return -ESTALE;
+    if (pid_namespace != header->pid_namespace) {
+        snprintf(error, FASTSPOOL_ERROR_MAX,
+                 "the store belongs to another PID namespace: all processes of a spool must live in one");
+        return -EXDEV;
+    }
+    if (header->device != spool->st_dev || header->inode != spool->st_ino) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment belongs to another spool directory");
+        return -ESTALE;
+    }
+    return 0;
+}
+
+/* Nothing may lie where no memory is: what the header says of the tables is checked once, before the first use. */
+static int check_tables(const struct header *header, char *error)
+{
+    const struct table *tables[] = {&header->inodes, &header->names, &header->descriptions};
+    const uint32_t most[] = {INODES_MAX, NAMES_MAX, DESCRIPTIONS_MAX};
+
+    for (int i = 0; i < 3; i++) {
+        if (tables[i]->capacity > most[i] || tables[i]->used == 0 ||
+            tables[i]->used > (tables[i]->capacity ? tables[i]->capacity : 1)) {
+            snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: table %d is larger than it can be", i);
+            return -EIO;
+        }
+    }
+    if (header->buckets_capacity > BUCKETS_MAX || header->chunks_used > CHUNKS_MAX) {
+        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: more buckets or chunks than there can be");
+        return -EIO;
+    }
+    return 0;
+}
+
+int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct stat spool;
+
+    error[0] = '\0';
+    if (fstat(fs->spool_fd, &spool) < 0)
+        return explain(error, -errno, "look at", fs->spool);
+    fs->owner = spool.st_uid;
+    fs->group = spool.st_gid;
+    int fd = openat(fs->runtime_fd, "segment", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return explain(error, -errno, "open the segment in", fs->runtime);
+    fs->segment_fd = segment_high_fd(fd);
+    if (fs->segment_fd < 0)
+        return explain(error, fs->segment_fd, "open the segment in", fs->runtime);
+    int result = check_file(fs->segment_fd, &spool, error);
+    if (result == 0) {
+        fs->base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fs->segment_fd, 0);
+        if (fs->base == MAP_FAILED) {
+            fs->base = NULL;
+            result = explain(error, -errno, "map the segment in", fs->runtime);
+        }
+    }
+    if (result == 0) {
+        fs->header = (struct header *)fs->base;
+        result = check_header(fs->header, &spool, error);
+    }
+    if (result == 0)
+        result = check_tables(fs->header, error);
+    if (result == 0) {
+        fd = openat(fs->runtime_fd, "locks", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        fs->locks_fd = fd < 0 ? -errno : segment_high_fd(fd);
+        if (fs->locks_fd < 0)
+            result = explain(error, fs->locks_fd, "open the lock file in", fs->runtime);
+    }
+    if (result < 0)
+        segment_close(fs);
+    return result;
+}
+
+void segment_close(struct fastspool *fs)
+{
+    if (fs->base)
+        munmap(fs->base, SEGMENT_SIZE);
+    if (fs->segment_fd >= 0)
+        close(fs->segment_fd);
+    if (fs->locks_fd >= 0)
+        close(fs->locks_fd);
+    fs->base = NULL;
+    fs->header = NULL;
+    fs->segment_fd = fs->locks_fd = -1;
+}
+
+int segment_reset(struct fastspool *fs)
+{
+    struct header *header = fs->header;
+    struct table *tables[] = {&header->inodes, &header->names, &header->descriptions};
+
+    /* Everything behind the header becomes a hole again, so that it reads as zeros. */
+    if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)HEADER_SIZE,
+                  (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
+        return -errno;
+    for (int i = 0; i < 3; i++)
+        *tables[i] = (struct table){.used = 1};
+    header->undo_count = 0;
+    header->buckets_capacity = 0;
+    header->buckets = BUCKETS_FIRST;
+    header->memory_bytes = HEADER_SIZE;
+    header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_partial_tail = 0;
+    header->chunks_held = 0;
+    header->blocks_used = header->blocks_total = header->blocks_held = 0;
+    header->root = header->orphans = 0;
+    header->files = header->born = 0;
+    header->dirty = header->clean = header->cold = header->faults = (struct list){0};
+    header->evicted = header->spilled = header->clean_files = header->cold_files = 0;
+    header->checkpointed = 0;
+    header->dirty_files = header->dirty_bytes = 0;
+    header->oldest_dirty = header->oldest_captured = 0;
+    header->committing = 0;
+    return 0;
+}
+
+/* ---- growing ---- */
+
+uint64_t segment_tables(const struct header *h)
+{
+    return HEADER_SIZE + (uint64_t)LOAD(h->inodes.capacity) * sizeof(struct inode) +
+           (uint64_t)LOAD(h->names.capacity) * sizeof(struct name) +
+           (uint64_t)LOAD(h->descriptions.capacity) * sizeof(struct description) +
+           (uint64_t)LOAD(h->buckets_capacity) * sizeof(uint32_t);
+}
+
+struct growth {
+    uint32_t *capacity; /* of the table, entries */
+    uint32_t seen;      /* what it was when the memory was taken */
+    uint32_t step;
+    uint64_t bytes;
+};
+
+static int publish_growth(struct fastspool *fs, void *argument)
+{
+    const struct growth *growth = argument;
+
+    if (*growth->capacity != growth->seen)
+        return 0; /* another process was faster: the table has grown all the same */
+    if (fs->header->memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
+        return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
+    SET(fs, *growth->capacity, growth->seen + growth->step);
+    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
+    return 0;
+}
+
+static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_t step, uint64_t at, size_t entry)
+{
+    struct growth growth = {capacity, LOAD(*capacity), step, (uint64_t)step * entry};
+
+    if (growth.seen > most - step)
+        return -ENOSPC;
+    int result = -EAGAIN;
+    if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
+        result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+    if (result == 0)
+        result = section_run(fs, publish_growth, &growth);
+    if (result == -EAGAIN)
+        STORE(fs->header->tables_wanted, 1);
+    return result;
+}
+
+int segment_grow(struct fastspool *fs, enum table_id table)
+{
+    struct header *h = fs->header;
+
+    eviction_notice(fs);
+    switch (table) {
+    case TABLE_INODES:
+        return grow(fs, &h->inodes.capacity, INODES_MAX, INODES_STEP, INODES_AT, sizeof(struct inode));
+    case TABLE_NAMES:
+        return grow(fs, &h->names.capacity, NAMES_MAX, NAMES_STEP, NAMES_AT, sizeof(struct name));
+    case TABLE_DESCRIPTIONS: {
+        int result = grow(fs, &h->descriptions.capacity, DESCRIPTIONS_MAX, DESCRIPTIONS_STEP, DESCRIPTIONS_AT,
+                          sizeof(struct description));
+        return result == -ENOSPC && LOAD(h->descriptions.capacity) >= DESCRIPTIONS_MAX ? -ENFILE : result;
+    }
+    case TABLE_BUCKETS:
+        return grow(fs, &h->buckets_capacity, BUCKETS_MAX, BUCKETS_STEP, BUCKETS_AT, sizeof(uint32_t));
+    case TABLE_CHUNKS:
+        return blocks_add_chunk(fs);
+    }
+    return -EINVAL;
+}

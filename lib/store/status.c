@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a spool is: numbers read without stopping anybody, each true at some instant of the call.
+ */
+#include "config.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <string.h>
+
+const char *fastspool_version(void)
+{
+    return FASTSPOOL_VERSION;
+}
+
+/* ---- what can still be taken ---- */
+
+/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of
+ * it is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the
+ * tables has more free entries than the other, a file costs memory in the other alone. */
+static uint64_t room_for_files(const struct header *h)
+{
+    uint64_t tables = segment_tables(h), most = eviction_high(h), bytes = most > tables ? most - tables : 0;
+    uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
+    uint64_t fewer = inodes < names ? inodes : names, more = inodes < names ? names : inodes;
+    uint64_t cost = inodes < names ? sizeof(struct inode) : EVICTION_FILE_MEMORY - sizeof(struct inode);
+
+    if (bytes / cost < more - fewer)
+        return fewer + bytes / cost;
+    return more + (bytes - (more - fewer) * cost) / EVICTION_FILE_MEMORY;
+}
+
+/* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
+ * bounds are the disk's room, and one block at least of each file that memory has room for.  While they fail, what is
+ * in memory stays there. */
+static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
+{
+    const struct header *h = fs->header;
+    uint64_t owed = LOAD(h->disk_owed), bytes = (uint64_t)disk->f_bavail * disk->f_frsize + LOAD(h->disk_reusable);
+    uint64_t memory = room_for_files(h) * BLOCK_SIZE;
+
+    if (LOAD(h->commit_error) || LOAD(h->checkpoint_error)) {
+        uint64_t used = eviction_in_use(h) + h->reserve * BLOCK_SIZE;
+        memory = h->memory_limit > used ? h->memory_limit - used : 0;
+    }
+    bytes = bytes > owed ? bytes - owed : 0;
+    return bytes < memory ? bytes : memory;
+}
+
+int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
+{
+    const struct header *h = fs->header;
+    struct statvfs disk;
+
+    if (statvfs(fs->state, &disk) < 0)
+        return -errno;
+    uint64_t files = room_for_files(h), used = LOAD(h->inodes.count);
+    if (files > INODES_MAX - used)
+        files = INODES_MAX - used;
+    memset(st, 0, sizeof(*st));
+    st->f_bsize = st->f_frsize = BLOCK_SIZE;
+    st->f_blocks = (uint64_t)disk.f_blocks * disk.f_frsize / BLOCK_SIZE;
+    st->f_bfree = st->f_bavail = room_for_data(fs, &disk) / BLOCK_SIZE;
+    st->f_files = used + files;
+    st->f_ffree = st->f_favail = files;
+    st->f_fsid = h->inode;
+    st->f_namemax = 255;
+    return 0;
+}
+
+/* ---- all of it ---- */
+
+/* A message is a name that ends in -D below a directory "input".  Whoever has a million of them reads 64 MB: 20 ms. */
+static bool is_message(const struct fastspool *fs, uint32_t entry)
+{
+    const struct name *name = name_at(fs, entry);
+    char text[256];
+
+    if (name->inode == 0 || name->inode == NAME_CONTINUES || name->length < 3)
+        return false;
+    int length = names_text(fs, entry, text);
+    if (length < 3 || memcmp(text + length - 2, "-D", 2) != 0)
+        return false;
+    for (uint32_t directory = name->parent, depth = 0; inodes_valid(fs, directory) && depth < 4; depth++) {
+        uint32_t own = inode_at(fs, directory)->names;
+        if (own && names_text(fs, own, text) == 5 && memcmp(text, "input", 5) == 0)
+            return true;
+        directory = inode_at(fs, directory)->dir.parent;
+    }
+    return false;
+}
+
+int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
+{
+    const struct header *h = fs->header;
+    uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
+    uint64_t now = segment_monotonic();
+    uint32_t names = LOAD(h->names.used);
+    struct statvfs room;
+
+    memset(status, 0, sizeof(*status));
+    for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
+        status->messages += is_message(fs, entry);
+    status->durability = fs->durability;
+    status->files = LOAD(h->files);
+    status->memory_bytes = LOAD(h->memory_bytes);
+    status->memory_limit = LOAD(h->memory_limit);
+    status->evicted_files = LOAD(h->evicted);
+    status->spilled_files = LOAD(h->spilled);
+    status->evictions = LOAD(h->evictions);
+    status->brought_back = LOAD(h->brought_back);
+    if (fastspool_statvfs(fs, &room) == 0) {
+        status->room_bytes = room.f_bavail * room.f_frsize;
+        status->room_files = room.f_favail;
+    }
+    status->dirty_bytes = LOAD(h->dirty_bytes);
+    status->dirty_files = LOAD(h->dirty_files);
+    status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;
+    status->commit_ns = LOAD(h->commit_ns);
+    status->commits = LOAD(h->commits);
+    status->commit_p50_ns = commit_percentile(fs, 50);
+    status->commit_p99_ns = commit_percentile(fs, 99);
+    status->descriptions = LOAD(h->descriptions.count);
+    status->commit_error = LOAD(h->commit_error);
+    status->mirror_pid = attach_mirror_lives(fs) ? LOAD(h->mirror_pid) : 0;
+    return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
+}
