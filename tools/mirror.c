@@ -36,18 +36,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_SECOND 75                   /* EX_TEMPFAIL: another mirror runs */
-#define LOCK_TRIES  50                   /* a waiter's look at the lock holds it for an instant: */
-#define LOCK_EVERY  10000                /* us between two tries */
-#define TIDY_EVERY  UINT64_C(1000000000) /* ns */
-#define RETRY_EVERY UINT64_C(200000000)  /* ns after a commit that failed */
-#define RESERVE     (UINT64_C(8) << 20)  /* empty memory that is kept for the next burst */
+#define EXIT_SECOND 75               /* EX_TEMPFAIL: another mirror runs */
+#define LOCK_TRIES  50               /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
+#define TIDY_EVERY  NS_PER_S
+#define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
+#define RESERVE     (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
 #define FEW          8u
-#define GATHER       16u                 /* times the duration of a commit */
-#define PATIENCE_MAX UINT64_C(100000000) /* ns: a disk that stood still for once doesn't make everybody wait */
-#define MOST_FADES   64u                 /* commits */
+#define GATHER       16u               /* times the duration of a commit */
+#define PATIENCE_MAX (100 * NS_PER_MS) /* a disk that stood still for once doesn't make everybody wait */
+#define MOST_FADES   64u               /* commits */
 
 static const char usage[] =
     "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
@@ -100,7 +100,7 @@ static int take_lock(const struct fastspool *fs)
     for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
         if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
             return -errno;
-        usleep(LOCK_EVERY);
+        clock_sleep(LOCK_EVERY);
     }
     return 0;
 }
@@ -167,12 +167,12 @@ static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
     char error[FASTSPOOL_ERROR_MAX];
-    uint64_t start = segment_monotonic();
+    uint64_t start = clock_monotonic();
 
     int result = recovery_run(fs, &recovered, error);
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && !terminated) {
         tell_failure(fs, -result, error);
-        sleep(1);
+        clock_sleep(NS_PER_S);
         result = recovery_run(fs, &recovered, error);
     }
     if (result < 0 && !terminated)
@@ -188,7 +188,7 @@ static int recover(struct fastspool *fs)
            "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
            (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
            (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
-           (double)(segment_monotonic() - start) / 1e9);
+           (double)(clock_monotonic() - start) / 1e9);
     return 0;
 }
 
@@ -321,14 +321,6 @@ static int wait_for_files(struct checkpointer *c)
 
 /* ---- the first thread: commits ---- */
 
-static uint64_t now_exactly(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
 /* One commit.  0: it is on the disk, or nothing was dirty. */
 static int commit(struct fastspool *fs, struct checkpointer *c)
 {
@@ -341,7 +333,7 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
         commit_fails(fs, -result);
     if (result < 0 || capture.count == 0)
         return result;
-    uint64_t start = now_exactly();
+    uint64_t start = clock_precise();
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
@@ -349,7 +341,7 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    int ended = commit_end(fs, &capture, -result, now_exactly() - start);
+    int ended = commit_end(fs, &capture, -result, clock_precise() - start);
     if (journal_wants(c->journal))
         wake_checkpointer(c, false);
     return result < 0 ? result : ended;
@@ -403,7 +395,7 @@ static void gather(struct fastspool *fs, const struct rhythm *rhythm)
         doze(fs, rhythm->captured, fs->header->flush_interval);
     while (!terminated) {
         uint32_t wanted = LOAD(fs->header->mirror_wanted), waiting = wanted - rhythm->captured;
-        uint64_t now = now_exactly();
+        uint64_t now = clock_precise();
         start = start ? start : now;
         if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
             return;
@@ -432,17 +424,17 @@ static int serve(struct fastspool *fs, struct checkpointer *c)
 
     while (!terminated) {
         uint32_t before = LOAD(fs->header->mirror_wanted);
-        uint64_t start = now_exactly();
+        uint64_t start = clock_precise();
         result = commit(fs, c);
-        keep_rhythm(&rhythm, before, LOAD(fs->header->mirror_wanted), now_exactly() - start);
+        keep_rhythm(&rhythm, before, LOAD(fs->header->mirror_wanted), clock_precise() - start);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain(fs->spool, fs->header->failure);
-        if (segment_monotonic() - tidied >= TIDY_EVERY) {
-            tidied = segment_monotonic();
+        if (clock_monotonic() - tidied >= TIDY_EVERY) {
+            tidied = clock_monotonic();
             tidy(fs);
         }
         if (result < 0)
-            usleep(RETRY_EVERY / 1000);
+            clock_sleep(RETRY_EVERY);
         else
             gather(fs, &rhythm);
     }
@@ -463,7 +455,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
             complain(fs->spool, error);
         commit_fails(fs, -result);
         journal_close(journal);
-        usleep(RETRY_EVERY / 1000);
+        clock_sleep(RETRY_EVERY);
     }
     return result;
 }
@@ -558,7 +550,7 @@ int tool_mirror(int argc, char **argv)
                                             {"journal", required_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    struct fastspool_config config = {.flush_interval = 100000000};
+    struct fastspool_config config = {.flush_interval = 100 * NS_PER_MS};
     uint64_t limit = JOURNAL_BYTES, memory = 0;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX];

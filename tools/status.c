@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MS(nanoseconds) ((nanoseconds) / 1000000)
+#define MS(nanoseconds) ((nanoseconds) / NS_PER_MS)
 
 static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json]\n"

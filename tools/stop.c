@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE 600 /* tenths of a second that a mirror is given to end after its flush */
+#define PATIENCE (60 * NS_PER_S) /* that a mirror is given to end after its flush */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
@@ -25,11 +25,10 @@ static int end_mirror(struct fastspool *fs)
 
     if (pid > 0 && attach_mirror_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return tool_error("end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
-    for (int waited = 0; attach_mirror_lives(fs); waited++) {
-        const struct timespec tenth = {0, 100000000};
-        if (waited == PATIENCE)
+    for (uint64_t start = clock_monotonic(); attach_mirror_lives(fs);) {
+        if (clock_monotonic() - start > PATIENCE)
             return tool_error("the mirror of %s, process %ld, does not end", fs->spool, (long)pid);
-        nanosleep(&tenth, NULL);
+        clock_sleep(100 * NS_PER_MS);
     }
     return 0;
 }

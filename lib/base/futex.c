@@ -2,7 +2,9 @@
  *
  * Futexes between processes: words of the segment that count events, waited for until they move on.
  */
-#include "store/store.h"
+#include "base/futex.h"
+
+#include "base/clock.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -13,8 +15,7 @@
 
 void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds)
 {
-    const struct timespec timeout = {(time_t)(nanoseconds / UINT64_C(1000000000)),
-                                     (long)(nanoseconds % UINT64_C(1000000000))};
+    const struct timespec timeout = clock_timespec(nanoseconds);
     int saved = errno;
 
     syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);

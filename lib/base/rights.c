@@ -4,7 +4,7 @@
  * way of a root process.  So root makes and opens files there with the owner's rights: for files alone, for this
  * thread, and by the system call itself, which no wrapper sees.
  */
-#include "store/store.h"
+#include "base/rights.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

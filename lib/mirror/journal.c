@@ -327,7 +327,7 @@ static int take_stock(struct journal *journal)
         }
     }
     if (journal->waiting)
-        journal->oldest = segment_monotonic();
+        journal->oldest = clock_monotonic();
     free(files);
     return result;
 }
@@ -569,7 +569,7 @@ void journal_release(struct journal *journal, struct journal_point point, uint64
     }
     journal->files = kept;
     journal->waiting -= point.bytes;
-    journal->oldest = journal->waiting ? segment_monotonic() : 0;
+    journal->oldest = journal->waiting ? clock_monotonic() : 0;
     journal->no_space = false;
     publish_room(journal);
     pthread_mutex_unlock(&journal->mutex);
@@ -586,7 +586,7 @@ static bool is_due(const struct journal *journal)
 {
     return journal->waiting >= journal->limit || (journal->waiting && journal->no_space) ||
            (journal->wanted && LOAD(journal->fs->header->checkpointed) < LOAD(journal->fs->header->durable)) ||
-           (journal->oldest && segment_monotonic() - journal->oldest >= JOURNAL_AGE);
+           (journal->oldest && clock_monotonic() - journal->oldest >= JOURNAL_AGE);
 }
 
 bool journal_due(struct journal *journal)
@@ -713,7 +713,7 @@ static void count_waiting(struct journal *journal, uint64_t bytes)
         file->size = journal->end;
     journal->waiting += bytes;
     if (journal->oldest == 0)
-        journal->oldest = segment_monotonic();
+        journal->oldest = clock_monotonic();
     publish_room(journal);
     pthread_mutex_unlock(&journal->mutex);
 }

@@ -30,7 +30,7 @@
 #define JOURNAL_BYTES (UINT64_C(64) << 20)
 
 /** Age of the oldest batch that waits for a checkpoint, ns. */
-#define JOURNAL_AGE (UINT64_C(60) * 1000000000)
+#define JOURNAL_AGE (60 * NS_PER_S)
 
 /** A journal of so many times its checkpoint's size is full: the checkpoint can't keep up, or fails. */
 #define JOURNAL_FULL 4u

@@ -34,13 +34,13 @@
 #include <unistd.h>
 
 #define FAULTS_AT_ONCE 256u
-#define LOAD_WAIT      UINT64_C(1000000000) /* ns that files may wait for memory before they are spilled */
-#define LOAD_RETRY     UINT64_C(20000000)   /* ns between two tries */
-#define IDLE           UINT64_C(1000000000) /* ns between two looks where nobody asks, */
-#define BUSY           UINT64_C(20000000)   /* and where so much is taken that it may be needed at any time */
-#define IN_VAIN        UINT64_C(200000000)  /* ns until it is tried again where too little could be evicted */
-#define SPILL_SHARE    4u                   /* a file of more than this part of `memory` is spilled at once */
-#define SPACE_LEAST    256u                 /* blocks that are freed for writers who wait */
+#define LOAD_WAIT      NS_PER_S          /* that files may wait for memory before they are spilled */
+#define LOAD_RETRY     (20 * NS_PER_MS)  /* between two tries */
+#define IDLE           NS_PER_S          /* between two looks where nobody asks, */
+#define BUSY           (20 * NS_PER_MS)  /* and where so much is taken that it may be needed at any time */
+#define IN_VAIN        (200 * NS_PER_MS) /* until it is tried again where too little could be evicted */
+#define SPILL_SHARE    4u                /* a file of more than this part of `memory` is spilled at once */
+#define SPACE_LEAST    256u              /* blocks that are freed for writers who wait */
 
 /* ---- one file ---- */
 
@@ -197,7 +197,7 @@ int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction
  * checkpoint takes the disk from the commits). */
 static int evict(struct pager *pager, uint64_t target, uint64_t least)
 {
-    uint64_t now = segment_monotonic();
+    uint64_t now = clock_monotonic();
     bool unready = false;
     int64_t blocks = eviction_run(pager->fs, target, least, &unready);
     bool enough = blocks >= (int64_t)least && eviction_in_use(pager->fs->header) <= target;
@@ -210,12 +210,6 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
     return blocks < 0 ? (int)blocks : 0;
 }
 
-static void nap(uint64_t nanoseconds)
-{
-    const struct timespec time = {0, (long)nanoseconds};
-    nanosleep(&time, NULL);
-}
-
 /* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
  */
 static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
@@ -223,10 +217,10 @@ static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *
 {
     int result;
 
-    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC && segment_monotonic() < until &&
+    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC && clock_monotonic() < until &&
            !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
         evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
-        nap(LOAD_RETRY);
+        clock_sleep(LOAD_RETRY);
     }
     return result;
 }
@@ -278,7 +272,7 @@ static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transacti
 static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults,
                       int count, bool ahead)
 {
-    uint64_t until = segment_monotonic() + LOAD_WAIT;
+    uint64_t until = clock_monotonic() + LOAD_WAIT;
     bool again = count == FAULTS_AT_ONCE;
 
     for (int i = 0; i < count; i++) {
@@ -358,7 +352,7 @@ static void make_room(struct pager *pager, bool wanted)
     bool above = eviction_in_use(h) > eviction_high(h);
 
     wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
-    if (wanted || (above && segment_monotonic() - pager->in_vain > IN_VAIN))
+    if (wanted || (above && clock_monotonic() - pager->in_vain > IN_VAIN))
         evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }
 
@@ -377,8 +371,8 @@ static void *run(void *argument)
         int result = pager_bring_back(pager, error);
         make_room(pager, space != served);
         served = space;
-        if (pager->spills && segment_monotonic() - swept > IDLE) {
-            swept = segment_monotonic();
+        if (pager->spills && clock_monotonic() - swept > IDLE) {
+            swept = clock_monotonic();
             pager->spills = spill_sweep(pager->fs) != 0;
         }
         if (result <= 0)

@@ -327,10 +327,8 @@ static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk
 /* Numbers of batches are never given twice: not even those of batches that nobody can read any more. */
 static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
 {
-    struct timespec now;
+    uint64_t clock = clock_realtime();
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t clock = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
     STORE(h->batch, clock > highest ? clock : highest);
     STORE(h->batch_durable, meta->batch);
 }

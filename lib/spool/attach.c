@@ -34,11 +34,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define START_SECONDS 2         /* how long a mirror that was started is given to take its lock */
-#define GIVE_UP       10        /* seconds without any mirror after which a waiter gives up */
-#define BAR           40        /* characters of a progress bar */
-#define LOOK_EVERY    100000000 /* ns between two looks of a waiter at the mirror */
-#define LOOKS         50        /* at a lock, 10 ms apart, before it is believed to be held for long */
+#define START_TIME (2 * NS_PER_S)    /* how long a mirror that was started is given to take its lock */
+#define GIVE_UP    (10 * NS_PER_S)   /* without any mirror, after which a waiter gives up */
+#define BAR        40                /* characters of a progress bar */
+#define LOOK_EVERY (100 * NS_PER_MS) /* between two looks of a waiter at the mirror */
+#define LOOKS      50                /* at a lock, 10 ms apart, before it is believed to be held for long */
 
 __attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
 {
@@ -59,7 +59,7 @@ static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, 
 
     if (fd < 0)
         return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
-    fs->spool_fd = segment_high_fd(fd);
+    fs->spool_fd = fd_high(fd);
     if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
         return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fs->spool_fd);
@@ -162,7 +162,7 @@ static int open_runtime(struct fastspool *fs, const struct stat *spool, char *er
 
     if (fd < 0)
         return errno == ENOENT ? -ENOENT : fail(error, -errno, "open %s: %s", fs->runtime, strerrordesc_np(errno));
-    fs->runtime_fd = segment_high_fd(fd);
+    fs->runtime_fd = fd_high(fd);
     if (fs->runtime_fd < 0)
         return fail(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
     if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 077))
@@ -292,7 +292,7 @@ static bool mirror_stays(struct fastspool *fs)
     for (int look = 0; look < LOOKS; look++) {
         if (!attach_mirror_lives(fs))
             return false;
-        usleep(LOOK_EVERY / 10000);
+        clock_sleep(LOOK_EVERY / 10);
     }
     return true;
 }
@@ -376,7 +376,7 @@ static void show_progress(const struct fastspool *fs, uint64_t since, bool ended
     unsigned filled = total ? (unsigned)(done * BAR / total) : 0;
     char bar[BAR + 1];
 
-    if (segment_monotonic() - since < UINT64_C(1000000000) || !isatty(STDERR_FILENO))
+    if (clock_monotonic() - since < NS_PER_S || !isatty(STDERR_FILENO))
         return;
     for (unsigned i = 0; i < BAR; i++)
         bar[i] = i < filled || ended ? '#' : '.';
@@ -387,7 +387,7 @@ static void show_progress(const struct fastspool *fs, uint64_t since, bool ended
 static int wait_ready(struct fastspool *fs, char *error)
 {
     struct header *h = fs->header;
-    uint64_t started = segment_monotonic(), lived = started; /* when a mirror was last seen */
+    uint64_t started = clock_monotonic(), lived = started; /* when a mirror was last seen */
     bool waited = false;
 
     for (;;) {
@@ -404,11 +404,11 @@ static int wait_ready(struct fastspool *fs, char *error)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
             return fail(error, -EIO, "%s: %.255s", fs->spool, h->failure);
-        if (LOAD(h->recovery_error) && segment_monotonic() - started > GIVE_UP * UINT64_C(1000000000))
+        if (LOAD(h->recovery_error) && clock_monotonic() - started > GIVE_UP)
             return fail(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
         if (attach_mirror_lives(fs))
-            lived = segment_monotonic();
-        else if (segment_monotonic() - lived > GIVE_UP * UINT64_C(1000000000))
+            lived = clock_monotonic();
+        else if (clock_monotonic() - lived > GIVE_UP)
             return fail(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
         else
             attach_start_mirror(fs);
@@ -471,8 +471,8 @@ int attach_wait_for_mirror(struct fastspool *fs, uint32_t *event, uint32_t value
 {
     futex_wait(event, value, LOOK_EVERY);
     if (LOAD(*event) != value || attach_mirror_lives(fs))
-        *lived = segment_monotonic();
-    else if (segment_monotonic() - *lived > GIVE_UP * UINT64_C(1000000000))
+        *lived = clock_monotonic();
+    else if (clock_monotonic() - *lived > GIVE_UP)
         return -EIO;
     else
         attach_start_mirror(fs);
@@ -546,12 +546,12 @@ static pid_t quiet_fork(void)
 
 int attach_start_mirror(struct fastspool *fs)
 {
-    uint32_t now = (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) + 1;
-    uint32_t before = LOAD(fs->header->mirror_starting);
+    uint64_t now = clock_monotonic();
+    uint64_t before = LOAD(fs->header->mirror_starting);
     sigset_t all, old;
     int saved = errno;
 
-    if (before && now - before < START_SECONDS)
+    if (before && now - before < START_TIME)
         return 0;
     if (!__atomic_compare_exchange_n(&fs->header->mirror_starting, &before, now, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_RELAXED))

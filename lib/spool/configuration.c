@@ -76,7 +76,7 @@ static int parse_duration(const char *text, uint64_t *nanoseconds)
     static const struct {
         const char *unit;
         uint64_t factor;
-    } units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+    } units[] = {{"us", NS_PER_US}, {"ms", NS_PER_MS}, {"s", NS_PER_S}};
     char *end;
 
     errno = 0;
@@ -84,7 +84,7 @@ static int parse_duration(const char *text, uint64_t *nanoseconds)
     if (end == text || *text == '-' || errno)
         return -1;
     for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++) {
-        if (strcmp(end, units[i].unit) == 0 && number > 0 && number <= UINT64_C(3600000000000) / units[i].factor) {
+        if (strcmp(end, units[i].unit) == 0 && number > 0 && number <= 3600 * NS_PER_S / units[i].factor) {
             *nanoseconds = number * units[i].factor;
             return 0;
         }
@@ -290,7 +290,7 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
     memset(config, 0, sizeof(*config));
     config->durability = FASTSPOOL_ACKED;
     config->memory = memory_of_machine() / 4;
-    config->flush_interval = 100000000;
+    config->flush_interval = 100 * NS_PER_MS;
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
     if (result == 0 && environment)
         result = load_environment(config, error);

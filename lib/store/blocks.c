@@ -10,7 +10,7 @@
  * Failure modes: no chunk has a free block: the section asks for one more (TABLE_CHUNKS), which is fallocated
  * outside the lock; two processes may take memory for the same chunk, and the second finds it present, or the limit
  * reached: then that memory waits for the next who needs a chunk.  A chunk that
- * has been empty for EMPTY_SECONDS is given back by the mirror: first it leaves the lists, then its memory goes, then
+ * has been empty for EMPTY_TIME is given back by the mirror: first it leaves the lists, then its memory goes, then
  * it is absent; a mirror that dies in between leaves it LEAVING, and the next one goes on from there.
  *
  * Data grows by the chunk and is passed through, names and inodes grow by small steps and stay: data would take all
@@ -25,7 +25,7 @@
 
 /* How long a chunk must have been empty before its memory goes: longer than any reader without the lock looks at a
  * block whose number it has just read (a hole would be filled anew by its look). */
-#define EMPTY_SECONDS 2
+#define EMPTY_TIME (2 * NS_PER_S)
 
 /* Chunks whose quarantine one section ends. */
 #define RELEASE_STEP 64
@@ -115,7 +115,7 @@ static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint
         partial_insert(fs, number);
     SET(fs, chunk->free_count, chunk->free_count + count);
     if (chunk->free_count == usable_blocks(number))
-        SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
+        SET(fs, chunk->emptied, clock_monotonic());
 }
 
 static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bit)
@@ -228,7 +228,7 @@ static int add_chunk(struct fastspool *fs, void *argument)
     }
     SET(fs, chunk->state, CHUNK_PRESENT);
     SET(fs, chunk->free_count, usable_blocks(candidate->number));
-    SET(fs, chunk->emptied, (uint32_t)(segment_monotonic() / UINT64_C(1000000000)));
+    SET(fs, chunk->emptied, clock_monotonic());
     partial_insert(fs, candidate->number);
     SET(fs, h->blocks_total, h->blocks_total + usable_blocks(candidate->number));
     SET(fs, h->memory_bytes, h->memory_bytes + CHUNK_SIZE);
@@ -247,9 +247,9 @@ int blocks_add_chunk(struct fastspool *fs)
         return result;
     /* The memory of the chunk's own entry first, a page of the table at a time. */
     uint64_t entry = CHUNKS_AT + (uint64_t)candidate.number * sizeof(struct chunk);
-    result = segment_take_memory(fs->segment_fd, entry / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE);
+    result = fd_take_room(fs->segment_fd, entry / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE);
     if (result == 0)
-        result = segment_take_memory(fs->segment_fd, DATA_AT + (uint64_t)candidate.number * CHUNK_SIZE, CHUNK_SIZE);
+        result = fd_take_room(fs->segment_fd, DATA_AT + (uint64_t)candidate.number * CHUNK_SIZE, CHUNK_SIZE);
     return result < 0 ? result : section_run(fs, add_chunk, &candidate);
 }
 
@@ -261,7 +261,7 @@ static bool is_empty(const struct fastspool *fs, uint32_t number)
 
 static bool for_long(const struct fastspool *fs, uint32_t number)
 {
-    return (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) - chunk_at(fs, number)->emptied >= EMPTY_SECONDS;
+    return clock_monotonic() - chunk_at(fs, number)->emptied >= EMPTY_TIME;
 }
 
 static int begin_leaving(struct fastspool *fs, void *argument)

@@ -25,8 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define END_STEP 128             /* inodes that one section takes from the dirty list */
-#define SHORTEST UINT64_C(10000) /* ns: the first class of durations */
+#define END_STEP 128              /* inodes that one section takes from the dirty list */
+#define SHORTEST (10 * NS_PER_US) /* the first class of durations */
 
 /* ---- the capture ---- */
 
@@ -334,7 +334,7 @@ static int last_error(struct fastspool *fs)
 
 int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
-    uint64_t start = segment_monotonic(), lived = start;
+    uint64_t start = clock_monotonic(), lived = start;
     struct header *h = fs->header;
     int result = 0;
 
@@ -350,7 +350,7 @@ int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
         int error = last_error(fs);
         if (error)
             return error;
-        if (timeout && segment_monotonic() - start >= timeout)
+        if (timeout && clock_monotonic() - start >= timeout)
             return -ETIMEDOUT;
         result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
     }
@@ -363,17 +363,17 @@ static bool beyond_bounds(const struct fastspool *fs)
     uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
     uint64_t most = h->flush_interval * COMMIT_AGE_MAX;
 
-    if (most < UINT64_C(1000000000))
-        most = UINT64_C(1000000000);
+    if (most < NS_PER_S)
+        most = NS_PER_S;
     return LOAD(h->dirty_bytes) > COMMIT_BYTES_MAX || LOAD(h->dirty_files) > COMMIT_FILES_MAX ||
-           (oldest && segment_monotonic() - oldest > most);
+           (oldest && clock_monotonic() - oldest > most);
 }
 
 /* An fsync that need not wait for its own change. */
 static int wait_for_bounds(struct fastspool *fs)
 {
     struct header *h = fs->header;
-    uint64_t lived = segment_monotonic();
+    uint64_t lived = clock_monotonic();
     int result = 0;
 
     while (result == 0) {

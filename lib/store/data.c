@@ -201,7 +201,7 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
     }
     if (replaces)
         version_next(fs, inode);
-    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     /* A gap is dirty too: the disk may still hold what a truncation took away there. */
     uint64_t from = offset < published ? offset : published;
@@ -315,7 +315,7 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
         if (more < 0)
             return more;
     }
-    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     uint64_t low = size < before ? size : before;
     uint64_t high = size < before ? before : size;
@@ -368,7 +368,7 @@ int data_discard(struct fastspool *fs, uint32_t i)
         version_next(fs, inode);
     }
     eviction_leave(fs, i);
-    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     inodes_dirty_data(fs, i, 0, blocks_of(before));
     return 0;

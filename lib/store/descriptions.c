@@ -33,7 +33,7 @@
 
 #define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define RESERVED_MAX  UINT64_C(10000000000) /* ns that a reservation may go before it has its lock */
+#define RESERVED_MAX  (10 * NS_PER_S) /* that a reservation may go before it has its lock */
 
 #define POOL_IDLE   8  /* descriptions kept for the next opens */
 #define POOL_PLACES 64 /* places of one page of the pool */
@@ -139,7 +139,7 @@ static uint64_t new_cookie(struct pool *pool)
 {
     if (__atomic_load_n(&pool->random, __ATOMIC_RELAXED) == 0 &&
         getrandom(&pool->random, sizeof(pool->random), 0) != sizeof(pool->random))
-        pool->random = segment_monotonic() ^ (uint64_t)getpid() << 32;
+        pool->random = clock_monotonic() ^ (uint64_t)getpid() << 32;
     uint64_t state = __atomic_add_fetch(&pool->random, UINT64_C(0x9e3779b97f4a7c15), __ATOMIC_RELAXED);
     state = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     state = (state ^ state >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -171,7 +171,7 @@ static int reserve(struct fastspool *fs, void *argument)
         SET(fs, table->free, description_at(fs, d)->next_free);
     }
     SET(fs, table->count, table->count + 1);
-    struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_RESERVED, .reserved = segment_monotonic()};
+    struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_RESERVED, .reserved = clock_monotonic()};
     section_copy(fs, description_at(fs, d), &new, sizeof(new));
     pooled->key = d;
     return 0;
@@ -240,7 +240,7 @@ static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie
         close(fd);
         return error;
     }
-    return segment_high_fd(fd);
+    return fd_high(fd);
 }
 
 /* Does any process hold the description?  Asked through a descriptor of our own, which holds no lock itself. */
@@ -535,7 +535,7 @@ int descriptions_reap(struct fastspool *fs)
         const struct description *description = description_at(fs, d);
         struct suspect suspect = {d, LOAD(description->state), description->cookie};
         if (suspect.state == DESCRIPTION_FREE ||
-            (suspect.state == DESCRIPTION_RESERVED && segment_monotonic() - LOAD(description->reserved) < RESERVED_MAX))
+            (suspect.state == DESCRIPTION_RESERVED && clock_monotonic() - LOAD(description->reserved) < RESERVED_MAX))
             continue;
         int result = is_held(fs, d);
         if (result == 0)

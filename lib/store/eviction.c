@@ -39,10 +39,10 @@
 #include <string.h>
 #include <syslog.h>
 
-#define SPACE_WAIT       UINT64_C(10000000000) /* ns that a writer waits for memory, */
-#define SPACE_WAIT_BAD   UINT64_C(1000000000)  /* while commits or checkpoints fail, */
-#define SPACE_WAIT_AGAIN UINT64_C(300000000)   /* and after it has waited in vain */
-#define TELL_EVERY       60u                   /* s between two lines to syslog */
+#define SPACE_WAIT       (10 * NS_PER_S)   /* that a writer waits for memory, */
+#define SPACE_WAIT_BAD   NS_PER_S          /* while commits or checkpoints fail, */
+#define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* and after it has waited in vain */
+#define TELL_EVERY       (60 * NS_PER_S)   /* between two lines to syslog */
 
 #define COLD_SHARE  8u  /* this part of the clean files may be cold, before those are evicted first */
 #define STEP_LOOKS  48u /* files that one section looks at: each may change twelve words */
@@ -175,7 +175,7 @@ void eviction_notice(struct fastspool *fs)
 /* One line a minute, whoever comes first. */
 static void tell(struct fastspool *fs)
 {
-    uint32_t now = (uint32_t)(segment_monotonic() / UINT64_C(1000000000)) + 1, told = LOAD(fs->header->space_told);
+    uint64_t now = clock_monotonic(), told = LOAD(fs->header->space_told);
 
     if ((told && now - told < TELL_EVERY) ||
         !__atomic_compare_exchange_n(&fs->header->space_told, &told, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
@@ -189,7 +189,7 @@ static void tell(struct fastspool *fs)
 int eviction_wait_for_space(struct fastspool *fs, uint64_t *since)
 {
     struct header *h = fs->header;
-    uint64_t now = segment_monotonic(), lived = now;
+    uint64_t now = clock_monotonic(), lived = now;
     bool bad = LOAD(h->commit_error) || LOAD(h->checkpoint_error);
 
     if (fs->mirror || LOAD(h->state) != SEGMENT_READY)
@@ -352,7 +352,7 @@ static int look_at_fault(struct fastspool *fs, uint32_t i, uint32_t generation)
 int eviction_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
 {
     struct header *h = fs->header;
-    uint64_t lived = segment_monotonic();
+    uint64_t lived = clock_monotonic();
     int result = 0;
 
     wake_pager(fs);

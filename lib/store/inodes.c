@@ -75,7 +75,7 @@ int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_
         .list = old->list,
         .changed_in = old->changed_in,
     };
-    new.atime = new.mtime = new.ctime = segment_realtime();
+    new.atime = new.mtime = new.ctime = clock_realtime();
     if (S_ISDIR(mode)) {
         new.size = BLOCK_SIZE;
         new.links = 1; /* "." */
@@ -221,7 +221,7 @@ void inodes_dirty(struct fastspool *fs, uint32_t i)
     SET(fs, h->change, h->change + 1);
     SET(fs, inode->ticket, h->change);
     if (h->oldest_dirty == 0)
-        SET(fs, h->oldest_dirty, segment_monotonic());
+        SET(fs, h->oldest_dirty, clock_monotonic());
     if (inode->changed_in != h->capture)
         SET(fs, inode->changed_in, h->capture);
     if (inode->flags & INODE_DIRTY)
@@ -258,11 +258,6 @@ void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t
 
 /* ---- attributes ---- */
 
-static struct timespec to_timespec(uint64_t nanoseconds)
-{
-    return (struct timespec){(time_t)(nanoseconds / UINT64_C(1000000000)), (long)(nanoseconds % UINT64_C(1000000000))};
-}
-
 uint64_t inodes_number(uint32_t i)
 {
     return INODE_NUMBER_BASE | i;
@@ -284,9 +279,9 @@ void inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     uint64_t blocks =
         inode->flags & (INODE_EVICTED | INODE_SPILLED) ? (inode->size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode->blocks;
     st->st_blocks = S_ISDIR(inode->mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
-    st->st_atim = to_timespec(inode->atime);
-    st->st_mtim = to_timespec(inode->mtime);
-    st->st_ctim = to_timespec(inode->ctime);
+    st->st_atim = clock_timespec(inode->atime);
+    st->st_mtim = clock_timespec(inode->mtime);
+    st->st_ctim = clock_timespec(inode->ctime);
 }
 
 static bool in_group(const struct credentials *who, gid_t gid)
@@ -321,7 +316,7 @@ int inodes_permitted(const struct fastspool *fs, uint32_t i, const struct creden
 
 static void touch_change(struct fastspool *fs, uint32_t i)
 {
-    SET(fs, inode_at(fs, i)->ctime, segment_realtime());
+    SET(fs, inode_at(fs, i)->ctime, clock_realtime());
     inodes_dirty(fs, i);
 }
 
@@ -369,13 +364,13 @@ static uint64_t time_given(const struct timespec *time, uint64_t now, uint64_t b
         return now;
     if (time->tv_nsec == UTIME_OMIT)
         return before;
-    return (uint64_t)time->tv_sec * UINT64_C(1000000000) + (uint64_t)time->tv_nsec;
+    return clock_nanoseconds(time);
 }
 
 int inodes_utimens(struct fastspool *fs, uint32_t i, const struct timespec times[2], const struct credentials *who)
 {
     struct inode *inode = inode_at(fs, i);
-    uint64_t now = segment_realtime();
+    uint64_t now = clock_realtime();
     bool all_now = !times || (times[0].tv_nsec == UTIME_NOW && times[1].tv_nsec == UTIME_NOW);
 
     if (times && times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT)

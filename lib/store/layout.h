@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /** Changes whenever a structure below does: a library of another version serves nothing. */
-#define LAYOUT_VERSION 6
+#define LAYOUT_VERSION 7
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -134,7 +134,7 @@ struct header {
     uint32_t pager_wanted;  /* futex of the mirror's pager: somebody waits for a file, or for memory */
     uint32_t pager_event;   /* futex: counts what the pager has done: files that came, memory that went */
     uint32_t space_wanted;  /* counts who came to wait for memory */
-    uint32_t space_told;    /* CLOCK_MONOTONIC s when syslog last heard that there is no memory */
+    uint64_t space_told;    /* CLOCK_MONOTONIC ns when syslog last heard that there is no memory */
     uint32_t fault_reading; /* inode that the pager reads from the database, 0: none */
     uint32_t fault_fatal;   /* inode whose reading was the end of a mirror (a damaged page), 0: none */
     uint32_t too_small;     /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
@@ -157,7 +157,7 @@ struct header {
     int32_t commit_error;     /* positive errno of the last commit, 0: it succeeded; atomic */
     uint32_t commit_event;    /* futex: counts commits that ended, well or not; atomic */
     uint32_t mirror_wanted;   /* futex of the mirror: somebody waits for a commit; atomic */
-    uint32_t mirror_starting; /* seconds (CLOCK_MONOTONIC) when somebody last started a mirror: one starter; atomic */
+    uint64_t mirror_starting; /* CLOCK_MONOTONIC ns when somebody last started a mirror: one starter; atomic */
     int32_t mirror_pid;       /* for status only: who lives is known by flock; atomic */
     uint32_t stopping;        /* 1 after `fastspool stop` until the mirror has ended; atomic */
     uint64_t commits;         /* atomic */
@@ -304,9 +304,10 @@ struct chunk {
     uint32_t prev;
     uint32_t held_next; /* list of chunks with held blocks */
     uint32_t held_count;
-    uint32_t epoch;   /* counts how often the memory went: a slow grower notices */
-    uint32_t emptied; /* CLOCK_MONOTONIC seconds when it last became empty */
-    uint64_t pad[4];
+    uint32_t epoch; /* counts how often the memory went: a slow grower notices */
+    uint32_t zero;
+    uint64_t emptied; /* CLOCK_MONOTONIC ns when it last became empty */
+    uint64_t pad[3];
 };
 
 _Static_assert(sizeof(struct inode) == 128, "an inode is 128 bytes");

@@ -359,7 +359,7 @@ static void touch_directory(struct fastspool *fs, uint32_t i)
 {
     struct inode *inode = inode_at(fs, i);
 
-    SET(fs, inode->mtime, segment_realtime());
+    SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     inodes_dirty(fs, i);
 }
@@ -402,7 +402,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     SET(fs, directory->dir.entries, directory->dir.entries + 1);
     SET(fs, inode->names, entry);
     SET(fs, inode->links, inode->links + 1);
-    SET(fs, inode->ctime, segment_realtime());
+    SET(fs, inode->ctime, clock_realtime());
     if (S_ISDIR(inode->mode)) {
         SET(fs, inode->dir.parent, parent);
         SET(fs, directory->links, directory->links + 1);
@@ -471,7 +471,7 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
     give_entry(fs, entry);
     SET(fs, inode->links, inode->links - 1);
-    SET(fs, inode->ctime, segment_realtime());
+    SET(fs, inode->ctime, clock_realtime());
     if (S_ISDIR(inode->mode))
         SET(fs, directory->links, directory->links - 1);
     inodes_dirty(fs, i);

@@ -37,41 +37,10 @@
 
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
 
-/* Own descriptors start this far below the soft limit, or below 1024 where that is lower: programs take the lowest
- * free number, and a table of descriptors beyond 1024 costs every fork a larger copy. */
-#define HIGH_FDS 128
-
 static int explain(char *error, int code, const char *what, const char *object)
 {
     snprintf(error, FASTSPOOL_ERROR_MAX, "%s %s: %s", what, object, strerrordesc_np(-code));
     return code;
-}
-
-uint64_t segment_realtime(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
-uint64_t segment_monotonic(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
-int segment_high_fd(int fd)
-{
-    struct rlimit limit;
-    rlim_t end = 1024;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < end)
-        end = limit.rlim_cur;
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2);
-    int error = errno;
-    close(fd);
-    return high < 0 ? -error : high;
 }
 
 static int read_boot_id(char boot_id[40])
@@ -92,18 +61,6 @@ static int read_pid_namespace(uint64_t *inode)
         return -errno;
     *inode = st.st_ino;
     return 0;
-}
-
-int segment_take_memory(int fd, uint64_t offset, uint64_t size)
-{
-    int result, error, saved = errno; /* a write that succeeds after a wait must leave no trace of it */
-
-    do
-        result = fallocate(fd, 0, (off_t)offset, (off_t)size);
-    while (result < 0 && errno == EINTR);
-    error = errno;
-    errno = saved;
-    return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
 }
 
 /* ---- creation ---- */
@@ -170,7 +127,7 @@ static int create_in(int fd, int runtime_fd, const struct stat *spool, const str
 {
     if (fchown(fd, spool->st_uid, spool->st_gid) < 0 || ftruncate(fd, (off_t)SEGMENT_SIZE) < 0)
         return -errno;
-    int error = segment_take_memory(fd, 0, HEADER_SIZE);
+    int error = fd_take_room(fd, 0, HEADER_SIZE);
     if (error)
         return error == -EAGAIN ? -ENOSPC : error;
     struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -287,7 +244,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     int fd = openat(fs->runtime_fd, "segment", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return explain(error, -errno, "open the segment in", fs->runtime);
-    fs->segment_fd = segment_high_fd(fd);
+    fs->segment_fd = fd_high(fd);
     if (fs->segment_fd < 0)
         return explain(error, fs->segment_fd, "open the segment in", fs->runtime);
     int result = check_file(fs->segment_fd, &spool, error);
@@ -306,7 +263,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
         result = check_tables(fs->header, error);
     if (result == 0) {
         fd = openat(fs->runtime_fd, "locks", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-        fs->locks_fd = fd < 0 ? -errno : segment_high_fd(fd);
+        fs->locks_fd = fd < 0 ? -errno : fd_high(fd);
         if (fs->locks_fd < 0)
             result = explain(error, fs->locks_fd, "open the lock file in", fs->runtime);
     }
@@ -395,7 +352,7 @@ static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_
         return -ENOSPC;
     int result = -EAGAIN;
     if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
-        result = segment_take_memory(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
+        result = fd_take_room(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
     if (result == 0)
         result = section_run(fs, publish_growth, &growth);
     if (result == -EAGAIN)

@@ -87,7 +87,7 @@ int spill_attach(struct fastspool *fs, uint32_t description)
     int saved = errno, fd = open_path(fs, description);
 
     if (fd >= 0)
-        fd = segment_high_fd(fd);
+        fd = fd_high(fd);
     int result = fd < 0 ? fd : descriptions_set_spill(fs, description, fd);
     errno = saved;
     return result == -ENOENT ? 0 : result;

@@ -94,7 +94,7 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
 {
     const struct header *h = fs->header;
     uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
-    uint64_t now = segment_monotonic();
+    uint64_t now = clock_monotonic();
     uint32_t names = LOAD(h->names.used);
     struct statvfs room;
 

@@ -11,7 +11,17 @@
 #include "fastspool.h"
 #include "store/layout.h"
 
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/futex.h"
+#include "base/places.h"
+#include "base/rights.h"
+
 #include <stddef.h>
+
+_Static_assert(ERROR_MAX == FASTSPOOL_ERROR_MAX, "a sentence is as long as the public header says");
+_Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "any state directory, and what is below it");
 
 /** One attached spool, private to the process. */
 struct fastspool {
@@ -159,26 +169,6 @@ int segment_grow(struct fastspool *fs, enum table_id table);
 /** From now on the segment may hold @memory bytes. */
 void segment_limit(struct header *header, uint64_t memory);
 
-/** Move @fd to a high number, close-on-exec, and return that; @fd is closed.  Where a program's next open would
- *  not land, below the soft limit of descriptors. */
-int segment_high_fd(int fd);
-
-/** Take memory for bytes [offset, offset + size) of the segment's file @fd.  -EAGAIN: the file system has none now. */
-int segment_take_memory(int fd, uint64_t offset, uint64_t size);
-
-/** CLOCK_REALTIME and CLOCK_MONOTONIC of the last tick, in nanoseconds (4 ms coarse: as the kernel stamps files). */
-uint64_t segment_realtime(void);
-uint64_t segment_monotonic(void);
-
-/* ---- futex.c: words that count events ----------------------------------------------------------------------- */
-
-/** Sleep while *@word is @value, @nanoseconds at the most, or until a signal.  errno stays. */
-void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds);
-/** Everybody who sleeps wakes. */
-void futex_wake(uint32_t *word);
-/** One more event: the word moves on, and who sleeps wakes. */
-void futex_count(uint32_t *word);
-
 /* ---- lists.c: lists of inodes; all inside sections -------------------------------------------------------- */
 
 #define LIST_LINK  offsetof(struct inode, list)
@@ -259,15 +249,6 @@ ssize_t spill_read(struct fastspool *fs, uint32_t description, void *buffer, siz
 /** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How
  * many are left. */
 int spill_sweep(struct fastspool *fs);
-
-/* ---- rights.c: acting as the owner ------------------------------------------------------------------------------ */
-
-struct rights {
-    bool lent;
-    gid_t gid; /* to go back to */
-};
-struct rights rights_of_owner(uid_t owner, gid_t group);
-void rights_back(struct rights rights);
 
 /* ---- blocks.c ----------------------------------------------------------------------------------------- */
 

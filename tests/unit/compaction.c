@@ -41,7 +41,7 @@ static void compact(void)
     cr_assert_eq(compaction_run(fs), 0);
     for (int i = 0; i < 2; i++) { /* once to leave the lists, once more for the memory */
         for (uint32_t c = 0; c < fs->header->chunks_used; c++)
-            chunk_at(fs, c)->emptied -= 100;
+            chunk_at(fs, c)->emptied -= 100 * NS_PER_S;
         cr_assert_eq(blocks_give_back(fs, FIXTURE_MEMORY), 0);
     }
 }

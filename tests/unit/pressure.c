@@ -143,9 +143,9 @@ Test(pressure, gives_way_to_who_closes)
     cr_assert_eq(section_run(fs, paging_want, &i), 0);
     struct pager pager = paging_of(fs);
     pthread_create(&closer, NULL, wish_to_close, &paging_database);
-    uint64_t begun = segment_monotonic();
+    uint64_t begun = clock_monotonic();
     cr_assert_eq(pager_bring_back(&pager, error), 1, "it has to be asked again");
-    cr_assert_lt(segment_monotonic() - begun, UINT64_C(900000000), "it waited to the end, a second");
+    cr_assert_lt(clock_monotonic() - begun, UINT64_C(900000000), "it waited to the end, a second");
     pthread_join(closer, NULL);
     cr_assert_eq(fs->header->spilled, 0, "the file was put aside");
     cr_assert(inode_at(fs, i)->flags & INODE_WANTED);
@@ -305,17 +305,17 @@ Test(pressure, nothing_may_go)
 {
     mirror_begin_small();
     int d = fastspool_open(fs, "open", O_RDWR | O_CREAT, 0600);
-    uint64_t begun = segment_monotonic();
+    uint64_t begun = clock_monotonic();
     ssize_t put_ = 0, all = 0;
     while (all < 8 << 20 && (put_ = fastspool_write(fs, d, bytes, 65536)) > 0)
         all += put_;
     cr_assert_eq(put_, -ENOSPC);
     cr_assert_gt(all, 2 << 20);
-    cr_assert_geq(segment_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
+    cr_assert_geq(clock_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
     cr_assert_neq(fs->header->space_told, 0, "syslog was not told");
-    begun = segment_monotonic();
+    begun = clock_monotonic();
     cr_assert_eq(fastspool_write(fs, d, bytes, 65536), -ENOSPC);
-    cr_assert_leq(segment_monotonic() - begun, UINT64_C(1000000000), "it waited again");
+    cr_assert_leq(clock_monotonic() - begun, UINT64_C(1000000000), "it waited again");
     fs->mirror = true;
     cr_assert_eq(fastspool_write(fs, d, bytes, 65536), 65536, "the mirror has no reserve");
     fs->mirror = false;
@@ -333,11 +333,11 @@ Test(pressure, nothing_may_go_while_commits_fail)
     paging_begin(fs, NULL);
     cr_assert_eq(fastspool_statvfs(fs, &before), 0);
     STORE(fs->header->commit_error, EIO);
-    uint64_t begun = segment_monotonic();
+    uint64_t begun = clock_monotonic();
     int d = fastspool_open(fs, "f", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 65536) > 0)
         ;
-    cr_assert_leq(segment_monotonic() - begun, UINT64_C(4000000000));
+    cr_assert_leq(clock_monotonic() - begun, UINT64_C(4000000000));
     cr_assert_eq(fastspool_statvfs(fs, &after), 0);
     cr_assert_gt(before.f_bavail, 1000);
     cr_assert_leq(after.f_bavail, 256, "%lu blocks are said to be left", (unsigned long)after.f_bavail);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Errors: a sentence and its code.
+ */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int error_set(char *error, int code, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(error, ERROR_MAX, format, arguments);
+    va_end(arguments);
+    return code;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * File descriptors: where the library's own lie, and what is done with one in more than one room.
+ */
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Own descriptors start this far below the soft limit, or below 1024 where that is lower: programs take the lowest
+ * free number, and a table of descriptors beyond 1024 costs every fork a larger copy. */
+#define HIGH_FDS 128
+
+int fd_high(int fd)
+{
+    struct rlimit limit;
+    rlim_t end = 1024;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < end)
+        end = limit.rlim_cur;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2);
+    int error = errno;
+    close(fd);
+    return high < 0 ? -error : high;
+}
+
+int fd_sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+int fd_write_all(int fd, const void *bytes, size_t size, uint64_t offset)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t put = pwrite(fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
+        if (put < 0)
+            return -errno;
+        done += (size_t)put;
+    }
+    return 0;
+}
+
+int fd_take_room(int fd, uint64_t offset, uint64_t size)
+{
+    int result, error, saved = errno; /* a write that succeeds after a wait must leave no trace of it */
+
+    do
+        result = fallocate(fd, 0, (off_t)offset, (off_t)size);
+    while (result < 0 && errno == EINTR);
+    error = errno;
+    errno = saved;
+    return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
+}

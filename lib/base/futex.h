@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Futexes between processes: words of the segment that count events.
+ */
+#ifndef FASTSPOOL_FUTEX_H
+#define FASTSPOOL_FUTEX_H
+
+#include <stdint.h>
+
+/** Sleep while *@word is @value, for @nanoseconds at most, or until a signal.  errno stays. */
+void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds);
+/** Wake every sleeper. */
+void futex_wake(uint32_t *word);
+/** Count one more event, and wake every sleeper. */
+void futex_count(uint32_t *word);
+
+#endif

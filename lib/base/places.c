@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Path names: those with a number in them are made, and read back, here.
+ */
+#include "base/places.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void places_in_state(const char *state, const char *name, char path[PLACES_PATH_MAX])
+{
+    snprintf(path, PLACES_PATH_MAX, "%.255s/%s", state, name);
+}
+
+void places_spill(const char *state, uint32_t inode, uint32_t generation, char path[PLACES_PATH_MAX])
+{
+    snprintf(path, PLACES_PATH_MAX, "%.255s/" PLACES_SPILL "/%u-%u", state, inode, generation);
+}
+
+int places_parse_spill(const char *name, uint32_t *inode, uint32_t *generation)
+{
+    return sscanf(name, "%u-%u", inode, generation) == 2 ? 0 : -1;
+}
+
+void places_journal_file(uint32_t number, char name[PLACES_NAME_MAX])
+{
+    snprintf(name, PLACES_NAME_MAX, "%04u", number);
+}
+
+int places_parse_journal_file(const char *name, uint32_t *number)
+{
+    char *end;
+
+    *number = (uint32_t)strtoul(name, &end, 10);
+    return *end || end == name ? -1 : 0;
+}
+
+int places_runtime(const char *base, uint64_t id, char *path, int size)
+{
+    return snprintf(path, (size_t)size, "%s/fastspool.%016llx", base, (unsigned long long)id) >= size ? -1 : 0;
+}
+
+void places_placeholder(unsigned number, char name[PLACES_NAME_MAX])
+{
+    snprintf(name, PLACES_NAME_MAX, "p%02u", number);
+}
+
+void places_registered(uint64_t hash, char path[PLACES_PATH_MAX])
+{
+    snprintf(path, PLACES_PATH_MAX, PLACES_REGISTRY "/%016llx", (unsigned long long)hash);
+}
