@@ -189,13 +189,13 @@ static void add_spool(const struct fastspool_config *from, const char *path)
 /* Spools that root registered. */
 static void add_registered(void)
 {
-    DIR *registry = real.opendir("/run/fastspool");
+    DIR *registry = real.opendir(PLACES_REGISTRY);
     struct dirent *entry;
 
     while (registry && (entry = real.readdir(registry)) != NULL) {
         struct fastspool_config from, found;
         char path[300], error[FASTSPOOL_ERROR_MAX];
-        snprintf(path, sizeof(path), "/run/fastspool/%s", entry->d_name);
+        snprintf(path, sizeof(path), PLACES_REGISTRY "/%s", entry->d_name);
         if (entry->d_name[0] != '.' && fastspool_config_load(&from, path, false, error) == 0 && from.spools == 1 &&
             registry_find(from.spool[0], &found) == 0)
             add_spool(&found, found.spool[0]);

@@ -89,9 +89,9 @@ static int become_owner(const char *spool)
 /* The lock is the mirror's life: never closed. */
 static int take_lock(const struct fastspool *fs)
 {
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
 
-    snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0 && errno == EROFS) /* a disk that failed: the commits will say so */
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -496,11 +496,11 @@ static int serve_all(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
     static struct database database;
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
     struct checkpointer c = {.fs = fs, .journal = &journal, .database = &database};
     struct pager pager = {.fs = fs, .database = &database, .want_checkpoint = want_checkpoint, .context = &c};
 
-    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    places_in_state(fs->state, PLACES_DATABASE, path);
     database_init(&database, path);
     int result = pager_start(&pager);
     if (result == 0) {

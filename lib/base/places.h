@@ -37,7 +37,8 @@
 
 #define PLACES_REGISTRY "/run/fastspool"
 
-/** Bytes of a path that these functions make, its NUL included; enough for any state directory (255) and what is below. */
+/** Bytes of a path that these functions make, its NUL included; enough for any state directory (255) and what is below.
+ */
 #define PLACES_PATH_MAX 320
 /** Bytes of a name without a directory. */
 #define PLACES_NAME_MAX 32

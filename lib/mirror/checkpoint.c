@@ -137,7 +137,7 @@ int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory,
     meta->root = passage.root;
     meta->batch = found->last;
     if (result < 0 && error[0] == '\0')
-        snprintf(error, FASTSPOOL_ERROR_MAX, "read the journal: %s", strerrordesc_np(-result));
+        error_set(error, result, "read the journal: %s", strerrordesc_np(-result));
     return result;
 }
 
@@ -152,11 +152,9 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
     if (result < 0)
         return result;
     result = checkpoint_apply(mirror, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
-    if (result == 0 && (found.detached || found.missing || found.last != point.number)) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "read the journal: batch %llu is durable and can't be read back",
-                 (unsigned long long)found.last + 1);
-        result = -EIO;
-    }
+    if (result == 0 && (found.detached || found.missing || found.last != point.number))
+        result = error_set(error, -EIO, "read the journal: batch %llu is durable and can't be read back",
+                           (unsigned long long)found.last + 1);
     if (result < 0) {
         mdb_txn_abort(transaction);
         return result;

@@ -25,14 +25,15 @@
 #define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
 #define MAP_SMALLEST (UINT64_C(1) << 32)
 
+/* The errno of LMDB's code, which is its own or a positive errno, and a sentence.  Up to here, in this file, codes are
+ * LMDB's. */
 static int explain(int code, const char *what, char *error)
 {
-    snprintf(error, FASTSPOOL_ERROR_MAX, "%s: %s", what, mdb_strerror(code));
-    if (code == MDB_MAP_FULL)
-        return -ENOSPC;
-    if (code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_PAGE_NOTFOUND)
-        return -EBADMSG;
-    return code > 0 ? -code : -EIO;
+    bool damaged =
+        code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_PAGE_NOTFOUND;
+    int result = code == MDB_MAP_FULL ? -ENOSPC : damaged ? -EBADMSG : code > 0 ? -code : -EIO;
+
+    return error_set(error, result, "%s: %s", what, mdb_strerror(code));
 }
 
 /* ---- opening ---- */
@@ -154,16 +155,6 @@ static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct di
 
 /* ---- making ---- */
 
-static int sync_directory(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int code = fd < 0 || fsync(fd) < 0 ? errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    return code;
-}
-
 /* An empty database at @path, synced. */
 static int make_empty(const char *path)
 {
@@ -184,7 +175,7 @@ static int make_empty(const char *path)
             mdb_txn_abort(transaction);
     }
     mirror_close(&mirror);
-    return code ? code : sync_directory(path);
+    return code ? code : -fd_sync_directory(path);
 }
 
 /* Where there is no database at @path: one is made at @path.new, and renamed. */
@@ -206,7 +197,7 @@ static int make(const char *path)
         code = errno;
     if (code != 0)
         return code;
-    code = sync_directory(dirname(above));
+    code = -fd_sync_directory(dirname(above));
     if (code != 0)
         rename(path,
                new); /* the next sync may say that all is well, of a name that was never written: it is made again */

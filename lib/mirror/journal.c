@@ -83,11 +83,6 @@ static uint64_t space_of(uint64_t payload)
     return padded(sizeof(struct batch_head) + payload + sizeof(struct batch_tail));
 }
 
-static void file_name(uint32_t name, char text[16])
-{
-    snprintf(text, 16, "%04u", name);
-}
-
 /* ---- reading heads ---- */
 
 struct found_file {
@@ -99,10 +94,10 @@ struct found_file {
 
 static int read_head(int directory, struct found_file *file)
 {
-    char name[16];
+    char name[PLACES_NAME_MAX];
     struct stat st;
 
-    file_name(file->name, name);
+    places_journal_file(file->name, name);
     int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -134,9 +129,8 @@ static int find_files(int directory, struct found_file files[JOURNAL_FILES_MAX],
     if (!listing)
         return -errno;
     for (struct dirent *entry; result == 0 && (errno = 0, entry = readdir(listing));) {
-        char *end;
-        struct found_file file = {.name = (uint32_t)strtoul(entry->d_name, &end, 10)};
-        if (*end || end == entry->d_name)
+        struct found_file file = {0};
+        if (places_parse_journal_file(entry->d_name, &file.name) < 0)
             continue;
         if (*count == JOURNAL_FILES_MAX) {
             result = -EFBIG;
@@ -229,10 +223,10 @@ static int look_at_file(struct look *look, const struct found_file *file, uint64
 {
     struct batch_head head;
     uint64_t before = 0;
-    char name[16];
+    char name[PLACES_NAME_MAX];
     int result;
 
-    file_name(file->name, name);
+    places_journal_file(file->name, name);
     int fd = openat(look->fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -errno;
@@ -288,10 +282,7 @@ static int make_directory(const char *path, const char *above)
 
     if (!made && errno != EEXIST)
         return -errno;
-    int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
+    int result = fd_sync_directory(above);
     if (result < 0 && made)
         rmdir(path);
     return result;
@@ -299,9 +290,9 @@ static int make_directory(const char *path, const char *above)
 
 static void remove_file(struct journal *journal, uint32_t name)
 {
-    char text[16];
+    char text[PLACES_NAME_MAX];
 
-    file_name(name, text);
+    places_journal_file(name, text);
     unlinkat(journal->directory, text, 0);
 }
 
@@ -341,7 +332,7 @@ static void forget_spares(struct journal *journal)
 
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX])
 {
-    char path[FASTSPOOL_PATH_MAX + 16], above[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX], above[PLACES_PATH_MAX];
     uint64_t part = limit / JOURNAL_PARTS / BLOCK * BLOCK;
 
     *journal = (struct journal){.fs = fs,
@@ -351,7 +342,7 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
                                 .mutex = PTHREAD_MUTEX_INITIALIZER,
                                 .preparing = PTHREAD_MUTEX_INITIALIZER,
                                 .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
-    snprintf(path, sizeof(path), "%s/journal", fs->state);
+    places_in_state(fs->state, PLACES_JOURNAL, path);
     snprintf(above, sizeof(above), "%s", fs->state);
     int result = make_directory(fs->state, dirname(above));
     if (result == 0)
@@ -365,9 +356,7 @@ int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, 
             forget_spares(journal);
         result = result < 0 ? result : stock;
     }
-    if (result < 0)
-        snprintf(error, FASTSPOOL_ERROR_MAX, "open the journal %s: %s", path, strerrordesc_np(-result));
-    return result;
+    return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
 }
 
 void journal_close(struct journal *journal)
@@ -426,21 +415,17 @@ static int ask_for_room(struct journal *journal, uint64_t taken)
 static int make_file(struct journal *journal, bool zeros, uint32_t *name)
 {
     static const char nothing[PIECE];
-    char text[16];
+    char text[PLACES_NAME_MAX];
     int result = ask_for_room(journal, journal->file_size);
 
     if (result < 0)
         return result;
     *name = new_name(journal);
-    file_name(*name, text);
+    places_journal_file(*name, text);
     int fd = openat(journal->directory, text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     result = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)journal->file_size);
-    for (uint64_t done = 0; zeros && result == 0 && done < journal->file_size;) {
-        size_t size = journal->file_size - done < PIECE ? journal->file_size - done : PIECE;
-        ssize_t put = pwrite(fd, nothing, size, (off_t)done);
-        result = put < 0 ? -errno : 0;
-        done += put > 0 ? (uint64_t)put : 0;
-    }
+    for (uint64_t done = 0; zeros && result == 0 && done < journal->file_size; done += PIECE)
+        result = fd_write_all(fd, nothing, journal->file_size - done < PIECE ? journal->file_size - done : PIECE, done);
     if (result == 0 && (fdatasync(fd) < 0 || fsync(journal->directory) < 0))
         result = -errno;
     if (fd >= 0)
@@ -489,7 +474,7 @@ static bool take_prepared(struct journal *journal, uint32_t *name)
 /* Begin another file: a spare one, or a new one. */
 static int next_file(struct journal *journal)
 {
-    char text[16];
+    char text[PLACES_NAME_MAX];
     uint32_t name;
 
     if (journal->fd >= 0)
@@ -511,7 +496,7 @@ static int next_file(struct journal *journal)
     }
     if (result < 0)
         return result;
-    file_name(name, text);
+    places_journal_file(name, text);
     journal->fd = openat(journal->directory, text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (journal->fd < 0)
         return -errno;
@@ -627,12 +612,10 @@ static char piece[PIECE]; /* one thread appends */
 
 static int write_piece(struct writer *writer)
 {
-    for (size_t done = 0; done < writer->used;) {
-        ssize_t put = pwrite(writer->fd, piece + done, writer->used - done, (off_t)(writer->offset + done));
-        if (put < 0)
-            return -errno;
-        done += (size_t)put;
-    }
+    int result = fd_write_all(writer->fd, piece, writer->used, writer->offset);
+
+    if (result < 0)
+        return result;
     writer->offset += writer->used;
     writer->used = 0;
     return 0;
@@ -730,14 +713,13 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
         begun = 0;
     }
     if (result < 0) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "begin a journal file: %s", strerrordesc_np(-result));
-        return result;
+        return error_set(error, result, "begin a journal file: %s", strerrordesc_np(-result));
     }
     uint64_t number = LOAD(h->batch) + 1;
     STORE(h->batch, number); /* before a byte is written: whoever comes after this process uses others */
     result = write_batch(journal, capture, number);
     if (result < 0) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "write to the journal: %s", strerrordesc_np(-result));
+        error_set(error, result, "write to the journal: %s", strerrordesc_np(-result));
         condemn(journal);
         return result;
     }

@@ -72,13 +72,7 @@ static int fill_in(struct fastspool *fs, void *argument)
 
 static int put_aside(const struct part *part)
 {
-    for (size_t done = 0; done < part->size;) {
-        ssize_t put = pwrite(part->window->spill, part->bytes + done, part->size - done, (off_t)(part->offset + done));
-        if (put < 0)
-            return -errno;
-        done += (size_t)put;
-    }
-    return 0;
+    return fd_write_all(part->window->spill, part->bytes, part->size, part->offset);
 }
 
 /* Blocks [@from, @to) of the window, as far as the file goes. */

@@ -36,14 +36,12 @@
 
 static int damaged(char *error, const char *what, uint32_t inode)
 {
-    snprintf(error, FASTSPOOL_ERROR_MAX, "the database is damaged: %s (inode %u)", what, inode);
-    return -EBADMSG;
+    return error_set(error, -EBADMSG, "the database is damaged: %s (inode %u)", what, inode);
 }
 
 static int said(char *error, int code)
 {
-    snprintf(error, FASTSPOOL_ERROR_MAX, "read the database: %s", mdb_strerror(code));
-    return -EIO;
+    return error_set(error, -EIO, "read the database: %s", mdb_strerror(code));
 }
 
 /* ---- walking a table ---- */
@@ -83,13 +81,13 @@ static int enough(struct walk *walk, int result)
     const struct header *h = walk->fs->header;
 
     STORE(walk->fs->header->too_small, result == -ENOSPC && h->memory_bytes + CHUNK_SIZE > h->memory_limit);
-    if (result == -ENOSPC && !h->too_small)
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "the file system of %s is full", walk->fs->runtime);
-    else if (result == -ENOSPC)
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX,
-                 "the names of the spool alone need more than the configured `memory`, %llu MiB",
-                 (unsigned long long)(h->memory_limit >> 20));
-    return result;
+    if (result != -ENOSPC)
+        return result;
+    if (!h->too_small)
+        return error_set(walk->error, result, "the file system of %s is full", walk->fs->runtime);
+    return error_set(walk->error, result,
+                     "the names of the spool alone need more than the configured `memory`, %llu MiB",
+                     (unsigned long long)(h->memory_limit >> 20));
 }
 
 static uint32_t number_of(const MDB_val *key)
@@ -297,27 +295,24 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
 static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
                         uint64_t *highest, checkpoint_touched *touched, void *context)
 {
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
     struct journal_found found = {0};
     uint64_t held = meta->batch;
 
-    snprintf(path, sizeof(path), "%s/journal", walk->fs->state);
+    places_in_state(walk->fs->state, PLACES_JOURNAL, path);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno != ENOENT) {
-        snprintf(walk->error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
-        return -EIO;
+        return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
     }
     int result =
         fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
     if (fd >= 0)
         close(fd);
-    if (result == 0 && found.detached) {
-        snprintf(
-            walk->error, FASTSPOOL_ERROR_MAX,
+    if (result == 0 && found.detached)
+        return error_set(
+            walk->error, -EBADMSG,
             "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
             (unsigned long long)held);
-        return -EBADMSG;
-    }
     walk->recovered->batches = found.batches;
     walk->recovered->missing = found.missing;
     *highest = found.highest > held ? found.highest : held;
@@ -379,12 +374,12 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
 static int keep_in_memory(struct mirror *mirror, struct walk *walk)
 {
     uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
     MDB_txn *transaction;
     struct disk_meta meta;
 
     mirror_close(mirror);
-    snprintf(path, sizeof(path), "%s/mirror", walk->fs->state);
+    places_in_state(walk->fs->state, PLACES_DATABASE, path);
     int result = touched ? mirror_open(mirror, path, walk->error) : -ENOMEM;
     if (result == 0)
         result = mirror_begin(mirror, &transaction, &meta, walk->error);
@@ -430,13 +425,13 @@ static int recover(struct mirror *mirror, struct walk *walk)
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
 {
     struct walk walk = {.fs = fs, .recovered = recovered, .error = error};
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
     struct fastspool_status status;
     struct mirror mirror;
 
     *recovered = (struct recovered){0};
     error[0] = '\0';
-    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    places_in_state(fs->state, PLACES_DATABASE, path);
     int result = segment_reset(fs);
     if (result == 0)
         result = mirror_open(&mirror, path, error);
@@ -445,7 +440,7 @@ int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[F
         mirror_close(&mirror);
     }
     if (result < 0 && error[0] == '\0')
-        snprintf(error, FASTSPOOL_ERROR_MAX, "recover the store: %s", strerrordesc_np(-result));
+        error_set(error, result, "recover the store: %s", strerrordesc_np(-result));
     fastspool_status(fs, &status);
     recovered->messages = status.messages;
     spill_sweep(fs);

@@ -20,7 +20,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,16 +39,6 @@
 #define LOOK_EVERY (100 * NS_PER_MS) /* between two looks of a waiter at the mirror */
 #define LOOKS      50                /* at a lock, 10 ms apart, before it is believed to be held for long */
 
-__attribute__((format(printf, 3, 4))) static int fail(char *error, int code, const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(error, FASTSPOOL_ERROR_MAX, format, arguments);
-    va_end(arguments);
-    return code;
-}
-
 /* ---- the spool and its state directory ---- */
 
 static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
@@ -58,15 +47,15 @@ static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, 
     int fd = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
-        return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+        return error_set(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
     fs->spool_fd = fd_high(fd);
     if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
-        return fail(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+        return error_set(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fs->spool_fd);
     ssize_t length = readlink(link, fs->spool, sizeof(fs->spool) - 1);
     if (length <= 0 || length == sizeof(fs->spool) - 1)
-        return fail(error, -ENAMETOOLONG, "the real path of the spool %s is longer than %d bytes", spool,
-                    FASTSPOOL_PATH_MAX - 2);
+        return error_set(error, -ENAMETOOLONG, "the real path of the spool %s is longer than %d bytes", spool,
+                         FASTSPOOL_PATH_MAX - 2);
     fs->spool[length] = '\0';
     return 0;
 }
@@ -82,8 +71,8 @@ static int check_user(const struct fastspool_config *config, const struct fastsp
         if (config->trusted_user[i] == uid)
             return 0;
     }
-    return fail(error, -EACCES, "the spool %s belongs to user %u: user %u may not attach it", fs->spool,
-                (unsigned)spool->st_uid, (unsigned)uid);
+    return error_set(error, -EACCES, "the spool %s belongs to user %u: user %u may not attach it", fs->spool,
+                     (unsigned)spool->st_uid, (unsigned)uid);
 }
 
 /* Open the state directory; @create: make it where it is missing. */
@@ -92,17 +81,18 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 {
     struct stat st;
 
-    if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/.fastspool",
+    if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
                  config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
-        return fail(error, -ENAMETOOLONG, "the path of the state directory of %s is too long", fs->spool);
+        return error_set(error, -ENAMETOOLONG, "the path of the state directory of %s is too long", fs->spool);
     if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
-        return fail(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
     int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return fail(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {
         close(fd);
-        return fail(error, -EPERM, "the state directory %s can be written by others than the spool's owner", fs->state);
+        return error_set(error, -EPERM, "the state directory %s can be written by others than the spool's owner",
+                         fs->state);
     }
     return fd;
 }
@@ -112,7 +102,7 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 /* What STATE/runtime says. */
 static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
 {
-    int fd = openat(state_fd, "runtime", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = openat(state_fd, PLACES_RUNTIME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
     if (fd < 0)
         return -errno;
@@ -143,14 +133,14 @@ static int write_runtime(int fd, const char *runtime)
 static int publish_runtime(int state_fd, const char *runtime)
 {
     int result = write_runtime(
-        openat(state_fd, "runtime.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), runtime);
+        openat(state_fd, PLACES_RUNTIME_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), runtime);
 
-    if (result == 0 && (renameat(state_fd, "runtime.new", state_fd, "runtime") < 0 || fsync(state_fd) < 0))
+    if (result == 0 && (renameat(state_fd, PLACES_RUNTIME_NEW, state_fd, PLACES_RUNTIME) < 0 || fsync(state_fd) < 0))
         result = -errno;
     if (result < 0)
-        unlinkat(state_fd, "runtime.new", 0);
+        unlinkat(state_fd, PLACES_RUNTIME_NEW, 0);
     if (result == -ENOSPC &&
-        write_runtime(openat(state_fd, "runtime", O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
+        write_runtime(openat(state_fd, PLACES_RUNTIME, O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
         result = 0;
     return result;
 }
@@ -161,12 +151,12 @@ static int open_runtime(struct fastspool *fs, const struct stat *spool, char *er
     int fd = open(fs->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
-        return errno == ENOENT ? -ENOENT : fail(error, -errno, "open %s: %s", fs->runtime, strerrordesc_np(errno));
+        return errno == ENOENT ? -ENOENT : error_set(error, -errno, "open %s: %s", fs->runtime, strerrordesc_np(errno));
     fs->runtime_fd = fd_high(fd);
     if (fs->runtime_fd < 0)
-        return fail(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
+        return error_set(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
     if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 077))
-        return fail(error, -EPERM, "%s does not belong to the spool's owner alone", fs->runtime);
+        return error_set(error, -EPERM, "%s does not belong to the spool's owner alone", fs->runtime);
     return 0;
 }
 
@@ -189,7 +179,7 @@ static int open_store(struct fastspool *fs, int state_fd, const struct stat *spo
     if (result == 0) {
         result = segment_open(fs, reason);
         if (result < 0)
-            fail(error, result, "%.200s: %.250s", fs->spool, reason);
+            error_set(error, result, "%.200s: %.250s", fs->spool, reason);
     }
     if (result < 0)
         close_runtime(fs);
@@ -203,11 +193,11 @@ static void remove_runtime(const char *runtime)
 
     if (fd < 0)
         return;
-    unlinkat(fd, "segment", 0);
-    unlinkat(fd, "locks", 0);
+    unlinkat(fd, PLACES_SEGMENT, 0);
+    unlinkat(fd, PLACES_LOCKS, 0);
     for (unsigned i = 0; i < PLACEHOLDERS; i++) {
-        char name[8];
-        snprintf(name, sizeof(name), "p%02u", i);
+        char name[PLACES_NAME_MAX];
+        places_placeholder(i, name);
         unlinkat(fd, name, AT_REMOVEDIR);
     }
     close(fd);
@@ -217,21 +207,21 @@ static void remove_runtime(const char *runtime)
 /* What the store may hold: the configured `memory`, and no more than the runtime directory's file system does. */
 static int find_capacity(struct fastspool *fs, const struct fastspool_config *config, char *error)
 {
-    const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
+    const char *base = config->runtime[0] ? config->runtime : PLACES_MEMORY;
     struct statvfs st;
 
     fs->memory = config->memory;
     if (config->memory < 4 * CHUNK_SIZE)
-        return fail(error, -ENOSPC, "`memory` is %llu KiB: a store needs at least 4 MiB",
-                    (unsigned long long)(config->memory >> 10));
+        return error_set(error, -ENOSPC, "`memory` is %llu KiB: a store needs at least 4 MiB",
+                         (unsigned long long)(config->memory >> 10));
     if (statvfs(base, &st) < 0)
-        return fail(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
+        return error_set(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
     uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
     if (size == 0 || fs->memory <= size)
         return 0;
     if (size < 4 * CHUNK_SIZE)
-        return fail(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base,
-                    (unsigned long long)(size >> 10));
+        return error_set(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base,
+                         (unsigned long long)(size >> 10));
     fs->memory = size;
     return 0;
 }
@@ -239,16 +229,15 @@ static int find_capacity(struct fastspool *fs, const struct fastspool_config *co
 static int make_runtime(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
                         char *error)
 {
-    const char *base = config->runtime[0] ? config->runtime : "/dev/shm";
+    const char *base = config->runtime[0] ? config->runtime : PLACES_MEMORY;
     uint64_t id;
 
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
-        return fail(error, -errno, "get a random number: %s", strerrordesc_np(errno));
-    if (snprintf(fs->runtime, sizeof(fs->runtime), "%s/fastspool.%016llx", base, (unsigned long long)id) >=
-        (int)sizeof(fs->runtime))
-        return fail(error, -ENAMETOOLONG, "the path %s is too long for a runtime directory", base);
+        return error_set(error, -errno, "get a random number: %s", strerrordesc_np(errno));
+    if (places_runtime(base, id, fs->runtime, sizeof(fs->runtime)) < 0)
+        return error_set(error, -ENAMETOOLONG, "the path %s is too long for a runtime directory", base);
     if (mkdir(fs->runtime, 0700) < 0)
-        return fail(error, -errno, "create %s: %s", fs->runtime, strerrordesc_np(errno));
+        return error_set(error, -errno, "create %s: %s", fs->runtime, strerrordesc_np(errno));
     return open_runtime(fs, spool, error);
 }
 
@@ -274,7 +263,7 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     if (result == 0) {
         result = publish_runtime(state_fd, fs->runtime);
         if (result < 0)
-            fail(error, result, "write %s/runtime: %s", fs->state, strerrordesc_np(-result));
+            error_set(error, result, "write %s/" PLACES_RUNTIME ": %s", fs->state, strerrordesc_np(-result));
     }
     if (result < 0) {
         close_runtime(fs);
@@ -300,16 +289,17 @@ static bool mirror_stays(struct fastspool *fs)
 static int open_or_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                         const struct stat *spool, char *error)
 {
-    int lock = openat(state_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int lock = openat(state_fd, PLACES_MAKING, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
     if (lock < 0)
-        return fail(error, -errno, "open %s/lock: %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "open %s/" PLACES_MAKING ": %s", fs->state, strerrordesc_np(errno));
     while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
         ;
     int result = open_store(fs, state_fd, spool, error);
     if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
-        result = fail(error, -EBUSY,
-                      "%s: the mirror of a store that is gone from memory still runs; it holds %s/mirror.lock",
+        result =
+            error_set(error, -EBUSY,
+                      "%s: the mirror of a store that is gone from memory still runs; it holds %s/" PLACES_MIRROR_LOCK,
                       fs->spool, fs->state);
     else if (result == -ENOENT || result == -ESTALE)
         result = make_store(fs, config, state_fd, spool, error);
@@ -326,7 +316,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     struct fastspool *fs = mmap(NULL, sizeof(*fs), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (fs == MAP_FAILED)
-        return fail(error, -ENOMEM, "no memory to attach %s", spool);
+        return error_set(error, -ENOMEM, "no memory to attach %s", spool);
     fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
     fs->durability = config->durability;
     int result = open_spool(fs, spool, &st, error);
@@ -350,7 +340,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     if (result < 0) {
         fastspool_detach(fs);
         if (!create && (result == -ENOENT || result == -ESTALE))
-            return fail(error, -ENOENT, "%s has no store: nothing has used it since the machine started", spool);
+            return error_set(error, -ENOENT, "%s has no store: nothing has used it since the machine started", spool);
         return result;
     }
     *out = fs;
@@ -403,13 +393,13 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (state == SEGMENT_READY)
             return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
         if (state != SEGMENT_RECOVERING)
-            return fail(error, -EIO, "%s: %.255s", fs->spool, h->failure);
+            return error_set(error, -EIO, "%s: %.255s", fs->spool, h->failure);
         if (LOAD(h->recovery_error) && clock_monotonic() - started > GIVE_UP)
-            return fail(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
+            return error_set(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
         if (attach_mirror_lives(fs))
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > GIVE_UP)
-            return fail(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
+            return error_set(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
         else
             attach_start_mirror(fs);
         futex_wait(&h->state, state, LOOK_EVERY);
@@ -455,10 +445,10 @@ void fastspool_after_fork_child(struct fastspool *fs)
 
 bool attach_mirror_lives(struct fastspool *fs)
 {
-    char path[FASTSPOOL_PATH_MAX + 16];
+    char path[PLACES_PATH_MAX];
     int saved = errno;
 
-    snprintf(path, sizeof(path), "%s/mirror.lock", fs->state);
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
     if (fd >= 0)

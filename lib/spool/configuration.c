@@ -31,11 +31,9 @@ struct origin {
 
 static int refuse(const struct origin *origin, const char *what, const char *value)
 {
-    if (origin->line)
-        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s:%d: %s `%.100s`", origin->file, origin->line, what, value);
-    else
-        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s: %s `%.100s`", origin->file, what, value);
-    return -EINVAL;
+    return origin->line
+               ? error_set(origin->error, -EINVAL, "%s:%d: %s `%.100s`", origin->file, origin->line, what, value)
+               : error_set(origin->error, -EINVAL, "%s: %s `%.100s`", origin->file, what, value);
 }
 
 /* ---- values ---- */
@@ -214,8 +212,7 @@ static int check_owner(const struct origin *origin, int fd)
     struct stat st;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
-        snprintf(origin->error, FASTSPOOL_ERROR_MAX, "%s: not a file that root alone can write", origin->file);
-        return -EINVAL;
+        return error_set(origin->error, -EINVAL, "%s: not a file that root alone can write", origin->file);
     }
     return 0;
 }
@@ -229,8 +226,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
     if (fd < 0 && errno == ENOENT)
         return 0;
     if (fd < 0) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "open %s: %s", path, strerrordesc_np(errno));
-        return -EINVAL;
+        return error_set(error, -EINVAL, "open %s: %s", path, strerrordesc_np(errno));
     }
     int result = trusted_only ? check_owner(&origin, fd) : 0;
     ssize_t length = result == 0 ? read(fd, text, sizeof(text)) : 0;
@@ -238,8 +234,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
     if (result < 0)
         return result;
     if (length < 0 || (size_t)length == sizeof(text)) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
-        return -EINVAL;
+        return error_set(error, -EINVAL, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
     }
     text[length] = '\0';
     return parse_file(&origin, config, text);

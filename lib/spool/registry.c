@@ -11,6 +11,8 @@
  */
 #include "spool/registry.h"
 
+#include "base/places.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,31 +20,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REGISTRY "/run/fastspool"
-
 /* FNV-1a: it only has to give a name; what the file says decides. */
-static void entry_path(const char *spool, size_t length, char path[64])
+static void entry_path(const char *spool, size_t length, char path[PLACES_PATH_MAX])
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
     for (size_t i = 0; i < length; i++)
         hash = (hash ^ (unsigned char)spool[i]) * UINT64_C(0x100000001b3);
-    snprintf(path, 64, REGISTRY "/%016llx", (unsigned long long)hash);
+    places_registered(hash, path);
 }
 
 static bool is_roots(void)
 {
     struct stat st;
-    return lstat(REGISTRY, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+    return lstat(PLACES_REGISTRY, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
 }
 
 int registry_add(const struct fastspool_config *config)
 {
-    char path[64], text[4 * FASTSPOOL_PATH_MAX];
+    char path[PLACES_PATH_MAX], text[4 * FASTSPOOL_PATH_MAX];
 
     if (geteuid() != 0)
         return -EPERM;
-    if (mkdir(REGISTRY, 0755) < 0 && errno != EEXIST)
+    if (mkdir(PLACES_REGISTRY, 0755) < 0 && errno != EEXIST)
         return -errno;
     if (!is_roots())
         return -EPERM;
@@ -64,7 +64,7 @@ int registry_add(const struct fastspool_config *config)
 
 int registry_remove(const char *spool)
 {
-    char path[64];
+    char path[PLACES_PATH_MAX];
 
     entry_path(spool, strlen(spool), path);
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
@@ -72,7 +72,7 @@ int registry_remove(const char *spool)
 
 int registry_find(const char *path, struct fastspool_config *config)
 {
-    char entry[64], error[FASTSPOOL_ERROR_MAX];
+    char entry[PLACES_PATH_MAX], error[FASTSPOOL_ERROR_MAX];
     struct stat st;
 
     if (!is_roots())

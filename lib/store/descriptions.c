@@ -220,9 +220,9 @@ static int discard(struct fastspool *fs, void *argument)
 
 static int open_placeholder(const struct fastspool *fs, uint32_t d)
 {
-    char name[8];
+    char name[PLACES_NAME_MAX];
 
-    snprintf(name, sizeof(name), "p%02u", d % PLACEHOLDERS);
+    places_placeholder(d % PLACEHOLDERS, name);
     int fd = openat(fs->runtime_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }

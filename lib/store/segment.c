@@ -37,12 +37,6 @@
 
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
 
-static int explain(char *error, int code, const char *what, const char *object)
-{
-    snprintf(error, FASTSPOOL_ERROR_MAX, "%s %s: %s", what, object, strerrordesc_np(-code));
-    return code;
-}
-
 static int read_boot_id(char boot_id[40])
 {
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -107,15 +101,15 @@ static int make_companions(int runtime_fd, struct header *header, const struct s
     struct stat st;
 
     for (unsigned i = 0; i < PLACEHOLDERS; i++) {
-        char name[8];
-        snprintf(name, sizeof(name), "p%02u", i);
+        char name[PLACES_NAME_MAX];
+        places_placeholder(i, name);
         if (mkdirat(runtime_fd, name, 0700) < 0 || fchownat(runtime_fd, name, spool->st_uid, spool->st_gid, 0) < 0 ||
             fstatat(runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             return -errno;
         header->placeholder_device = st.st_dev;
         header->placeholder_inode[i] = st.st_ino;
     }
-    int fd = openat(runtime_fd, "locks", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = openat(runtime_fd, PLACES_LOCKS, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     int error = fchown(fd, spool->st_uid, spool->st_gid) < 0 ? -errno : 0;
@@ -148,13 +142,13 @@ int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *
     struct stat spool;
 
     if (fstat(spool_fd, &spool) < 0)
-        return explain(error, -errno, "look at", "the spool directory");
-    int fd = openat(runtime_fd, "segment", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        return error_set(error, -errno, "look at the spool directory: %s", strerrordesc_np(errno));
+    int fd = openat(runtime_fd, PLACES_SEGMENT, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return explain(error, -errno, "create", "the segment");
+        return error_set(error, -errno, "create the segment: %s", strerrordesc_np(errno));
     int result = create_in(fd, runtime_fd, &spool, config);
     close(fd);
-    return result < 0 ? explain(error, result, "create", "the segment") : 0;
+    return result < 0 ? error_set(error, result, "create the segment: %s", strerrordesc_np(-result)) : 0;
 }
 
 /* ---- opening ---- */
@@ -164,15 +158,13 @@ static int check_file(int fd, const struct stat *spool, char *error)
     struct stat st;
 
     if (fstat(fd, &st) < 0)
-        return explain(error, -errno, "look at", "the segment");
+        return error_set(error, -errno, "look at the segment: %s", strerrordesc_np(errno));
     if (!S_ISREG(st.st_mode) || (st.st_mode & 077) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment does not belong to the spool's owner alone");
-        return -EPERM;
+        return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
     if ((uint64_t)st.st_size != SEGMENT_SIZE) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment has %lld bytes, not %llu", (long long)st.st_size,
-                 (unsigned long long)SEGMENT_SIZE);
-        return -EIO;
+        return error_set(error, -EIO, "the segment has %lld bytes, not %llu", (long long)st.st_size,
+                         (unsigned long long)SEGMENT_SIZE);
     }
     return 0;
 }
@@ -183,31 +175,28 @@ static int check_header(const struct header *header, const struct stat *spool, c
     uint64_t pid_namespace = 0;
 
     if (LOAD(header->magic) != LAYOUT_MAGIC) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: it has no magic number");
-        return -EIO;
+        return error_set(error, -EIO, "the segment is damaged: it has no magic number");
     }
     if (header->version != LAYOUT_VERSION) {
-        snprintf(error, FASTSPOOL_ERROR_MAX,
-                 "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
-                 "stop` of the other version, start again",
-                 header->version, LAYOUT_VERSION);
-        return -EPROTO;
+        return error_set(
+            error, -EPROTO,
+            "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
+            "stop` of the other version, start again",
+            header->version, LAYOUT_VERSION);
     }
     int result = read_boot_id(boot_id);
     if (result == 0)
         result = read_pid_namespace(&pid_namespace);
     if (result < 0)
-        return explain(error, result, "read", "/proc");
+        return error_set(error, result, "read /proc: %s", strerrordesc_np(-result));
     if (memcmp(boot_id, header->boot_id, sizeof(boot_id)) != 0)
         return -ESTALE;
     if (pid_namespace != header->pid_namespace) {
-        snprintf(error, FASTSPOOL_ERROR_MAX,
-                 "the store belongs to another PID namespace: all processes of a spool must live in one");
-        return -EXDEV;
+        return error_set(error, -EXDEV,
+                         "the store belongs to another PID namespace: all processes of a spool must live in one");
     }
     if (header->device != spool->st_dev || header->inode != spool->st_ino) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment belongs to another spool directory");
-        return -ESTALE;
+        return error_set(error, -ESTALE, "the segment belongs to another spool directory");
     }
     return 0;
 }
@@ -221,13 +210,11 @@ static int check_tables(const struct header *header, char *error)
     for (int i = 0; i < 3; i++) {
         if (tables[i]->capacity > most[i] || tables[i]->used == 0 ||
             tables[i]->used > (tables[i]->capacity ? tables[i]->capacity : 1)) {
-            snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: table %d is larger than it can be", i);
-            return -EIO;
+            return error_set(error, -EIO, "the segment is damaged: table %d is larger than it can be", i);
         }
     }
     if (header->buckets_capacity > BUCKETS_MAX || header->chunks_used > CHUNKS_MAX) {
-        snprintf(error, FASTSPOOL_ERROR_MAX, "the segment is damaged: more buckets or chunks than there can be");
-        return -EIO;
+        return error_set(error, -EIO, "the segment is damaged: more buckets or chunks than there can be");
     }
     return 0;
 }
@@ -238,21 +225,22 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 
     error[0] = '\0';
     if (fstat(fs->spool_fd, &spool) < 0)
-        return explain(error, -errno, "look at", fs->spool);
+        return error_set(error, -errno, "look at %s: %s", fs->spool, strerrordesc_np(errno));
     fs->owner = spool.st_uid;
     fs->group = spool.st_gid;
-    int fd = openat(fs->runtime_fd, "segment", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(fs->runtime_fd, PLACES_SEGMENT, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return explain(error, -errno, "open the segment in", fs->runtime);
+        return error_set(error, -errno, "open the segment in %s: %s", fs->runtime, strerrordesc_np(errno));
     fs->segment_fd = fd_high(fd);
     if (fs->segment_fd < 0)
-        return explain(error, fs->segment_fd, "open the segment in", fs->runtime);
+        return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
+                         strerrordesc_np(-fs->segment_fd));
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
         fs->base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fs->segment_fd, 0);
         if (fs->base == MAP_FAILED) {
             fs->base = NULL;
-            result = explain(error, -errno, "map the segment in", fs->runtime);
+            result = error_set(error, -errno, "map the segment in %s: %s", fs->runtime, strerrordesc_np(errno));
         }
     }
     if (result == 0) {
@@ -262,10 +250,11 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     if (result == 0)
         result = check_tables(fs->header, error);
     if (result == 0) {
-        fd = openat(fs->runtime_fd, "locks", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        fd = openat(fs->runtime_fd, PLACES_LOCKS, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
         fs->locks_fd = fd < 0 ? -errno : fd_high(fd);
         if (fs->locks_fd < 0)
-            result = explain(error, fs->locks_fd, "open the lock file in", fs->runtime);
+            result = error_set(error, fs->locks_fd, "open the lock file in %s: %s", fs->runtime,
+                               strerrordesc_np(-fs->locks_fd));
     }
     if (result < 0)
         segment_close(fs);

@@ -19,21 +19,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define PATH_SIZE (FASTSPOOL_PATH_MAX + 48)
-
-static void path_of(const struct fastspool *fs, uint32_t inode, uint32_t generation, char path[PATH_SIZE])
-{
-    snprintf(path, PATH_SIZE, "%s/spill/%u-%u", fs->state, inode, generation);
-}
-
 int spill_create(struct fastspool *fs, const struct fault *fault)
 {
-    char path[PATH_SIZE];
+    char path[PLACES_PATH_MAX];
 
-    snprintf(path, sizeof(path), "%s/spill", fs->state);
+    places_in_state(fs->state, PLACES_SPILL, path);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return -errno;
-    path_of(fs, fault->inode, fault->generation, path);
+    places_spill(fs->state, fault->inode, fault->generation, path);
     unlink(path); /* one that was left may be open still: it keeps what it has */
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -59,7 +52,7 @@ static int check(const struct fastspool *fs, int fd, uint64_t size)
 static int open_path(struct fastspool *fs, uint32_t description)
 {
     uint32_t inode, generation;
-    char path[PATH_SIZE];
+    char path[PLACES_PATH_MAX];
     int result = descriptions_file(fs, description, &inode, &generation);
 
     if (result < 0)
@@ -67,7 +60,7 @@ static int open_path(struct fastspool *fs, uint32_t description)
     if (!(LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED))
         return -ENOENT;
     uint64_t size = LOAD(inode_at(fs, inode)->size);
-    path_of(fs, inode, generation, path);
+    places_spill(fs->state, inode, generation, path);
     if (section_guard.enter)
         section_guard.enter();
     struct rights rights = rights_of_owner(fs->owner, fs->group);
@@ -139,20 +132,20 @@ static int give_up(struct fastspool *fs, void *argument)
 
 int spill_sweep(struct fastspool *fs)
 {
-    char path[PATH_SIZE];
+    char path[PLACES_PATH_MAX];
     int result = 0, left = 0;
 
-    snprintf(path, sizeof(path), "%s/spill", fs->state);
+    places_in_state(fs->state, PLACES_SPILL, path);
     DIR *listing = opendir(path);
     if (!listing)
         return errno == ENOENT ? 0 : -errno;
     for (const struct dirent *entry; result >= 0 && (entry = readdir(listing)) != NULL;) {
         struct claim claim;
-        if (sscanf(entry->d_name, "%u-%u", &claim.inode, &claim.generation) != 2)
+        if (places_parse_spill(entry->d_name, &claim.inode, &claim.generation) < 0)
             continue;
         result = section_run(fs, give_up, &claim);
         if (result > 0) {
-            path_of(fs, claim.inode, claim.generation, path);
+            places_spill(fs->state, claim.inode, claim.generation, path);
             unlink(path);
         }
         left += result == 0;
