@@ -197,7 +197,7 @@ static int recover(struct fastspool *fs)
 struct checkpointer {
     struct fastspool *fs;
     struct journal *journal;
-    struct database *database;
+    struct shared_database *database;
     uint32_t ready; /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
     pthread_mutex_t mutex;
@@ -210,16 +210,16 @@ struct checkpointer {
 
 static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct mirror *mirror;
-    int result = database_enter(c->database, &mirror, error);
+    struct database *database;
+    int result = shared_database_enter(c->database, &database, error);
 
     if (result < 0)
         return result;
     if (turn_over)
-        result = mirror_turn_over(mirror, error);
+        result = database_turn_over(database, error);
     if (result == 0)
-        result = checkpoint_run(mirror, c->journal, error);
-    database_leave(c->database, result < 0);
+        result = checkpoint_run(database, c->journal, error);
+    shared_database_leave(c->database, result < 0);
     return result;
 }
 
@@ -495,13 +495,13 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
 static int serve_all(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
-    static struct database database;
+    static struct shared_database shared;
     char path[PLACES_PATH_MAX];
-    struct checkpointer c = {.fs = fs, .journal = &journal, .database = &database};
-    struct pager pager = {.fs = fs, .database = &database, .want_checkpoint = want_checkpoint, .context = &c};
+    struct checkpointer c = {.fs = fs, .journal = &journal, .database = &shared};
+    struct pager pager = {.fs = fs, .database = &shared, .want_checkpoint = want_checkpoint, .context = &c};
 
     places_in_state(fs->state, PLACES_DATABASE, path);
-    database_init(&database, path);
+    shared_database_init(&shared, path);
     int result = pager_start(&pager);
     if (result == 0) {
         result = write_to_disk(fs, &c, limit);
@@ -511,7 +511,7 @@ static int serve_all(struct fastspool *fs, uint64_t limit)
         commit_fails(fs, -result);
         result = complain(fs->spool, "start the mirror's threads: failed");
     }
-    database_end(&database);
+    shared_database_end(&shared);
     return result;
 }
 

@@ -30,7 +30,7 @@ struct end {
 };
 
 struct passage {
-    struct mirror *mirror;
+    struct database *database;
     MDB_txn *transaction;
     struct end *ends;
     uint64_t position;
@@ -88,7 +88,7 @@ static int apply(struct passage *passage, const struct record *record, const voi
         if (result < 0)
             return result;
     }
-    return mirror_apply(passage->mirror, passage->transaction, record, value, passage->error);
+    return database_apply(passage->database, passage->transaction, record, value, passage->error);
 }
 
 static int visit_ends(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
@@ -117,11 +117,11 @@ static void forget_ends(struct passage *passage)
     }
 }
 
-int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
-                     struct journal_found *found, checkpoint_touched *touched, void *context,
+int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
+                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
                      char error[FASTSPOOL_ERROR_MAX])
 {
-    struct passage passage = {.mirror = mirror,
+    struct passage passage = {.database = database,
                               .transaction = transaction,
                               .root = (uint32_t)meta->root,
                               .touched = touched,
@@ -141,17 +141,18 @@ int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory,
     return result;
 }
 
-int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
 {
     const struct journal_point point = journal_point(journal);
     struct journal_found found;
     struct disk_meta meta;
     MDB_txn *transaction;
-    int result = mirror_begin(mirror, &transaction, &meta, error);
+    int result = database_begin(database, &transaction, &meta, error);
 
     if (result < 0)
         return result;
-    result = checkpoint_apply(mirror, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
+    result =
+        checkpoint_apply(database, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
     if (result == 0 && (found.detached || found.missing || found.last != point.number))
         result = error_set(error, -EIO, "read the journal: batch %llu is durable and can't be read back",
                            (unsigned long long)found.last + 1);
@@ -159,10 +160,10 @@ int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FA
         mdb_txn_abort(transaction);
         return result;
     }
-    result = mirror_commit(mirror, transaction, &meta, error);
+    result = database_commit(database, transaction, &meta, error);
     if (result == 0) {
         STORE(journal->fs->header->checkpointed, point.ticket);
-        journal_release(journal, point, mirror_free_bytes(mirror));
+        journal_release(journal, point, database_free_bytes(database));
     }
     return result;
 }

@@ -113,7 +113,7 @@ static int reserve_lock_file(const char *path)
     return code;
 }
 
-static int open_environment(struct mirror *mirror, const char *path)
+static int open_environment(struct database *database, const char *path)
 {
     int code = reserve_lock_file(path);
 
@@ -122,35 +122,35 @@ static int open_environment(struct mirror *mirror, const char *path)
     code = ENOMEM;
 
     for (uint64_t size = MAP_LARGEST; size >= MAP_SMALLEST && code == ENOMEM; size /= 4) {
-        code = mdb_env_create(&mirror->environment);
+        code = mdb_env_create(&database->environment);
         if (code != 0)
             return code;
-        code = mdb_env_set_mapsize(mirror->environment, size);
+        code = mdb_env_set_mapsize(database->environment, size);
         if (code == 0)
-            code = mdb_env_set_maxdbs(mirror->environment, 4);
+            code = mdb_env_set_maxdbs(database->environment, 4);
         if (code == 0)
-            code = mdb_env_open(mirror->environment, path, 0, 0600);
+            code = mdb_env_open(database->environment, path, 0, 0600);
         if (code != 0)
-            mirror_close(mirror);
+            database_close(database);
     }
     return code;
 }
 
-static int open_tables(struct mirror *mirror, MDB_txn *transaction, unsigned flags)
+static int open_tables(struct database *database, MDB_txn *transaction, unsigned flags)
 {
-    int code = mdb_dbi_open(transaction, "inodes", flags, &mirror->inodes);
+    int code = mdb_dbi_open(transaction, "inodes", flags, &database->inodes);
 
     if (code == 0)
-        code = mdb_dbi_open(transaction, "data", flags, &mirror->data);
-    return code ? code : mdb_dbi_open(transaction, "meta", flags, &mirror->meta);
+        code = mdb_dbi_open(transaction, "data", flags, &database->data);
+    return code ? code : mdb_dbi_open(transaction, "meta", flags, &database->meta);
 }
 
 static const char meta_name[] = "store";
 
-static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta)
+static int put_meta(struct database *database, MDB_txn *transaction, const struct disk_meta *meta)
 {
     MDB_val key = {sizeof(meta_name), (void *)meta_name}, value = {sizeof(*meta), (void *)meta};
-    return mdb_put(transaction, mirror->meta, &key, &value, 0);
+    return mdb_put(transaction, database->meta, &key, &value, 0);
 }
 
 /* ---- making ---- */
@@ -158,23 +158,23 @@ static int put_meta(struct mirror *mirror, MDB_txn *transaction, const struct di
 /* An empty database at @path, synced. */
 static int make_empty(const char *path)
 {
-    const struct disk_meta meta = {.format = MIRROR_FORMAT};
-    struct mirror mirror = {0};
+    const struct disk_meta meta = {.format = DATABASE_FORMAT};
+    struct database database = {0};
     MDB_txn *transaction;
-    int code = open_environment(&mirror, path);
+    int code = open_environment(&database, path);
 
     if (code == 0)
-        code = mdb_txn_begin(mirror.environment, NULL, 0, &transaction);
+        code = mdb_txn_begin(database.environment, NULL, 0, &transaction);
     if (code == 0) {
-        code = open_tables(&mirror, transaction, MDB_CREATE);
+        code = open_tables(&database, transaction, MDB_CREATE);
         if (code == 0)
-            code = put_meta(&mirror, transaction, &meta);
+            code = put_meta(&database, transaction, &meta);
         if (code == 0)
             code = mdb_txn_commit(transaction);
         else
             mdb_txn_abort(transaction);
     }
-    mirror_close(&mirror);
+    database_close(&database);
     return code ? code : -fd_sync_directory(path);
 }
 
@@ -219,27 +219,27 @@ static int settle(MDB_env *environment)
     return code;
 }
 
-int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX])
+int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX])
 {
     char what[FASTSPOOL_PATH_MAX + 32];
     MDB_txn *transaction;
     struct stat st;
 
-    *mirror = (struct mirror){0};
+    *database = (struct database){0};
     snprintf(what, sizeof(what), "open the database %s", path);
     int code = stat(path, &st) < 0 ? errno : 0;
     if (code == ENOENT)
         code = make(path);
     if (code == 0)
-        code = open_environment(mirror, path);
+        code = open_environment(database, path);
     if (code == 0)
-        code = settle(mirror->environment);
+        code = settle(database->environment);
     if (code == 0)
-        code = check_length(mirror->environment);
+        code = check_length(database->environment);
     if (code == 0)
-        code = mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction);
+        code = mdb_txn_begin(database->environment, NULL, MDB_RDONLY, &transaction);
     if (code == 0) {
-        code = open_tables(mirror, transaction, 0);
+        code = open_tables(database, transaction, 0);
         if (code == 0)
             code = mdb_txn_commit(transaction); /* what keeps the tables open */
         else
@@ -247,57 +247,57 @@ int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ER
     }
     if (code == 0)
         return 0;
-    mirror_close(mirror);
+    database_close(database);
     return explain(code, what, error);
 }
 
-void mirror_close(struct mirror *mirror)
+void database_close(struct database *database)
 {
-    if (mirror->environment)
-        mdb_env_close(mirror->environment);
-    mirror->environment = NULL;
+    if (database->environment)
+        mdb_env_close(database->environment);
+    database->environment = NULL;
 }
 
 /* ---- shared by threads ---- */
 
-void database_init(struct database *database, const char *path)
+void shared_database_init(struct shared_database *shared, const char *path)
 {
-    *database = (struct database){.path = path};
-    pthread_rwlock_init(&database->lock, NULL);
+    *shared = (struct shared_database){.path = path};
+    pthread_rwlock_init(&shared->lock, NULL);
 }
 
-void database_end(struct database *database)
+void shared_database_end(struct shared_database *shared)
 {
-    mirror_close(&database->mirror);
-    pthread_rwlock_destroy(&database->lock);
+    database_close(&shared->database);
+    pthread_rwlock_destroy(&shared->lock);
 }
 
-int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX])
+int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX])
 {
-    *mirror = &database->mirror;
+    *database = &shared->database;
     for (;;) {
-        pthread_rwlock_rdlock(&database->lock);
-        if (database->mirror.environment)
+        pthread_rwlock_rdlock(&shared->lock);
+        if (shared->database.environment)
             return 0;
-        pthread_rwlock_unlock(&database->lock);
-        pthread_rwlock_wrlock(&database->lock);
-        int result = database->mirror.environment ? 0 : mirror_open(&database->mirror, database->path, error);
-        pthread_rwlock_unlock(&database->lock);
+        pthread_rwlock_unlock(&shared->lock);
+        pthread_rwlock_wrlock(&shared->lock);
+        int result = shared->database.environment ? 0 : database_open(&shared->database, shared->path, error);
+        pthread_rwlock_unlock(&shared->lock);
         if (result < 0)
             return result;
     }
 }
 
-void database_leave(struct database *database, bool broken)
+void shared_database_leave(struct shared_database *shared, bool broken)
 {
-    pthread_rwlock_unlock(&database->lock);
+    pthread_rwlock_unlock(&shared->lock);
     if (!broken)
         return;
-    __atomic_add_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
-    pthread_rwlock_wrlock(&database->lock);
-    mirror_close(&database->mirror);
-    pthread_rwlock_unlock(&database->lock);
-    __atomic_sub_fetch(&database->closing, 1, __ATOMIC_ACQ_REL);
+    __atomic_add_fetch(&shared->closing, 1, __ATOMIC_ACQ_REL);
+    pthread_rwlock_wrlock(&shared->lock);
+    database_close(&shared->database);
+    pthread_rwlock_unlock(&shared->lock);
+    __atomic_sub_fetch(&shared->closing, 1, __ATOMIC_ACQ_REL);
 }
 
 /* ---- writing ---- */
@@ -308,12 +308,12 @@ struct chunk_key {
 };
 
 /* Delete the chunks of an inode from number @chunk on. */
-static int delete_chunks(struct mirror *mirror, MDB_txn *transaction, uint32_t inode, uint32_t chunk)
+static int delete_chunks(struct database *database, MDB_txn *transaction, uint32_t inode, uint32_t chunk)
 {
     const struct chunk_key first = {htonl(inode), htonl(chunk)};
     MDB_val key = {sizeof(first), (void *)&first}, value;
     MDB_cursor *cursor;
-    int code = mdb_cursor_open(transaction, mirror->data, &cursor);
+    int code = mdb_cursor_open(transaction, database->data, &cursor);
 
     if (code != 0)
         return code;
@@ -327,7 +327,7 @@ static int delete_chunks(struct mirror *mirror, MDB_txn *transaction, uint32_t i
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
-static int put_inode(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
+static int put_inode(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
     uint32_t number = htonl(record->inode);
     MDB_val key = {sizeof(number), &number}, value = {record->size, (void *)bytes};
@@ -337,42 +337,43 @@ static int put_inode(struct mirror *mirror, MDB_txn *transaction, const struct r
         return EBADMSG;
     memcpy(&disk, bytes, sizeof(disk));
     uint64_t chunks = S_ISREG(disk.mode) ? (disk.size + BATCH_CHUNK - 1) / BATCH_CHUNK : 0;
-    int code = mdb_put(transaction, mirror->inodes, &key, &value, 0);
-    return code ? code : delete_chunks(mirror, transaction, record->inode, (uint32_t)chunks);
+    int code = mdb_put(transaction, database->inodes, &key, &value, 0);
+    return code ? code : delete_chunks(database, transaction, record->inode, (uint32_t)chunks);
 }
 
-static int delete_inode(struct mirror *mirror, MDB_txn *transaction, uint32_t inode)
+static int delete_inode(struct database *database, MDB_txn *transaction, uint32_t inode)
 {
     uint32_t number = htonl(inode);
     MDB_val key = {sizeof(number), &number};
-    int code = mdb_del(transaction, mirror->inodes, &key, NULL);
+    int code = mdb_del(transaction, database->inodes, &key, NULL);
 
-    return code == 0 || code == MDB_NOTFOUND ? delete_chunks(mirror, transaction, inode, 0) : code;
+    return code == 0 || code == MDB_NOTFOUND ? delete_chunks(database, transaction, inode, 0) : code;
 }
 
-static int put_chunk(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *bytes)
+static int put_chunk(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
     const struct chunk_key number = {htonl(record->inode), htonl(record->chunk)};
     MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
 
     if (record->kind == RECORD_CHUNK)
-        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, mirror->data, &key, &value, 0)
+        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, database->data, &key, &value, 0)
                                                            : EBADMSG;
-    int code = mdb_del(transaction, mirror->data, &key, NULL);
+    int code = mdb_del(transaction, database->data, &key, NULL);
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
-int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX])
+int database_begin(struct database *database, MDB_txn **transaction, struct disk_meta *meta,
+                   char error[FASTSPOOL_ERROR_MAX])
 {
     MDB_val key = {sizeof(meta_name), (void *)meta_name}, value;
-    int code = mdb_txn_begin(mirror->environment, NULL, 0, transaction);
+    int code = mdb_txn_begin(database->environment, NULL, 0, transaction);
 
     if (code != 0)
         return explain(code, "begin a transaction", error);
-    code = mdb_get(*transaction, mirror->meta, &key, &value);
+    code = mdb_get(*transaction, database->meta, &key, &value);
     if (code == 0 && value.mv_size == sizeof(*meta))
         memcpy(meta, value.mv_data, sizeof(*meta));
-    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != MIRROR_FORMAT))
+    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != DATABASE_FORMAT))
         code = MDB_VERSION_MISMATCH;
     if (code == 0)
         return 0;
@@ -380,30 +381,30 @@ int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta 
     return explain(code, "the database is damaged: read what it holds", error);
 }
 
-int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *value,
-                 char error[FASTSPOOL_ERROR_MAX])
+int database_apply(struct database *database, MDB_txn *transaction, const struct record *record, const void *value,
+                   char error[FASTSPOOL_ERROR_MAX])
 {
     int code = EBADMSG;
 
     switch (record->kind) {
     case RECORD_INODE:
-        code = put_inode(mirror, transaction, record, value);
+        code = put_inode(database, transaction, record, value);
         break;
     case RECORD_GONE:
-        code = delete_inode(mirror, transaction, record->inode);
+        code = delete_inode(database, transaction, record->inode);
         break;
     case RECORD_CHUNK:
     case RECORD_HOLE:
-        code = put_chunk(mirror, transaction, record, value);
+        code = put_chunk(database, transaction, record, value);
         break;
     }
     return code ? explain(code, "write to the database", error) : 0;
 }
 
-int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
-                  char error[FASTSPOOL_ERROR_MAX])
+int database_commit(struct database *database, MDB_txn *transaction, const struct disk_meta *meta,
+                    char error[FASTSPOOL_ERROR_MAX])
 {
-    int code = put_meta(mirror, transaction, meta);
+    int code = put_meta(database, transaction, meta);
 
     if (code != 0) {
         mdb_txn_abort(transaction);
@@ -413,26 +414,26 @@ int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk
     return code ? explain(code, "commit to the database", error) : 0;
 }
 
-uint64_t mirror_free_bytes(struct mirror *mirror)
+uint64_t database_free_bytes(struct database *database)
 {
     MDB_stat statistics;
     size_t count;
 
-    if (count_free(mirror->environment, 0, &count) != 0 || mdb_env_stat(mirror->environment, &statistics) != 0)
+    if (count_free(database->environment, 0, &count) != 0 || mdb_env_stat(database->environment, &statistics) != 0)
         return 0;
     return (uint64_t)count * statistics.ms_psize;
 }
 
-int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX])
+int database_turn_over(struct database *database, char error[FASTSPOOL_ERROR_MAX])
 {
     struct disk_meta meta;
     MDB_txn *transaction;
     int result = 0;
 
     for (int turn = 0; turn < 2 && result == 0; turn++) {
-        result = mirror_begin(mirror, &transaction, &meta, error);
+        result = database_begin(database, &transaction, &meta, error);
         if (result == 0)
-            result = mirror_commit(mirror, transaction, &meta, error);
+            result = database_commit(database, transaction, &meta, error);
     }
     return result;
 }

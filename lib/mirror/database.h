@@ -17,69 +17,70 @@
 #include <lmdb.h>
 #include <pthread.h>
 
-#define MIRROR_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
+#define DATABASE_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
 
-struct mirror {
+struct database {
     MDB_env *environment;
     MDB_dbi inodes, data, meta;
 };
 
 /** The database of the mirror process, for its threads: LMDB may be opened once in a process. */
-struct database {
+struct shared_database {
     const char *path;
-    pthread_rwlock_t lock; /* read: the threads that use it; write: who opens or closes it */
-    struct mirror mirror;  /* environment NULL: closed */
-    uint32_t closing;      /* somebody waits to close it; atomic */
+    pthread_rwlock_t lock;    /* read: the threads that use it; write: who opens or closes it */
+    struct database database; /* environment NULL: closed */
+    uint32_t closing;         /* somebody waits to close it; atomic */
 };
 
 struct disk_meta {
-    uint64_t format; /* MIRROR_FORMAT */
+    uint64_t format; /* DATABASE_FORMAT */
     uint64_t root;   /* inode number of the spool directory, 0: nothing was ever written */
     uint64_t batch;  /* number of the last batch that is in the database */
 };
 
 /** Open the database in directory @path.  Where there is none an empty one is made, wholly or not at all.  Errors are
  *  sentences in @error. */
-int mirror_open(struct mirror *mirror, const char *path, char error[FASTSPOOL_ERROR_MAX]);
-void mirror_close(struct mirror *mirror);
+int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX]);
+void database_close(struct database *database);
 
 /** Make and end the shared database; it is opened where it is first used. */
-void database_init(struct database *database, const char *path);
-void database_end(struct database *database);
-/** Use it, beside others; as mirror_open().  Then leave it: @broken closes it, so that nothing of what failed is left
+void shared_database_init(struct shared_database *shared, const char *path);
+void shared_database_end(struct shared_database *shared);
+/** Use it, beside others; as database_open().  Then leave it: @broken closes it, so that nothing of what failed is left
  * in memory, and who comes next reads the disk anew. */
-int database_enter(struct database *database, struct mirror **mirror, char error[FASTSPOOL_ERROR_MAX]);
-void database_leave(struct database *database, bool broken);
+int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX]);
+void shared_database_leave(struct shared_database *shared, bool broken);
 
 /** Begin a transaction; mdb_txn_abort() leaves the database as it was.  In @meta: what it holds. */
-int mirror_begin(struct mirror *mirror, MDB_txn **transaction, struct disk_meta *meta, char error[FASTSPOOL_ERROR_MAX]);
+int database_begin(struct database *database, MDB_txn **transaction, struct disk_meta *meta,
+                   char error[FASTSPOOL_ERROR_MAX]);
 /** Put or delete what a record says.  -EBADMSG: it says nothing that makes sense. */
-int mirror_apply(struct mirror *mirror, MDB_txn *transaction, const struct record *record, const void *value,
-                 char error[FASTSPOOL_ERROR_MAX]);
+int database_apply(struct database *database, MDB_txn *transaction, const struct record *record, const void *value,
+                   char error[FASTSPOOL_ERROR_MAX]);
 /** Put @meta, and commit: 0: all of it is on the disk.  An error: the database is as it was, and @mirror must be closed
  *  (LMDB goes on with what it has in memory; we don't). */
-int mirror_commit(struct mirror *mirror, MDB_txn *transaction, const struct disk_meta *meta,
-                  char error[FASTSPOOL_ERROR_MAX]);
+int database_commit(struct database *database, MDB_txn *transaction, const struct disk_meta *meta,
+                    char error[FASTSPOOL_ERROR_MAX]);
 
 /** Bytes of the database's pages that are free. */
-uint64_t mirror_free_bytes(struct mirror *mirror);
+uint64_t database_free_bytes(struct database *database);
 
 /** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it:
  * where the disk is full, what the last checkpoints deleted is room for the next. */
-int mirror_turn_over(struct mirror *mirror, char error[FASTSPOOL_ERROR_MAX]);
+int database_turn_over(struct database *database, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- checkpoint.c: from the journal to the database ---- */
 
 /** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and
  * removed again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
 typedef int checkpoint_touched(void *context, uint32_t inode);
-int checkpoint_apply(struct mirror *mirror, MDB_txn *transaction, int directory, uint64_t upto, struct disk_meta *meta,
-                     struct journal_found *found, checkpoint_touched *touched, void *context,
+int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
+                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
                      char error[FASTSPOOL_ERROR_MAX]);
 
 /** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change,
  * and the journal's space is free again. */
-int checkpoint_run(struct mirror *mirror, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
+int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- recovery.c: from the disk to a segment ---- */
 

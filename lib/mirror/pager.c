@@ -135,27 +135,28 @@ static int add_chunk(struct window *window, uint64_t offset, const MDB_val *valu
 }
 
 /* Does the database know this very file? */
-static int check_record(struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+static int check_record(struct database *database, MDB_txn *transaction, const struct fault *fault)
 {
     uint32_t number = htonl(fault->inode);
     MDB_val key = {sizeof(number), &number}, value;
     struct disk_inode disk;
 
-    if (mdb_get(transaction, mirror->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
+    if (mdb_get(transaction, database->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
         return -EIO;
     memcpy(&disk, value.mv_data, sizeof(disk));
     return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
 }
 
-static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+static int load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+                int spill)
 {
     static struct window window; /* of the one thread */
     const uint32_t first[2] = {htonl(fault->inode), 0};
     MDB_val key = {sizeof(first), (void *)first}, value;
     MDB_cursor *cursor;
-    int result = check_record(mirror, transaction, fault);
+    int result = check_record(database, transaction, fault);
 
-    if (result < 0 || mdb_cursor_open(transaction, mirror->data, &cursor) != 0)
+    if (result < 0 || mdb_cursor_open(transaction, database->data, &cursor) != 0)
         return -EIO;
     window.fs = fs;
     window.fault = fault;
@@ -177,10 +178,11 @@ static int load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transactio
     return result;
 }
 
-int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill)
+int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+               int spill)
 {
     STORE(fs->header->fault_reading, fault->inode); /* should a page of it be the end of this process */
-    int result = load(fs, mirror, transaction, fault, spill);
+    int result = load(fs, database, transaction, fault, spill);
     STORE(fs->header->fault_reading, 0);
     return result;
 }
@@ -206,12 +208,12 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
 
 /* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
  */
-static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
-                           uint64_t until)
+static int bring_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
+                           const struct fault *fault, uint64_t until)
 {
     int result;
 
-    while ((result = pager_load(pager->fs, mirror, transaction, fault, -1)) == -ENOSPC && clock_monotonic() < until &&
+    while ((result = pager_load(pager->fs, database, transaction, fault, -1)) == -ENOSPC && clock_monotonic() < until &&
            !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
         evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
         clock_sleep(LOAD_RETRY);
@@ -219,41 +221,42 @@ static int bring_to_memory(struct pager *pager, struct mirror *mirror, MDB_txn *
     return result;
 }
 
-static int bring_to_disk(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+static int bring_to_disk(struct pager *pager, struct database *database, MDB_txn *transaction,
+                         const struct fault *fault)
 {
     int spill = spill_create(pager->fs, fault);
 
     pager->spills = true;
     if (spill < 0)
         return spill;
-    int result = pager_load(pager->fs, mirror, transaction, fault, spill);
+    int result = pager_load(pager->fs, database, transaction, fault, spill);
     close(spill);
     return result;
 }
 
 /* What nobody has opened yet isn't worth waiting for memory, nor a spill file, nor a word. */
-static bool serve_ahead(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault)
+static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *fault)
 {
     const struct header *h = pager->fs->header;
     bool room = eviction_in_use(h) + (fault->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= eviction_high(h);
-    int result = room ? pager_load(pager->fs, mirror, transaction, fault, -1) : -ENOSPC;
+    int result = room ? pager_load(pager->fs, database, transaction, fault, -1) : -ENOSPC;
 
     return eviction_end_fault(pager->fs, fault, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;
 }
 
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
-static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault,
+static bool serve(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *fault,
                   uint64_t until)
 {
     struct fastspool *fs = pager->fs;
     bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
-    int result = spilled ? -ENOSPC : bring_to_memory(pager, mirror, transaction, fault, until);
+    int result = spilled ? -ENOSPC : bring_to_memory(pager, database, transaction, fault, until);
 
     if (result == -ENOSPC && LOAD(pager->database->closing))
         return true;
     if (result == -ENOSPC) {
         spilled = true;
-        result = bring_to_disk(pager, mirror, transaction, fault);
+        result = bring_to_disk(pager, database, transaction, fault);
     }
     if (result == -ESTALE)
         result = 0; /* eviction_end_fault() sees what has become of it */
@@ -263,7 +266,7 @@ static bool serve(struct pager *pager, struct mirror *mirror, MDB_txn *transacti
 }
 
 /* Those that were asked for ahead, or the others.  True: some have to be served again. */
-static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *transaction, const struct fault *faults,
+static bool serve_all(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *faults,
                       int count, bool ahead)
 {
     uint64_t until = clock_monotonic() + LOAD_WAIT;
@@ -273,8 +276,8 @@ static bool serve_all(struct pager *pager, struct mirror *mirror, MDB_txn *trans
         if (LOAD(pager->database->closing))
             return true; /* whoever closes it waits for us */
         if (faults[i].ahead == ahead)
-            again |= ahead ? serve_ahead(pager, mirror, transaction, &faults[i])
-                           : serve(pager, mirror, transaction, &faults[i], until);
+            again |= ahead ? serve_ahead(pager, database, transaction, &faults[i])
+                           : serve(pager, database, transaction, &faults[i], until);
     }
     return again;
 }
@@ -298,23 +301,23 @@ static int collect(struct pager *pager, struct fault *faults)
 int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 {
     static struct fault faults[FAULTS_AT_ONCE]; /* of the one thread */
-    struct mirror *mirror;
+    struct database *database;
     MDB_txn *transaction;
     int count = collect(pager, faults);
 
     if (count <= 0)
         return count;
-    int result = database_enter(pager->database, &mirror, error);
-    if (result == 0 && mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction) != 0) {
-        database_leave(pager->database, true);
+    int result = shared_database_enter(pager->database, &database, error);
+    if (result == 0 && mdb_txn_begin(database->environment, NULL, MDB_RDONLY, &transaction) != 0) {
+        shared_database_leave(pager->database, true);
         result = -EIO;
     }
     if (result == 0) {
         /* Who has just opened a file waits for those that he will open next, and is woken once for all. */
-        result = serve_all(pager, mirror, transaction, faults, count, true);
-        result |= serve_all(pager, mirror, transaction, faults, count, false);
+        result = serve_all(pager, database, transaction, faults, count, true);
+        result |= serve_all(pager, database, transaction, faults, count, false);
         mdb_txn_abort(transaction);
-        database_leave(pager->database, false);
+        shared_database_leave(pager->database, false);
         return result;
     }
     for (int i = 0; i < count; i++)

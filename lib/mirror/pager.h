@@ -15,7 +15,7 @@
 
 struct pager {
     struct fastspool *fs;
-    struct database *database;
+    struct shared_database *database;
     void (*want_checkpoint)(void *context); /* something could be evicted but for a checkpoint */
     void *context;
     pthread_t thread;
@@ -28,7 +28,8 @@ struct pager {
 
 /** Fill in the data of one wanted file, from what @transaction sees; then eviction_end_fault().  @spill: its spill
  * file, -1: memory.  -ENOSPC: no room there now; -EIO: the database doesn't hold it.  For one thread alone. */
-int pager_load(struct fastspool *fs, struct mirror *mirror, MDB_txn *transaction, const struct fault *fault, int spill);
+int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+               int spill);
 
 /** Fill in the data of the files that are wanted now.  1: there may be more, come again; 0; -errno where the database
  * can't be opened: then they have all failed with it.  For one thread alone. */

@@ -264,15 +264,15 @@ static int free_gaps(struct fastspool *fs, void *argument)
 
 /* ---- building ---- */
 
-static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *walk)
+static int rebuild(struct database *database, MDB_txn *transaction, struct walk *walk)
 {
     struct header *h = walk->fs->header;
     struct gaps gaps = {1};
     MDB_stat inodes;
 
-    if (mdb_stat(transaction, mirror->inodes, &inodes) == 0)
+    if (mdb_stat(transaction, database->inodes, &inodes) == 0)
         STORE(h->recovery_total, 3 * inodes.ms_entries);
-    int result = for_each(transaction, mirror->inodes, walk, visit_inode);
+    int result = for_each(transaction, database->inodes, walk, visit_inode);
     if (result < 0)
         return result;
     if (!inodes_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
@@ -281,9 +281,9 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
     root->links = 2;
     root->dir.parent = walk->root;
     h->root = walk->root;
-    result = for_each(transaction, mirror->inodes, walk, visit_names);
+    result = for_each(transaction, database->inodes, walk, visit_names);
     if (result == 0)
-        result = for_each(transaction, mirror->inodes, walk, visit_attributes);
+        result = for_each(transaction, database->inodes, walk, visit_attributes);
     while (result >= 0 && (result = section_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
     h->oldest_dirty = 0;
@@ -292,7 +292,7 @@ static int rebuild(struct mirror *mirror, MDB_txn *transaction, struct walk *wal
 }
 
 /* Apply the journal inside @transaction. */
-static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
+static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
                         uint64_t *highest, checkpoint_touched *touched, void *context)
 {
     char path[PLACES_PATH_MAX];
@@ -305,7 +305,8 @@ static int read_journal(struct mirror *mirror, MDB_txn *transaction, struct walk
         return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
     }
     int result =
-        fd < 0 ? 0 : checkpoint_apply(mirror, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
+        fd < 0 ? 0
+               : checkpoint_apply(database, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
     if (fd >= 0)
         close(fd);
     if (result == 0 && found.detached)
@@ -352,7 +353,7 @@ static int want(struct fastspool *fs, void *argument)
     return 1;
 }
 
-static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastspool *fs, const uint64_t *touched)
+static int bring_back(struct database *database, MDB_txn *transaction, struct fastspool *fs, const uint64_t *touched)
 {
     int result = 0;
 
@@ -362,7 +363,7 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
             continue;
         result = section_run(fs, want, &fault);
         if (result > 0)
-            result = pager_load(fs, mirror, transaction, &fault, -1);
+            result = pager_load(fs, database, transaction, &fault, -1);
         if (result == 0)
             result = eviction_end_fault(fs, &fault, false, 0, false);
     }
@@ -371,22 +372,22 @@ static int bring_back(struct mirror *mirror, MDB_txn *transaction, struct fastsp
 
 /* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a
  * transaction that is never to be committed, and what it touches is read from there. */
-static int keep_in_memory(struct mirror *mirror, struct walk *walk)
+static int keep_in_memory(struct database *database, struct walk *walk)
 {
     uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
     char path[PLACES_PATH_MAX];
     MDB_txn *transaction;
     struct disk_meta meta;
 
-    mirror_close(mirror);
+    database_close(database);
     places_in_state(walk->fs->state, PLACES_DATABASE, path);
-    int result = touched ? mirror_open(mirror, path, walk->error) : -ENOMEM;
+    int result = touched ? database_open(database, path, walk->error) : -ENOMEM;
     if (result == 0)
-        result = mirror_begin(mirror, &transaction, &meta, walk->error);
+        result = database_begin(database, &transaction, &meta, walk->error);
     if (result == 0) {
-        result = read_journal(mirror, transaction, walk, &meta, &highest, note, touched);
+        result = read_journal(database, transaction, walk, &meta, &highest, note, touched);
         if (result == 0)
-            result = bring_back(mirror, transaction, walk->fs, touched);
+            result = bring_back(database, transaction, walk->fs, touched);
         mdb_txn_abort(transaction);
     }
     free(touched);
@@ -395,31 +396,31 @@ static int keep_in_memory(struct mirror *mirror, struct walk *walk)
 
 /* ---- all of it ---- */
 
-static int recover(struct mirror *mirror, struct walk *walk)
+static int recover(struct database *database, struct walk *walk)
 {
     struct header *h = walk->fs->header;
     MDB_txn *transaction;
     struct disk_meta meta;
     uint64_t highest;
-    int result = mirror_begin(mirror, &transaction, &meta, walk->error);
+    int result = database_begin(database, &transaction, &meta, walk->error);
 
     if (result < 0)
         return result;
-    result = read_journal(mirror, transaction, walk, &meta, &highest, NULL, NULL);
+    result = read_journal(database, transaction, walk, &meta, &highest, NULL, NULL);
     walk->root = (uint32_t)meta.root;
     if (result == 0)
-        result = meta.root ? rebuild(mirror, transaction, walk) : inodes_make_root(walk->fs);
+        result = meta.root ? rebuild(database, transaction, walk) : inodes_make_root(walk->fs);
     if (result < 0) {
         mdb_txn_abort(transaction);
         return result;
     }
     publish_numbers(h, &meta, highest);
-    if (mirror_commit(mirror, transaction, &meta, walk->error) == 0) {
+    if (database_commit(database, transaction, &meta, walk->error) == 0) {
         STORE(h->checkpointed, LOAD(h->durable));
         return 0;
     }
     syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
-    return keep_in_memory(mirror, walk);
+    return keep_in_memory(database, walk);
 }
 
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX])
@@ -427,17 +428,17 @@ int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[F
     struct walk walk = {.fs = fs, .recovered = recovered, .error = error};
     char path[PLACES_PATH_MAX];
     struct fastspool_status status;
-    struct mirror mirror;
+    struct database database;
 
     *recovered = (struct recovered){0};
     error[0] = '\0';
     places_in_state(fs->state, PLACES_DATABASE, path);
     int result = segment_reset(fs);
     if (result == 0)
-        result = mirror_open(&mirror, path, error);
+        result = database_open(&database, path, error);
     if (result == 0) {
-        result = recover(&mirror, &walk);
-        mirror_close(&mirror);
+        result = recover(&database, &walk);
+        database_close(&database);
     }
     if (result < 0 && error[0] == '\0')
         error_set(error, result, "recover the store: %s", strerrordesc_np(-result));

@@ -73,7 +73,7 @@ void evicted_bring_back(struct fastspool *store)
 
     while (pager_bring_back(&pager, why) > 0)
         ;
-    database_end(&paging_database);
+    shared_database_end(&paging_database);
 }
 
 void evicted_wanted_of_little_memory(struct fastspool *store)

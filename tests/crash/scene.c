@@ -85,7 +85,7 @@ static void checkpoint(struct fastspool *fs)
 {
     static struct journal journal;
     struct capture all;
-    struct mirror mirror;
+    struct database database;
     char path[FASTSPOOL_PATH_MAX + 16], why[FASTSPOOL_ERROR_MAX];
 
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
@@ -93,9 +93,9 @@ static void checkpoint(struct fastspool *fs)
     scene_must(commit_capture(fs, &all), "capture");
     scene_must(journal_append(&journal, &all, why), why);
     scene_must(commit_end(fs, &all, 0, 1), "end the commit");
-    scene_must(mirror_open(&mirror, path, why), why);
-    scene_must(checkpoint_run(&mirror, &journal, why), why);
-    mirror_close(&mirror);
+    scene_must(database_open(&database, path, why), why);
+    scene_must(checkpoint_run(&database, &journal, why), why);
+    database_close(&database);
     journal_close(&journal);
 }
 

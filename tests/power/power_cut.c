@@ -226,15 +226,15 @@ static bool must_find;
 
 static void checkpoint(void)
 {
-    struct mirror *mirror;
+    struct database *database;
 
-    must(database_enter(&paging_database, &mirror, error) == 0, error);
-    if (checkpoint_run(mirror, &journal, error) < 0) {
+    must(shared_database_enter(&paging_database, &database, error) == 0, error);
+    if (checkpoint_run(database, &journal, error) < 0) {
         printf("a checkpoint finds: %s\n", error);
         fflush(stdout);
         _exit(must_find ? 0 : 3);
     }
-    database_leave(&paging_database, false);
+    shared_database_leave(&paging_database, false);
 }
 
 static void want_checkpoint(void *context)

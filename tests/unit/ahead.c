@@ -184,7 +184,7 @@ static void paging_all_wanted(void)
 
     while (pager_bring_back(&pager, error) > 0)
         ;
-    database_end(&paging_database);
+    shared_database_end(&paging_database);
 }
 
 /* How many are asked for when this message is opened, as the next one. */

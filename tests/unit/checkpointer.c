@@ -12,8 +12,8 @@
 #define LIMIT (8 * JOURNAL_FILE_MIN)
 
 static struct journal journal;
-static struct database database;
-static struct checkpointer c = {.journal = &journal, .database = &database};
+static struct shared_database shared;
+static struct checkpointer c = {.journal = &journal, .database = &shared};
 static char error[FASTSPOOL_ERROR_MAX], path[FASTSPOOL_PATH_MAX + 16];
 
 int tool_error(const char *format, ...)
@@ -75,12 +75,12 @@ static void setup(void)
     c.fs = fs;
     cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0, "%s", error);
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
-    database_init(&database, path);
+    shared_database_init(&shared, path);
 }
 
 static void teardown(void)
 {
-    database_end(&database);
+    shared_database_end(&shared);
     journal_close(&journal);
     fixture_teardown();
 }
@@ -168,12 +168,12 @@ Test(checkpointer, fails_slowly, .timeout = 20)
 /* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
 Test(checkpointer, name_of_the_database)
 {
-    struct mirror mirror;
+    struct database database;
     struct stat st;
 
     for (int good = 0;; good++) {
         syncs_left = good;
-        int result = mirror_open(&mirror, path, error);
+        int result = database_open(&database, path, error);
         bool met = syncs_left < 0;
         syncs_left = -1;
         if (!met) {
@@ -183,7 +183,7 @@ Test(checkpointer, name_of_the_database)
         cr_assert_eq(result, -EIO);
         cr_assert_lt(stat(path, &st), 0, "its fsync number %d failed, and it is there", good + 1);
     }
-    mirror_close(&mirror);
+    database_close(&database);
 }
 
 /* Nor has a spare file of the journal, whose maker died before it could sync it. */

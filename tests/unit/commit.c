@@ -312,7 +312,7 @@ Test(commit, damaged_database)
 Test(commit, no_room_for_a_database)
 {
     char place[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 32];
-    struct mirror mirror;
+    struct database database;
 
     if (geteuid() != 0)
         cr_skip_test("needs root");
@@ -323,14 +323,14 @@ Test(commit, no_room_for_a_database)
     for (int blocks = 0; blocks < 12; blocks++) { /* free; a database takes eight of them */
         shell("cat /dev/zero >%s/ballast 2>/dev/null; truncate -s -%d %s/ballast", place, blocks * 4096, place);
         snprintf(path, sizeof(path), "%s/mirror", place);
-        int result = mirror_open(&mirror, path, error);
+        int result = database_open(&database, path, error);
         cr_assert(result == 0 || result == -ENOSPC || result == -EIO, "%d blocks: %s", blocks, error);
         if (result == 0)
-            mirror_close(&mirror);
+            database_close(&database);
         shell("rm -rf %s/ballast", place);
     }
-    cr_assert_eq(mirror_open(&mirror, path, error), 0, "%s", error);
-    mirror_close(&mirror);
+    cr_assert_eq(database_open(&database, path, error), 0, "%s", error);
+    database_close(&database);
     shell("umount %s", place);
 }
 

@@ -49,17 +49,17 @@ static inline void commit(int result)
 static inline void checkpoint(void)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
-    struct database own, *database = paging ? &paging_database : &own;
-    struct mirror *mirror;
+    struct shared_database own, *shared = paging ? &paging_database : &own;
+    struct database *database;
 
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
-    if (database == &own)
-        database_init(&own, path);
-    cr_assert_eq(database_enter(database, &mirror, error), 0, "%s", error);
-    cr_assert_eq(checkpoint_run(mirror, &journal, error), 0, "%s", error);
-    database_leave(database, false);
-    if (database == &own)
-        database_end(&own);
+    if (shared == &own)
+        shared_database_init(&own, path);
+    cr_assert_eq(shared_database_enter(shared, &database, error), 0, "%s", error);
+    cr_assert_eq(checkpoint_run(database, &journal, error), 0, "%s", error);
+    shared_database_leave(shared, false);
+    if (shared == &own)
+        shared_database_end(&own);
 }
 
 /* ---- dumps: a store as text ---- */

@@ -126,21 +126,21 @@ Test(faults, unlinked_while_wanted_in_vain)
 Test(faults, truncated_while_read)
 {
     struct pager pager = paging_of(fs);
-    struct mirror *mirror;
+    struct database *database;
     MDB_txn *transaction;
 
     fill("f", 1, 9000);
     persist();
     evict(0);
     struct fault fault = want("f");
-    cr_assert_eq(database_enter(pager.database, &mirror, error), 0);
-    cr_assert_eq(mdb_txn_begin(mirror->environment, NULL, MDB_RDONLY, &transaction), 0);
+    cr_assert_eq(shared_database_enter(pager.database, &database, error), 0);
+    cr_assert_eq(mdb_txn_begin(database->environment, NULL, MDB_RDONLY, &transaction), 0);
     fill("f", 2, 9000);
-    cr_assert_eq(pager_load(fs, mirror, transaction, &fault, -1), -ESTALE);
+    cr_assert_eq(pager_load(fs, database, transaction, &fault, -1), -ESTALE);
     cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
     mdb_txn_abort(transaction);
-    database_leave(pager.database, false);
-    database_end(&paging_database);
+    shared_database_leave(pager.database, false);
+    shared_database_end(&paging_database);
     char got[9000];
     int d = fastspool_open(fs, "f", O_RDONLY, 0);
     cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), sizeof(got));

@@ -11,13 +11,13 @@
 
 #include <sys/file.h>
 
-static struct database paging_database;
+static struct shared_database paging_database;
 static char paging_path[FASTSPOOL_PATH_MAX + 16];
 
 static inline struct pager paging_of(struct fastspool *store)
 {
     snprintf(paging_path, sizeof(paging_path), "%s/mirror", store->state);
-    database_init(&paging_database, paging_path);
+    shared_database_init(&paging_database, paging_path);
     return (struct pager){.fs = store, .database = &paging_database};
 }
 
@@ -45,7 +45,7 @@ static inline void paging_all(struct fastspool *store)
         result = pager_bring_back(&pager, why);
     if (result < 0)
         fixture_fail("bring everything back", why);
-    database_end(&paging_database);
+    shared_database_end(&paging_database);
 }
 
 /* The thread's own attachment: it is the mirror, the test isn't. */
@@ -76,7 +76,7 @@ static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)
 static inline void paging_end(struct fastspool *store)
 {
     pager_end(&paging_pager);
-    database_end(&paging_database);
+    shared_database_end(&paging_database);
     close(paging_lock);
     paging = false;
     store->mirror = true;

@@ -122,7 +122,7 @@ Test(pressure, larger_than_memory)
 static void *wish_to_close(void *database)
 {
     usleep(100000);
-    __atomic_add_fetch(&((struct database *)database)->closing, 1, __ATOMIC_ACQ_REL);
+    __atomic_add_fetch(&((struct shared_database *)database)->closing, 1, __ATOMIC_ACQ_REL);
     return NULL;
 }
 
@@ -155,7 +155,7 @@ Test(pressure, gives_way_to_who_closes)
     cr_assert_eq(inodes_free_orphans(fs), 0);
     cr_assert_eq(pager_bring_back(&pager, error), 0);
     cr_assert_not(evicted("f"));
-    database_end(&paging_database);
+    shared_database_end(&paging_database);
 }
 
 static bool is_at(const char *name)
