@@ -48,7 +48,7 @@ static int for_each(const char *records, size_t size, struct passage *passage,
     const void *value;
     int result;
 
-    while ((result = batch_next(&at, records + size, &record, &value)) > 0) {
+    while ((result = format_next(&at, records + size, &record, &value)) > 0) {
         passage->position++;
         result = each(passage, &record, value);
         if (result < 0)

@@ -302,15 +302,15 @@ void shared_database_leave(struct shared_database *shared, bool broken)
 
 /* ---- writing ---- */
 
-struct chunk_key {
-    uint32_t inode; /* both big endian: so chunks lie in the order of the file */
-    uint32_t chunk;
+struct slice_key {
+    uint32_t inode; /* both big endian: so slices lie in the order of the file */
+    uint32_t slice;
 };
 
-/* Delete the chunks of an inode from number @chunk on. */
-static int delete_chunks(struct database *database, MDB_txn *transaction, uint32_t inode, uint32_t chunk)
+/* Delete the slices of an inode from number @slice on. */
+static int delete_slices(struct database *database, MDB_txn *transaction, uint32_t inode, uint32_t slice)
 {
-    const struct chunk_key first = {htonl(inode), htonl(chunk)};
+    const struct slice_key first = {htonl(inode), htonl(slice)};
     MDB_val key = {sizeof(first), (void *)&first}, value;
     MDB_cursor *cursor;
     int code = mdb_cursor_open(transaction, database->data, &cursor);
@@ -336,9 +336,9 @@ static int put_inode(struct database *database, MDB_txn *transaction, const stru
     if (record->size < sizeof(disk))
         return EBADMSG;
     memcpy(&disk, bytes, sizeof(disk));
-    uint64_t chunks = S_ISREG(disk.mode) ? (disk.size + BATCH_CHUNK - 1) / BATCH_CHUNK : 0;
+    uint64_t slices = S_ISREG(disk.mode) ? (disk.size + SLICE_SIZE - 1) / SLICE_SIZE : 0;
     int code = mdb_put(transaction, database->inodes, &key, &value, 0);
-    return code ? code : delete_chunks(database, transaction, record->inode, (uint32_t)chunks);
+    return code ? code : delete_slices(database, transaction, record->inode, (uint32_t)slices);
 }
 
 static int delete_inode(struct database *database, MDB_txn *transaction, uint32_t inode)
@@ -347,17 +347,17 @@ static int delete_inode(struct database *database, MDB_txn *transaction, uint32_
     MDB_val key = {sizeof(number), &number};
     int code = mdb_del(transaction, database->inodes, &key, NULL);
 
-    return code == 0 || code == MDB_NOTFOUND ? delete_chunks(database, transaction, inode, 0) : code;
+    return code == 0 || code == MDB_NOTFOUND ? delete_slices(database, transaction, inode, 0) : code;
 }
 
-static int put_chunk(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
+static int put_slice(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    const struct chunk_key number = {htonl(record->inode), htonl(record->chunk)};
+    const struct slice_key number = {htonl(record->inode), htonl(record->slice)};
     MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
 
-    if (record->kind == RECORD_CHUNK)
-        return record->size && record->size <= BATCH_CHUNK ? mdb_put(transaction, database->data, &key, &value, 0)
-                                                           : EBADMSG;
+    if (record->kind == RECORD_SLICE)
+        return record->size && record->size <= SLICE_SIZE ? mdb_put(transaction, database->data, &key, &value, 0)
+                                                          : EBADMSG;
     int code = mdb_del(transaction, database->data, &key, NULL);
     return code == MDB_NOTFOUND ? 0 : code;
 }
@@ -393,9 +393,9 @@ int database_apply(struct database *database, MDB_txn *transaction, const struct
     case RECORD_GONE:
         code = delete_inode(database, transaction, record->inode);
         break;
-    case RECORD_CHUNK:
+    case RECORD_SLICE:
     case RECORD_HOLE:
-        code = put_chunk(database, transaction, record, value);
+        code = put_slice(database, transaction, record, value);
         break;
     }
     return code ? explain(code, "write to the database", error) : 0;

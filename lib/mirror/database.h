@@ -5,7 +5,7 @@
  * It is the journal's checkpoint: what outlives the journal, up to the batch that "meta" names.
  *
  * Three tables.  "inodes": inode number (4 bytes, big endian) to a struct disk_inode and its names.  "data": inode
- * number and chunk number (4 + 4 bytes, big endian) to at most BATCH_CHUNK bytes of the file; a chunk that is missing
+ * number and slice number (4 + 4 bytes, big endian) to at most SLICE_SIZE bytes of the file; a slice that is missing
  * is zeros.  "meta": what the database holds.  Values are those of a batch's records (batch.h).
  */
 #ifndef FASTSPOOL_MIRROR_H

@@ -2,8 +2,8 @@
  *
  * Batches: a capture as records, and records read back.
  *
- * The happy path: for each captured inode its record, then the chunks that its dirty blocks reach, whole, straight from
- * the segment.  Chunks are the database's, not the store's blocks, so a dirty block touches one or two of them: that is
+ * The happy path: for each captured inode its record, then the slices that its dirty blocks reach, whole, straight from
+ * the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of them: that is
  * why a capture has a block more at each side.
  *
  * Failure modes: the sink's, passed on.  Reading trusts nothing: a record that leaves its batch ends it with -EBADMSG.
@@ -18,22 +18,22 @@ static size_t padded(size_t size)
     return (size + 7) / 8 * 8;
 }
 
-/* ---- the chunks of a captured file ---- */
+/* ---- the slices of a captured file ---- */
 
 struct span {
-    uint32_t from, to; /* chunks [from, to) */
+    uint32_t from, to; /* slices [from, to) */
 };
 
-static struct span dirty_chunks(const struct inode *record)
+static struct span dirty_slices(const struct inode *record)
 {
-    uint32_t chunks = (uint32_t)((record->size + BATCH_CHUNK - 1) / BATCH_CHUNK);
-    struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / BATCH_CHUNK),
-                        (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + BATCH_CHUNK - 1) / BATCH_CHUNK)};
+    uint32_t slices = (uint32_t)((record->size + SLICE_SIZE - 1) / SLICE_SIZE);
+    struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / SLICE_SIZE),
+                        (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + SLICE_SIZE - 1) / SLICE_SIZE)};
 
     if (!S_ISREG(record->mode) || record->dirty_from == record->dirty_to)
         return (struct span){0, 0};
-    if (span.to > chunks)
-        span.to = chunks;
+    if (span.to > slices)
+        span.to = slices;
     return span;
 }
 
@@ -44,14 +44,14 @@ static uint32_t block_of(const struct captured *file, uint64_t offset)
     return index < file->count ? file->blocks[index] : 0;
 }
 
-/* The record of one chunk: a hole where no block lies under it.  (A chunk is smaller than a block: it reaches two.) */
-static struct record chunk_record(const struct captured *file, uint32_t chunk)
+/* The record of one slice: a hole where no block lies under it.  (A slice is smaller than a block: it reaches two.) */
+static struct record slice_record(const struct captured *file, uint32_t slice)
 {
-    uint64_t offset = (uint64_t)chunk * BATCH_CHUNK, left = file->record.size - offset;
-    uint32_t size = left < BATCH_CHUNK ? (uint32_t)left : BATCH_CHUNK;
+    uint64_t offset = (uint64_t)slice * SLICE_SIZE, left = file->record.size - offset;
+    uint32_t size = left < SLICE_SIZE ? (uint32_t)left : SLICE_SIZE;
     bool hole = !block_of(file, offset) && !block_of(file, offset + size - 1);
 
-    return (struct record){hole ? RECORD_HOLE : RECORD_CHUNK, file->inode, chunk, hole ? 0 : size};
+    return (struct record){hole ? RECORD_HOLE : RECORD_SLICE, file->inode, slice, hole ? 0 : size};
 }
 
 static uint32_t names_size(const struct captured *file)
@@ -66,17 +66,17 @@ static uint32_t names_size(const struct captured *file)
 static uint64_t file_size(const struct captured *file)
 {
     uint64_t size = sizeof(struct record);
-    struct span span = dirty_chunks(&file->record);
+    struct span span = dirty_slices(&file->record);
 
     if (file->record.links == 0)
         return size;
     size += padded(sizeof(struct disk_inode) + names_size(file));
-    for (uint32_t chunk = span.from; chunk < span.to; chunk++)
-        size += sizeof(struct record) + padded(chunk_record(file, chunk).size);
+    for (uint32_t slice = span.from; slice < span.to; slice++)
+        size += sizeof(struct record) + padded(slice_record(file, slice).size);
     return size;
 }
 
-uint64_t batch_size(const struct capture *capture)
+uint64_t format_size(const struct capture *capture)
 {
     uint64_t size = 0;
 
@@ -87,13 +87,13 @@ uint64_t batch_size(const struct capture *capture)
 
 /* ---- encoding ---- */
 
-static int pad(batch_sink *sink, void *context, size_t size)
+static int pad(format_sink *sink, void *context, size_t size)
 {
     static const char zeros[8];
     return padded(size) == size ? 0 : sink(context, zeros, padded(size) - size);
 }
 
-static int encode_inode(const struct captured *file, batch_sink *sink, void *context)
+static int encode_inode(const struct captured *file, format_sink *sink, void *context)
 {
     const struct inode *inode = &file->record;
     const struct disk_inode disk = {
@@ -113,12 +113,12 @@ static int encode_inode(const struct captured *file, batch_sink *sink, void *con
     return result ? result : pad(sink, context, record.size);
 }
 
-static int encode_chunk(struct fastspool *fs, const struct captured *file, uint32_t chunk, batch_sink *sink,
+static int encode_slice(struct fastspool *fs, const struct captured *file, uint32_t slice, format_sink *sink,
                         void *context)
 {
     static const char zeros[BLOCK_SIZE];
-    const struct record record = chunk_record(file, chunk);
-    uint64_t offset = (uint64_t)chunk * BATCH_CHUNK;
+    const struct record record = slice_record(file, slice);
+    uint64_t offset = (uint64_t)slice * SLICE_SIZE;
     int result = sink(context, &record, sizeof(record));
 
     for (uint32_t done = 0; result == 0 && done < record.size;) {
@@ -131,28 +131,28 @@ static int encode_chunk(struct fastspool *fs, const struct captured *file, uint3
     return result ? result : pad(sink, context, record.size);
 }
 
-int batch_encode(struct fastspool *fs, const struct capture *capture, batch_sink *sink, void *context)
+int format_encode(struct fastspool *fs, const struct capture *capture, format_sink *sink, void *context)
 {
     int result = 0;
 
     for (size_t i = 0; result == 0 && i < capture->count; i++) {
         const struct captured *file = &capture->file[i];
         const struct record gone = {RECORD_GONE, file->inode, 0, 0};
-        struct span span = dirty_chunks(&file->record);
+        struct span span = dirty_slices(&file->record);
         if (file->record.links == 0) {
             result = sink(context, &gone, sizeof(gone));
             continue;
         }
         result = encode_inode(file, sink, context);
-        for (uint32_t chunk = span.from; result == 0 && chunk < span.to; chunk++)
-            result = encode_chunk(fs, file, chunk, sink, context);
+        for (uint32_t slice = span.from; result == 0 && slice < span.to; slice++)
+            result = encode_slice(fs, file, slice, sink, context);
     }
     return result;
 }
 
 /* ---- reading ---- */
 
-int batch_next(const char **at, const char *end, struct record *record, const void **value)
+int format_next(const char **at, const char *end, struct record *record, const void **value)
 {
     size_t left = (size_t)(end - *at);
 

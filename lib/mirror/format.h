@@ -12,7 +12,7 @@
 
 /** Bytes of a file that one key of the database holds: one overflow page of LMDB.  (Measured, in a fragmented database:
  *  a value of 1 MB takes 3,215 ms whole, 2 ms in these.) */
-#define BATCH_CHUNK 4072u
+#define SLICE_SIZE 4072u
 
 /** What a file is, apart from its content: the value of RECORD_INODE. */
 struct disk_inode {
@@ -32,31 +32,31 @@ struct disk_name {
 };
 
 enum record_kind {
-    RECORD_INODE = 1, /* value: struct disk_inode and its names; chunks behind its size are gone */
-    RECORD_GONE = 2,  /* no value: neither the inode nor any chunk of it exists any more */
-    RECORD_CHUNK = 3, /* value: bytes [chunk * BATCH_CHUNK, ... + size) of the file */
-    RECORD_HOLE = 4,  /* no value: this chunk is zeros, and not kept */
+    RECORD_INODE = 1, /* value: struct disk_inode and its names; slices behind its size are gone */
+    RECORD_GONE = 2,  /* no value: neither the inode nor any slice of it exists any more */
+    RECORD_SLICE = 3, /* value: bytes [slice * SLICE_SIZE, ... + size) of the file */
+    RECORD_HOLE = 4,  /* no value: this slice is zeros, and not kept */
 };
 
 /** Heads each record; the value follows, filled up with zeros to a multiple of 8 bytes. */
 struct record {
     uint32_t kind; /* enum record_kind */
     uint32_t inode;
-    uint32_t chunk;
+    uint32_t slice;
     uint32_t size; /* of the value, bytes */
 };
 
 /** Takes the next @size bytes of a batch.  Negative: the batch ends there, with this error. */
-typedef int batch_sink(void *context, const void *bytes, size_t size);
+typedef int format_sink(void *context, const void *bytes, size_t size);
 
-/** Bytes that batch_encode() will give. */
-uint64_t batch_size(const struct capture *capture);
+/** Bytes that format_encode() will give. */
+uint64_t format_size(const struct capture *capture);
 
-/** Give the records of a capture to @sink, piece by piece: batch_size() bytes in all.  The capture's blocks are pinned
+/** Give the records of a capture to @sink, piece by piece: format_size() bytes in all.  The capture's blocks are pinned
  *  until commit_end(). */
-int batch_encode(struct fastspool *fs, const struct capture *capture, batch_sink *sink, void *context);
+int format_encode(struct fastspool *fs, const struct capture *capture, format_sink *sink, void *context);
 
 /** The record at *@at, checked to lie before @end, and *@at behind it.  1: a record; 0: the end; -EBADMSG. */
-int batch_next(const char **at, const char *end, struct record *record, const void **value);
+int format_next(const char **at, const char *end, struct record *record, const void **value);
 
 #endif

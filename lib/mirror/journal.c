@@ -665,7 +665,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
                               .salt = journal->salt,
                               .number = number,
                               .previous = LOAD(h->batch_durable),
-                              .size = batch_size(capture),
+                              .size = format_size(capture),
                               .root = h->root};
     int result = journal->end == 0 ? collect_file_head(&writer, number, head.previous, journal->salt) : 0;
 
@@ -673,7 +673,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
     if (result == 0)
         result = collect(&writer, &head, sizeof(head));
     if (result == 0)
-        result = batch_encode(journal->fs, capture, collect_payload, &writer);
+        result = format_encode(journal->fs, capture, collect_payload, &writer);
     const struct batch_tail tail = {.magic = TAIL_MAGIC, .number = number, .crc = writer.crc};
     if (result == 0)
         result = collect(&writer, &tail, sizeof(tail));
@@ -704,7 +704,7 @@ static void count_waiting(struct journal *journal, uint64_t bytes)
 int journal_append(struct journal *journal, const struct capture *capture, char error[FASTSPOOL_ERROR_MAX])
 {
     struct header *h = journal->fs->header;
-    uint64_t space = space_of(batch_size(capture));
+    uint64_t space = space_of(format_size(capture));
     uint64_t begun = journal->end;
     int result = 0;
 

@@ -3,7 +3,7 @@
  * The pager: from the database back to memory.
  *
  * The happy path: it sleeps until somebody wants a file or memory.  It takes all requests there are, in the order of
- * the inodes, which is the database's; one reading transaction serves them; the chunks of a file are put together in
+ * the inodes, which is the database's; one reading transaction serves them; the slices of a file are put together in
  * windows of DATA_STEP bytes, and each window is filled in by one section; the last one makes the file readable, and
  * wakes its opener.  Then, where memory in use is above its mark, or a writer waits for some, it evicts.
  *
@@ -111,12 +111,12 @@ static int flush(struct window *window)
     return result;
 }
 
-/* One chunk of the file, in order. */
-static int add_chunk(struct window *window, uint64_t offset, const MDB_val *value)
+/* One slice of the file, in order. */
+static int add_slice(struct window *window, uint64_t offset, const MDB_val *value)
 {
     const char *bytes = value->mv_data;
 
-    if (value->mv_size == 0 || value->mv_size > BATCH_CHUNK || offset + value->mv_size > window->fault->size)
+    if (value->mv_size == 0 || value->mv_size > SLICE_SIZE || offset + value->mv_size > window->fault->size)
         return -EIO;
     for (size_t done = 0; done < value->mv_size;) {
         uint64_t start = (offset + done) / DATA_STEP * DATA_STEP;
@@ -165,9 +165,9 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     while (code == 0 && result == 0 && key.mv_size == sizeof(first) &&
            memcmp(key.mv_data, first, sizeof(*first)) == 0) {
-        uint32_t chunk;
-        memcpy(&chunk, (const char *)key.mv_data + sizeof(chunk), sizeof(chunk));
-        result = add_chunk(&window, (uint64_t)ntohl(chunk) * BATCH_CHUNK, &value);
+        uint32_t slice;
+        memcpy(&slice, (const char *)key.mv_data + sizeof(slice), sizeof(slice));
+        result = add_slice(&window, (uint64_t)ntohl(slice) * SLICE_SIZE, &value);
         if (result == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }

@@ -59,7 +59,7 @@ static int visit(void *context, uint64_t number, uint32_t root, const char *reco
 
     (void)context;
     cr_assert_eq(root, fs->header->root);
-    while ((result = batch_next(&at, records + size, &record, &value)) > 0)
+    while ((result = format_next(&at, records + size, &record, &value)) > 0)
         ;
     cr_assert_eq(result, 0, "a batch with a good checksum holds no records");
     numbers[seen++] = number;
