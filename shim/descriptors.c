@@ -15,6 +15,12 @@
  * business of the program's: closing one is EBADF, replacing one EBUSY.
  */
 #include "shim.h"
+#include "store/data.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/locks.h"
+#include "store/spill.h"
+#include "store/store.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

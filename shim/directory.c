@@ -10,7 +10,11 @@
  *
  * Failure modes: memory that is not to be had is ENOMEM from opendir; an error while reading is NULL with errno.
  */
+#include "fastspool.h"
 #include "shim.h"
+#include "store/descriptions.h"
+#include "store/names.h"
+#include "store/store.h"
 
 #include <limits.h>
 #include <pthread.h>

@@ -15,6 +15,7 @@
  * shares its parent's memory would change the parent's table.
  */
 #include "shim.h"
+#include "store/descriptions.h"
 
 #include <alloca.h>
 #include <stdarg.h>

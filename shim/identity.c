@@ -11,7 +11,9 @@
  *
  * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
  */
+#include "fastspool.h"
 #include "shim.h"
+#include "store/store.h"
 
 #include <sys/fsuid.h>
 

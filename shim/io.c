@@ -8,7 +8,11 @@
  * Failure modes: those of the store, as errno.  An fsync of a foreign descriptor is the kernel's, but below db/ and
  * scan/, whose content is expendable by Exim's own word, it is free.
  */
+#include "fastspool.h"
 #include "shim.h"
+#include "store/descriptions.h"
+#include "store/names.h"
+#include "store/store.h"
 
 #include <limits.h>
 #include <string.h>

@@ -13,7 +13,12 @@
  *
  * Failure modes: a path that is too long, or whose directory can't be resolved, is left to the kernel, which says so.
  */
+#include "fastspool.h"
 #include "shim.h"
+#include "store/descriptions.h"
+#include "store/directories.h"
+#include "store/names.h"
+#include "store/store.h"
 
 #include <limits.h>
 #include <string.h>

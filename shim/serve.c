@@ -20,9 +20,14 @@
  * syslog, and from then on every call on the spool fails with EIO (EACCES for a user who may not), so that no process
  * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
  */
+#include "base/places.h"
 #include "config.h"
+#include "fastspool.h"
 #include "shim.h"
 #include "spool/registry.h"
+#include "store/descriptions.h"
+#include "store/section.h"
+#include "store/store.h"
 
 #include <dlfcn.h>
 #include <limits.h>

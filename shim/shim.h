@@ -9,6 +9,7 @@
 #define FASTSPOOL_SHIM_H
 
 #include "real.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -12,6 +12,8 @@
  * Failure modes: none; a process that is killed inside is the store's business (lib/section.c).
  */
 #include "shim.h"
+#include "store/section.h"
+#include "store/store.h"
 
 #include <signal.h>
 #include <sys/syscall.h>

@@ -8,6 +8,7 @@
  *
  * Failure modes: each errno is the real file system's.
  */
+#include "fastspool.h"
 #include "shim.h"
 
 #include <limits.h>

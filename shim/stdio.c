@@ -13,6 +13,8 @@
  * (measured, 2.36): ours puts a private copy of the file in its place for reading, and is EINVAL otherwise.
  */
 #include "shim.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -12,7 +12,13 @@
  * Failure modes: each errno is the one that the real file system would give.  When the store can't be served, calls on
  * its paths fail with the reason (EIO, EACCES), never with an empty spool.
  */
+#include "fastspool.h"
 #include "shim.h"
+#include "store/descriptions.h"
+#include "store/directories.h"
+#include "store/files.h"
+#include "store/names.h"
+#include "store/store.h"
 
 #include <limits.h>
 #include <stdarg.h>

@@ -2,6 +2,7 @@
  *
  * fastspool cat: the content of files of the store, on standard output.
  */
+#include "fastspool.h"
 #include "tool.h"
 
 #include <errno.h>

@@ -2,7 +2,9 @@
  *
  * The command: `fastspool SUBCOMMAND ...`.
  */
+#include "fastspool.h"
 #include "config.h"
+#include "spool/attach.h"
 #include "tool.h"
 
 #include <errno.h>

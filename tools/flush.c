@@ -2,6 +2,8 @@
  *
  * fastspool flush: wait until everything that was changed before is on the disk.
  */
+#include "fastspool.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <string.h>

@@ -2,6 +2,7 @@
  *
  * fastspool ls: what is in the store, and only there.  (`fastspool run -- ls` shows it together with the disk's.)
  */
+#include "fastspool.h"
 #include "tool.h"
 
 #include <fcntl.h>

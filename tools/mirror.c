@@ -18,9 +18,24 @@
  * until the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next
  * one goes on from what it finds in the segment and below the journal's durable mark.
  */
-#include "tool.h"
-
+#include "base/clock.h"
+#include "base/futex.h"
+#include "base/places.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
 #include "mirror/pager.h"
+#include "spool/attach.h"
+#include "store/blocks.h"
+#include "store/commit.h"
+#include "store/compaction.h"
+#include "store/descriptions.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/segment.h"
+#include "store/store.h"
+#include "tool.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,6 +7,7 @@
  * programs believe no environment.
  */
 #include "config.h"
+#include "fastspool.h"
 #include "spool/registry.h"
 #include "tool.h"
 

@@ -2,6 +2,9 @@
  *
  * fastspool status: one line that says whether all is well, then the numbers; with --json, one object.
  */
+#include "base/clock.h"
+#include "fastspool.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <inttypes.h>

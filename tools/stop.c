@@ -3,7 +3,11 @@
  * fastspool stop: flush, and end the mirror process.  The segment stays: the next process to use the spool starts a
  * mirror again.
  */
+#include "base/clock.h"
+#include "fastspool.h"
+#include "spool/attach.h"
 #include "spool/registry.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>

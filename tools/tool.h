@@ -5,8 +5,6 @@
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
 
-#include "store/store.h"
-
 int tool_cat(int argc, char **argv);
 int tool_flush(int argc, char **argv);
 int tool_ls(int argc, char **argv);

@@ -14,7 +14,12 @@
  * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
  * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
  */
+#include "base/error.h"
+#include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/format.h"
+#include "mirror/journal.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -12,6 +12,11 @@
  */
 #include "mirror/database.h"
 
+#include "base/error.h"
+#include "base/fd.h"
+#include "fastspool.h"
+#include "mirror/format.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

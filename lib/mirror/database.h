@@ -11,11 +11,16 @@
 #ifndef FASTSPOOL_MIRROR_H
 #define FASTSPOOL_MIRROR_H
 
-#include "mirror/format.h"
-#include "mirror/journal.h"
+#include "fastspool.h"
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct journal;
+struct journal_found;
+struct record;
 
 #define DATABASE_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
 

@@ -10,8 +10,13 @@
  */
 #include "mirror/format.h"
 
+#include "store/commit.h"
+#include "store/layout.h"
+#include "store/store.h"
+
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static size_t padded(size_t size)
 {

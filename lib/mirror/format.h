@@ -8,7 +8,11 @@
 #ifndef FASTSPOOL_BATCH_H
 #define FASTSPOOL_BATCH_H
 
-#include "store/store.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct capture;
+struct fastspool;
 
 /** Bytes of a file that one key of the database holds: one overflow page of LMDB.  (Measured, in a fragmented database:
  *  a value of 1 MB takes 3,215 ms whole, 2 ms in these.) */

@@ -16,7 +16,15 @@
  */
 #include "mirror/journal.h"
 
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/places.h"
+#include "fastspool.h"
 #include "mirror/format.h"
+#include "store/commit.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <dirent.h>
 #include <errno.h>

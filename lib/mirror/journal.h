@@ -19,9 +19,15 @@
 #ifndef FASTSPOOL_JOURNAL_H
 #define FASTSPOOL_JOURNAL_H
 
-#include "store/store.h"
+#include "base/clock.h"
+#include "fastspool.h"
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct capture;
 
 #define JOURNAL_FILES_MAX 1024u
 

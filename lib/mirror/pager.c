@@ -24,6 +24,21 @@
  */
 #include "mirror/pager.h"
 
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/futex.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/format.h"
+#include "mirror/prefetch.h"
+#include "store/blocks.h"
+#include "store/data.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/spill.h"
+#include "store/store.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>

@@ -5,10 +5,17 @@
 #ifndef FASTSPOOL_PAGER_H
 #define FASTSPOOL_PAGER_H
 
-#include "mirror/database.h"
+#include "fastspool.h"
 #include "mirror/prefetch.h"
 
+#include <lmdb.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct database;
+struct fault;
+struct shared_database;
 
 /** In header.fault_fatal: not one file, but the database could not be read. */
 #define PAGER_ALL UINT32_MAX

@@ -21,6 +21,13 @@
  */
 #include "mirror/prefetch.h"
 
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/section.h"
+#include "store/store.h"
+
 #define FILES_MOST 64u    /* that are asked for at once: each may change twelve words */
 #define SIZE_MOST  16384u /* bytes: of a larger one the waking is not what costs */
 #define FOLLOWED   2u     /* times that a reader has come again before files are asked for him */

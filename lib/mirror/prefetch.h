@@ -5,7 +5,10 @@
 #ifndef FASTSPOOL_AHEAD_H
 #define FASTSPOOL_AHEAD_H
 
-#include "store/store.h"
+#include <stdint.h>
+
+struct fastspool;
+struct fault;
 
 /** Who reads at the same time, in the same directory or another: a split spool's 62 directories are read by turns, and
  * with a jump now and then. */

@@ -19,8 +19,22 @@
  * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
  * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
  */
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/places.h"
+#include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/format.h"
+#include "mirror/journal.h"
 #include "mirror/pager.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/section.h"
+#include "store/segment.h"
+#include "store/spill.h"
+#include "store/store.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

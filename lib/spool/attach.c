@@ -13,7 +13,20 @@
  * Failure modes: each is a sentence in @error.  A damaged database or segment is FAILED, and stays so until somebody
  * looks at it: nothing on disk is touched.  A mirror that dies while it recovers is replaced by a waiter's.
  */
+#include "spool/attach.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/futex.h"
+#include "base/places.h"
+#include "base/rights.h"
 #include "config.h"
+#include "fastspool.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/locks.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <errno.h>

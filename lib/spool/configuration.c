@@ -8,8 +8,10 @@
  *
  * Failure modes: each is one sentence that names the file and the line, and -EINVAL; nothing is guessed.
  */
+#include "base/clock.h"
+#include "base/error.h"
 #include "config.h"
-#include "store/store.h"
+#include "fastspool.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -12,6 +12,7 @@
 #include "spool/registry.h"
 
 #include "base/places.h"
+#include "fastspool.h"
 
 #include <errno.h>
 #include <fcntl.h>

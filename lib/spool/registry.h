@@ -6,7 +6,7 @@
 #ifndef FASTSPOOL_REGISTRY_H
 #define FASTSPOOL_REGISTRY_H
 
-#include "fastspool.h"
+struct fastspool_config;
 
 /** Register config->spool[0], with config's state and runtime directories and sizes.  Root only.  0 or -errno. */
 int registry_add(const struct fastspool_config *config);

@@ -18,6 +18,12 @@
  * alone, and where they have taken of it, or found no memory, an empty chunk leaves the lists at once; where none is
  * empty, one is made so (compaction.c).
  */
+#include "store/blocks.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

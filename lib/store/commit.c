@@ -19,6 +19,18 @@
  * counts as persisted from then on, and its end will be written too.  Waiters look every 100 ms whether a mirror
  * lives, and start one; where none comes up, fsync fails: nobody waits for ever for what nobody does.
  */
+#include "store/commit.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "fastspool.h"
+#include "spool/attach.h"
+#include "store/blocks.h"
+#include "store/data.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -19,6 +19,13 @@
  * Failure modes: no room in other chunks after all, or somebody takes a block of it meanwhile: it is tried again when
  * the mirror next looks.  Death: each section is done or not, and the file is whole either way.
  */
+#include "store/compaction.h"
+
+#include "store/blocks.h"
+#include "store/data.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -17,6 +17,14 @@
  * Failure modes: no memory for a block fails the section, and the file is as it was; an index block that leads out of
  * the chunks is a damaged segment, EIO.
  */
+#include "store/data.h"
+
+#include "base/clock.h"
+#include "store/blocks.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

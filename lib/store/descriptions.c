@@ -21,6 +21,15 @@
  * unlocked.  A process that was stopped between reserving and locking for that long finds its cookie gone when it
  * opens, and takes another.
  */
+#include "store/descriptions.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/places.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

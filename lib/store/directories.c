@@ -11,6 +11,15 @@
  * the path may lead elsewhere by then.  If the file could not be brought back, nobody waits for it any more, and the
  * name goes; if no mirror comes up to do it, the change fails.
  */
+#include "store/directories.h"
+
+#include "fastspool.h"
+#include "store/descriptions.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -32,6 +32,17 @@
  * (a damaged page), the next one lets that file fail, with EIO, and goes on with the others.  A file that is wanted
  * keeps its last name until it is there: its end must not reach the database before it has been read (directories.c).
  */
+#include "store/eviction.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "spool/attach.h"
+#include "store/data.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/lists.h"
+#include "store/section.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <errno.h>

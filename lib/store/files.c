@@ -13,6 +13,20 @@
  * to free than fits a section goes on in further ones; killed in between, it leaves the file shorter than before and
  * longer than asked for.  (Truncation to nothing is one section whatever the size.)
  */
+#include "store/files.h"
+
+#include "fastspool.h"
+#include "store/commit.h"
+#include "store/data.h"
+#include "store/descriptions.h"
+#include "store/directories.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/locks.h"
+#include "store/names.h"
+#include "store/section.h"
+#include "store/spill.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -13,6 +13,15 @@
  * two commits leaves the list without ever having been written.  One that goes while a commit runs stays in it,
  * because that commit may be about to write it.
  */
+#include "store/inodes.h"
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "store/data.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/lists.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -5,6 +5,10 @@
  * A list is its ends in the header; which of an inode's links it uses is given as the link's offset, LIST_LINK or
  * FAULT_LINK.  All is undo-logged: a list is whole whoever is killed.
  */
+#include "store/lists.h"
+
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 static struct link *link_of(const struct fastspool *fs, uint32_t i, size_t which)

@@ -10,6 +10,10 @@
  * Failure modes: those of fcntl(2).  To spare every close a call, the process remembers which inodes it has locked;
  * when there are more than it can remember, every close unlocks.
  */
+#include "store/locks.h"
+
+#include "store/descriptions.h"
+#include "store/layout.h"
 #include "store/store.h"
 
 #include <errno.h>

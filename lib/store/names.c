@@ -19,6 +19,13 @@
  * the lists may change under them: the caller's sequence check throws such a walk away.  Under the lock a list that
  * leads nowhere is a damaged segment.
  */
+#include "store/names.h"
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -19,6 +19,11 @@
  *
  * Readers take no lock: they copy between two looks at the sequence count, and copy again if it moved.
  */
+#include "store/section.h"
+
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -11,6 +11,16 @@
  * SIGBUS at a use; two processes that grow the same table take the same memory twice, which is harmless; whatever
  * is wrong with a segment is said in a sentence, and nothing of it is used.
  */
+#include "store/segment.h"
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/places.h"
+#include "fastspool.h"
+#include "store/blocks.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -11,6 +11,16 @@
  * and is ENOSPC; replacing it (O_TRUNC, rename, unlink) works as ever.  A mirror that dies leaves spill files behind:
  * the next one removes those that no inode claims.
  */
+#include "store/spill.h"
+
+#include "base/fd.h"
+#include "base/places.h"
+#include "base/rights.h"
+#include "store/descriptions.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 
 #include <dirent.h>

@@ -2,7 +2,16 @@
  *
  * How a spool is: numbers read without stopping anybody, each true at some instant of the call.
  */
+#include "base/clock.h"
 #include "config.h"
+#include "fastspool.h"
+#include "spool/attach.h"
+#include "store/commit.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -16,6 +16,14 @@
  */
 #include "check.h"
 
+#include "fastspool.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/lists.h"
+#include "store/section.h"
+#include "store/segment.h"
+#include "store/store.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

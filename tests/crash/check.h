@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_CHECK_H
 #define FASTSPOOL_CHECK_H
 
+#include "fastspool.h"
 #include "store/store.h"
 
 /** Is the whole segment intact?  Takes the store's lock (and so repairs first what a dead process has left).  0, or a

@@ -7,6 +7,7 @@
  * listing that does not end is cut.
  */
 #include "check.h"
+#include "fastspool.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -12,8 +12,19 @@
  * The store is the one that is handed over: `fs` of the fixture, which paging.h brings along, isn't set in this file.
  */
 #include "evicted.h"
+
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/pager.h"
+#include "mirror/prefetch.h"
 #include "paging.h"
 #include "scene.h"
+#include "store/data.h"
+#include "store/eviction.h"
+#include "store/section.h"
+#include "store/segment.h"
+#include "store/spill.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <unistd.h>

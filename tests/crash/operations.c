@@ -10,7 +10,18 @@
  * preparation fails, the process exits with a status, and is a victim that died of something else.
  */
 #include "operations.h"
+
+#include "base/clock.h"
 #include "evicted.h"
+#include "fastspool.h"
+#include "store/blocks.h"
+#include "store/commit.h"
+#include "store/compaction.h"
+#include "store/data.h"
+#include "store/descriptions.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>

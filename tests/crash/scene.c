@@ -9,8 +9,12 @@
  * Failure modes: a scene that can't be set proves nothing: the program aborts, and says which call failed.
  */
 #include "scene.h"
+
+#include "fastspool.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "store/commit.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_SCENE_H
 #define FASTSPOOL_SCENE_H
 
+#include "store/layout.h"
 #include "store/store.h"
 
 #define FILE_SIZE 10000

@@ -21,9 +21,15 @@
  * N: only every N-th step; one operation alone: each.  --half: every second operation, for two processors.
  */
 #include "check.h"
+#include "fastspool.h"
 #include "fixture.h"
 #include "operations.h"
 #include "paging.h"
+#include "store/blocks.h"
+#include "store/commit.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>

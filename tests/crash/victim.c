@@ -12,6 +12,11 @@
  */
 #include "victim.h"
 
+#include "fastspool.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/store.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

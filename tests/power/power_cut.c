@@ -18,10 +18,17 @@
  * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes
  * what a mirror wrote before it died, and whose database isn't synced.
  */
+#include "fastspool.h"
 #include "fixture.h"
+#include "mirror/database.h"
 #include "mirror/journal.h"
 #include "paging.h"
 #include "record.h"
+#include "store/commit.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/segment.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <getopt.h>

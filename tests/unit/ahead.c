@@ -4,6 +4,14 @@
  * it.
  */
 #include "evicting.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/pager.h"
+#include "mirror/prefetch.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
 
 TestSuite(ahead, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 

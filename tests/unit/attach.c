@@ -3,6 +3,9 @@
  * Attaching: making and finding a store, and refusing one that can't be trusted or used.  (Without a mirror process:
  * attach_create() doesn't start one; that is the system tests' business.)
  */
+#include "spool/attach.h"
+#include "fastspool.h"
+#include "store/layout.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>

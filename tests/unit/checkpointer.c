@@ -3,8 +3,13 @@
  * The mirror's two threads and a disk that has no room: who waits for a file is told when there is one.
  */
 #include "../../tools/mirror.c"
-
+#include "base/clock.h"
+#include "fastspool.h"
 #include "fixture.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
+#include "store/commit.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <sys/statvfs.h>

@@ -4,7 +4,12 @@
  * the disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to
  * the mirror.
  */
+#include "store/commit.h"
 #include "durable.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -3,7 +3,18 @@
  * Compaction: the tables get memory though each chunk holds a block of a file that has to stay, and nobody who reads,
  * writes or copies for the disk meanwhile sees another byte.
  */
+#include "store/compaction.h"
+#include "base/clock.h"
 #include "evicting.h"
+#include "fastspool.h"
+#include "mirror/journal.h"
+#include "store/blocks.h"
+#include "store/commit.h"
+#include "store/data.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/segment.h"
+#include "store/store.h"
 
 #include <signal.h>
 #include <sys/mman.h>

@@ -2,6 +2,7 @@
  *
  * The configuration: what it takes, what it refuses, and that it says where.
  */
+#include "fastspool.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>

@@ -2,7 +2,12 @@
  *
  * The content of files: holes, index blocks, overwriting, truncating, and that nothing leaks.
  */
+#include "store/data.h"
+#include "fastspool.h"
 #include "fixture.h"
+#include "store/blocks.h"
+#include "store/descriptions.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>

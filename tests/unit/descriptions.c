@@ -2,7 +2,12 @@
  *
  * Open file descriptions: sharing over fork, life and death, recognition of descriptors.
  */
+#include "store/descriptions.h"
+#include "fastspool.h"
 #include "fixture.h"
+#include "store/files.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

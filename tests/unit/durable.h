@@ -6,7 +6,14 @@
 #ifndef FASTSPOOL_DURABLE_H
 #define FASTSPOOL_DURABLE_H
 
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
 #include "paging.h"
+#include "store/commit.h"
+#include "store/layout.h"
+#include "store/segment.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 

@@ -6,6 +6,10 @@
 #define FASTSPOOL_EVICTING_H
 
 #include "durable.h"
+#include "fastspool.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -2,7 +2,11 @@
  *
  * Eviction and coming back: what may go and what goes first, and that nobody sees a difference.
  */
+#include "store/eviction.h"
 #include "evicting.h"
+#include "fastspool.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 TestSuite(eviction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 

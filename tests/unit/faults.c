@@ -3,6 +3,14 @@
  * Faults: who waits for a file that is not in memory, what becomes of it meanwhile, and what can't be brought back.
  */
 #include "evicting.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/pager.h"
+#include "store/data.h"
+#include "store/eviction.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
 
 TestSuite(faults, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 

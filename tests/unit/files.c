@@ -2,7 +2,10 @@
  *
  * The public calls: permissions, modes, owners, times, errors, as the real file system has them.
  */
+#include "fastspool.h"
 #include "fixture.h"
+#include "store/directories.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -7,6 +7,11 @@
 #ifndef FASTSPOOL_FIXTURE_H
 #define FASTSPOOL_FIXTURE_H
 
+#include "fastspool.h"
+#include "store/descriptions.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <fcntl.h>

@@ -2,10 +2,12 @@
  *
  * The journal: what is found again after a torn write, a failed sync, a writer that died, and a file used again.
  */
-#include "fixture.h"
-
-#include "mirror/format.h"
 #include "mirror/journal.h"
+#include "fastspool.h"
+#include "fixture.h"
+#include "mirror/format.h"
+#include "store/commit.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

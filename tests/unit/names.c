@@ -2,7 +2,9 @@
  *
  * Names: looking up, linear hashing, long names, listings under change.
  */
+#include "fastspool.h"
 #include "fixture.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -6,8 +6,15 @@
 #ifndef FASTSPOOL_PAGING_H
 #define FASTSPOOL_PAGING_H
 
+#include "fastspool.h"
 #include "fixture.h"
+#include "mirror/database.h"
 #include "mirror/pager.h"
+#include "store/eviction.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
 
 #include <sys/file.h>
 

@@ -2,7 +2,18 @@
  *
  * Pressure: what happens where there is no memory, who waits for it, and what is said to be left.
  */
+#include "base/clock.h"
 #include "evicting.h"
+#include "fastspool.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
+#include "mirror/pager.h"
+#include "store/commit.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/segment.h"
+#include "store/store.h"
 
 TestSuite(pressure, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 

@@ -2,7 +2,12 @@
  *
  * Critical sections: wholly or not at all, for failing bodies, dead owners, dead repairers and damaged logs.
  */
+#include "fastspool.h"
 #include "fixture.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/segment.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The calls on files.
+ */
+#ifndef FASTSPOOL_FILES_H
+#define FASTSPOOL_FILES_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct fastspool;
+
+/** As fastspool_open(); @description was taken by descriptions_take() and is given back where it fails. */
+int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Record locks.
+ */
+#ifndef FASTSPOOL_LOCKS_H
+#define FASTSPOOL_LOCKS_H
+
+#include <stdint.h>
+
+struct fastspool;
+struct flock;
+
+int locks_control(struct fastspool *fs, uint32_t description, int command, struct flock *lock);
+/** A descriptor of this inode is being closed: POSIX drops the process's locks on it. */
+void locks_drop(struct fastspool *fs, uint32_t inode);
+/** The child of a fork: it holds none of its parent's. */
+void locks_after_fork_child(void);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Critical sections: every change of the segment happens in one, wholly or not at all.
+ */
+#ifndef FASTSPOOL_SECTION_H
+#define FASTSPOOL_SECTION_H
+
+#include "store/layout.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** A change of the store: runs under the lock, changes the segment only with SET() and section_copy(), and may
+ *  read whatever it likes.  Negative: everything that it changed is taken back.  -EAGAIN after section_want():
+ *  the table is grown, and the body runs again from its start.  It must be short (at most some 64 kB copied) and
+ *  must not call the system. */
+typedef int section_body(struct fastspool *fs, void *argument);
+
+/** Run @body as one critical section: wholly or not at all, whoever is killed.  Returns what it returned; -EIO
+ *  also when the segment is damaged or failed. */
+int section_run(struct fastspool *fs, section_body *body, void *argument);
+
+/** Record what the words around [address, address + size) hold now, for the case that the section fails.  False:
+ *  the log is full (a damaged segment): the words must not be changed, and the section will fail with -EIO. */
+bool section_log(struct fastspool *fs, const void *address, size_t size);
+
+/** The same for one field, which never crosses a word: some twenty of them are an operation. */
+static inline bool section_log_field(struct fastspool *fs, const void *address)
+{
+    struct header *header = fs->header;
+    uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
+    uint32_t count = header->undo_count;
+
+    if (count >= UNDO_MAX)
+        return section_log(fs, address, 1);
+    header->undo[count].offset = offset;
+    header->undo[count].before = *(const uint64_t *)(fs->base + offset);
+    STORE(header->undo_count, count + 1);
+    /* The field may change only now: neither compiler nor processor may let it change before the count. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    return true;
+}
+
+/** Change a field of the segment inside a section. */
+#define SET(fs, field, value)                                      \
+    do {                                                           \
+        if (section_log_field((fs), &(field)))                     \
+            __atomic_store_n(&(field), (value), __ATOMIC_RELEASE); \
+    } while (0)
+
+/** Change @size bytes of the segment inside a section. */
+void section_copy(struct fastspool *fs, void *to, const void *from, size_t size);
+
+enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
+
+/** Inside a section: this table must grow first.  Returns -EAGAIN, to be returned by the body. */
+int section_want(enum table_id table);
+
+/** Read without the lock: begin, copy, and repeat from begin where retry says so.  After many repeats begin takes
+ *  the lock, so that a reader always gets through.
+ *      struct section_read r = SECTION_READ;
+ *      do { section_read_begin(fs, &r); ... } while (section_read_retry(fs, &r)); */
+struct section_read {
+    uint32_t sequence;
+    uint32_t tries;
+    bool locked;
+};
+#define SECTION_READ ((struct section_read){0, 0, false})
+void section_read_begin(struct fastspool *fs, struct section_read *read);
+bool section_read_retry(struct fastspool *fs, struct section_read *read);
+/** A number of the segment as no unfinished section left it: one whose owner died will be rolled back. */
+uint64_t section_load(struct fastspool *fs, const uint64_t *word);
+
+/** What a process must do around each critical section: the preloaded library holds signals off, and keeps the
+ *  lock from a user who could stop it.  Called before the lock is taken and after it is released.  Set once,
+ *  before the first attach; default: nothing. */
+struct section_guard {
+    void (*enter)(void);
+    void (*leave)(void);
+};
+extern struct section_guard section_guard;
+
+/** The segment is damaged: one line to syslog (where @what is found wrong), and -EIO. */
+int section_damaged(struct fastspool *fs, const char *what);
+
+/** Make the mutex of a new segment. */
+int section_create(struct header *header);
+
+#endif
