@@ -19,7 +19,7 @@
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/locks.h"
-#include "store/spill.h"
+#include "store/spilled.h"
 #include "store/store.h"
 
 #include <stdarg.h>
@@ -248,7 +248,7 @@ int descriptors_copy(uint32_t description)
     struct fastspool *fs = serve_attached();
     char link[32];
     int flags = (int)LOAD(description_at(fs, description)->flags) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-    int spill = spill_open(fs, description); /* has no room in memory, here neither: for reading alone */
+    int spill = spilled_open(fs, description); /* has no room in memory, here neither: for reading alone */
 
     if (spill >= 0)
         real.lseek(spill, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);

@@ -15,6 +15,7 @@
 #include "store/descriptions.h"
 #include "store/names.h"
 #include "store/store.h"
+#include "store/walk.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -96,7 +97,7 @@ static DIR *open_listing(struct fastspool *fs, int fd)
         return NULL;
     listing->fd = fd;
     if (descriptions_file(fs, descriptors_find(fd), &inode, &generation) == 0 &&
-        names_path(fs, inode, listing->path, sizeof(listing->path)) >= 0)
+        walk_path(fs, inode, listing->path, sizeof(listing->path)) >= 0)
         listing->disk = disk_directory(fs, listing->path);
     return enter(listing);
 }

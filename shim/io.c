@@ -13,6 +13,7 @@
 #include "store/descriptions.h"
 #include "store/names.h"
 #include "store/store.h"
+#include "store/walk.h"
 
 #include <limits.h>
 #include <string.h>
@@ -208,7 +209,7 @@ static int sync_disk(struct fastspool *fs, int description)
     memcpy(path, fs->spool, length);
     path[length++] = '/';
     if (descriptions_file(fs, (uint32_t)description, &inode, &generation) < 0 ||
-        names_path(fs, inode, path + length, sizeof(path) - length) < 0)
+        walk_path(fs, inode, path + length, sizeof(path) - length) < 0)
         return 0;
     int fd = real.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)

@@ -19,6 +19,7 @@
 #include "store/directories.h"
 #include "store/names.h"
 #include "store/store.h"
+#include "store/walk.h"
 
 #include <limits.h>
 #include <string.h>
@@ -54,7 +55,7 @@ static bool directory_path(int dirfd, char path[PATH_MAX])
     memcpy(path, fs->spool, length);
     path[length++] = '/';
     return descriptions_file(fs, description, &inode, &generation) == 0 &&
-           names_path(fs, inode, path + length, PATH_MAX - length) >= 0;
+           walk_path(fs, inode, path + length, PATH_MAX - length) >= 0;
 }
 
 static bool append(char path[PATH_MAX], const char *rest)

@@ -19,6 +19,7 @@
 #include "store/files.h"
 #include "store/names.h"
 #include "store/store.h"
+#include "store/walk.h"
 
 #include <limits.h>
 #include <stdarg.h>
@@ -566,6 +567,6 @@ EXPORT int fchdir(int fd)
     path[length++] = '/';
     int result = descriptions_file(fs, description, &inode, &generation);
     if (result == 0)
-        result = names_path(fs, inode, path + length, sizeof(path) - length);
+        result = walk_path(fs, inode, path + length, sizeof(path) - length);
     return result < 0 ? (int)result_of(result) : chdir(path);
 }

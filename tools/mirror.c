@@ -22,17 +22,17 @@
 #include "base/futex.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
+#include "mirror/compaction.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "mirror/pager.h"
 #include "spool/attach.h"
 #include "store/blocks.h"
-#include "store/commit.h"
-#include "store/compaction.h"
 #include "store/descriptions.h"
-#include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
+#include "store/orphans.h"
 #include "store/segment.h"
 #include "store/store.h"
 #include "tool.h"
@@ -153,9 +153,9 @@ static void on_fault(int signal_number)
         publish_state(served, SEGMENT_FAILED, NULL);
     } else {
         /* So that nobody waits for a mirror that falls over the same page each time. */
-        uint32_t reading = LOAD(served->header->fault_reading);
-        STORE(served->header->fault_fatal, reading ? reading : PAGER_ALL);
-        commit_fails(served, EIO);
+        uint32_t reading = LOAD(served->header->pagein_reading);
+        STORE(served->header->pagein_fatal, reading ? reading : PAGER_ALL);
+        capture_fail(served, EIO);
     }
     _exit(1);
 }
@@ -342,10 +342,10 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     struct capture capture;
     char error[FASTSPOOL_ERROR_MAX] = "the journal is full, and no checkpoint can be made";
     int room = wait_for_room(c);
-    int result = commit_capture(fs, &capture);
+    int result = capture_take(fs, &capture);
 
     if (result < 0)
-        commit_fails(fs, -result);
+        capture_fail(fs, -result);
     if (result < 0 || capture.count == 0)
         return result;
     uint64_t start = clock_precise();
@@ -356,7 +356,7 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    int ended = commit_end(fs, &capture, -result, clock_precise() - start);
+    int ended = capture_end(fs, &capture, -result, clock_precise() - start);
     if (journal_wants(c->journal))
         wake_checkpointer(c, false);
     return result < 0 ? result : ended;
@@ -423,7 +423,7 @@ static int tidy(struct fastspool *fs)
     int result = descriptions_reap(fs);
 
     if (result == 0)
-        result = inodes_free_orphans(fs);
+        result = orphans_free(fs);
     if (result == 0)
         result = names_split_ahead(fs);
     if (result == 0)
@@ -468,7 +468,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
         if (LOAD(fs->header->commit_error) != -result)
             complain(fs->spool, error);
-        commit_fails(fs, -result);
+        capture_fail(fs, -result);
         journal_close(journal);
         clock_sleep(RETRY_EVERY);
     }
@@ -523,7 +523,7 @@ static int serve_all(struct fastspool *fs, uint64_t limit)
         pager_end(&pager);
     }
     if (result < 0) {
-        commit_fails(fs, -result);
+        capture_fail(fs, -result);
         result = complain(fs->spool, "start the mirror's threads: failed");
     }
     shared_database_end(&shared);
@@ -545,14 +545,14 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (memory)
         segment_limit(fs->header, memory);
     fs->mirror = true;
-    STORE(fs->header->fault_reading, 0);
+    STORE(fs->header->pagein_reading, 0);
     catch_term();
     catch_faults(fs);
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
         return 1;
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain(fs->spool, fs->header->failure);
-    result = commit_reset(fs);
+    result = capture_reset(fs);
     result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : serve_all(fs, limit);
     STORE(fs->header->mirror_pid, 0);
     return result;

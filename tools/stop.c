@@ -5,7 +5,7 @@
  */
 #include "base/clock.h"
 #include "fastspool.h"
-#include "spool/attach.h"
+#include "spool/launch.h"
 #include "spool/registry.h"
 #include "store/store.h"
 #include "tool.h"
@@ -27,9 +27,9 @@ static int end_mirror(struct fastspool *fs)
 {
     pid_t pid = LOAD(fs->header->mirror_pid);
 
-    if (pid > 0 && attach_mirror_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+    if (pid > 0 && launch_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return tool_error("end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
-    for (uint64_t start = clock_monotonic(); attach_mirror_lives(fs);) {
+    for (uint64_t start = clock_monotonic(); launch_lives(fs);) {
         if (clock_monotonic() - start > PATIENCE)
             return tool_error("the mirror of %s, process %ld, does not end", fs->spool, (long)pid);
         clock_sleep(100 * NS_PER_MS);

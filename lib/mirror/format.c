@@ -10,7 +10,7 @@
  */
 #include "mirror/format.h"
 
-#include "store/commit.h"
+#include "mirror/capture.h"
 #include "store/layout.h"
 #include "store/store.h"
 

@@ -57,7 +57,7 @@ typedef int format_sink(void *context, const void *bytes, size_t size);
 uint64_t format_size(const struct capture *capture);
 
 /** Give the records of a capture to @sink, piece by piece: format_size() bytes in all.  The capture's blocks are pinned
- *  until commit_end(). */
+ *  until capture_end(). */
 int format_encode(struct fastspool *fs, const struct capture *capture, format_sink *sink, void *context);
 
 /** The record at *@at, checked to lie before @end, and *@at behind it.  1: a record; 0: the end; -EBADMSG. */

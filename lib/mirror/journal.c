@@ -21,8 +21,8 @@
 #include "base/fd.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/format.h"
-#include "store/commit.h"
 #include "store/layout.h"
 #include "store/store.h"
 

@@ -20,7 +20,7 @@
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
  * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
- * that can't be read at all is the end of the mirror (tools/mirror.c): header.fault_reading says over which file.
+ * that can't be read at all is the end of the mirror (tools/mirror.c): header.pagein_reading says over which file.
  */
 #include "mirror/pager.h"
 
@@ -29,14 +29,16 @@
 #include "base/futex.h"
 #include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/evictor.h"
 #include "mirror/format.h"
+#include "mirror/pagein.h"
 #include "mirror/prefetch.h"
+#include "mirror/spill.h"
 #include "store/blocks.h"
+#include "store/change.h"
 #include "store/data.h"
-#include "store/eviction.h"
 #include "store/layout.h"
-#include "store/section.h"
-#include "store/spill.h"
+#include "store/residency.h"
 #include "store/store.h"
 
 #include <arpa/inet.h>
@@ -48,20 +50,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FAULTS_AT_ONCE 256u
-#define LOAD_WAIT      NS_PER_S          /* that files may wait for memory before they are spilled */
-#define LOAD_RETRY     (20 * NS_PER_MS)  /* between two tries */
-#define IDLE           NS_PER_S          /* between two looks where nobody asks, */
-#define BUSY           (20 * NS_PER_MS)  /* and where so much is taken that it may be needed at any time */
-#define IN_VAIN        (200 * NS_PER_MS) /* until it is tried again where too little could be evicted */
-#define SPILL_SHARE    4u                /* a file of more than this part of `memory` is spilled at once */
-#define SPACE_LEAST    256u              /* blocks that are freed for writers who wait */
+#define PAGEINS_AT_ONCE 256u
+#define LOAD_WAIT       NS_PER_S          /* that files may wait for memory before they are spilled */
+#define LOAD_RETRY      (20 * NS_PER_MS)  /* between two tries */
+#define IDLE            NS_PER_S          /* between two looks where nobody asks, */
+#define BUSY            (20 * NS_PER_MS)  /* and where so much is taken that it may be needed at any time */
+#define IN_VAIN         (200 * NS_PER_MS) /* until it is tried again where too little could be evicted */
+#define SPILL_SHARE     4u                /* a file of more than this part of `memory` is spilled at once */
+#define SPACE_LEAST     256u              /* blocks that are freed for writers who wait */
 
 /* ---- one file ---- */
 
 struct window {
     struct fastspool *fs;
-    const struct fault *fault;
+    const struct pagein *pagein;
     int spill;       /* where its bytes go, -1: memory */
     uint64_t offset; /* of the first byte, a multiple of DATA_STEP */
     uint32_t blocks; /* bit set: there are bytes of this block */
@@ -78,11 +80,11 @@ struct part {
 static int fill_in(struct fastspool *fs, void *argument)
 {
     const struct part *part = argument;
-    const struct fault *fault = part->window->fault;
+    const struct pagein *pagein = part->window->pagein;
     /* It may have been truncated since, which doesn't wait for us: then its blocks are other data's. */
-    int result = eviction_check_fault(fs, fault);
+    int result = pagein_check(fs, pagein);
 
-    return result < 0 ? result : data_load(fs, fault->inode, part->bytes, part->size, part->offset);
+    return result < 0 ? result : data_load(fs, pagein->inode, part->bytes, part->size, part->offset);
 }
 
 static int put_aside(const struct part *part)
@@ -94,7 +96,7 @@ static int put_aside(const struct part *part)
 static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
 {
     uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE,
-             left = window->fault->size - window->offset;
+             left = window->pagein->size - window->offset;
     return (struct part){window, window->bytes + start, (size_t)((end < left ? end : left) - start),
                          window->offset + start};
 }
@@ -120,7 +122,7 @@ static int flush(struct window *window)
         while (window->blocks >> to & 1)
             to++;
         struct part part = part_of(window, from, to);
-        result = window->spill < 0 ? section_run(window->fs, fill_in, &part) : put_aside(&part);
+        result = window->spill < 0 ? change_run(window->fs, fill_in, &part) : put_aside(&part);
     }
     wipe(window);
     return result;
@@ -131,7 +133,7 @@ static int add_slice(struct window *window, uint64_t offset, const MDB_val *valu
 {
     const char *bytes = value->mv_data;
 
-    if (value->mv_size == 0 || value->mv_size > SLICE_SIZE || offset + value->mv_size > window->fault->size)
+    if (value->mv_size == 0 || value->mv_size > SLICE_SIZE || offset + value->mv_size > window->pagein->size)
         return -EIO;
     for (size_t done = 0; done < value->mv_size;) {
         uint64_t start = (offset + done) / DATA_STEP * DATA_STEP;
@@ -150,31 +152,31 @@ static int add_slice(struct window *window, uint64_t offset, const MDB_val *valu
 }
 
 /* Does the database know this very file? */
-static int check_record(struct database *database, MDB_txn *transaction, const struct fault *fault)
+static int check_record(struct database *database, MDB_txn *transaction, const struct pagein *pagein)
 {
-    uint32_t number = htonl(fault->inode);
+    uint32_t number = htonl(pagein->inode);
     MDB_val key = {sizeof(number), &number}, value;
     struct disk_inode disk;
 
     if (mdb_get(transaction, database->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
         return -EIO;
     memcpy(&disk, value.mv_data, sizeof(disk));
-    return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
+    return disk.generation == pagein->generation && disk.size == pagein->size ? 0 : -EIO;
 }
 
-static int load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+static int load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                 int spill)
 {
     static struct window window; /* of the one thread */
-    const uint32_t first[2] = {htonl(fault->inode), 0};
+    const uint32_t first[2] = {htonl(pagein->inode), 0};
     MDB_val key = {sizeof(first), (void *)first}, value;
     MDB_cursor *cursor;
-    int result = check_record(database, transaction, fault);
+    int result = check_record(database, transaction, pagein);
 
     if (result < 0 || mdb_cursor_open(transaction, database->data, &cursor) != 0)
         return -EIO;
     window.fs = fs;
-    window.fault = fault;
+    window.pagein = pagein;
     window.spill = spill;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
@@ -193,12 +195,12 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
     return result;
 }
 
-int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill)
 {
-    STORE(fs->header->fault_reading, fault->inode); /* should a page of it be the end of this process */
-    int result = load(fs, database, transaction, fault, spill);
-    STORE(fs->header->fault_reading, 0);
+    STORE(fs->header->pagein_reading, pagein->inode); /* should a page of it be the end of this process */
+    int result = load(fs, database, transaction, pagein, spill);
+    STORE(fs->header->pagein_reading, 0);
     return result;
 }
 
@@ -210,8 +212,8 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
 {
     uint64_t now = clock_monotonic();
     bool unready = false;
-    int64_t blocks = eviction_run(pager->fs, target, least, &unready);
-    bool enough = blocks >= (int64_t)least && eviction_in_use(pager->fs->header) <= target;
+    int64_t blocks = evictor_run(pager->fs, target, least, &unready);
+    bool enough = blocks >= (int64_t)least && residency_in_use(pager->fs->header) <= target;
 
     if (!enough && unready && pager->want_checkpoint && (least || now - pager->wished > IDLE)) {
         pager->wished = now;
@@ -224,101 +226,102 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
 /* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
  */
 static int bring_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
-                           const struct fault *fault, uint64_t until)
+                           const struct pagein *pagein, uint64_t until)
 {
     int result;
 
-    while ((result = pager_load(pager->fs, database, transaction, fault, -1)) == -ENOSPC && clock_monotonic() < until &&
-           !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
-        evict(pager, UINT64_MAX, fault->size / BLOCK_SIZE + SPACE_LEAST);
+    while ((result = pager_load(pager->fs, database, transaction, pagein, -1)) == -ENOSPC &&
+           clock_monotonic() < until && !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
+        evict(pager, UINT64_MAX, pagein->size / BLOCK_SIZE + SPACE_LEAST);
         clock_sleep(LOAD_RETRY);
     }
     return result;
 }
 
 static int bring_to_disk(struct pager *pager, struct database *database, MDB_txn *transaction,
-                         const struct fault *fault)
+                         const struct pagein *pagein)
 {
-    int spill = spill_create(pager->fs, fault);
+    int spill = spill_create(pager->fs, pagein);
 
     pager->spills = true;
     if (spill < 0)
         return spill;
-    int result = pager_load(pager->fs, database, transaction, fault, spill);
+    int result = pager_load(pager->fs, database, transaction, pagein, spill);
     close(spill);
     return result;
 }
 
 /* What nobody has opened yet isn't worth waiting for memory, nor a spill file, nor a word. */
-static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *fault)
+static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn *transaction,
+                        const struct pagein *pagein)
 {
     const struct header *h = pager->fs->header;
-    bool room = eviction_in_use(h) + (fault->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= eviction_high(h);
-    int result = room ? pager_load(pager->fs, database, transaction, fault, -1) : -ENOSPC;
+    bool room = residency_in_use(h) + (pagein->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= residency_high(h);
+    int result = room ? pager_load(pager->fs, database, transaction, pagein, -1) : -ENOSPC;
 
-    return eviction_end_fault(pager->fs, fault, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;
+    return pagein_end(pager->fs, pagein, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;
 }
 
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
-static bool serve(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *fault,
+static bool serve(struct pager *pager, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                   uint64_t until)
 {
     struct fastspool *fs = pager->fs;
-    bool spilled = fault->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
-    int result = spilled ? -ENOSPC : bring_to_memory(pager, database, transaction, fault, until);
+    bool spilled = pagein->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
+    int result = spilled ? -ENOSPC : bring_to_memory(pager, database, transaction, pagein, until);
 
     if (result == -ENOSPC && LOAD(pager->database->closing))
         return true;
     if (result == -ENOSPC) {
         spilled = true;
-        result = bring_to_disk(pager, database, transaction, fault);
+        result = bring_to_disk(pager, database, transaction, pagein);
     }
     if (result == -ESTALE)
-        result = 0; /* eviction_end_fault() sees what has become of it */
+        result = 0; /* pagein_end() sees what has become of it */
     if (result < 0)
-        syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, fault->inode, strerrordesc_np(-result));
-    return eviction_end_fault(fs, fault, spilled, -result, false) == -ESTALE;
+        syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, pagein->inode, strerrordesc_np(-result));
+    return pagein_end(fs, pagein, spilled, -result, false) == -ESTALE;
 }
 
 /* Those that were asked for ahead, or the others.  True: some have to be served again. */
-static bool serve_all(struct pager *pager, struct database *database, MDB_txn *transaction, const struct fault *faults,
-                      int count, bool ahead)
+static bool serve_all(struct pager *pager, struct database *database, MDB_txn *transaction,
+                      const struct pagein *pageins, int count, bool ahead)
 {
     uint64_t until = clock_monotonic() + LOAD_WAIT;
-    bool again = count == FAULTS_AT_ONCE;
+    bool again = count == PAGEINS_AT_ONCE;
 
     for (int i = 0; i < count; i++) {
         if (LOAD(pager->database->closing))
             return true; /* whoever closes it waits for us */
-        if (faults[i].ahead == ahead)
-            again |= ahead ? serve_ahead(pager, database, transaction, &faults[i])
-                           : serve(pager, database, transaction, &faults[i], until);
+        if (pageins[i].ahead == ahead)
+            again |= ahead ? serve_ahead(pager, database, transaction, &pageins[i])
+                           : serve(pager, database, transaction, &pageins[i], until);
     }
     return again;
 }
 
 /* What is wanted, and what will be wanted next.  How many. */
-static int collect(struct pager *pager, struct fault *faults)
+static int collect(struct pager *pager, struct pagein *pageins)
 {
-    int count = eviction_faults(pager->fs, faults, FAULTS_AT_ONCE), asked = 0;
+    int count = pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE), asked = 0;
 
-    for (int i = 0; i < count && count + asked < (int)FAULTS_AT_ONCE; i++) {
-        int more = faults[i].ahead
+    for (int i = 0; i < count && count + asked < (int)PAGEINS_AT_ONCE; i++) {
+        int more = pageins[i].ahead
                        ? 0
-                       : ahead_follow(pager->fs, &pager->ahead, &faults[i], (int)FAULTS_AT_ONCE - count - asked);
+                       : ahead_follow(pager->fs, &pager->ahead, &pageins[i], (int)PAGEINS_AT_ONCE - count - asked);
         if (more < 0)
             return more;
         asked += more;
     }
-    return asked > 0 ? eviction_faults(pager->fs, faults, FAULTS_AT_ONCE) : count;
+    return asked > 0 ? pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE) : count;
 }
 
 int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 {
-    static struct fault faults[FAULTS_AT_ONCE]; /* of the one thread */
+    static struct pagein pageins[PAGEINS_AT_ONCE]; /* of the one thread */
     struct database *database;
     MDB_txn *transaction;
-    int count = collect(pager, faults);
+    int count = collect(pager, pageins);
 
     if (count <= 0)
         return count;
@@ -329,14 +332,14 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
     }
     if (result == 0) {
         /* Who has just opened a file waits for those that he will open next, and is woken once for all. */
-        result = serve_all(pager, database, transaction, faults, count, true);
-        result |= serve_all(pager, database, transaction, faults, count, false);
+        result = serve_all(pager, database, transaction, pageins, count, true);
+        result |= serve_all(pager, database, transaction, pageins, count, false);
         mdb_txn_abort(transaction);
         shared_database_leave(pager->database, false);
         return result;
     }
     for (int i = 0; i < count; i++)
-        eviction_end_fault(pager->fs, &faults[i], false, -result, false);
+        pagein_end(pager->fs, &pageins[i], false, -result, false);
     return result;
 }
 
@@ -345,15 +348,15 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 /* The reading of this file, or of the database itself, was the end of a mirror before. */
 static void fail_fatal(struct fastspool *fs)
 {
-    static struct fault faults[FAULTS_AT_ONCE];
-    uint32_t fatal = LOAD(fs->header->fault_fatal);
-    int count = fatal ? eviction_faults(fs, faults, FAULTS_AT_ONCE) : 0;
+    static struct pagein pageins[PAGEINS_AT_ONCE];
+    uint32_t fatal = LOAD(fs->header->pagein_fatal);
+    int count = fatal ? pagein_collect(fs, pageins, PAGEINS_AT_ONCE) : 0;
 
     for (int i = 0; i < count; i++) {
-        if (fatal == PAGER_ALL || faults[i].inode == fatal)
-            eviction_end_fault(fs, &faults[i], false, EIO, fatal != PAGER_ALL);
+        if (fatal == PAGER_ALL || pageins[i].inode == fatal)
+            pagein_end(fs, &pageins[i], false, EIO, fatal != PAGER_ALL);
     }
-    STORE(fs->header->fault_fatal, 0);
+    STORE(fs->header->pagein_fatal, 0);
 }
 
 /* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who
@@ -361,11 +364,11 @@ static void fail_fatal(struct fastspool *fs)
 static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;
-    bool above = eviction_in_use(h) > eviction_high(h);
+    bool above = residency_in_use(h) > residency_high(h);
 
     wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
     if (wanted || (above && clock_monotonic() - pager->in_vain > IN_VAIN))
-        evict(pager, above ? eviction_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
+        evict(pager, above ? residency_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }
 
 static void *run(void *argument)
@@ -388,7 +391,7 @@ static void *run(void *argument)
             pager->spills = spill_sweep(pager->fs) != 0;
         }
         if (result <= 0)
-            futex_wait(&h->pager_wanted, wanted, eviction_in_use(h) > eviction_low(h) ? BUSY : IDLE);
+            futex_wait(&h->pager_wanted, wanted, residency_in_use(h) > residency_low(h) ? BUSY : IDLE);
     }
     return NULL;
 }

@@ -14,10 +14,10 @@
 #include <stdint.h>
 
 struct database;
-struct fault;
+struct pagein;
 struct shared_database;
 
-/** In header.fault_fatal: not one file, but the database could not be read. */
+/** In header.pagein_fatal: not one file, but the database could not be read. */
 #define PAGER_ALL UINT32_MAX
 
 struct pager {
@@ -33,9 +33,9 @@ struct pager {
     uint32_t ending;  /* atomic */
 };
 
-/** Fill in the data of one wanted file, from what @transaction sees; then eviction_end_fault().  @spill: its spill
+/** Fill in the data of one wanted file, from what @transaction sees; then pagein_end().  @spill: its spill
  * file, -1: memory.  -ENOSPC: no room there now; -EIO: the database doesn't hold it.  For one thread alone. */
-int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct fault *fault,
+int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill);
 
 /** Fill in the data of the files that are wanted now.  1: there may be more, come again; 0; -errno where the database

@@ -21,11 +21,11 @@
  */
 #include "mirror/prefetch.h"
 
-#include "store/eviction.h"
-#include "store/inodes.h"
+#include "mirror/pagein.h"
+#include "store/change.h"
 #include "store/layout.h"
 #include "store/names.h"
-#include "store/section.h"
+#include "store/residency.h"
 #include "store/store.h"
 
 #define FILES_MOST 64u    /* that are asked for at once: each may change twelve words */
@@ -36,7 +36,7 @@
 
 struct following {
     struct ahead *ahead;
-    const struct fault *fault;
+    const struct pagein *pagein;
     int most;
     int asked;
 };
@@ -84,9 +84,9 @@ static bool worth_it(const struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);
 
-    return inodes_valid(fs, i) && inode->opens == 0 && inode->size <= SIZE_MOST &&
+    return inode_valid(fs, i) && inode->opens == 0 && inode->size <= SIZE_MOST &&
            (inode->flags & (INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE)) == INODE_EVICTED &&
-           inode->fault_error == 0;
+           inode->pagein_error == 0;
 }
 
 /* Ask for the next @most files behind @entry that are not in memory, as far as there is memory for them.  The reader is
@@ -94,7 +94,7 @@ static bool worth_it(const struct fastspool *fs, uint32_t i)
 static int ask(struct fastspool *fs, struct stream *stream, uint32_t entry, uint32_t most)
 {
     const struct header *h = fs->header;
-    uint64_t used = eviction_in_use(h), high = eviction_high(h), room = high > used ? high - used : 0;
+    uint64_t used = residency_in_use(h), high = residency_high(h), room = high > used ? high - used : 0;
     uint32_t asked = 0;
 
     for (uint32_t looks = 0; looks < most * NAMES_MOST && asked < most; looks++) {
@@ -109,7 +109,7 @@ static int ask(struct fastspool *fs, struct stream *stream, uint32_t entry, uint
             if (bytes > room)
                 break;
             room -= bytes;
-            eviction_want_ahead(fs, i);
+            residency_want_ahead(fs, i);
             asked++;
         }
         stream->born = name_at(fs, entry)->born;
@@ -132,7 +132,7 @@ static bool was_useful(const struct fastspool *fs, const struct stream *stream, 
         entry = names_beside(fs, entry, false);
         if (entry == 0)
             break;
-        if (inodes_valid(fs, name_at(fs, entry)->inode) && ending_of(fs, entry) == stream->ending)
+        if (inode_valid(fs, name_at(fs, entry)->inode) && ending_of(fs, entry) == stream->ending)
             unopened += !!(inode_at(fs, name_at(fs, entry)->inode)->flags & INODE_AHEAD);
     }
     return unopened * 3 <= files;
@@ -142,9 +142,9 @@ static int follow(struct fastspool *fs, void *argument)
 {
     struct following *following = argument;
     struct ahead *ahead = following->ahead;
-    uint32_t i = following->fault->inode, entry = inode_at(fs, i)->names;
+    uint32_t i = following->pagein->inode, entry = inode_at(fs, i)->names;
 
-    if (!inodes_valid(fs, i) || inode_at(fs, i)->generation != following->fault->generation || entry == 0)
+    if (!inode_valid(fs, i) || inode_at(fs, i)->generation != following->pagein->generation || entry == 0)
         return 0;
     uint32_t ending = ending_of(fs, entry), most = (uint32_t)following->most;
     struct stream *stream = find_reader(fs, ahead, entry, ending);
@@ -156,10 +156,10 @@ static int follow(struct fastspool *fs, void *argument)
     return 0;
 }
 
-int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct fault *fault, int most)
+int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct pagein *pagein, int most)
 {
-    struct following following = {ahead, fault, most, 0};
-    int result = section_run(fs, follow, &following);
+    struct following following = {ahead, pagein, most, 0};
+    int result = change_run(fs, follow, &following);
 
     return result < 0 ? result : following.asked;
 }

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct fastspool;
-struct fault;
+struct pagein;
 
 /** Who reads at the same time, in the same directory or another: a split spool's 62 directories are read by turns, and
  * with a jump now and then. */
@@ -28,6 +28,6 @@ struct ahead {
 
 /** The mirror alone: somebody has opened the file @fault; ask for those that he will open next, @most at the most.  How
  *  many; -errno. */
-int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct fault *fault, int most);
+int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct pagein *pagein, int most);
 
 #endif

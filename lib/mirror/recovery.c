@@ -26,15 +26,19 @@
 #include "mirror/database.h"
 #include "mirror/format.h"
 #include "mirror/journal.h"
+#include "mirror/pagein.h"
 #include "mirror/pager.h"
-#include "store/eviction.h"
+#include "mirror/spill.h"
+#include "store/change.h"
+#include "store/directories.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/segment.h"
-#include "store/spill.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -165,7 +169,7 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 
     restored.disk = &disk;
     if (result == 0)
-        result = enough(walk, section_run(walk->fs, restore_inode, &restored));
+        result = enough(walk, change_run(walk->fs, restore_inode, &restored));
     walk->recovered->files += S_ISREG(disk.mode);
     walk->recovered->bytes += S_ISREG(disk.mode) ? disk.size : 0;
     return result;
@@ -193,7 +197,7 @@ static int restore_names(struct fastspool *fs, void *argument)
         if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
             return -EBADMSG;
         names.at = text + name.length;
-        if (!inodes_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
+        if (!inode_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
             return -EBADMSG;
         int result = names_add(fs, name.parent, text, name.length, names.inode);
         if (result < 0)
@@ -217,7 +221,7 @@ static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *val
     if (names.inode == walk->root ? disk.names != 0 : disk.names == 0)
         return damaged(walk->error, "a file without a name", names.inode);
     do
-        result = section_run(walk->fs, restore_names, &names);
+        result = change_run(walk->fs, restore_names, &names);
     while (result > 0);
     if (result == -EBADMSG)
         return damaged(walk->error, "a name leads nowhere", names.inode);
@@ -251,7 +255,7 @@ static int visit_attributes(struct walk *walk, const MDB_val *key, const MDB_val
     int result = record_of(walk, key, value, &restored.inode, &disk);
 
     restored.disk = &disk;
-    return result < 0 ? result : section_run(walk->fs, restore_attributes, &restored);
+    return result < 0 ? result : change_run(walk->fs, restore_attributes, &restored);
 }
 
 /* ---- the numbers in between ---- */
@@ -263,14 +267,13 @@ struct gaps {
 static int free_gaps(struct fastspool *fs, void *argument)
 {
     struct gaps *gaps = argument;
-    struct table *table = &fs->header->inodes;
+    const struct table *table = &fs->header->inodes;
     uint32_t i = gaps->next;
 
     for (int step = 0; step < 256 && i < table->used; step++, i++) {
         if (inode_at(fs, i)->flags & INODE_USED)
             continue;
-        SET(fs, inode_at(fs, i)->names, table->free);
-        SET(fs, table->free, i);
+        table_give_gap(fs, TABLE_INODES, i);
     }
     gaps->next = i;
     return i < table->used;
@@ -289,7 +292,7 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     int result = for_each(transaction, database->inodes, walk, visit_inode);
     if (result < 0)
         return result;
-    if (!inodes_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
+    if (!inode_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
         return damaged(walk->error, "the spool's own directory is missing", walk->root);
     struct inode *root = inode_at(walk->fs, walk->root);
     root->links = 2;
@@ -298,7 +301,7 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     result = for_each(transaction, database->inodes, walk, visit_names);
     if (result == 0)
         result = for_each(transaction, database->inodes, walk, visit_attributes);
-    while (result >= 0 && (result = section_run(walk->fs, free_gaps, &gaps)) > 0)
+    while (result >= 0 && (result = change_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
     h->oldest_dirty = 0;
     STORE(h->durable, h->change);
@@ -357,13 +360,13 @@ static int note(void *context, uint32_t inode)
 
 static int want(struct fastspool *fs, void *argument)
 {
-    struct fault *fault = argument;
-    const struct inode *inode = inode_at(fs, fault->inode);
+    struct pagein *pagein = argument;
+    const struct inode *inode = inode_at(fs, pagein->inode);
 
-    if (!inodes_valid(fs, fault->inode) || !(inode->flags & INODE_EVICTED))
+    if (!inode_valid(fs, pagein->inode) || !(inode->flags & INODE_EVICTED))
         return 0;
-    eviction_want(fs, fault->inode);
-    *fault = (struct fault){fault->inode, inode->generation, inode->ticket, inode->size, false};
+    residency_want(fs, pagein->inode);
+    *pagein = (struct pagein){pagein->inode, inode->generation, inode->ticket, inode->size, false};
     return 1;
 }
 
@@ -372,14 +375,14 @@ static int bring_back(struct database *database, MDB_txn *transaction, struct fa
     int result = 0;
 
     for (uint32_t i = 1; i < fs->header->inodes.used && result >= 0; i++) {
-        struct fault fault = {.inode = i};
+        struct pagein pagein = {.inode = i};
         if (!(touched[i / BITS] >> i % BITS & 1))
             continue;
-        result = section_run(fs, want, &fault);
+        result = change_run(fs, want, &pagein);
         if (result > 0)
-            result = pager_load(fs, database, transaction, &fault, -1);
+            result = pager_load(fs, database, transaction, &pagein, -1);
         if (result == 0)
-            result = eviction_end_fault(fs, &fault, false, 0, false);
+            result = pagein_end(fs, &pagein, false, 0, false);
     }
     return result < 0 ? result : 0;
 }
@@ -423,7 +426,7 @@ static int recover(struct database *database, struct walk *walk)
     result = read_journal(database, transaction, walk, &meta, &highest, NULL, NULL);
     walk->root = (uint32_t)meta.root;
     if (result == 0)
-        result = meta.root ? rebuild(database, transaction, walk) : inodes_make_root(walk->fs);
+        result = meta.root ? rebuild(database, transaction, walk) : directories_make_root(walk->fs);
     if (result < 0) {
         mdb_txn_abort(transaction);
         return result;

@@ -23,6 +23,8 @@
 #include "base/rights.h"
 #include "config.h"
 #include "fastspool.h"
+#include "spool/launch.h"
+#include "store/await.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/locks.h"
@@ -46,11 +48,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S)    /* how long a mirror that was started is given to take its lock */
-#define GIVE_UP    (10 * NS_PER_S)   /* without any mirror, after which a waiter gives up */
-#define BAR        40                /* characters of a progress bar */
-#define LOOK_EVERY (100 * NS_PER_MS) /* between two looks of a waiter at the mirror */
-#define LOOKS      50                /* at a lock, 10 ms apart, before it is believed to be held for long */
+#define BAR   40 /* characters of a progress bar */
+#define LOOKS 50 /* at a lock, 10 ms apart, before it is believed to be held for long */
 
 /* ---- the spool and its state directory ---- */
 
@@ -292,9 +291,9 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
 static bool mirror_stays(struct fastspool *fs)
 {
     for (int look = 0; look < LOOKS; look++) {
-        if (!attach_mirror_lives(fs))
+        if (!launch_lives(fs))
             return false;
-        clock_sleep(LOOK_EVERY / 10);
+        clock_sleep(AWAIT_LOOK / 10);
     }
     return true;
 }
@@ -332,6 +331,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         return error_set(error, -ENOMEM, "no memory to attach %s", spool);
     fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
     fs->durability = config->durability;
+    fs->keeper = &launch_keeper;
     int result = open_spool(fs, spool, &st, error);
     if (result == 0)
         result = check_user(config, fs, &st, error);
@@ -404,18 +404,18 @@ static int wait_ready(struct fastspool *fs, char *error)
             continue;
         }
         if (state == SEGMENT_READY)
-            return attach_mirror_lives(fs) ? 0 : attach_start_mirror(fs);
+            return launch_lives(fs) ? 0 : launch_start(fs);
         if (state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %.255s", fs->spool, h->failure);
-        if (LOAD(h->recovery_error) && clock_monotonic() - started > GIVE_UP)
+        if (LOAD(h->recovery_error) && clock_monotonic() - started > AWAIT_GIVE_UP)
             return error_set(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
-        if (attach_mirror_lives(fs))
+        if (launch_lives(fs))
             lived = clock_monotonic();
-        else if (clock_monotonic() - lived > GIVE_UP)
+        else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
             return error_set(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
         else
-            attach_start_mirror(fs);
-        futex_wait(&h->state, state, LOOK_EVERY);
+            launch_start(fs);
+        futex_wait(&h->state, state, AWAIT_LOOK);
         waited = true;
     }
 }
@@ -452,126 +452,4 @@ void fastspool_after_fork_child(struct fastspool *fs)
 {
     descriptions_after_fork_child(fs);
     locks_after_fork_child();
-}
-
-/* ---- the mirror ---- */
-
-bool attach_mirror_lives(struct fastspool *fs)
-{
-    char path[PLACES_PATH_MAX];
-    int saved = errno;
-
-    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    if (fd >= 0)
-        close(fd);
-    errno = saved;
-    return lives;
-}
-
-int attach_wait_for_mirror(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
-{
-    futex_wait(event, value, LOOK_EVERY);
-    if (LOAD(*event) != value || attach_mirror_lives(fs))
-        *lived = clock_monotonic();
-    else if (clock_monotonic() - *lived > GIVE_UP)
-        return -EIO;
-    else
-        attach_start_mirror(fs);
-    if (LOAD(*event) == value)
-        futex_count(wanted);
-    return 0;
-}
-
-static void write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        ssize_t ignored = write(fd, text, strlen(text));
-        (void)ignored;
-        close(fd);
-    }
-}
-
-/* In the grandchild: nothing of the starter, which may be anybody's sendmail, may reach the mirror. */
-static void shed_inheritance(void)
-{
-    static const int limits[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_STACK};
-    sigset_t none;
-
-    for (int signal_number = 1; signal_number < NSIG; signal_number++)
-        signal(signal_number, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    if (geteuid() == 0) {
-        const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY}, stack = {8 << 20, RLIM_INFINITY};
-        for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
-            setrlimit((__rlimit_resource_t)limits[i], limits[i] == RLIMIT_STACK ? &stack : &unlimited);
-        setpriority(PRIO_PROCESS, 0, 0);
-        write_text("/sys/fs/cgroup/memory/cgroup.procs", "0"); /* version 1 */
-        write_text("/sys/fs/cgroup/cgroup.procs", "0");        /* version 2 */
-    }
-    umask(077);
-    if (chdir("/") < 0)
-        _exit(127);
-}
-
-static void become_mirror(const char *spool, const char *state, uint64_t memory)
-{
-    char bytes[24];
-    char *const arguments[] = {(char *)"fastspool", (char *)"mirror",
-                               (char *)"--state",   (char *)state,
-                               (char *)"--memory",  bytes,
-                               (char *)spool,       NULL};
-    char *const environment[] = {NULL};
-    uid_t uid = geteuid();
-    gid_t gid = getegid();
-
-    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory);
-    shed_inheritance();
-    if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
-        _exit(127);
-    syscall(SYS_close_range, 0, ~0U, 0);
-    /* Descriptors 0 to 2 must not become the database's; a /dev/null that is root's alone is no reason to fail. */
-    if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
-        _exit(127);
-    execve(FASTSPOOL_TOOL, arguments, environment);
-    _exit(127);
-}
-
-/* A child without signal to its parent: a program's SIGCHLD handler and its wait() see nothing of it. */
-static pid_t quiet_fork(void)
-{
-    return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
-}
-
-int attach_start_mirror(struct fastspool *fs)
-{
-    uint64_t now = clock_monotonic();
-    uint64_t before = LOAD(fs->header->mirror_starting);
-    sigset_t all, old;
-    int saved = errno;
-
-    if (before && now - before < START_TIME)
-        return 0;
-    if (!__atomic_compare_exchange_n(&fs->header->mirror_starting, &before, now, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_RELAXED))
-        return 0;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old); /* no handler of the program may run in the child */
-    pid_t child = quiet_fork();
-    if (child == 0) {
-        setsid();
-        if (quiet_fork() == 0)
-            become_mirror(fs->spool, fs->state, fs->memory);
-        _exit(0);
-    }
-    int result = child < 0 ? -errno : 0;
-    while (child > 0 && waitpid(child, NULL, __WCLONE) < 0 && errno == EINTR)
-        ;
-    sigprocmask(SIG_SETMASK, &old, NULL);
-    errno = saved;
-    return result;
 }

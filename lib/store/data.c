@@ -21,7 +21,7 @@
 
 #include "base/clock.h"
 #include "store/blocks.h"
-#include "store/eviction.h"
+#include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -42,7 +42,7 @@ static bool valid_block(const struct fastspool *fs, uint32_t block)
     return block / CHUNK_BLOCKS < LOAD(fs->header->chunks_used) && block / CHUNK_BLOCKS < CHUNKS_MAX;
 }
 
-static uint32_t blocks_of(uint64_t size)
+uint32_t data_blocks(uint64_t size)
 {
     return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
 }
@@ -121,7 +121,7 @@ static int need_slot(struct fastspool *fs, struct inode *inode, uint32_t index, 
     return *slot ? 0 : section_damaged(fs, "an index block leads nowhere");
 }
 
-static void version_next(struct fastspool *fs, struct inode *inode)
+void data_version_next(struct fastspool *fs, struct inode *inode)
 {
     SET(fs, inode->version, inode->version + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -193,7 +193,7 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
     if (offset > published)
         zero_tail(fs, inode, published);
     if (replaces)
-        version_next(fs, inode);
+        data_version_next(fs, inode);
     for (size_t done = 0; done < size;) {
         uint32_t index = (uint32_t)((offset + done) / BLOCK_SIZE);
         uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
@@ -208,12 +208,12 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
             blocks_give(fs, replaced[blocks]);
     }
     if (replaces)
-        version_next(fs, inode);
+        data_version_next(fs, inode);
     SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     /* A gap is dirty too: the disk may still hold what a truncation took away there. */
     uint64_t from = offset < published ? offset : published;
-    inodes_dirty_data(fs, i, (uint32_t)(from / BLOCK_SIZE), blocks_of(offset + size));
+    inodes_dirty_data(fs, i, (uint32_t)(from / BLOCK_SIZE), data_blocks(offset + size));
     if (offset + size > published)
         SET(fs, inode->size, offset + size);
     return 0;
@@ -246,12 +246,12 @@ static void free_indexes(struct fastspool *fs, struct inode *inode, uint32_t end
 int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
 {
     struct inode *inode = inode_at(fs, i);
-    uint32_t end = blocks_of(inode->size);
+    uint32_t end = data_blocks(inode->size);
     uint32_t looks = 0;
 
     if (end > BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     while (end > to && most > 0 && looks < SHRINK_LOOKS) {
         uint32_t hole = 0;
         uint32_t *slot = find_slot(fs, inode, end - 1, &hole);
@@ -271,13 +271,13 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
     }
     if ((uint64_t)end * BLOCK_SIZE < inode->size)
         SET(fs, inode->size, (uint64_t)end * BLOCK_SIZE);
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     return end > to;
 }
 
 bool data_small(const struct inode *inode)
 {
-    return inode->blocks <= DATA_FREE_STEP && blocks_of(inode->size) <= SHRINK_LOOKS;
+    return inode->blocks <= DATA_FREE_STEP && data_blocks(inode->size) <= SHRINK_LOOKS;
 }
 
 /* Cut a file to @size: free what is behind, at most DATA_FREE_STEP blocks (1: there is more to free).  Bytes of the
@@ -293,7 +293,7 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 
     int result = old ? blocks_take(fs, &new) : 0;
     if (result == 0)
-        result = data_shrink(fs, i, blocks_of(size), DATA_FREE_STEP);
+        result = data_shrink(fs, i, data_blocks(size), DATA_FREE_STEP);
     if (result < 0 || old == 0)
         return result;
     if (result > 0) {
@@ -301,10 +301,10 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
         return result;
     }
     memcpy(block_at(fs, new), block_at(fs, old), used);
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     SET(fs, *slot, new);
     blocks_give(fs, old);
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     return 0;
 }
 
@@ -328,58 +328,12 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
     uint64_t low = size < before ? size : before;
     uint64_t high = size < before ? before : size;
     if (low != high)
-        inodes_dirty_data(fs, i, (uint32_t)(low / BLOCK_SIZE), blocks_of(high));
+        inodes_dirty_data(fs, i, (uint32_t)(low / BLOCK_SIZE), data_blocks(high));
     else
         inodes_dirty(fs, i);
     if (more == 0)
         SET(fs, inode->size, size);
     return more;
-}
-
-static int make_orphan(struct fastspool *fs, const struct inode *inode)
-{
-    uint32_t orphan;
-    int result = inodes_take(fs, S_IFREG, inode->uid, inode->gid, &orphan);
-
-    if (result < 0)
-        return result;
-    struct inode *to = inode_at(fs, orphan);
-    section_copy(fs, &to->map, &inode->map, sizeof(to->map));
-    SET(fs, to->size, inode->size);
-    SET(fs, to->blocks, inode->blocks);
-    SET(fs, to->flags, (uint16_t)(to->flags | INODE_ORPHAN));
-    SET(fs, to->names, fs->header->orphans);
-    SET(fs, fs->header->orphans, orphan);
-    return 0;
-}
-
-int data_discard(struct fastspool *fs, uint32_t i)
-{
-    struct inode *inode = inode_at(fs, i);
-    uint64_t before = inode->size;
-    static const struct inode empty;
-
-    if (data_small(inode)) {
-        int result = data_shrink(fs, i, 0, UINT32_MAX);
-        if (result < 0)
-            return result;
-        if (result > 0)
-            return section_damaged(fs, "a file has blocks behind its end");
-    } else {
-        int result = make_orphan(fs, inode);
-        if (result < 0)
-            return result;
-        version_next(fs, inode);
-        section_copy(fs, &inode->map, &empty.map, sizeof(inode->map));
-        SET(fs, inode->blocks, 0);
-        SET(fs, inode->size, 0);
-        version_next(fs, inode);
-    }
-    eviction_leave(fs, i);
-    SET(fs, inode->mtime, clock_realtime());
-    SET(fs, inode->ctime, inode->mtime);
-    inodes_dirty_data(fs, i, 0, blocks_of(before));
-    return 0;
 }
 
 /* ---- eviction, and coming back ---- */
@@ -473,11 +427,11 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
 {
     struct inode *inode = inode_at(fs, i);
     struct moving moving = {fs, inode, chunk, 0};
-    uint32_t at = *index, end = blocks_of(inode->size), looks = 0, hole;
+    uint32_t at = *index, end = data_blocks(inode->size), looks = 0, hole;
 
     if (end > BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
         int result = move_indexes(&moving, at);
         uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
@@ -486,7 +440,7 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
         if (result < 0)
             return result;
     }
-    version_next(fs, inode);
+    data_version_next(fs, inode);
     *index = at;
     return at < end;
 }
@@ -514,7 +468,7 @@ static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, 
     const struct inode *inode = inode_at(fs, i);
     uint32_t version = LOAD(inode->version);
 
-    if (!inodes_valid(fs, i) || LOAD(inode->generation) != generation)
+    if (!inode_valid(fs, i) || LOAD(inode->generation) != generation)
         return section_damaged(fs, "a description leads to no file");
     if ((version & 1) && !locked)
         return -EAGAIN;
@@ -553,5 +507,5 @@ ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *b
     if (result != -EAGAIN)
         return result;
     struct locked_read read = {i, generation, buffer, size < DATA_STEP ? size : DATA_STEP, offset};
-    return section_run(fs, read_locked, &read);
+    return change_run(fs, read_locked, &read);
 }

@@ -27,8 +27,6 @@ int data_truncate(struct fastspool *fs, uint32_t inode, uint64_t size);
 int data_shrink(struct fastspool *fs, uint32_t inode, uint32_t to, uint32_t most);
 /** Whether one section can free all of the file. */
 bool data_small(const struct inode *inode);
-/** In a section: the file is empty now, whatever its size was; what is much to free is left to the orphans. */
-int data_discard(struct fastspool *fs, uint32_t inode);
 /** In a section: give at most @most of the file's blocks back, but not its size: what it holds is in the database.  1:
  *  there are more, 0: it has none. */
 int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
@@ -40,5 +38,10 @@ int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t s
 int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
 /** In a section or with the lock: block number of the file's block @index, 0: a hole. */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
+
+/** Blocks that @size bytes reach. */
+uint32_t data_blocks(uint64_t size);
+/** In a section: published blocks of the file are about to change (odd), or have changed (even): see data.c. */
+void data_version_next(struct fastspool *fs, struct inode *inode);
 
 #endif

@@ -26,11 +26,13 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/places.h"
-#include "store/eviction.h"
-#include "store/inodes.h"
+#include "store/change.h"
 #include "store/layout.h"
+#include "store/orphans.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -166,20 +168,11 @@ static bool valid_description(const struct fastspool *fs, uint32_t d)
 static int reserve(struct fastspool *fs, void *argument)
 {
     struct pooled *pooled = argument;
-    struct table *table = &fs->header->descriptions;
-    uint32_t d = table->free;
+    uint32_t d;
+    int result = table_take(fs, TABLE_DESCRIPTIONS, &d);
 
-    if (d == 0 && table->used >= table->capacity)
-        return section_want(TABLE_DESCRIPTIONS);
-    if (d != 0 && !valid_description(fs, d))
-        return section_damaged(fs, "the list of free descriptions leads out of the table");
-    if (d == 0) {
-        d = table->used;
-        SET(fs, table->used, d + 1);
-    } else {
-        SET(fs, table->free, description_at(fs, d)->next_free);
-    }
-    SET(fs, table->count, table->count + 1);
+    if (result < 0)
+        return result;
     struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_RESERVED, .reserved = clock_monotonic()};
     section_copy(fs, description_at(fs, d), &new, sizeof(new));
     pooled->key = d;
@@ -189,13 +182,10 @@ static int reserve(struct fastspool *fs, void *argument)
 static void free_number(struct fastspool *fs, uint32_t d)
 {
     struct description *description = description_at(fs, d);
-    struct table *table = &fs->header->descriptions;
 
     SET(fs, description->state, DESCRIPTION_FREE);
     SET(fs, description->cookie, 0);
-    SET(fs, description->next_free, table->free);
-    SET(fs, table->free, d);
-    SET(fs, table->count, table->count - 1);
+    table_give(fs, TABLE_DESCRIPTIONS, d);
 }
 
 /* A description lets its inode go. */
@@ -203,10 +193,10 @@ static int release_inode(struct fastspool *fs, struct description *description)
 {
     uint32_t i = description->inode;
 
-    if (!inodes_valid(fs, i) || inode_at(fs, i)->generation != description->generation || inode_at(fs, i)->opens == 0)
+    if (!inode_valid(fs, i) || inode_at(fs, i)->generation != description->generation || inode_at(fs, i)->opens == 0)
         return section_damaged(fs, "a description leads to no file");
     SET(fs, inode_at(fs, i)->opens, inode_at(fs, i)->opens - 1);
-    return inodes_drop(fs, i);
+    return orphans_drop(fs, i);
 }
 
 /* Free a description that nobody holds, if it still is the one with this cookie. */
@@ -268,12 +258,12 @@ static int is_held(const struct fastspool *fs, uint32_t d)
 static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
     pooled->cookie = new_cookie(pool);
-    int result = section_run(fs, reserve, pooled);
+    int result = change_run(fs, reserve, pooled);
     if (result < 0)
         return result;
     pooled->fd = open_identity(fs, pooled->key, pooled->cookie);
     if (pooled->fd < 0)
-        section_run(fs, discard, pooled);
+        change_run(fs, discard, pooled);
     else
         STORE(description_at(fs, pooled->key)->reserved, 0); /* locked: without its lock it is dead from now on */
     return pooled->fd;
@@ -295,7 +285,7 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
     pooled.epoch = LOAD(pool->epoch);
     result = pool_put(pool, &pooled);
     if (result < 0) {
-        section_run(fs, discard, &pooled);
+        change_run(fs, discard, &pooled);
         close(pooled.fd);
         return result;
     }
@@ -350,7 +340,7 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
     SET(fs, description->flags, (uint32_t)flags);
     SET(fs, description->offset, 0);
     SET(fs, inode->opens, inode->opens + 1);
-    eviction_reference(fs, i);
+    residency_reference(fs, i);
     return 0;
 }
 
@@ -377,11 +367,11 @@ static int reserve_again(struct fastspool *fs, void *argument)
 static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
     if (LOAD(pool->idle) >= POOL_IDLE) {
-        int result = section_run(fs, discard, pooled);
+        int result = change_run(fs, discard, pooled);
         close(pooled->fd);
         return result;
     }
-    int result = section_run(fs, reserve_again, pooled);
+    int result = change_run(fs, reserve_again, pooled);
     if (result == 0) {
         struct pooled idle = *pooled;
         idle.key |= IDLE;
@@ -401,7 +391,7 @@ static int close_shared(struct fastspool *fs, struct pooled *pooled)
 
     if (held != 0)
         return held < 0 ? held : 0;
-    return section_run(fs, discard, pooled);
+    return change_run(fs, discard, pooled);
 }
 
 int descriptions_close(struct fastspool *fs, uint32_t description)
@@ -429,7 +419,7 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
         result = close_shared(fs, &inherited);
     }
     if (result >= 0 && LOAD(fs->header->orphans))
-        result = inodes_free_orphans(fs);
+        result = orphans_free(fs);
     return result < 0 ? result : 0;
 }
 
@@ -516,7 +506,7 @@ int descriptions_file(const struct fastspool *fs, uint32_t d, uint32_t *inode, u
         return -EBADF;
     *inode = description_at(fs, d)->inode;
     *generation = description_at(fs, d)->generation;
-    return inodes_valid(fs, *inode) ? 0 : section_damaged((struct fastspool *)fs, "a description leads to no file");
+    return inode_valid(fs, *inode) ? 0 : section_damaged((struct fastspool *)fs, "a description leads to no file");
 }
 
 /* What reaping looked at: it still must be so when it frees. */
@@ -548,9 +538,9 @@ int descriptions_reap(struct fastspool *fs)
             continue;
         int result = is_held(fs, d);
         if (result == 0)
-            result = section_run(fs, reap_one, &suspect);
+            result = change_run(fs, reap_one, &suspect);
         if (result < 0)
             return result;
     }
-    return inodes_free_orphans(fs);
+    return orphans_free(fs);
 }

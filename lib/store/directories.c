@@ -14,13 +14,17 @@
 #include "store/directories.h"
 
 #include "fastspool.h"
+#include "store/access.h"
+#include "store/change.h"
 #include "store/descriptions.h"
-#include "store/eviction.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
+#include "store/orphans.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
+#include "store/walk.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,7 +49,7 @@ struct name_change {
 /* In a body: inode @i has to be in memory first.  To be returned by the body, which then runs again. */
 static int need_data(struct fastspool *fs, struct name_change *change, uint32_t i)
 {
-    eviction_want(fs, i);
+    residency_want(fs, i);
     change->evicted = i;
     change->evicted_generation = inode_at(fs, i)->generation;
     return NEEDS_DATA;
@@ -55,21 +59,21 @@ static int run(struct fastspool *fs, section_body *body, struct name_change *cha
 {
     int result, failed = 0;
 
-    inodes_credentials(&change->who);
+    access_credentials(&change->who);
     /* What could not be brought back needn't be waited for any more: the body says so, or the mirror is missing. */
-    while ((result = section_run(fs, body, change)) == NEEDS_DATA && failed == 0)
-        failed = eviction_wait(fs, change->evicted, change->evicted_generation);
+    while ((result = change_run(fs, body, change)) == NEEDS_DATA && failed == 0)
+        failed = residency_wait(fs, change->evicted, change->evicted_generation);
     if (result == NEEDS_DATA)
         return failed;
     if (result >= 0 && LOAD(fs->header->orphans))
-        inodes_free_orphans(fs);
+        orphans_free(fs);
     return result;
 }
 
 /* May @who change the names in directory @parent? */
 static int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
 {
-    return inodes_permitted(fs, parent, who, W_OK | X_OK);
+    return access_permitted(fs, parent, who, W_OK | X_OK);
 }
 
 /* May @who take the name of @inode out of @parent?  A sticky directory lets only owners. */
@@ -108,7 +112,7 @@ static int mkdir_body(struct fastspool *fs, void *argument)
     const struct name_change *change = argument;
     struct place place;
     uint32_t inode;
-    int result = names_walk(fs, change->path, &change->who, &place);
+    int result = walk_to(fs, change->path, &change->who, &place);
 
     if (result < 0)
         return result;
@@ -127,7 +131,7 @@ static int rmdir_body(struct fastspool *fs, void *argument)
 {
     const struct name_change *change = argument;
     struct place place;
-    int result = names_walk(fs, change->path, &change->who, &place);
+    int result = walk_to(fs, change->path, &change->who, &place);
 
     if (result < 0)
         return result;
@@ -135,7 +139,7 @@ static int rmdir_body(struct fastspool *fs, void *argument)
         return -ENOENT;
     if (place.entry == 0) /* the spool itself, "." or ".." */
         return place.length == 0 ? -EBUSY : place.length == 1 ? -EINVAL : -ENOTEMPTY;
-    result = names_must_exist(fs, &place);
+    result = walk_must_exist(fs, &place);
     if (result == 0)
         result = may_remove(fs, place.parent, place.inode, &change->who);
     if (result == 0 && !S_ISDIR(inode_at(fs, place.inode)->mode))
@@ -144,7 +148,7 @@ static int rmdir_body(struct fastspool *fs, void *argument)
         result = -ENOTEMPTY;
     if (result == 0)
         result = names_remove(fs, place.entry);
-    return result < 0 ? result : inodes_drop(fs, place.inode);
+    return result < 0 ? result : orphans_drop(fs, place.inode);
 }
 
 int fastspool_rmdir(struct fastspool *fs, const char *path)
@@ -167,13 +171,13 @@ static int unlink_body(struct fastspool *fs, void *argument)
 {
     struct name_change *change = argument;
     struct place place;
-    int result = names_walk(fs, change->path, &change->who, &place);
+    int result = walk_to(fs, change->path, &change->who, &place);
 
     if (result < 0)
         return result;
     if (place.inode && place.entry == 0)
         return -EISDIR; /* the spool itself, "." or ".." */
-    result = names_must_exist(fs, &place);
+    result = walk_must_exist(fs, &place);
     if (result == 0)
         result = may_remove(fs, place.parent, place.inode, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, place.inode)->mode))
@@ -182,7 +186,7 @@ static int unlink_body(struct fastspool *fs, void *argument)
         return need_data(fs, change, place.inode);
     if (result == 0)
         result = names_remove(fs, place.entry);
-    return result < 0 ? result : inodes_drop(fs, place.inode);
+    return result < 0 ? result : orphans_drop(fs, place.inode);
 }
 
 int fastspool_unlink(struct fastspool *fs, const char *path)
@@ -195,12 +199,12 @@ static int link_body(struct fastspool *fs, void *argument)
 {
     const struct name_change *change = argument;
     struct place from, to;
-    int result = names_walk(fs, change->path, &change->who, &from);
+    int result = walk_to(fs, change->path, &change->who, &from);
 
     if (result == 0)
-        result = names_must_exist(fs, &from);
+        result = walk_must_exist(fs, &from);
     if (result == 0)
-        result = names_walk(fs, change->to, &change->who, &to);
+        result = walk_to(fs, change->to, &change->who, &to);
     if (result < 0)
         return result;
     if (to.inode)
@@ -225,7 +229,7 @@ static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
     for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
         if (below == inode)
             return true;
-        if (below == fs->header->root || !inodes_valid(fs, below))
+        if (below == fs->header->root || !inode_valid(fs, below))
             return false;
         below = inode_at(fs, below)->dir.parent;
     }
@@ -249,22 +253,22 @@ static int displace(struct fastspool *fs, const struct place *from, const struct
     if (S_ISDIR(victim->mode) && victim->dir.entries > 0)
         return -ENOTEMPTY;
     result = names_remove(fs, to->entry);
-    return result < 0 ? result : inodes_drop(fs, to->inode);
+    return result < 0 ? result : orphans_drop(fs, to->inode);
 }
 
 static int rename_body(struct fastspool *fs, void *argument)
 {
     struct name_change *change = argument;
     struct place from, to;
-    int result = names_walk(fs, change->path, &change->who, &from);
+    int result = walk_to(fs, change->path, &change->who, &from);
 
     if (result == 0)
-        result = names_walk(fs, change->to, &change->who, &to);
+        result = walk_to(fs, change->to, &change->who, &to);
     if (result < 0)
         return result;
     if ((from.inode && from.entry == 0) || (to.inode && to.entry == 0))
         return -EBUSY; /* the spool itself, "." or ".." */
-    result = names_must_exist(fs, &from);
+    result = walk_must_exist(fs, &from);
     if (result < 0)
         return result;
     bool directory = S_ISDIR(inode_at(fs, from.inode)->mode);
@@ -310,7 +314,7 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
         section_read_begin(fs, &read);
         result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
         if (result == 0)
-            result = names_list(fs, inode, after, entries, size);
+            result = walk_list(fs, inode, after, entries, size);
     } while (section_read_retry(fs, &read));
     return result;
 }
@@ -335,7 +339,7 @@ static int adopt_body(struct fastspool *fs, void *argument)
         return -ENAMETOOLONG;
     memcpy(path, adoption->path, adoption->length);
     path[adoption->length] = '\0';
-    int result = names_walk(fs, path, &root, &place);
+    int result = walk_to(fs, path, &root, &place);
     if (result < 0 || place.inode)
         return result;
     const struct stat *st = adoption->attributes;
@@ -350,7 +354,33 @@ int directories_adopt(struct fastspool *fs, const char *path, const struct stat 
     for (size_t length = 1; result >= 0 && path[length - 1]; length++) {
         struct adoption adoption = {path, length, attributes};
         if (path[length] == '/' || path[length] == '\0')
-            result = section_run(fs, adopt_body, &adoption);
+            result = change_run(fs, adopt_body, &adoption);
     }
     return result;
+}
+
+/* ---- the root ---- */
+
+static int make_root(struct fastspool *fs, void *argument)
+{
+    const struct stat *st = argument;
+    uint32_t root;
+    int result = inodes_take(fs, st->st_mode, st->st_uid, st->st_gid, &root);
+
+    if (result < 0)
+        return result;
+    SET(fs, inode_at(fs, root)->links, 2);
+    SET(fs, inode_at(fs, root)->dir.parent, root);
+    SET(fs, fs->header->root, root);
+    inodes_dirty(fs, root);
+    return 0;
+}
+
+int directories_make_root(struct fastspool *fs)
+{
+    struct stat st;
+
+    if (fstat(fs->spool_fd, &st) < 0)
+        return -errno;
+    return change_run(fs, make_root, &st);
 }

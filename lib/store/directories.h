@@ -13,7 +13,7 @@ struct fastspool;
 struct place;
 struct stat;
 
-/** In a section: a new file or directory at @place, where names_walk() found none.  It is @who's, but the group of a
+/** In a section: a new file or directory at @place, where walk_to() found none.  It is @who's, but the group of a
  *  set-group-ID directory is inherited.  -EACCES: @who may not change the names there; -EMLINK: no more directories fit
  *  there; or as inodes_take() and names_add(). */
 int directories_make(struct fastspool *fs, const struct place *place, mode_t mode, const struct credentials *who,
@@ -21,5 +21,8 @@ int directories_make(struct fastspool *fs, const struct place *place, mode_t mod
 /** Make the directory @path in the store, and those above it that are missing, with these attributes: the spool's
  *  real directory has it (left from before), and something is to be made in it. */
 int directories_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
+
+/** Make the root directory of an empty store, with the attributes of the spool directory. */
+int directories_make_root(struct fastspool *fs);
 
 #endif

@@ -16,18 +16,21 @@
 #include "store/files.h"
 
 #include "fastspool.h"
-#include "store/commit.h"
+#include "store/access.h"
+#include "store/change.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
-#include "store/eviction.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/locks.h"
-#include "store/names.h"
+#include "store/orphans.h"
+#include "store/residency.h"
 #include "store/section.h"
-#include "store/spill.h"
+#include "store/spilled.h"
 #include "store/store.h"
+#include "store/tickets.h"
+#include "store/walk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,15 +54,15 @@ static int look(struct fastspool *fs, const char *path, int want, const struct c
 
     do {
         section_read_begin(fs, &read);
-        result = names_walk(fs, path, who, &place);
+        result = walk_to(fs, path, who, &place);
         if (result == 0 && place.inode == 0)
             result = -ENOENT;
-        if (result == 0 && !inodes_valid(fs, place.inode))
+        if (result == 0 && !inode_valid(fs, place.inode))
             result = -EIO;
         if (result == 0 && place.directory && !S_ISDIR(inode_at(fs, place.inode)->mode))
             result = -ENOTDIR;
         if (result == 0 && want)
-            result = inodes_permitted(fs, place.inode, who, want);
+            result = access_permitted(fs, place.inode, who, want);
         if (result == 0 && st)
             inodes_stat(fs, place.inode, st);
     } while (section_read_retry(fs, &read));
@@ -70,7 +73,7 @@ int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
 {
     struct credentials who;
 
-    inodes_credentials(&who);
+    access_credentials(&who);
     return look(fs, path, 0, &who, st);
 }
 
@@ -81,7 +84,7 @@ int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effe
     if (mode & ~(R_OK | W_OK | X_OK))
         return -EINVAL;
     if (effective)
-        inodes_credentials(&who);
+        access_credentials(&who);
     else
         who = (struct credentials){getuid(), getgid()};
     return look(fs, path, mode, &who, NULL);
@@ -106,10 +109,10 @@ struct change {
 
 static int run(struct fastspool *fs, section_body *body, struct change *change)
 {
-    inodes_credentials(&change->who);
-    int result = section_run(fs, body, change);
+    access_credentials(&change->who);
+    int result = change_run(fs, body, change);
     if (result >= 0 && LOAD(fs->header->orphans))
-        inodes_free_orphans(fs);
+        orphans_free(fs);
     return result;
 }
 
@@ -134,11 +137,11 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
         return -ENOTDIR;
     if (directory && (wanted_access(open->flags) & W_OK))
         return -EISDIR;
-    int result = inodes_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
+    int result = access_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
     if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & O_TRUNC))
         return -EIO;
     if (result == 0 && (open->flags & O_TRUNC) && !directory)
-        result = data_discard(fs, place->inode);
+        result = orphans_discard(fs, place->inode);
     return result;
 }
 
@@ -160,14 +163,14 @@ static int open_body(struct fastspool *fs, void *argument)
 {
     struct change *open = argument;
     struct place place;
-    int result = names_walk(fs, open->path, &open->who, &place);
+    int result = walk_to(fs, open->path, &open->who, &place);
 
     if (result < 0)
         return result;
     if ((open->flags & O_CREAT) && ends_in_slash(open->path))
         return -EISDIR;
     if (place.inode) {
-        if (!inodes_valid(fs, place.inode))
+        if (!inode_valid(fs, place.inode))
             return section_damaged(fs, "a name leads to no file");
         result = open_existing(fs, &place, open);
     } else if (!(open->flags & O_CREAT)) {
@@ -178,7 +181,7 @@ static int open_body(struct fastspool *fs, void *argument)
     if (result == 0)
         result = descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
     if (result == 0 && (inode_at(fs, place.inode)->flags & INODE_EVICTED)) {
-        eviction_want(fs, place.inode); /* and from now on the description keeps it in memory */
+        residency_want(fs, place.inode); /* and from now on the description keeps it in memory */
         open->evicted = place.inode;
         open->evicted_generation = inode_at(fs, place.inode)->generation;
         return 1;
@@ -192,9 +195,9 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
     int result = run(fs, open_body, &open);
 
     if (result > 0)
-        result = eviction_wait(fs, open.evicted, open.evicted_generation);
+        result = residency_wait(fs, open.evicted, open.evicted_generation);
     if (result == 0)
-        result = spill_attach(fs, description);
+        result = spilled_attach(fs, description);
     if (result < 0)
         descriptions_close(fs, description);
     return result;
@@ -248,7 +251,7 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
     if (S_ISDIR(inode_at(fs, inode)->mode))
         return -EISDIR;
     if (LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED) {
-        ssize_t got = spill_read(fs, (uint32_t)description, buffer, size, (uint64_t)offset);
+        ssize_t got = spilled_read(fs, (uint32_t)description, buffer, size, (uint64_t)offset);
         if (got != -ENOENT) /* replaced meanwhile */
             return got;
     }
@@ -288,7 +291,7 @@ static int write_body(struct fastspool *fs, void *argument)
     const struct inode *inode = inode_at(fs, w->inode);
     size_t size = w->size < DATA_STEP ? w->size : DATA_STEP;
 
-    if (!inodes_valid(fs, w->inode) || inode->generation != w->generation || description->inode != w->inode)
+    if (!inode_valid(fs, w->inode) || inode->generation != w->generation || description->inode != w->inode)
         return -EBADF;
     if (inode->flags & INODE_SPILLED)
         return -ENOSPC;
@@ -310,7 +313,7 @@ static ssize_t write_all(struct fastspool *fs, struct writing *w)
     if (S_ISDIR(inode_at(fs, w->inode)->mode))
         return -EBADF;
     while (w->size > 0) {
-        int result = section_run(fs, write_body, w);
+        int result = change_run(fs, write_body, w);
         if (result < 0)
             return done ? done : result;
         done += result;
@@ -398,9 +401,9 @@ static int target(struct fastspool *fs, const struct change *change, uint32_t *i
 
     if (!change->path)
         return descriptions_file(fs, change->description, inode, &generation);
-    int result = names_walk(fs, change->path, &change->who, &place);
+    int result = walk_to(fs, change->path, &change->who, &place);
     if (result == 0)
-        result = names_must_exist(fs, &place);
+        result = walk_must_exist(fs, &place);
     *inode = place.inode;
     return result;
 }
@@ -411,7 +414,7 @@ static int chmod_body(struct fastspool *fs, void *argument)
     uint32_t inode;
     int result = target(fs, change, &inode);
 
-    return result < 0 ? result : inodes_chmod(fs, inode, change->mode, &change->who);
+    return result < 0 ? result : access_chmod(fs, inode, change->mode, &change->who);
 }
 
 int fastspool_chmod(struct fastspool *fs, const char *path, mode_t mode)
@@ -432,7 +435,7 @@ static int chown_body(struct fastspool *fs, void *argument)
     uint32_t inode;
     int result = target(fs, change, &inode);
 
-    return result < 0 ? result : inodes_chown(fs, inode, change->uid, change->gid, &change->who);
+    return result < 0 ? result : access_chown(fs, inode, change->uid, change->gid, &change->who);
 }
 
 int fastspool_chown(struct fastspool *fs, const char *path, uid_t uid, gid_t gid)
@@ -453,7 +456,7 @@ static int utimens_body(struct fastspool *fs, void *argument)
     uint32_t inode;
     int result = target(fs, change, &inode);
 
-    return result < 0 ? result : inodes_utimens(fs, inode, change->times, &change->who);
+    return result < 0 ? result : access_utimens(fs, inode, change->times, &change->who);
 }
 
 int fastspool_utimens(struct fastspool *fs, const char *path, const struct timespec times[2])
@@ -479,7 +482,7 @@ static int truncate_body(struct fastspool *fs, void *argument)
     if (S_ISDIR(inode_at(fs, inode)->mode))
         return change->path ? -EISDIR : -EINVAL;
     if (change->path)
-        result = inodes_permitted(fs, inode, &change->who, W_OK);
+        result = access_permitted(fs, inode, &change->who, W_OK);
     if (result < 0)
         return result;
     if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
@@ -488,7 +491,7 @@ static int truncate_body(struct fastspool *fs, void *argument)
         return NEEDS_OPEN;
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
         return -ENOSPC;
-    result = change->size == 0 ? data_discard(fs, inode) : data_truncate(fs, inode, change->size);
+    result = change->size == 0 ? orphans_discard(fs, inode) : data_truncate(fs, inode, change->size);
     change->again = result > 0;
     return result;
 }
@@ -538,7 +541,7 @@ int fastspool_fsync(struct fastspool *fs, int description)
     if (result < 0)
         return result;
     const struct inode *file = inode_at(fs, inode);
-    return commit_sync(fs, section_load(fs, &file->ticket), S_ISDIR(file->mode));
+    return tickets_sync(fs, section_load(fs, &file->ticket), S_ISDIR(file->mode));
 }
 
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)

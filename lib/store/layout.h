@@ -121,23 +121,23 @@ struct header {
     uint64_t born;    /* last number given to a name: the order of listings */
 
     /* Which data is in memory (eviction.c). */
-    struct list clean;      /* files with data in memory and all of it on the disk, the coldest first, */
-    struct list cold;       /* and those of them that were brought back, and not opened since, the oldest first */
-    uint64_t clean_files;   /* how many, in both, */
-    uint64_t cold_files;    /* and in the second */
-    struct list faults;     /* evicted files that are wanted, the first request first */
-    uint64_t evicted;       /* files whose data is in the database alone */
-    uint64_t spilled;       /* files in spill files */
-    uint64_t evictions;     /* how often a file's data went, */
-    uint64_t brought_back;  /* and came back */
-    uint64_t checkpointed;  /* every change up to this number is in the database; atomic, as all below: */
-    uint32_t pager_wanted;  /* futex of the mirror's pager: somebody waits for a file, or for memory */
-    uint32_t pager_event;   /* futex: counts what the pager has done: files that came, memory that went */
-    uint32_t space_wanted;  /* counts who came to wait for memory */
-    uint64_t space_told;    /* CLOCK_MONOTONIC ns when syslog last heard that there is no memory */
-    uint32_t fault_reading; /* inode that the pager reads from the database, 0: none */
-    uint32_t fault_fatal;   /* inode whose reading was the end of a mirror (a damaged page), 0: none */
-    uint32_t too_small;     /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
+    struct list clean;       /* files with data in memory and all of it on the disk, the coldest first, */
+    struct list cold;        /* and those of them that were brought back, and not opened since, the oldest first */
+    uint64_t clean_files;    /* how many, in both, */
+    uint64_t cold_files;     /* and in the second */
+    struct list pageins;     /* evicted files that are wanted, the first request first */
+    uint64_t evicted;        /* files whose data is in the database alone */
+    uint64_t spilled;        /* files in spill files */
+    uint64_t evictions;      /* how often a file's data went, */
+    uint64_t brought_back;   /* and came back */
+    uint64_t checkpointed;   /* every change up to this number is in the database; atomic, as all below: */
+    uint32_t pager_wanted;   /* futex of the mirror's pager: somebody waits for a file, or for memory */
+    uint32_t pager_event;    /* futex: counts what the pager has done: files that came, memory that went */
+    uint32_t space_wanted;   /* counts who came to wait for memory */
+    uint64_t space_told;     /* CLOCK_MONOTONIC ns when syslog last heard that there is no memory */
+    uint32_t pagein_reading; /* inode that the pager reads from the database, 0: none */
+    uint32_t pagein_fatal;   /* inode whose reading was the end of a mirror (a damaged page), 0: none */
+    uint32_t too_small;      /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
     int32_t recovery_error; /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
     int32_t checkpoint_error; /* positive errno of the last checkpoint, 0: it succeeded */
     uint64_t disk_owed;       /* bytes of the disk that the next checkpoint may take */
@@ -228,8 +228,8 @@ struct inode {
             uint32_t data_in;    /* header.capture at the last change of data */
             uint32_t since_from; /* lowest data block changed in `data_in` */
         };
-        struct link fault;    /* evicted and wanted: the list of faults */
-        uint32_t fault_error; /* evicted and not wanted: positive errno of the last fault, 0: there was none */
+        struct link pagein;    /* evicted and wanted: the list of faults */
+        uint32_t pagein_error; /* evicted and not wanted: positive errno of the last fault, 0: there was none */
     };
     uint64_t ticket; /* header.change at the last change of any kind: durable when header.durable is */
 };

@@ -3,7 +3,7 @@
  * Lists of inodes: linked both ways through a link in each inode, changed inside critical sections.
  *
  * A list is its ends in the header; which of an inode's links it uses is given as the link's offset, LIST_LINK or
- * FAULT_LINK.  All is undo-logged: a list is whole whoever is killed.
+ * PAGEIN_LINK.  All is undo-logged: a list is whole whoever is killed.
  */
 #include "store/lists.h"
 

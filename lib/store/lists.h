@@ -12,8 +12,8 @@
 
 struct fastspool;
 
-#define LIST_LINK  offsetof(struct inode, list)
-#define FAULT_LINK offsetof(struct inode, fault)
+#define LIST_LINK   offsetof(struct inode, list)
+#define PAGEIN_LINK offsetof(struct inode, pagein)
 void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
 void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
 

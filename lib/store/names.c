@@ -11,22 +11,18 @@
  * bucket's and a chain's links have signs of what is behind them (CHAIN_SIGNS), so that a name that is not there is
  * mostly told without a look at others; where a name was removed, signs may stay that stand for nothing.
  *
- * A listing goes on behind the name it last gave: a position is that entry's birth number and index.  If the name is
- * gone meanwhile, its entry still tells its successor's, each link checked by birth numbers; if entries were used
- * again, the directory's list is searched from both ends, which finds the place near the end that is nearer.
- *
- * Failure modes: every index read is checked before it is followed, and walks without the lock are bounded, because
- * the lists may change under them: the caller's sequence check throws such a walk away.  Under the lock a list that
- * leads nowhere is a damaged segment.
+ * Failure modes: every index read is checked before it is followed.  Under the lock a list that leads nowhere is a
+ * damaged segment.
  */
 #include "store/names.h"
 
 #include "base/clock.h"
-#include "fastspool.h"
+#include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -41,7 +37,7 @@
 #define AHEAD_LEAST 1024u
 #define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
 
-static bool valid_name(const struct fastspool *fs, uint32_t i)
+bool names_valid(const struct fastspool *fs, uint32_t i)
 {
     return i != 0 && i < LOAD(fs->header->names.used) && i < NAMES_MAX;
 }
@@ -100,7 +96,7 @@ int names_text(const struct fastspool *fs, uint32_t entry, char *text)
     uint32_t more = name->more;
 
     memcpy(text, name->text, done);
-    while (done < length && valid_name(fs, more)) {
+    while (done < length && names_valid(fs, more)) {
         const struct name_more *rest = (const struct name_more *)name_at(fs, more);
         size_t part = length - done < NAME_MORE ? length - done : NAME_MORE;
         memcpy(text + done, rest->text, part);
@@ -114,7 +110,7 @@ int names_text(const struct fastspool *fs, uint32_t entry, char *text)
 uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind)
 {
     uint32_t other = behind ? name_at(fs, entry)->next : name_at(fs, entry)->prev;
-    return valid_name(fs, other) ? other : 0;
+    return names_valid(fs, other) ? other : 0;
 }
 
 static bool same_text(const struct fastspool *fs, uint32_t entry, const char *text, size_t length)
@@ -139,7 +135,7 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 /* ---- looking up ---- */
 
 /* The entry of @text in directory @parent, 0: none. */
-static uint32_t find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
+uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint32_t buckets = LOAD(fs->header->buckets);
     uint64_t hash = hash_name(fs, parent, text, length);
@@ -149,7 +145,7 @@ static uint32_t find(const struct fastspool *fs, uint32_t parent, const char *te
     uint32_t link = *bucket_at(fs, hash_bucket(hash, buckets));
     for (uint32_t steps = 0; (link & sign_of(hash)) && steps < CHAIN_MAX; steps++) {
         uint32_t i = link & CHAIN_INDEX;
-        if (!valid_name(fs, i))
+        if (!names_valid(fs, i))
             return 0;
         const struct name *name = name_at(fs, i);
         if (name->parent == parent && same_text(fs, i, text, length))
@@ -159,138 +155,12 @@ static uint32_t find(const struct fastspool *fs, uint32_t parent, const char *te
     return 0;
 }
 
-static bool is_directory(const struct fastspool *fs, uint32_t i)
-{
-    return inodes_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode);
-}
-
-static bool is_dot(const struct place *place)
-{
-    return place->length == 1 && place->name[0] == '.';
-}
-
-static bool is_dot_dot(const struct place *place)
-{
-    return place->length == 2 && place->name[0] == '.' && place->name[1] == '.';
-}
-
-/* One component of a path, starting in directory place->inode. */
-static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
-{
-    uint32_t directory = place->inode;
-
-    if (directory == 0)
-        return -ENOENT;
-    if (!is_directory(fs, directory))
-        return -ENOTDIR;
-    int result = inodes_permitted(fs, directory, who, 1 /* X_OK: search */);
-    if (result < 0)
-        return result;
-    if (place->length > NAME_MAX)
-        return -ENAMETOOLONG;
-    place->parent = directory;
-    place->entry = 0;
-    if (is_dot(place))
-        return 0;
-    if (is_dot_dot(place)) {
-        place->inode = inode_at(fs, directory)->dir.parent;
-        place->parent = place->inode;
-        return 0;
-    }
-    place->entry = find(fs, directory, place->name, place->length);
-    place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
-    return 0;
-}
-
-int names_walk(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
-{
-    uint32_t root = LOAD(fs->header->root);
-
-    if (LOAD(fs->header->state) == SEGMENT_FAILED)
-        return -EIO;
-    *place = (struct place){.parent = root, .inode = root, .name = "", .directory = true};
-    for (const char *at = path; *at;) {
-        while (*at == '/')
-            at++;
-        if (*at == '\0')
-            break;
-        place->name = at;
-        while (*at && *at != '/')
-            at++;
-        place->length = (size_t)(at - place->name);
-        int result = step(fs, who, place);
-        if (result < 0)
-            return result;
-        place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
-    }
-    return 0;
-}
-
-int names_must_exist(struct fastspool *fs, const struct place *place)
-{
-    if (place->inode == 0)
-        return -ENOENT;
-    if (!inodes_valid(fs, place->inode))
-        return section_damaged(fs, "a name leads to no file");
-    return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
-}
-
-int names_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
-{
-    size_t at = size - 1;
-
-    if (size == 0)
-        return -ENAMETOOLONG;
-    path[at] = '\0';
-    for (uint32_t depth = 0; inode != LOAD(fs->header->root); depth++) {
-        char text[256];
-        uint32_t entry = inodes_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
-        if (!valid_name(fs, entry) || depth > PATH_MAX / 2)
-            return -ENOENT; /* removed, or moved meanwhile */
-        size_t length = (size_t)names_text(fs, entry, text);
-        if (length + 1 > at)
-            return -ENAMETOOLONG;
-        at -= length;
-        memcpy(path + at, text, length);
-        inode = name_at(fs, entry)->parent;
-        if (inode != LOAD(fs->header->root))
-            path[--at] = '/';
-    }
-    memmove(path, path + at, size - at);
-    return (int)(size - 1 - at);
-}
-
 /* ---- adding ---- */
-
-static int take_entry(struct fastspool *fs, uint32_t *entry)
-{
-    struct table *table = &fs->header->names;
-    uint32_t i = table->free;
-
-    if (i == 0 && table->used >= table->capacity)
-        return section_want(TABLE_NAMES);
-    if (i != 0 && !valid_name(fs, i))
-        return section_damaged(fs, "the list of free names leads out of the table");
-    if (i == 0) {
-        i = table->used;
-        SET(fs, table->used, i + 1);
-    } else {
-        SET(fs, table->free, name_at(fs, i)->chain);
-    }
-    SET(fs, table->count, table->count + 1);
-    *entry = i;
-    return 0;
-}
 
 static void give_entry(struct fastspool *fs, uint32_t i)
 {
-    struct table *table = &fs->header->names;
-    struct name *name = name_at(fs, i);
-
-    SET(fs, name->inode, 0);
-    SET(fs, name->chain, table->free);
-    SET(fs, table->free, i);
-    SET(fs, table->count, table->count - 1);
+    SET(fs, name_at(fs, i)->inode, 0);
+    table_give(fs, TABLE_NAMES, i);
 }
 
 /* The part of a name that doesn't fit its entry, into further entries, the last one first. */
@@ -304,7 +174,7 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
         size_t from = NAME_INLINE + parts * NAME_MORE;
         size_t size = length - from < NAME_MORE ? length - from : NAME_MORE;
         struct name_more rest = {.inode = NAME_CONTINUES, .more = *first};
-        int result = take_entry(fs, first);
+        int result = table_take(fs, TABLE_NAMES, first);
         if (result < 0)
             return result;
         memcpy(rest.text, text + from, size);
@@ -325,7 +195,7 @@ static int split_bucket(struct fastspool *fs)
         return section_want(TABLE_BUCKETS);
     uint32_t *old = bucket_at(fs, new - hash_level(new));
     SET(fs, h->buckets, new + 1);
-    for (uint32_t i = *old & CHAIN_INDEX, next; valid_name(fs, i); i = next) {
+    for (uint32_t i = *old & CHAIN_INDEX, next; names_valid(fs, i); i = next) {
         struct name *name = name_at(fs, i);
         uint64_t hash = hash_entry(fs, i);
         uint32_t *chain = &chains[hash_bucket(hash, new + 1) == new];
@@ -357,7 +227,7 @@ int names_split_ahead(struct fastspool *fs)
     int result;
 
     do
-        result = section_run(fs, split_ahead, NULL);
+        result = change_run(fs, split_ahead, NULL);
     while (result > 0);
     return result == -ENOSPC ? 0 : result; /* no memory now: insertions split when they must */
 }
@@ -384,7 +254,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     if (result == 0)
         result = add_rest(fs, text, length, &rest);
     if (result == 0)
-        result = take_entry(fs, &entry);
+        result = table_take(fs, TABLE_NAMES, &entry);
     if (result < 0)
         return result;
     uint64_t hash = hash_name(fs, parent, text, length);
@@ -426,7 +296,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
 static int unlink_single(struct fastspool *fs, uint32_t *link, uint32_t i, size_t next)
 {
     for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
-        if (!valid_name(fs, *link & CHAIN_INDEX) || steps > CHAIN_MAX)
+        if (!names_valid(fs, *link & CHAIN_INDEX) || steps > CHAIN_MAX)
             return section_damaged(fs, "a name is missing in one of its lists");
         link = (uint32_t *)((char *)name_at(fs, *link) + next);
     }
@@ -448,7 +318,7 @@ static void unlink_from_directory(struct fastspool *fs, struct inode *directory,
 }
 
 /* What a freed entry leaves for listings that stand at it: who came next.  (`born`, `parent` and `next` stay.) */
-static uint64_t *successor_born(struct name *name)
+uint64_t *names_successor(struct name *name)
 {
     return (uint64_t *)((char *)name + offsetof(struct name, text) / 8 * 8 + 8);
 }
@@ -458,7 +328,7 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     struct name *name = name_at(fs, entry);
     uint32_t parent = name->parent;
 
-    if (!inodes_valid(fs, name->inode) || !is_directory(fs, parent))
+    if (!inode_valid(fs, name->inode) || !inode_valid(fs, parent) || !S_ISDIR(inode_at(fs, parent)->mode))
         return section_damaged(fs, "a name leads to no file");
     struct inode *directory = inode_at(fs, parent);
     uint32_t i = name->inode;
@@ -470,11 +340,11 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     if (result < 0)
         return result;
     unlink_from_directory(fs, directory, name);
-    for (uint32_t more = name->more, next; valid_name(fs, more); more = next) {
+    for (uint32_t more = name->more, next; names_valid(fs, more); more = next) {
         next = ((struct name_more *)name_at(fs, more))->more;
         give_entry(fs, more);
     }
-    uint64_t *successor = successor_born(name);
+    uint64_t *successor = names_successor(name);
     SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
     give_entry(fs, entry);
     SET(fs, inode->links, inode->links - 1);
@@ -484,78 +354,4 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     inodes_dirty(fs, i);
     touch_directory(fs, parent);
     return 0;
-}
-
-/* ---- listing ---- */
-
-#define POSITION_BITS 24 /* of the entry's index; the birth number is above */
-
-static uint64_t position_of(uint64_t born, uint32_t entry)
-{
-    return born << POSITION_BITS | entry;
-}
-
-/* The first name of the directory born after @born: from both ends of its list at once. */
-static uint32_t search_behind(const struct fastspool *fs, const struct inode *directory, uint64_t born)
-{
-    uint32_t front = directory->dir.first, back = directory->dir.last, behind = 0;
-
-    for (uint32_t steps = 0; steps < NAMES_MAX && valid_name(fs, front) && valid_name(fs, back); steps++) {
-        if (name_at(fs, front)->born > born)
-            return front;
-        if (name_at(fs, back)->born <= born)
-            return behind;
-        behind = back;
-        front = name_at(fs, front)->next;
-        back = name_at(fs, back)->prev;
-    }
-    return behind;
-}
-
-/* The name to list after position @after. */
-static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t after)
-{
-    const struct inode *directory = inode_at(fs, parent);
-    uint64_t born = after >> POSITION_BITS;
-    uint32_t i = (uint32_t)(after & ((1u << POSITION_BITS) - 1));
-
-    if (after <= 2)
-        return directory->dir.first;
-    if (valid_name(fs, i) && name_at(fs, i)->born == born && name_at(fs, i)->parent == parent) {
-        struct name *name = name_at(fs, i);
-        if (name->inode != 0)
-            return name->next;
-        /* Gone, but its entry is not used again: follow successors, dead ones too, while births agree. */
-        for (uint32_t steps = 0; steps < CHAIN_MAX && name->inode == 0; steps++) {
-            uint64_t next_born = *successor_born(name);
-            uint32_t next = name->next;
-            if (next_born == 0 || !valid_name(fs, next) || name_at(fs, next)->born != next_born)
-                break;
-            if (name_at(fs, next)->inode != 0)
-                return next;
-            name = name_at(fs, next);
-        }
-    }
-    return search_behind(fs, directory, born);
-}
-
-ssize_t names_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
-                   size_t size)
-{
-    size_t count = 0;
-
-    if (!is_directory(fs, parent))
-        return -ENOTDIR;
-    for (uint32_t i = resume(fs, parent, after); count < size && valid_name(fs, i); i = name_at(fs, i)->next) {
-        const struct name *name = name_at(fs, i);
-        struct fastspool_entry *entry = &entries[count];
-        if (!inodes_valid(fs, name->inode))
-            break;
-        entry->inode = inodes_number(name->inode);
-        entry->position = position_of(name->born, i);
-        entry->type = S_ISDIR(inode_at(fs, name->inode)->mode) ? 4 /* DT_DIR */ : 8 /* DT_REG */;
-        names_text(fs, i, entry->name);
-        count++;
-    }
-    return (ssize_t)count;
 }

@@ -12,8 +12,7 @@
  *     and goes on.  Playing back writes old values to fixed places, so a playback that is itself killed is simply
  *     begun again.  A record is complete before the count includes it, and the count includes it before its word
  *     changes: there is no instant at which a changed word is not covered.
- *   - A table is full: the body says so (section_want), everything is taken back, the table is grown outside the
- *     lock, and the body runs again.  Where there is no memory it waits, for a while, until some is evicted.
+ *   - A table is full: the body says so (section_want), and everything is taken back (change.c goes on from there).
  *   - The log holds nonsense: the segment is damaged.  It is marked FAILED, and every later call is -EIO.
  *   - The lock is not to be had for seconds: a line to syslog, and further waiting.
  *
@@ -21,11 +20,10 @@
  */
 #include "store/section.h"
 
-#include "store/eviction.h"
 #include "store/layout.h"
-#include "store/segment.h"
 #include "store/store.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <syslog.h>
@@ -36,11 +34,9 @@
 #define READ_TRIES         64  /* before a reader takes the lock */
 #define READS_BEFORE_YIELD 16  /* looks at an odd count between two tries of a reader */
 
-#define WANT_NONE (-1)
-
 struct section_guard section_guard;
 
-static __thread int wanted = WANT_NONE; /* enum table_id that the running body found full */
+static __thread int wanted = TABLE_NONE; /* enum table_id that the running body found full */
 static __thread bool log_full;
 
 static inline void pause_briefly(void)
@@ -200,17 +196,17 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-/* *@table: the table that has to grow, WANT_NONE: none.  (A signal handler that comes in behind the guard has sections
- * of its own.) */
+/* @table as in section_try(): a signal handler that comes in behind the guard has sections of its own, and wants tables
+ * of its own. */
 static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
 {
     struct header *header = fs->header;
     int result = lock(fs);
 
-    *table = WANT_NONE;
+    *table = TABLE_NONE;
     if (result < 0)
         return result;
-    wanted = WANT_NONE;
+    wanted = TABLE_NONE;
     log_full = false;
     sequence_odd(header);
     result = body(fs, argument);
@@ -226,23 +222,22 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, in
     return result;
 }
 
+int section_try(struct fastspool *fs, section_body *body, void *argument, int *table)
+{
+    guard_enter();
+    int result = run_once(fs, body, argument, table);
+    guard_leave();
+    if (result != -EAGAIN)
+        *table = TABLE_NONE;
+    return result;
+}
+
 int section_run(struct fastspool *fs, section_body *body, void *argument)
 {
-    uint64_t waiting = 0;
-    int table;
+    int table, result = section_try(fs, body, argument, &table);
 
-    for (;;) {
-        guard_enter();
-        int result = run_once(fs, body, argument, &table);
-        guard_leave();
-        if (result != -EAGAIN || table == WANT_NONE)
-            return result;
-        result = segment_grow(fs, (enum table_id)table);
-        if (result == -EAGAIN)
-            result = eviction_wait_for_space(fs, &waiting);
-        if (result < 0)
-            return result;
-    }
+    assert(table == TABLE_NONE);
+    return result;
 }
 
 void section_read_begin(struct fastspool *fs, struct section_read *read)

@@ -18,8 +18,12 @@
  *  must not call the system. */
 typedef int section_body(struct fastspool *fs, void *argument);
 
-/** Run @body as one critical section: wholly or not at all, whoever is killed.  Returns what it returned; -EIO
- *  also when the segment is damaged or failed. */
+/** Run @body, once, as one section.  *@table: the table that it wants (then -EAGAIN, and nothing has changed), else
+ *  TABLE_NONE.  Else as section_run(). */
+int section_try(struct fastspool *fs, section_body *body, void *argument, int *table);
+
+/** Run @body, which wants no table, as one section: wholly or not at all, whatever process is killed.  Returns what it
+ *  returned; -EIO also when the segment is damaged or failed. */
 int section_run(struct fastspool *fs, section_body *body, void *argument);
 
 /** Record what the words around [address, address + size) hold now, for the case that the section fails.  False:
@@ -54,6 +58,7 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 void section_copy(struct fastspool *fs, void *to, const void *from, size_t size);
 
 enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
+#define TABLE_NONE (-1)
 
 /** Inside a section: this table must grow first.  Returns -EAGAIN, to be returned by the body. */
 int section_want(enum table_id table);

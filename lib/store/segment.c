@@ -17,8 +17,6 @@
 #include "base/fd.h"
 #include "base/places.h"
 #include "fastspool.h"
-#include "store/blocks.h"
-#include "store/eviction.h"
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/store.h"
@@ -34,12 +32,6 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-/* Entries that a table grows by: some 64 to 128 KiB each. */
-#define INODES_STEP       1024u
-#define NAMES_STEP        2048u
-#define DESCRIPTIONS_STEP 1024u
-#define BUCKETS_STEP      16384u
 
 /* What the mirror alone may take: this share of `memory`, and at most so much. */
 #define RESERVE_SHARE 16u
@@ -304,80 +296,11 @@ int segment_reset(struct fastspool *fs)
     header->blocks_used = header->blocks_total = header->blocks_held = 0;
     header->root = header->orphans = 0;
     header->files = header->born = 0;
-    header->dirty = header->clean = header->cold = header->faults = (struct list){0};
+    header->dirty = header->clean = header->cold = header->pageins = (struct list){0};
     header->evicted = header->spilled = header->clean_files = header->cold_files = 0;
     header->checkpointed = 0;
     header->dirty_files = header->dirty_bytes = 0;
     header->oldest_dirty = header->oldest_captured = 0;
     header->committing = 0;
     return 0;
-}
-
-/* ---- growing ---- */
-
-uint64_t segment_tables(const struct header *h)
-{
-    return HEADER_SIZE + (uint64_t)LOAD(h->inodes.capacity) * sizeof(struct inode) +
-           (uint64_t)LOAD(h->names.capacity) * sizeof(struct name) +
-           (uint64_t)LOAD(h->descriptions.capacity) * sizeof(struct description) +
-           (uint64_t)LOAD(h->buckets_capacity) * sizeof(uint32_t);
-}
-
-struct growth {
-    uint32_t *capacity; /* of the table, entries */
-    uint32_t seen;      /* what it was when the memory was taken */
-    uint32_t step;
-    uint64_t bytes;
-};
-
-static int publish_growth(struct fastspool *fs, void *argument)
-{
-    const struct growth *growth = argument;
-
-    if (*growth->capacity != growth->seen)
-        return 0; /* another process was faster: the table has grown all the same */
-    if (fs->header->memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
-        return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
-    SET(fs, *growth->capacity, growth->seen + growth->step);
-    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
-    return 0;
-}
-
-static int grow(struct fastspool *fs, uint32_t *capacity, uint32_t most, uint32_t step, uint64_t at, size_t entry)
-{
-    struct growth growth = {capacity, LOAD(*capacity), step, (uint64_t)step * entry};
-
-    if (growth.seen > most - step)
-        return -ENOSPC;
-    int result = -EAGAIN;
-    if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
-        result = fd_take_room(fs->segment_fd, at + (uint64_t)growth.seen * entry, growth.bytes);
-    if (result == 0)
-        result = section_run(fs, publish_growth, &growth);
-    if (result == -EAGAIN)
-        STORE(fs->header->tables_wanted, 1);
-    return result;
-}
-
-int segment_grow(struct fastspool *fs, enum table_id table)
-{
-    struct header *h = fs->header;
-
-    eviction_notice(fs);
-    switch (table) {
-    case TABLE_INODES:
-        return grow(fs, &h->inodes.capacity, INODES_MAX, INODES_STEP, INODES_AT, sizeof(struct inode));
-    case TABLE_NAMES:
-        return grow(fs, &h->names.capacity, NAMES_MAX, NAMES_STEP, NAMES_AT, sizeof(struct name));
-    case TABLE_DESCRIPTIONS: {
-        int result = grow(fs, &h->descriptions.capacity, DESCRIPTIONS_MAX, DESCRIPTIONS_STEP, DESCRIPTIONS_AT,
-                          sizeof(struct description));
-        return result == -ENOSPC && LOAD(h->descriptions.capacity) >= DESCRIPTIONS_MAX ? -ENFILE : result;
-    }
-    case TABLE_BUCKETS:
-        return grow(fs, &h->buckets_capacity, BUCKETS_MAX, BUCKETS_STEP, BUCKETS_AT, sizeof(uint32_t));
-    case TABLE_CHUNKS:
-        return blocks_add_chunk(fs);
-    }
-    return -EINVAL;
 }

@@ -6,9 +6,10 @@
 #define FASTSPOOL_SEGMENT_H
 
 #include "fastspool.h"
-#include "store/section.h"
 
 #include <stdint.h>
+
+struct header;
 
 /** Make the file of an empty store in directory @runtime_fd, with its placeholders and lock file, owned by @owner;
  *  state RECOVERING. */
@@ -21,13 +22,6 @@ void segment_close(struct fastspool *fs);
 
 /** Empty the tables again: a recovery that was cut short begins anew.  Nobody else may use the segment. */
 int segment_reset(struct fastspool *fs);
-
-/** Bytes of memory that the header and the tables have taken: all but data. */
-uint64_t segment_tables(const struct header *header);
-
-/** Take memory for more entries of a table.  Outside sections.  -EAGAIN: there is no memory now, by the limit or of the
- *  system's; -ENOSPC, -ENFILE: the table is as large as it can be. */
-int segment_grow(struct fastspool *fs, enum table_id table);
 
 /** From now on the segment may hold @memory bytes. */
 void segment_limit(struct header *header, uint64_t memory);

@@ -5,14 +5,13 @@
 #include "base/clock.h"
 #include "config.h"
 #include "fastspool.h"
-#include "spool/attach.h"
-#include "store/commit.h"
-#include "store/eviction.h"
-#include "store/inodes.h"
+#include "store/await.h"
+#include "store/durations.h"
 #include "store/layout.h"
 #include "store/names.h"
-#include "store/segment.h"
+#include "store/residency.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <errno.h>
 #include <string.h>
@@ -29,14 +28,14 @@ const char *fastspool_version(void)
  * tables has more free entries than the other, a file costs memory in the other alone. */
 static uint64_t room_for_files(const struct header *h)
 {
-    uint64_t tables = segment_tables(h), most = eviction_high(h), bytes = most > tables ? most - tables : 0;
+    uint64_t tables = table_bytes(h), most = residency_high(h), bytes = most > tables ? most - tables : 0;
     uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
     uint64_t fewer = inodes < names ? inodes : names, more = inodes < names ? names : inodes;
-    uint64_t cost = inodes < names ? sizeof(struct inode) : EVICTION_FILE_MEMORY - sizeof(struct inode);
+    uint64_t cost = inodes < names ? sizeof(struct inode) : RESIDENCY_FILE_MEMORY - sizeof(struct inode);
 
     if (bytes / cost < more - fewer)
         return fewer + bytes / cost;
-    return more + (bytes - (more - fewer) * cost) / EVICTION_FILE_MEMORY;
+    return more + (bytes - (more - fewer) * cost) / RESIDENCY_FILE_MEMORY;
 }
 
 /* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
@@ -49,7 +48,7 @@ static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
     uint64_t memory = room_for_files(h) * BLOCK_SIZE;
 
     if (LOAD(h->commit_error) || LOAD(h->checkpoint_error)) {
-        uint64_t used = eviction_in_use(h) + h->reserve * BLOCK_SIZE;
+        uint64_t used = residency_in_use(h) + h->reserve * BLOCK_SIZE;
         memory = h->memory_limit > used ? h->memory_limit - used : 0;
     }
     bytes = bytes > owed ? bytes - owed : 0;
@@ -90,7 +89,7 @@ static bool is_message(const struct fastspool *fs, uint32_t entry)
     int length = names_text(fs, entry, text);
     if (length < 3 || memcmp(text + length - 2, "-D", 2) != 0)
         return false;
-    for (uint32_t directory = name->parent, depth = 0; inodes_valid(fs, directory) && depth < 4; depth++) {
+    for (uint32_t directory = name->parent, depth = 0; inode_valid(fs, directory) && depth < 4; depth++) {
         uint32_t own = inode_at(fs, directory)->names;
         if (own && names_text(fs, own, text) == 5 && memcmp(text, "input", 5) == 0)
             return true;
@@ -127,10 +126,10 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;
     status->commit_ns = LOAD(h->commit_ns);
     status->commits = LOAD(h->commits);
-    status->commit_p50_ns = commit_percentile(fs, 50);
-    status->commit_p99_ns = commit_percentile(fs, 99);
+    status->commit_p50_ns = durations_percentile(h, 50);
+    status->commit_p99_ns = durations_percentile(h, 99);
     status->descriptions = LOAD(h->descriptions.count);
     status->commit_error = LOAD(h->commit_error);
-    status->mirror_pid = attach_mirror_lives(fs) ? LOAD(h->mirror_pid) : 0;
+    status->mirror_pid = await_lives(fs) ? LOAD(h->mirror_pid) : 0;
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct keeper;
 struct pool;
 
 _Static_assert(ERROR_MAX == FASTSPOOL_ERROR_MAX, "a sentence is as long as the public header says");
@@ -35,6 +36,7 @@ struct fastspool {
     char spool[FASTSPOOL_PATH_MAX];   /* its real path */
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
+    const struct keeper *keeper;      /* how this process has a mirror (await.h); NULL: it has none */
     struct pool *pool;                /* descriptions taken ahead (descriptions.c) */
     bool mirror;      /* this process is the mirror: it may use the reserve, and waits for no other one */
     uint64_t refused; /* when this process last waited for memory in vain, CLOCK_MONOTONIC ns; 0: never */
@@ -65,5 +67,11 @@ static inline char *block_at(const struct fastspool *fs, uint32_t i)
 /** Load and store of a field that is changed outside critical sections, or read outside. */
 #define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
 #define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+
+/** Is @i the number of an inode in use?  Under the lock, or in a read. */
+static inline bool inode_valid(const struct fastspool *fs, uint32_t i)
+{
+    return i != 0 && i < LOAD(fs->header->inodes.used) && i < INODES_MAX && (inode_at(fs, i)->flags & INODE_USED);
+}
 
 #endif

@@ -17,12 +17,14 @@
 #include "check.h"
 
 #include "fastspool.h"
+#include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/lists.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -124,7 +126,7 @@ static int check_directory(struct fastspool *fs, struct check *check, uint32_t d
         const struct name *name = name_at(fs, i);
         if (name->parent != d || name->prev != previous || name->born <= born)
             return wrong(check, "name %u doesn't fit the list of directory %u", i, d);
-        if (!inodes_valid(fs, name->inode))
+        if (!inode_valid(fs, name->inode))
             return wrong(check, "name %u leads to inode %u, which is not in use", i, name->inode);
         if (S_ISDIR(inode_at(fs, name->inode)->mode)) {
             check->subdirectories[d]++;
@@ -225,7 +227,7 @@ static int check_inode_lists(struct fastspool *fs, struct check *check)
         result = check_list(fs, check, &h->clean, LIST_LINK, IN_CLEAN, "the clean list");
     if (result == 0)
         result = check_list(fs, check, &h->cold, LIST_LINK, IN_COLD, "the cold list");
-    return result ? result : check_list(fs, check, &h->faults, FAULT_LINK, IN_FAULTS, "the list of faults");
+    return result ? result : check_list(fs, check, &h->pageins, PAGEIN_LINK, IN_FAULTS, "the list of faults");
 }
 
 /* In which lists it has to be. */
@@ -321,7 +323,7 @@ static int check_descriptions(struct fastspool *fs, struct check *check)
         count += description->state != DESCRIPTION_FREE;
         if (description->state != DESCRIPTION_OPEN)
             continue;
-        if (!inodes_valid(fs, description->inode) ||
+        if (!inode_valid(fs, description->inode) ||
             inode_at(fs, description->inode)->generation != description->generation)
             return wrong(check, "description %u leads to inode %u, which is not in use", d, description->inode);
         check->opens[description->inode]++;
@@ -463,7 +465,7 @@ static int check_chunks(struct fastspool *fs, struct check *check)
     if (partial || held || absent)
         return wrong(check, "a chunk is missing in its list (%d, %d, %d)", (int)partial, (int)held, (int)absent);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
-    uint64_t memory = segment_tables(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
+    uint64_t memory = table_bytes(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
     if (quarantined != h->blocks_held)
         return wrong(check, "%llu blocks are in quarantine, the store counts %llu", (unsigned long long)quarantined,
                      (unsigned long long)h->blocks_held);
@@ -488,7 +490,7 @@ static int check_all(struct fastspool *fs, void *argument)
     if (h->inodes.used > h->inodes.capacity || h->names.used > (h->names.capacity ? h->names.capacity : 1) ||
         h->descriptions.used > (h->descriptions.capacity ? h->descriptions.capacity : 1))
         return wrong(check, "a table uses more than it has");
-    if (!inodes_valid(fs, h->root) || !S_ISDIR(inode_at(fs, h->root)->mode))
+    if (!inode_valid(fs, h->root) || !S_ISDIR(inode_at(fs, h->root)->mode))
         return wrong(check, "there is no root");
     int result = check_descriptions(fs, check);
     if (result == 0)
@@ -496,7 +498,7 @@ static int check_all(struct fastspool *fs, void *argument)
     if (result == 0)
         result = check_chains(fs, check);
     for (uint32_t i = 1; i < h->inodes.used && result == 0; i++) {
-        if (inodes_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode))
+        if (inode_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode))
             result = check_directory(fs, check, i);
     }
     if (result == 0)
@@ -524,7 +526,7 @@ int check_segment(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     };
 
     snprintf(error, FASTSPOOL_ERROR_MAX, "the store does not work");
-    int result = section_run(fs, check_all, &check);
+    int result = change_run(fs, check_all, &check);
     free(check.opens);
     free(check.subdirectories);
     free(check.listed);

@@ -15,15 +15,17 @@
 
 #include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/evictor.h"
+#include "mirror/pagein.h"
 #include "mirror/pager.h"
 #include "mirror/prefetch.h"
+#include "mirror/spill.h"
 #include "paging.h"
 #include "scene.h"
+#include "store/change.h"
 #include "store/data.h"
-#include "store/eviction.h"
 #include "store/section.h"
 #include "store/segment.h"
-#include "store/spill.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -35,7 +37,7 @@ void evicted_all(struct fastspool *store)
 {
     bool unready;
 
-    if (eviction_run(store, 0, UINT64_MAX, &unready) < 0 || unready)
+    if (evictor_run(store, 0, UINT64_MAX, &unready) < 0 || unready)
         _exit(4);
 }
 
@@ -50,7 +52,7 @@ static int want_all(struct fastspool *store, void *argument)
 void evicted_and_wanted(struct fastspool *store)
 {
     evicted_all(store);
-    if (section_run(store, want_all, NULL) < 0)
+    if (change_run(store, want_all, NULL) < 0)
         _exit(4);
 }
 
@@ -64,8 +66,8 @@ void evicted_ask_ahead(struct fastspool *store)
         struct stat st;
         snprintf(path, sizeof(path), "t/full/%d-H", n);
         scene_must(fastspool_stat(store, path, &st), path);
-        struct fault fault = {.inode = (uint32_t)st.st_ino,
-                              .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
+        struct pagein fault = {.inode = (uint32_t)st.st_ino,
+                               .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
         asked = ahead_follow(store, &ahead, &fault, 100);
     }
     if (asked != 2)
@@ -108,18 +110,18 @@ void evicted_sweep_spilled(struct fastspool *store)
 
 void evicted_fail_to_bring_back(struct fastspool *store)
 {
-    struct fault faults[16];
-    int count = eviction_faults(store, faults, 16);
+    struct pagein faults[16];
+    int count = pagein_collect(store, faults, 16);
 
     for (int i = 0; i < count; i++)
-        eviction_end_fault(store, &faults[i], false, EIO, false);
+        pagein_end(store, &faults[i], false, EIO, false);
 }
 
 /* What a pager has left that died over a huge file. */
 static int half_bring_back(struct fastspool *store, void *argument)
 {
     (void)argument;
-    for (uint32_t i = store->header->faults.head; i; i = inode_at(store, i)->fault.next) {
+    for (uint32_t i = store->header->pageins.head; i; i = inode_at(store, i)->pagein.next) {
         int result = inode_at(store, i)->size > DATA_STEP ? data_load(store, i, scene_bytes, DATA_STEP, 0) : 0;
         if (result < 0)
             return result;
@@ -130,6 +132,6 @@ static int half_bring_back(struct fastspool *store, void *argument)
 void evicted_half_back(struct fastspool *store)
 {
     evicted_and_wanted(store);
-    if (section_run(store, half_bring_back, NULL) < 0)
+    if (change_run(store, half_bring_back, NULL) < 0)
         _exit(4);
 }

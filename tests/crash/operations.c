@@ -14,13 +14,14 @@
 #include "base/clock.h"
 #include "evicted.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
+#include "mirror/compaction.h"
 #include "store/blocks.h"
-#include "store/commit.h"
-#include "store/compaction.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/inodes.h"
 #include "store/layout.h"
+#include "store/orphans.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -274,15 +275,15 @@ static void exhaust_pool(struct fastspool *fs)
 
 static void capture(struct fastspool *fs)
 {
-    commit_capture(fs, &captured);
+    capture_take(fs, &captured);
 }
 static void end_well(struct fastspool *fs)
 {
-    commit_end(fs, &captured, 0, 1);
+    capture_end(fs, &captured, 0, 1);
 }
 static void end_badly(struct fastspool *fs)
 {
-    commit_end(fs, &captured, EIO, 1);
+    capture_end(fs, &captured, EIO, 1);
 }
 static void commit_begun_long_ago(struct fastspool *fs)
 {
@@ -294,7 +295,7 @@ static void commit_begun_long_ago(struct fastspool *fs)
 }
 static void reset(struct fastspool *fs)
 {
-    commit_reset(fs);
+    capture_reset(fs);
 }
 static void leave_chunk(struct fastspool *fs)
 {
@@ -337,7 +338,7 @@ static void scatter(struct fastspool *fs)
     scene_must(fastspool_pwrite(fs, pad, filler, sizeof(filler), sizeof(filler)), "pad");
     fastspool_close(fs, pad);
     scene_must(fastspool_unlink(fs, "pad"), "pad");
-    scene_must(inodes_free_orphans(fs), "pad");
+    scene_must(orphans_free(fs), "pad");
     scene_date(fs, "t/piece");
     scene_date(fs, "t/pieces");
     scene_date(fs, "t");
@@ -347,7 +348,7 @@ static void scatter(struct fastspool *fs)
 static void scatter_and_capture(struct fastspool *fs)
 {
     scatter(fs);
-    scene_must(commit_capture(fs, &captured), "capture");
+    scene_must(capture_take(fs, &captured), "capture");
 }
 static void compact(struct fastspool *fs)
 {

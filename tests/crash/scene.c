@@ -11,9 +11,9 @@
 #include "scene.h"
 
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
-#include "store/commit.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -94,9 +94,9 @@ static void checkpoint(struct fastspool *fs)
 
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
     scene_must(journal_open(&journal, fs, JOURNAL_BYTES / 64, why), why);
-    scene_must(commit_capture(fs, &all), "capture");
+    scene_must(capture_take(fs, &all), "capture");
     scene_must(journal_append(&journal, &all, why), why);
-    scene_must(commit_end(fs, &all, 0, 1), "end the commit");
+    scene_must(capture_end(fs, &all, 0, 1), "end the commit");
     scene_must(database_open(&database, path, why), why);
     scene_must(checkpoint_run(&database, &journal, why), why);
     database_close(&database);
@@ -116,12 +116,12 @@ void scene_set(struct fastspool *fs, unsigned needs)
     if (needs & EVICT)
         checkpoint(fs);
     if (needs & COMMIT)
-        scene_must(commit_capture(fs, &captured), "capture");
+        scene_must(capture_take(fs, &captured), "capture");
 }
 
 int scene_end_commit(struct fastspool *fs)
 {
-    return commit_end(fs, &captured, 0, 1);
+    return capture_end(fs, &captured, 0, 1);
 }
 
 int scene_remove(struct fastspool *fs, const char *path)

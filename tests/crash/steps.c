@@ -23,10 +23,10 @@
 #include "check.h"
 #include "fastspool.h"
 #include "fixture.h"
+#include "mirror/capture.h"
 #include "operations.h"
 #include "paging.h"
 #include "store/blocks.h"
-#include "store/commit.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -77,12 +77,12 @@ static void scene_for(const struct operation *operation)
 static int commit_all(void)
 {
     struct capture all;
-    int result = commit_reset(fs);
+    int result = capture_reset(fs);
 
     if (result == 0)
-        result = commit_capture(fs, &all);
+        result = capture_take(fs, &all);
     if (result == 0 && all.count)
-        result = commit_end(fs, &all, 0, 1);
+        result = capture_end(fs, &all, 0, 1);
     return result;
 }
 

@@ -20,11 +20,11 @@
  */
 #include "fastspool.h"
 #include "fixture.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "paging.h"
 #include "record.h"
-#include "store/commit.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/segment.h"
@@ -284,7 +284,7 @@ static void end_mirror(struct capture *capture)
         free(capture->file);
         free(capture->names);
         free(capture->blocks);
-        must(commit_reset(fs) == 0, "reset");
+        must(capture_reset(fs) == 0, "reset");
     }
 }
 
@@ -292,11 +292,11 @@ static void commit(void)
 {
     struct capture capture;
 
-    must(commit_capture(fs, &capture) == 0, "capture");
+    must(capture_take(fs, &capture) == 0, "capture");
     if (capture.count == 0)
         return;
     if (journal_append(&journal, &capture, error) == 0) {
-        commit_end(fs, &capture, 0, 1);
+        capture_end(fs, &capture, 0, 1);
     } else {
         end_mirror(&capture);
         begin_mirror();

@@ -6,10 +6,12 @@
 #include "evicting.h"
 #include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/pagein.h"
 #include "mirror/pager.h"
 #include "mirror/prefetch.h"
-#include "store/eviction.h"
+#include "store/change.h"
 #include "store/layout.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
 
@@ -47,7 +49,7 @@ static void look_at(int message)
     for (unsigned i = 0; i < sizeof(got); i++)
         cr_assert_eq(got[i], (char)((unsigned)message * 7 + i * 31 + i / 251));
     fastspool_close(fs, d);
-    for (int quiet = 0; quiet < 3; quiet = LOAD(fs->header->faults.head) ? 0 : quiet + 1)
+    for (int quiet = 0; quiet < 3; quiet = LOAD(fs->header->pageins.head) ? 0 : quiet + 1)
         usleep(1000);
 }
 
@@ -175,14 +177,14 @@ Test(ahead, stays_cold)
 
 static int want_ahead(struct fastspool *store, void *argument)
 {
-    eviction_want_ahead(store, *(uint32_t *)argument);
+    residency_want_ahead(store, *(uint32_t *)argument);
     return 0;
 }
 
 static void ask_ahead(int message)
 {
     uint32_t i = number(name(message, 'H'));
-    cr_assert_eq(section_run(fs, want_ahead, &i), 0);
+    cr_assert_eq(change_run(fs, want_ahead, &i), 0);
 }
 
 /* The pager, once and to its end. */
@@ -198,7 +200,7 @@ static void paging_all_wanted(void)
 /* How many are asked for when this message is opened, as the next one. */
 static int follow(struct ahead *ahead, int message)
 {
-    struct fault fault = {.inode = number(name(message, 'H'))};
+    struct pagein fault = {.inode = number(name(message, 'H'))};
 
     fault.generation = inode_at(fs, fault.inode)->generation;
     return ahead_follow(fs, ahead, &fault, 256);
@@ -211,55 +213,55 @@ Test(ahead, not_without_memory)
 
     queue();
     fs->header->memory_limit = UINT64_C(64) << 20;
-    while (eviction_high(fs->header) > eviction_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
+    while (residency_high(fs->header) > residency_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
         fs->header->memory_limit -= BLOCK_SIZE / 4;
     for (int i = 0; i < 3; i++)
         cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is room for one");
     for (int i = 3; i < 6; i++)
-        cr_assert_eq(section_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
+        cr_assert_eq(change_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
     paging_all_wanted();
     cr_assert_eq(fs->header->brought_back, 1);
-    cr_assert_eq(fs->header->faults.head, 0);
+    cr_assert_eq(fs->header->pageins.head, 0);
 }
 
 /* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest.
  */
 Test(ahead, in_vain)
 {
-    struct fault fault;
+    struct pagein fault;
 
     queue();
     ask_ahead(1);
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert(fault.ahead);
     uint32_t event = fs->header->pager_event;
-    cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), 0);
+    cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), 0);
     cr_assert_eq(fs->header->pager_event, event, "nobody waits, and who waits for others isn't woken");
-    cr_assert_eq(fs->header->faults.head, 0);
+    cr_assert_eq(fs->header->pageins.head, 0);
     paging_begin(fs, NULL);
     look_at(1);
     paging_end(fs);
     evict(0);
     ask_ahead(1);
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     fs->mirror = true; /* who would wait for itself doesn't, but has asked */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
     event = fs->header->pager_event;
-    cr_assert_eq(eviction_end_fault(fs, &fault, false, ENOSPC, false), -ESTALE);
+    cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), -ESTALE);
     cr_assert_neq(fs->header->pager_event, event, "who waits is woken");
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert_not(fault.ahead);
 }
 
 /* What nobody has opened yet can be removed without waiting for it. */
 Test(ahead, unlinked)
 {
-    struct fault fault;
+    struct pagein fault;
 
     queue();
     ask_ahead(1);
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert_eq(fastspool_unlink(fs, name(1, 'H')), 0);
-    cr_assert_eq(fs->header->faults.head, 0);
-    cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
+    cr_assert_eq(fs->header->pageins.head, 0);
+    cr_assert_eq(pagein_end(fs, &fault, false, 0, false), 0);
 }

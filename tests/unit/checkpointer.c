@@ -6,9 +6,9 @@
 #include "base/clock.h"
 #include "fastspool.h"
 #include "fixture.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
-#include "store/commit.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
@@ -100,9 +100,9 @@ static int append(size_t size)
 
     cr_assert_eq(fastspool_write(fs, d, bytes, size), (ssize_t)size);
     fastspool_close(fs, d);
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     int result = journal_append(&journal, &capture, error);
-    cr_assert_eq(commit_end(fs, &capture, -result, 0), 0);
+    cr_assert_eq(capture_end(fs, &capture, -result, 0), 0);
     return result;
 }
 

@@ -4,12 +4,13 @@
  * the disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to
  * the mirror.
  */
-#include "store/commit.h"
 #include "durable.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "store/store.h"
+#include "store/tickets.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -65,11 +66,11 @@ Test(commit, short_lives)
     put("f", 0, "x", 1, 0);
     cr_assert_eq(fastspool_unlink(fs, "f"), 0);
     struct capture capture;
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     cr_assert_leq(capture.count, 1, "only the directory, whose times changed");
     if (capture.count) {
         cr_assert_eq(capture.file[0].inode, fs->header->root);
-        commit_end(fs, &capture, 0, 0);
+        capture_end(fs, &capture, 0, 0);
     }
 }
 
@@ -83,7 +84,7 @@ Test(commit, one_instant)
     put("b", 0, bytes, sizeof(bytes), 0);
     put("gone", 0, "gone", 4, 0);
     dump_all(fs, then_dump);
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     put("a", 0, "SECOND!", 7, 0);
     cr_assert_eq(fastspool_truncate(fs, "b", 10), 0);
     put("b", 0, "tail", 4, 30000);
@@ -95,7 +96,7 @@ Test(commit, one_instant)
         put(path, 0, "other people's mail", 19, 0);
     }
     cr_assert_eq(journal_append(&journal, &capture, error), 0);
-    cr_assert_eq(commit_end(fs, &capture, 0, 0), 0);
+    cr_assert_eq(capture_end(fs, &capture, 0, 0), 0);
     recovers(then_dump);
     commit(0);
     recovers(dump_all(fs, then_dump));
@@ -108,7 +109,7 @@ static void new_mirror(struct capture *capture)
     free(capture->names);
     free(capture->blocks);
     journal_close(&journal);
-    cr_assert_eq(commit_reset(fs), 0);
+    cr_assert_eq(capture_reset(fs), 0);
     cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
 }
 
@@ -142,7 +143,7 @@ Test(commit, model, .timeout = 120)
                     rand_r(&seed) % 20000);
             }
         }
-        cr_assert_eq(commit_capture(fs, &capture), 0);
+        cr_assert_eq(capture_take(fs, &capture), 0);
         if (capture.count == 0)
             continue;
         int fate = rand_r(&seed) % 5;
@@ -158,7 +159,7 @@ Test(commit, model, .timeout = 120)
                 STORE(fs->header->batch_durable, durable);
             new_mirror(&capture);
         } else {
-            cr_assert_eq(commit_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
+            cr_assert_eq(capture_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
         }
         if (fate == 0)
             cr_assert_eq(fs->header->commit_error, EIO);
@@ -255,7 +256,7 @@ Test(commit, bounded, .timeout = 60)
     char path[32];
     int status;
 
-    for (unsigned i = 0; i <= COMMIT_FILES_MAX; i++) {
+    for (unsigned i = 0; i <= TICKETS_FILES_MAX; i++) {
         snprintf(path, sizeof(path), "f%u", i);
         int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);
         cr_assert_geq(d, 0);

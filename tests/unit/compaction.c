@@ -3,16 +3,17 @@
  * Compaction: the tables get memory though each chunk holds a block of a file that has to stay, and nobody who reads,
  * writes or copies for the disk meanwhile sees another byte.
  */
-#include "store/compaction.h"
+#include "mirror/compaction.h"
 #include "base/clock.h"
 #include "evicting.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/journal.h"
 #include "store/blocks.h"
-#include "store/commit.h"
 #include "store/data.h"
 #include "store/inodes.h"
 #include "store/layout.h"
+#include "store/orphans.h"
 #include "store/segment.h"
 #include "store/store.h"
 
@@ -43,7 +44,7 @@ static void scatter(int descriptions[PIECES])
     }
     fastspool_close(fs, pad);
     cr_assert_eq(fastspool_unlink(fs, "pad"), 0);
-    cr_assert_eq(inodes_free_orphans(fs), 0);
+    cr_assert_eq(orphans_free(fs), 0);
     segment_limit(fs->header, fs->header->memory_bytes);
 }
 
@@ -193,12 +194,12 @@ Test(compaction, large_file)
     put("large", 0, expected, RUN, 0);
     put("large", 0, expected + SIZE - RUN, RUN, SIZE - RUN);
     struct capture capture;
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     dump_all(fs, then_dump);
     move_through_all();
     put("piece0", 0, "later", 5, 0);
     cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
-    cr_assert_eq(commit_end(fs, &capture, 0, 1000), 0);
+    cr_assert_eq(capture_end(fs, &capture, 0, 1000), 0);
     recovers(then_dump);
 
     uint32_t version = inode_at(fs, number("large"))->version;

@@ -7,10 +7,10 @@
 #define FASTSPOOL_DURABLE_H
 
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "paging.h"
-#include "store/commit.h"
 #include "store/layout.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -45,11 +45,11 @@ static inline void put(const char *path, int flags, const char *bytes, size_t si
 static inline void commit(int result)
 {
     struct capture capture;
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     if (capture.count == 0)
         return;
     cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
-    cr_assert_eq(commit_end(fs, &capture, result, 1000), 0);
+    cr_assert_eq(capture_end(fs, &capture, result, 1000), 0);
 }
 
 /* In the pager's database, where one runs. */

@@ -7,7 +7,7 @@
 
 #include "durable.h"
 #include "fastspool.h"
-#include "store/eviction.h"
+#include "mirror/evictor.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -42,7 +42,7 @@ static inline bool evict(uint64_t least)
 {
     bool unready;
 
-    cr_assert_geq(eviction_run(fs, least ? UINT64_MAX : 0, least ? least : UINT64_MAX, &unready), 0);
+    cr_assert_geq(evictor_run(fs, least ? UINT64_MAX : 0, least ? least : UINT64_MAX, &unready), 0);
     return unready;
 }
 

@@ -2,10 +2,11 @@
  *
  * Eviction and coming back: what may go and what goes first, and that nobody sees a difference.
  */
-#include "store/eviction.h"
 #include "evicting.h"
 #include "fastspool.h"
+#include "mirror/evictor.h"
 #include "store/layout.h"
+#include "store/residency.h"
 #include "store/store.h"
 
 TestSuite(eviction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
@@ -183,7 +184,7 @@ Test(eviction, a_scan_that_writes_keeps_what_is_hot)
         snprintf(path, sizeof(path), "f%d", i);
         put(path, 0, "x", 1, 0);
         commit(0);
-        cr_assert_eq(eviction_run(fs, eviction_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
+        cr_assert_eq(evictor_run(fs, residency_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
         cr_assert(unready, "the checkpoint is wished for");
         checkpoint();
         evict(1);
@@ -210,7 +211,7 @@ Test(eviction, in_vain)
         put(path, 0, "x", 1, 0);
         commit(0); /* one after the other */
     }
-    cr_assert_eq(eviction_run(fs, eviction_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
+    cr_assert_eq(evictor_run(fs, residency_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
     cr_assert(unready);
     checkpoint();
     evict(1);

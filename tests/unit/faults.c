@@ -5,10 +5,12 @@
 #include "evicting.h"
 #include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/pagein.h"
 #include "mirror/pager.h"
+#include "store/change.h"
 #include "store/data.h"
-#include "store/eviction.h"
 #include "store/layout.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
 
@@ -16,18 +18,18 @@ TestSuite(faults, .init = durable_setup, .fini = durable_teardown, .timeout = 12
 
 static int want_it(struct fastspool *store, void *argument)
 {
-    eviction_want(store, *(uint32_t *)argument);
+    residency_want(store, *(uint32_t *)argument);
     return 0;
 }
 
 /* The file is wanted, in a section, as by somebody who opens it; as the pager finds it. */
-static struct fault want(const char *path)
+static struct pagein want(const char *path)
 {
-    struct fault fault;
+    struct pagein fault;
     uint32_t i = number(path);
 
-    cr_assert_eq(section_run(fs, want_it, &i), 0);
-    cr_assert_eq(eviction_faults(fs, &fault, 1), 1);
+    cr_assert_eq(change_run(fs, want_it, &i), 0);
+    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     return fault;
 }
 
@@ -53,7 +55,7 @@ static void *read_it(void *argument)
 
 static void wait_until_wanted(void)
 {
-    while (LOAD(fs->header->faults.head) == 0)
+    while (LOAD(fs->header->pageins.head) == 0)
         usleep(1000);
 }
 
@@ -140,12 +142,12 @@ Test(faults, truncated_while_read)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    struct fault fault = want("f");
+    struct pagein fault = want("f");
     cr_assert_eq(shared_database_enter(pager.database, &database, error), 0);
     cr_assert_eq(mdb_txn_begin(database->environment, NULL, MDB_RDONLY, &transaction), 0);
     fill("f", 2, 9000);
     cr_assert_eq(pager_load(fs, database, transaction, &fault, -1), -ESTALE);
-    cr_assert_eq(eviction_end_fault(fs, &fault, false, 0, false), 0);
+    cr_assert_eq(pagein_end(fs, &fault, false, 0, false), 0);
     mdb_txn_abort(transaction);
     shared_database_leave(pager.database, false);
     shared_database_end(&paging_database);
@@ -170,7 +172,7 @@ Test(faults, pager_dies)
     wait_until_wanted();
     for (int half = 0; half < 2; half++) { /* it had filled in this much */
         struct half_file part = {number("f"), half * BLOCK_SIZE};
-        cr_assert_eq(section_run(fs, half_load, &part), 0);
+        cr_assert_eq(change_run(fs, half_load, &part), 0);
     }
     paging_begin(fs, NULL);
     pthread_join(waiter, NULL);
@@ -189,11 +191,11 @@ Test(faults, fatal_page)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    STORE(fs->header->fault_fatal, number("bad"));
+    STORE(fs->header->pagein_fatal, number("bad"));
     fs->mirror = false;
     pthread_create(&waiters[0], NULL, read_it, &bad);
     pthread_create(&waiters[1], NULL, read_it, &good);
-    while (fs->header->faults.head == fs->header->faults.tail)
+    while (fs->header->pageins.head == fs->header->pageins.tail)
         usleep(1000);
     paging_begin(fs, NULL);
     pthread_join(waiters[0], NULL);
@@ -263,14 +265,14 @@ Test(faults, changed_since)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    struct fault before = want("f");
+    struct pagein before = want("f");
     fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
-    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), 0);
+    cr_assert_eq(pagein_end(fs, &before, false, 0, false), 0);
     persist();
     evict(0);
-    struct fault now = want("f");
-    cr_assert_eq(eviction_end_fault(fs, &before, false, 0, false), -ESTALE);
+    struct pagein now = want("f");
+    cr_assert_eq(pagein_end(fs, &before, false, 0, false), -ESTALE);
     cr_assert(evicted("f"));
-    cr_assert_eq(eviction_faults(fs, &now, 1), 1, "it is wanted still");
+    cr_assert_eq(pagein_collect(fs, &now, 1), 1, "it is wanted still");
     cr_assert_neq(now.ticket, before.ticket);
 }

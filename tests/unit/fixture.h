@@ -8,9 +8,12 @@
 #define FASTSPOOL_FIXTURE_H
 
 #include "fastspool.h"
+#include "spool/launch.h"
 #include "store/descriptions.h"
+#include "store/directories.h"
 #include "store/inodes.h"
 #include "store/layout.h"
+#include "store/section.h" /* before the global `fs`: its prototypes have a parameter of that name */
 #include "store/segment.h"
 #include "store/store.h"
 
@@ -40,6 +43,7 @@ static inline struct fastspool *fixture_attach(void)
     snprintf(store->runtime, sizeof(store->runtime), "%s/runtime", fixture_directory);
     snprintf(store->state, sizeof(store->state), "%s/state", fixture_directory);
     store->durability = FASTSPOOL_LAZY;
+    store->keeper = &launch_keeper;
     store->mirror = true; /* tests play it: nobody waits for another one */
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -75,7 +79,7 @@ static inline void fixture_setup(void)
     close(spool);
     close(runtime);
     fs = fixture_attach();
-    if (inodes_make_root(fs) < 0)
+    if (directories_make_root(fs) < 0)
         fixture_fail("make", "the root");
     STORE(fs->header->state, SEGMENT_READY);
 }

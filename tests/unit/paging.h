@@ -10,9 +10,10 @@
 #include "fixture.h"
 #include "mirror/database.h"
 #include "mirror/pager.h"
-#include "store/eviction.h"
+#include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
 
@@ -32,8 +33,8 @@ static inline int paging_want(struct fastspool *store, void *argument)
 {
     uint32_t i = *(uint32_t *)argument;
 
-    if (inodes_valid(store, i) && (inode_at(store, i)->flags & INODE_EVICTED))
-        eviction_want(store, i);
+    if (inode_valid(store, i) && (inode_at(store, i)->flags & INODE_EVICTED))
+        residency_want(store, i);
     return 0;
 }
 
@@ -45,7 +46,7 @@ static inline void paging_all(struct fastspool *store)
     int result = 1;
 
     for (uint32_t i = 1; i < store->header->inodes.used; i++) {
-        if (section_run(store, paging_want, &i) < 0)
+        if (change_run(store, paging_want, &i) < 0)
             fixture_fail("want", "everything");
     }
     while (result > 0)

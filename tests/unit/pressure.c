@@ -5,15 +5,18 @@
 #include "base/clock.h"
 #include "evicting.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "mirror/pager.h"
-#include "store/commit.h"
+#include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
+#include "store/orphans.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
+#include "store/table.h"
 
 TestSuite(pressure, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
@@ -151,7 +154,7 @@ Test(pressure, gives_way_to_who_closes)
     while (fastspool_write(fs, d, bytes, 4096) > 0)
         ;
     uint32_t i = number("f");
-    cr_assert_eq(section_run(fs, paging_want, &i), 0);
+    cr_assert_eq(change_run(fs, paging_want, &i), 0);
     struct pager pager = paging_of(fs);
     pthread_create(&closer, NULL, wish_to_close, &paging_database);
     uint64_t begun = clock_monotonic();
@@ -163,7 +166,7 @@ Test(pressure, gives_way_to_who_closes)
     paging_database.closing = 0;
     fastspool_close(fs, d);
     cr_assert_eq(fastspool_unlink(fs, "open"), 0);
-    cr_assert_eq(inodes_free_orphans(fs), 0);
+    cr_assert_eq(orphans_free(fs), 0);
     cr_assert_eq(pager_bring_back(&pager, error), 0);
     cr_assert_not(evicted("f"));
     shared_database_end(&paging_database);
@@ -296,7 +299,7 @@ Test(pressure, quarantine_is_no_reserve)
     const struct header *h = fs->header;
     segment_limit(fs->header, h->memory_bytes);
     struct capture capture;
-    cr_assert_eq(commit_capture(fs, &capture), 0);
+    cr_assert_eq(capture_take(fs, &capture), 0);
     cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* so its blocks are held */
     cr_assert_gt(h->blocks_held, h->reserve);
     fs->mirror = false;
@@ -306,7 +309,7 @@ Test(pressure, quarantine_is_no_reserve)
         ;
     fs->mirror = true;
     cr_assert_geq(h->blocks_total - h->blocks_used - h->blocks_held, h->reserve);
-    commit_end(fs, &capture, EIO, 0);
+    capture_end(fs, &capture, EIO, 0);
     fastspool_close(fs, d);
 }
 
@@ -402,7 +405,7 @@ static pthread_barrier_t together;
 static void *grow_buckets(void *unused)
 {
     pthread_barrier_wait(&together);
-    segment_grow(fs, TABLE_BUCKETS);
+    table_grow(fs, TABLE_BUCKETS);
     return unused;
 }
 
@@ -418,7 +421,7 @@ Test(pressure, limit_holds_for_who_grows_side_by_side)
         segment_limit(h, before + (64 << 10));
         pthread_create(&thread, NULL, grow_buckets, NULL);
         pthread_barrier_wait(&together);
-        segment_grow(fs, TABLE_DESCRIPTIONS);
+        table_grow(fs, TABLE_DESCRIPTIONS);
         pthread_join(thread, NULL);
         cr_assert_eq(h->memory_bytes, before + (64 << 10), "round %d", i);
     }

@@ -4,10 +4,12 @@
  */
 #include "fastspool.h"
 #include "fixture.h"
+#include "store/change.h"
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
+#include "store/table.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -63,7 +65,7 @@ static void die_inside(int changes)
 
 static void memory_for_words(void)
 {
-    cr_assert_eq(segment_grow(fs, TABLE_BUCKETS), 0);
+    cr_assert_eq(table_grow(fs, TABLE_BUCKETS), 0);
 }
 
 /* A body that fails has changed nothing, also where it changed a word many times. */
@@ -120,7 +122,7 @@ Test(sections, growing)
 
     memory_for_words();
     uint32_t before = fs->header->names.capacity;
-    cr_assert_eq(section_run(fs, wants_once, &runs), 0);
+    cr_assert_eq(change_run(fs, wants_once, &runs), 0);
     cr_assert_eq(runs, 2);
     cr_assert_eq(*word(0), 1);
     cr_assert_gt(fs->header->names.capacity, before);

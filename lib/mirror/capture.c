@@ -1,32 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * Commit: how changes in the segment become durable, and who waits for it.
+ * Captures: all that is dirty, at one instant, and what becomes of it when it is on the disk.
  *
- * Every change has a number, a ticket (header.change).  The happy path: the mirror takes a capture, under the lock, of
- * all that is dirty: one instant of the whole spool; the data blocks it names are pinned by the quarantine
- * (header.committing) and are copied afterwards, beside everybody's work.  When the capture is on the disk,
- * commit_end() takes from the dirty list what has not changed since, moves header.durable up to the capture's ticket,
- * and wakes whoever waits.  header.capture counts captures, so "changed since" is one comparison an inode.
+ * The happy path: a capture is taken in one section, so names and metadata are one instant of the whole spool.  The
+ * data blocks that it names are pinned by the quarantine (header.committing), and are copied afterwards, beside
+ * everybody's work.  When the capture is on the disk, capture_end() takes from the dirty list what has not changed
+ * since, moves header.durable up to the capture's ticket, and wakes the waiters (lib/store/tickets.c).  header.capture
+ * counts captures, so "changed since" is one comparison an inode.
  *
- * Waiting (commit_wait) is one mechanism for all: a ticket, and a futex that counts ended commits.  An inode knows the
- * ticket of its last change.  strict waits for it; acked waits, at a directory, for it and for those of all files that
- * the process has synced; else an fsync waits only where what is unwritten has reached its bound in bytes, files or
- * age.
- *
- * Failure modes: a commit that fails leaves everything dirty and its errno in header.commit_error, which every fsync
- * returns until a commit succeeds.  A mirror that dies leaves `committing` set and everything dirty: the next one
- * calls commit_reset() and captures anew.  What the dead one may have written, nobody knows: so each dirty inode
- * counts as persisted from then on, and its end will be written too.  Waiters look every 100 ms whether a mirror
- * lives, and start one; where none comes up, fsync fails: nobody waits for ever for what nobody does.
+ * Failure modes:
+ *   - The commit fails: everything stays dirty, and its errno is in header.commit_error until a commit succeeds.
+ *   - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
+ * captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
+ * its end will be written too.
  */
-#include "store/commit.h"
+#include "mirror/capture.h"
 
-#include "base/clock.h"
 #include "base/futex.h"
-#include "fastspool.h"
-#include "spool/attach.h"
 #include "store/blocks.h"
+#include "store/change.h"
 #include "store/data.h"
+#include "store/durations.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
@@ -36,9 +30,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#define END_STEP 128              /* inodes that one section takes from the dirty list */
-#define SHORTEST (10 * NS_PER_US) /* the first class of durations */
+#define END_STEP 128 /* inodes that one section takes from the dirty list */
 
 /* ---- the capture ---- */
 
@@ -50,11 +44,6 @@ struct arena {
     size_t files_max, names_max, blocks_max; /* what there is room for */
     size_t files, names_used, blocks_used;   /* what is needed */
 };
-
-static uint32_t blocks_of(uint64_t size)
-{
-    return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
-}
 
 static void capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
 {
@@ -79,7 +68,7 @@ static void capture_names(struct fastspool *fs, const struct inode *inode, struc
 static void capture_blocks(struct fastspool *fs, struct captured *file, struct arena *arena)
 {
     const struct inode *record = &file->record;
-    uint32_t end = blocks_of(record->size);
+    uint32_t end = data_blocks(record->size);
 
     file->first = record->dirty_from ? record->dirty_from - 1 : 0;
     if (file->first > end)
@@ -167,14 +156,14 @@ static int arena_grow(struct arena *arena)
     return capture->file && capture->names && capture->blocks ? 0 : -ENOMEM;
 }
 
-int commit_capture(struct fastspool *fs, struct capture *capture)
+int capture_take(struct fastspool *fs, struct capture *capture)
 {
     struct arena arena = {.capture = capture};
     int result;
 
     *capture = (struct capture){0};
     do
-        result = section_run(fs, capture_body, &arena);
+        result = change_run(fs, capture_body, &arena);
     while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
     if (result == 0 && capture->count == 0)
         futex_count(&fs->header->commit_event); /* what was waited for has come to nothing */
@@ -235,31 +224,7 @@ static int end_copying(struct fastspool *fs, void *argument)
     return 0;
 }
 
-/* The class of a duration: four an octave, from SHORTEST on. */
-static void count_time(struct header *h, uint64_t duration)
-{
-    uint32_t bin = 0;
-
-    for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
-        bound += bound / 100 * 19; /* the fourth root of 2 */
-    STORE(h->commit_times[bin], h->commit_times[bin] + 1);
-}
-
-uint64_t commit_percentile(const struct fastspool *fs, unsigned percent)
-{
-    uint64_t all = 0, seen = 0, bound = SHORTEST;
-
-    for (uint32_t bin = 0; bin < COMMIT_TIMES; bin++)
-        all += LOAD(fs->header->commit_times[bin]);
-    for (uint32_t bin = 0; bin < COMMIT_TIMES && all; bin++, bound += bound / 100 * 19) {
-        seen += LOAD(fs->header->commit_times[bin]);
-        if (seen * 100 >= all * percent)
-            return bound;
-    }
-    return 0;
-}
-
-int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
+int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
 {
     struct header *h = fs->header;
     struct ending ending = {.capture = capture};
@@ -268,20 +233,20 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
     /* `next` moves only with a section that took place: a body that runs twice does the same twice. */
     while (error == 0 && result > 0) {
         size_t before = ending.next;
-        result = section_run(fs, end_step, &ending);
+        result = change_run(fs, end_step, &ending);
         if (result < 0)
             ending.next = before;
     }
     if (result < 0)
         error = -result;
-    result = section_run(fs, end_copying, &error);
+    result = change_run(fs, end_copying, &error);
     if (result == 0)
         result = blocks_release_held(fs);
     if (error == 0) {
         STORE(h->durable, capture->ticket);
         STORE(h->commits, h->commits + 1);
         STORE(h->commit_ns, duration);
-        count_time(h, duration);
+        durations_count(h, duration);
     }
     STORE(h->commit_error, error);
     futex_count(&h->commit_event);
@@ -289,7 +254,7 @@ int commit_end(struct fastspool *fs, struct capture *capture, int error, uint64_
     return result;
 }
 
-void commit_fails(struct fastspool *fs, int error)
+void capture_fail(struct fastspool *fs, int error)
 {
     STORE(fs->header->commit_error, error);
     futex_count(&fs->header->commit_event);
@@ -317,7 +282,7 @@ static int mark_persisted(struct fastspool *fs, void *argument)
     return i != 0;
 }
 
-int commit_reset(struct fastspool *fs)
+int capture_reset(struct fastspool *fs)
 {
     struct sweep sweep = {LOAD(fs->header->dirty.head)};
     int result = 1, error = EIO;
@@ -325,109 +290,9 @@ int commit_reset(struct fastspool *fs)
     if (LOAD(fs->header->committing)) {
         /* While `committing` is set no inode leaves the dirty list, so the sweep can be taken in steps. */
         while (result > 0)
-            result = section_run(fs, mark_persisted, &sweep);
+            result = change_run(fs, mark_persisted, &sweep);
         if (result == 0)
-            result = section_run(fs, end_copying, &error);
+            result = change_run(fs, end_copying, &error);
     }
     return result < 0 ? result : blocks_release_held(fs);
-}
-
-/* ---- waiting ---- */
-
-/* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
-static int last_error(struct fastspool *fs)
-{
-    int error = LOAD(fs->header->commit_error);
-
-    if (error && !attach_mirror_lives(fs))
-        attach_start_mirror(fs);
-    return -error;
-}
-
-int commit_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
-{
-    uint64_t start = clock_monotonic(), lived = start;
-    struct header *h = fs->header;
-    int result = 0;
-
-    if (LOAD(h->durable) >= ticket)
-        return 0;
-    futex_count(&h->mirror_wanted);
-    while (result == 0) {
-        uint32_t event = LOAD(h->commit_event);
-        if (LOAD(h->durable) >= ticket)
-            return 0;
-        if (LOAD(h->state) == SEGMENT_FAILED)
-            return -EIO;
-        int error = last_error(fs);
-        if (error)
-            return error;
-        if (timeout && clock_monotonic() - start >= timeout)
-            return -ETIMEDOUT;
-        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
-    }
-    return result;
-}
-
-static bool beyond_bounds(const struct fastspool *fs)
-{
-    const struct header *h = fs->header;
-    uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
-    uint64_t most = h->flush_interval * COMMIT_AGE_MAX;
-
-    if (most < NS_PER_S)
-        most = NS_PER_S;
-    return LOAD(h->dirty_bytes) > COMMIT_BYTES_MAX || LOAD(h->dirty_files) > COMMIT_FILES_MAX ||
-           (oldest && clock_monotonic() - oldest > most);
-}
-
-/* An fsync that need not wait for its own change. */
-static int wait_for_bounds(struct fastspool *fs)
-{
-    struct header *h = fs->header;
-    uint64_t lived = clock_monotonic();
-    int result = 0;
-
-    while (result == 0) {
-        uint32_t event = LOAD(h->commit_event);
-        if (LOAD(h->state) == SEGMENT_FAILED)
-            return -EIO;
-        int error = last_error(fs);
-        if (error)
-            return error;
-        if (!beyond_bounds(fs))
-            return 0;
-        futex_count(&h->mirror_wanted);
-        result = attach_wait_for_mirror(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
-    }
-    return result;
-}
-
-/* Threads of a process sync side by side: the highest ticket counts. */
-static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
-{
-    uint64_t synced = LOAD(fs->synced);
-
-    while (synced < ticket &&
-           !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        ;
-    return synced > ticket ? synced : ticket;
-}
-
-int commit_sync(struct fastspool *fs, uint64_t ticket, bool directory)
-{
-    bool waits = fs->durability == FASTSPOOL_STRICT || (fs->durability == FASTSPOOL_ACKED && directory);
-
-    if (fs->durability == FASTSPOOL_ACKED) {
-        uint64_t synced = note_synced(fs, ticket);
-        ticket = directory ? synced : ticket;
-    }
-    if (waits)
-        return commit_wait(fs, ticket, 0);
-    return LOAD(fs->header->durable) >= ticket ? 0 : wait_for_bounds(fs);
-}
-
-int fastspool_flush(struct fastspool *fs, uint64_t timeout)
-{
-    return commit_wait(fs, section_load(fs, &fs->header->change), timeout);
 }

@@ -19,13 +19,12 @@
  * Failure modes: no room in other chunks after all, or somebody takes a block of it meanwhile: it is tried again when
  * the mirror next looks.  Death: each section is done or not, and the file is whole either way.
  */
-#include "store/compaction.h"
+#include "mirror/compaction.h"
 
 #include "store/blocks.h"
+#include "store/change.h"
 #include "store/data.h"
-#include "store/inodes.h"
 #include "store/layout.h"
-#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -63,19 +62,19 @@ static int vacate_step(struct fastspool *fs, void *argument)
     struct vacating *vacating = argument;
     const struct inode *inode = inode_at(fs, vacating->inode);
 
-    if (!inodes_valid(fs, vacating->inode) || !S_ISREG(inode->mode) || inode->blocks == 0)
+    if (!inode_valid(fs, vacating->inode) || !S_ISREG(inode->mode) || inode->blocks == 0)
         return 0;
     return data_vacate(fs, vacating->inode, vacating->chunk, &vacating->index);
 }
 
 int compaction_vacate(struct fastspool *fs, uint32_t chunk)
 {
-    int result = section_run(fs, take_last, &chunk);
+    int result = change_run(fs, take_last, &chunk);
 
     for (uint32_t i = 1; result == 0 && i < LOAD(fs->header->inodes.used); i++) {
         struct vacating vacating = {i, chunk, 0};
         do
-            result = may_lie_in(fs, i, chunk) ? section_run(fs, vacate_step, &vacating) : 0;
+            result = may_lie_in(fs, i, chunk) ? change_run(fs, vacate_step, &vacating) : 0;
         while (result > 0);
     }
     return result == -ESTALE || result == -ENOSPC ? 0 : result;

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Launching the mirror: whether one lives, and how a process that needs one starts it.
+ *
+ * The happy path: a mirror holds the flock of STATE/mirror.lock as long as it lives, so asking is an attempt at that lock.
+ * Starting is by two forks, so that the mirror is nobody's child, and by an absolute path compiled in.
+ *
+ * Failure modes: 32 waiters at once: one of them starts it (header.mirror_starting).  A mirror that does not come up is
+ * started again after START_TIME.  Nothing of the starter reaches the mirror: shed_inheritance().
+ */
+#include "spool/launch.h"
+
+#include "base/clock.h"
+#include "base/places.h"
+#include "config.h"
+#include "store/await.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define START_TIME (2 * NS_PER_S) /* how long a mirror that was started is given to take its lock */
+
+bool launch_lives(struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    int saved = errno;
+
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    return lives;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        ssize_t ignored = write(fd, text, strlen(text));
+        (void)ignored;
+        close(fd);
+    }
+}
+
+/* In the grandchild: nothing of the starter, which may be anybody's sendmail, may reach the mirror. */
+static void shed_inheritance(void)
+{
+    static const int limits[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_STACK};
+    sigset_t none;
+
+    for (int signal_number = 1; signal_number < NSIG; signal_number++)
+        signal(signal_number, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (geteuid() == 0) {
+        const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY}, stack = {8 << 20, RLIM_INFINITY};
+        for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
+            setrlimit((__rlimit_resource_t)limits[i], limits[i] == RLIMIT_STACK ? &stack : &unlimited);
+        setpriority(PRIO_PROCESS, 0, 0);
+        write_text("/sys/fs/cgroup/memory/cgroup.procs", "0"); /* version 1 */
+        write_text("/sys/fs/cgroup/cgroup.procs", "0");        /* version 2 */
+    }
+    umask(077);
+    if (chdir("/") < 0)
+        _exit(127);
+}
+
+static void become_mirror(const char *spool, const char *state, uint64_t memory)
+{
+    char bytes[24];
+    char *const arguments[] = {(char *)"fastspool", (char *)"mirror",
+                               (char *)"--state",   (char *)state,
+                               (char *)"--memory",  bytes,
+                               (char *)spool,       NULL};
+    char *const environment[] = {NULL};
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory);
+    shed_inheritance();
+    if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
+        _exit(127);
+    syscall(SYS_close_range, 0, ~0U, 0);
+    /* Descriptors 0 to 2 must not become the database's; a /dev/null that is root's alone is no reason to fail. */
+    if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
+        _exit(127);
+    execve(FASTSPOOL_TOOL, arguments, environment);
+    _exit(127);
+}
+
+/* A child without signal to its parent: a program's SIGCHLD handler and its wait() see nothing of it. */
+static pid_t quiet_fork(void)
+{
+    return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+}
+
+int launch_start(struct fastspool *fs)
+{
+    uint64_t now = clock_monotonic();
+    uint64_t before = LOAD(fs->header->mirror_starting);
+    sigset_t all, old;
+    int saved = errno;
+
+    if (before && now - before < START_TIME)
+        return 0;
+    if (!__atomic_compare_exchange_n(&fs->header->mirror_starting, &before, now, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+        return 0;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old); /* no handler of the program may run in the child */
+    pid_t child = quiet_fork();
+    if (child == 0) {
+        setsid();
+        if (quiet_fork() == 0)
+            become_mirror(fs->spool, fs->state, fs->memory);
+        _exit(0);
+    }
+    int result = child < 0 ? -errno : 0;
+    while (child > 0 && waitpid(child, NULL, __WCLONE) < 0 && errno == EINTR)
+        ;
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    errno = saved;
+    return result;
+}
+
+const struct keeper launch_keeper = {launch_lives, launch_start};

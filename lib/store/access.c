@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may change.
+ *
+ * The happy path: the effective ids are asked of the kernel once, supplementary groups only where they decide.  Checks are
+ * those of the kernel, in its order.
+ *
+ * Failure modes: a program that changes its ids behind the library's back is served with the old ones
+ * (fastspool_credentials_changed()).
+ */
+#include "store/access.h"
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Two system calls (250 ns) beside an operation of 200 ns: asked once, and again when the program says so. */
+static uint64_t cached_credentials;
+static uint32_t credentials_known;
+
+void access_credentials(struct credentials *who)
+{
+    if (!LOAD(credentials_known)) {
+        STORE(cached_credentials, (uint64_t)geteuid() << 32 | getegid());
+        STORE(credentials_known, 1);
+    }
+    uint64_t ids = LOAD(cached_credentials);
+    who->uid = (uid_t)(ids >> 32);
+    who->gid = (gid_t)ids;
+}
+
+void fastspool_credentials_changed(void)
+{
+    STORE(credentials_known, 0);
+}
+
+static bool in_group(const struct credentials *who, gid_t gid)
+{
+    gid_t groups[64];
+
+    if (who->gid == gid)
+        return true;
+    int count = getgroups(64, groups);
+    for (int i = 0; i < count; i++) {
+        if (groups[i] == gid)
+            return true;
+    }
+    return false;
+}
+
+int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
+{
+    const struct inode *inode = inode_at(fs, i);
+    unsigned mode = inode->mode;
+
+    if (who->uid == 0) {
+        /* CAP_DAC_OVERRIDE: anything, but a file without any x bit isn't executable. */
+        return (want & X_OK) && !S_ISDIR(mode) && !(mode & 0111) ? -EACCES : 0;
+    }
+    if (who->uid == inode->uid)
+        mode >>= 6;
+    else if (((mode >> 3 ^ mode) & (unsigned)want) && in_group(who, inode->gid))
+        mode >>= 3;
+    return (mode & (unsigned)want) == (unsigned)want ? 0 : -EACCES;
+}
+
+static void touch_change(struct fastspool *fs, uint32_t i)
+{
+    SET(fs, inode_at(fs, i)->ctime, clock_realtime());
+    inodes_dirty(fs, i);
+}
+
+int access_chmod(struct fastspool *fs, uint32_t i, mode_t mode, const struct credentials *who)
+{
+    struct inode *inode = inode_at(fs, i);
+
+    if (who->uid != 0 && who->uid != inode->uid)
+        return -EPERM;
+    mode &= 07777;
+    if (who->uid != 0 && !in_group(who, inode->gid))
+        mode &= ~(mode_t)S_ISGID;
+    SET(fs, inode->mode, (uint16_t)((inode->mode & S_IFMT) | mode));
+    touch_change(fs, i);
+    return 0;
+}
+
+int access_chown(struct fastspool *fs, uint32_t i, uid_t uid, gid_t gid, const struct credentials *who)
+{
+    struct inode *inode = inode_at(fs, i);
+    bool other_uid = uid != (uid_t)-1 && uid != inode->uid;
+    bool other_gid = gid != (gid_t)-1 && gid != inode->gid;
+
+    if (who->uid != 0 && (who->uid != inode->uid || other_uid || (other_gid && !in_group(who, gid))))
+        return -EPERM;
+    if (other_uid)
+        SET(fs, inode->uid, uid);
+    if (other_gid)
+        SET(fs, inode->gid, gid);
+    /* As Linux: a change of owner takes the set-ID bits of a file away. */
+    if (!S_ISDIR(inode->mode) && (uid != (uid_t)-1 || gid != (gid_t)-1)) {
+        uint16_t mode = (uint16_t)(inode->mode & ~S_ISUID);
+        if (mode & S_IXGRP)
+            mode = (uint16_t)(mode & ~S_ISGID);
+        if (mode != inode->mode)
+            SET(fs, inode->mode, mode);
+    }
+    touch_change(fs, i);
+    return 0;
+}
+
+static uint64_t time_given(const struct timespec *time, uint64_t now, uint64_t before)
+{
+    if (time->tv_nsec == UTIME_NOW)
+        return now;
+    if (time->tv_nsec == UTIME_OMIT)
+        return before;
+    return clock_nanoseconds(time);
+}
+
+int access_utimens(struct fastspool *fs, uint32_t i, const struct timespec times[2], const struct credentials *who)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t now = clock_realtime();
+    bool all_now = !times || (times[0].tv_nsec == UTIME_NOW && times[1].tv_nsec == UTIME_NOW);
+
+    if (times && times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT)
+        return 0;
+    if (who->uid != 0 && who->uid != inode->uid && (!all_now || access_permitted(fs, i, who, W_OK) < 0))
+        return all_now ? -EACCES : -EPERM;
+    for (int t = 0; times && t < 2; t++) {
+        long ns = times[t].tv_nsec;
+        if (ns != UTIME_NOW && ns != UTIME_OMIT && (ns < 0 || ns > 999999999))
+            return -EINVAL;
+    }
+    SET(fs, inode->atime, times ? time_given(&times[0], now, inode->atime) : now);
+    SET(fs, inode->mtime, times ? time_given(&times[1], now, inode->mtime) : now);
+    touch_change(fs, i);
+    return 0;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waiting for the mirror: a futex that counts what it does, looked at ten times a second, so that a mirror that died is
+ * replaced by a waiter.
+ *
+ * Failure modes: no mirror comes up: -EIO after AWAIT_GIVE_UP.  A mirror that lives and does nothing is waited for.
+ */
+#include "store/await.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "store/store.h"
+
+#include <errno.h>
+
+bool await_lives(struct fastspool *fs)
+{
+    return fs->keeper && fs->keeper->lives(fs);
+}
+
+void await_start(struct fastspool *fs)
+{
+    if (fs->keeper && !fs->keeper->lives(fs))
+        fs->keeper->start(fs);
+}
+
+int await_event(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+{
+    futex_wait(event, value, AWAIT_LOOK);
+    if (LOAD(*event) != value || await_lives(fs))
+        *lived = clock_monotonic();
+    else if (clock_monotonic() - *lived > AWAIT_GIVE_UP)
+        return -EIO;
+    else
+        await_start(fs);
+    if (LOAD(*event) == value)
+        futex_count(wanted);
+    return 0;
+}

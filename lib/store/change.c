@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Changes: a section whose body may need memory.
+ *
+ * The happy path: the body runs in a section, once.
+ *
+ * Failure modes: a table is full: the body wants it, everything is taken back, the table grows outside the lock, and the
+ * body runs again.  Where there is no memory, the call waits for an eviction (residency_wait_for_space()).
+ */
+#include "store/change.h"
+
+#include "store/blocks.h"
+#include "store/residency.h"
+#include "store/section.h"
+#include "store/table.h"
+
+#include <errno.h>
+
+static int grow(struct fastspool *fs, enum table_id table)
+{
+    residency_notice(fs);
+    return table == TABLE_CHUNKS ? blocks_add_chunk(fs) : table_grow(fs, table);
+}
+
+int change_run(struct fastspool *fs, section_body *body, void *argument)
+{
+    uint64_t waiting = 0;
+
+    for (;;) {
+        int table, result = section_try(fs, body, argument, &table);
+        if (table == TABLE_NONE)
+            return result;
+        result = grow(fs, (enum table_id)table);
+        if (result == -EAGAIN)
+            result = residency_wait_for_space(fs, &waiting);
+        if (result < 0)
+            return result;
+    }
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Durations of commits, counted in classes, four an octave, from SHORTEST on.  The counts are the segment's: they outlive
+ * a mirror.
+ */
+#include "store/durations.h"
+
+#include "base/clock.h"
+#include "store/layout.h"
+#include "store/store.h"
+
+#define SHORTEST (10 * NS_PER_US) /* the first class */
+
+void durations_count(struct header *h, uint64_t duration)
+{
+    uint32_t bin = 0;
+
+    for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
+        bound += bound / 100 * 19; /* the fourth root of 2 */
+    STORE(h->commit_times[bin], h->commit_times[bin] + 1);
+}
+
+uint64_t durations_percentile(const struct header *h, unsigned percent)
+{
+    uint64_t all = 0, seen = 0, bound = SHORTEST;
+
+    for (uint32_t bin = 0; bin < COMMIT_TIMES; bin++)
+        all += LOAD(h->commit_times[bin]);
+    for (uint32_t bin = 0; bin < COMMIT_TIMES && all; bin++, bound += bound / 100 * 19) {
+        seen += LOAD(h->commit_times[bin]);
+        if (seen * 100 >= all * percent)
+            return bound;
+    }
+    return 0;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Orphans: files and their data go, whatever their size, though a section is short.
+ *
+ * The happy path: an inode without name and description is dropped.  Where its blocks are few they are freed at once.
+ * Where they are many the inode joins the orphans, whose blocks are freed DATA_FREE_STEP a section, by the process that
+ * dropped it or, if that one dies, by the mirror.  A file that is truncated to nothing hands its blocks to an orphan.
+ *
+ * Failure modes: whatever fails in a section leaves all as it was; a process that dies leaves orphans in their list.
+ */
+#include "store/orphans.h"
+
+#include "base/clock.h"
+#include "store/change.h"
+#include "store/data.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/residency.h"
+#include "store/section.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+int orphans_drop(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+    bool directory = S_ISDIR(inode->mode);
+
+    if (inode->opens > 0 || inode->links > (directory ? 1 : 0) || (inode->flags & INODE_ORPHAN))
+        return 0;
+    inodes_clean_data(fs, inode);
+    residency_leave(fs, i);
+    if (!(inode->flags & INODE_PERSISTED) && !fs->header->committing)
+        inodes_leave_dirty(fs, i);
+    else
+        inodes_dirty(fs, i);
+    if (!directory && !data_small(inode)) {
+        SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_ORPHAN));
+        SET(fs, inode->names, fs->header->orphans);
+        SET(fs, fs->header->orphans, i);
+        return 0;
+    }
+    if (!directory) {
+        int result = data_shrink(fs, i, 0, UINT32_MAX);
+        if (result < 0)
+            return result;
+    }
+    inodes_give(fs, i);
+    return 0;
+}
+
+static int free_orphan_step(struct fastspool *fs, void *argument)
+{
+    uint32_t i = fs->header->orphans;
+    (void)argument;
+
+    if (i == 0)
+        return 0;
+    if (!inode_valid(fs, i))
+        return section_damaged(fs, "the list of orphans leads nowhere");
+    int result = data_shrink(fs, i, 0, DATA_FREE_STEP);
+    if (result < 0)
+        return result;
+    if (result == 0) {
+        SET(fs, fs->header->orphans, inode_at(fs, i)->names);
+        inodes_give(fs, i);
+    }
+    return 1;
+}
+
+int orphans_free(struct fastspool *fs)
+{
+    int result = 0;
+    while (LOAD(fs->header->orphans) && (result = change_run(fs, free_orphan_step, NULL)) > 0)
+        ;
+    return result < 0 ? result : 0;
+}
+
+static int make_orphan(struct fastspool *fs, const struct inode *inode)
+{
+    uint32_t orphan;
+    int result = inodes_take(fs, S_IFREG, inode->uid, inode->gid, &orphan);
+
+    if (result < 0)
+        return result;
+    struct inode *to = inode_at(fs, orphan);
+    section_copy(fs, &to->map, &inode->map, sizeof(to->map));
+    SET(fs, to->size, inode->size);
+    SET(fs, to->blocks, inode->blocks);
+    SET(fs, to->flags, (uint16_t)(to->flags | INODE_ORPHAN));
+    SET(fs, to->names, fs->header->orphans);
+    SET(fs, fs->header->orphans, orphan);
+    return 0;
+}
+
+int orphans_discard(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+    uint64_t before = inode->size;
+    static const struct inode empty;
+
+    if (data_small(inode)) {
+        int result = data_shrink(fs, i, 0, UINT32_MAX);
+        if (result < 0)
+            return result;
+        if (result > 0)
+            return section_damaged(fs, "a file has blocks behind its end");
+    } else {
+        int result = make_orphan(fs, inode);
+        if (result < 0)
+            return result;
+        data_version_next(fs, inode);
+        section_copy(fs, &inode->map, &empty.map, sizeof(inode->map));
+        SET(fs, inode->blocks, 0);
+        SET(fs, inode->size, 0);
+        data_version_next(fs, inode);
+    }
+    residency_leave(fs, i);
+    SET(fs, inode->mtime, clock_realtime());
+    SET(fs, inode->ctime, inode->mtime);
+    inodes_dirty_data(fs, i, 0, data_blocks(before));
+    return 0;
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Residency: which files have their data in memory, and how a process waits for data that is not.
+ *
+ * Names and attributes are always in memory; data is while it is in the working set.  A file whose last change is in
+ * the database (header.checkpointed), and that no process has open, may give its blocks back.  It keeps its size and
+ * all that stat shows, and is EVICTED.  Which files go is lib/mirror/evictor.c's business; the marks that it goes by
+ * are kept here:
+ *
+ *   - The clean list holds the files that could go, the coldest first.  A file joins its end when a commit has made it
+ *     clean, and leaves it when it changes.
+ *   - Opening a clean file marks it REFERENCED: one word an open.  It gets a second chance (the clock algorithm).
+ *   - A file that was paged in is COLD until it is opened once more, and has a list of its own, also when it was
+ * written to meanwhile (a delivery writes to the message's log).  So a queue run over a million evicted messages pushes
+ * out what it has itself brought in, and not the working set.  (The 2Q algorithm, Johnson and Shasha, VLDB 1994, with
+ * its second queue a clock.)
+ *
+ * The happy path of an open of an evicted file: one section makes the description and puts the file into the list of
+ * page-ins; then the opener wakes the pager, a thread of the mirror, and waits.  The pager reads the file from the
+ * database and fills in its blocks; with the last of them the file is resident.  The description keeps it in memory: a
+ * process that has a file open never needs the mirror, whatever user it becomes.  A file that is larger than memory
+ * should hold, or finds no room, is served from a spill file (spilled.c).
+ *
+ * Memory.  Eviction begins where tables and blocks in use pass seven eighths of the limit (of a small limit: where less
+ * is left than a chunk and the reserve) and goes on for one eighth.  A writer that finds none left asks for some and
+ * waits: SPACE_WAIT at most, less where the disk fails, for then nothing can be evicted; then it gets ENOSPC, and
+ * syslog a line. The same holds where the runtime directory's file system is full, whatever the limit.  The reserve
+ * (header.reserve) is the mirror's alone, for page-ins.
+ *
+ * Failure modes:
+ *   - The mirror dies: requests stay in their list, a waiter starts another mirror within 100 ms, and that one goes on.
+ *   - A file half paged in is paged in again, into the same blocks.
+ *   - The reading itself ended a mirror (a damaged page): the next one lets that file fail, with EIO, and goes on.
+ *   - A file that is waited for keeps its last name until it is resident: its end must not reach the database before it
+ *     has been read (directories.c).
+ */
+#include "store/residency.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "store/await.h"
+#include "store/layout.h"
+#include "store/lists.h"
+#include "store/section.h"
+#include "store/store.h"
+#include "store/table.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <syslog.h>
+
+#define SPACE_WAIT       (10 * NS_PER_S)   /* for which a writer waits for memory, */
+#define SPACE_WAIT_BAD   NS_PER_S          /* while commits or checkpoints fail, */
+#define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* and after it has been refused */
+#define TELL_EVERY       (60 * NS_PER_S)   /* between two lines to syslog */
+
+/* ---- the clean list, and the cold one ---- */
+
+static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned clear)
+{
+    struct inode *inode = inode_at(fs, i);
+    SET(fs, inode->flags, (uint16_t)((inode->flags & ~clear) | set));
+}
+
+struct list *residency_list(const struct fastspool *fs, uint32_t i)
+{
+    return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->cold : &fs->header->clean;
+}
+
+/* One file more or less (@by: 1 or -1) in its list. */
+static void count(struct fastspool *fs, uint32_t i, int by)
+{
+    SET(fs, fs->header->clean_files, fs->header->clean_files + (uint64_t)by);
+    if (inode_at(fs, i)->flags & INODE_COLD)
+        SET(fs, fs->header->cold_files, fs->header->cold_files + (uint64_t)by);
+}
+
+void residency_join(struct fastspool *fs, uint32_t i)
+{
+    const struct inode *inode = inode_at(fs, i);
+
+    if (!S_ISREG(inode->mode) || inode->links == 0 || inode->blocks == 0 ||
+        (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_WANTED)) != INODE_USED)
+        return;
+    lists_append(fs, residency_list(fs, i), LIST_LINK, i);
+    set_flags(fs, i, INODE_CLEAN, 0);
+    count(fs, i, 1);
+}
+
+void residency_leave_clean(struct fastspool *fs, uint32_t i)
+{
+    if (!(inode_at(fs, i)->flags & INODE_CLEAN))
+        return;
+    lists_remove(fs, residency_list(fs, i), LIST_LINK, i);
+    count(fs, i, -1);
+    set_flags(fs, i, 0, INODE_CLEAN | (inode_at(fs, i)->flags & INODE_REFERENCED ? INODE_REFERENCED | INODE_COLD : 0));
+}
+
+/* What was evicted is not any more; what stood in place of the data's marks goes. */
+static void leave_evicted(struct fastspool *fs, uint32_t i)
+{
+    struct inode *inode = inode_at(fs, i);
+
+    if (inode->flags & INODE_WANTED)
+        lists_remove(fs, &fs->header->pageins, PAGEIN_LINK, i);
+    set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE | INODE_COLD);
+    SET(fs, inode->data_in, 0);
+    SET(fs, inode->since_from, 0);
+    SET(fs, fs->header->evicted, fs->header->evicted - 1);
+}
+
+static void leave_spilled(struct fastspool *fs, uint32_t i)
+{
+    set_flags(fs, i, 0, INODE_SPILLED);
+    SET(fs, fs->header->spilled, fs->header->spilled - 1);
+}
+
+void residency_leave(struct fastspool *fs, uint32_t i)
+{
+    residency_leave_clean(fs, i);
+    if (inode_at(fs, i)->flags & INODE_EVICTED)
+        leave_evicted(fs, i);
+    if (inode_at(fs, i)->flags & INODE_SPILLED)
+        leave_spilled(fs, i);
+}
+
+void residency_evict(struct fastspool *fs, uint32_t i)
+{
+    set_flags(fs, i, INODE_EVICTED, INODE_AHEAD);
+    SET(fs, inode_at(fs, i)->pagein_error, 0);
+    SET(fs, fs->header->evicted, fs->header->evicted + 1);
+    SET(fs, fs->header->evictions, fs->header->evictions + 1);
+}
+
+void residency_unspill(struct fastspool *fs, uint32_t i)
+{
+    leave_spilled(fs, i);
+    residency_evict(fs, i);
+}
+
+void residency_paged_in(struct fastspool *fs, uint32_t i, bool spilled)
+{
+    leave_evicted(fs, i);
+    SET(fs, fs->header->brought_back, fs->header->brought_back + 1);
+    if (spilled) {
+        set_flags(fs, i, INODE_SPILLED, 0);
+        SET(fs, fs->header->spilled, fs->header->spilled + 1);
+        return;
+    }
+    set_flags(fs, i, INODE_COLD, 0);
+    residency_join(fs, i);
+}
+
+void residency_give_up(struct fastspool *fs, uint32_t i, int error, bool for_good)
+{
+    lists_remove(fs, &fs->header->pageins, PAGEIN_LINK, i);
+    set_flags(fs, i, for_good ? INODE_UNREADABLE : 0, INODE_WANTED | INODE_AHEAD);
+    SET(fs, inode_at(fs, i)->pagein_error, (uint32_t)error);
+    SET(fs, inode_at(fs, i)->since_from, 0);
+    residency_join(fs, i); /* only if it has blocks still */
+}
+
+void residency_reference(struct fastspool *fs, uint32_t i)
+{
+    if (inode_at(fs, i)->flags & INODE_AHEAD)
+        set_flags(fs, i, 0, INODE_AHEAD);
+    else if ((inode_at(fs, i)->flags & (INODE_CLEAN | INODE_REFERENCED)) == INODE_CLEAN)
+        set_flags(fs, i, INODE_REFERENCED, 0);
+}
+
+/* ---- how much memory ---- */
+
+/* Above it a chunk could not leave where the tables want its memory. */
+uint64_t residency_high(const struct header *header)
+{
+    uint64_t limit = LOAD(header->memory_limit), high = limit / 8 * 7,
+             chunk = CHUNK_SIZE + header->reserve * BLOCK_SIZE;
+    return limit < chunk ? 0 : limit - chunk < high ? limit - chunk : high;
+}
+
+uint64_t residency_low(const struct header *header)
+{
+    uint64_t high = residency_high(header), less = LOAD(header->memory_limit) / 8;
+    return high > less ? high - less : 0;
+}
+
+uint64_t residency_in_use(const struct header *header)
+{
+    return table_bytes(header) + (LOAD(header->blocks_used) + LOAD(header->blocks_held)) * BLOCK_SIZE;
+}
+
+static void wake_pager(struct fastspool *fs)
+{
+    futex_count(&fs->header->pager_wanted);
+}
+
+void residency_notice(struct fastspool *fs)
+{
+    if (!fs->mirror && residency_in_use(fs->header) > residency_high(fs->header))
+        wake_pager(fs);
+}
+
+/* One line a minute, whoever comes first. */
+static void tell(struct fastspool *fs)
+{
+    uint64_t now = clock_monotonic(), told = LOAD(fs->header->space_told);
+
+    if ((told && now - told < TELL_EVERY) ||
+        !__atomic_compare_exchange_n(&fs->header->space_told, &told, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return;
+    syslog(LOG_MAIL | LOG_ERR,
+           "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
+           fs->spool, fs->runtime, (unsigned long long)(residency_in_use(fs->header) >> 20),
+           (unsigned long long)(LOAD(fs->header->memory_limit) >> 20));
+}
+
+int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
+{
+    struct header *h = fs->header;
+    uint64_t now = clock_monotonic(), lived = now;
+    bool bad = LOAD(h->commit_error) || LOAD(h->checkpoint_error);
+
+    if (fs->mirror || LOAD(h->state) != SEGMENT_READY)
+        return -ENOSPC;
+    if (*since == 0)
+        *since = now;
+    /* Who has just waited in vain waits for a moment only: a program that was told of an error still tries to write
+     * what it has buffered, and Exim does so ten times before it answers. */
+    bool again = fs->refused && *since - fs->refused < SPACE_WAIT;
+    if (now - *since > (again ? SPACE_WAIT_AGAIN : bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
+        fs->refused = now;
+        tell(fs);
+        return -ENOSPC;
+    }
+    uint32_t event = LOAD(h->pager_event);
+    __atomic_add_fetch(&h->space_wanted, 1, __ATOMIC_ACQ_REL);
+    wake_pager(fs);
+    return await_event(fs, &h->pager_event, event, &h->pager_wanted, &lived) < 0 ? -ENOSPC : 0;
+}
+
+/* ---- page-ins: asking ---- */
+
+void residency_want(struct fastspool *fs, uint32_t i)
+{
+    if (inode_at(fs, i)->flags & INODE_AHEAD)
+        set_flags(fs, i, 0, INODE_AHEAD);
+    if (inode_at(fs, i)->flags & INODE_WANTED)
+        return;
+    residency_leave_clean(fs, i); /* it was half evicted */
+    lists_append(fs, &fs->header->pageins, PAGEIN_LINK, i);
+    set_flags(fs, i, INODE_WANTED, 0);
+}
+
+void residency_want_ahead(struct fastspool *fs, uint32_t i)
+{
+    residency_want(fs, i);
+    set_flags(fs, i, INODE_AHEAD, 0);
+}
+
+/* How an inode that somebody waits for is. */
+static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
+{
+    struct section_read read = SECTION_READ;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        const struct inode *inode = inode_at(fs, i);
+        if (!inode_valid(fs, i) || inode->generation != generation || !(inode->flags & INODE_EVICTED))
+            result = 0;
+        else if (inode->flags & INODE_WANTED)
+            result = -EINPROGRESS;
+        else
+            result = inode->pagein_error ? -(int)inode->pagein_error : 0; /* it came, and went again */
+    } while (section_read_retry(fs, &read));
+    return result;
+}
+
+int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
+{
+    struct header *h = fs->header;
+    uint64_t lived = clock_monotonic();
+    int result = 0;
+
+    wake_pager(fs);
+    while (result == 0) {
+        uint32_t event = LOAD(h->pager_event);
+        if (LOAD(h->state) == SEGMENT_FAILED)
+            return -EIO;
+        int state = look_at_pagein(fs, i, generation);
+        if (state != -EINPROGRESS)
+            return state;
+        if (fs->mirror)
+            return -EDEADLK; /* it would wait for itself */
+        result = await_event(fs, &h->pager_event, event, &h->pager_wanted, &lived);
+    }
+    return result;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Tables: entries of one size in the segment.
+ *
+ * The happy path: table_take() hands out the entry that was given back last, else the first that was never handed out.
+ * An entry that is given back is linked to the others by a field of its own.  Where all entries with memory are in use
+ * the body wants the table (section_want()), and table_grow() takes memory for a step more, with fallocate(2), outside
+ * any lock, and publishes the new capacity in a section.
+ *
+ * Failure modes:
+ *   - No memory in the runtime file system, or in the configured limit: -EAGAIN at the growing, never a SIGBUS at a use.
+ *   - Two processes grow the same table: they take the same memory twice, which is harmless, and one publishes it.
+ *   - The free list leads out of the table: the segment is damaged.
+ */
+#include "store/table.h"
+
+#include "base/fd.h"
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
+
+#include <errno.h>
+
+struct growth {
+    uint32_t *capacity; /* of the table, entries */
+    uint32_t seen;      /* what it was when the memory was taken */
+    uint32_t step;
+    uint64_t bytes;
+};
+
+/* What a table is: where it lies, and how it grows: by some 64 to 128 KiB. */
+struct kind {
+    size_t counts; /* offset in the header of its struct table; of the buckets: of their capacity */
+    uint64_t at;
+    uint32_t size; /* bytes of an entry */
+    uint32_t link; /* offset of the link of free entries in an entry */
+    uint32_t most; /* entries */
+    uint32_t step;
+    const char *damage;
+};
+
+static const struct kind kinds[] = {
+    [TABLE_INODES] = {offsetof(struct header, inodes), INODES_AT, sizeof(struct inode), offsetof(struct inode, names),
+                      INODES_MAX, 1024, "the list of free inodes leads out of the table"},
+    [TABLE_NAMES] = {offsetof(struct header, names), NAMES_AT, sizeof(struct name), offsetof(struct name, chain),
+                     NAMES_MAX, 2048, "the list of free names leads out of the table"},
+    [TABLE_DESCRIPTIONS] = {offsetof(struct header, descriptions), DESCRIPTIONS_AT, sizeof(struct description),
+                            offsetof(struct description, next_free), DESCRIPTIONS_MAX, 1024,
+                            "the list of free descriptions leads out of the table"},
+    [TABLE_BUCKETS] = {offsetof(struct header, buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, BUCKETS_MAX, 16384,
+                       NULL},
+};
+
+static struct table *table_of(const struct fastspool *fs, const struct kind *kind)
+{
+    return (struct table *)(fs->base + kind->counts);
+}
+
+static uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
+{
+    return (uint32_t *)(fs->base + kind->at + (uint64_t)(entry & (kind->most - 1)) * kind->size + kind->link);
+}
+
+/* ---- entries ---- */
+
+int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
+{
+    const struct kind *kind = &kinds[id];
+    struct table *table = table_of(fs, kind);
+    uint32_t i = table->free;
+
+    if (i == 0 && table->used >= table->capacity)
+        return section_want(id);
+    if (i != 0 && (i >= table->used || i >= kind->most))
+        return section_damaged(fs, kind->damage);
+    if (i == 0) {
+        i = table->used;
+        SET(fs, table->used, i + 1);
+    } else {
+        SET(fs, table->free, *link_of(fs, kind, i));
+    }
+    SET(fs, table->count, table->count + 1);
+    *entry = i;
+    return 0;
+}
+
+void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
+{
+    const struct kind *kind = &kinds[id];
+    struct table *table = table_of(fs, kind);
+
+    SET(fs, *link_of(fs, kind, entry), table->free);
+    SET(fs, table->free, entry);
+}
+
+void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
+{
+    struct table *table = table_of(fs, &kinds[id]);
+
+    table_give_gap(fs, id, entry);
+    SET(fs, table->count, table->count - 1);
+}
+
+/* ---- growing ---- */
+
+uint64_t table_bytes(const struct header *h)
+{
+    return HEADER_SIZE + (uint64_t)LOAD(h->inodes.capacity) * sizeof(struct inode) +
+           (uint64_t)LOAD(h->names.capacity) * sizeof(struct name) +
+           (uint64_t)LOAD(h->descriptions.capacity) * sizeof(struct description) +
+           (uint64_t)LOAD(h->buckets_capacity) * sizeof(uint32_t);
+}
+
+static int publish_growth(struct fastspool *fs, void *argument)
+{
+    const struct growth *growth = argument;
+
+    if (*growth->capacity != growth->seen)
+        return 0; /* another process was faster: the table has grown all the same */
+    if (fs->header->memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
+        return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
+    SET(fs, *growth->capacity, growth->seen + growth->step);
+    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
+    return 0;
+}
+
+int table_grow(struct fastspool *fs, enum table_id id)
+{
+    const struct kind *kind = &kinds[id];
+    uint32_t *capacity = id == TABLE_BUCKETS ? &fs->header->buckets_capacity : &table_of(fs, kind)->capacity;
+    struct growth growth = {capacity, LOAD(*capacity), kind->step, (uint64_t)kind->step * kind->size};
+
+    if (growth.seen > kind->most - kind->step)
+        return id == TABLE_DESCRIPTIONS ? -ENFILE : -ENOSPC;
+    int result = -EAGAIN;
+    if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
+        result = fd_take_room(fs->segment_fd, kind->at + (uint64_t)growth.seen * kind->size, growth.bytes);
+    if (result == 0)
+        result = section_run(fs, publish_growth, &growth);
+    if (result == -EAGAIN)
+        STORE(fs->header->tables_wanted, 1);
+    return result;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Walks: from a path to an inode, from a directory to its path, and through all names of a directory.
+ *
+ * A listing goes on behind the name it last gave: a position is that entry's birth number and index.  If the name is
+ * gone meanwhile, its entry still tells its successor's, each link checked by birth numbers; if entries were used
+ * again, the directory's list is searched from both ends, which finds the place near the end that is nearer.
+ *
+ * Failure modes: every index read is checked before it is followed, and walks without the lock are bounded, because
+ * the lists may change under them: the caller's sequence check throws such a walk away.
+ */
+#include "store/walk.h"
+
+#include "fastspool.h"
+#include "store/access.h"
+#include "store/inodes.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/section.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static bool is_directory(const struct fastspool *fs, uint32_t i)
+{
+    return inode_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode);
+}
+
+static bool is_dot(const struct place *place)
+{
+    return place->length == 1 && place->name[0] == '.';
+}
+
+static bool is_dot_dot(const struct place *place)
+{
+    return place->length == 2 && place->name[0] == '.' && place->name[1] == '.';
+}
+
+/* One component of a path, starting in directory place->inode. */
+static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
+{
+    uint32_t directory = place->inode;
+
+    if (directory == 0)
+        return -ENOENT;
+    if (!is_directory(fs, directory))
+        return -ENOTDIR;
+    int result = access_permitted(fs, directory, who, 1 /* X_OK: search */);
+    if (result < 0)
+        return result;
+    if (place->length > NAME_MAX)
+        return -ENAMETOOLONG;
+    place->parent = directory;
+    place->entry = 0;
+    if (is_dot(place))
+        return 0;
+    if (is_dot_dot(place)) {
+        place->inode = inode_at(fs, directory)->dir.parent;
+        place->parent = place->inode;
+        return 0;
+    }
+    place->entry = names_find(fs, directory, place->name, place->length);
+    place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
+    return 0;
+}
+
+int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
+{
+    uint32_t root = LOAD(fs->header->root);
+
+    if (LOAD(fs->header->state) == SEGMENT_FAILED)
+        return -EIO;
+    *place = (struct place){.parent = root, .inode = root, .name = "", .directory = true};
+    for (const char *at = path; *at;) {
+        while (*at == '/')
+            at++;
+        if (*at == '\0')
+            break;
+        place->name = at;
+        while (*at && *at != '/')
+            at++;
+        place->length = (size_t)(at - place->name);
+        int result = step(fs, who, place);
+        if (result < 0)
+            return result;
+        place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
+    }
+    return 0;
+}
+
+int walk_must_exist(struct fastspool *fs, const struct place *place)
+{
+    if (place->inode == 0)
+        return -ENOENT;
+    if (!inode_valid(fs, place->inode))
+        return section_damaged(fs, "a name leads to no file");
+    return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
+}
+
+int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
+{
+    size_t at = size - 1;
+
+    if (size == 0)
+        return -ENAMETOOLONG;
+    path[at] = '\0';
+    for (uint32_t depth = 0; inode != LOAD(fs->header->root); depth++) {
+        char text[256];
+        uint32_t entry = inode_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
+        if (!names_valid(fs, entry) || depth > PATH_MAX / 2)
+            return -ENOENT; /* removed, or moved meanwhile */
+        size_t length = (size_t)names_text(fs, entry, text);
+        if (length + 1 > at)
+            return -ENAMETOOLONG;
+        at -= length;
+        memcpy(path + at, text, length);
+        inode = name_at(fs, entry)->parent;
+        if (inode != LOAD(fs->header->root))
+            path[--at] = '/';
+    }
+    memmove(path, path + at, size - at);
+    return (int)(size - 1 - at);
+}
+
+/* ---- listing ---- */
+
+#define SUCCESSORS_MAX 100000u /* dead entries that are followed to the next live one */
+#define POSITION_BITS 24 /* of the entry's index; the birth number is above */
+
+static uint64_t position_of(uint64_t born, uint32_t entry)
+{
+    return born << POSITION_BITS | entry;
+}
+
+/* The first name of the directory born after @born: from both ends of its list at once. */
+static uint32_t search_behind(const struct fastspool *fs, const struct inode *directory, uint64_t born)
+{
+    uint32_t front = directory->dir.first, back = directory->dir.last, behind = 0;
+
+    for (uint32_t steps = 0; steps < NAMES_MAX && names_valid(fs, front) && names_valid(fs, back); steps++) {
+        if (name_at(fs, front)->born > born)
+            return front;
+        if (name_at(fs, back)->born <= born)
+            return behind;
+        behind = back;
+        front = name_at(fs, front)->next;
+        back = name_at(fs, back)->prev;
+    }
+    return behind;
+}
+
+/* The name to list after position @after. */
+static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t after)
+{
+    const struct inode *directory = inode_at(fs, parent);
+    uint64_t born = after >> POSITION_BITS;
+    uint32_t i = (uint32_t)(after & ((1u << POSITION_BITS) - 1));
+
+    if (after <= 2)
+        return directory->dir.first;
+    if (names_valid(fs, i) && name_at(fs, i)->born == born && name_at(fs, i)->parent == parent) {
+        struct name *name = name_at(fs, i);
+        if (name->inode != 0)
+            return name->next;
+        /* Gone, but its entry is not used again: follow successors, dead ones too, while births agree. */
+        for (uint32_t steps = 0; steps < SUCCESSORS_MAX && name->inode == 0; steps++) {
+            uint64_t next_born = *names_successor(name);
+            uint32_t next = name->next;
+            if (next_born == 0 || !names_valid(fs, next) || name_at(fs, next)->born != next_born)
+                break;
+            if (name_at(fs, next)->inode != 0)
+                return next;
+            name = name_at(fs, next);
+        }
+    }
+    return search_behind(fs, directory, born);
+}
+
+ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
+                   size_t size)
+{
+    size_t count = 0;
+
+    if (!is_directory(fs, parent))
+        return -ENOTDIR;
+    for (uint32_t i = resume(fs, parent, after); count < size && names_valid(fs, i); i = name_at(fs, i)->next) {
+        const struct name *name = name_at(fs, i);
+        struct fastspool_entry *entry = &entries[count];
+        if (!inode_valid(fs, name->inode))
+            break;
+        entry->inode = inodes_number(name->inode);
+        entry->position = position_of(name->born, i);
+        entry->type = S_ISDIR(inode_at(fs, name->inode)->mode) ? 4 /* DT_DIR */ : 8 /* DT_REG */;
+        names_text(fs, i, entry->name);
+        count++;
+    }
+    return (ssize_t)count;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Walks: from a path to an inode, from a directory to its path, and through all names of a directory.
+ */
+#ifndef FASTSPOOL_WALK_H
+#define FASTSPOOL_WALK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct credentials;
+struct fastspool;
+struct fastspool_entry;
+
+/** Where a path leads. */
+struct place {
+    uint32_t parent;  /* inode of the directory that holds (or would hold) the last name */
+    uint32_t inode;   /* 0: there is no such name */
+    uint32_t entry;   /* its entry in the table of names, 0: none, or the path has no last name (".", "..") */
+    const char *name; /* the last name, inside the path */
+    size_t length;
+    bool directory; /* the path ends in "/", "/." or "..": only a directory will do */
+};
+/** Under the lock or in a read.  Missing last name: 0 with place->inode 0.  @who: search permission is checked. */
+int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
+/** In a section, after walk_to(): 0: the path leads to a file or directory; -ENOENT; -ENOTDIR: only a directory will
+ *  do, and it is none; -EIO: the segment is damaged. */
+int walk_must_exist(struct fastspool *fs, const struct place *place);
+/** The path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it has no name any more. */
+int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size);
+/** Under the lock or in a read: as fastspool_list(). */
+ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
+                   size_t size);
+
+#endif
