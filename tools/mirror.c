@@ -153,8 +153,8 @@ static void on_fault(int signal_number)
         publish_state(served, SEGMENT_FAILED, NULL);
     } else {
         /* So that nobody waits for a mirror that falls over the same page each time. */
-        uint32_t reading = LOAD(served->header->pagein_reading);
-        STORE(served->header->pagein_fatal, reading ? reading : PAGER_ALL);
+        uint32_t reading = LOAD(served->header->residency.pagein_reading);
+        STORE(served->header->residency.pagein_fatal, reading ? reading : PAGER_ALL);
         capture_fail(served, EIO);
     }
     _exit(1);
@@ -171,10 +171,10 @@ static void catch_faults(struct fastspool *fs)
 /* Not damage: a disk that fails or is full may be well in a moment.  Meanwhile who attaches is told why it waits. */
 static void tell_failure(struct fastspool *fs, int code, const char *failure)
 {
-    if (LOAD(fs->header->recovery_error) == code)
+    if (LOAD(fs->header->recovery.error) == code)
         return;
     snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
-    STORE(fs->header->recovery_error, code);
+    STORE(fs->header->recovery.error, code);
     complain(fs->spool, failure);
 }
 
@@ -185,7 +185,7 @@ static int recover(struct fastspool *fs)
     uint64_t start = clock_monotonic();
 
     int result = recovery_run(fs, &recovered, error);
-    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && !terminated) {
+    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !terminated) {
         tell_failure(fs, -result, error);
         clock_sleep(NS_PER_S);
         result = recovery_run(fs, &recovered, error);
@@ -194,7 +194,7 @@ static int recover(struct fastspool *fs)
         publish_state(fs, SEGMENT_FAILED, error);
     if (result < 0)
         return complain(fs->spool, error);
-    STORE(fs->header->recovery_error, 0);
+    STORE(fs->header->recovery.error, 0);
     publish_state(fs, SEGMENT_READY, NULL);
     if (recovered.missing)
         syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
@@ -256,7 +256,7 @@ static void checkpoint(struct checkpointer *c)
     if (result == 0 && c->error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
     c->error = -result;
-    STORE(c->fs->header->checkpoint_error, -result);
+    STORE(c->fs->header->disk.checkpoint_error, -result);
     c->ended = c->begun;
     pthread_cond_broadcast(&c->done);
     pthread_mutex_unlock(&c->mutex);
@@ -352,9 +352,9 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
-    if (result < 0 && LOAD(fs->header->commit_error) != -result)
+    if (result < 0 && LOAD(fs->header->tickets.commit_error) != -result)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
-    if (result == 0 && LOAD(fs->header->commit_error))
+    if (result == 0 && LOAD(fs->header->tickets.commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
     int ended = capture_end(fs, &capture, -result, clock_precise() - start);
     if (journal_wants(c->journal))
@@ -365,10 +365,10 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
 /* Sleep for @duration, or until somebody waits for a commit, or SIGTERM. */
 static void doze(struct fastspool *fs, uint32_t wanted, uint64_t duration)
 {
-    futex_wait(&fs->header->mirror_wanted, wanted, duration);
+    futex_wait(&fs->header->mirror.wanted, wanted, duration);
 }
 
-/* Who waits for commits: header.mirror_wanted counts them as they come. */
+/* Who waits for commits: header.mirror.wanted counts them as they come. */
 struct rhythm {
     uint32_t captured; /* the count when the last capture was taken */
     uint32_t known;    /* who waited for it, or came while it was written */
@@ -406,10 +406,10 @@ static void gather(struct fastspool *fs, const struct rhythm *rhythm)
     const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
     uint64_t start = 0;
 
-    if (LOAD(fs->header->mirror_wanted) == rhythm->captured)
+    if (LOAD(fs->header->mirror.wanted) == rhythm->captured)
         doze(fs, rhythm->captured, fs->header->flush_interval);
     while (!terminated) {
-        uint32_t wanted = LOAD(fs->header->mirror_wanted), waiting = wanted - rhythm->captured;
+        uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
         uint64_t now = clock_precise();
         start = start ? start : now;
         if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
@@ -433,15 +433,15 @@ static int tidy(struct fastspool *fs)
 
 static int serve(struct fastspool *fs, struct checkpointer *c)
 {
-    struct rhythm rhythm = {.captured = LOAD(fs->header->mirror_wanted)};
+    struct rhythm rhythm = {.captured = LOAD(fs->header->mirror.wanted)};
     uint64_t tidied = 0;
     int result = 0;
 
     while (!terminated) {
-        uint32_t before = LOAD(fs->header->mirror_wanted);
+        uint32_t before = LOAD(fs->header->mirror.wanted);
         uint64_t start = clock_precise();
         result = commit(fs, c);
-        keep_rhythm(&rhythm, before, LOAD(fs->header->mirror_wanted), clock_precise() - start);
+        keep_rhythm(&rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain(fs->spool, fs->header->failure);
         if (clock_monotonic() - tidied >= TIDY_EVERY) {
@@ -466,7 +466,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     int result;
 
     while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
-        if (LOAD(fs->header->commit_error) != -result)
+        if (LOAD(fs->header->tickets.commit_error) != -result)
             complain(fs->spool, error);
         capture_fail(fs, -result);
         journal_close(journal);
@@ -540,12 +540,12 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     }
     if (result < 0)
         return complain(fs->spool, "take the mirror's lock: failed");
-    STORE(fs->header->mirror_pid, getpid());
-    STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
+    STORE(fs->header->mirror.pid, getpid());
+    STORE(fs->header->mirror.starting, 0); /* should this one die, another may be started at once */
     if (memory)
         segment_limit(fs->header, memory);
     fs->mirror = true;
-    STORE(fs->header->pagein_reading, 0);
+    STORE(fs->header->residency.pagein_reading, 0);
     catch_term();
     catch_faults(fs);
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
@@ -554,7 +554,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
         return complain(fs->spool, fs->header->failure);
     result = capture_reset(fs);
     result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : serve_all(fs, limit);
-    STORE(fs->header->mirror_pid, 0);
+    STORE(fs->header->mirror.pid, 0);
     return result;
 }
 

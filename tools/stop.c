@@ -25,7 +25,7 @@ static const char usage[] =
 
 static int end_mirror(struct fastspool *fs)
 {
-    pid_t pid = LOAD(fs->header->mirror_pid);
+    pid_t pid = LOAD(fs->header->mirror.pid);
 
     if (pid > 0 && launch_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return tool_error("end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));

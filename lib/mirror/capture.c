@@ -3,13 +3,14 @@
  * Captures: all that is dirty, at one instant, and what becomes of it when it is on the disk.
  *
  * The happy path: a capture is taken in one section, so names and metadata are one instant of the whole spool.  The
- * data blocks that it names are pinned by the quarantine (header.committing), and are copied afterwards, beside
+ * data blocks that it names are pinned by the quarantine (header.tickets.committing), and are copied afterwards, beside
  * everybody's work.  When the capture is on the disk, capture_end() takes from the dirty list what has not changed
- * since, moves header.durable up to the capture's ticket, and wakes the waiters (lib/store/tickets.c).  header.capture
- * counts captures, so "changed since" is one comparison an inode.
+ * since, moves header.tickets.durable up to the capture's ticket, and wakes the waiters (lib/store/tickets.c).
+ * header.tickets.capture counts captures, so "changed since" is one comparison an inode.
  *
  * Failure modes:
- *   - The commit fails: everything stays dirty, and its errno is in header.commit_error until a commit succeeds.
+ *   - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit
+ * succeeds.
  *   - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
  * captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
  * its end will be written too.
@@ -110,7 +111,7 @@ static int capture_body(struct fastspool *fs, void *argument)
     struct header *h = fs->header;
 
     arena->files = arena->names_used = arena->blocks_used = 0;
-    for (uint32_t i = h->dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
+    for (uint32_t i = h->tickets.dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
         capture_inode(fs, i, arena);
     if (arena->files > INODES_MAX)
         return section_damaged(fs, "the list of dirty inodes has no end");
@@ -118,16 +119,16 @@ static int capture_body(struct fastspool *fs, void *argument)
         arena->blocks_used > arena->blocks_max)
         return -E2BIG;
     arena->capture->count = arena->files;
-    arena->capture->ticket = h->change;
+    arena->capture->ticket = h->tickets.change;
     if (arena->files == 0) {
-        SET(fs, h->durable, h->change);
+        SET(fs, h->tickets.durable, h->tickets.change);
         return 0;
     }
-    SET(fs, h->capture, h->capture + 1);
-    SET(fs, h->captured, h->change);
-    SET(fs, h->committing, 1);
-    SET(fs, h->oldest_captured, h->oldest_dirty);
-    SET(fs, h->oldest_dirty, 0);
+    SET(fs, h->tickets.capture, h->tickets.capture + 1);
+    SET(fs, h->tickets.captured, h->tickets.change);
+    SET(fs, h->tickets.committing, 1);
+    SET(fs, h->tickets.oldest_captured, h->tickets.oldest_dirty);
+    SET(fs, h->tickets.oldest_dirty, 0);
     return 0;
 }
 
@@ -166,7 +167,7 @@ int capture_take(struct fastspool *fs, struct capture *capture)
         result = change_run(fs, capture_body, &arena);
     while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
     if (result == 0 && capture->count == 0)
-        futex_count(&fs->header->commit_event); /* what was waited for has come to nothing */
+        futex_count(&fs->header->tickets.commit_event); /* what was waited for has come to nothing */
     if (result < 0 || capture->count == 0)
         capture_free(capture);
     return result;
@@ -187,16 +188,17 @@ static void end_inode(struct fastspool *fs, const struct captured *file)
 
     if (persisted != !!(inode->flags & INODE_PERSISTED))
         SET(fs, inode->flags, (uint16_t)(inode->flags ^ INODE_PERSISTED));
-    if (inode->changed_in != fs->header->capture) {
+    if (inode->changed_in != fs->header->tickets.capture) {
         inodes_clean(fs, file->inode);
         return;
     }
     /* Changed since: what is left of its data is what was changed since. */
-    uint32_t from = inode->data_in == fs->header->capture ? inode->since_from : inode->dirty_to;
+    uint32_t from = inode->data_in == fs->header->tickets.capture ? inode->since_from : inode->dirty_to;
     if (from > inode->dirty_from && inode->dirty_to > inode->dirty_from) {
         if (from > inode->dirty_to)
             from = inode->dirty_to;
-        SET(fs, fs->header->dirty_bytes, fs->header->dirty_bytes - (uint64_t)(from - inode->dirty_from) * BLOCK_SIZE);
+        SET(fs, fs->header->tickets.dirty_bytes,
+            fs->header->tickets.dirty_bytes - (uint64_t)(from - inode->dirty_from) * BLOCK_SIZE);
         SET(fs, inode->dirty_from, from);
     }
 }
@@ -217,10 +219,10 @@ static int end_copying(struct fastspool *fs, void *argument)
     const int *error = argument;
     struct header *h = fs->header;
 
-    SET(fs, h->committing, 0);
-    if (*error && h->oldest_captured)
-        SET(fs, h->oldest_dirty, h->oldest_captured);
-    SET(fs, h->oldest_captured, 0);
+    SET(fs, h->tickets.committing, 0);
+    if (*error && h->tickets.oldest_captured)
+        SET(fs, h->tickets.oldest_dirty, h->tickets.oldest_captured);
+    SET(fs, h->tickets.oldest_captured, 0);
     return 0;
 }
 
@@ -243,21 +245,21 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
     if (result == 0)
         result = blocks_release_held(fs);
     if (error == 0) {
-        STORE(h->durable, capture->ticket);
-        STORE(h->commits, h->commits + 1);
-        STORE(h->commit_ns, duration);
+        STORE(h->tickets.durable, capture->ticket);
+        STORE(h->tickets.commits, h->tickets.commits + 1);
+        STORE(h->tickets.commit_ns, duration);
         durations_count(h, duration);
     }
-    STORE(h->commit_error, error);
-    futex_count(&h->commit_event);
+    STORE(h->tickets.commit_error, error);
+    futex_count(&h->tickets.commit_event);
     capture_free(capture);
     return result;
 }
 
 void capture_fail(struct fastspool *fs, int error)
 {
-    STORE(fs->header->commit_error, error);
-    futex_count(&fs->header->commit_event);
+    STORE(fs->header->tickets.commit_error, error);
+    futex_count(&fs->header->tickets.commit_event);
 }
 
 /* ---- a new mirror ---- */
@@ -284,10 +286,10 @@ static int mark_persisted(struct fastspool *fs, void *argument)
 
 int capture_reset(struct fastspool *fs)
 {
-    struct sweep sweep = {LOAD(fs->header->dirty.head)};
+    struct sweep sweep = {LOAD(fs->header->tickets.dirty.head)};
     int result = 1, error = EIO;
 
-    if (LOAD(fs->header->committing)) {
+    if (LOAD(fs->header->tickets.committing)) {
         /* While `committing` is set no inode leaves the dirty list, so the sweep can be taken in steps. */
         while (result > 0)
             result = change_run(fs, mark_persisted, &sweep);

@@ -167,7 +167,7 @@ int checkpoint_run(struct database *database, struct journal *journal, char erro
     }
     result = database_commit(database, transaction, &meta, error);
     if (result == 0) {
-        STORE(journal->fs->header->checkpointed, point.ticket);
+        STORE(journal->fs->header->residency.checkpointed, point.ticket);
         journal_release(journal, point, database_free_bytes(database));
     }
     return result;

@@ -83,8 +83,8 @@ int checkpoint_apply(struct database *database, MDB_txn *transaction, int direct
                      struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
                      char error[FASTSPOOL_ERROR_MAX]);
 
-/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change,
- * and the journal's space is free again. */
+/** A checkpoint: all that is durable in the journal goes to the database, header.residency.checkpointed says up to
+ * which change, and the journal's space is free again. */
 int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
 
 /* ---- recovery.c: from the disk to a segment ---- */

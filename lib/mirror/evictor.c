@@ -2,13 +2,13 @@
  *
  * The evictor: which data leaves memory, in which order.  (The marks and lists that it goes by: lib/store/residency.c.)
  *
- * The happy path: a file that was paged in and not opened since is cold.  The cold list goes first, but for an eighth of
- * all clean files; then the clean list, twice round the clock: a file that was opened since the last look loses its mark
- * and goes to the end, the first one without a mark is evicted.  Then the rest of the cold list.
+ * The happy path: a file that was paged in and not opened since is cold.  The cold list goes first, but for an eighth
+ * of all clean files; then the clean list, twice round the clock: a file that was opened since the last look loses its
+ * mark and goes to the end, the first one without a mark is evicted.  Then the rest of the cold list.
  *
- * Failure modes: a file that no checkpoint holds yet can't go, and is counted (@unready): the caller has a checkpoint made.
- * A large file goes by DATA_FREE_STEP blocks a section; a mirror that dies in between leaves it evicted, at the head of its
- * list, with the blocks that it still has.
+ * Failure modes: a file that no checkpoint holds yet can't go, and is counted (@unready): the caller has a checkpoint
+ * made. A large file goes by DATA_FREE_STEP blocks a section; a mirror that dies in between leaves it evicted, at the
+ * head of its list, with the blocks that it still has.
  */
 #include "mirror/evictor.h"
 
@@ -72,7 +72,7 @@ static int evict_step(struct fastspool *fs, void *argument)
         if (!inode_valid(fs, i) || !(inode->flags & INODE_CLEAN) || residency_list(fs, i) != step.list)
             return section_damaged(fs, "the list of clean files leads nowhere");
         step.looks--;
-        bool unready = inode->ticket > LOAD(fs->header->checkpointed);
+        bool unready = inode->ticket > LOAD(fs->header->residency.checkpointed);
         if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready || step.looks < step.spared) {
             step.unready += unready && inode->opens == 0 ? inode->blocks : 0;
             to_the_end(fs, i);
@@ -102,7 +102,7 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, struct li
         uint64_t before = eviction->blocks;
         result = section_run(fs, evict_step, eviction);
         if (eviction->blocks > before)
-            futex_count(&fs->header->pager_event);
+            futex_count(&fs->header->residency.pager_event);
     }
     return result < 0 ? result : 0;
 }
@@ -110,17 +110,17 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, struct li
 int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     struct header *h = fs->header;
-    uint64_t all = LOAD(h->clean_files), cold = LOAD(h->cold_files);
+    uint64_t all = LOAD(h->residency.clean_files), cold = LOAD(h->residency.cold_files);
     struct eviction eviction = {.target = target, .least = least};
-    int result = evict_from(fs, &eviction, &h->cold, cold, all / COLD_SHARE);
+    int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);
 
     /* What is hot stays where it is enough that the cold wait for a checkpoint, and nobody waits for their memory. */
     bool hot = least > 0 || residency_in_use(h) > target + eviction.unready * BLOCK_SIZE;
     /* Twice round the clock: once to take the marks away, once more to see what has none. */
     if (result == 0 && hot)
-        result = evict_from(fs, &eviction, &h->clean, 2 * all, 0);
+        result = evict_from(fs, &eviction, &h->residency.clean, 2 * all, 0);
     if (result == 0 && hot)
-        result = evict_from(fs, &eviction, &h->cold, cold, 0);
+        result = evict_from(fs, &eviction, &h->residency.cold, cold, 0);
     *unready = eviction.unready > 0;
     return result < 0 ? result : (int64_t)eviction.blocks;
 }

@@ -396,8 +396,8 @@ static uint64_t owed(const struct journal *journal)
 /* What statvfs has to know; the mutex is held. */
 static void publish_room(struct journal *journal)
 {
-    STORE(journal->fs->header->disk_owed, owed(journal));
-    STORE(journal->fs->header->disk_reusable, journal->reusable);
+    STORE(journal->fs->header->disk.owed, owed(journal));
+    STORE(journal->fs->header->disk.reusable, journal->reusable);
 }
 
 /* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room
@@ -510,7 +510,7 @@ static int next_file(struct journal *journal)
         return -errno;
     pthread_mutex_lock(&journal->mutex);
     journal->file[journal->files++] =
-        (struct journal_file){name, false, LOAD(journal->fs->header->batch_durable), journal->file_size};
+        (struct journal_file){name, false, LOAD(journal->fs->header->journal.durable), journal->file_size};
     pthread_mutex_unlock(&journal->mutex);
     journal->end = 0;
     return 0;
@@ -525,7 +525,7 @@ static void condemn(struct journal *journal)
     struct journal_file *file = &journal->file[journal->files - 1];
     file->condemned = true;
     uint32_t name = file->name;
-    bool empty = file->follows == LOAD(journal->fs->header->batch_durable);
+    bool empty = file->follows == LOAD(journal->fs->header->journal.durable);
     if (empty)
         journal->files--;
     pthread_mutex_unlock(&journal->mutex);
@@ -537,8 +537,8 @@ struct journal_point journal_point(struct journal *journal)
 {
     pthread_mutex_lock(&journal->mutex);
     /* In this order: a batch becomes durable before its changes are said to be. */
-    uint64_t ticket = LOAD(journal->fs->header->durable);
-    const struct journal_point point = {ticket, LOAD(journal->fs->header->batch_durable), journal->waiting};
+    uint64_t ticket = LOAD(journal->fs->header->tickets.durable);
+    const struct journal_point point = {ticket, LOAD(journal->fs->header->journal.durable), journal->waiting};
     journal->wanted = false;
     pthread_mutex_unlock(&journal->mutex);
     return point;
@@ -578,7 +578,8 @@ void journal_want_checkpoint(struct journal *journal)
 static bool is_due(const struct journal *journal)
 {
     return journal->waiting >= journal->limit || (journal->waiting && journal->no_space) ||
-           (journal->wanted && LOAD(journal->fs->header->checkpointed) < LOAD(journal->fs->header->durable)) ||
+           (journal->wanted &&
+            LOAD(journal->fs->header->residency.checkpointed) < LOAD(journal->fs->header->tickets.durable)) ||
            (journal->oldest && clock_monotonic() - journal->oldest >= JOURNAL_AGE);
 }
 
@@ -672,9 +673,9 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
     struct batch_head head = {.magic = BATCH_MAGIC,
                               .salt = journal->salt,
                               .number = number,
-                              .previous = LOAD(h->batch_durable),
+                              .previous = LOAD(h->journal.durable),
                               .size = format_size(capture),
-                              .root = h->root};
+                              .root = h->tree.root};
     int result = journal->end == 0 ? collect_file_head(&writer, number, head.previous, journal->salt) : 0;
 
     head.crc = crc32c(CRC_START, &head, offsetof(struct batch_head, crc));
@@ -723,15 +724,15 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
     if (result < 0) {
         return error_set(error, result, "begin a journal file: %s", strerrordesc_np(-result));
     }
-    uint64_t number = LOAD(h->batch) + 1;
-    STORE(h->batch, number); /* before a byte is written: whoever comes after this process uses others */
+    uint64_t number = LOAD(h->journal.batch) + 1;
+    STORE(h->journal.batch, number); /* before a byte is written: whoever comes after this process uses others */
     result = write_batch(journal, capture, number);
     if (result < 0) {
         error_set(error, result, "write to the journal: %s", strerrordesc_np(-result));
         condemn(journal);
         return result;
     }
-    STORE(h->batch_durable, number);
+    STORE(h->journal.durable, number);
     count_waiting(journal, journal->end - begun);
     return 0;
 }

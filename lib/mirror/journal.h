@@ -53,7 +53,7 @@ struct journal_file {
 };
 
 struct journal {
-    struct fastspool *fs; /* its header holds the numbers: header.batch, header.batch_durable */
+    struct fastspool *fs; /* its header holds the numbers: header.journal.batch, header.journal.durable */
     int directory;
     uint64_t limit; /* bytes that wait before a checkpoint */
     uint64_t file_size;
@@ -79,7 +79,7 @@ struct journal {
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX]);
 void journal_close(struct journal *journal);
 
-/** Write a capture as one batch, and wait until it is on the disk: then header.batch_durable is its number.  After an
+/** Write a capture as one batch, and wait until it is on the disk: then header.journal.durable is its number.  After an
  *  error nothing is known of it, and the next try goes to another file. */
 int journal_append(struct journal *journal, const struct capture *capture, char error[FASTSPOOL_ERROR_MAX]);
 

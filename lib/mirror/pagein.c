@@ -5,8 +5,8 @@
  * The happy path: pagein_collect() takes the first requests, in the order of their inodes, which is the database's; the
  * pager fills in their data; pagein_end() makes a file resident, and wakes its waiters.
  *
- * Failure modes: the file has changed since the request was looked at (its ticket tells): -ESTALE, and the pager reads it
- * again.  It has been replaced, or is gone: there is nothing left to do.
+ * Failure modes: the file has changed since the request was looked at (its ticket tells): -ESTALE, and the pager reads
+ * it again.  It has been replaced, or is gone: there is nothing left to do.
  */
 #include "mirror/pagein.h"
 
@@ -31,7 +31,8 @@ static int collect(struct fastspool *fs, void *argument)
     struct pageins *pageins = argument;
 
     pageins->count = 0;
-    for (uint32_t i = fs->header->pageins.head; i && pageins->count < pageins->most; i = inode_at(fs, i)->pagein.next) {
+    for (uint32_t i = fs->header->residency.pageins.head; i && pageins->count < pageins->most;
+         i = inode_at(fs, i)->pagein.next) {
         const struct inode *inode = inode_at(fs, i);
         if (!inode_valid(fs, i) || (inode->flags & (INODE_EVICTED | INODE_WANTED)) != (INODE_EVICTED | INODE_WANTED))
             return section_damaged(fs, "the list of page-ins leads nowhere");
@@ -121,6 +122,6 @@ int pagein_end(struct fastspool *fs, const struct pagein *pagein, bool spilled, 
     if (result == 0)
         result = section_run(fs, end, &ending);
     if (ending.awaited)
-        futex_count(&fs->header->pager_event);
+        futex_count(&fs->header->residency.pager_event);
     return result;
 }

@@ -20,7 +20,8 @@
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
  * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
- * that can't be read at all is the end of the mirror (tools/mirror.c): header.pagein_reading says over which file.
+ * that can't be read at all is the end of the mirror (tools/mirror.c): header.residency.pagein_reading says over which
+ * file.
  */
 #include "mirror/pager.h"
 
@@ -198,9 +199,9 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
 int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill)
 {
-    STORE(fs->header->pagein_reading, pagein->inode); /* should a page of it be the end of this process */
+    STORE(fs->header->residency.pagein_reading, pagein->inode); /* should a page of it be the end of this process */
     int result = load(fs, database, transaction, pagein, spill);
-    STORE(fs->header->pagein_reading, 0);
+    STORE(fs->header->residency.pagein_reading, 0);
     return result;
 }
 
@@ -349,14 +350,14 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 static void fail_fatal(struct fastspool *fs)
 {
     static struct pagein pageins[PAGEINS_AT_ONCE];
-    uint32_t fatal = LOAD(fs->header->pagein_fatal);
+    uint32_t fatal = LOAD(fs->header->residency.pagein_fatal);
     int count = fatal ? pagein_collect(fs, pageins, PAGEINS_AT_ONCE) : 0;
 
     for (int i = 0; i < count; i++) {
         if (fatal == PAGER_ALL || pageins[i].inode == fatal)
             pagein_end(fs, &pageins[i], false, EIO, fatal != PAGER_ALL);
     }
-    STORE(fs->header->pagein_fatal, 0);
+    STORE(fs->header->residency.pagein_fatal, 0);
 }
 
 /* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who
@@ -376,13 +377,13 @@ static void *run(void *argument)
     struct pager *pager = argument;
     struct header *h = pager->fs->header;
     char error[FASTSPOOL_ERROR_MAX];
-    uint32_t served = LOAD(h->space_wanted);
+    uint32_t served = LOAD(h->residency.space_wanted);
     uint64_t swept = 0;
 
     fail_fatal(pager->fs);
     pager->spills = true; /* what a mirror left that died */
     while (!LOAD(pager->ending)) {
-        uint32_t wanted = LOAD(h->pager_wanted), space = LOAD(h->space_wanted);
+        uint32_t wanted = LOAD(h->residency.pager_wanted), space = LOAD(h->residency.space_wanted);
         int result = pager_bring_back(pager, error);
         make_room(pager, space != served);
         served = space;
@@ -391,7 +392,7 @@ static void *run(void *argument)
             pager->spills = spill_sweep(pager->fs) != 0;
         }
         if (result <= 0)
-            futex_wait(&h->pager_wanted, wanted, residency_in_use(h) > residency_low(h) ? BUSY : IDLE);
+            futex_wait(&h->residency.pager_wanted, wanted, residency_in_use(h) > residency_low(h) ? BUSY : IDLE);
     }
     return NULL;
 }
@@ -413,6 +414,6 @@ int pager_start(struct pager *pager)
 void pager_end(struct pager *pager)
 {
     STORE(pager->ending, 1);
-    futex_count(&pager->fs->header->pager_wanted);
+    futex_count(&pager->fs->header->residency.pager_wanted);
     pthread_join(pager->thread, NULL);
 }

@@ -17,7 +17,7 @@ struct database;
 struct pagein;
 struct shared_database;
 
-/** In header.pagein_fatal: not one file, but the database could not be read. */
+/** In header.residency.pagein_fatal: not one file, but the database could not be read. */
 #define PAGER_ALL UINT32_MAX
 
 struct pager {

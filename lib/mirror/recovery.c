@@ -85,7 +85,7 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
     for (code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); code == 0 && result >= 0;
          code = result < 0 ? 0 : mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         result = each(walk, &key, &value);
-        STORE(walk->fs->header->recovery_done, walk->fs->header->recovery_done + 1);
+        STORE(walk->fs->header->recovery.done, walk->fs->header->recovery.done + 1);
     }
     mdb_cursor_close(cursor);
     if (result < 0)
@@ -98,10 +98,11 @@ static int enough(struct walk *walk, int result)
 {
     const struct header *h = walk->fs->header;
 
-    STORE(walk->fs->header->too_small, result == -ENOSPC && h->memory_bytes + CHUNK_SIZE > h->memory_limit);
+    STORE(walk->fs->header->recovery.too_small,
+          result == -ENOSPC && h->tables.memory_bytes + CHUNK_SIZE > h->memory_limit);
     if (result != -ENOSPC)
         return result;
-    if (!h->too_small)
+    if (!h->recovery.too_small)
         return error_set(walk->error, result, "the file system of %s is full", walk->fs->runtime);
     return error_set(walk->error, result,
                      "the names of the spool alone need more than the configured `memory`, %llu MiB",
@@ -150,14 +151,14 @@ static int restore_inode(struct fastspool *fs, void *argument)
         .links = directory ? 1 : 0,
     };
 
-    if (restored->inode >= fs->header->inodes.capacity)
+    if (restored->inode >= fs->header->tables.inodes.capacity)
         return section_want(TABLE_INODES);
     section_copy(fs, inode_at(fs, restored->inode), &new, sizeof(new));
-    if (restored->inode >= fs->header->inodes.used)
-        SET(fs, fs->header->inodes.used, restored->inode + 1);
-    SET(fs, fs->header->inodes.count, fs->header->inodes.count + 1);
+    if (restored->inode >= fs->header->tables.inodes.used)
+        SET(fs, fs->header->tables.inodes.used, restored->inode + 1);
+    SET(fs, fs->header->tables.inodes.count, fs->header->tables.inodes.count + 1);
     if (!directory)
-        SET(fs, fs->header->files, fs->header->files + 1);
+        SET(fs, fs->header->tree.files, fs->header->tree.files + 1);
     return 0;
 }
 
@@ -238,7 +239,7 @@ static int restore_attributes(struct fastspool *fs, void *argument)
     if (S_ISREG(inode->mode) && restored->disk->size > 0) {
         SET(fs, inode->size, restored->disk->size);
         SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_EVICTED));
-        SET(fs, fs->header->evicted, fs->header->evicted + 1);
+        SET(fs, fs->header->residency.evicted, fs->header->residency.evicted + 1);
     }
     SET(fs, inode->atime, restored->disk->atime);
     SET(fs, inode->mtime, restored->disk->mtime);
@@ -267,7 +268,7 @@ struct gaps {
 static int free_gaps(struct fastspool *fs, void *argument)
 {
     struct gaps *gaps = argument;
-    const struct table *table = &fs->header->inodes;
+    const struct table *table = &fs->header->tables.inodes;
     uint32_t i = gaps->next;
 
     for (int step = 0; step < 256 && i < table->used; step++, i++) {
@@ -288,7 +289,7 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     MDB_stat inodes;
 
     if (mdb_stat(transaction, database->inodes, &inodes) == 0)
-        STORE(h->recovery_total, 3 * inodes.ms_entries);
+        STORE(h->recovery.total, 3 * inodes.ms_entries);
     int result = for_each(transaction, database->inodes, walk, visit_inode);
     if (result < 0)
         return result;
@@ -297,14 +298,14 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     struct inode *root = inode_at(walk->fs, walk->root);
     root->links = 2;
     root->dir.parent = walk->root;
-    h->root = walk->root;
+    h->tree.root = walk->root;
     result = for_each(transaction, database->inodes, walk, visit_names);
     if (result == 0)
         result = for_each(transaction, database->inodes, walk, visit_attributes);
     while (result >= 0 && (result = change_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
-    h->oldest_dirty = 0;
-    STORE(h->durable, h->change);
+    h->tickets.oldest_dirty = 0;
+    STORE(h->tickets.durable, h->tickets.change);
     return result;
 }
 
@@ -342,8 +343,8 @@ static void publish_numbers(struct header *h, const struct disk_meta *meta, uint
 {
     uint64_t clock = clock_realtime();
 
-    STORE(h->batch, clock > highest ? clock : highest);
-    STORE(h->batch_durable, meta->batch);
+    STORE(h->journal.batch, clock > highest ? clock : highest);
+    STORE(h->journal.durable, meta->batch);
 }
 
 /* ---- a disk that is full ---- */
@@ -374,7 +375,7 @@ static int bring_back(struct database *database, MDB_txn *transaction, struct fa
 {
     int result = 0;
 
-    for (uint32_t i = 1; i < fs->header->inodes.used && result >= 0; i++) {
+    for (uint32_t i = 1; i < fs->header->tables.inodes.used && result >= 0; i++) {
         struct pagein pagein = {.inode = i};
         if (!(touched[i / BITS] >> i % BITS & 1))
             continue;
@@ -433,7 +434,7 @@ static int recover(struct database *database, struct walk *walk)
     }
     publish_numbers(h, &meta, highest);
     if (database_commit(database, transaction, &meta, walk->error) == 0) {
-        STORE(h->checkpointed, LOAD(h->durable));
+        STORE(h->residency.checkpointed, LOAD(h->tickets.durable));
         return 0;
     }
     syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);

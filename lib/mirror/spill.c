@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Spill files: a file that is evicted, and opened, and larger than memory should hold, or that finds no room there, lies in
- * a file of its own on the disk, STATE/spill/INODE-GENERATION.
+ * Spill files: a file that is evicted, and opened, and larger than memory should hold, or that finds no room there,
+ * lies in a file of its own on the disk, STATE/spill/INODE-GENERATION.
  *
- * The happy path: the pager makes the spill file and writes the data to it; the inode is SPILLED.  It stays until no process
- * has the file open: then the file is evicted again, and the sweep removes the spill file.  What it holds is in the database
- * too: it is never synced, and a recovery begins with none.
+ * The happy path: the pager makes the spill file and writes the data to it; the inode is SPILLED.  It stays until no
+ * process has the file open: then the file is evicted again, and the sweep removes the spill file.  What it holds is in
+ * the database too: it is never synced, and a recovery begins with none.
  *
- * Failure modes: a full disk is the opener's ENOSPC.  A mirror that dies leaves spill files behind: the next one removes
- * those that no inode claims.
+ * Failure modes: a full disk is the opener's ENOSPC.  A mirror that dies leaves spill files behind: the next one
+ * removes those that no inode claims.
  */
 #include "mirror/spill.h"
 

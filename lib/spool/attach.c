@@ -375,7 +375,7 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
 /* On a terminal, whoever waits for a recovery of more than a second sees how far it is. */
 static void show_progress(const struct fastspool *fs, uint64_t since, bool ended)
 {
-    uint64_t done = LOAD(fs->header->recovery_done), total = LOAD(fs->header->recovery_total);
+    uint64_t done = LOAD(fs->header->recovery.done), total = LOAD(fs->header->recovery.total);
     unsigned filled = total ? (unsigned)(done * BAR / total) : 0;
     char bar[BAR + 1];
 
@@ -397,7 +397,7 @@ static int wait_ready(struct fastspool *fs, char *error)
         uint32_t state = LOAD(h->state);
         if (waited)
             show_progress(fs, started, state != SEGMENT_RECOVERING);
-        if (state == SEGMENT_FAILED && LOAD(h->too_small) && fs->memory > LOAD(h->memory_limit)) {
+        if (state == SEGMENT_FAILED && LOAD(h->recovery.too_small) && fs->memory > LOAD(h->memory_limit)) {
             segment_limit(h, fs->memory);
             __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE);
@@ -407,8 +407,8 @@ static int wait_ready(struct fastspool *fs, char *error)
             return launch_lives(fs) ? 0 : launch_start(fs);
         if (state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %.255s", fs->spool, h->failure);
-        if (LOAD(h->recovery_error) && clock_monotonic() - started > AWAIT_GIVE_UP)
-            return error_set(error, -LOAD(h->recovery_error), "%s: %.255s", fs->spool, h->failure);
+        if (LOAD(h->recovery.error) && clock_monotonic() - started > AWAIT_GIVE_UP)
+            return error_set(error, -LOAD(h->recovery.error), "%s: %.255s", fs->spool, h->failure);
         if (launch_lives(fs))
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)

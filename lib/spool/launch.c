@@ -2,10 +2,10 @@
  *
  * Launching the mirror: whether one lives, and how a process that needs one starts it.
  *
- * The happy path: a mirror holds the flock of STATE/mirror.lock as long as it lives, so asking is an attempt at that lock.
- * Starting is by two forks, so that the mirror is nobody's child, and by an absolute path compiled in.
+ * The happy path: a mirror holds the flock of STATE/mirror.lock as long as it lives, so asking is an attempt at that
+ * lock. Starting is by two forks, so that the mirror is nobody's child, and by an absolute path compiled in.
  *
- * Failure modes: 32 waiters at once: one of them starts it (header.mirror_starting).  A mirror that does not come up is
+ * Failure modes: 32 waiters at once: one of them starts it (header.mirror.starting).  A mirror that does not come up is
  * started again after START_TIME.  Nothing of the starter reaches the mirror: shed_inheritance().
  */
 #include "spool/launch.h"
@@ -111,13 +111,13 @@ static pid_t quiet_fork(void)
 int launch_start(struct fastspool *fs)
 {
     uint64_t now = clock_monotonic();
-    uint64_t before = LOAD(fs->header->mirror_starting);
+    uint64_t before = LOAD(fs->header->mirror.starting);
     sigset_t all, old;
     int saved = errno;
 
     if (before && now - before < START_TIME)
         return 0;
-    if (!__atomic_compare_exchange_n(&fs->header->mirror_starting, &before, now, false, __ATOMIC_ACQ_REL,
+    if (!__atomic_compare_exchange_n(&fs->header->mirror.starting, &before, now, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_RELAXED))
         return 0;
     sigfillset(&all);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may change.
+ * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may
+ * change.
  *
- * The happy path: the effective ids are asked of the kernel once, supplementary groups only where they decide.  Checks are
- * those of the kernel, in its order.
+ * The happy path: the effective ids are asked of the kernel once, supplementary groups only where they decide.  Checks
+ * are those of the kernel, in its order.
  *
  * Failure modes: a program that changes its ids behind the library's back is served with the old ones
  * (fastspool_credentials_changed()).

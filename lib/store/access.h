@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may change.
+ * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may
+ * change.
  */
 #ifndef FASTSPOOL_ACCESS_H
 #define FASTSPOOL_ACCESS_H

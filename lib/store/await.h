@@ -23,9 +23,9 @@ bool await_lives(struct fastspool *fs);
 /** Start a mirror where none runs. */
 void await_start(struct fastspool *fs);
 
-/** For a waiter on the mirror: sleep while *@event is @value, 100 ms at most; where no mirror lives start one, and remind
- *  it (@wanted is its futex).  @lived: when one was last seen, CLOCK_MONOTONIC ns; at first: now.  -EIO: none has come up
- *  for ten seconds. */
+/** For a waiter on the mirror: sleep while *@event is @value, 100 ms at most; where no mirror lives start one, and
+ * remind it (@wanted is its futex).  @lived: when one was last seen, CLOCK_MONOTONIC ns; at first: now.  -EIO: none has
+ * come up for ten seconds. */
 int await_event(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
 
 /** A waiter's time between two looks at the mirror, and without any mirror after which it gives up. */

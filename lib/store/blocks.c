@@ -4,7 +4,7 @@
  *
  * A chunk is 256 blocks with a bitmap; memory comes and goes by the chunk.  The happy path: blocks_take() takes the
  * first free block of the first chunk that has one; blocks_give() sets its bit again.  While a commit copies data
- * (header.committing), what is given goes into quarantine, so that no message ever shows another's bytes on the
+ * (header.tickets.committing), what is given goes into quarantine, so that no message ever shows another's bytes on the
  * disk; blocks_release_held() ends it.
  *
  * Failure modes: no chunk has a free block: the section asks for one more (TABLE_CHUNKS), which is fallocated
@@ -54,15 +54,15 @@ static uint32_t usable_blocks(uint32_t number)
 static void partial_insert(struct fastspool *fs, uint32_t number)
 {
     struct chunk *chunk = chunk_at(fs, number);
-    struct chunk *tail = listed(fs, fs->header->chunks_partial_tail);
+    struct chunk *tail = listed(fs, fs->header->blocks.chunks_partial_tail);
 
     SET(fs, chunk->next, 0);
-    SET(fs, chunk->prev, fs->header->chunks_partial_tail);
+    SET(fs, chunk->prev, fs->header->blocks.chunks_partial_tail);
     if (tail)
         SET(fs, tail->next, number + 1);
     else
-        SET(fs, fs->header->chunks_partial, number + 1);
-    SET(fs, fs->header->chunks_partial_tail, number + 1);
+        SET(fs, fs->header->blocks.chunks_partial, number + 1);
+    SET(fs, fs->header->blocks.chunks_partial_tail, number + 1);
 }
 
 static void partial_remove(struct fastspool *fs, uint32_t number)
@@ -74,22 +74,22 @@ static void partial_remove(struct fastspool *fs, uint32_t number)
     if (next)
         SET(fs, next->prev, chunk->prev);
     else
-        SET(fs, fs->header->chunks_partial_tail, chunk->prev);
+        SET(fs, fs->header->blocks.chunks_partial_tail, chunk->prev);
     if (prev)
         SET(fs, prev->next, chunk->next);
     else
-        SET(fs, fs->header->chunks_partial, chunk->next);
+        SET(fs, fs->header->blocks.chunks_partial, chunk->next);
 }
 
 uint64_t blocks_spare(const struct header *h)
 {
-    return LOAD(h->blocks_total) - LOAD(h->blocks_used) - LOAD(h->blocks_held);
+    return LOAD(h->blocks.total) - LOAD(h->blocks.used) - LOAD(h->blocks.held);
 }
 
 int blocks_take(struct fastspool *fs, uint32_t *block)
 {
     const struct header *h = fs->header;
-    uint32_t link = h->chunks_partial;
+    uint32_t link = h->blocks.chunks_partial;
 
     if (link == 0 || (!fs->mirror && blocks_spare(h) <= h->reserve))
         return section_want(TABLE_CHUNKS);
@@ -102,7 +102,7 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
         unsigned bit = (unsigned)__builtin_ctzll(chunk->free[word]);
         SET(fs, chunk->free[word], chunk->free[word] & ~(UINT64_C(1) << bit));
         SET(fs, chunk->free_count, chunk->free_count - 1);
-        SET(fs, fs->header->blocks_used, fs->header->blocks_used + 1);
+        SET(fs, fs->header->blocks.used, fs->header->blocks.used + 1);
         if (chunk->free_count == 0)
             partial_remove(fs, link - 1);
         *block = (link - 1) * CHUNK_BLOCKS + word * 64 + bit;
@@ -129,12 +129,12 @@ static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t 
     struct chunk *chunk = chunk_at(fs, number);
 
     if (chunk->held_count == 0) {
-        SET(fs, chunk->held_next, fs->header->chunks_held);
-        SET(fs, fs->header->chunks_held, number + 1);
+        SET(fs, chunk->held_next, fs->header->blocks.chunks_held);
+        SET(fs, fs->header->blocks.chunks_held, number + 1);
     }
     SET(fs, chunk->held[word], chunk->held[word] | bit);
     SET(fs, chunk->held_count, chunk->held_count + 1);
-    SET(fs, fs->header->blocks_held, fs->header->blocks_held + 1);
+    SET(fs, fs->header->blocks.held, fs->header->blocks.held + 1);
 }
 
 void blocks_give(struct fastspool *fs, uint32_t block)
@@ -143,12 +143,12 @@ void blocks_give(struct fastspool *fs, uint32_t block)
     unsigned word = block % CHUNK_BLOCKS / 64;
     uint64_t bit = UINT64_C(1) << block % 64;
 
-    if (block == 0 || number >= fs->header->chunks_used || (chunk_at(fs, number)->free[word] & bit)) {
+    if (block == 0 || number >= fs->header->blocks.chunks_used || (chunk_at(fs, number)->free[word] & bit)) {
         section_damaged(fs, "a block is freed that is not in use");
         return;
     }
-    SET(fs, fs->header->blocks_used, fs->header->blocks_used - 1);
-    if (fs->header->committing)
+    SET(fs, fs->header->blocks.used, fs->header->blocks.used - 1);
+    if (fs->header->tickets.committing)
         hold(fs, number, word, bit);
     else
         make_free(fs, number, word, bit, 1);
@@ -159,8 +159,8 @@ void blocks_give(struct fastspool *fs, uint32_t block)
 static int release_step(struct fastspool *fs, void *argument)
 {
     (void)argument;
-    for (int step = 0; step < RELEASE_STEP && fs->header->chunks_held; step++) {
-        uint32_t number = fs->header->chunks_held - 1;
+    for (int step = 0; step < RELEASE_STEP && fs->header->blocks.chunks_held; step++) {
+        uint32_t number = fs->header->blocks.chunks_held - 1;
         struct chunk *chunk = listed(fs, number + 1);
         if (!chunk)
             return section_damaged(fs, "the list of chunks with quarantined blocks leads nowhere");
@@ -170,11 +170,11 @@ static int release_step(struct fastspool *fs, void *argument)
             make_free(fs, number, word, chunk->held[word], (uint32_t)__builtin_popcountll(chunk->held[word]));
             SET(fs, chunk->held[word], 0);
         }
-        SET(fs, fs->header->blocks_held, fs->header->blocks_held - chunk->held_count);
+        SET(fs, fs->header->blocks.held, fs->header->blocks.held - chunk->held_count);
         SET(fs, chunk->held_count, 0);
-        SET(fs, fs->header->chunks_held, chunk->held_next);
+        SET(fs, fs->header->blocks.chunks_held, chunk->held_next);
     }
-    return fs->header->chunks_held != 0;
+    return fs->header->blocks.chunks_held != 0;
 }
 
 int blocks_release_held(struct fastspool *fs)
@@ -196,7 +196,7 @@ struct candidate {
 /* Memory that data may take: all but what the tables need next.  The first chunk is everybody's. */
 static uint64_t data_limit(const struct header *h)
 {
-    uint64_t limit = LOAD(h->memory_limit), tables = LOAD(h->blocks_total) ? h->reserve * BLOCK_SIZE : 0;
+    uint64_t limit = LOAD(h->memory_limit), tables = LOAD(h->blocks.total) ? h->reserve * BLOCK_SIZE : 0;
     return limit > tables ? limit - tables : 0;
 }
 
@@ -206,10 +206,10 @@ static int choose_chunk(struct fastspool *fs, void *argument)
     struct candidate *candidate = argument;
     struct header *h = fs->header;
 
-    candidate->number = h->chunks_absent ? h->chunks_absent - 1 : h->chunks_used;
+    candidate->number = h->blocks.chunks_absent ? h->blocks.chunks_absent - 1 : h->blocks.chunks_used;
     if (candidate->number >= CHUNKS_MAX)
         return -ENOSPC;
-    candidate->epoch = h->chunks_absent ? chunk_at(fs, candidate->number)->epoch : 0;
+    candidate->epoch = h->blocks.chunks_absent ? chunk_at(fs, candidate->number)->epoch : 0;
     return 0;
 }
 
@@ -219,12 +219,12 @@ static int add_chunk(struct fastspool *fs, void *argument)
     struct header *h = fs->header;
     struct chunk *chunk = chunk_at(fs, candidate->number);
 
-    if (h->memory_bytes + CHUNK_SIZE > data_limit(h))
+    if (h->tables.memory_bytes + CHUNK_SIZE > data_limit(h))
         return -EAGAIN; /* others were faster: what was taken waits, for whoever needs a chunk next */
-    if (h->chunks_absent == candidate->number + 1 && chunk->epoch == candidate->epoch)
-        SET(fs, h->chunks_absent, chunk->next);
-    else if (h->chunks_absent == 0 && h->chunks_used == candidate->number)
-        SET(fs, h->chunks_used, candidate->number + 1);
+    if (h->blocks.chunks_absent == candidate->number + 1 && chunk->epoch == candidate->epoch)
+        SET(fs, h->blocks.chunks_absent, chunk->next);
+    else if (h->blocks.chunks_absent == 0 && h->blocks.chunks_used == candidate->number)
+        SET(fs, h->blocks.chunks_used, candidate->number + 1);
     else
         return 0; /* another process was faster: look again */
     for (unsigned word = 0; word < WORDS; word++) {
@@ -236,8 +236,8 @@ static int add_chunk(struct fastspool *fs, void *argument)
     SET(fs, chunk->free_count, usable_blocks(candidate->number));
     SET(fs, chunk->emptied, clock_monotonic());
     partial_insert(fs, candidate->number);
-    SET(fs, h->blocks_total, h->blocks_total + usable_blocks(candidate->number));
-    SET(fs, h->memory_bytes, h->memory_bytes + CHUNK_SIZE);
+    SET(fs, h->blocks.total, h->blocks.total + usable_blocks(candidate->number));
+    SET(fs, h->tables.memory_bytes, h->tables.memory_bytes + CHUNK_SIZE);
     return 0;
 }
 
@@ -246,7 +246,7 @@ int blocks_add_chunk(struct fastspool *fs)
     struct candidate candidate;
     int result;
 
-    if (LOAD(fs->header->memory_bytes) + CHUNK_SIZE > data_limit(fs->header))
+    if (LOAD(fs->header->tables.memory_bytes) + CHUNK_SIZE > data_limit(fs->header))
         return -EAGAIN;
     result = section_run(fs, choose_chunk, &candidate);
     if (result < 0)
@@ -281,7 +281,7 @@ static int begin_leaving(struct fastspool *fs, void *argument)
     SET(fs, chunk->state, CHUNK_LEAVING);
     SET(fs, chunk->free_count, 0);
     SET(fs, chunk->epoch, chunk->epoch + 1);
-    SET(fs, fs->header->blocks_total, fs->header->blocks_total - usable_blocks(number));
+    SET(fs, fs->header->blocks.total, fs->header->blocks.total - usable_blocks(number));
     return 1;
 }
 
@@ -291,9 +291,9 @@ static int end_leaving(struct fastspool *fs, void *argument)
     struct chunk *chunk = chunk_at(fs, number);
 
     SET(fs, chunk->state, CHUNK_ABSENT);
-    SET(fs, chunk->next, fs->header->chunks_absent);
-    SET(fs, fs->header->chunks_absent, number + 1);
-    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes - CHUNK_SIZE);
+    SET(fs, chunk->next, fs->header->blocks.chunks_absent);
+    SET(fs, fs->header->blocks.chunks_absent, number + 1);
+    SET(fs, fs->header->tables.memory_bytes, fs->header->tables.memory_bytes - CHUNK_SIZE);
     return 0;
 }
 
@@ -301,7 +301,8 @@ static int end_leaving(struct fastspool *fs, void *argument)
  * are already on their way. */
 static bool tables_want(const struct header *h, uint64_t leaving)
 {
-    return (LOAD(h->memory_bytes) > data_limit(h) + leaving || (LOAD(h->tables_wanted) && leaving == 0)) &&
+    return (LOAD(h->tables.memory_bytes) > data_limit(h) + leaving ||
+            (LOAD(h->blocks.tables_wanted) && leaving == 0)) &&
            blocks_spare(h) >= h->reserve + CHUNK_BLOCKS;
 }
 
@@ -318,7 +319,7 @@ static uint64_t leaving_bytes(const struct fastspool *fs)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t number = 0; number < LOAD(fs->header->chunks_used); number++)
+    for (uint32_t number = 0; number < LOAD(fs->header->blocks.chunks_used); number++)
         bytes += chunk_at(fs, number)->state == CHUNK_LEAVING ? CHUNK_SIZE : 0;
     return bytes;
 }
@@ -330,7 +331,7 @@ uint32_t blocks_to_vacate(const struct fastspool *fs)
 
     if (!tables_want(h, leaving_bytes(fs)))
         return CHUNKS_MAX;
-    for (uint32_t number = 0; number < LOAD(h->chunks_used); number++) {
+    for (uint32_t number = 0; number < LOAD(h->blocks.chunks_used); number++) {
         const struct chunk *chunk = chunk_at(fs, number);
         if (is_empty(fs, number))
             return CHUNKS_MAX;
@@ -355,7 +356,7 @@ int blocks_take_last(struct fastspool *fs, uint32_t number)
 int blocks_give_back(struct fastspool *fs, uint64_t keep)
 {
     struct header *h = fs->header;
-    uint32_t used = LOAD(h->chunks_used);
+    uint32_t used = LOAD(h->blocks.chunks_used);
     uint64_t leaving = leaving_bytes(fs);
 
     for (uint32_t number = 0; number < used; number++) {
@@ -375,6 +376,6 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep)
             return result;
         leaving -= CHUNK_SIZE;
     }
-    STORE(h->tables_wanted, 0); /* whoever waits says it again */
+    STORE(h->blocks.tables_wanted, 0); /* whoever waits says it again */
     return 0;
 }

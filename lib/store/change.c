@@ -4,8 +4,8 @@
  *
  * The happy path: the body runs in a section, once.
  *
- * Failure modes: a table is full: the body wants it, everything is taken back, the table grows outside the lock, and the
- * body runs again.  Where there is no memory, the call waits for an eviction (residency_wait_for_space()).
+ * Failure modes: a table is full: the body wants it, everything is taken back, the table grows outside the lock, and
+ * the body runs again.  Where there is no memory, the call waits for an eviction (residency_wait_for_space()).
  */
 #include "store/change.h"
 

@@ -39,7 +39,7 @@
 
 static bool valid_block(const struct fastspool *fs, uint32_t block)
 {
-    return block / CHUNK_BLOCKS < LOAD(fs->header->chunks_used) && block / CHUNK_BLOCKS < CHUNKS_MAX;
+    return block / CHUNK_BLOCKS < LOAD(fs->header->blocks.chunks_used) && block / CHUNK_BLOCKS < CHUNKS_MAX;
 }
 
 uint32_t data_blocks(uint64_t size)

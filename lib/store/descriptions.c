@@ -162,7 +162,7 @@ static uint64_t new_cookie(struct pool *pool)
 
 static bool valid_description(const struct fastspool *fs, uint32_t d)
 {
-    return d != 0 && d < LOAD(fs->header->descriptions.used) && d < DESCRIPTIONS_MAX;
+    return d != 0 && d < LOAD(fs->header->tables.descriptions.used) && d < DESCRIPTIONS_MAX;
 }
 
 static int reserve(struct fastspool *fs, void *argument)
@@ -418,7 +418,7 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
             return -EBADF;
         result = close_shared(fs, &inherited);
     }
-    if (result >= 0 && LOAD(fs->header->orphans))
+    if (result >= 0 && LOAD(fs->header->tree.orphans))
         result = orphans_free(fs);
     return result < 0 ? result : 0;
 }
@@ -528,7 +528,7 @@ static int reap_one(struct fastspool *fs, void *argument)
 
 int descriptions_reap(struct fastspool *fs)
 {
-    uint32_t used = LOAD(fs->header->descriptions.used);
+    uint32_t used = LOAD(fs->header->tables.descriptions.used);
 
     for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX; d++) {
         const struct description *description = description_at(fs, d);

@@ -65,7 +65,7 @@ static int run(struct fastspool *fs, section_body *body, struct name_change *cha
         failed = residency_wait(fs, change->evicted, change->evicted_generation);
     if (result == NEEDS_DATA)
         return failed;
-    if (result >= 0 && LOAD(fs->header->orphans))
+    if (result >= 0 && LOAD(fs->header->tree.orphans))
         orphans_free(fs);
     return result;
 }
@@ -229,7 +229,7 @@ static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
     for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
         if (below == inode)
             return true;
-        if (below == fs->header->root || !inode_valid(fs, below))
+        if (below == fs->header->tree.root || !inode_valid(fs, below))
             return false;
         below = inode_at(fs, below)->dir.parent;
     }
@@ -371,7 +371,7 @@ static int make_root(struct fastspool *fs, void *argument)
         return result;
     SET(fs, inode_at(fs, root)->links, 2);
     SET(fs, inode_at(fs, root)->dir.parent, root);
-    SET(fs, fs->header->root, root);
+    SET(fs, fs->header->tree.root, root);
     inodes_dirty(fs, root);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Durations of commits, counted in classes, four an octave, from SHORTEST on.  The counts are the segment's: they outlive
- * a mirror.
+ * Durations of commits, counted in classes, four an octave, from SHORTEST on.  The counts are the segment's: they
+ * outlive a mirror.
  */
 #include "store/durations.h"
 
@@ -17,7 +17,7 @@ void durations_count(struct header *h, uint64_t duration)
 
     for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
         bound += bound / 100 * 19; /* the fourth root of 2 */
-    STORE(h->commit_times[bin], h->commit_times[bin] + 1);
+    STORE(h->tickets.commit_times[bin], h->tickets.commit_times[bin] + 1);
 }
 
 uint64_t durations_percentile(const struct header *h, unsigned percent)
@@ -25,9 +25,9 @@ uint64_t durations_percentile(const struct header *h, unsigned percent)
     uint64_t all = 0, seen = 0, bound = SHORTEST;
 
     for (uint32_t bin = 0; bin < COMMIT_TIMES; bin++)
-        all += LOAD(h->commit_times[bin]);
+        all += LOAD(h->tickets.commit_times[bin]);
     for (uint32_t bin = 0; bin < COMMIT_TIMES && all; bin++, bound += bound / 100 * 19) {
-        seen += LOAD(h->commit_times[bin]);
+        seen += LOAD(h->tickets.commit_times[bin]);
         if (seen * 100 >= all * percent)
             return bound;
     }

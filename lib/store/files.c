@@ -111,7 +111,7 @@ static int run(struct fastspool *fs, section_body *body, struct change *change)
 {
     access_credentials(&change->who);
     int result = change_run(fs, body, change);
-    if (result >= 0 && LOAD(fs->header->orphans))
+    if (result >= 0 && LOAD(fs->header->tree.orphans))
         orphans_free(fs);
     return result;
 }

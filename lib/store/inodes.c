@@ -8,9 +8,9 @@
  * freed at once where they are few, else it joins the orphans, which are freed a step at a time, by whoever dropped
  * it or, if that one dies, by the mirror.  Its number is used again under the next generation.
  *
- * Dirty is a whole inode: attributes, names, and a range of data blocks.  header.capture counts the commits' looks at
- * the list, so that "changed since the running commit looked" is one comparison.  A file that comes and goes between
- * two commits leaves the list without ever having been written.  One that goes while a commit runs stays in it,
+ * Dirty is a whole inode: attributes, names, and a range of data blocks.  header.tickets.capture counts the commits'
+ * looks at the list, so that "changed since the running commit looked" is one comparison.  A file that comes and goes
+ * between two commits leaves the list without ever having been written.  One that goes while a commit runs stays in it,
  * because that commit may be about to write it.
  */
 #include "store/inodes.h"
@@ -55,7 +55,7 @@ int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_
         new.size = BLOCK_SIZE;
         new.links = 1; /* "." */
     } else {
-        SET(fs, fs->header->files, fs->header->files + 1);
+        SET(fs, fs->header->tree.files, fs->header->tree.files + 1);
     }
     section_copy(fs, old, &new, sizeof(new));
     *inode = i;
@@ -68,7 +68,7 @@ void inodes_clean_data(struct fastspool *fs, struct inode *inode)
 
     if (bytes == 0)
         return;
-    SET(fs, fs->header->dirty_bytes, fs->header->dirty_bytes - bytes);
+    SET(fs, fs->header->tickets.dirty_bytes, fs->header->tickets.dirty_bytes - bytes);
     SET(fs, inode->dirty_from, 0);
     SET(fs, inode->dirty_to, 0);
 }
@@ -79,8 +79,8 @@ void inodes_leave_dirty(struct fastspool *fs, uint32_t i)
 
     inodes_clean_data(fs, inode);
     if (inode->flags & INODE_DIRTY) {
-        lists_remove(fs, &fs->header->dirty, LIST_LINK, i);
-        SET(fs, fs->header->dirty_files, fs->header->dirty_files - 1);
+        lists_remove(fs, &fs->header->tickets.dirty, LIST_LINK, i);
+        SET(fs, fs->header->tickets.dirty_files, fs->header->tickets.dirty_files - 1);
         SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_DIRTY));
     }
 }
@@ -96,7 +96,7 @@ void inodes_give(struct fastspool *fs, uint32_t i)
     struct inode *inode = inode_at(fs, i);
 
     if (!S_ISDIR(inode->mode))
-        SET(fs, fs->header->files, fs->header->files - 1);
+        SET(fs, fs->header->tree.files, fs->header->tree.files - 1);
     SET(fs, inode->generation, inode->generation + 1);
     SET(fs, inode->flags, (uint16_t)(inode->flags & ~(INODE_USED | INODE_ORPHAN)));
     table_give(fs, TABLE_INODES, i);
@@ -109,18 +109,18 @@ void inodes_dirty(struct fastspool *fs, uint32_t i)
     struct header *h = fs->header;
     struct inode *inode = inode_at(fs, i);
 
-    SET(fs, h->change, h->change + 1);
-    SET(fs, inode->ticket, h->change);
-    if (h->oldest_dirty == 0)
-        SET(fs, h->oldest_dirty, clock_monotonic());
-    if (inode->changed_in != h->capture)
-        SET(fs, inode->changed_in, h->capture);
+    SET(fs, h->tickets.change, h->tickets.change + 1);
+    SET(fs, inode->ticket, h->tickets.change);
+    if (h->tickets.oldest_dirty == 0)
+        SET(fs, h->tickets.oldest_dirty, clock_monotonic());
+    if (inode->changed_in != h->tickets.capture)
+        SET(fs, inode->changed_in, h->tickets.capture);
     if (inode->flags & INODE_DIRTY)
         return;
     residency_leave_clean(fs, i);
     SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_DIRTY));
-    lists_append(fs, &h->dirty, LIST_LINK, i);
-    SET(fs, h->dirty_files, h->dirty_files + 1);
+    lists_append(fs, &h->tickets.dirty, LIST_LINK, i);
+    SET(fs, h->tickets.dirty_files, h->tickets.dirty_files + 1);
 }
 
 void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t to)
@@ -132,8 +132,8 @@ void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t
     uint32_t new_to = clean || to > inode->dirty_to ? to : inode->dirty_to;
 
     inodes_dirty(fs, i);
-    if (inode->data_in != h->capture) {
-        SET(fs, inode->data_in, h->capture);
+    if (inode->data_in != h->tickets.capture) {
+        SET(fs, inode->data_in, h->tickets.capture);
         SET(fs, inode->since_from, from);
     } else if (from < inode->since_from) {
         SET(fs, inode->since_from, from);
@@ -144,7 +144,7 @@ void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t
     if (new_to != inode->dirty_to)
         SET(fs, inode->dirty_to, new_to);
     if (new_to - new_from != before)
-        SET(fs, h->dirty_bytes, h->dirty_bytes + (new_to - new_from - before) * BLOCK_SIZE);
+        SET(fs, h->tickets.dirty_bytes, h->tickets.dirty_bytes + (new_to - new_from - before) * BLOCK_SIZE);
 }
 
 /* ---- attributes ---- */

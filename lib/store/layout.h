@@ -72,7 +72,118 @@ struct link {
     uint32_t prev;
 };
 
+/* The header's fields in groups, each owned by one module.  segment.c says in one statement a group what it is in an
+ * empty store. */
+
+/** section.c: the lock, and what makes its sections whole. */
+struct section_state {
+    pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
+    uint32_t sequence;     /* odd while a section changes the segment; atomic */
+    uint32_t undo_count;   /* entries of undo[] to roll back; 0: the last section is complete; atomic */
+};
+
+/** table.c, names.c. */
+struct tables_state {
+    struct table inodes;
+    struct table names;
+    struct table descriptions;
+    uint32_t buckets_capacity; /* buckets with memory */
+    uint32_t buckets;          /* buckets in use: linear hashing, one is split at each insertion that fills it */
+    uint64_t memory_bytes;     /* taken from the system for tables and chunks */
+};
+
+/** blocks.c. */
+struct blocks_state {
+    uint32_t chunks_used;    /* first chunk never taken */
+    uint32_t chunks_absent;  /* head of the list of chunks given back to the system */
+    uint32_t chunks_partial; /* head and tail of the list of chunks with a free block */
+    uint32_t chunks_partial_tail;
+    uint32_t chunks_held;   /* head of the list of chunks with quarantined blocks */
+    uint32_t tables_wanted; /* 1: a table found no memory to grow, since the mirror last looked; atomic */
+    uint64_t used;          /* blocks neither free nor in quarantine */
+    uint64_t total;         /* blocks of all present chunks */
+    uint64_t held;          /* blocks in quarantine */
+};
+
+/** inodes.c, names.c, orphans.c. */
+struct tree_state {
+    uint32_t root;    /* inode of the spool directory itself */
+    uint32_t orphans; /* head of the list of inodes without names whose blocks are being freed in steps */
+    uint64_t files;   /* inodes in use that are not directories */
+    uint64_t born;    /* last number given to a name: the order of listings */
+};
+
+/** residency.c: which data is in memory. */
+struct residency_state {
+    struct list clean;       /* files with data in memory and all of it on the disk, the coldest first */
+    struct list cold;        /* those of them that were paged in, and not opened since, the oldest first */
+    uint64_t clean_files;    /* files in both lists, */
+    uint64_t cold_files;     /* and in the second */
+    struct list pageins;     /* evicted files that are wanted, the first request first */
+    uint64_t evicted;        /* files whose data is in the database alone */
+    uint64_t spilled;        /* files in spill files */
+    uint64_t evictions;      /* how often a file's data left memory, */
+    uint64_t brought_back;   /* and how often it was paged in */
+    uint64_t checkpointed;   /* every change up to this ticket is in the database; atomic, as all below */
+    uint32_t pager_wanted;   /* futex of the mirror's pager: counts requests for files and for memory */
+    uint32_t pager_event;    /* futex: counts what the pager has done: files paged in, memory freed */
+    uint32_t space_wanted;   /* counts writers that came to wait for memory */
+    uint32_t pagein_reading; /* inode that the pager reads from the database, 0: none */
+    uint32_t pagein_fatal;   /* inode whose reading ended a mirror (a damaged page), 0: none */
+    uint32_t zero;
+    uint64_t space_told; /* CLOCK_MONOTONIC ns of the last line to syslog that there is no memory */
+};
+
+/** tickets.c, lib/mirror/capture.c: what is not on the disk yet. */
+struct tickets_state {
+    struct list dirty; /* inodes with changes that are not on the disk, oldest first */
+    uint64_t dirty_files;
+    uint64_t dirty_bytes;                /* data bytes not yet on the disk (whole blocks) */
+    uint64_t change;                     /* ticket of the last change */
+    uint64_t captured;                   /* ticket of the last change that the running or last commit holds */
+    uint64_t durable;                    /* every change up to this ticket is on the disk; atomic */
+    uint64_t oldest_dirty;               /* CLOCK_MONOTONIC ns of the oldest change not captured; 0: none */
+    uint64_t oldest_captured;            /* and of the oldest in the running commit; 0: none runs */
+    uint32_t capture;                    /* counts captures, from 1: "since the last capture" is "in this number" */
+    uint32_t committing;                 /* 1 while a commit copies data: freed blocks go to quarantine */
+    int32_t commit_error;                /* of the last commit: 0 or a negative errno; atomic */
+    uint32_t commit_event;               /* futex: counts commits that ended, well or not; atomic */
+    uint64_t commits;                    /* that succeeded; atomic */
+    uint64_t commit_ns;                  /* duration of the last one; atomic */
+    uint32_t commit_times[COMMIT_TIMES]; /* how many took how long (durations.c); atomic */
+};
+
+/** lib/mirror/process.c, lib/spool/launch.c: the mirror process.  All atomic. */
+struct mirror_state {
+    uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one starter at a time */
+    uint32_t wanted;   /* futex of the mirror: counts waiters for a commit as they come */
+    int32_t pid;       /* for status only: whether it lives is known by flock */
+};
+
+/** lib/mirror/journal.c: batches.  All atomic. */
+struct journal_state {
+    uint64_t batch;   /* number last given to a batch of the journal, whatever became of it */
+    uint64_t durable; /* number of the last batch whose fdatasync returned 0 */
+};
+
+/** lib/mirror/checkpoint.c: the database.  All atomic. */
+struct disk_state {
+    uint64_t owed;            /* bytes of the disk that the next checkpoint may take */
+    uint64_t reusable;        /* bytes of free pages in the database */
+    int32_t checkpoint_error; /* of the last checkpoint: 0 or a negative errno */
+    uint32_t zero;
+};
+
+/** lib/mirror/recovery.c.  All atomic. */
+struct recovery_state {
+    uint64_t done;      /* records that the recovery has dealt with, */
+    uint64_t total;     /* of so many */
+    int32_t error;      /* of its last try, with `failure`; it tries on; 0 or a negative errno */
+    uint32_t too_small; /* 1: FAILED for want of memory: a larger `memory` may try again */
+};
+
 struct header {
+    /* What the segment is (segment.c): written when it is made, but for the first line. */
     uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; atomic and a futex: waiters for READY */
@@ -81,7 +192,8 @@ struct header {
     uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of the process that made it */
     uint64_t device;                          /* st_dev and st_ino of the spool directory: */
     uint64_t inode;                           /*   a moved or copied spool has another */
-    uint64_t memory_limit;                    /* bytes */
+    uint64_t memory_limit;                    /* bytes; atomic */
+    uint64_t reserve;                         /* free blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */
     uint64_t hash_seed;                       /* random: where a name falls can't be foretold */
     uint64_t placeholder_device;              /* st_dev of the placeholder directories */
@@ -89,84 +201,16 @@ struct header {
     uint32_t owner;                           /* uid and gid of the spool directory */
     uint32_t group;
 
-    /* The lock, and what makes its sections whole (section.c). */
-    pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
-    uint32_t sequence;     /* odd while a section changes the segment; atomic */
-    uint32_t undo_count;   /* records in undo[] (below) to roll back; 0: the last section is complete; atomic */
-
-    /* Tables (segment.c). */
-    struct table inodes;
-    struct table names;
-    struct table descriptions;
-    uint32_t buckets_capacity; /* buckets with memory */
-    uint32_t buckets;          /* buckets in use: linear hashing, one is split at each insertion that fills it */
-    uint64_t memory_bytes;     /* taken from the system for tables and chunks */
-
-    /* Blocks (blocks.c). */
-    uint32_t chunks_used;    /* first chunk never taken */
-    uint32_t chunks_absent;  /* head of the list of chunks given back to the system */
-    uint32_t chunks_partial; /* head of the list of chunks with a free block */
-    uint32_t chunks_held;    /* head of the list of chunks with quarantined blocks */
-    uint64_t blocks_used;    /* blocks neither free nor in quarantine */
-    uint64_t blocks_total;   /* blocks of all present chunks */
-    uint64_t blocks_held;    /* blocks in quarantine */
-    uint32_t chunks_partial_tail;
-    uint32_t tables_wanted; /* a table found no memory to grow, since the mirror last looked; atomic */
-    uint64_t reserve; /* free blocks that only the mirror may take: what must still be finished when memory is full */
-
-    /* Inodes (inodes.c). */
-    uint32_t root;    /* inode of the spool directory itself */
-    uint32_t orphans; /* head of the list of inodes without names whose blocks are being freed in steps */
-    uint64_t files;   /* inodes in use that are not directories */
-    uint64_t born;    /* last number given to a name: the order of listings */
-
-    /* Which data is in memory (eviction.c). */
-    struct list clean;       /* files with data in memory and all of it on the disk, the coldest first, */
-    struct list cold;        /* and those of them that were brought back, and not opened since, the oldest first */
-    uint64_t clean_files;    /* how many, in both, */
-    uint64_t cold_files;     /* and in the second */
-    struct list pageins;     /* evicted files that are wanted, the first request first */
-    uint64_t evicted;        /* files whose data is in the database alone */
-    uint64_t spilled;        /* files in spill files */
-    uint64_t evictions;      /* how often a file's data went, */
-    uint64_t brought_back;   /* and came back */
-    uint64_t checkpointed;   /* every change up to this number is in the database; atomic, as all below: */
-    uint32_t pager_wanted;   /* futex of the mirror's pager: somebody waits for a file, or for memory */
-    uint32_t pager_event;    /* futex: counts what the pager has done: files that came, memory that went */
-    uint32_t space_wanted;   /* counts who came to wait for memory */
-    uint64_t space_told;     /* CLOCK_MONOTONIC ns when syslog last heard that there is no memory */
-    uint32_t pagein_reading; /* inode that the pager reads from the database, 0: none */
-    uint32_t pagein_fatal;   /* inode whose reading was the end of a mirror (a damaged page), 0: none */
-    uint32_t too_small;      /* 1: the recovery FAILED for want of memory: a larger `memory` may try again */
-    int32_t recovery_error; /* positive errno of the recovery's last try, with `failure`; it tries on; 0: none failed */
-    int32_t checkpoint_error; /* positive errno of the last checkpoint, 0: it succeeded */
-    uint64_t disk_owed;       /* bytes of the disk that the next checkpoint may take */
-    uint64_t disk_reusable;   /* bytes of free pages in the database */
-
-    /* Commit (commit.c). */
-    struct list dirty; /* inodes with changes that are not on the disk, oldest first */
-    uint64_t dirty_files;
-    uint64_t dirty_bytes;     /* data bytes not yet on the disk (whole blocks) */
-    uint64_t change;          /* tickets: number of the last change */
-    uint64_t captured;        /* number of the last change that the running or last commit holds */
-    uint64_t durable;         /* every change up to this number is on the disk; atomic */
-    uint64_t oldest_dirty;    /* CLOCK_MONOTONIC ns of the oldest change not captured; 0: none */
-    uint64_t oldest_captured; /* and of the oldest in the running commit; 0: none runs */
-    uint32_t capture;         /* counts captures: "since the last capture" is "in this number" */
-    uint32_t committing;      /* 1 while a commit copies data: freed blocks go to quarantine */
-    int32_t commit_error;     /* positive errno of the last commit, 0: it succeeded; atomic */
-    uint32_t commit_event;    /* futex: counts commits that ended, well or not; atomic */
-    uint32_t mirror_wanted;   /* futex of the mirror: somebody waits for a commit; atomic */
-    uint64_t mirror_starting; /* CLOCK_MONOTONIC ns when somebody last started a mirror: one starter; atomic */
-    int32_t mirror_pid;       /* for status only: who lives is known by flock; atomic */
-    uint32_t stopping;        /* 1 after `fastspool stop` until the mirror has ended; atomic */
-    uint64_t commits;         /* atomic */
-    uint64_t commit_ns;       /* duration of the last commit; atomic */
-    uint32_t commit_times[COMMIT_TIMES]; /* how many commits took how long, see commit.c; atomic */
-    uint64_t batch;          /* number last given to a batch of the journal, whatever became of it; atomic */
-    uint64_t batch_durable;  /* number of the last batch whose fdatasync returned 0; atomic */
-    uint64_t recovery_done;  /* records that a recovery has dealt with, of */
-    uint64_t recovery_total; /* so many; atomic */
+    struct section_state section;
+    struct tables_state tables;
+    struct blocks_state blocks;
+    struct tree_state tree;
+    struct residency_state residency;
+    struct tickets_state tickets;
+    struct mirror_state mirror;
+    struct journal_state journal;
+    struct disk_state disk;
+    struct recovery_state recovery;
 
     /* Last, so that what every section touches lies on one page: the child of a fork pays for each page it touches. */
     struct undo undo[UNDO_MAX];

@@ -39,7 +39,7 @@
 
 bool names_valid(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < LOAD(fs->header->names.used) && i < NAMES_MAX;
+    return i != 0 && i < LOAD(fs->header->tables.names.used) && i < NAMES_MAX;
 }
 
 /* ---- hashing ---- */
@@ -137,10 +137,10 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 /* The entry of @text in directory @parent, 0: none. */
 uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
-    uint32_t buckets = LOAD(fs->header->buckets);
+    uint32_t buckets = LOAD(fs->header->tables.buckets);
     uint64_t hash = hash_name(fs, parent, text, length);
 
-    if (buckets == 0 || buckets > LOAD(fs->header->buckets_capacity))
+    if (buckets == 0 || buckets > LOAD(fs->header->tables.buckets_capacity))
         return 0;
     uint32_t link = *bucket_at(fs, hash_bucket(hash, buckets));
     for (uint32_t steps = 0; (link & sign_of(hash)) && steps < CHAIN_MAX; steps++) {
@@ -187,14 +187,14 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
 static int split_bucket(struct fastspool *fs)
 {
     struct header *h = fs->header;
-    uint32_t new = h->buckets, chains[2] = {0, 0};
+    uint32_t new = h->tables.buckets, chains[2] = {0, 0};
 
     if (new >= BUCKETS_MAX)
         return 0;
-    if (new >= h->buckets_capacity)
+    if (new >= h->tables.buckets_capacity)
         return section_want(TABLE_BUCKETS);
     uint32_t *old = bucket_at(fs, new - hash_level(new));
-    SET(fs, h->buckets, new + 1);
+    SET(fs, h->tables.buckets, new + 1);
     for (uint32_t i = *old & CHAIN_INDEX, next; names_valid(fs, i); i = next) {
         struct name *name = name_at(fs, i);
         uint64_t hash = hash_entry(fs, i);
@@ -211,15 +211,15 @@ static int split_bucket(struct fastspool *fs)
 static int split_ahead(struct fastspool *fs, void *argument)
 {
     const struct header *h = fs->header;
-    uint64_t wanted = h->names.count + (uint64_t)h->names.count / AHEAD_SHARE + AHEAD_LEAST;
+    uint64_t wanted = h->tables.names.count + (uint64_t)h->tables.names.count / AHEAD_SHARE + AHEAD_LEAST;
     int result = 0;
 
     (void)argument;
     if (wanted > BUCKETS_MAX)
         wanted = BUCKETS_MAX;
-    for (int step = 0; step < SPLIT_STEP && result == 0 && h->buckets < wanted; step++)
+    for (int step = 0; step < SPLIT_STEP && result == 0 && h->tables.buckets < wanted; step++)
         result = split_bucket(fs);
-    return result < 0 ? result : h->buckets < wanted;
+    return result < 0 ? result : h->tables.buckets < wanted;
 }
 
 int names_split_ahead(struct fastspool *fs)
@@ -248,9 +248,9 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     struct inode *inode = inode_at(fs, i);
     uint32_t entry, rest;
 
-    if (h->buckets > h->buckets_capacity)
+    if (h->tables.buckets > h->tables.buckets_capacity)
         return section_want(TABLE_BUCKETS);
-    int result = h->names.count >= h->buckets ? split_bucket(fs) : 0;
+    int result = h->tables.names.count >= h->tables.buckets ? split_bucket(fs) : 0;
     if (result == 0)
         result = add_rest(fs, text, length, &rest);
     if (result == 0)
@@ -258,9 +258,9 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     if (result < 0)
         return result;
     uint64_t hash = hash_name(fs, parent, text, length);
-    uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->buckets));
-    SET(fs, h->born, h->born + 1);
-    struct name name = {.born = h->born,
+    uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
+    SET(fs, h->tree.born, h->tree.born + 1);
+    struct name name = {.born = h->tree.born,
                         .inode = i,
                         .parent = parent,
                         .chain = *bucket,
@@ -333,7 +333,7 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     struct inode *directory = inode_at(fs, parent);
     uint32_t i = name->inode;
     struct inode *inode = inode_at(fs, i);
-    int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash_entry(fs, entry), fs->header->buckets)), entry,
+    int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash_entry(fs, entry), fs->header->tables.buckets)), entry,
                                offsetof(struct name, chain));
     if (result == 0)
         result = unlink_single(fs, &inode->names, entry, offsetof(struct name, sibling));

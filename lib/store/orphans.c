@@ -31,14 +31,14 @@ int orphans_drop(struct fastspool *fs, uint32_t i)
         return 0;
     inodes_clean_data(fs, inode);
     residency_leave(fs, i);
-    if (!(inode->flags & INODE_PERSISTED) && !fs->header->committing)
+    if (!(inode->flags & INODE_PERSISTED) && !fs->header->tickets.committing)
         inodes_leave_dirty(fs, i);
     else
         inodes_dirty(fs, i);
     if (!directory && !data_small(inode)) {
         SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_ORPHAN));
-        SET(fs, inode->names, fs->header->orphans);
-        SET(fs, fs->header->orphans, i);
+        SET(fs, inode->names, fs->header->tree.orphans);
+        SET(fs, fs->header->tree.orphans, i);
         return 0;
     }
     if (!directory) {
@@ -52,7 +52,7 @@ int orphans_drop(struct fastspool *fs, uint32_t i)
 
 static int free_orphan_step(struct fastspool *fs, void *argument)
 {
-    uint32_t i = fs->header->orphans;
+    uint32_t i = fs->header->tree.orphans;
     (void)argument;
 
     if (i == 0)
@@ -63,7 +63,7 @@ static int free_orphan_step(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     if (result == 0) {
-        SET(fs, fs->header->orphans, inode_at(fs, i)->names);
+        SET(fs, fs->header->tree.orphans, inode_at(fs, i)->names);
         inodes_give(fs, i);
     }
     return 1;
@@ -72,7 +72,7 @@ static int free_orphan_step(struct fastspool *fs, void *argument)
 int orphans_free(struct fastspool *fs)
 {
     int result = 0;
-    while (LOAD(fs->header->orphans) && (result = change_run(fs, free_orphan_step, NULL)) > 0)
+    while (LOAD(fs->header->tree.orphans) && (result = change_run(fs, free_orphan_step, NULL)) > 0)
         ;
     return result < 0 ? result : 0;
 }
@@ -89,8 +89,8 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
     SET(fs, to->size, inode->size);
     SET(fs, to->blocks, inode->blocks);
     SET(fs, to->flags, (uint16_t)(to->flags | INODE_ORPHAN));
-    SET(fs, to->names, fs->header->orphans);
-    SET(fs, fs->header->orphans, orphan);
+    SET(fs, to->names, fs->header->tree.orphans);
+    SET(fs, fs->header->tree.orphans, orphan);
     return 0;
 }
 

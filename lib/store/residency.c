@@ -3,9 +3,9 @@
  * Residency: which files have their data in memory, and how a process waits for data that is not.
  *
  * Names and attributes are always in memory; data is while it is in the working set.  A file whose last change is in
- * the database (header.checkpointed), and that no process has open, may give its blocks back.  It keeps its size and
- * all that stat shows, and is EVICTED.  Which files go is lib/mirror/evictor.c's business; the marks that it goes by
- * are kept here:
+ * the database (header.residency.checkpointed), and that no process has open, may give its blocks back.  It keeps its
+ * size and all that stat shows, and is EVICTED.  Which files go is lib/mirror/evictor.c's business; the marks that it
+ * goes by are kept here:
  *
  *   - The clean list holds the files that could go, the coldest first.  A file joins its end when a commit has made it
  *     clean, and leaves it when it changes.
@@ -64,15 +64,15 @@ static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned c
 
 struct list *residency_list(const struct fastspool *fs, uint32_t i)
 {
-    return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->cold : &fs->header->clean;
+    return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->residency.cold : &fs->header->residency.clean;
 }
 
 /* One file more or less (@by: 1 or -1) in its list. */
 static void count(struct fastspool *fs, uint32_t i, int by)
 {
-    SET(fs, fs->header->clean_files, fs->header->clean_files + (uint64_t)by);
+    SET(fs, fs->header->residency.clean_files, fs->header->residency.clean_files + (uint64_t)by);
     if (inode_at(fs, i)->flags & INODE_COLD)
-        SET(fs, fs->header->cold_files, fs->header->cold_files + (uint64_t)by);
+        SET(fs, fs->header->residency.cold_files, fs->header->residency.cold_files + (uint64_t)by);
 }
 
 void residency_join(struct fastspool *fs, uint32_t i)
@@ -102,17 +102,17 @@ static void leave_evicted(struct fastspool *fs, uint32_t i)
     struct inode *inode = inode_at(fs, i);
 
     if (inode->flags & INODE_WANTED)
-        lists_remove(fs, &fs->header->pageins, PAGEIN_LINK, i);
+        lists_remove(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
     set_flags(fs, i, 0, INODE_EVICTED | INODE_WANTED | INODE_UNREADABLE | INODE_COLD);
     SET(fs, inode->data_in, 0);
     SET(fs, inode->since_from, 0);
-    SET(fs, fs->header->evicted, fs->header->evicted - 1);
+    SET(fs, fs->header->residency.evicted, fs->header->residency.evicted - 1);
 }
 
 static void leave_spilled(struct fastspool *fs, uint32_t i)
 {
     set_flags(fs, i, 0, INODE_SPILLED);
-    SET(fs, fs->header->spilled, fs->header->spilled - 1);
+    SET(fs, fs->header->residency.spilled, fs->header->residency.spilled - 1);
 }
 
 void residency_leave(struct fastspool *fs, uint32_t i)
@@ -128,8 +128,8 @@ void residency_evict(struct fastspool *fs, uint32_t i)
 {
     set_flags(fs, i, INODE_EVICTED, INODE_AHEAD);
     SET(fs, inode_at(fs, i)->pagein_error, 0);
-    SET(fs, fs->header->evicted, fs->header->evicted + 1);
-    SET(fs, fs->header->evictions, fs->header->evictions + 1);
+    SET(fs, fs->header->residency.evicted, fs->header->residency.evicted + 1);
+    SET(fs, fs->header->residency.evictions, fs->header->residency.evictions + 1);
 }
 
 void residency_unspill(struct fastspool *fs, uint32_t i)
@@ -141,10 +141,10 @@ void residency_unspill(struct fastspool *fs, uint32_t i)
 void residency_paged_in(struct fastspool *fs, uint32_t i, bool spilled)
 {
     leave_evicted(fs, i);
-    SET(fs, fs->header->brought_back, fs->header->brought_back + 1);
+    SET(fs, fs->header->residency.brought_back, fs->header->residency.brought_back + 1);
     if (spilled) {
         set_flags(fs, i, INODE_SPILLED, 0);
-        SET(fs, fs->header->spilled, fs->header->spilled + 1);
+        SET(fs, fs->header->residency.spilled, fs->header->residency.spilled + 1);
         return;
     }
     set_flags(fs, i, INODE_COLD, 0);
@@ -153,7 +153,7 @@ void residency_paged_in(struct fastspool *fs, uint32_t i, bool spilled)
 
 void residency_give_up(struct fastspool *fs, uint32_t i, int error, bool for_good)
 {
-    lists_remove(fs, &fs->header->pageins, PAGEIN_LINK, i);
+    lists_remove(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
     set_flags(fs, i, for_good ? INODE_UNREADABLE : 0, INODE_WANTED | INODE_AHEAD);
     SET(fs, inode_at(fs, i)->pagein_error, (uint32_t)error);
     SET(fs, inode_at(fs, i)->since_from, 0);
@@ -186,12 +186,12 @@ uint64_t residency_low(const struct header *header)
 
 uint64_t residency_in_use(const struct header *header)
 {
-    return table_bytes(header) + (LOAD(header->blocks_used) + LOAD(header->blocks_held)) * BLOCK_SIZE;
+    return table_bytes(header) + (LOAD(header->blocks.used) + LOAD(header->blocks.held)) * BLOCK_SIZE;
 }
 
 static void wake_pager(struct fastspool *fs)
 {
-    futex_count(&fs->header->pager_wanted);
+    futex_count(&fs->header->residency.pager_wanted);
 }
 
 void residency_notice(struct fastspool *fs)
@@ -203,10 +203,10 @@ void residency_notice(struct fastspool *fs)
 /* One line a minute, whoever comes first. */
 static void tell(struct fastspool *fs)
 {
-    uint64_t now = clock_monotonic(), told = LOAD(fs->header->space_told);
+    uint64_t now = clock_monotonic(), told = LOAD(fs->header->residency.space_told);
 
-    if ((told && now - told < TELL_EVERY) ||
-        !__atomic_compare_exchange_n(&fs->header->space_told, &told, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    if ((told && now - told < TELL_EVERY) || !__atomic_compare_exchange_n(&fs->header->residency.space_told, &told, now,
+                                                                          false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return;
     syslog(LOG_MAIL | LOG_ERR,
            "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
@@ -218,7 +218,7 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
 {
     struct header *h = fs->header;
     uint64_t now = clock_monotonic(), lived = now;
-    bool bad = LOAD(h->commit_error) || LOAD(h->checkpoint_error);
+    bool bad = LOAD(h->tickets.commit_error) || LOAD(h->disk.checkpoint_error);
 
     if (fs->mirror || LOAD(h->state) != SEGMENT_READY)
         return -ENOSPC;
@@ -232,10 +232,10 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
         tell(fs);
         return -ENOSPC;
     }
-    uint32_t event = LOAD(h->pager_event);
-    __atomic_add_fetch(&h->space_wanted, 1, __ATOMIC_ACQ_REL);
+    uint32_t event = LOAD(h->residency.pager_event);
+    __atomic_add_fetch(&h->residency.space_wanted, 1, __ATOMIC_ACQ_REL);
     wake_pager(fs);
-    return await_event(fs, &h->pager_event, event, &h->pager_wanted, &lived) < 0 ? -ENOSPC : 0;
+    return await_event(fs, &h->residency.pager_event, event, &h->residency.pager_wanted, &lived) < 0 ? -ENOSPC : 0;
 }
 
 /* ---- page-ins: asking ---- */
@@ -247,7 +247,7 @@ void residency_want(struct fastspool *fs, uint32_t i)
     if (inode_at(fs, i)->flags & INODE_WANTED)
         return;
     residency_leave_clean(fs, i); /* it was half evicted */
-    lists_append(fs, &fs->header->pageins, PAGEIN_LINK, i);
+    lists_append(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
     set_flags(fs, i, INODE_WANTED, 0);
 }
 
@@ -284,7 +284,7 @@ int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
 
     wake_pager(fs);
     while (result == 0) {
-        uint32_t event = LOAD(h->pager_event);
+        uint32_t event = LOAD(h->residency.pager_event);
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
         int state = look_at_pagein(fs, i, generation);
@@ -292,7 +292,7 @@ int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
             return state;
         if (fs->mirror)
             return -EDEADLK; /* it would wait for itself */
-        result = await_event(fs, &h->pager_event, event, &h->pager_wanted, &lived);
+        result = await_event(fs, &h->residency.pager_event, event, &h->residency.pager_wanted, &lived);
     }
     return result;
 }

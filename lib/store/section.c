@@ -83,7 +83,7 @@ int section_create(struct header *header)
     if (error == 0)
         error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     if (error == 0)
-        error = pthread_mutex_init(&header->mutex, &attributes);
+        error = pthread_mutex_init(&header->section.mutex, &attributes);
     return -error;
 }
 
@@ -91,7 +91,7 @@ int section_create(struct header *header)
 static int roll_back(struct fastspool *fs)
 {
     struct header *header = fs->header;
-    uint32_t count = LOAD(header->undo_count);
+    uint32_t count = LOAD(header->section.undo_count);
 
     if (count > UNDO_MAX)
         return section_damaged(fs, "the undo log counts more records than it can hold");
@@ -101,19 +101,19 @@ static int roll_back(struct fastspool *fs)
             return section_damaged(fs, "the undo log leads out of the segment");
         __atomic_store_n((uint64_t *)(fs->base + record->offset), record->before, __ATOMIC_RELEASE);
     }
-    STORE(header->undo_count, 0);
+    STORE(header->section.undo_count, 0);
     return 0;
 }
 
 static void sequence_odd(struct header *header)
 {
-    __atomic_store_n(&header->sequence, header->sequence | 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&header->section.sequence, header->section.sequence | 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
 static void sequence_even(struct header *header)
 {
-    STORE(header->sequence, (header->sequence | 1) + 1);
+    STORE(header->section.sequence, (header->section.sequence | 1) + 1);
 }
 
 /* Wait for the lock, with a line to syslog every LOCK_WARNING seconds. */
@@ -123,7 +123,7 @@ static int lock_slowly(struct fastspool *fs)
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += LOCK_WARNING;
-        int error = pthread_mutex_clocklock(&fs->header->mutex, CLOCK_MONOTONIC, &until);
+        int error = pthread_mutex_clocklock(&fs->header->section.mutex, CLOCK_MONOTONIC, &until);
         if (error != ETIMEDOUT)
             return error;
         waited += LOCK_WARNING;
@@ -135,20 +135,20 @@ static int lock_slowly(struct fastspool *fs)
 static int lock(struct fastspool *fs)
 {
     struct header *header = fs->header;
-    int error = pthread_mutex_trylock(&header->mutex);
+    int error = pthread_mutex_trylock(&header->section.mutex);
 
     for (int i = 0; error == EBUSY && i < LOCK_SPINS; i++) {
         pause_briefly();
-        error = pthread_mutex_trylock(&header->mutex);
+        error = pthread_mutex_trylock(&header->section.mutex);
     }
     if (error == EBUSY)
         error = lock_slowly(fs);
     if (error == EOWNERDEAD) {
         int failed = roll_back(fs);
         sequence_even(header);
-        pthread_mutex_consistent(&header->mutex);
+        pthread_mutex_consistent(&header->section.mutex);
         if (failed) {
-            pthread_mutex_unlock(&header->mutex);
+            pthread_mutex_unlock(&header->section.mutex);
             return failed;
         }
         error = 0;
@@ -156,7 +156,7 @@ static int lock(struct fastspool *fs)
     if (error)
         return section_damaged(fs, "its mutex does not work");
     if (LOAD(header->state) == SEGMENT_FAILED) {
-        pthread_mutex_unlock(&header->mutex);
+        pthread_mutex_unlock(&header->section.mutex);
         return -EIO;
     }
     return 0;
@@ -167,7 +167,7 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
     struct header *header = fs->header;
     uint64_t from = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
     uint64_t to = (uint64_t)((const char *)address - fs->base) + size;
-    uint32_t count = header->undo_count;
+    uint32_t count = header->section.undo_count;
 
     if (count + (to - from + 7) / 8 > UNDO_MAX) {
         log_full = true;
@@ -178,7 +178,7 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
         header->undo[count].before = *(const uint64_t *)(fs->base + from);
         count++;
     }
-    STORE(header->undo_count, count);
+    STORE(header->section.undo_count, count);
     /* The word may change only now: neither compiler nor processor may let it change before the count. */
     __atomic_thread_fence(__ATOMIC_RELEASE);
     return true;
@@ -215,9 +215,9 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, in
     if (result < 0)
         roll_back(fs);
     else
-        STORE(header->undo_count, 0);
+        STORE(header->section.undo_count, 0);
     sequence_even(header);
-    pthread_mutex_unlock(&header->mutex);
+    pthread_mutex_unlock(&header->section.mutex);
     *table = wanted;
     return result;
 }
@@ -244,7 +244,7 @@ void section_read_begin(struct fastspool *fs, struct section_read *read)
 {
     for (; read->tries < READ_TRIES; read->tries++) {
         for (int i = 0; i < READS_BEFORE_YIELD; i++) {
-            read->sequence = LOAD(fs->header->sequence);
+            read->sequence = LOAD(fs->header->section.sequence);
             if ((read->sequence & 1) == 0)
                 return;
             pause_briefly();
@@ -259,13 +259,14 @@ void section_read_begin(struct fastspool *fs, struct section_read *read)
 bool section_read_retry(struct fastspool *fs, struct section_read *read)
 {
     if (read->locked) {
-        pthread_mutex_unlock(&fs->header->mutex);
+        pthread_mutex_unlock(&fs->header->section.mutex);
         guard_leave();
         return false;
     }
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     read->tries++;
-    return read->tries <= READ_TRIES && __atomic_load_n(&fs->header->sequence, __ATOMIC_RELAXED) != read->sequence;
+    return read->tries <= READ_TRIES &&
+           __atomic_load_n(&fs->header->section.sequence, __ATOMIC_RELAXED) != read->sequence;
 }
 
 uint64_t section_load(struct fastspool *fs, const uint64_t *word)

@@ -35,13 +35,13 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 {
     struct header *header = fs->header;
     uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
-    uint32_t count = header->undo_count;
+    uint32_t count = header->section.undo_count;
 
     if (count >= UNDO_MAX)
         return section_log(fs, address, 1);
     header->undo[count].offset = offset;
     header->undo[count].before = *(const uint64_t *)(fs->base + offset);
-    STORE(header->undo_count, count + 1);
+    STORE(header->section.undo_count, count + 1);
     /* The field may change only now: neither compiler nor processor may let it change before the count. */
     __atomic_thread_fence(__ATOMIC_RELEASE);
     return true;

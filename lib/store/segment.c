@@ -69,6 +69,21 @@ void segment_limit(struct header *header, uint64_t memory)
     STORE(header->memory_limit, memory);
 }
 
+/* What every group is in an empty store.  (journal and recovery stay: numbers of batches are never given twice, and a
+ * recovery that is tried again knows why.  mirror belongs to the process that does it.) */
+static void reset_groups(struct header *header)
+{
+    static const struct table empty = {.used = 1};
+
+    header->section.undo_count = 0;
+    header->tables = (struct tables_state){empty, empty, empty, .buckets = BUCKETS_FIRST, .memory_bytes = HEADER_SIZE};
+    header->blocks = (struct blocks_state){0};
+    header->tree = (struct tree_state){0};
+    header->residency = (struct residency_state){0};
+    header->tickets = (struct tickets_state){.capture = 1};
+    header->disk = (struct disk_state){0};
+}
+
 static void header_fill(struct header *header, const struct fastspool_config *config, const struct stat *spool)
 {
     header->version = LAYOUT_VERSION;
@@ -79,10 +94,7 @@ static void header_fill(struct header *header, const struct fastspool_config *co
     header->group = spool->st_gid;
     segment_limit(header, config->memory);
     header->flush_interval = config->flush_interval;
-    header->memory_bytes = HEADER_SIZE;
-    header->inodes.used = header->names.used = header->descriptions.used = 1;
-    header->buckets = BUCKETS_FIRST;
-    header->capture = 1;
+    reset_groups(header);
 }
 
 static int header_identify(struct header *header)
@@ -206,7 +218,7 @@ static int check_header(const struct header *header, const struct stat *spool, c
 /* Nothing may lie where no memory is: what the header says of the tables is checked once, before the first use. */
 static int check_tables(const struct header *header, char *error)
 {
-    const struct table *tables[] = {&header->inodes, &header->names, &header->descriptions};
+    const struct table *tables[] = {&header->tables.inodes, &header->tables.names, &header->tables.descriptions};
     const uint32_t most[] = {INODES_MAX, NAMES_MAX, DESCRIPTIONS_MAX};
 
     for (int i = 0; i < 3; i++) {
@@ -215,7 +227,7 @@ static int check_tables(const struct header *header, char *error)
             return error_set(error, -EIO, "the segment is damaged: table %d is larger than it can be", i);
         }
     }
-    if (header->buckets_capacity > BUCKETS_MAX || header->chunks_used > CHUNKS_MAX) {
+    if (header->tables.buckets_capacity > BUCKETS_MAX || header->blocks.chunks_used > CHUNKS_MAX) {
         return error_set(error, -EIO, "the segment is damaged: more buckets or chunks than there can be");
     }
     return 0;
@@ -279,28 +291,11 @@ void segment_close(struct fastspool *fs)
 int segment_reset(struct fastspool *fs)
 {
     struct header *header = fs->header;
-    struct table *tables[] = {&header->inodes, &header->names, &header->descriptions};
 
     /* Everything behind the header becomes a hole again, so that it reads as zeros. */
     if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)HEADER_SIZE,
                   (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
         return -errno;
-    for (int i = 0; i < 3; i++)
-        *tables[i] = (struct table){.used = 1};
-    header->undo_count = 0;
-    header->buckets_capacity = 0;
-    header->buckets = BUCKETS_FIRST;
-    header->memory_bytes = HEADER_SIZE;
-    header->chunks_used = header->chunks_absent = header->chunks_partial = header->chunks_partial_tail = 0;
-    header->chunks_held = 0;
-    header->blocks_used = header->blocks_total = header->blocks_held = 0;
-    header->root = header->orphans = 0;
-    header->files = header->born = 0;
-    header->dirty = header->clean = header->cold = header->pageins = (struct list){0};
-    header->evicted = header->spilled = header->clean_files = header->cold_files = 0;
-    header->checkpointed = 0;
-    header->dirty_files = header->dirty_bytes = 0;
-    header->oldest_dirty = header->oldest_captured = 0;
-    header->committing = 0;
+    reset_groups(header);
     return 0;
 }

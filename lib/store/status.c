@@ -29,7 +29,8 @@ const char *fastspool_version(void)
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = table_bytes(h), most = residency_high(h), bytes = most > tables ? most - tables : 0;
-    uint64_t inodes = h->inodes.capacity - LOAD(h->inodes.count), names = h->names.capacity - LOAD(h->names.count);
+    uint64_t inodes = h->tables.inodes.capacity - LOAD(h->tables.inodes.count),
+             names = h->tables.names.capacity - LOAD(h->tables.names.count);
     uint64_t fewer = inodes < names ? inodes : names, more = inodes < names ? names : inodes;
     uint64_t cost = inodes < names ? sizeof(struct inode) : RESIDENCY_FILE_MEMORY - sizeof(struct inode);
 
@@ -44,10 +45,10 @@ static uint64_t room_for_files(const struct header *h)
 static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
 {
     const struct header *h = fs->header;
-    uint64_t owed = LOAD(h->disk_owed), bytes = (uint64_t)disk->f_bavail * disk->f_frsize + LOAD(h->disk_reusable);
+    uint64_t owed = LOAD(h->disk.owed), bytes = (uint64_t)disk->f_bavail * disk->f_frsize + LOAD(h->disk.reusable);
     uint64_t memory = room_for_files(h) * BLOCK_SIZE;
 
-    if (LOAD(h->commit_error) || LOAD(h->checkpoint_error)) {
+    if (LOAD(h->tickets.commit_error) || LOAD(h->disk.checkpoint_error)) {
         uint64_t used = residency_in_use(h) + h->reserve * BLOCK_SIZE;
         memory = h->memory_limit > used ? h->memory_limit - used : 0;
     }
@@ -62,7 +63,7 @@ int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
 
     if (statvfs(fs->state, &disk) < 0)
         return -errno;
-    uint64_t files = room_for_files(h), used = LOAD(h->inodes.count);
+    uint64_t files = room_for_files(h), used = LOAD(h->tables.inodes.count);
     if (files > INODES_MAX - used)
         files = INODES_MAX - used;
     memset(st, 0, sizeof(*st));
@@ -101,35 +102,36 @@ static bool is_message(const struct fastspool *fs, uint32_t entry)
 int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
 {
     const struct header *h = fs->header;
-    uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
+    uint64_t oldest =
+        LOAD(h->tickets.oldest_captured) ? LOAD(h->tickets.oldest_captured) : LOAD(h->tickets.oldest_dirty);
     uint64_t now = clock_monotonic();
-    uint32_t names = LOAD(h->names.used);
+    uint32_t names = LOAD(h->tables.names.used);
     struct statvfs room;
 
     memset(status, 0, sizeof(*status));
     for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
         status->messages += is_message(fs, entry);
     status->durability = fs->durability;
-    status->files = LOAD(h->files);
-    status->memory_bytes = LOAD(h->memory_bytes);
+    status->files = LOAD(h->tree.files);
+    status->memory_bytes = LOAD(h->tables.memory_bytes);
     status->memory_limit = LOAD(h->memory_limit);
-    status->evicted_files = LOAD(h->evicted);
-    status->spilled_files = LOAD(h->spilled);
-    status->evictions = LOAD(h->evictions);
-    status->brought_back = LOAD(h->brought_back);
+    status->evicted_files = LOAD(h->residency.evicted);
+    status->spilled_files = LOAD(h->residency.spilled);
+    status->evictions = LOAD(h->residency.evictions);
+    status->brought_back = LOAD(h->residency.brought_back);
     if (fastspool_statvfs(fs, &room) == 0) {
         status->room_bytes = room.f_bavail * room.f_frsize;
         status->room_files = room.f_favail;
     }
-    status->dirty_bytes = LOAD(h->dirty_bytes);
-    status->dirty_files = LOAD(h->dirty_files);
+    status->dirty_bytes = LOAD(h->tickets.dirty_bytes);
+    status->dirty_files = LOAD(h->tickets.dirty_files);
     status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;
-    status->commit_ns = LOAD(h->commit_ns);
-    status->commits = LOAD(h->commits);
+    status->commit_ns = LOAD(h->tickets.commit_ns);
+    status->commits = LOAD(h->tickets.commits);
     status->commit_p50_ns = durations_percentile(h, 50);
     status->commit_p99_ns = durations_percentile(h, 99);
-    status->descriptions = LOAD(h->descriptions.count);
-    status->commit_error = LOAD(h->commit_error);
-    status->mirror_pid = await_lives(fs) ? LOAD(h->mirror_pid) : 0;
+    status->descriptions = LOAD(h->tables.descriptions.count);
+    status->commit_error = LOAD(h->tickets.commit_error);
+    status->mirror_pid = await_lives(fs) ? LOAD(h->mirror.pid) : 0;
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }

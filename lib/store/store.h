@@ -71,7 +71,8 @@ static inline char *block_at(const struct fastspool *fs, uint32_t i)
 /** Is @i the number of an inode in use?  Under the lock, or in a read. */
 static inline bool inode_valid(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < LOAD(fs->header->inodes.used) && i < INODES_MAX && (inode_at(fs, i)->flags & INODE_USED);
+    return i != 0 && i < LOAD(fs->header->tables.inodes.used) && i < INODES_MAX &&
+           (inode_at(fs, i)->flags & INODE_USED);
 }
 
 #endif

@@ -8,7 +8,8 @@
  * any lock, and publishes the new capacity in a section.
  *
  * Failure modes:
- *   - No memory in the runtime file system, or in the configured limit: -EAGAIN at the growing, never a SIGBUS at a use.
+ *   - No memory in the runtime file system, or in the configured limit: -EAGAIN at the growing, never a SIGBUS at a
+ * use.
  *   - Two processes grow the same table: they take the same memory twice, which is harmless, and one publishes it.
  *   - The free list leads out of the table: the segment is damaged.
  */
@@ -40,15 +41,16 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    [TABLE_INODES] = {offsetof(struct header, inodes), INODES_AT, sizeof(struct inode), offsetof(struct inode, names),
-                      INODES_MAX, 1024, "the list of free inodes leads out of the table"},
-    [TABLE_NAMES] = {offsetof(struct header, names), NAMES_AT, sizeof(struct name), offsetof(struct name, chain),
+    [TABLE_INODES] = {offsetof(struct header, tables.inodes), INODES_AT, sizeof(struct inode),
+                      offsetof(struct inode, names), INODES_MAX, 1024,
+                      "the list of free inodes leads out of the table"},
+    [TABLE_NAMES] = {offsetof(struct header, tables.names), NAMES_AT, sizeof(struct name), offsetof(struct name, chain),
                      NAMES_MAX, 2048, "the list of free names leads out of the table"},
-    [TABLE_DESCRIPTIONS] = {offsetof(struct header, descriptions), DESCRIPTIONS_AT, sizeof(struct description),
+    [TABLE_DESCRIPTIONS] = {offsetof(struct header, tables.descriptions), DESCRIPTIONS_AT, sizeof(struct description),
                             offsetof(struct description, next_free), DESCRIPTIONS_MAX, 1024,
                             "the list of free descriptions leads out of the table"},
-    [TABLE_BUCKETS] = {offsetof(struct header, buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, BUCKETS_MAX, 16384,
-                       NULL},
+    [TABLE_BUCKETS] = {offsetof(struct header, tables.buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, BUCKETS_MAX,
+                       16384, NULL},
 };
 
 static struct table *table_of(const struct fastspool *fs, const struct kind *kind)
@@ -105,10 +107,10 @@ void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
 
 uint64_t table_bytes(const struct header *h)
 {
-    return HEADER_SIZE + (uint64_t)LOAD(h->inodes.capacity) * sizeof(struct inode) +
-           (uint64_t)LOAD(h->names.capacity) * sizeof(struct name) +
-           (uint64_t)LOAD(h->descriptions.capacity) * sizeof(struct description) +
-           (uint64_t)LOAD(h->buckets_capacity) * sizeof(uint32_t);
+    return HEADER_SIZE + (uint64_t)LOAD(h->tables.inodes.capacity) * sizeof(struct inode) +
+           (uint64_t)LOAD(h->tables.names.capacity) * sizeof(struct name) +
+           (uint64_t)LOAD(h->tables.descriptions.capacity) * sizeof(struct description) +
+           (uint64_t)LOAD(h->tables.buckets_capacity) * sizeof(uint32_t);
 }
 
 static int publish_growth(struct fastspool *fs, void *argument)
@@ -117,27 +119,27 @@ static int publish_growth(struct fastspool *fs, void *argument)
 
     if (*growth->capacity != growth->seen)
         return 0; /* another process was faster: the table has grown all the same */
-    if (fs->header->memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
+    if (fs->header->tables.memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
         return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
     SET(fs, *growth->capacity, growth->seen + growth->step);
-    SET(fs, fs->header->memory_bytes, fs->header->memory_bytes + growth->bytes);
+    SET(fs, fs->header->tables.memory_bytes, fs->header->tables.memory_bytes + growth->bytes);
     return 0;
 }
 
 int table_grow(struct fastspool *fs, enum table_id id)
 {
     const struct kind *kind = &kinds[id];
-    uint32_t *capacity = id == TABLE_BUCKETS ? &fs->header->buckets_capacity : &table_of(fs, kind)->capacity;
+    uint32_t *capacity = id == TABLE_BUCKETS ? &fs->header->tables.buckets_capacity : &table_of(fs, kind)->capacity;
     struct growth growth = {capacity, LOAD(*capacity), kind->step, (uint64_t)kind->step * kind->size};
 
     if (growth.seen > kind->most - kind->step)
         return id == TABLE_DESCRIPTIONS ? -ENFILE : -ENOSPC;
     int result = -EAGAIN;
-    if (LOAD(fs->header->memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
+    if (LOAD(fs->header->tables.memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
         result = fd_take_room(fs->segment_fd, kind->at + (uint64_t)growth.seen * kind->size, growth.bytes);
     if (result == 0)
         result = section_run(fs, publish_growth, &growth);
     if (result == -EAGAIN)
-        STORE(fs->header->tables_wanted, 1);
+        STORE(fs->header->blocks.tables_wanted, 1);
     return result;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tables: entries of one size in the segment, taken and given back one at a time; the memory behind them grows in steps.
+ * Tables: entries of one size in the segment, taken and given back one at a time; the memory behind them grows in
+ * steps.
  */
 #ifndef FASTSPOOL_TABLE_H
 #define FASTSPOOL_TABLE_H
@@ -15,7 +16,8 @@
 int table_take(struct fastspool *fs, enum table_id table, uint32_t *entry);
 /** Inside a section: give an entry back. */
 void table_give(struct fastspool *fs, enum table_id table, uint32_t entry);
-/** Inside a section: give an entry back that was never taken: recovery restores entries under the numbers that they had. */
+/** Inside a section: give an entry back that was never taken: recovery restores entries under the numbers that they
+ * had. */
 void table_give_gap(struct fastspool *fs, enum table_id table, uint32_t entry);
 
 /** Outside sections: take memory for more entries.  -EAGAIN: there is no memory now, by the limit or of the system's;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tickets: every change has a number (header.change), and a process can wait until it is durable.
+ * Tickets: every change has a number (header.tickets.change), and a process can wait until it is durable.
  *
- * The happy path: one mechanism serves all waiters: a ticket, and a futex that counts ended commits.  An inode knows the
- * ticket of its last change.  strict waits for it.  acked waits, at a directory, for it and for those of all files that the
- * process has synced.  Every other fsync waits only where what is unwritten has reached its bound in bytes, files or age.
+ * The happy path: one mechanism serves all waiters: a ticket, and a futex that counts ended commits.  An inode knows
+ * the ticket of its last change.  strict waits for it.  acked waits, at a directory, for it and for those of all files
+ * that the process has synced.  Every other fsync waits only where what is unwritten has reached its bound in bytes,
+ * files or age.
  *
- * Failure modes: a commit that failed has left its errno in header.commit_error, which every fsync whose ticket is not
- * durable returns until a commit succeeds.  A waiter looks every 100 ms whether a mirror lives, and starts one; where none
- * comes up, fsync fails (await.c).
+ * Failure modes: a commit that failed has left its errno in header.tickets.commit_error, which every fsync whose ticket
+ * is not durable returns until a commit succeeds.  A waiter looks every 100 ms whether a mirror lives, and starts one;
+ * where none comes up, fsync fails (await.c).
  */
 #include "store/tickets.h"
 
@@ -25,7 +26,7 @@
 /* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
 static int last_error(struct fastspool *fs)
 {
-    int error = LOAD(fs->header->commit_error);
+    int error = LOAD(fs->header->tickets.commit_error);
 
     if (error)
         await_start(fs);
@@ -38,12 +39,12 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
     struct header *h = fs->header;
     int result = 0;
 
-    if (LOAD(h->durable) >= ticket)
+    if (LOAD(h->tickets.durable) >= ticket)
         return 0;
-    futex_count(&h->mirror_wanted);
+    futex_count(&h->mirror.wanted);
     while (result == 0) {
-        uint32_t event = LOAD(h->commit_event);
-        if (LOAD(h->durable) >= ticket)
+        uint32_t event = LOAD(h->tickets.commit_event);
+        if (LOAD(h->tickets.durable) >= ticket)
             return 0;
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
@@ -52,7 +53,7 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return error;
         if (timeout && clock_monotonic() - start >= timeout)
             return -ETIMEDOUT;
-        result = await_event(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
+        result = await_event(fs, &h->tickets.commit_event, event, &h->mirror.wanted, &lived);
     }
     return result;
 }
@@ -60,12 +61,13 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 static bool beyond_bounds(const struct fastspool *fs)
 {
     const struct header *h = fs->header;
-    uint64_t oldest = LOAD(h->oldest_captured) ? LOAD(h->oldest_captured) : LOAD(h->oldest_dirty);
+    uint64_t oldest =
+        LOAD(h->tickets.oldest_captured) ? LOAD(h->tickets.oldest_captured) : LOAD(h->tickets.oldest_dirty);
     uint64_t most = h->flush_interval * TICKETS_AGE_MAX;
 
     if (most < NS_PER_S)
         most = NS_PER_S;
-    return LOAD(h->dirty_bytes) > TICKETS_BYTES_MAX || LOAD(h->dirty_files) > TICKETS_FILES_MAX ||
+    return LOAD(h->tickets.dirty_bytes) > TICKETS_BYTES_MAX || LOAD(h->tickets.dirty_files) > TICKETS_FILES_MAX ||
            (oldest && clock_monotonic() - oldest > most);
 }
 
@@ -77,7 +79,7 @@ static int wait_for_bounds(struct fastspool *fs)
     int result = 0;
 
     while (result == 0) {
-        uint32_t event = LOAD(h->commit_event);
+        uint32_t event = LOAD(h->tickets.commit_event);
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
         int error = last_error(fs);
@@ -85,8 +87,8 @@ static int wait_for_bounds(struct fastspool *fs)
             return error;
         if (!beyond_bounds(fs))
             return 0;
-        futex_count(&h->mirror_wanted);
-        result = await_event(fs, &h->commit_event, event, &h->mirror_wanted, &lived);
+        futex_count(&h->mirror.wanted);
+        result = await_event(fs, &h->tickets.commit_event, event, &h->mirror.wanted, &lived);
     }
     return result;
 }
@@ -112,10 +114,10 @@ int tickets_sync(struct fastspool *fs, uint64_t ticket, bool directory)
     }
     if (waits)
         return tickets_wait(fs, ticket, 0);
-    return LOAD(fs->header->durable) >= ticket ? 0 : wait_for_bounds(fs);
+    return LOAD(fs->header->tickets.durable) >= ticket ? 0 : wait_for_bounds(fs);
 }
 
 int fastspool_flush(struct fastspool *fs, uint64_t timeout)
 {
-    return tickets_wait(fs, section_load(fs, &fs->header->change), timeout);
+    return tickets_wait(fs, section_load(fs, &fs->header->tickets.change), timeout);
 }

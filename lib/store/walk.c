@@ -69,7 +69,7 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
 
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
 {
-    uint32_t root = LOAD(fs->header->root);
+    uint32_t root = LOAD(fs->header->tree.root);
 
     if (LOAD(fs->header->state) == SEGMENT_FAILED)
         return -EIO;
@@ -107,7 +107,7 @@ int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t siz
     if (size == 0)
         return -ENAMETOOLONG;
     path[at] = '\0';
-    for (uint32_t depth = 0; inode != LOAD(fs->header->root); depth++) {
+    for (uint32_t depth = 0; inode != LOAD(fs->header->tree.root); depth++) {
         char text[256];
         uint32_t entry = inode_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
         if (!names_valid(fs, entry) || depth > PATH_MAX / 2)
@@ -118,7 +118,7 @@ int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t siz
         at -= length;
         memcpy(path + at, text, length);
         inode = name_at(fs, entry)->parent;
-        if (inode != LOAD(fs->header->root))
+        if (inode != LOAD(fs->header->tree.root))
             path[--at] = '/';
     }
     memmove(path, path + at, size - at);
@@ -128,7 +128,7 @@ int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t siz
 /* ---- listing ---- */
 
 #define SUCCESSORS_MAX 100000u /* dead entries that are followed to the next live one */
-#define POSITION_BITS 24 /* of the entry's index; the birth number is above */
+#define POSITION_BITS  24      /* of the entry's index; the birth number is above */
 
 static uint64_t position_of(uint64_t born, uint32_t entry)
 {
@@ -180,7 +180,7 @@ static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t aft
 }
 
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
-                   size_t size)
+                  size_t size)
 {
     size_t count = 0;
 

@@ -32,6 +32,6 @@ int walk_must_exist(struct fastspool *fs, const struct place *place);
 int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
-                   size_t size);
+                  size_t size);
 
 #endif

@@ -61,7 +61,7 @@ static int wrong(struct check *check, const char *format, ...)
 
 static bool name_in_table(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < fs->header->names.used;
+    return i != 0 && i < fs->header->tables.names.used;
 }
 
 /* Note that name @i was met in list @where; it must not have been before. */
@@ -96,7 +96,7 @@ static int check_chains(struct fastspool *fs, struct check *check)
 {
     const struct header *h = fs->header;
 
-    for (uint32_t b = 0; b < h->buckets && b < h->buckets_capacity; b++) {
+    for (uint32_t b = 0; b < h->tables.buckets && b < h->tables.buckets_capacity; b++) {
         for (uint32_t i = *bucket_at(fs, b) & CHAIN_INDEX; i; i = name_at(fs, i)->chain & CHAIN_INDEX) {
             int result = meet(fs, check, i, IN_CHAIN, "the hash chains");
             if (result == 0)
@@ -105,7 +105,7 @@ static int check_chains(struct fastspool *fs, struct check *check)
                 return result;
         }
     }
-    for (uint32_t i = h->names.free; i; i = name_at(fs, i)->chain) {
+    for (uint32_t i = h->tables.names.free; i; i = name_at(fs, i)->chain) {
         int result = meet(fs, check, i, IN_FREE, "the list of free names");
         if (result < 0)
             return result;
@@ -156,17 +156,17 @@ static int check_names_of(struct fastspool *fs, struct check *check, uint32_t i)
             return wrong(check, "inode %u lists a name of inode %u", i, name_at(fs, n)->inode);
         names++;
     }
-    uint32_t links = directory ? 1 + names + check->subdirectories[i] + (i == fs->header->root) : names;
+    uint32_t links = directory ? 1 + names + check->subdirectories[i] + (i == fs->header->tree.root) : names;
     if (inode->links != links)
         return wrong(check, "inode %u counts %u links, and has %u", i, inode->links, links);
-    if (names == 0 && inode->opens == 0 && i != fs->header->root && !(inode->flags & INODE_ORPHAN))
+    if (names == 0 && inode->opens == 0 && i != fs->header->tree.root && !(inode->flags & INODE_ORPHAN))
         return wrong(check, "inode %u has neither names nor descriptions", i);
     return 0;
 }
 
 static int check_names(struct fastspool *fs, struct check *check)
 {
-    const struct table *table = &fs->header->names;
+    const struct table *table = &fs->header->tables.names;
     uint32_t count = 0;
 
     for (uint32_t i = 1; i < table->used; i++) {
@@ -182,7 +182,7 @@ static int check_names(struct fastspool *fs, struct check *check)
 
 static int list_inode(struct fastspool *fs, struct check *check, uint32_t i, uint32_t bit, const char *list)
 {
-    if (i == 0 || i >= fs->header->inodes.used)
+    if (i == 0 || i >= fs->header->tables.inodes.used)
         return wrong(check, "%s leads to inode %u, out of the table", list, i);
     if (check->listed[i] & bit)
         return wrong(check, "inode %u is twice in %s", i, list);
@@ -217,17 +217,17 @@ static int check_inode_lists(struct fastspool *fs, struct check *check)
     const struct header *h = fs->header;
     int result = 0;
 
-    for (uint32_t i = h->inodes.free; i && result == 0; i = inode_at(fs, i)->names)
+    for (uint32_t i = h->tables.inodes.free; i && result == 0; i = inode_at(fs, i)->names)
         result = list_inode(fs, check, i, IN_FREE_INODES, "the list of free inodes");
-    for (uint32_t i = h->orphans; i && result == 0; i = inode_at(fs, i)->names)
+    for (uint32_t i = h->tree.orphans; i && result == 0; i = inode_at(fs, i)->names)
         result = list_inode(fs, check, i, IN_ORPHANS, "the list of orphans");
     if (result == 0)
-        result = check_list(fs, check, &h->dirty, LIST_LINK, IN_DIRTY, "the dirty list");
+        result = check_list(fs, check, &h->tickets.dirty, LIST_LINK, IN_DIRTY, "the dirty list");
     if (result == 0)
-        result = check_list(fs, check, &h->clean, LIST_LINK, IN_CLEAN, "the clean list");
+        result = check_list(fs, check, &h->residency.clean, LIST_LINK, IN_CLEAN, "the clean list");
     if (result == 0)
-        result = check_list(fs, check, &h->cold, LIST_LINK, IN_COLD, "the cold list");
-    return result ? result : check_list(fs, check, &h->pageins, PAGEIN_LINK, IN_FAULTS, "the list of faults");
+        result = check_list(fs, check, &h->residency.cold, LIST_LINK, IN_COLD, "the cold list");
+    return result ? result : check_list(fs, check, &h->residency.pageins, PAGEIN_LINK, IN_FAULTS, "the list of faults");
 }
 
 /* In which lists it has to be. */
@@ -270,7 +270,7 @@ static int check_inodes(struct fastspool *fs, struct check *check)
     uint64_t files = 0, dirty = 0, dirty_bytes = 0, evicted = 0, spilled = 0, clean = 0, cold = 0;
     uint32_t count = 0;
 
-    for (uint32_t i = 1; i < h->inodes.used; i++) {
+    for (uint32_t i = 1; i < h->tables.inodes.used; i++) {
         const struct inode *inode = inode_at(fs, i);
         bool used = inode->flags & INODE_USED;
         if (check->listed[i] != lists_of(inode))
@@ -295,27 +295,27 @@ static int check_inodes(struct fastspool *fs, struct check *check)
         if (result < 0)
             return result;
     }
-    if (clean != h->clean_files || cold != h->cold_files)
+    if (clean != h->residency.clean_files || cold != h->residency.cold_files)
         return wrong(check, "%llu files are clean, %llu of them cold, the store counts %llu and %llu",
-                     (unsigned long long)clean, (unsigned long long)cold, (unsigned long long)h->clean_files,
-                     (unsigned long long)h->cold_files);
-    if (evicted != h->evicted || spilled != h->spilled)
+                     (unsigned long long)clean, (unsigned long long)cold, (unsigned long long)h->residency.clean_files,
+                     (unsigned long long)h->residency.cold_files);
+    if (evicted != h->residency.evicted || spilled != h->residency.spilled)
         return wrong(check, "%llu files are evicted and %llu spilled, the store counts %llu and %llu",
-                     (unsigned long long)evicted, (unsigned long long)spilled, (unsigned long long)h->evicted,
-                     (unsigned long long)h->spilled);
-    if (count != h->inodes.count || files != h->files)
+                     (unsigned long long)evicted, (unsigned long long)spilled, (unsigned long long)h->residency.evicted,
+                     (unsigned long long)h->residency.spilled);
+    if (count != h->tables.inodes.count || files != h->tree.files)
         return wrong(check, "%u inodes and %llu files are in use, the store counts %u and %llu", count,
-                     (unsigned long long)files, h->inodes.count, (unsigned long long)h->files);
-    if (dirty != h->dirty_files || dirty_bytes != h->dirty_bytes)
+                     (unsigned long long)files, h->tables.inodes.count, (unsigned long long)h->tree.files);
+    if (dirty != h->tickets.dirty_files || dirty_bytes != h->tickets.dirty_bytes)
         return wrong(check, "%llu inodes with %llu bytes are dirty, the store counts %llu and %llu",
-                     (unsigned long long)dirty, (unsigned long long)dirty_bytes, (unsigned long long)h->dirty_files,
-                     (unsigned long long)h->dirty_bytes);
+                     (unsigned long long)dirty, (unsigned long long)dirty_bytes,
+                     (unsigned long long)h->tickets.dirty_files, (unsigned long long)h->tickets.dirty_bytes);
     return 0;
 }
 
 static int check_descriptions(struct fastspool *fs, struct check *check)
 {
-    const struct table *table = &fs->header->descriptions;
+    const struct table *table = &fs->header->tables.descriptions;
     uint32_t count = 0, free = 0;
 
     for (uint32_t d = 1; d < table->used; d++) {
@@ -345,7 +345,7 @@ static int reach(struct fastspool *fs, struct check *check, uint32_t i, uint32_t
 {
     if (block == 0)
         return 0;
-    if (block / CHUNK_BLOCKS >= fs->header->chunks_used)
+    if (block / CHUNK_BLOCKS >= fs->header->blocks.chunks_used)
         return wrong(check, "inode %u leads to block %u, out of the chunks", i, block);
     if (check->reached[block]++)
         return wrong(check, "block %u belongs to inode %u and to another", block, i);
@@ -368,7 +368,7 @@ static int reach_index(struct fastspool *fs, struct check *check, uint32_t i, ui
 
 static int check_data(struct fastspool *fs, struct check *check)
 {
-    for (uint32_t i = 1; i < fs->header->inodes.used; i++) {
+    for (uint32_t i = 1; i < fs->header->tables.inodes.used; i++) {
         const struct inode *inode = inode_at(fs, i);
         uint32_t count = 0;
         int result = 0;
@@ -421,22 +421,23 @@ static int check_chunk_lists(struct fastspool *fs, struct check *check, uint32_t
     const struct header *h = fs->header;
     uint32_t previous = 0;
 
-    for (uint32_t link = h->chunks_partial; link; link = chunk_at(fs, link - 1)->next) {
+    for (uint32_t link = h->blocks.chunks_partial; link; link = chunk_at(fs, link - 1)->next) {
         const struct chunk *chunk = chunk_at(fs, link - 1);
-        if (link > h->chunks_used || chunk->prev != previous || chunk->state != CHUNK_PRESENT || !chunk->free_count ||
-            ++*partial > h->chunks_used)
+        if (link > h->blocks.chunks_used || chunk->prev != previous || chunk->state != CHUNK_PRESENT ||
+            !chunk->free_count || ++*partial > h->blocks.chunks_used)
             return wrong(check, "chunk %u doesn't belong in the list of those with free blocks", link - 1);
         previous = link;
     }
-    if (h->chunks_partial_tail != previous)
+    if (h->blocks.chunks_partial_tail != previous)
         return wrong(check, "the list of chunks with free blocks ends at %u, not at %u", previous,
-                     h->chunks_partial_tail);
-    for (uint32_t link = h->chunks_held; link; link = chunk_at(fs, link - 1)->held_next) {
-        if (link > h->chunks_used || !chunk_at(fs, link - 1)->held_count || ++*held > h->chunks_used)
+                     h->blocks.chunks_partial_tail);
+    for (uint32_t link = h->blocks.chunks_held; link; link = chunk_at(fs, link - 1)->held_next) {
+        if (link > h->blocks.chunks_used || !chunk_at(fs, link - 1)->held_count || ++*held > h->blocks.chunks_used)
             return wrong(check, "chunk %u doesn't belong in the list of the quarantine", link - 1);
     }
-    for (uint32_t link = h->chunks_absent; link; link = chunk_at(fs, link - 1)->next) {
-        if (link > h->chunks_used || chunk_at(fs, link - 1)->state != CHUNK_ABSENT || ++*absent > h->chunks_used)
+    for (uint32_t link = h->blocks.chunks_absent; link; link = chunk_at(fs, link - 1)->next) {
+        if (link > h->blocks.chunks_used || chunk_at(fs, link - 1)->state != CHUNK_ABSENT ||
+            ++*absent > h->blocks.chunks_used)
             return wrong(check, "chunk %u doesn't belong in the list of absent ones", link - 1);
     }
     return 0;
@@ -449,7 +450,7 @@ static int check_chunks(struct fastspool *fs, struct check *check)
     uint64_t quarantined = 0;
     int result = check_chunk_lists(fs, check, &partial, &held, &absent);
 
-    for (uint32_t c = 0; c < h->chunks_used && result == 0; c++) {
+    for (uint32_t c = 0; c < h->blocks.chunks_used && result == 0; c++) {
         const struct chunk *chunk = chunk_at(fs, c);
         partial -= chunk->state == CHUNK_PRESENT && chunk->free_count > 0;
         held -= chunk->state == CHUNK_PRESENT && chunk->held_count > 0;
@@ -466,15 +467,15 @@ static int check_chunks(struct fastspool *fs, struct check *check)
         return wrong(check, "a chunk is missing in its list (%d, %d, %d)", (int)partial, (int)held, (int)absent);
     uint64_t total = (uint64_t)present * CHUNK_BLOCKS - (present && chunk_at(fs, 0)->state == CHUNK_PRESENT);
     uint64_t memory = table_bytes(h) + (uint64_t)(present + leaving) * CHUNK_SIZE;
-    if (quarantined != h->blocks_held)
+    if (quarantined != h->blocks.held)
         return wrong(check, "%llu blocks are in quarantine, the store counts %llu", (unsigned long long)quarantined,
-                     (unsigned long long)h->blocks_held);
-    if (h->blocks_used != check->blocks || h->blocks_total != total || h->memory_bytes != memory)
+                     (unsigned long long)h->blocks.held);
+    if (h->blocks.used != check->blocks || h->blocks.total != total || h->tables.memory_bytes != memory)
         return wrong(check,
                      "the store counts %llu of %llu blocks and %llu bytes of memory, and has %llu of %llu and %llu",
-                     (unsigned long long)h->blocks_used, (unsigned long long)h->blocks_total,
-                     (unsigned long long)h->memory_bytes, (unsigned long long)check->blocks, (unsigned long long)total,
-                     (unsigned long long)memory);
+                     (unsigned long long)h->blocks.used, (unsigned long long)h->blocks.total,
+                     (unsigned long long)h->tables.memory_bytes, (unsigned long long)check->blocks,
+                     (unsigned long long)total, (unsigned long long)memory);
     return 0;
 }
 
@@ -485,19 +486,20 @@ static int check_all(struct fastspool *fs, void *argument)
     struct check *check = argument;
     const struct header *h = fs->header;
 
-    if (h->undo_count != 0)
-        return wrong(check, "%u undo records are left", h->undo_count);
-    if (h->inodes.used > h->inodes.capacity || h->names.used > (h->names.capacity ? h->names.capacity : 1) ||
-        h->descriptions.used > (h->descriptions.capacity ? h->descriptions.capacity : 1))
+    if (h->section.undo_count != 0)
+        return wrong(check, "%u undo records are left", h->section.undo_count);
+    if (h->tables.inodes.used > h->tables.inodes.capacity ||
+        h->tables.names.used > (h->tables.names.capacity ? h->tables.names.capacity : 1) ||
+        h->tables.descriptions.used > (h->tables.descriptions.capacity ? h->tables.descriptions.capacity : 1))
         return wrong(check, "a table uses more than it has");
-    if (!inode_valid(fs, h->root) || !S_ISDIR(inode_at(fs, h->root)->mode))
+    if (!inode_valid(fs, h->tree.root) || !S_ISDIR(inode_at(fs, h->tree.root)->mode))
         return wrong(check, "there is no root");
     int result = check_descriptions(fs, check);
     if (result == 0)
         result = check_inode_lists(fs, check);
     if (result == 0)
         result = check_chains(fs, check);
-    for (uint32_t i = 1; i < h->inodes.used && result == 0; i++) {
+    for (uint32_t i = 1; i < h->tables.inodes.used && result == 0; i++) {
         if (inode_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode))
             result = check_directory(fs, check, i);
     }
@@ -514,8 +516,8 @@ int check_segment(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 {
     struct header *h = fs->header;
     /* Memory is taken before the lock: what a table has now, and the little that it may grow meanwhile. */
-    size_t inodes = LOAD(h->inodes.capacity) + 65536, names = LOAD(h->names.capacity) + 65536;
-    size_t blocks = ((size_t)LOAD(h->chunks_used) + 64) * CHUNK_BLOCKS;
+    size_t inodes = LOAD(h->tables.inodes.capacity) + 65536, names = LOAD(h->tables.names.capacity) + 65536;
+    size_t blocks = ((size_t)LOAD(h->blocks.chunks_used) + 64) * CHUNK_BLOCKS;
     struct check check = {
         .error = error,
         .opens = calloc(inodes, sizeof(uint32_t)),

@@ -44,7 +44,7 @@ void evicted_all(struct fastspool *store)
 static int want_all(struct fastspool *store, void *argument)
 {
     (void)argument;
-    for (uint32_t i = 1; i < store->header->inodes.used; i++)
+    for (uint32_t i = 1; i < store->header->tables.inodes.used; i++)
         paging_want(store, &i);
     return 0;
 }
@@ -99,7 +99,7 @@ void evicted_spilled(struct fastspool *store)
 {
     evicted_wanted_of_little_memory(store);
     evicted_bring_back(store);
-    if (store->header->spilled != 1)
+    if (store->header->residency.spilled != 1)
         _exit(4);
 }
 
@@ -121,7 +121,7 @@ void evicted_fail_to_bring_back(struct fastspool *store)
 static int half_bring_back(struct fastspool *store, void *argument)
 {
     (void)argument;
-    for (uint32_t i = store->header->pageins.head; i; i = inode_at(store, i)->pagein.next) {
+    for (uint32_t i = store->header->residency.pageins.head; i; i = inode_at(store, i)->pagein.next) {
         int result = inode_at(store, i)->size > DATA_STEP ? data_load(store, i, scene_bytes, DATA_STEP, 0) : 0;
         if (result < 0)
             return result;

@@ -181,9 +181,11 @@ static bool go_on(struct trial *trial)
     if (check_segment(fs, error) < 0)
         return complain(trial, "the segment is damaged after going on", error);
     const struct header *h = fs->header;
-    if (!trial->company && (h->files != 0 || h->inodes.count != 1 || h->names.count != 0 || h->blocks_used != 0)) {
-        snprintf(error, sizeof(error), "%llu files, %u inodes, %u names, %llu blocks", (unsigned long long)h->files,
-                 h->inodes.count, h->names.count, (unsigned long long)h->blocks_used);
+    if (!trial->company &&
+        (h->tree.files != 0 || h->tables.inodes.count != 1 || h->tables.names.count != 0 || h->blocks.used != 0)) {
+        snprintf(error, sizeof(error), "%llu files, %u inodes, %u names, %llu blocks",
+                 (unsigned long long)h->tree.files, h->tables.inodes.count, h->tables.names.count,
+                 (unsigned long long)h->blocks.used);
         return complain(trial, "something is left in an empty store", error);
     }
     return true;
@@ -192,9 +194,9 @@ static bool go_on(struct trial *trial)
 static void mutate(enum mutation mutation)
 {
     if (mutation == NO_ROLLBACK)
-        fs->header->undo_count = 0;
-    if (mutation == LOSE_RECORD && fs->header->undo_count > 0)
-        fs->header->undo_count--;
+        fs->header->section.undo_count = 0;
+    if (mutation == LOSE_RECORD && fs->header->section.undo_count > 0)
+        fs->header->section.undo_count--;
 }
 
 /* The dead one at @step of its operation. */

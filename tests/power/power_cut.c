@@ -605,10 +605,11 @@ int main(int argc, char **argv)
         cut_power(wanted / RUNS + 1, seed + r);
         printf("%s%s%s: %lu events, %lu files evicted and %lu brought back, %lu states recovered, %lu losses so far\n",
                modes[r % 3], failing ? ", an fdatasync fails now and then" : "", small ? ", little memory" : "",
-               (unsigned long)*record_count, (unsigned long)fs->header->evictions,
-               (unsigned long)fs->header->brought_back, (unsigned long)(states - before), (unsigned long)losses);
+               (unsigned long)*record_count, (unsigned long)fs->header->residency.evictions,
+               (unsigned long)fs->header->residency.brought_back, (unsigned long)(states - before),
+               (unsigned long)losses);
         fflush(stdout);
-        must(!small || fs->header->evictions > 0, "nothing was evicted");
+        must(!small || fs->header->residency.evictions > 0, "nothing was evicted");
         fixture_teardown();
         if (found())
             break;

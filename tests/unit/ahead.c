@@ -49,7 +49,7 @@ static void look_at(int message)
     for (unsigned i = 0; i < sizeof(got); i++)
         cr_assert_eq(got[i], (char)((unsigned)message * 7 + i * 31 + i / 251));
     fastspool_close(fs, d);
-    for (int quiet = 0; quiet < 3; quiet = LOAD(fs->header->pageins.head) ? 0 : quiet + 1)
+    for (int quiet = 0; quiet < 3; quiet = LOAD(fs->header->residency.pageins.head) ? 0 : quiet + 1)
         usleep(1000);
 }
 
@@ -76,7 +76,7 @@ Test(ahead, in_order)
     }
     paging_end(fs);
     cr_assert_eq(asked, 10);
-    cr_assert_eq(fs->header->brought_back, MESSAGES);
+    cr_assert_eq(fs->header->residency.brought_back, MESSAGES);
 }
 
 /* What comes a little out of order is the same reader still; two of them don't disturb each other. */
@@ -125,7 +125,7 @@ Test(ahead, here_and_there)
         look_at(i * 7 % 20 * 10);
     }
     paging_end(fs);
-    cr_assert_eq(fs->header->brought_back, 40);
+    cr_assert_eq(fs->header->residency.brought_back, 40);
 }
 
 /* Who leaves out every other file is found out, and costs a file that he doesn't open in four that he does. */
@@ -136,7 +136,7 @@ Test(ahead, leaving_out)
     for (int i = 0; i < MESSAGES; i += 2)
         look_at(i);
     paging_end(fs);
-    cr_assert_leq(fs->header->brought_back, MESSAGES / 2 * 5 / 4);
+    cr_assert_leq(fs->header->residency.brought_back, MESSAGES / 2 * 5 / 4);
 }
 
 /* Who removes what he has read is followed, too. */
@@ -220,8 +220,8 @@ Test(ahead, not_without_memory)
     for (int i = 3; i < 6; i++)
         cr_assert_eq(change_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
     paging_all_wanted();
-    cr_assert_eq(fs->header->brought_back, 1);
-    cr_assert_eq(fs->header->pageins.head, 0);
+    cr_assert_eq(fs->header->residency.brought_back, 1);
+    cr_assert_eq(fs->header->residency.pageins.head, 0);
 }
 
 /* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest.
@@ -234,10 +234,10 @@ Test(ahead, in_vain)
     ask_ahead(1);
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert(fault.ahead);
-    uint32_t event = fs->header->pager_event;
+    uint32_t event = fs->header->residency.pager_event;
     cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), 0);
-    cr_assert_eq(fs->header->pager_event, event, "nobody waits, and who waits for others isn't woken");
-    cr_assert_eq(fs->header->pageins.head, 0);
+    cr_assert_eq(fs->header->residency.pager_event, event, "nobody waits, and who waits for others isn't woken");
+    cr_assert_eq(fs->header->residency.pageins.head, 0);
     paging_begin(fs, NULL);
     look_at(1);
     paging_end(fs);
@@ -246,9 +246,9 @@ Test(ahead, in_vain)
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     fs->mirror = true; /* who would wait for itself doesn't, but has asked */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
-    event = fs->header->pager_event;
+    event = fs->header->residency.pager_event;
     cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), -ESTALE);
-    cr_assert_neq(fs->header->pager_event, event, "who waits is woken");
+    cr_assert_neq(fs->header->residency.pager_event, event, "who waits is woken");
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert_not(fault.ahead);
 }
@@ -262,6 +262,6 @@ Test(ahead, unlinked)
     ask_ahead(1);
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert_eq(fastspool_unlink(fs, name(1, 'H')), 0);
-    cr_assert_eq(fs->header->pageins.head, 0);
+    cr_assert_eq(fs->header->residency.pageins.head, 0);
     cr_assert_eq(pagein_end(fs, &fault, false, 0, false), 0);
 }

@@ -135,7 +135,7 @@ Test(attach, no_magic)
 Test(attach, nonsense_tables)
 {
     create();
-    fs->header->names.used = UINT32_MAX;
+    fs->header->tables.names.used = UINT32_MAX;
     refused(-EIO, "damaged");
 }
 

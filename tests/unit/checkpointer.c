@@ -164,9 +164,9 @@ Test(checkpointer, fails_slowly, .timeout = 20)
     pthread_mutex_unlock(&c.mutex);
     cr_assert_eq(unlink(path), 0);
     uint64_t start = clock_monotonic();
-    while (LOAD(fs->header->checkpoint_error) && clock_monotonic() - start < UINT64_C(5000000000))
+    while (LOAD(fs->header->disk.checkpoint_error) && clock_monotonic() - start < UINT64_C(5000000000))
         usleep(10000);
-    cr_assert_eq(LOAD(fs->header->checkpoint_error), 0);
+    cr_assert_eq(LOAD(fs->header->disk.checkpoint_error), 0);
     end_checkpointer();
 }
 

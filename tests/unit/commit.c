@@ -69,7 +69,7 @@ Test(commit, short_lives)
     cr_assert_eq(capture_take(fs, &capture), 0);
     cr_assert_leq(capture.count, 1, "only the directory, whose times changed");
     if (capture.count) {
-        cr_assert_eq(capture.file[0].inode, fs->header->root);
+        cr_assert_eq(capture.file[0].inode, fs->header->tree.root);
         capture_end(fs, &capture, 0, 0);
     }
 }
@@ -147,7 +147,7 @@ Test(commit, model, .timeout = 120)
         if (capture.count == 0)
             continue;
         int fate = rand_r(&seed) % 5;
-        uint64_t durable = fs->header->batch_durable;
+        uint64_t durable = fs->header->journal.durable;
         if (fate > 0)
             cr_assert_eq(journal_append(&journal, &capture, error), 0, "%s", error);
         if (rand_r(&seed) % 2)
@@ -156,21 +156,21 @@ Test(commit, model, .timeout = 120)
             fastspool_unlink(fs, "f3");
         if (fate >= 3) {
             if (fate == 4) /* before it could say that the batch is durable */
-                STORE(fs->header->batch_durable, durable);
+                STORE(fs->header->journal.durable, durable);
             new_mirror(&capture);
         } else {
             cr_assert_eq(capture_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
         }
         if (fate == 0)
-            cr_assert_eq(fs->header->commit_error, EIO);
+            cr_assert_eq(fs->header->tickets.commit_error, EIO);
         if (rand_r(&seed) % 8 == 0)
             checkpoint();
         if (round % 20 == 0) {
             commit(0);
             recovers(dump_all(fs, then_dump));
-            cr_assert_eq(fs->header->dirty_files, 0, "round %d", round);
-            cr_assert_eq(fs->header->dirty_bytes, 0, "round %d: %llu bytes", round,
-                         (unsigned long long)fs->header->dirty_bytes);
+            cr_assert_eq(fs->header->tickets.dirty_files, 0, "round %d", round);
+            cr_assert_eq(fs->header->tickets.dirty_bytes, 0, "round %d: %llu bytes", round,
+                         (unsigned long long)fs->header->tickets.dirty_bytes);
         }
     }
 }

@@ -45,14 +45,14 @@ static void scatter(int descriptions[PIECES])
     fastspool_close(fs, pad);
     cr_assert_eq(fastspool_unlink(fs, "pad"), 0);
     cr_assert_eq(orphans_free(fs), 0);
-    segment_limit(fs->header, fs->header->memory_bytes);
+    segment_limit(fs->header, fs->header->tables.memory_bytes);
 }
 
 static void compact(void)
 {
     cr_assert_eq(compaction_run(fs), 0);
     for (int i = 0; i < 2; i++) { /* once to leave the lists, once more for the memory */
-        for (uint32_t c = 0; c < fs->header->chunks_used; c++)
+        for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++)
             chunk_at(fs, c)->emptied -= 100 * NS_PER_S;
         cr_assert_eq(blocks_give_back(fs, FIXTURE_MEMORY), 0);
     }
@@ -65,7 +65,7 @@ Test(compaction, tables_grow)
     char path[32], got[BLOCK_SIZE];
 
     scatter(d);
-    cr_assert_eq(fs->header->blocks_used, PIECES);
+    cr_assert_eq(fs->header->blocks.used, PIECES);
     for (int before = -1; made > before; rounds++) {
         before = made;
         do
@@ -75,8 +75,8 @@ Test(compaction, tables_grow)
         compact();
     }
     cr_assert_gt(rounds, 3);
-    cr_assert_lt(fs->header->blocks_total, 4 * CHUNK_BLOCKS, "%lu", (unsigned long)fs->header->blocks_total);
-    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    cr_assert_lt(fs->header->blocks.total, 4 * CHUNK_BLOCKS, "%lu", (unsigned long)fs->header->blocks.total);
+    cr_assert_leq(fs->header->tables.memory_bytes, fs->header->memory_limit);
     for (unsigned i = 0; i < PIECES; i++) {
         cr_assert_eq(fastspool_pread(fs, d[i], got, sizeof(got), 0), BLOCK_SIZE);
         cr_assert_arr_eq(got, piece[i], BLOCK_SIZE);
@@ -106,11 +106,11 @@ Test(compaction, nothing_is_evicted_for_it)
     checkpoint();
     scatter(d);
     paging_begin(fs, NULL);
-    STORE(fs->header->commit_error, EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, EIO); /* no long wait */
     pthread_create(&maker, NULL, make_names, NULL);
     pthread_join(maker, NULL);
-    cr_assert_gt(fs->header->space_wanted, 0, "nobody waited");
-    cr_assert_eq(fs->header->evictions, 0);
+    cr_assert_gt(fs->header->residency.space_wanted, 0, "nobody waited");
+    cr_assert_eq(fs->header->residency.evictions, 0);
     paging_end(fs);
     for (unsigned i = 0; i < PIECES; i++)
         fastspool_close(fs, d[i]);
@@ -125,12 +125,12 @@ Test(compaction, no_need)
     segment_limit(fs->header, FIXTURE_MEMORY);
     fs->header->reserve = 0;
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "nobody wants it");
-    STORE(fs->header->tables_wanted, 1);
+    STORE(fs->header->blocks.tables_wanted, 1);
     cr_assert_neq(blocks_to_vacate(fs), CHUNKS_MAX);
-    uint64_t used = fs->header->blocks_used;
-    fs->header->blocks_used = fs->header->blocks_total - CHUNK_BLOCKS + 1;
+    uint64_t used = fs->header->blocks.used;
+    fs->header->blocks.used = fs->header->blocks.total - CHUNK_BLOCKS + 1;
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "the others have no room");
-    fs->header->blocks_used = used;
+    fs->header->blocks.used = used;
     cr_assert_eq(compaction_run(fs), 0);
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "a chunk is empty");
     for (unsigned i = 0; i < PIECES; i++)
@@ -173,9 +173,9 @@ static pid_t reader(struct reading *shared)
 /* Each chunk in turn becomes empty, whatever the file had there. */
 static void move_through_all(void)
 {
-    for (uint32_t c = 0; c < fs->header->chunks_used; c++) {
+    for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++) {
         cr_assert_eq(compaction_vacate(fs, c), 0);
-        if (!fs->header->committing)
+        if (!fs->header->tickets.committing)
             cr_assert_eq(chunk_at(fs, c)->free_count, CHUNK_BLOCKS - (c == 0), "chunk %u", c);
     }
 }

@@ -62,7 +62,7 @@ ParameterizedTest(struct place_case *c, data, sparse)
     cr_assert_eq(byte_at(d, c->offset + 2), -1);
     cr_assert_eq(fastspool_unlink(fs, "f"), 0);
     cr_assert_eq(fastspool_close(fs, d), 0);
-    cr_assert_eq(fs->header->blocks_used, 0, "blocks leak");
+    cr_assert_eq(fs->header->blocks.used, 0, "blocks leak");
 }
 
 /* One byte further is EFBIG, and changes nothing. */
@@ -71,7 +71,7 @@ Test(data, too_big)
     int d = create("f");
     cr_assert_eq(fastspool_pwrite(fs, d, "ab", 2, (4 + 1024 + 1024L * 1024) * 4096L - 1), -EFBIG);
     cr_assert_eq(fastspool_ftruncate(fs, d, (4 + 1024 + 1024L * 1024) * 4096L + 1), -EFBIG);
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* Random writes, truncations and reads agree with a plain array. */
@@ -112,7 +112,7 @@ Test(data, model)
     }
     fastspool_unlink(fs, "f");
     fastspool_close(fs, d);
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* O_TRUNC and unlink of a file too large for one section leave its blocks to the orphans, and none behind. */
@@ -126,8 +126,8 @@ Test(data, large_files_are_freed_in_steps)
     int again = fastspool_open(fs, "f", O_RDWR | O_TRUNC, 0);
     cr_assert_geq(again, 0);
     cr_assert_eq(byte_at(d, 0), -1);
-    cr_assert_eq(fs->header->blocks_used, 0);
-    cr_assert_eq(fs->header->files, 1);
+    cr_assert_eq(fs->header->blocks.used, 0);
+    cr_assert_eq(fs->header->tree.files, 1);
     cr_assert_eq(fastspool_ftruncate(fs, d, 1 << 24), 0);
     cr_assert_eq(byte_at(d, 5 << 20), 0);
 }
@@ -141,16 +141,16 @@ Test(data, quarantine)
     cr_assert_eq(descriptions_file(fs, (uint32_t)d, &inode, &generation), 0);
     uint32_t block = data_block(fs, inode_at(fs, inode), 0);
 
-    STORE(fs->header->committing, 1);
+    STORE(fs->header->tickets.committing, 1);
     cr_assert_eq(fastspool_pwrite(fs, d, "new", 3, 0), 3);
     for (int i = 0; i < 1000; i++)
         cr_assert_eq(fastspool_pwrite(fs, d, "other", 5, i * 4096L), 5);
     cr_assert_eq(memcmp(block_at(fs, block), "old", 3), 0, "a block of the running commit was used again");
-    STORE(fs->header->committing, 0);
+    STORE(fs->header->tickets.committing, 0);
     cr_assert_eq(blocks_release_held(fs), 0);
-    cr_assert_eq(fs->header->chunks_held, 0);
+    cr_assert_eq(fs->header->blocks.chunks_held, 0);
     cr_assert_eq(fastspool_ftruncate(fs, d, 0), 0);
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* When `memory` is used up, a write is ENOSPC and the file is as before; freeing makes room again. */
@@ -166,7 +166,7 @@ Test(data, full)
     while (result > 0)
         result = fastspool_write(fs, d, bytes, 4096);
     cr_assert_eq(result, -ENOSPC);
-    cr_assert_leq(fs->header->memory_bytes, FIXTURE_MEMORY);
+    cr_assert_leq(fs->header->tables.memory_bytes, FIXTURE_MEMORY);
     cr_assert_eq(byte_at(e, 3), 't');
     cr_assert_eq(fastspool_ftruncate(fs, d, 0), 0);
     cr_assert_eq(fastspool_write(fs, e, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));

@@ -44,13 +44,13 @@ Test(descriptions, pooled)
 {
     int first = create("a");
     fastspool_close(fs, first);
-    uint32_t used = fs->header->descriptions.used;
+    uint32_t used = fs->header->tables.descriptions.used;
     for (int i = 0; i < 1000; i++) {
         int d = fastspool_open(fs, "a", O_RDONLY, 0);
         cr_assert_geq(d, 0);
         fastspool_close(fs, d);
     }
-    cr_assert_eq(fs->header->descriptions.used, used);
+    cr_assert_eq(fs->header->tables.descriptions.used, used);
 }
 
 /* Hundreds of files may be open at once. */
@@ -114,12 +114,12 @@ Test(descriptions, shared_by_fork)
     cr_assert_eq(fastspool_unlink(fs, "a"), 0);
     cr_assert_eq(fastspool_close(fs, d), 0);
     cr_assert_eq(descriptions_reap(fs), 0);
-    cr_assert_eq(fs->header->files, 1, "the child still has it");
+    cr_assert_eq(fs->header->tree.files, 1, "the child still has it");
     kill(pid, SIGKILL);
     end_of(pid);
     cr_assert_eq(descriptions_reap(fs), 0);
-    cr_assert_eq(fs->header->files, 0);
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->tree.files, 0);
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* What a killed process had open is freed by the next reaping, and not before its death. */
@@ -140,11 +140,11 @@ Test(descriptions, death)
     }
     cr_assert_eq(read(ready[0], &byte, 1), 1);
     cr_assert_eq(descriptions_reap(fs), 0);
-    cr_assert_eq(fs->header->files, 1);
+    cr_assert_eq(fs->header->tree.files, 1);
     kill(pid, SIGKILL);
     end_of(pid);
     cr_assert_eq(descriptions_reap(fs), 0);
-    cr_assert_eq(fs->header->files, 0);
+    cr_assert_eq(fs->header->tree.files, 0);
 }
 
 /* Record locks: another process sees them, a child inherits none, any close of the file drops them, death too. */

@@ -161,8 +161,8 @@ static inline void recovers(const char *expected)
     STORE(second->header->state, SEGMENT_READY);
     paging_all(second);
     cr_assert_str_eq(dump_all(second, now_dump), expected);
-    cr_assert_eq(second->header->dirty_files, 0);
-    cr_assert_eq(second->header->dirty_bytes, 0);
+    cr_assert_eq(second->header->tickets.dirty_files, 0);
+    cr_assert_eq(second->header->tickets.dirty_bytes, 0);
     remove_second(second);
 }
 

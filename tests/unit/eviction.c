@@ -28,10 +28,10 @@ Test(eviction, coldest_first)
         snprintf(path, sizeof(path), "f%d", i);
         cr_assert_eq(evicted(path), i == 0 || i == 2 || i == 3, "%s", path);
     }
-    cr_assert_eq(fs->header->evicted, 3);
+    cr_assert_eq(fs->header->residency.evicted, 3);
     evict(0);
-    cr_assert_eq(fs->header->evicted, 8, "a second chance is one");
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->residency.evicted, 8, "a second chance is one");
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* What is open, what has changed, and what no checkpoint holds stays. */
@@ -43,7 +43,7 @@ Test(eviction, what_stays)
     fill("empty", 4, 0);
     commit(0);
     cr_assert(evict(0), "what waits for a checkpoint is told");
-    cr_assert_eq(fs->header->evicted, 0, "what no checkpoint holds went");
+    cr_assert_eq(fs->header->residency.evicted, 0, "what no checkpoint holds went");
     checkpoint();
     int d = fastspool_open(fs, "open", O_RDONLY, 0);
     put("changed", 0, "x", 1, 4999);
@@ -51,11 +51,11 @@ Test(eviction, what_stays)
     commit(0);
     put("changed", 0, "y", 1, 4999);
     evict(0);
-    cr_assert_eq(fs->header->evicted, 0);
+    cr_assert_eq(fs->header->residency.evicted, 0);
     fastspool_close(fs, d);
     evict(0);
     cr_assert(evicted("open"));
-    cr_assert_eq(fs->header->evicted, 1);
+    cr_assert_eq(fs->header->residency.evicted, 1);
 }
 
 /* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not
@@ -77,16 +77,16 @@ Test(eviction, comes_back)
     cr_assert_eq(fastspool_link(fs, "hole", "second"), 0);
     persist();
     dump_all(fs, then_dump);
-    uint64_t used = fs->header->blocks_used;
+    uint64_t used = fs->header->blocks.used;
     evict(0);
-    cr_assert_eq(fs->header->blocks_used, 0);
-    cr_assert_eq(fs->header->evicted, sizeof(sizes) / sizeof(*sizes) + 2);
+    cr_assert_eq(fs->header->blocks.used, 0);
+    cr_assert_eq(fs->header->residency.evicted, sizeof(sizes) / sizeof(*sizes) + 2);
     paging_begin(fs, NULL);
     cr_assert_str_eq(dump_all(fs, now_dump), then_dump);
     paging_end(fs);
-    cr_assert_leq(fs->header->blocks_used, used + 4, "holes were filled");
-    cr_assert_eq(fs->header->evicted, 0);
-    cr_assert_eq(fs->header->dirty_files, 0, "what came back is as clean as it went");
+    cr_assert_leq(fs->header->blocks.used, used + 4, "holes were filled");
+    cr_assert_eq(fs->header->residency.evicted, 0);
+    cr_assert_eq(fs->header->tickets.dirty_files, 0, "what came back is as clean as it went");
     recovers(then_dump);
 }
 
@@ -105,7 +105,7 @@ Test(eviction, attributes_change)
     cr_assert_eq(fastspool_utimens(fs, "times", times), 0);
     cr_assert_eq(fastspool_unlink(fs, "unlink"), 0);
     cr_assert_eq(fastspool_rename(fs, "renamed", "over", 0), 0);
-    cr_assert_eq(fs->header->evicted, 4);
+    cr_assert_eq(fs->header->residency.evicted, 4);
     persist();
     paging_begin(fs, NULL);
     dump_all(fs, then_dump);
@@ -127,7 +127,7 @@ Test(eviction, truncation)
     int d = fastspool_open(fs, "opened", O_WRONLY | O_TRUNC, 0);
     cr_assert_geq(d, 0);
     fastspool_close(fs, d);
-    cr_assert_eq(fs->header->evicted, 2);
+    cr_assert_eq(fs->header->residency.evicted, 2);
     cr_assert_eq(fastspool_truncate(fs, "part", 5000), -EDEADLK, "without a pager it would wait");
     paging_begin(fs, NULL);
     cr_assert_eq(fastspool_truncate(fs, "part", 5000), 0);
@@ -216,7 +216,7 @@ Test(eviction, in_vain)
     checkpoint();
     evict(1);
     cr_assert(evicted("f0"));
-    cr_assert_eq(fs->header->evicted, 1);
+    cr_assert_eq(fs->header->residency.evicted, 1);
     paging_end(fs);
 }
 
@@ -261,7 +261,7 @@ Test(eviction, an_eighth_of_the_cold_stays)
     cr_assert(evicted("f0") && evicted("f1") && evicted("f2"),
               "forty are clean, eight of them cold: that is three too many");
     cr_assert(evicted("c0"));
-    cr_assert_eq(fs->header->evicted, 4);
+    cr_assert_eq(fs->header->residency.evicted, 4);
     evict(0);
-    cr_assert_eq(fs->header->evicted, 40, "in the end all may go");
+    cr_assert_eq(fs->header->residency.evicted, 40, "in the end all may go");
 }

@@ -55,7 +55,7 @@ static void *read_it(void *argument)
 
 static void wait_until_wanted(void)
 {
-    while (LOAD(fs->header->pageins.head) == 0)
+    while (LOAD(fs->header->residency.pageins.head) == 0)
         usleep(1000);
 }
 
@@ -191,11 +191,11 @@ Test(faults, fatal_page)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    STORE(fs->header->pagein_fatal, number("bad"));
+    STORE(fs->header->residency.pagein_fatal, number("bad"));
     fs->mirror = false;
     pthread_create(&waiters[0], NULL, read_it, &bad);
     pthread_create(&waiters[1], NULL, read_it, &good);
-    while (fs->header->pageins.head == fs->header->pageins.tail)
+    while (fs->header->residency.pageins.head == fs->header->residency.pageins.tail)
         usleep(1000);
     paging_begin(fs, NULL);
     pthread_join(waiters[0], NULL);

@@ -123,7 +123,7 @@ Test(files, open_errors)
     cr_assert_eq(fastspool_rmdir(fs, ""), -EBUSY);
     cr_assert_eq(fastspool_link(fs, "d", "e"), -EPERM);
     cr_assert_eq(fastspool_mkdir(fs, "d/", 0750), -EEXIST);
-    cr_assert_eq(fs->header->descriptions.count, 1, "failed opens keep no description but the pool's");
+    cr_assert_eq(fs->header->tables.descriptions.count, 1, "failed opens keep no description but the pool's");
 }
 
 /* A file with two names is one file; a name that goes leaves the other. */
@@ -147,7 +147,7 @@ Test(files, hard_links)
 /* Files that come and go between two commits are never the disk's business. */
 Test(files, short_lives_leave_no_dirt)
 {
-    uint64_t before = fs->header->dirty_files;
+    uint64_t before = fs->header->tickets.dirty_files;
 
     for (int i = 0; i < 100; i++) {
         int d = create("f", 0640);
@@ -155,9 +155,9 @@ Test(files, short_lives_leave_no_dirt)
         fastspool_unlink(fs, "f");
         fastspool_close(fs, d);
     }
-    cr_assert_eq(fs->header->dirty_files, before);
-    cr_assert_eq(fs->header->dirty_bytes, 0);
-    cr_assert_eq(fs->header->inodes.count, 1);
+    cr_assert_eq(fs->header->tickets.dirty_files, before);
+    cr_assert_eq(fs->header->tickets.dirty_bytes, 0);
+    cr_assert_eq(fs->header->tables.inodes.count, 1);
 }
 
 /* What the spool's real directory has from before is made in the store, level by level, as it is there. */

@@ -42,7 +42,7 @@ static int append(size_t size)
     struct capture capture;
     int d = fastspool_open(fs, "file", O_RDWR | O_CREAT | O_TRUNC, 0640);
 
-    memset(bytes, 'a' + (int)(fs->header->batch % 26), sizeof(bytes));
+    memset(bytes, 'a' + (int)(fs->header->journal.batch % 26), sizeof(bytes));
     cr_assert_geq(d, 0);
     cr_assert_eq(fastspool_write(fs, d, bytes, size), (ssize_t)size);
     fastspool_close(fs, d);
@@ -60,7 +60,7 @@ static int visit(void *context, uint64_t number, uint32_t root, const char *reco
     int result;
 
     (void)context;
-    cr_assert_eq(root, fs->header->root);
+    cr_assert_eq(root, fs->header->tree.root);
     while ((result = format_next(&at, records + size, &record, &value)) > 0)
         ;
     cr_assert_eq(result, 0, "a batch with a good checksum holds no records");
@@ -93,7 +93,7 @@ Test(journal, comes_back)
         cr_assert_eq(append((size_t)(i % 7) * 11000), 0, "%s", error);
     struct journal_found found = look(0);
     cr_assert_eq(found.batches, 60);
-    cr_assert_eq(found.last, fs->header->batch_durable);
+    cr_assert_eq(found.last, fs->header->journal.durable);
     cr_assert_eq(found.missing, 0);
     cr_assert_not(found.detached);
     cr_assert_gt(journal.files, 5);
@@ -172,10 +172,10 @@ Test(journal, above_the_mark)
 {
     for (int i = 0; i < 3; i++)
         cr_assert_eq(append(100), 0);
-    uint64_t durable = fs->header->batch_durable;
+    uint64_t durable = fs->header->journal.durable;
     cr_assert_eq(append(100), 0);
-    uint64_t unknown = fs->header->batch_durable;
-    STORE(fs->header->batch_durable, durable); /* it died before it could say so */
+    uint64_t unknown = fs->header->journal.durable;
+    STORE(fs->header->journal.durable, durable); /* it died before it could say so */
     journal_close(&journal);
     cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
     cr_assert_eq(look(0).batches, 4, "until then it is the last instant there is");
@@ -217,13 +217,13 @@ Test(journal, failed_write)
 
     signal(SIGXFSZ, SIG_IGN);
     cr_assert_eq(append(100), 0);
-    uint64_t durable = fs->header->batch_durable;
+    uint64_t durable = fs->header->journal.durable;
     for (int tries = 0; tries < 10; tries++) {
         cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
         cr_assert_eq(journal_prepare(&journal), 0);
         cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
         cr_assert_eq(append(60000), -EFBIG);
-        cr_assert_eq(fs->header->batch_durable, durable);
+        cr_assert_eq(fs->header->journal.durable, durable);
         cr_assert_leq(journal.files, 2);
     }
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
@@ -256,7 +256,7 @@ Test(journal, many_condemned, .timeout = 120)
     cr_assert(journal_due(&journal), "nobody makes the checkpoint that would help");
     struct journal_found found = look(0);
     cr_assert_eq(found.missing, 0);
-    cr_assert_eq(found.last, fs->header->batch_durable);
+    cr_assert_eq(found.last, fs->header->journal.durable);
     journal_release(&journal, journal_point(&journal), 0);
     cr_assert_eq(append(100), 0, "%s", error);
 }

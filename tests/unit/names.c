@@ -64,7 +64,7 @@ Test(names, every_length)
     memset(path, 'n', 256);
     struct stat st;
     cr_assert_eq(fastspool_stat(fs, path, &st), -ENAMETOOLONG);
-    cr_assert_eq(fs->header->names.count, 0);
+    cr_assert_eq(fs->header->tables.names.count, 0);
 }
 
 /* The hash table splits its buckets one by one; every name is found at every size, and again after removals. */
@@ -77,7 +77,7 @@ Test(names, growth)
         snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
         create(path);
     }
-    cr_assert_geq(fs->header->buckets, MANY - 1);
+    cr_assert_geq(fs->header->tables.buckets, MANY - 1);
     for (int i = 0; i < MANY; i += 2) {
         snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
         cr_assert_eq(fastspool_unlink(fs, path), 0);

@@ -45,7 +45,7 @@ static inline void paging_all(struct fastspool *store)
     char why[FASTSPOOL_ERROR_MAX];
     int result = 1;
 
-    for (uint32_t i = 1; i < store->header->inodes.used; i++) {
+    for (uint32_t i = 1; i < store->header->tables.inodes.used; i++) {
         if (change_run(store, paging_want, &i) < 0)
             fixture_fail("want", "everything");
     }

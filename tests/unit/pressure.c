@@ -74,18 +74,18 @@ Test(pressure, large_without_memory)
     for (int i = 0; i < 3; i++)
         put("large", 0, bytes, sizeof(bytes), i * (off_t)sizeof(bytes));
     persist();
-    const struct table *inodes = &fs->header->inodes;
+    const struct table *inodes = &fs->header->tables.inodes;
     for (int i = 0; inodes->used < inodes->capacity; i++) {
         snprintf(path, sizeof(path), "f%d", i);
         put(path, 0, "", 0, 0);
     }
     persist();
-    segment_limit(fs->header, fs->header->memory_bytes);
+    segment_limit(fs->header, fs->header->tables.memory_bytes);
     cr_assert_eq(inodes->free, 0);
     cr_assert_eq(fastspool_mkdir(fs, "one more", 0700), -ENOSPC, "there is an inode");
     evict(0);
     cr_assert(evicted("large"));
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->blocks.used, 0);
 }
 
 /* A wish for a checkpoint stands until one holds what is durable, also where the journal has nothing that waits. */
@@ -93,10 +93,10 @@ Test(pressure, wish)
 {
     fill("f", 1, 9000);
     commit(0);
-    uint64_t durable = fs->header->durable;
-    STORE(fs->header->durable, 0); /* its batch is durable, and that is yet to be said */
+    uint64_t durable = fs->header->tickets.durable;
+    STORE(fs->header->tickets.durable, 0); /* its batch is durable, and that is yet to be said */
     checkpoint();
-    STORE(fs->header->durable, durable);
+    STORE(fs->header->tickets.durable, durable);
     cr_assert(evict(0), "what waits for a checkpoint is told");
     cr_assert_not(journal_due(&journal));
     journal_want_checkpoint(&journal);
@@ -118,8 +118,8 @@ Test(pressure, larger_than_memory)
         snprintf(path, sizeof(path), "f%u", i);
         fill(path, i, 30000);
     }
-    cr_assert_gt(fs->header->evicted, 800);
-    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    cr_assert_gt(fs->header->residency.evicted, 800);
+    cr_assert_leq(fs->header->tables.memory_bytes, fs->header->memory_limit);
     for (unsigned i = 0; i < 1000; i++) {
         snprintf(path, sizeof(path), "f%u", i);
         int d = fastspool_open(fs, path, O_RDONLY, 0);
@@ -129,7 +129,7 @@ Test(pressure, larger_than_memory)
             cr_assert_eq(got[at], (char)(i * 7 + at * 31 + at / 251), "%s, byte %zu", path, at);
         fastspool_close(fs, d);
     }
-    cr_assert_leq(fs->header->memory_bytes, fs->header->memory_limit);
+    cr_assert_leq(fs->header->tables.memory_bytes, fs->header->memory_limit);
     mirror_end_small();
 }
 
@@ -149,7 +149,7 @@ Test(pressure, gives_way_to_who_closes)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    segment_limit(fs->header, fs->header->memory_bytes);
+    segment_limit(fs->header, fs->header->tables.memory_bytes);
     int d = fastspool_open(fs, "open", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 4096) > 0)
         ;
@@ -161,7 +161,7 @@ Test(pressure, gives_way_to_who_closes)
     cr_assert_eq(pager_bring_back(&pager, error), 1, "it has to be asked again");
     cr_assert_lt(clock_monotonic() - begun, UINT64_C(900000000), "it waited to the end, a second");
     pthread_join(closer, NULL);
-    cr_assert_eq(fs->header->spilled, 0, "the file was put aside");
+    cr_assert_eq(fs->header->residency.spilled, 0, "the file was put aside");
     cr_assert(inode_at(fs, i)->flags & INODE_WANTED);
     paging_database.closing = 0;
     fastspool_close(fs, d);
@@ -203,8 +203,8 @@ Test(pressure, spilled)
     int d = fastspool_open(fs, "large", O_RDWR, 0), other = fastspool_open(fs, "large", O_RDONLY, 0);
     cr_assert_geq(d, 0, "%s", strerror(-d));
     cr_assert_geq(other, 0);
-    cr_assert_eq(fs->header->spilled, 1);
-    cr_assert_eq(fs->header->blocks_used, 0);
+    cr_assert_eq(fs->header->residency.spilled, 1);
+    cr_assert_eq(fs->header->blocks.used, 0);
     cr_assert(is_at(name));
     cr_assert_eq(fastspool_pread(fs, d, got, sizeof(got), 0), SIZE + 100003);
     for (size_t at = 0; at < SIZE; at += 4097)
@@ -224,7 +224,7 @@ Test(pressure, spilled)
     for (int tries = 0; is_at(name) && tries < 500; tries++)
         usleep(10000);
     cr_assert_not(is_at(name), "the spill file stays");
-    cr_assert_eq(fs->header->spilled, 0);
+    cr_assert_eq(fs->header->residency.spilled, 0);
     cr_assert_eq(fastspool_stat(fs, "large", &st), -ENOENT);
     paging_end(fs);
 }
@@ -242,16 +242,16 @@ Test(pressure, spilled_no_more)
     make_small();
     paging_begin(fs, NULL);
     int closed = fastspool_open(fs, "closed", O_RDONLY, 0), replaced = fastspool_open(fs, "replaced", O_RDONLY, 0);
-    cr_assert_eq(fs->header->spilled, 2);
+    cr_assert_eq(fs->header->residency.spilled, 2);
     snprintf(name, sizeof(name), "%u-%u", number("closed"), inode_at(fs, number("closed"))->generation);
     fill("replaced", 1, 100);
-    cr_assert_eq(fs->header->spilled, 1);
+    cr_assert_eq(fs->header->residency.spilled, 1);
     fastspool_close(fs, closed);
     fastspool_close(fs, replaced);
     for (int tries = 0; is_at(name) && tries < 500; tries++)
         usleep(10000);
     cr_assert(evicted("closed"));
-    cr_assert_eq(fs->header->spilled, 0);
+    cr_assert_eq(fs->header->residency.spilled, 0);
     closed = fastspool_open(fs, "closed", O_RDONLY, 0);
     cr_assert(is_at(name));
     paging_end(fs);
@@ -259,8 +259,8 @@ Test(pressure, spilled_no_more)
     struct recovered recovered;
     struct fastspool *second = second_store();
     cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
-    cr_assert_eq(second->header->spilled, 0);
-    cr_assert_eq(second->header->evicted, 2);
+    cr_assert_eq(second->header->residency.spilled, 0);
+    cr_assert_eq(second->header->residency.evicted, 2);
     cr_assert_not(is_at(name), "a recovery leaves spill files");
     remove_second(second);
 }
@@ -297,18 +297,18 @@ Test(pressure, quarantine_is_no_reserve)
     fill("f", 1, 500000);
     fill("g", 1, 300000);
     const struct header *h = fs->header;
-    segment_limit(fs->header, h->memory_bytes);
+    segment_limit(fs->header, h->tables.memory_bytes);
     struct capture capture;
     cr_assert_eq(capture_take(fs, &capture), 0);
     cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* so its blocks are held */
-    cr_assert_gt(h->blocks_held, h->reserve);
+    cr_assert_gt(h->blocks.held, h->reserve);
     fs->mirror = false;
-    STORE(fs->header->commit_error, EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, EIO); /* no long wait */
     int d = fastspool_open(fs, "h", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 4096) > 0)
         ;
     fs->mirror = true;
-    cr_assert_geq(h->blocks_total - h->blocks_used - h->blocks_held, h->reserve);
+    cr_assert_geq(h->blocks.total - h->blocks.used - h->blocks.held, h->reserve);
     capture_end(fs, &capture, EIO, 0);
     fastspool_close(fs, d);
 }
@@ -326,7 +326,7 @@ Test(pressure, nothing_may_go)
     cr_assert_eq(put_, -ENOSPC);
     cr_assert_gt(all, 2 << 20);
     cr_assert_geq(clock_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
-    cr_assert_neq(fs->header->space_told, 0, "syslog was not told");
+    cr_assert_neq(fs->header->residency.space_told, 0, "syslog was not told");
     begun = clock_monotonic();
     cr_assert_eq(fastspool_write(fs, d, bytes, 65536), -ENOSPC);
     cr_assert_leq(clock_monotonic() - begun, UINT64_C(1000000000), "it waited again");
@@ -346,7 +346,7 @@ Test(pressure, nothing_may_go_while_commits_fail)
     make_small();
     paging_begin(fs, NULL);
     cr_assert_eq(fastspool_statvfs(fs, &before), 0);
-    STORE(fs->header->commit_error, EIO);
+    STORE(fs->header->tickets.commit_error, EIO);
     uint64_t begun = clock_monotonic();
     int d = fastspool_open(fs, "f", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 65536) > 0)
@@ -417,13 +417,13 @@ Test(pressure, limit_holds_for_who_grows_side_by_side)
 
     pthread_barrier_init(&together, NULL, 2);
     for (int i = 0; i < 60; i++) {
-        uint64_t before = h->memory_bytes;
+        uint64_t before = h->tables.memory_bytes;
         segment_limit(h, before + (64 << 10));
         pthread_create(&thread, NULL, grow_buckets, NULL);
         pthread_barrier_wait(&together);
         table_grow(fs, TABLE_DESCRIPTIONS);
         pthread_join(thread, NULL);
-        cr_assert_eq(h->memory_bytes, before + (64 << 10), "round %d", i);
+        cr_assert_eq(h->tables.memory_bytes, before + (64 << 10), "round %d", i);
     }
 }
 
@@ -472,7 +472,7 @@ Test(pressure, model)
         }
         fastspool_close(fs, d);
     }
-    cr_assert_gt(fs->header->brought_back, 1000);
+    cr_assert_gt(fs->header->residency.brought_back, 1000);
     dump_all(fs, then_dump);
     mirror_end_small();
     commit(0);

@@ -45,8 +45,8 @@ static void words_are(uint64_t value)
 {
     for (int i = 0; i < 100; i++)
         cr_assert_eq(*word(i), value, "word %d is %llu", i, (unsigned long long)*word(i));
-    cr_assert_eq(fs->header->undo_count, 0);
-    cr_assert_eq(fs->header->sequence % 2, 0);
+    cr_assert_eq(fs->header->section.undo_count, 0);
+    cr_assert_eq(fs->header->section.sequence % 2, 0);
 }
 
 static void die_inside(int changes)
@@ -86,7 +86,7 @@ Test(sections, dead_owner)
 
     memory_for_words();
     die_inside(150);
-    cr_assert_neq(fs->header->undo_count, 0);
+    cr_assert_neq(fs->header->section.undo_count, 0);
     cr_assert_eq(section_run(fs, change_words, &good), 0);
     words_are(1);
 }
@@ -121,11 +121,11 @@ Test(sections, growing)
     int runs = 0;
 
     memory_for_words();
-    uint32_t before = fs->header->names.capacity;
+    uint32_t before = fs->header->tables.names.capacity;
     cr_assert_eq(change_run(fs, wants_once, &runs), 0);
     cr_assert_eq(runs, 2);
     cr_assert_eq(*word(0), 1);
-    cr_assert_gt(fs->header->names.capacity, before);
+    cr_assert_gt(fs->header->tables.names.capacity, before);
 }
 
 /* A section that would not fit the log changes nothing and marks the segment failed; from then on all is EIO. */
@@ -193,7 +193,7 @@ Test(sections, nonsense_everywhere, .timeout = 60)
     }
     for (int round = 0; round < 3000; round++) {
         static const uint64_t at[] = {INODES_AT,  NAMES_AT,  DESCRIPTIONS_AT,
-                                      BUCKETS_AT, CHUNKS_AT, offsetof(struct header, inodes)};
+                                      BUCKETS_AT, CHUNKS_AT, offsetof(struct header, tables.inodes)};
         char path[32];
         struct stat st;
         struct fastspool_entry entries[8];
