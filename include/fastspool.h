@@ -208,7 +208,7 @@ struct fastspool_status {
     uint64_t commit_p50_ns; /* half of them took no longer, */
     uint64_t commit_p99_ns; /* and 99 of 100; both to a fifth of an octave */
     uint64_t descriptions;  /* open file descriptions */
-    int commit_error;       /* why the last commit failed, a positive errno; 0: it did not */
+    int commit_error;       /* why the last commit failed: 0 or a negative errno */
     pid_t mirror_pid;       /* 0: none runs */
 };
 

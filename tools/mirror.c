@@ -155,7 +155,7 @@ static void on_fault(int signal_number)
         /* So that nobody waits for a mirror that falls over the same page each time. */
         uint32_t reading = LOAD(served->header->residency.pagein_reading);
         STORE(served->header->residency.pagein_fatal, reading ? reading : PAGER_ALL);
-        capture_fail(served, EIO);
+        capture_fail(served, -EIO);
     }
     _exit(1);
 }
@@ -186,7 +186,7 @@ static int recover(struct fastspool *fs)
 
     int result = recovery_run(fs, &recovered, error);
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !terminated) {
-        tell_failure(fs, -result, error);
+        tell_failure(fs, result, error);
         clock_sleep(NS_PER_S);
         result = recovery_run(fs, &recovered, error);
     }
@@ -219,7 +219,7 @@ struct checkpointer {
     pthread_cond_t wake;   /* something may be to do */
     pthread_cond_t done;   /* a checkpoint ended */
     bool ending;           /* make the last one */
-    int error;             /* of the last checkpoint, positive; 0: it succeeded */
+    int error;             /* of the last checkpoint: 0 or a negative errno */
     unsigned begun, ended; /* checkpoints */
 };
 
@@ -251,12 +251,12 @@ static void checkpoint(struct checkpointer *c)
     if (result == -EBADMSG)
         result = -EIO; /* for an fsync, damage is that */
     pthread_mutex_lock(&c->mutex);
-    if (result < 0 && c->error != -result)
+    if (result < 0 && c->error != result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
     if (result == 0 && c->error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
-    c->error = -result;
-    STORE(c->fs->header->disk.checkpoint_error, -result);
+    c->error = result;
+    STORE(c->fs->header->disk.checkpoint_error, result);
     c->ended = c->begun;
     pthread_cond_broadcast(&c->done);
     pthread_mutex_unlock(&c->mutex);
@@ -316,7 +316,7 @@ static int wait_for_room(struct checkpointer *c)
     pthread_mutex_lock(&c->mutex);
     while (journal_full(c->journal) && c->error == 0)
         pthread_cond_wait(&c->done, &c->mutex);
-    int result = journal_full(c->journal) ? -c->error : 0;
+    int result = journal_full(c->journal) ? c->error : 0;
     pthread_mutex_unlock(&c->mutex);
     return result;
 }
@@ -329,7 +329,7 @@ static int wait_for_files(struct checkpointer *c)
     pthread_cond_signal(&c->wake);
     while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_due(c->journal)))
         pthread_cond_wait(&c->done, &c->mutex);
-    int result = -c->error;
+    int result = c->error;
     pthread_mutex_unlock(&c->mutex);
     return result;
 }
@@ -345,18 +345,18 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     int result = capture_take(fs, &capture);
 
     if (result < 0)
-        capture_fail(fs, -result);
+        capture_fail(fs, result);
     if (result < 0 || capture.count == 0)
         return result;
     uint64_t start = clock_precise();
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
-    if (result < 0 && LOAD(fs->header->tickets.commit_error) != -result)
+    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->tickets.commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    int ended = capture_end(fs, &capture, -result, clock_precise() - start);
+    int ended = capture_end(fs, &capture, result, clock_precise() - start);
     if (journal_wants(c->journal))
         wake_checkpointer(c, false);
     return result < 0 ? result : ended;
@@ -466,9 +466,9 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     int result;
 
     while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
-        if (LOAD(fs->header->tickets.commit_error) != -result)
+        if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
-        capture_fail(fs, -result);
+        capture_fail(fs, result);
         journal_close(journal);
         clock_sleep(RETRY_EVERY);
     }
@@ -523,7 +523,7 @@ static int serve_all(struct fastspool *fs, uint64_t limit)
         pager_end(&pager);
     }
     if (result < 0) {
-        capture_fail(fs, -result);
+        capture_fail(fs, result);
         result = complain(fs->spool, "start the mirror's threads: failed");
     }
     shared_database_end(&shared);

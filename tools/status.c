@@ -58,7 +58,7 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
         {"commit_p50_ns", s->commit_p50_ns},
         {"commit_p99_ns", s->commit_p99_ns},
         {"descriptions", s->descriptions},
-        {"commit_error", (uint64_t)s->commit_error},
+        {"commit_error", (uint64_t)-s->commit_error},
         {"mirror_pid", (uint64_t)s->mirror_pid},
     };
 
@@ -75,7 +75,7 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
     if (failure)
         printf("%s: FAILED: %s\n", spool, failure);
     else if (s->commit_error)
-        printf("%s: the last commit failed: %s\n", spool, strerrordesc_np(s->commit_error));
+        printf("%s: the last commit failed: %s\n", spool, strerrordesc_np(-s->commit_error));
     else if (!s->mirror_pid)
         printf("%s: no mirror process runs; the next message starts one\n", spool);
     else

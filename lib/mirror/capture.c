@@ -240,7 +240,7 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
             ending.next = before;
     }
     if (result < 0)
-        error = -result;
+        error = result;
     result = change_run(fs, end_copying, &error);
     if (result == 0)
         result = blocks_release_held(fs);
@@ -287,7 +287,7 @@ static int mark_persisted(struct fastspool *fs, void *argument)
 int capture_reset(struct fastspool *fs)
 {
     struct sweep sweep = {LOAD(fs->header->tickets.dirty.head)};
-    int result = 1, error = EIO;
+    int result = 1, error = -EIO;
 
     if (LOAD(fs->header->tickets.committing)) {
         /* While `committing` is set no inode leaves the dirty list, so the sweep can be taken in steps. */

@@ -36,13 +36,14 @@ struct capture {
 };
 /** The mirror alone: everything dirty, at one instant.  0 with count 0: nothing is dirty. */
 int capture_take(struct fastspool *fs, struct capture *capture);
-/** The mirror alone: @error 0: it is on the disk; else a positive errno, and all of it stays dirty.  Wakes the
- *  waiters, frees the capture. */
-int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration);
+/** The mirror alone: @result 0: it is on the disk; else a negative errno, and all of it stays dirty.  Wakes the
+ *  waiters, frees the capture.  @duration ns. */
+int capture_end(struct fastspool *fs, struct capture *capture, int result, uint64_t duration);
 /** A new mirror: what a dead one had begun is dirty as before. */
 int capture_reset(struct fastspool *fs);
 
-/** Commits can't even be tried: @error (positive) is what every fsync that isn't durable returns until one succeeds. */
+/** Commits can't even be tried: @error, a negative errno, is what every fsync that isn't durable returns until one
+ * succeeds. */
 void capture_fail(struct fastspool *fs, int error);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Page-ins: the requests for files that are not in memory, as the pager answers them.
+ * Page-ins: the requests for files that are not in memory, as the pager answers them.  For the mirror alone.
  */
 #ifndef FASTSPOOL_PAGEIN_H
 #define FASTSPOOL_PAGEIN_H
@@ -19,17 +19,17 @@ struct pagein {
     uint64_t size;
     bool ahead; /* nobody has opened it yet */
 };
-/** The mirror alone: the first @most wanted files, in the order of their inodes; how many. */
+/** The first @most wanted files, in the order of their inodes; how many. */
 int pagein_collect(struct fastspool *fs, struct pagein *pageins, size_t most);
-/** In a section: is the fault as it was when it was looked at?  Only then its data may be filled in.  0 or -ESTALE. */
+/** In a section: is the file as it was when the request was looked at?  Only then its data may be filled in.  0 or
+ *  -ESTALE. */
 int pagein_check(struct fastspool *fs, const struct pagein *pagein);
-/** The mirror alone: what was filled in of the fault goes again. */
+/** What was filled in of the file goes again. */
 int pagein_empty(struct fastspool *fs, const struct pagein *pagein);
-/** The mirror alone: the fault's data is in memory (@error 0) or, @spilled, in its spill file; or it can't be brought
- * back
- *  (@error: a positive errno); but for the first it has no blocks.  @for_good: nobody is to try again.  Wakes who
- * waits. -ESTALE: the file has changed since, and is wanted still; or somebody has opened what was asked for ahead, in
- * vain. */
+/** The page-in ends, and its waiters wake.  @error 0: the data is in memory or, @spilled, in the file's spill file.
+ * Else a negative errno: it can't be paged in, and, @for_good, no later request is tried.  Blocks stay only with data
+ * in memory. -ESTALE: the file has changed since, and is wanted still; or a file that was asked for ahead, without
+ * success, has been opened. */
 int pagein_end(struct fastspool *fs, const struct pagein *pagein, bool spilled, int error, bool for_good);
 
 #endif

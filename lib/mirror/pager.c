@@ -260,7 +260,7 @@ static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn 
     bool room = residency_in_use(h) + (pagein->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= residency_high(h);
     int result = room ? pager_load(pager->fs, database, transaction, pagein, -1) : -ENOSPC;
 
-    return pagein_end(pager->fs, pagein, false, result == -ESTALE ? 0 : -result, false) == -ESTALE;
+    return pagein_end(pager->fs, pagein, false, result == -ESTALE ? 0 : result, false) == -ESTALE;
 }
 
 /* One request, in a transaction that was begun after it.  True: it has to be served again. */
@@ -281,7 +281,7 @@ static bool serve(struct pager *pager, struct database *database, MDB_txn *trans
         result = 0; /* pagein_end() sees what has become of it */
     if (result < 0)
         syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, pagein->inode, strerrordesc_np(-result));
-    return pagein_end(fs, pagein, spilled, -result, false) == -ESTALE;
+    return pagein_end(fs, pagein, spilled, result, false) == -ESTALE;
 }
 
 /* Those that were asked for ahead, or the others.  True: some have to be served again. */
@@ -340,7 +340,7 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
         return result;
     }
     for (int i = 0; i < count; i++)
-        pagein_end(pager->fs, &pageins[i], false, -result, false);
+        pagein_end(pager->fs, &pageins[i], false, result, false);
     return result;
 }
 
@@ -355,7 +355,7 @@ static void fail_fatal(struct fastspool *fs)
 
     for (int i = 0; i < count; i++) {
         if (fatal == PAGER_ALL || pageins[i].inode == fatal)
-            pagein_end(fs, &pageins[i], false, EIO, fatal != PAGER_ALL);
+            pagein_end(fs, &pageins[i], false, -EIO, fatal != PAGER_ALL);
     }
     STORE(fs->header->residency.pagein_fatal, 0);
 }

@@ -408,7 +408,7 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %.255s", fs->spool, h->failure);
         if (LOAD(h->recovery.error) && clock_monotonic() - started > AWAIT_GIVE_UP)
-            return error_set(error, -LOAD(h->recovery.error), "%s: %.255s", fs->spool, h->failure);
+            return error_set(error, LOAD(h->recovery.error), "%s: %.255s", fs->spool, h->failure);
         if (launch_lives(fs))
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)

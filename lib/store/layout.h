@@ -272,8 +272,8 @@ struct inode {
             uint32_t data_in;    /* header.capture at the last change of data */
             uint32_t since_from; /* lowest data block changed in `data_in` */
         };
-        struct link pagein;    /* evicted and wanted: the list of faults */
-        uint32_t pagein_error; /* evicted and not wanted: positive errno of the last fault, 0: there was none */
+        struct link pagein;   /* evicted and wanted: the list of faults */
+        int32_t pagein_error; /* evicted and not wanted: of the last page-in: 0 or a negative errno */
     };
     uint64_t ticket; /* header.change at the last change of any kind: durable when header.durable is */
 };

@@ -155,7 +155,7 @@ void residency_give_up(struct fastspool *fs, uint32_t i, int error, bool for_goo
 {
     lists_remove(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
     set_flags(fs, i, for_good ? INODE_UNREADABLE : 0, INODE_WANTED | INODE_AHEAD);
-    SET(fs, inode_at(fs, i)->pagein_error, (uint32_t)error);
+    SET(fs, inode_at(fs, i)->pagein_error, error);
     SET(fs, inode_at(fs, i)->since_from, 0);
     residency_join(fs, i); /* only if it has blocks still */
 }
@@ -271,7 +271,7 @@ static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
         else if (inode->flags & INODE_WANTED)
             result = -EINPROGRESS;
         else
-            result = inode->pagein_error ? -(int)inode->pagein_error : 0; /* it came, and went again */
+            result = inode->pagein_error; /* it came, and went again */
     } while (section_read_retry(fs, &read));
     return result;
 }

@@ -54,7 +54,7 @@ struct list *residency_list(const struct fastspool *fs, uint32_t inode);
 void residency_evict(struct fastspool *fs, uint32_t inode);
 /** The data of an evicted file is in memory or, @spilled, in its spill file. */
 void residency_paged_in(struct fastspool *fs, uint32_t inode, bool spilled);
-/** A wanted file can't be paged in: its waiters get @error, a positive errno.  @for_good: no later request is tried. */
+/** A wanted file can't be paged in: its waiters get @error.  @for_good: no later request is tried. */
 void residency_give_up(struct fastspool *fs, uint32_t inode, int error, bool for_good);
 
 #endif

@@ -30,7 +30,7 @@ static int last_error(struct fastspool *fs)
 
     if (error)
         await_start(fs);
-    return -error;
+    return error;
 }
 
 int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)

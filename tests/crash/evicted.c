@@ -114,7 +114,7 @@ void evicted_fail_to_bring_back(struct fastspool *store)
     int count = pagein_collect(store, faults, 16);
 
     for (int i = 0; i < count; i++)
-        pagein_end(store, &faults[i], false, EIO, false);
+        pagein_end(store, &faults[i], false, -EIO, false);
 }
 
 /* What a pager has left that died over a huge file. */

@@ -283,7 +283,7 @@ static void end_well(struct fastspool *fs)
 }
 static void end_badly(struct fastspool *fs)
 {
-    capture_end(fs, &captured, EIO, 1);
+    capture_end(fs, &captured, -EIO, 1);
 }
 static void commit_begun_long_ago(struct fastspool *fs)
 {

@@ -235,7 +235,7 @@ Test(ahead, in_vain)
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert(fault.ahead);
     uint32_t event = fs->header->residency.pager_event;
-    cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), 0);
+    cr_assert_eq(pagein_end(fs, &fault, false, -ENOSPC, false), 0);
     cr_assert_eq(fs->header->residency.pager_event, event, "nobody waits, and who waits for others isn't woken");
     cr_assert_eq(fs->header->residency.pageins.head, 0);
     paging_begin(fs, NULL);
@@ -247,7 +247,7 @@ Test(ahead, in_vain)
     fs->mirror = true; /* who would wait for itself doesn't, but has asked */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
     event = fs->header->residency.pager_event;
-    cr_assert_eq(pagein_end(fs, &fault, false, ENOSPC, false), -ESTALE);
+    cr_assert_eq(pagein_end(fs, &fault, false, -ENOSPC, false), -ESTALE);
     cr_assert_neq(fs->header->residency.pager_event, event, "who waits is woken");
     cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
     cr_assert_not(fault.ahead);

@@ -102,7 +102,7 @@ static int append(size_t size)
     fastspool_close(fs, d);
     cr_assert_eq(capture_take(fs, &capture), 0);
     int result = journal_append(&journal, &capture, error);
-    cr_assert_eq(capture_end(fs, &capture, -result, 0), 0);
+    cr_assert_eq(capture_end(fs, &capture, result, 0), 0);
     return result;
 }
 

@@ -159,10 +159,10 @@ Test(commit, model, .timeout = 120)
                 STORE(fs->header->journal.durable, durable);
             new_mirror(&capture);
         } else {
-            cr_assert_eq(capture_end(fs, &capture, fate == 0 ? EIO : 0, 0), 0);
+            cr_assert_eq(capture_end(fs, &capture, fate == 0 ? -EIO : 0, 0), 0);
         }
         if (fate == 0)
-            cr_assert_eq(fs->header->tickets.commit_error, EIO);
+            cr_assert_eq(fs->header->tickets.commit_error, -EIO);
         if (rand_r(&seed) % 8 == 0)
             checkpoint();
         if (round % 20 == 0) {
@@ -188,7 +188,7 @@ Test(commit, errors)
         fs->durability = modes[mode];
         snprintf(path, sizeof(path), "f%zu", mode);
         put(path, 0, "y", 1, 0);
-        commit(ENOSPC);
+        commit(-ENOSPC);
         int d = fastspool_open(fs, path, O_RDONLY, 0), root = fastspool_open(fs, "", O_RDONLY | O_DIRECTORY, 0);
         cr_assert_eq(fastspool_fsync(fs, d), -ENOSPC);
         cr_assert_eq(fastspool_fsync(fs, root), -ENOSPC);

@@ -106,7 +106,7 @@ Test(compaction, nothing_is_evicted_for_it)
     checkpoint();
     scatter(d);
     paging_begin(fs, NULL);
-    STORE(fs->header->tickets.commit_error, EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, -EIO); /* no long wait */
     pthread_create(&maker, NULL, make_names, NULL);
     pthread_join(maker, NULL);
     cr_assert_gt(fs->header->residency.space_wanted, 0, "nobody waited");

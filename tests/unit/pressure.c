@@ -303,13 +303,13 @@ Test(pressure, quarantine_is_no_reserve)
     cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* so its blocks are held */
     cr_assert_gt(h->blocks.held, h->reserve);
     fs->mirror = false;
-    STORE(fs->header->tickets.commit_error, EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, -EIO); /* no long wait */
     int d = fastspool_open(fs, "h", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 4096) > 0)
         ;
     fs->mirror = true;
     cr_assert_geq(h->blocks.total - h->blocks.used - h->blocks.held, h->reserve);
-    capture_end(fs, &capture, EIO, 0);
+    capture_end(fs, &capture, -EIO, 0);
     fastspool_close(fs, d);
 }
 
@@ -346,7 +346,7 @@ Test(pressure, nothing_may_go_while_commits_fail)
     make_small();
     paging_begin(fs, NULL);
     cr_assert_eq(fastspool_statvfs(fs, &before), 0);
-    STORE(fs->header->tickets.commit_error, EIO);
+    STORE(fs->header->tickets.commit_error, -EIO);
     uint64_t begun = clock_monotonic();
     int d = fastspool_open(fs, "f", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 65536) > 0)
