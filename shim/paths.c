@@ -4,7 +4,7 @@
  *
  * The happy path for a foreign path, which most are: it is absolute, its bytes part from the spool's within a few
  * characters, and no component is named like a served directory: no system call.  For the spool's own: the prefix is
- * compared component by component ("//" and "." are skipped), and what follows is told by policy.c.
+ * compared component by component ("//" and "." are skipped), and what follows is told by lib/spool/exim.c.
  *
  * Relative paths are put behind the working directory (or that of a descriptor, which may be the store's).  A path that
  * does not start with the spool's but has a component like "input" may come through a symbolic link, or "..": what
@@ -15,6 +15,7 @@
  */
 #include "fastspool.h"
 #include "shim.h"
+#include "spool/exim.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
 #include "store/names.h"
@@ -79,7 +80,7 @@ static const char *telling_component(const char *path)
             continue;
         memcpy(name, at + 1, length);
         name[length] = '\0';
-        if (policy_is_top(name))
+        if (exim_is_top(name))
             return at;
     }
     return NULL;
@@ -116,7 +117,7 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
             if (length == 0)
                 return false; /* above the spool */
             result[length - 1] = '\0';
-            if (fs && policy_of(result) == POLICY_STORE &&
+            if (fs && exim_policy(result) == EXIM_STORE &&
                 (fastspool_stat(fs, result, &st) < 0 || !S_ISDIR(st.st_mode))) {
                 /* Leave it to the store to say what is wrong with it. */
                 strcpy(result, path);
@@ -179,7 +180,7 @@ static int not_a_directory(int dirfd)
 /* @path, relative to the spool, has been told; whose is it? */
 static bool settle(const char *path, struct place_of *place)
 {
-    if (policy_of(path) != POLICY_STORE)
+    if (exim_policy(path) != EXIM_STORE)
         return false;
     place->fs = serve_store(&place->error);
     if (!place->fs && place->error == 0)
@@ -275,7 +276,7 @@ bool paths_on_disk(const struct place_of *place)
 {
     char data[PATH_MAX];
 
-    if (policy_family(place->path, data)) {
+    if (exim_family(place->path, data)) {
         if (fastspool_access(place->fs, data, F_OK, true) == 0)
             return false;
         if (disk_has(place->fs, data))

@@ -26,21 +26,6 @@ static inline long result_of(long result)
     return -1;
 }
 
-/* ---- policy.c ---- */
-
-enum policy {
-    POLICY_DISK,  /* the real file system's */
-    POLICY_STORE, /* the store's, unless the disk has the message from before */
-    POLICY_HINTS, /* the real file system's, with fsync for nothing: hints and scanned mail are expendable */
-};
-/** What @path, relative to the spool and without repeated slashes at its start, is. */
-enum policy policy_of(const char *path);
-/** Is it a directory that the spool shows at its top (input, q/msglog...), made on the disk too? */
-bool policy_is_top(const char *path);
-/** Where the -D file of the message that @path belongs to would be, relative to the spool; false: it belongs to none.
- */
-bool policy_family(const char *path, char data[PATH_MAX]);
-
 /* ---- paths.c ---- */
 
 /** A path that has been recognised as the store's. */

@@ -14,6 +14,7 @@
  */
 #include "fastspool.h"
 #include "shim.h"
+#include "spool/exim.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
 #include "store/files.h"
@@ -103,7 +104,7 @@ static int note_foreign(int dirfd, const char *path, int fd)
     if (fd < 0 || !serve_active())
         return fd;
     descriptors_set(fd, 0);
-    if (offset && policy_of(path + offset) == POLICY_HINTS)
+    if (offset && exim_policy(path + offset) == EXIM_HINTS)
         descriptors_mark_hint(fd);
     return fd;
 }
@@ -296,7 +297,7 @@ static int mkdir_place(struct place_of *place, mode_t mode)
     errno = saved;
     if (on_the_disk)
         return (int)result_of(-EEXIST);
-    bool top = policy_is_top(place->path);
+    bool top = exim_is_top(place->path);
     if (top && real.mkdir(real_path, mode) < 0)
         return -1;
     mode &= ~tree_umask();

@@ -2,6 +2,8 @@
  *
  * How a spool is: numbers read without stopping anybody, each true at some instant of the call.
  */
+#include "store/status.h"
+
 #include "base/clock.h"
 #include "config.h"
 #include "fastspool.h"
@@ -15,13 +17,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-const char *fastspool_version(void)
-{
-    return FASTSPOOL_VERSION;
-}
-
-/* ---- what can still be taken ---- */
 
 /* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of
  * it is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the
@@ -77,40 +72,15 @@ int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
     return 0;
 }
 
-/* ---- all of it ---- */
-
-/* A message is a name that ends in -D below a directory "input".  Whoever has a million of them reads 64 MB: 20 ms. */
-static bool is_message(const struct fastspool *fs, uint32_t entry)
-{
-    const struct name *name = name_at(fs, entry);
-    char text[256];
-
-    if (name->inode == 0 || name->inode == NAME_CONTINUES || name->length < 3)
-        return false;
-    int length = names_text(fs, entry, text);
-    if (length < 3 || memcmp(text + length - 2, "-D", 2) != 0)
-        return false;
-    for (uint32_t directory = name->parent, depth = 0; inode_valid(fs, directory) && depth < 4; depth++) {
-        uint32_t own = inode_at(fs, directory)->names;
-        if (own && names_text(fs, own, text) == 5 && memcmp(text, "input", 5) == 0)
-            return true;
-        directory = inode_at(fs, directory)->dir.parent;
-    }
-    return false;
-}
-
-int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
+int status_numbers(struct fastspool *fs, struct fastspool_status *status)
 {
     const struct header *h = fs->header;
     uint64_t oldest =
         LOAD(h->tickets.oldest_captured) ? LOAD(h->tickets.oldest_captured) : LOAD(h->tickets.oldest_dirty);
     uint64_t now = clock_monotonic();
-    uint32_t names = LOAD(h->tables.names.used);
     struct statvfs room;
 
     memset(status, 0, sizeof(*status));
-    for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
-        status->messages += is_message(fs, entry);
     status->durability = fs->durability;
     status->files = LOAD(h->tree.files);
     status->memory_bytes = LOAD(h->tables.memory_bytes);
@@ -134,4 +104,32 @@ int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
     status->commit_error = LOAD(h->tickets.commit_error);
     status->mirror_pid = await_lives(fs) ? LOAD(h->mirror.pid) : 0;
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
+}
+/* The name of the directory two levels below the top at most (a queue's, split or not) that entry @entry lies under:
+ * one that @which accepts together with the name. */
+static bool is_counted(const struct fastspool *fs, uint32_t entry, status_which *which)
+{
+    const struct name *name = name_at(fs, entry);
+    char text[256], above[256];
+
+    if (name->inode == 0 || name->inode == NAME_CONTINUES)
+        return false;
+    names_text(fs, entry, text);
+    for (uint32_t directory = name->parent, depth = 0; inode_valid(fs, directory) && depth < 4; depth++) {
+        uint32_t own = inode_at(fs, directory)->names;
+        if (own && names_text(fs, own, above) > 0 && which(text, above))
+            return true;
+        directory = inode_at(fs, directory)->dir.parent;
+    }
+    return false;
+}
+
+uint64_t status_count(const struct fastspool *fs, status_which *which)
+{
+    uint32_t names = LOAD(fs->header->tables.names.used);
+    uint64_t count = 0;
+
+    for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
+        count += is_counted(fs, entry, which);
+    return count;
 }

@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: MIT
  *
- * Policy: what below the spool is served from the store.  The one place where Exim's names are known.
+ * Exim: the one file that knows the names which it gives to directories and files of its spool.
  *
  * A spool holds, at its top and below each named queue, the directories of the table.  Everything else (logs, pid file,
  * sockets, gnutls parameters) is the disk's.
  */
-#include "shim.h"
+#include "spool/exim.h"
 
 #include <ctype.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct rule {
     const char *directory;
-    enum policy policy;
+    enum exim_policy policy;
     const char *data; /* where the -D files of the messages are that have a file here; NULL: no messages */
 } rules[] = {
-    {"input", POLICY_STORE, "input"},    {"msglog", POLICY_STORE, "input"},
-    {"msglog.OLD", POLICY_STORE, NULL}, /* logs of messages that are gone */
-    {"Finput", POLICY_STORE, "Finput"}, /* frozen messages, moved out of the way */
-    {"Fmsglog", POLICY_STORE, "Finput"}, {"db", POLICY_HINTS, NULL},
-    {"scan", POLICY_HINTS, NULL},
+    {"input", EXIM_STORE, "input"},    {"msglog", EXIM_STORE, "input"},
+    {"msglog.OLD", EXIM_STORE, NULL}, /* logs of messages that are gone */
+    {"Finput", EXIM_STORE, "Finput"}, /* frozen messages, moved out of the way */
+    {"Fmsglog", EXIM_STORE, "Finput"}, {"db", EXIM_HINTS, NULL},
+    {"scan", EXIM_HINTS, NULL},
 };
 
 /* First component of @path, slashes before it skipped; its length. */
@@ -49,22 +51,22 @@ static const struct rule *find(const char *path, const char **directory)
         path += length;
         length = component(&path);
         rule = rule_of(path, length);
-        if (rule && rule->policy != POLICY_STORE)
+        if (rule && rule->policy != EXIM_STORE)
             rule = NULL;
     }
     *directory = path;
     return rule;
 }
 
-enum policy policy_of(const char *path)
+enum exim_policy exim_policy(const char *path)
 {
     const char *directory;
     const struct rule *rule = find(path, &directory);
 
-    return rule ? rule->policy : POLICY_DISK;
+    return rule ? rule->policy : EXIM_DISK;
 }
 
-bool policy_is_top(const char *path)
+bool exim_is_top(const char *path)
 {
     const char *directory;
     const struct rule *rule = find(path, &directory);
@@ -102,7 +104,7 @@ static size_t message_id(const char *name)
     return 0;
 }
 
-bool policy_family(const char *path, char data[PATH_MAX])
+bool exim_family(const char *path, char data[PATH_MAX])
 {
     const char *directory, *name = strrchr(path, '/');
     const struct rule *rule = find(path, &directory);
@@ -116,4 +118,11 @@ bool policy_family(const char *path, char data[PATH_MAX])
         return false;
     return snprintf(data, PATH_MAX, "%.*s%s%.*s%.*s-D", (int)(directory - path), path, rule->data,
                     (int)(name + 1 - below), below, (int)id_length, id) < PATH_MAX;
+}
+
+bool exim_is_message(const char *name, const char *directory)
+{
+    size_t length = strlen(name);
+
+    return length > 2 && strcmp(name + length - 2, "-D") == 0 && strcmp(directory, "input") == 0;
 }

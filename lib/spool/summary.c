@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a spool is: the store's numbers, and the number of messages, which takes knowledge of Exim's names.
+ */
+#include "config.h"
+#include "fastspool.h"
+#include "spool/exim.h"
+#include "store/status.h"
+
+const char *fastspool_version(void)
+{
+    return FASTSPOOL_VERSION;
+}
+
+int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
+{
+    int result = status_numbers(fs, status);
+
+    status->messages = status_count(fs, exim_is_message);
+    return result;
+}
