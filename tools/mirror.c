@@ -51,12 +51,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_SECOND 75               /* EX_TEMPFAIL: another mirror runs */
-#define LOCK_TRIES  50               /* a waiter's look at the lock holds it for an instant: */
-#define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
-#define TIDY_EVERY  NS_PER_S
-#define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
-#define RESERVE     (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
+#define EXIT_SECOND  75               /* EX_TEMPFAIL: another mirror runs */
+#define LOCK_TRIES   50               /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_EVERY   (10 * NS_PER_MS) /* between two tries */
+#define TIDY_EVERY   NS_PER_S
+#define RETRY_EVERY  (200 * NS_PER_MS)   /* after a commit that failed */
+#define BURST_MEMORY (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
 
 /* Group commit, see gather(). */
 #define FEW          8u
@@ -428,7 +428,7 @@ static int tidy(struct fastspool *fs)
         result = names_split_ahead(fs);
     if (result == 0)
         result = compaction_run(fs);
-    return result == 0 ? blocks_give_back(fs, RESERVE) : result;
+    return result == 0 ? blocks_give_back(fs, BURST_MEMORY) : result;
 }
 
 static int serve(struct fastspool *fs, struct checkpointer *c)

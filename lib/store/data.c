@@ -32,7 +32,6 @@
 
 #define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block behind the double index */
 #define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* of a file */
-#define READ_TRIES   64                                             /* before a reader takes the lock */
 
 /* Empty entries of index blocks that one section looks at while it frees: some microseconds. */
 #define SHRINK_LOOKS 8192u
@@ -502,7 +501,7 @@ ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *b
 {
     ssize_t result = -EAGAIN;
 
-    for (int tries = 0; tries < READ_TRIES && result == -EAGAIN; tries++)
+    for (unsigned tries = 0; tries < SECTION_READ_TRIES && result == -EAGAIN; tries++)
         result = read_once(fs, i, generation, buffer, size, offset, false);
     if (result != -EAGAIN)
         return result;

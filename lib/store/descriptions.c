@@ -10,14 +10,14 @@
  *
  * The happy path: descriptions_take() finds one in the process's pool (or reserves a number in the segment, opens a
  * placeholder, writes the identity and takes the lock: 3.7 us); descriptions_open() makes it an open file;
- * descriptions_close() makes it a reserved one again and puts it back into the pool (an open and close of a pooled one
+ * descriptions_close() makes it a pooled one again (an open and close of a pooled one
  * costs a dup and a close: 0.6 us).
  *
  * Forks: what was open at a fork is held by two processes.  The pool's epoch counts forks; a description of an earlier
  * epoch, or one that was inherited, is closed by asking the kernel whether its byte is still locked: the last one
  * frees it.  The child closes the idle descriptors of the pool: those are the parent's.
  *
- * Death: descriptions_reap() frees every open description whose byte nobody locks, and reserved ones that are old and
+ * Death: descriptions_reap() frees every open description whose byte nobody locks, and pooled ones that are old and
  * unlocked.  A process that was stopped between reserving and locking for that long finds its cookie gone when it
  * opens, and takes another.
  */
@@ -44,12 +44,12 @@
 
 #define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define RESERVED_MAX  (10 * NS_PER_S) /* that a reservation may go before it has its lock */
+#define POOLED_MAX    (10 * NS_PER_S) /* that a reservation may go before it has its lock */
 
 #define POOL_IDLE   8  /* descriptions kept for the next opens */
 #define POOL_PLACES 64 /* places of one page of the pool */
 
-#define IDLE    (UINT32_C(1) << 31) /* in pooled.key: reserved and waiting for an open */
+#define IDLE    (UINT32_C(1) << 31) /* in pooled.key: nothing open, waiting for an open */
 #define CLAIMED UINT32_MAX          /* a place that somebody is just filling or emptying */
 
 /* A description whose placeholder this process has opened. */
@@ -165,7 +165,7 @@ static bool valid_description(const struct fastspool *fs, uint32_t d)
     return d != 0 && d < LOAD(fs->header->tables.descriptions.used) && d < DESCRIPTIONS_MAX;
 }
 
-static int reserve(struct fastspool *fs, void *argument)
+static int take_number(struct fastspool *fs, void *argument)
 {
     struct pooled *pooled = argument;
     uint32_t d;
@@ -173,7 +173,7 @@ static int reserve(struct fastspool *fs, void *argument)
 
     if (result < 0)
         return result;
-    struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_RESERVED, .reserved = clock_monotonic()};
+    struct description new = {.cookie = pooled->cookie, .state = DESCRIPTION_POOLED, .pooled_at = clock_monotonic()};
     section_copy(fs, description_at(fs, d), &new, sizeof(new));
     pooled->key = d;
     return 0;
@@ -258,14 +258,14 @@ static int is_held(const struct fastspool *fs, uint32_t d)
 static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
     pooled->cookie = new_cookie(pool);
-    int result = change_run(fs, reserve, pooled);
+    int result = change_run(fs, take_number, pooled);
     if (result < 0)
         return result;
     pooled->fd = open_identity(fs, pooled->key, pooled->cookie);
     if (pooled->fd < 0)
         change_run(fs, discard, pooled);
     else
-        STORE(description_at(fs, pooled->key)->reserved, 0); /* locked: without its lock it is dead from now on */
+        STORE(description_at(fs, pooled->key)->pooled_at, 0); /* locked: without its lock it is dead from now on */
     return pooled->fd;
 }
 
@@ -332,8 +332,8 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
     struct description *description = description_at(fs, d);
     struct inode *inode = inode_at(fs, i);
 
-    if (description->state != DESCRIPTION_RESERVED)
-        return section_damaged(fs, "a description is opened that was not reserved");
+    if (description->state != DESCRIPTION_POOLED)
+        return section_damaged(fs, "a description is opened that was not pooled");
     SET(fs, description->state, DESCRIPTION_OPEN);
     SET(fs, description->inode, i);
     SET(fs, description->generation, inode->generation);
@@ -346,8 +346,8 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 
 /* ---- closing ---- */
 
-/* The only holder closes it: reserved again, for the pool. */
-static int reserve_again(struct fastspool *fs, void *argument)
+/* The only holder closes it: pooled again. */
+static int pool_again(struct fastspool *fs, void *argument)
 {
     const struct pooled *pooled = argument;
     struct description *description = description_at(fs, pooled->key);
@@ -359,8 +359,8 @@ static int reserve_again(struct fastspool *fs, void *argument)
         result = release_inode(fs, description);
     if (result < 0)
         return result;
-    SET(fs, description->state, DESCRIPTION_RESERVED);
-    SET(fs, description->reserved, 0); /* it keeps its lock */
+    SET(fs, description->state, DESCRIPTION_POOLED);
+    SET(fs, description->pooled_at, 0); /* it keeps its lock */
     return 0;
 }
 
@@ -371,7 +371,7 @@ static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled
         close(pooled->fd);
         return result;
     }
-    int result = change_run(fs, reserve_again, pooled);
+    int result = change_run(fs, pool_again, pooled);
     if (result == 0) {
         struct pooled idle = *pooled;
         idle.key |= IDLE;
@@ -534,7 +534,7 @@ int descriptions_reap(struct fastspool *fs)
         const struct description *description = description_at(fs, d);
         struct suspect suspect = {d, LOAD(description->state), description->cookie};
         if (suspect.state == DESCRIPTION_FREE ||
-            (suspect.state == DESCRIPTION_RESERVED && clock_monotonic() - LOAD(description->reserved) < RESERVED_MAX))
+            (suspect.state == DESCRIPTION_POOLED && clock_monotonic() - LOAD(description->pooled_at) < POOLED_MAX))
             continue;
         int result = is_held(fs, d);
         if (result == 0)

@@ -314,7 +314,7 @@ struct name_more {
 
 enum description_state {
     DESCRIPTION_FREE = 0,
-    DESCRIPTION_RESERVED = 1, /* taken by a process for its pool, nothing open */
+    DESCRIPTION_POOLED = 1, /* taken by a process for its pool, nothing open */
     DESCRIPTION_OPEN = 2,
 };
 
@@ -328,7 +328,7 @@ struct description {
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t reserved; /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
+    uint64_t pooled_at; /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
     uint64_t pad[2];
 };
 

@@ -31,7 +31,6 @@
 
 #define LOCK_SPINS         200 /* looks at the lock before sleeping: a section takes less than a microsecond */
 #define LOCK_WARNING       5   /* seconds */
-#define READ_TRIES         64  /* before a reader takes the lock */
 #define READS_BEFORE_YIELD 16  /* looks at an odd count between two tries of a reader */
 
 struct section_guard section_guard;
@@ -242,7 +241,7 @@ int section_run(struct fastspool *fs, section_body *body, void *argument)
 
 void section_read_begin(struct fastspool *fs, struct section_read *read)
 {
-    for (; read->tries < READ_TRIES; read->tries++) {
+    for (; read->tries < SECTION_READ_TRIES; read->tries++) {
         for (int i = 0; i < READS_BEFORE_YIELD; i++) {
             read->sequence = LOAD(fs->header->section.sequence);
             if ((read->sequence & 1) == 0)
@@ -265,7 +264,7 @@ bool section_read_retry(struct fastspool *fs, struct section_read *read)
     }
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     read->tries++;
-    return read->tries <= READ_TRIES &&
+    return read->tries <= SECTION_READ_TRIES &&
            __atomic_load_n(&fs->header->section.sequence, __ATOMIC_RELAXED) != read->sequence;
 }
 

@@ -63,6 +63,9 @@ enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TA
 /** Inside a section: this table must grow first.  Returns -EAGAIN, to be returned by the body. */
 int section_want(enum table_id table);
 
+/** Tries of a reader without the lock before it takes the lock. */
+#define SECTION_READ_TRIES 64u
+
 /** Read without the lock: begin, copy, and repeat from begin where retry says so.  After many repeats begin takes
  *  the lock, so that a reader always gets through.
  *      struct section_read r = SECTION_READ;
