@@ -2,7 +2,7 @@
  *
  * Directory streams: listings of the store, merged with what the disk has of the same directory.
  *
- * A DIR of ours is our own structure, known by its address in a table; every other one is libc's.  The happy path: the
+ * A DIR of ours is our own structure, known by its first two words; every other one is libc's.  The happy path: the
  * entries come from the store in batches, "." and ".." first, then, where the disk has the directory too, the disk's
  * entries that the store has not listed already (directories exist in both, messages in one of the two).
  *
@@ -18,17 +18,16 @@
 #include "store/walk.h"
 
 #include <limits.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
 #define BATCH 64
 
 #define DISK_POSITION (1L << 62) /* telldir: a position of the disk's part */
 
 struct listing {
-    struct listing *self; /* key of the table: the address that the program knows as DIR */
+    uint64_t mark;        /* LISTING_MARK */
+    struct listing *self; /* the address that the program knows as DIR */
     int fd;               /* the descriptor of the store's directory, -1: only the disk's (the spool itself) */
     DIR *disk;            /* the disk's directory of the same path, NULL: there is none */
     char path[PATH_MAX];  /* relative to the spool, for the names that both have */
@@ -37,40 +36,31 @@ struct listing {
     size_t next, count;   /* in the batch */
     struct fastspool_entry batch[BATCH];
     struct dirent entry; /* what readdir returned last */
-    UT_hash_handle hh;
 };
 
-static struct listing *listings;
-static pthread_mutex_t listings_lock = PTHREAD_MUTEX_INITIALIZER;
+/* ---- our streams ---- */
 
-/* ---- the table of our streams ---- */
+#define LISTING_MARK UINT64_C(0xfa57590014571196)
 
+/* No table and no lock, which a thread could hold at a fork.  A DIR of libc's begins with a descriptor and its lock,
+ * then the size of its buffer: a small number, not its own address. */
 static struct listing *find(DIR *stream)
 {
-    struct listing *listing = NULL;
+    struct listing *listing = (struct listing *)stream;
 
-    if (!LOAD(listings))
-        return NULL;
-    pthread_mutex_lock(&listings_lock);
-    HASH_FIND_PTR(listings, &stream, listing);
-    pthread_mutex_unlock(&listings_lock);
-    return listing;
+    return listing && listing->mark == LISTING_MARK && listing->self == listing ? listing : NULL;
 }
 
 static DIR *enter(struct listing *listing)
 {
+    listing->mark = LISTING_MARK;
     listing->self = listing;
-    pthread_mutex_lock(&listings_lock);
-    HASH_ADD_PTR(listings, self, listing);
-    pthread_mutex_unlock(&listings_lock);
     return (DIR *)listing;
 }
 
 static void leave(struct listing *listing)
 {
-    pthread_mutex_lock(&listings_lock);
-    HASH_DEL(listings, listing);
-    pthread_mutex_unlock(&listings_lock);
+    listing->self = NULL;
 }
 
 /* ---- opening ---- */

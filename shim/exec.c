@@ -11,8 +11,7 @@
  *
  * The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
  *
- * Failure modes: an exec that fails leaves the descriptors as they were.  vfork is fork here, because a child that
- * shares its parent's memory would change the parent's table.
+ * Failure modes: an exec that fails leaves the descriptors as they were.
  */
 #include "shim.h"
 #include "store/descriptions.h"
@@ -372,9 +371,4 @@ EXPORT FILE *popen(const char *command, const char *mode)
     FILE *result = real.popen(command, mode);
     undo(&plan.handover);
     return result;
-}
-
-EXPORT pid_t vfork(void)
-{
-    return fork();
 }

@@ -32,8 +32,6 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <link.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -57,40 +55,7 @@ static uint32_t failed;         /* errno of calls on the spool, once attaching h
 static __thread size_t matched; /* the spool that serve_match() found last */
 static struct stat own_image;   /* of /proc/self/exe */
 
-/* ---- one at a time ---- */
-
-static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
-static __thread bool inside; /* this thread decides or attaches: what it calls meanwhile is nobody's spool */
-
-/* What is as before when it is over. */
-struct outside {
-    sigset_t mask;
-    int error;
-};
-
-/* Other threads wait, and no signal handler of this one comes in between: neither may take an undecided process for one
- * that isn't served.  False: this thread is inside already. */
-static bool begin(struct outside *outside)
-{
-    sigset_t all;
-
-    if (inside)
-        return false;
-    outside->error = errno;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
-    pthread_mutex_lock(&deciding);
-    inside = true;
-    return true;
-}
-
-static void end(const struct outside *outside)
-{
-    inside = false;
-    pthread_mutex_unlock(&deciding);
-    pthread_sigmask(SIG_SETMASK, &outside->mask, NULL);
-    errno = outside->error;
-}
+/* ---- what to say ---- */
 
 /* One line: "fastspool: WHAT: WHY". */
 static void say(const char *what, const char *why)
@@ -303,10 +268,10 @@ bool serve_active(void)
 {
     struct outside outside;
 
-    if (LOAD(decision) == UNDECIDED && begin(&outside)) {
+    if (LOAD(decision) == UNDECIDED && forks_begin(&outside)) {
         if (LOAD(decision) == UNDECIDED)
             STORE(decision, decide());
-        end(&outside);
+        forks_end(&outside);
     }
     return LOAD(decision) == SERVE;
 }
@@ -375,21 +340,8 @@ size_t serve_match(const char *path)
 
 /* ---- attaching ---- */
 
-static void before_fork(void)
-{
-    if (attached)
-        descriptions_shared(attached);
-}
-
-static void after_fork_in_child(void)
-{
-    if (attached)
-        fastspool_after_fork_child(attached);
-}
-
 static void attach(void)
 {
-    static uint32_t handlers;
     struct fastspool *fs = NULL;
     char error[FASTSPOOL_ERROR_MAX] = "";
     struct spool *spool = &spools[matched];
@@ -403,8 +355,6 @@ static void attach(void)
         STORE(failed, result == -EACCES ? EACCES : EIO);
         return;
     }
-    if (!__atomic_exchange_n(&handlers, 1, __ATOMIC_ACQ_REL))
-        pthread_atfork(before_fork, NULL, after_fork_in_child);
     STORE(attached, fs);
 }
 
@@ -418,13 +368,13 @@ struct fastspool *serve_store(int *error)
     struct outside outside;
 
     if (!LOAD(attached) && !LOAD(failed)) {
-        if (!begin(&outside)) {
+        if (!forks_begin(&outside)) {
             *error = 0; /* what attaching itself calls is not the store's */
             return NULL;
         }
         if (!LOAD(attached) && !LOAD(failed))
             attach();
-        end(&outside);
+        forks_end(&outside);
     }
     *error = LOAD(attached) ? 0 : (int)LOAD(failed);
     if (LOAD(attached) && spool_count > 1 && strcmp(attached->spool, spools[matched].real) != 0)

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 
 /* ---- results ---- */
 
@@ -105,6 +106,18 @@ bool serve_is_global(void);
 bool serve_trusts(uid_t uid);
 /** Is this the image that runs, or another one that the configuration names? */
 bool serve_is_program(const struct stat *st);
+
+/* ---- forks.c ---- */
+
+/** What is as before when it is over. */
+struct outside {
+    sigset_t mask;
+    int error;
+};
+/** Decide or attach: other threads and forks wait, and no signal handler of this thread comes in between: neither may
+ *  take an undecided process for one that isn't served.  False: this thread is inside already. */
+bool forks_begin(struct outside *outside);
+void forks_end(const struct outside *outside);
 
 /* ---- signals.c ---- */
 

@@ -21,7 +21,7 @@ TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|floc
                      r"x?stat|[lf]xstat|access|faccess|eaccess|euid|f?statv?fs|f?chmod|[lf]?chown|utime|futim|lutim|"
                      r"rename|link|unlink|remove|mkdir|rmdir|symlink|mknod|mkfifo|mkstemp|mkostemp|mkdtemp|tmp|readlink|"
                      r"realpath|canonicalize|f?chdir|getcwd|fopen|fdopen|freopen|fclose|opendir|fdopendir|readdir|closedir|"
-                     r"rewinddir|telldir|seekdir|dirfd|scandir|glob|ftw|nftw|fts|exec|fexec|posix_spawn|system|popen|fork|"
+                     r"rewinddir|telldir|seekdir|dirfd|scandir|glob|ftw|nftw|fts|exec|fexec|posix_spawn|system|popen|[fF]ork|"
                      r"vfork|clone|set[ref]*[ug]id|setres|setgroups|initgroups|umask|inotify|[lf]?(get|list|set)xattr|"
                      r"sendm?msg|recvm?msg|name_to|closefrom|close_range|pipe|eventfd|memfd)")
 

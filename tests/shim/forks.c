@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Children of a fork find no lock taken by a thread that they don't have; run with the library, in a private namespace:
+ *
+ *      forks SPOOL listings            a thread lists a directory all the time, the main one forks
+ *      forks SPOOL first               a thread is the first to touch the spool while the main one forks
+ *      forks SPOOL handler             children are born in signal handlers that interrupt listings
+ *
+ * Each child opens, lists and closes, within SECONDS; the last line counts those that hung.  Exit status 0: none.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECONDS 5
+#define ENOUGH  3 /* children that hang: more would only take time */
+
+static char input[300];
+static int children, hung, failed;
+static volatile bool ending;
+
+static bool list(void)
+{
+    DIR *directory = opendir(input);
+
+    while (directory && readdir(directory))
+        ;
+    return directory && closedir(directory) == 0;
+}
+
+static void *lists(void *argument)
+{
+    while (!ending)
+        list();
+    return argument;
+}
+
+/* By the clock: a child that hangs may hold all signals off. */
+static void count_child(pid_t child)
+{
+    const struct timespec step = {0, 200000};
+    int status = 0;
+    pid_t ended = child < 0 ? -1 : 0;
+
+    for (int i = 0; ended == 0 && i < SECONDS * 5000; i++) {
+        ended = waitpid(child, &status, WNOHANG);
+        if (ended == 0)
+            nanosleep(&step, NULL);
+    }
+    if (ended == 0) {
+        hung++;
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+    } else {
+        failed += ended != child || status != 0;
+    }
+    children++;
+}
+
+static void fork_once(pid_t (*by)(void))
+{
+    pid_t child = by();
+
+    if (child == 0)
+        _exit(!list());
+    count_child(child);
+}
+
+static void beside_listings(void)
+{
+    pthread_t thread;
+
+    mkdir(input, 0750);
+    pthread_create(&thread, NULL, lists, NULL);
+    for (int i = 0; i < 1000 && hung < ENOUGH; i++)
+        fork_once(i % 2 ? fork : _Fork);
+    ending = true;
+    pthread_join(thread, NULL);
+}
+
+static void *touches(void *argument)
+{
+    int fd = open(input, O_RDONLY | O_DIRECTORY);
+
+    close(fd);
+    return argument;
+}
+
+/* The spool is untouched in this process: so the thread decides and attaches, at about the time of the forks. */
+static void beside_the_first(void)
+{
+    pthread_t thread;
+
+    pthread_create(&thread, NULL, touches, NULL);
+    for (int i = 0; i < 20 && hung < ENOUGH; i++)
+        fork_once(i % 2 ? fork : _Fork);
+    pthread_join(thread, NULL);
+}
+
+static void on_alarm(int signal_number)
+{
+    struct stat st;
+    pid_t child = signal_number ? fork() : -1;
+
+    if (child == 0) {
+        int fd = open(input, O_RDONLY | O_DIRECTORY);
+        _exit(fd < 0 || fstat(fd, &st) < 0 || close(fd) < 0 || stat(input, &st) < 0);
+    }
+    count_child(child);
+}
+
+static void in_handlers(void)
+{
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    const struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
+
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    while (children < 500 && hung < ENOUGH && !failed)
+        list();
+    setitimer(ITIMER_REAL, &never, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    snprintf(input, sizeof(input), "%s/input", argv[1]);
+    if (strcmp(argv[2], "listings") == 0)
+        beside_listings();
+    else if (strcmp(argv[2], "first") == 0)
+        beside_the_first();
+    else
+        in_handlers();
+    printf("%s: %d of %d children hung, %d failed\n", argv[2], hung, children, failed);
+    return hung != 0 || failed != 0 || children == 0;
+}
