@@ -78,14 +78,59 @@ static void with_library(char *const environment[], char **copy, char *variable)
 
 /* ---- descriptors ---- */
 
-#define HANDED_MAX 256
+/* Descriptors that were made close-on-exec.  Those that the stack has no room for are in memory of the kernel's: an
+ * exec may interrupt malloc. */
+struct closing {
+    struct closing *more;
+    int count;
+    int fd[253];
+};
 
 /* What was changed for the program, to be undone where it doesn't replace this one. */
 struct handover {
-    int saved[3];            /* our descriptor in place of 0 to 2, -1: nothing was changed */
-    int closing[HANDED_MAX]; /* descriptors that were made close-on-exec */
-    int count;
+    int saved[3]; /* our descriptor in place of 0 to 2, -1: nothing was changed */
+    struct closing closing;
 };
+
+/* Where to note one more, NULL: there is no memory. */
+static int *place_to_note(struct closing *closing)
+{
+    const int size = sizeof(closing->fd) / sizeof(*closing->fd);
+
+    if (closing->count == size && (!closing->more || closing->more->count == size)) {
+        struct closing *more =
+            real.mmap(NULL, sizeof(*more), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (more == MAP_FAILED)
+            return NULL;
+        more->more = closing->more;
+        closing->more = more;
+    }
+    if (closing->count == size)
+        closing = closing->more;
+    return &closing->fd[closing->count++];
+}
+
+/* Without memory to note it the program gets a descriptor that it can do nothing with. */
+static void close_at_exec(struct closing *closing, int fd, int flags)
+{
+    int *noted = place_to_note(closing);
+
+    if (noted) {
+        *noted = fd;
+        real.fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+    }
+}
+
+static void undo_closing(struct closing *closing)
+{
+    for (struct closing *at = closing, *more; at; at = more) {
+        more = at->more;
+        for (int i = 0; i < at->count; i++)
+            real.fcntl(at->fd[i], F_SETFD, 0);
+        if (at != closing)
+            munmap(at, sizeof(*at));
+    }
+}
 
 static void hand_over(int fd, uint32_t description, void *argument)
 {
@@ -95,9 +140,7 @@ static void hand_over(int fd, uint32_t description, void *argument)
     if (flags < 0 || (flags & FD_CLOEXEC))
         return;
     if (fd > 2) {
-        real.fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
-        if (handover->count < HANDED_MAX)
-            handover->closing[handover->count++] = fd;
+        close_at_exec(&handover->closing, fd, flags);
         return;
     }
     int copy = descriptors_copy(description);
@@ -120,8 +163,7 @@ static void undo(struct handover *handover)
             real.close(handover->saved[fd]);
         }
     }
-    for (int i = 0; i < handover->count; i++)
-        real.fcntl(handover->closing[i], F_SETFD, 0);
+    undo_closing(&handover->closing);
     errno = saved;
 }
 

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -283,6 +284,40 @@ static void forks(void)
     CHECK(lseek(fd, 0, SEEK_END) == 11 && unlink(at("input", "f")) == 0 && close(fd) == 0);
 }
 
+enum { MANY = 600 };
+
+static int closing_at_exec(const int fds[MANY])
+{
+    int count = 0;
+
+    for (int i = 0; i < MANY; i++)
+        count += fcntl(fds[i], F_GETFD) != 0;
+    return count;
+}
+
+/* Whatever runs another program, or fails to, leaves descriptors as they were, however many they are. */
+static void exec_leaves_descriptors(void)
+{
+    char *const arguments[] = {(char *)"true", NULL};
+    int fds[MANY];
+    pid_t child;
+
+    CHECK(setenv("LD_PRELOAD", "", 1) == 0); /* so that the shell, too, won't have the library */
+    for (int i = 0; i < MANY; i++)
+        fds[i] = i ? open(at("input", "f"), O_RDWR) : make("f");
+    CHECK(closing_at_exec(fds) == 0);
+    CHECK(system("exit 3") == 3 << 8 && closing_at_exec(fds) == 0);
+    CHECK(execv("/nowhere", arguments) < 0 && errno == ENOENT && closing_at_exec(fds) == 0);
+    CHECK(execvp("no-such-program", arguments) < 0 && errno == ENOENT && closing_at_exec(fds) == 0);
+    CHECK(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, NULL) == 0 && child_status(child) == 0);
+    CHECK(closing_at_exec(fds) == 0);
+    FILE *pipe_end = popen("exit 3", "r");
+    CHECK(pipe_end && closing_at_exec(fds) == 0 && pclose(pipe_end) == 3 << 8);
+    for (int i = 0; i < MANY; i++)
+        CHECK(close(fds[i]) == 0);
+    CHECK(unlink(at("input", "f")) == 0 && setenv("LD_PRELOAD", "libfastspool.so", 1) == 0);
+}
+
 /* 15: what root makes the owner rewrites; geteuid flips, and each call goes by what it is. */
 static void effective_users(void)
 {
@@ -504,6 +539,7 @@ static const struct {
     {"15 effective users", effective_users},
     {"a user's process can't be stopped with the lock", real_uid_is_covered},
     {"16 forks", forks},
+    {"exec leaves descriptors", exec_leaves_descriptors},
     {"19 room", room},
     {"listings", listings},
     {"threads", threads},
