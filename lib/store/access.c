@@ -19,6 +19,8 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,18 +44,40 @@ void fastspool_credentials_changed(void)
     STORE(credentials_known, 0);
 }
 
-static bool in_group(const struct credentials *who, gid_t gid)
+static bool contains(const gid_t *groups, int count, gid_t gid)
 {
-    gid_t groups[64];
-
-    if (who->gid == gid)
-        return true;
-    int count = getgroups(64, groups);
     for (int i = 0; i < count; i++) {
         if (groups[i] == gid)
             return true;
     }
     return false;
+}
+
+/* The kernel is asked each time, so no program need say that its groups have changed.  Neither malloc nor the stack will do
+ * for all of them, in a section or a signal handler: the memory is mmap's.  Where there is none, the answer is no. */
+static bool in_any_of_many(gid_t gid)
+{
+    const size_t size = NGROUPS_MAX * sizeof(gid_t);
+    gid_t *groups = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (groups == MAP_FAILED)
+        return false;
+    bool found = contains(groups, getgroups(NGROUPS_MAX, groups), gid);
+    munmap(groups, size);
+    return found;
+}
+
+static bool in_group(const struct credentials *who, gid_t gid)
+{
+    gid_t groups[64];
+    int saved = errno;
+
+    if (who->gid == gid)
+        return true;
+    int count = getgroups(sizeof(groups) / sizeof(*groups), groups);
+    bool found = count < 0 ? in_any_of_many(gid) : contains(groups, count, gid);
+    errno = saved;
+    return found;
 }
 
 int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)

@@ -9,6 +9,8 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <grp.h>
+#include <limits.h>
 
 TestSuite(files, .init = fixture_setup, .fini = fixture_teardown);
 
@@ -24,6 +26,40 @@ static void become(uid_t uid, gid_t gid)
     cr_assert_eq(setegid(gid), 0);
     cr_assert_eq(seteuid(uid), 0);
     fastspool_credentials_changed();
+}
+
+/* The last of @count supplementary groups counts as the first. */
+static void check_groups(int count)
+{
+    static gid_t groups[NGROUPS_MAX];
+
+    for (int i = 0; i < count; i++)
+        groups[i] = (gid_t)(1000 + i);
+    cr_assert_eq(setgroups((size_t)count, groups), 0);
+    fastspool_close(fs, create("f", 0640));
+    cr_assert_eq(fastspool_chown(fs, "f", 0, groups[count - 1]), 0);
+    become(1000, 99);
+    errno = ENOTRECOVERABLE;
+    cr_assert_eq(fastspool_access(fs, "f", R_OK, true), 0, "with %d groups", count);
+    cr_assert_eq(errno, ENOTRECOVERABLE);
+    seteuid(0);
+    cr_assert_eq(setgroups((size_t)count - 1, groups), 0);
+    become(1000, 99);
+    cr_assert_eq(fastspool_access(fs, "f", R_OK, true), -EACCES, "without the last of %d groups", count);
+    seteuid(0);
+    become(0, 0);
+    fastspool_unlink(fs, "f");
+}
+
+Test(files, supplementary_groups)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    fastspool_chmod(fs, "", 0755);
+    check_groups(1);
+    check_groups(64);
+    check_groups(65);
+    check_groups(NGROUPS_MAX);
 }
 
 /* Owner, group and others each have their own bits, and the first that fits decides. */
