@@ -282,6 +282,25 @@ static int free_gaps(struct fastspool *fs, void *argument)
 
 /* ---- building ---- */
 
+static int restore_root(struct fastspool *fs, void *argument)
+{
+    uint32_t number = *(const uint32_t *)argument;
+    struct inode *root = inode_at(fs, number);
+
+    SET(fs, root->links, 2);
+    SET(fs, root->dir.parent, number);
+    SET(fs, fs->header->tree.root, number);
+    return 0;
+}
+
+/* Making names has touched directories, which the disk has as they are. */
+static int restore_clean(struct fastspool *fs, void *argument)
+{
+    (void)argument;
+    SET(fs, fs->header->tickets.oldest_dirty, 0);
+    return 0;
+}
+
 static int rebuild(struct database *database, MDB_txn *transaction, struct walk *walk)
 {
     struct header *h = walk->fs->header;
@@ -295,16 +314,15 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
         return result;
     if (!inode_valid(walk->fs, walk->root) || !S_ISDIR(inode_at(walk->fs, walk->root)->mode))
         return damaged(walk->error, "the spool's own directory is missing", walk->root);
-    struct inode *root = inode_at(walk->fs, walk->root);
-    root->links = 2;
-    root->dir.parent = walk->root;
-    h->tree.root = walk->root;
-    result = for_each(transaction, database->inodes, walk, visit_names);
+    result = change_run(walk->fs, restore_root, &walk->root);
+    if (result == 0)
+        result = for_each(transaction, database->inodes, walk, visit_names);
     if (result == 0)
         result = for_each(transaction, database->inodes, walk, visit_attributes);
     while (result >= 0 && (result = change_run(walk->fs, free_gaps, &gaps)) > 0)
         ;
-    h->tickets.oldest_dirty = 0;
+    if (result == 0)
+        result = change_run(walk->fs, restore_clean, NULL);
     STORE(h->tickets.durable, h->tickets.change);
     return result;
 }

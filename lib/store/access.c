@@ -53,8 +53,9 @@ static bool contains(const gid_t *groups, int count, gid_t gid)
     return false;
 }
 
-/* The kernel is asked each time, so no program need say that its groups have changed.  Neither malloc nor the stack will do
- * for all of them, in a section or a signal handler: the memory is mmap's.  Where there is none, the answer is no. */
+/* The kernel is asked each time, so no program need say that its groups have changed.  Neither malloc nor the stack
+ * will do for all of them, in a section or a signal handler: the memory is mmap's.  Where there is none, the answer is
+ * no. */
 static bool in_any_of_many(gid_t gid)
 {
     const size_t size = NGROUPS_MAX * sizeof(gid_t);

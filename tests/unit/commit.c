@@ -9,6 +9,8 @@
 #include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "store/layout.h"
+#include "store/section.h"
 #include "store/store.h"
 #include "store/tickets.h"
 
@@ -16,6 +18,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 TestSuite(commit, .init = durable_setup, .fini = durable_teardown);
@@ -57,6 +60,48 @@ Test(commit, everything_comes_back)
         cr_assert_eq(fastspool_chown(fs, "input/4097", 1234, 5678), 0);
     commit(0);
     recovers(dump_all(fs, then_dump));
+}
+
+static struct fastspool *guarded;
+
+static void allow(int protection)
+{
+    size_t from = (DESCRIPTIONS_AT + BLOCK_SIZE) & ~(size_t)(BLOCK_SIZE - 1), to = DATA_AT & ~(size_t)(BLOCK_SIZE - 1);
+
+    if (mprotect(guarded->base + from, to - from, protection) < 0)
+        abort();
+}
+
+static void guard_enter(void)
+{
+    allow(PROT_READ | PROT_WRITE);
+}
+
+static void guard_leave(void)
+{
+    allow(PROT_READ);
+}
+
+/* A recovery changes descriptions, buckets, inodes and names in sections alone: outside, a write is its end. */
+Test(commit, recovery_keeps_to_sections)
+{
+    struct recovered recovered;
+
+    fastspool_mkdir(fs, "input", 0750);
+    put("input/f", 0, "content", 7, 0);
+    put("input/gone", 0, "content", 7, 0);
+    commit(0);
+    checkpoint();
+    fastspool_unlink(fs, "input/gone");
+    commit(0);
+    guarded = second_store();
+    section_guard = (struct section_guard){guard_enter, guard_leave};
+    guard_leave();
+    cr_assert_eq(recovery_run(guarded, &recovered, error), 0, "%s", error);
+    section_guard = (struct section_guard){NULL, NULL};
+    guard_enter();
+    cr_assert_eq(recovered.files, 1);
+    remove_second(guarded);
 }
 
 /* What was created and removed between two commits is never written. */
