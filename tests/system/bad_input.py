@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Bad input: whatever is wrong is told in one clear line, and no mail is lost: what Exim accepts meanwhile is in the
-one queue that it shows, and what was there before is there when the fault is mended."""
+"""Bad input: each mistake gets one clear line, and no mail is lost.
+
+Mail that Exim accepts meanwhile is in the one queue that it shows.  Mail queued before is there once the fault is fixed.
+"""
 import glob
 import hashlib
 import json
@@ -13,7 +15,7 @@ from harness import FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Me
 
 
 def tool_says(exim, *words, arguments=("status",)):
-    """The tool fails with exactly one line that holds each of WORDS."""
+    """The tool fails with exactly one line, and the line contains each of WORDS."""
     result = exim.command(*arguments, program=TOOL, stock=True)
     said = result.stderr.decode(errors="replace")
     check(result.returncode not in (0, None) and result.returncode > 0, f"the tool returned {result.returncode}")
@@ -21,7 +23,7 @@ def tool_says(exim, *words, arguments=("status",)):
 
 
 def try_submit(exim):
-    """Submit a message; expected at the sink only if Exim accepted it.  Returns (accepted, what Exim said)."""
+    """Submit a message.  If Exim accepts it, expect it at the sink.  Returns (accepted, Exim's messages)."""
     message = Message()
     result = exim.command("-oi", "-f", message.sender, *message.recipients, input=message.content())
     if result.returncode == 0:
@@ -31,17 +33,17 @@ def try_submit(exim):
 
 
 def mended(exim):
-    """With the fault mended, what was queued before and what was accepted meanwhile is delivered, once."""
+    """After the fix, mail queued before and mail accepted meanwhile is delivered once."""
     kill_all()
     exim.daemon = None
     exim.run("-qff")
     exim.wait_arrived()
     exim.wait_empty()
-    exim.panic = ".*"            # a fault may well be in the panic log
+    exim.panic = ".*"            # the fault may be in the panic log
 
 
 def with_fault(exim, *lines):
-    """A message is queued, the configuration gets LINES instead of what it held, another one is tried."""
+    """Queue a message, replace the configuration with LINES, then try another message.  Returns the old configuration."""
     exim.submit(exim.expect(Message(), "sink"))
     exim.tool("flush")
     kill_all()
@@ -59,7 +61,7 @@ def mend(good):
 
 @test(main=QUEUE_ONLY, library=True)
 def unknown_key(exim):
-    """A key that nobody knows: the line names the file, the line and the key."""
+    """An unknown key: the message names the file, the line and the key."""
     good = with_fault(exim, f"spool = {exim.spool}", "speed = 11")
     tool_says(exim, FASTSPOOL_CONFIGURATION, "2", "speed")
     mend(good)
@@ -68,7 +70,7 @@ def unknown_key(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def bad_value(exim):
-    """A value that doesn't parse."""
+    """An invalid value: the message names the file, the line and the value."""
     good = with_fault(exim, f"spool = {exim.spool}", "memory = lots")
     tool_says(exim, FASTSPOOL_CONFIGURATION, "2", "lots")
     mend(good)
@@ -77,7 +79,7 @@ def bad_value(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def missing_spool(exim):
-    """A spool that doesn't exist: the line names it.  Exim's own spool, not configured now, is the plain disk."""
+    """A missing spool: the message names it.  Exim's own spool is no longer configured, so Exim uses the plain disk."""
     good = with_fault(exim, "spool = /srv/nowhere")
     tool_says(exim, "/srv/nowhere")
     mend(good)
@@ -86,8 +88,8 @@ def missing_spool(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def spool_of_others(exim):
-    """A spool that belongs to another user than Exim's: the line says whose it is, Exim accepts nothing; given back, it is
-    served again."""
+    """A spool owned by another user: the message names the owner, and Exim accepts nothing.  With the owner restored the
+    spool is served again."""
     shutil.chown(exim.spool, USER, USER)
     exim.spool.chmod(0o755)
     message = Message()
@@ -103,7 +105,7 @@ def spool_of_others(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def too_much_memory(exim):
-    """More memory than /dev/shm can hold (a segment made anew): the store makes do with what there is."""
+    """`memory` larger than /dev/shm: a new segment takes the size of /dev/shm as its limit."""
     exim.submit(exim.expect(Message(), "sink"))
     exim.tool("flush")
     exim.reboot()
@@ -116,7 +118,7 @@ def too_much_memory(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def second_mirror(exim):
-    """A second mirror of a spool says that there is one, and ends; the first goes on."""
+    """A second mirror of a spool reports the first and exits.  The first one keeps running."""
     exim.submit(exim.expect(Message(), "sink"))
     mirrors = [pid for pid, name in processes() if name.startswith("fastspool")]
     check(len(mirrors) == 1, f"{len(mirrors)} mirrors run")
@@ -127,7 +129,7 @@ def second_mirror(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def damaged_segment(exim):
-    """A segment full of nonsense: no mail is accepted, nobody crashes; after a reboot all is there."""
+    """A corrupt segment: no mail is accepted, and nothing crashes.  After a reboot the queue is complete."""
     exim.submit(exim.expect(Message(), "sink"))
     before = exim.queue()
     exim.tool("flush")
@@ -146,7 +148,7 @@ def damaged_segment(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def damaged_database(exim):
-    """A database full of nonsense: no mail is accepted, and the file is left as it is, for whoever can mend it."""
+    """A corrupt database: no mail is accepted, and the file stays untouched for repair."""
     exim.submit(exim.expect(Message(), "sink"))
     before = exim.queue()
     exim.tool("flush")
@@ -168,8 +170,8 @@ def damaged_database(exim):
 
 @test(("_without_bit", {}), ("_by_path", {}), main=QUEUE_ONLY, library=True)
 def installation(exim):
-    """An installation that Exim's own re-executions would not load is told so, serves nothing, and Exim runs on the
-    plain disk: never two queues."""
+    """An installation that Exim's re-executions would not load: the library says so and serves nothing.  Exim runs on the
+    plain disk, so there are never two queues."""
     path = next(path for path in glob.glob("/usr/lib/*/libfastspool.so.0*") + glob.glob("/usr/lib/libfastspool.so.0*")
                 if not os.path.islink(path))
     mode = os.stat(path).st_mode
@@ -191,7 +193,7 @@ def installation(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def caller_s_environment(exim):
-    """In secure execution no variable of the caller's has any effect: his mail is in the one queue."""
+    """In secure execution the caller's variables have no effect.  The mail is in the one queue."""
     message = exim.expect(Message(), "sink")
     exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), user=USER, environment={
         "FASTSPOOL_SPOOL": "/srv/other", "FASTSPOOL_STATE": "/srv/other", "FASTSPOOL_RUNTIME": "/srv",
@@ -202,7 +204,7 @@ def caller_s_environment(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def other_programs(exim):
-    """The library preloaded into other set-user-ID programs, and into ordinary ones, does nothing."""
+    """The library does nothing in other programs, set-user-ID or not."""
     exim.submit(exim.expect(Message(), "sink"))
     for program, arguments in (("/bin/su", ("-c", "true", "nobody")), ("/usr/bin/passwd", ("-S",)), ("/bin/mount", ()),
                                ("/bin/cat", ("/proc/self/maps",))):

@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Every way out of the queue: SMTP with and without failures, files as another user, pipes, filters, bounces."""
+"""Every way out of the queue: SMTP with and without failures, delivery to files as another user, pipes, filters, bounces."""
 import pathlib
 
 from harness import LAYOUTS, QUEUE_ONLY, USER, USER_ID, Client, Message, check, main, test, wait_for
 
 
 def bounces(exim, message):
-    """What came back to the sender about MESSAGE."""
+    """The bounces of MESSAGE that reached the sender."""
     return [raw for place, raw in exim.arrived() if place == "sink" and message.token.encode() in raw
             and b"Mailer-Daemon@" in raw]
 
 
 @test(*LAYOUTS)
 def retry(exim):
-    """A sink that answers 451 first: the message waits in the queue, and the next run delivers it."""
+    """A message refused with 451 stays in the queue, and the next run delivers it."""
     exim.sink.refusals = 1
     messages = [exim.expect(Message(), "sink") for _ in range(3)]
     for message in messages:
         exim.submit(message, "-odi")
     exim.settle()
     check(len(exim.queue()) == 3 and not exim.sink.messages, "a refused message is not in the queue")
-    check(b"451 try again later" in exim.run("-Mvl", exim.queue()[0]), "the message log doesn't tell the refusal")
+    check(b"451 try again later" in exim.run("-Mvl", exim.queue()[0]), "the message log doesn't show the refusal")
     exim.run("-qff")
     exim.wait_arrived()
     exim.wait_empty()
@@ -29,12 +29,12 @@ def retry(exim):
 
 @test(*LAYOUTS)
 def local(exim):
-    """Deliveries as another user: to a maildir and to an mbox, one message to both, several at once."""
+    """Deliveries as another user reach a maildir and an mbox, also both of them and the sink from one message."""
     exim.start()
     client = Client()
     for recipients, places in ((["user@maildir.test"], ("maildir",)), (["user@mbox.test"], ("mbox",)),
                                (["user@maildir.test", "user@mbox.test", "user@sink.test"], ("maildir", "mbox", "sink"))):
-        # What mbox quotes ("From ") isn't in this body.
+        # No "From " in the body: mbox would quote it.
         message = exim.expect(Message(recipients, body=b"a\nplain\n.\nbody\n" * 300), *places)
         check(client.send(message)[0] == 250, "not accepted")
     client.close()
@@ -46,7 +46,7 @@ def local(exim):
 @test(("_none", {"main": ("keep_environment =",)}), ("_all", {"main": ("keep_environment = *",)}),
       ("_added", {"main": ("add_environment = LD_PRELOAD=libfastspool.so",)}))
 def environment(exim):
-    """Whatever Exim does to its environment before it executes itself, the delivery and the bounce see one queue."""
+    """Deliveries and bounces see one queue, whatever Exim does to its environment before it re-executes itself."""
     exim.start()
     client = Client()
     check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
@@ -60,7 +60,7 @@ def environment(exim):
 
 @test()
 def pipe(exim):
-    """A pipe transport's command reads the whole message."""
+    """The command of a pipe transport reads the whole message."""
     for size in (500, 300000):
         exim.submit(exim.expect(Message("user@pipe.test", size=size), "command"), "-odi")
     exim.wait_arrived()
@@ -69,7 +69,7 @@ def pipe(exim):
 
 @test()
 def pipe_output(exim):
-    """What a pipe's command prints goes through a file in msglog/ into a bounce."""
+    """The output of a pipe command reaches the bounce, through a file in msglog/."""
     message = Message(f"{USER}@forward.test", body=b"body\n")
     exim.forward("|\"/bin/echo the command said this\"")
     exim.submit(message, "-odi")
@@ -80,7 +80,7 @@ def pipe_output(exim):
 
 @test(("_local", {}), ("_remote", {"remote_transport": "smtp_filtered"}))
 def transport_filter(exim):
-    """A transport filter reads the message from Exim and gives back what is delivered."""
+    """A transport filter reads the message from Exim, and its output is delivered."""
     if "smtp_filtered" in pathlib.Path("/etc/exim4/exim4.conf").read_text().split("begin transports")[0]:
         message = Message()
         exim.submit(message, "-odi")
@@ -97,7 +97,7 @@ def transport_filter(exim):
 
 @test()
 def user_filter(exim):
-    """A .forward filter runs as the user, sees the message's body, and files it where it says."""
+    """A .forward filter runs as the user, reads the message body, and files the message."""
     exim.forward("# Exim filter",
                  "if $message_body contains \"body of interest\" then",
                  f"  save {exim.work}/mail/maildir/",
@@ -114,7 +114,7 @@ def user_filter(exim):
 
 @test()
 def user_sees_no_store(exim):
-    """Neither a filter, as its user, nor exim -C, as whoever called it, has the store mapped or its files open."""
+    """No store is mapped in a filter that runs as a user, nor in an exim -C that runs as its caller."""
     exim.forward("# Exim filter",
                  f"logfile {exim.work}/mail/seen",
                  "logwrite \"maps ${readfile{/proc/self/maps}{:}}\"",
@@ -132,7 +132,7 @@ def user_sees_no_store(exim):
 
 @test()
 def bounce(exim):
-    """A recipient who doesn't exist, here or at the sink: the sender gets a bounce with the message in it."""
+    """An unknown local recipient: the sender gets a bounce that contains the message."""
     exim.start()
     client = Client()
     message = Message("user@fail.test", body=b"come back\n" * 200)
@@ -145,7 +145,7 @@ def bounce(exim):
 
 @test()
 def bounce_of_remote(exim):
-    """The sink answers RCPT with 550 for all but the sender of the bounce."""
+    """A 550 from the sink to RCPT: the sender, a local mbox, gets a bounce with the sink's reply."""
     exim.sink.reject = True
     message = Message("user@sink.test", sender="user@mbox.test", body=b"come back\n")
     exim.submit(message, "-odi")
@@ -156,7 +156,7 @@ def bounce_of_remote(exim):
 
 @test()
 def some_fail(exim):
-    """One message, four recipients: one arrives, one bounces, one is deferred and arrives with the next run, alone."""
+    """One message, four recipients: two arrive, one bounces, one is deferred.  The next run delivers only that one."""
     exim.sink.refusals = 1
     message = exim.expect(Message(["a@maildir.test", "b@fail.test", "c@sink.test", "d@filtered.test"],
                                   sender="sender@mbox.test"), "maildir", "filtered", "sink")
@@ -171,10 +171,10 @@ def some_fail(exim):
 
 @test(main=("remote_max_parallel = 8",))
 def many_recipients(exim):
-    """60 recipients of one message at the sink, in parallel deliveries that share the journal."""
+    """A message with 60 recipients: parallel deliveries share the journal, and each recipient gets one copy."""
     message = Message([f"user{n}@sink{n}.test" for n in range(60)])
     exim.submit(message, "-odi")
-    wait_for(lambda: sum(len(to) for to, _ in exim.sink.messages) >= 60, "all recipients got it")
+    wait_for(lambda: sum(len(to) for to, _ in exim.sink.messages) >= 60, "all recipients have the message")
     exim.wait_empty()
     got = sorted(recipient for to, _ in exim.sink.messages for recipient in to)
     check(got == sorted(message.recipients), "some recipient got it twice or not at all")
@@ -184,7 +184,7 @@ def many_recipients(exim):
 
 @test(main=("deliver_drop_privilege = true",))
 def without_privilege(exim):
-    """deliver_drop_privilege: the delivery goes on in the process that received, as Exim's user."""
+    """deliver_drop_privilege: the receiving process delivers too, as Exim's user."""
     exim.start()
     client = Client()
     for _ in range(3):
@@ -196,7 +196,7 @@ def without_privilege(exim):
 
 @test(main=QUEUE_ONLY)
 def same_connection(exim):
-    """Several messages for one host: the wait hints hand them over one connection, by exec with the socket (-MC)."""
+    """Messages that wait hints send over one connection, by exec with the socket (-MC), each arrive once."""
     exim.sink.refusals = 1
     for _ in range(6):
         exim.submit(exim.expect(Message(), "sink"), "-odi")

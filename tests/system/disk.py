@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""An ext4 of its own, on a loop device: a disk that a test may cut the power of, fill up or freeze.
+"""A private ext4 on a loop device.  Tests cut its power, fill it up or freeze it.
 
-The device's image lies on tmpfs, so what is in the image is what has reached the device; what was only in the page cache
-of the file system on it is not.  The mount and the device go with the private mount namespace, whatever becomes of the
-test (mount's loop devices are released by the last unmount).
+The image lies on tmpfs.  It holds what has reached the device, and nothing that was only in ext4's page cache.  The mount
+and the device end with the private mount namespace, even if the test dies: `mount -o loop` releases the device at the last
+unmount.
 """
 import contextlib
 import pathlib
@@ -16,12 +16,12 @@ def run(*command):
 
 class LoopDisk:
     def __init__(self, place, mebibytes):
-        """Make it, and mount it at PLACE, a directory that exists."""
+        """Create the disk and mount it at PLACE, an existing directory."""
         self.place = pathlib.Path(place)
         self.image = self.place.with_name(self.place.name + ".image")
         with open(self.image, "wb") as file:
             file.truncate(mebibytes << 20)
-        # Nothing is left for later: a background initialisation would write at its own times.
+        # No lazy initialisation: it would write in the background at any time.
         run("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
         self.mount()
 
@@ -32,8 +32,7 @@ class LoopDisk:
         run("umount", self.place)
 
     def copy(self):
-        """Take the disk as it is at this instant.  The kernel's own writing may go on while the image is copied; then the
-        copy is no instant, and another one is taken."""
+        """Copy the disk as of one instant.  The kernel may write to the image during the copy; then copy again."""
         copy = self.image.with_name(self.image.name + ".copy")
         while True:
             run("cp", "--sparse=always", self.image, copy)
@@ -41,14 +40,14 @@ class LoopDisk:
                 return
 
     def use_copy(self):
-        """Mount the copy in the disk's place.  Nobody may use it meanwhile."""
+        """Mount the copy in place of the disk.  No process must use the disk meanwhile."""
         self.unmount()
         self.image.with_name(self.image.name + ".copy").rename(self.image)
         self.mount()
 
     @contextlib.contextmanager
     def frozen(self):
-        """Whoever writes to it waits."""
+        """Freeze the file system: writers wait."""
         run("fsfreeze", "--freeze", self.place)
         try:
             yield

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What fails under the mirror: it dies at each of its calls, each of its writes and syncs fails, the disk fills up, hangs.
+"""Faults under the mirror: it is killed at each of its calls, each call fails, the disk fills up, the disk hangs.
 
-The mirror of these tests is the real one, with a small journal, so that a load of seconds sees commits, checkpoints and
-reuse; inject.c, preloaded into it alone, kills it at its n-th call or lets the call fail, for n from 1 until the load
-ends before.  Whatever happens: no client hangs, each message is answered as is true, mail is taken again by itself, and
-nothing that was answered with 250 is lost when the memory goes afterwards.
+The tests run the real mirror with a small journal, so a load of seconds sees commits, checkpoints and reuse of journal
+files.  inject.c is preloaded into the mirror alone.  It kills the mirror at its n-th call, or makes that call fail, for n
+from 1 until the load ends before call n.  In every case:
+
+- no client hangs;
+- each reply is true;
+- mail is accepted again without intervention;
+- no message answered with 250 is lost when the memory goes afterwards.
 """
 import collections
 import concurrent.futures
@@ -24,27 +28,27 @@ from harness import TOOL, Client, Failure, Message, check, kill, kill_all, main,
 
 QUEUE_ONLY = ("queue_only = true", "check_spool_space = 0", "check_spool_inodes = 0")
 DURABILITY = (("", {}), ("_strict", {"fastspool": ("durability = strict",)}))
-CLIENTS, EACH, SIZE = 4, 2, 12000    # a batch of four fits into a file: larger ones are not used again
-WAITERS = 24                # who are about while the disk stands still
-JOURNAL = 65536             # bytes, and those of a file: a load sees several checkpoints, and reuse
+CLIENTS, EACH, SIZE = 4, 2, 12000    # a batch of four fits into a journal file: larger files are not reused
+WAITERS = 24                # senders during the freeze
+JOURNAL = 65536             # bytes of the journal and of each file: a load sees several checkpoints, and reuse
 REAL_TOOL = pathlib.Path(TOOL + ".real")
 LIBRARY = pathlib.Path("/srv/inject.so")
 
 
 class Sender:
-    """An SMTP client that stays connected; what was accepted is expected in the queue."""
+    """An SMTP client that stays connected.  It adds accepted messages to the ledger."""
 
     def __init__(self, exim):
         self.exim, self.client = exim, None
 
     def send(self, size=3000, seconds=30):
-        """One message: (the answer's code, after how many seconds)."""
+        """Send one message.  Returns (reply code, seconds until the reply)."""
         message, start = Message("user@maildir.test", size=size), time.monotonic()
         try:
             self.client = self.client or Client(timeout=seconds)
             code, text = self.client.send(message, pipelining=True)
         except (OSError, ValueError) as error:
-            raise Failure(f"no answer within {seconds} s: {error!r}") from error
+            raise Failure(f"no reply within {seconds} s: {error!r}") from error
         if code == 250:
             message.name = text.split("id=")[1].split()[0]
             self.exim.expect(message, "maildir")
@@ -52,7 +56,8 @@ class Sender:
 
 
 def load(senders, time_enough=0.1):
-    """EACH messages of each sender, side by side, and once more after time enough for a checkpoint: all answers."""
+    """All senders send EACH messages in parallel, then again after a pause long enough for a checkpoint.  Returns all
+    replies."""
     answers = []
     with concurrent.futures.ThreadPoolExecutor(len(senders)) as pool:
         for pause in (time_enough, 0):
@@ -63,7 +68,7 @@ def load(senders, time_enough=0.1):
 
 
 class Injected:
-    """A mirror that meets its fate at call number N."""
+    """A mirror that is killed, or sees an error, at call NUMBER."""
 
     def __init__(self, exim, number, calls="all", error=0):
         self.arm(exim, number, calls, error)
@@ -71,10 +76,10 @@ class Injected:
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lock = exim.spool / ".fastspool" / "mirror.lock"
         wait_for(lambda: self.process.poll() is not None or subprocess.run(["flock", "-n", lock, "true"]).returncode == 1,
-                 "the mirror")
+                 "the mirror runs")
 
     def arm(self, exim, number, calls="all", error=0):
-        """Everything but the start."""
+        """Prepare the environment of the mirror, without starting it."""
         if not LIBRARY.exists():
             subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", LIBRARY, pathlib.Path(__file__).with_name("inject.c")],
                            check=True)
@@ -85,13 +90,13 @@ class Injected:
                             "INJECT_ERROR": str(error), "INJECT_REPORT": str(self.report)}
 
     def met(self, exim):
-        """What it met: "FUNCTION FILE", or nothing."""
+        """The call that was hit, as "FUNCTION FILE", or None."""
         words = self.report.read_text().split()
         return f"{words[0]} {os.path.relpath(words[1], exim.spool / '.fastspool')}" if words else None
 
 
 class Recovering(Injected):
-    """The same for the next mirror that somebody starts, who knows nothing of it: a script stands in the tool's place."""
+    """The same for the next mirror that any process starts.  A script takes the place of the tool and arms it."""
 
     def __init__(self, exim, number):
         self.arm(exim, number)
@@ -112,7 +117,7 @@ class Recovering(Injected):
 
 
 def forget_spares(exim):
-    """No mirror runs; the next one has to make its journal's files anew."""
+    """Remove the spare journal files, while no mirror runs.  The next mirror has to create them."""
     for path in (exim.spool / ".fastspool" / "journal").glob("[0-9]*"):
         with open(path, "rb") as file:
             if not file.read(8).strip(b"\0"):
@@ -120,26 +125,26 @@ def forget_spares(exim):
 
 
 def kind(met):
-    """Files of the journal are all one kind."""
+    """MET with all journal files counted as one."""
     function, path = met.split()
     name = os.path.basename(path)
     return f"{function} {'journal/N' if name.isdigit() else path}"
 
 
 def print_counts(what, met, exim, more=""):
-    print(f"  {len(met)} {what}, {len(exim.expected)} messages accepted{more}; met: " +
+    print(f"  {len(met)} {what}, {len(exim.expected)} messages accepted{more}; hit: " +
           ", ".join(f"{count} {name}" for name, count in sorted(collections.Counter(map(kind, met)).items())), flush=True)
 
 
 def all_there(exim, delivered=0, meanwhile=lambda: None):
-    """The memory goes; the queue is what was accepted, and not DELIVERED before."""
+    """Take the memory away.  The queue must hold every accepted message except the DELIVERED ones."""
     kill_all()
     if exim.daemon:
         exim.daemon.wait()
     meanwhile()
     exim.reboot()
     queued, accepted = len(exim.queue()), len(exim.expected) - delivered
-    check(queued == accepted, f"{accepted} were answered with 250, {queued} are in the queue")
+    check(queued == accepted, f"{accepted} messages were accepted, {queued} are in the queue")
     exim.start()
 
 
@@ -153,7 +158,7 @@ for name in os.listdir(sys.argv[1]):
 
 
 def read_queue(exim):
-    """What every -D of the store holds: identifier -> body."""
+    """The content of every -D file of the store: message ID -> body."""
     raw, found = exim.run("run", "--", sys.executable, "-c", READ_ALL, exim.spool / "input", program=TOOL, stock=True), {}
     while raw:
         size, raw = raw.split(b"\n", 1)
@@ -164,7 +169,7 @@ def read_queue(exim):
 
 
 def deliver(exim, most=50):
-    """Every message's body is as it was sent; MOST are delivered, which takes Exim longest, the others removed."""
+    """Check every body in the queue.  Then deliver MOST messages and remove the rest, because delivery takes longest."""
     bodies = read_queue(exim)
     waiting = [message for _, message in exim.expected if message.name in bodies]
     for message in waiting:
@@ -181,7 +186,7 @@ def deliver(exim, most=50):
 
 @test(*DURABILITY, library=True, main=QUEUE_ONLY)
 def mirror_killed_at_each_call(exim):
-    """Killed at its n-th call, in commits, checkpoints and reuse, the mirror is replaced, and finishes what was owed."""
+    """A mirror killed at any call, in a commit, a checkpoint or a reuse, is replaced, and its waiters get 250."""
     exim.start()
     senders = [Sender(exim) for _ in range(CLIENTS)]
     load(senders)
@@ -193,18 +198,18 @@ def mirror_killed_at_each_call(exim):
         mirror = Injected(exim, number)
         answers = load(senders, pause)
         what = mirror.met(exim)
-        check({code for code, _ in answers} == {250}, f"killed at call {number}, {what}: answered {answers}")
+        check({code for code, _ in answers} == {250}, f"killed at call {number}, {what}: replies {answers}")
         slowest = max(slowest, max(seconds for _, seconds in answers))
         if what:
             met.append(what)
             mirror.process.wait(5)
         elif pause < 1 and not any(one.startswith("reuse") for one in met):
-            number, pause = number // 2, 1.0        # on a busy machine no checkpoint was in time for reuse
+            number, pause = number // 2, 1.0        # a busy machine: no checkpoint came in time for reuse
         else:
             break
     for wanted in ("mirror/data.mdb", "fallocate", "reuse"):
-        check(any(wanted in what for what in met), f"{wanted} was never met")
-    print_counts("kill points", met, exim, f", the slowest answer took {slowest:.2f} s")
+        check(any(wanted in what for what in met), f"{wanted} was never hit")
+    print_counts("kill points", met, exim, f", the slowest reply took {slowest:.2f} s")
     exim.tool("stop")
     mirror.process.wait(5)
     all_there(exim)
@@ -213,7 +218,7 @@ def mirror_killed_at_each_call(exim):
 
 @test(library=True, main=QUEUE_ONLY)
 def mirror_killed_in_recovery(exim):
-    """Killed at its n-th call while it recovers after a power cut, the mirror is replaced, and all is there."""
+    """A mirror killed at any call of its recovery after a power cut is replaced, and the queue is complete."""
     met, number, finished = [], 0, False
     try:
         while not finished:
@@ -236,7 +241,7 @@ def mirror_killed_in_recovery(exim):
     finally:
         Recovering.end()
     print_counts("kill points", met, exim)
-    check(any("mirror/data.mdb" in what for what in met), "no recovery was met")
+    check(any("mirror/data.mdb" in what for what in met), "no recovery was hit")
     all_there(exim)
     deliver(exim)
 
@@ -247,33 +252,33 @@ def mirrors():
 
 @test(library=True, main=QUEUE_ONLY)
 def waiters_notice(exim):
-    """A mirror that dies under waiters is replaced at their next look, 100 ms later at most."""
+    """Waiters replace a dead mirror at their next check, at most 100 ms later."""
     exim.start()
     sender, times = Sender(exim), []
     sender.send()
     for _ in range(20):
-        mirror, = wait_for(mirrors, "a mirror")
-        os.kill(mirror, 19)         # SIGSTOP: so there is somebody who waits when it dies
+        mirror, = wait_for(mirrors, "a mirror runs")
+        os.kill(mirror, 19)         # SIGSTOP, so there is a waiter when the mirror dies
         waiter = threading.Thread(target=sender.send)
         waiter.start()
         time.sleep(0.05)
         start = time.monotonic()
         kill(mirror)
-        wait_for(lambda: set(mirrors()) - {mirror}, "another mirror")
+        wait_for(lambda: set(mirrors()) - {mirror}, "another mirror runs")
         times.append(time.monotonic() - start)
         waiter.join(30)
         check(not waiter.is_alive(), "the waiter hangs")
     times.sort()
-    print(f"  20 deaths; another mirror was there after {times[10] * 1000:.0f} ms (median), {times[-1] * 1000:.0f} ms (worst)")
+    print(f"  20 deaths; the next mirror ran after {times[10] * 1000:.0f} ms (median), {times[-1] * 1000:.0f} ms (worst)")
     check(len(exim.expected) == 21, "a message was refused")
-    # Looks lie 100 ms apart; the rest is for the machine: fork, exec, and this test's own looking every 20 ms.
-    check(times[10] <= 0.15, "the replacement takes longer than a waiter's look")
+    # Waiters check every 100 ms.  The rest is for fork, exec, and this test's own polling every 20 ms.
+    check(times[10] <= 0.15, "the replacement takes longer than a waiter's check interval")
     deliver(exim)
 
 
 @test(library=True, main=QUEUE_ONLY)
 def one_mirror_writes(exim):
-    """Whoever starts mirrors: while one lives, even one that stands still, no other writes; of many, one stays."""
+    """While a mirror lives, even a stopped one, no other mirror writes.  Of many started at once, one stays."""
     exim.start()
     sender = Sender(exim)
     sender.send()
@@ -288,8 +293,8 @@ def one_mirror_writes(exim):
     waiter = threading.Thread(target=sender.send)
     waiter.start()
     others = [start(f"other{n}") for n in range(3)]
-    check([other.wait(20) for other in others] == [75] * 3, "another mirror started beside one that stands still")
-    check(mirrors() == [mirror], "a waiter started another mirror beside one that stands still")
+    check([other.wait(20) for other in others] == [75] * 3, "another mirror started next to a stopped one")
+    check(mirrors() == [mirror], "a waiter started another mirror next to a stopped one")
     os.kill(mirror, 18)
     waiter.join(30)
     rounds = 5
@@ -304,7 +309,7 @@ def one_mirror_writes(exim):
                 check(one.returncode == 75, f"a mirror ended with {one.returncode}")
                 said = (exim.work / f"many{number}.{n}").read_text()
                 check("pwrite64" not in said and "sync(" not in said, f"a second mirror wrote: {said[:300]}")
-    print(f"  {3 + 6 * rounds} mirrors started beside others")
+    print(f"  {3 + 6 * rounds} extra mirrors were started")
     all_there(exim)
     deliver(exim)
 
@@ -312,13 +317,13 @@ def one_mirror_writes(exim):
 # --- failing disks ------------------------------------------------------------------------------------------------
 
 def stop(exim):
-    """The last commit of a mirror, too, may meet its fault; then it goes on."""
+    """Stop the mirror.  The fault may hit its last commit; then the mirror goes on, so try again."""
     wait_for(lambda: exim.command("stop", program=TOOL, stock=True).returncode == 0, "the mirror stops")
 
 
 def each_call_fails(exim, error):
-    """The n-th call that makes or removes a file, that writes or preallocates, that syncs, fails: 451 or 250, as is true;
-    then mail goes on by itself."""
+    """Fail each call once: those that create or remove files, write or preallocate, sync.  Each reply is 451 or 250, as is
+    true, and mail is accepted again without intervention."""
     exim.start()
     senders = [Sender(exim) for _ in range(CLIENTS)]
     load(senders)
@@ -333,17 +338,17 @@ def each_call_fails(exim, error):
             answers = collections.Counter(code for code, _ in load(senders))
             what = mirror.met(exim)
             check(set(answers) <= {250, 451}, f"{calls} {number}, {what}: {answers}")
-            check(what or not answers[451], f"nothing failed, and {answers[451]} were refused")
+            check(what or not answers[451], f"nothing failed, but {answers[451]} messages were refused")
             refused += answers[451]
-            wait_for(lambda: senders[0].send()[0] == 250, f"{calls} {number}: mail again", seconds=10)
+            wait_for(lambda: senders[0].send()[0] == 250, f"mail is accepted again ({calls} {number})", seconds=10)
             if not what:
                 break
             check(mirror.process.poll() is None or what.endswith("mirror.lock"),
                   f"{calls} {number}, {what}: the mirror ended")
             met.append(what)
     print_counts("faults", met, exim, f", {refused} answered with 451")
-    check(refused > 0, "no fault was ever told to a client")
-    check(any("fallocate" in what for what in met), "no preallocation was met")
+    check(refused > 0, "no client ever saw a fault")
+    check(any("fallocate" in what for what in met), "no preallocation was hit")
     stop(exim)
     all_there(exim)
     deliver(exim)
@@ -351,18 +356,18 @@ def each_call_fails(exim, error):
 
 @test(library=True, main=QUEUE_ONLY)
 def disk_fails(exim):
-    """EIO."""
+    """EIO at any call is answered with 451, and no accepted message is lost."""
     each_call_fails(exim, errno.EIO)
 
 
 @test(library=True, main=QUEUE_ONLY)
 def disk_full(exim):
-    """ENOSPC, at every call."""
+    """ENOSPC at any call is answered with 451, and no accepted message is lost."""
     each_call_fails(exim, errno.ENOSPC)
 
 
 def fill(path, left):
-    """A file at PATH takes all of the disk but LEFT bytes."""
+    """Fill the disk with a file at PATH, except for LEFT bytes."""
     with open(path, "ab", buffering=0) as file:
         for piece in (1 << 20, 4096):
             try:
@@ -379,7 +384,7 @@ def fill(path, left):
 
 @test(*DURABILITY, library=True, main=QUEUE_ONLY)
 def small_disk(exim):
-    """A real disk that fills up, with more or less room left: 451, then mail again once there is space."""
+    """A real disk that fills up, from several amounts of free space: 451, and 250 again once there is space."""
     LoopDisk(exim.spool, 96)
     exim.own(exim.spool)
     exim.start()
@@ -392,16 +397,16 @@ def small_disk(exim):
             code, _ = sender.send(size=500000)
             if code != 250:
                 break
-        check(code == 451, f"{left} KiB were left, and after {number} messages of 500 kB the answer was {code}")
+        check(code == 451, f"{left} KiB were left, and after {number} messages of 500 kB the reply was {code}")
         refused += 1
-        kill(*mirrors())                                    # the next one finds the disk full
-        check(sender.send()[0] in (250, 451), "a full disk's answer is neither 250 nor 451")
-        # A machine that starts with a disk that is full to the last byte has its queue, too.
+        kill(*mirrors())                                    # the next mirror starts on a full disk
+        check(sender.send()[0] in (250, 451), "the reply on a full disk is neither 250 nor 451")
+        # After a reboot with not a byte free, the queue is complete too.
         all_there(exim, delivered, lambda: fill(ballast, 0))
         sender = Sender(exim)
-        check(sender.send()[0] in (250, 451), "a full disk's answer is neither 250 nor 451")
+        check(sender.send()[0] in (250, 451), "the reply on a full disk is neither 250 nor 451")
         ballast.unlink()
-        wait_for(lambda: sender.send()[0] == 250, "mail again", seconds=10)
+        wait_for(lambda: sender.send()[0] == 250, "mail is accepted again", seconds=10)
         if left < 20000:
             deliver(exim, 8)
             delivered = len(exim.expected)
@@ -417,8 +422,8 @@ def count_commits(exim):
 
 @test(*DURABILITY, library=True, main=QUEUE_ONLY)
 def hanging_disk(exim):
-    """A disk that stands still: senders wait, nothing is acknowledged, and when the power goes nothing is lost.  All who wait
-    meanwhile share the next commit."""
+    """While the disk is frozen, senders wait and nothing is acknowledged.  The waiters share the next commits.  A power cut
+    during the freeze loses nothing."""
     disk = LoopDisk(exim.spool, 64)
     exim.own(exim.spool)
     exim.start()
@@ -431,27 +436,27 @@ def hanging_disk(exim):
             for thread in threads:
                 thread.start()
             time.sleep(3)
-            check(len(exim.expected) == before, "a message was acknowledged while the disk stood still")
+            check(len(exim.expected) == before, "a message was acknowledged while the disk was frozen")
             if power_fails:
-                for pid, _ in processes():      # who waits for the disk dies when it moves again
+                for pid, _ in processes():      # a process that waits for the disk dies at the thaw
                     kill(pid)
                 disk.copy()
         for thread in threads:
             thread.join(30)
             check(not thread.is_alive(), "a sender hangs")
         if not power_fails:
-            check(len(exim.expected) == before + WAITERS, "a message was refused when the disk moved again")
+            check(len(exim.expected) == before + WAITERS, "a message was refused after the thaw")
             commits = count_commits(exim) - commits
-            print(f"  {WAITERS} messages that waited side by side took {commits} commits")
-            check(commits <= WAITERS // 2, "those who wait don't share a commit")
+            print(f"  {WAITERS} waiters took {commits} commits")
+            check(commits <= WAITERS // 2, "waiters don't share commits")
     kill_all()
     exim.daemon.wait()
     exim.reboot()
     disk.use_copy()
     queue = len(exim.queue())
-    check(queue >= len(exim.expected), f"{len(exim.expected)} were answered with 250, {queue} are in the queue")
+    check(queue >= len(exim.expected), f"{len(exim.expected)} messages were accepted, {queue} are in the queue")
     deliver(exim)
-    exim.wait_arrived()                     # and what was never acknowledged, which judge() would call stray
+    exim.wait_arrived()                     # unacknowledged messages arrive too, and judge() would call them stray
     shutil.rmtree(exim.work / "mail" / "maildir")
     exim.expected.clear()
 
@@ -460,7 +465,7 @@ def send_until_cut(sender):
     try:
         sender.send()
     except Failure:
-        pass                # the power failed
+        pass                # the power cut
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""What the system tests have in common: a private Exim, clients and a sink for its mail, and a ledger.
+"""The harness of the system tests: a private Exim, SMTP clients, a sink, and a ledger of the mail.
 
-A test is a function that takes an Exim and is marked @test; the sentence above it says what is true.  Each test gets an
-Exim of its own: a spool, a log and a configuration, written to where Exim was compiled to look for one, so that the
-set-user-ID re-executions of a production system happen here too.  That touches /etc, ports and every process in
-sight, and so is done only inside tests/system/namespace.sh: private mounts, processes and network.
+A test is a function that takes an Exim and is marked @test.  Its docstring states what must hold.  Each test gets its
+own Exim: a spool, a log and a configuration.  The configuration goes where Exim was compiled to look for it, so Exim
+re-executes itself set-user-ID as on a production system.  This touches /etc, ports and every process in sight, so the
+tests run only inside tests/system/namespace.sh, with private mounts, processes and network.
 
-Every message carries a token.  A test says with expect() where a message has to arrive, and when it returns the harness
-compares: each message arrived exactly once in each of its places, byte for byte; the queue is as the test left it; the
-real input/ and msglog/ hold nothing (the queue is the store's); the panic log is empty.  With --stock Exim runs
-without the library, which proves the tests themselves; what asks for the library is skipped then.
+Every message carries a token.  A test calls expect() to say where a message has to arrive.  After the test the harness
+checks:
 
-A suite ends with one line, "N passed, N failed, N skipped", and exit status 1 when something failed.
+- each message arrived exactly once in each of its places, byte for byte;
+- the queue is as the test left it;
+- the real input/ and msglog/ are empty, because the queue is in the store;
+- the panic log is empty.
+
+--stock runs Exim without the library, which proves the tests themselves.  Tests that need the library are skipped then.
+
+A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test failed, 77 if none passed.
 """
 import argparse
 import base64
@@ -71,7 +76,7 @@ keep_environment =
 {main}
 
 begin acl
-# For `acl_smtp_data`, where a test asks for it.
+# For tests that set `acl_smtp_data`.
 body:
   accept condition = ${{if match{{$message_body}}{{leading dot}}}}
   deny
@@ -161,13 +166,13 @@ begin retry
 """
 
 DELIVER = """#!/bin/sh
-# The pipe transport's command: one file a message, complete when it has its name.
+# The command of the pipe transport: one file per message.  The rename to the final name marks it complete.
 t=$(mktemp {work}/mail/command/.XXXXXXXX) && cat >"$t" && mv "$t" {work}/mail/command/$$-$(date +%N)
 """
 
 
 INHERIT = """#!/bin/sh
-# What a command of ${{run}} inherits, beside its standard streams: one line a descriptor.
+# Lists the descriptors that a ${{run}} command inherits beyond its standard streams, one per line.
 for descriptor in /proc/$$/fd/*; do
     case ${{descriptor##*/}} in 0|1|2|10|255) ;; *) readlink "$descriptor" ;; esac
 done >{work}/mail/inherited
@@ -175,11 +180,11 @@ done >{work}/mail/inherited
 
 
 class Failure(Exception):
-    """What a test found to be untrue."""
+    """A condition that a test checked does not hold."""
 
 
 class Skip(Exception):
-    """Why a test can't run here."""
+    """The test can't run on this machine."""
 
 
 def check(condition, sentence):
@@ -188,21 +193,21 @@ def check(condition, sentence):
 
 
 def wait_for(condition, what, seconds=20.0):
-    """Wait until condition() is true, and return what it returned."""
+    """Poll condition() until it is true.  Returns its value."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise Failure(f"waited {seconds:.0f} s in vain until {what}")
+            raise Failure(f"timed out after {seconds:.0f} s waiting until {what}")
         time.sleep(0.02)
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
 class Message:
-    """One message: a token that finds it again, and a body of lines that end in LF."""
+    """A message: a unique token, and a body of LF-terminated lines."""
     count = 0
 
     def __init__(self, recipient="user@sink.test", sender="sender@sink.test", body=None, size=2000):
@@ -213,20 +218,20 @@ class Message:
         self.body = body if body is not None else text(size)
 
     def content(self):
-        """What is handed to Exim: headers, an empty line, the body."""
+        """The message as Exim receives it: headers, an empty line, the body."""
         return (f"From: {self.sender}\nTo: {(', ' + chr(10) + ' ').join(self.recipients)}\nSubject: {self.token}\n"
                 f"X-Token: {self.token}\n\n").encode() + self.body
 
 
 def text(size):
-    """SIZE bytes of lines that can't be guessed, with what transports like to change in between."""
+    """SIZE bytes of random lines, plus lines that transports tend to alter: dots, "From ", trailing blanks."""
     odd = b".\n..\n.leading dot\n\n \ttabs and trailing blanks \t \nFro m here\noriginal\n"
     lines = base64.encodebytes(os.urandom(max(0, size - len(odd)) * 57 // 77))
     return lines + odd
 
 
 def split_message(raw):
-    """(token, body) of a message that arrived, its line ends made LF; (None, raw) where it has no token."""
+    """(token, body) of a delivered message, with CRLF turned into LF.  The token is None if the message has none."""
     raw = raw.replace(b"\r\n", b"\n")
     header, _, body = raw.partition(b"\n\n")
     found = re.search(rb"^X-Token: (\S+)$", header, re.M)
@@ -236,7 +241,7 @@ def split_message(raw):
 # --- the network --------------------------------------------------------------------------------------------------
 
 class Client:
-    """An SMTP client that can wait for each reply, send all at once, send chunks, and use TLS."""
+    """An SMTP client: one command at a time or pipelined, DATA or BDAT, with or without TLS."""
 
     def __init__(self, port=SMTP_PORT, tls=False, timeout=15):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
@@ -271,7 +276,8 @@ class Client:
         return answer[1]
 
     def send(self, message, pipelining=False, chunks=0):
-        """Hand MESSAGE over; CHUNKS > 0: in so many pieces by BDAT.  Returns the last reply's (code, text)."""
+        """Send MESSAGE by DATA, or by BDAT in CHUNKS pieces if CHUNKS > 0.  Returns (code, text) of the reply to the final
+        dot.  With BDAT: of the first reply that isn't 250, or else of the last."""
         data = message.content().replace(b"\n", b"\r\n")
         envelope = [f"MAIL FROM:<{message.sender}>\r\n".encode()]
         envelope += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
@@ -314,25 +320,25 @@ class Client:
 
 
 class Sink(socketserver.ThreadingTCPServer):
-    """An SMTP server that keeps what it is given.  `refusals`: how often each message is first answered 451."""
+    """An SMTP server that stores its mail.  It answers each message with 451 `refusals` times, then with 250."""
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 200
 
     def __init__(self, port=SINK_PORT):
-        self.messages = []              # (recipients, raw bytes), in the order of their 250
+        self.messages = []              # (recipients, raw bytes), in the order of acceptance
         self.refusals = 0
-        self.refused = {}               # token -> how often
-        self.times = {}                 # token -> when it was accepted, each time (time.time())
+        self.refused = {}               # token -> number of 451 replies so far
+        self.times = {}                 # token -> time.time() of each acceptance
         self.reject = False             # answer each RCPT with 550
-        self.delay = 0.0                # seconds before the answer to a message's last line
-        self.waiting = 0                # how many messages were held back by that
+        self.delay = 0.0                # seconds to hold back the reply to the final dot
+        self.waiting = 0                # messages held back so far
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), SinkSession)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def handle_error(self, request, client_address):
-        """A deliverer that a test killed is no error of the sink's."""
+        """Stay silent: tests kill deliverers on purpose."""
 
     def stop(self):
         self.shutdown()
@@ -340,7 +346,7 @@ class Sink(socketserver.ThreadingTCPServer):
 
 
 class SinkSession(socketserver.StreamRequestHandler):
-    disable_nagle_algorithm = True      # a reply of two lines would wait 40 ms for Exim's delayed acknowledgement
+    disable_nagle_algorithm = True      # a two-line reply would wait 40 ms for Exim's delayed ACK
 
     def answer(self, line):
         self.wfile.write(line.encode() + b"\r\n")
@@ -367,7 +373,7 @@ class SinkSession(socketserver.StreamRequestHandler):
                         break
                     raw.append(piece[1:] if piece.startswith(b".") else piece)
                 else:
-                    return              # the deliverer died: nothing was accepted
+                    return              # the deliverer died before the final dot
                 self.finish_message(recipients, b"".join(raw))
                 recipients = []
             elif verb == b"QUIT":
@@ -397,16 +403,16 @@ class SinkSession(socketserver.StreamRequestHandler):
 # --- Exim ---------------------------------------------------------------------------------------------------------
 
 class Exim:
-    """A private Exim, with the library or (stock) without it, and the ledger of its mail."""
+    """A private Exim, with the library or without it (stock), and the ledger of its mail."""
 
     def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None):
         self.work, self.stock, self.memory = pathlib.Path(work), stock, memory
         self.spool = pathlib.Path(spool) if spool else self.work / "spool"
         self.daemon = None
         self.expected = []              # (place, message)
-        self.queued = 0                 # how many messages a test means to leave in the queue
-        self.real = set()               # what it means to leave in the real input/ and msglog/
-        self.panic = None               # a pattern that the panic log may hold
+        self.queued = 0                 # messages that the test leaves in the queue on purpose
+        self.real = set()               # files that it leaves in the real input/ and msglog/ on purpose
+        self.panic = None               # regular expression for lines allowed in the panic log
         for directory in (self.spool, self.work / "log"):
             directory.mkdir(parents=True, exist_ok=True)
             self.own(directory)
@@ -427,7 +433,7 @@ class Exim:
 
     @staticmethod
     def own(directory):
-        """Exim's user gets DIRECTORY, as Debian's package gives it."""
+        """Give DIRECTORY to Exim's user, with the mode that Debian's package uses."""
         shutil.chown(directory, "Debian-exim", "Debian-exim")
         directory.chmod(0o750)
 
@@ -437,7 +443,7 @@ class Exim:
         text = CONFIGURATION.format(
             work=self.work, spool=self.spool, user=USER, smtp_port=SMTP_PORT, sink_port=SINK_PORT,
             main="\n".join(main), remote_transport=remote_transport)
-        for option in main:             # what a test sets replaces what stands above
+        for option in main:             # a test's option replaces the default above
             text = re.sub(rf"^{option.split('=')[0]}=.*\n(?=(.*\n)*{re.escape(option)}$)", "", text, count=1, flags=re.M)
         pathlib.Path(EXIM_CONFIGURATION).write_text(text)
 
@@ -452,14 +458,14 @@ class Exim:
         return environment
 
     def command(self, *arguments, input=None, user=None, stock=False, program=EXIM, timeout=120, environment=()):
-        """Run exim4 (or PROGRAM) to its end, with more ENVIRONMENT; its standard output and error are in the result."""
+        """Run exim4 (or PROGRAM) and wait for it.  ENVIRONMENT adds variables.  The result holds stdout and stderr."""
         return subprocess.run([program, *map(str, arguments)], input=input, capture_output=True, timeout=timeout,
                               env={**self.environment(stock), **dict(environment)}, cwd="/", user=user,
                               group=pwd.getpwnam(user).pw_gid if user else None, extra_groups=[] if user else None,
                               stdin=subprocess.DEVNULL if input is None else None)
 
     def run(self, *arguments, **keywords):
-        """The same for what has to succeed and to say nothing on standard error.  Returns standard output."""
+        """command() that must succeed with an empty stderr.  Returns stdout."""
         result = self.command(*arguments, **keywords)
         check(result.returncode == 0 and not result.stderr,
               f"{' '.join(map(str, arguments))}: exit {result.returncode}, {result.stderr.decode(errors='replace')!r}")
@@ -484,23 +490,23 @@ class Exim:
             check(LIBRARY in maps, f"the library is not in the daemon: {self.said()}")
 
     def said(self):
-        """What the daemon printed, and its panic log."""
+        """The daemon's output and its panic log."""
         return " | ".join(path.read_text(errors="replace").strip() for path in
                           (self.work / "daemon.out", self.work / "log" / "paniclog") if path.exists())
 
     def stop(self):
-        """End the daemon as an init script does."""
+        """Stop the daemon with SIGTERM, like an init script."""
         if self.daemon:
             self.daemon.terminate()
             self.daemon.wait(20)
             self.daemon = None
 
     def tool(self, *arguments):
-        """The fastspool command, as an administrator calls it.  Returns what it printed."""
+        """Run the fastspool command as an administrator would.  Returns its output."""
         return self.run(*arguments, program=TOOL, stock=True).decode()
 
     def reboot(self):
-        """All that a power cycle takes away: processes and memory."""
+        """Take away what a power cycle takes: all processes and the memory."""
         kill_all()
         self.daemon = None
         for path in glob.glob("/dev/shm/fastspool.*"):
@@ -510,20 +516,20 @@ class Exim:
                 os.unlink(path)
 
     def expect(self, message, *places):
-        """MESSAGE has to be in each of PLACES ("sink", "mbox", "maildir", "filtered", "command") at the end."""
+        """MESSAGE must arrive in each of PLACES: "sink", "mbox", "maildir", "filtered", "command"."""
         self.expected += [(place, message) for place in places]
         return message
 
     def submit(self, message, *arguments, user=None):
-        """exim -bm, as `sendmail` is called by programs."""
+        """Submit by exim -bm, the way programs call `sendmail`."""
         self.run("-oi", "-f", message.sender, *arguments, *message.recipients, input=message.content(), user=user)
 
     def queue(self, *options):
-        """Identifiers of the queue's messages, as `exim -bp` lists them."""
+        """The message IDs in `exim -bp`, in its order."""
         return ID.findall(self.run("-bp", *options).decode())
 
     def deliver_queue(self):
-        """A queue run as root, to its end: what was only queued is delivered."""
+        """Run the queue as root until it is empty and the mail has arrived."""
         self.run("-qff")
         self.wait_arrived()
         self.wait_empty()
@@ -532,7 +538,7 @@ class Exim:
         wait_for(lambda: not self.queue(), "the queue is empty", seconds)
 
     def forward(self, *lines):
-        """Write the test user's .forward; no lines: remove it."""
+        """Write the test user's .forward.  Without lines, remove it."""
         path = pathlib.Path(f"/home/{USER}/.forward")
         path.unlink(missing_ok=True)
         if lines:
@@ -544,13 +550,13 @@ class Exim:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def real_files(self):
-        """What Exim without the library would see as its queue: every file below input/ and msglog/."""
+        """The queue of an Exim without the library: every real file below input/ and msglog/."""
         return {str(path.relative_to(self.spool)) for pattern in ("input", "msglog", "*/input", "*/msglog")
                 for top in self.spool.glob(pattern) if not top.is_symlink()
                 for path in top.rglob("*") if not path.is_dir()}
 
     def arrived(self):
-        """Every message that arrived: (place, raw bytes)."""
+        """(place, raw bytes) of every message that arrived."""
         with self.sink.lock:
             found = [("sink", raw) for _, raw in self.sink.messages]
         for place in ("maildir", "filtered"):
@@ -558,17 +564,17 @@ class Exim:
         found += [("command", path.read_bytes()) for path in (self.work / "mail" / "command").glob("[0-9]*")]
         mbox = self.work / "mail" / "mbox"
         if mbox.exists():
-            # The transport puts "From …" in front of a message and an empty line behind it.
+            # appendfile puts a "From ..." line before each message and an empty line after it.
             pieces = re.split(rb"^From \S+ \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\n", mbox.read_bytes(), flags=re.M)
             found += [("mbox", piece.removesuffix(b"\n")) for piece in pieces[1:]]
         return found
 
     def tokens(self):
-        """(place, token) of what arrived."""
+        """(place, token) of every message that arrived."""
         return [(place, split_message(raw)[0]) for place, raw in self.arrived()]
 
     def wait_arrived(self, *messages, seconds=30):
-        """Wait until MESSAGES (default: all that are expected) are where they were expected."""
+        """Wait until MESSAGES, by default all expected ones, are in their places."""
         wanted = {(place, message.token) for place, message in self.expected if not messages or message in messages}
         try:
             wait_for(lambda: wanted <= set(self.tokens()), "the mail arrived", seconds)
@@ -576,12 +582,12 @@ class Exim:
             raise Failure(f"{failure}; missing: {sorted(wanted - set(self.tokens()))}") from None
 
     def settle(self):
-        """Wait until nothing but the daemon and the mirror runs, so that no delivery is half done."""
+        """Wait until only the daemon and the mirror run, so no delivery is in progress."""
         wait_for(lambda: not [pid for pid, name in processes() if name.startswith("exim")
                               and not (self.daemon and pid == self.daemon.pid)], "every delivery has ended")
 
     def judge(self):
-        """The comparisons that every test ends with."""
+        """Compare the ledger with what arrived, after every test."""
         self.settle()
         arrived = {}
         for place, raw in self.arrived():
@@ -594,30 +600,30 @@ class Exim:
             check(bodies[0] == wanted, f"{message.token} in {place}: {difference(wanted, bodies[0])}")
         stray = set(arrived) - {(place, message.token) for place, message in self.expected} - {
             (place, None) for place in ("sink", "mbox", "maildir")}
-        check(not stray, f"arrived where nothing was expected: {sorted(map(str, stray))}")
+        check(not stray, f"unexpected arrivals: {sorted(map(str, stray))}")
         count = int(self.run("-bpc"))
         check(count == self.queued, f"the queue holds {count} messages, expected {self.queued}")
         if not self.stock:
             real = self.real_files()
-            check(real == self.real, f"the real queue directories hold {sorted(real ^ self.real)} wrongly")
+            check(real == self.real, f"wrong files in the real queue directories: {sorted(real ^ self.real)}")
         panic = self.work / "log" / "paniclog"
         lines = [line for line in (panic.read_text(errors="replace").splitlines() if panic.exists() else [])
                  if not (self.panic and re.search(self.panic, line))]
-        check(not lines, f"the panic log says: {lines[:3]}")
+        check(not lines, f"panic log: {lines[:3]}")
 
     def end(self):
-        """End all that the test started, and remove its segment."""
+        """Kill everything that the test started, and remove its segment."""
         self.sink.stop()
         self.forward()
         self.reboot()
 
 
 def difference(wanted, got):
-    """Where two bodies differ, in few words."""
+    """A short description of where two bodies differ."""
     if len(wanted) > 1 << 20:
-        return f"{len(wanted)} bytes expected, {len(got)} came; sha256 {hashlib.sha256(got).hexdigest()[:12]}"
+        return f"{len(wanted)} bytes expected, {len(got)} arrived; sha256 {hashlib.sha256(got).hexdigest()[:12]}"
     at = next((n for n, pair in enumerate(zip(wanted, got)) if pair[0] != pair[1]), min(len(wanted), len(got)))
-    return (f"{len(wanted)} bytes expected, {len(got)} came, different from byte {at}: "
+    return (f"{len(wanted)} bytes expected, {len(got)} arrived, first difference at byte {at}: "
             f"{wanted[at:at + 40]!r} became {got[at:at + 40]!r}")
 
 
@@ -629,7 +635,7 @@ def in_private_namespace():
 
 
 def processes():
-    """(pid, name) of every live process of the private namespace but its first, this one and its ancestors."""
+    """(pid, name) of every live process in the private namespace, except pid 1, this process and its ancestors."""
     family, pid = {1}, os.getpid()
     while pid > 1:
         family.add(pid)
@@ -654,7 +660,7 @@ def kill(pid):
 
 
 def kill_all():
-    """kill -9 of every process of the private namespace but the test's own."""
+    """kill -9 every process in the private namespace except the test's own."""
     assert in_private_namespace()
     while found := processes():
         for pid, _ in found:
@@ -668,8 +674,8 @@ TESTS = []
 
 
 def test(*parameters, library=False, **options):
-    """Mark a test.  OPTIONS go to Exim(); PARAMETERS: (suffix, options) to run it once with each; LIBRARY: it makes no
-    sense without the library."""
+    """Mark a test.  OPTIONS go to Exim().  PARAMETERS are (suffix, options) pairs; the test runs once with each.  A
+    LIBRARY test makes no sense without the library."""
     def mark(function):
         for suffix, more in parameters or (("", {}),):
             TESTS.append((function.__name__ + suffix, function, {**options, **more}, library))
@@ -677,14 +683,14 @@ def test(*parameters, library=False, **options):
     return mark
 
 
-# Both layouts of the queue's directories; the same with queue_only.
+# Tests run with both layouts of the queue directories, flat and split.
 QUEUE_ONLY = ("queue_only = true",)
 LAYOUTS = (("", {"main": ("split_spool_directory = false",)}), ("_split", {"main": ("split_spool_directory = true",)}))
 QUEUED_LAYOUTS = tuple((suffix, {"main": options["main"] + QUEUE_ONLY}) for suffix, options in LAYOUTS)
 
 
 def prepare_host():
-    """What the tests need in the private /etc: a user, a certificate, names."""
+    """Add the test user and a TLS certificate to the private /etc."""
     with open("/etc/passwd", "a+") as passwd, open("/etc/group", "a+") as group:
         passwd.seek(0)
         if USER + ":" not in passwd.read():
@@ -702,12 +708,12 @@ def prepare_host():
 
 def main(suite):
     parser = argparse.ArgumentParser(description=f"system tests of fastspool: {suite}")
-    parser.add_argument("--stock", action="store_true", help="Exim without the library: proves the tests themselves")
-    parser.add_argument("--keep", action="store_true", help="stop at the first failure and say where its files are")
-    parser.add_argument("names", nargs="*", help="only the tests whose name contains one of these")
+    parser.add_argument("--stock", action="store_true", help="run Exim without the library, to prove the tests themselves")
+    parser.add_argument("--keep", action="store_true", help="stop at each failure and say where its files are")
+    parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
     arguments = parser.parse_args()
     if not in_private_namespace():
-        sys.exit("system tests run inside tests/system/namespace.sh only (they would kill processes that aren't theirs)")
+        sys.exit("run system tests inside tests/system/namespace.sh only: they kill every process they see")
     prepare_host()
     counts = {"ok": 0, "not ok": 0, "skip": 0}
     for name, function, options, library in TESTS:
@@ -718,7 +724,7 @@ def main(suite):
         if library and arguments.stock:
             verdict, problem = "skip", "needs the library"
         else:
-            # Below /srv, a private tmpfs: a path that every user may walk.
+            # /srv is a private tmpfs, and every user may search it.
             work = pathlib.Path(f"/srv/{suite}-{name}")
             exim = None
             try:
@@ -729,13 +735,13 @@ def main(suite):
                 verdict, problem = "skip", str(skip)
             except Failure as failure:
                 verdict, problem = "not ok", str(failure)
-            except Exception:                       # a test's own mistake, or a hung program: its trace says where
+            except Exception:                       # a bug in the test, or a hung program: the trace shows where
                 verdict, problem = "not ok", traceback.format_exc()
             if verdict == "not ok" and exim:
                 problem += f"\n  main log:\n{exim.log()[-3000:]}\n  said: {exim.said()[-1500:]}"
                 if arguments.keep:
-                    print(f"not ok - {suite}.{name}\n{problem}\nits files: {work} (enter with nsenter -m -p -t "
-                          "PID-outside; ends at Enter)", flush=True)
+                    print(f"not ok - {suite}.{name}\n{problem}\nfiles: {work} (enter with nsenter -m -p -t "
+                          "PID-outside; press Enter to go on)", flush=True)
                     input()
             if exim:
                 exim.end()

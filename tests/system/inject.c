@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Preloaded into the real mirror: its n-th call that changes or syncs the disk kills it, or fails.
+ * Fault injection, preloaded into the real mirror: the n-th call that changes or syncs the disk kills it or fails.
  *
  *     INJECT_AT=N INJECT_CALLS=all|make|write|sync INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
  *
- * Calls are counted over all threads and all functions of the class, so that N from 1 up to the first N that is never
- * reached takes every one of them.  (strace counts for each thread and each function alone.)  INJECT_ERROR=0 kills,
- * before the call.  What was met is written to FILE: "FUNCTION PATH".
+ * One counter covers all threads and all functions of the class.  So a test that raises N from 1 until N is never
+ * reached covers every call.  (strace keeps one counter per thread and function.)  INJECT_ERROR=0 kills the process
+ * before the call.  FILE receives the call that was hit, as "FUNCTION PATH".
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -51,7 +51,7 @@ static void tell(const char *function, const char *path)
     syscall(SYS_close, fd);
 }
 
-/* Is this call the one? */
+/* Count a call.  True if it is the one that must fail; kills instead if @error is 0. */
 static int meets(int class, const char *function, int fd, const char *path)
 {
     char link[64], target[PATH_MAX] = "?";
@@ -98,7 +98,7 @@ WRAP(int, rename, (const char *from, const char *to), (from, to), MAKES, -1, to)
 WRAP(int, unlink, (const char *path), (path), MAKES, -1, path)
 WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MAKES, fd, NULL)
 
-/* They return their error.  Large-file builds call the second one. */
+/* These return the error instead of setting errno.  Large-file builds call the second one. */
 #define WRAP_FALLOCATE(name)                                            \
     int name(int fd, off_t offset, off_t size)                          \
     {                                                                   \
@@ -113,14 +113,15 @@ WRAP(int, unlinkat, (int fd, const char *path, int flags), (fd, path, flags), MA
 WRAP_FALLOCATE(posix_fallocate)
 WRAP_FALLOCATE(posix_fallocate64)
 
-/* An open counts where it makes or empties a file (its mode is there only then), or begins to use one again. */
+/* An open counts if it creates or truncates a file, or reuses a file of the journal.  The mode argument exists only
+ * with O_CREAT. */
 static int makes_file(int fd, const char *path, int flags, const char *function)
 {
     char head[8] = "";
 
     if (flags & (O_CREAT | O_TRUNC))
         return meets(MAKES, function, -1, path);
-    /* A file of the journal is opened to be written: was it before? */
+    /* A journal file is being opened for writing.  If it holds data already, this is a reuse. */
     if ((flags & O_ACCMODE) != O_RDWR || strspn(path, "0123456789") != strlen(path))
         return 0;
     long file = syscall(SYS_openat, fd, path, O_RDONLY);

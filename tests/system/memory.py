@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A queue larger than memory, and everything that can be full: memory, its file system, the disk.
+"""A queue larger than memory, and everything that can fill up: memory, its file system, the disk.
 
-What isn't in memory comes back when it is wanted, whoever dies meanwhile; what is full is answered with 452 or 451, never
-with a 250 that isn't kept; and when there is space, mail is taken again by itself.
+Evicted data is paged in on demand, even if processes die meanwhile.  If something is full the reply is 452 or 451, and
+every 250 is kept.  Once there is space, mail is accepted again without intervention.
 """
 import collections
 import concurrent.futures
@@ -25,7 +25,7 @@ from harness import EXIM, TOOL, Client, Failure, Message, check, kill, main, pro
 QUEUE_ONLY = ("queue_only = true",)
 UNCHECKED = QUEUE_ONLY + ("check_spool_space = 0", "check_spool_inodes = 0")
 CONNECTIONS = 32
-RUNNERS = 4                 # queue runs side by side
+RUNNERS = 4                 # parallel queue runs
 
 
 def usual_size():
@@ -33,7 +33,8 @@ def usual_size():
 
 
 def hand_over(client, message):
-    """By DATA, after which whatever is refused is still read: the first answer that isn't yes, or the last one."""
+    """Send MESSAGE by DATA: Exim reads the data to the end even if it refuses it.  Returns the first refusal, or the last
+    reply."""
     client.socket.sendall(f"MAIL FROM:<{message.sender}>\r\nRCPT TO:<{message.recipients[0]}>\r\nDATA\r\n".encode())
     replies = [client.reply() for _ in range(3)]
     if [code for code, _ in replies] != [250, 250, 354]:
@@ -43,20 +44,20 @@ def hand_over(client, message):
 
 
 def send(exim, client, size):
-    """One message: (the answer's code, the message, its identifier).  What was accepted is expected in the maildir."""
+    """Send one message, and expect it in the maildir if it is accepted.  Returns (reply code, message, message ID)."""
     message = Message("user@maildir.test", size=size)
     start = time.monotonic()
     try:
         code, text = hand_over(client, message)
     except (OSError, ValueError) as error:
-        raise Failure(f"no answer to {size} bytes after {time.monotonic() - start:.0f} s: {error!r}") from error
+        raise Failure(f"no reply to {size} bytes after {time.monotonic() - start:.0f} s: {error!r}") from error
     if code == 250:
         exim.expect(message, "maildir")
     return code, message, text.partition("id=")[2]
 
 
 def load(exim, count, size=usual_size, connections=CONNECTIONS, until_refused=False):
-    """COUNT messages over CONNECTIONS: how often each code was the answer, and identifier -> message of what was taken."""
+    """Send COUNT messages over CONNECTIONS.  Returns (count of each reply code, message ID -> accepted message)."""
     codes, taken, numbers, lock = collections.Counter(), {}, iter(range(count)), threading.Lock()
 
     def work(_):
@@ -70,7 +71,7 @@ def load(exim, count, size=usual_size, connections=CONNECTIONS, until_refused=Fa
                 codes[code] += 1
                 if code == 250:
                     taken[name] = message
-            if code == 421:                                 # Exim can't make a file at all, and ends the connection
+            if code == 421:                                 # Exim can't create a file, and closes the connection
                 client = Client(timeout=90)
         client.close()
     with concurrent.futures.ThreadPoolExecutor(connections) as pool:
@@ -79,7 +80,7 @@ def load(exim, count, size=usual_size, connections=CONNECTIONS, until_refused=Fa
 
 
 def fill_up(exim, size, connections=CONNECTIONS):
-    """Messages of SIZE until none is taken any more: the same."""
+    """Send messages of SIZE until none is accepted any more.  Returns the same as load()."""
     codes, taken = collections.Counter(), {}
     while True:
         more, names = load(exim, 20000, lambda: size, connections, until_refused=True)
@@ -89,14 +90,14 @@ def fill_up(exim, size, connections=CONNECTIONS):
 
 
 def accept(exim, count, size=usual_size):
-    """The same where nothing may be refused: identifier -> message."""
+    """load() that must not see a refusal.  Returns message ID -> message."""
     codes, taken = load(exim, count, size)
-    check(set(codes) == {250}, f"answers: {codes}")
+    check(set(codes) == {250}, f"replies: {codes}")
     return taken
 
 
 def deliver(exim):
-    """Queue runs side by side, to their end; what one found locked by another, or was in the way of, is for the last."""
+    """Deliver the queue with parallel runs.  A final run takes the messages that they found locked by each other."""
     runs = [subprocess.Popen([EXIM, "-q"], env=exim.environment()) for _ in range(RUNNERS)]
     for run in runs:
         run.wait()
@@ -105,7 +106,7 @@ def deliver(exim):
 
 
 def status(exim):
-    """What `fastspool status` says; nothing while there is no store."""
+    """The output of `fastspool status`, or None while there is no store."""
     said = exim.command("status", "--json", program=TOOL, stock=True).stdout
     return json.loads(said) if said else None
 
@@ -115,14 +116,15 @@ def mirrors():
 
 
 def stop(pid):
-    """SIGSTOP, and every thread stands still."""
+    """Send SIGSTOP, and wait until every thread has stopped."""
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
-                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process stands still")
+                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process has stopped")
 
 
 class Watch:
-    """Looks at the store all the time: memory within its limit?  KILLS: and kills the mirror, so many seconds apart."""
+    """Polls the store to see that memory stays within its limit.  With KILLS, (least, most) seconds, it kills the mirror at
+    random intervals in that range."""
 
     def __init__(self, exim, kills=None):
         self.exim, self.kills, self.looks, self.killed, self.most, self.over = exim, kills, 0, 0, 0, []
@@ -157,20 +159,21 @@ class Watch:
 
 
 def taken_again(exim, seconds=20):
-    """Mail is taken again, by itself."""
+    """Mail is accepted again without intervention.  Returns after how many seconds."""
     client = Client(timeout=60)
     start = time.monotonic()
-    wait_for(lambda: send(exim, client, 3000)[0] == 250, "mail is taken again", seconds)
+    wait_for(lambda: send(exim, client, 3000)[0] == 250, "mail is accepted again", seconds)
     client.close()
     return time.monotonic() - start
 
 
 # --- larger than memory -------------------------------------------------------------------------------------------
 
-# 20 MiB: the header, 12 MB of names for 20,000 messages of three files each, and the data of 500 of them at the end.
+# 20 MiB hold the header, 12 MB of names for 20,000 messages of three files each, and at the end the data of 500 messages.
 @test(main=QUEUE_ONLY, library=True, memory="20M")
 def twenty_thousand(exim):
-    """20,000 deferred messages with memory for 1,000, the mirror killed again and again: each is taken, and arrives once."""
+    """20,000 messages in a memory that holds the data of few: all are accepted and arrive once, while the mirror is killed
+    again and again."""
     count = 200000 if "FASTSPOOL_TEST_LONG" in os.environ else 20000
     if count > 20000:
         exim.fastspool_configuration("memory = 140M")
@@ -179,18 +182,18 @@ def twenty_thousand(exim):
     with Watch(exim, (0.1, 0.6)) as watch:
         accept(exim, count)
         accepted, killed = time.monotonic() - start, watch.killed
-        check(int(exim.run("-bpc")) == count, "the queue is shorter than what was taken")
+        check(int(exim.run("-bpc")) == count, "the queue doesn't hold all accepted messages")
         deliver(exim)
     delivered = time.monotonic() - start - accepted
-    print(f"  {count} messages taken in {accepted:.0f} s, {killed} mirrors killed; delivered in {delivered:.0f} s, "
-          f"{watch.killed - killed} killed; at most {watch.most / 1048576:.1f} MiB in {watch.looks} looks", flush=True)
-    check(not watch.over, f"{len(watch.over)} of {watch.looks} looks saw more than the limit: {watch.over[:3]}")
-    check(killed >= 5 and watch.killed >= 20, "hardly a mirror was killed")
+    print(f"  {count} messages accepted in {accepted:.0f} s, {killed} mirrors killed; delivered in {delivered:.0f} s, "
+          f"{watch.killed - killed} killed; at most {watch.most / 1048576:.1f} MiB in {watch.looks} samples", flush=True)
+    check(not watch.over, f"{len(watch.over)} of {watch.looks} samples exceed the memory limit: {watch.over[:3]}")
+    check(killed >= 5 and watch.killed >= 20, "too few mirrors were killed")
 
 
 @test(main=QUEUE_ONLY, library=True, memory="8M")
 def reboot(exim):
-    """A queue larger than memory is listed at once after a reboot, and every message arrives once."""
+    """After a reboot a queue larger than memory is listed at once, and every message arrives once."""
     exim.start()
     names = accept(exim, 1500, lambda: random.choice((3000, 5000, 20000)))
     exim.tool("flush")
@@ -200,56 +203,56 @@ def reboot(exim):
     counted = time.monotonic() - start
     listed = exim.queue()
     seconds = time.monotonic() - start
-    check(count == len(names) and sorted(listed) == sorted(names), f"{count} counted, {len(listed)} listed, {len(names)} taken")
+    check(count == len(names) and sorted(listed) == sorted(names), f"{count} counted, {len(listed)} listed, {len(names)} accepted")
     with Watch(exim) as watch:
         exim.start()
         deliver(exim)
     print(f"  {count} messages: counted {counted:.2f} s after the reboot, listed after {seconds:.2f} s", flush=True)
-    check(not watch.over, f"more memory than the limit: {watch.over[:3]}")
+    check(not watch.over, f"memory exceeds the limit: {watch.over[:3]}")
 
 
 @test(main=QUEUE_ONLY + ("hold_domains = *",), library=True, memory="8M")
 def queue_run_keeps_what_is_hot(exim):
-    """A queue run that defers more messages than memory holds, and writes to the log of each, pushes out what it has itself
-    brought in, and not what is looked at now and then."""
+    """A queue run over more messages than memory holds evicts the files that it paged in itself, not the working set.  The
+    run defers each message and writes to its log."""
     exim.start()
     names = sorted(accept(exim, 1000))
     hot = random.sample(names, 30)
-    exim.expected.clear()                   # they stay
+    exim.expected.clear()                   # the messages stay in the queue
     exim.queued = len(names)
 
     def look():
         before = status(exim)["brought_back"]
         exim.tool("cat", *(f"input/{name}-H" for name in hot))
         return status(exim)["brought_back"] - before
-    exim.run("-q", timeout=600)             # now each message has a log, too
-    for _ in range(2):                      # the second look is what makes them hot
+    exim.run("-q", timeout=600)             # gives each message a log
+    for _ in range(2):                      # the second read puts them into the working set
         look()
     before = status(exim)["brought_back"]
     for first in range(0, len(names), 100):
         exim.run("-q", names[first], names[min(first + 99, len(names) - 1)], timeout=600)
-        time.sleep(0.5)                     # so little memory holds no more logs than of two parts until a checkpoint does
+        time.sleep(0.5)                     # lets a checkpoint run: this memory holds the new logs of at most two parts
     brought_back, again = status(exim)["brought_back"] - before, look()
-    print(f"  the queue run brought {brought_back} files back, and pushed out {again} of {len(hot)} hot ones", flush=True)
-    check(brought_back > 1000, "the queue fits memory")
-    check(again <= len(hot) // 5, f"{again} of {len(hot)} files had gone that are looked at now and then")
+    print(f"  the queue run paged in {brought_back} files, and evicted {again} of {len(hot)} in the working set", flush=True)
+    check(brought_back > 1000, "the queue fits into memory")
+    check(again <= len(hot) // 5, f"{again} of {len(hot)} files in the working set were evicted")
 
 
 @test(main=QUEUE_ONLY, library=True, memory="8M")
 def mirror_killed_under_opens(exim):
-    """Who opens what was evicted waits for the mirror; when that is killed meanwhile, another one is started, and the open
-    succeeds: of a body, of a header, of all headers for the listing, of a message for its delivery."""
+    """An open of an evicted file succeeds even if the mirror is killed while it waits: the waiter starts another mirror.
+    This holds for a body, a header, all headers of a listing, and a message being delivered."""
     exim.start()
     messages = accept(exim, 40)
     asked = collections.Counter()
     times = []
     for number in range(20):
         exim.tool("flush")
-        exim.reboot()                                       # all data is in the database alone
-        check(int(exim.run("-bpc")) == len(messages), "the queue is shorter than it was")
+        exim.reboot()                                       # now only the database holds the data
+        check(int(exim.run("-bpc")) == len(messages), "messages are missing from the queue")
         name = random.choice(list(messages))
         arguments = (("-Mvb", name), ("-Mvh", name), ("-bp",), ("-M", name))[number % 4]
-        mirror, = wait_for(mirrors, "a mirror")
+        mirror, = wait_for(mirrors, "a mirror runs")
         stop(mirror)
         process = subprocess.Popen([EXIM, *arguments], env=exim.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(0.2)
@@ -267,7 +270,7 @@ def mirror_killed_under_opens(exim):
             exim.wait_arrived(message)
             del messages[name]
         asked[arguments[0]] += 1
-    print(f"  {dict(asked)}; the answer came {max(times):.2f} s after the kill at the latest", flush=True)
+    print(f"  {dict(asked)}; each open succeeded at most {max(times):.2f} s after the kill", flush=True)
     exim.start()
     deliver(exim)
 
@@ -276,48 +279,48 @@ def mirror_killed_under_opens(exim):
 
 @test(main=QUEUE_ONLY, library=True, memory="4M")
 def names_fill_memory(exim):
-    """Names, which stay, fill memory: 452 at MAIL; mail is taken again when some are delivered."""
+    """When names fill memory, which can't be evicted, MAIL gets 452.  After some deliveries mail is accepted again."""
     exim.start()
     codes, names = fill_up(exim, 300)
-    check(set(codes) == {250, 452}, f"answers: {codes}")
+    check(set(codes) == {250, 452}, f"replies: {codes}")
     client = Client()
     client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
     client.close()
-    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was taken")
+    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was accepted")
     some = random.sample(list(names), len(names) // 4)
     exim.run("-M", *some, timeout=600)
     exim.settle()
     taken_again(exim)
     more = load(exim, 100, connections=4)[0]
-    print(f"  {codes[250]} messages of 300 bytes were taken, then 452; after the delivery of {len(some)}: {dict(more)}", flush=True)
-    check(set(more) == {250}, f"answers: {more}")
+    print(f"  {codes[250]} messages of 300 bytes accepted, then 452; after the delivery of {len(some)}: {dict(more)}", flush=True)
+    check(set(more) == {250}, f"replies: {more}")
     deliver(exim)
 
 
 @test(main=UNCHECKED, library=True, memory="4M")
 def names_fill_memory_unchecked(exim):
-    """The same where Exim doesn't ask how much space there is: 451, or 421 where it can't begin.  Not even a delivery's own
-    files can be made then; when some messages are removed, the others are delivered."""
+    """The same without Exim's space check: 451, or 421 if Exim can't begin.  Deliveries can't create their own files either.
+    After some messages are removed, the others are delivered."""
     exim.start()
     codes, names = fill_up(exim, 300, 8)
-    check(set(codes) <= {250, 421, 451}, f"answers: {codes}")
+    check(set(codes) <= {250, 421, 451}, f"replies: {codes}")
     print(f"  {dict(codes)}", flush=True)
     exim.panic = "No space left on device"
-    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was taken")
+    check(int(exim.run("-bpc")) == len(names), "the queue isn't what was accepted")
     removed = [names[name] for name in list(names)[:30]]
     exim.run("-Mrm", *list(names)[:30])
     exim.expected = [(place, message) for place, message in exim.expected if message not in removed]
     start = time.monotonic()
     deliver(exim)
     taken_again(exim)
-    print(f"  {len(removed)} were removed, {len(exim.expected) - 1} delivered in {time.monotonic() - start:.0f} s", flush=True)
+    print(f"  {len(removed)} messages removed, {len(exim.expected) - 1} delivered in {time.monotonic() - start:.0f} s", flush=True)
     deliver(exim)
 
 
 @test(main=QUEUE_ONLY, library=True, memory="8M")
 def open_files_fill_memory(exim):
-    """Messages that are still coming in can't be evicted: more of them than memory holds are refused in part, and so may be
-    others meanwhile; afterwards mail is taken again."""
+    """Open files can't be evicted.  If incoming messages exceed memory some of them are refused, and other messages may be
+    too.  Afterwards mail is accepted again."""
     exim.start()
     accept(exim, 50)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -327,18 +330,18 @@ def open_files_fill_memory(exim):
             small[send(exim, client, 3000)[0]] += 1
         client.close()
         codes = large.result()[0]
-    print(f"  16 messages of 2 MiB side by side: {dict(codes)}; small ones beside them: {dict(small)}", flush=True)
-    check(set(codes) <= {250, 451, 452} and codes[250] < 16, f"answers: {codes}")
-    check(set(small) <= {250, 451, 452}, f"answers: {small}")
+    print(f"  16 parallel messages of 2 MiB: {dict(codes)}; small ones meanwhile: {dict(small)}", flush=True)
+    check(set(codes) <= {250, 451, 452} and codes[250] < 16, f"replies: {codes}")
+    check(set(small) <= {250, 451, 452}, f"replies: {small}")
     taken_again(exim)
-    check(accept(exim, 50), "nothing was taken")
+    check(accept(exim, 50), "nothing was accepted")
     deliver(exim)
 
 
 @test(main=UNCHECKED, library=True, memory="8M")
 def hanging_disk(exim):
-    """The disk stands still, so nothing can be evicted, until memory is full: nothing is acknowledged, what finds no space
-    is refused, and afterwards mail is taken again."""
+    """While the disk is frozen nothing can be evicted, and memory fills up.  No message is acknowledged, and those that find
+    no space are refused.  After the thaw mail is accepted again."""
     disk = LoopDisk(exim.spool, 96)
     exim.own(exim.spool)
     exim.start()
@@ -348,10 +351,10 @@ def hanging_disk(exim):
         with disk.frozen():
             clients = pool.submit(load, exim, CONNECTIONS, lambda: 500000)
             time.sleep(14)                                  # longer than a writer waits
-            check(len(exim.expected) == before, "a message was acknowledged while the disk stood still")
+            check(len(exim.expected) == before, "a message was acknowledged while the disk was frozen")
         codes = clients.result()[0]
     print(f"  {CONNECTIONS} messages of 500 kB: {dict(codes)}", flush=True)
-    check(set(codes) <= {250, 451} and codes[451], f"answers: {codes}")
+    check(set(codes) <= {250, 451} and codes[451], f"replies: {codes}")
     taken_again(exim)
     accept(exim, 50)
     deliver(exim)
@@ -361,7 +364,7 @@ def hanging_disk(exim):
 
 @contextlib.contextmanager
 def filled(directory, left):
-    """Somebody's file takes all of DIRECTORY's file system but LEFT bytes."""
+    """Another program's file fills the file system of DIRECTORY, except for LEFT bytes."""
     path = directory / "filler"
     with open(path, "wb", buffering=0) as file:
         for piece in (1 << 20, 4096):
@@ -378,7 +381,7 @@ def filled(directory, left):
 
 
 def small_runtime(exim):
-    """A file system of 24 MiB for memory to lie in."""
+    """Put memory on a file system of 24 MiB.  Returns its directory."""
     runtime = exim.work / "runtime"
     runtime.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=1777", "runtime", runtime], check=True)
@@ -388,8 +391,8 @@ def small_runtime(exim):
 
 @test(*((suffix, {"memory": memory}) for suffix, memory in (("", "16M"), ("_less_than_memory", "512M"))), main=UNCHECKED, library=True)
 def full_shm(exim):
-    """Another program fills the file system that memory lies in: 451 or 452, no signal, no mirror lost, no file lost; when
-    its file goes, mail is taken again."""
+    """Another program fills the file system of memory: 451 or 452, no SIGBUS, no dead mirror, no lost file.  When that file
+    goes, mail is accepted again."""
     runtime = small_runtime(exim)
     exim.start()
     accept(exim, 20)
@@ -399,7 +402,7 @@ def full_shm(exim):
         with filled(runtime, left << 10):
             codes = load(exim, 40, usual_size, 8)[0] + load(exim, 2, lambda: 12 << 20, 2)[0]
         check(set(codes) <= {250, 451, 452}, f"{left} KiB left: {codes}")
-        check(codes[451] + codes[452], f"{left} KiB left, and all was taken: {codes}")
+        check(codes[451] + codes[452], f"{left} KiB left, but all were accepted: {codes}")
         answers[f"{left} KiB left"] = dict(codes)
         taken_again(exim)
         accept(exim, 20)
@@ -410,8 +413,8 @@ def full_shm(exim):
 
 @test(main=QUEUE_ONLY, library=True, memory="16M")
 def recovery_without_room(exim):
-    """There is no room for the names after a reboot: who comes is told so after a while, the mirror tries on, and when there is
-    room the queue is there, by itself."""
+    """A recovery without room for the names: callers get an error after a while, and the mirror keeps trying.  Once there is
+    room, the queue is back without intervention."""
     runtime = small_runtime(exim)
     exim.start()
     names = accept(exim, 3000, lambda: 300)
@@ -419,7 +422,7 @@ def recovery_without_room(exim):
     exim.tool("stop")
     for segment in runtime.iterdir():
         shutil.rmtree(segment)
-    with filled(runtime, 1200 << 10):                       # enough to begin with
+    with filled(runtime, 1200 << 10):                       # enough for the recovery to begin
         result = exim.command("-bpc")
         said = (result.stderr + result.stdout).decode()
         check(f"the file system of {runtime}" in said and "is full" in said, f"exim -bpc said {said!r}, exit {result.returncode}")
@@ -427,7 +430,7 @@ def recovery_without_room(exim):
         waiting = subprocess.Popen([EXIM, "-bpc"], env=exim.environment(), stdout=subprocess.PIPE)
         time.sleep(1)
         check(waiting.poll() is None, "exim -bpc didn't wait for the recovery")
-    check(int(waiting.communicate(timeout=10)[0]) == len(names), "the queue is another")
+    check(int(waiting.communicate(timeout=10)[0]) == len(names), "the queue has changed")
     check(mirrors() == [mirror], "the mirror gave up")
     exim.panic = "is full"
     exim.start()
@@ -438,7 +441,8 @@ def recovery_without_room(exim):
 
 @test(*((suffix, {"memory": memory}) for suffix, memory in (("", "512M"), ("_small_memory", "8M"))), main=QUEUE_ONLY, library=True)
 def full_disk(exim):
-    """The disk under the state directory fills up: 452 at MAIL, before the body; when there is space, mail is taken again."""
+    """When the disk of the state directory is full, MAIL gets 452, before the body.  Once there is space, mail is accepted
+    again."""
     disk = exim.work / "disk"
     disk.mkdir()
     LoopDisk(disk, 160)
@@ -456,15 +460,16 @@ def full_disk(exim):
             check(set(codes) == {452}, f"{left} MiB left: {codes}")
         seconds = taken_again(exim)
         accept(exim, 50)
-    print(f"  {len(exim.expected)} messages taken beside two full disks; again {seconds:.2f} s after the last one", flush=True)
+    print(f"  {len(exim.expected)} messages accepted around two full disks; the last time {seconds:.2f} s after there was space",
+          flush=True)
     deliver(exim)
 
 
-# --- larger than memory should hold ---------------------------------------------------------------------------------
+# --- messages too large for memory ----------------------------------------------------------------------------------
 
 @test(main=QUEUE_ONLY, library=True, memory="20M")
 def large_messages(exim):
-    """What is larger than a quarter of memory is delivered whole: to users, through a filter, a command, the network."""
+    """Messages larger than a quarter of memory are delivered whole: to files, by filter, pipe command and SMTP."""
     exim.start()
     client, places = Client(timeout=60), ("mbox", "maildir", "filtered", "pipe", "sink")
     for place in places:
@@ -484,10 +489,10 @@ def large_messages(exim):
     thread.join()
     check(max(spilled) > 0, "no message was ever in a spill file")
     wait_for(lambda: not list((exim.spool / ".fastspool" / "spill").iterdir()), "the spill files are gone")
-    print(f"  {len(places)} messages of 6 MiB through a `memory` of 20 MiB, {max(spilled)} in spill files at once", flush=True)
+    print(f"  {len(places)} messages of 6 MiB with `memory` = 20 MiB, at most {max(spilled)} in spill files at once", flush=True)
 
 
-# --- another limit ------------------------------------------------------------------------------------------------
+# --- a new limit --------------------------------------------------------------------------------------------------
 
 def restart(exim, *configuration):
     exim.stop()
@@ -499,42 +504,42 @@ def restart(exim, *configuration):
 
 @test(main=QUEUE_ONLY, library=True, memory="64M")
 def another_limit(exim):
-    """A smaller or larger `memory` holds from the next start on, and takes over the store as it is."""
+    """A smaller or larger `memory` takes effect at the next start, and keeps the store."""
     exim.start()
     names = dict(accept(exim, 2000))
     limits = []
     for mebibytes in (12, 96, 8):
         restart(exim, f"memory = {mebibytes}M")
-        check(int(exim.run("-bpc")) == len(names), f"with {mebibytes} MiB the queue is another")
+        check(int(exim.run("-bpc")) == len(names), f"with {mebibytes} MiB the queue has changed")
         now = wait_for(lambda: (s := status(exim)) and s["memory_limit"] == mebibytes << 20 and s["mirror_pid"] and s,
                        f"the limit is {mebibytes} MiB")
         start = time.monotonic()
         wait_for(lambda: status(exim)["memory_bytes"] <= mebibytes << 20, f"the store holds at most {mebibytes} MiB")
         limits.append(f"{mebibytes} MiB (from {now['memory_bytes'] / 1048576:.1f} MiB in {time.monotonic() - start:.1f} s)")
         names.update(accept(exim, 200))
-        check(sorted(exim.queue()) == sorted(names), f"with {mebibytes} MiB the queue is another")
+        check(sorted(exim.queue()) == sorted(names), f"with {mebibytes} MiB the queue has changed")
     print(f"  {len(names)} messages under 64 MiB, then {', '.join(limits)}", flush=True)
     deliver(exim)
 
 
 @test(main=QUEUE_ONLY, library=True, memory="64M")
 def names_need_more(exim):
-    """A recovery whose names alone need more than `memory` says so, and a larger `memory` takes over at the next start."""
+    """A recovery whose names alone exceed `memory` says so.  A larger `memory` recovers the queue at the next start."""
     exim.start()
     names = accept(exim, 6000, lambda: 300)
     exim.stop()
     exim.tool("stop")
     exim.reboot()
     exim.fastspool_configuration("memory = 4M")
-    for _ in range(2):                                      # the first recovers, the second finds it FAILED
+    for _ in range(2):                                      # the first recovers, the second finds the store FAILED
         result = exim.command("-bpc")
         said = result.stderr.decode() + result.stdout.decode()
         check("need more than the configured `memory`, 4 MiB" in said, f"exim -bpc said {said!r}, exit {result.returncode}")
     said = exim.command("status", program=TOOL, stock=True)
     check(said.returncode == 1 and b"FAILED: the names of the spool alone need more" in said.stdout, f"status: {said.stdout!r}")
     exim.fastspool_configuration("memory = 32M")
-    check(int(exim.run("-bpc")) == len(names), "the queue is another")
-    check(sorted(exim.queue()) == sorted(names), "the queue is another")
+    check(int(exim.run("-bpc")) == len(names), "the queue has changed")
+    check(sorted(exim.queue()) == sorted(names), "the queue has changed")
     check(status(exim)["memory_limit"] == 32 << 20, f"the limit is {status(exim)['memory_limit']}")
     print(f"  {len(names)} messages, with 4 MiB: {said.stdout.decode().splitlines()[0]}", flush=True)
     exim.start()

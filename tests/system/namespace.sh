@@ -1,15 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Run a command on a machine of its own, as far as it can tell:
+# Run a command on what looks like a machine of its own:
 #
 #     namespace.sh [--build DIR] COMMAND ARGUMENT...
 #
-# Private are the mounts, the processes and the network.  /usr is an overlay into which the build DIR is installed
-# (set-user-ID library, tool), /etc is one too, so that a test can add a user and write Exim's configuration where
-# Exim looks for it; /run, /dev/shm, /srv and /home are empty; so are Exim's own spool and log, whatever the machine
-# keeps there.  Ports on the loopback are private.  Nothing is left behind: when the command ends, or this script is
-# terminated, the kernel kills every process inside, and the mounts go with the last of them.  What waits for a disk that
-# a test has frozen can't die: the disk is thawed, from outside.
+# Mounts, processes and network are private:
+#
+# - /usr is an overlay.  --build installs the build in DIR into it: the set-user-ID library and the tool.
+# - /etc is an overlay too.  A test can add a user there, and write Exim's configuration where Exim looks for it.
+# - /run, /dev/shm, /srv and /home are empty.  So are Exim's own spool and log directories.
+# - Loopback ports are private.
+#
+# Nothing is left behind.  When the command ends or this script is terminated, the kernel kills every process inside, and
+# the mounts go with the last one.  A process that waits for a disk frozen by a test can't die, so this script thaws such
+# disks from outside.
 #
 # The exit status is the command's.  Needs root.
 set -eu
@@ -25,14 +29,14 @@ thaw() { # PID-NAMESPACE
 
 if [ "${1-}" != --inside ]; then
     FASTSPOOL_OUTER_PID_NAMESPACE=$(readlink /proc/self/ns/pid)
-    FASTSPOOL_NAMESPACE=$(mktemp) # which it is, says the inner script
+    FASTSPOOL_NAMESPACE=$(mktemp) # the inner script writes its PID namespace here
     export FASTSPOOL_OUTER_PID_NAMESPACE FASTSPOOL_NAMESPACE
     unshare --mount --pid --net --ipc --fork --kill-child --mount-proc -- "$0" --inside "$@" <&0 &
     child=$!
     trap 'kill -KILL $child 2>/dev/null' INT TERM
     status=0
     wait $child || status=$?
-    wait $child 2>/dev/null || true # a signal ends the first wait
+    wait $child 2>/dev/null || true # again, because a signal ends the first wait
     thaw "$(cat "$FASTSPOOL_NAMESPACE")" 2>/dev/null
     rm -f "$FASTSPOOL_NAMESPACE"
     exit $status
@@ -63,7 +67,7 @@ done
 overlay /usr
 overlay /etc
 ip link set lo up 2>/dev/null || python3 - <<'PYTHON'
-# The machine has no ip(8): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING.
+# Without ip(8): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING.
 import fcntl, socket, struct
 fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sh14x", b"lo", 0x41))
 PYTHON
@@ -71,7 +75,7 @@ if [ -n "$build" ]; then
     meson install -C "$build" --no-rebuild --quiet
 fi
 
-# Not by exec: this shell is the namespace's first process, and reaps what others orphan.
+# No exec: this shell is pid 1 of the namespace, and reaps orphans.
 status=0
 "$@" || status=$?
 exit $status

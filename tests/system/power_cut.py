@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The power cut of a whole machine: the real Exim, 32 connections, its spool on ext4 on a loop device.
+"""Power cuts of a whole machine: the real Exim, 32 connections, the spool on ext4 on a loop device.
 
-At a random moment everything is killed, what had reached the device is taken for the disk, the memory is removed, and
-Exim starts.  Every message that was answered with 250 and didn't arrive before has to be in the queue, once; at last
-each has to arrive, byte for byte.  What arrives twice was delivered just before a cut, and its end not yet on the disk:
-it is counted, and may be no older than WINDOW.
+At a random moment everything is killed.  The disk becomes what has reached the device, the memory is removed, and Exim
+starts again.  Every message that was answered with 250 and has not arrived must be in the queue, once.  In the end each
+must arrive, byte for byte.  A message may arrive twice if a cut came after its delivery but before the end of the delivery
+was on the disk.  Such messages are counted, and the first copy must be at most WINDOW seconds older than the cut.
 
-The control is the same with `lazy` and a window of ten seconds, and must lose mail; with --stock, Exim without the
-library has to pass too.  FASTSPOOL_TEST_CUTS says how many cuts (50), FASTSPOOL_TEST_SEED with which seed.
+The control runs `lazy` with a flush interval of ten seconds, and must lose mail.  With --stock, Exim without the library
+has to pass too.  FASTSPOOL_TEST_CUTS sets the number of cuts (50), FASTSPOOL_TEST_SEED the seed.
 """
 import collections
 import os
@@ -24,15 +24,15 @@ from harness import Client, Failure, Message, check, kill_all, main, processes, 
 
 CONNECTIONS = 32
 DISK = 512              # MiB
-WINDOW = 2.0            # seconds: flush_interval's bound of one, a commit, and a deliverer that waits for a processor
+WINDOW = 2.0            # seconds: 1 as the age limit of unwritten changes, a commit, and a deliverer that waits for a CPU
 MAIL = ("queue_domains = maildir.test", "remote_max_parallel = 1")
 
 
 class Load:
-    """Clients that send until the power fails; they know what was answered with 250."""
+    """Clients that send until the power fails, and record every 250."""
 
     def __init__(self, seed):
-        self.accepted, self.ending = {}, False      # identifier -> message
+        self.accepted, self.ending = {}, False      # message ID -> message
         self.threads = [threading.Thread(target=self.work, args=(random.Random(f"{seed}-{n}"),), daemon=True)
                         for n in range(CONNECTIONS)]
         for thread in self.threads:
@@ -58,7 +58,7 @@ class Load:
 
 
 def freeze():
-    """Stop everybody before the first dies: else who lives a moment longer starts another mirror, which writes."""
+    """Stop every process before killing the first.  Otherwise a survivor would start another mirror, which writes."""
     stopped = set()
     while running := {pid for pid, _ in processes()} - stopped:
         for pid in running:
@@ -70,7 +70,7 @@ def freeze():
 
 
 def fail_power(exim, disk, load):
-    """Everything ends here and now; what is on the device is what there is.  Returns when it happened."""
+    """Cut the power: only what is on the device survives.  Returns the time of the cut."""
     freeze()
     moment = time.time()
     kill_all()
@@ -83,7 +83,7 @@ def fail_power(exim, disk, load):
 
 
 def times_of(exim):
-    """token -> when it arrived, each time, in order."""
+    """token -> sorted times of arrival, one per copy."""
     with exim.sink.lock:
         found = {token: list(times) for token, times in exim.sink.times.items()}
     for path in (exim.work / "mail" / "maildir" / "new").glob("*"):
@@ -92,7 +92,7 @@ def times_of(exim):
 
 
 def cut(exim, disk, seed, chance):
-    """One load, one power cut.  Returns (what was accepted, which of it is lost, when the power failed)."""
+    """One load, one power cut.  Returns (accepted messages, IDs of the lost ones, time of the cut)."""
     exim.start("-q1s")
     load = Load(seed)
     time.sleep(chance.uniform(0.2, 1.2))
@@ -106,7 +106,7 @@ def cut(exim, disk, seed, chance):
 
 
 def check_bodies(exim, accepted):
-    """What arrived is what was sent."""
+    """Every copy is equal to what was sent."""
     bodies = {message.token: message.body for message in accepted}
     for place, raw in exim.arrived():
         token, body = split_message(raw)
@@ -114,32 +114,32 @@ def check_bodies(exim, accepted):
 
 
 def check_twice(times, moments):
-    """Mail that arrived again: for each, how long before a power cut the first copy came.  Returns these times."""
+    """Every copy that was followed by another one came at most WINDOW before a cut.  Returns these times."""
     ages = []
     for arrivals in times.values():
         for first in arrivals[:-1]:
             ages.append(min((moment - first for moment in moments if moment >= first - 0.5), default=float("inf")))
-    check(not ages or max(ages) <= WINDOW, f"mail came again {max(ages, default=0):.1f} s after it had been delivered")
+    check(not ages or max(ages) <= WINDOW, f"a message that arrived twice was delivered {max(ages, default=0):.1f} s before a cut")
     return ages
 
 
 def check_rest(exim, times):
-    """No queue run ends what was cut between the removal of -D and of -H, the two steps of a message's end in Exim: it
-    stays in the queue, as with stock Exim."""
+    """What is left in the queue was delivered.  Exim removes -D, then -H; a cut in between leaves the -H in the queue for
+    good, as with stock Exim."""
     rest = exim.queue()
     exim.queued = len(rest)
     if exim.stock:
-        return          # its queue holds half-written messages, too, which were never acknowledged
+        return          # its queue also holds half-written messages, never acknowledged
     for name in rest:
         token = re.search(rb"X-Token: (\S+)", exim.run("-Mvh", name)).group(1).decode()
-        check(f"input/{name}-D" not in exim.tool("ls", "input").split(), f"{name} is whole, and isn't delivered")
-        check(token in times, f"{name} has lost its data, and never arrived")
+        check(f"input/{name}-D" not in exim.tool("ls", "input").split(), f"{name} is complete but not delivered")
+        check(token in times, f"{name} has lost its -D file and never arrived")
     if rest:
-        print(f"  {len(rest)} delivered messages stay in the queue, cut between the removal of -D and of -H", flush=True)
+        print(f"  {len(rest)} delivered messages stay in the queue: cut between the removal of -D and of -H", flush=True)
 
 
 def forget_arrivals(exim):
-    """The harness's own comparisons would call duplicates, and what died unanswered, a fault."""
+    """Clear the ledger.  The harness would report duplicates and unacknowledged messages as failures."""
     exim.sink.messages.clear()
     shutil.rmtree(exim.work / "mail" / "maildir", ignore_errors=True)
     exim.panic = ".*"
@@ -166,31 +166,31 @@ def campaign(exim, cuts):
     check_bodies(exim, accepted)
     ages = check_twice(times, moments)
     check_rest(exim, times)
-    print(f"  {cuts} power cuts, {len(accepted)} messages accepted, none lost; {len(ages)} arrived twice, delivered "
+    print(f"  {cuts} power cuts, {len(accepted)} messages accepted, none lost; {len(ages)} extra copies, first delivered "
           f"at most {max(ages, default=0):.2f} s before a cut (seed {seed})", flush=True)
     forget_arrivals(exim)
 
 
 @test(main=MAIL)
 def acked(exim):
-    """Nothing that was answered with 250 is lost."""
+    """`acked`: no message answered with 250 is lost in a power cut."""
     campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")))
 
 
 @test(main=MAIL, library=True, fastspool=("durability = strict",))
 def strict(exim):
-    """The same, fewer times."""
+    """`strict`: the same, with a fifth of the cuts."""
     campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")) // 5)
 
 
 @test(main=MAIL, library=True, fastspool=("durability = lazy", "flush_interval = 10s"))
 def control(exim):
-    """The test can fail: where fsync doesn't wait, mail is lost, and it is noticed."""
+    """The test can fail: if fsync doesn't wait, mail is lost, and the test notices."""
     disk = LoopDisk(exim.spool, DISK)
     exim.own(exim.spool)
     accepted, lost, _ = cut(exim, disk, "control", random.Random(1))
     print(f"  {len(accepted)} messages accepted, {len(lost)} lost", flush=True)
-    check(lost, "no message was lost, though nobody waited for the disk")
+    check(lost, "no message was lost, although no fsync waited for the disk")
     exim.run("-qff")
     exim.settle()
     check_rest(exim, times_of(exim))

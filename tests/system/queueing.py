@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What administrators do to the queue: list, look, remove, freeze, thaw, edit, move, run."""
+"""Queue administration: list, view, remove, freeze, thaw, edit, move, run."""
 import re
 import subprocess
 
@@ -8,7 +8,7 @@ from harness import EXIM, QUEUED_LAYOUTS, QUEUE_ONLY, Client, Message, check, ma
 
 
 def queue_messages(exim, count, recipient="user@sink.test", place="sink"):
-    """COUNT messages in the queue, expected at PLACE (None: nowhere).  Returns [(id, message)]."""
+    """Queue COUNT messages, and expect them at PLACE unless it is None.  Returns [(ID, message)]."""
     known, result = set(exim.queue()), []
     for _ in range(count):
         message = Message(recipient)
@@ -24,7 +24,7 @@ def queue_messages(exim, count, recipient="user@sink.test", place="sink"):
 
 @test(*QUEUED_LAYOUTS)
 def listing(exim):
-    """-bp, -bpc, -bpr, -bpu, -bpa and `mailq` show what is queued; -bpc counts it."""
+    """-bp, -bpr, -bpu, -bpa and -bpru list the queue, and -bpc counts it."""
     check(exim.run("-bp") == b"" and exim.run("-bpc") == b"0\n", "an empty queue is not listed as empty")
     queued = queue_messages(exim, 7)
     names = [name for name, _ in queued]
@@ -38,7 +38,7 @@ def listing(exim):
 
 @test(*QUEUED_LAYOUTS)
 def view(exim):
-    """-Mvh, -Mvb, -Mvl and -Mvc print the header, the body, the log and the whole of a message."""
+    """-Mvh, -Mvb, -Mvl and -Mvc print a message's header, body, log and whole text."""
     (name, message), = queue_messages(exim, 1)
     header = exim.run("-Mvh", name)
     check(header.startswith(f"{name}-H\n".encode()) and message.token.encode() in header, f"-Mvh: {header!r}")
@@ -50,7 +50,7 @@ def view(exim):
 
 @test(*QUEUED_LAYOUTS)
 def remove(exim):
-    """-Mrm removes a message, and all its files; the others stay."""
+    """-Mrm removes the named messages, and the others stay."""
     queued = queue_messages(exim, 3, place=None)
     output = exim.run("-Mrm", queued[0][0], queued[2][0]).decode()
     check(output.count("has been removed") == 2, f"-Mrm said {output}")
@@ -61,7 +61,7 @@ def remove(exim):
 
 @test(*QUEUED_LAYOUTS)
 def freeze_and_thaw(exim):
-    """-Mf freezes: -q and -qf pass the message by; -Mt thaws it; -qff delivers also what is frozen."""
+    """-Mf freezes a message: -q and -qf skip it, -qff delivers it.  -Mt thaws it."""
     queued = queue_messages(exim, 3)
     exim.run("-Mf", queued[0][0], queued[1][0])
     check(exim.run("-bp").decode().count("*** frozen ***") == 2, "-bp doesn't show two frozen messages")
@@ -77,7 +77,7 @@ def freeze_and_thaw(exim):
 
 @test(*QUEUED_LAYOUTS)
 def deliver_one(exim):
-    """-M delivers the messages that are named, -Mc too."""
+    """-M and -Mc deliver the named messages, and no others."""
     queued = queue_messages(exim, 3)
     exim.run("-M", queued[1][0])
     exim.wait_arrived(queued[1][1])
@@ -90,7 +90,7 @@ def deliver_one(exim):
 
 @test()
 def missing(exim):
-    """A message that doesn't exist: each command says so."""
+    """Each command reports a message that doesn't exist."""
     for option in ("-M", "-Mc", "-Mrm", "-Mf", "-Mvh", "-Mvb"):
         result = exim.command(option, "1aaaaa-000001-AA")
         said = (result.stdout + result.stderr).decode() + exim.log()
@@ -99,7 +99,7 @@ def missing(exim):
 
 @test(main=QUEUE_ONLY)
 def give_up(exim):
-    """-Mg gives a message up: its sender gets a bounce that holds it."""
+    """-Mg gives a message up: the sender gets a bounce that contains it."""
     (name, message), = queue_messages(exim, 1, place=None)
     exim.run("-Mg", name)
     exim.run("-qff")
@@ -112,7 +112,7 @@ def give_up(exim):
 
 @test(main=QUEUE_ONLY)
 def edit(exim):
-    """-Mes changes the sender, -Mar adds a recipient, -Mmd marks one delivered, -Mmad all."""
+    """-Mes changes the sender, -Mar adds recipients, -Mmd marks one as delivered, -Mmad marks all."""
     (name, message), (other, _) = queue_messages(exim, 1) + queue_messages(exim, 1, place=None)
     exim.run("-Mes", name, "new@sink.test")
     exim.run("-Mar", name, "user@maildir.test", "nobody@sink.test")
@@ -128,7 +128,7 @@ def edit(exim):
 
 @test(*QUEUED_LAYOUTS)
 def named_queue(exim):
-    """-MG moves a message to a named queue and back: the default queue's list and run don't see it there."""
+    """-MG moves a message to a named queue.  Listings and runs of the default queue don't see it there."""
     queued = queue_messages(exim, 3)
     name = queued[0][0]
     exim.run("-MG", "slow", name)
@@ -144,7 +144,7 @@ def named_queue(exim):
 
 @test(main=("acl_smtp_mail = accept queue = slow", "queue_only = true"))
 def queue_by_acl(exim):
-    """An ACL puts messages into a named queue, whose directories Exim makes; they come from there."""
+    """An ACL puts messages into a named queue.  Exim creates its directories and delivers from there."""
     exim.start()
     client = Client()
     for _ in range(3):
@@ -158,7 +158,7 @@ def queue_by_acl(exim):
 
 @test()
 def runner(exim):
-    """The daemon's own queue runner (-q1s) delivers what is queued, as a re-executed set-user-ID Exim."""
+    """The daemon's queue runner (-q1s), a re-executed set-user-ID Exim, delivers the queue."""
     exim.configure(QUEUE_ONLY)
     queue_messages(exim, 4)
     exim.start("-q1s")
@@ -168,7 +168,7 @@ def runner(exim):
 
 @test(main=QUEUE_ONLY)
 def runners(exim):
-    """Four queue runners at once deliver each message once."""
+    """Four parallel queue runners deliver each message once."""
     exim.sink.delay = 0.05
     queue_messages(exim, 12)
     several = [subprocess.Popen([EXIM, "-q"], env=exim.environment()) for _ in range(4)]
@@ -181,7 +181,7 @@ def runners(exim):
 @test(("", {"main": QUEUE_ONLY + ("message_logs = false",)}), ("_kept", {"main": QUEUE_ONLY + (
     "preserve_message_logs = true",)}))
 def message_logs(exim):
-    """Without message logs nothing misses them; with preserve_message_logs they are kept in msglog.OLD."""
+    """Exim works without message logs, and preserve_message_logs keeps them in msglog.OLD."""
     queued = queue_messages(exim, 2)
     exim.deliver_queue()
     kept = {path.name for path in (exim.spool / "msglog.OLD").rglob("*") if path.is_file()}
@@ -192,7 +192,7 @@ def message_logs(exim):
 
 @test(main=QUEUE_ONLY + ("move_frozen_messages = true",))
 def moved_when_frozen(exim):
-    """move_frozen_messages: a frozen message goes to Finput and is out of the queue."""
+    """move_frozen_messages: a frozen message leaves the queue for Finput."""
     (name, _), (_, other) = queue_messages(exim, 1, place=None) + queue_messages(exim, 1)
     exim.run("-Mf", name)
     exim.run("-q")
@@ -202,8 +202,8 @@ def moved_when_frozen(exim):
 
 @test(*QUEUED_LAYOUTS)
 def left_from_before(exim):
-    """A message that stock Exim left on the disk is listed, shown, frozen, thawed and delivered beside the store's,
-    and its files stay on the disk until then."""
+    """A message that stock Exim left on the disk is listed, viewed, frozen, thawed and delivered together with those of the
+    store.  Its files stay on the disk until delivery."""
     message = exim.expect(Message(), "sink")
     exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
     left = exim.real_files()
@@ -224,7 +224,7 @@ def left_from_before(exim):
 
 @test(main=QUEUE_ONLY)
 def many(exim):
-    """150 messages: the listing is complete and in order, and a run delivers all."""
+    """A listing of 150 messages is complete and sorted, and one run delivers them all."""
     exim.start()
     client = Client()
     for _ in range(150):

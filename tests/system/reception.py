@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Every way into the queue: SMTP in its forms, the command line, many clients, large messages, broken clients."""
+"""Every way into the queue: all forms of SMTP, the command line, many clients, large messages, broken clients."""
 import os
 import signal
 import threading
@@ -10,7 +10,7 @@ from harness import LAYOUTS, QUEUE_ONLY, USER, Client, Message, check, main, pro
 
 @test(*LAYOUTS)
 def smtp(exim):
-    """A client that waits for each reply; three messages on one connection, delivered at once."""
+    """Three messages on one connection, from a client that waits for each reply, are delivered at once."""
     exim.start()
     client = Client()
     for _ in range(3):
@@ -22,7 +22,7 @@ def smtp(exim):
 
 @test(*LAYOUTS)
 def pipelining(exim):
-    """A client that sends its envelope in one go."""
+    """Messages with a pipelined envelope are delivered."""
     exim.start()
     client = Client()
     for _ in range(3):
@@ -34,7 +34,7 @@ def pipelining(exim):
 
 @test(*LAYOUTS)
 def chunking(exim):
-    """BDAT in one chunk and in several, waiting and pipelined."""
+    """Messages by BDAT, in one chunk or several, pipelined or not, are delivered."""
     exim.start()
     client = Client()
     for chunks, pipelined in ((1, False), (5, False), (1, True), (3, True)):
@@ -46,7 +46,7 @@ def chunking(exim):
 
 @test(main=("spool_wireformat = true",))
 def wire_format(exim):
-    """Messages that are kept as they came over the wire are read back with their CRLFs, by sendfile too."""
+    """Messages spooled in wire format are read back with their CRLFs, also by sendfile."""
     exim.start()
     client = Client()
     for size in (2000, 200000):
@@ -58,7 +58,7 @@ def wire_format(exim):
 
 @test()
 def tls(exim):
-    """STARTTLS, by DATA and by BDAT."""
+    """Messages over STARTTLS, by DATA and by BDAT, are delivered."""
     exim.start()
     client = Client(tls=True)
     for chunks in (0, 3):
@@ -70,7 +70,7 @@ def tls(exim):
 
 @test(*LAYOUTS)
 def command_line(exim):
-    """-bm by root and by a user (set-user-ID Exim in secure execution), -t with its recipients in the header."""
+    """-bm works for root and for a user (set-user-ID Exim in secure execution), and -t takes recipients from the header."""
     exim.submit(exim.expect(Message(), "sink"))
     exim.submit(exim.expect(Message(), "sink"), user=USER)
     message = exim.expect(Message(["one@sink.test", "two@sink.test"]), "sink")
@@ -89,7 +89,7 @@ def foreground(exim):
 
 @test()
 def batch(exim):
-    """-bS: a batch of SMTP on standard input, silent; -bs: a dialogue."""
+    """-bS accepts a silent SMTP batch on standard input, -bs an SMTP dialogue."""
     for option in ("-bS", "-bs"):
         lines = [b"EHLO client.test\n"] if option == "-bs" else []
         for _ in range(4):
@@ -104,7 +104,7 @@ def batch(exim):
 
 @test(main=QUEUE_ONLY)
 def queue_only(exim):
-    """queue_only: nothing is delivered before a queue run, everything by it."""
+    """queue_only: nothing is delivered before a queue run, and everything by it."""
     exim.start()
     client = Client()
     for _ in range(5):
@@ -117,7 +117,7 @@ def queue_only(exim):
 
 
 def flood(exim, connections, each, place, recipient, **sending):
-    """CONNECTIONS clients at once, EACH message by message."""
+    """CONNECTIONS parallel clients, EACH messages per client."""
     problems = []
 
     def one():
@@ -139,7 +139,7 @@ def flood(exim, connections, each, place, recipient, **sending):
 
 @test(main=QUEUE_ONLY)
 def parallel_queued(exim):
-    """32 connections at once, queued, then delivered by a queue run."""
+    """Messages over 32 parallel connections are queued, and a queue run delivers them."""
     exim.start()
     flood(exim, 32, 4, "sink", "user@sink.test")
     check(int(exim.run("-bpc")) == 128, "the queue doesn't hold what was accepted")
@@ -148,7 +148,7 @@ def parallel_queued(exim):
 
 @test(*LAYOUTS)
 def parallel_delivered(exim):
-    """32 connections at once, each message delivered at once, to a sink and to a maildir."""
+    """Messages over 16 parallel connections are delivered at once, to the sink and then to a maildir."""
     exim.start()
     flood(exim, 16, 3, "sink", "user@sink.test", pipelining=True)
     flood(exim, 16, 3, "maildir", "user@maildir.test", chunks=2)
@@ -158,7 +158,7 @@ def parallel_delivered(exim):
 
 @test(main=QUEUE_ONLY + ("process_log_path = {work}/log/process",))
 def signalled(exim):
-    """exiwhat's SIGUSR1, whose handler opens and writes files, at any instant of a reception."""
+    """exiwhat's SIGUSR1 is harmless at any instant of a reception, although its handler opens and writes files."""
     exim.start()
     stop = threading.Event()
 
@@ -178,13 +178,13 @@ def signalled(exim):
     finally:
         stop.set()
         thread.join()
-    check((exim.work / "log" / "process").exists(), "no process wrote what it does")
+    check((exim.work / "log" / "process").exists(), "no process wrote its status")
     exim.deliver_queue()
 
 
 @test(main=QUEUE_ONLY + ("message_size_limit = 200M",))
 def large(exim):
-    """50 MB by DATA and by BDAT, to the sink and to a maildir."""
+    """50 MiB arrive whole, by DATA at the sink and by BDAT in a maildir."""
     exim.start()
     client = Client()
     body = Message(size=50 << 20).body
@@ -197,7 +197,7 @@ def large(exim):
 
 @test(main=QUEUE_ONLY)
 def tiny(exim):
-    """An empty body, one byte, bodies around the size of a stdio buffer and of a block."""
+    """Bodies of no byte, one byte, and about one stdio buffer or block arrive whole."""
     exim.start()
     client = Client()
     for size in (0, 1, 2, 4000, 4076, 4077, 4078, 4095, 4096, 4097, 8192, 65536):
@@ -209,7 +209,7 @@ def tiny(exim):
 
 @test(main=("acl_smtp_data = deny", "queue_only = true"))
 def refused(exim):
-    """What an ACL refuses after DATA, and what a client gives up half way, leaves nothing."""
+    """A message that an ACL refuses after DATA, or that a client abandons, leaves nothing in the queue."""
     exim.start()
     client = Client()
     check(client.send(Message())[0] == 550, "not refused")
@@ -225,12 +225,12 @@ def refused(exim):
 
 @test(main=("queue_only = true", "message_size_limit = 20K"))
 def too_large(exim):
-    """A message over the limit is refused after its data, and its files are gone though still open."""
+    """A message over the size limit is refused after its data, and its files, unlinked while open, are gone."""
     exim.start()
     client = Client()
     check(client.send(Message(size=100000))[0] == 552, "a message over the limit was not refused by DATA")
     check(client.send(Message(size=100000), chunks=1)[0] == 552, "a message over the limit was not refused by BDAT")
-    client.socket.close()       # Exim refuses early, and takes the rest for commands
+    client.socket.close()       # Exim refuses BDAT early, and reads the rest as commands
     client = Client()
     check(client.send(exim.expect(Message(), "sink"))[0] == 250, "the next one was not accepted")
     client.close()
@@ -239,18 +239,18 @@ def too_large(exim):
 
 @test(main=QUEUE_ONLY + ("acl_smtp_data = body",))
 def body_in_acl(exim):
-    """$message_body reads -D back through the descriptor that is still being written."""
+    """$message_body reads -D back through the descriptor that Exim is still writing to."""
     exim.start()
     client = Client()
-    check(client.send(exim.expect(Message(size=400), "sink"))[0] == 250, "the body wasn't seen by the ACL")
-    check(client.send(Message(body=b"other\n"))[0] == 550, "the body wasn't seen by the ACL")
+    check(client.send(exim.expect(Message(size=400), "sink"))[0] == 250, "the ACL didn't see the body")
+    check(client.send(Message(body=b"other\n"))[0] == 550, "the ACL didn't see the body")
     client.close()
     exim.deliver_queue()
 
 
 @test(main=QUEUE_ONLY + ("acl_smtp_data = command",))
 def command_in_acl(exim):
-    """A command of ${run} gets no descriptor of the store (stock Exim leaks -D to it)."""
+    """A ${run} command inherits no descriptor of the store.  (Stock Exim leaks -D to it.)"""
     exim.start()
     client = Client()
     check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
@@ -263,9 +263,9 @@ def command_in_acl(exim):
 
 @test()
 def hang_up(exim):
-    """SIGHUP: the daemon executes itself anew, and goes on with the same queue."""
+    """After SIGHUP the daemon re-executes itself and serves the same queue."""
     exim.start("-q1m")
-    # It listens before it handles signals.
+    # The daemon listens before it handles signals.
     wait_for(lambda: "End queue run" in exim.log(), "its first queue run has ended")
     before = os.readlink(f"/proc/{exim.daemon.pid}/exe")
     exim.daemon.send_signal(signal.SIGHUP)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What survives: kill -9 of everything, a reboot, a delivery killed before it tidied up, a mirror killed at work."""
+"""Recovery: after kill -9 of everything, a reboot, a delivery killed half way, a mirror killed at work."""
 import json
 import os
 import pathlib
@@ -13,7 +13,7 @@ from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message
 
 
 def accept(exim, count, recipient="user@sink.test", place="sink"):
-    """COUNT messages over one connection, all answered with 250."""
+    """Send COUNT messages over one connection; each must get 250.  Returns the messages."""
     client = Client()
     messages = [exim.expect(Message(recipient), place) for _ in range(count)]
     for message in messages:
@@ -25,7 +25,7 @@ def accept(exim, count, recipient="user@sink.test", place="sink"):
 
 @test(*QUEUED_LAYOUTS)
 def killed(exim):
-    """kill -9 of every process: the queue is as it was, without a flush, and is delivered by a new Exim."""
+    """After kill -9 of every process, without a flush, the queue is as it was, and a new Exim delivers it."""
     exim.start()
     accept(exim, 10)
     before = exim.queue()
@@ -39,8 +39,8 @@ def killed(exim):
 
 @test(*QUEUED_LAYOUTS, library=True)
 def rebooted(exim):
-    """The segment is gone: everything that was flushed is rebuilt from the disk, byte for byte, frozen and in named
-    queues as it was; a second reboot right after changes nothing."""
+    """After a reboot the flushed queue is rebuilt from the disk, byte for byte, with frozen messages and named queues.  A
+    second reboot right after it changes nothing."""
     exim.start()
     accept(exim, 10)
     large = exim.expect(Message(size=3 << 20), "sink")
@@ -58,7 +58,7 @@ def rebooted(exim):
     listing = exim.run("-bp"), exim.run("-qGslow", "-bp")
     for _ in range(2):
         exim.reboot()
-        check((exim.run("-bp"), exim.run("-qGslow", "-bp")) == listing, "the queue is another after a reboot")
+        check((exim.run("-bp"), exim.run("-qGslow", "-bp")) == listing, "the queue has changed after a reboot")
     exim.start()
     accept(exim, 2)
     exim.run("-qffGslow")
@@ -67,7 +67,7 @@ def rebooted(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def window(exim):
-    """Without a flush a reboot loses at the most what is younger than the flush interval."""
+    """The mirror writes everything without a flush command, and a reboot then loses nothing."""
     exim.start()
     accept(exim, 5)
 
@@ -102,7 +102,8 @@ void syslog(int priority, const char *format, ...)
 
 @test(main=QUEUE_ONLY, library=True)
 def reported(exim):
-    """A recovery says in one line of syslog what it did; on a terminal, who waits for more than a second sees a bar."""
+    """A recovery reports its work in one syslog line.  A program that waits for it longer than a second shows a progress bar
+    on its terminal."""
     exim.start()
     accept(exim, 4)
     exim.reboot()
@@ -124,13 +125,13 @@ def reported(exim):
     try:
         while piece := os.read(terminal, 4096):
             seen += piece
-    except OSError:                             # the terminal's other end is closed
+    except OSError:                             # the other end of the terminal is closed
         os.close(terminal)
     check(len(ID.findall(found.decode())) == 4, f"the queue is {found!r}")
     bars = re.findall(rb"\rfastspool: recovering (\S+) \[([#.]{40})\]", seen)
     check(len(bars) > 1 and bars[-1] == (str(exim.spool).encode(), b"#" * 40) and seen.endswith(b"\n"),
           f"on the terminal: {seen!r}")
-    check(b"." in bars[0][1], f"a bar that is full from the start: {bars}")
+    check(b"." in bars[0][1], f"the bar is full from the start: {bars}")
     lines = (exim.work / "syslog").read_text().splitlines()
     report = re.compile(r"\S+: recovered 4 messages in \d+ files, (\d+) batches of the journal, (\d+) bytes, in \d+\.\d\d s$")
     check(len(lines) == 1 and (match := report.match(lines[0])) and int(match[1]) > 0 and int(match[2]) > 4 * 2000,
@@ -140,7 +141,7 @@ def reported(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def delivered_stays_delivered(exim):
-    """After a flush and a reboot nothing that was delivered comes back."""
+    """Delivered messages don't come back after a flush and a reboot."""
     exim.start()
     accept(exim, 5)
     exim.deliver_queue()
@@ -152,15 +153,15 @@ def delivered_stays_delivered(exim):
 
 @test(*QUEUED_LAYOUTS)
 def journal(exim):
-    """A delivery is killed after one of two recipients was reached and noted in the journal: the next run replays
-    the journal, delivers to the other one, and nobody gets a second copy."""
+    """A delivery is killed after Exim's journal (-J) has one of two recipients.  The next run replays the journal and
+    delivers to the other recipient, and neither gets a second copy."""
     message = exim.expect(Message(["user@mbox.test", "user@sink.test"], body=b"body\n"), "mbox", "sink")
     exim.submit(message)
     name, = exim.queue()
     exim.sink.delay = 3600
     delivery = subprocess.Popen([EXIM, "-M", name], env=exim.environment())
     wait_for(lambda: [place for place, _ in exim.arrived() if place == "mbox"], "the mbox has its copy")
-    # The journal's line follows that copy, and the connection to the sink follows the line.
+    # Exim writes the journal line after that copy, and connects to the sink after the line.
     wait_for(lambda: exim.sink.waiting, "the sink holds the other copy")
     for pid, program in processes():
         if program.startswith("exim"):
@@ -173,7 +174,7 @@ def journal(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def journal_after_reboot(exim):
-    """The same, but the machine goes down: the journal was flushed with the rest."""
+    """The same with a reboot: Exim's journal is flushed like the other files."""
     message = exim.expect(Message(["user@mbox.test", "user@sink.test"], body=b"body\n"), "mbox", "sink")
     exim.submit(message)
     name, = exim.queue()
@@ -190,8 +191,8 @@ def journal_after_reboot(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def mirror_killed(exim):
-    """The mirror is killed again and again while mail comes in: another one is started, and nothing is lost at a
-    reboot after a flush."""
+    """While mail comes in the mirror is killed again and again.  Another one starts each time, and a reboot after a flush
+    loses nothing."""
     exim.start()
     for _ in range(10):
         accept(exim, 3)
@@ -206,7 +207,7 @@ def mirror_killed(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def stopped(exim):
-    """`fastspool stop` flushes and ends the mirror; what was accepted is there after a reboot, and mail goes on."""
+    """`fastspool stop` flushes and ends the mirror.  After a reboot the queue is complete, and mail is accepted."""
     exim.start()
     accept(exim, 3)
     exim.stop()
@@ -221,7 +222,7 @@ def stopped(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def tools(exim):
-    """status, ls, cat and run show what Exim's own commands show."""
+    """status, ls, cat and run agree with Exim's own commands."""
     exim.start()
     accept(exim, 4)
     status = json.loads(exim.tool("status", "--json"))
@@ -235,25 +236,25 @@ def tools(exim):
     check(all(f"{name}-D" in listed for name in names), f"ls shows {listed!r}")
     check(exim.tool("cat", f"input/{names[0]}-H").encode() == exim.run("-Mvh", names[0]), "cat differs from -Mvh")
     check(exim.tool("run", "--", EXIM, "-bp").encode() == exim.run("-bp"), "run -- exim4 -bp differs from exim4 -bp")
-    check(f"{names[0]}-D" in exim.tool("run", "--", "ls", str(exim.spool / "input")), "run -- ls shows another queue")
+    check(f"{names[0]}-D" in exim.tool("run", "--", "ls", str(exim.spool / "input")), "run -- ls shows a different queue")
     exim.deliver_queue()
 
 
 @test(main=QUEUE_ONLY, library=True)
 def other_programs(exim):
-    """`fastspool run` shows the spool to programs that read it themselves: exipick, ls, and exim_tidydb, which deletes the
-    hints of every message that it doesn't see."""
+    """`fastspool run` shows the spool to programs that read it directly: exipick, ls and exim_tidydb.  exim_tidydb deletes
+    the hints of every message that it doesn't see."""
     exim.sink.refusals = 1
     for _ in range(3):
         exim.submit(exim.expect(Message(), "sink"))
-    exim.run("-qff")                                        # refused once: there are hints now
+    exim.run("-qff")                                        # each is refused once, which leaves hints
     names = sorted(exim.queue())
     check(len(names) == 3, f"the queue is {names}")
-    check(sorted(exim.tool("run", "--", "exipick", "-i").split()) == names, "exipick sees another queue")
+    check(sorted(exim.tool("run", "--", "exipick", "-i").split()) == names, "exipick sees a different queue")
     listed = exim.tool("run", "--", "ls", f"{exim.spool}/input").split()
     check(sorted(listed) == sorted(name + suffix for name in names for suffix in ("-D", "-H")), f"ls shows {listed}")
     said = exim.tool("run", "--", "exim_tidydb", exim.spool, "retry")
-    check("deleted" not in said, f"exim_tidydb deleted the hints of messages that are there: {said}")
+    check("deleted" not in said, f"exim_tidydb deleted the hints of queued messages: {said}")
     exim.run("-qff")
     exim.wait_arrived()
 

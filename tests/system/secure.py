@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Set-user-ID execution: the library reaches Exim's own re-executions and nobody else's, sees one spool and never two,
-believes no environment there, and no ordinary user's code ever runs beside the mapped store."""
+"""Set-user-ID execution.
+
+- The library reaches Exim's own re-executions and no other program.
+- All of them see one spool, never two.
+- In secure execution the environment has no effect.
+- No code of an ordinary user runs in a process with the store mapped.
+"""
 import os
 import pathlib
 import shutil
@@ -9,7 +14,7 @@ import subprocess
 
 from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, USER_ID, Message, Skip, check, main, test, wait_for)
 
-SEGMENT = "/fastspool."                       # in /proc/PID/maps: a mapped segment
+SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
 PRELOAD = {"LD_PRELOAD": LIBRARY}
 
@@ -19,19 +24,19 @@ def has_store():
 
 
 def served(*command, user=None, **environment):
-    """Run COMMAND with the library by bare name; (exit status, standard output, standard error)."""
+    """Run COMMAND with the library preloaded by its bare name.  Returns (exit status, stdout, stderr)."""
     result = subprocess.run(command, env={"PATH": os.environ["PATH"], **PRELOAD, **environment}, capture_output=True,
                             user=user, group=USER_ID if user else None, extra_groups=[] if user else None,
                             stdin=subprocess.DEVNULL, timeout=30)
     return result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
 
 
-# --- nobody's code beside the store -------------------------------------------------------------------------------
+# --- no user's code with the store mapped -------------------------------------------------------------------------
 
 @test(library=True, main=QUEUE_ONLY)
 def no_mapping_for_a_caller(exim):
-    """`exim -C own.conf -be` as nobody shows no mapped file of the store; the same as root, after a look at the queue,
-    does: so the test can fail."""
+    """`exim -C own.conf -be` by a user shows no mapping of the store.  `exim -be` by root, after it has looked at the queue,
+    shows one, so the test can fail."""
     message = Message()
     exim.submit(message)
     exim.queued = 1
@@ -44,28 +49,28 @@ def no_mapping_for_a_caller(exim):
     own.chmod(0o644)
     _, shown, errors = served(EXIM, "-C", str(own), "-be", look, user=USER)
     check("libc" in shown, f"no maps were shown: {errors}")
-    check(SEGMENT not in shown, "an ordinary user's expansion runs beside the mapped store")
+    check(SEGMENT not in shown, "an ordinary user's expansion runs with the store mapped")
     check("here" not in shown, "an ordinary user sees a file of the queue")
 
 
 @test(library=True)
 def no_mapping_in_a_filter(exim):
-    """A user's filter, which Exim runs as the user in a process that had the store mapped, finds no mapping."""
+    """A user's filter sees no mapping, although Exim runs it in a process that had the store mapped before."""
     exim.forward("# Exim filter", f"logfile /home/{USER}/maps 0600", 'logwrite "${readfile{/proc/self/maps}}"')
-    message = exim.expect(Message(f"{USER}@forward.test"), "sink")     # the filter delivers nothing itself
+    message = exim.expect(Message(f"{USER}@forward.test"), "sink")     # the filter itself delivers nothing
     exim.submit(message, "-odi")
     shown = pathlib.Path(f"/home/{USER}/maps")
     wait_for(shown.exists, "the filter ran")
     exim.wait_empty()
     text = shown.read_text()
     shown.unlink()
-    check("libc" in text and SEGMENT not in text, "a user's filter runs beside the mapped store")
+    check("libc" in text and SEGMENT not in text, "a user's filter runs with the store mapped")
 
 
 @test(library=True)
 def becoming_a_user(exim):
-    """A process that becomes an ordinary user for good keeps what it had open, content and offset; the store is
-    unmapped, its descriptors are closed, and its paths are EACCES."""
+    """When a process becomes an ordinary user for good, the store is unmapped, its descriptors are closed, and its paths give
+    EACCES.  Open files keep their content and offset."""
     script = f"""
 import errno, os
 spool = {str(exim.spool)!r}
@@ -91,7 +96,7 @@ except PermissionError: pass
 
 @test(library=True)
 def other_programs(exim):
-    """Preloaded into other set-user-ID programs the library does nothing: same output, no store, no state directory."""
+    """In other set-user-ID programs the library does nothing: same output, no store, no state directory."""
     for command in (["su", "--version"], ["passwd", "-S"], ["mount"], ["chfn", "--help"]):
         if not shutil.which(command[0]):
             continue
@@ -100,15 +105,15 @@ def other_programs(exim):
         plain = subprocess.run(command, capture_output=True, user=USER, group=USER_ID, extra_groups=[], timeout=30)
         status, output, errors = served(*command, user=USER)
         check((status, output, errors) == (plain.returncode, plain.stdout.decode(), plain.stderr.decode()),
-              f"{command} ({'set-user-ID' if set_id else 'ordinary'}) behaves otherwise: {errors}")
-    check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was made")
+              f"{command} ({'set-user-ID' if set_id else 'ordinary'}) behaves differently: {errors}")
+    check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was created")
 
 
 # --- the environment -----------------------------------------------------------------------------------------------
 
 @test(library=True, main=QUEUE_ONLY)
 def environment_is_not_believed(exim):
-    """In secure execution FASTSPOOL_* have no effect: a user's message goes to the configured spool."""
+    """In secure execution FASTSPOOL_* variables have no effect: a user's message goes to the configured spool."""
     other = pathlib.Path("/srv/other-spool")
     other.mkdir(mode=0o777, exist_ok=True)
     message = Message(sender=f"{USER}@mail.test")
@@ -123,8 +128,8 @@ def environment_is_not_believed(exim):
 @test(("", {"main": ("keep_environment =",)}), ("_all", {"main": ("keep_environment = *",)}),
       ("_some", {"main": ("keep_environment = PATH",)}), library=True)
 def preload_is_restored(exim):
-    """Exim's re-execution for a delivery has the library whatever keep_environment says, from a user's submission, from
-    the daemon and from a queue run."""
+    """Exim's re-execution for a delivery has the library, whatever keep_environment is.  This holds for submissions by a
+    user and by root, and for a queue run."""
     for arguments, user in ((), USER), ((), None), (("-odq",), USER):
         exim.run("-oi", *arguments, "a@sink.test", user=user,
                  input=exim.expect(Message("a@sink.test"), "sink").content())
@@ -136,7 +141,8 @@ def preload_is_restored(exim):
 # --- the installation ------------------------------------------------------------------------------------------------
 
 def refused(exim, preload, sentence):
-    """With this LD_PRELOAD Exim is told so, serves nothing, and works on the plain disk, its children too."""
+    """With PRELOAD as LD_PRELOAD, the library prints SENTENCE and serves nothing.  Exim and its children use the plain
+    disk."""
     message = exim.expect(Message(), "sink")
     result = exim.command("-oi", "-odq", *message.recipients, input=message.content(),
                           environment={"LD_PRELOAD": preload})
@@ -147,25 +153,25 @@ def refused(exim, preload, sentence):
     check(len(exim.real_files()) == 3 and not has_store(), f"the disk holds {exim.real_files()}")
     exim.command("-qff", environment={"LD_PRELOAD": preload})
     exim.wait_arrived()
-    check(not has_store() and not exim.real_files(), "the delivery saw another spool")
+    check(not has_store() and not exim.real_files(), "the delivery saw a different spool")
 
 
 @test(library=True)
 def full_path(exim):
-    """A full path in LD_PRELOAD, which re-executions don't follow."""
+    """A full path in LD_PRELOAD is refused: the loader ignores it in re-executions."""
     refused(exim, str(INSTALLED), "say LD_PRELOAD=" + LIBRARY)
 
 
 @test(library=True)
 def other_directory(exim):
-    """A copy in another directory, by a full path and by LD_LIBRARY_PATH."""
+    """A copy in another directory is refused."""
     shutil.copy(INSTALLED, "/srv/" + LIBRARY)
     refused(exim, "/srv/" + LIBRARY, "say LD_PRELOAD=" + LIBRARY)
 
 
 @test(library=True)
 def missing_set_user_id(exim):
-    """The library file without its set-user-ID bit."""
+    """A library file without its set-user-ID bit is refused."""
     INSTALLED.chmod(0o644)
     try:
         refused(exim, LIBRARY, "is not set-user-ID")
@@ -175,7 +181,7 @@ def missing_set_user_id(exim):
 
 @test(library=True, main=QUEUE_ONLY)
 def ld_so_preload(exim):
-    """/etc/ld.so.preload is the other way in: no variable is needed, and none is added."""
+    """The library works from /etc/ld.so.preload, without LD_PRELOAD."""
     preload = pathlib.Path("/etc/ld.so.preload")
     preload.write_text(f"{INSTALLED}\n")
     try:
@@ -190,7 +196,7 @@ def ld_so_preload(exim):
 
 @test(library=True, main=QUEUE_ONLY)
 def linked(exim):
-    """An Exim that names the library among its needed ones (DT_NEEDED) has it in every execution."""
+    """An Exim linked with the library (DT_NEEDED) has it in every execution."""
     if not shutil.which("patchelf"):
         raise Skip("patchelf is not installed")
     saved = EXIM + ".before"
@@ -210,8 +216,8 @@ def linked(exim):
 
 @test(library=True)
 def unlisted_spool(exim):
-    """A spool that only the environment names is refused for a set-user-ID image; registered by root it is served, in
-    secure execution too."""
+    """A set-user-ID image refuses a spool named only by the environment.  Once root registers the spool it is served, also in
+    secure execution."""
     exim.fastspool_configuration()
     pathlib.Path("/etc/fastspool.conf").write_text("spool = /var/spool/exim4\n")
     message = Message()
@@ -227,7 +233,7 @@ def unlisted_spool(exim):
     check(not exim.real_files(), "the message is not in the store")
     message = exim.expect(Message(sender=f"{USER}@mail.test"), "sink")
     exim.run("-oi", "-odq", *message.recipients, input=message.content(), user=USER)
-    check(not exim.real_files(), "a user's Exim, in secure execution, saw another spool")
+    check(not exim.real_files(), "a user's Exim, in secure execution, saw a different spool")
     subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", EXIM, "-qff"], timeout=60)
     exim.wait_arrived()
     exim.fastspool_configuration()
@@ -237,8 +243,8 @@ def unlisted_spool(exim):
 
 @test(library=True)
 def programs_without_the_library(exim):
-    """A program that won't have the library gets its standard streams as private copies and no other spool file; one
-    that has it finds its descriptors by their identity."""
+    """A program without the library gets private copies of its standard streams, and no other spool file.  A program with the
+    library finds its descriptors by their identity."""
     script = f"""
 cd {exim.spool} && mkdir -p input && echo content >input/file && exec 7<input/file <input/file
 read -r first </dev/null

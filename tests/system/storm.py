@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The kill -9 storm: mail under load while random processes (daemon, receivers, deliverers, mirror) are killed.
+"""The kill -9 storm: random processes (daemon, receivers, deliverers, mirror) are killed under load.
 
-Every message that was answered with 250 has to be in the queue or to have arrived, however its processes died.  That
-some arrive twice is Exim's own doing (killed after a delivery, before the journal's line): they are counted.  Half of
-the rounds have so little memory that messages are evicted, and brought back for their delivery, all the time.
-FASTSPOOL_TEST_ROUNDS says how many rounds (150), FASTSPOOL_TEST_SEED with which seed.
+Every message answered with 250 must be in the queue or have arrived, however its processes died.  Some arrive twice,
+which is Exim's own behaviour: a delivery was killed before it wrote its journal line.  They are counted.  Half of the
+rounds run with so little memory that messages are evicted, and paged in for delivery, all the time.
+FASTSPOOL_TEST_ROUNDS sets the number of rounds (150), FASTSPOOL_TEST_SEED the seed.
 """
 import collections
 import os
@@ -16,11 +16,11 @@ import time
 from harness import Client, Failure, Message, check, kill, main, processes, split_message, test
 
 CLIENTS = 6
-AHEAD = 120         # accepted and not yet delivered: beyond that the clients pause
+AHEAD = 120         # with more undelivered messages than this the clients pause
 
 
 class Load:
-    """Clients that send until told to stop, and remember what was accepted."""
+    """Clients that send until stop(), and record every accepted message."""
 
     def __init__(self, exim, seed):
         self.exim, self.accepted, self.stopping = exim, {}, False
@@ -57,7 +57,7 @@ class Load:
 
 
 def choose(exim, chance):
-    """Who is killed in a round: everybody, the mirror, the daemon, or up to three of the others."""
+    """The victims of a round: all processes, the mirror, the daemon, or up to three at random."""
     victims, dice = processes(), chance.random()
     if dice < 0.05:
         return victims
@@ -71,7 +71,7 @@ def choose(exim, chance):
 @test(("", {}), ("_little_memory", {"memory": "4M"}),
       main=("split_spool_directory = true", "smtp_receive_timeout = 60s", "remote_max_parallel = 2"))
 def storm(exim):
-    """75 rounds of killing under load; afterwards all that was answered with 250 is there."""
+    """After 75 rounds of kill -9 under load every message answered with 250 is there, intact."""
     rounds = int(os.environ.get("FASTSPOOL_TEST_ROUNDS", "150")) // 2
     seed = os.environ.get("FASTSPOOL_TEST_SEED", str(random.getrandbits(32)))
     chance = random.Random(seed)
@@ -113,8 +113,8 @@ def storm(exim):
         token, body = split_message(raw)
         if token in load.accepted:
             check(body == load.accepted[token][1].body, f"{token} arrived damaged, seed {seed}")
-    check(not queue, f"{len(queue)} messages can't be delivered, seed {seed}: {queue[:5]}\n{exim.log()[-2000:]}")
-    # The harness's own comparisons would call duplicates, and what died unanswered, a fault.
+    check(not queue, f"{len(queue)} messages are undeliverable, seed {seed}: {queue[:5]}\n{exim.log()[-2000:]}")
+    # The harness would report duplicates and unacknowledged messages as failures.
     exim.panic = ".*"
     exim.sink.messages.clear()
     for path in (exim.work / "mail" / "maildir" / "new").glob("*"):
@@ -125,7 +125,7 @@ known = {}
 
 
 def arrivals(exim):
-    """(place, token) of each copy that arrived; a file is read once."""
+    """(place, token) of each copy that arrived.  Reads each file once."""
     with exim.sink.lock:
         found = [("sink", split_message(raw)[0]) for _, raw in exim.sink.messages]
     new = exim.work / "mail" / "maildir" / "new"
