@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * A queue of any length, and what the store's calls cost beside it.
+ * Make a queue of any length, and time the store's calls with that queue present.
  *
- *      fill_queue SPOOL fill FIRST COUNT             messages number FIRST and on, through the store's C API
- *      fill_queue SPOOL plain FIRST COUNT            the same, as the plain files of an Exim without the library
- *      fill_queue SPOOL measure FIRST COUNT ALL      nanoseconds of: making a file of COUNT messages, looking one of
- * them up, looking up one of the messages [0, ALL), removing a file fill_queue SPOOL measure-plain FIRST COUNT ALL the
- * same of the real file system
+ *      fill_queue SPOOL fill FIRST COUNT               make COUNT messages from number FIRST on, through the C API
+ *      fill_queue SPOOL plain FIRST COUNT              the same in plain files, like an Exim without the library
+ *      fill_queue SPOOL measure FIRST COUNT ALL        time the calls of the C API
+ *      fill_queue SPOOL measure-plain FIRST COUNT ALL  time the same calls on the real file system
  *
- * A message is what Exim 4.96 leaves of one that was deferred: -D with 4 kB of text, -H, and its log, in a split spool;
- * its 16-character name is that of an hour gone by.  Run as root: it goes on as the spool's owner.
+ * The measurements print nanoseconds per call: create a file of COUNT messages, look up one of them, look up one of the
+ * messages [0, ALL), remove a file.
  *
- * Failure modes: a call that fails ends the program with its name.
+ * A message looks like one that Exim 4.96 has deferred: a -D with 4 kB of text, a -H and a log, in a split spool.  Its
+ * 16-character ID carries a time in the past.  Run as root; the program continues as the spool's owner.
+ *
+ * Failure modes: a failed call is printed and ends the program.
  */
 #include "fastspool.h"
 
@@ -25,13 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIME_FIRST UINT64_C(1795400000) /* when the first message came; sixteen a second from then on */
+#define TIME_FIRST UINT64_C(1795400000) /* arrival of the first message; PER_SECOND follow each second */
 #define PER_SECOND 16u
 #define BODY       4000u
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-static struct fastspool *store; /* NULL: the calls are libc's */
+static struct fastspool *store; /* NULL: use libc */
 
 static void failed(const char *what, const char *path, long error)
 {
@@ -69,7 +71,7 @@ static void name_message(struct message *m, uint64_t number)
     m->id[6] = '-';
     base62(m->id + 7, 6, 1000 + number % PER_SECOND);
     m->id[13] = '-';
-    base62(m->id + 14, 2, number % PER_SECOND * (2000 / PER_SECOND)); /* half milliseconds: Exim sorts by them */
+    base62(m->id + 14, 2, number % PER_SECOND * (2000 / PER_SECOND)); /* half milliseconds, by which Exim sorts */
     m->id[16] = '\0';
     snprintf(m->data, sizeof(m->data), "input/%c/%s-D", m->id[5], m->id);
     snprintf(m->header, sizeof(m->header), "input/%c/%s-H", m->id[5], m->id);
@@ -88,7 +90,7 @@ static size_t write_body(char *text, const struct message *m)
     return BODY;
 }
 
-/* A header in the queue file's form: its length in three digits and a letter for its kind, then what it says. */
+/* A header line of a -H file: its length in three digits, a letter for its kind, its text. */
 static size_t write_header_line(char *text, char kind, const char *line)
 {
     return (size_t)sprintf(text, "%03zu%c %s\n", strlen(line) + 1, kind, line);
@@ -133,7 +135,7 @@ static size_t write_log(char *text, const struct message *m)
 
 /* ---- files ---- */
 
-/* A new file; its end is where a writer may have to wait. */
+/* Make a file.  With lazy durability the sync waits only if the mirror falls behind. */
 static void make_file(const char *path, const char *bytes, size_t size)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL;
@@ -218,7 +220,7 @@ static void remove_message(uint64_t number)
     remove_file(m.log);
 }
 
-/* Look at messages [first, first + count), at random. */
+/* Look up random messages of [first, first + count). */
 static void look_about(uint64_t first, uint64_t count)
 {
     static uint64_t number = 1;
@@ -229,7 +231,7 @@ static void look_about(uint64_t first, uint64_t count)
     }
 }
 
-/* One round: nanoseconds a file. */
+/* One round, in nanoseconds per file. */
 static void measure_round(uint64_t first, uint64_t count, uint64_t all, double taken[KINDS])
 {
     double begun = now();
@@ -257,7 +259,7 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Medians of the rounds but the first. */
+/* Print the medians of all rounds but the first. */
 static void measure(uint64_t first, uint64_t count, uint64_t all)
 {
     double taken[KINDS], every[KINDS][ROUNDS];

@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * The life of one message in libc calls, as Exim makes them (EXIM-IO.md, Inventory): how long it takes.
+ * Time the life of one message, in the calls that Exim makes:
  *
- *      message_life DIRECTORY [--rounds N] [--messages N] [--forks]         libc calls: with or without the library
- *      message_life DIRECTORY --api [--rounds N] [--messages N]             the store's C API
+ *      message_life DIRECTORY [--rounds N] [--messages N] [--kinds] [--forks]   libc calls, with or without the library
+ *      message_life DIRECTORY --api [--rounds N] [--messages N] [--kinds]       the store's C API
  *
- * One line of output: nanoseconds a message, the median of the rounds; then, with --kinds, a line for each kind of call
- * with its share.  message_life.py runs all of them side by side and prints ratios.
+ * Prints nanoseconds per message, the median of the rounds.  --kinds adds a line for each kind of call with its share.
+ * message_life.py alternates all variants and prints ratios.
  *
- * A message: -D is created, owned, filled with 4 kB, locked and synced, the header written to a temporary file, synced
- * and renamed, the directory synced, the msglog written: reception.  Then -D and -H are opened again, -D locked, both
- * read, looked at and removed: delivery.  With --forks each of the ten steps is done in a child of its own, as Exim
- * nearly does it: page faults count.
+ * A message:
+ * - Reception: create -D, set its owner and mode, write 4 kB, lock and sync it.  Write the header to a temporary file,
+ * sync and rename it, and sync the directory.  Write the msglog.  Close -D.
+ * - Delivery: open -D again and lock it.  Open and read -H.  Read -D, stat -H.  Remove the msglog, -D and -H.
  *
- * Failure modes: a call that fails ends the program with its name.
+ * --forks runs each step that a child can do in a child of its own, much as Exim does, so page faults count.  Each
+ * other step gets a child that does nothing.
+ *
+ * Failure modes: a failed call is printed and ends the program.
  */
 #include "fastspool.h"
 
@@ -40,7 +43,7 @@ static char bytes[BODY], buffer[2 * BODY];
 static char data[300], header[300], temporary[300], directory[300], log_file[300];
 static uint64_t spent[KINDS];
 static bool timed;
-static struct fastspool *store; /* NULL: the calls are libc's */
+static struct fastspool *store; /* NULL: use libc */
 
 static uint64_t now(void)
 {
@@ -55,7 +58,7 @@ static void failed(const char *what, int error)
     exit(1);
 }
 
-/* A call: timed by its kind where that is asked for. */
+/* Make a call.  With --kinds its time is added to its kind. */
 #define CALL(kind, expression)                                  \
     __extension__({                                             \
         uint64_t began_ = timed ? now() : 0;                    \
@@ -69,7 +72,7 @@ static void failed(const char *what, int error)
 
 /* ---- the steps, in libc calls ---- */
 
-static int data_fd; /* stays open from step to step */
+static int data_fd; /* open across steps */
 
 static void make_data(void)
 {
@@ -156,7 +159,7 @@ static void (*const libc_steps[])(void) = {make_data,     fill_data,  write_head
                                            end_reception, open_again, read_header,  read_data,      remove_all};
 #define STEPS (sizeof(libc_steps) / sizeof(libc_steps[0]))
 
-/* As Exim: what a child does, it does with what its parent has open; the parent waits. */
+/* As in Exim the child uses the parent's descriptors, and the parent waits. */
 static void fork_at(size_t step)
 {
     int status;
@@ -172,7 +175,7 @@ static void fork_at(size_t step)
         failed("a step in a child", ECHILD);
 }
 
-/* What opens a descriptor for later steps, or holds the lock, is done by the process that lives on. */
+/* A step that opens a descriptor for later steps, or holds the lock, must run in the parent. */
 static bool forks_well(size_t step)
 {
     return libc_steps[step] != make_data && libc_steps[step] != fill_data && libc_steps[step] != end_reception &&

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The life of one message: the spool with the library against tmpfs without it, as ratios taken in one run.
+"""The life of one message: the spool with the library against tmpfs without it, as ratios measured in one run.
 
     message_life.py PROGRAM PROGRAM_API [--rounds N] [--messages N]
 
-Run it where the library is installed (namespace.sh --build DIR).  PROGRAM makes libc calls, PROGRAM_API the same life
-through the C API.  The runs take turns, so that whatever else the machine does hits all of them.
+Run it where the library is installed (namespace.sh --build DIR).  PROGRAM makes libc calls, PROGRAM_API the same calls
+through the C API.  The runs alternate, so that other load on the machine hits them all.
 """
 import argparse
 import os
@@ -44,11 +44,11 @@ def main():
                 taken[way].append(int(run(*command, preload=way.startswith("library"))[0]))
         median = {way: statistics.median(numbers) for way, numbers in taken.items()}
         for way, number in median.items():
-            print(f"{way:15} {number / 1000:9.2f} us a message")
+            print(f"{way:15} {number / 1000:9.2f} us per message")
         for what, slow, fast, least in (("with the library", "tmpfs", "library", 2), ("through the C API", "tmpfs", "api", 15),
                                         ("with a fork at each step", "tmpfs, forks", "library, forks", 1.3)):
             print(f"{what:25} {median[slow] / median[fast]:6.2f} times as fast as tmpfs (at least {least})")
-        print("\nns a message by kind of call (each timed, which adds some 60 ns a call):")
+        print("\nns per message by kind of call (the timing itself adds some 60 ns per call):")
         columns = [run(options.program, tmpfs, "--kinds", *few), run(options.program, spool, "--kinds", *few, preload=True),
                    run(options.program_api, spool, "--api", "--kinds", *few)]
         print(f"{'':15} {'tmpfs':>8} {'library':>8} {'C API':>8}")

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * smtp_load PORT CONNECTIONS SECONDS BYTES EACH: how many messages a second does the SMTP server on the loopback
- * accept?
+ * A load generator for the SMTP server on the loopback:
  *
- * CONNECTIONS threads send one message of BYTES after the other, envelope and data in one go each, until SECONDS are
- * over, with a new connection after every EACH messages.  Only what was answered with 250 counts.  Prints "MESSAGES
- * SECONDS"; a connection that fails ends the program with a line that says how, and exit status 1.
+ *      smtp_load PORT CONNECTIONS SECONDS BYTES EACH
+ *
+ * CONNECTIONS threads send messages of BYTES back to back for SECONDS.  Each message takes two writes, one for the
+ * envelope and one for the data.  A thread reconnects after every EACH messages.  Prints "MESSAGES SECONDS", where
+ * MESSAGES counts those answered with 250 in time.
+ *
+ * Failure modes: if a connection fails, the program prints why and exits with status 1.
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -29,7 +32,7 @@ static double now(void)
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-/* Send @command, read @replies, the last of which has to be @code. */
+/* Send @command and read @replies replies.  The last one must be @code. */
 static void say(FILE *in, int out, const char *command, size_t size, int replies, int code)
 {
     char line[1024] = "";
@@ -50,7 +53,7 @@ static void say(FILE *in, int out, const char *command, size_t size, int replies
     }
 }
 
-/* One connection and its messages.  Returns how many were accepted in time. */
+/* One connection.  Returns how many of its messages were accepted in time. */
 static long session(void)
 {
     static const char hello[] = "EHLO load.test\r\n",
@@ -72,7 +75,7 @@ static long session(void)
         say(in, out, data, data_size, 1, 250);
         count += now() < end;
     }
-    /* Exim gives a client that says QUIT 200 ms to close first, before it answers. */
+    /* Don't wait for the reply: after QUIT Exim gives the client 200 ms to close first. */
     say(in, out, "QUIT\r\n", 6, 0, 250);
     fclose(in);
     return count;
