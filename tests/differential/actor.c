@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * An actor: a process that does the steps that it is sent through a pipe, and answers through another.
+ * An actor: a process that receives steps through a pipe, does them, and answers through another pipe.
  *
- * The happy path: the master forks the first actor; each further one is forked by an actor, with all that it has open.
- * The master sends a step and waits for the answer before it sends the next, so that several processes act in one
- * order.  An actor executes itself anew with what it has open (the pipes lie at fixed places, so the new image finds
- * them), and exits with and without closing.
+ * Happy path:
+ * - The master forks the first actor.  Actors fork the others, which inherit all open descriptors.
+ * - The master sends a step and waits for the answer before it sends the next.  So all processes act in one order.
+ * - An actor can re-execute itself with its descriptors.  The pipes have fixed numbers, so the new image finds them.
+ * - An actor exits by exit() or _exit(), without closing anything first.
  *
- * Failure modes: where an actor doesn't answer, the master ends with status 2.  An actor whose master has died sees no
- * end of its pipe, because it holds the other end too; an alarm ends it.
+ * Failure modes:
+ * - An actor doesn't answer: the master exits with status 2.
+ * - The master dies: its actors never see the end of their pipes, because they hold the other ends too.  An alarm ends
+ *   them.
  */
 #include "actor.h"
 
@@ -23,10 +26,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PIPES_AT 500 /* where the pipes lie: far above what a sequence opens, below the library's own */
-#define LIFETIME 60  /* s, of an actor: one whose master has died must not stay */
+#define PIPES_AT 500 /* first descriptor of the pipes: far above a sequence's own, below the library's */
+#define LIFETIME 60  /* seconds: an actor must not outlive a dead master for long */
 
-static pid_t pids[ACTORS]; /* only the master knows all */
+static pid_t pids[ACTORS]; /* complete only in the master */
 
 /* ---- both ends ---- */
 
@@ -136,7 +139,7 @@ void actor_dismiss(int actor, bool flush)
     wait_for_end(actor);
 }
 
-/* Which actor is it that holds the lock? */
+/* Append the number of the actor that holds the lock. */
 static void name_holder(struct answer *answer)
 {
     size_t length = strlen(answer->text);
@@ -161,7 +164,7 @@ void actor_play(int actor, const struct step *step, struct answer *answer)
     }
     send_all(command_end(actor, 1), step, sizeof(*step));
     if (step->operation == EXEC)
-        send_all(command_end(actor, 1), &question, sizeof(question)); /* answered by the new image */
+        send_all(command_end(actor, 1), &question, sizeof(question)); /* the new image answers */
     receive(actor, answer);
     if (step->operation == FORK) {
         pidfds[step->to] = open_pid(answer->pid);

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * The processes that do a sequence's steps, as their master sees them: by number, 0 to ACTORS - 1.
+ * The processes that do the steps of a sequence.  The master knows them by number, 0 to ACTORS - 1.
  */
 #ifndef FASTSPOOL_ACTOR_H
 #define FASTSPOOL_ACTOR_H
 
 #include "step.h"
 
-/** Find out where this program lies, for actors that execute themselves anew.  False: it can't be said. */
+/** Find the path of this program, for actors that re-execute themselves.  Returns false if that fails. */
 bool actor_find_program(void);
 
-/** The life of actor @self: what the program does that an actor has executed, with the arguments `--actor SELF`. */
+/** Live as actor @self.  A re-executed actor calls this for its arguments `--actor SELF`. */
 void actor_live(int self) __attribute__((noreturn));
 
-/** Make the pipes between master and actors.  All descriptors but the first three are closed before. */
+/** Make the pipes between the master and the actors.  Closes all other descriptors except the first three. */
 void actor_make_pipes(void);
 
-/** Begin a sequence: actor 0, and no other, lives. */
+/** Begin a sequence, with actor 0 as the only one. */
 void actor_begin(void);
 
-/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to.  Whose lock GETLK found is said by
- * number: only the master knows all actors. */
+/** Let @actor do @step, and wait for its answer.  FORK makes actor @step->to.  For GETLK the master adds the number of
+ * the actor that holds the lock, because only the master knows all actors. */
 void actor_play(int actor, const struct step *step, struct answer *answer);
 
-/** Let @actor exit, with @flush by exit(), which writes its streams out, and wait for its end. */
+/** Make @actor exit and wait for its end.  With @flush it uses exit(), which flushes its streams, else _exit(). */
 void actor_dismiss(int actor, bool flush);
 
 #endif

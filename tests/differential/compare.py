@@ -4,14 +4,15 @@
 
     compare.py SEQUENCES --real DIR --spool DIR --preload LIBRARY [--count N] [--seed N] [--steps N] [--memory BYTES]
     compare.py SEQUENCES --real DIR --other DIR ...         two real directories: is the generator deterministic?
-    compare.py SEQUENCES --real DIR --other DIR --mutate N  a spoiled result must be found: succeeds if it is
-    compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     one sequence, both traces side by side
+    compare.py SEQUENCES --real DIR --other DIR --mutate N  succeeds if the mutated result is found
+    compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     print both traces of one sequence
 
-The first run is on a real directory without the library, the second on a spool with it.  Both run in batches side by
-side; where a batch differs, the first sequences that do are run again by themselves, and the step that differs is
-printed with its seed.  A sequence that differs only in its batch and not alone is printed as that: what came before
-has left something behind.  --memory: what the store may hold; so little that files are evicted all the time, and the
-run fails where they weren't.
+The first run uses a real directory without the library, the second a spool with it.  Both run in parallel, in batches.  If
+a batch differs, the first differing sequences run again alone, and the differing step is printed with its seed.  A
+sequence that differs in its batch but not alone is reported as such: an earlier sequence left something behind.
+
+--memory limits the memory of the store.  Choose it so small that files are evicted all the time; the run fails if no file
+was paged in.
 """
 import argparse
 import json
@@ -42,7 +43,7 @@ def parse():
 
 
 class Run:
-    """One program on one directory."""
+    """The program SEQUENCES on one directory."""
 
     def __init__(self, options, directory, preload=None):
         self.options, self.directory, self.environment = options, directory, dict(os.environ)
@@ -67,9 +68,9 @@ class Run:
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
-            output += "the run hangs\n"
+            output += "the run hung\n"
         if process.returncode != 0:
-            output += f"the run ends with status {process.returncode}\n"
+            output += f"the run ended with status {process.returncode}\n"
         return output.splitlines()
 
 
@@ -79,7 +80,7 @@ def both(runs, seed, count, verbose=False):
 
 
 def explain(runs, seed):
-    """Print the first step in which a sequence differs."""
+    """Print the first step in which the sequence of SEED differs."""
     first, second = both(runs, seed, 1, verbose=True)
     for one, other in zip(first + ["(end)"], second + ["(end)"]):
         if one != other:
@@ -89,7 +90,7 @@ def explain(runs, seed):
 
 
 def make_small(spool, preload, memory):
-    """A store made by the first look at it, and a mirror that gives it no more than MEMORY."""
+    """Create the store by a first access, and start a mirror that limits it to MEMORY."""
     environment = dict(os.environ, FASTSPOOL_SPOOL=spool, FASTSPOOL_FLUSH_INTERVAL="1ms")
     subprocess.run(["ls", f"{spool}/input"], env=dict(environment, LD_PRELOAD=preload), check=True)
     subprocess.run(["fastspool", "stop", "--spool", spool], check=True)
@@ -100,7 +101,7 @@ def make_small(spool, preload, memory):
 
 def evictions(spool):
     status = json.loads(subprocess.run(["fastspool", "status", "--json", "--spool", spool], stdout=subprocess.PIPE).stdout)
-    print(f"{status['evictions']} evictions, {status['brought_back']} files brought back")
+    print(f"{status['evictions']} evictions, {status['brought_back']} page-ins")
     return status["brought_back"]
 
 

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * The script of a sequence: random steps, each made up when those before have been answered.
+ * The script of a sequence: random steps, each chosen after the answers to the earlier ones.
  *
- * The happy path: one generator, set by the seed, chooses who acts, the operation, and its arguments, from the master's
- * knowledge of each actor: which descriptors and streams it has open, whether it holds locks.  The first steps are
- * always the same ones, so that there is something to work on.  Mostly that makes calls that can succeed; the rest are
- * wrong names, wrong descriptors, wrong offsets.
+ * Happy path: one generator, started from the seed, chooses the actor, the operation and the arguments.  It uses what
+ * the master knows of each actor: open descriptors and streams, and whether it holds locks.  The first steps are always
+ * the same, so that there is something to work on.  Most calls can succeed.  The others have wrong names, descriptors
+ * or offsets.
  *
- * What would be the program's own error is left out: a stream used that isn't open, a descriptor closed under a stream.
- * A deliberate deviation: record locks end with an exec, because the descriptor that holds them is closed there (Exim
- * takes none across an exec).  So an actor that holds locks doesn't execute itself.
+ * Left out:
+ * - Errors of the program itself: a stream used while it isn't open, a descriptor closed under a stream.
+ * - An exec by an actor that holds record locks.  This is a deliberate deviation: an exec ends them, because it closes
+ * the descriptor that holds them.  (Exim takes none across an exec.)
  *
- * Failure modes: knowledge that is wrong (the library gave another result than a real directory) makes further
- * steps that differ too; the first that differs is the one to look at.
+ * Failure modes: if the library gives a different result than a real directory, what the master knows is wrong, and
+ * later steps differ too.  Only the first difference counts.
  */
 #include "script.h"
 
@@ -20,9 +21,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FDS 24 /* descriptors of an actor that the master remembers */
+#define FDS 24 /* descriptors that the master remembers per actor */
 
-/* How often an operation is chosen. */
+/* Relative frequency of each operation. */
 static unsigned weights[OPERATIONS] = {
     [OPEN] = 30,    [OPENAT] = 5,  [READ] = 10,     [PREAD] = 5,    [READV] = 2,    [WRITE] = 16,  [PWRITE] = 5,
     [WRITEV] = 2,   [LSEEK] = 8,   [FTRUNCATE] = 4, [TRUNCATE] = 3, [DUP] = 3,      [DUP2] = 3,    [DUPFD] = 3,
@@ -40,16 +41,16 @@ struct knowledge {
     bool alive;
     int fds[FDS];
     int count;
-    int directory; /* a descriptor of one, 0: none */
-    bool locks;    /* it has taken record locks */
+    int directory; /* descriptor of a directory, or 0 */
+    bool locks;    /* has taken record locks */
     bool stream[STREAMS];
-    int owned[STREAMS]; /* the descriptor that a stream stands on, or stood on last */
+    int owned[STREAMS]; /* descriptor of each stream, or of its last one */
 };
 
 static struct knowledge known[ACTORS];
 static const char *root;  /* the spool */
 static uint64_t sequence; /* its seed */
-static uint64_t state;    /* of the generator */
+static uint64_t state;    /* the generator's */
 
 /* ---- random choices ---- */
 
@@ -66,7 +67,7 @@ static bool once_in(uint32_t n)
     return some(n) == 0;
 }
 
-/* Names in a sequence's own directory: messages, directories, and what is in them. */
+/* Names in the directory of a sequence. */
 static const char *const names[] = {"1abcde-000001-AB-D",
                                     "1abcde-000001-AB-H",
                                     "hdr.1abcde-000001-AB",
@@ -96,7 +97,7 @@ static void some_path(char *path, bool one_of_two)
         snprintf(with, sizeof(with), "../%s/", number);
         prefix = with;
     }
-    if (!one_of_two && once_in(60)) { /* which of two bad paths is found out first is nobody's business */
+    if (!one_of_two && once_in(60)) { /* with two bad paths, either error is right */
         static char too_long[257];
         memset(too_long, 'n', 255 + some(2));
         name = too_long;
@@ -121,7 +122,7 @@ static long some_flags(void)
     for (uint32_t i = some(4); i > 0; i--)
         flags |= more[some(9)];
     if ((flags & O_CREAT) && (flags & O_DIRECTORY))
-        flags &= ~O_DIRECTORY; /* means different things to different kernels */
+        flags &= ~O_DIRECTORY; /* kernels disagree about the combination */
     if (once_in(8))
         flags = O_RDONLY | O_DIRECTORY;
     return flags;
@@ -153,7 +154,7 @@ static int choose_operation(void)
     return OPEN;
 }
 
-/* Streams only where there is (or isn't yet) one, forks only where there is room. */
+/* True if the actor is in a state that allows the step: a stream is open (or free to be opened), an actor is free. */
 static bool possible(const struct step *step, const struct knowledge *actor, int alive)
 {
     switch (step->operation) {
@@ -201,7 +202,7 @@ static void make_opening(struct step *step, long number)
     }
 }
 
-/* What the operation wants other than usual. */
+/* Set the arguments that need special values for this operation. */
 static void make_special(struct step *step, long number)
 {
     if (step->operation == OPEN || step->operation == OPENAT || step->operation == MKDIR) {
@@ -248,8 +249,8 @@ static void make_up(struct step *step, const struct knowledge *actor, int alive,
     make_special(step, number);
 }
 
-/* A descriptor that a stream stands on is the stream's: closing it under the stream is the program's error, and what
- * follows differs by what opens next.  So a sequence closes it only by fclose. */
+/* A stream owns its descriptor.  Closing that under the stream is the program's error, and the result depends on what
+ * opens next.  So a sequence closes it only by fclose. */
 static bool is_improper(const struct step *step, const struct knowledge *actor)
 {
     int fd = step->operation == CLOSE ? step->fd : step->operation == DUP2 ? step->to : -1;
@@ -278,7 +279,7 @@ int script_next(long number, struct step *step)
     return is_improper(step, &known[actor]) ? -1 : actor;
 }
 
-/* ---- what a step changes in what the master knows ---- */
+/* ---- what the master learns from an answer ---- */
 
 static void remember(struct knowledge *actor, int fd)
 {

@@ -1,27 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * Seeded random sequences of the calls that a mail server makes on its spool, with a trace of every result.
+ * Random sequences of the calls that a mail server makes on its spool, with a trace of every result.
  *
  *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [-v]
  *
- * DIRECTORY is laid out like a spool (input/, msglog/).  Run on a real directory without the library, and on a spool
- * with it, the same seeds must give the same trace: compare.py does both and compares.
+ * DIRECTORY is laid out like a spool (input/, msglog/).  The same seed must give the same trace on a real directory
+ * without the library and on a spool with it.  compare.py runs both and compares.
  *
- * The happy path: this program is the master.  It makes each step up from the seed and from what succeeded before
- * (script.c), lets one of up to ACTORS processes do it (actor.c, step.c), and waits for the answer before it makes the
- * next.  At the end a sequence's tree is dumped and removed.  A line of output is a sequence's seed and the hash of its
- * trace; -v prints the trace.
+ * Happy path: this program is the master.  It makes each step from the seed and from earlier results (script.c), lets
+ * one of up to ACTORS processes do it (actor.c, step.c), and waits for the answer.  After each sequence it dumps the
+ * tree into the trace and removes it.  An output line is the seed of a sequence and the hash of its trace.  -v prints
+ * the trace.
  *
- * What isn't compared, because the store does not promise it: inode numbers, times as such (only whether a file has
- * the time that it was given, and that times do not run backwards), the time of last access (the store sets it as
- * `noatime` does), sizes of directories, st_blocks, the order of listings, SEEK_DATA and SEEK_HOLE, and the
- * position of a stream whose descriptor others have moved (POSIX leaves it open until the stream is told).
+ * Not compared, because the store doesn't promise it:
+ * - inode numbers, st_blocks, sizes of directories, the order of listings;
+ * - times, except that a file has the time that it was given and that times do not run backwards;
+ * - the time of last access, which the store sets as `noatime` does;
+ * - SEEK_DATA and SEEK_HOLE;
+ * - the position of a stream whose descriptor was moved by other means, which POSIX leaves open until the stream knows.
  *
- * --mutate N spoils the result of step N of each sequence: a comparison that doesn't notice is broken.
- * --pause US waits between two steps, so that others work on the files, and closes more often.
+ * --mutate N changes the result of step N of each sequence, which a comparison has to notice.
+ * --pause US waits between two steps, so that the mirror can evict files meanwhile, and closes more often.
  *
- * Failure modes: what can't be set up, or an actor that doesn't answer, ends the program with status 2; what differs is
- * for compare.py to find.
+ * Failure modes: if the set-up fails or an actor doesn't answer, the program exits with status 2.  Differences are for
+ * compare.py to find.
  */
 #include "actor.h"
 #include "script.h"
@@ -37,7 +39,7 @@
 
 static bool verbose;
 static long mutated_step = -1;
-static useconds_t pause_us; /* between two steps: time for others to work on the files */
+static useconds_t pause_us; /* between two steps, for the mirror to evict files */
 static const char *root;    /* the spool */
 static uint64_t trace;      /* hash of the sequence's lines */
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Doing a step: the call, and its result in words that are the same on every file system that is right.
+ * Do a step, and describe its result in a text that is the same on every correct file system.
  *
- * The happy path: step_do() makes the call with the step's arguments, and answers with its result, its errno, and where
- * there is more to compare (content, attributes, a listing, who holds a lock) a text.  What is written is made up
- * from the step's salt; what is read stands in the answer as a hash.  Streams stay open from step to step.
+ * Happy path: step_do() makes the call with the step's arguments.  The answer has the result, the errno, and a text if
+ * there is more to compare: content, attributes, a listing, the holder of a lock.  Written content is made from the
+ * step's salt. Read content is in the answer as a hash.  Streams stay open across steps.
  *
- * Failure modes: a call that fails is an answer like any other.  Where real file systems disagree about an error or an
- * offset, the answer hides it, and a comment says so.
+ * Failure modes: a failed call is an answer like any other.  If real file systems disagree about an error or an offset,
+ * the answer hides it, and a comment says so.
  */
 #include "step.h"
 
@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define GIVEN 1000000000 /* a time that utimens gives */
+#define GIVEN 1000000000 /* the time that utimens sets */
 
 static const char *const operation_names[OPERATIONS] = {
     [OPEN] = "open",       [OPENAT] = "openat",       [READ] = "read",         [PREAD] = "pread",
@@ -70,7 +70,7 @@ static void tell_content(struct answer *answer, long size)
 {
     answer->result = size;
     if (size < 0 && errno == EINVAL)
-        errno = EISDIR; /* a directory whose offset a listing has moved: file systems disagree */
+        errno = EISDIR; /* file systems disagree about a directory whose offset a listing has moved */
     if (size > 0)
         snprintf(answer->text, sizeof(answer->text), "%016llx", (unsigned long long)step_hash(buffer, (size_t)size));
 }
@@ -129,7 +129,7 @@ static void lock(const struct step *step, struct answer *answer)
              (long)range.l_len);
 }
 
-/* What is sent goes through a pipe, and is read back. */
+/* Send into a pipe, and read it back. */
 static void send_file(const struct step *step, struct answer *answer)
 {
     off_t offset = step->offset;
@@ -189,7 +189,7 @@ static void do_descriptor(const struct step *step, struct answer *answer)
 
     switch (step->operation) {
     case LSEEK:
-        /* Where a directory's offset may stand differs between real file systems. */
+        /* Real file systems disagree about offsets in a directory. */
         answer->result = is_directory(step->fd) ? 0 : lseek(step->fd, step->offset, (int)step->flags);
         break;
     case FTRUNCATE:
@@ -324,14 +324,14 @@ static void list_descriptor(const struct step *step, struct answer *answer)
     int error = errno;
 
     if (directory)
-        rewinddir(directory); /* the description's offset is shared with earlier listings */
+        rewinddir(directory); /* earlier listings have moved the offset of the open file description */
     else if (fd >= 0)
         close(fd);
     errno = error;
     tell_listing(answer, directory);
 }
 
-/* Others may have moved the descriptor under the stream, and POSIX wants a stream told of that. */
+/* The descriptor under the stream may have been moved by other means.  POSIX wants the stream to be resynchronised. */
 static void take_over(FILE *stream)
 {
     if (!is_directory(fileno(stream)) && fflush(stream) == 0)
@@ -425,7 +425,7 @@ void step_do(const struct step *step, struct answer *answer)
         do_content(step, answer);
     else
         do_descriptor(step, answer);
-    /* A plain call that succeeds leaves errno alone; what stdio and listings do to it nobody relies on. */
+    /* A plain call that succeeds must leave errno alone.  No program relies on that for stdio and listings. */
     bool exact = !step_takes_stream(step->operation) && step->operation != LIST && step->operation != LISTAT;
     answer->error = answer->result < 0 || exact ? errno : 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A step of a sequence: one call that a mail server makes on its spool, with its arguments, and what came of it.
+ * A step of a sequence: one call that a mail server makes on its spool, its arguments, and its result.
  */
 #ifndef FASTSPOOL_STEP_H
 #define FASTSPOOL_STEP_H
@@ -11,8 +11,8 @@
 #include <sys/types.h>
 
 #define ACTORS    4     /* processes that do steps */
-#define STREAMS   3     /* of an actor */
-#define BUFFER    20000 /* what a step reads or writes at the most */
+#define STREAMS   3     /* per actor */
+#define BUFFER    20000 /* most bytes that a step reads or writes */
 #define PATH_SIZE 600
 
 enum operation {
@@ -78,31 +78,31 @@ enum operation {
 
 struct step {
     int operation;
-    int fd, to; /* descriptors, or the actor that a fork makes */
+    int fd, to; /* descriptors; @to is also the actor that a fork makes */
     int stream;
     long flags, offset, size;
-    unsigned salt; /* of the bytes written */
+    unsigned salt; /* determines the bytes written */
     char path[PATH_SIZE], other[PATH_SIZE];
 };
 
 struct answer {
     long result;
     int error;
-    pid_t pid;      /* of a fork's child; of who holds the lock that GETLK found */
-    char text[400]; /* what else is compared */
+    pid_t pid;      /* the child of a fork, or the holder of the lock that GETLK found */
+    char text[400]; /* everything else that is compared */
 };
 
 /** The name of @operation in a trace. */
 const char *step_name(int operation);
 
-/** Does @operation go by a path; does it go by a stream? */
+/** True if @operation takes a path; true if it takes a stream. */
 bool step_takes_path(int operation);
 bool step_takes_stream(int operation);
 
-/** Do @step in this process.  Not for FORK, EXEC and EXIT, which are an actor's own. */
+/** Do @step in this process, except for FORK, EXEC and EXIT, which the actor does. */
 void step_do(const struct step *step, struct answer *answer);
 
-/** What stands in a trace for content. */
+/** The hash that stands for content in a trace. */
 uint64_t step_hash(const void *bytes, size_t size);
 
 #endif
