@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * EXIM-IO.md's surprises, each as a small test by its number; run with the library, in a private namespace:
+ * The surprising ways in which Exim uses its spool, one small test each:
  *
  *      surprises SPOOL [threads]
  *
- * Exit status 0: all passed.  Around each test the open descriptors are counted: none may be left.
+ * Run it with the library, in a private namespace.  The numbers are those of EXIM-IO.md, an analysis of Exim's I/O that
+ * is not part of this tree.  The exit status is 0 if all tests pass.  No test must leave a descriptor open.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -39,7 +40,7 @@ static int failures;
         }                                                                                               \
     } while (0)
 
-/* "/spool//input//NAME": the strings that Exim makes, with their double slashes.  Four may be in use at once. */
+/* "/spool//input//NAME", with the double slashes of Exim's paths.  Up to four results can be in use at once. */
 static const char *at(const char *directory, const char *name)
 {
     static char paths[4][600];
@@ -62,7 +63,8 @@ static int child_status(pid_t pid)
     return status;
 }
 
-/* 2: stdio calls its own read and write, past any wrapper; fdopen's result is never checked; fileno is locked by. */
+/* 2: streams on spool files work, although stdio calls its own read and write, past any wrapper.  Exim doesn't check
+ * fdopen's result, and locks by fileno. */
 static void stdio_bypasses(void)
 {
     int fd = make(ID "-D");
@@ -82,8 +84,8 @@ static void stdio_bypasses(void)
     CHECK(unlink(at("input", ID "-D")) == 0);
 }
 
-/* 4: Exim closes and writes to numbers that it no longer owns: nothing of ours may sit where a program's next open
- * would land, nor mind being closed. */
+/* 4: the library's own descriptors are high, and closing them is harmless.  Exim closes and writes to numbers that it
+ * no longer owns, so none of ours must be where a program's next open would land. */
 static void own_descriptors_are_high(void)
 {
     int fd = make("f"), next = open("/dev/null", O_RDONLY);
@@ -110,7 +112,7 @@ static int try_lock(const char *path, off_t length)
     return result;
 }
 
-/* 5: a child closes the -D that it inherited, and the parent's lock stays.  20: 19 and 26 bytes conflict. */
+/* 5: when a child closes an inherited -D, the parent's lock stays.  20: locks of 19 and 26 bytes conflict. */
 static void locks_are_the_parents(void)
 {
     int fd = make(ID "-D"), other = make("hdr");
@@ -123,7 +125,7 @@ static void locks_are_the_parents(void)
         _exit(try_lock(at("input", ID "-D"), 26) == 0);
     }
     CHECK(child_status(pid) == 0);
-    close(other); /* another file's close drops nothing */
+    close(other); /* closing another file drops no lock */
     pid = fork();
     if (pid == 0)
         _exit(try_lock(at("input", ID "-D"), 26) == 0);
@@ -131,7 +133,7 @@ static void locks_are_the_parents(void)
     CHECK(link(at("input", ID "-D"), at("input", "second")) == 0 && unlink(at("input", ID "-D")) == 0);
     pid = fork();
     if (pid == 0)
-        _exit(try_lock(at("input", "second"), 19) == 0); /* the lock is the file's, not the name's */
+        _exit(try_lock(at("input", "second"), 19) == 0); /* the lock is on the file, not on its name */
     CHECK(child_status(pid) == 0);
     close(fd);
     pid = fork();
@@ -141,7 +143,7 @@ static void locks_are_the_parents(void)
     CHECK(unlink(at("input", "second")) == 0 && unlink(at("input", "hdr")) == 0);
 }
 
-/* 9: the directory is opened as ".../.", looks like one, and is synced; a missing one is ENOENT. */
+/* 9: a directory opens as ".../.", fstat calls it a directory, and it can be synced.  A missing one gives ENOENT. */
 static void directory_sync(void)
 {
     struct stat st;
@@ -153,7 +155,7 @@ static void directory_sync(void)
     CHECK(rmdir(at("input", "9")) == 0);
 }
 
-/* 10: a call that succeeds leaves errno alone. */
+/* 10: a successful call leaves errno alone. */
 static void errno_is_left_alone(void)
 {
     struct stat st;
@@ -196,8 +198,8 @@ static void on_alarm(int signal_number)
         siglongjmp(escape, 1);
 }
 
-/* 11: handlers open and write spool files at any instruction, and leave by longjmp: nothing hangs, nothing is half
- * done. */
+/* 11: signal handlers can open and write spool files at any instruction, and leave by longjmp.  Nothing hangs, and no
+ * operation is half done. */
 static void signals_anywhere(void)
 {
     struct sigaction action = {.sa_handler = on_alarm};
@@ -224,10 +226,10 @@ static void signals_anywhere(void)
     unlink(at("input", "f"));
     unlink(at("input", "g"));
     CHECK(unlink(at("input", "from-handler")) == 0);
-    closefrom(3); /* what the jumps left open */
+    closefrom(3); /* the jumps leave descriptors open */
 }
 
-/* 12: relative names, "..", and a symbolic link to the spool, lead to the same file. */
+/* 12: relative paths, ".." and a symbolic link to the spool lead to the same file. */
 static void every_path(void)
 {
     char link_path[300], path[600];
@@ -254,7 +256,7 @@ static void every_path(void)
     CHECK(chdir("/") == 0 && unlink(link_path) == 0 && unlink(at("input", "f")) == 0);
 }
 
-/* 13: unlinked but open, and linked twice.  14: ENOENT is exact. */
+/* 13: an unlinked file can be read while it is open.  14: ENOENT is exact. */
 static void unlinked_but_open(void)
 {
     char bytes[8];
@@ -266,8 +268,8 @@ static void unlinked_but_open(void)
     close(fd);
 }
 
-/* 16: the child of a fork opens by name at once, and shares the offset of what it inherited.  6: through it, after
- * becoming another user (system tests). */
+/* 16: the child of a fork can open files by name at once, and shares the offset of inherited descriptors.  (6, the same
+ * after the child becomes another user, is in the system tests.) */
 static void forks(void)
 {
     char bytes[8];
@@ -318,7 +320,8 @@ static void exec_leaves_descriptors(void)
     CHECK(unlink(at("input", "f")) == 0 && setenv("LD_PRELOAD", "libfastspool.so", 1) == 0);
 }
 
-/* 15: what root makes the owner rewrites; geteuid flips, and each call goes by what it is. */
+/* 15: the owner can open a file that root made for it.  The effective user changes back and forth, and each call goes
+ * by the current one. */
 static void effective_users(void)
 {
     struct stat st;
@@ -339,9 +342,9 @@ static void effective_users(void)
 }
 
 static volatile bool watching;
-static pid_t watched; /* thread number of the main thread */
+static pid_t watched; /* thread ID of the main thread */
 
-/* How often the watched thread's real uid was root's. */
+/* Count how often the watched thread's real uid is root's. */
 static void *watch_real_uid(void *argument)
 {
     char path[64], line[128];
@@ -360,8 +363,8 @@ static void *watch_real_uid(void *argument)
     return NULL;
 }
 
-/* A user may stop a process whose real uid is his: so inside a critical section the real uid is another one, and
- * outside it is as it was. */
+/* Inside a critical section the real uid is root's, and afterwards it is restored.  Otherwise users could stop a
+ * process that has their real uid while it holds the lock. */
 static void real_uid_is_covered(void)
 {
     const uid_t user = 12345;
@@ -389,17 +392,18 @@ static void real_uid_is_covered(void)
     CHECK(setresuid(0, 0, 0) == 0);
 }
 
-/* 19: statvfs of the spool tells the store's room. */
+/* 19: statvfs of the spool reports the room in the store. */
 static void room(void)
 {
     struct statvfs st;
 
     CHECK(statvfs(spool, &st) == 0 && st.f_frsize == 4096 && st.f_bavail > 0 && st.f_files > 0);
-    /* FASTSPOOL_MEMORY of this test is 64M: room for the names of so many files, and a block of each on the disk. */
+    /* This test runs with FASTSPOOL_MEMORY=64M: room for the names of so many files, and for a block of each on the
+     * disk. */
     CHECK(st.f_favail > 200000 && st.f_favail < (64 << 20) / 200 && st.f_bavail <= st.f_favail + 1);
 }
 
-/* 7, 8: sendfile from a spool file, and dup of a stream's descriptor. */
+/* 7, 8: sendfile works from a spool file, and a dup shares the offset. */
 static void kernel_copies(void)
 {
     char bytes[16];
@@ -418,7 +422,7 @@ static void kernel_copies(void)
     close(ends[1]);
 }
 
-/* §7: a listing has "." and "..", all names once, and not the state directory. */
+/* §7: a listing has ".", ".." and each name once, but not the state directory. */
 static void listings(void)
 {
     int names = 0, dots = 0;
@@ -459,7 +463,7 @@ static void *in_thread(void *argument)
     return NULL;
 }
 
-/* Threads work beside each other. */
+/* Threads can work in parallel. */
 static void threads(void)
 {
     pthread_t thread[4];
@@ -471,14 +475,15 @@ static void threads(void)
         CHECK(pthread_join(thread[i], &result) == 0 && result == NULL);
 }
 
-/* Called before main, by a constructor: the library binds itself when it is needed. */
+/* The library works before main, in a constructor, because it binds itself on first use. */
 static int from_constructor;
 static void *nothing(void *argument)
 {
     return argument;
 }
 
-/* A stream locks itself like glibc's own: as soon as there has been a second thread, also one that was open before. */
+/* Streams lock themselves like glibc's own, as soon as there has been a second thread.  This includes streams opened
+ * before. */
 static void streams_lock_among_threads(void)
 {
     const int locks = 0x80; /* glibc's _IO_FLAGS2_NEED_LOCK */
@@ -552,7 +557,7 @@ int main(int argc, char **argv)
         return 2;
     snprintf(spool, sizeof(spool), "%s", argv[1]);
     umask(0);
-    if (argc > 2) { /* "threads": several at once are the first to touch the spool */
+    if (argc > 2) { /* "threads": several threads at once are the first to touch the spool */
         threads();
         return failures != 0;
     }
@@ -564,7 +569,7 @@ int main(int argc, char **argv)
             failures++;
         }
         printf("%s - %s\n", failures == already ? "ok" : "not ok", tests[i].name);
-        fflush(stdout); /* children exit with a copy of the buffer */
+        fflush(stdout); /* otherwise a child's exit would print a copy of the buffer */
     }
     return failures != 0;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Run the program `surprises` with the library on a private spool; inside tests/system/namespace.sh, where the library is
-# installed.  Then, on fresh spools, let several threads be the first to touch them: none may take the spool for a plain
+# Run the program `surprises` with the library on a private spool.  Needs tests/system/namespace.sh, which installs the
+# library.  Then several threads at once are the first to touch fresh spools: no thread must take the spool for a plain
 # directory while another one attaches.
 set -eu
 program=$1
@@ -17,6 +17,6 @@ for round in 1 2 3 4 5 6 7 8; do
     mkdir -p $fresh/input
     before=$(stat -c %y $fresh/input)
     FASTSPOOL_SPOOL=$fresh FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so "$program" $fresh threads
-    # Each file was made and removed: a real directory that they passed through has another time of change.
+    # The threads made and removed files.  Had they done so in the real directory, its mtime would have changed.
     [ "$(stat -c %y $fresh/input)" = "$before" ] || { echo "a thread used the real directory"; exit 1; }
 done

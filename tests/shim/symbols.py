@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Every libc function that the real Exim, or a probe program, imports and that takes a path, a descriptor, a stream that
-could be opened on a spool file, an identity or a program to execute is either interposed or deliberately left alone.
+"""Every libc function that could touch the spool is interposed, or left alone for a stated reason.
 
     symbols.py LIBRARY HEADER [PROGRAM...]
 
-And the public functions of HEADER are exported, and the library's inner ones are not.
+The functions are those that a PROGRAM (the real Exim) or a probe imports, and that take a path, a descriptor, a stream
+that could be opened on a spool file, an identity, or a program to execute.  Also, the library exports the public functions
+of HEADER, and none of its inner ones.
 
-Probes are compiled here with FORTIFY 0, 2 and 3, and with 32- and 64-bit file offsets by name, because the compiler
-then calls other names for the same functions.
+The probes are compiled here with FORTIFY 0, 2 and 3, and with 32- and 64-bit file offsets, because each of these makes the
+compiler call the same functions by other names.
 """
 import re
 import subprocess
 import sys
 import tempfile
 
-# What of libc could touch the spool.  A name that is in none of the lists is one that nobody has thought of.
+# libc functions that could touch the spool.  One that is neither exported nor in LEFT_ALONE was overlooked.
 TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|flock|lockf|p?read|p?write|p?readv|p?writev|lseek|f?truncate|"
                      r"fsync|fdatasync|sync|fallocate|posix_f|sendfile|copy_file|splice|tee|vmsplice|mmap|[lf]?stat|statx|"
                      r"x?stat|[lf]xstat|access|faccess|eaccess|euid|f?statv?fs|f?chmod|[lf]?chown|utime|futim|lutim|"
@@ -28,11 +29,11 @@ TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|floc
 # Deliberate pass-throughs, each with its reason.
 LEFT_ALONE = {
     "fclose": "closes a cookie stream through its own functions", "fork": "pthread_atfork sees it",
-    "pipe": "makes foreign descriptors", "pipe2": "makes foreign descriptors", "getcwd": "the kernel's directory",
-    "chdir": "goes to the disk's directory of that name (README, Limits)", "setgroups": "groups are asked when needed",
-    "initgroups": "groups are asked when needed", "inotify_init1": "watches real files alone",
-    "inotify_add_watch": "watches real files alone", "realpath": "of configuration files; a spool has no links",
-    "__realpath_chk": "the same", "inotify_init": "watches real files alone", "inotify_rm_watch": "the same",
+    "pipe": "makes foreign descriptors", "pipe2": "makes foreign descriptors", "getcwd": "the kernel knows the directory",
+    "chdir": "enters the real directory of that name", "setgroups": "groups are read when needed",
+    "initgroups": "groups are read when needed", "inotify_init1": "watches real files only",
+    "inotify_add_watch": "watches real files only", "realpath": "for configuration files; a spool has no symbolic links",
+    "__realpath_chk": "as realpath", "inotify_init": "watches real files only", "inotify_rm_watch": "watches real files only",
 }
 
 PROBE = r"""
@@ -84,7 +85,7 @@ def main():
         sys.exit(f"declared in {header} and not exported: {', '.join(sorted(hidden))}")
     inner = {name for name in exported if re.match(r"(section|segment|blocks|inodes|names|data|commit|attach)_", name)}
     if inner:
-        sys.exit(f"exported, and nobody's business: {', '.join(sorted(inner))}")
+        sys.exit(f"internal, but exported: {', '.join(sorted(inner))}")
     with tempfile.TemporaryDirectory() as directory:
         for program in [*programs, *probes(directory)]:
             telling = {name for name in names(program, "--undefined-only") if TELLING.match(name)}
@@ -94,8 +95,8 @@ def main():
                 failed += 1
                 print(f"{program}: neither interposed nor left alone for a reason: {', '.join(missing)}")
     if looked < 100:
-        sys.exit(f"only {looked} names were looked at: nm shows nothing")
-    print(f"{looked} names looked at, {len(exported)} exported")
+        sys.exit(f"only {looked} names checked: nm shows nothing")
+    print(f"{looked} names checked, {len(exported)} exported")
     sys.exit(1 if failed else 0)
 
 
