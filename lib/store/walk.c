@@ -100,7 +100,8 @@ int walk_must_exist(struct fastspool *fs, const struct place *place)
     return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
 }
 
-int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
+/* In a read. */
+static int climb(const struct fastspool *fs, uint32_t inode, char *path, size_t size)
 {
     size_t at = size - 1;
 
@@ -123,6 +124,18 @@ int walk_path(const struct fastspool *fs, uint32_t inode, char *path, size_t siz
     }
     memmove(path, path + at, size - at);
     return (int)(size - 1 - at);
+}
+
+int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size)
+{
+    struct section_read read = SECTION_READ;
+    int result;
+
+    do {
+        section_read_begin(fs, &read);
+        result = climb(fs, inode, path, size);
+    } while (section_read_retry(fs, &read));
+    return result;
 }
 
 /* ---- listing ---- */

@@ -3,12 +3,15 @@
  * Names: looking up, linear hashing, long names, listings under change.
  */
 #include "fastspool.h"
-#include "fixture.h"
+#include "store/inodes.h"
 #include "store/store.h"
+#include "store/walk.h"
+#include "fixture.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +46,48 @@ Test(names, paths)
     cr_assert_eq(fastspool_stat(fs, "input/8/x/", &st), -ENOTDIR);
     cr_assert_eq(fastspool_stat(fs, "input/8/x/y", &st), -ENOTDIR);
     cr_assert_eq(fastspool_stat(fs, "input/9/../8/x", &st), -ENOENT);
+}
+
+#define LONG "a-directory-with-a-long-name"
+
+#define ROUNDS 50000
+
+static uint32_t rounds;
+
+static void *rename_to_and_fro(void *argument)
+{
+    int result = 0;
+
+    for (int i = 0; i < ROUNDS && result == 0; i++) {
+        result = fastspool_rename(fs, "input/" LONG, "input/d", 0);
+        if (result == 0)
+            result = fastspool_rename(fs, "input/d", "input/" LONG, 0);
+        STORE(rounds, result == 0 ? (uint32_t)i + 1 : ROUNDS);
+    }
+    return result == 0 ? argument : (void *)1;
+}
+
+/* The path of a directory that is renamed meanwhile is the old one or the new one, and nothing else. */
+Test(names, path_of_a_directory, .timeout = 60)
+{
+    pthread_t thread;
+    struct stat st;
+    char path[PATH_MAX];
+    void *failed;
+
+    fastspool_mkdir(fs, "input", 0750);
+    fastspool_mkdir(fs, "input/" LONG, 0750);
+    cr_assert_eq(fastspool_stat(fs, "input/" LONG, &st), 0);
+    uint32_t inode = (uint32_t)(st.st_ino - inodes_number(0));
+    int others = 0, length = 0;
+    pthread_create(&thread, NULL, rename_to_and_fro, NULL);
+    while (LOAD(rounds) < ROUNDS && others == 0) {
+        length = walk_path(fs, inode, path, sizeof(path));
+        others += length < 0 || (strcmp(path, "input/" LONG) != 0 && strcmp(path, "input/d") != 0);
+    }
+    pthread_join(thread, &failed);
+    cr_assert_null(failed);
+    cr_assert_eq(others, 0, "%d, %s", length, length < 0 ? "" : path);
 }
 
 /* Names of every length up to 255 bytes are kept; 256 is too long. */
