@@ -297,5 +297,7 @@ int segment_reset(struct fastspool *fs)
                   (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
         return -errno;
     reset_groups(header);
+    STORE(header->recovery.done, 0); /* a waiter's progress bar reads these two meanwhile */
+    STORE(header->recovery.total, 0);
     return 0;
 }

@@ -62,6 +62,24 @@ Test(commit, everything_comes_back)
     recovers(dump_all(fs, then_dump));
 }
 
+/* A recovery that begins anew counts anew, for the bar that is shown to whoever waits. */
+Test(commit, recovery_counts_anew)
+{
+    struct fastspool *second = second_store();
+    struct recovered recovered;
+
+    put("f", 0, "content", 7, 0);
+    commit(0);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        cr_assert_eq(second->header->recovery.total, 6); /* two inodes, looked at three times */
+        cr_assert_eq(second->header->recovery.done, 6);
+    }
+    cr_assert_eq(segment_reset(second), 0);
+    cr_assert_eq(second->header->recovery.done, 0);
+    remove_second(second);
+}
+
 static struct fastspool *guarded;
 
 static void allow(int protection)
