@@ -9,6 +9,7 @@
 #include "real.h"
 
 #include <sys/file.h>
+#include <sys/xattr.h>
 
 #define open(...)               real.open(__VA_ARGS__)
 #define openat(...)             real.openat(__VA_ARGS__)
@@ -43,6 +44,7 @@
 #define opendir(path)           real.opendir(path)
 #define readdir(listing)        real.readdir(listing)
 #define closedir(listing)       real.closedir(listing)
+#define fgetxattr(...)          real.fgetxattr(__VA_ARGS__)
 #define umask(mode)             real.umask(mode)
 #define execve(p, a, e)         real.execve(p, a, e)
 

@@ -3,8 +3,8 @@
  * The command: `fastspool SUBCOMMAND ...`.
  */
 #include "fastspool.h"
-#include "spool/attach.h"
 #include "config.h"
+#include "spool/attach.h"
 #include "tool.h"
 
 #include <errno.h>

@@ -6,9 +6,9 @@
  * set-user-ID programs get it too; a spool that the configuration doesn't name is registered, by root, because such
  * programs believe no environment.
  */
+#include "config.h"
 #include "fastspool.h"
 #include "spool/registry.h"
-#include "config.h"
 #include "tool.h"
 
 #include <errno.h>

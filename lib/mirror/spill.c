@@ -12,6 +12,7 @@
  */
 #include "mirror/spill.h"
 
+#include "base/acl.h"
 #include "base/places.h"
 #include "mirror/pagein.h"
 #include "store/layout.h"
@@ -25,6 +26,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Trusted users have the rights to a spill file that they have to STATE/runtime: to read it. */
+static int trust_reader(const struct fastspool *fs, int fd)
+{
+    char path[PLACES_PATH_MAX];
+
+    places_in_state(fs->state, PLACES_RUNTIME, path);
+    int from = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int result = from < 0 ? 0 : acl_copy(from, fd);
+    if (from >= 0)
+        close(from);
+    return result;
+}
+
 int spill_create(struct fastspool *fs, const struct pagein *pagein)
 {
     char path[PLACES_PATH_MAX];
@@ -37,9 +51,9 @@ int spill_create(struct fastspool *fs, const struct pagein *pagein)
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)pagein->size) == 0)
+    int error = ftruncate(fd, (off_t)pagein->size) < 0 ? -errno : trust_reader(fs, fd);
+    if (error == 0)
         return fd;
-    int error = -errno;
     close(fd);
     return error;
 }

@@ -5,6 +5,7 @@
  * On disk the spool has a state directory (SPOOL/.fastspool, 0700, the owner's): `runtime` says where the store's
  * memory is (RUNTIME/fastspool.ID, ID random, so that nobody can lie in wait at a guessable name), `lock` lets one
  * process at a time make a store, `mirror.lock` is held by the mirror as long as it lives.
+ * Trusted users have rights of their own there (trust.c), and need a store that others have made.
  *
  * The happy path: read `runtime`, open what it names without following links, check owner and mode, map the segment;
  * it is READY.  After a reboot the segment is gone (or of another boot): under the lock an empty one is made, in state
@@ -15,6 +16,7 @@
  */
 #include "spool/attach.h"
 
+#include "base/acl.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -24,6 +26,7 @@
 #include "config.h"
 #include "fastspool.h"
 #include "spool/launch.h"
+#include "spool/trust.h"
 #include "store/await.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
@@ -56,7 +59,7 @@
 static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
 {
     char link[32];
-    int fd = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
         return error_set(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
@@ -72,12 +75,18 @@ static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, 
     return 0;
 }
 
+/* Does the process belong to root or the owner? */
+static bool is_owners(const struct stat *spool)
+{
+    return geteuid() == 0 || geteuid() == spool->st_uid;
+}
+
 static int check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
                       char *error)
 {
     uid_t uid = geteuid();
 
-    if (uid == 0 || uid == spool->st_uid)
+    if (is_owners(spool))
         return 0;
     for (size_t i = 0; i < config->trusted_users; i++) {
         if (config->trusted_user[i] == uid)
@@ -99,6 +108,12 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
     if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
         return error_set(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
     int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES && !is_owners(spool))
+        return error_set(
+            error, -EACCES,
+            "open the state directory %s: a trusted user has rights there from the next use of the store by root "
+            "or the owner on, if its file system has access control lists",
+            fs->state);
     if (fd < 0)
         return error_set(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {
@@ -167,7 +182,8 @@ static int open_runtime(struct fastspool *fs, const struct stat *spool, char *er
     fs->runtime_fd = fd_high(fd);
     if (fs->runtime_fd < 0)
         return error_set(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
-    if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 077))
+    if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) ||
+        !acl_alone(fs->runtime_fd, &st))
         return error_set(error, -EPERM, "%s does not belong to the spool's owner alone", fs->runtime);
     return 0;
 }
@@ -321,6 +337,25 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
 
 /* ---- opening ---- */
 
+/* Trusted users have the rights that the configuration says: see to it, or look whether it is so. */
+static int settle_trust(const struct fastspool *fs, const struct fastspool_config *config, int state_fd, bool owners,
+                        char *error)
+{
+    if (!owners)
+        return acl_names_only(fs->segment_fd, config->trusted_user, config->trusted_users)
+                   ? 0
+                   : error_set(
+                         error, -EPERM,
+                         "%s: its store lets in a user that is not trusted any more, until root or the owner uses it",
+                         fs->spool);
+    int result = trust_settle(fs, config, state_fd);
+    if (result < 0)
+        syslog(LOG_MAIL | LOG_WARNING,
+               "fastspool: %s: trusted users can't be given access: set access control lists in %s and %s: %s",
+               fs->spool, fs->state, fs->runtime, strerrordesc_np(-result));
+    return 0;
+}
+
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
                   char *error)
 {
@@ -338,6 +373,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     if (result == 0 && (create || config->memory))
         result = find_capacity(fs, config, error);
     struct rights rights = {0};
+    bool owners = result == 0 && is_owners(&st);
+    bool settles = create; /* the mirror and the command don't know, or need not, who is trusted */
+    create = create && owners;
     if (result == 0)
         rights = rights_of_owner(st.st_uid, st.st_gid);
     int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
@@ -345,6 +383,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = open_store(fs, state_fd, &st, error);
         if (create && (result == -ENOENT || result == -ESTALE))
             result = open_or_make(fs, config, state_fd, &st, error);
+        if (result == 0 && (settles || !owners))
+            result = settle_trust(fs, config, state_fd, owners, error);
         close(state_fd);
     } else {
         result = state_fd;

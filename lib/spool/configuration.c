@@ -135,6 +135,58 @@ static int add_path(const struct origin *origin, const char *value, char (*paths
     return 0;
 }
 
+/* The number in a line of /etc/passwd, "NAME:PASSWORD:NUMBER:...", if it is that of @name. */
+static bool is_user(const char *line, const char *name, unsigned long *uid)
+{
+    size_t length = strlen(name);
+    const char *password = line + length + 1, *number;
+    char *end;
+
+    if (length == 0 || strncmp(line, name, length) != 0 || line[length] != ':' || !(number = strchr(password, ':')))
+        return false;
+    *uid = strtoul(number + 1, &end, 10);
+    return number[1] >= '0' && number[1] <= '9' && *end == ':';
+}
+
+/* Line by line, whatever the file's size; a line that is longer than any user's is nobody's. */
+static bool find_in(int fd, const char *name, unsigned long *uid)
+{
+    char text[2048];
+    size_t length = 0;
+    bool found = false, skip = false;
+
+    for (ssize_t got; !found && (got = read(fd, text + length, sizeof(text) - 1 - length)) > 0;) {
+        char *line = text, *end;
+        length += (size_t)got;
+        text[length] = '\0';
+        for (; !found && (end = strchr(line, '\n')); line = end + 1, skip = false) {
+            *end = '\0';
+            found = !skip && is_user(line, name, uid);
+        }
+        length -= (size_t)(line - text);
+        skip = skip || length == sizeof(text) - 1;
+        length = skip ? 0 : length;
+        memmove(text, line, length);
+        text[length] = '\0';
+    }
+    return found || (length > 0 && is_user(text, name, uid)); /* the last line, without its end */
+}
+
+/* From /etc/passwd itself, and only where root alone can write it.  getpwnam_r(3) would load the modules that
+ * nsswitch.conf names, with malloc, sockets and code of their own, into whatever set-user-ID program this is; and what
+ * a directory service answers is not what root alone can write.  Users of such services are named by number. */
+static bool find_user(const char *name, unsigned long *uid)
+{
+    struct stat st;
+    int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    bool found = fd >= 0 && !strchr(name, ':') && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 &&
+                 !(st.st_mode & 022) && find_in(fd, name, uid);
+
+    if (fd >= 0)
+        close(fd);
+    return found;
+}
+
 static int add_user(const struct origin *origin, const char *value, struct fastspool_config *config)
 {
     char *end;
@@ -142,8 +194,9 @@ static int add_user(const struct origin *origin, const char *value, struct fasts
 
     if (config->trusted_users == FASTSPOOL_TRUSTED_MAX)
         return refuse(origin, "one trusted user too many:", value);
-    if (*end || end == value || *value == '-' || uid >= UINT32_MAX)
-        return refuse(origin, "not a user's number:", value);
+    bool number = *value >= '0' && *value <= '9' && !*end;
+    if ((!number && !find_user(value, &uid)) || uid >= UINT32_MAX)
+        return refuse(origin, "neither a user's number nor the name of one in /etc/passwd:", value);
     config->trusted_user[config->trusted_users++] = (uid_t)uid;
     return 0;
 }

@@ -117,6 +117,8 @@ int launch_start(struct fastspool *fs)
 
     if (before && now - before < START_TIME)
         return 0;
+    if (geteuid() != 0 && geteuid() != fs->owner)
+        return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
     if (!__atomic_compare_exchange_n(&fs->header->mirror.starting, &before, now, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_RELAXED))
         return 0;

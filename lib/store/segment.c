@@ -13,6 +13,7 @@
  */
 #include "store/segment.h"
 
+#include "base/acl.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/places.h"
@@ -173,7 +174,7 @@ static int check_file(int fd, const struct stat *spool, char *error)
 
     if (fstat(fd, &st) < 0)
         return error_set(error, -errno, "look at the segment: %s", strerrordesc_np(errno));
-    if (!S_ISREG(st.st_mode) || (st.st_mode & 077) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
+    if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
         return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
     if ((uint64_t)st.st_size != SEGMENT_SIZE) {

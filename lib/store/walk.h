@@ -28,8 +28,8 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
 /** In a section, after walk_to(): 0: the path leads to a file or directory; -ENOENT; -ENOTDIR: only a directory will
  *  do, and it is none; -EIO: the segment is damaged. */
 int walk_must_exist(struct fastspool *fs, const struct place *place);
-/** Outside sections and reads: the path of directory @inode, relative to the spool, into @path; its length.  -ENOENT: it
- *  has no name any more. */
+/** Outside sections and reads: the path of directory @inode, relative to the spool, into @path; its length.  -ENOENT:
+ * it has no name any more. */
 int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,

@@ -95,6 +95,49 @@ except PermissionError: pass
 
 
 @test(library=True)
+def a_trusted_user(exim):
+    """A fresh process of a trusted user reads, writes and syncs files of a store that was made before he was trusted;
+    one of a user who isn't trusted does nothing of the kind."""
+    make = f"""
+import os
+os.makedirs({str(exim.spool)!r} + "/input", exist_ok=True)
+os.chmod({str(exim.spool)!r} + "/input", 0o777)
+with open({str(exim.spool)!r} + "/input/roots", "w") as file: file.write("root's")
+"""
+    use = f"""
+import os
+os.chdir("/")
+directory = {str(exim.spool)!r} + "/input"
+assert open(directory + "/roots").read() == "root's"
+with open(directory + "/own", "w") as file:
+    file.write("his own")
+    file.flush()
+    os.fsync(file.fileno())
+fd = os.open(directory, os.O_RDONLY)
+os.fsync(fd)
+assert os.stat(directory + "/own").st_uid == {USER_ID} and sorted(os.listdir(directory)) == ["own", "roots"]
+assert {SEGMENT!r} in open("/proc/self/maps").read(), "not the store"
+"""
+    os.chmod(exim.spool, 0o751)                 # the way to the spool is the administrator's to give
+    status, _, errors = served("python3", "-c", make)
+    check(status == 0, errors)
+    status, _, errors = served("python3", "-c", use, user=USER_ID)
+    check(status != 0 and "PermissionError" in errors, f"not trusted: exit {status}, {errors}")
+    exim.fastspool_configuration(f"trusted_user = {USER}")
+    served("ls", f"{exim.spool}/input")
+    status, _, errors = served("python3", "-c", use, user=USER_ID)
+    check(status == 0, errors)
+    status, text, errors = served("cat", f"{exim.spool}/input/own")
+    check(text == "his own", errors)
+    status, _, errors = served("cat", f"{exim.spool}/input/roots", user=USER_ID + 1)
+    check(status != 0, "another user may, too")
+    exim.fastspool_configuration()
+    served("rm", f"{exim.spool}/input/own", f"{exim.spool}/input/roots")
+    status, _, errors = served("python3", "-c", use, user=USER_ID)
+    check(status != 0 and "PermissionError" in errors, f"not trusted any more: exit {status}, {errors}")
+
+
+@test(library=True)
 def other_programs(exim):
     """In other set-user-ID programs the library does nothing: same output, no store, no state directory."""
     for command in (["su", "--version"], ["passwd", "-S"], ["mount"], ["chfn", "--help"]):

@@ -5,6 +5,8 @@
  */
 #include "spool/attach.h"
 #include "fastspool.h"
+#include "mirror/pagein.h"
+#include "mirror/spill.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -220,6 +222,120 @@ Test(attach, users)
     cr_assert_eq(attach_open(spool, &config, &fs, error), 0, "%s", error);
     fastspool_detach(fs);
     cr_assert_eq(seteuid(0), 0);
+}
+
+static char path_of[FASTSPOOL_PATH_MAX + 16];
+
+static const char *in_store(const char *name)
+{
+    snprintf(path_of, sizeof(path_of), "%s/%s", fs->runtime, name);
+    return path_of;
+}
+
+static int open_as(uid_t uid, const char *path, int flags)
+{
+    cr_assert_eq(seteuid(uid), 0);
+    int fd = open(path, flags);
+    int result = fd < 0 ? -errno : 0;
+    close(fd);
+    cr_assert_eq(seteuid(0), 0);
+    return result;
+}
+
+static int attach_as(uid_t uid)
+{
+    struct fastspool *other;
+
+    cr_assert_eq(seteuid(uid), 0);
+    int result = attach_create(spool, &config, &other, error);
+    if (result == 0)
+        fastspool_detach(other);
+    cr_assert_eq(seteuid(0), 0);
+    return result;
+}
+
+/* What the mirror spills can be read by trusted users, too, and not written. */
+static void check_spilling(void)
+{
+    const struct pagein pagein = {.inode = 5, .generation = 1, .size = 10};
+    int fd = spill_create(fs, &pagein);
+
+    cr_assert_geq(fd, 0, "%s", strerror(-fd));
+    close(fd);
+    snprintf(path_of, sizeof(path_of), "%s/spill/5-1", fs->state);
+    cr_assert_eq(open_as(1002, path_of, O_RDONLY), 0);
+    cr_assert_eq(open_as(1002, path_of, O_RDWR), -EACCES);
+    cr_assert_eq(open_as(1004, path_of, O_RDONLY), -EACCES);
+}
+
+/* Users who are trusted have rights when root next attaches, and no longer than they are; nobody else has any. */
+Test(attach, trusted_users)
+{
+    struct stat st;
+
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert_eq(setgid(1), 0);
+    cr_assert_eq(chmod(directory, 0777), 0);
+    cr_assert_eq(chown(spool, 12345, 12345), 0);
+    cr_assert_eq(chmod(spool, 0711), 0);
+    create();
+    cr_assert_eq(open_as(1002, in_store("segment"), O_RDWR), -EACCES);
+    fastspool_detach(fs);
+    config.trusted_user[0] = 1003;
+    config.trusted_user[1] = 1002;
+    config.trusted_users = 2;
+    cr_assert_eq(attach_as(1002), -EACCES);
+    cr_assert_not_null(strstr(error, "trusted"), "it says %s", error);
+    cr_assert_eq(attach_as(12345), 0, "%s", error); /* the owner gives the rights */
+    cr_assert_eq(attach_as(1002), 0, "%s", error);
+    cr_assert_eq(attach_as(1003), 0, "%s", error);
+    cr_assert_eq(attach_as(1004), -EACCES);
+    create();
+    cr_assert_eq(fstat(fs->segment_fd, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0660, "the group's bits are the mask");
+    cr_assert_eq(open_as(1002, in_store("segment"), O_RDWR), 0);
+    cr_assert_eq(open_as(1004, in_store("segment"), O_RDWR), -EACCES);
+    check_spilling();
+    fastspool_detach(fs);
+    config.trusted_users = 1;
+    cr_assert_eq(attach_as(1003), -EPERM);
+    cr_assert_not_null(strstr(error, "not trusted any more"), "it says %s", error);
+    create();
+    cr_assert_eq(open_as(1002, in_store("segment"), O_RDWR), -EACCES);
+    cr_assert_eq(attach_as(1003), 0, "%s", error);
+    config.trusted_users = 0;
+    fastspool_detach(fs);
+    create();
+    cr_assert_eq(open_as(1003, in_store("segment"), O_RDWR), -EACCES);
+    cr_assert_eq(fstat(fs->segment_fd, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0600);
+    fastspool_detach(fs);
+}
+
+/* Rights of the group, or of others, are refused as ever, list or no list. */
+Test(attach, rights_of_others)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    for (int trusted = 0; trusted < 2; trusted++) {
+        config.trusted_user[0] = 1002;
+        config.trusted_users = (size_t)trusted;
+        create();
+        cr_assert_eq(fchmod(fs->segment_fd, 0604), 0);
+        cr_assert_eq(attach_as(0), -EPERM);
+        cr_assert_eq(fchmod(fs->segment_fd, 0600), 0);
+        cr_assert_eq(fchmod(fs->runtime_fd, 0701), 0);
+        cr_assert_eq(attach_as(0), -EPERM);
+        cr_assert_eq(fchmod(fs->runtime_fd, 0700), 0);
+        cr_assert_eq(attach_as(0), 0, "%s", error);
+        fastspool_detach(fs);
+    }
+    config.trusted_users = 0;
+    create();
+    cr_assert_eq(fchmod(fs->segment_fd, 0640), 0);
+    cr_assert_eq(attach_as(0), -EPERM);
+    fastspool_detach(fs);
 }
 
 /* Root makes the state directory with the owner's rights: a link that the owner puts in its way leads root nowhere that

@@ -38,7 +38,7 @@ Test(config, everything)
 {
     cr_assert_eq(load("# a comment\n\n  spool = /var/spool/one/ # the first\nspool=/var/spool/two\ndurability = lazy\n"
                       "memory = 512M\nflush_interval = 250ms\nstate = /var/lib/x\nruntime = /run/x\n"
-                      "program = /usr/sbin/exim4\ntrusted_user = 1001\ntrusted_user = 1002",
+                      "program = /usr/sbin/exim4\ntrusted_user = 1001\ntrusted_user = 1002\ntrusted_user = nobody",
                       true),
                  0, "%s", error);
     cr_assert_eq(config.spools, 2);
@@ -48,8 +48,9 @@ Test(config, everything)
     cr_assert_eq(config.flush_interval, 250000000);
     cr_assert_str_eq(config.state, "/var/lib/x");
     cr_assert_eq(config.programs, 1);
-    cr_assert_eq(config.trusted_users, 2);
+    cr_assert_eq(config.trusted_users, 3);
     cr_assert_eq(config.trusted_user[1], 1002);
+    cr_assert_eq(config.trusted_user[2], 65534);
 }
 
 /* Each mistake is refused, with the file, the line and the word. */
@@ -71,7 +72,10 @@ ParameterizedTestParameters(config, mistakes)
         {"spool = spool", "absolute"},
         {"state = x", "absolute"},
         {"durability = eventually", "acked, lazy or strict"},
-        {"trusted_user = mail", "mail"},
+        {"trusted_user = no-such-user", "passwd: `no-such-user`"},
+        {"trusted_user = nobod", "`nobod`"},
+        {"trusted_user = -1", "`-1`"},
+        {"trusted_user = 4294967295", "`4294967295`"},
         {"memory", "key = value"},
         {"memory =", "no value"},
     };

@@ -3,10 +3,10 @@
  * Names: looking up, linear hashing, long names, listings under change.
  */
 #include "fastspool.h"
+#include "fixture.h"
 #include "store/inodes.h"
 #include "store/store.h"
 #include "store/walk.h"
-#include "fixture.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
