@@ -3,19 +3,19 @@
  * Read-ahead: who reads in order finds the next files in memory, who doesn't pays nothing, and nobody becomes hot by
  * it.
  */
+#include "mirror/prefetch.h"
 #include "evicting.h"
 #include "fastspool.h"
 #include "mirror/database.h"
 #include "mirror/pagein.h"
 #include "mirror/pager.h"
-#include "mirror/prefetch.h"
 #include "store/change.h"
 #include "store/layout.h"
 #include "store/residency.h"
 #include "store/section.h"
 #include "store/store.h"
 
-TestSuite(ahead, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(prefetch, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 #define MESSAGES 200
 
@@ -59,7 +59,7 @@ static bool there(int message, char ending)
 }
 
 /* In order: 2, 4, 8 files ahead and so on, of those with the same ending; the first two tell nothing. */
-Test(ahead, in_order)
+Test(prefetch, in_order)
 {
     static const int faults[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
     int asked = 0;
@@ -80,7 +80,7 @@ Test(ahead, in_order)
 }
 
 /* What comes a little out of order is the same reader still; two of them don't disturb each other. */
-Test(ahead, nearly_in_order)
+Test(prefetch, nearly_in_order)
 {
     queue();
     paging_begin(fs, NULL);
@@ -100,7 +100,7 @@ Test(ahead, nearly_in_order)
 }
 
 /* One who opens -D and -H of each message comes again with each second file only. */
-Test(ahead, both_endings)
+Test(prefetch, both_endings)
 {
     queue();
     paging_begin(fs, NULL);
@@ -116,7 +116,7 @@ Test(ahead, both_endings)
 }
 
 /* In random order nothing is read that nobody opens, though a message's files lie side by side. */
-Test(ahead, here_and_there)
+Test(prefetch, here_and_there)
 {
     queue();
     paging_begin(fs, NULL);
@@ -129,7 +129,7 @@ Test(ahead, here_and_there)
 }
 
 /* Who leaves out every other file is found out, and costs a file that he doesn't open in four that he does. */
-Test(ahead, leaving_out)
+Test(prefetch, leaving_out)
 {
     queue();
     paging_begin(fs, NULL);
@@ -140,7 +140,7 @@ Test(ahead, leaving_out)
 }
 
 /* Who removes what he has read is followed, too. */
-Test(ahead, removing)
+Test(prefetch, removing)
 {
     int faults = 0;
 
@@ -157,7 +157,7 @@ Test(ahead, removing)
 
 /* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is
  * hot. */
-Test(ahead, stays_cold)
+Test(prefetch, stays_cold)
 {
     queue();
     fill("hot", 99, 900);
@@ -207,7 +207,7 @@ static int follow(struct ahead *ahead, int message)
 }
 
 /* Where memory is nearly at the mark, nothing is asked for ahead, nor brought back that was. */
-Test(ahead, not_without_memory)
+Test(prefetch, not_without_memory)
 {
     struct ahead ahead = {0};
 
@@ -226,7 +226,7 @@ Test(ahead, not_without_memory)
 
 /* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest.
  */
-Test(ahead, in_vain)
+Test(prefetch, in_vain)
 {
     struct pagein fault;
 
@@ -254,7 +254,7 @@ Test(ahead, in_vain)
 }
 
 /* What nobody has opened yet can be removed without waiting for it. */
-Test(ahead, unlinked)
+Test(prefetch, unlinked)
 {
     struct pagein fault;
 

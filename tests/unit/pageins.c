@@ -14,7 +14,7 @@
 #include "store/section.h"
 #include "store/store.h"
 
-TestSuite(faults, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(pageins, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 static int want_it(struct fastspool *store, void *argument)
 {
@@ -80,7 +80,7 @@ static int half_load(struct fastspool *store, void *argument)
 }
 
 /* A file that is wanted can be unlinked, renamed over, and deleted on the disk: its opener gets all of it. */
-Test(faults, unlinked_while_wanted)
+Test(pageins, unlinked_while_wanted)
 {
     struct reader reader = {.path = "f"};
     pthread_t waiter, unlinker;
@@ -107,7 +107,7 @@ Test(faults, unlinked_while_wanted)
 }
 
 /* A file that can't be brought back can be unlinked all the same. */
-Test(faults, unlinked_while_wanted_in_vain)
+Test(pageins, unlinked_while_wanted_in_vain)
 {
     struct reader reader = {.path = "f"};
     pthread_t waiter, unlinker;
@@ -133,7 +133,7 @@ Test(faults, unlinked_while_wanted_in_vain)
 }
 
 /* A file that is truncated while it is read from the database, which doesn't wait for that, keeps its new content. */
-Test(faults, truncated_while_read)
+Test(pageins, truncated_while_read)
 {
     struct pager pager = paging_of(fs);
     struct database *database;
@@ -159,7 +159,7 @@ Test(faults, truncated_while_read)
 }
 
 /* A pager that died in the middle of a file is replaced; who waits gets the file. */
-Test(faults, pager_dies)
+Test(pageins, pager_dies)
 {
     struct reader reader = {.path = "f"};
     pthread_t waiter;
@@ -182,7 +182,7 @@ Test(faults, pager_dies)
 }
 
 /* A page that can't be read was the end of the mirror: its file fails, with EIO, and the others come. */
-Test(faults, fatal_page)
+Test(pageins, fatal_page)
 {
     struct reader bad = {.path = "bad"}, good = {.path = "f"};
     pthread_t waiters[2];
@@ -210,7 +210,7 @@ Test(faults, fatal_page)
 }
 
 /* A database without the file, or with another one under its number: EIO for who opens it, and nobody hangs. */
-Test(faults, damaged)
+Test(pageins, damaged)
 {
     char away[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 16];
     struct reader reader = {.path = "f"};
@@ -235,7 +235,7 @@ Test(faults, damaged)
 }
 
 /* A database of before, in which another file had this number: EIO, and never another file's bytes. */
-Test(faults, another_ones_data)
+Test(pageins, another_ones_data)
 {
     struct reader reader = {.path = "g"};
 
@@ -260,7 +260,7 @@ Test(faults, another_ones_data)
 }
 
 /* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
-Test(faults, changed_since)
+Test(pageins, changed_since)
 {
     fill("f", 1, 9000);
     persist();

@@ -34,7 +34,7 @@ static int load(const char *text, bool environment)
 }
 
 /* All keys, comments, blanks, repeated ones. */
-Test(config, everything)
+Test(configuration, everything)
 {
     cr_assert_eq(load("# a comment\n\n  spool = /var/spool/one/ # the first\nspool=/var/spool/two\ndurability = lazy\n"
                       "memory = 512M\nflush_interval = 250ms\nstate = /var/lib/x\nruntime = /run/x\n"
@@ -58,7 +58,7 @@ struct mistake {
     char text[64];
     char word[32];
 };
-ParameterizedTestParameters(config, mistakes)
+ParameterizedTestParameters(configuration, mistakes)
 {
     static struct mistake mistakes[] = {
         {"foo = 1", "unknown key `foo`"},
@@ -81,7 +81,7 @@ ParameterizedTestParameters(config, mistakes)
     };
     return cr_make_param_array(struct mistake, mistakes, sizeof(mistakes) / sizeof(*mistakes));
 }
-ParameterizedTest(struct mistake *mistake, config, mistakes)
+ParameterizedTest(struct mistake *mistake, configuration, mistakes)
 {
     char text[128];
     snprintf(text, sizeof(text), "\n# two lines above\n%s\n", mistake->text);
@@ -91,7 +91,7 @@ ParameterizedTest(struct mistake *mistake, config, mistakes)
 }
 
 /* The environment counts where it is allowed, and nowhere else. */
-Test(config, environment)
+Test(configuration, environment)
 {
     setenv("FASTSPOOL_SPOOL", "/srv/mine", 1);
     setenv("FASTSPOOL_MEMORY", "64M", 1);
@@ -109,7 +109,7 @@ Test(config, environment)
 }
 
 /* Without the environment, only a file that root alone can write is believed. */
-Test(config, trusted_file)
+Test(configuration, trusted_file)
 {
     if (geteuid() != 0)
         cr_skip_test("needs root");
@@ -124,7 +124,7 @@ Test(config, trusted_file)
 }
 
 /* No file is no mistake. */
-Test(config, defaults)
+Test(configuration, defaults)
 {
     cr_assert_eq(fastspool_config_load(&config, "/nonexistent/fastspool.conf", true, error), 0);
     cr_assert_eq(config.durability, FASTSPOOL_ACKED);

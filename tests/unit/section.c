@@ -2,11 +2,11 @@
  *
  * Critical sections: wholly or not at all, for failing bodies, dead owners, dead repairers and damaged logs.
  */
+#include "store/section.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/change.h"
 #include "store/layout.h"
-#include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
 #include "store/table.h"
@@ -16,7 +16,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-TestSuite(sections, .init = fixture_setup, .fini = fixture_teardown);
+TestSuite(section, .init = fixture_setup, .fini = fixture_teardown);
 
 /* A body that makes @changes changes and then ends as told. */
 struct ending {
@@ -69,7 +69,7 @@ static void memory_for_words(void)
 }
 
 /* A body that fails has changed nothing, also where it changed a word many times. */
-Test(sections, failing_body)
+Test(section, failing_body)
 {
     memory_for_words();
     struct ending good = {100, 0, false}, bad = {1000, -EACCES, false};
@@ -80,7 +80,7 @@ Test(sections, failing_body)
 }
 
 /* The next one to come takes back what a killed process had begun, and goes on. */
-Test(sections, dead_owner)
+Test(section, dead_owner)
 {
     struct ending good = {100, 0, false};
 
@@ -92,7 +92,7 @@ Test(sections, dead_owner)
 }
 
 /* A reader doesn't wait for ever on the odd count that a dead writer left. */
-Test(sections, reader_after_dead_owner)
+Test(section, reader_after_dead_owner)
 {
     struct section_read read = SECTION_READ;
     int rounds = 0;
@@ -116,7 +116,7 @@ static int wants_once(struct fastspool *store, void *argument)
     return ++*runs == 1 ? section_want(TABLE_NAMES) : 0;
 }
 
-Test(sections, growing)
+Test(section, growing)
 {
     int runs = 0;
 
@@ -129,7 +129,7 @@ Test(sections, growing)
 }
 
 /* A section that would not fit the log changes nothing and marks the segment failed; from then on all is EIO. */
-Test(sections, log_full)
+Test(section, log_full)
 {
     struct ending large = {UNDO_MAX + 1, 0, false};
     struct stat st;
@@ -143,7 +143,7 @@ Test(sections, log_full)
 }
 
 /* A log that leads out of the segment is never played back. */
-Test(sections, damaged_log)
+Test(section, damaged_log)
 {
     struct ending good = {1, 0, false};
 
@@ -156,7 +156,7 @@ Test(sections, damaged_log)
 }
 
 /* Two processes that count together lose no step, while a third is killed again and again inside. */
-Test(sections, mutual_exclusion)
+Test(section, mutual_exclusion)
 {
     enum { STEPS = 20000 };
     struct ending one = {100, 0, false};
@@ -180,7 +180,7 @@ Test(sections, mutual_exclusion)
 
 /* Whatever numbers stand in a damaged segment, no call leaves it: every word of the tables becomes nonsense, and the
  * calls fail or not, but neither crash nor hang. */
-Test(sections, nonsense_everywhere, .timeout = 60)
+Test(section, nonsense_everywhere, .timeout = 60)
 {
     unsigned seed = 3;
 

@@ -2,17 +2,17 @@
  *
  * Eviction and coming back: what may go and what goes first, and that nobody sees a difference.
  */
+#include "mirror/evictor.h"
 #include "evicting.h"
 #include "fastspool.h"
-#include "mirror/evictor.h"
 #include "store/layout.h"
 #include "store/residency.h"
 #include "store/store.h"
 
-TestSuite(eviction, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(evictor, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 /* What is coldest goes first, as much as is asked for; what was opened since gets a second chance. */
-Test(eviction, coldest_first)
+Test(evictor, coldest_first)
 {
     char path[16];
 
@@ -35,7 +35,7 @@ Test(eviction, coldest_first)
 }
 
 /* What is open, what has changed, and what no checkpoint holds stays. */
-Test(eviction, what_stays)
+Test(evictor, what_stays)
 {
     fill("open", 1, 5000);
     fill("changed", 2, 5000);
@@ -60,7 +60,7 @@ Test(eviction, what_stays)
 
 /* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not
  * gone. */
-Test(eviction, comes_back)
+Test(evictor, comes_back)
 {
     static const size_t sizes[] = {1,    4071,  4072,  4073,  4095,  4096,   4097,
                                    8144, 16384, 65535, 65536, 65537, 700000, 1 << 20};
@@ -91,7 +91,7 @@ Test(eviction, comes_back)
 }
 
 /* Names, modes, owners and times of an evicted file change without its data; the disk follows. */
-Test(eviction, attributes_change)
+Test(evictor, attributes_change)
 {
     const struct timespec times[2] = {{1, 2}, {3, 4}};
 
@@ -115,7 +115,7 @@ Test(eviction, attributes_change)
 
 /* By path and evicted: truncated to nothing at once, to a part when it is back; opened to be truncated without waiting.
  */
-Test(eviction, truncation)
+Test(evictor, truncation)
 {
     fill("nothing", 1, 9000);
     fill("part", 2, 9000);
@@ -152,7 +152,7 @@ static void fill_evicted(int count)
 }
 
 /* What a queue run reads through goes again before what is hot. */
-Test(eviction, a_scan_keeps_what_is_hot)
+Test(evictor, a_scan_keeps_what_is_hot)
 {
     char path[16];
 
@@ -171,7 +171,7 @@ Test(eviction, a_scan_keeps_what_is_hot)
 
 /* The same where it writes to what it reads: that can't go before a checkpoint, and the hot doesn't in its place,
  * unless somebody waits for memory. */
-Test(eviction, a_scan_that_writes_keeps_what_is_hot)
+Test(evictor, a_scan_that_writes_keeps_what_is_hot)
 {
     char path[16];
     bool unready;
@@ -199,7 +199,7 @@ Test(eviction, a_scan_that_writes_keeps_what_is_hot)
 }
 
 /* Looking at what only waits for a checkpoint changes nothing: the oldest goes first. */
-Test(eviction, in_vain)
+Test(evictor, in_vain)
 {
     char path[16];
     bool unready;
@@ -221,7 +221,7 @@ Test(eviction, in_vain)
 }
 
 /* Opened once more after it came back, a file is as hot as any, also if it is written to then. */
-Test(eviction, opened_again)
+Test(evictor, opened_again)
 {
     fill_evicted(3);
     paging_begin(fs, NULL);
@@ -240,7 +240,7 @@ Test(eviction, opened_again)
 }
 
 /* Of what came back an eighth stays, in case it is opened again: before it goes what is clean, the coldest first. */
-Test(eviction, an_eighth_of_the_cold_stays)
+Test(evictor, an_eighth_of_the_cold_stays)
 {
     char path[16];
 
