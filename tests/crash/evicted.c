@@ -66,9 +66,9 @@ void evicted_ask_ahead(struct fastspool *store)
         struct stat st;
         snprintf(path, sizeof(path), "t/full/%d-H", n);
         scene_must(fastspool_stat(store, path, &st), path);
-        struct pagein fault = {.inode = (uint32_t)st.st_ino,
-                               .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
-        asked = ahead_follow(store, &ahead, &fault, 100);
+        struct pagein pagein = {.inode = (uint32_t)st.st_ino,
+                                .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
+        asked = ahead_follow(store, &ahead, &pagein, 100);
     }
     if (asked != 2)
         _exit(4);
@@ -110,11 +110,11 @@ void evicted_sweep_spilled(struct fastspool *store)
 
 void evicted_fail_to_bring_back(struct fastspool *store)
 {
-    struct pagein faults[16];
-    int count = pagein_collect(store, faults, 16);
+    struct pagein pageins[16];
+    int count = pagein_collect(store, pageins, 16);
 
     for (int i = 0; i < count; i++)
-        pagein_end(store, &faults[i], false, -EIO, false);
+        pagein_end(store, &pageins[i], false, -EIO, false);
 }
 
 /* What a pager has left that died over a huge file. */

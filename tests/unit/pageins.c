@@ -25,12 +25,12 @@ static int want_it(struct fastspool *store, void *argument)
 /* The file is wanted, in a section, as by somebody who opens it; as the pager finds it. */
 static struct pagein want(const char *path)
 {
-    struct pagein fault;
+    struct pagein pagein;
     uint32_t i = number(path);
 
     cr_assert_eq(change_run(fs, want_it, &i), 0);
-    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
-    return fault;
+    cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
+    return pagein;
 }
 
 struct reader {
@@ -142,12 +142,12 @@ Test(pageins, truncated_while_read)
     fill("f", 1, 9000);
     persist();
     evict(0);
-    struct pagein fault = want("f");
+    struct pagein pagein = want("f");
     cr_assert_eq(shared_database_enter(pager.database, &database, error), 0);
     cr_assert_eq(mdb_txn_begin(database->environment, NULL, MDB_RDONLY, &transaction), 0);
     fill("f", 2, 9000);
-    cr_assert_eq(pager_load(fs, database, transaction, &fault, -1), -ESTALE);
-    cr_assert_eq(pagein_end(fs, &fault, false, 0, false), 0);
+    cr_assert_eq(pager_load(fs, database, transaction, &pagein, -1), -ESTALE);
+    cr_assert_eq(pagein_end(fs, &pagein, false, 0, false), 0);
     mdb_txn_abort(transaction);
     shared_database_leave(pager.database, false);
     shared_database_end(&paging_database);

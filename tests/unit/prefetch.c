@@ -61,14 +61,14 @@ static bool there(int message, char ending)
 /* In order: 2, 4, 8 files ahead and so on, of those with the same ending; the first two tell nothing. */
 Test(prefetch, in_order)
 {
-    static const int faults[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
+    static const int pageins[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
     int asked = 0;
 
     queue();
     paging_begin(fs, NULL);
     for (int i = 0; i < MESSAGES; i++) {
         if (!there(i, 'H')) {
-            cr_assert_eq(i, faults[asked], "message %d", i);
+            cr_assert_eq(i, pageins[asked], "message %d", i);
             asked++;
         }
         look_at(i);
@@ -142,17 +142,17 @@ Test(prefetch, leaving_out)
 /* Who removes what he has read is followed, too. */
 Test(prefetch, removing)
 {
-    int faults = 0;
+    int pageins = 0;
 
     queue();
     paging_begin(fs, NULL);
     for (int i = 0; i < MESSAGES; i++) {
-        faults += !there(i, 'H');
+        pageins += !there(i, 'H');
         look_at(i);
         cr_assert_eq(fastspool_unlink(fs, name(i, 'H')), 0);
     }
     paging_end(fs);
-    cr_assert_eq(faults, 10);
+    cr_assert_eq(pageins, 10);
 }
 
 /* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is
@@ -200,10 +200,10 @@ static void paging_all_wanted(void)
 /* How many are asked for when this message is opened, as the next one. */
 static int follow(struct ahead *ahead, int message)
 {
-    struct pagein fault = {.inode = number(name(message, 'H'))};
+    struct pagein pagein = {.inode = number(name(message, 'H'))};
 
-    fault.generation = inode_at(fs, fault.inode)->generation;
-    return ahead_follow(fs, ahead, &fault, 256);
+    pagein.generation = inode_at(fs, pagein.inode)->generation;
+    return ahead_follow(fs, ahead, &pagein, 256);
 }
 
 /* Where memory is nearly at the mark, nothing is asked for ahead, nor brought back that was. */
@@ -228,14 +228,14 @@ Test(prefetch, not_without_memory)
  */
 Test(prefetch, in_vain)
 {
-    struct pagein fault;
+    struct pagein pagein;
 
     queue();
     ask_ahead(1);
-    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
-    cr_assert(fault.ahead);
+    cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
+    cr_assert(pagein.ahead);
     uint32_t event = fs->header->residency.pager_event;
-    cr_assert_eq(pagein_end(fs, &fault, false, -ENOSPC, false), 0);
+    cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), 0);
     cr_assert_eq(fs->header->residency.pager_event, event, "nobody waits, and who waits for others isn't woken");
     cr_assert_eq(fs->header->residency.pageins.head, 0);
     paging_begin(fs, NULL);
@@ -243,25 +243,25 @@ Test(prefetch, in_vain)
     paging_end(fs);
     evict(0);
     ask_ahead(1);
-    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
     fs->mirror = true; /* who would wait for itself doesn't, but has asked */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
     event = fs->header->residency.pager_event;
-    cr_assert_eq(pagein_end(fs, &fault, false, -ENOSPC, false), -ESTALE);
+    cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), -ESTALE);
     cr_assert_neq(fs->header->residency.pager_event, event, "who waits is woken");
-    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
-    cr_assert_not(fault.ahead);
+    cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
+    cr_assert_not(pagein.ahead);
 }
 
 /* What nobody has opened yet can be removed without waiting for it. */
 Test(prefetch, unlinked)
 {
-    struct pagein fault;
+    struct pagein pagein;
 
     queue();
     ask_ahead(1);
-    cr_assert_eq(pagein_collect(fs, &fault, 1), 1);
+    cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
     cr_assert_eq(fastspool_unlink(fs, name(1, 'H')), 0);
     cr_assert_eq(fs->header->residency.pageins.head, 0);
-    cr_assert_eq(pagein_end(fs, &fault, false, 0, false), 0);
+    cr_assert_eq(pagein_end(fs, &pagein, false, 0, false), 0);
 }
