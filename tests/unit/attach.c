@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attaching: making and finding a store, and refusing one that can't be trusted or used.  (Without a mirror process:
- * attach_create() doesn't start one; that is the system tests' business.)
+ * Attaching: make a store, find it again, and refuse one that can't be trusted or used.  attach_create() starts no
+ * mirror process; the system tests do that.
  */
 #include "spool/attach.h"
 #include "fastspool.h"
@@ -57,7 +57,7 @@ static int stores(void)
     return WEXITSTATUS(system(command));
 }
 
-/* The second finds the store of the first; without one, opening says that there is none. */
+/* A second process opens the store that the first one made.  Before that, attach_open() gives ENOENT. */
 Test(attach, found_again)
 {
     struct fastspool *other;
@@ -72,7 +72,7 @@ Test(attach, found_again)
     cr_assert_eq(stores(), 1);
 }
 
-/* Sixteen at once make one. */
+/* Sixteen processes that attach at once make one store. */
 Test(attach, one_of_many)
 {
     for (int i = 0; i < 16; i++) {
@@ -86,7 +86,7 @@ Test(attach, one_of_many)
     cr_assert_eq(stores(), 1);
 }
 
-/* A store of another boot, or of a spool that was moved, is replaced and removed. */
+/* A store of another boot, or of a spool directory that was moved or copied, is removed and replaced. */
 Test(attach, stale)
 {
     create();
@@ -104,15 +104,16 @@ Test(attach, stale)
     cr_assert_eq(stores(), 1);
 }
 
-/* Refused with a sentence, and left as it is: another layout, another PID namespace, a damaged header. */
+/* The store is refused with a message that has @word in it, and is not removed. */
 static void refused(int result, const char *word)
 {
     fastspool_detach(fs);
     cr_assert_eq(attach_create(spool, &config, &fs, error), result, "%s", error);
-    cr_assert_not_null(strstr(error, word), "it says %s", error);
+    cr_assert_not_null(strstr(error, word), "the message is: %s", error);
     cr_assert_eq(stores(), 1);
 }
 
+/* A store with another layout version is refused. */
 Test(attach, other_layout)
 {
     create();
@@ -120,6 +121,7 @@ Test(attach, other_layout)
     refused(-EPROTO, "layout version");
 }
 
+/* A store of another PID namespace is refused. */
 Test(attach, other_pid_namespace)
 {
     create();
@@ -127,6 +129,7 @@ Test(attach, other_pid_namespace)
     refused(-EXDEV, "PID namespace");
 }
 
+/* A segment without its magic number is refused as damaged. */
 Test(attach, no_magic)
 {
     create();
@@ -134,6 +137,7 @@ Test(attach, no_magic)
     refused(-EIO, "damaged");
 }
 
+/* A segment with an impossible table is refused as damaged. */
 Test(attach, nonsense_tables)
 {
     create();
@@ -141,6 +145,7 @@ Test(attach, nonsense_tables)
     refused(-EIO, "damaged");
 }
 
+/* A segment file that is too short is refused. */
 Test(attach, cut_off)
 {
     create();
@@ -150,7 +155,7 @@ Test(attach, cut_off)
     refused(-EIO, "bytes");
 }
 
-/* A runtime directory that others may enter, or a link in its place, is not believed. */
+/* A runtime directory that other users may enter is refused. */
 Test(attach, runtime_of_others)
 {
     create();
@@ -158,6 +163,7 @@ Test(attach, runtime_of_others)
     refused(-EPERM, "alone");
 }
 
+/* A symbolic link in place of the runtime directory is refused. */
 Test(attach, runtime_is_a_link)
 {
     char moved[FASTSPOOL_PATH_MAX + 8];
@@ -170,7 +176,7 @@ Test(attach, runtime_is_a_link)
     cr_assert_lt(attach_create(spool, &config, &fs, error), 0, "a symbolic link was followed");
 }
 
-/* Bad input, each with its errno and a sentence. */
+/* Bad input gives its own errno and makes no store.  The message names a missing spool, or the key `memory`. */
 Test(attach, bad_input)
 {
     char missing[128];
@@ -187,7 +193,7 @@ Test(attach, bad_input)
     cr_assert_eq(stores(), 0);
 }
 
-/* More memory than the runtime directory's file system holds: the store makes do with that. */
+/* A store configured for more memory than its runtime file system holds is limited to that file system's size. */
 Test(attach, more_memory_than_there_is)
 {
     struct statvfs st;
@@ -199,7 +205,7 @@ Test(attach, more_memory_than_there_is)
     fastspool_detach(fs);
 }
 
-/* Neither root nor owner nor trusted: refused; trusted: not. */
+/* A user that is neither root nor the spool's owner is refused.  The owner may attach. */
 Test(attach, users)
 {
     if (geteuid() != 0)
@@ -338,8 +344,8 @@ Test(attach, rights_of_others)
     fastspool_detach(fs);
 }
 
-/* Root makes the state directory with the owner's rights: a link that the owner puts in its way leads root nowhere that
- * the owner couldn't go. */
+/* Root makes the state directory with the owner's rights: a link that the owner puts there can't make root write where
+ * the owner may not. */
 Test(attach, links_in_the_way_of_root)
 {
     char state[128], target[128];
@@ -361,7 +367,7 @@ Test(attach, links_in_the_way_of_root)
     cr_assert_eq(fstat(fs->segment_fd, &st), 0);
     cr_assert_eq(st.st_uid, 12345);
     fastspool_detach(fs);
-    /* A file of root's in place of one that is written. */
+    /* A hard link to root's file, in place of a file that root writes. */
     char command[512];
     snprintf(command, sizeof(command),
              "cd %s && rm -rf fastspool.* && echo roots >roots/file && ln roots/file %s/runtime.new", directory, state);
@@ -373,7 +379,7 @@ Test(attach, links_in_the_way_of_root)
     cr_assert_eq(st.st_uid, 0);
 }
 
-/* Nothing of an attachment is left in the process when it ends. */
+/* A process that detaches has no descriptor of the store left. */
 Test(attach, leaves_nothing)
 {
     create();

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Commit, journal and checkpoint: what a capture holds, what becomes of the dirty list, who waits for what, and that
- * the disk gives back the store as it was at the instant of the last commit, whatever happened since, in between, or to
- * the mirror.
+ * Commit, journal and checkpoint: what a capture holds, what is dirty afterwards, and which fsync waits.  A recovery
+ * restores the store as it was at the last commit, whatever happens after it or to the mirror.
  */
 #include "durable.h"
 #include "fastspool.h"
@@ -23,18 +22,18 @@
 
 TestSuite(commit, .init = durable_setup, .fini = durable_teardown);
 
-/* A recovery ends with a sentence that says @why. */
+/* A recovery fails with EBADMSG and a message that has @why in it. */
 static void refused(const char *why)
 {
     struct fastspool *second = second_store();
     struct recovered recovered;
 
     cr_assert_eq(recovery_run(second, &recovered, error), -EBADMSG);
-    cr_assert_not_null(strstr(error, why), "it says %s", error);
+    cr_assert_not_null(strstr(error, why), "the message is: %s", error);
     remove_second(second);
 }
 
-/* Every kind of file comes back: sizes around chunks and blocks, holes, links, long names, times, owners. */
+/* A recovery restores sizes around slices and blocks, holes, hard links, names of 255 bytes, times and owners. */
 Test(commit, everything_comes_back)
 {
     static const size_t sizes[] = {0, 1, 4071, 4072, 4073, 4095, 4096, 4097, 8143, 8144, 8145, 16384, 65537};
@@ -100,7 +99,8 @@ static void guard_leave(void)
     allow(PROT_READ);
 }
 
-/* A recovery changes descriptions, buckets, inodes and names in sections alone: outside, a write is its end. */
+/* A recovery changes descriptions, buckets, inodes and names only in sections.  Outside they are read-only here, and a
+ * write kills the test. */
 Test(commit, recovery_keeps_to_sections)
 {
     struct recovered recovered;
@@ -122,7 +122,7 @@ Test(commit, recovery_keeps_to_sections)
     remove_second(guarded);
 }
 
-/* What was created and removed between two commits is never written. */
+/* A file that is created and unlinked between two commits is in no capture. */
 Test(commit, short_lives)
 {
     commit(0);
@@ -137,7 +137,8 @@ Test(commit, short_lives)
     }
 }
 
-/* A capture is one instant: what is written, truncated, renamed or removed while it is copied is not in it. */
+/* A capture is one instant: it holds nothing that is written, truncated, renamed or unlinked between its start and the
+ * append to the journal. */
 Test(commit, one_instant)
 {
     struct capture capture;
@@ -153,7 +154,7 @@ Test(commit, one_instant)
     put("b", 0, "tail", 4, 30000);
     cr_assert_eq(fastspool_unlink(fs, "gone"), 0);
     cr_assert_eq(fastspool_rename(fs, "a", "c", 0), 0);
-    for (int i = 0; i < 50; i++) { /* what was freed is wanted again at once */
+    for (int i = 0; i < 50; i++) { /* these want the blocks that were just freed */
         char path[16];
         snprintf(path, sizeof(path), "new%d", i);
         put(path, 0, "other people's mail", 19, 0);
@@ -165,7 +166,7 @@ Test(commit, one_instant)
     recovers(dump_all(fs, then_dump));
 }
 
-/* The mirror died while a commit ran: a new one begins. */
+/* The mirror died during a commit, and a new mirror begins. */
 static void new_mirror(struct capture *capture)
 {
     free(capture->file);
@@ -176,8 +177,8 @@ static void new_mirror(struct capture *capture)
     cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
 }
 
-/* Random changes, checkpoints, and commits that succeed, fail or are cut short by the mirror's death, before or after
- * their batch is durable: the disk always holds the instant of the last commit, and the accounts agree. */
+/* Random changes, with checkpoints and with commits that succeed, fail, or end with the mirror's death before or after
+ * the batch is durable.  Every 20th round commits, and a recovery must then restore the store, with nothing dirty. */
 Test(commit, model, .timeout = 120)
 {
     static char bytes[30000];
@@ -218,7 +219,7 @@ Test(commit, model, .timeout = 120)
         if (rand_r(&seed) % 2)
             fastspool_unlink(fs, "f3");
         if (fate >= 3) {
-            if (fate == 4) /* before it could say that the batch is durable */
+            if (fate == 4) /* before the batch was marked as durable */
                 STORE(fs->header->journal.durable, durable);
             new_mirror(&capture);
         } else {
@@ -238,7 +239,8 @@ Test(commit, model, .timeout = 120)
     }
 }
 
-/* A commit that fails is the error of every fsync until one succeeds; one whose own change is durable isn't told. */
+/* After a failed commit every fsync and flush returns its error, until a commit succeeds.  An fsync whose own change is
+ * durable returns 0. */
 Test(commit, errors)
 {
     static const enum fastspool_durability modes[] = {FASTSPOOL_ACKED, FASTSPOOL_LAZY, FASTSPOOL_STRICT};
@@ -266,7 +268,7 @@ Test(commit, errors)
     }
 }
 
-/* Does an fsync of @path, just written and synced before by the same process, wait for a commit? */
+/* Write file f, and sync @path in a child, with @sync_file_first after f.  True: the fsync waits for a commit. */
 static bool waits(const char *path, bool sync_file_first)
 {
     int status;
@@ -289,7 +291,8 @@ static bool waits(const char *path, bool sync_file_first)
     return waiting;
 }
 
-/* Which fsync waits: none, a directory's, or every one. */
+/* lazy: no fsync waits.  acked: a directory's fsync waits for what its process has synced.  strict: every fsync waits
+ * for its own file's change. */
 Test(commit, durabilities, .timeout = 60)
 {
     cr_assert_eq(fastspool_mkdir(fs, "d", 0750), 0);
@@ -299,8 +302,8 @@ Test(commit, durabilities, .timeout = 60)
     cr_assert_not(waits("", true));
     fs->durability = FASTSPOOL_ACKED;
     cr_assert_not(waits("f", true));
-    cr_assert(waits("d", true), "a directory that hasn't changed was synced before the file that the process synced");
-    cr_assert_not(waits("d", false), "a directory's fsync waited for what this process never synced");
+    cr_assert(waits("d", true), "a directory's fsync returned before the file that its process had synced was durable");
+    cr_assert_not(waits("d", false), "a directory's fsync waited for a file that its process had not synced");
     fs->durability = FASTSPOOL_STRICT;
     cr_assert(waits("f", false));
     cr_assert_not(waits("d", false), "an fsync waited for another file's change");
@@ -313,7 +316,7 @@ static int bounded_fsync(void)
     return result;
 }
 
-/* The window of what is not on the disk is bounded: beyond it an fsync waits until a commit has ended. */
+/* With more than TICKETS_FILES_MAX dirty files even a lazy fsync waits for a commit. */
 Test(commit, bounded, .timeout = 60)
 {
     char path[32];
@@ -331,7 +334,7 @@ Test(commit, bounded, .timeout = 60)
         _exit(bounded_fsync() != 0);
     }
     usleep(400000);
-    cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "beyond the bound an fsync returned without a commit");
+    cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "an fsync beyond the bound returned without a commit");
     commit(0);
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert_eq(status, 0);
@@ -350,8 +353,8 @@ static void shell(const char *format, ...)
     cr_assert_eq(system(command), 0, "%s", command);
 }
 
-/* A database that is cut off is refused with a sentence, and not changed; so is one that was lost, once the journal
- * alone isn't enough. */
+/* A recovery refuses a database that is cut off, with a message, and does not change it.  It also refuses a missing
+ * database when the journal alone is not enough. */
 Test(commit, damaged_database)
 {
     static char bytes[200000];
@@ -363,7 +366,7 @@ Test(commit, damaged_database)
     refused("database");
     shell("cd %s/mirror && cmp -s data.mdb cut && mv kept data.mdb", fs->state);
     recovers(dump_all(fs, then_dump));
-    /* A new mirror's checkpoint removes what its predecessor wrote: from then on the journal needs the database. */
+    /* A new mirror's checkpoint removes its predecessor's journal: from then on the journal needs the database. */
     journal_close(&journal);
     cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
     put("g", 0, bytes, 10, 0);
@@ -377,7 +380,8 @@ Test(commit, damaged_database)
     recovers(dump_all(fs, then_dump));
 }
 
-/* A disk without room for a database is ENOSPC, not the end of the process; with room there is one. */
+/* Opening a database on a disk without room for it gives ENOSPC or EIO, and does not kill the process.  With room it
+ * succeeds. */
 Test(commit, no_room_for_a_database)
 {
     char place[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 32];
@@ -389,7 +393,7 @@ Test(commit, no_room_for_a_database)
     shell("mount --make-rprivate /");
     snprintf(place, sizeof(place), "%s/disk", fixture_directory);
     shell("mkdir %s && mount -t tmpfs -o size=128k tmpfs %s && mkdir %s/mirror.new", place, place, place);
-    for (int blocks = 0; blocks < 12; blocks++) { /* free; a database takes eight of them */
+    for (int blocks = 0; blocks < 12; blocks++) { /* free ones; a database takes eight */
         shell("cat /dev/zero >%s/ballast 2>/dev/null; truncate -s -%d %s/ballast", place, blocks * 4096, place);
         snprintf(path, sizeof(path), "%s/mirror", place);
         int result = database_open(&database, path, error);
@@ -403,7 +407,8 @@ Test(commit, no_room_for_a_database)
     shell("umount %s", place);
 }
 
-/* What came and went between two checkpoints never reaches the database: it stays as large as it was. */
+/* Files that are created and unlinked between two checkpoints do not reach the database: after 300 of 20,000 bytes it
+ * has grown by 16 KiB at most. */
 Test(commit, short_lives_and_the_database)
 {
     static char bytes[20000];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Compaction: the tables get memory though each chunk holds a block of a file that has to stay, and nobody who reads,
- * writes or copies for the disk meanwhile sees another byte.
+ * Compaction: the tables get memory though each chunk holds a block of a file that must stay.  No reader and no commit
+ * sees a wrong byte meanwhile.
  */
 #include "mirror/compaction.h"
 #include "base/clock.h"
@@ -27,7 +27,7 @@ TestSuite(compaction, .init = durable_setup, .fini = durable_teardown, .timeout 
 
 static char piece[PIECES][BLOCK_SIZE];
 
-/* PIECES open files of one block, each in another chunk; all other blocks are free.  @descriptions: ours to close. */
+/* Make PIECES open files of one block, each in its own chunk, and free all other blocks.  The caller closes them. */
 static void scatter(int descriptions[PIECES])
 {
     static const char filler[CHUNK_SIZE];
@@ -51,14 +51,15 @@ static void scatter(int descriptions[PIECES])
 static void compact(void)
 {
     cr_assert_eq(compaction_run(fs), 0);
-    for (int i = 0; i < 2; i++) { /* once to leave the lists, once more for the memory */
+    for (int i = 0; i < 2; i++) { /* the first call takes a chunk off the lists, the second one frees its memory */
         for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++)
             chunk_at(fs, c)->emptied -= 100 * NS_PER_S;
         cr_assert_eq(blocks_give_back(fs, FIXTURE_MEMORY), 0);
     }
 }
 
-/* Where no name can be made, the next can, and so on until all is in one chunk (and what must stay free with it). */
+/* Each time that no name can be made, a compaction makes room for the next ones, until fewer than four chunks are left.
+ * The files keep their content. */
 Test(compaction, tables_grow)
 {
     int d[PIECES], made = 0, rounds = 0;
@@ -95,7 +96,7 @@ static void *make_names(void *unused)
     }
 }
 
-/* Who waits for a table to grow while blocks are free needs a chunk, not more blocks: nothing is evicted for it. */
+/* A waiter for a table's growth needs a chunk, not blocks: with free blocks at hand, nothing is evicted for it. */
 Test(compaction, nothing_is_evicted_for_it)
 {
     pthread_t maker;
@@ -106,17 +107,17 @@ Test(compaction, nothing_is_evicted_for_it)
     checkpoint();
     scatter(d);
     paging_begin(fs, NULL);
-    STORE(fs->header->tickets.commit_error, -EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, -EIO); /* keeps the wait short */
     pthread_create(&maker, NULL, make_names, NULL);
     pthread_join(maker, NULL);
-    cr_assert_gt(fs->header->residency.space_wanted, 0, "nobody waited");
+    cr_assert_gt(fs->header->residency.space_wanted, 0, "no process waited for memory");
     cr_assert_eq(fs->header->residency.evictions, 0);
     paging_end(fs);
     for (unsigned i = 0; i < PIECES; i++)
         fastspool_close(fs, d[i]);
 }
 
-/* Nothing moves that needn't: nobody wants memory, a chunk is empty, the others have no room. */
+/* No chunk is vacated while the tables want no memory, the other chunks have no room, or a chunk is empty. */
 Test(compaction, no_need)
 {
     int d[PIECES];
@@ -124,23 +125,23 @@ Test(compaction, no_need)
     scatter(d);
     segment_limit(fs->header, FIXTURE_MEMORY);
     fs->header->reserve = 0;
-    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "nobody wants it");
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though the tables want no memory");
     STORE(fs->header->blocks.tables_wanted, 1);
     cr_assert_neq(blocks_to_vacate(fs), CHUNKS_MAX);
     uint64_t used = fs->header->blocks.used;
     fs->header->blocks.used = fs->header->blocks.total - CHUNK_BLOCKS + 1;
-    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "the others have no room");
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though the other chunks have no room");
     fs->header->blocks.used = used;
     cr_assert_eq(compaction_run(fs), 0);
-    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "a chunk is empty");
+    cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though a chunk is empty");
     for (unsigned i = 0; i < PIECES; i++)
         fastspool_close(fs, d[i]);
 }
 
-/* ---- a large file under readers and a commit ---- */
+/* ---- a large file, with a reader and a commit beside it ---- */
 
-#define RUN  (UINT64_C(700) << 10) /* bytes at its beginning, and at its end */
-#define SIZE (UINT64_C(6) << 20)   /* a hole between them; the end has two levels of index blocks */
+#define RUN  (UINT64_C(700) << 10) /* bytes of data at the beginning, and at the end */
+#define SIZE (UINT64_C(6) << 20)   /* with a hole in between; the end has two levels of index blocks */
 
 static char expected[SIZE];
 
@@ -149,7 +150,7 @@ struct reading {
     unsigned reads;
 };
 
-/* Another process reads on and on; its exit status tells whether it ever got anything else. */
+/* Fork a process that reads the file until it is stopped.  Its exit status is 1 if it ever read a wrong byte. */
 static pid_t reader(struct reading *shared)
 {
     static char got[DATA_STEP];
@@ -170,7 +171,7 @@ static pid_t reader(struct reading *shared)
     _exit(0);
 }
 
-/* Each chunk in turn becomes empty, whatever the file had there. */
+/* Vacate each chunk in turn. */
 static void move_through_all(void)
 {
     for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++) {
@@ -180,8 +181,8 @@ static void move_through_all(void)
     }
 }
 
-/* Data, index blocks and the index block of index blocks move under one who reads all the time, and under a commit that
- * copies an older state to the disk. */
+/* Data and both levels of index blocks move while a process reads the file, and while a commit copies an older state to
+ * the journal.  Neither sees a difference. */
 Test(compaction, large_file)
 {
     struct reading *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -204,13 +205,13 @@ Test(compaction, large_file)
 
     uint32_t version = inode_at(fs, number("large"))->version;
     move_through_all();
-    cr_assert_neq(inode_at(fs, number("large"))->version, version, "who reads meanwhile isn't told");
+    cr_assert_neq(inode_at(fs, number("large"))->version, version, "a reader can't see that blocks have moved");
     pid_t pid = reader(shared);
     for (int i = 0; (i < 300 || LOAD(shared->reads) < 100) && waitpid(pid, &status, WNOHANG) == 0; i++)
         move_through_all();
     STORE(shared->done, true);
-    cr_assert_eq(waitpid(pid, &status, 0), pid, "another content was read");
-    cr_assert_eq(status, 0, "another content was read");
+    cr_assert_eq(waitpid(pid, &status, 0), pid, "the reader got a wrong byte");
+    cr_assert_eq(status, 0, "the reader got a wrong byte");
     commit(0);
     dump_all(fs, then_dump);
     recovers(then_dump);

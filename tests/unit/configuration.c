@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The configuration: what it takes, what it refuses, and that it says where.
+ * The configuration: what it accepts, what it refuses, and the line that a message names.
  */
 #include "fastspool.h"
 #include "store/store.h"
@@ -33,7 +33,7 @@ static int load(const char *text, bool environment)
     return result;
 }
 
-/* All keys, comments, blanks, repeated ones. */
+/* All keys, comments, blank lines and repeated keys are accepted. */
 Test(configuration, everything)
 {
     cr_assert_eq(load("# a comment\n\n  spool = /var/spool/one/ # the first\nspool=/var/spool/two\ndurability = lazy\n"
@@ -53,7 +53,7 @@ Test(configuration, everything)
     cr_assert_eq(config.trusted_user[2], 65534);
 }
 
-/* Each mistake is refused, with the file, the line and the word. */
+/* Each mistake is refused with a message that has the line number and the word. */
 struct mistake {
     char text[64];
     char word[32];
@@ -86,11 +86,11 @@ ParameterizedTest(struct mistake *mistake, configuration, mistakes)
     char text[128];
     snprintf(text, sizeof(text), "\n# two lines above\n%s\n", mistake->text);
     cr_assert_eq(load(text, true), -EINVAL);
-    cr_assert_not_null(strstr(error, mistake->word), "%s: it says %s", mistake->text, error);
-    cr_assert_not_null(strstr(error, ":3: "), "%s: it says %s", mistake->text, error);
+    cr_assert_not_null(strstr(error, mistake->word), "%s: the message is: %s", mistake->text, error);
+    cr_assert_not_null(strstr(error, ":3: "), "%s: the message is: %s", mistake->text, error);
 }
 
-/* The environment counts where it is allowed, and nowhere else. */
+/* The environment overrides the file where that is allowed, and has no effect where it is not. */
 Test(configuration, environment)
 {
     setenv("FASTSPOOL_SPOOL", "/srv/mine", 1);
@@ -105,10 +105,10 @@ Test(configuration, environment)
     }
     setenv("FASTSPOOL_MEMORY", "much", 1);
     cr_assert_eq(load("", true), -EINVAL);
-    cr_assert_not_null(strstr(error, "FASTSPOOL_MEMORY"), "it says %s", error);
+    cr_assert_not_null(strstr(error, "FASTSPOOL_MEMORY"), "the message is: %s", error);
 }
 
-/* Without the environment, only a file that root alone can write is believed. */
+/* Without the environment, a file that other users can write, or that root does not own, is refused. */
 Test(configuration, trusted_file)
 {
     if (geteuid() != 0)
@@ -123,7 +123,7 @@ Test(configuration, trusted_file)
     unlink(path);
 }
 
-/* No file is no mistake. */
+/* A missing file gives the defaults. */
 Test(configuration, defaults)
 {
     cr_assert_eq(fastspool_config_load(&config, "/nonexistent/fastspool.conf", true, error), 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The content of files: holes, index blocks, overwriting, truncating, and that nothing leaks.
+ * The content of files: holes, index blocks, overwriting and truncating, without leaking a block.
  */
 #include "store/data.h"
 #include "fastspool.h"
@@ -22,7 +22,7 @@ static int create(const char *path)
     return d;
 }
 
-/* The file's byte at @offset, by its own pread. */
+/* The file's byte at @offset; -1: it has none there. */
 static int byte_at(int d, off_t offset)
 {
     unsigned char byte;
@@ -30,7 +30,7 @@ static int byte_at(int d, off_t offset)
     return got == 1 ? byte : -1;
 }
 
-/* Write at @offset into a file of @size, at every kind of place that the map of blocks knows. */
+/* Two bytes written at each kind of place in a file's block map read back, and unlinking frees all blocks. */
 struct place_case {
     off_t offset;
     const char *what;
@@ -40,8 +40,8 @@ ParameterizedTestParameters(data, sparse)
     static struct place_case cases[] = {
         {0, "the first block"},
         {4095, "across two blocks"},
-        {4 * 4096 - 1, "from direct to indirect"},
-        {(4 + 1024) * 4096L - 1, "from indirect to double indirect"},
+        {4 * 4096 - 1, "from the direct blocks to the index block"},
+        {(4 + 1024) * 4096L - 1, "from the index block to the index block of index blocks"},
         {(4 + 1024 + 1024) * 4096L - 1, "from one index block to the next"},
         {(4 + 1024 + 1024L * 1024) * 4096L - 2, "the last two bytes that a file can have"},
     };
@@ -62,10 +62,10 @@ ParameterizedTest(struct place_case *c, data, sparse)
     cr_assert_eq(byte_at(d, c->offset + 2), -1);
     cr_assert_eq(fastspool_unlink(fs, "f"), 0);
     cr_assert_eq(fastspool_close(fs, d), 0);
-    cr_assert_eq(fs->header->blocks.used, 0, "blocks leak");
+    cr_assert_eq(fs->header->blocks.used, 0, "a block leaks");
 }
 
-/* One byte further is EFBIG, and changes nothing. */
+/* One byte beyond the largest size gives EFBIG, and takes no block. */
 Test(data, too_big)
 {
     int d = create("f");
@@ -115,7 +115,7 @@ Test(data, model)
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
-/* O_TRUNC and unlink of a file too large for one section leave its blocks to the orphans, and none behind. */
+/* O_TRUNC frees all blocks of a file that is too large to be freed in one section. */
 Test(data, large_files_are_freed_in_steps)
 {
     static char bytes[1 << 20];
@@ -132,7 +132,7 @@ Test(data, large_files_are_freed_in_steps)
     cr_assert_eq(byte_at(d, 5 << 20), 0);
 }
 
-/* While a commit copies, what is freed is not used again; afterwards it is. */
+/* A block that is freed during a commit is not reused before the commit ends.  Then it is free. */
 Test(data, quarantine)
 {
     int d = create("f");
@@ -145,7 +145,7 @@ Test(data, quarantine)
     cr_assert_eq(fastspool_pwrite(fs, d, "new", 3, 0), 3);
     for (int i = 0; i < 1000; i++)
         cr_assert_eq(fastspool_pwrite(fs, d, "other", 5, i * 4096L), 5);
-    cr_assert_eq(memcmp(block_at(fs, block), "old", 3), 0, "a block of the running commit was used again");
+    cr_assert_eq(memcmp(block_at(fs, block), "old", 3), 0, "a block of the running commit was reused");
     STORE(fs->header->tickets.committing, 0);
     cr_assert_eq(blocks_release_held(fs), 0);
     cr_assert_eq(fs->header->blocks.chunks_held, 0);
@@ -153,7 +153,7 @@ Test(data, quarantine)
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
-/* When `memory` is used up, a write is ENOSPC and the file is as before; freeing makes room again. */
+/* With `memory` used up a write gives ENOSPC, and another file keeps its content.  Truncating makes room again. */
 Test(data, full)
 {
     static char bytes[1 << 20];

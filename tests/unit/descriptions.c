@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Open file descriptions: sharing over fork, life and death, recognition of descriptors.
+ * Open file descriptions: shared by a fork, freed after a process's death, recognized by their descriptors.
  */
 #include "store/descriptions.h"
 #include "fastspool.h"
@@ -39,7 +39,7 @@ static int end_of(pid_t pid)
     return status;
 }
 
-/* A closed description is used again, without another placeholder. */
+/* A closed description is reused: 1,000 opens take no new entry of the table. */
 Test(descriptions, pooled)
 {
     int first = create("a");
@@ -53,19 +53,19 @@ Test(descriptions, pooled)
     cr_assert_eq(fs->header->tables.descriptions.used, used);
 }
 
-/* Hundreds of files may be open at once. */
+/* A process can have 90 files open at once, more than a page of its pool holds (64). */
 Test(descriptions, many)
 {
     int d[90];
     fastspool_close(fs, create("a"));
     for (size_t i = 0; i < 90; i++)
-        cr_assert_geq(d[i] = fastspool_open(fs, "a", O_RDONLY, 0), 0, "the %zuth: %s", i, strerror(-d[i]));
+        cr_assert_geq(d[i] = fastspool_open(fs, "a", O_RDONLY, 0), 0, "open %zu: %s", i, strerror(-d[i]));
     for (size_t i = 0; i < 90; i++)
         cr_assert_eq(fastspool_close(fs, d[i]), 0);
 }
 
-/* The placeholder's descriptor leads back to the description; a plain directory with a guessed offset doesn't, nor
- * does one whose description was closed since. */
+/* The descriptor of a placeholder, and a copy of it, identify the description.  The same directory with a guessed
+ * offset does not, nor does another directory, a description without a file, or a closed description. */
 Test(descriptions, identity)
 {
     uint32_t description, other;
@@ -80,20 +80,20 @@ Test(descriptions, identity)
     snprintf(name, sizeof(name), "p%02u", description % PLACEHOLDERS);
     int guess = openat(fs->runtime_fd, name, O_RDONLY | O_DIRECTORY);
     lseek(guess, (off_t)description, SEEK_SET);
-    cr_assert_eq(descriptions_identify(fs, guess), 0, "an offset without the cookie was believed");
+    cr_assert_eq(descriptions_identify(fs, guess), 0, "an offset without the cookie was accepted");
     lseek(guess, lseek(fd, 0, SEEK_CUR), SEEK_SET);
     int elsewhere = open("/tmp", O_RDONLY | O_DIRECTORY);
     cr_assert_eq(descriptions_identify(fs, elsewhere), 0);
     cr_assert_eq(descriptions_take(fs, &other, &other_fd), 0);
-    cr_assert_eq(descriptions_identify(fs, other_fd), 0, "one that is not open was believed");
+    cr_assert_eq(descriptions_identify(fs, other_fd), 0, "a description without a file was accepted");
     cr_assert_eq(descriptions_close(fs, description), 0);
-    cr_assert_eq(descriptions_identify(fs, copy), 0, "a stale descriptor was believed");
+    cr_assert_eq(descriptions_identify(fs, copy), 0, "a stale descriptor was accepted");
     close(copy);
     close(guess);
     close(elsewhere);
 }
 
-/* Parent and child share one offset, and an unlinked file lives until both have closed it. */
+/* Parent and child share one offset.  An unlinked file lives until one has closed it and the other has died. */
 Test(descriptions, shared_by_fork)
 {
     char bytes[4];
@@ -114,7 +114,7 @@ Test(descriptions, shared_by_fork)
     cr_assert_eq(fastspool_unlink(fs, "a"), 0);
     cr_assert_eq(fastspool_close(fs, d), 0);
     cr_assert_eq(descriptions_reap(fs), 0);
-    cr_assert_eq(fs->header->tree.files, 1, "the child still has it");
+    cr_assert_eq(fs->header->tree.files, 1, "freed while the child had it open");
     kill(pid, SIGKILL);
     end_of(pid);
     cr_assert_eq(descriptions_reap(fs), 0);
@@ -122,7 +122,7 @@ Test(descriptions, shared_by_fork)
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
-/* What a killed process had open is freed by the next reaping, and not before its death. */
+/* descriptions_reap() frees what a killed process had open, and nothing before its death. */
 Test(descriptions, death)
 {
     int ready[2];
@@ -147,7 +147,8 @@ Test(descriptions, death)
     cr_assert_eq(fs->header->tree.files, 0);
 }
 
-/* Record locks: another process sees them, a child inherits none, any close of the file drops them, death too. */
+/* Another process sees a record lock, and a forked child does not inherit it.  Closing any description of the file
+ * drops the process's locks.  A read lock needs a description that can read. */
 Test(descriptions, record_locks)
 {
     struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -161,7 +162,7 @@ Test(descriptions, record_locks)
         bool right = fastspool_lock(fs, e, F_SETLK, &probe) == -EAGAIN;
         right = right && fastspool_lock(fs, e, F_GETLK, &probe) == 0 && probe.l_type == F_WRLCK &&
                 probe.l_pid == getppid() && probe.l_start == 0 && probe.l_len == 0;
-        right = right && fastspool_close(fs, e) == 0; /* the parent's lock must survive this */
+        right = right && fastspool_close(fs, e) == 0;
         _exit(!right);
     }
     cr_assert_eq(end_of(pid), 0);
@@ -172,7 +173,7 @@ Test(descriptions, record_locks)
         e = fastspool_open(fs, "a", O_RDWR, 0);
         _exit(fastspool_lock(fs, e, F_SETLK, &all) != 0);
     }
-    cr_assert_eq(end_of(pid), 0, "closing any description of the file drops the lock");
+    cr_assert_eq(end_of(pid), 0, "closing another description of the file did not drop the lock");
     struct flock read_lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     int write_only = fastspool_open(fs, "a", O_WRONLY, 0);
     cr_assert_eq(fastspool_lock(fs, write_only, F_SETLK, &read_lock), -EBADF);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A store with a journal and a database, and a test for its mirror: put, commit, checkpoint; a store as text; and what
- * a reboot would bring back.
+ * A store with a journal and a database.  The test plays the mirror: put, commit, checkpoint.  A store can be dumped as
+ * text, and compared with what a recovery after a reboot restores.
  */
 #ifndef FASTSPOOL_DURABLE_H
 #define FASTSPOOL_DURABLE_H
@@ -52,7 +52,7 @@ static inline void commit(int result)
     cr_assert_eq(capture_end(fs, &capture, result, 1000), 0);
 }
 
-/* In the pager's database, where one runs. */
+/* Uses the database of the running pager, if there is one. */
 static inline void checkpoint(void)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
@@ -97,7 +97,7 @@ static inline void dump(struct fastspool *store, const char *path)
         ssize_t count = fastspool_list(store, d, 0, entries, 256);
         fastspool_close(store, d);
         cr_assert(count >= 0 && count < 256);
-        /* By name: the order of births isn't kept. */
+        /* Sort by name: a recovery does not keep the order of creation. */
         for (ssize_t i = 0; i < count; i++) {
             for (ssize_t j = i + 1; j < count; j++) {
                 if (strcmp(entries[i].name, entries[j].name) > 0) {
@@ -123,7 +123,7 @@ static inline const char *dump_all(struct fastspool *store, char *into)
     return into;
 }
 
-/* A second store of the same spool, as after a reboot; recovery_run() fills it. */
+/* A second, empty store of the same spool, as after a reboot.  recovery_run() fills it. */
 static inline struct fastspool *second_store(void)
 {
     struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 1};
@@ -150,7 +150,7 @@ static inline void remove_second(struct fastspool *second)
     cr_assert_eq(system(command), 0);
 }
 
-/* What a reboot would bring back is @expected. */
+/* A recovery after a reboot gives the dump @expected. */
 static inline void recovers(const char *expected)
 {
     struct fastspool *second = second_store();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * For tests of what isn't in memory: files whose content tells what it must be, all that is evicted at once, who is.
+ * Helpers for tests of eviction: make files whose content follows from a seed, evict, and ask what is evicted.
  */
 #ifndef FASTSPOOL_EVICTING_H
 #define FASTSPOOL_EVICTING_H
@@ -17,7 +17,7 @@
 
 static char bytes[1 << 20];
 
-/* A file of @size bytes that tell its @seed. */
+/* Write a file of @size bytes that follow from @seed. */
 static inline void fill(const char *path, unsigned seed, size_t size)
 {
     for (size_t i = 0; i < size; i++)
@@ -38,6 +38,7 @@ static inline bool evicted(const char *path)
     return inode_at(fs, number(path))->flags & INODE_EVICTED;
 }
 
+/* Evict at least @least blocks; 0: all that can be evicted.  True: some data waits for a checkpoint. */
 static inline bool evict(uint64_t least)
 {
     bool unready;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Eviction and coming back: what may go and what goes first, and that nobody sees a difference.
+ * Eviction and page-in: what may be evicted, what is evicted first, and that a process sees no difference.
  */
 #include "mirror/evictor.h"
 #include "evicting.h"
@@ -11,7 +11,7 @@
 
 TestSuite(evictor, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
-/* What is coldest goes first, as much as is asked for; what was opened since gets a second chance. */
+/* The coldest files are evicted first, as many as are needed.  A file that was opened gets one second chance. */
 Test(evictor, coldest_first)
 {
     char path[16];
@@ -19,7 +19,7 @@ Test(evictor, coldest_first)
     for (int i = 0; i < 8; i++) {
         snprintf(path, sizeof(path), "f%d", i);
         fill(path, (unsigned)i, 10000);
-        commit(0); /* one after the other */
+        commit(0); /* in this order */
     }
     checkpoint();
     put("f1", 0, "", 0, 0); /* opened, not changed */
@@ -30,11 +30,11 @@ Test(evictor, coldest_first)
     }
     cr_assert_eq(fs->header->residency.evicted, 3);
     evict(0);
-    cr_assert_eq(fs->header->residency.evicted, 8, "a second chance is one");
+    cr_assert_eq(fs->header->residency.evicted, 8, "a file got two second chances");
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
-/* What is open, what has changed, and what no checkpoint holds stays. */
+/* A file is not evicted while it is open, while it is dirty, or before a checkpoint holds it. */
 Test(evictor, what_stays)
 {
     fill("open", 1, 5000);
@@ -42,8 +42,8 @@ Test(evictor, what_stays)
     fill("new", 3, 5000);
     fill("empty", 4, 0);
     commit(0);
-    cr_assert(evict(0), "what waits for a checkpoint is told");
-    cr_assert_eq(fs->header->residency.evicted, 0, "what no checkpoint holds went");
+    cr_assert(evict(0), "it was not reported that files wait for a checkpoint");
+    cr_assert_eq(fs->header->residency.evicted, 0, "a file that no checkpoint holds was evicted");
     checkpoint();
     int d = fastspool_open(fs, "open", O_RDONLY, 0);
     put("changed", 0, "x", 1, 4999);
@@ -58,8 +58,8 @@ Test(evictor, what_stays)
     cr_assert_eq(fs->header->residency.evicted, 1);
 }
 
-/* Sizes around blocks, chunks and windows, holes, long files: all comes back as it was, attributes as if it had not
- * gone. */
+/* Evicted files are paged in unchanged, with their attributes, and clean: sizes around slices, blocks and 64 KiB steps,
+ * holes, hard links, large files. */
 Test(evictor, comes_back)
 {
     static const size_t sizes[] = {1,    4071,  4072,  4073,  4095,  4096,   4097,
@@ -84,13 +84,13 @@ Test(evictor, comes_back)
     paging_begin(fs, NULL);
     cr_assert_str_eq(dump_all(fs, now_dump), then_dump);
     paging_end(fs);
-    cr_assert_leq(fs->header->blocks.used, used + 4, "holes were filled");
+    cr_assert_leq(fs->header->blocks.used, used + 4, "a hole was filled");
     cr_assert_eq(fs->header->residency.evicted, 0);
-    cr_assert_eq(fs->header->tickets.dirty_files, 0, "what came back is as clean as it went");
+    cr_assert_eq(fs->header->tickets.dirty_files, 0, "a page-in made a file dirty");
     recovers(then_dump);
 }
 
-/* Names, modes, owners and times of an evicted file change without its data; the disk follows. */
+/* Name, mode and times of an evicted file change without a page-in, and a recovery restores them. */
 Test(evictor, attributes_change)
 {
     const struct timespec times[2] = {{1, 2}, {3, 4}};
@@ -113,8 +113,8 @@ Test(evictor, attributes_change)
     recovers(then_dump);
 }
 
-/* By path and evicted: truncated to nothing at once, to a part when it is back; opened to be truncated without waiting.
- */
+/* truncate to 0 and open with O_TRUNC need no page-in of an evicted file.  Truncating it to any other size waits for
+ * its page-in. */
 Test(evictor, truncation)
 {
     fill("nothing", 1, 9000);
@@ -128,7 +128,7 @@ Test(evictor, truncation)
     cr_assert_geq(d, 0);
     fastspool_close(fs, d);
     cr_assert_eq(fs->header->residency.evicted, 2);
-    cr_assert_eq(fastspool_truncate(fs, "part", 5000), -EDEADLK, "without a pager it would wait");
+    cr_assert_eq(fastspool_truncate(fs, "part", 5000), -EDEADLK, "it did not want the data");
     paging_begin(fs, NULL);
     cr_assert_eq(fastspool_truncate(fs, "part", 5000), 0);
     cr_assert_eq(fastspool_truncate(fs, "longer", 20000), 0);
@@ -138,7 +138,7 @@ Test(evictor, truncation)
     recovers(then_dump);
 }
 
-/* Files f0, f1 and so on, whose data is in the database alone. */
+/* Make @count evicted files f0, f1, ... */
 static void fill_evicted(int count)
 {
     char path[16];
@@ -151,7 +151,7 @@ static void fill_evicted(int count)
     evict(0);
 }
 
-/* What a queue run reads through goes again before what is hot. */
+/* Files that a queue run has paged in are evicted before the working set. */
 Test(evictor, a_scan_keeps_what_is_hot)
 {
     char path[16];
@@ -169,8 +169,8 @@ Test(evictor, a_scan_keeps_what_is_hot)
     paging_end(fs);
 }
 
-/* The same where it writes to what it reads: that can't go before a checkpoint, and the hot doesn't in its place,
- * unless somebody waits for memory. */
+/* The same for a queue run that writes to its files: they can't be evicted before a checkpoint, and the working set
+ * stays meanwhile.  Only for a process that waits for memory is the working set evicted instead. */
 Test(evictor, a_scan_that_writes_keeps_what_is_hot)
 {
     char path[16];
@@ -185,7 +185,7 @@ Test(evictor, a_scan_that_writes_keeps_what_is_hot)
         put(path, 0, "x", 1, 0);
         commit(0);
         cr_assert_eq(evictor_run(fs, residency_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
-        cr_assert(unready, "the checkpoint is wished for");
+        cr_assert(unready, "no checkpoint was asked for");
         checkpoint();
         evict(1);
         cr_assert(evicted(path));
@@ -198,7 +198,7 @@ Test(evictor, a_scan_that_writes_keeps_what_is_hot)
     paging_end(fs);
 }
 
-/* Looking at what only waits for a checkpoint changes nothing: the oldest goes first. */
+/* Passing over files that wait for a checkpoint does not change their order: the oldest is evicted first afterwards. */
 Test(evictor, in_vain)
 {
     char path[16];
@@ -209,7 +209,7 @@ Test(evictor, in_vain)
     for (int i = 0; i < 40; i++) {
         snprintf(path, sizeof(path), "f%d", i);
         put(path, 0, "x", 1, 0);
-        commit(0); /* one after the other */
+        commit(0); /* in this order */
     }
     cr_assert_eq(evictor_run(fs, residency_in_use(fs->header) - BLOCK_SIZE, 0, &unready), 0);
     cr_assert(unready);
@@ -220,7 +220,7 @@ Test(evictor, in_vain)
     paging_end(fs);
 }
 
-/* Opened once more after it came back, a file is as hot as any, also if it is written to then. */
+/* A file that is opened again after its page-in joins the working set, also if that open writes to it. */
 Test(evictor, opened_again)
 {
     fill_evicted(3);
@@ -235,11 +235,12 @@ Test(evictor, opened_again)
     evict(1);
     cr_assert(evicted("f2") && !evicted("f0"));
     evict(1);
-    cr_assert(evicted("f0"), "it is one of the clean now, and the last");
+    cr_assert(evicted("f0"), "the last clean file was not evicted");
     paging_end(fs);
 }
 
-/* Of what came back an eighth stays, in case it is opened again: before it goes what is clean, the coldest first. */
+/* Cold files may be an eighth of all clean files, in case they are opened again.  The others are evicted first, then
+ * the coldest files of the clean list. */
 Test(evictor, an_eighth_of_the_cold_stays)
 {
     char path[16];
@@ -248,7 +249,7 @@ Test(evictor, an_eighth_of_the_cold_stays)
     for (int i = 0; i < 32; i++) {
         snprintf(path, sizeof(path), "c%d", i);
         fill(path, (unsigned)i, 4000);
-        commit(0); /* one after the other */
+        commit(0); /* in this order */
     }
     checkpoint();
     paging_begin(fs, NULL);
@@ -257,11 +258,11 @@ Test(evictor, an_eighth_of_the_cold_stays)
         put(path, 0, "", 0, 0);
     }
     paging_end(fs);
-    evict(7); /* two blocks a file that was brought back, and then one of another */
+    evict(7); /* blocks: two of each paged-in file, then one of another */
     cr_assert(evicted("f0") && evicted("f1") && evicted("f2"),
-              "forty are clean, eight of them cold: that is three too many");
+              "of 40 clean files 8 are cold, three more than an eighth");
     cr_assert(evicted("c0"));
     cr_assert_eq(fs->header->residency.evicted, 4);
     evict(0);
-    cr_assert_eq(fs->header->residency.evicted, 40, "in the end all may go");
+    cr_assert_eq(fs->header->residency.evicted, 40, "not all could be evicted");
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The public calls: permissions, modes, owners, times, errors, as the real file system has them.
+ * The public calls: permissions, modes, owners and errors are those of a real file system.
  */
 #include "fastspool.h"
 #include "fixture.h"
@@ -28,7 +28,7 @@ static void become(uid_t uid, gid_t gid)
     fastspool_credentials_changed();
 }
 
-/* The last of @count supplementary groups counts as the first. */
+/* The last of @count supplementary groups gives access, and errno stays as it was. */
 static void check_groups(int count)
 {
     static gid_t groups[NGROUPS_MAX];
@@ -51,6 +51,7 @@ static void check_groups(int count)
     fastspool_unlink(fs, "f");
 }
 
+/* Any number of supplementary groups counts: 1, 64, 65, 65,536. */
 Test(files, supplementary_groups)
 {
     if (geteuid() != 0)
@@ -62,7 +63,7 @@ Test(files, supplementary_groups)
     check_groups(NGROUPS_MAX);
 }
 
-/* Owner, group and others each have their own bits, and the first that fits decides. */
+/* Owner, group and others have their own permission bits, and the first class that fits decides. */
 Test(files, permissions)
 {
     if (geteuid() != 0)
@@ -72,14 +73,14 @@ Test(files, permissions)
     cr_assert_eq(fastspool_chown(fs, "mine", 1000, 2000), 0);
     become(1000, 3000);
     cr_assert_eq(fastspool_access(fs, "mine", R_OK, true), 0);
-    cr_assert_eq(fastspool_open(fs, "mine", O_RDWR, 0), -EACCES, "the owner's bits decide for the owner");
+    cr_assert_eq(fastspool_open(fs, "mine", O_RDWR, 0), -EACCES, "the owner's bits did not decide for the owner");
     cr_assert_eq(fastspool_open(fs, "new", O_RDWR | O_CREAT, 0600), -EACCES);
     cr_assert_eq(fastspool_chmod(fs, "mine", 0660), 0);
     cr_assert_eq(fastspool_chown(fs, "mine", 1001, (gid_t)-1), -EPERM);
     seteuid(0);
     become(1001, 2000);
     int d = fastspool_open(fs, "mine", O_RDWR, 0);
-    cr_assert_geq(d, 0, "the group may");
+    cr_assert_geq(d, 0, "the group has no access");
     cr_assert_eq(fastspool_fchmod(fs, d, 0600), -EPERM);
     seteuid(0);
     become(1002, 3000);
@@ -91,7 +92,7 @@ Test(files, permissions)
     cr_assert_eq(fastspool_access(fs, "mine", X_OK, true), -EACCES);
 }
 
-/* A directory without x hides what is below. */
+/* A directory without x permission hides what is below it. */
 Test(files, search_permission)
 {
     if (geteuid() != 0)
@@ -106,7 +107,7 @@ Test(files, search_permission)
     cr_assert_eq(fastspool_stat(fs, "d", &st), 0);
 }
 
-/* The access mode of a description is kept to. */
+/* A description allows only its access mode, and a number that is not open gives EBADF. */
 Test(files, access_modes)
 {
     char byte;
@@ -124,7 +125,7 @@ Test(files, access_modes)
     cr_assert_eq(fastspool_read(fs, -1, &byte, 1), -EBADF);
 }
 
-/* O_APPEND writes to the end, wherever the offset stands, and two of them don't overwrite each other. */
+/* O_APPEND writes at the end, whatever the offset is, and two appending descriptions do not overwrite each other. */
 Test(files, append)
 {
     char bytes[16];
@@ -140,7 +141,7 @@ Test(files, append)
     cr_assert_eq(memcmp(bytes, "onetwothree", 11), 0);
 }
 
-/* Each open(2) error that a directory or a name can give. */
+/* open, unlink, rmdir, link and mkdir give the kernel's errno for a path that does not fit, and take no description. */
 Test(files, open_errors)
 {
     fastspool_mkdir(fs, "d", 0750);
@@ -159,10 +160,10 @@ Test(files, open_errors)
     cr_assert_eq(fastspool_rmdir(fs, ""), -EBUSY);
     cr_assert_eq(fastspool_link(fs, "d", "e"), -EPERM);
     cr_assert_eq(fastspool_mkdir(fs, "d/", 0750), -EEXIST);
-    cr_assert_eq(fs->header->tables.descriptions.count, 1, "failed opens keep no description but the pool's");
+    cr_assert_eq(fs->header->tables.descriptions.count, 1, "a failed open kept a description");
 }
 
-/* A file with two names is one file; a name that goes leaves the other. */
+/* A file with two names is one file.  Renaming one to the other does nothing, and unlinking one leaves the other. */
 Test(files, hard_links)
 {
     struct stat st, other;
@@ -173,14 +174,14 @@ Test(files, hard_links)
     cr_assert_eq(fastspool_stat(fs, "b", &other), 0);
     cr_assert_eq(st.st_ino, other.st_ino);
     cr_assert_eq(st.st_nlink, 2);
-    cr_assert_eq(fastspool_rename(fs, "a", "b", 0), 0, "two names of one file: nothing happens");
+    cr_assert_eq(fastspool_rename(fs, "a", "b", 0), 0, "renaming to another name of the same file failed");
     cr_assert_eq(fastspool_stat(fs, "a", &st), 0);
     cr_assert_eq(fastspool_unlink(fs, "a"), 0);
     cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
     cr_assert_eq(st.st_nlink, 1);
 }
 
-/* Files that come and go between two commits are never the disk's business. */
+/* Files that are created and unlinked between two commits leave nothing dirty. */
 Test(files, short_lives_leave_no_dirt)
 {
     uint64_t before = fs->header->tickets.dirty_files;
@@ -196,7 +197,8 @@ Test(files, short_lives_leave_no_dirt)
     cr_assert_eq(fs->header->tables.inodes.count, 1);
 }
 
-/* What the spool's real directory has from before is made in the store, level by level, as it is there. */
+/* directories_adopt() makes a real directory's path in the store, level by level, with its mode and owner.  A second
+ * call succeeds too. */
 Test(files, adopting)
 {
     struct stat real = {.st_mode = S_IFDIR | 02750, .st_uid = 7, .st_gid = 8}, st;
@@ -208,5 +210,5 @@ Test(files, adopting)
     cr_assert_eq(st.st_uid, 7u);
     fastspool_close(fs, create("q/input/8/f", 0640));
     cr_assert_eq(fastspool_stat(fs, "q/input/8/f", &st), 0);
-    cr_assert_eq(st.st_gid, 8u, "a set-group-ID directory hands its group down");
+    cr_assert_eq(st.st_gid, 8u, "a new file has not the group of its set-group-ID directory");
 }

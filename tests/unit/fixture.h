@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A private store for a test: an empty spool and a runtime directory below a temporary one on tmpfs, the segment
- * READY, and no mirror process.  fixture_setup() leaves it attached in `fs`; fixture_teardown() removes everything.
- * fixture_attach() attaches once more, as another process would, or as this one does after a fork.
+ * A private store for a test: an empty spool and a runtime directory in a temporary directory on tmpfs.  The segment is
+ * READY, and there is no mirror process.  fixture_setup() attaches the store as `fs`.  fixture_teardown() removes
+ * everything.  fixture_attach() attaches a second time, as another process does, or a child after a fork.
  */
 #ifndef FASTSPOOL_FIXTURE_H
 #define FASTSPOOL_FIXTURE_H
@@ -44,7 +44,7 @@ static inline struct fastspool *fixture_attach(void)
     snprintf(store->state, sizeof(store->state), "%s/state", fixture_directory);
     store->durability = FASTSPOOL_LAZY;
     store->keeper = &launch_keeper;
-    store->mirror = true; /* tests play it: nobody waits for another one */
+    store->mirror = true; /* the test is the mirror, and waits for no other */
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->segment_fd = store->locks_fd = -1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names: looking up, linear hashing, long names, listings under change.
+ * Names: lookup, linear hashing, long names, and listings of a directory that changes.
  */
 #include "fastspool.h"
 #include "fixture.h"
@@ -32,7 +32,7 @@ static bool exists(const char *path)
     return result == 0;
 }
 
-/* Repeated slashes, "." and ".." lead where the kernel's walk would, and nothing climbs above the spool. */
+/* Repeated slashes, "." and ".." lead where the kernel's walk leads, and no path climbs above the spool. */
 Test(names, paths)
 {
     fastspool_mkdir(fs, "input", 0750);
@@ -90,7 +90,7 @@ Test(names, path_of_a_directory, .timeout = 60)
     cr_assert_eq(others, 0, "%d, %s", length, length < 0 ? "" : path);
 }
 
-/* Names of every length up to 255 bytes are kept; 256 is too long. */
+/* Names of every length up to 255 bytes are kept, and one of 256 gives ENAMETOOLONG. */
 Test(names, every_length)
 {
     char path[300] = "";
@@ -112,7 +112,8 @@ Test(names, every_length)
     cr_assert_eq(fs->header->tables.names.count, 0);
 }
 
-/* The hash table splits its buckets one by one; every name is found at every size, and again after removals. */
+/* The hash table grows with its names, to a bucket for each of 20,000.  After every second one is unlinked, the others
+ * are found. */
 Test(names, growth)
 {
     enum { MANY = 20000 };
@@ -135,7 +136,7 @@ Test(names, growth)
 
 static struct fastspool_entry entries[64];
 
-/* List @size names behind @after; returns how many and moves @after. */
+/* List up to @size names after position @after, and move @after.  How many. */
 static ssize_t list(int directory, uint64_t *after, size_t size)
 {
     ssize_t count = fastspool_list(fs, directory, *after, entries, size);
@@ -145,7 +146,7 @@ static ssize_t list(int directory, uint64_t *after, size_t size)
     return count;
 }
 
-/* A listing whose names vanish as they are read (a queue run) still gives every name once. */
+/* A listing whose names are unlinked as they are read, as by a queue run, gives every name once. */
 Test(names, listing_while_removing)
 {
     enum { MANY = 1000 };
@@ -166,8 +167,8 @@ Test(names, listing_while_removing)
     fastspool_close(fs, directory);
 }
 
-/* Names that exist throughout are listed exactly once, whatever comes, goes and is used again around them, and
- * wherever the listing stands. */
+/* A name that exists during the whole listing is listed exactly once, whatever names are created, unlinked and reused
+ * around it. */
 Test(names, listing_under_change)
 {
     enum { MANY = 200 };
@@ -202,7 +203,7 @@ Test(names, listing_under_change)
     fastspool_close(fs, directory);
 }
 
-/* Every errno of rename that the kernel has, in its order. */
+/* A rename that can't be done gives the kernel's errno.  A directory's move changes the link counts of both parents. */
 Test(names, rename_errors)
 {
     fastspool_mkdir(fs, "d", 0750);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Faults: who waits for a file that is not in memory, what becomes of it meanwhile, and what can't be brought back.
+ * Page-ins: the waiters for an evicted file, what may happen to the file meanwhile, and page-ins that fail.
  */
 #include "evicting.h"
 #include "fastspool.h"
@@ -22,7 +22,7 @@ static int want_it(struct fastspool *store, void *argument)
     return 0;
 }
 
-/* The file is wanted, in a section, as by somebody who opens it; as the pager finds it. */
+/* Request the file in a section, as an open does, and return the request as the pager finds it. */
 static struct pagein want(const char *path)
 {
     struct pagein pagein;
@@ -79,7 +79,7 @@ static int half_load(struct fastspool *store, void *argument)
     return data_load(store, half->inode, "wrong", 5, half->offset);
 }
 
-/* A file that is wanted can be unlinked, renamed over, and deleted on the disk: its opener gets all of it. */
+/* A file can be unlinked while an opener waits for it, also across a checkpoint: the opener gets the whole content. */
 Test(pageins, unlinked_while_wanted)
 {
     struct reader reader = {.path = "f"};
@@ -93,7 +93,7 @@ Test(pageins, unlinked_while_wanted)
     wait_until_wanted();
     pthread_create(&unlinker, NULL, unlink_f, NULL);
     usleep(200000);
-    persist(); /* were its end in this, it could not be read any more */
+    persist(); /* if this held the unlink, the file could no longer be read */
     paging_begin(fs, NULL);
     pthread_join(waiter, NULL);
     pthread_join(unlinker, NULL);
@@ -106,7 +106,7 @@ Test(pageins, unlinked_while_wanted)
     persist();
 }
 
-/* A file that can't be brought back can be unlinked all the same. */
+/* A file whose page-in fails can be unlinked, and its opener gets EIO. */
 Test(pageins, unlinked_while_wanted_in_vain)
 {
     struct reader reader = {.path = "f"};
@@ -132,7 +132,7 @@ Test(pageins, unlinked_while_wanted_in_vain)
     cr_assert_eq(unlinked, 0);
 }
 
-/* A file that is truncated while it is read from the database, which doesn't wait for that, keeps its new content. */
+/* Truncating a file does not wait while the pager reads it from the database, and the file keeps its new content. */
 Test(pageins, truncated_while_read)
 {
     struct pager pager = paging_of(fs);
@@ -158,7 +158,7 @@ Test(pageins, truncated_while_read)
     fastspool_close(fs, d);
 }
 
-/* A pager that died in the middle of a file is replaced; who waits gets the file. */
+/* A new pager replaces one that died half-way through a file, and the waiter gets the whole file. */
 Test(pageins, pager_dies)
 {
     struct reader reader = {.path = "f"};
@@ -170,7 +170,7 @@ Test(pageins, pager_dies)
     fs->mirror = false;
     pthread_create(&waiter, NULL, read_it, &reader);
     wait_until_wanted();
-    for (int half = 0; half < 2; half++) { /* it had filled in this much */
+    for (int half = 0; half < 2; half++) { /* what the dead pager had filled in */
         struct half_file part = {number("f"), half * BLOCK_SIZE};
         cr_assert_eq(change_run(fs, half_load, &part), 0);
     }
@@ -181,7 +181,8 @@ Test(pageins, pager_dies)
     cr_assert(reader.whole);
 }
 
-/* A page that can't be read was the end of the mirror: its file fails, with EIO, and the others come. */
+/* A file whose page-in has killed a mirror fails with EIO, also at the next open.  Other files are paged in, and
+ * replacing the file cures it. */
 Test(pageins, fatal_page)
 {
     struct reader bad = {.path = "bad"}, good = {.path = "f"};
@@ -203,13 +204,13 @@ Test(pageins, fatal_page)
     cr_assert_eq(bad.result, -EIO);
     cr_assert(good.whole);
     read_it(&bad);
-    cr_assert_eq(bad.result, -EIO, "it was the end of another mirror");
+    cr_assert_eq(bad.result, -EIO, "the next open tried the page-in again");
     fill("bad", 2, 100);
-    cr_assert_geq(fastspool_open(fs, "bad", O_RDONLY, 0), 0, "replaced, it is as good as any");
+    cr_assert_geq(fastspool_open(fs, "bad", O_RDONLY, 0), 0, "a replaced file can't be opened");
     paging_end(fs);
 }
 
-/* A database without the file, or with another one under its number: EIO for who opens it, and nobody hangs. */
+/* Opening an evicted file gives EIO while the database is missing, and works once the database is back. */
 Test(pageins, damaged)
 {
     char away[FASTSPOOL_PATH_MAX + 16], path[FASTSPOOL_PATH_MAX + 16];
@@ -230,11 +231,11 @@ Test(pageins, damaged)
     cr_assert_eq(system(command), 0);
     paging_begin(fs, NULL);
     read_it(&reader);
-    cr_assert(reader.whole, "with its database back the file is there");
+    cr_assert(reader.whole, "the file is not read though its database is back");
     paging_end(fs);
 }
 
-/* A database of before, in which another file had this number: EIO, and never another file's bytes. */
+/* With an older database, in which another file had this inode number, an open gives EIO and no other file's bytes. */
 Test(pageins, another_ones_data)
 {
     struct reader reader = {.path = "g"};
@@ -248,7 +249,7 @@ Test(pageins, another_ones_data)
     cr_assert_eq(system(command), 0);
     persist();
     fill("g", 2, 9000);
-    cr_assert_eq(number("g"), i, "the number is used again");
+    cr_assert_eq(number("g"), i, "the number was not reused");
     persist();
     evict(0);
     snprintf(command, sizeof(command), "rm -r %s/mirror && mv %s/before %s/mirror", fs->state, fs->state, fs->state);
@@ -259,20 +260,20 @@ Test(pageins, another_ones_data)
     paging_end(fs);
 }
 
-/* What was read before the file changed, went and was wanted again is not filled in: it is read anew. */
+/* Data that was read before a file changed, was evicted and was wanted again is not filled in: the request stays. */
 Test(pageins, changed_since)
 {
     fill("f", 1, 9000);
     persist();
     evict(0);
     struct pagein before = want("f");
-    fill("f", 2, 9000); /* truncated, so that nobody wants the old content any more */
+    fill("f", 2, 9000); /* truncates it, which ends the request */
     cr_assert_eq(pagein_end(fs, &before, false, 0, false), 0);
     persist();
     evict(0);
     struct pagein now = want("f");
     cr_assert_eq(pagein_end(fs, &before, false, 0, false), -ESTALE);
     cr_assert(evicted("f"));
-    cr_assert_eq(pagein_collect(fs, &now, 1), 1, "it is wanted still");
+    cr_assert_eq(pagein_collect(fs, &now, 1), 1, "the request was lost");
     cr_assert_neq(now.ticket, before.ticket);
 }

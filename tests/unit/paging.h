@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The pager of a test's own store: at once, for all that is evicted (paging_all), or beside the test, as a thread that
- * stands in for the mirror's (paging_begin, paging_end).
+ * The pager of a test's store.  paging_all() pages everything in at once.  paging_begin() and paging_end() run a pager
+ * thread beside the test, as the mirror does.
  */
 #ifndef FASTSPOOL_PAGING_H
 #define FASTSPOOL_PAGING_H
@@ -38,7 +38,7 @@ static inline int paging_want(struct fastspool *store, void *argument)
     return 0;
 }
 
-/* Everything is in memory. */
+/* Page in all evicted files. */
 static inline void paging_all(struct fastspool *store)
 {
     struct pager pager = paging_of(store);
@@ -52,11 +52,11 @@ static inline void paging_all(struct fastspool *store)
     while (result > 0)
         result = pager_bring_back(&pager, why);
     if (result < 0)
-        fixture_fail("bring everything back", why);
+        fixture_fail("page everything in", why);
     shared_database_end(&paging_database);
 }
 
-/* The thread's own attachment: it is the mirror, the test isn't. */
+/* The thread has its own attachment, as the mirror.  The test is an ordinary process meanwhile. */
 static struct fastspool paging_store;
 static struct pager paging_pager;
 static bool paging;
@@ -69,7 +69,7 @@ static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)
     mkdir(store->state, 0700);
     snprintf(path, sizeof(path), "%s/mirror.lock", store->state);
     paging_lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    flock(paging_lock, LOCK_EX | LOCK_NB); /* or the test holds it */
+    flock(paging_lock, LOCK_EX | LOCK_NB); /* fails if the test holds it already */
     paging = true;
     store->mirror = false;
     paging_store = *store;

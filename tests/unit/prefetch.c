@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Read-ahead: who reads in order finds the next files in memory, who doesn't pays nothing, and nobody becomes hot by
- * it.
+ * Read-ahead: a sequential reader finds the next files in memory, other readers pay little or nothing, and read-ahead
+ * puts no file into the working set.
  */
 #include "mirror/prefetch.h"
 #include "evicting.h"
@@ -27,7 +27,7 @@ static const char *name(int message, char ending)
     return path;
 }
 
-/* A queue whose data is in the database alone. */
+/* Make a queue of evicted messages. */
 static void queue(void)
 {
     for (int i = 0; i < MESSAGES; i++) {
@@ -38,7 +38,7 @@ static void queue(void)
     evict(0);
 }
 
-/* Open it, read it, and let the pager finish what it has begun. */
+/* Open and read a message's -H, then wait until the pager has no page-in left. */
 static void look_at(int message)
 {
     char got[900];
@@ -58,7 +58,8 @@ static bool there(int message, char ending)
     return !evicted(name(message, ending));
 }
 
-/* In order: 2, 4, 8 files ahead and so on, of those with the same ending; the first two tell nothing. */
+/* A sequential reader gets 2 files read ahead, then 4, 8, ... up to 64, with the ending that it opens.  Its first two
+ * page-ins start no read-ahead. */
 Test(prefetch, in_order)
 {
     static const int pageins[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
@@ -79,14 +80,14 @@ Test(prefetch, in_order)
     cr_assert_eq(fs->header->residency.brought_back, MESSAGES);
 }
 
-/* What comes a little out of order is the same reader still; two of them don't disturb each other. */
+/* A reader that is a little out of order counts as sequential, and two readers do not disturb each other. */
 Test(prefetch, nearly_in_order)
 {
     queue();
     paging_begin(fs, NULL);
     look_at(0);
     look_at(100);
-    look_at(2); /* not 1 */
+    look_at(2); /* skips 1 */
     look_at(101);
     look_at(4);
     cr_assert(there(5, 'H') && there(6, 'H') && !there(7, 'H'));
@@ -99,7 +100,7 @@ Test(prefetch, nearly_in_order)
     paging_end(fs);
 }
 
-/* One who opens -D and -H of each message comes again with each second file only. */
+/* A reader that opens -D and -H of each message gets read-ahead for both endings. */
 Test(prefetch, both_endings)
 {
     queue();
@@ -115,7 +116,7 @@ Test(prefetch, both_endings)
     paging_end(fs);
 }
 
-/* In random order nothing is read that nobody opens, though a message's files lie side by side. */
+/* Opening messages in random order pages in only what is opened, though the names of a message are adjacent. */
 Test(prefetch, here_and_there)
 {
     queue();
@@ -128,7 +129,7 @@ Test(prefetch, here_and_there)
     cr_assert_eq(fs->header->residency.brought_back, 40);
 }
 
-/* Who leaves out every other file is found out, and costs a file that he doesn't open in four that he does. */
+/* Read-ahead stops for a reader that skips every other file.  It costs at most one unopened file for four opened. */
 Test(prefetch, leaving_out)
 {
     queue();
@@ -139,7 +140,7 @@ Test(prefetch, leaving_out)
     cr_assert_leq(fs->header->residency.brought_back, MESSAGES / 2 * 5 / 4);
 }
 
-/* Who removes what he has read is followed, too. */
+/* A reader that unlinks each file it has read gets read-ahead too: 10 page-ins, as without unlinking. */
 Test(prefetch, removing)
 {
     int pageins = 0;
@@ -155,8 +156,8 @@ Test(prefetch, removing)
     cr_assert_eq(pageins, 10);
 }
 
-/* What was brought along is opened for the first time when it is opened: it stays cold, and doesn't push out what is
- * hot. */
+/* A file that was read ahead stays cold at its first open, and does not push out the working set.  Only a second
+ * open makes a file part of it. */
 Test(prefetch, stays_cold)
 {
     queue();
@@ -165,12 +166,12 @@ Test(prefetch, stays_cold)
     paging_begin(fs, NULL);
     for (int i = 0; i < 60; i++)
         look_at(i);
-    look_at(0); /* but for this one */
+    look_at(0); /* a second open */
     paging_end(fs);
     evict(50);
     cr_assert_not(evicted("hot"));
     cr_assert(there(0, 'H') && !there(1, 'H') && !there(50, 'H'));
-    cr_assert(there(67, 'H'), "what waits to be opened stays longest");
+    cr_assert(there(67, 'H'), "a file that is read ahead and not opened yet was evicted first");
     evict(0);
     cr_assert_not(inode_at(fs, number(name(67, 'H')))->flags & INODE_AHEAD);
 }
@@ -187,7 +188,7 @@ static void ask_ahead(int message)
     cr_assert_eq(change_run(fs, want_ahead, &i), 0);
 }
 
-/* The pager, once and to its end. */
+/* Run the pager until it has no page-in left. */
 static void paging_all_wanted(void)
 {
     struct pager pager = paging_of(fs);
@@ -197,7 +198,7 @@ static void paging_all_wanted(void)
     shared_database_end(&paging_database);
 }
 
-/* How many are asked for when this message is opened, as the next one. */
+/* How many files are requested ahead when this message is opened next. */
 static int follow(struct ahead *ahead, int message)
 {
     struct pagein pagein = {.inode = number(name(message, 'H'))};
@@ -206,7 +207,8 @@ static int follow(struct ahead *ahead, int message)
     return ahead_follow(fs, ahead, &pagein, 256);
 }
 
-/* Where memory is nearly at the mark, nothing is asked for ahead, nor brought back that was. */
+/* Near the mark at which eviction begins, read-ahead requests only the files that still fit.  Requests beyond that are
+ * dropped, not paged in. */
 Test(prefetch, not_without_memory)
 {
     struct ahead ahead = {0};
@@ -216,7 +218,7 @@ Test(prefetch, not_without_memory)
     while (residency_high(fs->header) > residency_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
         fs->header->memory_limit -= BLOCK_SIZE / 4;
     for (int i = 0; i < 3; i++)
-        cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is room for one");
+        cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is memory for one file");
     for (int i = 3; i < 6; i++)
         cr_assert_eq(change_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
     paging_all_wanted();
@@ -224,8 +226,8 @@ Test(prefetch, not_without_memory)
     cr_assert_eq(fs->header->residency.pageins.head, 0);
 }
 
-/* What can't be brought back is forgotten, and who opens it asks again; what was opened meanwhile is tried in earnest.
- */
+/* A read-ahead that fails is forgotten, and the next open requests the file again.  If the file was opened meanwhile,
+ * the read-ahead becomes an ordinary page-in. */
 Test(prefetch, in_vain)
 {
     struct pagein pagein;
@@ -236,7 +238,7 @@ Test(prefetch, in_vain)
     cr_assert(pagein.ahead);
     uint32_t event = fs->header->residency.pager_event;
     cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), 0);
-    cr_assert_eq(fs->header->residency.pager_event, event, "nobody waits, and who waits for others isn't woken");
+    cr_assert_eq(fs->header->residency.pager_event, event, "waiters for other files were woken");
     cr_assert_eq(fs->header->residency.pageins.head, 0);
     paging_begin(fs, NULL);
     look_at(1);
@@ -244,16 +246,16 @@ Test(prefetch, in_vain)
     evict(0);
     ask_ahead(1);
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
-    fs->mirror = true; /* who would wait for itself doesn't, but has asked */
+    fs->mirror = true; /* the mirror does not wait for itself, but its request stands */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
     event = fs->header->residency.pager_event;
     cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), -ESTALE);
-    cr_assert_neq(fs->header->residency.pager_event, event, "who waits is woken");
+    cr_assert_neq(fs->header->residency.pager_event, event, "the waiter was not woken");
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
     cr_assert_not(pagein.ahead);
 }
 
-/* What nobody has opened yet can be removed without waiting for it. */
+/* A file that is requested ahead and not opened yet can be unlinked without waiting for its page-in. */
 Test(prefetch, unlinked)
 {
     struct pagein pagein;

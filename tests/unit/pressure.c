@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Pressure: what happens where there is no memory, who waits for it, and what is said to be left.
+ * Memory pressure: eviction, waiting for memory, spill files, and what statvfs reports.
  */
 #include "base/clock.h"
 #include "evicting.h"
@@ -20,7 +20,7 @@
 
 TestSuite(pressure, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
-/* A store so small that it evicts all the time. */
+/* Make the store so small, 5 MiB, that it evicts all the time. */
 static void make_small(void)
 {
     segment_limit(fs->header, UINT64_C(5) << 20);
@@ -34,7 +34,7 @@ static void note_checkpoint(void *context)
     checkpoints_wanted = 1;
 }
 
-/* The rest of a mirror, as a thread: commits, and checkpoints when they are wanted. */
+/* The rest of the mirror, as a thread: it commits, and makes a checkpoint when one is wanted. */
 static void *run_mirror(void *stop)
 {
     while (!LOAD(*(uint32_t *)stop)) {
@@ -66,7 +66,7 @@ static void mirror_end_small(void)
     paging_end(fs);
 }
 
-/* Evicting a large file takes no memory, not even an inode's. */
+/* Evicting a large file takes no memory, not even for an inode. */
 Test(pressure, large_without_memory)
 {
     char path[16];
@@ -82,22 +82,22 @@ Test(pressure, large_without_memory)
     persist();
     segment_limit(fs->header, fs->header->tables.memory_bytes);
     cr_assert_eq(inodes->free, 0);
-    cr_assert_eq(fastspool_mkdir(fs, "one more", 0700), -ENOSPC, "there is an inode");
+    cr_assert_eq(fastspool_mkdir(fs, "one more", 0700), -ENOSPC, "an inode was free");
     evict(0);
     cr_assert(evicted("large"));
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
-/* A wish for a checkpoint stands until one holds what is durable, also where the journal has nothing that waits. */
+/* A wanted checkpoint stays due until one holds all durable changes, also with nothing pending in the journal. */
 Test(pressure, wish)
 {
     fill("f", 1, 9000);
     commit(0);
     uint64_t durable = fs->header->tickets.durable;
-    STORE(fs->header->tickets.durable, 0); /* its batch is durable, and that is yet to be said */
+    STORE(fs->header->tickets.durable, 0); /* as before the batch was marked as durable */
     checkpoint();
     STORE(fs->header->tickets.durable, durable);
-    cr_assert(evict(0), "what waits for a checkpoint is told");
+    cr_assert(evict(0), "it was not reported that files wait for a checkpoint");
     cr_assert_not(journal_due(&journal));
     journal_want_checkpoint(&journal);
     cr_assert(journal_due(&journal));
@@ -107,7 +107,7 @@ Test(pressure, wish)
     cr_assert(evicted("f"));
 }
 
-/* More than memory can hold is written by one writer after the other, who wait for eviction, and all of it is there. */
+/* A writer writes 30 MB into 5 MiB of memory, and all of it reads back. */
 Test(pressure, larger_than_memory)
 {
     char path[16];
@@ -140,8 +140,8 @@ static void *wish_to_close(void *database)
     return NULL;
 }
 
-/* Whoever has to close the database doesn't wait until a file has got its memory: it is still wanted, and served later.
- */
+/* A pager that waits for a file's memory gives way to a thread that must close the database.  The file stays wanted,
+ * and is paged in later. */
 Test(pressure, gives_way_to_who_closes)
 {
     pthread_t closer;
@@ -158,10 +158,10 @@ Test(pressure, gives_way_to_who_closes)
     struct pager pager = paging_of(fs);
     pthread_create(&closer, NULL, wish_to_close, &paging_database);
     uint64_t begun = clock_monotonic();
-    cr_assert_eq(pager_bring_back(&pager, error), 1, "it has to be asked again");
-    cr_assert_lt(clock_monotonic() - begun, UINT64_C(900000000), "it waited to the end, a second");
+    cr_assert_eq(pager_bring_back(&pager, error), 1, "the file is not left for another call");
+    cr_assert_lt(clock_monotonic() - begun, UINT64_C(900000000), "it waited for the whole second");
     pthread_join(closer, NULL);
-    cr_assert_eq(fs->header->residency.spilled, 0, "the file was put aside");
+    cr_assert_eq(fs->header->residency.spilled, 0, "the file was spilled");
     cr_assert(inode_at(fs, i)->flags & INODE_WANTED);
     paging_database.closing = 0;
     fastspool_close(fs, d);
@@ -181,8 +181,8 @@ static bool is_at(const char *name)
     return stat(path, &st) == 0;
 }
 
-/* A file that is larger than memory should hold is read from the disk while it is open, also when it is unlinked
- * meanwhile; it can be replaced, not written to. */
+/* A file that is too large for memory is read from a spill file while it is open, also after it is unlinked.  Writing
+ * to it and truncating it give ENOSPC. */
 Test(pressure, spilled)
 {
     static char got[3 << 20];
@@ -194,7 +194,7 @@ Test(pressure, spilled)
         memset(bytes, (int)(at >> 20) + 'a', sizeof(bytes));
         put("large", 0, bytes, sizeof(bytes), (off_t)at);
     }
-    put("large", 0, "end", 3, SIZE + 100000); /* behind a hole */
+    put("large", 0, "end", 3, SIZE + 100000); /* after a hole */
     persist();
     evict(0);
     snprintf(name, sizeof(name), "%u-%u", number("large"), inode_at(fs, number("large"))->generation);
@@ -218,18 +218,19 @@ Test(pressure, spilled)
     persist();
     cr_assert_eq(fastspool_unlink(fs, "large"), 0);
     persist();
-    cr_assert_eq(fastspool_pread(fs, d, got, 3, SIZE + 100000), 3, "unlinked, its data is gone");
+    cr_assert_eq(fastspool_pread(fs, d, got, 3, SIZE + 100000), 3, "its data went with its name");
     cr_assert_eq(memcmp(got, "end", 3), 0);
     cr_assert_eq(fastspool_close(fs, d), 0);
     for (int tries = 0; is_at(name) && tries < 500; tries++)
         usleep(10000);
-    cr_assert_not(is_at(name), "the spill file stays");
+    cr_assert_not(is_at(name), "the spill file was left");
     cr_assert_eq(fs->header->residency.spilled, 0);
     cr_assert_eq(fastspool_stat(fs, "large", &st), -ENOENT);
     paging_end(fs);
 }
 
-/* Closed by all, a spilled file is evicted as before; a recovery knows none; replacing one frees it at once. */
+/* A spilled file is evicted again once every process has closed it.  Replacing it ends the spilling at once.  A
+ * recovery knows no spilled file, and removes the spill files. */
 Test(pressure, spilled_no_more)
 {
     char name[40];
@@ -261,11 +262,12 @@ Test(pressure, spilled_no_more)
     cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
     cr_assert_eq(second->header->residency.spilled, 0);
     cr_assert_eq(second->header->residency.evicted, 2);
-    cr_assert_not(is_at(name), "a recovery leaves spill files");
+    cr_assert_not(is_at(name), "a recovery left a spill file");
     remove_second(second);
 }
 
-/* What the mail user puts in a spill file's place is not read: not a link, not a pipe, not another's file. */
+/* What the mail user puts in place of a spill file is not read: a symbolic link, a FIFO, a file that is too short.  A
+ * process that had the file open reads on. */
 Test(pressure, spill_file_replaced)
 {
     char command[4 * FASTSPOOL_PATH_MAX], name[40];
@@ -286,12 +288,12 @@ Test(pressure, spill_file_replaced)
         cr_assert_lt(fastspool_open(fs, "large", O_RDONLY, 0), 0, "%s", instead[i]);
     }
     char byte;
-    cr_assert_eq(fastspool_pread(fs, d, &byte, 1, 5), 1, "who has it open reads on");
+    cr_assert_eq(fastspool_pread(fs, d, &byte, 1, 5), 1, "a process that had it open can't read on");
     fastspool_close(fs, d);
     paging_end(fs);
 }
 
-/* Blocks in quarantine are no reserve: while a commit copies, an ordinary process leaves the mirror's blocks alone. */
+/* Held blocks do not count as reserve: during a commit an ordinary process does not take the mirror's blocks. */
 Test(pressure, quarantine_is_no_reserve)
 {
     fill("f", 1, 500000);
@@ -300,10 +302,10 @@ Test(pressure, quarantine_is_no_reserve)
     segment_limit(fs->header, h->tables.memory_bytes);
     struct capture capture;
     cr_assert_eq(capture_take(fs, &capture), 0);
-    cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* so its blocks are held */
+    cr_assert_eq(fastspool_unlink(fs, "f"), 0); /* its blocks are held until the commit ends */
     cr_assert_gt(h->blocks.held, h->reserve);
     fs->mirror = false;
-    STORE(fs->header->tickets.commit_error, -EIO); /* no long wait */
+    STORE(fs->header->tickets.commit_error, -EIO); /* keeps the wait short */
     int d = fastspool_open(fs, "h", O_RDWR | O_CREAT, 0600);
     while (fastspool_write(fs, d, bytes, 4096) > 0)
         ;
@@ -313,8 +315,8 @@ Test(pressure, quarantine_is_no_reserve)
     fastspool_close(fs, d);
 }
 
-/* Where nothing may be evicted a writer waits, and then it is ENOSPC; with the first file closed there is room again.
- */
+/* A writer waits while nothing can be evicted, then gets ENOSPC; its next write does not wait again.  Closing the first
+ * file makes room again. */
 Test(pressure, nothing_may_go)
 {
     mirror_begin_small();
@@ -325,8 +327,8 @@ Test(pressure, nothing_may_go)
         all += put_;
     cr_assert_eq(put_, -ENOSPC);
     cr_assert_gt(all, 2 << 20);
-    cr_assert_geq(clock_monotonic() - begun, UINT64_C(5000000000), "it didn't wait");
-    cr_assert_neq(fs->header->residency.space_told, 0, "syslog was not told");
+    cr_assert_geq(clock_monotonic() - begun, UINT64_C(5000000000), "it did not wait");
+    cr_assert_neq(fs->header->residency.space_told, 0, "nothing was written to syslog");
     begun = clock_monotonic();
     cr_assert_eq(fastspool_write(fs, d, bytes, 65536), -ENOSPC);
     cr_assert_leq(clock_monotonic() - begun, UINT64_C(1000000000), "it waited again");
@@ -338,7 +340,7 @@ Test(pressure, nothing_may_go)
     mirror_end_small();
 }
 
-/* While commits fail nothing can go: the wait is short, and statvfs tells what is left. */
+/* While commits fail nothing can be evicted: the wait is short, and statvfs shows what is left. */
 Test(pressure, nothing_may_go_while_commits_fail)
 {
     struct statvfs before, after;
@@ -354,12 +356,12 @@ Test(pressure, nothing_may_go_while_commits_fail)
     cr_assert_leq(clock_monotonic() - begun, UINT64_C(4000000000));
     cr_assert_eq(fastspool_statvfs(fs, &after), 0);
     cr_assert_gt(before.f_bavail, 1000);
-    cr_assert_leq(after.f_bavail, 256, "%lu blocks are said to be left", (unsigned long)after.f_bavail);
+    cr_assert_leq(after.f_bavail, 256, "statvfs shows %lu blocks left", (unsigned long)after.f_bavail);
     fastspool_close(fs, d);
     paging_end(fs);
 }
 
-/* statvfs counts the files that memory has room for: names stay in memory. */
+/* statvfs counts the files that fit into memory, because names stay there: 5,000 files take 4,600 to 5,800. */
 Test(pressure, room_for_files)
 {
     struct statvfs before, after;
@@ -374,11 +376,11 @@ Test(pressure, room_for_files)
     cr_assert_eq(fastspool_statvfs(fs, &after), 0);
     cr_assert_geq(before.f_favail - after.f_favail, 4600);
     cr_assert_leq(before.f_favail - after.f_favail, 5800);
-    cr_assert_leq(after.f_bavail, after.f_favail, "a file takes a block at least");
+    cr_assert_leq(after.f_bavail, after.f_favail, "more free blocks than files, though a file takes a block at least");
 }
 
-/* Entries that one table has to spare make the next files cheaper: names that came and went leave as much room as there
- * was. */
+/* Free entries of one table count as room for files: after 4,000 names were made and unlinked, statvfs shows about as
+ * many free files as before. */
 Test(pressure, room_for_files_beside_free_names)
 {
     struct statvfs before, after;
@@ -409,7 +411,7 @@ static void *grow_buckets(void *unused)
     return unused;
 }
 
-/* Two tables grow at the same moment, and there is memory for one: one of them grows. */
+/* Two tables grow at the same moment with memory for one: only one of them grows. */
 Test(pressure, limit_holds_for_who_grows_side_by_side)
 {
     struct header *h = fs->header;
@@ -427,7 +429,8 @@ Test(pressure, limit_holds_for_who_grows_side_by_side)
     }
 }
 
-/* Random work on more than memory holds, by processes side by side, agrees with a plain array, and with the disk. */
+/* Random work on more than memory holds, with a pager and commits beside it, agrees with a plain array, and a recovery
+ * restores it. */
 Test(pressure, model)
 {
     enum { FILES = 120, SIZE = 200000 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Critical sections: wholly or not at all, for failing bodies, dead owners, dead repairers and damaged logs.
+ * Sections: all or nothing, with bodies that fail, owners that die and undo logs that are damaged.
  */
 #include "store/section.h"
 #include "fastspool.h"
@@ -18,7 +18,7 @@
 
 TestSuite(section, .init = fixture_setup, .fini = fixture_teardown);
 
-/* A body that makes @changes changes and then ends as told. */
+/* A body that makes @changes changes, then dies or returns @result. */
 struct ending {
     int changes;
     int result;
@@ -68,7 +68,7 @@ static void memory_for_words(void)
     cr_assert_eq(table_grow(fs, TABLE_BUCKETS), 0);
 }
 
-/* A body that fails has changed nothing, also where it changed a word many times. */
+/* A body that fails has changed nothing, even if it changed each word many times. */
 Test(section, failing_body)
 {
     memory_for_words();
@@ -79,7 +79,7 @@ Test(section, failing_body)
     words_are(1);
 }
 
-/* The next one to come takes back what a killed process had begun, and goes on. */
+/* The next section rolls back what a killed process had begun, and goes on. */
 Test(section, dead_owner)
 {
     struct ending good = {100, 0, false};
@@ -91,7 +91,7 @@ Test(section, dead_owner)
     words_are(1);
 }
 
-/* A reader doesn't wait for ever on the odd count that a dead writer left. */
+/* A reader without the lock does not wait forever for the odd sequence count that a dead writer left. */
 Test(section, reader_after_dead_owner)
 {
     struct section_read read = SECTION_READ;
@@ -107,7 +107,6 @@ Test(section, reader_after_dead_owner)
     cr_assert_leq(rounds, 100);
 }
 
-/* Growing a full table runs the body again, from words that are as before. */
 static int wants_once(struct fastspool *store, void *argument)
 {
     int *runs = argument;
@@ -116,6 +115,7 @@ static int wants_once(struct fastspool *store, void *argument)
     return ++*runs == 1 ? section_want(TABLE_NAMES) : 0;
 }
 
+/* A body that wants a larger table is rolled back, and runs again once the table has grown. */
 Test(section, growing)
 {
     int runs = 0;
@@ -128,7 +128,7 @@ Test(section, growing)
     cr_assert_gt(fs->header->tables.names.capacity, before);
 }
 
-/* A section that would not fit the log changes nothing and marks the segment failed; from then on all is EIO. */
+/* A section that does not fit the undo log changes nothing, and marks the segment failed.  Then calls give EIO. */
 Test(section, log_full)
 {
     struct ending large = {UNDO_MAX + 1, 0, false};
@@ -142,7 +142,7 @@ Test(section, log_full)
     cr_assert_eq(fastspool_stat(fs, "", &st), -EIO);
 }
 
-/* A log that leads out of the segment is never played back. */
+/* An undo log that leads out of the segment is not played back: the segment is marked failed. */
 Test(section, damaged_log)
 {
     struct ending good = {1, 0, false};
@@ -155,7 +155,7 @@ Test(section, damaged_log)
     cr_assert_eq(section_run(fs, change_words, &good), -EIO);
 }
 
-/* Two processes that count together lose no step, while a third is killed again and again inside. */
+/* Two processes that count together lose no step while others are killed inside sections. */
 Test(section, mutual_exclusion)
 {
     enum { STEPS = 20000 };
@@ -178,8 +178,8 @@ Test(section, mutual_exclusion)
     words_are(2 * STEPS);
 }
 
-/* Whatever numbers stand in a damaged segment, no call leaves it: every word of the tables becomes nonsense, and the
- * calls fail or not, but neither crash nor hang. */
+/* In a damaged segment calls may fail, but neither crash nor hang: in 3,000 rounds a random word of the tables gets a
+ * random value. */
 Test(section, nonsense_everywhere, .timeout = 60)
 {
     unsigned seed = 3;
@@ -200,7 +200,7 @@ Test(section, nonsense_everywhere, .timeout = 60)
         uint32_t *words = (uint32_t *)(fs->base + at[(size_t)rand_r(&seed) % 6]);
         words[rand_r(&seed) % (round % 2 ? 24 : 1024)] = (uint32_t)rand_r(&seed) << (rand_r(&seed) % 3);
         snprintf(path, sizeof(path), "input/%d", rand_r(&seed) % 20);
-        STORE(fs->header->state, SEGMENT_READY); /* go on after the damage has been found */
+        STORE(fs->header->state, SEGMENT_READY); /* go on after damage was found */
         int d = fastspool_open(fs, path, O_RDWR, 0);
         fastspool_write(fs, d, path, sizeof(path));
         fastspool_pread(fs, d, path, 10, 5);
