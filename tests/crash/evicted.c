@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Deeds on files whose data isn't in memory, which prepare an operation or are one.
+ * What victims do with evicted files, as preparation or as the operation itself.
  *
- * The happy path: the scene is in the database (EVICT), so all of its data can leave memory, be wanted, and be brought
- * back by a pager that the process itself plays: whole, or, where memory has become little, the huge file to a spill
- * file.  Not so happy: a pager that has died half-way, and a database that can't be read.
+ * The happy path: the scene is in the database (EVICT), so all of its data can be evicted, requested and paged in.  The
+ * process plays the pager.  With little memory the huge file goes to a spill file.  Two cases go wrong on purpose: a
+ * pager that has died half-way, and a page-in that fails.
  *
- * Failure modes: where a preparation fails, the process exits with a status, and is a victim that died of something
- * else.
+ * Failure modes: a preparation that fails exits with a status, which counts as a victim that died of something else.
  *
- * The store is the one that is handed over: `fs` of the fixture, which paging.h brings along, isn't set in this file.
+ * Each function takes its store as an argument.  The `fs` of the fixture, which paging.h includes, is not set in this
+ * file.
  */
 #include "evicted.h"
 
@@ -92,7 +92,7 @@ void evicted_bring_back(struct fastspool *store)
 void evicted_wanted_of_little_memory(struct fastspool *store)
 {
     evicted_and_wanted(store);
-    segment_limit(store->header, 3 * HUGE_SIZE); /* the huge one is to be spilled */
+    segment_limit(store->header, 3 * HUGE_SIZE); /* so the huge file is spilled */
 }
 
 void evicted_spilled(struct fastspool *store)
@@ -117,7 +117,7 @@ void evicted_fail_to_bring_back(struct fastspool *store)
         pagein_end(store, &pageins[i], false, -EIO, false);
 }
 
-/* What a pager has left that died over a huge file. */
+/* What a pager leaves that dies while it pages in the huge file. */
 static int half_bring_back(struct fastspool *store, void *argument)
 {
     (void)argument;

@@ -1,36 +1,36 @@
 /* SPDX-License-Identifier: MIT
  *
- * Deeds on files whose data isn't in memory.  All want a scene that is in the database (EVICT).
+ * What victims do with evicted files.  All functions need a scene that is in the database (EVICT).
  */
 #ifndef FASTSPOOL_EVICTED_H
 #define FASTSPOOL_EVICTED_H
 
 #include "store/store.h"
 
-/** All data leaves memory. */
+/** Evict all data. */
 void evicted_all(struct fastspool *store);
 
-/** It has left, and all of it is wanted again; and `memory` has become too little for the huge file. */
+/** Evict all data and request all of it; the second also makes `memory` too small for the huge file. */
 void evicted_and_wanted(struct fastspool *store);
 void evicted_wanted_of_little_memory(struct fastspool *store);
 
-/** Where the scene has a queue: ask for its next files, as for one who has opened the first three. */
+/** In a scene with QUEUE: request its next files ahead, as for a reader that has opened the first three. */
 void evicted_ask_ahead(struct fastspool *store);
 
-/** They have been asked for. */
+/** Evict all data, then do that. */
 void evicted_asked_ahead(struct fastspool *store);
 
-/** It is wanted, and a pager has died over the huge file. */
+/** Evict all data and request all of it, and leave the huge file half paged in, as by a pager that died. */
 void evicted_half_back(struct fastspool *store);
 
-/** Bring back all that is wanted; or fail to, with EIO. */
+/** Page in all that is requested; the second fails each page-in with EIO. */
 void evicted_bring_back(struct fastspool *store);
 void evicted_fail_to_bring_back(struct fastspool *store);
 
-/** All that is wanted is brought back, the huge file to a spill file. */
+/** Evict all data and page it in again, the huge file to a spill file. */
 void evicted_spilled(struct fastspool *store);
 
-/** Remove the spill files that nobody needs. */
+/** Remove the spill files that are no longer needed. */
 void evicted_sweep_spilled(struct fastspool *store);
 
 #endif

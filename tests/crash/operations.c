@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * The operations that are killed: each that changes the store, and each way in which a part of the store is used.
+ * The operations that are killed: each call that changes the store, and each way in which a part of the store is used.
  *
- * The happy path: an operation's deed has two parts, `prepare` (opens files, begins commits) and `run`, whose steps are
- * counted.  Both are done by the victim, on the scene (scene.c) that its parent has set.  The table at the end gives
- * each its name.  What is done to files that aren't in memory has a file of its own (evicted.c).
+ * The happy path: an operation has two parts, `prepare` (opens files, begins commits) and `run`, whose steps are
+ * counted.  The victim does both, on the scene (scene.c) that its parent has set.  The table at the end names the
+ * operations.  Operations on evicted files are in evicted.c.
  *
- * Failure modes: nobody looks at the result of `run`: the tree that is seen afterwards says what was done.  Where a
- * preparation fails, the process exits with a status, and is a victim that died of something else.
+ * Failure modes: the result of `run` is ignored, because the tree shows afterwards what was done.  A preparation that
+ * fails exits with a status, which counts as a victim that died of something else.
  */
 #include "operations.h"
 
@@ -30,13 +30,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LARGE_SIZE 150000 /* is written in several sections */
+#define LARGE_SIZE 150000 /* written in several sections */
 #define LONG_NAME  "t/a-name-that-takes-three-entries-of-the-table-because-it-is-much-longer-than-exim's-are"
 
-static int victims;             /* description that `prepare` opened for `run` */
-static struct capture captured; /* by the commit that it has begun */
+static int victims;             /* the description that `prepare` opened for `run` */
+static struct capture captured; /* by the commit that `prepare` began */
 
-/* ---- preparations: what the victim has open ---- */
+/* ---- preparations: what the victim opens ---- */
 
 static void open_file(struct fastspool *fs, const char *path, int flags)
 {
@@ -84,7 +84,7 @@ static void warms_pool(struct fastspool *fs)
     fastspool_close(fs, victims);
 }
 
-/* ---- on files and directories ---- */
+/* ---- files and directories ---- */
 
 static void create(struct fastspool *fs)
 {
@@ -271,7 +271,7 @@ static void exhaust_pool(struct fastspool *fs)
         fastspool_close(fs, d[i]);
 }
 
-/* ---- commits, memory, the dead ---- */
+/* ---- commits, memory, dead processes ---- */
 
 static void capture(struct fastspool *fs)
 {
@@ -288,7 +288,7 @@ static void end_badly(struct fastspool *fs)
 static void commit_begun_long_ago(struct fastspool *fs)
 {
     capture(fs);
-    fastspool_unlink(fs, "t/big"); /* quarantine */
+    fastspool_unlink(fs, "t/big"); /* its blocks are held until the commit ends */
     fastspool_unlink(fs, "t/file");
     open_file(fs, "t/new", O_WRONLY | O_CREAT);
     fastspool_write(fs, victims, scene_bytes, 5000);
@@ -323,9 +323,9 @@ static void another_dies(struct fastspool *fs)
 
 /* ---- compaction ---- */
 
-static uint32_t pieces_at; /* the chunk */
+static uint32_t pieces_at; /* the chunk that holds them */
 
-/* All but the scene, in the first chunk, and two files in the second, one of which has an index block, is free. */
+/* Leave the scene in the first chunk and two files in the second, one with an index block.  All else is free. */
 static void scatter(struct fastspool *fs)
 {
     static const char filler[CHUNK_SIZE];
@@ -373,7 +373,7 @@ static bool between_truncations(struct fastspool *fs, unsigned n)
     return n == 0 && fastspool_truncate(fs, "t/huge", (off_t)(blocks * BLOCK_SIZE)) == 0;
 }
 
-/* ---- all of them ---- */
+/* ---- the table of operations ---- */
 
 const struct operation operations[] = {
     {"create", {NULL, create}, 0, NULL},
@@ -383,21 +383,21 @@ const struct operation operations[] = {
     {"open with truncation", {NULL, open_truncating}, 0, NULL},
     {"open more than the pool holds", {NULL, exhaust_pool}, 0, NULL},
     {"write into an empty file", {opens_empty, write_first}, 0, NULL},
-    {"write over", {opens_file, write_inside}, 0, NULL},
+    {"overwrite", {opens_file, write_inside}, 0, NULL},
     {"append", {opens_append, write_append}, 0, NULL},
-    {"write behind the end", {opens_small, write_behind}, 0, NULL},
-    {"write much", {opens_empty, write_large}, 0, between_writes},
+    {"write past the end", {opens_small, write_behind}, 0, NULL},
+    {"write a lot", {opens_empty, write_large}, 0, between_writes},
     {"truncate down", {opens_file, truncate_down}, 0, NULL},
     {"truncate up", {opens_small, truncate_up}, 0, NULL},
     {"truncate to nothing", {NULL, truncate_empty}, 0, NULL},
-    {"truncate much", {NULL, truncate_huge}, HUGE, between_truncations},
-    {"truncate much to nothing", {NULL, truncate_huge_empty}, HUGE, NULL},
+    {"truncate a lot", {NULL, truncate_huge}, HUGE, between_truncations},
+    {"truncate a lot to nothing", {NULL, truncate_huge_empty}, HUGE, NULL},
     {"rename", {NULL, rename_plain}, 0, NULL},
     {"rename over a file", {NULL, rename_over}, 0, NULL},
     {"rename over an open file", {opens_big, rename_over}, 0, NULL},
     {"rename across directories", {NULL, rename_across}, 0, NULL},
     {"rename a directory over another", {NULL, rename_directory}, 0, NULL},
-    {"rename to another name of the same", {NULL, rename_same}, 0, NULL},
+    {"rename to another name of the same file", {NULL, rename_same}, 0, NULL},
     {"link", {NULL, link_file}, 0, NULL},
     {"unlink one of two names", {NULL, unlink_one}, 0, NULL},
     {"unlink the last name", {NULL, unlink_last}, 0, NULL},
@@ -418,7 +418,7 @@ const struct operation operations[] = {
     {"lock and close", {opens_file, lock_it}, 0, NULL},
     {"look, read and list", {opens_directory, look}, 0, NULL},
     {"fork and close in both", {opens_unlinked, fork_and_close}, 0, NULL},
-    {"write over during a commit", {opens_file, write_inside}, COMMIT, NULL},
+    {"overwrite during a commit", {opens_file, write_inside}, COMMIT, NULL},
     {"truncate down during a commit", {opens_file, truncate_down}, COMMIT, NULL},
     {"rename over during a commit", {NULL, rename_over}, COMMIT, NULL},
     {"unlink during a commit", {NULL, unlink_last}, COMMIT, NULL},
@@ -430,31 +430,31 @@ const struct operation operations[] = {
     {"give memory back", {leave_chunk, give_back}, ALONE, NULL},
     {"compact", {scatter, compact}, 0, NULL},
     {"compact during a commit", {scatter_and_capture, compact}, 0, NULL},
-    {"reap the dead", {another_dies, reap}, 0, NULL},
+    {"reap dead processes", {another_dies, reap}, 0, NULL},
     {"evict", {NULL, evicted_all}, EVICT, NULL},
     {"evict a huge file", {NULL, evicted_all}, EVICT | HUGE, NULL},
     {"open an evicted file", {evicted_all, open_existing}, EVICT, NULL},
     {"open an evicted file with truncation", {evicted_all, open_truncating}, EVICT, NULL},
     {"open a wanted file with truncation", {evicted_and_wanted, open_truncating}, EVICT, NULL},
     {"truncate an evicted file to nothing", {evicted_all, truncate_huge_empty}, EVICT | HUGE, NULL},
-    {"truncate a half-brought file to nothing", {evicted_half_back, truncate_huge_empty}, EVICT | HUGE, NULL},
+    {"truncate a half paged-in file to nothing", {evicted_half_back, truncate_huge_empty}, EVICT | HUGE, NULL},
     {"chmod an evicted file", {evicted_all, change_mode}, EVICT, NULL},
     {"rename an evicted file over another", {evicted_all, rename_over}, EVICT, NULL},
     {"link an evicted file", {evicted_all, link_file}, EVICT, NULL},
     {"unlink an evicted file", {evicted_all, unlink_last}, EVICT, NULL},
     {"unlink an evicted huge file", {evicted_all, unlink_huge}, EVICT | HUGE, NULL},
-    {"ask for files ahead", {evicted_all, evicted_ask_ahead}, EVICT | QUEUE, NULL},
-    {"open a file asked for ahead", {evicted_asked_ahead, open_fourth}, EVICT | QUEUE, NULL},
-    {"unlink a file asked for ahead", {evicted_asked_ahead, unlink_fourth}, EVICT | QUEUE, NULL},
-    {"bring files back that were asked for ahead", {evicted_asked_ahead, evicted_bring_back}, EVICT | QUEUE, NULL},
-    {"bring evicted files back", {evicted_and_wanted, evicted_bring_back}, EVICT, NULL},
-    {"bring a huge file back", {evicted_and_wanted, evicted_bring_back}, EVICT | HUGE, NULL},
-    {"bring half-brought files back", {evicted_half_back, evicted_bring_back}, EVICT | HUGE, NULL},
-    {"bring back to a spill file", {evicted_wanted_of_little_memory, evicted_bring_back}, EVICT | HUGE, NULL},
+    {"request read-ahead", {evicted_all, evicted_ask_ahead}, EVICT | QUEUE, NULL},
+    {"open a file requested ahead", {evicted_asked_ahead, open_fourth}, EVICT | QUEUE, NULL},
+    {"unlink a file requested ahead", {evicted_asked_ahead, unlink_fourth}, EVICT | QUEUE, NULL},
+    {"page in files requested ahead", {evicted_asked_ahead, evicted_bring_back}, EVICT | QUEUE, NULL},
+    {"page in evicted files", {evicted_and_wanted, evicted_bring_back}, EVICT, NULL},
+    {"page in a huge file", {evicted_and_wanted, evicted_bring_back}, EVICT | HUGE, NULL},
+    {"page in half paged-in files", {evicted_half_back, evicted_bring_back}, EVICT | HUGE, NULL},
+    {"page in to a spill file", {evicted_wanted_of_little_memory, evicted_bring_back}, EVICT | HUGE, NULL},
     {"sweep spill files", {evicted_spilled, evicted_sweep_spilled}, EVICT | HUGE, NULL},
     {"unlink a spilled file", {evicted_spilled, unlink_huge}, EVICT | HUGE, NULL},
-    {"fail to bring files back", {evicted_half_back, evicted_fail_to_bring_back}, EVICT | HUGE, NULL},
-    {"create, first of all", {NULL, create}, FRESH, NULL},
-    {"write, first of all", {create, write_first}, FRESH, NULL},
+    {"fail page-ins", {evicted_half_back, evicted_fail_to_bring_back}, EVICT | HUGE, NULL},
+    {"create in a new store", {NULL, create}, FRESH, NULL},
+    {"write in a new store", {create, write_first}, FRESH, NULL},
 };
 const size_t operations_count = sizeof(operations) / sizeof(operations[0]);

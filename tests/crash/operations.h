@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The operations that are killed at each of their steps.
+ * The operations, each of which is killed at each of its steps.
  */
 #ifndef FASTSPOOL_OPERATIONS_H
 #define FASTSPOOL_OPERATIONS_H
@@ -11,13 +11,13 @@
 struct operation {
     const char *name;
     struct deed deed;
-    unsigned needs; /* a set of enum needs */
-    /** Make the tree as it may be seen between two sections of an operation that takes several: the @n-th, from 0.
-     *  False: there is no more. */
+    unsigned needs; /* of its scene: a set of enum needs */
+    /** For an operation of several sections: make the @n-th tree, from 0, that may be seen between two of them.
+     *  False: there is none. */
     bool (*between)(struct fastspool *fs, unsigned n);
 };
 
-/** All of them, in the order in which they are killed. */
+/** All operations, in the order in which they run. */
 extern const struct operation operations[];
 extern const size_t operations_count;
 

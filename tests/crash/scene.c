@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The scene of a death.
+ * The scene: what an operation finds in the store.
  *
- * The happy path: the same files each time (an empty one, small and big ones, two names of one, directories, on demand
- * a huge one), all of them dated long ago; where the operation wants it, all of that in a real database, or a commit
- * begun.
+ * The happy path: the same files each time: an empty one, small and big ones, one with two names, directories, and if
+ * needed a huge file and a queue.  All have times long ago.  If the operation needs it, they are in a real database, or
+ * a commit has begun.
  *
- * Failure modes: a scene that can't be set proves nothing: the program aborts, and says which call failed.
+ * Failure modes: a scene that can't be set proves nothing, so the program names the call that failed and aborts.
  */
 #include "scene.h"
 
@@ -26,7 +26,7 @@
 #define BIG_SIZE 25000 /* has an index block */
 
 char scene_bytes[HUGE_SIZE];
-static struct capture captured; /* by the commit that runs */
+static struct capture captured; /* by the running commit */
 
 void scene_fill_bytes(void)
 {
@@ -84,7 +84,7 @@ static void set_tree(struct fastspool *fs, unsigned needs)
         scene_date(fs, all[i]);
 }
 
-/* All of the store is in the database. */
+/* Write all of the store to the database. */
 static void checkpoint(struct fastspool *fs)
 {
     static struct journal journal;

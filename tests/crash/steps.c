@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * Kill at every step: each operation that changes the store (operations.c) is begun again and again, on the same scene
- * (scene.c), in a process that is killed at its 1st, 2nd, ... store into the segment, and at its 1st, 2nd, ... system
- * call (victim.c), until it completes.
+ * Kill at every step.  Each operation (operations.c) runs again and again on the same scene (scene.c).  The process is
+ * killed at its 1st, 2nd, ... store into the segment, and at its 1st, 2nd, ... stop at a system call (victim.c), until
+ * the operation completes.
  *
- * The happy path: after each death two other processes look, one that was attached before and one that attaches now
- * (who comes first, and repairs, changes from step to step): the segment must be intact (check.c), the tree must be as
- * before the operation or as after it (for the few that are documented to take several sections: as after some of
- * them), what the dead had open is freed, and the store goes on: it is used, committed, emptied, and must then hold
- * nothing at all.  The same once more with a third process that works all the time.
+ * The happy path: after each death two other processes look, one that was attached before and one that attaches now.
+ * They take turns in looking first, because the first one repairs.  The segment must be intact (check.c).  The tree
+ * must be as before the operation or as after it; for the few operations of several sections it may be as between two
+ * of them.  What the dead process had open must be freed.  Then the store is used, committed and emptied, and must hold
+ * nothing.  All is repeated beside a third process that works all the time, except operations that involve the mirror
+ * (commits, eviction) or need a new store.
  *
- * Failure modes: what is found wrong is told with the operation, its step, and who found it; that ends the operation's
- * turn, the others go on in a new store, and the exit status is 1.  An interrupt removes the store.
+ * Failure modes: a message names the operation, the step, the process that looked, and what it found.  The operation
+ * ends there, the others go on in a new store, and the exit status is 1.  An interrupt removes the store.
  *
- * A harness that can't fail is a defect: the last part takes the rollback away, an undo record away, the reaping away,
- * and requires that each is found.
+ * A harness must be able to fail: the last part leaves out the rollback, an undo entry, or the reaping, and requires
+ * that each mutation is found.
  *
  *      steps [--operation NAME] [--quick N] [--half 0|1]
  *
- * N: only every N-th step; one operation alone: each.  --half: every second operation, for two processors.
+ * --quick: only every N-th step.  A huge file's operations, and all beside a working process, skip more steps, unless
+ * --operation names one.  --half: every second operation, to use two processors.
  */
 #include "check.h"
 #include "fastspool.h"
@@ -44,19 +46,19 @@
 /* ---- one death and what follows ---- */
 
 enum mutation { SOUND, NO_ROLLBACK, LOSE_RECORD, NO_REAP, MUTATIONS };
-static const char *const mutation_name[] = {"", "rollback", "the last undo record", "reaping"};
+static const char *const mutation_name[] = {"", "rollback", "the last undo entry", "reaping"};
 
 typedef enum victim_end (*executioner)(struct fastspool *, const struct deed *, unsigned);
 
 struct trial {
     const struct operation *operation;
     executioner kill;
-    const char *steps; /* what the executioner counts */
+    const char *steps; /* what `kill` counts */
     enum mutation mutation;
-    bool company;     /* another process works all the time */
-    char *allowed[8]; /* the states of the tree that may be seen: before, after, in between */
+    bool company;     /* another process works beside it */
+    char *allowed[8]; /* dumps of the tree that may be seen: before, after, in between */
     size_t states;
-    const char *looker; /* who found what is wrong */
+    const char *looker; /* the process that looks */
     char found[FASTSPOOL_ERROR_MAX + 200];
 };
 
@@ -73,7 +75,7 @@ static void scene_for(const struct operation *operation)
     scene_set(fs, operation->needs);
 }
 
-/* As the mirror does, and as a new mirror does: all that is dirty is on the disk. */
+/* Take over as a new mirror does, and commit all that is dirty, without a disk. */
 static int commit_all(void)
 {
     struct capture all;
@@ -92,7 +94,7 @@ static bool complain(struct trial *trial, const char *what, const char *detail)
     return false;
 }
 
-/* The first line in which two texts differ. */
+/* Report the first line that differs from the tree before. */
 static bool complain_difference(struct trial *trial, const char *got)
 {
     char detail[FASTSPOOL_ERROR_MAX];
@@ -105,10 +107,10 @@ static bool complain_difference(struct trial *trial, const char *got)
     }
     snprintf(detail, sizeof(detail), "before \"%.*s\", now \"%.*s\"", (int)strcspn(want + line, "\n"), want + line,
              (int)strcspn(got + line, "\n"), got + line);
-    return complain(trial, "the tree is neither as before nor as after", detail);
+    return complain(trial, "the tree is neither as before the operation nor as after it", detail);
 }
 
-/* Is the store as it must be after a death at any step? */
+/* True: the store is as it must be after a death at any step. */
 static bool intact(struct trial *trial)
 {
     char error[FASTSPOOL_ERROR_MAX];
@@ -129,7 +131,7 @@ static bool intact(struct trial *trial)
     return known;
 }
 
-/* The same in a process that attaches only now. */
+/* The same in a new process that attaches now. */
 static bool intact_for_newcomer(struct trial *trial)
 {
     int status, line[2];
@@ -199,7 +201,7 @@ static void mutate(enum mutation mutation)
         fs->header->section.undo_count--;
 }
 
-/* The dead one at @step of its operation. */
+/* The operation's process has died at @step: both processes look, then the store is used. */
 static bool survive(struct trial *trial, unsigned step)
 {
     bool newcomer_first = step % 2;
@@ -223,7 +225,7 @@ static char *dump_tree(const struct operation *operation)
     return check_dump(fs, "t");
 }
 
-/* What may be seen: the tree before (but after `prepare`), after, and between the sections of the operation. */
+/* Learn the trees that may be seen: before `run`, after it, and between the sections of the operation. */
 static bool learn_states(struct trial *trial)
 {
     const struct operation *operation = trial->operation;
@@ -258,7 +260,7 @@ static void forget_states(struct trial *trial)
         free(trial->allowed[--trial->states]);
 }
 
-/* How many steps there were; false in *@good: something is wrong, and trial->found says what. */
+/* Kill at every @stride-th step.  How many kills; false in *@good: trial->found says what is wrong. */
 static unsigned enumerate(struct trial *trial, unsigned stride, bool *good)
 {
     unsigned steps = 0;
@@ -282,7 +284,7 @@ static unsigned enumerate(struct trial *trial, unsigned stride, bool *good)
     return steps;
 }
 
-/* ---- company ---- */
+/* ---- a process that works beside the operation ---- */
 
 static volatile sig_atomic_t stop_working;
 
@@ -292,7 +294,7 @@ static void on_stop(int number)
     stop_working = 1;
 }
 
-/* Another process: it makes, fills, renames, reads, lists and removes, and none of that may ever fail. */
+/* Make, fill, rename, read, list and remove a file, until stopped.  None of that may ever fail. */
 static int work(void)
 {
     char buffer[FILE_SIZE];
@@ -337,7 +339,7 @@ static pid_t company_begin(void)
     fs = fixture_attach();
     int result = work();
     if (result < 0)
-        fprintf(stderr, "FAILED the process beside: %s\n", strerrordesc_np(-result));
+        fprintf(stderr, "FAILED the process that works beside: %s\n", strerrordesc_np(-result));
     fixture_detach(fs);
     _exit(result < 0);
 }
@@ -350,7 +352,7 @@ static bool company_end(pid_t pid)
     return status == 0;
 }
 
-/* ---- everything ---- */
+/* ---- all operations ---- */
 
 static unsigned long trial_of(const struct operation *operation, unsigned stride, bool company, bool *all_good)
 {
@@ -368,11 +370,12 @@ static unsigned long trial_of(const struct operation *operation, unsigned stride
         unsigned steps = enumerate(&trial, stride, &good);
         if (company && !company_end(beside))
             good = false;
-        printf("%-38s %s %5u %s\n", operation->name, company ? "in company" : "alone     ", steps,
+        printf("%-40s %s %5u %s\n", operation->name, company ? "contended " : "alone     ", steps,
                way == 0 ? "stores" : "stops at system calls");
         points += steps;
         if (!good) {
-            fprintf(stderr, "FAILED %s: %s\n", operation->name, trial.found[0] ? trial.found : "its company");
+            fprintf(stderr, "FAILED %s: %s\n", operation->name,
+                    trial.found[0] ? trial.found : "the process that works beside");
             *all_good = false;
             renew_store();
         }
@@ -380,7 +383,7 @@ static unsigned long trial_of(const struct operation *operation, unsigned stride
     return points;
 }
 
-/* Each mutation must be found by killing at the stores of one of these. */
+/* Each mutation must be found by killing a rename at its stores. */
 static bool mutations_are_found(void)
 {
     bool all = true;
@@ -409,7 +412,7 @@ static void on_interrupt(int number)
     _exit(system(command) == 0 ? 128 + number : 1);
 }
 
-/* For the time that all of it takes: which steps.  A huge file goes and comes by the block, each as the one before. */
+/* To save time, only every so many steps.  A huge file's blocks come and go one by one, and all alike. */
 static unsigned every(unsigned needs, bool company)
 {
     if (needs & HUGE)
@@ -438,7 +441,7 @@ int main(int argc, char **argv)
     signal(SIGTERM, on_interrupt);
     for (int company = 0; company < 2; company++) {
         for (size_t i = 0; i < operations_count; i++) {
-            /* What is done by the one mirror, or in an untouched store, has no company. */
+            /* No process works beside operations that involve the mirror or need a new store. */
             bool lonely = operations[i].needs & (FRESH | COMMIT | EVICT | ALONE);
             bool other_half = half && i % 2 != (size_t)atoi(half);
             if ((only && strcmp(only, operations[i].name) != 0) || (company && lonely) || other_half)

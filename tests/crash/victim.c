@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Dying at a chosen step, without a line of help from the library.
+ * A process dies at a chosen step, without any help from the library.
  *
- * Stores: the victim makes its mapping of the segment read-only.  Each store faults; the handler counts it, makes the
- * page writable, sets the processor's trap flag and lets the one instruction run; the trap's handler makes it
- * read-only again.  At the chosen store the mapping is made writable (the kernel marks robust mutexes in it as it
- * buries the process) and the process kills itself.  An instruction that stores in a loop (rep movs, rep stos) would
- * trap after each turn: its turns are taken in the handler instead, and counted once every REPEAT_STRIDE bytes.
+ * Stores: the victim makes its mapping of the segment read-only, so each store raises SIGSEGV.  The handler counts it,
+ * makes the page writable, sets the processor's trap flag and lets the one instruction run.  The handler of the trap
+ * makes the page read-only again.  At the chosen store the handler makes the mapping writable, because the kernel marks
+ * robust mutexes in it when the process dies, and the process kills itself.  An instruction that stores in a loop (rep
+ * movs, rep stos) would trap after each iteration.  The handler does its iterations instead, and counts one store for
+ * each REPEAT_STRIDE bytes.
  *
- * System calls: the victim is traced, and killed by its parent at the chosen entry or exit.
+ * System calls: the parent traces the victim, and kills it at the chosen entry or exit.
  */
 #include "victim.h"
 
@@ -37,7 +38,7 @@
 #define TRAP_FLAG     0x100
 #define PAGE          4096
 #define OPENED_MAX    16
-#define LIFETIME      60 /* s: a victim that hangs dies of SIGALRM, and is LOST */
+#define LIFETIME      60 /* s: SIGALRM kills a victim that hangs, which is then LOST */
 
 static char *segment;
 static unsigned stores, last_store;
@@ -60,7 +61,7 @@ static void count_store(void)
     syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
 }
 
-/* Do the string instruction at @at, if it is one: its first turn has been counted.  False: it is another one. */
+/* Do a string instruction, of which the first iteration is counted already.  False: it is another instruction. */
 static bool take_turns(greg_t *registers)
 {
     const unsigned char *code = (const unsigned char *)registers[REG_RIP];
@@ -107,7 +108,7 @@ static void on_store(int signal_number, siginfo_t *info, void *context)
         signal(signal_number, SIG_DFL);
         return;
     }
-    if (opened_count == 0) { /* else: the same instruction, on to the next page */
+    if (opened_count == 0) { /* else the same instruction goes on in the next page */
         count_store();
         if (take_turns(at->uc_mcontext.gregs))
             return;
@@ -142,7 +143,7 @@ static void watch_stores(struct fastspool *fs, unsigned step)
     protect(segment, SEGMENT_SIZE, PROT_READ);
 }
 
-/* A pipe that nobody writes to: its end is that of the victim and of all that it forked. */
+/* A pipe without data: end of file means that the victim and all that it forked have ended. */
 static int family;
 
 static pid_t fork_victim(struct fastspool *fs)
@@ -169,7 +170,7 @@ static pid_t fork_victim(struct fastspool *fs)
     return pid;
 }
 
-/* The victim has ended with @status.  What it forked may live for an instant longer, and have something open. */
+/* The victim has ended with @status.  Wait for what it forked: that may live a little longer, with files open. */
 static enum victim_end end_of(int status)
 {
     struct pollfd end = {.fd = family};
@@ -201,7 +202,7 @@ enum victim_end victim_of_stores(struct fastspool *fs, const struct deed *deed, 
     return end_of(status);
 }
 
-/* Let the tracee go on to its next stop; false: it has ended, with *@status. */
+/* Let the traced process run to its next stop.  False: it has ended, with *@status. */
 static bool next_stop(pid_t pid, int request, int *status)
 {
     int deliver = WIFSTOPPED(*status) && WSTOPSIG(*status) != SIGSTOP && WSTOPSIG(*status) != (SIGTRAP | 0x80) &&
