@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * Power cuts: whatever a disk may hold after one, what was promised is there.
+ * Power cuts: a recovery restores all that was promised, from every state that the disk may be in.
  *
  *     power_cut [--states N] [--seed S] [--little-memory] [--fault no-sync|swapped] [--must-find]
  *
- * The happy path: in each durability, client processes receive, deliver and remove messages as Exim does, through the
- * store; this process is their mirror, with the real journal, checkpoints and database, and everything it does to the
- * disk is recorded (record.h).  Each client notes, after an fsync has returned, how many events there were.  Then, at
- * random points, states of the disk are made up, each is recovered by the real code, and what was recovered is held
- * against what had been promised by then, and against three rules: a -H has its whole -D (a name leads to a whole
- * file), two files that are always written one after the other are never more than one step apart (one instant), and
- * lazy loses no more than its window.  In some recoveries the power fails again.  In some runs an fdatasync fails,
- * loses some of what it was for, and the mirror dies; in some memory is so small that messages are evicted, and read
- * back from the database when they are delivered.
+ * The happy path: for each durability, client processes receive, deliver and remove messages in the store, as Exim
+ * does.  This process is their mirror, with the real journal, checkpoints and database.  All that it does to the disk
+ * is recorded (record.h).  After an fsync has returned, a client notes how many events there were.  Then power cuts are
+ * made all over the run, and the real code recovers the disk that each of them leaves.  What it restores must hold all
+ * that was promised by then, and keep three rules: a -H has its whole -D (a name leads to a whole file); two files that
+ * are always written one after the other are at most one step apart (a recovery restores one instant); lazy loses no
+ * more than its window.  In some recoveries the power fails again.  In half of the runs fdatasync fails now and then
+ * and loses a part of what it should sync, and the mirror dies.  With --little-memory messages are evicted, and paged
+ * in when they are delivered.
  *
- * With --must-find the exit status is 0 when a loss was found: so the simulator itself is tested, with the journal's
- * fdatasync left out, with writes swapped, and as programs whose journal checks no checksum, whose recovery believes
- * what a mirror wrote before it died, and whose database isn't synced.
+ * With --must-find the exit status is 0 if a loss was found.  This tests the simulator: without the journal's
+ * fdatasync, with swapped writes, and as programs whose journal checks no checksum, whose recovery accepts what a dead
+ * mirror wrote, and whose database is not synced.
  */
 #include "fastspool.h"
 #include "fixture.h"
@@ -42,20 +42,20 @@
 #include <time.h>
 
 #define CLIENTS    4
-#define MESSAGES   60 /* of a client */
+#define MESSAGES   60 /* of each client */
 #define SWINGS_MAX 100000
-#define NESTED     4 /* power cuts in a recovery that is looked at */
-#define RUNS       6 /* three modes, whole and failing disks */
+#define NESTED     4 /* about how many power cuts in a recovery that is cut */
+#define RUNS       6 /* three modes, each with a good disk and with a failing one */
 #define LIMIT      (8 * JOURNAL_FILE_MIN)
-#define SMALL      (UINT64_C(5) << 19)  /* bytes of memory: the header, the tables, and a single chunk */
-#define WINDOW     UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and this machine is shared */
+#define SMALL      (UINT64_C(5) << 19)  /* bytes of memory: the header, the tables and one chunk */
+#define WINDOW     UINT64_C(1500000000) /* ns that lazy may lose: its bound is 1 s, and the machine may be busy */
 
 static const char *const modes[] = {"acked", "lazy", "strict"};
 
-/* ---- what was promised, shared by all ---- */
+/* ---- what was promised, in memory that all processes share ---- */
 
-/* The life of a message, in the order of its steps: position in the recording when a step began, and when an fsync
- * that promises it had returned; 0: not (yet). */
+/* A message's steps, in order.  For each: the position in the recording when it began, and when an fsync that promises
+ * it had returned; 0: not yet. */
 enum step { STEP_DATA, STEP_HEADER, STEP_JOURNAL, STEP_REMOVAL, STEPS };
 
 struct message {
@@ -65,12 +65,12 @@ struct message {
 
 struct promises {
     struct message message[CLIENTS][MESSAGES];
-    uint64_t swung[SWINGS_MAX]; /* the pendulum: when it had reached a number, CLOCK_MONOTONIC ns */
+    uint64_t swung[SWINGS_MAX]; /* the pendulum: when it reached each number, CLOCK_MONOTONIC ns */
     uint32_t swings;
     uint32_t stop;
     struct {
         uint64_t states, losses;
-    } nested; /* of the child that ended last */
+    } nested; /* of the last child */
 };
 static struct promises *promises;
 
@@ -99,7 +99,7 @@ static void must(bool true_, const char *what)
 
 static char noise[1 << 20];
 
-/* What file @what of a message holds: its own piece of one noise. */
+/* The content of a message's file @what: its own part of the noise. */
 static const char *content(int client, int number, char what, size_t *size)
 {
     unsigned seed = (unsigned)(client * 1000 + number) * 7 + (unsigned char)what;
@@ -113,7 +113,7 @@ static void name_of(int client, int number, char what, char name[32])
     snprintf(name, 32, "input/%d-%d-%c", client, number, what);
 }
 
-/* fsync, until it succeeds: a disk that fails for a while keeps a client waiting. */
+/* fsync until it succeeds: while the disk fails, a client waits. */
 static void sync_file(int d)
 {
     while (fastspool_fsync(fs, d) < 0)
@@ -207,7 +207,7 @@ static void run_client(int client)
     }
 }
 
-/* Two files, always written one after the other. */
+/* The pendulum: two files that are always written one after the other. */
 static void swing(void)
 {
     int one = fastspool_open(fs, "one", O_RDWR | O_CREAT, 0640),
@@ -237,7 +237,7 @@ static void checkpoint(void)
 
     must(shared_database_enter(&paging_database, &database, error) == 0, error);
     if (checkpoint_run(database, &journal, error) < 0) {
-        printf("a checkpoint finds: %s\n", error);
+        printf("a checkpoint failed: %s\n", error);
         fflush(stdout);
         _exit(must_find ? 0 : 3);
     }
@@ -272,8 +272,8 @@ static void begin_mirror(void)
     must(pthread_create(&second, NULL, second_thread, NULL) == 0, "start a thread");
 }
 
-/* The mirror dies, in the middle of a commit where @capture holds one, and another one begins.  (As a thread can't be
- * killed, the checkpoint that runs comes to its end: deaths within it are for tests/system/faults.py.) */
+/* The mirror ends, during a commit if @capture is one.  A thread can't be killed, so a running checkpoint completes:
+ * tests/system/faults.py kills mirrors during one. */
 static void end_mirror(struct capture *capture)
 {
     STORE(promises->stop, 1);
@@ -325,7 +325,7 @@ static void start_children(enum fastspool_durability durability)
     }
 }
 
-/* Commit until the clients are done; every now and then an fdatasync fails, where @failing. */
+/* Commit until the clients are done.  With @failing an fdatasync fails now and then. */
 static void serve(bool failing)
 {
     int status, left = CLIENTS;
@@ -365,7 +365,7 @@ static void run(enum fastspool_durability durability, bool failing, bool small, 
     close(lock);
 }
 
-/* ---- what was recovered ---- */
+/* ---- what a recovery restores ---- */
 
 static uint64_t losses, states, batches, nested;
 static int verbose = 5;
@@ -383,13 +383,13 @@ __attribute__((format(printf, 1, 2))) static void lost(const char *format, ...)
     putchar('\n');
 }
 
-/* A loss is all that was looked for: what comes after it may be damage that LMDB gives up over. */
+/* With --must-find the first loss is enough: later damage may make LMDB abort. */
 static bool found(void)
 {
     return must_find && losses > 0;
 }
 
-/* The content of a file: -1: there is none. */
+/* Read a file.  Its size; -1: there is none. */
 static ssize_t read_file(struct fastspool *store, const char *name, char *bytes, size_t size)
 {
     int d = fastspool_open(store, name, O_RDONLY, 0);
@@ -400,7 +400,7 @@ static ssize_t read_file(struct fastspool *store, const char *name, char *bytes,
     return got;
 }
 
-/* Is file @what there: 1 whole, 0 not at all, -1 but not as it was written? */
+/* 1: file @what is there, whole; 0: it is not there; -1: it is not as it was written. */
 static int find(struct fastspool *store, int client, int number, char what)
 {
     static char found[20000];
@@ -448,23 +448,23 @@ static void check_pendulum(struct fastspool *store, uint64_t cut)
     if (read_file(store, "other", bytes, sizeof(bytes)) >= 9004)
         memcpy(&other, bytes + 9000, sizeof(other));
     if (one != other && one != other + 1)
-        lost("cut %lu: not one instant: %u and %u", (unsigned long)cut, one, other);
+        lost("cut %lu: the pendulum's files are not of one instant: %u and %u", (unsigned long)cut, one, other);
     uint64_t at = cut ? record_events[cut - 1].time : 0;
     if (one < LOAD(promises->swings) && promises->swung[one + 1] + WINDOW < at)
-        lost("cut %lu: a change of %.2f s ago is lost", (unsigned long)cut,
+        lost("cut %lu: a change that is %.2f s old is lost", (unsigned long)cut,
              (double)(at - promises->swung[one + 1]) / 1e9);
 }
 
-/* Recover what the disk holds into @store, and look. */
+/* Recover the disk into @store, and check what was restored. */
 static void check_state(struct fastspool *store, uint64_t cut)
 {
     struct recovered recovered;
 
     states++;
-    descriptions_pool_close(store); /* what it took ahead was of the store before */
+    descriptions_pool_close(store); /* they belong to the state before */
     STORE(store->header->state, SEGMENT_RECOVERING);
     if (recovery_run(store, &recovered, error) < 0) {
-        lost("cut %lu: the recovery fails: %s", (unsigned long)cut, error);
+        lost("cut %lu: the recovery failed: %s", (unsigned long)cut, error);
         return;
     }
     STORE(store->header->state, SEGMENT_READY);
@@ -481,7 +481,7 @@ static void check_state(struct fastspool *store, uint64_t cut)
     check_pendulum(store, cut);
 }
 
-/* A store to recover into, made once. */
+/* Make a store to recover into, once a run. */
 static struct fastspool *second_store(void)
 {
     struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 100000000};
@@ -499,8 +499,8 @@ static struct fastspool *second_store(void)
     return store;
 }
 
-/* The power fails again while it recovers, at some of its writes: the next recovery gives the same.  In a child, which
- * records what the recovery does. */
+/* The power fails again at some writes of a recovery, and the next recovery must keep the promises too.  A child does
+ * this, and records what the recovery does. */
 static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
 {
     struct event *events;
@@ -512,9 +512,9 @@ static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
     pid_t pid = fork();
     if (pid != 0) {
         must(waitpid(pid, &status, 0) == pid, "wait for a child");
-        if (must_find && status != 0) /* LMDB gave up over what it found */
+        if (must_find && status != 0) /* LMDB aborted at damage */
             losses++;
-        must(must_find || status == 0, "a child that cuts recoveries failed");
+        must(must_find || status == 0, "a child that cuts a recovery failed");
         states += promises->nested.states;
         nested += promises->nested.states;
         losses += promises->nested.losses;
@@ -526,7 +526,7 @@ static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
     disk_load(disk, store->state);
     descriptions_pool_close(store);
     STORE(store->header->state, SEGMENT_RECOVERING);
-    int result = recovery_run(store, &recovered, error); /* where it fails, check_state() will say so */
+    int result = recovery_run(store, &recovered, error); /* if it fails, check_state() reports it */
     uint64_t count = record_nested_end(&events);
     snprintf(store->state, sizeof(store->state), "%.64s/again", fixture_directory);
     for (uint64_t i = 0; result == 0 && i < count && !found(); i++) {
@@ -542,7 +542,7 @@ static void cut_recovery(struct fastspool *store, uint64_t cut, unsigned *seed)
     _exit(0);
 }
 
-/* Cut the power @count times, at random points, and once more in the middle of some recoveries. */
+/* Cut the power @count times, evenly over the run, and again during some of the recoveries. */
 static void cut_power(uint64_t count, unsigned seed)
 {
     struct fastspool *store = second_store();
@@ -560,7 +560,7 @@ static void cut_power(uint64_t count, unsigned seed)
             if (done % 16 == 0)
                 disk_cut(disk, store->state, &seed);
             check_state(store, cut);
-            if (done % 8 == 0) /* what a recovery leaves is a disk like any other: the next one gives the same */
+            if (done % 8 == 0) /* a second recovery of the disk that the first one left must pass too */
                 check_state(store, cut);
         }
     }
@@ -568,7 +568,7 @@ static void cut_power(uint64_t count, unsigned seed)
     fixture_detach(store);
 }
 
-/* ---- all of it ---- */
+/* ---- all runs ---- */
 
 int main(int argc, char **argv)
 {
@@ -603,7 +603,7 @@ int main(int argc, char **argv)
         uint64_t before = states;
         run((enum fastspool_durability)(r % 3), failing, small, fault);
         cut_power(wanted / RUNS + 1, seed + r);
-        printf("%s%s%s: %lu events, %lu files evicted and %lu brought back, %lu states recovered, %lu losses so far\n",
+        printf("%s%s%s: %lu events, %lu files evicted and %lu paged in, %lu states recovered, %lu losses so far\n",
                modes[r % 3], failing ? ", an fdatasync fails now and then" : "", small ? ", little memory" : "",
                (unsigned long)*record_count, (unsigned long)fs->header->residency.evictions,
                (unsigned long)fs->header->residency.brought_back, (unsigned long)(states - before),

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The recorder takes the place of libc's calls for whoever is in this process, LMDB too; it does them, by system calls,
- * and notes them.  The disk keeps for each file what is synced and what is not yet.
+ * The recorder replaces libc's calls for all of this process, LMDB included.  It does them by system calls, except
+ * fsync and fdatasync, and notes them.  The disk keeps for each file what is synced and what is not yet.
  *
- * What it assumes of a file system is less than ext4 gives: names are durable when their directory is synced, and not
- * before; blocks of 4 KiB reach the disk in any order, and a block on its way at the cut may be there up to any sector.
+ * It assumes less of a file system than ext4 gives.  A name is sure to be durable only when its directory is synced.
+ * Blocks of 4 KiB reach the disk in any order.  A block that is on its way at the cut may be there in some of its
+ * sectors only, from its beginning.
  */
 #include "record.h"
 
@@ -51,7 +52,7 @@ static bool active(void)
     return recording && getpid() == recorder;
 }
 
-/* The object of an inode.  0 is the root.  (Inode numbers of a tmpfs aren't used again while it is mounted.) */
+/* The object of an inode; 0 is the root.  A tmpfs does not reuse inode numbers while it is mounted. */
 static uint32_t object_of(ino_t inode)
 {
     for (uint32_t i = objects; i-- > 0;) {
@@ -86,7 +87,7 @@ static void note(struct event event)
     __atomic_store_n(record_count, *record_count + 1, __ATOMIC_RELEASE);
 }
 
-/* Is the object a file of the journal?  Their names are numbers. */
+/* True: the object is a file of the journal, whose names are numbers. */
 static bool in_journal(uint32_t object)
 {
     for (uint64_t i = *record_count; i-- > 0;) {
@@ -97,7 +98,7 @@ static bool in_journal(uint32_t object)
     return false;
 }
 
-static struct event held; /* FAULT_SWAPPED: a write that waits for the sync that should follow it */
+static struct event held; /* FAULT_SWAPPED: a write that is held until the sync that should follow it */
 
 static void note_write(int fd, const void *bytes, size_t size, off_t offset)
 {
@@ -246,7 +247,7 @@ void record_fail_sync(unsigned skip)
     fail_after = (int)skip;
 }
 
-/* ---- in libc's place ---- */
+/* ---- the calls that replace libc's ---- */
 
 #define TAKES(name) __asm__(#name)
 
@@ -395,11 +396,11 @@ int taken_unlink(const char *path)
 #define NAMES_MAX   256u
 
 struct object {
-    char *bytes; /* synced content of a file */
+    char *bytes; /* a file's synced content */
     size_t size;
-    const struct event **pending; /* not synced, oldest first */
+    const struct event **pending; /* events that are not synced, oldest first */
     size_t pendings;
-    struct { /* synced names of a directory */
+    struct { /* a directory's synced names */
         char name[32];
         uint32_t target;
     } names[NAMES_MAX];
@@ -491,7 +492,7 @@ static void settle(struct object *object, const struct event *event)
         need(object, event->offset);
         object->size = event->offset;
         break;
-    default: /* a name */
+    default: /* EVENT_LINK, EVENT_UNLINK */
         while (i < object->count && strcmp(object->names[i].name, event->name) != 0)
             i++;
         if (event->kind == EVENT_UNLINK) {
@@ -535,10 +536,10 @@ void disk_play(struct disk *disk, const struct event *event)
     }
 }
 
-/* A write of which some blocks, or parts of one, reach the disk. */
+/* Some blocks of a write, or parts of blocks, reach the disk. */
 static void settle_some(struct object *object, const struct event *event, unsigned *seed)
 {
-    unsigned how = (unsigned)rand_r(seed) % 4; /* nothing, all, any blocks, any blocks torn at a sector */
+    unsigned how = (unsigned)rand_r(seed) % 4; /* 0: nothing, 1: all, 2: any blocks, 3: any blocks, torn at a sector */
 
     if (how == 1 || (how && event->kind == EVENT_SIZE)) {
         settle(object, event);

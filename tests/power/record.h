@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Recording what a process does to a directory on the disk, and making up the states that a disk may be left in.
+ * Record what a process does to a directory, and make the states of the disk that a power cut may leave.
  */
 #ifndef FASTSPOOL_RECORD_H
 #define FASTSPOOL_RECORD_H
@@ -10,14 +10,14 @@
 #include <stdint.h>
 
 enum event_kind {
-    EVENT_WRITE,    /* bytes to a file */
-    EVENT_SIZE,     /* its size was set */
+    EVENT_WRITE,    /* bytes were written to a file */
+    EVENT_SIZE,     /* a file's size was set */
     EVENT_SYNC,     /* fdatasync or fsync of a file or directory has returned 0 */
-    EVENT_SYNC_ONE, /* the write before was O_DSYNC and has returned */
-    EVENT_LOST,   /* fdatasync has returned EIO: some of what was not synced is there, the rest never, whatever it says
-                     later */
-    EVENT_LINK,   /* a name in a directory leads to an object */
-    EVENT_UNLINK, /* a name is gone */
+    EVENT_SYNC_ONE, /* the write before it was O_DSYNC, and has returned */
+    EVENT_LOST,     /* fdatasync has returned EIO: a part of what was not synced is on the disk, the rest never will be,
+                       even if a later fdatasync returns 0 */
+    EVENT_LINK,     /* a name in a directory leads to an object */
+    EVENT_UNLINK,   /* a name is gone */
 };
 
 struct event {
@@ -33,34 +33,34 @@ struct event {
 
 enum record_fault {
     FAULT_NONE,
-    FAULT_NO_SYNC, /* fdatasync of journal files isn't done */
-    FAULT_SWAPPED, /* each write to the journal goes out after the sync that was to follow it */
+    FAULT_NO_SYNC, /* fdatasync of a journal file does nothing */
+    FAULT_SWAPPED, /* each write to the journal reaches the disk after the sync that should follow it */
 };
 
-/** Begin to record what this process does below directory @root. */
+/** Begin to record what this process does below directory @root, with @fault. */
 void record_begin(const char *root, enum record_fault fault);
 void record_end(void);
-/** The next fdatasync of a journal file but @skip fails with EIO, and loses what it was for. */
+/** After @skip more fdatasyncs of journal files one fails with EIO, and loses a part of what it should sync. */
 void record_fail_sync(unsigned skip);
 
 extern struct event *record_events;
-/** How many there are; shared with forked children: what an fsync promised as it returned was done by this many. */
+/** How many events there are, shared with forked children.  A promise of an fsync rests on the events so far. */
 extern uint64_t *record_count;
 
-/** In a child of the recording process: record below @root, what there is there is synced, into *@events. */
+/** In a child of the recording process: record below @root, anew.  What is there already counts as synced. */
 void record_nested(const char *root);
-/** How many events that were; record_events are the parent's again. */
+/** End that.  How many events, in *@events; record_events are the parent's again. */
 uint64_t record_nested_end(struct event **events);
 
-/** A disk that the events are played to, in their order. */
+/** A disk.  Events are played to it in their order. */
 struct disk;
 struct disk *disk_new(void);
-/** What lies below @root, all of it synced.  For record_nested(). */
+/** Load all that is below @root, as synced.  For record_nested(). */
 void disk_load(struct disk *disk, const char *root);
 void disk_free(struct disk *disk);
 void disk_play(struct disk *disk, const struct event *event);
-/** Write what a power cut now may leave below @root, which is emptied first: all that was synced; of the rest any
- *  subset of its 4 KiB blocks, some torn at 512 bytes, and of each directory's changes a beginning. */
+/** Empty @root, and write there what a power cut now may leave: all that was synced; of other writes any subset of the
+ *  4 KiB blocks, some torn at 512 bytes; of each directory's other changes a beginning. */
 void disk_cut(struct disk *disk, const char *root, unsigned *seed);
 
 #endif
