@@ -20,7 +20,7 @@
  * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
  * disk that has no room for that: ENOSPC.  A record that is
  * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
- * that can't be read at all is the end of the mirror (tools/mirror.c): header.fault_reading says over which file.
+ * that can't be read at all is the end of the mirror (process.c): header.fault_reading says over which file.
  */
 #include "mirror/pager.h"
 

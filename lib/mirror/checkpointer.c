@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The checkpointer.
+ *
+ * The happy path: make a spare file where there is none; sleep until woken, or for a second; make a checkpoint where
+ * one is due.
+ *
+ * Failure modes:
+ *  - No spare file can be made: the commit that needs the file reports it.
+ *  - A checkpoint finds the disk full: once more, after two empty transactions that let LMDB use freed pages.
+ *  - A checkpoint fails: syslog, header.checkpoint_error, and another try after a second.  Commits go on until the
+ *    journal is full; then this error is theirs.
+ */
+#include "mirror/checkpointer.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <syslog.h>
+#include <time.h>
+
+static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct database *database;
+    int result = shared_database_enter(c->database, &database, error);
+
+    if (result < 0)
+        return result;
+    if (turn_over)
+        result = database_turn_over(database, error);
+    if (result == 0)
+        result = checkpoint_run(database, c->journal, error);
+    shared_database_leave(c->database, result < 0);
+    return result;
+}
+
+static void checkpoint(struct checkpointer *c)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+
+    pthread_mutex_lock(&c->mutex);
+    c->begun++;
+    pthread_mutex_unlock(&c->mutex);
+    int result = try_checkpoint(c, false, error);
+    if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
+        result = try_checkpoint(c, true, error);
+    if (result == -EBADMSG)
+        result = -EIO; /* for an fsync, damage is that */
+    pthread_mutex_lock(&c->mutex);
+    if (result < 0 && c->error != -result)
+        syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
+    if (result == 0 && c->error)
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
+    c->error = -result;
+    STORE(c->fs->header->checkpoint_error, -result);
+    c->ended = c->begun;
+    pthread_cond_broadcast(&c->done);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+static void *run(void *argument)
+{
+    struct checkpointer *c = argument;
+    bool ending = false;
+
+    while (!ending) {
+        struct timespec until;
+        journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+        pthread_mutex_lock(&c->mutex);
+        pthread_cond_broadcast(&c->done); /* a file may have come without a checkpoint, and then none is due */
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        int timeout = journal_due(c->journal) && c->error == 0 ? ETIMEDOUT : 0;
+        do /* after an error a second passes, whoever wants a checkpoint */
+            timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+        while (timeout == 0 && c->error && !c->ending);
+        ending = c->ending;
+        pthread_mutex_unlock(&c->mutex);
+        if (ending || journal_due(c->journal))
+            checkpoint(c);
+    }
+    return NULL;
+}
+
+int checkpointer_start(struct checkpointer *c)
+{
+    sigset_t ending, old;
+
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    pthread_cond_init(&c->done, NULL);
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* they are for the first thread; faults are everybody's */
+    int error = pthread_create(&c->thread, NULL, run, c);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    STORE(c->ready, error == 0);
+    return -error;
+}
+
+static void wake(struct checkpointer *c, bool ending)
+{
+    pthread_mutex_lock(&c->mutex);
+    c->ending |= ending;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+void checkpointer_wake(struct checkpointer *c)
+{
+    wake(c, false);
+}
+
+void checkpointer_end(struct checkpointer *c)
+{
+    STORE(c->ready, 0);
+    wake(c, true);
+    pthread_join(c->thread, NULL);
+}
+
+void checkpointer_want(void *checkpointer)
+{
+    struct checkpointer *c = checkpointer;
+
+    if (!LOAD(c->ready))
+        return;
+    journal_want_checkpoint(c->journal);
+    checkpointer_wake(c);
+}
+
+int checkpointer_wait_for_room(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    while (journal_full(c->journal) && c->error == 0)
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = journal_full(c->journal) ? -c->error : 0;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}
+
+int checkpointer_wait_for_files(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    unsigned next = c->begun + 1;
+    pthread_cond_signal(&c->wake);
+    while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_due(c->journal)))
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = -c->error;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}

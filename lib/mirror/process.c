@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
+ *
+ * The happy path: drop to the owner, take the lock that says "the mirror lives" (for life), recover the store where it
+ * is RECOVERING, then three threads.  The first commits, every flush interval or as soon as somebody waits: capture,
+ * one batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open
+ * and gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown
+ * or aged, or memory is wanted, so that nobody waits for the database.  The third brings evicted files back, and evicts
+ * (pager.c).  SIGTERM: a last commit, a last checkpoint, and the end.
+ *
+ * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries
+ * on, and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED
+ * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
+ * without checking them all: a fault while it reads is caught here and means the same; in a later checkpoint it is the
+ * end of this process, and an error for who waits.)  A commit that fails is told
+ * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it
+ * until the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next
+ * one goes on from what it finds in the segment and below the journal's durable mark.
+ */
+#include "mirror/process.h"
+
+#include "mirror/committer.h"
+#include "mirror/pager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define LOCK_TRIES  50               /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
+#define TIDY_EVERY  NS_PER_S
+#define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
+#define RESERVE     (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
+
+static volatile sig_atomic_t terminated;
+
+static void on_term(int signal_number)
+{
+    (void)signal_number;
+    terminated = 1;
+}
+
+/* Say what went wrong: in syslog, and on standard error where somebody started it by hand. */
+static int complain(const char *spool, const char *error)
+{
+    syslog(LOG_MAIL | LOG_ERR, "%s: %s", spool, error);
+    fprintf(stderr, "fastspool: %s: %s\n", spool, error);
+    return 1;
+}
+
+/* ---- start ---- */
+
+/* Become the spool's owner, for good. */
+static int become_owner(const char *spool)
+{
+    struct stat st;
+
+    if (stat(spool, &st) < 0)
+        return -errno;
+    if (geteuid() == 0 && (setgroups(1, &st.st_gid) < 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
+                           setresuid(st.st_uid, st.st_uid, st.st_uid) < 0))
+        return -errno;
+    return 0;
+}
+
+/* The lock is the mirror's life: never closed. */
+static int take_lock(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EROFS) /* a disk that failed: the commits will say so */
+        fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        clock_sleep(LOCK_EVERY);
+    }
+    return 0;
+}
+
+static void catch_term(void)
+{
+    struct sigaction action = {.sa_handler = on_term};
+
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- recovery ---- */
+
+static struct fastspool *served;
+
+static void publish_state(struct fastspool *fs, uint32_t state, const char *failure)
+{
+    if (failure)
+        snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    STORE(fs->header->state, state);
+    futex_wake(&fs->header->state);
+}
+
+/* LMDB reads through a map, and follows its pages without checking them all. */
+static void on_fault(int signal_number)
+{
+    static const char failure[] = "the database is damaged: reading it ended in a fault";
+
+    (void)signal_number;
+    if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
+        memcpy(served->header->failure, failure, sizeof(failure));
+        publish_state(served, SEGMENT_FAILED, NULL);
+    } else {
+        /* So that nobody waits for a mirror that falls over the same page each time. */
+        uint32_t reading = LOAD(served->header->fault_reading);
+        STORE(served->header->fault_fatal, reading ? reading : PAGER_ALL);
+        commit_fails(served, EIO);
+    }
+    _exit(1);
+}
+
+static void catch_faults(struct fastspool *fs)
+{
+    served = fs;
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+    signal(SIGABRT, on_fault);
+}
+
+/* Not damage: a disk that fails or is full may be well in a moment.  Meanwhile who attaches is told why it waits. */
+static void tell_failure(struct fastspool *fs, int code, const char *failure)
+{
+    if (LOAD(fs->header->recovery_error) == code)
+        return;
+    snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    STORE(fs->header->recovery_error, code);
+    complain(fs->spool, failure);
+}
+
+static int recover(struct fastspool *fs)
+{
+    struct recovered recovered;
+    char error[FASTSPOOL_ERROR_MAX];
+    uint64_t start = clock_monotonic();
+
+    int result = recovery_run(fs, &recovered, error);
+    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && !terminated) {
+        tell_failure(fs, -result, error);
+        clock_sleep(NS_PER_S);
+        result = recovery_run(fs, &recovered, error);
+    }
+    if (result < 0 && !terminated)
+        publish_state(fs, SEGMENT_FAILED, error);
+    if (result < 0)
+        return complain(fs->spool, error);
+    STORE(fs->header->recovery_error, 0);
+    publish_state(fs, SEGMENT_READY, NULL);
+    if (recovered.missing)
+        syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
+               fs->spool, (unsigned long long)recovered.missing);
+    syslog(LOG_MAIL | LOG_INFO,
+           "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
+           (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
+           (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
+           (double)(clock_monotonic() - start) / 1e9);
+    return 0;
+}
+
+/* ---- the first thread ---- */
+
+static int tidy(struct fastspool *fs)
+{
+    int result = descriptions_reap(fs);
+
+    if (result == 0)
+        result = inodes_free_orphans(fs);
+    if (result == 0)
+        result = names_split_ahead(fs);
+    if (result == 0)
+        result = compaction_run(fs);
+    return result == 0 ? blocks_give_back(fs, RESERVE) : result;
+}
+
+/* Commit until SIGTERM, and tidy once a second. */
+static int serve(struct fastspool *fs, struct checkpointer *checkpointer)
+{
+    struct committer committer;
+    uint64_t tidied = 0;
+
+    committer_init(&committer, fs, checkpointer);
+    while (!terminated) {
+        int result = committer_commit(&committer);
+        if (LOAD(fs->header->state) == SEGMENT_FAILED)
+            return complain(fs->spool, fs->header->failure);
+        if (clock_monotonic() - tidied >= TIDY_EVERY) {
+            tidied = clock_monotonic();
+            tidy(fs);
+        }
+        if (result < 0)
+            clock_sleep(RETRY_EVERY);
+        else
+            committer_gather(&committer, &terminated);
+    }
+    return committer_commit(&committer) < 0
+               ? complain(fs->spool, "the last commit failed: what was not on the disk is still in memory")
+               : 0;
+}
+
+/* ---- all of it ---- */
+
+/* A disk that fails now may be well later. */
+static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+    int result;
+
+    while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
+        if (LOAD(fs->header->commit_error) != -result)
+            complain(fs->spool, error);
+        commit_fails(fs, -result);
+        journal_close(journal);
+        clock_sleep(RETRY_EVERY);
+    }
+    return result;
+}
+
+/* Commit, beside the checkpointer, until SIGTERM. */
+static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
+{
+    int result = open_journal(c->journal, fs, limit);
+
+    if (result < 0)
+        return 1;
+    journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+    result = checkpointer_start(c);
+    if (result == 0) {
+        result = serve(fs, c);
+        checkpointer_end(c);
+    }
+    journal_close(c->journal);
+    return result;
+}
+
+/* The pager comes first: what is in the database can be read, also while the journal can't be opened. */
+static int serve_all(struct fastspool *fs, uint64_t limit)
+{
+    static struct journal journal;
+    static struct shared_database shared;
+    char path[PLACES_PATH_MAX];
+    struct checkpointer c = {.fs = fs, .journal = &journal, .database = &shared};
+    struct pager pager = {.fs = fs, .database = &shared, .want_checkpoint = checkpointer_want, .context = &c};
+
+    places_in_state(fs->state, PLACES_DATABASE, path);
+    shared_database_init(&shared, path);
+    int result = pager_start(&pager);
+    if (result == 0) {
+        result = write_to_disk(fs, &c, limit);
+        pager_end(&pager);
+    }
+    if (result < 0) {
+        commit_fails(fs, -result);
+        result = complain(fs->spool, "start the mirror's threads: failed");
+    }
+    shared_database_end(&shared);
+    return result;
+}
+
+static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
+{
+    int result = take_lock(fs);
+
+    if (result == -EWOULDBLOCK) {
+        fprintf(stderr, "fastspool: %s: another mirror runs\n", fs->spool);
+        return PROCESS_SECOND;
+    }
+    if (result < 0)
+        return complain(fs->spool, "take the mirror's lock: failed");
+    STORE(fs->header->mirror_pid, getpid());
+    STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
+    if (memory)
+        segment_limit(fs->header, memory);
+    fs->mirror = true;
+    STORE(fs->header->fault_reading, 0);
+    catch_term();
+    catch_faults(fs);
+    if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
+        return 1;
+    if (LOAD(fs->header->state) != SEGMENT_READY)
+        return complain(fs->spool, fs->header->failure);
+    result = commit_reset(fs);
+    result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : serve_all(fs, limit);
+    STORE(fs->header->mirror_pid, 0);
+    return result;
+}
+
+int process_run(const char *spool, const struct process_options *options)
+{
+    struct fastspool_config config = {.flush_interval = 100 * NS_PER_MS};
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    openlog("fastspool", LOG_PID, LOG_MAIL);
+    int result = become_owner(spool);
+    if (result < 0) {
+        fprintf(stderr, "fastspool: become the owner of %s: %s\n", spool, strerrordesc_np(-result));
+        return 1;
+    }
+    snprintf(config.state, sizeof(config.state), "%s", options->state ? options->state : "");
+    if (attach_open(spool, &config, &fs, error) < 0)
+        return complain(spool, error);
+    result = run(fs, options->journal, options->memory);
+    fastspool_detach(fs);
+    return result;
+}
