@@ -91,20 +91,17 @@ static int apply(struct passage *passage, const struct record *record, const voi
     return database_apply(passage->database, passage->transaction, record, value, passage->error);
 }
 
-static int visit_ends(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+static int visit_ends(void *context, const struct journal_batch *batch)
 {
-    (void)number;
-    (void)root;
-    return for_each(records, size, context, note_end);
+    return for_each(batch->records, batch->size, context, note_end);
 }
 
-static int visit_records(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+static int visit_records(void *context, const struct journal_batch *batch)
 {
     struct passage *passage = context;
 
-    (void)number;
-    passage->root = root;
-    return for_each(records, size, passage, apply);
+    passage->root = batch->root;
+    return for_each(batch->records, batch->size, passage, apply);
 }
 
 static void forget_ends(struct passage *passage)
@@ -128,11 +125,14 @@ int checkpoint_apply(struct database *database, MDB_txn *transaction, int direct
                               .context = context,
                               .error = error};
 
+    struct journal_scan scan = {.above = meta->batch, .upto = upto, .visit = visit_ends, .context = &passage};
+
     error[0] = '\0';
-    int result = journal_look(directory, meta->batch, upto, visit_ends, &passage, found);
+    int result = journal_scan(directory, &scan, found);
     passage.position = 0;
+    scan.visit = visit_records;
     if (result == 0)
-        result = journal_look(directory, meta->batch, upto, visit_records, &passage, found);
+        result = journal_scan(directory, &scan, found);
     forget_ends(&passage);
     meta->root = passage.root;
     meta->batch = found->last;
@@ -141,9 +141,20 @@ int checkpoint_apply(struct database *database, MDB_txn *transaction, int direct
     return result;
 }
 
+/* Batches that are durable can't be read: the sentence says where and why. */
+static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct journal_end *end = found->missing ? &found->hole : &found->end;
+
+    return error_set(error, -EIO,
+                     "read the journal: a durable batch after %llu can't be read back: file %04u ends at byte %llu: %s",
+                     (unsigned long long)(found->missing ? found->hole_after : found->last), end->file,
+                     (unsigned long long)end->offset, journal_scan_reason(end->reason));
+}
+
 int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
 {
-    const struct journal_point point = journal_point(journal);
+    const struct journal_point point = journal_files_point(&journal->pool);
     struct journal_found found;
     struct disk_meta meta;
     MDB_txn *transaction;
@@ -151,19 +162,18 @@ int checkpoint_run(struct database *database, struct journal *journal, char erro
 
     if (result < 0)
         return result;
-    result =
-        checkpoint_apply(database, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
+    result = checkpoint_apply(database, transaction, journal->pool.directory, point.number, &meta, &found, NULL, NULL,
+                              error);
     if (result == 0 && (found.detached || found.missing || found.last != point.number))
-        result = error_set(error, -EIO, "read the journal: batch %llu is durable and can't be read back",
-                           (unsigned long long)found.last + 1);
+        result = lost(&found, error);
     if (result < 0) {
         mdb_txn_abort(transaction);
         return result;
     }
     result = database_commit(database, transaction, &meta, error);
     if (result == 0) {
-        STORE(journal->fs->header->checkpointed, point.ticket);
-        journal_release(journal, point, database_free_bytes(database));
+        STORE(journal->pool.fs->header->checkpointed, point.ticket);
+        journal_files_release(&journal->pool, point, database_free_bytes(database));
     }
     return result;
 }

@@ -64,18 +64,18 @@ static void *run(void *argument)
 
     while (!ending) {
         struct timespec until;
-        journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+        journal_files_prepare(&c->journal->pool); /* where it fails, the commit that needs the file says so */
         pthread_mutex_lock(&c->mutex);
         pthread_cond_broadcast(&c->done); /* a file may have come without a checkpoint, and then none is due */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;
-        int timeout = journal_due(c->journal) && c->error == 0 ? ETIMEDOUT : 0;
+        int timeout = journal_files_due(&c->journal->pool) && c->error == 0 ? ETIMEDOUT : 0;
         do /* after an error a second passes, whoever wants a checkpoint */
             timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
         while (timeout == 0 && c->error && !c->ending);
         ending = c->ending;
         pthread_mutex_unlock(&c->mutex);
-        if (ending || journal_due(c->journal))
+        if (ending || journal_files_due(&c->journal->pool))
             checkpoint(c);
     }
     return NULL;
@@ -124,16 +124,16 @@ void checkpointer_want(void *checkpointer)
 
     if (!LOAD(c->ready))
         return;
-    journal_want_checkpoint(c->journal);
+    journal_files_want_checkpoint(&c->journal->pool);
     checkpointer_wake(c);
 }
 
 int checkpointer_wait_for_room(struct checkpointer *c)
 {
     pthread_mutex_lock(&c->mutex);
-    while (journal_full(c->journal) && c->error == 0)
+    while (journal_files_full(&c->journal->pool) && c->error == 0)
         pthread_cond_wait(&c->done, &c->mutex);
-    int result = journal_full(c->journal) ? -c->error : 0;
+    int result = journal_files_full(&c->journal->pool) ? -c->error : 0;
     pthread_mutex_unlock(&c->mutex);
     return result;
 }
@@ -143,7 +143,7 @@ int checkpointer_wait_for_files(struct checkpointer *c)
     pthread_mutex_lock(&c->mutex);
     unsigned next = c->begun + 1;
     pthread_cond_signal(&c->wake);
-    while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_due(c->journal)))
+    while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_files_due(&c->journal->pool)))
         pthread_cond_wait(&c->done, &c->mutex);
     int result = -c->error;
     pthread_mutex_unlock(&c->mutex);

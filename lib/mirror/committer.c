@@ -41,7 +41,7 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     if (result == 0 && LOAD(fs->header->commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
     int ended = commit_end(fs, &capture, -result, clock_precise() - start);
-    if (journal_wants(c->journal))
+    if (journal_files_wanting(&c->journal->pool))
         checkpointer_wake(c);
     return result < 0 ? result : ended;
 }

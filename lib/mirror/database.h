@@ -88,9 +88,11 @@ int checkpoint_run(struct database *database, struct journal *journal, char erro
 struct recovered {
     uint64_t messages; /* names that end in -D below input */
     uint64_t files;
-    uint64_t bytes;   /* of the files */
-    uint64_t batches; /* of the journal */
-    uint64_t missing; /* places in the journal where something durable can't be read any more */
+    uint64_t bytes;          /* of the files */
+    uint64_t batches;        /* of the journal */
+    uint64_t missing;        /* places in the journal where something durable can't be read any more */
+    struct journal_end hole; /* the end of a file at the first of them, where `missing` isn't 0, */
+    uint64_t hole_after;     /* and the last batch before it */
 };
 
 /** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes;

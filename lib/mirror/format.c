@@ -11,6 +11,7 @@
 #include "mirror/format.h"
 
 #include <errno.h>
+#include <isa-l/crc.h>
 #include <string.h>
 
 static size_t padded(size_t size)
@@ -167,4 +168,92 @@ int format_next(const char **at, const char *end, struct record *record, const v
     *value = *at + sizeof(*record);
     *at += sizeof(*record) + padded(record->size);
     return 1;
+}
+
+/* ---- the journal's files ---- */
+
+#define HEAD_MAGIC  UINT64_C(0x314c4e524a505346) /* "FSPJRNL1" */
+#define BATCH_MAGIC UINT64_C(0x3148435441425346) /* "FSBATCH1" */
+#define TAIL_MAGIC  UINT64_C(0x31444e4554414246) /* "FBATEND1" */
+
+#define CRC_PIECE (1u << 20) /* bytes of one call: the library takes an int */
+
+uint32_t format_crc(uint32_t crc, const void *bytes, size_t size)
+{
+    const char *from = bytes;
+
+    for (size_t done = 0; done < size; done += CRC_PIECE)
+        crc = crc32_iscsi((unsigned char *)from + done, (int)(size - done < CRC_PIECE ? size - done : CRC_PIECE), crc);
+    return crc;
+}
+
+void format_seal_file_head(struct journal_head *head)
+{
+    head->magic = HEAD_MAGIC;
+    head->crc = format_crc(FORMAT_CRC, head, offsetof(struct journal_head, crc));
+}
+
+void format_seal_batch_head(struct batch_head *head)
+{
+    head->magic = BATCH_MAGIC;
+    head->crc = format_crc(FORMAT_CRC, head, offsetof(struct batch_head, crc));
+}
+
+struct batch_tail format_batch_tail(uint64_t number, uint32_t crc)
+{
+    return (struct batch_tail){.magic = TAIL_MAGIC, .number = number, .crc = crc};
+}
+
+uint64_t format_batch_space(uint64_t payload)
+{
+    uint64_t size = sizeof(struct batch_head) + payload + sizeof(struct batch_tail);
+    return (size + FORMAT_BLOCK - 1) / FORMAT_BLOCK * FORMAT_BLOCK;
+}
+
+/* What is there instead of a head. */
+static enum journal_reason other_than_head(const char *block, size_t got)
+{
+    for (size_t i = 0; i < got; i++) {
+        if (block[i])
+            return JOURNAL_MAGIC;
+    }
+    return JOURNAL_ZEROS;
+}
+
+enum journal_reason format_file_head(const char *block, size_t got, struct journal_head *head)
+{
+    if (got < sizeof(*head))
+        return JOURNAL_CUT_SHORT;
+    memcpy(head, block, sizeof(*head));
+    if (head->magic != HEAD_MAGIC)
+        return other_than_head(block, got);
+    return head->crc == format_crc(FORMAT_CRC, head, offsetof(struct journal_head, crc)) ? JOURNAL_WHOLE
+                                                                                         : JOURNAL_HEAD_CHECKSUM;
+}
+
+enum journal_reason format_batch_head(const char *block, size_t got, uint64_t salt, uint64_t room,
+                                      struct batch_head *head)
+{
+    if (got < sizeof(*head))
+        return JOURNAL_CUT_SHORT;
+    memcpy(head, block, sizeof(*head));
+    if (head->magic != BATCH_MAGIC)
+        return other_than_head(block, got);
+    if (head->salt != salt)
+        return JOURNAL_SALT;
+    if (head->crc != format_crc(FORMAT_CRC, head, offsetof(struct batch_head, crc)))
+        return JOURNAL_HEAD_CHECKSUM;
+    return head->size > room ? JOURNAL_TOO_LARGE : JOURNAL_WHOLE;
+}
+
+enum journal_reason format_batch_body(const struct batch_head *head, const char *body)
+{
+    struct batch_tail tail;
+
+    memcpy(&tail, body + head->size, sizeof(tail));
+    if (tail.magic != TAIL_MAGIC || tail.number != head->number)
+        return JOURNAL_TAIL;
+    if (tail.crc != format_crc(FORMAT_CRC, body, head->size))
+        return JOURNAL_PAYLOAD_CHECKSUM;
+    return JOURNAL_WHOLE;
 }

@@ -59,4 +59,78 @@ int format_encode(struct fastspool *fs, const struct capture *capture, format_si
 /** The record at *@at, checked to lie before @end, and *@at behind it.  1: a record; 0: the end; -EBADMSG. */
 int format_next(const char **at, const char *end, struct record *record, const void **value);
 
+/* ---- the journal's files ---- */
+
+/** Bytes.  A file's head takes one block; batches begin on a block boundary, so that no write touches a block that
+ * holds durable bytes. */
+#define FORMAT_BLOCK 4096u
+
+/** Heads a file. */
+struct journal_head {
+    uint64_t magic;
+    uint64_t first;   /* number of the file's first batch: orders the files */
+    uint64_t follows; /* number of the last durable batch when the file was begun */
+    uint64_t salt;
+    uint32_t zero;
+    uint32_t crc; /* of all before */
+};
+
+/** Heads a batch. */
+struct batch_head {
+    uint64_t magic;
+    uint64_t salt; /* of the file */
+    uint64_t number;
+    uint64_t previous; /* the last batch known durable */
+    uint64_t size;     /* of the payload, a multiple of 8 */
+    uint32_t root;     /* inode of the spool directory */
+    uint32_t crc;      /* of all before */
+};
+
+/** Follows the payload. */
+struct batch_tail {
+    uint64_t magic;
+    uint64_t number;
+    uint32_t crc; /* of the payload */
+    uint32_t zero;
+};
+
+/** Why reading a file of the journal ends where it does; in words: journal_scan_reason(). */
+enum journal_reason {
+    JOURNAL_WHOLE,            /* it does not end here */
+    JOURNAL_FILE_END,         /* the file ends, at a block boundary */
+    JOURNAL_ZEROS,            /* a block of zeros */
+    JOURNAL_MAGIC,            /* neither zeros nor a head */
+    JOURNAL_SALT,             /* a batch of another use of the file */
+    JOURNAL_HEAD_CHECKSUM,    /* of a file or a batch */
+    JOURNAL_TOO_LARGE,        /* a batch larger than the file */
+    JOURNAL_CUT_SHORT,        /* the file ends within a head or batch */
+    JOURNAL_TAIL,             /* no tail, or that of another batch */
+    JOURNAL_PAYLOAD_CHECKSUM, /* the tail is the batch's, the payload isn't */
+    JOURNAL_ORDER,            /* a batch's number isn't higher than that of the one before */
+    JOURNAL_FOLLOWS,          /* whole batches that don't count: a later file follows an earlier batch */
+    JOURNAL_HELD,             /* not read: no batch of the file is both wanted and counts */
+    JOURNAL_GONE,             /* the file was released and removed meanwhile */
+};
+
+/** Set magic and checksum; the other fields are the caller's. */
+void format_seal_file_head(struct journal_head *head);
+void format_seal_batch_head(struct batch_head *head);
+
+/** The checksum of a payload, piece by piece: @crc is FORMAT_CRC at first. */
+#define FORMAT_CRC UINT32_MAX
+uint32_t format_crc(uint32_t crc, const void *bytes, size_t size);
+/** The tail of a batch whose payload has this checksum. */
+struct batch_tail format_batch_tail(uint64_t number, uint32_t crc);
+
+/** Bytes that a batch takes in its file. */
+uint64_t format_batch_space(uint64_t payload);
+
+/** Read a head from @block, the first @got bytes of its block: JOURNAL_WHOLE, or why it is none. */
+enum journal_reason format_file_head(const char *block, size_t got, struct journal_head *head);
+/** The same for a batch of a file with @salt, of @room bytes. */
+enum journal_reason format_batch_head(const char *block, size_t got, uint64_t salt, uint64_t room,
+                                      struct batch_head *head);
+/** Does @body, payload and tail, belong to @head? */
+enum journal_reason format_batch_body(const struct batch_head *head, const char *body);
+
 #endif

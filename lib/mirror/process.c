@@ -166,8 +166,12 @@ static int recover(struct fastspool *fs)
     STORE(fs->header->recovery_error, 0);
     publish_state(fs, SEGMENT_READY, NULL);
     if (recovered.missing)
-        syslog(LOG_MAIL | LOG_ERR, "%s: the journal is damaged: in %llu places batches are missing between two others",
-               fs->spool, (unsigned long long)recovered.missing);
+        syslog(LOG_MAIL | LOG_ERR,
+               "%s: the journal is damaged: in %llu places batches are missing between two others, first after batch "
+               "%llu, where file %04u ends at byte %llu: %s",
+               fs->spool, (unsigned long long)recovered.missing, (unsigned long long)recovered.hole_after,
+               recovered.hole.file, (unsigned long long)recovered.hole.offset,
+               journal_scan_reason(recovered.hole.reason));
     syslog(LOG_MAIL | LOG_INFO,
            "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
            (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
@@ -241,7 +245,7 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
 
     if (result < 0)
         return 1;
-    journal_prepare(c->journal); /* where it fails, the commit that needs the file says so */
+    journal_files_prepare(&c->journal->pool); /* where it fails, the commit that needs the file says so */
     result = checkpointer_start(c);
     if (result == 0) {
         result = serve(fs, c);

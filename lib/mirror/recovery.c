@@ -316,6 +316,8 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
             (unsigned long long)held);
     walk->recovered->batches = found.batches;
     walk->recovered->missing = found.missing;
+    walk->recovered->hole = found.hole;
+    walk->recovered->hole_after = found.hole_after;
     *highest = found.highest > held ? found.highest : held;
     return result;
 }

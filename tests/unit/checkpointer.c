@@ -103,7 +103,7 @@ Test(checkpointer, room_comes_back, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     full = true;
     cr_assert_eq(append(40000), -ENOSPC);
-    cr_assert(journal_due(&journal));
+    cr_assert(journal_files_due(&journal.pool));
     slow = true;
     cr_assert_eq(checkpointer_start(&c), 0);
     usleep(50000); /* it asks, and hears after a while: */
@@ -136,7 +136,7 @@ Test(checkpointer, fails_slowly, .timeout = 20)
 {
     cr_assert_eq(append(40000), 0, "%s", error);
     close(open(path, O_WRONLY | O_CREAT, 0600)); /* in the database's place */
-    journal_want_checkpoint(&journal);
+    journal_files_want_checkpoint(&journal.pool);
     cr_assert_eq(checkpointer_start(&c), 0);
     for (int i = 0; i < 250; i++) {
         usleep(10000);
@@ -178,13 +178,13 @@ Test(checkpointer, name_of_the_database)
 /* Nor has a spare file of the journal, whose maker died before it could sync it. */
 Test(checkpointer, names_of_spares)
 {
-    cr_assert_eq(journal_prepare(&journal), 0);
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0);
     for (int good = 0, failed = 1; failed; good++) {
         journal_close(&journal);
         syncs_left = good;
         failed = journal_open(&journal, fs, LIMIT, error) < 0;
         syncs_left = -1;
-        cr_assert(good < 2 || journal.spares == 0, "after %d syncs", good);
+        cr_assert(good < 2 || journal.pool.spares == 0, "after %d syncs", good);
     }
 }
 

@@ -84,11 +84,11 @@ Test(pressure, wish)
     checkpoint();
     STORE(fs->header->durable, durable);
     cr_assert(evict(0), "what waits for a checkpoint is told");
-    cr_assert_not(journal_due(&journal));
-    journal_want_checkpoint(&journal);
-    cr_assert(journal_due(&journal));
+    cr_assert_not(journal_files_due(&journal.pool));
+    journal_files_want_checkpoint(&journal.pool);
+    cr_assert(journal_files_due(&journal.pool));
     checkpoint();
-    cr_assert_not(journal_due(&journal));
+    cr_assert_not(journal_files_due(&journal.pool));
     evict(0);
     cr_assert(evicted("f"));
 }
