@@ -12,7 +12,6 @@
  */
 #include "mirror/database.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -145,11 +144,11 @@ static int open_tables(struct database *database, MDB_txn *transaction, unsigned
     return code ? code : mdb_dbi_open(transaction, "meta", flags, &database->meta);
 }
 
-static const char meta_name[] = "store";
-
 static int put_meta(struct database *database, MDB_txn *transaction, const struct disk_meta *meta)
 {
-    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value = {sizeof(*meta), (void *)meta};
+    const struct format_key name = format_meta_key();
+    MDB_val key = database_key(&name), value = {sizeof(*meta), (void *)meta};
+
     return mdb_put(transaction, database->meta, &key, &value, 0);
 }
 
@@ -302,23 +301,19 @@ void shared_database_leave(struct shared_database *shared, bool broken)
 
 /* ---- writing ---- */
 
-struct slice_key {
-    uint32_t inode; /* both big endian: so slices lie in the order of the file */
-    uint32_t slice;
-};
-
 /* Delete the slices of an inode from number @slice on. */
 static int delete_slices(struct database *database, MDB_txn *transaction, uint32_t inode, uint32_t slice)
 {
-    const struct slice_key first = {htonl(inode), htonl(slice)};
-    MDB_val key = {sizeof(first), (void *)&first}, value;
+    const struct format_key first = format_slice_key(inode, slice);
+    MDB_val key = database_key(&first), value;
     MDB_cursor *cursor;
+    uint32_t owner;
     int code = mdb_cursor_open(transaction, database->data, &cursor);
 
     if (code != 0)
         return code;
     code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, &first.inode, sizeof(first.inode)) == 0) {
+    while (code == 0 && format_parse_slice_key(key.mv_data, key.mv_size, &owner, &slice) == 0 && owner == inode) {
         code = mdb_cursor_del(cursor, 0);
         if (code == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT); /* the one behind the deleted one */
@@ -329,22 +324,21 @@ static int delete_slices(struct database *database, MDB_txn *transaction, uint32
 
 static int put_inode(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    uint32_t number = htonl(record->inode);
-    MDB_val key = {sizeof(number), &number}, value = {record->size, (void *)bytes};
+    const struct format_key number = format_inode_key(record->inode);
+    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
     struct disk_inode disk;
 
-    if (record->size < sizeof(disk))
+    if (format_decode_inode(bytes, record->size, &disk, NULL) < 0)
         return EBADMSG;
-    memcpy(&disk, bytes, sizeof(disk));
-    uint64_t slices = S_ISREG(disk.mode) ? (disk.size + SLICE_SIZE - 1) / SLICE_SIZE : 0;
+    uint32_t slices = S_ISREG(disk.mode) ? format_slices(disk.size) : 0;
     int code = mdb_put(transaction, database->inodes, &key, &value, 0);
-    return code ? code : delete_slices(database, transaction, record->inode, (uint32_t)slices);
+    return code ? code : delete_slices(database, transaction, record->inode, slices);
 }
 
 static int delete_inode(struct database *database, MDB_txn *transaction, uint32_t inode)
 {
-    uint32_t number = htonl(inode);
-    MDB_val key = {sizeof(number), &number};
+    const struct format_key number = format_inode_key(inode);
+    MDB_val key = database_key(&number);
     int code = mdb_del(transaction, database->inodes, &key, NULL);
 
     return code == 0 || code == MDB_NOTFOUND ? delete_slices(database, transaction, inode, 0) : code;
@@ -352,8 +346,8 @@ static int delete_inode(struct database *database, MDB_txn *transaction, uint32_
 
 static int put_slice(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    const struct slice_key number = {htonl(record->inode), htonl(record->slice)};
-    MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
+    const struct format_key number = format_slice_key(record->inode, record->slice);
+    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
 
     if (record->kind == RECORD_SLICE)
         return record->size && record->size <= SLICE_SIZE ? mdb_put(transaction, database->data, &key, &value, 0)
@@ -365,15 +359,14 @@ static int put_slice(struct database *database, MDB_txn *transaction, const stru
 int database_begin(struct database *database, MDB_txn **transaction, struct disk_meta *meta,
                    char error[FASTSPOOL_ERROR_MAX])
 {
-    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value;
+    const struct format_key name = format_meta_key();
+    MDB_val key = database_key(&name), value;
     int code = mdb_txn_begin(database->environment, NULL, 0, transaction);
 
     if (code != 0)
         return explain(code, "begin a transaction", error);
     code = mdb_get(*transaction, database->meta, &key, &value);
-    if (code == 0 && value.mv_size == sizeof(*meta))
-        memcpy(meta, value.mv_data, sizeof(*meta));
-    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != DATABASE_FORMAT))
+    if (code == 0 && format_decode_meta(value.mv_data, value.mv_size, meta) < 0)
         code = MDB_VERSION_MISMATCH;
     if (code == 0)
         return 0;

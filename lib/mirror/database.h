@@ -6,18 +6,16 @@
  *
  * Three tables.  "inodes": inode number (4 bytes, big endian) to a struct disk_inode and its names.  "data": inode
  * number and slice number (4 + 4 bytes, big endian) to at most SLICE_SIZE bytes of the file; a slice that is missing
- * is zeros.  "meta": what the database holds.  Values are those of a batch's records (batch.h).
+ * is zeros.  "meta": what the database holds.  Values are those of a batch's records (format.h).
  */
-#ifndef FASTSPOOL_MIRROR_H
-#define FASTSPOOL_MIRROR_H
+#ifndef FASTSPOOL_DATABASE_H
+#define FASTSPOOL_DATABASE_H
 
 #include "mirror/format.h"
 #include "mirror/journal.h"
 
 #include <lmdb.h>
 #include <pthread.h>
-
-#define DATABASE_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
 
 struct database {
     MDB_env *environment;
@@ -32,11 +30,11 @@ struct shared_database {
     uint32_t closing;         /* somebody waits to close it; atomic */
 };
 
-struct disk_meta {
-    uint64_t format; /* DATABASE_FORMAT */
-    uint64_t root;   /* inode number of the spool directory, 0: nothing was ever written */
-    uint64_t batch;  /* number of the last batch that is in the database */
-};
+/** A key as LMDB takes it; @key must stay as long. */
+static inline MDB_val database_key(const struct format_key *key)
+{
+    return (MDB_val){key->size, (void *)key->bytes};
+}
 
 /** Open the database in directory @path.  Where there is none an empty one is made, wholly or not at all.  Errors are
  *  sentences in @error. */

@@ -10,6 +10,7 @@
  */
 #include "mirror/format.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <isa-l/crc.h>
 #include <string.h>
@@ -17,6 +18,11 @@
 static size_t padded(size_t size)
 {
     return (size + 7) / 8 * 8;
+}
+
+uint32_t format_slices(uint64_t size)
+{
+    return (uint32_t)((size + SLICE_SIZE - 1) / SLICE_SIZE);
 }
 
 /* ---- the slices of a captured file ---- */
@@ -27,7 +33,7 @@ struct span {
 
 static struct span dirty_slices(const struct inode *record)
 {
-    uint32_t slices = (uint32_t)((record->size + SLICE_SIZE - 1) / SLICE_SIZE);
+    uint32_t slices = format_slices(record->size);
     struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / SLICE_SIZE),
                         (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + SLICE_SIZE - 1) / SLICE_SIZE)};
 
@@ -168,6 +174,122 @@ int format_next(const char **at, const char *end, struct record *record, const v
     *value = *at + sizeof(*record);
     *at += sizeof(*record) + padded(record->size);
     return 1;
+}
+
+/* ---- the database ---- */
+
+static const char meta_key[] = "store";
+
+static struct format_key key_of(const uint32_t *numbers, size_t count)
+{
+    struct format_key key = {.size = count * sizeof(uint32_t)};
+
+    for (size_t i = 0; i < count; i++) {
+        uint32_t number = htonl(numbers[i]);
+        memcpy(key.bytes + i * sizeof(number), &number, sizeof(number));
+    }
+    return key;
+}
+
+struct format_key format_inode_key(uint32_t inode)
+{
+    return key_of(&inode, 1);
+}
+
+struct format_key format_slice_key(uint32_t inode, uint32_t slice)
+{
+    const uint32_t numbers[2] = {inode, slice};
+
+    return key_of(numbers, 2);
+}
+
+struct format_key format_meta_key(void)
+{
+    struct format_key key = {.size = sizeof(meta_key)};
+
+    _Static_assert(sizeof(meta_key) <= sizeof(key.bytes), "the key fits");
+    memcpy(key.bytes, meta_key, sizeof(meta_key));
+    return key;
+}
+
+static uint32_t number_at(const void *bytes, size_t i)
+{
+    uint32_t number;
+
+    memcpy(&number, (const char *)bytes + i * sizeof(number), sizeof(number));
+    return ntohl(number);
+}
+
+static int parse(const void *bytes, size_t size, size_t expected, uint32_t *inode)
+{
+    if (size != expected)
+        return -EBADMSG;
+    *inode = number_at(bytes, 0);
+    return *inode > 0 && *inode < INODES_MAX ? 0 : -EBADMSG;
+}
+
+int format_parse_inode_key(const void *bytes, size_t size, uint32_t *inode)
+{
+    return parse(bytes, size, sizeof(uint32_t), inode);
+}
+
+int format_parse_slice_key(const void *bytes, size_t size, uint32_t *inode, uint32_t *slice)
+{
+    int result = parse(bytes, size, 2 * sizeof(uint32_t), inode);
+
+    if (result == 0)
+        *slice = number_at(bytes, 1);
+    return result;
+}
+
+int format_decode_inode(const void *value, size_t size, struct disk_inode *disk, struct format_names *names)
+{
+    const char *bytes = value;
+
+    if (size < sizeof(*disk))
+        return -EBADMSG;
+    memcpy(disk, bytes, sizeof(*disk));
+    if ((!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) || disk->mode > UINT16_MAX)
+        return -EBADMSG;
+    if (names)
+        *names = (struct format_names){bytes + sizeof(*disk), bytes + size, disk->names};
+    return 0;
+}
+
+/* Could a file in the spool have this name? */
+static bool possible(const char *text, size_t length)
+{
+    bool dots = text[0] == '.' && (length == 1 || (length == 2 && text[1] == '.'));
+
+    return !dots && !memchr(text, '/', length) && !memchr(text, '\0', length);
+}
+
+int format_next_name(struct format_names *names, struct format_name *name)
+{
+    struct disk_name disk;
+
+    if (names->left == 0)
+        return 0;
+    if ((size_t)(names->end - names->at) < sizeof(disk))
+        return -EBADMSG;
+    memcpy(&disk, names->at, sizeof(disk));
+    const char *text = names->at + sizeof(disk);
+    if (disk.length == 0 || disk.length > UINT8_MAX || disk.length > (size_t)(names->end - text))
+        return -EBADMSG;
+    if (!possible(text, disk.length))
+        return -EBADMSG;
+    *name = (struct format_name){disk.parent, text, disk.length};
+    names->at = text + disk.length;
+    names->left--;
+    return 1;
+}
+
+int format_decode_meta(const void *value, size_t size, struct disk_meta *meta)
+{
+    if (size != sizeof(*meta))
+        return -EBADMSG;
+    memcpy(meta, value, sizeof(*meta));
+    return meta->format == DATABASE_FORMAT ? 0 : -EBADMSG;
 }
 
 /* ---- the journal's files ---- */

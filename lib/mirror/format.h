@@ -5,8 +5,8 @@
  * The journal holds batches; the database holds the same values under the same keys, so that applying a batch is to put
  * and to delete.  Numbers are in the machine's byte order: a state directory is of one machine.
  */
-#ifndef FASTSPOOL_BATCH_H
-#define FASTSPOOL_BATCH_H
+#ifndef FASTSPOOL_FORMAT_H
+#define FASTSPOOL_FORMAT_H
 
 #include "store/store.h"
 
@@ -58,6 +58,55 @@ int format_encode(struct fastspool *fs, const struct capture *capture, format_si
 
 /** The record at *@at, checked to lie before @end, and *@at behind it.  1: a record; 0: the end; -EBADMSG. */
 int format_next(const char **at, const char *end, struct record *record, const void **value);
+
+/* ---- the database ---- */
+
+#define DATABASE_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
+
+/** The one value of the table "meta". */
+struct disk_meta {
+    uint64_t format; /* DATABASE_FORMAT */
+    uint64_t root;   /* inode number of the spool directory, 0: nothing was ever written */
+    uint64_t batch;  /* number of the last batch that is in the database */
+};
+
+/** A key of the database.  Its numbers are big endian: inodes lie in their order, slices in the order of the file. */
+struct format_key {
+    unsigned char bytes[8];
+    size_t size;
+};
+struct format_key format_inode_key(uint32_t inode);
+struct format_key format_slice_key(uint32_t inode, uint32_t slice);
+struct format_key format_meta_key(void);
+
+/** A key read back: 0, or -EBADMSG: it has another length, or a number that no inode has. */
+int format_parse_inode_key(const void *bytes, size_t size, uint32_t *inode);
+int format_parse_slice_key(const void *bytes, size_t size, uint32_t *inode, uint32_t *slice);
+
+/** The names of an inode, and one of them: it points into the value. */
+struct format_names {
+    const char *at;
+    const char *end;
+    uint32_t left;
+};
+struct format_name {
+    uint32_t parent; /* as the disk says: any number */
+    const char *text;
+    size_t length; /* 1 to 255 */
+};
+
+/** The value of an inode, checked: its length, and that it is a file or a directory.  @names may be NULL.  0 or
+ *  -EBADMSG. */
+int format_decode_inode(const void *value, size_t size, struct disk_inode *disk, struct format_names *names);
+/** The next name, checked: it lies in the value, and is one that a file can have: no '/' or NUL in it, not "." or "..".
+ *  1: a name; 0: there are no more; -EBADMSG. */
+int format_next_name(struct format_names *names, struct format_name *name);
+
+/** The value of "meta", checked: its length and format.  0 or -EBADMSG. */
+int format_decode_meta(const void *value, size_t size, struct disk_meta *meta);
+
+/** How many slices a file of @size bytes has. */
+uint32_t format_slices(uint64_t size);
 
 /* ---- the journal's files ---- */
 

@@ -24,7 +24,6 @@
  */
 #include "mirror/pager.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -137,13 +136,13 @@ static int add_slice(struct window *window, uint64_t offset, const MDB_val *valu
 /* Does the database know this very file? */
 static int check_record(struct database *database, MDB_txn *transaction, const struct fault *fault)
 {
-    uint32_t number = htonl(fault->inode);
-    MDB_val key = {sizeof(number), &number}, value;
+    const struct format_key number = format_inode_key(fault->inode);
+    MDB_val key = database_key(&number), value;
     struct disk_inode disk;
 
-    if (mdb_get(transaction, database->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
+    if (mdb_get(transaction, database->inodes, &key, &value) != 0 ||
+        format_decode_inode(value.mv_data, value.mv_size, &disk, NULL) < 0)
         return -EIO;
-    memcpy(&disk, value.mv_data, sizeof(disk));
     return disk.generation == fault->generation && disk.size == fault->size ? 0 : -EIO;
 }
 
@@ -151,9 +150,10 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
                 int spill)
 {
     static struct window window; /* of the one thread */
-    const uint32_t first[2] = {htonl(fault->inode), 0};
-    MDB_val key = {sizeof(first), (void *)first}, value;
+    const struct format_key first = format_slice_key(fault->inode, 0);
+    MDB_val key = database_key(&first), value;
     MDB_cursor *cursor;
+    uint32_t inode, slice;
     int result = check_record(database, transaction, fault);
 
     if (result < 0 || mdb_cursor_open(transaction, database->data, &cursor) != 0)
@@ -163,11 +163,9 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
     window.spill = spill;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && result == 0 && key.mv_size == sizeof(first) &&
-           memcmp(key.mv_data, first, sizeof(*first)) == 0) {
-        uint32_t slice;
-        memcpy(&slice, (const char *)key.mv_data + sizeof(slice), sizeof(slice));
-        result = add_slice(&window, (uint64_t)ntohl(slice) * SLICE_SIZE, &value);
+    while (code == 0 && result == 0 && format_parse_slice_key(key.mv_data, key.mv_size, &inode, &slice) == 0 &&
+           inode == fault->inode) {
+        result = add_slice(&window, (uint64_t)slice * SLICE_SIZE, &value);
         if (result == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }

@@ -22,7 +22,6 @@
 #include "mirror/database.h"
 #include "mirror/pager.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -90,22 +89,12 @@ static int enough(struct walk *walk, int result)
                      (unsigned long long)(h->memory_limit >> 20));
 }
 
-static uint32_t number_of(const MDB_val *key)
-{
-    uint32_t number;
-    memcpy(&number, key->mv_data, sizeof(number));
-    return ntohl(number);
-}
-
 static int record_of(struct walk *walk, const MDB_val *key, const MDB_val *value, uint32_t *inode,
-                     struct disk_inode *disk)
+                     struct disk_inode *disk, struct format_names *names)
 {
-    if (key->mv_size != sizeof(uint32_t) || value->mv_size < sizeof(*disk))
-        return damaged(walk->error, "a record has the wrong length", 0);
-    *inode = number_of(key);
-    memcpy(disk, value->mv_data, sizeof(*disk));
-    if (*inode == 0 || *inode >= INODES_MAX || (!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) ||
-        disk->mode > UINT16_MAX)
+    if (format_parse_inode_key(key->mv_data, key->mv_size, inode) < 0)
+        return damaged(walk->error, "a record has no inode's key", 0);
+    if (format_decode_inode(value->mv_data, value->mv_size, disk, names) < 0)
         return damaged(walk->error, "a record makes no sense", *inode);
     return 0;
 }
@@ -147,7 +136,7 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 {
     struct restored restored;
     struct disk_inode disk;
-    int result = record_of(walk, key, value, &restored.inode, &disk);
+    int result = record_of(walk, key, value, &restored.inode, &disk, NULL);
 
     restored.disk = &disk;
     if (result == 0)
@@ -159,54 +148,46 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 
 /* ---- names ---- */
 
-struct names {
+struct named {
     uint32_t inode;
-    const char *at; /* next disk_name */
-    const char *end;
-    uint32_t left;
+    struct format_names names;
 };
 
 static int restore_names(struct fastspool *fs, void *argument)
 {
-    struct names names = *(struct names *)argument;
+    struct named *named = argument;
+    struct format_names names = named->names;
+    struct format_name name;
+    int result = 1;
 
-    for (int step = 0; names.left > 0 && step < NAMES_STEP; step++, names.left--) {
-        struct disk_name name;
-        if ((size_t)(names.end - names.at) < sizeof(name))
+    for (int step = 0; step < NAMES_STEP && (result = format_next_name(&names, &name)) == 1; step++) {
+        if (!inodes_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == named->inode)
             return -EBADMSG;
-        memcpy(&name, names.at, sizeof(name));
-        const char *text = names.at + sizeof(name);
-        if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
-            return -EBADMSG;
-        names.at = text + name.length;
-        if (!inodes_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
-            return -EBADMSG;
-        int result = names_add(fs, name.parent, text, name.length, names.inode);
+        result = names_add(fs, name.parent, name.text, name.length, named->inode);
         if (result < 0)
             return result;
     }
-    *(struct names *)argument = names;
+    if (result < 0)
+        return result;
+    named->names = names;
     return names.left > 0;
 }
 
 static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *value)
 {
     struct disk_inode disk;
-    struct names names;
-    int result = record_of(walk, key, value, &names.inode, &disk);
+    struct named named;
+    int result = record_of(walk, key, value, &named.inode, &disk, &named.names);
 
     if (result < 0)
         return result;
-    names.at = (const char *)value->mv_data + sizeof(disk);
-    names.end = (const char *)value->mv_data + value->mv_size;
-    names.left = disk.names;
-    if (names.inode == walk->root ? disk.names != 0 : disk.names == 0)
-        return damaged(walk->error, "a file without a name", names.inode);
+    if (named.inode == walk->root ? disk.names != 0 : disk.names == 0)
+        return damaged(walk->error, "a file without a name", named.inode);
     do
-        result = section_run(walk->fs, restore_names, &names);
+        result = section_run(walk->fs, restore_names, &named);
     while (result > 0);
     if (result == -EBADMSG)
-        return damaged(walk->error, "a name leads nowhere", names.inode);
+        return damaged(walk->error, "a name makes no sense, or leads nowhere", named.inode);
     return enough(walk, result);
 }
 
@@ -234,7 +215,7 @@ static int visit_attributes(struct walk *walk, const MDB_val *key, const MDB_val
 {
     struct restored restored;
     struct disk_inode disk;
-    int result = record_of(walk, key, value, &restored.inode, &disk);
+    int result = record_of(walk, key, value, &restored.inode, &disk, NULL);
 
     restored.disk = &disk;
     return result < 0 ? result : section_run(walk->fs, restore_attributes, &restored);
