@@ -14,7 +14,7 @@
  * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
  * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
  */
-#include "mirror/database.h"
+#include "mirror/checkpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,13 +30,10 @@ struct end {
 };
 
 struct passage {
-    struct database *database;
-    MDB_txn *transaction;
+    const struct checkpoint *checkpoint;
     struct end *ends;
-    uint64_t position;
+    uint64_t position; /* of a record, counted over all batches */
     uint32_t root;
-    checkpoint_touched *touched;
-    void *context;
     char *error;
 };
 
@@ -78,17 +75,18 @@ static int note_end(struct passage *passage, const struct record *record, const 
 
 static int apply(struct passage *passage, const struct record *record, const void *value)
 {
+    const struct checkpoint *checkpoint = passage->checkpoint;
     struct end *end;
 
     HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
     if (end && passage->position < end->position)
         return 0;
-    if (passage->touched && record->kind == RECORD_INODE) {
-        int result = passage->touched(passage->context, record->inode);
+    if (checkpoint->touched && record->kind == RECORD_INODE) {
+        int result = checkpoint->touched(checkpoint->context, record->inode);
         if (result < 0)
             return result;
     }
-    return database_apply(passage->database, passage->transaction, record, value, passage->error);
+    return database_apply(checkpoint->database, checkpoint->transaction, record, value, passage->error);
 }
 
 static int visit_ends(void *context, const struct journal_batch *batch)
@@ -114,28 +112,22 @@ static void forget_ends(struct passage *passage)
     }
 }
 
-int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
-                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
-                     char error[FASTSPOOL_ERROR_MAX])
+int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct passage passage = {.database = database,
-                              .transaction = transaction,
-                              .root = (uint32_t)meta->root,
-                              .touched = touched,
-                              .context = context,
-                              .error = error};
-
-    struct journal_scan scan = {.above = meta->batch, .upto = upto, .visit = visit_ends, .context = &passage};
+    struct disk_meta *meta = checkpoint->meta;
+    struct passage passage = {.checkpoint = checkpoint, .root = (uint32_t)meta->root, .error = error};
+    struct journal_scan scan = {
+        .above = meta->batch, .upto = checkpoint->upto, .visit = visit_ends, .context = &passage};
 
     error[0] = '\0';
-    int result = journal_scan(directory, &scan, found);
+    int result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
     passage.position = 0;
     scan.visit = visit_records;
     if (result == 0)
-        result = journal_scan(directory, &scan, found);
+        result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
     forget_ends(&passage);
     meta->root = passage.root;
-    meta->batch = found->last;
+    meta->batch = checkpoint->found.last;
     if (result < 0 && error[0] == '\0')
         error_set(error, result, "read the journal: %s", strerrordesc_np(-result));
     return result;
@@ -155,22 +147,22 @@ static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MA
 int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
 {
     const struct journal_point point = journal_files_point(&journal->pool);
-    struct journal_found found;
     struct disk_meta meta;
-    MDB_txn *transaction;
-    int result = database_begin(database, &transaction, &meta, error);
+    struct checkpoint checkpoint = {
+        .database = database, .directory = journal->pool.directory, .upto = point.number, .meta = &meta};
+    const struct journal_found *found = &checkpoint.found;
+    int result = database_begin(database, &checkpoint.transaction, &meta, error);
 
     if (result < 0)
         return result;
-    result = checkpoint_apply(database, transaction, journal->pool.directory, point.number, &meta, &found, NULL, NULL,
-                              error);
-    if (result == 0 && (found.detached || found.missing || found.last != point.number))
-        result = lost(&found, error);
+    result = checkpoint_apply(&checkpoint, error);
+    if (result == 0 && (found->detached || found->missing || found->last != point.number))
+        result = lost(found, error);
     if (result < 0) {
-        mdb_txn_abort(transaction);
+        mdb_txn_abort(checkpoint.transaction);
         return result;
     }
-    result = database_commit(database, transaction, &meta, error);
+    result = database_commit(database, checkpoint.transaction, &meta, error);
     if (result == 0) {
         STORE(journal->pool.fs->header->checkpointed, point.ticket);
         journal_files_release(&journal->pool, point, database_free_bytes(database));

@@ -13,6 +13,8 @@
  */
 #include "mirror/checkpointer.h"
 
+#include "mirror/checkpoint.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <syslog.h>

@@ -12,7 +12,6 @@
 #define FASTSPOOL_DATABASE_H
 
 #include "mirror/format.h"
-#include "mirror/journal.h"
 
 #include <lmdb.h>
 #include <pthread.h>
@@ -66,36 +65,5 @@ uint64_t database_free_bytes(struct database *database);
 /** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it:
  * where the disk is full, what the last checkpoints deleted is room for the next. */
 int database_turn_over(struct database *database, char error[FASTSPOOL_ERROR_MAX]);
-
-/* ---- checkpoint.c: from the journal to the database ---- */
-
-/** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and
- * removed again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
-typedef int checkpoint_touched(void *context, uint32_t inode);
-int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
-                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
-                     char error[FASTSPOOL_ERROR_MAX]);
-
-/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change,
- * and the journal's space is free again. */
-int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
-
-/* ---- recovery.c: from the disk to a segment ---- */
-
-/** What a recovery brought back. */
-struct recovered {
-    uint64_t messages; /* names that end in -D below input */
-    uint64_t files;
-    uint64_t bytes;          /* of the files */
-    uint64_t batches;        /* of the journal */
-    uint64_t missing;        /* places in the journal where something durable can't be read any more */
-    struct journal_end hole; /* the end of a file at the first of them, where `missing` isn't 0, */
-    uint64_t hole_after;     /* and the last batch before it */
-};
-
-/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes;
- * data stays where it is, evicted.  Neither: an empty store.  A damaged database is -EBADMSG, and nothing on disk has
- * been touched. */
-int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

@@ -22,6 +22,7 @@
 
 #include "mirror/committer.h"
 #include "mirror/pager.h"
+#include "mirror/recovery.h"
 
 #include <errno.h>
 #include <fcntl.h>

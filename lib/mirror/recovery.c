@@ -19,7 +19,9 @@
  * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
  * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
  */
-#include "mirror/database.h"
+#include "mirror/recovery.h"
+
+#include "mirror/checkpoint.h"
 #include "mirror/pager.h"
 
 #include <errno.h>
@@ -272,34 +274,52 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     return result;
 }
 
-/* Apply the journal inside @transaction. */
-static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
-                        uint64_t *highest, checkpoint_touched *touched, void *context)
+/* ---- a set of inodes ---- */
+
+#define BITS 64u
+
+/* A set of inodes: those that the journal touches. */
+static int note(void *context, uint32_t inode)
 {
+    uint64_t *touched = context;
+
+    touched[inode / BITS] |= UINT64_C(1) << inode % BITS;
+    return 0;
+}
+
+/* ---- the journal ---- */
+
+/* Apply the journal inside @transaction; @touched: note there what it puts, where it is not NULL. */
+static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
+                        uint64_t *highest, uint64_t *touched)
+{
+    struct checkpoint checkpoint = {.database = database,
+                                    .transaction = transaction,
+                                    .upto = UINT64_MAX,
+                                    .meta = meta,
+                                    .touched = touched ? note : NULL,
+                                    .context = touched};
+    const struct journal_found *found = &checkpoint.found;
     char path[PLACES_PATH_MAX];
-    struct journal_found found = {0};
     uint64_t held = meta->batch;
 
     places_in_state(walk->fs->state, PLACES_JOURNAL, path);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno != ENOENT) {
+    checkpoint.directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (checkpoint.directory < 0 && errno != ENOENT)
         return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
-    }
-    int result =
-        fd < 0 ? 0
-               : checkpoint_apply(database, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
-    if (fd >= 0)
-        close(fd);
-    if (result == 0 && found.detached)
+    int result = checkpoint.directory < 0 ? 0 : checkpoint_apply(&checkpoint, walk->error);
+    if (checkpoint.directory >= 0)
+        close(checkpoint.directory);
+    if (result == 0 && found->detached)
         return error_set(
             walk->error, -EBADMSG,
             "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
             (unsigned long long)held);
-    walk->recovered->batches = found.batches;
-    walk->recovered->missing = found.missing;
-    walk->recovered->hole = found.hole;
-    walk->recovered->hole_after = found.hole_after;
-    *highest = found.highest > held ? found.highest : held;
+    walk->recovered->batches = found->batches;
+    walk->recovered->missing = found->missing;
+    walk->recovered->hole = found->hole;
+    walk->recovered->hole_after = found->hole_after;
+    *highest = found->highest > held ? found->highest : held;
     return result;
 }
 
@@ -313,16 +333,6 @@ static void publish_numbers(struct header *h, const struct disk_meta *meta, uint
 }
 
 /* ---- a disk that is full ---- */
-
-#define BITS 64u
-
-static int note(void *context, uint32_t inode)
-{
-    uint64_t *touched = context;
-
-    touched[inode / BITS] |= UINT64_C(1) << inode % BITS;
-    return 0;
-}
 
 static int want(struct fastspool *fs, void *argument)
 {
@@ -368,7 +378,7 @@ static int keep_in_memory(struct database *database, struct walk *walk)
     if (result == 0)
         result = database_begin(database, &transaction, &meta, walk->error);
     if (result == 0) {
-        result = read_journal(database, transaction, walk, &meta, &highest, note, touched);
+        result = read_journal(database, transaction, walk, &meta, &highest, touched);
         if (result == 0)
             result = bring_back(database, transaction, walk->fs, touched);
         mdb_txn_abort(transaction);
@@ -389,7 +399,7 @@ static int recover(struct database *database, struct walk *walk)
 
     if (result < 0)
         return result;
-    result = read_journal(database, transaction, walk, &meta, &highest, NULL, NULL);
+    result = read_journal(database, transaction, walk, &meta, &highest, NULL);
     walk->root = (uint32_t)meta.root;
     if (result == 0)
         result = meta.root ? rebuild(database, transaction, walk) : inodes_make_root(walk->fs);

@@ -9,8 +9,7 @@
  * Failure modes: a scene that can't be set proves nothing: the program aborts, and says which call failed.
  */
 #include "scene.h"
-#include "mirror/database.h"
-#include "mirror/journal.h"
+#include "mirror/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -19,7 +19,8 @@
  * what a mirror wrote before it died, and whose database isn't synced.
  */
 #include "fixture.h"
-#include "mirror/journal.h"
+#include "mirror/checkpoint.h"
+#include "mirror/recovery.h"
 #include "paging.h"
 #include "record.h"
 

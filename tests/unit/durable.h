@@ -6,6 +6,8 @@
 #ifndef FASTSPOOL_DURABLE_H
 #define FASTSPOOL_DURABLE_H
 
+#include "mirror/checkpoint.h"
+#include "mirror/recovery.h"
 #include "paging.h"
 
 #include <criterion/criterion.h>
