@@ -48,11 +48,11 @@ static void checkpoint(struct checkpointer *c)
     if (result == -EBADMSG)
         result = -EIO; /* for an fsync, damage is that */
     pthread_mutex_lock(&c->mutex);
-    if (result < 0 && c->error != -result)
+    if (result < 0 && c->error != result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
     if (result == 0 && c->error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
-    c->error = -result;
+    c->error = result;
     STORE(c->fs->header->checkpoint_error, -result);
     c->ended = c->begun;
     pthread_cond_broadcast(&c->done);
@@ -135,7 +135,7 @@ int checkpointer_wait_for_room(struct checkpointer *c)
     pthread_mutex_lock(&c->mutex);
     while (journal_files_full(&c->journal->pool) && c->error == 0)
         pthread_cond_wait(&c->done, &c->mutex);
-    int result = journal_files_full(&c->journal->pool) ? -c->error : 0;
+    int result = journal_files_full(&c->journal->pool) ? c->error : 0;
     pthread_mutex_unlock(&c->mutex);
     return result;
 }
@@ -147,7 +147,7 @@ int checkpointer_wait_for_files(struct checkpointer *c)
     pthread_cond_signal(&c->wake);
     while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_files_due(&c->journal->pool)))
         pthread_cond_wait(&c->done, &c->mutex);
-    int result = -c->error;
+    int result = c->error;
     pthread_mutex_unlock(&c->mutex);
     return result;
 }

@@ -26,7 +26,7 @@ struct checkpointer {
     pthread_cond_t wake;   /* something may be to do */
     pthread_cond_t done;   /* a checkpoint ended, or a spare file was made */
     bool ending;           /* make the last one */
-    int error;             /* of the last checkpoint, positive; 0: it succeeded */
+    int error;             /* of the last checkpoint, a negative errno; 0: it succeeded */
     unsigned begun, ended; /* checkpoints */
 };
 

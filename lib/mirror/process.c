@@ -139,12 +139,12 @@ static void catch_faults(struct fastspool *fs)
 }
 
 /* Not damage: a disk that fails or is full may be well in a moment.  Meanwhile who attaches is told why it waits. */
-static void tell_failure(struct fastspool *fs, int code, const char *failure)
+static void tell_failure(struct fastspool *fs, int error, const char *failure)
 {
-    if (LOAD(fs->header->recovery_error) == code)
+    if (LOAD(fs->header->recovery_error) == -error)
         return;
     snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
-    STORE(fs->header->recovery_error, code);
+    STORE(fs->header->recovery_error, -error);
     complain(fs->spool, failure);
 }
 
@@ -156,7 +156,7 @@ static int recover(struct fastspool *fs)
 
     int result = recovery_run(fs, &recovered, error);
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->too_small) && !terminated) {
-        tell_failure(fs, -result, error);
+        tell_failure(fs, result, error);
         clock_sleep(NS_PER_S);
         result = recovery_run(fs, &recovered, error);
     }
