@@ -2,17 +2,18 @@
  *
  * Checkpoint: from the journal to the database.
  *
- * The happy path: a first look through the batches finds which inodes end in them, a second one applies the records,
- * but none of an inode that ended later: so a message that came and went between two checkpoints is never put into the
- * database.  One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the
- * spool, as a batch is.
+ * The happy path: a first scan of the batches finds which inodes end in them.  A second one applies the records, but
+ * none of an inode that ends later: a message that came and went between two checkpoints never reaches the database.
+ * One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the spool, as a
+ * batch is.
  *
- * It reads what was written, not the store: a checkpoint may take as long as the disk needs, and holds neither memory
- * of the store nor its lock; and what a mirror that died had not yet brought here, its successor finds in the same
- * place.
+ * It reads the journal, not the store.  So it may take as long as the disk needs, and holds neither memory of the store
+ * nor its lock; and a new mirror finds in the same place what a dead one had not yet applied.
  *
- * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
- * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
+ * Failure modes:
+ *  - Any error leaves database and journal as they are.
+ *  - Durable batches that can't be read, or a hole in their chain: -EIO.  A checkpoint with a hole in it would be a
+ *    loss for ever.
  */
 #include "mirror/checkpoint.h"
 
@@ -133,7 +134,7 @@ int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_M
     return result;
 }
 
-/* Batches that are durable can't be read: the sentence says where and why. */
+/* Durable batches can't be read: say where and why. */
 static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MAX])
 {
     const struct journal_end *end = found->missing ? &found->hole : &found->end;

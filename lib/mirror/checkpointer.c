@@ -46,7 +46,7 @@ static void checkpoint(struct checkpointer *c)
     if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
         result = try_checkpoint(c, true, error);
     if (result == -EBADMSG)
-        result = -EIO; /* for an fsync, damage is that */
+        result = -EIO; /* what an fsync returns for damage */
     pthread_mutex_lock(&c->mutex);
     if (result < 0 && c->error != result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
@@ -66,13 +66,13 @@ static void *run(void *argument)
 
     while (!ending) {
         struct timespec until;
-        journal_files_prepare(&c->journal->pool); /* where it fails, the commit that needs the file says so */
+        journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
         pthread_mutex_lock(&c->mutex);
-        pthread_cond_broadcast(&c->done); /* a file may have come without a checkpoint, and then none is due */
+        pthread_cond_broadcast(&c->done); /* a spare file may do what a checkpoint was awaited for */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;
         int timeout = journal_files_due(&c->journal->pool) && c->error == 0 ? ETIMEDOUT : 0;
-        do /* after an error a second passes, whoever wants a checkpoint */
+        do /* after an error, wait out the second however often a checkpoint is wanted */
             timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
         while (timeout == 0 && c->error && !c->ending);
         ending = c->ending;
@@ -93,7 +93,7 @@ int checkpointer_start(struct checkpointer *c)
     sigemptyset(&ending);
     sigaddset(&ending, SIGTERM);
     sigaddset(&ending, SIGINT);
-    pthread_sigmask(SIG_SETMASK, &ending, &old); /* they are for the first thread; faults are everybody's */
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* those two are for the first thread */
     int error = pthread_create(&c->thread, NULL, run, c);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     STORE(c->ready, error == 0);

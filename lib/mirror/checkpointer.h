@@ -23,7 +23,7 @@ struct checkpointer {
     uint32_t ready; /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
     pthread_mutex_t mutex; /* for all below; after the journal's is released */
-    pthread_cond_t wake;   /* something may be to do */
+    pthread_cond_t wake;   /* a checkpoint or a spare file may be due */
     pthread_cond_t done;   /* a checkpoint ended, or a spare file was made */
     bool ending;           /* make the last one */
     int error;             /* of the last checkpoint, a negative errno; 0: it succeeded */

@@ -12,11 +12,11 @@
 
 #include <signal.h>
 
-/** The waiters' rhythm: header.mirror_wanted counts them as they come. */
+/** How many waiters come, and how long a commit takes.  header.mirror_wanted counts waiters as they come. */
 struct rhythm {
     uint32_t captured; /* the count when the last capture was taken */
-    uint32_t known;    /* who waited for it, or came while it was written */
-    uint32_t most;     /* the most there were lately: one less after every MOST_FADES commits */
+    uint32_t known;    /* waiters for the capture before, also those that came while it was written */
+    uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
     uint32_t commits;
     uint64_t duration; /* of a commit: a moving mean over 32 of them, ns */
 };

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Batches: a capture as records, and records read back.
+ * Encoding and decoding of what lies on the disk.
  *
- * The happy path: for each captured inode its record, then the slices that its dirty blocks reach, whole, straight from
- * the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of them: that is
- * why a capture has a block more at each side.
+ * The happy path of a batch: for each captured inode its record, then the slices that its dirty blocks reach, whole,
+ * straight from the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of
+ * them: that is why a capture has a block more at each side.
  *
- * Failure modes: the sink's, passed on.  Reading trusts nothing: a record that leaves its batch ends it with -EBADMSG.
+ * Failure modes: the sink's error ends the encoding.  Decoding trusts nothing: what leaves its value or is out of range
+ * is -EBADMSG.
  */
 #include "mirror/format.h"
 

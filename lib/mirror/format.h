@@ -1,27 +1,31 @@
 /* SPDX-License-Identifier: MIT
  *
- * A batch: one instant of the spool, as a sequence of records, and the form in which files lie on the disk.
+ * What lies on the disk: keys, values, records, and the heads and tails of the journal.  Encoded and decoded here
+ * alone.
  *
- * The journal holds batches; the database holds the same values under the same keys, so that applying a batch is to put
- * and to delete.  Numbers are in the machine's byte order: a state directory is of one machine.
+ * A batch is one instant of the spool, as a sequence of records.  The journal holds batches; the database holds the
+ * same values, so that applying a batch is to put and to delete.  Numbers are in the machine's byte order, except in
+ * keys: a state directory belongs to one machine.
+ *
+ * Decoding trusts nothing: any bytes give a value that is in range, or -EBADMSG.
  */
 #ifndef FASTSPOOL_FORMAT_H
 #define FASTSPOOL_FORMAT_H
 
 #include "store/store.h"
 
-/** Bytes of a file that one key of the database holds: one overflow page of LMDB.  (Measured, in a fragmented database:
- *  a value of 1 MB takes 3,215 ms whole, 2 ms in these.) */
+/** Bytes of a file that one key of the database holds: one overflow page of LMDB.  (Measured in a fragmented database:
+ * 1 MB takes 3,215 ms as one value, 2 ms in slices.) */
 #define SLICE_SIZE 4072u
 
-/** What a file is, apart from its content: the value of RECORD_INODE. */
+/** A file apart from its content: the value of RECORD_INODE. */
 struct disk_inode {
     uint32_t generation;
     uint32_t mode;
     uint32_t uid, gid;
     uint64_t size;
     uint64_t atime, mtime, ctime;
-    uint32_t names; /* how many struct disk_name follow, each at once behind the last */
+    uint32_t names; /* how many struct disk_name follow, without gaps */
     uint32_t zero;
 };
 
@@ -32,13 +36,13 @@ struct disk_name {
 };
 
 enum record_kind {
-    RECORD_INODE = 1, /* value: struct disk_inode and its names; slices behind its size are gone */
-    RECORD_GONE = 2,  /* no value: neither the inode nor any slice of it exists any more */
+    RECORD_INODE = 1, /* value: struct disk_inode and its names; slices beyond its size are gone */
+    RECORD_GONE = 2,  /* no value: the inode and all its slices are deleted */
     RECORD_SLICE = 3, /* value: bytes [slice * SLICE_SIZE, ... + size) of the file */
-    RECORD_HOLE = 4,  /* no value: this slice is zeros, and not kept */
+    RECORD_HOLE = 4,  /* no value: this slice is zeros, and the database has no key for it */
 };
 
-/** Heads each record; the value follows, filled up with zeros to a multiple of 8 bytes. */
+/** Heads each record; the value follows, padded with zeros to a multiple of 8 bytes. */
 struct record {
     uint32_t kind; /* enum record_kind */
     uint32_t inode;
@@ -46,17 +50,17 @@ struct record {
     uint32_t size; /* of the value, bytes */
 };
 
-/** Takes the next @size bytes of a batch.  Negative: the batch ends there, with this error. */
+/** Takes the next @size bytes of a batch.  Negative: encoding ends with this error. */
 typedef int format_sink(void *context, const void *bytes, size_t size);
 
-/** Bytes that format_encode() will give. */
+/** Bytes that format_encode() produces. */
 uint64_t format_size(const struct capture *capture);
 
-/** Give the records of a capture to @sink, piece by piece: format_size() bytes in all.  The capture's blocks are pinned
- *  until commit_end(). */
+/** Encode a capture: give its records to @sink, piece by piece, format_size() bytes in all.  Straight from the segment:
+ *  the capture's blocks are pinned until commit_end().  0, or the sink's error. */
 int format_encode(struct fastspool *fs, const struct capture *capture, format_sink *sink, void *context);
 
-/** The record at *@at, checked to lie before @end, and *@at behind it.  1: a record; 0: the end; -EBADMSG. */
+/** The next record at *@at, checked to end before @end; *@at moves on.  1: a record; 0: there are no more; -EBADMSG. */
 int format_next(const char **at, const char *end, struct record *record, const void **value);
 
 /* ---- the database ---- */

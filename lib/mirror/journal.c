@@ -2,12 +2,14 @@
  *
  * Appending to the journal (its form: journal.h).
  *
- * The happy path of a batch: its number is taken and published, then head, payload and tail go out in one contiguous
- * write (in pieces of a MiB where it is large), then one fdatasync, then the number is the durable one.  A batch that
- * does not fit what is left of the file begins the next one, together with that file's head: still one write.
+ * The happy path of a batch: publish its number; write head, payload and tail, contiguous, in one write (in pieces of a
+ * MiB where it is large); one fdatasync; then its number is the durable one.  A batch that does not fit into what is
+ * left of the file begins the next one, together with that file's head: still one write.
  *
- * Failure modes: a write or fdatasync that fails condemns the file; the next batch, which holds everything again, goes
- * to another file.  No file and no room for one is the error of the commit, ENOSPC.
+ * Failure modes:
+ *  - A write or fdatasync fails: the file is condemned.  The next batch, which holds everything again, goes to another
+ *    file.
+ *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"
 
@@ -119,7 +121,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
     return result;
 }
 
-/* Begin another file. */
+/* Begin another file, with a new salt. */
 static int begin_file(struct journal *journal)
 {
     if (journal->fd >= 0)

@@ -3,18 +3,19 @@
  * The journal: what makes an fsync true.  Files of batches in STATE/journal/, written by one process, the mirror.
  *
  * A file is written full of zeros ahead of time and used again and again (measured on ext4: 7,400 appends a second,
- * against 4,700 in a file that grows).  Its names are fixed (0000, 0001, ...); what it holds, its first block says:
+ * against 4,700 in a file that grows).  Files have fixed names (0000, 0001, ...); the first block says what a file
+ * holds:
  *
  *     block 0:       struct journal_head
  *     from 4096 on:  batches, each on a block boundary: struct batch_head, payload, struct batch_tail, zeros
  *
- * Numbers.  Each batch has a number that grows and is never given twice, also not to a batch whose writing failed or
- * whose writer died.  `previous` names the last batch known durable when it was written, so a chain of batches can be
- * told from one with a hole.  A file `follows` the last batch known durable when the file was begun: batches with
- * higher numbers in older files were never promised to anybody, and don't count.
+ * Numbers.  The numbers of batches grow.  None is used twice, even after a write that failed or a mirror that died.
+ * `previous` names the last batch known durable when it was written, so a chain of batches can be told from one with a
+ * hole.  A file `follows` the last batch known durable when the file was begun: batches with higher numbers in older
+ * files were never acknowledged, and don't count.
  *
- * A salt, random at each use of a file, stands in its head and in each of its batches: what an earlier use left behind,
- * or a mail whose text looks like a batch, is never taken for one.
+ * Salt.  Each use of a file has a random salt, in the file's head and in each of its batches.  So neither what an
+ * earlier use left behind nor a mail whose text looks like a batch is ever taken for one.
  *
  * This module appends; journal_files.h is which files there are, journal_scan.h reads them.
  */

@@ -29,7 +29,8 @@
 
 /* ---- opening ---- */
 
-/* Make a directory and its entry durable.  Where that fails there is none: the next sync may say that all is well. */
+/* Make a directory and its entry durable.  A directory whose entry can't be synced is removed: the next sync may
+ * succeed without having written it. */
 static int make_directory(const char *path, const char *above)
 {
     bool made = mkdir(path, 0700) == 0;
@@ -62,13 +63,13 @@ static int take_stock(struct journal_files *files)
         if (file->name >= files->next_name)
             files->next_name = file->name + 1;
         if (file->reason == JOURNAL_WHOLE) {
-            /* Never written by this process: whatever its predecessor met there, this one doesn't know. */
+            /* This process never writes to it: the predecessor may have condemned it. */
             files->file[files->count++] = (struct journal_file){file->name, true, file->head.follows, file->size};
             files->waiting += file->size;
         } else if (file->size == files->file_size) {
             files->spare[files->spares++] = file->name;
         } else {
-            remove_file(files, file->name); /* its maker died before it had taken the blocks */
+            remove_file(files, file->name); /* a mirror died before it had allocated the blocks */
         }
     }
     if (files->waiting)
@@ -77,7 +78,7 @@ static int take_stock(struct journal_files *files)
     return result;
 }
 
-/* Their names could not be synced, and may never be written, though the next sync says that all is well. */
+/* The spares' names could not be synced, and may never be written although the next sync succeeds. */
 static void forget_spares(struct journal_files *files)
 {
     while (files->spares > 0)
@@ -103,7 +104,7 @@ int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64
         result = make_directory(path, fs->state);
     if (result == 0) {
         files->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        /* A file that a predecessor made may be missing on the disk until the directory is synced. */
+        /* A file that the predecessor made may be missing on the disk until the directory is synced. */
         result = files->directory < 0 || fsync(files->directory) < 0 ? -errno : 0;
         int stock = files->directory < 0 ? result : take_stock(files);
         if (result < 0)
@@ -130,24 +131,23 @@ static uint32_t new_name(struct journal_files *files)
     return name;
 }
 
-/* Bytes that a checkpoint of what waits may take of the disk, when another file is full too. */
+/* Bytes of the disk that a checkpoint may take, once another file is full too. */
 static uint64_t owed(const struct journal_files *files)
 {
     uint64_t waits = files->waiting + files->file_size;
     return waits + waits / 4 + CHECKPOINT_ROOM;
 }
 
-/* What statvfs has to know; the mutex is held. */
+/* For statvfs.  The mutex is held. */
 static void publish_room(struct journal_files *files)
 {
     STORE(files->fs->header->disk_owed, owed(files));
     STORE(files->fs->header->disk_reusable, files->reusable);
 }
 
-/* May another file be filled, for which @taken bytes of the disk are still to be taken?  After it there must be room
- * for a checkpoint of all that waits: on the disk, or among the database's free pages.  A journal that took the last of
- * the disk would leave none for the database, and could never be emptied.  Where there isn't, a checkpoint now gives
- * files back. */
+/* May another file be filled, which still needs @taken bytes of the disk?  It must leave room for a checkpoint of all
+ * that waits, on the disk or among the database's free pages: a journal that took the last of the disk could never be
+ * emptied.  -ENOSPC: no; a checkpoint now gives files back. */
 static int ask_for_room(struct journal_files *files, uint64_t taken)
 {
     struct statvfs disk;
@@ -164,8 +164,8 @@ static int ask_for_room(struct journal_files *files, uint64_t taken)
 
 /* ---- making and taking files ---- */
 
-/* A new file with room for a file's bytes; its entry is durable.  @zeros: written full, else the blocks are only taken
- *  (an append there costs more, but there is something to append to at once). */
+/* Make a file with all its blocks and a durable entry.  @zeros: write it full; else only allocate the blocks, so that
+ * an append costs more, but the file is there at once. */
 static int make_file(struct journal_files *files, bool zeros, uint32_t *name)
 {
     static const char nothing[PIECE];
@@ -217,7 +217,7 @@ static bool take_spare(struct journal_files *files, uint32_t *name)
     return any;
 }
 
-/* There was no room for a file: because the last of it is being made into one? */
+/* No room for a file?  The checkpointer may just be making the last of it into a spare. */
 static bool take_prepared(struct journal_files *files, uint32_t *name)
 {
     pthread_mutex_lock(&files->preparing);
@@ -230,7 +230,7 @@ static int next_name(struct journal_files *files, uint32_t *name)
 {
     pthread_mutex_lock(&files->mutex);
     bool many = files->count + files->spares + 2 > JOURNAL_FILES_MAX;
-    files->no_space |= many; /* a checkpoint makes them fewer */
+    files->no_space |= many; /* a checkpoint releases some */
     pthread_mutex_unlock(&files->mutex);
     if (many)
         return -ENOSPC;
@@ -296,7 +296,7 @@ void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t byte
 struct journal_point journal_files_point(struct journal_files *files)
 {
     pthread_mutex_lock(&files->mutex);
-    /* In this order: a batch becomes durable before its changes are said to be. */
+    /* In this order: header.batch_durable is stored before header.durable. */
     uint64_t ticket = LOAD(files->fs->header->durable);
     const struct journal_point point = {ticket, LOAD(files->fs->header->batch_durable), files->waiting};
     files->wanted = false;

@@ -14,14 +14,14 @@
 
 #include <pthread.h>
 
-/** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: what is delivered sooner
- * never reaches the database, and a recovery reads it in a second. */
+/** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: a message delivered
+ *  sooner never reaches the database.  A recovery reads 64 MiB in a second. */
 #define JOURNAL_BYTES (UINT64_C(64) << 20)
 
 /** Age of the oldest batch that waits for a checkpoint, ns. */
 #define JOURNAL_AGE (60 * NS_PER_S)
 
-/** A journal of so many times its checkpoint's size is full: the checkpoint can't keep up, or fails. */
+/** The journal is full at so many times the bytes of a checkpoint: checkpoints can't keep up, or fail. */
 #define JOURNAL_FULL 4u
 
 /** Files that share the bytes of a checkpoint. */
@@ -45,14 +45,14 @@ struct journal_files {
     pthread_mutex_t mutex;                       /* for all below */
     struct journal_file file[JOURNAL_FILES_MAX]; /* in use, oldest first; the last one may be written */
     size_t count;
-    uint32_t spare[JOURNAL_FILES_MAX]; /* names of files with blocks and without meaning */
+    uint32_t spare[JOURNAL_FILES_MAX]; /* names of files that have their blocks and hold nothing */
     size_t spares;
     uint32_t next_name;
     uint64_t waiting;  /* bytes since the last checkpoint */
     uint64_t oldest;   /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
     uint64_t reusable; /* bytes of free pages in the database, after the last checkpoint */
     bool no_space;     /* no room on the disk for another file: a checkpoint is wanted */
-    bool wanted;       /* somebody wants a checkpoint: memory can't be evicted before */
+    bool wanted;       /* a checkpoint is wanted, so that memory can be evicted */
 };
 
 /** Open STATE/journal, making it where it is missing, durably, and take stock of the files that are there.  0, or a
@@ -85,14 +85,14 @@ struct journal_point journal_files_point(struct journal_files *files);
  *  bytes of free pages in the database. */
 void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable);
 
-/** Have a checkpoint made as soon as may be. */
+/** Want a checkpoint as soon as possible. */
 void journal_files_want_checkpoint(struct journal_files *files);
 
-/** Is it time for a checkpoint? */
+/** Is a checkpoint due? */
 bool journal_files_due(struct journal_files *files);
-/** For a checkpoint, or for journal_files_prepare()? */
+/** Is a checkpoint or journal_files_prepare() due? */
 bool journal_files_wanting(struct journal_files *files);
-/** Is there no room for more without a checkpoint? */
+/** Is the journal full: must commits wait for a checkpoint? */
 bool journal_files_full(struct journal_files *files);
 
 #endif

@@ -9,7 +9,7 @@
  *  - A file ends in a torn batch, or in what an earlier use left: its end, with a reason; the next file is read.
  *  - Batches are whole, but a later file continues the journal without them: they were never durable, and don't count.
  *  - Batches that were durable can't be read: `missing` counts the places, `hole` tells the first.
- *  - A file goes while the journal is read: it held nothing that counts.
+ *  - A file is removed during the scan: it was released, and held no batch in (above, upto].
  *  - A read fails: the scan fails.  A listing that ends early would be a journal that ends early.
  */
 #include "mirror/journal_scan.h"
@@ -101,7 +101,7 @@ int journal_scan_files(int directory, struct journal_listed files[JOURNAL_FILES_
         if (result == 0)
             files[(*count)++] = file;
         else if (result == -ENOENT)
-            result = 0; /* released meanwhile: it held nothing that counts */
+            result = 0; /* released meanwhile: it held no batch in (above, upto] */
     }
     if (result == 0 && errno)
         result = -errno;
@@ -159,7 +159,7 @@ static int read_batch(struct reader *reader, int fd, const struct journal_listed
 
 /* ---- one file ---- */
 
-/* A batch that counts: is it the one that was expected? */
+/* A batch that counts.  Is it the one that was expected? */
 static void follow(struct reader *reader, const struct batch_head *head)
 {
     struct journal_found *found = reader->found;

@@ -2,9 +2,9 @@
  *
  * Reading the journal: which batches are there, which of them count, and where and why each file ends.
  *
- * A scan reads each file from its head up to the first thing that is no whole batch of this use of the file: a torn
- * end, or what an earlier use left.  Then it goes on with the next file; whether something is missing in between, the
- * chain of numbers tells (struct journal_found).
+ * A scan reads each file from its head to the first thing that is no whole batch of this use of the file: a torn end,
+ * or what an earlier use left.  Then it reads the next file.  The chain of numbers shows whether something is missing
+ * in between (struct journal_found).
  */
 #ifndef FASTSPOOL_JOURNAL_SCAN_H
 #define FASTSPOOL_JOURNAL_SCAN_H
@@ -39,7 +39,7 @@ struct journal_batch {
     size_t size;
 };
 
-/** A file whose end was reached. */
+/** A file, after it was read.  Valid during the callback. */
 struct journal_scanned {
     const struct journal_listed *file;
     uint64_t limit;             /* batches with higher numbers don't count; UINT64_MAX: all count */

@@ -2,21 +2,29 @@
  *
  * The mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
  *
- * The happy path: drop to the owner, take the lock that says "the mirror lives" (for life), recover the store where it
- * is RECOVERING, then three threads.  The first commits, every flush interval or as soon as somebody waits: capture,
- * one batch to the journal, end; what comes meanwhile is the next batch.  Once a second it frees what the dead had open
- * and gives empty memory back.  The second keeps a journal file ready and makes checkpoints, when the journal has grown
- * or aged, or memory is wanted, so that nobody waits for the database.  The third brings evicted files back, and evicts
- * (pager.c).  SIGTERM: a last commit, a last checkpoint, and the end.
+ * The happy path:
+ *  - Drop to the owner.  Take the lock that says "the mirror lives", for life.  Recover a store that is RECOVERING.
+ *  - Thread 1 commits, every flush interval or as soon as there is a waiter (committer.h).  Once a second it frees what
+ *    dead processes had open, and gives empty memory back.
+ *  - Thread 2 keeps a journal file ready, and makes a checkpoint when the journal has grown or aged, or when memory is
+ *    wanted (checkpointer.h).  So no waiter waits for the database.
+ *  - Thread 3 answers page-ins, and evicts (pager.h).
+ *  - SIGTERM: a last commit, a last checkpoint, and the end.
  *
- * Failure modes: another mirror holds the lock: exit 75, nothing done.  A disk that fails while it recovers: it tries
- * on, and who attaches gives up after ten seconds, with the reason.  A damaged database: the store is marked FAILED
- * with a sentence, which every process that attaches shows, and nothing on disk is touched.  (LMDB follows its pages
- * without checking them all: a fault while it reads is caught here and means the same; in a later checkpoint it is the
- * end of this process, and an error for who waits.)  A commit that fails is told
- * to the waiters, and tried again.  A checkpoint that fails is told to syslog and tried again; nobody waits for it
- * until the journal is full: then its error is the commits'.  The process may be killed at any instant, and the next
- * one goes on from what it finds in the segment and below the journal's durable mark.
+ * Failure modes:
+ *  - Another mirror holds the lock: exit 75, nothing done.
+ *  - The disk fails during recovery: recovery tries again every second.  A process that attaches gives up after ten
+ *    seconds, with the reason.
+ *  - The database is damaged: the store is marked FAILED with a sentence, which every process that attaches shows.
+ *    Nothing on disk is touched.
+ *  - LMDB reads a bad page (it follows its pages without checking them all): SIGSEGV, SIGBUS or SIGABRT.  In recovery
+ *    this means that the database is damaged.  In a page-in or a checkpoint it ends this process, and the waiters get
+ *    an error.
+ *  - A commit fails: the waiters get the error, and the commit is tried again.
+ *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
+ *    error is the commits'.
+ *  - The process is killed, at any instant: the next mirror goes on from the segment and from the journal up to its
+ *    durable mark.
  */
 #include "mirror/process.h"
 
@@ -34,7 +42,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define LOCK_TRIES  50               /* a waiter's look at the lock holds it for an instant: */
+#define LOCK_TRIES  50               /* a process that tests for a mirror holds the lock for an instant: */
 #define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
 #define TIDY_EVERY  NS_PER_S
 #define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
@@ -48,7 +56,7 @@ static void on_term(int signal_number)
     terminated = 1;
 }
 
-/* Say what went wrong: in syslog, and on standard error where somebody started it by hand. */
+/* Report an error: in syslog, and on standard error for a mirror that was started by hand. */
 static int complain(const char *spool, const char *error)
 {
     syslog(LOG_MAIL | LOG_ERR, "%s: %s", spool, error);
@@ -71,14 +79,14 @@ static int become_owner(const char *spool)
     return 0;
 }
 
-/* The lock is the mirror's life: never closed. */
+/* The lock is the mirror's life: the descriptor is never closed. */
 static int take_lock(const struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
 
     places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EROFS) /* a disk that failed: the commits will say so */
+    if (fd < 0 && errno == EROFS) /* the disk has failed: the commits will report it */
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -112,7 +120,7 @@ static void publish_state(struct fastspool *fs, uint32_t state, const char *fail
     futex_wake(&fs->header->state);
 }
 
-/* LMDB reads through a map, and follows its pages without checking them all. */
+/* LMDB reads through a map, and follows its pages without checking them all: a damaged page may end here. */
 static void on_fault(int signal_number)
 {
     static const char failure[] = "the database is damaged: reading it ended in a fault";
@@ -122,7 +130,7 @@ static void on_fault(int signal_number)
         memcpy(served->header->failure, failure, sizeof(failure));
         publish_state(served, SEGMENT_FAILED, NULL);
     } else {
-        /* So that nobody waits for a mirror that falls over the same page each time. */
+        /* The next mirror fails this page-in instead of dying over the same page. */
         uint32_t reading = LOAD(served->header->fault_reading);
         STORE(served->header->fault_fatal, reading ? reading : PAGER_ALL);
         commit_fails(served, EIO);
@@ -138,7 +146,7 @@ static void catch_faults(struct fastspool *fs)
     signal(SIGABRT, on_fault);
 }
 
-/* Not damage: a disk that fails or is full may be well in a moment.  Meanwhile who attaches is told why it waits. */
+/* Not damage: a disk that fails or is full may recover.  A process that attaches meanwhile shows why it waits. */
 static void tell_failure(struct fastspool *fs, int error, const char *failure)
 {
     if (LOAD(fs->header->recovery_error) == -error)
@@ -223,7 +231,7 @@ static int serve(struct fastspool *fs, struct checkpointer *checkpointer)
 
 /* ---- all of it ---- */
 
-/* A disk that fails now may be well later. */
+/* The disk may fail now and recover later: try until it does, or until SIGTERM. */
 static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
 {
     char error[FASTSPOOL_ERROR_MAX];
@@ -239,14 +247,14 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     return result;
 }
 
-/* Commit, beside the checkpointer, until SIGTERM. */
+/* Commit beside the checkpointer until SIGTERM.  An exit status, or a negative errno where no thread could start. */
 static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
 {
     int result = open_journal(c->journal, fs, limit);
 
     if (result < 0)
         return 1;
-    journal_files_prepare(&c->journal->pool); /* where it fails, the commit that needs the file says so */
+    journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
     result = checkpointer_start(c);
     if (result == 0) {
         result = serve(fs, c);
@@ -256,7 +264,7 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
     return result;
 }
 
-/* The pager comes first: what is in the database can be read, also while the journal can't be opened. */
+/* The pager starts first: what the database holds can be read even while the journal can't be opened. */
 static int serve_all(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
@@ -291,7 +299,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (result < 0)
         return complain(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror_pid, getpid());
-    STORE(fs->header->mirror_starting, 0); /* should this one die, another may be started at once */
+    STORE(fs->header->mirror_starting, 0); /* if this mirror dies, another may be started at once */
     if (memory)
         segment_limit(fs->header, memory);
     fs->mirror = true;
@@ -303,7 +311,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain(fs->spool, fs->header->failure);
     result = commit_reset(fs);
-    result = result < 0 ? complain(fs->spool, "take over from the mirror before: failed") : serve_all(fs, limit);
+    result = result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : serve_all(fs, limit);
     STORE(fs->header->mirror_pid, 0);
     return result;
 }

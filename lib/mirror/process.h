@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mirror's process: one a spool, as the spool's owner, which writes the store to the disk.
+ * The mirror's process: it writes the store to the disk.  One a spool, as the spool's owner.
  */
 #ifndef FASTSPOOL_PROCESS_H
 #define FASTSPOOL_PROCESS_H
@@ -16,9 +16,9 @@ struct process_options {
     uint64_t journal;  /* bytes of the journal that wait before a checkpoint is made */
 };
 
-/** Be the mirror of @spool until SIGTERM or SIGINT.  The process becomes the spool's owner for good, and takes signal
- *  handlers: call it from main(), with one thread.  Errors are told in syslog and on standard error.  Returns an exit
- *  status: 0 after SIGTERM, PROCESS_SECOND, 1 an error. */
+/** Be the mirror of @spool until SIGTERM or SIGINT.  The process becomes the spool's owner for good and
+ *  installs signal handlers: call this from main(), with one thread.  Errors go to syslog and standard error.  Returns
+ *  an exit status: 0 after SIGTERM, PROCESS_SECOND where another mirror runs, 1 after an error. */
 int process_run(const char *spool, const struct process_options *options);
 
 #endif

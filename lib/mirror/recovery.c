@@ -2,22 +2,26 @@
  *
  * Recovery: from the disk to a segment, after a reboot.
  *
- * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then,
- * the segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old
- * number, then every name, then attributes and times are set as they were (making names touches them), the numbers in
- * between become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted,
- * so a queue of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery
- * believed is on the disk by its own word, not by that of a page cache that somebody else filled.
+ * The happy path:
+ *  - Apply the journal's whole batches to the database, in a transaction.
+ *  - Empty the segment (an earlier recovery may have been cut short), and build it from what the transaction shows:
+ *    every inode under its old number, then every name, then attributes and times (making names changes them).  The
+ *    numbers in between become free, and nothing is dirty.
+ *  - Data stays where it is: every file is evicted, so a queue of any size is there as soon as its names are.
+ *  - Commit the transaction: what this recovery read is on the disk by its own sync, not just in a page cache that
+ *    another process filled.
  *
- * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
- * section, so that what they promise holds for what recovery makes.
+ * No other process uses a RECOVERING segment.  The building goes through the store's own functions all the same,
+ * section by section, so that their guarantees hold for what it makes.
  *
- * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a journal that
- * begins after the database ends: the disk is damaged, and the recovery fails with a sentence that says what and where;
- * nothing has changed there.  (Data that is damaged is told by who opens it.)  Names that need more than `memory`:
- * likewise, until a larger one is configured.  A power cut finds the transaction whole or absent, and the next recovery
- * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
- * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
+ * Failure modes:
+ *  - A record that is too short, a name that makes no sense or leads to no directory, a file without a name, a journal
+ *    that begins after the database ends: the disk is damaged, and recovery fails with a sentence that says what and
+ *    where.  Nothing has changed on the disk.  (Damaged data shows when a file is opened.)
+ *  - The names need more than `memory`: the same, until more is configured.
+ *  - A power cut: the transaction is there whole or not at all, and the next recovery does the same again.
+ *  - The disk is too full for the commit: the mail comes back all the same.  What the journal holds beyond the database
+ *    is brought into memory, and stays there until a checkpoint succeeds.
  */
 #include "mirror/recovery.h"
 
@@ -54,7 +58,7 @@ struct walk {
     uint32_t root;
 };
 
-/* One record: its key's first number, its value. */
+/* Visit one record. */
 typedef int visit(struct walk *walk, const MDB_val *key, const MDB_val *value);
 
 static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visit *each)
@@ -76,7 +80,7 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
     return code == MDB_NOTFOUND ? 0 : said(walk->error, code);
 }
 
-/* Only memory can be missing where a section of a recovery fails with ENOSPC. */
+/* A section that fails with -ENOSPC needs memory: more than is configured, or more than the system has. */
 static int enough(struct walk *walk, int result)
 {
     const struct header *h = walk->fs->header;
@@ -278,7 +282,6 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
 
 #define BITS 64u
 
-/* A set of inodes: those that the journal touches. */
 static int note(void *context, uint32_t inode)
 {
     uint64_t *touched = context;
@@ -289,7 +292,7 @@ static int note(void *context, uint32_t inode)
 
 /* ---- the journal ---- */
 
-/* Apply the journal inside @transaction; @touched: note there what it puts, where it is not NULL. */
+/* Apply the journal inside @transaction.  @touched: a set for the inodes that it puts, or NULL. */
 static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
                         uint64_t *highest, uint64_t *touched)
 {
@@ -323,7 +326,7 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
     return result;
 }
 
-/* Numbers of batches are never given twice: not even those of batches that nobody can read any more. */
+/* No number of a batch is used twice, not even that of a batch that can't be read any more: the clock is higher. */
 static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
 {
     uint64_t clock = clock_realtime();
@@ -363,8 +366,8 @@ static int bring_back(struct database *database, MDB_txn *transaction, struct fa
     return result < 0 ? result : 0;
 }
 
-/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a
- * transaction that is never to be committed, and what it touches is read from there. */
+/* The database has no room for what the journal holds: bring it into memory.  Apply the journal once more, in a
+ * transaction that is never committed, and read from there what it touches. */
 static int keep_in_memory(struct database *database, struct walk *walk)
 {
     uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
