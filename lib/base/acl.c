@@ -2,11 +2,11 @@
  *
  * Access control lists of files (POSIX, as the kernel keeps them on tmpfs, ext4 and others): rights for single users.
  *
- * The happy path: the list of a file gives each named user some rights.  The owner, the owning group and all others keep
- * the rights that the mode gave them.
+ * The happy path: the list of a file gives each named user some rights.  The owner, the owning group and all others
+ * keep the rights that the mode gave them.
  *
- * With a list, the group's bits of a mode are its mask: what any named user can have at most.  So a mode alone no longer
- * says that a file is the owner's alone: acl_alone() does.
+ * With a list, the group's bits of a mode are its mask: what any named user can have at most.  So a mode alone no
+ * longer says that a file is the owner's alone: acl_alone() does.
  *
  * Failure modes: a file system without such lists is -EOPNOTSUPP where one is set, and has none where one is read.
  */
@@ -62,8 +62,7 @@ static void add(struct acl *list, size_t *count, int tag, unsigned rights, uint3
 }
 
 /* Each user once, in the order of numbers, as the kernel wants them. */
-static void add_users(struct acl *list, size_t *count, const uid_t *users, size_t named, uid_t owner,
-                      unsigned rights)
+static void add_users(struct acl *list, size_t *count, const uid_t *users, size_t named, uid_t owner, unsigned rights)
 {
     for (uint64_t least = 1, next; least < NO_ID; least = next + 1) {
         next = NO_ID;

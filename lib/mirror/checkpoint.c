@@ -2,23 +2,28 @@
  *
  * Checkpoint: from the journal to the database.
  *
- * The happy path: a first look through the batches finds which inodes end in them, a second one applies the records,
- * but none of an inode that ended later: so a message that came and went between two checkpoints is never put into the
- * database.  One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the
- * spool, as a batch is.
+ * The happy path: a first scan of the batches finds which inodes end in them.  A second one applies the records, but
+ * none of an inode that ends later: a message that came and went between two checkpoints never reaches the database.
+ * One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the spool, as a
+ * batch is.
  *
- * It reads what was written, not the store: a checkpoint may take as long as the disk needs, and holds neither memory
- * of the store nor its lock; and what a mirror that died had not yet brought here, its successor finds in the same
- * place.
+ * It reads the journal, not the store.  So it may take as long as the disk needs, and holds neither memory of the store
+ * nor its lock; and a new mirror finds in the same place what a dead one had not yet applied.
  *
- * Failure modes: whatever fails leaves database and journal as they are.  Batches known durable that can't be read, or
- * a chain of them with a hole, are EIO: a checkpoint with a hole in it would be a loss for ever.
+ * Failure modes:
+ *  - Any error leaves database and journal as they are.
+ *  - Durable batches that can't be read, or a hole in their chain: -EIO.  A checkpoint with a hole in it would be a
+ *    loss for ever.
  */
+#include "mirror/checkpoint.h"
+
 #include "base/error.h"
 #include "fastspool.h"
 #include "mirror/database.h"
 #include "mirror/format.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "mirror/journal_scan.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -35,13 +40,10 @@ struct end {
 };
 
 struct passage {
-    struct database *database;
-    MDB_txn *transaction;
+    const struct checkpoint *checkpoint;
     struct end *ends;
-    uint64_t position;
+    uint64_t position; /* of a record, counted over all batches */
     uint32_t root;
-    checkpoint_touched *touched;
-    void *context;
     char *error;
 };
 
@@ -83,33 +85,31 @@ static int note_end(struct passage *passage, const struct record *record, const 
 
 static int apply(struct passage *passage, const struct record *record, const void *value)
 {
+    const struct checkpoint *checkpoint = passage->checkpoint;
     struct end *end;
 
     HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
     if (end && passage->position < end->position)
         return 0;
-    if (passage->touched && record->kind == RECORD_INODE) {
-        int result = passage->touched(passage->context, record->inode);
+    if (checkpoint->touched && record->kind == RECORD_INODE) {
+        int result = checkpoint->touched(checkpoint->context, record->inode);
         if (result < 0)
             return result;
     }
-    return database_apply(passage->database, passage->transaction, record, value, passage->error);
+    return database_apply(checkpoint->database, checkpoint->transaction, record, value, passage->error);
 }
 
-static int visit_ends(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+static int visit_ends(void *context, const struct journal_batch *batch)
 {
-    (void)number;
-    (void)root;
-    return for_each(records, size, context, note_end);
+    return for_each(batch->records, batch->size, context, note_end);
 }
 
-static int visit_records(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+static int visit_records(void *context, const struct journal_batch *batch)
 {
     struct passage *passage = context;
 
-    (void)number;
-    passage->root = root;
-    return for_each(records, size, passage, apply);
+    passage->root = batch->root;
+    return for_each(batch->records, batch->size, passage, apply);
 }
 
 static void forget_ends(struct passage *passage)
@@ -122,53 +122,60 @@ static void forget_ends(struct passage *passage)
     }
 }
 
-int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
-                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
-                     char error[FASTSPOOL_ERROR_MAX])
+int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct passage passage = {.database = database,
-                              .transaction = transaction,
-                              .root = (uint32_t)meta->root,
-                              .touched = touched,
-                              .context = context,
-                              .error = error};
+    struct disk_meta *meta = checkpoint->meta;
+    struct passage passage = {.checkpoint = checkpoint, .root = (uint32_t)meta->root, .error = error};
+    struct journal_scan scan = {
+        .above = meta->batch, .upto = checkpoint->upto, .visit = visit_ends, .context = &passage};
 
     error[0] = '\0';
-    int result = journal_look(directory, meta->batch, upto, visit_ends, &passage, found);
+    int result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
     passage.position = 0;
+    scan.visit = visit_records;
     if (result == 0)
-        result = journal_look(directory, meta->batch, upto, visit_records, &passage, found);
+        result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
     forget_ends(&passage);
     meta->root = passage.root;
-    meta->batch = found->last;
+    meta->batch = checkpoint->found.last;
     if (result < 0 && error[0] == '\0')
         error_set(error, result, "read the journal: %s", strerrordesc_np(-result));
     return result;
 }
 
+/* Durable batches can't be read: say where and why. */
+static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct journal_end *end = found->missing ? &found->hole : &found->end;
+
+    return error_set(error, -EIO,
+                     "read the journal: a durable batch after %llu can't be read back: file %04u ends at byte %llu: %s",
+                     (unsigned long long)(found->missing ? found->hole_after : found->last), end->file,
+                     (unsigned long long)end->offset, journal_scan_reason(end->reason));
+}
+
 int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
 {
-    const struct journal_point point = journal_point(journal);
-    struct journal_found found;
+    const struct journal_point point = journal_files_point(&journal->pool);
     struct disk_meta meta;
-    MDB_txn *transaction;
-    int result = database_begin(database, &transaction, &meta, error);
+    struct checkpoint checkpoint = {
+        .database = database, .directory = journal->pool.directory, .upto = point.number, .meta = &meta};
+    const struct journal_found *found = &checkpoint.found;
+    int result = database_begin(database, &checkpoint.transaction, &meta, error);
 
     if (result < 0)
         return result;
-    result =
-        checkpoint_apply(database, transaction, journal->directory, point.number, &meta, &found, NULL, NULL, error);
-    if (result == 0 && (found.detached || found.missing || found.last != point.number))
-        result = error_set(error, -EIO, "read the journal: batch %llu is durable and can't be read back",
-                           (unsigned long long)found.last + 1);
+    result = checkpoint_apply(&checkpoint, error);
+    if (result == 0 && (found->detached || found->missing || found->last != point.number))
+        result = lost(found, error);
     if (result < 0) {
-        mdb_txn_abort(transaction);
+        mdb_txn_abort(checkpoint.transaction);
         return result;
     }
-    result = database_commit(database, transaction, &meta, error);
+    result = database_commit(database, checkpoint.transaction, &meta, error);
     if (result == 0) {
-        STORE(journal->fs->header->residency.checkpointed, point.ticket);
-        journal_release(journal, point, database_free_bytes(database));
+        STORE(journal->pool.fs->header->residency.checkpointed, point.ticket);
+        journal_files_release(&journal->pool, point, database_free_bytes(database));
     }
     return result;
 }

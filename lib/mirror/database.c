@@ -2,13 +2,16 @@
  *
  * Writing the database.
  *
- * The happy path: one transaction a checkpoint; each record puts or deletes what it says, and what lies behind a file's
- * end goes.  A new database is made beside its place, synced, and renamed to it: so there is a whole one, or none.
+ * The happy path: one transaction per checkpoint.  Each record puts or deletes what it says, and slices beyond a file's
+ * end are deleted.  A new database is made beside its place, synced, and renamed: so there is a whole one, or none.
  *
- * Failure modes: whatever fails aborts the transaction, and the database holds the checkpoint before; a full disk is
- * ENOSPC, all else that LMDB may say is EIO with its sentence.  After a commit that failed the environment is closed:
- * the next one reads the disk anew.  The map is as large as it may ever be from the start, so it is never resized; it
- * is not writable, so a stray store can't reach it.
+ * Failure modes:
+ *  - Any error aborts the transaction, and the database holds the checkpoint before.
+ *  - A full disk is -ENOSPC, damage -EBADMSG, anything else that LMDB may return -EIO with LMDB's sentence.
+ *  - After a commit that failed the environment is closed, so that the next one reads the disk anew.
+ *
+ * The map is as large as it may ever be from the start, so it is never resized.  It is not writable, so a stray store
+ * can't reach it.
  */
 #include "mirror/database.h"
 
@@ -17,7 +20,6 @@
 #include "fastspool.h"
 #include "mirror/format.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -30,8 +32,8 @@
 #define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
 #define MAP_SMALLEST (UINT64_C(1) << 32)
 
-/* The errno of LMDB's code, which is its own or a positive errno, and a sentence.  Up to here, in this file, codes are
- * LMDB's. */
+/* The negative errno of LMDB's code, and a sentence.  The static functions of this file return LMDB's codes, which are
+ * its own or a positive errno; the public ones call this. */
 static int explain(int code, const char *what, char *error)
 {
     bool damaged =
@@ -75,9 +77,9 @@ static int all_free(MDB_env *environment, size_t first, size_t count)
     return code ? code : found == count ? 0 : MDB_CORRUPTED;
 }
 
-/* A file that ends before its last page is a SIGBUS to whoever looks behind its end.  LMDB never writes a page that one
- * transaction both takes and frees, so free pages may be missing there, and the file is made longer; any other missing
- * page is damage, and it is left as it was. */
+/* Reading the map beyond the file's end is a SIGBUS.  LMDB never writes a page that one transaction both takes and
+ * frees, so free pages may be missing there: the file is made longer.  Any other missing page is damage, and the file
+ * is left as it was. */
 static int check_length(MDB_env *environment)
 {
     MDB_envinfo info;
@@ -103,8 +105,8 @@ static int check_length(MDB_env *environment)
     return code;
 }
 
-/* LMDB maps its lock file, and writes to it where there may be no room on the disk: a SIGBUS.  So its blocks come
- * first. (Nobody of this process has it open: closing it drops no lock.) */
+/* LMDB maps its lock file and writes to it: a SIGBUS on a full disk.  So its blocks are allocated first.  (This process
+ * has no other descriptor of the file, so closing this one drops no lock.) */
 static int reserve_lock_file(const char *path)
 {
     char file[FASTSPOOL_PATH_MAX + 48];
@@ -150,11 +152,11 @@ static int open_tables(struct database *database, MDB_txn *transaction, unsigned
     return code ? code : mdb_dbi_open(transaction, "meta", flags, &database->meta);
 }
 
-static const char meta_name[] = "store";
-
 static int put_meta(struct database *database, MDB_txn *transaction, const struct disk_meta *meta)
 {
-    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value = {sizeof(*meta), (void *)meta};
+    const struct format_key name = format_meta_key();
+    MDB_val key = database_key(&name), value = {sizeof(*meta), (void *)meta};
+
     return mdb_put(transaction, database->meta, &key, &value, 0);
 }
 
@@ -183,7 +185,7 @@ static int make_empty(const char *path)
     return code ? code : -fd_sync_directory(path);
 }
 
-/* Where there is no database at @path: one is made at @path.new, and renamed. */
+/* Make the database that is missing at @path: at @path.new, and renamed. */
 static int make(const char *path)
 {
     char new[FASTSPOOL_PATH_MAX + 32], file[FASTSPOOL_PATH_MAX + 48], above[FASTSPOOL_PATH_MAX + 32];
@@ -191,7 +193,7 @@ static int make(const char *path)
     snprintf(new, sizeof(new), "%s.new", path);
     snprintf(above, sizeof(above), "%s", path);
     static const char *const files[] = {"data.mdb", "lock.mdb"};
-    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* what a maker that died left */
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* left by a mirror that died */
         snprintf(file, sizeof(file), "%s/%s", new, files[i]);
         unlink(file);
     }
@@ -204,16 +206,15 @@ static int make(const char *path)
         return code;
     code = -fd_sync_directory(dirname(above));
     if (code != 0)
-        rename(path,
-               new); /* the next sync may say that all is well, of a name that was never written: it is made again */
+        rename(path, new); /* make it again: the next sync may succeed without having written the name */
     return code;
 }
 
 /* ---- opening, for use ---- */
 
-/* A commit that failed in its last write may be on the disk, while the page cache holds what LMDB put back: pages that
- * only the disk's state knows would be written over.  So what is read is made to be on the disk; where that fails, the
- * cache is dropped, and whoever opens next reads what the disk holds. */
+/* After a commit that failed in its last write, the disk may hold that commit while the page cache holds what LMDB put
+ * back: the next transaction would overwrite pages that the disk's state uses.  So sync first, to have on the disk what
+ * is read.  Where that fails, drop the cache: the next open reads what the disk holds. */
 static int settle(MDB_env *environment)
 {
     mdb_filehandle_t fd;
@@ -246,7 +247,7 @@ int database_open(struct database *database, const char *path, char error[FASTSP
     if (code == 0) {
         code = open_tables(database, transaction, 0);
         if (code == 0)
-            code = mdb_txn_commit(transaction); /* what keeps the tables open */
+            code = mdb_txn_commit(transaction); /* a commit keeps the tables open */
         else
             mdb_txn_abort(transaction);
     }
@@ -307,23 +308,19 @@ void shared_database_leave(struct shared_database *shared, bool broken)
 
 /* ---- writing ---- */
 
-struct slice_key {
-    uint32_t inode; /* both big endian: so slices lie in the order of the file */
-    uint32_t slice;
-};
-
 /* Delete the slices of an inode from number @slice on. */
 static int delete_slices(struct database *database, MDB_txn *transaction, uint32_t inode, uint32_t slice)
 {
-    const struct slice_key first = {htonl(inode), htonl(slice)};
-    MDB_val key = {sizeof(first), (void *)&first}, value;
+    const struct format_key first = format_slice_key(inode, slice);
+    MDB_val key = database_key(&first), value;
     MDB_cursor *cursor;
+    uint32_t owner;
     int code = mdb_cursor_open(transaction, database->data, &cursor);
 
     if (code != 0)
         return code;
     code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && key.mv_size == sizeof(first) && memcmp(key.mv_data, &first.inode, sizeof(first.inode)) == 0) {
+    while (code == 0 && format_parse_slice_key(key.mv_data, key.mv_size, &owner, &slice) == 0 && owner == inode) {
         code = mdb_cursor_del(cursor, 0);
         if (code == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT); /* the one behind the deleted one */
@@ -334,22 +331,21 @@ static int delete_slices(struct database *database, MDB_txn *transaction, uint32
 
 static int put_inode(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    uint32_t number = htonl(record->inode);
-    MDB_val key = {sizeof(number), &number}, value = {record->size, (void *)bytes};
+    const struct format_key number = format_inode_key(record->inode);
+    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
     struct disk_inode disk;
 
-    if (record->size < sizeof(disk))
+    if (format_decode_inode(bytes, record->size, &disk, NULL) < 0)
         return EBADMSG;
-    memcpy(&disk, bytes, sizeof(disk));
-    uint64_t slices = S_ISREG(disk.mode) ? (disk.size + SLICE_SIZE - 1) / SLICE_SIZE : 0;
+    uint32_t slices = S_ISREG(disk.mode) ? format_slices(disk.size) : 0;
     int code = mdb_put(transaction, database->inodes, &key, &value, 0);
-    return code ? code : delete_slices(database, transaction, record->inode, (uint32_t)slices);
+    return code ? code : delete_slices(database, transaction, record->inode, slices);
 }
 
 static int delete_inode(struct database *database, MDB_txn *transaction, uint32_t inode)
 {
-    uint32_t number = htonl(inode);
-    MDB_val key = {sizeof(number), &number};
+    const struct format_key number = format_inode_key(inode);
+    MDB_val key = database_key(&number);
     int code = mdb_del(transaction, database->inodes, &key, NULL);
 
     return code == 0 || code == MDB_NOTFOUND ? delete_slices(database, transaction, inode, 0) : code;
@@ -357,8 +353,8 @@ static int delete_inode(struct database *database, MDB_txn *transaction, uint32_
 
 static int put_slice(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
-    const struct slice_key number = {htonl(record->inode), htonl(record->slice)};
-    MDB_val key = {sizeof(number), (void *)&number}, value = {record->size, (void *)bytes};
+    const struct format_key number = format_slice_key(record->inode, record->slice);
+    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
 
     if (record->kind == RECORD_SLICE)
         return record->size && record->size <= SLICE_SIZE ? mdb_put(transaction, database->data, &key, &value, 0)
@@ -370,15 +366,14 @@ static int put_slice(struct database *database, MDB_txn *transaction, const stru
 int database_begin(struct database *database, MDB_txn **transaction, struct disk_meta *meta,
                    char error[FASTSPOOL_ERROR_MAX])
 {
-    MDB_val key = {sizeof(meta_name), (void *)meta_name}, value;
+    const struct format_key name = format_meta_key();
+    MDB_val key = database_key(&name), value;
     int code = mdb_txn_begin(database->environment, NULL, 0, transaction);
 
     if (code != 0)
         return explain(code, "begin a transaction", error);
     code = mdb_get(*transaction, database->meta, &key, &value);
-    if (code == 0 && value.mv_size == sizeof(*meta))
-        memcpy(meta, value.mv_data, sizeof(*meta));
-    if (code == 0 && (value.mv_size != sizeof(*meta) || meta->format != DATABASE_FORMAT))
+    if (code == 0 && format_decode_meta(value.mv_data, value.mv_size, meta) < 0)
         code = MDB_VERSION_MISMATCH;
     if (code == 0)
         return 0;

@@ -2,105 +2,72 @@
  *
  * The mirror's database: LMDB, opened by one process alone.  Linked into the tool, never into the library.
  *
- * It is the journal's checkpoint: what outlives the journal, up to the batch that "meta" names.
+ * It holds the journal's checkpoints: every change up to the batch that "meta" names.
  *
  * Three tables.  "inodes": inode number (4 bytes, big endian) to a struct disk_inode and its names.  "data": inode
  * number and slice number (4 + 4 bytes, big endian) to at most SLICE_SIZE bytes of the file; a slice that is missing
- * is zeros.  "meta": what the database holds.  Values are those of a batch's records (batch.h).
+ * is zeros.  "meta": what the database holds.  Values are those of a batch's records (format.h).
  */
-#ifndef FASTSPOOL_MIRROR_H
-#define FASTSPOOL_MIRROR_H
+#ifndef FASTSPOOL_DATABASE_H
+#define FASTSPOOL_DATABASE_H
 
 #include "fastspool.h"
+#include "mirror/format.h"
 
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-struct journal;
-struct journal_found;
-struct record;
-
-#define DATABASE_FORMAT UINT64_C(0x324244535f544653) /* "SFT_SDB2" in little endian */
-
 struct database {
     MDB_env *environment;
     MDB_dbi inodes, data, meta;
 };
 
-/** The database of the mirror process, for its threads: LMDB may be opened once in a process. */
+/** The database, shared by the threads of the mirror: LMDB may be opened only once in a process. */
 struct shared_database {
     const char *path;
-    pthread_rwlock_t lock;    /* read: the threads that use it; write: who opens or closes it */
+    pthread_rwlock_t lock;    /* read: a thread that uses it; write: one that opens or closes it */
     struct database database; /* environment NULL: closed */
-    uint32_t closing;         /* somebody waits to close it; atomic */
+    uint32_t closing;         /* counts threads that wait to close it; atomic */
 };
 
-struct disk_meta {
-    uint64_t format; /* DATABASE_FORMAT */
-    uint64_t root;   /* inode number of the spool directory, 0: nothing was ever written */
-    uint64_t batch;  /* number of the last batch that is in the database */
-};
+/** A key as LMDB takes it; @key must stay as long. */
+static inline MDB_val database_key(const struct format_key *key)
+{
+    return (MDB_val){key->size, (void *)key->bytes};
+}
 
-/** Open the database in directory @path.  Where there is none an empty one is made, wholly or not at all.  Errors are
- *  sentences in @error. */
+/** Open the database in directory @path.  A missing one is made, empty, wholly or not at all.  0, or a negative errno
+ *  with a sentence: nothing is open; -EBADMSG: it is damaged.  Once in a process. */
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX]);
 void database_close(struct database *database);
 
-/** Make and end the shared database; it is opened where it is first used. */
+/** Make and end the shared database; its first use opens it.  @path is the caller's, and must stay. */
 void shared_database_init(struct shared_database *shared, const char *path);
 void shared_database_end(struct shared_database *shared);
-/** Use it, beside others; as database_open().  Then leave it: @broken closes it, so that nothing of what failed is left
- * in memory, and who comes next reads the disk anew. */
+/** Use it, beside other threads; errors as database_open().  Then leave it.  @broken closes it once all have left, so
+ * that nothing of what failed stays in memory, and the next use reads the disk anew. */
 int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX]);
 void shared_database_leave(struct shared_database *shared, bool broken);
 
-/** Begin a transaction; mdb_txn_abort() leaves the database as it was.  In @meta: what it holds. */
+/** Begin a writing transaction, the caller's to commit or to mdb_txn_abort(), which leaves the database as it was.
+ *  @meta: what the database holds.  0, or a negative errno with a sentence: no transaction. */
 int database_begin(struct database *database, MDB_txn **transaction, struct disk_meta *meta,
                    char error[FASTSPOOL_ERROR_MAX]);
-/** Put or delete what a record says.  -EBADMSG: it says nothing that makes sense. */
+/** Put or delete what a record says.  0, or a negative errno with a sentence; -EBADMSG: the record makes no sense. */
 int database_apply(struct database *database, MDB_txn *transaction, const struct record *record, const void *value,
                    char error[FASTSPOOL_ERROR_MAX]);
-/** Put @meta, and commit: 0: all of it is on the disk.  An error: the database is as it was, and @mirror must be closed
- *  (LMDB goes on with what it has in memory; we don't). */
+/** Put @meta and commit; the transaction is over.  0: all of it is on the disk.  A negative errno with a sentence: the
+ *  database is as it was, and must be closed (LMDB would go on with what it has in memory). */
 int database_commit(struct database *database, MDB_txn *transaction, const struct disk_meta *meta,
                     char error[FASTSPOOL_ERROR_MAX]);
 
-/** Bytes of the database's pages that are free. */
+/** Bytes of free pages in the database; 0 where they can't be counted. */
 uint64_t database_free_bytes(struct database *database);
 
-/** Two transactions that change nothing.  LMDB takes a page again only two transactions after the one that freed it:
- * where the disk is full, what the last checkpoints deleted is room for the next. */
+/** Commit two transactions that change nothing.  LMDB reuses a page only two transactions after the one that freed it:
+ * on a full disk, this turns what the last checkpoints deleted into room for the next. */
 int database_turn_over(struct database *database, char error[FASTSPOOL_ERROR_MAX]);
-
-/* ---- checkpoint.c: from the journal to the database ---- */
-
-/** Apply every batch in (meta->batch, @upto] of the journal @directory, and move @meta there.  What was made and
- * removed again within them is left out.  @touched: told of each inode that is put, where it isn't NULL. */
-typedef int checkpoint_touched(void *context, uint32_t inode);
-int checkpoint_apply(struct database *database, MDB_txn *transaction, int directory, uint64_t upto,
-                     struct disk_meta *meta, struct journal_found *found, checkpoint_touched *touched, void *context,
-                     char error[FASTSPOOL_ERROR_MAX]);
-
-/** A checkpoint: all that is durable in the journal goes to the database, header.residency.checkpointed says up to
- * which change, and the journal's space is free again. */
-int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
-
-/* ---- recovery.c: from the disk to a segment ---- */
-
-/** What a recovery brought back. */
-struct recovered {
-    uint64_t messages; /* names that end in -D below input */
-    uint64_t files;
-    uint64_t bytes;   /* of the files */
-    uint64_t batches; /* of the journal */
-    uint64_t missing; /* places in the journal where something durable can't be read any more */
-};
-
-/** Fill the segment (RECOVERING, and nobody else's) from the database and the journal in STATE: names and attributes;
- * data stays where it is, evicted.  Neither: an empty store.  A damaged database is -EBADMSG, and nothing on disk has
- * been touched. */
-int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

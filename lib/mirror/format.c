@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Batches: a capture as records, and records read back.
+ * Encoding and decoding of what lies on the disk.
  *
- * The happy path: for each captured inode its record, then the slices that its dirty blocks reach, whole, straight from
- * the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of them: that is
- * why a capture has a block more at each side.
+ * The happy path of a batch: for each captured inode its record, then the slices that its dirty blocks reach, whole,
+ * straight from the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of
+ * them: that is why a capture has a block more at each side.
  *
- * Failure modes: the sink's, passed on.  Reading trusts nothing: a record that leaves its batch ends it with -EBADMSG.
+ * Failure modes: the sink's error ends the encoding.  Decoding trusts nothing: what leaves its value or is out of range
+ * is -EBADMSG.
  */
 #include "mirror/format.h"
 
@@ -14,13 +15,19 @@
 #include "store/layout.h"
 #include "store/store.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <isa-l/crc.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static size_t padded(size_t size)
 {
     return (size + 7) / 8 * 8;
+}
+
+uint32_t format_slices(uint64_t size)
+{
+    return (uint32_t)((size + SLICE_SIZE - 1) / SLICE_SIZE);
 }
 
 /* ---- the slices of a captured file ---- */
@@ -31,7 +38,7 @@ struct span {
 
 static struct span dirty_slices(const struct inode *record)
 {
-    uint32_t slices = (uint32_t)((record->size + SLICE_SIZE - 1) / SLICE_SIZE);
+    uint32_t slices = format_slices(record->size);
     struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / SLICE_SIZE),
                         (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + SLICE_SIZE - 1) / SLICE_SIZE)};
 
@@ -172,4 +179,208 @@ int format_next(const char **at, const char *end, struct record *record, const v
     *value = *at + sizeof(*record);
     *at += sizeof(*record) + padded(record->size);
     return 1;
+}
+
+/* ---- the database ---- */
+
+static const char meta_key[] = "store";
+
+static struct format_key key_of(const uint32_t *numbers, size_t count)
+{
+    struct format_key key = {.size = count * sizeof(uint32_t)};
+
+    for (size_t i = 0; i < count; i++) {
+        uint32_t number = htonl(numbers[i]);
+        memcpy(key.bytes + i * sizeof(number), &number, sizeof(number));
+    }
+    return key;
+}
+
+struct format_key format_inode_key(uint32_t inode)
+{
+    return key_of(&inode, 1);
+}
+
+struct format_key format_slice_key(uint32_t inode, uint32_t slice)
+{
+    const uint32_t numbers[2] = {inode, slice};
+
+    return key_of(numbers, 2);
+}
+
+struct format_key format_meta_key(void)
+{
+    struct format_key key = {.size = sizeof(meta_key)};
+
+    _Static_assert(sizeof(meta_key) <= sizeof(key.bytes), "the key fits");
+    memcpy(key.bytes, meta_key, sizeof(meta_key));
+    return key;
+}
+
+static uint32_t number_at(const void *bytes, size_t i)
+{
+    uint32_t number;
+
+    memcpy(&number, (const char *)bytes + i * sizeof(number), sizeof(number));
+    return ntohl(number);
+}
+
+static int parse(const void *bytes, size_t size, size_t expected, uint32_t *inode)
+{
+    if (size != expected)
+        return -EBADMSG;
+    *inode = number_at(bytes, 0);
+    return *inode > 0 && *inode < INODES_MAX ? 0 : -EBADMSG;
+}
+
+int format_parse_inode_key(const void *bytes, size_t size, uint32_t *inode)
+{
+    return parse(bytes, size, sizeof(uint32_t), inode);
+}
+
+int format_parse_slice_key(const void *bytes, size_t size, uint32_t *inode, uint32_t *slice)
+{
+    int result = parse(bytes, size, 2 * sizeof(uint32_t), inode);
+
+    if (result == 0)
+        *slice = number_at(bytes, 1);
+    return result;
+}
+
+int format_decode_inode(const void *value, size_t size, struct disk_inode *disk, struct format_names *names)
+{
+    const char *bytes = value;
+
+    if (size < sizeof(*disk))
+        return -EBADMSG;
+    memcpy(disk, bytes, sizeof(*disk));
+    if ((!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) || disk->mode > UINT16_MAX)
+        return -EBADMSG;
+    if (names)
+        *names = (struct format_names){bytes + sizeof(*disk), bytes + size, disk->names};
+    return 0;
+}
+
+/* Could a file in the spool have this name? */
+static bool possible(const char *text, size_t length)
+{
+    bool dots = text[0] == '.' && (length == 1 || (length == 2 && text[1] == '.'));
+
+    return !dots && !memchr(text, '/', length) && !memchr(text, '\0', length);
+}
+
+int format_next_name(struct format_names *names, struct format_name *name)
+{
+    struct disk_name disk;
+
+    if (names->left == 0)
+        return 0;
+    if ((size_t)(names->end - names->at) < sizeof(disk))
+        return -EBADMSG;
+    memcpy(&disk, names->at, sizeof(disk));
+    const char *text = names->at + sizeof(disk);
+    if (disk.length == 0 || disk.length > UINT8_MAX || disk.length > (size_t)(names->end - text))
+        return -EBADMSG;
+    if (!possible(text, disk.length))
+        return -EBADMSG;
+    *name = (struct format_name){disk.parent, text, disk.length};
+    names->at = text + disk.length;
+    names->left--;
+    return 1;
+}
+
+int format_decode_meta(const void *value, size_t size, struct disk_meta *meta)
+{
+    if (size != sizeof(*meta))
+        return -EBADMSG;
+    memcpy(meta, value, sizeof(*meta));
+    return meta->format == DATABASE_FORMAT ? 0 : -EBADMSG;
+}
+
+/* ---- the journal's files ---- */
+
+#define HEAD_MAGIC  UINT64_C(0x314c4e524a505346) /* "FSPJRNL1" */
+#define BATCH_MAGIC UINT64_C(0x3148435441425346) /* "FSBATCH1" */
+#define TAIL_MAGIC  UINT64_C(0x31444e4554414246) /* "FBATEND1" */
+
+#define CRC_PIECE (1u << 20) /* bytes of one call: the library takes an int */
+
+uint32_t format_crc(uint32_t crc, const void *bytes, size_t size)
+{
+    const char *from = bytes;
+
+    for (size_t done = 0; done < size; done += CRC_PIECE)
+        crc = crc32_iscsi((unsigned char *)from + done, (int)(size - done < CRC_PIECE ? size - done : CRC_PIECE), crc);
+    return crc;
+}
+
+void format_seal_file_head(struct journal_head *head)
+{
+    head->magic = HEAD_MAGIC;
+    head->crc = format_crc(FORMAT_CRC, head, offsetof(struct journal_head, crc));
+}
+
+void format_seal_batch_head(struct batch_head *head)
+{
+    head->magic = BATCH_MAGIC;
+    head->crc = format_crc(FORMAT_CRC, head, offsetof(struct batch_head, crc));
+}
+
+struct batch_tail format_batch_tail(uint64_t number, uint32_t crc)
+{
+    return (struct batch_tail){.magic = TAIL_MAGIC, .number = number, .crc = crc};
+}
+
+uint64_t format_batch_space(uint64_t payload)
+{
+    uint64_t size = sizeof(struct batch_head) + payload + sizeof(struct batch_tail);
+    return (size + FORMAT_BLOCK - 1) / FORMAT_BLOCK * FORMAT_BLOCK;
+}
+
+/* What is there instead of a head. */
+static enum journal_reason other_than_head(const char *block, size_t got)
+{
+    for (size_t i = 0; i < got; i++) {
+        if (block[i])
+            return JOURNAL_MAGIC;
+    }
+    return JOURNAL_ZEROS;
+}
+
+enum journal_reason format_file_head(const char *block, size_t got, struct journal_head *head)
+{
+    if (got < sizeof(*head))
+        return JOURNAL_CUT_SHORT;
+    memcpy(head, block, sizeof(*head));
+    if (head->magic != HEAD_MAGIC)
+        return other_than_head(block, got);
+    return head->crc == format_crc(FORMAT_CRC, head, offsetof(struct journal_head, crc)) ? JOURNAL_WHOLE
+                                                                                         : JOURNAL_HEAD_CHECKSUM;
+}
+
+enum journal_reason format_batch_head(const char *block, size_t got, uint64_t salt, uint64_t room,
+                                      struct batch_head *head)
+{
+    if (got < sizeof(*head))
+        return JOURNAL_CUT_SHORT;
+    memcpy(head, block, sizeof(*head));
+    if (head->magic != BATCH_MAGIC)
+        return other_than_head(block, got);
+    if (head->salt != salt)
+        return JOURNAL_SALT;
+    if (head->crc != format_crc(FORMAT_CRC, head, offsetof(struct batch_head, crc)))
+        return JOURNAL_HEAD_CHECKSUM;
+    return head->size > room ? JOURNAL_TOO_LARGE : JOURNAL_WHOLE;
+}
+
+enum journal_reason format_batch_body(const struct batch_head *head, const char *body)
+{
+    struct batch_tail tail;
+
+    memcpy(&tail, body + head->size, sizeof(tail));
+    if (tail.magic != TAIL_MAGIC || tail.number != head->number)
+        return JOURNAL_TAIL;
+    if (tail.crc != format_crc(FORMAT_CRC, body, head->size))
+        return JOURNAL_PAYLOAD_CHECKSUM;
+    return JOURNAL_WHOLE;
 }

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT
  *
- * The pager: from the database back to memory.
+ * The pager: page-ins, from the database back to memory; and eviction.
  *
- * The happy path: it sleeps until somebody wants a file or memory.  It takes all requests there are, in the order of
- * the inodes, which is the database's; one reading transaction serves them; the slices of a file are put together in
- * windows of DATA_STEP bytes, and each window is filled in by one section; the last one makes the file readable, and
- * wakes its opener.  Then, where memory in use is above its mark, or a writer waits for some, it evicts.
+ * The happy path: sleep until a file or memory is wanted.  Take all page-ins there are, in the order of the inodes,
+ * which is the database's.  One reading transaction serves them.  The slices of a file are put together in windows of
+ * DATA_STEP bytes, and one section fills in each window; the last one makes the file readable and wakes its waiters.
+ * Then evict, where memory in use is above its mark or a writer waits for some.
  *
- * What is read is of the change that the request was for: a transaction is begun after the request was looked at, the
- * database holds at least the checkpoint that allowed the eviction, and a file that has changed since (by name, owner,
- * size) is told by its ticket and read again.
+ * The data is of the change that the page-in asks for: the transaction begins after the request was read, and the
+ * database holds at least the checkpoint that allowed the eviction.  A file that has changed since (name, owner, size)
+ * has another ticket, and is read again.
  *
- * What was opened last tells what may be opened next: that is asked for too (ahead.c).
+ * A file that is opened may tell which ones are opened next: they are asked for too (prefetch.c).
  *
- * Nobody waits actively: two busy processors make each other's turn come late.  (Measured, both sides looking for
- * 20 us before they sleep: 6.5 us a file, not 9.6, on an idle machine, but 220 to 290, not 53 to 62, beside a
- * compiler.)
+ * No spinning.  With 20 us of it on both sides a page-in took 6.5 us instead of 9.6 on an idle machine, but 220-290
+ * instead of 53-62 beside a compiler.
  *
- * Failure modes: no memory for a file: others are evicted, for LOAD_WAIT at the most; then it is spilled (spill.c).  A
- * disk that has no room for that: ENOSPC.  A record that is
- * missing, of another generation or size: EIO.  A database that can't be opened: its error, for all who wait.  A page
- * that can't be read at all is the end of the mirror (tools/mirror.c): header.residency.pagein_reading says over which
- * file.
+ * Failure modes:
+ *  - No memory for a file: evict others, for LOAD_WAIT at most; then spill the file (spill.c).
+ *  - No room on the disk for the spill file: ENOSPC.
+ *  - A record is missing, or of another generation or size: EIO.
+ *  - The database can't be opened: all waiters get its error.
+ *  - A page can't be read at all: the mirror ends (process.c).  header.pagein_reading says over which file, and the
+ * next mirror fails that page-in.
  */
 #include "mirror/pager.h"
 
@@ -42,7 +43,6 @@
 #include "store/residency.h"
 #include "store/store.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -52,13 +52,13 @@
 #include <unistd.h>
 
 #define PAGEINS_AT_ONCE 256u
-#define LOAD_WAIT       NS_PER_S          /* that files may wait for memory before they are spilled */
+#define LOAD_WAIT       NS_PER_S          /* that page-ins may wait for memory before they are spilled */
 #define LOAD_RETRY      (20 * NS_PER_MS)  /* between two tries */
-#define IDLE            NS_PER_S          /* between two looks where nobody asks, */
-#define BUSY            (20 * NS_PER_MS)  /* and where so much is taken that it may be needed at any time */
-#define IN_VAIN         (200 * NS_PER_MS) /* until it is tried again where too little could be evicted */
+#define IDLE            NS_PER_S          /* between two looks without a request, */
+#define BUSY            (20 * NS_PER_MS)  /* and with so much memory in use that some may be needed at any time */
+#define EVICT_RETRY     (200 * NS_PER_MS) /* after an eviction that found too little */
 #define SPILL_SHARE     4u                /* a file of more than this part of `memory` is spilled at once */
-#define SPACE_LEAST     256u              /* blocks that are freed for writers who wait */
+#define SPACE_LEAST     256u              /* blocks to free for waiting writers */
 
 /* ---- one file ---- */
 
@@ -82,7 +82,7 @@ static int fill_in(struct fastspool *fs, void *argument)
 {
     const struct part *part = argument;
     const struct pagein *pagein = part->window->pagein;
-    /* It may have been truncated since, which doesn't wait for us: then its blocks are other data's. */
+    /* A truncation doesn't wait for the pager: its blocks may hold other data by now. */
     int result = pagein_check(fs, pagein);
 
     return result < 0 ? result : data_load(fs, pagein->inode, part->bytes, part->size, part->offset);
@@ -93,7 +93,7 @@ static int put_aside(const struct part *part)
     return fd_write_all(part->window->spill, part->bytes, part->size, part->offset);
 }
 
-/* Blocks [@from, @to) of the window, as far as the file goes. */
+/* Blocks [@from, @to) of the window, up to the end of the file. */
 static struct part part_of(const struct window *window, uint32_t from, uint32_t to)
 {
     uint64_t start = (uint64_t)from * BLOCK_SIZE, end = (uint64_t)to * BLOCK_SIZE,
@@ -102,7 +102,7 @@ static struct part part_of(const struct window *window, uint32_t from, uint32_t 
                          window->offset + start};
 }
 
-/* No bytes: all of it is zero again, at the cost of what was there. */
+/* Empty the window: zeros again, where there were bytes. */
 static void wipe(struct window *window)
 {
     for (uint32_t block = 0; window->blocks; block++, window->blocks >>= 1) {
@@ -111,7 +111,7 @@ static void wipe(struct window *window)
     }
 }
 
-/* The window goes where it belongs, run by run of its blocks: what lies between is a hole. */
+/* Put the window into memory or the spill file, one run of blocks at a time; gaps are holes. */
 static int flush(struct window *window)
 {
     int result = 0;
@@ -129,7 +129,7 @@ static int flush(struct window *window)
     return result;
 }
 
-/* One slice of the file, in order. */
+/* Add a slice of the file; they come in order. */
 static int add_slice(struct window *window, uint64_t offset, const MDB_val *value)
 {
     const char *bytes = value->mv_data;
@@ -152,16 +152,16 @@ static int add_slice(struct window *window, uint64_t offset, const MDB_val *valu
     return 0;
 }
 
-/* Does the database know this very file? */
+/* Does the database hold this very file? */
 static int check_record(struct database *database, MDB_txn *transaction, const struct pagein *pagein)
 {
-    uint32_t number = htonl(pagein->inode);
-    MDB_val key = {sizeof(number), &number}, value;
+    const struct format_key number = format_inode_key(pagein->inode);
+    MDB_val key = database_key(&number), value;
     struct disk_inode disk;
 
-    if (mdb_get(transaction, database->inodes, &key, &value) != 0 || value.mv_size < sizeof(disk))
+    if (mdb_get(transaction, database->inodes, &key, &value) != 0 ||
+        format_decode_inode(value.mv_data, value.mv_size, &disk, NULL) < 0)
         return -EIO;
-    memcpy(&disk, value.mv_data, sizeof(disk));
     return disk.generation == pagein->generation && disk.size == pagein->size ? 0 : -EIO;
 }
 
@@ -169,9 +169,10 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
                 int spill)
 {
     static struct window window; /* of the one thread */
-    const uint32_t first[2] = {htonl(pagein->inode), 0};
-    MDB_val key = {sizeof(first), (void *)first}, value;
+    const struct format_key first = format_slice_key(pagein->inode, 0);
+    MDB_val key = database_key(&first), value;
     MDB_cursor *cursor;
+    uint32_t inode, slice;
     int result = check_record(database, transaction, pagein);
 
     if (result < 0 || mdb_cursor_open(transaction, database->data, &cursor) != 0)
@@ -181,11 +182,9 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
     window.spill = spill;
     window.offset = 0;
     int code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    while (code == 0 && result == 0 && key.mv_size == sizeof(first) &&
-           memcmp(key.mv_data, first, sizeof(*first)) == 0) {
-        uint32_t slice;
-        memcpy(&slice, (const char *)key.mv_data + sizeof(slice), sizeof(slice));
-        result = add_slice(&window, (uint64_t)ntohl(slice) * SLICE_SIZE, &value);
+    while (code == 0 && result == 0 && format_parse_slice_key(key.mv_data, key.mv_size, &inode, &slice) == 0 &&
+           inode == pagein->inode) {
+        result = add_slice(&window, (uint64_t)slice * SLICE_SIZE, &value);
         if (result == 0)
             code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
@@ -199,7 +198,7 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
 int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill)
 {
-    STORE(fs->header->residency.pagein_reading, pagein->inode); /* should a page of it be the end of this process */
+    STORE(fs->header->residency.pagein_reading, pagein->inode); /* a bad page of it may end this process */
     int result = load(fs, database, transaction, pagein, spill);
     STORE(fs->header->residency.pagein_reading, 0);
     return result;
@@ -207,8 +206,8 @@ int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transac
 
 /* ---- requests ---- */
 
-/* Evict; what could go but for its checkpoint gets one: at once where somebody waits for memory, else now and then (a
- * checkpoint takes the disk from the commits). */
+/* Evict.  Data that could go but for a missing checkpoint gets one: at once for a waiter, else now and then, because a
+ * checkpoint takes the disk from the commits. */
 static int evict(struct pager *pager, uint64_t target, uint64_t least)
 {
     uint64_t now = clock_monotonic();
@@ -220,12 +219,11 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
         pager->wished = now;
         pager->want_checkpoint(pager->context);
     }
-    pager->in_vain = enough ? 0 : now;
+    pager->too_little = enough ? 0 : now;
     return blocks < 0 ? (int)blocks : 0;
 }
 
-/* To memory; where there is none, when others have been evicted: all files of a round may wait for that until @until.
- */
+/* Page in to memory.  Without memory, evict other files and try again, until @until for all files of a round. */
 static int bring_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
                            const struct pagein *pagein, uint64_t until)
 {
@@ -252,7 +250,7 @@ static int bring_to_disk(struct pager *pager, struct database *database, MDB_txn
     return result;
 }
 
-/* What nobody has opened yet isn't worth waiting for memory, nor a spill file, nor a word. */
+/* A file asked for ahead has no waiter yet: no waiting for memory, no spill file, no line in syslog. */
 static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn *transaction,
                         const struct pagein *pagein)
 {
@@ -263,7 +261,7 @@ static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn 
     return pagein_end(pager->fs, pagein, false, result == -ESTALE ? 0 : result, false) == -ESTALE;
 }
 
-/* One request, in a transaction that was begun after it.  True: it has to be served again. */
+/* One page-in, in a transaction that began after it.  True: it has to be served again. */
 static bool serve(struct pager *pager, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                   uint64_t until)
 {
@@ -278,13 +276,13 @@ static bool serve(struct pager *pager, struct database *database, MDB_txn *trans
         result = bring_to_disk(pager, database, transaction, pagein);
     }
     if (result == -ESTALE)
-        result = 0; /* pagein_end() sees what has become of it */
+        result = 0; /* pagein_end() looks at what the file is now */
     if (result < 0)
-        syslog(LOG_MAIL | LOG_ERR, "%s: bring back inode %u: %s", fs->spool, pagein->inode, strerrordesc_np(-result));
+        syslog(LOG_MAIL | LOG_ERR, "%s: page in inode %u: %s", fs->spool, pagein->inode, strerrordesc_np(-result));
     return pagein_end(fs, pagein, spilled, result, false) == -ESTALE;
 }
 
-/* Those that were asked for ahead, or the others.  True: some have to be served again. */
+/* The page-ins asked for ahead, or the others.  True: some have to be served again. */
 static bool serve_all(struct pager *pager, struct database *database, MDB_txn *transaction,
                       const struct pagein *pageins, int count, bool ahead)
 {
@@ -293,7 +291,7 @@ static bool serve_all(struct pager *pager, struct database *database, MDB_txn *t
 
     for (int i = 0; i < count; i++) {
         if (LOAD(pager->database->closing))
-            return true; /* whoever closes it waits for us */
+            return true; /* the thread that closes it waits for this one */
         if (pageins[i].ahead == ahead)
             again |= ahead ? serve_ahead(pager, database, transaction, &pageins[i])
                            : serve(pager, database, transaction, &pageins[i], until);
@@ -301,7 +299,7 @@ static bool serve_all(struct pager *pager, struct database *database, MDB_txn *t
     return again;
 }
 
-/* What is wanted, and what will be wanted next.  How many. */
+/* The page-ins that are asked for, and those that follow from them.  How many. */
 static int collect(struct pager *pager, struct pagein *pageins)
 {
     int count = pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE), asked = 0;
@@ -309,7 +307,7 @@ static int collect(struct pager *pager, struct pagein *pageins)
     for (int i = 0; i < count && count + asked < (int)PAGEINS_AT_ONCE; i++) {
         int more = pageins[i].ahead
                        ? 0
-                       : ahead_follow(pager->fs, &pager->ahead, &pageins[i], (int)PAGEINS_AT_ONCE - count - asked);
+                       : prefetch_follow(pager->fs, &pager->ahead, &pageins[i], (int)PAGEINS_AT_ONCE - count - asked);
         if (more < 0)
             return more;
         asked += more;
@@ -332,7 +330,7 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
         result = -EIO;
     }
     if (result == 0) {
-        /* Who has just opened a file waits for those that he will open next, and is woken once for all. */
+        /* The files ahead first: their reader waits for the others, and is woken once for all of them. */
         result = serve_all(pager, database, transaction, pageins, count, true);
         result |= serve_all(pager, database, transaction, pageins, count, false);
         mdb_txn_abort(transaction);
@@ -346,7 +344,7 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 
 /* ---- the thread ---- */
 
-/* The reading of this file, or of the database itself, was the end of a mirror before. */
+/* Reading this file, or the database itself, ended an earlier mirror: fail the page-in. */
 static void fail_fatal(struct fastspool *fs)
 {
     static struct pagein pageins[PAGEINS_AT_ONCE];
@@ -360,15 +358,15 @@ static void fail_fatal(struct fastspool *fs)
     STORE(fs->header->residency.pagein_fatal, 0);
 }
 
-/* Evict where memory in use is above its mark, or a writer waits; not again at once where too little could go.  (Who
- * waits while blocks are free waits for a table to grow, and they are enough for it.) */
+/* Evict where memory in use is above its mark, or a writer waits; after too little could go, not again at once.  (A
+ * waiter while blocks are free waits for a table to grow, and the free blocks are enough for that.) */
 static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;
     bool above = residency_in_use(h) > residency_high(h);
 
     wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
-    if (wanted || (above && clock_monotonic() - pager->in_vain > IN_VAIN))
+    if (wanted || (above && clock_monotonic() - pager->too_little > EVICT_RETRY))
         evict(pager, above ? residency_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
 }
 
@@ -381,7 +379,7 @@ static void *run(void *argument)
     uint64_t swept = 0;
 
     fail_fatal(pager->fs);
-    pager->spills = true; /* what a mirror left that died */
+    pager->spills = true; /* left by a mirror that died */
     while (!LOAD(pager->ending)) {
         uint32_t wanted = LOAD(h->residency.pager_wanted), space = LOAD(h->residency.space_wanted);
         int result = pager_bring_back(pager, error);
@@ -405,7 +403,7 @@ int pager_start(struct pager *pager)
     sigemptyset(&ending);
     sigaddset(&ending, SIGTERM);
     sigaddset(&ending, SIGINT);
-    pthread_sigmask(SIG_SETMASK, &ending, &old); /* SIGTERM is for the first thread */
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* both are for the first thread */
     int error = pthread_create(&pager->thread, NULL, run, pager);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return -error;

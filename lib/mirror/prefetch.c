@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT
  *
- * Read-ahead: who opens evicted files in the order of their names gets the next ones brought along.
+ * Read-ahead: sequential readers of evicted files get the next ones paged in with the one they open.
  *
- * Each fault costs the opener two changes of process, and on a machine whose other processor sleeps these are most of
- * it. (Measured, `exim -bp` of 100,000 evicted messages on a virtual machine: 80 us a message more than of those in
- * memory, 4.4 with this.)  exim -bp and a queue run in order open -H of one message after the other, by the time of
- * arrival, which is nearly the order of the directory's list.
+ * Each page-in costs the reader two context switches between processes, and on a machine whose other processor sleeps
+ * these are most of it.  (Measured, `exim -bp` of 100,000 evicted messages on a virtual machine: 80 us a message more
+ * than in memory without read-ahead, 4.4 with it.)  exim -bp and a queue run in order open -H of one message after the
+ * other, by the time of arrival, which is nearly the order of the directory's list.
  *
- * The happy path: somebody has opened a file, and before the pager brings it back, it looks who that is.  If one of the
- * names shortly before it in its directory, with the same ending (-H), is where a reader was, it is the same reader:
- * the names behind it with this ending are asked for, twice as many as the last time, and he is at the last of them
- * now.  If not, it is a new reader, for whom nothing is asked before he has come again, and once more; so one who opens
- * here and there, costs hardly anything.  Nor who leaves out more than every third, as a queue run does, whose random
- * order is a half of the messages backwards and then the other half: he is a new reader again.  What was asked for is
- * brought back first, for the opener to be woken once.  It is AHEAD until somebody opens it: that is no second opening,
- * which would make it hot.
+ * The happy path: before a file is paged in, look for its reader.  If a reader was at one of the names shortly before
+ * it in its directory, with the same ending (-H), it is the same reader: ask for the names behind it with this ending,
+ * twice as many as the last time, and note that the reader is at the last of them.  If not, it is a new reader, for
+ * which nothing is asked until it has come again twice: opening here and there costs hardly anything.  A reader that
+ * leaves out more than every third file is new again: a queue run in random order reads one half of the messages
+ * backwards, and then the other half.  Files ahead are paged in first, so that the reader is woken once.  They are
+ * AHEAD until they are opened: that first opening does not count as a second one, which would make them part of the
+ * working set.
  *
- * Failure modes: where memory is near the mark at which eviction begins, nothing is asked for; where it gets short
- * meanwhile, or the file can't be read, the request is given up in silence (pager.c): who opens it asks again.
+ * Failure modes:
+ *  - Memory is near the mark at which eviction begins: nothing is asked for.
+ *  - Memory gets short meanwhile, or the file can't be read: the request is given up silently (pager.c).  Opening the
+ *    file asks again.
  */
 #include "mirror/prefetch.h"
 
@@ -28,14 +30,14 @@
 #include "store/residency.h"
 #include "store/store.h"
 
-#define FILES_MOST 64u    /* that are asked for at once: each may change twelve words */
-#define SIZE_MOST  16384u /* bytes: of a larger one the waking is not what costs */
-#define FOLLOWED   2u     /* times that a reader has come again before files are asked for him */
-#define BACK_MOST  6u     /* names between a reader's last one and his next: two messages or more */
-#define NAMES_MOST 4u     /* names that are looked at for each file: of a message's there are three */
+#define FILES_MOST 64u    /* to ask for at once: each may change twelve words */
+#define SIZE_MOST  16384u /* bytes: for a larger file the wakeups are not the cost */
+#define FOLLOWED   2u     /* times that a reader comes again before files are asked for it */
+#define BACK_MOST  6u     /* names between a reader's last file and its next: two messages or more */
+#define NAMES_MOST 4u     /* names to look at for each file: a message has three */
 
 struct following {
-    struct ahead *ahead;
+    struct prefetch *ahead;
     const struct pagein *pagein;
     int most;
     int asked;
@@ -50,8 +52,8 @@ static uint32_t ending_of(const struct fastspool *fs, uint32_t entry)
     return length < 2 ? 0 : (uint32_t)text[length - 2] << 8 | (uint8_t)text[length - 1];
 }
 
-/* The reader who was shortly before this name: where his last name has gone since, its place still tells. */
-static struct stream *find_reader(const struct fastspool *fs, struct ahead *ahead, uint32_t entry, uint32_t ending)
+/* The reader that was shortly before this name: its last name may be gone, but `born` still tells its place. */
+static struct stream *find_reader(const struct fastspool *fs, struct prefetch *ahead, uint32_t entry, uint32_t ending)
 {
     const struct name *name = name_at(fs, entry);
     uint64_t from = 0;
@@ -60,7 +62,7 @@ static struct stream *find_reader(const struct fastspool *fs, struct ahead *ahea
         entry = names_beside(fs, entry, false);
     if (entry)
         from = name_at(fs, entry)->born;
-    for (struct stream *stream = ahead->stream; stream < ahead->stream + AHEAD_STREAMS; stream++) {
+    for (struct stream *stream = ahead->stream; stream < ahead->stream + PREFETCH_STREAMS; stream++) {
         if (stream->used && stream->parent == name->parent && stream->ending == ending && stream->born >= from &&
             stream->born < name->born)
             return stream;
@@ -68,12 +70,12 @@ static struct stream *find_reader(const struct fastspool *fs, struct ahead *ahea
     return NULL;
 }
 
-/* A new reader takes the place of the one who has not come for longest. */
-static struct stream *forget_reader(struct ahead *ahead)
+/* A new reader takes the place of the least recent one. */
+static struct stream *forget_reader(struct prefetch *ahead)
 {
     struct stream *oldest = ahead->stream;
 
-    for (struct stream *stream = ahead->stream; stream < ahead->stream + AHEAD_STREAMS; stream++) {
+    for (struct stream *stream = ahead->stream; stream < ahead->stream + PREFETCH_STREAMS; stream++) {
         if (stream->used < oldest->used)
             oldest = stream;
     }
@@ -89,8 +91,8 @@ static bool worth_it(const struct fastspool *fs, uint32_t i)
            inode->pagein_error == 0;
 }
 
-/* Ask for the next @most files behind @entry that are not in memory, as far as there is memory for them.  The reader is
- * at the last of them. */
+/* Ask for the next @most files behind @entry that are not in memory, as long as there is memory for them.  The reader
+ * is at the last of them then. */
 static int ask(struct fastspool *fs, struct stream *stream, uint32_t entry, uint32_t most)
 {
     const struct header *h = fs->header;
@@ -123,7 +125,7 @@ static uint32_t files_for(uint32_t followed)
     return followed < FOLLOWED ? 0 : more < 32 && 1u << more < FILES_MOST ? 1u << more : FILES_MOST;
 }
 
-/* Did the reader open what was asked for him the last time, all but a third at the most?  It lies before @entry. */
+/* Did the reader open at least two thirds of the files of the last time?  They lie before @entry. */
 static bool was_useful(const struct fastspool *fs, const struct stream *stream, uint32_t entry)
 {
     uint32_t files = files_for(stream->followed), unopened = 0;
@@ -141,7 +143,7 @@ static bool was_useful(const struct fastspool *fs, const struct stream *stream, 
 static int follow(struct fastspool *fs, void *argument)
 {
     struct following *following = argument;
-    struct ahead *ahead = following->ahead;
+    struct prefetch *ahead = following->ahead;
     uint32_t i = following->pagein->inode, entry = inode_at(fs, i)->names;
 
     if (!inode_valid(fs, i) || inode_at(fs, i)->generation != following->pagein->generation || entry == 0)
@@ -156,7 +158,7 @@ static int follow(struct fastspool *fs, void *argument)
     return 0;
 }
 
-int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct pagein *pagein, int most)
+int prefetch_follow(struct fastspool *fs, struct prefetch *ahead, const struct pagein *pagein, int most)
 {
     struct following following = {ahead, pagein, most, 0};
     int result = change_run(fs, follow, &following);

@@ -1,33 +1,33 @@
 /* SPDX-License-Identifier: MIT
  *
- * Read-ahead: what is asked for before anybody opens it.
+ * Read-ahead: page-ins of files before they are opened, for sequential readers.
  */
-#ifndef FASTSPOOL_AHEAD_H
-#define FASTSPOOL_AHEAD_H
+#ifndef FASTSPOOL_PREFETCH_H
+#define FASTSPOOL_PREFETCH_H
 
 #include <stdint.h>
 
 struct fastspool;
 struct pagein;
 
-/** Who reads at the same time, in the same directory or another: a split spool's 62 directories are read by turns, and
- * with a jump now and then. */
-#define AHEAD_STREAMS 128u
+/** Readers to remember, in all directories: the 62 directories of a split spool are read by turns, with a jump now and
+ *  then. */
+#define PREFETCH_STREAMS 128u
 
-/** Where the pager's readers are; all zero at first.  Of one thread. */
-struct ahead {
+/** Where the readers are.  All zero at first; the pager's thread alone. */
+struct prefetch {
     struct stream {
-        uint64_t born;     /* of the last name that was opened or asked for: where it is in the directory's list */
+        uint64_t born;     /* of the last name opened or asked for: its place in the directory's list */
         uint32_t parent;   /* inode of the directory */
         uint32_t ending;   /* of the names */
-        uint32_t followed; /* how often he has come again */
-        uint64_t used;     /* when he last came: counts; 0: never */
-    } stream[AHEAD_STREAMS];
+        uint32_t followed; /* how often the reader has come again */
+        uint64_t used;     /* when it last came: a count; 0: never */
+    } stream[PREFETCH_STREAMS];
     uint64_t uses;
 };
 
-/** The mirror alone: somebody has opened the file @fault; ask for those that he will open next, @most at the most.  How
- *  many; -errno. */
-int ahead_follow(struct fastspool *fs, struct ahead *ahead, const struct pagein *pagein, int most);
+/** A process has opened the file @pagein: ask for the files that it is likely to open next, at most @most.  How many,
+ * or a negative errno.  The mirror alone. */
+int prefetch_follow(struct fastspool *fs, struct prefetch *ahead, const struct pagein *pagein, int most);
 
 #endif

@@ -2,30 +2,37 @@
  *
  * Recovery: from the disk to a segment, after a reboot.
  *
- * The happy path: the journal's whole batches are applied to the database, in a transaction; from what it shows then,
- * the segment is built: it is emptied (a recovery that was cut short begins anew), every inode is made under its old
- * number, then every name, then attributes and times are set as they were (making names touches them), the numbers in
- * between become free, and nothing is dirty: all of it is on the disk.  Data stays where it is: every file is evicted,
- * so a queue of any size is there as soon as its names are.  Last, the transaction is committed: so what this recovery
- * believed is on the disk by its own word, not by that of a page cache that somebody else filled.
+ * The happy path:
+ *  - Apply the journal's whole batches to the database, in a transaction.
+ *  - Empty the segment (an earlier recovery may have been cut short), and build it from what the transaction shows:
+ *    every inode under its old number, then every name, then attributes and times (making names changes them).  The
+ *    numbers in between become free, and nothing is dirty.
+ *  - Data stays where it is: every file is evicted, so a queue of any size is there as soon as its names are.
+ *  - Commit the transaction: what this recovery read is on the disk by its own sync, not just in a page cache that
+ *    another process filled.
  *
- * Nobody else uses a segment in state RECOVERING, but the building goes through the store's own functions, section by
- * section, so that what they promise holds for what recovery makes.
+ * No other process uses a RECOVERING segment.  The building goes through the store's own functions all the same,
+ * section by section, so that their guarantees hold for what it makes.
  *
- * Failure modes: a record that is too short, a name that leads to no directory, a file without a name, a journal that
- * begins after the database ends: the disk is damaged, and the recovery fails with a sentence that says what and where;
- * nothing has changed there.  (Data that is damaged is told by who opens it.)  Names that need more than `memory`:
- * likewise, until a larger one is configured.  A power cut finds the transaction whole or absent, and the next recovery
- * does the same again.  A disk that is too full for the commit doesn't keep the mail from coming back: what the journal
- * holds beyond the database is brought into memory, and stays there until a checkpoint succeeds.
+ * Failure modes:
+ *  - A record that is too short, a name that makes no sense or leads to no directory, a file without a name, a journal
+ *    that begins after the database ends: the disk is damaged, and recovery fails with a sentence that says what and
+ *    where.  Nothing has changed on the disk.  (Damaged data shows when a file is opened.)
+ *  - The names need more than `memory`: the same, until more is configured.
+ *  - A power cut: the transaction is there whole or not at all, and the next recovery does the same again.
+ *  - The disk is too full for the commit: the mail comes back all the same.  What the journal holds beyond the database
+ *    is brought into memory, and stays there until a checkpoint succeeds.
  */
+#include "mirror/recovery.h"
+
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "mirror/checkpoint.h"
 #include "mirror/database.h"
 #include "mirror/format.h"
-#include "mirror/journal.h"
+#include "mirror/journal_scan.h"
 #include "mirror/pagein.h"
 #include "mirror/pager.h"
 #include "mirror/spill.h"
@@ -40,7 +47,6 @@
 #include "store/store.h"
 #include "store/table.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -71,7 +77,7 @@ struct walk {
     uint32_t root;
 };
 
-/* One record: its key's first number, its value. */
+/* Visit one record. */
 typedef int visit(struct walk *walk, const MDB_val *key, const MDB_val *value);
 
 static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visit *each)
@@ -93,7 +99,7 @@ static int for_each(MDB_txn *transaction, MDB_dbi table, struct walk *walk, visi
     return code == MDB_NOTFOUND ? 0 : said(walk->error, code);
 }
 
-/* Only memory can be missing where a section of a recovery fails with ENOSPC. */
+/* A section that fails with -ENOSPC needs memory: more than is configured, or more than the system has. */
 static int enough(struct walk *walk, int result)
 {
     const struct header *h = walk->fs->header;
@@ -109,22 +115,12 @@ static int enough(struct walk *walk, int result)
                      (unsigned long long)(h->memory_limit >> 20));
 }
 
-static uint32_t number_of(const MDB_val *key)
-{
-    uint32_t number;
-    memcpy(&number, key->mv_data, sizeof(number));
-    return ntohl(number);
-}
-
 static int record_of(struct walk *walk, const MDB_val *key, const MDB_val *value, uint32_t *inode,
-                     struct disk_inode *disk)
+                     struct disk_inode *disk, struct format_names *names)
 {
-    if (key->mv_size != sizeof(uint32_t) || value->mv_size < sizeof(*disk))
-        return damaged(walk->error, "a record has the wrong length", 0);
-    *inode = number_of(key);
-    memcpy(disk, value->mv_data, sizeof(*disk));
-    if (*inode == 0 || *inode >= INODES_MAX || (!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) ||
-        disk->mode > UINT16_MAX)
+    if (format_parse_inode_key(key->mv_data, key->mv_size, inode) < 0)
+        return damaged(walk->error, "a record has no inode's key", 0);
+    if (format_decode_inode(value->mv_data, value->mv_size, disk, names) < 0)
         return damaged(walk->error, "a record makes no sense", *inode);
     return 0;
 }
@@ -166,7 +162,7 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 {
     struct restored restored;
     struct disk_inode disk;
-    int result = record_of(walk, key, value, &restored.inode, &disk);
+    int result = record_of(walk, key, value, &restored.inode, &disk, NULL);
 
     restored.disk = &disk;
     if (result == 0)
@@ -178,54 +174,46 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
 
 /* ---- names ---- */
 
-struct names {
+struct named {
     uint32_t inode;
-    const char *at; /* next disk_name */
-    const char *end;
-    uint32_t left;
+    struct format_names names;
 };
 
 static int restore_names(struct fastspool *fs, void *argument)
 {
-    struct names names = *(struct names *)argument;
+    struct named *named = argument;
+    struct format_names names = named->names;
+    struct format_name name;
+    int result = 1;
 
-    for (int step = 0; names.left > 0 && step < NAMES_STEP; step++, names.left--) {
-        struct disk_name name;
-        if ((size_t)(names.end - names.at) < sizeof(name))
+    for (int step = 0; step < NAMES_STEP && (result = format_next_name(&names, &name)) == 1; step++) {
+        if (!inode_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == named->inode)
             return -EBADMSG;
-        memcpy(&name, names.at, sizeof(name));
-        const char *text = names.at + sizeof(name);
-        if (name.length == 0 || name.length > UINT8_MAX || name.length > (size_t)(names.end - text))
-            return -EBADMSG;
-        names.at = text + name.length;
-        if (!inode_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == names.inode)
-            return -EBADMSG;
-        int result = names_add(fs, name.parent, text, name.length, names.inode);
+        result = names_add(fs, name.parent, name.text, name.length, named->inode);
         if (result < 0)
             return result;
     }
-    *(struct names *)argument = names;
+    if (result < 0)
+        return result;
+    named->names = names;
     return names.left > 0;
 }
 
 static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *value)
 {
     struct disk_inode disk;
-    struct names names;
-    int result = record_of(walk, key, value, &names.inode, &disk);
+    struct named named;
+    int result = record_of(walk, key, value, &named.inode, &disk, &named.names);
 
     if (result < 0)
         return result;
-    names.at = (const char *)value->mv_data + sizeof(disk);
-    names.end = (const char *)value->mv_data + value->mv_size;
-    names.left = disk.names;
-    if (names.inode == walk->root ? disk.names != 0 : disk.names == 0)
-        return damaged(walk->error, "a file without a name", names.inode);
+    if (named.inode == walk->root ? disk.names != 0 : disk.names == 0)
+        return damaged(walk->error, "a file without a name", named.inode);
     do
-        result = change_run(walk->fs, restore_names, &names);
+        result = change_run(walk->fs, restore_names, &named);
     while (result > 0);
     if (result == -EBADMSG)
-        return damaged(walk->error, "a name leads nowhere", names.inode);
+        return damaged(walk->error, "a name makes no sense, or leads nowhere", named.inode);
     return enough(walk, result);
 }
 
@@ -253,7 +241,7 @@ static int visit_attributes(struct walk *walk, const MDB_val *key, const MDB_val
 {
     struct restored restored;
     struct disk_inode disk;
-    int result = record_of(walk, key, value, &restored.inode, &disk);
+    int result = record_of(walk, key, value, &restored.inode, &disk, NULL);
 
     restored.disk = &disk;
     return result < 0 ? result : change_run(walk->fs, restore_attributes, &restored);
@@ -327,45 +315,7 @@ static int rebuild(struct database *database, MDB_txn *transaction, struct walk 
     return result;
 }
 
-/* Apply the journal inside @transaction. */
-static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
-                        uint64_t *highest, checkpoint_touched *touched, void *context)
-{
-    char path[PLACES_PATH_MAX];
-    struct journal_found found = {0};
-    uint64_t held = meta->batch;
-
-    places_in_state(walk->fs->state, PLACES_JOURNAL, path);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno != ENOENT) {
-        return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
-    }
-    int result =
-        fd < 0 ? 0
-               : checkpoint_apply(database, transaction, fd, UINT64_MAX, meta, &found, touched, context, walk->error);
-    if (fd >= 0)
-        close(fd);
-    if (result == 0 && found.detached)
-        return error_set(
-            walk->error, -EBADMSG,
-            "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
-            (unsigned long long)held);
-    walk->recovered->batches = found.batches;
-    walk->recovered->missing = found.missing;
-    *highest = found.highest > held ? found.highest : held;
-    return result;
-}
-
-/* Numbers of batches are never given twice: not even those of batches that nobody can read any more. */
-static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
-{
-    uint64_t clock = clock_realtime();
-
-    STORE(h->journal.batch, clock > highest ? clock : highest);
-    STORE(h->journal.durable, meta->batch);
-}
-
-/* ---- a disk that is full ---- */
+/* ---- a set of inodes ---- */
 
 #define BITS 64u
 
@@ -376,6 +326,53 @@ static int note(void *context, uint32_t inode)
     touched[inode / BITS] |= UINT64_C(1) << inode % BITS;
     return 0;
 }
+
+/* ---- the journal ---- */
+
+/* Apply the journal inside @transaction.  @touched: a set for the inodes that it puts, or NULL. */
+static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
+                        uint64_t *highest, uint64_t *touched)
+{
+    struct checkpoint checkpoint = {.database = database,
+                                    .transaction = transaction,
+                                    .upto = UINT64_MAX,
+                                    .meta = meta,
+                                    .touched = touched ? note : NULL,
+                                    .context = touched};
+    const struct journal_found *found = &checkpoint.found;
+    char path[PLACES_PATH_MAX];
+    uint64_t held = meta->batch;
+
+    places_in_state(walk->fs->state, PLACES_JOURNAL, path);
+    checkpoint.directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (checkpoint.directory < 0 && errno != ENOENT)
+        return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
+    int result = checkpoint.directory < 0 ? 0 : checkpoint_apply(&checkpoint, walk->error);
+    if (checkpoint.directory >= 0)
+        close(checkpoint.directory);
+    if (result == 0 && found->detached)
+        return error_set(
+            walk->error, -EBADMSG,
+            "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
+            (unsigned long long)held);
+    walk->recovered->batches = found->batches;
+    walk->recovered->missing = found->missing;
+    walk->recovered->hole = found->hole;
+    walk->recovered->hole_after = found->hole_after;
+    *highest = found->highest > held ? found->highest : held;
+    return result;
+}
+
+/* No number of a batch is used twice, not even that of a batch that can't be read any more: the clock is higher. */
+static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
+{
+    uint64_t clock = clock_realtime();
+
+    STORE(h->journal.batch, clock > highest ? clock : highest);
+    STORE(h->journal.durable, meta->batch);
+}
+
+/* ---- a disk that is full ---- */
 
 static int want(struct fastspool *fs, void *argument)
 {
@@ -406,8 +403,8 @@ static int bring_back(struct database *database, MDB_txn *transaction, struct fa
     return result < 0 ? result : 0;
 }
 
-/* The database could not take what the journal holds: so memory does.  The journal is applied once more, in a
- * transaction that is never to be committed, and what it touches is read from there. */
+/* The database has no room for what the journal holds: bring it into memory.  Apply the journal once more, in a
+ * transaction that is never committed, and read from there what it touches. */
 static int keep_in_memory(struct database *database, struct walk *walk)
 {
     uint64_t *touched = calloc(INODES_MAX / BITS, sizeof(*touched)), highest;
@@ -421,7 +418,7 @@ static int keep_in_memory(struct database *database, struct walk *walk)
     if (result == 0)
         result = database_begin(database, &transaction, &meta, walk->error);
     if (result == 0) {
-        result = read_journal(database, transaction, walk, &meta, &highest, note, touched);
+        result = read_journal(database, transaction, walk, &meta, &highest, touched);
         if (result == 0)
             result = bring_back(database, transaction, walk->fs, touched);
         mdb_txn_abort(transaction);
@@ -442,7 +439,7 @@ static int recover(struct database *database, struct walk *walk)
 
     if (result < 0)
         return result;
-    result = read_journal(database, transaction, walk, &meta, &highest, NULL, NULL);
+    result = read_journal(database, transaction, walk, &meta, &highest, NULL);
     walk->root = (uint32_t)meta.root;
     if (result == 0)
         result = meta.root ? rebuild(database, transaction, walk) : directories_make_root(walk->fs);

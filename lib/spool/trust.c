@@ -2,13 +2,14 @@
  *
  * Trusted users: the rights of users besides root and the owner to attach.
  *
- * What a process opens when it attaches belongs to the owner alone.  An entry of its access control list gives each trusted
- * user what attaching needs, and no other user anything.  STATE can be read and searched, not written: a trusted user makes
- * no store and starts no mirror.  The way to the spool directory itself is the administrator's business.
+ * What a process opens when it attaches belongs to the owner alone.  An entry of its access control list gives each
+ * trusted user what attaching needs, and no other user anything.  STATE can be read and searched, not written: a
+ * trusted user makes no store and starts no mirror.  The way to the spool directory itself is the administrator's
+ * business.
  *
- * The happy path: a process of root's or the owner's that attaches compares the list of the segment, which is set last, with
- * the configuration, and sets all lists where they differ.  So the next such process adds and removes users.  A trusted
- * user's process only looks that the list names trusted users alone.
+ * The happy path: a process of root's or the owner's that attaches compares the list of the segment, which is set last,
+ * with the configuration, and sets all lists where they differ.  So the next such process adds and removes users.  A
+ * trusted user's process only looks that the list names trusted users alone.
  *
  * Failure modes: a file system without lists: a line in syslog, and the kernel refuses trusted users.
  */

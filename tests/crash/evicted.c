@@ -58,7 +58,7 @@ void evicted_and_wanted(struct fastspool *store)
 
 void evicted_ask_ahead(struct fastspool *store)
 {
-    struct ahead ahead = {0};
+    struct prefetch ahead = {0};
     int asked = 0;
 
     for (int n = 1; n <= 3; n++) {
@@ -68,7 +68,7 @@ void evicted_ask_ahead(struct fastspool *store)
         scene_must(fastspool_stat(store, path, &st), path);
         struct pagein pagein = {.inode = (uint32_t)st.st_ino,
                                 .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
-        asked = ahead_follow(store, &ahead, &pagein, 100);
+        asked = prefetch_follow(store, &ahead, &pagein, 100);
     }
     if (asked != 2)
         _exit(4);

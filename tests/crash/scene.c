@@ -12,8 +12,10 @@
 
 #include "fastspool.h"
 #include "mirror/capture.h"
+#include "mirror/checkpoint.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
 #include "store/store.h"
 
 #include <errno.h>

@@ -21,8 +21,11 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/capture.h"
+#include "mirror/checkpoint.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "mirror/recovery.h"
 #include "paging.h"
 #include "record.h"
 #include "store/descriptions.h"
@@ -247,15 +250,15 @@ static void checkpoint(void)
 static void want_checkpoint(void *context)
 {
     (void)context;
-    journal_want_checkpoint(&journal);
+    journal_files_want_checkpoint(&journal.pool);
 }
 
 static void *second_thread(void *argument)
 {
     (void)argument;
     while (!LOAD(promises->stop)) {
-        journal_prepare(&journal);
-        if (journal_due(&journal))
+        journal_files_prepare(&journal.pool);
+        if (journal_files_due(&journal.pool))
             checkpoint();
         usleep(2000);
     }

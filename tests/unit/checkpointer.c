@@ -2,16 +2,18 @@
  *
  * The mirror's two threads and a disk that has no room: who waits for a file is told when there is one.
  */
-#include "../../tools/mirror.c"
+#include "mirror/checkpointer.h"
 #include "base/clock.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <sys/statvfs.h>
 
 #define LIMIT (8 * JOURNAL_FILE_MIN)
@@ -20,12 +22,6 @@ static struct journal journal;
 static struct shared_database shared;
 static struct checkpointer c = {.journal = &journal, .database = &shared};
 static char error[FASTSPOOL_ERROR_MAX], path[FASTSPOOL_PATH_MAX + 16];
-
-int tool_error(const char *format, ...)
-{
-    (void)format;
-    return 1;
-}
 
 /* ---- a disk of the test's making ---- */
 
@@ -106,12 +102,6 @@ static int append(size_t size)
     return result;
 }
 
-static void end_checkpointer(void)
-{
-    wake_checkpointer(&c, true);
-    cr_assert_eq(pthread_join(c.thread, NULL), 0);
-}
-
 /* A commit finds no room for its file and waits for the checkpoint that frees some; meanwhile there is room again, and
  * the checkpointer, which is just preparing a file, sees no reason for a checkpoint any more.  The commit goes on. */
 Test(checkpointer, room_comes_back, .timeout = 20)
@@ -119,17 +109,17 @@ Test(checkpointer, room_comes_back, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     full = true;
     cr_assert_eq(append(40000), -ENOSPC);
-    cr_assert(journal_due(&journal));
+    cr_assert(journal_files_due(&journal.pool));
     slow = true;
-    cr_assert_eq(start_checkpointer(&c), 0);
+    cr_assert_eq(checkpointer_start(&c), 0);
     usleep(50000); /* it asks, and hears after a while: */
     STORE(full, false);
     uint64_t start = clock_monotonic();
-    cr_assert_eq(wait_for_files(&c), 0);
+    cr_assert_eq(checkpointer_wait_for_files(&c), 0);
     cr_assert_lt(clock_monotonic() - start, UINT64_C(5000000000), "the commit hung");
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(slow, false);
-    end_checkpointer();
+    checkpointer_end(&c);
 }
 
 /* The last room is just being made into a file by the checkpointer: the commit takes that one. */
@@ -139,12 +129,12 @@ Test(checkpointer, last_room, .timeout = 20)
 
     space = enough_for_one + JOURNAL_FILE_MIN / 2;
     slow = true;
-    cr_assert_eq(start_checkpointer(&c), 0);
+    cr_assert_eq(checkpointer_start(&c), 0);
     usleep(450000); /* it has asked, and taken the blocks */
     cr_assert_lt(LOAD(space), enough_for_one);
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(slow, false);
-    end_checkpointer();
+    checkpointer_end(&c);
 }
 
 /* A checkpoint that fails is tried again each second, whoever wants one meanwhile and how often; then one succeeds. */
@@ -152,11 +142,11 @@ Test(checkpointer, fails_slowly, .timeout = 20)
 {
     cr_assert_eq(append(40000), 0, "%s", error);
     close(open(path, O_WRONLY | O_CREAT, 0600)); /* in the database's place */
-    journal_want_checkpoint(&journal);
-    cr_assert_eq(start_checkpointer(&c), 0);
+    journal_files_want_checkpoint(&journal.pool);
+    cr_assert_eq(checkpointer_start(&c), 0);
     for (int i = 0; i < 250; i++) {
         usleep(10000);
-        wake_checkpointer(&c, false);
+        checkpointer_wake(&c);
     }
     pthread_mutex_lock(&c.mutex);
     cr_assert_neq(c.error, 0);
@@ -167,7 +157,7 @@ Test(checkpointer, fails_slowly, .timeout = 20)
     while (LOAD(fs->header->disk.checkpoint_error) && clock_monotonic() - start < UINT64_C(5000000000))
         usleep(10000);
     cr_assert_eq(LOAD(fs->header->disk.checkpoint_error), 0);
-    end_checkpointer();
+    checkpointer_end(&c);
 }
 
 /* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
@@ -194,13 +184,13 @@ Test(checkpointer, name_of_the_database)
 /* Nor has a spare file of the journal, whose maker died before it could sync it. */
 Test(checkpointer, names_of_spares)
 {
-    cr_assert_eq(journal_prepare(&journal), 0);
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0);
     for (int good = 0, failed = 1; failed; good++) {
         journal_close(&journal);
         syncs_left = good;
         failed = journal_open(&journal, fs, LIMIT, error) < 0;
         syncs_left = -1;
-        cr_assert(good < 2 || journal.spares == 0, "after %d syncs", good);
+        cr_assert(good < 2 || journal.pool.spares == 0, "after %d syncs", good);
     }
 }
 

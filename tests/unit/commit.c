@@ -8,8 +8,10 @@
 #include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/recovery.h"
 #include "store/layout.h"
 #include "store/section.h"
+#include "store/segment.h"
 #include "store/store.h"
 #include "store/tickets.h"
 

@@ -8,8 +8,11 @@
 
 #include "fastspool.h"
 #include "mirror/capture.h"
+#include "mirror/checkpoint.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "mirror/recovery.h"
 #include "paging.h"
 #include "store/layout.h"
 #include "store/segment.h"

@@ -7,6 +7,8 @@
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/format.h"
+#include "mirror/journal_files.h"
+#include "mirror/journal_scan.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
@@ -52,28 +54,29 @@ static int append(size_t size)
     return result;
 }
 
-static int visit(void *context, uint64_t number, uint32_t root, const char *records, size_t size)
+static int visit(void *context, const struct journal_batch *batch)
 {
-    const char *at = records;
+    const char *at = batch->records;
     struct record record;
     const void *value;
     int result;
 
     (void)context;
-    cr_assert_eq(root, fs->header->tree.root);
-    while ((result = format_next(&at, records + size, &record, &value)) > 0)
+    cr_assert_eq(batch->root, fs->header->tree.root);
+    while ((result = format_next(&at, batch->records + batch->size, &record, &value)) > 0)
         ;
     cr_assert_eq(result, 0, "a batch with a good checksum holds no records");
-    numbers[seen++] = number;
+    numbers[seen++] = batch->number;
     return 0;
 }
 
 static struct journal_found look(uint64_t above)
 {
+    const struct journal_scan scan = {.above = above, .upto = UINT64_MAX, .visit = visit};
     struct journal_found found;
 
     seen = 0;
-    cr_assert_eq(journal_look(journal.directory, above, UINT64_MAX, visit, NULL, &found), 0);
+    cr_assert_eq(journal_scan(journal.pool.directory, &scan, &found), 0);
     for (size_t i = 1; i < seen; i++)
         cr_assert_gt(numbers[i], numbers[i - 1]);
     return found;
@@ -83,7 +86,7 @@ static int open_file(uint32_t name)
 {
     char text[16];
     snprintf(text, sizeof(text), "%04u", name);
-    return openat(journal.directory, text, O_RDWR);
+    return openat(journal.pool.directory, text, O_RDWR);
 }
 
 /* Batches of all sizes, over many files, come back in their order; with a lower bound, only those above it. */
@@ -96,7 +99,7 @@ Test(journal, comes_back)
     cr_assert_eq(found.last, fs->header->journal.durable);
     cr_assert_eq(found.missing, 0);
     cr_assert_not(found.detached);
-    cr_assert_gt(journal.files, 5);
+    cr_assert_gt(journal.pool.count, 5);
     found = look(numbers[20]);
     cr_assert_eq(found.batches, 39);
     cr_assert_not(found.detached);
@@ -111,7 +114,7 @@ Test(journal, torn, .timeout = 120)
 
     for (int i = 0; i < 7; i++)
         cr_assert_eq(append(1000), 0);
-    int fd = open_file(journal.file[journal.files - 1].name);
+    int fd = open_file(journal.pool.file[journal.pool.count - 1].name);
     ssize_t size = pread(fd, before, sizeof(before), 0);
     for (ssize_t at = (ssize_t)journal.end; at < size; at++)
         before[at] = before[4096 + (at - (ssize_t)journal.end) % 8192]; /* leavings that look like batches */
@@ -151,7 +154,7 @@ Test(journal, every_bit, .timeout = 120)
     cr_assert_eq(append(5), 0);
     uint64_t start = journal.end;
     cr_assert_eq(append(3000), 0);
-    int fd = open_file(journal.file[journal.files - 1].name);
+    int fd = open_file(journal.pool.file[journal.pool.count - 1].name);
     size_t size = journal.end - start;
     cr_assert_eq(pread(fd, bytes, size, (off_t)start), (ssize_t)size);
     while (size > 0 && bytes[size - 1] == 0)
@@ -194,16 +197,16 @@ Test(journal, salt)
 
     cr_assert_eq(append(100), 0);
     uint64_t end = journal.end;
-    uint32_t old = journal.file[0].name;
+    uint32_t old = journal.pool.file[0].name;
     journal_close(&journal);
     cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
     cr_assert_eq(append(100), 0);
     char name[16];
-    snprintf(name, sizeof(name), "%04u", journal.file[1].name);
-    int to = open_file(old), from = open_file(journal.file[1].name);
+    snprintf(name, sizeof(name), "%04u", journal.pool.file[1].name);
+    int to = open_file(old), from = open_file(journal.pool.file[1].name);
     cr_assert_eq(pread(from, bytes, sizeof(bytes), 4096), (ssize_t)sizeof(bytes));
     cr_assert_eq(pwrite(to, bytes, sizeof(bytes), (off_t)end), (ssize_t)sizeof(bytes));
-    cr_assert_eq(unlinkat(journal.directory, name, 0), 0);
+    cr_assert_eq(unlinkat(journal.pool.directory, name, 0), 0);
     cr_assert_eq(look(0).batches, 1);
     close(to);
     close(from);
@@ -220,11 +223,11 @@ Test(journal, failed_write)
     uint64_t durable = fs->header->journal.durable;
     for (int tries = 0; tries < 10; tries++) {
         cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
-        cr_assert_eq(journal_prepare(&journal), 0);
+        cr_assert_eq(journal_files_prepare(&journal.pool), 0);
         cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
         cr_assert_eq(append(60000), -EFBIG);
         cr_assert_eq(fs->header->journal.durable, durable);
-        cr_assert_leq(journal.files, 2);
+        cr_assert_leq(journal.pool.count, 2);
     }
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
     cr_assert_eq(append(60000), 0, "%s", error);
@@ -241,7 +244,7 @@ Test(journal, many_condemned, .timeout = 120)
     struct rlimit limit = {4096 * 3, RLIM_INFINITY}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};
     int result = 0;
 
-    journal.limit = JOURNAL_BYTES; /* so much doesn't wait here */
+    journal.pool.limit = JOURNAL_BYTES; /* so much doesn't wait here */
     signal(SIGXFSZ, SIG_IGN);
     for (unsigned tries = 0; tries < 2 * JOURNAL_FILES_MAX && result != -ENOSPC; tries++) {
         cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
@@ -253,26 +256,26 @@ Test(journal, many_condemned, .timeout = 120)
     }
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
     cr_assert_eq(result, -ENOSPC);
-    cr_assert(journal_due(&journal), "nobody makes the checkpoint that would help");
+    cr_assert(journal_files_due(&journal.pool), "nobody makes the checkpoint that would help");
     struct journal_found found = look(0);
     cr_assert_eq(found.missing, 0);
     cr_assert_eq(found.last, fs->header->journal.durable);
-    journal_release(&journal, journal_point(&journal), 0);
+    journal_files_release(&journal.pool, journal_files_point(&journal.pool), 0);
     cr_assert_eq(append(100), 0, "%s", error);
 }
 
 /* A spare file whose maker died before it had its blocks is none. */
 Test(journal, short_spare)
 {
-    cr_assert_eq(journal_prepare(&journal), 0);
-    uint32_t name = journal.spare[0];
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0);
+    uint32_t name = journal.pool.spare[0];
     int fd = open_file(name);
     cr_assert_eq(ftruncate(fd, 4096), 0);
     close(fd);
     journal_close(&journal);
     cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
     cr_assert_eq(append(100), 0);
-    cr_assert_neq(journal.file[0].name, name);
+    cr_assert_neq(journal.pool.file[0].name, name);
     cr_assert_lt(open_file(name), 0, "it is left lying");
 }
 
@@ -282,14 +285,245 @@ Test(journal, used_again)
     for (int round = 0; round < 200; round++) {
         for (int i = 0; i < 20; i++)
             cr_assert_eq(append((size_t)(i * 777 + round * 13) % 20000), 0, "%s", error);
-        struct journal_point point = journal_point(&journal);
+        struct journal_point point = journal_files_point(&journal.pool);
         struct journal_found found = look(point.number);
         cr_assert_eq(found.batches, 0);
-        journal_release(&journal, point, 0);
+        journal_files_release(&journal.pool, point, 0);
         cr_assert_eq(append(10), 0);
         found = look(point.number);
         cr_assert_eq(found.batches, 1, "%llu batches", (unsigned long long)found.batches);
         cr_assert_not(found.detached);
     }
-    cr_assert_leq(journal.next_name, 10, "%u files were made", journal.next_name);
+    cr_assert_leq(journal.pool.next_name, 10, "%u files were made", journal.pool.next_name);
+}
+
+/* ---- the reasons for the end of a file ---- */
+
+static struct journal_scanned scanned[16];
+static size_t files_scanned;
+static uint32_t unlinked_in_scan; /* a file that goes while the journal is read */
+
+static void note_end(void *context, const struct journal_scanned *file)
+{
+    (void)context;
+    scanned[files_scanned++] = *file;
+}
+
+static int visit_and_unlink(void *context, const struct journal_batch *batch)
+{
+    char name[16];
+
+    (void)context;
+    (void)batch;
+    snprintf(name, sizeof(name), "%04u", unlinked_in_scan);
+    unlinkat(journal.pool.directory, name, 0);
+    return 0;
+}
+
+/* The first file ends (@counted: what counts in it ends) at @offset for @reason, which these @words tell. */
+static void ends(uint64_t above, bool counted, uint64_t offset, enum journal_reason reason, const char *words)
+{
+    const struct journal_scan scan = {.above = above, .upto = UINT64_MAX, .ended = note_end};
+    struct journal_found found;
+
+    files_scanned = 0;
+    cr_assert_eq(journal_scan(journal.pool.directory, &scan, &found), 0);
+    const struct journal_end *end = counted ? &scanned[0].counted : &scanned[0].read;
+    cr_assert_str_eq(journal_scan_reason(end->reason), words, "not \"%s\"", words);
+    cr_assert_eq(end->reason, reason);
+    cr_assert_eq(end->offset, offset, "%s: at byte %llu", words, (unsigned long long)end->offset);
+    cr_assert_eq(end->file, journal.pool.file[0].name);
+}
+
+static void turn(int fd, uint64_t offset)
+{
+    char byte;
+
+    cr_assert_eq(pread(fd, &byte, 1, (off_t)offset), 1);
+    byte ^= 1;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)offset), 1);
+}
+
+/* Two batches, and a turned byte of the second one: @at bytes from its begin. */
+static void ends_where_turned(uint64_t at, enum journal_reason reason, const char *words)
+{
+    cr_assert_eq(append(100), 0);
+    uint64_t start = journal.end;
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    turn(fd, start + at);
+    ends(0, false, start, reason, words);
+    cr_assert_eq(scanned[0].batches, 1);
+    close(fd);
+}
+
+static uint64_t payload_of(uint64_t start, struct batch_head *head)
+{
+    int fd = open_file(journal.pool.file[0].name);
+
+    cr_assert_eq(pread(fd, head, sizeof(*head), (off_t)start), (ssize_t)sizeof(*head));
+    close(fd);
+    return head->size;
+}
+
+Test(journal, reason_file_end)
+{
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    cr_assert_eq(ftruncate(fd, (off_t)journal.end), 0);
+    ends(0, false, journal.end, JOURNAL_FILE_END, "the file ends");
+    close(fd);
+}
+
+Test(journal, reason_zeros)
+{
+    cr_assert_eq(append(100), 0);
+    ends(0, false, journal.end, JOURNAL_ZEROS, "a block of zeros: never written");
+}
+
+Test(journal, reason_magic)
+{
+    ends_where_turned(0, JOURNAL_MAGIC, "no head of a file or batch: its magic number differs");
+}
+
+Test(journal, reason_salt)
+{
+    ends_where_turned(offsetof(struct batch_head, salt), JOURNAL_SALT,
+                      "a batch of an earlier use of the file: its salt differs");
+}
+
+Test(journal, reason_head_checksum)
+{
+    ends_where_turned(offsetof(struct batch_head, number), JOURNAL_HEAD_CHECKSUM, "the checksum of the head differs");
+}
+
+Test(journal, reason_payload_checksum)
+{
+    ends_where_turned(sizeof(struct batch_head), JOURNAL_PAYLOAD_CHECKSUM,
+                      "the checksum of the batch's payload differs");
+}
+
+Test(journal, reason_tail)
+{
+    struct batch_head head;
+
+    cr_assert_eq(append(100), 0);
+    uint64_t size = payload_of(FORMAT_BLOCK, &head);
+    int fd = open_file(journal.pool.file[0].name);
+    turn(fd, FORMAT_BLOCK + sizeof(head) + size);
+    ends(0, false, FORMAT_BLOCK, JOURNAL_TAIL, "the tail of the batch differs: it was not written whole");
+    close(fd);
+}
+
+Test(journal, reason_too_large)
+{
+    struct batch_head head;
+
+    cr_assert_eq(append(100), 0);
+    payload_of(FORMAT_BLOCK, &head);
+    head.size = UINT64_C(1) << 62;
+    format_seal_batch_head(&head);
+    int fd = open_file(journal.pool.file[0].name);
+    cr_assert_eq(pwrite(fd, &head, sizeof(head), FORMAT_BLOCK), (ssize_t)sizeof(head));
+    ends(0, false, FORMAT_BLOCK, JOURNAL_TOO_LARGE, "the batch is larger than its file");
+    close(fd);
+}
+
+Test(journal, reason_cut_short)
+{
+    static const char words[] = "cut short: the file ends within a head or batch";
+
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    cr_assert_eq(ftruncate(fd, FORMAT_BLOCK + 100), 0);
+    ends(0, false, FORMAT_BLOCK, JOURNAL_CUT_SHORT, words);
+    cr_assert_eq(ftruncate(fd, FORMAT_BLOCK + 20), 0);
+    ends(0, false, FORMAT_BLOCK, JOURNAL_CUT_SHORT, words);
+    close(fd);
+}
+
+Test(journal, reason_order)
+{
+    char bytes[FORMAT_BLOCK];
+
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    cr_assert_eq(pread(fd, bytes, sizeof(bytes), FORMAT_BLOCK), (ssize_t)sizeof(bytes));
+    cr_assert_eq(pwrite(fd, bytes, sizeof(bytes), (off_t)journal.end), (ssize_t)sizeof(bytes));
+    ends(0, false, journal.end, JOURNAL_ORDER, "the number of the batch does not grow");
+    close(fd);
+}
+
+/* A batch that was never durable is whole all the same: what counts ends before what can be read. */
+Test(journal, reason_follows)
+{
+    cr_assert_eq(append(100), 0);
+    uint64_t durable = fs->header->journal.durable, start = journal.end;
+    cr_assert_eq(append(100), 0);
+    uint64_t end = journal.end;
+    STORE(fs->header->journal.durable, durable);
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
+    cr_assert_eq(append(100), 0);
+    ends(0, true, start, JOURNAL_FOLLOWS, "the batch was never durable: a later file follows an earlier batch");
+    ends(0, false, end, JOURNAL_ZEROS, "a block of zeros: never written");
+    cr_assert_eq(scanned[0].limit, durable);
+    cr_assert_eq(scanned[0].batches, 2);
+}
+
+Test(journal, reason_held_and_gone)
+{
+    struct journal_scan scan = {.upto = UINT64_MAX, .visit = visit_and_unlink, .ended = note_end};
+    struct journal_found found;
+
+    cr_assert_eq(append(100), 0);
+    uint64_t first = fs->header->journal.durable;
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
+    cr_assert_eq(append(100), 0);
+    ends(first, false, FORMAT_BLOCK, JOURNAL_HELD, "not read: all of its batches that count are older");
+    unlinked_in_scan = journal.pool.file[1].name;
+    files_scanned = 0;
+    cr_assert_eq(journal_scan(journal.pool.directory, &scan, &found), 0);
+    cr_assert_eq(files_scanned, 2);
+    cr_assert_eq(scanned[1].read.reason, JOURNAL_GONE);
+    cr_assert_str_eq(journal_scan_reason(JOURNAL_GONE), "the file was removed meanwhile");
+    cr_assert_str_eq(journal_scan_reason(JOURNAL_WHOLE), "it is whole");
+}
+
+/* Files without a head: a spare, one whose head is damaged, one that is shorter than a head. */
+Test(journal, reasons_of_heads)
+{
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    turn(fd, offsetof(struct journal_head, follows));
+    ends(0, false, 0, JOURNAL_HEAD_CHECKSUM, "the checksum of the head differs");
+    turn(fd, offsetof(struct journal_head, magic));
+    ends(0, false, 0, JOURNAL_MAGIC, "no head of a file or batch: its magic number differs");
+    cr_assert_eq(ftruncate(fd, 0), 0);
+    ends(0, false, 0, JOURNAL_CUT_SHORT, "cut short: the file ends within a head or batch");
+    cr_assert_eq(ftruncate(fd, FORMAT_BLOCK), 0);
+    ends(0, false, 0, JOURNAL_ZEROS, "a block of zeros: never written");
+    close(fd);
+}
+
+/* Durable batches that can't be read back: the scan tells after which one, in which file, where and why. */
+Test(journal, reason_of_a_hole)
+{
+    cr_assert_eq(append(100), 0);
+    uint64_t first = fs->header->journal.durable, start = journal.end;
+    cr_assert_eq(append(100), 0);
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, LIMIT, error), 0);
+    cr_assert_eq(append(100), 0);
+    int fd = open_file(journal.pool.file[0].name);
+    turn(fd, start + sizeof(struct batch_head) + 8);
+    struct journal_found found = look(0);
+    cr_assert_eq(found.missing, 1);
+    cr_assert_eq(found.hole_after, first);
+    cr_assert_eq(found.hole.file, journal.pool.file[0].name);
+    cr_assert_eq(found.hole.offset, start);
+    cr_assert_eq(found.hole.reason, JOURNAL_PAYLOAD_CHECKSUM);
+    cr_assert_eq(found.end.file, journal.pool.file[1].name);
+    close(fd);
 }

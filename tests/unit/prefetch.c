@@ -199,19 +199,19 @@ static void paging_all_wanted(void)
 }
 
 /* How many files are requested ahead when this message is opened next. */
-static int follow(struct ahead *ahead, int message)
+static int follow(struct prefetch *ahead, int message)
 {
     struct pagein pagein = {.inode = number(name(message, 'H'))};
 
     pagein.generation = inode_at(fs, pagein.inode)->generation;
-    return ahead_follow(fs, ahead, &pagein, 256);
+    return prefetch_follow(fs, ahead, &pagein, 256);
 }
 
 /* Near the mark at which eviction begins, read-ahead requests only the files that still fit.  Requests beyond that are
  * dropped, not paged in. */
 Test(prefetch, not_without_memory)
 {
-    struct ahead ahead = {0};
+    struct prefetch ahead = {0};
 
     queue();
     fs->header->memory_limit = UINT64_C(64) << 20;

@@ -8,7 +8,9 @@
 #include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
 #include "mirror/pager.h"
+#include "mirror/recovery.h"
 #include "store/change.h"
 #include "store/inodes.h"
 #include "store/layout.h"
@@ -98,11 +100,11 @@ Test(pressure, wish)
     checkpoint();
     STORE(fs->header->tickets.durable, durable);
     cr_assert(evict(0), "it was not reported that files wait for a checkpoint");
-    cr_assert_not(journal_due(&journal));
-    journal_want_checkpoint(&journal);
-    cr_assert(journal_due(&journal));
+    cr_assert_not(journal_files_due(&journal.pool));
+    journal_files_want_checkpoint(&journal.pool);
+    cr_assert(journal_files_due(&journal.pool));
     checkpoint();
-    cr_assert_not(journal_due(&journal));
+    cr_assert_not(journal_files_due(&journal.pool));
     evict(0);
     cr_assert(evicted("f"));
 }

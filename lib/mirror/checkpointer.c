@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The checkpointer.
+ *
+ * The happy path: make a spare file where there is none; sleep until woken, or for a second; make a checkpoint where
+ * one is due.
+ *
+ * Failure modes:
+ *  - No spare file can be made: the commit that needs the file reports it.
+ *  - A checkpoint finds the disk full: once more, after two empty transactions that let LMDB use freed pages.
+ *  - A checkpoint fails: syslog, header.disk.checkpoint_error, and another try after a second.  Commits go on until the
+ *    journal is full; then this error is theirs.
+ */
+#include "mirror/checkpointer.h"
+
+#include "fastspool.h"
+#include "mirror/checkpoint.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <syslog.h>
+#include <time.h>
+
+static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct database *database;
+    int result = shared_database_enter(c->database, &database, error);
+
+    if (result < 0)
+        return result;
+    if (turn_over)
+        result = database_turn_over(database, error);
+    if (result == 0)
+        result = checkpoint_run(database, c->journal, error);
+    shared_database_leave(c->database, result < 0);
+    return result;
+}
+
+static void checkpoint(struct checkpointer *c)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+
+    pthread_mutex_lock(&c->mutex);
+    c->begun++;
+    pthread_mutex_unlock(&c->mutex);
+    int result = try_checkpoint(c, false, error);
+    if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
+        result = try_checkpoint(c, true, error);
+    if (result == -EBADMSG)
+        result = -EIO; /* what an fsync returns for damage */
+    pthread_mutex_lock(&c->mutex);
+    if (result < 0 && c->error != result)
+        syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
+    if (result == 0 && c->error)
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: checkpoints succeed again", c->fs->spool);
+    c->error = result;
+    STORE(c->fs->header->disk.checkpoint_error, result);
+    c->ended = c->begun;
+    pthread_cond_broadcast(&c->done);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+static void *run(void *argument)
+{
+    struct checkpointer *c = argument;
+    bool ending = false;
+
+    while (!ending) {
+        struct timespec until;
+        journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
+        pthread_mutex_lock(&c->mutex);
+        pthread_cond_broadcast(&c->done); /* a spare file may do what a checkpoint was awaited for */
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        int timeout = journal_files_due(&c->journal->pool) && c->error == 0 ? ETIMEDOUT : 0;
+        do /* after an error, wait out the second however often a checkpoint is wanted */
+            timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+        while (timeout == 0 && c->error && !c->ending);
+        ending = c->ending;
+        pthread_mutex_unlock(&c->mutex);
+        if (ending || journal_files_due(&c->journal->pool))
+            checkpoint(c);
+    }
+    return NULL;
+}
+
+int checkpointer_start(struct checkpointer *c)
+{
+    sigset_t ending, old;
+
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    pthread_cond_init(&c->done, NULL);
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_SETMASK, &ending, &old); /* those two are for the first thread */
+    int error = pthread_create(&c->thread, NULL, run, c);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    STORE(c->ready, error == 0);
+    return -error;
+}
+
+static void wake(struct checkpointer *c, bool ending)
+{
+    pthread_mutex_lock(&c->mutex);
+    c->ending |= ending;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+void checkpointer_wake(struct checkpointer *c)
+{
+    wake(c, false);
+}
+
+void checkpointer_end(struct checkpointer *c)
+{
+    STORE(c->ready, 0);
+    wake(c, true);
+    pthread_join(c->thread, NULL);
+}
+
+void checkpointer_want(void *checkpointer)
+{
+    struct checkpointer *c = checkpointer;
+
+    if (!LOAD(c->ready))
+        return;
+    journal_files_want_checkpoint(&c->journal->pool);
+    checkpointer_wake(c);
+}
+
+int checkpointer_wait_for_room(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    while (journal_files_full(&c->journal->pool) && c->error == 0)
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = journal_files_full(&c->journal->pool) ? c->error : 0;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}
+
+int checkpointer_wait_for_files(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    unsigned next = c->begun + 1;
+    pthread_cond_signal(&c->wake);
+    while (c->error == 0 && c->ended < next && (c->begun != c->ended || journal_files_due(&c->journal->pool)))
+        pthread_cond_wait(&c->done, &c->mutex);
+    int result = c->error;
+    pthread_mutex_unlock(&c->mutex);
+    return result;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The committer.
+ *
+ * The happy path: capture, one batch to the journal, end; what changes meanwhile is the next batch.
+ *
+ * Failure modes:
+ *  - The journal is full: wait for the checkpoint that makes room; the checkpoint's error is the commit's.
+ *  - The disk has no room for another file of the journal: one checkpoint, one more try.
+ *  - A write fails: the waiters get its error, all of it stays dirty, and the caller tries again.
+ */
+#include "mirror/committer.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "fastspool.h"
+#include "mirror/capture.h"
+#include "mirror/checkpointer.h"
+#include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <syslog.h>
+
+/* Group commit, see committer_gather(). */
+#define FEW          8u
+#define GATHER       16u               /* times the duration of a commit */
+#define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
+#define MOST_FADES   64u               /* commits */
+
+/* One commit.  0: it is on the disk, or nothing was dirty. */
+static int commit(struct fastspool *fs, struct checkpointer *c)
+{
+    struct capture capture;
+    char error[FASTSPOOL_ERROR_MAX] = "the journal is full, and no checkpoint can be made";
+    int room = checkpointer_wait_for_room(c);
+    int result = capture_take(fs, &capture);
+
+    if (result < 0)
+        capture_fail(fs, result);
+    if (result < 0 || capture.count == 0)
+        return result;
+    uint64_t start = clock_precise();
+    result = room < 0 ? room : journal_append(c->journal, &capture, error);
+    if (result == -ENOSPC && checkpointer_wait_for_files(c) == 0)
+        result = journal_append(c->journal, &capture, error);
+    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result)
+        syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
+    if (result == 0 && LOAD(fs->header->tickets.commit_error))
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
+    int ended = capture_end(fs, &capture, result, clock_precise() - start);
+    if (journal_files_wanting(&c->journal->pool))
+        checkpointer_wake(c);
+    return result < 0 ? result : ended;
+}
+
+/* Sleep for @duration, or until another waiter comes, or SIGTERM. */
+static void doze(struct fastspool *fs, uint32_t wanted, uint64_t duration)
+{
+    futex_wait(&fs->header->mirror.wanted, wanted, duration);
+}
+
+static void keep_rhythm(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t duration)
+{
+    rhythm->known = after - rhythm->captured;
+    rhythm->captured = before;
+    if (++rhythm->commits % MOST_FADES == 0 && rhythm->most > 0)
+        rhythm->most--;
+    if (rhythm->known > rhythm->most)
+        rhythm->most = rhythm->known;
+    rhythm->duration += duration / 32 - rhythm->duration / 32;
+}
+
+void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer)
+{
+    *committer = (struct committer){.fs = fs, .checkpointer = checkpointer};
+    committer->rhythm.captured = LOAD(fs->header->mirror.wanted);
+}
+
+int committer_commit(struct committer *committer)
+{
+    struct fastspool *fs = committer->fs;
+    uint32_t before = LOAD(fs->header->mirror.wanted);
+    uint64_t start = clock_precise();
+    int result = commit(fs, committer->checkpointer);
+
+    keep_rhythm(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
+    return result;
+}
+
+/* How many waiters are enough to commit.  Few active clients: all of them.  Many: half of them, so that the other half
+ * keeps the processors busy while the disk writes. */
+static uint32_t enough(const struct rhythm *rhythm)
+{
+    uint32_t few = rhythm->known < FEW ? rhythm->known : FEW;
+    return few > rhythm->most / 2 ? few : rhythm->most / 2;
+}
+
+/* Group commit.  With a waiter: commit once the other active clients have had their chance to join, for at most GATHER
+ * times the duration of a commit.  Without one: commit when the flush interval is over.
+ *
+ * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
+ * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830. */
+void committer_gather(struct committer *committer, const volatile sig_atomic_t *ending)
+{
+    struct fastspool *fs = committer->fs;
+    const struct rhythm *rhythm = &committer->rhythm;
+    const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
+    uint64_t start = 0;
+
+    if (LOAD(fs->header->mirror.wanted) == rhythm->captured)
+        doze(fs, rhythm->captured, fs->header->flush_interval);
+    while (!*ending) {
+        uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
+        uint64_t now = clock_precise();
+        start = start ? start : now;
+        if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
+            return;
+        doze(fs, wanted, patience - (now - start));
+    }
+}

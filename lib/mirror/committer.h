@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The committer: commits, and when.  It runs in the mirror's first thread, which calls the two functions by turns.
+ *
+ * Group commit: while a batch is written, more waiters come, and the next batch serves all of them.  Where they come
+ * one by one, committer_gather() lets some of them join before the next commit begins.
+ */
+#ifndef FASTSPOOL_COMMITTER_H
+#define FASTSPOOL_COMMITTER_H
+
+#include <signal.h>
+#include <stdint.h>
+
+struct checkpointer;
+struct fastspool;
+
+/** How many waiters come, and how long a commit takes.  header.mirror.wanted counts waiters as they come. */
+struct rhythm {
+    uint32_t captured; /* the count when the last capture was taken */
+    uint32_t known;    /* waiters for the capture before, also those that came while it was written */
+    uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
+    uint32_t commits;
+    uint64_t duration; /* of a commit: a moving mean over 32 of them, ns */
+};
+
+struct committer {
+    struct fastspool *fs;
+    struct checkpointer *checkpointer; /* its thread runs; so its journal is open */
+    struct rhythm rhythm;
+};
+
+void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer);
+
+/** One commit: capture all that is dirty, append it to the journal, wake the waiters.  0: it is on the disk, or nothing
+ *  was dirty.  A negative errno: the waiters got it too, and all of it is dirty as before; syslog hears it once.  May
+ *  wait for a checkpoint. */
+int committer_commit(struct committer *committer);
+
+/** Sleep until the next commit is worth its while: the flush interval is over, or enough waiters have come, or they
+ * have waited for long enough.  Returns early where *@ending is set, by a signal handler of this thread. */
+void committer_gather(struct committer *committer, const volatile sig_atomic_t *ending);
+
+#endif

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The journal's files.
+ *
+ * The happy path: the checkpointer makes a spare, the committing thread begins it as its next file, a checkpoint
+ * releases it to be a spare again.
+ *
+ * Failure modes:
+ *  - A write or fdatasync failed: the file is condemned, for the kernel may have dropped its pages and call the next
+ *    fdatasync a success.  One that holds nothing durable is removed at once, so that a disk that fails for hours isn't
+ *    filled by the tries.
+ *  - No spare and no room for a file, or for the checkpoint that must follow: ENOSPC, and a checkpoint is due.
+ *  - A name could not be synced: the file or directory is removed.  The next sync may succeed without it.
+ *  - A predecessor died while it made a file: a file shorter than the others and without a head is removed.
+ */
+#include "mirror/journal_files.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/places.h"
+#include "fastspool.h"
+#include "mirror/format.h"
+#include "mirror/journal_scan.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define PIECE           (1u << 20)          /* bytes of one pwrite */
+#define CHECKPOINT_ROOM (UINT64_C(1) << 20) /* bytes that a checkpoint takes besides its data: LMDB's inner pages */
+
+/* ---- opening ---- */
+
+/* Make a directory and its entry durable.  A directory whose entry can't be synced is removed: the next sync may
+ * succeed without having written it. */
+static int make_directory(const char *path, const char *above)
+{
+    bool made = mkdir(path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
+        return -errno;
+    int result = fd_sync_directory(above);
+    if (result < 0 && made)
+        rmdir(path);
+    return result;
+}
+
+static void remove_file(struct journal_files *files, uint32_t name)
+{
+    char text[PLACES_NAME_MAX];
+
+    places_journal_file(name, text);
+    unlinkat(files->directory, text, 0);
+}
+
+/* Sort the files that are there into those in use and the spares. */
+static int take_stock(struct journal_files *files)
+{
+    struct journal_listed *listed = calloc(JOURNAL_FILES_MAX, sizeof(*listed));
+    size_t count;
+    int result = listed ? journal_scan_files(files->directory, listed, &count) : -ENOMEM;
+
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        const struct journal_listed *file = &listed[i];
+        if (file->name >= files->next_name)
+            files->next_name = file->name + 1;
+        if (file->reason == JOURNAL_WHOLE) {
+            /* This process never writes to it: the predecessor may have condemned it. */
+            files->file[files->count++] = (struct journal_file){file->name, true, file->head.follows, file->size};
+            files->waiting += file->size;
+        } else if (file->size == files->file_size) {
+            files->spare[files->spares++] = file->name;
+        } else {
+            remove_file(files, file->name); /* a mirror died before it had allocated the blocks */
+        }
+    }
+    if (files->waiting)
+        files->oldest = clock_monotonic();
+    free(listed);
+    return result;
+}
+
+/* The spares' names could not be synced, and may never be written although the next sync succeeds. */
+static void forget_spares(struct journal_files *files)
+{
+    while (files->spares > 0)
+        remove_file(files, files->spare[--files->spares]);
+}
+
+int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64_t limit,
+                       char error[FASTSPOOL_ERROR_MAX])
+{
+    char path[PLACES_PATH_MAX], above[PLACES_PATH_MAX];
+    uint64_t part = limit / JOURNAL_PARTS / FORMAT_BLOCK * FORMAT_BLOCK;
+
+    *files = (struct journal_files){.fs = fs,
+                                    .directory = -1,
+                                    .limit = limit,
+                                    .mutex = PTHREAD_MUTEX_INITIALIZER,
+                                    .preparing = PTHREAD_MUTEX_INITIALIZER,
+                                    .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
+    places_in_state(fs->state, PLACES_JOURNAL, path);
+    snprintf(above, sizeof(above), "%s", fs->state);
+    int result = make_directory(fs->state, dirname(above));
+    if (result == 0)
+        result = make_directory(path, fs->state);
+    if (result == 0) {
+        files->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        /* A file that the predecessor made may be missing on the disk until the directory is synced. */
+        result = files->directory < 0 || fsync(files->directory) < 0 ? -errno : 0;
+        int stock = files->directory < 0 ? result : take_stock(files);
+        if (result < 0)
+            forget_spares(files);
+        result = result < 0 ? result : stock;
+    }
+    return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
+}
+
+void journal_files_close(struct journal_files *files)
+{
+    if (files->directory >= 0)
+        close(files->directory);
+    files->directory = -1;
+}
+
+/* ---- room ---- */
+
+static uint32_t new_name(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    uint32_t name = files->next_name++;
+    pthread_mutex_unlock(&files->mutex);
+    return name;
+}
+
+/* Bytes of the disk that a checkpoint may take, once another file is full too. */
+static uint64_t owed(const struct journal_files *files)
+{
+    uint64_t waits = files->waiting + files->file_size;
+    return waits + waits / 4 + CHECKPOINT_ROOM;
+}
+
+/* For statvfs.  The mutex is held. */
+static void publish_room(struct journal_files *files)
+{
+    STORE(files->fs->header->disk.owed, owed(files));
+    STORE(files->fs->header->disk.reusable, files->reusable);
+}
+
+/* May another file be filled, which still needs @taken bytes of the disk?  It must leave room for a checkpoint of all
+ * that waits, on the disk or among the database's free pages: a journal that took the last of the disk could never be
+ * emptied.  -ENOSPC: no; a checkpoint now gives files back. */
+static int ask_for_room(struct journal_files *files, uint64_t taken)
+{
+    struct statvfs disk;
+    int result = fstatvfs(files->directory, &disk) < 0 ? -errno : 0;
+
+    pthread_mutex_lock(&files->mutex);
+    uint64_t room = result < 0 ? 0 : (uint64_t)disk.f_bavail * disk.f_frsize + files->reusable;
+    if (result == 0 && room < taken + owed(files))
+        result = -ENOSPC;
+    files->no_space = result == -ENOSPC;
+    pthread_mutex_unlock(&files->mutex);
+    return result;
+}
+
+/* ---- making and taking files ---- */
+
+/* Make a file with all its blocks and a durable entry.  @zeros: write it full; else only allocate the blocks, so that
+ * an append costs more, but the file is there at once. */
+static int make_file(struct journal_files *files, bool zeros, uint32_t *name)
+{
+    static const char nothing[PIECE];
+    char text[PLACES_NAME_MAX];
+    int result = ask_for_room(files, files->file_size);
+
+    if (result < 0)
+        return result;
+    *name = new_name(files);
+    places_journal_file(*name, text);
+    int fd = openat(files->directory, text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    result = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)files->file_size);
+    for (uint64_t done = 0; zeros && result == 0 && done < files->file_size; done += PIECE)
+        result = fd_write_all(fd, nothing, files->file_size - done < PIECE ? files->file_size - done : PIECE, done);
+    if (result == 0 && (fdatasync(fd) < 0 || fsync(files->directory) < 0))
+        result = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (result < 0 && fd >= 0)
+        remove_file(files, *name);
+    return result;
+}
+
+int journal_files_prepare(struct journal_files *files)
+{
+    uint32_t name;
+
+    pthread_mutex_lock(&files->preparing);
+    pthread_mutex_lock(&files->mutex);
+    bool enough = files->spares > 0;
+    pthread_mutex_unlock(&files->mutex);
+    int result = enough ? 0 : make_file(files, true, &name);
+    if (!enough && result == 0) {
+        pthread_mutex_lock(&files->mutex);
+        files->spare[files->spares++] = name;
+        pthread_mutex_unlock(&files->mutex);
+    }
+    pthread_mutex_unlock(&files->preparing);
+    return result;
+}
+
+static bool take_spare(struct journal_files *files, uint32_t *name)
+{
+    pthread_mutex_lock(&files->mutex);
+    bool any = files->spares > 0;
+    if (any)
+        *name = files->spare[--files->spares];
+    pthread_mutex_unlock(&files->mutex);
+    return any;
+}
+
+/* No room for a file?  The checkpointer may just be making the last of it into a spare. */
+static bool take_prepared(struct journal_files *files, uint32_t *name)
+{
+    pthread_mutex_lock(&files->preparing);
+    pthread_mutex_unlock(&files->preparing);
+    return take_spare(files, name);
+}
+
+/* The name of a file to begin, with room for a file's bytes. */
+static int next_name(struct journal_files *files, uint32_t *name)
+{
+    pthread_mutex_lock(&files->mutex);
+    bool many = files->count + files->spares + 2 > JOURNAL_FILES_MAX;
+    files->no_space |= many; /* a checkpoint releases some */
+    pthread_mutex_unlock(&files->mutex);
+    if (many)
+        return -ENOSPC;
+    int result = ask_for_room(files, 0);
+    if (result == -ENOSPC && take_spare(files, name))
+        remove_file(files, *name); /* the database needs it more */
+    if (result == 0 && !take_spare(files, name)) {
+        result = make_file(files, false, name);
+        if (result == -ENOSPC && take_prepared(files, name))
+            result = 0;
+    }
+    return result;
+}
+
+int journal_files_begin(struct journal_files *files)
+{
+    char text[PLACES_NAME_MAX];
+    uint32_t name;
+    int result = next_name(files, &name);
+
+    if (result < 0)
+        return result;
+    places_journal_file(name, text);
+    int fd = openat(files->directory, text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    pthread_mutex_lock(&files->mutex);
+    files->file[files->count++] =
+        (struct journal_file){name, false, LOAD(files->fs->header->journal.durable), files->file_size};
+    pthread_mutex_unlock(&files->mutex);
+    return fd;
+}
+
+void journal_files_condemn(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    struct journal_file *file = &files->file[files->count - 1];
+    file->condemned = true;
+    uint32_t name = file->name;
+    bool empty = file->follows == LOAD(files->fs->header->journal.durable);
+    if (empty)
+        files->count--;
+    pthread_mutex_unlock(&files->mutex);
+    if (empty)
+        remove_file(files, name);
+}
+
+void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t bytes)
+{
+    pthread_mutex_lock(&files->mutex);
+    struct journal_file *file = &files->file[files->count - 1];
+    if (end > file->size) /* a batch larger than a file has made it larger */
+        file->size = end;
+    files->waiting += bytes;
+    if (files->oldest == 0)
+        files->oldest = clock_monotonic();
+    publish_room(files);
+    pthread_mutex_unlock(&files->mutex);
+}
+
+/* ---- checkpoints ---- */
+
+struct journal_point journal_files_point(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    /* In this order: header.batch_durable is stored before header.durable. */
+    uint64_t ticket = LOAD(files->fs->header->tickets.durable);
+    const struct journal_point point = {ticket, LOAD(files->fs->header->journal.durable), files->waiting};
+    files->wanted = false;
+    pthread_mutex_unlock(&files->mutex);
+    return point;
+}
+
+void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable)
+{
+    size_t kept = 0;
+
+    pthread_mutex_lock(&files->mutex);
+    files->reusable = reusable;
+    for (size_t i = 0; i < files->count; i++) {
+        const struct journal_file file = files->file[i];
+        bool last = i + 1 == files->count;
+        if (last || files->file[i + 1].follows > point.number)
+            files->file[kept++] = file;
+        else if (file.condemned || file.size != files->file_size || files->spares >= 2 * JOURNAL_PARTS)
+            remove_file(files, file.name);
+        else
+            files->spare[files->spares++] = file.name;
+    }
+    files->count = kept;
+    files->waiting -= point.bytes;
+    files->oldest = files->waiting ? clock_monotonic() : 0;
+    files->no_space = false;
+    publish_room(files);
+    pthread_mutex_unlock(&files->mutex);
+}
+
+void journal_files_want_checkpoint(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    files->wanted = true;
+    pthread_mutex_unlock(&files->mutex);
+}
+
+static bool is_due(const struct journal_files *files)
+{
+    return files->waiting >= files->limit || (files->waiting && files->no_space) ||
+           (files->wanted &&
+            LOAD(files->fs->header->residency.checkpointed) < LOAD(files->fs->header->tickets.durable)) ||
+           (files->oldest && clock_monotonic() - files->oldest >= JOURNAL_AGE);
+}
+
+bool journal_files_due(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    bool due = is_due(files);
+    pthread_mutex_unlock(&files->mutex);
+    return due;
+}
+
+bool journal_files_wanting(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    bool wants = is_due(files) || files->spares == 0;
+    pthread_mutex_unlock(&files->mutex);
+    return wants;
+}
+
+bool journal_files_full(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    bool full = files->waiting >= JOURNAL_FULL * files->limit;
+    pthread_mutex_unlock(&files->mutex);
+    return full;
+}

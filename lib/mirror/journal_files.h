@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The journal's files: which are in use, which are spares, how much waits for a checkpoint, and whether the disk has
+ * room for another one.
+ *
+ * Two threads share them: the committing thread begins files, the checkpointer prepares and releases them.  Functions
+ * without a thread rule may be called by both.
+ */
+#ifndef FASTSPOOL_JOURNAL_FILES_H
+#define FASTSPOOL_JOURNAL_FILES_H
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "mirror/journal_scan.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: a message delivered
+ *  sooner never reaches the database.  A recovery reads 64 MiB in a second. */
+#define JOURNAL_BYTES (UINT64_C(64) << 20)
+
+/** Age of the oldest batch that waits for a checkpoint, ns. */
+#define JOURNAL_AGE (60 * NS_PER_S)
+
+/** The journal is full at so many times the bytes of a checkpoint: checkpoints can't keep up, or fail. */
+#define JOURNAL_FULL 4u
+
+/** Files that share the bytes of a checkpoint. */
+#define JOURNAL_PARTS    8u
+#define JOURNAL_FILE_MIN 65536u
+
+struct journal_file {
+    uint32_t name;
+    bool condemned; /* a write or an fdatasync failed: what is durable in it counts, and it is never written again */
+    uint64_t follows;
+    uint64_t size;
+};
+
+struct journal_files {
+    struct fastspool *fs; /* its header holds the numbers: header.batch, header.batch_durable */
+    int directory;        /* STATE/journal */
+    uint64_t limit;       /* bytes that wait before a checkpoint */
+    uint64_t file_size;
+
+    pthread_mutex_t preparing;                   /* held while a spare file is made; before `mutex` */
+    pthread_mutex_t mutex;                       /* for all below */
+    struct journal_file file[JOURNAL_FILES_MAX]; /* in use, oldest first; the last one may be written */
+    size_t count;
+    uint32_t spare[JOURNAL_FILES_MAX]; /* names of files that have their blocks and hold nothing */
+    size_t spares;
+    uint32_t next_name;
+    uint64_t waiting;  /* bytes since the last checkpoint */
+    uint64_t oldest;   /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
+    uint64_t reusable; /* bytes of free pages in the database, after the last checkpoint */
+    bool no_space;     /* no room on the disk for another file: a checkpoint is wanted */
+    bool wanted;       /* a checkpoint is wanted, so that memory can be evicted */
+};
+
+/** Open STATE/journal, making it where it is missing, durably, and take stock of the files that are there.  0, or a
+ *  negative errno with a sentence; close it then, too. */
+int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64_t limit,
+                       char error[FASTSPOOL_ERROR_MAX]);
+void journal_files_close(struct journal_files *files);
+
+/** The committing thread: begin another file, a spare or a new one.  A descriptor for writing, the caller's; -ENOSPC:
+ *  the disk has no room for it, or there are too many files: a checkpoint helps; another negative errno. */
+int journal_files_begin(struct journal_files *files);
+/** The committing thread: a batch was written to the last file, which ends at @end now; @bytes more wait. */
+void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t bytes);
+/** The committing thread, which has closed it: the last file is not to be trusted any more.  Where it holds nothing
+ *  durable, it goes. */
+void journal_files_condemn(struct journal_files *files);
+
+/** Make a spare file where there is none: blocks of zeros, on the disk.  0 or a negative errno. */
+int journal_files_prepare(struct journal_files *files);
+
+/** Up to where a checkpoint that begins now reaches. */
+struct journal_point {
+    uint64_t ticket; /* every change up to this one is in it */
+    uint64_t number; /* of the last durable batch */
+    uint64_t bytes;  /* that wait up to there */
+};
+struct journal_point journal_files_point(struct journal_files *files);
+
+/** A checkpoint holds every batch up to @point, durably: files that hold no later one may be used again.  @reusable:
+ *  bytes of free pages in the database. */
+void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable);
+
+/** Want a checkpoint as soon as possible. */
+void journal_files_want_checkpoint(struct journal_files *files);
+
+/** Is a checkpoint due? */
+bool journal_files_due(struct journal_files *files);
+/** Is a checkpoint or journal_files_prepare() due? */
+bool journal_files_wanting(struct journal_files *files);
+/** Is the journal full: must commits wait for a checkpoint? */
+bool journal_files_full(struct journal_files *files);
+
+#endif

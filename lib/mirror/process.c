@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
+ *
+ * The happy path:
+ *  - Drop to the owner.  Take the lock that says "the mirror lives", for life.  Recover a store that is RECOVERING.
+ *  - Thread 1 commits, every flush interval or as soon as there is a waiter (committer.h).  Once a second it frees what
+ *    dead processes had open, and gives empty memory back.
+ *  - Thread 2 keeps a journal file ready, and makes a checkpoint when the journal has grown or aged, or when memory is
+ *    wanted (checkpointer.h).  So no waiter waits for the database.
+ *  - Thread 3 answers page-ins, and evicts (pager.h).
+ *  - SIGTERM: a last commit, a last checkpoint, and the end.
+ *
+ * Failure modes:
+ *  - Another mirror holds the lock: exit 75, nothing done.
+ *  - The disk fails during recovery: recovery tries again every second.  A process that attaches gives up after ten
+ *    seconds, with the reason.
+ *  - The database is damaged: the store is marked FAILED with a sentence, which every process that attaches shows.
+ *    Nothing on disk is touched.
+ *  - LMDB reads a bad page (it follows its pages without checking them all): SIGSEGV, SIGBUS or SIGABRT.  In recovery
+ *    this means that the database is damaged.  In a page-in or a checkpoint it ends this process, and the waiters get
+ *    an error.
+ *  - A commit fails: the waiters get the error, and the commit is tried again.
+ *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
+ *    error is the commits'.
+ *  - The process is killed, at any instant: the next mirror goes on from the segment and from the journal up to its
+ *    durable mark.
+ */
+#include "mirror/process.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "base/places.h"
+#include "fastspool.h"
+#include "mirror/capture.h"
+#include "mirror/checkpointer.h"
+#include "mirror/committer.h"
+#include "mirror/compaction.h"
+#include "mirror/database.h"
+#include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "mirror/journal_scan.h"
+#include "mirror/pager.h"
+#include "mirror/recovery.h"
+#include "spool/attach.h"
+#include "store/blocks.h"
+#include "store/descriptions.h"
+#include "store/layout.h"
+#include "store/names.h"
+#include "store/orphans.h"
+#include "store/segment.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define LOCK_TRIES  50               /* a process that tests for a mirror holds the lock for an instant: */
+#define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
+#define TIDY_EVERY  NS_PER_S
+#define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
+#define RESERVE     (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
+
+static volatile sig_atomic_t terminated;
+
+static void on_term(int signal_number)
+{
+    (void)signal_number;
+    terminated = 1;
+}
+
+/* Report an error: in syslog, and on standard error for a mirror that was started by hand. */
+static int complain(const char *spool, const char *error)
+{
+    syslog(LOG_MAIL | LOG_ERR, "%s: %s", spool, error);
+    fprintf(stderr, "fastspool: %s: %s\n", spool, error);
+    return 1;
+}
+
+/* ---- start ---- */
+
+/* Become the spool's owner, for good. */
+static int become_owner(const char *spool)
+{
+    struct stat st;
+
+    if (stat(spool, &st) < 0)
+        return -errno;
+    if (geteuid() == 0 && (setgroups(1, &st.st_gid) < 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
+                           setresuid(st.st_uid, st.st_uid, st.st_uid) < 0))
+        return -errno;
+    return 0;
+}
+
+/* The lock is the mirror's life: the descriptor is never closed. */
+static int take_lock(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EROFS) /* the disk has failed: the commits will report it */
+        fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        clock_sleep(LOCK_EVERY);
+    }
+    return 0;
+}
+
+static void catch_term(void)
+{
+    struct sigaction action = {.sa_handler = on_term};
+
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- recovery ---- */
+
+static struct fastspool *served;
+
+static void publish_state(struct fastspool *fs, uint32_t state, const char *failure)
+{
+    if (failure)
+        snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    STORE(fs->header->state, state);
+    futex_wake(&fs->header->state);
+}
+
+/* LMDB reads through a map, and follows its pages without checking them all: a damaged page may end here. */
+static void on_fault(int signal_number)
+{
+    static const char failure[] = "the database is damaged: reading it ended in a fault";
+
+    (void)signal_number;
+    if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
+        memcpy(served->header->failure, failure, sizeof(failure));
+        publish_state(served, SEGMENT_FAILED, NULL);
+    } else {
+        /* The next mirror fails this page-in instead of dying over the same page. */
+        uint32_t reading = LOAD(served->header->residency.pagein_reading);
+        STORE(served->header->residency.pagein_fatal, reading ? reading : PAGER_ALL);
+        capture_fail(served, -EIO);
+    }
+    _exit(1);
+}
+
+static void catch_faults(struct fastspool *fs)
+{
+    served = fs;
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+    signal(SIGABRT, on_fault);
+}
+
+/* Not damage: a disk that fails or is full may recover.  A process that attaches meanwhile shows why it waits. */
+static void tell_failure(struct fastspool *fs, int error, const char *failure)
+{
+    if (LOAD(fs->header->recovery.error) == error)
+        return;
+    snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    STORE(fs->header->recovery.error, error);
+    complain(fs->spool, failure);
+}
+
+static int recover(struct fastspool *fs)
+{
+    struct recovered recovered;
+    char error[FASTSPOOL_ERROR_MAX];
+    uint64_t start = clock_monotonic();
+
+    int result = recovery_run(fs, &recovered, error);
+    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !terminated) {
+        tell_failure(fs, result, error);
+        clock_sleep(NS_PER_S);
+        result = recovery_run(fs, &recovered, error);
+    }
+    if (result < 0 && !terminated)
+        publish_state(fs, SEGMENT_FAILED, error);
+    if (result < 0)
+        return complain(fs->spool, error);
+    STORE(fs->header->recovery.error, 0);
+    publish_state(fs, SEGMENT_READY, NULL);
+    if (recovered.missing)
+        syslog(LOG_MAIL | LOG_ERR,
+               "%s: the journal is damaged: in %llu places batches are missing between two others, first after batch "
+               "%llu, where file %04u ends at byte %llu: %s",
+               fs->spool, (unsigned long long)recovered.missing, (unsigned long long)recovered.hole_after,
+               recovered.hole.file, (unsigned long long)recovered.hole.offset,
+               journal_scan_reason(recovered.hole.reason));
+    syslog(LOG_MAIL | LOG_INFO,
+           "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
+           (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
+           (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
+           (double)(clock_monotonic() - start) / 1e9);
+    return 0;
+}
+
+/* ---- the first thread ---- */
+
+static int tidy(struct fastspool *fs)
+{
+    int result = descriptions_reap(fs);
+
+    if (result == 0)
+        result = orphans_free(fs);
+    if (result == 0)
+        result = names_split_ahead(fs);
+    if (result == 0)
+        result = compaction_run(fs);
+    return result == 0 ? blocks_give_back(fs, RESERVE) : result;
+}
+
+/* Commit until SIGTERM, and tidy once a second. */
+static int serve(struct fastspool *fs, struct checkpointer *checkpointer)
+{
+    struct committer committer;
+    uint64_t tidied = 0;
+
+    committer_init(&committer, fs, checkpointer);
+    while (!terminated) {
+        int result = committer_commit(&committer);
+        if (LOAD(fs->header->state) == SEGMENT_FAILED)
+            return complain(fs->spool, fs->header->failure);
+        if (clock_monotonic() - tidied >= TIDY_EVERY) {
+            tidied = clock_monotonic();
+            tidy(fs);
+        }
+        if (result < 0)
+            clock_sleep(RETRY_EVERY);
+        else
+            committer_gather(&committer, &terminated);
+    }
+    return committer_commit(&committer) < 0
+               ? complain(fs->spool, "the last commit failed: what was not on the disk is still in memory")
+               : 0;
+}
+
+/* ---- all of it ---- */
+
+/* The disk may fail now and recover later: try until it does, or until SIGTERM. */
+static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+    int result;
+
+    while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
+        if (LOAD(fs->header->tickets.commit_error) != result)
+            complain(fs->spool, error);
+        capture_fail(fs, result);
+        journal_close(journal);
+        clock_sleep(RETRY_EVERY);
+    }
+    return result;
+}
+
+/* Commit beside the checkpointer until SIGTERM.  An exit status, or a negative errno where no thread could start. */
+static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
+{
+    int result = open_journal(c->journal, fs, limit);
+
+    if (result < 0)
+        return 1;
+    journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
+    result = checkpointer_start(c);
+    if (result == 0) {
+        result = serve(fs, c);
+        checkpointer_end(c);
+    }
+    journal_close(c->journal);
+    return result;
+}
+
+/* The pager starts first: what the database holds can be read even while the journal can't be opened. */
+static int serve_all(struct fastspool *fs, uint64_t limit)
+{
+    static struct journal journal;
+    static struct shared_database shared;
+    char path[PLACES_PATH_MAX];
+    struct checkpointer c = {.fs = fs, .journal = &journal, .database = &shared};
+    struct pager pager = {.fs = fs, .database = &shared, .want_checkpoint = checkpointer_want, .context = &c};
+
+    places_in_state(fs->state, PLACES_DATABASE, path);
+    shared_database_init(&shared, path);
+    int result = pager_start(&pager);
+    if (result == 0) {
+        result = write_to_disk(fs, &c, limit);
+        pager_end(&pager);
+    }
+    if (result < 0) {
+        capture_fail(fs, result);
+        result = complain(fs->spool, "start the mirror's threads: failed");
+    }
+    shared_database_end(&shared);
+    return result;
+}
+
+static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
+{
+    int result = take_lock(fs);
+
+    if (result == -EWOULDBLOCK) {
+        fprintf(stderr, "fastspool: %s: another mirror runs\n", fs->spool);
+        return PROCESS_SECOND;
+    }
+    if (result < 0)
+        return complain(fs->spool, "take the mirror's lock: failed");
+    STORE(fs->header->mirror.pid, getpid());
+    STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
+    if (memory)
+        segment_limit(fs->header, memory);
+    fs->mirror = true;
+    STORE(fs->header->residency.pagein_reading, 0);
+    catch_term();
+    catch_faults(fs);
+    if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
+        return 1;
+    if (LOAD(fs->header->state) != SEGMENT_READY)
+        return complain(fs->spool, fs->header->failure);
+    result = capture_reset(fs);
+    result = result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : serve_all(fs, limit);
+    STORE(fs->header->mirror.pid, 0);
+    return result;
+}
+
+int process_run(const char *spool, const struct process_options *options)
+{
+    struct fastspool_config config = {.flush_interval = 100 * NS_PER_MS};
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    openlog("fastspool", LOG_PID, LOG_MAIL);
+    int result = become_owner(spool);
+    if (result < 0) {
+        fprintf(stderr, "fastspool: become the owner of %s: %s\n", spool, strerrordesc_np(-result));
+        return 1;
+    }
+    snprintf(config.state, sizeof(config.state), "%s", options->state ? options->state : "");
+    if (attach_open(spool, &config, &fs, error) < 0)
+        return complain(spool, error);
+    result = run(fs, options->journal, options->memory);
+    fastspool_detach(fs);
+    return result;
+}
