@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Time: the clocks that the library reads, in nanoseconds.
+ * Time: the library's clocks, in nanoseconds.
  */
 #include "base/clock.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Errors: a sentence and its code.
+ * Errors: a code, and a sentence that explains it.
  */
 #include "base/error.h"
 

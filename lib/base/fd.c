@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * File descriptors: where the library's own lie, and what is done with one in more than one room.
+ * File descriptors: the library's own high numbers, and helpers that several rooms use.
  */
 #include "base/fd.h"
 
@@ -9,8 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Own descriptors start this far below the soft limit, or below 1024 where that is lower: programs take the lowest
- * free number, and a table of descriptors beyond 1024 costs every fork a larger copy. */
+/* The library's descriptors start this far below the soft limit, or below 1024 if the limit is higher.  Programs get
+ * the lowest free number, so they stay below.  A descriptor table beyond 1024 would make every fork copy more. */
 #define HIGH_FDS 128
 
 int fd_high(int fd)
@@ -49,7 +49,7 @@ int fd_write_all(int fd, const void *bytes, size_t size, uint64_t offset)
 
 int fd_take_room(int fd, uint64_t offset, uint64_t size)
 {
-    int result, error, saved = errno; /* a write that succeeds after a wait must leave no trace of it */
+    int result, error, saved = errno; /* a write that waited and then succeeded must not change errno */
 
     do
         result = fallocate(fd, 0, (off_t)offset, (off_t)size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Futexes between processes: words of the segment that count events, waited for until they move on.
+ * Futexes between processes: words of the segment that count events.
  */
 #include "base/futex.h"
 

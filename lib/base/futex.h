@@ -7,11 +7,11 @@
 
 #include <stdint.h>
 
-/** Sleep while *@word is @value, for @nanoseconds at most, or until a signal.  errno stays. */
+/** Sleep while *@word is @value, for at most @nanoseconds.  A signal ends it early.  Keeps errno. */
 void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds);
 /** Wake every sleeper. */
 void futex_wake(uint32_t *word);
-/** Count one more event, and wake every sleeper. */
+/** Count an event, and wake every sleeper. */
 void futex_count(uint32_t *word);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Path names: those with a number in them are made, and read back, here.
+ * Path names: formats the names that contain a number, and parses them.
  */
 #include "base/places.h"
 

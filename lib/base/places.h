@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * Path names: every name below the state directory (STATE), the runtime directory (RUNTIME) and /run.
+ * Path names: all that fastspool uses below the state directory (STATE), the runtime directory (RUNTIME) and /run.
  *
  *     SPOOL/.fastspool/         STATE, unless `state` is configured; 0700 of the spool's owner
- *         runtime               text: the path of the directory in RUNTIME that holds the store's memory
- *         runtime.new           the same while it is written
- *         lock                  flock: one process at a time makes a store
- *         mirror.lock           flock: held by the mirror as long as it lives
+ *         runtime               text: the path of RUNTIME/fastspool.ID
+ *         runtime.new           the same, while it is being written
+ *         lock                  flock: one process at a time creates a store
+ *         mirror.lock           flock: held by the mirror for its whole life
  *         journal/0000 ...      the journal's files
  *         mirror/               the database: data.mdb, lock.mdb
- *         mirror.new/           the same while it is made
- *         spill/INODE-GENERATION  open files whose data has no room in memory
+ *         mirror.new/           the same, while it is being made
+ *         spill/INODE-GENERATION  an open file whose data has no room in memory
  *     RUNTIME/fastspool.ID/     RUNTIME is /dev/shm, unless `runtime` is configured; ID is random; 0700
- *         segment               the store
+ *         segment               the store's memory
  *         locks                 record locks
  *         p00 ... p63           placeholders
  *     /run/fastspool/HASH       a spool that root has registered
@@ -37,25 +37,24 @@
 
 #define PLACES_REGISTRY "/run/fastspool"
 
-/** Bytes of a path that these functions make, its NUL included; enough for any state directory (255) and what is below.
- */
+/** Size of a path buffer, NUL included: a state directory of 255 bytes, and the longest name below it. */
 #define PLACES_PATH_MAX 320
-/** Bytes of a name without a directory. */
+/** Size of a buffer for a name without a directory, NUL included. */
 #define PLACES_NAME_MAX 32
 
 /** STATE/NAME. */
 void places_in_state(const char *state, const char *name, char path[PLACES_PATH_MAX]);
-/** STATE/spill/INODE-GENERATION, and that name read back: 0, or -1 where @name is none. */
+/** STATE/spill/INODE-GENERATION.  Parsing the name returns 0, or -1 if @name is not of that form. */
 void places_spill(const char *state, uint32_t inode, uint32_t generation, char path[PLACES_PATH_MAX]);
 int places_parse_spill(const char *name, uint32_t *inode, uint32_t *generation);
-/** The name of a file in STATE/journal, and that name read back: 0, or -1. */
+/** The name of a file in STATE/journal.  Parsing it returns 0, or -1 if @name is not of that form. */
 void places_journal_file(uint32_t number, char name[PLACES_NAME_MAX]);
 int places_parse_journal_file(const char *name, uint32_t *number);
-/** BASE/fastspool.ID; -1: longer than @size bytes. */
+/** BASE/fastspool.ID.  0, or -1 if that does not fit @size bytes. */
 int places_runtime(const char *base, uint64_t id, char *path, int size);
-/** The name of a placeholder in a runtime directory. */
+/** The name of a placeholder in RUNTIME/fastspool.ID. */
 void places_placeholder(unsigned number, char name[PLACES_NAME_MAX]);
-/** The registry's file for a spool whose path has this hash. */
+/** The registry's file for the spool whose path has this hash. */
 void places_registered(uint64_t hash, char path[PLACES_PATH_MAX]);
 
 #endif

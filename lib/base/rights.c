@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Acting as the spool's owner: the state directory and what lies in it are the mail user's, who could put links in the
- * way of a root process.  So root makes and opens files there with the owner's rights: for files alone, for this
- * thread, and by the system call itself, which no wrapper sees.
+ * Acting as the spool's owner.
+ *
+ * The mail user owns the state directory, and could plant links there for a root process to follow.  So root creates
+ * and opens files there with the owner's rights.  setfsuid(2) changes file access alone, and this thread alone.  It is
+ * a raw system call here, so the preloaded library's wrappers do not see it.
  */
 #include "base/rights.h"
 

@@ -10,11 +10,11 @@
 
 struct rights {
     bool lent;
-    gid_t gid; /* to go back to */
+    gid_t gid; /* the file system gid to restore */
 };
 
-/** Root opens and makes files with the owner's rights until rights_back(); another user's rights stay as they are.  For
- *  this thread.  No signal handler may run in between. */
+/** Until rights_back(), a thread of root opens and creates files with the owner's rights.  Another user's rights do not
+ *  change.  No signal handler may run in between. */
 struct rights rights_of_owner(uid_t owner, gid_t group);
 void rights_back(struct rights rights);
 
