@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attaching: how a process finds the store of a spool, makes it where there is none, and starts its mirror.
+ * Attaching: a process finds the store of a spool, creates it if there is none, and starts its mirror.
  *
- * On disk the spool has a state directory (SPOOL/.fastspool, 0700, the owner's): `runtime` says where the store's
- * memory is (RUNTIME/fastspool.ID, ID random, so that nobody can lie in wait at a guessable name), `lock` lets one
- * process at a time make a store, `mirror.lock` is held by the mirror as long as it lives.
- * Trusted users have rights of their own there (trust.c), and need a store that others have made.
+ * The spool has a state directory on the disk (SPOOL/.fastspool, 0700, the owner's; base/places.h).  Its file `runtime`
+ * names the directory of the store's memory, RUNTIME/fastspool.ID.  ID is random, so that no other user can prepare
+ * that name.
+ * Trusted users have rights of their own there (trust.c), and need a store that root or the owner has made.
  *
- * The happy path: read `runtime`, open what it names without following links, check owner and mode, map the segment;
- * it is READY.  After a reboot the segment is gone (or of another boot): under the lock an empty one is made, in state
- * RECOVERING, and published by rename; the mirror fills it from the database and says READY, for which everybody waits.
+ * The happy path:
+ *   - Read `runtime`, open the directory without following links, check owner and mode, map the segment: it is READY.
+ *   - After a reboot the segment is gone, or is another boot's.  Under `lock` one process creates an empty segment in
+ *     state RECOVERING, and publishes it by rename.  The mirror fills it from the database and sets READY; every
+ *     attaching process waits for that.
  *
- * Failure modes: each is a sentence in @error.  A damaged database or segment is FAILED, and stays so until somebody
- * looks at it: nothing on disk is touched.  A mirror that dies while it recovers is replaced by a waiter's.
+ * Failure modes:
+ *   - Each is a sentence in @error.
+ *   - A damaged database or segment is FAILED, and stays so until an operator acts.  Nothing on the disk changes.
+ *   - The mirror dies during recovery: a waiting process starts another.
  */
 #include "spool/attach.h"
 
@@ -52,7 +56,7 @@
 #include <unistd.h>
 
 #define BAR   40 /* characters of a progress bar */
-#define LOOKS 50 /* at a lock, 10 ms apart, before it is believed to be held for long */
+#define LOOKS 50 /* at the mirror's lock, 10 ms apart, before its holder counts as a mirror that stays */
 
 /* ---- the spool and its state directory ---- */
 
@@ -62,10 +66,10 @@ static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, 
     int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
-        return error_set(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
     fs->spool_fd = fd_high(fd);
     if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
-        return error_set(error, -errno, "open the spool %s: %s", spool, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fs->spool_fd);
     ssize_t length = readlink(link, fs->spool, sizeof(fs->spool) - 1);
     if (length <= 0 || length == sizeof(fs->spool) - 1)
@@ -92,11 +96,11 @@ static int check_user(const struct fastspool_config *config, const struct fastsp
         if (config->trusted_user[i] == uid)
             return 0;
     }
-    return error_set(error, -EACCES, "the spool %s belongs to user %u: user %u may not attach it", fs->spool,
+    return error_set(error, -EACCES, "the spool %s belongs to user %u, and user %u is not a `trusted_user`", fs->spool,
                      (unsigned)spool->st_uid, (unsigned)uid);
 }
 
-/* Open the state directory; @create: make it where it is missing. */
+/* Open the state directory.  @create: create it if it is missing. */
 static int open_state(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
                       bool create, char *error)
 {
@@ -104,21 +108,23 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 
     if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
                  config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
-        return error_set(error, -ENAMETOOLONG, "the path of the state directory of %s is too long", fs->spool);
+        return error_set(error, -ENAMETOOLONG, "the path of the state directory of %s is too long; configure `state`",
+                         fs->spool);
     if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
-        return error_set(error, -errno, "create the state directory %s: %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot create the state directory %s: %s", fs->state, strerrordesc_np(errno));
     int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno == EACCES && !is_owners(spool))
-        return error_set(
-            error, -EACCES,
-            "open the state directory %s: a trusted user has rights there from the next use of the store by root "
-            "or the owner on, if its file system has access control lists",
-            fs->state);
+        return error_set(error, -EACCES,
+                         "cannot open the state directory %s: a trusted user has rights there from the next use of the "
+                         "store by root "
+                         "or the owner on, if its file system has access control lists",
+                         fs->state);
     if (fd < 0)
-        return error_set(error, -errno, "open the state directory %s: %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {
         close(fd);
-        return error_set(error, -EPERM, "the state directory %s can be written by others than the spool's owner",
+        return error_set(error, -EPERM,
+                         "the state directory %s must be the spool owner's or root's, and writable by that user alone",
                          fs->state);
     }
     return fd;
@@ -126,7 +132,7 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 
 /* ---- the runtime directory ---- */
 
-/* What STATE/runtime says. */
+/* Read STATE/runtime. */
 static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
 {
     int fd = openat(state_fd, PLACES_RUNTIME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -149,14 +155,15 @@ static int write_runtime(int fd, const char *runtime)
 
     if (fd < 0)
         return -errno;
-    errno = EIO; /* where the write ends early */
+    errno = EIO; /* for a short write */
     int result =
         pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
     close(fd);
     return result;
 }
 
-/* By rename; on a disk that is full to the last block in place: a name cut short is nobody's, and looked at again. */
+/* Publish by rename.  On a disk without a free block, overwrite in place: if that is cut short, the name leads to no
+ * directory, and the next process creates a store again. */
 static int publish_runtime(int state_fd, const char *runtime)
 {
     int result = write_runtime(
@@ -178,13 +185,15 @@ static int open_runtime(struct fastspool *fs, const struct stat *spool, char *er
     int fd = open(fs->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
-        return errno == ENOENT ? -ENOENT : error_set(error, -errno, "open %s: %s", fs->runtime, strerrordesc_np(errno));
+        return errno == ENOENT ? -ENOENT
+                               : error_set(error, -errno, "cannot open %s: %s", fs->runtime, strerrordesc_np(errno));
     fs->runtime_fd = fd_high(fd);
     if (fs->runtime_fd < 0)
-        return error_set(error, fs->runtime_fd, "open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
+        return error_set(error, fs->runtime_fd, "cannot open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
     if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) ||
         !acl_alone(fs->runtime_fd, &st))
-        return error_set(error, -EPERM, "%s does not belong to the spool's owner alone", fs->runtime);
+        return error_set(error, -EPERM, "%s must be the spool owner's or root's, and accessible to that user alone",
+                         fs->runtime);
     return 0;
 }
 
@@ -196,7 +205,7 @@ static void close_runtime(struct fastspool *fs)
     fs->runtime_fd = -1;
 }
 
-/* Open the store that is published.  -ENOENT, -ESTALE: there is none that could be used. */
+/* Open the published store.  -ENOENT, -ESTALE: there is none that can be used. */
 static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, char *error)
 {
     char reason[FASTSPOOL_ERROR_MAX] = "";
@@ -214,7 +223,7 @@ static int open_store(struct fastspool *fs, int state_fd, const struct stat *spo
     return result;
 }
 
-/* Remove a runtime directory that nobody can use any more: that of an earlier boot, or one half made. */
+/* Remove a runtime directory that is of no use any more: an earlier boot's, or a half-made one. */
 static void remove_runtime(const char *runtime)
 {
     int fd = open(runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -232,7 +241,7 @@ static void remove_runtime(const char *runtime)
     rmdir(runtime);
 }
 
-/* What the store may hold: the configured `memory`, and no more than the runtime directory's file system does. */
+/* The store's memory: the configured `memory`, but no more than the runtime directory's file system has. */
 static int find_capacity(struct fastspool *fs, const struct fastspool_config *config, char *error)
 {
     const char *base = config->runtime[0] ? config->runtime : PLACES_MEMORY;
@@ -240,15 +249,15 @@ static int find_capacity(struct fastspool *fs, const struct fastspool_config *co
 
     fs->memory = config->memory;
     if (config->memory < 4 * CHUNK_SIZE)
-        return error_set(error, -ENOSPC, "`memory` is %llu KiB: a store needs at least 4 MiB",
+        return error_set(error, -ENOSPC, "`memory` is %llu KiB, but a store needs at least 4 MiB",
                          (unsigned long long)(config->memory >> 10));
     if (statvfs(base, &st) < 0)
-        return error_set(error, -errno, "look at %s: %s", base, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot find the size of %s: %s", base, strerrordesc_np(errno));
     uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
     if (size == 0 || fs->memory <= size)
         return 0;
     if (size < 4 * CHUNK_SIZE)
-        return error_set(error, -ENOSPC, "%s holds %llu KiB: a store needs at least 4 MiB", base,
+        return error_set(error, -ENOSPC, "the file system of %s has %llu KiB, but a store needs at least 4 MiB", base,
                          (unsigned long long)(size >> 10));
     fs->memory = size;
     return 0;
@@ -261,15 +270,15 @@ static int make_runtime(struct fastspool *fs, const struct fastspool_config *con
     uint64_t id;
 
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
-        return error_set(error, -errno, "get a random number: %s", strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot get a random number: %s", strerrordesc_np(errno));
     if (places_runtime(base, id, fs->runtime, sizeof(fs->runtime)) < 0)
-        return error_set(error, -ENAMETOOLONG, "the path %s is too long for a runtime directory", base);
+        return error_set(error, -ENAMETOOLONG, "the path %s is too long; configure a shorter `runtime`", base);
     if (mkdir(fs->runtime, 0700) < 0)
-        return error_set(error, -errno, "create %s: %s", fs->runtime, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot create %s: %s", fs->runtime, strerrordesc_np(errno));
     return open_runtime(fs, spool, error);
 }
 
-/* An empty store in state RECOVERING, published; the lock is held. */
+/* Under the lock: create an empty store in state RECOVERING, and publish it. */
 static int make_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                       const struct stat *spool, char *error)
 {
@@ -280,8 +289,8 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     own.memory = fs->memory;
     if (own.memory < config->memory)
         syslog(LOG_MAIL | LOG_WARNING,
-               "fastspool: %s: `memory` is %llu MiB, and its file system holds %llu MiB: the store makes do "
-               "with that",
+               "fastspool: %s: `memory` is %llu MiB, but the runtime directory's file system has only %llu MiB: the "
+               "store uses those",
                fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
     int result = make_runtime(fs, config, spool, error);
     if (result == 0)
@@ -291,7 +300,7 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     if (result == 0) {
         result = publish_runtime(state_fd, fs->runtime);
         if (result < 0)
-            error_set(error, result, "write %s/" PLACES_RUNTIME ": %s", fs->state, strerrordesc_np(-result));
+            error_set(error, result, "cannot write %s/" PLACES_RUNTIME ": %s", fs->state, strerrordesc_np(-result));
     }
     if (result < 0) {
         close_runtime(fs);
@@ -302,8 +311,8 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     return result;
 }
 
-/* Does a mirror live, and not just somebody's look at its lock?  Without its store it can serve nobody, and would keep
- * another one from a new store. */
+/* Does a mirror hold its lock for longer than one that starts and ends at once?  A mirror whose store is gone serves
+ * no process, and would keep a new store's mirror from starting. */
 static bool mirror_stays(struct fastspool *fs)
 {
     for (int look = 0; look < LOOKS; look++) {
@@ -320,14 +329,14 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
     int lock = openat(state_fd, PLACES_MAKING, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
     if (lock < 0)
-        return error_set(error, -errno, "open %s/" PLACES_MAKING ": %s", fs->state, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot open %s/" PLACES_MAKING ": %s", fs->state, strerrordesc_np(errno));
     while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
         ;
     int result = open_store(fs, state_fd, spool, error);
     if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
         result =
             error_set(error, -EBUSY,
-                      "%s: the mirror of a store that is gone from memory still runs; it holds %s/" PLACES_MIRROR_LOCK,
+                      "%s: the mirror of a lost store still runs; end the process that holds %s/" PLACES_MIRROR_LOCK,
                       fs->spool, fs->state);
     else if (result == -ENOENT || result == -ESTALE)
         result = make_store(fs, config, state_fd, spool, error);
@@ -363,7 +372,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     struct fastspool *fs = mmap(NULL, sizeof(*fs), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (fs == MAP_FAILED)
-        return error_set(error, -ENOMEM, "no memory to attach %s", spool);
+        return error_set(error, -ENOMEM, "out of memory while attaching %s", spool);
     fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
     fs->durability = config->durability;
     fs->keeper = &launch_keeper;
@@ -393,7 +402,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     if (result < 0) {
         fastspool_detach(fs);
         if (!create && (result == -ENOENT || result == -ESTALE))
-            return error_set(error, -ENOENT, "%s has no store: nothing has used it since the machine started", spool);
+            return error_set(error, -ENOENT, "%s has no store: no process has used it since the machine started",
+                             spool);
         return result;
     }
     *out = fs;
@@ -412,7 +422,7 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
     return attach(spool, config, true, out, error);
 }
 
-/* On a terminal, whoever waits for a recovery of more than a second sees how far it is. */
+/* On a terminal, show the progress of a recovery that takes more than a second. */
 static void show_progress(const struct fastspool *fs, uint64_t since, bool ended)
 {
     uint64_t done = LOAD(fs->header->recovery.done), total = LOAD(fs->header->recovery.total);
@@ -452,7 +462,8 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (launch_lives(fs))
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
-            return error_set(error, -EIO, "%s: no mirror process comes up (%s)", fs->spool, FASTSPOOL_TOOL);
+            return error_set(error, -EIO, "%s: the mirror does not start; check that %s can be executed", fs->spool,
+                             FASTSPOOL_TOOL);
         else
             launch_start(fs);
         futex_wait(&h->state, state, AWAIT_LOOK);

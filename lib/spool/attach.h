@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attaching: finding, making and leaving a store; starting the mirror.
+ * Attaching: finding, creating and leaving a store.
  */
 #ifndef FASTSPOOL_ATTACH_H
 #define FASTSPOOL_ATTACH_H
 
 #include "fastspool.h"
 
-/** Open the descriptors and map the segment, without creating, starting or waiting: for the mirror itself.
- *  -ENOENT: there is no store. */
+/** Open the descriptors and map the segment of an existing store.  Creates nothing, starts no mirror, waits for
+ * nothing: for the mirror and the tools.  -ENOENT: there is no store. */
 int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                 char error[FASTSPOOL_ERROR_MAX]);
-/** As attach_open(), making an empty RECOVERING store where there is none that is usable. */
+/** As attach_open(), but create an empty store in state RECOVERING if none is usable. */
 int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                   char error[FASTSPOOL_ERROR_MAX]);
 

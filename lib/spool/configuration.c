@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Configuration: /etc/fastspool.conf, `key = value` lines, and the same from the environment.
+ * Configuration: /etc/fastspool.conf, lines of `key = value`, and the environment.
  *
- * The happy path: defaults, then the file if there is one, then FASTSPOOL_* where the caller allows the environment.
- * It runs inside other programs, set-user-ID ones among them, so it uses neither malloc nor stdio streams, and without
- * the environment it believes only a file that nobody but root can write.
+ * The happy path: defaults; then the file, if there is one; then FASTSPOOL_*, if the caller allows the environment.
+ * This runs inside other programs, some of them set-user-ID.  So it uses neither malloc nor stdio streams.  Without the
+ * environment it believes only a file that root owns and root alone can write.
  *
- * Failure modes: each is one sentence that names the file and the line, and -EINVAL; nothing is guessed.
+ * Failure modes: -EINVAL, and one sentence that names the file and the line.  No value is guessed.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -24,7 +24,7 @@
 
 #define FILE_MAX 16384 /* bytes of a configuration file */
 
-/* Where a value comes from, for the error sentence: "/etc/fastspool.conf:3" or "FASTSPOOL_MEMORY". */
+/* The source of a value, for the error sentence: "/etc/fastspool.conf:3" or "FASTSPOOL_MEMORY". */
 struct origin {
     const char *file;
     int line; /* 0: an environment variable */
@@ -46,7 +46,7 @@ static uint64_t memory_of_machine(void)
     return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_C(1) << 30;
 }
 
-/* "512M", "2G", "25%" of the machine's memory. */
+/* "512M", "2G", or "25%" of the machine's memory. */
 static int parse_memory(const char *text, uint64_t *bytes)
 {
     static const char units[] = "KMGT";
@@ -128,9 +128,9 @@ static int add_path(const struct origin *origin, const char *value, char (*paths
                     size_t most)
 {
     if (*count == most)
-        return refuse(origin, "one too many:", value);
+        return refuse(origin, "too many values for this key; remove", value);
     if (parse_path(value, paths[*count]) < 0)
-        return refuse(origin, "not an absolute path of less than 256 bytes:", value);
+        return refuse(origin, "needs an absolute path of less than 256 bytes, not", value);
     (*count)++;
     return 0;
 }
@@ -193,7 +193,7 @@ static int add_user(const struct origin *origin, const char *value, struct fasts
     unsigned long uid = strtoul(value, &end, 10);
 
     if (config->trusted_users == FASTSPOOL_TRUSTED_MAX)
-        return refuse(origin, "one trusted user too many:", value);
+        return refuse(origin, "too many trusted users; remove", value);
     bool number = *value >= '0' && *value <= '9' && !*end;
     if ((!number && !find_user(value, &uid)) || uid >= UINT32_MAX)
         return refuse(origin, "neither a user's number nor the name of one in /etc/passwd:", value);
@@ -210,18 +210,20 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
     if (strcmp(key, "trusted_user") == 0)
         return add_user(origin, value, config);
     if (strcmp(key, "state") == 0)
-        return parse_path(value, config->state) < 0 ? refuse(origin, "not an absolute path:", value) : 0;
+        return parse_path(value, config->state) < 0 ? refuse(origin, "needs an absolute path, not", value) : 0;
     if (strcmp(key, "runtime") == 0)
-        return parse_path(value, config->runtime) < 0 ? refuse(origin, "not an absolute path:", value) : 0;
+        return parse_path(value, config->runtime) < 0 ? refuse(origin, "needs an absolute path, not", value) : 0;
     if (strcmp(key, "memory") == 0)
-        return parse_memory(value, &config->memory) < 0 ? refuse(origin, "not a size like 512M or 25%:", value) : 0;
+        return parse_memory(value, &config->memory) < 0 ? refuse(origin, "needs a size like 512M or 25%, not", value)
+                                                        : 0;
     if (strcmp(key, "flush_interval") == 0)
         return parse_duration(value, &config->flush_interval) < 0
-                   ? refuse(origin, "not a duration like 100ms or 1s:", value)
+                   ? refuse(origin, "needs a duration like 100ms or 1s, not", value)
                    : 0;
     if (strcmp(key, "durability") == 0)
-        return parse_durability(value, &config->durability) < 0 ? refuse(origin, "not acked, lazy or strict:", value)
-                                                                : 0;
+        return parse_durability(value, &config->durability) < 0
+                   ? refuse(origin, "needs acked, lazy or strict, not", value)
+                   : 0;
     return refuse(origin, "unknown key", key);
 }
 
@@ -245,7 +247,7 @@ static int parse_line(const struct origin *origin, struct fastspool_config *conf
         return 0;
     char *equals = strchr(line, '=');
     if (!equals)
-        return refuse(origin, "not of the form `key = value`:", line);
+        return refuse(origin, "needs the form `key = value`, not", line);
     *equals = '\0';
     const char *value = trim(equals + 1), *key = trim(line);
     return *value ? set(origin, config, key, value) : refuse(origin, "no value for", key);
@@ -267,7 +269,8 @@ static int check_owner(const struct origin *origin, int fd)
     struct stat st;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
-        return error_set(origin->error, -EINVAL, "%s: not a file that root alone can write", origin->file);
+        return error_set(origin->error, -EINVAL, "%s: must be a regular file that root owns and root alone can write",
+                         origin->file);
     }
     return 0;
 }
@@ -281,7 +284,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
     if (fd < 0 && errno == ENOENT)
         return 0;
     if (fd < 0) {
-        return error_set(error, -EINVAL, "open %s: %s", path, strerrordesc_np(errno));
+        return error_set(error, -EINVAL, "cannot open %s: %s", path, strerrordesc_np(errno));
     }
     int result = trusted_only ? check_owner(&origin, fd) : 0;
     ssize_t length = result == 0 ? read(fd, text, sizeof(text)) : 0;
@@ -310,7 +313,7 @@ static int load_environment(struct fastspool_config *config, char *error)
         if (!value)
             continue;
         if (i == 0)
-            config->spools = 0; /* this one instead of the configured ones */
+            config->spools = 0; /* FASTSPOOL_SPOOL replaces the configured ones */
         int result = set(&origin, config, keys[i], value);
         if (result < 0)
             return result;
@@ -318,7 +321,7 @@ static int load_environment(struct fastspool_config *config, char *error)
     return 0;
 }
 
-/* Every part of a list like PATH; only those that exist where @existing. */
+/* Add each part of a list like PATH.  @existing: only those that exist. */
 static void defaults(const char *list, bool existing, char (*paths)[FASTSPOOL_PATH_MAX], size_t *count, size_t most)
 {
     while (*list && *count < most) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Exim: the one file that knows the names which it gives to directories and files of its spool.
+ * Exim: the names of the directories and files in its spool.  No other file knows them.
  *
- * A spool holds, at its top and below each named queue, the directories of the table.  Everything else (logs, pid file,
- * sockets, gnutls parameters) is the disk's.
+ * The directories of the table lie at the top of the spool and below each named queue.  Everything else (logs, pid
+ * file, sockets, gnutls parameters) stays on the disk.
  */
 #include "spool/exim.h"
 
@@ -15,7 +15,7 @@
 static const struct rule {
     const char *directory;
     enum exim_policy policy;
-    const char *data; /* where the -D files of the messages are that have a file here; NULL: no messages */
+    const char *data; /* the directory of the -D files of the messages with a file here; NULL: no messages */
 } rules[] = {
     {"input", EXIM_STORE, "input"},    {"msglog", EXIM_STORE, "input"},
     {"msglog.OLD", EXIM_STORE, NULL}, /* logs of messages that are gone */
@@ -24,7 +24,7 @@ static const struct rule {
     {"scan", EXIM_HINTS, NULL},
 };
 
-/* First component of @path, slashes before it skipped; its length. */
+/* Skip slashes and "." at the start of *@path.  Returns the length of the first component. */
 static size_t component(const char **path)
 {
     while ((*path)[0] == '/' || ((*path)[0] == '.' && ((*path)[1] == '/' || (*path)[1] == '\0')))
@@ -41,13 +41,13 @@ static const struct rule *rule_of(const char *name, size_t length)
     return NULL;
 }
 
-/* The rule for @path; *@directory is its directory's name in the path. */
+/* The rule for @path.  *@directory: where the rule's directory begins in the path. */
 static const struct rule *find(const char *path, const char **directory)
 {
     size_t length = component(&path);
     const struct rule *rule = rule_of(path, length);
 
-    if (!rule && length > 0 && path[0] != '.') { /* a named queue? */
+    if (!rule && length > 0 && path[0] != '.') { /* perhaps a named queue */
         path += length;
         length = component(&path);
         rule = rule_of(path, length);
@@ -86,7 +86,8 @@ static size_t base62(const char *text, size_t length)
     return length;
 }
 
-/* Length of the message id at the start of @name: 6-6-2 (to Exim 4.96) or 6-11-4 characters; 0: there is none. */
+/* The length of the message id at the start of @name, 0: none.  An id has 6-6-2 characters up to Exim 4.96, and 6-11-4
+ * since. */
 static size_t message_id(const char *name)
 {
     static const struct {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Exim: the names which it gives to directories and files of its spool, and what the library does with each.
+ * Exim: the names of the directories and files in its spool, and the library's policy for each.
  */
 #ifndef FASTSPOOL_EXIM_H
 #define FASTSPOOL_EXIM_H
@@ -9,20 +9,19 @@
 #include <stdbool.h>
 
 enum exim_policy {
-    EXIM_DISK,  /* the real file system's */
-    EXIM_STORE, /* the store's, unless the disk has the message from before */
-    EXIM_HINTS, /* the real file system's, with fsync for nothing: hints and scanned mail are expendable */
+    EXIM_DISK,  /* on the real file system */
+    EXIM_STORE, /* in the store, unless the disk has the message from before */
+    EXIM_HINTS, /* on the real file system, and fsync does nothing: hints and scanned mail are expendable */
 };
-/** What @path, relative to the spool and without repeated slashes at its start, is. */
+/** The policy for @path, which is relative to the spool. */
 enum exim_policy exim_policy(const char *path);
-/** Is it a directory that the spool shows at its top (input, q/msglog...), made on the disk too? */
+/** Is @path a directory of the table, at the top of the spool or of a queue (input, q/msglog)?  Such a directory is
+ *  made on the disk too. */
 bool exim_is_top(const char *path);
-/** Where the -D file of the message that @path belongs to would be, relative to the spool; false: it belongs to none.
- */
+/** The path of the -D file of the message that @path belongs to, relative to the spool.  False: it belongs to none. */
 bool exim_family(const char *path, char data[PATH_MAX]);
 
-/** Is @name, below a directory of this name at the top of the spool or of a queue, the data of a message: is there a
- * message for each? */
+/** Is @name, below a directory called @directory, the -D file of a message?  There is one for each message. */
 bool exim_is_message(const char *name, const char *directory);
 
 #endif

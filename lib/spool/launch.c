@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Launching the mirror: whether one lives, and how a process that needs one starts it.
+ * Launching the mirror: does one live, and how a process starts one.
  *
- * The happy path: a mirror holds the flock of STATE/mirror.lock as long as it lives, so asking is an attempt at that
- * lock. Starting is by two forks, so that the mirror is nobody's child, and by an absolute path compiled in.
+ * The happy path:
+ *   - A mirror holds the flock of STATE/mirror.lock for its whole life.  A process that asks tries that lock.
+ *   - The start takes two forks, so that the mirror is not a child of the program.  The path of the mirror's image is
+ *     absolute and compiled in.
  *
- * Failure modes: 32 waiters at once: one of them starts it (header.mirror.starting).  A mirror that does not come up is
- * started again after START_TIME.  Nothing of the starter reaches the mirror: shed_inheritance().
+ * Failure modes:
+ *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
+ *   - The mirror does not come up: a waiter starts it again after START_TIME.
+ *   - The starting program has limits, signals or descriptors that would harm the mirror: shed_inheritance().
  */
 #include "spool/launch.h"
 
@@ -29,7 +33,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S) /* how long a mirror that was started is given to take its lock */
+#define START_TIME (2 * NS_PER_S) /* time for a new mirror to take its lock */
 
 bool launch_lives(struct fastspool *fs)
 {
@@ -56,7 +60,7 @@ static void write_text(const char *path, const char *text)
     }
 }
 
-/* In the grandchild: nothing of the starter, which may be anybody's sendmail, may reach the mirror. */
+/* In the grandchild: undo what the mirror would inherit.  The program that starts it may be any user's sendmail. */
 static void shed_inheritance(void)
 {
     static const int limits[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_STACK};
@@ -95,14 +99,14 @@ static void become_mirror(const char *spool, const char *state, uint64_t memory)
     if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
         _exit(127);
     syscall(SYS_close_range, 0, ~0U, 0);
-    /* Descriptors 0 to 2 must not become the database's; a /dev/null that is root's alone is no reason to fail. */
+    /* Descriptors 0 to 2 must not become the database's.  Where /dev/null can't be opened, "/" will do. */
     if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
         _exit(127);
     execve(FASTSPOOL_TOOL, arguments, environment);
     _exit(127);
 }
 
-/* A child without signal to its parent: a program's SIGCHLD handler and its wait() see nothing of it. */
+/* Fork a child that sends no signal when it ends: the program's SIGCHLD handler and wait() do not see it. */
 static pid_t quiet_fork(void)
 {
     return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);

@@ -11,10 +11,10 @@
 
 struct fastspool;
 
-/** Does a mirror of the store live?  By flock of its lock file, never by pid.  errno stays. */
+/** Does a mirror of the store live?  Its lock file decides, never a pid.  Keeps errno. */
 bool launch_lives(struct fastspool *fs);
-/** Start the mirror, unless another process has just started one.  The calling process has no child by it, and no
- * signal. 0 or -errno; errno stays. */
+/** Start the mirror, unless a process did so in the last two seconds.  The caller gets no child to wait for, and no
+ *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);
 
 extern const struct keeper launch_keeper;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * The registry: /run/fastspool, a directory of root's, one file a spool, named by a hash of the spool's path.
+ * The registry: /run/fastspool, a directory of root's.  Each spool has one file, named by a hash of the spool's path.
  *
- * A file holds the lines that a configuration file would (spool, durability, state, runtime, memory, flush_interval),
- * and is read by the configuration's own code, which believes it only if root alone can write it.  Finding the spool of
- * a path asks for each directory above it in turn: no listing, and nothing to pay where no directory /run/fastspool
- * exists.
+ * The happy path: a file has the lines of a configuration file (spool, durability, memory, flush_interval, state,
+ * runtime).  The configuration's code reads it, and believes it only if root alone can write it.  To find the spool of
+ * a path, each directory above the path is looked up in turn.  Where /run/fastspool does not exist this costs one
+ * lstat.
  *
- * Failure modes: a file that is not root's, or does not name the spool it was looked up by, is as good as none.
+ * Failure modes: a file that is not root's, or that names another spool than it was looked up by, is ignored.
  */
 #include "spool/registry.h"
 
@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* FNV-1a: it only has to give a name; what the file says decides. */
+/* FNV-1a.  A collision is harmless: the file itself says which spool it is for. */
 static void entry_path(const char *spool, size_t length, char path[PLACES_PATH_MAX])
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);

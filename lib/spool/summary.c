@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * How a spool is: the store's numbers, and the number of messages, which takes knowledge of Exim's names.
+ * The status of a spool: the store's numbers, and the number of messages, which depends on Exim's names.
  */
 #include "config.h"
 #include "fastspool.h"
