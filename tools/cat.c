@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool cat: the content of files of the store, on standard output.
+ * fastspool cat: print files of the store.
  */
 #include "fastspool.h"
 #include "tool.h"
@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char usage[] = "usage: fastspool cat [--spool DIR] PATH...\nPaths are relative to the spool.\n";
+static const char usage[] =
+    "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are relative to the spool.\n";
 
 static int write_all(const char *bytes, size_t size)
 {
@@ -20,7 +21,7 @@ static int write_all(const char *bytes, size_t size)
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return tool_error("write to standard output: %s", strerrordesc_np(errno));
+            return tool_error("cannot write to standard output: %s", strerrordesc_np(errno));
         bytes += written;
         size -= (size_t)written;
     }

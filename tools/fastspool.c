@@ -20,12 +20,12 @@ static const struct subcommand {
     const char *summary;
 } subcommands[] = {
     {"run", tool_run, "run a command on the spool"},
-    {"status", tool_status, "say how the spool is"},
+    {"status", tool_status, "show the state of the spool"},
     {"ls", tool_ls, "list the spool's files"},
     {"cat", tool_cat, "print a file of the spool"},
-    {"flush", tool_flush, "wait until everything is on the disk"},
-    {"stop", tool_stop, "flush, and end the mirror process"},
-    {"mirror", tool_mirror, "be the mirror process (started by the library)"},
+    {"flush", tool_flush, "wait until every change is on the disk"},
+    {"stop", tool_stop, "flush, then end the mirror process"},
+    {"mirror", tool_mirror, "run the mirror process (the library starts it)"},
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(*subcommands))
 
@@ -53,7 +53,8 @@ int tool_config(struct fastspool_config *config, const char *spool)
         strcpy(config->spool[0], spool);
         config->spools = 1;
     }
-    return config->spools ? 0 : tool_error("no spool: none is configured, and none of %s exists", FASTSPOOL_SPOOLS);
+    return config->spools ? 0
+                          : tool_error("no spool: configure one or give --spool; none of %s exists", FASTSPOOL_SPOOLS);
 }
 
 struct fastspool *tool_attach(const char *spool)
@@ -93,7 +94,7 @@ static int usage(FILE *to)
     fputs("usage: fastspool SUBCOMMAND [ARGUMENT...]\n\n", to);
     for (size_t i = 0; i < SUBCOMMANDS; i++)
         fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].summary);
-    fputs("\nfastspool SUBCOMMAND --help tells more.\n", to);
+    fputs("\nfastspool SUBCOMMAND --help shows its options.\n", to);
     return to == stdout ? 0 : 2;
 }
 
@@ -111,6 +112,6 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], subcommands[i].name) == 0)
             return subcommands[i].run(argc - 1, argv + 1);
     }
-    tool_error("no subcommand `%s`", argv[1]);
+    tool_error("unknown subcommand `%s`", argv[1]);
     return usage(stderr);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool flush: wait until everything that was changed before is on the disk.
+ * fastspool flush: wait until every change made before the call is on the disk.
  */
 #include "fastspool.h"
 #include "store/store.h"
@@ -10,7 +10,8 @@
 
 static const char usage[] =
     "usage: fastspool flush [--spool DIR]\n"
-    "Waits until all is on the disk.  Exit status 0: it is; 1: the commit failed.\n";
+    "Waits until every change is on the disk.\n"
+    "Exit status: 0 all is on the disk; 1 an error, see the message; 2 wrong arguments.\n";
 
 int tool_flush(int argc, char **argv)
 {
@@ -20,7 +21,7 @@ int tool_flush(int argc, char **argv)
         return 1;
     int result = fastspool_flush(fs, 0);
     if (result < 0)
-        tool_error("%s is not all on the disk: %s", fs->spool, strerrordesc_np(-result));
+        tool_error("cannot write all of %s to the disk: %s", fs->spool, strerrordesc_np(-result));
     fastspool_detach(fs);
     return result < 0;
 }

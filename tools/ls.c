@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool ls: what is in the store, and only there.  (`fastspool run -- ls` shows it together with the disk's.)
+ * fastspool ls: list the files of the store.  `fastspool run -- ls` lists those of the store and the disk together.
  */
 #include "fastspool.h"
 #include "tool.h"
@@ -13,7 +13,7 @@
 
 static const char usage[] =
     "usage: fastspool ls [--spool DIR] [PATH...]\n"
-    "Lists files and, with everything below, directories; paths are relative to the spool.\n";
+    "Lists each PATH, and everything below a directory.  Paths are relative to the spool; default: the whole spool.\n";
 
 static void print_line(const char *path, const struct stat *st)
 {

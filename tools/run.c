@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool run: any command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
+ * fastspool run: run a command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
  *
- * The command gets the library by LD_PRELOAD, by its bare name where it is installed in the loader's directory, so that
- * set-user-ID programs get it too; a spool that the configuration doesn't name is registered, by root, because such
- * programs believe no environment.
+ * The command gets the library by LD_PRELOAD.  The library goes by its bare name, because a set-user-ID program
+ * preloads nothing else, and only from the loader's own directory.  Such a program does not believe FASTSPOOL_*
+ * either.  So root registers a spool that the configuration does not name (spool/registry.c).
  */
 #include "config.h"
 #include "fastspool.h"
@@ -22,8 +22,8 @@
 
 static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
-    "Runs the command with the spool served by fastspool.  Exit status: the command's; 126, 127: it could not be "
-    "run.\n";
+    "Runs COMMAND with the spool served by fastspool.\n"
+    "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 2 wrong arguments.\n";
 
 struct request {
     const char *spool;
@@ -44,14 +44,15 @@ static bool is_configured(const char *spool)
     return false;
 }
 
-/* Put the library in front of what LD_PRELOAD holds. */
+/* Put the library first in LD_PRELOAD. */
 static int preload(void)
 {
     const char *before = getenv("LD_PRELOAD");
     char *value;
 
     if (access(FASTSPOOL_TRUSTED_LIBDIR "/" LIBRARY, F_OK) < 0)
-        return tool_error("%s/%s: %s", FASTSPOOL_TRUSTED_LIBDIR, LIBRARY, strerrordesc_np(errno));
+        return tool_error("cannot find the library %s/%s: %s", FASTSPOOL_TRUSTED_LIBDIR, LIBRARY,
+                          strerrordesc_np(errno));
     if (before && strstr(before, LIBRARY))
         return 0;
     if (asprintf(&value, "%s%s%s", LIBRARY, before && *before ? ":" : "", before ? before : "") < 0)
@@ -70,7 +71,7 @@ static int prepare(const struct request *request)
     if (request->spool) {
         char *real = realpath(request->spool, NULL);
         if (!real)
-            return tool_error("%s: %s", request->spool, strerrordesc_np(errno));
+            return tool_error("cannot find the spool %s: %s", request->spool, strerrordesc_np(errno));
         setenv("FASTSPOOL_SPOOL", real, 1);
         free(real);
     }
@@ -79,7 +80,7 @@ static int prepare(const struct request *request)
     if (!is_configured(config.spool[0]) && geteuid() == 0) {
         int result = registry_add(&config);
         if (result < 0)
-            return tool_error("register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
+            return tool_error("cannot register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
     }
     return preload();
 }
@@ -109,6 +110,6 @@ int tool_run(int argc, char **argv)
     if (prepare(&request) != 0)
         return 126;
     execvp(argv[optind], argv + optind);
-    tool_error("%s: %s", argv[optind], strerrordesc_np(errno));
+    tool_error("cannot run %s: %s", argv[optind], strerrordesc_np(errno));
     return errno == ENOENT ? 127 : 126;
 }

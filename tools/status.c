@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool status: one line that says whether all is well, then the numbers; with --json, one object.
+ * fastspool status: one line that says whether all is well, then the numbers.  With --json: one object.
  */
 #include "base/clock.h"
 #include "fastspool.h"
@@ -16,9 +16,10 @@
 
 static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json]\n"
-    "Exit status: 0 all is well, 1 something is not (or there is no store), 2 wrong arguments.\n";
+    "Shows the state of the spool.  --json: as one JSON object.\n"
+    "Exit status: 0 all is well; 1 the store or the last commit failed, or there is no store; 2 wrong arguments.\n";
 
-/* A JSON string: the path is anybody's bytes. */
+/* Print a JSON string.  The path may hold any bytes. */
 static void print_quoted(const char *text)
 {
     putchar('"');
@@ -85,12 +86,12 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576,
            (double)s->memory_limit / 1048576);
-    printf("  evicted      %" PRIu64 " files; %" PRIu64 " went so far, %" PRIu64 " came back\n", s->evicted_files,
-           s->evictions, s->brought_back);
+    printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far\n",
+           s->evicted_files, s->evictions, s->brought_back);
     printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
-    printf("  not on disk  %" PRIu64 " files, %.1f MiB, the oldest change %" PRIu64 " ms old\n", s->dirty_files,
+    printf("  not on disk  %" PRIu64 " files, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
-    printf("  commits      %" PRIu64 ", half of them within %.1f ms, 99 of 100 within %.1f ms\n", s->commits,
+    printf("  commits      %" PRIu64 "; median %.1f ms, 99th percentile %.1f ms\n", s->commits,
            (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
     if (s->mirror_pid)
         printf("  mirror       process %ld\n", (long)s->mirror_pid);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool stop: flush, and end the mirror process.  The segment stays: the next process to use the spool starts a
- * mirror again.
+ * fastspool stop: flush, then end the mirror process.  The segment stays, and the next process to use the spool starts
+ * a mirror again.  Root's call also removes the spool from the registry.
  */
 #include "base/clock.h"
 #include "fastspool.h"
@@ -17,21 +17,23 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE (60 * NS_PER_S) /* that a mirror is given to end after its flush */
+#define PATIENCE (60 * NS_PER_S) /* for a mirror to end after the flush */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
-    "Flushes and ends the mirror process.  Exit status 0: none runs any more.\n";
+    "Writes every change to the disk, then ends the mirror process.\n"
+    "Exit status: 0 no mirror runs; 1 an error, see the message; 2 wrong arguments.\n";
 
 static int end_mirror(struct fastspool *fs)
 {
     pid_t pid = LOAD(fs->header->mirror.pid);
 
     if (pid > 0 && launch_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
-        return tool_error("end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
+        return tool_error("cannot end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
     for (uint64_t start = clock_monotonic(); launch_lives(fs);) {
         if (clock_monotonic() - start > PATIENCE)
-            return tool_error("the mirror of %s, process %ld, does not end", fs->spool, (long)pid);
+            return tool_error("the mirror of %s, process %ld, still runs a minute after its signal to end", fs->spool,
+                              (long)pid);
         clock_sleep(100 * NS_PER_MS);
     }
     return 0;
@@ -45,7 +47,8 @@ int tool_stop(int argc, char **argv)
         return 1;
     int result = fastspool_flush(fs, 0);
     if (result < 0)
-        tool_error("%s is not all on the disk, and the mirror goes on: %s", fs->spool, strerrordesc_np(-result));
+        tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
+                   strerrordesc_np(-result));
     else
         result = end_mirror(fs);
     if (result == 0 && geteuid() == 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the subcommands share: each is one file with one function, told its arguments, its own name first.
+ * What the subcommands share.  Each is one file with one function; its argv[0] is the subcommand's name.
  */
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
@@ -13,18 +13,17 @@ int tool_run(int argc, char **argv);
 int tool_status(int argc, char **argv);
 int tool_stop(int argc, char **argv);
 
-/** Print "fastspool: ..." and a line end on standard error; returns 1, for `return tool_error(...)`. */
+/** Print "fastspool: ..." and a newline on standard error.  Returns 1, for `return tool_error(...)`. */
 int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/** Load the configuration; @spool (may be NULL): the one that an option names, instead of the configured ones.
- *  Says what is wrong; 0 or 1. */
+/** Load the configuration.  @spool, if not NULL, replaces the configured spools.  0; or 1, with the reason printed. */
 int tool_config(struct fastspool_config *config, const char *spool);
 
-/** Attach the store that is there, without making one or starting a mirror.  Says what is wrong; NULL. */
+/** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);
 
-/** The spool that `--spool DIR`, the one option of most subcommands, names; NULL: none.  @json may be NULL: then
- *  there is no --json.  Exits with 2 and the usage @usage where the arguments are wrong, with 0 after --help. */
+/** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;
+ *  @json NULL: the subcommand has no --json.  Prints @usage and exits with 2 on wrong arguments, with 0 on --help. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);
 
 #endif
