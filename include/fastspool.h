@@ -2,39 +2,50 @@
  *
  * fastspool: a mail spool as fast as RAM and as safe as disk.
  *
- * One struct fastspool is one spool, attached by this process.  Its files live in a segment of shared
- * memory that every attached process maps; `fastspool mirror`, a process of its own, writes what changes
- * to the disk.  A call below does its work in the caller's own process: no server is asked.
+ * One struct fastspool is one spool, attached by this process.  Its files live in a segment of shared memory that every
+ * attached process maps.  `fastspool mirror`, a process of its own, writes their changes to the disk.  A call works in
+ * the caller's process.  It waits for the mirror only to sync, to page in a file's data, or to get memory.
  *
  * Conventions
- *   - A function that can fail returns a negative errno (-ENOENT, ...) and never sets errno.  Zero or a
- *     positive value is success.
- *   - PATH is relative to the spool ("input/8/1abcde-000001-AB-D"), without a leading slash.  Repeated
- *     slashes and "." are skipped, ".." climbs, never above the spool.
- *   - An open file description is a small number (not a file descriptor): what POSIX calls an open file
- *     description, with an offset and flags of its own.
- *   - Sizes and offsets are bytes, durations are nanoseconds unless a name says otherwise.
+ *   - A function that can fail returns a negative errno (-ENOENT, ...).  Zero or a positive value is success.  errno
+ *     itself has no meaning after a call.
+ *   - A path is relative to the spool ("input/8/1abcde-000001-AB-D"), without a leading slash.  Repeated slashes are
+ *     skipped, and so is ".".  ".." climbs, but never above the spool.
+ *   - An open file description is a small number with an offset and flags, as in POSIX.  It is not a file descriptor.
+ *   - Sizes and offsets are bytes.  Durations are nanoseconds.
+ *   - A function with the name of a system call behaves and fails like it, unless its comment says otherwise.
  *
- * Threads: every call may be made from several threads at once.
- * Signals: no call may be made from a signal handler that interrupted another call, and no handler may
- *   leave one by longjmp.  (The preloaded library sees to both by itself.)
- * Fork: the child of a fork may go on to use the attachment; descriptions that were open at the fork are
- *   shared with the parent, as descriptors are.  Call fastspool_after_fork_child() first.
- * Exec: an attachment does not survive it.
- * Death: a process may be killed at any instruction.  Each call is done wholly or not at all, and what the
- *   process had open is closed for it.
+ * Rules
+ *   - Threads: any number of threads may call at once.  Only fastspool_detach() must be the last call.
+ *   - Signals: a signal handler must not call while it interrupts another call, and must not leave one by longjmp.
+ *     (The preloaded library holds signals off by itself.)
+ *   - Fork: the child may use the attachment.  It must first call fastspool_after_fork_child().  A description that was
+ *     open at the fork may be used and closed by only one of the two processes; see Caveats.
+ *   - Exec: an attachment does not survive it.
+ *   - Death: a process may be killed at any instruction.  Its unfinished change is undone, and its descriptions are
+ *     closed.  Two calls consist of several changes: a write of more than 64 KiB, and a truncation that frees more
+ *     than 128 blocks but leaves some.  Death may leave those done in part.
  *
  * Caveats
- *   - All processes of one spool must live in one PID namespace: the kernel's robust mutexes know their
- *     owners by thread number.  A process of another namespace is refused (-EXDEV).
- *   - The process must be root, the spool's owner, or one of the configured trusted users.
- *   - A time of last access is set when a file is made and by fastspool_utimens, not by reading.
- *   - A file that is being written is in memory as a whole: it has to fit.  One whose data is no longer there, and
- *     is larger than a quarter of the memory, or finds no room when it is opened, is read from the disk, and writing
- *     to it is -ENOSPC while anybody has it open.
- *   - There are no symbolic links, devices, sockets or FIFOs in a fastspool; a file is at most 4 GiB.
- *   - Record locks are POSIX record locks, with all their properties: closing any description of a file
- *     drops the process's locks on it, and a child does not inherit them.
+ *   - All processes of a spool must live in one PID namespace, because robust mutexes name their owner by thread id
+ *     (get_robust_list(2)).  attach() refuses a process of another namespace with -EXDEV.
+ *   - Only root and the spool's owner can attach: the state and runtime directories are the owner's, mode 0700.  A
+ *     `trusted_user` may keep an attachment across a change of user, but cannot make one.
+ *   - The library does not see a fork.  If parent and child both use a description that was open at the fork, the first
+ *     close frees it for both, and its number may come to mean another file.  (The preloaded library does see forks,
+ *     and shares descriptions as the kernel does.)
+ *   - Reading does not change a file's time of last access.  Only its creation and utimens() set it.
+ *   - A file's times come from CLOCK_REALTIME_COARSE, a tick (4 ms) coarse.  A time before 1970 cannot be stored.
+ *   - What is open or not yet on the disk cannot leave memory, so a file that is being written must fit as a whole.
+ *     An evicted file that is larger than a quarter of the memory, or finds no room when it is opened, is read from a
+ *     spill file on the disk.  Writing to it is -ENOSPC until all its descriptions are closed.
+ *   - A write of more than 64 KiB is not atomic: other processes see its parts, and may write between them, even
+ *     with O_APPEND.
+ *   - Names and attributes never leave memory.  A file takes 200 bytes if its name has up to 27; each further 44 bytes
+ *     of the name take 64.
+ *   - There are no symbolic links, devices, sockets or FIFOs.  A file has at most 4 GiB.
+ *   - Record locks have all properties of POSIX record locks (fcntl(2)): closing any description of a file drops the
+ *     process's locks on it, and a child inherits none.
  */
 #ifndef FASTSPOOL_H
 #define FASTSPOOL_H
@@ -55,83 +66,97 @@ extern "C" {
 struct flock;
 struct fastspool;
 
-/** Bytes that an error sentence takes at the most, its final NUL included. */
+/** Size of the buffer for an error sentence, NUL included. */
 #define FASTSPOOL_ERROR_MAX 512
 
-/** When an fsync returns, and what a power cut may then take away.  (The death of any process takes nothing.) */
+/** When an fsync returns, and so what a power cut may take.  The death of processes takes nothing in any mode. */
 enum fastspool_durability {
     FASTSPOOL_ACKED = 0,  /* of a file: at once; of a directory: when all that the process has synced is on the disk.
-                             Nothing that was acknowledged after it (Exim's 250) is lost */
-    FASTSPOOL_LAZY = 1,   /* at once; the disk follows within the flush interval, which may be lost */
-    FASTSPOOL_STRICT = 2, /* when what it was asked for is on the disk */
+                             Nothing acknowledged after the directory's fsync (Exim's 250) is lost */
+    FASTSPOOL_LAZY = 1,   /* at once.  A power cut takes the changes since the last commit: a flush interval's, or on a
+                             slow disk more, within the bounds of fastspool_fsync() */
+    FASTSPOOL_STRICT = 2, /* when the file or directory is on the disk */
 };
 
-/** "acked", "lazy", "strict". */
+/** "acked", "lazy" or "strict"; static. */
 const char *fastspool_durability_name(enum fastspool_durability durability);
 
-/** Most images (`program`) and users (`trusted_user`) that a configuration can name. */
+/** The most images (`program`), users (`trusted_user`) and spools in a configuration; the size of a path's buffer. */
 #define FASTSPOOL_PROGRAMS_MAX 16
 #define FASTSPOOL_TRUSTED_MAX  16
 #define FASTSPOOL_SPOOLS_MAX   16
 #define FASTSPOOL_PATH_MAX     256
 
-/** What /etc/fastspool.conf and, outside secure execution, FASTSPOOL_* say.  Plain data: copy it freely. */
+/** A configuration.  Plain data: copy it freely. */
 struct fastspool_config {
     char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];     /* absolute paths, as configured */
-    size_t spools;                                            /* how many; at least 1 after a load */
+    size_t spools;                                            /* 0: none configured, no default exists */
     enum fastspool_durability durability;                     /* default FASTSPOOL_ACKED */
-    uint64_t memory;                                          /* bytes that the segment may hold */
+    uint64_t memory;                                          /* bytes of the segment; default a quarter of RAM */
     uint64_t flush_interval;                                  /* nanoseconds, default 100 ms */
     char state[FASTSPOOL_PATH_MAX];                           /* "" = SPOOL/.fastspool */
     char runtime[FASTSPOOL_PATH_MAX];                         /* "" = /dev/shm */
-    char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX]; /* images that are served in secure execution */
+    char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX]; /* set-user-ID images that are served */
     size_t programs;
-    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* besides root and the spool's owner */
+    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* may keep the store mapped, as root and the owner may */
     size_t trusted_users;
 };
 
-/** Fill @config with the defaults, then with what the configuration file says, then (where @environment is
- *  true; never in secure execution) with the environment.  @path: the file; NULL is /etc/fastspool.conf,
- *  which may be missing.  A key that is unknown, a value that does not parse, a file that somebody other
- *  than root can write (checked where @environment is false): -EINVAL and a sentence with file and line
- *  in @error. */
+/** Load a configuration into @config: the defaults, then the file, then, if @environment, FASTSPOOL_* variables.
+ *  @path: the file; NULL is /etc/fastspool.conf.  A missing file is no error.
+ *  @environment: must be false in secure execution (getauxval(3), AT_SECURE).  If false, the file must be root's and
+ *  writable by root alone.
+ *  -EINVAL: an unknown key, a bad value, or a file that cannot be read or trusted.  @error says which, with file and
+ *  line. */
 int fastspool_config_load(struct fastspool_config *config, const char *path, bool environment,
                           char error[FASTSPOOL_ERROR_MAX]);
 
-/** Attach the spool directory @spool (absolute).  Creates and, after a reboot, recovers the store where
- *  nobody has yet; starts the mirror process where none runs; waits until the store is ready.
+/** Attach the spool directory @spool (absolute).  Creates the store if there is none, recovers it after a reboot,
+ *  starts the mirror if none runs, and waits until the store is ready.
  *  Ownership: *@out is the caller's until fastspool_detach().
- *  Errors, with a sentence in @error: -ENOENT, -ENOTDIR (no such spool), -EACCES (the process is neither
- *  root nor the owner nor trusted), -EXDEV (other PID namespace), -EPROTO (segment of another layout
- *  version), -EIO (damaged segment or database, or the names of its files need more than @config->memory),
- *  -ENOSPC (@config->memory is less than 4 MiB, or the runtime directory's file system is full), -ENOMEM. */
+ *  Errors, with a sentence in @error:
+ *    -ENOENT, -ENOTDIR   there is no such spool
+ *    -EACCES             the effective user is neither root nor the spool's owner (see Caveats)
+ *    -EPERM              the state or runtime directory or the segment is open to other users
+ *    -EXDEV              the store belongs to another PID namespace
+ *    -EPROTO             the segment has another layout version
+ *    -EBUSY              a mirror still runs whose store is gone from memory
+ *    -EIO                the segment or database is damaged, its names need more than @config->memory, or no mirror
+ *                        has come up within ten seconds
+ *    -ENOSPC             @config->memory is less than 4 MiB, or the runtime directory's file system is full
+ *    -ENAMETOOLONG       a path has more than 255 bytes
+ *    -ENOMEM, ...        a system call failed */
 int fastspool_attach(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                      char error[FASTSPOOL_ERROR_MAX]);
 
-/** Unmap the store and close the library's own descriptors.  Descriptions that are still open are closed
- *  as at the death of the process. */
+/** Unmap the store, close the library's descriptors and free @fs.  Descriptions that are still open are closed, unless
+ *  another process holds them too.  No thread may be in a call, or call again. */
 void fastspool_detach(struct fastspool *fs);
 
-/** In the child of a fork, before its first call: forget what belongs to the parent alone. */
+/** Call in the child of a fork, before its first other call.  Gives up what the parent alone may use: its record locks
+ *  and the descriptions it keeps for the next opens. */
 void fastspool_after_fork_child(struct fastspool *fs);
 
-/** After a call that changes the process's effective user or group: permissions are checked, and new files owned,
- *  by what these were when a call first needed them, or at the last call of this function.  (Not needed with the
- *  preloaded library, which sees such calls.) */
+/** Call after changing the effective uid or gid.  The library caches both at first use: for permission checks, and as
+ *  the owner of new files.  Supplementary groups are not cached.  (The preloaded library calls this by itself.) */
 void fastspool_credentials_changed(void);
 
-/** open(2) on the store.  @flags: O_RDONLY, O_WRONLY or O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND,
- *  O_DIRECTORY, O_NOFOLLOW; others are kept or ignored as open(2) would.  @mode is taken literally (no
- *  umask).  Permission is checked for the effective user and group, as the real file system does.
- *  A file whose data is not in memory is brought back first, by the mirror, whole; while it is open it stays.
- *  -ENOSPC: there is no memory for a new file, and none came free within ten seconds, or neither memory nor disk has
- *  room for the data of an old one; -EIO: the database does not give it back.  Returns the description's number. */
+/** open(2) on the store.  Returns the description's number.
+ *  @flags: O_RDONLY, O_WRONLY or O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW.  Others are kept
+ *  or ignored as open(2) would.
+ *  @mode: taken literally, without the umask.
+ *  Waits until the mirror has paged in an evicted file's data, unless O_TRUNC discards it.  The data stays in memory
+ *  while the file is open.
+ *  -ENOSPC: no memory for a new file (after a wait, as in fastspool_write()), or neither memory nor disk has room for
+ *  an evicted file's data.  -EIO: the data cannot be paged in, or no mirror has come up within ten seconds.
+ *  -ENFILE: the store already has 65,535 descriptions. */
 int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode);
 int fastspool_close(struct fastspool *fs, int description);
 
 ssize_t fastspool_read(struct fastspool *fs, int description, void *buffer, size_t size);
-/** write(2).  Where there is no memory it waits for other files to be evicted: ten seconds at the most, one while
- * commits fail; then -ENOSPC. */
+/** write(2).  If memory is short, waits for an eviction: at most ten seconds, one second while commits or checkpoints
+ *  fail, 300 ms if a call of this process was refused in the last ten seconds (Exim tries a failed write ten times).
+ *  Then -ENOSPC, or the number of bytes that were written. */
 ssize_t fastspool_write(struct fastspool *fs, int description, const void *buffer, size_t size);
 ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset);
 ssize_t fastspool_pwrite(struct fastspool *fs, int description, const void *buffer, size_t size, off_t offset);
@@ -142,13 +167,16 @@ int fastspool_fchmod(struct fastspool *fs, int description, mode_t mode);
 int fastspool_fchown(struct fastspool *fs, int description, uid_t uid, gid_t gid);
 int fastspool_futimens(struct fastspool *fs, int description, const struct timespec times[2]);
 
-/** fsync(2), as the durability that this process attached with says.  Also where it returns at once, it waits when
- *  what is not yet on the disk has reached its bound in time or in bytes.  0 where the file's last change is on the
- *  disk, whatever happened to others since; else -EIO, -ENOSPC, ...: why the last commit failed, until one succeeds.
- *  (What was not written is not forgotten: it is tried again, once a second.) */
+/** fsync(2) with the durability of @config at attach.  Where that lets it return at once, it still waits while
+ *  more than 64 MiB, more than 16,384 files, or a change older than ten flush intervals (at least a second) are not on
+ *  the disk.
+ *  Returns 0 if the file's last change is on the disk, whatever became of others (acked, a directory: the last change
+ *  that the process has synced).  Otherwise, until a commit succeeds, the error of the last one: -EIO, -ENOSPC, ...
+ *  A failed commit loses nothing: the mirror tries again once a second.  -EIO also: no mirror has come up within ten
+ *  seconds. */
 int fastspool_fsync(struct fastspool *fs, int description);
 
-/** fcntl(2) with F_SETLK, F_SETLKW (-EINTR when a signal handler ran) or F_GETLK. */
+/** fcntl(2) with F_SETLK, F_SETLKW (-EINTR: a signal handler ran) or F_GETLK. */
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock);
 
 int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st);
@@ -156,65 +184,69 @@ int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effe
 int fastspool_chmod(struct fastspool *fs, const char *path, mode_t mode);
 int fastspool_chown(struct fastspool *fs, const char *path, uid_t uid, gid_t gid);
 int fastspool_utimens(struct fastspool *fs, const char *path, const struct timespec times[2]);
+/** truncate(2).  To a @size above 0 it pages an evicted file in first, and is -ENOSPC for a file read from a spill
+ *  file. */
 int fastspool_truncate(struct fastspool *fs, const char *path, off_t size);
 int fastspool_mkdir(struct fastspool *fs, const char *path, mode_t mode);
 int fastspool_rmdir(struct fastspool *fs, const char *path);
+/** unlink(2).  If another process waits for the file's data, and this is its last name, waits for the page-in too. */
 int fastspool_unlink(struct fastspool *fs, const char *path);
 int fastspool_link(struct fastspool *fs, const char *from, const char *to);
-/** @flags: 0 or RENAME_NOREPLACE, as renameat2(2). */
+/** renameat2(2).  @flags: 0 or RENAME_NOREPLACE.  Waits as fastspool_unlink() for a file that @to replaces. */
 int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags);
-/** statvfs(2): what can really still be taken.  Of bytes: what the disk of the state directory has room for, less what
- *  the next checkpoint needs; while commits or checkpoints fail, what memory has room for.  Of files: those whose names
- *  memory has room for, at 200 bytes each; no more blocks than files are left.  Blocks are of 4096 bytes. */
+/** statvfs(2): the room that can really be used.  Blocks have 4096 bytes.
+ *  Files: as many as memory has room for, at 200 bytes each.
+ *  Blocks: the room on the state directory's disk, less the needs of the next checkpoint; at most one block for each of
+ *  those files.  While commits or checkpoints fail: at most what memory has room for. */
 int fastspool_statvfs(struct fastspool *fs, struct statvfs *st);
 
 /** One name of a listing. */
 struct fastspool_entry {
     uint64_t inode;     /* inode number, as in st_ino */
-    uint64_t position;  /* what to give as @after to go on behind this name */
+    uint64_t position;  /* as @after, continues behind this name */
     unsigned char type; /* DT_REG or DT_DIR */
     char name[256];
 };
 
-/** The names of an open directory, oldest first, "." and ".." not among them: at the most @size of them
- *  into @entries, those behind @after (0: from the start; 1 and 2 are taken for "." and "..").  A name that
- *  exists throughout is listed exactly once.  Returns how many; 0 at the end. */
+/** List an open directory, oldest name first, without "." and "..": at most @size names behind @after into @entries.
+ *  @after: 0 starts; 1 and 2 do too, so that a caller may use them for "." and "..".  A name that exists throughout a
+ *  listing is returned exactly once.  Returns the number of entries, 0 at the end. */
 ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, struct fastspool_entry *entries,
                        size_t size);
 
-/** Wait until everything changed before the call is on the disk.  @timeout in nanoseconds, 0 = for ever
- *  (-ETIMEDOUT).  Other errors: why the commit failed. */
+/** Wait until every change made before the call, by any process, is on the disk.  @timeout: nanoseconds, 0 for ever;
+ *  checked every 100 ms.  -ETIMEDOUT; -EIO: no mirror has come up within ten seconds; or the last commit's error. */
 int fastspool_flush(struct fastspool *fs, uint64_t timeout);
 
-/** How a spool is.  A snapshot, taken without stopping anybody: its numbers may be of slightly different
- *  instants. */
+/** The state of a spool.  Reading it stops no process, so its numbers may be of slightly different instants. */
 struct fastspool_status {
     enum fastspool_durability durability;
     uint64_t messages;      /* names that end in "-D" below a directory "input" */
     uint64_t files;         /* inodes that are not directories */
     uint64_t memory_bytes;  /* of the segment, taken from the system */
-    uint64_t memory_limit;  /* the configured `memory` */
+    uint64_t memory_limit;  /* `memory`, or what the runtime directory's file system has */
     uint64_t evicted_files; /* whose data is on the disk alone */
-    uint64_t spilled_files; /* too large for memory, and open: read from the disk */
-    uint64_t evictions;     /* how often a file's data left memory since the segment was made, */
-    uint64_t brought_back;  /* and how often it came back */
-    uint64_t room_bytes;    /* that can still be taken, memory and disk considered: as fastspool_statvfs() */
+    uint64_t spilled_files; /* open, without room in memory: read from spill files */
+    uint64_t evictions;     /* of files, since the segment was created */
+    uint64_t brought_back;  /* files paged in, since the segment was created */
+    uint64_t room_bytes;    /* free, as fastspool_statvfs() */
     uint64_t room_files;
     uint64_t dirty_bytes;   /* not yet on the disk */
     uint64_t dirty_files;   /* inodes with changes that are not yet on the disk */
     uint64_t unflushed_ns;  /* age of the oldest change that is not yet on the disk; 0: none */
-    uint64_t commit_ns;     /* how long the last commit took */
-    uint64_t commits;       /* since the segment was made */
-    uint64_t commit_p50_ns; /* half of them took no longer, */
-    uint64_t commit_p99_ns; /* and 99 of 100; both to a fifth of an octave */
-    uint64_t descriptions;  /* open file descriptions */
-    int commit_error;       /* why the last commit failed: 0 or a negative errno */
+    uint64_t commit_ns;     /* duration of the last commit */
+    uint64_t commits;       /* that succeeded, since the segment was created */
+    uint64_t commit_p50_ns; /* median and 99th percentile of their durations: upper bounds, at most 19 % above, */
+    uint64_t commit_p99_ns; /*   and 573 ms for any longer duration */
+    uint64_t descriptions;  /* open file descriptions, and those that processes keep for their next opens */
+    int commit_error;       /* of the last commit: 0 or a negative errno */
     pid_t mirror_pid;       /* 0: none runs */
 };
 
+/** Fill in @status.  -EIO: the store has FAILED; @status is filled in all the same. */
 int fastspool_status(struct fastspool *fs, struct fastspool_status *status);
 
-/** The library's version, "0.1.0". */
+/** The library's version, such as "0.1.0"; static. */
 const char *fastspool_version(void);
 
 #pragma GCC visibility pop

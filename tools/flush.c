@@ -11,7 +11,7 @@
 static const char usage[] =
     "usage: fastspool flush [--spool DIR]\n"
     "Waits until every change is on the disk.\n"
-    "Exit status: 0 all is on the disk; 1 an error, see the message; 2 wrong arguments.\n";
+    "Exit status: 0 all is on the disk; 1 an error; 2 wrong arguments.\n";
 
 int tool_flush(int argc, char **argv)
 {

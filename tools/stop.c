@@ -22,7 +22,7 @@
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
     "Writes every change to the disk, then ends the mirror process.\n"
-    "Exit status: 0 no mirror runs; 1 an error, see the message; 2 wrong arguments.\n";
+    "Exit status: 0 no mirror runs; 1 an error; 2 wrong arguments.\n";
 
 static int end_mirror(struct fastspool *fs)
 {
