@@ -7,8 +7,8 @@
 
 #include "fastspool.h"
 
-/** Open the descriptors and map the segment of an existing store.  Creates nothing, starts no mirror, waits for
- * nothing: for the mirror and the tools.  -ENOENT: there is no store. */
+/** Open the descriptors and map the segment of an existing store: for the mirror and the tools.  Creates nothing,
+ *  starts no mirror, and does not wait.  -ENOENT: there is no store. */
 int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                 char error[FASTSPOOL_ERROR_MAX]);
 /** As attach_open(), but create an empty store in state RECOVERING if none is usable. */

@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* FNV-1a.  A collision is harmless: the file itself says which spool it is for. */
+/* FNV-1a.  A collision may hide one of two spools, but serves no wrong one: the file says which spool it is for. */
 static void entry_path(const char *spool, size_t length, char path[PLACES_PATH_MAX])
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may
- * change.
+ * Access: the user that a call acts for, permission checks, and the attributes that only some users may change.
  *
- * The happy path: the effective ids are asked of the kernel once, supplementary groups only where they decide.  Checks
- * are those of the kernel, in its order.
+ * The happy path: the effective ids are read once, and supplementary groups only if a check depends on them.  The
+ * checks are the kernel's, in the kernel's order.
  *
- * Failure modes: a program that changes its ids behind the library's back is served with the old ones
- * (fastspool_credentials_changed()).
+ * Failure modes: if a program changes its ids without fastspool_credentials_changed(), checks use the old ones.
  */
 #include "store/access.h"
 
@@ -24,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Two system calls (250 ns) beside an operation of 200 ns: asked once, and again when the program says so. */
+/* Cached, because the two system calls take 250 ns, and a whole operation takes 200. */
 static uint64_t cached_credentials;
 static uint32_t credentials_known;
 
@@ -53,9 +51,8 @@ static bool contains(const gid_t *groups, int count, gid_t gid)
     return false;
 }
 
-/* The kernel is asked each time, so no program need say that its groups have changed.  Neither malloc nor the stack
- * will do for all of them, in a section or a signal handler: the memory is mmap's.  Where there is none, the answer is
- * no. */
+/* Groups are not cached, so a program need not report a change of them.  The memory for 65,536 groups is mmap's: a
+ * section or a signal handler can use neither malloc nor so much stack.  Without memory the answer is no. */
 static bool in_any_of_many(gid_t gid)
 {
     const size_t size = NGROUPS_MAX * sizeof(gid_t);
@@ -87,7 +84,7 @@ int access_permitted(const struct fastspool *fs, uint32_t i, const struct creden
     unsigned mode = inode->mode;
 
     if (who->uid == 0) {
-        /* CAP_DAC_OVERRIDE: anything, but a file without any x bit isn't executable. */
+        /* CAP_DAC_OVERRIDE permits everything but the execution of a file without any x bit. */
         return (want & X_OK) && !S_ISDIR(mode) && !(mode & 0111) ? -EACCES : 0;
     }
     if (who->uid == inode->uid)
@@ -129,7 +126,7 @@ int access_chown(struct fastspool *fs, uint32_t i, uid_t uid, gid_t gid, const s
         SET(fs, inode->uid, uid);
     if (other_gid)
         SET(fs, inode->gid, gid);
-    /* As Linux: a change of owner takes the set-ID bits of a file away. */
+    /* As on Linux, a change of owner removes a file's set-ID bits. */
     if (!S_ISDIR(inode->mode) && (uid != (uid_t)-1 || gid != (gid_t)-1)) {
         uint16_t mode = (uint16_t)(inode->mode & ~S_ISUID);
         if (mode & S_IXGRP)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Access: which user a call acts for, what that user may do with an inode, and the attributes that only some may
- * change.
+ * Access: the user that a call acts for, permission checks, and the attributes that only some users may change.
  */
 #ifndef FASTSPOOL_ACCESS_H
 #define FASTSPOOL_ACCESS_H
@@ -12,14 +11,14 @@
 struct fastspool;
 struct timespec;
 
-/** Who asks: effective ids.  Groups are looked up only where they decide. */
+/** Effective ids.  Supplementary groups are read only if a check depends on them. */
 struct credentials {
     uid_t uid;
     gid_t gid;
 };
-/** The effective ids, asked once; again after fastspool_credentials_changed(). */
+/** The effective ids, cached until fastspool_credentials_changed(). */
 void access_credentials(struct credentials *who);
-/** access check: @want is a mask of R_OK, W_OK, X_OK. */
+/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
 int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 
 int access_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who); /* in a section */

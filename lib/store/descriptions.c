@@ -2,24 +2,28 @@
  *
  * Open file descriptions: offset, flags and inode in the segment, identity and life in the kernel.
  *
- * A description stands behind a kernel descriptor of an empty directory, a placeholder.  The kernel's own file offset
- * of that descriptor holds the description's number and 40 random bits that the description repeats, so identity
- * survives dup, fork and exec, can't be forged, and goes stale visibly.  A read lock on one byte of the placeholder,
- * of the open-file-description kind, says that somebody still holds it, however they came by it; the kernel drops it
- * with the last copy of the descriptor, also after kill -9.
+ * A program holds a description by a kernel descriptor of an empty directory, a placeholder.
+ *   - Identity: that descriptor's file offset in the kernel holds the description's number and cookie, 40 random bits
+ *     that the description repeats.  So identity survives dup, fork and exec, cannot be forged, and goes stale visibly.
+ *   - Life: the descriptor holds an open-file-description read lock on one byte of the placeholder.  The kernel drops
+ *     it with the last copy of the descriptor, also after kill -9.  So the lock says whether any process still holds
+ *     the description, however it came by it.
  *
- * The happy path: descriptions_take() finds one in the process's pool (or reserves a number in the segment, opens a
- * placeholder, writes the identity and takes the lock: 3.7 us); descriptions_open() makes it an open file;
- * descriptions_close() makes it a pooled one again (an open and close of a pooled one
- * costs a dup and a close: 0.6 us).
+ * The happy path:
+ *   - descriptions_take() gets one from the process's pool.  If that is empty it reserves a number in the segment,
+ *     opens a placeholder, sets the offset and takes the lock (3.7 us).
+ *   - descriptions_open() makes it an open file, descriptions_close() a pooled one again.  With the pool the pair costs
+ *     a dup and a close (0.6 us).
  *
- * Forks: what was open at a fork is held by two processes.  The pool's epoch counts forks; a description of an earlier
- * epoch, or one that was inherited, is closed by asking the kernel whether its byte is still locked: the last one
- * frees it.  The child closes the idle descriptors of the pool: those are the parent's.
+ * Forks: two processes hold what was open at the fork.  The pool's epoch counts forks (descriptions_shared()).  The
+ * close of a description of an earlier epoch, or of an inherited one, asks the kernel whether its byte is still locked;
+ * the last holder frees it.  The child closes its copies of the pool's idle descriptors.
  *
- * Death: descriptions_reap() frees every open description whose byte nobody locks, and pooled ones that are old and
- * unlocked.  A process that was stopped between reserving and locking for that long finds its cookie gone when it
- * opens, and takes another.
+ * Failure modes:
+ *   - A process dies: descriptions_reap() frees open descriptions whose byte is unlocked, and pooled ones that are
+ *     unlocked and older than POOLED_MAX.
+ *   - A process is stopped for longer than POOLED_MAX after it reserved a number and before it has locked the byte: its
+ *     number is freed, perhaps to another process.  descriptions_open() takes this for damage.
  */
 #include "store/descriptions.h"
 
@@ -44,25 +48,25 @@
 
 #define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
-#define POOLED_MAX    (10 * NS_PER_S) /* that a reservation may go before it has its lock */
+#define POOLED_MAX    (10 * NS_PER_S) /* from reserving a number to locking its byte */
 
 #define POOL_IDLE   8  /* descriptions kept for the next opens */
 #define POOL_PLACES 64 /* places of one page of the pool */
 
-#define IDLE    (UINT32_C(1) << 31) /* in pooled.key: nothing open, waiting for an open */
-#define CLAIMED UINT32_MAX          /* a place that somebody is just filling or emptying */
+#define IDLE    (UINT32_C(1) << 31) /* in pooled.key: not open, kept for an open */
+#define CLAIMED UINT32_MAX          /* in pooled.key: a thread is just filling or emptying the place */
 
 /* A description whose placeholder this process has opened. */
 struct pooled {
     uint32_t key; /* the description's number, with IDLE; 0: this place is empty; atomic */
     int fd;
-    int spill; /* of the spill file that it reads from, -1: none */
+    int spill; /* descriptor of the spill file that it reads from, -1: none */
     uint64_t cookie;
     uint32_t epoch; /* of the pool when the description was taken */
 };
 
-/* Private to the process.  A place is filled and emptied by exchanging its key, so that threads and signal handlers
- * need no lock. */
+/* Private to the process.  A place changes hands by an atomic exchange of its key, so threads and signal handlers need
+ * no lock. */
 struct pool {
     struct pooled place[POOL_PLACES];
     struct pool *next; /* further places */
@@ -88,7 +92,7 @@ static int pool_page(struct pool **link, struct pool **page)
     return 0;
 }
 
-/* Claim a place of this page with this key: the caller has it to itself until it stores another key. */
+/* Claim the place if it has this key.  The caller owns it until it stores a key again. */
 static bool claim(struct pooled *place, uint32_t key)
 {
     return LOAD(place->key) == key &&
@@ -115,7 +119,7 @@ static int pool_put(struct pool *pool, const struct pooled *pooled)
     }
 }
 
-/* The place of @description, left claimed; NULL: this process has not opened it. */
+/* Claim the place of @description.  NULL: this process has not opened it. */
 static struct pooled *pool_claim(struct pool *pool, uint32_t description)
 {
     for (struct pool *page = pool; page; page = LOAD(page->next)) {
@@ -127,7 +131,7 @@ static struct pooled *pool_claim(struct pool *pool, uint32_t description)
     return NULL;
 }
 
-/* Any idle one. */
+/* Take any idle description out of the pool. */
 static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
 {
     for (struct pool *page = LOAD(pool->idle) ? pool : NULL; page; page = LOAD(page->next)) {
@@ -188,7 +192,7 @@ static void free_number(struct fastspool *fs, uint32_t d)
     table_give(fs, TABLE_DESCRIPTIONS, d);
 }
 
-/* A description lets its inode go. */
+/* Release the inode of an open description. */
 static int release_inode(struct fastspool *fs, struct description *description)
 {
     uint32_t i = description->inode;
@@ -199,7 +203,7 @@ static int release_inode(struct fastspool *fs, struct description *description)
     return orphans_drop(fs, i);
 }
 
-/* Free a description that nobody holds, if it still is the one with this cookie. */
+/* Free a description that no process holds, if it still has this cookie. */
 static int discard(struct fastspool *fs, void *argument)
 {
     const struct pooled *pooled = argument;
@@ -226,7 +230,7 @@ static int open_placeholder(const struct fastspool *fs, uint32_t d)
     return fd < 0 ? -errno : fd;
 }
 
-/* A descriptor of the placeholder with the identity in its offset, and the lock that says it is held. */
+/* Open the placeholder, set the offset to the identity, and lock the description's byte. */
 static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie)
 {
     struct flock life = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = d, .l_len = 1};
@@ -242,7 +246,7 @@ static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie
     return fd_high(fd);
 }
 
-/* Does any process hold the description?  Asked through a descriptor of our own, which holds no lock itself. */
+/* Does any process hold the description?  A descriptor without a lock of its own asks. */
 static int is_held(const struct fastspool *fs, uint32_t d)
 {
     struct flock life = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = d, .l_len = 1};
@@ -265,7 +269,7 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     if (pooled->fd < 0)
         change_run(fs, discard, pooled);
     else
-        STORE(description_at(fs, pooled->key)->pooled_at, 0); /* locked: without its lock it is dead from now on */
+        STORE(description_at(fs, pooled->key)->pooled_at, 0); /* locked: if the lock goes, its process is dead */
     return pooled->fd;
 }
 
@@ -346,7 +350,7 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 
 /* ---- closing ---- */
 
-/* The only holder closes it: pooled again. */
+/* Its only holder closes it: make it a pooled one. */
 static int pool_again(struct fastspool *fs, void *argument)
 {
     const struct pooled *pooled = argument;
@@ -384,7 +388,7 @@ static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled
     return result;
 }
 
-/* Somebody else may hold it: the kernel knows. */
+/* Another process may hold it, too: the kernel knows. */
 static int close_shared(struct fastspool *fs, struct pooled *pooled)
 {
     int held = is_held(fs, pooled->key);
@@ -448,16 +452,16 @@ void descriptions_after_fork_child(struct fastspool *fs)
         for (int i = 0; i < POOL_PLACES; i++) {
             struct pooled *place = &page->place[i];
             if (place->key == CLAIMED) {
-                place->key = 0; /* another thread's, which this process doesn't have */
+                place->key = 0; /* by a thread that this process does not have */
             } else if (place->key & IDLE) {
                 close(place->fd);
                 place->key = 0;
-            } /* else open, here and in the parent: this copy of the descriptor keeps it alive for the child */
+            } /* else open in both processes: this copy of the descriptor keeps it alive for the child */
         }
     }
     if (pool) {
         pool->idle = 0;
-        pool->random = 0; /* the parent's go on from the same state: begin anew, when one is needed */
+        pool->random = 0; /* seed again: the parent goes on from the same state */
     }
 }
 
@@ -509,7 +513,7 @@ int descriptions_file(const struct fastspool *fs, uint32_t d, uint32_t *inode, u
     return inode_valid(fs, *inode) ? 0 : section_damaged((struct fastspool *)fs, "a description leads to no file");
 }
 
-/* What reaping looked at: it still must be so when it frees. */
+/* What reaping saw.  It must still be so in the section that frees. */
 struct suspect {
     uint32_t description;
     uint32_t state;

@@ -10,31 +10,32 @@
 
 struct fastspool;
 
-/** Take a description: its placeholder is open, with its identity in the kernel's offset and its liveness lock.
- *  @fd: the placeholder's descriptor (a high number, owned by the pool). */
+/** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it. */
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd);
-/** In a section: it now is an open file. */
+/** In a section: make it an open file. */
 int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode, int flags);
-/** The process has closed its last descriptor of it.  Where no fork, exec or message can have copied it, it goes
- *  back to the pool; else the kernel is asked whether anybody holds it, and the last one frees it. */
+/** The process has closed its last descriptor of the description.  If no fork, exec or message can have copied it, it
+ *  goes back to the pool.  Otherwise the last process to close it frees it. */
 int descriptions_close(struct fastspool *fs, uint32_t description);
-/** Every description that is open in this process may from now on be held by another one too. */
+/** From now on another process may hold every description that is open in this one.  Call before a fork, an exec and a
+ *  message with descriptors; fastspool_after_fork_child() does not. */
 void descriptions_shared(struct fastspool *fs);
-/** The child of a fork: close what the pool has open. */
+/** In the child of a fork: close the pool's idle descriptors. */
 void descriptions_after_fork_child(struct fastspool *fs);
-/** Does the kernel descriptor @fd stand for a description of this spool?  Its number, or 0. */
+/** The number of the description that kernel descriptor @fd stands for; 0: for none of this spool. */
 uint32_t descriptions_identify(struct fastspool *fs, int fd);
-/** The pool's own descriptor of a description that this process opened, -1: none (inherited). */
+/** The pool's descriptor of a description that this process opened.  -1: none, it was inherited. */
 int descriptions_fd(struct fastspool *fs, uint32_t description);
-/** The descriptor of the spill file that an open description reads from: the pool's from now on; -1: none. */
+/** Set, or get, the descriptor of the spill file that an open description reads from.  The pool owns it.  -1: none. */
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd);
 int descriptions_spill(struct fastspool *fs, uint32_t description);
 /** Is @fd one of the pool's own descriptors? */
 bool descriptions_owns(struct fastspool *fs, int fd);
-/** Free what the dead had open.  The mirror calls it once a second, recovery once. */
+/** Free what dead processes had open.  The mirror calls it once a second. */
 int descriptions_reap(struct fastspool *fs);
-/** Read inode and generation of an open description; -EBADF. */
+/** The inode and generation of an open description.  -EBADF: it is not open. */
 int descriptions_file(const struct fastspool *fs, uint32_t description, uint32_t *inode, uint32_t *generation);
+/** Close all that the process has open, and free the pool. */
 void descriptions_pool_close(struct fastspool *fs);
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * The public calls on directories: what makes, moves, removes and lists names.  (Their table is in names.c.)
+ * The public calls on directories: they make, move, remove and list names.  (The table of names is in names.c.)
  *
- * The happy path of every change: one critical section that walks the path, checks kind and permission in the order
- * in which the kernel does (so that the same errno comes first), and changes names and inodes.  What is much to free of
- * a file that is gone is freed behind the section.  A listing takes no lock.
+ * The happy path: a change is one critical section.  It walks the path, checks kind and permission in the kernel's
+ * order (so that the same errno comes first), and changes names and inodes.  The blocks of a large file that is gone
+ * are freed after it.  A listing takes no lock.
  *
- * Failure modes: whatever fails in the section leaves everything as it was.  A file that somebody waits for keeps its
- * last name until it is in memory: who wants to take that name waits too, and the body runs again from its start, since
- * the path may lead elsewhere by then.  If the file could not be brought back, nobody waits for it any more, and the
- * name goes; if no mirror comes up to do it, the change fails.
+ * Failure modes:
+ *   - A section fails: it has changed nothing.
+ *   - A process waits for the page-in of the file whose last name is to go: the change waits too.  Then the body runs
+ *     again from its start, because the path may lead elsewhere by then.
+ *   - That page-in fails: the file has no waiters any more, and the name goes.
+ *   - No mirror comes up for it: the change fails.
  */
 #include "store/directories.h"
 
@@ -31,10 +33,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What a body returns whose file has to be in memory first: its request stands, nothing else has changed. */
+/* Returned by a body that has changed nothing but to request a page-in, and must wait for it. */
 #define NEEDS_DATA 1000
 
-/* ---- changes by path: each has a body, and one set of arguments serves all ---- */
+/* ---- changes by path: each has a body, and all share one set of arguments ---- */
 
 struct name_change {
     const char *path;
@@ -42,11 +44,11 @@ struct name_change {
     unsigned flags;
     mode_t mode;
     struct credentials who;
-    uint32_t evicted; /* out: the inode that has to be in memory, */
+    uint32_t evicted; /* out: the inode to page in first */
     uint32_t evicted_generation;
 };
 
-/* In a body: inode @i has to be in memory first.  To be returned by the body, which then runs again. */
+/* In a body: inode @i must be paged in first.  The body returns the result, and runs again later. */
 static int need_data(struct fastspool *fs, struct name_change *change, uint32_t i)
 {
     residency_want(fs, i);
@@ -60,7 +62,7 @@ static int run(struct fastspool *fs, section_body *body, struct name_change *cha
     int result, failed = 0;
 
     access_credentials(&change->who);
-    /* What could not be brought back needn't be waited for any more: the body says so, or the mirror is missing. */
+    /* After a page-in that failed the body runs once more.  If it still needs the data, no mirror has come up. */
     while ((result = change_run(fs, body, change)) == NEEDS_DATA && failed == 0)
         failed = residency_wait(fs, change->evicted, change->evicted_generation);
     if (result == NEEDS_DATA)
@@ -76,7 +78,7 @@ static int may_change(struct fastspool *fs, uint32_t parent, const struct creden
     return access_permitted(fs, parent, who, W_OK | X_OK);
 }
 
-/* May @who take the name of @inode out of @parent?  A sticky directory lets only owners. */
+/* May @who take the name of @inode out of @parent?  In a sticky directory only an owner may. */
 static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
 {
     const struct inode *directory = inode_at(fs, parent);
@@ -159,8 +161,8 @@ int fastspool_rmdir(struct fastspool *fs, const char *path)
 
 /* ---- unlink, link, rename ---- */
 
-/* May the name be taken from @i?  A file that somebody waits for keeps its last one until it is in memory: else its end
- * could reach the database before it has been read.  (What was only asked for ahead, nobody waits for.) */
+/* Must inode @i keep its name?  Its last one stays until the page-in that a process waits for is done: otherwise a
+ * checkpoint could remove the data from the database before the pager has read it.  (A prefetch has no waiter.) */
 static bool keeps_name(struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);
@@ -223,7 +225,7 @@ int fastspool_link(struct fastspool *fs, const char *from, const char *to)
     return run(fs, link_body, &change);
 }
 
-/* Is directory @inode the directory @below, or above it? */
+/* Is directory @inode the directory @below, or an ancestor of it? */
 static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
 {
     for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
@@ -236,7 +238,7 @@ static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
     return true;
 }
 
-/* What stands at the new name makes way. */
+/* Remove what stands at the new name. */
 static int displace(struct fastspool *fs, const struct place *from, const struct place *to,
                     const struct credentials *who)
 {

@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * The public calls on files: looking at them, opening, reading and writing them, their attributes and size, by path or
- * on an open description.  (What makes, moves and removes names is in directories.c.)
+ * The public calls on files, by path or on an open description: look, open, read, write, attributes, size.  (Calls that
+ * make, move and remove names are in directories.c.)
  *
- * The happy path.  Looking (stat, access, fstat, a path that is not there) and reading take no lock.  Every change is
- * one critical section that finds the file, checks kind and permission in the order in which the kernel does (so that
- * the same errno comes first), and changes inodes and blocks; a long write is several, one for each DATA_STEP bytes.
- * An evicted file is opened in the section, which keeps in memory what comes back, and waited for behind it.
+ * The happy path:
+ *   - Looking (stat, access, fstat, a missing path) and reading take no lock.
+ *   - A change is one critical section.  It finds the file, checks kind and permission in the kernel's order (so that
+ *     the same errno comes first), and changes inodes and blocks.  A long write has a section for each DATA_STEP bytes.
+ *   - The section that opens an evicted file requests its page-in; the call waits for it after the section.  The open
+ *     description keeps the data in memory.
  *
- * Failure modes: whatever fails in the section leaves everything as it was.  A write that fails after its first step
- * says how much it has written.  An open whose data can't be brought back is closed again.  A truncation that has more
- * to free than fits a section goes on in further ones; killed in between, it leaves the file shorter than before and
- * longer than asked for.  (Truncation to nothing is one section whatever the size.)
+ * Failure modes:
+ *   - A section fails: it has changed nothing.
+ *   - A write fails after its first step: it returns the number of bytes written.
+ *   - An open file's data cannot be paged in: the description is closed again.
+ *   - A truncation frees more blocks than fit a section: it goes on in further ones.  If the process is killed between
+ *     them, the file stays shorter than before and longer than asked for.  (Truncation to 0 is always one section.)
  */
 #include "store/files.h"
 
@@ -37,11 +41,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What a body returns whose file has to be in memory, and stay there: it has changed nothing; to be opened, and tried
- * again. */
+/* Returned by a body that has changed nothing, because its file is evicted.  The caller opens the file, which pages it
+ * in and keeps it in memory, and runs the body again. */
 #define NEEDS_OPEN 1000
 
-#define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description remembers */
+#define OPEN_KEPT (~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC)) /* flags that a description keeps */
 
 /* ---- looking, without the lock ---- */
 
@@ -90,7 +94,7 @@ int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effe
     return look(fs, path, mode, &who, NULL);
 }
 
-/* ---- changes: each has a body, and one set of arguments serves all ---- */
+/* ---- changes: each has a body, and all share one set of arguments ---- */
 
 struct change {
     const char *path;
@@ -103,7 +107,7 @@ struct change {
     const struct timespec *times;
     struct credentials who;
     bool again;       /* out: a truncation has more to free */
-    uint32_t evicted; /* out: the inode that open waits for, */
+    uint32_t evicted; /* out: the inode whose page-in open waits for */
     uint32_t evicted_generation;
 };
 
@@ -145,7 +149,7 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
     return result;
 }
 
-/* "name/" can't be made by open, whatever there is; "." and ".." with slashes behind them just are there. */
+/* Does @path end in "name/"?  open cannot create that.  ("./" and "../" don't count: they exist.) */
 static bool ends_in_slash(const char *path)
 {
     size_t length = strlen(path), end = length;
@@ -181,7 +185,7 @@ static int open_body(struct fastspool *fs, void *argument)
     if (result == 0)
         result = descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
     if (result == 0 && (inode_at(fs, place.inode)->flags & INODE_EVICTED)) {
-        residency_want(fs, place.inode); /* and from now on the description keeps it in memory */
+        residency_want(fs, place.inode); /* once in memory it stays, because the description is open */
         open->evicted = place.inode;
         open->evicted_generation = inode_at(fs, place.inode)->generation;
         return 1;
@@ -207,7 +211,7 @@ int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mod
 {
     uint32_t description;
     int fd;
-    /* Most of what Exim looks for in vain (-J) it looks for often: that needs no description. */
+    /* Exim often opens files that do not exist (-J).  That needs no description. */
     int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
 
     if (result == 0)
@@ -230,7 +234,7 @@ int fastspool_close(struct fastspool *fs, int description)
 
 /* ---- reading and writing ---- */
 
-/* The open file of a description, checked for the access it needs. */
+/* The open file of a description.  -EBADF if its access mode is @refused. */
 static int file_of(struct fastspool *fs, int description, int refused, uint32_t *inode, uint32_t *generation)
 {
     int result = descriptions_file(fs, (uint32_t)description, inode, generation);
@@ -252,7 +256,7 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
         return -EISDIR;
     if (LOAD(inode_at(fs, inode)->flags) & INODE_SPILLED) {
         ssize_t got = spilled_read(fs, (uint32_t)description, buffer, size, (uint64_t)offset);
-        if (got != -ENOENT) /* replaced meanwhile */
+        if (got != -ENOENT) /* not spilled any more: it was truncated */
             return got;
     }
     return data_read(fs, inode, generation, buffer, size, (uint64_t)offset);
@@ -267,7 +271,7 @@ ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
         ssize_t got = fastspool_pread(fs, d, buffer, size, (off_t)offset);
         if (got <= 0)
             return got;
-        /* Another process may read through the same description: each byte goes to one of them. */
+        /* Another process may read through the same description.  Each byte goes to one of them. */
         if (__atomic_compare_exchange_n(&description->offset, &offset, offset + (uint64_t)got, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE))
             return got;
@@ -359,7 +363,7 @@ off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
     case SEEK_END:
         base = size;
         break;
-    case SEEK_DATA: /* as a file system without holes: all is data, and a hole at the end */
+    case SEEK_DATA: /* as on a file system without holes: all is data, up to a hole at the end */
     case SEEK_HOLE:
         if (offset < 0 || offset >= size)
             return -ENXIO;
@@ -393,7 +397,7 @@ int fastspool_fstat(struct fastspool *fs, int description, struct stat *st)
     return result;
 }
 
-/* The inode that a change means: by path, or by description where there is no path. */
+/* The inode of a change: by path, or without a path by description. */
 static int target(struct fastspool *fs, const struct change *change, uint32_t *inode)
 {
     struct place place;
@@ -486,7 +490,7 @@ static int truncate_body(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
-        return 0; /* as Linux: truncate(2) to the same size isn't even a modification */
+        return 0; /* as on Linux: truncate(2) to the same size modifies nothing */
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
         return NEEDS_OPEN;
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
@@ -512,7 +516,7 @@ int fastspool_truncate(struct fastspool *fs, const char *path, off_t size)
     struct change change = {.path = path};
     int result = truncate_to(fs, &change, size);
 
-    while (result == NEEDS_OPEN) { /* as long as another file takes the path, evicted too */
+    while (result == NEEDS_OPEN) { /* more than once only if another evicted file takes the path */
         int d = fastspool_open(fs, path, O_WRONLY, 0);
         if (d < 0)
             return d;

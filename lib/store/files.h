@@ -10,7 +10,7 @@
 
 struct fastspool;
 
-/** As fastspool_open(); @description was taken by descriptions_take() and is given back where it fails. */
+/** As fastspool_open(), on a @description from descriptions_take().  On failure gives the description back. */
 int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description);
 
 #endif

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Inodes: the table of files, their attributes, who may do what with them, and the list of those that the disk does
- * not know yet.
+ * Inodes: the table of files, their attributes, and the dirty list: inodes with changes that are not on the disk.
  *
- * The happy path of a file: taken with neither name nor description, named (names.c), opened (descriptions.c),
- * changed, unlinked, closed; when its last name and its last description are gone it is dropped: its blocks are
- * freed at once where they are few, else it joins the orphans, which are freed a step at a time, by whoever dropped
- * it or, if that one dies, by the mirror.  Its number is used again under the next generation.
+ * The happy path: a file begins with neither name nor description (inodes_take()).  It is named (names.c), opened
+ * (descriptions.c), changed, unlinked and closed.  When its last name and last description are gone it is dropped, and
+ * its blocks are freed (orphans.c).  Its number is used again, with the next generation.
  *
- * Dirty is a whole inode: attributes, names, and a range of data blocks.  header.tickets.capture counts the commits'
- * looks at the list, so that "changed since the running commit looked" is one comparison.  A file that comes and goes
- * between two commits leaves the list without ever having been written.  One that goes while a commit runs stays in it,
- * because that commit may be about to write it.
+ * A whole inode is dirty: its attributes, its names, and one range of data blocks.  header.tickets.capture counts the
+ * captures, so "changed since the last capture" is one comparison.
+ *   - A file that comes and goes between two commits leaves the list, and is never written.
+ *   - A file that goes while a commit runs stays in the list, because the commit may be about to write it.
+ *
+ * Failure modes: inodes_take() fails as table_take() does.  Nothing else fails.
  */
 #include "store/inodes.h"
 
@@ -28,7 +28,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* st_ino of the store's files: apart from those of the disk's, which share their listings. */
+/* st_ino of the store's files starts here.  One listing shows them beside the disk's files, with smaller numbers. */
 #define INODE_NUMBER_BASE (UINT64_C(1) << 40)
 
 /* ---- taking and dropping ---- */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Record locks: POSIX locks of the store's files, kept by the kernel.
+ * Record locks: POSIX locks on the store's files, kept by the kernel.
  *
- * All of them lie in one lock file, which a process opens once and never closes while it is attached; every inode has
- * a range of its own there.  So the kernel does what it does best: it knows the owner by process, it releases at
- * death, a child inherits none, a waiter wakes on a signal with EINTR.  What POSIX says of closing (any close of a
- * file by a process drops the process's locks on it) is done here, by unlocking the inode's range.
+ * The happy path: all of them are locks on one lock file, in which every inode has a range of its own.  A process opens
+ * it once, and does not close it while it is attached.  So the kernel provides the semantics: locks belong to a
+ * process, end with it, are not inherited, and a signal ends a wait with EINTR.  One rule is left to this file: a close
+ * drops all locks of the process on that file (POSIX, fcntl), so it unlocks the inode's range.
  *
- * Failure modes: those of fcntl(2).  To spare every close a call, the process remembers which inodes it has locked;
- * when there are more than it can remember, every close unlocks.
+ * Failure modes: those of fcntl(2).  To save most closes a system call, the process remembers up to REMEMBERED inodes
+ * that it has locked.  When there are more, every close unlocks.
  */
 #include "store/locks.h"
 
@@ -19,12 +19,12 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#define RANGE      (INT64_C(1) << 33) /* of one inode: twice the largest file */
+#define RANGE      (INT64_C(1) << 33) /* bytes of one inode in the lock file: twice the largest file */
 #define REMEMBERED 64
 
 /* Inodes on which this process may hold locks.  Atomic: a signal handler may close a file. */
 static uint32_t locked[REMEMBERED];
-static uint32_t places; /* of `locked` that were ever in use: one or two, so that a close has little to look through */
+static uint32_t places; /* of `locked` that were ever used: one or two, so a close has few to search */
 static uint32_t too_many;
 
 void locks_after_fork_child(void)
@@ -72,7 +72,7 @@ void locks_drop(struct fastspool *fs, uint32_t inode)
     }
 }
 
-/* The range that @lock means, as offset and length in the file. */
+/* Convert the range of @lock to an offset and a length in the file. */
 static int absolute_range(struct fastspool *fs, const struct description *description, uint32_t inode,
                           const struct flock *lock, int64_t *start, int64_t *length)
 {
@@ -100,7 +100,7 @@ static int absolute_range(struct fastspool *fs, const struct description *descri
     return 0;
 }
 
-/* What F_GETLK found, in the file's own terms. */
+/* Convert the lock that F_GETLK found to offsets in the file. */
 static void translate_back(uint32_t inode, struct flock *found)
 {
     int64_t start = found->l_start - (int64_t)inode * RANGE;

@@ -10,10 +10,11 @@
 struct fastspool;
 struct flock;
 
+/** As fastspool_lock(). */
 int locks_control(struct fastspool *fs, uint32_t description, int command, struct flock *lock);
 /** A descriptor of this inode is being closed: POSIX drops the process's locks on it. */
 void locks_drop(struct fastspool *fs, uint32_t inode);
-/** The child of a fork: it holds none of its parent's. */
+/** In the child of a fork: it holds none of its parent's locks. */
 void locks_after_fork_child(void);
 
 #endif

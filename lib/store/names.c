@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names: what leads from a directory and a name to an inode, and from a directory to all its names.
+ * Names: from a directory and a name to an inode, and from a directory to all its names.
  *
- * Every name is an entry of one table, in three lists at once: the chain of its hash bucket (looking up), the list of
- * its directory in order of birth (listing), and the list of its inode's names (for the commit).  The hash is linear:
- * when an insertion makes more names than buckets, one bucket is split, so looking up costs the same among ten names
- * and a million, and no insertion ever rehashes the table.
+ * The happy path: every name is an entry of one table, and in three lists: the chain of its hash bucket (lookup), the
+ * names of its directory in order of birth (listing), and the names of its inode (commit).  The hash is linear: an
+ * insertion that makes more names than buckets splits one bucket.  So a lookup costs the same among ten names and a
+ * million, and no insertion rehashes the table.
  *
- * Every name lies on a page of its own, nearly, and each process of Exim touches it for the first time: a page fault. A
- * bucket's and a chain's links have signs of what is behind them (CHAIN_SIGNS), so that a name that is not there is
- * mostly told without a look at others; where a name was removed, signs may stay that stand for nothing.
+ * A lookup costs mostly page faults: names lie scattered, and each process of Exim touches each page for the first
+ * time.  So a chain link carries a filter of the names behind it (CHAIN_SIGNS), and most misses end at the bucket.  A
+ * removal may leave bits that stand for no name.  A split computes the filters of its names anew.
  *
- * Failure modes: every index read is checked before it is followed.  Under the lock a list that leads nowhere is a
- * damaged segment.
+ * Failure modes:
+ *   - Every index is checked before it is followed.
+ *   - Under the lock, a list that leads nowhere means a damaged segment.
  */
 #include "store/names.h"
 
@@ -28,11 +29,11 @@
 #include <limits.h>
 #include <string.h>
 
-/* Steps of one walk along a chain: chains are a name or two long; more is damage, or a walk under a change. */
+/* Most steps along a chain.  Chains have a name or two; a longer walk is damage, or a read during a change. */
 #define CHAIN_MAX 100000u
 
-/* The mirror, which has the pages of all names mapped, splits buckets ahead of those who insert: so many more than
- * there are names, of which each takes a quarter of a byte of memory for it. */
+/* The mirror has the pages of all names mapped, so it splits buckets ahead of the insertions: until there are this many
+ * more than names.  That costs a quarter of a byte of memory a name. */
 #define AHEAD_SHARE 16u
 #define AHEAD_LEAST 1024u
 #define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
@@ -60,7 +61,7 @@ static uint64_t hash_name(const struct fastspool *fs, uint32_t parent, const cha
     return hash ^ hash >> 29;
 }
 
-/* Largest power of two that is not above the number of buckets. */
+/* The largest power of two that is at most @buckets. */
 static uint32_t hash_level(uint32_t buckets)
 {
     return buckets ? UINT32_C(1) << (31 - __builtin_clz(buckets)) : 1;
@@ -74,13 +75,13 @@ static uint32_t hash_bucket(uint64_t hash, uint32_t buckets)
     return bucket < buckets ? bucket : (uint32_t)(hash & (level - 1));
 }
 
-/* The sign of a name in the links that lead to it. */
+/* The bit of a name in the filters of the links that lead to it. */
 static uint32_t sign_of(uint64_t hash)
 {
     return NAMES_MAX << (hash >> 61);
 }
 
-/* The link to an entry, before which stands what @rest leads to. */
+/* The link to an entry whose own link is @rest. */
 static uint32_t chain_link(uint32_t entry, uint64_t hash, uint32_t rest)
 {
     return entry | sign_of(hash) | (rest & CHAIN_SIGNS);
@@ -134,7 +135,6 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 
 /* ---- looking up ---- */
 
-/* The entry of @text in directory @parent, 0: none. */
 uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint32_t buckets = LOAD(fs->header->tables.buckets);
@@ -163,7 +163,7 @@ static void give_entry(struct fastspool *fs, uint32_t i)
     table_give(fs, TABLE_NAMES, i);
 }
 
-/* The part of a name that doesn't fit its entry, into further entries, the last one first. */
+/* Store the part of a name that does not fit its entry in further entries, the last one first. */
 static int add_rest(struct fastspool *fs, const char *text, size_t length, uint32_t *first)
 {
     *first = 0;
@@ -183,7 +183,7 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
     return 0;
 }
 
-/* Deal the names of the next bucket in turn out to it and to a new one at the end. */
+/* Split the next bucket in turn: distribute its names between it and a new bucket at the end. */
 static int split_bucket(struct fastspool *fs)
 {
     struct header *h = fs->header;
@@ -229,7 +229,7 @@ int names_split_ahead(struct fastspool *fs)
     do
         result = change_run(fs, split_ahead, NULL);
     while (result > 0);
-    return result == -ENOSPC ? 0 : result; /* no memory now: insertions split when they must */
+    return result == -ENOSPC ? 0 : result; /* no memory now: insertions will split */
 }
 
 static void touch_directory(struct fastspool *fs, uint32_t i)
@@ -291,8 +291,8 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
 
 /* ---- removing ---- */
 
-/* Take entry @i out of a singly linked list that starts at *@link; @next is the offset of the link in struct name. (The
- * links of hash chains have signs above their index, others nothing.) */
+/* Take entry @i out of the singly linked list that starts at *@link.  @next: offset of the link in struct name.  (The
+ * links of hash chains have a filter above the index, the others have zeros there.) */
 static int unlink_single(struct fastspool *fs, uint32_t *link, uint32_t i, size_t next)
 {
     for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
@@ -317,7 +317,6 @@ static void unlink_from_directory(struct fastspool *fs, struct inode *directory,
     SET(fs, directory->dir.entries, directory->dir.entries - 1);
 }
 
-/* What a freed entry leaves for listings that stand at it: who came next.  (`born`, `parent` and `next` stay.) */
 uint64_t *names_successor(struct name *name)
 {
     return (uint64_t *)((char *)name + offsetof(struct name, text) / 8 * 8 + 8);

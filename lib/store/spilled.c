@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Spilled files: an open file whose data can't be in memory is read from a file of its own on the disk,
- * STATE/spill/INODE-GENERATION.  (The mirror makes and removes them: lib/mirror/spill.c.)
+ * Spilled files: an open file whose data has no room in memory is read from a file of its own on the disk,
+ * STATE/spill/INODE-GENERATION.  (The mirror creates and removes spill files: lib/mirror/spill.c.)
  *
- * The happy path: the opener of a spilled file opens its spill file, with the owner's rights, and the descriptor stays
- * with the description in the process's pool.
+ * The happy path: the process that opens a spilled file opens the spill file too, with the owner's rights.  That
+ * descriptor stays with the description in the process's pool.
  *
- * Failure modes: writing to such a file would take the memory that there isn't, and is ENOSPC; replacing it (O_TRUNC,
- * rename, unlink) works as ever.  A spill file that the mirror can't have made is EIO.
+ * Failure modes:
+ *   - Writing to a spilled file is ENOSPC, because it would take memory that is missing.  Replacing it (O_TRUNC,
+ *     rename, unlink) works.
+ *   - A spill file that the mirror cannot have made is EIO.
  */
 #include "store/spilled.h"
 
@@ -24,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Only what the pager made: the mail user could put anything there. */
+/* Is this a file that the pager made?  The mail user can create any file in that directory. */
 static int check(const struct fastspool *fs, int fd, uint64_t size)
 {
     struct stat st;
@@ -34,7 +36,7 @@ static int check(const struct fastspool *fs, int fd, uint64_t size)
     return S_ISREG(st.st_mode) && st.st_uid == fs->owner && (uint64_t)st.st_size >= size ? 0 : -EIO;
 }
 
-/* By its path, with the owner's rights, which no signal handler may see. */
+/* Open the spill file by its path, with the owner's rights.  The guard holds signals off meanwhile. */
 static int open_path(struct fastspool *fs, uint32_t description)
 {
     uint32_t inode, generation;
@@ -75,7 +77,7 @@ int spilled_attach(struct fastspool *fs, uint32_t description)
 int spilled_open(struct fastspool *fs, uint32_t description)
 {
     int saved = errno, own = descriptions_spill(fs, description);
-    /* One that came by another way than open has none yet. */
+    /* A description that this process did not open itself has none. */
     int fd = own < 0 ? open_path(fs, description) : fcntl(own, F_DUPFD_CLOEXEC, 3);
 
     fd = fd < 0 && own >= 0 ? -errno : fd;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * How a spool is: numbers read without stopping anybody, each true at some instant of the call.
+ * Status: numbers read without the lock, each true at some instant of the call.
  */
 #include "store/status.h"
 
@@ -18,9 +18,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* Room for how many more files: the entries that are free, and what the tables may still take of the memory, if some of
- * it is kept for data: of a small memory at least a chunk, without which nothing can be written.  As long as one of the
- * tables has more free entries than the other, a file costs memory in the other alone. */
+/* The number of further files that memory has room for: free table entries, and what the tables may still take.  Some
+ * memory is left for data (residency_high()), of a small memory at least a chunk, because no file can be written
+ * without one.  While one table has more free entries than the other, a file costs memory in the other alone. */
 static uint64_t room_for_files(const struct header *h)
 {
     uint64_t tables = table_bytes(h), most = residency_high(h), bytes = most > tables ? most - tables : 0;
@@ -34,9 +34,9 @@ static uint64_t room_for_files(const struct header *h)
     return more + (bytes - (more - fewer) * cost) / RESIDENCY_FILE_MEMORY;
 }
 
-/* Bytes of data that can still be taken.  While commits and checkpoints go well memory is only passed through: then the
- * bounds are the disk's room, and one block at least of each file that memory has room for.  While they fail, what is
- * in memory stays there. */
+/* The bytes of data that there is room for.  While commits and checkpoints succeed, data passes through memory: the
+ * bounds are the disk, and one block for each file that memory has room for.  While they fail, data stays in memory:
+ * the bounds are the disk and the free memory. */
 static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
 {
     const struct header *h = fs->header;
@@ -105,8 +105,8 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->mirror_pid = await_lives(fs) ? LOAD(h->mirror.pid) : 0;
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }
-/* The name of the directory two levels below the top at most (a queue's, split or not) that entry @entry lies under:
- * one that @which accepts together with the name. */
+/* Does @which accept the name of @entry together with that of one of the four directories above it?  (Exim's deepest is
+ * QUEUE/input/SPLIT/NAME.) */
 static bool is_counted(const struct fastspool *fs, uint32_t entry, status_which *which)
 {
     const struct name *name = name_at(fs, entry);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * How a store is.
+ * The status of a store.
  */
 #ifndef FASTSPOOL_STATUS_H
 #define FASTSPOOL_STATUS_H
@@ -11,10 +11,10 @@
 struct fastspool;
 struct fastspool_status;
 
-/** All of fastspool_status() but the number of messages. */
+/** As fastspool_status(), without the number of messages. */
 int status_numbers(struct fastspool *fs, struct fastspool_status *status);
 
-/** Count the names for which @which says yes to the name and that of one of the directories above it. */
+/** Count the names that @which accepts together with the name of one of the directories above. */
 typedef bool status_which(const char *name, const char *directory);
 uint64_t status_count(const struct fastspool *fs, status_which *which);
 

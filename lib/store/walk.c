@@ -2,12 +2,15 @@
  *
  * Walks: from a path to an inode, from a directory to its path, and through all names of a directory.
  *
- * A listing goes on behind the name it last gave: a position is that entry's birth number and index.  If the name is
- * gone meanwhile, its entry still tells its successor's, each link checked by birth numbers; if entries were used
- * again, the directory's list is searched from both ends, which finds the place near the end that is nearer.
+ * The happy path of a listing: it goes on behind the name that it returned last.  A position is the birth number and
+ * index of that name's entry.
  *
- * Failure modes: every index read is checked before it is followed, and walks without the lock are bounded, because
- * the lists may change under them: the caller's sequence check throws such a walk away.
+ * Failure modes:
+ *   - The name of a position is gone: its freed entry leads to its successor, and birth numbers check each link.  If an
+ *     entry on the way was used again, the directory's list is searched from both ends at once, which is fast near
+ *     either.
+ *   - A walk without the lock meets a change: every index is checked before it is followed, each walk is bounded, and
+ *     the caller's sequence check discards the result.
  */
 #include "store/walk.h"
 
@@ -39,7 +42,7 @@ static bool is_dot_dot(const struct place *place)
     return place->length == 2 && place->name[0] == '.' && place->name[1] == '.';
 }
 
-/* One component of a path, starting in directory place->inode. */
+/* Walk one component of a path, from directory place->inode. */
 static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
 {
     uint32_t directory = place->inode;
@@ -112,7 +115,7 @@ static int climb(const struct fastspool *fs, uint32_t inode, char *path, size_t 
         char text[256];
         uint32_t entry = inode_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
         if (!names_valid(fs, entry) || depth > PATH_MAX / 2)
-            return -ENOENT; /* removed, or moved meanwhile */
+            return -ENOENT; /* removed, or just moved */
         size_t length = (size_t)names_text(fs, entry, text);
         if (length + 1 > at)
             return -ENAMETOOLONG;
@@ -140,7 +143,7 @@ int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size)
 
 /* ---- listing ---- */
 
-#define SUCCESSORS_MAX 100000u /* dead entries that are followed to the next live one */
+#define SUCCESSORS_MAX 100000u /* most freed entries to follow to the next name */
 #define POSITION_BITS  24      /* of the entry's index; the birth number is above */
 
 static uint64_t position_of(uint64_t born, uint32_t entry)
@@ -148,7 +151,7 @@ static uint64_t position_of(uint64_t born, uint32_t entry)
     return born << POSITION_BITS | entry;
 }
 
-/* The first name of the directory born after @born: from both ends of its list at once. */
+/* The first name of the directory that was born after @born.  Searches from both ends of the list at once. */
 static uint32_t search_behind(const struct fastspool *fs, const struct inode *directory, uint64_t born)
 {
     uint32_t front = directory->dir.first, back = directory->dir.last, behind = 0;
@@ -178,7 +181,7 @@ static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t aft
         struct name *name = name_at(fs, i);
         if (name->inode != 0)
             return name->next;
-        /* Gone, but its entry is not used again: follow successors, dead ones too, while births agree. */
+        /* The name is gone, but its entry is not used again: follow the successors while birth numbers agree. */
         for (uint32_t steps = 0; steps < SUCCESSORS_MAX && name->inode == 0; steps++) {
             uint64_t next_born = *names_successor(name);
             uint32_t next = name->next;

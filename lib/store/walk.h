@@ -14,7 +14,7 @@ struct credentials;
 struct fastspool;
 struct fastspool_entry;
 
-/** Where a path leads. */
+/** The end of a path. */
 struct place {
     uint32_t parent;  /* inode of the directory that holds (or would hold) the last name */
     uint32_t inode;   /* 0: there is no such name */
@@ -23,13 +23,14 @@ struct place {
     size_t length;
     bool directory; /* the path ends in "/", "/." or "..": only a directory will do */
 };
-/** Under the lock or in a read.  Missing last name: 0 with place->inode 0.  @who: search permission is checked. */
+/** Under the lock or in a read: walk @path with @who's search permissions.  A missing last name is no error: returns 0,
+ *  and place->inode is 0. */
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
-/** In a section, after walk_to(): 0: the path leads to a file or directory; -ENOENT; -ENOTDIR: only a directory will
- *  do, and it is none; -EIO: the segment is damaged. */
+/** In a section, after walk_to(): does the path lead to a file or directory?  0; -ENOENT; -ENOTDIR: it ends in "/", and
+ *  leads to a file; -EIO: the segment is damaged. */
 int walk_must_exist(struct fastspool *fs, const struct place *place);
-/** Outside sections and reads: the path of directory @inode, relative to the spool, into @path; its length.  -ENOENT:
- * it has no name any more. */
+/** Outside sections and reads: copy the path of directory @inode, relative to the spool, to @path.  Returns its length.
+ *  -ENOENT: the directory has no name any more.  -ENAMETOOLONG. */
 int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** Under the lock or in a read: as fastspool_list(). */
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
