@@ -399,7 +399,7 @@ EXPORT void closefrom(int first)
 static int set_flags(struct fastspool *fs, uint32_t description, int flags)
 {
     const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
-    uint32_t *kept = &description_at(fs, description)->flags;
+    const uint32_t *kept = &description_at(fs, description)->flags;
 
     STORE(*kept, (LOAD(*kept) & ~(uint32_t)changeable) | ((uint32_t)flags & (uint32_t)changeable));
     return 0;

@@ -13,6 +13,7 @@
  *
  * Failure modes: an exec that fails leaves the descriptors as they were.
  */
+#include "base/unconst.h"
 #include "shim.h"
 #include "store/descriptions.h"
 
@@ -310,7 +311,7 @@ EXPORT int execvp(const char *file, char *const arguments[])
             count_++;                                              \
         va_end(counting_);                                         \
         (arguments) = alloca((count_ + 1) * sizeof(*(arguments))); \
-        (arguments)[0] = (char *)(first);                          \
+        (arguments)[0] = UNCONST(first);                           \
         for (size_t i_ = 1; i_ <= count_; i_++)                    \
             (arguments)[i_] = va_arg(list, char *);                \
     } while (0)

@@ -156,13 +156,13 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fdopen(fd, mode);
-    uint32_t *kept = &description_at(serve_attached(), description)->flags;
+    const uint32_t *kept = &description_at(serve_attached(), description)->flags;
     int flags = flags_of(mode), access_mode = (int)LOAD(*kept) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
         errno = EINVAL;
         return NULL;
     }
-    if ((flags & O_APPEND) && !(__atomic_fetch_or(kept, (uint32_t)O_APPEND, __ATOMIC_ACQ_REL) & O_APPEND) &&
+    if ((flags & O_APPEND) && !(__atomic_fetch_or(&ATOMIC(*kept), (uint32_t)O_APPEND, __ATOMIC_ACQ_REL) & O_APPEND) &&
         (flags & O_ACCMODE) == O_WRONLY)
         lseek(fd, 0, SEEK_END); /* as glibc does */
     return stdio_stream(fd, mode);

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds)
+void futex_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds)
 {
     const struct timespec timeout = clock_timespec(nanoseconds);
     int saved = errno;
@@ -22,7 +22,7 @@ void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds)
     errno = saved;
 }
 
-void futex_wake(uint32_t *word)
+void futex_wake(const uint32_t *word)
 {
     int saved = errno;
 

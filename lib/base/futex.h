@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 /** Sleep while *@word is @value, for at most @nanoseconds.  A signal ends it early.  Keeps errno. */
-void futex_wait(uint32_t *word, uint32_t value, uint64_t nanoseconds);
+void futex_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds);
 /** Wake every sleeper. */
-void futex_wake(uint32_t *word);
+void futex_wake(const uint32_t *word);
 /** Count an event, and wake every sleeper. */
 void futex_count(uint32_t *word);
 

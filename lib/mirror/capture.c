@@ -108,7 +108,7 @@ static void capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
 static int capture_body(struct fastspool *fs, void *argument)
 {
     struct arena *arena = argument;
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
 
     arena->files = arena->names_used = arena->blocks_used = 0;
     for (uint32_t i = h->tickets.dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
@@ -167,7 +167,7 @@ int capture_take(struct fastspool *fs, struct capture *capture)
         result = change_run(fs, capture_body, &arena);
     while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
     if (result == 0 && capture->count == 0)
-        futex_count(&fs->header->tickets.commit_event); /* what was waited for has come to nothing */
+        futex_count(&ATOMIC(fs->header->tickets.commit_event)); /* what was waited for has come to nothing */
     if (result < 0 || capture->count == 0)
         capture_free(capture);
     return result;
@@ -183,7 +183,7 @@ struct ending {
 /* A captured inode is on the disk. */
 static void end_inode(struct fastspool *fs, const struct captured *file)
 {
-    struct inode *inode = inode_at(fs, file->inode);
+    const struct inode *inode = inode_at(fs, file->inode);
     bool persisted = file->record.links > 0;
 
     if (persisted != !!(inode->flags & INODE_PERSISTED))
@@ -217,7 +217,7 @@ static int end_step(struct fastspool *fs, void *argument)
 static int end_copying(struct fastspool *fs, void *argument)
 {
     const int *error = argument;
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
 
     SET(fs, h->tickets.committing, 0);
     if (*error && h->tickets.oldest_captured)
@@ -228,7 +228,7 @@ static int end_copying(struct fastspool *fs, void *argument)
 
 int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     struct ending ending = {.capture = capture};
     int result = 1;
 
@@ -251,7 +251,7 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
         durations_count(h, duration);
     }
     STORE(h->tickets.commit_error, error);
-    futex_count(&h->tickets.commit_event);
+    futex_count(&ATOMIC(h->tickets.commit_event));
     capture_free(capture);
     return result;
 }
@@ -259,7 +259,7 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
 void capture_fail(struct fastspool *fs, int error)
 {
     STORE(fs->header->tickets.commit_error, error);
-    futex_count(&fs->header->tickets.commit_event);
+    futex_count(&ATOMIC(fs->header->tickets.commit_event));
 }
 
 /* ---- a new mirror ---- */
@@ -275,7 +275,7 @@ static int mark_persisted(struct fastspool *fs, void *argument)
     uint32_t i = sweep->next;
 
     for (int step = 0; step < END_STEP && i; step++) {
-        struct inode *inode = inode_at(fs, i);
+        const struct inode *inode = inode_at(fs, i);
         if (!(inode->flags & INODE_PERSISTED))
             SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_PERSISTED));
         i = inode->list.next;

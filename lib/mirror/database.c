@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/unconst.h"
 #include "fastspool.h"
 #include "mirror/format.h"
 
@@ -155,7 +156,7 @@ static int open_tables(struct database *database, MDB_txn *transaction, unsigned
 static int put_meta(struct database *database, MDB_txn *transaction, const struct disk_meta *meta)
 {
     const struct format_key name = format_meta_key();
-    MDB_val key = database_key(&name), value = {sizeof(*meta), (void *)meta};
+    MDB_val key = database_key(&name), value = {sizeof(*meta), UNCONST(meta)};
 
     return mdb_put(transaction, database->meta, &key, &value, 0);
 }
@@ -332,7 +333,7 @@ static int delete_slices(struct database *database, MDB_txn *transaction, uint32
 static int put_inode(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
     const struct format_key number = format_inode_key(record->inode);
-    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
+    MDB_val key = database_key(&number), value = {record->size, UNCONST(bytes)};
     struct disk_inode disk;
 
     if (format_decode_inode(bytes, record->size, &disk, NULL) < 0)
@@ -354,7 +355,7 @@ static int delete_inode(struct database *database, MDB_txn *transaction, uint32_
 static int put_slice(struct database *database, MDB_txn *transaction, const struct record *record, const void *bytes)
 {
     const struct format_key number = format_slice_key(record->inode, record->slice);
-    MDB_val key = database_key(&number), value = {record->size, (void *)bytes};
+    MDB_val key = database_key(&number), value = {record->size, UNCONST(bytes)};
 
     if (record->kind == RECORD_SLICE)
         return record->size && record->size <= SLICE_SIZE ? mdb_put(transaction, database->data, &key, &value, 0)

@@ -11,6 +11,7 @@
 #ifndef FASTSPOOL_DATABASE_H
 #define FASTSPOOL_DATABASE_H
 
+#include "base/unconst.h"
 #include "fastspool.h"
 #include "mirror/format.h"
 
@@ -35,7 +36,7 @@ struct shared_database {
 /** A key as LMDB takes it; @key must stay as long. */
 static inline MDB_val database_key(const struct format_key *key)
 {
-    return (MDB_val){key->size, (void *)key->bytes};
+    return (MDB_val){key->size, UNCONST(key->bytes)};
 }
 
 /** Open the database in directory @path.  A missing one is made, empty, wholly or not at all.  0, or a negative errno

@@ -31,7 +31,7 @@ struct eviction {
     uint64_t least;   /* blocks that came free: it is enough when both are reached */
     uint64_t blocks;  /* that came free, in all */
     uint64_t unready; /* blocks of files that could go but for their checkpoint */
-    struct list *list;
+    const struct list *list;
     uint64_t looks;  /* at files of this list that are left, */
     uint64_t spared; /* the last of which are only looked at: so that whoever stays, the order is as before */
 };
@@ -90,7 +90,7 @@ static int evict_step(struct fastspool *fs, void *argument)
 }
 
 /* Look at so many files of a list, and evict all but so many. */
-static int evict_from(struct fastspool *fs, struct eviction *eviction, struct list *list, uint64_t looks,
+static int evict_from(struct fastspool *fs, struct eviction *eviction, const struct list *list, uint64_t looks,
                       uint64_t spared)
 {
     int result = looks > spared;
@@ -102,14 +102,14 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, struct li
         uint64_t before = eviction->blocks;
         result = section_run(fs, evict_step, eviction);
         if (eviction->blocks > before)
-            futex_count(&fs->header->residency.pager_event);
+            futex_count(&ATOMIC(fs->header->residency.pager_event));
     }
     return result < 0 ? result : 0;
 }
 
 int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint64_t all = LOAD(h->residency.clean_files), cold = LOAD(h->residency.cold_files);
     struct eviction eviction = {.target = target, .least = least};
     int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);

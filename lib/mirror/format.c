@@ -11,6 +11,7 @@
  */
 #include "mirror/format.h"
 
+#include "base/unconst.h"
 #include "mirror/capture.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -310,7 +311,8 @@ uint32_t format_crc(uint32_t crc, const void *bytes, size_t size)
     const char *from = bytes;
 
     for (size_t done = 0; done < size; done += CRC_PIECE)
-        crc = crc32_iscsi((unsigned char *)from + done, (int)(size - done < CRC_PIECE ? size - done : CRC_PIECE), crc);
+        crc = crc32_iscsi((unsigned char *)UNCONST(from + done),
+                          (int)(size - done < CRC_PIECE ? size - done : CRC_PIECE), crc);
     return crc;
 }
 

@@ -103,7 +103,7 @@ static int collect_file_head(struct writer *writer, uint64_t first, uint64_t fol
 
 static int write_batch(struct journal *journal, const struct capture *capture, uint64_t number)
 {
-    struct header *h = journal->pool.fs->header;
+    const struct header *h = journal->pool.fs->header;
     struct writer writer = {.fd = journal->fd, .offset = journal->end, .crc = FORMAT_CRC};
     struct batch_head head = {.salt = journal->salt,
                               .number = number,
@@ -147,7 +147,7 @@ static int begin_file(struct journal *journal)
 
 int journal_append(struct journal *journal, const struct capture *capture, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct header *h = journal->pool.fs->header;
+    const struct header *h = journal->pool.fs->header;
     uint64_t space = format_batch_space(format_size(capture));
     uint64_t begun = journal->end;
     int result = 0;

@@ -11,6 +11,7 @@
 #include "mirror/pagein.h"
 
 #include "base/futex.h"
+#include "base/unconst.h"
 #include "store/data.h"
 #include "store/layout.h"
 #include "store/residency.h"
@@ -80,7 +81,7 @@ int pagein_empty(struct fastspool *fs, const struct pagein *pagein)
     int result;
 
     do
-        result = section_run(fs, empty, (void *)pagein);
+        result = section_run(fs, empty, UNCONST(pagein));
     while (result > 0);
     return result;
 }
@@ -97,7 +98,7 @@ static int end(struct fastspool *fs, void *argument)
 {
     struct ending *ending = argument;
     uint32_t i = ending->pagein->inode;
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     ending->awaited = !inode_valid(fs, i) || !(inode->flags & INODE_AHEAD);
     if (!inode_valid(fs, i) || inode->generation != ending->pagein->generation || !(inode->flags & INODE_WANTED))
@@ -122,6 +123,6 @@ int pagein_end(struct fastspool *fs, const struct pagein *pagein, bool spilled, 
     if (result == 0)
         result = section_run(fs, end, &ending);
     if (ending.awaited)
-        futex_count(&fs->header->residency.pager_event);
+        futex_count(&ATOMIC(fs->header->residency.pager_event));
     return result;
 }

@@ -373,7 +373,7 @@ static void make_room(struct pager *pager, bool wanted)
 static void *run(void *argument)
 {
     struct pager *pager = argument;
-    struct header *h = pager->fs->header;
+    const struct header *h = pager->fs->header;
     char error[FASTSPOOL_ERROR_MAX];
     uint32_t served = LOAD(h->residency.space_wanted);
     uint64_t swept = 0;
@@ -412,6 +412,6 @@ int pager_start(struct pager *pager)
 void pager_end(struct pager *pager)
 {
     STORE(pager->ending, 1);
-    futex_count(&pager->fs->header->residency.pager_wanted);
+    futex_count(&ATOMIC(pager->fs->header->residency.pager_wanted));
     pthread_join(pager->thread, NULL);
 }

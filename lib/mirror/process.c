@@ -48,6 +48,7 @@
 #include "store/layout.h"
 #include "store/names.h"
 #include "store/orphans.h"
+#include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
 
@@ -134,7 +135,7 @@ static struct fastspool *served;
 static void publish_state(struct fastspool *fs, uint32_t state, const char *failure)
 {
     if (failure)
-        snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+        section_failure(fs, failure);
     STORE(fs->header->state, state);
     futex_wake(&fs->header->state);
 }
@@ -146,7 +147,7 @@ static void on_fault(int signal_number)
 
     (void)signal_number;
     if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
-        memcpy(served->header->failure, failure, sizeof(failure));
+        section_failure(served, failure);
         publish_state(served, SEGMENT_FAILED, NULL);
     } else {
         /* The next mirror fails this page-in instead of dying over the same page. */
@@ -170,7 +171,7 @@ static void tell_failure(struct fastspool *fs, int error, const char *failure)
 {
     if (LOAD(fs->header->recovery.error) == error)
         return;
-    snprintf(fs->header->failure, sizeof(fs->header->failure), "%.255s", failure);
+    section_failure(fs, failure);
     STORE(fs->header->recovery.error, error);
     complain(fs->spool, failure);
 }

@@ -222,7 +222,7 @@ static int visit_names(struct walk *walk, const MDB_val *key, const MDB_val *val
 static int restore_attributes(struct fastspool *fs, void *argument)
 {
     const struct restored *restored = argument;
-    struct inode *inode = inode_at(fs, restored->inode);
+    const struct inode *inode = inode_at(fs, restored->inode);
 
     if (S_ISREG(inode->mode) && restored->disk->size > 0) {
         SET(fs, inode->size, restored->disk->size);
@@ -273,7 +273,7 @@ static int free_gaps(struct fastspool *fs, void *argument)
 static int restore_root(struct fastspool *fs, void *argument)
 {
     uint32_t number = *(const uint32_t *)argument;
-    struct inode *root = inode_at(fs, number);
+    const struct inode *root = inode_at(fs, number);
 
     SET(fs, root->links, 2);
     SET(fs, root->dir.parent, number);
@@ -291,7 +291,7 @@ static int restore_clean(struct fastspool *fs, void *argument)
 
 static int rebuild(struct database *database, MDB_txn *transaction, struct walk *walk)
 {
-    struct header *h = walk->fs->header;
+    const struct header *h = walk->fs->header;
     struct gaps gaps = {1};
     MDB_stat inodes;
 
@@ -364,7 +364,7 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
 }
 
 /* No number of a batch is used twice, not even that of a batch that can't be read any more: the clock is higher. */
-static void publish_numbers(struct header *h, const struct disk_meta *meta, uint64_t highest)
+static void publish_numbers(const struct header *h, const struct disk_meta *meta, uint64_t highest)
 {
     uint64_t clock = clock_realtime();
 
@@ -431,7 +431,7 @@ static int keep_in_memory(struct database *database, struct walk *walk)
 
 static int recover(struct database *database, struct walk *walk)
 {
-    struct header *h = walk->fs->header;
+    const struct header *h = walk->fs->header;
     MDB_txn *transaction;
     struct disk_meta meta;
     uint64_t highest;

@@ -439,7 +439,7 @@ static void show_progress(const struct fastspool *fs, uint64_t since, bool ended
 
 static int wait_ready(struct fastspool *fs, char *error)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint64_t started = clock_monotonic(), lived = started; /* when a mirror was last seen */
     bool waited = false;
 
@@ -449,7 +449,7 @@ static int wait_ready(struct fastspool *fs, char *error)
             show_progress(fs, started, state != SEGMENT_RECOVERING);
         if (state == SEGMENT_FAILED && LOAD(h->recovery.too_small) && fs->memory > LOAD(h->memory_limit)) {
             segment_limit(h, fs->memory);
-            __atomic_compare_exchange_n(&h->state, &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
+            __atomic_compare_exchange_n(&ATOMIC(h->state), &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE);
             continue;
         }

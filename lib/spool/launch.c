@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/places.h"
+#include "base/unconst.h"
 #include "config.h"
 #include "store/await.h"
 #include "store/store.h"
@@ -86,10 +87,10 @@ static void shed_inheritance(void)
 static void become_mirror(const char *spool, const char *state, uint64_t memory)
 {
     char bytes[24];
-    char *const arguments[] = {(char *)"fastspool", (char *)"mirror",
-                               (char *)"--state",   (char *)state,
-                               (char *)"--memory",  bytes,
-                               (char *)spool,       NULL};
+    char *const arguments[] = {UNCONST("fastspool"), UNCONST("mirror"),
+                               UNCONST("--state"),   UNCONST(state),
+                               UNCONST("--memory"),  bytes,
+                               UNCONST(spool),       NULL};
     char *const environment[] = {NULL};
     uid_t uid = geteuid();
     gid_t gid = getegid();
@@ -123,7 +124,7 @@ int launch_start(struct fastspool *fs)
         return 0;
     if (geteuid() != 0 && geteuid() != fs->owner)
         return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
-    if (!__atomic_compare_exchange_n(&fs->header->mirror.starting, &before, now, false, __ATOMIC_ACQ_REL,
+    if (!__atomic_compare_exchange_n(&ATOMIC(fs->header->mirror.starting), &before, now, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_RELAXED))
         return 0;
     sigfillset(&all);

@@ -102,7 +102,7 @@ static void touch_change(struct fastspool *fs, uint32_t i)
 
 int access_chmod(struct fastspool *fs, uint32_t i, mode_t mode, const struct credentials *who)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     if (who->uid != 0 && who->uid != inode->uid)
         return -EPERM;
@@ -116,7 +116,7 @@ int access_chmod(struct fastspool *fs, uint32_t i, mode_t mode, const struct cre
 
 int access_chown(struct fastspool *fs, uint32_t i, uid_t uid, gid_t gid, const struct credentials *who)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     bool other_uid = uid != (uid_t)-1 && uid != inode->uid;
     bool other_gid = gid != (gid_t)-1 && gid != inode->gid;
 
@@ -149,7 +149,7 @@ static uint64_t time_given(const struct timespec *time, uint64_t now, uint64_t b
 
 int access_utimens(struct fastspool *fs, uint32_t i, const struct timespec times[2], const struct credentials *who)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint64_t now = clock_realtime();
     bool all_now = !times || (times[0].tv_nsec == UTIME_NOW && times[1].tv_nsec == UTIME_NOW);
 

@@ -24,7 +24,7 @@ void await_start(struct fastspool *fs)
         fs->keeper->start(fs);
 }
 
-int await_event(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
 {
     futex_wait(event, value, AWAIT_LOOK);
     if (LOAD(*event) != value || await_lives(fs))

@@ -26,7 +26,7 @@ void await_start(struct fastspool *fs);
 /** For a waiter on the mirror: sleep while *@event is @value, 100 ms at most; where no mirror lives start one, and
  * remind it (@wanted is its futex).  @lived: when one was last seen, CLOCK_MONOTONIC ns; at first: now.  -EIO: none has
  * come up for ten seconds. */
-int await_event(struct fastspool *fs, uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
+int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
 
 /** A waiter's time between two looks at the mirror, and without any mirror after which it gives up. */
 #define AWAIT_LOOK    (100 * NS_PER_MS)

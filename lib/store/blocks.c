@@ -39,7 +39,7 @@
 #define WORDS (CHUNK_BLOCKS / 64)
 
 /* Lists of chunks hold chunk number + 1. */
-static struct chunk *listed(const struct fastspool *fs, uint32_t link)
+static const struct chunk *listed(const struct fastspool *fs, uint32_t link)
 {
     return link >= 1 && link <= CHUNKS_MAX ? chunk_at(fs, link - 1) : NULL;
 }
@@ -53,8 +53,8 @@ static uint32_t usable_blocks(uint32_t number)
 /* Last in the list: a chunk that eviction has just begun to empty gets the time to become empty as a whole. */
 static void partial_insert(struct fastspool *fs, uint32_t number)
 {
-    struct chunk *chunk = chunk_at(fs, number);
-    struct chunk *tail = listed(fs, fs->header->blocks.chunks_partial_tail);
+    const struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *tail = listed(fs, fs->header->blocks.chunks_partial_tail);
 
     SET(fs, chunk->next, 0);
     SET(fs, chunk->prev, fs->header->blocks.chunks_partial_tail);
@@ -67,9 +67,9 @@ static void partial_insert(struct fastspool *fs, uint32_t number)
 
 static void partial_remove(struct fastspool *fs, uint32_t number)
 {
-    struct chunk *chunk = chunk_at(fs, number);
-    struct chunk *next = listed(fs, chunk->next);
-    struct chunk *prev = listed(fs, chunk->prev);
+    const struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *next = listed(fs, chunk->next);
+    const struct chunk *prev = listed(fs, chunk->prev);
 
     if (next)
         SET(fs, next->prev, chunk->prev);
@@ -93,7 +93,7 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
 
     if (link == 0 || (!fs->mirror && blocks_spare(h) <= h->reserve))
         return section_want(TABLE_CHUNKS);
-    struct chunk *chunk = listed(fs, link);
+    const struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
         return section_damaged(fs, "the list of chunks with free blocks leads nowhere");
     for (unsigned word = 0; word < WORDS; word++) {
@@ -114,7 +114,7 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
 /* Set free bits of a chunk; @count is how many of them. */
 static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bits, uint32_t count)
 {
-    struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *chunk = chunk_at(fs, number);
 
     SET(fs, chunk->free[word], chunk->free[word] | bits);
     if (chunk->free_count == 0)
@@ -126,7 +126,7 @@ static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint
 
 static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bit)
 {
-    struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *chunk = chunk_at(fs, number);
 
     if (chunk->held_count == 0) {
         SET(fs, chunk->held_next, fs->header->blocks.chunks_held);
@@ -161,7 +161,7 @@ static int release_step(struct fastspool *fs, void *argument)
     (void)argument;
     for (int step = 0; step < RELEASE_STEP && fs->header->blocks.chunks_held; step++) {
         uint32_t number = fs->header->blocks.chunks_held - 1;
-        struct chunk *chunk = listed(fs, number + 1);
+        const struct chunk *chunk = listed(fs, number + 1);
         if (!chunk)
             return section_damaged(fs, "the list of chunks with quarantined blocks leads nowhere");
         for (unsigned word = 0; word < WORDS; word++) {
@@ -204,7 +204,7 @@ static uint64_t data_limit(const struct header *h)
 static int choose_chunk(struct fastspool *fs, void *argument)
 {
     struct candidate *candidate = argument;
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
 
     candidate->number = h->blocks.chunks_absent ? h->blocks.chunks_absent - 1 : h->blocks.chunks_used;
     if (candidate->number >= CHUNKS_MAX)
@@ -216,8 +216,8 @@ static int choose_chunk(struct fastspool *fs, void *argument)
 static int add_chunk(struct fastspool *fs, void *argument)
 {
     const struct candidate *candidate = argument;
-    struct header *h = fs->header;
-    struct chunk *chunk = chunk_at(fs, candidate->number);
+    const struct header *h = fs->header;
+    const struct chunk *chunk = chunk_at(fs, candidate->number);
 
     if (h->tables.memory_bytes + CHUNK_SIZE > data_limit(h))
         return -EAGAIN; /* others were faster: what was taken waits, for whoever needs a chunk next */
@@ -273,7 +273,7 @@ static bool for_long(const struct fastspool *fs, uint32_t number)
 static int begin_leaving(struct fastspool *fs, void *argument)
 {
     uint32_t number = *(uint32_t *)argument;
-    struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *chunk = chunk_at(fs, number);
 
     if (!is_empty(fs, number))
         return 0;
@@ -288,7 +288,7 @@ static int begin_leaving(struct fastspool *fs, void *argument)
 static int end_leaving(struct fastspool *fs, void *argument)
 {
     uint32_t number = *(uint32_t *)argument;
-    struct chunk *chunk = chunk_at(fs, number);
+    const struct chunk *chunk = chunk_at(fs, number);
 
     SET(fs, chunk->state, CHUNK_ABSENT);
     SET(fs, chunk->next, fs->header->blocks.chunks_absent);
@@ -355,7 +355,7 @@ int blocks_take_last(struct fastspool *fs, uint32_t number)
 
 int blocks_give_back(struct fastspool *fs, uint64_t keep)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint32_t used = LOAD(h->blocks.chunks_used);
     uint64_t leaving = leaving_bytes(fs);
 

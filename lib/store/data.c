@@ -46,17 +46,17 @@ uint32_t data_blocks(uint64_t size)
     return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
 }
 
-static uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
+static const uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
 {
-    return (uint32_t *)block_at(fs, block);
+    return (const uint32_t *)block_at(fs, block);
 }
 
 /* Where the number of the file's block @index stands: NULL where an index block on the way is missing (or damaged);
  * then *@hole is the first block of the file that it would lead to. */
-static uint32_t *find_slot(const struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t *hole)
+static const uint32_t *find_slot(const struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t *hole)
 {
     if (index < INODE_DIRECT)
-        return (uint32_t *)&inode->map.direct[index];
+        return &inode->map.direct[index];
     uint32_t block = index < DOUBLE_FIRST ? inode->map.indirect : inode->map.double_indirect;
     *hole = index < DOUBLE_FIRST ? INODE_DIRECT : DOUBLE_FIRST;
     if (block == 0 || !valid_block(fs, block))
@@ -74,7 +74,7 @@ static uint32_t *find_slot(const struct fastspool *fs, const struct inode *inode
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index)
 {
     uint32_t hole;
-    uint32_t *slot = index < BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
+    const uint32_t *slot = index < BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
     uint32_t block = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : 0;
 
     return block && valid_block(fs, block) ? block : 0;
@@ -83,7 +83,7 @@ uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint3
 /* ---- changing the map ---- */
 
 /* An index block where *@entry has none yet. */
-static int need_index(struct fastspool *fs, struct inode *inode, uint32_t *entry)
+static int need_index(struct fastspool *fs, const struct inode *inode, const uint32_t *entry)
 {
     uint32_t block;
 
@@ -92,13 +92,13 @@ static int need_index(struct fastspool *fs, struct inode *inode, uint32_t *entry
     int result = blocks_take(fs, &block);
     if (result < 0)
         return result;
-    memset(block_at(fs, block), 0, BLOCK_SIZE);
+    memset(block_bytes(fs, block), 0, BLOCK_SIZE);
     SET(fs, *entry, block);
     SET(fs, inode->blocks, inode->blocks + 1);
     return 0;
 }
 
-static int need_slot(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t **slot)
+static int need_slot(struct fastspool *fs, const struct inode *inode, uint32_t index, const uint32_t **slot)
 {
     uint32_t hole;
     int result = 0;
@@ -108,7 +108,7 @@ static int need_slot(struct fastspool *fs, struct inode *inode, uint32_t index, 
     if (index >= DOUBLE_FIRST) {
         result = need_index(fs, inode, &inode->map.double_indirect);
         if (result == 0) {
-            uint32_t *first = index_entries(fs, inode->map.double_indirect);
+            const uint32_t *first = index_entries(fs, inode->map.double_indirect);
             result = need_index(fs, inode, &first[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
         }
     } else if (index >= INODE_DIRECT) {
@@ -120,7 +120,7 @@ static int need_slot(struct fastspool *fs, struct inode *inode, uint32_t index, 
     return *slot ? 0 : section_damaged(fs, "an index block leads nowhere");
 }
 
-void data_version_next(struct fastspool *fs, struct inode *inode)
+void data_version_next(struct fastspool *fs, const struct inode *inode)
 {
     SET(fs, inode->version, inode->version + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -130,14 +130,14 @@ void data_version_next(struct fastspool *fs, struct inode *inode)
 
 /* Bytes [@from, @from + @size) of block @index, of a file of @published bytes.  *@replaced: the block that it had
  * before, to be freed when the section takes no more: what it holds must stay, for the case that the section fails. */
-static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index, uint32_t from, const char *bytes,
-                       uint32_t size, uint64_t published, uint32_t *replaced)
+static int write_block(struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t from,
+                       const char *bytes, uint32_t size, uint64_t published, uint32_t *replaced)
 {
     uint64_t start = (uint64_t)index * BLOCK_SIZE;
     uint32_t valid = published <= start                ? 0
                      : published - start >= BLOCK_SIZE ? BLOCK_SIZE
                                                        : (uint32_t)(published - start);
-    uint32_t *slot;
+    const uint32_t *slot;
     int result = need_slot(fs, inode, index, &slot);
 
     if (result < 0)
@@ -146,7 +146,7 @@ static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index
     if (old && !valid_block(fs, old))
         return section_damaged(fs, "a file leads to a block outside the chunks");
     if (old && from >= valid) {
-        char *block = block_at(fs, old);
+        char *block = block_bytes(fs, old);
         memset(block + valid, 0, from - valid);
         memcpy(block + from, bytes, size);
         return 0;
@@ -155,7 +155,7 @@ static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index
     result = blocks_take(fs, &new);
     if (result < 0)
         return result;
-    char *block = block_at(fs, new);
+    char *block = block_bytes(fs, new);
     if (old) {
         memcpy(block, block_at(fs, old), valid);
     } else {
@@ -169,18 +169,18 @@ static int write_block(struct fastspool *fs, struct inode *inode, uint32_t index
 }
 
 /* The size is about to move from @published over a gap: what lies behind it in its block becomes zeros. */
-static void zero_tail(struct fastspool *fs, struct inode *inode, uint64_t published)
+static void zero_tail(struct fastspool *fs, const struct inode *inode, uint64_t published)
 {
     uint32_t used = (uint32_t)(published % BLOCK_SIZE);
     uint32_t block = used ? data_block(fs, inode, (uint32_t)(published / BLOCK_SIZE)) : 0;
 
     if (block)
-        memset(block_at(fs, block) + used, 0, BLOCK_SIZE - used);
+        memset(block_bytes(fs, block) + used, 0, BLOCK_SIZE - used);
 }
 
 int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint64_t published = inode->size;
     bool replaces = offset < published;
     const char *bytes = buffer;
@@ -220,7 +220,7 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
 
 /* ---- freeing ---- */
 
-static void free_index(struct fastspool *fs, struct inode *inode, uint32_t *entry)
+static void free_index(struct fastspool *fs, const struct inode *inode, const uint32_t *entry)
 {
     if (*entry == 0)
         return;
@@ -230,12 +230,12 @@ static void free_index(struct fastspool *fs, struct inode *inode, uint32_t *entr
 }
 
 /* Every block from @end on is free: so are the index blocks that led only there. */
-static void free_indexes(struct fastspool *fs, struct inode *inode, uint32_t end)
+static void free_indexes(struct fastspool *fs, const struct inode *inode, uint32_t end)
 {
     if (end <= INODE_DIRECT)
         free_index(fs, inode, &inode->map.indirect);
     if (end >= DOUBLE_FIRST && inode->map.double_indirect && (end - DOUBLE_FIRST) % INDEX_ENTRIES == 0) {
-        uint32_t *first = index_entries(fs, inode->map.double_indirect);
+        const uint32_t *first = index_entries(fs, inode->map.double_indirect);
         free_index(fs, inode, &first[(end - DOUBLE_FIRST) / INDEX_ENTRIES]);
     }
     if (end <= DOUBLE_FIRST)
@@ -244,7 +244,7 @@ static void free_indexes(struct fastspool *fs, struct inode *inode, uint32_t end
 
 int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint32_t end = data_blocks(inode->size);
     uint32_t looks = 0;
 
@@ -253,7 +253,7 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
     data_version_next(fs, inode);
     while (end > to && most > 0 && looks < SHRINK_LOOKS) {
         uint32_t hole = 0;
-        uint32_t *slot = find_slot(fs, inode, end - 1, &hole);
+        const uint32_t *slot = find_slot(fs, inode, end - 1, &hole);
         looks++;
         if (!slot) {
             end = hole > to ? hole : to;
@@ -284,10 +284,10 @@ bool data_small(const struct inode *inode)
  * what a freed one holds must stay, for the case that the section fails. */
 static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint32_t last = (uint32_t)(size / BLOCK_SIZE), used = (uint32_t)(size % BLOCK_SIZE);
     uint32_t hole, new = 0;
-    uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
+    const uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
     uint32_t old = slot ? *slot : 0;
 
     int result = old ? blocks_take(fs, &new) : 0;
@@ -299,7 +299,7 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
         blocks_give(fs, new);
         return result;
     }
-    memcpy(block_at(fs, new), block_at(fs, old), used);
+    memcpy(block_bytes(fs, new), block_at(fs, old), used);
     data_version_next(fs, inode);
     SET(fs, *slot, new);
     blocks_give(fs, old);
@@ -309,7 +309,7 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 
 int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint64_t before = inode->size;
     int more = 0;
 
@@ -339,7 +339,7 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
 
 int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint64_t size = inode->size;
     int result = data_shrink(fs, i, 0, most);
 
@@ -352,11 +352,11 @@ int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
 
 int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     for (size_t done = 0; done < size; done += BLOCK_SIZE) {
         size_t part = size - done < BLOCK_SIZE ? size - done : BLOCK_SIZE;
-        uint32_t *slot;
+        const uint32_t *slot;
         int result = need_slot(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), &slot);
         if (result < 0)
             return result;
@@ -370,8 +370,8 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
         }
         if (!valid_block(fs, block))
             return section_damaged(fs, "a file leads to a block outside the chunks");
-        memcpy(block_at(fs, block), (const char *)buffer + done, part);
-        memset(block_at(fs, block) + part, 0, BLOCK_SIZE - part);
+        memcpy(block_bytes(fs, block), (const char *)buffer + done, part);
+        memset(block_bytes(fs, block) + part, 0, BLOCK_SIZE - part);
     }
     return 0;
 }
@@ -382,13 +382,13 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
 
 struct moving {
     struct fastspool *fs;
-    struct inode *inode;
+    const struct inode *inode;
     uint32_t chunk;
     uint32_t moves;
 };
 
 /* What *@slot leads to moves if it lies in the chunk. */
-static int move_block(struct moving *moving, uint32_t *slot)
+static int move_block(struct moving *moving, const uint32_t *slot)
 {
     uint32_t old = *slot, new;
 
@@ -399,7 +399,7 @@ static int move_block(struct moving *moving, uint32_t *slot)
         return result;
     if (new / CHUNK_BLOCKS == moving->chunk) /* all others are full */
         return -ENOSPC;
-    memcpy(block_at(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
+    memcpy(block_bytes(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
     SET(moving->fs, *slot, new);
     blocks_give(moving->fs, old);
     moving->moves++;
@@ -424,7 +424,7 @@ static int move_indexes(struct moving *moving, uint32_t index)
 
 int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *index)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     struct moving moving = {fs, inode, chunk, 0};
     uint32_t at = *index, end = data_blocks(inode->size), looks = 0, hole;
 
@@ -433,7 +433,7 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
     data_version_next(fs, inode);
     for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
         int result = move_indexes(&moving, at);
-        uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
+        const uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
         if (slot)
             result = move_block(&moving, slot);
         if (result < 0)

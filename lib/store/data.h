@@ -42,6 +42,6 @@ uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint3
 /** Blocks that @size bytes reach. */
 uint32_t data_blocks(uint64_t size);
 /** In a section: published blocks of the file are about to change (odd), or have changed (even): see data.c. */
-void data_version_next(struct fastspool *fs, struct inode *inode);
+void data_version_next(struct fastspool *fs, const struct inode *inode);
 
 #endif

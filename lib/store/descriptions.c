@@ -185,7 +185,7 @@ static int take_number(struct fastspool *fs, void *argument)
 
 static void free_number(struct fastspool *fs, uint32_t d)
 {
-    struct description *description = description_at(fs, d);
+    const struct description *description = description_at(fs, d);
 
     SET(fs, description->state, DESCRIPTION_FREE);
     SET(fs, description->cookie, 0);
@@ -193,7 +193,7 @@ static void free_number(struct fastspool *fs, uint32_t d)
 }
 
 /* Release the inode of an open description. */
-static int release_inode(struct fastspool *fs, struct description *description)
+static int release_inode(struct fastspool *fs, const struct description *description)
 {
     uint32_t i = description->inode;
 
@@ -207,7 +207,7 @@ static int release_inode(struct fastspool *fs, struct description *description)
 static int discard(struct fastspool *fs, void *argument)
 {
     const struct pooled *pooled = argument;
-    struct description *description = description_at(fs, pooled->key);
+    const struct description *description = description_at(fs, pooled->key);
     int result = 0;
 
     if (description->state == DESCRIPTION_FREE || description->cookie != pooled->cookie)
@@ -333,8 +333,8 @@ int descriptions_spill(struct fastspool *fs, uint32_t description)
 
 int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 {
-    struct description *description = description_at(fs, d);
-    struct inode *inode = inode_at(fs, i);
+    const struct description *description = description_at(fs, d);
+    const struct inode *inode = inode_at(fs, i);
 
     if (description->state != DESCRIPTION_POOLED)
         return section_damaged(fs, "a description is opened that was not pooled");
@@ -354,7 +354,7 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 static int pool_again(struct fastspool *fs, void *argument)
 {
     const struct pooled *pooled = argument;
-    struct description *description = description_at(fs, pooled->key);
+    const struct description *description = description_at(fs, pooled->key);
     int result = 0;
 
     if (description->cookie != pooled->cookie || description->state == DESCRIPTION_FREE)
@@ -510,7 +510,7 @@ int descriptions_file(const struct fastspool *fs, uint32_t d, uint32_t *inode, u
         return -EBADF;
     *inode = description_at(fs, d)->inode;
     *generation = description_at(fs, d)->generation;
-    return inode_valid(fs, *inode) ? 0 : section_damaged((struct fastspool *)fs, "a description leads to no file");
+    return inode_valid(fs, *inode) ? 0 : section_damaged(fs, "a description leads to no file");
 }
 
 /* What reaping saw.  It must still be so in the section that frees. */

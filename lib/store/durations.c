@@ -11,7 +11,7 @@
 
 #define SHORTEST (10 * NS_PER_US) /* the first class */
 
-void durations_count(struct header *h, uint64_t duration)
+void durations_count(const struct header *h, uint64_t duration)
 {
     uint32_t bin = 0;
 

@@ -10,7 +10,7 @@
 struct header;
 
 /** Count one commit that took @duration ns.  The mirror alone. */
-void durations_count(struct header *header, uint64_t duration);
+void durations_count(const struct header *header, uint64_t duration);
 
 /** The time that @percent of the commits took at most, ns; 0: there was none. */
 uint64_t durations_percentile(const struct header *header, unsigned percent);

@@ -264,7 +264,7 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
 
 ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
 {
-    struct description *description = description_at(fs, (uint32_t)d);
+    const struct description *description = description_at(fs, (uint32_t)d);
 
     for (;;) {
         uint64_t offset = LOAD(description->offset);
@@ -272,8 +272,8 @@ ssize_t fastspool_read(struct fastspool *fs, int d, void *buffer, size_t size)
         if (got <= 0)
             return got;
         /* Another process may read through the same description.  Each byte goes to one of them. */
-        if (__atomic_compare_exchange_n(&description->offset, &offset, offset + (uint64_t)got, false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
+        if (__atomic_compare_exchange_n(&ATOMIC(description->offset), &offset, offset + (uint64_t)got, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             return got;
     }
 }
@@ -291,7 +291,7 @@ struct writing {
 static int write_body(struct fastspool *fs, void *argument)
 {
     struct writing *w = argument;
-    struct description *description = description_at(fs, w->description);
+    const struct description *description = description_at(fs, w->description);
     const struct inode *inode = inode_at(fs, w->inode);
     size_t size = w->size < DATA_STEP ? w->size : DATA_STEP;
 
@@ -351,7 +351,7 @@ off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
 
     if (result < 0)
         return result;
-    struct description *description = description_at(fs, (uint32_t)d);
+    const struct description *description = description_at(fs, (uint32_t)d);
     off_t size = (off_t)LOAD(inode_at(fs, inode)->size);
     off_t base = 0;
     switch (whence) {

@@ -40,7 +40,7 @@ int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_
 
     if (result < 0)
         return result;
-    struct inode *old = inode_at(fs, i);
+    const struct inode *old = inode_at(fs, i);
     struct inode new = {
         .generation = old->generation,
         .mode = (uint16_t)mode,
@@ -62,7 +62,7 @@ int inodes_take(struct fastspool *fs, mode_t mode, uid_t uid, gid_t gid, uint32_
     return 0;
 }
 
-void inodes_clean_data(struct fastspool *fs, struct inode *inode)
+void inodes_clean_data(struct fastspool *fs, const struct inode *inode)
 {
     uint64_t bytes = (uint64_t)(inode->dirty_to - inode->dirty_from) * BLOCK_SIZE;
 
@@ -75,7 +75,7 @@ void inodes_clean_data(struct fastspool *fs, struct inode *inode)
 
 void inodes_leave_dirty(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     inodes_clean_data(fs, inode);
     if (inode->flags & INODE_DIRTY) {
@@ -93,7 +93,7 @@ void inodes_clean(struct fastspool *fs, uint32_t i)
 
 void inodes_give(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     if (!S_ISDIR(inode->mode))
         SET(fs, fs->header->tree.files, fs->header->tree.files - 1);
@@ -106,8 +106,8 @@ void inodes_give(struct fastspool *fs, uint32_t i)
 
 void inodes_dirty(struct fastspool *fs, uint32_t i)
 {
-    struct header *h = fs->header;
-    struct inode *inode = inode_at(fs, i);
+    const struct header *h = fs->header;
+    const struct inode *inode = inode_at(fs, i);
 
     SET(fs, h->tickets.change, h->tickets.change + 1);
     SET(fs, inode->ticket, h->tickets.change);
@@ -125,8 +125,8 @@ void inodes_dirty(struct fastspool *fs, uint32_t i)
 
 void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t to)
 {
-    struct header *h = fs->header;
-    struct inode *inode = inode_at(fs, i);
+    const struct header *h = fs->header;
+    const struct inode *inode = inode_at(fs, i);
     bool clean = inode->dirty_from == inode->dirty_to;
     uint32_t new_from = clean || from < inode->dirty_from ? from : inode->dirty_from;
     uint32_t new_to = clean || to > inode->dirty_to ? to : inode->dirty_to;

@@ -21,7 +21,7 @@ void inodes_dirty(struct fastspool *fs, uint32_t inode);
 /** The same, and so must the blocks [from, to) of its data. */
 void inodes_dirty_data(struct fastspool *fs, uint32_t inode, uint32_t from, uint32_t to);
 /** In a section: no data of the inode is left to write. */
-void inodes_clean_data(struct fastspool *fs, struct inode *inode);
+void inodes_clean_data(struct fastspool *fs, const struct inode *inode);
 /** In a section: nothing of the inode is left to write.  It leaves the dirty list. */
 void inodes_leave_dirty(struct fastspool *fs, uint32_t inode);
 /** The same, and its data may be evicted: it joins the clean list or the cold one. */

@@ -187,7 +187,7 @@ struct header {
     uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; atomic and a futex: waiters for READY */
-    char failure[256];                        /* why FAILED, a sentence */
+    char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
     char boot_id[40];                         /* of the kernel that made it: robust mutexes end with their kernel */
     uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of the process that made it */
     uint64_t device;                          /* st_dev and st_ino of the spool directory: */

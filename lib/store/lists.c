@@ -11,13 +11,14 @@
 #include "store/section.h"
 #include "store/store.h"
 
-static struct link *link_of(const struct fastspool *fs, uint32_t i, size_t which)
+static const struct link *link_of(const struct fastspool *fs, uint32_t i, size_t which)
 {
-    return (struct link *)((char *)inode_at(fs, i) + which);
+    return (const struct link *)((const char *)inode_at(fs, i) + which);
 }
 
 /* Put @i between its neighbours, 0: none. */
-static void insert(struct fastspool *fs, struct list *list, size_t which, uint32_t i, uint32_t prev, uint32_t next)
+static void insert(struct fastspool *fs, const struct list *list, size_t which, uint32_t i, uint32_t prev,
+                   uint32_t next)
 {
     SET(fs, link_of(fs, i, which)->prev, prev);
     SET(fs, link_of(fs, i, which)->next, next);
@@ -25,12 +26,12 @@ static void insert(struct fastspool *fs, struct list *list, size_t which, uint32
     SET(fs, *(next ? &link_of(fs, next, which)->prev : &list->tail), i);
 }
 
-void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
+void lists_append(struct fastspool *fs, const struct list *list, size_t which, uint32_t i)
 {
     insert(fs, list, which, i, list->tail, 0);
 }
 
-void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i)
+void lists_remove(struct fastspool *fs, const struct list *list, size_t which, uint32_t i)
 {
     const struct link link = *link_of(fs, i, which);
 

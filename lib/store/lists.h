@@ -14,7 +14,7 @@ struct fastspool;
 
 #define LIST_LINK   offsetof(struct inode, list)
 #define PAGEIN_LINK offsetof(struct inode, pagein)
-void lists_append(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
-void lists_remove(struct fastspool *fs, struct list *list, size_t which, uint32_t i);
+void lists_append(struct fastspool *fs, const struct list *list, size_t which, uint32_t i);
+void lists_remove(struct fastspool *fs, const struct list *list, size_t which, uint32_t i);
 
 #endif

@@ -186,17 +186,17 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
 /* Split the next bucket in turn: distribute its names between it and a new bucket at the end. */
 static int split_bucket(struct fastspool *fs)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint32_t new = h->tables.buckets, chains[2] = {0, 0};
 
     if (new >= BUCKETS_MAX)
         return 0;
     if (new >= h->tables.buckets_capacity)
         return section_want(TABLE_BUCKETS);
-    uint32_t *old = bucket_at(fs, new - hash_level(new));
+    const uint32_t *old = bucket_at(fs, new - hash_level(new));
     SET(fs, h->tables.buckets, new + 1);
     for (uint32_t i = *old & CHAIN_INDEX, next; names_valid(fs, i); i = next) {
-        struct name *name = name_at(fs, i);
+        const struct name *name = name_at(fs, i);
         uint64_t hash = hash_entry(fs, i);
         uint32_t *chain = &chains[hash_bucket(hash, new + 1) == new];
         next = name->chain & CHAIN_INDEX;
@@ -234,7 +234,7 @@ int names_split_ahead(struct fastspool *fs)
 
 static void touch_directory(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
@@ -243,9 +243,9 @@ static void touch_directory(struct fastspool *fs, uint32_t i)
 
 int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t i)
 {
-    struct header *h = fs->header;
-    struct inode *directory = inode_at(fs, parent);
-    struct inode *inode = inode_at(fs, i);
+    const struct header *h = fs->header;
+    const struct inode *directory = inode_at(fs, parent);
+    const struct inode *inode = inode_at(fs, i);
     uint32_t entry, rest;
 
     if (h->tables.buckets > h->tables.buckets_capacity)
@@ -258,7 +258,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     if (result < 0)
         return result;
     uint64_t hash = hash_name(fs, parent, text, length);
-    uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
+    const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
     SET(fs, h->tree.born, h->tree.born + 1);
     struct name name = {.born = h->tree.born,
                         .inode = i,
@@ -293,18 +293,18 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
 
 /* Take entry @i out of the singly linked list that starts at *@link.  @next: offset of the link in struct name.  (The
  * links of hash chains have a filter above the index, the others have zeros there.) */
-static int unlink_single(struct fastspool *fs, uint32_t *link, uint32_t i, size_t next)
+static int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, size_t next)
 {
     for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
         if (!names_valid(fs, *link & CHAIN_INDEX) || steps > CHAIN_MAX)
             return section_damaged(fs, "a name is missing in one of its lists");
-        link = (uint32_t *)((char *)name_at(fs, *link) + next);
+        link = (const uint32_t *)((const char *)name_at(fs, *link) + next);
     }
-    SET(fs, *link, *(uint32_t *)((char *)name_at(fs, i) + next));
+    SET(fs, *link, *(const uint32_t *)((const char *)name_at(fs, i) + next));
     return 0;
 }
 
-static void unlink_from_directory(struct fastspool *fs, struct inode *directory, struct name *name)
+static void unlink_from_directory(struct fastspool *fs, const struct inode *directory, const struct name *name)
 {
     if (name->next)
         SET(fs, name_at(fs, name->next)->prev, name->prev);
@@ -317,21 +317,21 @@ static void unlink_from_directory(struct fastspool *fs, struct inode *directory,
     SET(fs, directory->dir.entries, directory->dir.entries - 1);
 }
 
-uint64_t *names_successor(struct name *name)
+const uint64_t *names_successor(const struct name *name)
 {
-    return (uint64_t *)((char *)name + offsetof(struct name, text) / 8 * 8 + 8);
+    return (const uint64_t *)((const char *)name + offsetof(struct name, text) / 8 * 8 + 8);
 }
 
 int names_remove(struct fastspool *fs, uint32_t entry)
 {
-    struct name *name = name_at(fs, entry);
+    const struct name *name = name_at(fs, entry);
     uint32_t parent = name->parent;
 
     if (!inode_valid(fs, name->inode) || !inode_valid(fs, parent) || !S_ISDIR(inode_at(fs, parent)->mode))
         return section_damaged(fs, "a name leads to no file");
-    struct inode *directory = inode_at(fs, parent);
+    const struct inode *directory = inode_at(fs, parent);
     uint32_t i = name->inode;
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash_entry(fs, entry), fs->header->tables.buckets)), entry,
                                offsetof(struct name, chain));
     if (result == 0)
@@ -340,10 +340,10 @@ int names_remove(struct fastspool *fs, uint32_t entry)
         return result;
     unlink_from_directory(fs, directory, name);
     for (uint32_t more = name->more, next; names_valid(fs, more); more = next) {
-        next = ((struct name_more *)name_at(fs, more))->more;
+        next = ((const struct name_more *)name_at(fs, more))->more;
         give_entry(fs, more);
     }
-    uint64_t *successor = names_successor(name);
+    const uint64_t *successor = names_successor(name);
     SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
     give_entry(fs, entry);
     SET(fs, inode->links, inode->links - 1);

@@ -28,6 +28,6 @@ bool names_valid(const struct fastspool *fs, uint32_t entry);
 uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps
  *  `born`, `parent` and `next` too, until it is used again.) */
-uint64_t *names_successor(struct name *name);
+const uint64_t *names_successor(const struct name *name);
 
 #endif

@@ -24,7 +24,7 @@
 
 int orphans_drop(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     bool directory = S_ISDIR(inode->mode);
 
     if (inode->opens > 0 || inode->links > (directory ? 1 : 0) || (inode->flags & INODE_ORPHAN))
@@ -84,7 +84,7 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
 
     if (result < 0)
         return result;
-    struct inode *to = inode_at(fs, orphan);
+    const struct inode *to = inode_at(fs, orphan);
     section_copy(fs, &to->map, &inode->map, sizeof(to->map));
     SET(fs, to->size, inode->size);
     SET(fs, to->blocks, inode->blocks);
@@ -96,7 +96,7 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
 
 int orphans_discard(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     uint64_t before = inode->size;
     static const struct inode empty;
 

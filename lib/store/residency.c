@@ -58,11 +58,11 @@
 
 static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned clear)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
     SET(fs, inode->flags, (uint16_t)((inode->flags & ~clear) | set));
 }
 
-struct list *residency_list(const struct fastspool *fs, uint32_t i)
+const struct list *residency_list(const struct fastspool *fs, uint32_t i)
 {
     return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->residency.cold : &fs->header->residency.clean;
 }
@@ -99,7 +99,7 @@ void residency_leave_clean(struct fastspool *fs, uint32_t i)
 /* What was evicted is not any more; what stood in place of the data's marks goes. */
 static void leave_evicted(struct fastspool *fs, uint32_t i)
 {
-    struct inode *inode = inode_at(fs, i);
+    const struct inode *inode = inode_at(fs, i);
 
     if (inode->flags & INODE_WANTED)
         lists_remove(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
@@ -191,7 +191,7 @@ uint64_t residency_in_use(const struct header *header)
 
 static void wake_pager(struct fastspool *fs)
 {
-    futex_count(&fs->header->residency.pager_wanted);
+    futex_count(&ATOMIC(fs->header->residency.pager_wanted));
 }
 
 void residency_notice(struct fastspool *fs)
@@ -205,8 +205,9 @@ static void tell(struct fastspool *fs)
 {
     uint64_t now = clock_monotonic(), told = LOAD(fs->header->residency.space_told);
 
-    if ((told && now - told < TELL_EVERY) || !__atomic_compare_exchange_n(&fs->header->residency.space_told, &told, now,
-                                                                          false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    if ((told && now - told < TELL_EVERY) ||
+        !__atomic_compare_exchange_n(&ATOMIC(fs->header->residency.space_told), &told, now, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
         return;
     syslog(LOG_MAIL | LOG_ERR,
            "fastspool: %s: no memory left in %s (%llu of %llu MiB are in use), and nothing more can be evicted",
@@ -216,7 +217,7 @@ static void tell(struct fastspool *fs)
 
 int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint64_t now = clock_monotonic(), lived = now;
     bool bad = LOAD(h->tickets.commit_error) || LOAD(h->disk.checkpoint_error);
 
@@ -233,9 +234,10 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
         return -ENOSPC;
     }
     uint32_t event = LOAD(h->residency.pager_event);
-    __atomic_add_fetch(&h->residency.space_wanted, 1, __ATOMIC_ACQ_REL);
+    __atomic_add_fetch(&ATOMIC(h->residency.space_wanted), 1, __ATOMIC_ACQ_REL);
     wake_pager(fs);
-    return await_event(fs, &h->residency.pager_event, event, &h->residency.pager_wanted, &lived) < 0 ? -ENOSPC : 0;
+    return await_event(fs, &h->residency.pager_event, event, &ATOMIC(h->residency.pager_wanted), &lived) < 0 ? -ENOSPC
+                                                                                                             : 0;
 }
 
 /* ---- page-ins: asking ---- */
@@ -278,7 +280,7 @@ static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
 
 int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint64_t lived = clock_monotonic();
     int result = 0;
 
@@ -292,7 +294,7 @@ int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
             return state;
         if (fs->mirror)
             return -EDEADLK; /* it would wait for itself */
-        result = await_event(fs, &h->residency.pager_event, event, &h->residency.pager_wanted, &lived);
+        result = await_event(fs, &h->residency.pager_event, event, &ATOMIC(h->residency.pager_wanted), &lived);
     }
     return result;
 }

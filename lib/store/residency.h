@@ -49,7 +49,7 @@ void residency_unspill(struct fastspool *fs, uint32_t inode);
 /* ---- for the mirror, in sections ---- */
 
 /** The list that the inode is in, or would be: the cold or the clean one. */
-struct list *residency_list(const struct fastspool *fs, uint32_t inode);
+const struct list *residency_list(const struct fastspool *fs, uint32_t inode);
 /** The inode's blocks are going: it is evicted. */
 void residency_evict(struct fastspool *fs, uint32_t inode);
 /** The data of an evicted file is in memory or, @spilled, in its spill file. */

@@ -34,6 +34,7 @@
 #define READS_BEFORE_YIELD 16  /* looks at an odd count between two tries of a reader */
 
 struct section_guard section_guard;
+__thread const struct fastspool *section_inside;
 
 static __thread int wanted = TABLE_NONE; /* enum table_id that the running body found full */
 static __thread bool log_full;
@@ -57,17 +58,28 @@ static void guard_leave(void)
         section_guard.leave();
 }
 
-int section_damaged(struct fastspool *fs, const char *what)
+static pthread_mutex_t *mutex_of(const struct header *header)
 {
-    struct header *header = fs->header;
+    return &WRITABLE(header->section.mutex);
+}
+
+void section_failure(const struct fastspool *fs, const char *sentence)
+{
+    char *failure = WRITABLE(*fs->header).failure;
+    size_t length = strnlen(sentence, sizeof(fs->header->failure) - 1);
+
+    memcpy(failure, sentence, length);
+    failure[length] = '\0';
+}
+
+int section_damaged(const struct fastspool *fs, const char *what)
+{
+    const struct header *header = fs->header;
     uint32_t ready = SEGMENT_READY;
 
-    if (__atomic_compare_exchange_n(&header->state, &ready, SEGMENT_FAILED, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE)) {
-        size_t length = strnlen(what, sizeof(header->failure) - 1);
-        memcpy(header->failure, what, length);
-        header->failure[length] = '\0';
-    }
+    if (__atomic_compare_exchange_n(&ATOMIC(header->state), &ready, SEGMENT_FAILED, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+        section_failure(fs, what);
     syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: the segment %s is damaged: %s", fs->spool, fs->runtime, what);
     return -EIO;
 }
@@ -89,7 +101,7 @@ int section_create(struct header *header)
 /* Take back what the section has changed so far.  May be cut short and begun again at any point. */
 static int roll_back(struct fastspool *fs)
 {
-    struct header *header = fs->header;
+    const struct header *header = fs->header;
     uint32_t count = LOAD(header->section.undo_count);
 
     if (count > UNDO_MAX)
@@ -98,19 +110,20 @@ static int roll_back(struct fastspool *fs)
         const struct undo *record = &header->undo[--count];
         if (record->offset % 8 != 0 || record->offset >= SEGMENT_SIZE)
             return section_damaged(fs, "the undo log leads out of the segment");
-        __atomic_store_n((uint64_t *)(fs->base + record->offset), record->before, __ATOMIC_RELEASE);
+        const uint64_t *word = (const uint64_t *)(fs->base + record->offset);
+        __atomic_store_n(&WRITABLE(*word), record->before, __ATOMIC_RELEASE);
     }
     STORE(header->section.undo_count, 0);
     return 0;
 }
 
-static void sequence_odd(struct header *header)
+static void sequence_odd(const struct header *header)
 {
-    __atomic_store_n(&header->section.sequence, header->section.sequence | 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&ATOMIC(header->section.sequence), header->section.sequence | 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-static void sequence_even(struct header *header)
+static void sequence_even(const struct header *header)
 {
     STORE(header->section.sequence, (header->section.sequence | 1) + 1);
 }
@@ -122,7 +135,7 @@ static int lock_slowly(struct fastspool *fs)
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += LOCK_WARNING;
-        int error = pthread_mutex_clocklock(&fs->header->section.mutex, CLOCK_MONOTONIC, &until);
+        int error = pthread_mutex_clocklock(mutex_of(fs->header), CLOCK_MONOTONIC, &until);
         if (error != ETIMEDOUT)
             return error;
         waited += LOCK_WARNING;
@@ -133,21 +146,21 @@ static int lock_slowly(struct fastspool *fs)
 /* Take the lock; whoever finds its last owner dead repairs first. */
 static int lock(struct fastspool *fs)
 {
-    struct header *header = fs->header;
-    int error = pthread_mutex_trylock(&header->section.mutex);
+    const struct header *header = fs->header;
+    int error = pthread_mutex_trylock(mutex_of(header));
 
     for (int i = 0; error == EBUSY && i < LOCK_SPINS; i++) {
         pause_briefly();
-        error = pthread_mutex_trylock(&header->section.mutex);
+        error = pthread_mutex_trylock(mutex_of(header));
     }
     if (error == EBUSY)
         error = lock_slowly(fs);
     if (error == EOWNERDEAD) {
         int failed = roll_back(fs);
         sequence_even(header);
-        pthread_mutex_consistent(&header->section.mutex);
+        pthread_mutex_consistent(mutex_of(header));
         if (failed) {
-            pthread_mutex_unlock(&header->section.mutex);
+            pthread_mutex_unlock(mutex_of(header));
             return failed;
         }
         error = 0;
@@ -155,7 +168,7 @@ static int lock(struct fastspool *fs)
     if (error)
         return section_damaged(fs, "its mutex does not work");
     if (LOAD(header->state) == SEGMENT_FAILED) {
-        pthread_mutex_unlock(&header->section.mutex);
+        pthread_mutex_unlock(mutex_of(header));
         return -EIO;
     }
     return 0;
@@ -163,18 +176,18 @@ static int lock(struct fastspool *fs)
 
 bool section_log(struct fastspool *fs, const void *address, size_t size)
 {
-    struct header *header = fs->header;
+    const struct header *header = fs->header;
     uint64_t from = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
     uint64_t to = (uint64_t)((const char *)address - fs->base) + size;
     uint32_t count = header->section.undo_count;
 
+    assert(section_inside == fs);
     if (count + (to - from + 7) / 8 > UNDO_MAX) {
         log_full = true;
         return false;
     }
     for (; from < to; from += 8) {
-        header->undo[count].offset = from;
-        header->undo[count].before = *(const uint64_t *)(fs->base + from);
+        WRITABLE(header->undo[count]) = (struct undo){from, *(const uint64_t *)(fs->base + from)};
         count++;
     }
     STORE(header->section.undo_count, count);
@@ -183,14 +196,15 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
     return true;
 }
 
-void section_copy(struct fastspool *fs, void *to, const void *from, size_t size)
+void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size)
 {
     if (section_log(fs, to, size))
-        memcpy(to, from, size);
+        memcpy(&WRITABLE(*(const char *)to), from, size);
 }
 
 int section_want(enum table_id table)
 {
+    assert(section_inside);
     wanted = table;
     return -EAGAIN;
 }
@@ -199,7 +213,7 @@ int section_want(enum table_id table)
  * of its own. */
 static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
 {
-    struct header *header = fs->header;
+    const struct header *header = fs->header;
     int result = lock(fs);
 
     *table = TABLE_NONE;
@@ -208,7 +222,9 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, in
     wanted = TABLE_NONE;
     log_full = false;
     sequence_odd(header);
+    section_inside = fs;
     result = body(fs, argument);
+    section_inside = NULL;
     if (log_full)
         result = section_damaged(fs, "a section changes more than the undo log can hold");
     if (result < 0)
@@ -216,7 +232,7 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, in
     else
         STORE(header->section.undo_count, 0);
     sequence_even(header);
-    pthread_mutex_unlock(&header->section.mutex);
+    pthread_mutex_unlock(mutex_of(header));
     *table = wanted;
     return result;
 }
@@ -258,7 +274,7 @@ void section_read_begin(struct fastspool *fs, struct section_read *read)
 bool section_read_retry(struct fastspool *fs, struct section_read *read)
 {
     if (read->locked) {
-        pthread_mutex_unlock(&fs->header->section.mutex);
+        pthread_mutex_unlock(mutex_of(fs->header));
         guard_leave();
         return false;
     }

@@ -26,6 +26,9 @@ int section_try(struct fastspool *fs, section_body *body, void *argument, int *t
  *  returned; -EIO also when the segment is damaged or failed. */
 int section_run(struct fastspool *fs, section_body *body, void *argument);
 
+/** The store whose section this thread runs, NULL: it runs none. */
+extern __thread const struct fastspool *section_inside __attribute__((tls_model("initial-exec")));
+
 /** Record what the words around [address, address + size) hold now, for the case that the section fails.  False:
  *  the log is full (a damaged segment): the words must not be changed, and the section will fail with -EIO. */
 bool section_log(struct fastspool *fs, const void *address, size_t size);
@@ -33,14 +36,13 @@ bool section_log(struct fastspool *fs, const void *address, size_t size);
 /** The same for one field, which never crosses a word: some twenty of them are an operation. */
 static inline bool section_log_field(struct fastspool *fs, const void *address)
 {
-    struct header *header = fs->header;
+    const struct header *header = fs->header;
     uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
     uint32_t count = header->section.undo_count;
 
-    if (count >= UNDO_MAX)
+    if (section_inside != fs || count >= UNDO_MAX)
         return section_log(fs, address, 1);
-    header->undo[count].offset = offset;
-    header->undo[count].before = *(const uint64_t *)(fs->base + offset);
+    WRITABLE(header->undo[count]) = (struct undo){offset, *(const uint64_t *)(fs->base + offset)};
     STORE(header->section.undo_count, count + 1);
     /* The field may change only now: neither compiler nor processor may let it change before the count. */
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -48,14 +50,14 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 }
 
 /** Change a field of the segment inside a section. */
-#define SET(fs, field, value)                                      \
-    do {                                                           \
-        if (section_log_field((fs), &(field)))                     \
-            __atomic_store_n(&(field), (value), __ATOMIC_RELEASE); \
+#define SET(fs, field, value)                                              \
+    do {                                                                   \
+        if (section_log_field((fs), &(field)))                             \
+            __atomic_store_n(&WRITABLE(field), (value), __ATOMIC_RELEASE); \
     } while (0)
 
 /** Change @size bytes of the segment inside a section. */
-void section_copy(struct fastspool *fs, void *to, const void *from, size_t size);
+void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size);
 
 enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
 #define TABLE_NONE (-1)
@@ -91,7 +93,11 @@ struct section_guard {
 extern struct section_guard section_guard;
 
 /** The segment is damaged: one line to syslog (where @what is found wrong), and -EIO. */
-int section_damaged(struct fastspool *fs, const char *what);
+int section_damaged(const struct fastspool *fs, const char *what);
+
+/** Say in header.failure what went wrong, before the state or recovery.error says that something did.  May be called
+ *  from a signal handler. */
+void section_failure(const struct fastspool *fs, const char *sentence);
 
 /** Make the mutex of a new segment. */
 int section_create(struct header *header);

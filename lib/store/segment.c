@@ -62,7 +62,7 @@ static int read_pid_namespace(uint64_t *inode)
 
 /* ---- creation ---- */
 
-void segment_limit(struct header *header, uint64_t memory)
+void segment_limit(const struct header *header, uint64_t memory)
 {
     uint64_t reserve = memory / RESERVE_SHARE < RESERVE_MAX ? memory / RESERVE_SHARE : RESERVE_MAX;
 
@@ -252,14 +252,14 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
                          strerrordesc_np(-fs->segment_fd));
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
-        fs->base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fs->segment_fd, 0);
-        if (fs->base == MAP_FAILED) {
-            fs->base = NULL;
+        void *base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fs->segment_fd, 0);
+        fs->base = base == MAP_FAILED ? NULL : base;
+        if (!fs->base) {
             result = error_set(error, -errno, "map the segment in %s: %s", fs->runtime, strerrordesc_np(errno));
         }
     }
     if (result == 0) {
-        fs->header = (struct header *)fs->base;
+        fs->header = (const struct header *)fs->base;
         result = check_header(fs->header, &spool, error);
     }
     if (result == 0)
@@ -279,7 +279,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 void segment_close(struct fastspool *fs)
 {
     if (fs->base)
-        munmap(fs->base, SEGMENT_SIZE);
+        munmap(&WRITABLE(*fs->base), SEGMENT_SIZE);
     if (fs->segment_fd >= 0)
         close(fs->segment_fd);
     if (fs->locks_fd >= 0)
@@ -291,14 +291,12 @@ void segment_close(struct fastspool *fs)
 
 int segment_reset(struct fastspool *fs)
 {
-    struct header *header = fs->header;
-
     /* Everything behind the header becomes a hole again, so that it reads as zeros. */
     if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)HEADER_SIZE,
                   (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
         return -errno;
-    reset_groups(header);
-    STORE(header->recovery.done, 0); /* a waiter's progress bar reads these two meanwhile */
-    STORE(header->recovery.total, 0);
+    reset_groups(&WRITABLE(*fs->header));
+    STORE(fs->header->recovery.done, 0); /* a waiter's progress bar reads these two meanwhile */
+    STORE(fs->header->recovery.total, 0);
     return 0;
 }

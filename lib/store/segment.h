@@ -24,6 +24,6 @@ void segment_close(struct fastspool *fs);
 int segment_reset(struct fastspool *fs);
 
 /** From now on the segment may hold @memory bytes. */
-void segment_limit(struct header *header, uint64_t memory);
+void segment_limit(const struct header *header, uint64_t memory);
 
 #endif

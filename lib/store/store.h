@@ -25,13 +25,13 @@ _Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "any state directory, 
 
 /** One attached spool, private to the process. */
 struct fastspool {
-    char *base;            /* the segment, mapped */
-    struct header *header; /* = base */
-    int segment_fd;        /* all four: high numbers, close-on-exec */
-    int locks_fd;          /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
-    int runtime_fd;        /* directory RUNTIME/fastspool.ID */
-    int spool_fd;          /* the spool directory */
-    uid_t owner;           /* of the spool directory, as the file system says */
+    const char *base;            /* the segment, mapped */
+    const struct header *header; /* = base */
+    int segment_fd;              /* all four: high numbers, close-on-exec */
+    int locks_fd;                /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
+    int runtime_fd;              /* directory RUNTIME/fastspool.ID */
+    int spool_fd;                /* the spool directory */
+    uid_t owner;                 /* of the spool directory, as the file system says */
     gid_t group;
     char spool[FASTSPOOL_PATH_MAX];   /* its real path */
     char state[FASTSPOOL_PATH_MAX];   /* its state directory */
@@ -49,24 +49,43 @@ struct fastspool {
  * table's size (all are powers of two), and whatever stands in the segment, no access leaves it.  That an index means
  * something is checked where it is followed. */
 #define FASTSPOOL_ENTRY_AT(type, name, at, most)                                        \
-    static inline type *name(const struct fastspool *fs, uint32_t i)                    \
+    static inline const type *name(const struct fastspool *fs, uint32_t i)              \
     {                                                                                   \
         _Static_assert(((most) & ((most)-1)) == 0, "a table's size is a power of two"); \
-        return (type *)(fs->base + (at)) + (i & ((most)-1));                            \
+        return (const type *)(fs->base + (at)) + (i & ((most)-1));                      \
     }
 FASTSPOOL_ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
 FASTSPOOL_ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
 FASTSPOOL_ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
 FASTSPOOL_ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
 FASTSPOOL_ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, BUCKETS_MAX)
-static inline char *block_at(const struct fastspool *fs, uint32_t i)
+static inline const char *block_at(const struct fastspool *fs, uint32_t i)
 {
     return fs->base + DATA_AT + (uint64_t)(i & (CHUNKS_MAX * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
 }
 
-/** Load and store of a field that is changed outside critical sections, or read outside. */
+/** The one place where const is cast away.  Everything of the segment is const, so that the compiler refuses a store
+ *  past the undo log.  These alone may use it, and tests:
+ *    - section.c and section.h: SET(), section_copy(), the undo log, the mutex, the sentence of a failure;
+ *    - ATOMIC() and block_bytes() below;
+ *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
+#define WRITABLE(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
+
+/** A field that layout.h marks "atomic", to be changed outside sections: for __atomic_*() and futex_count(). */
+#define ATOMIC(field) WRITABLE(field)
+
+/** Load a field that other threads or processes change meanwhile. */
 #define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
-#define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+/** Store to a field that layout.h marks "atomic", or to an atomic variable of the process. */
+#define STORE(field, value) __atomic_store_n(&ATOMIC(field), (value), __ATOMIC_RELEASE)
+
+/** Inside a section: the bytes of block @i, to write past the undo log.  Only bytes that no reader can see may change:
+ *  a block that this section has taken and no file leads to yet; bytes behind the published size of a file; a block of
+ *  an evicted file.  If the section fails they are garbage, as they were before. */
+static inline char *block_bytes(const struct fastspool *fs, uint32_t i)
+{
+    return &WRITABLE(*block_at(fs, i));
+}
 
 /** Is @i the number of an inode in use?  Under the lock, or in a read. */
 static inline bool inode_valid(const struct fastspool *fs, uint32_t i)

@@ -23,8 +23,8 @@
 #include <errno.h>
 
 struct growth {
-    uint32_t *capacity; /* of the table, entries */
-    uint32_t seen;      /* what it was when the memory was taken */
+    const uint32_t *capacity; /* of the table, entries */
+    uint32_t seen;            /* what it was when the memory was taken */
     uint32_t step;
     uint64_t bytes;
 };
@@ -53,14 +53,14 @@ static const struct kind kinds[] = {
                        16384, NULL},
 };
 
-static struct table *table_of(const struct fastspool *fs, const struct kind *kind)
+static const struct table *table_of(const struct fastspool *fs, const struct kind *kind)
 {
-    return (struct table *)(fs->base + kind->counts);
+    return (const struct table *)(fs->base + kind->counts);
 }
 
-static uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
+static const uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
 {
-    return (uint32_t *)(fs->base + kind->at + (uint64_t)(entry & (kind->most - 1)) * kind->size + kind->link);
+    return (const uint32_t *)(fs->base + kind->at + (uint64_t)(entry & (kind->most - 1)) * kind->size + kind->link);
 }
 
 /* ---- entries ---- */
@@ -68,7 +68,7 @@ static uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, ui
 int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
 {
     const struct kind *kind = &kinds[id];
-    struct table *table = table_of(fs, kind);
+    const struct table *table = table_of(fs, kind);
     uint32_t i = table->free;
 
     if (i == 0 && table->used >= table->capacity)
@@ -89,7 +89,7 @@ int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
 void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
 {
     const struct kind *kind = &kinds[id];
-    struct table *table = table_of(fs, kind);
+    const struct table *table = table_of(fs, kind);
 
     SET(fs, *link_of(fs, kind, entry), table->free);
     SET(fs, table->free, entry);
@@ -97,7 +97,7 @@ void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
 
 void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
 {
-    struct table *table = table_of(fs, &kinds[id]);
+    const struct table *table = table_of(fs, &kinds[id]);
 
     table_give_gap(fs, id, entry);
     SET(fs, table->count, table->count - 1);
@@ -129,7 +129,8 @@ static int publish_growth(struct fastspool *fs, void *argument)
 int table_grow(struct fastspool *fs, enum table_id id)
 {
     const struct kind *kind = &kinds[id];
-    uint32_t *capacity = id == TABLE_BUCKETS ? &fs->header->tables.buckets_capacity : &table_of(fs, kind)->capacity;
+    const uint32_t *capacity =
+        id == TABLE_BUCKETS ? &fs->header->tables.buckets_capacity : &table_of(fs, kind)->capacity;
     struct growth growth = {capacity, LOAD(*capacity), kind->step, (uint64_t)kind->step * kind->size};
 
     if (growth.seen > kind->most - kind->step)

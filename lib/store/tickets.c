@@ -36,12 +36,12 @@ static int last_error(struct fastspool *fs)
 int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
     uint64_t start = clock_monotonic(), lived = start;
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     int result = 0;
 
     if (LOAD(h->tickets.durable) >= ticket)
         return 0;
-    futex_count(&h->mirror.wanted);
+    futex_count(&ATOMIC(h->mirror.wanted));
     while (result == 0) {
         uint32_t event = LOAD(h->tickets.commit_event);
         if (LOAD(h->tickets.durable) >= ticket)
@@ -53,7 +53,7 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return error;
         if (timeout && clock_monotonic() - start >= timeout)
             return -ETIMEDOUT;
-        result = await_event(fs, &h->tickets.commit_event, event, &h->mirror.wanted, &lived);
+        result = await_event(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
     }
     return result;
 }
@@ -74,7 +74,7 @@ static bool beyond_bounds(const struct fastspool *fs)
 /* An fsync that need not wait for its own change. */
 static int wait_for_bounds(struct fastspool *fs)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     uint64_t lived = clock_monotonic();
     int result = 0;
 
@@ -87,8 +87,8 @@ static int wait_for_bounds(struct fastspool *fs)
             return error;
         if (!beyond_bounds(fs))
             return 0;
-        futex_count(&h->mirror.wanted);
-        result = await_event(fs, &h->tickets.commit_event, event, &h->mirror.wanted, &lived);
+        futex_count(&ATOMIC(h->mirror.wanted));
+        result = await_event(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
     }
     return result;
 }

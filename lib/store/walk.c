@@ -178,7 +178,7 @@ static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t aft
     if (after <= 2)
         return directory->dir.first;
     if (names_valid(fs, i) && name_at(fs, i)->born == born && name_at(fs, i)->parent == parent) {
-        struct name *name = name_at(fs, i);
+        const struct name *name = name_at(fs, i);
         if (name->inode != 0)
             return name->next;
         /* The name is gone, but its entry is not used again: follow the successors while birth numbers agree. */

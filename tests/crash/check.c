@@ -514,7 +514,7 @@ static int check_all(struct fastspool *fs, void *argument)
 
 int check_segment(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     /* Memory is taken before the lock: what a table has now, and the little that it may grow meanwhile. */
     size_t inodes = LOAD(h->tables.inodes.capacity) + 65536, names = LOAD(h->tables.names.capacity) + 65536;
     size_t blocks = ((size_t)LOAD(h->blocks.chunks_used) + 64) * CHUNK_BLOCKS;

@@ -196,9 +196,9 @@ static bool go_on(struct trial *trial)
 static void mutate(enum mutation mutation)
 {
     if (mutation == NO_ROLLBACK)
-        fs->header->section.undo_count = 0;
+        STORE(fs->header->section.undo_count, 0);
     if (mutation == LOSE_RECORD && fs->header->section.undo_count > 0)
-        fs->header->section.undo_count--;
+        STORE(fs->header->section.undo_count, fs->header->section.undo_count - 1);
 }
 
 /* The operation's process has died at @step: both processes look, then the store is used. */

@@ -133,7 +133,7 @@ static void watch_stores(struct fastspool *fs, unsigned step)
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO | SA_NODEFER};
 
-    segment = fs->base;
+    segment = &WRITABLE(*fs->base);
     stores = 0;
     last_store = step;
     action.sa_sigaction = on_store;

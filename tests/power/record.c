@@ -9,6 +9,8 @@
  */
 #include "record.h"
 
+#include "base/unconst.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -111,7 +113,7 @@ static void note_write(int fd, const void *bytes, size_t size, off_t offset)
                           .object = object_of(st.st_ino),
                           .offset = (uint64_t)offset,
                           .size = size,
-                          .bytes = (char *)bytes};
+                          .bytes = UNCONST(bytes)};
     if (wanted_fault == FAULT_SWAPPED && in_journal(event.object)) {
         event.bytes = memcpy(malloc(size), bytes, size);
         held = event;

@@ -300,7 +300,8 @@ static int closing_at_exec(const int fds[MANY])
 /* Whatever runs another program, or fails to, leaves descriptors as they were, however many they are. */
 static void exec_leaves_descriptors(void)
 {
-    char *const arguments[] = {(char *)"true", NULL};
+    char program[] = "true";
+    char *const arguments[] = {program, NULL};
     int fds[MANY];
     pid_t child;
 
@@ -466,11 +467,12 @@ static void *in_thread(void *argument)
 /* Threads can work in parallel. */
 static void threads(void)
 {
+    char names[4][8] = {"threadA", "threadB", "threadC", "threadD"};
     pthread_t thread[4];
     void *result;
 
     for (int i = 0; i < 4; i++)
-        pthread_create(&thread[i], NULL, in_thread, (void *)&"threadA\0threadB\0threadC\0threadD"[i * 8]);
+        pthread_create(&thread[i], NULL, in_thread, names[i]);
     for (int i = 0; i < 4; i++)
         CHECK(pthread_join(thread[i], &result) == 0 && result == NULL);
 }

@@ -91,12 +91,12 @@ Test(attach, stale)
 {
     create();
     uint64_t seed = fs->header->hash_seed;
-    fs->header->boot_id[0] ^= 1;
+    WRITABLE(fs->header->boot_id[0]) ^= 1;
     fastspool_detach(fs);
     create();
     cr_assert_neq(fs->header->hash_seed, seed);
     seed = fs->header->hash_seed;
-    fs->header->inode++;
+    WRITABLE(fs->header->inode)++;
     fastspool_detach(fs);
     create();
     cr_assert_neq(fs->header->hash_seed, seed);
@@ -117,7 +117,7 @@ static void refused(int result, const char *word)
 Test(attach, other_layout)
 {
     create();
-    fs->header->version = LAYOUT_VERSION + 1;
+    WRITABLE(fs->header->version) = LAYOUT_VERSION + 1;
     refused(-EPROTO, "layout version");
 }
 
@@ -125,7 +125,7 @@ Test(attach, other_layout)
 Test(attach, other_pid_namespace)
 {
     create();
-    fs->header->pid_namespace++;
+    WRITABLE(fs->header->pid_namespace)++;
     refused(-EXDEV, "PID namespace");
 }
 
@@ -133,7 +133,7 @@ Test(attach, other_pid_namespace)
 Test(attach, no_magic)
 {
     create();
-    fs->header->magic = 0;
+    WRITABLE(fs->header->magic) = 0;
     refused(-EIO, "damaged");
 }
 
@@ -141,7 +141,7 @@ Test(attach, no_magic)
 Test(attach, nonsense_tables)
 {
     create();
-    fs->header->tables.names.used = UINT32_MAX;
+    WRITABLE(fs->header->tables.names.used) = UINT32_MAX;
     refused(-EIO, "damaged");
 }
 
@@ -150,7 +150,7 @@ Test(attach, cut_off)
 {
     create();
     cr_assert_eq(ftruncate(fs->segment_fd, 4096), 0);
-    munmap(fs->base, SEGMENT_SIZE);
+    munmap(&WRITABLE(*fs->base), SEGMENT_SIZE);
     fs->base = NULL;
     refused(-EIO, "bytes");
 }

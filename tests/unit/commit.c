@@ -87,7 +87,7 @@ static void allow(int protection)
 {
     size_t from = (DESCRIPTIONS_AT + BLOCK_SIZE) & ~(size_t)(BLOCK_SIZE - 1), to = DATA_AT & ~(size_t)(BLOCK_SIZE - 1);
 
-    if (mprotect(guarded->base + from, to - from, protection) < 0)
+    if (mprotect(&WRITABLE(guarded->base[from]), to - from, protection) < 0)
         abort();
 }
 

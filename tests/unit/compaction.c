@@ -53,7 +53,7 @@ static void compact(void)
     cr_assert_eq(compaction_run(fs), 0);
     for (int i = 0; i < 2; i++) { /* the first call takes a chunk off the lists, the second one frees its memory */
         for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++)
-            chunk_at(fs, c)->emptied -= 100 * NS_PER_S;
+            WRITABLE(chunk_at(fs, c)->emptied) -= 100 * NS_PER_S;
         cr_assert_eq(blocks_give_back(fs, FIXTURE_MEMORY), 0);
     }
 }
@@ -124,14 +124,14 @@ Test(compaction, no_need)
 
     scatter(d);
     segment_limit(fs->header, FIXTURE_MEMORY);
-    fs->header->reserve = 0;
+    STORE(fs->header->reserve, 0);
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though the tables want no memory");
     STORE(fs->header->blocks.tables_wanted, 1);
     cr_assert_neq(blocks_to_vacate(fs), CHUNKS_MAX);
     uint64_t used = fs->header->blocks.used;
-    fs->header->blocks.used = fs->header->blocks.total - CHUNK_BLOCKS + 1;
+    WRITABLE(fs->header->blocks.used) = fs->header->blocks.total - CHUNK_BLOCKS + 1;
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though the other chunks have no room");
-    fs->header->blocks.used = used;
+    WRITABLE(fs->header->blocks.used) = used;
     cr_assert_eq(compaction_run(fs), 0);
     cr_assert_eq(blocks_to_vacate(fs), CHUNKS_MAX, "though a chunk is empty");
     for (unsigned i = 0; i < PIECES; i++)

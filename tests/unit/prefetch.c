@@ -214,9 +214,9 @@ Test(prefetch, not_without_memory)
     struct prefetch ahead = {0};
 
     queue();
-    fs->header->memory_limit = UINT64_C(64) << 20;
+    WRITABLE(fs->header->memory_limit) = UINT64_C(64) << 20;
     while (residency_high(fs->header) > residency_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
-        fs->header->memory_limit -= BLOCK_SIZE / 4;
+        WRITABLE(fs->header->memory_limit) -= BLOCK_SIZE / 4;
     for (int i = 0; i < 3; i++)
         cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is memory for one file");
     for (int i = 3; i < 6; i++)

@@ -416,7 +416,7 @@ static void *grow_buckets(void *unused)
 /* Two tables grow at the same moment with memory for one: only one of them grows. */
 Test(pressure, limit_holds_for_who_grows_side_by_side)
 {
-    struct header *h = fs->header;
+    const struct header *h = fs->header;
     pthread_t thread;
 
     pthread_barrier_init(&together, NULL, 2);

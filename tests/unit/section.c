@@ -25,9 +25,9 @@ struct ending {
     bool dies;
 };
 
-static uint64_t *word(int i)
+static const uint64_t *word(int i)
 {
-    return (uint64_t *)(fs->base + BUCKETS_AT) + i;
+    return (const uint64_t *)(fs->base + BUCKETS_AT) + i;
 }
 
 static int change_words(struct fastspool *store, void *argument)
@@ -77,6 +77,23 @@ Test(section, failing_body)
     words_are(1);
     cr_assert_eq(section_run(fs, change_words, &bad), -EACCES);
     words_are(1);
+}
+
+/* A change outside a section is a mistake in the code: the process aborts before the segment changes. */
+Test(section, set_outside)
+{
+    uint64_t born = fs->header->tree.born;
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        signal(SIGABRT, SIG_DFL);
+        SET(fs, fs->header->tree.born, born + 1);
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status %x", status);
+    cr_assert_eq(fs->header->tree.born, born);
 }
 
 /* The next section rolls back what a killed process had begun, and goes on. */
@@ -149,7 +166,7 @@ Test(section, damaged_log)
 
     memory_for_words();
     die_inside(10);
-    fs->header->undo[3].offset = SEGMENT_SIZE + 8;
+    WRITABLE(fs->header->undo[3].offset) = SEGMENT_SIZE + 8;
     cr_assert_eq(section_run(fs, change_words, &good), -EIO);
     cr_assert_eq(fs->header->state, SEGMENT_FAILED);
     cr_assert_eq(section_run(fs, change_words, &good), -EIO);
@@ -197,8 +214,8 @@ Test(section, nonsense_everywhere, .timeout = 60)
         char path[32];
         struct stat st;
         struct fastspool_entry entries[8];
-        uint32_t *words = (uint32_t *)(fs->base + at[(size_t)rand_r(&seed) % 6]);
-        words[rand_r(&seed) % (round % 2 ? 24 : 1024)] = (uint32_t)rand_r(&seed) << (rand_r(&seed) % 3);
+        const uint32_t *words = (const uint32_t *)(fs->base + at[(size_t)rand_r(&seed) % 6]);
+        WRITABLE(words[rand_r(&seed) % (round % 2 ? 24 : 1024)]) = (uint32_t)rand_r(&seed) << (rand_r(&seed) % 3);
         snprintf(path, sizeof(path), "input/%d", rand_r(&seed) % 20);
         STORE(fs->header->state, SEGMENT_READY); /* go on after damage was found */
         int d = fastspool_open(fs, path, O_RDWR, 0);
