@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting for the mirror: a futex that counts what it does, looked at ten times a second, so that a mirror that died is
- * replaced by a waiter.
+ * Waiting for the mirror.
  *
- * Failure modes: no mirror comes up: -EIO after AWAIT_GIVE_UP.  A mirror that lives and does nothing is waited for.
+ * The happy path: the mirror counts its work in a futex, and wakes the waiters.
+ *
+ * Failure modes:
+ *   - The mirror dies: a waiter checks ten times a second whether a mirror lives, and starts another one.
+ *   - No mirror comes up: -EIO after AWAIT_GIVE_UP.
+ *   - A mirror lives and makes no progress: the waiter waits on.
  */
 #include "store/await.h"
 

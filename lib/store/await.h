@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting for the mirror.  The store knows two things of it, by struct keeper: whether one lives, and how to have one.
+ * Waiting for the mirror.  Through struct keeper, the store can ask whether a mirror lives, and start one.
  */
 #ifndef FASTSPOOL_AWAIT_H
 #define FASTSPOOL_AWAIT_H
@@ -12,23 +12,24 @@
 
 struct fastspool;
 
-/** How a process keeps its store's mirror alive; struct fastspool names one (lib/spool/launch.c). */
+/** How a process finds and starts a mirror: fastspool.keeper (lib/spool/launch.c). */
 struct keeper {
-    bool (*lives)(struct fastspool *fs); /* does a mirror run?  errno stays */
-    int (*start)(struct fastspool *fs);  /* start one, unless somebody has just done so; 0 or -errno */
+    bool (*lives)(struct fastspool *fs); /* whether a mirror lives; keeps errno */
+    int (*start)(struct fastspool *fs);  /* start one, unless another process has just done so; 0 or -errno */
 };
 
-/** Does a mirror run? */
+/** Whether a mirror lives.  False without a keeper. */
 bool await_lives(struct fastspool *fs);
-/** Start a mirror where none runs. */
+/** Start a mirror if none lives.  Nothing without a keeper. */
 void await_start(struct fastspool *fs);
 
-/** For a waiter on the mirror: sleep while *@event is @value, 100 ms at most; where no mirror lives start one, and
- * remind it (@wanted is its futex).  @lived: when one was last seen, CLOCK_MONOTONIC ns; at first: now.  -EIO: none has
- * come up for ten seconds. */
+/** Outside sections: sleep while *@event is @value, for AWAIT_LOOK at most.  If no mirror lives, start one.  If *@event
+ *  is still @value, count *@wanted, the futex that the mirror waits on.  *@lived: CLOCK_MONOTONIC ns when a mirror was
+ *  last seen alive; initialize it to now.  Returns 0, then check and call again; -EIO: no mirror lived for
+ *  AWAIT_GIVE_UP. */
 int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
 
-/** A waiter's time between two looks at the mirror, and without any mirror after which it gives up. */
+/** Time between two checks of the mirror by a waiter, and time without a mirror after which the waiter gives up. */
 #define AWAIT_LOOK    (100 * NS_PER_MS)
 #define AWAIT_GIVE_UP (10 * NS_PER_S)
 

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * Blocks: the memory that the content of files lies in.
+ * Blocks: the memory of the content of files, and the chunks that it comes in.
  *
- * A chunk is 256 blocks with a bitmap; memory comes and goes by the chunk.  The happy path: blocks_take() takes the
- * first free block of the first chunk that has one; blocks_give() sets its bit again.  While a commit copies data
- * (header.tickets.committing), what is given goes into quarantine, so that no message ever shows another's bytes on the
- * disk; blocks_release_held() ends it.
+ * The happy path:
+ *   - A chunk is 256 blocks with a bitmap.  Memory comes and goes by the chunk.
+ *   - blocks_take() takes the first free block of the first chunk that has one.  blocks_give() frees it.
+ *   - While a commit copies data (header.tickets.committing), freed blocks go to quarantine.  So no message ever shows
+ *     the bytes of another one on the disk.  blocks_release_held() ends the quarantine.
+ *   - The mirror gives back a chunk that has been empty for EMPTY_TIME: the chunk leaves the lists (LEAVING), then its
+ *     memory goes, then the chunk is absent.
  *
- * Failure modes: no chunk has a free block: the section asks for one more (TABLE_CHUNKS), which is fallocated
- * outside the lock; two processes may take memory for the same chunk, and the second finds it present, or the limit
- * reached: then that memory waits for the next who needs a chunk.  A chunk that
- * has been empty for EMPTY_TIME is given back by the mirror: first it leaves the lists, then its memory goes, then
- * it is absent; a mirror that dies in between leaves it LEAVING, and the next one goes on from there.
+ * Chunks and tables share the limit.  Data grows by the chunk, and blocks are used again and again.  Names and inodes
+ * grow by small steps and stay.  Without a bound, data would take all memory and leave the tables none.  So the last
+ * part of the limit, as large as the reserve, is for tables: no chunk may take it.  If tables have grown into that
+ * part, or have found no memory, an empty chunk leaves the lists at once.  If no chunk is empty, compaction.c empties
+ * one.
  *
- * Data grows by the chunk and is passed through, names and inodes grow by small steps and stay: data would take all
- * there is, use it again and again, and leave them nothing.  So the last part of the limit, header.reserve, is theirs
- * alone, and where they have taken of it, or found no memory, an empty chunk leaves the lists at once; where none is
- * empty, one is made so (compaction.c).
+ * Failure modes:
+ *   - No chunk has a free block: the section wants one more (TABLE_CHUNKS), which gets its memory outside the lock.
+ *   - Two processes take memory for the same chunk: the second finds the chunk present, or the limit reached.  In the
+ *     latter case the memory stays for the next new chunk.
+ *   - The mirror dies while it gives a chunk back: the chunk is LEAVING, and the next mirror goes on from there.
  */
 #include "store/blocks.h"
 
@@ -29,28 +33,28 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* How long a chunk must have been empty before its memory goes: longer than any reader without the lock looks at a
- * block whose number it has just read (a hole would be filled anew by its look). */
+/* Time that a chunk must be empty before its memory goes.  It is longer than any reader without the lock uses a block
+ * number that it has loaded: reading the hole would take memory again. */
 #define EMPTY_TIME (2 * NS_PER_S)
 
-/* Chunks whose quarantine one section ends. */
+/* Chunks whose quarantine one section ends, at most. */
 #define RELEASE_STEP 64
 
 #define WORDS (CHUNK_BLOCKS / 64)
 
-/* Lists of chunks hold chunk number + 1. */
+/* The chunk of a link: links hold the number of a chunk + 1, 0: none. */
 static const struct chunk *listed(const struct fastspool *fs, uint32_t link)
 {
     return link >= 1 && link <= CHUNKS_MAX ? chunk_at(fs, link - 1) : NULL;
 }
 
-/* Block 0 means "none" everywhere and is never handed out. */
+/* Block 0 means "none" everywhere, so it is never handed out. */
 static uint32_t usable_blocks(uint32_t number)
 {
     return number == 0 ? CHUNK_BLOCKS - 1 : CHUNK_BLOCKS;
 }
 
-/* Last in the list: a chunk that eviction has just begun to empty gets the time to become empty as a whole. */
+/* At the end of the list, so that a chunk that eviction has just begun to empty has time to become empty. */
 static void partial_insert(struct fastspool *fs, uint32_t number)
 {
     const struct chunk *chunk = chunk_at(fs, number);
@@ -111,7 +115,7 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
     return section_damaged(fs, "a chunk counts free blocks and has none");
 }
 
-/* Set free bits of a chunk; @count is how many of them. */
+/* Set @bits, @count of them, in the bitmap of free blocks. */
 static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bits, uint32_t count)
 {
     const struct chunk *chunk = chunk_at(fs, number);
@@ -186,21 +190,22 @@ int blocks_release_held(struct fastspool *fs)
     return result;
 }
 
-/* ---- chunks come and go ---- */
+/* ---- memory of chunks ---- */
 
 struct candidate {
     uint32_t number;
     uint32_t epoch;
 };
 
-/* Memory that data may take: all but what the tables need next.  The first chunk is everybody's. */
+/* Memory in use that a new chunk may reach, bytes: the limit less the part for tables, which is as large as the
+ * reserve. The first chunk may reach the limit. */
 static uint64_t data_limit(const struct header *h)
 {
     uint64_t limit = LOAD(h->memory_limit), tables = LOAD(h->blocks.total) ? h->reserve * BLOCK_SIZE : 0;
     return limit > tables ? limit - tables : 0;
 }
 
-/* The chunk to be taken next: one that was given back, else the first never taken. */
+/* Choose the chunk that gets memory: one that was given back, else the first one never taken. */
 static int choose_chunk(struct fastspool *fs, void *argument)
 {
     struct candidate *candidate = argument;
@@ -220,13 +225,13 @@ static int add_chunk(struct fastspool *fs, void *argument)
     const struct chunk *chunk = chunk_at(fs, candidate->number);
 
     if (h->tables.memory_bytes + CHUNK_SIZE > data_limit(h))
-        return -EAGAIN; /* others were faster: what was taken waits, for whoever needs a chunk next */
+        return -EAGAIN; /* others were faster; the next new chunk uses the memory */
     if (h->blocks.chunks_absent == candidate->number + 1 && chunk->epoch == candidate->epoch)
         SET(fs, h->blocks.chunks_absent, chunk->next);
     else if (h->blocks.chunks_absent == 0 && h->blocks.chunks_used == candidate->number)
         SET(fs, h->blocks.chunks_used, candidate->number + 1);
     else
-        return 0; /* another process was faster: look again */
+        return 0; /* another process was faster: the caller tries again */
     for (unsigned word = 0; word < WORDS; word++) {
         uint64_t bits = ~UINT64_C(0) - (candidate->number == 0 && word == 0); /* block 0 is never free */
         SET(fs, chunk->free[word], bits);
@@ -251,7 +256,7 @@ int blocks_add_chunk(struct fastspool *fs)
     result = section_run(fs, choose_chunk, &candidate);
     if (result < 0)
         return result;
-    /* The memory of the chunk's own entry first, a page of the table at a time. */
+    /* First the memory of the entry of the chunk, a page of the table at a time. */
     uint64_t entry = CHUNKS_AT + (uint64_t)candidate.number * sizeof(struct chunk);
     result = fd_take_room(fs->segment_fd, entry / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE);
     if (result == 0)
@@ -297,8 +302,8 @@ static int end_leaving(struct fastspool *fs, void *argument)
     return 0;
 }
 
-/* Do the tables want a chunk's memory (or has the limit become smaller), and can data do without?  @leaving: bytes that
- * are already on their way. */
+/* Whether tables want the memory of a chunk (or the limit has become smaller), and the free blocks allow it.  @leaving:
+ * bytes of chunks that are LEAVING already. */
 static bool tables_want(const struct header *h, uint64_t leaving)
 {
     return (LOAD(h->tables.memory_bytes) > data_limit(h) + leaving ||
@@ -306,7 +311,7 @@ static bool tables_want(const struct header *h, uint64_t leaving)
            blocks_spare(h) >= h->reserve + CHUNK_BLOCKS;
 }
 
-/* May an empty chunk go? */
+/* Whether the chunk may leave: it must be empty. */
 static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
 {
     bool spare = blocks_spare(fs->header) * BLOCK_SIZE >= keep + CHUNK_SIZE;
@@ -314,7 +319,7 @@ static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep
     return is_empty(fs, number) && (tables_want(fs->header, leaving) || (for_long(fs, number) && spare));
 }
 
-/* Bytes of the chunks that are on their way back. */
+/* Bytes of the chunks that are LEAVING. */
 static uint64_t leaving_bytes(const struct fastspool *fs)
 {
     uint64_t bytes = 0;
@@ -347,7 +352,7 @@ int blocks_take_last(struct fastspool *fs, uint32_t number)
     if (chunk_at(fs, number)->state != CHUNK_PRESENT)
         return -ESTALE;
     if (chunk_at(fs, number)->free_count == 0)
-        return 0; /* it will be the last when it gets one */
+        return 0; /* it joins the list at its end when a block becomes free */
     partial_remove(fs, number);
     partial_insert(fs, number);
     return 0;
@@ -376,6 +381,6 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep)
             return result;
         leaving -= CHUNK_SIZE;
     }
-    STORE(h->blocks.tables_wanted, 0); /* whoever waits says it again */
+    STORE(h->blocks.tables_wanted, 0); /* a call that still waits sets it again */
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Blocks: the memory that holds the content of files, and the chunks that it comes in.
+ * Blocks: the memory of the content of files, and the chunks that it comes in.
  */
 #ifndef FASTSPOOL_BLOCKS_H
 #define FASTSPOOL_BLOCKS_H
@@ -10,16 +10,25 @@
 struct fastspool;
 struct header;
 
-int blocks_take(struct fastspool *fs, uint32_t *block);    /* inside a section; content undefined */
-void blocks_give(struct fastspool *fs, uint32_t block);    /* inside a section */
-uint64_t blocks_spare(const struct header *header);        /* how many are free */
-int blocks_add_chunk(struct fastspool *fs);                /* outside: TABLE_CHUNKS grows by one; as segment_grow() */
-int blocks_release_held(struct fastspool *fs);             /* outside: the quarantine is over */
-int blocks_give_back(struct fastspool *fs, uint64_t keep); /* outside, the mirror alone: chunks empty for some seconds,
-                                                              but for @keep bytes, go back to the system */
-/** Outside, the mirror alone: the chunk that has to become empty because the tables want its memory, the one with the
- *  fewest blocks in use; CHUNKS_MAX: there is no need, or no room for them elsewhere. */
+/** Inside a section: take a free block, in *@block.  Its content is undefined.  -EAGAIN: none is free, or for processes
+ *  other than the mirror only the reserve (section_want()).  -EIO: the segment is damaged. */
+int blocks_take(struct fastspool *fs, uint32_t *block);
+/** Inside a section: free a block.  While a commit copies, it goes to quarantine. */
+void blocks_give(struct fastspool *fs, uint32_t block);
+/** Number of free blocks, the reserve included.  From anywhere. */
+uint64_t blocks_spare(const struct header *header);
+/** Outside sections: take memory for one more chunk.  Errors as table_grow(). */
+int blocks_add_chunk(struct fastspool *fs);
+/** Outside sections: end the quarantine. */
+int blocks_release_held(struct fastspool *fs);
+/** Outside sections, for the mirror alone: give the memory of chunks that are empty for EMPTY_TIME (blocks.c) back to
+ *  the system.  @keep bytes of free blocks stay.  If tables want memory, an empty chunk leaves the lists at once,
+ *  whatever @keep is; its memory goes after EMPTY_TIME. */
+int blocks_give_back(struct fastspool *fs, uint64_t keep);
+/** Outside sections, for the mirror alone: the chunk to vacate because tables want its memory: the one with the most
+ *  free blocks.  CHUNKS_MAX: tables want none, a chunk is empty already, or the other chunks have no room. */
 uint32_t blocks_to_vacate(const struct fastspool *fs);
-int blocks_take_last(struct fastspool *fs, uint32_t chunk); /* inside: its free blocks are taken after all others */
+/** Inside a section: blocks of the chunk are taken after those of all other chunks.  -ESTALE: its memory is gone. */
+int blocks_take_last(struct fastspool *fs, uint32_t chunk);
 
 #endif

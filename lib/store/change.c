@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Changes: a section whose body may need memory.
+ * Changes: sections whose body may need memory.
  *
- * The happy path: the body runs in a section, once.
+ * The happy path: the body runs once, in a section.
  *
- * Failure modes: a table is full: the body wants it, everything is taken back, the table grows outside the lock, and
- * the body runs again.  Where there is no memory, the call waits for an eviction (residency_wait_for_space()).
+ * Failure modes:
+ *   - A table is full: the body wants it, and the section rolls back.  The table grows outside the lock, and the body
+ *     runs again.
+ *   - There is no memory: the call waits for an eviction (residency_wait_for_space()), then returns -ENOSPC.
  */
 #include "store/change.h"
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Changes: a section whose body may need memory.
+ * Changes: sections whose body may need memory.
  */
 #ifndef FASTSPOOL_CHANGE_H
 #define FASTSPOOL_CHANGE_H
 
 #include "store/section.h"
 
-/** Run @body as one section.  Where it wants a table (section_want()), the table grows, and the body runs again from
- * its start; where there is no memory for that, the call waits until some is evicted, for ten seconds at most, then
- * -ENOSPC. Returns what the body returned, or as change_run(). */
+/** Outside sections: run @body as one section.  If it wants a table (section_want()), grow the table and run @body
+ * again from its start.  If there is no memory to grow, wait for an eviction, for ten seconds at most. Returns as
+ * section_run(); -ENOSPC: no memory; -ENFILE: too many descriptions. */
 int change_run(struct fastspool *fs, section_body *body, void *argument);
 
 #endif

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT
  *
- * The content of files: which block holds what, reading, writing, truncating.
+ * The content of files: its blocks, reading, writing, truncating.
  *
- * An inode leads to its blocks as in the classic Unix file system: some directly, then one index block, then an
- * index block of index blocks.  0 is a hole and reads as zeros.
+ * An inode leads to its blocks as in the classic Unix file system: to some directly, then through one index block, then
+ * through an index block of index blocks.  Block number 0 is a hole and reads as zeros.
  *
- * Three rules make everything else simple:
- *   - Published bytes (below inode.size) never change in place.  A write over them takes a new block, and the old one
- *     is given back.  So a write is undone by undoing its pointers, and a commit that copies a block while others
- *     write sees the instant it captured.
- *   - Bytes behind inode.size in the last block are nobody's: an append fills them before it publishes the size, and
- *     whoever moves the size over a gap fills the gap with zeros.
- *   - inode.version is odd while blocks that were published are being replaced or freed.  A reader without the lock
- *     believes what it copied only if the version was even and is the same afterwards.
+ * Three rules:
+ *   - Published bytes (below inode.size) never change in place.  A write over them takes a new block and frees the old
+ *     one.  So undoing the block numbers undoes a write.  A commit that copies blocks beside writers copies the
+ *     instant that it captured.
+ *   - Bytes of the last block behind inode.size have no meaning.  An append fills them before it publishes the size.
+ *     A change of the size over a gap fills the gap with zeros first.
+ *   - inode.version is odd while published blocks are replaced or freed.  A reader without the lock uses its copy only
+ *     if the version was even before and is the same afterwards.
  *
- * Failure modes: no memory for a block fails the section, and the file is as it was; an index block that leads out of
- * the chunks is a damaged segment, EIO.
+ * Failure modes:
+ *   - No memory for a block: the section fails, and the file is as before.
+ *   - An index block leads out of the chunks: the segment is damaged, and the call returns -EIO.
+ *   - A reader sees the version change SECTION_READ_TRIES times: it reads under the lock.
  */
 #include "store/data.h"
 
@@ -30,10 +32,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block behind the double index */
-#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* of a file */
+#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block of the double index block */
+#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* blocks of a file, at most */
 
-/* Empty entries of index blocks that one section looks at while it frees: some microseconds. */
+/* Entries that one section looks at while it frees or moves blocks, at most: some microseconds. */
 #define SHRINK_LOOKS 8192u
 
 static bool valid_block(const struct fastspool *fs, uint32_t block)
@@ -51,8 +53,8 @@ static const uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
     return (const uint32_t *)block_at(fs, block);
 }
 
-/* Where the number of the file's block @index stands: NULL where an index block on the way is missing (or damaged);
- * then *@hole is the first block of the file that it would lead to. */
+/* The slot with the number of block @index of the file.  NULL: an index block on the way is missing (or damaged), and
+ * *@hole is the first block of the file that it would lead to. */
 static const uint32_t *find_slot(const struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t *hole)
 {
     if (index < INODE_DIRECT)
@@ -82,7 +84,7 @@ uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint3
 
 /* ---- changing the map ---- */
 
-/* An index block where *@entry has none yet. */
+/* Take an index block for *@entry, unless it has one. */
 static int need_index(struct fastspool *fs, const struct inode *inode, const uint32_t *entry)
 {
     uint32_t block;
@@ -128,8 +130,9 @@ void data_version_next(struct fastspool *fs, const struct inode *inode)
 
 /* ---- writing ---- */
 
-/* Bytes [@from, @from + @size) of block @index, of a file of @published bytes.  *@replaced: the block that it had
- * before, to be freed when the section takes no more: what it holds must stay, for the case that the section fails. */
+/* Write bytes [@from, @from + @size) of block @index, in a file of @published bytes.  *@replaced: the block that it
+ * replaces.  The caller frees it when the section takes no more blocks: its bytes must stay in case the section fails.
+ */
 static int write_block(struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t from,
                        const char *bytes, uint32_t size, uint64_t published, uint32_t *replaced)
 {
@@ -168,7 +171,7 @@ static int write_block(struct fastspool *fs, const struct inode *inode, uint32_t
     return 0;
 }
 
-/* The size is about to move from @published over a gap: what lies behind it in its block becomes zeros. */
+/* Fill the last block behind @published with zeros, before the size moves over a gap. */
 static void zero_tail(struct fastspool *fs, const struct inode *inode, uint64_t published)
 {
     uint32_t used = (uint32_t)(published % BLOCK_SIZE);
@@ -210,7 +213,7 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
         data_version_next(fs, inode);
     SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
-    /* A gap is dirty too: the disk may still hold what a truncation took away there. */
+    /* A gap is dirty too: the disk may still hold bytes there that a truncation has removed. */
     uint64_t from = offset < published ? offset : published;
     inodes_dirty_data(fs, i, (uint32_t)(from / BLOCK_SIZE), data_blocks(offset + size));
     if (offset + size > published)
@@ -229,7 +232,7 @@ static void free_index(struct fastspool *fs, const struct inode *inode, const ui
     SET(fs, inode->blocks, inode->blocks - 1);
 }
 
-/* Every block from @end on is free: so are the index blocks that led only there. */
+/* Blocks from @end on are free.  Free the index blocks that led only to them. */
 static void free_indexes(struct fastspool *fs, const struct inode *inode, uint32_t end)
 {
     if (end <= INODE_DIRECT)
@@ -279,9 +282,9 @@ bool data_small(const struct inode *inode)
     return inode->blocks <= DATA_FREE_STEP && data_blocks(inode->size) <= SHRINK_LOOKS;
 }
 
-/* Cut a file to @size: free what is behind, at most DATA_FREE_STEP blocks (1: there is more to free).  Bytes of the
- * last block that were published must not come back, so it is replaced, by a block that is taken before any is freed:
- * what a freed one holds must stay, for the case that the section fails. */
+/* Cut a file to @size: free at most DATA_FREE_STEP blocks (1: there is more to free).  A new block replaces the last
+ * one, because its published bytes behind @size must not come back.  The new block is taken before any is freed: the
+ * bytes of a freed block must stay in case the section fails. */
 static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 {
     const struct inode *inode = inode_at(fs, i);
@@ -335,7 +338,7 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
     return more;
 }
 
-/* ---- eviction, and coming back ---- */
+/* ---- eviction and page-in ---- */
 
 int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
 {
@@ -360,7 +363,7 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
         int result = need_slot(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), &slot);
         if (result < 0)
             return result;
-        uint32_t block = *slot; /* one is there where a mirror died over it */
+        uint32_t block = *slot; /* not 0 if a mirror died in an earlier page-in */
         if (block == 0) {
             result = blocks_take(fs, &block);
             if (result < 0)
@@ -376,7 +379,7 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
     return 0;
 }
 
-/* ---- moving together ---- */
+/* ---- compaction ---- */
 
 #define VACATE_MOVES 16u /* blocks that one section moves */
 
@@ -387,7 +390,7 @@ struct moving {
     uint32_t moves;
 };
 
-/* What *@slot leads to moves if it lies in the chunk. */
+/* Move the block of *@slot if it lies in the chunk. */
 static int move_block(struct moving *moving, const uint32_t *slot)
 {
     uint32_t old = *slot, new;
@@ -397,7 +400,7 @@ static int move_block(struct moving *moving, const uint32_t *slot)
     int result = blocks_take(moving->fs, &new);
     if (result < 0)
         return result;
-    if (new / CHUNK_BLOCKS == moving->chunk) /* all others are full */
+    if (new / CHUNK_BLOCKS == moving->chunk) /* all other chunks are full */
         return -ENOSPC;
     memcpy(block_bytes(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
     SET(moving->fs, *slot, new);
@@ -406,7 +409,7 @@ static int move_block(struct moving *moving, const uint32_t *slot)
     return 0;
 }
 
-/* The index blocks of which block @index of the file is the first. */
+/* Move the index blocks whose first block is block @index of the file. */
 static int move_indexes(struct moving *moving, uint32_t index)
 {
     if (index == INODE_DIRECT)
@@ -460,7 +463,7 @@ static void copy_out(const struct fastspool *fs, const struct inode *inode, char
     }
 }
 
-/* One try; -EAGAIN: the file's blocks changed meanwhile. */
+/* One try.  -EAGAIN: blocks of the file changed meanwhile. */
 static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, char *bytes, size_t size,
                          uint64_t offset, bool locked)
 {

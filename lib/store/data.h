@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The content of files: which block holds what.
+ * The content of files: its blocks, reading, writing, truncating.
  */
 #ifndef FASTSPOOL_DATA_H
 #define FASTSPOOL_DATA_H
@@ -13,35 +13,41 @@
 struct fastspool;
 struct inode;
 
-#define DATA_STEP 65536u /* bytes of one section */
+/** Bytes that one section reads or writes, at most. */
+#define DATA_STEP 65536u
+/** Outside sections: read from an inode of which a description is open.  Returns the bytes read, 0 at the end of the
+ *  file, possibly fewer than @size.  -EIO: the segment is damaged. */
 ssize_t data_read(struct fastspool *fs, uint32_t inode, uint32_t generation, void *buffer, size_t size,
                   uint64_t offset);
-/** In a section; at most DATA_STEP bytes. */
+/** Inside a section: write at most DATA_STEP bytes, and set size and times.  -EFBIG: behind the largest offset.
+ *  -EAGAIN: no block is free (section_want()).  -EIO: the segment is damaged. */
 int data_write(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
-/** In a section: set the size, freeing at most DATA_FREE_STEP blocks; 1: there is more to free, call again (in a
- *  section of its own; the file is that much shorter already), 0: done. */
+/** Inside a section: set the size, and free at most DATA_FREE_STEP blocks.  0: done.  1: there is more to free, and the
+ *  file is shorter by what is freed; call again in another section.  Errors as data_write(). */
 int data_truncate(struct fastspool *fs, uint32_t inode, uint64_t size);
+/** Blocks that one section frees, at most. */
 #define DATA_FREE_STEP 128u
-/** In a section: free the file's blocks from its end down to block @to, at most @most of them; inode.size follows.
- *  1: there is more to free, 0: done. */
+/** Inside a section: free the blocks of the file from its end down to block @to, at most @most of them.  The size
+ *  shrinks with them.  0: done.  1: there is more to free.  -EIO: the segment is damaged. */
 int data_shrink(struct fastspool *fs, uint32_t inode, uint32_t to, uint32_t most);
-/** Whether one section can free all of the file. */
+/** Under the lock: whether one section can free all blocks of the file. */
 bool data_small(const struct inode *inode);
-/** In a section: give at most @most of the file's blocks back, but not its size: what it holds is in the database.  1:
- *  there are more, 0: it has none. */
+/** Inside a section: free at most @most blocks of a file whose data is in the database.  The size stays.  0: it has no
+ *  blocks.  1: there are more.  -EIO: the segment is damaged. */
 int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
-/** In a section, of an evicted file, whose data nobody can read yet: @size bytes at @offset, a multiple of BLOCK_SIZE;
- * at most DATA_STEP. */
+/** Inside a section: a page-in writes @size bytes, at most DATA_STEP, at @offset, a multiple of BLOCK_SIZE.  The file
+ *  is EVICTED, so no process reads its blocks.  The size stays.  Errors as data_write(). */
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
-/** In a section, of any file: its blocks (index blocks, too) that lie in chunk @chunk move to others, from block
- * *@index of the file on, some of them; 1: there may be more, go on in a section of its own, 0: none is left. */
+/** Inside a section: move some blocks of the file, index blocks too, out of chunk @chunk, from block *@index of the
+ *  file on.  Sets *@index to where the next call goes on.  0: no block is left in the chunk.  1: there may be more;
+ * call again in another section.  -ENOSPC: no other chunk has a free block.  Other errors as data_write(). */
 int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
-/** In a section or with the lock: block number of the file's block @index, 0: a hole. */
+/** Under the lock or in a read: number of block @index of the file, 0: a hole (or damage). */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 
-/** Blocks that @size bytes reach. */
+/** Number of blocks of a file of @size bytes without holes. */
 uint32_t data_blocks(uint64_t size);
-/** In a section: published blocks of the file are about to change (odd), or have changed (even): see data.c. */
+/** Inside a section: count inode.version, before published blocks of the file change, and after (data.c). */
 void data_version_next(struct fastspool *fs, const struct inode *inode);
 
 #endif

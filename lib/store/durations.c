@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Durations of commits, counted in classes, four an octave, from SHORTEST on.  The counts are the segment's: they
- * outlive a mirror.
+ * Durations of commits in classes, four an octave, from SHORTEST on.  The counts are in the segment, so they outlive a
+ * mirror.
  */
 #include "store/durations.h"
 
@@ -9,7 +9,7 @@
 #include "store/layout.h"
 #include "store/store.h"
 
-#define SHORTEST (10 * NS_PER_US) /* the first class */
+#define SHORTEST (10 * NS_PER_US) /* upper bound of the first class */
 
 void durations_count(const struct header *h, uint64_t duration)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Durations of commits, counted in classes, four an octave: for percentiles.
+ * Durations of commits in classes, four an octave, for percentiles.
  */
 #ifndef FASTSPOOL_DURATIONS_H
 #define FASTSPOOL_DURATIONS_H
@@ -9,10 +9,10 @@
 
 struct header;
 
-/** Count one commit that took @duration ns.  The mirror alone. */
+/** Count a commit that took @duration ns.  For the mirror alone. */
 void durations_count(const struct header *header, uint64_t duration);
 
-/** The time that @percent of the commits took at most, ns; 0: there was none. */
+/** Time in ns that @percent of the commits did not exceed.  0: no commit yet. */
 uint64_t durations_percentile(const struct header *header, unsigned percent);
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the shared segment looks like.
+ * The layout of the shared segment.
  *
- * One sparse tmpfs file, mapped whole by every process at an address of its own, so it holds numbers and no
- * pointers: an inode, a name, a block or a description is an index into its table, and index 0 means "none".
- * The tables lie at fixed places, far apart; memory is taken for a table in steps, with fallocate(2), before
- * its first use (segment.c).
+ * The segment is one sparse tmpfs file.  Every process maps the whole file, at an address of its own, so the segment
+ * holds numbers and no pointers.  An inode, a name, a block or a description is an index into its table.  Index 0 means
+ * "none".  The tables lie at fixed places, far apart.  A table takes memory in steps, with fallocate(2), before its
+ * first use (table.c, blocks.c).
  *
- * Who may write: everything but the fields marked "atomic" is changed only inside a critical section, through
- * its undo log (section.h).  Whoever reads without the lock copies first, checks the sequence count, and only
- * then believes what was read.
+ * Rules of access:
+ *   - A field marked "atomic" may change at any time, by STORE() or ATOMIC() (store.h).
+ *   - Every other field changes only inside a critical section, through its undo log (section.h).  `failure` is the
+ *     one exception: section_failure() writes it.
+ *   - A reader without the lock copies first, then checks the sequence count, and only then uses the copy.
  */
 #ifndef FASTSPOOL_LAYOUT_H
 #define FASTSPOOL_LAYOUT_H
@@ -17,12 +19,12 @@
 #include <pthread.h>
 #include <stdint.h>
 
-/** Changes whenever a structure below does: a library of another version serves nothing. */
+/** Changes with every structure below.  A library serves no segment of another version. */
 #define LAYOUT_VERSION 7
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
-#define CHUNK_BLOCKS 256u                        /* blocks of a chunk, the unit of taking memory for data */
+#define CHUNK_BLOCKS 256u                        /* blocks of a chunk: memory for data comes and goes by the chunk */
 #define CHUNK_SIZE   (CHUNK_BLOCKS * BLOCK_SIZE) /* 1 MiB */
 
 #define CHUNKS_MAX       65536u /* 64 GiB of data */
@@ -31,34 +33,34 @@
 #define INODES_MAX       (1u << 24)
 #define BUCKETS_MAX      (1u << 24)
 
-/** Undo records of one critical section.  The largest section (freeing FREE_STEP blocks, a rename over a file)
+/** Undo entries of one critical section.  The largest section (freeing DATA_FREE_STEP blocks, a rename over a file)
  *  needs a few hundred. */
 #define UNDO_MAX 4096u
 
-/** Placeholder directories: description D is a kernel descriptor of placeholder D % PLACEHOLDERS, so that the
- *  kernel's linear list of locks of one file stays short (29 us a lock beside 1,000 others, 3.4 us beside none). */
+/** Placeholder directories.  Description D is a kernel descriptor of placeholder D % PLACEHOLDERS.  This keeps the
+ *  kernel's linear list of locks of one file short: a lock takes 29 us beside 1,000 others, 3.4 us beside none. */
 #define PLACEHOLDERS 64u
 
-/** Classes of a commit's duration: four an octave, from 10 us on. */
+/** Classes of the duration of a commit: four an octave, from 10 us on. */
 #define COMMIT_TIMES 64u
 
 enum segment_state {
-    SEGMENT_RECOVERING = 1, /* made, and the mirror is filling it from the database */
+    SEGMENT_RECOVERING = 1, /* new: the mirror fills it from the database */
     SEGMENT_READY = 2,
-    SEGMENT_FAILED = 3, /* damaged, or the database is: `failure` says what */
+    SEGMENT_FAILED = 3, /* the segment or the database is damaged: `failure` says how */
 };
 
-/** An aligned word of the segment as it was before the section changed it. */
+/** An undo entry: an aligned word of the segment as it was before the section changed it. */
 struct undo {
     uint64_t offset; /* of the word, from the segment's start, a multiple of 8 */
     uint64_t before; /* its content */
 };
 
-/** A table that grows: entries [1, used) have been handed out, entries [0, capacity) have memory. */
+/** A table that grows.  Entries [1, used) have been handed out.  Entries [0, capacity) have memory. */
 struct table {
-    uint32_t capacity; /* entries with memory behind them */
-    uint32_t used;     /* first entry never handed out; 0 is never handed out */
-    uint32_t free;     /* head of the list of entries given back, 0: empty */
+    uint32_t capacity; /* entries with memory */
+    uint32_t used;     /* first entry never handed out; entry 0 never is */
+    uint32_t free;     /* head of the list of free entries, 0: empty */
     uint32_t count;    /* entries in use */
 };
 
@@ -72,14 +74,14 @@ struct link {
     uint32_t prev;
 };
 
-/* The header's fields in groups, each owned by one module.  segment.c says in one statement a group what it is in an
- * empty store. */
+/* The fields of the header in groups.  Each group belongs to the modules that its comment names.  segment.c sets each
+ * group to its value in an empty store with one statement. */
 
-/** section.c: the lock, and what makes its sections whole. */
+/** section.c: the lock and the undo log. */
 struct section_state {
     pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
     uint32_t sequence;     /* odd while a section changes the segment; atomic */
-    uint32_t undo_count;   /* entries of undo[] to roll back; 0: the last section is complete; atomic */
+    uint32_t undo_count;   /* undo entries to roll back; 0: the last section is complete; atomic */
 };
 
 /** table.c, names.c. */
@@ -88,18 +90,18 @@ struct tables_state {
     struct table names;
     struct table descriptions;
     uint32_t buckets_capacity; /* buckets with memory */
-    uint32_t buckets;          /* buckets in use: linear hashing, one is split at each insertion that fills it */
-    uint64_t memory_bytes;     /* taken from the system for tables and chunks */
+    uint32_t buckets;          /* buckets in use (linear hashing: an insertion that needs one more splits one) */
+    uint64_t memory_bytes;     /* of tables and chunks, taken from the system */
 };
 
 /** blocks.c. */
 struct blocks_state {
     uint32_t chunks_used;    /* first chunk never taken */
-    uint32_t chunks_absent;  /* head of the list of chunks given back to the system */
+    uint32_t chunks_absent;  /* head of the list of chunks whose memory went back to the system */
     uint32_t chunks_partial; /* head and tail of the list of chunks with a free block */
     uint32_t chunks_partial_tail;
     uint32_t chunks_held;   /* head of the list of chunks with quarantined blocks */
-    uint32_t tables_wanted; /* 1: a table found no memory to grow, since the mirror last looked; atomic */
+    uint32_t tables_wanted; /* 1: a table has found no memory to grow since the mirror last looked; atomic */
     uint64_t used;          /* blocks neither free nor in quarantine */
     uint64_t total;         /* blocks of all present chunks */
     uint64_t held;          /* blocks in quarantine */
@@ -108,96 +110,96 @@ struct blocks_state {
 /** inodes.c, names.c, orphans.c. */
 struct tree_state {
     uint32_t root;    /* inode of the spool directory itself */
-    uint32_t orphans; /* head of the list of inodes without names whose blocks are being freed in steps */
+    uint32_t orphans; /* head of the list of inodes without names whose blocks are freed in steps */
     uint64_t files;   /* inodes in use that are not directories */
-    uint64_t born;    /* last number given to a name: the order of listings */
+    uint64_t born;    /* last birth number of a name: listings go by it */
 };
 
 /** residency.c: which data is in memory. */
 struct residency_state {
-    struct list clean;       /* files with data in memory and all of it on the disk, the coldest first */
-    struct list cold;        /* those of them that were paged in, and not opened since, the oldest first */
-    uint64_t clean_files;    /* files in both lists, */
-    uint64_t cold_files;     /* and in the second */
-    struct list pageins;     /* evicted files that are wanted, the first request first */
-    uint64_t evicted;        /* files whose data is in the database alone */
-    uint64_t spilled;        /* files in spill files */
-    uint64_t evictions;      /* how often a file's data left memory, */
-    uint64_t brought_back;   /* and how often it was paged in */
+    struct list clean;       /* clean files with data in memory, the least recently used first */
+    struct list cold;        /* likewise, but paged in and not opened since, the oldest first */
+    uint64_t clean_files;    /* files in both lists */
+    uint64_t cold_files;     /* files in `cold` */
+    struct list pageins;     /* evicted files to page in, the oldest request first */
+    uint64_t evicted;        /* files with data in the database alone */
+    uint64_t spilled;        /* files with data in a spill file */
+    uint64_t evictions;      /* evictions so far */
+    uint64_t brought_back;   /* page-ins so far */
     uint64_t checkpointed;   /* every change up to this ticket is in the database; atomic, as all below */
-    uint32_t pager_wanted;   /* futex of the mirror's pager: counts requests for files and for memory */
-    uint32_t pager_event;    /* futex: counts what the pager has done: files paged in, memory freed */
-    uint32_t space_wanted;   /* counts writers that came to wait for memory */
-    uint32_t pagein_reading; /* inode that the pager reads from the database, 0: none */
-    uint32_t pagein_fatal;   /* inode whose reading ended a mirror (a damaged page), 0: none */
+    uint32_t pager_wanted;   /* futex of the pager: counts requests for page-ins and for memory */
+    uint32_t pager_event;    /* futex of its waiters: counts files paged in and memory freed */
+    uint32_t space_wanted;   /* counts waits of writers for memory */
+    uint32_t pagein_reading; /* inode that the pager now reads from the database, 0: none */
+    uint32_t pagein_fatal;   /* inode whose reading killed a mirror (a damaged page), 0: none */
     uint32_t zero;
-    uint64_t space_told; /* CLOCK_MONOTONIC ns of the last line to syslog that there is no memory */
+    uint64_t space_told; /* CLOCK_MONOTONIC ns of the last line to syslog about missing memory */
 };
 
-/** tickets.c, lib/mirror/capture.c: what is not on the disk yet. */
+/** tickets.c, lib/mirror/capture.c: changes that are not on the disk yet. */
 struct tickets_state {
-    struct list dirty; /* inodes with changes that are not on the disk, oldest first */
+    struct list dirty; /* inodes with changes that are not on the disk, the oldest first */
     uint64_t dirty_files;
-    uint64_t dirty_bytes;                /* data bytes not yet on the disk (whole blocks) */
+    uint64_t dirty_bytes;                /* of data that is not on the disk, in whole blocks */
     uint64_t change;                     /* ticket of the last change */
-    uint64_t captured;                   /* ticket of the last change that the running or last commit holds */
+    uint64_t captured;                   /* ticket of the last change in the running or last commit */
     uint64_t durable;                    /* every change up to this ticket is on the disk; atomic */
     uint64_t oldest_dirty;               /* CLOCK_MONOTONIC ns of the oldest change not captured; 0: none */
-    uint64_t oldest_captured;            /* and of the oldest in the running commit; 0: none runs */
-    uint32_t capture;                    /* counts captures, from 1: "since the last capture" is "in this number" */
-    uint32_t committing;                 /* 1 while a commit copies data: freed blocks go to quarantine */
-    int32_t commit_error;                /* of the last commit: 0 or a negative errno; atomic */
-    uint32_t commit_event;               /* futex: counts commits that ended, well or not; atomic */
-    uint64_t commits;                    /* that succeeded; atomic */
-    uint64_t commit_ns;                  /* duration of the last one; atomic */
-    uint32_t commit_times[COMMIT_TIMES]; /* how many took how long (durations.c); atomic */
+    uint64_t oldest_captured;            /* of the oldest change in the running commit; 0: none runs */
+    uint32_t capture;                    /* number of the last capture, from 1 on: inode.changed_in, inode.data_in */
+    uint32_t committing;                 /* 1: a commit copies data; freed blocks go to quarantine */
+    int32_t commit_error;                /* result of the last commit: 0 or a negative errno; atomic */
+    uint32_t commit_event;               /* futex of its waiters: counts commits, failed ones too; atomic */
+    uint64_t commits;                    /* commits that succeeded; atomic */
+    uint64_t commit_ns;                  /* duration of the last commit; atomic */
+    uint32_t commit_times[COMMIT_TIMES]; /* commits of each class of duration (durations.c); atomic */
 };
 
 /** lib/mirror/process.c, lib/spool/launch.c: the mirror process.  All atomic. */
 struct mirror_state {
-    uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one starter at a time */
-    uint32_t wanted;   /* futex of the mirror: counts waiters for a commit as they come */
-    int32_t pid;       /* for status only: whether it lives is known by flock */
+    uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one process starts it at a time */
+    uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
+    int32_t pid;       /* for status only: flock(2) tells whether it lives */
 };
 
 /** lib/mirror/journal.c: batches.  All atomic. */
 struct journal_state {
-    uint64_t batch;   /* number last given to a batch of the journal, whatever became of it */
+    uint64_t batch;   /* number of the last batch, written or not; a number is never used twice */
     uint64_t durable; /* number of the last batch whose fdatasync returned 0 */
 };
 
-/** lib/mirror/checkpoint.c: the database.  All atomic. */
+/** lib/mirror/journal.c, lib/mirror/checkpoint.c: the database.  All atomic. */
 struct disk_state {
-    uint64_t owed;            /* bytes of the disk that the next checkpoint may take */
+    uint64_t owed;            /* bytes of the disk that the next checkpoint may need */
     uint64_t reusable;        /* bytes of free pages in the database */
-    int32_t checkpoint_error; /* of the last checkpoint: 0 or a negative errno */
+    int32_t checkpoint_error; /* result of the last checkpoint: 0 or a negative errno */
     uint32_t zero;
 };
 
 /** lib/mirror/recovery.c.  All atomic. */
 struct recovery_state {
-    uint64_t done;      /* records that the recovery has dealt with, */
-    uint64_t total;     /* of so many */
-    int32_t error;      /* of its last try, with `failure`; it tries on; 0 or a negative errno */
-    uint32_t too_small; /* 1: FAILED for want of memory: a larger `memory` may try again */
+    uint64_t done;      /* records that the recovery has processed; it processes each inode three times */
+    uint64_t total;     /* records that it has to process */
+    int32_t error;      /* result of its last try, and `failure` says more; it tries again; 0 or a negative errno */
+    uint32_t too_small; /* 1: FAILED for lack of memory; an attach with a larger `memory` tries again */
 };
 
 struct header {
-    /* What the segment is (segment.c): written when it is made, but for the first line. */
+    /* Identity of the segment (segment.c): written at its creation, except for atomic fields and `failure`. */
     uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
     uint32_t version;                         /* LAYOUT_VERSION */
-    uint32_t state;                           /* enum segment_state; atomic and a futex: waiters for READY */
+    uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
     char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
-    char boot_id[40];                         /* of the kernel that made it: robust mutexes end with their kernel */
-    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of the process that made it */
-    uint64_t device;                          /* st_dev and st_ino of the spool directory: */
-    uint64_t inode;                           /*   a moved or copied spool has another */
+    char boot_id[40];                         /* of its maker's kernel: a robust mutex does not outlive its kernel */
+    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid in its maker */
+    uint64_t device;                          /* st_dev and st_ino of the spool directory; */
+    uint64_t inode;                           /*   a moved or copied spool has other ones */
     uint64_t memory_limit;                    /* bytes; atomic */
-    uint64_t reserve;                         /* free blocks that only the mirror may take, for page-ins; atomic */
+    uint64_t reserve;                         /* blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */
-    uint64_t hash_seed;                       /* random: where a name falls can't be foretold */
+    uint64_t hash_seed;                       /* random: no user can predict the bucket of a name */
     uint64_t placeholder_device;              /* st_dev of the placeholder directories */
-    uint64_t placeholder_inode[PLACEHOLDERS]; /* and their st_ino: what tells ours from other descriptors */
+    uint64_t placeholder_inode[PLACEHOLDERS]; /* and their st_ino: they identify our descriptors */
     uint32_t owner;                           /* uid and gid of the spool directory */
     uint32_t group;
 
@@ -212,31 +214,32 @@ struct header {
     struct disk_state disk;
     struct recovery_state recovery;
 
-    /* Last, so that what every section touches lies on one page: the child of a fork pays for each page it touches. */
+    /* Last, so that the fields that every section touches share a page: a forked child pays for each page it touches.
+     */
     struct undo undo[UNDO_MAX];
 };
 
 enum inode_flags {
     INODE_USED = 1,
     INODE_DIRTY = 2,        /* in the dirty list */
-    INODE_PERSISTED = 4,    /* the database holds a record of this number: outlives the inode until deleted there */
+    INODE_PERSISTED = 4,    /* the database has an entry of this number; stays until that entry is deleted */
     INODE_ORPHAN = 8,       /* in the orphan list */
-    INODE_CLEAN = 16,       /* in the clean list, or the cold one */
-    INODE_EVICTED = 32,     /* its data is in the database alone: who opens it waits until it is in memory again */
-    INODE_WANTED = 64,      /* evicted, and in the list of faults */
-    INODE_REFERENCED = 128, /* clean, and opened since it was last looked at: gets a second chance */
-    INODE_SPILLED = 256,    /* open, and its data is in a spill file */
-    INODE_UNREADABLE = 512, /* evicted, and reading it from the database was the end of a mirror */
-    INODE_COLD = 1024,      /* brought back: where it is clean, it is in the cold list */
-    INODE_AHEAD = 2048,     /* asked for, or brought back, before anybody opened it */
+    INODE_CLEAN = 16,       /* in the clean or the cold list */
+    INODE_EVICTED = 32,     /* its data is in the database alone; an open waits for the page-in */
+    INODE_WANTED = 64,      /* evicted, and in the list of page-ins */
+    INODE_REFERENCED = 128, /* clean, and opened since the evictor last looked: gets a second chance */
+    INODE_SPILLED = 256,    /* open, with its data in a spill file */
+    INODE_UNREADABLE = 512, /* evicted, and reading it from the database killed a mirror */
+    INODE_COLD = 1024,      /* paged in: when clean, it joins the cold list */
+    INODE_AHEAD = 2048,     /* prefetched: requested or paged in before any open */
 };
 
 #define INODE_DIRECT  4u
 #define INDEX_ENTRIES (BLOCK_SIZE / 4) /* block numbers in an index block */
 
-/** What a file's number leads to, 128 bytes. */
+/** A file or directory, 128 bytes. */
 struct inode {
-    uint32_t generation; /* counts the files that had this number */
+    uint32_t generation; /* counts the files that have had this number */
     uint16_t mode;       /* type and permission bits, as st_mode */
     uint16_t flags;      /* enum inode_flags */
     uint32_t uid;
@@ -246,9 +249,9 @@ struct inode {
     uint64_t mtime;
     uint64_t ctime;
     uint32_t links;   /* names; of a directory: 2 + subdirectories */
-    uint32_t opens;   /* open file descriptions; -> freed when both are 0 */
-    uint32_t names;   /* first of its names, linked by name.sibling; of a free inode: the next free one */
-    uint32_t version; /* counts changes to blocks already published: readers without lock retry */
+    uint32_t opens;   /* open file descriptions; the inode is freed when links and opens are 0 */
+    uint32_t names;   /* first of its names, linked by name.sibling; of a free inode: the next free inode */
+    uint32_t version; /* odd while published blocks change; a reader without the lock then retries (data.c) */
     union {
         struct {                           /* a file: inode.size / BLOCK_SIZE is the index of its last block */
             uint32_t direct[INODE_DIRECT]; /* blocks, 0: a hole */
@@ -256,54 +259,54 @@ struct inode {
             uint32_t double_indirect;      /* index block of index blocks */
         } map;
         struct {            /* a directory */
-            uint32_t first; /* its names, oldest first, linked by name.next */
+            uint32_t first; /* its names, the oldest first, linked by name.next */
             uint32_t last;
-            uint32_t entries; /* how many */
+            uint32_t entries; /* number of its names */
             uint32_t parent;  /* inode of the directory above */
         } dir;
     };
     uint32_t blocks;     /* blocks held, index blocks included */
-    struct link list;    /* the dirty, the clean or the cold list: an inode is in one of them at the most */
-    uint32_t changed_in; /* header.capture at the last change of any kind */
+    struct link list;    /* in the dirty, the clean or the cold list, at most one of them */
+    uint32_t changed_in; /* tickets.capture at the last change of any kind */
     uint32_t dirty_from; /* data blocks [from, to) of the file are not on the disk */
     uint32_t dirty_to;
     union {
-        struct {                 /* data in memory */
-            uint32_t data_in;    /* header.capture at the last change of data */
+        struct {                 /* while its data is in memory */
+            uint32_t data_in;    /* tickets.capture at the last change of data */
             uint32_t since_from; /* lowest data block changed in `data_in` */
         };
-        struct link pagein;   /* evicted and wanted: the list of faults */
-        int32_t pagein_error; /* evicted and not wanted: of the last page-in: 0 or a negative errno */
+        struct link pagein;   /* evicted and wanted: in the list of page-ins */
+        int32_t pagein_error; /* evicted and not wanted: result of its last page-in, 0 or a negative errno */
     };
-    uint64_t ticket; /* header.change at the last change of any kind: durable when header.durable is */
+    uint64_t ticket; /* tickets.change at the last change of any kind; durable once tickets.durable has reached it */
 };
 
-/** What leads to a name along a hash chain: its index, and above it eight signs: of each name from there to the chain's
- * end one is set, which its hash says.  So most names that are not there are known by the bucket alone (names.c). */
-#define CHAIN_INDEX (NAMES_MAX - 1)
-#define CHAIN_SIGNS (~CHAIN_INDEX)
+/** A chain link: 24 bits of index and an 8-bit filter.  Every name from here to the end of the chain sets one bit
+ *  chosen by its hash, so most misses end at the bucket (names.c). */
+#define CHAIN_INDEX  (NAMES_MAX - 1)
+#define CHAIN_FILTER (~CHAIN_INDEX)
 
-#define NAME_INLINE 27u /* bytes of a name that fit: Exim's lasting ones have at most 25 */
-#define NAME_MORE   44u /* bytes in each further entry of a long name */
+#define NAME_INLINE 27u /* bytes of a name that fit its entry; Exim's lasting names have at most 25 */
+#define NAME_MORE   44u /* bytes of a long name in each further entry */
 
-/** In name.inode: this entry is the continuation of another. */
+/** In name.inode: the entry continues another one. */
 #define NAME_CONTINUES UINT32_MAX
 
-/** A name in a directory, 64 bytes.  A longer name goes on in further entries of the table. */
+/** A name in a directory, 64 bytes.  A longer name continues in further entries of the table. */
 struct name {
-    uint64_t born;   /* grows along the directory's list: a listing goes on behind it */
+    uint64_t born;   /* birth number: grows along the list of the directory; a listing resumes behind it */
     uint32_t inode;  /* 0: the entry is free */
     uint32_t parent; /* inode of the directory */
-    uint32_t chain;  /* next in the hash bucket, with signs; of a free entry: the next free one */
+    uint32_t chain;  /* link to the next name of the bucket; of a free entry: the next free entry */
     uint32_t next;   /* next and previous in the directory, in order of birth */
     uint32_t prev;
     uint32_t sibling; /* next name of the same inode */
-    uint32_t more;    /* struct name_more with the rest of the name, 0: none */
+    uint32_t more;    /* entry (struct name_more) with the rest of the name, 0: none */
     uint8_t length;   /* of the whole name, bytes */
     char text[NAME_INLINE];
 };
 
-/** The rest of a long name; `inode` and `chain` lie where struct name has them. */
+/** The rest of a long name.  `inode` and `chain` lie where struct name has them. */
 struct name_more {
     uint64_t zero;
     uint32_t inode; /* NAME_CONTINUES while in use, 0: free */
@@ -314,41 +317,42 @@ struct name_more {
 
 enum description_state {
     DESCRIPTION_FREE = 0,
-    DESCRIPTION_POOLED = 1, /* taken by a process for its pool, nothing open */
+    DESCRIPTION_POOLED = 1, /* in the pool of a process, nothing open */
     DESCRIPTION_OPEN = 2,
 };
 
 /** An open file description, 64 bytes. */
 struct description {
-    uint64_t cookie; /* 40 random bits, repeated in the kernel's file offset of the placeholder */
-    uint64_t offset; /* atomic: bytes; of a directory: the position of the listing */
+    uint64_t cookie; /* 40 random bits; the kernel's file offset of the placeholder repeats them */
+    uint64_t offset; /* bytes; of a directory: position of the listing; atomic */
     uint32_t state;  /* enum description_state */
     uint32_t inode;
     uint32_t generation; /* of the inode */
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t pooled_at; /* CLOCK_MONOTONIC ns when it was taken: unlocked and old is dead; 0: it was locked; atomic */
+    uint64_t
+        pooled_at; /* CLOCK_MONOTONIC ns when it was taken, 0: it has its lock; old and unlocked means dead; atomic */
     uint64_t pad[2];
 };
 
 enum chunk_state {
     CHUNK_ABSENT = 0, /* no memory */
     CHUNK_PRESENT = 1,
-    CHUNK_LEAVING = 2, /* empty, and its memory is being given back */
+    CHUNK_LEAVING = 2, /* empty, and its memory goes back to the system */
 };
 
 /** CHUNK_BLOCKS blocks of data. */
 struct chunk {
     uint64_t free[CHUNK_BLOCKS / 64]; /* bit set: the block is free */
-    uint64_t held[CHUNK_BLOCKS / 64]; /* bit set: freed while a commit copied; free again at its end */
+    uint64_t held[CHUNK_BLOCKS / 64]; /* bit set: freed while a commit copied; free when the commit ends */
     uint32_t state;                   /* enum chunk_state */
     uint32_t free_count;
-    uint32_t next; /* partial list, or absent list; chunk number + 1 */
+    uint32_t next; /* in the partial or the absent list; chunk number + 1 */
     uint32_t prev;
-    uint32_t held_next; /* list of chunks with held blocks */
+    uint32_t held_next; /* in the list of chunks with quarantined blocks */
     uint32_t held_count;
-    uint32_t epoch; /* counts how often the memory went: a slow grower notices */
+    uint32_t epoch; /* counts how often its memory went: a slow add_chunk() notices */
     uint32_t zero;
     uint64_t emptied; /* CLOCK_MONOTONIC ns when it last became empty */
     uint64_t pad[3];

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lists of inodes: linked both ways through a link in each inode, changed inside critical sections.
+ * Lists of inodes, linked both ways through a link in each inode.
  *
- * A list is its ends in the header; which of an inode's links it uses is given as the link's offset, LIST_LINK or
- * PAGEIN_LINK.  All is undo-logged: a list is whole whoever is killed.
+ * The header holds the two ends of a list.  The caller says which link of the inodes the list uses, by its offset:
+ * LIST_LINK or PAGEIN_LINK.
+ *
+ * Failure modes: the undo log holds every change, so a killed process leaves no list half changed.
  */
 #include "store/lists.h"
 
@@ -16,7 +18,7 @@ static const struct link *link_of(const struct fastspool *fs, uint32_t i, size_t
     return (const struct link *)((const char *)inode_at(fs, i) + which);
 }
 
-/* Put @i between its neighbours, 0: none. */
+/* Put @i between @prev and @next, 0: none. */
 static void insert(struct fastspool *fs, const struct list *list, size_t which, uint32_t i, uint32_t prev,
                    uint32_t next)
 {

@@ -8,7 +8,7 @@
  * million, and no insertion rehashes the table.
  *
  * A lookup costs mostly page faults: names lie scattered, and each process of Exim touches each page for the first
- * time.  So a chain link carries a filter of the names behind it (CHAIN_SIGNS), and most misses end at the bucket.  A
+ * time.  So a chain link carries a filter of the names behind it (CHAIN_FILTER), and most misses end at the bucket.  A
  * removal may leave bits that stand for no name.  A split computes the filters of its names anew.
  *
  * Failure modes:
@@ -76,7 +76,7 @@ static uint32_t hash_bucket(uint64_t hash, uint32_t buckets)
 }
 
 /* The bit of a name in the filters of the links that lead to it. */
-static uint32_t sign_of(uint64_t hash)
+static uint32_t filter_bit(uint64_t hash)
 {
     return NAMES_MAX << (hash >> 61);
 }
@@ -84,7 +84,7 @@ static uint32_t sign_of(uint64_t hash)
 /* The link to an entry whose own link is @rest. */
 static uint32_t chain_link(uint32_t entry, uint64_t hash, uint32_t rest)
 {
-    return entry | sign_of(hash) | (rest & CHAIN_SIGNS);
+    return entry | filter_bit(hash) | (rest & CHAIN_FILTER);
 }
 
 /* ---- the text of a name ---- */
@@ -143,7 +143,7 @@ uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *tex
     if (buckets == 0 || buckets > LOAD(fs->header->tables.buckets_capacity))
         return 0;
     uint32_t link = *bucket_at(fs, hash_bucket(hash, buckets));
-    for (uint32_t steps = 0; (link & sign_of(hash)) && steps < CHAIN_MAX; steps++) {
+    for (uint32_t steps = 0; (link & filter_bit(hash)) && steps < CHAIN_MAX; steps++) {
         uint32_t i = link & CHAIN_INDEX;
         if (!names_valid(fs, i))
             return 0;

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Orphans: files and their data go, whatever their size, though a section is short.
+ * Orphans: freeing files of any size in short sections.
  *
- * The happy path: an inode without name and description is dropped.  Where its blocks are few they are freed at once.
- * Where they are many the inode joins the orphans, whose blocks are freed DATA_FREE_STEP a section, by the process that
- * dropped it or, if that one dies, by the mirror.  A file that is truncated to nothing hands its blocks to an orphan.
+ * The happy path:
+ *   - orphans_drop() drops an inode without name and description.  If it has few blocks, it is freed at once.
+ *   - If it has many blocks, it becomes an orphan.  The process that dropped it frees DATA_FREE_STEP of its blocks in
+ *     each section.
+ *   - A large file that is truncated to nothing hands its blocks to an orphan.
  *
- * Failure modes: whatever fails in a section leaves all as it was; a process that dies leaves orphans in their list.
+ * Failure modes:
+ *   - A section fails: it rolls back, and all is as before.
+ *   - The process dies: its orphans stay in their list, and the mirror frees them.
  */
 #include "store/orphans.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Orphans: files and their data go, whatever their size.
+ * Orphans: freeing files of any size in short sections.
  */
 #ifndef FASTSPOOL_ORPHANS_H
 #define FASTSPOOL_ORPHANS_H
@@ -9,11 +9,13 @@
 
 struct fastspool;
 
-/** Inside a section: free the inode if it has neither names nor descriptions. */
+/** Inside a section: if the inode has neither names nor descriptions, free it or make it an orphan.  0, or -EIO: the
+ *  segment is damaged. */
 int orphans_drop(struct fastspool *fs, uint32_t inode);
-/** Inside a section: the file is empty now, whatever its size was. */
+/** Inside a section: truncate the file to nothing, whatever its size.  A large one hands its blocks to an orphan.
+ *  -EAGAIN: no inode is free for that (section_want()).  -EIO: the segment is damaged. */
 int orphans_discard(struct fastspool *fs, uint32_t inode);
-/** Outside: free the blocks of orphans, a step at a time. */
+/** Outside sections: free all orphans, DATA_FREE_STEP blocks a section. */
 int orphans_free(struct fastspool *fs);
 
 #endif

@@ -1,38 +1,43 @@
 /* SPDX-License-Identifier: MIT
  *
- * Residency: which files have their data in memory, and how a process waits for data that is not.
+ * Residency: which files have their data in memory, eviction and page-in.
  *
- * Names and attributes are always in memory; data is while it is in the working set.  A file whose last change is in
- * the database (header.residency.checkpointed), and that no process has open, may give its blocks back.  It keeps its
- * size and all that stat shows, and is EVICTED.  Which files go is lib/mirror/evictor.c's business; the marks that it
- * goes by are kept here:
+ * Names and attributes are always in memory.  Data is in memory while it is in the working set.  A file may lose its
+ * blocks if its last change is in the database (header.residency.checkpointed) and no process has it open.  It keeps
+ * its size and all that stat shows, and is EVICTED.  lib/mirror/evictor.c chooses the files.  This module keeps the
+ * marks that it needs:
+ *   - The clean list holds the files that may become evicted, the least recently used first.  A file joins its end
+ *     when a commit has made it clean, and leaves it when it changes.
+ *   - An open of a clean file marks it REFERENCED, which costs one word.  The file gets a second chance (the clock
+ *     algorithm).
+ *   - A file that was paged in is COLD until it is opened once more.  COLD files have a list of their own, also after
+ *     a write (a delivery writes to the log of its message).  So a queue run over a million evicted messages evicts
+ *     the files that it has paged in itself, and not the working set.  (The 2Q algorithm, Johnson and Shasha, VLDB
+ *     1994; the second queue is a clock.)
  *
- *   - The clean list holds the files that could go, the coldest first.  A file joins its end when a commit has made it
- *     clean, and leaves it when it changes.
- *   - Opening a clean file marks it REFERENCED: one word an open.  It gets a second chance (the clock algorithm).
- *   - A file that was paged in is COLD until it is opened once more, and has a list of its own, also when it was
- * written to meanwhile (a delivery writes to the message's log).  So a queue run over a million evicted messages pushes
- * out what it has itself brought in, and not the working set.  (The 2Q algorithm, Johnson and Shasha, VLDB 1994, with
- * its second queue a clock.)
+ * The happy path of an open of an evicted file:
+ *   1. One section makes the description, and puts the file into the list of page-ins.
+ *   2. The process wakes the pager, a thread of the mirror, and waits.
+ *   3. The pager reads the file from the database and fills its blocks.  With the last block the file is resident.
+ *   4. The description keeps the data in memory.  So a process with an open file never needs the mirror, whatever user
+ *      it becomes.  A file that is too large for memory, or finds none, gets a spill file (spilled.c).
  *
- * The happy path of an open of an evicted file: one section makes the description and puts the file into the list of
- * page-ins; then the opener wakes the pager, a thread of the mirror, and waits.  The pager reads the file from the
- * database and fills in its blocks; with the last of them the file is resident.  The description keeps it in memory: a
- * process that has a file open never needs the mirror, whatever user it becomes.  A file that is larger than memory
- * should hold, or finds no room, is served from a spill file (spilled.c).
- *
- * Memory.  Eviction begins where tables and blocks in use pass seven eighths of the limit (of a small limit: where less
- * is left than a chunk and the reserve) and goes on for one eighth.  A writer that finds none left asks for some and
- * waits: SPACE_WAIT at most, less where the disk fails, for then nothing can be evicted; then it gets ENOSPC, and
- * syslog a line. The same holds where the runtime directory's file system is full, whatever the limit.  The reserve
- * (header.reserve) is the mirror's alone, for page-ins.
+ * Memory:
+ *   - Eviction begins when tables and blocks in use exceed seven eighths of the limit.  With a small limit it begins
+ *     when less than a chunk and the reserve is left.  It frees one eighth of the limit.
+ *   - A writer that finds no memory wakes the pager and waits, for SPACE_WAIT at most, then returns ENOSPC.  If the
+ *     disk fails it waits less, because then nothing can be evicted.  The same holds if the file system of the runtime
+ *     directory is full, whatever the limit.
+ *   - The reserve (header.reserve) is for the mirror alone, for page-ins.
  *
  * Failure modes:
- *   - The mirror dies: requests stay in their list, a waiter starts another mirror within 100 ms, and that one goes on.
- *   - A file half paged in is paged in again, into the same blocks.
- *   - The reading itself ended a mirror (a damaged page): the next one lets that file fail, with EIO, and goes on.
- *   - A file that is waited for keeps its last name until it is resident: its end must not reach the database before it
- *     has been read (directories.c).
+ *   - The mirror dies: requests stay in their list.  A waiter starts another mirror within 100 ms, and that one goes
+ *     on.
+ *   - A page-in stops half way: the next one fills the same blocks again.
+ *   - The read of a damaged page kills the mirror: the next mirror fails that file with EIO, and goes on.
+ *   - No memory can be evicted: writers get ENOSPC, and syslog gets one line a minute.
+ *   - A wanted file loses its last name: it keeps the name until it is resident, because the deletion must not reach
+ *     the database before the pager has read the file (directories.c).
  */
 #include "store/residency.h"
 
@@ -49,12 +54,12 @@
 #include <sys/stat.h>
 #include <syslog.h>
 
-#define SPACE_WAIT       (10 * NS_PER_S)   /* for which a writer waits for memory, */
-#define SPACE_WAIT_BAD   NS_PER_S          /* while commits or checkpoints fail, */
-#define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* and after it has been refused */
-#define TELL_EVERY       (60 * NS_PER_S)   /* between two lines to syslog */
+#define SPACE_WAIT       (10 * NS_PER_S)   /* time that a writer waits for memory */
+#define SPACE_WAIT_BAD   NS_PER_S          /* the same while commits or checkpoints fail */
+#define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* the same soon after an ENOSPC */
+#define TELL_EVERY       (60 * NS_PER_S)   /* least time between two lines to syslog */
 
-/* ---- the clean list, and the cold one ---- */
+/* ---- the clean and the cold list ---- */
 
 static void set_flags(struct fastspool *fs, uint32_t i, unsigned set, unsigned clear)
 {
@@ -67,7 +72,7 @@ const struct list *residency_list(const struct fastspool *fs, uint32_t i)
     return inode_at(fs, i)->flags & INODE_COLD ? &fs->header->residency.cold : &fs->header->residency.clean;
 }
 
-/* One file more or less (@by: 1 or -1) in its list. */
+/* Count inode @i into its list (@by 1) or out of it (-1). */
 static void count(struct fastspool *fs, uint32_t i, int by)
 {
     SET(fs, fs->header->residency.clean_files, fs->header->residency.clean_files + (uint64_t)by);
@@ -96,7 +101,8 @@ void residency_leave_clean(struct fastspool *fs, uint32_t i)
     set_flags(fs, i, 0, INODE_CLEAN | (inode_at(fs, i)->flags & INODE_REFERENCED ? INODE_REFERENCED | INODE_COLD : 0));
 }
 
-/* What was evicted is not any more; what stood in place of the data's marks goes. */
+/* The inode is no longer evicted.  Clears the page-in link or error, which shares memory with data_in and since_from.
+ */
 static void leave_evicted(struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);
@@ -157,7 +163,7 @@ void residency_give_up(struct fastspool *fs, uint32_t i, int error, bool for_goo
     set_flags(fs, i, for_good ? INODE_UNREADABLE : 0, INODE_WANTED | INODE_AHEAD);
     SET(fs, inode_at(fs, i)->pagein_error, error);
     SET(fs, inode_at(fs, i)->since_from, 0);
-    residency_join(fs, i); /* only if it has blocks still */
+    residency_join(fs, i); /* if an earlier page-in has left it blocks */
 }
 
 void residency_reference(struct fastspool *fs, uint32_t i)
@@ -168,9 +174,9 @@ void residency_reference(struct fastspool *fs, uint32_t i)
         set_flags(fs, i, INODE_REFERENCED, 0);
 }
 
-/* ---- how much memory ---- */
+/* ---- memory in use ---- */
 
-/* Above it a chunk could not leave where the tables want its memory. */
+/* Above it no chunk could leave when tables want its memory. */
 uint64_t residency_high(const struct header *header)
 {
     uint64_t limit = LOAD(header->memory_limit), high = limit / 8 * 7,
@@ -200,7 +206,7 @@ void residency_notice(struct fastspool *fs)
         wake_pager(fs);
 }
 
-/* One line a minute, whoever comes first. */
+/* One line to syslog every TELL_EVERY, for all processes together. */
 static void tell(struct fastspool *fs)
 {
     uint64_t now = clock_monotonic(), told = LOAD(fs->header->residency.space_told);
@@ -225,8 +231,8 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
         return -ENOSPC;
     if (*since == 0)
         *since = now;
-    /* Who has just waited in vain waits for a moment only: a program that was told of an error still tries to write
-     * what it has buffered, and Exim does so ten times before it answers. */
+    /* After an ENOSPC, wait only for a moment: a program that gets an error still tries to write its buffered data, and
+     * Exim does so ten times before it answers. */
     bool again = fs->refused && *since - fs->refused < SPACE_WAIT;
     if (now - *since > (again ? SPACE_WAIT_AGAIN : bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
         fs->refused = now;
@@ -240,7 +246,7 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
                                                                                                              : 0;
 }
 
-/* ---- page-ins: asking ---- */
+/* ---- requests for page-ins ---- */
 
 void residency_want(struct fastspool *fs, uint32_t i)
 {
@@ -248,7 +254,7 @@ void residency_want(struct fastspool *fs, uint32_t i)
         set_flags(fs, i, 0, INODE_AHEAD);
     if (inode_at(fs, i)->flags & INODE_WANTED)
         return;
-    residency_leave_clean(fs, i); /* it was half evicted */
+    residency_leave_clean(fs, i); /* a file that is half evicted may be in it */
     lists_append(fs, &fs->header->residency.pageins, PAGEIN_LINK, i);
     set_flags(fs, i, INODE_WANTED, 0);
 }
@@ -259,7 +265,7 @@ void residency_want_ahead(struct fastspool *fs, uint32_t i)
     set_flags(fs, i, INODE_AHEAD, 0);
 }
 
-/* How an inode that somebody waits for is. */
+/* State of a page-in.  -EINPROGRESS: it is wanted. */
 static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
 {
     struct section_read read = SECTION_READ;
@@ -273,7 +279,7 @@ static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
         else if (inode->flags & INODE_WANTED)
             result = -EINPROGRESS;
         else
-            result = inode->pagein_error; /* it came, and went again */
+            result = inode->pagein_error; /* the page-in failed, or the file is evicted again */
     } while (section_read_retry(fs, &read));
     return result;
 }
@@ -293,7 +299,7 @@ int residency_wait(struct fastspool *fs, uint32_t i, uint32_t generation)
         if (state != -EINPROGRESS)
             return state;
         if (fs->mirror)
-            return -EDEADLK; /* it would wait for itself */
+            return -EDEADLK; /* the mirror would wait for itself */
         result = await_event(fs, &h->residency.pager_event, event, &ATOMIC(h->residency.pager_wanted), &lived);
     }
     return result;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Residency: which data is in memory.
+ * Residency: which files have their data in memory, eviction and page-in.
  */
 #ifndef FASTSPOOL_RESIDENCY_H
 #define FASTSPOOL_RESIDENCY_H
@@ -12,49 +12,55 @@ struct fastspool;
 struct header;
 struct list;
 
-/** Bytes of memory that a file without data takes at the most: inode, name, its share of the hash. */
+/** Bytes of memory of a file without data, at most: inode, name, its share of the hash. */
 #define RESIDENCY_FILE_MEMORY 200u
 
-/** In a section: the inode is on the disk, data too; its data may be evicted once a checkpoint holds it. */
+/** Inside a section: the inode and its data are on the disk.  It joins the clean or the cold list: a checkpoint makes
+ * it evictable. */
 void residency_join(struct fastspool *fs, uint32_t inode);
-/** In a section: the inode changes: it leaves the clean list, or the cold one. */
+/** Inside a section: the inode changes.  It leaves the clean or the cold list. */
 void residency_leave_clean(struct fastspool *fs, uint32_t inode);
-/** In a section: the inode's data is to be replaced or freed: it is in memory from now on, and wanted no more. */
+/** Inside a section: the data of the inode is replaced or freed.  The inode is no longer clean, evicted, wanted or
+ *  spilled. */
 void residency_leave(struct fastspool *fs, uint32_t inode);
-/** In a section: the inode is opened: it is not cold, unless that is what it was brought back for. */
+/** Inside a section: the inode is opened.  If it is clean it gets a second chance.  The first open of a prefetched file
+ *  does not count. */
 void residency_reference(struct fastspool *fs, uint32_t inode);
 
-/** In a section, where the inode is evicted: have it brought back.  Then, outside, residency_wait(). */
+/** Inside a section, for an evicted inode: request its page-in.  Then, outside sections, residency_wait(). */
 void residency_want(struct fastspool *fs, uint32_t inode);
-/** In a section, the mirror alone, where the inode is evicted and not wanted: the same, before anybody wants it. */
+/** Inside a section, for the mirror alone, for an evicted inode that is not wanted: request its page-in, as a prefetch.
+ */
 void residency_want_ahead(struct fastspool *fs, uint32_t inode);
-/** Wait until the inode is in memory, or is another one by now.  0, or why it can't be brought back: -EIO, -ENOSPC, ...
- *  It may be evicted again at once, except while a description of it is open. */
+/** Outside sections: wait until the inode is not evicted, or has another @generation.  0, or the error of the page-in:
+ *  -EIO, -ENOSPC, ...  -EIO: no mirror comes up, or the segment FAILED.  -EDEADLK: this process is the mirror.  The
+ * inode may be evicted again at once, unless a description of it is open. */
 int residency_wait(struct fastspool *fs, uint32_t inode, uint32_t generation);
 
-/** Outside: wait for memory, on the mirror's eviction.  0: something has changed, try again; -ENOSPC: no more waiting.
- *  @since: 0 at first, ours. */
+/** Outside sections: wait until the mirror has evicted data.  0: the pager has done something, or 100 ms are over; try
+ *  again.  -ENOSPC: the time is up.  *@since: 0 before the first call; this function keeps it. */
 int residency_wait_for_space(struct fastspool *fs, uint64_t *since);
-/** Outside: memory was taken from the system: is it time to evict?  Then the pager is told. */
+/** Outside sections: wake the pager if the memory in use is above residency_high(). */
 void residency_notice(struct fastspool *fs);
-/** Where eviction begins, and how far it goes: bytes of memory in use. */
+/** Bytes of memory in use at which eviction begins, and at which it ends.  From anywhere. */
 uint64_t residency_high(const struct header *header);
 uint64_t residency_low(const struct header *header);
-/** Memory that holds something: tables, and blocks that aren't free. */
+/** Bytes of memory in use: tables, and blocks that are not free.  From anywhere. */
 uint64_t residency_in_use(const struct header *header);
 
-/** In a section: a spilled file is only evicted again. */
+/** Inside a section: a spilled file loses its spill file, and is evicted again. */
 void residency_unspill(struct fastspool *fs, uint32_t inode);
 
-/* ---- for the mirror, in sections ---- */
+/* ---- inside sections, for the mirror alone ---- */
 
-/** The list that the inode is in, or would be: the cold or the clean one. */
+/** The list that the inode is in, or would join: the cold or the clean one. */
 const struct list *residency_list(const struct fastspool *fs, uint32_t inode);
-/** The inode's blocks are going: it is evicted. */
+/** The inode is evicted.  Its blocks are freed after that (data_empty()). */
 void residency_evict(struct fastspool *fs, uint32_t inode);
-/** The data of an evicted file is in memory or, @spilled, in its spill file. */
+/** The page-in of the inode is complete: its data is in memory or, if @spilled, in its spill file. */
 void residency_paged_in(struct fastspool *fs, uint32_t inode, bool spilled);
-/** A wanted file can't be paged in: its waiters get @error.  @for_good: no later request is tried. */
+/** The page-in of a wanted inode fails: its waiters get @error, a negative errno.  @for_good: no later page-in is
+ *  tried. */
 void residency_give_up(struct fastspool *fs, uint32_t inode, int error, bool for_good);
 
 #endif

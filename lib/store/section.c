@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * Critical sections: every change of the segment happens in one, wholly or not at all.
+ * Critical sections: every change of the segment happens in one, completely or not at all.
  *
- * The happy path: hold signals off (section_guard), take the one lock, make the sequence count odd, run the body,
- * which records each word in the undo log before it changes it, set the log's count to zero (from here on the
- * change is done), make the sequence count even, release the lock.
+ * The happy path:
+ *   1. Block signals (section_guard), take the lock, make the sequence count odd.
+ *   2. Run the body.  It records each word in the undo log before it changes the word.
+ *   3. Set the count of the log to zero: from here on the change is done.
+ *   4. Make the sequence count even, release the lock.
+ *
+ * Readers take no lock.  They copy between two loads of the sequence count, and copy again if the count moved.
  *
  * Failure modes:
- *   - The body fails: the log is played back, newest record first, and nothing has happened.
- *   - The process is killed inside: the mutex is robust, so the next one to lock learns of it, plays the log back
- *     and goes on.  Playing back writes old values to fixed places, so a playback that is itself killed is simply
- *     begun again.  A record is complete before the count includes it, and the count includes it before its word
- *     changes: there is no instant at which a changed word is not covered.
- *   - A table is full: the body says so (section_want), and everything is taken back (change.c goes on from there).
- *   - The log holds nonsense: the segment is damaged.  It is marked FAILED, and every later call is -EIO.
- *   - The lock is not to be had for seconds: a line to syslog, and further waiting.
- *
- * Readers take no lock: they copy between two looks at the sequence count, and copy again if it moved.
+ *   - The body fails: the section rolls back, the newest undo entry first, and nothing has changed.
+ *   - The process is killed inside: the mutex is robust, so the next process that locks it learns of the death, rolls
+ *     back and goes on.  A roll back writes old values to fixed places, so a roll back that is itself killed just
+ *     starts again.  An undo entry is complete before the count includes it, and the count includes it before its word
+ *     changes.  So an undo entry covers every changed word at every instant.
+ *   - A table is full: the body calls section_want(), and the section rolls back.  change.c grows the table.
+ *   - The log holds nonsense: the segment is damaged.  It becomes FAILED, and every later call returns -EIO.
+ *   - The lock stays taken for seconds: one line to syslog every LOCK_WARNING, and the process waits on.
+ *   - Code changes the segment outside a section: SET() and section_log() assert section_inside, and the process
+ *     aborts before the change.
  */
 #include "store/section.h"
 
@@ -29,14 +33,14 @@
 #include <syslog.h>
 #include <time.h>
 
-#define LOCK_SPINS         200 /* looks at the lock before sleeping: a section takes less than a microsecond */
+#define LOCK_SPINS         200 /* tries before sleeping: a section takes less than a microsecond */
 #define LOCK_WARNING       5   /* seconds */
-#define READS_BEFORE_YIELD 16  /* looks at an odd count between two tries of a reader */
+#define READS_BEFORE_YIELD 16  /* loads of an odd count in one try of a reader */
 
 struct section_guard section_guard;
 __thread const struct fastspool *section_inside;
 
-static __thread int wanted = TABLE_NONE; /* enum table_id that the running body found full */
+static __thread int wanted = TABLE_NONE; /* enum table_id that the running body wants */
 static __thread bool log_full;
 
 static inline void pause_briefly(void)
@@ -98,20 +102,20 @@ int section_create(struct header *header)
     return -error;
 }
 
-/* Take back what the section has changed so far.  May be cut short and begun again at any point. */
+/* Undo all changes of the section so far.  A process that dies in it leaves the log whole, for the next one. */
 static int roll_back(struct fastspool *fs)
 {
     const struct header *header = fs->header;
     uint32_t count = LOAD(header->section.undo_count);
 
     if (count > UNDO_MAX)
-        return section_damaged(fs, "the undo log counts more records than it can hold");
+        return section_damaged(fs, "the undo log counts more entries than it can hold");
     while (count > 0) {
-        const struct undo *record = &header->undo[--count];
-        if (record->offset % 8 != 0 || record->offset >= SEGMENT_SIZE)
+        const struct undo *entry = &header->undo[--count];
+        if (entry->offset % 8 != 0 || entry->offset >= SEGMENT_SIZE)
             return section_damaged(fs, "the undo log leads out of the segment");
-        const uint64_t *word = (const uint64_t *)(fs->base + record->offset);
-        __atomic_store_n(&WRITABLE(*word), record->before, __ATOMIC_RELEASE);
+        const uint64_t *word = (const uint64_t *)(fs->base + entry->offset);
+        __atomic_store_n(&WRITABLE(*word), entry->before, __ATOMIC_RELEASE);
     }
     STORE(header->section.undo_count, 0);
     return 0;
@@ -143,7 +147,7 @@ static int lock_slowly(struct fastspool *fs)
     }
 }
 
-/* Take the lock; whoever finds its last owner dead repairs first. */
+/* Take the lock.  If its last owner died inside a section, roll that section back first. */
 static int lock(struct fastspool *fs)
 {
     const struct header *header = fs->header;
@@ -191,7 +195,7 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
         count++;
     }
     STORE(header->section.undo_count, count);
-    /* The word may change only now: neither compiler nor processor may let it change before the count. */
+    /* Neither compiler nor processor may move the change of the words before the count. */
     __atomic_thread_fence(__ATOMIC_RELEASE);
     return true;
 }
@@ -209,8 +213,8 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-/* @table as in section_try(): a signal handler that comes in behind the guard has sections of its own, and wants tables
- * of its own. */
+/* *@table as in section_try().  It is set before the guard ends: after that, a signal handler of this thread may run
+ * sections, and want tables, of its own. */
 static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
 {
     const struct header *header = fs->header;

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * The segment: one sparse tmpfs file that every process maps, and the memory behind its tables.
+ * The segment: one sparse tmpfs file that every process maps.
  *
- * The happy path: segment_create() makes the file, its lock file and the placeholder directories in a fresh runtime
- * directory, fills in the header and writes the magic number last.  segment_open() checks that the file is what it
- * must be (owner, mode, layout version, boot, PID namespace, spool) and maps it.  segment_grow() takes memory for
- * more entries of a table with fallocate(2), outside any lock, and publishes the new capacity in a section.
+ * The happy path:
+ *   1. segment_create() makes the file, its lock file and the placeholder directories in a fresh runtime directory.
+ *      It fills in the header, and writes the magic number last.
+ *   2. segment_open() maps the file and checks it: owner, mode, size, layout version, boot, PID namespace, spool,
+ *      tables.
  *
- * Failure modes: no memory in the runtime file system or in the configured limit is ENOSPC at the growing, never a
- * SIGBUS at a use; two processes that grow the same table take the same memory twice, which is harmless; whatever
- * is wrong with a segment is said in a sentence, and nothing of it is used.
+ * Failure modes:
+ *   - The runtime file system has no room for the header: ENOSPC at the creation.  No later use gets SIGBUS.
+ *   - The maker dies before it writes the magic number: segment_open() finds a damaged segment.
+ *   - A check fails: a sentence says which one, and the process uses nothing of the segment.
  */
 #include "store/segment.h"
 
@@ -34,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What the mirror alone may take: this share of `memory`, and at most so much. */
+/* The reserve: this share of `memory`, and at most RESERVE_MAX bytes. */
 #define RESERVE_SHARE 16u
 #define RESERVE_MAX   (UINT64_C(8) << 20)
 
@@ -70,8 +72,8 @@ void segment_limit(const struct header *header, uint64_t memory)
     STORE(header->memory_limit, memory);
 }
 
-/* What every group is in an empty store.  (journal and recovery stay: numbers of batches are never given twice, and a
- * recovery that is tried again knows why.  mirror belongs to the process that does it.) */
+/* Set the groups to their values in an empty store.  Three groups stay: `journal`, because no number of a batch is used
+ * twice; `recovery`, because it says why the last try failed; `mirror`, because it belongs to the running mirror. */
 static void reset_groups(struct header *header)
 {
     static const struct table empty = {.used = 1};
@@ -110,7 +112,7 @@ static int header_identify(struct header *header)
     return error;
 }
 
-/* The empty directories whose descriptors stand for open file descriptions, and the file of the record locks. */
+/* Make the placeholders, and the file of the record locks. */
 static int make_companions(int runtime_fd, struct header *header, const struct stat *spool)
 {
     struct stat st;
@@ -216,7 +218,7 @@ static int check_header(const struct header *header, const struct stat *spool, c
     return 0;
 }
 
-/* Nothing may lie where no memory is: what the header says of the tables is checked once, before the first use. */
+/* An entry without memory would be a SIGBUS.  So the sizes of the tables are checked once, before the first use. */
 static int check_tables(const struct header *header, char *error)
 {
     const struct table *tables[] = {&header->tables.inodes, &header->tables.names, &header->tables.descriptions};
@@ -291,7 +293,7 @@ void segment_close(struct fastspool *fs)
 
 int segment_reset(struct fastspool *fs)
 {
-    /* Everything behind the header becomes a hole again, so that it reads as zeros. */
+    /* A hole reads as zeros. */
     if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)HEADER_SIZE,
                   (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
         return -errno;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What all of lib/store shares: an attached spool, and where the entries of the segment lie.
+ * What all modules of lib/store share: an attached spool, and access to the entries of the segment.
  *
- * Names: fastspool_x() is public; room_x() is shared inside the library; static functions have no prefix.
- * Every function returns 0 or more, or a negative errno.
+ * Names: fastspool_x() is public.  module_x() is shared inside the library.  Static functions have no prefix.
+ * A function that can fail returns 0 or more, or a negative errno.
  */
 #ifndef FASTSPOOL_STORE_H
 #define FASTSPOOL_STORE_H
@@ -21,33 +21,33 @@ struct keeper;
 struct pool;
 
 _Static_assert(ERROR_MAX == FASTSPOOL_ERROR_MAX, "a sentence is as long as the public header says");
-_Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "any state directory, and what is below it");
+_Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "a path below any state directory fits");
 
 /** One attached spool, private to the process. */
 struct fastspool {
-    const char *base;            /* the segment, mapped */
+    const char *base;            /* the mapping of the segment */
     const struct header *header; /* = base */
-    int segment_fd;              /* all four: high numbers, close-on-exec */
-    int locks_fd;                /* record locks: opened once, never closed while attached (POSIX: a close drops all) */
-    int runtime_fd;              /* directory RUNTIME/fastspool.ID */
-    int spool_fd;                /* the spool directory */
-    uid_t owner;                 /* of the spool directory, as the file system says */
+    int segment_fd;              /* this and the next three: high numbers, close-on-exec */
+    int locks_fd;   /* of the record locks; stays open while attached, because a close drops all of them (POSIX) */
+    int runtime_fd; /* directory RUNTIME/fastspool.ID */
+    int spool_fd;   /* the spool directory */
+    uid_t owner;    /* of the spool directory in the file system */
     gid_t group;
-    char spool[FASTSPOOL_PATH_MAX];   /* its real path */
-    char state[FASTSPOOL_PATH_MAX];   /* its state directory */
+    char spool[FASTSPOOL_PATH_MAX];   /* real path of the spool directory */
+    char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
-    const struct keeper *keeper;      /* how this process has a mirror (await.h); NULL: it has none */
-    struct pool *pool;                /* descriptions taken ahead (descriptions.c) */
-    bool mirror;      /* this process is the mirror: it may use the reserve, and waits for no other one */
-    uint64_t refused; /* when this process last waited for memory in vain, CLOCK_MONOTONIC ns; 0: never */
-    uint64_t memory;  /* the configured `memory`, for the mirror that this process may start */
-    enum fastspool_durability durability; /* of this process's fsyncs */
-    uint64_t synced;                      /* acked: ticket of the last change that this process has synced; atomic */
+    const struct keeper *keeper;      /* how this process finds and starts a mirror (await.h); NULL: it uses none */
+    struct pool *pool;                /* descriptions that this process has taken (descriptions.c) */
+    bool mirror;                      /* this process is the mirror: it may use the reserve, and waits for no mirror */
+    uint64_t refused; /* CLOCK_MONOTONIC ns of the last wait for memory that ended in ENOSPC; 0: never */
+    uint64_t memory;  /* configured `memory`, for a mirror that this process starts */
+    enum fastspool_durability durability; /* of the fsyncs of this process */
+    uint64_t synced;                      /* acked: highest ticket that this process has synced; atomic */
 };
 
-/* Where an entry lies.  The segment can be written by the mail user and is mapped by root: so an index is cut to its
- * table's size (all are powers of two), and whatever stands in the segment, no access leaves it.  That an index means
- * something is checked where it is followed. */
+/* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to the size of its
+ * table (all sizes are powers of two), and no index leads out of the segment.  The code that follows an index checks
+ * that it leads to an entry in use. */
 #define FASTSPOOL_ENTRY_AT(type, name, at, most)                                        \
     static inline const type *name(const struct fastspool *fs, uint32_t i)              \
     {                                                                                   \

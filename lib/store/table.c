@@ -2,15 +2,17 @@
  *
  * Tables: entries of one size in the segment.
  *
- * The happy path: table_take() hands out the entry that was given back last, else the first that was never handed out.
- * An entry that is given back is linked to the others by a field of its own.  Where all entries with memory are in use
- * the body wants the table (section_want()), and table_grow() takes memory for a step more, with fallocate(2), outside
- * any lock, and publishes the new capacity in a section.
+ * The happy path:
+ *   1. table_take() hands out the entry that was given back last, else the first one that was never handed out.
+ *   2. table_give() puts an entry at the head of the free list, which runs through a field of the entries.
+ *   3. If all entries with memory are in use, the body wants the table (section_want()).  table_grow() then takes
+ *      memory for one more step with fallocate(2), outside the lock, and publishes the new capacity in a section.
  *
  * Failure modes:
- *   - No memory in the runtime file system, or in the configured limit: -EAGAIN at the growing, never a SIGBUS at a
- * use.
- *   - Two processes grow the same table: they take the same memory twice, which is harmless, and one publishes it.
+ *   - The runtime file system or the configured limit has no memory: the growth fails with -EAGAIN.  No later use gets
+ *     SIGBUS.
+ *   - Two processes grow the same table: both take the same memory, which is harmless, and one publishes it.
+ *   - Two tables grow, and the limit has room for one: the second gets -EAGAIN.
  *   - The free list leads out of the table: the segment is damaged.
  */
 #include "store/table.h"
@@ -24,17 +26,17 @@
 
 struct growth {
     const uint32_t *capacity; /* of the table, entries */
-    uint32_t seen;            /* what it was when the memory was taken */
+    uint32_t seen;            /* *capacity before the memory was taken */
     uint32_t step;
     uint64_t bytes;
 };
 
-/* What a table is: where it lies, and how it grows: by some 64 to 128 KiB. */
+/* The place and the growth of a table.  One step is some 64 to 128 KiB. */
 struct kind {
-    size_t counts; /* offset in the header of its struct table; of the buckets: of their capacity */
+    size_t counts; /* offset in the header of its struct table; for buckets, of their capacity */
     uint64_t at;
     uint32_t size; /* bytes of an entry */
-    uint32_t link; /* offset of the link of free entries in an entry */
+    uint32_t link; /* offset in an entry of the link of the free list */
     uint32_t most; /* entries */
     uint32_t step;
     const char *damage;
@@ -118,9 +120,9 @@ static int publish_growth(struct fastspool *fs, void *argument)
     const struct growth *growth = argument;
 
     if (*growth->capacity != growth->seen)
-        return 0; /* another process was faster: the table has grown all the same */
+        return 0; /* another process was faster, and the table has grown */
     if (fs->header->tables.memory_bytes + growth->bytes > LOAD(fs->header->memory_limit))
-        return -EAGAIN; /* another table was: what was taken waits, for whoever grows this one next */
+        return -EAGAIN; /* another table was faster; the next growth of this one uses the memory */
     SET(fs, *growth->capacity, growth->seen + growth->step);
     SET(fs, fs->header->tables.memory_bytes, fs->header->tables.memory_bytes + growth->bytes);
     return 0;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tables: entries of one size in the segment, taken and given back one at a time; the memory behind them grows in
- * steps.
+ * Tables: entries of one size in the segment.  A table hands entries out one at a time, and grows in steps.
  */
 #ifndef FASTSPOOL_TABLE_H
 #define FASTSPOOL_TABLE_H
@@ -10,21 +9,21 @@
 
 #include <stdint.h>
 
-/** Inside a section: an entry that nobody uses, in *@entry; its content is what its last user left.  -EAGAIN: the table
- *  is full (section_want()), to be returned by the body; -EIO: the segment is damaged.  TABLE_INODES, TABLE_NAMES and
- *  TABLE_DESCRIPTIONS only. */
+/** Inside a section: take a free entry, in *@entry.  It has the content that its last user left.  For TABLE_INODES,
+ *  TABLE_NAMES and TABLE_DESCRIPTIONS only.  -EAGAIN: the table is full (section_want()), and the body must return it.
+ *  -EIO: the segment is damaged. */
 int table_take(struct fastspool *fs, enum table_id table, uint32_t *entry);
-/** Inside a section: give an entry back. */
+/** Inside a section: give an entry back.  It must be in use. */
 void table_give(struct fastspool *fs, enum table_id table, uint32_t entry);
-/** Inside a section: give an entry back that was never taken: recovery restores entries under the numbers that they
- * had. */
+/** Inside a section: give back an entry that was never taken.  Recovery restores each entry under its old number, and
+ *  frees the numbers between with this. */
 void table_give_gap(struct fastspool *fs, enum table_id table, uint32_t entry);
 
-/** Outside sections: take memory for more entries.  -EAGAIN: there is no memory now, by the limit or of the system's;
- *  -ENOSPC, -ENFILE: the table is as large as it can be.  Not TABLE_CHUNKS: blocks_add_chunk(). */
+/** Outside sections: take memory for more entries.  For TABLE_CHUNKS call blocks_add_chunk().  -EAGAIN: the limit or
+ *  the system has no memory now.  -ENOSPC, -ENFILE (descriptions): the table has its largest size. */
 int table_grow(struct fastspool *fs, enum table_id table);
 
-/** Bytes of memory that the header and the tables have taken: all but data. */
+/** Bytes of memory of the header and the tables: all but data.  From anywhere. */
 uint64_t table_bytes(const struct header *header);
 
 #endif

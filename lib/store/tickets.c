@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tickets: every change has a number (header.tickets.change), and a process can wait until it is durable.
+ * Tickets: every change has a number (header.tickets.change), and a process can wait until that change is durable.
  *
- * The happy path: one mechanism serves all waiters: a ticket, and a futex that counts ended commits.  An inode knows
- * the ticket of its last change.  strict waits for it.  acked waits, at a directory, for it and for those of all files
- * that the process has synced.  Every other fsync waits only where what is unwritten has reached its bound in bytes,
- * files or age.
+ * The happy path: a waiter has a ticket, and sleeps on a futex that counts commits.  An inode has the ticket of its
+ * last change.
+ *   - strict: every fsync waits for that ticket.
+ *   - acked: fsync of a directory waits for that ticket, and for those of all files that the process has synced.
+ *   - Every other fsync waits only while the changes that are not on the disk exceed a bound in bytes, files or age.
  *
- * Failure modes: a commit that failed has left its errno in header.tickets.commit_error, which every fsync whose ticket
- * is not durable returns until a commit succeeds.  A waiter looks every 100 ms whether a mirror lives, and starts one;
- * where none comes up, fsync fails (await.c).
+ * Failure modes:
+ *   - A commit fails: its errno is in header.tickets.commit_error.  Until a commit succeeds, every fsync whose ticket
+ *     is not durable returns it.
+ *   - The mirror dies: a waiter checks every 100 ms whether a mirror lives, and starts one.
+ *   - No mirror comes up: fsync fails (await.c).
  */
 #include "store/tickets.h"
 
@@ -23,7 +26,7 @@
 
 #include <errno.h>
 
-/* The error of the last commit, for who waits; and where there is no mirror any more, one that tries again. */
+/* The error of the last commit.  After an error, start a mirror that tries again, if none lives. */
 static int last_error(struct fastspool *fs)
 {
     int error = LOAD(fs->header->tickets.commit_error);
@@ -71,7 +74,7 @@ static bool beyond_bounds(const struct fastspool *fs)
            (oldest && clock_monotonic() - oldest > most);
 }
 
-/* An fsync that need not wait for its own change. */
+/* For an fsync that need not wait for its own change. */
 static int wait_for_bounds(struct fastspool *fs)
 {
     const struct header *h = fs->header;
@@ -93,7 +96,7 @@ static int wait_for_bounds(struct fastspool *fs)
     return result;
 }
 
-/* Threads of a process sync side by side: the highest ticket counts. */
+/* Threads of a process sync at the same time: keep the highest ticket. */
 static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
 {
     uint64_t synced = LOAD(fs->synced);

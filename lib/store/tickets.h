@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tickets: every change has a number, and a process can wait until it is durable.
+ * Tickets: every change has a number, and a process can wait until that change is durable.
  */
 #ifndef FASTSPOOL_TICKETS_H
 #define FASTSPOOL_TICKETS_H
@@ -10,14 +10,16 @@
 
 struct fastspool;
 
-/** Bounds of what may be left unwritten: an fsync waits beyond, also one that would return at once. */
+/** Bounds of changes that are not on the disk.  Beyond them every fsync waits, also one that would return at once. */
 #define TICKETS_BYTES_MAX (UINT64_C(64) << 20)
 #define TICKETS_FILES_MAX 16384u
-#define TICKETS_AGE_MAX   10u /* flush intervals, and at least 1 s */
+#define TICKETS_AGE_MAX   10u /* flush intervals, but at least 1 s */
 
-/** Wait until change number @ticket is durable; @timeout ns, 0 = for ever.  Starts a mirror where none lives. */
+/** Outside sections: wait until change @ticket is durable, for @timeout ns, 0: without limit.  Starts a mirror if none
+ *  lives.  -ETIMEDOUT; -EIO: no mirror comes up, or the segment FAILED; else the error of the last commit. */
 int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout);
-/** fsync, as the process's durability says, of a file whose last change is @ticket, or of a @directory. */
+/** Outside sections: fsync, at the durability of the process, of a file or @directory whose last change is @ticket.
+ *  Errors as tickets_wait(). */
 int tickets_sync(struct fastspool *fs, uint64_t ticket, bool directory);
 
 #endif
