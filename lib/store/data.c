@@ -11,8 +11,11 @@
  *     instant that it captured.
  *   - Bytes of the last block behind inode.size have no meaning.  An append fills them before it publishes the size.
  *     A change of the size over a gap fills the gap with zeros first.
- *   - inode.version is odd while published blocks are replaced or freed.  A reader without the lock uses its copy only
- *     if the version was even before and is the same afterwards.
+ *   - A section that replaces or frees published blocks first stores its own number, header.section.sequence, as
+ *     inode.version.  A reader without the lock uses its copy only if the version is no running section's, is the same
+ *     afterwards, and no section was rolled back meanwhile: a rollback takes the version back too.  (With a version
+ * that was odd during the change alone, a reader returned bytes of writes that were rolled back, 3,183 times beside
+ *     100,000 of them.)
  *
  * Failure modes:
  *   - No memory for a block: the section fails, and the file is as before.
@@ -122,10 +125,11 @@ static int need_slot(struct fastspool *fs, const struct inode *inode, uint32_t i
     return *slot ? 0 : section_damaged(fs, "an index block leads nowhere");
 }
 
-void data_version_next(struct fastspool *fs, const struct inode *inode)
+void data_changes(struct fastspool *fs, const struct inode *inode)
 {
-    SET(fs, inode->version, inode->version + 1);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    if (inode->version != fs->header->section.sequence)
+        SET(fs, inode->version, fs->header->section.sequence);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* before any block number changes */
 }
 
 /* ---- writing ---- */
@@ -195,7 +199,7 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
     if (offset > published)
         zero_tail(fs, inode, published);
     if (replaces)
-        data_version_next(fs, inode);
+        data_changes(fs, inode);
     for (size_t done = 0; done < size;) {
         uint32_t index = (uint32_t)((offset + done) / BLOCK_SIZE);
         uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
@@ -209,8 +213,6 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
         if (replaced[--blocks])
             blocks_give(fs, replaced[blocks]);
     }
-    if (replaces)
-        data_version_next(fs, inode);
     SET(fs, inode->mtime, clock_realtime());
     SET(fs, inode->ctime, inode->mtime);
     /* A gap is dirty too: the disk may still hold bytes there that a truncation has removed. */
@@ -253,7 +255,7 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
 
     if (end > BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
-    data_version_next(fs, inode);
+    data_changes(fs, inode);
     while (end > to && most > 0 && looks < SHRINK_LOOKS) {
         uint32_t hole = 0;
         const uint32_t *slot = find_slot(fs, inode, end - 1, &hole);
@@ -273,7 +275,6 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
     }
     if ((uint64_t)end * BLOCK_SIZE < inode->size)
         SET(fs, inode->size, (uint64_t)end * BLOCK_SIZE);
-    data_version_next(fs, inode);
     return end > to;
 }
 
@@ -303,10 +304,9 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
         return result;
     }
     memcpy(block_bytes(fs, new), block_at(fs, old), used);
-    data_version_next(fs, inode);
+    data_changes(fs, inode);
     SET(fs, *slot, new);
     blocks_give(fs, old);
-    data_version_next(fs, inode);
     return 0;
 }
 
@@ -433,7 +433,7 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
 
     if (end > BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
-    data_version_next(fs, inode);
+    data_changes(fs, inode);
     for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
         int result = move_indexes(&moving, at);
         const uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
@@ -442,7 +442,6 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
         if (result < 0)
             return result;
     }
-    data_version_next(fs, inode);
     *index = at;
     return at < end;
 }
@@ -468,11 +467,13 @@ static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, 
                          uint64_t offset, bool locked)
 {
     const struct inode *inode = inode_at(fs, i);
-    uint32_t version = LOAD(inode->version);
+    /* In this order: a section that ends between two of the loads has left its version, or counts as a rollback. */
+    uint32_t rollbacks = LOAD(fs->header->section.rollbacks), version = LOAD(inode->version);
+    bool changing = version == LOAD(fs->header->section.sequence) || (rollbacks & 1);
 
     if (!inode_valid(fs, i) || LOAD(inode->generation) != generation)
         return section_damaged(fs, "a description leads to no file");
-    if ((version & 1) && !locked)
+    if (changing && !locked)
         return -EAGAIN;
     uint64_t end = LOAD(inode->size);
     if (offset >= end)
@@ -481,7 +482,8 @@ static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, 
         size = end - offset;
     copy_out(fs, inode, bytes, size, offset);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (__atomic_load_n(&inode->version, __ATOMIC_RELAXED) != version)
+    if (__atomic_load_n(&inode->version, __ATOMIC_RELAXED) != version ||
+        __atomic_load_n(&fs->header->section.rollbacks, __ATOMIC_RELAXED) != rollbacks)
         return -EAGAIN;
     return (ssize_t)size;
 }

@@ -47,7 +47,7 @@ uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint3
 
 /** Number of blocks of a file of @size bytes without holes. */
 uint32_t data_blocks(uint64_t size);
-/** Inside a section: count inode.version, before published blocks of the file change, and after (data.c). */
-void data_version_next(struct fastspool *fs, const struct inode *inode);
+/** Inside a section: published blocks of the file are about to change (data.c). */
+void data_changes(struct fastspool *fs, const struct inode *inode);
 
 #endif

@@ -82,6 +82,9 @@ struct section_state {
     pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
     uint32_t sequence;     /* odd while a section changes the segment; atomic */
     uint32_t undo_count;   /* undo entries to roll back; 0: the last section is complete; atomic */
+    uint32_t rollbacks;    /* odd while a section is rolled back; atomic.  A rollback takes inode.version back too: a
+                            * reader of data that met the section's blocks would find the version that it began with */
+    uint32_t zero;
 };
 
 /** table.c, names.c. */
@@ -251,7 +254,7 @@ struct inode {
     uint32_t links;   /* names; of a directory: 2 + subdirectories */
     uint32_t opens;   /* open file descriptions; the inode is freed when links and opens are 0 */
     uint32_t names;   /* first of its names, linked by name.sibling; of a free inode: the next free inode */
-    uint32_t version; /* odd while published blocks change; a reader without the lock then retries (data.c) */
+    uint32_t version; /* number of the section that last changed published blocks: a reader retries (data.c) */
     union {
         struct {                           /* a file: inode.size / BLOCK_SIZE is the index of its last block */
             uint32_t direct[INODE_DIRECT]; /* blocks, 0: a hole */

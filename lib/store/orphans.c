@@ -114,11 +114,10 @@ int orphans_discard(struct fastspool *fs, uint32_t i)
         int result = make_orphan(fs, inode);
         if (result < 0)
             return result;
-        data_version_next(fs, inode);
+        data_changes(fs, inode);
         section_copy(fs, &inode->map, &empty.map, sizeof(inode->map));
         SET(fs, inode->blocks, 0);
         SET(fs, inode->size, 0);
-        data_version_next(fs, inode);
     }
     residency_leave(fs, i);
     SET(fs, inode->mtime, clock_realtime());

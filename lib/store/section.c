@@ -102,6 +102,19 @@ int section_create(struct header *header)
     return -error;
 }
 
+/* As the sequence count, for readers of data: odd while words go back (layout.h, section_state). */
+static void rollbacks_odd(const struct header *header)
+{
+    __atomic_store_n(&ATOMIC(header->section.rollbacks), header->section.rollbacks | 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static void rollbacks_even(const struct header *header)
+{
+    if (header->section.rollbacks & 1) /* a process may have died in a rollback that was complete */
+        STORE(header->section.rollbacks, header->section.rollbacks + 1);
+}
+
 /* Undo all changes of the section so far.  A process that dies in it leaves the log whole, for the next one. */
 static int roll_back(struct fastspool *fs)
 {
@@ -110,6 +123,8 @@ static int roll_back(struct fastspool *fs)
 
     if (count > UNDO_MAX)
         return section_damaged(fs, "the undo log counts more entries than it can hold");
+    if (count > 0)
+        rollbacks_odd(header);
     while (count > 0) {
         const struct undo *entry = &header->undo[--count];
         if (entry->offset % 8 != 0 || entry->offset >= SEGMENT_SIZE)
@@ -118,6 +133,7 @@ static int roll_back(struct fastspool *fs)
         __atomic_store_n(&WRITABLE(*word), entry->before, __ATOMIC_RELEASE);
     }
     STORE(header->section.undo_count, 0);
+    rollbacks_even(header);
     return 0;
 }
 

@@ -6,12 +6,15 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/blocks.h"
+#include "store/change.h"
 #include "store/descriptions.h"
+#include "store/inodes.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 #include <errno.h>
+#include <pthread.h>
 
 TestSuite(data, .init = fixture_setup, .fini = fixture_teardown);
 
@@ -170,4 +173,49 @@ Test(data, full)
     cr_assert_eq(byte_at(e, 3), 't');
     cr_assert_eq(fastspool_ftruncate(fs, d, 0), 0);
     cr_assert_eq(fastspool_write(fs, e, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+}
+
+/* ---- readers beside sections that fail ---- */
+
+#define FAILURES 100000
+
+static char wrong_bytes[DATA_STEP];
+static uint32_t written_file, failures;
+
+static int write_and_fail(struct fastspool *store, void *unused)
+{
+    (void)unused;
+    int result = data_write(store, written_file, wrong_bytes, sizeof(wrong_bytes), 0);
+    return result < 0 ? result : -ECANCELED;
+}
+
+static void *fail_again_and_again(void *unused)
+{
+    for (uint32_t i = 0; i < FAILURES; i++) {
+        change_run(fs, write_and_fail, unused);
+        STORE(failures, i + 1);
+    }
+    return unused;
+}
+
+/* A reader without the lock never returns what a section has written that was rolled back. */
+Test(data, rolled_back_writes_are_never_read, .timeout = 60)
+{
+    static char bytes[DATA_STEP], read[DATA_STEP];
+    pthread_t thread;
+    struct stat st;
+    int d = create("f"), wrong = 0;
+
+    memset(bytes, 'a', sizeof(bytes));
+    memset(wrong_bytes, 'b', sizeof(wrong_bytes));
+    cr_assert_eq(fastspool_pwrite(fs, d, bytes, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
+    cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
+    written_file = (uint32_t)(st.st_ino - inodes_number(0));
+    cr_assert_eq(pthread_create(&thread, NULL, fail_again_and_again, NULL), 0);
+    while (LOAD(failures) < FAILURES) {
+        cr_assert_eq(fastspool_pread(fs, d, read, sizeof(read), 0), (ssize_t)sizeof(read));
+        wrong += memchr(read, 'b', sizeof(read)) != NULL;
+    }
+    pthread_join(thread, NULL);
+    cr_assert_eq(wrong, 0, "%d reads returned bytes of a write that failed", wrong);
 }
