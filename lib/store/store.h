@@ -8,6 +8,7 @@
 #ifndef FASTSPOOL_STORE_H
 #define FASTSPOOL_STORE_H
 
+#include "base/atomic.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
@@ -64,20 +65,12 @@ static inline const char *block_at(const struct fastspool *fs, uint32_t i)
     return fs->base + DATA_AT + (uint64_t)(i & (CHUNKS_MAX * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
 }
 
-/** The one place where const is cast away.  Everything of the segment is const, so that the compiler refuses a store
- *  past the undo log.  These alone may use it, and tests:
+/** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
+ * the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
  *    - section.c and section.h: SET(), section_copy(), the undo log, the mutex, the sentence of a failure;
- *    - ATOMIC() and block_bytes() below;
+ *    - block_bytes() below;
  *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
 #define WRITABLE(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
-
-/** A field that layout.h marks "atomic", to be changed outside sections: for __atomic_*() and futex_count(). */
-#define ATOMIC(field) WRITABLE(field)
-
-/** Load a field that other threads or processes change meanwhile. */
-#define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
-/** Store to a field that layout.h marks "atomic", or to an atomic variable of the process. */
-#define STORE(field, value) __atomic_store_n(&ATOMIC(field), (value), __ATOMIC_RELEASE)
 
 /** Inside a section: the bytes of block @i, to write past the undo log.  Only bytes that no reader can see may change:
  *  a block that this section has taken and no file leads to yet; bytes behind the published size of a file; a block of
