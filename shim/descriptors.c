@@ -14,13 +14,10 @@
  * Failure modes: numbers beyond the table (a million) are asked each time.  The library's own descriptors are no
  * business of the program's: closing one is EBADF, replacing one EBUSY.
  */
+#include "base/atomic.h"
+#include "fastspool.h"
 #include "shim.h"
-#include "store/data.h"
-#include "store/descriptions.h"
-#include "store/layout.h"
-#include "store/locks.h"
-#include "store/spilled.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -62,14 +59,14 @@ static uint16_t *count_of(uint32_t description)
 {
     if (!LOAD(counts)) {
         uint16_t *none = NULL;
-        uint16_t *new = real.mmap(NULL, DESCRIPTIONS_MAX * sizeof(*new), PROT_READ | PROT_WRITE,
+        uint16_t *new = real.mmap(NULL, INSIDE_DESCRIPTIONS * sizeof(*new), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (new == MAP_FAILED)
             return NULL;
         if (!__atomic_compare_exchange_n(&counts, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            munmap(new, DESCRIPTIONS_MAX * sizeof(*new));
+            munmap(new, INSIDE_DESCRIPTIONS * sizeof(*new));
     }
-    return &LOAD(counts)[description % DESCRIPTIONS_MAX];
+    return &LOAD(counts)[description % INSIDE_DESCRIPTIONS];
 }
 
 /* What an unknown number stands for.  Placeholders are directories whose offset holds a cookie: only about those is
@@ -82,9 +79,9 @@ static uint32_t classify(int fd)
 
     if (real.fstat(fd, &st) == 0) {
         value = FOREIGN;
-        if (S_ISDIR(st.st_mode) && real.lseek(fd, 0, SEEK_CUR) > DESCRIPTIONS_MAX) {
+        if (S_ISDIR(st.st_mode) && real.lseek(fd, 0, SEEK_CUR) > INSIDE_DESCRIPTIONS) {
             struct fastspool *fs = serve_store(&error);
-            uint32_t description = fs ? descriptions_identify(fs, fd) : 0;
+            uint32_t description = fs ? inside_identify(fs, fd) : 0;
             value = description ? description : FOREIGN;
         }
     }
@@ -145,16 +142,14 @@ static uint32_t detach(int fd)
 static void release(uint32_t description)
 {
     struct fastspool *fs = serve_attached();
-    uint32_t inode, generation;
     uint16_t *count = description ? count_of(description) : NULL;
     int saved = errno;
 
     if (!description || !fs)
         return;
-    if (descriptions_file(fs, description, &inode, &generation) == 0)
-        locks_drop(fs, inode); /* POSIX: any close of the file */
+    inside_drop_locks(fs, description); /* POSIX: any close of the file */
     if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
-        descriptions_close(fs, description);
+        inside_close(fs, description);
     errno = saved;
 }
 
@@ -169,7 +164,7 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
 
     if (fd < 0) {
         fd = -errno;
-        descriptions_close(serve_attached(), description);
+        inside_close(serve_attached(), description);
         return fd;
     }
     descriptors_set(fd, description);
@@ -180,9 +175,7 @@ bool descriptors_is_own(int fd)
 {
     struct fastspool *fs = serve_attached();
 
-    return fs && fd > 2 &&
-           (fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
-            descriptions_owns(fs, fd));
+    return fs && fd > 2 && inside_is_own(fs, fd);
 }
 
 /* Kernel's struct of getdents64(2). */
@@ -231,11 +224,7 @@ static int copy_content(struct fastspool *fs, uint32_t description, int to)
     off_t offset = 0;
     ssize_t got;
 
-    uint32_t inode, generation;
-    int result = descriptions_file(fs, description, &inode, &generation);
-    if (result < 0)
-        return result;
-    while ((got = data_read(fs, inode, generation, bytes, sizeof(bytes), (uint64_t)offset)) > 0) {
+    while ((got = inside_read(fs, description, bytes, sizeof(bytes), offset)) > 0) {
         if (real.pwrite(to, bytes, (size_t)got, offset) != got)
             return -errno;
         offset += got;
@@ -247,11 +236,11 @@ int descriptors_copy(uint32_t description)
 {
     struct fastspool *fs = serve_attached();
     char link[32];
-    int flags = (int)LOAD(description_at(fs, description)->flags) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-    int spill = spilled_open(fs, description); /* has no room in memory, here neither: for reading alone */
+    int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+    int spill = inside_spill(fs, description); /* has no room in memory, here neither: for reading alone */
 
     if (spill >= 0)
-        real.lseek(spill, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);
+        real.lseek(spill, inside_offset(fs, description), SEEK_SET);
     if (spill != -ENOENT)
         return spill;
     int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
@@ -265,7 +254,7 @@ int descriptors_copy(uint32_t description)
         fd = -errno;
     real.close(memory);
     if (fd >= 0)
-        real.lseek(fd, (off_t)LOAD(description_at(fs, description)->offset), SEEK_SET);
+        real.lseek(fd, inside_offset(fs, description), SEEK_SET);
     return fd;
 }
 
@@ -399,9 +388,8 @@ EXPORT void closefrom(int first)
 static int set_flags(struct fastspool *fs, uint32_t description, int flags)
 {
     const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
-    const uint32_t *kept = &description_at(fs, description)->flags;
 
-    STORE(*kept, (LOAD(*kept) & ~(uint32_t)changeable) | ((uint32_t)flags & (uint32_t)changeable));
+    inside_change_flags(fs, description, changeable, flags);
     return 0;
 }
 
@@ -411,13 +399,13 @@ static int control(int fd, uint32_t description, int command, void *argument)
 
     switch (command) {
     case F_GETFL:
-        return (int)LOAD(description_at(fs, description)->flags) | KERNEL_LARGEFILE;
+        return inside_flags(fs, description) | KERNEL_LARGEFILE;
     case F_SETFL:
         return set_flags(fs, description, (int)(intptr_t)argument);
     case F_SETLK:
     case F_SETLKW:
     case F_GETLK:
-        return (int)result_of(locks_control(fs, description, command, argument));
+        return (int)result_of(fastspool_lock(fs, (int)description, command, argument));
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
         return duplicated(fd, real.fcntl(fd, command, argument));
@@ -492,7 +480,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     BOUND();
     if (message && message->msg_controllen && serve_attached())
-        descriptions_shared(serve_attached());
+        inside_shared(serve_attached());
     return real.sendmsg(fd, message, flags);
 }
 

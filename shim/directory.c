@@ -12,10 +12,7 @@
  */
 #include "fastspool.h"
 #include "shim.h"
-#include "store/descriptions.h"
-#include "store/names.h"
-#include "store/store.h"
-#include "store/walk.h"
+#include "store/inside.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -71,7 +68,7 @@ static DIR *disk_directory(const struct fastspool *fs, const char *path)
     char real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
     int saved = errno;
 
-    snprintf(real_path, sizeof(real_path), "%s/%s", fs->spool, path);
+    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(fs), path);
     DIR *disk = real.opendir(real_path);
     errno = saved;
     return disk;
@@ -80,14 +77,12 @@ static DIR *disk_directory(const struct fastspool *fs, const char *path)
 /* A stream on descriptor @fd, a directory of the store. */
 static DIR *open_listing(struct fastspool *fs, int fd)
 {
-    uint32_t inode, generation;
     struct listing *listing = calloc(1, sizeof(*listing));
 
     if (!listing)
         return NULL;
     listing->fd = fd;
-    if (descriptions_file(fs, descriptors_find(fd), &inode, &generation) == 0 &&
-        walk_path(fs, inode, listing->path, sizeof(listing->path)) >= 0)
+    if (inside_path(fs, descriptors_find(fd), listing->path, sizeof(listing->path)) >= 0)
         listing->disk = disk_directory(fs, listing->path);
     return enter(listing);
 }

@@ -15,7 +15,7 @@
  */
 #include "base/unconst.h"
 #include "shim.h"
-#include "store/descriptions.h"
+#include "store/inside.h"
 
 #include <alloca.h>
 #include <stdarg.h>
@@ -187,7 +187,7 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     if (!gets_it)
         descriptors_discover();
     if (serve_attached())
-        descriptions_shared(serve_attached());
+        inside_shared(serve_attached());
     if (!gets_it && serve_attached())
         descriptors_each(hand_over, &plan->handover);
 }

@@ -15,10 +15,10 @@
  * Failure modes: the child of a bare clone(2) or SYS_fork is not seen (README, Limits).  Handlers that can't be
  * registered, for want of memory, are the next call's to register.
  */
+#include "base/atomic.h"
 #include "fastspool.h"
 #include "shim.h"
-#include "store/descriptions.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <pthread.h>
 
@@ -54,7 +54,7 @@ static void before(void)
     hold(&outside);
     forks = outside;
     if (serve_attached())
-        descriptions_shared(serve_attached());
+        inside_shared(serve_attached());
 }
 
 static void after_in_parent(void)

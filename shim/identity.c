@@ -11,9 +11,10 @@
  *
  * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
  */
+#include "base/atomic.h"
 #include "fastspool.h"
 #include "shim.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <sys/fsuid.h>
 
@@ -23,10 +24,8 @@ bool identity_is_foreign(void)
 {
     const struct fastspool *fs = serve_attached();
 
-    if (LOAD(foreign) == 0 && fs) {
-        uid_t uid = getuid();
-        STORE(foreign, uid == 0 || uid == fs->header->owner ? 2 : 1);
-    }
+    if (LOAD(foreign) == 0 && fs)
+        STORE(foreign, inside_may_hold(fs, getuid()) ? 2 : 1);
     return LOAD(foreign) == 1;
 }
 
@@ -41,14 +40,13 @@ static int changed(int result)
 
 static bool may_stay(const struct fastspool *fs, uid_t uid)
 {
-    return uid == 0 || uid == fs->header->owner || serve_trusts(uid);
+    return inside_may_hold(fs, uid) || serve_trusts(uid);
 }
 
 static void keep_copy(int fd, uint32_t description, void *argument)
 {
     (void)argument;
-    if ((LOAD(description_at(serve_attached(), description)->flags) & O_ACCMODE) == O_WRONLY ||
-        descriptors_private_copy(fd) < 0)
+    if ((inside_flags(serve_attached(), description) & O_ACCMODE) == O_WRONLY || descriptors_private_copy(fd) < 0)
         close(fd);
 }
 

@@ -10,10 +10,7 @@
  */
 #include "fastspool.h"
 #include "shim.h"
-#include "store/descriptions.h"
-#include "store/names.h"
-#include "store/store.h"
-#include "store/walk.h"
+#include "store/inside.h"
 
 #include <limits.h>
 #include <string.h>
@@ -200,16 +197,11 @@ EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
 static int sync_disk(struct fastspool *fs, int description)
 {
     char path[PATH_MAX];
-    uint32_t inode, generation;
     struct stat st;
 
     if (!paths_disk_changed || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
         return 0;
-    size_t length = strlen(fs->spool);
-    memcpy(path, fs->spool, length);
-    path[length++] = '/';
-    if (descriptions_file(fs, (uint32_t)description, &inode, &generation) < 0 ||
-        walk_path(fs, inode, path + length, sizeof(path) - length) < 0)
+    if (paths_of(fs, (uint32_t)description, path) < 0)
         return 0;
     int fd = real.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -285,7 +277,7 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     if (!descriptors_find(in) && !descriptors_find(out))
         return real.sendfile(out, in, offset, size);
     int saved = errno, source = (int)descriptors_find(in);
-    if (source && (LOAD(description_at(serve_attached(), (uint32_t)source)->flags) & O_ACCMODE) == O_WRONLY)
+    if (source && (inside_flags(serve_attached(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
         return result_of(-EBADF);
     ssize_t result = copy_between(out, NULL, in, offset, size);
     if (result < 0 && errno == EISDIR)

@@ -16,11 +16,7 @@
 #include "fastspool.h"
 #include "shim.h"
 #include "spool/exim.h"
-#include "store/descriptions.h"
-#include "store/directories.h"
-#include "store/names.h"
-#include "store/store.h"
-#include "store/walk.h"
+#include "store/inside.h"
 
 #include <limits.h>
 #include <string.h>
@@ -40,23 +36,23 @@ static bool kernel_path(int fd, char path[PATH_MAX])
     return true;
 }
 
+int paths_of(struct fastspool *fs, uint32_t description, char path[PATH_MAX])
+{
+    const char *spool = inside_spool(fs);
+    size_t length = strlen(spool);
+
+    memcpy(path, spool, length);
+    path[length++] = '/';
+    return inside_path(fs, description, path + length, PATH_MAX - length);
+}
+
 /* The absolute path of directory @dirfd. */
 static bool directory_path(int dirfd, char path[PATH_MAX])
 {
-    uint32_t description, inode, generation;
-    struct fastspool *fs;
-
     if (dirfd == AT_FDCWD)
         return getcwd(path, PATH_MAX) != NULL;
-    description = descriptors_find(dirfd);
-    if (description == 0)
-        return kernel_path(dirfd, path);
-    fs = serve_attached();
-    size_t length = strlen(fs->spool);
-    memcpy(path, fs->spool, length);
-    path[length++] = '/';
-    return descriptions_file(fs, description, &inode, &generation) == 0 &&
-           walk_path(fs, inode, path + length, PATH_MAX - length) >= 0;
+    uint32_t description = descriptors_find(dirfd);
+    return description ? paths_of(serve_attached(), description, path) >= 0 : kernel_path(dirfd, path);
 }
 
 static bool append(char path[PATH_MAX], const char *rest)
@@ -256,7 +252,7 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place)
 
 const char *paths_real(const struct place_of *place, char real_path[PATH_MAX])
 {
-    snprintf(real_path, PATH_MAX, "%s/%s", place->fs->spool, place->path);
+    snprintf(real_path, PATH_MAX, "%s/%s", inside_spool(place->fs), place->path);
     return real_path;
 }
 
@@ -266,7 +262,7 @@ static bool disk_has(const struct fastspool *fs, const char *path)
     struct stat st;
     int saved = errno;
 
-    snprintf(real_path, sizeof(real_path), "%s/%s", fs->spool, path);
+    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(fs), path);
     bool there = real.lstat(real_path, &st) == 0;
     errno = saved;
     return there;
@@ -303,11 +299,11 @@ int paths_adopt(const struct place_of *place)
         return -ENOENT;
     memcpy(parent, place->path, length);
     parent[length] = '\0';
-    snprintf(real_path, sizeof(real_path), "%s/%s", place->fs->spool, parent);
+    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(place->fs), parent);
     int saved = errno;
     int result = real.stat(real_path, &st) < 0 ? -errno : 0;
     errno = saved;
     if (result == 0 && !S_ISDIR(st.st_mode))
         result = -ENOTDIR;
-    return result < 0 ? result : directories_adopt(place->fs, parent, &st);
+    return result < 0 ? result : inside_adopt(place->fs, parent, &st);
 }

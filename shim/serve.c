@@ -20,14 +20,13 @@
  * syslog, and from then on every call on the spool fails with EIO (EACCES for a user who may not), so that no process
  * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
  */
+#include "base/atomic.h"
 #include "base/places.h"
 #include "config.h"
 #include "fastspool.h"
 #include "shim.h"
 #include "spool/registry.h"
-#include "store/descriptions.h"
-#include "store/section.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -349,7 +348,7 @@ static void attach(void)
     char error[FASTSPOOL_ERROR_MAX] = "";
     struct spool *spool = &spools[matched];
 
-    section_guard = signals_guard;
+    inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
     if (result < 0) {
         /* A user's `ls` is told by its errno; that Exim may not use its spool is the administrator's to know. */
@@ -380,7 +379,7 @@ struct fastspool *serve_store(int *error)
         forks_end(&outside);
     }
     *error = LOAD(attached) ? 0 : (int)LOAD(failed);
-    if (LOAD(attached) && spool_count > 1 && strcmp(attached->spool, spools[matched].real) != 0)
+    if (LOAD(attached) && spool_count > 1 && strcmp(inside_spool(attached), spools[matched].real) != 0)
         *error = EIO; /* another spool than the one that this process serves */
     return *error ? NULL : LOAD(attached);
 }

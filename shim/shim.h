@@ -9,12 +9,11 @@
 #define FASTSPOOL_SHIM_H
 
 #include "real.h"
-#include "store/section.h"
-#include "store/store.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdint.h>
 
 /* ---- results ---- */
 
@@ -29,6 +28,8 @@ static inline long result_of(long result)
 
 /* ---- paths.c ---- */
 
+struct fastspool;
+
 /** A path that has been recognised as the store's. */
 struct place_of {
     struct fastspool *fs;
@@ -42,6 +43,8 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place);
 bool paths_on_disk(const struct place_of *place);
 /** The real path of @place, for the union with the disk. */
 const char *paths_real(const struct place_of *place, char real_path[PATH_MAX]);
+/** The real path of an open directory of the store.  0 or more, or -errno. */
+int paths_of(struct fastspool *fs, uint32_t description, char path[PATH_MAX]);
 /** The directory above @place is on the disk only: make it in the store.  0 or -errno. */
 int paths_adopt(const struct place_of *place);
 /** This process has changed names in a served directory of the disk: its next fsync there is the disk's too. */
@@ -121,7 +124,9 @@ void forks_end(const struct outside *outside);
 
 /* ---- signals.c ---- */
 
-extern const struct section_guard signals_guard;
+/** Hold signals off, and let them in again: around each critical section of the store. */
+void signals_hold(void);
+void signals_release(void);
 
 /* ---- identity.c ---- */
 

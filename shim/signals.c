@@ -12,8 +12,7 @@
  * Failure modes: none; a process that is killed inside is the store's business (lib/section.c).
  */
 #include "shim.h"
-#include "store/section.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <signal.h>
 #include <sys/syscall.h>
@@ -28,7 +27,7 @@ static __thread bool hiding;
 static bool may_hold(uid_t uid)
 {
     const struct fastspool *fs = serve_attached();
-    return uid == 0 || !fs || uid == fs->header->owner;
+    return !fs || inside_may_hold(fs, uid);
 }
 
 /* getresuid(2) is asked only where somebody else started the program: then this is no cheap process anyway. */
@@ -50,7 +49,7 @@ static void show_real_uid(void)
     hiding = false;
 }
 
-static void enter(void)
+void signals_hold(void)
 {
     const kernel_mask all = ~UINT64_C(0);
     kernel_mask outside;
@@ -63,7 +62,7 @@ static void enter(void)
     errno = saved;
 }
 
-static void leave(void)
+void signals_release(void)
 {
     const kernel_mask outside = before;
     int saved = errno;
@@ -72,5 +71,3 @@ static void leave(void)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &outside, NULL, sizeof(outside));
     errno = saved;
 }
-
-const struct section_guard signals_guard = {enter, leave};

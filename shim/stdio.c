@@ -13,8 +13,7 @@
  * (measured, 2.36): ours puts a private copy of the file in its place for reading, and is EINVAL otherwise.
  */
 #include "shim.h"
-#include "store/layout.h"
-#include "store/store.h"
+#include "store/inside.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +107,8 @@ FILE *stdio_stream(int fd, const char *mode)
     stream->_fileno = fd;
     if (__libc_single_threaded && !(stderr->_flags2 & STREAM_LOCKS))
         stream->_flags2 &= ~STREAM_LOCKS; /* the first thread's making sets it in every stream there is */
-    char *buffer = malloc(BLOCK_SIZE);
-    if (buffer && setvbuf(stream, buffer, _IOFBF, BLOCK_SIZE) == 0)
+    char *buffer = malloc(INSIDE_BLOCK);
+    if (buffer && setvbuf(stream, buffer, _IOFBF, INSIDE_BLOCK) == 0)
         stream->_flags &= ~STREAM_KEEPS_BUFFER;
     else
         free(buffer);
@@ -156,13 +155,13 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fdopen(fd, mode);
-    const uint32_t *kept = &description_at(serve_attached(), description)->flags;
-    int flags = flags_of(mode), access_mode = (int)LOAD(*kept) & O_ACCMODE;
+    struct fastspool *fs = serve_attached();
+    int flags = flags_of(mode), access_mode = inside_flags(fs, description) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
         errno = EINVAL;
         return NULL;
     }
-    if ((flags & O_APPEND) && !(__atomic_fetch_or(&ATOMIC(*kept), (uint32_t)O_APPEND, __ATOMIC_ACQ_REL) & O_APPEND) &&
+    if ((flags & O_APPEND) && !(inside_change_flags(fs, description, O_APPEND, O_APPEND) & O_APPEND) &&
         (flags & O_ACCMODE) == O_WRONLY)
         lseek(fd, 0, SEEK_END); /* as glibc does */
     return stdio_stream(fd, mode);

@@ -12,15 +12,11 @@
  * Failure modes: each errno is the one that the real file system would give.  When the store can't be served, calls on
  * its paths fail with the reason (EIO, EACCES), never with an empty spool.
  */
+#include "base/atomic.h"
 #include "fastspool.h"
 #include "shim.h"
 #include "spool/exim.h"
-#include "store/descriptions.h"
-#include "store/directories.h"
-#include "store/files.h"
-#include "store/names.h"
-#include "store/store.h"
-#include "store/walk.h"
+#include "store/inside.h"
 
 #include <limits.h>
 #include <stdarg.h>
@@ -55,15 +51,12 @@ EXPORT mode_t umask(mode_t new)
 /* In the store, or -errno. */
 static int open_in_store(struct place_of *place, int flags, mode_t mode)
 {
-    uint32_t description;
-    int pool_fd;
+    int placeholder;
     int result = flags & O_CREAT ? 0 : fastspool_access(place->fs, place->path, F_OK, true);
 
     if (result == 0)
-        result = descriptions_take(place->fs, &description, &pool_fd);
-    if (result == 0)
-        result = files_open(place->fs, place->path, flags, mode, description);
-    return result < 0 ? result : descriptors_new(description, pool_fd, flags);
+        result = inside_open(place->fs, place->path, flags, mode, &placeholder);
+    return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
 }
 
 int tree_open(struct place_of *place, int flags, mode_t mode, bool *foreign)
@@ -305,7 +298,7 @@ static int mkdir_place(struct place_of *place, mode_t mode)
     if (result == -ENOENT && paths_adopt(place) >= 0)
         result = fastspool_mkdir(place->fs, place->path, mode);
     if (result == -ENOENT && top) /* below a queue that the store sees for the first time */
-        result = real.lstat(real_path, &st) == 0 ? directories_adopt(place->fs, place->path, &st) : -errno;
+        result = real.lstat(real_path, &st) == 0 ? inside_adopt(place->fs, place->path, &st) : -errno;
     return (int)result_of(result);
 }
 
@@ -556,18 +549,11 @@ EXPORT ssize_t __readlinkat_chk(int dirfd, const char *path, char *buffer, size_
 EXPORT int fchdir(int fd)
 {
     char path[PATH_MAX];
-    uint32_t inode, generation;
 
     BOUND();
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchdir(fd);
-    struct fastspool *fs = serve_attached();
-    size_t length = strlen(fs->spool);
-    memcpy(path, fs->spool, length);
-    path[length++] = '/';
-    int result = descriptions_file(fs, description, &inode, &generation);
-    if (result == 0)
-        result = walk_path(fs, inode, path + length, sizeof(path) - length);
+    int result = paths_of(serve_attached(), description, path);
     return result < 0 ? (int)result_of(result) : chdir(path);
 }

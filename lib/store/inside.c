@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The store as the preloaded library sees it.
+ */
+#include "store/inside.h"
+
+#include "store/data.h"
+#include "store/descriptions.h"
+#include "store/directories.h"
+#include "store/files.h"
+#include "store/layout.h"
+#include "store/locks.h"
+#include "store/section.h"
+#include "store/spilled.h"
+#include "store/store.h"
+#include "store/walk.h"
+
+_Static_assert(INSIDE_DESCRIPTIONS == DESCRIPTIONS_MAX, "as the layout has it");
+_Static_assert(INSIDE_BLOCK == BLOCK_SIZE, "as the layout has it");
+
+/* ---- the spool ---- */
+
+const char *inside_spool(const struct fastspool *fs)
+{
+    return fs->spool;
+}
+
+bool inside_may_hold(const struct fastspool *fs, uid_t uid)
+{
+    return uid == 0 || uid == fs->owner;
+}
+
+bool inside_is_own(struct fastspool *fs, int fd)
+{
+    return fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
+           descriptions_owns(fs, fd);
+}
+
+void inside_guard(void (*enter)(void), void (*leave)(void))
+{
+    section_guard = (struct section_guard){enter, leave};
+}
+
+int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
+{
+    return directories_adopt(fs, path, attributes);
+}
+
+/* ---- open file descriptions ---- */
+
+int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
+{
+    uint32_t description;
+    int result = descriptions_take(fs, &description, placeholder);
+
+    if (result == 0)
+        result = files_open(fs, path, flags, mode, description);
+    return result < 0 ? result : (int)description;
+}
+
+int inside_close(struct fastspool *fs, uint32_t description)
+{
+    return descriptions_close(fs, description);
+}
+
+void inside_drop_locks(struct fastspool *fs, uint32_t description)
+{
+    uint32_t inode, generation;
+
+    if (descriptions_file(fs, description, &inode, &generation) == 0)
+        locks_drop(fs, inode);
+}
+
+void inside_shared(struct fastspool *fs)
+{
+    descriptions_shared(fs);
+}
+
+uint32_t inside_identify(struct fastspool *fs, int fd)
+{
+    return descriptions_identify(fs, fd);
+}
+
+int inside_flags(const struct fastspool *fs, uint32_t description)
+{
+    return (int)LOAD(description_at(fs, description)->flags);
+}
+
+int inside_change_flags(struct fastspool *fs, uint32_t description, int which, int flags)
+{
+    const uint32_t *kept = &description_at(fs, description)->flags;
+    uint32_t before = LOAD(*kept), after;
+
+    do {
+        after = (before & ~(uint32_t)which) | (uint32_t)(flags & which);
+    } while (!__atomic_compare_exchange_n(&ATOMIC(*kept), &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    return (int)before;
+}
+
+off_t inside_offset(const struct fastspool *fs, uint32_t description)
+{
+    return (off_t)LOAD(description_at(fs, description)->offset);
+}
+
+int inside_path(struct fastspool *fs, uint32_t description, char *path, size_t size)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, description, &inode, &generation);
+
+    return result < 0 ? result : walk_path(fs, inode, path, size);
+}
+
+ssize_t inside_read(struct fastspool *fs, uint32_t description, void *buffer, size_t size, off_t offset)
+{
+    uint32_t inode, generation;
+    int result = descriptions_file(fs, description, &inode, &generation);
+
+    return result < 0 ? result : data_read(fs, inode, generation, buffer, size, (uint64_t)offset);
+}
+
+int inside_spill(struct fastspool *fs, uint32_t description)
+{
+    return spilled_open(fs, description);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * All that the preloaded library may use of lib/store/, besides the public calls of fastspool.h.  Plain types only: no
+ * structure of the segment is visible here.
+ *
+ * Every function returns 0 or more, or a negative errno.  @description is the number of an open file description.
+ */
+#ifndef FASTSPOOL_INSIDE_H
+#define FASTSPOOL_INSIDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct fastspool;
+struct stat;
+
+/* ---- the spool ---- */
+
+/** The real path of the spool directory. */
+const char *inside_spool(const struct fastspool *fs);
+/** May a process of user @uid hold the lock?  Root and the owner may: nobody else can stop such a process. */
+bool inside_may_hold(const struct fastspool *fs, uid_t uid);
+/** Is @fd one of the library's own descriptors? */
+bool inside_is_own(struct fastspool *fs, int fd);
+/** Call @enter before the store takes its lock, and @leave after it has released it.  Once, before the first attach. */
+void inside_guard(void (*enter)(void), void (*leave)(void));
+/** Make directory @path, and those above it that are missing, with the attributes of the disk's. */
+int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
+
+/* ---- open file descriptions ---- */
+
+/** Every description's number is less; every cookie, which is a placeholder's file offset, is more. */
+#define INSIDE_DESCRIPTIONS 65536u
+/** Bytes of a block, as st_blksize. */
+#define INSIDE_BLOCK        4096u
+
+/** As fastspool_open().  *@placeholder: the descriptor to duplicate for the program; it stays the store's. */
+int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder);
+/** The process has closed its last descriptor of it. */
+int inside_close(struct fastspool *fs, uint32_t description);
+/** The process has closed a descriptor of it: POSIX drops the process's record locks on the file. */
+void inside_drop_locks(struct fastspool *fs, uint32_t description);
+/** From now on another process may hold every description that is open in this one. */
+void inside_shared(struct fastspool *fs);
+/** The description that descriptor @fd of a placeholder stands for, 0: none. */
+uint32_t inside_identify(struct fastspool *fs, int fd);
+
+/** The flags of open(2) that it remembers: access mode, O_APPEND, O_NONBLOCK... */
+int inside_flags(const struct fastspool *fs, uint32_t description);
+/** Set those of @which to what they are in @flags.  Returns the flags before. */
+int inside_change_flags(struct fastspool *fs, uint32_t description, int which, int flags);
+off_t inside_offset(const struct fastspool *fs, uint32_t description);
+
+/** The path of an open directory, relative to the spool, into @path; its length.  -ENOENT: it was removed. */
+int inside_path(struct fastspool *fs, uint32_t description, char *path, size_t size);
+/** As fastspool_pread(), of a file that need not be open for reading. */
+ssize_t inside_read(struct fastspool *fs, uint32_t description, void *buffer, size_t size, off_t offset);
+/** A descriptor for reading the spill file, the caller's.  -ENOENT: the file is not spilled. */
+int inside_spill(struct fastspool *fs, uint32_t description);
+
+#endif
