@@ -4,6 +4,7 @@
  */
 #include "store/inside.h"
 
+#include "base/atomic.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
