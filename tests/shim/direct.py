@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The store inside the preloaded library calls libc itself, never a function that the library puts in front of libc's.
+
+    direct.py LIBRARY ARCHIVE
+
+Exit status 0: no object of ARCHIVE leaves a name undefined that LIBRARY exports.
+"""
+import subprocess
+import sys
+
+
+def main():
+    library, archive = sys.argv[1:]
+    output = subprocess.run(["nm", "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout
+    wrappers = {name for name in (line.split()[-1] for line in output.splitlines()) if not name.startswith("fastspool_")}
+    output = subprocess.run(["nm", "--undefined-only", archive], check=True, capture_output=True, text=True).stdout
+    if len(wrappers) < 100 or "real" not in output.split():
+        sys.exit(f"{len(wrappers)} wrappers, and the archive does not use real: nm shows nothing")
+    found, member = [], ""
+    for line in output.splitlines():
+        if line.endswith(":"):
+            member = line
+        elif line.split() and line.split()[-1] in wrappers:
+            found.append(f"{member} {line.split()[-1]}")
+    for line in found:
+        print(f"calls a wrapper of the library: {line}")
+    sys.exit(1 if found else 0)
+
+
+main()
