@@ -15,21 +15,15 @@
  * business of the program's: closing one is EBADF, replacing one EBUSY.
  */
 #include "base/atomic.h"
-#include "fastspool.h"
 #include "shim.h"
 #include "store/inside.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #define PAGE_ENTRIES 1024
 #define PAGES        1024
-
-#define KERNEL_LARGEFILE 0100000 /* what the kernel adds to the flags of every open; O_LARGEFILE is 0 here */
 
 #define UNKNOWN 0u
 #define FOREIGN UINT32_MAX
@@ -129,7 +123,7 @@ bool descriptors_is_hint(int fd)
 }
 
 /* The number is about to stand for something else: what it stood for. */
-static uint32_t detach(int fd)
+uint32_t descriptors_detach(int fd)
 {
     uint32_t *entry = entry_of(fd, false);
 
@@ -139,7 +133,7 @@ static uint32_t detach(int fd)
 }
 
 /* One number less stands for @description. */
-static void release(uint32_t description)
+void descriptors_release(uint32_t description)
 {
     struct fastspool *fs = serve_attached();
     uint16_t *count = description ? count_of(description) : NULL;
@@ -151,11 +145,6 @@ static void release(uint32_t description)
     if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
         inside_close(fs, description);
     errno = saved;
-}
-
-void descriptors_forget(int fd)
-{
-    release(detach(fd));
 }
 
 int descriptors_new(uint32_t description, int pool_fd, int flags)
@@ -216,67 +205,6 @@ void descriptors_each(void (*each)(int fd, uint32_t description, void *argument)
     }
 }
 
-/* ---- private copies ---- */
-
-static int copy_content(struct fastspool *fs, uint32_t description, int to)
-{
-    char bytes[16384];
-    off_t offset = 0;
-    ssize_t got;
-
-    while ((got = inside_read(fs, description, bytes, sizeof(bytes), offset)) > 0) {
-        if (real.pwrite(to, bytes, (size_t)got, offset) != got)
-            return -errno;
-        offset += got;
-    }
-    return (int)got;
-}
-
-int descriptors_copy(uint32_t description)
-{
-    struct fastspool *fs = serve_attached();
-    char link[32];
-    int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-    int spill = inside_spill(fs, description); /* has no room in memory, here neither: for reading alone */
-
-    if (spill >= 0)
-        real.lseek(spill, inside_offset(fs, description), SEEK_SET);
-    if (spill != -ENOENT)
-        return spill;
-    int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
-
-    if (memory < 0)
-        return -errno;
-    int result = copy_content(fs, description, memory);
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
-    int fd = result < 0 ? result : real.open(link, flags | O_CLOEXEC);
-    if (fd < 0 && result >= 0)
-        fd = -errno;
-    real.close(memory);
-    if (fd >= 0)
-        real.lseek(fd, inside_offset(fs, description), SEEK_SET);
-    return fd;
-}
-
-int descriptors_private_copy(int fd)
-{
-    struct fastspool *fs = serve_attached();
-    uint32_t description = descriptors_find(fd);
-    int flags = real.fcntl(fd, F_GETFD);
-
-    if (!fs || !description)
-        return -EBADF;
-    int copy = descriptors_copy(description);
-    if (copy < 0)
-        return copy;
-    detach(fd);
-    int result = real.dup3(copy, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -errno : 0;
-    real.close(copy);
-    descriptors_set(fd, 0);
-    release(description);
-    return result;
-}
-
 /* ---- the wrappers ---- */
 
 EXPORT int close(int fd)
@@ -286,13 +214,13 @@ EXPORT int close(int fd)
         errno = EBADF;
         return -1;
     }
-    uint32_t description = serve_active() ? detach(fd) : 0;
+    uint32_t description = serve_active() ? descriptors_detach(fd) : 0;
     int result = real.close(fd);
-    release(description);
+    descriptors_release(description);
     return result;
 }
 
-static int duplicated(int old, int new)
+int descriptors_duplicated(int old, int new)
 {
     if (new >= 0 && serve_active())
         descriptors_set(new, descriptors_find(old));
@@ -304,7 +232,7 @@ static int duplicated(int old, int new)
 EXPORT int dup(int fd)
 {
     BOUND();
-    return duplicated(fd, real.dup(fd));
+    return descriptors_duplicated(fd, real.dup(fd));
 }
 
 static int duplicate_to(int old, int new, int flags)
@@ -316,14 +244,14 @@ static int duplicate_to(int old, int new, int flags)
     if (!serve_active())
         return flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     uint32_t from = descriptors_find(old);
-    uint32_t replaced = old != new &&real.fcntl(old, F_GETFD) >= 0 ? detach(new) : 0;
+    uint32_t replaced = old != new &&real.fcntl(old, F_GETFD) >= 0 ? descriptors_detach(new) : 0;
     int result = flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     if (result >= 0 && old != new) {
         descriptors_set(new, from);
         if (descriptors_is_hint(old))
             descriptors_mark_hint(new);
     }
-    release(replaced);
+    descriptors_release(replaced);
     return result;
 }
 
@@ -383,97 +311,6 @@ EXPORT void closefrom(int first)
     else
         close_between(first < 0 ? 0 : (unsigned)first, UINT32_MAX, 0);
 }
-
-/* The flags that a description remembers, as F_GETFL shows them. */
-static int set_flags(struct fastspool *fs, uint32_t description, int flags)
-{
-    const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
-
-    inside_change_flags(fs, description, changeable, flags);
-    return 0;
-}
-
-static int control(int fd, uint32_t description, int command, void *argument)
-{
-    struct fastspool *fs = serve_attached();
-
-    switch (command) {
-    case F_GETFL:
-        return inside_flags(fs, description) | KERNEL_LARGEFILE;
-    case F_SETFL:
-        return set_flags(fs, description, (int)(intptr_t)argument);
-    case F_SETLK:
-    case F_SETLKW:
-    case F_GETLK:
-        return (int)result_of(fastspool_lock(fs, (int)description, command, argument));
-    case F_DUPFD:
-    case F_DUPFD_CLOEXEC:
-        return duplicated(fd, real.fcntl(fd, command, argument));
-    case F_GETFD:
-    case F_SETFD:
-        return real.fcntl(fd, command, argument);
-    default: /* open-file-description locks, leases, seals, signals: a spool file has none */
-        errno = EINVAL;
-        return -1;
-    }
-}
-
-EXPORT int fcntl(int fd, int command, ...)
-{
-    va_list arguments;
-
-    BOUND();
-    va_start(arguments, command);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    uint32_t description = descriptors_find(fd);
-    if (description)
-        return control(fd, description, command, argument);
-    int result = real.fcntl(fd, command, argument);
-    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? duplicated(fd, result) : result;
-}
-EXPORT_ALIAS(fcntl64, fcntl);
-
-EXPORT int ioctl(int fd, unsigned long request, ...)
-{
-    va_list arguments;
-
-    BOUND();
-    va_start(arguments, request);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    if (!descriptors_find(fd) || request == FIOCLEX || request == FIONCLEX)
-        return real.ioctl(fd, request, argument);
-    errno = ENOTTY;
-    return -1;
-}
-
-EXPORT int flock(int fd, int operation)
-{
-    BOUND();
-    if (!descriptors_find(fd))
-        return real.flock(fd, operation);
-    errno = EOPNOTSUPP; /* README, Limits: record locks only */
-    return -1;
-}
-
-EXPORT int lockf(int fd, int command, off_t size)
-{
-    struct flock lock = {.l_type = command == F_ULOCK ? F_UNLCK : F_WRLCK, .l_whence = SEEK_CUR, .l_len = size};
-
-    BOUND();
-    if (!descriptors_find(fd))
-        return real.lockf(fd, command, size);
-    if (command == F_TEST) {
-        if (fcntl(fd, F_GETLK, &lock) < 0)
-            return -1;
-        if (lock.l_type != F_UNLCK)
-            errno = EACCES;
-        return lock.l_type == F_UNLCK ? 0 : -1;
-    }
-    return fcntl(fd, command == F_LOCK ? F_SETLKW : F_SETLK, &lock);
-}
-EXPORT_ALIAS(lockf64, lockf);
 
 /* Descriptors that travel over a socket are held by two from then on. */
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)

@@ -144,7 +144,7 @@ static void hand_over(int fd, uint32_t description, void *argument)
         close_at_exec(&handover->closing, fd, flags);
         return;
     }
-    int copy = descriptors_copy(description);
+    int copy = copies_new(description);
     int saved = real.fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy >= 0 && saved >= 0) {
         handover->saved[fd] = saved;

@@ -46,7 +46,7 @@ static bool may_stay(const struct fastspool *fs, uid_t uid)
 static void keep_copy(int fd, uint32_t description, void *argument)
 {
     (void)argument;
-    if ((inside_flags(serve_attached(), description) & O_ACCMODE) == O_WRONLY || descriptors_private_copy(fd) < 0)
+    if ((inside_flags(serve_attached(), description) & O_ACCMODE) == O_WRONLY || copies_replace(fd) < 0)
         close(fd);
 }
 

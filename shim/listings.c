@@ -119,7 +119,7 @@ EXPORT DIR *opendir(const char *path)
         return open_spool(real.opendir(path));
     if (!paths_resolve(AT_FDCWD, path, &place))
         return real.opendir(path);
-    int fd = tree_open(&place, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
+    int fd = opening_place(&place, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
     if (foreign)
         return real.opendir(path);
     if (fd < 0) {

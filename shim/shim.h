@@ -58,12 +58,12 @@ uint32_t descriptors_find(int fd);
 int descriptors_new(uint32_t description, int pool_fd, int flags);
 /** @fd (returned by a real call) now stands for @description, 0: for something foreign. */
 void descriptors_set(int fd, uint32_t description);
-/** @fd was closed or replaced, really: what it stood for is one descriptor less. */
-void descriptors_forget(int fd);
-/** Replace descriptor @fd, a spool file, by a private copy of the file: same number, offset and flags. */
-int descriptors_private_copy(int fd);
-/** An anonymous file with the content, offset and flags of @description: its descriptor, close-on-exec, or -errno. */
-int descriptors_copy(uint32_t description);
+/** @fd is about to stand for something else: what it stood for, to be released when that has happened. */
+uint32_t descriptors_detach(int fd);
+/** One descriptor less stands for @description. */
+void descriptors_release(uint32_t description);
+/** @new, if it is no error, is a duplicate of @old: returned. */
+int descriptors_duplicated(int old, int new);
 /** Ask about every descriptor of this process that is still unknown: it may have been inherited. */
 void descriptors_discover(void);
 /** Call @each with every descriptor of this process that stands for a description. */
@@ -74,16 +74,19 @@ bool descriptors_is_own(int fd);
 bool descriptors_is_hint(int fd);
 void descriptors_mark_hint(int fd);
 
-/* ---- tree.c ---- */
+/* ---- copies.c ---- */
+
+/** Replace descriptor @fd, a spool file, by a private copy of the file: same number, offset and flags. */
+int copies_replace(int fd);
+/** An anonymous file with the content, offset and flags of @description: its descriptor, close-on-exec, or -errno. */
+int copies_new(uint32_t description);
+
+/* ---- opening.c ---- */
 
 /** open(2) on the store, with the union rules: a descriptor or -errno; *@foreign: the disk has it, call the real one.
  */
-int tree_open(struct place_of *place, int flags, mode_t mode, bool *foreign);
-mode_t tree_umask(void);
-
-/* ---- stdio.c ---- */
-
-FILE *stdio_stream(int fd, const char *mode);
+int opening_place(struct place_of *place, int flags, mode_t mode, bool *foreign);
+mode_t opening_umask(void);
 
 /* ---- serve.c ---- */
 

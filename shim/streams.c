@@ -96,7 +96,7 @@ static void stream_mode(int flags, char mode[3])
     mode[2] = '\0';
 }
 
-FILE *stdio_stream(int fd, const char *mode)
+static FILE *stream_on(int fd, const char *mode)
 {
     char plain[3];
 
@@ -130,7 +130,7 @@ EXPORT FILE *fopen(const char *path, const char *mode)
         errno = EINVAL;
         return NULL;
     }
-    int fd = tree_open(&place, flags, 0666, &foreign);
+    int fd = opening_place(&place, flags, 0666, &foreign);
     if (foreign)
         return real.fopen(path, mode);
     if (fd < 0) {
@@ -139,7 +139,7 @@ EXPORT FILE *fopen(const char *path, const char *mode)
     }
     if ((flags & O_ACCMODE) == O_WRONLY && (flags & O_APPEND))
         lseek(fd, 0, SEEK_END); /* as glibc: ftell tells the end at once */
-    FILE *stream = stdio_stream(fd, mode);
+    FILE *stream = stream_on(fd, mode);
     if (!stream) {
         int saved = errno;
         close(fd);
@@ -164,7 +164,7 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     if ((flags & O_APPEND) && !(inside_change_flags(fs, description, O_APPEND, O_APPEND) & O_APPEND) &&
         (flags & O_ACCMODE) == O_WRONLY)
         lseek(fd, 0, SEEK_END); /* as glibc does */
-    return stdio_stream(fd, mode);
+    return stream_on(fd, mode);
 }
 
 /* Is this one of our streams? */
@@ -180,7 +180,7 @@ static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
     int flags = flags_of(mode);
     int fd = flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? open(path, O_RDONLY) : -1;
 
-    if (fd < 0 || is_ours(stream) || descriptors_private_copy(fd) < 0) {
+    if (fd < 0 || is_ours(stream) || copies_replace(fd) < 0) {
         int saved = fd < 0 && flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? errno : EINVAL;
         if (fd >= 0)
             close(fd);

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Private copies of spool files.
+ */
+#include "shim.h"
+#include "store/inside.h"
+
+#include <sys/syscall.h>
+
+static int copy_content(struct fastspool *fs, uint32_t description, int to)
+{
+    char bytes[16384];
+    off_t offset = 0;
+    ssize_t got;
+
+    while ((got = inside_read(fs, description, bytes, sizeof(bytes), offset)) > 0) {
+        if (real.pwrite(to, bytes, (size_t)got, offset) != got)
+            return -errno;
+        offset += got;
+    }
+    return (int)got;
+}
+
+int copies_new(uint32_t description)
+{
+    struct fastspool *fs = serve_attached();
+    char link[32];
+    int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+    int spill = inside_spill(fs, description); /* has no room in memory, here neither: for reading alone */
+
+    if (spill >= 0)
+        real.lseek(spill, inside_offset(fs, description), SEEK_SET);
+    if (spill != -ENOENT)
+        return spill;
+    int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
+
+    if (memory < 0)
+        return -errno;
+    int result = copy_content(fs, description, memory);
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
+    int fd = result < 0 ? result : real.open(link, flags | O_CLOEXEC);
+    if (fd < 0 && result >= 0)
+        fd = -errno;
+    real.close(memory);
+    if (fd >= 0)
+        real.lseek(fd, inside_offset(fs, description), SEEK_SET);
+    return fd;
+}
+
+int copies_replace(int fd)
+{
+    struct fastspool *fs = serve_attached();
+    uint32_t description = descriptors_find(fd);
+    int flags = real.fcntl(fd, F_GETFD);
+
+    if (!fs || !description)
+        return -EBADF;
+    int copy = copies_new(description);
+    if (copy < 0)
+        return copy;
+    descriptors_detach(fd);
+    int result = real.dup3(copy, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -errno : 0;
+    real.close(copy);
+    descriptors_set(fd, 0);
+    descriptors_release(description);
+    return result;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening files by path.
+ */
+#include "base/atomic.h"
+#include "fastspool.h"
+#include "shim.h"
+#include "spool/exim.h"
+#include "store/inside.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the mask of modes ---- */
+
+#define MASK_UNKNOWN UINT32_MAX
+static uint32_t mask = MASK_UNKNOWN; /* as last set by this process, or read at the first need */
+
+mode_t opening_umask(void)
+{
+    if (LOAD(mask) == MASK_UNKNOWN) {
+        mode_t current = real.umask(077);
+        real.umask(current);
+        STORE(mask, current);
+    }
+    return LOAD(mask);
+}
+
+EXPORT mode_t umask(mode_t new)
+{
+    BOUND();
+    mode_t before = real.umask(new);
+    STORE(mask, new & 0777);
+    return before;
+}
+
+/* ---- opening ---- */
+
+/* In the store, or -errno. */
+static int open_in_store(struct place_of *place, int flags, mode_t mode)
+{
+    int placeholder;
+    int result = flags & O_CREAT ? 0 : fastspool_access(place->fs, place->path, F_OK, true);
+
+    if (result == 0)
+        result = inside_open(place->fs, place->path, flags, mode, &placeholder);
+    return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
+}
+
+int opening_place(struct place_of *place, int flags, mode_t mode, bool *foreign)
+{
+    struct stat st;
+
+    *foreign = false;
+    if (!place->fs)
+        return -place->error;
+    if ((flags & O_TMPFILE) == O_TMPFILE)
+        return -EOPNOTSUPP;
+    bool creating = flags & O_CREAT;
+    bool there = creating && fastspool_stat(place->fs, place->path, &st) == 0;
+    if (creating && !there && paths_on_disk(place)) {
+        *foreign = true;
+        paths_disk_changed = true;
+        return 0;
+    }
+    mode &= ~opening_umask();
+    int result = open_in_store(place, flags, mode);
+    if (result == -ENOENT && creating && paths_adopt(place) >= 0)
+        result = open_in_store(place, flags, mode);
+    *foreign = result == -ENOENT && !creating;
+    return result;
+}
+
+static bool takes_mode(int flags)
+{
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+/* A real descriptor: foreign, and free to sync below db/ and scan/. */
+static int note_foreign(int dirfd, const char *path, int fd)
+{
+    size_t offset = fd >= 0 && serve_active() && path[0] == '/' ? serve_match(path) : 0;
+
+    (void)dirfd;
+    if (fd < 0 || !serve_active())
+        return fd;
+    descriptors_set(fd, 0);
+    if (offset && exim_policy(path + offset) == EXIM_HINTS)
+        descriptors_mark_hint(fd);
+    return fd;
+}
+
+static int open_at(int dirfd, const char *path, int flags, mode_t mode)
+{
+    struct place_of place;
+    bool foreign = true;
+
+    if (paths_resolve(dirfd, path, &place)) {
+        int result = opening_place(&place, flags, mode, &foreign);
+        if (!foreign)
+            return (int)result_of(result);
+        char real_path[PATH_MAX];
+        return note_foreign(AT_FDCWD, path, real.open(paths_real(&place, real_path), flags, mode));
+    }
+    return note_foreign(dirfd, path,
+                        dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+}
+
+EXPORT int open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    mode_t mode = 0;
+
+    BOUND();
+    va_start(arguments, flags);
+    if (takes_mode(flags))
+        mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+    return open_at(AT_FDCWD, path, flags, mode);
+}
+EXPORT_ALIAS(open64, open);
+
+EXPORT int openat(int dirfd, const char *path, int flags, ...)
+{
+    va_list arguments;
+    mode_t mode = 0;
+
+    BOUND();
+    va_start(arguments, flags);
+    if (takes_mode(flags))
+        mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+    return open_at(dirfd, path, flags, mode);
+}
+EXPORT_ALIAS(openat64, openat);
+
+/* The fortified names of calls without a mode. */
+int __open_2(const char *path, int flags);
+EXPORT int __open_2(const char *path, int flags)
+{
+    BOUND();
+    return open_at(AT_FDCWD, path, flags, 0);
+}
+EXPORT_ALIAS(__open64_2, __open_2);
+
+int __openat_2(int dirfd, const char *path, int flags);
+EXPORT int __openat_2(int dirfd, const char *path, int flags)
+{
+    BOUND();
+    return open_at(dirfd, path, flags, 0);
+}
+EXPORT_ALIAS(__openat64_2, __openat_2);
+
+EXPORT int creat(const char *path, mode_t mode)
+{
+    BOUND();
+    return open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
+}
+EXPORT_ALIAS(creat64, creat);
+
+/* mkstemp(3) by open: names with six random characters until one is new. */
+EXPORT int mkstemp(char *template)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    struct place_of place;
+    size_t length = strlen(template);
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, template, &place))
+        return note_foreign(AT_FDCWD, template, real.mkstemp(template));
+    if (length < 6 || strcmp(template + length - 6, "XXXXXX") != 0)
+        return (int)result_of(-EINVAL);
+    for (int tries = 0; tries < 100; tries++) {
+        for (int i = 0; i < 6; i++)
+            template[length - 6 + (size_t)i] = letters[arc4random_uniform(62)];
+        int fd = open_at(AT_FDCWD, template, O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
+}
+EXPORT_ALIAS(mkstemp64, mkstemp);

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Room: what statvfs and statfs say.
+ */
+#include "fastspool.h"
+#include "shim.h"
+
+/* The store whose spool @path lies in, or is. */
+static struct fastspool *spool_of(const char *path, int *error)
+{
+    struct place_of place;
+    struct stat st;
+
+    *error = 0;
+    if (!serve_active() || !path || !(paths_resolve(AT_FDCWD, path, &place) || serve_match(path)))
+        return NULL;
+    int saved = errno;
+    if (stat(path, &st) < 0)
+        *error = errno;
+    errno = saved;
+    return *error ? NULL : serve_store(error);
+}
+
+EXPORT int statvfs(const char *path, struct statvfs *st)
+{
+    int error;
+
+    BOUND();
+    struct fastspool *fs = spool_of(path, &error);
+    if (error)
+        return (int)result_of(-error);
+    return fs ? (int)result_of(fastspool_statvfs(fs, st)) : real.statvfs(path, st);
+}
+EXPORT_ALIAS(statvfs64, statvfs);
+
+EXPORT int fstatvfs(int fd, struct statvfs *st)
+{
+    BOUND();
+    return descriptors_find(fd) ? (int)result_of(fastspool_statvfs(serve_attached(), st)) : real.fstatvfs(fd, st);
+}
+EXPORT_ALIAS(fstatvfs64, fstatvfs);
+
+static int to_statfs(struct fastspool *fs, struct statfs *st)
+{
+    struct statvfs vfs;
+    int result = fastspool_statvfs(fs, &vfs);
+
+    if (result == 0)
+        *st = (struct statfs){.f_type = 0x01021994, /* TMPFS_MAGIC */
+                              .f_bsize = (long)vfs.f_bsize,
+                              .f_blocks = vfs.f_blocks,
+                              .f_bfree = vfs.f_bfree,
+                              .f_bavail = vfs.f_bavail,
+                              .f_files = vfs.f_files,
+                              .f_ffree = vfs.f_ffree,
+                              .f_namelen = (long)vfs.f_namemax,
+                              .f_frsize = (long)vfs.f_frsize};
+    return (int)result_of(result);
+}
+
+EXPORT int statfs(const char *path, struct statfs *st)
+{
+    int error;
+
+    BOUND();
+    struct fastspool *fs = spool_of(path, &error);
+    if (error)
+        return (int)result_of(-error);
+    return fs ? to_statfs(fs, st) : real.statfs(path, st);
+}
+EXPORT_ALIAS(statfs64, statfs);
+
+EXPORT int fstatfs(int fd, struct statfs *st)
+{
+    BOUND();
+    return descriptors_find(fd) ? to_statfs(serve_attached(), st) : real.fstatfs(fd, st);
+}
+EXPORT_ALIAS(fstatfs64, fstatfs);
