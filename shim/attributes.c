@@ -8,9 +8,13 @@
  *
  * Failure modes: each errno is the real file system's.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "paths.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -21,7 +25,7 @@ struct asked {
     const char *path; /* to give to the real function */
     int dirfd;
     bool foreign;
-    struct place_of place;
+    struct store_path place;
     char real_path[PATH_MAX];
 };
 
@@ -89,7 +93,7 @@ EXPORT int fstat(int fd, struct stat *st)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fstat(fd, st);
-    return (int)result_of(fastspool_fstat(serve_attached(), (int)description, st));
+    return (int)result_of(fastspool_fstat(attachment(), (int)description, st));
 }
 EXPORT_ALIAS(fstat64, fstat);
 
@@ -160,7 +164,7 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct s
         uint32_t description = descriptors_find(dirfd);
         if (!description)
             return real.statx(dirfd, path, flags, want, stx);
-        result = fastspool_fstat(serve_attached(), (int)description, &st);
+        result = fastspool_fstat(attachment(), (int)description, &st);
     } else {
         ask(&asked, dirfd, path);
         if (asked.foreign)
@@ -241,7 +245,7 @@ EXPORT int fchmod(int fd, mode_t mode)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchmod(fd, mode);
-    return (int)result_of(fastspool_fchmod(serve_attached(), (int)description, mode));
+    return (int)result_of(fastspool_fchmod(attachment(), (int)description, mode));
 }
 
 static int chown_at(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
@@ -275,7 +279,7 @@ EXPORT int fchown(int fd, uid_t uid, gid_t gid)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchown(fd, uid, gid);
-    return (int)result_of(fastspool_fchown(serve_attached(), (int)description, uid, gid));
+    return (int)result_of(fastspool_fchown(attachment(), (int)description, uid, gid));
 }
 
 EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
@@ -294,7 +298,7 @@ EXPORT int futimens(int fd, const struct timespec times[2])
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.futimens(fd, times);
-    return (int)result_of(fastspool_futimens(serve_attached(), (int)description, times));
+    return (int)result_of(fastspool_futimens(attachment(), (int)description, times));
 }
 
 EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)

@@ -8,17 +8,21 @@
  * Failure modes: those of the store, as errno.  An fsync of a foreign descriptor is the kernel's, but below db/ and
  * scan/, whose content is expendable by Exim's own word, it is free.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "paths.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/syscall.h>
 
 #define STORE_OF(fd)                                         \
     int description = (int)(BOUND_(), descriptors_find(fd)); \
-    struct fastspool *fs = serve_attached()
+    struct fastspool *fs = attachment()
 
 static inline void BOUND_(void)
 {
@@ -277,7 +281,7 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     if (!descriptors_find(in) && !descriptors_find(out))
         return real.sendfile(out, in, offset, size);
     int saved = errno, source = (int)descriptors_find(in);
-    if (source && (inside_flags(serve_attached(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
+    if (source && (inside_flags(attachment(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
         return result_of(-EBADF);
     ssize_t result = copy_between(out, NULL, in, offset, size);
     if (result < 0 && errno == EISDIR)
@@ -328,6 +332,6 @@ EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd,
         errno = size == 0 ? EINVAL : ENODEV;
         return MAP_FAILED;
     }
-    return map_copy(serve_attached(), description, size, protection, offset);
+    return map_copy(attachment(), description, size, protection, offset);
 }
 EXPORT_ALIAS(mmap64, mmap);

@@ -2,10 +2,13 @@
  *
  * Controlling descriptors: fcntl, ioctl, and locks.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -23,7 +26,7 @@ static int set_flags(struct fastspool *fs, uint32_t description, int flags)
 
 static int control(int fd, uint32_t description, int command, void *argument)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
 
     switch (command) {
     case F_GETFL:

@@ -2,9 +2,14 @@
  *
  * Private copies of spool files.
  */
-#include "shim.h"
+#include "copies.h"
+
+#include "attachment.h"
+#include "descriptors.h"
+#include "real.h"
 #include "store/inside.h"
 
+#include <errno.h>
 #include <sys/syscall.h>
 
 static int copy_content(struct fastspool *fs, uint32_t description, int to)
@@ -23,7 +28,7 @@ static int copy_content(struct fastspool *fs, uint32_t description, int to)
 
 int copies_new(uint32_t description)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
     char link[32];
     int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
     int spill = inside_spill(fs, description); /* has no room in memory, here neither: for reading alone */
@@ -49,7 +54,7 @@ int copies_new(uint32_t description)
 
 int copies_replace(int fd)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
     uint32_t description = descriptors_find(fd);
     int flags = real.fcntl(fd, F_GETFD);
 

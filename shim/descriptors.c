@@ -14,10 +14,15 @@
  * Failure modes: numbers beyond the table (a million) are asked each time.  The library's own descriptors are no
  * business of the program's: closing one is EBADF, replacing one EBUSY.
  */
-#include "base/atomic.h"
-#include "shim.h"
-#include "store/inside.h"
+#include "descriptors.h"
 
+#include "attachment.h"
+#include "base/atomic.h"
+#include "serve.h"
+#include "store/inside.h"
+#include "wrapper.h"
+
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -135,7 +140,7 @@ uint32_t descriptors_detach(int fd)
 /* One number less stands for @description. */
 void descriptors_release(uint32_t description)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
     uint16_t *count = description ? count_of(description) : NULL;
     int saved = errno;
 
@@ -153,7 +158,7 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
 
     if (fd < 0) {
         fd = -errno;
-        inside_close(serve_attached(), description);
+        inside_close(attachment(), description);
         return fd;
     }
     descriptors_set(fd, description);
@@ -162,7 +167,7 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
 
 bool descriptors_is_own(int fd)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
 
     return fs && fd > 2 && inside_is_own(fs, fd);
 }
@@ -316,8 +321,8 @@ EXPORT void closefrom(int first)
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     BOUND();
-    if (message && message->msg_controllen && serve_attached())
-        inside_shared(serve_attached());
+    if (message && message->msg_controllen && attachment())
+        inside_shared(attachment());
     return real.sendmsg(fd, message, flags);
 }
 

@@ -13,11 +13,17 @@
  *
  * Failure modes: an exec that fails leaves the descriptors as they were.
  */
+#include "attachment.h"
 #include "base/unconst.h"
-#include "shim.h"
+#include "copies.h"
+#include "descriptors.h"
+#include "serve.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
 #include <alloca.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,9 +192,9 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     bool gets_it = serve_is_global() || program || (has_library(environment) && !set_id);
     if (!gets_it)
         descriptors_discover();
-    if (serve_attached())
-        inside_shared(serve_attached());
-    if (!gets_it && serve_attached())
+    if (attachment())
+        inside_shared(attachment());
+    if (!gets_it && attachment())
         descriptors_each(hand_over, &plan->handover);
 }
 

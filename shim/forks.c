@@ -15,11 +15,15 @@
  * Failure modes: the child of a bare clone(2) or SYS_fork is not seen (README, Limits).  Handlers that can't be
  * registered, for want of memory, are the next call's to register.
  */
+#include "forks.h"
+
+#include "attachment.h"
 #include "base/atomic.h"
 #include "fastspool.h"
-#include "shim.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
@@ -53,8 +57,8 @@ static void before(void)
 
     hold(&outside);
     forks = outside;
-    if (serve_attached())
-        inside_shared(serve_attached());
+    if (attachment())
+        inside_shared(attachment());
 }
 
 static void after_in_parent(void)
@@ -64,8 +68,8 @@ static void after_in_parent(void)
 
 static void after_in_child(void)
 {
-    if (serve_attached())
-        fastspool_after_fork_child(serve_attached());
+    if (attachment())
+        fastspool_after_fork_child(attachment());
     release(&forks);
 }
 

@@ -11,28 +11,22 @@
  *
  * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
  */
-#include "base/atomic.h"
+#include "attachment.h"
+#include "copies.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "serve.h"
+#include "signals.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <sys/fsuid.h>
-
-static uint32_t foreign; /* is the real uid neither root's nor the owner's?  0: not looked yet, 1: yes, 2: no */
-
-bool identity_is_foreign(void)
-{
-    const struct fastspool *fs = serve_attached();
-
-    if (LOAD(foreign) == 0 && fs)
-        STORE(foreign, inside_may_hold(fs, getuid()) ? 2 : 1);
-    return LOAD(foreign) == 1;
-}
 
 static int changed(int result)
 {
     fastspool_credentials_changed();
-    STORE(foreign, 0);
+    signals_user_changed();
     return result;
 }
 
@@ -46,14 +40,14 @@ static bool may_stay(const struct fastspool *fs, uid_t uid)
 static void keep_copy(int fd, uint32_t description, void *argument)
 {
     (void)argument;
-    if ((inside_flags(serve_attached(), description) & O_ACCMODE) == O_WRONLY || copies_replace(fd) < 0)
+    if ((inside_flags(attachment(), description) & O_ACCMODE) == O_WRONLY || copies_replace(fd) < 0)
         close(fd);
 }
 
 /* The ids that a call would leave. */
 static void becoming(uid_t ruid, uid_t euid, uid_t suid)
 {
-    const struct fastspool *fs = serve_attached();
+    const struct fastspool *fs = attachment();
     int saved = errno;
 
     if (fs && !may_stay(fs, ruid) && !may_stay(fs, euid) && !may_stay(fs, suid)) {
@@ -70,7 +64,7 @@ EXPORT int setresuid(uid_t ruid, uid_t euid, uid_t suid)
     uid_t r, e, s;
 
     BOUND();
-    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+    if (attachment() && getresuid(&r, &e, &s) == 0)
         becoming(KEPT(ruid, r), KEPT(euid, e), KEPT(suid, s));
     return changed(real.setresuid(ruid, euid, suid));
 }
@@ -80,7 +74,7 @@ EXPORT int setreuid(uid_t ruid, uid_t euid)
     uid_t r, e, s;
 
     BOUND();
-    if (serve_attached() && getresuid(&r, &e, &s) == 0) {
+    if (attachment() && getresuid(&r, &e, &s) == 0) {
         bool saves = ruid != (uid_t)-1 || (euid != (uid_t)-1 && euid != r);
         becoming(KEPT(ruid, r), KEPT(euid, e), saves ? KEPT(euid, e) : s);
     }
@@ -92,7 +86,7 @@ EXPORT int setuid(uid_t uid)
     uid_t r, e, s;
 
     BOUND();
-    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+    if (attachment() && getresuid(&r, &e, &s) == 0)
         becoming(e == 0 ? uid : r, uid, e == 0 ? uid : s);
     return changed(real.setuid(uid));
 }
@@ -102,7 +96,7 @@ EXPORT int seteuid(uid_t euid)
     uid_t r, e, s;
 
     BOUND();
-    if (serve_attached() && getresuid(&r, &e, &s) == 0)
+    if (attachment() && getresuid(&r, &e, &s) == 0)
         becoming(r, euid, s);
     return changed(real.seteuid(euid));
 }

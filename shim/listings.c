@@ -10,10 +10,16 @@
  *
  * Failure modes: memory that is not to be had is ENOMEM from opendir; an error while reading is NULL with errno.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "opening.h"
+#include "paths.h"
+#include "serve.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +117,7 @@ static bool is_spool_itself(const char *path)
 
 EXPORT DIR *opendir(const char *path)
 {
-    struct place_of place;
+    struct store_path place;
     bool foreign;
 
     BOUND();
@@ -145,7 +151,7 @@ EXPORT DIR *fdopendir(int fd)
         errno = ENOTDIR;
         return NULL;
     }
-    return open_listing(serve_attached(), fd);
+    return open_listing(attachment(), fd);
 }
 
 /* ---- reading ---- */
@@ -182,7 +188,7 @@ static bool is_removed(const struct listing *listing)
 
 static struct dirent *read_store(struct listing *listing)
 {
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
 
     if (listing->next == listing->count) {
         ssize_t count =
@@ -214,7 +220,7 @@ static bool is_hidden(struct listing *listing, const char *name)
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return true;
     snprintf(path, sizeof(path), "%s/%s", listing->path, name);
-    return fastspool_stat(serve_attached(), path, &st) == 0;
+    return fastspool_stat(attachment(), path, &st) == 0;
 }
 
 static struct dirent *read_disk(struct listing *listing)
@@ -337,7 +343,7 @@ EXPORT void rewinddir(DIR *stream)
 EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
                    int (*compare)(const struct dirent **, const struct dirent **))
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     if (!paths_resolve(AT_FDCWD, path, &place))

@@ -12,18 +12,23 @@
  * Failure modes: each errno is the one that the real file system would give.  When the store can't be served, calls on
  * its paths fail with the reason (EIO, EACCES), never with an empty spool.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "opening.h"
+#include "paths.h"
 #include "spool/exim.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
 /* ---- one path ---- */
 
 /* The real call, on the disk's file that @place names. */
-static int on_disk(const struct place_of *place, int (*call)(const char *))
+static int on_disk(const struct store_path *place, int (*call)(const char *))
 {
     char real_path[PATH_MAX];
 
@@ -31,14 +36,14 @@ static int on_disk(const struct place_of *place, int (*call)(const char *))
     return call(paths_real(place, real_path));
 }
 
-static int unlink_place(const struct place_of *place)
+static int unlink_place(const struct store_path *place)
 {
     int result = place->fs ? fastspool_unlink(place->fs, place->path) : -place->error;
     return result == -ENOENT ? on_disk(place, real.unlink) : (int)result_of(result);
 }
 
 /* Both have it, or one: empty in both, or nothing happens. */
-static int rmdir_place(const struct place_of *place)
+static int rmdir_place(const struct store_path *place)
 {
     char real_path[PATH_MAX];
     struct stat st;
@@ -63,7 +68,7 @@ static int rmdir_place(const struct place_of *place)
 
 EXPORT int unlink(const char *path)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     return paths_resolve(AT_FDCWD, path, &place) ? unlink_place(&place) : real.unlink(path);
@@ -71,7 +76,7 @@ EXPORT int unlink(const char *path)
 
 EXPORT int rmdir(const char *path)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     return paths_resolve(AT_FDCWD, path, &place) ? rmdir_place(&place) : real.rmdir(path);
@@ -79,7 +84,7 @@ EXPORT int rmdir(const char *path)
 
 EXPORT int unlinkat(int dirfd, const char *path, int flags)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     if (!paths_resolve(dirfd, path, &place))
@@ -91,7 +96,7 @@ EXPORT int unlinkat(int dirfd, const char *path, int flags)
 
 EXPORT int remove(const char *path)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     if (!paths_resolve(AT_FDCWD, path, &place))
@@ -105,7 +110,7 @@ EXPORT int remove(const char *path)
     return result;
 }
 
-static int mkdir_place(struct place_of *place, mode_t mode)
+static int mkdir_place(struct store_path *place, mode_t mode)
 {
     char real_path[PATH_MAX];
     struct stat st;
@@ -131,7 +136,7 @@ static int mkdir_place(struct place_of *place, mode_t mode)
 
 EXPORT int mkdir(const char *path, mode_t mode)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     return paths_resolve(AT_FDCWD, path, &place) ? mkdir_place(&place, mode) : real.mkdir(path, mode);
@@ -139,7 +144,7 @@ EXPORT int mkdir(const char *path, mode_t mode)
 
 EXPORT int mkdirat(int dirfd, const char *path, mode_t mode)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     return paths_resolve(dirfd, path, &place) ? mkdir_place(&place, mode) : real.mkdirat(dirfd, path, mode);
@@ -147,7 +152,7 @@ EXPORT int mkdirat(int dirfd, const char *path, mode_t mode)
 
 EXPORT int truncate(const char *path, off_t size)
 {
-    struct place_of place;
+    struct store_path place;
     char real_path[PATH_MAX];
 
     BOUND();
@@ -163,15 +168,15 @@ EXPORT_ALIAS(truncate64, truncate);
 enum pairing { BOTH_REAL, BOTH_STORE, APART };
 
 /* Which file systems the two paths are on.  One in the store and one elsewhere: another device. */
-static enum pairing pair(int from_dirfd, const char *from_path, struct place_of *from, int to_dirfd,
-                         const char *to_path, struct place_of *to)
+static enum pairing pair(int from_dirfd, const char *from_path, struct store_path *from, int to_dirfd,
+                         const char *to_path, struct store_path *to)
 {
     bool from_served = paths_resolve(from_dirfd, from_path, from), to_served = paths_resolve(to_dirfd, to_path, to);
 
     return from_served && to_served ? BOTH_STORE : from_served || to_served ? APART : BOTH_REAL;
 }
 
-static int two_on_disk(const struct place_of *from, const struct place_of *to, unsigned flags)
+static int two_on_disk(const struct store_path *from, const struct store_path *to, unsigned flags)
 {
     char from_real[PATH_MAX], to_real[PATH_MAX];
 
@@ -179,7 +184,7 @@ static int two_on_disk(const struct place_of *from, const struct place_of *to, u
     return real.renameat2(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
 }
 
-static int rename_places(struct place_of *from, struct place_of *to, unsigned flags)
+static int rename_places(struct store_path *from, struct store_path *to, unsigned flags)
 {
     struct stat st;
 
@@ -196,7 +201,7 @@ static int rename_places(struct place_of *from, struct place_of *to, unsigned fl
 /* From the store to elsewhere is from one device to another; but a file that the disk has may go. */
 static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
-    struct place_of place;
+    struct store_path place;
     struct stat st;
 
     if (paths_resolve(from_dirfd, from, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == -ENOENT)
@@ -206,7 +211,7 @@ static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to,
 
 static int rename_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, unsigned flags)
 {
-    struct place_of from, to;
+    struct store_path from, to;
 
     switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
     case BOTH_STORE:
@@ -237,7 +242,7 @@ EXPORT int renameat2(int from_dirfd, const char *from, int to_dirfd, const char 
     return rename_at(from_dirfd, from, to_dirfd, to, flags);
 }
 
-static int link_places(struct place_of *from, struct place_of *to, int flags)
+static int link_places(struct store_path *from, struct store_path *to, int flags)
 {
     char from_real[PATH_MAX], to_real[PATH_MAX];
 
@@ -256,7 +261,7 @@ static int link_places(struct place_of *from, struct place_of *to, int flags)
 
 static int link_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, int flags)
 {
-    struct place_of from, to;
+    struct store_path from, to;
 
     switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
     case BOTH_STORE:
@@ -285,7 +290,7 @@ EXPORT int linkat(int from_dirfd, const char *from, int to_dirfd, const char *to
 /* -1 and errno where @path is the store's: it has no such thing. */
 static bool refused(int dirfd, const char *path, int error)
 {
-    struct place_of place;
+    struct store_path place;
     struct stat st;
 
     if (!paths_resolve(dirfd, path, &place))
@@ -335,7 +340,7 @@ EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
 /* Is there a file of the store?  It is no symbolic link: EINVAL. */
 static bool is_stores(int dirfd, const char *path)
 {
-    struct place_of place;
+    struct store_path place;
     struct stat st;
 
     return paths_resolve(dirfd, path, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == 0;
@@ -381,6 +386,6 @@ EXPORT int fchdir(int fd)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchdir(fd);
-    int result = paths_of(serve_attached(), description, path);
+    int result = paths_of(attachment(), description, path);
     return result < 0 ? (int)result_of(result) : chdir(path);
 }

@@ -2,12 +2,18 @@
  *
  * Opening files by path.
  */
+#include "opening.h"
+
 #include "base/atomic.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "paths.h"
+#include "serve.h"
 #include "spool/exim.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -39,7 +45,7 @@ EXPORT mode_t umask(mode_t new)
 /* ---- opening ---- */
 
 /* In the store, or -errno. */
-static int open_in_store(struct place_of *place, int flags, mode_t mode)
+static int open_in_store(struct store_path *place, int flags, mode_t mode)
 {
     int placeholder;
     int result = flags & O_CREAT ? 0 : fastspool_access(place->fs, place->path, F_OK, true);
@@ -49,7 +55,7 @@ static int open_in_store(struct place_of *place, int flags, mode_t mode)
     return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
 }
 
-int opening_place(struct place_of *place, int flags, mode_t mode, bool *foreign)
+int opening_place(struct store_path *place, int flags, mode_t mode, bool *foreign)
 {
     struct stat st;
 
@@ -94,7 +100,7 @@ static int note_foreign(int dirfd, const char *path, int fd)
 
 static int open_at(int dirfd, const char *path, int flags, mode_t mode)
 {
-    struct place_of place;
+    struct store_path place;
     bool foreign = true;
 
     if (paths_resolve(dirfd, path, &place)) {
@@ -164,7 +170,7 @@ EXPORT_ALIAS(creat64, creat);
 EXPORT int mkstemp(char *template)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    struct place_of place;
+    struct store_path place;
     size_t length = strlen(template);
 
     BOUND();

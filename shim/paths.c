@@ -13,11 +13,17 @@
  *
  * Failure modes: a path that is too long, or whose directory can't be resolved, is left to the kernel, which says so.
  */
+#include "paths.h"
+
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "real.h"
+#include "serve.h"
 #include "spool/exim.h"
 #include "store/inside.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
@@ -52,7 +58,7 @@ static bool directory_path(int dirfd, char path[PATH_MAX])
     if (dirfd == AT_FDCWD)
         return getcwd(path, PATH_MAX) != NULL;
     uint32_t description = descriptors_find(dirfd);
-    return description ? paths_of(serve_attached(), description, path) >= 0 : kernel_path(dirfd, path);
+    return description ? paths_of(attachment(), description, path) >= 0 : kernel_path(dirfd, path);
 }
 
 static bool append(char path[PATH_MAX], const char *rest)
@@ -167,14 +173,14 @@ static int not_a_directory(int dirfd)
 
     if (!description)
         return 0;
-    int result = fastspool_fstat(serve_attached(), (int)description, &st);
+    int result = fastspool_fstat(attachment(), (int)description, &st);
     if (result < 0)
         return -result;
     return !S_ISDIR(st.st_mode) ? ENOTDIR : 0;
 }
 
 /* @path, relative to the spool, has been told; whose is it? */
-static bool settle(const char *path, struct place_of *place)
+static bool settle(const char *path, struct store_path *place)
 {
     if (exim_policy(path) != EXIM_STORE)
         return false;
@@ -205,7 +211,7 @@ static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
 
 /* Relative paths, links, and "..": everything that isn't plain.  By itself, because of its buffers: the child of a fork
  * pays some 4 us for each page of stack that it touches first. */
-static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct place_of *place)
+static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct store_path *place)
 {
     char absolute[PATH_MAX], beyond[PATH_MAX];
 
@@ -234,7 +240,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
     return settle(place->text, place);
 }
 
-bool paths_resolve(int dirfd, const char *path, struct place_of *place)
+bool paths_resolve(int dirfd, const char *path, struct store_path *place)
 {
     if (!serve_active() || !path || !*path)
         return false;
@@ -250,7 +256,7 @@ bool paths_resolve(int dirfd, const char *path, struct place_of *place)
 
 /* ---- the disk's side ---- */
 
-const char *paths_real(const struct place_of *place, char real_path[PATH_MAX])
+const char *paths_real(const struct store_path *place, char real_path[PATH_MAX])
 {
     snprintf(real_path, PATH_MAX, "%s/%s", inside_spool(place->fs), place->path);
     return real_path;
@@ -268,7 +274,7 @@ static bool disk_has(const struct fastspool *fs, const char *path)
     return there;
 }
 
-bool paths_on_disk(const struct place_of *place)
+bool paths_on_disk(const struct store_path *place)
 {
     char data[PATH_MAX];
 
@@ -283,7 +289,7 @@ bool paths_on_disk(const struct place_of *place)
     return disk_has(place->fs, place->path);
 }
 
-int paths_adopt(const struct place_of *place)
+int paths_adopt(const struct store_path *place)
 {
     char parent[PATH_MAX], real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
     struct stat st;

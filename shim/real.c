@@ -40,5 +40,6 @@ void real_bind(void)
 
 __attribute__((constructor)) static void bind_at_load(void)
 {
-    BOUND();
+    if (!real_bound)
+        real_bind();
 }

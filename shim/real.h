@@ -38,18 +38,4 @@ extern struct real real;
 extern bool real_bound;
 void real_bind(void);
 
-/** The first line of every wrapper. */
-#define BOUND()          \
-    do {                 \
-        if (!real_bound) \
-            real_bind(); \
-    } while (0)
-
-/** A function that the library puts in front of libc's. */
-#define EXPORT __attribute__((visibility("default")))
-
-/** Another exported name of it.  (Under a C name of its own: the headers may have declared the other with types of its
- *  own, which are the same on these machines.) */
-#define EXPORT_ALIAS(other, name) EXPORT __typeof__(name) alias_##other __asm__(#other) __attribute__((alias(#name)))
-
 #endif

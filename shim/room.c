@@ -2,13 +2,19 @@
  *
  * Room: what statvfs and statfs say.
  */
+#include "attachment.h"
+#include "descriptors.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "paths.h"
+#include "serve.h"
+#include "wrapper.h"
+
+#include <errno.h>
 
 /* The store whose spool @path lies in, or is. */
 static struct fastspool *spool_of(const char *path, int *error)
 {
-    struct place_of place;
+    struct store_path place;
     struct stat st;
 
     *error = 0;
@@ -36,7 +42,7 @@ EXPORT_ALIAS(statvfs64, statvfs);
 EXPORT int fstatvfs(int fd, struct statvfs *st)
 {
     BOUND();
-    return descriptors_find(fd) ? (int)result_of(fastspool_statvfs(serve_attached(), st)) : real.fstatvfs(fd, st);
+    return descriptors_find(fd) ? (int)result_of(fastspool_statvfs(attachment(), st)) : real.fstatvfs(fd, st);
 }
 EXPORT_ALIAS(fstatvfs64, fstatvfs);
 
@@ -73,6 +79,6 @@ EXPORT_ALIAS(statfs64, statfs);
 EXPORT int fstatfs(int fd, struct statfs *st)
 {
     BOUND();
-    return descriptors_find(fd) ? to_statfs(serve_attached(), st) : real.fstatfs(fd, st);
+    return descriptors_find(fd) ? to_statfs(attachment(), st) : real.fstatfs(fd, st);
 }
 EXPORT_ALIAS(fstatfs64, fstatfs);

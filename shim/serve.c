@@ -20,15 +20,21 @@
  * syslog, and from then on every call on the spool fails with EIO (EACCES for a user who may not), so that no process
  * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
  */
+#include "serve.h"
+
+#include "attachment.h"
 #include "base/atomic.h"
 #include "base/places.h"
 #include "config.h"
 #include "fastspool.h"
-#include "shim.h"
+#include "forks.h"
+#include "signals.h"
 #include "spool/registry.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <limits.h>
 #include <link.h>
 #include <stdlib.h>
@@ -47,9 +53,8 @@ static size_t spool_count;
 
 static uint32_t decision; /* enum decision */
 static struct fastspool_config config;
-static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
-static bool global;     /* every execution of this image has it anyway */
-static struct fastspool *attached;
+static bool by_preload;         /* LD_PRELOAD brought the library, and must be restored for children */
+static bool global;             /* every execution of this image has it anyway */
 static uint32_t failed;         /* errno of calls on the spool, once attaching has failed or is over */
 static __thread size_t matched; /* the spool that serve_match() found last */
 static struct stat own_image;   /* of /proc/self/exe */
@@ -357,31 +362,26 @@ static void attach(void)
         STORE(failed, result == -EACCES ? EACCES : EIO);
         return;
     }
-    STORE(attached, fs);
-}
-
-struct fastspool *serve_attached(void)
-{
-    return LOAD(attached);
+    STORE(attachment_store, fs);
 }
 
 struct fastspool *serve_store(int *error)
 {
     struct outside outside;
 
-    if (!LOAD(attached) && !LOAD(failed)) {
+    if (!attachment() && !LOAD(failed)) {
         if (!forks_begin(&outside)) {
             *error = 0; /* what attaching itself calls is not the store's */
             return NULL;
         }
-        if (!LOAD(attached) && !LOAD(failed))
+        if (!attachment() && !LOAD(failed))
             attach();
         forks_end(&outside);
     }
-    *error = LOAD(attached) ? 0 : (int)LOAD(failed);
-    if (LOAD(attached) && spool_count > 1 && strcmp(inside_spool(attached), spools[matched].real) != 0)
+    *error = attachment() ? 0 : (int)LOAD(failed);
+    if (attachment() && spool_count > 1 && strcmp(inside_spool(attachment()), spools[matched].real) != 0)
         *error = EIO; /* another spool than the one that this process serves */
-    return *error ? NULL : LOAD(attached);
+    return *error ? NULL : attachment();
 }
 
 /* A daemon: what it attaches before its children are born, each of them has without attaching (120 us in a program of
@@ -402,10 +402,10 @@ EXPORT int listen(int fd, int backlog)
 
 void serve_leave(void)
 {
-    struct fastspool *fs = LOAD(attached);
+    struct fastspool *fs = attachment();
 
     STORE(failed, EACCES);
-    STORE(attached, NULL);
+    STORE(attachment_store, NULL);
     if (fs)
         fastspool_detach(fs);
 }

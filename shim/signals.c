@@ -11,11 +11,18 @@
  *
  * Failure modes: none; a process that is killed inside is the store's business (lib/section.c).
  */
-#include "shim.h"
+#include "signals.h"
+
+#include "attachment.h"
+#include "base/atomic.h"
 #include "store/inside.h"
 
+#include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 /* The kernel's own form of a signal mask.  The system call itself: sigprocmask(3) around it costs a fifth more. */
 typedef uint64_t kernel_mask;
@@ -24,10 +31,24 @@ static __thread kernel_mask before; /* the mask outside; written while all are b
 static __thread uid_t hidden;       /* the real uid while another one stands in its place */
 static __thread bool hiding;
 
+static uint32_t foreign; /* is the real uid neither root's nor the owner's?  0: not looked yet, 1: yes, 2: no */
+
 static bool may_hold(uid_t uid)
 {
-    const struct fastspool *fs = serve_attached();
+    const struct fastspool *fs = attachment();
     return !fs || inside_may_hold(fs, uid);
+}
+
+static bool is_foreign(void)
+{
+    if (LOAD(foreign) == 0 && attachment())
+        STORE(foreign, may_hold(getuid()) ? 2 : 1);
+    return LOAD(foreign) == 1;
+}
+
+void signals_user_changed(void)
+{
+    STORE(foreign, 0);
 }
 
 /* getresuid(2) is asked only where somebody else started the program: then this is no cheap process anyway. */
@@ -35,7 +56,7 @@ static void hide_real_uid(void)
 {
     uid_t ruid, euid, suid;
 
-    if (!identity_is_foreign() || getresuid(&ruid, &euid, &suid) < 0 || may_hold(ruid))
+    if (!is_foreign() || getresuid(&ruid, &euid, &suid) < 0 || may_hold(ruid))
         return;
     uid_t cover = may_hold(euid) ? euid : suid;
     hidden = ruid;

@@ -12,9 +12,15 @@
  * exit after the last destructor: so nothing here is ever torn down.  freopen on a cookie stream crashes glibc
  * (measured, 2.36): ours puts a private copy of the file in its place for reading, and is EINVAL otherwise.
  */
-#include "shim.h"
+#include "attachment.h"
+#include "copies.h"
+#include "descriptors.h"
+#include "opening.h"
+#include "paths.h"
 #include "store/inside.h"
+#include "wrapper.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/single_threaded.h>
@@ -119,7 +125,7 @@ static FILE *stream_on(int fd, const char *mode)
 
 EXPORT FILE *fopen(const char *path, const char *mode)
 {
-    struct place_of place;
+    struct store_path place;
     bool foreign;
 
     BOUND();
@@ -155,7 +161,7 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fdopen(fd, mode);
-    struct fastspool *fs = serve_attached();
+    struct fastspool *fs = attachment();
     int flags = flags_of(mode), access_mode = inside_flags(fs, description) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
         errno = EINVAL;
@@ -196,7 +202,7 @@ static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
 
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
 {
-    struct place_of place;
+    struct store_path place;
 
     BOUND();
     if (is_ours(stream) || (path && paths_resolve(AT_FDCWD, path, &place)))

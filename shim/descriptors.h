@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Descriptors: which numbers of this process stand for open file descriptions of the store.
+ */
+#ifndef FASTSPOOL_DESCRIPTORS_H
+#define FASTSPOOL_DESCRIPTORS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** The description that @fd stands for, 0: none. */
+uint32_t descriptors_find(int fd);
+/** A new descriptor for an open description, made from its @placeholder.  -errno: the description is closed again. */
+int descriptors_new(uint32_t description, int placeholder, int flags);
+/** @fd, which a real call has returned, stands for @description.  0: it is foreign. */
+void descriptors_set(int fd, uint32_t description);
+/** @fd is about to be closed or replaced.  Returns what it stood for: release that afterwards. */
+uint32_t descriptors_detach(int fd);
+/** One descriptor less stands for @description. */
+void descriptors_release(uint32_t description);
+/** A real call has returned @new, a duplicate of @old or an error.  Returns @new. */
+int descriptors_duplicated(int old, int new);
+/** Look at every descriptor of this process that is still unknown: it may be inherited. */
+void descriptors_discover(void);
+/** Call @each with every descriptor that stands for a description. */
+void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument);
+/** Is @fd one of the library's own descriptors? */
+bool descriptors_is_own(int fd);
+/** Is @fd a real file below db/ or scan/?  Its fsync is free. */
+bool descriptors_is_hint(int fd);
+void descriptors_mark_hint(int fd);
+
+#endif

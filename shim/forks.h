@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Forks: the one lock of the shim.
+ */
+#ifndef FASTSPOOL_FORKS_H
+#define FASTSPOOL_FORKS_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+/** What forks_end() restores. */
+struct outside {
+    sigset_t mask;
+    int error; /* errno */
+};
+/** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: none
+ * of them may take an undecided process for one that isn't served.  False: this thread holds the lock already. */
+bool forks_begin(struct outside *outside);
+void forks_end(const struct outside *outside);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Serving: whether this process is served, which spool, and the attachment.
+ */
+#ifndef FASTSPOOL_SERVE_H
+#define FASTSPOOL_SERVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct fastspool;
+struct stat;
+
+/** The library's bare name, for LD_PRELOAD. */
+#define SERVE_LIBRARY "libfastspool.so"
+
+/** Is this process served?  Decided at the first call. */
+bool serve_active(void);
+/** The attached store.  Attaches at the first call.  NULL: *@error is 0 where nothing is served, else the errno with
+ *  which calls on the spool must fail. */
+struct fastspool *serve_store(int *error);
+/** Where in @path the spool ends, 0: @path is outside every spool.  @path is absolute, without ".." and links; "//" and
+ *  "." are allowed. */
+size_t serve_match(const char *path);
+/** The process is about to become an ordinary user: detach.  From then on calls on the spool fail with EACCES. */
+void serve_leave(void);
+
+/** Did LD_PRELOAD bring the library?  Then it must be restored for children. */
+bool serve_by_preload(void);
+/** Does the image itself, or /etc/ld.so.preload, name the library?  Then every execution of the image has it. */
+bool serve_is_global(void);
+/** Is this the file of the running image, or of another program that the configuration names? */
+bool serve_is_program(const struct stat *st);
+/** May this user keep the store mapped, besides root and the owner? */
+bool serve_trusts(uid_t uid);
+
+#endif

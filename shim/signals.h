@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Signals: what surrounds each critical section of the store.
+ */
+#ifndef FASTSPOOL_SIGNALS_H
+#define FASTSPOOL_SIGNALS_H
+
+/** Block all signals, and hide a user's real uid. */
+void signals_hold(void);
+/** Restore both. */
+void signals_release(void);
+/** The process's user may be another one: look again. */
+void signals_user_changed(void);
+
+#endif
