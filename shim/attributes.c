@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attributes: the stat family, permissions, owners, times, and what room the spool has.
+ * Attributes: stat, permissions, owners, times, extended attributes.
  *
- * By path, the store is asked first, and what it doesn't have is the disk's to answer for; by descriptor, the table
- * says whose it is.  statvfs of anything in the spool tells the store's room, because Exim asks it before it takes a
- * message.
+ * Happy path:
+ *   - By path: the store is asked first.  If it has no such file, the disk answers.
+ *   - By descriptor: the table of descriptors says whose it is.
  *
- * Failure modes: each errno is the real file system's.
+ * Failure modes:
+ *   - Every errno is the one of a real file system.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -20,11 +21,11 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
-/* A wrapper's path: the store's, with the store's answer in `result`; or the disk's (`foreign`). */
+/* A path that a call is about. */
 struct asked {
-    const char *path; /* to give to the real function */
+    const char *path; /* with dirfd: what the real function gets */
     int dirfd;
-    bool foreign;
+    bool foreign; /* the real function answers */
     struct store_path place;
     char real_path[PATH_MAX];
 };
@@ -36,7 +37,7 @@ static void ask(struct asked *asked, int dirfd, const char *path)
     asked->foreign = !paths_resolve(dirfd, path, &asked->place);
 }
 
-/* What the store said.  ENOENT: the disk may have it, under the name that the kernel knows. */
+/* Is @result of the store the answer?  ENOENT is not: the disk may have the file, under its real path. */
 static bool answered(struct asked *asked, int result)
 {
     if (!asked->place.fs || result != -ENOENT)
@@ -97,7 +98,7 @@ EXPORT int fstat(int fd, struct stat *st)
 }
 EXPORT_ALIAS(fstat64, fstat);
 
-/* The names that programs built before glibc 2.33 use; the version has one value on 64-bit machines. */
+/* Programs built before glibc 2.33 use these names.  The version has one value on 64-bit machines. */
 int __xstat(int version, const char *path, struct stat *st);
 EXPORT int __xstat(int version, const char *path, struct stat *st)
 {
@@ -317,7 +318,7 @@ EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2]
     return real.utimensat(asked.dirfd, asked.path, times, flags);
 }
 
-/* The older forms, in terms of the newest. */
+/* The older calls, by the newest. */
 static const struct timespec *from_timeval(const struct timeval given[2], struct timespec times[2])
 {
     for (int i = 0; given && i < 2; i++)

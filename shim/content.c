@@ -2,11 +2,15 @@
  *
  * The content of spool files, by descriptor: reading, writing, seeking, syncing.
  *
- * Each wrapper asks the table; a foreign descriptor costs a look at an array.  What the kernel does for files on its
- * own (sendfile, copy_file_range, mmap) is done here by reading and writing.
+ * Happy path:
+ *   - The table of descriptors says whose the descriptor is.  A foreign one costs a look at an array.
+ *   - sendfile, copy_file_range and mmap, which the kernel does by itself for real files, read and write here.
+ *   - fsync of a real file below db/ or scan/ is free: Exim calls their content expendable.  Other foreign descriptors
+ *     go to the kernel.
  *
- * Failure modes: those of the store, as errno.  An fsync of a foreign descriptor is the kernel's, but below db/ and
- * scan/, whose content is expendable by Exim's own word, it is free.
+ * Failure modes:
+ *   - Those of the store, as errno.
+ *   - A shared mapping of a spool file can't be written: ENODEV.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -57,7 +61,7 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
 }
 EXPORT_ALIAS(pwrite64, pwrite);
 
-/* The fortified names: the size of the buffer is known to the compiler. */
+/* The fortified names: the compiler knows the size of the buffer. */
 void __chk_fail(void) __attribute__((noreturn));
 
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room);
@@ -79,7 +83,7 @@ EXPORT_ALIAS(__pread64_chk, __pread_chk);
 
 /* ---- vectors ---- */
 
-/* @offset < 0: at the description's own. */
+/* @offset < 0: at the description's offset. */
 static ssize_t transfer(bool writing, int fd, const struct iovec *vector, int count, off_t offset)
 {
     ssize_t done = 0;
@@ -158,7 +162,7 @@ EXPORT int ftruncate(int fd, off_t size)
 }
 EXPORT_ALIAS(ftruncate64, ftruncate);
 
-/* Room needs no keeping: a write that finds none says so. */
+/* No room is reserved: a later write may still be ENOSPC. */
 static int extend(struct fastspool *fs, int description, off_t end)
 {
     struct stat st;
@@ -197,7 +201,7 @@ EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
 
 /* ---- syncing ---- */
 
-/* A directory of the store that the disk has too, in which this process has changed the disk's names. */
+/* fsync of a directory that the disk has too: this process may have changed the disk's names there. */
 static int sync_disk(struct fastspool *fs, int description)
 {
     char path[PATH_MAX];
@@ -249,7 +253,7 @@ EXPORT int sync_file_range(int fd, off_t offset, off_t size, unsigned flags)
 
 /* ---- what the kernel does between two descriptors ---- */
 
-/* Copy up to @size bytes; the bytes that went out are the ones by which *@offset (or the source's own) moves. */
+/* Copy up to @size bytes.  Offsets move by the bytes that were written. */
 static ssize_t copy_between(int out, off_t *out_offset, int in, off_t *in_offset, size_t size)
 {
     char bytes[16384];
@@ -300,7 +304,7 @@ EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_off
     return copy_between(out, out_offset, in, in_offset, size);
 }
 
-/* A mapping of a spool file is a private copy, as MAP_PRIVATE promises; a shared one that is written can't be. */
+/* A mapping is a private copy, as MAP_PRIVATE promises. */
 static void *map_copy(struct fastspool *fs, int description, size_t size, int protection, off_t offset)
 {
     char *memory = real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

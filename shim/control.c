@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Controlling descriptors: fcntl, ioctl, and locks.
+ * Control of descriptors: fcntl, ioctl and locks.
+ *
+ * Happy path:
+ *   - A description of the store keeps its own flags and record locks.  Duplicates and close-on-exec are the kernel's.
+ *
+ * Failure modes:
+ *   - EOPNOTSUPP from flock: a spool file has record locks only (docs/limits.md).
+ *   - EINVAL from fcntl: a spool file has no leases, seals or signals, and no locks of open file descriptions.
+ *   - ENOTTY from ioctl.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -13,9 +21,8 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 
-#define KERNEL_LARGEFILE 0100000 /* what the kernel adds to the flags of every open; O_LARGEFILE is 0 here */
+#define KERNEL_LARGEFILE 0100000 /* the kernel adds it to the flags of every open; O_LARGEFILE is 0 here */
 
-/* The flags that a description remembers, as F_GETFL shows them. */
 static int set_flags(struct fastspool *fs, uint32_t description, int flags)
 {
     const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
@@ -43,7 +50,7 @@ static int control(int fd, uint32_t description, int command, void *argument)
     case F_GETFD:
     case F_SETFD:
         return real.fcntl(fd, command, argument);
-    default: /* open-file-description locks, leases, seals, signals: a spool file has none */
+    default: /* a spool file has none of the others */
         errno = EINVAL;
         return -1;
     }
@@ -84,7 +91,7 @@ EXPORT int flock(int fd, int operation)
     BOUND();
     if (!descriptors_find(fd))
         return real.flock(fd, operation);
-    errno = EOPNOTSUPP; /* README, Limits: record locks only */
+    errno = EOPNOTSUPP;
     return -1;
 }
 

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Private copies of spool files.
+ *
+ * Happy path:
+ *   - The content is copied to an anonymous file in memory.  That is opened again with the flags of the description.
+ *   - A spilled file has no room in memory.  Its spill file is opened instead, for reading only.
+ *
+ * Failure modes:
+ *   - -ENOMEM, -ENOSPC, ... from the copy.  The original stays open.
  */
 #include "copies.h"
 
@@ -31,7 +38,7 @@ int copies_new(uint32_t description)
     struct fastspool *fs = attachment();
     char link[32];
     int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-    int spill = inside_spill(fs, description); /* has no room in memory, here neither: for reading alone */
+    int spill = inside_spill(fs, description);
 
     if (spill >= 0)
         real.lseek(spill, inside_offset(fs, description), SEEK_SET);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Private copies of spool files, for a process or program that the store is not for.
+ * Private copies of spool files, for processes and programs that may not use the store.
  */
 #ifndef FASTSPOOL_COPIES_H
 #define FASTSPOOL_COPIES_H

@@ -2,17 +2,19 @@
  *
  * Descriptors: which numbers of this process stand for open file descriptions of the store.
  *
- * A table says of each number: unknown, foreign, or the description.  Our wrappers keep it: open, dup, close and their
- * kin.  What came from elsewhere (inherited over exec, received over a socket) is unknown, and is asked at its first
- * use: a placeholder's device and inode, its number and cookie.  How many numbers of this process stand for a
- * description is counted: when the last one goes, the description is closed here (lib/descriptions.c knows whether
- * another process still holds it).
+ * Happy path:
+ *   - A table has one entry for each number: unknown, foreign, or the description.  The wrappers (open, dup, close,
+ *     ...) keep it up to date.
+ *   - A number that was inherited over exec or received over a socket is unknown.  Its first use identifies it, by the
+ *     placeholder's device and inode, and the number and cookie in its offset.
+ *   - The numbers that stand for a description are counted.  At the last close of this process the store closes the
+ *     description.  (lib/store/descriptions.c knows whether another process still holds it.)
+ *   - The table grows page by page, whatever the limit of descriptors.
+ *   - Every access is atomic, for threads and signal handlers.
  *
- * Nothing is sized by the limit of descriptors: the table's pages come as they are needed.  Everything is atomic, for
- * threads and signal handlers.
- *
- * Failure modes: numbers beyond the table (a million) are asked each time.  The library's own descriptors are no
- * business of the program's: closing one is EBADF, replacing one EBUSY.
+ * Failure modes:
+ *   - A number beyond the table (1,048,576) is identified at every use.
+ *   - A program can't close the library's own descriptors (EBADF), nor replace them (EBUSY).
  */
 #include "descriptors.h"
 
@@ -36,7 +38,7 @@
 
 static uint32_t first_page[PAGE_ENTRIES];
 static uint32_t *pages[PAGES] = {first_page};
-static uint16_t *counts; /* of each description: this process's numbers for it */
+static uint16_t *counts; /* by description: the numbers of this process that stand for it */
 
 static uint32_t *entry_of(int fd, bool make)
 {
@@ -68,13 +70,13 @@ static uint16_t *count_of(uint32_t description)
     return &LOAD(counts)[description % INSIDE_DESCRIPTIONS];
 }
 
-/* What an unknown number stands for.  Placeholders are directories whose offset holds a cookie: only about those is
- * it worth asking the store. */
+/* What does an unknown number stand for?  A placeholder is a directory with a cookie in its offset.  Nothing else is
+ * worth asking the store. */
 static uint32_t classify(int fd)
 {
     struct stat st;
     int saved = errno, error;
-    uint32_t value = UNKNOWN; /* not open at all */
+    uint32_t value = UNKNOWN; /* not open */
 
     if (real.fstat(fd, &st) == 0) {
         value = FOREIGN;
@@ -127,17 +129,15 @@ bool descriptors_is_hint(int fd)
     return entry && LOAD(*entry) == HINT;
 }
 
-/* The number is about to stand for something else: what it stood for. */
 uint32_t descriptors_detach(int fd)
 {
     uint32_t *entry = entry_of(fd, false);
 
-    descriptors_find(fd); /* one that was inherited counts from here on */
+    descriptors_find(fd); /* an inherited one is counted from here on */
     uint32_t value = entry ? __atomic_exchange_n(entry, UNKNOWN, __ATOMIC_ACQ_REL) : UNKNOWN;
     return value >= HINT ? 0 : value;
 }
 
-/* One number less stands for @description. */
 void descriptors_release(uint32_t description)
 {
     struct fastspool *fs = attachment();
@@ -146,7 +146,7 @@ void descriptors_release(uint32_t description)
 
     if (!description || !fs)
         return;
-    inside_drop_locks(fs, description); /* POSIX: any close of the file */
+    inside_drop_locks(fs, description); /* POSIX: any close of the file drops them */
     if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
         inside_close(fs, description);
     errno = saved;
@@ -172,7 +172,7 @@ bool descriptors_is_own(int fd)
     return fs && fd > 2 && inside_is_own(fs, fd);
 }
 
-/* Kernel's struct of getdents64(2). */
+/* An entry of getdents64(2). */
 struct kernel_entry {
     uint64_t inode;
     int64_t offset;
@@ -272,7 +272,7 @@ EXPORT int dup3(int old, int new, int flags)
     return duplicate_to(old, new, flags);
 }
 
-/* Close [first, last] but for the library's own descriptors, which no program means when it says "all". */
+/* Close [first, last], except the library's own descriptors. */
 static int close_between(unsigned first, unsigned last, int flags)
 {
     if (flags == 0) {
@@ -285,7 +285,7 @@ static int close_between(unsigned first, unsigned last, int flags)
     }
     while (first <= last) {
         unsigned end = first;
-        /* Own descriptors lie below 1024: beyond, nothing needs to be left out. */
+        /* The library's own lie below 1024: nothing above is spared. */
         while (end < last && end < 1024 && !descriptors_is_own((int)end))
             end++;
         if (end >= 1024)
@@ -317,7 +317,7 @@ EXPORT void closefrom(int first)
         close_between(first < 0 ? 0 : (unsigned)first, UINT32_MAX, 0);
 }
 
-/* Descriptors that travel over a socket are held by two from then on. */
+/* The receiver of a descriptor holds it, too. */
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     BOUND();

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Put in front of the store's sources where they are compiled into the library (-include): their calls go straight to
- * libc, not through the wrappers that the library exports.  The store knows nothing of it.
+ * Direct calls: what the store calls, where its sources are compiled into the library.
  *
- * direct.sed makes a macro of every name in symbols.def; these come next, as direct_calls.h.  A macro with arguments is
- * expanded only before a parenthesis: struct stat stays.  But prototypes would be expanded, so their headers come
- * first.
+ * The compiler reads this first (-include).  So the store calls libc itself, not the wrappers, and knows nothing of it.
  *
- * Failure modes: a function whose address is taken is not redirected.  tests/shim/direct.py finds what is left.
+ * Happy path:
+ *   - direct.sed makes a macro of every name in symbols.def.  These come next, as direct_calls.h.
+ *   - A macro with arguments is expanded only before a parenthesis, so struct stat stays.  Prototypes would be
+ *     expanded, so their headers come first.
+ *
+ * Failure modes:
+ *   - A function whose address is taken is not redirected.  tests/shim/direct.py finds it.
  */
 #ifndef FASTSPOOL_DIRECT_H
 #define FASTSPOOL_DIRECT_H

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * Executing programs: who gets the library, and what becomes of spool descriptors.
+ * Executing programs: which program gets the library, and what becomes of spool descriptors.
  *
- * Exim empties its environment and executes itself.  So, where LD_PRELOAD brought the library, it is put back, by bare
- * name, when a process executes its own image or another program that the configuration names.  (In secure execution
- * the loader takes it from its trusted directory and removes the variable; then it is put back again.)
+ * Happy path:
+ *   - Exim empties its environment and executes itself.  So if LD_PRELOAD brought the library, it is put back, by bare
+ *     name, for the process's own image and for the programs that the configuration names.  (In secure execution the
+ *     loader takes the library from its trusted directory and removes the variable.  It is put back there, too.)
+ *   - A program with the library finds its descriptors by their identity.
+ *   - A program without the library can't use a placeholder.  Descriptors 0 to 2 become private copies of the files;
+ *     the others close at the exec.
+ *   - The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
  *
- * A program that will not have the library can do nothing with a placeholder: descriptors 0 to 2 become private copies
- * of the files, and all others close at the exec.  One that will have it finds its descriptors by their identity.
- *
- * The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
- *
- * Failure modes: an exec that fails leaves the descriptors as they were.
+ * Failure modes:
+ *   - An exec that fails leaves the descriptors as they were.
  */
 #include "attachment.h"
 #include "base/unconst.h"
@@ -57,7 +58,7 @@ static bool has_library(char *const environment[])
     return entry && strstr(*entry, SERVE_LIBRARY) != NULL;
 }
 
-/* Bytes that the variable needs with the library in front. */
+/* Bytes of the variable with the library in front. */
 static size_t variable_size(char *const environment[])
 {
     char *const *entry = preload_variable(environment);
@@ -85,21 +86,21 @@ static void with_library(char *const environment[], char **copy, char *variable)
 
 /* ---- descriptors ---- */
 
-/* Descriptors that were made close-on-exec.  Those that the stack has no room for are in memory of the kernel's: an
- * exec may interrupt malloc. */
+/* Descriptors that were made close-on-exec.  More than fit on the stack are in mapped memory: an exec may interrupt
+ * malloc. */
 struct closing {
     struct closing *more;
     int count;
     int fd[253];
 };
 
-/* What was changed for the program, to be undone where it doesn't replace this one. */
+/* What was changed for the program.  A failed exec, or a spawn, undoes it. */
 struct handover {
-    int saved[3]; /* our descriptor in place of 0 to 2, -1: nothing was changed */
+    int saved[3]; /* the process's own 0 to 2 meanwhile, -1: unchanged */
     struct closing closing;
 };
 
-/* Where to note one more, NULL: there is no memory. */
+/* NULL: no memory. */
 static int *place_to_note(struct closing *closing)
 {
     const int size = sizeof(closing->fd) / sizeof(*closing->fd);
@@ -117,7 +118,7 @@ static int *place_to_note(struct closing *closing)
     return &closing->fd[closing->count++];
 }
 
-/* Without memory to note it the program gets a descriptor that it can do nothing with. */
+/* Without memory for the note the descriptor stays open, and the program can't use it. */
 static void close_at_exec(struct closing *closing, int fd, int flags)
 {
     int *noted = place_to_note(closing);
@@ -174,14 +175,14 @@ static void undo(struct handover *handover)
     errno = saved;
 }
 
-/* ---- what a program is to get ---- */
+/* ---- what a program gets ---- */
 
 struct plan {
     bool add_library;
     struct handover handover;
 };
 
-/* @st: the program's file, NULL where it is not known. */
+/* @st: the program's file, NULL: unknown. */
 static void prepare(struct plan *plan, const struct stat *st, char *const environment[])
 {
     bool program = st && serve_is_program(st);
@@ -198,7 +199,7 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
         descriptors_each(hand_over, &plan->handover);
 }
 
-/* Look at the program's file; an error is the exec's to tell. */
+/* The exec reports the error, not this. */
 static bool look(int dirfd, const char *path, struct stat *st, int flags)
 {
     int saved = errno;
@@ -208,7 +209,7 @@ static bool look(int dirfd, const char *path, struct stat *st, int flags)
     return found;
 }
 
-/* ENVIRONMENT for the program, on the caller's stack. */
+/* The program's environment, on the caller's stack. */
 #define PLANNED_ENVIRONMENT(plan, environment)                                \
     ({                                                                        \
         char *const *planned_ = (environment);                                \
@@ -270,7 +271,7 @@ EXPORT int execveat(int dirfd, const char *path, char *const arguments[], char *
     return result;
 }
 
-/* The file that a search through PATH finds, in @found; false: none. */
+/* Search PATH for @file.  False: nothing was found. */
 static bool search(const char *file, char found[PATH_MAX], struct stat *st)
 {
     const char *list = getenv("PATH");
@@ -307,7 +308,7 @@ EXPORT int execvp(const char *file, char *const arguments[])
     return execvpe(file, arguments, environ);
 }
 
-/* execl(3) and its kin: the arguments, and for execle the environment behind them, into an array on the stack. */
+/* execl(3), execlp, execle: the arguments as an array on the stack.  @list then stands at execle's environment. */
 #define COLLECT(first, list, arguments)                            \
     do {                                                           \
         va_list counting_;                                         \

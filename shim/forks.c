@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * Forks: the locks of the shim, and what a fork means for them and for the store.
+ * Forks, and the one lock of the shim.
  *
- * There is one lock.  It is held while a process decides whether it is served and while it attaches; everything else
- * that threads share is atomic.  A fork waits for it, so that no child is born with a lock that a thread holds which
- * the child doesn't have.  All signals are held off while it is held, by forks too: a handler that needed it would wait
- * for its own thread.
+ * Happy path:
+ *   - A process holds the lock while it decides whether it is served, and while it attaches.  All else that threads
+ *     share is atomic.
+ *   - A fork waits for the lock, so no child inherits it from a thread that the child doesn't have.
+ *   - All signals are blocked while the lock is held, by forks too.  A signal handler that needed it would wait for its
+ *     own thread.
+ *   - The child drops what only its parent may use: pooled descriptions and record locks.
+ *   - libc calls the handlers for fork, not for _Fork.  So _Fork is wrapped here.
+ *   - vfork is fork: a child that shares its parent's memory would change the parent's table of descriptors.
  *
- * The child gives up what only its parent may use: descriptions that were opened ahead, and record locks.
- *
- * libc calls the handlers for fork, not for _Fork, so that one is wrapped here.  vfork is fork, because a child that
- * shares its parent's memory would change the parent's table of descriptors.
- *
- * Failure modes: the child of a bare clone(2) or SYS_fork is not seen (README, Limits).  Handlers that can't be
- * registered, for want of memory, are the next call's to register.
+ * Failure modes:
+ *   - The child of a bare clone(2) or SYS_fork is not seen (docs/limits.md).
+ *   - Without memory the handlers can't be registered.  The next call tries again.
  */
 #include "forks.h"
 
@@ -27,8 +28,8 @@
 #include <pthread.h>
 
 static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
-static __thread bool inside;          /* this thread decides or attaches: what it calls meanwhile is nobody's spool */
-static __thread struct outside forks; /* as it was outside of the fork that this thread makes */
+static __thread bool inside;          /* this thread decides or attaches; its own calls meanwhile are not served */
+static __thread struct outside forks; /* what the fork of this thread restores */
 
 static void hold(struct outside *outside)
 {
@@ -42,7 +43,7 @@ static void hold(struct outside *outside)
 
 static void release(const struct outside *outside)
 {
-    const struct outside as_before = *outside; /* a handler that comes in may fork, and use the same place */
+    const struct outside as_before = *outside; /* @outside may be `forks`, and a handler that runs next may fork */
 
     pthread_mutex_unlock(&deciding);
     pthread_sigmask(SIG_SETMASK, &as_before.mask, NULL);
@@ -53,7 +54,7 @@ static void release(const struct outside *outside)
 
 static void before(void)
 {
-    struct outside outside; /* a handler that comes in first may fork, too */
+    struct outside outside; /* not `forks`: a handler that runs first may fork, too */
 
     hold(&outside);
     forks = outside;
@@ -73,8 +74,7 @@ static void after_in_child(void)
     release(&forks);
 }
 
-/* Before any thread can hold the lock: at load, or, where another library's constructor is faster than ours, at the
- * first need. */
+/* Before any thread can hold the lock: at load, or at the first need, if another library's constructor is earlier. */
 static __attribute__((constructor)) void register_handlers(void)
 {
     static bool registered;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Forks: the one lock of the shim.
+ * Forks, and the one lock of the shim.
  */
 #ifndef FASTSPOOL_FORKS_H
 #define FASTSPOOL_FORKS_H
@@ -13,8 +13,8 @@ struct outside {
     sigset_t mask;
     int error; /* errno */
 };
-/** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: none
- * of them may take an undecided process for one that isn't served.  False: this thread holds the lock already. */
+/** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: to
+ * them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */
 bool forks_begin(struct outside *outside);
 void forks_end(const struct outside *outside);
 

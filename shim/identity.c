@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who the process is: the calls that change it, after which the store asks anew, and the moment at which a process
- * becomes an ordinary user for good.
+ * Identity: the calls that change the process's user.
  *
- * Nobody's code runs beside the mapped store.  Exim becomes the caller for -C, and the recipient for a local delivery
- * or a filter, in the same process.  So before a change after which none of the real, effective and saved uid is
- * root's, the owner's or a trusted user's: each open readable spool descriptor becomes a private copy, the segment is
- * unmapped, and the library's descriptors are closed.  From then on the spool's paths are EACCES, as its 0750 directory
- * says.
+ * No code of an ordinary user runs beside the mapped store.  But Exim becomes the caller for -C, and the recipient for
+ * a local delivery or a filter, in the same process.
  *
- * Failure modes: when the real call then fails, the process has left the store all the same; Exim exits.
+ * Happy path:
+ *   - After every such call the store looks up its credentials again.
+ *   - Before a change after which none of the real, effective and saved uid is root's, the owner's or a trusted user's,
+ *     the process leaves the store: each open readable spool descriptor becomes a private copy, the segment is
+ *     unmapped, and the library's descriptors are closed.
+ *   - From then on the spool's paths are EACCES, as its 0750 directory says.
+ *
+ * Failure modes:
+ *   - If the real call then fails, the process has left the store all the same.  Exim exits.
  */
 #include "attachment.h"
 #include "copies.h"
@@ -44,7 +48,7 @@ static void keep_copy(int fd, uint32_t description, void *argument)
         close(fd);
 }
 
-/* The ids that a call would leave. */
+/* A call is about to set these ids. */
 static void becoming(uid_t ruid, uid_t euid, uid_t suid)
 {
     const struct fastspool *fs = attachment();

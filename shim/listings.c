@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Directory streams: listings of the store, merged with what the disk has of the same directory.
+ * Listings: directory streams of the store, merged with the disk's directory of the same path.
  *
- * A DIR of ours is our own structure, known by its first two words; every other one is libc's.  The happy path: the
- * entries come from the store in batches, "." and ".." first, then, where the disk has the directory too, the disk's
- * entries that the store has not listed already (directories exist in both, messages in one of the two).
+ * Happy path:
+ *   - A stream of the store is a structure of this file, known by its first two words.  Every other DIR is libc's.
+ *   - "." and ".." come first, then the store's entries in batches, then the disk's entries that the store doesn't
+ *     have.  (Directories exist in both, a message in one of them.)
+ *   - The spool directory itself is the disk's.  Its listing leaves out the state directory.
  *
- * Listing the spool itself, which is the disk's, leaves out the state directory.
- *
- * Failure modes: memory that is not to be had is ENOMEM from opendir; an error while reading is NULL with errno.
+ * Failure modes:
+ *   - opendir is ENOMEM without memory.
+ *   - An error while reading is NULL with errno.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -26,27 +28,27 @@
 
 #define BATCH 64
 
-#define DISK_POSITION (1L << 62) /* telldir: a position of the disk's part */
+#define DISK_POSITION (1L << 62) /* of telldir: in the disk's part */
 
 struct listing {
     uint64_t mark;        /* LISTING_MARK */
-    struct listing *self; /* the address that the program knows as DIR */
-    int fd;               /* the descriptor of the store's directory, -1: only the disk's (the spool itself) */
-    DIR *disk;            /* the disk's directory of the same path, NULL: there is none */
-    char path[PATH_MAX];  /* relative to the spool, for the names that both have */
-    uint64_t position;    /* 0, 1, 2: that many of "." and ".." are given; else that of the store's last name */
-    bool store_done;      /* now the disk's turn */
+    struct listing *self; /* the program's DIR */
+    int fd;               /* of the store's directory, -1: the spool itself, the disk's */
+    DIR *disk;            /* the disk's directory of the same path, NULL: none */
+    char path[PATH_MAX];  /* relative to the spool */
+    uint64_t position;    /* 0 to 2: how many of "." and ".." were given; else of the store's last name */
+    bool store_done;      /* the disk's entries are next */
     size_t next, count;   /* in the batch */
     struct fastspool_entry batch[BATCH];
-    struct dirent entry; /* what readdir returned last */
+    struct dirent entry; /* that readdir returned last */
 };
 
-/* ---- our streams ---- */
+/* ---- the store's streams ---- */
 
 #define LISTING_MARK UINT64_C(0xfa57590014571196)
 
-/* No table and no lock, which a thread could hold at a fork.  A DIR of libc's begins with a descriptor and its lock,
- * then the size of its buffer: a small number, not its own address. */
+/* No table, and no lock that a thread could hold at a fork.  libc's DIR begins with a descriptor and a lock; the size
+ * of its buffer follows, a small number and not its own address. */
 static struct listing *find(DIR *stream)
 {
     struct listing *listing = (struct listing *)stream;
@@ -68,7 +70,7 @@ static void leave(struct listing *listing)
 
 /* ---- opening ---- */
 
-/* The disk's directory of the same path, if it has one. */
+/* The disk's directory of the same path.  NULL: none. */
 static DIR *disk_directory(const struct fastspool *fs, const char *path)
 {
     char real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
@@ -80,7 +82,7 @@ static DIR *disk_directory(const struct fastspool *fs, const char *path)
     return disk;
 }
 
-/* A stream on descriptor @fd, a directory of the store. */
+/* @fd is a directory of the store. */
 static DIR *open_listing(struct fastspool *fs, int fd)
 {
     struct listing *listing = calloc(1, sizeof(*listing));
@@ -93,7 +95,7 @@ static DIR *open_listing(struct fastspool *fs, int fd)
     return enter(listing);
 }
 
-/* The spool itself: the disk's, without the state directory. */
+/* @disk is the spool directory itself. */
 static DIR *open_spool(DIR *disk)
 {
     struct listing *listing = disk ? calloc(1, sizeof(*listing)) : NULL;
@@ -179,7 +181,7 @@ static struct dirent *read_dots(struct listing *listing)
     return give(listing, st.st_ino, (long)listing->position, DT_DIR, first ? "." : "..");
 }
 
-/* A removed directory that is still open has not even "." and "..". */
+/* A removed directory that is still open has no "." and ".." either. */
 static bool is_removed(const struct listing *listing)
 {
     struct stat st;
@@ -209,7 +211,7 @@ static struct dirent *read_store(struct listing *listing)
     return give(listing, entry->inode, (long)entry->position, entry->type, entry->name);
 }
 
-/* Has the store given this name already, or is it none of the program's business? */
+/* The store has given this name already, or it is the library's own. */
 static bool is_hidden(struct listing *listing, const char *name)
 {
     char path[PATH_MAX + 256];
@@ -339,7 +341,7 @@ EXPORT void rewinddir(DIR *stream)
         real.rewinddir(listing->disk);
 }
 
-/* libc's reads the directory by its own calls; this one by ours. */
+/* libc's scandir would not call the wrappers. */
 EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
                    int (*compare)(const struct dirent **, const struct dirent **))
 {

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * Opening, making, renaming and removing files by path: the union of the store with the spool's real directory.
+ * Names: making, renaming and removing files by path, in the union of the store and the disk's spool directory.
  *
- * The happy path: the path is the store's, and the store does it.
+ * Happy path:
+ *   - The path is the store's, and the store does the call.
  *
- * The union: a message that lies on the disk from before stays there, with its whole family.  So the store is asked
- * first, and what it doesn't have is the disk's to answer for; what is to be made is made where the message's -D file
- * is.  A directory that only the disk has is made in the store as soon as something is to be made in it.  A served
- * directory at the top of the spool is made on the disk as well, so that the spool looks as Exim leaves it.
+ * The union:
+ *   - A message that is on the disk from before stays there, with all its files.  So the store is asked first.  If it
+ *     has no such file, the disk answers.  A new file is made where the message's -D file is.
+ *   - A directory that only the disk has is made in the store when the first file is made in it.
+ *   - A served directory at the top of the spool is made on the disk, too, so that the spool looks as Exim leaves it.
  *
- * Failure modes: each errno is the one that the real file system would give.  When the store can't be served, calls on
- * its paths fail with the reason (EIO, EACCES), never with an empty spool.
+ * Failure modes:
+ *   - Every errno is the one of a real file system.
+ *   - If the store can't be served, calls on its paths fail with the reason (EIO, EACCES).  No call ever shows an empty
+ *     spool.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -27,7 +31,7 @@
 
 /* ---- one path ---- */
 
-/* The real call, on the disk's file that @place names. */
+/* The real call, on the disk's file of this path. */
 static int on_disk(const struct store_path *place, int (*call)(const char *))
 {
     char real_path[PATH_MAX];
@@ -42,7 +46,7 @@ static int unlink_place(const struct store_path *place)
     return result == -ENOENT ? on_disk(place, real.unlink) : (int)result_of(result);
 }
 
-/* Both have it, or one: empty in both, or nothing happens. */
+/* If both have the directory, both must be empty. */
 static int rmdir_place(const struct store_path *place)
 {
     char real_path[PATH_MAX];
@@ -62,7 +66,7 @@ static int rmdir_place(const struct store_path *place)
         return -1;
     result = fastspool_rmdir(place->fs, place->path);
     if (result < 0)
-        real.mkdir(real_path, st.st_mode & 07777); /* the store has something in it after all */
+        real.mkdir(real_path, st.st_mode & 07777); /* the store's is not empty */
     return (int)result_of(result);
 }
 
@@ -167,7 +171,7 @@ EXPORT_ALIAS(truncate64, truncate);
 
 enum pairing { BOTH_REAL, BOTH_STORE, APART };
 
-/* Which file systems the two paths are on.  One in the store and one elsewhere: another device. */
+/* One path in the store and one elsewhere are on different devices. */
 static enum pairing pair(int from_dirfd, const char *from_path, struct store_path *from, int to_dirfd,
                          const char *to_path, struct store_path *to)
 {
@@ -198,7 +202,7 @@ static int rename_places(struct store_path *from, struct store_path *to, unsigne
     return (int)result_of(result);
 }
 
-/* From the store to elsewhere is from one device to another; but a file that the disk has may go. */
+/* From the store to elsewhere.  A file that only the disk has may go. */
 static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
     struct store_path place;
@@ -285,9 +289,9 @@ EXPORT int linkat(int from_dirfd, const char *from, int to_dirfd, const char *to
     return link_at(from_dirfd, from, to_dirfd, to, flags);
 }
 
-/* ---- what a spool never holds ---- */
+/* ---- what the store never holds ---- */
 
-/* -1 and errno where @path is the store's: it has no such thing. */
+/* True and errno: @path is the store's, which can't hold such a file. */
 static bool refused(int dirfd, const char *path, int error)
 {
     struct store_path place;
@@ -337,7 +341,7 @@ EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
     return refused(dirfd, path, EPERM) ? -1 : real.mkfifoat(dirfd, path, mode);
 }
 
-/* Is there a file of the store?  It is no symbolic link: EINVAL. */
+/* Does the store have @path?  Then it is no symbolic link. */
 static bool is_stores(int dirfd, const char *path)
 {
     struct store_path place;
@@ -377,7 +381,7 @@ EXPORT ssize_t __readlinkat_chk(int dirfd, const char *path, char *buffer, size_
     return readlinkat(dirfd, path, buffer, size);
 }
 
-/* The working directory is the kernel's: into a directory of the store goes who goes to the disk's of that name. */
+/* The working directory is the kernel's: the disk's directory of the same path. */
 EXPORT int fchdir(int fd)
 {
     char path[PATH_MAX];

@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Opening files by path.
+ * Opening files by path, in the union of the store and the disk (names.c).
+ *
+ * Happy path:
+ *   - The store opens the file, and the descriptor is a duplicate of the description's placeholder.
+ *   - If the store has no such file, the real call opens the disk's.
+ *
+ * Failure modes:
+ *   - As in names.c.
+ *   - EOPNOTSUPP: O_TMPFILE.
  */
 #include "opening.h"
 
@@ -19,10 +27,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the mask of modes ---- */
+/* ---- the umask ---- */
 
 #define MASK_UNKNOWN UINT32_MAX
-static uint32_t mask = MASK_UNKNOWN; /* as last set by this process, or read at the first need */
+static uint32_t mask = MASK_UNKNOWN; /* as this process has set it last, or as read at the first need */
 
 mode_t opening_umask(void)
 {
@@ -44,7 +52,7 @@ EXPORT mode_t umask(mode_t new)
 
 /* ---- opening ---- */
 
-/* In the store, or -errno. */
+/* A descriptor or -errno. */
 static int open_in_store(struct store_path *place, int flags, mode_t mode)
 {
     int placeholder;
@@ -84,7 +92,7 @@ static bool takes_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* A real descriptor: foreign, and free to sync below db/ and scan/. */
+/* @fd is a real descriptor.  Below db/ and scan/ its fsync is free. */
 static int note_foreign(int dirfd, const char *path, int fd)
 {
     size_t offset = fd >= 0 && serve_active() && path[0] == '/' ? serve_match(path) : 0;
@@ -142,7 +150,7 @@ EXPORT int openat(int dirfd, const char *path, int flags, ...)
 }
 EXPORT_ALIAS(openat64, openat);
 
-/* The fortified names of calls without a mode. */
+/* The fortified names, without a mode. */
 int __open_2(const char *path, int flags);
 EXPORT int __open_2(const char *path, int flags)
 {
@@ -166,7 +174,7 @@ EXPORT int creat(const char *path, mode_t mode)
 }
 EXPORT_ALIAS(creat64, creat);
 
-/* mkstemp(3) by open: names with six random characters until one is new. */
+/* Six random characters, until the name is new. */
 EXPORT int mkstemp(char *template)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";

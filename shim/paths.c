@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Paths: which of the paths that a program gives to libc are the store's.
+ * Paths: which of a program's paths are the store's.
  *
- * The happy path for a foreign path, which most are: it is absolute, its bytes part from the spool's within a few
- * characters, and no component is named like a served directory: no system call.  For the spool's own: the prefix is
- * compared component by component ("//" and "." are skipped), and what follows is told by lib/spool/exim.c.
+ * Happy path:
+ *   - A foreign path, as most are, is absolute, differs from the spool's within a few characters, and has no component
+ *     with the name of a served directory.  It costs no system call.
+ *   - A path of the spool is compared component by component; "//" and "." are skipped.  lib/spool/exim.c knows what is
+ *     served of the rest.
+ *   - A relative path is appended to the working directory, or to that of a descriptor, which may be the store's.
+ *   - A path that doesn't begin with the spool's, but has a component like "input", may lead there by ".." or a
+ *     symbolic link.  The kernel resolves what is before that component, and the path is compared again.
  *
- * Relative paths are put behind the working directory (or that of a descriptor, which may be the store's).  A path that
- * does not start with the spool's but has a component like "input" may come through a symbolic link, or "..": what
- * stands before that component is resolved by the kernel, and the comparison made again.  (A link that leads straight
- * into a served directory under another name is not seen: README, Limits.)
- *
- * Failure modes: a path that is too long, or whose directory can't be resolved, is left to the kernel, which says so.
+ * Failure modes:
+ *   - A link under another name straight into a served directory is not seen (docs/limits.md).
+ *   - A path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the errno.
  */
 #include "paths.h"
 
@@ -29,7 +31,7 @@
 
 bool paths_disk_changed;
 
-/* The path of what @fd stands for, by the kernel's own account. */
+/* The path of @fd, as the kernel says. */
 static bool kernel_path(int fd, char path[PATH_MAX])
 {
     char link[32];
@@ -88,7 +90,7 @@ static const char *telling_component(const char *path)
     return NULL;
 }
 
-/* What stands before the telling component, as the kernel resolves it, and the rest behind it. */
+/* The kernel resolves what is before the telling component; the rest follows as it is. */
 static bool canonical(const char *path, char result[PATH_MAX])
 {
     const char *rest = telling_component(path);
@@ -107,7 +109,7 @@ static bool canonical(const char *path, char result[PATH_MAX])
     return known;
 }
 
-/* Resolve ".." below the spool, as the kernel would: what is climbed out of must be a directory. */
+/* Resolve ".." below the spool.  As in the kernel, only a directory has a "..". */
 static bool climb(struct fastspool *fs, const char *path, char *result)
 {
     size_t length = 0;
@@ -121,7 +123,7 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
             result[length - 1] = '\0';
             if (fs && exim_policy(result) == EXIM_STORE &&
                 (fastspool_stat(fs, result, &st) < 0 || !S_ISDIR(st.st_mode))) {
-                /* Leave it to the store to say what is wrong with it. */
+                /* The store's errno is the right one. */
                 strcpy(result, path);
                 return true;
             }
@@ -131,7 +133,7 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
             if (length > 0)
                 length++;
             if (at[part + strspn(at + part, "/")] == '\0' && length > 1) {
-                /* What ends in ".." is not a name: the store says what that means for each call. */
+                /* A path that ends in ".." has no last name: the store decides what each call does with it. */
                 strcpy(result + before - 1, "/..");
                 return true;
             }
@@ -144,7 +146,7 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
         while (*at == '/')
             at++;
     }
-    /* How the path ends says whether only a directory will do, and that it is there already. */
+    /* A "/" or "." at the end says that it must be a directory. */
     size_t all = strlen(path);
     bool slash = path[all - 1] == '/', dot = path[all - 1] == '.' && (path[all - 2] == '/' || path[all - 2] == '.');
     if (length > 0 && dot)
@@ -164,7 +166,7 @@ static bool has_dot_dot(const char *path)
     return false;
 }
 
-/* The errno of looking below @dirfd where it is a file of the store's.  (A removed directory has no path: the kernel
+/* The errno of a path below @dirfd, if that is a file of the store.  (A removed directory has no path.  The kernel
  * finds nothing in its placeholder, which is right.) */
 static int not_a_directory(int dirfd)
 {
@@ -179,7 +181,7 @@ static int not_a_directory(int dirfd)
     return !S_ISDIR(st.st_mode) ? ENOTDIR : 0;
 }
 
-/* @path, relative to the spool, has been told; whose is it? */
+/* Is @path, relative to the spool, the store's? */
 static bool settle(const char *path, struct store_path *place)
 {
     if (exim_policy(path) != EXIM_STORE)
@@ -191,7 +193,7 @@ static bool settle(const char *path, struct store_path *place)
     return true;
 }
 
-/* The absolute path of @path, and where below it the spool ends; 0: it is no path of the spool. */
+/* Make @path absolute.  Returns where the spool ends in it, 0: it is outside the spool. */
 static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
 {
     int saved = errno;
@@ -209,8 +211,8 @@ static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
     return offset;
 }
 
-/* Relative paths, links, and "..": everything that isn't plain.  By itself, because of its buffers: the child of a fork
- * pays some 4 us for each page of stack that it touches first. */
+/* Relative paths, links, and "..".  Not inlined because of its buffers: the child of a fork pays some 4 us for each
+ * page of stack that it touches first. */
 static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct store_path *place)
 {
     char absolute[PATH_MAX], beyond[PATH_MAX];
@@ -227,7 +229,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
         struct fastspool *fs = serve_store(&place->error);
         if (!fs && place->error == 0)
             return false;
-        /* Above the spool and perhaps back into it: the kernel knows where that leads. */
+        /* Above the spool, and perhaps back into it: the kernel resolves it. */
         if (!climb(fs, rest, place->text)) {
             offset = canonical(absolute, beyond) ? serve_match(beyond) : 0;
             if (offset == 0 || has_dot_dot(beyond + offset))

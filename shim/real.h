@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The functions behind the wrappers: real.open(...) is what open(2) would be without the library.
+ * The real functions: real.open(...) is what open(2) would be without the library.
  */
 #ifndef FASTSPOOL_REAL_H
 #define FASTSPOOL_REAL_H
@@ -32,8 +32,8 @@ struct real {
 #undef ALIAS
 };
 
-/** Bound before the first wrapper uses it: by the constructor, or by real_bind() where another library's constructor
- *  was faster. */
+/** Bound before the first wrapper uses it: by the constructor, or by real_bind() if another library's constructor was
+ *  earlier. */
 extern struct real real;
 extern bool real_bound;
 void real_bind(void);

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Room: what statvfs and statfs say.
+ * Room: statvfs and statfs of the spool tell the store's room.  Exim asks before it takes a message.
+ *
+ * Failure modes:
+ *   - ENOENT and so on: as stat of the path.
+ *   - The spool can't be served: its errno.
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -11,7 +15,7 @@
 
 #include <errno.h>
 
-/* The store whose spool @path lies in, or is. */
+/* The store, if @path is the spool or below. */
 static struct fastspool *spool_of(const char *path, int *error)
 {
     struct store_path place;

@@ -2,23 +2,26 @@
  *
  * Serving: whether this process is served, which spool, and the attachment.
  *
- * The constructor does nothing here.  The first call on a path decides: which image runs, what the configuration says,
- * whether the installation is one that the program's children will load too.  The first call on a spool's path
- * attaches.
+ * Happy path:
+ *   - The constructor does nothing.
+ *   - The first call on a path decides, by the running image, the configuration, and whether the program's children
+ *     will load the same library.
+ *   - The first call on a path of the spool attaches.  A process serves one spool, the first that it uses.
  *
- * Who is served:
+ * Which process is served:
  *   - The fastspool command: never.
- *   - An ordinary image: always; FASTSPOOL_* are believed.
- *   - A set-user-ID image (Exim) that was started without secure execution (by root): only where its re-executions,
- *     which are secure, will load the library as well and see the same spool.  So the environment is not believed, and
- *     the installation is checked.  If it would not do, one line says so, and nothing is served, here and in all
- *     children: never two spools.
- *   - Secure execution: only an image that the root-owned configuration names; no variable has any effect; spools are
- *     the configured ones and those that root registered.
+ *   - An ordinary image: always.  FASTSPOOL_* are believed.
+ *   - A set-user-ID image (Exim) that root started, without secure execution: only if its re-executions, which are
+ *     secure, will load the library and see the same spool.  So the environment is not believed, and the installation
+ *     is checked.  If that fails, one line says why, and neither this process nor its children are served: never two
+ *     spools.
+ *   - Secure execution: only an image that the configuration names, which root owns.  No variable has any effect.
+ *     Spools are the configured ones and those that root registered.
  *
- * Failure modes: a configuration that can't be read, a store that can't be attached: one line on standard error and in
- * syslog, and from then on every call on the spool fails with EIO (EACCES for a user who may not), so that no process
- * takes an empty directory for the spool.  A process serves one spool, the first that it touches.
+ * Failure modes:
+ *   - The configuration can't be read, or the store can't be attached: one line on standard error and in syslog.  From
+ *     then on every call on the spool is EIO (EACCES for a user without permission).  No process takes an empty
+ *     directory for the spool.
  */
 #include "serve.h"
 
@@ -54,12 +57,12 @@ static size_t spool_count;
 static uint32_t decision; /* enum decision */
 static struct fastspool_config config;
 static bool by_preload;         /* LD_PRELOAD brought the library, and must be restored for children */
-static bool global;             /* every execution of this image has it anyway */
-static uint32_t failed;         /* errno of calls on the spool, once attaching has failed or is over */
-static __thread size_t matched; /* the spool that serve_match() found last */
+static bool global;             /* every execution of this image has it */
+static uint32_t failed;         /* errno of calls on the spool, after attaching has failed, or leaving */
+static __thread size_t matched; /* the spool that serve_match() has found last */
 static struct stat own_image;   /* of /proc/self/exe */
 
-/* ---- what to say ---- */
+/* ---- messages ---- */
 
 /* One line: "fastspool: WHAT: WHY". */
 static void say(const char *what, const char *why)
@@ -85,7 +88,7 @@ static bool names_us(const char *entry, size_t length)
     return strncmp(base, SERVE_LIBRARY, strlen(SERVE_LIBRARY)) == 0;
 }
 
-/* The entry of LD_PRELOAD that is the library, NULL: none. */
+/* The library's entry in LD_PRELOAD, NULL: none. */
 static const char *preload_entry(const char *list, size_t *length)
 {
     for (; list && *list; list += *length + (list[*length] != '\0')) {
@@ -119,7 +122,7 @@ static bool find_global(void)
     return strstr(text, SERVE_LIBRARY) != NULL;
 }
 
-/* Would a secure execution by bare name load this very file?  NULL: yes; else why not. */
+/* Why a secure execution would not load this file by its bare name, NULL: it would. */
 static const char *installation_fault(void)
 {
     struct stat ours, theirs;
@@ -135,7 +138,7 @@ static const char *installation_fault(void)
         return "the library file " FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY
                " is not set-user-ID (chmod 4644), so Exim's own re-executions would not load it";
     if (ours.st_uid != 0 || (ours.st_mode & 022))
-        return "the library file can be written by others than root";
+        return "users other than root can write to the library file";
     return NULL;
 }
 
@@ -191,7 +194,7 @@ static bool is_listed_program(const struct stat *image)
     return false;
 }
 
-/* The image may be gone since an upgrade: then its path decides. */
+/* An upgrade may have removed the image: then its path decides. */
 static bool is_listed_by_path(void)
 {
     static const char deleted[] = " (deleted)";
@@ -209,7 +212,7 @@ static bool is_listed_by_path(void)
     return false;
 }
 
-/* A spool that only the environment names can't be seen by re-executions. */
+/* Re-executions can't see a spool that only the environment names. */
 static const char *environment_fault(void)
 {
     const char *chosen = getenv("FASTSPOOL_SPOOL");
@@ -224,8 +227,8 @@ static const char *environment_fault(void)
            " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
 }
 
-/* The command uses the store by itself, and the mirror would wait for itself (/etc/ld.so.preload brings us to it too).
- */
+/* /etc/ld.so.preload brings the library to the command, too.  It uses the store itself, and a served mirror would wait
+ * for itself. */
 static bool is_own_tool(void)
 {
     struct stat tool;
@@ -259,7 +262,7 @@ static enum decision decide(void)
         const char *fault = environment_fault();
         if (!fault && entry && memchr(entry, '/', length))
             fault =
-                "it was preloaded by a path with slashes, which Exim's own re-executions don't follow: say "
+                "LD_PRELOAD has a path with slashes, which Exim's own re-executions ignore: say "
                 "LD_PRELOAD=" SERVE_LIBRARY;
         if (!fault && entry)
             fault = installation_fault();
@@ -309,7 +312,7 @@ bool serve_is_program(const struct stat *st)
 
 /* ---- matching ---- */
 
-/* Length of what of @path is @spool, "//" and "/./" skipped; 0: it is another path. */
+/* Length of @spool at the start of @path, "//" and "/./" included; 0: another path. */
 static size_t match(const char *path, const char *spool)
 {
     const char *at = path;
@@ -356,7 +359,7 @@ static void attach(void)
     inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
     if (result < 0) {
-        /* A user's `ls` is told by its errno; that Exim may not use its spool is the administrator's to know. */
+        /* For a user's `ls` the errno is enough.  If Exim may not use its spool, the administrator must know. */
         if (result != -EACCES || (own_image.st_mode & S_ISUID))
             say(spool->given, error);
         STORE(failed, result == -EACCES ? EACCES : EIO);
@@ -371,7 +374,7 @@ struct fastspool *serve_store(int *error)
 
     if (!attachment() && !LOAD(failed)) {
         if (!forks_begin(&outside)) {
-            *error = 0; /* what attaching itself calls is not the store's */
+            *error = 0; /* a call of the attachment itself */
             return NULL;
         }
         if (!attachment() && !LOAD(failed))
@@ -380,12 +383,11 @@ struct fastspool *serve_store(int *error)
     }
     *error = attachment() ? 0 : (int)LOAD(failed);
     if (attachment() && spool_count > 1 && strcmp(inside_spool(attachment()), spools[matched].real) != 0)
-        *error = EIO; /* another spool than the one that this process serves */
+        *error = EIO; /* not the spool that this process serves */
     return *error ? NULL : attachment();
 }
 
-/* A daemon: what it attaches before its children are born, each of them has without attaching (120 us in a program of
- * its own). */
+/* A daemon attaches before it forks, so its children need not.  (Attaching takes 120 us in a program of its own.) */
 EXPORT int listen(int fd, int backlog)
 {
     BOUND();

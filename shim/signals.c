@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the process does around each critical section of the store.
+ * Signals: what surrounds each critical section of the store.
  *
- * No signal handler may run inside: Exim's handlers unlink files and leave by longjmp.  So all signals are blocked
- * before the lock is taken and restored after it is released (some 400 ns; the lock itself takes 9).
+ * Happy path:
+ *   - No signal handler runs inside: Exim's handlers unlink files and leave by longjmp.  All signals are blocked before
+ *     the lock is taken, and restored after it is released (some 400 ns; the lock itself takes 9).
+ *   - No user may stop the process that holds the lock.  A user may send SIGSTOP to a process with the user's own real
+ *     uid, and a set-user-ID program has that.  Inside, such a process's real uid is the effective or saved one.  The
+ *     system call itself sets it, for this thread.
  *
- * And nobody may stop the holder of the lock: a user may send SIGSTOP to a process whose real uid is his, as that of a
- * set-user-ID program is.  While such a process is inside, its real uid is made the effective (or saved) one, by the
- * system call itself, for this thread.
- *
- * Failure modes: none; a process that is killed inside is the store's business (lib/section.c).
+ * Failure modes:
+ *   - None.  lib/store/section.c repairs what a process leaves that is killed inside.
  */
 #include "signals.h"
 
@@ -24,14 +25,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The kernel's own form of a signal mask.  The system call itself: sigprocmask(3) around it costs a fifth more. */
+/* The kernel's form of a signal mask, for the system call itself: sigprocmask(3) costs a fifth more. */
 typedef uint64_t kernel_mask;
 
-static __thread kernel_mask before; /* the mask outside; written while all are blocked: no handler sees it change */
-static __thread uid_t hidden;       /* the real uid while another one stands in its place */
+static __thread kernel_mask before; /* the mask outside; written with all blocked, so no handler sees it change */
+static __thread uid_t hidden;       /* the real uid while another one replaces it */
 static __thread bool hiding;
 
-static uint32_t foreign; /* is the real uid neither root's nor the owner's?  0: not looked yet, 1: yes, 2: no */
+static uint32_t foreign; /* may the real uid not hold the lock?  0: unknown, 1: it may not, 2: it may */
 
 static bool may_hold(uid_t uid)
 {
@@ -51,7 +52,7 @@ void signals_user_changed(void)
     STORE(foreign, 0);
 }
 
-/* getresuid(2) is asked only where somebody else started the program: then this is no cheap process anyway. */
+/* getresuid(2) is called only if an ordinary user started the program, which then starts slowly anyway. */
 static void hide_real_uid(void)
 {
     uid_t ruid, euid, suid;
@@ -76,7 +77,7 @@ void signals_hold(void)
     kernel_mask outside;
     int saved = errno;
 
-    /* Nothing of ours may change before all are blocked: a handler that comes in between may leave by longjmp. */
+    /* Nothing may change before all are blocked: a handler that runs in between may leave by longjmp. */
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &outside, sizeof(all));
     before = outside;
     hide_real_uid();

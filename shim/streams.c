@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Streams on spool files.  glibc's streams call its own read and write, past any wrapper; so a stream on a spool file
- * is a cookie stream (fopencookie(3)), whose functions are the store's.  Everything else (buffers, ungetc, fscanf, the
- * flush at exit) stays glibc's.
+ * Streams on spool files.  glibc's streams call its own read and write, past any wrapper.  So a stream on a spool file
+ * is a cookie stream (fopencookie(3)) with functions of the store.  All else (buffers, ungetc, fscanf, the flush at
+ * exit) is glibc's.
  *
- * The happy path: fopen opens as open would, fdopen takes the descriptor, and the cookie is the descriptor's number: no
- * memory of ours belongs to a stream.  `_fileno` is set, so that fileno(3) tells the descriptor (a cookie stream has
- * none, and Exim locks and syncs by it).
+ * Happy path:
+ *   - fopen opens as open does, and fdopen takes the descriptor.
+ *   - The cookie is the descriptor's number.  So no memory of the library belongs to a stream.
+ *   - `_fileno` is set, because a cookie stream has no fileno(3), and Exim locks and syncs by it.
  *
- * Failure modes: a mode that the descriptor's access forbids is EINVAL, as with fdopen(3).  glibc flushes streams at
- * exit after the last destructor: so nothing here is ever torn down.  freopen on a cookie stream crashes glibc
- * (measured, 2.36): ours puts a private copy of the file in its place for reading, and is EINVAL otherwise.
+ * Failure modes:
+ *   - EINVAL: the descriptor's access forbids the mode, as with fdopen(3).
+ *   - glibc flushes streams at exit, after the last destructor.  So nothing here is ever torn down.
+ *   - freopen on a cookie stream crashes glibc (measured, 2.36).  This one closes the stream, and is EINVAL.
+ *   - freopen of another stream on a spool file reads from a private copy.  For writing it is EINVAL.
  */
 #include "attachment.h"
 #include "copies.h"
@@ -25,12 +28,12 @@
 #include <string.h>
 #include <sys/single_threaded.h>
 
-/* A stream's buffer is as large as for the real file (st_blksize; a cookie stream would have 8 kB): how far it reads
- * ahead shows in the offset that a dup or a child sees.  Without glibc's _IO_USER_BUF, fclose frees it. */
+/* glibc's _IO_USER_BUF.  A stream's buffer is as large as on a real file (st_blksize; a cookie stream's has 8 kB),
+ * because a dup or a child sees in the offset how far it has read ahead.  Without this flag fclose frees the buffer. */
 #define STREAM_KEEPS_BUFFER 1
 
-/* glibc's _IO_FLAGS2_NEED_LOCK.  A stream gets it when the process has more than one thread, a cookie stream always:
- * then each getc takes a lock (measured: a quarter of `exim -bp`). */
+/* glibc's _IO_FLAGS2_NEED_LOCK: each getc takes a lock (measured: a quarter of `exim -bp`).  A stream gets it when the
+ * process has more than one thread, a cookie stream always. */
 #define STREAM_LOCKS 0x80
 
 /* ---- the cookie: a descriptor's number ---- */
@@ -45,7 +48,7 @@ static ssize_t cookie_read(void *cookie, char *buffer, size_t size)
     return read(number(cookie), buffer, size);
 }
 
-/* fopencookie(3): an error is 0, not -1. */
+/* fopencookie(3) wants 0 for an error, not -1. */
 static ssize_t cookie_write(void *cookie, const char *buffer, size_t size)
 {
     ssize_t written = write(number(cookie), buffer, size);
@@ -71,7 +74,7 @@ static const cookie_io_functions_t functions = {cookie_read, cookie_write, cooki
 
 /* ---- modes ---- */
 
-/* "r+", "wb", "ae"... to the flags of open(2); -1: no such mode. */
+/* The flags of open(2) for "r+", "wb", "ae"...; -1: no such mode. */
 static int flags_of(const char *mode)
 {
     int flags = *mode == 'r'   ? O_RDONLY
@@ -92,7 +95,7 @@ static int flags_of(const char *mode)
     return flags;
 }
 
-/* The mode without what only open(2) understands. */
+/* The mode of fopencookie(3). */
 static void stream_mode(int flags, char mode[3])
 {
     const bool both = (flags & O_ACCMODE) == O_RDWR;
@@ -112,7 +115,7 @@ static FILE *stream_on(int fd, const char *mode)
         return NULL;
     stream->_fileno = fd;
     if (__libc_single_threaded && !(stderr->_flags2 & STREAM_LOCKS))
-        stream->_flags2 &= ~STREAM_LOCKS; /* the first thread's making sets it in every stream there is */
+        stream->_flags2 &= ~STREAM_LOCKS; /* glibc sets it in all open streams when a second thread starts */
     char *buffer = malloc(INSIDE_BLOCK);
     if (buffer && setvbuf(stream, buffer, _IOFBF, INSIDE_BLOCK) == 0)
         stream->_flags &= ~STREAM_KEEPS_BUFFER;
@@ -144,7 +147,7 @@ EXPORT FILE *fopen(const char *path, const char *mode)
         return NULL;
     }
     if ((flags & O_ACCMODE) == O_WRONLY && (flags & O_APPEND))
-        lseek(fd, 0, SEEK_END); /* as glibc: ftell tells the end at once */
+        lseek(fd, 0, SEEK_END); /* as glibc does: ftell is the end at once */
     FILE *stream = stream_on(fd, mode);
     if (!stream) {
         int saved = errno;
@@ -173,13 +176,13 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     return stream_on(fd, mode);
 }
 
-/* Is this one of our streams? */
+/* Is it a stream on a spool file? */
 static bool is_ours(FILE *stream)
 {
     return stream && stream->_fileno >= 0 && descriptors_find(stream->_fileno);
 }
 
-/* A stream of the disk's that is to read a file of the store, or ours that is to become another. */
+/* Either @path or @stream is the store's. */
 static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
 {
     char link[32];

@@ -19,7 +19,7 @@
             real_bind(); \
     } while (0)
 
-/** A function that the library puts in front of libc's. */
+/** An exported function, in front of libc's. */
 #define EXPORT __attribute__((visibility("default")))
 
 /** Another exported name of it.  It has a C name of its own, because headers may declare @other with other types.  (The

@@ -20,7 +20,7 @@ struct stat;
 
 /** The real path of the spool directory. */
 const char *inside_spool(const struct fastspool *fs);
-/** May a process of user @uid hold the lock?  Root and the owner may: nobody else can stop such a process. */
+/** May a process of user @uid hold the lock?  Root and the owner may: no other user can stop such a process. */
 bool inside_may_hold(const struct fastspool *fs, uid_t uid);
 /** Is @fd one of the library's own descriptors? */
 bool inside_is_own(struct fastspool *fs, int fd);
