@@ -346,7 +346,7 @@ static int open_or_make(struct fastspool *fs, const struct fastspool_config *con
 
 /* ---- opening ---- */
 
-/* Trusted users have the rights that the configuration says: see to it, or look whether it is so. */
+/* Root and the owner give trusted users their rights.  A trusted user's process checks that no other user has any. */
 static int settle_trust(const struct fastspool *fs, const struct fastspool_config *config, int state_fd, bool owners,
                         char *error)
 {
@@ -383,7 +383,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = find_capacity(fs, config, error);
     struct rights rights = {0};
     bool owners = result == 0 && is_owners(&st);
-    bool settles = create; /* the mirror and the command don't know, or need not, who is trusted */
+    bool settles = create; /* the mirror and the command need not know the trusted users */
     create = create && owners;
     if (result == 0)
         rights = rights_of_owner(st.st_uid, st.st_gid);

@@ -148,7 +148,7 @@ static bool is_user(const char *line, const char *name, unsigned long *uid)
     return number[1] >= '0' && number[1] <= '9' && *end == ':';
 }
 
-/* Line by line, whatever the file's size; a line that is longer than any user's is nobody's. */
+/* Reads line by line, whatever the file's size.  A line that does not fit @text is no user's. */
 static bool find_in(int fd, const char *name, unsigned long *uid)
 {
     char text[2048];

@@ -4,8 +4,8 @@
  *
  *      surprises SPOOL [threads]
  *
- * Run it with the library, in a private namespace.  The numbers are those of EXIM-IO.md, an analysis of Exim's I/O that
- * is not part of this tree.  The exit status is 0 if all tests pass.  No test must leave a descriptor open.
+ * Run it with the library, in a private namespace.  The numbers are those of docs/exim-calls.md.  The exit status is 0
+ * if all tests pass.  No test must leave a descriptor open.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -152,7 +152,7 @@ static void fill_evicted(int count)
 }
 
 /* Files that a queue run has paged in are evicted before the working set. */
-Test(evictor, a_scan_keeps_what_is_hot)
+Test(evictor, a_scan_keeps_the_working_set)
 {
     char path[16];
 
@@ -171,7 +171,7 @@ Test(evictor, a_scan_keeps_what_is_hot)
 
 /* The same for a queue run that writes to its files: they can't be evicted before a checkpoint, and the working set
  * stays meanwhile.  Only for a process that waits for memory is the working set evicted instead. */
-Test(evictor, a_scan_that_writes_keeps_what_is_hot)
+Test(evictor, a_scan_that_writes_keeps_the_working_set)
 {
     char path[16];
     bool unready;
@@ -199,7 +199,7 @@ Test(evictor, a_scan_that_writes_keeps_what_is_hot)
 }
 
 /* Passing over files that wait for a checkpoint does not change their order: the oldest is evicted first afterwards. */
-Test(evictor, in_vain)
+Test(evictor, looking_changes_nothing)
 {
     char path[16];
     bool unready;
@@ -241,7 +241,7 @@ Test(evictor, opened_again)
 
 /* Cold files may be an eighth of all clean files, in case they are opened again.  The others are evicted first, then
  * the coldest files of the clean list. */
-Test(evictor, an_eighth_of_the_cold_stays)
+Test(evictor, an_eighth_of_the_clean_may_be_cold)
 {
     char path[16];
 

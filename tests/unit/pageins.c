@@ -107,7 +107,7 @@ Test(pageins, unlinked_while_wanted)
 }
 
 /* A file whose page-in fails can be unlinked, and its opener gets EIO. */
-Test(pageins, unlinked_while_wanted_in_vain)
+Test(pageins, unlinked_when_its_page_in_fails)
 {
     struct reader reader = {.path = "f"};
     pthread_t waiter, unlinker;

@@ -228,7 +228,7 @@ Test(prefetch, not_without_memory)
 
 /* A read-ahead that fails is forgotten, and the next open requests the file again.  If the file was opened meanwhile,
  * the read-ahead becomes an ordinary page-in. */
-Test(prefetch, in_vain)
+Test(prefetch, failed_read_ahead_is_forgotten)
 {
     struct pagein pagein;
 

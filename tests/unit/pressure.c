@@ -144,7 +144,7 @@ static void *wish_to_close(void *database)
 
 /* A pager that waits for a file's memory gives way to a thread that must close the database.  The file stays wanted,
  * and is paged in later. */
-Test(pressure, gives_way_to_who_closes)
+Test(pressure, gives_way_to_a_closing_thread)
 {
     pthread_t closer;
 
@@ -414,7 +414,7 @@ static void *grow_buckets(void *unused)
 }
 
 /* Two tables grow at the same moment with memory for one: only one of them grows. */
-Test(pressure, limit_holds_for_who_grows_side_by_side)
+Test(pressure, limit_holds_for_tables_that_grow_together)
 {
     const struct header *h = fs->header;
     pthread_t thread;
