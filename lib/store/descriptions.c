@@ -11,7 +11,7 @@
  *
  * The happy path:
  *   - descriptions_take() gets one from the process's pool.  If that is empty it reserves a number in the segment,
- *     opens a placeholder, sets the offset and takes the lock (3.7 us).
+ *     opens a placeholder, sets the offset, takes the lock and looks again (3.7 us, and a section).
  *   - descriptions_open() makes it an open file, descriptions_close() a pooled one again.  With the pool the pair costs
  *     a dup and a close (0.6 us).
  *
@@ -22,8 +22,8 @@
  * Failure modes:
  *   - A process dies: descriptions_reap() frees open descriptions whose byte is unlocked, and pooled ones that are
  *     unlocked and older than POOLED_MAX.
- *   - A process is stopped for longer than POOLED_MAX after it reserved a number and before it has locked the byte: its
- *     number is freed, perhaps to another process.  descriptions_open() takes this for damage.
+ *   - A process is stopped for longer than POOLED_MAX after it took a number and before it has locked the byte: its
+ * number is freed, perhaps to another process.  It looks again when it has the lock, and takes another number.
  */
 #include "store/descriptions.h"
 
@@ -259,18 +259,43 @@ static int is_held(const struct fastspool *fs, uint32_t d)
     return result;
 }
 
-static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
+/* The byte is locked: from now on an unlocked byte means that the process is dead.  -ESTALE: the process was stopped
+ * for so long that the number was freed before it had its lock. */
+static int keep_number(struct fastspool *fs, void *argument)
+{
+    const struct pooled *pooled = argument;
+    const struct description *description = description_at(fs, pooled->key);
+
+    if (description->state != DESCRIPTION_POOLED || description->cookie != pooled->cookie)
+        return -ESTALE;
+    SET(fs, description->pooled_at, 0);
+    return 0;
+}
+
+static int try_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
     pooled->cookie = new_cookie(pool);
     int result = change_run(fs, take_number, pooled);
     if (result < 0)
         return result;
     pooled->fd = open_identity(fs, pooled->key, pooled->cookie);
-    if (pooled->fd < 0)
-        change_run(fs, discard, pooled);
-    else
-        STORE(description_at(fs, pooled->key)->pooled_at, 0); /* locked: if the lock goes, its process is dead */
-    return pooled->fd;
+    result = pooled->fd < 0 ? pooled->fd : change_run(fs, keep_number, pooled);
+    if (result == 0)
+        return 0;
+    change_run(fs, discard, pooled);
+    if (pooled->fd >= 0)
+        close(pooled->fd);
+    return result;
+}
+
+static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
+{
+    int result;
+
+    do
+        result = try_new(fs, pool, pooled);
+    while (result == -ESTALE);
+    return result;
 }
 
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
@@ -518,6 +543,7 @@ struct suspect {
     uint32_t description;
     uint32_t state;
     uint64_t cookie;
+    uint64_t pooled_at;
 };
 
 static int reap_one(struct fastspool *fs, void *argument)
@@ -525,7 +551,8 @@ static int reap_one(struct fastspool *fs, void *argument)
     const struct suspect *suspect = argument;
     struct pooled pooled = {.key = suspect->description, .cookie = suspect->cookie};
 
-    if (description_at(fs, suspect->description)->state != suspect->state)
+    if (description_at(fs, suspect->description)->state != suspect->state ||
+        description_at(fs, suspect->description)->pooled_at != suspect->pooled_at)
         return 0;
     return discard(fs, &pooled);
 }
@@ -536,9 +563,9 @@ int descriptions_reap(struct fastspool *fs)
 
     for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX; d++) {
         const struct description *description = description_at(fs, d);
-        struct suspect suspect = {d, LOAD(description->state), description->cookie};
+        struct suspect suspect = {d, LOAD(description->state), description->cookie, LOAD(description->pooled_at)};
         if (suspect.state == DESCRIPTION_FREE ||
-            (suspect.state == DESCRIPTION_POOLED && clock_monotonic() - LOAD(description->pooled_at) < POOLED_MAX))
+            (suspect.state == DESCRIPTION_POOLED && clock_monotonic() - suspect.pooled_at < POOLED_MAX))
             continue;
         int result = is_held(fs, d);
         if (result == 0)

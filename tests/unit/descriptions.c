@@ -3,6 +3,8 @@
  * Open file descriptions: shared by a fork, freed after a process's death, recognized by their descriptors.
  */
 #include "store/descriptions.h"
+#include "base/atomic.h"
+#include "base/clock.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/files.h"
@@ -12,7 +14,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 TestSuite(descriptions, .init = fixture_setup, .fini = fixture_teardown);
 
@@ -177,4 +181,38 @@ Test(descriptions, record_locks)
     struct flock read_lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     int write_only = fastspool_open(fs, "a", O_WRONLY, 0);
     cr_assert_eq(fastspool_lock(fs, write_only, F_SETLK, &read_lock), -EBADF);
+}
+
+/* ---- a process that is stopped while it takes a description ---- */
+
+static bool stopping;
+
+/* The library opens a placeholder: as if the process had been stopped here for longer than a reservation lasts. */
+int openat(int directory, const char *name, int flags, ...)
+{
+    if (stopping && name[0] == 'p') {
+        stopping = false;
+        for (uint32_t d = 1; d < fs->header->tables.descriptions.used; d++) {
+            const struct description *description = description_at(fs, d);
+            if (description->state == DESCRIPTION_POOLED && description->pooled_at)
+                STORE(description->pooled_at, description->pooled_at - 60 * NS_PER_S);
+        }
+        cr_assert_eq(descriptions_reap(fs), 0);
+    }
+    return (int)syscall(SYS_openat, directory, name, flags, 0600);
+}
+
+/* The mirror frees the number of a process that is stopped before it has locked it.  The process then takes another. */
+Test(descriptions, stopped_between_number_and_lock)
+{
+    int first = create("a");
+
+    stopping = true;
+    int second = create("b");
+    cr_assert_not(stopping, "no placeholder was opened");
+    cr_assert_eq(LOAD(fs->header->state), SEGMENT_READY);
+    cr_assert_eq(fastspool_pwrite(fs, second, "b", 1, 0), 1);
+    cr_assert_eq(fs->header->tables.descriptions.count, 2);
+    cr_assert_eq(fastspool_close(fs, first), 0);
+    cr_assert_eq(fastspool_close(fs, second), 0);
 }
