@@ -15,6 +15,7 @@
  */
 #include "mirror/journal_files.h"
 
+#include "base/atomic.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -75,6 +76,8 @@ static int take_stock(struct journal_files *files)
             /* This process never writes to it: the predecessor may have condemned it. */
             files->file[files->count++] = (struct journal_file){file->name, true, file->head.follows, file->size};
             files->waiting += file->size;
+        } else if (journal_scan_is_foreign(file)) {
+            continue; /* no recovery has read it: it stays as it is */
         } else if (file->size == files->file_size) {
             files->spare[files->spares++] = file->name;
         } else {

@@ -85,6 +85,11 @@ static int by_first(const void *a, const void *b)
     return one->head.first < other->head.first ? -1 : one->head.first > other->head.first;
 }
 
+bool journal_scan_is_foreign(const struct journal_listed *file)
+{
+    return file->reason == JOURNAL_MAGIC || file->reason == JOURNAL_HEAD_CHECKSUM;
+}
+
 int journal_scan_files(int directory, struct journal_listed files[JOURNAL_FILES_MAX], size_t *count)
 {
     DIR *listing = fdopendir(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -82,6 +82,10 @@ struct journal_found {
  */
 int journal_scan(int directory, const struct journal_scan *scan, struct journal_found *found);
 
+/** Is the file neither whole nor a spare: has it a head of another version, or a damaged one?  It may hold batches that
+ * this version can't read. */
+bool journal_scan_is_foreign(const struct journal_listed *file);
+
 /** All files of the journal, those with a head first, in the order of their batches.  0, -errno; -EFBIG: too many. */
 int journal_scan_files(int directory, struct journal_listed files[JOURNAL_FILES_MAX], size_t *count);
 

@@ -25,6 +25,7 @@
  */
 #include "mirror/recovery.h"
 
+#include "base/atomic.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/places.h"
@@ -329,6 +330,27 @@ static int note(void *context, uint32_t inode)
 
 /* ---- the journal ---- */
 
+/* A file that can't be read may hold mail that was acknowledged: an operator decides, not its next use as a spare. */
+static int refuse_foreign(int directory, const char *path, char *error)
+{
+    struct journal_listed *files = calloc(JOURNAL_FILES_MAX, sizeof(*files));
+    size_t count;
+    int result = files ? journal_scan_files(directory, files, &count) : -ENOMEM;
+
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        char name[PLACES_NAME_MAX];
+        places_journal_file(files[i].name, name);
+        if (journal_scan_is_foreign(&files[i]))
+            result =
+                error_set(error, -EBADMSG,
+                          "the journal file %s/%s is damaged, or another version's (%s): it may hold mail; move it "
+                          "away to go on without it",
+                          path, name, journal_scan_reason(files[i].reason));
+    }
+    free(files);
+    return result;
+}
+
 /* Apply the journal inside @transaction.  @touched: a set for the inodes that it puts, or NULL. */
 static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
                         uint64_t *highest, uint64_t *touched)
@@ -347,7 +369,9 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
     checkpoint.directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (checkpoint.directory < 0 && errno != ENOENT)
         return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
-    int result = checkpoint.directory < 0 ? 0 : checkpoint_apply(&checkpoint, walk->error);
+    int result = checkpoint.directory < 0 ? 0 : refuse_foreign(checkpoint.directory, path, walk->error);
+    if (result == 0 && checkpoint.directory >= 0)
+        result = checkpoint_apply(&checkpoint, walk->error);
     if (checkpoint.directory >= 0)
         close(checkpoint.directory);
     if (result == 0 && found->detached)

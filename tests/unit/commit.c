@@ -3,6 +3,8 @@
  * Commit, journal and checkpoint: what a capture holds, what is dirty afterwards, and which fsync waits.  A recovery
  * restores the store as it was at the last commit, whatever happens after it or to the mirror.
  */
+#include "base/atomic.h"
+#include "base/places.h"
 #include "durable.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
@@ -79,6 +81,44 @@ Test(commit, recovery_counts_anew)
     cr_assert_eq(segment_reset(second), 0);
     cr_assert_eq(second->header->recovery.done, 0);
     remove_second(second);
+}
+
+/* A journal file with a head of another version, or a damaged one, may hold mail: a recovery says so and fails, and a
+ * mirror neither removes the file nor uses it again. */
+Test(commit, foreign_journal_file)
+{
+    static const struct {
+        off_t at;
+        const char *words;
+    } damages[] = {{0, "its magic number differs"}, {16, "the checksum of the head differs"}};
+
+    put("f", 0, "content", 7, 0);
+    commit(0);
+    for (size_t i = 0; i < sizeof(damages) / sizeof(*damages); i++) {
+        char path[PLACES_PATH_MAX];
+        struct journal other;
+        struct stat st;
+        unsigned char byte;
+
+        snprintf(path, sizeof(path), "%s/journal/%04u", fs->state, journal.pool.file[journal.pool.count - 1].name);
+        int file = open(path, O_RDWR);
+        cr_assert_eq(pread(file, &byte, 1, damages[i].at), 1);
+        byte ^= 1;
+        cr_assert_eq(pwrite(file, &byte, 1, damages[i].at), 1);
+        struct fastspool *second = second_store();
+        struct recovered recovered;
+        cr_assert_eq(recovery_run(second, &recovered, error), -EBADMSG, "%s", damages[i].words);
+        cr_assert_not_null(strstr(error, damages[i].words), "it says %s", error);
+        remove_second(second);
+        cr_assert_eq(journal_open(&other, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+        cr_assert_eq(other.pool.spares, 0, "the file would be used again");
+        journal_close(&other);
+        cr_assert_eq(stat(path, &st), 0, "the file was removed");
+        byte ^= 1;
+        cr_assert_eq(pwrite(file, &byte, 1, damages[i].at), 1);
+        close(file);
+    }
+    recovers(dump_all(fs, then_dump));
 }
 
 static struct fastspool *guarded;
