@@ -29,8 +29,10 @@
  * Caveats
  *   - All processes of a spool must live in one PID namespace, because robust mutexes name their owner by thread id
  *     (get_robust_list(2)).  attach() refuses a process of another namespace with -EXDEV.
- *   - Only root and the spool's owner can attach: the state and runtime directories are the owner's, mode 0700.  A
- *     `trusted_user` may keep an attachment across a change of user, but cannot make one.
+ *   - Only root, the spool's owner and a configured `trusted_user` can attach: the state and runtime directories are
+ *     the owner's, mode 0700, with an entry for each trusted user in their access control lists.  attach() by root or
+ *     the owner sets these entries from @config.  A trusted user's process creates no store and starts no mirror: a
+ *     call that needs one is -EIO after ten seconds, unless a process of root's or the owner's starts one meanwhile.
  *   - The library does not see a fork.  If parent and child both use a description that was open at the fork, the first
  *     close frees it for both, and its number may come to mean another file.  (The preloaded library does see forks,
  *     and shares descriptions as the kernel does.)
@@ -98,7 +100,7 @@ struct fastspool_config {
     char runtime[FASTSPOOL_PATH_MAX];                         /* "" = /dev/shm */
     char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX]; /* set-user-ID images that are served */
     size_t programs;
-    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* may keep the store mapped, as root and the owner may */
+    uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* may attach besides root and the owner */
     size_t trusted_users;
 };
 
@@ -112,12 +114,15 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
                           char error[FASTSPOOL_ERROR_MAX]);
 
 /** Attach the spool directory @spool (absolute).  Creates the store if there is none, recovers it after a reboot,
- *  starts the mirror if none runs, and waits until the store is ready.
+ *  starts the mirror if none runs, and waits until the store is ready.  (A trusted user's process neither creates nor
+ *  starts.  One of root's or the owner's gives the trusted users their rights, and takes those of others away.)
  *  Ownership: *@out is the caller's until fastspool_detach().
  *  Errors, with a sentence in @error:
- *    -ENOENT, -ENOTDIR   there is no such spool
- *    -EACCES             the effective user is neither root nor the spool's owner (see Caveats)
- *    -EPERM              the state or runtime directory or the segment is open to other users
+ *    -ENOENT, -ENOTDIR   there is no such spool; for a trusted user also: no store
+ *    -EACCES             the effective user is neither root, nor the spool's owner, nor trusted; or it is trusted, and
+ *                        has no right to the spool or its state directory yet (see Caveats)
+ *    -EPERM              the state or runtime directory or the segment is open to other users; for a trusted user also:
+ *                        to one that is not trusted any more
  *    -EXDEV              the store belongs to another PID namespace
  *    -EPROTO             the segment has another layout version
  *    -EBUSY              a mirror still runs whose store is gone from memory
