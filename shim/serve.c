@@ -3,7 +3,7 @@
  * Serving: whether this process is served, which spool, and the attachment.
  *
  * Happy path:
- *   - The constructor does nothing.
+ *   - Loading decides nothing.
  *   - The first call on a path decides, by the running image, the configuration, and whether the program's children
  *     will load the same library.
  *   - The first call on a path of the spool attaches.  A process serves one spool, the first that it uses.

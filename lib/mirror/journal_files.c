@@ -308,7 +308,7 @@ void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t byte
 struct journal_point journal_files_point(struct journal_files *files)
 {
     pthread_mutex_lock(&files->mutex);
-    /* In this order: header.batch_durable is stored before header.durable. */
+    /* In this order: header.journal.durable is stored before header.tickets.durable. */
     uint64_t ticket = LOAD(files->fs->header->tickets.durable);
     const struct journal_point point = {ticket, LOAD(files->fs->header->journal.durable), files->waiting};
     files->wanted = false;

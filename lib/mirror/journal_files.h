@@ -40,7 +40,7 @@ struct journal_file {
 };
 
 struct journal_files {
-    struct fastspool *fs; /* its header holds the numbers: header.batch, header.batch_durable */
+    struct fastspool *fs; /* its header holds the numbers: header.journal.batch, header.journal.durable */
     int directory;        /* STATE/journal */
     uint64_t limit;       /* bytes that wait before a checkpoint */
     uint64_t file_size;

@@ -21,8 +21,8 @@
  *  - No room on the disk for the spill file: ENOSPC.
  *  - A record is missing, or of another generation or size: EIO.
  *  - The database can't be opened: all waiters get its error.
- *  - A page can't be read at all: the mirror ends (process.c).  header.pagein_reading says over which file, and the
- * next mirror fails that page-in.
+ *  - A page can't be read at all: the mirror ends (process.c).  header.residency.pagein_reading says over which file,
+ * and the next mirror fails that page-in.
  */
 #include "mirror/pager.h"
 
