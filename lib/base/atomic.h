@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /** An atomic field, to be changed: for __atomic_*() and futex_count().  Its structure may be const: the segment's are,
- * and their atomic fields are the only ones that change outside sections. */
+ *  and their atomic fields are the only ones that change outside sections. */
 #define ATOMIC(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
 
 #define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)

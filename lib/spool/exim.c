@@ -77,13 +77,13 @@ bool exim_is_top(const char *path)
     return component(&directory) == 0;
 }
 
-static size_t base62(const char *text, size_t length)
+static bool is_base62(const char *text, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
         if (!isalnum((unsigned char)text[i]))
-            return 0;
+            return false;
     }
-    return length;
+    return true;
 }
 
 /* The length of the message id at the start of @name, 0: none.  An id has 6-6-2 characters up to Exim 4.96, and 6-11-4
@@ -98,8 +98,8 @@ static size_t message_id(const char *name)
     for (int i = 0; i < 2; i++) {
         size_t whole = 6 + 1 + forms[i].middle + 1 + forms[i].last;
         const char *middle = name + 7, *last = middle + forms[i].middle + 1;
-        if (length >= whole && (name[whole] == '\0' || name[whole] == '-') && base62(name, 6) && name[6] == '-' &&
-            base62(middle, forms[i].middle) && middle[forms[i].middle] == '-' && base62(last, forms[i].last))
+        if (length >= whole && (name[whole] == '\0' || name[whole] == '-') && is_base62(name, 6) && name[6] == '-' &&
+            is_base62(middle, forms[i].middle) && middle[forms[i].middle] == '-' && is_base62(last, forms[i].last))
             return whole;
     }
     return 0;

@@ -21,7 +21,9 @@ void access_credentials(struct credentials *who);
 /** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
 int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 
-int access_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who); /* in a section */
+/** In a section: chmod(2), chown(2), utimensat(2) of the inode by @who.  0; -EPERM: @who may not; access_utimens() also
+ *  -EACCES and -EINVAL, as utimensat(2). */
+int access_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who);
 int access_chown(struct fastspool *fs, uint32_t inode, uid_t uid, gid_t gid, const struct credentials *who);
 int access_utimens(struct fastspool *fs, uint32_t inode, const struct timespec times[2], const struct credentials *who);
 

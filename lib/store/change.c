@@ -29,10 +29,11 @@ int change_run(struct fastspool *fs, section_body *body, void *argument)
     uint64_t waiting = 0;
 
     for (;;) {
-        int table, result = section_try(fs, body, argument, &table);
+        enum table_id table;
+        int result = section_try(fs, body, argument, &table);
         if (table == TABLE_NONE)
             return result;
-        result = grow(fs, (enum table_id)table);
+        result = grow(fs, table);
         if (result == -EAGAIN)
             result = residency_wait_for_space(fs, &waiting);
         if (result < 0)

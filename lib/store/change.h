@@ -8,8 +8,8 @@
 #include "store/section.h"
 
 /** Outside sections: run @body as one section.  If it wants a table (section_want()), grow the table and run @body
- * again from its start.  If there is no memory to grow, wait for an eviction, for ten seconds at most. Returns as
- * section_run(); -ENOSPC: no memory; -ENFILE: too many descriptions. */
+ *  again from its start.  If there is no memory to grow, wait for an eviction, for ten seconds at most. Returns as
+ *  section_run(); -ENOSPC: no memory; -ENFILE: too many descriptions. */
 int change_run(struct fastspool *fs, section_body *body, void *argument);
 
 #endif

@@ -40,7 +40,7 @@ int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
 /** Inside a section: move some blocks of the file, index blocks too, out of chunk @chunk, from block *@index of the
  *  file on.  Sets *@index to where the next call goes on.  0: no block is left in the chunk.  1: there may be more;
- * call again in another section.  -ENOSPC: no other chunk has a free block.  Other errors as data_write(). */
+ *  call again in another section.  -ENOSPC: no other chunk has a free block.  Other errors as data_write(). */
 int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
 /** Under the lock or in a read: number of block @index of the file, 0: a hole (or damage). */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);

@@ -152,9 +152,13 @@ static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
 
 static uint64_t new_cookie(struct pool *pool)
 {
-    if (__atomic_load_n(&pool->random, __ATOMIC_RELAXED) == 0 &&
-        getrandom(&pool->random, sizeof(pool->random), 0) != sizeof(pool->random))
-        pool->random = clock_monotonic() ^ (uint64_t)getpid() << 32;
+    uint64_t seed;
+
+    if (LOAD(pool->random) == 0) {
+        if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+            seed = clock_monotonic() ^ (uint64_t)getpid() << 32;
+        STORE(pool->random, seed);
+    }
     uint64_t state = __atomic_add_fetch(&pool->random, UINT64_C(0x9e3779b97f4a7c15), __ATOMIC_RELAXED);
     state = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     state = (state ^ state >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -321,17 +325,6 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
     *description = pooled.key;
     *fd = pooled.fd;
     return 0;
-}
-
-int descriptions_fd(struct fastspool *fs, uint32_t description)
-{
-    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
-
-    if (!place)
-        return -1;
-    int fd = place->fd;
-    STORE(place->key, description);
-    return fd;
 }
 
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)

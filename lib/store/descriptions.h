@@ -24,8 +24,6 @@ void descriptions_shared(struct fastspool *fs);
 void descriptions_after_fork_child(struct fastspool *fs);
 /** The number of the description that kernel descriptor @fd stands for; 0: for none of this spool. */
 uint32_t descriptions_identify(struct fastspool *fs, int fd);
-/** The pool's descriptor of a description that this process opened.  -1: none, it was inherited. */
-int descriptions_fd(struct fastspool *fs, uint32_t description);
 /** Set, or get, the descriptor of the spill file that an open description reads from.  The pool owns it.  -1: none. */
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd);
 int descriptions_spill(struct fastspool *fs, uint32_t description);

@@ -8,10 +8,11 @@
  * first use (table.c, blocks.c).
  *
  * Rules of access:
- *   - A field marked "atomic" may change at any time, by STORE() or ATOMIC() (store.h).
+ *   - A field marked "atomic" may change at any time, by STORE() or ATOMIC() (base/atomic.h).
  *   - Every other field changes only inside a critical section, through its undo log (section.h).  `failure` is the
  *     one exception: section_failure() writes it.
  *   - A reader without the lock copies first, then checks the sequence count, and only then uses the copy.
+ *   - A counter that only guides a decision may be read alone, with LOAD(): it may be of a section that is rolled back.
  */
 #ifndef FASTSPOOL_LAYOUT_H
 #define FASTSPOOL_LAYOUT_H
@@ -87,7 +88,7 @@ struct section_state {
     uint32_t zero;
 };
 
-/** table.c, names.c. */
+/** table.c, names.c, blocks.c. */
 struct tables_state {
     struct table inodes;
     struct table names;
@@ -171,7 +172,7 @@ struct journal_state {
     uint64_t durable; /* number of the last batch whose fdatasync returned 0 */
 };
 
-/** lib/mirror/journal.c, lib/mirror/checkpoint.c: the database.  All atomic. */
+/** lib/mirror/journal_files.c, lib/mirror/checkpointer.c: room on the disk, and the last checkpoint.  All atomic. */
 struct disk_state {
     uint64_t owed;            /* bytes of the disk that the next checkpoint may need */
     uint64_t reusable;        /* bytes of free pages in the database */
@@ -179,10 +180,10 @@ struct disk_state {
     uint32_t zero;
 };
 
-/** lib/mirror/recovery.c.  All atomic. */
+/** lib/mirror/recovery.c, lib/mirror/process.c.  All atomic. */
 struct recovery_state {
-    uint64_t done;      /* records that the recovery has processed; it processes each inode three times */
-    uint64_t total;     /* records that it has to process */
+    uint64_t done;      /* steps that the recovery has made; it looks at each inode three times */
+    uint64_t total;     /* steps that it has to make */
     int32_t error;      /* result of its last try, and `failure` says more; it tries again; 0 or a negative errno */
     uint32_t too_small; /* 1: FAILED for lack of memory; an attach with a larger `memory` tries again */
 };
@@ -225,7 +226,7 @@ struct header {
 enum inode_flags {
     INODE_USED = 1,
     INODE_DIRTY = 2,        /* in the dirty list */
-    INODE_PERSISTED = 4,    /* the database has an entry of this number; stays until that entry is deleted */
+    INODE_PERSISTED = 4,    /* a batch or the database may hold this number: its end must be written */
     INODE_ORPHAN = 8,       /* in the orphan list */
     INODE_CLEAN = 16,       /* in the clean or the cold list */
     INODE_EVICTED = 32,     /* its data is in the database alone; an open waits for the page-in */
@@ -334,8 +335,9 @@ struct description {
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
     uint32_t zero;
-    uint64_t
-        pooled_at; /* CLOCK_MONOTONIC ns when it was taken, 0: it has its lock; old and unlocked means dead; atomic */
+    /* When the number was taken, CLOCK_MONOTONIC ns; 0: its byte is locked.  If it is old and unlocked, its process is
+     * dead.  Atomic. */
+    uint64_t pooled_at;
     uint64_t pad[2];
 };
 
@@ -355,7 +357,7 @@ struct chunk {
     uint32_t prev;
     uint32_t held_next; /* in the list of chunks with quarantined blocks */
     uint32_t held_count;
-    uint32_t epoch; /* counts how often its memory went: a slow add_chunk() notices */
+    uint32_t epoch; /* counts how often its memory went: a slow blocks_add_chunk() notices */
     uint32_t zero;
     uint64_t emptied; /* CLOCK_MONOTONIC ns when it last became empty */
     uint64_t pad[3];

@@ -12,9 +12,13 @@
 struct fastspool;
 struct name;
 
-int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length,
-              uint32_t inode);                          /* in a section */
-int names_remove(struct fastspool *fs, uint32_t entry); /* in a section */
+/** In a section: give @inode the name @name (@length bytes) in directory @parent.  The name must not exist there.
+ * -EAGAIN: a table is full (section_want()). */
+int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode);
+
+/** In a section: remove the name @entry.  The caller then calls orphans_drop().  -EIO: the segment is damaged. */
+int names_remove(struct fastspool *fs, uint32_t entry);
+
 /** The mirror alone: split buckets ahead of the insertions. */
 int names_split_ahead(struct fastspool *fs);
 /** Copy the text of @entry to @text (256 bytes).  Returns its length. */

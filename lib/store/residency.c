@@ -233,9 +233,9 @@ int residency_wait_for_space(struct fastspool *fs, uint64_t *since)
         *since = now;
     /* After an ENOSPC, wait only for a moment: a program that gets an error still tries to write its buffered data, and
      * Exim does so ten times before it answers. */
-    bool again = fs->refused && *since - fs->refused < SPACE_WAIT;
+    bool again = LOAD(fs->refused) && *since - LOAD(fs->refused) < SPACE_WAIT;
     if (now - *since > (again ? SPACE_WAIT_AGAIN : bad ? SPACE_WAIT_BAD : SPACE_WAIT)) {
-        fs->refused = now;
+        STORE(fs->refused, now);
         tell(fs);
         return -ENOSPC;
     }

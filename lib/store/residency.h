@@ -16,7 +16,7 @@ struct list;
 #define RESIDENCY_FILE_MEMORY 200u
 
 /** Inside a section: the inode and its data are on the disk.  It joins the clean or the cold list: a checkpoint makes
- * it evictable. */
+ *  it evictable. */
 void residency_join(struct fastspool *fs, uint32_t inode);
 /** Inside a section: the inode changes.  It leaves the clean or the cold list. */
 void residency_leave_clean(struct fastspool *fs, uint32_t inode);
@@ -34,7 +34,7 @@ void residency_want(struct fastspool *fs, uint32_t inode);
 void residency_want_ahead(struct fastspool *fs, uint32_t inode);
 /** Outside sections: wait until the inode is not evicted, or has another @generation.  0, or the error of the page-in:
  *  -EIO, -ENOSPC, ...  -EIO: no mirror comes up, or the segment FAILED.  -EDEADLK: this process is the mirror.  The
- * inode may be evicted again at once, unless a description of it is open. */
+ *  inode may be evicted again at once, unless a description of it is open. */
 int residency_wait(struct fastspool *fs, uint32_t inode, uint32_t generation);
 
 /** Outside sections: wait until the mirror has evicted data.  0: the pager has done something, or 100 ms are over; try

@@ -33,14 +33,14 @@
 #include <syslog.h>
 #include <time.h>
 
-#define LOCK_SPINS         200 /* tries before sleeping: a section takes less than a microsecond */
-#define LOCK_WARNING       5   /* seconds */
-#define READS_BEFORE_YIELD 16  /* loads of an odd count in one try of a reader */
+#define LOCK_SPINS    200 /* tries before sleeping: a section takes less than a microsecond */
+#define LOCK_WARNING  5   /* seconds */
+#define READS_PER_TRY 16  /* loads of an odd count in one try of a reader */
 
 struct section_guard section_guard;
 __thread const struct fastspool *section_inside;
 
-static __thread int wanted = TABLE_NONE; /* enum table_id that the running body wants */
+static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
 static __thread bool log_full;
 
 static inline void pause_briefly(void)
@@ -231,7 +231,7 @@ int section_want(enum table_id table)
 
 /* *@table as in section_try().  It is set before the guard ends: after that, a signal handler of this thread may run
  * sections, and want tables, of its own. */
-static int run_once(struct fastspool *fs, section_body *body, void *argument, int *table)
+static int run_once(struct fastspool *fs, section_body *body, void *argument, enum table_id *table)
 {
     const struct header *header = fs->header;
     int result = lock(fs);
@@ -257,7 +257,7 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, in
     return result;
 }
 
-int section_try(struct fastspool *fs, section_body *body, void *argument, int *table)
+int section_try(struct fastspool *fs, section_body *body, void *argument, enum table_id *table)
 {
     guard_enter();
     int result = run_once(fs, body, argument, table);
@@ -269,7 +269,8 @@ int section_try(struct fastspool *fs, section_body *body, void *argument, int *t
 
 int section_run(struct fastspool *fs, section_body *body, void *argument)
 {
-    int table, result = section_try(fs, body, argument, &table);
+    enum table_id table;
+    int result = section_try(fs, body, argument, &table);
 
     assert(table == TABLE_NONE);
     return result;
@@ -278,7 +279,7 @@ int section_run(struct fastspool *fs, section_body *body, void *argument)
 void section_read_begin(struct fastspool *fs, struct section_read *read)
 {
     for (; read->tries < SECTION_READ_TRIES; read->tries++) {
-        for (int i = 0; i < READS_BEFORE_YIELD; i++) {
+        for (int i = 0; i < READS_PER_TRY; i++) {
             read->sequence = LOAD(fs->header->section.sequence);
             if ((read->sequence & 1) == 0)
                 return;

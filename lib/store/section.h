@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** A table that a body may want (section_want()). */
+enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
+
 /** The body of a section, a change of the store.
  *    - It runs under the lock, and may read all of the segment.
  *    - It changes the segment with SET() and section_copy(), and otherwise only block_bytes() and atomic fields.
@@ -22,7 +25,7 @@ typedef int section_body(struct fastspool *fs, void *argument);
 
 /** Outside sections: run @body once, as one section.  Returns as section_run().  -EAGAIN with *@table: the body wants
  *  this table, and nothing has changed.  Otherwise *@table is TABLE_NONE. */
-int section_try(struct fastspool *fs, section_body *body, void *argument, int *table);
+int section_try(struct fastspool *fs, section_body *body, void *argument, enum table_id *table);
 
 /** Outside sections: run @body as one section; it must want no table.  Its changes happen completely or not at all,
  *  also when a process is killed.  Returns what @body returned, or -EIO when the segment is damaged or FAILED. */
@@ -61,9 +64,6 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 /** Inside a section: record @size bytes at @to, in the segment, then copy @from to them. */
 void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size);
 
-enum table_id { TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
-#define TABLE_NONE (-1)
-
 /** Inside a section: ask for growth of this table.  Returns -EAGAIN; the body must return it. */
 int section_want(enum table_id table);
 
@@ -71,9 +71,9 @@ int section_want(enum table_id table);
 #define SECTION_READ_TRIES 64u
 
 /** Read without the lock: begin, copy, and repeat from begin while retry returns true.  After SECTION_READ_TRIES begin
- *  takes the lock, so every reader ends.
- *      struct section_read r = SECTION_READ;
- *      do { section_read_begin(fs, &r); ... } while (section_read_retry(fs, &r)); */
+ *  takes the lock, so every reader ends.  If the segment is FAILED the lock cannot be had: the copy is then unchecked,
+ * and no index in it may be believed. struct section_read r = SECTION_READ; do { section_read_begin(fs, &r); ... }
+ * while (section_read_retry(fs, &r)); */
 struct section_read {
     uint32_t sequence;
     uint32_t tries;

@@ -40,7 +40,7 @@ struct fastspool {
     const struct keeper *keeper;      /* how this process finds and starts a mirror (await.h); NULL: it uses none */
     struct pool *pool;                /* descriptions that this process has taken (descriptions.c) */
     bool mirror;                      /* this process is the mirror: it may use the reserve, and waits for no mirror */
-    uint64_t refused; /* CLOCK_MONOTONIC ns of the last wait for memory that ended in ENOSPC; 0: never */
+    uint64_t refused; /* CLOCK_MONOTONIC ns of the last wait for memory that ended in ENOSPC; 0: never; atomic */
     uint64_t memory;  /* configured `memory`, for a mirror that this process starts */
     enum fastspool_durability durability; /* of the fsyncs of this process */
     uint64_t synced;                      /* acked: highest ticket that this process has synced; atomic */
@@ -49,24 +49,25 @@ struct fastspool {
 /* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to the size of its
  * table (all sizes are powers of two), and no index leads out of the segment.  The code that follows an index checks
  * that it leads to an entry in use. */
-#define FASTSPOOL_ENTRY_AT(type, name, at, most)                                        \
+#define ENTRY_AT(type, name, at, most)                                                  \
     static inline const type *name(const struct fastspool *fs, uint32_t i)              \
     {                                                                                   \
         _Static_assert(((most) & ((most)-1)) == 0, "a table's size is a power of two"); \
         return (const type *)(fs->base + (at)) + (i & ((most)-1));                      \
     }
-FASTSPOOL_ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
-FASTSPOOL_ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
-FASTSPOOL_ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
-FASTSPOOL_ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
-FASTSPOOL_ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, BUCKETS_MAX)
+ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
+ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
+ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
+ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
+ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, BUCKETS_MAX)
+#undef ENTRY_AT
 static inline const char *block_at(const struct fastspool *fs, uint32_t i)
 {
     return fs->base + DATA_AT + (uint64_t)(i & (CHUNKS_MAX * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
 }
 
 /** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
- * the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
+ *  the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
  *    - section.c and section.h: SET(), section_copy(), the undo log, the mutex, the sentence of a failure;
  *    - block_bytes() below;
  *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
