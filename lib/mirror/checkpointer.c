@@ -18,10 +18,10 @@
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
+#include "mirror/thread.h"
 #include "store/store.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <syslog.h>
 #include <time.h>
 
@@ -90,19 +90,12 @@ static void *run(void *argument)
 
 int checkpointer_start(struct checkpointer *c)
 {
-    sigset_t ending, old;
-
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->wake, NULL);
     pthread_cond_init(&c->done, NULL);
-    sigemptyset(&ending);
-    sigaddset(&ending, SIGTERM);
-    sigaddset(&ending, SIGINT);
-    pthread_sigmask(SIG_SETMASK, &ending, &old); /* those two are for the first thread */
-    int error = pthread_create(&c->thread, NULL, run, c);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    STORE(c->ready, error == 0);
-    return -error;
+    int result = thread_start(&c->thread, run, c);
+    STORE(c->ready, result == 0);
+    return result;
 }
 
 static void wake(struct checkpointer *c, bool ending)

@@ -36,6 +36,7 @@
 #include "mirror/pagein.h"
 #include "mirror/prefetch.h"
 #include "mirror/spill.h"
+#include "mirror/thread.h"
 #include "store/blocks.h"
 #include "store/change.h"
 #include "store/data.h"
@@ -44,7 +45,6 @@
 #include "store/store.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -397,16 +397,8 @@ static void *run(void *argument)
 
 int pager_start(struct pager *pager)
 {
-    sigset_t ending, old;
-
     pager->ending = 0;
-    sigemptyset(&ending);
-    sigaddset(&ending, SIGTERM);
-    sigaddset(&ending, SIGINT);
-    pthread_sigmask(SIG_SETMASK, &ending, &old); /* both are for the first thread */
-    int error = pthread_create(&pager->thread, NULL, run, pager);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return -error;
+    return thread_start(&pager->thread, run, pager);
 }
 
 void pager_end(struct pager *pager)
