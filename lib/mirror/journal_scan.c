@@ -90,14 +90,29 @@ bool journal_scan_is_foreign(const struct journal_listed *file)
     return file->reason == JOURNAL_MAGIC || file->reason == JOURNAL_HEAD_CHECKSUM;
 }
 
+/* A listing with a descriptor of its own: closing it leaves @directory open.  0 or -errno. */
+static int open_listing(int directory, DIR **listing)
+{
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    *listing = fdopendir(fd);
+    if (*listing)
+        return 0;
+    int error = -errno;
+    close(fd);
+    return error;
+}
+
 int journal_scan_files(int directory, struct journal_listed files[JOURNAL_FILES_MAX], size_t *count)
 {
-    DIR *listing = fdopendir(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    int result = 0;
+    DIR *listing;
+    int result = open_listing(directory, &listing);
 
     *count = 0;
-    if (!listing)
-        return -errno;
+    if (result < 0)
+        return result;
     for (struct dirent *entry; result == 0 && (errno = 0, entry = readdir(listing));) {
         struct journal_listed file = {0};
         if (places_parse_journal_file(entry->d_name, &file.name) < 0)
