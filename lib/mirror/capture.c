@@ -68,17 +68,17 @@ static void capture_names(struct fastspool *fs, const struct inode *inode, struc
 
 static void capture_blocks(struct fastspool *fs, struct captured *file, struct arena *arena)
 {
-    const struct inode *record = &file->record;
-    uint32_t end = data_blocks(record->size);
+    const struct inode *state = &file->state;
+    uint32_t end = data_blocks(state->size);
 
-    file->first = record->dirty_from ? record->dirty_from - 1 : 0;
+    file->first = state->dirty_from ? state->dirty_from - 1 : 0;
     if (file->first > end)
         file->first = end;
-    file->count = (record->dirty_to < end ? record->dirty_to + 1 : end) - file->first;
+    file->count = (state->dirty_to < end ? state->dirty_to + 1 : end) - file->first;
     if (arena->blocks_used + file->count <= arena->blocks_max) {
         file->blocks = &arena->blocks[arena->blocks_used];
         for (uint32_t i = 0; i < file->count; i++)
-            file->blocks[i] = data_block(fs, record, file->first + i);
+            file->blocks[i] = data_block(fs, state, file->first + i);
     }
     arena->blocks_used += file->count;
 }
@@ -91,10 +91,10 @@ static void capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
 
     if (arena->files < arena->files_max) {
         struct captured *file = &arena->capture->file[arena->files];
-        *file = (struct captured){.inode = i, .record = *inode};
+        *file = (struct captured){.inode = i, .state = *inode};
         if (gone) {
-            file->record.links = 0;
-            file->record.dirty_from = file->record.dirty_to = 0;
+            file->state.links = 0;
+            file->state.dirty_from = file->state.dirty_to = 0;
         } else {
             capture_names(fs, inode, file, arena);
             if (S_ISREG(inode->mode) && inode->dirty_to > inode->dirty_from)
@@ -184,7 +184,7 @@ struct ending {
 static void end_inode(struct fastspool *fs, const struct captured *file)
 {
     const struct inode *inode = inode_at(fs, file->inode);
-    bool persisted = file->record.links > 0;
+    bool persisted = file->state.links > 0;
 
     if (persisted != !!(inode->flags & INODE_PERSISTED))
         SET(fs, inode->flags, (uint16_t)(inode->flags ^ INODE_PERSISTED));

@@ -16,9 +16,9 @@ struct fastspool;
 /** A dirty inode as it was at the instant of the capture. */
 struct captured {
     uint32_t inode;
-    struct inode record; /* links == 0: delete it on the disk */
-    uint32_t first;      /* block numbers of the file's blocks [first, first + count), pinned until capture_end(): */
-    uint32_t count;      /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
+    struct inode state; /* links == 0: delete it on the disk */
+    uint32_t first;     /* block numbers of the file's blocks [first, first + count), pinned until capture_end(): */
+    uint32_t count;     /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
     uint32_t *blocks;
     size_t names; /* names of the inode: */
     struct captured_name {

@@ -108,7 +108,7 @@ static int check_length(MDB_env *environment)
 
 /* LMDB maps its lock file and writes to it: a SIGBUS on a full disk.  So its blocks are allocated first.  (This process
  * has no other descriptor of the file, so closing this one drops no lock.) */
-static int reserve_lock_file(const char *path)
+static int allocate_lock_file(const char *path)
 {
     char file[FASTSPOOL_PATH_MAX + 48];
 
@@ -123,7 +123,7 @@ static int reserve_lock_file(const char *path)
 
 static int open_environment(struct database *database, const char *path)
 {
-    int code = reserve_lock_file(path);
+    int code = allocate_lock_file(path);
 
     if (code != 0)
         return code;

@@ -37,13 +37,13 @@ struct span {
     uint32_t from, to; /* slices [from, to) */
 };
 
-static struct span dirty_slices(const struct inode *record)
+static struct span dirty_slices(const struct inode *inode)
 {
-    uint32_t slices = format_slices(record->size);
-    struct span span = {(uint32_t)((uint64_t)record->dirty_from * BLOCK_SIZE / SLICE_SIZE),
-                        (uint32_t)(((uint64_t)record->dirty_to * BLOCK_SIZE + SLICE_SIZE - 1) / SLICE_SIZE)};
+    uint32_t slices = format_slices(inode->size);
+    struct span span = {(uint32_t)((uint64_t)inode->dirty_from * BLOCK_SIZE / SLICE_SIZE),
+                        (uint32_t)(((uint64_t)inode->dirty_to * BLOCK_SIZE + SLICE_SIZE - 1) / SLICE_SIZE)};
 
-    if (!S_ISREG(record->mode) || record->dirty_from == record->dirty_to)
+    if (!S_ISREG(inode->mode) || inode->dirty_from == inode->dirty_to)
         return (struct span){0, 0};
     if (span.to > slices)
         span.to = slices;
@@ -60,7 +60,7 @@ static uint32_t block_of(const struct captured *file, uint64_t offset)
 /* The record of one slice: a hole where no block lies under it.  (A slice is smaller than a block: it reaches two.) */
 static struct record slice_record(const struct captured *file, uint32_t slice)
 {
-    uint64_t offset = (uint64_t)slice * SLICE_SIZE, left = file->record.size - offset;
+    uint64_t offset = (uint64_t)slice * SLICE_SIZE, left = file->state.size - offset;
     uint32_t size = left < SLICE_SIZE ? (uint32_t)left : SLICE_SIZE;
     bool hole = !block_of(file, offset) && !block_of(file, offset + size - 1);
 
@@ -79,9 +79,9 @@ static uint32_t names_size(const struct captured *file)
 static uint64_t file_size(const struct captured *file)
 {
     uint64_t size = sizeof(struct record);
-    struct span span = dirty_slices(&file->record);
+    struct span span = dirty_slices(&file->state);
 
-    if (file->record.links == 0)
+    if (file->state.links == 0)
         return size;
     size += padded(sizeof(struct disk_inode) + names_size(file));
     for (uint32_t slice = span.from; slice < span.to; slice++)
@@ -108,7 +108,7 @@ static int pad(format_sink *sink, void *context, size_t size)
 
 static int encode_inode(const struct captured *file, format_sink *sink, void *context)
 {
-    const struct inode *inode = &file->record;
+    const struct inode *inode = &file->state;
     const struct disk_inode disk = {
         inode->generation, inode->mode,           inode->uid, inode->gid, inode->size, inode->atime, inode->mtime,
         inode->ctime,      (uint32_t)file->names, 0};
@@ -151,8 +151,8 @@ int format_encode(struct fastspool *fs, const struct capture *capture, format_si
     for (size_t i = 0; result == 0 && i < capture->count; i++) {
         const struct captured *file = &capture->file[i];
         const struct record gone = {RECORD_GONE, file->inode, 0, 0};
-        struct span span = dirty_slices(&file->record);
-        if (file->record.links == 0) {
+        struct span span = dirty_slices(&file->state);
+        if (file->state.links == 0) {
             result = sink(context, &gone, sizeof(gone));
             continue;
         }

@@ -153,7 +153,7 @@ static int add_slice(struct window *window, uint64_t offset, const MDB_val *valu
 }
 
 /* Does the database hold this very file? */
-static int check_record(struct database *database, MDB_txn *transaction, const struct pagein *pagein)
+static int check_inode(struct database *database, MDB_txn *transaction, const struct pagein *pagein)
 {
     const struct format_key number = format_inode_key(pagein->inode);
     MDB_val key = database_key(&number), value;
@@ -173,7 +173,7 @@ static int load(struct fastspool *fs, struct database *database, MDB_txn *transa
     MDB_val key = database_key(&first), value;
     MDB_cursor *cursor;
     uint32_t inode, slice;
-    int result = check_record(database, transaction, pagein);
+    int result = check_inode(database, transaction, pagein);
 
     if (result < 0 || mdb_cursor_open(transaction, database->data, &cursor) != 0)
         return -EIO;
@@ -224,8 +224,8 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
 }
 
 /* Page in to memory.  Without memory, evict other files and try again, until @until for all files of a round. */
-static int bring_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
-                           const struct pagein *pagein, uint64_t until)
+static int page_in_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
+                             const struct pagein *pagein, uint64_t until)
 {
     int result;
 
@@ -237,8 +237,8 @@ static int bring_to_memory(struct pager *pager, struct database *database, MDB_t
     return result;
 }
 
-static int bring_to_disk(struct pager *pager, struct database *database, MDB_txn *transaction,
-                         const struct pagein *pagein)
+static int page_in_to_spill(struct pager *pager, struct database *database, MDB_txn *transaction,
+                            const struct pagein *pagein)
 {
     int spill = spill_create(pager->fs, pagein);
 
@@ -251,8 +251,8 @@ static int bring_to_disk(struct pager *pager, struct database *database, MDB_txn
 }
 
 /* A file asked for ahead has no waiter yet: no waiting for memory, no spill file, no line in syslog. */
-static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn *transaction,
-                        const struct pagein *pagein)
+static bool page_in_prefetch(struct pager *pager, struct database *database, MDB_txn *transaction,
+                             const struct pagein *pagein)
 {
     const struct header *h = pager->fs->header;
     bool room = residency_in_use(h) + (pagein->size / BLOCK_SIZE + 1) * BLOCK_SIZE <= residency_high(h);
@@ -262,18 +262,18 @@ static bool serve_ahead(struct pager *pager, struct database *database, MDB_txn 
 }
 
 /* One page-in, in a transaction that began after it.  True: it has to be served again. */
-static bool serve(struct pager *pager, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
-                  uint64_t until)
+static bool page_in(struct pager *pager, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
+                    uint64_t until)
 {
     struct fastspool *fs = pager->fs;
     bool spilled = pagein->size > LOAD(fs->header->memory_limit) / SPILL_SHARE;
-    int result = spilled ? -ENOSPC : bring_to_memory(pager, database, transaction, pagein, until);
+    int result = spilled ? -ENOSPC : page_in_to_memory(pager, database, transaction, pagein, until);
 
     if (result == -ENOSPC && LOAD(pager->database->closing))
         return true;
     if (result == -ENOSPC) {
         spilled = true;
-        result = bring_to_disk(pager, database, transaction, pagein);
+        result = page_in_to_spill(pager, database, transaction, pagein);
     }
     if (result == -ESTALE)
         result = 0; /* pagein_end() looks at what the file is now */
@@ -283,8 +283,8 @@ static bool serve(struct pager *pager, struct database *database, MDB_txn *trans
 }
 
 /* The page-ins asked for ahead, or the others.  True: some have to be served again. */
-static bool serve_all(struct pager *pager, struct database *database, MDB_txn *transaction,
-                      const struct pagein *pageins, int count, bool ahead)
+static bool page_in_all(struct pager *pager, struct database *database, MDB_txn *transaction,
+                        const struct pagein *pageins, int count, bool ahead)
 {
     uint64_t until = clock_monotonic() + LOAD_WAIT;
     bool again = count == PAGEINS_AT_ONCE;
@@ -293,8 +293,8 @@ static bool serve_all(struct pager *pager, struct database *database, MDB_txn *t
         if (LOAD(pager->database->closing))
             return true; /* the thread that closes it waits for this one */
         if (pageins[i].ahead == ahead)
-            again |= ahead ? serve_ahead(pager, database, transaction, &pageins[i])
-                           : serve(pager, database, transaction, &pageins[i], until);
+            again |= ahead ? page_in_prefetch(pager, database, transaction, &pageins[i])
+                           : page_in(pager, database, transaction, &pageins[i], until);
     }
     return again;
 }
@@ -315,7 +315,7 @@ static int collect(struct pager *pager, struct pagein *pageins)
     return asked > 0 ? pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE) : count;
 }
 
-int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
+int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
 {
     static struct pagein pageins[PAGEINS_AT_ONCE]; /* of the one thread */
     struct database *database;
@@ -331,8 +331,8 @@ int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
     }
     if (result == 0) {
         /* The files ahead first: their reader waits for the others, and is woken once for all of them. */
-        result = serve_all(pager, database, transaction, pageins, count, true);
-        result |= serve_all(pager, database, transaction, pageins, count, false);
+        result = page_in_all(pager, database, transaction, pageins, count, true);
+        result |= page_in_all(pager, database, transaction, pageins, count, false);
         mdb_txn_abort(transaction);
         shared_database_leave(pager->database, false);
         return result;
@@ -382,7 +382,7 @@ static void *run(void *argument)
     pager->spills = true; /* left by a mirror that died */
     while (!LOAD(pager->ending)) {
         uint32_t wanted = LOAD(h->residency.pager_wanted), space = LOAD(h->residency.space_wanted);
-        int result = pager_bring_back(pager, error);
+        int result = pager_serve(pager, error);
         make_room(pager, space != served);
         served = space;
         if (pager->spills && clock_monotonic() - swept > IDLE) {

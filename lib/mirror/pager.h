@@ -45,7 +45,7 @@ int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transac
 /** Answer the page-ins that are asked for now.  1: there may be more, call again; 0: there were no more; a negative
  * errno with a sentence: the database can't be opened, and all of them have failed with that.  One thread at a time in
  * a process. */
-int pager_bring_back(struct pager *pager, char error[FASTSPOOL_ERROR_MAX]);
+int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX]);
 
 /** Start the thread; the caller has set the fields above `thread`, the rest is zero.  0 or a negative errno. */
 int pager_start(struct pager *pager);

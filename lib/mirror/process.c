@@ -66,7 +66,7 @@
 #define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
 #define TIDY_EVERY  NS_PER_S
 #define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
-#define RESERVE     (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
+#define KEPT_EMPTY  (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
 
 static volatile sig_atomic_t terminated;
 
@@ -221,11 +221,11 @@ static int tidy(struct fastspool *fs)
         result = names_split_ahead(fs);
     if (result == 0)
         result = compaction_run(fs);
-    return result == 0 ? blocks_give_back(fs, RESERVE) : result;
+    return result == 0 ? blocks_give_back(fs, KEPT_EMPTY) : result;
 }
 
 /* Commit until SIGTERM, and tidy once a second. */
-static int serve(struct fastspool *fs, struct checkpointer *checkpointer)
+static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpointer)
 {
     struct committer committer;
     uint64_t tidied = 0;
@@ -277,7 +277,7 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
     journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
     result = checkpointer_start(c);
     if (result == 0) {
-        result = serve(fs, c);
+        result = commit_until_term(fs, c);
         checkpointer_end(c);
     }
     journal_close(c->journal);
@@ -285,7 +285,7 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
 }
 
 /* The pager starts first: what the database holds can be read even while the journal can't be opened. */
-static int serve_all(struct fastspool *fs, uint64_t limit)
+static int run_threads(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;
     static struct shared_database shared;
@@ -331,7 +331,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain(fs->spool, fs->header->failure);
     result = capture_reset(fs);
-    result = result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : serve_all(fs, limit);
+    result = result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
     STORE(fs->header->mirror.pid, 0);
     return result;
 }

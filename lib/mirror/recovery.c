@@ -410,7 +410,8 @@ static int want(struct fastspool *fs, void *argument)
     return 1;
 }
 
-static int bring_back(struct database *database, MDB_txn *transaction, struct fastspool *fs, const uint64_t *touched)
+static int page_in_touched(struct database *database, MDB_txn *transaction, struct fastspool *fs,
+                           const uint64_t *touched)
 {
     int result = 0;
 
@@ -444,7 +445,7 @@ static int keep_in_memory(struct database *database, struct walk *walk)
     if (result == 0) {
         result = read_journal(database, transaction, walk, &meta, &highest, touched);
         if (result == 0)
-            result = bring_back(database, transaction, walk->fs, touched);
+            result = page_in_touched(database, transaction, walk->fs, touched);
         mdb_txn_abort(transaction);
     }
     free(touched);

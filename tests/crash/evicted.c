@@ -80,11 +80,11 @@ void evicted_asked_ahead(struct fastspool *store)
     evicted_ask_ahead(store);
 }
 
-void evicted_bring_back(struct fastspool *store)
+void evicted_page_in(struct fastspool *store)
 {
     struct pager pager = paging_of(store);
 
-    while (pager_bring_back(&pager, why) > 0)
+    while (pager_serve(&pager, why) > 0)
         ;
     shared_database_end(&paging_database);
 }
@@ -98,7 +98,7 @@ void evicted_wanted_of_little_memory(struct fastspool *store)
 void evicted_spilled(struct fastspool *store)
 {
     evicted_wanted_of_little_memory(store);
-    evicted_bring_back(store);
+    evicted_page_in(store);
     if (store->header->residency.spilled != 1)
         _exit(4);
 }
@@ -108,7 +108,7 @@ void evicted_sweep_spilled(struct fastspool *store)
     spill_sweep(store);
 }
 
-void evicted_fail_to_bring_back(struct fastspool *store)
+void evicted_fail_page_ins(struct fastspool *store)
 {
     struct pagein pageins[16];
     int count = pagein_collect(store, pageins, 16);
@@ -118,7 +118,7 @@ void evicted_fail_to_bring_back(struct fastspool *store)
 }
 
 /* What a pager leaves that dies while it pages in the huge file. */
-static int half_bring_back(struct fastspool *store, void *argument)
+static int page_in_half(struct fastspool *store, void *argument)
 {
     (void)argument;
     for (uint32_t i = store->header->residency.pageins.head; i; i = inode_at(store, i)->pagein.next) {
@@ -132,6 +132,6 @@ static int half_bring_back(struct fastspool *store, void *argument)
 void evicted_half_back(struct fastspool *store)
 {
     evicted_and_wanted(store);
-    if (change_run(store, half_bring_back, NULL) < 0)
+    if (change_run(store, page_in_half, NULL) < 0)
         _exit(4);
 }

@@ -24,8 +24,8 @@ void evicted_asked_ahead(struct fastspool *store);
 void evicted_half_back(struct fastspool *store);
 
 /** Page in all that is requested; the second fails each page-in with EIO. */
-void evicted_bring_back(struct fastspool *store);
-void evicted_fail_to_bring_back(struct fastspool *store);
+void evicted_page_in(struct fastspool *store);
+void evicted_fail_page_ins(struct fastspool *store);
 
 /** Evict all data and page it in again, the huge file to a spill file. */
 void evicted_spilled(struct fastspool *store);

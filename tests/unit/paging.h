@@ -50,7 +50,7 @@ static inline void paging_all(struct fastspool *store)
             fixture_fail("want", "everything");
     }
     while (result > 0)
-        result = pager_bring_back(&pager, why);
+        result = pager_serve(&pager, why);
     if (result < 0)
         fixture_fail("page everything in", why);
     shared_database_end(&paging_database);

@@ -193,7 +193,7 @@ static void paging_all_wanted(void)
 {
     struct pager pager = paging_of(fs);
 
-    while (pager_bring_back(&pager, error) > 0)
+    while (pager_serve(&pager, error) > 0)
         ;
     shared_database_end(&paging_database);
 }

@@ -160,7 +160,7 @@ Test(pressure, gives_way_to_a_closing_thread)
     struct pager pager = paging_of(fs);
     pthread_create(&closer, NULL, wish_to_close, &paging_database);
     uint64_t begun = clock_monotonic();
-    cr_assert_eq(pager_bring_back(&pager, error), 1, "the file is not left for another call");
+    cr_assert_eq(pager_serve(&pager, error), 1, "the file is not left for another call");
     cr_assert_lt(clock_monotonic() - begun, UINT64_C(900000000), "it waited for the whole second");
     pthread_join(closer, NULL);
     cr_assert_eq(fs->header->residency.spilled, 0, "the file was spilled");
@@ -169,7 +169,7 @@ Test(pressure, gives_way_to_a_closing_thread)
     fastspool_close(fs, d);
     cr_assert_eq(fastspool_unlink(fs, "open"), 0);
     cr_assert_eq(orphans_free(fs), 0);
-    cr_assert_eq(pager_bring_back(&pager, error), 0);
+    cr_assert_eq(pager_serve(&pager, error), 0);
     cr_assert_not(evicted("f"));
     shared_database_end(&paging_database);
 }
