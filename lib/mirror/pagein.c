@@ -37,8 +37,8 @@ static int collect(struct fastspool *fs, void *argument)
         const struct inode *inode = inode_at(fs, i);
         if (!inode_valid(fs, i) || (inode->flags & (INODE_EVICTED | INODE_WANTED)) != (INODE_EVICTED | INODE_WANTED))
             return section_damaged(fs, "the list of page-ins leads nowhere");
-        bool ahead = inode->flags & INODE_AHEAD;
-        pageins->pagein[pageins->count++] = (struct pagein){i, inode->generation, inode->ticket, inode->size, ahead};
+        bool prefetch = inode->flags & INODE_AHEAD;
+        pageins->pagein[pageins->count++] = (struct pagein){i, inode->generation, inode->ticket, inode->size, prefetch};
     }
     return 0;
 }
@@ -105,7 +105,7 @@ static int end(struct fastspool *fs, void *argument)
         return 0; /* replaced by other data meanwhile, or gone */
     if (inode->ticket != ending->pagein->ticket)
         return -ESTALE;
-    if (ending->error && !ending->for_good && ending->pagein->ahead && !(inode->flags & INODE_AHEAD))
+    if (ending->error && !ending->for_good && ending->pagein->prefetch && !(inode->flags & INODE_AHEAD))
         return -ESTALE; /* opened meanwhile: now it has to be tried in earnest */
     if (ending->error) {
         residency_give_up(fs, i, ending->error, ending->for_good);

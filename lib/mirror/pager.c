@@ -11,7 +11,7 @@
  * database holds at least the checkpoint that allowed the eviction.  A file that has changed since (name, owner, size)
  * has another ticket, and is read again.
  *
- * A file that is opened may tell which ones are opened next: they are asked for too (prefetch.c).
+ * A file that is opened may tell which ones are opened next: those are prefetched (prefetch.c).
  *
  * No spinning.  With 20 us of it on both sides a page-in took 6.5 us instead of 9.6 on an idle machine, but 220-290
  * instead of 53-62 beside a compiler.
@@ -250,7 +250,7 @@ static int page_in_to_spill(struct pager *pager, struct database *database, MDB_
     return result;
 }
 
-/* A file asked for ahead has no waiter yet: no waiting for memory, no spill file, no line in syslog. */
+/* A prefetch has no waiter yet: no waiting for memory, no spill file, no line in syslog. */
 static bool page_in_prefetch(struct pager *pager, struct database *database, MDB_txn *transaction,
                              const struct pagein *pagein)
 {
@@ -261,7 +261,7 @@ static bool page_in_prefetch(struct pager *pager, struct database *database, MDB
     return pagein_end(pager->fs, pagein, false, result == -ESTALE ? 0 : result, false) == -ESTALE;
 }
 
-/* One page-in, in a transaction that began after it.  True: it has to be served again. */
+/* One page-in, in a transaction that began after it.  True: it has to be answered again. */
 static bool page_in(struct pager *pager, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                     uint64_t until)
 {
@@ -282,9 +282,9 @@ static bool page_in(struct pager *pager, struct database *database, MDB_txn *tra
     return pagein_end(fs, pagein, spilled, result, false) == -ESTALE;
 }
 
-/* The page-ins asked for ahead, or the others.  True: some have to be served again. */
+/* The prefetches, or the other page-ins.  True: some have to be answered again. */
 static bool page_in_all(struct pager *pager, struct database *database, MDB_txn *transaction,
-                        const struct pagein *pageins, int count, bool ahead)
+                        const struct pagein *pageins, int count, bool prefetch)
 {
     uint64_t until = clock_monotonic() + LOAD_WAIT;
     bool again = count == PAGEINS_AT_ONCE;
@@ -292,27 +292,27 @@ static bool page_in_all(struct pager *pager, struct database *database, MDB_txn 
     for (int i = 0; i < count; i++) {
         if (LOAD(pager->database->closing))
             return true; /* the thread that closes it waits for this one */
-        if (pageins[i].ahead == ahead)
-            again |= ahead ? page_in_prefetch(pager, database, transaction, &pageins[i])
-                           : page_in(pager, database, transaction, &pageins[i], until);
+        if (pageins[i].prefetch == prefetch)
+            again |= prefetch ? page_in_prefetch(pager, database, transaction, &pageins[i])
+                              : page_in(pager, database, transaction, &pageins[i], until);
     }
     return again;
 }
 
-/* The page-ins that are asked for, and those that follow from them.  How many. */
+/* The page-ins that are requested, with the prefetches that follow from them.  How many. */
 static int collect(struct pager *pager, struct pagein *pageins)
 {
-    int count = pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE), asked = 0;
+    int count = pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE), prefetched = 0;
 
-    for (int i = 0; i < count && count + asked < (int)PAGEINS_AT_ONCE; i++) {
-        int more = pageins[i].ahead
-                       ? 0
-                       : prefetch_follow(pager->fs, &pager->ahead, &pageins[i], (int)PAGEINS_AT_ONCE - count - asked);
+    for (int i = 0; i < count && count + prefetched < (int)PAGEINS_AT_ONCE; i++) {
+        int more = pageins[i].prefetch ? 0
+                                       : prefetch_follow(pager->fs, &pager->prefetch, &pageins[i],
+                                                         (int)PAGEINS_AT_ONCE - count - prefetched);
         if (more < 0)
             return more;
-        asked += more;
+        prefetched += more;
     }
-    return asked > 0 ? pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE) : count;
+    return prefetched > 0 ? pagein_collect(pager->fs, pageins, PAGEINS_AT_ONCE) : count;
 }
 
 int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
@@ -330,7 +330,7 @@ int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX])
         result = -EIO;
     }
     if (result == 0) {
-        /* The files ahead first: their reader waits for the others, and is woken once for all of them. */
+        /* The prefetches first: their reader waits for another page-in, and is woken once for all of them. */
         result = page_in_all(pager, database, transaction, pageins, count, true);
         result |= page_in_all(pager, database, transaction, pageins, count, false);
         mdb_txn_abort(transaction);

@@ -29,7 +29,7 @@ struct pager {
     void (*want_checkpoint)(void *context); /* data could be evicted but for a checkpoint; may be NULL */
     void *context;
     pthread_t thread;
-    struct prefetch ahead;
+    struct prefetch prefetch;
     bool spills;         /* there may be spill files */
     uint64_t wished;     /* CLOCK_MONOTONIC ns when it last wanted a checkpoint, */
     uint64_t too_little; /* and when it last found too little to evict; 0: it found enough */
@@ -42,7 +42,7 @@ struct pager {
 int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill);
 
-/** Answer the page-ins that are asked for now.  1: there may be more, call again; 0: there were no more; a negative
+/** Answer the page-ins that are requested now.  1: there may be more, call again; 0: there were no more; a negative
  * errno with a sentence: the database can't be opened, and all of them have failed with that.  One thread at a time in
  * a process. */
 int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX]);

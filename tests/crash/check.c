@@ -255,7 +255,7 @@ static int check_eviction(struct check *check, uint32_t i, const struct inode *i
     if ((flags & INODE_WANTED) && !(flags & INODE_EVICTED))
         return wrong(check, "inode %u is wanted, and not evicted", i);
     if ((flags & (INODE_AHEAD | INODE_EVICTED | INODE_WANTED)) == (INODE_AHEAD | INODE_EVICTED))
-        return wrong(check, "inode %u was asked for ahead, and is not wanted", i);
+        return wrong(check, "inode %u is prefetched, and is not wanted", i);
     if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->blocks > 0))
         return wrong(check, "inode %u is spilled, has flags %x and %u blocks", i, flags, inode->blocks);
     if ((flags & (INODE_EVICTED | INODE_SPILLED)) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))

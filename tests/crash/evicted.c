@@ -56,10 +56,10 @@ void evicted_and_wanted(struct fastspool *store)
         _exit(4);
 }
 
-void evicted_ask_ahead(struct fastspool *store)
+void evicted_prefetch(struct fastspool *store)
 {
-    struct prefetch ahead = {0};
-    int asked = 0;
+    struct prefetch prefetch = {0};
+    int requested = 0;
 
     for (int n = 1; n <= 3; n++) {
         char path[16];
@@ -68,16 +68,16 @@ void evicted_ask_ahead(struct fastspool *store)
         scene_must(fastspool_stat(store, path, &st), path);
         struct pagein pagein = {.inode = (uint32_t)st.st_ino,
                                 .generation = inode_at(store, (uint32_t)st.st_ino)->generation};
-        asked = prefetch_follow(store, &ahead, &pagein, 100);
+        requested = prefetch_follow(store, &prefetch, &pagein, 100);
     }
-    if (asked != 2)
+    if (requested != 2)
         _exit(4);
 }
 
-void evicted_asked_ahead(struct fastspool *store)
+void evicted_and_prefetch(struct fastspool *store)
 {
     evicted_all(store);
-    evicted_ask_ahead(store);
+    evicted_prefetch(store);
 }
 
 void evicted_page_in(struct fastspool *store)

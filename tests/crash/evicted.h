@@ -14,11 +14,11 @@ void evicted_all(struct fastspool *store);
 void evicted_and_wanted(struct fastspool *store);
 void evicted_wanted_of_little_memory(struct fastspool *store);
 
-/** In a scene with QUEUE: request its next files ahead, as for a reader that has opened the first three. */
-void evicted_ask_ahead(struct fastspool *store);
+/** In a scene with QUEUE: prefetch its next files, as for a reader that has opened the first three. */
+void evicted_prefetch(struct fastspool *store);
 
 /** Evict all data, then do that. */
-void evicted_asked_ahead(struct fastspool *store);
+void evicted_and_prefetch(struct fastspool *store);
 
 /** Evict all data and request all of it, and leave the huge file half paged in, as by a pager that died. */
 void evicted_half_back(struct fastspool *store);

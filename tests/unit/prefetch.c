@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Read-ahead: a sequential reader finds the next files in memory, other readers pay little or nothing, and read-ahead
- * puts no file into the working set.
+ * Prefetch: a sequential reader finds the next files in memory, other readers pay little or nothing, and prefetch puts
+ * no file into the working set.
  */
 #include "mirror/prefetch.h"
 #include "evicting.h"
@@ -58,8 +58,8 @@ static bool there(int message, char ending)
     return !evicted(name(message, ending));
 }
 
-/* A sequential reader gets 2 files read ahead, then 4, 8, ... up to 64, with the ending that it opens.  Its first two
- * page-ins start no read-ahead. */
+/* A sequential reader gets 2 files prefetched, then 4, 8, ... up to 64, with the ending that it opens.  Its first two
+ * page-ins start no prefetch. */
 Test(prefetch, in_order)
 {
     static const int pageins[] = {0, 1, 2, 5, 10, 19, 36, 69, 134, 199};
@@ -100,7 +100,7 @@ Test(prefetch, nearly_in_order)
     paging_end(fs);
 }
 
-/* A reader that opens -D and -H of each message gets read-ahead for both endings. */
+/* A reader that opens -D and -H of each message gets prefetches for both endings. */
 Test(prefetch, both_endings)
 {
     queue();
@@ -129,7 +129,7 @@ Test(prefetch, here_and_there)
     cr_assert_eq(fs->header->residency.brought_back, 40);
 }
 
-/* Read-ahead stops for a reader that skips every other file.  It costs at most one unopened file for four opened. */
+/* Prefetching stops for a reader that skips every other file.  It costs at most one unopened file for four opened. */
 Test(prefetch, leaving_out)
 {
     queue();
@@ -140,7 +140,7 @@ Test(prefetch, leaving_out)
     cr_assert_leq(fs->header->residency.brought_back, MESSAGES / 2 * 5 / 4);
 }
 
-/* A reader that unlinks each file it has read gets read-ahead too: 10 page-ins, as without unlinking. */
+/* A reader that unlinks each file it has read gets prefetches too: 10 page-ins, as without unlinking. */
 Test(prefetch, removing)
 {
     int pageins = 0;
@@ -156,7 +156,7 @@ Test(prefetch, removing)
     cr_assert_eq(pageins, 10);
 }
 
-/* A file that was read ahead stays cold at its first open, and does not push out the working set.  Only a second
+/* A prefetched file stays cold at its first open, and does not push out the working set.  Only a second
  * open makes a file part of it. */
 Test(prefetch, stays_cold)
 {
@@ -171,21 +171,21 @@ Test(prefetch, stays_cold)
     evict(50);
     cr_assert_not(evicted("hot"));
     cr_assert(there(0, 'H') && !there(1, 'H') && !there(50, 'H'));
-    cr_assert(there(67, 'H'), "a file that is read ahead and not opened yet was evicted first");
+    cr_assert(there(67, 'H'), "a file that is prefetched and not opened yet was evicted first");
     evict(0);
     cr_assert_not(inode_at(fs, number(name(67, 'H')))->flags & INODE_AHEAD);
 }
 
-static int want_ahead(struct fastspool *store, void *argument)
+static int want_prefetch(struct fastspool *store, void *argument)
 {
     residency_want_ahead(store, *(uint32_t *)argument);
     return 0;
 }
 
-static void ask_ahead(int message)
+static void request_prefetch(int message)
 {
     uint32_t i = number(name(message, 'H'));
-    cr_assert_eq(change_run(fs, want_ahead, &i), 0);
+    cr_assert_eq(change_run(fs, want_prefetch, &i), 0);
 }
 
 /* Run the pager until it has no page-in left. */
@@ -198,44 +198,44 @@ static void paging_all_wanted(void)
     shared_database_end(&paging_database);
 }
 
-/* How many files are requested ahead when this message is opened next. */
-static int follow(struct prefetch *ahead, int message)
+/* How many files are prefetched when this message is opened next. */
+static int follow(struct prefetch *prefetch, int message)
 {
     struct pagein pagein = {.inode = number(name(message, 'H'))};
 
     pagein.generation = inode_at(fs, pagein.inode)->generation;
-    return prefetch_follow(fs, ahead, &pagein, 256);
+    return prefetch_follow(fs, prefetch, &pagein, 256);
 }
 
-/* Near the mark at which eviction begins, read-ahead requests only the files that still fit.  Requests beyond that are
+/* Near the mark at which eviction begins, only files that still fit are prefetched.  Requests beyond that are
  * dropped, not paged in. */
 Test(prefetch, not_without_memory)
 {
-    struct prefetch ahead = {0};
+    struct prefetch prefetch = {0};
 
     queue();
     WRITABLE(fs->header->memory_limit) = UINT64_C(64) << 20;
     while (residency_high(fs->header) > residency_in_use(fs->header) + 3 * BLOCK_SIZE / 2)
         WRITABLE(fs->header->memory_limit) -= BLOCK_SIZE / 4;
     for (int i = 0; i < 3; i++)
-        cr_assert_eq(follow(&ahead, i), i < 2 ? 0 : 1, "there is memory for one file");
+        cr_assert_eq(follow(&prefetch, i), i < 2 ? 0 : 1, "there is memory for one file");
     for (int i = 3; i < 6; i++)
-        cr_assert_eq(change_run(fs, want_ahead, &(uint32_t){number(name(10 * i, 'H'))}), 0);
+        cr_assert_eq(change_run(fs, want_prefetch, &(uint32_t){number(name(10 * i, 'H'))}), 0);
     paging_all_wanted();
     cr_assert_eq(fs->header->residency.brought_back, 1);
     cr_assert_eq(fs->header->residency.pageins.head, 0);
 }
 
-/* A read-ahead that fails is forgotten, and the next open requests the file again.  If the file was opened meanwhile,
- * the read-ahead becomes an ordinary page-in. */
-Test(prefetch, failed_read_ahead_is_forgotten)
+/* A prefetch that fails is forgotten, and the next open requests the file again.  If the file was opened meanwhile,
+ * the prefetch becomes an ordinary page-in. */
+Test(prefetch, failed_prefetch_is_forgotten)
 {
     struct pagein pagein;
 
     queue();
-    ask_ahead(1);
+    request_prefetch(1);
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
-    cr_assert(pagein.ahead);
+    cr_assert(pagein.prefetch);
     uint32_t event = fs->header->residency.pager_event;
     cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), 0);
     cr_assert_eq(fs->header->residency.pager_event, event, "waiters for other files were woken");
@@ -244,7 +244,7 @@ Test(prefetch, failed_read_ahead_is_forgotten)
     look_at(1);
     paging_end(fs);
     evict(0);
-    ask_ahead(1);
+    request_prefetch(1);
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
     fs->mirror = true; /* the mirror does not wait for itself, but its request stands */
     cr_assert_eq(fastspool_open(fs, name(1, 'H'), O_RDONLY, 0), -EDEADLK);
@@ -252,16 +252,16 @@ Test(prefetch, failed_read_ahead_is_forgotten)
     cr_assert_eq(pagein_end(fs, &pagein, false, -ENOSPC, false), -ESTALE);
     cr_assert_neq(fs->header->residency.pager_event, event, "the waiter was not woken");
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
-    cr_assert_not(pagein.ahead);
+    cr_assert_not(pagein.prefetch);
 }
 
-/* A file that is requested ahead and not opened yet can be unlinked without waiting for its page-in. */
+/* A file that is prefetched and not opened yet can be unlinked without waiting for its page-in. */
 Test(prefetch, unlinked)
 {
     struct pagein pagein;
 
     queue();
-    ask_ahead(1);
+    request_prefetch(1);
     cr_assert_eq(pagein_collect(fs, &pagein, 1), 1);
     cr_assert_eq(fastspool_unlink(fs, name(1, 'H')), 0);
     cr_assert_eq(fs->header->residency.pageins.head, 0);
