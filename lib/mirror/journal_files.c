@@ -35,6 +35,9 @@
 #include <unistd.h>
 
 #define PIECE           (1u << 20)          /* bytes of one pwrite */
+#define AGE             (60 * NS_PER_S)     /* of the oldest batch, after which a checkpoint is due */
+#define FULL            4u                  /* the journal is full at this multiple of the checkpoint's bytes */
+#define PARTS           8u                  /* files that share the bytes of a checkpoint */
 #define CHECKPOINT_ROOM (UINT64_C(1) << 20) /* bytes that a checkpoint takes besides its data: LMDB's inner pages */
 
 /* ---- opening ---- */
@@ -101,7 +104,7 @@ int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64
                        char error[FASTSPOOL_ERROR_MAX])
 {
     char path[PLACES_PATH_MAX], above[PLACES_PATH_MAX];
-    uint64_t part = limit / JOURNAL_PARTS / FORMAT_BLOCK * FORMAT_BLOCK;
+    uint64_t part = limit / PARTS / FORMAT_BLOCK * FORMAT_BLOCK;
 
     *files = (struct journal_files){.fs = fs,
                                     .directory = -1,
@@ -327,7 +330,7 @@ void journal_files_release(struct journal_files *files, struct journal_point poi
         bool last = i + 1 == files->count;
         if (last || files->file[i + 1].follows > point.number)
             files->file[kept++] = file;
-        else if (file.condemned || file.size != files->file_size || files->spares >= 2 * JOURNAL_PARTS)
+        else if (file.condemned || file.size != files->file_size || files->spares >= 2 * PARTS)
             remove_file(files, file.name);
         else
             files->spare[files->spares++] = file.name;
@@ -352,7 +355,7 @@ static bool is_due(const struct journal_files *files)
     return files->waiting >= files->limit || (files->waiting && files->no_space) ||
            (files->wanted &&
             LOAD(files->fs->header->residency.checkpointed) < LOAD(files->fs->header->tickets.durable)) ||
-           (files->oldest && clock_monotonic() - files->oldest >= JOURNAL_AGE);
+           (files->oldest && clock_monotonic() - files->oldest >= AGE);
 }
 
 bool journal_files_due(struct journal_files *files)
@@ -374,7 +377,7 @@ bool journal_files_wanting(struct journal_files *files)
 bool journal_files_full(struct journal_files *files)
 {
     pthread_mutex_lock(&files->mutex);
-    bool full = files->waiting >= JOURNAL_FULL * files->limit;
+    bool full = files->waiting >= FULL * files->limit;
     pthread_mutex_unlock(&files->mutex);
     return full;
 }

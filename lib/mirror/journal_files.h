@@ -9,7 +9,6 @@
 #ifndef FASTSPOOL_JOURNAL_FILES_H
 #define FASTSPOOL_JOURNAL_FILES_H
 
-#include "base/clock.h"
 #include "fastspool.h"
 #include "mirror/journal_scan.h"
 
@@ -22,14 +21,7 @@
  *  sooner never reaches the database.  A recovery reads 64 MiB in a second. */
 #define JOURNAL_BYTES (UINT64_C(64) << 20)
 
-/** Age of the oldest batch that waits for a checkpoint, ns. */
-#define JOURNAL_AGE (60 * NS_PER_S)
-
-/** The journal is full at so many times the bytes of a checkpoint: checkpoints can't keep up, or fail. */
-#define JOURNAL_FULL 4u
-
-/** Files that share the bytes of a checkpoint. */
-#define JOURNAL_PARTS    8u
+/** Bytes of the smallest file. */
 #define JOURNAL_FILE_MIN 65536u
 
 struct journal_file {

@@ -70,18 +70,19 @@ int pagein_check(struct fastspool *fs, const struct pagein *pagein)
                : -ESTALE;
 }
 
-static int empty(struct fastspool *fs, void *argument)
+static int empty_step(struct fastspool *fs, void *argument)
 {
     const struct pagein *pagein = argument;
     return pagein_check(fs, pagein) < 0 ? 0 : data_empty(fs, pagein->inode, DATA_FREE_STEP);
 }
 
-int pagein_empty(struct fastspool *fs, const struct pagein *pagein)
+/* Free the blocks that a page-in has filled. */
+static int empty_all(struct fastspool *fs, const struct pagein *pagein)
 {
     int result;
 
     do
-        result = section_run(fs, empty, UNCONST(pagein));
+        result = section_run(fs, empty_step, UNCONST(pagein));
     while (result > 0);
     return result;
 }
@@ -118,7 +119,7 @@ static int end(struct fastspool *fs, void *argument)
 int pagein_end(struct fastspool *fs, const struct pagein *pagein, bool spilled, int error, bool for_good)
 {
     struct ending ending = {pagein, spilled, error, for_good, true};
-    int result = error || spilled ? pagein_empty(fs, pagein) : 0;
+    int result = error || spilled ? empty_all(fs, pagein) : 0;
 
     if (result == 0)
         result = section_run(fs, end, &ending);

@@ -24,8 +24,6 @@ int pagein_collect(struct fastspool *fs, struct pagein *pageins, size_t most);
 /** In a section: is the file as it was when the request was looked at?  Only then its data may be filled in.  0 or
  *  -ESTALE. */
 int pagein_check(struct fastspool *fs, const struct pagein *pagein);
-/** What was filled in of the file goes again. */
-int pagein_empty(struct fastspool *fs, const struct pagein *pagein);
 /** The page-in ends, and its waiters wake.  @error 0: the data is in memory or, @spilled, in the file's spill file.
  * Else a negative errno: it can't be paged in, and, @for_good, no later request is tried.  Blocks stay only with data
  * in memory. -ESTALE: the file has changed since, and is wanted still; or a file whose prefetch
