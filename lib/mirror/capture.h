@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Captures: all that is dirty, at one instant, and what becomes of it when it is on the disk.  For the committing
- * thread.
+ * Captures: all that is dirty, at one instant, and what becomes of it when it is on the disk.  For the committer.
  */
 #ifndef FASTSPOOL_CAPTURE_H
 #define FASTSPOOL_CAPTURE_H
@@ -17,10 +16,10 @@ struct fastspool;
 struct captured {
     uint32_t inode;
     struct inode state; /* links == 0: delete it on the disk */
-    uint32_t first;     /* block numbers of the file's blocks [first, first + count), pinned until capture_end(): */
-    uint32_t count;     /*   the dirty ones and a neighbour on each side; 0: a hole, or behind the end */
-    uint32_t *blocks;
-    size_t names; /* names of the inode: */
+    uint32_t first;     /* index in the file of the first captured block: a neighbour of the first dirty one */
+    uint32_t count;     /* of captured blocks: the dirty ones, and a neighbour on each side */
+    uint32_t *blocks;   /* their block numbers, pinned until capture_end(); 0: a hole, or behind the end */
+    size_t names;       /* how many of the inode's names `name` holds */
     struct captured_name {
         uint32_t parent;
         uint8_t length;
@@ -34,16 +33,21 @@ struct capture {
     struct captured_name *names; /* what file[].name and file[].blocks point into */
     uint32_t *blocks;
 };
-/** The mirror alone: everything dirty, at one instant.  0 with count 0: nothing is dirty. */
+
+/** For the mirror alone: capture all that is dirty, at one instant.  0 with count 0: nothing is dirty.  Every capture
+ *  with a count must be ended by capture_end().  A negative errno (-ENOMEM; -EIO: the segment is damaged): there is no
+ *  capture, nothing to end. */
 int capture_take(struct fastspool *fs, struct capture *capture);
-/** The mirror alone: @result 0: it is on the disk; else a negative errno, and all of it stays dirty.  Wakes the
- *  waiters, frees the capture.  @duration ns. */
-int capture_end(struct fastspool *fs, struct capture *capture, int result, uint64_t duration);
-/** A new mirror: what a dead one had begun is dirty as before. */
+
+/** For the mirror alone: end a capture, wake the waiters, and free it.  @error 0: it is on the disk; else a negative
+ *  errno, and all of it stays dirty.  @duration: of the commit, ns. */
+int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration);
+
+/** For a new mirror: what a dead one had begun is dirty as before. */
 int capture_reset(struct fastspool *fs);
 
-/** Commits can't even be tried: @error, a negative errno, is what every fsync that isn't durable returns until one
- * succeeds. */
+/** Commits cannot even be tried: @error, a negative errno, is what every fsync that is not durable returns until one
+ *  succeeds. */
 void capture_fail(struct fastspool *fs, int error);
 
 #endif

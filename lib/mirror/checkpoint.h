@@ -33,9 +33,9 @@ struct checkpoint {
  *  within them is left out.  0, or a negative errno with a sentence: the transaction must be aborted. */
 int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_MAX]);
 
-/** A checkpoint: all that is durable in the journal goes to the database, header.checkpointed says up to which change,
- *  and the journal's space is free again.  0, or a negative errno with a sentence: database and journal are as they
- *  were, and the database must be closed.  One thread at a time; commits may go on. */
+/** A checkpoint: all that is durable in the journal goes to the database, header.residency.checkpointed says up to
+ *  which change, and the journal's space is free again.  0, or a negative errno with a sentence: database and journal
+ *  are as they were, and the database must be closed.  One thread at a time; commits may go on. */
 int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

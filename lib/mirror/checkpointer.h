@@ -25,7 +25,7 @@ struct checkpointer {
 
     uint32_t ready; /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
-    pthread_mutex_t mutex; /* for all below; after the journal's is released */
+    pthread_mutex_t mutex; /* for all below; journal_files.mutex may be taken under it, never the other way round */
     pthread_cond_t wake;   /* a checkpoint or a spare file may be due */
     pthread_cond_t done;   /* a checkpoint ended, or a spare file was made */
     bool ending;           /* make the last one */
@@ -42,16 +42,16 @@ void checkpointer_end(struct checkpointer *c);
 /** Look now whether a checkpoint or a spare file is due.  Any thread, while it runs. */
 void checkpointer_wake(struct checkpointer *c);
 
-/** Want a checkpoint, because memory can't be evicted before.  @checkpointer: a struct checkpointer; nothing happens
- *  where its thread doesn't run.  Any thread. */
+/** Ask for a checkpoint, because memory cannot be evicted without one.  @checkpointer: a struct checkpointer; nothing
+ *  happens where its thread does not run.  Any thread. */
 void checkpointer_want(void *checkpointer);
 
 /** The journal is full: wait for the checkpoint that makes room.  0: there is room; else the checkpoint's negative
- *  errno, which is why nothing can be committed.  The committing thread. */
+ *  errno, which is why nothing can be committed.  For the committer. */
 int checkpointer_wait_for_room(struct checkpointer *c);
 
 /** The disk has no room for another file: wait for the checkpoint that frees some, where one can be expected to.  0:
- * try again; a negative errno.  The committing thread. */
+ *  try again; a negative errno.  For the committer. */
 int checkpointer_wait_for_files(struct checkpointer *c);
 
 #endif

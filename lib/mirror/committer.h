@@ -32,12 +32,12 @@ struct committer {
 void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer);
 
 /** One commit: capture all that is dirty, append it to the journal, wake the waiters.  0: it is on the disk, or nothing
- *  was dirty.  A negative errno: the waiters got it too, and all of it is dirty as before; syslog hears it once.  May
+ *  was dirty.  A negative errno: the waiters got it too, and all of it is dirty as before; syslog gets one line.  May
  *  wait for a checkpoint. */
 int committer_commit(struct committer *committer);
 
-/** Sleep until the next commit is worth its while: the flush interval is over, or enough waiters have come, or they
- * have waited for long enough.  Returns early where *@ending is set, by a signal handler of this thread. */
+/** Sleep until the next commit is due: the flush interval is over, or enough waiters have come, or they have waited
+ *  for long enough.  Returns early where *@ending is set, by a signal handler of this thread. */
 void committer_gather(struct committer *committer, const volatile sig_atomic_t *ending);
 
 #endif

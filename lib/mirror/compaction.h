@@ -9,9 +9,10 @@
 
 struct fastspool;
 
-/** Outside, the mirror alone, while no commit copies: where the tables want memory and no chunk is empty, one becomes
- * so. */
+/** Outside sections, for the mirror alone, while no commit copies: if the tables want memory and no chunk is empty,
+ *  empty one. */
 int compaction_run(struct fastspool *fs);
+
 /** The same for this chunk, whatever is wanted, as far as there is room in others. */
 int compaction_vacate(struct fastspool *fs, uint32_t chunk);
 

@@ -48,7 +48,7 @@ void database_close(struct database *database);
 void shared_database_init(struct shared_database *shared, const char *path);
 void shared_database_end(struct shared_database *shared);
 /** Use it, beside other threads; errors as database_open().  Then leave it.  @broken closes it once all have left, so
- * that nothing of what failed stays in memory, and the next use reads the disk anew. */
+ *  that nothing of what failed stays in memory, and the next use reads the disk anew. */
 int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX]);
 void shared_database_leave(struct shared_database *shared, bool broken);
 
@@ -64,11 +64,11 @@ int database_apply(struct database *database, MDB_txn *transaction, const struct
 int database_commit(struct database *database, MDB_txn *transaction, const struct disk_meta *meta,
                     char error[FASTSPOOL_ERROR_MAX]);
 
-/** Bytes of free pages in the database; 0 where they can't be counted. */
+/** Bytes of free pages in the database; 0 where they cannot be counted. */
 uint64_t database_free_bytes(struct database *database);
 
 /** Commit two transactions that change nothing.  LMDB reuses a page only two transactions after the one that freed it:
- * on a full disk, this turns what the last checkpoints deleted into room for the next. */
+ *  on a full disk, this turns what the last checkpoints deleted into room for the next. */
 int database_turn_over(struct database *database, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

@@ -10,9 +10,9 @@
 
 struct fastspool;
 
-/** The mirror alone: evict what is coldest, until memory in use is @target bytes or less and at least @least blocks
- * came free, as far as there is anything that may go.  *@unready: something could not go because no checkpoint holds it
- * yet; where @least is 0, what is hot isn't taken instead.  Returns the blocks that came free. */
+/** For the mirror alone: evict the coldest files until at most @target bytes are in use and at least @least blocks are
+ *  free again.  It stops early if no more files may go.  *@unready: some files could not go because no checkpoint holds
+ *  them yet; if @least is 0, the working set is then left alone.  Returns the number of freed blocks, or -errno. */
 int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready);
 
 #endif

@@ -19,7 +19,7 @@ struct capture;
 struct fastspool;
 
 /** Bytes of a file that one key of the database holds: one overflow page of LMDB.  (Measured in a fragmented database:
- * 1 MB takes 3,215 ms as one value, 2 ms in slices.) */
+ *  1 MB takes 3,215 ms as one value, 2 ms in slices.) */
 #define SLICE_SIZE 4072u
 
 /** A file apart from its content: the value of RECORD_INODE. */
@@ -119,7 +119,7 @@ uint32_t format_slices(uint64_t size);
 /* ---- the journal's files ---- */
 
 /** Bytes.  A file's head takes one block; batches begin on a block boundary, so that no write touches a block that
- * holds durable bytes. */
+ *  holds durable bytes. */
 #define FORMAT_BLOCK 4096u
 
 /** Heads a file. */
@@ -162,9 +162,9 @@ enum journal_reason {
     JOURNAL_TOO_LARGE,        /* a batch larger than the file */
     JOURNAL_CUT_SHORT,        /* the file ends within a head or batch */
     JOURNAL_TAIL,             /* no tail, or that of another batch */
-    JOURNAL_PAYLOAD_CHECKSUM, /* the tail is the batch's, the payload isn't */
-    JOURNAL_ORDER,            /* a batch's number isn't higher than that of the one before */
-    JOURNAL_FOLLOWS,          /* whole batches that don't count: a later file follows an earlier batch */
+    JOURNAL_PAYLOAD_CHECKSUM, /* the tail is the batch's, the payload is not */
+    JOURNAL_ORDER,            /* a batch's number is not higher than that of the one before */
+    JOURNAL_FOLLOWS,          /* whole batches that do not count: a later file follows an earlier batch */
     JOURNAL_HELD,             /* not read: no batch of the file is both wanted and counts */
     JOURNAL_GONE,             /* the file was released and removed meanwhile */
 };

@@ -12,7 +12,7 @@
  * Numbers.  The numbers of batches grow.  None is used twice, even after a write that failed or a mirror that died.
  * `previous` names the last batch known durable when it was written, so a chain of batches can be told from one with a
  * hole.  A file `follows` the last batch known durable when the file was begun: batches with higher numbers in older
- * files were never acknowledged, and don't count.
+ * files were never acknowledged, and do not count.
  *
  * Salt.  Each use of a file has a random salt, in the file's head and in each of its batches.  So neither what an
  * earlier use left behind nor a mail whose text looks like a batch is ever taken for one.
@@ -31,14 +31,13 @@ struct capture;
 
 struct journal {
     struct journal_files pool;
-    /* The committing thread's alone: */
-    int fd;        /* of the file that is written, -1: none */
+    int fd;        /* of the file that is written, -1: none; this and the rest: the committer's alone */
     uint64_t end;  /* where its next batch goes */
     uint64_t salt; /* what its batches repeat */
 };
 
-/** Open STATE/journal, making it where it is missing, durably.  fs->header says which batch is durable.  @limit: bytes
- *  that wait before a checkpoint is due.  0, or a negative errno with a sentence; close it then, too. */
+/** Open STATE/journal.  If it is missing, make it and sync its name.  fs->header says which batch is durable.  @limit:
+ *  bytes that wait before a checkpoint is due.  0, or a negative errno with a sentence; close it then, too. */
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX]);
 void journal_close(struct journal *journal);
 

@@ -3,7 +3,7 @@
  * The journal's files: which are in use, which are spares, how much waits for a checkpoint, and whether the disk has
  * room for another one.
  *
- * Two threads share them: the committing thread begins files, the checkpointer prepares and releases them.  Functions
+ * Two threads share them: the committer begins files, the checkpointer prepares and releases them.  Functions
  * without a thread rule may be called by both.
  */
 #ifndef FASTSPOOL_JOURNAL_FILES_H
@@ -51,18 +51,18 @@ struct journal_files {
     bool wanted;       /* a checkpoint is wanted, so that memory can be evicted */
 };
 
-/** Open STATE/journal, making it where it is missing, durably, and take stock of the files that are there.  0, or a
- *  negative errno with a sentence; close it then, too. */
+/** Open STATE/journal, and take stock of its files.  If it is missing, make it and sync its name.  0, or a negative
+ *  errno with a sentence; close it then, too. */
 int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64_t limit,
                        char error[FASTSPOOL_ERROR_MAX]);
 void journal_files_close(struct journal_files *files);
 
-/** The committing thread: begin another file, a spare or a new one.  A descriptor for writing, the caller's; -ENOSPC:
+/** For the committer: begin another file, a spare or a new one.  A descriptor for writing, the caller's; -ENOSPC:
  *  the disk has no room for it, or there are too many files: a checkpoint helps; another negative errno. */
 int journal_files_begin(struct journal_files *files);
-/** The committing thread: a batch was written to the last file, which ends at @end now; @bytes more wait. */
+/** For the committer: a batch was written to the last file, which ends at @end now; @bytes more wait. */
 void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t bytes);
-/** The committing thread, which has closed it: the last file is not to be trusted any more.  Where it holds nothing
+/** For the committer, which has closed it: the last file is not to be trusted any more.  Where it holds nothing
  *  durable, it goes. */
 void journal_files_condemn(struct journal_files *files);
 

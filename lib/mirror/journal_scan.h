@@ -46,8 +46,8 @@ struct journal_batch {
 /** A file, after it was read.  Valid during the callback. */
 struct journal_scanned {
     const struct journal_listed *file;
-    uint64_t limit;             /* batches with higher numbers don't count; UINT64_MAX: all count */
-    uint64_t batches;           /* whole ones, also those that don't count */
+    uint64_t limit;             /* batches with higher numbers do not count; UINT64_MAX: all count */
+    uint64_t batches;           /* whole ones, also those that do not count */
     struct journal_end read;    /* where the whole batches end; JOURNAL_HELD: where reading did not begin */
     struct journal_end counted; /* where those that count end: as `read`, or JOURNAL_FOLLOWS before it */
 };
@@ -73,17 +73,17 @@ struct journal_found {
     uint64_t missing;        /* batches that do not follow the one before them: something between is lost */
     bool detached;           /* the first one does not follow `above` */
     struct journal_end end;  /* of the file read last; offset 0: none was read */
-    struct journal_end hole; /* where `missing` isn't 0, the first of those places: the end of the file before it, */
-    uint64_t hole_after;     /* and the last batch before it */
+    struct journal_end hole; /* the end of the file before the first of the `missing` places */
+    uint64_t hole_after;     /* the last batch before the first of the `missing` places */
 };
 
 /** Read the journal in @directory (STATE/journal); it changes nothing.  Files may be appended to and released
- * meanwhile, as long as the batches in (above, upto] stay.  0, what @visit returned, or -errno of a read that failed.
- */
+ *  meanwhile, as long as the batches in (above, upto] stay.  0, what @visit returned, or -errno of a read that
+ *  failed. */
 int journal_scan(int directory, const struct journal_scan *scan, struct journal_found *found);
 
 /** Is the file neither whole nor a spare: has it a head of another version, or a damaged one?  It may hold batches that
- * this version can't read. */
+ *  this version cannot read. */
 bool journal_scan_is_foreign(const struct journal_listed *file);
 
 /** All files of the journal, those with a head first, in the order of their batches.  0, -errno; -EFBIG: too many. */

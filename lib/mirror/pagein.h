@@ -17,7 +17,7 @@ struct pagein {
     uint32_t generation;
     uint64_t ticket; /* of its last change: what is read from the database must be of it */
     uint64_t size;
-    bool prefetch; /* requested before any process opened the file */
+    bool prefetch; /* no process has opened the file yet */
 };
 /** The first @most wanted files, in the order of their inodes; how many. */
 int pagein_collect(struct fastspool *fs, struct pagein *pageins, size_t most);
@@ -25,9 +25,9 @@ int pagein_collect(struct fastspool *fs, struct pagein *pageins, size_t most);
  *  -ESTALE. */
 int pagein_check(struct fastspool *fs, const struct pagein *pagein);
 /** The page-in ends, and its waiters wake.  @error 0: the data is in memory or, @spilled, in the file's spill file.
- * Else a negative errno: it can't be paged in, and, @for_good, no later request is tried.  Blocks stay only with data
- * in memory. -ESTALE: the file has changed since, and is wanted still; or a file whose prefetch
- * failed has been opened. */
+ *  Else a negative errno: it cannot be paged in, and, @for_good, no later request is tried.  Blocks stay only with data
+ *  in memory.  -ESTALE: the file has changed since, and is wanted still; or a file whose prefetch failed has been
+ *  opened. */
 int pagein_end(struct fastspool *fs, const struct pagein *pagein, bool spilled, int error, bool for_good);
 
 #endif

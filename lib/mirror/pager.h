@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The pager: the mirror's third thread.  It answers page-ins (brings evicted files back to memory), and evicts.
+ * The pager: the mirror's third thread.  It answers page-ins, and evicts.
  *
  * Processes ask through the segment: header.residency.pageins lists the files, header.residency.pager_wanted wakes the
  * thread.
@@ -20,7 +20,7 @@ struct database;
 struct pagein;
 struct shared_database;
 
-/** In header.pagein_fatal: not one file, but the database could not be read. */
+/** In header.residency.pagein_fatal: not one file, but the database could not be read. */
 #define PAGER_ALL UINT32_MAX
 
 struct pager {
@@ -31,20 +31,20 @@ struct pager {
     pthread_t thread;
     struct prefetch prefetch;
     bool spills;         /* there may be spill files */
-    uint64_t wished;     /* CLOCK_MONOTONIC ns when it last wanted a checkpoint, */
-    uint64_t too_little; /* and when it last found too little to evict; 0: it found enough */
+    uint64_t wished;     /* CLOCK_MONOTONIC ns when it last wanted a checkpoint */
+    uint64_t too_little; /* CLOCK_MONOTONIC ns when it last found too little to evict; 0: it found enough */
     uint32_t ending;     /* atomic */
 };
 
 /** Fill in the data of one wanted file, from what @transaction sees.  Then call pagein_end().  @spill: a
- *  descriptor of its spill file, -1: memory.  0; -ENOSPC: no room there now; -EIO: the database doesn't hold it;
- * -ESTALE: the file has changed since.  One thread at a time in a process. */
+ *  descriptor of its spill file, -1: memory.  0; -ENOSPC: no room there now; -EIO: the database does not hold it;
+ *  -ESTALE: the file has changed since.  One thread at a time in a process. */
 int pager_load(struct fastspool *fs, struct database *database, MDB_txn *transaction, const struct pagein *pagein,
                int spill);
 
 /** Answer the page-ins that are requested now.  1: there may be more, call again; 0: there were no more; a negative
- * errno with a sentence: the database can't be opened, and all of them have failed with that.  One thread at a time in
- * a process. */
+ *  errno with a sentence: the database cannot be opened, and all of them have failed with that.  One thread at a time
+ *  in a process. */
 int pager_serve(struct pager *pager, char error[FASTSPOOL_ERROR_MAX]);
 
 /** Start the thread; the caller has set the fields above `thread`, the rest is zero.  0 or a negative errno. */

@@ -27,7 +27,7 @@ struct prefetch {
 };
 
 /** A process has opened the file @pagein: prefetch the files that it is likely to open next, at most @most.  How many,
- * or a negative errno.  The mirror alone. */
+ *  or a negative errno.  For the mirror alone. */
 int prefetch_follow(struct fastspool *fs, struct prefetch *prefetch, const struct pagein *pagein, int most);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mirror's process: it writes the store to the disk.  One a spool, as the spool's owner.
+ * The mirror's process: it writes the store to the disk.  Each spool has one.  It runs as the
+ * spool's owner.
  */
 #ifndef FASTSPOOL_PROCESS_H
 #define FASTSPOOL_PROCESS_H
@@ -16,9 +17,9 @@ struct process_options {
     uint64_t journal;  /* bytes of the journal that wait before a checkpoint is made */
 };
 
-/** Be the mirror of @spool until SIGTERM or SIGINT.  The process becomes the spool's owner for good and
- *  installs signal handlers: call this from main(), with one thread.  Errors go to syslog and standard error.  Returns
- *  an exit status: 0 after SIGTERM, PROCESS_SECOND where another mirror runs, 1 after an error. */
+/** Be the mirror of @spool until SIGTERM or SIGINT.  The process becomes the spool's owner for good, and installs
+ *  signal handlers: call this from main(), with one thread.  Errors go to syslog and standard error.  Returns an exit
+ *  status: 0 after SIGTERM, PROCESS_SECOND where another mirror runs, 1 after an error. */
 int process_run(const char *spool, const struct process_options *options);
 
 #endif

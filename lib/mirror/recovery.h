@@ -10,21 +10,21 @@
 
 #include <stdint.h>
 
-/** What a recovery brought back. */
+/** What a recovery has found. */
 struct recovered {
     uint64_t messages; /* names that end in -D below input */
     uint64_t files;
     uint64_t bytes;          /* of the files */
     uint64_t batches;        /* of the journal */
-    uint64_t missing;        /* places in the journal where something durable can't be read any more */
-    struct journal_end hole; /* where `missing` isn't 0, the first of those places: the end of a file, */
-    uint64_t hole_after;     /* and the last batch before it */
+    uint64_t missing;        /* places in the journal where something durable cannot be read any more */
+    struct journal_end hole; /* the end of the file before the first of the `missing` places */
+    uint64_t hole_after;     /* the last batch before the first of the `missing` places */
 };
 
 /** Fill the segment (RECOVERING, and no other process's) from the database and the journal in STATE: names and
  *  attributes; data stays where it is, evicted.  Neither: an empty store.  0, or a negative errno with a sentence.
  *  -EBADMSG: the database or the journal is damaged, and nothing on disk has been touched; any other error may be gone
- *  at the next try, but -ENOSPC with header.too_small set. */
+ *  at the next try, but -ENOSPC with header.recovery.too_small set. */
 int recovery_run(struct fastspool *fs, struct recovered *recovered, char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

@@ -8,11 +8,12 @@
 struct fastspool;
 struct pagein;
 
-/** The mirror alone: an empty spill file for the page-in, of its size; a descriptor for reading and writing. */
+/** For the mirror alone: make an empty spill file for the page-in, of its size.  A descriptor for reading and writing,
+ *  or a negative errno. */
 int spill_create(struct fastspool *fs, const struct pagein *pagein);
 
-/** The mirror alone: files that nobody has open are evicted again, and spill files without an inode are removed.  How
- * many are left. */
+/** For the mirror alone: evict again the files that nobody has open, and remove spill files without an inode.  How
+ *  many are left. */
 int spill_sweep(struct fastspool *fs);
 
 #endif
