@@ -9,11 +9,10 @@
  * header.tickets.capture counts captures, so "changed since" is one comparison an inode.
  *
  * Failure modes:
- *   - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit
- * succeeds.
- *   - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
- * captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
- * its end will be written too.
+ *  - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit succeeds.
+ *  - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
+ *    captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
+ *    its end will be written too.
  */
 #include "mirror/capture.h"
 
@@ -37,7 +36,7 @@
 
 /* ---- the capture ---- */
 
-/* Where a capture is copied to under the lock: memory taken before, since a section can't call the system. */
+/* Where a capture is copied to under the lock: memory taken before, since a section cannot call the system. */
 struct arena {
     struct capture *capture;
     struct captured_name *names;

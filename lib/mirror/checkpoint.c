@@ -12,7 +12,7 @@
  *
  * Failure modes:
  *  - Any error leaves database and journal as they are.
- *  - Durable batches that can't be read, or a hole in their chain: -EIO.  A checkpoint with a hole in it would be a
+ *  - Durable batches that cannot be read, or a hole in their chain: -EIO.  A checkpoint with a hole in it would be a
  *    loss for ever.
  */
 #include "mirror/checkpoint.h"
@@ -143,7 +143,7 @@ int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_M
     return result;
 }
 
-/* Durable batches can't be read: say where and why. */
+/* Durable batches cannot be read: say where and why. */
 static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MAX])
 {
     const struct journal_end *end = found->missing ? &found->hole : &found->end;

@@ -3,18 +3,18 @@
  * Compaction: a chunk that is hardly used becomes empty.
  *
  * Memory comes and goes by the chunk, but a file that is open, or not yet in the database, keeps its blocks where they
- * are: a few such blocks in each chunk, and memory is full of free blocks of which the tables can't get one.  (Measured
- * before there was compaction, 32 connections, `memory` 4M: 7 of 511 blocks in use, one at least in each chunk, and
- * senders waited ten seconds for a name, in vain.)  So where the tables want memory and no chunk is empty, what the
- * least used one still holds moves to the others.
+ * are: a few such blocks in each chunk, and memory is full of free blocks of which the tables cannot get one.
+ * (Measured before there was compaction, 32 connections, `memory` 4M: 7 of 511 blocks in use, one at least in each
+ * chunk, and senders waited ten seconds for a name, in vain.)  So where the tables want memory and no chunk is empty,
+ * what the least used one still holds moves to the others.
  *
  * The happy path: blocks_to_vacate() names the chunk; its free blocks are taken last from now on; all files are looked
- * through for blocks of it (a file knows its blocks, a block doesn't know its file), and moved by some blocks a
+ * through for blocks of it (a file knows its blocks, a block does not know its file), and moved by some blocks a
  * section; then blocks_give_back() finds it empty.  Looking takes 40 ms for three million files (measured): it happens
  * once for a chunk, the memory of 5,000 names.
  *
- * A move is what a write over published bytes is: the new block holds the same before the file leads to it, and whoever
- * reads without the lock sees the file's version change, and reads again.
+ * A move works like a write over published bytes: the new block has the same content before the file leads to it.  A
+ * reader without the lock sees the version change and reads again.
  *
  * Failure modes: no room in other chunks after all, or somebody takes a block of it meanwhile: it is tried again when
  * the mirror next looks.  Death: each section is done or not, and the file is whole either way.

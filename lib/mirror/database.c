@@ -11,7 +11,7 @@
  *  - After a commit that failed the environment is closed, so that the next one reads the disk anew.
  *
  * The map is as large as it may ever be from the start, so it is never resized.  It is not writable, so a stray store
- * can't reach it.
+ * cannot reach it.
  */
 #include "mirror/database.h"
 

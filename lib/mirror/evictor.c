@@ -6,8 +6,8 @@
  * of all clean files; then the clean list, twice round the clock: a file that was opened since the last look loses its
  * mark and goes to the end, the first one without a mark is evicted.  Then the rest of the cold list.
  *
- * Failure modes: a file that no checkpoint holds yet can't go, and is counted (@unready): the caller has a checkpoint
- * made. A large file goes by DATA_FREE_STEP blocks a section; a mirror that dies in between leaves it evicted, at the
+ * Failure modes: a file that no checkpoint holds yet cannot go, and is counted (@unready): the caller has a checkpoint
+ * made.  A large file goes by DATA_FREE_STEP blocks a section; a mirror that dies in between leaves it evicted, at the
  * head of its list, with the blocks that it still has.
  */
 #include "mirror/evictor.h"
@@ -27,13 +27,13 @@
 #define STEP_BLOCKS 64u /* blocks after which it takes no further file: with that of the last one at most 192 */
 
 struct eviction {
-    uint64_t target;  /* memory in use, and */
-    uint64_t least;   /* blocks that came free: it is enough when both are reached */
-    uint64_t blocks;  /* that came free, in all */
+    uint64_t target;  /* bytes that may stay in use */
+    uint64_t least;   /* blocks to free, also below the target */
+    uint64_t blocks;  /* freed, in all */
     uint64_t unready; /* blocks of files that could go but for their checkpoint */
     const struct list *list;
-    uint64_t looks;  /* at files of this list that are left, */
-    uint64_t spared; /* the last of which are only looked at: so that whoever stays, the order is as before */
+    uint64_t looks;  /* how many files of this list are left to look at */
+    uint64_t spared; /* the last @spared files are only moved to the end, so the order stays */
 };
 
 static bool enough(const struct header *h, const struct eviction *eviction)
@@ -114,12 +114,12 @@ int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool 
     struct eviction eviction = {.target = target, .least = least};
     int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);
 
-    /* What is hot stays where it is enough that the cold wait for a checkpoint, and nobody waits for their memory. */
-    bool hot = least > 0 || residency_in_use(h) > target + eviction.unready * BLOCK_SIZE;
+    /* If the cold files only wait for a checkpoint, and no writer waits for memory, leave the working set alone. */
+    bool more = least > 0 || residency_in_use(h) > target + eviction.unready * BLOCK_SIZE;
     /* Twice round the clock: once to take the marks away, once more to see what has none. */
-    if (result == 0 && hot)
+    if (result == 0 && more)
         result = evict_from(fs, &eviction, &h->residency.clean, 2 * all, 0);
-    if (result == 0 && hot)
+    if (result == 0 && more)
         result = evict_from(fs, &eviction, &h->residency.cold, cold, 0);
     *unready = eviction.unready > 0;
     return result < 0 ? result : (int64_t)eviction.blocks;

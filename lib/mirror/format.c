@@ -2,7 +2,7 @@
  *
  * Encoding and decoding of what lies on the disk.
  *
- * The happy path of a batch: for each captured inode its record, then the slices that its dirty blocks reach, whole,
+ * The happy path: a batch has for each captured inode its record, then the slices that its dirty blocks reach, whole,
  * straight from the segment.  Slices are the database's, not the store's blocks, so a dirty block touches one or two of
  * them: that is why a capture has a block more at each side.
  *

@@ -2,7 +2,7 @@
  *
  * Appending to the journal (its form: journal.h).
  *
- * The happy path of a batch: publish its number; write head, payload and tail, contiguous, in one write (in pieces of a
+ * The happy path: publish the batch's number; write head, payload and tail, contiguous, in one write (in pieces of a
  * MiB where it is large); one fdatasync; then its number is the durable one.  A batch that does not fit into what is
  * left of the file begins the next one, together with that file's head: still one write.
  *

@@ -2,13 +2,13 @@
  *
  * The journal's files.
  *
- * The happy path: the checkpointer makes a spare, the committing thread begins it as its next file, a checkpoint
+ * The happy path: the checkpointer makes a spare, the committer begins it as its next file, a checkpoint
  * releases it to be a spare again.
  *
  * Failure modes:
  *  - A write or fdatasync failed: the file is condemned, for the kernel may have dropped its pages and call the next
- *    fdatasync a success.  One that holds nothing durable is removed at once, so that a disk that fails for hours isn't
- *    filled by the tries.
+ *    fdatasync a success.  One that holds nothing durable is removed at once, so that a disk that fails for hours is
+ *    not filled by the tries.
  *  - No spare and no room for a file, or for the checkpoint that must follow: ENOSPC, and a checkpoint is due.
  *  - A name could not be synced: the file or directory is removed.  The next sync may succeed without it.
  *  - A predecessor died while it made a file: a file shorter than the others and without a head is removed.
@@ -42,7 +42,7 @@
 
 /* ---- opening ---- */
 
-/* Make a directory and its entry durable.  A directory whose entry can't be synced is removed: the next sync may
+/* Make a directory and its entry durable.  A directory whose entry cannot be synced is removed: the next sync may
  * succeed without having written it. */
 static int make_directory(const char *path, const char *above)
 {

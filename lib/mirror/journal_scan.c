@@ -7,8 +7,8 @@
  *
  * Failure modes:
  *  - A file ends in a torn batch, or in what an earlier use left: its end, with a reason; the next file is read.
- *  - Batches are whole, but a later file continues the journal without them: they were never durable, and don't count.
- *  - Batches that were durable can't be read: `missing` counts the places, `hole` tells the first.
+ *  - Batches are whole, but a later file continues the journal without them: they were never durable, and do not count.
+ *  - Batches that were durable cannot be read: `missing` counts the places, `hole` tells the first.
  *  - A file is removed during the scan: it was released, and held no batch in (above, upto].
  *  - A read fails: the scan fails.  A listing that ends early would be a journal that ends early.
  */
@@ -216,7 +216,7 @@ static int show(struct reader *reader, const struct batch_head *head, uint32_t f
     return scan->visit ? scan->visit(scan->context, &batch) : 0;
 }
 
-/* All batches of an open file; those that don't count may have the highest number.  0, or a negative errno. */
+/* All batches of an open file; those that do not count may have the highest number.  0, or a negative errno. */
 static int read_batches(struct reader *reader, int fd, struct journal_scanned *scanned)
 {
     const struct journal_listed *file = scanned->file;

@@ -19,10 +19,10 @@
  * Failure modes:
  *  - No memory for a file: evict others, for LOAD_WAIT at most; then spill the file (spill.c).
  *  - No room on the disk for the spill file: ENOSPC.
- *  - A record is missing, or of another generation or size: EIO.
- *  - The database can't be opened: all waiters get its error.
- *  - A page can't be read at all: the mirror ends (process.c).  header.residency.pagein_reading says over which file,
- * and the next mirror fails that page-in.
+ *  - The database does not hold the inode, or another generation or size of it: EIO.
+ *  - The database cannot be opened: all waiters get its error.
+ *  - A page cannot be read at all: the mirror ends (process.c).  header.residency.pagein_reading says over which file,
+ *    and the next mirror fails that page-in.
  */
 #include "mirror/pager.h"
 
@@ -54,8 +54,8 @@
 #define PAGEINS_AT_ONCE 256u
 #define LOAD_WAIT       NS_PER_S          /* that page-ins may wait for memory before they are spilled */
 #define LOAD_RETRY      (20 * NS_PER_MS)  /* between two tries */
-#define IDLE            NS_PER_S          /* between two looks without a request, */
-#define BUSY            (20 * NS_PER_MS)  /* and with so much memory in use that some may be needed at any time */
+#define IDLE            NS_PER_S          /* between two looks without a request */
+#define BUSY            (20 * NS_PER_MS)  /* the same, with so much memory in use that some may be needed at any time */
 #define EVICT_RETRY     (200 * NS_PER_MS) /* after an eviction that found too little */
 #define SPILL_SHARE     4u                /* a file of more than this part of `memory` is spilled at once */
 #define SPACE_LEAST     256u              /* blocks to free for waiting writers */
@@ -82,7 +82,7 @@ static int fill_in(struct fastspool *fs, void *argument)
 {
     const struct part *part = argument;
     const struct pagein *pagein = part->window->pagein;
-    /* A truncation doesn't wait for the pager: its blocks may hold other data by now. */
+    /* A truncation does not wait for the pager: its blocks may hold other data by now. */
     int result = pagein_check(fs, pagein);
 
     return result < 0 ? result : data_load(fs, pagein->inode, part->bytes, part->size, part->offset);
@@ -358,8 +358,8 @@ static void fail_fatal(struct fastspool *fs)
     STORE(fs->header->residency.pagein_fatal, 0);
 }
 
-/* Evict where memory in use is above its mark, or a writer waits; after too little could go, not again at once.  (A
- * waiter while blocks are free waits for a table to grow, and the free blocks are enough for that.) */
+/* Evict where memory in use is above its mark, or a writer waits; after too little could go, not again at once.  (If
+ * blocks are free, the waiter needs a table to grow.  compaction.c and blocks_give_back() see to that.) */
 static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;

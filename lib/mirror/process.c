@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mirror: the process that writes the store to the disk.  One a spool, as the spool's owner.
+ * The mirror: the process that writes the store to the disk.  Each spool has one.  It runs as the spool's
+ * owner.
  *
  * The happy path:
  *  - Drop to the owner.  Take the lock that says "the mirror lives", for life.  Recover a store that is RECOVERING.
@@ -62,7 +63,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define LOCK_TRIES  50               /* a process that tests for a mirror holds the lock for an instant: */
+#define LOCK_TRIES  50               /* while a process that tests for a mirror holds the lock for an instant */
 #define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
 #define TIDY_EVERY  NS_PER_S
 #define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
@@ -284,7 +285,7 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
     return result;
 }
 
-/* The pager starts first: what the database holds can be read even while the journal can't be opened. */
+/* The pager starts first: what the database holds can be read even while the journal cannot be opened. */
 static int run_threads(struct fastspool *fs, uint64_t limit)
 {
     static struct journal journal;

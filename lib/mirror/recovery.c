@@ -21,7 +21,7 @@
  *  - The names need more than `memory`: the same, until more is configured.
  *  - A power cut: the transaction is there whole or not at all, and the next recovery does the same again.
  *  - The disk is too full for the commit: the mail comes back all the same.  What the journal holds beyond the database
- *    is brought into memory, and stays there until a checkpoint succeeds.
+ *    is paged in, and stays in memory until a checkpoint succeeds.
  */
 #include "mirror/recovery.h"
 
@@ -330,7 +330,7 @@ static int note(void *context, uint32_t inode)
 
 /* ---- the journal ---- */
 
-/* A file that can't be read may hold mail that was acknowledged: an operator decides, not its next use as a spare. */
+/* A file that cannot be read may hold mail that was acknowledged: an operator decides, not its next use as a spare. */
 static int refuse_foreign(int directory, const char *path, char *error)
 {
     struct journal_listed *files = calloc(JOURNAL_FILES_MAX, sizeof(*files));
@@ -387,7 +387,7 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
     return result;
 }
 
-/* No number of a batch is used twice, not even that of a batch that can't be read any more: the clock is higher. */
+/* No number of a batch is used twice, not even that of a batch that cannot be read any more: the clock is higher. */
 static void publish_numbers(const struct header *h, const struct disk_meta *meta, uint64_t highest)
 {
     uint64_t clock = clock_realtime();
@@ -428,7 +428,7 @@ static int page_in_touched(struct database *database, MDB_txn *transaction, stru
     return result < 0 ? result : 0;
 }
 
-/* The database has no room for what the journal holds: bring it into memory.  Apply the journal once more, in a
+/* The database has no room for what the journal holds: page it in.  Apply the journal once more, in a
  * transaction that is never committed, and read from there what it touches. */
 static int keep_in_memory(struct database *database, struct walk *walk)
 {

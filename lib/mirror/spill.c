@@ -63,7 +63,7 @@ struct claim {
     uint32_t generation;
 };
 
-/* Nobody has it open any more, or it is another file by now: 1: its spill file may go. */
+/* Returns 1 if the spill file may be removed: the file is closed, or the number belongs to another file. */
 static int give_up(struct fastspool *fs, void *argument)
 {
     const struct claim *claim = argument;
