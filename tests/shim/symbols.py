@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Every libc function that could touch the spool is interposed, or left alone for a stated reason.
 
-    symbols.py LIBRARY HEADER [PROGRAM...]
+    symbols.py LIBRARY HEADER SYMBOLS [PROGRAM...]
 
 The functions are those that a PROGRAM (the real Exim) or a probe imports, and that take a path, a descriptor, a stream
-that could be opened on a spool file, an identity, or a program to execute.  Also, the library exports the public functions
-of HEADER, and none of its inner ones.
+that could be opened on a spool file, an identity, or a program to execute.
+
+Also, the library exports a wrapper of each name in SYMBOLS (shim/symbols.def), the public functions of HEADER, and
+nothing else.
 
 The probes are compiled here with FORTIFY 0, 2 and 3, and with 32- and 64-bit file offsets, because each of these makes the
 compiler call the same functions by other names.
@@ -35,6 +37,12 @@ LEFT_ALONE = {
     "inotify_add_watch": "watches real files only", "realpath": "for configuration files; a spool has no symbolic links",
     "__realpath_chk": "as realpath", "inotify_init": "watches real files only", "inotify_rm_watch": "watches real files only",
 }
+
+# In SYMBOLS for real.c to bind, but without a wrapper; each with its reason.
+CALLED_ONLY = {}
+
+# Wrappers without an entry in SYMBOLS, because they call other wrappers; and fortified or versioned names (__...).
+BY_OTHERS = re.compile(r"creat(64)?|exec(l|le|lp|v|vp)|vfork|__\w+(_chk|_2)|__[lf]?xstat(at)?(64)?")
 
 PROBE = r"""
 #include <dirent.h>
@@ -75,17 +83,26 @@ def probes(directory):
             yield program
 
 
+def check_exports(exported, header, symbols):
+    """The library exports what HEADER and SYMBOLS promise, and nothing else."""
+    public = set(re.findall(r"\b(fastspool_\w+)\(", re.sub(r"/\*.*?\*/", "", open(header).read(), flags=re.S)))
+    wrapped = set(re.findall(r"^(?:SYMBOL\([^,]*, |ALIAS\()(\w+)", open(symbols).read(), re.M)) - CALLED_ONLY.keys()
+    if len(public) < 20 or len(wrapped) < 100:
+        sys.exit(f"only {len(public)} functions in {header}, {len(wrapped)} in {symbols}: they were not read")
+    if public - exported:
+        sys.exit(f"declared in {header} and not exported: {', '.join(sorted(public - exported))}")
+    if wrapped - exported:
+        sys.exit(f"in {symbols}, but without a wrapper: {', '.join(sorted(wrapped - exported))}")
+    inner = {name for name in exported - public - wrapped if not BY_OTHERS.fullmatch(name)}
+    if inner:
+        sys.exit(f"exported, but neither public nor in {symbols}: {', '.join(sorted(inner))}")
+
+
 def main():
-    library, header, *programs = sys.argv[1:]
+    library, header, symbols, *programs = sys.argv[1:]
     exported = names(library, "--defined-only")
     failed = looked = 0
-    public = set(re.findall(r"\b(fastspool_\w+)\(", re.sub(r"/\*.*?\*/", "", open(header).read(), flags=re.S)))
-    hidden = public - exported
-    if hidden or len(public) < 20:
-        sys.exit(f"declared in {header} and not exported: {', '.join(sorted(hidden))}")
-    inner = {name for name in exported if re.match(r"(section|segment|blocks|inodes|names|data|commit|attach)_", name)}
-    if inner:
-        sys.exit(f"internal, but exported: {', '.join(sorted(inner))}")
+    check_exports(exported, header, symbols)
     with tempfile.TemporaryDirectory() as directory:
         for program in [*programs, *probes(directory)]:
             telling = {name for name in names(program, "--undefined-only") if TELLING.match(name)}
