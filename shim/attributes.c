@@ -26,7 +26,7 @@ struct asked {
     const char *path; /* with dirfd: what the real function gets */
     int dirfd;
     bool foreign; /* the real function answers */
-    struct store_path place;
+    struct store_path target;
     char real_path[PATH_MAX];
 };
 
@@ -34,21 +34,21 @@ static void ask(struct asked *asked, int dirfd, const char *path)
 {
     asked->path = path;
     asked->dirfd = dirfd;
-    asked->foreign = !paths_resolve(dirfd, path, &asked->place);
+    asked->foreign = !paths_resolve(dirfd, path, &asked->target);
 }
 
 /* Is @result of the store the answer?  ENOENT is not: the disk may have the file, under its real path. */
 static bool answered(struct asked *asked, int result)
 {
-    if (!asked->place.fs || result != -ENOENT)
+    if (!asked->target.fs || result != -ENOENT)
         return true;
-    asked->path = paths_real(&asked->place, asked->real_path);
+    asked->path = paths_real(&asked->target, asked->real_path);
     asked->dirfd = AT_FDCWD;
     asked->foreign = true;
     return false;
 }
 
-#define STORE_SAYS(asked, call) ((asked).place.fs ? (call) : -(asked).place.error)
+#define STORE_SAYS(asked, call) ((asked).target.fs ? (call) : -(asked).target.error)
 
 /* ---- stat ---- */
 
@@ -60,7 +60,7 @@ static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
         return dirfd == AT_FDCWD ? real.fstatat(dirfd, path, st, flags) : fstat(dirfd, st);
     ask(&asked, dirfd, path);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_stat(asked.place.fs, asked.place.path, st));
+        int result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, st));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -170,7 +170,7 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct s
         ask(&asked, dirfd, path);
         if (asked.foreign)
             return real.statx(dirfd, path, flags, want, stx);
-        result = STORE_SAYS(asked, fastspool_stat(asked.place.fs, asked.place.path, &st));
+        result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, &st));
         if (!answered(&asked, result))
             return real.statx(asked.dirfd, asked.path, flags, want, stx);
     }
@@ -187,7 +187,7 @@ static int access_at(int dirfd, const char *path, int mode, int flags)
 
     ask(&asked, dirfd, path);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_access(asked.place.fs, asked.place.path, mode, flags & AT_EACCESS));
+        int result = STORE_SAYS(asked, fastspool_access(asked.target.fs, asked.target.path, mode, flags & AT_EACCESS));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -221,7 +221,7 @@ static int chmod_at(int dirfd, const char *path, mode_t mode, int flags)
 
     ask(&asked, dirfd, path);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_chmod(asked.place.fs, asked.place.path, mode));
+        int result = STORE_SAYS(asked, fastspool_chmod(asked.target.fs, asked.target.path, mode));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -255,7 +255,7 @@ static int chown_at(int dirfd, const char *path, uid_t uid, gid_t gid, int flags
 
     ask(&asked, dirfd, path);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_chown(asked.place.fs, asked.place.path, uid, gid));
+        int result = STORE_SAYS(asked, fastspool_chown(asked.target.fs, asked.target.path, uid, gid));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -311,7 +311,7 @@ EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2]
         return futimens(dirfd, times);
     ask(&asked, dirfd, path);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_utimens(asked.place.fs, asked.place.path, times));
+        int result = STORE_SAYS(asked, fastspool_utimens(asked.target.fs, asked.target.path, times));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -364,7 +364,7 @@ static bool stores(const char *path)
     struct stat st;
 
     ask(&asked, AT_FDCWD, path);
-    return !asked.foreign && asked.place.fs && fastspool_stat(asked.place.fs, asked.place.path, &st) == 0;
+    return !asked.foreign && asked.target.fs && fastspool_stat(asked.target.fs, asked.target.path, &st) == 0;
 }
 
 EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)

@@ -119,22 +119,22 @@ static bool is_spool_itself(const char *path)
 
 EXPORT DIR *opendir(const char *path)
 {
-    struct store_path place;
+    struct store_path target;
     bool foreign;
 
     BOUND();
     if (is_spool_itself(path))
         return open_spool(real.opendir(path));
-    if (!paths_resolve(AT_FDCWD, path, &place))
+    if (!paths_resolve(AT_FDCWD, path, &target))
         return real.opendir(path);
-    int fd = opening_place(&place, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
+    int fd = opening_place(&target, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
     if (foreign)
         return real.opendir(path);
     if (fd < 0) {
         errno = -fd;
         return NULL;
     }
-    DIR *stream = open_listing(place.fs, fd);
+    DIR *stream = open_listing(target.fs, fd);
     if (!stream)
         close(fd);
     return stream;
@@ -345,10 +345,10 @@ EXPORT void rewinddir(DIR *stream)
 EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
                    int (*compare)(const struct dirent **, const struct dirent **))
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &place))
+    if (!paths_resolve(AT_FDCWD, path, &target))
         return real.scandir(path, list, filter, compare);
     DIR *stream = opendir(path);
     struct dirent **entries = NULL, *entry;

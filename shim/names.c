@@ -32,39 +32,39 @@
 /* ---- one path ---- */
 
 /* The real call, on the disk's file of this path. */
-static int on_disk(const struct store_path *place, int (*call)(const char *))
+static int on_disk(const struct store_path *target, int (*call)(const char *))
 {
     char real_path[PATH_MAX];
 
     paths_disk_changed = true;
-    return call(paths_real(place, real_path));
+    return call(paths_real(target, real_path));
 }
 
-static int unlink_place(const struct store_path *place)
+static int unlink_place(const struct store_path *target)
 {
-    int result = place->fs ? fastspool_unlink(place->fs, place->path) : -place->error;
-    return result == -ENOENT ? on_disk(place, real.unlink) : (int)result_of(result);
+    int result = target->fs ? fastspool_unlink(target->fs, target->path) : -target->error;
+    return result == -ENOENT ? on_disk(target, real.unlink) : (int)result_of(result);
 }
 
 /* If both have the directory, both must be empty. */
-static int rmdir_place(const struct store_path *place)
+static int rmdir_place(const struct store_path *target)
 {
     char real_path[PATH_MAX];
     struct stat st;
 
-    if (!place->fs)
-        return (int)result_of(-place->error);
-    int result = fastspool_stat(place->fs, place->path, &st);
+    if (!target->fs)
+        return (int)result_of(-target->error);
+    int result = fastspool_stat(target->fs, target->path, &st);
     if (result == -ENOENT)
-        return on_disk(place, real.rmdir);
+        return on_disk(target, real.rmdir);
     int saved = errno;
-    bool both = real.lstat(paths_real(place, real_path), &st) == 0;
+    bool both = real.lstat(paths_real(target, real_path), &st) == 0;
     errno = saved;
     if (!both)
-        return (int)result_of(fastspool_rmdir(place->fs, place->path));
+        return (int)result_of(fastspool_rmdir(target->fs, target->path));
     if (real.rmdir(real_path) < 0)
         return -1;
-    result = fastspool_rmdir(place->fs, place->path);
+    result = fastspool_rmdir(target->fs, target->path);
     if (result < 0)
         real.mkdir(real_path, st.st_mode & 07777); /* the store's is not empty */
     return (int)result_of(result);
@@ -72,98 +72,98 @@ static int rmdir_place(const struct store_path *place)
 
 EXPORT int unlink(const char *path)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    return paths_resolve(AT_FDCWD, path, &place) ? unlink_place(&place) : real.unlink(path);
+    return paths_resolve(AT_FDCWD, path, &target) ? unlink_place(&target) : real.unlink(path);
 }
 
 EXPORT int rmdir(const char *path)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    return paths_resolve(AT_FDCWD, path, &place) ? rmdir_place(&place) : real.rmdir(path);
+    return paths_resolve(AT_FDCWD, path, &target) ? rmdir_place(&target) : real.rmdir(path);
 }
 
 EXPORT int unlinkat(int dirfd, const char *path, int flags)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    if (!paths_resolve(dirfd, path, &place))
+    if (!paths_resolve(dirfd, path, &target))
         return real.unlinkat(dirfd, path, flags);
     if (flags & ~AT_REMOVEDIR)
         return (int)result_of(-EINVAL);
-    return flags & AT_REMOVEDIR ? rmdir_place(&place) : unlink_place(&place);
+    return flags & AT_REMOVEDIR ? rmdir_place(&target) : unlink_place(&target);
 }
 
 EXPORT int remove(const char *path)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &place))
+    if (!paths_resolve(AT_FDCWD, path, &target))
         return real.remove(path);
     int saved = errno;
-    int result = unlink_place(&place);
+    int result = unlink_place(&target);
     if (result < 0 && errno == EISDIR) {
         errno = saved;
-        result = rmdir_place(&place);
+        result = rmdir_place(&target);
     }
     return result;
 }
 
-static int mkdir_place(struct store_path *place, mode_t mode)
+static int mkdir_place(struct store_path *target, mode_t mode)
 {
     char real_path[PATH_MAX];
     struct stat st;
 
-    if (!place->fs)
-        return (int)result_of(-place->error);
+    if (!target->fs)
+        return (int)result_of(-target->error);
     int saved = errno;
-    bool on_the_disk = real.lstat(paths_real(place, real_path), &st) == 0;
+    bool on_the_disk = real.lstat(paths_real(target, real_path), &st) == 0;
     errno = saved;
     if (on_the_disk)
         return (int)result_of(-EEXIST);
-    bool top = exim_is_top(place->path);
+    bool top = exim_is_top(target->path);
     if (top && real.mkdir(real_path, mode) < 0)
         return -1;
     mode &= ~opening_umask();
-    int result = fastspool_mkdir(place->fs, place->path, mode);
-    if (result == -ENOENT && paths_adopt(place) >= 0)
-        result = fastspool_mkdir(place->fs, place->path, mode);
+    int result = fastspool_mkdir(target->fs, target->path, mode);
+    if (result == -ENOENT && paths_adopt(target) >= 0)
+        result = fastspool_mkdir(target->fs, target->path, mode);
     if (result == -ENOENT && top) /* below a queue that the store sees for the first time */
-        result = real.lstat(real_path, &st) == 0 ? inside_adopt(place->fs, place->path, &st) : -errno;
+        result = real.lstat(real_path, &st) == 0 ? inside_adopt(target->fs, target->path, &st) : -errno;
     return (int)result_of(result);
 }
 
 EXPORT int mkdir(const char *path, mode_t mode)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    return paths_resolve(AT_FDCWD, path, &place) ? mkdir_place(&place, mode) : real.mkdir(path, mode);
+    return paths_resolve(AT_FDCWD, path, &target) ? mkdir_place(&target, mode) : real.mkdir(path, mode);
 }
 
 EXPORT int mkdirat(int dirfd, const char *path, mode_t mode)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    return paths_resolve(dirfd, path, &place) ? mkdir_place(&place, mode) : real.mkdirat(dirfd, path, mode);
+    return paths_resolve(dirfd, path, &target) ? mkdir_place(&target, mode) : real.mkdirat(dirfd, path, mode);
 }
 
 EXPORT int truncate(const char *path, off_t size)
 {
-    struct store_path place;
+    struct store_path target;
     char real_path[PATH_MAX];
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &place))
+    if (!paths_resolve(AT_FDCWD, path, &target))
         return real.truncate(path, size);
-    int result = place.fs ? fastspool_truncate(place.fs, place.path, size) : -place.error;
-    return result == -ENOENT ? real.truncate(paths_real(&place, real_path), size) : (int)result_of(result);
+    int result = target.fs ? fastspool_truncate(target.fs, target.path, size) : -target.error;
+    return result == -ENOENT ? real.truncate(paths_real(&target, real_path), size) : (int)result_of(result);
 }
 EXPORT_ALIAS(truncate64, truncate);
 
@@ -205,10 +205,10 @@ static int rename_places(struct store_path *from, struct store_path *to, unsigne
 /* From the store to elsewhere.  A file that only the disk has may go. */
 static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
-    struct store_path place;
+    struct store_path target;
     struct stat st;
 
-    if (paths_resolve(from_dirfd, from, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == -ENOENT)
+    if (paths_resolve(from_dirfd, from, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == -ENOENT)
         return real.renameat2(from_dirfd, from, to_dirfd, to, flags);
     return (int)result_of(-EXDEV);
 }
@@ -294,14 +294,14 @@ EXPORT int linkat(int from_dirfd, const char *from, int to_dirfd, const char *to
 /* True and errno: @path is the store's, which can't hold such a file. */
 static bool refused(int dirfd, const char *path, int error)
 {
-    struct store_path place;
+    struct store_path target;
     struct stat st;
 
-    if (!paths_resolve(dirfd, path, &place))
+    if (!paths_resolve(dirfd, path, &target))
         return false;
-    if (place.fs && fastspool_stat(place.fs, place.path, &st) == 0)
+    if (target.fs && fastspool_stat(target.fs, target.path, &st) == 0)
         error = error == EINVAL ? EINVAL : EEXIST;
-    errno = place.fs ? error : place.error;
+    errno = target.fs ? error : target.error;
     return true;
 }
 
@@ -344,10 +344,10 @@ EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
 /* Does the store have @path?  Then it is no symbolic link. */
 static bool is_stores(int dirfd, const char *path)
 {
-    struct store_path place;
+    struct store_path target;
     struct stat st;
 
-    return paths_resolve(dirfd, path, &place) && place.fs && fastspool_stat(place.fs, place.path, &st) == 0;
+    return paths_resolve(dirfd, path, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == 0;
 }
 
 EXPORT ssize_t readlink(const char *path, char *buffer, size_t size)

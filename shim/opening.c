@@ -53,36 +53,36 @@ EXPORT mode_t umask(mode_t new)
 /* ---- opening ---- */
 
 /* A descriptor or -errno. */
-static int open_in_store(struct store_path *place, int flags, mode_t mode)
+static int open_in_store(struct store_path *target, int flags, mode_t mode)
 {
     int placeholder;
-    int result = flags & O_CREAT ? 0 : fastspool_access(place->fs, place->path, F_OK, true);
+    int result = flags & O_CREAT ? 0 : fastspool_access(target->fs, target->path, F_OK, true);
 
     if (result == 0)
-        result = inside_open(place->fs, place->path, flags, mode, &placeholder);
+        result = inside_open(target->fs, target->path, flags, mode, &placeholder);
     return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
 }
 
-int opening_place(struct store_path *place, int flags, mode_t mode, bool *foreign)
+int opening_place(struct store_path *target, int flags, mode_t mode, bool *foreign)
 {
     struct stat st;
 
     *foreign = false;
-    if (!place->fs)
-        return -place->error;
+    if (!target->fs)
+        return -target->error;
     if ((flags & O_TMPFILE) == O_TMPFILE)
         return -EOPNOTSUPP;
     bool creating = flags & O_CREAT;
-    bool there = creating && fastspool_stat(place->fs, place->path, &st) == 0;
-    if (creating && !there && paths_on_disk(place)) {
+    bool there = creating && fastspool_stat(target->fs, target->path, &st) == 0;
+    if (creating && !there && paths_on_disk(target)) {
         *foreign = true;
         paths_disk_changed = true;
         return 0;
     }
     mode &= ~opening_umask();
-    int result = open_in_store(place, flags, mode);
-    if (result == -ENOENT && creating && paths_adopt(place) >= 0)
-        result = open_in_store(place, flags, mode);
+    int result = open_in_store(target, flags, mode);
+    if (result == -ENOENT && creating && paths_adopt(target) >= 0)
+        result = open_in_store(target, flags, mode);
     *foreign = result == -ENOENT && !creating;
     return result;
 }
@@ -108,15 +108,15 @@ static int note_foreign(int dirfd, const char *path, int fd)
 
 static int open_at(int dirfd, const char *path, int flags, mode_t mode)
 {
-    struct store_path place;
+    struct store_path target;
     bool foreign = true;
 
-    if (paths_resolve(dirfd, path, &place)) {
-        int result = opening_place(&place, flags, mode, &foreign);
+    if (paths_resolve(dirfd, path, &target)) {
+        int result = opening_place(&target, flags, mode, &foreign);
         if (!foreign)
             return (int)result_of(result);
         char real_path[PATH_MAX];
-        return note_foreign(AT_FDCWD, path, real.open(paths_real(&place, real_path), flags, mode));
+        return note_foreign(AT_FDCWD, path, real.open(paths_real(&target, real_path), flags, mode));
     }
     return note_foreign(dirfd, path,
                         dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
@@ -178,11 +178,11 @@ EXPORT_ALIAS(creat64, creat);
 EXPORT int mkstemp(char *template)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    struct store_path place;
+    struct store_path target;
     size_t length = strlen(template);
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, template, &place))
+    if (!paths_resolve(AT_FDCWD, template, &target))
         return note_foreign(AT_FDCWD, template, real.mkstemp(template));
     if (length < 6 || strcmp(template + length - 6, "XXXXXX") != 0)
         return (int)result_of(-EINVAL);

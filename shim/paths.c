@@ -182,14 +182,14 @@ static int not_a_directory(int dirfd)
 }
 
 /* Is @path, relative to the spool, the store's? */
-static bool settle(const char *path, struct store_path *place)
+static bool settle(const char *path, struct store_path *target)
 {
     if (exim_policy(path) != EXIM_STORE)
         return false;
-    place->fs = serve_store(&place->error);
-    if (!place->fs && place->error == 0)
+    target->fs = serve_store(&target->error);
+    if (!target->fs && target->error == 0)
         return false;
-    place->path = path + strspn(path, "/");
+    target->path = path + strspn(path, "/");
     return true;
 }
 
@@ -213,12 +213,12 @@ static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
 
 /* Relative paths, links, and "..".  Not inlined because of its buffers: the child of a fork pays some 4 us for each
  * page of stack that it touches first. */
-static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct store_path *place)
+static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path, struct store_path *target)
 {
     char absolute[PATH_MAX], beyond[PATH_MAX];
 
-    if (*path != '/' && dirfd != AT_FDCWD && (place->error = not_a_directory(dirfd)) != 0) {
-        place->fs = NULL;
+    if (*path != '/' && dirfd != AT_FDCWD && (target->error = not_a_directory(dirfd)) != 0) {
+        target->fs = NULL;
         return true;
     }
     size_t offset = find_spool(dirfd, path, absolute);
@@ -226,23 +226,23 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
         return false;
     const char *rest = absolute + offset;
     if (has_dot_dot(rest)) {
-        struct fastspool *fs = serve_store(&place->error);
-        if (!fs && place->error == 0)
+        struct fastspool *fs = serve_store(&target->error);
+        if (!fs && target->error == 0)
             return false;
         /* Above the spool, and perhaps back into it: the kernel resolves it. */
-        if (!climb(fs, rest, place->text)) {
+        if (!climb(fs, rest, target->text)) {
             offset = canonical(absolute, beyond) ? serve_match(beyond) : 0;
             if (offset == 0 || has_dot_dot(beyond + offset))
                 return false;
-            strcpy(place->text, beyond + offset);
+            strcpy(target->text, beyond + offset);
         }
     } else {
-        strcpy(place->text, rest);
+        strcpy(target->text, rest);
     }
-    return settle(place->text, place);
+    return settle(target->text, target);
 }
 
-bool paths_resolve(int dirfd, const char *path, struct store_path *place)
+bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
     if (!serve_active() || !path || !*path)
         return false;
@@ -251,16 +251,16 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *place)
         if (offset == 0 && !telling_component(path))
             return false;
         if (offset && !has_dot_dot(path + offset))
-            return strlen(path) < PATH_MAX && settle(path + offset, place);
+            return strlen(path) < PATH_MAX && settle(path + offset, target);
     }
-    return resolve_slowly(dirfd, path, place);
+    return resolve_slowly(dirfd, path, target);
 }
 
 /* ---- the disk's side ---- */
 
-const char *paths_real(const struct store_path *place, char real_path[PATH_MAX])
+const char *paths_real(const struct store_path *target, char real_path[PATH_MAX])
 {
-    snprintf(real_path, PATH_MAX, "%s/%s", inside_spool(place->fs), place->path);
+    snprintf(real_path, PATH_MAX, "%s/%s", inside_spool(target->fs), target->path);
     return real_path;
 }
 
@@ -276,42 +276,42 @@ static bool disk_has(const struct fastspool *fs, const char *path)
     return there;
 }
 
-bool paths_on_disk(const struct store_path *place)
+bool paths_on_disk(const struct store_path *target)
 {
     char data[PATH_MAX];
 
-    if (exim_family(place->path, data)) {
-        if (fastspool_access(place->fs, data, F_OK, true) == 0)
+    if (exim_family(target->path, data)) {
+        if (fastspool_access(target->fs, data, F_OK, true) == 0)
             return false;
-        if (disk_has(place->fs, data))
+        if (disk_has(target->fs, data))
             return true;
-        if (strcmp(data, place->path) == 0)
+        if (strcmp(data, target->path) == 0)
             return false;
     }
-    return disk_has(place->fs, place->path);
+    return disk_has(target->fs, target->path);
 }
 
-int paths_adopt(const struct store_path *place)
+int paths_adopt(const struct store_path *target)
 {
     char parent[PATH_MAX], real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
     struct stat st;
-    size_t length = strlen(place->path);
+    size_t length = strlen(target->path);
 
-    while (length > 0 && place->path[length - 1] == '/')
+    while (length > 0 && target->path[length - 1] == '/')
         length--;
-    while (length > 0 && place->path[length - 1] != '/')
+    while (length > 0 && target->path[length - 1] != '/')
         length--;
-    while (length > 0 && place->path[length - 1] == '/')
+    while (length > 0 && target->path[length - 1] == '/')
         length--;
     if (length == 0)
         return -ENOENT;
-    memcpy(parent, place->path, length);
+    memcpy(parent, target->path, length);
     parent[length] = '\0';
-    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(place->fs), parent);
+    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(target->fs), parent);
     int saved = errno;
     int result = real.stat(real_path, &st) < 0 ? -errno : 0;
     errno = saved;
     if (result == 0 && !S_ISDIR(st.st_mode))
         result = -ENOTDIR;
-    return result < 0 ? result : inside_adopt(place->fs, parent, &st);
+    return result < 0 ? result : inside_adopt(target->fs, parent, &st);
 }

@@ -19,15 +19,15 @@ struct store_path {
     char text[PATH_MAX];
 };
 /** Is @path, taken from directory @dirfd, the store's?  Most paths that are not cost a comparison of bytes. */
-bool paths_resolve(int dirfd, const char *path, struct store_path *place);
-/** Does the disk have @place, or the -D file of its message?  The store does not.  For creating. */
-bool paths_on_disk(const struct store_path *place);
-/** The real path of @place. */
-const char *paths_real(const struct store_path *place, char real_path[PATH_MAX]);
+bool paths_resolve(int dirfd, const char *path, struct store_path *target);
+/** Does the disk have @target, or the -D file of its message?  The store does not.  For creating. */
+bool paths_on_disk(const struct store_path *target);
+/** The real path of @target. */
+const char *paths_real(const struct store_path *target, char real_path[PATH_MAX]);
 /** The real path of @description, an open directory of the store.  0 or more, or -errno. */
 int paths_of(struct fastspool *fs, uint32_t description, char path[PATH_MAX]);
-/** Only the disk has the directory above @place: make it in the store.  0 or -errno. */
-int paths_adopt(const struct store_path *place);
+/** Only the disk has the directory above @target: make it in the store.  0 or -errno. */
+int paths_adopt(const struct store_path *target);
 /** This process has changed names in a served directory of the disk: its next fsync there is the disk's too. */
 extern bool paths_disk_changed;
 

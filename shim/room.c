@@ -18,11 +18,11 @@
 /* The store, if @path is the spool or below. */
 static struct fastspool *spool_of(const char *path, int *error)
 {
-    struct store_path place;
+    struct store_path target;
     struct stat st;
 
     *error = 0;
-    if (!serve_active() || !path || !(paths_resolve(AT_FDCWD, path, &place) || serve_match(path)))
+    if (!serve_active() || !path || !(paths_resolve(AT_FDCWD, path, &target) || serve_match(path)))
         return NULL;
     int saved = errno;
     if (stat(path, &st) < 0)

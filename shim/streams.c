@@ -128,18 +128,18 @@ static FILE *stream_on(int fd, const char *mode)
 
 EXPORT FILE *fopen(const char *path, const char *mode)
 {
-    struct store_path place;
+    struct store_path target;
     bool foreign;
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &place))
+    if (!paths_resolve(AT_FDCWD, path, &target))
         return real.fopen(path, mode);
     int flags = flags_of(mode);
     if (flags < 0) {
         errno = EINVAL;
         return NULL;
     }
-    int fd = opening_place(&place, flags, 0666, &foreign);
+    int fd = opening_place(&target, flags, 0666, &foreign);
     if (foreign)
         return real.fopen(path, mode);
     if (fd < 0) {
@@ -205,10 +205,10 @@ static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
 
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
 {
-    struct store_path place;
+    struct store_path target;
 
     BOUND();
-    if (is_ours(stream) || (path && paths_resolve(AT_FDCWD, path, &place)))
+    if (is_ours(stream) || (path && paths_resolve(AT_FDCWD, path, &target)))
         return reopen_copy(path ? path : "", mode, stream);
     return real.freopen(path, mode, stream);
 }
