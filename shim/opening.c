@@ -56,10 +56,8 @@ EXPORT mode_t umask(mode_t new)
 static int open_in_store(struct store_path *target, int flags, mode_t mode)
 {
     int placeholder;
-    int result = flags & O_CREAT ? 0 : fastspool_access(target->fs, target->path, F_OK, true);
+    int result = inside_open(target->fs, target->path, flags, mode, &placeholder);
 
-    if (result == 0)
-        result = inside_open(target->fs, target->path, flags, mode, &placeholder);
     return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
 }
 

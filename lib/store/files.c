@@ -207,18 +207,23 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
     return result;
 }
 
-int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode)
+int files_open_new(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
 {
     uint32_t description;
-    int fd;
     /* Exim often opens files that do not exist (-J).  That needs no description. */
     int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
 
     if (result == 0)
-        result = descriptions_take(fs, &description, &fd);
+        result = descriptions_take(fs, &description, placeholder);
     if (result == 0)
         result = files_open(fs, path, flags, mode, description);
     return result < 0 ? result : (int)description;
+}
+
+int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode)
+{
+    int placeholder;
+    return files_open_new(fs, path, flags, mode, &placeholder);
 }
 
 int fastspool_close(struct fastspool *fs, int description)

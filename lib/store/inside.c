@@ -51,12 +51,7 @@ int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attr
 
 int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
 {
-    uint32_t description;
-    int result = descriptions_take(fs, &description, placeholder);
-
-    if (result == 0)
-        result = files_open(fs, path, flags, mode, description);
-    return result < 0 ? result : (int)description;
+    return files_open_new(fs, path, flags, mode, placeholder);
 }
 
 int inside_close(struct fastspool *fs, uint32_t description)
