@@ -13,6 +13,7 @@
  *   - A shared mapping of a spool file can't be written: ENODEV.
  */
 #include "attachment.h"
+#include "base/atomic.h"
 #include "descriptors.h"
 #include "fastspool.h"
 #include "paths.h"
@@ -207,7 +208,7 @@ static int sync_disk(struct fastspool *fs, int description)
     char path[PATH_MAX];
     struct stat st;
 
-    if (!paths_disk_changed || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (!LOAD(paths_disk_changed) || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
         return 0;
     if (paths_of(fs, (uint32_t)description, path) < 0)
         return 0;

@@ -17,6 +17,7 @@
  *     spool.
  */
 #include "attachment.h"
+#include "base/atomic.h"
 #include "descriptors.h"
 #include "fastspool.h"
 #include "opening.h"
@@ -36,7 +37,7 @@ static int on_disk(const struct store_path *target, int (*call)(const char *))
 {
     char real_path[PATH_MAX];
 
-    paths_disk_changed = true;
+    STORE(paths_disk_changed, true);
     return call(paths_real(target, real_path));
 }
 
@@ -184,7 +185,7 @@ static int two_on_disk(const struct store_path *from, const struct store_path *t
 {
     char from_real[PATH_MAX], to_real[PATH_MAX];
 
-    paths_disk_changed = true;
+    STORE(paths_disk_changed, true);
     return real.renameat2(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
 }
 
@@ -255,7 +256,7 @@ static int link_places(struct store_path *from, struct store_path *to, int flags
     int result = fastspool_link(from->fs, from->path, to->path);
     struct stat st;
     if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {
-        paths_disk_changed = true;
+        STORE(paths_disk_changed, true);
         return real.linkat(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
     }
     if (result == -ENOENT && paths_adopt(to) >= 0)

@@ -74,7 +74,7 @@ int opening_place(struct store_path *target, int flags, mode_t mode, bool *forei
     bool there = creating && fastspool_stat(target->fs, target->path, &st) == 0;
     if (creating && !there && paths_on_disk(target)) {
         *foreign = true;
-        paths_disk_changed = true;
+        STORE(paths_disk_changed, true);
         return 0;
     }
     mode &= ~opening_umask();

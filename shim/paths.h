@@ -28,7 +28,8 @@ const char *paths_real(const struct store_path *target, char real_path[PATH_MAX]
 int paths_of(struct fastspool *fs, uint32_t description, char path[PATH_MAX]);
 /** Only the disk has the directory above @target: make it in the store.  0 or -errno. */
 int paths_adopt(const struct store_path *target);
-/** This process has changed names in a served directory of the disk: its next fsync there is the disk's too. */
+/** This process has changed names in a served directory of the disk: its next fsync there is the disk's too.  Any
+ *  thread may: with LOAD and STORE. */
 extern bool paths_disk_changed;
 
 #endif
