@@ -25,39 +25,43 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-#define STORE_OF(fd)                                         \
-    int description = (int)(BOUND_(), descriptors_find(fd)); \
-    struct fastspool *fs = attachment()
-
-static inline void BOUND_(void)
+/* The description that @fd stands for, 0: none.  First in a wrapper. */
+static inline int description_of(int fd)
 {
     BOUND();
+    return (int)descriptors_find(fd);
 }
 
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
-    STORE_OF(fd);
-    return description ? result_of(fastspool_read(fs, description, buffer, size)) : real.read(fd, buffer, size);
+    int description = description_of(fd);
+
+    return description ? result_of(fastspool_read(attachment(), description, buffer, size))
+                       : real.read(fd, buffer, size);
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
-    STORE_OF(fd);
-    return description ? result_of(fastspool_write(fs, description, buffer, size)) : real.write(fd, buffer, size);
+    int description = description_of(fd);
+
+    return description ? result_of(fastspool_write(attachment(), description, buffer, size))
+                       : real.write(fd, buffer, size);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
 {
-    STORE_OF(fd);
-    return description ? result_of(fastspool_pread(fs, description, buffer, size, offset))
+    int description = description_of(fd);
+
+    return description ? result_of(fastspool_pread(attachment(), description, buffer, size, offset))
                        : real.pread(fd, buffer, size, offset);
 }
 EXPORT_ALIAS(pread64, pread);
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
 {
-    STORE_OF(fd);
-    return description ? result_of(fastspool_pwrite(fs, description, buffer, size, offset))
+    int description = description_of(fd);
+
+    return description ? result_of(fastspool_pwrite(attachment(), description, buffer, size, offset))
                        : real.pwrite(fd, buffer, size, offset);
 }
 EXPORT_ALIAS(pwrite64, pwrite);
@@ -151,15 +155,19 @@ EXPORT_ALIAS(pwritev64, pwritev);
 
 EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
-    STORE_OF(fd);
-    return description ? result_of(fastspool_lseek(fs, description, offset, whence)) : real.lseek(fd, offset, whence);
+    int description = description_of(fd);
+
+    return description ? result_of(fastspool_lseek(attachment(), description, offset, whence))
+                       : real.lseek(fd, offset, whence);
 }
 EXPORT_ALIAS(lseek64, lseek);
 
 EXPORT int ftruncate(int fd, off_t size)
 {
-    STORE_OF(fd);
-    return description ? (int)result_of(fastspool_ftruncate(fs, description, size)) : real.ftruncate(fd, size);
+    int description = description_of(fd);
+
+    return description ? (int)result_of(fastspool_ftruncate(attachment(), description, size))
+                       : real.ftruncate(fd, size);
 }
 EXPORT_ALIAS(ftruncate64, ftruncate);
 
@@ -174,28 +182,30 @@ static int extend(struct fastspool *fs, int description, off_t end)
 
 EXPORT int posix_fallocate(int fd, off_t offset, off_t size)
 {
-    STORE_OF(fd);
+    int description = description_of(fd);
+
     if (!description)
         return real.posix_fallocate(fd, offset, size);
-    return offset < 0 || size <= 0 ? EINVAL : -extend(fs, description, offset + size);
+    return offset < 0 || size <= 0 ? EINVAL : -extend(attachment(), description, offset + size);
 }
 EXPORT_ALIAS(posix_fallocate64, posix_fallocate);
 
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t size)
 {
-    STORE_OF(fd);
+    int description = description_of(fd);
+
     if (!description)
         return real.fallocate(fd, mode, offset, size);
     if (mode != 0 || offset < 0 || size <= 0)
         return (int)result_of(mode ? -EOPNOTSUPP : -EINVAL);
-    return (int)result_of(extend(fs, description, offset + size));
+    return (int)result_of(extend(attachment(), description, offset + size));
 }
 EXPORT_ALIAS(fallocate64, fallocate);
 
 EXPORT int posix_fadvise(int fd, off_t offset, off_t size, int advice)
 {
-    STORE_OF(fd);
-    (void)fs;
+    int description = description_of(fd);
+
     return description ? 0 : real.posix_fadvise(fd, offset, size, advice);
 }
 EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
@@ -222,10 +232,11 @@ static int sync_disk(struct fastspool *fs, int description)
 
 static int sync_file(int fd, int (*sync)(int))
 {
-    STORE_OF(fd);
-    int saved = errno;
+    int description = description_of(fd), saved = errno;
+
     if (!description)
         return descriptors_is_hint(fd) ? 0 : sync(fd);
+    struct fastspool *fs = attachment();
     int result = fastspool_fsync(fs, description);
     if (result == 0)
         result = sync_disk(fs, description);
@@ -247,8 +258,8 @@ EXPORT int fdatasync(int fd)
 
 EXPORT int sync_file_range(int fd, off_t offset, off_t size, unsigned flags)
 {
-    STORE_OF(fd);
-    (void)fs;
+    int description = description_of(fd);
+
     return description ? 0 : real.sync_file_range(fd, offset, size, flags);
 }
 
