@@ -123,7 +123,7 @@ static bool find_global(void)
 }
 
 /* Why a secure execution would not load this file by its bare name, NULL: it would. */
-static const char *installation_fault(void)
+static const char *installation_problem(void)
 {
     struct stat ours, theirs;
     Dl_info info;
@@ -213,7 +213,7 @@ static bool is_listed_by_path(void)
 }
 
 /* Re-executions can't see a spool that only the environment names. */
-static const char *environment_fault(void)
+static const char *environment_problem(void)
 {
     const char *chosen = getenv("FASTSPOOL_SPOOL");
 
@@ -259,15 +259,15 @@ static enum decision decide(void)
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
     if (set_id && !secure) {
         const char *entry = preload_entry(getenv("LD_PRELOAD"), &length);
-        const char *fault = environment_fault();
-        if (!fault && entry && memchr(entry, '/', length))
-            fault =
+        const char *problem = environment_problem();
+        if (!problem && entry && memchr(entry, '/', length))
+            problem =
                 "LD_PRELOAD has a path with slashes, which Exim's own re-executions ignore: say "
                 "LD_PRELOAD=" SERVE_LIBRARY;
-        if (!fault && entry)
-            fault = installation_fault();
-        if (fault) {
-            say("serves nothing", fault);
+        if (!problem && entry)
+            problem = installation_problem();
+        if (problem) {
+            say("serves nothing", problem);
             return SERVE_NOTHING;
         }
     }
