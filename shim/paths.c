@@ -31,19 +31,6 @@
 
 bool paths_disk_changed;
 
-/* The path of @fd, as the kernel says. */
-static bool kernel_path(int fd, char path[PATH_MAX])
-{
-    char link[32];
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t length = real.readlink(link, path, PATH_MAX - 1);
-    if (length <= 0 || path[0] != '/')
-        return false;
-    path[length] = '\0';
-    return true;
-}
-
 int paths_of(struct fastspool *fs, uint32_t description, char path[PATH_MAX])
 {
     const char *spool = inside_spool(fs);
@@ -60,7 +47,7 @@ static bool directory_path(int dirfd, char path[PATH_MAX])
     if (dirfd == AT_FDCWD)
         return getcwd(path, PATH_MAX) != NULL;
     uint32_t description = descriptors_find(dirfd);
-    return description ? paths_of(attachment(), description, path) >= 0 : kernel_path(dirfd, path);
+    return description ? paths_of(attachment(), description, path) >= 0 : real_path_of(dirfd, path, PATH_MAX);
 }
 
 static bool append(char path[PATH_MAX], const char *rest)
@@ -102,7 +89,7 @@ static bool canonical(const char *path, char result[PATH_MAX])
     prefix[rest - path] = '\0';
     int saved = errno;
     int fd = real.open(prefix, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool known = fd >= 0 && kernel_path(fd, result) && append(result, rest + 1);
+    bool known = fd >= 0 && real_path_of(fd, result, PATH_MAX) && append(result, rest + 1);
     if (fd >= 0)
         real.close(fd);
     errno = saved;

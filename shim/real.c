@@ -41,6 +41,18 @@ void real_bind(void)
     errno = saved;
 }
 
+bool real_path_of(int fd, char *path, size_t size)
+{
+    char link[32];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = real.readlink(link, path, size - 1);
+    if (length <= 0 || path[0] != '/')
+        return false;
+    path[length] = '\0';
+    return true;
+}
+
 __attribute__((constructor)) static void bind_at_load(void)
 {
     if (!real_bound)

@@ -38,4 +38,7 @@ extern struct real real;
 extern bool real_bound;
 void real_bind(void);
 
+/** The path of @fd, as the kernel says.  False: it has none. */
+bool real_path_of(int fd, char *path, size_t size);
+
 #endif

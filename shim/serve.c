@@ -146,7 +146,6 @@ static const char *installation_problem(void)
 
 static void add_spool(const struct fastspool_config *from, const char *path)
 {
-    char link[32];
     struct spool *spool = &spools[spool_count];
 
     if (spool_count == FASTSPOOL_SPOOLS_MAX)
@@ -155,9 +154,8 @@ static void add_spool(const struct fastspool_config *from, const char *path)
     spool->config = *from;
     int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        ssize_t length = real.readlink(link, spool->real, sizeof(spool->real) - 1);
-        spool->real[length > 0 ? length : 0] = '\0';
+        if (!real_path_of(fd, spool->real, sizeof(spool->real)))
+            spool->real[0] = '\0';
         real.close(fd);
     }
     spool_count++;
