@@ -7,8 +7,6 @@
 
 #include "base/atomic.h"
 
-#include <stddef.h>
-
 struct fastspool;
 
 /** serve.c sets it. */

@@ -165,7 +165,8 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
     return fd;
 }
 
-bool descriptors_is_own(int fd)
+/* Is @fd one of the library's own descriptors? */
+static bool is_own(int fd)
 {
     struct fastspool *fs = attachment();
 
@@ -190,7 +191,7 @@ void descriptors_discover(void)
     for (long size; fd >= 0 && (size = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0;) {
         for (long at = 0; at < size; at += ((struct kernel_entry *)(bytes + at))->length) {
             const char *name = ((struct kernel_entry *)(bytes + at))->name;
-            if (*name != '.' && atoi(name) != fd && !descriptors_is_own(atoi(name)))
+            if (*name != '.' && atoi(name) != fd && !is_own(atoi(name)))
                 descriptors_find(atoi(name));
         }
     }
@@ -215,7 +216,7 @@ void descriptors_each(void (*each)(int fd, uint32_t description, void *argument)
 EXPORT int close(int fd)
 {
     BOUND();
-    if (descriptors_is_own(fd)) {
+    if (is_own(fd)) {
         errno = EBADF;
         return -1;
     }
@@ -242,7 +243,7 @@ EXPORT int dup(int fd)
 
 static int duplicate_to(int old, int new, int flags)
 {
-    if (descriptors_is_own(new)) {
+    if (is_own(new)) {
         errno = EBUSY;
         return -1;
     }
@@ -279,18 +280,18 @@ static int close_between(unsigned first, unsigned last, int flags)
         for (int fd = (int)first; fd >= 0 && (unsigned)fd <= last && fd < PAGE_ENTRIES * PAGES; fd++) {
             if (!LOAD(pages[fd / PAGE_ENTRIES]))
                 fd |= PAGE_ENTRIES - 1;
-            else if (LOAD(pages[fd / PAGE_ENTRIES][fd % PAGE_ENTRIES]) != UNKNOWN && !descriptors_is_own(fd))
+            else if (LOAD(pages[fd / PAGE_ENTRIES][fd % PAGE_ENTRIES]) != UNKNOWN && !is_own(fd))
                 close(fd);
         }
     }
     while (first <= last) {
         unsigned end = first;
         /* The library's own lie below 1024: nothing above is spared. */
-        while (end < last && end < 1024 && !descriptors_is_own((int)end))
+        while (end < last && end < 1024 && !is_own((int)end))
             end++;
         if (end >= 1024)
             end = last;
-        bool own = descriptors_is_own((int)end);
+        bool own = is_own((int)end);
         if (!(own && end == first) && real.close_range(first, own ? end - 1 : end, flags) < 0)
             return -1;
         if (end == UINT32_MAX)

@@ -24,8 +24,6 @@ int descriptors_duplicated(int old, int new);
 void descriptors_discover(void);
 /** Call @each with every descriptor that stands for a description. */
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument);
-/** Is @fd one of the library's own descriptors? */
-bool descriptors_is_own(int fd);
 /** Is @fd a real file below db/ or scan/?  Its fsync is free. */
 bool descriptors_is_hint(int fd);
 void descriptors_mark_hint(int fd);

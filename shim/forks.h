@@ -14,7 +14,7 @@ struct outside {
     int error; /* errno */
 };
 /** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: to
- * them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */
+ *  them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */
 bool forks_begin(struct outside *outside);
 void forks_end(const struct outside *outside);
 

@@ -5,6 +5,8 @@
 #ifndef FASTSPOOL_UNCONST_H
 #define FASTSPOOL_UNCONST_H
 
+#include <stdint.h>
+
 /** A pointer without its const, for a function that does not write through it: execve(2), LMDB, ISA-L. */
 #define UNCONST(pointer) ((void *)(uintptr_t)(pointer))
 
