@@ -59,7 +59,7 @@ static struct fastspool_config config;
 static bool by_preload;         /* LD_PRELOAD brought the library, and must be restored for children */
 static bool global;             /* every execution of this image has it */
 static uint32_t failed;         /* errno of calls on the spool, after attaching has failed, or leaving */
-static __thread size_t matched; /* the spool that serve_match() has found last */
+static __thread size_t matched; /* by serve_match(), for serve_store(): the spool found last */
 static struct stat own_image;   /* of /proc/self/exe */
 
 /* ---- messages ---- */

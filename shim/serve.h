@@ -17,11 +17,12 @@ struct stat;
 
 /** Is this process served?  Decided at the first call. */
 bool serve_active(void);
-/** The attached store.  Attaches at the first call.  NULL: *@error is 0 where nothing is served, else the errno with
- *  which calls on the spool must fail. */
+/** The store of the spool that serve_match() has found last in this thread: so call that first.  (A descriptor has no
+ *  path.  For it this is the spool of the thread's last path, or the first spool.)  Attaches at the first call.  NULL:
+ *  *@error is 0 where nothing is served, else the errno with which calls on the spool must fail. */
 struct fastspool *serve_store(int *error);
 /** Where in @path the spool ends, 0: @path is outside every spool.  @path is absolute, without ".." and links; "//" and
- *  "." are allowed. */
+ *  "." are allowed.  This thread's serve_store() is about the spool that was found, until another one is. */
 size_t serve_match(const char *path);
 /** The process is about to become an ordinary user: detach.  From then on calls on the spool fail with EACCES. */
 void serve_leave(void);
