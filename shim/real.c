@@ -41,6 +41,12 @@ void real_bind(void)
     errno = saved;
 }
 
+__attribute__((constructor)) static void bind_at_load(void)
+{
+    if (!real_bound)
+        real_bind();
+}
+
 bool real_path_of(int fd, char *path, size_t size)
 {
     char link[32];
@@ -51,10 +57,4 @@ bool real_path_of(int fd, char *path, size_t size)
         return false;
     path[length] = '\0';
     return true;
-}
-
-__attribute__((constructor)) static void bind_at_load(void)
-{
-    if (!real_bound)
-        real_bind();
 }
