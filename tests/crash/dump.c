@@ -6,7 +6,8 @@
  * its end.  Failure modes: what fails is written into the text with its errno, where the file's line would be; a
  * listing that does not end is cut.
  */
-#include "check.h"
+#include "dump.h"
+
 #include "fastspool.h"
 
 #include <fcntl.h>
@@ -82,7 +83,7 @@ static void write_directory(struct fastspool *fs, const char *path, FILE *out)
         fprintf(out, "%s: the listing does not work (%zd)\n", path, got);
 }
 
-char *check_dump(struct fastspool *fs, const char *path)
+char *dump_text(struct fastspool *fs, const char *path)
 {
     char *text = NULL;
     size_t size;

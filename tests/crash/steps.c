@@ -5,11 +5,11 @@
  * the operation completes.
  *
  * The happy path: after each death two other processes look, one that was attached before and one that attaches now.
- * They take turns in looking first, because the first one repairs.  The segment must be intact (check.c).  The tree
- * must be as before the operation or as after it; for the few operations of several sections it may be as between two
- * of them.  What the dead process had open must be freed.  Then the store is used, committed and emptied, and must hold
- * nothing.  All is repeated beside a third process that works all the time, except operations that involve the mirror
- * (commits, eviction) or need a new store.
+ * They take turns in looking first, because the first one repairs.  The segment must be intact (store/check.h).  The
+ * tree must be as before the operation or as after it; for the few operations of several sections it may be as between
+ * two of them.  What the dead process had open must be freed.  Then the store is used, committed and emptied, and must
+ * hold nothing.  All is repeated beside a third process that works all the time, except operations that involve the
+ * mirror (commits, eviction) or need a new store.
  *
  * Failure modes: a message names the operation, the step, the process that looked, and what it found.  The operation
  * ends there, the others go on in a new store, and the exit status is 1.  An interrupt removes the store.
@@ -22,13 +22,15 @@
  * --quick: only every N-th step.  A huge file's operations, and all beside a working process, skip more steps, unless
  * --operation names one.  --half: every second operation, to use two processors.
  */
-#include "check.h"
+#include "base/findings.h"
+#include "dump.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "operations.h"
 #include "paging.h"
 #include "store/blocks.h"
+#include "store/check.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -110,25 +112,33 @@ static bool complain_difference(struct trial *trial, const char *got)
     return complain(trial, "the tree is neither as before the operation nor as after it", detail);
 }
 
+static bool segment_intact(struct trial *trial, const char *what)
+{
+    static struct findings *findings;
+
+    if (!findings && !(findings = findings_new(1)))
+        abort();
+    findings->count = 0;
+    int result = check_segment(fs, findings);
+    return result == 0 || complain(trial, what, result < 0 ? strerrordesc_np(-result) : findings->sentence[0]);
+}
+
 /* True: the store is as it must be after a death at any step. */
 static bool intact(struct trial *trial)
 {
-    char error[FASTSPOOL_ERROR_MAX];
     bool known = false;
 
-    if (check_segment(fs, error) < 0)
-        return complain(trial, "the segment is damaged", error);
+    if (!segment_intact(trial, "the segment is damaged"))
+        return false;
     if (trial->operation->needs & EVICT)
         paging_all(fs);
-    char *now = check_dump(fs, "t");
+    char *now = dump_text(fs, "t");
     for (size_t i = 0; i < trial->states; i++)
         known = known || strcmp(now, trial->allowed[i]) == 0;
     if (!known)
         complain_difference(trial, now);
     free(now);
-    if (known && check_segment(fs, error) < 0)
-        return complain(trial, "the segment is damaged after looking at the tree", error);
-    return known;
+    return known && segment_intact(trial, "the segment is damaged after looking at the tree");
 }
 
 /* The same in a new process that attaches now. */
@@ -180,8 +190,8 @@ static bool go_on(struct trial *trial)
         result = blocks_release_held(fs);
     if (result < 0)
         return complain(trial, "the store does not go on", strerrordesc_np(-result));
-    if (check_segment(fs, error) < 0)
-        return complain(trial, "the segment is damaged after going on", error);
+    if (!segment_intact(trial, "the segment is damaged after going on"))
+        return false;
     const struct header *h = fs->header;
     if (!trial->company &&
         (h->tree.files != 0 || h->tables.inodes.count != 1 || h->tables.names.count != 0 || h->blocks.used != 0)) {
@@ -222,7 +232,7 @@ static char *dump_tree(const struct operation *operation)
 {
     if (operation->needs & EVICT)
         paging_all(fs);
-    return check_dump(fs, "t");
+    return dump_text(fs, "t");
 }
 
 /* Learn the trees that may be seen: before `run`, after it, and between the sections of the operation. */
@@ -330,12 +340,14 @@ static pid_t company_begin(void)
 {
     fflush(NULL);
     descriptions_shared(fs);
+    sighandler_t before = signal(SIGTERM, on_stop); /* it may be told to stop before it has begun */
     pid_t pid = fork();
-    if (pid != 0)
+    if (pid != 0) {
+        signal(SIGTERM, before);
         return pid;
+    }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     fastspool_after_fork_child(fs);
-    signal(SIGTERM, on_stop);
     fs = fixture_attach();
     int result = work();
     if (result < 0)

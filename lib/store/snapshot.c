@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Snapshots: what there is to know about a segment is copied, and then looked at without the lock, for as long as that
+ * takes.
+ *
+ * The happy path: the tables are copied between two looks at the section count, as by every reader without the lock.
+ *
+ * Failure modes:
+ *   - Sections come and go too fast: after a few tries the copy is made under the lock.
+ *   - The segment is damaged, and has no lock: it is copied as it is.
+ *   - Numbers in it are nonsense: they are cut to what the tables can hold.
+ *
+ * The copy goes by pread(2): a look at a mapped hole would fill it with memory.
+ */
+#include "store/snapshot.h"
+
+#include "store/layout.h"
+#include "store/section.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TRIES 4u /* without the lock */
+
+static uint32_t least(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t least = a < b ? a : b;
+    return least < c ? least : c;
+}
+
+static uint32_t extent_of(const struct table *table, uint32_t most)
+{
+    uint32_t entries = least(table->used, table->capacity, most);
+    return entries ? entries : 1; /* entry 0 is nobody's */
+}
+
+struct snapshot_extent snapshot_extent(const struct header *h)
+{
+    return (struct snapshot_extent){
+        .inodes = extent_of(&h->tables.inodes, INODES_MAX),
+        .names = extent_of(&h->tables.names, NAMES_MAX),
+        .descriptions = extent_of(&h->tables.descriptions, DESCRIPTIONS_MAX),
+        .buckets = least(h->tables.buckets, h->tables.buckets_capacity, BUCKETS_MAX),
+        .chunks = least(h->blocks.chunks_used, CHUNKS_MAX, CHUNKS_MAX),
+    };
+}
+
+static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t offset, uint64_t size)
+{
+    for (uint64_t done = 0; done < size;) {
+        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[offset + done]), size - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : -EIO;
+        done += (uint64_t)got;
+    }
+    return 0;
+}
+
+/* Block @block, and the index blocks that it leads to. */
+static int copy_index(const struct fastspool *fs, struct fastspool *copy, uint32_t block, int depth, uint32_t chunks)
+{
+    if (block == 0 || block / CHUNK_BLOCKS >= chunks)
+        return 0;
+    int result = copy_bytes(fs, copy, DATA_AT + (uint64_t)block * BLOCK_SIZE, BLOCK_SIZE);
+    for (uint32_t e = 0; depth > 1 && e < INDEX_ENTRIES && result == 0; e++)
+        result = copy_index(fs, copy, ((const uint32_t *)block_at(copy, block))[e], depth - 1, chunks);
+    return result;
+}
+
+static int copy_all(const struct fastspool *fs, struct fastspool *copy)
+{
+    int result = copy_bytes(fs, copy, 0, sizeof(struct header));
+    struct snapshot_extent extent = snapshot_extent(copy->header);
+
+    if (result == 0)
+        result = copy_bytes(fs, copy, CHUNKS_AT, (uint64_t)extent.chunks * sizeof(struct chunk));
+    if (result == 0)
+        result = copy_bytes(fs, copy, DESCRIPTIONS_AT, (uint64_t)extent.descriptions * sizeof(struct description));
+    if (result == 0)
+        result = copy_bytes(fs, copy, BUCKETS_AT, (uint64_t)extent.buckets * sizeof(uint32_t));
+    if (result == 0)
+        result = copy_bytes(fs, copy, INODES_AT, (uint64_t)extent.inodes * sizeof(struct inode));
+    if (result == 0)
+        result = copy_bytes(fs, copy, NAMES_AT, (uint64_t)extent.names * sizeof(struct name));
+    for (uint32_t i = 1; i < extent.inodes && result == 0; i++) {
+        const struct inode *inode = inode_at(copy, i);
+        if (!(inode->flags & INODE_USED) || S_ISDIR(inode->mode))
+            continue;
+        result = copy_index(fs, copy, inode->map.indirect, 1, extent.chunks);
+        if (result == 0)
+            result = copy_index(fs, copy, inode->map.double_indirect, 2, extent.chunks);
+    }
+    return result;
+}
+
+/* An empty segment, in memory of its own. */
+static struct fastspool *make_copy(const struct fastspool *fs)
+{
+    struct fastspool *copy = malloc(sizeof(*copy));
+
+    if (!copy)
+        return NULL;
+    *copy = *fs;
+    copy->base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    copy->header = (const struct header *)copy->base;
+    if (copy->base != MAP_FAILED)
+        return copy;
+    free(copy);
+    return NULL;
+}
+
+int snapshot_take(struct fastspool *fs, struct fastspool **out)
+{
+    struct section_read read = SECTION_READ;
+    struct fastspool *copy = make_copy(fs);
+    int result;
+
+    if (!copy)
+        return -ENOMEM;
+    read.tries = SECTION_READ_TRIES - TRIES;
+    do {
+        section_read_begin(fs, &read);
+        result = copy_all(fs, copy);
+    } while (section_read_retry(fs, &read));
+    if (result == 0)
+        *out = copy;
+    else
+        snapshot_free(copy);
+    return result;
+}
+
+void snapshot_free(struct fastspool *copy)
+{
+    munmap(&WRITABLE(*copy->base), SEGMENT_SIZE);
+    free(copy);
+}
