@@ -21,6 +21,7 @@
 #include "store/change.h"
 #include "store/data.h"
 #include "store/durations.h"
+#include "store/history.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
@@ -222,6 +223,7 @@ static int end_copying(struct fastspool *fs, void *argument)
     if (*error && h->tickets.oldest_captured)
         SET(fs, h->tickets.oldest_dirty, h->tickets.oldest_captured);
     SET(fs, h->tickets.oldest_captured, 0);
+    history_note(h, HISTORY_COMMIT, HISTORY_NO_NAME, *error);
     return 0;
 }
 

@@ -24,13 +24,13 @@ static int grow(struct fastspool *fs, enum table_id table)
     return table == TABLE_CHUNKS ? blocks_add_chunk(fs) : table_grow(fs, table);
 }
 
-int change_run(struct fastspool *fs, section_body *body, void *argument)
+int change_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument)
 {
     uint64_t waiting = 0;
 
     for (;;) {
         enum table_id table;
-        int result = section_try(fs, body, argument, &table);
+        int result = section_try(fs, name, body, argument, &table);
         if (table == TABLE_NONE)
             return result;
         result = grow(fs, table);

@@ -19,6 +19,7 @@
 #include "store/access.h"
 #include "store/change.h"
 #include "store/descriptions.h"
+#include "store/history.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
@@ -57,13 +58,14 @@ static int need_data(struct fastspool *fs, struct name_change *change, uint32_t 
     return NEEDS_DATA;
 }
 
-static int run(struct fastspool *fs, section_body *body, struct name_change *change)
+#define run(fs, body, change) run_named((fs), HISTORY_NAME_OF(body), (body), (change))
+static int run_named(struct fastspool *fs, const char *name, section_body *body, struct name_change *change)
 {
     int result, failed = 0;
 
     access_credentials(&change->who);
     /* After a page-in that failed the body runs once more.  If it still needs the data, no mirror has come up. */
-    while ((result = change_run(fs, body, change)) == NEEDS_DATA && failed == 0)
+    while ((result = change_run_named(fs, name, body, change)) == NEEDS_DATA && failed == 0)
         failed = residency_wait(fs, change->evicted, change->evicted_generation);
     if (result == NEEDS_DATA)
         return failed;

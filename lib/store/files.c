@@ -25,6 +25,7 @@
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
+#include "store/history.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/locks.h"
@@ -111,10 +112,11 @@ struct change {
     uint32_t evicted_generation;
 };
 
-static int run(struct fastspool *fs, section_body *body, struct change *change)
+#define run(fs, body, change) run_named((fs), HISTORY_NAME_OF(body), (body), (change))
+static int run_named(struct fastspool *fs, const char *name, section_body *body, struct change *change)
 {
     access_credentials(&change->who);
-    int result = change_run(fs, body, change);
+    int result = change_run_named(fs, name, body, change);
     if (result >= 0 && LOAD(fs->header->tree.orphans))
         orphans_free(fs);
     return result;

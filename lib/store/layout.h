@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 7
+#define LAYOUT_VERSION 8
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -45,6 +45,10 @@
 /** Classes of the duration of a commit: four an octave, from 10 us on. */
 #define COMMIT_TIMES 64u
 
+/** Entries of the history, and bytes of a name in it. */
+#define HISTORY_MAX  256u
+#define HISTORY_NAME 15u
+
 enum segment_state {
     SEGMENT_RECOVERING = 1, /* new: the mirror fills it from the database */
     SEGMENT_READY = 2,
@@ -55,6 +59,21 @@ enum segment_state {
 struct undo {
     uint64_t offset; /* of the word, from the segment's start, a multiple of 8 */
     uint64_t before; /* its content */
+};
+
+enum history_kind {
+    HISTORY_SECTION = 1,
+    HISTORY_ROLLBACK = 2, /* of a section whose process died; the result: undo entries */
+    HISTORY_COMMIT = 3,
+};
+
+/** Something that has happened (history.c): 32 bytes.  No entry, or a part of one, may be nonsense to a reader. */
+struct history_entry {
+    uint64_t when; /* CLOCK_MONOTONIC ns, coarse */
+    int32_t result;
+    uint32_t thread;         /* for a reader's eyes only */
+    char name[HISTORY_NAME]; /* of the section's body, cut; shorter: zeros follow */
+    uint8_t kind;            /* enum history_kind; 0: there was never an entry here */
 };
 
 /** A table that grows.  Entries [1, used) have been handed out.  Entries [0, capacity) have memory. */
@@ -217,10 +236,12 @@ struct header {
     struct journal_state journal;
     struct disk_state disk;
     struct recovery_state recovery;
+    uint64_t history_count; /* entries ever made: the next one is history[history_count % HISTORY_MAX] */
 
     /* Last, so that the fields that every section touches share a page: a forked child pays for each page it touches.
      */
     struct undo undo[UNDO_MAX];
+    struct history_entry history[HISTORY_MAX] __attribute__((aligned(BLOCK_SIZE))); /* two pages */
 };
 
 enum inode_flags {
@@ -363,6 +384,7 @@ struct chunk {
     uint64_t pad[3];
 };
 
+_Static_assert(sizeof(struct history_entry) == 32, "an entry of the history is 32 bytes");
 _Static_assert(sizeof(struct inode) == 128, "an inode is 128 bytes");
 _Static_assert(sizeof(struct name) == 64 && sizeof(struct name_more) == 64, "a name entry is 64 bytes");
 _Static_assert(sizeof(struct description) == 64, "a description is 64 bytes");

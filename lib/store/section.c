@@ -24,6 +24,7 @@
  */
 #include "store/section.h"
 
+#include "store/history.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -176,9 +177,10 @@ static int lock(struct fastspool *fs)
     if (error == EBUSY)
         error = lock_slowly(fs);
     if (error == EOWNERDEAD) {
-        int failed = roll_back(fs);
+        int undone = (int)LOAD(header->section.undo_count), failed = roll_back(fs);
         sequence_even(header);
         pthread_mutex_consistent(mutex_of(header));
+        history_note(header, HISTORY_ROLLBACK, HISTORY_NO_NAME, failed ? failed : undone);
         if (failed) {
             pthread_mutex_unlock(mutex_of(header));
             return failed;
@@ -231,7 +233,7 @@ int section_want(enum table_id table)
 
 /* *@table as in section_try().  It is set before the guard ends: after that, a signal handler of this thread may run
  * sections, and want tables, of its own. */
-static int run_once(struct fastspool *fs, section_body *body, void *argument, enum table_id *table)
+static int run_once(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
 {
     const struct header *header = fs->header;
     int result = lock(fs);
@@ -251,26 +253,27 @@ static int run_once(struct fastspool *fs, section_body *body, void *argument, en
         roll_back(fs);
     else
         STORE(header->section.undo_count, 0);
+    history_note(header, HISTORY_SECTION, name, result);
     sequence_even(header);
     pthread_mutex_unlock(mutex_of(header));
     *table = wanted;
     return result;
 }
 
-int section_try(struct fastspool *fs, section_body *body, void *argument, enum table_id *table)
+int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
 {
     guard_enter();
-    int result = run_once(fs, body, argument, table);
+    int result = run_once(fs, name, body, argument, table);
     guard_leave();
     if (result != -EAGAIN)
         *table = TABLE_NONE;
     return result;
 }
 
-int section_run(struct fastspool *fs, section_body *body, void *argument)
+int section_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument)
 {
     enum table_id table;
-    int result = section_try(fs, body, argument, &table);
+    int result = section_try(fs, name, body, argument, &table);
 
     assert(table == TABLE_NONE);
     return result;

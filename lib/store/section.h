@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_SECTION_H
 #define FASTSPOOL_SECTION_H
 
+#include "store/history.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -24,12 +25,13 @@ enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, 
 typedef int section_body(struct fastspool *fs, void *argument);
 
 /** Outside sections: run @body once, as one section.  Returns as section_run().  -EAGAIN with *@table: the body wants
- *  this table, and nothing has changed.  Otherwise *@table is TABLE_NONE. */
-int section_try(struct fastspool *fs, section_body *body, void *argument, enum table_id *table);
+ *  this table, and nothing has changed.  Otherwise *@table is TABLE_NONE.  @name: of the body, by HISTORY_NAME_OF(). */
+int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table);
 
 /** Outside sections: run @body as one section; it must want no table.  Its changes happen completely or not at all,
  *  also when a process is killed.  Returns what @body returned, or -EIO when the segment is damaged or FAILED. */
-int section_run(struct fastspool *fs, section_body *body, void *argument);
+#define section_run(fs, body, argument) section_run_named((fs), HISTORY_NAME_OF(body), (body), (argument))
+int section_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument);
 
 /** The store in whose section this thread is, NULL: it is in none. */
 extern __thread const struct fastspool *section_inside __attribute__((tls_model("initial-exec")));

@@ -71,6 +71,7 @@ static inline const char *block_at(const struct fastspool *fs, uint32_t i)
  *    - section.c and section.h: SET(), section_copy(), the undo log, the mutex, the sentence of a failure;
  *    - block_bytes() below;
  *    - snapshot.c: a copy in memory of its own;
+ *    - history.c: a hint, which no undo entry covers;
  *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
 #define WRITABLE(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
 

@@ -6,6 +6,7 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/change.h"
+#include "store/history.h"
 #include "store/layout.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -229,4 +230,53 @@ Test(section, nonsense_everywhere, .timeout = 60)
         fastspool_list(fs, d, 0, entries, 8);
         fastspool_close(fs, d);
     }
+}
+
+/* ---- the history ---- */
+
+/* The last sections are told by the names of their bodies, also one that failed and one that was rolled back. */
+Test(section, history)
+{
+    struct ending good = {100, 0, false}, bad = {10, -EACCES, false};
+    struct history_line line;
+
+    memory_for_words();
+    section_run(fs, change_words, &bad);
+    die_inside(50);
+    section_run(fs, change_words, &good);
+    cr_assert(history_read(fs->header, 0, &line));
+    cr_assert_eq(line.kind, HISTORY_SECTION);
+    cr_assert_str_eq(line.name, "change_words");
+    cr_assert_eq(line.thread, (uint32_t)gettid());
+    cr_assert_eq(line.result, 0);
+    cr_assert(history_read(fs->header, 1, &line));
+    cr_assert_eq(line.kind, HISTORY_ROLLBACK);
+    cr_assert_eq(line.result, 50);
+    cr_assert(history_read(fs->header, 2, &line));
+    cr_assert_eq(line.result, -EACCES);
+    cr_assert_eq(fastspool_mkdir(fs, "input", 0750), 0);
+    cr_assert(history_read(fs->header, 0, &line));
+    cr_assert_str_eq(line.name, "mkdir_body");
+}
+
+/* It holds the last 256, and a reader bears whatever stands there. */
+Test(section, history_is_a_ring)
+{
+    struct ending good = {1, 0, false};
+    struct history_line line;
+    uint32_t back = 0;
+
+    memory_for_words();
+    for (int i = 0; i < 1000; i++)
+        section_run(fs, change_words, &good);
+    while (history_read(fs->header, back, &line))
+        back++;
+    cr_assert_eq(back, HISTORY_MAX);
+    memset(&WRITABLE(fs->header->history), 0x9b, sizeof(fs->header->history)); /* a terminal's control byte */
+    WRITABLE(fs->header->history_count) = UINT64_MAX;
+    cr_assert(history_read(fs->header, HISTORY_MAX - 1, &line));
+    cr_assert_str_eq(line.name, "???????????????");
+    cr_assert_str_eq(history_kind_name(line.kind), "nonsense");
+    WRITABLE(fs->header->history_count) = 0;
+    cr_assert_not(history_read(fs->header, 0, &line));
 }
