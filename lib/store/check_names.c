@@ -80,7 +80,7 @@ static void check_chains(struct check *check)
 {
     for (uint32_t b = 0; b < check->extent.buckets; b++) {
         for (uint32_t i = *bucket_at(check->fs, b) & CHAIN_INDEX; i; i = name_at(check->fs, i)->chain & CHAIN_INDEX) {
-            if (!meet(check, i, IN_CHAIN, "the hash chains"))
+            if (!meet(check, i, IN_CHAIN, "a hash chain"))
                 break;
             check_rest(check, i);
             check_text(check, i);
@@ -126,7 +126,7 @@ static void check_directory(struct check *check, uint32_t d)
     uint32_t previous = 0, count = 0;
 
     for (uint32_t i = directory->dir.first; i; i = name_at(check->fs, i)->next) {
-        if (!meet(check, i, IN_DIRECTORY, "the directories' lists"))
+        if (!meet(check, i, IN_DIRECTORY, "a directory's list"))
             return;
         check_entry(check, d, i, previous);
         previous = i;
@@ -173,7 +173,7 @@ void check_names_of(struct check *check, uint32_t i)
     uint32_t names = 0;
 
     for (uint32_t n = inode->flags & INODE_ORPHAN ? 0 : inode->names; n; n = name_at(check->fs, n)->sibling) {
-        if (!meet(check, n, IN_INODE, "the inodes' lists of names"))
+        if (!meet(check, n, IN_INODE, "an inode's list of names"))
             break;
         if (name_at(check->fs, n)->inode != i)
             findings_add(check->findings, "inode %u lists name %u, which is of inode %u", i, n,
@@ -198,7 +198,7 @@ static const char *missing_in(uint8_t in)
         return "every list";
     if (in & (IN_FREE | IN_MORE))
         return "its lists but for one in which it should not be";
-    return !(in & IN_CHAIN) ? "the hash chains" : !(in & IN_DIRECTORY) ? "its directory's list" : "its inode's list";
+    return !(in & IN_CHAIN) ? "every hash chain" : !(in & IN_DIRECTORY) ? "its directory's list" : "its inode's list";
 }
 
 void check_names_met(struct check *check)

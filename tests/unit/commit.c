@@ -364,6 +364,7 @@ Test(commit, bounded, .timeout = 60)
     char path[32];
     int status;
 
+    checking_every(1000);
     for (unsigned i = 0; i <= TICKETS_FILES_MAX; i++) {
         snprintf(path, sizeof(path), "f%u", i);
         int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);

@@ -65,6 +65,7 @@ Test(compaction, tables_grow)
     int d[PIECES], made = 0, rounds = 0;
     char path[32], got[BLOCK_SIZE];
 
+    checking_every(1000);
     scatter(d);
     cr_assert_eq(fs->header->blocks.used, PIECES);
     for (int before = -1; made > before; rounds++) {

@@ -206,6 +206,7 @@ Test(data, rolled_back_writes_are_never_read, .timeout = 60)
     struct stat st;
     int d = create("f"), wrong = 0;
 
+    checking_every(100);
     memset(bytes, 'a', sizeof(bytes));
     memset(wrong_bytes, 'b', sizeof(wrong_bytes));
     cr_assert_eq(fastspool_pwrite(fs, d, bytes, sizeof(bytes), 0), (ssize_t)sizeof(bytes));

@@ -7,6 +7,7 @@
 #ifndef FASTSPOOL_FIXTURE_H
 #define FASTSPOOL_FIXTURE_H
 
+#include "checking.h"
 #include "fastspool.h"
 #include "spool/launch.h"
 #include "store/descriptions.h"
@@ -82,6 +83,7 @@ static inline void fixture_setup(void)
     if (directories_make_root(fs) < 0)
         fixture_fail("make", "the root");
     STORE(fs->header->state, SEGMENT_READY);
+    checking_begin(&fs);
 }
 
 static inline void fixture_teardown(void)
@@ -89,6 +91,7 @@ static inline void fixture_teardown(void)
     char command[128];
 
     fixture_detach(fs);
+    fs = NULL;
     snprintf(command, sizeof(command), "rm -rf %s", fixture_directory);
     if (system(command) != 0)
         fixture_fail("remove", fixture_directory);

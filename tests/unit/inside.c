@@ -75,6 +75,7 @@ Test(inside, path_of_a_directory_that_moves, .timeout = 60)
     pthread_t thread;
     void *failed;
 
+    checking_every(100);
     cr_assert_eq(fastspool_mkdir(fs, "input", 0750), 0);
     cr_assert_eq(fastspool_mkdir(fs, LONG, 0750), 0);
     uint32_t d = open_path(LONG, O_RDONLY | O_DIRECTORY, &placeholder);

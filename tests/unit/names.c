@@ -75,6 +75,7 @@ Test(names, path_of_a_directory, .timeout = 60)
     char path[PATH_MAX];
     void *failed;
 
+    checking_every(100);
     fastspool_mkdir(fs, "input", 0750);
     fastspool_mkdir(fs, "input/" LONG, 0750);
     cr_assert_eq(fastspool_stat(fs, "input/" LONG, &st), 0);
@@ -119,6 +120,7 @@ Test(names, growth)
     enum { MANY = 20000 };
     char path[64];
 
+    checking_every(1000);
     for (int i = 0; i < MANY; i++) {
         snprintf(path, sizeof(path), "1abcde-%06d-AB-D", i);
         create(path);

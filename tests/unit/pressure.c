@@ -369,6 +369,7 @@ Test(pressure, room_for_files)
     struct statvfs before, after;
     char path[16];
 
+    checking_every(100);
     make_small();
     cr_assert_eq(fastspool_statvfs(fs, &before), 0);
     for (int i = 0; i < 5000; i++) {
