@@ -25,6 +25,7 @@ static const struct subcommand {
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},
     {"stop", tool_stop, "flush, then end the mirror process"},
+    {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(*subcommands))
@@ -39,6 +40,21 @@ int tool_error(const char *format, ...)
     va_end(arguments);
     fputc('\n', stderr);
     return 1;
+}
+
+void tool_print_json(const char *text)
+{
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            printf("\\%c", c);
+        else if (c < 0x20)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
 }
 
 int tool_config(struct fastspool_config *config, const char *spool)

@@ -19,22 +19,6 @@ static const char usage[] =
     "Shows the state of the spool.  --json: as one JSON object.\n"
     "Exit status: 0 all is well; 1 the store or the last commit failed, or there is no store; 2 wrong arguments.\n";
 
-/* Print a JSON string.  The path may hold any bytes. */
-static void print_quoted(const char *text)
-{
-    putchar('"');
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            printf("\\%c", c);
-        else if (c < 0x20)
-            printf("\\u%04x", c);
-        else
-            putchar(c);
-    }
-    putchar('"');
-}
-
 static void print_json(const char *spool, const struct fastspool_status *s, bool failed)
 {
     const struct {
@@ -64,7 +48,7 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
     };
 
     printf("{\"spool\": ");
-    print_quoted(spool);
+    tool_print_json(spool);
     printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);

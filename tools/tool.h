@@ -6,6 +6,7 @@
 #define FASTSPOOL_TOOL_H
 
 int tool_cat(int argc, char **argv);
+int tool_dump(int argc, char **argv);
 int tool_flush(int argc, char **argv);
 int tool_ls(int argc, char **argv);
 int tool_mirror(int argc, char **argv);
@@ -15,6 +16,9 @@ int tool_stop(int argc, char **argv);
 
 /** Print "fastspool: ..." and a newline on standard error.  Returns 1, for `return tool_error(...)`. */
 int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/** Print a JSON string on standard output.  @text may hold any bytes. */
+void tool_print_json(const char *text);
 
 /** Load the configuration.  @spool, if not NULL, replaces the configured spools.  0; or 1, with the reason printed. */
 int tool_config(struct fastspool_config *config, const char *spool);

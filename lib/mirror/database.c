@@ -48,8 +48,7 @@ static int explain(int code, const char *what, char *error)
 
 #define FREE_PAGES 0 /* LMDB's own table: transaction number to a list of pages that are free, its length first */
 
-/* Count the free pages from number @first on.  LMDB's error, or 0. */
-static int count_free(MDB_env *environment, size_t first, size_t *count)
+int database_count_free(MDB_env *environment, size_t first, size_t *count)
 {
     MDB_txn *transaction;
     MDB_cursor *cursor;
@@ -73,7 +72,7 @@ static int count_free(MDB_env *environment, size_t first, size_t *count)
 static int all_free(MDB_env *environment, size_t first, size_t count)
 {
     size_t found;
-    int code = count_free(environment, first, &found);
+    int code = database_count_free(environment, first, &found);
 
     return code ? code : found == count ? 0 : MDB_CORRUPTED;
 }
@@ -420,7 +419,8 @@ uint64_t database_free_bytes(struct database *database)
     MDB_stat statistics;
     size_t count;
 
-    if (count_free(database->environment, 0, &count) != 0 || mdb_env_stat(database->environment, &statistics) != 0)
+    if (database_count_free(database->environment, 0, &count) != 0 ||
+        mdb_env_stat(database->environment, &statistics) != 0)
         return 0;
     return (uint64_t)count * statistics.ms_psize;
 }

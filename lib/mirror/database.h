@@ -18,6 +18,7 @@
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct database {
@@ -63,6 +64,9 @@ int database_apply(struct database *database, MDB_txn *transaction, const struct
  *  database is as it was, and must be closed (LMDB would go on with what it has in memory). */
 int database_commit(struct database *database, MDB_txn *transaction, const struct disk_meta *meta,
                     char error[FASTSPOOL_ERROR_MAX]);
+
+/** Count the free pages from number @first on.  0, or LMDB's code. */
+int database_count_free(MDB_env *environment, size_t first, size_t *count);
 
 /** Bytes of free pages in the database; 0 where they cannot be counted. */
 uint64_t database_free_bytes(struct database *database);

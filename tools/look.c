@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where a spool's parts are: its real path, its state directory, its store in memory.
+ *
+ * Failure modes: no store, or one that can't be attached, is no failure here: there is the disk still.
+ */
+#include "look.h"
+
+#include "base/places.h"
+#include "config.h"
+#include "fastspool.h"
+#include "spool/attach.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int find_paths(struct look *look, const struct fastspool_config *config)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (!realpath(config->spool[0], path) || stat(path, &st) < 0)
+        return tool_error("cannot open the spool %s: %s", config->spool[0], strerrordesc_np(errno));
+    look->owner = st.st_uid;
+    look->group = st.st_gid;
+    if (strlen(path) + sizeof(PLACES_STATE) >= sizeof(look->state) || !S_ISDIR(st.st_mode))
+        return tool_error("%s is no spool", config->spool[0]);
+    strcpy(look->spool, path);
+    if (config->state[0])
+        strcpy(look->state, config->state);
+    else
+        snprintf(look->state, sizeof(look->state), "%s/" PLACES_STATE, look->spool);
+    return 0;
+}
+
+int look_begin(struct look *look, const char *spool)
+{
+    struct fastspool_config config;
+    struct stat st;
+
+    *look = (struct look){0};
+    if (tool_config(&config, spool) != 0 || find_paths(look, &config) != 0)
+        return 1;
+    int result = attach_open(config.spool[0], &config, &look->fs, look->why);
+    if (result < 0)
+        look->fs = NULL;
+    if (result == 0 || result == -ENOENT)
+        look->why[0] = '\0';
+    if (stat(look->state, &st) < 0)
+        return tool_error("%s: no store in memory, and %s: %s", look->spool, look->state, strerrordesc_np(errno));
+    return 0;
+}
+
+void look_end(struct look *look)
+{
+    if (look->fs)
+        fastspool_detach(look->fs);
+}
