@@ -25,6 +25,7 @@ static const struct subcommand {
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},
     {"stop", tool_stop, "flush, then end the mirror process"},
+    {"verify", tool_verify, "check memory, journal and database"},
     {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},
 };
