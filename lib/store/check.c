@@ -164,7 +164,7 @@ static void check_residency(struct check *check, uint32_t i)
     if ((flags & INODE_WANTED) && !(flags & INODE_EVICTED))
         findings_add(check->findings, "inode %u is wanted, and not evicted", i);
     if ((flags & (INODE_AHEAD | INODE_EVICTED | INODE_WANTED)) == (INODE_AHEAD | INODE_EVICTED))
-        findings_add(check->findings, "inode %u was asked for ahead, and is not wanted", i);
+        findings_add(check->findings, "inode %u is prefetched, and is not wanted", i);
     if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->blocks > 0))
         findings_add(check->findings, "inode %u is spilled, has flags %x and %u blocks", i, flags, inode->blocks);
     if ((flags & (INODE_EVICTED | INODE_SPILLED)) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))

@@ -228,7 +228,7 @@ Test(check, lists)
     MUTATE(inode(lengthy)->size, 0);
     is_found("evicted and empty", "is evicted, of 0 bytes");
     MUTATE(inode(big)->flags, inode(big)->flags | INODE_EVICTED | INODE_AHEAD);
-    is_found("asked for ahead and forgotten", "was asked for ahead");
+    is_found("prefetched and forgotten", "is prefetched");
 }
 
 Test(check, names)
