@@ -368,6 +368,8 @@ int database_begin(struct database *database, MDB_txn **transaction, struct disk
 {
     const struct format_key name = format_meta_key();
     MDB_val key = database_key(&name), value;
+
+    (void)mdb_reader_check(database->environment, NULL); /* a killed reader would keep old pages for ever */
     int code = mdb_txn_begin(database->environment, NULL, 0, transaction);
 
     if (code != 0)
