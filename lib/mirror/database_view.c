@@ -21,6 +21,7 @@
 #include "mirror/format.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -87,12 +88,24 @@ static int read_meta(struct database_view *view, char *error)
     return 0;
 }
 
+/* A FIFO in its place would be waited for. */
+static int check_file(const char *path, char *error)
+{
+    char file[FASTSPOOL_PATH_MAX + 48];
+    struct stat st;
+
+    snprintf(file, sizeof(file), "%s/data.mdb", path);
+    return stat(file, &st) == 0 && !S_ISREG(st.st_mode) ? error_set(error, -EBADMSG, "data.mdb is no file") : 0;
+}
+
 int database_view_open(struct database_view *view, const char *path, bool registered, char error[FASTSPOOL_ERROR_MAX])
 {
     MDB_env *environment;
-    int code = mdb_env_create(&environment);
 
     *view = (struct database_view){0};
+    if (check_file(path, error) < 0)
+        return -EBADMSG;
+    int code = mdb_env_create(&environment);
     if (code == 0)
         view->database.environment = environment;
     if (code == 0)

@@ -45,12 +45,18 @@ typedef void visit(struct look *look, const MDB_val *key, const MDB_val *value);
 static int for_each(struct look *look, MDB_dbi table, const char *name, visit *each)
 {
     MDB_cursor *cursor;
-    MDB_val key, value;
+    MDB_val key, value, before = {0};
     int code = mdb_cursor_open(look->view->transaction, table, &cursor);
 
     *look->place = (struct verify_place){.table = name};
-    for (; code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 && !look->full;)
+    for (; code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 && !look->full; before = key) {
+        if (before.mv_data && mdb_cmp(look->view->transaction, table, &before, &key) >= 0)
+            findings_add(look->findings,
+                         "database: the table \"%s\" is out of order behind inode %u, slice %u: what is there can't be "
+                         "found",
+                         name, look->place->inode, look->place->slice);
         each(look, &key, &value);
+    }
     if (code == 0 || code == MDB_NOTFOUND) {
         mdb_cursor_close(cursor);
         return look->full ? -ENOMEM : 0;

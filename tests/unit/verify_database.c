@@ -7,11 +7,15 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/database.h"
+#include "mirror/database_view.h"
 #include "mirror/format.h"
 #include "mirror/journal_scan.h"
 #include "mirror/verify_inside.h"
 #include "store/store.h"
 #include "verifying.h"
+
+#include <signal.h>
+#include <sys/wait.h>
 
 TestSuite(verify_database, .init = verifying_setup, .fini = verifying_teardown, .timeout = 60);
 
@@ -167,6 +171,60 @@ Test(verify_database, files_of_the_database)
     struct stat st;
     snprintf(path, sizeof(path), "%s/mirror/lock.mdb", fs->state);
     cr_assert_neq(stat(path, &st), 0, "verify makes a lock file");
+}
+
+/* LMDB looks for a key by halves: what is out of order is lost, and a slice that is lost is zeros in a mail. */
+Test(verify_database, order_of_keys)
+{
+    fill_database();
+    struct format_key key = format_slice_key(number("input/a"), 1), before = format_slice_key(number("input/a"), 0);
+    static char pages[1 << 20];
+    snprintf(path, sizeof(path), "%s/mirror/data.mdb", fs->state);
+    int fd = open(path, O_RDWR);
+    ssize_t size = pread(fd, pages, sizeof(pages), 0);
+    cr_assert(size > 0 && size < (ssize_t)sizeof(pages));
+    unsigned changed = 0;
+    for (char *at = pages; (at = memmem(at, (size_t)(pages + size - at), key.bytes, key.size)); at++, changed++)
+        cr_assert_eq(pwrite(fd, before.bytes, before.size, at - pages), (ssize_t)before.size);
+    close(fd);
+    cr_assert_gt(changed, 0);
+    cr_assert_gt(verify(false), 0);
+    cr_assert(told("is out of order behind inode"), "%s", said());
+}
+
+/* A FIFO as the database's file is not waited for. */
+Test(verify_database, a_fifo)
+{
+    fill_database();
+    in_state("rm mirror/data.mdb; mkfifo mirror/data.mdb", 0, 0);
+    cr_assert_gt(verify(false), 0);
+    cr_assert(told("data.mdb is no file"), "%s", said());
+}
+
+/* A reader that was killed does not keep the database's old pages: the next checkpoint forgets it. */
+Test(verify_database, a_killed_reader)
+{
+    struct database database;
+    struct database_view view;
+    struct disk_meta meta;
+    MDB_txn *transaction;
+    int status, dead = -1;
+
+    fill_database();
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    cr_assert_eq(database_open(&database, path, error), 0, "%s", error);
+    pid_t child = fork();
+    if (child == 0) {
+        if (database_view_open(&view, path, true, error) == 0)
+            raise(SIGKILL);
+        _exit(1);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    cr_assert_eq(database_begin(&database, &transaction, &meta, error), 0);
+    cr_assert_eq(database_commit(&database, transaction, &meta, error), 0);
+    cr_assert_eq(mdb_reader_check(database.environment, &dead), 0);
+    database_close(&database);
+    cr_assert_eq(dead, 0, "%d dead readers are still in the table", dead);
 }
 
 /* Database and journal of two times. */
