@@ -53,7 +53,7 @@ static int open_file(int directory, uint32_t name)
     char text[PLACES_NAME_MAX];
 
     places_journal_file(name, text);
-    int fd = openat(directory, text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(directory, text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 

@@ -94,15 +94,17 @@ static void check_evicted(const struct look *look, const struct verify_inodes *i
     }
 }
 
-static int open_journal(const struct look *look)
+/* -1 in *@directory: there is none.  False: it can't be opened. */
+static bool open_journal(const struct look *look, int *directory)
 {
     char path[PLACES_PATH_MAX];
 
     places_in_state(look->state, PLACES_JOURNAL, path);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno != ENOENT)
-        findings_add(look->findings, "journal: it can't be opened: %s", strerrordesc_np(errno));
-    return fd;
+    *directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*directory >= 0 || errno == ENOENT)
+        return true;
+    findings_add(look->findings, "journal: it can't be opened: %s", strerrordesc_np(errno));
+    return false;
 }
 
 /* The journal behind the database @view, NULL: there is none.  A batch that is just being written looks torn, and may
@@ -111,9 +113,11 @@ static void read_journal(const struct look *look, const struct database_view *vi
 {
     struct shared *shared = look->shared;
     const struct verify_known known = {view, view ? view->meta.batch : 0, shared->durable};
-    uint32_t before = look->findings->count;
-    int directory = open_journal(look);
+    int directory;
 
+    if (!open_journal(look, &directory))
+        return;
+    uint32_t before = look->findings->count;
     for (int tries = 0; tries == 0 || (tries < 3 && look->findings->count > before); tries++) {
         look->findings->count = before;
         verify_journal(directory, &known, &shared->verified, look->findings);

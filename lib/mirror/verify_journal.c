@@ -82,6 +82,14 @@ static int check_batch(void *context, const struct journal_batch *batch)
 
 /* ---- the ends of files ---- */
 
+/* The first block from @offset on that is no hole of the file: a sparse file may be as long as it likes. */
+static uint64_t next_data(int fd, uint64_t offset)
+{
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+
+    return data >= 0 ? (uint64_t)data / FORMAT_BLOCK * FORMAT_BLOCK : errno == ENXIO ? INT64_MAX : offset;
+}
+
 /* The first whole head of a batch of this use of the file behind @offset; 0: there is none. */
 static uint64_t find_batch(const struct look *look, const struct journal_listed *file, uint64_t offset,
                            uint64_t *number)
@@ -92,11 +100,12 @@ static uint64_t find_batch(const struct look *look, const struct journal_listed 
     ssize_t got;
 
     places_journal_file(file->name, name);
-    int fd = openat(look->directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(look->directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return 0;
-    for (offset += FORMAT_BLOCK; !found && (got = pread(fd, block, sizeof(block), (off_t)offset)) > 0;
-         offset += FORMAT_BLOCK) {
+    for (offset = next_data(fd, offset + FORMAT_BLOCK);
+         !found && offset < INT64_MAX && (got = pread(fd, block, sizeof(block), (off_t)offset)) > 0;
+         offset = next_data(fd, offset + FORMAT_BLOCK)) {
         if (format_batch_head(block, (size_t)got, file->head.salt, file->size, &head) == JOURNAL_WHOLE)
             found = offset;
     }

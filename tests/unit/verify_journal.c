@@ -176,3 +176,28 @@ Test(verify_journal, files_of_the_journal)
     cr_assert_eq(verify(true), 1);
     cr_assert(told("neither a file nor the database has it"), "%s", said());
 }
+
+/* What is no journal file is not waited for, and a hole is not read through. */
+Test(verify_journal, odd_files)
+{
+    fill_journal();
+    keep("well");
+    uint32_t last = batches[seen - 1].file;
+    in_state("mkfifo journal/0777", 0, 0);
+    verify(true);
+    restore("well");
+    flip(last, batches[seen - 1].offset);
+    in_state("truncate -s 1T $a", last, 0);
+    cr_assert_gt(verify(true), 0);
+}
+
+/* A journal that is there and can't be opened may hold mail. */
+Test(verify_journal, no_directory)
+{
+    fill_journal();
+    in_state("mv journal elsewhere; ln -s elsewhere journal", 0, 0);
+    for (int memory = 0; memory < 2; memory++) {
+        cr_assert_eq(verify(memory), 1);
+        cr_assert(told("journal: it can't be opened"), "%s", said());
+    }
+}
