@@ -58,6 +58,13 @@ static void check_header(struct check *check)
     const struct header *h = check->fs->header;
     const struct tickets_state *t = &h->tickets;
 
+    if (h->state == SEGMENT_FAILED)
+        findings_add(check->findings, "the store has failed: %.*s", (int)strnlen(h->failure, sizeof(h->failure) - 1),
+                     h->failure);
+    else if (h->state != SEGMENT_READY && h->state != SEGMENT_RECOVERING)
+        findings_add(check->findings, "the store is in state %u, which there is not", h->state);
+    if (h->section.sequence & 1)
+        findings_add(check->findings, "a section has begun and not ended, and its lock does not tell who runs it");
     if (h->section.undo_count != 0)
         findings_add(check->findings, "%u undo entries are left", h->section.undo_count);
     if (h->section.rollbacks & 1)
@@ -256,9 +263,6 @@ int check_segment(struct fastspool *fs, struct findings *findings)
 
     if (result < 0)
         return result;
-    if (snapshot->header->state == SEGMENT_FAILED)
-        findings_add(findings, "the store has failed: %.*s", (int)strnlen(snapshot->header->failure, 255),
-                     snapshot->header->failure);
     result = check_snapshot(snapshot, findings);
     snapshot_free(snapshot);
     return result < 0 ? result : (int)(findings->count - before);

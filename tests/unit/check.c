@@ -158,6 +158,29 @@ Test(check, header)
     is_found("durable before it was made", "more than before");
 }
 
+/* verify looks at a snapshot, and must not call a store well that has failed. */
+Test(check, states)
+{
+    static const struct {
+        uint32_t state;
+        const char *words;
+    } states[] = {{SEGMENT_FAILED, "the store has failed"}, {77, "the store is in state 77"}};
+
+    checking_every(0);
+    for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+        struct fastspool *snapshot;
+        MUTATE(h()->state, states[i].state);
+        findings->count = 0;
+        cr_assert_eq(snapshot_take(fs, &snapshot), 0);
+        cr_expect_gt(check_snapshot(snapshot, findings), 0, "state %u: NOT FOUND", states[i].state);
+        cr_expect(told(states[i].words), "%s", findings->sentence[0]);
+        snapshot_free(snapshot);
+        take_back();
+    }
+    MUTATE(h()->section.sequence, h()->section.sequence | 1);
+    is_found("a section without an end", "a section has begun and not ended");
+}
+
 Test(check, descriptions)
 {
     checking_every(0);
