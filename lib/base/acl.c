@@ -129,7 +129,7 @@ bool acl_is(int fd, const uid_t *users, size_t named, unsigned rights)
 
     if (found == 0)
         return count == 3; /* owner, group, others: no user is named */
-    return count == found && memcmp(&should, &is, size_of((size_t)count)) == 0;
+    return count > 0 && count == found && memcmp(&should, &is, size_of((size_t)count)) == 0;
 }
 
 int acl_copy(int from, int to)

@@ -8,8 +8,8 @@
  * business.
  *
  * The happy path: a process of root's or the owner's that attaches compares the list of the segment, which is set last,
- * with the configuration, and sets all lists where they differ.  So the next such process adds and removes users.  A
- * trusted user's process only looks that the list names trusted users alone.
+ * and that of STATE, which outlives it, with the configuration, and sets all lists where one differs.  So the next such
+ * process adds and removes users.  A trusted user's process only looks that the list names trusted users alone.
  *
  * Failure modes: a file system without lists: a line in syslog, and the kernel refuses trusted users.
  */
@@ -70,7 +70,8 @@ static int give_runtime(const struct fastspool *fs, const struct fastspool_confi
 
 int trust_settle(const struct fastspool *fs, const struct fastspool_config *config, int state_fd)
 {
-    if (acl_is(fs->segment_fd, config->trusted_user, config->trusted_users, R_OK | W_OK))
+    if (acl_is(fs->segment_fd, config->trusted_user, config->trusted_users, R_OK | W_OK) &&
+        acl_is(state_fd, config->trusted_user, config->trusted_users, R_OK | X_OK))
         return 0;
     int result = give_state(state_fd, config);
     return result == 0 ? give_runtime(fs, config) : result;

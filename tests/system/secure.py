@@ -10,6 +10,7 @@
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 
 from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, USER_ID, Message, Skip, check, main, test, wait_for)
@@ -135,6 +136,27 @@ assert {SEGMENT!r} in open("/proc/self/maps").read(), "not the store"
     served("rm", f"{exim.spool}/input/own", f"{exim.spool}/input/roots")
     status, _, errors = served("python3", "-c", use, user=USER_ID)
     check(status != 0 and "PermissionError" in errors, f"not trusted any more: exit {status}, {errors}")
+
+
+@test(library=True)
+def a_trusted_user_before_the_reboot(exim):
+    """A trusted user that is removed while there is no store in memory keeps no right below the state directory."""
+    os.chmod(exim.spool, 0o751)
+    exim.fastspool_configuration(f"trusted_user = {USER}")
+    served("ls", f"{exim.spool}/input")
+    state = exim.spool / ".fastspool"
+
+    def named():
+        """Who has an entry of his own in a list: tag 2 (linux/posix_acl.h)."""
+        lists = [os.getxattr(path, "system.posix_acl_access")[4:] for path in (state, *state.iterdir())
+                 if "system.posix_acl_access" in os.listxattr(path)]
+        return [user for one in lists for tag, _, user in struct.iter_unpack("<HHI", one) if tag == 2]
+    check(named().count(USER_ID) >= 3, f"trusted, and the lists name only {named()}")
+    exim.stop()
+    exim.reboot()
+    exim.fastspool_configuration()
+    served("ls", f"{exim.spool}/input")
+    check(not named(), f"not trusted any more, and the lists name {named()}")
 
 
 @test(library=True)
