@@ -43,12 +43,34 @@ int tool_error(const char *format, ...)
     return 1;
 }
 
+/* Bytes of the UTF-8 character that begins at @text; 0: it is none. */
+static size_t character(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    size_t length = c[0] < 0x80 ? 1 : c[0] >= 0xf0 && c[0] <= 0xf4 ? 4 : c[0] >= 0xe0 && c[0] < 0xf0 ? 3 : 2;
+
+    if (length == 2 && (c[0] < 0xc2 || c[0] > 0xdf))
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    bool bad = (c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) ||
+               (c[0] == 0xf4 && c[1] > 0x8f);
+    return bad ? 0 : length;
+}
+
 void tool_print_json(const char *text)
 {
     putchar('"');
-    for (; *text; text++) {
+    for (size_t length; *text; text += length ? length : 1) {
         unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
+        length = character(text);
+        if (length == 0)
+            fputs("\\ufffd", stdout);
+        else if (length > 1)
+            fwrite(text, 1, length, stdout);
+        else if (c == '"' || c == '\\')
             printf("\\%c", c);
         else if (c < 0x20)
             printf("\\u%04x", c);

@@ -115,7 +115,7 @@ static void print_text(const struct verification *v)
 
     escape_bytes(spool, sizeof(spool), v->look.spool, strlen(v->look.spool));
     if (f->count == 0)
-        printf("%s: all is well\n", spool);
+        printf("%s: %s\n", spool, v->recovering ? "the disk is well, and memory is being recovered" : "all is well");
     else
         printf("%s: %u thing%s wrong\n", spool, f->count, f->count == 1 ? " is" : "s are");
     for (uint32_t i = 0; i < findings_kept(f); i++)
@@ -179,9 +179,10 @@ int tool_verify(int argc, char **argv)
     else
         print_text(&v);
     bool well = v.findings->count == 0;
+    bool told = fflush(stdout) == 0 && !ferror(stdout);
     if (v.store)
         snapshot_free(v.store);
     findings_free(v.findings);
     look_end(&v.look);
-    return !well;
+    return told ? !well : tool_error("write to standard output: %s", strerrordesc_np(errno));
 }

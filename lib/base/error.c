@@ -14,5 +14,10 @@ int error_set(char *error, int code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(error, ERROR_MAX, format, arguments);
     va_end(arguments);
+    /* Part of it may be what another user has written, and it ends on a terminal. */
+    for (; *error; error++) {
+        if ((unsigned char)*error < ' ' || *error == 0x7f)
+            *error = '?';
+    }
     return code;
 }

@@ -231,6 +231,7 @@ int dump_database(const char *state, bool bodies, FILE *out)
     fflush(out);
     pid_t child = fork();
     if (child == 0) {
+        setvbuf(out, NULL, _IOLBF, BUFSIZ); /* all lines before the page that kills */
         int result = dump_view(&dump, path);
         _exit(fflush(out) != 0 || result < 0);
     }

@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import re
+import shutil
+import subprocess
 import threading
 import time
 
@@ -117,6 +119,35 @@ def dumps(exim):
     check(exim.command("verify", "more", program=TOOL, stock=True).returncode == 2, "verify more")
     exim.run("-c", f"rm '{exim.spool}/input/'e*", program="/bin/sh")
     exim.deliver_queue()
+
+
+@test(library=True)
+def output(exim):
+    """JSON of a path that is no UTF-8 is JSON, an escape sequence that another user wrote reaches no terminal, and an
+    output that can't be written is an error."""
+    spool = os.fsdecode(b"/srv/q\xff\xc0\xaf")
+
+    def tool(*arguments, **options):
+        return subprocess.run([TOOL, *arguments, "--spool", spool], timeout=30, **options)
+    os.mkdir(spool)
+    try:
+        result = subprocess.run([TOOL, "run", "--spool", spool, "--", "mkdir", spool + "/input"], capture_output=True)
+        check(result.returncode == 0, result.stderr)
+        for command in ("verify", "status"):
+            shown = json.loads(tool(command, "--json", capture_output=True).stdout.decode())
+            check(shown["spool"] == "/srv/q\ufffd\ufffd\ufffd", f"{command}: {shown}")
+        for command in (["verify"], ["verify", "--json"]):
+            with open("/dev/full", "wb") as full:
+                result = tool(*command, stdout=full, stderr=subprocess.PIPE)
+            check(result.returncode == 1 and b"No space left" in result.stderr, f"{command}: {result}")
+        tool("stop")
+        (pathlib.Path(spool) / ".fastspool" / "runtime").write_text("/etc/passwd/\x1b[31mX")
+        for command in (["verify"], ["status"], ["dump", "segment"]):
+            result = tool(*command, capture_output=True)
+            check(result.returncode == 1 and b"\x1b" not in result.stdout + result.stderr, f"{command}: {result}")
+    finally:
+        kill_all()
+        shutil.rmtree(spool)
 
 
 def flip(path, offset):
