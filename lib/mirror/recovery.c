@@ -165,9 +165,10 @@ static int visit_inode(struct walk *walk, const MDB_val *key, const MDB_val *val
     struct disk_inode disk;
     int result = record_of(walk, key, value, &restored.inode, &disk, NULL);
 
+    if (result < 0)
+        return result;
     restored.disk = &disk;
-    if (result == 0)
-        result = enough(walk, change_run(walk->fs, restore_inode, &restored));
+    result = enough(walk, change_run(walk->fs, restore_inode, &restored));
     walk->recovered->files += S_ISREG(disk.mode);
     walk->recovered->bytes += S_ISREG(disk.mode) ? disk.size : 0;
     return result;
