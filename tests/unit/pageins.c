@@ -79,18 +79,24 @@ static int half_load(struct fastspool *store, void *argument)
     return data_load(store, half->inode, "wrong", 5, half->offset);
 }
 
+/* A thread opens the evicted file "f", and waits for a pager: there is none yet. */
+static void open_evicted(pthread_t *waiter, struct reader *reader)
+{
+    fill("f", 1, 9000);
+    persist();
+    evict(0);
+    fs->mirror = false;
+    pthread_create(waiter, NULL, read_it, reader);
+    wait_until_wanted();
+}
+
 /* A file can be unlinked while an opener waits for it, also across a checkpoint: the opener gets the whole content. */
 Test(pageins, unlinked_while_wanted)
 {
     struct reader reader = {.path = "f"};
     pthread_t waiter, unlinker;
 
-    fill("f", 1, 9000);
-    persist();
-    evict(0);
-    fs->mirror = false;
-    pthread_create(&waiter, NULL, read_it, &reader);
-    wait_until_wanted();
+    open_evicted(&waiter, &reader);
     pthread_create(&unlinker, NULL, unlink_f, NULL);
     usleep(200000);
     persist(); /* if this held the unlink, the file could no longer be read */
@@ -113,13 +119,8 @@ Test(pageins, unlinked_when_its_page_in_fails)
     pthread_t waiter, unlinker;
     char command[4 * FASTSPOOL_PATH_MAX];
 
-    fill("f", 1, 9000);
-    persist();
-    evict(0);
-    fs->mirror = false;
     unlinked = 1;
-    pthread_create(&waiter, NULL, read_it, &reader);
-    wait_until_wanted();
+    open_evicted(&waiter, &reader);
     pthread_create(&unlinker, NULL, unlink_f, NULL);
     usleep(100000);
     snprintf(command, sizeof(command), "rm -r %s/mirror", fs->state);
@@ -164,12 +165,7 @@ Test(pageins, pager_dies)
     struct reader reader = {.path = "f"};
     pthread_t waiter;
 
-    fill("f", 1, 9000);
-    persist();
-    evict(0);
-    fs->mirror = false;
-    pthread_create(&waiter, NULL, read_it, &reader);
-    wait_until_wanted();
+    open_evicted(&waiter, &reader);
     for (int half = 0; half < 2; half++) { /* what the dead pager had filled in */
         struct half_file part = {number("f"), half * BLOCK_SIZE};
         cr_assert_eq(change_run(fs, half_load, &part), 0);
