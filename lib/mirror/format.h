@@ -167,6 +167,7 @@ enum journal_reason {
     JOURNAL_FOLLOWS,          /* whole batches that do not count: a later file follows an earlier batch */
     JOURNAL_HELD,             /* not read: no batch of the file is both wanted and counts */
     JOURNAL_GONE,             /* the file was released and removed meanwhile */
+    JOURNAL_NO_FILE,          /* a directory, link, FIFO or the like of a file's name */
 };
 
 /** Set magic and checksum; the other fields are the caller's. */

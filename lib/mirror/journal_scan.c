@@ -42,6 +42,7 @@ const char *journal_scan_reason(enum journal_reason reason)
         [JOURNAL_FOLLOWS] = "the batch was never durable: a later file follows an earlier batch",
         [JOURNAL_HELD] = "not read: all of its batches that count are older",
         [JOURNAL_GONE] = "the file was removed meanwhile",
+        [JOURNAL_NO_FILE] = "it is no regular file",
     };
     return reason < sizeof(words) / sizeof(*words) ? words[reason] : "unknown";
 }
@@ -63,16 +64,20 @@ static int read_head(int directory, struct journal_listed *file)
     struct stat st;
     int fd = open_file(directory, file->name);
 
+    file->reason = JOURNAL_NO_FILE;
     if (fd < 0)
-        return fd;
-    ssize_t got = fstat(fd, &st) < 0 ? -1 : pread(fd, block, sizeof(block), 0);
-    int result = got < 0 ? -errno : 0;
+        return fd == -ELOOP || fd == -ENXIO ? 0 : fd; /* a link, a socket */
+    int result = fstat(fd, &st) < 0 ? -errno : 0;
+    if (result == 0 && S_ISREG(st.st_mode)) {
+        ssize_t got = pread(fd, block, sizeof(block), 0);
+        file->size = (uint64_t)st.st_size;
+        if (got >= 0)
+            file->reason = format_file_head(block, (size_t)got, &file->head);
+        else
+            result = -errno;
+    }
     close(fd);
-    if (result < 0)
-        return result;
-    file->size = (uint64_t)st.st_size;
-    file->reason = format_file_head(block, (size_t)got, &file->head);
-    return 0;
+    return result;
 }
 
 static int by_first(const void *a, const void *b)
@@ -87,7 +92,7 @@ static int by_first(const void *a, const void *b)
 
 bool journal_scan_is_foreign(const struct journal_listed *file)
 {
-    return file->reason == JOURNAL_MAGIC || file->reason == JOURNAL_HEAD_CHECKSUM;
+    return file->reason == JOURNAL_MAGIC || file->reason == JOURNAL_HEAD_CHECKSUM || file->reason == JOURNAL_NO_FILE;
 }
 
 /* A listing with a descriptor of its own: closing it leaves @directory open.  0 or -errno. */

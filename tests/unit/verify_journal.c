@@ -180,12 +180,19 @@ Test(verify_journal, files_of_the_journal)
 /* What is no journal file is not waited for, and a hole is not read through. */
 Test(verify_journal, odd_files)
 {
+    static const char *const odd[] = {"mkfifo journal/0777", "mkdir journal/0777", "ln -s 0000 journal/0777",
+                                      "python3 -c 'import socket; socket.socket(1).bind(\"journal/0777\")'"};
+
     fill_journal();
     keep("well");
     uint32_t last = batches[seen - 1].file;
-    in_state("mkfifo journal/0777", 0, 0);
-    verify(true);
-    restore("well");
+    for (size_t i = 0; i < sizeof(odd) / sizeof(*odd); i++) {
+        in_state(odd[i], 0, 0);
+        cr_expect_eq(verify(true), 1);
+        cr_expect(told("file 0777, 0 bytes, has no head that can be read: it is no regular file"), "%s: %s", odd[i],
+                  said());
+        restore("well");
+    }
     flip(last, batches[seen - 1].offset);
     in_state("truncate -s 1T $a", last, 0);
     cr_assert_gt(verify(true), 0);
