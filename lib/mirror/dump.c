@@ -190,11 +190,12 @@ static int dump_table(const struct dump *dump, const struct database_view *view,
     MDB_val key, value;
     int code = mdb_cursor_open(view->transaction, table, &cursor);
 
-    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
+    while (code == 0 && !ferror(dump->out) && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
         dump_entry(dump, data, &key, &value);
-    if (code == MDB_NOTFOUND) {
+    int result = ferror(dump->out) ? -errno : 0;
+    if (result < 0 || code == MDB_NOTFOUND) {
         mdb_cursor_close(cursor);
-        return 0;
+        return result;
     }
     fprintf(dump->out, "the table can't be read on: %s\n", mdb_strerror(code));
     return -EBADMSG;
@@ -233,12 +234,12 @@ int dump_database(const char *state, bool bodies, FILE *out)
     if (child == 0) {
         setvbuf(out, NULL, _IOLBF, BUFSIZ); /* all lines before the page that kills */
         int result = dump_view(&dump, path);
-        _exit(fflush(out) != 0 || result < 0);
+        _exit(fflush(out) != 0 ? errno : -result);
     }
     if (child < 0 || waitpid(child, &status, 0) != child)
         return -errno;
     if (WIFSIGNALED(status))
         fprintf(out, "a page is damaged: whoever reads it dies of signal %d (%s)\n", WTERMSIG(status),
                 strsignal(WTERMSIG(status)));
-    return status == 0 ? 0 : -EBADMSG;
+    return WIFEXITED(status) ? -WEXITSTATUS(status) : -EBADMSG;
 }

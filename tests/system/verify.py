@@ -136,7 +136,7 @@ def output(exim):
         for command in ("verify", "status"):
             shown = json.loads(tool(command, "--json", capture_output=True).stdout.decode())
             check(shown["spool"] == "/srv/q\ufffd\ufffd\ufffd", f"{command}: {shown}")
-        for command in (["verify"], ["verify", "--json"]):
+        for command in (["verify"], ["verify", "--json"], ["dump", "journal"], ["dump", "database"]):
             with open("/dev/full", "wb") as full:
                 result = tool(*command, stdout=full, stderr=subprocess.PIPE)
             check(result.returncode == 1 and b"No space left" in result.stderr, f"{command}: {result}")
