@@ -82,8 +82,8 @@ struct journal_found {
  *  failed. */
 int journal_scan(int directory, const struct journal_scan *scan, struct journal_found *found);
 
-/** Is the file neither whole nor a spare: has it a head of another version, or a damaged one?  It may hold batches that
- *  this version cannot read. */
+/** Is the file neither whole nor a spare: is its head damaged or of another version, or is it no regular file?  It may
+ *  hold batches that this version cannot read. */
 bool journal_scan_is_foreign(const struct journal_listed *file);
 
 /** All files of the journal, those with a head first, in the order of their batches.  0, -errno; -EFBIG: too many. */
