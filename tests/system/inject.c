@@ -2,7 +2,7 @@
  *
  * Fault injection, preloaded into the real mirror: the n-th call that changes or syncs the disk kills it or fails.
  *
- *     INJECT_AT=N INJECT_CALLS=all|make|write|sync INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
+ *     INJECT_AT=N INJECT_CALLS=all|make|write|sync|reuse INJECT_ERROR=0|ERRNO INJECT_REPORT=FILE
  *
  * One counter covers all threads and all functions of the class.  So a test that raises N from 1 until N is never
  * reached covers every call.  (strace keeps one counter per thread and function.)  INJECT_ERROR=0 kills the process
@@ -22,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { MAKES = 1, WRITES = 2, SYNCS = 4 };
+enum { MAKES = 1, WRITES = 2, SYNCS = 4, REUSES = 8 };
 
 static unsigned long at, count;
 static int classes, error;
@@ -33,10 +33,11 @@ static __attribute__((constructor)) void configure(void)
     const char *calls = getenv("INJECT_CALLS");
 
     at = strtoul(getenv("INJECT_AT"), NULL, 10);
-    classes = strcmp(calls, "make") == 0    ? MAKES
+    classes = strcmp(calls, "make") == 0    ? MAKES | REUSES
               : strcmp(calls, "write") == 0 ? WRITES
               : strcmp(calls, "sync") == 0  ? SYNCS
-                                            : MAKES | WRITES | SYNCS;
+              : strcmp(calls, "reuse") == 0 ? REUSES
+                                            : MAKES | WRITES | SYNCS | REUSES;
     error = atoi(getenv("INJECT_ERROR"));
     report = getenv("INJECT_REPORT");
 }
@@ -127,7 +128,7 @@ static int makes_file(int fd, const char *path, int flags, const char *function)
     long file = syscall(SYS_openat, fd, path, O_RDONLY);
     int used = file >= 0 && read((int)file, head, sizeof(head)) == sizeof(head) && head[0];
     syscall(SYS_close, file);
-    return used && meets(MAKES, "reuse", -1, path);
+    return used && meets(REUSES, "reuse", -1, path);
 }
 
 #define WRAP_OPEN(name, parameters, arguments, fd, path)          \
