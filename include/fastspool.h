@@ -11,6 +11,9 @@
  *     itself has no meaning after a call.
  *   - A path is relative to the spool ("input/8/1abcde-000001-AB-D"), without a leading slash.  Repeated slashes are
  *     skipped, and so is ".".  ".." climbs, but never above the spool.
+ *   - A path may begin at a file instead of at the spool: "//HANDLE" or "//HANDLE/rest", with a handle of
+ *     fastspool_lookup() in hexadecimal digits.  It reaches a file that is open but has no name any more, too. -ESTALE:
+ *     the file is gone.
  *   - An open file description is a small number with an offset and flags, as in POSIX.  It is not a file descriptor.
  *   - Sizes and offsets are bytes.  Durations are nanoseconds.
  *   - A function with the name of a system call behaves and fails like it, unless its comment says otherwise.
@@ -102,6 +105,7 @@ struct fastspool_config {
     size_t programs;
     uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* may attach besides root and the owner */
     size_t trusted_users;
+    bool view; /* mount the store over the spool's directories for programs without the library; default true */
 };
 
 /** Load a configuration into @config: the defaults, then the file, then, if @environment, FASTSPOOL_* variables.
@@ -146,6 +150,16 @@ void fastspool_after_fork_child(struct fastspool *fs);
  *  the owner of new files.  Supplementary groups are not cached.  (The preloaded library calls this by itself.) */
 void fastspool_credentials_changed(void);
 
+/** The user that a thread's calls act for. */
+struct fastspool_client {
+    uid_t uid; /* of new files */
+    gid_t gid;
+};
+/** For a server: until this is called again, the calling thread's calls act for @client.  New files are the client's.
+ *  No permission is checked, because the server has checked it.  NULL: back to the effective ids.  (Who has attached a
+ *  store can change all of it: this gives nobody a right.) */
+void fastspool_act_for(const struct fastspool_client *client);
+
 /** open(2) on the store.  Returns the description's number.
  *  @flags: O_RDONLY, O_WRONLY or O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW.  Others are kept
  *  or ignored as open(2) would.
@@ -163,6 +177,8 @@ ssize_t fastspool_read(struct fastspool *fs, int description, void *buffer, size
  *  fail, 300 ms if a call of this process was refused in the last ten seconds (Exim tries a failed write ten times).
  *  Then -ENOSPC, or the number of bytes that were written. */
 ssize_t fastspool_write(struct fastspool *fs, int description, const void *buffer, size_t size);
+/** fastspool_write() at the end of the file, as with O_APPEND.  The description's offset stays. */
+ssize_t fastspool_append(struct fastspool *fs, int description, const void *buffer, size_t size);
 ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, size_t size, off_t offset);
 ssize_t fastspool_pwrite(struct fastspool *fs, int description, const void *buffer, size_t size, off_t offset);
 off_t fastspool_lseek(struct fastspool *fs, int description, off_t offset, int whence);
@@ -184,7 +200,18 @@ int fastspool_fsync(struct fastspool *fs, int description);
 /** fcntl(2) with F_SETLK, F_SETLKW (-EINTR: a signal handler ran) or F_GETLK. */
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock);
 
+/** For a server that holds locks for several owners.  fastspool_lock_owner(): a descriptor, the caller's, that stands
+ * for a new owner; close(2) drops its locks.  fastspool_lock_for(): fastspool_lock() for @owner.  Locks of an owner and
+ * those of a process with fastspool_lock() exclude each other; F_GETLK gives -1 as the process of an owner's lock.  A
+ * deadlock is not found.  A process that has locks of its own must not do this: the close would drop them. */
+int fastspool_lock_owner(struct fastspool *fs);
+int fastspool_lock_for(struct fastspool *fs, int description, int owner, int command, struct flock *lock);
+
 int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st);
+/** fastspool_stat() and fastspool_fstat(), and the file's handle: a number that names this file, whatever its paths,
+ *  until the file is gone, and never another one.  (It changes at a reboot.) */
+int fastspool_lookup(struct fastspool *fs, const char *path, uint64_t *handle, struct stat *st);
+int fastspool_flookup(struct fastspool *fs, int description, uint64_t *handle, struct stat *st);
 int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effective);
 int fastspool_chmod(struct fastspool *fs, const char *path, mode_t mode);
 int fastspool_chown(struct fastspool *fs, const char *path, uid_t uid, gid_t gid);

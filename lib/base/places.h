@@ -7,6 +7,7 @@
  *         runtime.new           the same, while it is being written
  *         lock                  flock: one process at a time creates a store
  *         mirror.lock           flock: held by the mirror for its whole life
+ *         view.lock             flock: held by the view's supervisor for its whole life
  *         journal/0000 ...      the journal's files
  *         mirror/               the database: data.mdb, lock.mdb
  *         mirror.new/           the same, while it is being made
@@ -27,6 +28,7 @@
 #define PLACES_RUNTIME_NEW "runtime.new"
 #define PLACES_MAKING      "lock"
 #define PLACES_MIRROR_LOCK "mirror.lock"
+#define PLACES_VIEW_LOCK   "view.lock"
 #define PLACES_JOURNAL     "journal"
 #define PLACES_DATABASE    "mirror"
 #define PLACES_SPILL       "spill"
@@ -34,6 +36,9 @@
 #define PLACES_MEMORY  "/dev/shm"
 #define PLACES_SEGMENT "segment"
 #define PLACES_LOCKS   "locks"
+
+/** A name in any directory of a view that is never listed: it leads root and the owner to the file with this handle. */
+#define PLACES_HANDLE ".fastspool.%016llx"
 
 #define PLACES_REGISTRY "/run/fastspool"
 

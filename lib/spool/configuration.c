@@ -109,6 +109,12 @@ static int parse_durability(const char *text, enum fastspool_durability *durabil
     return -1;
 }
 
+static int parse_view(const char *text, bool *view)
+{
+    *view = strcmp(text, "auto") == 0;
+    return *view || strcmp(text, "off") == 0 ? 0 : -1;
+}
+
 static int parse_path(const char *text, char path[FASTSPOOL_PATH_MAX])
 {
     size_t length = strlen(text);
@@ -224,6 +230,8 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
         return parse_durability(value, &config->durability) < 0
                    ? refuse(origin, "needs acked, lazy or strict, not", value)
                    : 0;
+    if (strcmp(key, "view") == 0)
+        return parse_view(value, &config->view) < 0 ? refuse(origin, "needs auto or off, not", value) : 0;
     return refuse(origin, "unknown key", key);
 }
 
@@ -302,7 +310,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
 
 static int load_environment(struct fastspool_config *config, char *error)
 {
-    static const char *const keys[] = {"spool", "durability", "memory", "flush_interval", "state", "runtime"};
+    static const char *const keys[] = {"spool", "durability", "memory", "flush_interval", "state", "runtime", "view"};
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         char variable[40] = "FASTSPOOL_";
@@ -344,6 +352,7 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
     config->durability = FASTSPOOL_ACKED;
     config->memory = memory_of_machine() / 4;
     config->flush_interval = 100 * NS_PER_MS;
+    config->view = true;
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
     if (result == 0 && environment)
         result = load_environment(config, error);

@@ -26,8 +26,14 @@
 static uint64_t cached_credentials;
 static uint32_t credentials_known;
 
+static __thread struct credentials acting; /* fastspool_act_for() */
+
 void access_credentials(struct credentials *who)
 {
+    if (acting.privileged) {
+        *who = acting;
+        return;
+    }
     if (!LOAD(credentials_known)) {
         STORE(cached_credentials, (uint64_t)geteuid() << 32 | getegid());
         STORE(credentials_known, 1);
@@ -35,6 +41,12 @@ void access_credentials(struct credentials *who)
     uint64_t ids = LOAD(cached_credentials);
     who->uid = (uid_t)(ids >> 32);
     who->gid = (gid_t)ids;
+    who->privileged = who->uid == 0;
+}
+
+void fastspool_act_for(const struct fastspool_client *client)
+{
+    acting = client ? (struct credentials){client->uid, client->gid, true} : (struct credentials){0};
 }
 
 void fastspool_credentials_changed(void)
@@ -83,7 +95,7 @@ int access_permitted(const struct fastspool *fs, uint32_t i, const struct creden
     const struct inode *inode = inode_at(fs, i);
     unsigned mode = inode->mode;
 
-    if (who->uid == 0) {
+    if (who->privileged) {
         /* CAP_DAC_OVERRIDE permits everything but the execution of a file without any x bit. */
         return (want & X_OK) && !S_ISDIR(mode) && !(mode & 0111) ? -EACCES : 0;
     }
@@ -104,10 +116,10 @@ int access_chmod(struct fastspool *fs, uint32_t i, mode_t mode, const struct cre
 {
     const struct inode *inode = inode_at(fs, i);
 
-    if (who->uid != 0 && who->uid != inode->uid)
+    if (!who->privileged && who->uid != inode->uid)
         return -EPERM;
     mode &= 07777;
-    if (who->uid != 0 && !in_group(who, inode->gid))
+    if (!who->privileged && !in_group(who, inode->gid))
         mode &= ~(mode_t)S_ISGID;
     SET(fs, inode->mode, (uint16_t)((inode->mode & S_IFMT) | mode));
     touch_change(fs, i);
@@ -120,7 +132,7 @@ int access_chown(struct fastspool *fs, uint32_t i, uid_t uid, gid_t gid, const s
     bool other_uid = uid != (uid_t)-1 && uid != inode->uid;
     bool other_gid = gid != (gid_t)-1 && gid != inode->gid;
 
-    if (who->uid != 0 && (who->uid != inode->uid || other_uid || (other_gid && !in_group(who, gid))))
+    if (!who->privileged && (who->uid != inode->uid || other_uid || (other_gid && !in_group(who, gid))))
         return -EPERM;
     if (other_uid)
         SET(fs, inode->uid, uid);
@@ -155,7 +167,7 @@ int access_utimens(struct fastspool *fs, uint32_t i, const struct timespec times
 
     if (times && times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT)
         return 0;
-    if (who->uid != 0 && who->uid != inode->uid && (!all_now || access_permitted(fs, i, who, W_OK) < 0))
+    if (!who->privileged && who->uid != inode->uid && (!all_now || access_permitted(fs, i, who, W_OK) < 0))
         return all_now ? -EACCES : -EPERM;
     for (int t = 0; times && t < 2; t++) {
         long ns = times[t].tv_nsec;

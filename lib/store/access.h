@@ -5,18 +5,20 @@
 #ifndef FASTSPOOL_ACCESS_H
 #define FASTSPOOL_ACCESS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 struct fastspool;
 struct timespec;
 
-/** Effective ids.  Supplementary groups are read only if a check depends on them. */
+/** The user that a call acts for.  Supplementary groups are read only if a check depends on them. */
 struct credentials {
-    uid_t uid;
+    uid_t uid; /* of new files */
     gid_t gid;
+    bool privileged; /* root, or the thread has called fastspool_act_for(): every check passes */
 };
-/** The effective ids, cached until fastspool_credentials_changed(). */
+/** The thread's fastspool_act_for(), or the effective ids, cached until fastspool_credentials_changed(). */
 void access_credentials(struct credentials *who);
 /** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
 int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);

@@ -86,7 +86,7 @@ static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, con
     const struct inode *directory = inode_at(fs, parent);
     int result = may_change(fs, parent, who);
 
-    if (result == 0 && (directory->mode & S_ISVTX) && who->uid != 0 && who->uid != directory->uid &&
+    if (result == 0 && (directory->mode & S_ISVTX) && !who->privileged && who->uid != directory->uid &&
         who->uid != inode_at(fs, inode)->uid)
         return -EPERM;
     return result;
@@ -213,7 +213,7 @@ static int link_body(struct fastspool *fs, void *argument)
         return result;
     if (to.inode)
         return -EEXIST;
-    if (to.directory)
+    if (to.directory || inode_at(fs, from.inode)->links == 0)
         return -ENOENT;
     result = may_change(fs, to.parent, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, from.inode)->mode))
@@ -334,7 +334,7 @@ struct adoption {
 static int adopt_body(struct fastspool *fs, void *argument)
 {
     const struct adoption *adoption = argument;
-    const struct credentials root = {0, 0};
+    const struct credentials root = {0, 0, true};
     struct place place;
     uint32_t inode;
     char path[4096];

@@ -50,8 +50,9 @@
 
 /* ---- looking, without the lock ---- */
 
-/* Walk to an existing file; @st may be NULL. */
-static int look(struct fastspool *fs, const char *path, int want, const struct credentials *who, struct stat *st)
+/* Walk to an existing file; @handle and @st may be NULL. */
+static int look(struct fastspool *fs, const char *path, int want, const struct credentials *who, uint64_t *handle,
+                struct stat *st)
 {
     struct section_read read = SECTION_READ;
     struct place place;
@@ -70,6 +71,8 @@ static int look(struct fastspool *fs, const char *path, int want, const struct c
             result = access_permitted(fs, place.inode, who, want);
         if (result == 0 && st)
             inodes_stat(fs, place.inode, st);
+        if (result == 0 && handle)
+            *handle = walk_handle(fs, place.inode);
     } while (section_read_retry(fs, &read));
     return result;
 }
@@ -79,7 +82,15 @@ int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
     struct credentials who;
 
     access_credentials(&who);
-    return look(fs, path, 0, &who, st);
+    return look(fs, path, 0, &who, NULL, st);
+}
+
+int fastspool_lookup(struct fastspool *fs, const char *path, uint64_t *handle, struct stat *st)
+{
+    struct credentials who;
+
+    access_credentials(&who);
+    return look(fs, path, 0, &who, handle, st);
 }
 
 int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effective)
@@ -91,8 +102,8 @@ int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effe
     if (effective)
         access_credentials(&who);
     else
-        who = (struct credentials){getuid(), getgid()};
-    return look(fs, path, mode, &who, NULL);
+        who = (struct credentials){getuid(), getgid(), getuid() == 0};
+    return look(fs, path, mode, &who, NULL, NULL);
 }
 
 /* ---- changes: each has a body, and all share one set of arguments ---- */
@@ -293,6 +304,7 @@ struct writing {
     size_t size;
     uint64_t offset;
     bool own_offset; /* write(2), not pwrite(2) */
+    bool append;     /* whatever the description's flags say */
 };
 
 static int write_body(struct fastspool *fs, void *argument)
@@ -307,7 +319,7 @@ static int write_body(struct fastspool *fs, void *argument)
     if (inode->flags & INODE_SPILLED)
         return -ENOSPC;
     uint64_t offset = w->own_offset ? description->offset : w->offset;
-    if (description->flags & O_APPEND)
+    if (w->append || (description->flags & O_APPEND))
         offset = inode->size;
     int result = data_write(fs, w->inode, w->bytes, size, offset);
     if (result < 0)
@@ -347,6 +359,14 @@ ssize_t fastspool_pwrite(struct fastspool *fs, int d, const void *buffer, size_t
 {
     struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .offset = (uint64_t)offset};
     int result = offset < 0 ? -EINVAL : file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
+
+    return result < 0 ? result : write_all(fs, &w);
+}
+
+ssize_t fastspool_append(struct fastspool *fs, int d, const void *buffer, size_t size)
+{
+    struct writing w = {.description = (uint32_t)d, .bytes = buffer, .size = size, .append = true};
+    int result = file_of(fs, d, O_RDONLY, &w.inode, &w.generation);
 
     return result < 0 ? result : write_all(fs, &w);
 }
@@ -391,6 +411,12 @@ off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
 
 int fastspool_fstat(struct fastspool *fs, int description, struct stat *st)
 {
+    uint64_t handle;
+    return fastspool_flookup(fs, description, &handle, st);
+}
+
+int fastspool_flookup(struct fastspool *fs, int description, uint64_t *handle, struct stat *st)
+{
     struct section_read read = SECTION_READ;
     uint32_t inode, generation;
     int result;
@@ -398,8 +424,10 @@ int fastspool_fstat(struct fastspool *fs, int description, struct stat *st)
     do {
         section_read_begin(fs, &read);
         result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
-        if (result == 0)
+        if (result == 0) {
             inodes_stat(fs, inode, st);
+            *handle = walk_handle(fs, inode);
+        }
     } while (section_read_retry(fs, &read));
     return result;
 }
@@ -558,4 +586,14 @@ int fastspool_fsync(struct fastspool *fs, int description)
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock)
 {
     return locks_control(fs, (uint32_t)description, command, lock);
+}
+
+int fastspool_lock_owner(struct fastspool *fs)
+{
+    return locks_owner(fs);
+}
+
+int fastspool_lock_for(struct fastspool *fs, int description, int owner, int command, struct flock *lock)
+{
+    return locks_control_for(fs, (uint32_t)description, owner, command, lock);
 }

@@ -5,6 +5,7 @@
 #include "store/inside.h"
 
 #include "base/atomic.h"
+#include "fastspool.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
@@ -42,6 +43,11 @@ void inside_guard(void (*enter)(void), void (*leave)(void))
     section_guard = (struct section_guard){enter, leave};
 }
 
+bool inside_view(const struct fastspool *fs)
+{
+    return LOAD(fs->header->view.status) == VIEW_MOUNTED;
+}
+
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
 {
     return directories_adopt(fs, path, attributes);
@@ -75,6 +81,14 @@ void inside_shared(struct fastspool *fs)
 uint32_t inside_identify(struct fastspool *fs, int fd)
 {
     return descriptions_identify(fs, fd);
+}
+
+uint64_t inside_handle(struct fastspool *fs, uint32_t description)
+{
+    uint64_t handle;
+    struct stat st;
+
+    return fastspool_flookup(fs, (int)description, &handle, &st) < 0 ? 0 : handle;
 }
 
 int inside_flags(const struct fastspool *fs, uint32_t description)

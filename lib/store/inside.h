@@ -26,6 +26,8 @@ bool inside_may_hold(const struct fastspool *fs, uid_t uid);
 bool inside_is_own(struct fastspool *fs, int fd);
 /** Call @enter before the store takes its lock, and @leave after it has released it.  Once, before the first attach. */
 void inside_guard(void (*enter)(void), void (*leave)(void));
+/** Is the store mounted over the spool's directories?  Then all files are in the store, and none is on the disk. */
+bool inside_view(const struct fastspool *fs);
 /** Make directory @path, and those above it that are missing, with the attributes of the disk's. */
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
 
@@ -53,6 +55,8 @@ int inside_flags(const struct fastspool *fs, uint32_t description);
 int inside_change_flags(struct fastspool *fs, uint32_t description, int which, int flags);
 off_t inside_offset(const struct fastspool *fs, uint32_t description);
 
+/** The file's handle, as of fastspool_lookup().  0: the description is not open. */
+uint64_t inside_handle(struct fastspool *fs, uint32_t description);
 /** The path of an open directory, relative to the spool, into @path; its length.  -ENOENT: it was removed. */
 int inside_path(struct fastspool *fs, uint32_t description, char *path, size_t size);
 /** As fastspool_pread(), of a file that need not be open for reading. */

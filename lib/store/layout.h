@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 8
+#define LAYOUT_VERSION 9
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -185,6 +185,20 @@ struct mirror_state {
     int32_t pid;       /* for status only: flock(2) tells whether it lives */
 };
 
+enum view_status {
+    VIEW_NONE = 0,    /* none, or not all of the disk's files are imported yet */
+    VIEW_MOUNTED = 1, /* all files are in the store: no process looks for any on the disk */
+};
+
+/** lib/view/: the store as a mounted file system.  All atomic. */
+struct view_state {
+    uint32_t status;      /* enum view_status */
+    int32_t pid;          /* of the supervisor: flock(2) tells whether it lives */
+    uint64_t starting;    /* CLOCK_MONOTONIC ns of the last start of a view: one process starts it at a time */
+    uint32_t unavailable; /* 1: a view can't be mounted on this machine, and syslog says why */
+    uint32_t zero;
+};
+
 /** lib/mirror/journal.c: batches.  All atomic. */
 struct journal_state {
     uint64_t batch;   /* number of the last batch, written or not; a number is never used twice */
@@ -233,6 +247,7 @@ struct header {
     struct residency_state residency;
     struct tickets_state tickets;
     struct mirror_state mirror;
+    struct view_state view;
     struct journal_state journal;
     struct disk_state disk;
     struct recovery_state recovery;

@@ -7,11 +7,16 @@
  * process, end with it, are not inherited, and a signal ends a wait with EINTR.  One rule is left to this file: a close
  * drops all locks of the process on that file (POSIX, fcntl), so it unlocks the inode's range.
  *
+ * A server that holds locks for several owners opens the lock file once for each, and uses locks of open file
+ * descriptions (fcntl(2), F_OFD_SETLK).  The kernel lets both kinds exclude each other.
+ *
  * Failure modes: those of fcntl(2).  To save most closes a system call, the process remembers up to REMEMBERED inodes
  * that it has locked.  When there are more, every close unlocks.
  */
 #include "store/locks.h"
 
+#include "base/fd.h"
+#include "base/places.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -111,7 +116,9 @@ static void translate_back(uint32_t inode, struct flock *found)
     found->l_start = start;
 }
 
-int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *lock)
+/* Apply the lock by @fd, an open file description of the lock file.  @commands: the kernel's for F_GETLK, F_SETLK and
+ * F_SETLKW. */
+static int control(struct fastspool *fs, uint32_t d, int fd, const int commands[3], int command, struct flock *lock)
 {
     uint32_t inode, generation;
     int64_t start, length;
@@ -131,9 +138,9 @@ int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *l
         return -EBADF;
     struct flock kernels = {
         .l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start, .l_len = length};
-    if (command != F_GETLK && lock->l_type != F_UNLCK)
+    if (fd == fs->locks_fd && command != F_GETLK && lock->l_type != F_UNLCK)
         remember(inode);
-    if (fcntl(fs->locks_fd, command, &kernels) < 0)
+    if (fcntl(fd, commands[command == F_GETLK ? 0 : command == F_SETLK ? 1 : 2], &kernels) < 0)
         return -errno;
     if (command == F_GETLK) {
         lock->l_type = kernels.l_type;
@@ -143,4 +150,22 @@ int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *l
         }
     }
     return 0;
+}
+
+int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *lock)
+{
+    static const int commands[] = {F_GETLK, F_SETLK, F_SETLKW};
+    return control(fs, d, fs->locks_fd, commands, command, lock);
+}
+
+int locks_control_for(struct fastspool *fs, uint32_t d, int owner, int command, struct flock *lock)
+{
+    static const int commands[] = {F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW};
+    return control(fs, d, owner, commands, command, lock);
+}
+
+int locks_owner(struct fastspool *fs)
+{
+    int fd = openat(fs->runtime_fd, PLACES_LOCKS, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd_high(fd);
 }

@@ -72,8 +72,9 @@ void segment_limit(const struct header *header, uint64_t memory)
     STORE(header->memory_limit, memory);
 }
 
-/* Set the groups to their values in an empty store.  Three groups stay: `journal`, because no number of a batch is used
- * twice; `recovery`, because it says why the last try failed; `mirror`, because it belongs to the running mirror. */
+/* Set the groups to their values in an empty store.  Four groups stay: `journal`, because no number of a batch is used
+ * twice; `recovery`, because it says why the last try failed; `mirror` and `view`, because they belong to running
+ * processes. */
 static void reset_groups(struct header *header)
 {
     static const struct table empty = {.used = 1};

@@ -5,7 +5,11 @@
  * The happy path of a listing: it goes on behind the name that it returned last.  A position is the birth number and
  * index of that name's entry.
  *
+ * A path may begin at a file's handle ("//HANDLE/rest"): its inode number and generation.  (POSIX leaves the meaning of
+ * two slashes at the start to the implementation.)
+ *
  * Failure modes:
+ *   - The file of a handle is gone: -ESTALE.
  *   - The name of a position is gone: its freed entry leads to its successor, and birth numbers check each link.  If an
  *     entry on the way was used again, the directory's list is searched from both ends at once, which is fast near
  *     either.
@@ -24,6 +28,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -41,6 +46,35 @@ static bool is_dot_dot(const struct place *place)
 {
     return place->length == 2 && place->name[0] == '.' && place->name[1] == '.';
 }
+
+/* ---- handles ---- */
+
+#define HANDLE_BITS \
+    24 /* of the inode's number; the generation, counted from 1, is above: no handle is less than 2^24 */
+
+uint64_t walk_handle(const struct fastspool *fs, uint32_t i)
+{
+    return ((uint64_t)inode_at(fs, i)->generation + 1) << HANDLE_BITS | i;
+}
+
+/* The inode at the start of "//HANDLE...", and the rest of the path in *@path. */
+static int start_at_handle(const struct fastspool *fs, const char **path, uint32_t *inode)
+{
+    char *rest;
+    uint64_t handle = strtoull(*path + 2, &rest, 16);
+
+    if (rest == *path + 2 || (*rest && *rest != '/'))
+        return -ENOENT;
+    uint32_t i = (uint32_t)(handle & (INODES_MAX - 1));
+    if (!inode_valid(fs, i) || walk_handle(fs, i) != handle ||
+        (inode_at(fs, i)->links == 0 && inode_at(fs, i)->opens == 0))
+        return -ESTALE;
+    *inode = i;
+    *path = rest;
+    return 0;
+}
+
+/* ---- paths ---- */
 
 /* Walk one component of a path, from directory place->inode. */
 static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
@@ -77,6 +111,13 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
     if (LOAD(fs->header->state) == SEGMENT_FAILED)
         return -EIO;
     *place = (struct place){.parent = root, .inode = root, .name = "", .directory = true};
+    if (path[0] == '/' && path[1] == '/') {
+        int result = start_at_handle(fs, &path, &place->inode);
+        if (result < 0)
+            return result;
+        place->directory = false;
+        place->parent = place->inode;
+    }
     for (const char *at = path; *at;) {
         while (*at == '/')
             at++;

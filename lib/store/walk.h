@@ -23,6 +23,8 @@ struct place {
     size_t length;
     bool directory; /* the path ends in "/", "/." or "..": only a directory will do */
 };
+/** Under the lock or in a read: the handle of the inode, as in fastspool_lookup(). */
+uint64_t walk_handle(const struct fastspool *fs, uint32_t inode);
 /** Under the lock or in a read: walk @path with @who's search permissions.  A missing last name is no error: returns 0,
  *  and place->inode is 0. */
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
