@@ -38,7 +38,8 @@
 #define PLACES_LOCKS   "locks"
 
 /** A name in any directory of a view that is never listed: it leads root and the owner to the file with this handle. */
-#define PLACES_HANDLE ".fastspool.%016llx"
+#define PLACES_HANDLE      ".fastspool.%016llx"
+#define PLACES_HANDLE_FORM ".fastspool.%llx%n" /* for sscanf(3) */
 
 #define PLACES_REGISTRY "/run/fastspool"
 

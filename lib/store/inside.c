@@ -48,6 +48,11 @@ bool inside_view(const struct fastspool *fs)
     return LOAD(fs->header->view.status) == VIEW_MOUNTED;
 }
 
+void inside_set_view(const struct fastspool *fs, bool mounted)
+{
+    STORE(fs->header->view.status, mounted ? VIEW_MOUNTED : VIEW_NONE);
+}
+
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
 {
     return directories_adopt(fs, path, attributes);

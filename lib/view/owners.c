@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Lock owners: the record locks that processes hold through the view.
+ *
+ * The kernel names an owner by a number: a process's table of descriptors, or for F_OFD_SETLK an open file description.
+ *
+ * Happy path:
+ *   - Each owner has, for each file that it has locked, an open file description of the store's lock file.  The kernel
+ *     lets the locks of all of them, and those of processes with the library, exclude each other.
+ *   - Closing that descriptor drops the owner's locks on the file: when the owner closes any descriptor of the file
+ *     (FLUSH, as POSIX says; the kernel sends it for a process that dies, too), or when the description is gone by which
+ *     the last lock came (RELEASE, for F_OFD_SETLK).
+ *
+ * Failure modes:
+ *   - A lock that has to wait (F_SETLKW) occupies no thread of the server.  One thread tries all such locks again every
+ *     WAIT, and whenever an owner here gives one up: the kernel tells nobody when a process with the library does.
+ *   - A signal ends a wait with EINTR, within WAIT.
+ *   - A deadlock of waiters is not found: no EDEADLK.
+ */
+#include "view/owners.h"
+
+#include "base/clock.h"
+#include "fastspool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <uthash.h>
+
+#define WAIT (10 * NS_PER_MS) /* between two tries of a lock that has to wait */
+
+struct key {
+    uint64_t handle;
+    uint64_t owner;
+};
+
+struct owner {
+    struct key key;
+    int fd;          /* open file description of the lock file */
+    int description; /* by which the last lock came */
+    pid_t pid;       /* of the process that set it, for F_GETLK */
+    UT_hash_handle hh;
+};
+
+struct waiter {
+    struct waiter *next;
+    fuse_req_t req;
+    struct key key;
+    int description;
+    struct flock lock;
+};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* a lock was given up, or there is a new waiter */
+static struct fastspool *store;
+static struct owner *owners;
+static struct waiter *waiters;
+
+static struct owner *find(struct key key)
+{
+    struct owner *owner;
+
+    HASH_FIND(hh, owners, &key, sizeof(key), owner);
+    return owner;
+}
+
+static int add(struct key key, struct owner **owner)
+{
+    *owner = find(key);
+    if (*owner)
+        return 0;
+    struct owner *new = calloc(1, sizeof(*new));
+    int fd = new ? fastspool_lock_owner(store) : -ENOMEM;
+    if (fd < 0) {
+        free(new);
+        return fd;
+    }
+    new->key = key;
+    new->fd = fd;
+    HASH_ADD(hh, owners, key, sizeof(new->key), new);
+    *owner = new;
+    return 0;
+}
+
+static void drop(struct owner *owner)
+{
+    HASH_DEL(owners, owner);
+    close(owner->fd);
+    free(owner);
+    pthread_cond_signal(&changed);
+}
+
+/* Try once.  -EAGAIN: another owner has a lock in the way. */
+static int try_lock(struct key key, int description, pid_t pid, struct flock lock)
+{
+    struct owner *owner = lock.l_type == F_UNLCK ? find(key) : NULL;
+
+    if (lock.l_type == F_UNLCK && !owner)
+        return 0;
+    bool new = !owner && !find(key);
+    int result = owner ? 0 : add(key, &owner);
+    if (result == 0)
+        result = fastspool_lock_for(store, description, owner->fd, F_SETLK, &lock);
+    if (result == 0 && lock.l_type == F_UNLCK)
+        pthread_cond_signal(&changed);
+    else if (result == 0)
+        owner->description = description, owner->pid = pid;
+    else if (new && owner)
+        drop(owner);
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+static int add_waiter(const struct waiter *waiter)
+{
+    struct waiter *new = malloc(sizeof(*new));
+
+    if (!new)
+        return -ENOLCK;
+    *new = *waiter;
+    new->next = waiters;
+    waiters = new;
+    pthread_cond_signal(&changed);
+    return 0;
+}
+
+void owners_set(fuse_req_t req, uint64_t handle, uint64_t owner, int description, const struct flock *lock, bool wait)
+{
+    const struct waiter waiter = {NULL, req, {handle, owner}, description, *lock};
+
+    pthread_mutex_lock(&mutex);
+    int result = try_lock(waiter.key, description, fuse_req_ctx(req)->pid, *lock);
+    bool waits = result == -EAGAIN && wait;
+    if (waits) {
+        result = add_waiter(&waiter);
+        waits = result == 0;
+    }
+    pthread_mutex_unlock(&mutex);
+    if (!waits)
+        fuse_reply_err(req, -result);
+}
+
+/* Try all waiting locks again, in the order in which they came, and answer what is decided. */
+static void try_waiters(void)
+{
+    struct waiter *in_order = NULL;
+
+    for (struct waiter *next; waiters; waiters = next) {
+        next = waiters->next;
+        waiters->next = in_order;
+        in_order = waiters;
+    }
+    for (struct waiter *waiter = in_order, *next; waiter; waiter = next) {
+        next = waiter->next;
+        int result = fuse_req_interrupted(waiter->req)
+                         ? -EINTR
+                         : try_lock(waiter->key, waiter->description, fuse_req_ctx(waiter->req)->pid, waiter->lock);
+        if (result == -EAGAIN) {
+            waiter->next = waiters;
+            waiters = waiter;
+        } else {
+            fuse_reply_err(waiter->req, -result);
+            free(waiter);
+        }
+    }
+}
+
+static void *wait_for_locks(void *argument)
+{
+    (void)argument;
+    pthread_mutex_lock(&mutex);
+    for (;;) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until = clock_timespec(clock_nanoseconds(&until) + WAIT);
+        if (waiters)
+            pthread_cond_timedwait(&changed, &mutex, &until);
+        else
+            pthread_cond_wait(&changed, &mutex);
+        try_waiters();
+    }
+    return NULL;
+}
+
+int owners_start(struct fastspool *fs)
+{
+    pthread_t thread;
+
+    store = fs;
+    int result = -pthread_create(&thread, NULL, wait_for_locks, NULL);
+    if (result == 0)
+        pthread_detach(thread);
+    return result;
+}
+
+/* A process that holds a lock on the file, other than @owner; -1: none is known. */
+static pid_t holder(uint64_t handle, const struct owner *owner)
+{
+    for (const struct owner *other = owners; other; other = other->hh.next) {
+        if (other != owner && other->key.handle == handle)
+            return other->pid;
+    }
+    return -1;
+}
+
+int owners_get(uint64_t handle, uint64_t owner, int description, struct flock *lock)
+{
+    pthread_mutex_lock(&mutex);
+    struct owner *asks = find((struct key){handle, owner});
+    int fd = asks ? asks->fd : fastspool_lock_owner(store);
+    int result = fd < 0 ? fd : fastspool_lock_for(store, description, fd, F_GETLK, lock);
+    if (result == 0 && lock->l_type != F_UNLCK && lock->l_pid == -1)
+        lock->l_pid = holder(handle, asks);
+    if (!asks && fd >= 0)
+        close(fd);
+    pthread_mutex_unlock(&mutex);
+    return result;
+}
+
+void owners_flush(uint64_t handle, uint64_t owner)
+{
+    pthread_mutex_lock(&mutex);
+    struct owner *closes = find((struct key){handle, owner});
+    if (closes)
+        drop(closes);
+    pthread_mutex_unlock(&mutex);
+}
+
+void owners_release(uint64_t handle, int description)
+{
+    struct owner *owner, *next;
+
+    pthread_mutex_lock(&mutex);
+    HASH_ITER (hh, owners, owner, next) {
+        if (owner->key.handle == handle && owner->description == description)
+            drop(owner);
+    }
+    pthread_mutex_unlock(&mutex);
+}

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Requests: what the kernel asks of the view, answered from the store.
+ *
+ * Happy path:
+ *   - The kernel's number of a node is the store's handle of the file, so the view keeps no table of nodes.  FUSE_ROOT_ID
+ *     is the spool.
+ *   - The kernel has checked every permission against the attributes that it has just been given (default_permissions).
+ *     So each call acts for the caller (fastspool_act_for()): what it makes is the caller's, and nothing is refused twice.
+ *   - The kernel keeps nothing: names and attributes are valid for no time, and reads and writes are direct I/O.  So what
+ *     a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache, which every
+ *     open empties.)
+ *   - An open file is a description of the store, a directory too: so fsync of either works as with the library.
+ *
+ * Failure modes:
+ *   - Every error is the store's, which has those of a file system.
+ *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.
+ *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
+ *     permissions: -ESTALE makes it look again.
+ *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives, in a
+ *     thread of its own.
+ */
+#include "view/requests.h"
+
+#include "base/places.h"
+#include "fastspool.h"
+#include "view/owners.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PATH_SIZE (NAME_MAX + 32) /* "//HANDLE/NAME" */
+#define LISTED    32              /* names taken from the store at once */
+
+/* The store, for a call that acts for the process that asks. */
+static struct fastspool *acting(fuse_req_t req)
+{
+    const struct requests *requests = fuse_req_userdata(req);
+    const struct fuse_ctx *context = fuse_req_ctx(req);
+
+    fastspool_act_for(&(const struct fastspool_client){context->uid, context->gid});
+    return requests->fs;
+}
+
+/* The path of @node, or with @name of a name below it. */
+static const char *path_of(fuse_ino_t node, const char *name, char path[PATH_SIZE])
+{
+    if (node == FUSE_ROOT_ID)
+        snprintf(path, PATH_SIZE, "%s", name ? name : "");
+    else
+        snprintf(path, PATH_SIZE, "//%llx%s%s", (unsigned long long)node, name ? "/" : "", name ? name : "");
+    return path;
+}
+
+/* PLACES_HANDLE: a file by its handle, for root and the owner, who hand descriptors on to programs without the library. */
+static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
+{
+    const struct requests *requests = fuse_req_userdata(req);
+    const struct fuse_ctx *context = fuse_req_ctx(req);
+    unsigned long long handle;
+    int length = 0;
+
+    if (context->uid != 0 && context->uid != requests->owner)
+        return false;
+    if (sscanf(name, PLACES_HANDLE_FORM, &handle, &length) != 1 || name[length])
+        return false;
+    path_of(handle, NULL, path);
+    return true;
+}
+
+static void reply(fuse_req_t req, int result)
+{
+    fuse_reply_err(req, -result);
+}
+
+/* ---- names ---- */
+
+/* Answer with the file at @path. */
+static void reply_entry(fuse_req_t req, struct fastspool *fs, const char *path)
+{
+    struct fuse_entry_param entry = {0};
+    int result = fastspool_lookup(fs, path, &entry.ino, &entry.attr);
+
+    if (result < 0)
+        reply(req, result == -ESTALE ? -ENOENT : result);
+    else
+        fuse_reply_entry(req, &entry);
+}
+
+static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    char path[PATH_SIZE];
+
+    if (!by_handle(req, name, path))
+        path_of(parent, name, path);
+    reply_entry(req, acting(req), path);
+}
+
+static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    int result = fastspool_mkdir(fs, path_of(parent, name, path), mode);
+
+    if (result < 0)
+        reply(req, result);
+    else
+        reply_entry(req, fs, path);
+}
+
+static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    int d = S_ISREG(mode) ? fastspool_open(fs, path_of(parent, name, path), O_WRONLY | O_CREAT | O_EXCL, mode) : -EPERM;
+
+    (void)device;
+    if (d < 0) {
+        reply(req, d);
+        return;
+    }
+    reply_entry(req, fs, path);
+    fastspool_close(fs, d);
+}
+
+static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+    (void)link, (void)parent, (void)name;
+    reply(req, -EPERM);
+}
+
+static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    char path[PATH_SIZE];
+    reply(req, fastspool_unlink(acting(req), path_of(parent, name, path)));
+}
+
+static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    char path[PATH_SIZE];
+    reply(req, fastspool_rmdir(acting(req), path_of(parent, name, path)));
+}
+
+static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *new,
+                      unsigned flags)
+{
+    char path[PATH_SIZE], new_path[PATH_SIZE];
+    reply(req, fastspool_rename(acting(req), path_of(parent, name, path), path_of(to, new, new_path), flags));
+}
+
+static void do_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name)
+{
+    char path[PATH_SIZE], new_path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    int result = fastspool_link(fs, path_of(node, NULL, path), path_of(parent, name, new_path));
+
+    if (result < 0)
+        reply(req, result);
+    else
+        reply_entry(req, fs, path);
+}
+
+/* ---- attributes ---- */
+
+static void reply_attributes(fuse_req_t req, struct fastspool *fs, const char *path)
+{
+    struct stat st;
+    int result = fastspool_stat(fs, path, &st);
+
+    if (result < 0)
+        reply(req, result);
+    else
+        fuse_reply_attr(req, &st, 0);
+}
+
+static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    char path[PATH_SIZE];
+
+    (void)file;
+    reply_attributes(req, acting(req), path_of(node, NULL, path));
+}
+
+static struct timespec time_to_set(int set, int set_now, struct timespec given)
+{
+    return set_now ? (struct timespec){.tv_nsec = UTIME_NOW} : set ? given : (struct timespec){.tv_nsec = UTIME_OMIT};
+}
+
+static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set, struct fuse_file_info *file)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    const struct timespec times[2] = {
+        time_to_set(set & FUSE_SET_ATTR_ATIME, set & FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
+        time_to_set(set & FUSE_SET_ATTR_MTIME, set & FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)};
+    int result = 0;
+
+    path_of(node, NULL, path);
+    if (set & FUSE_SET_ATTR_SIZE)
+        result = file ? fastspool_ftruncate(fs, (int)file->fh, st->st_size) : fastspool_truncate(fs, path, st->st_size);
+    if (result == 0 && (set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+        result = fastspool_chown(fs, path, set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1,
+                                 set & FUSE_SET_ATTR_GID ? st->st_gid : (gid_t)-1);
+    if (result == 0 && (set & FUSE_SET_ATTR_MODE)) /* after the owner, whose change takes set-ID bits away */
+        result = fastspool_chmod(fs, path, st->st_mode);
+    if (result == 0 && (times[0].tv_nsec != UTIME_OMIT || times[1].tv_nsec != UTIME_OMIT))
+        result = fastspool_utimens(fs, path, times);
+    if (result < 0)
+        reply(req, result);
+    else
+        reply_attributes(req, fs, path);
+}
+
+static void do_statfs(fuse_req_t req, fuse_ino_t node)
+{
+    struct statvfs st;
+    int result = fastspool_statvfs(acting(req), &st);
+
+    (void)node;
+    if (result < 0)
+        reply(req, result);
+    else
+        fuse_reply_statfs(req, &st);
+}
+
+/* ---- open files ---- */
+
+/* Answer an open.  The kernel may have given up on it: then nobody will close it. */
+static void opened(fuse_req_t req, struct fastspool *fs, int description, struct fuse_file_info *file)
+{
+    if (description < 0) {
+        reply(req, description);
+        return;
+    }
+    file->fh = (uint64_t)description;
+    file->direct_io = 1;
+    if (fuse_reply_open(req, file) == -ENOENT)
+        fastspool_close(fs, description);
+}
+
+static void do_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    opened(req, fs, fastspool_open(fs, path_of(node, NULL, path), file->flags & (O_ACCMODE | O_TRUNC), 0), file);
+}
+
+static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    struct fuse_entry_param entry = {0};
+    int d = fastspool_open(fs, path_of(parent, name, path), (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
+
+    if (d == -EEXIST && !(file->flags & O_EXCL))
+        d = -ESTALE;
+    int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
+    if (result < 0) {
+        reply(req, result);
+        return;
+    }
+    file->fh = (uint64_t)d;
+    file->direct_io = 1;
+    if (fuse_reply_create(req, &entry, file) == -ENOENT)
+        fastspool_close(fs, d);
+}
+
+static void do_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct fuse_file_info *file)
+{
+    char *bytes = malloc(size);
+    ssize_t got = bytes ? fastspool_pread(acting(req), (int)file->fh, bytes, size, offset) : -ENOMEM;
+
+    (void)node;
+    if (got < 0)
+        reply(req, (int)got);
+    else
+        fuse_reply_buf(req, bytes, (size_t)got);
+    free(bytes);
+}
+
+static void do_write(fuse_req_t req, fuse_ino_t node, const char *bytes, size_t size, off_t offset,
+                     struct fuse_file_info *file)
+{
+    struct fastspool *fs = acting(req);
+    /* The kernel's idea of the end of the file may be old. */
+    ssize_t done = file->flags & O_APPEND ? fastspool_append(fs, (int)file->fh, bytes, size)
+                                          : fastspool_pwrite(fs, (int)file->fh, bytes, size, offset);
+
+    (void)node;
+    if (done < 0)
+        reply(req, (int)done);
+    else
+        fuse_reply_write(req, (size_t)done);
+}
+
+static void do_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    owners_flush(node, file->lock_owner);
+    reply(req, 0);
+}
+
+static void do_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    owners_release(node, (int)file->fh);
+    reply(req, fastspool_close(acting(req), (int)file->fh));
+}
+
+static void do_fsync(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
+{
+    (void)node, (void)data_only;
+    reply(req, fastspool_fsync(acting(req), (int)file->fh));
+}
+
+/* ---- directories ---- */
+
+static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    char path[PATH_SIZE];
+    struct fastspool *fs = acting(req);
+    opened(req, fs, fastspool_open(fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0), file);
+}
+
+static void do_releasedir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    (void)node;
+    reply(req, fastspool_close(acting(req), (int)file->fh));
+}
+
+/* A listing as it fills. */
+struct listing {
+    fuse_req_t req;
+    char *bytes;
+    size_t size, used;
+};
+
+/* False: it is full. */
+static bool add(struct listing *listing, const char *name, uint64_t inode, mode_t type, uint64_t position)
+{
+    const struct stat st = {.st_ino = inode, .st_mode = type};
+    size_t size = fuse_add_direntry(listing->req, listing->bytes + listing->used, listing->size - listing->used, name, &st,
+                                    (off_t)position);
+
+    if (size > listing->size - listing->used)
+        return false;
+    listing->used += size;
+    return true;
+}
+
+/* "." and "..", at positions 1 and 2. */
+static bool add_dots(struct listing *listing, struct fastspool *fs, fuse_ino_t node, off_t *after)
+{
+    static const char *const names[] = {".", ".."};
+    char path[PATH_SIZE];
+    struct stat st;
+
+    for (; *after < 2; ++*after) {
+        if (fastspool_stat(fs, path_of(node, names[*after], path), &st) < 0)
+            st.st_ino = 0;
+        if (!add(listing, names[*after], st.st_ino, S_IFDIR, (uint64_t)*after + 1))
+            return false;
+    }
+    return true;
+}
+
+static int fill(struct listing *listing, struct fastspool *fs, fuse_ino_t node, int description, off_t after)
+{
+    struct fastspool_entry entries[LISTED];
+    ssize_t count = LISTED;
+
+    if (!add_dots(listing, fs, node, &after))
+        return 0;
+    while (count == LISTED) {
+        count = fastspool_list(fs, description, (uint64_t)after, entries, LISTED);
+        if (count < 0)
+            return listing->used ? 0 : (int)count;
+        for (ssize_t i = 0; i < count; i++) {
+            if (!add(listing, entries[i].name, entries[i].inode, DTTOIF((mode_t)entries[i].type), entries[i].position))
+                return 0;
+            after = (off_t)entries[i].position;
+        }
+    }
+    return 0;
+}
+
+static void do_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t after, struct fuse_file_info *file)
+{
+    struct listing listing = {.req = req, .bytes = malloc(size), .size = size};
+    int result = listing.bytes ? fill(&listing, acting(req), node, (int)file->fh, after) : -ENOMEM;
+
+    if (result < 0)
+        reply(req, result);
+    else
+        fuse_reply_buf(req, listing.bytes, listing.used);
+    free(listing.bytes);
+}
+
+/* ---- locks ---- */
+
+static void do_getlk(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file, struct flock *lock)
+{
+    int result = owners_get(node, file->lock_owner, (int)file->fh, lock);
+
+    if (result < 0)
+        reply(req, result);
+    else
+        fuse_reply_lock(req, lock);
+}
+
+static void do_setlk(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file, struct flock *lock, int sleep)
+{
+    owners_set(req, node, file->lock_owner, (int)file->fh, lock, sleep);
+}
+
+/* ---- the session ---- */
+
+static void do_init(void *user_data, struct fuse_conn_info *connection)
+{
+    (void)user_data;
+    connection->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                                    FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_HANDLE_KILLPRIV);
+    connection->time_gran = 1;
+}
+
+const struct fuse_lowlevel_ops requests_operations = {
+    .init = do_init,       .lookup = do_lookup,   .getattr = do_getattr, .setattr = do_setattr,
+    .mkdir = do_mkdir,     .mknod = do_mknod,     .symlink = do_symlink, .unlink = do_unlink,
+    .rmdir = do_rmdir,     .rename = do_rename,   .link = do_link,       .open = do_open,
+    .create = do_create,   .read = do_read,       .write = do_write,     .flush = do_flush,
+    .release = do_release, .fsync = do_fsync,     .opendir = do_opendir, .readdir = do_readdir,
+    .fsyncdir = do_fsync,  .releasedir = do_releasedir, .statfs = do_statfs,   .getlk = do_getlk,
+    .setlk = do_setlk,
+};
