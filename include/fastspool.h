@@ -154,6 +154,8 @@ void fastspool_credentials_changed(void);
 struct fastspool_client {
     uid_t uid; /* of new files */
     gid_t gid;
+    uint64_t *synced; /* acked: the highest change that the client has synced, of the calls with a pointer to it; the
+                         server's, 0 at first.  NULL: what the server's process has synced counts */
 };
 /** For a server: until this is called again, the calling thread's calls act for @client.  New files are the client's.
  *  No permission is checked, because the server has checked it.  NULL: back to the effective ids.  (Who has attached a

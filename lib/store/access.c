@@ -26,7 +26,9 @@
 static uint64_t cached_credentials;
 static uint32_t credentials_known;
 
-static __thread struct credentials acting; /* fastspool_act_for() */
+/* fastspool_act_for() */
+static __thread struct credentials acting;
+static __thread uint64_t *acting_synced;
 
 void access_credentials(struct credentials *who)
 {
@@ -47,6 +49,12 @@ void access_credentials(struct credentials *who)
 void fastspool_act_for(const struct fastspool_client *client)
 {
     acting = client ? (struct credentials){client->uid, client->gid, true} : (struct credentials){0};
+    acting_synced = client ? client->synced : NULL;
+}
+
+uint64_t *access_synced(struct fastspool *fs)
+{
+    return acting_synced ? acting_synced : &fs->synced;
 }
 
 void fastspool_credentials_changed(void)

@@ -20,6 +20,8 @@ struct credentials {
 };
 /** The thread's fastspool_act_for(), or the effective ids, cached until fastspool_credentials_changed(). */
 void access_credentials(struct credentials *who);
+/** Where the highest change is kept that the process, or the client that the thread acts for, has synced. */
+uint64_t *access_synced(struct fastspool *fs);
 /** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
 int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/futex.h"
 #include "fastspool.h"
+#include "store/access.h"
 #include "store/await.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -97,12 +98,12 @@ static int wait_for_bounds(struct fastspool *fs)
 }
 
 /* Threads of a process sync at the same time: keep the highest ticket. */
-static uint64_t note_synced(struct fastspool *fs, uint64_t ticket)
+static uint64_t note_synced(uint64_t *place, uint64_t ticket)
 {
-    uint64_t synced = LOAD(fs->synced);
+    uint64_t synced = LOAD(*place);
 
     while (synced < ticket &&
-           !__atomic_compare_exchange_n(&fs->synced, &synced, ticket, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+           !__atomic_compare_exchange_n(place, &synced, ticket, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         ;
     return synced > ticket ? synced : ticket;
 }
@@ -112,7 +113,7 @@ int tickets_sync(struct fastspool *fs, uint64_t ticket, bool directory)
     bool waits = fs->durability == FASTSPOOL_STRICT || (fs->durability == FASTSPOOL_ACKED && directory);
 
     if (fs->durability == FASTSPOOL_ACKED) {
-        uint64_t synced = note_synced(fs, ticket);
+        uint64_t synced = note_synced(access_synced(fs), ticket);
         ticket = directory ? synced : ticket;
     }
     if (waits)

@@ -8,8 +8,8 @@
  *   - Each owner has, for each file that it has locked, an open file description of the store's lock file.  The kernel
  *     lets the locks of all of them, and those of processes with the library, exclude each other.
  *   - Closing that descriptor drops the owner's locks on the file: when the owner closes any descriptor of the file
- *     (FLUSH, as POSIX says; the kernel sends it for a process that dies, too), or when the description is gone by which
- *     the last lock came (RELEASE, for F_OFD_SETLK).
+ *     (FLUSH, as POSIX says; the kernel sends it for a process that dies, too), or when the description is gone by
+ * which the last lock came (RELEASE, for F_OFD_SETLK).
  *
  * Failure modes:
  *   - A lock that has to wait (F_SETLKW) occupies no thread of the server.  One thread tries all such locks again every
@@ -108,7 +108,7 @@ static int try_lock(struct key key, int description, pid_t pid, struct flock loc
         pthread_cond_signal(&changed);
     else if (result == 0)
         owner->description = description, owner->pid = pid;
-    else if (new && owner)
+    else if (new &&owner)
         drop(owner);
     return result == -EACCES ? -EAGAIN : result;
 }

@@ -15,7 +15,8 @@ struct flock;
 
 /** Start the thread that waits for locks.  Once, before the first request.  0 or -errno. */
 int owners_start(struct fastspool *fs);
-/** fcntl(2), F_SETLK or (@wait) F_SETLKW, of @owner on file @handle by its @description.  Answers @req, at once or later. */
+/** fcntl(2), F_SETLK or (@wait) F_SETLKW, of @owner on file @handle by its @description.  Answers @req, at once or
+ * later. */
 void owners_set(fuse_req_t req, uint64_t handle, uint64_t owner, int description, const struct flock *lock, bool wait);
 /** F_GETLK.  0 or -errno. */
 int owners_get(uint64_t handle, uint64_t owner, int description, struct flock *lock);

@@ -3,13 +3,14 @@
  * Requests: what the kernel asks of the view, answered from the store.
  *
  * Happy path:
- *   - The kernel's number of a node is the store's handle of the file, so the view keeps no table of nodes.  FUSE_ROOT_ID
- *     is the spool.
+ *   - The kernel's number of a node is the store's handle of the file, so the view keeps no table of nodes.
+ * FUSE_ROOT_ID is the spool.
  *   - The kernel has checked every permission against the attributes that it has just been given (default_permissions).
- *     So each call acts for the caller (fastspool_act_for()): what it makes is the caller's, and nothing is refused twice.
- *   - The kernel keeps nothing: names and attributes are valid for no time, and reads and writes are direct I/O.  So what
- *     a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache, which every
- *     open empties.)
+ *     So each call acts for the caller (fastspool_act_for()): what it makes is the caller's, and nothing is refused
+ * twice.
+ *   - The kernel keeps nothing: names and attributes are valid for no time, and reads and writes are direct I/O.  So
+ * what a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache, which
+ * every open empties.)
  *   - An open file is a description of the store, a directory too: so fsync of either works as with the library.
  *
  * Failure modes:
@@ -17,14 +18,15 @@
  *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.
  *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
  *     permissions: -ESTALE makes it look again.
- *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives, in a
- *     thread of its own.
+ *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives, in
+ * a thread of its own.
  */
 #include "view/requests.h"
 
 #include "base/places.h"
 #include "fastspool.h"
 #include "view/owners.h"
+#include "view/synced.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -44,7 +46,18 @@ static struct fastspool *acting(fuse_req_t req)
     const struct requests *requests = fuse_req_userdata(req);
     const struct fuse_ctx *context = fuse_req_ctx(req);
 
-    fastspool_act_for(&(const struct fastspool_client){context->uid, context->gid});
+    fastspool_act_for(&(const struct fastspool_client){context->uid, context->gid, NULL});
+    return requests->fs;
+}
+
+/* The same, for an fsync. */
+static struct fastspool *syncing(fuse_req_t req, bool directory, uint64_t *synced)
+{
+    const struct requests *requests = fuse_req_userdata(req);
+    const struct fuse_ctx *context = fuse_req_ctx(req);
+
+    fastspool_act_for(
+        &(const struct fastspool_client){context->uid, context->gid, synced_of(context->pid, directory, synced)});
     return requests->fs;
 }
 
@@ -58,7 +71,8 @@ static const char *path_of(fuse_ino_t node, const char *name, char path[PATH_SIZ
     return path;
 }
 
-/* PLACES_HANDLE: a file by its handle, for root and the owner, who hand descriptors on to programs without the library. */
+/* PLACES_HANDLE: a file by its handle, for root and the owner, who hand descriptors on to programs without the library.
+ */
 static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
 {
     const struct requests *requests = fuse_req_userdata(req);
@@ -313,17 +327,41 @@ static void do_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 
 static void do_fsync(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
 {
+    uint64_t synced;
+
     (void)node, (void)data_only;
-    reply(req, fastspool_fsync(acting(req), (int)file->fh));
+    reply(req, fastspool_fsync(syncing(req, false, &synced), (int)file->fh));
 }
 
 /* ---- directories ---- */
 
+/* A directory that is not opened for listing, which opendir(3), fts(3) and find(1) do with O_NONBLOCK, is most often
+ * opened for fsync(2).  The kernel holds the directory's lock during that, and no other process can make or find a name
+ * there.  So the wait is here, and the fsync finds all done.  (Exim on a disk of 200 IOPS, messages/s at 1, 8 and 32
+ * connections: without this 93, 99, 116.) */
+static bool opens_to_sync(int flags)
+{
+    return !(flags & O_NONBLOCK);
+}
+
 static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     char path[PATH_SIZE];
+    uint64_t synced;
     struct fastspool *fs = acting(req);
-    opened(req, fs, fastspool_open(fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0), file);
+    int d = fastspool_open(fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0);
+
+    if (d >= 0 && opens_to_sync(file->flags))
+        fastspool_fsync(syncing(req, true, &synced), d);
+    opened(req, fs, d, file);
+}
+
+static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
+{
+    uint64_t synced;
+
+    (void)node, (void)data_only;
+    reply(req, fastspool_fsync(syncing(req, true, &synced), (int)file->fh));
 }
 
 static void do_releasedir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
@@ -343,8 +381,8 @@ struct listing {
 static bool add(struct listing *listing, const char *name, uint64_t inode, mode_t type, uint64_t position)
 {
     const struct stat st = {.st_ino = inode, .st_mode = type};
-    size_t size = fuse_add_direntry(listing->req, listing->bytes + listing->used, listing->size - listing->used, name, &st,
-                                    (off_t)position);
+    size_t size = fuse_add_direntry(listing->req, listing->bytes + listing->used, listing->size - listing->used, name,
+                                    &st, (off_t)position);
 
     if (size > listing->size - listing->used)
         return false;
@@ -428,11 +466,29 @@ static void do_init(void *user_data, struct fuse_conn_info *connection)
 }
 
 const struct fuse_lowlevel_ops requests_operations = {
-    .init = do_init,       .lookup = do_lookup,   .getattr = do_getattr, .setattr = do_setattr,
-    .mkdir = do_mkdir,     .mknod = do_mknod,     .symlink = do_symlink, .unlink = do_unlink,
-    .rmdir = do_rmdir,     .rename = do_rename,   .link = do_link,       .open = do_open,
-    .create = do_create,   .read = do_read,       .write = do_write,     .flush = do_flush,
-    .release = do_release, .fsync = do_fsync,     .opendir = do_opendir, .readdir = do_readdir,
-    .fsyncdir = do_fsync,  .releasedir = do_releasedir, .statfs = do_statfs,   .getlk = do_getlk,
+    .init = do_init,
+    .lookup = do_lookup,
+    .getattr = do_getattr,
+    .setattr = do_setattr,
+    .mkdir = do_mkdir,
+    .mknod = do_mknod,
+    .symlink = do_symlink,
+    .unlink = do_unlink,
+    .rmdir = do_rmdir,
+    .rename = do_rename,
+    .link = do_link,
+    .open = do_open,
+    .create = do_create,
+    .read = do_read,
+    .write = do_write,
+    .flush = do_flush,
+    .release = do_release,
+    .fsync = do_fsync,
+    .opendir = do_opendir,
+    .readdir = do_readdir,
+    .fsyncdir = do_fsyncdir,
+    .releasedir = do_releasedir,
+    .statfs = do_statfs,
+    .getlk = do_getlk,
     .setlk = do_setlk,
 };

@@ -109,7 +109,7 @@ Test(handles, unlinked_and_gone)
 /* New files are the client's, and nothing is refused; afterwards all is as before. */
 Test(handles, acting_for_a_client)
 {
-    const struct fastspool_client client = {1234, 567};
+    const struct fastspool_client client = {1234, 567, NULL};
     struct stat st;
 
     cr_assert_eq(fastspool_mkdir(fs, "d", 0), 0);
