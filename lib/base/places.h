@@ -41,6 +41,11 @@
 #define PLACES_HANDLE      ".fastspool.%016llx"
 #define PLACES_HANDLE_FORM ".fastspool.%llx%n" /* for sscanf(3) */
 
+/** In the store, while the disk's files are imported: the directory of those that are not in their places yet. */
+#define PLACES_IMPORT ".import"
+/** On the disk, before the name of a message's -H file: the store has the message, or is about to. */
+#define PLACES_TAKEN  ".fastspool.taken."
+
 #define PLACES_REGISTRY "/run/fastspool"
 
 /** Size of a path buffer, NUL included: a state directory of 255 bytes, and the longest name below it. */

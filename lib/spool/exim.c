@@ -121,6 +121,35 @@ bool exim_family(const char *path, char data[PATH_MAX])
                     (int)(name + 1 - below), below, (int)id_length, id) < PATH_MAX;
 }
 
+bool exim_member(const char *data, unsigned n, char path[PATH_MAX])
+{
+    static const struct {
+        const char *prefix, *suffix;
+        bool log;
+    } forms[] = {{"", "-H", false}, {"", "-D", false}, {"", "-J", false}, {"hdr.", "", false}, {"", "", true}};
+    const char *directory, *name = strrchr(data, '/');
+    const struct rule *rule = find(data, &directory);
+
+    size_t id_length = name ? message_id(name + 1) : 0;
+    if (n >= sizeof(forms) / sizeof(*forms) || !rule || !rule->data || strcmp(rule->data, rule->directory) != 0 ||
+        id_length == 0 || strcmp(name + 1 + id_length, "-D") != 0)
+        return false;
+    const char *top = rule->directory, *below = directory + strlen(top);
+    for (size_t i = 0; forms[n].log && i < sizeof(rules) / sizeof(*rules); i++) {
+        if (rules[i].data && &rules[i] != rule && strcmp(rules[i].data, rule->data) == 0)
+            top = rules[i].directory;
+    }
+    return snprintf(path, PATH_MAX, "%.*s%s%.*s%s%.*s%s", (int)(directory - data), data, top, (int)(name + 1 - below),
+                    below, forms[n].prefix, (int)id_length, name + 1, forms[n].suffix) < PATH_MAX;
+}
+
+bool exim_shows(const char *name)
+{
+    size_t id_length = message_id(name);
+
+    return id_length > 0 && strcmp(name + id_length, "-H") == 0;
+}
+
 bool exim_is_message(const char *name, const char *directory)
 {
     size_t length = strlen(name);

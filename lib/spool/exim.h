@@ -21,6 +21,13 @@ bool exim_is_top(const char *path);
 /** The path of the -D file of the message that @path belongs to, relative to the spool.  False: it belongs to none. */
 bool exim_family(const char *path, char data[PATH_MAX]);
 
+/** The paths that a message's files have, for the -D file @data of exim_family(): the @n-th from 0.  The first one, the
+ *  -H file, makes Exim know the message.  Files with the number of a process in their names are not among them.  False:
+ *  there is no @n-th, or @data is no -D file. */
+bool exim_member(const char *data, unsigned n, char path[PATH_MAX]);
+/** Is @name that of a -H file? */
+bool exim_shows(const char *name);
+
 /** Is @name, below a directory called @directory, the -D file of a message?  There is one for each message. */
 bool exim_is_message(const char *name, const char *directory);
 

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The disk below the view, for the import.  Paths are relative to the spool; no symbolic link is followed anywhere in
+ * them.  Every function returns 0 or more, or a negative errno.
+ */
+#ifndef FASTSPOOL_DISK_H
+#define FASTSPOOL_DISK_H
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/** open(2) of a file or directory of spool @disk.  Opens no device and waits for no FIFO.  Fills in @st. */
+int disk_open(int disk, const char *path, int flags, struct stat *st);
+/** -ENOENT: it is not there, or not a directory's entry. */
+int disk_unlink(int disk, const char *path);
+/** Make what has been done to the entries of @path's directory durable. */
+int disk_sync_around(int disk, const char *path);
+
+/** Take Exim's lock of a message by its -D file @data.  Returns the descriptor that holds it.  -EAGAIN: somebody has
+ * it, or the message is just being made or removed. */
+int disk_lock(int disk, const char *data);
+/** Let go of a lock, after the -D file was removed: who had opened it before doesn't get the lock. */
+void disk_unlock_removed(int lock);
+
+/** Give -H file @header the name under which Exim doesn't find it, or its own again if it has the other one. */
+int disk_take(int disk, const char *header);
+int disk_give_back(int disk, const char *header);
+/** Remove the -H file that has the other name. */
+int disk_remove_taken(int disk, const char *header);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Import: what lies on the disk below the served directories goes into the store.
+ */
+#ifndef FASTSPOOL_IMPORT_H
+#define FASTSPOOL_IMPORT_H
+
+#include "fastspool.h"
+
+#include <stdint.h>
+
+/** What the passes have done.  Zero before the first one, and kept for the next. */
+struct import_result {
+    uint64_t messages; /* moved into the store, by all passes, with the number and bytes of their and other files */
+    uint64_t files;
+    uint64_t bytes;
+    uint64_t ns;                     /* that the last pass took */
+    uint32_t locked;                 /* messages that it has left: an Exim works on them.  Another pass gets them */
+    uint32_t conflicts;              /* messages and files that it has left: the store has others of that name */
+    uint32_t left;                   /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */
+    uint32_t told;                   /* lines in syslog: a pass tells only of more than the one before */
+    char error[FASTSPOOL_ERROR_MAX]; /* why it has ended early: "" */
+};
+
+/** One pass over the served directories of the disk, @spool_fd.  To be called by the spool's owner where no view lies
+ *  over them, by one process at a time.  Ends the thread's fastspool_act_for().
+ *  A negative errno: the pass has ended early, and @result->error says why.  What is not moved is on the disk as
+ * before; the next pass goes on. */
+int import_run(struct fastspool *fs, int spool_fd, struct import_result *result);
+
+#endif

@@ -1,0 +1,619 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The import of what lies on the disk.  A process is killed before each call that changes or asks disk or store, an Exim
+ * delivers what it finds then, on the disk or in the store, and the import runs again: every message is delivered once.
+ */
+#include "fastspool.h"
+#include "fixture.h"
+#include "spool/exim.h"
+#include "view/disk.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <sys/wait.h>
+#include <time.h>
+
+/* ---- the calls of the import, counted ---- */
+
+static unsigned steps, deadly; /* the step before which the process dies; 0: none */
+static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
+static int write_error;
+
+static void step(void)
+{
+    if (++steps == deadly)
+        kill(getpid(), SIGKILL);
+}
+
+static int play_flush(void)
+{
+    step();
+    return ++flushes == flush_fails ? -EIO : 0; /* this test has no mirror */
+}
+
+#define fastspool_mkdir(...)      (step(), fastspool_mkdir(__VA_ARGS__))
+#define fastspool_rmdir(...)      (step(), fastspool_rmdir(__VA_ARGS__))
+#define fastspool_open(...)       (step(), fastspool_open(__VA_ARGS__))
+#define fastspool_write(...)      (step(), write_error ? write_error : fastspool_write(__VA_ARGS__))
+#define fastspool_futimens(...)   (step(), fastspool_futimens(__VA_ARGS__))
+#define fastspool_rename(...)     (step(), fastspool_rename(__VA_ARGS__))
+#define fastspool_link(...)       (step(), fastspool_link(__VA_ARGS__))
+#define fastspool_unlink(...)     (step(), fastspool_unlink(__VA_ARGS__))
+#define fastspool_flush(fs, time) ((void)(fs), (void)(time), play_flush())
+#define disk_lock(...)            (step(), disk_lock(__VA_ARGS__))
+#define disk_take(...)            (step(), disk_take(__VA_ARGS__))
+#define disk_give_back(...)       (step(), disk_give_back(__VA_ARGS__))
+#define disk_remove_taken(...)    (step(), disk_remove_taken(__VA_ARGS__))
+#define disk_unlink(...)          (step(), disk_unlink(__VA_ARGS__))
+#define disk_sync_around(...)     (step(), disk_sync_around(__VA_ARGS__))
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* fs */
+#include "../../lib/view/import.c"
+#pragma GCC diagnostic pop
+#undef fastspool_mkdir
+#undef fastspool_open
+#undef fastspool_write
+#undef fastspool_unlink
+#undef fastspool_rename
+
+TestSuite(import, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+
+/* ---- the disk ---- */
+
+#define A "1abcde-000001-AB"
+#define B "1abcde-00000000002-ABCD"
+#define C "1abcde-000003-AB"
+
+static struct import_result result_of;
+
+static const char *on_disk(const char *path)
+{
+    static char whole[2][2 * PATH_MAX];
+    static int turn;
+
+    turn = !turn;
+    snprintf(whole[turn], sizeof(whole[turn]), "%s/%s", fs->spool, path);
+    return whole[turn];
+}
+
+static void disk_directory(const char *path)
+{
+    cr_assert(mkdir(on_disk(path), 0750) == 0 || errno == EEXIST);
+}
+
+static void disk_file(const char *path, const char *content)
+{
+    struct timespec times[2] = {{1000, 1}, {2000 + (time_t)strlen(path), 2}};
+    int fd = open(on_disk(path), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
+    cr_assert_eq(write(fd, content, strlen(content)), (ssize_t)strlen(content));
+    cr_assert_eq(fchmod(fd, strstr(path, "msglog") ? 0400 : 0640), 0);
+    if (geteuid() == 0)
+        cr_assert_eq(fchown(fd, 107, 113), 0);
+    cr_assert_eq(futimens(fd, times), 0);
+    close(fd);
+}
+
+static bool disk_has(const char *path)
+{
+    struct stat st;
+
+    return lstat(on_disk(path), &st) == 0;
+}
+
+static void message(const char *directory, const char *split, const char *id)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof(path), "%sinput", directory);
+    disk_directory(path);
+    snprintf(path, sizeof(path), "%sinput/%s", directory, split);
+    disk_directory(path);
+    snprintf(path, sizeof(path), "%smsglog", directory);
+    disk_directory(path);
+    snprintf(path, sizeof(path), "%smsglog/%s", directory, split);
+    disk_directory(path);
+    snprintf(path, sizeof(path), "%sinput/%s%s-D", directory, split, id);
+    disk_file(path, path);
+    snprintf(path, sizeof(path), "%sinput/%s%s-H", directory, split, id);
+    disk_file(path, path);
+    snprintf(path, sizeof(path), "%smsglog/%s%s", directory, split, id);
+    disk_file(path, path);
+}
+
+/* ---- the store ---- */
+
+static bool store_has(const char *path)
+{
+    struct stat st;
+
+    return fastspool_stat(fs, path, &st) == 0;
+}
+
+/* The store has @path as disk_file() made it with its path as the content, and the disk has it no more. */
+static void moved_as(const char *path, const char *content)
+{
+    char got[PATH_MAX];
+    struct stat st;
+
+    cr_assert_not(disk_has(path), "%s is on the disk", path);
+    cr_assert_eq(fastspool_stat(fs, path, &st), 0, "%s is not in the store", path);
+    int d = fastspool_open(fs, path, O_RDONLY, 0);
+    cr_assert_eq(fastspool_read(fs, d, got, sizeof(got)), (ssize_t)strlen(content), "%s", path);
+    cr_assert_eq(memcmp(got, content, strlen(content)), 0);
+    fastspool_close(fs, d);
+    cr_assert_eq(st.st_mode, S_IFREG | (strstr(path, "msglog") ? 0400 : 0640), "%s: %o", path, st.st_mode);
+    cr_assert_eq(st.st_mtim.tv_sec, 2000 + (time_t)strlen(path));
+    cr_assert_eq(st.st_mtim.tv_nsec, 2);
+    if (geteuid() == 0)
+        cr_assert(st.st_uid == 107 && st.st_gid == 113);
+}
+
+static void moved_whole(const char *path)
+{
+    moved_as(path, path);
+}
+
+static void run(void)
+{
+    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), 0, "%s", result_of.error);
+    cr_assert_not(store_has(PLACES_IMPORT));
+}
+
+static void counts(unsigned messages, unsigned files, unsigned locked, unsigned conflicts, unsigned left)
+{
+    cr_assert_eq(result_of.messages, messages, "%u messages", (unsigned)result_of.messages);
+    cr_assert_eq(result_of.files, files, "%u files", (unsigned)result_of.files);
+    cr_assert_eq(result_of.locked, locked, "%u locked", result_of.locked);
+    cr_assert_eq(result_of.conflicts, conflicts, "%u conflicts", result_of.conflicts);
+    cr_assert_eq(result_of.left, left, "%u left", result_of.left);
+}
+
+/* ---- what lies there ---- */
+
+Test(import, everything)
+{
+    struct stat st;
+
+    message("", "", A);
+    message("", "8/", B);
+    disk_directory("q");
+    message("q/", "8/", C);
+    disk_directory("q/Finput");
+    disk_directory("db");
+    disk_directory("msglog.OLD");
+    disk_directory("input/empty");
+    cr_assert_eq(chmod(on_disk("input/8"), 02770), 0);
+    disk_file("input/8/" B "-J", "input/8/" B "-J");
+    disk_file("input/8/hdr." B, "input/8/hdr." B);
+    disk_file("input/8/" B "-1234-K", "input/8/" B "-1234-K");
+    disk_file("msglog.OLD/" A, "msglog.OLD/" A);
+    disk_file("input/README", "input/README");
+    disk_file("db/retry", "hints");
+    run();
+    counts(3, 9 + 3 + 2, 0, 0, 0);
+    const char *all[] = {"input/" A "-D",     "input/" A "-H",     "msglog/" A,           "input/8/" B "-D",
+                         "input/8/" B "-H",   "msglog/8/" B,       "q/input/8/" C "-D",   "q/input/8/" C "-H",
+                         "q/msglog/8/" C,     "input/8/" B "-J",   "input/8/hdr." B,      "input/8/" B "-1234-K",
+                         "msglog.OLD/" A,     "input/README"};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        moved_whole(all[i]);
+    cr_assert(disk_has("db/retry") && disk_has("input/8") && !store_has("db"));
+    cr_assert_eq(fastspool_stat(fs, "input/8", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 02770);
+    cr_assert(store_has("q/Finput") && store_has("input/empty"));
+    run();
+    counts(3, 14, 0, 0, 0);
+}
+
+Test(import, large_and_empty)
+{
+    static char large[3 * (64 << 10) + 1];
+
+    memset(large, 'x', sizeof(large) - 1);
+    message("", "", A);
+    disk_file("input/" A "-D", large);
+    disk_file("input/none", "");
+    disk_file("input/piece", large + 2 * (64 << 10));
+    run();
+    counts(1, 5, 0, 0, 0);
+    cr_assert_eq(result_of.bytes, sizeof(large) - 1 + (64 << 10) + strlen("input/" A "-Hmsglog/" A));
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "input/" A "-D", &st), 0);
+    cr_assert_eq(st.st_size, (off_t)sizeof(large) - 1);
+}
+
+Test(import, batches)
+{
+    char id[32], path[64];
+
+    for (int i = 0; i < 2 * BATCH + 1; i++) {
+        snprintf(id, sizeof(id), "1abcde-%06d-AB", i);
+        message("", "", id);
+    }
+    run();
+    counts(2 * BATCH + 1, 3 * (2 * BATCH + 1), 0, 0, 0);
+    cr_assert_eq(flushes, 6);
+    for (int i = 0; i < 2 * BATCH + 1; i++) {
+        snprintf(path, sizeof(path), "input/1abcde-%06d-AB-H", i);
+        moved_whole(path);
+    }
+}
+
+/* As Exim leaves a message that it moves to another queue, and dies. */
+Test(import, hard_links)
+{
+    struct stat one, other;
+
+    message("", "", A);
+    disk_directory("q");
+    message("q/", "", B);
+    cr_assert_eq(link(on_disk("input/" A "-D"), on_disk("q/input/" A "-D")), 0);
+    cr_assert_eq(link(on_disk("input/" A "-H"), on_disk("q/input/" A "-H")), 0);
+    run();
+    counts(3, 8, 0, 0, 0);
+    cr_assert_eq(fastspool_stat(fs, "input/" A "-D", &one), 0);
+    cr_assert_eq(fastspool_stat(fs, "q/input/" A "-D", &other), 0);
+    cr_assert(one.st_ino == other.st_ino && one.st_nlink == 2);
+    moved_whole("input/" A "-D");
+    cr_assert_eq(fastspool_stat(fs, "q/input/" A "-H", &other), 0);
+    cr_assert_eq(other.st_nlink, 2);
+}
+
+/* Files of a message without a -D file are looked at last. */
+Test(import, without_body)
+{
+    struct timespec before, after;
+
+    message("", "", A);
+    cr_assert_eq(unlink(on_disk("input/" A "-D")), 0);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    run();
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    counts(1, 2, 0, 0, 0);
+    cr_assert_geq(after.tv_sec * 1000 + after.tv_nsec / 1000000 - before.tv_sec * 1000 - before.tv_nsec / 1000000, 990);
+    moved_whole("input/" A "-H");
+    moved_whole("msglog/" A);
+}
+
+/* ---- what stays ---- */
+
+static pid_t hold_lock(const char *path, off_t length)
+{
+    int line[2];
+    char byte;
+
+    cr_assert_eq(pipe(line), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = length};
+        int fd = open(on_disk(path), O_RDWR);
+        if (fcntl(fd, F_SETLK, &lock) < 0 || write(line[1], "", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    close(line[1]);
+    cr_assert_eq(read(line[0], &byte, 1), 1);
+    close(line[0]);
+    return pid;
+}
+
+Test(import, locked)
+{
+    message("", "", A);
+    message("", "", B);
+    pid_t pid = hold_lock("input/" A "-D", 19);
+    run();
+    counts(1, 3, 1, 0, 0);
+    cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
+    cr_assert_not(store_has("input/" A "-D"));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    run();
+    counts(2, 6, 0, 0, 0);
+    moved_whole("input/" A "-H");
+}
+
+/* An empty -D file is one that Exim makes now, and locks next; or an old one. */
+Test(import, being_made)
+{
+    struct timespec old[2] = {{1000, 0}, {1000, 0}};
+
+    disk_directory("input");
+    disk_file("input/" A "-D", "");
+    cr_assert_eq(utimensat(AT_FDCWD, on_disk("input/" A "-D"), NULL, 0), 0);
+    run();
+    counts(0, 0, 1, 0, 0);
+    cr_assert_eq(utimensat(AT_FDCWD, on_disk("input/" A "-D"), old, 0), 0);
+    run();
+    counts(1, 1, 0, 0, 0);
+}
+
+/* Who has opened a -D file before it was removed never gets its lock. */
+Test(import, opened_before)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
+
+    message("", "", A);
+    int fd = open(on_disk("input/" A "-D"), O_RDWR);
+    run();
+    counts(1, 3, 0, 0, 0);
+    cr_assert_eq(fcntl(fd, F_SETLK, &lock), -1, "locked");
+    close(fd);
+}
+
+static void store_file(const char *path, const char *content)
+{
+    fastspool_mkdir(fs, "input", 0750);
+    int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);
+    cr_assert_geq(d, 0);
+    cr_assert_eq(fastspool_write(fs, d, content, strlen(content)), (ssize_t)strlen(content));
+    fastspool_close(fs, d);
+}
+
+Test(import, conflict)
+{
+    char same_size[] = "input/" A "-d";
+
+    message("", "", A);
+    message("", "", B);
+    disk_file("input/README", "the disk's");
+    store_file("input/" A "-D", same_size);
+    store_file("input/README", "the store's");
+    run();
+    counts(1, 3, 0, 2, 0);
+    cr_assert_eq(result_of.told, 2);
+    cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
+    cr_assert_not(store_has("input/" A "-H"), "half of a message");
+    run();
+    counts(1, 3, 0, 2, 0);
+    cr_assert_eq(result_of.told, 2);
+}
+
+/* The store's message has gone on: the disk's has a file more, and stays. */
+Test(import, conflict_of_a_live_message)
+{
+    message("", "", A);
+    disk_file("input/" A "-J", "x@example.com\n");
+    store_file("input/" A "-D", "input/" A "-D");
+    store_file("input/" A "-H", "input/" A "-H");
+    run();
+    counts(0, 0, 0, 1, 0);
+    cr_assert(disk_has("input/" A "-J") && !store_has("input/" A "-J"));
+}
+
+/* As if somebody had restored a backup of the disk. */
+Test(import, same_content)
+{
+    message("", "", A);
+    store_file("input/" A "-D", "input/" A "-D");
+    store_file("input/" A "-H", "input/" A "-H");
+    fastspool_mkdir(fs, "msglog", 0750);
+    store_file("msglog/" A, "msglog/" A);
+    run();
+    counts(1, 3, 0, 0, 0);
+    cr_assert_not(disk_has("input/" A "-D") || disk_has("input/" A "-H") || disk_has("msglog/" A));
+}
+
+Test(import, no_regular_files)
+{
+    message("", "", A);
+    disk_file("secret", "secret");
+    disk_directory("elsewhere");
+    disk_file("elsewhere/" C "-D", "elsewhere");
+    cr_assert_eq(symlink("../secret", on_disk("input/link")), 0);
+    cr_assert_eq(symlink("../secret", on_disk("input/" B "-D")), 0);
+    cr_assert_eq(symlink("../elsewhere", on_disk("input/9")), 0);
+    cr_assert_eq(symlink("elsewhere", on_disk("Finput")), 0);
+    cr_assert_eq(mkfifo(on_disk("input/fifo"), 0600), 0);
+    disk_directory("input/8");
+    disk_directory("input/8/deep");
+    disk_file("input/8/deep/file", "deep");
+    run();
+    counts(1, 3, 0, 0, 6);
+    cr_assert_eq(result_of.told, 6);
+    cr_assert(disk_has("input/fifo") && disk_has("input/link") && disk_has("input/8/deep/file"));
+    cr_assert(disk_has("elsewhere/" C "-D") && !store_has("input/9") && !store_has("Finput"));
+    cr_assert_not(store_has("input/link") || store_has("input/fifo") || store_has("input/" B "-D"));
+}
+
+/* ---- errors ---- */
+
+static void nothing_moved(int error)
+{
+    flushes = 0;
+    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), error);
+    cr_assert_neq(*result_of.error, '\0');
+    counts(0, 0, 0, 0, 0);
+    cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
+    cr_assert_not(store_has("input/" A "-D") || store_has("input/" A "-H"));
+}
+
+Test(import, no_room)
+{
+    message("", "", A);
+    write_error = -ENOSPC;
+    nothing_moved(-ENOSPC);
+    write_error = 0;
+    run();
+    counts(1, 3, 0, 0, 0);
+    moved_whole("input/" A "-H");
+}
+
+/* A commit fails before the store is decided to have the batch. */
+Test(import, no_commit)
+{
+    message("", "", A);
+    flush_fails = 1;
+    nothing_moved(-EIO);
+    flush_fails = 0;
+    run();
+    moved_whole("input/" A "-H");
+}
+
+/* It fails after that: only the next pass publishes. */
+Test(import, no_second_commit)
+{
+    message("", "", A);
+    flush_fails = 2;
+    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), -EIO);
+    cr_assert_not(disk_has("input/" A "-H") || store_has("input/" A "-H"), "neither is found");
+    flush_fails = 0;
+    run();
+    counts(1, 2, 0, 0, 0);
+    moved_whole("input/" A "-D");
+    moved_whole("input/" A "-H");
+}
+
+/* ---- death at every step ---- */
+
+static void scene(void)
+{
+    message("", "", A);
+    message("", "8/", B);
+    disk_file("input/8/" B "-J", "input/8/" B "-J");
+    disk_file("input/stray", "input/stray");
+}
+
+static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
+static unsigned delivered[2];
+
+static void path_of(const char *header, const char *suffix, char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%.*s%s", (int)strlen(header) - 2, header, suffix);
+}
+
+/* Exim on the disk: what has -H and -D is delivered. */
+static void deliver_on_disk(void)
+{
+    char data[PATH_MAX];
+
+    for (int i = 0; i < 2; i++) {
+        path_of(headers[i], "-D", data);
+        if (!disk_has(headers[i]) || !disk_has(data))
+            continue;
+        delivered[i]++;
+        unlink(on_disk(data));
+        unlink(on_disk(headers[i]));
+        unlink(on_disk(i ? "input/8/" B "-J" : "input/" A "-J"));
+        unlink(on_disk(i ? "msglog/8/" B : "msglog/" A));
+    }
+}
+
+/* Exim in the store: what has -H must have all the rest. */
+static void deliver_in_store(void)
+{
+    char path[PATH_MAX];
+
+    for (int i = 0; i < 2; i++) {
+        if (!store_has(headers[i]))
+            continue;
+        delivered[i]++;
+        cr_assert_eq(fastspool_unlink(fs, i ? "msglog/8/" B : "msglog/" A), 0, "half of a message");
+        path_of(headers[i], "-D", path);
+        cr_assert_eq(fastspool_unlink(fs, path), 0, "half of a message");
+        cr_assert_eq(fastspool_unlink(fs, headers[i]), 0);
+        path_of(headers[i], "-J", path);
+        cr_assert_eq(fastspool_unlink(fs, path), i ? 0 : -ENOENT, "half of a message");
+    }
+}
+
+enum { NOBODY, ON_DISK, IN_STORE, BOTH, DELIVERIES };
+
+static bool killed_at(unsigned n)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct import_result none = {0};
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(import_run(fs, fs->spool_fd, &none) == 0 ? 0 : 1);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the import failed", n);
+    cr_assert_geq(descriptions_reap(fs), 0);
+    return WIFSIGNALED(status);
+}
+
+/* Nothing of the import is left, on the disk or in the store. */
+static void all_clean(unsigned n)
+{
+    const char *directories[] = {"input", "input/8", "msglog", "msglog/8"};
+
+    cr_assert_not(store_has(PLACES_IMPORT), "step %u", n);
+    for (int i = 0; i < 4; i++) {
+        DIR *directory = opendir(on_disk(directories[i]));
+        for (const struct dirent *entry; (entry = readdir(directory));)
+            cr_assert(entry->d_name[0] == '.' ? strlen(entry->d_name) < 3 : entry->d_type == DT_DIR,
+                      "step %u: %s is on the disk", n, entry->d_name);
+        closedir(directory);
+    }
+}
+
+static void die_everywhere(int who, bool twice)
+{
+    bool dead = true;
+    unsigned n;
+
+    checking_every(0);
+    for (n = 1; dead; n++) {
+        fixture_teardown();
+        fixture_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        dead = killed_at(n);
+        if (twice)
+            killed_at(n % 23 + 1);
+        if (who == ON_DISK || who == BOTH)
+            deliver_on_disk();
+        if (who == IN_STORE || who == BOTH)
+            deliver_in_store();
+        run();
+        all_clean(n);
+        moved_whole("input/stray");
+        for (int i = 0; who == NOBODY && i < 2; i++) {
+            char path[PATH_MAX];
+            moved_whole(headers[i]);
+            path_of(headers[i], "-D", path);
+            moved_whole(path);
+            moved_whole(i ? "msglog/8/" B : "msglog/" A);
+        }
+        deliver_in_store();
+        deliver_on_disk();
+        cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+                  delivered[1]);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+Test(import, killed)
+{
+    die_everywhere(NOBODY, false);
+}
+
+Test(import, killed_then_delivered_on_disk)
+{
+    die_everywhere(ON_DISK, false);
+}
+
+Test(import, killed_then_delivered_in_store)
+{
+    die_everywhere(IN_STORE, false);
+}
+
+Test(import, killed_then_delivered)
+{
+    die_everywhere(BOTH, false);
+}
+
+Test(import, killed_twice)
+{
+    die_everywhere(BOTH, true);
+}
