@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Launching the mirror: does one live, and how a process starts one.
+ * Launching the mirror and the view: does one live, and how a process starts one.
  *
  * The happy path:
- *   - A mirror holds the flock of STATE/mirror.lock for its whole life.  A process that asks tries that lock.
+ *   - A mirror holds the flock of STATE/mirror.lock for its whole life, and a view that of STATE/view.lock.  A process
+ *     that asks tries that lock.
  *   - The start takes two forks, so that the mirror is not a child of the program.  The path of the mirror's image is
  *     absolute and compiled in.
+ *   - The view is started by a root process that root started, in its mount namespace.
  *
  * Failure modes:
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
  *   - The mirror does not come up: a waiter starts it again after START_TIME.
  *   - The starting program has limits, signals or descriptors that would harm the mirror: shed_inheritance().
+ *   - The view can't be mounted on this machine: one line in syslog, and another try every VIEW_TRY_AGAIN.
  */
 #include "spool/launch.h"
 
@@ -23,6 +26,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,22 +36,35 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S) /* time for a new mirror to take its lock */
+#define START_TIME     (2 * NS_PER_S)  /* time for a new mirror to take its lock */
+#define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
 
-bool launch_lives(struct fastspool *fs)
+/* Is the lock file @name of the state directory held? */
+static bool is_held(const struct fastspool *fs, const char *name)
 {
     char path[PLACES_PATH_MAX];
     int saved = errno;
 
-    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    places_in_state(fs->state, name, path);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
     if (fd >= 0)
         close(fd);
     errno = saved;
     return lives;
+}
+
+bool launch_lives(struct fastspool *fs)
+{
+    return is_held(fs, PLACES_MIRROR_LOCK);
+}
+
+bool launch_view_lives(struct fastspool *fs)
+{
+    return is_held(fs, PLACES_VIEW_LOCK);
 }
 
 static void write_text(const char *path, const char *text)
@@ -84,18 +101,12 @@ static void shed_inheritance(void)
         _exit(127);
 }
 
-static void become_mirror(const char *spool, const char *state, uint64_t memory)
+static void become_tool(char *const *arguments)
 {
-    char bytes[24];
-    char *const arguments[] = {UNCONST("fastspool"), UNCONST("mirror"),
-                               UNCONST("--state"),   UNCONST(state),
-                               UNCONST("--memory"),  bytes,
-                               UNCONST(spool),       NULL};
     char *const environment[] = {NULL};
     uid_t uid = geteuid();
     gid_t gid = getegid();
 
-    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory);
     shed_inheritance();
     if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
         _exit(127);
@@ -107,33 +118,45 @@ static void become_mirror(const char *spool, const char *state, uint64_t memory)
     _exit(127);
 }
 
+static void become_mirror(const struct fastspool *fs)
+{
+    char bytes[24];
+    char *const arguments[] = {UNCONST("fastspool"), UNCONST("mirror"),
+                               UNCONST("--state"),   UNCONST(fs->state),
+                               UNCONST("--memory"),  bytes,
+                               UNCONST(fs->spool),   NULL};
+
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)fs->memory);
+    become_tool(arguments);
+}
+
+static void become_view(const struct fastspool *fs)
+{
+    char *const arguments[] = {UNCONST("fastspool"), UNCONST("view"),    UNCONST("--state"),
+                               UNCONST(fs->state),   UNCONST(fs->spool), NULL};
+
+    become_tool(arguments);
+}
+
 /* Fork a child that sends no signal when it ends: the program's SIGCHLD handler and wait() do not see it. */
 static pid_t quiet_fork(void)
 {
     return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
 }
 
-int launch_start(struct fastspool *fs)
+/* Start the process that @become turns a child into.  0 or -errno; keeps errno. */
+static int start(const struct fastspool *fs, void (*become)(const struct fastspool *fs))
 {
-    uint64_t now = clock_monotonic();
-    uint64_t before = LOAD(fs->header->mirror.starting);
     sigset_t all, old;
     int saved = errno;
 
-    if (before && now - before < START_TIME)
-        return 0;
-    if (geteuid() != 0 && geteuid() != fs->owner)
-        return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
-    if (!__atomic_compare_exchange_n(&ATOMIC(fs->header->mirror.starting), &before, now, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_RELAXED))
-        return 0;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old); /* no handler of the program may run in the child */
     pid_t child = quiet_fork();
     if (child == 0) {
         setsid();
         if (quiet_fork() == 0)
-            become_mirror(fs->spool, fs->state, fs->memory);
+            become(fs);
         _exit(0);
     }
     int result = child < 0 ? -errno : 0;
@@ -142,6 +165,82 @@ int launch_start(struct fastspool *fs)
     sigprocmask(SIG_SETMASK, &old, NULL);
     errno = saved;
     return result;
+}
+
+/* Of many processes that find nobody at once, one starts it: the one that moves @starting, after @time. */
+static bool is_starter(const uint64_t *starting, uint64_t time)
+{
+    uint64_t now = clock_monotonic();
+    uint64_t before = LOAD(*starting);
+
+    return (!before || now - before >= time) &&
+           __atomic_compare_exchange_n(&ATOMIC(*starting), &before, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+int launch_start(struct fastspool *fs)
+{
+    if (geteuid() != 0 && geteuid() != fs->owner)
+        return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
+    return is_starter(&fs->header->mirror.starting, START_TIME) ? start(fs, become_mirror) : 0;
+}
+
+/* ---- the view ---- */
+
+static bool may_mount(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    return syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1u << CAP_SYS_ADMIN));
+}
+
+void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, int error)
+{
+    uint32_t before = LOAD(fs->header->view.unavailable);
+
+    STORE(fs->header->view.obstacle, obstacle);
+    STORE(fs->header->view.unavailable, error);
+    if (before != (uint32_t)error)
+        syslog(LOG_MAIL | LOG_WARNING,
+               "fastspool: %s: no view can be mounted (%s: %s): programs without the library do not see the store",
+               fs->spool, launch_view_obstacle(obstacle), strerrordesc_np(error));
+}
+
+const char *launch_view_obstacle(uint32_t obstacle)
+{
+    return obstacle == VIEW_NO_DEVICE ? "/dev/fuse" : obstacle == VIEW_NO_RIGHT ? "CAP_SYS_ADMIN" : "mount";
+}
+
+void launch_view(struct fastspool *fs)
+{
+    int saved = errno;
+    uint64_t time = LOAD(fs->header->view.unavailable) ? VIEW_TRY_AGAIN : START_TIME;
+
+    if (getuid() == 0 && geteuid() == 0 && !launch_view_lives(fs) && is_starter(&fs->header->view.starting, time)) {
+        int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+        if (fuse < 0)
+            launch_view_unavailable(fs, VIEW_NO_DEVICE, errno);
+        else if (!may_mount())
+            launch_view_unavailable(fs, VIEW_NO_RIGHT, EPERM);
+        else
+            start(fs, become_view);
+        if (fuse >= 0)
+            close(fuse);
+    }
+    errno = saved;
+}
+
+pid_t launch_view_holder(struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    places_in_state(fs->state, PLACES_VIEW_LOCK, path);
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK && lock.l_pid > 0;
+    if (fd >= 0)
+        close(fd);
+    return held ? lock.l_pid : 0;
 }
 
 const struct keeper launch_keeper = {launch_lives, launch_start};

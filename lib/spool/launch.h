@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Launching the mirror.
+ * Launching the mirror and the view.
  */
 #ifndef FASTSPOOL_LAUNCH_H
 #define FASTSPOOL_LAUNCH_H
 
 #include "store/await.h"
+#include "store/layout.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct fastspool;
 
@@ -16,6 +18,18 @@ bool launch_lives(struct fastspool *fs);
 /** Start the mirror, unless a process did so in the last two seconds.  The caller gets no child to wait for, and no
  *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);
+
+/** Does a view of the store live?  Keeps errno. */
+bool launch_view_lives(struct fastspool *fs);
+/** Start the view if none lives, and if this process is root's, and may mount.  Keeps errno. */
+void launch_view(struct fastspool *fs);
+/** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can't forge it, because he can
+ *  lock in no other process's name. */
+pid_t launch_view_holder(struct fastspool *fs);
+/** Note, in the header and once in syslog, that no view can be mounted here, because of @error (an errno) of @obstacle.
+ */
+void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, int error);
+const char *launch_view_obstacle(uint32_t obstacle);
 
 extern const struct keeper launch_keeper;
 

@@ -190,13 +190,20 @@ enum view_status {
     VIEW_MOUNTED = 1, /* all files are in the store: no process looks for any on the disk */
 };
 
+/** Why no view can be mounted. */
+enum view_obstacle {
+    VIEW_NO_DEVICE = 1, /* /dev/fuse can't be opened */
+    VIEW_NO_RIGHT = 2,  /* CAP_SYS_ADMIN is missing */
+    VIEW_NO_MOUNT = 3,  /* the kernel refuses the mount */
+};
+
 /** lib/view/: the store as a mounted file system.  All atomic. */
 struct view_state {
     uint32_t status;      /* enum view_status */
     int32_t pid;          /* of the supervisor: flock(2) tells whether it lives */
     uint64_t starting;    /* CLOCK_MONOTONIC ns of the last start of a view: one process starts it at a time */
-    uint32_t unavailable; /* 1: a view can't be mounted on this machine, and syslog says why */
-    uint32_t zero;
+    uint32_t unavailable; /* errno: a view can't be mounted on this machine, and syslog says so; 0: none has failed */
+    uint32_t obstacle;    /* enum view_obstacle */
 };
 
 /** lib/mirror/journal.c: batches.  All atomic. */
