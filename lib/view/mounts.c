@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Mounting the view over the spool's directories, and taking it away.
+ *
+ * The happy path:
+ *   - Three mount namespaces (struct mounts).  The file system is mounted once, in `work`.  A clone of its directory
+ *     `input` is moved over SPOOL/input in the namespace of the starter; and so each other top directory.
+ *   - When a server is dead, its view answers ENOTCONN to everybody.  The next view is mounted over it, and the first dead
+ *     one stays below, as a guard: those between the two are taken away, and no user ever sees the disk's empty directory.
+ *   - Nothing here waits for a server, but mounts_over() and what is done with the descriptor of mounts_view().  A path
+ *     that ends at a mount point, an O_PATH descriptor of it, umount2(2) with MNT_DETACH and /proc/self/mountinfo send it no
+ *     request.
+ *
+ * Failure modes:
+ *   - The mail user owns the spool, and may put a symbolic link anywhere: no path is followed but one directory after
+ *     the other, from a descriptor, and each has to be his or root's.  What is mounted has to be a directory of the view.
+ *   - A supervisor was killed: the next one finds its views by their type in mountinfo, and ends their connections.
+ */
+#include "view/mounts.h"
+
+#include "spool/exim.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TYPE    "fuse.fastspool"
+#define RETRIES 100 /* of umount, while others mount and unmount at the same place */
+
+/* ---- paths ---- */
+
+static int open_beneath(int directory, const char *path, uint64_t resolve)
+{
+    const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                                 .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve};
+    long fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static bool is_trusted(const struct mounts *m, int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_uid == m->owner || st.st_uid == 0);
+}
+
+/* Is @name a directory on the disk, and it and the one above it of the owner or root? */
+static bool is_on_disk(const struct mounts *m, const char *name)
+{
+    char queue[MOUNTS_NAME];
+    int fd = open_beneath(m->disk, name, 0);
+    bool trusted = fd >= 0 && is_trusted(m, fd);
+
+    if (fd >= 0)
+        close(fd);
+    snprintf(queue, sizeof(queue), "%s", name);
+    char *slash = strrchr(queue, '/');
+    if (!trusted || !slash)
+        return trusted;
+    *slash = '\0';
+    return is_on_disk(m, queue);
+}
+
+static size_t add_tops(const struct mounts *m, const char *queue, char (*names)[MOUNTS_NAME], size_t size)
+{
+    size_t count = 0;
+    int fd = openat(m->disk, queue, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!directory && fd >= 0)
+        close(fd);
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        bool spool = strcmp(queue, ".") == 0;
+        char name[MOUNTS_NAME];
+        if (entry->d_name[0] == '.' || (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN) ||
+            snprintf(name, sizeof(name), spool ? "%s%s" : "%s/%s", spool ? "" : queue, entry->d_name) >=
+                (int)sizeof(name))
+            continue;
+        if (exim_is_top(name) && exim_policy(name) == EXIM_STORE && count < size && is_on_disk(m, name))
+            strcpy(names[count++], name);
+        else if (spool && exim_policy(name) == EXIM_DISK)
+            count += add_tops(m, name, names + count, size - count);
+    }
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t size)
+{
+    return add_tops(m, ".", names, size);
+}
+
+bool mounts_has_spool(const struct mounts *m)
+{
+    struct stat st;
+    return fstat(m->disk, &st) == 0 && st.st_nlink > 0;
+}
+
+/* ---- layers ---- */
+
+/* A line of mountinfo. */
+struct layer {
+    int id;
+    int parent;
+    unsigned minor; /* of its superblock: the connection's number */
+    bool ours;
+};
+
+static bool find_layer(int id, struct layer *found)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    size_t size = 0;
+    bool is = false;
+
+    *found = (struct layer){0};
+    while (file && !is && getline(&line, &size, file) > 0) {
+        const char *type = strstr(line, " - ");
+        is = type && sscanf(line, "%d %d %*u:%u", &found->id, &found->parent, &found->minor) == 3 && found->id == id;
+        found->ours = is && strncmp(type + 3, TYPE " ", sizeof(TYPE)) == 0;
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    return is;
+}
+
+/* The mount that descriptor @fd lies in.  fdinfo says it, and asks no file system. */
+static int mount_of(int fd)
+{
+    char path[64], line[128];
+    int id = -1;
+
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file))
+        sscanf(line, "mnt_id: %d", &id);
+    if (file)
+        fclose(file);
+    return id;
+}
+
+/* How many views are mounted at @fd, one on the other. */
+static unsigned count_layers(int fd)
+{
+    struct layer layer;
+    unsigned count = 0;
+
+    for (int id = mount_of(fd); find_layer(id, &layer) && layer.ours; id = layer.parent)
+        count++;
+    return count;
+}
+
+static int unmount(int fd)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return umount2(path, MNT_DETACH) < 0 ? -errno : 0;
+}
+
+/* Unmount at @spool/@name until @keep layers are left.  The number that is left. */
+static int leave_layers(int spool, const char *name, unsigned keep)
+{
+    for (unsigned i = 0; i < RETRIES; i++) {
+        int fd = open_beneath(spool, name, 0);
+        if (fd < 0)
+            return fd;
+        unsigned count = count_layers(fd);
+        int result = count > keep ? unmount(fd) : (int)count;
+        close(fd);
+        if (count <= keep || result < 0)
+            return result;
+    }
+    return -EBUSY;
+}
+
+/* ---- superblocks ---- */
+
+static int set(int context, const char *key, unsigned value, bool octal)
+{
+    char text[16];
+
+    snprintf(text, sizeof(text), octal ? "%o" : "%u", value);
+    return fsconfig(context, FSCONFIG_SET_STRING, key, text, 0);
+}
+
+static int configure(const struct mounts *m, int context, int fuse)
+{
+    if (fsconfig(context, FSCONFIG_SET_STRING, "source", "fastspool", 0) < 0 ||
+        fsconfig(context, FSCONFIG_SET_STRING, "subtype", "fastspool", 0) < 0 ||
+        set(context, "fd", (unsigned)fuse, false) < 0 || set(context, "rootmode", S_IFDIR | 0750, true) < 0 ||
+        set(context, "user_id", m->owner, false) < 0 || set(context, "group_id", m->group, false) < 0 ||
+        fsconfig(context, FSCONFIG_SET_FLAG, "default_permissions", NULL, 0) < 0 ||
+        fsconfig(context, FSCONFIG_SET_FLAG, "allow_other", NULL, 0) < 0 ||
+        fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+static int mount_fuse(const struct mounts *m, int fuse)
+{
+    int context = fsopen("fuse", FSOPEN_CLOEXEC), mount = -1;
+
+    if (context < 0)
+        return -errno;
+    int result = configure(m, context, fuse);
+    if (result == 0) {
+        mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        result = mount < 0 ? -errno : 0;
+    }
+    if (result == 0 && move_mount(mount, "", m->disk, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        result = -errno;
+    close(context);
+    if (result < 0 && mount >= 0)
+        close(mount);
+    return result < 0 ? result : mount;
+}
+
+int mounts_view(const struct mounts *m, int fuse, unsigned *connection)
+{
+    struct layer layer;
+    int view = mount_fuse(m, fuse);
+
+    if (view >= 0)
+        *connection = find_layer(mount_of(view), &layer) ? layer.minor : 0;
+    return view;
+}
+
+void mounts_drop(int view)
+{
+    if (view < 0)
+        return;
+    unmount(view);
+    close(view);
+}
+
+int mounts_abort(unsigned connection)
+{
+    char path[32];
+    int context = fsopen("fusectl", FSOPEN_CLOEXEC), control = -1, file = -1;
+
+    if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        control = fsmount(context, FSMOUNT_CLOEXEC, 0);
+    snprintf(path, sizeof(path), "%u/abort", connection);
+    if (control >= 0)
+        file = openat(control, path, O_WRONLY | O_CLOEXEC);
+    int result = file < 0 || write(file, "1", 1) != 1 ? -errno : 0;
+    for (int *fd = (int[]){file, control, context, -1}, *end = fd + 3; fd < end; fd++) {
+        if (*fd >= 0)
+            close(*fd);
+    }
+    return result;
+}
+
+/* ---- namespaces ---- */
+
+static int enter(int namespace)
+{
+    return setns(namespace, CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
+int mounts_enter_clean(const struct mounts *m)
+{
+    return enter(m->clean);
+}
+
+static int open_namespace(void)
+{
+    int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+/* A copy of the namespace, which shares no mount with any other from now on. */
+static int copy_namespace(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    return open_namespace();
+}
+
+static int open_spool(const char *spool)
+{
+    int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+/* The path of a line of mountinfo, without its leading slash.  Blanks and such are written as \ooo. */
+static void unescape(const char *text, char path[PATH_MAX])
+{
+    size_t length = 0;
+    unsigned byte;
+
+    for (text++; *text && *text != ' ' && length < PATH_MAX - 1; length++) {
+        bool octal = *text == '\\' && sscanf(text + 1, "%3o", &byte) == 1;
+        path[length] = octal ? (char)byte : *text;
+        text += octal ? 4 : 1;
+    }
+    path[length] = '\0';
+}
+
+/* Unmount the topmost mount at @path, if it is a view, and end its connection if it is one of this spool's. */
+static int take_away(const struct mounts *m, int root, const char *path)
+{
+    struct layer layer;
+    size_t length = strlen(m->path) - 1;
+    int fd = open_beneath(root, path, 0);
+    int result = fd < 0 ? fd : -EBUSY;
+
+    if (fd >= 0 && find_layer(mount_of(fd), &layer) && layer.ours) {
+        if (strncmp(path, m->path + 1, length) == 0 && path[length] == '/')
+            mounts_abort(layer.minor);
+        result = unmount(fd);
+    }
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+/* In a new private namespace: take away every view, of an earlier supervisor or of another spool. */
+static int clean(const struct mounts *m)
+{
+    char *line = NULL, path[PATH_MAX];
+    size_t size = 0;
+    int result = 0, root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+
+    if (!file || root < 0)
+        result = -errno;
+    while (result == 0 && getline(&line, &size, file) > 0) {
+        int at = 0;
+        if (sscanf(line, "%*d %*d %*s %*s %n", &at) == 0 && at > 0 && strstr(line, " - " TYPE " ")) {
+            unescape(line + at, path);
+            result = take_away(m, root, path);
+            rewind(file);
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    if (root >= 0)
+        close(root);
+    return result;
+}
+
+static int find_path(struct mounts *m)
+{
+    char link[32];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", m->spool);
+    ssize_t length = readlink(link, m->path, sizeof(m->path) - 1);
+    m->path[length > 0 ? length : 0] = '\0';
+    return length < 0 ? -errno : m->path[0] == '/' ? 0 : -ENOENT;
+}
+
+int mounts_begin(struct mounts *m, const char *spool, const char **step)
+{
+    struct stat st;
+
+    *step = "open the spool";
+    m->spool = open_spool(spool);
+    if (m->spool < 0 || fstat(m->spool, &st) < 0)
+        return m->spool < 0 ? m->spool : -errno;
+    m->owner = st.st_uid;
+    m->group = st.st_gid;
+    int result = find_path(m);
+    if (result < 0)
+        return result;
+    *step = "make a mount namespace";
+    m->starter = open_namespace();
+    m->clean = m->starter < 0 ? m->starter : copy_namespace();
+    if (m->clean < 0)
+        return m->clean;
+    m->disk = open_spool(spool);
+    *step = "take away the mounts of an earlier view";
+    result = m->disk < 0 ? m->disk : clean(m);
+    if (result < 0)
+        return result;
+    close(m->disk);
+    *step = "make a mount namespace";
+    m->work = copy_namespace();
+    m->disk = m->work < 0 ? m->work : open_spool(spool);
+    if (m->disk < 0)
+        return m->disk;
+    return 0;
+}
+
+/* ---- over the spool ---- */
+
+/* A clone of @name of @mount, mounted nowhere.  Waits for the server. */
+static int clone_of(int mount, const char *name)
+{
+    int fd = open_beneath(mount, name, RESOLVE_NO_XDEV);
+    if (fd < 0)
+        return fd;
+    int result = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    if (result < 0)
+        result = -errno;
+    close(fd);
+    return result;
+}
+
+/* In the starter's namespace: move @mount over @name. */
+static int move_over(const struct mounts *m, int mount, const char *name)
+{
+    int fd = open_beneath(m->spool, name, 0);
+    if (fd < 0)
+        return fd;
+    int result = move_mount(mount, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+
+int mounts_over(const struct mounts *m, int view, const char *name)
+{
+    if (!is_on_disk(m, name))
+        return -ENOENT;
+    int directory = clone_of(view, name);
+    if (directory < 0)
+        return directory;
+    int result = enter(m->starter);
+    if (result == 0) {
+        result = leave_layers(m->spool, name, 1);
+        result = result < 0 ? result : move_over(m, directory, name);
+        if (enter(m->work) < 0)
+            abort(); /* in no other namespace may this process go on */
+    }
+    close(directory);
+    return result;
+}
+
+int mounts_remove(const struct mounts *m, const char *name)
+{
+    int result = enter(m->starter);
+
+    if (result < 0)
+        return result;
+    result = leave_layers(m->spool, name, 0);
+    if (enter(m->work) < 0)
+        abort();
+    return result;
+}

@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The supervisor of the view: mounts it, starts its server, and starts it again when it is dead or hangs.
+ *
+ * The happy path:
+ *   - Take the lock that says "a view lives", for life.  Make the mount namespaces (mounts.h).
+ *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the hand.
+ *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.
+ *   - Every second: look for a top directory that is new on the disk (of a new queue), for the server to adopt; ask the
+ *     server by way of the hand whether it still answers.
+ *   - SIGTERM: unmount, then let the server end in order.
+ *
+ * Failure modes:
+ *   - The server dies: what is mounted answers ENOTCONN, until the next server's view is mounted over it.  The first
+ *     server is started at once, the next ones after a pause that doubles.
+ *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself in the
+ *     kernel): its connection is ended in fusectl.
+ *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers ENOTCONN.
+ *   - Nothing can be mounted on this machine: the store's header and syslog say so, and the supervisor ends.
+ *
+ * The supervisor never asks the view anything: it would wait for a server that only itself can kill.  It never maps the
+ * store, which the mail user can write.
+ */
+#include "view/supervisor.h"
+
+#include "base/clock.h"
+#include "base/places.h"
+#include "base/rights.h"
+#include "fastspool.h"
+#include "spool/attach.h"
+#include "spool/exim.h"
+#include "spool/launch.h"
+#include "view/control.h"
+#include "view/hand.h"
+#include "view/mounts.h"
+#include "view/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define TICK        NS_PER_S
+#define PROBE_EVERY (2 * NS_PER_S)
+#define ANSWER_TIME (5 * NS_PER_S)
+#define KILL_TIME   (2 * NS_PER_S)  /* for a killed server to be gone */
+#define END_TIME    (5 * NS_PER_S)  /* for a server to end in order */
+#define LONG_LIFE   (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
+#define PAUSE_MAX   (8 * NS_PER_S)
+#define TOPS_MAX    1024
+#define ORDERS_MAX  32 /* that the hand has not answered: more fill its socket */
+#define LOCK_TRIES  50
+#define LOCK_EVERY  (10 * NS_PER_MS)
+
+/* A top directory that was found on the disk, or that the server has named. */
+struct top {
+    char name[MOUNTS_NAME];
+    bool known;   /* to the server that runs now */
+    bool present; /* on the disk, when last looked for */
+};
+
+struct supervisor {
+    struct mounts mounts;
+    const char *state;
+    int signals; /* signalfd */
+    int view;    /* mount; -1: none */
+    unsigned connection;
+    int server; /* sockets; -1: none */
+    int hand;
+    pid_t server_pid; /* 0: none */
+    pid_t hand_pid;
+    unsigned asked;    /* orders that the hand has not answered */
+    uint64_t heard;    /* when it last answered, or got its first order */
+    uint64_t probed;   /* when it was last asked */
+    uint64_t started;  /* when the server was */
+    uint64_t killed;   /* when the server was, 0: not */
+    uint64_t start_at; /* no server runs: when the next one will be started */
+    uint64_t pause;    /* before the next start */
+    bool up;           /* the server was told that all is mounted */
+    bool ending;
+    struct top tops[TOPS_MAX];
+    size_t count;
+};
+
+static int complain(const char *spool, const char *what, int error)
+{
+    syslog(LOG_MAIL | LOG_ERR, "%s: view: %s: %s", spool, what, strerrordesc_np(-error));
+    fprintf(stderr, "fastspool: %s: view: %s: %s\n", spool, what, strerrordesc_np(-error));
+    return 1;
+}
+
+/* ---- the children ---- */
+
+static int become_owner(const struct mounts *m)
+{
+    if (setgroups(1, &m->group) < 0 || setresgid(m->group, m->group, m->group) < 0 ||
+        setresuid(m->owner, m->owner, m->owner) < 0)
+        return -errno;
+    return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/* In a child: keep @keep alone, besides the standard streams. */
+static void close_others(int *keep, size_t count)
+{
+    int most = STDERR_FILENO;
+
+    closelog();
+    qsort(keep, count, sizeof(*keep), by_number);
+    for (size_t i = 0; i < count; i++) {
+        if (keep[i] > most + 1)
+            close_range((unsigned)most + 1, (unsigned)keep[i] - 1, 0);
+        most = keep[i] > most ? keep[i] : most;
+    }
+    close_range((unsigned)most + 1, ~0U, 0);
+    openlog("fastspool", LOG_PID, LOG_MAIL);
+}
+
+/* Die with the supervisor, whose pid was @parent.  Before that: get rid of what it has blocked. */
+static void follow(pid_t parent)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+}
+
+static void run_server(const struct supervisor *s, pid_t parent, int fuse, int control)
+{
+    int keep[] = {fuse, control};
+
+    if (mounts_enter_clean(&s->mounts) < 0 || become_owner(&s->mounts) < 0)
+        _exit(1);
+    follow(parent); /* a change of the uid clears the signal of the parent's death */
+    close_others(keep, 2);
+    _exit(server_run(s->mounts.path, s->state, fuse, control));
+}
+
+static void run_hand(const struct supervisor *s, pid_t parent, int socket)
+{
+    int keep[] = {s->mounts.starter, s->mounts.work, s->mounts.spool, s->mounts.disk, s->view, socket};
+
+    follow(parent);
+    close_others(keep, sizeof(keep) / sizeof(*keep));
+    _exit(hand_run(&s->mounts, s->view, socket));
+}
+
+static int fork_server(struct supervisor *s, int fuse, pid_t parent)
+{
+    int sockets[2];
+    int result = control_pair(sockets);
+
+    if (result < 0)
+        return result;
+    s->server = sockets[0];
+    s->server_pid = fork();
+    if (s->server_pid == 0)
+        run_server(s, parent, fuse, sockets[1]);
+    result = s->server_pid < 0 ? -errno : 0;
+    if (result < 0)
+        s->server_pid = 0;
+    close(sockets[1]);
+    return result;
+}
+
+static int fork_hand(struct supervisor *s, pid_t parent)
+{
+    int sockets[2];
+    int result = control_pair(sockets);
+
+    if (result < 0)
+        return result;
+    s->hand = sockets[0];
+    s->hand_pid = fork();
+    if (s->hand_pid == 0)
+        run_hand(s, parent, sockets[1]);
+    result = s->hand_pid < 0 ? -errno : 0;
+    if (result < 0)
+        s->hand_pid = 0;
+    close(sockets[1]);
+    return result;
+}
+
+/* ---- a server's life ---- */
+
+static void kill_children(struct supervisor *s)
+{
+    if (s->server_pid > 0)
+        kill(s->server_pid, SIGKILL);
+    if (s->hand_pid > 0)
+        kill(s->hand_pid, SIGKILL);
+    if (!s->killed)
+        s->killed = clock_monotonic();
+}
+
+static int start_server(struct supervisor *s)
+{
+    int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+    if (fuse < 0)
+        return -errno;
+    s->view = mounts_view(&s->mounts, fuse, &s->connection);
+    int result = s->view < 0 ? s->view : fork_server(s, fuse, getpid());
+    close(fuse); /* before the hand is forked: with the server's death the connection has to end */
+    if (result == 0)
+        result = fork_hand(s, getpid());
+    s->started = clock_monotonic();
+    s->killed = 0;
+    s->asked = 0;
+    s->up = false;
+    for (size_t i = 0; i < s->count; i++)
+        s->tops[i].known = false;
+    if (s->server >= 0)
+        fcntl(s->server, F_SETFL, O_NONBLOCK);
+    if (s->hand >= 0)
+        fcntl(s->hand, F_SETFL, O_NONBLOCK);
+    return result;
+}
+
+static void drop(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Both children are gone. */
+static void end_server(struct supervisor *s)
+{
+    uint64_t now = clock_monotonic();
+
+    drop(&s->server);
+    drop(&s->hand);
+    mounts_drop(s->view);
+    s->view = -1;
+    s->pause = now - s->started > LONG_LIFE ? 0 : s->pause ? 2 * s->pause : NS_PER_S / 4;
+    if (s->pause > PAUSE_MAX)
+        s->pause = PAUSE_MAX;
+    s->start_at = now + s->pause;
+}
+
+/* ---- messages ---- */
+
+static struct top *find_top(struct supervisor *s, const char *name)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (strcmp(s->tops[i].name, name) == 0)
+            return &s->tops[i];
+    }
+    if (s->count == TOPS_MAX || strlen(name) >= MOUNTS_NAME)
+        return NULL;
+    strcpy(s->tops[s->count].name, name);
+    return &s->tops[s->count++];
+}
+
+static void order(struct supervisor *s, enum control_kind kind, const char *name)
+{
+    if (control_send(s->hand, kind, 0, name) < 0) {
+        kill_children(s);
+        return;
+    }
+    if (s->asked++ == 0)
+        s->heard = clock_monotonic();
+    s->probed = clock_monotonic();
+}
+
+/* The server is the mail user's process: only top directories are mounted. */
+static void obey(struct supervisor *s, const struct control *message)
+{
+    struct top *top = NULL;
+
+    if (message->kind == CONTROL_MOUNT && exim_is_top(message->name) && exim_policy(message->name) == EXIM_STORE)
+        top = find_top(s, message->name);
+    if (top)
+        top->known = true;
+    if (top || message->kind == CONTROL_READY)
+        order(s, (enum control_kind)message->kind, message->name);
+}
+
+static void from_server(struct supervisor *s)
+{
+    struct control message;
+    int result = 1;
+
+    while (s->asked < ORDERS_MAX && (result = control_receive(s->server, &message)) > 0)
+        obey(s, &message);
+    if (result <= 0 && result != -EAGAIN)
+        kill_children(s); /* the end of the socket: it is dying */
+}
+
+static void from_hand(struct supervisor *s)
+{
+    struct control answer;
+    int result;
+
+    while ((result = control_receive(s->hand, &answer)) > 0) {
+        s->asked -= s->asked > 0;
+        s->heard = clock_monotonic();
+        if (answer.kind == CONTROL_MOUNT && answer.error && answer.error != -ENOENT) {
+            complain(s->mounts.path, answer.name, answer.error);
+            kill_children(s); /* half a view is none: try again */
+        }
+        if (answer.kind == CONTROL_READY) {
+            s->up = true;
+            control_send(s->server, CONTROL_UP, 0, NULL);
+            syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
+        }
+    }
+    if (result != -EAGAIN)
+        kill_children(s);
+}
+
+/* ---- every second ---- */
+
+/* Note what is new on the disk. */
+static void look_for_tops(struct supervisor *s)
+{
+    static char names[TOPS_MAX][MOUNTS_NAME];
+    size_t count = mounts_on_disk(&s->mounts, names, TOPS_MAX);
+
+    for (size_t i = 0; i < s->count; i++)
+        s->tops[i].present = false;
+    for (size_t i = 0; i < count; i++) {
+        struct top *top = find_top(s, names[i]);
+        if (top)
+            top->present = true;
+    }
+}
+
+static void tell_of_tops(struct supervisor *s)
+{
+    look_for_tops(s);
+    for (size_t i = 0; i < s->count; i++) {
+        struct top *top = &s->tops[i];
+        if (!top->present)
+            top->known = false;
+        else if (!top->known)
+            top->known = control_send(s->server, CONTROL_ADOPT, 0, top->name) == 0;
+    }
+}
+
+static void watch(struct supervisor *s, uint64_t now)
+{
+    if (s->killed && now - s->killed > KILL_TIME) {
+        syslog(LOG_MAIL | LOG_ERR, "%s: view: the killed server is still there: its connection %u is ended",
+               s->mounts.path, s->connection);
+        mounts_abort(s->connection);
+        s->killed = now;
+    } else if (s->killed) {
+        return;
+    } else if (s->asked && now - s->heard > ANSWER_TIME) {
+        syslog(LOG_MAIL | LOG_ERR, "%s: view: server %ld does not answer: it is killed", s->mounts.path,
+               (long)s->server_pid);
+        kill_children(s);
+    } else if (!s->asked && s->up && now - s->probed >= PROBE_EVERY) {
+        order(s, CONTROL_PROBE, NULL);
+    }
+}
+
+static void tick(struct supervisor *s)
+{
+    uint64_t now = clock_monotonic();
+
+    if (!mounts_has_spool(&s->mounts))
+        s->ending = true;
+    if (s->server_pid || s->hand_pid) {
+        watch(s, now);
+        if (s->up && !s->killed)
+            tell_of_tops(s);
+    } else if (now >= s->start_at) {
+        int result = start_server(s);
+        if (result < 0) {
+            complain(s->mounts.path, "start", result);
+            kill_children(s);
+        }
+        if (!s->server_pid && !s->hand_pid)
+            end_server(s);
+    }
+}
+
+/* ---- signals ---- */
+
+static void reap(struct supervisor *s)
+{
+    int status;
+
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid == s->server_pid) {
+            if (!s->ending)
+                syslog(LOG_MAIL | LOG_ERR, "%s: view: server %ld has ended with %s %d: it is started again",
+                       s->mounts.path, (long)pid, WIFSIGNALED(status) ? "signal" : "status",
+                       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+            s->server_pid = 0;
+        } else if (pid == s->hand_pid) {
+            s->hand_pid = 0;
+        }
+        kill_children(s); /* one does not go on without the other */
+        if (!s->server_pid && !s->hand_pid)
+            end_server(s);
+    }
+}
+
+static void from_signals(struct supervisor *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGCHLD)
+            reap(s);
+        else
+            s->ending = true;
+    }
+}
+
+static int take_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+/* ---- the loop ---- */
+
+static int until_tick(const struct supervisor *s, uint64_t next)
+{
+    uint64_t now = clock_monotonic(), at = next;
+
+    if (!s->server_pid && !s->hand_pid && s->start_at < at)
+        at = s->start_at;
+    return at <= now ? 0 : (int)((at - now) / NS_PER_MS) + 1;
+}
+
+/* Wait for messages and signals, at most @timeout milliseconds, and see to them. */
+static void wait_for_news(struct supervisor *s, int timeout)
+{
+    struct pollfd news[] = {{s->signals, POLLIN, 0}, {s->server, POLLIN, 0}, {s->hand, POLLIN, 0}};
+
+    if (s->killed) /* nothing more is wanted of them but their end */
+        news[1].fd = news[2].fd = -1;
+    if (s->asked >= ORDERS_MAX)
+        news[1].fd = -1;
+    if (poll(news, 3, timeout) <= 0)
+        return;
+    if (news[1].revents)
+        from_server(s);
+    if (news[2].revents)
+        from_hand(s);
+    if (news[0].revents)
+        from_signals(s);
+}
+
+static void serve(struct supervisor *s)
+{
+    uint64_t next = 0;
+
+    while (!s->ending) {
+        wait_for_news(s, until_tick(s, next));
+        if (clock_monotonic() >= next || (!s->server_pid && !s->hand_pid)) {
+            tick(s);
+            next = clock_monotonic() + TICK;
+        }
+    }
+}
+
+/* Unmount first: a server that has ended in order has left the header saying that the disk counts again. */
+static void end(struct supervisor *s)
+{
+    look_for_tops(s);
+    for (size_t i = 0; i < s->count; i++) {
+        int result = mounts_remove(&s->mounts, s->tops[i].name);
+        if (result < 0 && result != -ENOENT)
+            complain(s->mounts.path, s->tops[i].name, result);
+    }
+    if (s->server_pid && control_send(s->server, CONTROL_END, 0, NULL) == 0) {
+        for (uint64_t since = clock_monotonic(); s->server_pid && clock_monotonic() - since < END_TIME;) {
+            poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
+            from_signals(s);
+        }
+    }
+    for (uint64_t since = clock_monotonic(); s->server_pid || s->hand_pid;) {
+        kill_children(s);
+        poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
+        from_signals(s);
+        if (clock_monotonic() - since > KILL_TIME)
+            mounts_abort(s->connection);
+        if (clock_monotonic() - since > 2 * KILL_TIME)
+            break;
+    }
+    syslog(LOG_MAIL | LOG_INFO, "%s: view: unmounted", s->mounts.path);
+}
+
+/* ---- start ---- */
+
+/* Both kinds of lock, for life: flock(2) is what others try, fcntl(2)'s is the one whose holder the kernel names. */
+static int take_lock(const char *state, const struct stat *spool)
+{
+    char path[PLACES_PATH_MAX];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    places_in_state(state, PLACES_VIEW_LOCK, path);
+    struct rights rights = rights_of_owner(spool->st_uid, spool->st_gid);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    int error = fd < 0 ? -errno : 0;
+    rights_back(rights);
+    for (int tries = 0; error == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        clock_sleep(LOCK_EVERY); /* a process that tests for a view holds it for an instant */
+    }
+    return error < 0 || fcntl(fd, F_SETLK, &whole) == 0 ? error : -errno;
+}
+
+/* Note in the store's header that there can be no view.  As the owner, in a child: see the head. */
+static void tell_unavailable(const char *spool, const struct stat *st, const char *state, int error)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct fastspool_config config = {0};
+        struct fastspool *fs;
+        char sentence[FASTSPOOL_ERROR_MAX];
+        struct mounts m = {.owner = st->st_uid, .group = st->st_gid};
+        snprintf(config.state, sizeof(config.state), "%s", state);
+        if (become_owner(&m) == 0 && attach_open(spool, &config, &fs, sentence) == 0)
+            launch_view_unavailable(fs, VIEW_NO_MOUNT, -error);
+        _exit(0);
+    }
+    if (child > 0)
+        waitpid(child, NULL, 0);
+}
+
+/* Whether it can be mounted at all shows the first time. */
+static int begin(struct supervisor *s, const char *spool)
+{
+    const char *step;
+    int result = mounts_begin(&s->mounts, spool, &step);
+
+    if (result == 0) {
+        step = "start";
+        result = s->signals = take_signals();
+    }
+    if (result >= 0) {
+        step = "mount a FUSE file system";
+        result = start_server(s);
+    }
+    if (result < 0)
+        complain(spool, step, result);
+    return result;
+}
+
+int supervisor_run(const char *spool, const char *state)
+{
+    static struct supervisor s = {.view = -1, .server = -1, .hand = -1};
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+
+    openlog("fastspool", LOG_PID, LOG_MAIL);
+    umask(077);
+    if (stat(spool, &st) < 0)
+        return complain(spool, "find the spool", -errno);
+    places_in_state(spool, PLACES_STATE, path);
+    s.state = state ? state : path;
+    int result = take_lock(s.state, &st);
+    if (result == -EWOULDBLOCK) {
+        fprintf(stderr, "fastspool: %s: another view runs\n", spool);
+        return SUPERVISOR_SECOND;
+    }
+    if (result < 0)
+        return complain(spool, "take the view's lock", result);
+    result = begin(&s, spool);
+    if (result < 0) {
+        tell_unavailable(spool, &st, s.state, result);
+        return SUPERVISOR_UNAVAILABLE;
+    }
+    serve(&s);
+    end(&s);
+    return 0;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The view's supervisor.
+ */
+#ifndef FASTSPOOL_VIEW_SUPERVISOR_H
+#define FASTSPOOL_VIEW_SUPERVISOR_H
+
+#define SUPERVISOR_UNAVAILABLE 69 /* exit status: this machine allows no mount (EX_UNAVAILABLE) */
+#define SUPERVISOR_SECOND      75 /* exit status: another one runs (EX_TEMPFAIL) */
+
+/** Mount the view of @spool, and keep it mounted until SIGTERM.  @state: its state directory, NULL: the default.  Returns
+ *  the process's exit status. */
+int supervisor_run(const char *spool, const char *state);
+
+#endif
