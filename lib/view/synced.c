@@ -3,15 +3,15 @@
  * What the view's clients have synced.
  *
  * In `acked` the fsync of a directory waits for all that its process has synced.  The view's server is one process for
- * all clients: if it counted for all together, each would wait for what the others sync meanwhile, and all would stand in
- * line, because the kernel holds the directory's lock during its fsync.
+ * all clients: if it counted for all together, each would wait for what the others sync meanwhile, and all would stand
+ * in line, because the kernel holds the directory's lock during its fsync.
  *
  * Happy path: a process has a place in a table by its number.  Two that share one wait for each other's, which is only
  * stronger.  So nothing has to be removed when a process ends, and a number that is used again does no harm.
  *
  * Failure modes:
- *   - The kernel names a thread, and a process has several.  The first has the process's number (pidfd_open(2) accepts no
- *     other).  What another one syncs counts for every process; and if it syncs a directory, everything counts.
+ *   - The kernel names a thread, and a process has several.  The first has the process's number (pidfd_open(2) accepts
+ * no other).  What another one syncs counts for every process; and if it syncs a directory, everything counts.
  *   - A process of another PID namespace has number 0, and is treated as such a thread.
  */
 #include "view/synced.h"

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The view's server: the process that answers the kernel's requests.  It is the spool's owner.
+ *
+ * Happy path:
+ *   - Attach the store, and answer requests in as many threads as there are callers.
+ *   - Beside them one thread, the director, imports what lies on the disk, a directory at a time, and asks the supervisor
+ *     to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says in the segment
+ *     that everything is in the store: from now on no process with the library looks at the disk.
+ *   - A directory that is made later (a named queue) is imported and mounted in the same way.
+ *
+ * Failure modes:
+ *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The segment
+ *     goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
+ *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path would
+ *     meet the view.  A line says so.
+ *   - The store has no room for what lies on the disk: the same.
+ *   - This process never touches the view that it serves: it would wait for itself, for ever.
+ */
+#include "view/server.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "fastspool.h"
+#include "spool/exim.h"
+#include "spool/registry.h"
+#include "store/inside.h"
+#include "view/control.h"
+#include "view/import.h"
+#include "view/owners.h"
+#include "view/requests.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define THREADS    4096          /* most requests at once; most wait for a commit or for memory */
+#define IDLE       8             /* threads kept for the next requests */
+#define HOUR       (3600 * NS_PER_S)
+#define LOOK_AGAIN NS_PER_S      /* at what an Exim has locked */
+#define PATIENCE   (10 * NS_PER_S) /* before a line says what is waited for */
+
+struct server {
+    struct fastspool *fs;
+    int spool; /* descriptor of the spool directory, in a namespace without a view */
+    int control;
+    struct import_result imported;
+    bool told; /* what is waited for */
+};
+
+static int complain(const char *what, const char *why)
+{
+    syslog(LOG_MAIL | LOG_ERR, "the view: %s: %s", what, why);
+    return 1;
+}
+
+/* ---- the store ---- */
+
+static bool is_configured(const struct fastspool_config *config, const char *spool)
+{
+    for (size_t i = 0; i < config->spools; i++) {
+        if (strcmp(config->spool[i], spool) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int attach(const char *spool, const char *state, struct fastspool **fs)
+{
+    struct fastspool_config config, registered;
+    char error[FASTSPOOL_ERROR_MAX];
+    int result = fastspool_config_load(&config, NULL, false, error);
+
+    if (result == 0 && !is_configured(&config, spool) && registry_find(spool, &registered) == 0)
+        config = registered;
+    if (result == 0 && state)
+        snprintf(config.state, sizeof(config.state), "%s", state);
+    if (result == 0)
+        result = fastspool_attach(spool, &config, fs, error);
+    return result < 0 ? complain(spool, error) : 0;
+}
+
+/* ---- the director ---- */
+
+/* Import everything.  A line says once what keeps the rest on the disk.  True: nothing of it has to be waited for. */
+static bool import_all(struct server *server, uint64_t since)
+{
+    struct import_result *result = &server->imported;
+    uint64_t before = result->files;
+
+    int error = import_run(server->fs, server->spool, result);
+    if (result->files > before)
+        syslog(LOG_MAIL | LOG_INFO, "the view: imported %llu messages in %llu files from the disk of %s",
+               (unsigned long long)result->messages, (unsigned long long)result->files, inside_spool(server->fs));
+    if (error == 0 && result->locked == 0)
+        return true;
+    if (!server->told && clock_monotonic() - since >= PATIENCE) {
+        server->told = true;
+        if (error < 0)
+            complain(inside_spool(server->fs), result->error);
+        else
+            syslog(LOG_MAIL | LOG_NOTICE, "the view: %s is not mounted yet: a process works on %u of its messages",
+                   inside_spool(server->fs), result->locked);
+    }
+    return false;
+}
+
+/* The next message of the supervisor, within @wait.  0: there is none.  Ends the process with the supervisor. */
+static uint32_t listen_for(const struct server *server, struct control *message, uint64_t wait)
+{
+    struct pollfd poll_for = {.fd = server->control, .events = POLLIN};
+
+    if (poll(&poll_for, 1, (int)(wait / NS_PER_MS)) <= 0)
+        return 0;
+    if (control_receive(server->control, message) <= 0 || message->kind == CONTROL_END) {
+        inside_set_view(server->fs, false);
+        _exit(0);
+    }
+    return message->kind;
+}
+
+/* Import until nothing is left on the disk. */
+static void import_until_done(struct server *server)
+{
+    struct control message;
+    uint64_t since = clock_monotonic();
+
+    while (!import_all(server, since))
+        listen_for(server, &message, LOOK_AGAIN);
+    server->told = false;
+}
+
+/* The directory @name is in the store: make it on the disk, as a place to mount at, and ask for its mount. */
+static void mount(const struct server *server, const char *name)
+{
+    struct stat st;
+
+    if (fastspool_stat(server->fs, name, &st) < 0 || !S_ISDIR(st.st_mode))
+        return;
+    char *queue = strdup(name), *slash = queue ? strchr(queue, '/') : NULL;
+    if (slash) {
+        *slash = '\0';
+        mkdirat(server->spool, queue, 0750);
+    }
+    free(queue);
+    if (mkdirat(server->spool, name, st.st_mode & 07777) < 0 && errno != EEXIST)
+        complain(name, strerrordesc_np(errno));
+    control_send(server->control, CONTROL_MOUNT, 0, name);
+}
+
+/* Call mount() for each top directory below directory @path, which is the spool or a queue. */
+static void mount_below(const struct server *server, const char *path)
+{
+    struct fastspool_entry entry;
+    int d = fastspool_open(server->fs, path, O_RDONLY | O_DIRECTORY, 0);
+
+    for (uint64_t after = 0; d >= 0 && fastspool_list(server->fs, d, after, &entry, 1) == 1; after = entry.position) {
+        char name[sizeof(entry.name) * 2];
+        snprintf(name, sizeof(name), "%s%s%s", path, *path ? "/" : "", entry.name);
+        if (entry.type != DT_DIR)
+            continue;
+        if (exim_is_top(name) && exim_policy(name) == EXIM_STORE)
+            mount(server, name);
+        else if (!*path)
+            mount_below(server, name);
+    }
+    if (d >= 0)
+        fastspool_close(server->fs, d);
+}
+
+static void *direct(void *argument)
+{
+    struct server *server = argument;
+    struct control message;
+
+    import_until_done(server);
+    mount_below(server, "");
+    control_send(server->control, CONTROL_READY, 0, NULL);
+    for (bool once_more = false;;) {
+        uint32_t kind = listen_for(server, &message, once_more ? LOOK_AGAIN : HOUR);
+        if (kind == CONTROL_UP || kind == CONTROL_ADOPT || once_more)
+            import_until_done(server);
+        if (kind == CONTROL_UP)
+            inside_set_view(server->fs, true);
+        once_more = kind == CONTROL_ADOPT; /* for what comes before the mount */
+        if (once_more)
+            mount(server, message.name);
+    }
+    return NULL;
+}
+
+/* ---- the requests ---- */
+
+static int serve(struct server *server, int fuse)
+{
+    struct requests requests = {server->fs, geteuid()};
+    struct fuse_args arguments = FUSE_ARGS_INIT(1, ((char *[]){(char[]){"fastspool"}, NULL}));
+    struct fuse_session *session =
+        fuse_session_new(&arguments, &requests_operations, sizeof(requests_operations), &requests);
+    struct fuse_loop_config *loop = fuse_loop_cfg_create();
+    char path[32];
+    pthread_t director;
+
+    snprintf(path, sizeof(path), "/dev/fd/%d", fuse);
+    if (!session || !loop || fuse_session_mount(session, path) < 0)
+        return complain("start", "libfuse");
+    fuse_loop_cfg_set_max_threads(loop, THREADS);
+    fuse_loop_cfg_set_idle_threads(loop, IDLE);
+    int result = owners_start(server->fs);
+    if (result == 0)
+        result = -pthread_create(&director, NULL, direct, server);
+    if (result < 0)
+        return complain("start", strerrordesc_np(-result));
+    return fuse_session_loop_mt(session, loop) == 0 ? 0 : 1;
+}
+
+int server_run(const char *spool, const char *state, int fuse, int control)
+{
+    struct server server = {.spool = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .control = control};
+    struct rlimit files;
+
+    openlog("fastspool", LOG_PID, LOG_MAIL);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max; /* each open file takes one */
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (server.spool < 0)
+        return complain(spool, strerrordesc_np(errno));
+    if (attach(spool, state, &server.fs) != 0)
+        return 1;
+    return serve(&server, fuse);
+}
