@@ -4,16 +4,16 @@
  *
  * Happy path:
  *   - Attach the store, and answer requests in as many threads as there are callers.
- *   - Beside them one thread, the director, imports what lies on the disk, a directory at a time, and asks the supervisor
- *     to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says in the segment
- *     that everything is in the store: from now on no process with the library looks at the disk.
+ *   - Beside them one thread, the director, imports what lies on the disk, a directory at a time, and asks the
+ * supervisor to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says in the
+ * segment that everything is in the store: from now on no process with the library looks at the disk.
  *   - A directory that is made later (a named queue) is imported and mounted in the same way.
  *
  * Failure modes:
- *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The segment
- *     goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
- *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path would
- *     meet the view.  A line says so.
+ *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The
+ * segment goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
+ *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path
+ * would meet the view.  A line says so.
  *   - The store has no room for what lies on the disk: the same.
  *   - This process never touches the view that it serves: it would wait for itself, for ever.
  */
@@ -43,16 +43,17 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define THREADS    4096          /* most requests at once; most wait for a commit or for memory */
-#define IDLE       8             /* threads kept for the next requests */
+#define THREADS    4096 /* most requests at once; most wait for a commit or for memory */
+#define IDLE       8    /* threads kept for the next requests */
 #define HOUR       (3600 * NS_PER_S)
-#define LOOK_AGAIN NS_PER_S      /* at what an Exim has locked */
+#define LOOK_AGAIN NS_PER_S        /* at what an Exim has locked */
 #define PATIENCE   (10 * NS_PER_S) /* before a line says what is waited for */
 
 struct server {
     struct fastspool *fs;
     int spool; /* descriptor of the spool directory, in a namespace without a view */
     int control;
+    enum fastspool_durability durability;
     struct import_result imported;
     bool told; /* what is waited for */
 };
@@ -74,7 +75,7 @@ static bool is_configured(const struct fastspool_config *config, const char *spo
     return false;
 }
 
-static int attach(const char *spool, const char *state, struct fastspool **fs)
+static int attach(struct server *server, const char *spool, const char *state)
 {
     struct fastspool_config config, registered;
     char error[FASTSPOOL_ERROR_MAX];
@@ -85,7 +86,8 @@ static int attach(const char *spool, const char *state, struct fastspool **fs)
     if (result == 0 && state)
         snprintf(config.state, sizeof(config.state), "%s", state);
     if (result == 0)
-        result = fastspool_attach(spool, &config, fs, error);
+        result = fastspool_attach(spool, &config, &server->fs, error);
+    server->durability = config.durability;
     return result < 0 ? complain(spool, error) : 0;
 }
 
@@ -202,7 +204,7 @@ static void *direct(void *argument)
 
 static int serve(struct server *server, int fuse)
 {
-    struct requests requests = {server->fs, geteuid()};
+    struct requests requests = {server->fs, geteuid(), server->durability};
     struct fuse_args arguments = FUSE_ARGS_INIT(1, ((char *[]){(char[]){"fastspool"}, NULL}));
     struct fuse_session *session =
         fuse_session_new(&arguments, &requests_operations, sizeof(requests_operations), &requests);
@@ -235,7 +237,7 @@ int server_run(const char *spool, const char *state, int fuse, int control)
     }
     if (server.spool < 0)
         return complain(spool, strerrordesc_np(errno));
-    if (attach(spool, state, &server.fs) != 0)
+    if (attach(&server, spool, state) != 0)
         return 1;
     return serve(&server, fuse);
 }
