@@ -24,10 +24,11 @@ static const struct subcommand {
     {"ls", tool_ls, "list the spool's files"},
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},
-    {"stop", tool_stop, "flush, then end the mirror process"},
+    {"stop", tool_stop, "flush, then end the view and the mirror process"},
     {"verify", tool_verify, "check memory, journal and database"},
     {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},
+    {"view", tool_view, "mount the spool for programs without the library (the library starts it)"},
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(*subcommands))
 

@@ -14,6 +14,7 @@ int tool_run(int argc, char **argv);
 int tool_status(int argc, char **argv);
 int tool_stop(int argc, char **argv);
 int tool_verify(int argc, char **argv);
+int tool_view(int argc, char **argv);
 
 /** Print "fastspool: ..." and a newline on standard error.  Returns 1, for `return tool_error(...)`. */
 int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool view: the options of the process that mounts the store (lib/view/supervisor.c).
+ */
+#include "fastspool.h"
+#include "tool.h"
+#include "view/supervisor.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: fastspool view [--state DIR] SPOOL\n"
+    "Mounts the store of SPOOL over its queue directories, and serves it, until SIGTERM; the library starts it by\n"
+    "itself.  One runs a spool.  Needs root.\n"
+    "Exit status: 0 after SIGTERM, 69 no mount is possible, 75 another one runs, 1 an error.\n";
+
+int tool_view(int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"state", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
+    const char *state = NULL;
+
+    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+        if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
+            state = optarg;
+        } else {
+            fputs(usage, option == 'h' ? stdout : stderr);
+            return option == 'h' ? 0 : 2;
+        }
+    }
+    if (optind != argc - 1) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    return supervisor_run(argv[optind], state);
+}
