@@ -118,7 +118,8 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
                           char error[FASTSPOOL_ERROR_MAX]);
 
 /** Attach the spool directory @spool (absolute).  Creates the store if there is none, recovers it after a reboot,
- *  starts the mirror if none runs, and waits until the store is ready.  (A trusted user's process neither creates nor
+ *  starts the mirror if none runs, and waits until the store is ready.  A process that root has started also starts the
+ *  view, if @config->view, and does not wait for it.  (A trusted user's process neither creates nor
  *  starts.  One of root's or the owner's gives the trusted users their rights, and takes those of others away.)
  *  Ownership: *@out is the caller's until fastspool_detach().
  *  Errors, with a sentence in @error:

@@ -481,10 +481,13 @@ int fastspool_attach(const char *spool, const struct fastspool_config *config, s
     if (result < 0)
         return result;
     result = wait_ready(fs, error);
-    if (result < 0)
+    if (result < 0) {
         fastspool_detach(fs);
-    else
+    } else {
         *out = fs;
+        if (config->view)
+            launch_view(fs);
+    }
     errno = saved;
     return result;
 }

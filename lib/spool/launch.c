@@ -7,7 +7,7 @@
  *     that asks tries that lock.
  *   - The start takes two forks, so that the mirror is not a child of the program.  The path of the mirror's image is
  *     absolute and compiled in.
- *   - The view is started by a root process that root started, in its mount namespace.
+ *   - The view is started by a root process that root or the owner started, in its mount namespace.
  *
  * Failure modes:
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
@@ -216,7 +216,8 @@ void launch_view(struct fastspool *fs)
     int saved = errno;
     uint64_t time = LOAD(fs->header->view.unavailable) ? VIEW_TRY_AGAIN : START_TIME;
 
-    if (getuid() == 0 && geteuid() == 0 && !launch_view_lives(fs) && is_starter(&fs->header->view.starting, time)) {
+    if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && !launch_view_lives(fs) &&
+        is_starter(&fs->header->view.starting, time)) {
         int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
         if (fuse < 0)
             launch_view_unavailable(fs, VIEW_NO_DEVICE, errno);

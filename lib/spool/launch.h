@@ -21,7 +21,8 @@ int launch_start(struct fastspool *fs);
 
 /** Does a view of the store live?  Keeps errno. */
 bool launch_view_lives(struct fastspool *fs);
-/** Start the view if none lives, and if this process is root's, and may mount.  Keeps errno. */
+/** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
+ *  Keeps errno. */
 void launch_view(struct fastspool *fs);
 /** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can't forge it, because he can
  *  lock in no other process's name. */

@@ -50,6 +50,7 @@ bool inside_view(const struct fastspool *fs)
 
 void inside_set_view(const struct fastspool *fs, bool mounted)
 {
+    STORE(fs->header->view.unavailable, 0);
     STORE(fs->header->view.status, mounted ? VIEW_MOUNTED : VIEW_NONE);
 }
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * The messages between the view's supervisor and its children, the server and the hand.  The sockets are SOCK_SEQPACKET.
+ * The messages between the view's supervisor and its children, the server and the hand.  The sockets are
+ * SOCK_SEQPACKET.
  *
  *     server      -> supervisor   CONTROL_MOUNT NAME    all of directory NAME is imported: mount it
  *     server      -> supervisor   CONTROL_READY         every directory has been named
  *     supervisor  -> server       CONTROL_UP            what was named before CONTROL_READY is mounted
- *     supervisor  -> server       CONTROL_ADOPT NAME    NAME is a directory on the disk, and not mounted: take it into the
- *                                                       store, import it, and answer CONTROL_MOUNT
- *     supervisor  -> server       CONTROL_END           end in order; so does the end of the socket
- *     supervisor <-> hand         CONTROL_MOUNT NAME, CONTROL_READY, CONTROL_PROBE: done when the same comes back
+ *     supervisor  -> server       CONTROL_ADOPT NAME    NAME is a directory on the disk, and not mounted: take it into
+ * the store, import it, and answer CONTROL_MOUNT supervisor  -> server       CONTROL_END           end in order; so
+ * does the end of the socket supervisor <-> hand         CONTROL_MOUNT NAME, CONTROL_READY, CONTROL_PROBE: done when
+ * the same comes back
  *
  * NAME is a top directory (exim_is_top()), relative to the spool.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Mounting the view.  For a process with one thread, of root's: some functions enter other mount namespaces and come back.
- * Functions return 0 or more, or a negative errno.
+ * Mounting the view.  For a process with one thread, of root's: some functions enter other mount namespaces and come
+ * back. Functions return 0 or more, or a negative errno.
  */
 #ifndef FASTSPOOL_VIEW_MOUNTS_H
 #define FASTSPOOL_VIEW_MOUNTS_H
@@ -22,7 +22,8 @@ struct mounts {
     int disk;    /* the same in `work`, below the mount */
 };
 
-/** Make the namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead from now on.
+/** Make the namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead from now
+ * on.
  *  *@step: for a failure, what could not be done. */
 int mounts_begin(struct mounts *m, const char *spool, const char **step);
 /** Mount the file system that answers on @fuse, in `work` alone.  A descriptor of the mount, for mounts_drop().
@@ -38,8 +39,8 @@ size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t
 /** Does the spool directory still have a name? */
 bool mounts_has_spool(const struct mounts *m);
 
-/** Mount directory @name of @view over that of the starter's namespace.  Of earlier views there, whose servers are dead,
- *  the first one stays below it.  Waits for the view's server. */
+/** Mount directory @name of @view over that of the starter's namespace.  Of earlier views there, whose servers are
+ * dead, the first one stays below it.  Waits for the view's server. */
 int mounts_over(const struct mounts *m, int view, const char *name);
 /** Take all views from directory @name of the starter's namespace, lazily. */
 int mounts_remove(const struct mounts *m, const char *name);

@@ -13,8 +13,8 @@
  * Failure modes:
  *   - The server dies: what is mounted answers ENOTCONN, until the next server's view is mounted over it.  The first
  *     server is started at once, the next ones after a pause that doubles.
- *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself in the
- *     kernel): its connection is ended in fusectl.
+ *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself in
+ * the kernel): its connection is ended in fusectl.
  *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers ENOTCONN.
  *   - Nothing can be mounted on this machine: the store's header and syslog say so, and the supervisor ends.
  *

@@ -8,8 +8,8 @@
 #define SUPERVISOR_UNAVAILABLE 69 /* exit status: this machine allows no mount (EX_UNAVAILABLE) */
 #define SUPERVISOR_SECOND      75 /* exit status: another one runs (EX_TEMPFAIL) */
 
-/** Mount the view of @spool, and keep it mounted until SIGTERM.  @state: its state directory, NULL: the default.  Returns
- *  the process's exit status. */
+/** Mount the view of @spool, and keep it mounted until SIGTERM.  @state: its state directory, NULL: the default.
+ * Returns the process's exit status. */
 int supervisor_run(const char *spool, const char *state);
 
 #endif
