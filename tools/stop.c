@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool stop: flush, then end the mirror process.  The segment stays, and the next process to use the spool starts
- * a mirror again.  Root's call also removes the spool from the registry.
+ * fastspool stop: flush, then end the view and the mirror process.  The segment stays, and the next process to use the
+ * spool starts a mirror again.  Root's call also removes the spool from the registry.
  */
 #include "base/clock.h"
 #include "fastspool.h"
@@ -17,12 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE (60 * NS_PER_S) /* for a mirror to end after the flush */
+#define PATIENCE (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
-    "Writes every change to the disk, then ends the mirror process.\n"
-    "Exit status: 0 no mirror runs; 1 an error; 2 wrong arguments.\n";
+    "Writes every change to the disk, unmounts the view, then ends the mirror process.\n"
+    "Exit status: 0 neither runs; 1 an error; 2 wrong arguments.\n";
 
 static int end_mirror(struct fastspool *fs)
 {
@@ -39,6 +39,23 @@ static int end_mirror(struct fastspool *fs)
     return 0;
 }
 
+/* The kernel names the process, not the header, which the mail user can write. */
+static int end_view(struct fastspool *fs)
+{
+    pid_t pid = launch_view_holder(fs);
+
+    if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+        return tool_error("cannot end the view of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
+    for (uint64_t start = clock_monotonic(); launch_view_lives(fs);) {
+        if (clock_monotonic() - start > PATIENCE)
+            return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", fs->spool,
+                              (long)pid);
+        clock_sleep(20 * NS_PER_MS);
+    }
+    STORE(fs->header->view.starting, 0); /* the next process may start one at once */
+    return 0;
+}
+
 int tool_stop(int argc, char **argv)
 {
     struct fastspool *fs = tool_attach(tool_options(argc, argv, NULL, usage));
@@ -50,7 +67,7 @@ int tool_stop(int argc, char **argv)
         tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
                    strerrordesc_np(-result));
     else
-        result = end_mirror(fs);
+        result = end_view(fs) != 0 ? 1 : end_mirror(fs);
     if (result == 0 && geteuid() == 0)
         result = registry_remove(fs->spool);
     fastspool_detach(fs);
