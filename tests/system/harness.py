@@ -448,8 +448,10 @@ class Exim:
         pathlib.Path(EXIM_CONFIGURATION).write_text(text)
 
     def fastspool_configuration(self, *lines):
+        """Write the configuration.  A test that wants the view has the line "view = auto"."""
+        view = () if any(line.startswith("view") for line in lines) else ("view = off",)
         pathlib.Path(FASTSPOOL_CONFIGURATION).write_text("".join(
-            line + "\n" for line in (f"spool = {self.spool}", *lines)))
+            line + "\n" for line in (f"spool = {self.spool}", *view, *lines)))
 
     def environment(self, stock=False):
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C"}
@@ -509,6 +511,8 @@ class Exim:
         """Take away what a power cycle takes: all processes and the memory."""
         kill_all()
         self.daemon = None
+        for _, place in views():
+            subprocess.run(["umount", "--lazy", place], check=True)
         for path in glob.glob("/dev/shm/fastspool.*"):
             if os.path.isdir(path):
                 shutil.rmtree(path)
@@ -550,7 +554,12 @@ class Exim:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def real_files(self):
-        """The queue of an Exim without the library: every real file below input/ and msglog/."""
+        """The queue of an Exim without the library: every real file below input/ and msglog/, and below a view of them."""
+        if views():
+            script = "".join(f"umount --lazy {place}; " for _, place in views())
+            script += f"cd {self.spool}; find input msglog */input */msglog ! -type d 2>/dev/null"
+            found = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+            return set(found.stdout.split())
         return {str(path.relative_to(self.spool)) for pattern in ("input", "msglog", "*/input", "*/msglog")
                 for top in self.spool.glob(pattern) if not top.is_symlink()
                 for path in top.rglob("*") if not path.is_dir()}
@@ -650,6 +659,12 @@ def processes():
             if stat.rsplit(")", 1)[1].split()[0] != "Z":
                 found.append((int(entry), stat.split("(", 1)[1].rsplit(")", 1)[0]))
     return found
+
+
+def views():
+    """(name of the mount's root, place) of every view in this mount namespace, the upper ones first."""
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return [(line.split()[3], line.split()[4]) for line in reversed(lines) if " - fuse.fastspool " in line]
 
 
 def kill(pid):

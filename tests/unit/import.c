@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The import of what lies on the disk.  A process is killed before each call that changes or asks disk or store, an Exim
- * delivers what it finds then, on the disk or in the store, and the import runs again: every message is delivered once.
+ * The import of what lies on the disk.  A process is killed before each call that changes or asks disk or store, an
+ * Exim delivers what it finds then, on the disk or in the store, and the import runs again: every message is delivered
+ * once.
  */
 #include "fastspool.h"
 #include "fixture.h"
@@ -16,7 +17,7 @@
 
 /* ---- the calls of the import, counted ---- */
 
-static unsigned steps, deadly; /* the step before which the process dies; 0: none */
+static unsigned steps, deadly;        /* the step before which the process dies; 0: none */
 static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
 static int write_error;
 
@@ -194,10 +195,10 @@ Test(import, everything)
     disk_file("db/retry", "hints");
     run();
     counts(3, 9 + 3 + 2, 0, 0, 0);
-    const char *all[] = {"input/" A "-D",     "input/" A "-H",     "msglog/" A,           "input/8/" B "-D",
-                         "input/8/" B "-H",   "msglog/8/" B,       "q/input/8/" C "-D",   "q/input/8/" C "-H",
-                         "q/msglog/8/" C,     "input/8/" B "-J",   "input/8/hdr." B,      "input/8/" B "-1234-K",
-                         "msglog.OLD/" A,     "input/README"};
+    const char *all[] = {"input/" A "-D",   "input/" A "-H",   "msglog/" A,         "input/8/" B "-D",
+                         "input/8/" B "-H", "msglog/8/" B,     "q/input/8/" C "-D", "q/input/8/" C "-H",
+                         "q/msglog/8/" C,   "input/8/" B "-J", "input/8/hdr." B,    "input/8/" B "-1234-K",
+                         "msglog.OLD/" A,   "input/README"};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
         moved_whole(all[i]);
     cr_assert(disk_has("db/retry") && disk_has("input/8") && !store_has("db"));

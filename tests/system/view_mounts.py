@@ -1,0 +1,416 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The view's mounts: who mounts them, where, and what users see while servers die.
+
+- The first process of root's that uses the spool has the view mounted.
+- Whoever dies, hangs or is stopped: no user ever sees an empty directory or misses a file, and the view is back in seconds.
+- Where nothing can be mounted, everything is as without a view.
+"""
+import errno
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+from harness import EXIM, LIBRARY, QUEUE_ONLY, Message, check, kill, main, processes, test, views, wait_for
+
+AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see of a dead server
+
+
+# --- what the tests look at ---------------------------------------------------------------------------------------
+
+def state(exim):
+    """The line of `fastspool status` on the view."""
+    return json.loads(exim.tool("status", "--json"))["view"]
+
+
+def supervisor(exim):
+    return json.loads(exim.tool("status", "--json"))["view_pid"]
+
+
+def children(pid):
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def server(exim):
+    """The process that answers: the supervisor's child that is the spool's owner."""
+    return wait_for(lambda: next((pid for pid in children(supervisor(exim))
+                                  if os.stat(f"/proc/{pid}").st_uid == exim.spool.stat().st_uid), None), "a server runs")
+
+
+def over(exim):
+    """The names of the directories that a view is mounted over, the upper mounts first."""
+    return [str(pathlib.Path(place).relative_to(exim.spool)) for _, place in views()
+            if place.startswith(f"{exim.spool}/")]
+
+
+def wait_mounted(exim, *names, seconds=20):
+    wanted = set(names or ("input", "msglog"))
+    wait_for(lambda: state(exim).startswith("mounted") and wanted <= set(over(exim)), f"{wanted} are mounted", seconds)
+
+
+def use_as_root(exim):
+    """Let a process of root's attach.  (Exim gives root's rights up before it lists the queue, or receives mail.)"""
+    exim.run("-be", "${if exists{%s/input}{yes}{no}}" % exim.spool)
+
+
+def fill(exim, count=3):
+    """Queue messages, and wait for the view, which root's first process starts.  Returns the names in input/."""
+    for _ in range(count):
+        exim.submit(Message())
+    exim.queued += count
+    use_as_root(exim)
+    wait_mounted(exim)
+    return sorted(name + end for name in exim.queue() for end in ("-D", "-H"))
+
+
+class Reader(threading.Thread):
+    """A program without the library that looks at input/ and at one file all the time."""
+
+    def __init__(self, exim, names):
+        super().__init__(daemon=True)
+        self.directory, self.names = str(exim.spool / "input"), names
+        self.good, self.bad, self.errors, self.ended = 0, [], 0, False
+
+    def look(self):
+        found = sorted(os.listdir(self.directory))
+        if found != self.names:
+            self.bad.append(f"lists {found}")
+        os.stat(f"{self.directory}/{self.names[0]}")
+        with open(f"{self.directory}/{self.names[0]}", "rb") as file:
+            if not file.read():
+                self.bad.append("reads an empty file")
+        self.good += 1
+
+    def run(self):
+        while not self.ended:
+            try:
+                self.look()
+            except OSError as error:
+                self.errors += 1
+                if error.errno not in GONE:
+                    self.bad.append(str(error))
+
+    def wait_good(self, seconds):
+        """Wait until the reader has seen everything twice from now on.  Returns the seconds that took."""
+        before, began = self.good, time.monotonic()
+        wait_for(lambda: self.good > before + 1, "the view answers again", seconds)
+        return time.monotonic() - began
+
+    def end(self):
+        self.ended = True
+        self.join(20)
+        check(not self.is_alive(), "the reader hangs")
+        check(not self.bad, f"a reader sees what is not so: {self.bad[:3]}")
+        check(self.good > 1, "the reader has seen nothing")
+
+
+# --- the mounts ---------------------------------------------------------------------------------------------------
+
+@test(**AUTO)
+def mounted_at_start(exim):
+    """Root's first process has the view mounted; all see the queue; nothing can be executed there, nor a device opened."""
+    names = fill(exim)
+    check(over(exim).count("input") == 1 and over(exim).count("msglog") == 1, f"mounted over {over(exim)}")
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - fuse.fastspool " in line:
+            check({"nosuid", "nodev", "noexec"} <= set(line.split()[5].split(",")), f"mount options: {line}")
+            check("default_permissions" in line and "allow_other" in line, f"mount options: {line}")
+    check(sorted(os.listdir(exim.spool / "input")) == names, "a program without the library sees other files")
+    count = exim.run("-bpc", stock=True)
+    check(int(count) == len(names) / 2, f"Exim without the library counts {count}")
+    text = exim.tool("status")
+    check("mounted over input, msglog" in text or "mounted over msglog, input" in text, text)
+
+
+@test(**AUTO)
+def one_view(exim):
+    """A second supervisor ends at once; many processes of root's at the same time start one."""
+    fill(exim, 1)
+    exim.tool("stop")
+    check(not over(exim), f"still mounted over {over(exim)}")
+    many = [subprocess.Popen([EXIM, "-be", "${if exists{%s/input}{}{}}" % exim.spool], env=exim.environment(),
+                             stdout=subprocess.DEVNULL) for _ in range(8)]
+    check(not any(process.wait(30) for process in many), "an Exim failed")
+    wait_mounted(exim)
+    second = exim.command("view", exim.spool, program="/usr/bin/fastspool", stock=True)
+    check(second.returncode == 75, f"the second view ends with {second.returncode}")
+    running = [pid for pid, _ in processes() if b"view" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    check(len(running) == 3, f"{len(running)} processes of the view, expected supervisor, server and hand")
+
+
+@test(**AUTO)
+def descriptors(exim):
+    """The server has no descriptor but its own; nothing of the view keeps the lock or the device open for others."""
+    fill(exim, 1)
+    keeper, answers = supervisor(exim), server(exim)
+    for pid in children(keeper):
+        opened = [os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+        check(not any("view.lock" in name for name in opened), f"a child holds the lock: {opened}")
+        check(pid == answers or "/dev/fuse" not in opened, f"the hand holds the device: {opened}")
+        check(pid != answers or not any("mnt:" in name for name in opened), f"the server holds a namespace: {opened}")
+    status = pathlib.Path(f"/proc/{answers}/status").read_text()
+    check("CapEff:\t0000000000000000" in status, "the server has capabilities")
+    check("Groups:\t%d \n" % exim.spool.stat().st_gid in status, "the server has other groups")
+    mounts = pathlib.Path(f"/proc/{answers}/mountinfo").read_text()
+    check("fuse.fastspool" not in mounts, "the server sees a view")
+
+
+@test(**AUTO)
+def seen_by_slaves(exim):
+    """Another mount namespace that follows this one (as those of systemd's services do) sees the view, and each next one."""
+    subprocess.run(["mount", "--make-shared", "/srv"], check=True)
+    other = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sleep", "300"])
+    try:
+        names = fill(exim, 1)
+        for _ in range(2):
+            wait_for(lambda: sorted(os.listdir(f"/proc/{other.pid}/root{exim.spool}/input")) == names,
+                     "the other namespace sees the queue")
+            before = server(exim)
+            kill(before)
+            wait_for(lambda: server(exim) != before, "the next server runs")
+            wait_mounted(exim)
+            time.sleep(1)
+        exim.tool("stop")
+        check("fuse.fastspool" not in pathlib.Path(f"/proc/{other.pid}/mountinfo").read_text(), "still mounted there")
+    finally:
+        other.kill()
+        other.wait()
+        subprocess.run(["mount", "--make-private", "/srv"], check=True)
+
+
+# --- death --------------------------------------------------------------------------------------------------------
+
+@test(**AUTO)
+def server_killed(exim):
+    """kill -9 of the server: errors, never an empty directory, and all is back within seconds, each time."""
+    reader = Reader(exim, fill(exim))
+    reader.start()
+    times = []
+    for _ in range(4):
+        reader.wait_good(5)
+        kill(server(exim))
+        time.sleep(0.2)
+        times.append(reader.wait_good(8))
+    reader.end()
+    check(times[0] < 3, f"mounted again after {times} s")
+    check(reader.errors, "no death was seen: the test can't fail")
+    check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
+
+
+@test(**AUTO)
+def hand_killed(exim):
+    """kill -9 of the supervisor's helper: as a death of the server."""
+    reader = Reader(exim, fill(exim))
+    reader.start()
+    kill(next(pid for pid in children(supervisor(exim)) if pid != server(exim)))
+    time.sleep(0.5)
+    reader.wait_good(8)
+    reader.end()
+
+
+@test(**AUTO)
+def supervisor_killed(exim):
+    """kill -9 of the supervisor ends the server, too.  The next process of root's has the view mounted again."""
+    reader = Reader(exim, fill(exim))
+    reader.start()
+    for _ in range(3):
+        reader.wait_good(8)
+        both = [supervisor(exim), *children(supervisor(exim))]
+        kill(both[0])
+        wait_for(lambda: not set(both) & {pid for pid, _ in processes()}, "all of them are gone")
+        good = reader.good
+        time.sleep(0.5)
+        check(reader.good <= good + 1, "a view without a server answers")
+        check(state(exim).startswith("dead"), f"status says {state(exim)}")
+        time.sleep(2)                   # one start every two seconds
+        use_as_root(exim)
+        wait_mounted(exim)
+        reader.wait_good(5)
+    reader.end()
+    check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
+
+
+@test(**AUTO)
+def server_stopped(exim):
+    """A server that is stopped is killed after some seconds; its callers get an error then, and all is well again."""
+    reader = Reader(exim, fill(exim))
+    reader.start()
+    reader.wait_good(5)
+    os.kill(server(exim), signal.SIGSTOP)
+    time.sleep(0.5)
+    waited = reader.wait_good(15)
+    reader.end()
+    check(1 < waited < 10, f"it took {waited:.1f} s")
+    check(reader.errors, "no call failed")
+
+
+@test(**AUTO)
+def library_does_not_notice(exim):
+    """Exim with the library takes and lists mail while the view is dead and while it hangs."""
+    fill(exim, 1)
+    os.kill(server(exim), signal.SIGSTOP)
+    began = time.monotonic()
+    exim.submit(Message())
+    exim.queued += 1
+    check(len(exim.queue()) == 2, "the queue has lost a message")
+    check(time.monotonic() - began < 4, "Exim with the library waits for the view")
+    kill(supervisor(exim))
+    exim.submit(Message())
+    exim.queued += 1
+    check(len(exim.queue()) == 3, "the queue has lost a message")
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+@test(**AUTO)
+def stop_with_somebody_inside(exim):
+    """`fastspool stop` unmounts a directory in which somebody works, and has a file open."""
+    names = fill(exim)
+    inside = subprocess.Popen(["sh", "-c", f"exec 3<{names[0]}; read line; ls; cat <&3"], cwd=exim.spool / "input",
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.3)
+    exim.tool("stop")
+    check(not over(exim), f"still mounted over {over(exim)}")
+    check(not [name for _, name in processes() if name == "fastspool"], "a process is left")
+    _, said = inside.communicate(b"\n", timeout=10)
+    check(b"not connected" in said or b"aborted" in said or b"Input/output" in said, f"who was inside sees {said}")
+    check(state(exim) == "off", f"status says {state(exim)}")
+    check(os.listdir(exim.spool / "input") == [], "files on the disk")
+    check(len(exim.queue()) == 3, "the queue has lost a message")
+    use_as_root(exim)
+    wait_mounted(exim)
+    check(sorted(os.listdir(exim.spool / "input")) == names, "other files than before")
+
+
+@test(**AUTO)
+def stop_of_a_hanging_server(exim):
+    """`fastspool stop` ends a view whose server is stopped."""
+    fill(exim, 1)
+    os.kill(server(exim), signal.SIGSTOP)
+    began = time.monotonic()
+    exim.tool("stop")
+    check(time.monotonic() - began < 10, "stop takes long")
+    check(not over(exim), f"still mounted over {over(exim)}")
+
+
+# --- no view ------------------------------------------------------------------------------------------------------
+
+def works_without(exim, line, *wrapper):
+    """Exim under WRAPPER queues a message; nothing is mounted; status says LINE."""
+    message = Message()
+    look = ["-be", "${if exists{%s/input}{yes}{no}}" % exim.spool]
+    for arguments in [["-oi", "-f", message.sender, *message.recipients], look] * 3:
+        result = subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, *arguments], input=message.content(),
+                                env=exim.environment(stock=True), stdout=subprocess.DEVNULL)
+        check(result.returncode == 0, f"Exim ends with {result.returncode}")
+    exim.queued = 3
+    wait_for(lambda: state(exim) == line, f"status says `{line}`, not `{state(exim)}`", 5)
+    check(not over(exim), f"mounted over {over(exim)}")
+    check(line in exim.tool("status"), exim.tool("status"))
+    check(int(subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, "-bpc"], capture_output=True,
+                             env=exim.environment(stock=True)).stdout) == 3, "the queue has lost a message")
+    exim.fastspool_configuration()      # for the harness's own look at the queue
+
+
+@test(**AUTO)
+def no_device(exim):
+    """No /dev/fuse (here: one that can't be opened)."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{exim.work}/socket")
+    works_without(exim, "not available: /dev/fuse: No such device or address", "unshare", "--mount", "sh", "-c",
+                  f'mount --bind {exim.work}/socket /dev/fuse && exec "$@"', "sh")
+    listener.close()
+
+
+@test(**AUTO)
+def no_right(exim):
+    """Root without CAP_SYS_ADMIN, as in a container."""
+    works_without(exim, "not available: CAP_SYS_ADMIN: Operation not permitted", "setpriv", "--bounding-set", "-sys_admin")
+
+
+@test(**AUTO)
+def no_mount(exim):
+    """The kernel refuses the mount (here: because /dev/fuse is another device)."""
+    works_without(exim, "not available: mount: Invalid argument", "unshare", "--mount", "sh", "-c",
+                  'mount --bind /dev/null /dev/fuse && exec "$@"', "sh")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def off(exim):
+    """`view = off`: nothing is mounted, and nothing tries."""
+    exim.submit(Message())
+    exim.queued = 1
+    time.sleep(1)
+    check(not over(exim), f"mounted over {over(exim)}")
+    check(state(exim) == "off", f"status says {state(exim)}")
+
+
+@test(**AUTO)
+def not_by_a_user(exim):
+    """An ordinary user's sendmail does not start the view: it would live in the user's namespace and limits."""
+    exim.submit(Message(), user="nobody")
+    exim.queued = 1
+    time.sleep(1)
+    check(not over(exim), f"mounted over {over(exim)}")
+    exim.fastspool_configuration()
+
+
+# --- directories --------------------------------------------------------------------------------------------------
+
+QUEUES = {**AUTO, "main": QUEUE_ONLY + ("acl_not_smtp_start = warn queue = ${if eq{$sender_address}{fast@sink.test}{fast}"
+                                        "{${if eq{$sender_address}{slow@sink.test}{slow}}}}",)}
+
+
+@test(**QUEUES)
+def queue_by_library(exim):
+    """A named queue that a process with the library makes is mounted soon after."""
+    fill(exim, 1)
+    exim.submit(Message(sender="fast@sink.test"))
+    wait_mounted(exim, "fast/input", seconds=5)
+    check(int(exim.run("-qGfast", "-bpc", stock=True)) == 1, "Exim without the library sees no message")
+
+
+@test(**QUEUES)
+def queue_on_disk(exim):
+    """A named queue that a process without the library makes is adopted: its message is in the store, and the view."""
+    fill(exim, 1)
+    message = Message(sender="slow@sink.test")
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    wait_mounted(exim, "slow/input", seconds=5)
+    wait_for(lambda: int(exim.run("-qGslow", "-bpc")) == 1, "Exim with the library sees the message", 5)
+    check(int(exim.run("-qGslow", "-bpc", stock=True)) == 1, "Exim without the library sees no message")
+
+
+@test(**AUTO)
+def symbolic_link(exim):
+    """The mail user has put a link where a directory was: it is not followed, and nothing is mounted there."""
+    fill(exim, 1)
+    exim.tool("stop")
+    target = exim.work / "target"
+    target.mkdir()
+    for name in ("input", "msglog"):
+        (exim.spool / name).rmdir()
+    (exim.spool / "input").symlink_to(target)
+    (exim.spool / "elsewhere").symlink_to(exim.work)
+    (exim.work / "input").mkdir()
+    use_as_root(exim)
+    wait_for(lambda: state(exim).startswith("mounted"), "the view is up")
+    time.sleep(1.5)
+    check(not [place for _, place in views() if "target" in place or place == f"{exim.work}/input"],
+          f"mounted through a link: {views()}")
+    check("input" not in over(exim), f"mounted over {over(exim)}")
+    exim.tool("stop")
+    (exim.spool / "input").unlink()
+    (exim.spool / "elsewhere").unlink()
+    exim.fastspool_configuration()
+
+
+if __name__ == "__main__":
+    main("view_mounts")
