@@ -9,6 +9,7 @@
  * Failure modes:
  *   - Every errno is the one of a real file system.
  */
+#include "asking.h"
 #include "attachment.h"
 #include "descriptors.h"
 #include "fastspool.h"
@@ -92,8 +93,9 @@ EXPORT int fstat(int fd, struct stat *st)
 {
     BOUND();
     uint32_t description = descriptors_find(fd);
+    int file = descriptors_carried(fd);
     if (!description)
-        return real.fstat(fd, st);
+        return file >= 0 ? asking_fstat(file, st) : real.fstat(fd, st);
     return (int)result_of(fastspool_fstat(attachment(), (int)description, st));
 }
 EXPORT_ALIAS(fstat64, fstat);

@@ -5,6 +5,7 @@
  * Happy path:
  *   - The table of descriptors says whose the descriptor is.  A foreign one costs a look at an array.
  *   - sendfile, copy_file_range and mmap, which the kernel does by itself for real files, read and write here.
+ *   - In a process that has left the store, the carrier does it for what may be written (carrier.c).
  *   - fsync of a real file below db/ or scan/ is free: Exim calls their content expendable.  Other foreign descriptors
  *     go to the kernel.
  *
@@ -12,6 +13,7 @@
  *   - Those of the store, as errno.
  *   - A shared mapping of a spool file can't be written: ENODEV.
  */
+#include "asking.h"
 #include "attachment.h"
 #include "base/atomic.h"
 #include "descriptors.h"
@@ -32,6 +34,12 @@ static inline int description_of(int fd)
     return (int)descriptors_find(fd);
 }
 
+/* Does the store or a carrier write to @fd? */
+static bool is_ours(int fd)
+{
+    return descriptors_find(fd) || descriptors_carried(fd) >= 0;
+}
+
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
     int description = description_of(fd);
@@ -44,8 +52,10 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
     int description = description_of(fd);
 
-    return description ? result_of(fastspool_write(attachment(), description, buffer, size))
-                       : real.write(fd, buffer, size);
+    if (description)
+        return result_of(fastspool_write(attachment(), description, buffer, size));
+    int file = descriptors_carried(fd);
+    return file >= 0 ? asking_write(file, fd, buffer, size) : real.write(fd, buffer, size);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
@@ -61,8 +71,10 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
 {
     int description = description_of(fd);
 
-    return description ? result_of(fastspool_pwrite(attachment(), description, buffer, size, offset))
-                       : real.pwrite(fd, buffer, size, offset);
+    if (description)
+        return result_of(fastspool_pwrite(attachment(), description, buffer, size, offset));
+    int file = descriptors_carried(fd);
+    return file >= 0 ? asking_pwrite(file, buffer, size, offset) : real.pwrite(fd, buffer, size, offset);
 }
 EXPORT_ALIAS(pwrite64, pwrite);
 
@@ -123,7 +135,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
     BOUND();
-    return descriptors_find(fd) ? transfer(true, fd, vector, count, -1) : real.writev(fd, vector, count);
+    return is_ours(fd) ? transfer(true, fd, vector, count, -1) : real.writev(fd, vector, count);
 }
 
 static ssize_t transfer_at(bool writing, int fd, const struct iovec *vector, int count, off_t offset)
@@ -146,8 +158,7 @@ EXPORT_ALIAS(preadv64, preadv);
 EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
 {
     BOUND();
-    return descriptors_find(fd) ? transfer_at(true, fd, vector, count, offset)
-                                : real.pwritev(fd, vector, count, offset);
+    return is_ours(fd) ? transfer_at(true, fd, vector, count, offset) : real.pwritev(fd, vector, count, offset);
 }
 EXPORT_ALIAS(pwritev64, pwritev);
 
@@ -157,8 +168,10 @@ EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
     int description = description_of(fd);
 
-    return description ? result_of(fastspool_lseek(attachment(), description, offset, whence))
-                       : real.lseek(fd, offset, whence);
+    if (description)
+        return result_of(fastspool_lseek(attachment(), description, offset, whence));
+    int file = descriptors_carried(fd);
+    return file >= 0 ? asking_lseek(file, offset, whence) : real.lseek(fd, offset, whence);
 }
 EXPORT_ALIAS(lseek64, lseek);
 
@@ -166,8 +179,10 @@ EXPORT int ftruncate(int fd, off_t size)
 {
     int description = description_of(fd);
 
-    return description ? (int)result_of(fastspool_ftruncate(attachment(), description, size))
-                       : real.ftruncate(fd, size);
+    if (description)
+        return (int)result_of(fastspool_ftruncate(attachment(), description, size));
+    int file = descriptors_carried(fd);
+    return file >= 0 ? asking_ftruncate(file, size) : real.ftruncate(fd, size);
 }
 EXPORT_ALIAS(ftruncate64, ftruncate);
 
@@ -234,6 +249,8 @@ static int sync_file(int fd, int (*sync)(int))
 {
     int description = description_of(fd), saved = errno;
 
+    if (!description && descriptors_carried(fd) >= 0)
+        return asking_fsync(descriptors_carried(fd));
     if (!description)
         return descriptors_is_hint(fd) ? 0 : sync(fd);
     struct fastspool *fs = attachment();
@@ -294,7 +311,7 @@ static ssize_t copy_between(int out, off_t *out_offset, int in, off_t *in_offset
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
 {
     BOUND();
-    if (!descriptors_find(in) && !descriptors_find(out))
+    if (!descriptors_find(in) && !is_ours(out))
         return real.sendfile(out, in, offset, size);
     int saved = errno, source = (int)descriptors_find(in);
     if (source && (inside_flags(attachment(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
@@ -311,7 +328,7 @@ EXPORT_ALIAS(sendfile64, sendfile);
 EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t size, unsigned flags)
 {
     BOUND();
-    if (!descriptors_find(in) && !descriptors_find(out))
+    if (!descriptors_find(in) && !is_ours(out))
         return real.copy_file_range(in, in_offset, out, out_offset, size, flags);
     return copy_between(out, out_offset, in, in_offset, size);
 }

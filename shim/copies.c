@@ -3,8 +3,8 @@
  * Private copies of spool files.
  *
  * Happy path:
- *   - The content is copied to an anonymous file in memory.  That is opened again with the flags of the description.
- *   - A spilled file has no room in memory.  Its spill file is opened instead, for reading only.
+ *   - The content is copied to an anonymous file in memory.  That is opened again, for reading only: a write is EBADF.
+ *   - A spilled file has no room in memory.  Its spill file is opened instead.
  *
  * Failure modes:
  *   - -ENOMEM, -ENOSPC, ... from the copy.  The original stays open.
@@ -37,7 +37,7 @@ int copies_new(uint32_t description)
 {
     struct fastspool *fs = attachment();
     char link[32];
-    int flags = inside_flags(fs, description) & (O_ACCMODE | O_APPEND | O_NONBLOCK);
+    int flags = inside_flags(fs, description) & O_NONBLOCK; /* for reading: what is written to a copy would be lost */
     int spill = inside_spill(fs, description);
 
     if (spill >= 0)

@@ -9,6 +9,7 @@
  *     placeholder's device and inode, and the number and cookie in its offset.
  *   - The numbers that stand for a description are counted.  At the last close of this process the store closes the
  *     description.  (lib/store/descriptions.c knows whether another process still holds it.)
+ *   - A carried descriptor (carrier.c) is foreign, but the table remembers the number of the carrier's file.
  *   - The table grows page by page, whatever the limit of descriptors.
  *   - Every access is atomic, for threads and signal handlers.
  *
@@ -18,6 +19,7 @@
  */
 #include "descriptors.h"
 
+#include "asking.h"
 #include "attachment.h"
 #include "base/atomic.h"
 #include "serve.h"
@@ -34,11 +36,17 @@
 
 #define UNKNOWN 0u
 #define FOREIGN UINT32_MAX
-#define HINT    (UINT32_MAX - 1) /* foreign, below db/ or scan/: fsync is free */
+#define HINT    (UINT32_MAX - 1)    /* foreign, below db/ or scan/: fsync is free */
+#define CARRIED (UINT32_C(1) << 31) /* foreign, plus the number of the carrier's file */
 
 static uint32_t first_page[PAGE_ENTRIES];
 static uint32_t *pages[PAGES] = {first_page};
 static uint16_t *counts; /* by description: the numbers of this process that stand for it */
+
+static bool is_description(uint32_t value)
+{
+    return value != UNKNOWN && value < INSIDE_DESCRIPTIONS;
+}
 
 static uint32_t *entry_of(int fd, bool make)
 {
@@ -101,7 +109,7 @@ uint32_t descriptors_find(int fd)
         if (value != UNKNOWN)
             descriptors_set(fd, value == FOREIGN ? 0 : value);
     }
-    return value == UNKNOWN || value >= HINT ? 0 : value;
+    return is_description(value) ? value : 0;
 }
 
 void descriptors_set(int fd, uint32_t description)
@@ -129,13 +137,39 @@ bool descriptors_is_hint(int fd)
     return entry && LOAD(*entry) == HINT;
 }
 
+void descriptors_set_carried(int fd, int file)
+{
+    uint32_t *entry = entry_of(fd, true);
+
+    if (entry)
+        STORE(*entry, CARRIED | (uint32_t)file);
+}
+
+int descriptors_carried(int fd)
+{
+    uint32_t *entry = entry_of(fd, false);
+    uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
+
+    return value >= CARRIED && value < HINT ? (int)(value & ~CARRIED) : -1;
+}
+
+/* @new is a duplicate of @old, which is foreign. */
+static void mark_as(int old, int new)
+{
+    uint32_t *from = entry_of(old, false), *to = entry_of(new, true);
+    uint32_t value = from ? LOAD(*from) : UNKNOWN;
+
+    if (to && value >= CARRIED)
+        STORE(*to, value);
+}
+
 uint32_t descriptors_detach(int fd)
 {
     uint32_t *entry = entry_of(fd, false);
 
     descriptors_find(fd); /* an inherited one is counted from here on */
     uint32_t value = entry ? __atomic_exchange_n(entry, UNKNOWN, __ATOMIC_ACQ_REL) : UNKNOWN;
-    return value >= HINT ? 0 : value;
+    return is_description(value) ? value : 0;
 }
 
 void descriptors_release(uint32_t description)
@@ -170,7 +204,7 @@ static bool is_own(int fd)
 {
     struct fastspool *fs = attachment();
 
-    return fs && fd > 2 && inside_is_own(fs, fd);
+    return (fs && fd > 2 && inside_is_own(fs, fd)) || asking_is_own(fd);
 }
 
 /* An entry of getdents64(2). */
@@ -205,7 +239,7 @@ void descriptors_each(void (*each)(int fd, uint32_t description, void *argument)
     for (int page = 0; page < PAGES; page++) {
         for (int i = 0; LOAD(pages[page]) && i < PAGE_ENTRIES; i++) {
             uint32_t value = LOAD(pages[page][i]);
-            if (value != UNKNOWN && value < HINT)
+            if (is_description(value))
                 each(page * PAGE_ENTRIES + i, value, argument);
         }
     }
@@ -230,8 +264,8 @@ int descriptors_duplicated(int old, int new)
 {
     if (new >= 0 && serve_active())
         descriptors_set(new, descriptors_find(old));
-    if (new >= 0 && descriptors_is_hint(old))
-        descriptors_mark_hint(new);
+    if (new >= 0)
+        mark_as(old, new);
     return new;
 }
 
@@ -254,8 +288,7 @@ static int duplicate_to(int old, int new, int flags)
     int result = flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     if (result >= 0 && old != new) {
         descriptors_set(new, from);
-        if (descriptors_is_hint(old))
-            descriptors_mark_hint(new);
+        mark_as(old, new);
     }
     descriptors_release(replaced);
     return result;

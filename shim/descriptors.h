@@ -24,6 +24,10 @@ int descriptors_duplicated(int old, int new);
 void descriptors_discover(void);
 /** Call @each with every descriptor that stands for a description. */
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument);
+/** @fd, a real descriptor, stands for the file that the carrier knows as @file. */
+void descriptors_set_carried(int fd, int file);
+/** The number of the carrier's file that @fd stands for, -1: none. */
+int descriptors_carried(int fd);
 /** Is @fd a real file below db/ or scan/?  Its fsync is free. */
 bool descriptors_is_hint(int fd);
 void descriptors_mark_hint(int fd);

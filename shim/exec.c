@@ -7,8 +7,7 @@
  *     name, for the process's own image and for the programs that the configuration names.  (In secure execution the
  *     loader takes the library from its trusted directory and removes the variable.  It is put back there, too.)
  *   - A program with the library finds its descriptors by their identity.
- *   - A program without the library can't use a placeholder.  Descriptors 0 to 2 become private copies of the files;
- *     the others close at the exec.
+ *   - A program without the library can't use a placeholder: handover.c.
  *   - The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
  *
  * Failure modes:
@@ -16,8 +15,8 @@
  */
 #include "attachment.h"
 #include "base/unconst.h"
-#include "copies.h"
 #include "descriptors.h"
+#include "handover.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -84,97 +83,6 @@ static void with_library(char *const environment[], char **copy, char *variable)
     copy[count] = NULL;
 }
 
-/* ---- descriptors ---- */
-
-/* Descriptors that were made close-on-exec.  More than fit on the stack are in mapped memory: an exec may interrupt
- * malloc. */
-struct closing {
-    struct closing *more;
-    int count;
-    int fd[253];
-};
-
-/* What was changed for the program.  A failed exec, or a spawn, undoes it. */
-struct handover {
-    int saved[3]; /* the process's own 0 to 2 meanwhile, -1: unchanged */
-    struct closing closing;
-};
-
-/* NULL: no memory. */
-static int *place_to_note(struct closing *closing)
-{
-    const int size = sizeof(closing->fd) / sizeof(*closing->fd);
-
-    if (closing->count == size && (!closing->more || closing->more->count == size)) {
-        struct closing *more =
-            real.mmap(NULL, sizeof(*more), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (more == MAP_FAILED)
-            return NULL;
-        more->more = closing->more;
-        closing->more = more;
-    }
-    if (closing->count == size)
-        closing = closing->more;
-    return &closing->fd[closing->count++];
-}
-
-/* Without memory for the note the descriptor stays open, and the program can't use it. */
-static void close_at_exec(struct closing *closing, int fd, int flags)
-{
-    int *noted = place_to_note(closing);
-
-    if (noted) {
-        *noted = fd;
-        real.fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
-    }
-}
-
-static void undo_closing(struct closing *closing)
-{
-    for (struct closing *at = closing, *more; at; at = more) {
-        more = at->more;
-        for (int i = 0; i < at->count; i++)
-            real.fcntl(at->fd[i], F_SETFD, 0);
-        if (at != closing)
-            munmap(at, sizeof(*at));
-    }
-}
-
-static void hand_over(int fd, uint32_t description, void *argument)
-{
-    struct handover *handover = argument;
-    int flags = real.fcntl(fd, F_GETFD);
-
-    if (flags < 0 || (flags & FD_CLOEXEC))
-        return;
-    if (fd > 2) {
-        close_at_exec(&handover->closing, fd, flags);
-        return;
-    }
-    int copy = copies_new(description);
-    int saved = real.fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (copy >= 0 && saved >= 0) {
-        handover->saved[fd] = saved;
-        real.dup2(copy, fd);
-    }
-    if (copy >= 0)
-        real.close(copy);
-}
-
-static void undo(struct handover *handover)
-{
-    int saved = errno;
-
-    for (int fd = 0; fd < 3; fd++) {
-        if (handover->saved[fd] >= 0) {
-            real.dup2(handover->saved[fd], fd);
-            real.close(handover->saved[fd]);
-        }
-    }
-    undo_closing(&handover->closing);
-    errno = saved;
-}
-
 /* ---- what a program gets ---- */
 
 struct plan {
@@ -189,14 +97,14 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     bool set_id = st && (st->st_mode & (S_ISUID | S_ISGID));
 
     plan->add_library = program && serve_by_preload() && !has_library(environment);
-    plan->handover = (struct handover){.saved = {-1, -1, -1}};
+    plan->handover = (struct handover){0};
     bool gets_it = serve_is_global() || program || (has_library(environment) && !set_id);
     if (!gets_it)
         descriptors_discover();
     if (attachment())
         inside_shared(attachment());
     if (!gets_it && attachment())
-        descriptors_each(hand_over, &plan->handover);
+        handover_begin(&plan->handover);
 }
 
 /* The exec reports the error, not this. */
@@ -234,7 +142,7 @@ EXPORT int execve(const char *path, char *const arguments[], char *const environ
         return real.execve(path, arguments, environment);
     prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
     int result = real.execve(path, arguments, PLANNED_ENVIRONMENT(plan, environment));
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -253,7 +161,7 @@ EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
         return real.fexecve(fd, arguments, environment);
     prepare(&plan, look(fd, "", &st, AT_EMPTY_PATH) ? &st : NULL, environment);
     int result = real.fexecve(fd, arguments, PLANNED_ENVIRONMENT(plan, environment));
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -267,7 +175,7 @@ EXPORT int execveat(int dirfd, const char *path, char *const arguments[], char *
         return real.execveat(dirfd, path, arguments, environment, flags);
     prepare(&plan, look(dirfd, path, &st, flags & AT_EMPTY_PATH) ? &st : NULL, environment);
     int result = real.execveat(dirfd, path, arguments, PLANNED_ENVIRONMENT(plan, environment), flags);
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -299,7 +207,7 @@ EXPORT int execvpe(const char *file, char *const arguments[], char *const enviro
         return real.execvpe(file, arguments, environment);
     prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
     int result = real.execvpe(file, arguments, PLANNED_ENVIRONMENT(plan, environment));
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -370,7 +278,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
         return real.posix_spawn(pid, path, actions, attributes, arguments, environment);
     prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
     int result = real.posix_spawn(pid, path, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -386,7 +294,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
         return real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
     prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
     int result = real.posix_spawnp(pid, file, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -406,7 +314,7 @@ EXPORT int system(const char *command)
         return real.system(command);
     prepare_shell(&plan);
     int result = real.system(command);
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }
 
@@ -419,6 +327,6 @@ EXPORT FILE *popen(const char *command, const char *mode)
         return real.popen(command, mode);
     prepare_shell(&plan);
     FILE *result = real.popen(command, mode);
-    undo(&plan.handover);
+    handover_undo(&plan.handover);
     return result;
 }

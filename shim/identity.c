@@ -8,7 +8,7 @@
  * Happy path:
  *   - After every such call the store looks up its credentials again.
  *   - Before a change after which none of the real, effective and saved uid is root's, the owner's or a trusted user's,
- *     the process leaves the store: each open readable spool descriptor becomes a private copy, the segment is
+ *     the process leaves the store: its spool descriptors become others of the same files (handover.c), the segment is
  *     unmapped, and the library's descriptors are closed.
  *   - From then on the spool's paths are EACCES, as its 0750 directory says.
  *
@@ -16,9 +16,8 @@
  *   - If the real call then fails, the process has left the store all the same.  Exim exits.
  */
 #include "attachment.h"
-#include "copies.h"
-#include "descriptors.h"
 #include "fastspool.h"
+#include "handover.h"
 #include "serve.h"
 #include "signals.h"
 #include "store/inside.h"
@@ -41,23 +40,14 @@ static bool may_stay(const struct fastspool *fs, uid_t uid)
     return inside_may_hold(fs, uid) || serve_trusts(uid);
 }
 
-static void keep_copy(int fd, uint32_t description, void *argument)
-{
-    (void)argument;
-    if ((inside_flags(attachment(), description) & O_ACCMODE) == O_WRONLY || copies_replace(fd) < 0)
-        close(fd);
-}
-
 /* A call is about to set these ids. */
 static void becoming(uid_t ruid, uid_t euid, uid_t suid)
 {
     const struct fastspool *fs = attachment();
     int saved = errno;
 
-    if (fs && !may_stay(fs, ruid) && !may_stay(fs, euid) && !may_stay(fs, suid)) {
-        descriptors_each(keep_copy, NULL);
-        serve_leave();
-    }
+    if (fs && !may_stay(fs, ruid) && !may_stay(fs, euid) && !may_stay(fs, suid))
+        handover_leave();
     errno = saved;
 }
 

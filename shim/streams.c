@@ -163,7 +163,8 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     BOUND();
     uint32_t description = descriptors_find(fd);
     if (!description)
-        return real.fdopen(fd, mode);
+        return descriptors_carried(fd) >= 0 && (flags_of(mode) & O_ACCMODE) == O_WRONLY ? stream_on(fd, mode)
+                                                                                        : real.fdopen(fd, mode);
     struct fastspool *fs = attachment();
     int flags = flags_of(mode), access_mode = inside_flags(fs, description) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {

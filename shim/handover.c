@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Handing on: what becomes of spool descriptors where the store can't be used any more: in a process that becomes an
+ * ordinary user, and in a program without the library.
+ *
+ * Happy path:
+ *   - With a view each becomes a descriptor of the view: of the same file, which may be unlinked, at the same offset.
+ *   - Without one, what is open for writing only becomes the pipe of a carrier (carrier.c).  What is open for reading
+ *     becomes a private copy (copies.c), but for a program only descriptors 0 to 2; it doesn't inherit the others.
+ *   - The number stays, and so does its close-on-exec flag.  Numbers of one description stay numbers of one
+ * description.
+ *
+ * Failure modes:
+ *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.
+ *   - The exec fails: everything is as before.
+ *   - An exec may follow a vfork or interrupt malloc: the notes lie in mapped memory.  Without memory for them the
+ *     program inherits placeholders, which it can't use.
+ */
+#include "handover.h"
+
+#include "attachment.h"
+#include "base/places.h"
+#include "carrier.h"
+#include "copies.h"
+#include "descriptors.h"
+#include "serve.h"
+#include "store/inside.h"
+#include "wrapper.h"
+
+#include <errno.h>
+#include <limits.h>
+
+struct handed {
+    uint32_t description;
+    int fd;
+    int flags; /* of fcntl(F_GETFD) */
+    int first; /* the first entry of this description: its `new` is theirs */
+    int new;   /* what stands for it, -1: nothing */
+    int file;  /* of the carrier, -1: `new` is no pipe of a carrier */
+    int saved; /* in a program's: the process's own meanwhile, -1: it was only made close-on-exec */
+};
+
+/* ---- what stands for a descriptor ---- */
+
+/* -errno: there is no view. */
+static int open_in_view(struct fastspool *fs, uint32_t description)
+{
+    const int kept = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY;
+    char path[PATH_MAX];
+
+    if (!inside_view(fs))
+        return -ENOENT;
+    snprintf(path, sizeof(path), "%s/input/" PLACES_HANDLE, inside_spool(fs),
+             (unsigned long long)inside_handle(fs, description));
+    int fd = real.open(path, (inside_flags(fs, description) & kept) | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    real.lseek(fd, inside_offset(fs, description), SEEK_SET);
+    return fd;
+}
+
+/* Find what stands for the description of @handed.  @copies: also a private copy. */
+static void find_new(struct handed *handed, struct carried *carried, int *pipes, bool copies)
+{
+    struct fastspool *fs = attachment();
+    bool writing = (inside_flags(fs, handed->description) & O_ACCMODE) == O_WRONLY;
+
+    handed->new = open_in_view(fs, handed->description);
+    if (handed->new < 0 && writing && carrier_pipe(&carried[*pipes], handed->description) == 0) {
+        handed->file = *pipes;
+        handed->new = carried[(*pipes)++].out;
+    } else if (handed->new < 0 && !writing && copies) {
+        handed->new = copies_new(handed->description);
+    }
+}
+
+/* ---- all of them ---- */
+
+static void note(int fd, uint32_t description, void *argument)
+{
+    struct handover *handover = argument;
+    int flags = real.fcntl(fd, F_GETFD);
+
+    if (flags < 0 || handover->count == handover->room)
+        return;
+    if (handover->handed)
+        handover->handed[handover->count] = (struct handed){description, fd, flags, handover->count, -1, -1, -1};
+    handover->count++;
+}
+
+/* Note the descriptors.  Room for as many carried files follows the notes. */
+static bool collect(struct handover *handover)
+{
+    *handover = (struct handover){.room = INT_MAX};
+    descriptors_each(note, handover);
+    if (handover->count == 0)
+        return false;
+    handover->room = handover->count;
+    handover->size = (size_t)handover->room * (sizeof(struct handed) + sizeof(struct carried));
+    struct handed *memory = real.mmap(NULL, handover->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    handover->count = 0;
+    if (memory == MAP_FAILED)
+        return false;
+    handover->handed = memory;
+    descriptors_each(note, handover);
+    for (int i = 0; i < handover->count; i++) {
+        memory[i].first = 0;
+        while (memory[memory[i].first].description != memory[i].description)
+            memory[i].first++;
+    }
+    return true;
+}
+
+/* Close-on-exec descriptors stay out of a program. */
+static bool is_handed(const struct handed *handed, bool leaving)
+{
+    return leaving || !(handed->flags & FD_CLOEXEC);
+}
+
+static void find_all(struct handover *handover, bool leaving)
+{
+    struct handed *all = handover->handed;
+    struct carried *carried = (struct carried *)(all + handover->room);
+    int pipes = 0;
+
+    for (int i = 0; i < handover->count; i++) {
+        struct handed *handed = &all[i], *first = &all[handed->first];
+        if (!is_handed(handed, leaving))
+            continue;
+        if (first->new < 0)
+            find_new(first, carried, &pipes, leaving || handed->fd < 3);
+        handed->new = first->new;
+        handed->file = first->file;
+    }
+    if (pipes == 0 || carrier_start(carried, pipes, leaving) == 0)
+        return;
+    for (int i = 0; i < handover->count; i++) {
+        if (all[i].file >= 0)
+            all[i].new = -1;
+    }
+}
+
+/* Every number has its duplicate now. */
+static void close_new(struct handover *handover)
+{
+    for (int i = 0; i < handover->count; i++) {
+        if (handover->handed[i].new < 0)
+            continue;
+        for (int j = handover->count - 1; j > i; j--) {
+            if (handover->handed[j].new == handover->handed[i].new)
+                handover->handed[j].new = -1;
+        }
+        real.close(handover->handed[i].new);
+    }
+}
+
+/* ---- leaving ---- */
+
+static void replace(const struct handed *handed)
+{
+    descriptors_detach(handed->fd);
+    if (handed->new < 0)
+        real.close(handed->fd);
+    else if (real.dup3(handed->new, handed->fd, handed->flags & FD_CLOEXEC ? O_CLOEXEC : 0) >= 0 && handed->file >= 0)
+        descriptors_set_carried(handed->fd, handed->file);
+    else
+        descriptors_set(handed->fd, 0);
+    descriptors_release(handed->description);
+}
+
+void handover_leave(void)
+{
+    struct handover handover;
+
+    if (collect(&handover)) {
+        find_all(&handover, true);
+        for (int i = 0; i < handover.count; i++)
+            replace(&handover.handed[i]);
+        close_new(&handover);
+        munmap(handover.handed, handover.size);
+    }
+    serve_leave();
+}
+
+/* ---- a program ---- */
+
+void handover_begin(struct handover *handover)
+{
+    int saved = errno;
+
+    if (!collect(handover)) {
+        errno = saved;
+        return;
+    }
+    find_all(handover, false);
+    for (int i = 0; i < handover->count; i++) {
+        struct handed *handed = &handover->handed[i];
+        if (!is_handed(handed, false))
+            continue;
+        handed->saved = handed->new < 0 ? -1 : real.fcntl(handed->fd, F_DUPFD_CLOEXEC, 3);
+        if (handed->saved >= 0)
+            real.dup2(handed->new, handed->fd);
+        else
+            real.fcntl(handed->fd, F_SETFD, handed->flags | FD_CLOEXEC);
+    }
+    close_new(handover);
+    errno = saved;
+}
+
+void handover_undo(struct handover *handover)
+{
+    int saved = errno;
+
+    for (int i = 0; handover->handed && i < handover->count; i++) {
+        struct handed *handed = &handover->handed[i];
+        if (handed->saved >= 0) {
+            real.dup2(handed->saved, handed->fd);
+            real.close(handed->saved);
+        } else if (is_handed(handed, false)) {
+            real.fcntl(handed->fd, F_SETFD, handed->flags);
+        }
+    }
+    if (handover->handed)
+        munmap(handover->handed, handover->size);
+    handover->handed = NULL;
+    errno = saved;
+}
