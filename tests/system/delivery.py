@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Every way out of the queue: SMTP with and without failures, delivery to files as another user, pipes, filters, bounces."""
 import pathlib
+import re
 
 from harness import LAYOUTS, QUEUE_ONLY, USER, USER_ID, Client, Message, check, main, test, wait_for
 
@@ -67,20 +68,57 @@ def pipe(exim):
     exim.wait_empty()
 
 
+def line_of(raw, text):
+    """Is TEXT a line of its own in RAW?"""
+    return text in [line.strip() for line in raw.splitlines()]
+
+
 @test()
 def pipe_output(exim):
-    """The output of a pipe command reaches the bounce, through a file in msglog/."""
-    message = Message(f"{USER}@forward.test", body=b"body\n")
-    exim.forward("|\"/bin/echo the command said this\"")
+    """What the command of a user's .forward prints, also in a filter, reaches the bounce, by a file in msglog/ that root
+    opened and the user's process writes.  (return_output: a failure, whatever the exit status.)"""
+    for lines in ((f"\"|{exim.work}/say 0\"",), ("# Exim filter", f"pipe \"{exim.work}/say 0\"")):
+        exim.forward(*lines)
+        message = Message(f"{USER}@forward.test", body=b"body\n")
+        exim.submit(message, "-odi")
+        raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
+        check(line_of(raw, b"333333"), f"the bounce doesn't hold the output: {raw[-1500:]!r}")
+        check(message.token in (exim.work / "mail" / "read").read_text(), "the command didn't read the message")
+    exim.wait_empty()
+
+
+@test()
+def pipe_output_logged(exim):
+    """log_output, log_fail_output, log_defer_output: the log has the first line of what the command printed.
+    return_output and return_fail_output: the bounce has all of it, and the message isn't counted as delivered."""
+    for domain, bounced in (("works", b"333333"), ("fails", b"666666"), ("defers", None)):
+        message = Message(f"user@{domain}.output.test", body=b"body\n")
+        exim.submit(message, "-odi")
+        wait_for(lambda: re.search(rf"<user@{domain}.output.test>: {domain} transport output: 333333", exim.log()),
+                 f"the log has the output of {domain}", 5)
+        if bounced:
+            raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
+            check(line_of(raw, b"333333") and line_of(raw, bounced), f"the bounce of {domain} holds {raw[-1500:]!r}")
+    check("=> user" not in exim.log(), "a message whose command printed something counts as delivered")
+    exim.settle()
+    check(len(exim.queue()) == 1, "the deferred message doesn't wait")
+    exim.run("-Mrm", exim.queue()[0])
+
+
+@test()
+def pipe_output_batched(exim):
+    """One command for a batch of recipients: its output reaches the one bounce."""
+    message = Message([f"user{n}@batch.output.test" for n in range(4)], body=b"body\n")
     exim.submit(message, "-odi")
     raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
-    check(b"the command said this" in raw, f"the bounce doesn't hold the output: {raw[-1500:]!r}")
+    check(raw.count(b"333333") == 1 and all(recipient.encode() in raw for recipient in message.recipients),
+          f"the bounce holds {raw[-3000:]!r}")
     exim.wait_empty()
 
 
 @test(("_local", {}), ("_remote", {"remote_transport": "smtp_filtered"}))
 def transport_filter(exim):
-    """A transport filter reads the message from Exim, and its output is delivered."""
+    """A transport filter reads the message from Exim, and its output is delivered.  It has no descriptor but 0 to 2."""
     if "smtp_filtered" in pathlib.Path("/etc/exim4/exim4.conf").read_text().split("begin transports")[0]:
         message = Message()
         exim.submit(message, "-odi")
@@ -93,6 +131,8 @@ def transport_filter(exim):
         exim.submit(exim.expect(Message("user@filtered.test"), "filtered"), "-odi")
     exim.wait_arrived()
     exim.wait_empty()
+    descriptors = (exim.work / "mail" / "filter.descriptors").read_text()
+    check(descriptors == "0 1 2", f"the filter has descriptors {descriptors}")
 
 
 @test()

@@ -89,6 +89,22 @@ fail:
   domains = fail.test
   allow_fail
   data = :fail: no such user here
+fails:
+  driver = accept
+  domains = fails.output.test
+  transport = fails
+works:
+  driver = accept
+  domains = works.output.test
+  transport = works
+defers:
+  driver = accept
+  domains = defers.output.test
+  transport = defers
+batch:
+  driver = accept
+  domains = batch.output.test
+  transport = batch
 forward:
   driver = redirect
   domains = forward.test
@@ -135,6 +151,31 @@ pipe:
   driver = pipe
   user = {user}
   return_output
+fails:
+  driver = pipe
+  command = {work}/say 3
+  user = {user}
+  log_fail_output
+  return_fail_output
+works:
+  driver = pipe
+  command = {work}/say 0
+  user = {user}
+  log_output
+  return_output
+defers:
+  driver = pipe
+  command = {work}/say 75
+  user = {user}
+  log_defer_output
+batch:
+  driver = pipe
+  command = {work}/say 3
+  user = {user}
+  batch_max = 10
+  batch_id = $domain
+  log_fail_output
+  return_fail_output
 command:
   driver = pipe
   command = {work}/deliver
@@ -147,7 +188,7 @@ filtered:
   directory = {work}/mail/filtered
   maildir_format
   user = {user}
-  transport_filter = /bin/sed -e s/original/filtered/
+  transport_filter = /usr/bin/python3 {work}/filter
 smtp:
   driver = smtp
   hosts_try_fastopen = :
@@ -156,7 +197,7 @@ smtp_filtered:
   driver = smtp
   hosts_try_fastopen = :
   hosts_avoid_tls = *
-  transport_filter = /bin/sed -e s/original/filtered/
+  transport_filter = /usr/bin/python3 {work}/filter
 reply:
   driver = autoreply
   user = {user}
@@ -176,6 +217,21 @@ INHERIT = """#!/bin/sh
 for descriptor in /proc/$$/fd/*; do
     case ${{descriptor##*/}} in 0|1|2|10|255) ;; *) readlink "$descriptor" ;; esac
 done >{work}/mail/inherited
+"""
+
+
+SAY = """#!/bin/sh
+# A command of a pipe transport that prints, and ends with status $1.  Its output is computed: a bounce quotes the command.
+cat >{work}/mail/read; expr 111111 + 222222; expr 333333 + 333333 >&2; exit $1
+"""
+
+
+FILTER = """# A transport filter.  It notes the descriptors that it has.
+import os, sys
+opened = [f for f in sorted(os.listdir("/proc/self/fd"), key=int) if os.path.exists("/proc/self/fd/" + f)]
+with open("{work}/mail/filter.descriptors", "w") as file:
+    file.write(" ".join(opened))
+sys.stdout.buffer.write(sys.stdin.buffer.read().replace(b"original", b"filtered"))
 """
 
 
@@ -423,8 +479,9 @@ class Exim:
             directory.chmod(0o777)
         (self.work / "deliver").write_text(DELIVER.format(work=self.work))
         (self.work / "deliver").chmod(0o755)
-        (self.work / "inherit").write_text(INHERIT.format(work=self.work))
-        (self.work / "inherit").chmod(0o755)
+        for name, script in (("inherit", INHERIT), ("say", SAY), ("filter", FILTER)):
+            (self.work / name).write_text(script.format(work=self.work))
+            (self.work / name).chmod(0o755)
         shutil.copy("/etc/fastspool-test.pem", self.work / "tls.pem")
         shutil.chown(self.work / "tls.pem", "Debian-exim")
         self.configure(main, remote_transport)
