@@ -98,7 +98,9 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
 
     plan->add_library = program && serve_by_preload() && !has_library(environment);
     plan->handover = (struct handover){0};
-    bool gets_it = serve_is_global() || program || (has_library(environment) && !set_id);
+    bool gets_it = program;
+    if (!attachment() || !inside_view(attachment())) /* else any other has the view (serve.c) */
+        gets_it = gets_it || serve_is_global() || (has_library(environment) && !set_id);
     if (!gets_it)
         descriptors_discover();
     if (attachment())

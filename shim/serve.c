@@ -18,6 +18,9 @@
  *   - Secure execution: only an image that the configuration names, which root owns.  No variable has any effect.
  *     Spools are the configured ones and those that root registered.
  *
+ *   - With a view (spool/viewed.h) only what is_the_mtas() says.  It is asked where the process decides, and nowhere
+ *     else: a process that has attached before the view was mounted stays.
+ *
  * Failure modes:
  *   - The configuration can't be read, or the store can't be attached: one line on standard error and in syslog.  From
  *     then on every call on the spool is EIO (EACCES for a user without permission).  No process takes an empty
@@ -33,6 +36,7 @@
 #include "forks.h"
 #include "signals.h"
 #include "spool/registry.h"
+#include "spool/viewed.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
@@ -99,12 +103,11 @@ static const char *preload_entry(const char *list, size_t *length)
     return NULL;
 }
 
-/* Does the image itself, or /etc/ld.so.preload, name the library?  Then every execution of it has it. */
-static bool find_global(void)
+/* Does the image itself name the library? */
+static bool links_us(void)
 {
     const struct link_map *map = _r_debug.r_map; /* the first is the program's */
     const char *strings = NULL;
-    char text[4096];
 
     for (const ElfW(Dyn) *entry = map ? map->l_ld : NULL; entry && entry->d_tag != DT_NULL; entry++) {
         if (entry->d_tag == DT_STRTAB)
@@ -114,6 +117,12 @@ static bool find_global(void)
         if (entry->d_tag == DT_NEEDED && names_us(strings + entry->d_un.d_val, strlen(strings + entry->d_un.d_val)))
             return true;
     }
+    return false;
+}
+
+static bool is_preloaded_for_all(void)
+{
+    char text[4096];
     int fd = real.open("/etc/ld.so.preload", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd >= 0 ? real.read(fd, text, sizeof(text) - 1) : 0;
     if (fd >= 0)
@@ -233,6 +242,31 @@ static bool is_own_tool(void)
     return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
 }
 
+/* May this process serve itself where there is a view?  Only the MTA's images, and programs that chose to link the
+ * library.  And of them none that an ordinary user started, who could stop it, or hold it up, inside the store.  All
+ * others have the view. */
+static bool is_the_mtas(bool links)
+{
+    struct stat spool;
+    uid_t uid = getuid();
+    bool trusted = uid == 0 || serve_trusts(uid);
+
+    for (size_t i = 0; i < spool_count && !trusted; i++)
+        trusted = real.stat(spools[i].given, &spool) == 0 && spool.st_uid == uid;
+    return trusted && (links || is_listed_program(&own_image) || is_listed_by_path());
+}
+
+static bool passes_to_view(bool links)
+{
+    if (is_the_mtas(links))
+        return false; /* without asking the view's server */
+    for (size_t i = 0; i < spool_count; i++) {
+        if (viewed(spools[i].given))
+            return true;
+    }
+    return false;
+}
+
 static enum decision decide(void)
 {
     bool secure = getauxval(AT_SECURE) != 0;
@@ -253,7 +287,10 @@ static enum decision decide(void)
         add_spool(&config, config.spool[i]);
     if (set_id)
         add_registered();
-    global = find_global();
+    bool links = links_us();
+    if (passes_to_view(links))
+        return SERVE_NOTHING;
+    global = links || is_preloaded_for_all();
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
     if (set_id && !secure) {
         const char *entry = preload_entry(getenv("LD_PRELOAD"), &length);

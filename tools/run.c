@@ -2,13 +2,16 @@
  *
  * fastspool run: run a command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
  *
- * The command gets the library by LD_PRELOAD.  The library goes by its bare name, because a set-user-ID program
+ * With a view every program sees the spool, and the command runs as it is.
+ *
+ * Without one it gets the library by LD_PRELOAD.  The library goes by its bare name, because a set-user-ID program
  * preloads nothing else, and only from the loader's own directory.  Such a program does not believe FASTSPOOL_*
  * either.  So root registers a spool that the configuration does not name (spool/registry.c).
  */
 #include "config.h"
 #include "fastspool.h"
 #include "spool/registry.h"
+#include "spool/viewed.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -22,7 +25,7 @@
 
 static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
-    "Runs COMMAND with the spool served by fastspool.\n"
+    "Runs COMMAND with the spool served by fastspool; with the view mounted, as it is.\n"
     "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 2 wrong arguments.\n";
 
 struct request {
@@ -81,6 +84,10 @@ static int prepare(const struct request *request)
         int result = registry_add(&config);
         if (result < 0)
             return tool_error("cannot register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
+    }
+    if (viewed(config.spool[0])) {
+        fputs("fastspool: every program sees the spool, as it is mounted: `fastspool run` is not needed\n", stderr);
+        return 0;
     }
     return preload();
 }

@@ -7,13 +7,14 @@
 - In secure execution the environment has no effect.
 - No code of an ordinary user runs in a process with the store mapped.
 """
+import ctypes
 import os
 import pathlib
 import shutil
 import struct
 import subprocess
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, USER_ID, Message, Skip, check, main, test, wait_for)
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, main, test, wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
@@ -320,6 +321,58 @@ rm input/file
 """
     status, output, errors = served("sh", "-c", script, FASTSPOOL_SPOOL=str(exim.spool))
     check(output == "content\n0\ncontent\n", f"exit {status}, {output!r}, {errors!r}")
+
+
+# --- with a view ------------------------------------------------------------------------------------------------------
+
+class DeadView:
+    """What a view leaves when its server has died: a FUSE mount over input/ that says ENOTCONN to everybody."""
+
+    def __init__(self, exim):
+        self.place = str(exim.spool / "input")
+
+    def __enter__(self):
+        os.makedirs(self.place, exist_ok=True)
+        try:
+            fuse = os.open("/dev/fuse", os.O_RDWR)
+        except OSError as error:
+            raise Skip(f"no /dev/fuse: {error}") from None
+        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+        mounted = ctypes.CDLL(None, use_errno=True).mount(b"fastspool", self.place.encode(), b"fuse.fastspool", 0, options)
+        os.close(fuse)
+        if mounted < 0:
+            raise Skip(f"no FUSE mount: {os.strerror(ctypes.get_errno())}")
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", self.place], check=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def only_the_mta(exim):
+    """With a view, even a dead one, the library serves Exim in process, as root or as its own user.  It serves no shell and no
+    `fastspool run`, nor an Exim that an ordinary user started: those never see the directory of the disk."""
+    exim.submit(Message())
+    exim.queued = 1
+    DEAD = "Transport endpoint is not connected"
+
+    def listing(*command, **keywords):
+        return "".join(served(*command, FASTSPOOL_SPOOL=str(exim.spool), **keywords)[1:])
+
+    name = exim.queue()[0]
+    check(f"{name}-D" in listing("ls", exim.spool / "input"), "without a view ls isn't served: this test can't fail")
+    with DeadView(exim):
+        check(exim.queue() == [name], "root's Exim isn't served")
+        check(exim.command("-bpc", user="Debian-exim").stdout == b"1\n", "Exim of its own user isn't served")
+        check(DEAD in listing("ls", exim.spool / "input"), "ls is served")
+        check(DEAD in listing("sh", "-c", f"cat {exim.spool}/input/{name}-D"), "what a shell runs is served")
+        ran = exim.command("run", "--spool", exim.spool, "--", "ls", exim.spool / "input", program=TOOL, stock=True)
+        check(DEAD in ran.stderr.decode() and ran.stderr.startswith(b"fastspool: every program sees the spool"),
+              f"fastspool run said {ran.stderr!r}")
+        user = exim.command("-bpc", user=USER)
+        check(b"1" not in user.stdout, f"a user's Exim is served: {user}")
+        exim.submit(Message())
+        exim.queued = 2
+        check(len(exim.queue()) == 2, "root's sendmail isn't served")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Is there a view: is the store mounted where every program sees it?
+ */
+#ifndef FASTSPOOL_VIEWED_H
+#define FASTSPOOL_VIEWED_H
+
+#include <stdbool.h>
+
+/** Does this process see the view of @spool, a live one or a dead one?  Asks the view's server, so it may wait for it. */
+bool viewed(const char *spool);
+
+#endif
