@@ -3,7 +3,8 @@
  * Attributes: stat, permissions, owners, times, extended attributes.
  *
  * Happy path:
- *   - By path: the store is asked first.  If it has no such file, the disk answers.
+ *   - By path: the store is asked first.  If it has no such file, the disk answers; with a view the store's word
+ * stands.
  *   - By descriptor: the table of descriptors says whose it is.
  *
  * Failure modes:
@@ -38,10 +39,11 @@ static void ask(struct asked *asked, int dirfd, const char *path)
     asked->foreign = !paths_resolve(dirfd, path, &asked->target);
 }
 
-/* Is @result of the store the answer?  ENOENT is not: the disk may have the file, under its real path. */
+/* Is @result of the store the answer?  ENOENT is not, without a view: the disk may have the file, under its real path.
+ */
 static bool answered(struct asked *asked, int result)
 {
-    if (!asked->target.fs || result != -ENOENT)
+    if (!asked->target.fs || result != -ENOENT || !paths_ask_disk(asked->target.fs))
         return true;
     asked->path = paths_real(&asked->target, asked->real_path);
     asked->dirfd = AT_FDCWD;

@@ -233,7 +233,8 @@ static int sync_disk(struct fastspool *fs, int description)
     char path[PATH_MAX];
     struct stat st;
 
-    if (!LOAD(paths_disk_changed) || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (!LOAD(paths_disk_changed) || !paths_ask_disk(fs) || fastspool_fstat(fs, description, &st) < 0 ||
+        !S_ISDIR(st.st_mode))
         return 0;
     if (paths_of(fs, (uint32_t)description, path) < 0)
         return 0;

@@ -5,7 +5,7 @@
  * Happy path:
  *   - A stream of the store is a structure of this file, known by its first two words.  Every other DIR is libc's.
  *   - "." and ".." come first, then the store's entries in batches, then the disk's entries that the store doesn't
- *     have.  (Directories exist in both, a message in one of them.)
+ *     have.  (Directories exist in both, a message in one of them.)  With a view the disk has none.
  *   - The spool directory itself is the disk's.  Its listing leaves out the state directory.
  *
  * Failure modes:
@@ -90,7 +90,7 @@ static DIR *open_listing(struct fastspool *fs, int fd)
     if (!listing)
         return NULL;
     listing->fd = fd;
-    if (inside_path(fs, descriptors_find(fd), listing->path, sizeof(listing->path)) >= 0)
+    if (paths_ask_disk(fs) && inside_path(fs, descriptors_find(fd), listing->path, sizeof(listing->path)) >= 0)
         listing->disk = disk_directory(fs, listing->path);
     return enter(listing);
 }

@@ -9,6 +9,7 @@
  *   - A message that is on the disk from before stays there, with all its files.  So the store is asked first.  If it
  *     has no such file, the disk answers.  A new file is made where the message's -D file is.
  *   - A directory that only the disk has is made in the store when the first file is made in it.
+ *   - With a view (paths_ask_disk()) there is no union: the store's word stands.
  *   - A served directory at the top of the spool is made on the disk, too, so that the spool looks as Exim leaves it.
  *
  * Failure modes:
@@ -44,7 +45,7 @@ static int on_disk(const struct store_path *target, int (*call)(const char *))
 static int unlink_place(const struct store_path *target)
 {
     int result = target->fs ? fastspool_unlink(target->fs, target->path) : -target->error;
-    return result == -ENOENT ? on_disk(target, real.unlink) : (int)result_of(result);
+    return result == -ENOENT && paths_ask_disk(target->fs) ? on_disk(target, real.unlink) : (int)result_of(result);
 }
 
 /* If both have the directory, both must be empty. */
@@ -55,6 +56,8 @@ static int rmdir_place(const struct store_path *target)
 
     if (!target->fs)
         return (int)result_of(-target->error);
+    if (!paths_ask_disk(target->fs))
+        return (int)result_of(fastspool_rmdir(target->fs, target->path));
     int result = fastspool_stat(target->fs, target->path, &st);
     if (result == -ENOENT)
         return on_disk(target, real.rmdir);
@@ -123,13 +126,16 @@ static int mkdir_place(struct store_path *target, mode_t mode)
     if (!target->fs)
         return (int)result_of(-target->error);
     int saved = errno;
-    bool on_the_disk = real.lstat(paths_real(target, real_path), &st) == 0;
+    bool asks = paths_ask_disk(target->fs);
+    paths_real(target, real_path);
+    bool on_the_disk = asks && real.lstat(real_path, &st) == 0;
     errno = saved;
     if (on_the_disk)
         return (int)result_of(-EEXIST);
     bool top = exim_is_top(target->path);
-    if (top && real.mkdir(real_path, mode) < 0)
-        return -1;
+    if (top && real.mkdir(real_path, mode) < 0 && (asks || errno != EEXIST))
+        return -1; /* with a view the disk may have it, empty, to be mounted over */
+    errno = saved;
     mode &= ~opening_umask();
     int result = fastspool_mkdir(target->fs, target->path, mode);
     if (result == -ENOENT && paths_adopt(target) >= 0)
@@ -164,7 +170,8 @@ EXPORT int truncate(const char *path, off_t size)
     if (!paths_resolve(AT_FDCWD, path, &target))
         return real.truncate(path, size);
     int result = target.fs ? fastspool_truncate(target.fs, target.path, size) : -target.error;
-    return result == -ENOENT ? real.truncate(paths_real(&target, real_path), size) : (int)result_of(result);
+    return result == -ENOENT && paths_ask_disk(target.fs) ? real.truncate(paths_real(&target, real_path), size)
+                                                          : (int)result_of(result);
 }
 EXPORT_ALIAS(truncate64, truncate);
 
@@ -196,7 +203,7 @@ static int rename_places(struct store_path *from, struct store_path *to, unsigne
     if (!from->fs || !to->fs)
         return (int)result_of(from->fs ? -to->error : -from->error);
     int result = fastspool_rename(from->fs, from->path, to->path, flags);
-    if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT)
+    if (result == -ENOENT && paths_ask_disk(from->fs) && fastspool_stat(from->fs, from->path, &st) == -ENOENT)
         return two_on_disk(from, to, flags);
     if (result == -ENOENT && paths_adopt(to) >= 0)
         result = fastspool_rename(from->fs, from->path, to->path, flags);
@@ -210,7 +217,8 @@ static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to,
     struct stat st;
 
     if (paths_resolve(from_dirfd, from, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == -ENOENT)
-        return real.renameat2(from_dirfd, from, to_dirfd, to, flags);
+        return paths_ask_disk(target.fs) ? real.renameat2(from_dirfd, from, to_dirfd, to, flags)
+                                         : (int)result_of(-ENOENT);
     return (int)result_of(-EXDEV);
 }
 
@@ -255,7 +263,7 @@ static int link_places(struct store_path *from, struct store_path *to, int flags
         return (int)result_of(from->fs ? -to->error : -from->error);
     int result = fastspool_link(from->fs, from->path, to->path);
     struct stat st;
-    if (result == -ENOENT && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {
+    if (result == -ENOENT && paths_ask_disk(from->fs) && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {
         STORE(paths_disk_changed, true);
         return real.linkat(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
     }

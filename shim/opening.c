@@ -71,8 +71,8 @@ int opening_place(struct store_path *target, int flags, mode_t mode, bool *forei
     if ((flags & O_TMPFILE) == O_TMPFILE)
         return -EOPNOTSUPP;
     bool creating = flags & O_CREAT;
-    bool there = creating && fastspool_stat(target->fs, target->path, &st) == 0;
-    if (creating && !there && paths_on_disk(target)) {
+    bool asks = paths_ask_disk(target->fs);
+    if (creating && asks && fastspool_stat(target->fs, target->path, &st) < 0 && paths_on_disk(target)) {
         *foreign = true;
         STORE(paths_disk_changed, true);
         return 0;
@@ -81,7 +81,7 @@ int opening_place(struct store_path *target, int flags, mode_t mode, bool *forei
     int result = open_in_store(target, flags, mode);
     if (result == -ENOENT && creating && paths_adopt(target) >= 0)
         result = open_in_store(target, flags, mode);
-    *foreign = result == -ENOENT && !creating;
+    *foreign = result == -ENOENT && !creating && asks;
     return result;
 }
 

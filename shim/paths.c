@@ -245,6 +245,11 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 
 /* ---- the disk's side ---- */
 
+bool paths_ask_disk(const struct fastspool *fs)
+{
+    return !inside_view(fs);
+}
+
 const char *paths_real(const struct store_path *target, char real_path[PATH_MAX])
 {
     snprintf(real_path, PATH_MAX, "%s/%s", inside_spool(target->fs), target->path);
@@ -267,6 +272,8 @@ bool paths_on_disk(const struct store_path *target)
 {
     char data[PATH_MAX];
 
+    if (!paths_ask_disk(target->fs))
+        return false;
     if (exim_family(target->path, data)) {
         if (fastspool_access(target->fs, data, F_OK, true) == 0)
             return false;
@@ -284,6 +291,8 @@ int paths_adopt(const struct store_path *target)
     struct stat st;
     size_t length = strlen(target->path);
 
+    if (!paths_ask_disk(target->fs))
+        return -ENOENT;
     while (length > 0 && target->path[length - 1] == '/')
         length--;
     while (length > 0 && target->path[length - 1] != '/')
