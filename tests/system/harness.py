@@ -15,6 +15,8 @@ checks:
 - the panic log is empty.
 
 --stock runs Exim without the library, which proves the tests themselves.  Tests that need the library are skipped then.
+--view runs Exim without the library on the view of the store.  After each test nothing may lie on the disk below the view.
+--mixed is the same, but the daemon, and what it executes, have the library.
 
 A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test failed, 77 if none passed.
 """
@@ -37,6 +39,8 @@ import sys
 import threading
 import time
 import traceback
+
+from viewed import View, is_view
 
 EXIM = "/usr/sbin/exim4"
 TOOL = "/usr/bin/fastspool"
@@ -459,10 +463,13 @@ class SinkSession(socketserver.StreamRequestHandler):
 # --- Exim ---------------------------------------------------------------------------------------------------------
 
 class Exim:
-    """A private Exim, with the library or without it (stock), and the ledger of its mail."""
+    """A private Exim, with the library or without it (stock), and the ledger of its mail.
 
-    def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None):
-        self.work, self.stock, self.memory = pathlib.Path(work), stock, memory
+    VIEW: the view is mounted, and Exim is stock; with "mixed" the daemon has the library."""
+
+    def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None, view=None):
+        self.work, self.stock, self.memory = pathlib.Path(work), stock or bool(view), memory
+        self.with_view, self.view = view, None
         self.spool = pathlib.Path(spool) if spool else self.work / "spool"
         self.daemon = None
         self.expected = []              # (place, message)
@@ -506,7 +513,7 @@ class Exim:
 
     def fastspool_configuration(self, *lines):
         """Write the configuration.  A test that wants the view has the line "view = auto"."""
-        view = () if any(line.startswith("view") for line in lines) else ("view = off",)
+        view = () if any(line.startswith("view") for line in lines) else (f"view = {'auto' if self.with_view else 'off'}",)
         pathlib.Path(FASTSPOOL_CONFIGURATION).write_text("".join(
             line + "\n" for line in (f"spool = {self.spool}", *view, *lines)))
 
@@ -516,8 +523,19 @@ class Exim:
             environment["LD_PRELOAD"] = LIBRARY
         return environment
 
+    def mount_view(self):
+        """Mount the view if the test wants it and has none: at its first command, after a reboot."""
+        if self.with_view and not self.view:
+            self.view = View(self.spool, open(self.work / "view.out", "ab")).start()
+
+    def unmount_view(self):
+        if self.view:
+            self.view.stop()
+            self.view = None
+
     def command(self, *arguments, input=None, user=None, stock=False, program=EXIM, timeout=120, environment=()):
         """Run exim4 (or PROGRAM) and wait for it.  ENVIRONMENT adds variables.  The result holds stdout and stderr."""
+        self.mount_view()
         return subprocess.run([program, *map(str, arguments)], input=input, capture_output=True, timeout=timeout,
                               env={**self.environment(stock), **dict(environment)}, cwd="/", user=user,
                               group=pwd.getpwnam(user).pw_gid if user else None, extra_groups=[] if user else None,
@@ -532,7 +550,9 @@ class Exim:
 
     def start(self, *arguments):
         """Start the daemon and wait until it listens."""
-        self.daemon = subprocess.Popen([EXIM, "-bdf", *arguments], env=self.environment(), cwd="/",
+        self.mount_view()
+        environment = {**self.environment(), **({"LD_PRELOAD": LIBRARY} if self.with_view == "mixed" else {})}
+        self.daemon = subprocess.Popen([EXIM, "-bdf", *arguments], env=environment, cwd="/",
                                        stdin=subprocess.DEVNULL, stdout=open(self.work / "daemon.out", "ab"),
                                        stderr=subprocess.STDOUT)
 
@@ -544,14 +564,14 @@ class Exim:
             except OSError:
                 return False
         wait_for(listens, "the daemon listens")
-        if not self.stock:
+        if "LD_PRELOAD" in environment:
             maps = pathlib.Path(f"/proc/{self.daemon.pid}/maps").read_text()
             check(LIBRARY in maps, f"the library is not in the daemon: {self.said()}")
 
     def said(self):
-        """The daemon's output and its panic log."""
+        """The daemon's output, its panic log, and what the view says."""
         return " | ".join(path.read_text(errors="replace").strip() for path in
-                          (self.work / "daemon.out", self.work / "log" / "paniclog") if path.exists())
+                          (self.work / "daemon.out", self.work / "view.out", self.work / "log" / "paniclog") if path.exists())
 
     def stop(self):
         """Stop the daemon with SIGTERM, like an init script."""
@@ -565,9 +585,9 @@ class Exim:
         return self.run(*arguments, program=TOOL, stock=True).decode()
 
     def reboot(self):
-        """Take away what a power cycle takes: all processes and the memory."""
+        """Take away what a power cycle takes: all processes, the memory, and mounts."""
         kill_all()
-        self.daemon = None
+        self.daemon = self.view = None
         for _, place in views():
             subprocess.run(["umount", "--lazy", place], check=True)
         for path in glob.glob("/dev/shm/fastspool.*"):
@@ -669,7 +689,11 @@ class Exim:
         check(not stray, f"unexpected arrivals: {sorted(map(str, stray))}")
         count = int(self.run("-bpc"))
         check(count == self.queued, f"the queue holds {count} messages, expected {self.queued}")
-        if not self.stock:
+        if self.view:
+            self.stop()
+            self.unmount_view()
+            check(not is_view(self.spool / "input"), "the view is still mounted after fastspool stop")
+        if self.with_view or not self.stock:
             real = self.real_files()
             check(real == self.real, f"wrong files in the real queue directories: {sorted(real ^ self.real)}")
         panic = self.work / "log" / "paniclog"
@@ -781,6 +805,8 @@ def prepare_host():
 def main(suite):
     parser = argparse.ArgumentParser(description=f"system tests of fastspool: {suite}")
     parser.add_argument("--stock", action="store_true", help="run Exim without the library, to prove the tests themselves")
+    parser.add_argument("--view", action="store_const", const="stock", help="run Exim without the library on the view")
+    parser.add_argument("--mixed", action="store_const", const="mixed", dest="view", help="the same, but the daemon has the library")
     parser.add_argument("--keep", action="store_true", help="stop at each failure and say where its files are")
     parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
     arguments = parser.parse_args()
@@ -793,7 +819,8 @@ def main(suite):
             continue
         began, problem = time.monotonic(), None
         verdict = "ok"
-        if library and arguments.stock:
+        options = {"view": arguments.view, **options, **({"view": None} if arguments.stock else {})}
+        if library and (arguments.stock or arguments.view):
             verdict, problem = "skip", "needs the library"
         else:
             # /srv is a private tmpfs, and every user may search it.
