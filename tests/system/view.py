@@ -99,7 +99,7 @@ class Sides:
         groups = [pwd.getpwnam("Debian-exim").pw_gid] if who == "member" else []
         done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, stdin=subprocess.DEVNULL, timeout=120, cwd="/",
                               env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(work), "LC_ALL": "C.UTF-8", "TZ": "UTC", "S": str(place), "W": str(work),
-                                   "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"},
+                                   "GIT_AUTHOR_DATE": "@1 +0000", "GIT_COMMITTER_DATE": "@1 +0000", "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"},
                               user=user, group=gid, extra_groups=groups if user else None)
         told = [text.decode(errors="backslashreplace").replace(str(work), "WORK").replace(str(place), "SPOOL") for text in (done.stdout, done.stderr)]
         told = [re.sub(r"/bin/bash: line \d+", "bash", text) for text in told]
