@@ -16,6 +16,7 @@
  *   - The mail user owns the spool, and may put a symbolic link anywhere: no path is followed but one directory after
  *     the other, from a descriptor, and each has to be his or root's.  What is mounted has to be a directory of the
  * view.
+ *   - Somebody unmounts a view: mounts_is_over().
  *   - A supervisor was killed: the next one finds its views by their type in mountinfo, and ends their connections.
  */
 #include "view/mounts.h"
@@ -298,7 +299,7 @@ static int open_spool(const char *spool)
     return fd < 0 ? -errno : fd;
 }
 
-/* The path of a line of mountinfo, without its leading slash.  Blanks and such are written as \ooo. */
+/* A path of a line of mountinfo, without its leading slash.  Blanks and such are written as \ooo. */
 static void unescape(const char *text, char path[PATH_MAX])
 {
     size_t length = 0;
@@ -366,6 +367,45 @@ static int find_path(struct mounts *m)
     return length < 0 ? -errno : m->path[0] == '/' ? 0 : -ENOENT;
 }
 
+/* A service with private mounts (PrivateTmp= of systemd) has started this process: mount in the namespace of process 1,
+ * if the spool is the same directory there.  From there the view reaches all services, and every user. */
+static void prefer_first(struct mounts *m, const struct stat *spool)
+{
+    struct stat st;
+    int namespace = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+    if (namespace < 0 || enter(namespace) < 0) {
+        if (namespace >= 0)
+            close(namespace);
+        return;
+    }
+    int fd = open_spool(m->path);
+    bool same = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == spool->st_dev && st.st_ino == spool->st_ino;
+    if (same) {
+        dup3(fd, m->spool, O_CLOEXEC);
+        dup3(namespace, m->starter, O_CLOEXEC);
+    }
+    if (fd >= 0)
+        close(fd);
+    close(namespace);
+    if (enter(m->work) < 0)
+        abort();
+}
+
+/* Open the list of the starter's mounts.  A descriptor of it belongs to the namespace in which it was opened. */
+static int watch_starter(struct mounts *m)
+{
+    int result = enter(m->starter);
+
+    if (result < 0)
+        return result;
+    m->mountinfo = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    result = m->mountinfo < 0 ? -errno : 0;
+    if (enter(m->work) < 0)
+        abort();
+    return result;
+}
+
 int mounts_begin(struct mounts *m, const char *spool, const char **step)
 {
     struct stat st;
@@ -395,7 +435,8 @@ int mounts_begin(struct mounts *m, const char *spool, const char **step)
     m->disk = m->work < 0 ? m->work : open_spool(spool);
     if (m->disk < 0)
         return m->disk;
-    return 0;
+    prefer_first(m, &st);
+    return watch_starter(m);
 }
 
 /* ---- over the spool ---- */
@@ -452,4 +493,31 @@ int mounts_remove(const struct mounts *m, const char *name)
     if (enter(m->work) < 0)
         abort();
     return result;
+}
+
+bool mounts_is_over(const struct mounts *m, unsigned connection, const char *name)
+{
+    char *line = NULL, root[PATH_MAX];
+    size_t size = 0;
+    bool found = false;
+    int fd = dup(m->mountinfo);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+
+    if (!file && fd >= 0)
+        close(fd);
+    if (file)
+        rewind(file);
+    while (file && !found && getline(&line, &size, file) > 0) {
+        unsigned minor;
+        int at = 0;
+        if (sscanf(line, "%*d %*d %*u:%u %n", &minor, &at) == 1 && at > 0 && minor == connection &&
+            strstr(line, " - " TYPE " ")) {
+            unescape(line + at, root);
+            found = strcmp(root, name) == 0;
+        }
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    return found;
 }

@@ -15,11 +15,12 @@ struct mounts {
     char path[PATH_MAX]; /* the real path of the spool */
     uid_t owner;         /* of the spool directory */
     gid_t group;
-    int starter; /* mount namespace of the process that started the view: here its users are */
-    int clean;   /* private one, in which nothing of the view is mounted: here its server lives */
-    int work;    /* private one, in which the view is mounted once, over the spool as a whole: the supervisor's */
-    int spool;   /* directory of the spool in `starter` */
-    int disk;    /* the same in `work`, below the mount */
+    int starter;   /* mount namespace of the view's users: of process 1, or of the process that started the view */
+    int clean;     /* private one, in which nothing of the view is mounted: here its server lives */
+    int work;      /* private one, in which the view is mounted once, over the spool as a whole: the supervisor's */
+    int spool;     /* directory of the spool in `starter` */
+    int disk;      /* the same in `work`, below the mount */
+    int mountinfo; /* of `starter`: poll(2) says POLLPRI when something was mounted or unmounted there */
 };
 
 /** Make the namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead from now
@@ -44,6 +45,8 @@ bool mounts_has_spool(const struct mounts *m);
 int mounts_over(const struct mounts *m, int view, const char *name);
 /** Take all views from directory @name of the starter's namespace, lazily. */
 int mounts_remove(const struct mounts *m, const char *name);
+/** Is directory @name of the view with this @connection mounted in the starter's namespace? */
+bool mounts_is_over(const struct mounts *m, unsigned connection, const char *name);
 /** End a connection, whatever its server does. */
 int mounts_abort(unsigned connection);
 

@@ -67,6 +67,7 @@
 struct top {
     char name[MOUNTS_NAME];
     bool known;   /* to the server that runs now */
+    bool mounted; /* by the hand, from the server that runs now */
     bool present; /* on the disk, when last looked for */
 };
 
@@ -88,6 +89,7 @@ struct supervisor {
     uint64_t start_at; /* no server runs: when the next one will be started */
     uint64_t pause;    /* before the next start */
     bool up;           /* the server was told that all is mounted */
+    bool changed;      /* something was mounted or unmounted */
     bool ending;
     struct top tops[TOPS_MAX];
     size_t count;
@@ -227,7 +229,7 @@ static int start_server(struct supervisor *s)
     s->asked = 0;
     s->up = false;
     for (size_t i = 0; i < s->count; i++)
-        s->tops[i].known = false;
+        s->tops[i].known = s->tops[i].mounted = false;
     if (s->server >= 0)
         fcntl(s->server, F_SETFL, O_NONBLOCK);
     if (s->hand >= 0)
@@ -318,6 +320,9 @@ static void from_hand(struct supervisor *s)
             complain(s->mounts.path, answer.name, answer.error);
             kill_children(s); /* half a view is none: try again */
         }
+        struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? find_top(s, answer.name) : NULL;
+        if (top)
+            top->mounted = true;
         if (answer.kind == CONTROL_READY) {
             s->up = true;
             control_send(s->server, CONTROL_UP, 0, NULL);
@@ -357,6 +362,21 @@ static void tell_of_tops(struct supervisor *s)
     }
 }
 
+/* Somebody has mounted or unmounted something: mount what was unmounted.  (`fastspool stop` is how the view ends.) */
+static void look_for_mounts(struct supervisor *s)
+{
+    for (size_t i = 0; i < s->count && s->asked < ORDERS_MAX; i++) {
+        struct top *top = &s->tops[i];
+        if (top->mounted && !mounts_is_over(&s->mounts, s->connection, top->name)) {
+            syslog(LOG_MAIL | LOG_WARNING, "%s: view: %s was unmounted: it is mounted again", s->mounts.path,
+                   top->name);
+            top->mounted = false;
+            order(s, CONTROL_MOUNT, top->name);
+        }
+    }
+    s->changed = false;
+}
+
 static void watch(struct supervisor *s, uint64_t now)
 {
     if (s->killed && now - s->killed > KILL_TIME) {
@@ -385,6 +405,8 @@ static void tick(struct supervisor *s)
         watch(s, now);
         if (s->up && !s->killed)
             tell_of_tops(s);
+        if (s->up && !s->killed && s->changed)
+            look_for_mounts(s);
     } else if (now >= s->start_at) {
         int result = start_server(s);
         if (result < 0) {
@@ -460,18 +482,21 @@ static int until_tick(const struct supervisor *s, uint64_t next)
 /* Wait for messages and signals, at most @timeout milliseconds, and see to them. */
 static void wait_for_news(struct supervisor *s, int timeout)
 {
-    struct pollfd news[] = {{s->signals, POLLIN, 0}, {s->server, POLLIN, 0}, {s->hand, POLLIN, 0}};
+    struct pollfd news[] = {
+        {s->signals, POLLIN, 0}, {s->server, POLLIN, 0}, {s->hand, POLLIN, 0}, {s->mounts.mountinfo, POLLPRI, 0}};
 
     if (s->killed) /* nothing more is wanted of them but their end */
         news[1].fd = news[2].fd = -1;
     if (s->asked >= ORDERS_MAX)
         news[1].fd = -1;
-    if (poll(news, 3, timeout) <= 0)
+    if (poll(news, sizeof(news) / sizeof(*news), timeout) <= 0)
         return;
     if (news[1].revents)
         from_server(s);
     if (news[2].revents)
         from_hand(s);
+    if (news[3].revents)
+        s->changed = true;
     if (news[0].revents)
         from_signals(s);
 }

@@ -185,6 +185,27 @@ def seen_by_slaves(exim):
         subprocess.run(["mount", "--make-private", "/srv"], check=True)
 
 
+@test(**AUTO)
+def started_in_a_sandbox(exim):
+    """A root process with private mounts starts the view: it is mounted where everybody is, and there alone."""
+    exim.submit(Message())
+    exim.queued = 1
+    subprocess.run(["unshare", "--mount", "env", f"LD_PRELOAD={LIBRARY}", EXIM, "-be", "${if exists{%s/input}{}{}}" % exim.spool],
+                   env=exim.environment(stock=True), check=True, stdout=subprocess.DEVNULL)
+    wait_mounted(exim)
+    check(len(os.listdir(exim.spool / "input")) == 2, "the queue is not seen")
+
+
+@test(**AUTO)
+def unmounted_by_hand(exim):
+    """What somebody unmounts is mounted again; until then the library alone serves the queue."""
+    names = fill(exim)
+    for _ in range(2):
+        subprocess.run(["umount", "--lazy", exim.spool / "input"], check=True)
+        wait_for(lambda: "input" in over(exim), "input is mounted again", 3)
+        check(sorted(os.listdir(exim.spool / "input")) == names, "other files than before")
+
+
 # --- death --------------------------------------------------------------------------------------------------------
 
 @test(**AUTO)
