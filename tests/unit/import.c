@@ -2,43 +2,89 @@
  *
  * The import of what lies on the disk.  A process is killed before each call that changes or asks disk or store, an
  * Exim delivers what it finds then, on the disk or in the store, and the import runs again: every message is delivered
- * once.
+ * once. The same with a power cut there, which takes all or nothing of what the disk has not synced.
  */
+#include "durable.h"
 #include "fastspool.h"
-#include "fixture.h"
 #include "spool/exim.h"
 #include "view/disk.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
+#include <setjmp.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <time.h>
 
 /* ---- the calls of the import, counted ---- */
 
 static unsigned steps, deadly;        /* the step before which the process dies; 0: none */
 static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
-static int write_error;
+static int write_error, rename_error; /* of all writes, of the next rename */
+static int rename_failed;
+static unsigned lines; /* in syslog */
+static bool commits;   /* a flush is a commit */
+static void (*meddle)(void), (*synced)(void);
+static int meddle_in; /* writes */
+static jmp_buf power;
+static bool power_fails; /* at the deadly step; the process lives */
 
 static void step(void)
 {
-    if (++steps == deadly)
+    if (++steps == deadly && power_fails)
+        longjmp(power, 1);
+    if (steps == deadly)
         kill(getpid(), SIGKILL);
 }
 
 static int play_flush(void)
 {
     step();
+    if (commits)
+        commit(0);
     return ++flushes == flush_fails ? -EIO : 0; /* this test has no mirror */
 }
 
-#define fastspool_mkdir(...)      (step(), fastspool_mkdir(__VA_ARGS__))
-#define fastspool_rmdir(...)      (step(), fastspool_rmdir(__VA_ARGS__))
-#define fastspool_open(...)       (step(), fastspool_open(__VA_ARGS__))
-#define fastspool_write(...)      (step(), write_error ? write_error : fastspool_write(__VA_ARGS__))
-#define fastspool_futimens(...)   (step(), fastspool_futimens(__VA_ARGS__))
-#define fastspool_rename(...)     (step(), fastspool_rename(__VA_ARGS__))
+static int play_write(void)
+{
+    step();
+    if (meddle && --meddle_in == 0)
+        meddle();
+    return write_error;
+}
+
+static int play_rename(void)
+{
+    int error_now = rename_error;
+
+    step();
+    rename_error = 0;
+    return error_now;
+}
+
+static int play_sync(int result)
+{
+    if (synced)
+        synced();
+    return result;
+}
+
+static void __attribute__((format(printf, 2, 3))) play_syslog(int priority, const char *line, ...)
+{
+    (void)priority;
+    (void)line;
+    lines++;
+}
+
+#define commit                  import_commit /* durable.h has another one */
+#define fastspool_mkdir(...)    (step(), fastspool_mkdir(__VA_ARGS__))
+#define fastspool_rmdir(...)    (step(), fastspool_rmdir(__VA_ARGS__))
+#define fastspool_open(...)     (step(), fastspool_open(__VA_ARGS__))
+#define fastspool_write(...)    (play_write() < 0 ? write_error : fastspool_write(__VA_ARGS__))
+#define fastspool_futimens(...) (step(), fastspool_futimens(__VA_ARGS__))
+#define fastspool_rename(...) \
+    (rename_failed = play_rename(), rename_failed ? rename_failed : fastspool_rename(__VA_ARGS__))
 #define fastspool_link(...)       (step(), fastspool_link(__VA_ARGS__))
 #define fastspool_unlink(...)     (step(), fastspool_unlink(__VA_ARGS__))
 #define fastspool_flush(fs, time) ((void)(fs), (void)(time), play_flush())
@@ -47,11 +93,13 @@ static int play_flush(void)
 #define disk_give_back(...)       (step(), disk_give_back(__VA_ARGS__))
 #define disk_remove_taken(...)    (step(), disk_remove_taken(__VA_ARGS__))
 #define disk_unlink(...)          (step(), disk_unlink(__VA_ARGS__))
-#define disk_sync_around(...)     (step(), disk_sync_around(__VA_ARGS__))
+#define disk_sync_around(...)     (step(), play_sync(disk_sync_around(__VA_ARGS__)))
+#define syslog(...)               play_syslog(__VA_ARGS__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
 #include "../../lib/view/import.c"
 #pragma GCC diagnostic pop
+#undef commit
 #undef fastspool_mkdir
 #undef fastspool_open
 #undef fastspool_write
@@ -365,12 +413,16 @@ Test(import, conflict)
     store_file("input/README", "the store's");
     run();
     counts(1, 3, 0, 2, 0);
-    cr_assert_eq(result_of.told, 2);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
     cr_assert_not(store_has("input/" A "-H"), "half of a message");
+    cr_assert_eq(lines, 2);
     run();
     counts(1, 3, 0, 2, 0);
-    cr_assert_eq(result_of.told, 2);
+    cr_assert_eq(lines, 2, "told once");
+    disk_file("input/HOWTO", "the disk's");
+    store_file("input/HOWTO", "the store's");
+    run();
+    cr_assert_eq(lines, 3);
 }
 
 /* The store's message has gone on: the disk's has a file more, and stays. */
@@ -420,12 +472,50 @@ Test(import, no_regular_files)
     cr_assert_not(store_has("input/link") || store_has("input/fifo") || store_has("input/" B "-D"));
 }
 
+/* A program that takes no lock changes a file while it is copied. */
+static void append(void)
+{
+    int fd = open(on_disk("input/" A "-D"), O_WRONLY | O_APPEND);
+
+    cr_assert_eq(write(fd, "more", 4), 4);
+    close(fd);
+}
+
+static void touch(void)
+{
+    cr_assert_eq(utimensat(AT_FDCWD, on_disk("input/" A "-D"), NULL, 0), 0);
+}
+
+static void shorten(void)
+{
+    cr_assert_eq(truncate(on_disk("input/" A "-D"), 3), 0);
+}
+
+Test(import, changed_meanwhile)
+{
+    static char large[(64 << 10) + 2]; /* so that it is read after the first write */
+    void (*const ways[])(void) = {append, touch, shorten};
+
+    memset(large, 'x', sizeof(large) - 1);
+    for (int i = 0; i < 3; i++) {
+        message("", "", A);
+        disk_file("input/" A "-D", large);
+        meddle = ways[i];
+        meddle_in = 2; /* the first one is of the -H file */
+        run();
+        counts(0, 0, 1, 0, 0);
+        cr_assert(disk_has("input/" A "-H") && !store_has("input/" A "-D") && !store_has("input/" A "-H"));
+    }
+    run();
+    counts(1, 3, 0, 0, 0);
+}
+
 /* ---- errors ---- */
 
-static void nothing_moved(int error)
+static void nothing_moved(int code)
 {
     flushes = 0;
-    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), error);
+    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), code);
     cr_assert_neq(*result_of.error, '\0');
     counts(0, 0, 0, 0, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
@@ -450,6 +540,16 @@ Test(import, no_commit)
     flush_fails = 1;
     nothing_moved(-EIO);
     flush_fails = 0;
+    run();
+    moved_whole("input/" A "-H");
+}
+
+/* The disk's messages are back at once. */
+Test(import, no_decision)
+{
+    message("", "", A);
+    rename_error = -ENOSPC;
+    nothing_moved(-ENOSPC);
     run();
     moved_whole("input/" A "-H");
 }
@@ -542,12 +642,27 @@ static bool killed_at(unsigned n)
     return WIFSIGNALED(status);
 }
 
-/* Nothing of the import is left, on the disk or in the store. */
+static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
+
+/* After all deliveries: the store has the stray file alone. */
+static void store_clean(unsigned n)
+{
+    struct fastspool_entry entries[8];
+    ssize_t count;
+
+    for (int i = 0; i < 4; i++) {
+        int d = fastspool_open(fs, directories[i], O_RDONLY | O_DIRECTORY, 0);
+        cr_assert_geq(count = fastspool_list(fs, d, 0, entries, 8), 0);
+        fastspool_close(fs, d);
+        for (ssize_t k = 0; k < count; k++)
+            cr_assert(entries[k].type == DT_DIR || strcmp(entries[k].name, "stray") == 0, "step %u: %s/%s is left", n,
+                      directories[i], entries[k].name);
+    }
+}
+
+/* The import has left nothing on the disk. */
 static void all_clean(unsigned n)
 {
-    const char *directories[] = {"input", "input/8", "msglog", "msglog/8"};
-
-    cr_assert_not(store_has(PLACES_IMPORT), "step %u", n);
     for (int i = 0; i < 4; i++) {
         DIR *directory = opendir(on_disk(directories[i]));
         for (const struct dirent *entry; (entry = readdir(directory));)
@@ -555,6 +670,25 @@ static void all_clean(unsigned n)
                       "step %u: %s is on the disk", n, entry->d_name);
         closedir(directory);
     }
+}
+
+/* The import has run to its end: all is well. */
+static void all_well(unsigned n, bool untouched)
+{
+    all_clean(n);
+    moved_whole("input/stray");
+    for (int i = 0; untouched && i < 2; i++) {
+        char path[PATH_MAX];
+        moved_whole(headers[i]);
+        path_of(headers[i], "-D", path);
+        moved_whole(path);
+        moved_whole(i ? "msglog/8/" B : "msglog/" A);
+    }
+    deliver_in_store();
+    deliver_on_disk();
+    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+              delivered[1]);
+    store_clean(n);
 }
 
 static void die_everywhere(int who, bool twice)
@@ -577,19 +711,7 @@ static void die_everywhere(int who, bool twice)
         if (who == IN_STORE || who == BOTH)
             deliver_in_store();
         run();
-        all_clean(n);
-        moved_whole("input/stray");
-        for (int i = 0; who == NOBODY && i < 2; i++) {
-            char path[PATH_MAX];
-            moved_whole(headers[i]);
-            path_of(headers[i], "-D", path);
-            moved_whole(path);
-            moved_whole(i ? "msglog/8/" B : "msglog/" A);
-        }
-        deliver_in_store();
-        deliver_on_disk();
-        cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
-                  delivered[1]);
+        all_well(n, who == NOBODY);
     }
     cr_assert_gt(n, 60, "only %u steps", n);
 }
@@ -617,4 +739,86 @@ Test(import, killed_then_delivered)
 Test(import, killed_twice)
 {
     die_everywhere(BOTH, true);
+}
+
+/* ---- power cuts at every step ---- */
+
+static void save_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+static void restore_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+/* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
+static bool power_fails_at(unsigned n, bool loses)
+{
+    struct import_result none = {0};
+
+    steps = 0;
+    deadly = n;
+    commits = power_fails = true;
+    synced = loses ? save_disk : NULL;
+    save_disk();
+    volatile bool failed = true;
+    if (setjmp(power) == 0) {
+        cr_assert_eq(import_run(fs, fs->spool_fd, &none), 0);
+        failed = false;
+    }
+    deadly = 0;
+    commits = power_fails = false;
+    synced = NULL;
+    fastspool_act_for(NULL);
+    if (!loses)
+        save_disk();
+    restore_disk();
+    return failed;
+}
+
+static void cut_everywhere(bool loses)
+{
+    bool failed = true;
+    unsigned n;
+
+    checking_every(0);
+    for (n = 1; failed; n++) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        failed = power_fails_at(n, loses);
+        struct fastspool *before = fs, *second = second_store();
+        struct recovered recovered;
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        STORE(second->header->state, SEGMENT_READY);
+        paging_all(second);
+        fs = second;
+        run();
+        all_well(n, true);
+        fs = before;
+        remove_second(second);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+Test(import_power, disk_keeps_all)
+{
+    cut_everywhere(false);
+}
+
+Test(import_power, disk_loses_all)
+{
+    cut_everywhere(true);
 }
