@@ -41,9 +41,11 @@ static void step(void)
 static int play_flush(void)
 {
     step();
+    if (++flushes == flush_fails)
+        return -EIO;
     if (commits)
-        commit(0);
-    return ++flushes == flush_fails ? -EIO : 0; /* this test has no mirror */
+        commit(0); /* the tests without power cuts have no mirror */
+    return 0;
 }
 
 static int play_write(void)
@@ -568,6 +570,33 @@ Test(import, no_second_commit)
     moved_whole("input/" A "-H");
 }
 
+/* What has come in between: a file in the way, no directory. */
+Test(import, changed_after_decision)
+{
+    message("", "", A);
+    message("", "8/", B);
+    flush_fails = 2;
+    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), -EIO);
+    store_file("msglog/" A, "new");
+    cr_assert_eq(fastspool_rmdir(fs, "input/8"), 0);
+    run();
+    moved_whole("input/" A "-H");
+    moved_whole("input/8/" B "-H");
+    cr_assert(store_has("msglog/" A) && store_has("msglog/" A PLACES_IMPORT) && !disk_has("msglog/" A));
+    cr_assert_eq(lines, 1);
+}
+
+/* A published message's -H file and one of the same name: neither is touched. */
+Test(import, two_headers)
+{
+    message("", "", A);
+    cr_assert_eq(rename(on_disk("input/" A "-H"), on_disk("input/" PLACES_TAKEN A "-H")), 0);
+    disk_file("input/" A "-H", "another");
+    run();
+    counts(0, 0, 0, 1, 0);
+    cr_assert(disk_has("input/" A "-H") && disk_has("input/" A "-D") && disk_has("input/" PLACES_TAKEN A "-H"));
+}
+
 /* ---- death at every step ---- */
 
 static void scene(void)
@@ -759,32 +788,49 @@ static void restore_disk(void)
     cr_assert_eq(system(command), 0);
 }
 
+struct cut {
+    bool loses;       /* what the disk has not synced */
+    bool later;       /* the store goes on first: it delivers, and commits */
+    bool refused;     /* the store refuses a batch, which goes back to the disk */
+    bool interrupted; /* the import before this one has not got a commit after its decision */
+};
+
 /* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
-static bool power_fails_at(unsigned n, bool loses)
+static bool power_fails_at(unsigned n, struct cut cut)
 {
     struct import_result none = {0};
-
-    steps = 0;
-    deadly = n;
-    commits = power_fails = true;
-    synced = loses ? save_disk : NULL;
-    save_disk();
     volatile bool failed = true;
+
+    commits = power_fails = true;
+    synced = cut.loses ? save_disk : NULL;
+    save_disk();
+    flushes = 0;
+    flush_fails = cut.interrupted ? 2 : 0;
+    if (cut.interrupted)
+        cr_assert_eq(import_run(fs, fs->spool_fd, &none), -EIO);
+    steps = flush_fails = 0;
+    deadly = n;
+    rename_error = cut.refused ? -ENOSPC : 0;
     if (setjmp(power) == 0) {
-        cr_assert_eq(import_run(fs, fs->spool_fd, &none), 0);
+        cr_assert_eq(import_run(fs, fs->spool_fd, &none), cut.refused ? -ENOSPC : 0);
         failed = false;
     }
     deadly = 0;
+    rename_error = 0;
     commits = power_fails = false;
     synced = NULL;
     fastspool_act_for(NULL);
-    if (!loses)
+    if (cut.later) {
+        deliver_in_store();
+        commit(0);
+    }
+    if (!cut.loses)
         save_disk();
     restore_disk();
     return failed;
 }
 
-static void cut_everywhere(bool loses)
+static void cut_everywhere(struct cut cut)
 {
     bool failed = true;
     unsigned n;
@@ -796,7 +842,7 @@ static void cut_everywhere(bool loses)
         checking_every(0);
         memset(delivered, 0, sizeof(delivered));
         scene();
-        failed = power_fails_at(n, loses);
+        failed = power_fails_at(n, cut);
         struct fastspool *before = fs, *second = second_store();
         struct recovered recovered;
         cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
@@ -804,21 +850,34 @@ static void cut_everywhere(bool loses)
         paging_all(second);
         fs = second;
         run();
-        all_well(n, true);
+        all_well(n, !cut.later);
         fs = before;
         remove_second(second);
     }
-    cr_assert_gt(n, 60, "only %u steps", n);
+    cr_assert_gt(n, 30, "only %u steps", n);
 }
 
 TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 Test(import_power, disk_keeps_all)
 {
-    cut_everywhere(false);
+    cut_everywhere((struct cut){.loses = false});
+    cut_everywhere((struct cut){.later = true});
 }
 
 Test(import_power, disk_loses_all)
 {
-    cut_everywhere(true);
+    cut_everywhere((struct cut){.loses = true});
+    cut_everywhere((struct cut){.loses = true, .later = true});
+}
+
+Test(import_power, refused)
+{
+    cut_everywhere((struct cut){.loses = true, .later = true, .refused = true});
+}
+
+Test(import_power, interrupted)
+{
+    cut_everywhere((struct cut){.interrupted = true});
+    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true});
 }
