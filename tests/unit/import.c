@@ -99,7 +99,10 @@ static void __attribute__((format(printf, 2, 3))) play_syslog(int priority, cons
 #define syslog(...)               play_syslog(__VA_ARGS__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
+#include "../../lib/view/copy.c"
 #include "../../lib/view/import.c"
+#include "../../lib/view/scan.c"
+#include "../../lib/view/staged.c"
 #pragma GCC diagnostic pop
 #undef commit
 #undef fastspool_mkdir

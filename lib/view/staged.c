@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The trees in the store of what is imported and not in its place yet: .import/new and .import/taken, with the paths of
+ * the spool below them.
+ *
+ * Failure modes: a file has come into the place of one that is published: that one gets another name, and syslog a
+ * line.
+ */
+#include "base/clock.h"
+#include "base/places.h"
+#include "fastspool.h"
+#include "spool/exim.h"
+#include "view/disk.h"
+#include "view/import_inside.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define FLUSH_TIMEOUT (60 * NS_PER_S)
+
+void staged_path(const char *root, const char *path, char staged[PATH_MAX])
+{
+    snprintf(staged, PATH_MAX, "%s/%s", root, path);
+}
+
+/* The directories above @path. */
+void staged_parents(struct import *im, const char *path, mode_t mode)
+{
+    char parent[PATH_MAX];
+
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(parent, sizeof(parent), "%.*s", (int)(slash - path), path);
+        struct fastspool_client owner = {geteuid(), getegid(), NULL};
+        fastspool_act_for(&owner);
+        fastspool_mkdir(im->fs, parent, mode);
+    }
+    fastspool_act_for(&import_server);
+}
+
+/* Visit each file of the tree @root below @path, and remove the directories that are empty then. */
+int staged_each(struct import *im, const char *root, const char *path, visitor *visit)
+{
+    struct fastspool_entry entries[32];
+    char directory[PATH_MAX], below[PATH_MAX];
+    uint64_t after = 0;
+    ssize_t count = 0;
+
+    snprintf(directory, sizeof(directory), "%s%s%s", root, *path ? "/" : "", path);
+    int description = fastspool_open(im->fs, directory, O_RDONLY | O_DIRECTORY, 0), result = 0;
+    if (description < 0)
+        return description == -ENOENT ? 0 : import_fail(im, description, "list", directory);
+    while (result == 0 && (count = fastspool_list(im->fs, description, after, entries, 32)) > 0) {
+        after = entries[count - 1].position;
+        for (ssize_t i = 0; i < count && result == 0; i++) {
+            snprintf(below, sizeof(below), "%s%s%s", path, *path ? "/" : "", entries[i].name);
+            result = entries[i].type == DT_DIR ? staged_each(im, root, below, visit) : visit(im, below, DT_REG);
+        }
+    }
+    fastspool_close(im->fs, description);
+    fastspool_rmdir(im->fs, directory);
+    return result < 0 ? result : count < 0 ? import_fail(im, (int)count, "list", directory) : 0;
+}
+
+int staged_flush(struct import *im)
+{
+    int result = fastspool_flush(im->fs, FLUSH_TIMEOUT);
+
+    return result < 0 ? import_fail(im, result, "flush", PLACES_IMPORT) : 0;
+}
+
+/* ---- back to the disk ---- */
+
+static int give_back(struct import *im, const char *path, int type)
+{
+    int result = exim_shows(strrchr(path, '/') + 1) ? disk_give_back(im->disk, path) : -ENOENT;
+
+    (void)type;
+    if (result == 0)
+        result = disk_sync_around(im->disk, path);
+    return result == -ENOENT ? 0 : result < 0 ? import_fail(im, result, "give back", path) : 0;
+}
+
+int staged_remove(struct import *im, const char *path, int type)
+{
+    char staged[PATH_MAX];
+
+    (void)type;
+    staged_path(STAGED_NEW, path, staged);
+    int result = fastspool_unlink(im->fs, staged);
+    return result < 0 ? import_fail(im, result, "remove", staged) : 0;
+}
+
+int staged_give_back(struct import *im)
+{
+    int result = staged_each(im, STAGED_NEW, "", give_back);
+
+    return result < 0 ? result : staged_each(im, STAGED_NEW, "", staged_remove);
+}
+
+/* ---- publish ---- */
+
+static int publish(struct import *im, const char *path, int type)
+{
+    char staged[PATH_MAX], to[PATH_MAX];
+
+    (void)type;
+    staged_path(STAGED_TAKEN, path, staged);
+    int result = fastspool_rename(im->fs, staged, path, RENAME_NOREPLACE);
+    if (result == -ENOENT) { /* an empty directory of a split spool: Exim has removed it */
+        staged_parents(im, path, 0750);
+        result = fastspool_rename(im->fs, staged, path, RENAME_NOREPLACE);
+    }
+    if (result == -EEXIST) { /* has come since the staging */
+        snprintf(to, sizeof(to), "%s" PLACES_IMPORT, path);
+        syslog(LOG_MAIL | LOG_WARNING, "fastspool: import: a file has come in the way; the disk's is %s", to);
+        result = fastspool_rename(im->fs, staged, to, 0);
+    }
+    return result < 0 ? import_fail(im, result, "publish", path) : 0;
+}
+
+static int publish_hidden(struct import *im, const char *path, int type)
+{
+    return exim_shows(strrchr(path, '/') + 1) ? 0 : publish(im, path, type);
+}
+
+int staged_publish(struct import *im)
+{
+    int result = staged_each(im, STAGED_TAKEN, "", publish_hidden);
+
+    return result < 0 ? result : staged_each(im, STAGED_TAKEN, "", publish);
+}
+
+/* What a killed pass has left. */
+int staged_recover(struct import *im)
+{
+    struct stat st;
+    int result = 0;
+
+    if (fastspool_stat(im->fs, STAGED_TAKEN, &st) == 0 && (result = staged_flush(im)) == 0)
+        result = staged_publish(im);
+    return result < 0 ? result : staged_give_back(im);
+}
