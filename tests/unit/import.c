@@ -139,7 +139,8 @@ static void disk_directory(const char *path)
 static void disk_file(const char *path, const char *content)
 {
     struct timespec times[2] = {{1000, 1}, {2000 + (time_t)strlen(path), 2}};
-    int fd = open(on_disk(path), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    unlink(on_disk(path));
+    int fd = open(on_disk(path), O_WRONLY | O_CREAT | O_EXCL, 0600);
 
     cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
     cr_assert_eq(write(fd, content, strlen(content)), (ssize_t)strlen(content));
