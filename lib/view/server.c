@@ -179,12 +179,25 @@ static void mount_below(const struct server *server, const char *path)
         fastspool_close(server->fs, d);
 }
 
+/* In a new spool: the directories that Exim would make, so that whoever comes first finds the view there. */
+static void make_directories(const struct server *server)
+{
+    static const char *const names[] = {"input", "msglog"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        int result = fastspool_mkdir(server->fs, names[i], 0750);
+        if (result < 0 && result != -EEXIST)
+            complain(names[i], strerrordesc_np(-result));
+    }
+}
+
 static void *direct(void *argument)
 {
     struct server *server = argument;
     struct control message;
 
     import_until_done(server);
+    make_directories(server);
     mount_below(server, "");
     control_send(server->control, CONTROL_READY, 0, NULL);
     for (bool once_more = false;;) {

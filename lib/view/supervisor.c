@@ -551,6 +551,7 @@ static int take_lock(const char *state, const struct stat *spool)
 
     places_in_state(state, PLACES_VIEW_LOCK, path);
     struct rights rights = rights_of_owner(spool->st_uid, spool->st_gid);
+    mkdir(state, 0700); /* as the first process that attaches would; the open says why it can't be */
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     int error = fd < 0 ? -errno : 0;
     rights_back(rights);

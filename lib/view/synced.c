@@ -2,16 +2,16 @@
  *
  * What the view's clients have synced and changed.
  *
- * The kernel holds a directory's lock during its fsync: no other process can make or find a name there.  Two things keep
- * that short.
+ * The kernel holds a directory's lock during its fsync: no other process can make or find a name there.  Two things
+ * keep that short.
  *
- * First, whose: in `acked` the fsync of a directory waits for all that its process has synced.  The view's server is one
- * process for all clients: if it counted for all together, each would wait for what the others sync meanwhile.
+ * First, whose: in `acked` the fsync of a directory waits for all that its process has synced.  The view's server is
+ * one process for all clients: if it counted for all together, each would wait for what the others sync meanwhile.
  *
  * Second, when: a directory that is opened for its fsync has waited in the open, where the kernel holds no lock.  In
- * `acked` that is enough, if it is the first fsync of this open directory, soon after, by the thread that has opened it,
- * whose process has changed no name and synced no file in between.  (What another process has changed there since the
- * open is its own to sync.  Without this each would wait for the others' newest change.)
+ * `acked` that is enough, if it is the first fsync of this open directory, soon after, by the thread that has opened
+ * it, whose process has changed no name and synced no file in between.  (What another process has changed there since
+ * the open is its own to sync.  Without this each would wait for the others' newest change.)
  *
  * Happy path: a process has a place in a table by its number.  Two that share one wait for each other's, which is only
  * stronger.  So nothing has to be removed when a process ends, and a number that is used again does no harm.
