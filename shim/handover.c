@@ -23,6 +23,8 @@
 #include "carrier.h"
 #include "copies.h"
 #include "descriptors.h"
+#include "fastspool.h"
+#include "paths.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -42,16 +44,29 @@ struct handed {
 
 /* ---- what stands for a descriptor ---- */
 
+/* The view's path of @description: a file's handle, since it may be unlinked.  A directory has one name in the kernel,
+ * which a handle would take from it: its path. */
+static int path_in_view(struct fastspool *fs, uint32_t description, char path[PATH_MAX])
+{
+    struct stat st;
+    int result = fastspool_fstat(fs, (int)description, &st);
+
+    if (result < 0)
+        return result;
+    if (S_ISDIR(st.st_mode))
+        return paths_of(fs, description, path);
+    return snprintf(path, PATH_MAX, "%s/input/" PLACES_HANDLE, inside_spool(fs),
+                    (unsigned long long)inside_handle(fs, description));
+}
+
 /* -errno: there is no view. */
 static int open_in_view(struct fastspool *fs, uint32_t description)
 {
     const int kept = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY;
     char path[PATH_MAX];
 
-    if (!inside_view(fs))
+    if (!inside_view(fs) || path_in_view(fs, description, path) < 0)
         return -ENOENT;
-    snprintf(path, sizeof(path), "%s/input/" PLACES_HANDLE, inside_spool(fs),
-             (unsigned long long)inside_handle(fs, description));
     int fd = real.open(path, (inside_flags(fs, description) & kept) | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;

@@ -2,9 +2,10 @@
  *
  * What an ordinary user's process, or a program without the library, writes to a spool file that was open:
  *
- *      carriers SPOOL
+ *      carriers SPOOL [view]
  *
- * Run it as root with the library, in a private namespace.  The exit status is 0 if all tests pass.
+ * Run it as root with the library, in a private namespace.  "view": it waits for the view; then there are no carriers.
+ * The exit status is 0 if all tests pass.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -30,6 +31,7 @@
 #define TEXT(text) ((void *)(uintptr_t)(text))
 
 static char file[300];
+static bool with_view;
 static int failures;
 
 #define CHECK(condition)                                                                                \
@@ -58,8 +60,11 @@ static bool holds(const char *text)
     return size == (ssize_t)strlen(text) && memcmp(bytes, text, (size_t)size) == 0;
 }
 
+/* A carrier may be a little behind a program without the library; the view is not. */
 static bool comes_to_hold(const char *text)
 {
+    if (with_view)
+        return holds(text);
     for (int i = 0; i < 500; i++, usleep(10000)) {
         if (holds(text))
             return true;
@@ -89,9 +94,11 @@ static pid_t carrier(void)
 
 static bool carriers_end(void)
 {
-    for (int i = 0; i < 500 && carrier(); i++)
-        usleep(10000);
-    return carrier() == 0;
+    for (int i = 0; i < 500; i++, usleep(10000)) {
+        if (!carrier())
+            return true;
+    }
+    return false;
 }
 
 /* Run @body in a child, which has become an ordinary user. */
@@ -108,6 +115,25 @@ static int as_user(void (*body)(int fd), int fd)
     }
     waitpid(child, &status, 0);
     return status;
+}
+
+/* The kernel says what is mounted.  /proc isn't the library's. */
+static bool view_comes(const char *directory)
+{
+    char line[1000], wanted[400];
+
+    snprintf(wanted, sizeof(wanted), " %s fuse.fastspool ", directory);
+    for (int i = 0; i < 500; i++, usleep(10000)) {
+        FILE *mounts = fopen("/proc/self/mounts", "r");
+        bool found = false;
+        while (mounts && fgets(line, sizeof(line), mounts))
+            found = found || strstr(line, wanted);
+        if (mounts)
+            fclose(mounts);
+        if (found)
+            return true;
+    }
+    return false;
 }
 
 /* ---- the library's calls ---- */
@@ -278,7 +304,7 @@ static void look_for_children(int fd)
     int ends[2];
     char byte;
 
-    CHECK(write(fd, "x", 1) == 1 && carrier() > 0 && carrier() != getpid());
+    CHECK(write(fd, "x", 1) == 1 && with_view != (carrier() > 0) && carrier() != getpid());
     CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
     /* A pipe from before the change of user is in told. */
     CHECK(close(told[1]) == 0 && read(told[0], &byte, 1) == 0);
@@ -321,6 +347,8 @@ static void lose_carrier(int fd)
 
 static void carrier_is_killed(void)
 {
+    if (with_view)
+        return;
     int fd = make(0), back[2];
     char byte;
 
@@ -423,12 +451,13 @@ static void failed_exec(void)
     close(fd);
 }
 
-/* What is written to a private copy would be lost: it is refused. */
+/* What is written to a private copy would be lost: it is refused.  With a view there is no copy. */
 static void try_copy(int fd)
 {
     char bytes[8];
 
-    CHECK(lseek(fd, 0, SEEK_SET) == 0 && read(fd, bytes, 8) == 5 && write(fd, "x", 1) < 0 && errno == EBADF);
+    CHECK(lseek(fd, 0, SEEK_SET) == 0 && read(fd, bytes, 8) == 5);
+    CHECK(with_view ? pwrite(fd, "B", 1, 0) == 1 : write(fd, "x", 1) < 0 && errno == EBADF);
     CHECK(lseek(other, 0, SEEK_CUR) == 5 && lseek(other, 2, SEEK_SET) == 2 && lseek(fd, 0, SEEK_CUR) == 2);
 }
 
@@ -438,8 +467,30 @@ static void copies(void)
     int fd = open(file, O_RDWR | O_CREAT, 0600);
 
     other = dup(fd);
-    CHECK(write(fd, "bytes", 5) == 5 && as_user(try_copy, fd) == 0 && holds("bytes"));
+    CHECK(write(fd, "bytes", 5) == 5 && as_user(try_copy, fd) == 0);
+    CHECK(holds(with_view ? "Bytes" : "bytes"));
     close(other);
+    close(fd);
+}
+
+/* A program reads every descriptor that it inherits, also of a file that is gone, and of a directory. */
+static void programs_read(void)
+{
+    char directory[300];
+
+    if (!with_view)
+        return;
+    snprintf(directory, sizeof(directory), "%.*s", (int)(strrchr(file, '/') - file), file);
+    int fd = make(0), reader = open(file, O_RDONLY), listed = open(directory, O_RDONLY | O_DIRECTORY);
+    CHECK(write(fd, "first second", 12) == 12 && lseek(reader, 6, SEEK_SET) == 6 && unlink(file) == 0);
+    CHECK(dup2(reader, 8) == 8 && dup2(listed, 9) == 9);
+    CHECK(run("test \"$(cat <&8)\" = second && test -z \"$(cat <&8)\"") == 0 && lseek(reader, 0, SEEK_CUR) == 6);
+    close(make(0));
+    CHECK(run("test \"$(ls /proc/self/fd/9/)\" = output") == 0);
+    close(8);
+    close(9);
+    close(listed);
+    close(reader);
     close(fd);
 }
 
@@ -461,19 +512,23 @@ static const struct {
     {"no descriptor more", no_descriptor_more},
     {"a failed exec", failed_exec},
     {"private copies", copies},
+    {"programs read", programs_read},
 };
 
 int main(int argc, char **argv)
 {
     char directory[250];
 
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     umask(0);
     closefrom(3);
     snprintf(directory, sizeof(directory), "%s/input", argv[1]);
     mkdir(directory, 0750);
     snprintf(file, sizeof(file), "%s/output", directory);
+    with_view = argc > 2;
+    if (with_view && !view_comes(directory))
+        return 77;
     for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
         int already = failures;
         tests[i].run();
