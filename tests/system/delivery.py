@@ -7,6 +7,10 @@ import re
 from harness import LAYOUTS, QUEUE_ONLY, USER, USER_ID, Client, Message, check, main, test, wait_for
 
 
+# With the library alone, and with the library and the view.
+VIEWS = (("", {}), ("_view", {"view": "library"}))
+
+
 def bounces(exim, message):
     """The bounces of MESSAGE that reached the sender."""
     return [raw for place, raw in exim.arrived() if place == "sink" and message.token.encode() in raw
@@ -28,7 +32,7 @@ def retry(exim):
     exim.wait_empty()
 
 
-@test(*LAYOUTS)
+@test(*LAYOUTS, VIEWS[1])
 def local(exim):
     """Deliveries as another user reach a maildir and an mbox, also both of them and the sink from one message."""
     exim.start()
@@ -59,7 +63,7 @@ def environment(exim):
     exim.wait_empty()
 
 
-@test()
+@test(*VIEWS)
 def pipe(exim):
     """The command of a pipe transport reads the whole message."""
     for size in (500, 300000):
@@ -73,7 +77,7 @@ def line_of(raw, text):
     return text in [line.strip() for line in raw.splitlines()]
 
 
-@test()
+@test(*VIEWS)
 def pipe_output(exim):
     """What the command of a user's .forward prints, also in a filter, reaches the bounce, by a file in msglog/ that root
     opened and the user's process writes.  (return_output: a failure, whatever the exit status.)"""
@@ -87,7 +91,7 @@ def pipe_output(exim):
     exim.wait_empty()
 
 
-@test()
+@test(*VIEWS)
 def pipe_output_logged(exim):
     """log_output, log_fail_output, log_defer_output: the log has the first line of what the command printed.
     return_output and return_fail_output: the bounce has all of it, and the message isn't counted as delivered."""
@@ -105,7 +109,7 @@ def pipe_output_logged(exim):
     exim.run("-Mrm", exim.queue()[0])
 
 
-@test()
+@test(*VIEWS)
 def pipe_output_batched(exim):
     """One command for a batch of recipients: its output reaches the one bounce."""
     message = Message([f"user{n}@batch.output.test" for n in range(4)], body=b"body\n")
@@ -116,7 +120,7 @@ def pipe_output_batched(exim):
     exim.wait_empty()
 
 
-@test(("_local", {}), ("_remote", {"remote_transport": "smtp_filtered"}))
+@test(("_local", {}), ("_remote", {"remote_transport": "smtp_filtered"}), VIEWS[1])
 def transport_filter(exim):
     """A transport filter reads the message from Exim, and its output is delivered.  It has no descriptor but 0 to 2."""
     if "smtp_filtered" in pathlib.Path("/etc/exim4/exim4.conf").read_text().split("begin transports")[0]:
@@ -135,7 +139,7 @@ def transport_filter(exim):
     check(descriptors == "0 1 2", f"the filter has descriptors {descriptors}")
 
 
-@test()
+@test(*VIEWS)
 def user_filter(exim):
     """A .forward filter runs as the user, reads the message body, and files the message."""
     exim.forward("# Exim filter",
@@ -152,7 +156,7 @@ def user_filter(exim):
     exim.wait_empty()
 
 
-@test()
+@test(*VIEWS)
 def user_sees_no_store(exim):
     """No store is mapped in a filter that runs as a user, nor in an exim -C that runs as its caller."""
     exim.forward("# Exim filter",
@@ -170,7 +174,7 @@ def user_sees_no_store(exim):
     check(b"libc" in result.stdout and b"/dev/shm/fastspool" not in result.stdout, f"-be showed {result.stdout!r}")
 
 
-@test()
+@test(*VIEWS)
 def bounce(exim):
     """An unknown local recipient: the sender gets a bounce that contains the message."""
     exim.start()
@@ -194,7 +198,7 @@ def bounce_of_remote(exim):
     exim.wait_empty()
 
 
-@test()
+@test(*VIEWS)
 def some_fail(exim):
     """One message, four recipients: two arrive, one bounces, one is deferred.  The next run delivers only that one."""
     exim.sink.refusals = 1

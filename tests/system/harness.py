@@ -465,11 +465,11 @@ class SinkSession(socketserver.StreamRequestHandler):
 class Exim:
     """A private Exim, with the library or without it (stock), and the ledger of its mail.
 
-    VIEW: the view is mounted, and Exim is stock; with "mixed" the daemon has the library."""
+    VIEW: the view is mounted, and Exim is stock; with "mixed" the daemon has the library; with "library" every Exim has it."""
 
     def __init__(self, work, stock, main=(), remote_transport="smtp", memory="512M", fastspool=(), spool=None, view=None):
-        self.work, self.stock, self.memory = pathlib.Path(work), stock or bool(view), memory
-        self.with_view, self.view = view, None
+        self.work, self.stock, self.memory = pathlib.Path(work), stock or view not in (None, "library"), memory
+        self.with_view, self.view = None if stock and view == "library" else view, None
         self.spool = pathlib.Path(spool) if spool else self.work / "spool"
         self.daemon = None
         self.expected = []              # (place, message)
@@ -525,8 +525,18 @@ class Exim:
 
     def mount_view(self):
         """Mount the view if the test wants it and has none: at its first command, after a reboot."""
-        if self.with_view and not self.view:
+        if self.with_view == "library":
+            self.wait_view()
+        elif self.with_view and not self.view:
             self.view = View(self.spool, open(self.work / "view.out", "ab")).start()
+
+    def wait_view(self):
+        """Wait for the view that the first Exim starts by itself."""
+        if is_view(self.spool / "input") and is_view(self.spool / "msglog"):
+            return
+        make = "umask 027; mkdir input msglog; chown Debian-exim:Debian-exim input msglog"
+        subprocess.run(["sh", "-c", make], env=self.environment(), cwd=self.spool, check=True)
+        wait_for(lambda: is_view(self.spool / "input") and is_view(self.spool / "msglog"), "the view is mounted")
 
     def unmount_view(self):
         if self.view:
