@@ -3,7 +3,7 @@
 # Run the program `carriers` with the library on a private spool.  Needs tests/system/namespace.sh, which installs the
 # library.  Then again with the view, which serves only what the configuration names.
 set -eu
-program=$1
+program=$(realpath "$1")
 for view in off auto; do
     spool=/srv/carriers-$view
     mkdir -p $spool
