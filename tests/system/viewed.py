@@ -6,6 +6,7 @@
 import ctypes
 import os
 import pathlib
+import shutil
 import subprocess
 import time
 
@@ -32,7 +33,15 @@ class View:
         self.spool, self.output, self.process = pathlib.Path(spool), output, None
 
     def start(self, seconds=30):
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        environment = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "FASTSPOOL_VIEW")}
+        for name in ("input", "msglog"):        # as Exim's first message does
+            if not (self.spool / name).exists():
+                (self.spool / name).mkdir()
+                shutil.chown(self.spool / name, "Debian-exim", "Debian-exim")
+                (self.spool / name).chmod(0o750)
+        # A first process makes the store, and starts the mirror.
+        subprocess.run(["ls", f"{self.spool}/input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={
+            **environment, "LD_PRELOAD": "libfastspool.so", "FASTSPOOL_SPOOL": str(self.spool), "FASTSPOOL_VIEW": "off"})
         self.process = subprocess.Popen([TOOL, "view", str(self.spool)], stdin=subprocess.DEVNULL, stdout=self.output,
                                         stderr=self.output, env=environment, cwd="/")
         end = time.monotonic() + seconds

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MOST  600000 /* bytes of the file */
@@ -71,6 +73,9 @@ static int fds[FDS + 1]; /* the last one has O_APPEND */
 static int64_t read_mapped(void)
 {
     long page = 4096;
+    struct stat found;
+    if (fstat(fds[request->fd], &found) < 0) /* as every program does, to know what it may touch */
+        return -1;
     int64_t from = request->offset & ~(page - 1);
     unsigned char *area =
         mmap(NULL, (size_t)(request->size + request->offset - from), PROT_READ, MAP_PRIVATE, fds[request->fd], from);
@@ -169,6 +174,16 @@ static void share(void)
         exit(2);
 }
 
+static pid_t hands[HANDS];
+static char last[LAST][120];
+static long number_now; /* of the step */
+
+static void tell_last(long number)
+{
+    for (long n = number < LAST ? 1 : number - LAST + 1; n <= number; n++)
+        printf("    %s\n", last[n % LAST]);
+}
+
 static void start_hand(int hand, bool library)
 {
     char number[12];
@@ -181,7 +196,8 @@ static void start_hand(int hand, bool library)
         close(ends[0]);
         close(ends[1]);
     }
-    if (fork() == 0) {
+    hands[hand] = fork();
+    if (hands[hand] == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(COMMAND(hand) + 1);
         snprintf(number, sizeof(number), "%d", hand);
@@ -200,15 +216,18 @@ static void ask(int hand, int operation, int fd, int64_t offset, int64_t size)
     request->fd = fd;
     request->offset = offset;
     request->size = size;
-    if (write(COMMAND(hand) + 1, &byte, 1) != 1 || read(ANSWER(hand), &byte, 1) != 1) {
-        printf("hand %d does not answer\n", hand);
+    struct pollfd answer = {.fd = ANSWER(hand), .events = POLLIN};
+    if (write(COMMAND(hand) + 1, &byte, 1) != 1 || poll(&answer, 1, 20000) <= 0 || read(ANSWER(hand), &byte, 1) != 1) {
+        int status = 0;
+        waitpid(hands[hand], &status, WNOHANG);
+        printf("hand %d does not answer, status %x\n", hand, (unsigned)status);
+        tell_last(number_now);
         exit(1);
     }
 }
 
 static unsigned char model[MOST + 2 * PIECE];
 static int64_t length, position[HANDS][FDS];
-static char last[LAST][120];
 static uint64_t state;
 
 static unsigned some(unsigned below)
@@ -222,8 +241,7 @@ static unsigned some(unsigned below)
 static void wrong(long number, const char *what, int64_t expected)
 {
     printf("step %ld: %s: %lld expected, %lld found\n", number, what, (long long)expected, (long long)request->result);
-    for (long n = number < LAST ? 1 : number - LAST + 1; n <= number; n++)
-        printf("    %s\n", last[n % LAST]);
+    tell_last(number);
     exit(1);
 }
 
@@ -363,11 +381,12 @@ static void do_step(long number, int hand)
     static const int weights[OPERATIONS] = {14, 14, 8, 4, 14, 14, 3, 3, 4, 6, 6, 4, 2, 2, 0};
     int dice = (int)some(98), operation = 0, fd = (int)some(FDS);
 
-    while (dice >= weights[operation] && operation < SYNC)
+    while (dice >= weights[operation] && operation < ALLOCATE)
         dice -= weights[operation++];
     if (is_unlinked && (operation == TRUNCATE || operation == REOPEN))
         operation = FTRUNCATE;
     int64_t size = some_size();
+    number_now = number;
     snprintf(last[number % LAST], sizeof(last[0]), "%ld: hand %d %s, descriptor %d, about %lld, length %lld", number,
              hand, names[operation], fd, (long long)size, (long long)length);
     if (operation <= WRITEV)
