@@ -35,7 +35,7 @@ class View:
     def start(self, seconds=30):
         environment = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "FASTSPOOL_VIEW")}
         for name in ("input", "msglog"):        # as Exim's first message does
-            if not (self.spool / name).exists():
+            if not os.path.lexists(self.spool / name) and not self.is_dead():
                 (self.spool / name).mkdir()
                 shutil.chown(self.spool / name, "Debian-exim", "Debian-exim")
                 (self.spool / name).chmod(0o750)
@@ -52,6 +52,11 @@ class View:
                 raise RuntimeError(f"no view of {self.spool} after {seconds} s")
             time.sleep(0.02)
         return self
+
+    def is_dead(self):
+        """Is there what an earlier server left, which answers with an error?"""
+        return any(line.split()[1].startswith(f"{self.spool}/") and line.split()[2].startswith("fuse")
+                   for line in pathlib.Path("/proc/self/mounts").read_text().splitlines())
 
     def server(self):
         """The pid of the process that answers: the child of the supervisor with the most descriptors of /dev/fuse."""
