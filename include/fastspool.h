@@ -40,7 +40,7 @@
  *     close frees it for both, and its number may come to mean another file.  (The preloaded library does see forks,
  *     and shares descriptions as the kernel does.)
  *   - Reading does not change a file's time of last access.  Only its creation and utimens() set it.
- *   - A file's times come from CLOCK_REALTIME_COARSE, a tick (4 ms) coarse.  A time before 1970 cannot be stored.
+ *   - A file's times come from CLOCK_REALTIME_COARSE, a tick (4 ms) coarse.  A time before 1970 becomes 1970.
  *   - What is open or not yet on the disk cannot leave memory, so a file that is being written must fit as a whole.
  *     An evicted file that is larger than a quarter of the memory, or finds no room when it is opened, is read from a
  *     spill file on the disk.  Writing to it is -ENOSPC until all its descriptions are closed.
@@ -186,6 +186,9 @@ ssize_t fastspool_pread(struct fastspool *fs, int description, void *buffer, siz
 ssize_t fastspool_pwrite(struct fastspool *fs, int description, const void *buffer, size_t size, off_t offset);
 off_t fastspool_lseek(struct fastspool *fs, int description, off_t offset, int whence);
 int fastspool_ftruncate(struct fastspool *fs, int description, off_t size);
+/** posix_fallocate(3): extend the file to @offset + @size, if it is shorter.  No room is reserved: a later write may
+ * still be -ENOSPC. */
+int fastspool_allocate(struct fastspool *fs, int description, off_t offset, off_t size);
 int fastspool_fstat(struct fastspool *fs, int description, struct stat *st);
 int fastspool_fchmod(struct fastspool *fs, int description, mode_t mode);
 int fastspool_fchown(struct fastspool *fs, int description, uid_t uid, gid_t gid);
@@ -248,6 +251,9 @@ struct fastspool_entry {
  *  listing is returned exactly once.  Returns the number of entries, 0 at the end. */
 ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, struct fastspool_entry *entries,
                        size_t size);
+
+/** The position of the newest name of all: a listing that ends there has an end, however fast new names are made. */
+uint64_t fastspool_list_end(struct fastspool *fs);
 
 /** Wait until every change made before the call, by any process, is on the disk.  @timeout: nanoseconds, 0 for ever;
  *  checked every 100 ms.  -ETIMEDOUT; -EIO: no mirror has come up within ten seconds; or the last commit's error. */

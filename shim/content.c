@@ -186,22 +186,13 @@ EXPORT int ftruncate(int fd, off_t size)
 }
 EXPORT_ALIAS(ftruncate64, ftruncate);
 
-/* No room is reserved: a later write may still be ENOSPC. */
-static int extend(struct fastspool *fs, int description, off_t end)
-{
-    struct stat st;
-    int result = fastspool_fstat(fs, description, &st);
-
-    return result < 0 || st.st_size >= end ? result : fastspool_ftruncate(fs, description, end);
-}
-
 EXPORT int posix_fallocate(int fd, off_t offset, off_t size)
 {
     int description = description_of(fd);
 
     if (!description)
         return real.posix_fallocate(fd, offset, size);
-    return offset < 0 || size <= 0 ? EINVAL : -extend(attachment(), description, offset + size);
+    return -fastspool_allocate(attachment(), description, offset, size);
 }
 EXPORT_ALIAS(posix_fallocate64, posix_fallocate);
 
@@ -211,9 +202,7 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t size)
 
     if (!description)
         return real.fallocate(fd, mode, offset, size);
-    if (mode != 0 || offset < 0 || size <= 0)
-        return (int)result_of(mode ? -EOPNOTSUPP : -EINVAL);
-    return (int)result_of(extend(attachment(), description, offset + size));
+    return (int)result_of(mode ? -EOPNOTSUPP : fastspool_allocate(attachment(), description, offset, size));
 }
 EXPORT_ALIAS(fallocate64, fallocate);
 

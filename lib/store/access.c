@@ -164,7 +164,7 @@ static uint64_t time_given(const struct timespec *time, uint64_t now, uint64_t b
         return now;
     if (time->tv_nsec == UTIME_OMIT)
         return before;
-    return clock_nanoseconds(time);
+    return time->tv_sec < 0 ? 0 : clock_nanoseconds(time); /* as Linux does with a time that a file system can't keep */
 }
 
 int access_utimens(struct fastspool *fs, uint32_t i, const struct timespec times[2], const struct credentials *who)

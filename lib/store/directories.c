@@ -323,6 +323,18 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
     return result;
 }
 
+uint64_t fastspool_list_end(struct fastspool *fs)
+{
+    struct section_read read = SECTION_READ;
+    uint64_t end;
+
+    do {
+        section_read_begin(fs, &read);
+        end = walk_end(fs);
+    } while (section_read_retry(fs, &read));
+    return end;
+}
+
 /* ---- adopting ---- */
 
 struct adoption {

@@ -118,6 +118,7 @@ struct change {
     uint32_t description;
     const struct timespec *times;
     struct credentials who;
+    bool extend;      /* a truncation does not shorten */
     bool again;       /* out: a truncation has more to free */
     uint32_t evicted; /* out: the inode whose page-in open waits for */
     uint32_t evicted_generation;
@@ -524,6 +525,8 @@ static int truncate_body(struct fastspool *fs, void *argument)
         result = access_permitted(fs, inode, &change->who, W_OK);
     if (result < 0)
         return result;
+    if (change->extend && change->size <= inode_at(fs, inode)->size)
+        return 0;
     if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
         return 0; /* as on Linux: truncate(2) to the same size modifies nothing */
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
@@ -561,15 +564,32 @@ int fastspool_truncate(struct fastspool *fs, const char *path, off_t size)
     return result;
 }
 
-int fastspool_ftruncate(struct fastspool *fs, int description, off_t size)
+static int truncate_open(struct fastspool *fs, int description, off_t size, bool extend)
 {
-    struct change change = {.description = (uint32_t)description};
+    struct change change = {.description = (uint32_t)description, .extend = extend};
     uint32_t inode, generation;
     int result = file_of(fs, description, O_RDONLY, &inode, &generation);
 
     if (result == -EBADF && descriptions_file(fs, (uint32_t)description, &inode, &generation) == 0)
         return -EINVAL; /* open, but not for writing */
     return result < 0 ? result : truncate_to(fs, &change, size);
+}
+
+int fastspool_ftruncate(struct fastspool *fs, int description, off_t size)
+{
+    return truncate_open(fs, description, size, false);
+}
+
+int fastspool_allocate(struct fastspool *fs, int description, off_t offset, off_t size)
+{
+    off_t end;
+
+    if (offset < 0 || size <= 0)
+        return -EINVAL;
+    if (__builtin_add_overflow(offset, size, &end))
+        return -EFBIG;
+    int result = truncate_open(fs, description, end, true);
+    return result == -EINVAL ? -EBADF : result;
 }
 
 int fastspool_fsync(struct fastspool *fs, int description)

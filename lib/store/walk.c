@@ -192,6 +192,11 @@ static uint64_t position_of(uint64_t born, uint32_t entry)
     return born << POSITION_BITS | entry;
 }
 
+uint64_t walk_end(const struct fastspool *fs)
+{
+    return position_of(fs->header->tree.born, NAMES_MAX - 1);
+}
+
 /* The first name of the directory that was born after @born.  Searches from both ends of the list at once. */
 static uint32_t search_behind(const struct fastspool *fs, const struct inode *directory, uint64_t born)
 {

@@ -34,6 +34,8 @@ int walk_must_exist(struct fastspool *fs, const struct place *place);
 /** Outside sections and reads: copy the path of directory @inode, relative to the spool, to @path.  Returns its length.
  *  -ENOENT: the directory has no name any more.  -ENAMETOOLONG. */
 int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size);
+/** In a read: as fastspool_list_end(). */
+uint64_t walk_end(const struct fastspool *fs);
 /** Under the lock or in a read: as fastspool_list(). */
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
                   size_t size);

@@ -23,8 +23,10 @@
  */
 #include "view/requests.h"
 
+#include "base/atomic.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "store/inside.h"
 #include "view/owners.h"
 #include "view/synced.h"
 
@@ -117,10 +119,13 @@ static void reply_entry(fuse_req_t req, struct fastspool *fs, const char *path)
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     char path[PATH_SIZE];
+    struct stat st;
+    struct fastspool *fs = acting(req);
 
-    if (!by_handle(req, name, path))
+    /* A directory has one name in the kernel, and a lookup by another one would move it there. */
+    if (!by_handle(req, name, path) || (fastspool_stat(fs, path, &st) == 0 && S_ISDIR(st.st_mode)))
         path_of(parent, name, path);
-    reply_entry(req, acting(req), path);
+    reply_entry(req, fs, path);
 }
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -320,6 +325,13 @@ static void do_write(fuse_req_t req, fuse_ino_t node, const char *bytes, size_t 
         fuse_reply_write(req, (size_t)done);
 }
 
+static void do_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t size,
+                         struct fuse_file_info *file)
+{
+    (void)node;
+    reply(req, mode ? -EOPNOTSUPP : fastspool_allocate(acting(req), (int)file->fh, offset, size));
+}
+
 static void do_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     owners_flush(node, file->lock_owner);
@@ -403,6 +415,9 @@ static bool add(struct listing *listing, const char *name, uint64_t inode, mode_
     return true;
 }
 
+/* Where the listing of each open directory ends: at what was the newest name when it began. */
+static uint64_t ends[INSIDE_DESCRIPTIONS];
+
 /* "." and "..", at positions 1 and 2. */
 static bool add_dots(struct listing *listing, struct fastspool *fs, fuse_ino_t node, off_t *after)
 {
@@ -424,6 +439,8 @@ static int fill(struct listing *listing, struct fastspool *fs, fuse_ino_t node, 
     struct fastspool_entry entries[LISTED];
     ssize_t count = LISTED;
 
+    if (after == 0)
+        STORE(ends[description], fastspool_list_end(fs));
     if (!add_dots(listing, fs, node, &after))
         return 0;
     while (count == LISTED) {
@@ -431,6 +448,8 @@ static int fill(struct listing *listing, struct fastspool *fs, fuse_ino_t node, 
         if (count < 0)
             return listing->used ? 0 : (int)count;
         for (ssize_t i = 0; i < count; i++) {
+            if (entries[i].position > LOAD(ends[description]))
+                return 0;
             if (!add(listing, entries[i].name, entries[i].inode, DTTOIF((mode_t)entries[i].type), entries[i].position))
                 return 0;
             after = (off_t)entries[i].position;
@@ -504,4 +523,5 @@ const struct fuse_lowlevel_ops requests_operations = {
     .statfs = do_statfs,
     .getlk = do_getlk,
     .setlk = do_setlk,
+    .fallocate = do_fallocate,
 };

@@ -143,6 +143,52 @@ Test(handles, appending)
     cr_assert_arr_eq(bytes, "abcdef", 6);
 }
 
+/* Allocating extends, and never shortens. */
+Test(handles, allocating)
+{
+    struct stat st;
+    int d = create("f"), reads = fastspool_open(fs, "f", O_RDONLY, 0);
+
+    cr_assert_eq(fastspool_allocate(fs, d, 10, 20), 0);
+    fastspool_fstat(fs, d, &st);
+    cr_assert_eq(st.st_size, 30);
+    cr_assert_eq(fastspool_allocate(fs, d, 0, 20), 0);
+    fastspool_fstat(fs, d, &st);
+    cr_assert_eq(st.st_size, 30);
+    cr_assert_eq(fastspool_allocate(fs, d, -1, 20), -EINVAL);
+    cr_assert_eq(fastspool_allocate(fs, d, 1, 0), -EINVAL);
+    cr_assert_eq(fastspool_allocate(fs, d, INT64_MAX, 1), -EFBIG);
+    cr_assert_eq(fastspool_allocate(fs, reads, 0, 40), -EBADF);
+}
+
+/* A listing up to its end knows nothing of later names. */
+Test(handles, a_listing_ends)
+{
+    struct fastspool_entry entries[8];
+
+    fastspool_close(fs, create("a"));
+    fastspool_close(fs, create("b"));
+    uint64_t end = fastspool_list_end(fs);
+    fastspool_close(fs, create("c"));
+    int d = fastspool_open(fs, "", O_RDONLY | O_DIRECTORY, 0);
+    cr_assert_eq(fastspool_list(fs, d, 0, entries, 8), 3);
+    cr_assert_leq(entries[1].position, end);
+    cr_assert_gt(entries[2].position, end);
+}
+
+/* A time before 1970 becomes 1970. */
+Test(handles, times_before_1970)
+{
+    const struct timespec times[2] = {{-10, 0}, {-1, 5}};
+    struct stat st;
+
+    fastspool_close(fs, create("f"));
+    cr_assert_eq(fastspool_utimens(fs, "f", times), 0);
+    fastspool_stat(fs, "f", &st);
+    cr_assert_eq(st.st_atim.tv_sec, 0);
+    cr_assert_eq(st.st_mtim.tv_sec, 0);
+}
+
 static int try_lock(int d, short type)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = 2, .l_len = 3};
