@@ -162,7 +162,8 @@ void inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     st->st_dev = fs->header->device;
     st->st_ino = inodes_number(i);
     st->st_mode = inode->mode;
-    st->st_nlink = inode->links;
+    bool removed = S_ISDIR(inode->mode) && inode->names == 0 && i != LOAD(fs->header->tree.root);
+    st->st_nlink = removed ? 0 : inode->links;
     st->st_uid = inode->uid;
     st->st_gid = inode->gid;
     st->st_size = (off_t)inode->size;

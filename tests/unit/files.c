@@ -51,6 +51,23 @@ static void check_groups(int count)
     fastspool_unlink(fs, "f");
 }
 
+/* A removed directory that is still open has no links. */
+Test(files, links_of_a_removed_directory)
+{
+    struct stat st;
+
+    cr_assert_eq(fastspool_mkdir(fs, "d", 0700), 0);
+    int d = fastspool_open(fs, "d", O_RDONLY | O_DIRECTORY, 0);
+    cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
+    cr_assert_eq(st.st_nlink, 2);
+    cr_assert_eq(fastspool_rmdir(fs, "d"), 0);
+    cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
+    cr_assert_eq(st.st_nlink, 0);
+    fastspool_close(fs, d);
+    cr_assert_eq(fastspool_stat(fs, "", &st), 0);
+    cr_assert_geq(st.st_nlink, 2);
+}
+
 /* Any number of supplementary groups counts: 1, 64, 65, 65,536. */
 Test(files, supplementary_groups)
 {
