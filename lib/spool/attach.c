@@ -31,6 +31,7 @@
 #include "fastspool.h"
 #include "spool/launch.h"
 #include "spool/trust.h"
+#include "spool/viewed.h"
 #include "store/await.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
@@ -297,6 +298,8 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
         result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
     if (result == 0)
         result = segment_open(fs, error);
+    if (result == 0 && viewed(fs->spool)) /* of an earlier store: it hides the disk's directory */
+        STORE(fs->header->view.status, VIEW_MOUNTED);
     if (result == 0) {
         result = publish_runtime(state_fd, fs->runtime);
         if (result < 0)

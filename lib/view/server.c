@@ -123,7 +123,9 @@ static uint32_t listen_for(const struct server *server, struct control *message,
 
     if (poll(&poll_for, 1, (int)(wait / NS_PER_MS)) <= 0)
         return 0;
-    if (control_receive(server->control, message) <= 0 || message->kind == CONTROL_END) {
+    if (control_receive(server->control, message) <= 0)
+        _exit(1); /* the supervisor was killed: what is mounted stays, dead, and the disk below it is hidden */
+    if (message->kind == CONTROL_END) {
         inside_set_view(server->fs, false);
         _exit(0);
     }

@@ -7,16 +7,18 @@
 - Where nothing can be mounted, everything is as without a view.
 """
 import errno
+import glob
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, Message, check, kill, main, processes, test, views, wait_for
+from harness import EXIM, LIBRARY, QUEUE_ONLY, Message, check, kill, kill_all, main, processes, test, views, wait_for
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see of a dead server
@@ -256,6 +258,25 @@ def supervisor_killed(exim):
         reader.wait_good(5)
     reader.end()
     check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
+
+
+@test(**AUTO)
+def memory_gone_below_a_dead_view(exim):
+    """All are killed and the memory is gone, but the dead view is still there: a new store takes no look at the disk."""
+    for _ in range(5):
+        exim.submit(exim.expect(Message(), "sink"))
+    use_as_root(exim)
+    wait_mounted(exim)
+    exim.tool("flush")
+    kill_all()
+    for path in glob.glob("/dev/shm/fastspool.*"):
+        shutil.rmtree(path)
+    # No process of root's attaches, so no view is mounted: the owner's Exim meets the dead one.
+    exim.fastspool_configuration("view = off")
+    for _ in range(2):
+        count = exim.run("-bpc")
+        check(int(count) == 5, f"counts {count}")
+    exim.deliver_queue()
 
 
 @test(**AUTO)
