@@ -34,7 +34,7 @@ static int find_paths(struct look *look, const struct fastspool_config *config)
     if (config->state[0])
         strcpy(look->state, config->state);
     else
-        snprintf(look->state, sizeof(look->state), "%s/" PLACES_STATE, look->spool);
+        stpcpy(stpcpy(look->state, look->spool), "/" PLACES_STATE);
     return 0;
 }
 

@@ -263,7 +263,7 @@ static int next_name(struct journal_files *files, uint32_t *name)
 int journal_files_begin(struct journal_files *files)
 {
     char text[PLACES_NAME_MAX];
-    uint32_t name;
+    uint32_t name = 0;
     int result = next_name(files, &name);
 
     if (result < 0)
