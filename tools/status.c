@@ -20,7 +20,8 @@
 static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json]\n"
     "Shows the state of the spool.  --json: as one JSON object.\n"
-    "Exit status: 0 all is well; 1 the store or the last commit failed, or there is no store; 2 wrong arguments.\n";
+    "Exit status: 0 all is well; 1 the store or the last commit failed, the view hides files, or there is no store;\n"
+    "2 wrong arguments.\n";
 
 /* ---- the view ---- */
 
@@ -97,11 +98,40 @@ static void describe_view(struct fastspool *fs, char line[VIEW_LINE])
         snprintf(line, VIEW_LINE, "off");
 }
 
+/* ---- what is shown ---- */
+
+struct shown {
+    const char *spool;
+    const char *failure; /* NULL: none */
+    struct fastspool_status numbers;
+    char view[VIEW_LINE];
+    pid_t view_pid;
+    uint32_t locked; /* what the import has left on the disk, as in view_state */
+    uint32_t conflicts;
+    uint32_t left;
+    uint32_t hidden; /* of it: by the view */
+};
+
+static void look(struct fastspool *fs, struct shown *shown)
+{
+    const struct view_state *view = &fs->header->view;
+
+    shown->spool = fs->spool;
+    shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? fs->header->failure : NULL;
+    describe_view(fs, shown->view);
+    shown->view_pid = launch_view_holder(fs);
+    shown->locked = LOAD(view->locked);
+    shown->conflicts = LOAD(view->conflicts);
+    shown->left = LOAD(view->left);
+    if (LOAD(view->status) == VIEW_MOUNTED)
+        shown->hidden = shown->locked + shown->conflicts + shown->left;
+}
+
 /* ---- output ---- */
 
-static void print_json(const char *spool, const struct fastspool_status *s, bool failed, const char *view,
-                       pid_t view_pid)
+static void print_json(const struct shown *shown)
 {
+    const struct fastspool_status *s = &shown->numbers;
     const struct {
         const char *name;
         uint64_t value;
@@ -126,29 +156,66 @@ static void print_json(const char *spool, const struct fastspool_status *s, bool
         {"descriptions", s->descriptions},
         {"commit_error", (uint64_t)-s->commit_error},
         {"mirror_pid", (uint64_t)s->mirror_pid},
-        {"view_pid", (uint64_t)view_pid},
+        {"view_pid", (uint64_t)shown->view_pid},
+        {"disk_locked", shown->locked},
+        {"disk_conflicts", shown->conflicts},
+        {"disk_left", shown->left},
+        {"disk_hidden", shown->hidden},
     };
 
     printf("{\"spool\": ");
-    tool_print_json(spool);
+    tool_print_json(shown->spool);
     printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
     printf(", \"view\": ");
-    tool_print_json(view);
-    printf(", \"failed\": %s}\n", failed ? "true" : "false");
+    tool_print_json(shown->view);
+    printf(", \"failed\": %s}\n", shown->failure ? "true" : "false");
 }
 
-static void print_text(const char *spool, const struct fastspool_status *s, const char *failure, const char *view)
+static void print_verdict(const struct shown *shown)
 {
-    if (failure)
-        printf("%s: FAILED: %s\n", spool, failure);
+    const struct fastspool_status *s = &shown->numbers;
+
+    printf("%s: ", shown->spool);
+    if (shown->failure)
+        printf("FAILED: %s\n", shown->failure);
     else if (s->commit_error)
-        printf("%s: the last commit failed: %s\n", spool, strerrordesc_np(-s->commit_error));
+        printf("the last commit failed: %s\n", strerrordesc_np(-s->commit_error));
+    else if (shown->hidden)
+        printf("the view hides %" PRIu32 " messages or files of the disk\n", shown->hidden);
     else if (!s->mirror_pid)
-        printf("%s: no mirror process runs; the next message starts one\n", spool);
+        printf("no mirror process runs; the next message starts one\n");
     else
-        printf("%s: all is well\n", spool);
+        printf("all is well\n");
+}
+
+/* Only where there is something to say. */
+static void print_left(const struct shown *shown)
+{
+    const struct {
+        uint32_t number;
+        const char *why;
+    } reasons[] = {{shown->locked, "that processes work on"},
+                   {shown->conflicts, "of which the store has others"},
+                   {shown->left, "that can't be taken"}};
+    const char *separator = "  on the disk  ";
+
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+        if (!reasons[i].number)
+            continue;
+        printf("%s%" PRIu32 " %s", separator, reasons[i].number, reasons[i].why);
+        separator = ", ";
+    }
+    if (shown->locked || shown->conflicts || shown->left)
+        printf("%s\n", shown->hidden ? ": hidden by the view" : "");
+}
+
+static void print_text(const struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+
+    print_verdict(shown);
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "\n", s->messages);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
@@ -163,24 +230,23 @@ static void print_text(const char *spool, const struct fastspool_status *s, cons
            (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
     if (s->mirror_pid)
         printf("  mirror       process %ld\n", (long)s->mirror_pid);
-    printf("  view         %s\n", view);
+    printf("  view         %s\n", shown->view);
+    print_left(shown);
 }
 
 int tool_status(int argc, char **argv)
 {
-    struct fastspool_status status;
-    char view[VIEW_LINE];
+    struct shown shown = {0};
     bool json = false;
     struct fastspool *fs = tool_attach(tool_options(argc, argv, &json, usage));
 
     if (!fs)
         return 1;
-    bool failed = fastspool_status(fs, &status) < 0;
-    describe_view(fs, view);
+    look(fs, &shown);
     if (json)
-        print_json(fs->spool, &status, failed, view, launch_view_holder(fs));
+        print_json(&shown);
     else
-        print_text(fs->spool, &status, failed ? fs->header->failure : NULL, view);
+        print_text(&shown);
     fastspool_detach(fs);
-    return failed || status.commit_error;
+    return shown.failure || shown.numbers.commit_error || shown.hidden;
 }

@@ -54,6 +54,13 @@ void inside_set_view(const struct fastspool *fs, bool mounted)
     STORE(fs->header->view.status, mounted ? VIEW_MOUNTED : VIEW_NONE);
 }
 
+void inside_set_left(const struct fastspool *fs, uint32_t locked, uint32_t conflicts, uint32_t left)
+{
+    STORE(fs->header->view.locked, locked);
+    STORE(fs->header->view.conflicts, conflicts);
+    STORE(fs->header->view.left, left);
+}
+
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
 {
     return directories_adopt(fs, path, attributes);

@@ -30,6 +30,8 @@ void inside_guard(void (*enter)(void), void (*leave)(void));
 bool inside_view(const struct fastspool *fs);
 /** For the view's server: set what inside_view() returns, in every process. */
 void inside_set_view(const struct fastspool *fs, bool mounted);
+/** For the view's server: what an import has left on the disk, for `fastspool status`. */
+void inside_set_left(const struct fastspool *fs, uint32_t locked, uint32_t conflicts, uint32_t left);
 /** Make directory @path, and those above it that are missing, with the attributes of the disk's. */
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
 

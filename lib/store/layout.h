@@ -199,11 +199,13 @@ enum view_obstacle {
 
 /** lib/view/: the store as a mounted file system.  All atomic. */
 struct view_state {
-    uint32_t status;      /* enum view_status */
-    int32_t pid;          /* of the supervisor: flock(2) tells whether it lives */
     uint64_t starting;    /* CLOCK_MONOTONIC ns of the last start of a view: one process starts it at a time */
+    uint32_t status;      /* enum view_status */
     uint32_t unavailable; /* errno: a view can't be mounted on this machine, and syslog says so; 0: none has failed */
     uint32_t obstacle;    /* enum view_obstacle */
+    uint32_t locked;      /* what the last import has left on the disk (lib/view/import.h): messages in work, */
+    uint32_t conflicts;   /*   messages and files of which the store has others, */
+    uint32_t left;        /*   and files that can't be taken */
 };
 
 /** lib/mirror/journal.c: batches.  All atomic. */
