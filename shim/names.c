@@ -133,15 +133,19 @@ static int mkdir_place(struct store_path *target, mode_t mode)
     if (on_the_disk)
         return (int)result_of(-EEXIST);
     bool top = exim_is_top(target->path);
-    if (top && real.mkdir(real_path, mode) < 0 && (asks || errno != EEXIST))
-        return -1; /* with a view the disk may have it, empty, to be mounted over */
-    errno = saved;
-    mode &= ~opening_umask();
-    int result = fastspool_mkdir(target->fs, target->path, mode);
+    if (top && asks && real.mkdir(real_path, mode) < 0)
+        return -1;
+    mode_t allowed = mode & ~opening_umask();
+    int result = fastspool_mkdir(target->fs, target->path, allowed);
     if (result == -ENOENT && paths_adopt(target) >= 0)
-        result = fastspool_mkdir(target->fs, target->path, mode);
-    if (result == -ENOENT && top) /* below a queue that the store sees for the first time */
-        result = real.lstat(real_path, &st) == 0 ? inside_adopt(target->fs, target->path, &st) : -errno;
+        result = fastspool_mkdir(target->fs, target->path, allowed);
+    /* With a view the disk's comes last: as soon as it is there, the view's server makes one in the store, too, and
+     * mounts over it. */
+    if (result == 0 && top && !asks && real.mkdir(real_path, mode) < 0 && errno != EEXIST) {
+        result = -errno;
+        fastspool_rmdir(target->fs, target->path);
+    }
+    errno = saved;
     return (int)result_of(result);
 }
 

@@ -291,7 +291,7 @@ int paths_adopt(const struct store_path *target)
     struct stat st;
     size_t length = strlen(target->path);
 
-    if (!paths_ask_disk(target->fs))
+    if (!paths_ask_disk(target->fs) && !exim_is_top(target->path)) /* a queue's own directory is the disk's */
         return -ENOENT;
     while (length > 0 && target->path[length - 1] == '/')
         length--;
