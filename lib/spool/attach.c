@@ -425,6 +425,18 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
     return attach(spool, config, true, out, error);
 }
 
+bool attach_is_current(const struct fastspool *fs)
+{
+    char runtime[FASTSPOOL_PATH_MAX];
+    struct stat st;
+    int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool published = state_fd >= 0 && read_runtime(state_fd, runtime) == 0 && strcmp(runtime, fs->runtime) == 0;
+
+    if (state_fd >= 0)
+        close(state_fd);
+    return published && fstat(fs->segment_fd, &st) == 0 && st.st_nlink > 0 && LOAD(fs->header->state) != SEGMENT_FAILED;
+}
+
 /* On a terminal, show the progress of a recovery that takes more than a second. */
 static void show_progress(const struct fastspool *fs, uint64_t since, bool ended)
 {

@@ -7,6 +7,8 @@
 
 #include "fastspool.h"
 
+#include <stdbool.h>
+
 /** Open the descriptors and map the segment of an existing store: for the mirror and the tools.  Creates nothing,
  *  starts no mirror, and does not wait.  -ENOENT: there is no store. */
 int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
@@ -14,5 +16,8 @@ int attach_open(const char *spool, const struct fastspool_config *config, struct
 /** As attach_open(), but create an empty store in state RECOVERING if none is usable. */
 int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                   char error[FASTSPOOL_ERROR_MAX]);
+/** Is @fs what a process would attach to now, and not FAILED?  False: the segment or STATE/runtime was removed, or
+ * leads to another store. */
+bool attach_is_current(const struct fastspool *fs);
 
 #endif

@@ -6,10 +6,11 @@
  *     server      -> supervisor   CONTROL_MOUNT NAME    all of directory NAME is imported: mount it
  *     server      -> supervisor   CONTROL_READY         every directory has been named
  *     supervisor  -> server       CONTROL_UP            what was named before CONTROL_READY is mounted
- *     supervisor  -> server       CONTROL_ADOPT NAME    NAME is a directory on the disk, and not mounted: take it into
- * the store, import it, and answer CONTROL_MOUNT supervisor  -> server       CONTROL_END           end in order; so
- * does the end of the socket supervisor <-> hand         CONTROL_MOUNT NAME, CONTROL_READY, CONTROL_PROBE: done when
- * the same comes back
+ *     supervisor  -> server       CONTROL_ADOPT NAME    NAME lies on the disk and is not mounted: import it, and answer
+ *                                                       with CONTROL_MOUNT
+ *     supervisor <-> hand         CONTROL_MOUNT NAME, CONTROL_READY, CONTROL_PROBE: done when the same comes back
+ *
+ * The supervisor shuts its side of the server's socket down: everything is unmounted, and the server shall end.
  *
  * NAME is a top directory (exim_is_top()), relative to the spool.
  */
@@ -23,7 +24,6 @@ enum control_kind {
     CONTROL_READY,
     CONTROL_UP,
     CONTROL_ADOPT,
-    CONTROL_END,
     CONTROL_PROBE,
 };
 

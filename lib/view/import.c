@@ -28,6 +28,7 @@
 #include "base/escape.h"
 #include "base/places.h"
 #include "spool/exim.h"
+#include "store/inside.h"
 #include "view/disk.h"
 #include "view/import_inside.h"
 
@@ -61,7 +62,7 @@ void import_tell(struct import *im, const char *path, const char *why)
     if (++im->lines <= im->result->told)
         return;
     im->result->told = im->lines;
-    syslog(LOG_MAIL | LOG_WARNING, "fastspool: import: %s stays on the disk: %s",
+    syslog(LOG_MAIL | LOG_WARNING, "%s: view: %s stays on the disk: %s", inside_spool(im->fs),
            escape_bytes(shown, sizeof(shown), path, strlen(path)), why);
 }
 

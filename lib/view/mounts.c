@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -74,6 +75,30 @@ static bool is_on_disk(const struct mounts *m, const char *name)
     return is_on_disk(m, queue);
 }
 
+/* Watch the directory @fd of the disk: there is one watch a directory, however often it is asked for.  Without one (too
+ * many: fs.inotify.max_user_watches) the supervisor's look each second finds what is new. */
+static void watch(const struct mounts *m, int fd)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    inotify_add_watch(m->changes, path, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR);
+}
+
+bool mounts_have_changed(const struct mounts *m)
+{
+    char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+    struct inotify_event event;
+    bool made = false;
+    ssize_t size = read(m->changes, events, sizeof(events));
+
+    for (ssize_t at = 0; at < size; at += (ssize_t)(sizeof(event) + event.len)) {
+        memcpy(&event, events + at, sizeof(event));
+        made = made || (event.mask & (IN_ISDIR | IN_Q_OVERFLOW));
+    }
+    return made;
+}
+
 static size_t add_tops(const struct mounts *m, const char *queue, char (*names)[MOUNTS_NAME], size_t size)
 {
     size_t count = 0;
@@ -82,6 +107,8 @@ static size_t add_tops(const struct mounts *m, const char *queue, char (*names)[
 
     if (!directory && fd >= 0)
         close(fd);
+    if (directory)
+        watch(m, fd); /* before it is read: what comes later is told */
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         bool spool = strcmp(queue, ".") == 0;
         char name[MOUNTS_NAME];
@@ -436,6 +463,7 @@ int mounts_begin(struct mounts *m, const char *spool, const char **step)
     if (m->disk < 0)
         return m->disk;
     prefer_first(m, &st);
+    m->changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     return watch_starter(m);
 }
 

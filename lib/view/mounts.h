@@ -21,6 +21,7 @@ struct mounts {
     int spool;     /* directory of the spool in `starter` */
     int disk;      /* the same in `work`, below the mount */
     int mountinfo; /* of `starter`: poll(2) says POLLPRI when something was mounted or unmounted there */
+    int changes;   /* inotify: something was made in a directory that mounts_on_disk() has looked at; -1: none */
 };
 
 /** Make the namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead from now
@@ -34,9 +35,12 @@ void mounts_drop(int view);
 
 /** In the server: enter `clean`, for good. */
 int mounts_enter_clean(const struct mounts *m);
-/** Fill @names with the top directories that lie on the disk.  Their number, at most @size.  Touches no view. */
+/** Fill @names with the top directories that lie on the disk.  Their number, at most @size.  Touches no view.  From
+ * then on @m->changes tells of directories that are made there. */
 #define MOUNTS_NAME 256
 size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t size);
+/** Take some of what @m->changes tells.  Was a directory made? */
+bool mounts_have_changed(const struct mounts *m);
 /** Does the spool directory still have a name? */
 bool mounts_has_spool(const struct mounts *m);
 

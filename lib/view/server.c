@@ -15,6 +15,8 @@
  *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path
  * would meet the view.  A line says so.
  *   - The store has no room for what lies on the disk: the same.
+ *   - The store is gone (its segment was removed, or another one made), or FAILED: the server ends, and the supervisor
+ * starts one that attaches to what there is then.
  *   - This process never touches the view that it serves: it would wait for itself, for ever.
  */
 #include "view/server.h"
@@ -22,6 +24,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "fastspool.h"
+#include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
 #include "store/inside.h"
@@ -43,10 +46,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define THREADS    4096 /* most requests at once; most wait for a commit or for memory */
-#define IDLE       8    /* threads kept for the next requests */
-#define HOUR       (3600 * NS_PER_S)
-#define LOOK_AGAIN NS_PER_S        /* at what an Exim has locked */
+#define THREADS    4096            /* most requests at once; most wait for a commit or for memory */
+#define IDLE       8               /* threads kept for the next requests */
+#define LOOK_AGAIN NS_PER_S        /* at the store, and at what an Exim has locked */
 #define PATIENCE   (10 * NS_PER_S) /* before a line says what is waited for */
 
 struct server {
@@ -58,9 +60,9 @@ struct server {
     bool told; /* what is waited for */
 };
 
-static int complain(const char *what, const char *why)
+static int complain(const char *spool, const char *what, const char *why)
 {
-    syslog(LOG_MAIL | LOG_ERR, "the view: %s: %s", what, why);
+    syslog(LOG_MAIL | LOG_ERR, "%s: view: %s: %s", spool, what, why);
     return 1;
 }
 
@@ -88,7 +90,7 @@ static int attach(struct server *server, const char *spool, const char *state)
     if (result == 0)
         result = fastspool_attach(spool, &config, &server->fs, error);
     server->durability = config.durability;
-    return result < 0 ? complain(spool, error) : 0;
+    return result < 0 ? complain(spool, "attach", error) : 0;
 }
 
 /* ---- the director ---- */
@@ -101,45 +103,56 @@ static bool import_all(struct server *server, uint64_t since)
 
     int error = import_run(server->fs, server->spool, result);
     if (result->files > before)
-        syslog(LOG_MAIL | LOG_INFO, "the view: imported %llu messages in %llu files from the disk of %s",
-               (unsigned long long)result->messages, (unsigned long long)result->files, inside_spool(server->fs));
+        syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu messages in %llu files from the disk",
+               inside_spool(server->fs), (unsigned long long)result->messages, (unsigned long long)result->files);
+    inside_set_left(server->fs, result->locked, result->conflicts, result->left);
     if (error == 0 && result->locked == 0)
         return true;
     if (!server->told && clock_monotonic() - since >= PATIENCE) {
         server->told = true;
         if (error < 0)
-            complain(inside_spool(server->fs), result->error);
+            complain(inside_spool(server->fs), "import", result->error);
         else
-            syslog(LOG_MAIL | LOG_NOTICE, "the view: %s is not mounted yet: a process works on %u of its messages",
+            syslog(LOG_MAIL | LOG_NOTICE, "%s: view: not mounted yet: processes work on %u of the disk's messages",
                    inside_spool(server->fs), result->locked);
     }
     return false;
 }
 
-/* The next message of the supervisor, within @wait.  0: there is none.  Ends the process with the supervisor. */
-static uint32_t listen_for(const struct server *server, struct control *message, uint64_t wait)
+/* Wait for a message of the supervisor, a second at most.  Is there one?  Ends the process with the supervisor, and
+ * with the store. */
+static bool wait_for(const struct server *server, short events)
 {
-    struct pollfd poll_for = {.fd = server->control, .events = POLLIN};
+    struct pollfd poll_for = {.fd = server->control, .events = (short)(events | POLLRDHUP)};
 
-    if (poll(&poll_for, 1, (int)(wait / NS_PER_MS)) <= 0)
-        return 0;
-    if (control_receive(server->control, message) <= 0)
-        _exit(1); /* the supervisor was killed: what is mounted stays, dead, and the disk below it is hidden */
-    if (message->kind == CONTROL_END) {
+    if (!attach_is_current(server->fs)) {
+        complain(inside_spool(server->fs), "the store", "it is gone, or failed");
+        _exit(1);
+    }
+    poll(&poll_for, 1, (int)(LOOK_AGAIN / NS_PER_MS));
+    if (poll_for.revents & POLLHUP) /* it is dead, and has unmounted nothing */
+        _exit(1);
+    if (poll_for.revents & POLLRDHUP) { /* it has unmounted everything */
         inside_set_view(server->fs, false);
+        inside_set_left(server->fs, 0, 0, 0);
         _exit(0);
     }
-    return message->kind;
+    return poll_for.revents & POLLIN;
+}
+
+/* The next message, 0: there is none. */
+static uint32_t listen_for(const struct server *server, struct control *message)
+{
+    return wait_for(server, POLLIN) && control_receive(server->control, message) > 0 ? message->kind : 0;
 }
 
 /* Import until nothing is left on the disk. */
 static void import_until_done(struct server *server)
 {
-    struct control message;
     uint64_t since = clock_monotonic();
 
     while (!import_all(server, since))
-        listen_for(server, &message, LOOK_AGAIN);
+        wait_for(server, 0);
     server->told = false;
 }
 
@@ -157,7 +170,7 @@ static void mount(const struct server *server, const char *name)
     }
     free(queue);
     if (mkdirat(server->spool, name, st.st_mode & 07777) < 0 && errno != EEXIST)
-        complain(name, strerrordesc_np(errno));
+        complain(inside_spool(server->fs), name, strerrordesc_np(errno));
     control_send(server->control, CONTROL_MOUNT, 0, name);
 }
 
@@ -189,7 +202,7 @@ static void make_directories(const struct server *server)
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         int result = fastspool_mkdir(server->fs, names[i], 0750);
         if (result < 0 && result != -EEXIST)
-            complain(names[i], strerrordesc_np(-result));
+            complain(inside_spool(server->fs), names[i], strerrordesc_np(-result));
     }
 }
 
@@ -203,7 +216,7 @@ static void *direct(void *argument)
     mount_below(server, "");
     control_send(server->control, CONTROL_READY, 0, NULL);
     for (bool once_more = false;;) {
-        uint32_t kind = listen_for(server, &message, once_more ? LOOK_AGAIN : HOUR);
+        uint32_t kind = listen_for(server, &message);
         if (kind == CONTROL_UP || kind == CONTROL_ADOPT || once_more)
             import_until_done(server);
         if (kind == CONTROL_UP)
@@ -229,14 +242,14 @@ static int serve(struct server *server, int fuse)
 
     snprintf(path, sizeof(path), "/dev/fd/%d", fuse);
     if (!session || !loop || fuse_session_mount(session, path) < 0)
-        return complain("start", "libfuse");
+        return complain(inside_spool(server->fs), "start", "libfuse");
     fuse_loop_cfg_set_max_threads(loop, THREADS);
     fuse_loop_cfg_set_idle_threads(loop, IDLE);
     int result = owners_start(server->fs);
     if (result == 0)
         result = -pthread_create(&director, NULL, direct, server);
     if (result < 0)
-        return complain("start", strerrordesc_np(-result));
+        return complain(inside_spool(server->fs), "start", strerrordesc_np(-result));
     return fuse_session_loop_mt(session, loop) == 0 ? 0 : 1;
 }
 
@@ -251,7 +264,7 @@ int server_run(const char *spool, const char *state, int fuse, int control)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     if (server.spool < 0)
-        return complain(spool, strerrordesc_np(errno));
+        return complain(spool, "open the spool", strerrordesc_np(errno));
     if (attach(&server, spool, state) != 0)
         return 1;
     return serve(&server, fuse);

@@ -6,8 +6,9 @@
  *   - Take the lock that says "a view lives", for life.  Make the mount namespaces (mounts.h).
  *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the hand.
  *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.
- *   - Every second: look for a top directory that is new on the disk (of a new queue), for the server to adopt; ask the
- *     server by way of the hand whether it still answers.
+ *   - A top directory is new on the disk (of a new queue): the server adopts it.  inotify(7) tells of it, of the disk's
+ *     directories alone; and every second the supervisor looks itself.
+ *   - Every two seconds: ask the server by way of the hand whether it still answers.
  *   - SIGTERM: unmount, then let the server end in order.
  *
  * Failure modes:
@@ -46,6 +47,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -308,32 +310,7 @@ static void from_server(struct supervisor *s)
         kill_children(s); /* the end of the socket: it is dying */
 }
 
-static void from_hand(struct supervisor *s)
-{
-    struct control answer;
-    int result;
-
-    while ((result = control_receive(s->hand, &answer)) > 0) {
-        s->asked -= s->asked > 0;
-        s->heard = clock_monotonic();
-        if (answer.kind == CONTROL_MOUNT && answer.error && answer.error != -ENOENT) {
-            complain(s->mounts.path, answer.name, answer.error);
-            kill_children(s); /* half a view is none: try again */
-        }
-        struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? find_top(s, answer.name) : NULL;
-        if (top)
-            top->mounted = true;
-        if (answer.kind == CONTROL_READY) {
-            s->up = true;
-            control_send(s->server, CONTROL_UP, 0, NULL);
-            syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
-        }
-    }
-    if (result != -EAGAIN)
-        kill_children(s);
-}
-
-/* ---- every second ---- */
+/* ---- top directories ---- */
 
 /* Note what is new on the disk. */
 static void look_for_tops(struct supervisor *s)
@@ -360,6 +337,32 @@ static void tell_of_tops(struct supervisor *s)
         else if (!top->known)
             top->known = control_send(s->server, CONTROL_ADOPT, 0, top->name) == 0;
     }
+}
+
+static void from_hand(struct supervisor *s)
+{
+    struct control answer;
+    int result;
+
+    while ((result = control_receive(s->hand, &answer)) > 0) {
+        s->asked -= s->asked > 0;
+        s->heard = clock_monotonic();
+        if (answer.kind == CONTROL_MOUNT && answer.error && answer.error != -ENOENT) {
+            complain(s->mounts.path, answer.name, answer.error);
+            kill_children(s); /* half a view is none: try again */
+        }
+        struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? find_top(s, answer.name) : NULL;
+        if (top)
+            top->mounted = true;
+        if (answer.kind == CONTROL_READY) {
+            s->up = true;
+            control_send(s->server, CONTROL_UP, 0, NULL);
+            tell_of_tops(s);
+            syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
+        }
+    }
+    if (result != -EAGAIN)
+        kill_children(s);
 }
 
 /* Somebody has mounted or unmounted something: mount what was unmounted.  (`fastspool stop` is how the view ends.) */
@@ -482,8 +485,11 @@ static int until_tick(const struct supervisor *s, uint64_t next)
 /* Wait for messages and signals, at most @timeout milliseconds, and see to them. */
 static void wait_for_news(struct supervisor *s, int timeout)
 {
-    struct pollfd news[] = {
-        {s->signals, POLLIN, 0}, {s->server, POLLIN, 0}, {s->hand, POLLIN, 0}, {s->mounts.mountinfo, POLLPRI, 0}};
+    struct pollfd news[] = {{s->signals, POLLIN, 0},
+                            {s->server, POLLIN, 0},
+                            {s->hand, POLLIN, 0},
+                            {s->mounts.mountinfo, POLLPRI, 0},
+                            {s->mounts.changes, POLLIN, 0}};
 
     if (s->killed) /* nothing more is wanted of them but their end */
         news[1].fd = news[2].fd = -1;
@@ -497,6 +503,8 @@ static void wait_for_news(struct supervisor *s, int timeout)
         from_hand(s);
     if (news[3].revents)
         s->changed = true;
+    if (news[4].revents && mounts_have_changed(&s->mounts) && s->up && !s->killed)
+        tell_of_tops(s);
     if (news[0].revents)
         from_signals(s);
 }
@@ -523,7 +531,7 @@ static void end(struct supervisor *s)
         if (result < 0 && result != -ENOENT)
             complain(s->mounts.path, s->tops[i].name, result);
     }
-    if (s->server_pid && control_send(s->server, CONTROL_END, 0, NULL) == 0) {
+    if (s->server_pid && shutdown(s->server, SHUT_WR) == 0) {
         for (uint64_t since = clock_monotonic(); s->server_pid && clock_monotonic() - since < END_TIME;) {
             poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
             from_signals(s);

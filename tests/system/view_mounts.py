@@ -7,6 +7,7 @@
 - Where nothing can be mounted, everything is as without a view.
 """
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -111,6 +112,31 @@ class Reader(threading.Thread):
         check(not self.is_alive(), "the reader hangs")
         check(not self.bad, f"a reader sees what is not so: {self.bad[:3]}")
         check(self.good > 1, "the reader has seen nothing")
+
+
+class Log:
+    """/dev/log: the lines that processes say in syslog from now on.  /dev is made private first."""
+
+    def __init__(self):
+        if not os.path.ismount("/run/dev"):
+            subprocess.run(["sh", "-ec", "mkdir -p /run/dev /run/dev.upper /run/dev.work; mount -t overlay overlay "
+                            "-o lowerdir=/dev,upperdir=/run/dev.upper,workdir=/run/dev.work /run/dev; "
+                            "for d in shm pts mqueue; do [ ! -d /dev/$d ] || mount --bind /dev/$d /run/dev/$d; done; "
+                            "mount --rbind /run/dev /dev"], check=True)
+        pathlib.Path("/dev/log").unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("/dev/log")
+        os.chmod("/dev/log", 0o666)
+        self.socket.setblocking(False)
+        self.said = []
+
+    def lines(self, part=""):
+        """All lines with PART, without date and process."""
+        try:
+            while True:
+                self.said.append(self.socket.recv(65536).decode().partition("]: ")[2].rstrip("\0\n"))
+        except BlockingIOError:
+            return [line for line in self.said if part in line]
 
 
 # --- the mounts ---------------------------------------------------------------------------------------------------
@@ -258,6 +284,44 @@ def supervisor_killed(exim):
         reader.wait_good(5)
     reader.end()
     check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
+
+
+@test(("_removed", {}), ("_failed", {}), **AUTO)
+def store_gone(exim):
+    """The store's segment is removed, or is damaged: the server ends by itself, and the next one has a new store."""
+    reader = Reader(exim, fill(exim))
+    exim.tool("flush")
+    before = server(exim)
+    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    runtime = pathlib.Path((exim.spool / ".fastspool/runtime").read_text())
+    if exim.work.name.endswith("_failed"):
+        with open(runtime / "segment", "r+b") as segment:
+            segment.seek(12)
+            segment.write(b"\3\0\0\0")     # header.state: SEGMENT_FAILED
+        wait_for(lambda: mirror not in [pid for pid, _ in processes()], "the mirror ends", 5)
+        wait_for(lambda: before not in [pid for pid, _ in processes()], "the server ends", 3)
+    kill(mirror)
+    (runtime / "segment").unlink()
+    wait_for(lambda: before not in [pid for pid, _ in processes()], "the server ends", 3)
+    reader.start()
+    reader.wait_good(15)
+    reader.end()
+    wait_mounted(exim)
+
+
+@test(**AUTO)
+def store_made_again(exim):
+    """The file that names the store is removed by hand, and a process makes another store: the view is that one's."""
+    names = fill(exim)
+    exim.tool("flush")
+    before = server(exim)
+    kill(json.loads(exim.tool("status", "--json"))["mirror_pid"])
+    (exim.spool / ".fastspool/runtime").unlink()
+    exim.submit(Message())
+    exim.queued += 1
+    wait_for(lambda: before not in [pid for pid, _ in processes()], "the server ends", 3)
+    wait_mounted(exim)
+    wait_for(lambda: len(os.listdir(exim.spool / "input")) == len(names) + 2, "the view shows the new message")
 
 
 @test(**AUTO)
@@ -417,6 +481,52 @@ def queue_by_library(exim):
     exim.submit(Message(sender="fast@sink.test"))
     wait_mounted(exim, "fast/input", seconds=5)
     check(int(exim.run("-qGfast", "-bpc", stock=True)) == 1, "Exim without the library sees no message")
+
+
+@test(**{**AUTO, "fastspool": ("view = auto", "program = /usr/bin/python3", f"program = {EXIM}")})
+def queue_at_once(exim):
+    """A directory that a process with the library makes is made once, and is mounted at once: not at the next second."""
+    fill(exim, 1)
+    maker = """import os, sys, time
+for n in range(41):
+    os.mkdir(f"{sys.argv[1]}/q{n}")
+    made = time.monotonic()
+    os.mkdir(f"{sys.argv[1]}/q{n}/input")
+    place = f" {sys.argv[1]}/q{n}/input "
+    while place not in open("/proc/self/mountinfo").read():
+        pass
+    print(time.monotonic() - made)
+    time.sleep(0.07)
+"""
+    times = sorted(map(float, exim.run("-c", maker, str(exim.spool), program="/usr/bin/python3").split()))
+    check(len(times) == 41, f"{len(times)} directories")
+    print(f"  mounted after {times[20] * 1000:.1f} ms, at most {times[-1] * 1000:.1f} ms")
+    check(times[20] < 0.05, f"mounted after {times[20] * 1000:.0f} ms in the median")
+
+
+@test(**AUTO)
+def queue_while_another_waits(exim):
+    """A queue with a message in work waits for its mount, and no queue that comes meanwhile is forgotten."""
+    fill(exim, 1)
+    made = exim.work / "made"
+    files = []
+    for name in ("a", "b"):
+        (made / name / "input").mkdir(parents=True)
+        files.append(open(made / name / "input" / "1xWSI1-00002G-0Q-D", "wb"))
+        files[-1].write(b"1xWSI1-00002G-0Q-D\nbody\n")
+        files[-1].flush()
+        fcntl.lockf(files[-1], fcntl.LOCK_EX)
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", made], check=True)
+    for name in ("a", "b"):
+        (made / name).rename(exim.spool / name)
+        time.sleep(1.5)
+    check("a/input" not in over(exim), "a queue in work is mounted over")
+    check("2 that processes work on: hidden by the view" in exim.command("status", program="/usr/bin/fastspool").stdout.decode(),
+          exim.command("status", program="/usr/bin/fastspool").stdout.decode())
+    for file in files:
+        file.close()
+    wait_for(lambda: {"a/input", "b/input"} <= set(over(exim)), "both are mounted", 5)
+    check(exim.tool("status").startswith(f"{exim.spool}: all is well"), exim.tool("status"))
 
 
 @test(**QUEUES)
