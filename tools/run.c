@@ -2,11 +2,12 @@
  *
  * fastspool run: run a command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
  *
- * With a view every program sees the spool, and the command runs as it is.
+ * With a view every program sees the spool, and the command runs as it is.  But a `program` of the configuration gets
+ * the library all the same: `exim -MG` renames from one top directory to another, and those are mounts.
  *
- * Without one it gets the library by LD_PRELOAD.  The library goes by its bare name, because a set-user-ID program
- * preloads nothing else, and only from the loader's own directory.  Such a program does not believe FASTSPOOL_*
- * either.  So root registers a spool that the configuration does not name (spool/registry.c).
+ * Without a view every command gets the library by LD_PRELOAD.  The library goes by its bare name, because a
+ * set-user-ID program preloads nothing else, and only from the loader's own directory.  Such a program does not believe
+ * FASTSPOOL_* either.  So root registers a spool that the configuration does not name (spool/registry.c).
  */
 #include "config.h"
 #include "fastspool.h"
@@ -16,16 +17,19 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LIBRARY "libfastspool.so"
 
 static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
-    "Runs COMMAND with the spool served by fastspool; with the view mounted, as it is.\n"
+    "Runs COMMAND with the spool served by fastspool.  Where the view is mounted, COMMAND runs as it is, unless the\n"
+    "configuration names it as a `program`.\n"
     "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 2 wrong arguments.\n";
 
 struct request {
@@ -47,6 +51,36 @@ static bool is_configured(const char *spool)
     return false;
 }
 
+/* What execvp(3) would execute. */
+static bool find_image(const char *command, struct stat *st)
+{
+    const char *path = getenv("PATH");
+    bool found = strchr(command, '/') && stat(command, st) == 0;
+
+    if (strchr(command, '/'))
+        return found;
+    for (const char *at = path ? path : "/bin:/usr/bin"; at && !found; at = strchr(at, ':')) {
+        char file[PATH_MAX];
+        at += *at == ':';
+        int length = (int)strcspn(at, ":");
+        int size = snprintf(file, sizeof(file), "%.*s%s%s", length, at, length ? "/" : "", command);
+        found = size < (int)sizeof(file) && access(file, X_OK) == 0 && stat(file, st) == 0 && S_ISREG(st->st_mode);
+    }
+    return found;
+}
+
+static bool is_program(const struct fastspool_config *config, const char *command)
+{
+    struct stat image, st;
+    bool is = false;
+
+    if (!find_image(command, &image))
+        return false;
+    for (size_t i = 0; i < config->programs && !is; i++)
+        is = stat(config->program[i], &st) == 0 && st.st_dev == image.st_dev && st.st_ino == image.st_ino;
+    return is;
+}
+
 /* Put the library first in LD_PRELOAD. */
 static int preload(void)
 {
@@ -65,7 +99,7 @@ static int preload(void)
     return 0;
 }
 
-static int prepare(const struct request *request)
+static int prepare(const struct request *request, const char *command)
 {
     struct fastspool_config config;
 
@@ -85,7 +119,7 @@ static int prepare(const struct request *request)
         if (result < 0)
             return tool_error("cannot register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
     }
-    if (viewed(config.spool[0])) {
+    if (!is_program(&config, command) && viewed(config.spool[0])) {
         fputs("fastspool: every program sees the spool, as it is mounted: `fastspool run` is not needed\n", stderr);
         return 0;
     }
@@ -114,7 +148,7 @@ int tool_run(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
-    if (prepare(&request) != 0)
+    if (prepare(&request, argv[optind]) != 0)
         return 126;
     execvp(argv[optind], argv + optind);
     tool_error("cannot run %s: %s", argv[optind], strerrordesc_np(errno));

@@ -583,7 +583,9 @@ static void tell_unavailable(const char *spool, const struct stat *st, const cha
         struct mounts m = {.owner = st->st_uid, .group = st->st_gid};
         snprintf(config.state, sizeof(config.state), "%s", state);
         if (become_owner(&m) == 0 && attach_open(spool, &config, &fs, sentence) == 0)
-            launch_view_unavailable(fs, VIEW_NO_MOUNT, -error);
+            launch_view_unavailable(fs, VIEW_NO_MOUNT, -error); /* says it once */
+        else
+            syslog(LOG_MAIL | LOG_WARNING, "%s: view: it can't be mounted: %s", spool, strerrordesc_np(-error));
         _exit(0);
     }
     if (child > 0)
@@ -605,7 +607,7 @@ static int begin(struct supervisor *s, const char *spool)
         result = start_server(s);
     }
     if (result < 0)
-        complain(spool, step, result);
+        fprintf(stderr, "fastspool: %s: view: %s: %s\n", spool, step, strerrordesc_np(-result));
     return result;
 }
 

@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -134,7 +135,8 @@ class Log:
         """All lines with PART, without date and process."""
         try:
             while True:
-                self.said.append(self.socket.recv(65536).decode().partition("]: ")[2].rstrip("\0\n"))
+                line = self.socket.recv(65536).decode().rstrip("\0\n")
+                self.said.append(re.sub(r"^<\d+>.{15} [^:]*: ", "", line))
         except BlockingIOError:
             return [line for line in self.said if part in line]
 
@@ -373,6 +375,66 @@ def library_does_not_notice(exim):
     check(len(exim.queue()) == 3, "the queue has lost a message")
 
 
+# --- what is said -------------------------------------------------------------------------------------------------
+
+@test(**AUTO)
+def status_of_what_is_left(exim):
+    """What the import can't take is hidden by the view: `fastspool status` says how much, and that all is not well."""
+    log = Log()
+    fill(exim, 1)
+    check(exim.tool("status").startswith(f"{exim.spool}: all is well\n") and "on the disk" not in exim.tool("status"),
+          exim.tool("status"))
+    exim.tool("stop")
+    (name,) = exim.run("-bpr", stock=False).decode().split()[2:3]
+    (exim.spool / "input/link").symlink_to("/etc/passwd")
+    (exim.spool / f"input/{name}-D").write_bytes(b"another\n")
+    shutil.chown(exim.spool / f"input/{name}-D", "Debian-exim", "Debian-exim")
+    use_as_root(exim)
+
+    def said():
+        return exim.command("status", program="/usr/bin/fastspool")
+    wait_for(lambda: b"view         mounted over" in said().stdout, "the view is mounted")
+    result = said()
+    lines = result.stdout.decode().splitlines()
+    check(result.returncode == 1, f"exit status {result.returncode}")
+    check(lines[0] == f"{exim.spool}: the view hides 2 messages or files of the disk", lines[0])
+    check(lines[-1] == "  on the disk  1 of which the store has others, 1 that can't be taken: hidden by the view", lines[-1])
+    numbers = json.loads(exim.command("status", "--json", program="/usr/bin/fastspool").stdout)
+    check([numbers[f"disk_{key}"] for key in ("locked", "conflicts", "left", "hidden")] == [0, 1, 1, 2], numbers)
+    stays = log.lines("stays on the disk")
+    check(len(stays) == 2 and all(line.startswith(f"{exim.spool}: view: input/") for line in stays), stays)
+    check(all(line.startswith(f"{exim.spool}: ") and line.count(str(exim.spool)) == 1 for line in log.lines()), log.lines())
+    exim.tool("stop")
+    (exim.spool / "input/link").unlink()
+    (exim.spool / f"input/{name}-D").unlink()
+
+
+@test(**AUTO)
+def run_of_programs(exim):
+    """`fastspool run`: what the configuration names gets the library and nothing is said; all others run as they are."""
+    fill(exim, 1)
+    (name,) = exim.queue()
+    (exim.spool / "fast").mkdir()
+    shutil.chown(exim.spool / "fast", "Debian-exim", "Debian-exim")
+    os.mkdir(exim.spool / "fast/input")
+    shutil.chown(exim.spool / "fast/input", "Debian-exim", "Debian-exim")
+    wait_mounted(exim, "fast/input")
+    environment = exim.environment(stock=True)
+    moved = subprocess.run([EXIM, "-MG", "fast", name], env=environment, capture_output=True)
+    exim.panic = "Invalid cross-device link"
+    check(name in exim.queue() and b"Invalid cross-device link" in moved.stderr + moved.stdout + exim.log().encode(),
+          f"-MG without the library: {moved}")
+    for exim4 in ("exim4", EXIM):               # by PATH, and by its path
+        listed = subprocess.run(["fastspool", "run", "--", "env"], env=environment, capture_output=True)
+        check(b"LD_PRELOAD" not in listed.stdout and b"not needed" in listed.stderr, f"env: {listed}")
+        listed = subprocess.run(["fastspool", "run", "--", exim4, "-bpc"], env=environment, capture_output=True)
+        check(listed.stdout == b"1\n" and not listed.stderr, f"{exim4}: {listed}")
+    moved = subprocess.run(["fastspool", "run", "--", "exim4", "-MG", "fast", name], env=environment, capture_output=True)
+    check(moved.returncode == 0, f"-MG: {moved}")
+    check(not exim.queue() and exim.queue("-qGfast") == [name], f"-MG moved nothing: {moved}")
+    exim.queued = 0
+
+
 # --- the end ------------------------------------------------------------------------------------------------------
 
 @test(**AUTO)
@@ -410,18 +472,23 @@ def stop_of_a_hanging_server(exim):
 
 def works_without(exim, line, *wrapper):
     """Exim under WRAPPER queues a message; nothing is mounted; status says LINE."""
-    message = Message()
+    message, log = Message(), Log()
     look = ["-be", "${if exists{%s/input}{yes}{no}}" % exim.spool]
     for arguments in [["-oi", "-f", message.sender, *message.recipients], look] * 3:
         result = subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, *arguments], input=message.content(),
                                 env=exim.environment(stock=True), stdout=subprocess.DEVNULL)
         check(result.returncode == 0, f"Exim ends with {result.returncode}")
     exim.queued = 3
+    exim.tool("stop")                           # which forgets when the last start was: there is another try
+    subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, *look], env=exim.environment(stock=True), check=True,
+                   stdout=subprocess.DEVNULL)
     wait_for(lambda: state(exim) == line, f"status says `{line}`, not `{state(exim)}`", 5)
     check(not over(exim), f"mounted over {over(exim)}")
     check(line in exim.tool("status"), exim.tool("status"))
     check(int(subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, "-bpc"], capture_output=True,
                              env=exim.environment(stock=True)).stdout) == 3, "the queue has lost a message")
+    said = log.lines("no view")
+    check(len(said) == 1 and str(exim.spool) in said[0], f"syslog has {said}")
     exim.fastspool_configuration()      # for the harness's own look at the queue
 
 
