@@ -253,7 +253,7 @@ static int serve(struct server *server, int fuse)
     return fuse_session_loop_mt(session, loop) == 0 ? 0 : 1;
 }
 
-int server_run(const char *spool, const char *state, int fuse, int control)
+int server_run(const char *spool, const char *state, int fuse, int control, bool again)
 {
     struct server server = {.spool = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .control = control};
     struct rlimit files;
@@ -267,5 +267,7 @@ int server_run(const char *spool, const char *state, int fuse, int control)
         return complain(spool, "open the spool", strerrordesc_np(errno));
     if (attach(&server, spool, state) != 0)
         return 1;
+    if (again) /* also for a new store: the disk is hidden, and was imported before */
+        inside_set_view(server.fs, true);
     return serve(&server, fuse);
 }

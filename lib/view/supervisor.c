@@ -91,6 +91,7 @@ struct supervisor {
     uint64_t start_at; /* no server runs: when the next one will be started */
     uint64_t pause;    /* before the next start */
     bool up;           /* the server was told that all is mounted */
+    bool mounted;      /* some server was */
     bool changed;      /* something was mounted or unmounted */
     bool ending;
     struct top tops[TOPS_MAX];
@@ -155,7 +156,7 @@ static void run_server(const struct supervisor *s, pid_t parent, int fuse, int c
         _exit(1);
     follow(parent); /* a change of the uid clears the signal of the parent's death */
     close_others(keep, 2);
-    _exit(server_run(s->mounts.path, s->state, fuse, control));
+    _exit(server_run(s->mounts.path, s->state, fuse, control, s->mounted));
 }
 
 static void run_hand(const struct supervisor *s, pid_t parent, int socket)
@@ -355,7 +356,7 @@ static void from_hand(struct supervisor *s)
         if (top)
             top->mounted = true;
         if (answer.kind == CONTROL_READY) {
-            s->up = true;
+            s->up = s->mounted = true;
             control_send(s->server, CONTROL_UP, 0, NULL);
             tell_of_tops(s);
             syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
