@@ -7,9 +7,11 @@
  * line.
  */
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/places.h"
 #include "fastspool.h"
 #include "spool/exim.h"
+#include "store/inside.h"
 #include "view/disk.h"
 #include "view/import_inside.h"
 
@@ -106,7 +108,7 @@ int staged_give_back(struct import *im)
 
 static int publish(struct import *im, const char *path, int type)
 {
-    char staged[PATH_MAX], to[PATH_MAX];
+    char staged[PATH_MAX], to[PATH_MAX], shown[FASTSPOOL_PATH_MAX];
 
     (void)type;
     staged_path(STAGED_TAKEN, path, staged);
@@ -117,7 +119,8 @@ static int publish(struct import *im, const char *path, int type)
     }
     if (result == -EEXIST) { /* has come since the staging */
         snprintf(to, sizeof(to), "%s" PLACES_IMPORT, path);
-        syslog(LOG_MAIL | LOG_WARNING, "fastspool: import: a file has come in the way; the disk's is %s", to);
+        syslog(LOG_MAIL | LOG_WARNING, "%s: view: a file has come in the way; the disk's is %s", inside_spool(im->fs),
+               escape_bytes(shown, sizeof(shown), to, strlen(to)));
         result = fastspool_rename(im->fs, staged, to, 0);
     }
     return result < 0 ? import_fail(im, result, "publish", path) : 0;
