@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Run the programs of tests/view on the view and on ext4, and compare what they print:
 
-    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|locks|fsx|names [--only NAME...]
+    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|locks|lockers|fsx|names [--only NAME...]
 
 PROGRAMS is the directory with the built programs.  The reference is a private ext4, mounted like the view (nosuid, nodev,
 noexec).  A line that differs is an error, unless DOCUMENTED has it.
@@ -56,7 +56,7 @@ DOCUMENTED = {
 def lines(command):
     """What COMMAND prints."""
     done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
-                          timeout=240)
+                          timeout=400)
     return done.stdout.splitlines() + ([f"status {done.returncode}"] if done.returncode else [])
 
 
@@ -100,7 +100,7 @@ class Places:
         spool.mkdir()
         shutil.chown(spool, "Debian-exim", "Debian-exim")
         spool.chmod(0o755)
-        configure(spool, "memory = 256M", *(f"program = {self.programs / name}" for name in ("locks", "fsx", "names")))
+        configure(spool, "memory = 256M", *(f"program = {self.programs / name}" for name in ("locks", "lockers", "fsx", "names")))
         self.mounted = View(spool)
         stack.enter_context(self.mounted)
         self.view = spool / "input"
@@ -155,6 +155,18 @@ def locks(places, options):
     return bad
 
 
+def lockers(places, options):
+    """Lockers that die at each step."""
+    bad = 0
+    for first in ("kernel", "library") if places.served else ("kernel",):
+        for second in ("kernel", "library") if places.served else ("kernel",):
+            _, view = places.pair()
+            output = lines([places.programs / "lockers", view, first, second] + (["--spoil"] if options.spoil else []))
+            print(*output, sep="\n", flush=True)
+            bad += any(not line.startswith("ok") for line in output)
+    return bad
+
+
 def model(name, count):
     """A program that knows by itself what must be, and prints what is wrong."""
     def run(places, options):
@@ -170,7 +182,7 @@ def model(name, count):
     return run
 
 
-SUITES = {"posix": posix, "locks": locks, "fsx": model("fsx", 20000), "names": model("names", 5000)}
+SUITES = {"posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000), "names": model("names", 5000)}
 
 
 def main():
