@@ -6,6 +6,8 @@
  * - The master forks the first actor.  Actors fork the others, which inherit all open descriptors.
  * - The master sends a step and waits for the answer before it sends the next.  So all processes act in one order.
  * - An actor can re-execute itself with its descriptors.  The pipes have fixed numbers, so the new image finds them.
+ * - With two programs, odd actors run the other one.  A child of the other kind begins without descriptors: what the
+ *   library hands on to a program without it is the same file, but its offset is no longer shared.
  * - An actor exits by exit() or _exit(), without closing anything first.
  *
  * Failure modes:
@@ -50,12 +52,23 @@ static void send_all(int fd, const void *bytes, size_t size)
 
 /* ---- an actor's life ---- */
 
-static char *program;
+static const char *programs[2]; /* of even and odd actors */
 
 bool actor_find_program(void)
 {
-    program = realpath("/proc/self/exe", NULL);
-    return program != NULL;
+    programs[0] = programs[1] = realpath("/proc/self/exe", NULL);
+    return programs[0] != NULL;
+}
+
+void actor_use_programs(const char *even, const char *odd)
+{
+    programs[0] = even ? even : programs[0];
+    programs[1] = odd;
+}
+
+bool actor_of_other_kind(int one, int other)
+{
+    return one % 2 != other % 2 && strcmp(programs[0], programs[1]) != 0;
 }
 
 static void exec_again(int self)
@@ -63,15 +76,19 @@ static void exec_again(int self)
     char number[4];
 
     snprintf(number, sizeof(number), "%d", self);
-    execl(program, program, "--actor", number, (char *)NULL);
+    execl(programs[self % 2], programs[self % 2], "--actor", number, programs[0], programs[1], (char *)NULL);
     _exit(8);
 }
 
-static pid_t fork_actor(int actor)
+static pid_t fork_actor(int parent, int actor)
 {
     pid_t pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, 0);
+        if (actor_of_other_kind(parent, actor)) {
+            close_range(3, PIPES_AT - 1, 0);
+            exec_again(actor);
+        }
         actor_live(actor);
     }
     return pid;
@@ -93,7 +110,7 @@ void actor_live(int self)
             _exit(0);
         if (step.operation == FORK) {
             memset(&answer, 0, sizeof(answer));
-            answer.pid = fork_actor(step.to);
+            answer.pid = fork_actor(self, step.to);
         } else {
             step_do(&step, &answer);
         }
@@ -170,7 +187,8 @@ void actor_play(int actor, const struct step *step, struct answer *answer)
         pidfds[step->to] = open_pid(answer->pid);
         pids[step->to] = answer->pid;
     }
-    if (step->operation == GETLK && answer->pid)
+    /* A lock of another kind of process has no pid that means something here (docs/limits.md). */
+    if (step->operation == GETLK && answer->pid && !actor_of_other_kind(0, 1))
         name_holder(answer);
 }
 
@@ -178,7 +196,7 @@ void actor_begin(void)
 {
     memset(pids, 0, sizeof(pids));
     fflush(stdout);
-    pids[0] = fork_actor(0);
+    pids[0] = fork_actor(0, 0);
     pidfds[0] = open_pid(pids[0]);
 }
 

@@ -10,7 +10,13 @@
 /** Find the path of this program, for actors that re-execute themselves.  Returns false if that fails. */
 bool actor_find_program(void);
 
-/** Live as actor @self.  A re-executed actor calls this for its arguments `--actor SELF`. */
+/** Even actors run the program @even, by default this one, odd ones run @odd. */
+void actor_use_programs(const char *even, const char *odd);
+
+/** Do actors @one and @other run different programs?  Then one that forks the other hands on no descriptors. */
+bool actor_of_other_kind(int one, int other);
+
+/** Live as actor @self.  A re-executed actor calls this for its arguments `--actor SELF EVEN ODD`. */
 void actor_live(int self) __attribute__((noreturn));
 
 /** Make the pipes between the master and the actors.  Closes all other descriptors except the first three. */

@@ -6,21 +6,34 @@
     compare.py SEQUENCES --real DIR --other DIR ...         two real directories: is the generator deterministic?
     compare.py SEQUENCES --real DIR --other DIR --mutate N  succeeds if the mutated result is found
     compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     print both traces of one sequence
+    compare.py SEQUENCES --real DIR --spool DIR --view      nobody has the library, all go by the view
+    compare.py SEQUENCES --real DIR --spool DIR --mixed     two actors have the library, two go by the view
 
 The first run uses a real directory without the library, the second a spool with it.  Both run in parallel, in batches.  If
 a batch differs, the first differing sequences run again alone, and the differing step is printed with its seed.  A
 sequence that differs in its batch but not alone is reported as such: an earlier sequence left something behind.
 
+With --view and --mixed, DIR are new directories, and the real one is a private ext4, of 1 GiB for blocks of 4096 bytes,
+the size of stdio's buffers.  With --view its input/ and msglog/ are two mounts, noexec, as in the view.  With --mixed the
+two kinds change places after each batch.
+
 --memory limits the memory of the store.  Choose it so small that files are evicted all the time; the run fails if no file
 was paged in.
 """
 import argparse
+import contextlib
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
+sys.dont_write_bytecode = True
+from disk import LoopDisk  # noqa: E402
+from viewed import View, configure  # noqa: E402
 
 BATCH = 100
 SHOWN = 5
@@ -37,6 +50,8 @@ def parse():
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--steps", type=int, default=45)
     parser.add_argument("--memory")
+    parser.add_argument("--view", action="store_true")
+    parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--mutate", type=int, default=0)
     parser.add_argument("-v", action="store_true", dest="verbose")
     return parser.parse_args()
@@ -48,16 +63,19 @@ class Run:
     def __init__(self, options, directory, preload=None):
         self.options, self.directory, self.environment = options, directory, dict(os.environ)
         self.mutate = 0
+        self.programs = [options.sequences]
         if preload:
             self.environment.update(LD_PRELOAD=preload, FASTSPOOL_SPOOL=directory)
         for name in ("input", "msglog"):
             os.makedirs(os.path.join(directory, name), exist_ok=True)
 
     def start(self, seed, count, verbose=False):
-        command = [self.options.sequences, self.directory, "--seed", str(seed), "--count", str(count),
+        programs = self.programs[::-1] if (seed - 1) // BATCH % 2 else self.programs
+        command = [programs[0], self.directory, "--seed", str(seed), "--count", str(count),
                    "--steps", str(self.options.steps)]
         command += ["--pause", "5000"] if self.options.memory else []
         command += ["--mutate", str(self.mutate)] if self.mutate else []
+        command += ["--mixed", programs[1]] if self.options.mixed else []
         command += ["-v"] if verbose else []
         return subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 text=True, errors="replace")
@@ -105,18 +123,52 @@ def evictions(spool):
     return status["brought_back"]
 
 
+def with_view(options, stack):
+    """Runs on a private ext4, and on a spool with its view."""
+    programs = [os.path.abspath(options.sequences)]
+    for place in (options.real, options.spool):
+        os.makedirs(place)
+    stack.callback(LoopDisk(options.real, 1024).unmount)
+    shutil.chown(options.spool, "Debian-exim", "Debian-exim")
+    os.environ.pop("FASTSPOOL_VIEW", None)
+    if options.mixed:
+        programs = ["/srv/served", "/srv/on-the-view"]
+        for program in programs:
+            shutil.copy(options.sequences, program)
+    configure(options.spool, "memory = 256M", f"program = {programs[0]}")
+    stack.enter_context(View(options.spool))
+    runs = [Run(options, options.real), Run(options, options.spool, options.preload if options.mixed else None)]
+    for run in runs:
+        run.programs = programs
+    if options.view:
+        for name in ("input", "msglog"):
+            place = f"{options.real}/{name}"
+            subprocess.run(["mount", "--bind", place, place], check=True)
+            stack.callback(subprocess.run, ["umount", place], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,nosuid,nodev,noexec", place], check=True)
+    return runs
+
+
 def main():
-    options = parse()
+    with contextlib.ExitStack() as stack:
+        sys.exit(compare(parse(), stack))
+
+
+def compare(options, stack):
+    """The exit status."""
     if not shutil.which(options.sequences):
         sys.exit(f"compare.py: {options.sequences}: no such program")
-    runs = [Run(options, options.real),
-            Run(options, options.spool, options.preload) if options.spool else Run(options, options.other)]
+    if options.view or options.mixed:
+        runs = with_view(options, stack)
+    else:
+        runs = [Run(options, options.real),
+                Run(options, options.spool, options.preload) if options.spool else Run(options, options.other)]
     runs[1].mutate = options.mutate
     mirror = make_small(options.spool, options.preload, options.memory) if options.memory else None
     if options.verbose:
         for lines in both(runs, options.seed, options.count, verbose=True):
             print("\n".join(lines), end="\n\n")
-        return
+        return 0
     began, differing, done = time.monotonic(), 0, 0
     while done < options.count:
         seed, count = options.seed + done, min(BATCH, options.count - done)
@@ -142,7 +194,7 @@ def main():
         differing += evictions(options.spool) == 0
         mirror.terminate()
         mirror.wait()
-    sys.exit((differing == 0) if options.mutate else (differing > 0))
+    return (differing == 0) if options.mutate else (differing > 0)
 
 
 main()

@@ -17,9 +17,12 @@
  */
 #include "script.h"
 
+#include "actor.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FDS 24 /* descriptors that the master remembers per actor */
 
@@ -51,6 +54,7 @@ static struct knowledge known[ACTORS];
 static const char *root;  /* the spool */
 static uint64_t sequence; /* its seed */
 static uint64_t state;    /* the generator's */
+static bool apart;        /* names stay in input/ or in msglog/ */
 
 /* ---- random choices ---- */
 
@@ -83,7 +87,12 @@ static const char *const names[] = {"1abcde-000001-AB-D",
                                     "e/f"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
-static void some_path(char *path, bool one_of_two)
+static const char *some_tree(void)
+{
+    return once_in(12) ? "msglog" : "input";
+}
+
+static void some_path(char *path, const char *tree, bool one_of_two)
 {
     static const char *const before[] = {"", "/", "./", "d/../", "e/./../", "./////", "../@/", "nothere/../"};
     char number[24];
@@ -105,7 +114,6 @@ static void some_path(char *path, bool one_of_two)
         tail = "";
         too_long[255 + some(2)] = '\0';
     }
-    const char *tree = once_in(12) ? "msglog" : "input";
     if (once_in(5)) /* relative to the spool */
         snprintf(path, PATH_SIZE, "%s/%s/%s%s%s", tree, number, prefix, name, tail);
     else
@@ -222,6 +230,8 @@ static void make_special(struct step *step, long number)
         step->size = once_in(4) ? 0 : 19;
     } else if (step->operation == FPRINTF || step->operation == FGETS || step->operation == FREAD) {
         step->size %= 900;
+    } else if (step->operation == ACCESS && apart) {
+        step->flags &= ~(long)X_OK; /* the view is mounted noexec */
     }
 }
 
@@ -238,10 +248,11 @@ static void make_up(struct step *step, const struct knowledge *actor, int alive,
     step->offset = some_offset();
     step->size = once_in(3) ? (long)some(BUFFER - 1) : (long)some(700);
     step->flags = (long)some(24);
+    const char *tree = some_tree();
     if (step_takes_path(step->operation) || step->operation == FOPEN)
-        some_path(step->path, step->operation == RENAME || step->operation == LINK);
+        some_path(step->path, tree, step->operation == RENAME || step->operation == LINK);
     if (step->operation == RENAME || step->operation == LINK)
-        some_path(step->other, true);
+        some_path(step->other, apart ? tree : some_tree(), true);
     if (step->operation == OPENAT || step->operation == UNLINKAT || step->operation == FSTATAT)
         snprintf(step->path, sizeof(step->path), "%s", names[some(once_in(3) ? NAMES : 6)]);
     if (takes_directory(step->operation) && actor->directory && !once_in(5))
@@ -335,7 +346,7 @@ void script_learn(int actor, const struct step *step, const struct answer *answe
         knowledge->locks = knowledge->locks || answer->result == 0;
         break;
     case FORK:
-        known[step->to] = *knowledge;
+        known[step->to] = actor_of_other_kind(actor, step->to) ? (struct knowledge){.alive = true} : *knowledge;
         known[step->to].locks = false;
         break;
     case EXEC:
@@ -369,4 +380,9 @@ void script_close_often(void)
 {
     weights[CLOSE] *= 8;
     weights[FCLOSE] *= 4;
+}
+
+void script_keep_apart(void)
+{
+    apart = true;
 }

@@ -2,7 +2,7 @@
  *
  * Random sequences of the calls that a mail server makes on its spool, with a trace of every result.
  *
- *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [-v]
+ *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [--mixed PROGRAM] [-v]
  *
  * DIRECTORY is laid out like a spool (input/, msglog/).  The same seed must give the same trace on a real directory
  * without the library and on a spool with it.  compare.py runs both and compares.
@@ -21,6 +21,8 @@
  *
  * --mutate N changes the result of step N of each sequence, which a comparison has to notice.
  * --pause US waits between two steps, so that the mirror can evict files meanwhile, and closes more often.
+ * --mixed PROGRAM: odd actors run PROGRAM, a copy of this one.  One of the two is served by the library, the other is on
+ * the view.  No name goes from input/ to msglog/, which are two mounts for the view, and one directory for the library.
  *
  * Failure modes: if the set-up fails or an actor doesn't answer, the program exits with status 2.  Differences are for
  * compare.py to find.
@@ -167,11 +169,14 @@ int main(int argc, char **argv)
     long count = 1, steps = 45;
     bool known = actor_find_program();
 
-    if (argc == 3 && strcmp(argv[1], "--actor") == 0)
+    if (argc == 5 && strcmp(argv[1], "--actor") == 0) {
+        actor_use_programs(argv[3], argv[4]);
         actor_live(atoi(argv[2]));
+    }
     if (argc < 2 || !known) {
         fprintf(stderr,
-                "usage: sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [-v]\n");
+                "usage: sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] "
+                "[--mixed PROGRAM] [-v]\n");
         return 2;
     }
     root = argv[1];
@@ -183,6 +188,10 @@ int main(int argc, char **argv)
         count = strcmp(argv[i], "--count") == 0 ? atol(argv[i + 1]) : count;
         steps = strcmp(argv[i], "--steps") == 0 ? atol(argv[i + 1]) : steps;
         pause_us = strcmp(argv[i], "--pause") == 0 ? (useconds_t)atol(argv[i + 1]) : pause_us;
+        if (strcmp(argv[i], "--mixed") == 0) {
+            actor_use_programs(NULL, argv[i + 1]);
+            script_keep_apart();
+        }
         mutated_step = strcmp(argv[i], "--mutate") == 0 ? atol(argv[i + 1]) : mutated_step;
     }
     if (pause_us)
