@@ -112,6 +112,8 @@ void actor_live(int self)
             memset(&answer, 0, sizeof(answer));
             answer.pid = fork_actor(self, step.to);
         } else {
+            if (actor_of_other_kind(0, 1))
+                step_refresh(&step);
             step_do(&step, &answer);
         }
         send_all(answer_end(self, 1), &answer, sizeof(answer));

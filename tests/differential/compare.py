@@ -17,6 +17,8 @@ With --view and --mixed, DIR are new directories, and the real one is a private 
 the size of stdio's buffers.  With --view its input/ and msglog/ are two mounts, noexec, as in the view.  With --mixed the
 two kinds change places after each batch.
 
+FASTSPOOL_TEST_LONG=1 runs twenty times as many sequences with --view and --mixed.
+
 --memory limits the memory of the store.  Choose it so small that files are evicted all the time; the run fails if no file
 was paged in.
 """
@@ -126,6 +128,7 @@ def evictions(spool):
 def with_view(options, stack):
     """Runs on a private ext4, and on a spool with its view."""
     programs = [os.path.abspath(options.sequences)]
+    options.count *= 20 if os.environ.get("FASTSPOOL_TEST_LONG") and options.count > 1 and not options.mutate else 1
     for place in (options.real, options.spool):
         os.makedirs(place)
     stack.callback(LoopDisk(options.real, 1024).unmount)

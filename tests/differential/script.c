@@ -87,11 +87,7 @@ static const char *const names[] = {"1abcde-000001-AB-D",
                                     "e/f"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
-static const char *some_tree(void)
-{
-    return once_in(12) ? "msglog" : "input";
-}
-
+/* @tree: "input" or "msglog"; NULL: either. */
 static void some_path(char *path, const char *tree, bool one_of_two)
 {
     static const char *const before[] = {"", "/", "./", "d/../", "e/./../", "./////", "../@/", "nothere/../"};
@@ -114,6 +110,7 @@ static void some_path(char *path, const char *tree, bool one_of_two)
         tail = "";
         too_long[255 + some(2)] = '\0';
     }
+    tree = tree ? tree : once_in(12) ? "msglog" : "input";
     if (once_in(5)) /* relative to the spool */
         snprintf(path, PATH_SIZE, "%s/%s/%s%s%s", tree, number, prefix, name, tail);
     else
@@ -248,11 +245,10 @@ static void make_up(struct step *step, const struct knowledge *actor, int alive,
     step->offset = some_offset();
     step->size = once_in(3) ? (long)some(BUFFER - 1) : (long)some(700);
     step->flags = (long)some(24);
-    const char *tree = some_tree();
     if (step_takes_path(step->operation) || step->operation == FOPEN)
-        some_path(step->path, tree, step->operation == RENAME || step->operation == LINK);
+        some_path(step->path, NULL, step->operation == RENAME || step->operation == LINK);
     if (step->operation == RENAME || step->operation == LINK)
-        some_path(step->other, apart ? tree : some_tree(), true);
+        some_path(step->other, !apart ? NULL : strstr(step->path, "msglog/") ? "msglog" : "input", true);
     if (step->operation == OPENAT || step->operation == UNLINKAT || step->operation == FSTATAT)
         snprintf(step->path, sizeof(step->path), "%s", names[some(once_in(3) ? NAMES : 6)]);
     if (takes_directory(step->operation) && actor->directory && !once_in(5))
@@ -382,7 +378,7 @@ void script_close_often(void)
     weights[FCLOSE] *= 4;
 }
 
-void script_keep_apart(void)
+void script_mix(void)
 {
     apart = true;
 }

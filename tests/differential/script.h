@@ -10,8 +10,8 @@
 /** Close more often in all sequences, because only closed files can be evicted. */
 void script_close_often(void);
 
-/** Give no name of input/ a second or a new place in msglog/, nor the other way round. */
-void script_keep_apart(void);
+/** For processes with and without the library: leave out what is a documented limit. */
+void script_mix(void);
 
 /** Begin the sequence of @seed on the spool @root.  Actor 0 lives, and has nothing open. */
 void script_begin(const char *root, uint64_t seed);

@@ -21,8 +21,9 @@
  *
  * --mutate N changes the result of step N of each sequence, which a comparison has to notice.
  * --pause US waits between two steps, so that the mirror can evict files meanwhile, and closes more often.
- * --mixed PROGRAM: odd actors run PROGRAM, a copy of this one.  One of the two is served by the library, the other is on
- * the view.  No name goes from input/ to msglog/, which are two mounts for the view, and one directory for the library.
+ * --mixed PROGRAM: odd actors run PROGRAM, a copy of this one.  One of the two is served by the library, the other is
+ * on the view.  No name goes from input/ to msglog/, which are two mounts for the view, and one directory for the
+ * library.
  *
  * Failure modes: if the set-up fails or an actor doesn't answer, the program exits with status 2.  Differences are for
  * compare.py to find.
@@ -190,7 +191,7 @@ int main(int argc, char **argv)
         pause_us = strcmp(argv[i], "--pause") == 0 ? (useconds_t)atol(argv[i + 1]) : pause_us;
         if (strcmp(argv[i], "--mixed") == 0) {
             actor_use_programs(NULL, argv[i + 1]);
-            script_keep_apart();
+            script_mix();
         }
         mutated_step = strcmp(argv[i], "--mutate") == 0 ? atol(argv[i + 1]) : mutated_step;
     }

@@ -409,6 +409,14 @@ bool step_takes_stream(int operation)
     return operation >= FOPEN && operation <= FCLOSE;
 }
 
+void step_refresh(const struct step *step)
+{
+    struct stat st;
+    FILE *stream = step_takes_stream(step->operation) ? streams[step->stream] : NULL;
+
+    fstat(stream ? fileno(stream) : step->fd, &st);
+}
+
 void step_do(const struct step *step, struct answer *answer)
 {
     memset(answer, 0, sizeof(*answer));

@@ -99,6 +99,11 @@ const char *step_name(int operation);
 bool step_takes_path(int operation);
 bool step_takes_stream(int operation);
 
+/** Ask for the attributes of the file that @step will use, by its descriptor.  Of a file that is open by the view the
+ * kernel keeps a size and pages until then (docs/limits.md): it uses the size for the offset after an append, and both
+ * for sendfile(2). */
+void step_refresh(const struct step *step);
+
 /** Do @step in this process, except for FORK, EXEC and EXIT, which the actor does. */
 void step_do(const struct step *step, struct answer *answer);
 
