@@ -7,8 +7,7 @@
 
 #include <stdbool.h>
 
-/** Does this process see the view of @spool, a live one or a dead one?  Asks the view's server, so it may wait for it.
- */
+/** Does this process see the view of @spool, a live one or a dead one?  Asks the kernel alone, never the view. */
 bool viewed(const char *spool);
 
 #endif
