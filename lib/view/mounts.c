@@ -340,16 +340,22 @@ static void unescape(const char *text, char path[PATH_MAX])
     path[length] = '\0';
 }
 
+/* Is @path of a line of mountinfo below the spool? */
+static bool is_ours(const struct mounts *m, const char *path)
+{
+    size_t length = strlen(m->path);
+    return strncmp(path, m->path, length) == 0 && path[length] == '/';
+}
+
 /* Unmount the topmost mount at @path, if it is a view, and end its connection if it is one of this spool's. */
 static int take_away(const struct mounts *m, int root, const char *path)
 {
     struct layer layer;
-    size_t length = strlen(m->path) - 1;
-    int fd = open_beneath(root, path, 0);
+    int fd = open_beneath(root, path + 1, 0);
     int result = fd < 0 ? fd : -EBUSY;
 
     if (fd >= 0 && find_layer(mount_of(fd), &layer) && layer.ours) {
-        if (strncmp(path, m->path + 1, length) == 0 && path[length] == '/')
+        if (is_ours(m, path))
             mounts_abort(layer.minor);
         result = unmount(fd);
     }
@@ -358,10 +364,11 @@ static int take_away(const struct mounts *m, int root, const char *path)
     return result;
 }
 
-/* In a new private namespace: take away every view, of an earlier supervisor or of another spool. */
+/* In a new private namespace: take away every view, of an earlier supervisor or of another spool.  Any user may mount
+ * what has our type in a place that root can't reach (fusermount3 -o subtype=fastspool).  So another place may fail. */
 static int clean(const struct mounts *m)
 {
-    char *line = NULL, path[PATH_MAX];
+    char *line = NULL, path[1 + PATH_MAX] = "/";
     size_t size = 0;
     int result = 0, root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FILE *file = fopen("/proc/self/mountinfo", "re");
@@ -371,9 +378,12 @@ static int clean(const struct mounts *m)
     while (result == 0 && getline(&line, &size, file) > 0) {
         int at = 0;
         if (sscanf(line, "%*d %*d %*s %*s %n", &at) == 0 && at > 0 && strstr(line, " - " TYPE " ")) {
-            unescape(line + at, path);
+            unescape(line + at, path + 1);
             result = take_away(m, root, path);
-            rewind(file);
+            if (result == 0)
+                rewind(file);
+            else if (!is_ours(m, path))
+                result = 0;
         }
     }
     free(line);
