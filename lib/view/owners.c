@@ -21,6 +21,8 @@
 
 #include "base/clock.h"
 #include "fastspool.h"
+#include "view/requests.h"
+#include "view/shares.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +44,7 @@ struct owner {
     int fd;          /* open file description of the lock file */
     int description; /* by which the last lock came */
     pid_t pid;       /* of the process that set it, for F_GETLK */
+    uid_t uid;       /* whose share it is of */
     UT_hash_handle hh;
 };
 
@@ -67,18 +70,24 @@ static struct owner *find(struct key key)
     return owner;
 }
 
-static int add(struct key key, struct owner **owner)
+static int add(struct key key, fuse_req_t req, struct owner **owner)
 {
+    uid_t uid = fuse_req_ctx(req)->uid;
+
     *owner = find(key);
     if (*owner)
         return 0;
+    if (!shares_take(SHARE_LOCK, uid, requests_is_privileged(req)))
+        return -ENOLCK;
     struct owner *new = calloc(1, sizeof(*new));
     int fd = new ? fastspool_lock_owner(store) : -ENOMEM;
     if (fd < 0) {
+        shares_give(SHARE_LOCK, uid);
         free(new);
         return fd;
     }
     new->key = key;
+    new->uid = uid;
     new->fd = fd;
     HASH_ADD(hh, owners, key, sizeof(new->key), new);
     *owner = new;
@@ -89,25 +98,26 @@ static void drop(struct owner *owner)
 {
     HASH_DEL(owners, owner);
     close(owner->fd);
+    shares_give(SHARE_LOCK, owner->uid);
     free(owner);
     pthread_cond_signal(&changed);
 }
 
 /* Try once.  -EAGAIN: another owner has a lock in the way. */
-static int try_lock(struct key key, int description, pid_t pid, struct flock lock)
+static int try_lock(struct key key, int description, fuse_req_t req, struct flock lock)
 {
     struct owner *owner = lock.l_type == F_UNLCK ? find(key) : NULL;
 
     if (lock.l_type == F_UNLCK && !owner)
         return 0;
     bool new = !owner && !find(key);
-    int result = owner ? 0 : add(key, &owner);
+    int result = owner ? 0 : add(key, req, &owner);
     if (result == 0)
         result = fastspool_lock_for(store, description, owner->fd, F_SETLK, &lock);
     if (result == 0 && lock.l_type == F_UNLCK)
         pthread_cond_signal(&changed);
     else if (result == 0)
-        owner->description = description, owner->pid = pid;
+        owner->description = description, owner->pid = fuse_req_ctx(req)->pid;
     else if (new &&owner)
         drop(owner);
     return result == -EACCES ? -EAGAIN : result;
@@ -131,7 +141,7 @@ void owners_set(fuse_req_t req, uint64_t handle, uint64_t owner, int description
     const struct waiter waiter = {NULL, req, {handle, owner}, description, *lock};
 
     pthread_mutex_lock(&mutex);
-    int result = try_lock(waiter.key, description, fuse_req_ctx(req)->pid, *lock);
+    int result = try_lock(waiter.key, description, req, *lock);
     bool waits = result == -EAGAIN && wait;
     if (waits) {
         result = add_waiter(&waiter);
@@ -156,7 +166,7 @@ static void try_waiters(void)
         next = waiter->next;
         int result = fuse_req_interrupted(waiter->req)
                          ? -EINTR
-                         : try_lock(waiter->key, waiter->description, fuse_req_ctx(waiter->req)->pid, waiter->lock);
+                         : try_lock(waiter->key, waiter->description, waiter->req, waiter->lock);
         if (result == -EAGAIN) {
             waiter->next = waiters;
             waiters = waiter;

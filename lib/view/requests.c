@@ -28,6 +28,7 @@
 #include "fastspool.h"
 #include "store/inside.h"
 #include "view/owners.h"
+#include "view/shares.h"
 #include "view/synced.h"
 
 #include <dirent.h>
@@ -73,16 +74,22 @@ static const char *path_of(fuse_ino_t node, const char *name, char path[PATH_SIZ
     return path;
 }
 
+bool requests_is_privileged(fuse_req_t req)
+{
+    const struct requests *requests = fuse_req_userdata(req);
+    uid_t uid = fuse_req_ctx(req)->uid;
+
+    return uid == 0 || uid == requests->owner;
+}
+
 /* PLACES_HANDLE: a file by its handle, for root and the owner, who hand descriptors on to programs without the library.
  */
 static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
 {
-    const struct requests *requests = fuse_req_userdata(req);
-    const struct fuse_ctx *context = fuse_req_ctx(req);
     unsigned long long handle;
     int length = 0;
 
-    if (context->uid != 0 && context->uid != requests->owner)
+    if (!requests_is_privileged(req))
         return false;
     if (sscanf(name, PLACES_HANDLE_FORM, &handle, &length) != 1 || name[length])
         return false;
@@ -218,6 +225,30 @@ static struct timespec time_to_set(int set, int set_now, struct timespec given)
     return set_now ? (struct timespec){.tv_nsec = UTIME_NOW} : set ? given : (struct timespec){.tv_nsec = UTIME_OMIT};
 }
 
+/* Does @set give the file other times than now, another owner, or another mode than one without set-ID bits (which the
+ * kernel takes away when somebody writes)? */
+static bool is_owners(int set, const struct stat *wanted, const struct stat *is)
+{
+    bool mode = (set & FUSE_SET_ATTR_MODE) && (wanted->st_mode & 07777) != (is->st_mode & 07777) &&
+                (wanted->st_mode & 07777) != (is->st_mode & 01777);
+
+    return mode || (set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) ||
+           ((set & FUSE_SET_ATTR_ATIME) && !(set & FUSE_SET_ATTR_ATIME_NOW)) ||
+           ((set & FUSE_SET_ATTR_MTIME) && !(set & FUSE_SET_ATTR_MTIME_NOW));
+}
+
+/* For a call by a descriptor the kernel has checked the owner that it saw last.  A process with the library may have
+ * given the file to somebody else since. */
+static int check_owner(fuse_req_t req, struct fastspool *fs, const char *path, const struct stat *wanted, int set)
+{
+    struct stat st;
+    int result = requests_is_privileged(req) ? 0 : fastspool_stat(fs, path, &st);
+
+    if (result < 0 || requests_is_privileged(req) || st.st_uid == fuse_req_ctx(req)->uid)
+        return result;
+    return is_owners(set, wanted, &st) ? -EPERM : 0;
+}
+
 static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set, struct fuse_file_info *file)
 {
     char path[PATH_SIZE];
@@ -225,10 +256,9 @@ static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set
     const struct timespec times[2] = {
         time_to_set(set & FUSE_SET_ATTR_ATIME, set & FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
         time_to_set(set & FUSE_SET_ATTR_MTIME, set & FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)};
-    int result = 0;
 
-    path_of(node, NULL, path);
-    if (set & FUSE_SET_ATTR_SIZE)
+    int result = check_owner(req, fs, path_of(node, NULL, path), st, set);
+    if (result == 0 && (set & FUSE_SET_ATTR_SIZE))
         result = file ? fastspool_ftruncate(fs, (int)file->fh, st->st_size) : fastspool_truncate(fs, path, st->st_size);
     if (result == 0 && (set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
         result = fastspool_chown(fs, path, set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1,
@@ -257,6 +287,29 @@ static void do_statfs(fuse_req_t req, fuse_ino_t node)
 
 /* ---- open files ---- */
 
+static uid_t openers[INSIDE_DESCRIPTIONS]; /* whose share each open file is of */
+
+/* Open a file or directory, as one of the caller's share.  A description, or -errno. */
+static int open_for(fuse_req_t req, struct fastspool *fs, const char *path, int flags, mode_t mode)
+{
+    uid_t uid = fuse_req_ctx(req)->uid;
+
+    if (!shares_take(SHARE_OPEN, uid, requests_is_privileged(req)))
+        return -ENFILE;
+    int d = fastspool_open(fs, path, flags, mode);
+    if (d < 0)
+        shares_give(SHARE_OPEN, uid);
+    else
+        openers[d] = uid;
+    return d;
+}
+
+static int close_for(struct fastspool *fs, uint64_t description)
+{
+    shares_give(SHARE_OPEN, openers[description]);
+    return fastspool_close(fs, (int)description);
+}
+
 /* Answer an open.  The kernel may have given up on it: then nobody will close it. */
 static void opened(fuse_req_t req, struct fastspool *fs, int description, struct fuse_file_info *file)
 {
@@ -267,14 +320,14 @@ static void opened(fuse_req_t req, struct fastspool *fs, int description, struct
     file->fh = (uint64_t)description;
     file->direct_io = 1;
     if (fuse_reply_open(req, file) == -ENOENT)
-        fastspool_close(fs, description);
+        close_for(fs, file->fh);
 }
 
 static void do_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     char path[PATH_SIZE];
     struct fastspool *fs = acting(req);
-    opened(req, fs, fastspool_open(fs, path_of(node, NULL, path), file->flags & (O_ACCMODE | O_TRUNC), 0), file);
+    opened(req, fs, open_for(req, fs, path_of(node, NULL, path), file->flags & (O_ACCMODE | O_TRUNC), 0), file);
 }
 
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
@@ -282,19 +335,17 @@ static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     char path[PATH_SIZE];
     struct fastspool *fs = changing(req);
     struct fuse_entry_param entry = {0};
-    int d = fastspool_open(fs, path_of(parent, name, path), (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
+    int d = open_for(req, fs, path_of(parent, name, path), (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
 
     if (d == -EEXIST && !(file->flags & O_EXCL))
         d = -ESTALE;
     int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
-    if (result < 0) {
-        reply(req, result);
-        return;
-    }
     file->fh = (uint64_t)d;
     file->direct_io = 1;
-    if (fuse_reply_create(req, &entry, file) == -ENOENT)
-        fastspool_close(fs, d);
+    if (result < 0)
+        reply(req, result);
+    if (d >= 0 && (result < 0 || fuse_reply_create(req, &entry, file) == -ENOENT))
+        close_for(fs, file->fh);
 }
 
 static void do_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct fuse_file_info *file)
@@ -341,7 +392,7 @@ static void do_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fil
 static void do_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     owners_release(node, (int)file->fh);
-    reply(req, fastspool_close(acting(req), (int)file->fh));
+    reply(req, close_for(acting(req), file->fh));
 }
 
 static void do_fsync(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
@@ -368,7 +419,7 @@ static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
     uint64_t synced;
     pid_t pid = fuse_req_ctx(req)->pid;
     struct fastspool *fs = acting(req);
-    int d = fastspool_open(fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0);
+    int d = open_for(req, fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0);
 
     bool syncs = d >= 0 && opens_to_sync(file->flags);
     int result = syncs ? fastspool_fsync(syncing(req, true, &synced), d) : 0;
@@ -392,7 +443,7 @@ static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct f
 static void do_releasedir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)node;
-    reply(req, fastspool_close(acting(req), (int)file->fh));
+    reply(req, close_for(acting(req), file->fh));
 }
 
 /* A listing as it fills. */

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Shares: how much of the store and of the view's server one user may hold.
+ *
+ * The store has 65,536 open file descriptions for all processes, and the server a limited number of descriptors.  An
+ * ordinary user who may read a file of the spool, a member of its group, could take all of them: then no Exim opens a
+ * file or locks a message.
+ *
+ * Happy path: each user's are counted.  A user may hold OF_USER, and all ordinary users together OF_USERS.  Root and
+ * the owner stop at OF_ALL: the rest is left to the processes with the library.  (A user can have files that root has
+ * opened for him, by hoarding the descriptors that his mail's commands inherit.)
+ *
+ * Failure modes: no memory to count: the answer is no.
+ */
+#include "view/shares.h"
+
+#include "store/inside.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+#define OF_USER  2048u
+#define OF_USERS (INSIDE_DESCRIPTIONS / 2)
+#define OF_ALL   (INSIDE_DESCRIPTIONS - 8192u)
+
+struct user {
+    uid_t uid;
+    bool privileged;
+    unsigned held[SHARES];
+    UT_hash_handle hh;
+};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
+static struct user *users;
+static unsigned by_users[SHARES], by_all[SHARES];
+
+static struct user *find(uid_t uid)
+{
+    struct user *user;
+
+    HASH_FIND(hh, users, &uid, sizeof(uid), user);
+    return user;
+}
+
+static struct user *add(uid_t uid, bool privileged)
+{
+    struct user *user = calloc(1, sizeof(*user));
+
+    if (user) {
+        user->uid = uid;
+        user->privileged = privileged;
+        HASH_ADD(hh, users, uid, sizeof(user->uid), user);
+    }
+    return user;
+}
+
+bool shares_take(enum share share, uid_t uid, bool privileged)
+{
+    pthread_mutex_lock(&mutex);
+    struct user *user = find(uid);
+    if (!user)
+        user = add(uid, privileged);
+    bool may = user && by_all[share] < OF_ALL &&
+               (user->privileged || (user->held[share] < OF_USER && by_users[share] < OF_USERS));
+    if (may) {
+        user->held[share]++;
+        by_all[share]++;
+        by_users[share] += !user->privileged;
+    }
+    pthread_mutex_unlock(&mutex);
+    return may;
+}
+
+static bool has_any(const struct user *user)
+{
+    unsigned any = 0;
+
+    for (int i = 0; i < SHARES; i++)
+        any |= user->held[i];
+    return any != 0;
+}
+
+void shares_give(enum share share, uid_t uid)
+{
+    pthread_mutex_lock(&mutex);
+    struct user *user = find(uid);
+    if (user) {
+        user->held[share]--;
+        by_all[share]--;
+        by_users[share] -= !user->privileged;
+        if (!has_any(user)) {
+            HASH_DEL(users, user);
+            free(user);
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Shares: how much of the store and of the view's server one user may hold.
+ */
+#ifndef FASTSPOOL_VIEW_SHARES_H
+#define FASTSPOOL_VIEW_SHARES_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum share { SHARE_OPEN, SHARE_LOCK, SHARES };
+
+/** May @uid hold one more?  Then it is counted until shares_give().  @privileged: root or the spool's owner. */
+bool shares_take(enum share share, uid_t uid, bool privileged);
+void shares_give(enum share share, uid_t uid);
+
+#endif
