@@ -46,6 +46,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,17 +54,18 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define TICK        NS_PER_S
-#define PROBE_EVERY (2 * NS_PER_S)
-#define ANSWER_TIME (5 * NS_PER_S)
-#define KILL_TIME   (2 * NS_PER_S)  /* for a killed server to be gone */
-#define END_TIME    (5 * NS_PER_S)  /* for a server to end in order */
-#define LONG_LIFE   (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
-#define PAUSE_MAX   (8 * NS_PER_S)
-#define TOPS_MAX    1024
-#define ORDERS_MAX  32 /* that the hand has not answered: more fill its socket */
-#define LOCK_TRIES  50
-#define LOCK_EVERY  (10 * NS_PER_MS)
+#define TICK         NS_PER_S
+#define PROBE_EVERY  (2 * NS_PER_S)
+#define ANSWER_TIME  (5 * NS_PER_S)
+#define KILL_TIME    (2 * NS_PER_S)  /* for a killed server to be gone */
+#define END_TIME     (5 * NS_PER_S)  /* for a server to end in order */
+#define LONG_LIFE    (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
+#define PAUSE_MAX    (8 * NS_PER_S)
+#define TOPS_MAX     1024
+#define SERVER_FILES (1 << 17) /* descriptors of the server: one an open file, and one a lock owner (shares.c) */
+#define ORDERS_MAX   32        /* that the hand has not answered: more fill its socket */
+#define LOCK_TRIES   50
+#define LOCK_EVERY   (10 * NS_PER_MS)
 
 /* A top directory that was found on the disk, or that the server has named. */
 struct top {
@@ -148,10 +150,28 @@ static void follow(pid_t parent)
         _exit(1);
 }
 
+/* The server is the mail user's: it gets neither the terminal and environment nor the limits of the root's shell that
+ * may have started the view. */
+static void shed_inheritance(const int keep[2])
+{
+    const struct rlimit files = {SERVER_FILES, SERVER_FILES}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    setsid();
+    clearenv();
+    setrlimit(RLIMIT_NOFILE, &files);
+    setrlimit(RLIMIT_NPROC, &unlimited); /* threads are counted, too */
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fd != keep[0] && fd != keep[1] && (null < 0 || (null != fd && dup2(null, fd) < 0)))
+            _exit(1);
+    }
+}
+
 static void run_server(const struct supervisor *s, pid_t parent, int fuse, int control)
 {
     int keep[] = {fuse, control};
 
+    shed_inheritance(keep);
     if (mounts_enter_clean(&s->mounts) < 0 || become_owner(&s->mounts) < 0)
         _exit(1);
     follow(parent); /* a change of the uid clears the signal of the parent's death */
@@ -254,6 +274,8 @@ static void end_server(struct supervisor *s)
 
     drop(&s->server);
     drop(&s->hand);
+    if (s->view >= 0)
+        mounts_abort(s->connection); /* a child of the server's may live on, and hold the device */
     mounts_drop(s->view);
     s->view = -1;
     s->pause = now - s->started > LONG_LIFE ? 0 : s->pause ? 2 * s->pause : NS_PER_S / 4;
@@ -375,6 +397,7 @@ static void look_for_mounts(struct supervisor *s)
             syslog(LOG_MAIL | LOG_WARNING, "%s: view: %s was unmounted: it is mounted again", s->mounts.path,
                    top->name);
             top->mounted = false;
+            top->known = false; /* so that the server imports what was written on the disk meanwhile */
             order(s, CONTROL_MOUNT, top->name);
         }
     }

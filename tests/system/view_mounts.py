@@ -6,6 +6,7 @@
 - Whoever dies, hangs or is stopped: no user ever sees an empty directory or misses a file, and the view is back in seconds.
 - Where nothing can be mounted, everything is as without a view.
 """
+import ctypes
 import errno
 import fcntl
 import glob
@@ -20,7 +21,7 @@ import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, Message, check, kill, kill_all, main, processes, test, views, wait_for
+from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Message, check, kill, kill_all, main, processes, test, views, wait_for
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see of a dead server
@@ -188,6 +189,10 @@ def descriptors(exim):
     status = pathlib.Path(f"/proc/{answers}/status").read_text()
     check("CapEff:\t0000000000000000" in status, "the server has capabilities")
     check("Groups:\t%d \n" % exim.spool.stat().st_gid in status, "the server has other groups")
+    for number in range(3):
+        check(os.readlink(f"/proc/{answers}/fd/{number}") == "/dev/null", f"the server has descriptor {number} of who started it")
+    check(os.getsid(answers) == answers, "the server is in the session of who started it")
+    check(not pathlib.Path(f"/proc/{answers}/environ").read_bytes().strip(b"\0"), "the server has an environment")
     mounts = pathlib.Path(f"/proc/{answers}/mountinfo").read_text()
     check("fuse.fastspool" not in mounts, "the server sees a view")
 
@@ -234,6 +239,111 @@ def unmounted_by_hand(exim):
         subprocess.run(["umount", "--lazy", exim.spool / "input"], check=True)
         wait_for(lambda: "input" in over(exim), "input is mounted again", 3)
         check(sorted(os.listdir(exim.spool / "input")) == names, "other files than before")
+
+
+@test(**AUTO)
+def written_below(exim):
+    """What was written on the disk while the view was unmounted by hand is imported."""
+    names = fill(exim)
+    keeper = supervisor(exim)
+    os.kill(keeper, signal.SIGSTOP)
+    subprocess.run(["umount", "--lazy", exim.spool / "input"], check=True)
+    (exim.spool / "input" / "new").write_text("written")
+    os.chown(exim.spool / "input" / "new", *exim.spool.stat()[4:6])
+    os.kill(keeper, signal.SIGCONT)
+    wait_for(lambda: sorted(os.listdir(exim.spool / "input")) == [*names, "new"], "the new file is in the view", 10)
+    (exim.spool / "input" / "new").unlink()
+
+
+@test(**AUTO)
+def hidden_mount(exim):
+    """A user's own mounts of the same type, where root can't reach them, keep no view away."""
+    exim.submit(Message())
+    exim.queued = 1
+    place = exim.work / "below" / "place"
+    place.mkdir(parents=True)
+    devices = [os.open("/dev/fuse", os.O_RDWR) for _ in range(2)]
+    for device, where, kind in zip(devices, (place, place.parent), ("fuse.fastspool", "fuse.other")):
+        subprocess.run(["mount", "-i", "-t", kind, "-o", f"fd={device},rootmode=40755,user_id=65534,group_id=65534", kind, where],
+                       check=True, pass_fds=[device])
+    try:
+        use_as_root(exim)
+        wait_mounted(exim)
+    finally:
+        subprocess.run(["umount", "--lazy", place.parent], check=True)
+        subprocess.run(["umount", "--lazy", place], check=True)
+        for device in devices:
+            os.close(device)
+
+
+# --- users --------------------------------------------------------------------------------------------------------
+
+def as_member(exim, script, *arguments, **options):
+    """A python program of an ordinary user who is a member of the mail group."""
+    return subprocess.Popen(["/usr/bin/python3", "-c", script, *map(str, arguments)], user=USER, group=USER, text=True,
+                            extra_groups=[exim.spool.stat().st_gid], stdout=subprocess.PIPE, **options)
+
+
+@test(**AUTO)
+def share_of_a_user(exim):
+    """A user who may read the queue can't take all open files, nor all locks: others go on."""
+    names = fill(exim, 1)
+    path = exim.spool / "input" / names[0]
+    script = """if 1:
+        import fcntl, os, resource, sys, time
+        resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000))
+        file, locks, files = os.open(sys.argv[1], os.O_RDONLY), 0, 1
+        for _ in range(2100):
+            read, write = os.pipe()
+            if os.fork() == 0:
+                try: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB); os.write(write, b"x"); time.sleep(1000)
+                finally: os._exit(1)
+            os.close(write)
+            locks += len(os.read(read, 1))
+            os.close(read)
+        print(locks, flush=True)
+        try:
+            while files < 4500: os.open(sys.argv[1], os.O_RDONLY); files += 1
+        except OSError as error: print(files, error.errno, flush=True)
+        time.sleep(1000)"""
+    hog = as_member(exim, script, path, start_new_session=True)
+    try:
+        locks = int(hog.stdout.readline())
+        check(0 < locks < 2100, f"a user has {locks} locks")
+        count, error = map(int, hog.stdout.readline().split())
+        check(count < 4000 and error == errno.ENFILE, f"a user has {count} files open, then {errno.errorcode[error]}")
+        check(path.read_bytes(), "root can't open a file")
+        subprocess.run(["flock", "-s", path, "true"], check=True)
+    finally:
+        os.killpg(hog.pid, signal.SIGKILL)
+        hog.wait()
+    wait_for(lambda: as_member(exim, "import sys; print(len(open(sys.argv[1], 'rb').read()))", path).communicate()[0],
+             "the user may open files again", 10)
+
+
+@test(**AUTO)
+def former_owner(exim):
+    """Who has a file open that was his has no right to it when a process with the library gives it to somebody else."""
+    fill(exim, 1)
+    path = exim.spool / "input" / "his"
+    path.write_text("his")
+    shutil.chown(path, USER)
+    changer = as_member(exim, """if 1:
+        import os, sys
+        file = os.open(sys.argv[1], os.O_RDWR)
+        print("open", flush=True)
+        sys.stdin.readline()
+        try: os.fchmod(file, 0o666)
+        except OSError as error: print(error.errno)""", path, stdin=subprocess.PIPE)
+    changer.stdout.readline()
+    program = exim.work / "chown"
+    shutil.copy("/usr/bin/chown", program)
+    exim.fastspool_configuration("view = auto", f"program = {program}")
+    exim.command("root", path, program=program)
+    check(path.stat().st_uid == 0, "the library did not change the owner")
+    said = changer.communicate("\n")[0]
+    check(said.strip() == str(errno.EPERM) and path.stat().st_mode & 0o777 != 0o666, f"the former owner sees {said!r}")
+    path.unlink()
 
 
 # --- death --------------------------------------------------------------------------------------------------------
@@ -438,6 +548,39 @@ def run_of_programs(exim):
     check(moved.returncode == 0, f"-MG: {moved}")
     check(not exim.queue() and exim.queue("-qGfast") == [name], f"-MG moved nothing: {moved}")
     exim.queued = 0
+
+
+@test(**AUTO)
+def others_do_not_notice(exim):
+    """A program that has the library, but nothing to do with the spool, does not wait for a view that hangs."""
+    fill(exim, 1)
+    os.kill(server(exim), signal.SIGSTOP)
+    began = time.monotonic()
+    subprocess.run(["cat", "/etc/hostname"], env={**os.environ, "LD_PRELOAD": LIBRARY}, stdout=subprocess.DEVNULL, check=True)
+    exim.command("run", "--spool", exim.spool, "--", "true", program="/usr/bin/fastspool", stock=True)
+    check(time.monotonic() - began < 2, f"it waits for {time.monotonic() - began:.1f} s")
+
+
+@test(**AUTO)
+def stop_of_a_server_with_a_child(exim):
+    """A process that the server has forked holds the device, and does not answer: `fastspool stop` frees who waits for it."""
+    fill(exim, 1)
+    answers = server(exim)
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(answers)
+    device, = (int(path.name) for path in pathlib.Path(f"/proc/{answers}/fd").iterdir() if os.readlink(path) == "/dev/fuse")
+    held = libc.syscall(438, pidfd, device, 0)          # pidfd_getfd
+    check(held >= 0, "the device can't be had")
+    child = threading.Thread(target=lambda: os.read(held, 1 << 21), daemon=True)
+    os.kill(answers, signal.SIGSTOP)
+    child.start()
+    waiters = [subprocess.Popen(["stat", exim.spool / "input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    time.sleep(0.5)
+    exim.tool("stop")
+    try:
+        check(all(waiter.wait(5) for waiter in waiters), "a caller got an answer")
+    finally:
+        os.close(held)
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
