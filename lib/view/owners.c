@@ -21,7 +21,6 @@
 
 #include "base/clock.h"
 #include "fastspool.h"
-#include "view/requests.h"
 #include "view/shares.h"
 
 #include <errno.h>
@@ -77,7 +76,7 @@ static int add(struct key key, fuse_req_t req, struct owner **owner)
     *owner = find(key);
     if (*owner)
         return 0;
-    if (!shares_take(SHARE_LOCK, uid, requests_is_privileged(req)))
+    if (!shares_take(SHARE_LOCK, uid))
         return -ENOLCK;
     struct owner *new = calloc(1, sizeof(*new));
     int fd = new ? fastspool_lock_owner(store) : -ENOMEM;

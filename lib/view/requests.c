@@ -74,7 +74,7 @@ static const char *path_of(fuse_ino_t node, const char *name, char path[PATH_SIZ
     return path;
 }
 
-bool requests_is_privileged(fuse_req_t req)
+static bool is_privileged(fuse_req_t req)
 {
     const struct requests *requests = fuse_req_userdata(req);
     uid_t uid = fuse_req_ctx(req)->uid;
@@ -89,7 +89,7 @@ static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
     unsigned long long handle;
     int length = 0;
 
-    if (!requests_is_privileged(req))
+    if (!is_privileged(req))
         return false;
     if (sscanf(name, PLACES_HANDLE_FORM, &handle, &length) != 1 || name[length])
         return false;
@@ -242,9 +242,9 @@ static bool is_owners(int set, const struct stat *wanted, const struct stat *is)
 static int check_owner(fuse_req_t req, struct fastspool *fs, const char *path, const struct stat *wanted, int set)
 {
     struct stat st;
-    int result = requests_is_privileged(req) ? 0 : fastspool_stat(fs, path, &st);
+    int result = is_privileged(req) ? 0 : fastspool_stat(fs, path, &st);
 
-    if (result < 0 || requests_is_privileged(req) || st.st_uid == fuse_req_ctx(req)->uid)
+    if (result < 0 || is_privileged(req) || st.st_uid == fuse_req_ctx(req)->uid)
         return result;
     return is_owners(set, wanted, &st) ? -EPERM : 0;
 }
@@ -294,7 +294,7 @@ static int open_for(fuse_req_t req, struct fastspool *fs, const char *path, int 
 {
     uid_t uid = fuse_req_ctx(req)->uid;
 
-    if (!shares_take(SHARE_OPEN, uid, requests_is_privileged(req)))
+    if (!shares_take(SHARE_OPEN, uid))
         return -ENFILE;
     int d = fastspool_open(fs, path, flags, mode);
     if (d < 0)

@@ -9,7 +9,6 @@
 #include "fastspool.h"
 
 #include <fuse_lowlevel.h>
-#include <stdbool.h>
 #include <sys/types.h>
 
 /** The file system's operations.  The session's user data is a struct requests. */
@@ -19,7 +18,5 @@ struct requests {
     uid_t owner; /* of the spool: may look up handles, as root may */
     enum fastspool_durability durability;
 };
-/** Is the caller root or the spool's owner? */
-bool requests_is_privileged(fuse_req_t req);
 
 #endif

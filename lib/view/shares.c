@@ -18,6 +18,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <uthash.h>
 
 #define OF_USER  2048u
@@ -43,24 +44,24 @@ static struct user *find(uid_t uid)
     return user;
 }
 
-static struct user *add(uid_t uid, bool privileged)
+static struct user *add(uid_t uid)
 {
     struct user *user = calloc(1, sizeof(*user));
 
     if (user) {
         user->uid = uid;
-        user->privileged = privileged;
+        user->privileged = uid == 0 || uid == geteuid();
         HASH_ADD(hh, users, uid, sizeof(user->uid), user);
     }
     return user;
 }
 
-bool shares_take(enum share share, uid_t uid, bool privileged)
+bool shares_take(enum share share, uid_t uid)
 {
     pthread_mutex_lock(&mutex);
     struct user *user = find(uid);
     if (!user)
-        user = add(uid, privileged);
+        user = add(uid);
     bool may = user && by_all[share] < OF_ALL &&
                (user->privileged || (user->held[share] < OF_USER && by_users[share] < OF_USERS));
     if (may) {

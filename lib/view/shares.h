@@ -10,8 +10,9 @@
 
 enum share { SHARE_OPEN, SHARE_LOCK, SHARES };
 
-/** May @uid hold one more?  Then it is counted until shares_give().  @privileged: root or the spool's owner. */
-bool shares_take(enum share share, uid_t uid, bool privileged);
+/** May @uid hold one more?  Then it is counted until shares_give().  Call as the spool's owner: root's and his own share
+ *  is larger. */
+bool shares_take(enum share share, uid_t uid);
 void shares_give(enum share share, uid_t uid);
 
 #endif
