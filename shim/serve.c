@@ -34,6 +34,7 @@
 #include "config.h"
 #include "fastspool.h"
 #include "forks.h"
+#include "group.h"
 #include "signals.h"
 #include "spool/registry.h"
 #include "spool/viewed.h"
@@ -242,18 +243,24 @@ static bool is_own_tool(void)
     return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
 }
 
+/* May a process of this user serve itself where there is a view? */
+static bool is_trusted(uid_t uid)
+{
+    struct stat spool;
+    bool trusted = uid == 0 || serve_trusts(uid);
+
+    for (size_t i = 0; i < spool_count && !trusted; i++)
+        trusted = real.stat(spools[i].given, &spool) == 0 && spool.st_uid == uid;
+    return trusted;
+}
+
 /* May this process serve itself where there is a view?  Only the MTA's images, and programs that chose to link the
  * library.  And of them none that an ordinary user started, who could stop it, or hold it up, inside the store.  All
  * others have the view. */
 static bool is_the_mtas(bool links)
 {
-    struct stat spool;
-    uid_t uid = getuid();
-    bool trusted = uid == 0 || serve_trusts(uid);
-
-    for (size_t i = 0; i < spool_count && !trusted; i++)
-        trusted = real.stat(spools[i].given, &spool) == 0 && spool.st_uid == uid;
-    return trusted && (links || is_listed_program(&own_image) || is_listed_by_path());
+    return is_trusted(getuid()) && (links || is_listed_program(&own_image) || is_listed_by_path()) &&
+           !group_is_users(is_trusted);
 }
 
 static bool passes_to_view(bool links)

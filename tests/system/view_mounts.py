@@ -322,6 +322,33 @@ def share_of_a_user(exim):
 
 
 @test(**AUTO)
+def group_of_a_user(exim):
+    """Root's process in a control group that a user may freeze (Exim delivers so what his sendmail took) does not attach."""
+    names = fill(exim, 1)
+    program = exim.work / "tail"
+    shutil.copy("/usr/bin/tail", program)
+    exim.fastspool_configuration("view = auto", f"program = {program}")
+
+    def attaches():
+        process = subprocess.Popen([program, "-f", exim.spool / "input" / names[0]], env=exim.environment(), stdout=subprocess.PIPE)
+        process.stdout.readline()
+        mapped = "/fastspool." in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+        process.kill()
+        process.communicate()
+        return mapped
+    check(attaches(), "a process in root's group does not attach: the test can't fail")
+    subprocess.run(["mount", "-t", "tmpfs", "cgroup", "/sys/fs/cgroup"], check=True)
+    try:
+        group = next(line.split(":", 2)[2].strip() for line in open("/proc/self/cgroup") if line.startswith("0::"))
+        directory = pathlib.Path("/sys/fs/cgroup/unified" + group)
+        directory.mkdir(parents=True)
+        shutil.chown(directory, USER)
+        check(not attaches(), "a process in a user's group attaches")
+    finally:
+        subprocess.run(["umount", "--lazy", "/sys/fs/cgroup"], check=True)
+
+
+@test(**AUTO)
 def former_owner(exim):
     """Who has a file open that was his has no right to it when a process with the library gives it to somebody else."""
     fill(exim, 1)
