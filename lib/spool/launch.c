@@ -231,6 +231,20 @@ void launch_view(struct fastspool *fs)
     errno = saved;
 }
 
+/* Is @pid the fastspool command?  An upgrade may have removed the file that it runs. */
+static bool is_tool(pid_t pid)
+{
+    static const char deleted[] = FASTSPOOL_TOOL " (deleted)";
+    char link[32], path[sizeof(deleted)];
+    struct stat image, tool;
+
+    snprintf(link, sizeof(link), "/proc/%ld/exe", (long)pid);
+    if (stat(link, &image) == 0 && stat(FASTSPOOL_TOOL, &tool) == 0 && image.st_dev == tool.st_dev &&
+        image.st_ino == tool.st_ino)
+        return true;
+    return readlink(link, path, sizeof(path)) == sizeof(deleted) - 1 && memcmp(path, deleted, sizeof(deleted) - 1) == 0;
+}
+
 pid_t launch_view_holder(struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
@@ -238,7 +252,8 @@ pid_t launch_view_holder(struct fastspool *fs)
 
     places_in_state(fs->state, PLACES_VIEW_LOCK, path);
     int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK && lock.l_pid > 0;
+    bool held =
+        fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK && lock.l_pid > 0 && is_tool(lock.l_pid);
     if (fd >= 0)
         close(fd);
     return held ? lock.l_pid : 0;

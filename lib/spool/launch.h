@@ -24,8 +24,9 @@ bool launch_view_lives(struct fastspool *fs);
 /** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
  *  Keeps errno. */
 void launch_view(struct fastspool *fs);
-/** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can't forge it, because he can
- *  lock in no other process's name. */
+/** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can
+ *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
+ *  fastspool command counts. */
 pid_t launch_view_holder(struct fastspool *fs);
 /** Note, in the header and once in syslog, that no view can be mounted here, because of @error (an errno) of @obstacle.
  */

@@ -633,6 +633,27 @@ def stop_with_somebody_inside(exim):
 
 
 @test(**AUTO)
+def stop_ends_nobody_else(exim):
+    """A process of root's that has locked the file which stands for the view's lock is not ended."""
+    fill(exim, 1)
+    exim.tool("stop")
+    file = exim.spool / "other"
+    file.touch()
+    other = subprocess.Popen(["/usr/bin/python3", "-c", "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print('x',flush=True); time.sleep(60)",
+                              file], stdout=subprocess.PIPE)
+    other.stdout.read(1)
+    (exim.spool / ".fastspool" / "view.lock").unlink()
+    os.link(file, exim.spool / ".fastspool" / "view.lock")
+    exim.run("-bpc")
+    exim.tool("stop")
+    check(other.poll() is None, "fastspool stop ended a process that is no view")
+    other.kill()
+    other.communicate()
+    file.unlink()
+    (exim.spool / ".fastspool" / "view.lock").unlink()
+
+
+@test(**AUTO)
 def stop_of_a_hanging_server(exim):
     """`fastspool stop` ends a view whose server is stopped."""
     fill(exim, 1)
