@@ -23,11 +23,11 @@
 
 #define BEING_MADE 10 /* seconds: Exim makes an empty -D file, and locks it a moment later */
 
-static int open_beneath(int disk, const char *path, int flags)
+int disk_open_beneath(int disk, const char *path, int flags, uint64_t resolve)
 {
     unsigned more = flags & O_PATH ? O_CLOEXEC : O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     struct open_how how = {.flags = (unsigned)flags | more,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve};
     int fd = (int)syscall(SYS_openat2, disk, path, &how, sizeof(how));
 
     return fd < 0 ? -errno : fd;
@@ -35,7 +35,7 @@ static int open_beneath(int disk, const char *path, int flags)
 
 int disk_open(int disk, const char *path, int flags, struct stat *st)
 {
-    int fd = open_beneath(disk, path, flags);
+    int fd = disk_open_beneath(disk, path, flags, 0);
 
     if (fd >= 0 && fstat(fd, st) < 0) {
         int result = -errno;
@@ -53,7 +53,7 @@ static int open_directory_of(int disk, const char *path, const char **name)
 
     *name = slash ? slash + 1 : path;
     snprintf(directory, sizeof(directory), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    return open_beneath(disk, directory, O_RDONLY | O_DIRECTORY);
+    return disk_open_beneath(disk, directory, O_RDONLY | O_DIRECTORY, 0);
 }
 
 int disk_unlink(int disk, const char *path)

@@ -6,11 +6,14 @@
 #ifndef FASTSPOOL_DISK_H
 #define FASTSPOOL_DISK_H
 
-#include <stdbool.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
 /** open(2) of a file or directory of spool @disk.  Opens no device and waits for no FIFO.  Fills in @st. */
 int disk_open(int disk, const char *path, int flags, struct stat *st);
+/** The same without a look, for a mount whose server may not answer.  @directory: any.  @resolve: more RESOLVE_ flags
+ * of openat2(2). */
+int disk_open_beneath(int directory, const char *path, int flags, uint64_t resolve);
 /** -ENOENT: it is not there, or not a directory's entry. */
 int disk_unlink(int disk, const char *path);
 /** Make what has been done to the entries of @path's directory durable. */

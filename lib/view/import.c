@@ -153,7 +153,6 @@ static int remove_group(struct import *im, size_t i)
         if ((result = disk_unlink(im->disk, file->path)) < 0 && result != -ENOENT)
             return import_fail(im, result, "remove", file->path);
         im->result->files++;
-        im->result->bytes += file->size;
         result = 0;
     }
     exim_member(group->key, 0, header);
@@ -312,7 +311,6 @@ int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
 {
     struct import *im = calloc(1, sizeof(*im));
     struct linked *linked, *next;
-    uint64_t begin = clock_precise();
 
     if (!im)
         return error_set(result->error, -ENOMEM, "no memory for an import");
@@ -325,7 +323,6 @@ int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
     int code = pass(im);
     fastspool_act_for(NULL);
     result->told = im->lines;
-    result->ns = clock_precise() - begin;
     HASH_ITER (hh, im->linked, linked, next) {
         HASH_DEL(im->linked, linked);
         free(linked);

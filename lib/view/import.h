@@ -11,10 +11,8 @@
 
 /** What the passes have done.  Zero before the first one, and kept for the next. */
 struct import_result {
-    uint64_t messages; /* moved into the store, by all passes, with the number and bytes of their and other files */
+    uint64_t messages; /* moved into the store, by all passes, and the number of their and other files */
     uint64_t files;
-    uint64_t bytes;
-    uint64_t ns;                     /* that the last pass took */
     uint32_t locked;                 /* messages that it has left: an Exim works on them.  Another pass gets them */
     uint32_t conflicts;              /* messages and files that it has left: the store has others of that name */
     uint32_t left;                   /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */

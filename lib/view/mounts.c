@@ -22,6 +22,7 @@
 #include "view/mounts.h"
 
 #include "spool/exim.h"
+#include "view/disk.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,7 +36,6 @@
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define TYPE    "fuse.fastspool"
@@ -43,13 +43,10 @@
 
 /* ---- paths ---- */
 
+/* A place, not to be read: asks no file system. */
 static int open_beneath(int directory, const char *path, uint64_t resolve)
 {
-    const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                                 .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve};
-    long fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
-
-    return fd < 0 ? -errno : (int)fd;
+    return disk_open_beneath(directory, path, O_PATH | O_DIRECTORY, resolve);
 }
 
 static bool is_trusted(const struct mounts *m, int fd)
@@ -145,22 +142,50 @@ struct layer {
     int parent;
     unsigned minor; /* of its superblock: the connection's number */
     bool ours;
+    char root[PATH_MAX];
+    char place[PATH_MAX];
 };
+
+/* Blanks and such are written as \ooo. */
+static void unescape(const char *text, char path[PATH_MAX])
+{
+    size_t length = 0;
+    unsigned byte;
+
+    for (; *text && *text != ' ' && length < PATH_MAX - 1; length++) {
+        bool octal = *text == '\\' && sscanf(text + 1, "%3o", &byte) == 1;
+        path[length] = octal ? (char)byte : *text;
+        text += octal ? 4 : 1;
+    }
+    path[length] = '\0';
+}
+
+/* The next line of @file, which may be NULL. */
+static bool next_layer(FILE *file, struct layer *layer)
+{
+    char *line = NULL;
+    size_t size = 0;
+    int root = 0, place = 0;
+    bool is = file && getline(&line, &size, file) > 0 &&
+              sscanf(line, "%d %d %*u:%u %n%*s %n", &layer->id, &layer->parent, &layer->minor, &root, &place) == 3 &&
+              place > 0;
+
+    if (is) {
+        unescape(line + root, layer->root);
+        unescape(line + place, layer->place);
+        layer->ours = strstr(line, " - " TYPE " ");
+    }
+    free(line);
+    return is;
+}
 
 static bool find_layer(int id, struct layer *found)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL;
-    size_t size = 0;
     bool is = false;
 
-    *found = (struct layer){0};
-    while (file && !is && getline(&line, &size, file) > 0) {
-        const char *type = strstr(line, " - ");
-        is = type && sscanf(line, "%d %d %*u:%u", &found->id, &found->parent, &found->minor) == 3 && found->id == id;
-        found->ours = is && strncmp(type + 3, TYPE " ", sizeof(TYPE)) == 0;
-    }
-    free(line);
+    while (!is && next_layer(file, found))
+        is = found->id == id;
     if (file)
         fclose(file);
     return is;
@@ -326,21 +351,7 @@ static int open_spool(const char *spool)
     return fd < 0 ? -errno : fd;
 }
 
-/* A path of a line of mountinfo, without its leading slash.  Blanks and such are written as \ooo. */
-static void unescape(const char *text, char path[PATH_MAX])
-{
-    size_t length = 0;
-    unsigned byte;
-
-    for (text++; *text && *text != ' ' && length < PATH_MAX - 1; length++) {
-        bool octal = *text == '\\' && sscanf(text + 1, "%3o", &byte) == 1;
-        path[length] = octal ? (char)byte : *text;
-        text += octal ? 4 : 1;
-    }
-    path[length] = '\0';
-}
-
-/* Is @path of a line of mountinfo below the spool? */
+/* Is @path below the spool? */
 static bool is_ours(const struct mounts *m, const char *path)
 {
     size_t length = strlen(m->path);
@@ -368,25 +379,21 @@ static int take_away(const struct mounts *m, int root, const char *path)
  * what has our type in a place that root can't reach (fusermount3 -o subtype=fastspool).  So another place may fail. */
 static int clean(const struct mounts *m)
 {
-    char *line = NULL, path[1 + PATH_MAX] = "/";
-    size_t size = 0;
+    struct layer layer;
     int result = 0, root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FILE *file = fopen("/proc/self/mountinfo", "re");
 
     if (!file || root < 0)
         result = -errno;
-    while (result == 0 && getline(&line, &size, file) > 0) {
-        int at = 0;
-        if (sscanf(line, "%*d %*d %*s %*s %n", &at) == 0 && at > 0 && strstr(line, " - " TYPE " ")) {
-            unescape(line + at, path + 1);
-            result = take_away(m, root, path);
-            if (result == 0)
-                rewind(file);
-            else if (!is_ours(m, path))
-                result = 0;
-        }
+    while (result == 0 && next_layer(file, &layer)) {
+        if (!layer.ours)
+            continue;
+        result = take_away(m, root, layer.place);
+        if (result == 0)
+            rewind(file);
+        else if (!is_ours(m, layer.place))
+            result = 0;
     }
-    free(line);
     if (file)
         fclose(file);
     if (root >= 0)
@@ -535,8 +542,7 @@ int mounts_remove(const struct mounts *m, const char *name)
 
 bool mounts_is_over(const struct mounts *m, unsigned connection, const char *name)
 {
-    char *line = NULL, root[PATH_MAX];
-    size_t size = 0;
+    struct layer layer;
     bool found = false;
     int fd = dup(m->mountinfo);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
@@ -545,16 +551,8 @@ bool mounts_is_over(const struct mounts *m, unsigned connection, const char *nam
         close(fd);
     if (file)
         rewind(file);
-    while (file && !found && getline(&line, &size, file) > 0) {
-        unsigned minor;
-        int at = 0;
-        if (sscanf(line, "%*d %*d %*u:%u %n", &minor, &at) == 1 && at > 0 && minor == connection &&
-            strstr(line, " - " TYPE " ")) {
-            unescape(line + at, root);
-            found = strcmp(root, name) == 0;
-        }
-    }
-    free(line);
+    while (!found && next_layer(file, &layer))
+        found = layer.ours && layer.minor == connection && strcmp(layer.root + 1, name) == 0;
     if (file)
         fclose(file);
     return found;

@@ -10,8 +10,8 @@
 
 enum share { SHARE_OPEN, SHARE_LOCK, SHARES };
 
-/** May @uid hold one more?  Then it is counted until shares_give().  Call as the spool's owner: root's and his own share
- *  is larger. */
+/** May @uid hold one more?  Then it is counted until shares_give().  Call as the spool's owner: root's and his own
+ * share is larger. */
 bool shares_take(enum share share, uid_t uid);
 void shares_give(enum share share, uid_t uid);
 

@@ -274,7 +274,6 @@ Test(import, large_and_empty)
     disk_file("input/piece", large + 2 * (64 << 10));
     run();
     counts(1, 5, 0, 0, 0);
-    cr_assert_eq(result_of.bytes, sizeof(large) - 1 + (64 << 10) + strlen("input/" A "-Hmsglog/" A));
     struct stat st;
     cr_assert_eq(fastspool_stat(fs, "input/" A "-D", &st), 0);
     cr_assert_eq(st.st_size, (off_t)sizeof(large) - 1);
