@@ -14,7 +14,21 @@ static const char usage[] =
     "usage: fastspool view [--state DIR] SPOOL\n"
     "Mounts the store of SPOOL over its queue directories, and serves it, until SIGTERM; the library starts it by\n"
     "itself.  One runs a spool.  Needs root.\n"
-    "Exit status: 0 after SIGTERM, 69 no mount is possible, 75 another one runs, 1 an error.\n";
+    "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error.\n";
+
+static bool is_off(void)
+{
+    struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (fastspool_config_load(&config, NULL, false, error) < 0)
+        tool_error("%s", error);
+    else if (!config.view)
+        tool_error("nothing is mounted: the configuration says `view = off`");
+    else
+        return false;
+    return true;
+}
 
 int tool_view(int argc, char **argv)
 {
@@ -34,5 +48,7 @@ int tool_view(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    if (!state && is_off()) /* the library gives it, and has looked */
+        return SUPERVISOR_UNAVAILABLE;
     return supervisor_run(argv[optind], state);
 }

@@ -5,7 +5,7 @@
  *
  *     server      -> supervisor   CONTROL_MOUNT NAME    all of directory NAME is imported: mount it
  *     server      -> supervisor   CONTROL_READY         every directory has been named
- *     supervisor  -> server       CONTROL_UP            what was named before CONTROL_READY is mounted
+ *     supervisor  -> server       CONTROL_UP            what was named is mounted: import what has come before that
  *     supervisor  -> server       CONTROL_ADOPT NAME    NAME lies on the disk and is not mounted: import it, and answer
  *                                                       with CONTROL_MOUNT
  *     supervisor <-> hand         CONTROL_MOUNT NAME, CONTROL_READY, CONTROL_PROBE: done when the same comes back

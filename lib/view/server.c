@@ -215,14 +215,13 @@ static void *direct(void *argument)
     make_directories(server);
     mount_below(server, "");
     control_send(server->control, CONTROL_READY, 0, NULL);
-    for (bool once_more = false;;) {
+    for (;;) {
         uint32_t kind = listen_for(server, &message);
-        if (kind == CONTROL_UP || kind == CONTROL_ADOPT || once_more)
+        if (kind == CONTROL_UP || kind == CONTROL_ADOPT)
             import_until_done(server);
         if (kind == CONTROL_UP)
             inside_set_view(server->fs, true);
-        once_more = kind == CONTROL_ADOPT; /* for what comes before the mount */
-        if (once_more)
+        else if (kind == CONTROL_ADOPT)
             mount(server, message.name);
     }
     return NULL;

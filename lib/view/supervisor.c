@@ -377,9 +377,10 @@ static void from_hand(struct supervisor *s)
         struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? find_top(s, answer.name) : NULL;
         if (top)
             top->mounted = true;
+        if (answer.kind == CONTROL_READY || (s->up && top))
+            control_send(s->server, CONTROL_UP, 0, NULL);
         if (answer.kind == CONTROL_READY) {
             s->up = s->mounted = true;
-            control_send(s->server, CONTROL_UP, 0, NULL);
             tell_of_tops(s);
             syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
         }

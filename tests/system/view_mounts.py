@@ -801,6 +801,7 @@ def queue_on_disk(exim):
     wait_mounted(exim, "slow/input", seconds=5)
     wait_for(lambda: int(exim.run("-qGslow", "-bpc")) == 1, "Exim with the library sees the message", 5)
     check(int(exim.run("-qGslow", "-bpc", stock=True)) == 1, "Exim without the library sees no message")
+    wait_for(lambda: not exim.real_files(), "what came before the mount is imported", 5)
 
 
 @test(**AUTO)
