@@ -824,6 +824,7 @@ def main(suite):
         sys.exit("run system tests inside tests/system/namespace.sh only: they kill every process they see")
     prepare_host()
     counts = {"ok": 0, "not ok": 0, "skip": 0}
+    suite += f"--{'mixed' if arguments.view == 'mixed' else 'view'}" if arguments.view else ""
     for name, function, options, library in TESTS:
         if arguments.names and not any(part in name for part in arguments.names):
             continue

@@ -32,16 +32,17 @@ class View:
     def __init__(self, spool, output=None):
         self.spool, self.output, self.process = pathlib.Path(spool), output, None
 
-    def start(self, seconds=30):
+    def start(self, seconds=30, prepared=True):
+        """PREPARED: there are directories and a store, as after an Exim's first message."""
         environment = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "FASTSPOOL_VIEW")}
-        for name in ("input", "msglog"):        # as Exim's first message does
-            if not os.path.lexists(self.spool / name) and not self.is_dead():
+        for name in ("input", "msglog"):
+            if prepared and not os.path.lexists(self.spool / name) and not self.is_dead():
                 (self.spool / name).mkdir()
                 shutil.chown(self.spool / name, "Debian-exim", "Debian-exim")
                 (self.spool / name).chmod(0o750)
-        # A first process makes the store, and starts the mirror.
-        subprocess.run(["ls", f"{self.spool}/input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={
-            **environment, "LD_PRELOAD": "libfastspool.so", "FASTSPOOL_SPOOL": str(self.spool), "FASTSPOOL_VIEW": "off"})
+        if prepared:                            # it starts the mirror, too
+            subprocess.run(["ls", f"{self.spool}/input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={
+                **environment, "LD_PRELOAD": "libfastspool.so", "FASTSPOOL_SPOOL": str(self.spool), "FASTSPOOL_VIEW": "off"})
         self.process = subprocess.Popen([TOOL, "view", str(self.spool)], stdin=subprocess.DEVNULL, stdout=self.output,
                                         stderr=self.output, env=environment, cwd="/")
         end = time.monotonic() + seconds
