@@ -26,6 +26,9 @@ from disk import LoopDisk  # noqa: E402
 from harness import in_private_namespace  # noqa: E402
 from viewed import View, configure  # noqa: E402
 
+import deaths as death  # noqa: E402
+import synced as sync  # noqa: E402
+
 LONG = bool(os.environ.get("FASTSPOOL_TEST_LONG"))
 
 
@@ -165,7 +168,17 @@ def model(name, count):
     return run
 
 
-SUITES = {"posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500)}
+def deaths(places, options):
+    _, view = places.pair()
+    return death.run(places.mounted, view, options.spoil, 200 if LONG else 39)
+
+
+def synced(places, options):
+    _, view = places.pair()
+    return sync.run(places.mounted.spool, view)
+
+
+SUITES = {"deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500)}
 
 
 def main():

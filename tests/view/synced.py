@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""When the fsync of a directory of the view waits (lib/view/synced.c), with `durability = acked`.
+
+The mirror is stopped, so that nothing is committed.  A call that waits lasts until the mirror goes on.
+"""
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+
+HELD = 0.5              # seconds for which the mirror is stopped
+
+
+class Commits:
+    """Held up, while this is entered: for HELD seconds, and then not longer."""
+
+    def __init__(self, spool):
+        told = subprocess.run(["fastspool", "status", "--json", "--spool", str(spool)], stdout=subprocess.PIPE, check=True).stdout
+        self.mirror = json.loads(told)["mirror_pid"]
+
+    def __enter__(self):
+        os.kill(self.mirror, signal.SIGSTOP)
+
+    def __exit__(self, *_):
+        os.kill(self.mirror, signal.SIGCONT)
+
+    def waits(self, call):
+        """Does CALL wait for the mirror?"""
+        threading.Timer(HELD, os.kill, (self.mirror, signal.SIGCONT)).start()
+        began = time.monotonic()
+        call()
+        lasted = time.monotonic() - began
+        time.sleep(max(0, HELD + 0.1 - lasted))
+        return lasted > HELD * 0.8
+
+
+def by_other(command, top):
+    subprocess.run(["sh", "-c", command], cwd=top, check=True)
+
+
+def in_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def sync_file(path):
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, b"x")
+    os.fsync(fd)
+    os.close(fd)
+
+
+def run(spool, top):
+    """Returns the number of errors."""
+    commits, bad = Commits(spool), 0
+    (top / "file").write_bytes(b"x")
+    (top / "other").write_bytes(b"x")
+
+    def expect(waits, title, before, call, flags=os.O_RDONLY):
+        """Open the directory, stop the commits, do BEFORE, and look whether CALL(descriptor) waits."""
+        nonlocal bad
+        fd = os.open(top, flags | os.O_DIRECTORY)
+        with commits:
+            before(fd)
+            right = commits.waits(lambda: call(fd)) == waits
+        os.close(fd)
+        bad += not right
+        print(f"{'ok' if right else 'not ok'} - {title}: {'waits' if waits else 'at once'}", flush=True)
+
+    def change(_):
+        by_other("echo >new-$$", top)
+
+    def nothing(_):
+        pass
+
+    def reopen(_):
+        os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY))
+    by_python = "exec python3 -c 'import os; fd = os.open(\"other\", os.O_WRONLY); os.write(fd, b\"x\"); os.fsync(fd)'"
+    expect(False, "fsync of a file", nothing, lambda fd: sync_file(top / "file"))
+    expect(False, "the first fsync after the open that waited, another process has changed a name", change, os.fsync)
+    expect(True, "the second fsync", lambda fd: (os.fsync(fd), change(fd)), os.fsync)
+    expect(True, "the fsync by another thread", change, lambda fd: in_thread(lambda: os.fsync(fd)))
+    # Neither of these two processes has changed or synced anything.
+    opener = subprocess.Popen(["python3", "-c", "import os; fd = os.open('.', os.O_DIRECTORY); print(flush=True); input()\n"
+                               "if os.fork() == 0: os.fsync(fd)\nelse: os.wait()"], cwd=top, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    opener.stdout.readline()
+    expect(True, "the fsync by another process", change, lambda _: opener.communicate(b"\n"))
+    expect(True, "the fsync after a change of a name by the same process", lambda fd: (top / "mine").write_bytes(b"x"), os.fsync)
+    expect(True, "the same by another thread of it", lambda fd: in_thread(lambda: os.unlink(top / "mine")), os.fsync)
+    expect(True, "the fsync after the sync of a file by the same process", lambda fd: sync_file(top / "file"), os.fsync)
+    expect(True, "the same by another thread of it", lambda fd: in_thread(lambda: sync_file(top / "file")), os.fsync)
+    expect(True, "the fsync a second later", lambda fd: (change(fd), time.sleep(1.1)), os.fsync)
+    expect(True, "the fsync of a directory opened with O_NONBLOCK", change, os.fsync, os.O_NONBLOCK)
+    expect(True, "an open without O_NONBLOCK after the sync of a file", lambda fd: sync_file(top / "file"), reopen)
+    expect(True, "an open after the sync of a file by another thread", lambda fd: in_thread(lambda: sync_file(top / "file")), reopen)
+    expect(False, "an open after the sync of a file by another process", lambda fd: by_other(by_python, top), reopen)
+    expect(True, "the same by another thread than the first", lambda fd: by_other(by_python, top), lambda fd: in_thread(lambda: reopen(fd)))
+    expect(False, "an open with O_NONBLOCK after it", lambda fd: sync_file(top / "file"),
+           lambda fd: os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)))
+    return bad
