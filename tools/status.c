@@ -82,7 +82,7 @@ static void describe_view(struct fastspool *fs, char line[VIEW_LINE])
 {
     char names[VIEW_LINE - 64];
     uint32_t unavailable = LOAD(fs->header->view.unavailable);
-    bool lives = launch_view_lives(fs), is_mounted = LOAD(fs->header->view.status) == VIEW_MOUNTED;
+    bool lives = launch_view_lives(fs->state), is_mounted = LOAD(fs->header->view.status) == VIEW_MOUNTED;
 
     find_mounts(fs->spool, names, sizeof(names));
     if (lives && is_mounted)
@@ -119,7 +119,7 @@ static void look(struct fastspool *fs, struct shown *shown)
     shown->spool = fs->spool;
     shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? fs->header->failure : NULL;
     describe_view(fs, shown->view);
-    shown->view_pid = launch_view_holder(fs);
+    shown->view_pid = launch_view_holder(fs->state);
     shown->locked = LOAD(view->locked);
     shown->conflicts = LOAD(view->conflicts);
     shown->left = LOAD(view->left);

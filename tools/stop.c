@@ -5,6 +5,7 @@
  */
 #include "base/clock.h"
 #include "fastspool.h"
+#include "look.h"
 #include "spool/launch.h"
 #include "spool/registry.h"
 #include "store/store.h"
@@ -40,36 +41,55 @@ static int end_mirror(struct fastspool *fs)
 }
 
 /* The kernel names the process, not the header, which the mail user can write. */
-static int end_view(struct fastspool *fs)
+static int end_view(const struct look *look)
 {
-    pid_t pid = launch_view_holder(fs);
+    pid_t pid = launch_view_holder(look->state);
 
     if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
-        return tool_error("cannot end the view of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
-    for (uint64_t start = clock_monotonic(); launch_view_lives(fs);) {
+        return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid, strerrordesc_np(errno));
+    for (uint64_t start = clock_monotonic(); launch_view_lives(look->state);) {
         if (clock_monotonic() - start > PATIENCE)
-            return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", fs->spool,
+            return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", look->spool,
                               (long)pid);
         clock_sleep(20 * NS_PER_MS);
     }
-    STORE(fs->header->view.starting, 0); /* the next process may start one at once */
+    if (look->fs)
+        STORE(look->fs->header->view.starting, 0); /* the next process may start one at once */
     return 0;
+}
+
+static int stop(const struct look *look)
+{
+    struct fastspool *fs = look->fs;
+    int result = fastspool_flush(fs, 0);
+
+    if (result < 0)
+        return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
+                          strerrordesc_np(-result));
+    if (end_view(look) != 0 || end_mirror(fs) != 0)
+        return 1;
+    return geteuid() == 0 && registry_remove(fs->spool) < 0;
+}
+
+/* Without a store nothing is to be written, but its view may be left. */
+static int stop_without_store(const struct look *look)
+{
+    if (look->why[0])
+        return tool_error("%s", look->why);
+    bool lives = launch_view_lives(look->state);
+    if (end_view(look) != 0)
+        return 1;
+    return tool_error("%s has no store: no process has used it since the machine started%s", look->spool,
+                      lives ? "; the view of an earlier one has ended" : "");
 }
 
 int tool_stop(int argc, char **argv)
 {
-    struct fastspool *fs = tool_attach(tool_options(argc, argv, NULL, usage));
+    struct look look;
 
-    if (!fs)
+    if (look_begin(&look, tool_options(argc, argv, NULL, usage)) != 0)
         return 1;
-    int result = fastspool_flush(fs, 0);
-    if (result < 0)
-        tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
-                   strerrordesc_np(-result));
-    else
-        result = end_view(fs) != 0 ? 1 : end_mirror(fs);
-    if (result == 0 && geteuid() == 0)
-        result = registry_remove(fs->spool);
-    fastspool_detach(fs);
+    int result = look.fs ? stop(&look) : stop_without_store(&look);
+    look_end(&look);
     return result != 0;
 }

@@ -43,12 +43,12 @@
 #define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
 
 /* Is the lock file @name of the state directory held? */
-static bool is_held(const struct fastspool *fs, const char *name)
+static bool is_held(const char *state, const char *name)
 {
     char path[PLACES_PATH_MAX];
     int saved = errno;
 
-    places_in_state(fs->state, name, path);
+    places_in_state(state, name, path);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
     if (fd >= 0)
@@ -59,12 +59,12 @@ static bool is_held(const struct fastspool *fs, const char *name)
 
 bool launch_lives(struct fastspool *fs)
 {
-    return is_held(fs, PLACES_MIRROR_LOCK);
+    return is_held(fs->state, PLACES_MIRROR_LOCK);
 }
 
-bool launch_view_lives(struct fastspool *fs)
+bool launch_view_lives(const char *state)
 {
-    return is_held(fs, PLACES_VIEW_LOCK);
+    return is_held(state, PLACES_VIEW_LOCK);
 }
 
 static void write_text(const char *path, const char *text)
@@ -216,7 +216,7 @@ void launch_view(struct fastspool *fs)
     int saved = errno;
     uint64_t time = LOAD(fs->header->view.unavailable) ? VIEW_TRY_AGAIN : START_TIME;
 
-    if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && !launch_view_lives(fs) &&
+    if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && !launch_view_lives(fs->state) &&
         is_starter(&fs->header->view.starting, time)) {
         int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
         if (fuse < 0)
@@ -245,12 +245,12 @@ static bool is_tool(pid_t pid)
     return readlink(link, path, sizeof(path)) == sizeof(deleted) - 1 && memcmp(path, deleted, sizeof(deleted) - 1) == 0;
 }
 
-pid_t launch_view_holder(struct fastspool *fs)
+pid_t launch_view_holder(const char *state)
 {
     char path[PLACES_PATH_MAX];
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
-    places_in_state(fs->state, PLACES_VIEW_LOCK, path);
+    places_in_state(state, PLACES_VIEW_LOCK, path);
     int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     bool held =
         fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK && lock.l_pid > 0 && is_tool(lock.l_pid);

@@ -19,15 +19,15 @@ bool launch_lives(struct fastspool *fs);
  *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);
 
-/** Does a view of the store live?  Keeps errno. */
-bool launch_view_lives(struct fastspool *fs);
+/** Does a view live whose state directory is @state?  Keeps errno. */
+bool launch_view_lives(const char *state);
 /** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
  *  Keeps errno. */
 void launch_view(struct fastspool *fs);
 /** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */
-pid_t launch_view_holder(struct fastspool *fs);
+pid_t launch_view_holder(const char *state);
 /** Note, in the header and once in syslog, that no view can be mounted here, because of @error (an errno) of @obstacle.
  */
 void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, int error);

@@ -32,6 +32,7 @@
 #include "view/import.h"
 #include "view/owners.h"
 #include "view/requests.h"
+#include "view/shares.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -262,6 +263,7 @@ int server_run(const char *spool, const char *state, int fuse, int control, bool
         files.rlim_cur = files.rlim_max; /* each open file takes one */
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    shares_begin();
     if (server.spool < 0)
         return complain(spool, "open the spool", strerrordesc_np(errno));
     if (attach(&server, spool, state) != 0)

@@ -6,9 +6,9 @@
  * ordinary user who may read a file of the spool, a member of its group, could take all of them: then no Exim opens a
  * file or locks a message.
  *
- * Happy path: each user's are counted.  A user may hold OF_USER, and all ordinary users together OF_USERS.  Root and
- * the owner stop at OF_ALL: the rest is left to the processes with the library.  (A user can have files that root has
- * opened for him, by hoarding the descriptors that his mail's commands inherit.)
+ * Happy path: each user's are counted.  A user may hold `of_user`, and all ordinary users together `of_users`.  Root
+ * and the owner stop at `of_all`: the rest is left to the processes with the library.  (A user can have files that root
+ * has opened for him, by hoarding the descriptors that his mail's commands inherit.)
  *
  * Failure modes: no memory to count: the answer is no.
  */
@@ -18,12 +18,11 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <uthash.h>
 
-#define OF_USER  2048u
-#define OF_USERS (INSIDE_DESCRIPTIONS / 2)
-#define OF_ALL   (INSIDE_DESCRIPTIONS - 8192u)
+#define OTHERS 256u /* descriptors of the server's that are no open file's and no lock owner's */
 
 struct user {
     uid_t uid;
@@ -32,9 +31,23 @@ struct user {
     UT_hash_handle hh;
 };
 
+static unsigned of_user, of_users, of_all; /* of each kind of share */
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
 static struct user *users;
 static unsigned by_users[SHARES], by_all[SHARES];
+
+void shares_begin(void)
+{
+    struct rlimit files = {0};
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    of_all = INSIDE_DESCRIPTIONS - 8192;
+    if (files.rlim_cur < OTHERS + SHARES * (rlim_t)of_all)
+        of_all = files.rlim_cur > OTHERS ? (unsigned)(files.rlim_cur - OTHERS) / SHARES : 0;
+    of_users = of_all / 2;
+    of_user = of_users / 4 < 2048 ? of_users / 4 : 2048;
+}
 
 static struct user *find(uid_t uid)
 {
@@ -62,8 +75,8 @@ bool shares_take(enum share share, uid_t uid)
     struct user *user = find(uid);
     if (!user)
         user = add(uid);
-    bool may = user && by_all[share] < OF_ALL &&
-               (user->privileged || (user->held[share] < OF_USER && by_users[share] < OF_USERS));
+    bool may = user && by_all[share] < of_all &&
+               (user->privileged || (user->held[share] < of_user && by_users[share] < of_users));
     if (may) {
         user->held[share]++;
         by_all[share]++;

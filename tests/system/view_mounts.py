@@ -578,6 +578,23 @@ def run_of_programs(exim):
 
 
 @test(**AUTO)
+def stop_without_a_store(exim):
+    """`fastspool stop` says that there is no store, and ends the view that an earlier one has left."""
+    fill(exim, 1)
+    exim.tool("flush")
+    pid = supervisor(exim)
+    os.kill(server(exim), signal.SIGSTOP)       # else it makes the store again
+    for path in glob.glob("/dev/shm/fastspool.*"):
+        shutil.rmtree(path)
+    stopped = exim.command("stop", program="/usr/bin/fastspool")
+    check(stopped.returncode == 1 and b"the view of an earlier one has ended" in stopped.stderr + stopped.stdout, stopped)
+    wait_for(lambda: pid not in dict(processes()), "the supervisor ends")
+    check(not over(exim), f"still mounted over {over(exim)}")
+    kill_all()                                  # the mirror of the lost store
+    exim.queue()
+
+
+@test(**AUTO)
 def others_do_not_notice(exim):
     """A program that has the library, but nothing to do with the spool, does not wait for a view that hangs."""
     fill(exim, 1)
