@@ -272,7 +272,8 @@ static int mount_fuse(const struct mounts *m, int fuse)
         return -errno;
     int result = configure(m, context, fuse);
     if (result == 0) {
-        mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        mount = fsmount(context, FSMOUNT_CLOEXEC,
+                        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW);
         result = mount < 0 ? -errno : 0;
     }
     if (result == 0 && move_mount(mount, "", m->disk, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)

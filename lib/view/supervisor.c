@@ -286,16 +286,40 @@ static void end_server(struct supervisor *s)
 
 /* ---- messages ---- */
 
+/* A place in the table: a new one, or that of a directory that is gone.  NULL: there is none, and a line says so once.
+ */
+static struct top *free_top(struct supervisor *s)
+{
+    static bool told;
+    size_t i = s->count;
+
+    if (s->count < TOPS_MAX) {
+        s->count++;
+    } else {
+        for (i = 0; i < TOPS_MAX && (s->tops[i].present || s->tops[i].known || s->tops[i].mounted);)
+            i++;
+    }
+    if (i == TOPS_MAX) {
+        if (!told)
+            syslog(LOG_MAIL | LOG_ERR, "%s: view: more than %d directories to mount over: the others stay the disk's",
+                   s->mounts.path, TOPS_MAX);
+        told = true;
+        return NULL;
+    }
+    s->tops[i] = (struct top){0};
+    return &s->tops[i];
+}
+
 static struct top *find_top(struct supervisor *s, const char *name)
 {
     for (size_t i = 0; i < s->count; i++) {
         if (strcmp(s->tops[i].name, name) == 0)
             return &s->tops[i];
     }
-    if (s->count == TOPS_MAX || strlen(name) >= MOUNTS_NAME)
-        return NULL;
-    strcpy(s->tops[s->count].name, name);
-    return &s->tops[s->count++];
+    struct top *top = strlen(name) < MOUNTS_NAME ? free_top(s) : NULL;
+    if (top)
+        strcpy(top->name, name);
+    return top;
 }
 
 static void order(struct supervisor *s, enum control_kind kind, const char *name)
@@ -356,7 +380,7 @@ static void tell_of_tops(struct supervisor *s)
     for (size_t i = 0; i < s->count; i++) {
         struct top *top = &s->tops[i];
         if (!top->present)
-            top->known = false;
+            top->known = top->mounted = false; /* the kernel has unmounted it */
         else if (!top->known)
             top->known = control_send(s->server, CONTROL_ADOPT, 0, top->name) == 0;
     }

@@ -781,7 +781,7 @@ for n in range(41):
     times = sorted(map(float, exim.run("-c", maker, str(exim.spool), program="/usr/bin/python3").split()))
     check(len(times) == 41, f"{len(times)} directories")
     print(f"  mounted after {times[20] * 1000:.1f} ms, at most {times[-1] * 1000:.1f} ms")
-    check(times[20] < 0.05, f"mounted after {times[20] * 1000:.0f} ms in the median")
+    check(times[20] < 0.5, f"mounted after {times[20] * 1000:.0f} ms in the median")
 
 
 @test(**AUTO)
