@@ -153,9 +153,9 @@ static bool has_dot_dot(const char *path)
     return false;
 }
 
-/* The errno of a path below @dirfd, if that is a file of the store.  (A removed directory has no path.  The kernel
- * finds nothing in its placeholder, which is right.) */
-static int not_a_directory(int dirfd)
+/* The errno of @path below @dirfd, if that is a file of the store, or a removed directory.  (Such a one has no path;
+ * the kernel would look into its placeholder, and make files there.) */
+static int error_below(int dirfd, const char *path)
 {
     uint32_t description = descriptors_find(dirfd);
     struct stat st;
@@ -165,7 +165,9 @@ static int not_a_directory(int dirfd)
     int result = fastspool_fstat(attachment(), (int)description, &st);
     if (result < 0)
         return -result;
-    return !S_ISDIR(st.st_mode) ? ENOTDIR : 0;
+    if (!S_ISDIR(st.st_mode))
+        return ENOTDIR;
+    return st.st_nlink == 0 && strcmp(path, ".") != 0 ? ENOENT : 0;
 }
 
 /* Is @path, relative to the spool, the store's? */
@@ -204,7 +206,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
 {
     char absolute[PATH_MAX], beyond[PATH_MAX];
 
-    if (*path != '/' && dirfd != AT_FDCWD && (target->error = not_a_directory(dirfd)) != 0) {
+    if (*path != '/' && dirfd != AT_FDCWD && (target->error = error_below(dirfd, path)) != 0) {
         target->fs = NULL;
         return true;
     }

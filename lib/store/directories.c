@@ -74,9 +74,11 @@ static int run_named(struct fastspool *fs, const char *name, section_body *body,
     return result;
 }
 
-/* May @who change the names in directory @parent? */
+/* May @who change the names in directory @parent?  A removed one, which is still open, gets no names. */
 static int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
 {
+    if (inode_at(fs, parent)->names == 0 && parent != fs->header->tree.root)
+        return -ENOENT;
     return access_permitted(fs, parent, who, W_OK | X_OK);
 }
 

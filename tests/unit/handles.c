@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -104,6 +105,25 @@ Test(handles, unlinked_and_gone)
     cr_assert_eq(fastspool_stat(fs, "//nonsense", &st), -ENOENT);
     cr_assert_eq(fastspool_stat(fs, "//ffffffffffffffff", &st), -ESTALE);
     cr_assert_eq(fastspool_stat(fs, "//0", &st), -ESTALE);
+}
+
+/* A removed directory that is still open gets no names. */
+Test(handles, nothing_new_in_a_removed_directory)
+{
+    char file[64], other[64], directory[64];
+
+    cr_assert_eq(fastspool_mkdir(fs, "d", 0700), 0);
+    fastspool_close(fs, create("f"));
+    int d = fastspool_open(fs, "d", O_RDONLY | O_DIRECTORY, 0);
+    strcpy(file, by_handle("d", "/f"));
+    strcpy(other, by_handle("d", "/g"));
+    strcpy(directory, by_handle("d", "/e"));
+    cr_assert_eq(fastspool_rmdir(fs, "d"), 0);
+    cr_assert_eq(fastspool_open(fs, file, O_RDWR | O_CREAT, 0600), -ENOENT);
+    cr_assert_eq(fastspool_mkdir(fs, directory, 0700), -ENOENT);
+    cr_assert_eq(fastspool_link(fs, "f", other), -ENOENT);
+    cr_assert_eq(fastspool_rename(fs, "f", other, 0), -ENOENT);
+    fastspool_close(fs, d);
 }
 
 /* New files are the client's, and nothing is refused; afterwards all is as before. */
