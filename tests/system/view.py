@@ -230,7 +230,7 @@ def writes(exim):
         "mv $S/input/moved $W/out && ls $W/out | wc -l", "mv $W/out $S/input/back && diff -r $W/input $S/input/back && echo same", "mv -n $S/input/back/* $S/input/ 2>&1 | wc -l", "mv -T $S/input/back $S/input/back2; ls $S/input | wc -l",
         "rm -r $W/input; rsync -a $S/input $W/ " + same, "rsync -a --delete $W/input/ $S/input/r/ && diff -r $W/input $S/input/r && echo same", "rsync -ai --delete $W/input/ $S/input/r/", "echo x >>$(ls $W/input/*/*-D | head -1); rsync -aic --delete $W/input/ $S/input/r/ | wc -l",
         "rsync -a --inplace --append-verify $W/input/ $S/input/r/; diff -r $W/input $S/input/r && echo same", "rsync -a --link-dest=$S/input/r $W/input/ $S/input/r2/ && find $S/input/r2 -type f -links 2 | wc -l", "rsync -a --remove-source-files $S/input/r2/ $W/r2/ && find $S/input/r2 -type f | wc -l; rm -r $S/input/r2",
-        "rsync -aAX $S/input/ $W/ax/ && ls $W/ax | wc -l", "tar -C $S/input -cf - r | tar -C $W -xf - && diff -r $S/input/r $W/r && echo same", "mkdir $S/input/t && tar -C $W -cf - r | tar -C $S/input/t -xpf - && diff -r $W/r $S/input/t/r && find $S/input/t/r -printf '%m %u %T@\\n' | sort | cksum", "rm -rf $S/input/r $S/input/t; ls $S/input | wc -l",
+        "rsync -aAX $S/input/ $W/ax/ && ls $W/ax | wc -l", "tar -C $S/input -cf - r | tar -C $W -xf - && diff -r $S/input/r $W/r && echo same", "mkdir $S/input/t && tar -C $W -cf - r | tar -C $S/input/t -xpf - && diff -r $W/r $S/input/t/r && diff <(cd $W && find r -printf '%p %m %u %Ts\\n' | sort) <(cd $S/input/t && find r -printf '%p %m %u %Ts\\n' | sort) && echo same", "rm -rf $S/input/r $S/input/t; ls $S/input | wc -l",
         "cd $S/input && echo one >f && echo two >>f && cat f && echo three >|f && cat <f && exec 5<>f && read l <&5 && echo $l && rm f", "cd $S/input && seq 1000 >n && sort -rn n -o n && head -1 n && tac n >n2 && wc -l <n2 && sed -i 5d n2 && wc -l <n2 && perl -pi -e 's/9/x/' n && head -1 n && rm n n2",
         "cd $S/input && (echo a; echo b >&2) >o 2>&1; cat o; cat >h <<E\nhere\nE\ncat h; tee t1 t2 <h >/dev/null; cmp t1 t2 && rm o h t1 t2", "cd $S/input && set -o noclobber; echo x >c; echo y >c; rm c", "cd $S/input && mkdir -p a/b/c && rmdir -p a/b/c && ls -d a; mktemp -p . XXXX | wc -c; rm -f ./????",
         "cd $S/input && install -m 640 -o Debian-exim /etc/hostname inst && stat -c '%a %U' inst && truncate -s 100000 inst && stat -c %s inst && fallocate -l 200000 inst; stat -c %s inst; shred -u inst; ls inst", "cd $S/input && touch -d 2001-02-03 old && stat -c %Y old && touch -r old new && find . -maxdepth 1 ! -newer old -name new && rm old new",
@@ -307,8 +307,8 @@ def queue_made_later(exim):
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
     client.close()
     wait_for(lambda: is_view(exim.spool / "slow" / "input"), "the named queue is in the view", 10)
-    for _ in range(2):
-        check(len(exim.queue("-qGslow")) == 3, f"the named queue holds {exim.queue('-qGslow')}")
+    # What came between the import and the mount is imported a second later.
+    wait_for(lambda: len(exim.queue("-qGslow")) == 3, "all messages are in the named queue", 5)
     exim.run("-qffGslow")
     exim.wait_arrived()
     wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")
