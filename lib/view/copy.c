@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Copying from the disk into .import/new of the store: content, mode, owner, times, hard links.
+ * Copying from the disk into .import/new of the store: content, mode, owner, times.
  *
  * Failure modes: a file that changes while it is read is not copied.  Nor is one that the store has already: with the
  * same content it is only removed from the disk, with another one it is a conflict.
@@ -104,34 +104,6 @@ static int copy(struct import *im, const char *staged, int fd, const struct stat
     return result;
 }
 
-/* Perhaps the store has the disk's file already, under another name.  True: now under this one, too. */
-static bool link_known(struct import *im, const char *path, const char *staged, const struct stat *st)
-{
-    const struct file_id id = {st->st_dev, st->st_ino};
-    struct linked *linked, *file;
-    char from[PATH_MAX];
-    bool done = false;
-
-    HASH_FIND(hh, im->linked, &id, sizeof(id), linked);
-    if (linked) {
-        snprintf(from, sizeof(from), "%s%s", linked->batch == im->batch ? STAGED_NEW "/" : "", linked->path);
-        staged_parents(im, staged, 0700);
-        done = linked->size == st->st_size && linked->mtime == clock_nanoseconds(&st->st_mtim) &&
-               fastspool_link(im->fs, from, staged) == 0;
-        HASH_DEL(im->linked, linked);
-        free(linked);
-    }
-    if (st->st_nlink < 2 || !(file = calloc(1, sizeof(*file) + strlen(path) + 1)))
-        return done;
-    file->id = id;
-    file->size = st->st_size;
-    file->mtime = clock_nanoseconds(&st->st_mtim);
-    file->batch = im->batch;
-    memcpy(file->path, path, strlen(path) + 1);
-    HASH_ADD(hh, im->linked, id, sizeof(file->id), file);
-    return done;
-}
-
 /* Stage the disk's file @path, if it is there. */
 static int stage(struct import *im, const struct group *group, const char *path)
 {
@@ -154,8 +126,7 @@ static int stage(struct import *im, const struct group *group, const char *path)
         result = same(im, path, fd, &st, &there);
     else if (result == 0) {
         file.staged = true;
-        if ((st.st_nlink < 2 && !im->linked) || !link_known(im, path, staged, &st))
-            result = copy(im, staged, fd, &st);
+        result = copy(im, staged, fd, &st);
     }
     fastspool_act_for(&import_server);
     close(fd);

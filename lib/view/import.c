@@ -16,7 +16,7 @@
  *
  * What belongs to no message needs no lock and no other name.  It is copied, and removed where the store has the same
  * content.  Files of a message without a -D file wait for the end of the pass, because an Exim that has delivered it
- * may just be removing them.  Hard links are kept, but become copies if the process dies between two of their names.
+ * may just be removing them.  Of a file with two names two are made.
  *
  * Failure modes: a file that changes while it is read stays, with its message, as one that is locked.  A file that the
  * store has with another content stays, with its message.  The store is full, or a commit fails: the batch goes back to
@@ -175,7 +175,6 @@ static int commit(struct import *im)
     for (size_t i = 0; i < im->groups && result == 0; i++)
         result = remove_group(im, i);
     forget(im, 0, removed);
-    im->batch++;
     im->bytes = 0;
     return result;
 }
@@ -216,32 +215,16 @@ static void drop_group(struct import *im)
     forget(im, im->groups - 1, false);
 }
 
-/* The lock of a message; -ENOENT: it has no -D file.  Two names of one -D file have one lock. */
-static int lock_group(struct import *im, const char *key)
-{
-    struct stat st;
-    int lock = disk_lock(im->disk, key), fd, result;
-
-    if (lock != -EAGAIN || im->groups == 0 || (fd = disk_open(im->disk, key, O_PATH, &st)) < 0)
-        return lock;
-    close(fd);
-    if (st.st_nlink < 2)
-        return lock;
-    return (result = commit(im)) < 0 ? result : disk_lock(im->disk, key);
-}
-
 static int import_group(struct import *im, const struct found *found, size_t count, bool message, bool published)
 {
     const char *key = im->text + found->key;
     struct group group = {.key = key, .lock = -1, .message = message};
     int result = DONE;
 
-    if (message && (group.lock = lock_group(im, key)) == -EAGAIN) {
+    if (message && (group.lock = disk_lock(im->disk, key)) == -EAGAIN) {
         im->result->locked++;
         return 0;
     }
-    if (*im->result->error)
-        return group.lock;
     if (group.lock < 0 && group.lock != -ENOENT && message)
         return import_leave(im, key, strerrordesc_np(-group.lock));
     group.first = im->moved_count;
@@ -310,7 +293,6 @@ static int pass(struct import *im)
 int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
 {
     struct import *im = calloc(1, sizeof(*im));
-    struct linked *linked, *next;
 
     if (!im)
         return error_set(result->error, -ENOMEM, "no memory for an import");
@@ -323,10 +305,6 @@ int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
     int code = pass(im);
     fastspool_act_for(NULL);
     result->told = im->lines;
-    HASH_ITER (hh, im->linked, linked, next) {
-        HASH_DEL(im->linked, linked);
-        free(linked);
-    }
     free(im->moved);
     free(im->found);
     free(im->text);

@@ -15,7 +15,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
-#include <uthash.h>
 
 #define STAGED_NEW   PLACES_IMPORT "/new"
 #define STAGED_TAKEN PLACES_IMPORT "/taken"
@@ -43,20 +42,6 @@ struct moved {
     bool staged; /* or in the store before */
 };
 
-struct file_id {
-    dev_t device;
-    ino_t inode;
-};
-
-struct linked { /* a file with several names; size and time, because an inode's number may come to mean another file */
-    struct file_id id;
-    off_t size;
-    uint64_t mtime;
-    uint64_t batch; /* in which it was staged under the name `path` */
-    UT_hash_handle hh;
-    char path[];
-};
-
 struct import_result;
 
 struct import {
@@ -72,8 +57,7 @@ struct import {
     size_t groups;
     struct moved *moved;
     size_t moved_count, moved_room;
-    uint64_t batch, bytes; /* its number and size */
-    struct linked *linked;
+    uint64_t bytes; /* of the batch */
     char piece[PIECE], other[PIECE];
 };
 
