@@ -80,6 +80,25 @@ int disk_sync_around(int disk, const char *path)
     return result;
 }
 
+static bool being_made(const struct stat *st)
+{
+    return st->st_size == 0 && time(NULL) - st->st_mtim.tv_sec < BEING_MADE;
+}
+
+bool disk_is_locked(int disk, const char *data)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct stat st;
+    int fd = disk_open(disk, data, O_RDONLY, &st);
+
+    if (fd < 0)
+        return false;
+    bool locked =
+        S_ISREG(st.st_mode) && (being_made(&st) || (fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK));
+    close(fd);
+    return locked;
+}
+
 int disk_lock(int disk, const char *data)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET}; /* Exim locks the first 19 or 26 bytes */
@@ -93,12 +112,12 @@ int disk_lock(int disk, const char *data)
     /* Of the description: a close of another descriptor of the file must not drop it. */
     if (!S_ISREG(opened.st_mode))
         result = -EINVAL;
+    else if (being_made(&opened)) /* the lock would be in the way of the one that Exim takes */
+        result = -EAGAIN;
     else if (fcntl(fd, F_OFD_SETLK, &whole) < 0)
         result = errno == EACCES ? -EAGAIN : -errno;
     else if (directory < 0 || fstatat(directory, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
              named.st_ino != opened.st_ino || named.st_dev != opened.st_dev)
-        result = -EAGAIN;
-    else if (named.st_size == 0 && time(NULL) - named.st_mtim.tv_sec < BEING_MADE)
         result = -EAGAIN;
     if (directory >= 0)
         close(directory);

@@ -6,6 +6,7 @@
 #ifndef FASTSPOOL_DISK_H
 #define FASTSPOOL_DISK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -22,6 +23,8 @@ int disk_sync_around(int disk, const char *path);
 /** Take Exim's lock of a message by its -D file @data.  Returns the descriptor that holds it.  -EAGAIN: somebody has
  * it, or the message is just being made or removed. */
 int disk_lock(int disk, const char *data);
+/** Would disk_lock() say -EAGAIN?  Takes no lock, which an Exim could meet. */
+bool disk_is_locked(int disk, const char *data);
 /** Let go of a lock, after the -D file was removed: who had opened it before doesn't get the lock. */
 void disk_unlock_removed(int lock);
 

@@ -215,16 +215,21 @@ static void drop_group(struct import *im)
     forget(im, im->groups - 1, false);
 }
 
+static int note_locked(struct import *im, const char *key)
+{
+    im->result->locked++;
+    snprintf(im->result->in_work, sizeof(im->result->in_work), "%s", key);
+    return 0;
+}
+
 static int import_group(struct import *im, const struct found *found, size_t count, bool message, bool published)
 {
     const char *key = im->text + found->key;
     struct group group = {.key = key, .lock = -1, .message = message};
     int result = DONE;
 
-    if (message && (group.lock = disk_lock(im->disk, key)) == -EAGAIN) {
-        im->result->locked++;
-        return 0;
-    }
+    if (message && (group.lock = disk_lock(im->disk, key)) == -EAGAIN)
+        return note_locked(im, key);
     if (group.lock < 0 && group.lock != -ENOENT && message)
         return import_leave(im, key, strerrordesc_np(-group.lock));
     group.first = im->moved_count;
@@ -246,13 +251,19 @@ static int import_group(struct import *im, const struct found *found, size_t cou
     return result == UNREADABLE ? import_leave(im, key, "can't be read") : 0;
 }
 
+/* A message is locked, and the others must not go without it. */
+static bool stopped(const struct import *im)
+{
+    return im->whole && im->result->locked > 0;
+}
+
 /* All groups.  First those that can be locked, or need no lock, and then, if @late, messages without a -D file. */
 static int import_groups(struct import *im, bool late, bool *more)
 {
     char header[PATH_MAX];
     int result = 0;
 
-    for (size_t i = 0, end; i < im->found_count && result == 0; i = end) {
+    for (size_t i = 0, end; i < im->found_count && result == 0 && !stopped(im); i = end) {
         const char *key = im->text + im->found[i].key;
         bool message = exim_member(key, 0, header), data = false, published = false;
         for (end = i; end < im->found_count && strcmp(im->text + im->found[end].key, key) == 0; end++) {
@@ -269,6 +280,17 @@ static int import_groups(struct import *im, bool late, bool *more)
     return result < 0 ? result : last;
 }
 
+static void count_locked(struct import *im)
+{
+    char header[PATH_MAX];
+
+    for (size_t i = 0; i < im->found_count; i++) {
+        const char *key = im->text + im->found[i].key;
+        if (im->found[i].path == im->found[i].key && exim_member(key, 0, header) && disk_is_locked(im->disk, key))
+            note_locked(im, key);
+    }
+}
+
 static int pass(struct import *im)
 {
     bool more = false;
@@ -277,10 +299,12 @@ static int pass(struct import *im)
     if (result == 0)
         result = scan_run(im);
     uint64_t scanned = clock_precise();
+    if (result == 0 && im->whole)
+        count_locked(im);
     if (result == 0)
         result = import_groups(im, false, &more);
     uint64_t since = clock_precise() - scanned;
-    if (result == 0 && more && since < SETTLED)
+    if (result == 0 && more && !stopped(im) && since < SETTLED)
         clock_sleep(SETTLED - since);
     if (result == 0 && more)
         result = import_groups(im, true, &more);
@@ -290,8 +314,10 @@ static int pass(struct import *im)
     return result;
 }
 
-int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
+int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_result *result)
 {
+    if (whole && *result->in_work && disk_is_locked(spool_fd, result->in_work))
+        return 0; /* and the numbers are as they were: all of a large queue is not looked at each second */
     struct import *im = calloc(1, sizeof(*im));
 
     if (!im)
@@ -299,8 +325,9 @@ int import_run(struct fastspool *fs, int spool_fd, struct import_result *result)
     im->fs = fs;
     im->disk = spool_fd;
     im->result = result;
+    im->whole = whole;
     result->locked = result->conflicts = result->left = 0;
-    result->error[0] = '\0';
+    result->error[0] = result->in_work[0] = '\0';
     fastspool_act_for(&import_server);
     int code = pass(im);
     fastspool_act_for(NULL);

@@ -7,6 +7,8 @@
 
 #include "fastspool.h"
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /** What the passes have done.  Zero before the first one, and kept for the next. */
@@ -17,13 +19,16 @@ struct import_result {
     uint32_t conflicts;              /* messages and files that it has left: the store has others of that name */
     uint32_t left;                   /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */
     uint32_t told;                   /* lines in syslog: a pass tells only of more than the one before */
+    char in_work[PATH_MAX];          /* the -D file of one of the locked messages: "" */
     char error[FASTSPOOL_ERROR_MAX]; /* why it has ended early: "" */
 };
 
 /** One pass over the served directories of the disk, @spool_fd.  To be called by the spool's owner where no view lies
  *  over them, by one process at a time.  Ends the thread's fastspool_act_for().
+ *  @whole: who looks at the disk must not see a part of the queue, so no message is moved while any is locked.  If one
+ *  is locked after that, the rest stays.
  *  A negative errno: the pass has ended early, and @result->error says why.  What is not moved is on the disk as
  * before; the next pass goes on. */
-int import_run(struct fastspool *fs, int spool_fd, struct import_result *result);
+int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_result *result);
 
 #endif

@@ -48,6 +48,7 @@ struct import {
     struct fastspool *fs;
     int disk;
     struct import_result *result;
+    bool whole; /* as import_run() was asked */
     uint32_t lines;
     char *text;
     size_t text_size, text_room;

@@ -13,7 +13,8 @@
  *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The
  * segment goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
  *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path
- * would meet the view.  A line says so.
+ * would meet the view.  A line says so.  Before the first mount nothing is moved either, because a program without the
+ * library sees the disk alone.
  *   - The store has no room for what lies on the disk: the same.
  *   - The store is gone (its segment was removed, or another one made), or FAILED: the server ends, and the supervisor
  * starts one that attaches to what there is then.
@@ -58,7 +59,8 @@ struct server {
     int control;
     enum fastspool_durability durability;
     struct import_result imported;
-    bool told; /* what is waited for */
+    bool again; /* an earlier server's view lies over the disk */
+    bool told;  /* what is waited for */
 };
 
 static int complain(const char *spool, const char *what, const char *why)
@@ -96,27 +98,35 @@ static int attach(struct server *server, const char *spool, const char *state)
 
 /* ---- the director ---- */
 
-/* Import everything.  A line says once what keeps the rest on the disk.  True: nothing of it has to be waited for. */
-static bool import_all(struct server *server, uint64_t since)
+/* Say once what keeps the disk's messages there. */
+static void tell_of_wait(struct server *server, int error, bool whole, uint64_t since)
+{
+    const struct import_result *result = &server->imported;
+
+    if (server->told || ((error < 0 || !whole) && clock_monotonic() - since < PATIENCE))
+        return;
+    server->told = true;
+    if (error < 0)
+        complain(inside_spool(server->fs), "import", result->error);
+    else
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: view: not mounted yet: a process works on %u of the messages on the disk%s",
+               inside_spool(server->fs), result->locked, whole ? "; nothing is moved until it ends" : "");
+}
+
+/* Import everything, or, if @whole, all or nothing.  True: nothing has to be waited for. */
+static bool import_all(struct server *server, bool whole, uint64_t since)
 {
     struct import_result *result = &server->imported;
     uint64_t before = result->files;
 
-    int error = import_run(server->fs, server->spool, result);
+    int error = import_run(server->fs, server->spool, whole, result);
     if (result->files > before)
         syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu messages in %llu files from the disk",
                inside_spool(server->fs), (unsigned long long)result->messages, (unsigned long long)result->files);
     inside_set_left(server->fs, result->locked, result->conflicts, result->left);
     if (error == 0 && result->locked == 0)
         return true;
-    if (!server->told && clock_monotonic() - since >= PATIENCE) {
-        server->told = true;
-        if (error < 0)
-            complain(inside_spool(server->fs), "import", result->error);
-        else
-            syslog(LOG_MAIL | LOG_NOTICE, "%s: view: not mounted yet: processes work on %u of the disk's messages",
-                   inside_spool(server->fs), result->locked);
-    }
+    tell_of_wait(server, error, whole, since);
     return false;
 }
 
@@ -148,11 +158,11 @@ static uint32_t listen_for(const struct server *server, struct control *message)
 }
 
 /* Import until nothing is left on the disk. */
-static void import_until_done(struct server *server)
+static void import_until_done(struct server *server, bool whole)
 {
     uint64_t since = clock_monotonic();
 
-    while (!import_all(server, since))
+    while (!import_all(server, whole, since))
         wait_for(server, 0);
     server->told = false;
 }
@@ -212,14 +222,14 @@ static void *direct(void *argument)
     struct server *server = argument;
     struct control message;
 
-    import_until_done(server);
+    import_until_done(server, !server->again);
     make_directories(server);
     mount_below(server, "");
     control_send(server->control, CONTROL_READY, 0, NULL);
     for (;;) {
         uint32_t kind = listen_for(server, &message);
         if (kind == CONTROL_UP || kind == CONTROL_ADOPT)
-            import_until_done(server);
+            import_until_done(server, false);
         if (kind == CONTROL_UP)
             inside_set_view(server->fs, true);
         else if (kind == CONTROL_ADOPT)
@@ -255,7 +265,8 @@ static int serve(struct server *server, int fuse)
 
 int server_run(const char *spool, const char *state, int fuse, int control, bool again)
 {
-    struct server server = {.spool = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .control = control};
+    struct server server = {
+        .spool = open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .control = control, .again = again};
     struct rlimit files;
 
     openlog("fastspool", LOG_PID, LOG_MAIL);

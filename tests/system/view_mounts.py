@@ -809,6 +809,31 @@ def queue_while_another_waits(exim):
     check(exim.tool("status").startswith(f"{exim.spool}: all is well"), exim.tool("status"))
 
 
+@test(**AUTO)
+def disk_in_work(exim):
+    """Before the first mount a message in work keeps all others where a program without the library sees them."""
+    log = Log()
+    for _ in range(6):
+        message = Message()
+        exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    exim.queued = 6
+    with open(next((exim.spool / "input").glob("*-D")), "rb+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 19)
+        use_as_root(exim)
+        said = "not mounted yet: a process works on 1 of the messages on the disk; nothing is moved until it ends"
+        wait_for(lambda: log.lines(said), "syslog says what is waited for", 3)
+        for _ in range(30):
+            check(int(exim.run("-bpc", stock=True)) == 6, "Exim without the library misses messages")
+            time.sleep(0.1)
+        status = json.loads(exim.tool("status", "--json"))
+        check(status["view"].startswith("starting") and status["disk_locked"] == 1 and status["disk_hidden"] == 0, status)
+        check(len(log.lines("not mounted")) == 1, log.lines())
+        check(int(exim.run("-bpc")) == 6, "Exim with the library misses messages")
+    wait_mounted(exim, seconds=5)
+    check(int(exim.run("-bpc", stock=True)) == 6 and not exim.real_files(), "the view misses messages")
+    wait_for(lambda: json.loads(exim.tool("status", "--json"))["disk_locked"] == 0, "status forgets the message", 3)
+
+
 @test(**QUEUES)
 def queue_on_disk(exim):
     """A named queue that a process without the library makes is adopted: its message is in the store, and the view."""

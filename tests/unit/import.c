@@ -212,7 +212,7 @@ static void moved_whole(const char *path)
 
 static void run(void)
 {
-    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), 0, "%s", result_of.error);
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), 0, "%s", result_of.error);
     cr_assert_not(store_has(PLACES_IMPORT));
 }
 
@@ -371,6 +371,59 @@ Test(import, locked)
     moved_whole("input/" A "-H");
 }
 
+static void run_whole(void)
+{
+    cr_assert_eq(import_run(fs, fs->spool_fd, true, &result_of), 0, "%s", result_of.error);
+    cr_assert_not(store_has(PLACES_IMPORT));
+}
+
+static pid_t late_locker;
+
+static void lock_late(void)
+{
+    late_locker = hold_lock("input/" A "-D", 19); /* the second one */
+}
+
+/* All or nothing.  A large queue is looked at again when the message that was locked is not. */
+Test(import, whole)
+{
+    message("", "", A);
+    message("", "", B);
+    message("", "", C);
+    disk_file("input/stray", "stray");
+    pid_t pid = hold_lock("input/" B "-D", 19);
+    run_whole();
+    counts(0, 0, 1, 0, 0);
+    cr_assert_str_eq(result_of.in_work, "input/" B "-D");
+    cr_assert(disk_has("input/" A "-H") && disk_has("input/" C "-H") && disk_has("input/stray"));
+    steps = 0;
+    run_whole();
+    counts(0, 0, 1, 0, 0);
+    cr_assert_eq(steps, 0, "looks at all of the queue again");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    run_whole();
+    counts(3, 10, 0, 0, 0);
+    cr_assert_str_eq(result_of.in_work, "");
+}
+
+/* A lock that comes after the look: what has not been moved yet stays with its message. */
+Test(import, whole_until_a_lock)
+{
+    message("", "", A);
+    message("", "", B);
+    message("", "", C);
+    meddle = lock_late;
+    meddle_in = 1;
+    run_whole();
+    cr_assert(result_of.messages == 1 && result_of.locked == 1);
+    cr_assert(!disk_has("input/" B "-H") && disk_has("input/" A "-H") && disk_has("input/" C "-H"));
+    kill(late_locker, SIGKILL);
+    waitpid(late_locker, NULL, 0);
+    run_whole();
+    counts(3, 9, 0, 0, 0);
+}
+
 /* An empty -D file is one that Exim makes now, and locks next; or an old one. */
 Test(import, being_made)
 {
@@ -521,7 +574,7 @@ Test(import, changed_meanwhile)
 static void nothing_moved(int code)
 {
     flushes = 0;
-    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), code);
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), code);
     cr_assert_neq(*result_of.error, '\0');
     counts(0, 0, 0, 0, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
@@ -565,7 +618,7 @@ Test(import, no_second_commit)
 {
     message("", "", A);
     flush_fails = 2;
-    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), -EIO);
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), -EIO);
     cr_assert_not(disk_has("input/" A "-H") || store_has("input/" A "-H"), "neither is found");
     flush_fails = 0;
     run();
@@ -580,7 +633,7 @@ Test(import, changed_after_decision)
     message("", "", A);
     message("", "8/", B);
     flush_fails = 2;
-    cr_assert_eq(import_run(fs, fs->spool_fd, &result_of), -EIO);
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), -EIO);
     store_file("msglog/" A, "new");
     cr_assert_eq(fastspool_rmdir(fs, "input/8"), 0);
     run();
@@ -667,7 +720,7 @@ static bool killed_at(unsigned n)
         fastspool_after_fork_child(fs);
         steps = 0;
         deadly = n;
-        _exit(import_run(fs, fs->spool_fd, &none) == 0 ? 0 : 1);
+        _exit(import_run(fs, fs->spool_fd, false, &none) == 0 ? 0 : 1);
     }
     waitpid(pid, &status, 0);
     cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the import failed", n);
@@ -811,12 +864,12 @@ static bool power_fails_at(unsigned n, struct cut cut)
     flushes = 0;
     flush_fails = cut.interrupted ? 2 : 0;
     if (cut.interrupted)
-        cr_assert_eq(import_run(fs, fs->spool_fd, &none), -EIO);
+        cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), -EIO);
     steps = flush_fails = 0;
     deadly = n;
     rename_error = cut.refused ? -ENOSPC : 0;
     if (setjmp(power) == 0) {
-        cr_assert_eq(import_run(fs, fs->spool_fd, &none), cut.refused ? -ENOSPC : 0);
+        cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), cut.refused ? -ENOSPC : 0);
         failed = false;
     }
     deadly = 0;
