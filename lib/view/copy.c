@@ -116,7 +116,7 @@ static int stage(struct import *im, const struct group *group, const char *path)
     }
     int fd = disk_open(im->disk, path, O_RDONLY, &st);
     if (fd < 0)
-        return fd == -ENOENT ? DONE : UNREADABLE;
+        return fd == -ENOENT ? DONE : import_because(im, path, UNREADABLE);
     staged_path(STAGED_NEW, path, staged);
     struct moved file = {.size = (uint64_t)st.st_size};
     int result = import_grow(&im->moved, im->moved_count, &im->moved_room, sizeof(file));
@@ -134,14 +134,14 @@ static int stage(struct import *im, const struct group *group, const char *path)
         result = -ENOMEM;
     if (result == DONE)
         im->moved[im->moved_count++] = file;
-    return result;
+    return result == DONE ? DONE : import_because(im, path, result);
 }
 
 /* Stage all files of a group: those that the scan has found, and those that have come since. */
 int copy_group(struct import *im, struct group *group, const struct found *found, size_t count)
 {
     char path[PATH_MAX];
-    bool staged = false;
+    const char *staged = NULL;
     int result = DONE;
 
     for (unsigned n = 0; result == DONE && group->message && exim_member(group->key, n, path); n++) {
@@ -153,10 +153,9 @@ int copy_group(struct import *im, struct group *group, const struct found *found
     }
     for (size_t i = 0; result == DONE && i < count; i++)
         result = stage(im, group, im->text + found[i].path);
-    for (size_t i = group->first; i < im->moved_count; i++)
-        staged = staged || im->moved[i].staged;
-    /* The store's message is alive: it may have delivered where the disk's has not. */
-    if (result == DONE && staged && group->shown && !group->taken)
-        result = CONFLICT;
-    return result;
+    for (size_t i = group->first; i < im->moved_count && !staged; i++)
+        staged = im->moved[i].staged ? im->moved[i].path : NULL;
+    if (result != DONE || !staged || !group->shown || group->taken)
+        return result;
+    return import_because(im, staged, ALIVE);
 }

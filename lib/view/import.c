@@ -54,16 +54,37 @@ int import_fail(struct import *im, int code, const char *what, const char *path)
                      strerrordesc_np(-code));
 }
 
+/* FNV-1a. */
+static uint64_t hash(const char *path)
+{
+    uint64_t result = UINT64_C(0xcbf29ce484222325);
+
+    for (; *path; path++)
+        result = (result ^ (unsigned char)*path) * UINT64_C(0x100000001b3);
+    return result;
+}
+
 /* What has to stay: a line, but not in each pass again. */
 void import_tell(struct import *im, const char *path, const char *why)
 {
     char shown[FASTSPOOL_PATH_MAX];
+    uint64_t told = hash(path);
 
-    if (++im->lines <= im->result->told)
+    if (im->lines == IMPORT_LINES)
         return;
-    im->result->told = im->lines;
+    im->told[im->lines++] = told;
+    for (uint32_t i = 0; i < im->result->lines; i++) {
+        if (im->result->told[i] == told)
+            return;
+    }
     syslog(LOG_MAIL | LOG_WARNING, "%s: view: %s stays on the disk: %s", inside_spool(im->fs),
            escape_bytes(shown, sizeof(shown), path, strlen(path)), why);
+}
+
+int import_because(struct import *im, const char *path, int outcome)
+{
+    snprintf(im->culprit, sizeof(im->culprit), "%s", path);
+    return outcome;
 }
 
 /* Room for one more entry of @size bytes in *@array. */
@@ -197,7 +218,7 @@ static int note_published(struct import *im, struct group *group, const struct f
         if (is_taken(path))
             continue;
         if (exim_shows(strrchr(path, '/') + 1))
-            return CONFLICT;
+            return import_because(im, path, CONFLICT);
         if (import_grow(&im->moved, im->moved_count, &im->moved_room, sizeof(file)) < 0 || !(file.path = strdup(path)))
             return -ENOMEM;
         im->moved[im->moved_count++] = file;
@@ -243,12 +264,14 @@ static int import_group(struct import *im, const struct found *found, size_t cou
     else if (im->groups == BATCH || im->bytes >= BATCH_BYTES)
         return commit(im);
     if (result < 0)
-        return import_fail(im, result, "copy", key);
+        return import_fail(im, result, "copy", im->culprit);
     im->result->locked += result == CHANGED;
-    im->result->conflicts += result == CONFLICT;
+    im->result->conflicts += result == CONFLICT || result == ALIVE;
     if (result == CONFLICT)
-        import_tell(im, key, "the store has another file of that name");
-    return result == UNREADABLE ? import_leave(im, key, "can't be read") : 0;
+        import_tell(im, im->culprit, "the store has another file of that name");
+    if (result == ALIVE)
+        import_tell(im, im->culprit, "the store has its message without this file");
+    return result == UNREADABLE ? import_leave(im, im->culprit, "can't be read") : 0;
 }
 
 /* A message is locked, and the others must not go without it. */
@@ -319,6 +342,7 @@ int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_res
     if (whole && *result->in_work && disk_is_locked(spool_fd, result->in_work))
         return 0; /* and the numbers are as they were: all of a large queue is not looked at each second */
     struct import *im = calloc(1, sizeof(*im));
+    uint64_t told[IMPORT_LINES];
 
     if (!im)
         return error_set(result->error, -ENOMEM, "no memory for an import");
@@ -326,12 +350,14 @@ int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_res
     im->disk = spool_fd;
     im->result = result;
     im->whole = whole;
+    im->told = told;
     result->locked = result->conflicts = result->left = 0;
     result->error[0] = result->in_work[0] = '\0';
     fastspool_act_for(&import_server);
     int code = pass(im);
     fastspool_act_for(NULL);
-    result->told = im->lines;
+    result->lines = im->lines;
+    memcpy(result->told, told, im->lines * sizeof(*told));
     free(im->moved);
     free(im->found);
     free(im->text);

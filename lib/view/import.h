@@ -11,14 +11,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define IMPORT_LINES 64 /* more say nothing */
+
 /** What the passes have done.  Zero before the first one, and kept for the next. */
 struct import_result {
     uint64_t messages; /* moved into the store, by all passes, and the number of their and other files */
     uint64_t files;
-    uint32_t locked;                 /* messages that it has left: an Exim works on them.  Another pass gets them */
-    uint32_t conflicts;              /* messages and files that it has left: the store has others of that name */
-    uint32_t left;                   /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */
-    uint32_t told;                   /* lines in syslog: a pass tells only of more than the one before */
+    uint32_t locked;    /* messages that it has left: an Exim works on them.  Another pass gets them */
+    uint32_t conflicts; /* messages and files that it has left: the store has others of that name */
+    uint32_t left;      /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */
+    uint32_t lines;     /* what syslog has a line of: hashes of paths.  A pass tells of others alone */
+    uint64_t told[IMPORT_LINES];
     char in_work[PATH_MAX];          /* the -D file of one of the locked messages: "" */
     char error[FASTSPOOL_ERROR_MAX]; /* why it has ended early: "" */
 };

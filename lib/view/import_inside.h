@@ -48,7 +48,8 @@ struct import {
     struct fastspool *fs;
     int disk;
     struct import_result *result;
-    bool whole; /* as import_run() was asked */
+    bool whole;     /* as import_run() was asked */
+    uint64_t *told; /* as in the result, for this pass */
     uint32_t lines;
     char *text;
     size_t text_size, text_room;
@@ -59,6 +60,7 @@ struct import {
     struct moved *moved;
     size_t moved_count, moved_room;
     uint64_t bytes; /* of the batch */
+    char culprit[PATH_MAX];
     char piece[PIECE], other[PIECE];
 };
 
@@ -80,8 +82,16 @@ int import_grow(void *array, size_t count, size_t *room, size_t size);
 /** Find all files below the served directories, and make those directories in the store. */
 int scan_run(struct import *im);
 
-/** What became of a group.  A negative errno is the store's. */
-enum outcome { DONE, CONFLICT, CHANGED, UNREADABLE };
+/** What became of a group, because of file `culprit`.  A negative errno is the store's. */
+enum outcome {
+    DONE,
+    CONFLICT, /* the store has another file of that name */
+    ALIVE,    /* the store has the message without this file: it may have delivered where the disk's has not */
+    CHANGED,
+    UNREADABLE,
+};
+/** Note that @path is the culprit.  Returns @outcome. */
+int import_because(struct import *im, const char *path, int outcome);
 /** Copy all files of a group to STAGED_NEW: those that the scan has found, and those that have come since. */
 int copy_group(struct import *im, struct group *group, const struct found *found, size_t count);
 

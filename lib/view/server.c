@@ -8,6 +8,7 @@
  * supervisor to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says in the
  * segment that everything is in the store: from now on no process with the library looks at the disk.
  *   - A directory that is made later (a named queue) is imported and mounted in the same way.
+ *   - What the import has left on the disk is looked at again each minute.
  *
  * Failure modes:
  *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The
@@ -51,6 +52,7 @@
 #define THREADS    4096            /* most requests at once; most wait for a commit or for memory */
 #define IDLE       8               /* threads kept for the next requests */
 #define LOOK_AGAIN NS_PER_S        /* at the store, and at what an Exim has locked */
+#define LOOK_LEFT  (60 * NS_PER_S) /* at what can't be imported: the operator may have seen to it */
 #define PATIENCE   (10 * NS_PER_S) /* before a line says what is waited for */
 
 struct server {
@@ -59,8 +61,9 @@ struct server {
     int control;
     enum fastspool_durability durability;
     struct import_result imported;
-    bool again; /* an earlier server's view lies over the disk */
-    bool told;  /* what is waited for */
+    uint64_t looked; /* the last pass */
+    bool again;      /* an earlier server's view lies over the disk */
+    bool told;       /* what is waited for */
 };
 
 static int complain(const char *spool, const char *what, const char *why)
@@ -119,6 +122,7 @@ static bool import_all(struct server *server, bool whole, uint64_t since)
     struct import_result *result = &server->imported;
     uint64_t before = result->files;
 
+    server->looked = clock_monotonic();
     int error = import_run(server->fs, server->spool, whole, result);
     if (result->files > before)
         syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu messages in %llu files from the disk",
@@ -217,6 +221,16 @@ static void make_directories(const struct server *server)
     }
 }
 
+/* Once a minute: is still there what the last pass has left? */
+static void look_at_left(struct server *server)
+{
+    const struct import_result *last = &server->imported;
+    uint64_t now = clock_monotonic();
+
+    if ((last->locked || last->conflicts || last->left || *last->error) && now - server->looked >= LOOK_LEFT)
+        import_all(server, false, now);
+}
+
 static void *direct(void *argument)
 {
     struct server *server = argument;
@@ -234,6 +248,8 @@ static void *direct(void *argument)
             inside_set_view(server->fs, true);
         else if (kind == CONTROL_ADOPT)
             mount(server, message.name);
+        else
+            look_at_left(server);
     }
     return NULL;
 }
