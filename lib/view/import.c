@@ -207,23 +207,43 @@ static bool is_taken(const char *path)
     return strncmp(strrchr(path, '/') + 1, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0;
 }
 
+/* Note that the disk's file @path, if it is there, is to be removed with the last group. */
+static int note_file(struct import *im, const struct group *group, const char *path)
+{
+    struct moved file = {.path = NULL};
+    struct stat st;
+    int fd = disk_open(im->disk, path, O_PATH, &st);
+
+    if (fd < 0)
+        return DONE;
+    close(fd);
+    for (size_t i = group->first; i < im->moved_count; i++) {
+        if (strcmp(im->moved[i].path, path) == 0)
+            return DONE;
+    }
+    if (exim_shows(strrchr(path, '/') + 1))
+        return import_because(im, path, CONFLICT);
+    if (import_grow(&im->moved, im->moved_count, &im->moved_room, sizeof(file)) < 0 || !(file.path = strdup(path)))
+        return import_because(im, path, -ENOMEM);
+    im->moved[im->moved_count++] = file;
+    return DONE;
+}
+
 /* A message that a killed pass has published: its files are to be removed.  A new -H file of that name is not its own.
  */
 static int note_published(struct import *im, struct group *group, const struct found *found, size_t count)
 {
+    char path[PATH_MAX];
+    int result = DONE;
+
     group->taken = true;
-    for (size_t i = 0; i < count; i++) {
-        const char *path = im->text + found[i].path;
-        struct moved file = {.path = NULL};
-        if (is_taken(path))
-            continue;
-        if (exim_shows(strrchr(path, '/') + 1))
-            return import_because(im, path, CONFLICT);
-        if (import_grow(&im->moved, im->moved_count, &im->moved_room, sizeof(file)) < 0 || !(file.path = strdup(path)))
-            return -ENOMEM;
-        im->moved[im->moved_count++] = file;
+    for (unsigned n = 0; result == DONE && exim_member(group->key, n, path); n++)
+        result = note_file(im, group, path);
+    for (size_t i = 0; result == DONE && i < count; i++) {
+        if (!is_taken(im->text + found[i].path))
+            result = note_file(im, group, im->text + found[i].path);
     }
-    return DONE;
+    return result;
 }
 
 /* The last group of the batch is not to be moved. */

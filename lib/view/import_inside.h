@@ -21,9 +21,10 @@
 #define BATCH        128 /* messages: each has a descriptor, and not all have 1,024 */
 #define PIECE        (64 << 10)
 
-/* A file that the scan has found, with the -D file of its message or itself: where in `text` their paths begin. */
+/* A file that the scan has found, with the -D file of its message or itself: where in `text` their paths begin.  A
+ * message with a -D file has that one alone, and what exim_member() does not name. */
 struct found {
-    size_t path, key;
+    uint32_t path, key;
 };
 
 /* A group is a message, or a file that belongs to none. */

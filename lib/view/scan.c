@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The scan of the disk: all files of the served directories, of the spool and of each queue, and of their split
- * subdirectories.  It only lists names: what they are is looked at when they are copied.  A million messages take some
- * 250 MB as long as the pass runs.
+ * subdirectories.  It only lists names: what they are is looked at when they are copied.  A message is listed once, by
+ * its -D file, so a million messages take some 50 MB as long as the pass runs.
  *
  * Failure modes: what is no regular file stays on the disk, with a line in syslog, and so does what lies deeper than
  * Exim's directories.  A symbolic link to a directory is not followed.
@@ -21,14 +21,32 @@
 #include <unistd.h>
 
 /* A copy of @path in `text`; its offset. */
-static int keep(struct import *im, const char *path, size_t *offset)
+static int keep(struct import *im, const char *path, uint32_t *offset)
 {
-    for (*offset = im->text_size;; path++) {
+    if (im->text_size > UINT32_MAX)
+        return -ENOMEM; /* more than the store has names for */
+    for (*offset = (uint32_t)im->text_size;; path++) {
         if (import_grow(&im->text, im->text_size, &im->text_room, 1) < 0)
             return -ENOMEM;
         if ((im->text[im->text_size++] = *path) == '\0')
             return 0;
     }
+}
+
+/* Is @path found by -D file @key, which the disk has? */
+static bool goes_with(const struct import *im, const char *path, const char *key)
+{
+    char member[PATH_MAX];
+    struct stat st;
+    bool found = false;
+
+    for (unsigned n = 0; !found && exim_member(key, n, member); n++)
+        found = strcmp(member, path) == 0;
+    int fd = found ? disk_open(im->disk, key, O_PATH, &st) : -1;
+    if (fd < 0)
+        return false;
+    close(fd);
+    return S_ISREG(st.st_mode);
 }
 
 static int add_found(struct import *im, const char *path)
@@ -41,10 +59,13 @@ static int add_found(struct import *im, const char *path)
     snprintf(plain, sizeof(plain), "%s", path);
     if (strncmp(name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0)
         snprintf(plain + (name - path), sizeof(plain) - (size_t)(name - path), "%s", name + strlen(PLACES_TAKEN));
+    bool other = exim_family(plain, key) && strcmp(key, path) != 0;
+    if (other && goes_with(im, path, key))
+        return 0;
     if (result == 0)
         result = keep(im, path, &found.path);
     found.key = found.path;
-    if (result == 0 && exim_family(plain, key) && strcmp(key, path) != 0)
+    if (result == 0 && other)
         result = keep(im, key, &found.key);
     if (result == 0)
         im->found[im->found_count++] = found;

@@ -589,6 +589,39 @@ Test(import, no_regular_files)
     cr_assert_not(store_has("input/link") || store_has("input/fifo") || store_has("input/" B "-D"));
 }
 
+/* Nothing of a message whose -D file can't be taken. */
+Test(import, body_is_no_file)
+{
+    message("", "", A);
+    cr_assert_eq(unlink(on_disk("input/" A "-D")), 0);
+    cr_assert_eq(mkfifo(on_disk("input/" A "-D"), 0600), 0);
+    run();
+    counts(0, 0, 0, 0, 2); /* the file, and the message */
+    cr_assert(disk_has("input/" A "-H") && disk_has("msglog/" A) && !store_has("input/" A "-H"));
+}
+
+/* The scan remembers a message once: of a million it would take 250 MB. */
+Test(import, scan_is_small)
+{
+    static struct import_result none;
+    struct import *im = calloc(1, sizeof(*im));
+    char id[32];
+
+    for (int i = 0; i < 100; i++) {
+        snprintf(id, sizeof(id), "1abcde-%011d-ABCD", i);
+        message("", "", id);
+    }
+    *im = (struct import){.fs = fs, .disk = fs->spool_fd, .result = &none};
+    fastspool_act_for(&import_server);
+    cr_assert_eq(scan_run(im), 0);
+    fastspool_act_for(NULL);
+    cr_assert_eq(im->found_count, 100);
+    cr_assert_leq(im->text_size + im->found_count * sizeof(*im->found), 100 * 40);
+    free(im->found);
+    free(im->text);
+    free(im);
+}
+
 /* A program that takes no lock changes a file while it is copied. */
 static void append(void)
 {
