@@ -5,6 +5,8 @@
 #include "fastspool.h"
 #include "config.h"
 #include "spool/attach.h"
+#include "spool/launch.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct subcommand {
     const char *name;
@@ -127,6 +130,24 @@ const char *tool_options(int argc, char **argv, bool *json, const char *usage)
         }
     }
     return spool;
+}
+
+const char *tool_only_options(int argc, char **argv, bool *json, const char *usage)
+{
+    const char *spool = tool_options(argc, argv, json, usage);
+
+    if (optind == argc)
+        return spool;
+    fputs(usage, stderr);
+    exit(2);
+}
+
+bool tool_mount_again(struct fastspool *fs, enum seen_state state)
+{
+    if (state != SEEN_DEAD || geteuid() != 0)
+        return false;
+    launch_view(fs);
+    return !LOAD(fs->header->view.unavailable);
 }
 
 static int usage(FILE *to)

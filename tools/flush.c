@@ -13,15 +13,29 @@ static const char usage[] =
     "Waits until every change is on the disk.\n"
     "Exit status: 0 all is on the disk; 1 an error; 2 wrong arguments.\n";
 
+/* Who asks for a flush uses the spool: a view that is dead is started again. */
+static void look_at_view(struct fastspool *fs, const char *spool)
+{
+    struct fastspool_config config;
+    struct seen seen;
+
+    if (tool_config(&config, spool) != 0 || !config.view)
+        return;
+    seen_look(fs, config.view, &seen);
+    tool_mount_again(fs, seen.state);
+}
+
 int tool_flush(int argc, char **argv)
 {
-    struct fastspool *fs = tool_attach(tool_options(argc, argv, NULL, usage));
+    const char *spool = tool_only_options(argc, argv, NULL, usage);
+    struct fastspool *fs = tool_attach(spool);
 
     if (!fs)
         return 1;
     int result = fastspool_flush(fs, 0);
     if (result < 0)
         tool_error("cannot write all of %s to the disk: %s", fs->spool, strerrordesc_np(-result));
+    look_at_view(fs, spool);
     fastspool_detach(fs);
     return result < 0;
 }

@@ -28,6 +28,7 @@ static int find_paths(struct look *look, const struct fastspool_config *config)
         return tool_error("cannot open the spool %s: %s", config->spool[0], strerrordesc_np(errno));
     look->owner = st.st_uid;
     look->group = st.st_gid;
+    look->view = config->view;
     if (strlen(path) + sizeof(PLACES_STATE) >= sizeof(look->state) || !S_ISDIR(st.st_mode))
         return tool_error("%s is no spool", config->spool[0]);
     strcpy(look->spool, path);
@@ -52,7 +53,9 @@ int look_begin(struct look *look, const char *spool)
     if (result == 0 || result == -ENOENT)
         look->why[0] = '\0';
     if (stat(look->state, &st) < 0)
-        return tool_error("%s: no store in memory, and %s: %s", look->spool, look->state, strerrordesc_np(errno));
+        return errno == ENOENT
+                   ? tool_error("%s has no store, neither in memory nor on the disk", look->spool)
+                   : tool_error("no store in memory, and cannot open %s: %s", look->state, strerrordesc_np(errno));
     return 0;
 }
 

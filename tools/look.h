@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "fastspool.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -20,6 +21,7 @@ struct look {
     char state[FASTSPOOL_PATH_MAX]; /* its state directory */
     uid_t owner;                    /* of the spool */
     gid_t group;
+    bool view; /* the configuration says `view = auto` */
 };
 
 /** Find the spool @spool, NULL: the configured one.  Creates nothing, and starts no mirror.  0; or 1, with the reason

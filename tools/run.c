@@ -2,6 +2,8 @@
  *
  * fastspool run: run a command on the spool (`fastspool run -- mailq`, `exipick`, `ls`).
  *
+ * Root's call has the view mounted, and waits for it some seconds, if the configuration wants one.
+ *
  * With a view every program sees the spool, and the command runs as it is.  But a `program` of the configuration gets
  * the library all the same: `exim -MG` renames from one top directory to another, and those are mounts.
  *
@@ -9,8 +11,11 @@
  * set-user-ID program preloads nothing else, and only from the loader's own directory.  Such a program does not believe
  * FASTSPOOL_* either.  So root registers a spool that the configuration does not name (spool/registry.c).
  */
+#include "base/clock.h"
 #include "config.h"
 #include "fastspool.h"
+#include "seen.h"
+#include "spool/attach.h"
 #include "spool/registry.h"
 #include "spool/viewed.h"
 #include "tool.h"
@@ -24,7 +29,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LIBRARY "libfastspool.so"
+#define LIBRARY  "libfastspool.so"
+#define PATIENCE (5 * NS_PER_S) /* with a view that starts */
 
 static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
@@ -99,6 +105,38 @@ static int preload(void)
     return 0;
 }
 
+/* Attach.  Root's call starts what the first use of the spool starts: the store, its mirror, and the view. */
+static struct fastspool *use(const struct fastspool_config *config)
+{
+    struct fastspool *fs = NULL;
+    char error[FASTSPOOL_ERROR_MAX]; /* COMMAND says it, if it needs the spool */
+    int result = geteuid() == 0 ? fastspool_attach(config->spool[0], config, &fs, error)
+                                : attach_open(config->spool[0], config, &fs, error);
+
+    return result < 0 ? NULL : fs;
+}
+
+/* Is there a view, and does it live?  @wait: for one that starts.  An ordinary user can't ask the store: any view
+ * counts. */
+static bool is_mounted(const struct fastspool_config *config, bool wait)
+{
+    struct fastspool *fs = use(config);
+    struct seen seen;
+
+    if (!fs)
+        return viewed(config->spool[0]);
+    uint64_t since = clock_monotonic();
+    do {
+        seen_look(fs, config->view, &seen);
+        bool starts = seen.state == SEEN_STARTING || (config->view && tool_mount_again(fs, seen.state));
+        wait = wait && starts && clock_monotonic() - since < PATIENCE;
+        if (wait)
+            clock_sleep(20 * NS_PER_MS);
+    } while (wait);
+    fastspool_detach(fs);
+    return seen.state == SEEN_MOUNTED && viewed(config->spool[0]);
+}
+
 static int prepare(const struct request *request, const char *command)
 {
     struct fastspool_config config;
@@ -119,11 +157,12 @@ static int prepare(const struct request *request, const char *command)
         if (result < 0)
             return tool_error("cannot register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
     }
-    if (!is_program(&config, command) && viewed(config.spool[0])) {
+    bool served = is_program(&config, command);
+    if (!is_mounted(&config, !served) || served)
+        return preload();
+    if (isatty(STDERR_FILENO))
         fputs("fastspool: every program sees the spool, as it is mounted: `fastspool run` is not needed\n", stderr);
-        return 0;
-    }
-    return preload();
+    return 0;
 }
 
 int tool_run(int argc, char **argv)

@@ -3,100 +3,31 @@
  * fastspool status: one line that says whether all is well, then the numbers.  With --json: one object.
  */
 #include "base/clock.h"
+#include "base/places.h"
 #include "fastspool.h"
+#include "seen.h"
+#include "spool/attach.h"
 #include "spool/launch.h"
 #include "store/store.h"
 #include "tool.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define VIEW_LINE       4096
 #define MS(nanoseconds) ((nanoseconds) / NS_PER_MS)
 
 static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json]\n"
     "Shows the state of the spool.  --json: as one JSON object.\n"
-    "Exit status: 0 all is well; 1 the store or the last commit failed, the view hides files, or there is no store;\n"
-    "2 wrong arguments.\n";
-
-/* ---- the view ---- */
-
-/* If @line of mountinfo is a view over a directory of @spool: the directory's name, relative to the spool. */
-static bool is_view(char *line, const char *spool, char name[FASTSPOOL_PATH_MAX])
-{
-    char place[4 * FASTSPOOL_PATH_MAX];
-    size_t length = 0;
-    unsigned byte;
-
-    if (!strstr(line, " - fuse.fastspool ") || sscanf(line, "%*s %*s %*s %*s %1019s", place) != 1)
-        return false;
-    for (const char *from = place; *from && length < FASTSPOOL_PATH_MAX - 1; length++) {
-        bool octal = *from == '\\' && sscanf(from + 1, "%3o", &byte) == 1;
-        name[length] = octal ? (char)byte : *from;
-        from += octal ? 4 : 1;
-    }
-    name[length] = '\0';
-    length = strlen(spool);
-    if (strncmp(name, spool, length) != 0 || name[length] != '/')
-        return false;
-    memmove(name, name + length + 1, strlen(name + length + 1) + 1);
-    return true;
-}
-
-/* Is @name one of @names, "input, msglog"? */
-static bool is_listed(const char *names, const char *name)
-{
-    size_t length = strlen(name);
-
-    for (const char *at = names; (at = strstr(at, name)); at += length) {
-        if ((at == names || at[-1] == ' ') && (at[length] == ',' || at[length] == '\0'))
-            return true;
-    }
-    return false;
-}
-
-/* "input, msglog": where a view is mounted in this mount namespace. */
-static void find_mounts(const char *spool, char *names, size_t size)
-{
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL, name[FASTSPOOL_PATH_MAX];
-    size_t room = 0, length = 0;
-
-    names[0] = '\0';
-    while (file && getline(&line, &room, file) > 0) {
-        /* A dead view may lie below: its directory comes twice. */
-        if (is_view(line, spool, name) && !is_listed(names, name) && length + strlen(name) + 3 < size)
-            length += (size_t)snprintf(names + length, size - length, "%s%s", length ? ", " : "", name);
-    }
-    free(line);
-    if (file)
-        fclose(file);
-}
-
-/* One line on the view: nothing here touches it, because its server may hang. */
-static void describe_view(struct fastspool *fs, char line[VIEW_LINE])
-{
-    char names[VIEW_LINE - 64];
-    uint32_t unavailable = LOAD(fs->header->view.unavailable);
-    bool lives = launch_view_lives(fs->state), is_mounted = LOAD(fs->header->view.status) == VIEW_MOUNTED;
-
-    find_mounts(fs->spool, names, sizeof(names));
-    if (lives && is_mounted)
-        snprintf(line, VIEW_LINE, names[0] ? "mounted over %s" : "mounted, but not in this mount namespace%s", names);
-    else if (lives)
-        snprintf(line, VIEW_LINE, "starting");
-    else if (is_mounted || names[0])
-        snprintf(line, VIEW_LINE, "dead; the next root process that uses the spool mounts it again");
-    else if (unavailable)
-        snprintf(line, VIEW_LINE, "not available: %s: %s", launch_view_obstacle(LOAD(fs->header->view.obstacle)),
-                 strerrordesc_np((int)unavailable) ? strerrordesc_np((int)unavailable) : "unknown error");
-    else
-        snprintf(line, VIEW_LINE, "off");
-}
+    "A view that is dead is mounted again, if root asks.\n"
+    "Exit status: 0 all is well; 1 the store or the last commit failed, the view is dead or hides files, or there is "
+    "no\n"
+    "store; 2 wrong arguments.\n";
 
 /* ---- what is shown ---- */
 
@@ -104,21 +35,23 @@ struct shown {
     const char *spool;
     const char *failure; /* NULL: none */
     struct fastspool_status numbers;
-    char view[VIEW_LINE];
+    struct seen view;
     pid_t view_pid;
     uint32_t locked; /* what the import has left on the disk, as in view_state */
     uint32_t conflicts;
     uint32_t left;
     uint32_t hidden; /* of it: by the view */
+    bool again;      /* a view that was dead is started again */
 };
 
-static void look(struct fastspool *fs, struct shown *shown)
+/* @wanted: the configuration says `view = auto`. */
+static void look(struct fastspool *fs, bool wanted, struct shown *shown)
 {
     const struct view_state *view = &fs->header->view;
 
     shown->spool = fs->spool;
     shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? fs->header->failure : NULL;
-    describe_view(fs, shown->view);
+    seen_look(fs, wanted, &shown->view);
     shown->view_pid = launch_view_holder(fs->state);
     shown->locked = LOAD(view->locked);
     shown->conflicts = LOAD(view->conflicts);
@@ -168,8 +101,8 @@ static void print_json(const struct shown *shown)
     printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
-    printf(", \"view\": ");
-    tool_print_json(shown->view);
+    printf(", \"view_state\": \"%s\", \"view\": ", seen_name(shown->view.state));
+    tool_print_json(shown->view.line);
     printf(", \"failed\": %s}\n", shown->failure ? "true" : "false");
 }
 
@@ -182,6 +115,9 @@ static void print_verdict(const struct shown *shown)
         printf("FAILED: %s\n", shown->failure);
     else if (s->commit_error)
         printf("the last commit failed: %s\n", strerrordesc_np(-s->commit_error));
+    else if (shown->view.state == SEEN_DEAD)
+        printf("the view is dead: programs without the library see an error, mailq an empty queue; %s\n",
+               shown->again ? "it is being mounted again" : "see below");
     else if (shown->hidden)
         printf("the view hides %" PRIu32 " messages or files of the disk\n", shown->hidden);
     else if (!s->mirror_pid)
@@ -230,23 +166,54 @@ static void print_text(const struct shown *shown)
            (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
     if (s->mirror_pid)
         printf("  mirror       process %ld\n", (long)s->mirror_pid);
-    printf("  view         %s\n", shown->view);
+    printf("  view         %s\n", shown->view.line);
     print_left(shown);
+}
+
+/* After a reboot, and before anybody with the library has come.  Where the database is, there may be mail. */
+static void say_disk(const struct fastspool_config *config)
+{
+    char path[PATH_MAX];
+    const char *state = config->state[0] ? config->state : PLACES_STATE;
+
+    snprintf(path, sizeof(path), "%s%s%s/" PLACES_DATABASE "/data.mdb", config->state[0] ? "" : config->spool[0],
+             config->state[0] ? "" : "/", state);
+    if (access(path, F_OK) == 0)
+        tool_error(
+            "mail that it has on the disk is not counted here, and is not lost: the next start of Exim with the "
+            "library brings it back, and so does `fastspool view %s`",
+            config->spool[0]);
+}
+
+static struct fastspool *attach(const struct fastspool_config *config)
+{
+    struct fastspool *fs = NULL;
+    char error[FASTSPOOL_ERROR_MAX];
+    int result = attach_open(config->spool[0], config, &fs, error);
+
+    if (result < 0)
+        tool_error("%s", error);
+    if (result == -ENOENT)
+        say_disk(config);
+    return fs;
 }
 
 int tool_status(int argc, char **argv)
 {
     struct shown shown = {0};
+    struct fastspool_config config;
     bool json = false;
-    struct fastspool *fs = tool_attach(tool_options(argc, argv, &json, usage));
+    const char *spool = tool_only_options(argc, argv, &json, usage);
+    struct fastspool *fs = tool_config(&config, spool) == 0 ? attach(&config) : NULL;
 
     if (!fs)
         return 1;
-    look(fs, &shown);
+    look(fs, config.view, &shown);
+    shown.again = config.view && tool_mount_again(fs, shown.view.state);
     if (json)
         print_json(&shown);
     else
         print_text(&shown);
     fastspool_detach(fs);
-    return shown.failure || shown.numbers.commit_error || shown.hidden;
+    return shown.failure || shown.numbers.commit_error || shown.hidden || shown.view.state == SEEN_DEAD;
 }

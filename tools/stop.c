@@ -12,13 +12,15 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
+#define PATIENCE     (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
+#define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
@@ -40,11 +42,29 @@ static int end_mirror(struct fastspool *fs)
     return 0;
 }
 
+/* A view whose processes were killed is mounted still.  Start it, so that it ends in order; a signal that comes before
+ * it has mounted anything would leave the dead mounts. */
+static void revive_view(struct fastspool *fs)
+{
+    struct seen seen;
+
+    seen_look(fs, true, &seen);
+    if (!tool_mount_again(fs, seen.state))
+        return;
+    for (uint64_t start = clock_monotonic(); seen.state != SEEN_MOUNTED && clock_monotonic() - start < REVIVAL_TIME;) {
+        clock_sleep(20 * NS_PER_MS);
+        seen_look(fs, true, &seen);
+        tool_mount_again(fs, seen.state);
+    }
+}
+
 /* The kernel names the process, not the header, which the mail user can write. */
 static int end_view(const struct look *look)
 {
     pid_t pid = launch_view_holder(look->state);
 
+    if (geteuid() != 0 && launch_view_lives(look->state))
+        return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
     if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid, strerrordesc_np(errno));
     for (uint64_t start = clock_monotonic(); launch_view_lives(look->state);) {
@@ -58,6 +78,21 @@ static int end_view(const struct look *look)
     return 0;
 }
 
+/* Who takes the library away now would not see them, and looks here why. */
+static void say_what_stays(struct fastspool *fs, bool view)
+{
+    struct fastspool_status status;
+
+    if (fastspool_status(fs, &status) == 0 && status.messages)
+        printf("%" PRIu64
+               " messages stay in the store: programs without the library %s; to leave fastspool see "
+               "docs/operating.md\n",
+               status.messages,
+               view ? "see them again when the view is mounted (the next start of Exim with the library, or `fastspool "
+                      "view`)"
+                    : "do not see them");
+}
+
 static int stop(const struct look *look)
 {
     struct fastspool *fs = look->fs;
@@ -66,8 +101,10 @@ static int stop(const struct look *look)
     if (result < 0)
         return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
                           strerrordesc_np(-result));
+    revive_view(fs);
     if (end_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
+    say_what_stays(fs, look->view);
     return geteuid() == 0 && registry_remove(fs->spool) < 0;
 }
 
@@ -87,7 +124,7 @@ int tool_stop(int argc, char **argv)
 {
     struct look look;
 
-    if (look_begin(&look, tool_options(argc, argv, NULL, usage)) != 0)
+    if (look_begin(&look, tool_only_options(argc, argv, NULL, usage)) != 0)
         return 1;
     int result = look.fs ? stop(&look) : stop_without_store(&look);
     look_end(&look);

@@ -5,6 +5,13 @@
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
 
+#include "seen.h"
+
+#include <stdbool.h>
+
+struct fastspool;
+struct fastspool_config;
+
 int tool_cat(int argc, char **argv);
 int tool_dump(int argc, char **argv);
 int tool_flush(int argc, char **argv);
@@ -31,5 +38,10 @@ struct fastspool *tool_attach(const char *spool);
 /** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;
  *  @json NULL: the subcommand has no --json.  Prints @usage and exits with 2 on wrong arguments, with 0 on --help. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);
+/** The same for a subcommand without operands. */
+const char *tool_only_options(int argc, char **argv, bool *json, const char *usage);
+
+/** Start a view that is dead again, if this is root.  Is it started? */
+bool tool_mount_again(struct fastspool *fs, enum seen_state state);
 
 #endif

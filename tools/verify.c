@@ -163,12 +163,8 @@ int tool_verify(int argc, char **argv)
 {
     struct verification v = {.findings = findings_new(FINDINGS_MOST)};
     bool json = false;
-    const char *spool = tool_options(argc, argv, &json, usage);
+    const char *spool = tool_only_options(argc, argv, &json, usage);
 
-    if (optind < argc) {
-        fputs(usage, stderr);
-        return 2;
-    }
     if (!v.findings)
         return tool_error("there is no memory");
     if (look_begin(&v.look, spool) != 0)

@@ -3,12 +3,14 @@
  * fastspool view: the options of the process that mounts the store (lib/view/supervisor.c).
  */
 #include "fastspool.h"
+#include "spool/launch.h"
 #include "tool.h"
 #include "view/supervisor.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char usage[] =
     "usage: fastspool view [--state DIR] SPOOL\n"
@@ -30,6 +32,17 @@ static bool is_off(void)
     return true;
 }
 
+/* Of a start by hand.  The library has looked itself, and notes in the store what it finds. */
+static bool is_impossible(void)
+{
+    enum view_obstacle obstacle;
+    int error = launch_view_obstructed(&obstacle);
+
+    if (error)
+        tool_error("nothing can be mounted: %s: %s", launch_view_obstacle(obstacle), strerrordesc_np(error));
+    return error;
+}
+
 int tool_view(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -48,7 +61,9 @@ int tool_view(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
-    if (!state && is_off()) /* the library gives it, and has looked */
+    if (geteuid() != 0)
+        return tool_error("view needs root");
+    if (!state && (is_off() || is_impossible())) /* the library gives it, and has looked */
         return SUPERVISOR_UNAVAILABLE;
     return supervisor_run(argv[optind], state);
 }

@@ -403,8 +403,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     }
     rights_back(rights);
     if (result < 0) {
+        bool is_there = fs->spool_fd >= 0;
         fastspool_detach(fs);
-        if (!create && (result == -ENOENT || result == -ESTALE))
+        if (is_there && !create && (result == -ENOENT || result == -ESTALE))
             return error_set(error, -ENOENT, "%s has no store: no process has used it since the machine started",
                              spool);
         return result;

@@ -211,6 +211,17 @@ const char *launch_view_obstacle(uint32_t obstacle)
     return obstacle == VIEW_NO_DEVICE ? "/dev/fuse" : obstacle == VIEW_NO_RIGHT ? "CAP_SYS_ADMIN" : "mount";
 }
 
+int launch_view_obstructed(enum view_obstacle *obstacle)
+{
+    int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+    *obstacle = fuse < 0 ? VIEW_NO_DEVICE : VIEW_NO_RIGHT;
+    if (fuse < 0)
+        return errno;
+    close(fuse);
+    return may_mount() ? 0 : EPERM;
+}
+
 void launch_view(struct fastspool *fs)
 {
     int saved = errno;
@@ -218,15 +229,12 @@ void launch_view(struct fastspool *fs)
 
     if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && !launch_view_lives(fs->state) &&
         is_starter(&fs->header->view.starting, time)) {
-        int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-        if (fuse < 0)
-            launch_view_unavailable(fs, VIEW_NO_DEVICE, errno);
-        else if (!may_mount())
-            launch_view_unavailable(fs, VIEW_NO_RIGHT, EPERM);
+        enum view_obstacle obstacle;
+        int error = launch_view_obstructed(&obstacle);
+        if (error)
+            launch_view_unavailable(fs, obstacle, error);
         else
             start(fs, become_view);
-        if (fuse >= 0)
-            close(fuse);
     }
     errno = saved;
 }

@@ -24,6 +24,8 @@ bool launch_view_lives(const char *state);
 /** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
  *  Keeps errno. */
 void launch_view(struct fastspool *fs);
+/** Why this process can mount no view: an errno of *@obstacle; 0: nothing is in the way. */
+int launch_view_obstructed(enum view_obstacle *obstacle);
 /** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */

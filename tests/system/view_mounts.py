@@ -556,10 +556,9 @@ def run_of_programs(exim):
     """`fastspool run`: what the configuration names gets the library and nothing is said; all others run as they are."""
     fill(exim, 1)
     (name,) = exim.queue()
-    (exim.spool / "fast").mkdir()
-    shutil.chown(exim.spool / "fast", "Debian-exim", "Debian-exim")
-    os.mkdir(exim.spool / "fast/input")
-    shutil.chown(exim.spool / "fast/input", "Debian-exim", "Debian-exim")
+    (exim.work / "fast/input").mkdir(parents=True)
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", exim.work / "fast"], check=True)
+    (exim.work / "fast").rename(exim.spool / "fast")    # the view takes it as it is at the first sight
     wait_mounted(exim, "fast/input")
     environment = exim.environment(stock=True)
     moved = subprocess.run([EXIM, "-MG", "fast", name], env=environment, capture_output=True)
@@ -568,13 +567,96 @@ def run_of_programs(exim):
           f"-MG without the library: {moved}")
     for exim4 in ("exim4", EXIM):               # by PATH, and by its path
         listed = subprocess.run(["fastspool", "run", "--", "env"], env=environment, capture_output=True)
-        check(b"LD_PRELOAD" not in listed.stdout and b"not needed" in listed.stderr, f"env: {listed}")
+        check(b"LD_PRELOAD" not in listed.stdout and not listed.stderr, f"env: {listed}")
         listed = subprocess.run(["fastspool", "run", "--", exim4, "-bpc"], env=environment, capture_output=True)
         check(listed.stdout == b"1\n" and not listed.stderr, f"{exim4}: {listed}")
     moved = subprocess.run(["fastspool", "run", "--", "exim4", "-MG", "fast", name], env=environment, capture_output=True)
     check(moved.returncode == 0, f"-MG: {moved}")
     check(not exim.queue() and exim.queue("-qGfast") == [name], f"-MG moved nothing: {moved}")
     exim.queued = 0
+
+
+def kill_view(exim):
+    """kill -9 of the supervisor, which takes the others with it.  What is mounted is dead then."""
+    both = [supervisor(exim), *children(supervisor(exim))]
+    time.sleep(2)                               # one start every two seconds
+    kill(both[0])
+    wait_for(lambda: not set(both) & {pid for pid, _ in processes()}, "all of them are gone")
+
+
+def said(exim, *arguments, **keywords):
+    """A call of the command: exit status, standard output, standard error."""
+    result = exim.command(*arguments, program="/usr/bin/fastspool", stock=True, **keywords)
+    return result.returncode, result.stdout.decode(), result.stderr.decode()
+
+
+@test(**AUTO)
+def dead_view(exim):
+    """A dead view is no good state: `status` says so, and root's status, flush and run mount it again."""
+    names = fill(exim)
+    for again in (("status",), ("flush",), ("run", "--", "ls", exim.spool / "input")):
+        kill_view(exim)
+        owner = said(exim, "status", "--json", user="Debian-exim")
+        check(owner[0] == 1 and json.loads(owner[1])["view_state"] == "dead", f"the owner's status: {owner}")
+        check(said(exim, "status", user="Debian-exim")[1].startswith(f"{exim.spool}: the view is dead: "), "no headline")
+        code, out, err = said(exim, *again)
+        if again[0] == "status":
+            check(code == 1 and "it is being mounted again" in out, f"root's status: {code}, {out}")
+        elif again[0] == "run":
+            check(code == 0 and sorted(out.split()) == names, f"run: {code}, {out}, {err}")
+        wait_for(lambda: json.loads(said(exim, "status", "--json")[1])["view_state"] == "mounted", f"{again[0]} mounts it")
+        check(sorted(os.listdir(exim.spool / "input")) == names, "other files than before")
+    kill_view(exim)
+    exim.fastspool_configuration("view = off")
+    check("`fastspool stop`" in said(exim, "status")[1], f"with view = off: {said(exim, 'status')}")
+    exim.tool("stop")
+    check(not over(exim), f"still mounted over {over(exim)}")
+    check(state(exim) == "off", f"status says {state(exim)}")
+
+
+@test(**AUTO)
+def states(exim):
+    """What `status` says of the view before the first mount, after `stop`, with `off` in the configuration; and `run` mounts it."""
+    def told():
+        status = json.loads(said(exim, "status", "--json")[1])
+        return status["view_state"], status["view"]
+    exim.submit(Message(), user="nobody")       # starts no view
+    exim.queued = 1
+    check(told()[0] == "unmounted" and "mounts it" in told()[1], f"before the first mount: {told()}")
+    exim.tool("run", "--", "true")
+    check(told()[0] == "mounted", f"after `run`: {told()}")
+    exim.fastspool_configuration("view = off")
+    check(told()[0] == "mounted" and "`fastspool stop` unmounts it" in told()[1], f"with off, and mounted: {told()}")
+    exim.fastspool_configuration("view = auto")
+    stopped = exim.tool("stop")
+    check(stopped.startswith("1 messages stay in the store: ") and stopped.count("\n") == 1, f"stop says {stopped!r}")
+    check(told()[0] == "unmounted", f"after stop: {told()}")
+    exim.fastspool_configuration("view = off")
+    check(told() == ("off", "off"), f"with off: {told()}")
+    exim.fastspool_configuration("view = auto")
+    exim.tool("run", "--", "true")
+
+
+@test(**AUTO)
+def refusals(exim):
+    """What can't be is said in plain words, with exit status 2 for wrong arguments."""
+    fill(exim, 1)
+    for command in ("status", "flush", "stop", "verify"):
+        check(said(exim, command, "extra")[0] == 2, f"{command} extra: {said(exim, command, 'extra')}")
+    check(said(exim, "view", exim.spool, user="Debian-exim") == (1, "", "fastspool: view needs root\n"), "view of a user")
+    code, _, err = said(exim, "stop", user="Debian-exim")
+    check(code == 1 and "only root can end" in err, f"the owner's stop: {err}")
+    check(over(exim), "the owner's stop has unmounted the view")
+    for command in ("status", "flush", "verify"):
+        code, _, err = said(exim, command, "--spool", "/srv/spol")
+        check(code == 1 and "/srv/spol: No such file or directory" in err and err.count("/srv/spol") == 1, f"{command}: {err}")
+    without = subprocess.run(["setpriv", "--bounding-set", "-sys_admin", "fastspool", "view", exim.spool], capture_output=True)
+    check(without.returncode == 69 and b"CAP_SYS_ADMIN" in without.stderr, f"view without the right: {without}")
+    exim.tool("stop")
+    for path in glob.glob("/dev/shm/fastspool.*"):
+        shutil.rmtree(path)
+    code, out, err = said(exim, "status")
+    check(code == 1 and "is not lost" in err and f"fastspool view {exim.spool}" in err, f"after a reboot: {out}{err}")
 
 
 @test(**AUTO)
@@ -641,7 +723,7 @@ def stop_with_somebody_inside(exim):
     check(not [name for _, name in processes() if name == "fastspool"], "a process is left")
     _, said = inside.communicate(b"\n", timeout=10)
     check(b"not connected" in said or b"aborted" in said or b"Input/output" in said, f"who was inside sees {said}")
-    check(state(exim) == "off", f"status says {state(exim)}")
+    check(state(exim).startswith("not mounted; "), f"status says {state(exim)}")
     check(os.listdir(exim.spool / "input") == [], "files on the disk")
     check(len(exim.queue()) == 3, "the queue has lost a message")
     use_as_root(exim)

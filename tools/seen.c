@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What programs without the library see of a spool: the state of its view.
+ *
+ * Happy path: a view lives, the store's header says that all is mounted, and the list of mounts has the file system that
+ * the living view's process has mounted.
+ *
+ * Nothing here touches the view: its server may hang, and a dead one answers with an error.
+ *
+ * Failure modes: only root may read the list of the view's process.  For other users each mount of a living view counts.
+ */
+#include "seen.h"
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "spool/launch.h"
+#include "store/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TYPE       " - fuse.fastspool "
+#define START_TIME (2 * NS_PER_S) /* from the start of a view to its lock */
+#define NAMES      (SEEN_LINE - 128)
+#define DEVICE     24 /* "0:123" */
+
+/* ---- mounts ---- */
+
+/* @line of mountinfo: the place, and the device.  False: it is no view's. */
+static bool parse(const char *line, char place[FASTSPOOL_PATH_MAX], char device[DEVICE])
+{
+    char text[4 * FASTSPOOL_PATH_MAX];
+    size_t length = 0;
+    unsigned byte;
+
+    if (!strstr(line, TYPE) || sscanf(line, "%*s %*s %23s %*s %1019s", device, text) != 2)
+        return false;
+    for (const char *from = text; *from && length < FASTSPOOL_PATH_MAX - 1; length++) {
+        bool octal = *from == '\\' && sscanf(from + 1, "%3o", &byte) == 1;
+        place[length] = octal ? (char)byte : *from;
+        from += octal ? 4 : 1;
+    }
+    place[length] = '\0';
+    return true;
+}
+
+/* The file system that process @pid, a view's supervisor, has mounted over @spool for itself; "": it can't be said. */
+static void find_device(pid_t pid, const char *spool, char device[DEVICE])
+{
+    char path[48], place[FASTSPOOL_PATH_MAX], found[DEVICE], *line = NULL;
+    size_t room = 0;
+
+    snprintf(path, sizeof(path), "/proc/%ld/mountinfo", (long)pid);
+    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+    device[0] = '\0';
+    while (file && getline(&line, &room, file) > 0) {
+        if (parse(line, place, found) && strcmp(place, spool) == 0)
+            strcpy(device, found);
+    }
+    free(line);
+    if (file)
+        fclose(file);
+}
+
+/* Is @name one of @names, "input, msglog"? */
+static bool is_listed(const char *names, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (const char *at = names; (at = strstr(at, name)); at += length) {
+        if ((at == names || at[-1] == ' ') && (at[length] == ',' || at[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* "input, msglog": where a view, that of @device if it is not "", is mounted in this mount namespace. */
+static void find_mounts(const char *spool, const char *device, char names[NAMES])
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char place[FASTSPOOL_PATH_MAX], found[DEVICE], *line = NULL;
+    size_t room = 0, used = 0, length = strlen(spool);
+
+    names[0] = '\0';
+    while (file && getline(&line, &room, file) > 0) {
+        if (!parse(line, place, found) || (*device && strcmp(found, device) != 0) ||
+            strncmp(place, spool, length) != 0 || place[length] != '/')
+            continue;
+        /* A dead view may lie below: its directory comes twice. */
+        const char *name = place + length + 1;
+        if (!is_listed(names, name) && used + strlen(name) + 3 < NAMES)
+            used += (size_t)snprintf(names + used, NAMES - used, "%s%s", used ? ", " : "", name);
+    }
+    free(line);
+    if (file)
+        fclose(file);
+}
+
+/* ---- the state ---- */
+
+static bool has_just_started(const struct fastspool *fs)
+{
+    uint64_t starting = LOAD(fs->header->view.starting);
+
+    return starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->view.unavailable);
+}
+
+/* A view lives.  Fills @names with where it is mounted.  False: it is not, but an earlier one, that is dead. */
+static bool is_up(const struct fastspool *fs, char names[NAMES])
+{
+    pid_t pid = launch_view_holder(fs->state);
+    char device[DEVICE], living[NAMES];
+
+    find_device(pid, fs->spool, device);
+    if (!device[0] && geteuid() == 0 && (pid > 0 || has_just_started(fs)))
+        return false; /* it has mounted nothing yet */
+    find_mounts(fs->spool, device, living);
+    if (!living[0] && names[0])
+        return false;
+    strcpy(names, living);
+    return true;
+}
+
+/* Fills @names with where the view is mounted, or where a dead one is.  @wanted: as of seen_look(). */
+static enum seen_state find_state(const struct fastspool *fs, bool wanted, char names[NAMES])
+{
+    bool lives = launch_view_lives(fs->state);
+
+    find_mounts(fs->spool, "", names);
+    if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))
+        return SEEN_MOUNTED;
+    if (lives || (has_just_started(fs) && !names[0]))
+        return SEEN_STARTING;
+    if (names[0])
+        return SEEN_DEAD;
+    return LOAD(fs->header->view.unavailable) ? SEEN_UNAVAILABLE : wanted ? SEEN_UNMOUNTED : SEEN_OFF;
+}
+
+static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE])
+{
+    int used = snprintf(line, SEEN_LINE, names[0] ? "mounted over %s" : "mounted, but not in this mount namespace%s",
+                        names);
+
+    if (!wanted)
+        snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
+}
+
+void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
+{
+    char names[NAMES];
+    const struct view_state *view = &fs->header->view;
+    const char *why = strerrordesc_np((int)LOAD(view->unavailable));
+
+    seen->state = find_state(fs, wanted, names);
+    if (seen->state == SEEN_MOUNTED)
+        describe_mounted(names, wanted, seen->line);
+    else if (seen->state == SEEN_STARTING)
+        strcpy(seen->line, "starting; until then `fastspool run -- mailq` shows the queue");
+    else if (seen->state == SEEN_DEAD)
+        snprintf(seen->line, SEEN_LINE, "dead, over %s; %s", names,
+                 wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away");
+    else if (seen->state == SEEN_UNMOUNTED)
+        strcpy(seen->line, "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
+    else if (seen->state == SEEN_UNAVAILABLE)
+        snprintf(seen->line, SEEN_LINE, "not available: %s: %s", launch_view_obstacle(LOAD(view->obstacle)),
+                 why ? why : "unknown error");
+    else
+        strcpy(seen->line, "off");
+}
+
+const char *seen_name(enum seen_state state)
+{
+    static const char *const names[] = {
+        [SEEN_MOUNTED] = "mounted",     [SEEN_STARTING] = "starting", [SEEN_DEAD] = "dead",
+        [SEEN_UNMOUNTED] = "unmounted", [SEEN_OFF] = "off",           [SEEN_UNAVAILABLE] = "unavailable"};
+
+    return names[state];
+}

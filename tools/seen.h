@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What programs without the library see of a spool: the state of its view.
+ */
+#ifndef FASTSPOOL_SEEN_H
+#define FASTSPOOL_SEEN_H
+
+#include <stdbool.h>
+
+struct fastspool;
+
+enum seen_state {
+    SEEN_MOUNTED,
+    SEEN_STARTING,    /* a view lives, or was just started, and is not mounted yet */
+    SEEN_DEAD,        /* it is mounted, and nobody answers */
+    SEEN_UNMOUNTED,   /* none is mounted, and none was tried since the last one */
+    SEEN_OFF,         /* the configuration says so */
+    SEEN_UNAVAILABLE, /* this machine allows no mount */
+};
+
+#define SEEN_LINE 4096
+
+struct seen {
+    enum seen_state state;
+    char line[SEEN_LINE]; /* the same in words */
+};
+
+/** Look, and touch no view: its server may hang.  @wanted: the configuration says `view = auto`. */
+void seen_look(struct fastspool *fs, bool wanted, struct seen *seen);
+/** "mounted", "starting", ... */
+const char *seen_name(enum seen_state state);
+
+#endif
