@@ -952,5 +952,69 @@ def symbolic_link(exim):
     exim.fastspool_configuration()
 
 
+# --- leaving, backup ----------------------------------------------------------------------------------------------
+
+def steps(heading, exim):
+    """The commands of a section of docs/operating.md, for EXIM's spool."""
+    text = (pathlib.Path(__file__).parents[2] / "docs/operating.md").read_text().split(f"### {heading}\n")[1]
+    lines = re.findall(r"^ {4,6}(?=\S)(.*)$", re.split(r"^#", text, flags=re.M)[0], re.M)
+    return [line.replace("/var/spool/exim4", str(exim.spool)).replace("/var/tmp/queue", f"{exim.work}/queue") for line in lines]
+
+
+def shell(exim, *lines):
+    result = subprocess.run(["bash", "-ec", "\n".join(lines)], env=exim.environment(stock=True), capture_output=True, text=True)
+    check(result.returncode == 0, f"{lines}: {result}")
+    return result.stdout + result.stderr
+
+
+def send(exim, sender, stock=False):
+    message = Message(sender=sender)
+    exim.run("-oi", "-f", sender, *message.recipients, input=message.content(), stock=stock)
+
+
+@test(**QUEUES)
+def leaving(exim):
+    """docs/operating.md, "Leaving", word for word: named queues come along, and what a sendmail brings between any two lines."""
+    fill(exim, 2)
+    for sender in ("fast@sink.test", "slow@sink.test", "fast@sink.test"):
+        send(exim, sender)
+    wait_mounted(exim, "fast/input", "slow/input")
+    exim.fastspool_configuration("view = off")
+    lines, sent = steps("Leaving", exim), 5
+    check(len(lines) == 10, f"{len(lines)} lines")
+    for number, line in enumerate(lines):
+        line = line if line.startswith("fastspool stop") or line.startswith("mkdir") else f"cd {exim.spool}; {line}"
+        told = shell(exim, line)
+        check(not line.split("; ")[-1].startswith("tar") or not told, f"{line} says {told}")
+        for sender in ("late@sink.test", "slow@sink.test"):
+            send(exim, sender, stock=True)
+        sent += 2
+    check(told.split() == ["5", str(sent - 2)], f"counts {told.split()}")
+    found = [name for name in exim.spool.rglob("*-D") if ".fastspool" not in str(name)]
+    check(len(found) == sent, f"{len(found)} messages, of {sent}")
+    counts = [int(exim.run(*queue, "-bpc", stock=True)) for queue in ((), ("-qGfast",), ("-qGslow",))]
+    check(counts == [2 + len(lines), 2, 1 + len(lines)], f"the queues have {counts}")
+    shutil.rmtree(exim.spool / "input")     # nothing of it is left for the harness
+    for name in ("msglog", "fast", "slow"):
+        shutil.rmtree(exim.spool / name, ignore_errors=True)
+    exim.queued = 0
+
+
+@test(**QUEUES)
+def backup(exim):
+    """docs/operating.md, "Backup and restore": what was removed since comes back, of all queues, and is Exim's."""
+    fill(exim, 2)
+    send(exim, "fast@sink.test")
+    wait_mounted(exim, "fast/input")
+    save, restore = steps("Backup and restore", exim)
+    shell(exim, save)
+    for name in [*(exim.spool / "input").iterdir(), *(exim.spool / "fast/input").iterdir()]:
+        name.unlink()
+    check(not exim.queue(), "the queue is not empty")
+    shell(exim, restore)
+    check(len(exim.queue()) == 2 and int(exim.run("-qGfast", "-bpc", stock=True)) == 1, "not all came back")
+    check(all(name.owner() == "Debian-exim" for name in (exim.spool / "input").iterdir()), "files of another user")
+
+
 if __name__ == "__main__":
     main("view_mounts")
