@@ -52,6 +52,8 @@ int look_begin(struct look *look, const char *spool)
         look->fs = NULL;
     if (result == 0 || result == -ENOENT)
         look->why[0] = '\0';
+    if (stat(look->state, &st) < 0 && look->why[0])
+        return tool_error("%s", look->why);
     if (stat(look->state, &st) < 0)
         return errno == ENOENT
                    ? tool_error("%s has no store, neither in memory nor on the disk", look->spool)

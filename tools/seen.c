@@ -2,12 +2,13 @@
  *
  * What programs without the library see of a spool: the state of its view.
  *
- * Happy path: a view lives, the store's header says that all is mounted, and the list of mounts has the file system that
- * the living view's process has mounted.
+ * Happy path: a view lives, the store's header says that all is mounted, and the list of mounts has the file system
+ * that the living view's process has mounted.
  *
  * Nothing here touches the view: its server may hang, and a dead one answers with an error.
  *
- * Failure modes: only root may read the list of the view's process.  For other users each mount of a living view counts.
+ * Failure modes: only root may read the list of the view's process.  For other users each mount of a living view
+ * counts.
  */
 #include "seen.h"
 
@@ -140,8 +141,8 @@ static enum seen_state find_state(const struct fastspool *fs, bool wanted, char 
 
 static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE])
 {
-    int used = snprintf(line, SEEN_LINE, names[0] ? "mounted over %s" : "mounted, but not in this mount namespace%s",
-                        names);
+    int used =
+        snprintf(line, SEEN_LINE, names[0] ? "mounted over %s" : "mounted, but not in this mount namespace%s", names);
 
     if (!wanted)
         snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
@@ -159,10 +160,12 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     else if (seen->state == SEEN_STARTING)
         strcpy(seen->line, "starting; until then `fastspool run -- mailq` shows the queue");
     else if (seen->state == SEEN_DEAD)
-        snprintf(seen->line, SEEN_LINE, "dead, over %s; %s", names,
-                 wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away");
+        snprintf(
+            seen->line, SEEN_LINE, "dead, over %s; %s", names,
+            wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away");
     else if (seen->state == SEEN_UNMOUNTED)
-        strcpy(seen->line, "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
+        strcpy(seen->line,
+               "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
     else if (seen->state == SEEN_UNAVAILABLE)
         snprintf(seen->line, SEEN_LINE, "not available: %s: %s", launch_view_obstacle(LOAD(view->obstacle)),
                  why ? why : "unknown error");

@@ -83,14 +83,15 @@ static void say_what_stays(struct fastspool *fs, bool view)
 {
     struct fastspool_status status;
 
-    if (fastspool_status(fs, &status) == 0 && status.messages)
-        printf("%" PRIu64
-               " messages stay in the store: programs without the library %s; to leave fastspool see "
-               "docs/operating.md\n",
-               status.messages,
-               view ? "see them again when the view is mounted (the next start of Exim with the library, or `fastspool "
-                      "view`)"
-                    : "do not see them");
+    if (fastspool_status(fs, &status) < 0 || status.messages == 0)
+        return;
+    printf(
+        "%" PRIu64
+        " message%s in the store: programs without the library %s; to leave fastspool see "
+        "docs/operating.md\n",
+        status.messages, status.messages == 1 ? " stays" : "s stay",
+        view ? "see mail again when the view is mounted (the next start of Exim with the library, or `fastspool view`)"
+             : "do not see it, as `view = off`");
 }
 
 static int stop(const struct look *look)

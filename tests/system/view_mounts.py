@@ -629,7 +629,7 @@ def states(exim):
     check(told()[0] == "mounted" and "`fastspool stop` unmounts it" in told()[1], f"with off, and mounted: {told()}")
     exim.fastspool_configuration("view = auto")
     stopped = exim.tool("stop")
-    check(stopped.startswith("1 messages stay in the store: ") and stopped.count("\n") == 1, f"stop says {stopped!r}")
+    check(stopped.startswith("1 message stays in the store: ") and stopped.count("\n") == 1, f"stop says {stopped!r}")
     check(told()[0] == "unmounted", f"after stop: {told()}")
     exim.fastspool_configuration("view = off")
     check(told() == ("off", "off"), f"with off: {told()}")
@@ -808,6 +808,28 @@ def no_mount(exim):
     """The kernel refuses the mount (here: because /dev/fuse is another device)."""
     works_without(exim, "not available: mount: Invalid argument", "unshare", "--mount", "sh", "-c",
                   'mount --bind /dev/null /dev/fuse && exec "$@"', "sh")
+
+
+@test(**AUTO)
+def no_device_any_more(exim):
+    """After an unclean end, on a machine that has lost /dev/fuse: the view is not available, and not dead.  A `fastspool view`
+    by hand that has not even the right to mount does not change the reason."""
+    fill(exim, 1)
+    kill_view(exim)
+    for _, place in views():
+        subprocess.run(["umount", "--lazy", place], check=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{exim.work}/socket")
+    without = ["unshare", "--mount", "sh", "-c", f'mount --bind {exim.work}/socket /dev/fuse && exec "$@"', "sh"]
+    shown = subprocess.run([*without, "fastspool", "run", "--", "ls", exim.spool / "input"], capture_output=True,
+                           env=exim.environment(stock=True))
+    check(len(shown.stdout.split()) == 2, f"run shows {shown}")
+    subprocess.run(["setpriv", "--bounding-set", "-sys_admin", "fastspool", "view", exim.spool], capture_output=True)
+    code, out, _ = said(exim, "status", "--json")
+    told = json.loads(out)
+    check(code == 0 and told["view_state"] == "unavailable" and "/dev/fuse" in told["view"], f"status says {told['view']}")
+    listener.close()
+    exim.tool("stop")
 
 
 @test(library=True, main=QUEUE_ONLY)
