@@ -116,8 +116,8 @@ static struct fastspool *use(const struct fastspool_config *config)
     return result < 0 ? NULL : fs;
 }
 
-/* Is there a view, and does it live?  @wait: for one that starts.  An ordinary user can't ask the store: any view
- * counts. */
+/* Is there a view, and does it live?  @wait: COMMAND needs it, so wait for one that starts.  An ordinary user can't ask
+ * the store: any view counts. */
 static bool is_mounted(const struct fastspool_config *config, bool wait)
 {
     struct fastspool *fs = use(config);
@@ -126,6 +126,7 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
     if (!fs)
         return viewed(config->spool[0]);
     uint64_t since = clock_monotonic();
+    bool needed = wait;
     do {
         seen_look(fs, config->view, &seen);
         bool starts = seen.state == SEEN_STARTING || (config->view && tool_mount_again(fs, seen.state));
@@ -134,6 +135,10 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
             clock_sleep(20 * NS_PER_MS);
     } while (wait);
     fastspool_detach(fs);
+    if (seen.state == SEEN_DEAD && needed)
+        tool_error(
+            "the view is dead, and only the programs of the configuration see the mail: `fastspool status` says "
+            "more");
     return seen.state == SEEN_MOUNTED && viewed(config->spool[0]);
 }
 
