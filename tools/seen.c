@@ -155,14 +155,14 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     const char *why = strerrordesc_np((int)LOAD(view->unavailable));
 
     seen->state = find_state(fs, wanted, names);
+    seen->mend =
+        wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away";
     if (seen->state == SEEN_MOUNTED)
         describe_mounted(names, wanted, seen->line);
     else if (seen->state == SEEN_STARTING)
         strcpy(seen->line, "starting; until then `fastspool run -- mailq` shows the queue");
     else if (seen->state == SEEN_DEAD)
-        snprintf(
-            seen->line, SEEN_LINE, "dead, over %s; %s", names,
-            wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away");
+        snprintf(seen->line, SEEN_LINE, "dead, over %s; %s", names, seen->mend);
     else if (seen->state == SEEN_UNMOUNTED)
         strcpy(seen->line,
                "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");

@@ -23,6 +23,7 @@ enum seen_state {
 struct seen {
     enum seen_state state;
     char line[SEEN_LINE]; /* the same in words */
+    const char *mend;     /* what helps against SEEN_DEAD */
 };
 
 /** Look, and touch no view: its server may hang.  @wanted: the configuration says `view = auto`. */

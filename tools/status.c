@@ -117,7 +117,7 @@ static void print_verdict(const struct shown *shown)
         printf("the last commit failed: %s\n", strerrordesc_np(-s->commit_error));
     else if (shown->view.state == SEEN_DEAD)
         printf("the view is dead: programs without the library see an error, mailq an empty queue; %s\n",
-               shown->again ? "it is being mounted again" : "see below");
+               shown->again ? "it is being mounted again" : shown->view.mend);
     else if (shown->hidden)
         printf("the view hides %" PRIu32 " messages or files of the disk\n", shown->hidden);
     else if (!s->mirror_pid)
