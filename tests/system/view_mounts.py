@@ -639,6 +639,26 @@ def states(exim):
 
 
 @test(**AUTO)
+def starting(exim):
+    """A view that waits for a message in work is `starting`, and `run` shows the queue meanwhile."""
+    exim.submit(Message(), user="nobody")
+    message = Message()
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    exim.queued = 2
+    (data,) = (exim.spool / "input").glob("*-D")
+    with open(data, "r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        began = time.monotonic()
+        code, out, err = said(exim, "run", "--", "ls", exim.spool / "input")
+        check(code == 0 and len(out.split()) == 4, f"run: {code} {out} {err}")
+        check(4 < time.monotonic() - began < 8, f"run has waited for {time.monotonic() - began:.1f} s")
+        status = json.loads(said(exim, "status", "--json")[1])
+        check(status["view_state"] == "starting" and "`fastspool run -- mailq`" in status["view"], f"status says {status}")
+        check(said(exim, "run", "--", "exim4", "-bpc")[1] == "2\n", "run counts other messages")
+    wait_mounted(exim)
+
+
+@test(**AUTO)
 def refusals(exim):
     """What can't be is said in plain words, with exit status 2 for wrong arguments."""
     fill(exim, 1)
