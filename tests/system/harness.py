@@ -831,8 +831,11 @@ def main(suite):
         began, problem = time.monotonic(), None
         verdict = "ok"
         options = {"view": arguments.view, **options, **({"view": None} if arguments.stock else {})}
+        wants_view = options["view"] or any(line == "view = auto" for line in options.get("fastspool", ()))
         if library and (arguments.stock or arguments.view):
             verdict, problem = "skip", "needs the library"
+        elif wants_view and not pathlib.Path("/dev/fuse").exists():
+            verdict, problem = "skip", "this machine has no /dev/fuse"
         else:
             # /srv is a private tmpfs, and every user may search it.
             work = pathlib.Path(f"/srv/{suite}-{name}")

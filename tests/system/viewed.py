@@ -62,12 +62,12 @@ class View:
     def server(self):
         """The pid of the process that answers: the child of the supervisor with the most descriptors of /dev/fuse."""
         for pid in pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            for descriptor in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
-                try:
-                    if os.readlink(descriptor) == "/dev/fuse" and os.stat(f"/proc/{pid}").st_uid != 0:
-                        return int(pid)
-                except OSError:
-                    pass
+            try:
+                if os.stat(f"/proc/{pid}").st_uid != 0 and any(
+                        os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/fuse" for number in os.listdir(f"/proc/{pid}/fd")):
+                    return int(pid)
+            except OSError:             # it is just dying
+                pass
         return None
 
     def stop(self):

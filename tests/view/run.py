@@ -182,6 +182,9 @@ SUITES = {"deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "l
 
 
 def main():
+    if not os.path.exists("/dev/fuse"):
+        print("this machine has no /dev/fuse")
+        sys.exit(77)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("programs")
     parser.add_argument("suite", choices=SUITES)
