@@ -249,7 +249,7 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 
 bool paths_ask_disk(const struct fastspool *fs)
 {
-    return !inside_view(fs);
+    return fs && !inside_view(fs);
 }
 
 const char *paths_real(const struct store_path *target, char real_path[PATH_MAX])

@@ -49,11 +49,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define THREADS    4096            /* most requests at once; most wait for a commit or for memory */
-#define IDLE       8               /* threads kept for the next requests */
-#define LOOK_AGAIN NS_PER_S        /* at the store, and at what an Exim has locked */
-#define LOOK_LEFT  (60 * NS_PER_S) /* at what can't be imported: the operator may have seen to it */
-#define PATIENCE   (10 * NS_PER_S) /* before a line says what is waited for */
+#define THREADS    4096              /* most requests at once; most wait for a commit or for memory */
+#define IDLE       8                 /* threads kept for the next requests */
+#define WHOLE_MAX  (3600 * NS_PER_S) /* for an instant in which no message of the disk is locked */
+#define LOOK_AGAIN NS_PER_S          /* at the store, and at what an Exim has locked */
+#define LOOK_LEFT  (60 * NS_PER_S)   /* at what can't be imported: the operator may have seen to it */
+#define PATIENCE   (10 * NS_PER_S)   /* before a line says what is waited for */
 
 struct server {
     struct fastspool *fs;
@@ -161,12 +162,13 @@ static uint32_t listen_for(const struct server *server, struct control *message)
     return wait_for(server, POLLIN) && control_receive(server->control, message) > 0 ? message->kind : 0;
 }
 
-/* Import until nothing is left on the disk. */
+/* Import until nothing is left on the disk.  @whole: all or nothing; but where runners of a large queue hold one lock
+ * after another, that instant never comes. */
 static void import_until_done(struct server *server, bool whole)
 {
     uint64_t since = clock_monotonic();
 
-    while (!import_all(server, whole, since))
+    while (!import_all(server, whole && clock_monotonic() - since < WHOLE_MAX, since))
         wait_for(server, 0);
     server->told = false;
 }
