@@ -4,7 +4,7 @@
  *
  * Happy path:
  *   - By path: the store is asked first.  If it has no such file, the disk answers; with a view the store's word
- * stands.
+ *     stands.
  *   - By descriptor: the table of descriptors says whose it is.
  *
  * Failure modes:

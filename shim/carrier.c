@@ -6,11 +6,11 @@
  *
  * Happy path:
  *   - Before this process leaves the store or executes a program, it forks a carrier, which stays attached.
- *   - Each descriptor becomes the writing end of a pipe.  Whoever inherits it, with or without the library, writes to
- *     it as to any other descriptor, and the carrier writes that to the file.
- *   - A process that has the library still asks by a socket instead (asking.c).  So when write() returns, the bytes are
- * in the store, and the error is the store's.  Before it serves a request, the carrier empties the file's pipe: one
- *     order of writes.
+ *   - Each descriptor becomes the writing end of a pipe.  Whoever inherits it, with or without the library, writes
+ *     to it as to any other descriptor, and the carrier writes that to the file.
+ *   - A process that has the library still asks by a socket instead (asking.c).  So when write() returns, the bytes
+ *     are in the store, and the error is the store's.  Before it serves a request, the carrier empties the file's
+ *     pipe: one order of writes.
  *   - The carrier ends with the last of its clients' descriptors.
  *
  * What nobody notices of it: it is no child of the program's (two forks), and its death sends no signal.  All signals

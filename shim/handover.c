@@ -4,11 +4,13 @@
  * ordinary user, and in a program without the library.
  *
  * Happy path:
- *   - With a view each becomes a descriptor of the view: of the same file, which may be unlinked, at the same offset.
- *   - Without one, what is open for writing only becomes the pipe of a carrier (carrier.c).  What is open for reading
- *     becomes a private copy (copies.c), but for a program only descriptors 0 to 2; it doesn't inherit the others.
+ *   - With a view each becomes a descriptor of the view: of the same file, which may be unlinked, at the same
+ *     offset.
+ *   - Without one, what is open for writing only becomes the pipe of a carrier (carrier.c).  What is open for
+ *     reading becomes a private copy (copies.c), but for a program only descriptors 0 to 2; it doesn't inherit the
+ *     others.
  *   - The number stays, and so does its close-on-exec flag.  Numbers of one description stay numbers of one
- * description.
+ *     description.
  *
  * Failure modes:
  *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.

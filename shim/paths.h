@@ -21,7 +21,8 @@ struct store_path {
 /** Is @path, taken from directory @dirfd, the store's?  Most paths that are not cost a comparison of bytes. */
 bool paths_resolve(int dirfd, const char *path, struct store_path *target);
 /** Is the disk asked, too, where the store has no such file?  Not where there is a view: all is in the store, and the
- *  disk's path leads to the view's server, which this process must not wait for.  A view may come at any time. */
+ *  disk's path leads to the view's server, which this process must not wait for.  A view may come at any time.
+ *  @fs: NULL (a path that can't be served): no. */
 bool paths_ask_disk(const struct fastspool *fs);
 /** Does the disk have @target, or the -D file of its message?  The store does not.  For creating. */
 bool paths_on_disk(const struct store_path *target);

@@ -9,11 +9,11 @@
  * its data.
  *
  * Failure modes:
- *   - A checkpoint while the journal was read, or two while the database was: all is read again.  After TRIES_ALONE the
- *     look is registered with LMDB, so that the mirror keeps its pages; after TRIES in all it is said that it is too
- * busy.
- *   - The database is so damaged that reading it kills the child (LMDB believes its pages): it is told what it died of,
- *     and where.  The journal is then read by another child, as if there were no database.
+ *   - A checkpoint while the journal was read, or two while the database was: all is read again.  After TRIES_ALONE
+ *     the look is registered with LMDB, so that the mirror keeps its pages; after TRIES in all it is said that it is
+ *     too busy.
+ *   - The database is so damaged that reading it kills the child (LMDB believes its pages): it is told what it died
+ *     of, and where.  The journal is then read by another child, as if there were no database.
  *   - An evicted file changes, or goes, after the snapshot was taken: it isn't compared.
  */
 #include "mirror/verify.h"

@@ -5,17 +5,17 @@
  * The happy path:
  *   - Three mount namespaces (struct mounts).  The file system is mounted once, in `work`.  A clone of its directory
  *     `input` is moved over SPOOL/input in the namespace of the starter; and so each other top directory.
- *   - When a server is dead, its view answers ENOTCONN to everybody.  The next view is mounted over it, and the first
- * dead one stays below, as a guard: those between the two are taken away, and no user ever sees the disk's empty
- * directory.
- *   - Nothing here waits for a server, but mounts_over() and what is done with the descriptor of mounts_view().  A path
- *     that ends at a mount point, an O_PATH descriptor of it, umount2(2) with MNT_DETACH and /proc/self/mountinfo send
- * it no request.
+ *   - When a server is dead, its view answers ENOTCONN to everybody.  The next view is mounted over it, and the
+ *     first dead one stays below, as a guard: those between the two are taken away, and no user ever sees the disk's
+ *     empty directory.
+ *   - Nothing here waits for a server, but mounts_over() and what is done with the descriptor of mounts_view().  A
+ *     path that ends at a mount point, an O_PATH descriptor of it, umount2(2) with MNT_DETACH and
+ *     /proc/self/mountinfo send it no request.
  *
  * Failure modes:
- *   - The mail user owns the spool, and may put a symbolic link anywhere: no path is followed but one directory after
- *     the other, from a descriptor, and each has to be his or root's.  What is mounted has to be a directory of the
- * view.
+ *   - The mail user owns the spool, and may put a symbolic link anywhere: no path is followed but one directory
+ *     after the other, from a descriptor, and each has to be his or root's.  What is mounted has to be a directory
+ *     of the view.
  *   - Somebody unmounts a view: mounts_is_over().
  *   - A supervisor was killed: the next one finds its views by their type in mountinfo, and ends their connections.
  */

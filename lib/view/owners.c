@@ -5,15 +5,16 @@
  * The kernel names an owner by a number: a process's table of descriptors, or for F_OFD_SETLK an open file description.
  *
  * Happy path:
- *   - Each owner has, for each file that it has locked, an open file description of the store's lock file.  The kernel
- *     lets the locks of all of them, and those of processes with the library, exclude each other.
+ *   - Each owner has, for each file that it has locked, an open file description of the store's lock file.  The
+ *     kernel lets the locks of all of them, and those of processes with the library, exclude each other.
  *   - Closing that descriptor drops the owner's locks on the file: when the owner closes any descriptor of the file
  *     (FLUSH, as POSIX says; the kernel sends it for a process that dies, too), or when the description is gone by
- * which the last lock came (RELEASE, for F_OFD_SETLK).
+ *     which the last lock came (RELEASE, for F_OFD_SETLK).
  *
  * Failure modes:
- *   - A lock that has to wait (F_SETLKW) occupies no thread of the server.  One thread tries all such locks again every
- *     WAIT, and whenever an owner here gives one up: the kernel tells nobody when a process with the library does.
+ *   - A lock that has to wait (F_SETLKW) occupies no thread of the server.  One thread tries all such locks again
+ *     every WAIT, and whenever an owner here gives one up: the kernel tells nobody when a process with the library
+ *     does.
  *   - A signal ends a wait with EINTR, within WAIT.
  *   - A deadlock of waiters is not found: no EDEADLK.
  */

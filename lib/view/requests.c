@@ -4,13 +4,13 @@
  *
  * Happy path:
  *   - The kernel's number of a node is the store's handle of the file, so the view keeps no table of nodes.
- * FUSE_ROOT_ID is the spool.
- *   - The kernel has checked every permission against the attributes that it has just been given (default_permissions).
- *     So each call acts for the caller (fastspool_act_for()): what it makes is the caller's, and nothing is refused
- * twice.
+ *     FUSE_ROOT_ID is the spool.
+ *   - The kernel has checked every permission against the attributes that it has just been given
+ *     (default_permissions).  So each call acts for the caller (fastspool_act_for()): what it makes is the caller's,
+ *     and nothing is refused twice.
  *   - The kernel keeps nothing: names and attributes are valid for no time, and reads and writes are direct I/O.  So
- * what a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache, which
- * every open empties.)
+ *     what a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache,
+ *     which every open empties.)
  *   - An open file is a description of the store, a directory too: so fsync of either works as with the library.
  *
  * Failure modes:
@@ -18,8 +18,8 @@
  *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.
  *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
  *     permissions: -ESTALE makes it look again.
- *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives, in
- * a thread of its own.
+ *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives,
+ *     in a thread of its own.
  */
 #include "view/requests.h"
 

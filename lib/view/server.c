@@ -5,20 +5,20 @@
  * Happy path:
  *   - Attach the store, and answer requests in as many threads as there are callers.
  *   - Beside them one thread, the director, imports what lies on the disk, a directory at a time, and asks the
- * supervisor to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says in the
- * segment that everything is in the store: from now on no process with the library looks at the disk.
+ *     supervisor to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says
+ *     in the segment that everything is in the store: from now on no process with the library looks at the disk.
  *   - A directory that is made later (a named queue) is imported and mounted in the same way.
  *   - What the import has left on the disk is looked at again each minute.
  *
  * Failure modes:
  *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The
- * segment goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
+ *     segment goes on saying that all is in the store, which is true: below the view lies a guard (mounts.h).
  *   - An Exim has a message of the disk locked: nothing is mounted until it lets go, because its next call by path
- * would meet the view.  A line says so.  Before the first mount nothing is moved either, because a program without the
- * library sees the disk alone.
+ *     would meet the view.  A line says so.  Before the first mount nothing is moved either, because a program
+ *     without the library sees the disk alone.
  *   - The store has no room for what lies on the disk: the same.
- *   - The store is gone (its segment was removed, or another one made), or FAILED: the server ends, and the supervisor
- * starts one that attaches to what there is then.
+ *   - The store is gone (its segment was removed, or another one made), or FAILED: the server ends, and the
+ *     supervisor starts one that attaches to what there is then.
  *   - This process never touches the view that it serves: it would wait for itself, for ever.
  */
 #include "view/server.h"

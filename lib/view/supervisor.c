@@ -4,19 +4,21 @@
  *
  * The happy path:
  *   - Take the lock that says "a view lives", for life.  Make the mount namespaces (mounts.h).
- *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the hand.
+ *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the
+ *     hand.
  *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.
- *   - A top directory is new on the disk (of a new queue): the server adopts it.  inotify(7) tells of it, of the disk's
- *     directories alone; and every second the supervisor looks itself.
+ *   - A top directory is new on the disk (of a new queue): the server adopts it.  inotify(7) tells of it, of the
+ *     disk's directories alone; and every second the supervisor looks itself.
  *   - Every two seconds: ask the server by way of the hand whether it still answers.
  *   - SIGTERM: unmount, then let the server end in order.
  *
  * Failure modes:
  *   - The server dies: what is mounted answers ENOTCONN, until the next server's view is mounted over it.  The first
  *     server is started at once, the next ones after a pause that doubles.
- *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself in
- * the kernel): its connection is ended in fusectl.
- *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers ENOTCONN.
+ *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself
+ *     in the kernel): its connection is ended in fusectl.
+ *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers
+ *     ENOTCONN.
  *   - Nothing can be mounted on this machine: the store's header and syslog say so, and the supervisor ends.
  *
  * The supervisor never asks the view anything: it would wait for a server that only itself can kill.  It never maps the

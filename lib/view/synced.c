@@ -17,8 +17,9 @@
  * stronger.  So nothing has to be removed when a process ends, and a number that is used again does no harm.
  *
  * Failure modes:
- *   - The kernel names a thread, and a process has several.  The first has the process's number (pidfd_open(2) accepts
- * no other).  What another one syncs counts for every process; and if it syncs a directory, everything counts.
+ *   - The kernel names a thread, and a process has several.  The first has the process's number (pidfd_open(2)
+ *     accepts no other).  What another one syncs counts for every process; and if it syncs a directory, everything
+ *     counts.
  *   - A process of another PID namespace has number 0, and is treated as such a thread.
  */
 #include "view/synced.h"
