@@ -22,8 +22,9 @@ struct import_result {
     uint32_t left;      /* files that it can't take: sockets, FIFOs, symbolic links, what can't be read */
     uint32_t lines;     /* what syslog has a line of: hashes of paths.  A pass tells of others alone */
     uint64_t told[IMPORT_LINES];
-    char in_work[PATH_MAX];          /* the -D file of one of the locked messages: "" */
-    char error[FASTSPOOL_ERROR_MAX]; /* why it has ended early: "" */
+    struct import_directory *directories; /* uthash by path: the disk's, as the last pass has seen them */
+    char in_work[PATH_MAX];               /* the -D file of one of the locked messages: "" */
+    char error[FASTSPOOL_ERROR_MAX];      /* why it has ended early: "" */
 };
 
 /** One pass over the served directories of the disk, @spool_fd.  To be called by the spool's owner where no view lies

@@ -5,11 +5,13 @@
  * its -D file, so a million messages take some 50 MB as long as the pass runs.
  *
  * Failure modes: what is no regular file stays on the disk, with a line in syslog, and so does what lies deeper than
- * Exim's directories.  A symbolic link to a directory is not followed.
+ * Exim's directories.  A symbolic link to a directory is not followed.  A directory is found between its mkdir(2) and
+ * its chown(2): the next pass sees that it is another than before, and changes the store's.
  */
 #include "base/places.h"
 #include "spool/exim.h"
 #include "view/disk.h"
+#include "view/import.h"
 #include "view/import_inside.h"
 
 #include <dirent.h>
@@ -19,6 +21,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uthash.h>
+
+struct import_directory {
+    uid_t uid;
+    gid_t gid;
+    mode_t mode;
+    UT_hash_handle hh;
+    char path[];
+};
 
 /* A copy of @path in `text`; its offset. */
 static int keep(struct import *im, const char *path, uint32_t *offset)
@@ -72,16 +83,41 @@ static int add_found(struct import *im, const char *path)
     return result;
 }
 
-/* The directory @path in the store, as it is on the disk. */
+/* Note how the disk's directory @path is.  1: the last pass has seen it, and it was another. */
+static int note_directory(struct import *im, const char *path, const struct stat *st)
+{
+    struct import_directory *known, **all = &im->result->directories;
+    bool differs = false;
+
+    HASH_FIND_STR(*all, path, known);
+    if (known) {
+        differs = known->uid != st->st_uid || known->gid != st->st_gid || known->mode != st->st_mode;
+    } else {
+        if (!(known = malloc(sizeof(*known) + strlen(path) + 1)))
+            return -ENOMEM;
+        strcpy(known->path, path);
+        HASH_ADD_STR(*all, path, known);
+    }
+    known->uid = st->st_uid;
+    known->gid = st->st_gid;
+    known->mode = st->st_mode;
+    return differs;
+}
+
+/* The directory @path in the store, as it is on the disk.  One that the store has stays as it is, until the disk's
+ * changes. */
 static int make_directory(struct import *im, const char *path, const struct stat *st)
 {
-    int result = fastspool_mkdir(im->fs, path, st->st_mode & 07777);
+    int changed = note_directory(im, path, st);
+    int result = changed < 0 ? changed : fastspool_mkdir(im->fs, path, st->st_mode & 07777);
 
-    if (result == 0)
+    if (result == -EEXIST && !changed)
+        return 0;
+    if (result == 0 || result == -EEXIST)
         result = fastspool_chown(im->fs, path, st->st_uid, st->st_gid);
     if (result == 0)
         result = fastspool_chmod(im->fs, path, st->st_mode & 07777);
-    return result == -EEXIST ? 0 : result < 0 ? import_fail(im, result, "make", path) : 0;
+    return result < 0 ? import_fail(im, result, "make", path) : 0;
 }
 
 /* Visit each entry of the disk's directory @path. */

@@ -267,6 +267,35 @@ Test(import, everything)
     counts(3, 14, 0, 0, 0);
 }
 
+/* A pass comes between a program's mkdir(2) and its chown(2) and chmod(2).  What the store has changed itself stays. */
+Test(import, directory_being_made)
+{
+    struct stat st;
+
+    disk_directory("input");
+    disk_directory("input/8");
+    cr_assert_eq(chmod(on_disk("input"), 0700), 0);
+    cr_assert_eq(fastspool_mkdir(fs, "msglog", 0700), 0);
+    disk_directory("msglog");
+    run();
+    cr_assert_eq(chmod(on_disk("input"), 02750), 0);
+    if (geteuid() == 0)
+        cr_assert_eq(chown(on_disk("input"), 107, 113), 0);
+    cr_assert_eq(fastspool_chmod(fs, "input/8", 0710), 0);
+    run();
+    cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 02750);
+    cr_assert(geteuid() != 0 || (st.st_uid == 107 && st.st_gid == 113));
+    cr_assert_eq(fastspool_chmod(fs, "input", 0770), 0);
+    run();
+    cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0770);
+    cr_assert_eq(fastspool_stat(fs, "input/8", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0710);
+    cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0700, "the store's own was there first");
+}
+
 Test(import, large_and_empty)
 {
     static char large[3 * (64 << 10) + 1];
