@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The death of an import.  A process is killed before each call that changes or asks disk or store, an Exim delivers
+ * what it finds then, on the disk or in the store, and the import runs again: every message is delivered once.  The
+ * same with a power cut there, which takes all or nothing of what the disk has not synced.
+ */
+#include "import_play.h"
+
+TestSuite(import_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+
+/* ---- death at every step ---- */
+
+static void scene(void)
+{
+    message("", "", A);
+    message("", "8/", B);
+    disk_file("input/8/" B "-J", "input/8/" B "-J");
+    disk_file("input/stray", "input/stray");
+}
+
+static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
+static unsigned delivered[2];
+
+static void path_of(const char *header, const char *suffix, char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%.*s%s", (int)strlen(header) - 2, header, suffix);
+}
+
+/* Exim on the disk: what has -H and -D is delivered. */
+static void deliver_on_disk(void)
+{
+    char data[PATH_MAX];
+
+    for (int i = 0; i < 2; i++) {
+        path_of(headers[i], "-D", data);
+        if (!disk_has(headers[i]) || !disk_has(data))
+            continue;
+        delivered[i]++;
+        unlink(on_disk(data));
+        unlink(on_disk(headers[i]));
+        unlink(on_disk(i ? "input/8/" B "-J" : "input/" A "-J"));
+        unlink(on_disk(i ? "msglog/8/" B : "msglog/" A));
+    }
+}
+
+/* Exim in the store: what has -H must have all the rest. */
+static void deliver_in_store(void)
+{
+    char path[PATH_MAX];
+
+    for (int i = 0; i < 2; i++) {
+        if (!store_has(headers[i]))
+            continue;
+        delivered[i]++;
+        cr_assert_eq(fastspool_unlink(fs, i ? "msglog/8/" B : "msglog/" A), 0, "half of a message");
+        path_of(headers[i], "-D", path);
+        cr_assert_eq(fastspool_unlink(fs, path), 0, "half of a message");
+        cr_assert_eq(fastspool_unlink(fs, headers[i]), 0);
+        path_of(headers[i], "-J", path);
+        cr_assert_eq(fastspool_unlink(fs, path), i ? 0 : -ENOENT, "half of a message");
+    }
+}
+
+enum { NOBODY, ON_DISK, IN_STORE, BOTH, DELIVERIES };
+
+static bool killed_at(unsigned n)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct import_result none = {0};
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(import_run(fs, fs->spool_fd, false, &none) == 0 ? 0 : 1);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the import failed", n);
+    cr_assert_geq(descriptions_reap(fs), 0);
+    return WIFSIGNALED(status);
+}
+
+static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
+
+/* After all deliveries: the store has the stray file alone. */
+static void store_clean(unsigned n)
+{
+    struct fastspool_entry entries[8];
+    ssize_t count;
+
+    for (int i = 0; i < 4; i++) {
+        int d = fastspool_open(fs, directories[i], O_RDONLY | O_DIRECTORY, 0);
+        cr_assert_geq(count = fastspool_list(fs, d, 0, entries, 8), 0);
+        fastspool_close(fs, d);
+        for (ssize_t k = 0; k < count; k++)
+            cr_assert(entries[k].type == DT_DIR || strcmp(entries[k].name, "stray") == 0, "step %u: %s/%s is left", n,
+                      directories[i], entries[k].name);
+    }
+}
+
+/* The import has left nothing on the disk. */
+static void all_clean(unsigned n)
+{
+    for (int i = 0; i < 4; i++) {
+        DIR *directory = opendir(on_disk(directories[i]));
+        for (const struct dirent *entry; (entry = readdir(directory));)
+            cr_assert(entry->d_name[0] == '.' ? strlen(entry->d_name) < 3 : entry->d_type == DT_DIR,
+                      "step %u: %s is on the disk", n, entry->d_name);
+        closedir(directory);
+    }
+}
+
+/* The import has run to its end: all is well. */
+static void all_well(unsigned n, bool untouched)
+{
+    all_clean(n);
+    moved_whole("input/stray");
+    for (int i = 0; untouched && i < 2; i++) {
+        char path[PATH_MAX];
+        moved_whole(headers[i]);
+        path_of(headers[i], "-D", path);
+        moved_whole(path);
+        moved_whole(i ? "msglog/8/" B : "msglog/" A);
+    }
+    deliver_in_store();
+    deliver_on_disk();
+    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+              delivered[1]);
+    store_clean(n);
+}
+
+static void die_everywhere(int who, bool twice)
+{
+    bool dead = true;
+    unsigned n;
+
+    checking_every(0);
+    for (n = 1; dead; n++) {
+        fixture_teardown();
+        fixture_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        dead = killed_at(n);
+        if (twice)
+            killed_at(n % 23 + 1);
+        if (who == ON_DISK || who == BOTH)
+            deliver_on_disk();
+        if (who == IN_STORE || who == BOTH)
+            deliver_in_store();
+        run();
+        all_well(n, who == NOBODY);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+Test(import_deaths, killed)
+{
+    die_everywhere(NOBODY, false);
+}
+
+Test(import_deaths, killed_then_delivered_on_disk)
+{
+    die_everywhere(ON_DISK, false);
+}
+
+Test(import_deaths, killed_then_delivered_in_store)
+{
+    die_everywhere(IN_STORE, false);
+}
+
+Test(import_deaths, killed_then_delivered)
+{
+    die_everywhere(BOTH, false);
+}
+
+Test(import_deaths, killed_twice)
+{
+    die_everywhere(BOTH, true);
+}
+
+/* ---- power cuts at every step ---- */
+
+static void save_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+static void restore_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+struct cut {
+    bool loses;       /* what the disk has not synced */
+    bool later;       /* the store goes on first: it delivers, and commits */
+    bool refused;     /* the store refuses a batch, which goes back to the disk */
+    bool interrupted; /* the import before this one has not got a commit after its decision */
+};
+
+/* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
+static bool power_fails_at(unsigned n, struct cut cut)
+{
+    struct import_result none = {0};
+    volatile bool failed = true;
+
+    commits = power_fails = true;
+    synced = cut.loses ? save_disk : NULL;
+    save_disk();
+    flushes = 0;
+    flush_fails = cut.interrupted ? 2 : 0;
+    if (cut.interrupted)
+        cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), -EIO);
+    steps = flush_fails = 0;
+    deadly = n;
+    rename_error = cut.refused ? -ENOSPC : 0;
+    if (setjmp(power) == 0) {
+        cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), cut.refused ? -ENOSPC : 0);
+        failed = false;
+    }
+    deadly = 0;
+    rename_error = 0;
+    commits = power_fails = false;
+    synced = NULL;
+    fastspool_act_for(NULL);
+    if (cut.later) {
+        deliver_in_store();
+        commit(0);
+    }
+    if (!cut.loses)
+        save_disk();
+    restore_disk();
+    return failed;
+}
+
+static void cut_everywhere(struct cut cut)
+{
+    bool failed = true;
+    unsigned n;
+
+    checking_every(0);
+    for (n = 1; failed; n++) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        failed = power_fails_at(n, cut);
+        struct fastspool *before = fs, *second = second_store();
+        struct recovered recovered;
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        STORE(second->header->state, SEGMENT_READY);
+        paging_all(second);
+        fs = second;
+        run();
+        all_well(n, !cut.later);
+        fs = before;
+        remove_second(second);
+    }
+    cr_assert_gt(n, 30, "only %u steps", n);
+}
+
+TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+Test(import_power, disk_keeps_all)
+{
+    cut_everywhere((struct cut){.loses = false});
+    cut_everywhere((struct cut){.later = true});
+}
+
+Test(import_power, disk_loses_all)
+{
+    cut_everywhere((struct cut){.loses = true});
+    cut_everywhere((struct cut){.loses = true, .later = true});
+}
+
+Test(import_power, refused)
+{
+    cut_everywhere((struct cut){.loses = true, .later = true, .refused = true});
+}
+
+Test(import_power, interrupted)
+{
+    cut_everywhere((struct cut){.interrupted = true});
+    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true});
+}
