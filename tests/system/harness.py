@@ -253,14 +253,21 @@ def check(condition, sentence):
 
 
 def wait_for(condition, what, seconds=20.0):
-    """Poll condition() until it is true.  Returns its value."""
+    """Poll condition() until it is true.  Returns its value.
+
+    A condition that looks at a process or a file that goes meanwhile isn't true yet.
+    """
     end = time.monotonic() + seconds
     while True:
-        value = condition()
+        value, gone = None, ""
+        try:
+            value = condition()
+        except (FileNotFoundError, ProcessLookupError) as error:
+            gone = f": {error}"
         if value:
             return value
         if time.monotonic() > end:
-            raise Failure(f"timed out after {seconds:.0f} s waiting until {what}")
+            raise Failure(f"timed out after {seconds:.0f} s waiting until {what}{gone}")
         time.sleep(0.02)
 
 
