@@ -89,7 +89,7 @@ static uint32_t classify(int fd)
     if (real.fstat(fd, &st) == 0) {
         value = FOREIGN;
         if (S_ISDIR(st.st_mode) && real.lseek(fd, 0, SEEK_CUR) > INSIDE_DESCRIPTIONS) {
-            struct fastspool *fs = serve_store(&error);
+            struct fastspool *fs = attachment() ? attachment() : serve_store(&error);
             uint32_t description = fs ? inside_identify(fs, fd) : 0;
             value = description ? description : FOREIGN;
         }

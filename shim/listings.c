@@ -11,6 +11,7 @@
  * Failure modes:
  *   - opendir is ENOMEM without memory.
  *   - An error while reading is NULL with errno.
+ *   - Exim takes an error for an empty directory: serve_end_listing().
  */
 #include "attachment.h"
 #include "descriptors.h"
@@ -131,6 +132,7 @@ EXPORT DIR *opendir(const char *path)
     if (foreign)
         return real.opendir(path);
     if (fd < 0) {
+        serve_end_listing(-fd);
         errno = -fd;
         return NULL;
     }
@@ -196,6 +198,7 @@ static struct dirent *read_store(struct listing *listing)
         ssize_t count =
             fastspool_list(fs, (int)descriptors_find(listing->fd), listing->position, listing->batch, BATCH);
         if (count < 0) {
+            serve_end_listing((int)-count);
             errno = (int)-count;
             return NULL;
         }

@@ -233,7 +233,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
 
 bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
-    if (!serve_active() || !path || !*path)
+    if (!serve_looks() || !path || !*path)
         return false;
     if (*path == '/') {
         size_t offset = serve_match(path);

@@ -17,14 +17,18 @@
  *     spools.
  *   - Secure execution: only an image that the configuration names, which root owns.  No variable has any effect.
  *     Spools are the configured ones and those that root registered.
- *
  *   - With a view (spool/viewed.h) only what is_the_mtas() says.  It is asked where the process decides, and nowhere
  *     else: a process that has attached before the view was mounted stays.
  *
- * Failure modes:
- *   - The configuration can't be read, or the store can't be attached: one line on standard error and in syslog.  From
- *     then on every call on the spool is EIO (EACCES for a user without permission).  No process takes an empty
- *     directory for the spool.
+ * Failure modes.  No process takes an empty directory for the spool: what can't be known, or can't be had, is EIO
+ * (EACCES for a user without permission), with one line on standard error and in syslog at the first such call.
+ *   - The configuration can't be read, believed or understood.  Where there is a view, the process uses that.
+ *   - The store can't be attached.
+ *   - A set-user-ID image that the configuration doesn't name looks into a spool.  So its paths are looked at, and
+ *     nothing else (REFUSE).
+ *   - The configuration doesn't name a spool that has a state directory, to a set-user-ID image or where it can't be
+ *     understood: match_unnamed().
+ *   - Exim asks for a listing, and would take the error for an empty queue: its process ends (serve_end_listing()).
  */
 #include "serve.h"
 
@@ -36,6 +40,7 @@
 #include "forks.h"
 #include "group.h"
 #include "signals.h"
+#include "spool/exim.h"
 #include "spool/registry.h"
 #include "spool/viewed.h"
 #include "store/inside.h"
@@ -48,9 +53,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sysexits.h>
 #include <syslog.h>
 
-enum decision { UNDECIDED, SERVE_NOTHING, SERVE };
+enum decision { UNDECIDED, SERVE_NOTHING, REFUSE, SERVE };
+
+#define UNNAMED FASTSPOOL_SPOOLS_MAX /* as `matched`: of no configured spool, but there is a store */
 
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
@@ -61,11 +69,16 @@ static size_t spool_count;
 
 static uint32_t decision; /* enum decision */
 static struct fastspool_config config;
-static bool by_preload;         /* LD_PRELOAD brought the library, and must be restored for children */
-static bool global;             /* every execution of this image has it */
-static uint32_t failed;         /* errno of calls on the spool, after attaching has failed, or leaving */
-static __thread size_t matched; /* by serve_match(), for serve_store(): the spool found last */
-static struct stat own_image;   /* of /proc/self/exe */
+static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
+static bool global;     /* every execution of this image has it */
+static uint32_t failed; /* errno of calls on the spool, after attaching has failed, or leaving */
+static uint32_t told;   /* the line about `refusal`, or about an unnamed spool, has been said */
+static bool listens;    /* a daemon, or its child */
+static bool set_id_image;
+static char refusal[FASTSPOOL_ERROR_MAX]; /* why every call on a spool fails; "": no reason */
+static __thread size_t matched;           /* by serve_match(), for serve_store(): the spool found last */
+static struct stat own_image;             /* of /proc/self/exe */
+static char unnamed[FASTSPOOL_PATH_MAX];  /* the spool that nobody has named */
 
 /* ---- messages ---- */
 
@@ -265,7 +278,7 @@ static bool is_the_mtas(bool links)
 
 static bool passes_to_view(bool links)
 {
-    if (is_the_mtas(links))
+    if (!refusal[0] && is_the_mtas(links))
         return false; /* without asking the view's server */
     for (size_t i = 0; i < spool_count; i++) {
         if (viewed(spools[i].given))
@@ -274,49 +287,72 @@ static bool passes_to_view(bool links)
     return false;
 }
 
+/* Why this set-user-ID image, which root started, is not served, NULL: no reason. */
+static const char *preload_problem(void)
+{
+    size_t length;
+    const char *entry = preload_entry(getenv("LD_PRELOAD"), &length), *problem = environment_problem();
+
+    if (problem || !entry)
+        return problem;
+    if (memchr(entry, '/', length))
+        return "LD_PRELOAD has a path with slashes, which Exim's own re-executions ignore: say "
+               "LD_PRELOAD=" SERVE_LIBRARY;
+    return installation_problem();
+}
+
+/* Of an image that runs with more rights than its caller may have. */
+static enum decision decide_set_id(bool listed)
+{
+    char path[FASTSPOOL_PATH_MAX];
+    ssize_t length = real.readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+    path[length > 0 ? length : 0] = '\0';
+    if (!listed && !refusal[0])
+        snprintf(refusal, sizeof(refusal),
+                 "%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG
+                 " names it: if it is your Exim, say so there",
+                 path);
+    if (refusal[0])
+        return listed ? SERVE : REFUSE;
+    const char *problem = getauxval(AT_SECURE) ? NULL : preload_problem();
+    if (!problem)
+        return SERVE;
+    say("serves nothing", problem);
+    return SERVE_NOTHING;
+}
+
 static enum decision decide(void)
 {
-    bool secure = getauxval(AT_SECURE) != 0;
+    bool secure = getauxval(AT_SECURE) != 0, links = links_us();
     char error[FASTSPOOL_ERROR_MAX];
     size_t length;
 
-    if (real.stat("/proc/self/exe", &own_image) < 0 || is_own_tool())
-        return SERVE_NOTHING;
-    bool set_id = own_image.st_mode & (S_ISUID | S_ISGID);
-    int result = fastspool_config_load(&config, NULL, !secure && !set_id, error);
-    if (secure && (result < 0 || !set_id || (!is_listed_program(&own_image) && !is_listed_by_path())))
-        return SERVE_NOTHING;
-    if (result < 0) {
-        say("configuration", error);
-        STORE(failed, EIO);
+    if (real.stat("/proc/self/exe", &own_image) < 0) {
+        snprintf(refusal, sizeof(refusal), "/proc, which says what program this is, can't be read: %s; mount it",
+                 strerrordesc_np(errno));
+        set_id_image = true;
+        return REFUSE;
     }
+    if (is_own_tool())
+        return SERVE_NOTHING;
+    set_id_image = own_image.st_mode & (S_ISUID | S_ISGID);
+    if (secure && !set_id_image)
+        return SERVE_NOTHING;
+    if (fastspool_config_load(&config, NULL, !secure && !set_id_image, error) < 0)
+        strcpy(refusal, error);
     for (size_t i = 0; i < config.spools; i++)
         add_spool(&config, config.spool[i]);
-    if (set_id)
+    if (set_id_image)
         add_registered();
-    bool links = links_us();
     if (passes_to_view(links))
         return SERVE_NOTHING;
     global = links || is_preloaded_for_all();
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
-    if (set_id && !secure) {
-        const char *entry = preload_entry(getenv("LD_PRELOAD"), &length);
-        const char *problem = environment_problem();
-        if (!problem && entry && memchr(entry, '/', length))
-            problem =
-                "LD_PRELOAD has a path with slashes, which Exim's own re-executions ignore: say "
-                "LD_PRELOAD=" SERVE_LIBRARY;
-        if (!problem && entry)
-            problem = installation_problem();
-        if (problem) {
-            say("serves nothing", problem);
-            return SERVE_NOTHING;
-        }
-    }
-    return SERVE;
+    return set_id_image ? decide_set_id(is_listed_program(&own_image) || is_listed_by_path()) : SERVE;
 }
 
-bool serve_active(void)
+static enum decision decided(void)
 {
     struct outside outside;
 
@@ -325,7 +361,17 @@ bool serve_active(void)
             STORE(decision, decide());
         forks_end(&outside);
     }
-    return LOAD(decision) == SERVE;
+    return LOAD(decision);
+}
+
+bool serve_active(void)
+{
+    return decided() == SERVE;
+}
+
+bool serve_looks(void)
+{
+    return decided() >= REFUSE;
 }
 
 bool serve_is_global(void)
@@ -376,18 +422,48 @@ static size_t match(const char *path, const char *spool)
     return (size_t)(at - path);
 }
 
+/* Where a spool ends in @path that has a state directory, and that nobody has named; 0: there is none. */
+static size_t match_unnamed(const char *path)
+{
+    char place[PATH_MAX + sizeof("/" PLACES_STATE)];
+    struct stat st;
+
+    for (const char *at = path + 1; (at = strchr(at, '/')); at++) {
+        if (exim_policy(at) != EXIM_STORE || at - path >= PATH_MAX)
+            continue;
+        int saved = errno;
+        snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
+        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
+        place[at - path] = '\0';
+        there = there && !viewed(place);
+        errno = saved;
+        if (there)
+            return (size_t)(at - path);
+    }
+    return 0;
+}
+
 size_t serve_match(const char *path)
 {
-    for (size_t i = 0; i < spool_count; i++) {
+    size_t found = 0;
+
+    for (size_t i = 0; i < spool_count && !found; i++) {
         size_t length = match(path, spools[i].given);
         if (length == 0 && spools[i].real[0])
             length = match(path, spools[i].real);
         if (length) {
             matched = i;
-            return length;
+            found = length;
         }
     }
-    return 0;
+    bool suspects = (set_id_image || refusal[0]) && (!found || exim_policy(path + found) != EXIM_STORE);
+    size_t length = suspects ? match_unnamed(path) : 0;
+    if (!length)
+        return found;
+    matched = UNNAMED;
+    if (!LOAD(told))
+        snprintf(unnamed, sizeof(unnamed), "%.*s", (int)length, path);
+    return length;
 }
 
 /* ---- attaching ---- */
@@ -405,15 +481,36 @@ static void attach(void)
         if (result != -EACCES || (own_image.st_mode & S_ISUID))
             say(spool->given, error);
         STORE(failed, result == -EACCES ? EACCES : EIO);
+        STORE(told, 1);
         return;
     }
     STORE(attachment_store, fs);
+}
+
+/* One line, at the first call that fails. */
+static void tell_refusal(void)
+{
+    uint32_t untold = 0;
+
+    if (!__atomic_compare_exchange_n(&told, &untold, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return;
+    if (refusal[0])
+        say("can't say whose the spool is, so it can't be used", refusal);
+    else
+        say(unnamed, "it has a store, but " FASTSPOOL_CONFIG
+                     " does not name it, so it can't be used: say `spool = ` and "
+                     "its path there; or, if you have left fastspool, remove its directory " PLACES_STATE);
 }
 
 struct fastspool *serve_store(int *error)
 {
     struct outside outside;
 
+    if (refusal[0] || matched == UNNAMED) {
+        tell_refusal();
+        *error = EIO;
+        return NULL;
+    }
     if (!attachment() && !LOAD(failed)) {
         if (!forks_begin(&outside)) {
             *error = 0; /* a call of the attachment itself */
@@ -434,6 +531,7 @@ EXPORT int listen(int fd, int backlog)
 {
     BOUND();
     int result = real.listen(fd, backlog);
+    listens = listens || result == 0;
     if (result == 0 && serve_active() && spool_count == 1) {
         int error;
         matched = 0;
@@ -442,6 +540,12 @@ EXPORT int listen(int fd, int backlog)
             STORE(failed, 0);
     }
     return result;
+}
+
+void serve_end_listing(int error)
+{
+    if (set_id_image && !listens && (error == EIO || LOAD(told)))
+        _exit(EX_TEMPFAIL);
 }
 
 void serve_leave(void)

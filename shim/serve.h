@@ -17,6 +17,8 @@ struct stat;
 
 /** Is this process served?  Decided at the first call. */
 bool serve_active(void);
+/** Are its paths to be looked at?  Also where each call on a spool fails, and nothing else is served. */
+bool serve_looks(void);
 /** The store of the spool that serve_match() has found last in this thread: so call that first.  (A descriptor has no
  *  path.  For it this is the spool of the thread's last path, or the first spool.)  Attaches at the first call.  NULL:
  *  *@error is 0 where nothing is served, else the errno with which calls on the spool must fail. */
@@ -26,6 +28,11 @@ struct fastspool *serve_store(int *error);
 size_t serve_match(const char *path);
 /** The process is about to become an ordinary user: detach.  From then on calls on the spool fail with EACCES. */
 void serve_leave(void);
+
+/** opendir or readdir on the spool has failed with @error.  Exim goes on after that as after an empty directory:
+ *  `exim -bpc` would print 0, with exit status 0.  So its process ends here, with EX_TEMPFAIL, if the spool can't be
+ *  had at all.  (Not that of a daemon: it goes on to answer 4xx.) */
+void serve_end_listing(int error);
 
 /** Did LD_PRELOAD bring the library?  Then it must be restored for children. */
 bool serve_by_preload(void);

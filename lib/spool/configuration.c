@@ -6,7 +6,9 @@
  * This runs inside other programs, some of them set-user-ID.  So it uses neither malloc nor stdio streams.  Without the
  * environment it believes only a file that root owns and root alone can write.
  *
- * Failure modes: -EINVAL, and one sentence that names the file and the line.  No value is guessed.
+ * Failure modes: -EINVAL, and one sentence that names the file and the line.  No value is guessed.  But the rest is
+ * read, and a file that can't be trusted, too, for the spools and programs that it names: whoever asks must not take
+ * those for ordinary directories and programs.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -261,15 +263,18 @@ static int parse_line(const struct origin *origin, struct fastspool_config *conf
     return *value ? set(origin, config, key, value) : refuse(origin, "no value for", key);
 }
 
-static int parse_file(struct origin *origin, struct fastspool_config *config, char *text)
+/* All lines.  The first error counts, @result if there was one before. */
+static int parse_file(struct origin *origin, struct fastspool_config *config, char *text, int result)
 {
+    char further[FASTSPOOL_ERROR_MAX];
+
     for (origin->line = 1; text; origin->line++) {
         char *line = strsep(&text, "\n");
-        int result = parse_line(origin, config, line);
-        if (result < 0)
-            return result;
+        origin->error = result < 0 ? further : origin->error;
+        int parsed = parse_line(origin, config, line);
+        result = result < 0 ? result : parsed;
     }
-    return 0;
+    return result;
 }
 
 static int check_owner(const struct origin *origin, int fd)
@@ -277,7 +282,9 @@ static int check_owner(const struct origin *origin, int fd)
     struct stat st;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
-        return error_set(origin->error, -EINVAL, "%s: must be a regular file that root owns and root alone can write",
+        return error_set(origin->error, -EINVAL,
+                         "%s: must be a regular file that root owns and root alone can write: `chown root` and `chmod "
+                         "go-w` it",
                          origin->file);
     }
     return 0;
@@ -287,7 +294,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
 {
     struct origin origin = {.file = path, .error = error};
     char text[FILE_MAX];
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0 && errno == ENOENT)
         return 0;
@@ -295,15 +302,15 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
         return error_set(error, -EINVAL, "cannot open %s: %s", path, strerrordesc_np(errno));
     }
     int result = trusted_only ? check_owner(&origin, fd) : 0;
-    ssize_t length = result == 0 ? read(fd, text, sizeof(text)) : 0;
+    ssize_t length = read(fd, text, sizeof(text));
     close(fd);
-    if (result < 0)
-        return result;
     if (length < 0 || (size_t)length == sizeof(text)) {
-        return error_set(error, -EINVAL, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
+        return result < 0
+                   ? result
+                   : error_set(error, -EINVAL, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
     }
     text[length] = '\0';
-    return parse_file(&origin, config, text);
+    return parse_file(&origin, config, text, result);
 }
 
 /* ---- the environment and the defaults ---- */
@@ -353,14 +360,13 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
     config->memory = memory_of_machine() / 4;
     config->flush_interval = 100 * NS_PER_MS;
     config->view = true;
+    char further[FASTSPOOL_ERROR_MAX];
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
-    if (result == 0 && environment)
-        result = load_environment(config, error);
-    if (result < 0)
-        return result;
+    int more = environment ? load_environment(config, result < 0 ? further : error) : 0;
+    result = result < 0 ? result : more;
     if (config->spools == 0)
         defaults(FASTSPOOL_SPOOLS, true, config->spool, &config->spools, 1);
     if (config->programs == 0)
         defaults(FASTSPOOL_PROGRAMS, false, config->program, &config->programs, FASTSPOOL_PROGRAMS_MAX);
-    return 0;
+    return result;
 }

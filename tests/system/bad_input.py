@@ -79,7 +79,7 @@ def bad_value(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def missing_spool(exim):
-    """A missing spool: the message names it.  Exim's own spool is no longer configured, so Exim uses the plain disk."""
+    """A missing spool: the message names it.  Exim's own spool is no longer configured, but has a store: it is refused."""
     good = with_fault(exim, "spool = /srv/nowhere")
     tool_says(exim, "/srv/nowhere")
     mend(good)

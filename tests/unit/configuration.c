@@ -123,6 +123,29 @@ Test(configuration, trusted_file)
     unlink(path);
 }
 
+/* A configuration that is refused still names its spools and programs, or else the defaults. */
+Test(configuration, refused)
+{
+    cr_assert_eq(load("memory = lots\nspool = /srv/one\nspol = /srv/two\nprogram = /srv/exim\n", true), -EINVAL);
+    cr_assert_not_null(strstr(error, ":1: "), "the first error counts: %s", error);
+    cr_assert_eq(config.spools, 1);
+    cr_assert_str_eq(config.spool[0], "/srv/one");
+    cr_assert_str_eq(config.program[0], "/srv/exim");
+    cr_assert_eq(load("memory = lots\n", true), -EINVAL);
+    cr_assert_gt(config.programs, 1);
+    setenv("FASTSPOOL_SPOOL", "/srv/mine", 1);
+    cr_assert_eq(load("memory = lots\n", true), -EINVAL);
+    cr_assert_str_eq(config.spool[0], "/srv/mine");
+    if (geteuid() != 0)
+        return;
+    write_file("spool = /srv/one\n");
+    cr_assert_eq(chmod(path, 0664), 0);
+    cr_assert_eq(fastspool_config_load(&config, path, false, error), -EINVAL);
+    cr_assert_not_null(strstr(error, "chmod"), "the message is: %s", error);
+    cr_assert_str_eq(config.spool[0], "/srv/one");
+    unlink(path);
+}
+
 /* A missing file gives the defaults. */
 Test(configuration, defaults)
 {

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the library can't know is an error with one line, never an empty queue.
+
+Something about the configuration changes while Exim's daemon runs with the library.  The daemon has the store, and its
+re-executions must find out whether they have it.
+"""
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import threading
+
+from harness import EXIM, FASTSPOOL_CONFIGURATION, USER, Client, Message, check, main, test, wait_for
+
+CONFIGURATION = pathlib.Path(FASTSPOOL_CONFIGURATION)
+
+
+class Syslog:
+    """What is sent to /dev/log, which is private here."""
+
+    def __init__(self):
+        self.lines = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        pathlib.Path("/dev/log").unlink(missing_ok=True)
+        self.socket.bind("/dev/log")
+        os.chmod("/dev/log", 0o666)
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        while line := self.socket.recv(8192):
+            self.lines.append(line.decode(errors="replace"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pathlib.Path("/dev/log").unlink(missing_ok=True)
+
+
+def group_writable(exim):
+    CONFIGURATION.chmod(0o664)
+    return "root alone can write", "chmod"
+
+
+def another_owner(exim):
+    shutil.chown(CONFIGURATION, USER)
+    return "root alone can write", "chown"
+
+
+def unreadable(exim):
+    CONFIGURATION.unlink()
+    CONFIGURATION.mkdir()
+    return (FASTSPOOL_CONFIGURATION,)
+
+
+def typo_first(exim):
+    CONFIGURATION.write_text("spol = /srv\n" + CONFIGURATION.read_text())
+    return "spol", FASTSPOOL_CONFIGURATION + ":1:"
+
+
+def typo_in_the_spool(exim):
+    CONFIGURATION.write_text(CONFIGURATION.read_text().replace("spool = ", "spol = "))
+    return "spol", FASTSPOOL_CONFIGURATION
+
+
+def missing(exim):
+    CONFIGURATION.unlink()
+    return "does not name", str(exim.spool)
+
+
+def another_spool(exim):
+    CONFIGURATION.write_text("spool = /srv\nview = off\n")
+    return "does not name", str(exim.spool)
+
+
+def another_program(exim):
+    CONFIGURATION.write_text(CONFIGURATION.read_text() + "program = /usr/sbin/exim5\n")
+    return "program", EXIM
+
+
+CHANGES = (group_writable, another_owner, unreadable, typo_first, typo_in_the_spool, missing, another_spool, another_program)
+
+
+@contextlib.contextmanager
+def restored():
+    """The configuration is as before afterwards."""
+    text = CONFIGURATION.read_text()
+    try:
+        yield
+    finally:
+        if CONFIGURATION.is_dir():
+            CONFIGURATION.rmdir()
+        CONFIGURATION.unlink(missing_ok=True)
+        CONFIGURATION.write_text(text)
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line.startswith("fastspool: ")]
+
+
+@test(*((f"_{change.__name__}", {"main": (f"# {change.__name__}",)}) for change in CHANGES), library=True)
+def configuration(exim):
+    """Mail that the daemon has answered with 250 isn't lost sight of: its delivery, the queue's listing and a queue run
+    fail with one line that says what to mend.  Afterwards the mail is delivered."""
+    change = next(change for change in CHANGES if f"_{change.__name__}" in str(exim.work) and
+                  str(exim.work).endswith(change.__name__))
+    exim.start()
+    with restored(), Syslog() as syslog:
+        words = change(exim)
+        message = exim.expect(Message(), "sink")
+        client = Client()
+        code, reply = client.send(message)
+        client.close()
+        check(code == 250, f"the daemon answered {reply!r}")
+        name = reply.rpartition("id=")[2].strip()
+        wait_for(lambda: any(word in line for line in syslog.lines for word in words), "syslog has a line", 20)
+        check(any(all(word in line for word in words) for line in syslog.lines), f"syslog: {syslog.lines}")
+        wait_for(lambda: "Input/output error" in exim.log() and name in exim.log(), "Exim's log says why", 20)
+        for arguments in (("-bpc",), ("-bp",), ("-bpr",), ("-q",)):
+            result = exim.command(*arguments)
+            said = lines_of(result.stderr.decode())
+            check(result.returncode != 0, f"{arguments}: exit 0, {result.stdout!r}")
+            check(len(said) == 1 and all(word in said[0] for word in words), f"{arguments}: {result.stderr!r}")
+            check(not result.stdout.strip(), f"{arguments}: {result.stdout!r}")
+        result = exim.command("-c", program="/usr/sbin/exiqgrep")
+        check(result.returncode != 0, f"exiqgrep: exit 0, {result.stdout!r}")
+        check(not exim.real_files(), f"on the disk: {exim.real_files()}")
+        refused = Message()
+        result = exim.command("-oi", "-f", refused.sender, *refused.recipients, input=refused.content())
+        check(result.returncode != 0, "a message was accepted by Exim that may not have the store")
+    exim.panic = "Input/output error|Permission denied"
+    exim.run("-qff")
+    exim.wait_arrived()
+
+
+if __name__ == "__main__":
+    main("unsure")
