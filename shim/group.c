@@ -7,12 +7,16 @@
  *
  * Happy path: /proc/self/cgroup names the groups; the owner of each one's directory, from the top on, is who rules it.
  *
- * Failure modes: no control groups are mounted at their usual place: the answer is no.
+ * Failure modes:
+ *   - No control groups are mounted at their usual place, or there is no /proc: the answer is no.
+ *   - The list can't be read, for want of descriptors, or a path in it is too long: the answer is yes.  A user decides
+ *     how many descriptors his sendmail may have, and how deep his groups are.
  */
 #include "group.h"
 
 #include "wrapper.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -29,7 +33,7 @@ static bool is_users(const char *hierarchy, const char *path, bool (*trusts)(uid
     size_t top = strlen(PLACE) + strlen(hierarchy);
 
     if (snprintf(directory, sizeof(directory), PLACE "%s%s", hierarchy, path) >= (int)sizeof(directory))
-        return false;
+        return true;
     for (char *slash = strchr(directory + top + 1, '/');; slash = strchr(slash + 1, '/')) {
         if (slash)
             *slash = '\0';
@@ -57,10 +61,10 @@ static bool is_users_line(char *line, bool (*trusts)(uid_t uid))
 
 bool group_is_users(bool (*trusts)(uid_t uid))
 {
-    char text[4096], *rest;
+    char text[2 * PATH_MAX], *rest;
     int fd = real.open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? 0 : real.read(fd, text, sizeof(text) - 1);
-    bool found = false;
+    bool found = fd < 0 ? errno != ENOENT : size < 0 || size == sizeof(text) - 1;
 
     if (fd >= 0)
         real.close(fd);

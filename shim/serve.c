@@ -50,6 +50,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <link.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -94,6 +95,18 @@ static void say(const char *what, const char *why)
     line[length] = '\n';
     ssize_t ignored = real.write(STDERR_FILENO, line, (size_t)length + 1);
     (void)ignored;
+}
+
+/* Every call on a spool fails from now on.  The first reason counts. */
+static __attribute__((format(printf, 1, 2))) void refuse(const char *format, ...)
+{
+    va_list arguments;
+
+    if (refusal[0])
+        return;
+    va_start(arguments, format);
+    vsnprintf(refusal, sizeof(refusal), format, arguments);
+    va_end(arguments);
 }
 
 /* ---- how the library came in ---- */
@@ -281,7 +294,11 @@ static bool passes_to_view(bool links)
     if (!refusal[0] && is_the_mtas(links))
         return false; /* without asking the view's server */
     for (size_t i = 0; i < spool_count; i++) {
-        if (viewed(spools[i].given))
+        int is = viewed(spools[i].given);
+        if (is < 0)
+            refuse("can't look whether %s has a view: %s; give this process more descriptors, or /proc",
+                   spools[i].given, strerrordesc_np(-is));
+        if (is > 0)
             return true;
     }
     return false;
@@ -308,11 +325,9 @@ static enum decision decide_set_id(bool listed)
     ssize_t length = real.readlink("/proc/self/exe", path, sizeof(path) - 1);
 
     path[length > 0 ? length : 0] = '\0';
-    if (!listed && !refusal[0])
-        snprintf(refusal, sizeof(refusal),
-                 "%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG
-                 " names it: if it is your Exim, say so there",
-                 path);
+    if (!listed)
+        refuse("%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG " names it: if it is your Exim, say so there",
+               path);
     if (refusal[0])
         return listed ? SERVE : REFUSE;
     const char *problem = getauxval(AT_SECURE) ? NULL : preload_problem();
@@ -329,8 +344,7 @@ static enum decision decide(void)
     size_t length;
 
     if (real.stat("/proc/self/exe", &own_image) < 0) {
-        snprintf(refusal, sizeof(refusal), "/proc, which says what program this is, can't be read: %s; mount it",
-                 strerrordesc_np(errno));
+        refuse("/proc, which says what program this is, can't be read: %s; mount it", strerrordesc_np(errno));
         set_id_image = true;
         return REFUSE;
     }
@@ -340,7 +354,7 @@ static enum decision decide(void)
     if (secure && !set_id_image)
         return SERVE_NOTHING;
     if (fastspool_config_load(&config, NULL, !secure && !set_id_image, error) < 0)
-        strcpy(refusal, error);
+        refuse("%s", error);
     for (size_t i = 0; i < config.spools; i++)
         add_spool(&config, config.spool[i]);
     if (set_id_image)
@@ -435,7 +449,7 @@ static size_t match_unnamed(const char *path)
         snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
         bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
         place[at - path] = '\0';
-        there = there && !viewed(place);
+        there = there && viewed(place) <= 0;
         errno = saved;
         if (there)
             return (size_t)(at - path);

@@ -124,7 +124,7 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
     struct seen seen;
 
     if (!fs)
-        return viewed(config->spool[0]);
+        return viewed(config->spool[0]) > 0;
     uint64_t since = clock_monotonic();
     bool needed = wait;
     do {
@@ -139,7 +139,7 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
         tool_error(
             "the view is dead, and only the programs of the configuration see the mail: `fastspool status` says "
             "more");
-    return seen.state == SEEN_MOUNTED && viewed(config->spool[0]);
+    return seen.state == SEEN_MOUNTED && viewed(config->spool[0]) > 0;
 }
 
 static int prepare(const struct request *request, const char *command)

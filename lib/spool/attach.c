@@ -141,8 +141,11 @@ static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
     if (fd < 0)
         return -errno;
     ssize_t length = read(fd, runtime, FASTSPOOL_PATH_MAX - 1);
+    int result = length < 0 ? -errno : 0;
     close(fd);
-    if (length <= 0)
+    if (result < 0)
+        return result; /* there may be a store */
+    if (length == 0)
         return -ENOENT;
     runtime[length] = '\0';
     runtime[strcspn(runtime, "\n")] = '\0';
@@ -212,6 +215,9 @@ static int open_store(struct fastspool *fs, int state_fd, const struct stat *spo
     char reason[FASTSPOOL_ERROR_MAX] = "";
     int result = read_runtime(state_fd, fs->runtime);
 
+    if (result < 0 && result != -ENOENT)
+        error_set(error, result, "cannot read %s/" PLACES_RUNTIME ", which says where the store's memory is: %s",
+                  fs->state, strerrordesc_np(-result));
     if (result == 0)
         result = open_runtime(fs, spool, error);
     if (result == 0) {
@@ -298,7 +304,7 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
         result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
     if (result == 0)
         result = segment_open(fs, error);
-    if (result == 0 && viewed(fs->spool)) /* of an earlier store: it hides the disk's directory */
+    if (result == 0 && viewed(fs->spool) > 0) /* of an earlier store: it hides the disk's directory */
         STORE(fs->header->view.status, VIEW_MOUNTED);
     if (result == 0) {
         result = publish_runtime(state_fd, fs->runtime);

@@ -11,7 +11,9 @@
  *
  * Failure modes:
  *   - The view's server is dead: the mount is still a view.  Nobody takes the disk's directory below it for the queue.
- *   - /proc is not mounted: there is no view.
+ *   - SPOOL has no `input`, or this user may not look for it: there is no view.
+ *   - It can't be said, for want of descriptors or without /proc: the errno.  A process that took that for "no view"
+ *     would go into the store beside the view, or to the directory below it.
  */
 #include "spool/viewed.h"
 
@@ -27,25 +29,26 @@
 #define TYPE " - fuse.fastspool "
 #define LINE 4096 /* of a list of mounts: a view's is shorter */
 
-/* The mount that directory @path lies in, or the one that is mounted there; -1: it can't be said. */
+/* The mount that directory @path lies in, or the one that is mounted there; -errno: it can't be said. */
 static int mount_of(const char *path)
 {
     char info[64], text[256];
-    int id = -1, fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
-        return -1;
+        return -errno;
     snprintf(info, sizeof(info), "/proc/self/fdinfo/%d", fd);
     int file = open(info, O_RDONLY | O_CLOEXEC);
-    ssize_t size = file < 0 ? 0 : read(file, text, sizeof(text) - 1);
+    ssize_t size = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
+    int result = size < 0 ? (errno == ENOENT ? -ENOSYS : -errno) : -EIO; /* without /proc */
     text[size > 0 ? size : 0] = '\0';
     const char *found = strstr(text, "mnt_id:");
     if (found)
-        id = atoi(found + strlen("mnt_id:"));
+        result = atoi(found + strlen("mnt_id:"));
     if (file >= 0)
         close(file);
     close(fd);
-    return id;
+    return result;
 }
 
 /* Is @line of mountinfo about mount @id, and that one a view? */
@@ -54,14 +57,14 @@ static bool is_view(const char *line, int id)
     return atoi(line) == id && strstr(line, TYPE);
 }
 
-/* Look for mount @id in the list. */
-static bool is_mounted_view(int id)
+/* Is mount @id, in the list, a view?  1 or 0; -errno: the list can't be read. */
+static int is_mounted_view(int id)
 {
     char text[LINE + 1];
     size_t used = 0;
     bool found = false;
     int file = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    ssize_t got;
+    ssize_t got = file < 0 ? -1 : 0;
 
     while (file >= 0 && !found && (got = read(file, text + used, LINE - used)) > 0) {
         char *line = text, *end;
@@ -75,19 +78,20 @@ static bool is_mounted_view(int id)
         used = line == text && used == LINE ? 0 : used - (size_t)(line - text);
         memmove(text, line, used);
     }
+    int result = got < 0 ? -errno : found;
     if (file >= 0)
         close(file);
-    return found;
+    return result;
 }
 
-bool viewed(const char *spool)
+int viewed(const char *spool)
 {
     char input[FASTSPOOL_PATH_MAX + sizeof("/input")];
     int saved = errno;
 
     snprintf(input, sizeof(input), "%s/input", spool);
-    int above = mount_of(spool), below = mount_of(input);
-    bool is = below >= 0 && below != above && is_mounted_view(below);
+    int above = mount_of(spool), below = above < 0 ? above : mount_of(input);
+    int result = below < 0 ? below : below != above ? is_mounted_view(below) : 0;
     errno = saved;
-    return is;
+    return result == -ENOENT || result == -ENOTDIR || result == -EACCES ? 0 : result;
 }

@@ -5,9 +5,8 @@
 #ifndef FASTSPOOL_VIEWED_H
 #define FASTSPOOL_VIEWED_H
 
-#include <stdbool.h>
-
-/** Does this process see the view of @spool, a live one or a dead one?  Asks the kernel alone, never the view. */
-bool viewed(const char *spool);
+/** Does this process see the view of @spool, a live one or a dead one?  1 or 0.  -errno: it can't be said; then the
+ *  directories of @spool are neither the view nor the disk.  Asks the kernel alone, never the view.  Keeps errno. */
+int viewed(const char *spool);
 
 #endif

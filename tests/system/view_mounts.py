@@ -21,7 +21,7 @@ import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Message, check, kill, kill_all, main, processes, test, views, wait_for
+from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Message, Skip, check, kill, kill_all, main, processes, test, views, wait_for
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see of a dead server
@@ -346,6 +346,56 @@ def group_of_a_user(exim):
         check(not attaches(), "a process in a user's group attaches")
     finally:
         subprocess.run(["umount", "--lazy", "/sys/fs/cgroup"], check=True)
+
+
+class DeepGroup:
+    """A control group whose path is longer than PATH_MAX: any user to whom a group is delegated can make one."""
+
+    def __enter__(self):
+        self.made, root = [], pathlib.Path("/sys/fs/cgroup/unified")
+        root = root if root.is_dir() else pathlib.Path("/sys/fs/cgroup")
+        if not (root / "cgroup.procs").exists():
+            raise Skip("no control groups are mounted")
+        last = os.open(root, os.O_RDONLY)
+        try:
+            for _ in range(18):
+                os.mkdir("d" * 250, dir_fd=last)
+                self.made.append(last)
+                last = os.open("d" * 250, os.O_RDONLY, dir_fd=last)
+            self.join = os.open("cgroup.procs", os.O_WRONLY, dir_fd=last)
+        except OSError as error:
+            self.__exit__()
+            raise Skip(f"no deep group can be made: {error}") from error
+        return self
+
+    def __exit__(self, *_):
+        for above in reversed(self.made):
+            wait_for(lambda: self.removed(above), "the group is empty")
+
+    @staticmethod
+    def removed(above):
+        try:
+            os.rmdir("d" * 250, dir_fd=above)
+        except OSError as error:
+            return error.errno != errno.EBUSY
+        return True
+
+
+@test(**AUTO)
+def deep_group(exim):
+    """A control group whose directory has too long a path to look at counts as a user's."""
+    names = fill(exim, 1)
+    program = exim.work / "tail"
+    shutil.copy("/usr/bin/tail", program)
+    exim.fastspool_configuration("view = auto", f"program = {program}")
+    with DeepGroup() as group:
+        process = subprocess.Popen([program, "-f", exim.spool / "input" / names[0]], env=exim.environment(), stdout=subprocess.PIPE,
+                                   preexec_fn=lambda: os.write(group.join, b"0"))
+        process.stdout.readline()
+        mapped = "/fastspool." in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+        process.kill()
+        process.communicate()
+        check(not mapped, "a process in a group that can't be looked at attaches")
 
 
 @test(**AUTO)

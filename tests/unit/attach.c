@@ -7,6 +7,7 @@
 #include "fastspool.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
+#include "spool/viewed.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +113,34 @@ static void refused(int result, const char *word)
     cr_assert_eq(attach_create(spool, &config, &fs, error), result, "%s", error);
     cr_assert_not_null(strstr(error, word), "the message is: %s", error);
     cr_assert_eq(stores(), 1);
+}
+
+/* A store is not replaced because the file that names it can't be read. */
+Test(attach, unreadable_runtime)
+{
+    char path[128];
+
+    create();
+    snprintf(path, sizeof(path), "%s/.fastspool/runtime", spool);
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    refused(-EISDIR, "cannot read");
+}
+
+/* Without a view the answer is no; where the kernel can't be asked there is none. */
+Test(attach, viewed)
+{
+    const struct rlimit none = {0, 4096}, some = {1024, 4096};
+    char input[128];
+
+    cr_assert_eq(viewed(spool), 0);
+    snprintf(input, sizeof(input), "%s/input", spool);
+    cr_assert_eq(mkdir(input, 0750), 0);
+    cr_assert_eq(viewed(spool), 0);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int result = viewed(spool);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &some), 0); /* for the end of the test */
+    cr_assert_eq(result, -EMFILE);
 }
 
 /* A store with another layout version is refused. */
