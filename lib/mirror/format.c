@@ -11,6 +11,7 @@
  */
 #include "mirror/format.h"
 
+#include "base/filename.h"
 #include "base/unconst.h"
 #include "mirror/capture.h"
 #include "store/layout.h"
@@ -262,14 +263,6 @@ int format_decode_inode(const void *value, size_t size, struct disk_inode *disk,
     return 0;
 }
 
-/* Could a file in the spool have this name? */
-static bool possible(const char *text, size_t length)
-{
-    bool dots = text[0] == '.' && (length == 1 || (length == 2 && text[1] == '.'));
-
-    return !dots && !memchr(text, '/', length) && !memchr(text, '\0', length);
-}
-
 int format_next_name(struct format_names *names, struct format_name *name)
 {
     struct disk_name disk;
@@ -280,9 +273,7 @@ int format_next_name(struct format_names *names, struct format_name *name)
         return -EBADMSG;
     memcpy(&disk, names->at, sizeof(disk));
     const char *text = names->at + sizeof(disk);
-    if (disk.length == 0 || disk.length > UINT8_MAX || disk.length > (size_t)(names->end - text))
-        return -EBADMSG;
-    if (!possible(text, disk.length))
+    if (disk.length > (size_t)(names->end - text) || !filename_possible(text, disk.length))
         return -EBADMSG;
     *name = (struct format_name){disk.parent, text, disk.length};
     names->at = text + disk.length;

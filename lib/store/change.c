@@ -7,11 +7,13 @@
  * Failure modes:
  *   - A table is full: the body wants it, and the section rolls back.  The table grows outside the lock, and the body
  *     runs again.
+ *   - The body finds the segment damaged (doubt.h): the section rolls back, and the call is -EIO.
  *   - There is no memory: the call waits for an eviction (residency_wait_for_space()), then returns -ENOSPC.
  */
 #include "store/change.h"
 
 #include "store/blocks.h"
+#include "store/doubt.h"
 #include "store/residency.h"
 #include "store/section.h"
 #include "store/table.h"
@@ -32,7 +34,7 @@ int change_run_named(struct fastspool *fs, const char *name, section_body *body,
         enum table_id table;
         int result = section_try(fs, name, body, argument, &table);
         if (table == TABLE_NONE)
-            return result;
+            return doubt_settle(fs, result);
         result = grow(fs, table);
         if (result == -EAGAIN)
             result = residency_wait_for_space(fs, &waiting);

@@ -8,6 +8,7 @@
  *
  * Failure modes: a list that leads out of the table, or to a name that it has been to, is left there.
  */
+#include "base/filename.h"
 #include "base/findings.h"
 #include "store/check_inside.h"
 #include "store/layout.h"
@@ -64,12 +65,11 @@ static void check_text(struct check *check, uint32_t i)
     char text[256];
     size_t length = (size_t)names_text(check->fs, i, text);
 
-    if (length == 0 || length != name->length || memchr(text, '/', length) || memchr(text, '\0', length) ||
-        strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
+    if (length != name->length || !filename_possible(text, length))
         findings_add(check->findings, "name %u of %u bytes is none that a file can have: \"%s\"", i, name->length,
                      text);
-    uint32_t found = names_find(check->fs, name->parent, text, length);
-    if (found == 0)
+    uint32_t found;
+    if (names_find(check->fs, name->parent, text, length, &found) < 0 || found == 0)
         findings_add(check->findings, "name %u, \"%s\" in directory %u, is not found where it is looked up", i, text,
                      name->parent);
     else if (found != i)

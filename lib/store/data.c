@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "store/blocks.h"
 #include "store/change.h"
+#include "store/doubt.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -35,8 +36,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES)                 /* first block of the double index block */
-#define BLOCKS_MAX   (DOUBLE_FIRST + INDEX_ENTRIES * INDEX_ENTRIES) /* blocks of a file, at most */
+#define DOUBLE_FIRST (INODE_DIRECT + INDEX_ENTRIES) /* first block of the double index block */
 
 /* Entries that one section looks at while it frees or moves blocks, at most: some microseconds. */
 #define SHRINK_LOOKS 8192u
@@ -48,7 +48,7 @@ static bool valid_block(const struct fastspool *fs, uint32_t block)
 
 uint32_t data_blocks(uint64_t size)
 {
-    return (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
+    return size > FILE_SIZE_MAX ? FILE_BLOCKS_MAX + 1 : (uint32_t)((size + BLOCK_SIZE - 1) / BLOCK_SIZE);
 }
 
 static const uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
@@ -79,7 +79,7 @@ static const uint32_t *find_slot(const struct fastspool *fs, const struct inode 
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index)
 {
     uint32_t hole;
-    const uint32_t *slot = index < BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
+    const uint32_t *slot = index < FILE_BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
     uint32_t block = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : 0;
 
     return block && valid_block(fs, block) ? block : 0;
@@ -108,7 +108,7 @@ static int need_slot(struct fastspool *fs, const struct inode *inode, uint32_t i
     uint32_t hole;
     int result = 0;
 
-    if (index >= BLOCKS_MAX)
+    if (index >= FILE_BLOCKS_MAX)
         return -EFBIG;
     if (index >= DOUBLE_FIRST) {
         result = need_index(fs, inode, &inode->map.double_indirect);
@@ -188,14 +188,16 @@ static void zero_tail(struct fastspool *fs, const struct inode *inode, uint64_t 
 int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
 {
     const struct inode *inode = inode_at(fs, i);
-    uint64_t published = inode->size;
+    const uint64_t published = inode->size;
     bool replaces = offset < published;
     const char *bytes = buffer;
     uint32_t replaced[DATA_STEP / BLOCK_SIZE + 1] = {0};
     size_t blocks = 0;
 
-    if (offset + size > (uint64_t)BLOCKS_MAX * BLOCK_SIZE)
+    if (offset > FILE_SIZE_MAX || size > FILE_SIZE_MAX - offset)
         return -EFBIG;
+    if (published > FILE_SIZE_MAX)
+        return doubt("a file is larger than a file can be");
     if (offset > published)
         zero_tail(fs, inode, published);
     if (replaces)
@@ -253,7 +255,7 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
     uint32_t end = data_blocks(inode->size);
     uint32_t looks = 0;
 
-    if (end > BLOCKS_MAX)
+    if (end > FILE_BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
     data_changes(fs, inode);
     while (end > to && most > 0 && looks < SHRINK_LOOKS) {
@@ -316,7 +318,7 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
     uint64_t before = inode->size;
     int more = 0;
 
-    if (size > (uint64_t)BLOCKS_MAX * BLOCK_SIZE)
+    if (size > FILE_SIZE_MAX)
         return -EFBIG;
     if (size > before) {
         zero_tail(fs, inode, before);
@@ -431,7 +433,7 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
     struct moving moving = {fs, inode, chunk, 0};
     uint32_t at = *index, end = data_blocks(inode->size), looks = 0, hole;
 
-    if (end > BLOCKS_MAX)
+    if (end > FILE_BLOCKS_MAX)
         return section_damaged(fs, "a file is larger than a file can be");
     data_changes(fs, inode);
     for (; at < end && moving.moves < VACATE_MOVES && looks < SHRINK_LOOKS; at++, looks++) {
@@ -476,6 +478,8 @@ static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, 
     if (changing && !locked)
         return -EAGAIN;
     uint64_t end = LOAD(inode->size);
+    if (end > FILE_SIZE_MAX) /* whoever reads to the end would never get there */
+        return doubt("a file is larger than a file can be");
     if (offset >= end)
         return 0;
     if (size > end - offset)
@@ -509,7 +513,7 @@ ssize_t data_read(struct fastspool *fs, uint32_t i, uint32_t generation, void *b
     for (unsigned tries = 0; tries < SECTION_READ_TRIES && result == -EAGAIN; tries++)
         result = read_once(fs, i, generation, buffer, size, offset, false);
     if (result != -EAGAIN)
-        return result;
+        return result < 0 ? doubt_settle(fs, (int)result) : result;
     struct locked_read read = {i, generation, buffer, size < DATA_STEP ? size : DATA_STEP, offset};
     return change_run(fs, read_locked, &read);
 }

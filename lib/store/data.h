@@ -45,7 +45,8 @@ int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *
 /** Under the lock or in a read: number of block @index of the file, 0: a hole (or damage). */
 uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 
-/** Number of blocks of a file of @size bytes without holes. */
+/** Number of blocks of a file of @size bytes without holes.  Of a size beyond FILE_SIZE_MAX: more than a file can have.
+ */
 uint32_t data_blocks(uint64_t size);
 /** Inside a section: published blocks of the file are about to change (data.c). */
 void data_changes(struct fastspool *fs, const struct inode *inode);

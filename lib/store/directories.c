@@ -19,6 +19,7 @@
 #include "store/access.h"
 #include "store/change.h"
 #include "store/descriptions.h"
+#include "store/doubt.h"
 #include "store/history.h"
 #include "store/inodes.h"
 #include "store/layout.h"
@@ -322,7 +323,7 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
         if (result == 0)
             result = walk_list(fs, inode, after, entries, size);
     } while (section_read_retry(fs, &read));
-    return result;
+    return result < 0 ? doubt_settle(fs, (int)result) : result;
 }
 
 uint64_t fastspool_list_end(struct fastspool *fs)

@@ -25,6 +25,7 @@
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
+#include "store/doubt.h"
 #include "store/history.h"
 #include "store/inodes.h"
 #include "store/layout.h"
@@ -61,20 +62,16 @@ static int look(struct fastspool *fs, const char *path, int want, const struct c
     do {
         section_read_begin(fs, &read);
         result = walk_to(fs, path, who, &place);
-        if (result == 0 && place.inode == 0)
-            result = -ENOENT;
-        if (result == 0 && !inode_valid(fs, place.inode))
-            result = -EIO;
-        if (result == 0 && place.directory && !S_ISDIR(inode_at(fs, place.inode)->mode))
-            result = -ENOTDIR;
+        if (result == 0)
+            result = walk_must_exist(fs, &place);
         if (result == 0 && want)
             result = access_permitted(fs, place.inode, who, want);
         if (result == 0 && st)
-            inodes_stat(fs, place.inode, st);
+            result = inodes_stat(fs, place.inode, st);
         if (result == 0 && handle)
             *handle = walk_handle(fs, place.inode);
     } while (section_read_retry(fs, &read));
-    return result;
+    return doubt_settle(fs, result);
 }
 
 int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st)
@@ -188,8 +185,6 @@ static int open_body(struct fastspool *fs, void *argument)
     if ((open->flags & O_CREAT) && ends_in_slash(open->path))
         return -EISDIR;
     if (place.inode) {
-        if (!inode_valid(fs, place.inode))
-            return section_damaged(fs, "a name leads to no file");
         result = open_existing(fs, &place, open);
     } else if (!(open->flags & O_CREAT)) {
         return -ENOENT;
@@ -425,12 +420,12 @@ int fastspool_flookup(struct fastspool *fs, int description, uint64_t *handle, s
     do {
         section_read_begin(fs, &read);
         result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
-        if (result == 0) {
-            inodes_stat(fs, inode, st);
+        if (result == 0)
+            result = inodes_stat(fs, inode, st);
+        if (result == 0)
             *handle = walk_handle(fs, inode);
-        }
     } while (section_read_retry(fs, &read));
-    return result;
+    return doubt_settle(fs, result);
 }
 
 /* The inode of a change: by path, or without a path by description. */

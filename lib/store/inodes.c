@@ -16,6 +16,7 @@
 #include "store/inodes.h"
 
 #include "base/clock.h"
+#include "store/doubt.h"
 #include "store/layout.h"
 #include "store/lists.h"
 #include "store/residency.h"
@@ -154,24 +155,65 @@ uint64_t inodes_number(uint32_t i)
     return INODE_NUMBER_BASE | i;
 }
 
-void inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
+/* What no file of the store has; NULL: nothing. */
+static const char *impossible(const struct inode *inode)
 {
-    const struct inode *inode = inode_at(fs, i);
+    if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
+        return "an inode is neither a file nor a directory";
+    if (S_ISDIR(inode->mode) ? inode->size != BLOCK_SIZE : inode->size > FILE_SIZE_MAX)
+        return "a file is larger than a file can be";
+    if (inode->uid == (uid_t)-1 || inode->gid == (gid_t)-1)
+        return "a file has an owner that no file can have";
+    if (inode->links > NAMES_MAX || inode->blocks > 2 * FILE_BLOCKS_MAX)
+        return "a file has more links or blocks than there can be";
+    return NULL;
+}
 
+int inodes_check(const struct inode *inode)
+{
+    const char *what = impossible(inode);
+    return what ? doubt(what) : 0;
+}
+
+/* The mode that is shown.  Whoever can write the segment can make up a file of root's.  With a set-ID bit that would be
+ * a set-user-ID program, as soon as root copies it with its attributes.  So these bits show only where the spool's
+ * owner could have set them. */
+static mode_t shown_mode(const struct fastspool *fs, const struct inode *inode)
+{
+    mode_t mode = inode->mode;
+
+    if (S_ISDIR(mode) || fs->owner == 0)
+        return mode;
+    if (inode->uid != fs->owner)
+        mode &= ~(mode_t)S_ISUID;
+    if (inode->gid != fs->group)
+        mode &= ~(mode_t)S_ISGID;
+    return mode;
+}
+
+int inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
+{
+    const struct inode inode = *inode_at(fs, i);
+
+    __atomic_signal_fence(__ATOMIC_ACQUIRE); /* the copy is checked, not what may stand there by now */
+    int result = inodes_check(&inode);
+    if (result < 0)
+        return result;
     memset(st, 0, sizeof(*st));
     st->st_dev = fs->header->device;
     st->st_ino = inodes_number(i);
-    st->st_mode = inode->mode;
-    bool removed = S_ISDIR(inode->mode) && inode->names == 0 && i != LOAD(fs->header->tree.root);
-    st->st_nlink = removed ? 0 : inode->links;
-    st->st_uid = inode->uid;
-    st->st_gid = inode->gid;
-    st->st_size = (off_t)inode->size;
+    st->st_mode = shown_mode(fs, &inode);
+    bool removed = S_ISDIR(inode.mode) && inode.names == 0 && i != LOAD(fs->header->tree.root);
+    st->st_nlink = removed ? 0 : inode.links;
+    st->st_uid = inode.uid;
+    st->st_gid = inode.gid;
+    st->st_size = (off_t)inode.size;
     st->st_blksize = BLOCK_SIZE;
     uint64_t blocks =
-        inode->flags & (INODE_EVICTED | INODE_SPILLED) ? (inode->size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode->blocks;
-    st->st_blocks = S_ISDIR(inode->mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
-    st->st_atim = clock_timespec(inode->atime);
-    st->st_mtim = clock_timespec(inode->mtime);
-    st->st_ctim = clock_timespec(inode->ctime);
+        inode.flags & (INODE_EVICTED | INODE_SPILLED) ? (inode.size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode.blocks;
+    st->st_blocks = S_ISDIR(inode.mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
+    st->st_atim = clock_timespec(inode.atime);
+    st->st_mtim = clock_timespec(inode.mtime);
+    st->st_ctim = clock_timespec(inode.ctime);
+    return 0;
 }

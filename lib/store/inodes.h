@@ -26,9 +26,11 @@ void inodes_clean_data(struct fastspool *fs, const struct inode *inode);
 void inodes_leave_dirty(struct fastspool *fs, uint32_t inode);
 /** The same, and its data may be evicted: it joins the clean list or the cold one. */
 void inodes_clean(struct fastspool *fs, uint32_t inode);
+/** The attributes of a copy of an inode: 0, or -EUCLEAN: no file can have them (doubt.h). */
+int inodes_check(const struct inode *copy);
 /** The st_ino of an inode. */
 uint64_t inodes_number(uint32_t inode);
-/** Under the lock or in a read: fill in *@st. */
-void inodes_stat(const struct fastspool *fs, uint32_t inode, struct stat *st);
+/** Under the lock or in a read: fill in *@st.  -EUCLEAN: no file can have such attributes (doubt.h). */
+int inodes_stat(const struct fastspool *fs, uint32_t inode, struct stat *st);
 
 #endif

@@ -286,6 +286,10 @@ enum inode_flags {
 #define INODE_DIRECT  4u
 #define INDEX_ENTRIES (BLOCK_SIZE / 4) /* block numbers in an index block */
 
+/** Blocks and bytes of a file, at most: 4 GiB and some. */
+#define FILE_BLOCKS_MAX (INODE_DIRECT + INDEX_ENTRIES + INDEX_ENTRIES * INDEX_ENTRIES)
+#define FILE_SIZE_MAX   ((uint64_t)FILE_BLOCKS_MAX * BLOCK_SIZE)
+
 /** A file or directory, 128 bytes. */
 struct inode {
     uint32_t generation; /* counts the files that have had this number */

@@ -12,13 +12,16 @@
  * removal may leave bits that stand for no name.  A split computes the filters of its names anew.
  *
  * Failure modes:
- *   - Every index is checked before it is followed.
+ *   - Every index is checked before it is followed, and no walk takes more steps than there are names.
  *   - Under the lock, a list that leads nowhere means a damaged segment.
+ *   - A name that no file can have stays in the segment (names_read()).
  */
 #include "store/names.h"
 
 #include "base/clock.h"
+#include "base/filename.h"
 #include "store/change.h"
+#include "store/doubt.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -29,9 +32,6 @@
 #include <limits.h>
 #include <string.h>
 
-/* Most steps along a chain.  Chains have a name or two; a longer walk is damage, or a read during a change. */
-#define CHAIN_MAX 100000u
-
 /* The mirror has the pages of all names mapped, so it splits buckets ahead of the insertions: until there are this many
  * more than names.  That costs a quarter of a byte of memory a name. */
 #define AHEAD_SHARE 16u
@@ -41,6 +41,13 @@
 bool names_valid(const struct fastspool *fs, uint32_t i)
 {
     return i != 0 && i < LOAD(fs->header->tables.names.used) && i < NAMES_MAX;
+}
+
+/* Steps of a walk along names, at most: more is a circle. */
+static uint32_t most_steps(const struct fastspool *fs)
+{
+    uint32_t used = LOAD(fs->header->tables.names.used);
+    return used < NAMES_MAX ? used : NAMES_MAX;
 }
 
 /* ---- hashing ---- */
@@ -92,7 +99,7 @@ static uint32_t chain_link(uint32_t entry, uint64_t hash, uint32_t rest)
 int names_text(const struct fastspool *fs, uint32_t entry, char *text)
 {
     const struct name *name = name_at(fs, entry);
-    size_t length = name->length;
+    size_t length = LOAD(name->length);
     size_t done = length < NAME_INLINE ? length : NAME_INLINE;
     uint32_t more = name->more;
 
@@ -106,6 +113,14 @@ int names_text(const struct fastspool *fs, uint32_t entry, char *text)
     }
     text[done] = '\0';
     return (int)done;
+}
+
+int names_read(const struct fastspool *fs, uint32_t entry, char *text)
+{
+    uint8_t said = LOAD(name_at(fs, entry)->length);
+    int length = names_text(fs, entry, text);
+
+    return length == said && filename_possible(text, said) ? length : doubt("a name is none that a file can have");
 }
 
 uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind)
@@ -135,22 +150,25 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 
 /* ---- looking up ---- */
 
-uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry)
 {
-    uint32_t buckets = LOAD(fs->header->tables.buckets);
+    uint32_t buckets = LOAD(fs->header->tables.buckets), most = most_steps(fs);
     uint64_t hash = hash_name(fs, parent, text, length);
 
+    *entry = 0;
     if (buckets == 0 || buckets > LOAD(fs->header->tables.buckets_capacity))
-        return 0;
-    uint32_t link = *bucket_at(fs, hash_bucket(hash, buckets));
-    for (uint32_t steps = 0; (link & filter_bit(hash)) && steps < CHAIN_MAX; steps++) {
+        return 0; /* there was never a name */
+    uint32_t link = LOAD(*bucket_at(fs, hash_bucket(hash, buckets)));
+    for (uint32_t steps = 0; link & filter_bit(hash); steps++) {
         uint32_t i = link & CHAIN_INDEX;
-        if (!names_valid(fs, i))
-            return 0;
+        if (!names_valid(fs, i) || steps > most)
+            return doubt("a hash chain of names has no end, or leads nowhere");
         const struct name *name = name_at(fs, i);
-        if (name->parent == parent && same_text(fs, i, text, length))
-            return i;
-        link = name->chain;
+        if (name->parent == parent && same_text(fs, i, text, length)) {
+            *entry = i;
+            return 0;
+        }
+        link = LOAD(name->chain);
     }
     return 0;
 }
@@ -195,8 +213,10 @@ static int split_bucket(struct fastspool *fs)
         return section_want(TABLE_BUCKETS);
     const uint32_t *old = bucket_at(fs, new - hash_level(new));
     SET(fs, h->tables.buckets, new + 1);
-    for (uint32_t i = *old & CHAIN_INDEX, next; names_valid(fs, i); i = next) {
+    for (uint32_t i = *old & CHAIN_INDEX, next, steps = 0; names_valid(fs, i); i = next, steps++) {
         const struct name *name = name_at(fs, i);
+        if (steps > UNDO_MAX) /* it changes each of them */
+            return section_damaged(fs, "a hash chain of names has no end");
         uint64_t hash = hash_entry(fs, i);
         uint32_t *chain = &chains[hash_bucket(hash, new + 1) == new];
         next = name->chain & CHAIN_INDEX;
@@ -271,6 +291,8 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     memcpy(name.text, text, length < NAME_INLINE ? length : NAME_INLINE);
     section_copy(fs, name_at(fs, entry), &name, sizeof(name));
     SET(fs, *bucket, chain_link(entry, hash, *bucket));
+    if (directory->dir.last && !names_valid(fs, directory->dir.last))
+        return section_damaged(fs, "a directory's list of names leads nowhere");
     if (directory->dir.last)
         SET(fs, name_at(fs, directory->dir.last)->next, entry);
     else
@@ -295,8 +317,10 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
  * links of hash chains have a filter above the index, the others have zeros there.) */
 static int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, size_t next)
 {
+    const uint32_t most = most_steps(fs);
+
     for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
-        if (!names_valid(fs, *link & CHAIN_INDEX) || steps > CHAIN_MAX)
+        if (!names_valid(fs, *link & CHAIN_INDEX) || steps > most)
             return section_damaged(fs, "a name is missing in one of its lists");
         link = (const uint32_t *)((const char *)name_at(fs, *link) + next);
     }
@@ -304,8 +328,21 @@ static int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i,
     return 0;
 }
 
-static void unlink_from_directory(struct fastspool *fs, const struct inode *directory, const struct name *name)
+/* Does the name @beside, 0: none, lie in the table, and lead back to @i? */
+static bool agrees(const struct fastspool *fs, uint32_t beside, uint32_t i, bool behind, uint32_t end)
 {
+    if (beside == 0)
+        return end == i;
+    return names_valid(fs, beside) && (behind ? name_at(fs, beside)->prev : name_at(fs, beside)->next) == i;
+}
+
+static int unlink_from_directory(struct fastspool *fs, const struct inode *directory, uint32_t i)
+{
+    const struct name *name = name_at(fs, i);
+
+    if (!agrees(fs, name->next, i, true, directory->dir.last) ||
+        !agrees(fs, name->prev, i, false, directory->dir.first))
+        return section_damaged(fs, "a directory's list of names does not agree both ways");
     if (name->next)
         SET(fs, name_at(fs, name->next)->prev, name->prev);
     else
@@ -315,6 +352,21 @@ static void unlink_from_directory(struct fastspool *fs, const struct inode *dire
     else
         SET(fs, directory->dir.first, name->next);
     SET(fs, directory->dir.entries, directory->dir.entries - 1);
+    return 0;
+}
+
+/* Free the entries with the rest of a long name. */
+static int give_rest(struct fastspool *fs, const struct name *name)
+{
+    uint32_t parts = name->length > NAME_INLINE ? (name->length - NAME_INLINE + NAME_MORE - 1) / NAME_MORE : 0;
+
+    for (uint32_t more = name->more, next; more || parts > 0; more = next, parts--) {
+        if (parts == 0 || !names_valid(fs, more) || name_at(fs, more)->inode != NAME_CONTINUES)
+            return section_damaged(fs, "the rest of a long name has no end, or leads nowhere");
+        next = ((const struct name_more *)name_at(fs, more))->more;
+        give_entry(fs, more);
+    }
+    return 0;
 }
 
 const uint64_t *names_successor(const struct name *name)
@@ -336,13 +388,12 @@ int names_remove(struct fastspool *fs, uint32_t entry)
                                offsetof(struct name, chain));
     if (result == 0)
         result = unlink_single(fs, &inode->names, entry, offsetof(struct name, sibling));
+    if (result == 0)
+        result = unlink_from_directory(fs, directory, entry);
+    if (result == 0)
+        result = give_rest(fs, name);
     if (result < 0)
         return result;
-    unlink_from_directory(fs, directory, name);
-    for (uint32_t more = name->more, next; names_valid(fs, more); more = next) {
-        next = ((const struct name_more *)name_at(fs, more))->more;
-        give_entry(fs, more);
-    }
     const uint64_t *successor = names_successor(name);
     SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
     give_entry(fs, entry);

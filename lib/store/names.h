@@ -21,15 +21,18 @@ int names_remove(struct fastspool *fs, uint32_t entry);
 
 /** The mirror alone: split buckets ahead of the insertions. */
 int names_split_ahead(struct fastspool *fs);
-/** Copy the text of @entry to @text (256 bytes).  Returns its length. */
+/** Copy the text of @entry to @text (256 bytes), whatever it is.  Returns its length. */
 int names_text(const struct fastspool *fs, uint32_t entry, char *text);
+/** Under the lock or in a read: the same, for a name that leaves the segment.  -EUCLEAN: no file can have it (doubt.h).
+ */
+int names_read(const struct fastspool *fs, uint32_t entry, char *text);
 /** In a section: the entry before or behind this one in its directory, in order of birth.  0: there is none. */
 uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 
 /** Is @entry the number of an entry that has been handed out? */
 bool names_valid(const struct fastspool *fs, uint32_t entry);
-/** Under the lock or in a read: the entry of @text in directory @parent.  0: none. */
-uint32_t names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length);
+/** Under the lock or in a read: the entry of @text in directory @parent, 0: none.  -EUCLEAN: its chain has no end. */
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps
  *  `born`, `parent` and `next` too, until it is used again.) */
 const uint64_t *names_successor(const struct name *name);

@@ -85,7 +85,11 @@ int section_damaged(const struct fastspool *fs, const char *what)
     if (__atomic_compare_exchange_n(&ATOMIC(header->state), &ready, SEGMENT_FAILED, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE))
         section_failure(fs, what);
-    syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: the segment %s is damaged: %s", fs->spool, fs->runtime, what);
+    syslog(
+        LOG_MAIL | LOG_ERR,
+        "fastspool: %s: the segment %s is damaged: %s; every call fails until its mirror has ended and the directory "
+        "is removed: then the next start of Exim brings back what is on the disk",
+        fs->spool, fs->runtime, what);
     return -EIO;
 }
 

@@ -15,11 +15,14 @@
  *     either.
  *   - A walk without the lock meets a change: every index is checked before it is followed, each walk is bounded, and
  *     the caller's sequence check discards the result.
+ *   - The segment is damaged: a walk that finds it out is -EUCLEAN (doubt.h).  A listing does by the birth numbers,
+ *     which grow along it: a list that leads back would have no end.
  */
 #include "store/walk.h"
 
 #include "fastspool.h"
 #include "store/access.h"
+#include "store/doubt.h"
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/names.h"
@@ -97,11 +100,13 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
     if (is_dot_dot(place)) {
         place->inode = inode_at(fs, directory)->dir.parent;
         place->parent = place->inode;
-        return 0;
+        if (is_directory(fs, place->inode))
+            return 0;
+        return inode_at(fs, directory)->names ? doubt("a directory knows no directory above it") : -ENOENT;
     }
-    place->entry = names_find(fs, directory, place->name, place->length);
+    result = names_find(fs, directory, place->name, place->length, &place->entry);
     place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
-    return 0;
+    return place->entry && !inode_valid(fs, place->inode) ? doubt("a name leads to no file") : result;
 }
 
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
@@ -135,12 +140,10 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
     return 0;
 }
 
-int walk_must_exist(struct fastspool *fs, const struct place *place)
+int walk_must_exist(const struct fastspool *fs, const struct place *place)
 {
     if (place->inode == 0)
         return -ENOENT;
-    if (!inode_valid(fs, place->inode))
-        return section_damaged(fs, "a name leads to no file");
     return place->directory && !S_ISDIR(inode_at(fs, place->inode)->mode) ? -ENOTDIR : 0;
 }
 
@@ -157,11 +160,13 @@ static int climb(const struct fastspool *fs, uint32_t inode, char *path, size_t 
         uint32_t entry = inode_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
         if (!names_valid(fs, entry) || depth > PATH_MAX / 2)
             return -ENOENT; /* removed, or just moved */
-        size_t length = (size_t)names_text(fs, entry, text);
-        if (length + 1 > at)
+        int length = names_read(fs, entry, text);
+        if (length < 0)
+            return length;
+        if ((size_t)length + 1 > at)
             return -ENAMETOOLONG;
-        at -= length;
-        memcpy(path + at, text, length);
+        at -= (size_t)length;
+        memcpy(path + at, text, (size_t)length);
         inode = name_at(fs, entry)->parent;
         if (inode != LOAD(fs->header->tree.root))
             path[--at] = '/';
@@ -179,7 +184,7 @@ int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size)
         section_read_begin(fs, &read);
         result = climb(fs, inode, path, size);
     } while (section_read_retry(fs, &read));
-    return result;
+    return doubt_settle(fs, result);
 }
 
 /* ---- listing ---- */
@@ -202,7 +207,8 @@ static uint32_t search_behind(const struct fastspool *fs, const struct inode *di
 {
     uint32_t front = directory->dir.first, back = directory->dir.last, behind = 0;
 
-    for (uint32_t steps = 0; steps < NAMES_MAX && names_valid(fs, front) && names_valid(fs, back); steps++) {
+    for (uint32_t steps = LOAD(fs->header->tables.names.used);
+         steps > 0 && names_valid(fs, front) && names_valid(fs, back); steps--) {
         if (name_at(fs, front)->born > born)
             return front;
         if (name_at(fs, back)->born <= born)
@@ -244,20 +250,25 @@ static uint32_t resume(const struct fastspool *fs, uint32_t parent, uint64_t aft
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
                   size_t size)
 {
+    uint64_t last = after <= 2 ? 0 : after >> POSITION_BITS;
     size_t count = 0;
 
     if (!is_directory(fs, parent))
         return -ENOTDIR;
-    for (uint32_t i = resume(fs, parent, after); count < size && names_valid(fs, i); i = name_at(fs, i)->next) {
+    for (uint32_t i = resume(fs, parent, after); count < size && i != 0; i = LOAD(name_at(fs, i)->next)) {
         const struct name *name = name_at(fs, i);
-        struct fastspool_entry *entry = &entries[count];
-        if (!inode_valid(fs, name->inode))
-            break;
-        entry->inode = inodes_number(name->inode);
-        entry->position = position_of(name->born, i);
-        entry->type = S_ISDIR(inode_at(fs, name->inode)->mode) ? 4 /* DT_DIR */ : 8 /* DT_REG */;
-        names_text(fs, i, entry->name);
-        count++;
+        uint64_t born = LOAD(name->born);
+        uint32_t inode = LOAD(name->inode);
+        if (!names_valid(fs, i) || !inode_valid(fs, inode) || born <= last || LOAD(name->parent) != parent)
+            return doubt("a directory's list of names has no end, or leads nowhere");
+        struct fastspool_entry *entry = &entries[count++];
+        entry->inode = inodes_number(inode);
+        entry->position = position_of(born, i);
+        entry->type = S_ISDIR(LOAD(inode_at(fs, inode)->mode)) ? 4 /* DT_DIR */ : 8 /* DT_REG */;
+        int length = names_read(fs, i, entry->name);
+        if (length < 0)
+            return length;
+        last = born;
     }
     return (ssize_t)count;
 }

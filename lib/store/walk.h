@@ -26,17 +26,17 @@ struct place {
 /** Under the lock or in a read: the handle of the inode, as in fastspool_lookup(). */
 uint64_t walk_handle(const struct fastspool *fs, uint32_t inode);
 /** Under the lock or in a read: walk @path with @who's search permissions.  A missing last name is no error: returns 0,
- *  and place->inode is 0. */
+ *  and place->inode is 0.  -EUCLEAN: the segment is damaged (doubt.h). */
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place);
-/** In a section, after walk_to(): does the path lead to a file or directory?  0; -ENOENT; -ENOTDIR: it ends in "/", and
- *  leads to a file; -EIO: the segment is damaged. */
-int walk_must_exist(struct fastspool *fs, const struct place *place);
+/** Under the lock or in a read, after walk_to(): does the path lead to a file or directory?  0; -ENOENT; -ENOTDIR: it
+ *  ends in "/", and leads to a file. */
+int walk_must_exist(const struct fastspool *fs, const struct place *place);
 /** Outside sections and reads: copy the path of directory @inode, relative to the spool, to @path.  Returns its length.
  *  -ENOENT: the directory has no name any more.  -ENAMETOOLONG. */
 int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size);
 /** In a read: as fastspool_list_end(). */
 uint64_t walk_end(const struct fastspool *fs);
-/** Under the lock or in a read: as fastspool_list(). */
+/** Under the lock or in a read: as fastspool_list().  -EUCLEAN: the segment is damaged. */
 ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, struct fastspool_entry *entries,
                   size_t size);
 

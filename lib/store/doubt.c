@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Doubt: something that was read from the segment makes no sense.
+ *
+ * A reader without the lock may also have met a change.  So whatever it finds is a doubt at first.
+ *
+ * The happy path:
+ *   1. A function finds nonsense and returns doubt(), as any error.
+ *   2. The caller's sequence check discards the result, and the reader reads again.  Or the read holds.
+ *   3. doubt_settle() then makes it damage: EIO, a line in syslog, and the segment is FAILED.
+ *
+ * Failure modes: none.
+ */
+#include "store/doubt.h"
+
+#include "store/section.h"
+
+#include <errno.h>
+
+static __thread const char *doubted __attribute__((tls_model("initial-exec")));
+
+int doubt(const char *what)
+{
+    doubted = what;
+    return -EUCLEAN;
+}
+
+int doubt_settle(const struct fastspool *fs, int result)
+{
+    return result == -EUCLEAN ? section_damaged(fs, doubted) : result;
+}

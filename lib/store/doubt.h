@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Doubt: something that was read from the segment makes no sense.
+ */
+#ifndef FASTSPOOL_DOUBT_H
+#define FASTSPOOL_DOUBT_H
+
+struct fastspool;
+
+/** In a read or a section: @what is wrong; static.  Returns -EUCLEAN.  The function returns it, up to the read's end or
+ *  out of the body. */
+int doubt(const char *what);
+/** After the read or the section: its @result.  If that is -EUCLEAN, the segment is damaged (section_damaged()): -EIO.
+ */
+int doubt_settle(const struct fastspool *fs, int result);
+
+#endif
