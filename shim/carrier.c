@@ -262,7 +262,7 @@ static __attribute__((noreturn)) void become_carrier(struct carrier *carrier)
 }
 
 /* The first child sends no signal when it ends, and no wait() of the program's sees it.  The second is libc's, so that
- * libc knows its thread id, which is the store's lock word. */
+ * libc knows its thread id. */
 static int fork_carrier(struct carrier *carrier)
 {
     sigset_t all, old;

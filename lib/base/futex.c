@@ -22,12 +22,22 @@ void futex_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds)
     errno = saved;
 }
 
-void futex_wake(const uint32_t *word)
+static void wake(const uint32_t *word, int most)
 {
     int saved = errno;
 
-    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE, most, NULL, NULL, 0);
     errno = saved;
+}
+
+void futex_wake(const uint32_t *word)
+{
+    wake(word, INT_MAX);
+}
+
+void futex_wake_one(const uint32_t *word)
+{
+    wake(word, 1);
 }
 
 void futex_count(uint32_t *word)

@@ -11,6 +11,8 @@
 void futex_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds);
 /** Wake every sleeper. */
 void futex_wake(const uint32_t *word);
+/** Wake one sleeper, if there is any. */
+void futex_wake_one(const uint32_t *word);
 /** Count an event, and wake every sleeper. */
 void futex_count(uint32_t *word);
 

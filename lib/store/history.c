@@ -4,7 +4,7 @@
  *
  * The happy path: each section and each commit leaves an entry as it ends, under the lock.  It is made as cheap as may
  * be: the name is copied in one piece, whatever its length, the clock is the coarse one, and the number of the thread
- * is the one that glibc has put into the lock.  (getpid() would be a system call, and a number that is kept in the
+ * is the one in the lock's word.  (getpid() would be a system call, and a number that is kept in the
  * process would be its parent's after a fork.)
  *
  * Failure modes: entries aren't undo-logged.  A process that is killed here leaves half an entry, and whoever writes
@@ -16,6 +16,7 @@
 #include "store/layout.h"
 #include "store/store.h"
 
+#include <linux/futex.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ void history_note(const struct header *header, enum history_kind kind, const cha
 
     entry->when = clock_monotonic();
     entry->result = result;
-    entry->thread = (uint32_t)header->section.mutex.__data.__owner;
+    entry->thread = LOAD(header->section.lock) & FUTEX_TID_MASK;
     memcpy(entry->name, name, HISTORY_NAME);
     entry->kind = (uint8_t)kind;
     WRITABLE(header->history_count) = header->history_count + 1;

@@ -17,11 +17,10 @@
 #ifndef FASTSPOOL_LAYOUT_H
 #define FASTSPOOL_LAYOUT_H
 
-#include <pthread.h>
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 9
+#define LAYOUT_VERSION 10
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -99,12 +98,11 @@ struct link {
 
 /** section.c: the lock and the undo log. */
 struct section_state {
-    pthread_mutex_t mutex; /* robust, process-shared, type NORMAL */
-    uint32_t sequence;     /* odd while a section changes the segment; atomic */
-    uint32_t undo_count;   /* undo entries to roll back; 0: the last section is complete; atomic */
-    uint32_t rollbacks;    /* odd while a section is rolled back; atomic.  A rollback takes inode.version back too: a
-                            * reader of data that met the section's blocks would find the version that it began with */
-    uint32_t zero;
+    uint32_t lock;       /* thread id of the holder, FUTEX_WAITERS, FUTEX_OWNER_DIED; 0: free (mutex.c); atomic */
+    uint32_t sequence;   /* odd while a section changes the segment; atomic */
+    uint32_t undo_count; /* undo entries to roll back; 0: the last section is complete; atomic */
+    uint32_t rollbacks;  /* odd while a section is rolled back; atomic.  A rollback takes inode.version back too: a
+                          * reader of data that met the section's blocks would find the version that it began with */
 };
 
 /** table.c, names.c, blocks.c. */
@@ -236,7 +234,7 @@ struct header {
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
     char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
-    char boot_id[40];                         /* of its maker's kernel: a robust mutex does not outlive its kernel */
+    char boot_id[40];                         /* of its maker's kernel: thread ids and futexes do not outlive it */
     uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid in its maker */
     uint64_t device;                          /* st_dev and st_ino of the spool directory; */
     uint64_t inode;                           /*   a moved or copied spool has other ones */

@@ -12,31 +12,33 @@
  *
  * Failure modes:
  *   - The body fails: the section rolls back, the newest undo entry first, and nothing has changed.
- *   - The process is killed inside: the mutex is robust, so the next process that locks it learns of the death, rolls
- *     back and goes on.  A roll back writes old values to fixed places, so a roll back that is itself killed just
+ *   - The process is killed inside: the next process that takes the lock learns of the death (mutex.h), rolls back and
+ *     goes on.  A roll back writes old values to fixed places, so a roll back that is itself killed just
  *     starts again.  An undo entry is complete before the count includes it, and the count includes it before its word
  *     changes.  So an undo entry covers every changed word at every instant.
  *   - A table is full: the body calls section_want(), and the section rolls back.  change.c grows the table.
  *   - The log holds nonsense: the segment is damaged.  It becomes FAILED, and every later call returns -EIO.
+ *   - The lock is taken: the process sleeps outside the guard, so signals arrive, and a handler that leaves by longjmp
+ *     leaves nothing behind.
  *   - The lock stays taken for seconds: one line to syslog every LOCK_WARNING, and the process waits on.
  *   - Code changes the segment outside a section: SET() and section_log() assert section_inside, and the process
  *     aborts before the change.
  */
 #include "store/section.h"
 
+#include "base/clock.h"
 #include "store/history.h"
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/store.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <syslog.h>
-#include <time.h>
 
-#define LOCK_SPINS    200 /* tries before sleeping: a section takes less than a microsecond */
-#define LOCK_WARNING  5   /* seconds */
-#define READS_PER_TRY 16  /* loads of an odd count in one try of a reader */
+#define LOCK_WARNING  (5 * NS_PER_S)
+#define READS_PER_TRY 16 /* loads of an odd count in one try of a reader */
 
 struct section_guard section_guard;
 __thread const struct fastspool *section_inside;
@@ -63,11 +65,6 @@ static void guard_leave(void)
         section_guard.leave();
 }
 
-static pthread_mutex_t *mutex_of(const struct header *header)
-{
-    return &WRITABLE(header->section.mutex);
-}
-
 void section_failure(const struct fastspool *fs, const char *sentence)
 {
     char *failure = WRITABLE(*fs->header).failure;
@@ -91,20 +88,6 @@ int section_damaged(const struct fastspool *fs, const char *what)
         "is removed: then the next start of Exim brings back what is on the disk",
         fs->spool, fs->runtime, what);
     return -EIO;
-}
-
-int section_create(struct header *header)
-{
-    pthread_mutexattr_t attributes;
-    int error = pthread_mutexattr_init(&attributes);
-
-    if (error == 0)
-        error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    if (error == 0)
-        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    if (error == 0)
-        error = pthread_mutex_init(&header->section.mutex, &attributes);
-    return -error;
 }
 
 /* As the sequence count, for readers of data: odd while words go back (layout.h, section_state). */
@@ -153,51 +136,73 @@ static void sequence_even(const struct header *header)
     STORE(header->section.sequence, (header->section.sequence | 1) + 1);
 }
 
-/* Wait for the lock, with a line to syslog every LOCK_WARNING seconds. */
-static int lock_slowly(struct fastspool *fs)
+/* Sleep until the lock may be free, with a line to syslog every LOCK_WARNING. */
+static void wait_for_lock(struct fastspool *fs, struct mutex_wait *wait)
 {
-    for (unsigned waited = 0;;) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += LOCK_WARNING;
-        int error = pthread_mutex_clocklock(mutex_of(fs->header), CLOCK_MONOTONIC, &until);
-        if (error != ETIMEDOUT)
-            return error;
-        waited += LOCK_WARNING;
-        syslog(LOG_MAIL | LOG_WARNING, "fastspool: %s: waiting for the store's lock for %u s", fs->spool, waited);
-    }
+    uint64_t before = wait->since ? (clock_monotonic() - wait->since) / LOCK_WARNING : 0;
+
+    mutex_sleep(fs, wait);
+    uint64_t waited = clock_monotonic() - wait->since;
+    if (waited / LOCK_WARNING > before)
+        syslog(
+            LOG_MAIL | LOG_WARNING,
+            "fastspool: %s: waiting for the store's lock for %llu s; thread %u has held it without a change for %u s",
+            fs->spool, (unsigned long long)(waited / NS_PER_S), wait->holder,
+            (unsigned)(wait->looks * MUTEX_LOOK / NS_PER_S));
 }
 
-/* Take the lock.  If its last owner died inside a section, roll that section back first. */
+static int lock_fails(struct fastspool *fs, int error)
+{
+    syslog(LOG_MAIL | LOG_ERR, "fastspool: %s: %s", fs->spool,
+           error == -EXDEV ? "this process has come into another PID namespace than the store's"
+           : error == -EDEADLK
+               ? "a signal handler used the store while its thread was inside: see \"Signals\" in fastspool.h"
+               : "the kernel has no robust futexes, which the store's lock needs");
+    return -EIO;
+}
+
+/* Roll back the section of a dead holder. */
+static int repair(struct fastspool *fs)
+{
+    int undone = (int)LOAD(fs->header->section.undo_count), failed = roll_back(fs);
+
+    sequence_even(fs->header);
+    history_note(fs->header, HISTORY_ROLLBACK, HISTORY_NO_NAME, failed ? failed : undone);
+    return failed;
+}
+
+static void unlock(struct fastspool *fs)
+{
+    mutex_release(fs);
+    guard_leave();
+}
+
+/* Enter the guard and take the lock.  If its last holder died inside a section, roll that section back first.  On
+ * failure neither is held. */
 static int lock(struct fastspool *fs)
 {
-    const struct header *header = fs->header;
-    int error = pthread_mutex_trylock(mutex_of(header));
+    struct mutex_wait wait = {0};
+    int result;
 
-    for (int i = 0; error == EBUSY && i < LOCK_SPINS; i++) {
-        pause_briefly();
-        error = pthread_mutex_trylock(mutex_of(header));
+    for (;;) {
+        guard_enter();
+        result = mutex_try(fs, &wait);
+        if (result != MUTEX_BUSY)
+            break;
+        guard_leave();
+        wait_for_lock(fs, &wait);
     }
-    if (error == EBUSY)
-        error = lock_slowly(fs);
-    if (error == EOWNERDEAD) {
-        int undone = (int)LOAD(header->section.undo_count), failed = roll_back(fs);
-        sequence_even(header);
-        pthread_mutex_consistent(mutex_of(header));
-        history_note(header, HISTORY_ROLLBACK, HISTORY_NO_NAME, failed ? failed : undone);
-        if (failed) {
-            pthread_mutex_unlock(mutex_of(header));
-            return failed;
-        }
-        error = 0;
+    if (result < 0) {
+        guard_leave();
+        return lock_fails(fs, result);
     }
-    if (error)
-        return section_damaged(fs, "its mutex does not work");
-    if (LOAD(header->state) == SEGMENT_FAILED) {
-        pthread_mutex_unlock(mutex_of(header));
-        return -EIO;
-    }
-    return 0;
+    if (result == MUTEX_TAKEN_OVER)
+        result = repair(fs);
+    if (result == 0 && LOAD(fs->header->state) == SEGMENT_FAILED)
+        result = -EIO;
+    if (result < 0)
+        unlock(fs);
+    return result;
 }
 
 bool section_log(struct fastspool *fs, const void *address, size_t size)
@@ -235,9 +240,7 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-/* *@table as in section_try().  It is set before the guard ends: after that, a signal handler of this thread may run
- * sections, and want tables, of its own. */
-static int run_once(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
+int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
 {
     const struct header *header = fs->header;
     int result = lock(fs);
@@ -259,18 +262,9 @@ static int run_once(struct fastspool *fs, const char *name, section_body *body, 
         STORE(header->section.undo_count, 0);
     history_note(header, HISTORY_SECTION, name, result);
     sequence_even(header);
-    pthread_mutex_unlock(mutex_of(header));
-    *table = wanted;
-    return result;
-}
-
-int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
-{
-    guard_enter();
-    int result = run_once(fs, name, body, argument, table);
-    guard_leave();
-    if (result != -EAGAIN)
-        *table = TABLE_NONE;
+    if (result == -EAGAIN) /* before the guard ends: then a handler of this thread may run sections of its own */
+        *table = wanted;
+    unlock(fs);
     return result;
 }
 
@@ -293,17 +287,13 @@ void section_read_begin(struct fastspool *fs, struct section_read *read)
             pause_briefly();
         }
     }
-    guard_enter();
     read->locked = lock(fs) == 0;
-    if (!read->locked)
-        guard_leave();
 }
 
 bool section_read_retry(struct fastspool *fs, struct section_read *read)
 {
     if (read->locked) {
-        pthread_mutex_unlock(mutex_of(fs->header));
-        guard_leave();
+        unlock(fs);
         return false;
     }
     __atomic_thread_fence(__ATOMIC_ACQUIRE);

@@ -88,8 +88,9 @@ bool section_read_retry(struct fastspool *fs, struct section_read *read);
 uint64_t section_load(struct fastspool *fs, const uint64_t *word);
 
 /** What a process does around each critical section.  The preloaded library blocks signals, and makes sure that no user
- *  can stop the process while it holds the lock.  enter() runs before the lock is taken, leave() after it is released.
- *  Set once, before the first attach.  NULL, the default: nothing. */
+ *  can stop the process while it holds the lock.  enter() runs before each try to take the lock, leave() after it is
+ * released, and before the process sleeps because it is taken.  Set once, before the first attach.  NULL, the default:
+ * nothing. */
 struct section_guard {
     void (*enter)(void);
     void (*leave)(void);
@@ -102,8 +103,5 @@ int section_damaged(const struct fastspool *fs, const char *what);
 /** Write @sentence to header.failure.  Call it before you set the state to FAILED, or recovery.error.  A signal handler
  *  may call it. */
 void section_failure(const struct fastspool *fs, const char *sentence);
-
-/** Make the mutex of a new segment, before any other process maps it.  0 or -errno. */
-int section_create(struct header *header);
 
 #endif

@@ -21,7 +21,6 @@
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/layout.h"
-#include "store/section.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -108,8 +107,6 @@ static int header_identify(struct header *header)
         error = read_pid_namespace(&header->pid_namespace);
     if (error == 0 && getrandom(&header->hash_seed, sizeof(header->hash_seed), 0) != sizeof(header->hash_seed))
         error = -errno;
-    if (error == 0)
-        error = section_create(header);
     return error;
 }
 
@@ -187,10 +184,10 @@ static int check_file(int fd, const struct stat *spool, char *error)
     return 0;
 }
 
-static int check_header(const struct header *header, const struct stat *spool, char *error)
+static int check_header(struct fastspool *fs, const struct stat *spool, char *error)
 {
+    const struct header *header = fs->header;
     char boot_id[40];
-    uint64_t pid_namespace = 0;
 
     if (LOAD(header->magic) != LAYOUT_MAGIC) {
         return error_set(error, -EIO, "the segment is damaged: it has no magic number");
@@ -204,12 +201,12 @@ static int check_header(const struct header *header, const struct stat *spool, c
     }
     int result = read_boot_id(boot_id);
     if (result == 0)
-        result = read_pid_namespace(&pid_namespace);
+        result = read_pid_namespace(&fs->pid_namespace);
     if (result < 0)
         return error_set(error, result, "read /proc: %s", strerrordesc_np(-result));
     if (memcmp(boot_id, header->boot_id, sizeof(boot_id)) != 0)
         return -ESTALE;
-    if (pid_namespace != header->pid_namespace) {
+    if (fs->pid_namespace != header->pid_namespace) {
         return error_set(error, -EXDEV,
                          "the store belongs to another PID namespace: all processes of a spool must live in one");
     }
@@ -263,7 +260,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     }
     if (result == 0) {
         fs->header = (const struct header *)fs->base;
-        result = check_header(fs->header, &spool, error);
+        result = check_header(fs, &spool, error);
     }
     if (result == 0)
         result = check_tables(fs->header, error);

@@ -34,6 +34,7 @@ struct fastspool {
     int spool_fd;   /* the spool directory */
     uid_t owner;    /* of the spool directory in the file system */
     gid_t group;
+    uint64_t pid_namespace;           /* st_ino of /proc/self/ns/pid, which all processes of the store share */
     char spool[FASTSPOOL_PATH_MAX];   /* real path of the spool directory */
     char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
@@ -68,7 +69,7 @@ static inline const char *block_at(const struct fastspool *fs, uint32_t i)
 
 /** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
  *  the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
- *    - section.c and section.h: SET(), section_copy(), the undo log, the mutex, the sentence of a failure;
+ *    - section.c and section.h: SET(), section_copy(), the undo log, the sentence of a failure;
  *    - block_bytes() below;
  *    - snapshot.c: a copy in memory of its own;
  *    - history.c: a hint, which no undo entry covers;

@@ -5,7 +5,7 @@
  * Stores: the victim makes its mapping of the segment read-only, so each store raises SIGSEGV.  The handler counts it,
  * makes the page writable, sets the processor's trap flag and lets the one instruction run.  The handler of the trap
  * makes the page read-only again.  At the chosen store the handler makes the mapping writable, because the kernel marks
- * robust mutexes in it when the process dies, and the process kills itself.  An instruction that stores in a loop (rep
+ * the lock in it when the process dies, and the process kills itself.  An instruction that stores in a loop (rep
  * movs, rep stos) would trap after each iteration.  The handler does its iterations instead, and counts one store for
  * each REPEAT_STRIDE bytes.
  *

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The lock of the critical sections: a word of the segment that holds the thread id of its holder.
+ *
+ * The mail user can write the word, and root takes the lock.  So the word holds a number and nothing else: no pointer,
+ * and no object of libc.  (A robust mutex keeps list pointers in the shared memory, and libc writes through them.)
+ *
+ * The happy path:
+ *   1. The kernel keeps a list of robust locks for each thread.  Its head lies in the thread's own memory, and libc
+ *      has registered it.  The head's field list_op_pending names one lock that is being taken or given back.  It is
+ *      set to the word before the word changes, and set back after the lock is free again.
+ *   2. The word goes from 0 to the thread id, by compare-and-swap.  A waiter adds FUTEX_WAITERS, and sleeps.
+ *   3. The word goes back to 0.  If there are waiters, one of them is woken.
+ *
+ * Failure modes:
+ *   - The holder dies, also by exec or by the end of its thread: if the word still holds its thread id, the kernel sets
+ *     FUTEX_OWNER_DIED and wakes a waiter, which takes over.
+ *   - The kernel has not seen the death, or the word holds nonsense: a waiter looks ten times a second who the holder
+ *     is (holder.h).  A thread that does not exist holds nothing, and the waiter takes over.
+ *   - The word and the sequence count do not move for MUTEX_STUCK looks: a holder that is inside is killed, and one
+ * that is not inside holds nothing.  If neither can be known, the waiter waits on.
+ *   - The word is changed under the holder: a second process may be inside.  Then the segment may be damaged, as by any
+ *     other write of the mail user; the holder leaves the word alone when it ends.
+ *   - The handler of a signal interrupts libc while it takes a robust mutex of the program's, and takes this lock:
+ *     list_op_pending is saved and restored.
+ *   - A fork: the child's thread has another id and, after a bare clone, no registered list.  A page that a fork wipes
+ *     says that both must be asked again.
+ */
+#include "store/mutex.h"
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "store/holder.h"
+#include "store/layout.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 200 /* tries before sleeping: a section takes less than a microsecond */
+
+/* ---- this thread ---- */
+
+static __thread struct {
+    uint32_t life;                 /* of the process in which the next fields were asked, 0: none */
+    uint32_t thread;               /* its id */
+    uint64_t pid_namespace;        /* that the id belongs to; 0: unknown */
+    struct robust_list_head *head; /* of its list of robust locks */
+    struct robust_list *outside;   /* list_op_pending as it was before the lock */
+} self;
+
+static __thread struct robust_list_head own_head; /* for a thread without a registered list: one of a bare clone */
+
+static uint32_t *life; /* a page that a fork wipes: the number of this process's life, 0: the process is new */
+static uint32_t lives; /* numbers used by this process and those that it was forked from */
+
+/* 0: it can't be known whether the process is the same as before. */
+static uint32_t current_life(void)
+{
+    uint32_t *page = LOAD(life), none = 0;
+
+    if (!page) {
+        page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED)
+            return 0;
+        uint32_t *before = NULL;
+        if (madvise(page, sizeof(*page), MADV_WIPEONFORK) < 0 ||
+            !__atomic_compare_exchange_n(&life, &before, page, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            munmap(page, sizeof(*page));
+            page = before;
+        }
+    }
+    if (page && LOAD(*page) == 0)
+        __atomic_compare_exchange_n(page, &none, __atomic_add_fetch(&lives, 1, __ATOMIC_ACQ_REL), false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return page ? LOAD(*page) : 0;
+}
+
+static int ask_who_i_am(uint32_t now)
+{
+    struct stat st;
+    size_t size;
+
+    if (syscall(SYS_get_robust_list, 0, &self.head, &size) < 0)
+        return -ENOSYS;
+    if (!self.head) {
+        own_head = (struct robust_list_head){.list.next = &own_head.list};
+        self.head = &own_head;
+        if (syscall(SYS_set_robust_list, &own_head, sizeof(own_head)) < 0)
+            return -ENOSYS;
+    }
+    self.pid_namespace = stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
+    self.thread = (uint32_t)syscall(SYS_gettid);
+    self.life = now;
+    return 0;
+}
+
+static int know_myself(void)
+{
+    uint32_t *page = LOAD(life), now = page ? LOAD(*page) : 0;
+
+    if (now != 0 && now == self.life)
+        return 0;
+    int saved = errno, result = ask_who_i_am(current_life());
+    errno = saved;
+    return result;
+}
+
+/* ---- the kernel ---- */
+
+/* What the list of this thread's robust locks would have as its entry for the word. */
+static struct robust_list *entry_of(const uint32_t *word)
+{
+    return (struct robust_list *)((uintptr_t)word - (uintptr_t)self.head->futex_offset);
+}
+
+/* The kernel reads it at the end of this thread alone: the compiler must keep the order, the processor does. */
+static void set_pending(struct robust_list *entry)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&self.head->list_op_pending, entry, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* ---- the lock ---- */
+
+static uint32_t *word_of(const struct fastspool *fs)
+{
+    return &ATOMIC(fs->header->section.lock);
+}
+
+static bool swap(uint32_t *word, uint32_t before, uint32_t after)
+{
+    return __atomic_compare_exchange_n(word, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* The lock of a holder that is known to be none. */
+static bool take_over(uint32_t *word, uint32_t seen, const struct mutex_wait *wait)
+{
+    return swap(word, seen, self.thread | (seen & FUTEX_WAITERS) | (wait->slept ? FUTEX_WAITERS : 0));
+}
+
+static int spin(uint32_t *word, const struct mutex_wait *wait)
+{
+    for (int i = 0; i < SPINS; i++) {
+        uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), holder = seen & FUTEX_TID_MASK;
+        if ((holder == 0 || holder == self.thread) && take_over(word, seen, wait))
+            return seen == 0 ? MUTEX_TAKEN : MUTEX_TAKEN_OVER;
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#endif
+    }
+    return MUTEX_BUSY;
+}
+
+/* Does the thread in the word hold nothing?  Kills one that is stuck inside. */
+static bool is_void(const struct fastspool *fs, uint32_t holder, const struct mutex_wait *wait)
+{
+    if (!holder_exists(holder, wait->looks > 0))
+        return true;
+    if (holder != wait->holder || wait->looks < MUTEX_STUCK || wait->looks % MUTEX_STUCK != 0)
+        return false;
+    return holder_is_outside(fs, holder) && LOAD(fs->header->section.sequence) == wait->sequence;
+}
+
+int mutex_try(struct fastspool *fs, struct mutex_wait *wait)
+{
+    uint32_t *word = word_of(fs);
+    int result = know_myself();
+
+    if (result < 0)
+        return result;
+    if (self.pid_namespace && self.pid_namespace != fs->pid_namespace)
+        return -EXDEV;
+    if (self.head->list_op_pending == entry_of(word))
+        return -EDEADLK;
+    self.outside = self.head->list_op_pending;
+    set_pending(entry_of(word));
+    result = spin(word, wait);
+    if (result == MUTEX_BUSY) {
+        uint32_t seen = LOAD(*word), holder = seen & FUTEX_TID_MASK;
+        if (holder && is_void(fs, holder, wait) && take_over(word, seen, wait))
+            return MUTEX_TAKEN_OVER;
+        set_pending(self.outside);
+    }
+    return result;
+}
+
+void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait)
+{
+    uint32_t *word = word_of(fs), seen = LOAD(*word), holder = seen & FUTEX_TID_MASK;
+
+    if (wait->since == 0)
+        wait->since = wait->looked = clock_monotonic();
+    if (holder == 0 || (!(seen & FUTEX_WAITERS) && !swap(word, seen, seen | FUTEX_WAITERS)))
+        return;
+    wait->slept = true;
+    futex_wait(word, seen | FUTEX_WAITERS, MUTEX_LOOK);
+    uint32_t sequence = LOAD(fs->header->section.sequence);
+    if (holder != wait->holder || sequence != wait->sequence) {
+        *wait = (struct mutex_wait){wait->since, clock_monotonic(), holder, sequence, 0, true};
+    } else if (clock_monotonic() - wait->looked >= MUTEX_LOOK / 2) { /* not a signal's doing */
+        wait->looked = clock_monotonic();
+        wait->looks++;
+    }
+}
+
+void mutex_release(struct fastspool *fs)
+{
+    uint32_t *word = word_of(fs), seen = LOAD(*word);
+
+    while ((seen & FUTEX_TID_MASK) == self.thread &&
+           !__atomic_compare_exchange_n(word, &seen, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+    if (seen & FUTEX_WAITERS)
+        futex_wake_one(word);
+    set_pending(self.outside);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Time the lock of the critical sections:
+ *
+ *      section_lock [--rounds N]
+ *
+ * Prints nanoseconds per section, of the best round, because other jobs of the machine only add to them: of one process
+ * alone, with an empty body; the same with all signals blocked around it, as the preloaded library does; and of 32
+ * processes that all run sections of some twenty changes, the time per section of all of them together, and the longest
+ * that one of them took.  All of it in a store of its own in /dev/shm.
+ *
+ * Failure modes: a section that fails is printed and ends the program.
+ */
+#include "base/clock.h"
+#include "fixture.h"
+#include "store/section.h"
+#include "store/table.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ALONE     200000 /* sections of a round */
+#define PROCESSES 32
+#define TOGETHER  5000 /* sections of each of them */
+#define CHANGES   20
+
+static uint64_t *longest; /* of each process, shared */
+
+static int nothing(struct fastspool *store, void *argument)
+{
+    (void)store;
+    (void)argument;
+    return 0;
+}
+
+static int change(struct fastspool *store, void *argument)
+{
+    const uint64_t *words = (const uint64_t *)(store->base + BUCKETS_AT);
+
+    (void)argument;
+    for (int i = 0; i < CHANGES; i++)
+        SET(store, words[8 * i], words[8 * i] + 1);
+    return 0;
+}
+
+static void must(int result)
+{
+    if (result >= 0)
+        return;
+    fprintf(stderr, "section_lock: a section failed: %s\n", strerrordesc_np(-result));
+    exit(1);
+}
+
+static uint64_t alone(void)
+{
+    uint64_t start = clock_precise();
+
+    for (int i = 0; i < ALONE; i++)
+        must(section_run(fs, nothing, NULL));
+    return (clock_precise() - start) / ALONE;
+}
+
+static __thread uint64_t mask;
+
+static void hold(void)
+{
+    const uint64_t all = ~UINT64_C(0);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, sizeof(all));
+}
+
+static void release(void)
+{
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+static void worker(int number)
+{
+    for (int i = 0; i < TOGETHER; i++) {
+        uint64_t start = clock_precise();
+        must(section_run(fs, change, NULL));
+        uint64_t taken = clock_precise() - start;
+        longest[number] = taken > longest[number] ? taken : longest[number];
+    }
+    _exit(0);
+}
+
+static uint64_t together(uint64_t *worst)
+{
+    uint64_t start = clock_precise();
+
+    memset(longest, 0, PROCESSES * sizeof(*longest));
+    for (int i = 0; i < PROCESSES; i++) {
+        if (fork() == 0)
+            worker(i);
+    }
+    for (int i = 0, status; i < PROCESSES; i++) {
+        if (wait(&status) < 0 || status != 0)
+            must(-EIO);
+    }
+    uint64_t taken = (clock_precise() - start) / (PROCESSES * TOGETHER);
+    for (int i = 0; i < PROCESSES; i++)
+        *worst = longest[i] > *worst ? longest[i] : *worst;
+    return taken;
+}
+
+static void keep_best(uint64_t *best, uint64_t value)
+{
+    *best = *best == 0 || value < *best ? value : *best;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t plain = 0, guarded = 0, crowd = 0, worst = 0;
+    int rounds = argc == 3 && strcmp(argv[1], "--rounds") == 0 ? atoi(argv[2]) : 9;
+
+    if (rounds < 1)
+        return 2;
+    longest = mmap(NULL, PROCESSES * sizeof(*longest), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    fixture_setup();
+    must(table_grow(fs, TABLE_BUCKETS));
+    for (int i = 0; i < rounds; i++) {
+        section_guard = (struct section_guard){NULL, NULL};
+        keep_best(&plain, alone());
+        section_guard = (struct section_guard){hold, release};
+        keep_best(&guarded, alone());
+        keep_best(&crowd, together(&worst));
+    }
+    printf("alone %llu ns, with signals blocked %llu ns, %d processes %llu ns, the longest %.1f ms\n",
+           (unsigned long long)plain, (unsigned long long)guarded, PROCESSES, (unsigned long long)crowd,
+           (double)worst / NS_PER_MS);
+    fixture_teardown();
+    return 0;
+}
