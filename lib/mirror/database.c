@@ -31,7 +31,7 @@
 
 #define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
 #define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
-#define MAP_SMALLEST (UINT64_C(1) << 32)
+#define MAP_SMALLEST (UINT64_C(1) << 26) /* under a limit that this process can't shed */
 
 /* The negative errno of LMDB's code, and a sentence.  The static functions of this file return LMDB's codes, which are
  * its own or a positive errno; the public ones call this. */

@@ -31,6 +31,7 @@
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/section.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@
 
 static bool valid_block(const struct fastspool *fs, uint32_t block)
 {
-    return block / CHUNK_BLOCKS < LOAD(fs->header->blocks.chunks_used) && block / CHUNK_BLOCKS < CHUNKS_MAX;
+    return block / CHUNK_BLOCKS < LOAD(fs->header->blocks.chunks_used) && block / CHUNK_BLOCKS < LOAD(fs->span.chunks);
 }
 
 uint32_t data_blocks(uint64_t size)
@@ -468,6 +469,8 @@ static void copy_out(const struct fastspool *fs, const struct inode *inode, char
 static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, char *bytes, size_t size,
                          uint64_t offset, bool locked)
 {
+    if (span_follow(fs) < 0)
+        return -ENOMEM;
     const struct inode *inode = inode_at(fs, i);
     /* In this order: a section that ends between two of the loads has left its version, or counts as a rollback. */
     uint32_t rollbacks = LOAD(fs->header->section.rollbacks), version = LOAD(inode->version);
@@ -482,6 +485,8 @@ static ssize_t read_once(struct fastspool *fs, uint32_t i, uint32_t generation, 
         return doubt("a file is larger than a file can be");
     if (offset >= end)
         return 0;
+    if (span_follow(fs) < 0) /* after the size, which counts only what lies in chunks that are counted, too */
+        return -ENOMEM;
     if (size > end - offset)
         size = end - offset;
     copy_out(fs, inode, bytes, size, offset);

@@ -318,8 +318,9 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
     ssize_t result;
 
     do {
-        section_read_begin(fs, &read);
-        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        result = section_read_begin(fs, &read);
+        if (result == 0)
+            result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
         if (result == 0)
             result = walk_list(fs, inode, after, entries, size);
     } while (section_read_retry(fs, &read));
@@ -332,7 +333,7 @@ uint64_t fastspool_list_end(struct fastspool *fs)
     uint64_t end;
 
     do {
-        section_read_begin(fs, &read);
+        (void)section_read_begin(fs, &read); /* of the header alone */
         end = walk_end(fs);
     } while (section_read_retry(fs, &read));
     return end;

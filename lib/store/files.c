@@ -60,8 +60,9 @@ static int look(struct fastspool *fs, const char *path, int want, const struct c
     int result;
 
     do {
-        section_read_begin(fs, &read);
-        result = walk_to(fs, path, who, &place);
+        result = section_read_begin(fs, &read);
+        if (result == 0)
+            result = walk_to(fs, path, who, &place);
         if (result == 0)
             result = walk_must_exist(fs, &place);
         if (result == 0 && want)
@@ -418,8 +419,9 @@ int fastspool_flookup(struct fastspool *fs, int description, uint64_t *handle, s
     int result;
 
     do {
-        section_read_begin(fs, &read);
-        result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        result = section_read_begin(fs, &read);
+        if (result == 0)
+            result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
         if (result == 0)
             result = inodes_stat(fs, inode, st);
         if (result == 0)

@@ -2,10 +2,10 @@
  *
  * The layout of the shared segment.
  *
- * The segment is one sparse tmpfs file.  Every process maps the whole file, at an address of its own, so the segment
- * holds numbers and no pointers.  An inode, a name, a block or a description is an index into its table.  Index 0 means
- * "none".  The tables lie at fixed places, far apart.  A table takes memory in steps, with fallocate(2), before its
- * first use (table.c, blocks.c).
+ * The segment is one sparse tmpfs file.  Every process maps what of it has memory (span.h), at an address of its own,
+ * so the segment holds numbers and no pointers.  An inode, a name, a block or a description is an index into its table.
+ * Index 0 means "none".  The tables lie at fixed places, far apart.  A table takes memory in steps, with fallocate(2),
+ * before its first use (table.c, blocks.c).
  *
  * Rules of access:
  *   - A field marked "atomic" may change at any time, by STORE() or ATOMIC() (base/atomic.h).

@@ -40,7 +40,7 @@
 
 bool names_valid(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < LOAD(fs->header->tables.names.used) && i < NAMES_MAX;
+    return i != 0 && i < LOAD(fs->header->tables.names.used) && i < LOAD(fs->span.names);
 }
 
 /* Steps of a walk along names, at most: more is a circle. */

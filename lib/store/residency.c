@@ -272,8 +272,10 @@ static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
     int result;
 
     do {
-        section_read_begin(fs, &read);
         const struct inode *inode = inode_at(fs, i);
+        result = section_read_begin(fs, &read);
+        if (result < 0)
+            continue;
         if (!inode_valid(fs, i) || inode->generation != generation || !(inode->flags & INODE_EVICTED))
             result = 0;
         else if (inode->flags & INODE_WANTED)

@@ -30,12 +30,14 @@
 #include "store/history.h"
 #include "store/layout.h"
 #include "store/mutex.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #define LOCK_WARNING  (5 * NS_PER_S)
 #define READS_PER_TRY 16 /* loads of an odd count in one try of a reader */
@@ -103,6 +105,18 @@ static void rollbacks_even(const struct header *header)
         STORE(header->section.rollbacks, header->section.rollbacks + 1);
 }
 
+/* A section of a process that had more address space may have changed words that this one can't map. */
+static void put_back(struct fastspool *fs, struct undo entry)
+{
+    if (span_covers(fs, entry.offset)) {
+        const uint64_t *word = (const uint64_t *)(fs->base + entry.offset);
+        __atomic_store_n(&WRITABLE(*word), entry.before, __ATOMIC_RELEASE);
+    } else {
+        ssize_t ignored = pwrite(fs->segment_fd, &entry.before, sizeof(entry.before), (off_t)entry.offset);
+        (void)ignored;
+    }
+}
+
 /* Undo all changes of the section so far.  A process that dies in it leaves the log whole, for the next one. */
 static int roll_back(struct fastspool *fs)
 {
@@ -117,8 +131,7 @@ static int roll_back(struct fastspool *fs)
         const struct undo *entry = &header->undo[--count];
         if (entry->offset % 8 != 0 || entry->offset >= SEGMENT_SIZE)
             return section_damaged(fs, "the undo log leads out of the segment");
-        const uint64_t *word = (const uint64_t *)(fs->base + entry->offset);
-        __atomic_store_n(&WRITABLE(*word), entry->before, __ATOMIC_RELEASE);
+        put_back(fs, *entry);
     }
     STORE(header->section.undo_count, 0);
     rollbacks_even(header);
@@ -198,8 +211,8 @@ static int lock(struct fastspool *fs)
     }
     if (result == MUTEX_TAKEN_OVER)
         result = repair(fs);
-    if (result == 0 && LOAD(fs->header->state) == SEGMENT_FAILED)
-        result = -EIO;
+    if (result == 0)
+        result = LOAD(fs->header->state) == SEGMENT_FAILED ? -EIO : span_follow(fs);
     if (result < 0)
         unlock(fs);
     return result;
@@ -277,17 +290,21 @@ int section_run_named(struct fastspool *fs, const char *name, section_body *body
     return result;
 }
 
-void section_read_begin(struct fastspool *fs, struct section_read *read)
+int section_read_begin(struct fastspool *fs, struct section_read *read)
 {
+    int result;
+
     for (; read->tries < SECTION_READ_TRIES; read->tries++) {
         for (int i = 0; i < READS_PER_TRY; i++) {
             read->sequence = LOAD(fs->header->section.sequence);
             if ((read->sequence & 1) == 0)
-                return;
+                return span_follow(fs); /* after the sequence: the tables are as large as what it published needs */
             pause_briefly();
         }
     }
-    read->locked = lock(fs) == 0;
+    result = lock(fs);
+    read->locked = result == 0;
+    return result == -ENOMEM ? result : 0;
 }
 
 bool section_read_retry(struct fastspool *fs, struct section_read *read)
@@ -308,7 +325,7 @@ uint64_t section_load(struct fastspool *fs, const uint64_t *word)
     uint64_t value;
 
     do {
-        section_read_begin(fs, &read);
+        (void)section_read_begin(fs, &read); /* of the header alone */
         value = LOAD(*word);
     } while (section_read_retry(fs, &read));
     return value;

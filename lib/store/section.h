@@ -74,15 +74,18 @@ int section_want(enum table_id table);
 
 /** Read without the lock: begin, copy, and repeat from begin while retry returns true.  After SECTION_READ_TRIES begin
  *  takes the lock, so every reader ends.  If the segment is FAILED the lock cannot be had: the copy is then unchecked,
- * and no index in it may be believed. struct section_read r = SECTION_READ; do { section_read_begin(fs, &r); ... }
- * while (section_read_retry(fs, &r)); */
+ *  and no index in it may be believed.  begin returns 0, or -ENOMEM: tables are larger than this process can map, and
+ *  only the header may be read.  Then retry returns false, too.
+ *
+ *      struct section_read r = SECTION_READ;
+ *      do { result = section_read_begin(fs, &r); if (result == 0) ... } while (section_read_retry(fs, &r)); */
 struct section_read {
     uint32_t sequence;
     uint32_t tries;
     bool locked;
 };
 #define SECTION_READ ((struct section_read){0, 0, false})
-void section_read_begin(struct fastspool *fs, struct section_read *read);
+int section_read_begin(struct fastspool *fs, struct section_read *read);
 bool section_read_retry(struct fastspool *fs, struct section_read *read);
 /** Outside sections: read a word.  The value is never one of an unfinished section, which may yet be rolled back. */
 uint64_t section_load(struct fastspool *fs, const uint64_t *word);

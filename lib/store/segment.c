@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The segment: one sparse tmpfs file that every process maps.
+ * The segment: one sparse tmpfs file that every process maps (span.c).
  *
  * The happy path:
  *   1. segment_create() makes the file, its lock file and the placeholder directories in a fresh runtime directory.
  *      It fills in the header, and writes the magic number last.
- *   2. segment_open() maps the file and checks it: owner, mode, size, layout version, boot, PID namespace, spool,
- *      tables.
+ *   2. segment_open() maps the beginning and checks owner, mode, size, layout version, boot, PID namespace, spool and
+ *      tables.  Then it maps the rest.
  *
  * Failure modes:
  *   - The runtime file system has no room for the header: ENOSPC at the creation.  No later use gets SIGBUS.
@@ -21,6 +21,7 @@
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/layout.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -252,18 +253,23 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
                          strerrordesc_np(-fs->segment_fd));
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
-        void *base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fs->segment_fd, 0);
-        fs->base = base == MAP_FAILED ? NULL : base;
-        if (!fs->base) {
-            result = error_set(error, -errno, "map the segment in %s: %s", fs->runtime, strerrordesc_np(errno));
-        }
-    }
-    if (result == 0) {
-        fs->header = (const struct header *)fs->base;
-        result = check_header(fs, &spool, error);
+        result = span_map(fs);
+        if (result < 0)
+            error_set(error, result,
+                      "map the segment in %s: %s; is the limit of address space (RLIMIT_AS, ulimit -v) too small?",
+                      fs->runtime, strerrordesc_np(-result));
     }
     if (result == 0)
+        result = check_header(fs, &spool, error);
+    if (result == 0)
         result = check_tables(fs->header, error);
+    if (result == 0) {
+        result = span_follow(fs);
+        if (result < 0)
+            error_set(error, result,
+                      "map the segment in %s: the process may not have that much address space (RLIMIT_AS, ulimit -v)",
+                      fs->runtime);
+    }
     if (result == 0) {
         fd = openat(fs->runtime_fd, PLACES_LOCKS, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
         fs->locks_fd = fd < 0 ? -errno : fd_high(fd);
@@ -279,13 +285,11 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 void segment_close(struct fastspool *fs)
 {
     if (fs->base)
-        munmap(&WRITABLE(*fs->base), SEGMENT_SIZE);
+        span_unmap(fs);
     if (fs->segment_fd >= 0)
         close(fs->segment_fd);
     if (fs->locks_fd >= 0)
         close(fs->locks_fd);
-    fs->base = NULL;
-    fs->header = NULL;
     fs->segment_fd = fs->locks_fd = -1;
 }
 

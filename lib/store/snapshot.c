@@ -16,6 +16,7 @@
 
 #include "store/layout.h"
 #include "store/section.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -79,6 +80,8 @@ static int copy_all(const struct fastspool *fs, struct fastspool *copy)
     struct snapshot_extent extent = snapshot_extent(copy->header);
 
     if (result == 0)
+        result = span_follow(copy);
+    if (result == 0)
         result = copy_bytes(fs, copy, CHUNKS_AT, (uint64_t)extent.chunks * sizeof(struct chunk));
     if (result == 0)
         result = copy_bytes(fs, copy, DESCRIPTIONS_AT, (uint64_t)extent.descriptions * sizeof(struct description));
@@ -107,9 +110,8 @@ static struct fastspool *make_copy(const struct fastspool *fs)
     if (!copy)
         return NULL;
     *copy = *fs;
-    copy->base = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    copy->header = (const struct header *)copy->base;
-    if (copy->base != MAP_FAILED)
+    copy->segment_fd = -1;
+    if (span_map(copy) == 0)
         return copy;
     free(copy);
     return NULL;
@@ -125,7 +127,7 @@ int snapshot_take(struct fastspool *fs, struct fastspool **out)
         return -ENOMEM;
     read.tries = SECTION_READ_TRIES - TRIES;
     do {
-        section_read_begin(fs, &read);
+        (void)section_read_begin(fs, &read); /* the copy is read from the file */
         result = copy_all(fs, copy);
     } while (section_read_retry(fs, &read));
     if (result == 0)
@@ -137,6 +139,6 @@ int snapshot_take(struct fastspool *fs, struct fastspool **out)
 
 void snapshot_free(struct fastspool *copy)
 {
-    munmap(&WRITABLE(*copy->base), SEGMENT_SIZE);
+    span_unmap(copy);
     free(copy);
 }

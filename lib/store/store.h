@@ -24,10 +24,19 @@ struct pool;
 _Static_assert(ERROR_MAX == FASTSPOOL_ERROR_MAX, "a sentence is as long as the public header says");
 _Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "a path below any state directory fits");
 
+/** Entries of each table that this process has mapped, powers of two (span.h).  They only grow; atomic. */
+struct mapped_span {
+    uint32_t inodes;
+    uint32_t names;
+    uint32_t buckets;
+    uint32_t chunks;
+};
+
 /** One attached spool, private to the process. */
 struct fastspool {
     const char *base;            /* the mapping of the segment */
     const struct header *header; /* = base */
+    struct mapped_span span;     /* what of the segment is mapped */
     int segment_fd;              /* this and the next three: high numbers, close-on-exec */
     int locks_fd;   /* of the record locks; stays open while attached, because a close drops all of them (POSIX) */
     int runtime_fd; /* directory RUNTIME/fastspool.ID */
@@ -47,24 +56,23 @@ struct fastspool {
     uint64_t synced;                      /* acked: highest ticket that this process has synced; atomic */
 };
 
-/* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to the size of its
- * table (all sizes are powers of two), and no index leads out of the segment.  The code that follows an index checks
- * that it leads to an entry in use. */
-#define ENTRY_AT(type, name, at, most)                                                  \
-    static inline const type *name(const struct fastspool *fs, uint32_t i)              \
-    {                                                                                   \
-        _Static_assert(((most) & ((most)-1)) == 0, "a table's size is a power of two"); \
-        return (const type *)(fs->base + (at)) + (i & ((most)-1));                      \
+/* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to what this process
+ * has mapped of the table (a power of two), and no index leads out of that.  Whoever follows an index has called
+ * span_follow(), and checks that the index leads to an entry in use. */
+#define ENTRY_AT(type, name, at, most)                                     \
+    static inline const type *name(const struct fastspool *fs, uint32_t i) \
+    {                                                                      \
+        return (const type *)(fs->base + (at)) + (i & ((most)-1));         \
     }
-ENTRY_AT(struct inode, inode_at, INODES_AT, INODES_MAX)
-ENTRY_AT(struct name, name_at, NAMES_AT, NAMES_MAX)
+ENTRY_AT(struct inode, inode_at, INODES_AT, LOAD(fs->span.inodes))
+ENTRY_AT(struct name, name_at, NAMES_AT, LOAD(fs->span.names))
 ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
 ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
-ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, BUCKETS_MAX)
+ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, LOAD(fs->span.buckets))
 #undef ENTRY_AT
 static inline const char *block_at(const struct fastspool *fs, uint32_t i)
 {
-    return fs->base + DATA_AT + (uint64_t)(i & (CHUNKS_MAX * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
+    return fs->base + DATA_AT + (uint64_t)(i & (LOAD(fs->span.chunks) * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
 }
 
 /** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
@@ -87,7 +95,7 @@ static inline char *block_bytes(const struct fastspool *fs, uint32_t i)
 /** Is @i the number of an inode in use?  Under the lock, or in a read. */
 static inline bool inode_valid(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < LOAD(fs->header->tables.inodes.used) && i < INODES_MAX &&
+    return i != 0 && i < LOAD(fs->header->tables.inodes.used) && i < LOAD(fs->span.inodes) &&
            (inode_at(fs, i)->flags & INODE_USED);
 }
 

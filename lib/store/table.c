@@ -37,6 +37,7 @@ struct kind {
     uint64_t at;
     uint32_t size; /* bytes of an entry */
     uint32_t link; /* offset in an entry of the link of the free list */
+    size_t mapped; /* offset in struct fastspool of the entries that are mapped; 0: all */
     uint32_t most; /* entries */
     uint32_t step;
     const char *damage;
@@ -44,15 +45,16 @@ struct kind {
 
 static const struct kind kinds[] = {
     [TABLE_INODES] = {offsetof(struct header, tables.inodes), INODES_AT, sizeof(struct inode),
-                      offsetof(struct inode, names), INODES_MAX, 1024,
+                      offsetof(struct inode, names), offsetof(struct fastspool, span.inodes), INODES_MAX, 1024,
                       "the list of free inodes leads out of the table"},
     [TABLE_NAMES] = {offsetof(struct header, tables.names), NAMES_AT, sizeof(struct name), offsetof(struct name, chain),
-                     NAMES_MAX, 2048, "the list of free names leads out of the table"},
+                     offsetof(struct fastspool, span.names), NAMES_MAX, 2048,
+                     "the list of free names leads out of the table"},
     [TABLE_DESCRIPTIONS] = {offsetof(struct header, tables.descriptions), DESCRIPTIONS_AT, sizeof(struct description),
-                            offsetof(struct description, next_free), DESCRIPTIONS_MAX, 1024,
+                            offsetof(struct description, next_free), 0, DESCRIPTIONS_MAX, 1024,
                             "the list of free descriptions leads out of the table"},
-    [TABLE_BUCKETS] = {offsetof(struct header, tables.buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, BUCKETS_MAX,
-                       16384, NULL},
+    [TABLE_BUCKETS] = {offsetof(struct header, tables.buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, 0,
+                       BUCKETS_MAX, 16384, NULL},
 };
 
 static const struct table *table_of(const struct fastspool *fs, const struct kind *kind)
@@ -62,7 +64,9 @@ static const struct table *table_of(const struct fastspool *fs, const struct kin
 
 static const uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
 {
-    return (const uint32_t *)(fs->base + kind->at + (uint64_t)(entry & (kind->most - 1)) * kind->size + kind->link);
+    uint32_t count = kind->mapped ? LOAD(*(const uint32_t *)((const char *)fs + kind->mapped)) : kind->most;
+
+    return (const uint32_t *)(fs->base + kind->at + (uint64_t)(entry & (count - 1)) * kind->size + kind->link);
 }
 
 /* ---- entries ---- */

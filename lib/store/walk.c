@@ -181,8 +181,9 @@ int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size)
     int result;
 
     do {
-        section_read_begin(fs, &read);
-        result = climb(fs, inode, path, size);
+        result = section_read_begin(fs, &read);
+        if (result == 0)
+            result = climb(fs, inode, path, size);
     } while (section_read_retry(fs, &read));
     return doubt_settle(fs, result);
 }

@@ -16,6 +16,7 @@
 #include "fastspool.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@
 #define LIFETIME      60 /* s: SIGALRM kills a victim that hangs, which is then LOST */
 
 static char *segment;
+static struct span_part parts[SPAN_PARTS]; /* of the segment that the victim has mapped */
 static unsigned stores, last_store;
 
 /* Pages that the running instruction may write to. */
@@ -53,11 +55,17 @@ static void protect(char *from, uint64_t size, int protection)
         _exit(3);
 }
 
+static void protect_all(int protection)
+{
+    for (unsigned i = 0; i < SPAN_PARTS; i++)
+        protect(segment + parts[i].at, parts[i].size, protection);
+}
+
 static void count_store(void)
 {
     if (++stores != last_store)
         return;
-    protect(segment, SEGMENT_SIZE, PROT_READ | PROT_WRITE);
+    protect_all(PROT_READ | PROT_WRITE);
     syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
 }
 
@@ -129,6 +137,16 @@ static void on_step(int signal_number, siginfo_t *info, void *context)
         protect(opened[--opened_count], PAGE, PROT_READ);
 }
 
+/* Parts that were mapped meanwhile were not watched: then `least` of span.c is too small for these tests. */
+static void check_span(const struct fastspool *fs)
+{
+    struct span_part now[SPAN_PARTS];
+
+    span_parts(fs, now);
+    if (memcmp(now, parts, sizeof(now)) != 0)
+        _exit(3);
+}
+
 static void watch_stores(struct fastspool *fs, unsigned step)
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO | SA_NODEFER};
@@ -140,7 +158,8 @@ static void watch_stores(struct fastspool *fs, unsigned step)
     sigaction(SIGSEGV, &action, NULL);
     action.sa_sigaction = on_step;
     sigaction(SIGTRAP, &action, NULL);
-    protect(segment, SEGMENT_SIZE, PROT_READ);
+    span_parts(fs, parts);
+    protect_all(PROT_READ);
 }
 
 /* A pipe without data: end of file means that the victim and all that it forked have ended. */
@@ -194,7 +213,8 @@ enum victim_end victim_of_stores(struct fastspool *fs, const struct deed *deed, 
         watch_stores(fs, step);
         if (deed->run)
             deed->run(fs);
-        protect(segment, SEGMENT_SIZE, PROT_READ | PROT_WRITE);
+        protect_all(PROT_READ | PROT_WRITE);
+        check_span(fs);
         _exit(0);
     }
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

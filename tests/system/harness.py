@@ -29,6 +29,7 @@ import pathlib
 import pwd
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -565,13 +566,14 @@ class Exim:
               f"{' '.join(map(str, arguments))}: exit {result.returncode}, {result.stderr.decode(errors='replace')!r}")
         return result.stdout
 
-    def start(self, *arguments):
-        """Start the daemon and wait until it listens."""
+    def start(self, *arguments, limits=()):
+        """Start the daemon and wait until it listens.  LIMITS: (resource, (soft, hard)) pairs for it."""
         self.mount_view()
         environment = {**self.environment(), **({"LD_PRELOAD": LIBRARY} if self.with_view == "mixed" else {})}
         self.daemon = subprocess.Popen([EXIM, "-bdf", *arguments], env=environment, cwd="/",
                                        stdin=subprocess.DEVNULL, stdout=open(self.work / "daemon.out", "ab"),
-                                       stderr=subprocess.STDOUT)
+                                       stderr=subprocess.STDOUT,
+                                       preexec_fn=lambda: [resource.setrlimit(*limit) for limit in limits])
 
         def listens():
             check(self.daemon.poll() is None, f"the daemon ended: {self.said()}")

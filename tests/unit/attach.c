@@ -9,6 +9,7 @@
 #include "mirror/spill.h"
 #include "spool/viewed.h"
 #include "store/layout.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
@@ -180,8 +181,7 @@ Test(attach, cut_off)
 {
     create();
     cr_assert_eq(ftruncate(fs->segment_fd, 4096), 0);
-    munmap(&WRITABLE(*fs->base), SEGMENT_SIZE);
-    fs->base = NULL;
+    span_unmap(fs);
     refused(-EIO, "bytes");
 }
 

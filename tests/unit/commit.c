@@ -14,6 +14,7 @@
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/segment.h"
+#include "store/span.h"
 #include "store/store.h"
 #include "store/tickets.h"
 
@@ -125,10 +126,15 @@ static struct fastspool *guarded;
 
 static void allow(int protection)
 {
-    size_t from = (DESCRIPTIONS_AT + BLOCK_SIZE) & ~(size_t)(BLOCK_SIZE - 1), to = DATA_AT & ~(size_t)(BLOCK_SIZE - 1);
+    struct span_part parts[SPAN_PARTS];
+    size_t from = (DESCRIPTIONS_AT + BLOCK_SIZE) & ~(size_t)(BLOCK_SIZE - 1);
 
-    if (mprotect(&WRITABLE(guarded->base[from]), to - from, protection) < 0)
-        abort();
+    span_parts(guarded, parts);
+    parts[0] = (struct span_part){from, parts[0].size - from};
+    for (unsigned i = 0; i < SPAN_PARTS - 1; i++) { /* all but the data */
+        if (mprotect(&WRITABLE(guarded->base[parts[i].at]), parts[i].size, protection) < 0)
+            abort();
+    }
 }
 
 static void guard_enter(void)

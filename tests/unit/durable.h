@@ -16,6 +16,7 @@
 #include "paging.h"
 #include "store/layout.h"
 #include "store/segment.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>

@@ -16,6 +16,7 @@
 #include "store/layout.h"
 #include "store/section.h" /* before the global `fs`: its prototypes have a parameter of that name */
 #include "store/segment.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <fcntl.h>

@@ -15,6 +15,7 @@
 #include "store/layout.h"
 #include "store/residency.h"
 #include "store/section.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <sys/file.h>
@@ -75,6 +76,8 @@ static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)
     paging_store = *store;
     paging_store.mirror = true;
     paging_store.pool = NULL;
+    if (span_map(&paging_store) < 0 || span_follow(&paging_store) < 0)
+        fixture_fail("map", "the segment once more");
     paging_pager = paging_of(&paging_store);
     paging_pager.want_checkpoint = want_checkpoint;
     if (pager_start(&paging_pager) < 0)
@@ -84,6 +87,7 @@ static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)
 static inline void paging_end(struct fastspool *store)
 {
     pager_end(&paging_pager);
+    span_unmap(&paging_store);
     shared_database_end(&paging_database);
     close(paging_lock);
     paging = false;

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The span: the parts of the segment that this process has mapped.
+ *
+ * The segment's tables lie far apart, over 67 GiB, but a process maps only what has memory.  So attaching works under a
+ * small limit of the address space (RLIMIT_AS), whatever `memory` is.
+ *
+ * The happy path:
+ *   - The segment gets a range of addresses.  Nothing reserves that range, because a reservation counts as address
+ *     space.  It lies where neither the kernel nor malloc puts anything: at random between the program and the
+ *     libraries.
+ *   - Each table is mapped at its place in that range, by a power of two of entries.  An index is cut to that power, so
+ *     no index leads out of what is mapped.
+ *   - A table grows: whoever is about to use it maps the rest first (span_follow()), next to what is mapped already. No
+ *     pointer changes.
+ *
+ * Failure modes:
+ *   - The process may have no more address space: -ENOMEM for its calls.  The store and other processes are well.
+ *   - Something lies in the range: another range, or -ENOMEM if a part is mapped already.
+ *   - Another thread maps the same part: this one waits for it.
+ *   - The segment's counts are nonsense: no more is mapped than the tables can have.
+ */
+#include "store/span.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+/* Entries that are mapped at least.  The four parts take 27 MiB. */
+static const struct mapped_span least = {.inodes = 1u << 14, .names = 1u << 15, .buckets = 1u << 16, .chunks = 1u << 3};
+
+#define TRIES   16  /* of a range */
+#define WAITS   100 /* for another thread, 1 ms each */
+#define ALIGNED (UINT64_C(1) << 30)
+
+static uint32_t enough(uint32_t count, uint32_t few, uint32_t most)
+{
+    uint32_t size = few;
+
+    while (size < count && size < most)
+        size *= 2;
+    return size;
+}
+
+static struct mapped_span span_of(const struct header *h)
+{
+    return (struct mapped_span){.inodes = enough(LOAD(h->tables.inodes.capacity), least.inodes, INODES_MAX),
+                                .names = enough(LOAD(h->tables.names.capacity), least.names, NAMES_MAX),
+                                .buckets = enough(LOAD(h->tables.buckets_capacity), least.buckets, BUCKETS_MAX),
+                                .chunks = enough(LOAD(h->blocks.chunks_used), least.chunks, CHUNKS_MAX)};
+}
+
+/* Map bytes [from, to) of the segment at their place. */
+static int map(const struct fastspool *fs, uint64_t from, uint64_t to)
+{
+    bool own = fs->segment_fd < 0;
+    int flags = (own ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    char *place = &WRITABLE(fs->base[from]);
+    char *got = mmap(place, to - from, PROT_READ | PROT_WRITE, flags, fs->segment_fd, own ? 0 : (off_t)from);
+
+    if (got == MAP_FAILED)
+        return -errno;
+    if (got == place)
+        return 0;
+    munmap(got, to - from); /* a kernel before 4.17 takes the place for a wish */
+    return -EEXIST;
+}
+
+/* Map a table, of entries of @size bytes at @at, up to @wanted entries. */
+static int stretch(const struct fastspool *fs, const uint32_t *mapped, uint32_t wanted, uint64_t at, uint64_t size)
+{
+    for (int waits = 0; waits < WAITS; waits++) {
+        uint32_t before = LOAD(*mapped);
+        if (before >= wanted)
+            return 0;
+        int result = map(fs, at + before * size, at + wanted * size);
+        if (result == 0)
+            STORE(*mapped, wanted);
+        if (result != -EEXIST)
+            return result == 0 ? 0 : -ENOMEM;
+        clock_sleep(NS_PER_MS);
+    }
+    return -ENOMEM;
+}
+
+static int stretch_to(const struct fastspool *fs, const struct mapped_span *wanted)
+{
+    int result = stretch(fs, &fs->span.inodes, wanted->inodes, INODES_AT, sizeof(struct inode));
+
+    if (result == 0)
+        result = stretch(fs, &fs->span.names, wanted->names, NAMES_AT, sizeof(struct name));
+    if (result == 0)
+        result = stretch(fs, &fs->span.buckets, wanted->buckets, BUCKETS_AT, sizeof(uint32_t));
+    return result == 0 ? stretch(fs, &fs->span.chunks, wanted->chunks, DATA_AT, CHUNK_SIZE) : result;
+}
+
+int span_stretch(struct fastspool *fs)
+{
+    const struct mapped_span wanted = span_of(fs->header);
+    int saved = errno;
+    int result = stretch_to(fs, &wanted);
+
+    errno = saved;
+    return result;
+}
+
+/* A range of addresses that is free now and stays free.  The stack lies at the end of all addresses, the libraries and
+ * what the kernel places lie below it, and the program lies at two thirds, or near the beginning. */
+static const char *choose_range(void)
+{
+    uint64_t random = 0, end = (uint64_t)(uintptr_t)&random;
+
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+        random = clock_monotonic();
+    return (const char *)(uintptr_t)((end / 8 + random % (end / 2 - end / 8 - SEGMENT_SIZE)) / ALIGNED * ALIGNED);
+}
+
+int span_map(struct fastspool *fs)
+{
+    int result = -EEXIST;
+
+    for (int tries = 0; tries < TRIES && result == -EEXIST; tries++) {
+        fs->base = choose_range();
+        fs->span = (struct mapped_span){0};
+        result = map(fs, 0, BUCKETS_AT);
+    }
+    if (result < 0) {
+        fs->base = NULL;
+        return result;
+    }
+    fs->header = (const struct header *)fs->base;
+    result = stretch_to(fs, &least);
+    if (result < 0)
+        span_unmap(fs);
+    return result;
+}
+
+void span_parts(const struct fastspool *fs, struct span_part parts[SPAN_PARTS])
+{
+    parts[0] = (struct span_part){0, BUCKETS_AT + (uint64_t)fs->span.buckets * sizeof(uint32_t)};
+    parts[1] = (struct span_part){INODES_AT, (uint64_t)fs->span.inodes * sizeof(struct inode)};
+    parts[2] = (struct span_part){NAMES_AT, (uint64_t)fs->span.names * sizeof(struct name)};
+    parts[3] = (struct span_part){DATA_AT, (uint64_t)fs->span.chunks * CHUNK_SIZE};
+}
+
+bool span_covers(const struct fastspool *fs, uint64_t at)
+{
+    struct span_part parts[SPAN_PARTS];
+    bool covers = false;
+
+    span_parts(fs, parts);
+    for (unsigned i = 0; i < SPAN_PARTS; i++)
+        covers = covers || (at >= parts[i].at && at - parts[i].at < parts[i].size);
+    return covers;
+}
+
+void span_unmap(struct fastspool *fs)
+{
+    struct span_part parts[SPAN_PARTS];
+
+    span_parts(fs, parts);
+    for (unsigned i = 0; i < SPAN_PARTS; i++) {
+        if (parts[i].size)
+            munmap(&WRITABLE(fs->base[parts[i].at]), parts[i].size);
+    }
+    fs->base = NULL;
+    fs->header = NULL;
+}
