@@ -7,8 +7,8 @@
  *
  * The happy path:
  *   - The segment gets a range of addresses.  Nothing reserves that range, because a reservation counts as address
- *     space.  It lies where neither the kernel nor malloc puts anything: at random between the program and the
- *     libraries.
+ *     space.  It lies where neither the kernel nor malloc puts anything: at random in the lower half of all
+ *     addresses, below the program and the libraries.
  *   - Each table is mapped at its place in that range, by a power of two of entries.  An index is cut to that power, so
  *     no index leads out of what is mapped.
  *   - A table grows: whoever is about to use it maps the rest first (span_follow()), next to what is mapped already. No
@@ -31,9 +31,13 @@
 /* Entries that are mapped at least.  The four parts take 27 MiB. */
 static const struct mapped_span least = {.inodes = 1u << 14, .names = 1u << 15, .buckets = 1u << 16, .chunks = 1u << 3};
 
-#define TRIES   16  /* of a range */
-#define WAITS   100 /* for another thread, 1 ms each */
-#define ALIGNED (UINT64_C(1) << 30)
+#define TRIES 16  /* of a range */
+#define WAITS 100 /* for another thread, 1 ms each */
+
+/* A range is one of these, so two stores of one process have the same, which the kernel refuses, or have no byte in
+ * common. */
+#define RANGE (UINT64_C(1) << 37)
+_Static_assert(SEGMENT_SIZE <= RANGE, "a segment fits its range");
 
 static uint32_t enough(uint32_t count, uint32_t few, uint32_t most)
 {
@@ -79,10 +83,10 @@ static int stretch(const struct fastspool *fs, const uint32_t *mapped, uint32_t 
         if (result == 0)
             STORE(*mapped, wanted);
         if (result != -EEXIST)
-            return result == 0 ? 0 : -ENOMEM;
+            return result;
         clock_sleep(NS_PER_MS);
     }
-    return -ENOMEM;
+    return -EEXIST;
 }
 
 static int stretch_to(const struct fastspool *fs, const struct mapped_span *wanted)
@@ -103,18 +107,18 @@ int span_stretch(struct fastspool *fs)
     int result = stretch_to(fs, &wanted);
 
     errno = saved;
-    return result;
+    return result == 0 ? 0 : -ENOMEM;
 }
 
-/* A range of addresses that is free now and stays free.  The stack lies at the end of all addresses, the libraries and
- * what the kernel places lie below it, and the program lies at two thirds, or near the beginning. */
+/* The stack lies at the end of all addresses, the libraries and what the kernel places lie below it, and the program
+ * lies at two thirds, or near the beginning. */
 static const char *choose_range(void)
 {
     uint64_t random = 0, end = (uint64_t)(uintptr_t)&random;
 
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
         random = clock_monotonic();
-    return (const char *)(uintptr_t)((end / 8 + random % (end / 2 - end / 8 - SEGMENT_SIZE)) / ALIGNED * ALIGNED);
+    return (const char *)(uintptr_t)((1 + random % (end / 2 / RANGE)) * RANGE);
 }
 
 int span_map(struct fastspool *fs)
@@ -125,16 +129,15 @@ int span_map(struct fastspool *fs)
         fs->base = choose_range();
         fs->span = (struct mapped_span){0};
         result = map(fs, 0, BUCKETS_AT);
+        fs->header = result == 0 ? (const struct header *)fs->base : NULL;
+        if (result == 0)
+            result = stretch_to(fs, &least);
+        if (result < 0 && fs->header)
+            span_unmap(fs);
     }
-    if (result < 0) {
-        fs->base = NULL;
-        return result;
-    }
-    fs->header = (const struct header *)fs->base;
-    result = stretch_to(fs, &least);
     if (result < 0)
-        span_unmap(fs);
-    return result;
+        fs->base = NULL;
+    return result == -EEXIST ? -ENOMEM : result;
 }
 
 void span_parts(const struct fastspool *fs, struct span_part parts[SPAN_PARTS])

@@ -166,3 +166,19 @@ Test(span, nonsense)
     cr_assert_eq(fastspool_stat(fs, "0", &st), 0);
     cr_assert_leq(fs->span.inodes, INODES_MAX);
 }
+
+/* Many stores in one process never come into each other's way. */
+Test(span, many)
+{
+    enum { STORES = 100 };
+    struct fastspool *other[STORES];
+    struct stat st;
+
+    in_child(fill);
+    for (int i = 0; i < STORES; i++) {
+        other[i] = fixture_attach();
+        cr_assert_eq(fastspool_stat(other[i], "19999", &st), 0);
+    }
+    for (int i = 0; i < STORES; i++)
+        fixture_detach(other[i]);
+}
