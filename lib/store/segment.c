@@ -10,6 +10,7 @@
  *
  * Failure modes:
  *   - The runtime file system has no room for the header: ENOSPC at the creation.  No later use gets SIGBUS.
+ *   - The maker's files may not be so large (RLIMIT_FSIZE): the limit is lifted for that moment, or a sentence says so.
  *   - The maker dies before it writes the magic number: segment_open() finds a damaged segment.
  *   - A check fails: a sentence says which one, and the process uses nothing of the segment.
  */
@@ -133,11 +134,31 @@ static int make_companions(int runtime_fd, struct header *header, const struct s
     return error;
 }
 
+/* Give the file its size.  Beyond RLIMIT_FSIZE the kernel would kill the program by SIGXFSZ: so the limit is lifted as
+ * far as this process may, and asked before.  The file takes no room by its size. */
+static int make_size(int fd)
+{
+    struct rlimit before, lifted = {RLIM_INFINITY, RLIM_INFINITY};
+
+    if (getrlimit(RLIMIT_FSIZE, &before) < 0)
+        return -errno;
+    if (before.rlim_cur < SEGMENT_SIZE && setrlimit(RLIMIT_FSIZE, &lifted) < 0) {
+        lifted.rlim_cur = lifted.rlim_max = before.rlim_max;
+        if (before.rlim_max < SEGMENT_SIZE || setrlimit(RLIMIT_FSIZE, &lifted) < 0)
+            return -EFBIG;
+    }
+    int result = ftruncate(fd, (off_t)SEGMENT_SIZE) < 0 ? -errno : 0;
+    setrlimit(RLIMIT_FSIZE, &before);
+    return result;
+}
+
 static int create_in(int fd, int runtime_fd, const struct stat *spool, const struct fastspool_config *config)
 {
-    if (fchown(fd, spool->st_uid, spool->st_gid) < 0 || ftruncate(fd, (off_t)SEGMENT_SIZE) < 0)
+    if (fchown(fd, spool->st_uid, spool->st_gid) < 0)
         return -errno;
-    int error = fd_take_room(fd, 0, HEADER_SIZE);
+    int error = make_size(fd);
+    if (error == 0)
+        error = fd_take_room(fd, 0, HEADER_SIZE);
     if (error)
         return error == -EAGAIN ? -ENOSPC : error;
     struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -164,6 +185,12 @@ int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *
         return error_set(error, -errno, "create the segment: %s", strerrordesc_np(errno));
     int result = create_in(fd, runtime_fd, &spool, config);
     close(fd);
+    if (result == -EFBIG)
+        return error_set(
+            error, result,
+            "this process may not make the store, because its limit of a file's size (RLIMIT_FSIZE, ulimit "
+            "-f) is below %llu GiB: let one without that limit use the spool first",
+            (unsigned long long)(SEGMENT_SIZE >> 30) + 1);
     return result < 0 ? error_set(error, result, "create the segment: %s", strerrordesc_np(-result)) : 0;
 }
 
