@@ -17,7 +17,7 @@ static const char usage[] =
     "Writes the store of SPOOL to the disk; the library starts it by itself.  One runs a spool.\n"
     "  --memory BYTES   what the store may hold from now on (as it was made)\n"
     "  --journal BYTES  journal that waits before a checkpoint is made (67108864)\n"
-    "Exit status: 0 after SIGTERM, 75 another one runs, 1 an error.\n";
+    "Exit status: 0 after SIGTERM or `fastspool stop`, 75 another one runs, 1 an error.\n";
 
 int tool_mirror(int argc, char **argv)
 {

@@ -4,6 +4,7 @@
  * spool starts a mirror again.  Root's call also removes the spool from the registry.
  */
 #include "base/clock.h"
+#include "base/futex.h"
 #include "fastspool.h"
 #include "look.h"
 #include "spool/launch.h"
@@ -27,16 +28,18 @@ static const char usage[] =
     "Writes every change to the disk, unmounts the view, then ends the mirror process.\n"
     "Exit status: 0 neither runs; 1 an error; 2 wrong arguments.\n";
 
+/* By a request in the segment: no process of root's sends a signal to a number that the mail user can write. */
 static int end_mirror(struct fastspool *fs)
 {
-    pid_t pid = LOAD(fs->header->mirror.pid);
-
-    if (pid > 0 && launch_lives(fs) && kill(pid, SIGTERM) < 0 && errno != ESRCH)
-        return tool_error("cannot end the mirror of %s, process %ld: %s", fs->spool, (long)pid, strerrordesc_np(errno));
+    if (geteuid() != 0 && geteuid() != fs->owner && launch_lives(fs))
+        return tool_error("%s: only root and the spool's owner can end its mirror: run `fastspool stop` as one of them",
+                          fs->spool);
     for (uint64_t start = clock_monotonic(); launch_lives(fs);) {
+        STORE(fs->header->mirror.ending, 1);
+        futex_count(&ATOMIC(fs->header->mirror.wanted));
         if (clock_monotonic() - start > PATIENCE)
-            return tool_error("the mirror of %s, process %ld, still runs a minute after its signal to end", fs->spool,
-                              (long)pid);
+            return tool_error("the mirror of %s, process %ld, still runs a minute after it was asked to end", fs->spool,
+                              (long)launch_process(fs));
         clock_sleep(100 * NS_PER_MS);
     }
     return 0;

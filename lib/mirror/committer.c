@@ -102,7 +102,7 @@ static uint32_t enough(const struct rhythm *rhythm)
  *
  * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
  * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830. */
-void committer_gather(struct committer *committer, const volatile sig_atomic_t *ending)
+void committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs))
 {
     struct fastspool *fs = committer->fs;
     const struct rhythm *rhythm = &committer->rhythm;
@@ -111,7 +111,7 @@ void committer_gather(struct committer *committer, const volatile sig_atomic_t *
 
     if (LOAD(fs->header->mirror.wanted) == rhythm->captured)
         doze(fs, rhythm->captured, fs->header->flush_interval);
-    while (!*ending) {
+    while (!ending(fs)) {
         uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
         uint64_t now = clock_precise();
         start = start ? start : now;

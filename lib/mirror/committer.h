@@ -8,7 +8,7 @@
 #ifndef FASTSPOOL_COMMITTER_H
 #define FASTSPOOL_COMMITTER_H
 
-#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct checkpointer;
@@ -37,7 +37,7 @@ void committer_init(struct committer *committer, struct fastspool *fs, struct ch
 int committer_commit(struct committer *committer);
 
 /** Sleep until the next commit is due: the flush interval is over, or enough waiters have come, or they have waited
- *  for long enough.  Returns early where *@ending is set, by a signal handler of this thread. */
-void committer_gather(struct committer *committer, const volatile sig_atomic_t *ending);
+ *  for long enough.  Returns early once @ending says so. */
+void committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
 
 #endif

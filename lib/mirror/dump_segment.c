@@ -71,8 +71,8 @@ static void dump_header(const struct header *h, FILE *out)
     fprintf(out, "  not on disk   %" PRIu64 " files, %" PRIu64 " bytes; capture %u%s, the last commit's error %d\n",
             h->tickets.dirty_files, h->tickets.dirty_bytes, h->tickets.capture,
             h->tickets.committing ? ", a commit runs" : "", h->tickets.commit_error);
-    fprintf(out, "  mirror        process %d, %" PRIu64 " commits, the last checkpoint's error %d\n", h->mirror.pid,
-            h->tickets.commits, h->disk.checkpoint_error);
+    fprintf(out, "  mirror        %" PRIu64 " commits, the last checkpoint's error %d\n", h->tickets.commits,
+            h->disk.checkpoint_error);
     fprintf(out, "  journal       batch %" PRIu64 " was the last one given, %" PRIu64 " is durable\n", h->journal.batch,
             h->journal.durable);
 }

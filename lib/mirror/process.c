@@ -10,7 +10,7 @@
  *  - Thread 2 keeps a journal file ready, and makes a checkpoint when the journal has grown or aged, or when memory is
  *    wanted (checkpointer.h).  So no waiter waits for the database.
  *  - Thread 3 answers page-ins, and evicts (pager.h).
- *  - SIGTERM: a last commit, a last checkpoint, and the end.
+ *  - SIGTERM, or a request of `fastspool stop` in the segment: a last commit, a last checkpoint, and the end.
  *
  * Failure modes:
  *  - Another mirror holds the lock: exit 75, nothing done.
@@ -100,10 +100,18 @@ static int become_owner(const char *spool)
     return 0;
 }
 
-/* The lock is the mirror's life: the descriptor is never closed. */
+/* Has the mirror been asked to end? */
+static bool is_ending(const struct fastspool *fs)
+{
+    return terminated || LOAD(fs->header->mirror.ending);
+}
+
+/* The lock is the mirror's life: the descriptor is never closed.  A record lock beside it tells others which process it
+ * is.  It comes first, so that whoever finds a mirror finds its process. */
 static int take_lock(const struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
+    struct flock process = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
 
     places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -111,6 +119,7 @@ static int take_lock(const struct fastspool *fs)
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
+    fcntl(fd, F_SETLK, &process);
     for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
         if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
             return -errno;
@@ -184,12 +193,12 @@ static int recover(struct fastspool *fs)
     uint64_t start = clock_monotonic();
 
     int result = recovery_run(fs, &recovered, error);
-    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !terminated) {
+    while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !is_ending(fs)) {
         tell_failure(fs, result, error);
         clock_sleep(NS_PER_S);
         result = recovery_run(fs, &recovered, error);
     }
-    if (result < 0 && !terminated)
+    if (result < 0 && !is_ending(fs))
         publish_state(fs, SEGMENT_FAILED, error);
     if (result < 0)
         return complain(fs->spool, error);
@@ -225,14 +234,14 @@ static int tidy(struct fastspool *fs)
     return result == 0 ? blocks_give_back(fs, KEPT_EMPTY) : result;
 }
 
-/* Commit until SIGTERM, and tidy once a second. */
+/* Commit until the end, and tidy once a second. */
 static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpointer)
 {
     struct committer committer;
     uint64_t tidied = 0;
 
     committer_init(&committer, fs, checkpointer);
-    while (!terminated) {
+    while (!is_ending(fs)) {
         int result = committer_commit(&committer);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain(fs->spool, fs->header->failure);
@@ -243,7 +252,7 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
         if (result < 0)
             clock_sleep(RETRY_EVERY);
         else
-            committer_gather(&committer, &terminated);
+            committer_gather(&committer, is_ending);
     }
     return committer_commit(&committer) < 0
                ? complain(fs->spool, "the last commit failed: what was not on the disk is still in memory")
@@ -252,13 +261,13 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
 
 /* ---- all of it ---- */
 
-/* The disk may fail now and recover later: try until it does, or until SIGTERM. */
+/* The disk may fail now and recover later: try until it does, or until the end. */
 static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
 {
     char error[FASTSPOOL_ERROR_MAX];
     int result;
 
-    while ((result = journal_open(journal, fs, limit, error)) < 0 && !terminated) {
+    while ((result = journal_open(journal, fs, limit, error)) < 0 && !is_ending(fs)) {
         if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
         capture_fail(fs, result);
@@ -268,7 +277,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     return result;
 }
 
-/* Commit beside the checkpointer until SIGTERM.  An exit status, or a negative errno where no thread could start. */
+/* Commit beside the checkpointer until the end.  An exit status, or a negative errno where no thread could start. */
 static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
 {
     int result = open_journal(c->journal, fs, limit);
@@ -319,7 +328,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     }
     if (result < 0)
         return complain(fs->spool, "take the mirror's lock: failed");
-    STORE(fs->header->mirror.pid, getpid());
+    STORE(fs->header->mirror.ending, 0);
     STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
     if (memory)
         segment_limit(fs->header, memory);
@@ -332,9 +341,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain(fs->spool, fs->header->failure);
     result = capture_reset(fs);
-    result = result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
-    STORE(fs->header->mirror.pid, 0);
-    return result;
+    return result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
 }
 
 int process_run(const char *spool, const struct process_options *options)

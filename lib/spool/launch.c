@@ -253,18 +253,35 @@ static bool is_tool(pid_t pid)
     return readlink(link, path, sizeof(path)) == sizeof(deleted) - 1 && memcmp(path, deleted, sizeof(deleted) - 1) == 0;
 }
 
-pid_t launch_view_holder(const char *state)
+/* The process that has a record lock of the file @name of the state directory.  0: none, or none of this PID namespace.
+ */
+static pid_t holder_of(const char *state, const char *name)
 {
     char path[PLACES_PATH_MAX];
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
-    places_in_state(state, PLACES_VIEW_LOCK, path);
-    int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool held =
-        fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK && lock.l_pid > 0 && is_tool(lock.l_pid);
+    places_in_state(state, name, path);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid > 0;
     if (fd >= 0)
         close(fd);
     return held ? lock.l_pid : 0;
 }
 
-const struct keeper launch_keeper = {launch_lives, launch_start};
+pid_t launch_process(struct fastspool *fs)
+{
+    int saved = errno;
+    pid_t pid = is_held(fs->state, PLACES_MIRROR_LOCK) ? holder_of(fs->state, PLACES_MIRROR_LOCK) : 0;
+
+    errno = saved;
+    return pid;
+}
+
+pid_t launch_view_holder(const char *state)
+{
+    pid_t pid = holder_of(state, PLACES_VIEW_LOCK);
+
+    return pid > 0 && is_tool(pid) ? pid : 0;
+}
+
+const struct keeper launch_keeper = {launch_lives, launch_process, launch_start};

@@ -180,7 +180,7 @@ struct tickets_state {
 struct mirror_state {
     uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one process starts it at a time */
     uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
-    int32_t pid;       /* for status only: flock(2) tells whether it lives */
+    uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
 };
 
 enum view_status {

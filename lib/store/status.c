@@ -102,7 +102,7 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->commit_p99_ns = durations_percentile(h, 99);
     status->descriptions = LOAD(h->tables.descriptions.count);
     status->commit_error = LOAD(h->tickets.commit_error);
-    status->mirror_pid = await_lives(fs) ? LOAD(h->mirror.pid) : 0;
+    status->mirror_pid = await_process(fs);
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }
 /* Does @which accept the name of @entry together with that of one of the four directories above it?  (Exim's deepest is
