@@ -6,15 +6,21 @@
 - All of them see one spool, never two.
 - In secure execution the environment has no effect.
 - No code of an ordinary user runs in a process with the store mapped.
+- What the mail user writes to the segment's lock and numbers harms no process of root's.
 """
 import ctypes
+import json
 import os
 import pathlib
+import pwd
 import shutil
+import signal
 import struct
 import subprocess
+import time
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, main, test, wait_for)
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, test,
+                     wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
@@ -303,6 +309,102 @@ def unlisted_spool(exim):
     subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", EXIM, "-qff"], timeout=60)
     exim.wait_arrived()
     exim.fastspool_configuration()
+
+
+# --- the mail user writes to the segment --------------------------------------------------------------------------------
+
+ATTACK = pathlib.Path("/srv/attack")
+MAIL_USER = "Debian-exim"
+
+
+def attack(*arguments):
+    """Start attack.c as the mail user, on the store's segment, and wait until it has begun."""
+    if not ATTACK.exists():
+        source = pathlib.Path(__file__).with_name("attack.c")
+        subprocess.run(["cc", "-O1", "-I", source.parents[2] / "lib", "-o", ATTACK, source], check=True)
+    segment, = pathlib.Path("/dev/shm").glob("fastspool.*/segment")
+    process = subprocess.Popen([ATTACK, segment, *map(str, arguments)], user=MAIL_USER,
+                               group=pwd.getpwnam(MAIL_USER).pw_gid, extra_groups=[], stdout=subprocess.PIPE)
+    check(process.stdout.readline() == b"ready\n", "the mail user can't map the segment: this test can't fail")
+    return process
+
+
+def end(process):
+    process.kill()
+    process.wait()
+
+
+def innocent():
+    """A process of root's that has nothing to do with mail."""
+    return subprocess.Popen(["sleep", "1000"])
+
+
+def forget(exim):
+    """The mail user may have damaged the store: begin again with none."""
+    exim.reboot()
+    shutil.rmtree(exim.spool / ".fastspool")
+
+
+@test(library=True, main=QUEUE_ONLY + ("hold_domains = *",))
+def rewritten_lock(exim):
+    """The mail user rewrites the lock and what lies behind it while root runs the queue and lists it.  No process of root's
+    dies by a signal, and one that waits ends at SIGTERM."""
+    for _ in range(5):
+        exim.submit(Message())
+    bystander = innocent()
+    attacker = attack("scribble", bystander.pid, 1, os.getpid())
+    for turn in range(40):
+        command = subprocess.Popen([EXIM, "-bp" if turn % 2 else "-q"], env=exim.environment(), cwd="/",
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            status = command.wait(2)
+            check(status >= 0, f"a process of root's died by signal {-status}")
+        except subprocess.TimeoutExpired:
+            command.terminate()
+            command.wait(5)
+    end(attacker)
+    log = "".join(path.read_text(errors="replace") for path in (exim.work / "log").iterdir())
+    check("signal" not in log, log[-2000:])
+    check(bystander.poll() is None, f"a process that the lock named has ended: {bystander.returncode}")
+    kill(bystander.pid)
+    forget(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def numbers_in_the_segment(exim):
+    """The mail user writes the number of a process of root's over that of the mirror, where it stands.  `fastspool stop` by
+    root ends the mirror, and leaves that process alone."""
+    exim.submit(Message())
+    exim.queued = 1
+    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    bystander = innocent()
+    attack("replace", mirror, bystander.pid).wait()
+    exim.tool("stop")
+    check(not pathlib.Path(f"/proc/{mirror}").exists(), "the mirror lives")
+    check(bystander.poll() is None, f"a process that the segment named has ended: {bystander.returncode}")
+    kill(bystander.pid)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def named_in_the_lock(exim):
+    """The lock names a living process of root's.  A queue run of root's takes the lock over within ten seconds, and the
+    process is left alone.  While the lock is written again and again, SIGTERM ends a process that waits for it."""
+    exim.submit(exim.expect(Message(), "sink"))
+    bystander = innocent()
+    attack("name", bystander.pid).wait()
+    began = time.monotonic()
+    exim.run("-q")
+    check(time.monotonic() - began < 10, f"a queue run took {time.monotonic() - began:.0f} s")
+    attacker = attack("keep", bystander.pid)
+    waiting = subprocess.Popen([EXIM, "-q"], env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    wait_for(lambda: "futex" in pathlib.Path(f"/proc/{waiting.pid}/wchan").read_text(), "a process waits for the lock")
+    waiting.terminate()
+    check(waiting.wait(5) == -signal.SIGTERM, "SIGTERM does not end the wait")
+    end(attacker)
+    check(bystander.poll() is None, f"a process that the lock named has ended: {bystander.returncode}")
+    kill(bystander.pid)
+    exim.run("-q")
 
 
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
