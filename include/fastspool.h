@@ -30,8 +30,8 @@
  *     than 128 blocks but leaves some.  Death may leave those done in part.
  *
  * Caveats
- *   - All processes of a spool must live in one PID namespace, because robust mutexes name their owner by thread id
- *     (get_robust_list(2)).  attach() refuses a process of another namespace with -EXDEV.
+ *   - All processes of a spool that live at one time must live in one PID namespace, because robust mutexes name their
+ *     owner by thread id (get_robust_list(2)).  attach() refuses a process of another namespace with -EXDEV.
  *   - Only root, the spool's owner and a configured `trusted_user` can attach: the state and runtime directories are
  *     the owner's, mode 0700, with an entry for each trusted user in their access control lists.  attach() by root or
  *     the owner sets these entries from @config.  A trusted user's process creates no store and starts no mirror: a
@@ -129,9 +129,10 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
  *                        has no right to the spool or its state directory yet (see Caveats)
  *    -EPERM              the state or runtime directory or the segment is open to other users; for a trusted user also:
  *                        to one that is not trusted any more
- *    -EXDEV              the store belongs to another PID namespace
+ *    -EXDEV              the store is in use in another PID namespace
  *    -EPROTO             the segment has another layout version
- *    -EBUSY              a mirror still runs whose store is gone from memory
+ *    -EBUSY              the store is in use, and can't be used from here: its memory can't be seen, its state
+ *                        directory was replaced, or it is another spool's
  *    -EIO                the segment or database is damaged, its names need more than @config->memory, or no mirror
  *                        has come up within ten seconds
  *    -ENOSPC             @config->memory is less than 4 MiB, or the runtime directory's file system is full

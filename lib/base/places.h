@@ -3,9 +3,9 @@
  * Path names: all that fastspool uses below the state directory (STATE), the runtime directory (RUNTIME) and /run.
  *
  *     SPOOL/.fastspool/         STATE, unless `state` is configured; 0700 of the spool's owner
- *         runtime               text: the path of RUNTIME/fastspool.ID
+ *         runtime               text: the path of RUNTIME/fastspool.ID, and whose it is (spool/record.c)
  *         runtime.new           the same, while it is being written
- *         lock                  flock: one process at a time creates a store
+ *         lock                  fcntl: held by every attached process, shared (spool/presence.c)
  *         mirror.lock           flock: held by the mirror for its whole life
  *         view.lock             flock: held by the view's supervisor for its whole life
  *         journal/0000 ...      the journal's files
@@ -26,7 +26,7 @@
 #define PLACES_STATE       ".fastspool"
 #define PLACES_RUNTIME     "runtime"
 #define PLACES_RUNTIME_NEW "runtime.new"
-#define PLACES_MAKING      "lock"
+#define PLACES_LOCK        "lock"
 #define PLACES_MIRROR_LOCK "mirror.lock"
 #define PLACES_VIEW_LOCK   "view.lock"
 #define PLACES_JOURNAL     "journal"

@@ -3,7 +3,8 @@
  * Starting a thread.
  *
  * The happy path: a new thread inherits the signal mask of the one that starts it, so that one blocks the signals for
- * the moment.  Its stack is small: under a limit of data (RLIMIT_DATA) that the mirror can't shed, stacks count in full.
+ * the moment.  Its stack is small: under a limit of data (RLIMIT_DATA) that the mirror can't shed, stacks count in
+ * full.
  *
  * Failure modes: the system has no room for a thread: EAGAIN, and the mask is as before.
  */

@@ -8,15 +8,20 @@
  * Trusted users have rights of their own there (trust.c), and need a store that root or the owner has made.
  *
  * The happy path:
- *   - Read `runtime`, open the directory without following links, check owner and mode, map the segment: it is READY.
- *   - After a reboot the segment is gone, or is another boot's.  Under `lock` one process creates an empty segment in
- *     state RECOVERING, and publishes it by rename.  The mirror fills it from the database and sets READY; every
- *     attaching process waits for that.
+ *   - Somebody lives, as the lock of STATE/lock says (presence.c): read `runtime`, open the directory without following
+ *     links, check owner and mode, map the segment: it is READY.  Join those who live.
+ *   - Nobody lives: one process claims the store.  What the dead have left in memory it takes over.  After a reboot
+ *     there is nothing: it creates an empty segment in state RECOVERING, and publishes it by rename.  The mirror fills
+ *     it from the database and sets READY; every attaching process waits for that.
  *
  * Failure modes:
  *   - Each is a sentence in @error.
  *   - A damaged database or segment is FAILED, and stays so until an operator acts.  Nothing on the disk changes.
  *   - The mirror dies during recovery: a waiting process starts another.
+ *   - Somebody lives, and this process can't see the memory (a /dev/shm of its own), or lives in another PID namespace:
+ *     it is refused, and nothing is removed or replaced.
+ *   - The state directory is a copy: its record is another's.  The copy gets memory of its own.
+ *   - The maker dies before it has published: its directory stays until the machine's end, with a page or two.
  */
 #include "spool/attach.h"
 
@@ -30,6 +35,8 @@
 #include "config.h"
 #include "fastspool.h"
 #include "spool/launch.h"
+#include "spool/presence.h"
+#include "spool/record.h"
 #include "spool/trust.h"
 #include "spool/viewed.h"
 #include "store/await.h"
@@ -46,7 +53,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -56,8 +62,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BAR   40 /* characters of a progress bar */
-#define LOOKS 50 /* at the mirror's lock, 10 ms apart, before its holder counts as a mirror that stays */
+#define BAR      40               /* characters of a progress bar */
+#define LOOK     (10 * NS_PER_MS) /* between two looks at those who live */
+#define PATIENCE (4 * NS_PER_S)   /* with them: a mirror looks at its store once a second */
 
 /* ---- the spool and its state directory ---- */
 
@@ -133,56 +140,6 @@ static int open_state(struct fastspool *fs, const struct fastspool_config *confi
 
 /* ---- the runtime directory ---- */
 
-/* Read STATE/runtime. */
-static int read_runtime(int state_fd, char runtime[FASTSPOOL_PATH_MAX])
-{
-    int fd = openat(state_fd, PLACES_RUNTIME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-
-    if (fd < 0)
-        return -errno;
-    ssize_t length = read(fd, runtime, FASTSPOOL_PATH_MAX - 1);
-    int result = length < 0 ? -errno : 0;
-    close(fd);
-    if (result < 0)
-        return result; /* there may be a store */
-    if (length == 0)
-        return -ENOENT;
-    runtime[length] = '\0';
-    runtime[strcspn(runtime, "\n")] = '\0';
-    return runtime[0] == '/' ? 0 : -ENOENT;
-}
-
-/* Write @runtime to the open file. */
-static int write_runtime(int fd, const char *runtime)
-{
-    ssize_t length = (ssize_t)strlen(runtime);
-
-    if (fd < 0)
-        return -errno;
-    errno = EIO; /* for a short write */
-    int result =
-        pwrite(fd, runtime, (size_t)length, 0) != length || ftruncate(fd, length) < 0 || fsync(fd) < 0 ? -errno : 0;
-    close(fd);
-    return result;
-}
-
-/* Publish by rename.  On a disk without a free block, overwrite in place: if that is cut short, the name leads to no
- * directory, and the next process creates a store again. */
-static int publish_runtime(int state_fd, const char *runtime)
-{
-    int result = write_runtime(
-        openat(state_fd, PLACES_RUNTIME_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), runtime);
-
-    if (result == 0 && (renameat(state_fd, PLACES_RUNTIME_NEW, state_fd, PLACES_RUNTIME) < 0 || fsync(state_fd) < 0))
-        result = -errno;
-    if (result < 0)
-        unlinkat(state_fd, PLACES_RUNTIME_NEW, 0);
-    if (result == -ENOSPC &&
-        write_runtime(openat(state_fd, PLACES_RUNTIME, O_WRONLY | O_NOFOLLOW | O_CLOEXEC), runtime) == 0)
-        result = 0;
-    return result;
-}
-
 static int open_runtime(struct fastspool *fs, const struct stat *spool, char *error)
 {
     struct stat st;
@@ -209,17 +166,24 @@ static void close_runtime(struct fastspool *fs)
     fs->runtime_fd = -1;
 }
 
-/* Open the published store.  -ENOENT, -ESTALE: there is none that can be used. */
-static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, char *error)
+/* Open the published store.  -ENOENT: its memory is not to be seen from here.  -ESTALE: the record was written in
+ * another state directory, of which this one is a copy. */
+static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
 {
-    char reason[FASTSPOOL_ERROR_MAX] = "";
-    int result = read_runtime(state_fd, fs->runtime);
+    char reason[FASTSPOOL_ERROR_MAX] = "", identity[PRESENCE_IDENTITY_MAX];
+    int result = record_read(state_fd, record);
 
     if (result < 0 && result != -ENOENT)
         error_set(error, result, "cannot read %s/" PLACES_RUNTIME ", which says where the store's memory is: %s",
                   fs->state, strerrordesc_np(-result));
     if (result == 0)
+        result = presence_identity(fs->presence_fd, identity);
+    if (result == 0 && record->identity[0] && strcmp(record->identity, identity) != 0)
+        result = -ESTALE;
+    if (result == 0) {
+        strcpy(fs->runtime, record->runtime);
         result = open_runtime(fs, spool, error);
+    }
     if (result == 0) {
         result = segment_open(fs, reason);
         if (result < 0)
@@ -230,7 +194,7 @@ static int open_store(struct fastspool *fs, int state_fd, const struct stat *spo
     return result;
 }
 
-/* Remove a runtime directory that is of no use any more: an earlier boot's, or a half-made one. */
+/* Remove a runtime directory that is of no use any more: one that can't be used, or a half-made one. */
 static void remove_runtime(const char *runtime)
 {
     int fd = open(runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -285,12 +249,28 @@ static int make_runtime(struct fastspool *fs, const struct fastspool_config *con
     return open_runtime(fs, spool, error);
 }
 
-/* Under the lock: create an empty store in state RECOVERING, and publish it. */
-static int make_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
-                      const struct stat *spool, char *error)
+/* What `runtime` is to say of the store that this process has open. */
+static int describe(const struct fastspool *fs, const struct stat *spool, struct record *record)
 {
-    char old[FASTSPOOL_PATH_MAX];
-    bool stale = read_runtime(state_fd, old) == 0;
+    strcpy(record->runtime, fs->runtime);
+    record_spool(record, spool, fs->spool);
+    return presence_identity(fs->presence_fd, record->identity);
+}
+
+static int publish(const struct fastspool *fs, int state_fd, const struct record *record, char *error)
+{
+    int result = record_write(state_fd, record);
+
+    return result == 0 ? 0
+                       : error_set(error, result, "cannot write %s/" PLACES_RUNTIME ": %s", fs->state,
+                                   strerrordesc_np(-result));
+}
+
+/* With the claim: create an empty store in state RECOVERING, and publish it.  @before: of an earlier store. */
+static int make_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
+                      const struct stat *spool, const struct record *before, char *error)
+{
+    struct record record;
     struct fastspool_config own = *config;
 
     own.memory = fs->memory;
@@ -306,51 +286,154 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
         result = segment_open(fs, error);
     if (result == 0 && viewed(fs->spool) > 0) /* of an earlier store: it hides the disk's directory */
         STORE(fs->header->view.status, VIEW_MOUNTED);
-    if (result == 0) {
-        result = publish_runtime(state_fd, fs->runtime);
-        if (result < 0)
-            error_set(error, result, "cannot write %s/" PLACES_RUNTIME ": %s", fs->state, strerrordesc_np(-result));
-    }
+    if (result == 0)
+        result = describe(fs, spool, &record);
+    if (result == 0)
+        result = publish(fs, state_fd, &record, error);
     if (result < 0) {
         close_runtime(fs);
         remove_runtime(fs->runtime);
-    } else if (stale) {
-        remove_runtime(old);
+    } else if (before->runtime[0] && (!before->identity[0] || strcmp(before->identity, record.identity) == 0)) {
+        remove_runtime(before->runtime); /* a copy's record names another store's memory: that stays */
     }
     return result;
 }
 
-/* Does a mirror hold its lock for longer than one that starts and ends at once?  A mirror whose store is gone serves
- * no process, and would keep a new store's mirror from starting. */
-static bool mirror_stays(struct fastspool *fs)
+/* ---- whose store it is ---- */
+
+static bool is_unusable(int result)
 {
-    for (int look = 0; look < LOOKS; look++) {
-        if (!launch_lives(fs))
-            return false;
-        clock_sleep(AWAIT_LOOK / 10);
+    return result == -ENOENT || result == -ESTALE || result == -EXDEV || result == -EADDRINUSE;
+}
+
+/* Join those who live: they keep the store from being removed or replaced.  -EAGAIN: it has just been replaced. */
+static int join(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
+{
+    struct record now;
+    int result = open_store(fs, state_fd, spool, record, error);
+
+    if (result == 0 && !segment_is_within_reach(fs))
+        result = -EXDEV;
+    if (result == 0 && !record_is_of(record, spool, fs->spool))
+        result = -EADDRINUSE;
+    if (result == 0)
+        result = presence_announce(fs->presence_fd);
+    if (result == 0 && (record_read(state_fd, &now) < 0 || strcmp(now.runtime, record->runtime) != 0 ||
+                        !presence_is_valid(fs->presence_fd, state_fd)))
+        result = -EAGAIN;
+    if (result < 0) {
+        presence_withdraw(fs->presence_fd);
+        close_runtime(fs);
     }
-    return true;
+    return result;
+}
+
+/* With the claim: the store of the dead, or a new one. */
+static int take_over(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
+                     const struct stat *spool, bool create, char *error)
+{
+    struct record record;
+    int result = open_store(fs, state_fd, spool, &record, error);
+
+    if (result == 0 && !segment_is_memory(fs) && create) {
+        close_runtime(fs); /* a disk's file may be older than the machine's start, and half written */
+        result = -ENOENT;
+    }
+    if (result == 0)
+        result = segment_inherit(fs, viewed(fs->spool) > 0);
+    if (result == 0 && !record_spool(&record, spool, fs->spool) && describe(fs, spool, &record) == 0)
+        result = publish(fs, state_fd, &record, error);
+    if ((result == -ENOENT || result == -ESTALE) && create)
+        result = make_store(fs, config, state_fd, spool, &record, error);
+    if (result == 0)
+        result = presence_announce(fs->presence_fd);
+    if (result < 0) {
+        presence_withdraw(fs->presence_fd);
+        close_runtime(fs);
+    }
+    return result;
+}
+
+/* Those who live use what this process can't. */
+static int refuse(const struct fastspool *fs, int result, const struct record *record, char *error)
+{
+    switch (result) {
+    case -EAGAIN:
+        return error_set(error, -EBUSY, "%s: another process has been making the store for %d s", fs->spool,
+                         (int)(PATIENCE / NS_PER_S));
+    case -EXDEV:
+        return error_set(error, -EXDEV,
+                         "%s: its store is in use in another PID namespace: all processes of a spool must live in one",
+                         fs->spool);
+    case -EADDRINUSE:
+        return error_set(error, -EBUSY, "%s: the state directory %s is in use for another spool, %s", fs->spool,
+                         fs->state, record->spool);
+    case -ESTALE:
+        return error_set(error, -EBUSY,
+                         "%s: %s was replaced while the store was in use: end all processes that use the spool",
+                         fs->spool, fs->state);
+    default:
+        return error_set(
+            error, -EBUSY,
+            "%s: its store is in use, but its memory, %s, can't be seen from here: it was removed, or this "
+            "process has another file system there",
+            fs->spool, record->runtime[0] ? record->runtime : "of which there is no record");
+    }
+}
+
+/* Nobody lives, and this process can't take over: it is a trusted user's, or the disk is read-only. */
+static int join_the_dead(struct fastspool *fs, int state_fd, const struct stat *spool, bool create, char *error)
+{
+    struct record record;
+    int result = join(fs, state_fd, spool, &record, error);
+
+    if (!is_unusable(result))
+        return result;
+    return create ? error_set(error, -EROFS, "%s: a store can't be made: %s/" PLACES_LOCK " can't be written",
+                              fs->spool, fs->state)
+                  : -ENOENT;
+}
+
+/* Those who live may be about to end: their service was stopped, or their memory is gone and the mirror has not looked
+ * yet.  So a refusal takes some seconds. */
+static int find_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
+                      const struct stat *spool, bool create, char *error)
+{
+    struct record record = {0};
+    uint64_t since = clock_monotonic();
+    int result;
+
+    do {
+        if (presence_of_others(fs->presence_fd) == PRESENCE_NONE) {
+            result = presence_claim(fs->presence_fd);
+            if (result == 0 && presence_is_valid(fs->presence_fd, state_fd))
+                return take_over(fs, config, state_fd, spool, create, error);
+            if (result == 0)
+                return error_set(error, -EBUSY, "%s: %s was replaced meanwhile", fs->spool, fs->state);
+            if (result != -EAGAIN)
+                result = join_the_dead(fs, state_fd, spool, create, error);
+            if (result != -EAGAIN)
+                return result;
+        } else {
+            result = join(fs, state_fd, spool, &record, error);
+            if (result != -EAGAIN && !is_unusable(result))
+                return result;
+        }
+        clock_sleep(LOOK);
+    } while (clock_monotonic() - since < PATIENCE);
+    return refuse(fs, result, &record, error);
 }
 
 static int open_or_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
-                        const struct stat *spool, char *error)
+                        const struct stat *spool, bool create, char *error)
 {
-    int lock = openat(state_fd, PLACES_MAKING, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-    if (lock < 0)
-        return error_set(error, -errno, "cannot open %s/" PLACES_MAKING ": %s", fs->state, strerrordesc_np(errno));
-    while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
-        ;
-    int result = open_store(fs, state_fd, spool, error);
-    if ((result == -ENOENT || result == -ESTALE) && mirror_stays(fs))
-        result =
-            error_set(error, -EBUSY,
-                      "%s: the mirror of a lost store still runs; end the process that holds %s/" PLACES_MIRROR_LOCK,
-                      fs->spool, fs->state);
-    else if (result == -ENOENT || result == -ESTALE)
-        result = make_store(fs, config, state_fd, spool, error);
-    close(lock);
-    return result;
+    fs->presence_fd = presence_open(state_fd, create);
+    if (fs->presence_fd == -ENOENT)
+        return -ENOENT;
+    if (fs->presence_fd < 0)
+        return error_set(error, fs->presence_fd, "cannot open %s/" PLACES_LOCK ": %s", fs->state,
+                         strerrordesc_np(-fs->presence_fd));
+    return find_store(fs, config, state_fd, spool, create, error);
 }
 
 /* ---- opening ---- */
@@ -382,7 +465,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
 
     if (fs == MAP_FAILED)
         return error_set(error, -ENOMEM, "out of memory while attaching %s", spool);
-    fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = -1;
+    fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = fs->presence_fd = -1;
     fs->durability = config->durability;
     fs->keeper = &launch_keeper;
     int result = open_spool(fs, spool, &st, error);
@@ -398,9 +481,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         rights = rights_of_owner(st.st_uid, st.st_gid);
     int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
-        result = open_store(fs, state_fd, &st, error);
-        if (create && (result == -ENOENT || result == -ESTALE))
-            result = open_or_make(fs, config, state_fd, &st, error);
+        result = open_or_make(fs, config, state_fd, &st, create, error);
         if (result == 0 && (settles || !owners))
             result = settle_trust(fs, config, state_fd, owners, error);
         close(state_fd);
@@ -434,10 +515,10 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
 
 bool attach_is_current(const struct fastspool *fs)
 {
-    char runtime[FASTSPOOL_PATH_MAX];
+    struct record record;
     struct stat st;
     int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    bool published = state_fd >= 0 && read_runtime(state_fd, runtime) == 0 && strcmp(runtime, fs->runtime) == 0;
+    bool published = state_fd >= 0 && record_read(state_fd, &record) == 0 && strcmp(record.runtime, fs->runtime) == 0;
 
     if (state_fd >= 0)
         close(state_fd);
@@ -519,6 +600,8 @@ void fastspool_detach(struct fastspool *fs)
     if (fs->base)
         descriptions_pool_close(fs);
     close_runtime(fs);
+    if (fs->presence_fd >= 0)
+        close(fs->presence_fd);
     if (fs->spool_fd >= 0)
         close(fs->spool_fd);
     munmap(fs, sizeof(*fs));

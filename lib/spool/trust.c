@@ -48,6 +48,8 @@ static int give_state(int state_fd, const struct fastspool_config *config)
     if (result == 0)
         result = give_in(state_fd, PLACES_RUNTIME, O_RDONLY, config, R_OK);
     if (result == 0)
+        result = give_in(state_fd, PLACES_LOCK, O_RDONLY, config, R_OK);
+    if (result == 0)
         result = give_in(state_fd, PLACES_MIRROR_LOCK, O_RDWR | O_CREAT, config, R_OK);
     if (result == 0 && mkdirat(state_fd, PLACES_SPILL, 0700) < 0 && errno != EEXIST)
         result = -errno;

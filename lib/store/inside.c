@@ -35,7 +35,7 @@ bool inside_may_hold(const struct fastspool *fs, uid_t uid)
 bool inside_is_own(struct fastspool *fs, int fd)
 {
     return fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
-           descriptions_owns(fs, fd);
+           fd == fs->presence_fd || descriptions_owns(fs, fd);
 }
 
 void inside_guard(void (*enter)(void), void (*leave)(void))

@@ -234,10 +234,8 @@ struct header {
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
     char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
-    char boot_id[40];                         /* of its maker's kernel: thread ids and futexes do not outlive it */
-    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid in its maker */
-    uint64_t device;                          /* st_dev and st_ino of the spool directory; */
-    uint64_t inode;                           /*   a moved or copied spool has other ones */
+    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of those that use it; atomic */
+    uint64_t device;                          /* st_dev of the spool directory; atomic */
     uint64_t memory_limit;                    /* bytes; atomic */
     uint64_t reserve;                         /* blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */

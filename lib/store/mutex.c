@@ -175,7 +175,7 @@ int mutex_try(struct fastspool *fs, struct mutex_wait *wait)
 
     if (result < 0)
         return result;
-    if (self.pid_namespace && self.pid_namespace != fs->pid_namespace)
+    if (self.pid_namespace && fs->pid_namespace && self.pid_namespace != fs->pid_namespace)
         return -EXDEV;
     if (self.head->list_op_pending == entry_of(word))
         return -EDEADLK;

@@ -5,8 +5,8 @@
  * The happy path:
  *   1. segment_create() makes the file, its lock file and the placeholder directories in a fresh runtime directory.
  *      It fills in the header, and writes the magic number last.
- *   2. segment_open() maps the beginning and checks owner, mode, size, layout version, boot, PID namespace, spool and
- *      tables.  Then it maps the rest.
+ *   2. segment_open() maps the beginning and checks owner, mode, size, layout version and tables.  Then it maps the
+ *      rest.
  *
  * Failure modes:
  *   - The runtime file system has no room for the header: ENOSPC at the creation.  No later use gets SIGBUS.
@@ -28,12 +28,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/futex.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,24 +46,15 @@
 
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
 
-static int read_boot_id(char boot_id[40])
-{
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    memset(boot_id, 0, 40);
-    ssize_t got = read(fd, boot_id, 36);
-    close(fd);
-    return got == 36 ? 0 : -EIO;
-}
-
-static int read_pid_namespace(uint64_t *inode)
+/* Without /proc it can't be said: 0. */
+static uint64_t own_pid_namespace(void)
 {
     struct stat st;
-    if (stat("/proc/self/ns/pid", &st) < 0)
-        return -errno;
-    *inode = st.st_ino;
-    return 0;
+    int saved = errno;
+    uint64_t number = stat("/proc/self/ns/pid", &st) < 0 ? 0 : st.st_ino;
+
+    errno = saved;
+    return number;
 }
 
 /* ---- creation ---- */
@@ -94,7 +88,6 @@ static void header_fill(struct header *header, const struct fastspool_config *co
     header->version = LAYOUT_VERSION;
     header->state = SEGMENT_RECOVERING;
     header->device = spool->st_dev;
-    header->inode = spool->st_ino;
     header->owner = spool->st_uid;
     header->group = spool->st_gid;
     segment_limit(header, config->memory);
@@ -104,10 +97,10 @@ static void header_fill(struct header *header, const struct fastspool_config *co
 
 static int header_identify(struct header *header)
 {
-    int error = read_boot_id(header->boot_id);
-    if (error == 0)
-        error = read_pid_namespace(&header->pid_namespace);
-    if (error == 0 && getrandom(&header->hash_seed, sizeof(header->hash_seed), 0) != sizeof(header->hash_seed))
+    int error = 0;
+
+    header->pid_namespace = own_pid_namespace();
+    if (getrandom(&header->hash_seed, sizeof(header->hash_seed), 0) != sizeof(header->hash_seed))
         error = -errno;
     return error;
 }
@@ -212,11 +205,8 @@ static int check_file(int fd, const struct stat *spool, char *error)
     return 0;
 }
 
-static int check_header(struct fastspool *fs, const struct stat *spool, char *error)
+static int check_header(const struct header *header, char *error)
 {
-    const struct header *header = fs->header;
-    char boot_id[40];
-
     if (LOAD(header->magic) != LAYOUT_MAGIC) {
         return error_set(error, -EIO, "the segment is damaged: it has no magic number");
     }
@@ -226,20 +216,6 @@ static int check_header(struct fastspool *fs, const struct stat *spool, char *er
             "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
             "stop` of the other version, start again",
             header->version, LAYOUT_VERSION);
-    }
-    int result = read_boot_id(boot_id);
-    if (result == 0)
-        result = read_pid_namespace(&fs->pid_namespace);
-    if (result < 0)
-        return error_set(error, result, "read /proc: %s", strerrordesc_np(-result));
-    if (memcmp(boot_id, header->boot_id, sizeof(boot_id)) != 0)
-        return -ESTALE;
-    if (fs->pid_namespace != header->pid_namespace) {
-        return error_set(error, -EXDEV,
-                         "the store belongs to another PID namespace: all processes of a spool must live in one");
-    }
-    if (header->device != spool->st_dev || header->inode != spool->st_ino) {
-        return error_set(error, -ESTALE, "the segment belongs to another spool directory");
     }
     return 0;
 }
@@ -278,6 +254,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     if (fs->segment_fd < 0)
         return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
                          strerrordesc_np(-fs->segment_fd));
+    fs->pid_namespace = own_pid_namespace();
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
         result = span_map(fs);
@@ -287,7 +264,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
                       fs->runtime, strerrordesc_np(-result));
     }
     if (result == 0)
-        result = check_header(fs, &spool, error);
+        result = check_header(fs->header, error);
     if (result == 0)
         result = check_tables(fs->header, error);
     if (result == 0) {
@@ -318,6 +295,37 @@ void segment_close(struct fastspool *fs)
     if (fs->locks_fd >= 0)
         close(fs->locks_fd);
     fs->segment_fd = fs->locks_fd = -1;
+}
+
+bool segment_is_within_reach(const struct fastspool *fs)
+{
+    uint64_t theirs = LOAD(fs->header->pid_namespace), ours = fs->pid_namespace;
+
+    return theirs == 0 || ours == 0 || theirs == ours;
+}
+
+bool segment_is_memory(const struct fastspool *fs)
+{
+    struct statfs st;
+
+    return fstatfs(fs->segment_fd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
+}
+
+int segment_inherit(struct fastspool *fs, bool viewed)
+{
+    const struct header *h = fs->header;
+    struct stat spool;
+
+    if (fstat(fs->spool_fd, &spool) < 0)
+        return -errno;
+    STORE(h->pid_namespace, fs->pid_namespace);
+    if (LOAD(h->section.lock)) /* of the dead, whose thread ids mean nothing here */
+        STORE(h->section.lock, FUTEX_OWNER_DIED);
+    STORE(h->device, (uint64_t)spool.st_dev);
+    STORE(h->mirror.starting, 0);
+    STORE(h->view.starting, 0);
+    STORE(h->view.status, viewed ? VIEW_MOUNTED : VIEW_NONE);
+    return 0;
 }
 
 int segment_reset(struct fastspool *fs)

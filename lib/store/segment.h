@@ -7,6 +7,7 @@
 
 #include "fastspool.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct header;
@@ -17,12 +18,23 @@ struct header;
 int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config,
                    char error[FASTSPOOL_ERROR_MAX]);
 
-/** Map the segment in fs->runtime_fd, and open its lock file.  Checks owner, mode, size, version, boot, PID namespace,
- *  spool and tables.  Sets base, header, segment_fd, locks_fd, owner and group.  On failure -errno, and nothing stays
- *  open; @error then holds a sentence, but none for a segment of an earlier boot (-ESTALE). */
+/** Map the segment in fs->runtime_fd, and open its lock file.  Checks owner, mode, size, version and tables.  Sets
+ * base, header, segment_fd, locks_fd, owner and group.  On failure -errno, a sentence in @error, and nothing stays
+ * open. */
 int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
 /** Unmap and close the segment.  The files stay. */
 void segment_close(struct fastspool *fs);
+
+/** Do the processes that use the segment live in this process's PID namespace?  The lock's owner is a thread id, which
+ *  means nothing in another one.  Holds as long as one of them lives: the kernel uses a number again when all are
+ *  dead.  True where it can't be said. */
+bool segment_is_within_reach(const struct fastspool *fs);
+/** Does the segment lie in memory, so that what it holds can't be older than the machine's start? */
+bool segment_is_memory(const struct fastspool *fs);
+/** Take the segment over from the dead: from now on it belongs to this process's PID namespace and mount namespace, and
+ *  to the spool directory fs->spool_fd.  @viewed: is the view mounted here?  No other process uses the segment.  0 or
+ *  -errno. */
+int segment_inherit(struct fastspool *fs, bool viewed);
 
 /** Make the store empty again, at the start of a recovery: an earlier one may have stopped half way.  The state must be
  *  RECOVERING, so that no other process uses the segment.  0 or -errno. */

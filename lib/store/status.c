@@ -67,7 +67,7 @@ int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
     st->f_bfree = st->f_bavail = room_for_data(fs, &disk) / BLOCK_SIZE;
     st->f_files = used + files;
     st->f_ffree = st->f_favail = files;
-    st->f_fsid = h->inode;
+    st->f_fsid = disk.f_fsid;
     st->f_namemax = 255;
     return 0;
 }

@@ -37,13 +37,14 @@ struct fastspool {
     const char *base;            /* the mapping of the segment */
     const struct header *header; /* = base */
     struct mapped_span span;     /* what of the segment is mapped */
-    int segment_fd;              /* this and the next three: high numbers, close-on-exec */
-    int locks_fd;   /* of the record locks; stays open while attached, because a close drops all of them (POSIX) */
-    int runtime_fd; /* directory RUNTIME/fastspool.ID */
-    int spool_fd;   /* the spool directory */
-    uid_t owner;    /* of the spool directory in the file system */
+    int segment_fd;              /* this and the next four: high numbers, close-on-exec */
+    int locks_fd;    /* of the record locks; stays open while attached, because a close drops all of them (POSIX) */
+    int runtime_fd;  /* directory RUNTIME/fastspool.ID */
+    int spool_fd;    /* the spool directory */
+    int presence_fd; /* STATE/lock, whose lock says that this process lives (spool/presence.c); -1: none */
+    uid_t owner;     /* of the spool directory in the file system */
     gid_t group;
-    uint64_t pid_namespace;           /* st_ino of /proc/self/ns/pid, which all processes of the store share */
+    uint64_t pid_namespace; /* st_ino of /proc/self/ns/pid, which all processes of the store share; 0: unknown */
     char spool[FASTSPOOL_PATH_MAX];   /* real path of the spool directory */
     char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */

@@ -496,7 +496,7 @@ static struct fastspool *second_store(void)
     must(mkdir(store->runtime, 0700) == 0, "make a runtime directory");
     store->spool_fd = dup(fs->spool_fd);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY);
-    store->segment_fd = store->locks_fd = -1;
+    store->segment_fd = store->locks_fd = store->presence_fd = -1;
     must(segment_create(store->runtime_fd, store->spool_fd, &config, error) == 0, error);
     must(segment_open(store, error) == 0, error);
     return store;

@@ -7,6 +7,7 @@
 #include "fastspool.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
+#include "spool/presence.h"
 #include "spool/viewed.h"
 #include "store/layout.h"
 #include "store/span.h"
@@ -15,11 +16,14 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -89,22 +93,193 @@ Test(attach, one_of_many)
     cr_assert_eq(stores(), 1);
 }
 
-/* A store of another boot, or of a spool directory that was moved or copied, is removed and replaced. */
-Test(attach, stale)
+/* Attach as another process would, beside @fs or after it.  The seed tells one store from another. */
+static int attach_again(const char *to, uint64_t *seed)
 {
+    struct fastspool *other;
+    int result = attach_create(to, &config, &other, error);
+
+    if (result < 0)
+        return result;
+    *seed = other->header->hash_seed;
+    fastspool_detach(other);
+    return 0;
+}
+
+/* What the dead have left in memory is taken over: by another PID namespace, and for a spool that was moved or made
+ * anew. */
+Test(attach, from_the_dead)
+{
+    uint64_t seed, found;
+
     create();
-    uint64_t seed = fs->header->hash_seed;
-    WRITABLE(fs->header->boot_id[0]) ^= 1;
-    fastspool_detach(fs);
-    create();
-    cr_assert_neq(fs->header->hash_seed, seed);
     seed = fs->header->hash_seed;
-    WRITABLE(fs->header->inode)++;
+    WRITABLE(fs->header->pid_namespace)++;
+    WRITABLE(fs->header->device)++;
     fastspool_detach(fs);
     create();
-    cr_assert_neq(fs->header->hash_seed, seed);
+    cr_assert_eq(fs->header->hash_seed, seed);
+    cr_assert_eq(attach_again(spool, &found), 0, "the store still belongs to the dead: %s", error);
     fastspool_detach(fs);
+    char moved[112];
+    snprintf(moved, sizeof(moved), "%s.moved", spool);
+    cr_assert_eq(rename(spool, moved), 0);
+    strcpy(spool, moved);
+    cr_assert_eq(attach_again(moved, &found), 0, "%s", error);
+    cr_assert_eq(found, seed);
     cr_assert_eq(stores(), 1);
+}
+
+/* A store whose memory is not there any more is made again where nobody lives, and not where somebody does. */
+Test(attach, memory_is_gone)
+{
+    uint64_t seed, found;
+    char command[FASTSPOOL_PATH_MAX + 16];
+
+    create();
+    seed = fs->header->hash_seed;
+    snprintf(command, sizeof(command), "rm -rf %s", fs->runtime);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(attach_again(spool, &found), -EBUSY, "%s", error);
+    cr_assert_not_null(strstr(error, "can't be seen"), "it says %s", error);
+    cr_assert_eq(stores(), 0);
+    fastspool_detach(fs);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_neq(found, seed);
+    cr_assert_eq(stores(), 1);
+}
+
+/* A file system that outlives the machine's start may hold what is older than the disk's part: nothing is taken over
+ * from there. */
+Test(attach, memory_on_a_disk)
+{
+    uint64_t seed, found;
+    char disk[] = "/var/tmp/fastspool-test.XXXXXX", command[64];
+    struct statfs st;
+
+    cr_assert_not_null(mkdtemp(disk));
+    cr_assert_eq(statfs(disk, &st), 0);
+    strcpy(config.runtime, disk);
+    create();
+    seed = fs->header->hash_seed;
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_eq(found, seed, "a store that lives was replaced");
+    fastspool_detach(fs);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    snprintf(command, sizeof(command), "rm -rf %s", disk);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(found == seed, st.f_type == TMPFS_MAGIC);
+}
+
+/* A copy of a spool is another spool: it gets memory of its own, and the original keeps its own. */
+Test(attach, copy)
+{
+    uint64_t seed, copied, found;
+    char command[256], copy[112];
+
+    create();
+    seed = fs->header->hash_seed;
+    snprintf(copy, sizeof(copy), "%s.copy", spool);
+    snprintf(command, sizeof(command), "cp -a %s %s", spool, copy);
+    cr_assert_eq(system(command), 0);
+    cr_assert_eq(attach_again(copy, &copied), 0, "%s", error);
+    cr_assert_neq(copied, seed);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_eq(found, seed);
+    fastspool_detach(fs);
+    cr_assert_eq(attach_again(copy, &found), 0, "%s", error);
+    cr_assert_eq(found, copied);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_eq(found, seed);
+    cr_assert_eq(stores(), 2);
+}
+
+/* Two spools can't share a state directory; one that was made anew at its old path goes on with it. */
+Test(attach, spool_of_a_state)
+{
+    uint64_t seed, found;
+    char other[112];
+
+    snprintf(config.state, sizeof(config.state), "%s/state", directory);
+    create();
+    seed = fs->header->hash_seed;
+    snprintf(other, sizeof(other), "%s.other", spool);
+    cr_assert_eq(mkdir(other, 0750), 0);
+    cr_assert_eq(attach_again(other, &found), -EBUSY, "%s", error);
+    cr_assert_not_null(strstr(error, spool), "it says %s", error);
+    cr_assert_eq(rmdir(spool), 0);
+    cr_assert_eq(rename(other, spool), 0);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_eq(found, seed);
+    fastspool_detach(fs);
+}
+
+/* A process lives from attaching to detaching, and so do the children that it forks.  A program that it executes does
+ * not. */
+Test(attach, presence)
+{
+    int state_fd, fd, ends[2], ready[2];
+    char byte;
+
+    create();
+    state_fd = open(fs->state, O_RDONLY | O_DIRECTORY);
+    fd = presence_open(state_fd, false);
+    cr_assert_eq(presence_of_others(fd), PRESENCE_SHARED);
+    cr_assert_eq(presence_claim(fd), -EAGAIN);
+    cr_assert_eq(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(ends[1]);
+        _exit(read(ends[0], &byte, 1) != 0);
+    }
+    fastspool_detach(fs);
+    cr_assert_eq(presence_of_others(fd), PRESENCE_SHARED, "the child does not count");
+    cr_assert_eq(kill(child, SIGKILL), 0);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert_eq(presence_of_others(fd), PRESENCE_NONE, "a dead process counts");
+    cr_assert_eq(pipe(ready), 0);
+    if ((child = fork()) == 0) { /* without assertions: criterion expects none from a child */
+        if (attach_create(spool, &config, &fs, error) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        dup2(ends[0], 0);
+        close(ends[1]);
+        execl("/bin/cat", "cat", NULL);
+        _exit(1);
+    }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    close(ends[0]);
+    for (int i = 0; i < 1000 && presence_of_others(fd) != PRESENCE_NONE; i++)
+        usleep(10000);
+    cr_assert_eq(presence_of_others(fd), PRESENCE_NONE, "a program counts that the process has executed");
+    cr_assert_eq(presence_claim(fd), 0);
+    close(ends[1]);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+}
+
+/* Whoever dies with the claim leaves nothing in the way; and whoever comes while it is held, waits. */
+Test(attach, claim)
+{
+    int state_fd, fd, ends[2];
+    uint64_t seed, found;
+    char byte;
+
+    create();
+    seed = fs->header->hash_seed;
+    state_fd = open(fs->state, O_RDONLY | O_DIRECTORY);
+    fastspool_detach(fs);
+    cr_assert_eq(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        fd = presence_open(state_fd, false);
+        _exit(presence_claim(fd) < 0 || write(ends[1], "", 1) != 1 || pause());
+    }
+    cr_assert_eq(read(ends[0], &byte, 1), 1);
+    cr_assert_eq(attach_again(spool, &found), -EBUSY);
+    cr_assert_not_null(strstr(error, "making"), "it says %s", error);
+    cr_assert_eq(kill(child, SIGKILL), 0);
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert_eq(found, seed);
 }
 
 /* The store is refused with a message that has @word in it, and is not removed. */
@@ -152,12 +327,17 @@ Test(attach, other_layout)
     refused(-EPROTO, "layout version");
 }
 
-/* A store of another PID namespace is refused. */
+/* A store of another PID namespace is refused while a process of that one lives. */
 Test(attach, other_pid_namespace)
 {
+    uint64_t found;
+
     create();
     WRITABLE(fs->header->pid_namespace)++;
-    refused(-EXDEV, "PID namespace");
+    cr_assert_eq(attach_again(spool, &found), -EXDEV);
+    cr_assert_not_null(strstr(error, "PID namespace"), "it says %s", error);
+    fastspool_detach(fs);
+    cr_assert_eq(stores(), 1);
 }
 
 /* A segment without its magic number is refused as damaged. */

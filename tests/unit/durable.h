@@ -139,7 +139,7 @@ static inline struct fastspool *second_store(void)
     cr_assert_eq(mkdir(second->runtime, 0700), 0);
     second->spool_fd = dup(fs->spool_fd);
     second->runtime_fd = open(second->runtime, O_RDONLY | O_DIRECTORY);
-    second->segment_fd = second->locks_fd = -1;
+    second->segment_fd = second->locks_fd = second->presence_fd = -1;
     cr_assert_eq(segment_create(second->runtime_fd, second->spool_fd, &config, error), 0, "%s", error);
     cr_assert_eq(segment_open(second, error), 0, "%s", error);
     return second;

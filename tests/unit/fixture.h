@@ -49,7 +49,7 @@ static inline struct fastspool *fixture_attach(void)
     store->mirror = true; /* the test is the mirror, and waits for no other */
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    store->segment_fd = store->locks_fd = -1;
+    store->segment_fd = store->locks_fd = store->presence_fd = -1;
     if (segment_open(store, error) < 0)
         fixture_fail("open the segment", error);
     return store;

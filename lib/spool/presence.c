@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Presence: which processes use the store of a state directory.
+ *
+ * Whose memory a store is, is decided on the spool's own file system.  Boot ids, namespaces and paths below /dev/shm
+ * differ between sandboxes that share a spool.  A lock of a file does not.
+ *
+ * The happy path:
+ *   - Every attached process holds a shared lock on the first byte of STATE/lock.
+ *   - A process that makes the store, or takes it over from the dead, holds that byte exclusively until it is done.
+ *     Then it turns the lock into a shared one, at one instant.
+ *   - The lock belongs to the open file description (fcntl(2), F_OFD_SETLK): a forked child shares it with its parent,
+ *     and the kernel releases it at death and at exec.
+ *
+ * Failure modes:
+ *   - A read-only file system, or a trusted user's process: the lock can be shared, but not claimed.
+ *   - STATE/lock is removed or replaced under living processes: they hold a lock that nobody else sees.
+ *     presence_is_valid() tells them, and the mirror looks.
+ *   - A forked child that no longer uses the store keeps the lock while it lives.
+ */
+#include "spool/presence.h"
+
+#include "base/fd.h"
+#include "base/places.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+int presence_open(int state_fd, bool create)
+{
+    const int flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = openat(state_fd, PLACES_LOCK, O_RDWR | flags | (create ? O_CREAT : 0), 0600);
+
+    if (fd < 0 && (errno == EROFS || errno == EACCES))
+        fd = openat(state_fd, PLACES_LOCK, O_RDONLY | flags);
+    return fd < 0 ? -errno : fd_high(fd);
+}
+
+static int control(int fd, int command, struct flock *lock, short type)
+{
+    *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_len = 1};
+    return fcntl(fd, command, lock) < 0 ? -errno : 0;
+}
+
+enum presence presence_of_others(int fd)
+{
+    struct flock lock;
+
+    if (control(fd, F_OFD_GETLK, &lock, F_WRLCK) < 0)
+        return PRESENCE_SHARED; /* unsure: then nothing is removed or replaced */
+    return lock.l_type == F_UNLCK ? PRESENCE_NONE : lock.l_type == F_WRLCK ? PRESENCE_CLAIMED : PRESENCE_SHARED;
+}
+
+int presence_announce(int fd)
+{
+    struct flock lock;
+    int result = control(fd, F_OFD_SETLK, &lock, F_RDLCK);
+
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+int presence_claim(int fd)
+{
+    struct flock lock;
+    int result = control(fd, F_OFD_SETLK, &lock, F_WRLCK);
+
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+void presence_withdraw(int fd)
+{
+    struct flock lock;
+
+    control(fd, F_OFD_SETLK, &lock, F_UNLCK);
+}
+
+bool presence_is_valid(int fd, int state_fd)
+{
+    struct stat held, named;
+
+    if (fstat(fd, &held) < 0)
+        return true;
+    if (fstatat(state_fd, PLACES_LOCK, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno != ENOENT;
+    return held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+/* A copy is another file.  A file that was made again may have the old number, but not the old time of birth, where the
+ * file system has one. */
+int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX])
+{
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &st) < 0)
+        return -errno;
+    if (!(st.stx_mask & STATX_BTIME))
+        st.stx_btime = (struct statx_timestamp){0};
+    snprintf(identity, PRESENCE_IDENTITY_MAX, "%u:%u:%llu:%lld.%09u", st.stx_dev_major, st.stx_dev_minor,
+             (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+    return 0;
+}

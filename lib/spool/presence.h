@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Presence: which processes use the store of a state directory.
+ */
+#ifndef FASTSPOOL_PRESENCE_H
+#define FASTSPOOL_PRESENCE_H
+
+#include <stdbool.h>
+
+enum presence {
+    PRESENCE_NONE,   /* nobody lives */
+    PRESENCE_SHARED, /* a process uses the store */
+    PRESENCE_CLAIMED /* a process makes the store, or takes it over */
+};
+
+/** Open STATE/lock.  @create: make it if it is missing.  Where it can't be written it is opened for reading; then
+ *  presence_claim() is -EBADF.  The descriptor is a high one.  It carries the lock: a forked child shares it, and it
+ *  ends with the last copy.  -errno; -ENOENT: there is none. */
+int presence_open(int state_fd, bool create);
+
+/** What the others have announced.  Takes no lock. */
+enum presence presence_of_others(int fd);
+
+/** Take the shared lock, or turn the exclusive one into it at one instant.  0, -EAGAIN: another process has a claim, or
+ *  -errno. */
+int presence_announce(int fd);
+
+/** Take the exclusive lock: nobody lives, and nobody can begin to.  0, -EAGAIN: somebody lives, or -errno. */
+int presence_claim(int fd);
+
+/** Give the lock up. */
+void presence_withdraw(int fd);
+
+/** Is @fd still STATE/lock?  False: it was removed or replaced.  What can't be said counts as yes. */
+bool presence_is_valid(int fd, int state_fd);
+
+#define PRESENCE_IDENTITY_MAX 80
+
+/** What tells this state directory from every other one, copies of it included: as text without blanks.  0 or -errno.
+ */
+int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX]);
+
+#endif
