@@ -9,6 +9,7 @@
  * header.tickets.capture counts captures, so "changed since" is one comparison an inode.
  *
  * Failure modes:
+ *  - The segment is damaged: what makes no sense does not get to the disk.  The capture fails, and nothing is captured.
  *  - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit succeeds.
  *  - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
  *    captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
@@ -20,6 +21,7 @@
 #include "store/blocks.h"
 #include "store/change.h"
 #include "store/data.h"
+#include "store/doubt.h"
 #include "store/durations.h"
 #include "store/history.h"
 #include "store/inodes.h"
@@ -46,16 +48,20 @@ struct arena {
     size_t files, names_used, blocks_used;   /* what is needed */
 };
 
-static void capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
+static int capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
 {
     uint32_t entry = inode->names;
 
     file->name = &arena->names[arena->names_used];
     for (uint32_t left = inode->links; entry && left > 0; left--) {
+        if (!names_valid(fs, entry) || arena->names_used >= fs->header->tables.names.used)
+            return doubt("an inode's list of names has no end, or leads nowhere");
         if (arena->names_used < arena->names_max) {
             struct captured_name *name = &arena->names[arena->names_used];
             char text[256];
-            int length = names_text(fs, entry, text);
+            int length = names_read(fs, entry, text);
+            if (length < 0)
+                return length;
             name->parent = name_at(fs, entry)->parent;
             name->length = (uint8_t)length;
             memcpy(name->text, text, (size_t)length);
@@ -64,6 +70,7 @@ static void capture_names(struct fastspool *fs, const struct inode *inode, struc
         arena->names_used++;
         entry = name_at(fs, entry)->sibling;
     }
+    return 0;
 }
 
 static void capture_blocks(struct fastspool *fs, struct captured *file, struct arena *arena)
@@ -84,24 +91,36 @@ static void capture_blocks(struct fastspool *fs, struct captured *file, struct a
 }
 
 /* One dirty inode.  What has neither names nor a future is captured as its own deletion. */
-static void capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
+static int capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
 {
     const struct inode *inode = inode_at(fs, i);
     bool gone = !(inode->flags & INODE_USED) || inode->links == 0 || (S_ISDIR(inode->mode) && inode->links < 2);
+    int result = gone ? 0 : inodes_check(inode);
 
+    if (result == 0 && (inode->dirty_from > inode->dirty_to || inode->dirty_to > FILE_BLOCKS_MAX))
+        result = doubt("more of a file is dirty than a file can have");
     if (arena->files < arena->files_max) {
         struct captured *file = &arena->capture->file[arena->files];
         *file = (struct captured){.inode = i, .state = *inode};
         if (gone) {
             file->state.links = 0;
             file->state.dirty_from = file->state.dirty_to = 0;
-        } else {
-            capture_names(fs, inode, file, arena);
+        } else if (result == 0) {
+            result = capture_names(fs, inode, file, arena);
             if (S_ISREG(inode->mode) && inode->dirty_to > inode->dirty_from)
                 capture_blocks(fs, file, arena);
         }
     }
     arena->files++;
+    return result;
+}
+
+/* May inode @i follow @before others in the dirty list?  (It may be free, and its end not on the disk yet.) */
+static bool is_next_dirty(const struct fastspool *fs, uint32_t i, size_t before)
+{
+    uint32_t used = fs->header->tables.inodes.used;
+
+    return i < used && i < INODES_MAX && before < used && (inode_at(fs, i)->flags & INODE_DIRTY);
 }
 
 /* All that is dirty.  Where the arena is too small this only counts, and nothing is captured. */
@@ -111,10 +130,13 @@ static int capture_body(struct fastspool *fs, void *argument)
     const struct header *h = fs->header;
 
     arena->files = arena->names_used = arena->blocks_used = 0;
-    for (uint32_t i = h->tickets.dirty.head; i && arena->files <= INODES_MAX; i = inode_at(fs, i)->list.next)
-        capture_inode(fs, i, arena);
-    if (arena->files > INODES_MAX)
-        return section_damaged(fs, "the list of dirty inodes has no end");
+    for (uint32_t i = h->tickets.dirty.head; i; i = inode_at(fs, i)->list.next) {
+        if (!is_next_dirty(fs, i, arena->files))
+            return doubt("the list of dirty inodes has no end, or leads nowhere");
+        int result = capture_inode(fs, i, arena);
+        if (result < 0)
+            return result;
+    }
     if (arena->files > arena->files_max || arena->names_used > arena->names_max ||
         arena->blocks_used > arena->blocks_max)
         return -E2BIG;
@@ -267,6 +289,7 @@ void capture_fail(struct fastspool *fs, int error)
 
 struct sweep {
     uint32_t next;
+    uint32_t marked;
 };
 
 /* What a dead mirror captured may be on the disk: until it is written again, or deleted there, it counts as there. */
@@ -275,19 +298,22 @@ static int mark_persisted(struct fastspool *fs, void *argument)
     struct sweep *sweep = argument;
     uint32_t i = sweep->next;
 
-    for (int step = 0; step < END_STEP && i; step++) {
+    for (uint32_t step = 0; step < END_STEP && i; step++) {
         const struct inode *inode = inode_at(fs, i);
+        if (!is_next_dirty(fs, i, sweep->marked + step))
+            return doubt("the list of dirty inodes has no end, or leads nowhere");
         if (!(inode->flags & INODE_PERSISTED))
             SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_PERSISTED));
         i = inode->list.next;
     }
     sweep->next = i;
+    sweep->marked += END_STEP;
     return i != 0;
 }
 
 int capture_reset(struct fastspool *fs)
 {
-    struct sweep sweep = {LOAD(fs->header->tickets.dirty.head)};
+    struct sweep sweep = {LOAD(fs->header->tickets.dirty.head), 0};
     int result = 1, error = -EIO;
 
     if (LOAD(fs->header->tickets.committing)) {

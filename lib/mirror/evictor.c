@@ -107,10 +107,17 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, const str
     return result < 0 ? result : 0;
 }
 
+/* A count of files, which may be nonsense. */
+static uint64_t at_most(const struct header *h, uint64_t files)
+{
+    uint64_t most = LOAD(h->tables.inodes.used);
+    return files < most ? files : most;
+}
+
 int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     const struct header *h = fs->header;
-    uint64_t all = LOAD(h->residency.clean_files), cold = LOAD(h->residency.cold_files);
+    uint64_t all = at_most(h, LOAD(h->residency.clean_files)), cold = at_most(h, LOAD(h->residency.cold_files));
     struct eviction eviction = {.target = target, .least = least};
     int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);
 

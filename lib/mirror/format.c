@@ -256,7 +256,8 @@ int format_decode_inode(const void *value, size_t size, struct disk_inode *disk,
     if (size < sizeof(*disk))
         return -EBADMSG;
     memcpy(disk, bytes, sizeof(*disk));
-    if ((!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) || disk->mode > UINT16_MAX)
+    if ((!S_ISREG(disk->mode) && !S_ISDIR(disk->mode)) || disk->mode > UINT16_MAX || disk->size > FILE_SIZE_MAX ||
+        disk->uid == (uid_t)-1 || disk->gid == (gid_t)-1 || (S_ISDIR(disk->mode) && disk->names > 1))
         return -EBADMSG;
     if (names)
         *names = (struct format_names){bytes + sizeof(*disk), bytes + size, disk->names};

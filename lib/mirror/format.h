@@ -103,8 +103,8 @@ struct format_name {
     size_t length; /* 1 to 255 */
 };
 
-/** The value of an inode, checked: its length, and that it is a file or a directory.  @names may be NULL.  0 or
- *  -EBADMSG. */
+/** The value of an inode, checked: its length, that it is a file or a directory, and attributes that one can have.
+ * @names may be NULL.  0 or -EBADMSG. */
 int format_decode_inode(const void *value, size_t size, struct disk_inode *disk, struct format_names *names);
 /** The next name, checked: it lies in the value, and is one that a file can have: no '/' or NUL in it, not "." or "..".
  *  1: a name; 0: there are no more; -EBADMSG. */

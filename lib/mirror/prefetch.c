@@ -147,7 +147,7 @@ static int follow(struct fastspool *fs, void *argument)
     struct prefetch *prefetch = following->prefetch;
     uint32_t i = following->pagein->inode, entry = inode_at(fs, i)->names;
 
-    if (!inode_valid(fs, i) || inode_at(fs, i)->generation != following->pagein->generation || entry == 0)
+    if (!inode_valid(fs, i) || inode_at(fs, i)->generation != following->pagein->generation || !names_valid(fs, entry))
         return 0;
     uint32_t ending = ending_of(fs, entry), most = (uint32_t)following->most;
     struct prefetch_reader *reader = find_reader(fs, prefetch, entry, ending);

@@ -42,10 +42,16 @@
 
 #define WORDS (CHUNK_BLOCKS / 64)
 
-/* The chunk of a link: links hold the number of a chunk + 1, 0: none. */
+/* The chunk of a link: links hold the number of a chunk + 1, 0: none.  NULL too: there is no such chunk. */
 static const struct chunk *listed(const struct fastspool *fs, uint32_t link)
 {
-    return link >= 1 && link <= CHUNKS_MAX ? chunk_at(fs, link - 1) : NULL;
+    return link >= 1 && link <= fs->header->blocks.chunks_used && link <= CHUNKS_MAX ? chunk_at(fs, link - 1) : NULL;
+}
+
+/* Is @link 0, or that of a chunk? */
+static bool leads(const struct fastspool *fs, uint32_t link)
+{
+    return link == 0 || listed(fs, link);
 }
 
 /* Block 0 means "none" everywhere, so it is never handed out. */
@@ -60,6 +66,10 @@ static void partial_insert(struct fastspool *fs, uint32_t number)
     const struct chunk *chunk = chunk_at(fs, number);
     const struct chunk *tail = listed(fs, fs->header->blocks.chunks_partial_tail);
 
+    if (!leads(fs, fs->header->blocks.chunks_partial_tail)) {
+        section_damaged(fs, "the list of chunks with free blocks leads nowhere");
+        return;
+    }
     SET(fs, chunk->next, 0);
     SET(fs, chunk->prev, fs->header->blocks.chunks_partial_tail);
     if (tail)
@@ -75,6 +85,12 @@ static void partial_remove(struct fastspool *fs, uint32_t number)
     const struct chunk *next = listed(fs, chunk->next);
     const struct chunk *prev = listed(fs, chunk->prev);
 
+    if (!leads(fs, chunk->next) || !leads(fs, chunk->prev) ||
+        (next ? next->prev : fs->header->blocks.chunks_partial_tail) != number + 1 ||
+        (prev ? prev->next : fs->header->blocks.chunks_partial) != number + 1) {
+        section_damaged(fs, "the list of chunks with free blocks does not agree both ways");
+        return;
+    }
     if (next)
         SET(fs, next->prev, chunk->prev);
     else
@@ -120,6 +136,10 @@ static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint
 {
     const struct chunk *chunk = chunk_at(fs, number);
 
+    if (chunk->free_count + count > usable_blocks(number)) {
+        section_damaged(fs, "a chunk counts more free blocks than it has");
+        return;
+    }
     SET(fs, chunk->free[word], chunk->free[word] | bits);
     if (chunk->free_count == 0)
         partial_insert(fs, number);
@@ -166,7 +186,7 @@ static int release_step(struct fastspool *fs, void *argument)
     for (int step = 0; step < RELEASE_STEP && fs->header->blocks.chunks_held; step++) {
         uint32_t number = fs->header->blocks.chunks_held - 1;
         const struct chunk *chunk = listed(fs, number + 1);
-        if (!chunk)
+        if (!chunk || chunk->held_count == 0) /* none: it was released before */
             return section_damaged(fs, "the list of chunks with quarantined blocks leads nowhere");
         for (unsigned word = 0; word < WORDS; word++) {
             if (chunk->held[word] == 0)

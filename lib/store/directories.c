@@ -230,17 +230,17 @@ int fastspool_link(struct fastspool *fs, const char *from, const char *to)
     return run(fs, link_body, &change);
 }
 
-/* Is directory @inode the directory @below, or an ancestor of it? */
-static bool is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
+/* Is directory @inode the directory @below, or an ancestor of it?  0, 1 or -EUCLEAN. */
+static int is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
 {
-    for (uint32_t steps = 0; steps < INODES_MAX; steps++) {
+    for (uint32_t steps = 0; steps < fs->header->tables.inodes.used && steps < INODES_MAX; steps++) {
         if (below == inode)
-            return true;
+            return 1;
         if (below == fs->header->tree.root || !inode_valid(fs, below))
-            return false;
+            return 0;
         below = inode_at(fs, below)->dir.parent;
     }
-    return true;
+    return doubt("a directory is above itself");
 }
 
 /* Remove what stands at the new name. */
@@ -283,10 +283,12 @@ static int rename_body(struct fastspool *fs, void *argument)
         return -EEXIST;
     if (to.directory && !directory)
         return -ENOTDIR;
-    if (directory && is_above(fs, from.inode, to.parent))
-        return -EINVAL;
-    if (to.inode && is_above(fs, to.inode, from.parent))
-        return -ENOTEMPTY;
+    result = directory ? is_above(fs, from.inode, to.parent) : 0;
+    if (result != 0)
+        return result < 0 ? result : -EINVAL;
+    result = to.inode ? is_above(fs, to.inode, from.parent) : 0;
+    if (result != 0)
+        return result < 0 ? result : -ENOTEMPTY;
     if (to.inode == from.inode)
         return 0;
     result = may_remove(fs, from.parent, from.inode, &change->who);

@@ -61,8 +61,8 @@ static int free_orphan_step(struct fastspool *fs, void *argument)
 
     if (i == 0)
         return 0;
-    if (!inode_valid(fs, i))
-        return section_damaged(fs, "the list of orphans leads nowhere");
+    if (!inode_valid(fs, i) || !(inode_at(fs, i)->flags & INODE_ORPHAN))
+        return section_damaged(fs, "the list of orphans leads to none");
     int result = data_shrink(fs, i, 0, DATA_FREE_STEP);
     if (result < 0)
         return result;

@@ -46,7 +46,7 @@ struct section_guard section_guard;
 __thread const struct fastspool *section_inside;
 
 static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
-static __thread bool log_full;
+static __thread bool damaged;                      /* the running body has met damage, whatever it returns */
 
 static inline void pause_briefly(void)
 {
@@ -84,6 +84,7 @@ int section_damaged(const struct fastspool *fs, const char *what)
     if (__atomic_compare_exchange_n(&ATOMIC(header->state), &ready, SEGMENT_FAILED, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE))
         section_failure(fs, what);
+    damaged = true;
     syslog(
         LOG_MAIL | LOG_ERR,
         "fastspool: %s: the segment %s is damaged: %s; every call fails until its mirror has ended and the directory "
@@ -227,7 +228,8 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
 
     assert(section_inside == fs);
     if (count + (to - from + 7) / 8 > UNDO_MAX) {
-        log_full = true;
+        if (!damaged)
+            section_damaged(fs, "a section changes more than the undo log can hold");
         return false;
     }
     for (; from < to; from += 8) {
@@ -262,13 +264,13 @@ int section_try(struct fastspool *fs, const char *name, section_body *body, void
     if (result < 0)
         return result;
     wanted = TABLE_NONE;
-    log_full = false;
+    damaged = false;
     sequence_odd(header);
     section_inside = fs;
     result = body(fs, argument);
     section_inside = NULL;
-    if (log_full)
-        result = section_damaged(fs, "a section changes more than the undo log can hold");
+    if (damaged)
+        result = -EIO;
     if (result < 0)
         roll_back(fs);
     else

@@ -100,7 +100,8 @@ struct section_guard {
 };
 extern struct section_guard section_guard;
 
-/** Mark the segment FAILED, because it is damaged: @what is wrong.  Writes one line to syslog.  Returns -EIO. */
+/** Mark the segment FAILED, because it is damaged: @what is wrong.  Writes one line to syslog.  Returns -EIO.  A
+ * section in which it is called rolls back, and fails with -EIO, whatever its body returns. */
 int section_damaged(const struct fastspool *fs, const char *what);
 
 /** Write @sentence to header.failure.  Call it before you set the state to FAILED, or recovery.error.  A signal handler

@@ -13,7 +13,7 @@
  *     SIGBUS.
  *   - Two processes grow the same table: both take the same memory, which is harmless, and one publishes it.
  *   - Two tables grow, and the limit has room for one: the second gets -EAGAIN.
- *   - The free list leads out of the table: the segment is damaged.
+ *   - The free list leads out of the table, or to an entry in use: the segment is damaged.
  */
 #include "store/table.h"
 
@@ -41,20 +41,36 @@ struct kind {
     uint32_t most; /* entries */
     uint32_t step;
     const char *damage;
+    bool (*used)(const struct fastspool *fs, uint32_t entry); /* is the entry in use? */
 };
+
+static bool inode_used(const struct fastspool *fs, uint32_t i)
+{
+    return inode_at(fs, i)->flags & INODE_USED;
+}
+
+static bool name_used(const struct fastspool *fs, uint32_t i)
+{
+    return name_at(fs, i)->inode != 0;
+}
+
+static bool description_used(const struct fastspool *fs, uint32_t i)
+{
+    return description_at(fs, i)->state != DESCRIPTION_FREE;
+}
 
 static const struct kind kinds[] = {
     [TABLE_INODES] = {offsetof(struct header, tables.inodes), INODES_AT, sizeof(struct inode),
                       offsetof(struct inode, names), offsetof(struct fastspool, span.inodes), INODES_MAX, 1024,
-                      "the list of free inodes leads out of the table"},
+                      "the list of free inodes leads to none", inode_used},
     [TABLE_NAMES] = {offsetof(struct header, tables.names), NAMES_AT, sizeof(struct name), offsetof(struct name, chain),
-                     offsetof(struct fastspool, span.names), NAMES_MAX, 2048,
-                     "the list of free names leads out of the table"},
+                     offsetof(struct fastspool, span.names), NAMES_MAX, 2048, "the list of free names leads to none",
+                     name_used},
     [TABLE_DESCRIPTIONS] = {offsetof(struct header, tables.descriptions), DESCRIPTIONS_AT, sizeof(struct description),
                             offsetof(struct description, next_free), 0, DESCRIPTIONS_MAX, 1024,
-                            "the list of free descriptions leads out of the table"},
+                            "the list of free descriptions leads to none", description_used},
     [TABLE_BUCKETS] = {offsetof(struct header, tables.buckets_capacity), BUCKETS_AT, sizeof(uint32_t), 0, 0,
-                       BUCKETS_MAX, 16384, NULL},
+                       BUCKETS_MAX, 16384, NULL, NULL},
 };
 
 static const struct table *table_of(const struct fastspool *fs, const struct kind *kind)
@@ -79,7 +95,7 @@ int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
 
     if (i == 0 && table->used >= table->capacity)
         return section_want(id);
-    if (i != 0 && (i >= table->used || i >= kind->most))
+    if (i != 0 && (i >= table->used || i >= kind->most || kind->used(fs, i)))
         return section_damaged(fs, kind->damage);
     if (i == 0) {
         i = table->used;

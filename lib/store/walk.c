@@ -79,6 +79,16 @@ static int start_at_handle(const struct fastspool *fs, const char **path, uint32
 
 /* ---- paths ---- */
 
+/* May name @entry lead to @inode?  A directory has one name: with two, the tree might have no end. */
+static int check_target(const struct fastspool *fs, uint32_t entry, uint32_t inode)
+{
+    if (!inode_valid(fs, inode))
+        return doubt("a name leads to no file");
+    if (is_directory(fs, inode) && inode_at(fs, inode)->names != entry)
+        return doubt("a directory has more than one name");
+    return 0;
+}
+
 /* Walk one component of a path, from directory place->inode. */
 static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
 {
@@ -106,7 +116,7 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
     }
     result = names_find(fs, directory, place->name, place->length, &place->entry);
     place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
-    return place->entry && !inode_valid(fs, place->inode) ? doubt("a name leads to no file") : result;
+    return place->entry ? check_target(fs, place->entry, place->inode) : result;
 }
 
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
@@ -155,10 +165,10 @@ static int climb(const struct fastspool *fs, uint32_t inode, char *path, size_t 
     if (size == 0)
         return -ENAMETOOLONG;
     path[at] = '\0';
-    for (uint32_t depth = 0; inode != LOAD(fs->header->tree.root); depth++) {
+    while (inode != LOAD(fs->header->tree.root)) { /* in a circle the path becomes too long */
         char text[256];
         uint32_t entry = inode_valid(fs, inode) ? inode_at(fs, inode)->names : 0;
-        if (!names_valid(fs, entry) || depth > PATH_MAX / 2)
+        if (!names_valid(fs, entry))
             return -ENOENT; /* removed, or just moved */
         int length = names_read(fs, entry, text);
         if (length < 0)
@@ -260,15 +270,17 @@ ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, s
         const struct name *name = name_at(fs, i);
         uint64_t born = LOAD(name->born);
         uint32_t inode = LOAD(name->inode);
-        if (!names_valid(fs, i) || !inode_valid(fs, inode) || born <= last || LOAD(name->parent) != parent)
+        if (!names_valid(fs, i) || born <= last || LOAD(name->parent) != parent)
             return doubt("a directory's list of names has no end, or leads nowhere");
+        int length = check_target(fs, i, inode);
+        if (length == 0)
+            length = names_read(fs, i, entries[count].name);
+        if (length < 0)
+            return length;
         struct fastspool_entry *entry = &entries[count++];
         entry->inode = inodes_number(inode);
         entry->position = position_of(born, i);
         entry->type = S_ISDIR(LOAD(inode_at(fs, inode)->mode)) ? 4 /* DT_DIR */ : 8 /* DT_REG */;
-        int length = names_read(fs, i, entry->name);
-        if (length < 0)
-            return length;
         last = born;
     }
     return (ssize_t)count;

@@ -7,13 +7,18 @@
  */
 #include "fastspool.h"
 #include "fixture.h"
+#include "mirror/capture.h"
+#include "mirror/evictor.h"
+#include "store/blocks.h"
 #include "store/inside.h"
 #include "store/names.h"
+#include "store/orphans.h"
 #include "store/walk.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
+#include <sys/wait.h>
 
 static void setup(void)
 {
@@ -217,4 +222,251 @@ Test(hostile, set_id)
     WRITABLE(inode->gid) = 101;
     cr_assert_eq(fastspool_fstat(fs, d, &st), 0);
     cr_assert_eq(st.st_mode, S_IFREG | 06755, "the owner's: %o", st.st_mode);
+}
+
+/* ---- walks ---- */
+
+#define PATIENCE 10   /* seconds of a call that has to end */
+#define NOTHING  (-1) /* result of one that had nothing to do */
+
+/* Run @call in a child: its result.  0, which none of them returns: it had no end. */
+static int ended(int (*call)(void))
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        alarm(PATIENCE);
+        _exit(-call() & 0xff);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    mend();
+    return WIFEXITED(status) ? -WEXITSTATUS(status) : 0;
+}
+
+static void many(const char *directory, int files)
+{
+    fastspool_mkdir(fs, directory, 0750);
+    for (int i = 0; i < files; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "%s/%d", directory, i);
+        fastspool_close(fs, create(path));
+    }
+}
+
+static char long_name[256] = "input/";
+
+static int unlink_long(void)
+{
+    return fastspool_unlink(fs, long_name);
+}
+
+/* A name whose rest follows itself, or leads to another name or out of the table. */
+Test(hostile, unlink_endless)
+{
+    memset(long_name + 6, 'n', 240);
+    fastspool_close(fs, create(long_name));
+    fastspool_close(fs, create("input/other"));
+    const struct name *name = name_at(fs, entry_of(long_name));
+    const struct name_more *more = (const struct name_more *)name_at(fs, name->more);
+    const uint32_t leads_to[] = {name->more, entry_of("input/other"), NAMES_MAX - 1, 0}, before = more->more;
+    for (size_t i = 0; i < sizeof(leads_to) / sizeof(*leads_to); i++) {
+        WRITABLE(more->more) = leads_to[i];
+        cr_assert_eq(ended(unlink_long), i == 0 ? -EIO : -ENOENT, "leads to %u", leads_to[i]);
+    }
+    WRITABLE(more->more) = before;
+    cr_assert_eq(fastspool_unlink(fs, long_name), 0);
+    cr_assert_eq(list("input", 100), 1);
+}
+
+static int stat_missing(void)
+{
+    struct stat st;
+    int result = 0;
+
+    for (int i = 0; i < 2000 && result != -EIO; i++) {
+        char path[32];
+        snprintf(path, sizeof(path), "input/missing%d", i);
+        result = fastspool_stat(fs, path, &st);
+    }
+    return result;
+}
+
+/* Hash chains that lead back: no name is "missing". */
+Test(hostile, chains)
+{
+    many("many", 3000);
+    uint32_t buckets = fs->header->tables.buckets;
+    for (uint32_t b = 0; b < buckets; b++) {
+        uint32_t i = *bucket_at(fs, b) & CHAIN_INDEX;
+        if (i)
+            WRITABLE(name_at(fs, i)->chain) = i | CHAIN_FILTER;
+        WRITABLE(*bucket_at(fs, b)) |= CHAIN_FILTER;
+    }
+    cr_assert_eq(ended(stat_missing), -EIO);
+}
+
+static int take(void)
+{
+    struct capture capture;
+    return capture_take(fs, &capture);
+}
+
+static int reset(void)
+{
+    return capture_reset(fs);
+}
+
+static int release_held(void)
+{
+    return blocks_release_held(fs);
+}
+
+static int evict(void)
+{
+    bool unready;
+    return evictor_run(fs, 0, 0, &unready) == 0 ? NOTHING : -EIO;
+}
+
+static int free_orphans(void)
+{
+    return orphans_free(fs);
+}
+
+/* The mirror's own walks. */
+Test(hostile, lists_of_inodes)
+{
+    const struct header *h = fs->header;
+
+    fastspool_close(fs, create("input/x"));
+    uint32_t x = inode_of("input/x"), head = h->tickets.dirty.head;
+    const struct inode before = *inode_at(fs, x);
+    WRITABLE(inode_at(fs, x)->list.next) = head;
+    cr_assert_eq(ended(take), -EIO, "the dirty list leads back");
+    STORE(h->tickets.committing, 1);
+    cr_assert_eq(ended(reset), -EIO, "the dirty list leads back, for a new mirror");
+    WRITABLE(h->tickets.committing) = 0;
+    WRITABLE(*inode_at(fs, x)) = before;
+    WRITABLE(inode_at(fs, x)->links) = NAMES_MAX;
+    WRITABLE(name_at(fs, before.names)->sibling) = before.names;
+    cr_assert_eq(ended(take), -EIO, "an inode's names lead back");
+    WRITABLE(name_at(fs, before.names)->sibling) = 0;
+    WRITABLE(*inode_at(fs, x)) = before;
+    WRITABLE(inode_at(fs, x)->dirty_from) = 5;
+    cr_assert_eq(ended(take), -EIO, "more is dirty than there is");
+    WRITABLE(*inode_at(fs, x)) = before;
+    WRITABLE(h->tree.orphans) = x;
+    cr_assert_eq(ended(free_orphans), -EIO, "a file in use is an orphan");
+    WRITABLE(h->tree.orphans) = 0;
+    cr_assert_eq(fastspool_access(fs, "input/x", F_OK, true), 0);
+}
+
+static int unlink_x(void)
+{
+    return fastspool_unlink(fs, "input/x");
+}
+
+/* A bad name does not get to the disk either. */
+Test(hostile, captured_names)
+{
+    fastspool_close(fs, create("input/x"));
+    uint32_t entry = entry_of("input/x");
+    for (size_t i = 0; i < BAD_NAMES; i++) {
+        rename_in_place(entry, &bad_names[i]);
+        cr_assert_eq(ended(take), -EIO, "name %zu", i);
+    }
+}
+
+/* Links that don't agree both ways: nothing is written where they lead. */
+Test(hostile, links)
+{
+    const uint32_t bad[] = {INODES_MAX - 1, UINT32_MAX, 1};
+
+    fastspool_close(fs, create("input/x"));
+    const struct inode *inode = inode_at(fs, inode_of("input/x"));
+    const struct name *name = name_at(fs, inode->names);
+    const uint32_t *const links[] = {&inode->list.next, &inode->list.prev, &name->next, &name->prev};
+    for (size_t l = 0; l < sizeof(links) / sizeof(*links); l++) {
+        const uint32_t before = *links[l];
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+            if (before == bad[i])
+                continue;
+            WRITABLE(*links[l]) = bad[i];
+            cr_assert_eq(ended(unlink_x), -EIO, "link %zu leads to %u", l, bad[i]);
+        }
+        WRITABLE(*links[l]) = before;
+    }
+    cr_assert_eq(fastspool_unlink(fs, "input/x"), 0);
+}
+
+/* The lists of the evictor and of the quarantine. */
+Test(hostile, endless_memory)
+{
+    static const char bytes[3 * BLOCK_SIZE];
+    const struct header *h = fs->header;
+    int d = create("input/x");
+
+    cr_assert_eq(fastspool_write(fs, d, bytes, sizeof(bytes)), sizeof(bytes));
+    WRITABLE(h->blocks.chunks_held) = 1;
+    WRITABLE(chunk_at(fs, 0)->held_next) = 1;
+    cr_assert_eq(ended(release_held), -EIO, "the quarantine leads back");
+    WRITABLE(h->blocks.chunks_held) = 0;
+    struct capture capture;
+    cr_assert_eq(capture_take(fs, &capture), 0);
+    cr_assert_eq(capture_end(fs, &capture, 0, 0), 0);
+    cr_assert_eq(h->residency.clean_files, 1);
+    WRITABLE(h->residency.clean_files) = UINT64_MAX / 2;
+    cr_assert_eq(ended(evict), NOTHING, "an open file is looked at for ever");
+}
+
+static int move_down(void)
+{
+    return fastspool_rename(fs, "input/a", "input/b/a", 0);
+}
+
+/* Directories above themselves, and with two names. */
+Test(hostile, directories)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    fastspool_mkdir(fs, "input/a", 0750);
+    fastspool_mkdir(fs, "input/b", 0750);
+    uint32_t a = inode_of("input/a"), b = inode_of("input/b"), entry = entry_of("input/b");
+    const struct name before = *name_at(fs, entry);
+    WRITABLE(inode_at(fs, b)->dir.parent) = b;
+    cr_assert_eq(ended(move_down), -EIO);
+    WRITABLE(inode_at(fs, b)->dir.parent) = before.parent;
+    WRITABLE(name_at(fs, entry)->parent) = b;
+    cr_assert_eq(walk_path(fs, b, path, sizeof(path)), -ENAMETOOLONG);
+    WRITABLE(*name_at(fs, entry)) = before;
+    WRITABLE(name_at(fs, entry)->inode) = a;
+    cr_assert_eq(fastspool_stat(fs, "input/b", &st), -EIO, "two names of a directory");
+    mend();
+    cr_assert_eq(list("input", 100), -EIO);
+    mend();
+    WRITABLE(name_at(fs, entry)->inode) = INODES_MAX - 1;
+    cr_assert_eq(fastspool_stat(fs, "input/b", &st), -EIO);
+    mend();
+    WRITABLE(*name_at(fs, entry)) = before;
+    cr_assert_eq(fastspool_stat(fs, "input/b", &st), 0);
+}
+
+static int create_y(void)
+{
+    return fastspool_open(fs, "input/y", O_RDWR | O_CREAT, 0640);
+}
+
+/* Free lists that lead to entries in use. */
+Test(hostile, free_lists)
+{
+    fastspool_close(fs, create("input/x"));
+    const struct table *const tables[] = {&fs->header->tables.inodes, &fs->header->tables.names};
+    const uint32_t used[] = {inode_of("input/x"), entry_of("input/x")};
+    for (int t = 0; t < 2; t++) {
+        const uint32_t before = tables[t]->free;
+        WRITABLE(tables[t]->free) = used[t];
+        cr_assert_eq(ended(create_y), -EIO);
+        WRITABLE(tables[t]->free) = before;
+    }
 }
