@@ -8,6 +8,7 @@
 #include "seen.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "store/section.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -34,6 +35,7 @@ static const char usage[] =
 struct shown {
     const char *spool;
     const char *failure; /* NULL: none */
+    char sentence[SECTION_SENTENCE];
     struct fastspool_status numbers;
     struct seen view;
     pid_t view_pid;
@@ -50,7 +52,7 @@ static void look(struct fastspool *fs, bool wanted, struct shown *shown)
     const struct view_state *view = &fs->header->view;
 
     shown->spool = fs->spool;
-    shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? fs->header->failure : NULL;
+    shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
     seen_look(fs, wanted, &shown->view);
     shown->view_pid = launch_view_holder(fs->state);
     shown->locked = LOAD(view->locked);

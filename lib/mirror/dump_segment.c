@@ -13,6 +13,7 @@
 #include "store/history.h"
 #include "store/layout.h"
 #include "store/names.h"
+#include "store/section.h"
 #include "store/snapshot.h"
 #include "store/store.h"
 
@@ -39,13 +40,12 @@ static void dump_list(const char *name, const struct list *list, FILE *out)
 static void dump_header(const struct header *h, FILE *out)
 {
     static const char *const states[] = {"no state", "RECOVERING", "READY", "FAILED"};
-    char failure[ESCAPE_ROOM(sizeof(h->failure))];
+    char failure[SECTION_SENTENCE];
 
     fprintf(out, "segment of layout version %u, %s, owner %u:%u\n", h->version,
             h->state < 4 ? states[h->state] : "a state that there isn't", h->owner, h->group);
     if (h->failure[0])
-        fprintf(out, "  failure       %s\n",
-                escape_bytes(failure, sizeof(failure), h->failure, strnlen(h->failure, sizeof(h->failure))));
+        fprintf(out, "  failure       %s\n", section_sentence(h, failure));
     fprintf(out, "  memory        %" PRIu64 " bytes of %" PRIu64 ", %" PRIu64 " blocks are the mirror's reserve\n",
             h->tables.memory_bytes, h->memory_limit, h->reserve);
     fprintf(out, "  section       sequence %u, %u rollbacks, %u undo entries\n", h->section.sequence,
@@ -141,7 +141,7 @@ static int dump_data(const struct fastspool *fs, const struct fastspool *snapsho
 {
     struct snapshot_extent extent = snapshot_extent(snapshot->header);
     uint64_t limit = (uint64_t)extent.chunks * CHUNK_SIZE, size = inode->size;
-    char *bytes = size <= limit || inode->blocks == 0 ? calloc(1, size + 1) : NULL;
+    char *bytes = size <= FILE_SIZE_MAX && (size <= limit || inode->blocks == 0) ? calloc(1, size + 1) : NULL;
 
     if (!bytes) {
         fprintf(out, "    data %" PRIu64 " bytes: more than there is room for\n", size);

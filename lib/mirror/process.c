@@ -85,6 +85,13 @@ static int complain(const char *spool, const char *error)
     return 1;
 }
 
+/* The store has failed. */
+static int complain_of_store(const struct fastspool *fs)
+{
+    char sentence[SECTION_SENTENCE];
+    return complain(fs->spool, section_sentence(fs->header, sentence));
+}
+
 /* ---- start ---- */
 
 /* Become the spool's owner, for good. */
@@ -244,7 +251,7 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
     while (!is_ending(fs)) {
         int result = committer_commit(&committer);
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
-            return complain(fs->spool, fs->header->failure);
+            return complain_of_store(fs);
         if (clock_monotonic() - tidied >= TIDY_EVERY) {
             tidied = clock_monotonic();
             tidy(fs);
@@ -339,7 +346,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) == SEGMENT_RECOVERING && recover(fs) != 0)
         return 1;
     if (LOAD(fs->header->state) != SEGMENT_READY)
-        return complain(fs->spool, fs->header->failure);
+        return complain_of_store(fs);
     result = capture_reset(fs);
     return result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
 }

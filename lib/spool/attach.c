@@ -43,6 +43,7 @@
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/locks.h"
+#include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
 
@@ -544,6 +545,7 @@ static int wait_ready(struct fastspool *fs, char *error)
 {
     const struct header *h = fs->header;
     uint64_t started = clock_monotonic(), lived = started; /* when a mirror was last seen */
+    char sentence[SECTION_SENTENCE];
     bool waited = false;
 
     for (;;) {
@@ -559,9 +561,9 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (state == SEGMENT_READY)
             return launch_lives(fs) ? 0 : launch_start(fs);
         if (state != SEGMENT_RECOVERING)
-            return error_set(error, -EIO, "%s: %.255s", fs->spool, h->failure);
+            return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
         if (LOAD(h->recovery.error) && clock_monotonic() - started > AWAIT_GIVE_UP)
-            return error_set(error, LOAD(h->recovery.error), "%s: %.255s", fs->spool, h->failure);
+            return error_set(error, LOAD(h->recovery.error), "%s: %s", fs->spool, section_sentence(h, sentence));
         if (launch_lives(fs))
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)

@@ -24,6 +24,7 @@
 #include "base/findings.h"
 #include "store/check_inside.h"
 #include "store/layout.h"
+#include "store/section.h"
 #include "store/snapshot.h"
 #include "store/store.h"
 
@@ -57,10 +58,10 @@ static void check_header(struct check *check)
 {
     const struct header *h = check->fs->header;
     const struct tickets_state *t = &h->tickets;
+    char sentence[SECTION_SENTENCE];
 
     if (h->state == SEGMENT_FAILED)
-        findings_add(check->findings, "the store has failed: %.*s", (int)strnlen(h->failure, sizeof(h->failure) - 1),
-                     h->failure);
+        findings_add(check->findings, "the store has failed: %s", section_sentence(h, sentence));
     else if (h->state != SEGMENT_READY && h->state != SEGMENT_RECOVERING)
         findings_add(check->findings, "the store is in state %u, which there is not", h->state);
     if (h->section.sequence & 1)

@@ -76,6 +76,14 @@ void section_failure(const struct fastspool *fs, const char *sentence)
     failure[length] = '\0';
 }
 
+const char *section_sentence(const struct header *header, char sentence[SECTION_SENTENCE])
+{
+    char copy[sizeof(header->failure)];
+
+    memcpy(copy, header->failure, sizeof(copy));
+    return escape_bytes(sentence, SECTION_SENTENCE, copy, strnlen(copy, sizeof(copy)));
+}
+
 int section_damaged(const struct fastspool *fs, const char *what)
 {
     const struct header *header = fs->header;

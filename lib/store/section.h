@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_SECTION_H
 #define FASTSPOOL_SECTION_H
 
+#include "base/escape.h"
 #include "store/history.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -103,6 +104,10 @@ extern struct section_guard section_guard;
 /** Mark the segment FAILED, because it is damaged: @what is wrong.  Writes one line to syslog.  Returns -EIO.  A
  * section in which it is called rolls back, and fails with -EIO, whatever its body returns. */
 int section_damaged(const struct fastspool *fs, const char *what);
+
+/** Copy header.failure to @sentence, as printable text: anybody's bytes may stand there.  Returns @sentence. */
+#define SECTION_SENTENCE ESCAPE_ROOM(sizeof(((const struct header *)0)->failure))
+const char *section_sentence(const struct header *header, char sentence[SECTION_SENTENCE]);
 
 /** Write @sentence to header.failure.  Call it before you set the state to FAILED, or recovery.error.  A signal handler
  *  may call it. */

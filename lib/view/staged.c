@@ -3,8 +3,9 @@
  * The trees in the store of what is imported and not in its place yet: .import/new and .import/taken, with the paths of
  * the spool below them.
  *
- * Failure modes: a file has come into the place of one that is published: that one gets another name, and syslog a
- * line.
+ * Failure modes:
+ *   - A file has come into the place of one that is published: that one gets another name, and syslog a line.
+ *   - The trees are deeper than any that an import makes: it fails.
  */
 #include "base/clock.h"
 #include "base/escape.h"
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #define FLUSH_TIMEOUT (60 * NS_PER_S)
+#define DEEPEST       6 /* QUEUE/input/SPLIT/NAME, and some more */
 
 void staged_path(const char *root, const char *path, char staged[PATH_MAX])
 {
@@ -44,6 +46,16 @@ void staged_parents(struct import *im, const char *path, mode_t mode)
     fastspool_act_for(&import_server);
 }
 
+/* Of directories in @path. */
+static int depth_of(const char *path)
+{
+    int depth = 0;
+
+    for (; *path; path++)
+        depth += *path == '/';
+    return depth;
+}
+
 /* Visit each file of the tree @root below @path, and remove the directories that are empty then. */
 int staged_each(struct import *im, const char *root, const char *path, visitor *visit)
 {
@@ -56,6 +68,8 @@ int staged_each(struct import *im, const char *root, const char *path, visitor *
     int description = fastspool_open(im->fs, directory, O_RDONLY | O_DIRECTORY, 0), result = 0;
     if (description < 0)
         return description == -ENOENT ? 0 : import_fail(im, description, "list", directory);
+    if (depth_of(path) > DEEPEST)
+        result = import_fail(im, -ELOOP, "list", directory);
     while (result == 0 && (count = fastspool_list(im->fs, description, after, entries, 32)) > 0) {
         after = entries[count - 1].position;
         for (ssize_t i = 0; i < count && result == 0; i++) {
