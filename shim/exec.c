@@ -6,6 +6,7 @@
  *   - Exim empties its environment and executes itself.  So if LD_PRELOAD brought the library, it is put back, by bare
  *     name, for the process's own image and for the programs that the configuration names.  (In secure execution the
  *     loader takes the library from its trusted directory and removes the variable.  It is put back there, too.)
+ *   - A process that an ordinary user started isn't served, and marks those programs (serve.h), so that they aren't.
  *   - A program with the library finds its descriptors by their identity.
  *   - A program without the library can't use a placeholder: handover.c.
  *   - The new environment and arguments lie on the stack: an exec may follow a vfork or interrupt malloc.
@@ -32,7 +33,8 @@ extern char **environ;
 
 /* ---- the environment ---- */
 
-#define VARIABLE "LD_PRELOAD="
+#define PRELOAD "LD_PRELOAD="
+#define MARK    SERVE_MARK "=1"
 
 static size_t count_of(char *const list[])
 {
@@ -45,7 +47,7 @@ static size_t count_of(char *const list[])
 static char *const *preload_variable(char *const environment[])
 {
     for (char *const *entry = environment; entry && *entry; entry++) {
-        if (strncmp(*entry, VARIABLE, strlen(VARIABLE)) == 0)
+        if (strncmp(*entry, PRELOAD, strlen(PRELOAD)) == 0)
             return entry;
     }
     return NULL;
@@ -61,20 +63,14 @@ static bool has_library(char *const environment[])
 static size_t variable_size(char *const environment[])
 {
     char *const *entry = preload_variable(environment);
-    return sizeof(VARIABLE SERVE_LIBRARY) + 1 + (entry ? strlen(*entry) : 0);
+    return sizeof(PRELOAD SERVE_LIBRARY) + 1 + (entry ? strlen(*entry) : 0);
 }
 
-/* A copy of @environment in @copy (count + 2 pointers), with the library in @variable. */
-static void with_library(char *const environment[], char **copy, char *variable)
+/* A copy of @environment in @copy (count + 2 pointers), with @variable in place of @old. */
+static void with_variable(char *const environment[], char **copy, char *const *old, char *variable)
 {
-    char *const *old = preload_variable(environment);
     size_t count = 0;
 
-    strcpy(variable, VARIABLE SERVE_LIBRARY);
-    if (old && (*old)[strlen(VARIABLE)]) {
-        strcat(variable, ":");
-        strcat(variable, *old + strlen(VARIABLE));
-    }
     for (char *const *entry = environment; entry && *entry; entry++) {
         if (entry != old)
             copy[count++] = *entry;
@@ -83,10 +79,24 @@ static void with_library(char *const environment[], char **copy, char *variable)
     copy[count] = NULL;
 }
 
+/* The same, with the library, in @variable. */
+static void with_library(char *const environment[], char **copy, char *variable)
+{
+    char *const *old = preload_variable(environment);
+
+    strcpy(variable, PRELOAD SERVE_LIBRARY);
+    if (old && (*old)[strlen(PRELOAD)]) {
+        strcat(variable, ":");
+        strcat(variable, *old + strlen(PRELOAD));
+    }
+    with_variable(environment, copy, old, variable);
+}
+
 /* ---- what a program gets ---- */
 
 struct plan {
     bool add_library;
+    bool add_mark;
     struct handover handover;
 };
 
@@ -96,8 +106,10 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     bool program = st && serve_is_program(st);
     bool set_id = st && (st->st_mode & (S_ISUID | S_ISGID));
 
+    *plan = (struct plan){.add_mark = program && serve_is_users()};
+    if (!serve_active())
+        return;
     plan->add_library = program && serve_by_preload() && !has_library(environment);
-    plan->handover = (struct handover){0};
     bool gets_it = program;
     if (!attachment() || !inside_view(attachment())) /* else any other has the view (serve.c) */
         gets_it = gets_it || serve_is_global() || (has_library(environment) && !set_id);
@@ -128,6 +140,10 @@ static bool look(int dirfd, const char *path, struct stat *st, int flags)
             char *variable_ = alloca(variable_size(planned_));                \
             with_library(planned_, copy_, variable_);                         \
             planned_ = copy_;                                                 \
+        } else if ((plan).add_mark) {                                         \
+            char **copy_ = alloca((count_of(planned_) + 2) * sizeof(*copy_)); \
+            with_variable(planned_, copy_, NULL, UNCONST(MARK));              \
+            planned_ = copy_;                                                 \
         }                                                                     \
         planned_;                                                             \
     })
@@ -140,7 +156,7 @@ EXPORT int execve(const char *path, char *const arguments[], char *const environ
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.execve(path, arguments, environment);
     prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
     int result = real.execve(path, arguments, PLANNED_ENVIRONMENT(plan, environment));
@@ -159,7 +175,7 @@ EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.fexecve(fd, arguments, environment);
     prepare(&plan, look(fd, "", &st, AT_EMPTY_PATH) ? &st : NULL, environment);
     int result = real.fexecve(fd, arguments, PLANNED_ENVIRONMENT(plan, environment));
@@ -173,7 +189,7 @@ EXPORT int execveat(int dirfd, const char *path, char *const arguments[], char *
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.execveat(dirfd, path, arguments, environment, flags);
     prepare(&plan, look(dirfd, path, &st, flags & AT_EMPTY_PATH) ? &st : NULL, environment);
     int result = real.execveat(dirfd, path, arguments, PLANNED_ENVIRONMENT(plan, environment), flags);
@@ -205,7 +221,7 @@ EXPORT int execvpe(const char *file, char *const arguments[], char *const enviro
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.execvpe(file, arguments, environment);
     prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
     int result = real.execvpe(file, arguments, PLANNED_ENVIRONMENT(plan, environment));
@@ -276,7 +292,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.posix_spawn(pid, path, actions, attributes, arguments, environment);
     prepare(&plan, look(AT_FDCWD, path, &st, 0) ? &st : NULL, environment);
     int result = real.posix_spawn(pid, path, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
@@ -292,7 +308,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
     prepare(&plan, search(file, found, &st) ? &st : NULL, environment);
     int result = real.posix_spawnp(pid, file, actions, attributes, arguments, PLANNED_ENVIRONMENT(plan, environment));
@@ -312,7 +328,7 @@ EXPORT int system(const char *command)
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.system(command);
     prepare_shell(&plan);
     int result = real.system(command);
@@ -325,7 +341,7 @@ EXPORT FILE *popen(const char *command, const char *mode)
     struct plan plan;
 
     BOUND();
-    if (!serve_active())
+    if (!serve_active() && !serve_is_users())
         return real.popen(command, mode);
     prepare_shell(&plan);
     FILE *result = real.popen(command, mode);

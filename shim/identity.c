@@ -7,9 +7,9 @@
  *
  * Happy path:
  *   - After every such call the store looks up its credentials again.
- *   - Before a change after which none of the real, effective and saved uid is root's, the owner's or a trusted user's,
- *     the process leaves the store: its spool descriptors become others of the same files (handover.c), the segment is
- *     unmapped, and the library's descriptors are closed.
+ *   - Before a change after which the real or the saved uid is an ordinary user's, not root's, the owner's or a trusted
+ *     user's, the process leaves the store, because that user may stop it: its spool descriptors become others of the
+ * same files (handover.c), the segment is unmapped, and the library's descriptors are closed.
  *   - From then on the spool's paths are EACCES, as its 0750 directory says.
  *
  * Failure modes:
@@ -19,7 +19,6 @@
 #include "fastspool.h"
 #include "handover.h"
 #include "serve.h"
-#include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
@@ -29,7 +28,6 @@
 static int changed(int result)
 {
     fastspool_credentials_changed();
-    signals_user_changed();
     return result;
 }
 
@@ -41,12 +39,12 @@ static bool may_stay(const struct fastspool *fs, uid_t uid)
 }
 
 /* A call is about to set these ids. */
-static void becoming(uid_t ruid, uid_t euid, uid_t suid)
+static void becoming(uid_t ruid, uid_t suid)
 {
     const struct fastspool *fs = attachment();
     int saved = errno;
 
-    if (fs && !may_stay(fs, ruid) && !may_stay(fs, euid) && !may_stay(fs, suid))
+    if (fs && (!may_stay(fs, ruid) || !may_stay(fs, suid)))
         handover_leave();
     errno = saved;
 }
@@ -59,7 +57,7 @@ EXPORT int setresuid(uid_t ruid, uid_t euid, uid_t suid)
 
     BOUND();
     if (attachment() && getresuid(&r, &e, &s) == 0)
-        becoming(KEPT(ruid, r), KEPT(euid, e), KEPT(suid, s));
+        becoming(KEPT(ruid, r), KEPT(suid, s));
     return changed(real.setresuid(ruid, euid, suid));
 }
 
@@ -70,7 +68,7 @@ EXPORT int setreuid(uid_t ruid, uid_t euid)
     BOUND();
     if (attachment() && getresuid(&r, &e, &s) == 0) {
         bool saves = ruid != (uid_t)-1 || (euid != (uid_t)-1 && euid != r);
-        becoming(KEPT(ruid, r), KEPT(euid, e), saves ? KEPT(euid, e) : s);
+        becoming(KEPT(ruid, r), saves ? KEPT(euid, e) : s);
     }
     return changed(real.setreuid(ruid, euid));
 }
@@ -81,17 +79,13 @@ EXPORT int setuid(uid_t uid)
 
     BOUND();
     if (attachment() && getresuid(&r, &e, &s) == 0)
-        becoming(e == 0 ? uid : r, uid, e == 0 ? uid : s);
+        becoming(e == 0 ? uid : r, e == 0 ? uid : s);
     return changed(real.setuid(uid));
 }
 
 EXPORT int seteuid(uid_t euid)
 {
-    uid_t r, e, s;
-
     BOUND();
-    if (attachment() && getresuid(&r, &e, &s) == 0)
-        becoming(r, euid, s);
     return changed(real.seteuid(euid));
 }
 

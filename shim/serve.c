@@ -17,8 +17,12 @@
  *     spools.
  *   - Secure execution: only an image that the configuration names, which root owns.  No variable has any effect.
  *     Spools are the configured ones and those that root registered.
- *   - With a view (spool/viewed.h) only what is_the_mtas() says.  It is asked where the process decides, and nowhere
- *     else: a process that has attached before the view was mounted stays.
+ *
+ *   - A process that an ordinary user started: never (`users`).  He could stop it, or hold it up, inside the store,
+ *     and with it all mail.  It takes the view, or the disk where there is none; Exim then passes by message.  So does
+ *     what it executes: Exim's own re-executions are root's or the mail user's by their uids, but bear a mark.
+ *   - With a view (spool/viewed.h) only the MTA's images and programs that link the library.  It is asked where the
+ *     process decides, and nowhere else: a process that has attached before the view was mounted stays.
  *
  * Failure modes.  No process takes an empty directory for the spool: what can't be known, or can't be had, is EIO
  * (EACCES for a user without permission), with one line on standard error and in syslog at the first such call.
@@ -34,11 +38,11 @@
 
 #include "attachment.h"
 #include "base/atomic.h"
+#include "base/cgroup.h"
 #include "base/places.h"
 #include "config.h"
 #include "fastspool.h"
 #include "forks.h"
-#include "group.h"
 #include "signals.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
@@ -69,6 +73,7 @@ static struct spool {
 static size_t spool_count;
 
 static uint32_t decision; /* enum decision */
+static uint32_t users;    /* an ordinary user started this process */
 static struct fastspool_config config;
 static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
 static bool global;     /* every execution of this image has it */
@@ -269,7 +274,7 @@ static bool is_own_tool(void)
     return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
 }
 
-/* May a process of this user serve itself where there is a view? */
+/* May a process that this user started serve itself? */
 static bool is_trusted(uid_t uid)
 {
     struct stat spool;
@@ -280,19 +285,25 @@ static bool is_trusted(uid_t uid)
     return trusted;
 }
 
-/* May this process serve itself where there is a view?  Only the MTA's images, and programs that chose to link the
- * library.  And of them none that an ordinary user started, who could stop it, or hold it up, inside the store.  All
- * others have the view. */
-static bool is_the_mtas(bool links)
+/* Is this process in a control group that an ordinary user may freeze?  The MTA, and who asked for the library, is
+ * told: root has started it in his session. */
+static bool in_users_group(void)
 {
-    return is_trusted(getuid()) && (links || is_listed_program(&own_image) || is_listed_by_path()) &&
-           !group_is_users(is_trusted);
+    size_t length;
+
+    if (!cgroup_is_users(is_trusted))
+        return false;
+    if (is_listed_program(&own_image) || preload_entry(getenv("LD_PRELOAD"), &length))
+        say("serves nothing",
+            "this process runs in a control group that an ordinary user may freeze: start Exim as a service");
+    return true;
 }
 
+/* Without asking the view's server where the process may serve itself. */
 static bool passes_to_view(bool links)
 {
-    if (!refusal[0] && is_the_mtas(links))
-        return false; /* without asking the view's server */
+    if (!refusal[0] && (links || is_listed_program(&own_image) || is_listed_by_path()))
+        return false;
     for (size_t i = 0; i < spool_count; i++) {
         int is = viewed(spools[i].given);
         if (is < 0)
@@ -359,7 +370,12 @@ static enum decision decide(void)
         add_spool(&config, config.spool[i]);
     if (set_id_image)
         add_registered();
-    if (passes_to_view(links))
+    bool marked = getenv(SERVE_MARK) != NULL; /* a user who sets the mark himself only loses by it */
+    STORE(users, marked || (!refusal[0] && !is_trusted(getuid())));
+    if (LOAD(users) || passes_to_view(links))
+        return SERVE_NOTHING;
+    STORE(users, !refusal[0] && in_users_group());
+    if (LOAD(users))
         return SERVE_NOTHING;
     global = links || is_preloaded_for_all();
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
@@ -386,6 +402,11 @@ bool serve_active(void)
 bool serve_looks(void)
 {
     return decided() >= REFUSE;
+}
+
+bool serve_is_users(void)
+{
+    return !serve_active() && LOAD(users);
 }
 
 bool serve_is_global(void)

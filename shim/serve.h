@@ -15,6 +15,10 @@ struct stat;
 /** The library's bare name, for LD_PRELOAD. */
 #define SERVE_LIBRARY "libfastspool.so"
 
+/** The variable that marks what a process executes that an ordinary user started.  Also believed in secure execution.
+ */
+#define SERVE_MARK "FASTSPOOL_USERS"
+
 /** Is this process served?  Decided at the first call. */
 bool serve_active(void);
 /** Are its paths to be looked at?  Also where each call on a spool fails, and nothing else is served. */
@@ -34,6 +38,8 @@ void serve_leave(void);
  *  had at all.  (Not that of a daemon: it goes on to answer 4xx.) */
 void serve_end_listing(int error);
 
+/** Did an ordinary user start this process?  Then it is not served, and what it executes must not be, either. */
+bool serve_is_users(void);
 /** Did LD_PRELOAD bring the library?  Then it must be restored for children. */
 bool serve_by_preload(void);
 /** Does the image itself, or /etc/ld.so.preload, name the library?  Then every execution of the image has it. */

@@ -5,11 +5,9 @@
 #ifndef FASTSPOOL_SIGNALS_H
 #define FASTSPOOL_SIGNALS_H
 
-/** Block all signals, and hide an ordinary user's real uid. */
+/** Block all signals. */
 void signals_hold(void);
-/** Restore both. */
+/** Restore them. */
 void signals_release(void);
-/** The process's user may have changed: look again. */
-void signals_user_changed(void);
 
 #endif

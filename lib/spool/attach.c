@@ -94,17 +94,24 @@ static bool is_owners(const struct stat *spool)
     return geteuid() == 0 || geteuid() == spool->st_uid;
 }
 
+static bool is_trusted(const struct fastspool_config *config, const struct stat *spool, uid_t uid)
+{
+    bool trusted = uid == 0 || uid == spool->st_uid;
+
+    for (size_t i = 0; i < config->trusted_users && !trusted; i++)
+        trusted = config->trusted_user[i] == uid;
+    return trusted;
+}
+
 static int check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
                       char *error)
 {
     uid_t uid = geteuid();
 
-    if (is_owners(spool))
+    if (is_trusted(config, spool, uid))
+        uid = getuid(); /* it may stop this process */
+    if (is_trusted(config, spool, uid))
         return 0;
-    for (size_t i = 0; i < config->trusted_users; i++) {
-        if (config->trusted_user[i] == uid)
-            return 0;
-    }
     return error_set(error, -EACCES, "the spool %s belongs to user %u, and user %u is not a `trusted_user`", fs->spool,
                      (unsigned)spool->st_uid, (unsigned)uid);
 }

@@ -5,18 +5,22 @@
  * The happy path:
  *   - A mirror holds the flock of STATE/mirror.lock for its whole life, and a view that of STATE/view.lock.  A process
  *     that asks tries that lock.
+ *   - Only processes of root's or the owner's start them, and none that an ordinary user has started.
  *   - The start takes two forks, so that the mirror is not a child of the program.  The path of the mirror's image is
  *     absolute and compiled in.
  *   - The view is started by a root process that root or the owner started, in its mount namespace.
  *
  * Failure modes:
+ *   - The starter lives in a sandbox: the mirror goes to process 1's mounts, if the spool is there (shed_mounts()).
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
  *   - The mirror does not come up: a waiter starts it again after START_TIME.
- *   - The starting program has limits, signals or descriptors that would harm the mirror: shed_inheritance().
+ *   - The starting program has limits, priorities, signals, descriptors or a control group that would harm the mirror:
+ *     shed_inheritance() gives them up, as far as the process may.
  *   - The view can't be mounted on this machine: one line in syslog, and another try every VIEW_TRY_AGAIN.
  */
 #include "spool/launch.h"
 
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/places.h"
 #include "base/unconst.h"
@@ -26,12 +30,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
+#include <linux/ioprio.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,6 +46,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#define FILES_OPEN     4096            /* descriptors of the mirror and the view */
 #define START_TIME     (2 * NS_PER_S)  /* time for a new mirror to take its lock */
 #define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
 
@@ -78,24 +86,100 @@ static void write_text(const char *path, const char *text)
     }
 }
 
-/* In the grandchild: undo what the mirror would inherit.  The program that starts it may be any user's sendmail. */
+/* The limit of @resource, as far as this process may lift it: without CAP_SYS_RESOURCE up to the hard limit. */
+static void shed_limit(int resource, rlim_t wanted)
+{
+    struct rlimit limit = {wanted, RLIM_INFINITY};
+
+    if (setrlimit((__rlimit_resource_t)resource, &limit) == 0 || getrlimit((__rlimit_resource_t)resource, &limit) < 0)
+        return;
+    limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+    setrlimit((__rlimit_resource_t)resource, &limit);
+}
+
+static void shed_limits(void)
+{
+    for (int resource = 0; resource < RLIM_NLIMITS; resource++) {
+        switch (resource) {
+        case RLIMIT_NICE:
+        case RLIMIT_RTPRIO: /* what the process may take, and doesn't */
+            break;
+        case RLIMIT_CORE: /* holds mail */
+            shed_limit(resource, 0);
+            break;
+        case RLIMIT_NOFILE: /* can't be unlimited */
+            shed_limit(resource, FILES_OPEN);
+            break;
+        case RLIMIT_STACK: /* of each thread */
+            shed_limit(resource, 8 << 20);
+            break;
+        default:
+            shed_limit(resource, RLIM_INFINITY);
+        }
+    }
+}
+
+/* All processors that there are, no priority, as a process of the system's own begins. */
+static void shed_scheduling(void)
+{
+    const struct sched_param normal = {0};
+    cpu_set_t all;
+
+    sched_setscheduler(0, SCHED_OTHER, &normal);
+    setpriority(PRIO_PROCESS, 0, 0);
+    memset(&all, 0xff, sizeof(all));
+    sched_setaffinity(0, sizeof(all), &all);
+    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0));
+    prctl(PR_SET_TIMERSLACK, 50000UL); /* ns, as init has */
+    write_text("/proc/self/oom_score_adj", "0");
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), size = strlen(end);
+    return length >= size && strcmp(text + length - size, end) == 0;
+}
+
+/* A service of the system's, not one that a user's own systemd has started. */
+static bool is_service(const struct cgroup *group, void *context)
+{
+    (void)context;
+    return ends_with(group->path, ".service") && strncmp(group->path, "/user.slice/", 12) != 0;
+}
+
+/* The group at the top of the hierarchy, of a container or of the machine. */
+static bool leave_group(const struct cgroup *group, void *context)
+{
+    char path[PATH_MAX];
+
+    (void)context;
+    if (strcmp(group->path, "/") != 0 && snprintf(path, sizeof(path), "%s/cgroup.procs", group->hierarchy) > 0)
+        write_text(path, "0");
+    return false;
+}
+
+/* A session's group may be frozen, and ends with the session.  A service's is the administrator's wish. */
+static void shed_groups(void)
+{
+    if (!cgroup_any(is_service, NULL))
+        cgroup_any(leave_group, NULL);
+}
+
+/* In the grandchild: undo what the mirror would inherit.  The program that starts it may have any limits, and a
+ * service's sandbox. */
 static void shed_inheritance(void)
 {
-    static const int limits[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_STACK};
     sigset_t none;
 
     for (int signal_number = 1; signal_number < NSIG; signal_number++)
         signal(signal_number, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (geteuid() == 0) {
-        const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY}, stack = {8 << 20, RLIM_INFINITY};
-        for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
-            setrlimit((__rlimit_resource_t)limits[i], limits[i] == RLIMIT_STACK ? &stack : &unlimited);
-        setpriority(PRIO_PROCESS, 0, 0);
-        write_text("/sys/fs/cgroup/memory/cgroup.procs", "0"); /* version 1 */
-        write_text("/sys/fs/cgroup/cgroup.procs", "0");        /* version 2 */
-    }
+    shed_limits();
+    shed_scheduling();
+    shed_groups();
+    if (geteuid() == 0)
+        syscall(SYS_setgroups, 0, NULL);
     umask(077);
     if (chdir("/") < 0)
         _exit(127);
@@ -118,6 +202,26 @@ static void become_tool(char *const *arguments)
     _exit(127);
 }
 
+/* Is this the same file, where this process is now? */
+static bool sees(const char *path, int fd)
+{
+    struct stat here, known;
+    return stat(path, &here) == 0 && fstat(fd, &known) == 0 && here.st_dev == known.st_dev &&
+           here.st_ino == known.st_ino;
+}
+
+/* A service's sandbox may show the spool read-only (ProtectSystem=strict), or end with the service.  If process 1 sees
+ * the same spool, the same memory and the command, the mirror lives there. */
+static void shed_mounts(const struct fastspool *fs)
+{
+    int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), first = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+    if (own >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0 &&
+        !(sees(fs->spool, fs->spool_fd) && sees(fs->runtime, fs->runtime_fd) && access(FASTSPOOL_TOOL, X_OK) == 0))
+        setns(own, CLONE_NEWNS);
+    /* become_tool() closes all descriptors */
+}
+
 static void become_mirror(const struct fastspool *fs)
 {
     char bytes[24];
@@ -127,6 +231,7 @@ static void become_mirror(const struct fastspool *fs)
                                UNCONST(fs->spool),   NULL};
 
     snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)fs->memory);
+    shed_mounts(fs);
     become_tool(arguments);
 }
 
@@ -179,7 +284,7 @@ static bool is_starter(const uint64_t *starting, uint64_t time)
 
 int launch_start(struct fastspool *fs)
 {
-    if (geteuid() != 0 && geteuid() != fs->owner)
+    if ((geteuid() != 0 && geteuid() != fs->owner) || (getuid() != 0 && getuid() != fs->owner))
         return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
     return is_starter(&fs->header->mirror.starting, START_TIME) ? start(fs, become_mirror) : 0;
 }

@@ -1,13 +1,27 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Small limits: where Exim starts, the library starts, too, with the same result."""
+"""Limits and surroundings: where Exim starts, the library starts, too; and nobody gets more than without it.
+
+- The daemon under one small limit: with the library and without it the result is the same.
+- The mirror keeps nothing of its starter.
+- What an ordinary user starts uses no shared memory, so nobody waits for what he stops.
+"""
+import contextlib
+import os
 import pathlib
 import re
-from resource import RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK, RLIM_INFINITY
+import shutil
+import signal
+import subprocess
+import time
+from resource import (RLIMIT_AS, RLIMIT_CORE, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
+                      RLIM_INFINITY)
 
-from harness import Client, Message, check, main, test
+from harness import (EXIM, LIBRARY, SMTP_PORT, USER, USER_ID, Client, Message, Skip, check, main, processes, test, wait_for)
 
 QUEUE_ONLY = ("queue_only = true",)
+SEGMENT = "/fastspool."                 # marks a mapped segment in /proc/PID/maps
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
 MAY_LIFT = 24                           # CAP_SYS_RESOURCE
 
 
@@ -26,6 +40,10 @@ def takes_mail(exim, count=2):
     client.close()
     check(len(exim.queue()) == count, f"the queue has {len(exim.queue())} messages")
     exim.deliver_queue()
+
+
+def mirrors():
+    return [pid for pid, name in processes() if name == "fastspool"]
 
 
 # --- limits of the daemon ---------------------------------------------------------------------------------------------
@@ -70,6 +88,181 @@ def small(exim):
                     "memory": (RLIMIT_MEMLOCK, 0), "time": (RLIMIT_CPU, 5)}[exim.work.name.rpartition("_")[2]]
     exim.start(limits=[(limit, (value, value))])
     takes_mail(exim)
+
+
+# --- the mirror's starter -------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def control_groups(*hierarchies):
+    """A control group of its own in each hierarchy that this machine has; they are removed in the end."""
+    groups = [CGROUPS / name / f"fastspool-test-{os.getpid()}-{time.monotonic_ns()}" for name in hierarchies
+              if (CGROUPS / name / "cgroup.procs").exists()]
+    try:
+        for group in groups:
+            group.mkdir()
+        yield groups
+    finally:
+        for group in groups:
+            for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                if (group / name).exists():
+                    (group / name).write_text(value)
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            wait_for(lambda: not (group / "cgroup.procs").read_text(), "the control group is empty")
+            group.rmdir()
+
+
+def schedule(pid):
+    """What a process may inherit: policy, nice value, processors, I/O class, points of the killer for memory, timer slack."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    idle = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, check=True).stdout.decode()
+    return {"policy": os.sched_getscheduler(pid), "nice": os.getpriority(os.PRIO_PROCESS, pid),
+            "processors": len(os.sched_getaffinity(pid)), "io": idle.split(":")[0].strip(),
+            "oom": pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text().strip(),
+            "slack": pathlib.Path(f"/proc/{pid}/timerslack_ns").read_text().strip(),
+            "groups": re.search(r"^Groups:\s*(.*?)\s*$", status, re.M).group(1)}
+
+
+@test(library=True, main=QUEUE_ONLY)
+def the_mirror_keeps_nothing(exim):
+    """A process of root's with the lowest priority in every way starts a mirror with the usual one."""
+    exim_group = exim.spool.stat().st_gid
+    usual = {**schedule(os.getpid()), "groups": str(exim_group)}
+    usual["processors"] = os.cpu_count()
+
+    def lower():
+        os.setgroups([12345])
+        os.nice(15)
+        os.sched_setaffinity(0, {0})
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        pathlib.Path("/proc/self/timerslack_ns").write_text("77777777")
+        subprocess.run(["ionice", "-c", "3", "-p", str(os.getpid())], check=True)
+
+    with control_groups("cpu", "freezer", "pids", "unified") as groups:
+        def enter():
+            lower()
+            for group in groups:
+                (group / "cgroup.procs").write_text("0")
+        subprocess.run(["ls", exim.spool / "input"], env=exim.environment(), preexec_fn=enter, capture_output=True)
+        wait_for(mirrors, "a mirror runs")
+        now = schedule(mirrors()[0])
+        check(now == usual, f"the mirror has {now}, not {usual}")
+        kept = [line for line in pathlib.Path(f"/proc/{mirrors()[0]}/cgroup").read_text().split() if "fastspool-test" in line]
+        check(not kept, f"the mirror is in {kept}")
+        limits = pathlib.Path(f"/proc/{mirrors()[0]}/limits").read_text()
+        check(re.search(r"Max address space +unlimited", limits) and re.search(r"Max file size +unlimited", limits), limits)
+
+
+# --- an ordinary user -------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def library_for_all():
+    """Every program has the library, also Exim's re-executions with an empty environment."""
+    preload = pathlib.Path("/etc/ld.so.preload")
+    preload.write_text(f"{LIBRARY}\n")
+    try:
+        yield
+    finally:
+        preload.unlink()
+
+
+def users_sendmail(exim, message, group="/dev/null"):
+    """An ordinary user's sendmail in a control group, started and not waited for."""
+    enter = 'echo 0 >"$0" && exec setpriv --reuid=%d --regid=%d --clear-groups -- "$@"' % (USER_ID, USER_ID)
+    process = subprocess.Popen(["sh", "-c", enter, group, EXIM, "-oi", *message.recipients], stdin=subprocess.PIPE, cwd="/",
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=exim.environment())
+    process.stdin.write(message.content())
+    process.stdin.close()
+    return process
+
+
+def mapped(pids):
+    """Those processes that have the store mapped."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if SEGMENT in pathlib.Path(f"/proc/{pid}/maps").read_text():
+                found.append(pid)
+    return found
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_user_makes_no_store(exim):
+    """After a boot an ordinary user's sendmail makes no store and starts no mirror.  Its message lies on the disk, and root's
+    queue run delivers it from there."""
+    with library_for_all():
+        message = exim.expect(Message("user@maildir.test", sender=f"{USER}@mail.test"), "maildir")
+        check(users_sendmail(exim, message).wait() == 0, "the message was refused")
+        check(not (exim.spool / ".fastspool").exists() and not mirrors(), "the user's sendmail has made a store")
+        check(len([name for name in exim.real_files() if name.endswith("-H")]) == 1, "the message isn't on the disk")
+        exim.deliver_queue()
+        check(mirrors(), "root's Exim has no store: this test can't fail")
+
+
+@test(main=QUEUE_ONLY)
+def a_user_syncs(exim):
+    """An ordinary user's sendmail asks the disk for as many fsyncs as without the library."""
+    def syncs():
+        trace = exim.work / "trace"
+        message = exim.expect(Message("user@maildir.test", sender=f"{USER}@mail.test"), "maildir")
+        subprocess.run(["strace", "-f", "-u", USER, "-o", trace, "-e", "trace=fsync,fdatasync,fcntl", EXIM, "-oi",
+                        *message.recipients], input=message.content(), env=exim.environment(), check=True)
+        return len(re.findall(r"\bf(?:data)?sync\(\d+\) += 0", trace.read_text()))
+    exim.run("-bpc")
+    stock = syncs() if exim.stock else None
+    with contextlib.nullcontext() if exim.stock else library_for_all():
+        check(syncs() >= 3 and stock in (None, 3), f"the disk isn't asked: {stock}")
+    exim.deliver_queue()
+
+
+MOMENTS = 24
+
+
+@test(("", {"main": ()}), ("_queued", {"main": QUEUE_ONLY}))
+def a_frozen_user(exim):
+    """An ordinary user's sendmail, with all that it executes, is frozen at many moments: mail goes on meanwhile, and nothing in
+    his group has the store mapped.  Thawed, it delivers."""
+    if not (CGROUPS / "freezer" / "cgroup.procs").exists():
+        raise Skip("this machine has no freezer")
+    exim.start()
+    with contextlib.nullcontext() if exim.stock else library_for_all(), control_groups("freezer") as (group,):
+        for moment in range(MOMENTS):
+            message = exim.expect(Message("user@maildir.test", sender=f"{USER}@mail.test"), "maildir")
+            user = users_sendmail(exim, message, group / "cgroup.procs")
+            time.sleep(0.004 * moment)          # a moment, not a wait for anything
+            (group / "freezer.state").write_text("FROZEN")
+            wait_for(lambda: (group / "freezer.state").read_text().strip() == "FROZEN", "the user is frozen")
+            stopped = (group / "cgroup.procs").read_text().split()
+            check(not mapped(stopped), f"at moment {moment} a process that a user may freeze has the store mapped")
+            client = Client(timeout=10)
+            other = exim.expect(Message("user@maildir.test"), "maildir")
+            check(client.send(other)[0] == 250, f"at moment {moment} mail stands")
+            client.close()
+            (group / "freezer.state").write_text("THAWED")
+            check(user.wait(20) == 0, f"the user's sendmail fails: {user.stderr.read()}")
+            user.stderr.close()
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "the user's deliveries have ended")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_users_group(exim):
+    """Root's process in a control group that was delegated to a user has no store, and says so."""
+    exim.run("-bpc")
+    with control_groups("freezer") as groups:
+        if not groups:
+            raise Skip("this machine has no freezer")
+        command = [EXIM, "-be", "${if exists{%s/input/none}{yes}{no}} ${readfile{/proc/self/maps}}" % exim.spool]
+
+        def look():
+            result = subprocess.run(command, env=exim.environment(), capture_output=True,
+                                    preexec_fn=lambda: (groups[0] / "cgroup.procs").write_text("0"))
+            return SEGMENT in result.stdout.decode(), result.stderr.decode()
+        check(look() == (True, ""), f"in root's group: {look()}")
+        shutil.chown(groups[0], USER)
+        has_store, said = look()
+        check(not has_store and "an ordinary user may freeze" in said, f"in a user's group: {said}")
 
 
 if __name__ == "__main__":
