@@ -274,16 +274,18 @@ struct fastspool_status {
     uint64_t brought_back;  /* files paged in, since the segment was created */
     uint64_t room_bytes;    /* free, as fastspool_statvfs() */
     uint64_t room_files;
-    uint64_t dirty_bytes;   /* not yet on the disk */
-    uint64_t dirty_files;   /* inodes with changes that are not yet on the disk */
-    uint64_t unflushed_ns;  /* age of the oldest change that is not yet on the disk; 0: none */
-    uint64_t commit_ns;     /* duration of the last commit */
-    uint64_t commits;       /* that succeeded, since the segment was created */
-    uint64_t commit_p50_ns; /* median and 99th percentile of their durations: upper bounds, at most 19 % above, */
-    uint64_t commit_p99_ns; /*   and 573 ms for any longer duration */
-    uint64_t descriptions;  /* open file descriptions, and those that processes keep for their next opens */
-    int commit_error;       /* of the last commit: 0 or a negative errno */
-    pid_t mirror_pid;       /* 0: none runs */
+    uint64_t dirty_bytes;      /* not yet on the disk */
+    uint64_t dirty_files;      /* inodes with changes that are not yet on the disk */
+    uint64_t unflushed_ns;     /* age of the oldest change that is not yet on the disk; 0: none */
+    uint64_t commit_ns;        /* duration of the last commit */
+    uint64_t commits;          /* that succeeded, since the segment was created */
+    uint64_t commit_p50_ns;    /* median and 99th percentile of their durations: upper bounds, at most 19 % above, */
+    uint64_t commit_p99_ns;    /*   and 573 ms for any longer duration */
+    uint64_t descriptions;     /* open file descriptions, and those that processes keep for their next opens */
+    int commit_error;          /* of the last commit: 0 or a negative errno */
+    pid_t mirror_pid;          /* 0: none runs */
+    uint64_t mirror_silent_ns; /* since the mirror's last sign of life; it gives one each second, if its disk answers */
+    uint64_t waiters;          /* threads that wait now: for a commit, for data from the disk, or for memory */
 };
 
 /** Fill in @status.  -EIO: the store has FAILED; @status is filled in all the same. */

@@ -14,13 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 static const char usage[] =
     "usage: fastspool dump journal|database|segment [--spool DIR] [--bodies]\n"
     "Prints it as text, and changes nothing.  A mirror may run.\n"
     "  --bodies  with what the mails say; else there are sizes and checksums.  Names and addresses of files are "
     "shown.\n"
-    "Exit status: 0 all of it is printed, 1 not, 2 wrong arguments.\n";
+    "Exit status: 0 all of it is printed, 1 not, 64 wrong arguments.\n";
 
 static int print_segment(const struct look *look, bool bodies)
 {
@@ -48,7 +49,7 @@ static int print_part(const struct look *look, const char *part, bool bodies)
 static int fail_usage(void)
 {
     fputs(usage, stderr);
-    return 2;
+    return EX_USAGE;
 }
 
 int tool_dump(int argc, char **argv)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 static const struct subcommand {
@@ -126,7 +127,7 @@ const char *tool_options(int argc, char **argv, bool *json, const char *usage)
             *json = true;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
-            exit(option == 'h' ? 0 : 2);
+            exit(option == 'h' ? 0 : EX_USAGE);
         }
     }
     return spool;
@@ -139,7 +140,7 @@ const char *tool_only_options(int argc, char **argv, bool *json, const char *usa
     if (optind == argc)
         return spool;
     fputs(usage, stderr);
-    exit(2);
+    exit(EX_USAGE);
 }
 
 bool tool_mount_again(struct fastspool *fs, enum seen_state state)
@@ -156,7 +157,7 @@ static int usage(FILE *to)
     for (size_t i = 0; i < SUBCOMMANDS; i++)
         fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].summary);
     fputs("\nfastspool SUBCOMMAND --help shows its options.\n", to);
-    return to == stdout ? 0 : 2;
+    return to == stdout ? 0 : EX_USAGE;
 }
 
 int main(int argc, char **argv)

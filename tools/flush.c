@@ -11,7 +11,7 @@
 static const char usage[] =
     "usage: fastspool flush [--spool DIR]\n"
     "Waits until every change is on the disk.\n"
-    "Exit status: 0 all is on the disk; 1 an error; 2 wrong arguments.\n";
+    "Exit status: 0 all is on the disk; 1 an error; 64 wrong arguments.\n";
 
 /* Who asks for a flush uses the spool: a view that is dead is started again. */
 static void look_at_view(struct fastspool *fs, const char *spool)

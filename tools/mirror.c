@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 static const char usage[] =
     "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
@@ -37,12 +38,12 @@ int tool_mirror(int argc, char **argv)
             continue;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : 2;
+            return option == 'h' ? 0 : EX_USAGE;
         }
     }
     if (optind != argc - 1) {
         fputs(usage, stderr);
-        return 2;
+        return EX_USAGE;
     }
     return process_run(argv[optind], &options);
 }

@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #define LIBRARY  "libfastspool.so"
@@ -36,7 +37,7 @@ static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
     "Runs COMMAND with the spool served by fastspool.  Where the view is mounted, COMMAND runs as it is, unless the\n"
     "configuration names it as a `program`.\n"
-    "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 2 wrong arguments.\n";
+    "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 64 wrong arguments.\n";
 
 struct request {
     const char *spool;
@@ -185,12 +186,12 @@ int tool_run(int argc, char **argv)
             request.durability = optarg;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : 2;
+            return option == 'h' ? 0 : EX_USAGE;
         }
     }
     if (optind == argc) {
         fputs(usage, stderr);
-        return 2;
+        return EX_USAGE;
     }
     if (prepare(&request, argv[optind]) != 0)
         return 126;

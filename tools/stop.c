@@ -26,7 +26,7 @@
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
     "Writes every change to the disk, unmounts the view, then ends the mirror process.\n"
-    "Exit status: 0 neither runs; 1 an error; 2 wrong arguments.\n";
+    "Exit status: 0 neither runs; 1 an error; 64 wrong arguments.\n";
 
 /* By a request in the segment: no process of root's sends a signal to a number that the mail user can write. */
 static int end_mirror(struct fastspool *fs)

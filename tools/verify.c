@@ -32,7 +32,7 @@
 static const char usage[] =
     "usage: fastspool verify [--spool DIR] [--json]\n"
     "Checks the store in memory, the journal and the database, and changes nothing.  A mirror may run.\n"
-    "Exit status: 0 all is well, 1 something is wrong, 2 wrong arguments.\n";
+    "Exit status: 0 all is well, 1 something is wrong, 64 wrong arguments.\n";
 
 struct verification {
     struct look look;

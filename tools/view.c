@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -54,12 +55,12 @@ int tool_view(int argc, char **argv)
             state = optarg;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : 2;
+            return option == 'h' ? 0 : EX_USAGE;
         }
     }
     if (optind != argc - 1) {
         fputs(usage, stderr);
-        return 2;
+        return EX_USAGE;
     }
     if (geteuid() != 0)
         return tool_error("view needs root");

@@ -45,3 +45,14 @@ void futex_count(uint32_t *word)
     __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
     futex_wake(word);
 }
+
+/* Move all sleepers of the word to the same word, and wake none.  A count in memory would keep those that were killed.
+ */
+uint64_t futex_sleepers(const uint32_t *word)
+{
+    int saved = errno;
+    long count = syscall(SYS_futex, word, FUTEX_REQUEUE, 0, (long)INT_MAX, word, 0);
+
+    errno = saved;
+    return count > 0 ? (uint64_t)count : 0;
+}

@@ -15,5 +15,7 @@ void futex_wake(const uint32_t *word);
 void futex_wake_one(const uint32_t *word);
 /** Count an event, and wake every sleeper. */
 void futex_count(uint32_t *word);
+/** How many threads sleep now, of all processes, as the kernel says.  Keeps errno. */
+uint64_t futex_sleepers(const uint32_t *word);
 
 #endif

@@ -29,6 +29,8 @@
 #define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
 #define MOST_FADES   64u               /* commits */
 
+#define BEAT_EVERY NS_PER_S
+
 /* One commit.  0: it is on the disk, or nothing was dirty. */
 static int commit(struct fastspool *fs, struct checkpointer *c)
 {
@@ -78,6 +80,11 @@ void committer_init(struct committer *committer, struct fastspool *fs, struct ch
     committer->rhythm.captured = LOAD(fs->header->mirror.wanted);
 }
 
+void committer_beat(struct fastspool *fs)
+{
+    STORE(fs->header->mirror.beat, clock_monotonic());
+}
+
 int committer_commit(struct committer *committer)
 {
     struct fastspool *fs = committer->fs;
@@ -85,6 +92,7 @@ int committer_commit(struct committer *committer)
     uint64_t start = clock_precise();
     int result = commit(fs, committer->checkpointer);
 
+    committer_beat(fs);
     keep_rhythm(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
     return result;
 }
@@ -95,6 +103,17 @@ static uint32_t enough(const struct rhythm *rhythm)
 {
     uint32_t few = rhythm->known < FEW ? rhythm->known : FEW;
     return few > rhythm->most / 2 ? few : rhythm->most / 2;
+}
+
+/* Until the flush interval is over, or a waiter comes.  It may be long: signs of life are given meanwhile. */
+static void idle(struct fastspool *fs, uint32_t captured, bool (*ending)(const struct fastspool *fs))
+{
+    uint64_t now = clock_precise(), due = now + fs->header->flush_interval;
+
+    for (; !ending(fs) && now < due && LOAD(fs->header->mirror.wanted) == captured; now = clock_precise()) {
+        doze(fs, captured, due - now < BEAT_EVERY ? due - now : BEAT_EVERY);
+        committer_beat(fs);
+    }
 }
 
 /* Group commit.  With a waiter: commit once the other active clients have had their chance to join, for at most GATHER
@@ -109,8 +128,7 @@ void committer_gather(struct committer *committer, bool (*ending)(const struct f
     const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
     uint64_t start = 0;
 
-    if (LOAD(fs->header->mirror.wanted) == rhythm->captured)
-        doze(fs, rhythm->captured, fs->header->flush_interval);
+    idle(fs, rhythm->captured, ending);
     while (!ending(fs)) {
         uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
         uint64_t now = clock_precise();

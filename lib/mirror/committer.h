@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The committer: commits, and when.  It runs in the mirror's first thread, which calls the two functions by turns.
+ * The committer: commits, and when.  It runs in the mirror's first thread, which calls them by turns.
  *
  * Group commit: while a batch is written, more waiters come, and the next batch serves all of them.  Where they come
  * one by one, committer_gather() lets some of them join before the next commit begins.
@@ -39,5 +39,8 @@ int committer_commit(struct committer *committer);
 /** Sleep until the next commit is due: the flush interval is over, or enough waiters have come, or they have waited
  *  for long enough.  Returns early once @ending says so. */
 void committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
+
+/** A sign of life, for `fastspool status`. */
+void committer_beat(struct fastspool *fs);
 
 #endif

@@ -278,6 +278,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
         if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
         capture_fail(fs, result);
+        committer_beat(fs);
         journal_close(journal);
         clock_sleep(RETRY_EVERY);
     }
@@ -336,6 +337,7 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (result < 0)
         return complain(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror.ending, 0);
+    committer_beat(fs);
     STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
     if (memory)
         segment_limit(fs->header, memory);

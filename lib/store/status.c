@@ -5,6 +5,7 @@
 #include "store/status.h"
 
 #include "base/clock.h"
+#include "base/futex.h"
 #include "config.h"
 #include "fastspool.h"
 #include "store/await.h"
@@ -103,6 +104,10 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->descriptions = LOAD(h->tables.descriptions.count);
     status->commit_error = LOAD(h->tickets.commit_error);
     status->mirror_pid = await_process(fs);
+    uint64_t beat = LOAD(h->mirror.beat);
+    status->mirror_silent_ns = now > beat ? now - beat : 0;
+    status->waiters = futex_sleepers(&h->tickets.commit_event) + futex_sleepers(&h->residency.pager_event) +
+                      futex_sleepers(&h->state);
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }
 /* Does @which accept the name of @entry together with that of one of the four directories above it?  (Exim's deepest is

@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: MIT
 """What the library can't know is an error with one line, never an empty queue.
 
-Something about the configuration changes while Exim's daemon runs with the library.  The daemon has the store, and its
-re-executions must find out whether they have it.
+- Something about the configuration changes while Exim's daemon runs with the library.  The daemon has the store, and its
+  re-executions must find out whether they have it.
+- `fastspool status` knows when mail stands, and why.
 """
 import contextlib
+import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
+import subprocess
 import threading
 
-from harness import EXIM, FASTSPOOL_CONFIGURATION, USER, Client, Message, check, main, test, wait_for
+from harness import EXIM, FASTSPOOL_CONFIGURATION, TOOL, USER, Client, Message, check, kill, main, test, wait_for
 
 CONFIGURATION = pathlib.Path(FASTSPOOL_CONFIGURATION)
 
@@ -130,9 +134,80 @@ def configuration(exim):
         refused = Message()
         result = exim.command("-oi", "-f", refused.sender, *refused.recipients, input=refused.content())
         check(result.returncode != 0, "a message was accepted by Exim that may not have the store")
+        if change not in (missing, another_spool, another_program):     # what makes it no store's, or no Exim's
+            result = exim.command("status", "--spool", exim.spool, program=TOOL, stock=True)
+            said = (result.stdout + result.stderr).decode()
+            check(result.returncode == 2 and all(word in said for word in words), f"status: {result}")
     exim.panic = "Input/output error|Permission denied"
     exim.run("-qff")
     exim.wait_arrived()
+
+
+def status(exim, tool=TOOL):
+    """(exit status, headline, what --json says)."""
+    told = json.loads(exim.command("status", "--json", program=tool, stock=True).stdout)
+    result = exim.command("status", program=tool, stock=True)
+    check(told["line"] == told["line"].strip() != "", f"no line: {told}")
+    return result.returncode, result.stdout.decode().splitlines()[0], told
+
+
+class Submission:
+    """A message that is submitted in the background."""
+
+    def __init__(self, exim):
+        self.message = exim.expect(Message(), "sink")
+        self.process = subprocess.Popen([EXIM, "-oi", "-odq", "-f", self.message.sender, *self.message.recipients],
+                                        stdin=subprocess.PIPE, env=exim.environment(), cwd="/")
+        self.process.stdin.write(self.message.content())
+        self.process.stdin.close()
+
+
+@test(library=True)
+def frozen_mirror(exim):
+    """While a stopped mirror makes mail wait, `status` says so, who waits, and since when.  Afterwards all is well."""
+    exim.submit(exim.expect(Message(), "sink"), "-odq")
+    wait_for(lambda: status(exim)[0] == 0, "all is well before")
+    check("all is well" in status(exim)[1], f"before: {status(exim)}")
+    mirror = status(exim)[2]["mirror_pid"]
+    os.kill(mirror, signal.SIGSTOP)
+    first, second = Submission(exim), Submission(exim)
+    try:
+        wait_for(lambda: status(exim)[2]["waiters"] == 2, "two processes wait")
+        code, line, told = wait_for(lambda: (now := status(exim))[2]["health"] and now, "status says that mail stands", 30)
+        check(code == 2 and f"process {mirror}, has given no sign of life for" in line, f"exit {code}: {line}")
+        check("2 processes wait" in line and told["unflushed_ms"] > 0 and told["mirror_silent_ms"] >= 5000, f"{line}; {told}")
+    finally:
+        os.kill(mirror, signal.SIGCONT)
+    check(first.process.wait(30) == 0 and second.process.wait(30) == 0, "a message was refused")
+    wait_for(lambda: status(exim)[0] == 0, "all is well afterwards")
+    exim.run("-qff")
+    exim.wait_arrived()
+
+
+@test(library=True)
+def missing_tool(exim):
+    """Without its image no mirror starts: `status` says which file is missing."""
+    exim.submit(exim.expect(Message(), "sink"), "-odq")
+    exim.tool("flush")
+    moved = "/srv/fastspool.moved"
+    shutil.move(TOOL, moved)
+    try:
+        kill(status(exim, moved)[2]["mirror_pid"])
+        wait_for(lambda: not status(exim, moved)[2]["mirror_pid"], "the mirror is gone")
+        code, line, _ = status(exim, moved)
+        check(code == 2 and "none can be started: " + TOOL + ": No such file" in line, f"exit {code}: {line}")
+    finally:
+        shutil.move(moved, TOOL)
+    exim.run("-qff")
+    exim.wait_arrived()
+    wait_for(lambda: status(exim)[0] == 0, "all is well afterwards")
+
+
+@test(library=True)
+def not_in_use(exim):
+    """A spool that nobody has used is neither well nor in need of anything."""
+    result = exim.command("status", program=TOOL, stock=True)
+    check(result.returncode == 3 and b"no process has used it" in result.stderr, f"status: {result}")
 
 
 if __name__ == "__main__":

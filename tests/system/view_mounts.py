@@ -710,10 +710,10 @@ def starting(exim):
 
 @test(**AUTO)
 def refusals(exim):
-    """What can't be is said in plain words, with exit status 2 for wrong arguments."""
+    """What can't be is said in plain words, with exit status 64 for wrong arguments."""
     fill(exim, 1)
     for command in ("status", "flush", "stop", "verify"):
-        check(said(exim, command, "extra")[0] == 2, f"{command} extra: {said(exim, command, 'extra')}")
+        check(said(exim, command, "extra")[0] == 64, f"{command} extra: {said(exim, command, 'extra')}")
     check(said(exim, "view", exim.spool, user="Debian-exim") == (1, "", "fastspool: view needs root\n"), "view of a user")
     code, _, err = said(exim, "stop", user="Debian-exim")
     check(code == 1 and "only root can end" in err, f"the owner's stop: {err}")
