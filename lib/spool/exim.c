@@ -77,6 +77,14 @@ bool exim_is_top(const char *path)
     return component(&directory) == 0;
 }
 
+bool exim_is_place(const char *path)
+{
+    size_t length = strlen(path);
+
+    return exim_is_top(path) && exim_policy(path) == EXIM_STORE && path[0] != '/' && path[0] != '.' &&
+           path[length - 1] != '/' && !strstr(path, "//") && !strstr(path, "/.");
+}
+
 static bool is_base62(const char *text, size_t length)
 {
     for (size_t i = 0; i < length; i++) {

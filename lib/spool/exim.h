@@ -18,6 +18,8 @@ enum exim_policy exim_policy(const char *path);
 /** Is @path a directory of the table, at the top of the spool or of a queue (input, q/msglog)?  Such a directory is
  *  made on the disk too. */
 bool exim_is_top(const char *path);
+/** Is @path a top directory of the store, in the one form that is used for a mount: no ".", no slash too many? */
+bool exim_is_place(const char *path);
 /** The path of the -D file of the message that @path belongs to, relative to the spool.  False: it belongs to none. */
 bool exim_family(const char *path, char data[PATH_MAX]);
 

@@ -12,7 +12,7 @@
  *
  * The supervisor shuts its side of the server's socket down: everything is unmounted, and the server shall end.
  *
- * NAME is a top directory (exim_is_top()), relative to the spool.
+ * NAME is a top directory (exim_is_place()), relative to the spool.
  */
 #ifndef FASTSPOOL_VIEW_CONTROL_H
 #define FASTSPOOL_VIEW_CONTROL_H

@@ -113,7 +113,7 @@ static size_t add_tops(const struct mounts *m, const char *queue, char (*names)[
             snprintf(name, sizeof(name), spool ? "%s%s" : "%s/%s", spool ? "" : queue, entry->d_name) >=
                 (int)sizeof(name))
             continue;
-        if (exim_is_top(name) && exim_policy(name) == EXIM_STORE && count < size && is_on_disk(m, name))
+        if (exim_is_place(name) && count < size && is_on_disk(m, name))
             strcpy(names[count++], name);
         else if (spool && exim_policy(name) == EXIM_DISK)
             count += add_tops(m, name, names + count, size - count);

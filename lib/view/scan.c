@@ -173,18 +173,13 @@ static int scan_split(struct import *im, const char *path, int type)
     return type == DT_DIR ? scan_directory(im, path, scan_file) : scan_file(im, path, type);
 }
 
-static bool is_top(const char *path)
-{
-    return exim_is_top(path) && exim_policy(path) == EXIM_STORE;
-}
-
 static int scan_of_queue(struct import *im, const char *path, int type)
 {
     char queue[PATH_MAX];
     struct stat st;
 
     (void)type;
-    if (!is_top(path))
+    if (!exim_is_place(path))
         return 0;
     snprintf(queue, sizeof(queue), "%.*s", (int)(strrchr(path, '/') - path), path);
     int fd = disk_open(im->disk, queue, O_PATH, &st), result;
@@ -199,7 +194,7 @@ static int scan_top(struct import *im, const char *path, int type)
 {
     struct stat st;
 
-    if (is_top(path))
+    if (exim_is_place(path))
         return scan_directory(im, path, scan_split);
     int fd = type == DT_DIR && path[0] != '.' ? disk_open(im->disk, path, O_RDONLY | O_DIRECTORY, &st) : -1;
     return fd < 0 ? 0 : each_entry(im, path, fd, scan_of_queue);

@@ -202,7 +202,7 @@ static void mount_below(const struct server *server, const char *path)
         snprintf(name, sizeof(name), "%s%s%s", path, *path ? "/" : "", entry.name);
         if (entry.type != DT_DIR)
             continue;
-        if (exim_is_top(name) && exim_policy(name) == EXIM_STORE)
+        if (exim_is_place(name))
             mount(server, name);
         else if (!*path)
             mount_below(server, name);

@@ -340,7 +340,7 @@ static void obey(struct supervisor *s, const struct control *message)
 {
     struct top *top = NULL;
 
-    if (message->kind == CONTROL_MOUNT && exim_is_top(message->name) && exim_policy(message->name) == EXIM_STORE)
+    if (message->kind == CONTROL_MOUNT && exim_is_place(message->name))
         top = find_top(s, message->name);
     if (top)
         top->known = true;

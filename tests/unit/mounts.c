@@ -6,6 +6,8 @@
  */
 #include "view/mounts.h"
 
+#include "spool/exim.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -62,6 +64,20 @@ static bool is_found(char (*names)[MOUNTS_NAME], size_t count, const char *name)
             return true;
     }
     return false;
+}
+
+/* The server is the mail user's: it names each place in one way, so that none is mounted over twice. */
+Test(mounts, names)
+{
+    static const char *const places[] = {"input", "msglog", "q/input", "q.1/Finput", "msglog.OLD"};
+    static const char *const others[] = {"./input",   "/input",    "input/",   "input/.",  "q//input", "q/./input",
+                                         "q/input/",  "./q/input", "../input", ".q/input", "db",       "q",
+                                         "q/input/a", "",          "//",       "input/.."};
+
+    for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
+        cr_assert(exim_is_place(places[i]), "%s is none", places[i]);
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        cr_assert(!exim_is_place(others[i]), "%s is one", others[i]);
 }
 
 /* Top directories of the spool and of queues are found: the owner's and root's, and what no link leads to. */
