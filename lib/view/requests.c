@@ -42,6 +42,8 @@
 
 #define PATH_SIZE (NAME_MAX + 32) /* "//HANDLE/NAME" */
 #define LISTED    32              /* names taken from the store at once */
+#define THREADS   4096            /* most requests at once; most wait for a commit or for memory */
+#define IDLE      8               /* threads kept for the next requests */
 
 /* The store, for a call that acts for the process that asks. */
 static struct fastspool *acting(fuse_req_t req)
@@ -413,16 +415,21 @@ static bool opens_to_sync(int flags)
     return !(flags & O_NONBLOCK);
 }
 
+static int sync_directory(fuse_req_t req, int description)
+{
+    uint64_t synced;
+    return fastspool_fsync(syncing(req, true, &synced), description);
+}
+
 static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     char path[PATH_SIZE];
-    uint64_t synced;
     pid_t pid = fuse_req_ctx(req)->pid;
     struct fastspool *fs = acting(req);
     int d = open_for(req, fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0);
 
     bool syncs = d >= 0 && opens_to_sync(file->flags);
-    int result = syncs ? fastspool_fsync(syncing(req, true, &synced), d) : 0;
+    int result = syncs ? sync_directory(req, d) : 0;
     if (d >= 0)
         synced_opened(d, syncs ? pid : 0, result);
     opened(req, fs, d, file);
@@ -431,12 +438,11 @@ static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
 {
     const struct requests *requests = fuse_req_userdata(req);
-    uint64_t synced;
     int result;
 
     (void)node, (void)data_only;
     if (!synced_enough((int)file->fh, fuse_req_ctx(req)->pid, &result) || requests->durability != FASTSPOOL_ACKED)
-        result = fastspool_fsync(syncing(req, true, &synced), (int)file->fh);
+        result = sync_directory(req, (int)file->fh);
     reply(req, result);
 }
 
@@ -548,7 +554,7 @@ static void do_init(void *user_data, struct fuse_conn_info *connection)
     connection->time_gran = 1;
 }
 
-const struct fuse_lowlevel_ops requests_operations = {
+static const struct fuse_lowlevel_ops operations = {
     .init = do_init,
     .lookup = do_lookup,
     .getattr = do_getattr,
@@ -576,3 +582,22 @@ const struct fuse_lowlevel_ops requests_operations = {
     .setlk = do_setlk,
     .fallocate = do_fallocate,
 };
+
+int requests_serve(const struct requests *requests, int fuse)
+{
+    struct requests own = *requests;
+    struct fuse_args arguments = FUSE_ARGS_INIT(1, ((char *[]){(char[]){"fastspool"}, NULL}));
+    struct fuse_session *session = fuse_session_new(&arguments, &operations, sizeof(operations), &own);
+    struct fuse_loop_config *loop = fuse_loop_cfg_create();
+    char path[32];
+
+    snprintf(path, sizeof(path), "/dev/fd/%d", fuse);
+    if (!session || !loop || fuse_session_mount(session, path) < 0)
+        return -ENOMEM;
+    fuse_loop_cfg_set_max_threads(loop, THREADS);
+    fuse_loop_cfg_set_idle_threads(loop, IDLE);
+    int result = owners_start(own.fs);
+    if (result == 0)
+        result = fuse_session_loop_mt(session, loop);
+    return result < 0 ? result : 0;
+}

@@ -5,18 +5,18 @@
 #ifndef FASTSPOOL_REQUESTS_H
 #define FASTSPOOL_REQUESTS_H
 
-#define FUSE_USE_VERSION 312
 #include "fastspool.h"
 
-#include <fuse_lowlevel.h>
 #include <sys/types.h>
 
-/** The file system's operations.  The session's user data is a struct requests. */
-extern const struct fuse_lowlevel_ops requests_operations;
 struct requests {
     struct fastspool *fs;
     uid_t owner; /* of the spool: may look up handles, as root may */
     enum fastspool_durability durability;
 };
+
+/** Answer what the kernel asks on @fuse, a descriptor of /dev/fuse whose file system is mounted, until it is unmounted,
+ * in as many threads as there are callers.  Once a process, after shares_begin().  0 or -errno. */
+int requests_serve(const struct requests *requests, int fuse);
 
 #endif

@@ -32,7 +32,6 @@
 #include "store/inside.h"
 #include "view/control.h"
 #include "view/import.h"
-#include "view/owners.h"
 #include "view/requests.h"
 #include "view/shares.h"
 
@@ -49,8 +48,6 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define THREADS    4096              /* most requests at once; most wait for a commit or for memory */
-#define IDLE       8                 /* threads kept for the next requests */
 #define WHOLE_MAX  (3600 * NS_PER_S) /* for an instant in which no message of the disk is locked */
 #define LOOK_AGAIN NS_PER_S          /* at the store, and at what an Exim has locked */
 #define LOOK_LEFT  (60 * NS_PER_S)   /* at what can't be imported: the operator may have seen to it */
@@ -256,29 +253,17 @@ static void *direct(void *argument)
     return NULL;
 }
 
-/* ---- the requests ---- */
+/* ---- the start ---- */
 
 static int serve(struct server *server, int fuse)
 {
-    struct requests requests = {server->fs, geteuid(), server->durability};
-    struct fuse_args arguments = FUSE_ARGS_INIT(1, ((char *[]){(char[]){"fastspool"}, NULL}));
-    struct fuse_session *session =
-        fuse_session_new(&arguments, &requests_operations, sizeof(requests_operations), &requests);
-    struct fuse_loop_config *loop = fuse_loop_cfg_create();
-    char path[32];
+    const struct requests requests = {server->fs, geteuid(), server->durability};
     pthread_t director;
 
-    snprintf(path, sizeof(path), "/dev/fd/%d", fuse);
-    if (!session || !loop || fuse_session_mount(session, path) < 0)
-        return complain(inside_spool(server->fs), "start", "libfuse");
-    fuse_loop_cfg_set_max_threads(loop, THREADS);
-    fuse_loop_cfg_set_idle_threads(loop, IDLE);
-    int result = owners_start(server->fs);
+    int result = -pthread_create(&director, NULL, direct, server);
     if (result == 0)
-        result = -pthread_create(&director, NULL, direct, server);
-    if (result < 0)
-        return complain(inside_spool(server->fs), "start", strerrordesc_np(-result));
-    return fuse_session_loop_mt(session, loop) == 0 ? 0 : 1;
+        result = requests_serve(&requests, fuse);
+    return result < 0 ? complain(inside_spool(server->fs), "serve", strerrordesc_np(-result)) : 0;
 }
 
 int server_run(const char *spool, const char *state, int fuse, int control, bool again)

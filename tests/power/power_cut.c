@@ -2,7 +2,7 @@
  *
  * Power cuts: a recovery restores all that was promised, from every state that the disk may be in.
  *
- *     power_cut [--states N] [--seed S] [--little-memory] [--fault no-sync|swapped] [--must-find]
+ *     power_cut [--view] [--states N] [--seed S] [--little-memory] [--fault no-sync|swapped] [--must-find]
  *
  * The happy path: for each durability, client processes receive, deliver and remove messages in the store, as Exim
  * does.  This process is their mirror, with the real journal, checkpoints and database.  All that it does to the disk
@@ -12,11 +12,12 @@
  * are always written one after the other are at most one step apart (a recovery restores one instant); lazy loses no
  * more than its window.  In some recoveries the power fails again.  In half of the runs fdatasync fails now and then
  * and loses a part of what it should sync, and the mirror dies.  With --little-memory messages are evicted, and paged
- * in when they are delivered.
+ * in when they are delivered.  With --view the clients have no library: they go through the kernel and a server of the
+ * view.
  *
  * With --must-find the exit status is 0 if a loss was found.  This tests the simulator: without the journal's
  * fdatasync, with swapped writes, and as programs whose journal checks no checksum, whose recovery accepts what a dead
- * mirror wrote, and whose database is not synced.
+ * mirror wrote, whose database is not synced, and whose view says at once that a directory is synced.
  */
 #include "fastspool.h"
 #include "fixture.h"
@@ -32,6 +33,7 @@
 #include "store/layout.h"
 #include "store/segment.h"
 #include "store/store.h"
+#include "way.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -119,7 +121,7 @@ static void name_of(int client, int number, char what, char name[32])
 /* fsync until it succeeds: while the disk fails, a client waits. */
 static void sync_file(int d)
 {
-    while (fastspool_fsync(fs, d) < 0)
+    while (way_fsync(fs, d) < 0)
         usleep(1000);
 }
 
@@ -130,8 +132,8 @@ static int put_file(int client, int number, char what)
     const char *bytes = content(client, number, what, &size);
 
     name_of(client, number, what, name);
-    int d = fastspool_open(fs, name, O_RDWR | O_CREAT, 0640);
-    must(d >= 0 && fastspool_write(fs, d, bytes, size) == (ssize_t)size, "write a file");
+    int d = way_open(fs, name, O_RDWR | O_CREAT, 0640);
+    must(d >= 0 && way_write(fs, d, bytes, size) == (ssize_t)size, "write a file");
     return d;
 }
 
@@ -142,11 +144,11 @@ static void promise(struct message *message, enum step step)
 
 static void sync_directory(void)
 {
-    int d = fastspool_open(fs, "input", O_RDONLY | O_DIRECTORY, 0);
+    int d = way_open(fs, "input", O_RDONLY | O_DIRECTORY, 0);
 
     must(d >= 0, "open the directory");
     sync_file(d);
-    fastspool_close(fs, d);
+    way_close(fs, d);
 }
 
 static void receive(int client, int number, struct message *message)
@@ -159,14 +161,14 @@ static void receive(int client, int number, struct message *message)
     sync_file(d);
     if (strict)
         promise(message, STEP_DATA);
-    fastspool_close(fs, d);
+    way_close(fs, d);
     message->begun[STEP_HEADER] = position();
     d = put_file(client, number, 'h');
     sync_file(d);
-    fastspool_close(fs, d);
+    way_close(fs, d);
     name_of(client, number, 'h', from);
     name_of(client, number, 'H', to);
-    must(fastspool_rename(fs, from, to, 0) == 0, "rename");
+    must(way_rename(fs, from, to) == 0, "rename");
     sync_directory();
     if (fs->durability != FASTSPOOL_LAZY)
         promise(message, STEP_HEADER);
@@ -186,11 +188,11 @@ static void deliver(int client, int number, struct message *message)
     sync_file(d);
     if (fs->durability == FASTSPOOL_STRICT)
         promise(message, STEP_JOURNAL);
-    fastspool_close(fs, d);
+    way_close(fs, d);
     message->begun[STEP_REMOVAL] = position();
     for (size_t i = 0; parts[i]; i++) {
         name_of(client, number, parts[i], name);
-        must(fastspool_unlink(fs, name) == 0, "unlink");
+        must(way_unlink(fs, name) == 0, "unlink");
     }
     sync_directory();
     if (fs->durability != FASTSPOOL_LAZY)
@@ -217,12 +219,13 @@ static void swing(void)
         other = fastspool_open(fs, "other", O_RDWR | O_CREAT, 0640);
 
     fs->durability = FASTSPOOL_LAZY;
-    for (uint32_t n = 1; n < SWINGS_MAX && !LOAD(promises->stop); n++) {
+    for (uint32_t n = 1; n < SWINGS_MAX; n++) {
         must(fastspool_pwrite(fs, one, &n, sizeof(n), 5000) == sizeof(n), "swing");
         must(fastspool_pwrite(fs, other, &n, sizeof(n), 9000) == sizeof(n), "swing");
         promises->swung[n] = now();
         STORE(promises->swings, n);
-        sync_file(one);
+        while (fastspool_fsync(fs, one) < 0)
+            usleep(1000);
         usleep(100);
     }
 }
@@ -331,22 +334,35 @@ static void start_children(enum fastspool_durability durability)
 /* Commit until the clients are done.  With @failing an fdatasync fails now and then. */
 static void serve(bool failing)
 {
-    int status, left = CLIENTS;
-    unsigned seed = 5;
+    int status;
+    unsigned seed = 5, ended = 0;
 
-    for (unsigned n = 0; left > 0; n++) {
+    for (unsigned n = 0; ended < CLIENTS; n++) {
         if (failing && n % 40 == 39)
             record_fail_sync((unsigned)rand_r(&seed) % 3);
         commit();
         usleep(300);
-        for (pid_t ended; left > 0 && (ended = waitpid(-1, &status, WNOHANG)) > 0; left--)
+        for (; ended < CLIENTS && waitpid(children[ended], &status, WNOHANG) != 0; ended++)
             must(status == 0, "a client failed");
     }
     kill(children[CLIENTS], SIGKILL);
     waitpid(children[CLIENTS], &status, 0);
 }
 
-static void run(enum fastspool_durability durability, bool failing, bool small, enum record_fault fault)
+static void mount_view(enum fastspool_durability durability)
+{
+    static char place[sizeof(fixture_directory) + 8];
+
+    snprintf(place, sizeof(place), "%s/view", fixture_directory);
+    int result = way_mount(fs, durability, place);
+    if (result < 0) {
+        printf("no view can be mounted here: %s\n", strerrordesc_np(-result));
+        fixture_teardown();
+        exit(77);
+    }
+}
+
+static void run(enum fastspool_durability durability, bool failing, bool small, bool view, enum record_fault fault)
 {
     char path[FASTSPOOL_PATH_MAX + 16];
 
@@ -359,10 +375,14 @@ static void run(enum fastspool_durability durability, bool failing, bool small, 
     must(fastspool_mkdir(fs, "input", 0750) == 0, "mkdir");
     if (small)
         segment_limit(fs->header, SMALL);
+    if (view)
+        mount_view(durability);
     record_begin(fs->state, fault);
     begin_mirror();
     start_children(durability);
     serve(failing);
+    if (view)
+        way_unmount();
     end_mirror(NULL);
     record_end();
     close(lock);
@@ -395,11 +415,11 @@ static bool found(void)
 /* Read a file.  Its size; -1: there is none. */
 static ssize_t read_file(struct fastspool *store, const char *name, char *bytes, size_t size)
 {
-    int d = fastspool_open(store, name, O_RDONLY, 0);
-    ssize_t got = d < 0 ? -1 : fastspool_pread(store, d, bytes, size, 0);
+    int d = way_open(store, name, O_RDONLY, 0);
+    ssize_t got = d < 0 ? -1 : way_read(store, d, bytes, size);
 
     if (d >= 0)
-        fastspool_close(store, d);
+        way_close(store, d);
     return got;
 }
 
@@ -575,14 +595,17 @@ static void cut_power(uint64_t count, unsigned seed)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"states", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'r'},
-        {"fault", required_argument, NULL, 'f'},   {"must-find", no_argument, NULL, 'm'},
-        {"little-memory", no_argument, NULL, 'l'}, {0}};
+    static const struct option options[] = {{"states", required_argument, NULL, 's'},
+                                            {"seed", required_argument, NULL, 'r'},
+                                            {"fault", required_argument, NULL, 'f'},
+                                            {"must-find", no_argument, NULL, 'm'},
+                                            {"little-memory", no_argument, NULL, 'l'},
+                                            {"view", no_argument, NULL, 'v'},
+                                            {0}};
     uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 200000 : 7500;
     enum record_fault fault = FAULT_NONE;
     unsigned seed = 1;
-    bool small = false;
+    bool small = false, view = false;
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 's')
@@ -595,6 +618,8 @@ int main(int argc, char **argv)
             must_find = true;
         else if (option == 'l')
             small = true;
+        else if (option == 'v')
+            view = true;
         else
             return 2;
     }
@@ -604,7 +629,7 @@ int main(int argc, char **argv)
     for (unsigned r = 0; r < RUNS; r++) {
         bool failing = r / 3;
         uint64_t before = states;
-        run((enum fastspool_durability)(r % 3), failing, small, fault);
+        run((enum fastspool_durability)(r % 3), failing, small, view, fault);
         cut_power(wanted / RUNS + 1, seed + r);
         printf("%s%s%s: %lu events, %lu files evicted and %lu paged in, %lu states recovered, %lu losses so far\n",
                modes[r % 3], failing ? ", an fdatasync fails now and then" : "", small ? ", little memory" : "",
