@@ -15,6 +15,8 @@
 #include "descriptors.h"
 #include "fastspool.h"
 #include "paths.h"
+#include "pointers.h"
+#include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
@@ -32,11 +34,19 @@ struct asked {
     char real_path[PATH_MAX];
 };
 
-static void ask(struct asked *asked, int dirfd, const char *path)
+/* @flags: AT_SYMLINK_NOFOLLOW, or 0. */
+static void ask(struct asked *asked, int dirfd, const char *path, int flags)
 {
     asked->path = path;
     asked->dirfd = dirfd;
-    asked->foreign = !paths_resolve(dirfd, path, &asked->target);
+    asked->foreign = flags & AT_SYMLINK_NOFOLLOW ? !paths_resolve(dirfd, path, &asked->target)
+                                                 : !paths_follow(dirfd, path, &asked->target);
+}
+
+/* Would the real function harm a placeholder?  It can be reached by a descriptor of another process. */
+static bool harms(const struct asked *asked, int flags)
+{
+    return asked->foreign && paths_is_placeholder(asked->dirfd, asked->path, flags & AT_SYMLINK_NOFOLLOW);
 }
 
 /* Is @result of the store the answer?  ENOENT is not, without a view: the disk may have the file, under its real path.
@@ -53,6 +63,15 @@ static bool answered(struct asked *asked, int result)
 
 #define STORE_SAYS(asked, call) ((asked).target.fs ? (call) : -(asked).target.error)
 
+/* The program's memory gets the answer.  -EFAULT: it can't. */
+static int give(void *to, const void *answer, size_t size)
+{
+    if (pointers_writable(to, size) < size)
+        return -EFAULT;
+    memcpy(to, answer, size);
+    return 0;
+}
+
 /* ---- stat ---- */
 
 static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
@@ -61,9 +80,12 @@ static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
 
     if ((flags & AT_EMPTY_PATH) && path && !*path)
         return dirfd == AT_FDCWD ? real.fstatat(dirfd, path, st, flags) : fstat(dirfd, st);
-    ask(&asked, dirfd, path);
+    ask(&asked, dirfd, path, flags);
     if (!asked.foreign) {
-        int result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, st));
+        struct stat found;
+        int result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, &found));
+        if (result == 0)
+            result = give(st, &found, sizeof(found));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
@@ -98,7 +120,9 @@ EXPORT int fstat(int fd, struct stat *st)
     int file = descriptors_carried(fd);
     if (!description)
         return file >= 0 ? asking_fstat(file, st) : real.fstat(fd, st);
-    return (int)result_of(fastspool_fstat(attachment(), (int)description, st));
+    struct stat found;
+    int result = fastspool_fstat(attachment(), (int)description, &found);
+    return (int)result_of(result == 0 ? give(st, &found, sizeof(found)) : result);
 }
 EXPORT_ALIAS(fstat64, fstat);
 
@@ -171,15 +195,18 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct s
             return real.statx(dirfd, path, flags, want, stx);
         result = fastspool_fstat(attachment(), (int)description, &st);
     } else {
-        ask(&asked, dirfd, path);
+        ask(&asked, dirfd, path, flags);
         if (asked.foreign)
             return real.statx(dirfd, path, flags, want, stx);
         result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, &st));
         if (!answered(&asked, result))
             return real.statx(asked.dirfd, asked.path, flags, want, stx);
     }
-    if (result == 0)
-        to_statx(&st, stx);
+    if (result == 0) {
+        struct statx found;
+        to_statx(&st, &found);
+        result = give(stx, &found, sizeof(found));
+    }
     return (int)result_of(result);
 }
 
@@ -189,7 +216,7 @@ static int access_at(int dirfd, const char *path, int mode, int flags)
 {
     struct asked asked;
 
-    ask(&asked, dirfd, path);
+    ask(&asked, dirfd, path, flags);
     if (!asked.foreign) {
         int result = STORE_SAYS(asked, fastspool_access(asked.target.fs, asked.target.path, mode, flags & AT_EACCESS));
         if (answered(&asked, result))
@@ -223,12 +250,14 @@ static int chmod_at(int dirfd, const char *path, mode_t mode, int flags)
 {
     struct asked asked;
 
-    ask(&asked, dirfd, path);
+    ask(&asked, dirfd, path, flags);
     if (!asked.foreign) {
         int result = STORE_SAYS(asked, fastspool_chmod(asked.target.fs, asked.target.path, mode));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
+    if (harms(&asked, flags))
+        return (int)result_of(-EPERM);
     return real.fchmodat(asked.dirfd, asked.path, mode, flags);
 }
 
@@ -257,12 +286,14 @@ static int chown_at(int dirfd, const char *path, uid_t uid, gid_t gid, int flags
 {
     struct asked asked;
 
-    ask(&asked, dirfd, path);
+    ask(&asked, dirfd, path, flags);
     if (!asked.foreign) {
         int result = STORE_SAYS(asked, fastspool_chown(asked.target.fs, asked.target.path, uid, gid));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
+    if (harms(&asked, flags))
+        return (int)result_of(-EPERM);
     return real.fchownat(asked.dirfd, asked.path, uid, gid, flags);
 }
 
@@ -290,8 +321,12 @@ EXPORT int fchown(int fd, uid_t uid, gid_t gid)
 EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
 {
     BOUND();
-    if ((flags & AT_EMPTY_PATH) && path && !*path)
-        return fchown(dirfd, uid, gid);
+    uint32_t description = (flags & AT_EMPTY_PATH) && path && !*path ? descriptors_find(dirfd) : 0;
+    if (description) {
+        char name[32]; /* not fchown(): this works on an O_PATH descriptor, too */
+        snprintf(name, sizeof(name), "/proc/self/fd/%d", dirfd);
+        return chown_at(AT_FDCWD, name, uid, gid, 0);
+    }
     return chown_at(dirfd, path, uid, gid, flags);
 }
 
@@ -303,6 +338,8 @@ EXPORT int futimens(int fd, const struct timespec times[2])
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.futimens(fd, times);
+    if (times && pointers_readable(times, 2 * sizeof(*times)) < 2 * sizeof(*times))
+        return (int)result_of(-EFAULT);
     return (int)result_of(fastspool_futimens(attachment(), (int)description, times));
 }
 
@@ -313,12 +350,16 @@ EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2]
     BOUND();
     if (!path)
         return futimens(dirfd, times);
-    ask(&asked, dirfd, path);
+    ask(&asked, dirfd, path, flags);
+    if (!asked.foreign && times && pointers_readable(times, 2 * sizeof(*times)) < 2 * sizeof(*times))
+        return (int)result_of(-EFAULT);
     if (!asked.foreign) {
         int result = STORE_SAYS(asked, fastspool_utimens(asked.target.fs, asked.target.path, times));
         if (answered(&asked, result))
             return (int)result_of(result);
     }
+    if (harms(&asked, flags))
+        return (int)result_of(-EPERM);
     return real.utimensat(asked.dirfd, asked.path, times, flags);
 }
 
@@ -362,47 +403,110 @@ EXPORT int utime(const char *path, const struct utimbuf *given)
 /* ---- extended attributes: the store has none ---- */
 
 /* Does the store have @path? */
-static bool stores(const char *path)
+static bool stores(const char *path, int flags)
 {
     struct asked asked;
     struct stat st;
 
-    ask(&asked, AT_FDCWD, path);
+    ask(&asked, AT_FDCWD, path, flags);
     return !asked.foreign && asked.target.fs && fastspool_stat(asked.target.fs, asked.target.path, &st) == 0;
+}
+
+/* -errno of a change of the attributes of @path, 0: the real function may make it. */
+static int refusal(const char *path, int flags)
+{
+    if (stores(path, flags))
+        return -EOPNOTSUPP;
+    return paths_is_placeholder(AT_FDCWD, path, flags) ? -EPERM : 0;
+}
+
+/* -errno of a call on the attributes of @fd, 0: it is the real function's. */
+static int refusal_of(int fd, int error)
+{
+    uint32_t description = descriptors_find(fd);
+
+    if (!description)
+        return 0;
+    return inside_flags(attachment(), description) & O_PATH ? -EBADF : error;
 }
 
 EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
 {
     BOUND();
-    return stores(path) ? result_of(-ENODATA) : real.getxattr(path, name, value, size);
+    return stores(path, 0) ? result_of(-ENODATA) : real.getxattr(path, name, value, size);
 }
 
 EXPORT ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
 {
     BOUND();
-    return stores(path) ? result_of(-ENODATA) : real.lgetxattr(path, name, value, size);
+    return stores(path, AT_SYMLINK_NOFOLLOW) ? result_of(-ENODATA) : real.lgetxattr(path, name, value, size);
 }
 
 EXPORT ssize_t fgetxattr(int fd, const char *name, void *value, size_t size)
 {
     BOUND();
-    return descriptors_find(fd) ? result_of(-ENODATA) : real.fgetxattr(fd, name, value, size);
+    int error = refusal_of(fd, -ENODATA);
+    return error ? result_of(error) : real.fgetxattr(fd, name, value, size);
 }
 
 EXPORT ssize_t listxattr(const char *path, char *list, size_t size)
 {
     BOUND();
-    return stores(path) ? 0 : real.listxattr(path, list, size);
+    return stores(path, 0) ? 0 : real.listxattr(path, list, size);
 }
 
 EXPORT ssize_t llistxattr(const char *path, char *list, size_t size)
 {
     BOUND();
-    return stores(path) ? 0 : real.llistxattr(path, list, size);
+    return stores(path, AT_SYMLINK_NOFOLLOW) ? 0 : real.llistxattr(path, list, size);
 }
 
 EXPORT ssize_t flistxattr(int fd, char *list, size_t size)
 {
     BOUND();
-    return descriptors_find(fd) ? 0 : real.flistxattr(fd, list, size);
+    int error = refusal_of(fd, -ENODATA);
+    return error ? (error == -ENODATA ? 0 : result_of(error)) : real.flistxattr(fd, list, size);
+}
+
+/* A program that copies a mode as an access control list (cp -p) finds here that it must use chmod. */
+EXPORT int setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    BOUND();
+    int error = refusal(path, 0);
+    return error ? (int)result_of(error) : real.setxattr(path, name, value, size, flags);
+}
+
+EXPORT int lsetxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    BOUND();
+    int error = refusal(path, AT_SYMLINK_NOFOLLOW);
+    return error ? (int)result_of(error) : real.lsetxattr(path, name, value, size, flags);
+}
+
+EXPORT int fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+{
+    BOUND();
+    int error = refusal_of(fd, -EOPNOTSUPP);
+    return error ? (int)result_of(error) : real.fsetxattr(fd, name, value, size, flags);
+}
+
+EXPORT int removexattr(const char *path, const char *name)
+{
+    BOUND();
+    int error = refusal(path, 0);
+    return error ? (int)result_of(error) : real.removexattr(path, name);
+}
+
+EXPORT int lremovexattr(const char *path, const char *name)
+{
+    BOUND();
+    int error = refusal(path, AT_SYMLINK_NOFOLLOW);
+    return error ? (int)result_of(error) : real.lremovexattr(path, name);
+}
+
+EXPORT int fremovexattr(int fd, const char *name)
+{
+    BOUND();
+    int error = refusal_of(fd, -EOPNOTSUPP);
+    return error ? (int)result_of(error) : real.fremovexattr(fd, name);
 }

@@ -19,6 +19,7 @@
 #include "descriptors.h"
 #include "fastspool.h"
 #include "paths.h"
+#include "pointers.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
@@ -40,30 +41,76 @@ static bool is_ours(int fd)
     return descriptors_find(fd) || descriptors_carried(fd) >= 0;
 }
 
+/* As far as the program's memory goes: what the kernel transfers.  With none of it a call of nothing shows which other
+ * error comes first. */
+static ssize_t faulty(ssize_t result)
+{
+    return result < 0 ? result : -EFAULT;
+}
+
+/* Memory is looked at in pieces: a buffer may be much larger than the file. */
+#define PIECE 65536u
+
+static ssize_t read_some(int description, char *buffer, size_t size)
+{
+    struct fastspool *fs = attachment();
+    size_t room = pointers_writable(buffer, size);
+
+    return room || !size ? fastspool_read(fs, description, buffer, room)
+                         : faulty(fastspool_read(fs, description, buffer, 0));
+}
+
+static ssize_t pread_some(int description, char *buffer, size_t size, off_t offset)
+{
+    struct fastspool *fs = attachment();
+    size_t room = pointers_writable(buffer, size);
+
+    return room || !size ? fastspool_pread(fs, description, buffer, room, offset)
+                         : faulty(fastspool_pread(fs, description, buffer, 0, offset));
+}
+
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
     int description = description_of(fd);
+    ssize_t done = 0, got;
 
-    return description ? result_of(fastspool_read(attachment(), description, buffer, size))
-                       : real.read(fd, buffer, size);
+    if (!description)
+        return real.read(fd, buffer, size);
+    do {
+        size_t part = size - (size_t)done < PIECE ? size - (size_t)done : PIECE;
+        got = read_some(description, (char *)buffer + done, part);
+        done += got > 0 ? got : 0;
+    } while (got == PIECE && (size_t)done < size);
+    return done ? done : result_of(got);
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
     int description = description_of(fd);
 
+    int file = description ? -1 : descriptors_carried(fd);
+    if (!description && file < 0)
+        return real.write(fd, buffer, size);
+    size_t room = pointers_readable(buffer, size);
     if (description)
-        return result_of(fastspool_write(attachment(), description, buffer, size));
-    int file = descriptors_carried(fd);
-    return file >= 0 ? asking_write(file, fd, buffer, size) : real.write(fd, buffer, size);
+        return result_of(room || !size ? fastspool_write(attachment(), description, buffer, room)
+                                       : faulty(fastspool_write(attachment(), description, buffer, 0)));
+    return room || !size ? asking_write(file, fd, buffer, room) : result_of(-EFAULT);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
 {
     int description = description_of(fd);
+    ssize_t done = 0, got;
 
-    return description ? result_of(fastspool_pread(attachment(), description, buffer, size, offset))
-                       : real.pread(fd, buffer, size, offset);
+    if (!description)
+        return real.pread(fd, buffer, size, offset);
+    do {
+        size_t part = size - (size_t)done < PIECE ? size - (size_t)done : PIECE;
+        got = pread_some(description, (char *)buffer + done, part, offset + done);
+        done += got > 0 ? got : 0;
+    } while (got == PIECE && (size_t)done < size);
+    return done ? done : result_of(got);
 }
 EXPORT_ALIAS(pread64, pread);
 
@@ -71,10 +118,14 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
 {
     int description = description_of(fd);
 
+    int file = description ? -1 : descriptors_carried(fd);
+    if (!description && file < 0)
+        return real.pwrite(fd, buffer, size, offset);
+    size_t room = pointers_readable(buffer, size);
     if (description)
-        return result_of(fastspool_pwrite(attachment(), description, buffer, size, offset));
-    int file = descriptors_carried(fd);
-    return file >= 0 ? asking_pwrite(file, buffer, size, offset) : real.pwrite(fd, buffer, size, offset);
+        return result_of(room || !size ? fastspool_pwrite(attachment(), description, buffer, room, offset)
+                                       : faulty(fastspool_pwrite(attachment(), description, buffer, 0, offset)));
+    return room || !size ? asking_pwrite(file, buffer, room, offset) : result_of(-EFAULT);
 }
 EXPORT_ALIAS(pwrite64, pwrite);
 
@@ -105,9 +156,14 @@ static ssize_t transfer(bool writing, int fd, const struct iovec *vector, int co
 {
     ssize_t done = 0;
 
-    if (count < 0 || count > IOV_MAX) {
-        errno = EINVAL;
-        return -1;
+    if (count < 0 || count > IOV_MAX)
+        return result_of(-EINVAL);
+    size_t vector_size = (size_t)count * sizeof(*vector);
+    if (pointers_readable(vector, vector_size) < vector_size)
+        return result_of(-EFAULT);
+    for (int i = 0; i < count; i++) {
+        if (vector[i].iov_len > SSIZE_MAX)
+            return result_of(-EINVAL);
     }
     for (int i = 0; i < count; i++) {
         void *bytes = vector[i].iov_base;

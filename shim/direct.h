@@ -21,6 +21,5 @@
 #include <sys/file.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
-#include <sys/xattr.h>
 
 #endif

@@ -18,6 +18,7 @@
 #include "fastspool.h"
 #include "opening.h"
 #include "paths.h"
+#include "pointers.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -114,7 +115,7 @@ static DIR *open_spool(DIR *disk)
 
 static bool is_spool_itself(const char *path)
 {
-    size_t offset = serve_active() && path && *path == '/' ? serve_match(path) : 0;
+    size_t offset = serve_active() && pointers_text(path) && *path == '/' ? serve_match(path) : 0;
     return offset && strspn(path + offset, "/.") == strlen(path + offset) && !strstr(path + offset, "..");
 }
 
@@ -126,7 +127,7 @@ EXPORT DIR *opendir(const char *path)
     BOUND();
     if (is_spool_itself(path))
         return open_spool(real.opendir(path));
-    if (!paths_resolve(AT_FDCWD, path, &target))
+    if (!paths_follow(AT_FDCWD, path, &target))
         return real.opendir(path);
     int fd = opening_place(&target, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, &foreign);
     if (foreign)

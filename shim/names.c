@@ -171,7 +171,7 @@ EXPORT int truncate(const char *path, off_t size)
     char real_path[PATH_MAX];
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &target))
+    if (!paths_follow(AT_FDCWD, path, &target))
         return real.truncate(path, size);
     int result = target.fs ? fastspool_truncate(target.fs, target.path, size) : -target.error;
     return result == -ENOENT && paths_ask_disk(target.fs) ? real.truncate(paths_real(&target, real_path), size)

@@ -109,7 +109,8 @@ static int open_at(int dirfd, const char *path, int flags, mode_t mode)
     struct store_path target;
     bool foreign = true;
 
-    if (paths_resolve(dirfd, path, &target)) {
+    bool follows = !(flags & O_NOFOLLOW) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
+    if (follows ? paths_follow(dirfd, path, &target) : paths_resolve(dirfd, path, &target)) {
         int result = opening_place(&target, flags, mode, &foreign);
         if (!foreign)
             return (int)result_of(result);
@@ -177,11 +178,11 @@ EXPORT int mkstemp(char *template)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     struct store_path target;
-    size_t length = strlen(template);
 
     BOUND();
     if (!paths_resolve(AT_FDCWD, template, &target))
         return note_foreign(AT_FDCWD, template, real.mkstemp(template));
+    size_t length = strlen(template);
     if (length < 6 || strcmp(template + length - 6, "XXXXXX") != 0)
         return (int)result_of(-EINVAL);
     for (int tries = 0; tries < 100; tries++) {

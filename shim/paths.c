@@ -10,6 +10,8 @@
  *   - A relative path is appended to the working directory, or to that of a descriptor, which may be the store's.
  *   - A path that doesn't begin with the spool's, but has a component like "input", may lead there by ".." or a
  *     symbolic link.  The kernel resolves what is before that component, and the path is compared again.
+ *   - A descriptor has other names: /proc/self/fd/N, /dev/fd/N, /dev/stdout.  Of a spool file they lead to the file
+ *     (paths_follow()), where the kernel would find the placeholder.
  *
  * Failure modes:
  *   - A link under another name straight into a served directory is not seen (docs/limits.md).
@@ -20,6 +22,7 @@
 #include "attachment.h"
 #include "descriptors.h"
 #include "fastspool.h"
+#include "pointers.h"
 #include "real.h"
 #include "serve.h"
 #include "spool/exim.h"
@@ -27,6 +30,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool paths_disk_changed;
@@ -233,7 +237,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
 
 bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
-    if (!serve_looks() || !path || !*path)
+    if (!serve_looks() || !pointers_text(path) || !*path)
         return false;
     if (*path == '/') {
         size_t offset = serve_match(path);
@@ -243,6 +247,72 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target)
             return strlen(path) < PATH_MAX && settle(path + offset, target);
     }
     return resolve_slowly(dirfd, path, target);
+}
+
+/* ---- other names of descriptors ---- */
+
+/* Does @path begin with @start?  Then what follows. */
+static const char *behind(const char *path, const char *start)
+{
+    size_t length = strlen(start);
+    return path && strncmp(path, start, length) == 0 ? path + length : NULL;
+}
+
+/* The number of this process's descriptor that @path names, -1: none.  *@rest: what follows, "" or "/...". */
+static int named_descriptor(const char *path, const char **rest)
+{
+    static const char *const standard[] = {"/dev/stdin", "/dev/stdout", "/dev/stderr"};
+    char *end = NULL;
+
+    for (int fd = 0; fd < 3; fd++) {
+        *rest = behind(path, standard[fd]);
+        if (*rest && (**rest == '\0' || **rest == '/'))
+            return fd;
+    }
+    const char *number = behind(path, "/dev/fd/"), *process = behind(path, "/proc/");
+    if (process && !number) {
+        const char *own = behind(process, "self");
+        own = own ? own : behind(process, "thread-self");
+        if (!own && strtol(process, &end, 10) == getpid())
+            own = end;
+        number = behind(own, "/fd/");
+    }
+    if (!number || *number < '0' || *number > '9')
+        return -1;
+    long fd = strtol(number, &end, 10);
+    *rest = end;
+    return fd <= INT_MAX && (*end == '\0' || *end == '/') ? (int)fd : -1;
+}
+
+bool paths_follow(int dirfd, const char *path, struct store_path *target)
+{
+    const char *rest;
+
+    if (serve_active() && pointers_text(path) && *path == '/') {
+        int fd = named_descriptor(path, &rest);
+        uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
+        if (description) {
+            target->fs = attachment();
+            target->error = 0;
+            target->path = target->text;
+            /* By its handle (store/walk.h), because it may be unlinked. */
+            snprintf(target->text, sizeof(target->text), "//%016llx%s",
+                     (unsigned long long)inside_handle(target->fs, description), rest);
+            return true;
+        }
+    }
+    return paths_resolve(dirfd, path, target);
+}
+
+bool paths_is_placeholder(int dirfd, const char *path, int flags)
+{
+    struct fastspool *fs = attachment();
+    struct stat st;
+    int saved = errno;
+
+    bool found = fs && real.fstatat(dirfd, path, &st, flags) == 0 && inside_is_placeholder(fs, &st);
+    errno = saved;
+    return found;
 }
 
 /* ---- the disk's side ---- */

@@ -20,6 +20,12 @@ struct store_path {
 };
 /** Is @path, taken from directory @dirfd, the store's?  Most paths that are not cost a comparison of bytes. */
 bool paths_resolve(int dirfd, const char *path, struct store_path *target);
+/** paths_resolve() for a call that follows a symbolic link at the end of the path: also of the names that
+ * /proc/self/fd, /dev/fd and /dev/stdout give a descriptor. */
+bool paths_follow(int dirfd, const char *path, struct store_path *target);
+/** Does the path, which is not the store's, lead to a placeholder?  By a descriptor of another process, for example.
+ *  A change of its attributes would harm the store.  @flags: of fstatat(2). */
+bool paths_is_placeholder(int dirfd, const char *path, int flags);
 /** Is the disk asked, too, where the store has no such file?  Not where there is a view: all is in the store, and the
  *  disk's path leads to the view's server, which this process must not wait for.  A view may come at any time.
  *  @fs: NULL (a path that can't be served): no. */

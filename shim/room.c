@@ -10,6 +10,7 @@
 #include "descriptors.h"
 #include "fastspool.h"
 #include "paths.h"
+#include "pointers.h"
 #include "serve.h"
 #include "wrapper.h"
 
@@ -22,7 +23,7 @@ static struct fastspool *spool_of(const char *path, int *error)
     struct stat st;
 
     *error = 0;
-    if (!serve_active() || !path || !(paths_resolve(AT_FDCWD, path, &target) || serve_match(path)))
+    if (!serve_active() || !pointers_text(path) || !(paths_follow(AT_FDCWD, path, &target) || serve_match(path)))
         return NULL;
     int saved = errno;
     if (stat(path, &st) < 0)

@@ -132,7 +132,7 @@ EXPORT FILE *fopen(const char *path, const char *mode)
     bool foreign;
 
     BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &target))
+    if (!paths_follow(AT_FDCWD, path, &target))
         return real.fopen(path, mode);
     int flags = flags_of(mode);
     if (flags < 0) {

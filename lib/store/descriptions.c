@@ -225,12 +225,35 @@ static int discard(struct fastspool *fs, void *argument)
 
 /* ---- placeholders ---- */
 
+/* A system call that the library can't see has taken the placeholder's mode or owner away: give it those of the
+ * runtime directory.  (Its mode has the mask of the trusted users' rights, which are the same.) */
+static int mend_placeholder(const struct fastspool *fs, const char *name)
+{
+    char link[32];
+    struct stat st;
+    int fd = openat(fs->runtime_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    int result = fstat(fs->runtime_fd, &st) < 0 ? -errno : 0;
+    if (result == 0 && chown(link, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+        result = -errno;
+    if (result == 0 && chmod(link, st.st_mode & 0777) < 0)
+        result = -errno;
+    close(fd);
+    return result;
+}
+
 static int open_placeholder(const struct fastspool *fs, uint32_t d)
 {
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     char name[PLACES_NAME_MAX];
 
     places_placeholder(d % PLACEHOLDERS, name);
-    int fd = openat(fs->runtime_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(fs->runtime_fd, name, flags);
+    if (fd < 0 && errno == EACCES && mend_placeholder(fs, name) == 0)
+        fd = openat(fs->runtime_fd, name, flags);
     return fd < 0 ? -errno : fd;
 }
 
@@ -503,6 +526,15 @@ void descriptions_pool_close(struct fastspool *fs)
 }
 
 /* ---- recognising, looking, reaping ---- */
+
+bool descriptions_is_placeholder(const struct fastspool *fs, const struct stat *st)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < PLACEHOLDERS && S_ISDIR(st->st_mode) && st->st_dev == fs->header->placeholder_device; i++)
+        found = found || st->st_ino == fs->header->placeholder_inode[i];
+    return found;
+}
 
 uint32_t descriptions_identify(struct fastspool *fs, int fd)
 {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct fastspool;
+struct stat;
 
 /** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it. */
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd);
@@ -24,6 +25,8 @@ void descriptions_shared(struct fastspool *fs);
 void descriptions_after_fork_child(struct fastspool *fs);
 /** The number of the description that kernel descriptor @fd stands for; 0: for none of this spool. */
 uint32_t descriptions_identify(struct fastspool *fs, int fd);
+/** Is the file of @st a placeholder of this spool? */
+bool descriptions_is_placeholder(const struct fastspool *fs, const struct stat *st);
 /** Set, or get, the descriptor of the spill file that an open description reads from.  The pool owns it.  -1: none. */
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd);
 int descriptions_spill(struct fastspool *fs, uint32_t description);

@@ -31,6 +31,7 @@
 #include "store/walk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -323,6 +324,8 @@ ssize_t fastspool_list(struct fastspool *fs, int description, uint64_t after, st
         result = section_read_begin(fs, &read);
         if (result == 0)
             result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+        if (result == 0 && (LOAD(description_at(fs, (uint32_t)description)->flags) & O_PATH))
+            result = -EBADF;
         if (result == 0)
             result = walk_list(fs, inode, after, entries, size);
     } while (section_read_retry(fs, &read));

@@ -136,6 +136,8 @@ static int run_named(struct fastspool *fs, const char *name, section_body *body,
 
 static int wanted_access(int flags)
 {
+    if (flags & O_PATH)
+        return 0;
     int want = (flags & O_ACCMODE) == O_RDONLY ? R_OK : (flags & O_ACCMODE) == O_WRONLY ? W_OK : R_OK | W_OK;
     return flags & O_TRUNC ? want | W_OK : want;
 }
@@ -154,7 +156,7 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
     if (directory && (wanted_access(open->flags) & W_OK))
         return -EISDIR;
     int result = access_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
-    if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & O_TRUNC))
+    if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & (O_TRUNC | O_PATH)))
         return -EIO;
     if (result == 0 && (open->flags & O_TRUNC) && !directory)
         result = orphans_discard(fs, place->inode);
@@ -220,6 +222,8 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
 int files_open_new(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
 {
     uint32_t description;
+    if (flags & O_PATH)
+        flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC; /* as open(2) ignores all others */
     /* Exim often opens files that do not exist (-J).  That needs no description. */
     int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
 
@@ -249,10 +253,18 @@ int fastspool_close(struct fastspool *fs, int description)
 
 /* ---- reading and writing ---- */
 
+/* The open file of a description.  -EBADF: it was opened with O_PATH, so it only names the file. */
+static int used(struct fastspool *fs, int description, uint32_t *inode, uint32_t *generation)
+{
+    int result = descriptions_file(fs, (uint32_t)description, inode, generation);
+
+    return result == 0 && (LOAD(description_at(fs, (uint32_t)description)->flags) & O_PATH) ? -EBADF : result;
+}
+
 /* The open file of a description.  -EBADF if its access mode is @refused. */
 static int file_of(struct fastspool *fs, int description, int refused, uint32_t *inode, uint32_t *generation)
 {
-    int result = descriptions_file(fs, (uint32_t)description, inode, generation);
+    int result = used(fs, description, inode, generation);
 
     if (result < 0)
         return result;
@@ -371,7 +383,7 @@ ssize_t fastspool_append(struct fastspool *fs, int d, const void *buffer, size_t
 off_t fastspool_lseek(struct fastspool *fs, int d, off_t offset, int whence)
 {
     uint32_t inode, generation;
-    int result = descriptions_file(fs, (uint32_t)d, &inode, &generation);
+    int result = used(fs, d, &inode, &generation);
 
     if (result < 0)
         return result;
@@ -437,7 +449,7 @@ static int target(struct fastspool *fs, const struct change *change, uint32_t *i
     uint32_t generation;
 
     if (!change->path)
-        return descriptions_file(fs, change->description, inode, &generation);
+        return used(fs, (int)change->description, inode, &generation);
     int result = walk_to(fs, change->path, &change->who, &place);
     if (result == 0)
         result = walk_must_exist(fs, &place);
@@ -567,7 +579,7 @@ static int truncate_open(struct fastspool *fs, int description, off_t size, bool
     uint32_t inode, generation;
     int result = file_of(fs, description, O_RDONLY, &inode, &generation);
 
-    if (result == -EBADF && descriptions_file(fs, (uint32_t)description, &inode, &generation) == 0)
+    if (result == -EBADF && used(fs, description, &inode, &generation) == 0)
         return -EINVAL; /* open, but not for writing */
     return result < 0 ? result : truncate_to(fs, &change, size);
 }
@@ -592,7 +604,7 @@ int fastspool_allocate(struct fastspool *fs, int description, off_t offset, off_
 int fastspool_fsync(struct fastspool *fs, int description)
 {
     uint32_t inode, generation;
-    int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
+    int result = used(fs, description, &inode, &generation);
 
     if (result < 0)
         return result;

@@ -96,6 +96,11 @@ uint32_t inside_identify(struct fastspool *fs, int fd)
     return descriptions_identify(fs, fd);
 }
 
+bool inside_is_placeholder(const struct fastspool *fs, const struct stat *st)
+{
+    return descriptions_is_placeholder(fs, st);
+}
+
 uint64_t inside_handle(struct fastspool *fs, uint32_t description)
 {
     uint64_t handle;

@@ -53,6 +53,9 @@ void inside_shared(struct fastspool *fs);
 /** The description that descriptor @fd of a placeholder stands for, 0: none. */
 uint32_t inside_identify(struct fastspool *fs, int fd);
 
+/** Is the file of @st a placeholder? */
+bool inside_is_placeholder(const struct fastspool *fs, const struct stat *st);
+
 /** The flags of open(2) that it remembers: access mode, O_APPEND, O_NONBLOCK... */
 int inside_flags(const struct fastspool *fs, uint32_t description);
 /** Set those of @which to what they are in @flags.  Returns the flags before. */

@@ -128,6 +128,8 @@ static int control(struct fastspool *fs, uint32_t d, int fd, const int commands[
         return result;
     const struct description *description = description_at(fs, d);
     int mode = (int)LOAD(description->flags) & O_ACCMODE;
+    if (LOAD(description->flags) & O_PATH)
+        return -EBADF;
     if (lock->l_type != F_RDLCK && lock->l_type != F_WRLCK && lock->l_type != F_UNLCK)
         return -EINVAL;
     result = absolute_range(fs, description, inode, lock, &start, &length);
