@@ -192,7 +192,7 @@ static bool keeps(const struct carrier *carrier, int fd)
     bool kept = fd == carrier->requests || inside_is_own(carrier->fs, fd);
 
     for (int i = 0; i < carrier->count && !kept; i++)
-        kept = fd == carrier->carried[i].in;
+        kept = fd == carrier->carried[i].in || fd == carrier->carried[i].fd;
     return kept;
 }
 
@@ -200,8 +200,10 @@ static void close_others(const struct carrier *carrier)
 {
     int first = 0, last = 1023; /* the store's are below */
 
-    for (int i = 0; i < carrier->count; i++)
+    for (int i = 0; i < carrier->count; i++) {
         last = carrier->carried[i].in > last ? carrier->carried[i].in : last;
+        last = carrier->carried[i].fd > last ? carrier->carried[i].fd : last;
+    }
     last = carrier->requests > last ? carrier->requests : last;
     for (int fd = 0; fd <= last; fd++) {
         if (!keeps(carrier, fd))
@@ -219,13 +221,17 @@ static void close_others(const struct carrier *carrier)
         real.close(fd);
 }
 
+/* The store may have no descriptor of a carried file but the program's: one of these stays. */
 static void let_go(int fd, uint32_t description, void *argument)
 {
-    const struct carrier *carrier = argument;
+    struct carrier *carrier = argument;
 
     for (int i = 0; i < carrier->count; i++) {
-        if (carrier->carried[i].description == description)
-            return;
+        struct carried *carried = &carrier->carried[i];
+        if (carried->description != description)
+            continue;
+        carried->fd = carried->fd < 0 ? fd : carried->fd;
+        return;
     }
     close(fd);
 }
@@ -292,7 +298,7 @@ int carrier_pipe(struct carried *carried, uint32_t description)
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
     real.fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    *carried = (struct carried){description, ends[0], ends[1]};
+    *carried = (struct carried){description, ends[0], ends[1], -1};
     return 0;
 }
 

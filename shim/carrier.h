@@ -13,6 +13,7 @@ struct carried {
     uint32_t description;
     int in;  /* of a pipe: the carrier's end */
     int out; /* what stands for the file elsewhere: every write to it arrives */
+    int fd;  /* the program's descriptor that holds the description in the carrier, -1: none yet */
 };
 
 /** Make the pipe of @description.  0 or -errno. */

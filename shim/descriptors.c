@@ -188,12 +188,25 @@ void descriptors_release(uint32_t description)
 
 int descriptors_new(uint32_t description, int pool_fd, int flags)
 {
+    struct fastspool *fs = attachment();
     int fd = real.fcntl(pool_fd, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 
-    if (fd < 0) {
+    if (fd < 0 && errno != EMFILE) {
         fd = -errno;
-        inside_close(attachment(), description);
+        inside_close(fs, description);
         return fd;
+    }
+    /* The last number that was free, or there was no high one: the store's own is the program's. */
+    bool takes = fd < 0 || pool_fd < fd;
+    int given = inside_give(fs, description, !takes);
+    if (takes) {
+        if (fd >= 0)
+            real.close(fd);
+        fd = given;
+        if (!(flags & O_CLOEXEC))
+            real.fcntl(fd, F_SETFD, 0);
+    } else if (given >= 0) {
+        real.close(given);
     }
     descriptors_set(fd, description);
     return fd;

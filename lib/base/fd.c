@@ -13,7 +13,7 @@
  * the lowest free number, so they stay below.  A descriptor table beyond 1024 would make every fork copy more. */
 #define HIGH_FDS 128
 
-int fd_high(int fd)
+static int duplicate_high(int fd)
 {
     struct rlimit limit;
     rlim_t end = 1024;
@@ -21,9 +21,25 @@ int fd_high(int fd)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < end)
         end = limit.rlim_cur;
     int high = fcntl(fd, F_DUPFD_CLOEXEC, end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2);
-    int error = errno;
+    return high < 0 ? -errno : high;
+}
+
+int fd_high(int fd)
+{
+    int high = duplicate_high(fd);
+
     close(fd);
-    return high < 0 ? -error : high;
+    return high;
+}
+
+int fd_raise(int fd)
+{
+    int high = duplicate_high(fd);
+
+    if (high < 0)
+        return fd;
+    close(fd);
+    return high;
 }
 
 int fd_sync_directory(const char *path)

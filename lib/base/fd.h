@@ -13,6 +13,9 @@
  *  Why high: Exim closes and writes to numbers that it no longer owns, and these are low ones. */
 int fd_high(int fd);
 
+/** fd_high(), but where no number is free @fd itself, which stays open. */
+int fd_raise(int fd);
+
 /** fsync(2) the directory @path, so that its entries are on the disk. */
 int fd_sync_directory(const char *path);
 

@@ -14,6 +14,8 @@
  *     opens a placeholder, sets the offset, takes the lock and looks again (3.7 us, and a section).
  *   - descriptions_open() makes it an open file, descriptions_close() a pooled one again.  With the pool the pair costs
  *     a dup and a close (0.6 us).
+ *   - The pool keeps a descriptor of its own of POOL_KEPT open files.  Others cost the program's descriptor alone
+ *     (descriptions_give()), so that a program may have as many files open as its limit says.
  *
  * Forks: two processes hold what was open at the fork.  The pool's epoch counts forks (descriptions_shared()).  The
  * close of a description of an earlier epoch, or of an inherited one, asks the kernel whether its byte is still locked;
@@ -51,6 +53,7 @@
 #define POOLED_MAX    (10 * NS_PER_S) /* from reserving a number to locking its byte */
 
 #define POOL_IDLE   8  /* descriptions kept for the next opens */
+#define POOL_KEPT   8  /* open ones of which the pool keeps a descriptor besides the program's */
 #define POOL_PLACES 64 /* places of one page of the pool */
 
 #define IDLE    (UINT32_C(1) << 31) /* in pooled.key: not open, kept for an open */
@@ -59,8 +62,8 @@
 /* A description whose placeholder this process has opened. */
 struct pooled {
     uint32_t key; /* the description's number, with IDLE; 0: this place is empty; atomic */
-    int fd;
-    int spill; /* descriptor of the spill file that it reads from, -1: none */
+    int fd;       /* -1: the program's descriptors alone hold it */
+    int spill;    /* descriptor of the spill file that it reads from, -1: none */
     uint64_t cookie;
     uint32_t epoch; /* of the pool when the description was taken */
 };
@@ -72,6 +75,7 @@ struct pool {
     struct pool *next; /* further places */
     uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
     uint32_t idle;     /* in the first page: how many are idle */
+    uint32_t kept;     /* in the first page: how many are open and have a descriptor here */
     uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded */
 };
 
@@ -270,7 +274,7 @@ static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie
         close(fd);
         return error;
     }
-    return fd_high(fd);
+    return fd_raise(fd);
 }
 
 /* Does any process hold the description?  A descriptor without a lock of its own asks. */
@@ -345,9 +349,27 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
         close(pooled.fd);
         return result;
     }
+    __atomic_add_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
     *description = pooled.key;
     *fd = pooled.fd;
     return 0;
+}
+
+int descriptions_give(struct fastspool *fs, uint32_t description, bool few)
+{
+    struct pool *pool = LOAD(fs->pool);
+    struct pooled *place = pool ? pool_claim(pool, description) : NULL;
+    int fd = -1;
+
+    if (!place)
+        return -1;
+    if (place->fd >= 0 && !(few && LOAD(pool->kept) <= POOL_KEPT)) {
+        fd = place->fd;
+        place->fd = -1;
+        __atomic_sub_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
+    }
+    STORE(place->key, description);
+    return fd;
 }
 
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
@@ -409,11 +431,17 @@ static int pool_again(struct fastspool *fs, void *argument)
     return 0;
 }
 
+static void close_held(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
 static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
-    if (LOAD(pool->idle) >= POOL_IDLE) {
+    if (pooled->fd < 0 || LOAD(pool->idle) >= POOL_IDLE) {
         int result = change_run(fs, discard, pooled);
-        close(pooled->fd);
+        close_held(pooled->fd);
         return result;
     }
     int result = change_run(fs, pool_again, pooled);
@@ -449,12 +477,13 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
         struct pooled pooled = *place;
         pooled.key = description;
         STORE(place->key, 0);
-        if (pooled.spill >= 0)
-            close(pooled.spill);
+        close_held(pooled.spill);
+        if (pooled.fd >= 0)
+            __atomic_sub_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
         if (pooled.epoch == LOAD(pool->epoch)) {
             result = close_unshared(fs, pool, &pooled);
         } else {
-            close(pooled.fd);
+            close_held(pooled.fd);
             result = close_shared(fs, &pooled);
         }
     } else {
@@ -515,9 +544,8 @@ void descriptions_pool_close(struct fastspool *fs)
             pooled.key &= ~IDLE;
             if (page->place[i].key == 0 || page->place[i].key == CLAIMED)
                 continue;
-            close(pooled.fd);
-            if (pooled.spill >= 0)
-                close(pooled.spill);
+            close_held(pooled.fd);
+            close_held(pooled.spill);
             close_shared(fs, &pooled);
         }
         munmap(page, sizeof(*page));

@@ -13,6 +13,9 @@ struct stat;
 
 /** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it. */
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd);
+/** The program has a descriptor of @description: the pool needs none.  Returns the pool's, now the caller's, or -1: it
+ *  has none, or @few and it has few, and keeps it for the next open. */
+int descriptions_give(struct fastspool *fs, uint32_t description, bool few);
 /** In a section: make it an open file. */
 int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode, int flags);
 /** The process has closed its last descriptor of the description.  If no fork, exec or message can have copied it, it

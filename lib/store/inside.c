@@ -73,6 +73,11 @@ int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, 
     return files_open_new(fs, path, flags, mode, placeholder);
 }
 
+int inside_give(struct fastspool *fs, uint32_t description, bool few)
+{
+    return descriptions_give(fs, description, few);
+}
+
 int inside_close(struct fastspool *fs, uint32_t description)
 {
     return descriptions_close(fs, description);

@@ -44,6 +44,9 @@ int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attr
 
 /** As fastspool_open().  *@placeholder: the descriptor to duplicate for the program; it stays the store's. */
 int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder);
+/** The program holds @description by a descriptor of its own.  Returns that of the store, which is the caller's from
+ * now on; -1: it has none, or @few and it has few, and keeps it. */
+int inside_give(struct fastspool *fs, uint32_t description, bool few);
 /** The process has closed its last descriptor of it. */
 int inside_close(struct fastspool *fs, uint32_t description);
 /** The process has closed a descriptor of it: POSIX drops the process's record locks on the file. */

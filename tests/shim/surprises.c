@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -100,6 +101,57 @@ static void own_descriptors_are_high(void)
     closefrom(again);
     CHECK(pread(fd, (char[1]){0}, 1, 0) == 1 && unlink(at("input", "f")) == 0);
     close(fd);
+}
+
+/* How many files of @directory can be open at a time?  All work, also in a child, and are closed again. */
+static int open_until_full(const char *directory, bool *work)
+{
+    int fds[1100], count = 0;
+
+    *work = true;
+    mkdir(directory, 0750);
+    for (int fd; count < 1100; fds[count++] = fd) {
+        char path[700];
+        snprintf(path, sizeof(path), "%s/%d", directory, count);
+        fd = open(path, O_RDWR | O_CREAT, 0640);
+        if (fd < 0) {
+            CHECK(errno == EMFILE);
+            unlink(path);
+            break;
+        }
+        unlink(path);
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < count; i++)
+            *work = write(fds[i], &i, sizeof(i)) == sizeof(i) && *work;
+        _exit(!*work);
+    }
+    *work = child_status(pid) == 0;
+    for (int i = 0, found; i < count; i++) {
+        *work = pread(fds[i], &found, sizeof(found), 0) == sizeof(found) && found == i && *work;
+        *work = fcntl(fds[i], F_GETFD) == 0 && close(fds[i]) == 0 && *work;
+    }
+    return count;
+}
+
+/* A spool file costs one descriptor, whatever the limit.  The library has a few of its own. */
+static void one_descriptor_a_file(void)
+{
+    struct rlimit before, less;
+    bool work;
+
+    getrlimit(RLIMIT_NOFILE, &before);
+    less = before;
+    for (rlim_t limit = 1024; limit >= 64; limit /= 4) {
+        less.rlim_cur = limit;
+        setrlimit(RLIMIT_NOFILE, &less);
+        int disk = open_until_full("/srv/ordinary", &work), store = open_until_full(at("input", ""), &work);
+        CHECK(work && store >= disk - 24);
+        if (store < disk - 24)
+            fprintf(stderr, "limit %d: %d files on the disk, %d in the spool\n", (int)limit, disk, store);
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
 }
 
 static int try_lock(const char *path, off_t length)
@@ -507,6 +559,7 @@ static const struct {
     {"2 stdio bypasses", stdio_bypasses},
     {"streams lock among threads", streams_lock_among_threads},
     {"4 own descriptors are high", own_descriptors_are_high},
+    {"one descriptor a file", one_descriptor_a_file},
     {"5, 20 locks are the parent's", locks_are_the_parents},
     {"7, 8 kernel copies", kernel_copies},
     {"9 directory sync", directory_sync},
