@@ -210,6 +210,20 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct s
     return (int)result_of(result);
 }
 
+/* libc's would not call the wrapper. */
+EXPORT key_t ftok(const char *path, int project)
+{
+    struct store_path target;
+    struct stat st;
+
+    BOUND();
+    if (!paths_follow(AT_FDCWD, path, &target))
+        return real.ftok(path, project);
+    if (stat(path, &st) < 0)
+        return -1;
+    return (key_t)((uint32_t)project << 24 | (uint32_t)(st.st_dev & 0xff) << 16 | (uint32_t)(st.st_ino & 0xffff));
+}
+
 /* ---- access ---- */
 
 static int access_at(int dirfd, const char *path, int mode, int flags)
@@ -271,6 +285,12 @@ EXPORT int fchmodat(int dirfd, const char *path, mode_t mode, int flags)
 {
     BOUND();
     return chmod_at(dirfd, path, mode, flags);
+}
+
+EXPORT int lchmod(const char *path, mode_t mode)
+{
+    BOUND();
+    return chmod_at(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW);
 }
 
 EXPORT int fchmod(int fd, mode_t mode)
@@ -363,9 +383,11 @@ EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2]
     return real.utimensat(asked.dirfd, asked.path, times, flags);
 }
 
-/* The older calls, by the newest. */
+/* The older calls, by the newest.  A bad pointer stays one, for that to find. */
 static const struct timespec *from_timeval(const struct timeval given[2], struct timespec times[2])
 {
+    if (pointers_readable(given, 2 * sizeof(*given)) < 2 * sizeof(*given))
+        return (const struct timespec *)given;
     for (int i = 0; given && i < 2; i++)
         times[i] = (struct timespec){given[i].tv_sec, given[i].tv_usec * 1000};
     return given ? times : NULL;
@@ -383,6 +405,12 @@ EXPORT int lutimes(const char *path, const struct timeval given[2])
     return utimensat(AT_FDCWD, path, from_timeval(given, times), AT_SYMLINK_NOFOLLOW);
 }
 
+EXPORT int futimesat(int dirfd, const char *path, const struct timeval given[2])
+{
+    struct timespec times[2];
+    return utimensat(dirfd, path, from_timeval(given, times), 0);
+}
+
 EXPORT int futimes(int fd, const struct timeval given[2])
 {
     struct timespec times[2];
@@ -393,6 +421,8 @@ EXPORT int utime(const char *path, const struct utimbuf *given)
 {
     struct timespec times[2];
 
+    if (given && pointers_readable(given, sizeof(*given)) < sizeof(*given))
+        return (int)result_of(-EFAULT);
     if (given) {
         times[0] = (struct timespec){given->actime, 0};
         times[1] = (struct timespec){given->modtime, 0};

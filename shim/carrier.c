@@ -245,7 +245,7 @@ static void shed_users(const struct fastspool *fs)
         return;
     for (int i = 0; i < 3; i++) {
         if (inside_may_hold(fs, uid[i]) || serve_trusts(uid[i])) {
-            syscall(SYS_setresuid, uid[i], uid[i], uid[i]);
+            real.syscall(SYS_setresuid, uid[i], uid[i], uid[i]);
             return;
         }
     }
@@ -277,7 +277,7 @@ static int fork_carrier(struct carrier *carrier)
     inside_shared(carrier->fs);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid_t child = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+    pid_t child = (pid_t)real.syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
     if (child == 0) {
         pid_t grandchild = real._Fork();
         if (grandchild == 0)

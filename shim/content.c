@@ -35,6 +35,12 @@ static inline int description_of(int fd)
     return (int)descriptors_find(fd);
 }
 
+/* Was it opened with O_PATH, so that it only names the file? */
+static bool is_name(int description)
+{
+    return inside_flags(attachment(), (uint32_t)description) & O_PATH;
+}
+
 /* Does the store or a carrier write to @fd? */
 static bool is_ours(int fd)
 {
@@ -218,6 +224,30 @@ EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offs
 }
 EXPORT_ALIAS(pwritev64, pwritev);
 
+/* The store reads from memory, so nothing waits, and has no priorities.  @offset -1: at the description's offset. */
+EXPORT ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
+{
+    BOUND();
+    if (!descriptors_find(fd))
+        return real.preadv2(fd, vector, count, offset, flags);
+    if (flags & ~(RWF_HIPRI | RWF_NOWAIT))
+        return result_of(-EOPNOTSUPP);
+    return offset == -1 ? transfer(false, fd, vector, count, -1) : transfer_at(false, fd, vector, count, offset);
+}
+EXPORT_ALIAS(preadv64v2, preadv2);
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
+{
+    BOUND();
+    if (!is_ours(fd))
+        return real.pwritev2(fd, vector, count, offset, flags);
+    if (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC))
+        return result_of(-EOPNOTSUPP);
+    ssize_t done = offset == -1 ? transfer(true, fd, vector, count, -1) : transfer_at(true, fd, vector, count, offset);
+    return done > 0 && (flags & (RWF_DSYNC | RWF_SYNC)) && fsync(fd) < 0 ? -1 : done;
+}
+EXPORT_ALIAS(pwritev64v2, pwritev2);
+
 /* ---- size and offset ---- */
 
 EXPORT off_t lseek(int fd, off_t offset, int whence)
@@ -266,7 +296,11 @@ EXPORT int posix_fadvise(int fd, off_t offset, off_t size, int advice)
 {
     int description = description_of(fd);
 
-    return description ? 0 : real.posix_fadvise(fd, offset, size, advice);
+    if (!description)
+        return real.posix_fadvise(fd, offset, size, advice);
+    if (is_name(description))
+        return EBADF;
+    return size < 0 || advice < POSIX_FADV_NORMAL || advice > POSIX_FADV_NOREUSE ? EINVAL : 0;
 }
 EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
 
@@ -319,11 +353,46 @@ EXPORT int fdatasync(int fd)
     return sync_file(fd, real.fdatasync);
 }
 
+/* All that any process has changed. */
+EXPORT int syncfs(int fd)
+{
+    int description = description_of(fd);
+
+    if (!description)
+        return real.syncfs(fd);
+    return (int)result_of(is_name(description) ? -EBADF : fastspool_flush(attachment(), 0));
+}
+
+/* Of a process that has attached.  (Any other has changed nothing, and may be of a user who must not wait.) */
+EXPORT void sync(void)
+{
+    BOUND();
+    if (attachment()) {
+        int saved = errno;
+        fastspool_flush(attachment(), 0);
+        errno = saved;
+    }
+    real.sync();
+}
+
 EXPORT int sync_file_range(int fd, off_t offset, off_t size, unsigned flags)
 {
     int description = description_of(fd);
 
-    return description ? 0 : real.sync_file_range(fd, offset, size, flags);
+    if (!description)
+        return real.sync_file_range(fd, offset, size, flags);
+    if (flags & ~7u || offset < 0 || size < 0)
+        return (int)result_of(is_name(description) ? -EBADF : -EINVAL);
+    return is_name(description) ? (int)result_of(-EBADF) : 0;
+}
+
+EXPORT ssize_t readahead(int fd, off64_t offset, size_t size)
+{
+    int description = description_of(fd);
+
+    if (!description)
+        return real.readahead(fd, offset, size);
+    return (inside_flags(attachment(), (uint32_t)description) & (O_PATH | O_WRONLY)) ? result_of(-EBADF) : 0;
 }
 
 /* ---- what the kernel does between two descriptors ---- */
@@ -360,6 +429,8 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     if (!descriptors_find(in) && !is_ours(out))
         return real.sendfile(out, in, offset, size);
     int saved = errno, source = (int)descriptors_find(in);
+    if (offset && pointers_writable(offset, sizeof(*offset)) < sizeof(*offset))
+        return result_of(-EFAULT);
     if (source && (inside_flags(attachment(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
         return result_of(-EBADF);
     ssize_t result = copy_between(out, NULL, in, offset, size);
@@ -371,11 +442,31 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
 }
 EXPORT_ALIAS(sendfile64, sendfile);
 
+/* Are both the same file, and do the two ranges of it overlap? */
+static bool overlaps(int in, const off_t *in_offset, int out, const off_t *out_offset, size_t size)
+{
+    struct stat from, to;
+
+    if (fstat(in, &from) < 0 || fstat(out, &to) < 0 || from.st_dev != to.st_dev || from.st_ino != to.st_ino)
+        return false;
+    off_t start = in_offset ? *in_offset : lseek(in, 0, SEEK_CUR);
+    off_t other = out_offset ? *out_offset : lseek(out, 0, SEEK_CUR);
+    size_t between = (size_t)(start < other ? other - start : start - other);
+    return between < size;
+}
+
 EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t size, unsigned flags)
 {
     BOUND();
     if (!descriptors_find(in) && !is_ours(out))
         return real.copy_file_range(in, in_offset, out, out_offset, size, flags);
+    if (flags)
+        return result_of(-EINVAL);
+    if ((in_offset && pointers_writable(in_offset, sizeof(*in_offset)) < sizeof(*in_offset)) ||
+        (out_offset && pointers_writable(out_offset, sizeof(*out_offset)) < sizeof(*out_offset)))
+        return result_of(-EFAULT);
+    if (overlaps(in, in_offset, out, out_offset, size))
+        return result_of(-EINVAL);
     return copy_between(out, out_offset, in, in_offset, size);
 }
 
@@ -409,6 +500,11 @@ EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd,
         return real.mmap(address, size, protection, flags, fd, offset);
     if (flags & MAP_FIXED || size == 0 || ((flags & MAP_SHARED) && (protection & PROT_WRITE))) {
         errno = size == 0 ? EINVAL : ENODEV;
+        return MAP_FAILED;
+    }
+    int access_mode = inside_flags(attachment(), (uint32_t)description) & (O_ACCMODE | O_PATH);
+    if (access_mode & (O_PATH | O_WRONLY)) {
+        errno = access_mode & O_PATH ? EBADF : EACCES;
         return MAP_FAILED;
     }
     return map_copy(attachment(), description, size, protection, offset);

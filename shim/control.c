@@ -7,16 +7,18 @@
  *
  * Failure modes:
  *   - EOPNOTSUPP from flock: a spool file has record locks only (docs/limits.md).
- *   - EINVAL from fcntl: a spool file has no leases, seals or signals, and no locks of open file descriptions.
- *   - ENOTTY from ioctl.
+ *   - EINVAL from fcntl: a spool file has no leases or seals, and no locks of open file descriptions.
+ *   - ENOTTY from ioctl, but for the few requests that every file has.
  */
 #include "attachment.h"
 #include "descriptors.h"
 #include "fastspool.h"
+#include "pointers.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -31,22 +33,47 @@ static int set_flags(struct fastspool *fs, uint32_t description, int flags)
     return 0;
 }
 
+static bool is_directory(struct fastspool *fs, uint32_t description)
+{
+    struct stat st;
+    return fastspool_fstat(fs, (int)description, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int control(int fd, uint32_t description, int command, void *argument)
 {
     struct fastspool *fs = attachment();
+    bool names = inside_flags(fs, description) & O_PATH;
+    struct flock *lock = argument;
 
+    if (names && command != F_GETFL && command != F_GETFD && command != F_SETFD && command != F_DUPFD &&
+        command != F_DUPFD_CLOEXEC)
+        return (int)result_of(-EBADF);
     switch (command) {
     case F_GETFL:
-        return inside_flags(fs, description) | KERNEL_LARGEFILE;
+        return inside_flags(fs, description) | (names ? 0 : KERNEL_LARGEFILE);
     case F_SETFL:
         return set_flags(fs, description, (int)(intptr_t)argument);
     case F_SETLK:
     case F_SETLKW:
     case F_GETLK:
-        return (int)result_of(fastspool_lock(fs, (int)description, command, argument));
+        if (pointers_writable(lock, sizeof(*lock)) < sizeof(*lock))
+            return (int)result_of(-EFAULT);
+        return (int)result_of(fastspool_lock(fs, (int)description, command, lock));
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
         return descriptors_duplicated(fd, real.fcntl(fd, command, argument));
+    case F_GETLEASE:
+        return F_UNLCK;
+    case F_NOTIFY:
+        return !argument ? 0 : (int)result_of(is_directory(fs, description) ? -EINVAL : -ENOTDIR);
+    case F_GETPIPE_SZ:
+    case F_SETPIPE_SZ:
+        return (int)result_of(-EBADF);
+    case F_GETOWN: /* no signal ever comes from a file */
+    case F_SETOWN:
+    case F_GETSIG:
+    case F_SETSIG:
+        return 0;
     case F_GETFD:
     case F_SETFD:
         return real.fcntl(fd, command, argument);
@@ -72,6 +99,37 @@ EXPORT int fcntl(int fd, int command, ...)
 }
 EXPORT_ALIAS(fcntl64, fcntl);
 
+/* The few that every file has. */
+static int control_file(int fd, uint32_t description, unsigned long request, int *argument)
+{
+    struct fastspool *fs = attachment();
+    int flags = inside_flags(fs, description);
+    struct stat st;
+
+    if (flags & O_PATH)
+        return -EBADF;
+    switch (request) {
+    case FIOCLEX:
+    case FIONCLEX:
+        return real.ioctl(fd, request, argument) < 0 ? -errno : 0;
+    case FIONBIO:
+        if (pointers_readable(argument, sizeof(*argument)) < sizeof(*argument))
+            return -EFAULT;
+        inside_change_flags(fs, description, O_NONBLOCK, *argument ? O_NONBLOCK : 0);
+        return 0;
+    case FIONREAD:
+    case FIGETBSZ:
+        if (fastspool_fstat(fs, (int)description, &st) < 0 || (request == FIONREAD && !S_ISREG(st.st_mode)))
+            return -ENOTTY;
+        if (pointers_writable(argument, sizeof(*argument)) < sizeof(*argument))
+            return -EFAULT;
+        *argument = request == FIGETBSZ ? (int)INSIDE_BLOCK : (int)(st.st_size - inside_offset(fs, description));
+        return 0;
+    default:
+        return -ENOTTY;
+    }
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -80,19 +138,19 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    if (!descriptors_find(fd) || request == FIOCLEX || request == FIONCLEX)
+    uint32_t description = descriptors_find(fd);
+    if (!description)
         return real.ioctl(fd, request, argument);
-    errno = ENOTTY;
-    return -1;
+    return (int)result_of(control_file(fd, description, request, argument));
 }
 
 EXPORT int flock(int fd, int operation)
 {
     BOUND();
-    if (!descriptors_find(fd))
+    uint32_t description = descriptors_find(fd);
+    if (!description)
         return real.flock(fd, operation);
-    errno = EOPNOTSUPP;
-    return -1;
+    return (int)result_of(inside_flags(attachment(), description) & O_PATH ? -EBADF : -EOPNOTSUPP);
 }
 
 EXPORT int lockf(int fd, int command, off_t size)

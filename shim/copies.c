@@ -44,7 +44,7 @@ int copies_new(uint32_t description)
         real.lseek(spill, inside_offset(fs, description), SEEK_SET);
     if (spill != -ENOENT)
         return spill;
-    int memory = (int)syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
+    int memory = (int)real.syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
 
     if (memory < 0)
         return -errno;

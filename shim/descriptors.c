@@ -235,7 +235,7 @@ void descriptors_discover(void)
     int saved = errno;
     int fd = real.open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    for (long size; fd >= 0 && (size = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0;) {
+    for (long size; fd >= 0 && (size = real.syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0;) {
         for (long at = 0; at < size; at += ((struct kernel_entry *)(bytes + at))->length) {
             const char *name = ((struct kernel_entry *)(bytes + at))->name;
             if (*name != '.' && atoi(name) != fd && !is_own(atoi(name)))

@@ -148,12 +148,17 @@ EXPORT DIR *fdopendir(int fd)
     struct stat st;
 
     BOUND();
-    if (!descriptors_find(fd))
+    uint32_t description = descriptors_find(fd);
+    if (!description)
         return real.fdopendir(fd);
     if (fstat(fd, &st) < 0)
         return NULL;
     if (!S_ISDIR(st.st_mode)) {
         errno = ENOTDIR;
+        return NULL;
+    }
+    if (inside_flags(attachment(), description) & O_PATH) {
+        errno = EBADF;
         return NULL;
     }
     return open_listing(attachment(), fd);
@@ -346,15 +351,9 @@ EXPORT void rewinddir(DIR *stream)
 }
 
 /* libc's scandir would not call the wrappers. */
-EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
-                   int (*compare)(const struct dirent **, const struct dirent **))
+static int scan(DIR *stream, struct dirent ***list, int (*filter)(const struct dirent *),
+                int (*compare)(const struct dirent **, const struct dirent **))
 {
-    struct store_path target;
-
-    BOUND();
-    if (!paths_resolve(AT_FDCWD, path, &target))
-        return real.scandir(path, list, filter, compare);
-    DIR *stream = opendir(path);
     struct dirent **entries = NULL, *entry;
     int count = 0;
     bool failed = !stream;
@@ -386,4 +385,64 @@ EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const 
     *list = entries;
     return count;
 }
+
+EXPORT int scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
+                   int (*compare)(const struct dirent **, const struct dirent **))
+{
+    struct store_path target;
+
+    BOUND();
+    if (!paths_follow(AT_FDCWD, path, &target))
+        return real.scandir(path, list, filter, compare);
+    return scan(opendir(path), list, filter, compare);
+}
 EXPORT_ALIAS(scandir64, scandir);
+
+EXPORT int scandirat(int dirfd, const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
+                     int (*compare)(const struct dirent **, const struct dirent **))
+{
+    struct store_path target;
+
+    BOUND();
+    if (!paths_follow(dirfd, path, &target))
+        return real.scandirat(dirfd, path, list, filter, compare);
+    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (fd >= 0 && !stream)
+        close(fd);
+    return scan(stream, list, filter, compare);
+}
+EXPORT_ALIAS(scandirat64, scandirat);
+
+/* The kernel's form of a listing is not made.  (A placeholder would look like an empty directory.) */
+EXPORT ssize_t getdents64(int fd, void *buffer, size_t size)
+{
+    struct stat st;
+
+    BOUND();
+    if (!descriptors_find(fd))
+        return real.getdents64(fd, buffer, size);
+    return result_of(fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? -EOPNOTSUPP : -ENOTDIR);
+}
+
+/* ---- patterns ---- */
+
+static void close_stream(void *stream)
+{
+    closedir(stream);
+}
+
+/* libc's glob takes functions of the caller's. */
+EXPORT int glob(const char *pattern, int flags, int (*failed)(const char *path, int error), glob_t *found)
+{
+    BOUND();
+    if (!serve_active() || (flags & GLOB_ALTDIRFUNC))
+        return real.glob(pattern, flags, failed, found);
+    found->gl_opendir = (void *(*)(const char *))opendir;
+    found->gl_readdir = (struct dirent * (*)(void *)) readdir;
+    found->gl_closedir = close_stream;
+    found->gl_stat = stat;
+    found->gl_lstat = lstat;
+    return real.glob(pattern, flags | GLOB_ALTDIRFUNC, failed, found);
+}
+EXPORT_ALIAS(glob64, glob);

@@ -23,12 +23,14 @@
 #include "fastspool.h"
 #include "opening.h"
 #include "paths.h"
+#include "pointers.h"
 #include "spool/exim.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- one path ---- */
@@ -185,9 +187,10 @@ enum pairing { BOTH_REAL, BOTH_STORE, APART };
 
 /* One path in the store and one elsewhere are on different devices. */
 static enum pairing pair(int from_dirfd, const char *from_path, struct store_path *from, int to_dirfd,
-                         const char *to_path, struct store_path *to)
+                         const char *to_path, struct store_path *to, bool follow)
 {
-    bool from_served = paths_resolve(from_dirfd, from_path, from), to_served = paths_resolve(to_dirfd, to_path, to);
+    bool from_served = follow ? paths_follow(from_dirfd, from_path, from) : paths_resolve(from_dirfd, from_path, from);
+    bool to_served = paths_resolve(to_dirfd, to_path, to);
 
     return from_served && to_served ? BOTH_STORE : from_served || to_served ? APART : BOTH_REAL;
 }
@@ -214,6 +217,21 @@ static int rename_places(struct store_path *from, struct store_path *to, unsigne
     return (int)result_of(result);
 }
 
+/* -errno of a path that leads nowhere, 0: it leads somewhere. */
+static int nowhere(const char *path)
+{
+    return !pointers_text(path) ? -EFAULT : !*path ? -ENOENT : 0;
+}
+
+/* One path is the store's and the other is not. */
+static int across(const char *from, const char *to)
+{
+    int result = nowhere(from);
+
+    result = result ? result : nowhere(to);
+    return (int)result_of(result ? result : -EXDEV);
+}
+
 /* From the store to elsewhere.  A file that only the disk has may go. */
 static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
@@ -223,14 +241,14 @@ static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to,
     if (paths_resolve(from_dirfd, from, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == -ENOENT)
         return paths_ask_disk(target.fs) ? real.renameat2(from_dirfd, from, to_dirfd, to, flags)
                                          : (int)result_of(-ENOENT);
-    return (int)result_of(-EXDEV);
+    return across(from, to);
 }
 
 static int rename_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, unsigned flags)
 {
     struct store_path from, to;
 
-    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
+    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to, false)) {
     case BOTH_STORE:
         return rename_places(&from, &to, flags);
     case APART:
@@ -279,12 +297,19 @@ static int link_places(struct store_path *from, struct store_path *to, int flags
 static int link_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, int flags)
 {
     struct store_path from, to;
+    char name[32];
 
-    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to)) {
+    /* Of a descriptor, also without a name: as by its name in /proc. */
+    if ((flags & AT_EMPTY_PATH) && pointers_text(from_path) && !*from_path && descriptors_find(from_dirfd)) {
+        snprintf(name, sizeof(name), "/proc/self/fd/%d", from_dirfd);
+        from_path = name;
+        flags |= AT_SYMLINK_FOLLOW;
+    }
+    switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to, flags & AT_SYMLINK_FOLLOW)) {
     case BOTH_STORE:
         return link_places(&from, &to, flags);
     case APART:
-        return (int)result_of(-EXDEV);
+        return across(from_path, to_path);
     default:
         return real.linkat(from_dirfd, from_path, to_dirfd, to_path, flags);
     }
@@ -354,25 +379,85 @@ EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
     return refused(dirfd, path, EPERM) ? -1 : real.mkfifoat(dirfd, path, mode);
 }
 
-/* Does the store have @path?  Then it is no symbolic link. */
-static bool is_stores(int dirfd, const char *path)
+/* The length of the path of the descriptor that @path names (/proc/self/fd/N), 0: it names none of the store's. */
+static int path_of_name(const char *path, char result[PATH_MAX])
 {
+    struct fastspool *fs = attachment();
+    uint32_t description = paths_description(path);
+
+    if (!description)
+        return 0;
+    return paths_of(fs, description, result) >= 0 ? (int)strlen(result)
+                                                  : snprintf(result, PATH_MAX, "%s/ (deleted)", inside_spool(fs));
+}
+
+static ssize_t read_link(int dirfd, const char *path, char *buffer, size_t size)
+{
+    char name[PATH_MAX];
     struct store_path target;
     struct stat st;
 
-    return paths_resolve(dirfd, path, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == 0;
+    /* What the store has is no symbolic link. */
+    if (paths_resolve(dirfd, path, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == 0)
+        return result_of(-EINVAL);
+    size_t length = (size_t)path_of_name(path, name);
+    if (length == 0)
+        return dirfd == AT_FDCWD ? real.readlink(path, buffer, size) : real.readlinkat(dirfd, path, buffer, size);
+    length = length < size ? length : size;
+    if (length == 0 || pointers_writable(buffer, length) < length)
+        return result_of(length ? -EFAULT : -EINVAL);
+    memcpy(buffer, name, length);
+    return (ssize_t)length;
 }
 
 EXPORT ssize_t readlink(const char *path, char *buffer, size_t size)
 {
     BOUND();
-    return is_stores(AT_FDCWD, path) ? result_of(-EINVAL) : real.readlink(path, buffer, size);
+    return read_link(AT_FDCWD, path, buffer, size);
 }
 
 EXPORT ssize_t readlinkat(int dirfd, const char *path, char *buffer, size_t size)
 {
     BOUND();
-    return is_stores(dirfd, path) ? result_of(-EINVAL) : real.readlinkat(dirfd, path, buffer, size);
+    return read_link(dirfd, path, buffer, size);
+}
+
+/* A spool has no symbolic links: the real path is that of the spool, and what follows without "." and "//".  (".." is
+ * gone already.) */
+EXPORT char *realpath(const char *path, char *resolved)
+{
+    struct store_path target;
+    struct stat st;
+    char result[PATH_MAX];
+
+    BOUND();
+    if (!paths_resolve(AT_FDCWD, path, &target))
+        return real.realpath(path, resolved);
+    int error = target.fs ? fastspool_stat(target.fs, target.path, &st) : -target.error;
+    if (error == -ENOENT && paths_ask_disk(target.fs))
+        return real.realpath(path, resolved);
+    size_t length = target.fs ? strlen(inside_spool(target.fs)) : 0;
+    if (error == 0 && length + 1 + strlen(target.path) >= sizeof(result))
+        error = -ENAMETOOLONG;
+    if (error < 0)
+        return result_of(error) < 0 ? NULL : resolved;
+    memcpy(result, inside_spool(target.fs), length);
+    for (const char *at = target.path; *at;) {
+        size_t part = strcspn(at, "/");
+        if (part > 0 && !(part == 1 && *at == '.')) {
+            result[length++] = '/';
+            memcpy(result + length, at, part);
+            length += part;
+        }
+        at += part + (at[part] == '/');
+    }
+    result[length] = '\0';
+    return resolved ? strcpy(resolved, result) : strdup(result);
+}
+
+EXPORT char *canonicalize_file_name(const char *path)
+{
+    return realpath(path, NULL);
 }
 
 /* The fortified names. */
@@ -394,15 +479,46 @@ EXPORT ssize_t __readlinkat_chk(int dirfd, const char *path, char *buffer, size_
     return readlinkat(dirfd, path, buffer, size);
 }
 
+char *__realpath_chk(const char *path, char *resolved, size_t room);
+EXPORT char *__realpath_chk(const char *path, char *resolved, size_t room)
+{
+    if (room < PATH_MAX)
+        __chk_fail();
+    return realpath(path, resolved);
+}
+
 /* The working directory is the kernel's: the disk's directory of the same path. */
-EXPORT int fchdir(int fd)
+static int enter(uint32_t description)
 {
     char path[PATH_MAX];
+    struct stat st;
+    int result = fastspool_fstat(attachment(), (int)description, &st);
+    if (result == 0 && !S_ISDIR(st.st_mode))
+        result = -ENOTDIR;
+    if (result == 0)
+        result = paths_of(attachment(), description, path);
+    return result < 0 ? (int)result_of(result) : real.chdir(path);
+}
 
+EXPORT int fchdir(int fd)
+{
     BOUND();
     uint32_t description = descriptors_find(fd);
-    if (!description)
-        return real.fchdir(fd);
-    int result = paths_of(attachment(), description, path);
-    return result < 0 ? (int)result_of(result) : chdir(path);
+    return description ? enter(description) : real.fchdir(fd);
+}
+
+EXPORT int chdir(const char *path)
+{
+    struct store_path target;
+    struct stat st;
+
+    BOUND();
+    if (!paths_follow(AT_FDCWD, path, &target))
+        return real.chdir(path);
+    if (!target.fs)
+        return (int)result_of(-target.error);
+    if (fastspool_stat(target.fs, target.path, &st) == 0 && !S_ISDIR(st.st_mode))
+        return (int)result_of(-ENOTDIR);
+    uint32_t description = paths_description(path);
+    return description ? enter(description) : real.chdir(path);
 }

@@ -173,25 +173,86 @@ EXPORT int creat(const char *path, mode_t mode)
 }
 EXPORT_ALIAS(creat64, creat);
 
-/* Six random characters, until the name is new. */
-EXPORT int mkstemp(char *template)
+/* ---- names that are new ---- */
+
+/* Where the six characters are to be in @template, before @suffix more.  NULL: it has none. */
+static char *blanks(char *template, int suffix)
+{
+    size_t length = strlen(template);
+
+    if (suffix < 0 || length < 6 + (size_t)suffix || strncmp(template + length - suffix - 6, "XXXXXX", 6) != 0)
+        return NULL;
+    return template + length - suffix - 6;
+}
+
+/* Six random characters, until @try has made what has this name.  Returns what @try has, or -1. */
+static int make_new(char *template, int suffix, int flags, int (*try)(const char *path, int flags))
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    struct store_path target;
+    char *at = blanks(template, suffix);
 
-    BOUND();
-    if (!paths_resolve(AT_FDCWD, template, &target))
-        return note_foreign(AT_FDCWD, template, real.mkstemp(template));
-    size_t length = strlen(template);
-    if (length < 6 || strcmp(template + length - 6, "XXXXXX") != 0)
+    if (!at)
         return (int)result_of(-EINVAL);
     for (int tries = 0; tries < 100; tries++) {
         for (int i = 0; i < 6; i++)
-            template[length - 6 + (size_t)i] = letters[arc4random_uniform(62)];
-        int fd = open_at(AT_FDCWD, template, O_RDWR | O_CREAT | O_EXCL, 0600);
-        if (fd >= 0 || errno != EEXIST)
-            return fd;
+            at[i] = letters[arc4random_uniform(62)];
+        int result = try(template, flags);
+        if (result >= 0 || errno != EEXIST)
+            return result;
     }
     return -1;
 }
+
+static int try_file(const char *path, int flags)
+{
+    return open_at(AT_FDCWD, path, (flags & ~O_ACCMODE) | O_RDWR | O_CREAT | O_EXCL, 0600);
+}
+
+static int try_directory(const char *path, int flags)
+{
+    (void)flags;
+    return mkdir(path, 0700);
+}
+
+static bool is_stores(const char *template)
+{
+    struct store_path target;
+
+    BOUND();
+    return paths_resolve(AT_FDCWD, template, &target);
+}
+
+EXPORT int mkstemp(char *template)
+{
+    return is_stores(template) ? make_new(template, 0, 0, try_file)
+                               : note_foreign(AT_FDCWD, template, real.mkstemp(template));
+}
 EXPORT_ALIAS(mkstemp64, mkstemp);
+
+EXPORT int mkostemp(char *template, int flags)
+{
+    return is_stores(template) ? make_new(template, 0, flags, try_file)
+                               : note_foreign(AT_FDCWD, template, real.mkostemp(template, flags));
+}
+EXPORT_ALIAS(mkostemp64, mkostemp);
+
+EXPORT int mkstemps(char *template, int suffix)
+{
+    return is_stores(template) ? make_new(template, suffix, 0, try_file)
+                               : note_foreign(AT_FDCWD, template, real.mkstemps(template, suffix));
+}
+EXPORT_ALIAS(mkstemps64, mkstemps);
+
+EXPORT int mkostemps(char *template, int suffix, int flags)
+{
+    return is_stores(template) ? make_new(template, suffix, flags, try_file)
+                               : note_foreign(AT_FDCWD, template, real.mkostemps(template, suffix, flags));
+}
+EXPORT_ALIAS(mkostemps64, mkostemps);
+
+EXPORT char *mkdtemp(char *template)
+{
+    if (!is_stores(template))
+        return real.mkdtemp(template);
+    return make_new(template, 0, 0, try_directory) < 0 ? NULL : template;
+}

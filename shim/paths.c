@@ -284,6 +284,14 @@ static int named_descriptor(const char *path, const char **rest)
     return fd <= INT_MAX && (*end == '\0' || *end == '/') ? (int)fd : -1;
 }
 
+uint32_t paths_description(const char *path)
+{
+    const char *rest;
+    int fd = serve_active() && pointers_text(path) && *path == '/' ? named_descriptor(path, &rest) : -1;
+
+    return fd >= 0 && *rest == '\0' ? descriptors_find(fd) : 0;
+}
+
 bool paths_follow(int dirfd, const char *path, struct store_path *target)
 {
     const char *rest;

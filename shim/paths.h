@@ -23,6 +23,8 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target);
 /** paths_resolve() for a call that follows a symbolic link at the end of the path: also of the names that
  * /proc/self/fd, /dev/fd and /dev/stdout give a descriptor. */
 bool paths_follow(int dirfd, const char *path, struct store_path *target);
+/** The description that @path, another name of a descriptor, leads to.  0: it is none. */
+uint32_t paths_description(const char *path);
 /** Does the path, which is not the store's, lead to a placeholder?  By a descriptor of another process, for example.
  *  A change of its attributes would harm the store.  @flags: of fstatat(2). */
 bool paths_is_placeholder(int dirfd, const char *path, int flags);

@@ -13,6 +13,8 @@
  */
 #include "pointers.h"
 
+#include "real.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -31,15 +33,15 @@ static bool bad(long result)
 static bool can_read(uintptr_t at)
 {
     const uintptr_t word = at & ~(uintptr_t)7; /* in the same page */
-    return !bad(syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(uint64_t)));
+    return !bad(real.syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(uint64_t)));
 }
 
 static bool can_write(uintptr_t at)
 {
     uint32_t nobody = 0;
     const uintptr_t word = at & ~(uintptr_t)3;
-    return !bad(syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, word,
-                        FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0)));
+    return !bad(real.syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, word,
+                             FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0)));
 }
 
 static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at))

@@ -5,11 +5,19 @@
 #ifndef FASTSPOOL_REAL_H
 #define FASTSPOOL_REAL_H
 
+#include <aio.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <fts.h>
+#include <ftw.h>
+
+#include <glob.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>

@@ -12,6 +12,7 @@
 #include "paths.h"
 #include "pointers.h"
 #include "serve.h"
+#include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
@@ -32,6 +33,11 @@ static struct fastspool *spool_of(const char *path, int *error)
     return *error ? NULL : serve_store(error);
 }
 
+static int to_statvfs(struct fastspool *fs, struct statvfs *st)
+{
+    return (int)result_of(pointers_writable(st, sizeof(*st)) < sizeof(*st) ? -EFAULT : fastspool_statvfs(fs, st));
+}
+
 EXPORT int statvfs(const char *path, struct statvfs *st)
 {
     int error;
@@ -40,21 +46,21 @@ EXPORT int statvfs(const char *path, struct statvfs *st)
     struct fastspool *fs = spool_of(path, &error);
     if (error)
         return (int)result_of(-error);
-    return fs ? (int)result_of(fastspool_statvfs(fs, st)) : real.statvfs(path, st);
+    return fs ? to_statvfs(fs, st) : real.statvfs(path, st);
 }
 EXPORT_ALIAS(statvfs64, statvfs);
 
 EXPORT int fstatvfs(int fd, struct statvfs *st)
 {
     BOUND();
-    return descriptors_find(fd) ? (int)result_of(fastspool_statvfs(attachment(), st)) : real.fstatvfs(fd, st);
+    return descriptors_find(fd) ? to_statvfs(attachment(), st) : real.fstatvfs(fd, st);
 }
 EXPORT_ALIAS(fstatvfs64, fstatvfs);
 
 static int to_statfs(struct fastspool *fs, struct statfs *st)
 {
     struct statvfs vfs;
-    int result = fastspool_statvfs(fs, &vfs);
+    int result = pointers_writable(st, sizeof(*st)) < sizeof(*st) ? -EFAULT : fastspool_statvfs(fs, &vfs);
 
     if (result == 0)
         *st = (struct statfs){.f_type = 0x01021994, /* TMPFS_MAGIC */
@@ -87,3 +93,21 @@ EXPORT int fstatfs(int fd, struct statfs *st)
     return descriptors_find(fd) ? to_statfs(attachment(), st) : real.fstatfs(fd, st);
 }
 EXPORT_ALIAS(fstatfs64, fstatfs);
+
+/* The limits of names are those of the disk's directory, and the same. */
+EXPORT long pathconf(const char *path, int name)
+{
+    int error;
+
+    BOUND();
+    struct fastspool *fs = spool_of(path, &error);
+    if (error)
+        return result_of(-error);
+    return real.pathconf(fs ? inside_spool(fs) : path, name);
+}
+
+EXPORT long fpathconf(int fd, int name)
+{
+    BOUND();
+    return descriptors_find(fd) ? real.pathconf(inside_spool(attachment()), name) : real.fpathconf(fd, name);
+}

@@ -13,6 +13,8 @@
  */
 #include "signals.h"
 
+#include "real.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
@@ -31,7 +33,7 @@ void signals_hold(void)
     int saved = errno;
 
     /* Nothing may change before all are blocked: a handler that runs in between may leave by longjmp. */
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &outside, sizeof(all));
+    real.syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &outside, sizeof(all));
     before = outside;
     errno = saved;
 }
@@ -41,6 +43,6 @@ void signals_release(void)
     const kernel_mask outside = before;
     int saved = errno;
 
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &outside, NULL, sizeof(outside));
+    real.syscall(SYS_rt_sigprocmask, SIG_SETMASK, &outside, NULL, sizeof(outside));
     errno = saved;
 }

@@ -214,3 +214,50 @@ EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
     return real.freopen(path, mode, stream);
 }
 EXPORT_ALIAS(freopen64, freopen);
+
+/* ---- printing to a descriptor: libc's own write would not be the wrapper ---- */
+
+EXPORT int vdprintf(int fd, const char *format, va_list arguments)
+{
+    char *text;
+
+    BOUND();
+    if (!descriptors_find(fd) && descriptors_carried(fd) < 0)
+        return real.vdprintf(fd, format, arguments);
+    int length = vasprintf(&text, format, arguments);
+    if (length < 0)
+        return -1;
+    ssize_t written = write(fd, text, (size_t)length);
+    free(text);
+    return written == length ? length : -1;
+}
+
+EXPORT int dprintf(int fd, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    int result = vdprintf(fd, format, arguments);
+    va_end(arguments);
+    return result;
+}
+
+/* The fortified names. */
+int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments);
+EXPORT int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments)
+{
+    (void)flag;
+    return vdprintf(fd, format, arguments);
+}
+
+int __dprintf_chk(int fd, int flag, const char *format, ...);
+EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+    va_list arguments;
+
+    (void)flag;
+    va_start(arguments, format);
+    int result = vdprintf(fd, format, arguments);
+    va_end(arguments);
+    return result;
+}

@@ -32,10 +32,9 @@ TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|floc
 LEFT_ALONE = {
     "fclose": "closes a cookie stream through its own functions", "fork": "pthread_atfork sees it",
     "pipe": "makes foreign descriptors", "pipe2": "makes foreign descriptors", "getcwd": "the kernel knows the directory",
-    "chdir": "enters the real directory of that name", "setgroups": "groups are read when needed",
-    "initgroups": "groups are read when needed", "inotify_init1": "watches real files only",
-    "inotify_add_watch": "watches real files only", "realpath": "for configuration files; a spool has no symbolic links",
-    "__realpath_chk": "as realpath", "inotify_init": "watches real files only", "inotify_rm_watch": "watches real files only",
+    "setgroups": "groups are read when needed",
+    "initgroups": "groups are read when needed", "inotify_init1": "makes a foreign descriptor",
+    "inotify_init": "makes a foreign descriptor", "inotify_rm_watch": "of a foreign descriptor",
 }
 
 # In SYMBOLS for real.c to bind, but without a wrapper; each with its reason.
