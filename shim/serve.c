@@ -26,6 +26,7 @@
  *
  * Failure modes.  No process takes an empty directory for the spool: what can't be known, or can't be had, is EIO
  * (EACCES for a user without permission), with one line on standard error and in syslog at the first such call.
+ *   - Another library stands before this one (ahead.c): one line.  Where it makes fsync a lie, EIO.
  *   - The configuration can't be read, believed or understood.  Where there is a view, the process uses that.
  *   - The store can't be attached.
  *   - A set-user-ID image that the configuration doesn't name looks into a spool.  So its paths are looked at, and
@@ -36,6 +37,7 @@
  */
 #include "serve.h"
 
+#include "ahead.h"
 #include "attachment.h"
 #include "base/atomic.h"
 #include "base/cgroup.h"
@@ -329,6 +331,20 @@ static const char *preload_problem(void)
     return installation_problem();
 }
 
+/* What stands before the library is said.  Where it makes fsync a lie, every call on the spool fails. */
+static void look_ahead(void)
+{
+    char text[FASTSPOOL_ERROR_MAX];
+    bool lies = ahead_lies(text, sizeof(text));
+
+    if (*text)
+        say(lies ? "refuses every call on the spool" : "serves", text);
+    if (lies && !refusal[0]) {
+        refuse("%s", text);
+        STORE(told, 1);
+    }
+}
+
 /* Of an image that runs with more rights than its caller may have. */
 static enum decision decide_set_id(bool listed)
 {
@@ -379,6 +395,7 @@ static enum decision decide(void)
         return SERVE_NOTHING;
     global = links || is_preloaded_for_all();
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
+    look_ahead();
     return set_id_image ? decide_set_id(is_listed_program(&own_image) || is_listed_by_path()) : SERVE;
 }
 

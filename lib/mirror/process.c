@@ -353,6 +353,13 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     return result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
 }
 
+/* A sync that succeeds on no file is not the kernel's: a library's for the whole system (libeatmydata), or that of a
+ * container that suppresses syncs by a filter. */
+static bool sync_lies(void)
+{
+    return fdatasync(-1) == 0 || fsync(-1) == 0;
+}
+
 int process_run(const char *spool, const struct process_options *options)
 {
     struct fastspool_config config = {.flush_interval = 100 * NS_PER_MS};
@@ -366,6 +373,11 @@ int process_run(const char *spool, const struct process_options *options)
         return 1;
     }
     snprintf(config.state, sizeof(config.state), "%s", options->state ? options->state : "");
+    if (sync_lies())
+        return complain(spool,
+                        "fsync is a lie in this process: it succeeds without a file. Nothing can be promised to be "
+                        "on the disk. Keep libeatmydata out of /etc/ld.so.preload, and start the container without "
+                        "the suppression of syncs");
     if (attach_open(spool, &config, &fs, error) < 0)
         return complain(spool, error);
     result = run(fs, options->journal, options->memory);

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What stands before the library in the search order, such as libeatmydata: a program calls that, and the library only
+ * what that passes on.
+ *
+ * Happy path:
+ *   - No library was loaded before this one, and nothing is looked up.
+ *   - Otherwise each function of symbols.def is looked up as a program would.  (The program itself may define one for
+ * its own use.)
+ *
+ * Failure modes:
+ *   - fsync, fdatasync, syncfs or sync are another library's: the caller refuses to serve.
+ *   - Another function is: the caller says so.  It may pass its calls on.
+ *   - A function that is replaced in another way (a patched table, dlsym(3) with a handle) is not seen.
+ */
+#include "ahead.h"
+
+#include "wrapper.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <string.h>
+
+static const char *const names[] = {
+#define SYMBOL(type, name, arguments) #name,
+#define ALIAS(other, name)            #other,
+#include "symbols.def"
+#undef SYMBOL
+#undef ALIAS
+};
+
+/* Is there a library between the program and this one?  (The kernel's has no name.) */
+static bool any_before(const Dl_info *own)
+{
+    const struct link_map *map = _r_debug.r_map;
+
+    for (map = map ? map->l_next : NULL; map && map->l_addr != (ElfW(Addr))own->dli_fbase; map = map->l_next) {
+        if (strchr(map->l_name, '/'))
+            return true;
+    }
+    return false;
+}
+
+static bool syncs(const char *name)
+{
+    return strstr(name, "sync") && strcmp(name, "sync_file_range") != 0 && strncmp(name, "aio", 3) != 0;
+}
+
+bool ahead_lies(char *text, size_t size)
+{
+    const struct link_map *program = _r_debug.r_map;
+    Dl_info own, first;
+    size_t others = 0;
+
+    *text = '\0';
+    if (!dladdr((void *)(uintptr_t)real_bind, &own) || !any_before(&own))
+        return false;
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        void *function = dlsym(RTLD_DEFAULT, names[i]);
+        if (!function || !dladdr(function, &first) || first.dli_fbase == own.dli_fbase ||
+            (program && (ElfW(Addr))first.dli_fbase == program->l_addr))
+            continue;
+        if (syncs(names[i])) {
+            snprintf(text, size,
+                     "%s stands before the library for %s, so what it says of a spool file would be a lie; name "
+                     "libfastspool.so before it in LD_PRELOAD",
+                     first.dli_fname, names[i]);
+            return true;
+        }
+        if (others++ == 0)
+            snprintf(text, size,
+                     "%s stands before the library for %s: what it does not pass on never reaches the spool; name "
+                     "libfastspool.so before it in LD_PRELOAD",
+                     first.dli_fname, names[i]);
+    }
+    return false;
+}
