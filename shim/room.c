@@ -2,6 +2,9 @@
  *
  * Room: statvfs and statfs of the spool tell the store's room.  Exim asks before it takes a message.
  *
+ * A user who may not attach asks, too, by `exim -bf` or -C: the disk answers.  (Where stat of the path is EACCES, so is
+ * this.)
+ *
  * Failure modes:
  *   - ENOENT and so on: as stat of the path.
  *   - The spool can't be served: its errno.
@@ -30,7 +33,10 @@ static struct fastspool *spool_of(const char *path, int *error)
     if (stat(path, &st) < 0)
         *error = errno;
     errno = saved;
-    return *error ? NULL : serve_store(error);
+    struct fastspool *fs = *error ? NULL : serve_store(error);
+    if (!fs && *error == EACCES)
+        *error = 0;
+    return fs;
 }
 
 static int to_statvfs(struct fastspool *fs, struct statvfs *st)

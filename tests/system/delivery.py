@@ -175,6 +175,22 @@ def user_sees_no_store(exim):
 
 
 @test(*VIEWS)
+def filter_tests(exim):
+    """An ordinary user tries a filter (-bf, -bF), also with a configuration of his own: he may not attach the store, and
+    Exim asks how much room the spool directory has."""
+    exim.start()
+    rules = exim.work / "mail" / "rules"
+    rules.write_text("# Exim filter\nsave /srv/filed\n")
+    own = exim.work / "mail" / "own.conf"
+    own.write_text(pathlib.Path("/etc/exim4/exim4.conf").read_text())
+    for path in (rules, own):
+        path.chmod(0o644)
+    for arguments in (("-bf", rules), ("-bF", rules), ("-C", own, "-bf", rules)):
+        result = exim.command(*arguments, user="nobody", input=b"From: a@b.test\nSubject: x\n\nbody\n")
+        check(b"Save message to: /srv/filed" in result.stdout, f"{arguments} printed {result.stdout + result.stderr!r}")
+
+
+@test(*VIEWS)
 def bounce(exim):
     """An unknown local recipient: the sender gets a bounce that contains the message."""
     exim.start()
