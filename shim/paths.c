@@ -15,7 +15,10 @@
  *
  * Failure modes:
  *   - A link under another name straight into a served directory is not seen (docs/limits.md).
- *   - A path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the errno.
+ *   - A relative path that is too long as an absolute one is taken from the descriptor's directory; below the working
+ *     directory it is ENAMETOOLONG, if it is still too long without its ".".
+ *   - Another path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the
+ * errno.
  */
 #include "paths.h"
 
@@ -186,14 +189,65 @@ static bool settle(const char *path, struct store_path *target)
     return true;
 }
 
-/* Make @path absolute.  Returns where the spool ends in it, 0: it is outside the spool. */
-static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX])
+/* @path without "." and "//", into @text.  False: it is still too long. */
+static bool shorten(const char *path, char text[PATH_MAX])
+{
+    size_t length = 0;
+
+    for (const char *at = path; *at; at += *at == '/') {
+        size_t part = strcspn(at, "/");
+        if (part > 0 && !(part == 1 && *at == '.' && at[1] == '/')) {
+            if (length + 1 + part >= PATH_MAX)
+                return false;
+            text[length++] = '/';
+            memcpy(text + length, at, part);
+            length += part;
+        }
+        at += part;
+    }
+    text[length] = '\0';
+    return true;
+}
+
+/* @path is relative, and too long as an absolute one.  Below a descriptor's directory its handle stands for that (see
+ * store/walk.h). */
+static __attribute__((noinline)) bool resolve_long(int dirfd, const char *path, struct store_path *target)
+{
+    char whole[2 * PATH_MAX];
+    uint32_t description = dirfd == AT_FDCWD ? 0 : descriptors_find(dirfd);
+
+    target->fs = attachment();
+    target->error = ENAMETOOLONG;
+    if (description && !has_dot_dot(path) &&
+        (size_t)snprintf(target->text, sizeof(target->text), "//%016llx/%s",
+                         (unsigned long long)inside_handle(target->fs, description), path) < sizeof(target->text)) {
+        target->path = target->text;
+        return true;
+    }
+    if (!description) {
+        if (!directory_path(dirfd, whole) || strlen(path) >= PATH_MAX)
+            return false; /* the kernel's error */
+        strcat(strcat(whole, "/"), path);
+        size_t offset = serve_match(whole);
+        if (!offset || exim_policy(whole + offset) != EXIM_STORE)
+            return false;
+        if (!has_dot_dot(whole + offset) && shorten(whole + offset, target->text))
+            return settle(target->text, target);
+    }
+    target->fs = NULL;
+    return true;
+}
+
+/* Make @path absolute.  Returns where the spool ends in it, 0: it is outside the spool.  *@is_known: it was not
+ * too long. */
+static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX], bool *is_known)
 {
     int saved = errno;
     bool known = *path == '/' ? strlen(path) < PATH_MAX && strcpy(absolute, path)
                               : directory_path(dirfd, absolute) && append(absolute, path);
 
     errno = saved;
+    *is_known = known;
     size_t offset = known ? serve_match(absolute) : 0;
     if (known && offset == 0 && telling_component(absolute)) {
         char resolved[PATH_MAX];
@@ -214,9 +268,10 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
         target->fs = NULL;
         return true;
     }
-    size_t offset = find_spool(dirfd, path, absolute);
+    bool known;
+    size_t offset = find_spool(dirfd, path, absolute, &known);
     if (offset == 0)
-        return false;
+        return !known && *path != '/' && resolve_long(dirfd, path, target);
     const char *rest = absolute + offset;
     if (has_dot_dot(rest)) {
         struct fastspool *fs = serve_store(&target->error);

@@ -83,6 +83,7 @@ static void set_up(const char *where)
     snprintf(new, sizeof(new), "%s/new", directory);
     snprintf(sub, sizeof(sub), "%s/sub", directory);
     int made = open(file, O_RDWR | O_CREAT | O_EXCL, 0640);
+    close(open("/srv/outside", O_WRONLY | O_CREAT, 0600));
     if (made < 0 || write(made, TEXT, 10) != 10 || mkdir(sub, 0755) < 0) {
         perror(file);
         exit(1);
@@ -158,6 +159,71 @@ static char *pattern(const char *end)
     static char path[260];
     snprintf(path, sizeof(path), "%s/%s", directory, end);
     return path;
+}
+
+/* A chain of directories, longer than a path may be, and a file at its end by a relative path.  Gone afterwards. */
+static long deep(void)
+{
+    enum { LEVELS = 20 };
+    char part[251];
+    int at[LEVELS + 1] = {openat(dirfd_, ".", O_RDONLY | O_DIRECTORY)};
+    long result = 0, made = 0;
+
+    memset(part, 'd', sizeof(part) - 1);
+    part[sizeof(part) - 1] = '\0';
+    for (; made < LEVELS; made++) {
+        if (mkdirat(at[made], part, 0700) < 0)
+            break;
+        at[made + 1] = openat(at[made], part, O_RDONLY | O_DIRECTORY);
+    }
+    int last = openat(at[made], "last", O_RDWR | O_CREAT, 0600);
+    if (last < 0 || write(last, "abc", 3) != 3 || fstatat(at[made], "last", &st, 0) < 0)
+        result = -1;
+    struct stat top;
+    if (result == 0 && fstat(dirfd_, &top) == 0 && top.st_dev != st.st_dev)
+        result = -1; /* it is not in the store, but on the disk or in a placeholder */
+    close(last);
+    result = result < 0 || unlinkat(at[made], "last", 0) < 0 ? -1 : made * 1000 + st.st_size;
+    for (; made > 0; made--) {
+        close(at[made]);
+        if (unlinkat(at[made - 1], part, AT_REMOVEDIR) < 0)
+            result = -1;
+    }
+    close(at[0]);
+    return result;
+}
+
+/* A relative path that is too long as an absolute one: "./././.../file". */
+static const char *dots(void)
+{
+    static char path[4096];
+
+    path[0] = '\0';
+    while (strlen(path) < 4085)
+        strcat(path, "./");
+    return strcat(path, "file");
+}
+
+/* A call from @directory as the working directory. */
+static long inside(long (*call)(void))
+{
+    if (chdir(directory) < 0)
+        return -1;
+    long result = call();
+    int saved = errno;
+    chdir("/");
+    errno = saved;
+    return result;
+}
+
+static long open_dots(void)
+{
+    return closed(open(dots(), O_RDONLY));
+}
+
+static long chmod_dots(void)
+{
+    return chmod(dots(), 0600);
 }
 
 static long ends(long length, const char *end)
