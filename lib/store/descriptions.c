@@ -24,6 +24,9 @@
  * Failure modes:
  *   - A process dies: descriptions_reap() frees open descriptions whose byte is unlocked, and pooled ones that are
  *     unlocked and older than POOLED_MAX.
+ *   - A placeholder is harmed by a system call that the library can't see: it is mended, or one that was removed, or
+ *     that the process may not mend, is replaced.  Descriptions of a replaced one stay open, and in the table, as long
+ *     as the store lives; another program that inherits one doesn't know it.
  *   - A process is stopped for longer than POOLED_MAX after it took a number and before it has locked the byte: its
  * number is freed, perhaps to another process.  It looks again when it has the lock, and takes another number.
  */
@@ -46,11 +49,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
 #define POOLED_MAX    (10 * NS_PER_S) /* from reserving a number to locking its byte */
+
+#define LOST UINT64_MAX /* pooled_at: its placeholder is gone, so nobody can tell whether it is held */
 
 #define POOL_IDLE   8  /* descriptions kept for the next opens */
 #define POOL_KEPT   8  /* open ones of which the pool keeps a descriptor besides the program's */
@@ -229,40 +235,88 @@ static int discard(struct fastspool *fs, void *argument)
 
 /* ---- placeholders ---- */
 
-/* A system call that the library can't see has taken the placeholder's mode or owner away: give it those of the
- * runtime directory.  (Its mode has the mask of the trusted users' rights, which are the same.) */
+/* Give @name the owner, mode and access control list of the runtime directory, which are those of its placeholders. */
 static int mend_placeholder(const struct fastspool *fs, const char *name)
 {
-    char link[32];
+    static const char list[] = "system.posix_acl_access";
+    char link[32], rights[1024];
     struct stat st;
     int fd = openat(fs->runtime_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
         return -errno;
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    int result = fstat(fs->runtime_fd, &st) < 0 ? -errno : 0;
-    if (result == 0 && chown(link, st.st_uid, st.st_gid) < 0 && errno != EPERM)
-        result = -errno;
-    if (result == 0 && chmod(link, st.st_mode & 0777) < 0)
-        result = -errno;
+    ssize_t size = fgetxattr(fs->runtime_fd, list, rights, sizeof(rights));
+    int result = fstat(fs->runtime_fd, &st) < 0 || (chown(link, st.st_uid, st.st_gid) < 0 && errno != EPERM) ||
+                         chmod(link, st.st_mode & 0777) < 0 ||
+                         (size > 0 && setxattr(link, list, rights, (size_t)size, 0) < 0)
+                     ? -errno
+                     : 0;
     close(fd);
     return result;
 }
 
-static int open_placeholder(const struct fastspool *fs, uint32_t d)
+struct replacement {
+    uint32_t placeholder;
+    uint64_t inode; /* of the new directory, 0: there is none yet */
+};
+
+/* The lives of its descriptions can't be seen any more: they stay.  The new one is then known to all processes. */
+static int note_replacement(struct fastspool *fs, void *argument)
+{
+    const struct replacement *new = argument;
+    uint32_t used = fs->header->tables.descriptions.used;
+
+    for (uint32_t d = new->placeholder; d < used &&d < DESCRIPTIONS_MAX && !new->inode; d += PLACEHOLDERS) {
+        if (d != 0 && description_at(fs, d)->state != DESCRIPTION_FREE)
+            SET(fs, description_at(fs, d)->pooled_at, LOST);
+    }
+    if (new->inode)
+        SET(fs, fs->header->placeholder_inode[new->placeholder], new->inode);
+    return 0;
+}
+
+/* Make a placeholder anew that was removed, or that this process may not mend. */
+static int replace_placeholder(struct fastspool *fs, uint32_t number, const char *name)
+{
+    struct replacement new = {.placeholder = number};
+    struct stat st;
+
+    if (fstatat(fs->runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_ino != fs->header->placeholder_inode[number])
+        return 0; /* another process was faster */
+    int result = change_run(fs, note_replacement, &new);
+    if (result < 0)
+        return result;
+    unlinkat(fs->runtime_fd, name, AT_REMOVEDIR);
+    if (mkdirat(fs->runtime_fd, name, 0700) < 0)
+        return errno == EEXIST ? 0 : -errno;
+    result = mend_placeholder(fs, name);
+    if (result == 0 && fstatat(fs->runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        result = -errno;
+    new.inode = result == 0 ? st.st_ino : 0;
+    return result == 0 ? change_run(fs, note_replacement, &new) : result;
+}
+
+static int open_placeholder(struct fastspool *fs, uint32_t d)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     char name[PLACES_NAME_MAX];
 
     places_placeholder(d % PLACEHOLDERS, name);
     int fd = openat(fs->runtime_fd, name, flags);
-    if (fd < 0 && errno == EACCES && mend_placeholder(fs, name) == 0)
+    int error = fd < 0 ? errno : 0;
+    if (error != EACCES && error != ENOENT)
+        return fd < 0 ? -error : fd;
+    if ((error == EACCES && mend_placeholder(fs, name) == 0) || replace_placeholder(fs, d % PLACEHOLDERS, name) == 0)
         fd = openat(fs->runtime_fd, name, flags);
+    else
+        errno = error;
     return fd < 0 ? -errno : fd;
 }
 
 /* Open the placeholder, set the offset to the identity, and lock the description's byte. */
-static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie)
+static int open_identity(struct fastspool *fs, uint32_t d, uint64_t cookie)
 {
     struct flock life = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = d, .l_len = 1};
     int fd = open_placeholder(fs, d);
@@ -278,7 +332,7 @@ static int open_identity(const struct fastspool *fs, uint32_t d, uint64_t cookie
 }
 
 /* Does any process hold the description?  A descriptor without a lock of its own asks. */
-static int is_held(const struct fastspool *fs, uint32_t d)
+static int is_held(struct fastspool *fs, uint32_t d)
 {
     struct flock life = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = d, .l_len = 1};
     int fd = open_placeholder(fs, d);
@@ -427,7 +481,8 @@ static int pool_again(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     SET(fs, description->state, DESCRIPTION_POOLED);
-    SET(fs, description->pooled_at, 0); /* it keeps its lock */
+    if (description->pooled_at != LOST)
+        SET(fs, description->pooled_at, 0); /* it keeps its lock */
     return 0;
 }
 
@@ -460,7 +515,7 @@ static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled
 /* Another process may hold it, too: the kernel knows. */
 static int close_shared(struct fastspool *fs, struct pooled *pooled)
 {
-    int held = is_held(fs, pooled->key);
+    int held = LOAD(description_at(fs, pooled->key)->pooled_at) == LOST ? 1 : is_held(fs, pooled->key);
 
     if (held != 0)
         return held < 0 ? held : 0;
@@ -617,7 +672,7 @@ int descriptions_reap(struct fastspool *fs)
     for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX; d++) {
         const struct description *description = description_at(fs, d);
         struct suspect suspect = {d, LOAD(description->state), description->cookie, LOAD(description->pooled_at)};
-        if (suspect.state == DESCRIPTION_FREE ||
+        if (suspect.state == DESCRIPTION_FREE || suspect.pooled_at == LOST ||
             (suspect.state == DESCRIPTION_POOLED && clock_monotonic() - suspect.pooled_at < POOLED_MAX))
             continue;
         int result = is_held(fs, d);
