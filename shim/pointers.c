@@ -3,7 +3,10 @@
  * Pointers that a program gives to a system call.
  *
  * Happy path:
- *   - A system call without an effect touches the memory, once per page (0.1 us): it is EFAULT for a bad pointer.
+ *   - Most pointers lead to where memory always is: the stack above this frame, the heap of brk(2), the program's own
+ *     segments.  That costs no system call.
+ *   - For any other a system call without an effect touches the memory, once per page (0.1 to 0.4 us): it is EFAULT
+ *     for a bad pointer.
  *   - To read: rt_sigprocmask(2) with an operation that does not exist copies the set first.
  *   - To write: futex(2), FUTEX_WAKE_OP, with the operation `or 0`, which is atomic.
  *
@@ -17,13 +20,76 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE 4096u /* or a part of a larger one */
+
+/* ---- where memory always is ---- */
+
+#define SEGMENTS   8
+#define STACK_SPAN (UINT64_C(64) << 20) /* the kernel keeps 128 MiB below the stack's start free of mappings */
+
+extern void *__libc_stack_end; /* of the first thread */
+
+static struct segment {
+    uintptr_t start, end;
+    bool writable;
+} segments[SEGMENTS]; /* of the program */
+static uintptr_t heap;
+
+/* What is relocated is made read-only later. */
+static uintptr_t end_of_relro(const ElfW(Phdr) * headers, size_t count, const ElfW(Phdr) * load)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (headers[i].p_type == PT_GNU_RELRO && headers[i].p_vaddr >= load->p_vaddr &&
+            headers[i].p_vaddr < load->p_vaddr + load->p_memsz)
+            return headers[i].p_vaddr + headers[i].p_memsz;
+    }
+    return load->p_vaddr;
+}
+
+__attribute__((constructor)) static void find_memory(void)
+{
+    const ElfW(Phdr) *headers = (const ElfW(Phdr) *)getauxval(AT_PHDR);
+    const size_t count = getauxval(AT_PHNUM);
+    const uintptr_t base = _r_debug.r_map ? _r_debug.r_map->l_addr : 0;
+    size_t found = 0;
+
+    heap = (uintptr_t)sbrk(0);
+    for (size_t i = 0; headers && i < count && found < SEGMENTS; i++) {
+        const ElfW(Phdr) *load = &headers[i];
+        bool writable = load->p_flags & PF_W;
+        if (load->p_type == PT_LOAD && (load->p_flags & PF_R))
+            segments[found++] = (struct segment){base + (writable ? end_of_relro(headers, count, load) : load->p_vaddr),
+                                                 base + load->p_vaddr + load->p_memsz, writable};
+    }
+}
+
+/* How many of @size bytes at @at are surely there? */
+static size_t surely(uintptr_t at, size_t size, bool writing)
+{
+    const uintptr_t frame = (uintptr_t)__builtin_frame_address(0), stack = (uintptr_t)__libc_stack_end;
+    const uintptr_t heap_end = heap ? (uintptr_t)sbrk(0) : 0;
+    uintptr_t end = 0;
+
+    if (at >= frame && at < stack && stack - frame < STACK_SPAN)
+        end = stack;
+    else if (at >= heap && at < heap_end)
+        end = heap_end;
+    for (int i = 0; i < SEGMENTS && !end; i++) {
+        if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
+            end = segments[i].end;
+    }
+    return end - at < size && end ? end - at : end ? size : 0;
+}
+
+/* ---- a look at a page ---- */
 
 static bool bad(long result)
 {
@@ -44,10 +110,10 @@ static bool can_write(uintptr_t at)
                              FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0)));
 }
 
-static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at))
+static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at), bool writing)
 {
     int saved = errno;
-    size_t done = 0;
+    size_t done = surely(start, size, writing);
 
     while (done < size && can(start + done)) {
         size_t page = PAGE - (start + done) % PAGE;
@@ -59,12 +125,12 @@ static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at))
 
 size_t pointers_readable(const void *pointer, size_t size)
 {
-    return good((uintptr_t)pointer, size, can_read);
+    return good((uintptr_t)pointer, size, can_read, false);
 }
 
 size_t pointers_writable(void *pointer, size_t size)
 {
-    return good((uintptr_t)pointer, size, can_write);
+    return good((uintptr_t)pointer, size, can_write, true);
 }
 
 bool pointers_text(const char *text)

@@ -382,7 +382,7 @@ struct description {
     uint32_t next_free;
     uint32_t zero;
     /* When the number was taken, CLOCK_MONOTONIC ns; 0: its byte is locked.  If it is old and unlocked, its process is
-     * dead.  Atomic. */
+     * dead.  UINT64_MAX: its placeholder was replaced, and nobody can tell.  Atomic. */
     uint64_t pooled_at;
     uint64_t pad[2];
 };
