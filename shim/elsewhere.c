@@ -141,38 +141,21 @@ static const char *arguments_of(long number)
         short number;
         char arguments[6];
     } calls[] = {
-        {SYS_stat, "p"},
         {SYS_fstat, "f"},
-        {SYS_lstat, "p"},
         {SYS_mmap, "____f"},
         {SYS_ioctl, "f"},
         {SYS_pread64, "f"},
         {SYS_pwrite64, "f"},
         {SYS_readv, "f"},
         {SYS_writev, "f"},
-        {SYS_access, "p"},
         {SYS_sendfile, "ff"},
         {SYS_fcntl, "f"},
         {SYS_flock, "f"},
         {SYS_truncate, "p"},
         {SYS_ftruncate, "f"},
-        {SYS_getdents, "f"},
         {SYS_fchdir, "f"},
-        {SYS_rename, "pp"},
-        {SYS_mkdir, "p"},
-        {SYS_rmdir, "p"},
-        {SYS_creat, "p"},
-        {SYS_link, "pp"},
-        {SYS_unlink, "p"},
-        {SYS_symlink, "_p"},
-        {SYS_readlink, "p"},
-        {SYS_chmod, "p"},
         {SYS_fchmod, "f"},
-        {SYS_chown, "p"},
         {SYS_fchown, "f"},
-        {SYS_lchown, "p"},
-        {SYS_utime, "p"},
-        {SYS_mknod, "p"},
         {SYS_statfs, "p"},
         {SYS_fstatfs, "f"},
         {SYS_readahead, "f"},
@@ -190,12 +173,10 @@ static const char *arguments_of(long number)
         {SYS_fremovexattr, "f"},
         {SYS_getdents64, "f"},
         {SYS_fadvise64, "f"},
-        {SYS_utimes, "p"},
         {SYS_inotify_add_watch, "_p"},
         {SYS_mkdirat, "dp"},
         {SYS_mknodat, "dp"},
         {SYS_fchownat, "dp"},
-        {SYS_futimesat, "dp"},
         {SYS_newfstatat, "dp"},
         {SYS_unlinkat, "dp"},
         {SYS_renameat, "dpdp"},
@@ -224,6 +205,27 @@ static const char *arguments_of(long number)
         {463 /* setxattrat */, "dp"},
         {466 /* removexattrat */, "dp"},
         {469 /* file_setattr */, "dp"},
+#ifdef SYS_open /* machines that have the older calls */
+        {SYS_stat, "p"},
+        {SYS_lstat, "p"},
+        {SYS_access, "p"},
+        {SYS_getdents, "f"},
+        {SYS_rename, "pp"},
+        {SYS_mkdir, "p"},
+        {SYS_rmdir, "p"},
+        {SYS_creat, "p"},
+        {SYS_link, "pp"},
+        {SYS_unlink, "p"},
+        {SYS_symlink, "_p"},
+        {SYS_readlink, "p"},
+        {SYS_chmod, "p"},
+        {SYS_chown, "p"},
+        {SYS_lchown, "p"},
+        {SYS_utime, "p"},
+        {SYS_mknod, "p"},
+        {SYS_utimes, "p"},
+        {SYS_futimesat, "dp"},
+#endif
     };
 
     for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
@@ -268,8 +270,6 @@ EXPORT long syscall(long number, ...)
         return write((int)a[0], (const void *)a[1], (size_t)a[2]);
     case SYS_lseek:
         return lseek((int)a[0], a[1], (int)a[2]);
-    case SYS_open:
-        return open((const char *)a[0], (int)a[1], (mode_t)a[2]);
     case SYS_openat:
         return openat((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]);
     case SYS_fsync:
@@ -282,10 +282,14 @@ EXPORT long syscall(long number, ...)
         return close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]);
     case SYS_dup:
         return dup((int)a[0]);
-    case SYS_dup2:
-        return dup2((int)a[0], (int)a[1]);
     case SYS_dup3:
         return dup3((int)a[0], (int)a[1], (int)a[2]);
+#ifdef SYS_open
+    case SYS_open:
+        return open((const char *)a[0], (int)a[1], (mode_t)a[2]);
+    case SYS_dup2:
+        return dup2((int)a[0], (int)a[1]);
+#endif
     }
     const char *kinds = arguments_of(number);
     if (*kinds && touches(kinds, a))
