@@ -115,11 +115,11 @@ static int stop(const struct look *look)
 /* Without a store nothing is to be written, but its view may be left. */
 static int stop_without_store(const struct look *look)
 {
-    if (look->why[0])
-        return tool_error("%s", look->why);
     bool lives = launch_view_lives(look->state);
     if (end_view(look) != 0)
         return 1;
+    if (look->why[0])
+        return tool_error("%s", look->why);
     return tool_error("%s has no store: no process has used it since the machine started%s", look->spool,
                       lives ? "; the view of an earlier one has ended" : "");
 }

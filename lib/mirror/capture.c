@@ -46,6 +46,7 @@ struct arena {
     uint32_t *blocks;
     size_t files_max, names_max, blocks_max; /* what there is room for */
     size_t files, names_used, blocks_used;   /* what is needed */
+    const char *last;                        /* nothing is to change after this capture: why; NULL: all goes on */
 };
 
 static int capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
@@ -142,6 +143,10 @@ static int capture_body(struct fastspool *fs, void *argument)
         return -E2BIG;
     arena->capture->count = arena->files;
     arena->capture->ticket = h->tickets.change;
+    if (arena->last) {
+        section_failure(fs, arena->last);
+        STORE(h->state, SEGMENT_FAILED);
+    }
     if (arena->files == 0) {
         SET(fs, h->tickets.durable, h->tickets.change);
         return 0;
@@ -179,9 +184,9 @@ static int arena_grow(struct arena *arena)
     return capture->file && capture->names && capture->blocks ? 0 : -ENOMEM;
 }
 
-int capture_take(struct fastspool *fs, struct capture *capture)
+static int take(struct fastspool *fs, struct capture *capture, const char *last)
 {
-    struct arena arena = {.capture = capture};
+    struct arena arena = {.capture = capture, .last = last};
     int result;
 
     *capture = (struct capture){0};
@@ -193,6 +198,16 @@ int capture_take(struct fastspool *fs, struct capture *capture)
     if (result < 0 || capture->count == 0)
         capture_free(capture);
     return result;
+}
+
+int capture_take(struct fastspool *fs, struct capture *capture)
+{
+    return take(fs, capture, NULL);
+}
+
+int capture_take_last(struct fastspool *fs, struct capture *capture, const char *why)
+{
+    return take(fs, capture, why);
 }
 
 /* ---- its end ---- */

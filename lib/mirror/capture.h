@@ -39,6 +39,9 @@ struct capture {
  *  capture, nothing to end. */
 int capture_take(struct fastspool *fs, struct capture *capture);
 
+/** The same, and at that instant the store becomes FAILED with the sentence @why: nothing changes after the capture. */
+int capture_take_last(struct fastspool *fs, struct capture *capture, const char *why);
+
 /** For the mirror alone: end a capture, wake the waiters, and free it.  @error 0: it is on the disk; else a negative
  *  errno, and all of it stays dirty.  @duration: of the commit, ns. */
 int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration);

@@ -28,8 +28,7 @@
 #define GATHER       16u               /* times the duration of a commit */
 #define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
 #define MOST_FADES   64u               /* commits */
-
-#define BEAT_EVERY NS_PER_S
+#define SLICE        NS_PER_S          /* of a longer interval: the caller has more to do */
 
 /* One commit.  0: it is on the disk, or nothing was dirty. */
 static int commit(struct fastspool *fs, struct checkpointer *c)
@@ -93,7 +92,22 @@ int committer_commit(struct committer *committer)
     int result = commit(fs, committer->checkpointer);
 
     committer_beat(fs);
+    committer->committed = clock_monotonic();
     keep_rhythm(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
+    return result;
+}
+
+int committer_seal(struct committer *committer, const char *why)
+{
+    struct fastspool *fs = committer->fs;
+    struct capture capture;
+    char error[FASTSPOOL_ERROR_MAX];
+    int result = capture_take_last(fs, &capture, why);
+
+    if (result == 0 && capture.count > 0) {
+        result = journal_append(committer->checkpointer->journal, &capture, error);
+        capture_end(fs, &capture, result < 0 ? result : -EIO, 0); /* in a FAILED store each wait ends with EIO */
+    }
     return result;
 }
 
@@ -105,36 +119,32 @@ static uint32_t enough(const struct rhythm *rhythm)
     return few > rhythm->most / 2 ? few : rhythm->most / 2;
 }
 
-/* Until the flush interval is over, or a waiter comes.  It may be long: signs of life are given meanwhile. */
-static void idle(struct fastspool *fs, uint32_t captured, bool (*ending)(const struct fastspool *fs))
-{
-    uint64_t now = clock_precise(), due = now + fs->header->flush_interval;
-
-    for (; !ending(fs) && now < due && LOAD(fs->header->mirror.wanted) == captured; now = clock_precise()) {
-        doze(fs, captured, due - now < BEAT_EVERY ? due - now : BEAT_EVERY);
-        committer_beat(fs);
-    }
-}
-
 /* Group commit.  With a waiter: commit once the other active clients have had their chance to join, for at most GATHER
  * times the duration of a commit.  Without one: commit when the flush interval is over.
  *
  * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
  * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830. */
-void committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs))
+bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs))
 {
     struct fastspool *fs = committer->fs;
     const struct rhythm *rhythm = &committer->rhythm;
     const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
     uint64_t start = 0;
 
-    idle(fs, rhythm->captured, ending);
+    committer_beat(fs);
+    uint64_t passed = clock_monotonic() - committer->committed, interval = fs->header->flush_interval;
+    if (LOAD(fs->header->mirror.wanted) == rhythm->captured && passed < interval) {
+        doze(fs, rhythm->captured, interval - passed < SLICE ? interval - passed : SLICE);
+        if (LOAD(fs->header->mirror.wanted) == rhythm->captured && interval - passed > SLICE)
+            return false;
+    }
     while (!ending(fs)) {
         uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
         uint64_t now = clock_precise();
         start = start ? start : now;
         if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
-            return;
+            return true;
         doze(fs, wanted, patience - (now - start));
     }
+    return true;
 }

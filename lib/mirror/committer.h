@@ -27,6 +27,7 @@ struct committer {
     struct fastspool *fs;
     struct checkpointer *checkpointer; /* its thread runs; so its journal is open */
     struct rhythm rhythm;
+    uint64_t committed; /* CLOCK_MONOTONIC ns of the last commit */
 };
 
 void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer);
@@ -36,9 +37,14 @@ void committer_init(struct committer *committer, struct fastspool *fs, struct ch
  *  wait for a checkpoint. */
 int committer_commit(struct committer *committer);
 
+/** The last commit of a store whose memory was removed, so that nobody can attach to it any more: what it holds goes to
+ *  the journal, and at the instant of the capture it becomes FAILED, with the sentence @why.  0 or -errno. */
+int committer_seal(struct committer *committer, const char *why);
+
 /** Sleep until the next commit is due: the flush interval is over, or enough waiters have come, or they have waited
- *  for long enough.  Returns early once @ending says so. */
-void committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
+ *  for long enough.  False: a second has passed, and none is due; call again.  Returns early once @ending says so.  A
+ *  sign of life. */
+bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
 
 /** A sign of life, for `fastspool status`. */
 void committer_beat(struct fastspool *fs);

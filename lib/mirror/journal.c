@@ -9,6 +9,8 @@
  * Failure modes:
  *  - A write or fdatasync fails: the file is condemned.  The next batch, which holds everything again, goes to another
  *    file.
+ *  - The file was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can find again is not
+ * durable.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"
@@ -25,6 +27,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PIECE (1u << 20) /* bytes of one pwrite */
@@ -105,6 +108,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
 {
     const struct header *h = journal->pool.fs->header;
     struct writer writer = {.fd = journal->fd, .offset = journal->end, .crc = FORMAT_CRC};
+    struct stat st;
     struct batch_head head = {.salt = journal->salt,
                               .number = number,
                               .previous = LOAD(h->journal.durable),
@@ -126,6 +130,8 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
         result = write_piece(&writer);
     if (result == 0 && fdatasync(journal->fd) < 0)
         result = -errno;
+    if (result == 0 && fstat(journal->fd, &st) == 0 && st.st_nlink == 0)
+        result = -ESTALE;
     journal->end = writer.offset;
     return result;
 }

@@ -24,6 +24,9 @@
  *  - A commit fails: the waiters get the error, and the commit is tried again.
  *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
  *    error is the commits'.
+ *  - The memory, the state directory or the spool is removed under it: one line, and the end.  What is in memory goes
+ * to the disk before, if that is there; the store is FAILED for those who have it mapped, since it can't be found
+ * again.
  *  - The process is killed, at any instant: the next mirror goes on from the segment and from the journal up to its
  *    durable mark.
  */
@@ -145,6 +148,24 @@ static void catch_term(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* ---- what was removed ---- */
+
+static enum attach_loss lost;
+static char lost_why[FASTSPOOL_ERROR_MAX];
+
+/* A mirror without its store serves nobody, and would be in the way of a new one.  So does one that lives alone, when a
+ * process waits that can't reach its memory: it lives in another namespace. */
+static void look_for_store(struct fastspool *fs)
+{
+    lost = attach_look(fs, lost_why);
+    if (lost == ATTACH_NOTHING && !attach_is_in_the_way(fs))
+        return;
+    if (lost == ATTACH_NOTHING)
+        strcpy(lost_why, "ends, because a process that can't reach its memory waits for the store");
+    complain(fs->spool, lost_why);
+    terminated = 1;
+}
+
 /* ---- recovery ---- */
 
 static struct fastspool *served;
@@ -203,7 +224,9 @@ static int recover(struct fastspool *fs)
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !is_ending(fs)) {
         tell_failure(fs, result, error);
         clock_sleep(NS_PER_S);
-        result = recovery_run(fs, &recovered, error);
+        look_for_store(fs);
+        if (!is_ending(fs))
+            result = recovery_run(fs, &recovered, error);
     }
     if (result < 0 && !is_ending(fs))
         publish_state(fs, SEGMENT_FAILED, error);
@@ -241,6 +264,22 @@ static int tidy(struct fastspool *fs)
     return result == 0 ? blocks_give_back(fs, KEPT_EMPTY) : result;
 }
 
+static int commit_last(struct fastspool *fs, struct committer *committer)
+{
+    static const char failed[] = "the last commit failed: what was not on the disk is still in memory";
+
+    if (lost == ATTACH_STATE) {
+        publish_state(fs, SEGMENT_FAILED, lost_why);
+        attach_discard(fs);
+        return 1;
+    }
+    if (lost == ATTACH_MEMORY) {
+        int result = committer_seal(committer, lost_why);
+        return result < 0 ? complain(fs->spool, "the last commit failed: what was in memory alone is lost") : 1;
+    }
+    return committer_commit(committer) < 0 ? complain(fs->spool, failed) : lost != ATTACH_NOTHING;
+}
+
 /* Commit until the end, and tidy once a second. */
 static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpointer)
 {
@@ -248,22 +287,24 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
     uint64_t tidied = 0;
 
     committer_init(&committer, fs, checkpointer);
+    bool due = true;
     while (!is_ending(fs)) {
-        int result = committer_commit(&committer);
+        int result = due ? committer_commit(&committer) : 0;
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain_of_store(fs);
         if (clock_monotonic() - tidied >= TIDY_EVERY) {
             tidied = clock_monotonic();
             tidy(fs);
+            look_for_store(fs);
         }
-        if (result < 0)
+        if (result < 0 && !is_ending(fs)) {
+            look_for_store(fs); /* before anything is written to another's directory */
             clock_sleep(RETRY_EVERY);
-        else
-            committer_gather(&committer, is_ending);
+        } else {
+            due = committer_gather(&committer, is_ending);
+        }
     }
-    return committer_commit(&committer) < 0
-               ? complain(fs->spool, "the last commit failed: what was not on the disk is still in memory")
-               : 0;
+    return commit_last(fs, &committer);
 }
 
 /* ---- all of it ---- */
@@ -280,6 +321,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
         capture_fail(fs, result);
         committer_beat(fs);
         journal_close(journal);
+        look_for_store(fs);
         clock_sleep(RETRY_EVERY);
     }
     return result;

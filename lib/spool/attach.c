@@ -20,6 +20,7 @@
  *   - The mirror dies during recovery: a waiting process starts another.
  *   - Somebody lives, and this process can't see the memory (a /dev/shm of its own), or lives in another PID namespace:
  *     it is refused, and nothing is removed or replaced.
+ *   - Nobody but a mirror lives, and this process can't reach its memory: the mirror ends (presence_wait()).
  *   - The state directory is a copy: its record is another's.  The copy gets memory of its own.
  *   - The maker dies before it has published: its directory stays until the machine's end, with a page or two.
  */
@@ -427,6 +428,7 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
             if (result != -EAGAIN && !is_unusable(result))
                 return result;
         }
+        presence_wait(fs->presence_fd); /* ends with the next announcement, or with the descriptor */
         clock_sleep(LOOK);
     } while (clock_monotonic() - since < PATIENCE);
     return refuse(fs, result, &record, error);
@@ -521,16 +523,64 @@ int attach_create(const char *spool, const struct fastspool_config *config, stru
     return attach(spool, config, true, out, error);
 }
 
-bool attach_is_current(const struct fastspool *fs)
+/* The state directory is not at its path, or is another one. */
+static enum attach_loss lost_state(const struct fastspool *fs, char *error)
+{
+    struct stat st;
+
+    if (fstat(fs->presence_fd, &st) < 0 || st.st_nlink > 0) {
+        error_set(error, 0, "the state directory %s was moved", fs->state);
+        return ATTACH_MOVED;
+    }
+    error_set(error, 0,
+              "the state directory %s was removed or replaced while the store was in use: mail is refused "
+              "until all processes that use the spool have ended",
+              fs->state);
+    return ATTACH_STATE;
+}
+
+static enum attach_loss look_in_state(const struct fastspool *fs, int state_fd, char *error)
 {
     struct record record;
     struct stat st;
-    int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    bool published = state_fd >= 0 && record_read(state_fd, &record) == 0 && strcmp(record.runtime, fs->runtime) == 0;
 
-    if (state_fd >= 0)
-        close(state_fd);
-    return published && fstat(fs->segment_fd, &st) == 0 && st.st_nlink > 0 && LOAD(fs->header->state) != SEGMENT_FAILED;
+    if (!presence_is_valid(fs->presence_fd, state_fd))
+        return lost_state(fs, error);
+    int result = record_read(state_fd, &record);
+    if (result == -ENOENT || (result == 0 && strcmp(record.runtime, fs->runtime) != 0) ||
+        (fstat(fs->segment_fd, &st) == 0 && st.st_nlink == 0)) {
+        error_set(error, 0,
+                  "the memory %s, or the record of it in %s, was removed while the store was in use: mail is "
+                  "refused until all processes that use the spool have ended",
+                  fs->runtime, fs->state);
+        return ATTACH_MEMORY;
+    }
+    if (stat(fs->spool, &st) < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+        error_set(error, 0, "the spool is gone");
+        return ATTACH_SPOOL;
+    }
+    return ATTACH_NOTHING;
+}
+
+enum attach_loss attach_look(const struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
+{
+    int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (state_fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? lost_state(fs, error) : ATTACH_NOTHING;
+    enum attach_loss loss = look_in_state(fs, state_fd, error);
+    close(state_fd);
+    return loss;
+}
+
+bool attach_is_in_the_way(const struct fastspool *fs)
+{
+    return presence_is_awaited(fs->presence_fd) && presence_of_others(fs->presence_fd) == PRESENCE_NONE;
+}
+
+void attach_discard(const struct fastspool *fs)
+{
+    remove_runtime(fs->runtime);
 }
 
 /* On a terminal, show the progress of a recovery that takes more than a second. */

@@ -16,8 +16,20 @@ int attach_open(const char *spool, const struct fastspool_config *config, struct
 /** As attach_open(), but create an empty store in state RECOVERING if none is usable. */
 int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                   char error[FASTSPOOL_ERROR_MAX]);
-/** Is @fs what a process would attach to now, and not FAILED?  False: the segment or STATE/runtime was removed, or
- * leads to another store. */
-bool attach_is_current(const struct fastspool *fs);
+/** What an attached store has lost. */
+enum attach_loss {
+    ATTACH_NOTHING,
+    ATTACH_SPOOL,  /* no directory is at the spool's path; the store is whole */
+    ATTACH_MOVED,  /* the state directory is not at its path, but exists; the store is whole */
+    ATTACH_MEMORY, /* the segment was removed, or STATE/runtime leads to another one: nobody can attach any more */
+    ATTACH_STATE,  /* the state directory was removed or replaced: nothing may be written to what is there now */
+};
+
+/** What has @fs lost?  What can't be said, because the disk fails, counts as nothing.  Else a sentence is in @error. */
+enum attach_loss attach_look(const struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
+/** Does no other process use @fs, and does one wait that can't?  Then a mirror ought to end. */
+bool attach_is_in_the_way(const struct fastspool *fs);
+/** Remove the memory of a store that has lost its state directory.  Processes that have it mapped keep the mapping. */
+void attach_discard(const struct fastspool *fs);
 
 #endif

@@ -11,6 +11,8 @@
  *     Then it turns the lock into a shared one, at one instant.
  *   - The lock belongs to the open file description (fcntl(2), F_OFD_SETLK): a forked child shares it with its parent,
  *     and the kernel releases it at death and at exec.
+ *   - A process that can't use what the living use holds the second byte while it waits.  A mirror that lives alone
+ * ends then.
  *
  * Failure modes:
  *   - A read-only file system, or a trusted user's process: the lock can be shared, but not claimed.
@@ -40,9 +42,13 @@ int presence_open(int state_fd, bool create)
     return fd < 0 ? -errno : fd_high(fd);
 }
 
-static int control(int fd, int command, struct flock *lock, short type)
+/* The bytes of the file. */
+#define LIVES 0
+#define WAITS 1
+
+static int control(int fd, int command, struct flock *lock, short type, off_t byte)
 {
-    *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_len = 1};
+    *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     return fcntl(fd, command, lock) < 0 ? -errno : 0;
 }
 
@@ -50,7 +56,7 @@ enum presence presence_of_others(int fd)
 {
     struct flock lock;
 
-    if (control(fd, F_OFD_GETLK, &lock, F_WRLCK) < 0)
+    if (control(fd, F_OFD_GETLK, &lock, F_WRLCK, LIVES) < 0)
         return PRESENCE_SHARED; /* unsure: then nothing is removed or replaced */
     return lock.l_type == F_UNLCK ? PRESENCE_NONE : lock.l_type == F_WRLCK ? PRESENCE_CLAIMED : PRESENCE_SHARED;
 }
@@ -58,15 +64,17 @@ enum presence presence_of_others(int fd)
 int presence_announce(int fd)
 {
     struct flock lock;
-    int result = control(fd, F_OFD_SETLK, &lock, F_RDLCK);
+    int result = control(fd, F_OFD_SETLK, &lock, F_RDLCK, LIVES);
 
+    if (result == 0)
+        control(fd, F_OFD_SETLK, &lock, F_UNLCK, WAITS);
     return result == -EACCES ? -EAGAIN : result;
 }
 
 int presence_claim(int fd)
 {
     struct flock lock;
-    int result = control(fd, F_OFD_SETLK, &lock, F_WRLCK);
+    int result = control(fd, F_OFD_SETLK, &lock, F_WRLCK, LIVES);
 
     return result == -EACCES ? -EAGAIN : result;
 }
@@ -75,7 +83,22 @@ void presence_withdraw(int fd)
 {
     struct flock lock;
 
-    control(fd, F_OFD_SETLK, &lock, F_UNLCK);
+    control(fd, F_OFD_SETLK, &lock, F_UNLCK, LIVES);
+    control(fd, F_OFD_SETLK, &lock, F_UNLCK, WAITS);
+}
+
+void presence_wait(int fd)
+{
+    struct flock lock;
+
+    control(fd, F_OFD_SETLK, &lock, F_RDLCK, WAITS);
+}
+
+bool presence_is_awaited(int fd)
+{
+    struct flock lock;
+
+    return control(fd, F_OFD_GETLK, &lock, F_WRLCK, WAITS) == 0 && lock.l_type != F_UNLCK;
 }
 
 bool presence_is_valid(int fd, int state_fd)

@@ -28,8 +28,14 @@ int presence_announce(int fd);
 /** Take the exclusive lock: nobody lives, and nobody can begin to.  0, -EAGAIN: somebody lives, or -errno. */
 int presence_claim(int fd);
 
-/** Give the lock up. */
+/** Give the lock up, and the wait. */
 void presence_withdraw(int fd);
+
+/** Wait for those who live to end: this process can't use what they use.  Until presence_announce() or
+ *  presence_withdraw(). */
+void presence_wait(int fd);
+/** Does another process wait so? */
+bool presence_is_awaited(int fd);
 
 /** Is @fd still STATE/lock?  False: it was removed or replaced.  What can't be said counts as yes. */
 bool presence_is_valid(int fd, int state_fd);

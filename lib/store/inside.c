@@ -48,6 +48,11 @@ bool inside_view(const struct fastspool *fs)
     return LOAD(fs->header->view.status) == VIEW_MOUNTED;
 }
 
+bool inside_failed(const struct fastspool *fs)
+{
+    return LOAD(fs->header->state) == SEGMENT_FAILED;
+}
+
 void inside_set_view(const struct fastspool *fs, bool mounted)
 {
     STORE(fs->header->view.unavailable, 0);

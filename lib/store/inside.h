@@ -28,6 +28,8 @@ bool inside_is_own(struct fastspool *fs, int fd);
 void inside_guard(void (*enter)(void), void (*leave)(void));
 /** Is the store mounted over the spool's directories?  Then all files are in the store, and none is on the disk. */
 bool inside_view(const struct fastspool *fs);
+/** Is the store FAILED? */
+bool inside_failed(const struct fastspool *fs);
 /** For the view's server: set what inside_view() returns, in every process. */
 void inside_set_view(const struct fastspool *fs, bool mounted);
 /** For the view's server: what an import has left on the disk, for `fastspool status`. */

@@ -136,10 +136,11 @@ static bool import_all(struct server *server, bool whole, uint64_t since)
  * with the store. */
 static bool wait_for(const struct server *server, short events)
 {
+    char lost[FASTSPOOL_ERROR_MAX] = "";
     struct pollfd poll_for = {.fd = server->control, .events = (short)(events | POLLRDHUP)};
 
-    if (!attach_is_current(server->fs)) {
-        complain(inside_spool(server->fs), "the store", "it is gone, or failed");
+    if (attach_look(server->fs, lost) != ATTACH_NOTHING || inside_failed(server->fs)) {
+        complain(inside_spool(server->fs), "the store is gone, or failed", lost);
         _exit(1);
     }
     poll(&poll_for, 1, (int)(LOOK_AGAIN / NS_PER_MS));

@@ -482,7 +482,7 @@ def store_gone(exim):
     exim.tool("flush")
     before = server(exim)
     mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
-    runtime = pathlib.Path((exim.spool / ".fastspool/runtime").read_text())
+    runtime = pathlib.Path((exim.spool / ".fastspool/runtime").read_text().split("\n")[0])
     if exim.work.name.endswith("_failed"):
         with open(runtime / "segment", "r+b") as segment:
             segment.seek(12)
