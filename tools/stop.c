@@ -112,12 +112,17 @@ static int stop(const struct look *look)
     return geteuid() == 0 && registry_remove(fs->spool) < 0;
 }
 
-/* Without a store nothing is to be written, but its view may be left. */
-static int stop_without_store(const struct look *look)
+/* Without a store nothing is to be written, but its view may be left.  It may even be what is in the way of the store:
+ * its server lives, and can't be joined.  Then @look tells how it is without it. */
+static int stop_without_store(struct look *look, const char *spool)
 {
     bool lives = launch_view_lives(look->state);
     if (end_view(look) != 0)
         return 1;
+    if (lives && look->why[0] && look_begin(look, spool) != 0)
+        return 1;
+    if (look->fs)
+        return stop(look);
     if (look->why[0])
         return tool_error("%s", look->why);
     return tool_error("%s has no store: no process has used it since the machine started%s", look->spool,
@@ -128,9 +133,11 @@ int tool_stop(int argc, char **argv)
 {
     struct look look;
 
-    if (look_begin(&look, tool_only_options(argc, argv, NULL, usage)) != 0)
+    const char *spool = tool_only_options(argc, argv, NULL, usage);
+
+    if (look_begin(&look, spool) != 0)
         return 1;
-    int result = look.fs ? stop(&look) : stop_without_store(&look);
+    int result = look.fs ? stop(&look) : stop_without_store(&look, spool);
     look_end(&look);
     return result != 0;
 }
