@@ -1,0 +1,377 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Surroundings: copies of a spool, sandboxes, containers, and what operators do below a living store.
+
+Each row has two tests: in one the daemon is in it, in the other somebody else is.  In each of them either all goes on as
+with Exim alone, or a process is refused with a line and nobody else's mail notices.  No test loses an acknowledged
+message: what got 250 arrives exactly once in the end.
+"""
+import glob
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+
+from harness import (EXIM, QUEUE_ONLY, SMTP_PORT, TOOL, Client, Message, check, kill, kill_all, main, processes, test,
+                     wait_for)
+
+LAZY = ("durability = lazy", "flush_interval = 3600s")       # nothing reaches the disk before the mirror's last commit
+OWN_SHM = "mount -t tmpfs -o mode=1777 own /dev/shm"
+CONTAINER = ("--pid", "--fork", "--kill-child", "--mount-proc")
+ROWS = (("_daemon", {}), ("_else", {}))
+MODES = tuple((f"{mode}{who}", {"fastspool": options} if options else {})
+              for mode, options in (("_acked", ()), ("_lazy", LAZY)) for who in ("_daemon", "_else"))
+
+
+def in_it(exim):
+    """Is this the test whose daemon is in it?"""
+    return exim.work.name.endswith("_daemon")
+
+
+def send(count):
+    """Send COUNT messages, each over a connection of its own.  Returns [(message, code)]."""
+    sent = []
+    for _ in range(count):
+        message = Message()
+        try:
+            client = Client(timeout=30)
+            sent.append((message, client.send(message)[0]))
+            client.close()
+        except (OSError, ValueError, AssertionError) as error:
+            sent.append((message, str(error)))
+        except Exception as error:                          # the harness's Failure: another reply than 250
+            sent.append((message, str(error)))
+    return sent
+
+
+def accept(exim, count):
+    """COUNT messages must get 250."""
+    for message, code in send(count):
+        check(code == 250, f"refused: {code}")
+        exim.expect(message, "sink")
+
+
+def offer(exim, count):
+    """COUNT messages may get 250.  Returns how many did; they must arrive."""
+    taken = [message for message, code in send(count) if code == 250]
+    for message in taken:
+        exim.expect(message, "sink")
+    return len(taken)
+
+
+def start_in(exim, *unshare, script="true", path=EXIM):
+    """Start the daemon in namespaces of its own, after SCRIPT."""
+    run = '"$@"' if "--pid" in unshare else 'exec "$@"'     # a set-user-ID program as process 1 would outlive unshare
+    exim.daemon = subprocess.Popen(["unshare", "--mount", *unshare, "sh", "-c", f"{script} && {run}; :", "sh", path, "-bdf"],
+                                   env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL,
+                                   stdout=open(exim.work / "daemon.out", "ab"), stderr=subprocess.STDOUT)
+
+    def listens():
+        try:
+            socket.create_connection(("127.0.0.1", SMTP_PORT), timeout=1).close()
+            return True
+        except OSError:
+            return False
+    wait_for(listens, "the daemon listens")
+
+
+def run_in(exim, *command, script="true", unshare=()):
+    """Run COMMAND with the library in namespaces of its own, after SCRIPT.  Returns (exit status, output)."""
+    result = subprocess.run(["unshare", "--mount", *unshare, "sh", "-c", script + ' && exec "$@"', "sh", *map(str, command)],
+                            env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    return result.returncode, (result.stdout + result.stderr).decode(errors="replace")
+
+
+def end_daemon(exim):
+    """Kill the daemon, and its container with it."""
+    exim.daemon.kill()
+    exim.daemon.wait()
+    exim.daemon = None
+    wait_for(lambda: not [pid for pid, name in processes() if name.startswith("exim")], "every Exim has ended")
+
+
+def mirrors():
+    return [pid for pid, name in processes() if name == "fastspool"]
+
+
+def mirror_ends(seconds=10):
+    wait_for(lambda: not mirrors(), "the mirror ends by itself", seconds)
+
+
+def stores():
+    return sorted(glob.glob("/dev/shm/fastspool.*"))
+
+
+def counted(exim):
+    return int(exim.run("-bpc"))
+
+
+def expect_refusals(exim):
+    """The panic log may say that the spool can't be used."""
+    exim.panic = "Failed to create spool file|failed to stat spool directory"
+
+
+def finish(exim):
+    """A new daemon takes mail, and all that was ever acknowledged arrives once."""
+    if exim.daemon:
+        end_daemon(exim)
+    exim.start()
+    accept(exim, 2)
+    exim.deliver_queue()
+    print(f"  {len(exim.expected)} acknowledged, {len(exim.expected)} arrived", flush=True)
+
+
+# --- whose memory -------------------------------------------------------------------------------------------------
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def copy_of_the_spool(exim):
+    """A `cp -a` of a running spool is another spool: whoever uses it, the original's memory stays, and so does its mail."""
+    exim.start()
+    accept(exim, 3)
+    exim.tool("flush")
+    before, copy = stores(), exim.work / "copy"
+    subprocess.run(["cp", "-a", exim.spool, copy], check=True)
+    if in_it(exim):
+        end_daemon(exim)
+        original, exim.spool = exim.spool, copy
+        exim.configure(QUEUE_ONLY)
+        exim.fastspool_configuration()
+        exim.start()
+        check(counted(exim) == 3, "the copy's queue is not that of the original")
+        check(len(stores()) == 2 and set(before) < set(stores()), f"memory: {before}, then {stores()}")
+        check(send(1)[0][1] == 250, "the copy takes no mail")
+        check(counted(exim) == 4, "the copy's queue does not grow")
+        end_daemon(exim)
+        exim.tool("stop")
+        exim.spool = original
+        exim.configure(QUEUE_ONLY)
+        exim.fastspool_configuration()
+    else:
+        listed = exim.command("run", "--spool", copy, "--", "ls", copy / "input", program=TOOL, stock=True)
+        check(len(listed.stdout.split()) == 6, f"the copy shows {listed}")
+        check(len(stores()) == 2 and set(before) < set(stores()), f"memory: {before}, then {stores()}")
+        accept(exim, 2)
+        exim.tool("stop", "--spool", str(copy))
+    finish(exim)
+    exim.tool("stop")
+
+
+@test(*MODES, main=QUEUE_ONLY, library=True)
+def private_shm(exim):
+    """Who has a /dev/shm of its own makes no second store while somebody lives, though no mirror runs."""
+    if in_it(exim):
+        start_in(exim, script=OWN_SHM)
+    else:
+        exim.start()
+    accept(exim, 5)
+    for pid in mirrors():
+        kill(pid)
+    script = "true" if in_it(exim) else OWN_SHM
+    status, output = run_in(exim, EXIM, "-bpc", script=script)
+    check("can't be seen from here" in output, f"exim -bpc is not refused: exit {status}, {output}")
+    accept(exim, 5)
+    if in_it(exim):                             # its memory ends with it: what a power cut would leave is there
+        if "_lazy" in exim.work.name:
+            subprocess.run(["nsenter", "--mount", "--target", str(exim.daemon.pid), TOOL, "flush"], check=True)
+    finish(exim)
+
+
+@test(("_kept_daemon", {}), ("_kept_else", {}), ("_lost_daemon", {}), ("_lost_else", {}), ("_kept_lazy_daemon", {"fastspool": LAZY}),
+      main=QUEUE_ONLY, library=True)
+def container_restart(exim):
+    """A container is killed and another one takes over, with or without the old memory.  While it lives, others are
+    refused; then they take over."""
+    script = OWN_SHM if "_lost" in exim.work.name else "true"
+    start_in(exim, *CONTAINER, script=script)
+    accept(exim, 4)
+    status, output = run_in(exim, EXIM, "-bpc")
+    wanted = "can't be seen from here" if "_lost" in exim.work.name else "another PID namespace"
+    check(wanted in output, f"outside of the container: exit {status}, {output}")
+    accept(exim, 1)
+    end_daemon(exim)
+    if in_it(exim):
+        holder = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "300"])    # takes the number
+        start_in(exim, *CONTAINER, script=script)
+        accept(exim, 4)
+        status, output = run_in(exim, EXIM, "-bpc")
+        check(wanted in output, f"outside of the second container: exit {status}, {output}")
+        holder.kill()
+        holder.wait()
+        end_daemon(exim)
+    check(counted(exim) == len(exim.expected), f"{len(exim.expected)} acknowledged, {counted(exim)} in the queue")
+    finish(exim)
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def container_restart_without_state(exim):
+    """The state directory goes with the container, and the memory stays: the queue is empty, as a new spool's, and mail
+    is taken.  The old memory is nobody's."""
+    start_in(exim, *CONTAINER)
+    accept(exim, 4)
+    end_daemon(exim)
+    exim.expected = []
+    old = stores()
+    shutil.rmtree(exim.spool / ".fastspool")
+    if in_it(exim):
+        start_in(exim, *CONTAINER)
+        accept(exim, 2)
+        end_daemon(exim)
+    check(counted(exim) == len(exim.expected), f"the queue holds {counted(exim)}")
+    check(set(old) < set(stores()), "memory that may be another store's was removed")
+    finish(exim)
+
+
+# --- what operators do below a living store ------------------------------------------------------------------------
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def spool_made_anew(exim):
+    """`rm -rf spool; mkdir spool` with the state directory elsewhere, below a living mirror: mail is taken, and what was
+    acknowledged is in the state directory still."""
+    state = exim.work / "state"
+    state.mkdir(mode=0o700)
+    exim.own(state)
+    state.chmod(0o700)
+    exim.fastspool_configuration(f"state = {state}")
+    exim.start()
+    accept(exim, 3)
+    if not in_it(exim):
+        end_daemon(exim)
+    check(mirrors(), "no mirror lives: this test can't fail")
+    shutil.rmtree(exim.spool)
+    exim.spool.mkdir()
+    exim.own(exim.spool)
+    if not in_it(exim):
+        exim.start()
+    accept(exim, 3)
+    finish(exim)
+    exim.tool("stop")
+
+
+@test(*MODES, main=QUEUE_ONLY, library=True)
+def shm_wiped(exim):
+    """/dev/shm is emptied by hand.  The mirror ends by itself with a line, what it had acknowledged is on the disk, and
+    the next start finds it."""
+    expect_refusals(exim)
+    exim.start()
+    accept(exim, 5)
+    if not in_it(exim):
+        end_daemon(exim)
+    mirror = mirrors()
+    check(len(mirror) == 1, f"mirrors: {mirror}")
+    for place in stores():
+        shutil.rmtree(place)
+    if in_it(exim):
+        print(f"  {offer(exim, 3)} of 3 taken after the memory was removed", flush=True)
+    mirror_ends()
+    if in_it(exim):
+        print(f"  {offer(exim, 1)} of 1 taken without a mirror", flush=True)
+        end_daemon(exim)
+    check(counted(exim) == len(exim.expected), f"{len(exim.expected)} acknowledged, {counted(exim)} in the queue")
+    finish(exim)
+
+
+@test(*MODES, main=QUEUE_ONLY, library=True)
+def moved_spool(exim):
+    """The spool is moved below a living mirror, which ends; the next start at the new path has all, from memory."""
+    exim.start()
+    accept(exim, 5)
+    if not in_it(exim):
+        end_daemon(exim)
+    moved = exim.work / "moved"
+    exim.spool.rename(moved)
+    mirror_ends()
+    before = stores()
+    exim.spool = moved
+    exim.configure(QUEUE_ONLY)
+    exim.fastspool_configuration(*(LAZY if "_lazy" in exim.work.name else ()))
+    check(counted(exim) == 5, f"5 acknowledged, {counted(exim)} in the queue")
+    check(stores() == before, "the memory was not taken over")
+    finish(exim)
+    exim.tool("stop")
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def restored(exim):
+    """The spool is restored from a backup below a living mirror, which ends and writes nothing there.  The queue is the
+    backup's, as on a disk."""
+    expect_refusals(exim)
+    exim.start()
+    accept(exim, 5)
+    exim.tool("flush")
+    backup = exim.work / "backup"
+    subprocess.run(["cp", "-a", exim.spool, backup], check=True)
+    check(all(code == 250 for _, code in send(3)), "mail was refused before")
+    if not in_it(exim):
+        end_daemon(exim)
+    check(mirrors(), "no mirror lives: this test can't fail")
+    shutil.rmtree(exim.spool / ".fastspool")
+    subprocess.run(["cp", "-a", backup / ".fastspool", exim.spool], check=True)
+    if in_it(exim):
+        check(not any(code == 250 for _, code in send(2)), "mail was acknowledged that nobody can find again")
+    mirror_ends()
+    if in_it(exim):
+        end_daemon(exim)
+    check(counted(exim) == 5, f"the backup has 5, the queue {counted(exim)}")
+    check(len(stores()) == 1, f"memory: {stores()}")
+    finish(exim)
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def state_removed(exim):
+    """`rm -rf .fastspool` below a living mirror, which ends.  No mail is acknowledged into nowhere, and its memory goes."""
+    expect_refusals(exim)
+    exim.start()
+    check(all(code == 250 for _, code in send(3)), "mail was refused before")
+    if not in_it(exim):
+        end_daemon(exim)
+    check(mirrors(), "no mirror lives: this test can't fail")
+    shutil.rmtree(exim.spool / ".fastspool")
+    if in_it(exim):
+        check(not any(code == 250 for _, code in send(2)), "mail was acknowledged that nobody can find again")
+    mirror_ends()
+    check(not stores(), f"memory stays: {stores()}")
+    finish(exim)
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def reboot(exim):
+    """A runtime directory on a disk outlives a reboot, and is older than the state directory then: the store comes from
+    the state directory.  (The daemon, or a command, comes first.)"""
+    runtime = pathlib.Path("/home/runtime")
+    disk = pathlib.Path("/home/disk")
+    with open(disk, "wb") as image:
+        image.truncate(512 << 20)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    runtime.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, runtime], check=True)
+    try:
+        runtime.chmod(0o1777)
+        exim.fastspool_configuration(f"runtime = {runtime}", "memory = 64M")
+        exim.start()
+        accept(exim, 2)
+        exim.tool("flush")
+        old = exim.work / "old"
+        place = glob.glob(f"{runtime}/fastspool.*")[0]
+        subprocess.run(["cp", "-a", "--sparse=always", place, old], check=True)
+        accept(exim, 3)
+        kill_all()
+        exim.daemon = None
+        shutil.rmtree(place)
+        subprocess.run(["cp", "-a", "--sparse=always", old, place], check=True)
+        if not in_it(exim):
+            check(counted(exim) == 5, f"5 acknowledged, {counted(exim)} in the queue")
+        finish(exim)
+        exim.tool("stop")
+    finally:
+        kill_all()
+        exim.daemon = None
+        subprocess.run(["umount", "--lazy", runtime], check=True)
+        disk.unlink()
+        runtime.rmdir()
+    exim.fastspool_configuration()
+
+
+if __name__ == "__main__":
+    main("surroundings")
