@@ -151,6 +151,7 @@ static void catch_term(void)
 /* ---- what was removed ---- */
 
 static enum attach_loss lost;
+static bool in_the_way;
 static char lost_why[FASTSPOOL_ERROR_MAX];
 
 /* A mirror without its store serves nobody, and would be in the way of a new one.  So does one that lives alone, when a
@@ -158,9 +159,10 @@ static char lost_why[FASTSPOOL_ERROR_MAX];
 static void look_for_store(struct fastspool *fs)
 {
     lost = attach_look(fs, lost_why);
-    if (lost == ATTACH_NOTHING && !attach_is_in_the_way(fs))
+    in_the_way = lost == ATTACH_NOTHING && attach_is_in_the_way(fs);
+    if (lost == ATTACH_NOTHING && !in_the_way)
         return;
-    if (lost == ATTACH_NOTHING)
+    if (in_the_way)
         strcpy(lost_why, "ends, because a process that can't reach its memory waits for the store");
     complain(fs->spool, lost_why);
     terminated = 1;
@@ -277,7 +279,11 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
         int result = committer_seal(committer, lost_why);
         return result < 0 ? complain(fs->spool, "the last commit failed: what was in memory alone is lost") : 1;
     }
-    return committer_commit(committer) < 0 ? complain(fs->spool, failed) : lost != ATTACH_NOTHING;
+    if (committer_commit(committer) < 0)
+        return complain(fs->spool, failed);
+    if (in_the_way)
+        attach_discard(fs); /* all of it is on the disk, and whoever makes the next store can't reach it */
+    return lost != ATTACH_NOTHING;
 }
 
 /* Commit until the end, and tidy once a second. */

@@ -575,7 +575,7 @@ enum attach_loss attach_look(const struct fastspool *fs, char error[FASTSPOOL_ER
 
 bool attach_is_in_the_way(const struct fastspool *fs)
 {
-    return presence_is_awaited(fs->presence_fd) && presence_of_others(fs->presence_fd) == PRESENCE_NONE;
+    return presence_is_awaited(fs->presence_fd) && presence_claim(fs->presence_fd) == 0;
 }
 
 void attach_discard(const struct fastspool *fs)

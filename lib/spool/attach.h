@@ -27,9 +27,11 @@ enum attach_loss {
 
 /** What has @fs lost?  What can't be said, because the disk fails, counts as nothing.  Else a sentence is in @error. */
 enum attach_loss attach_look(const struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
-/** Does no other process use @fs, and does one wait that can't?  Then a mirror ought to end. */
+/** Does no other process use @fs, and does one wait that can't?  Then a mirror ought to end, and from now on no process
+ *  joins it. */
 bool attach_is_in_the_way(const struct fastspool *fs);
-/** Remove the memory of a store that has lost its state directory.  Processes that have it mapped keep the mapping. */
+/** Remove the memory of a store that has lost its state directory, or that nobody else uses.  Processes that have it
+ * mapped keep the mapping. */
 void attach_discard(const struct fastspool *fs);
 
 #endif

@@ -256,6 +256,34 @@ Test(attach, presence)
     cr_assert_eq(waitpid(child, NULL, 0), child);
 }
 
+/* A process that is killed while it makes the store, or takes it over, is in nobody's way. */
+Test(attach, killed_in_the_making)
+{
+    uint64_t found;
+    char command[256];
+    int made = 0;
+
+    for (int i = 0; i < 200; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            attach_create(spool, &config, &fs, error);
+            pause();
+        }
+        usleep((useconds_t)(i * 5));
+        cr_assert_eq(kill(child, SIGKILL), 0);
+        cr_assert_eq(waitpid(child, NULL, 0), child);
+        snprintf(command, sizeof(command), "test -e %s/.fastspool/runtime", spool);
+        made += system(command) == 0;
+        if (i % 4 == 0) {
+            cr_assert_eq(attach_again(spool, &found), 0, "killed after %d us: %s", i * 5, error);
+            snprintf(command, sizeof(command), "rm -rf %s/fastspool.* %s/.fastspool", directory, spool);
+            cr_assert_eq(system(command), 0);
+        }
+    }
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_log_info("%d of 200 were killed after they had published", made);
+}
+
 /* Whoever dies with the claim leaves nothing in the way; and whoever comes while it is held, waits. */
 Test(attach, claim)
 {
