@@ -42,8 +42,8 @@ static void dump_header(const struct header *h, FILE *out)
     static const char *const states[] = {"no state", "RECOVERING", "READY", "FAILED"};
     char failure[SECTION_SENTENCE];
 
-    fprintf(out, "segment of layout version %u, %s, owner %u:%u\n", h->version,
-            h->state < 4 ? states[h->state] : "a state that there isn't", h->owner, h->group);
+    fprintf(out, "segment of layout version %u, %s\n", h->version,
+            h->state < 4 ? states[h->state] : "a state that there isn't");
     if (h->failure[0])
         fprintf(out, "  failure       %s\n", section_sentence(h, failure));
     fprintf(out, "  memory        %" PRIu64 " bytes of %" PRIu64 ", %" PRIu64 " blocks are the mirror's reserve\n",

@@ -283,7 +283,7 @@ static int replace_placeholder(struct fastspool *fs, uint32_t number, const char
     struct stat st;
 
     if (fstatat(fs->runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_ino != fs->header->placeholder_inode[number])
+        st.st_ino != LOAD(fs->header->placeholder_inode[number]))
         return 0; /* another process was faster */
     int result = change_run(fs, note_replacement, &new);
     if (result < 0)
@@ -614,20 +614,37 @@ bool descriptions_is_placeholder(const struct fastspool *fs, const struct stat *
 {
     bool found = false;
 
-    for (unsigned i = 0; i < PLACEHOLDERS && S_ISDIR(st->st_mode) && st->st_dev == fs->header->placeholder_device; i++)
+    for (unsigned i = 0; i < PLACEHOLDERS && S_ISDIR(st->st_mode) && st->st_dev == fs->placeholder_device; i++)
         found = found || st->st_ino == fs->header->placeholder_inode[i];
     return found;
+}
+
+/* Is @number that of the placeholder?  The mail user can write the number of any directory to the segment, so the
+ * kernel is asked, once.  The segment counts where the process has no right to ask. */
+static bool is_placeholder(struct fastspool *fs, uint32_t placeholder, ino_t number)
+{
+    char name[PLACES_NAME_MAX];
+    struct stat st;
+
+    if (LOAD(fs->placeholder_inode[placeholder]) == number)
+        return true;
+    places_placeholder(placeholder, name);
+    if (fstatat(fs->runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return LOAD(fs->header->placeholder_inode[placeholder]) == number;
+    if (st.st_ino == number)
+        STORE(fs->placeholder_inode[placeholder], number);
+    return st.st_ino == number;
 }
 
 uint32_t descriptions_identify(struct fastspool *fs, int fd)
 {
     struct stat st;
 
-    if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_dev != fs->header->placeholder_device)
+    if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_dev != fs->placeholder_device)
         return 0;
     off_t identity = lseek(fd, 0, SEEK_CUR);
     uint32_t d = (uint32_t)(identity & ((1 << IDENTITY_BITS) - 1));
-    if (identity < 0 || !valid_description(fs, d) || st.st_ino != fs->header->placeholder_inode[d % PLACEHOLDERS])
+    if (identity < 0 || !valid_description(fs, d) || !is_placeholder(fs, d % PLACEHOLDERS, st.st_ino))
         return 0;
     const struct description *description = description_at(fs, d);
     if (LOAD(description->state) != DESCRIPTION_OPEN || description->cookie != (uint64_t)identity >> IDENTITY_BITS)

@@ -200,7 +200,7 @@ int inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     if (result < 0)
         return result;
     memset(st, 0, sizeof(*st));
-    st->st_dev = fs->header->device;
+    st->st_dev = fs->device;
     st->st_ino = inodes_number(i);
     st->st_mode = shown_mode(fs, &inode);
     bool removed = S_ISDIR(inode.mode) && inode.names == 0 && i != LOAD(fs->header->tree.root);

@@ -230,7 +230,9 @@ struct recovery_state {
 };
 
 struct header {
-    /* Identity of the segment (segment.c): written at its creation, except for atomic fields and `failure`. */
+    /* Identity of the segment (segment.c): written at its creation, except for atomic fields and `failure`.  An
+     * attaching process compares it with what the kernel says of the spool and of itself, and then uses its own copies:
+     * the owner, devices and inode numbers in struct fastspool. */
     uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
@@ -241,10 +243,7 @@ struct header {
     uint64_t reserve;                         /* blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */
     uint64_t hash_seed;                       /* random: no user can predict the bucket of a name */
-    uint64_t placeholder_device;              /* st_dev of the placeholder directories */
-    uint64_t placeholder_inode[PLACEHOLDERS]; /* and their st_ino: they identify our descriptors */
-    uint32_t owner;                           /* uid and gid of the spool directory */
-    uint32_t group;
+    uint64_t placeholder_inode[PLACEHOLDERS]; /* st_ino of the placeholder directories: they identify our descriptors */
 
     struct section_state section;
     struct tables_state tables;

@@ -88,8 +88,6 @@ static void header_fill(struct header *header, const struct fastspool_config *co
     header->version = LAYOUT_VERSION;
     header->state = SEGMENT_RECOVERING;
     header->device = spool->st_dev;
-    header->owner = spool->st_uid;
-    header->group = spool->st_gid;
     segment_limit(header, config->memory);
     header->flush_interval = config->flush_interval;
     reset_groups(header);
@@ -116,7 +114,6 @@ static int make_companions(int runtime_fd, struct header *header, const struct s
         if (mkdirat(runtime_fd, name, 0700) < 0 || fchownat(runtime_fd, name, spool->st_uid, spool->st_gid, 0) < 0 ||
             fstatat(runtime_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             return -errno;
-        header->placeholder_device = st.st_dev;
         header->placeholder_inode[i] = st.st_ino;
     }
     int fd = openat(runtime_fd, PLACES_LOCKS, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -240,13 +237,17 @@ static int check_tables(const struct header *header, char *error)
 
 int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
 {
-    struct stat spool;
+    struct stat spool, runtime;
 
     error[0] = '\0';
     if (fstat(fs->spool_fd, &spool) < 0)
         return error_set(error, -errno, "look at %s: %s", fs->spool, strerrordesc_np(errno));
     fs->owner = spool.st_uid;
     fs->group = spool.st_gid;
+    fs->device = spool.st_dev;
+    if (fstat(fs->runtime_fd, &runtime) < 0)
+        return error_set(error, -errno, "look at %s: %s", fs->runtime, strerrordesc_np(errno));
+    fs->placeholder_device = runtime.st_dev;
     int fd = openat(fs->runtime_fd, PLACES_SEGMENT, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_set(error, -errno, "open the segment in %s: %s", fs->runtime, strerrordesc_np(errno));

@@ -460,7 +460,7 @@ Test(attach, users)
     snprintf(command, sizeof(command), "rm -rf %s/.fastspool %s/fastspool.*", spool, directory);
     cr_assert_eq(system(command), 0);
     create();
-    cr_assert_eq(fs->header->owner, 12345);
+    cr_assert_eq(fs->owner, 12345);
     fastspool_detach(fs);
     cr_assert_eq(seteuid(12345), 0);
     cr_assert_eq(attach_open(spool, &config, &fs, error), 0, "%s", error);

@@ -68,6 +68,31 @@ Test(descriptions, many)
         cr_assert_eq(fastspool_close(fs, d[i]), 0);
 }
 
+/* What the mail user writes to the segment about placeholders changes nothing: a descriptor of theirs stays one, and
+ * one of another directory does not become one. */
+Test(descriptions, numbers_in_the_segment)
+{
+    int fd, description = files_open_new(fs, "file", O_RDWR | O_CREAT, 0640, &fd);
+    struct stat st;
+    char path[96];
+
+    cr_assert_gt(description, 0);
+    snprintf(path, sizeof(path), "%s/other", fixture_directory);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    int other = open(path, O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(fstat(other, &st), 0);
+    cr_assert_geq(lseek(other, lseek(fd, 0, SEEK_CUR), SEEK_SET), 0);
+    for (unsigned i = 0; i < PLACEHOLDERS; i++)
+        WRITABLE(fs->header->placeholder_inode[i]) = st.st_ino;
+    cr_assert_eq(descriptions_identify(fs, fd), description);
+    cr_assert_eq(descriptions_identify(fs, other), 0);
+    struct fastspool *later = fixture_attach();
+    cr_assert_eq(descriptions_identify(later, other), 0, "a directory of the mail user's choice was taken for a file");
+    fixture_detach(later);
+    close(other);
+    close(fd);
+}
+
 /* The descriptor of a placeholder, and a copy of it, identify the description.  The same directory with a guessed
  * offset does not, nor does another directory, a description without a file, or a closed description. */
 Test(descriptions, identity)
