@@ -38,8 +38,7 @@ static int end_mirror(struct fastspool *fs)
         STORE(fs->header->mirror.ending, 1);
         futex_count(&ATOMIC(fs->header->mirror.wanted));
         if (clock_monotonic() - start > PATIENCE)
-            return tool_error("the mirror of %s, process %ld, still runs a minute after it was asked to end", fs->spool,
-                              (long)launch_process(fs));
+            return tool_error("the mirror of %s still runs a minute after it was asked to end", fs->spool);
         clock_sleep(100 * NS_PER_MS);
     }
     return 0;

@@ -22,6 +22,7 @@
  *    this means that the database is damaged.  In a page-in or a checkpoint it ends this process, and the waiters get
  *    an error.
  *  - A commit fails: the waiters get the error, and the commit is tried again.
+ *  - The lock of the store is not to be had, and the mirror is to end: it ends without the last commit.
  *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
  *    error is the commits'.
  *  - The memory, the state directory or the spool is removed under it: one line, and the end.  What is in memory goes
@@ -116,12 +117,10 @@ static bool is_ending(const struct fastspool *fs)
     return terminated || LOAD(fs->header->mirror.ending);
 }
 
-/* The lock is the mirror's life: the descriptor is never closed.  A record lock beside it tells others which process it
- * is.  It comes first, so that whoever finds a mirror finds its process. */
+/* The lock is the mirror's life: the descriptor is never closed. */
 static int take_lock(const struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
-    struct flock process = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
 
     places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -129,7 +128,6 @@ static int take_lock(const struct fastspool *fs)
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    fcntl(fd, F_SETLK, &process);
     for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
         if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
             return -errno;
@@ -385,11 +383,13 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (result < 0)
         return complain(fs->spool, "take the mirror's lock: failed");
     STORE(fs->header->mirror.ending, 0);
+    STORE(fs->header->mirror.pid, getpid());
     committer_beat(fs);
     STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
     if (memory)
         segment_limit(fs->header, memory);
     fs->mirror = true;
+    fs->is_ending = is_ending;
     STORE(fs->header->residency.pagein_reading, 0);
     catch_term();
     catch_faults(fs);

@@ -373,15 +373,6 @@ static pid_t holder_of(const char *state, const char *name)
     return held ? lock.l_pid : 0;
 }
 
-pid_t launch_process(struct fastspool *fs)
-{
-    int saved = errno;
-    pid_t pid = is_held(fs->state, PLACES_MIRROR_LOCK) ? holder_of(fs->state, PLACES_MIRROR_LOCK) : 0;
-
-    errno = saved;
-    return pid;
-}
-
 pid_t launch_view_holder(const char *state)
 {
     pid_t pid = holder_of(state, PLACES_VIEW_LOCK);
@@ -389,4 +380,4 @@ pid_t launch_view_holder(const char *state)
     return pid > 0 && is_tool(pid) ? pid : 0;
 }
 
-const struct keeper launch_keeper = {launch_lives, launch_process, launch_start};
+const struct keeper launch_keeper = {launch_lives, launch_start};

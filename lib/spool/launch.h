@@ -15,9 +15,6 @@ struct fastspool;
 
 /** Does a mirror of the store live?  Its lock file decides, never a pid.  Keeps errno. */
 bool launch_lives(struct fastspool *fs);
-/** The process that holds it, as the kernel says, for a reader's eyes only: any process of the owner's may lock the
- * file. 0: no mirror lives.  Keeps errno. */
-pid_t launch_process(struct fastspool *fs);
 /** Start the mirror, unless a process did so in the last two seconds.  The caller gets no child to wait for, and no
  *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);

@@ -22,11 +22,6 @@ bool await_lives(struct fastspool *fs)
     return fs->keeper && fs->keeper->lives(fs);
 }
 
-pid_t await_process(struct fastspool *fs)
-{
-    return fs->keeper ? fs->keeper->process(fs) : 0;
-}
-
 void await_start(struct fastspool *fs)
 {
     if (fs->keeper && !fs->keeper->lives(fs))

@@ -9,21 +9,17 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 struct fastspool;
 
 /** How a process finds and starts a mirror: fastspool.keeper (lib/spool/launch.c). */
 struct keeper {
-    bool (*lives)(struct fastspool *fs);    /* whether a mirror lives; keeps errno */
-    pid_t (*process)(struct fastspool *fs); /* its process, for a reader's eyes only; 0: none */
-    int (*start)(struct fastspool *fs);     /* start one, unless another process has just done so; 0 or -errno */
+    bool (*lives)(struct fastspool *fs); /* whether a mirror lives; keeps errno */
+    int (*start)(struct fastspool *fs);  /* start one, unless another process has just done so; 0 or -errno */
 };
 
 /** Whether a mirror lives.  False without a keeper. */
 bool await_lives(struct fastspool *fs);
-/** The mirror's process, for a reader's eyes only.  0: none, or no keeper. */
-pid_t await_process(struct fastspool *fs);
 /** Start a mirror if none lives.  Nothing without a keeper. */
 void await_start(struct fastspool *fs);
 

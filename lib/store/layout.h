@@ -182,6 +182,8 @@ struct mirror_state {
     uint64_t beat;     /* CLOCK_MONOTONIC ns of its last sign of life; for status only */
     uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
     uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
+    int32_t pid;       /* for a reader's eyes only: nothing acts on it */
+    uint32_t zero;
 };
 
 enum view_status {

@@ -21,6 +21,7 @@
  *   - The lock is taken: the process sleeps outside the guard, so signals arrive, and a handler that leaves by longjmp
  *     leaves nothing behind.
  *   - The lock stays taken for seconds: one line to syslog every LOCK_WARNING, and the process waits on.
+ *   - The same in a process that has been asked to end and catches SIGTERM, the mirror: -EIO after LOCK_WARNING.
  *   - Code changes the segment outside a section: SET() and section_log() assert section_inside, and the process
  *     aborts before the change.
  */
@@ -158,8 +159,8 @@ static void sequence_even(const struct header *header)
     STORE(header->section.sequence, (header->section.sequence | 1) + 1);
 }
 
-/* Sleep until the lock may be free, with a line to syslog every LOCK_WARNING. */
-static void wait_for_lock(struct fastspool *fs, struct mutex_wait *wait)
+/* Sleep until the lock may be free, with a line to syslog every LOCK_WARNING.  -EIO: the process is to end. */
+static int wait_for_lock(struct fastspool *fs, struct mutex_wait *wait)
 {
     uint64_t before = wait->since ? (clock_monotonic() - wait->since) / LOCK_WARNING : 0;
 
@@ -171,6 +172,7 @@ static void wait_for_lock(struct fastspool *fs, struct mutex_wait *wait)
             "fastspool: %s: waiting for the store's lock for %llu s; thread %u has held it without a change for %u s",
             fs->spool, (unsigned long long)(waited / NS_PER_S), wait->holder,
             (unsigned)(wait->looks * MUTEX_LOOK / NS_PER_S));
+    return waited > LOCK_WARNING && fs->is_ending && fs->is_ending(fs) ? -EIO : 0;
 }
 
 static int lock_fails(struct fastspool *fs, int error)
@@ -212,7 +214,9 @@ static int lock(struct fastspool *fs)
         if (result != MUTEX_BUSY)
             break;
         guard_leave();
-        wait_for_lock(fs, &wait);
+        result = wait_for_lock(fs, &wait);
+        if (result < 0)
+            return result;
     }
     if (result < 0) {
         guard_leave();

@@ -323,6 +323,7 @@ int segment_inherit(struct fastspool *fs, bool viewed)
     if (LOAD(h->section.lock)) /* of the dead, whose thread ids mean nothing here */
         STORE(h->section.lock, FUTEX_OWNER_DIED);
     STORE(h->device, (uint64_t)spool.st_dev);
+    STORE(h->mirror.pid, 0);
     STORE(h->mirror.starting, 0);
     STORE(h->view.starting, 0);
     STORE(h->view.status, viewed ? VIEW_MOUNTED : VIEW_NONE);

@@ -389,7 +389,8 @@ def numbers_in_the_segment(exim):
 @test(library=True, main=QUEUE_ONLY)
 def named_in_the_lock(exim):
     """The lock names a living process of root's.  A queue run of root's takes the lock over within ten seconds, and the
-    process is left alone.  While the lock is written again and again, SIGTERM ends a process that waits for it."""
+    process is left alone.  While the lock is written again and again, SIGTERM ends a process that waits for it,
+    and the mirror."""
     exim.submit(exim.expect(Message(), "sink"))
     bystander = innocent()
     attack("name", bystander.pid).wait()
@@ -402,6 +403,10 @@ def named_in_the_lock(exim):
     wait_for(lambda: "futex" in pathlib.Path(f"/proc/{waiting.pid}/wchan").read_text(), "a process waits for the lock")
     waiting.terminate()
     check(waiting.wait(5) == -signal.SIGTERM, "SIGTERM does not end the wait")
+    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    check(mirror > 0, exim.tool("status"))
+    os.kill(mirror, signal.SIGTERM)
+    wait_for(lambda: not pathlib.Path(f"/proc/{mirror}").exists(), "the mirror ends")
     end(attacker)
     check(bystander.poll() is None, f"a process that the lock named has ended: {bystander.returncode}")
     kill(bystander.pid)
