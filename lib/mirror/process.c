@@ -23,6 +23,8 @@
  *    an error.
  *  - A commit fails: the waiters get the error, and the commit is tried again.
  *  - The lock of the store is not to be had, and the mirror is to end: it ends without the last commit.
+ *  - This process may not write (a read-only view of the disk, a limit, missing rights, EIO) for GIVE_UP: it says so
+ * and ends, so that another process starts a mirror, which may be able to.
  *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
  *    error is the commits'.
  *  - The memory, the state directory or the spool is removed under it: one line, and the end.  What is in memory goes
@@ -70,6 +72,7 @@
 #define LOCK_TRIES  50               /* while a process that tests for a mirror holds the lock for an instant */
 #define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
 #define TIDY_EVERY  NS_PER_S
+#define GIVE_UP     (5 * NS_PER_S)      /* of a mirror that may not write */
 #define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
 #define KEPT_EMPTY  (UINT64_C(8) << 20) /* empty memory that is kept for the next burst */
 
@@ -94,6 +97,31 @@ static int complain_of_store(const struct fastspool *fs)
 {
     char sentence[SECTION_SENTENCE];
     return complain(fs->spool, section_sentence(fs->header, sentence));
+}
+
+/* Errors that another process may not have, which lives in other surroundings. */
+static bool is_of_this_process(int error)
+{
+    return error == -EROFS || error == -EACCES || error == -EPERM || error == -EFBIG || error == -EIO;
+}
+
+/* Of a try with this result: has this process been unable to write for GIVE_UP?  *@since: when that began, or 0. */
+static bool gives_up(const struct fastspool *fs, int result, uint64_t *since)
+{
+    char sentence[FASTSPOOL_ERROR_MAX];
+
+    if (!is_of_this_process(result))
+        *since = 0;
+    else if (*since == 0)
+        *since = clock_monotonic();
+    if (*since == 0 || clock_monotonic() - *since < GIVE_UP)
+        return false;
+    snprintf(sentence, sizeof(sentence),
+             "this mirror can't write to %.200s: %s; it ends, so that one in other surroundings may try", fs->state,
+             strerrordesc_np(-result));
+    complain(fs->spool, sentence);
+    STORE(fs->header->tickets.commit_error, 0); /* those that come to wait now wait for the next mirror */
+    return true;
 }
 
 /* ---- start ---- */
@@ -218,11 +246,13 @@ static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
     char error[FASTSPOOL_ERROR_MAX];
-    uint64_t start = clock_monotonic();
+    uint64_t start = clock_monotonic(), since = 0;
 
     int result = recovery_run(fs, &recovered, error);
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !is_ending(fs)) {
         tell_failure(fs, result, error);
+        if (gives_up(fs, result, &since))
+            return 1;
         clock_sleep(NS_PER_S);
         look_for_store(fs);
         if (!is_ending(fs))
@@ -288,7 +318,7 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
 static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpointer)
 {
     struct committer committer;
-    uint64_t tidied = 0;
+    uint64_t tidied = 0, since = 0;
 
     committer_init(&committer, fs, checkpointer);
     bool due = true;
@@ -296,6 +326,8 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
         int result = due ? committer_commit(&committer) : 0;
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain_of_store(fs);
+        if (gives_up(fs, result, &since))
+            return 1;
         if (clock_monotonic() - tidied >= TIDY_EVERY) {
             tidied = clock_monotonic();
             tidy(fs);
@@ -317,9 +349,10 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
 static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
 {
     char error[FASTSPOOL_ERROR_MAX];
+    uint64_t since = 0;
     int result;
 
-    while ((result = journal_open(journal, fs, limit, error)) < 0 && !is_ending(fs)) {
+    while ((result = journal_open(journal, fs, limit, error)) < 0 && !is_ending(fs) && !gives_up(fs, result, &since)) {
         if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
         capture_fail(fs, result);

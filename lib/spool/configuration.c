@@ -10,6 +10,7 @@
  * read, and a file that can't be trusted, too, for the spools and programs that it names: whoever asks must not take
  * those for ordinary directories and programs.
  */
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "config.h"
@@ -18,6 +19,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,13 +44,42 @@ static int refuse(const struct origin *origin, const char *what, const char *val
 
 /* ---- values ---- */
 
-static uint64_t memory_of_machine(void)
+/* The limit of memory in this file of a control group; "max": none. */
+static bool take_less(const char *directory, const char *name, uint64_t *least)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_C(1) << 30;
+    char path[PATH_MAX], text[32];
+
+    if (snprintf(path, sizeof(path), "%s/%s", directory, name) >= (int)sizeof(path))
+        return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    uint64_t limit = strtoull(text, NULL, 10);
+    if (limit > 0 && limit < *least)
+        *least = limit;
+    return size >= 0;
 }
 
-/* "512M", "2G", or "25%" of the machine's memory. */
+static bool take_groups_limit(const char *directory, void *least)
+{
+    if (!take_less(directory, "memory.max", least)) /* version 2 */
+        take_less(directory, "memory.limit_in_bytes", least);
+    return false;
+}
+
+/* The machine's memory, or what the control groups of this process leave it of that. */
+static uint64_t memory_there_is(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    uint64_t memory = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_C(1) << 30;
+
+    cgroup_any_above(take_groups_limit, &memory);
+    return memory;
+}
+
+/* "512M", "2G", or "25%" of the memory that there is. */
 static int parse_memory(const char *text, uint64_t *bytes)
 {
     static const char units[] = "KMGT";
@@ -61,7 +92,7 @@ static int parse_memory(const char *text, uint64_t *bytes)
     if (strcmp(end, "%") == 0) {
         if (number < 1 || number > 100)
             return -1;
-        *bytes = memory_of_machine() / 100 * number;
+        *bytes = memory_there_is() / 100 * number;
         return 0;
     }
     const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
@@ -357,13 +388,14 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
 {
     memset(config, 0, sizeof(*config));
     config->durability = FASTSPOOL_ACKED;
-    config->memory = memory_of_machine() / 4;
     config->flush_interval = 100 * NS_PER_MS;
     config->view = true;
     char further[FASTSPOOL_ERROR_MAX];
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
     int more = environment ? load_environment(config, result < 0 ? further : error) : 0;
     result = result < 0 ? result : more;
+    if (config->memory == 0)
+        config->memory = memory_there_is() / 4;
     if (config->spools == 0)
         defaults(FASTSPOOL_SPOOLS, true, config->spool, &config->spools, 1);
     if (config->programs == 0)

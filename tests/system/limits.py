@@ -7,6 +7,7 @@
 - What an ordinary user starts uses no shared memory, so nobody waits for what he stops.
 """
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -30,15 +31,15 @@ def capable(capability):
     return int(re.search(r"^CapEff:\s*(\S+)", status, re.M).group(1), 16) >> capability & 1
 
 
-def takes_mail(exim, count=2):
-    """The daemon takes messages by SMTP, the queue is listed, and a queue run delivers it."""
+def takes_mail(exim, count=2, queued=0):
+    """The daemon takes messages by SMTP, the queue, which has QUEUED others, is listed, and a queue run delivers it."""
     client = Client()
     for _ in range(count):
         message = exim.expect(Message("user@maildir.test"), "maildir")
         code, text = client.send(message)
         check(code == 250, f"the message was refused: {text}")
     client.close()
-    check(len(exim.queue()) == count, f"the queue has {len(exim.queue())} messages")
+    check(len(exim.queue()) == count + queued, f"the queue has {len(exim.queue())} messages")
     exim.deliver_queue()
 
 
@@ -152,6 +153,62 @@ def the_mirror_keeps_nothing(exim):
         check(not kept, f"the mirror is in {kept}")
         limits = pathlib.Path(f"/proc/{mirrors()[0]}/limits").read_text()
         check(re.search(r"Max address space +unlimited", limits) and re.search(r"Max file size +unlimited", limits), limits)
+
+
+def read_only(exim, *command):
+    """Run COMMAND where it sees the spool read-only, as a service with ProtectSystem=strict."""
+    script = 'mount --make-rprivate / && mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    return subprocess.Popen(["unshare", "--mount", "sh", "-c", script, exim.spool, *command], env=exim.environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_sandboxed_starter(exim):
+    """A process of root's that sees the spool read-only starts a mirror that doesn't."""
+    exim.start()
+    exim.run("-bpc")
+    exim.tool("stop")
+    read_only(exim, "ls", exim.spool / "input").communicate()
+    wait_for(mirrors, "a mirror runs")
+    check(os.readlink(f"/proc/{mirrors()[0]}/ns/mnt") == os.readlink("/proc/1/ns/mnt"), "the mirror is in the sandbox")
+    takes_mail(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_sick_mirror(exim):
+    """A mirror that can't write ends after some seconds, with a line, and another one takes over.  Meanwhile no message is
+    taken."""
+    exim.start()
+    takes_mail(exim)
+    check(exim.daemon.poll() is None, "the daemon ended")
+    [pid] = mirrors()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not mirrors(), "the mirror is dead")
+    sick = read_only(exim, "fastspool", "mirror", exim.spool)
+
+    def taken():
+        message = Message("user@maildir.test")
+        with contextlib.suppress(OSError):
+            return Client().send(message)[0] == 250 and exim.expect(message, "maildir")
+    wait_for(taken, "another mirror takes over", 60)
+    check(sick.wait(1) is not None, "a message is taken that the mirror can't keep")
+    said = sick.stderr.read()
+    check(sick.returncode == 1 and b"can't write" in said and b"Read-only" in said, f"exit {sick.returncode}: {said}")
+    takes_mail(exim, queued=1)
+
+
+@test(library=True, memory="1G")
+def memory_of_a_group(exim):
+    """The default of `memory` is a quarter of what the control group has."""
+    if not (CGROUPS / "memory" / "cgroup.procs").exists():
+        raise Skip("this machine has no control groups of version 1 for memory")
+    exim.fastspool_configuration()
+    with control_groups("memory") as (group,):
+        (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+        subprocess.run(["ls", exim.spool / "input"], env=exim.environment(), capture_output=True,
+                       preexec_fn=lambda: (group / "cgroup.procs").write_text("0"))
+        memory = json.loads(exim.tool("status", "--json"))["memory_limit"]
+        check(memory == 25 << 20, f"`memory` is {memory >> 20} MiB")
 
 
 # --- an ordinary user -------------------------------------------------------------------------------------------------
