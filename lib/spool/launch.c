@@ -13,7 +13,8 @@
  * Failure modes:
  *   - The starter lives in a sandbox: the mirror goes to process 1's mounts, if the spool is there (shed_mounts()).
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
- *   - The mirror does not come up: a waiter starts it again after START_TIME.
+ *   - The mirror does not come up: a waiter starts it again after START_TIME.  If the command is missing, a line in
+ *     syslog says so each time.
  *   - The starting program has limits, priorities, signals, descriptors or a control group that would harm the mirror:
  *     shed_inheritance() gives them up, as far as the process may.
  *   - The view can't be mounted on this machine: one line in syslog, and another try every VIEW_TRY_AGAIN.
@@ -286,7 +287,13 @@ int launch_start(struct fastspool *fs)
 {
     if ((geteuid() != 0 && geteuid() != fs->owner) || (getuid() != 0 && getuid() != fs->owner))
         return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
-    return is_starter(&fs->header->mirror.starting, START_TIME) ? start(fs, become_mirror) : 0;
+    if (!is_starter(&fs->header->mirror.starting, START_TIME))
+        return 0;
+    if (access(FASTSPOOL_TOOL, X_OK) < 0)
+        syslog(LOG_MAIL | LOG_ERR,
+               "fastspool: %s: no mirror can be started, and mail waits: %s can't be executed (%s); install it again",
+               fs->spool, FASTSPOOL_TOOL, strerrordesc_np(errno));
+    return start(fs, become_mirror);
 }
 
 /* ---- the view ---- */

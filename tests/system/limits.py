@@ -15,10 +15,10 @@ import shutil
 import signal
 import subprocess
 import time
-from resource import (RLIMIT_AS, RLIMIT_CORE, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
+from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
                       RLIM_INFINITY)
 
-from harness import (EXIM, LIBRARY, SMTP_PORT, USER, USER_ID, Client, Message, Skip, check, main, processes, test, wait_for)
+from harness import (EXIM, LIBRARY, TOOL, USER, USER_ID, Client, Message, Skip, check, main, processes, test, wait_for)
 
 QUEUE_ONLY = ("queue_only = true",)
 SEGMENT = "/fastspool."                 # marks a mapped segment in /proc/PID/maps
@@ -195,6 +195,39 @@ def a_sick_mirror(exim):
     said = sick.stderr.read()
     check(sick.returncode == 1 and b"can't write" in said and b"Read-only" in said, f"exit {sick.returncode}: {said}")
     takes_mail(exim, queued=1)
+
+
+SYSLOG = """
+#include <stdarg.h>
+#include <stdio.h>
+void syslog(int priority, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    vdprintf(2, format, list);
+}
+"""
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_missing_command(exim):
+    """Without the command there is no mirror, and a line says why.  When it is back mail goes on, without any other act."""
+    (exim.work / "syslog.c").write_text(SYSLOG)
+    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-o", exim.work / "syslog.so", exim.work / "syslog.c"], check=True)
+    exim.start()
+    exim.run("-bpc")
+    shutil.move(TOOL, f"{TOOL}.away")
+    [pid] = mirrors()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not mirrors(), "the mirror is dead")
+
+    def said():
+        look = subprocess.run(["ls", exim.spool / "input"], capture_output=True,
+                              env={**exim.environment(), "LD_PRELOAD": f"{exim.work}/syslog.so:{LIBRARY}"})
+        return look.stderr.decode()
+    wait_for(lambda: f"{TOOL} can't be executed (No such file or directory)" in said(), "a line says what is missing")
+    shutil.move(f"{TOOL}.away", TOOL)
+    takes_mail(exim)
 
 
 @test(library=True, memory="1G")
