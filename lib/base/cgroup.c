@@ -82,15 +82,13 @@ static bool look_above(const struct cgroup *group, void *context)
 
     if (snprintf(directory, sizeof(directory), "%s%s", group->hierarchy, group->path) >= (int)sizeof(directory))
         return true;
-    for (char *slash = directory + top;; slash = strchr(slash + 1, '/')) {
-        if (slash)
-            *slash = '\0';
+    for (char *slash = directory + top; slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
         if (above->look(directory, above->context))
             return true;
-        if (!slash)
-            return false;
         *slash = '/';
     }
+    return group->path[1] && above->look(directory, above->context);
 }
 
 bool cgroup_any_above(bool (*look)(const char *directory, void *context), void *context)
