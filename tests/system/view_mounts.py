@@ -665,13 +665,20 @@ def dead_view(exim):
     check(state(exim) == "off", f"status says {state(exim)}")
 
 
+def submit_without_a_view(exim):
+    """A message in the store, and no view, but the configuration wants one."""
+    exim.fastspool_configuration("view = off")
+    exim.submit(Message())
+    exim.fastspool_configuration("view = auto")
+
+
 @test(**AUTO)
 def states(exim):
     """What `status` says of the view before the first mount, after `stop`, with `off` in the configuration; and `run` mounts it."""
     def told():
         status = json.loads(said(exim, "status", "--json")[1])
         return status["view_state"], status["view"]
-    exim.submit(Message(), user="nobody")       # starts no view
+    submit_without_a_view(exim)
     exim.queued = 1
     check(told()[0] == "unmounted" and "mounts it" in told()[1], f"before the first mount: {told()}")
     exim.tool("run", "--", "true")
@@ -691,7 +698,7 @@ def states(exim):
 @test(**AUTO)
 def starting(exim):
     """A view that waits for a message in work is `starting`, and `run` shows the queue meanwhile."""
-    exim.submit(Message(), user="nobody")
+    submit_without_a_view(exim)
     message = Message()
     exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
     exim.queued = 2
@@ -917,7 +924,7 @@ def off(exim):
 def not_by_a_user(exim):
     """An ordinary user's sendmail does not start the view: it would live in the user's namespace and limits."""
     exim.submit(Message(), user="nobody")
-    exim.queued = 1
+    exim.queued, exim.real = 1, exim.real_files()
     time.sleep(1)
     check(not over(exim), f"mounted over {over(exim)}")
     exim.fastspool_configuration()
