@@ -78,6 +78,7 @@ static void lift_limit(void)
 static void fill(void)
 {
     lift_limit();
+    checking_every(5000); /* a check looks at all files */
     struct fastspool *other = fixture_attach();
 
     make_files(other, FILES);
@@ -160,6 +161,7 @@ Test(span, nonsense)
 {
     struct stat st;
 
+    checking_every(0);
     make_files(fs, 1);
     WRITABLE(fs->header->tables.inodes.capacity) = UINT32_MAX;
     limit_address_space(UINT64_C(4) << 30);
