@@ -8,7 +8,7 @@
  * Failure modes:
  *   - Sections come and go too fast: after a few tries the copy is made under the lock.
  *   - The segment is damaged, and has no lock: it is copied as it is.
- *   - Numbers in it are nonsense: they are cut to what the tables can hold.
+ *   - Numbers in it are nonsense: they are cut to what the tables can hold, and holes are not copied.
  *
  * The copy goes by pread(2): a look at a mapped hole would fill it with memory.
  */
@@ -50,15 +50,21 @@ struct snapshot_extent snapshot_extent(const struct header *h)
     };
 }
 
-static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t offset, uint64_t size)
+/* Of bytes [from, to), those that have memory: a hole is zeros, and may be larger than the machine's memory. */
+static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t from, uint64_t size)
 {
-    for (uint64_t done = 0; done < size;) {
-        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[offset + done]), size - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
+    const uint64_t to = from + size;
+
+    while (from < to) {
+        off_t data = lseek(fs->segment_fd, (off_t)from, SEEK_DATA);
+        if (data < 0 || (uint64_t)data >= to)
+            return data < 0 && errno != ENXIO ? -errno : 0;
+        off_t hole = lseek(fs->segment_fd, data, SEEK_HOLE);
+        uint64_t end = hole < 0 || (uint64_t)hole > to ? to : (uint64_t)hole;
+        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[data]), end - (uint64_t)data, data);
+        if (got <= 0 && errno != EINTR)
             return got < 0 ? -errno : -EIO;
-        done += (uint64_t)got;
+        from = (uint64_t)data + (got > 0 ? (uint64_t)got : 0);
     }
     return 0;
 }

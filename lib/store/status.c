@@ -131,10 +131,12 @@ static bool is_counted(const struct fastspool *fs, uint32_t entry, status_which 
 
 uint64_t status_count(const struct fastspool *fs, status_which *which)
 {
-    uint32_t names = LOAD(fs->header->tables.names.used);
+    const struct table *table = &fs->header->tables.names;
+    uint32_t used = LOAD(table->used), capacity = LOAD(table->capacity);
     uint64_t count = 0;
 
-    for (uint32_t entry = 1; entry < names && entry < NAMES_MAX; entry++)
+    /* Behind the capacity there are holes: reading one would take memory. */
+    for (uint32_t entry = 1; entry < used && entry < capacity && entry < NAMES_MAX; entry++)
         count += is_counted(fs, entry, which);
     return count;
 }

@@ -13,11 +13,13 @@
 #include "store/inside.h"
 #include "store/names.h"
 #include "store/orphans.h"
+#include "store/snapshot.h"
 #include "store/walk.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static void setup(void)
@@ -469,4 +471,31 @@ Test(hostile, free_lists)
         cr_assert_eq(ended(create_y), -EIO);
         WRITABLE(tables[t]->free) = before;
     }
+}
+
+static int take_snapshot(void)
+{
+    struct fastspool *snapshot;
+    struct rusage usage;
+    int result = snapshot_take(fs, &snapshot);
+
+    getrusage(RUSAGE_SELF, &usage);
+    return result < 0 ? result : usage.ru_maxrss < 512 * 1024 ? NOTHING : -ENOMEM;
+}
+
+/* Tables that say that they are larger than memory: nobody reads the holes.  (Reading one takes memory.) */
+Test(hostile, holes)
+{
+    struct fastspool_status status;
+    const struct header *h = fs->header;
+    struct stat before, after;
+
+    WRITABLE(h->tables.names.used) = NAMES_MAX;
+    cr_assert_eq(fstat(fs->segment_fd, &before), 0);
+    fastspool_status(fs, &status);
+    cr_assert_eq(fstat(fs->segment_fd, &after), 0);
+    cr_assert_leq(after.st_blocks, before.st_blocks + 64, "%lld blocks", (long long)after.st_blocks);
+    WRITABLE(h->tables.inodes.used) = INODES_MAX;
+    WRITABLE(h->tables.inodes.capacity) = INODES_MAX;
+    cr_assert_eq(ended(take_snapshot), NOTHING);
 }
