@@ -136,6 +136,7 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
  *    -EIO                the segment or database is damaged, its names need more than @config->memory, or no mirror
  *                        has come up within ten seconds
  *    -ENOSPC             @config->memory is less than 4 MiB, or the runtime directory's file system is full
+ *    -EINTR              SIGTERM, SIGINT, SIGQUIT or SIGHUP came during a wait, and the caller holds it off
  *    -ENAMETOOLONG       a path has more than 255 bytes
  *    -ENOMEM, ...        a system call failed */
 int fastspool_attach(const char *spool, const struct fastspool_config *config, struct fastspool **out,

@@ -528,6 +528,8 @@ static void attach(void)
 
     inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
+    if (result == -EINTR) /* the signal comes when signals are let in again: the next call tries again */
+        return;
     if (result < 0) {
         /* For a user's `ls` the errno is enough.  If Exim may not use its spool, the administrator must know. */
         if (result != -EACCES || (own_image.st_mode & S_ISUID))
@@ -572,7 +574,7 @@ struct fastspool *serve_store(int *error)
             attach();
         forks_end(&outside);
     }
-    *error = attachment() ? 0 : (int)LOAD(failed);
+    *error = attachment() ? 0 : LOAD(failed) ? (int)LOAD(failed) : EINTR;
     if (attachment() && spool_count > 1 && strcmp(inside_spool(attachment()), spools[matched].real) != 0)
         *error = EIO; /* not the spool that this process serves */
     return *error ? NULL : attachment();

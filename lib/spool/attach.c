@@ -308,6 +308,12 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
     return result;
 }
 
+/* All signals are held off while the preloaded library attaches. */
+static int terminated(const struct fastspool *fs, char *error)
+{
+    return error_set(error, -EINTR, "%s: a signal has ended the wait for its store", fs->spool);
+}
+
 /* ---- whose store it is ---- */
 
 static bool is_unusable(int result)
@@ -430,6 +436,8 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
         }
         presence_wait(fs->presence_fd); /* ends with the next announcement, or with the descriptor */
         clock_sleep(LOOK);
+        if (await_terminated())
+            return terminated(fs, error);
     } while (clock_monotonic() - since < PATIENCE);
     return refuse(fs, result, &record, error);
 }
@@ -628,6 +636,8 @@ static int wait_ready(struct fastspool *fs, char *error)
                              FASTSPOOL_TOOL);
         else
             launch_start(fs);
+        if (await_terminated())
+            return terminated(fs, error);
         futex_wait(&h->state, state, AWAIT_LOOK);
         waited = true;
     }

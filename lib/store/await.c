@@ -16,6 +16,7 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <signal.h>
 
 bool await_lives(struct fastspool *fs)
 {
@@ -26,6 +27,22 @@ void await_start(struct fastspool *fs)
 {
     if (fs->keeper && !fs->keeper->lives(fs))
         fs->keeper->start(fs);
+}
+
+bool await_terminated(void)
+{
+    static const int ending[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+    struct sigaction action;
+    sigset_t pending;
+
+    if (sigpending(&pending) < 0)
+        return false;
+    for (size_t i = 0; i < sizeof(ending) / sizeof(*ending); i++) {
+        if (sigismember(&pending, ending[i]) && sigaction(ending[i], NULL, &action) == 0 &&
+            action.sa_handler != SIG_IGN)
+            return true;
+    }
+    return false;
 }
 
 int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)

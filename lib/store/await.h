@@ -23,6 +23,10 @@ bool await_lives(struct fastspool *fs);
 /** Start a mirror if none lives.  Nothing without a keeper. */
 void await_start(struct fastspool *fs);
 
+/** Does a signal that ends a program wait, because this thread holds it off?  A wait with signals held off looks here
+ * at least every AWAIT_LOOK, and gives up with -EINTR. */
+bool await_terminated(void);
+
 /** Outside sections: sleep while *@event is @value, for AWAIT_LOOK at most.  If no mirror lives, start one.  If *@event
  *  is still @value, count *@wanted, the futex that the mirror waits on.  *@lived: CLOCK_MONOTONIC ns when a mirror was
  *  last seen alive; initialize it to now.  Returns 0, then check and call again; -EIO: no mirror lived for

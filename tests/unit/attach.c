@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
@@ -633,4 +634,44 @@ Test(attach, leaves_nothing)
     cr_assert_eq(before, after);
     for (int fd = 800; fd < 1024; fd++)
         cr_assert_lt(fcntl(fd, F_GETFD), 0, "descriptor %d is left open", fd);
+}
+
+/* ---- waits, with signals held off as the preloaded library holds them ---- */
+
+/* SIGTERM ends the attachment of a child, which cannot come to an end by itself. */
+static void must_be_ended(const char *lock)
+{
+    char path[160];
+    sigset_t all, before;
+    int status;
+
+    snprintf(path, sizeof(path), "%s/.fastspool/%s", spool, lock);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    cr_assert_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
+    sigfillset(&all);
+    sigdelset(&all, SIGALRM);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        _exit(fastspool_attach(spool, &config, &fs, error) == -EINTR ? 7 : 1);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    kill(child, SIGTERM);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7, "status %x", (unsigned)status);
+    close(fd);
+}
+
+/* A process that waits for a mirror which recovers for ever, or for another one that makes the store, can be ended. */
+Test(attach, ended)
+{
+    char state[128];
+
+    snprintf(state, sizeof(state), "%s/.fastspool", spool);
+    cr_assert_eq(mkdir(state, 0700), 0);
+    must_be_ended("lock");
+    create();
+    fastspool_detach(fs);
+    must_be_ended("mirror.lock");
 }
