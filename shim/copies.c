@@ -4,10 +4,12 @@
  *
  * Happy path:
  *   - The content is copied to an anonymous file in memory.  That is opened again, for reading only: a write is EBADF.
+ *   - Zeros stay holes: a file may say that it is large, and be nothing.
  *   - A spilled file has no room in memory.  Its spill file is opened instead.
  *
  * Failure modes:
  *   - -ENOMEM, -ENOSPC, ... from the copy.  The original stays open.
+ *   - The file has more bytes than the store can have: -EIO.
  */
 #include "copies.h"
 
@@ -17,20 +19,26 @@
 #include "store/inside.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/syscall.h>
 
 static int copy_content(struct fastspool *fs, uint32_t description, int to)
 {
     char bytes[16384];
     off_t offset = 0;
+    uint64_t copied = 0;
     ssize_t got;
 
     while ((got = inside_read(fs, description, bytes, sizeof(bytes), offset)) > 0) {
-        if (real.pwrite(to, bytes, (size_t)got, offset) != got)
+        bool zeros = bytes[0] == 0 && memcmp(bytes, bytes + 1, (size_t)got - 1) == 0;
+        copied += zeros ? 0 : (uint64_t)got;
+        if (copied > inside_memory(fs))
+            return -EIO;
+        if (!zeros && real.pwrite(to, bytes, (size_t)got, offset) != got)
             return -errno;
         offset += got;
     }
-    return (int)got;
+    return got < 0 ? (int)got : real.ftruncate(to, offset) < 0 ? -errno : 0;
 }
 
 int copies_new(uint32_t description)

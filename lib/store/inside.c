@@ -27,6 +27,11 @@ const char *inside_spool(const struct fastspool *fs)
     return fs->spool;
 }
 
+uint64_t inside_memory(const struct fastspool *fs)
+{
+    return fs->memory ? fs->memory : LOAD(fs->header->memory_limit); /* the first is this process's own */
+}
+
 bool inside_may_hold(const struct fastspool *fs, uid_t uid)
 {
     return uid == 0 || uid == fs->owner;

@@ -20,6 +20,8 @@ struct stat;
 
 /** The real path of the spool directory. */
 const char *inside_spool(const struct fastspool *fs);
+/** Bytes that the store can have in memory. */
+uint64_t inside_memory(const struct fastspool *fs);
 /** May a process of user @uid hold the lock?  Root and the owner may: no other user can stop such a process. */
 bool inside_may_hold(const struct fastspool *fs, uid_t uid);
 /** Is @fd one of the library's own descriptors? */

@@ -473,6 +473,25 @@ static void copies(void)
     close(fd);
 }
 
+/* A file that says that it is large, and has nothing in it, takes no memory. */
+static void try_large_copy(int fd)
+{
+    struct stat st;
+
+    CHECK(fstat(fd, &st) == 0 && st.st_size == 1 << 30 && st.st_blocks < 1000);
+}
+
+static void large_copies(void)
+{
+    unlink(file);
+    int fd = open(file, O_RDWR | O_CREAT, 0600);
+
+    CHECK(pwrite(fd, "bytes", 5, 5000000) == 5 && ftruncate(fd, 1 << 30) == 0);
+    if (!with_view)
+        CHECK(as_user(try_large_copy, fd) == 0);
+    close(fd);
+}
+
 /* A program reads every descriptor that it inherits, also of a file that is gone, and of a directory. */
 static void programs_read(void)
 {
@@ -512,6 +531,7 @@ static const struct {
     {"no descriptor more", no_descriptor_more},
     {"a failed exec", failed_exec},
     {"private copies", copies},
+    {"private copies of large files", large_copies},
     {"programs read", programs_read},
 };
 

@@ -670,7 +670,7 @@ Test(attach, ended)
 
     snprintf(state, sizeof(state), "%s/.fastspool", spool);
     cr_assert_eq(mkdir(state, 0700), 0);
-    must_be_ended("lock");
+    must_be_ended("lock"); //X
     create();
     fastspool_detach(fs);
     must_be_ended("mirror.lock");
