@@ -77,6 +77,29 @@ bool watch_next(struct watch *watch, uint64_t *seed)
     return true;
 }
 
+static double seconds_used(pid_t child)
+{
+    struct timespec used = {0};
+    clockid_t clock;
+
+    if (clock_getcpuclockid(child, &clock) == 0)
+        clock_gettime(clock, &used);
+    return (double)clock_nanoseconds(&used) / 1e9;
+}
+
+/* Does SIGTERM end the child?  On a machine that is busy it may take a while to get its seconds of a processor. */
+static bool terminated(pid_t child, int *status, struct rusage *usage)
+{
+    double before = seconds_used(child);
+
+    kill(child, SIGTERM);
+    for (int waits = 0; waits < WATCH_WAITS && seconds_used(child) - before < WATCH_PATIENCE; waits++) {
+        if (ended(child, WATCH_PATIENCE, status, usage))
+            return true;
+    }
+    return false;
+}
+
 static void find(struct watch *watch, uint64_t seed, const char *how, const char *more)
 {
     printf("%s: seed %llu: %s%s\n", watch->what, (unsigned long long)seed, how, more);
@@ -97,8 +120,7 @@ void watch_child(struct watch *watch, pid_t child, uint64_t seed)
     watch->children++;
     if (!ended(child, WATCH_WORK, &status, &usage)) {
         asked = true;
-        kill(child, SIGTERM);
-        if (!ended(child, WATCH_PATIENCE, &status, &usage)) {
+        if (!terminated(child, &status, &usage)) {
             kill(child, SIGKILL);
             waitpid(child, &status, 0);
             find(watch, seed, "it waits, and SIGTERM does not end it", "");

@@ -9,9 +9,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/** Seconds that a child may take before it gets SIGTERM, and after that. */
+/** Seconds that a child may take before it gets SIGTERM; seconds of a processor after that; and how often so many
+ *  seconds may pass if it gets no processor. */
 #define WATCH_WORK     2u
 #define WATCH_PATIENCE 10u
+#define WATCH_WAITS    6
 
 /** How the children of a run have ended. */
 struct watch {
