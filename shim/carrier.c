@@ -25,6 +25,7 @@
 
 #include "asking.h"
 #include "attachment.h"
+#include "base/rights.h"
 #include "descriptors.h"
 #include "fastspool.h"
 #include "serve.h"
@@ -245,7 +246,8 @@ static void shed_users(const struct fastspool *fs)
         return;
     for (int i = 0; i < 3; i++) {
         if (inside_may_hold(fs, uid[i]) || serve_trusts(uid[i])) {
-            real.syscall(SYS_setresuid, uid[i], uid[i], uid[i]);
+            if (rights_settle(uid[i]) < 0)
+                _exit(1);
             return;
         }
     }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The real functions: real.open(...) is what open(2) would be without the library.
+ * The real functions: real.open(...) is what open(2) would be without the library.  Read-only once they are bound.
  */
 #ifndef FASTSPOOL_REAL_H
 #define FASTSPOOL_REAL_H
+
+#include "base/sealed.h"
 
 #include <aio.h>
 #include <dirent.h>
@@ -39,7 +41,7 @@ struct real {
 #include "symbols.def"
 #undef SYMBOL
 #undef ALIAS
-};
+} SEALED;
 
 /** Bound before the first wrapper uses it: by the constructor, or by real_bind() if another library's constructor was
  *  earlier. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Acting as the spool's owner.
+ * Acting as the spool's owner, or another user.
  *
  * The mail user owns the state directory, and could plant links there for a root process to follow.  So root creates
  * and opens files there with the owner's rights.  setfsuid(2) changes file access alone, and this thread alone.  It is
@@ -8,6 +8,8 @@
  */
 #include "base/rights.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,4 +30,33 @@ void rights_back(struct rights rights)
         syscall(SYS_setfsuid, 0);
         syscall(SYS_setfsgid, rights.gid);
     }
+}
+
+static bool are(const unsigned ids[3], unsigned id)
+{
+    return ids[0] == id && ids[1] == id && ids[2] == id;
+}
+
+/* A process that has kept its capabilities (securebits, or a wrapper's bounding set) could be root again. */
+int rights_settle(uid_t uid)
+{
+    uid_t ids[3];
+
+    if (syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_getresuid, &ids[0], &ids[1], &ids[2]) < 0)
+        return -errno;
+    if (!are(ids, uid) || (uid != 0 && syscall(SYS_setresuid, 0, 0, 0) == 0))
+        return -EPERM;
+    return 0;
+}
+
+int rights_become(uid_t uid, gid_t gid)
+{
+    gid_t ids[3], group;
+
+    if (syscall(SYS_setgroups, 1, &gid) < 0 || syscall(SYS_setresgid, gid, gid, gid) < 0 ||
+        syscall(SYS_getresgid, &ids[0], &ids[1], &ids[2]) < 0)
+        return -errno;
+    if (!are(ids, gid) || syscall(SYS_getgroups, 1, &group) != 1 || group != gid)
+        return -EPERM;
+    return rights_settle(uid);
 }

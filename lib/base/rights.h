@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Acting as the spool's owner, for files alone.
+ * Acting as the spool's owner: for files alone, or for good.
  */
 #ifndef FASTSPOOL_RIGHTS_H
 #define FASTSPOOL_RIGHTS_H
@@ -17,5 +17,11 @@ struct rights {
  *  change.  No signal handler may run in between. */
 struct rights rights_of_owner(uid_t owner, gid_t group);
 void rights_back(struct rights rights);
+
+/** Have @uid as the real, effective and saved uid, for good.  Checks that the kernel has done it, and that there is no
+ *  way back to root: -EPERM.  Whoever gets an error must end.  This thread alone: call it where there is one. */
+int rights_settle(uid_t uid);
+/** The same for a process of root's, with @gid as its gids and its only group. */
+int rights_become(uid_t uid, gid_t gid);
 
 #endif

@@ -38,6 +38,7 @@
 #include "base/clock.h"
 #include "base/futex.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
 #include "mirror/checkpointer.h"
@@ -61,11 +62,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -126,17 +127,16 @@ static bool gives_up(const struct fastspool *fs, int result, uint64_t *since)
 
 /* ---- start ---- */
 
-/* Become the spool's owner, for good. */
+/* Become the spool's owner, for good.  A core dump of this process would have mails in it. */
 static int become_owner(const char *spool)
 {
     struct stat st;
 
     if (stat(spool, &st) < 0)
         return -errno;
-    if (geteuid() == 0 && (setgroups(1, &st.st_gid) < 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
-                           setresuid(st.st_uid, st.st_uid, st.st_uid) < 0))
-        return -errno;
-    return 0;
+    int result = geteuid() == 0 ? rights_become(st.st_uid, st.st_gid) : rights_settle(geteuid());
+    prctl(PR_SET_DUMPABLE, 0);
+    return result;
 }
 
 /* Has the mirror been asked to end? */
@@ -450,8 +450,8 @@ int process_run(const char *spool, const struct process_options *options)
     openlog("fastspool", LOG_PID, LOG_MAIL);
     int result = become_owner(spool);
     if (result < 0) {
-        fprintf(stderr, "fastspool: become the owner of %s: %s\n", spool, strerrordesc_np(-result));
-        return 1;
+        snprintf(error, sizeof(error), "become its owner for good: %s", strerrordesc_np(-result));
+        return complain(spool, error);
     }
     snprintf(config.state, sizeof(config.state), "%s", options->state ? options->state : "");
     if (sync_lies())

@@ -24,6 +24,7 @@
 #include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "base/unconst.h"
 #include "config.h"
 #include "store/await.h"
@@ -193,7 +194,7 @@ static void become_tool(char *const *arguments)
     gid_t gid = getegid();
 
     shed_inheritance();
-    if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
+    if (syscall(SYS_setresgid, gid, gid, gid) < 0 || rights_settle(uid) < 0)
         _exit(127);
     syscall(SYS_close_range, 0, ~0U, 0);
     /* Descriptors 0 to 2 must not become the database's.  Where /dev/null can't be opened, "/" will do. */

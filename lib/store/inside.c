@@ -45,7 +45,11 @@ bool inside_is_own(struct fastspool *fs, int fd)
 
 void inside_guard(void (*enter)(void), void (*leave)(void))
 {
-    section_guard = (struct section_guard){enter, leave};
+    if (section_guard.enter)
+        return; /* by an attach that failed */
+    section_guard.enter = enter;
+    section_guard.leave = leave;
+    sealed_close(section_guard);
 }
 
 bool inside_view(const struct fastspool *fs)

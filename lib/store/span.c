@@ -66,8 +66,10 @@ static int map(const struct fastspool *fs, uint64_t from, uint64_t to)
 
     if (got == MAP_FAILED)
         return -errno;
-    if (got == place)
+    if (got == place) {
+        madvise(place, to - from, MADV_DONTDUMP); /* mails don't belong into a core dump */
         return 0;
+    }
     munmap(got, to - from); /* a kernel before 4.17 takes the place for a wish */
     return -EEXIST;
 }

@@ -40,7 +40,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -113,10 +112,10 @@ static int complain(const char *spool, const char *what, int error)
 
 static int become_owner(const struct mounts *m)
 {
-    if (setgroups(1, &m->group) < 0 || setresgid(m->group, m->group, m->group) < 0 ||
-        setresuid(m->owner, m->owner, m->owner) < 0)
-        return -errno;
-    return 0;
+    int result = rights_become(m->owner, m->group);
+
+    prctl(PR_SET_DUMPABLE, 0); /* a core dump would have mails in it */
+    return result;
 }
 
 static int by_number(const void *a, const void *b)

@@ -431,6 +431,48 @@ rm input/file
     check(output == "content\n0\ncontent\n", f"exit {status}, {output!r}, {errors!r}")
 
 
+# --- what an attacker would find ------------------------------------------------------------------------------------
+
+@test(library=True, main=QUEUE_ONLY)
+def no_mail_in_a_core_dump(exim):
+    """The store is no part of the core dump of a process that has attached, even if shared memory is dumped."""
+    message = exim.expect(Message(), "sink")
+    exim.submit(message)
+    script = """if 1:
+        import ctypes, os, resource, signal, sys
+        os.listdir(sys.argv[1])
+        print(open("/proc/self/smaps").read(), flush=True)
+        open("/proc/self/coredump_filter", "w").write("0x7f")
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.chdir("/srv")
+        ctypes.CDLL(None).prctl(4, 1)       # PR_SET_DUMPABLE: borrowing the owner's rights for files has taken that away
+        os.kill(os.getpid(), signal.SIGABRT)"""
+    _, shown, errors = served("python3", "-c", script, f"{exim.spool}/input")
+    area = next((part for part in shown.split("VmFlags:") if SEGMENT in part and "/segment" in part), None)
+    check(area, f"the store is not mapped: this test can't fail; {errors}")
+    flags = shown[shown.index(area) + len(area):].split("\n", 1)[0].split()
+    check("dd" in flags, f"the store would be dumped: {flags}")
+    cores = list(pathlib.Path("/srv").glob("core*"))
+    check(cores or pathlib.Path("/proc/sys/kernel/core_pattern").read_text() != "core\n", "no core was dumped")
+    for core in cores:
+        check(message.body[:60] not in core.read_bytes(), "the core dump holds a mail")
+        core.unlink()
+    exim.run("-qff")
+    exim.wait_arrived()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def no_way_back_to_root(exim):
+    """A mirror that could become root again, because its starter lets it keep its capabilities, does not start."""
+    exim.submit(exim.expect(Message(), "sink"))
+    exim.tool("stop")
+    result = subprocess.run(["timeout", "10", "setpriv", "--securebits", "+no_setuid_fixup", TOOL, "mirror", str(exim.spool)],
+                            capture_output=True)
+    check(result.returncode == 1 and b"for good: Operation not permitted" in result.stderr, f"the mirror: {result}")
+    exim.run("-qff")
+    exim.wait_arrived()
+
+
 # --- with a view ------------------------------------------------------------------------------------------------------
 
 class DeadView:

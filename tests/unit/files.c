@@ -42,11 +42,11 @@ static void check_groups(int count)
     errno = ENOTRECOVERABLE;
     cr_assert_eq(fastspool_access(fs, "f", R_OK, true), 0, "with %d groups", count);
     cr_assert_eq(errno, ENOTRECOVERABLE);
-    seteuid(0);
+    cr_assert_eq(seteuid(0), 0);
     cr_assert_eq(setgroups((size_t)count - 1, groups), 0);
     become(1000, 99);
     cr_assert_eq(fastspool_access(fs, "f", R_OK, true), -EACCES, "without the last of %d groups", count);
-    seteuid(0);
+    cr_assert_eq(seteuid(0), 0);
     become(0, 0);
     fastspool_unlink(fs, "f");
 }
@@ -117,16 +117,16 @@ Test(files, permissions)
     cr_assert_eq(fastspool_open(fs, "new", O_RDWR | O_CREAT, 0600), -EACCES);
     cr_assert_eq(fastspool_chmod(fs, "mine", 0660), 0);
     cr_assert_eq(fastspool_chown(fs, "mine", 1001, (gid_t)-1), -EPERM);
-    seteuid(0);
+    cr_assert_eq(seteuid(0), 0);
     become(1001, 2000);
     int d = fastspool_open(fs, "mine", O_RDWR, 0);
     cr_assert_geq(d, 0, "the group has no access");
     cr_assert_eq(fastspool_fchmod(fs, d, 0600), -EPERM);
-    seteuid(0);
+    cr_assert_eq(seteuid(0), 0);
     become(1002, 3000);
     cr_assert_eq(fastspool_access(fs, "mine", F_OK, true), 0);
     cr_assert_eq(fastspool_open(fs, "mine", O_RDONLY, 0), -EACCES);
-    seteuid(0);
+    cr_assert_eq(seteuid(0), 0);
     become(0, 0);
     cr_assert_eq(fastspool_access(fs, "mine", R_OK | W_OK, true), 0);
     cr_assert_eq(fastspool_access(fs, "mine", X_OK, true), -EACCES);

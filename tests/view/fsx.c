@@ -270,8 +270,10 @@ static void fill(int64_t size, long number)
 /* The model of a write at @offset. */
 static void store(int64_t offset, int64_t size)
 {
+    if (size <= 0)
+        return;
     memcpy(model + offset, request->data, (size_t)size);
-    if (size > 0 && offset + size > length)
+    if (offset + size > length)
         length = offset + size;
 }
 
