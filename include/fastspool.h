@@ -269,6 +269,7 @@ struct fastspool_status {
     uint64_t files;         /* inodes that are not directories */
     uint64_t memory_bytes;  /* of the segment, taken from the system */
     uint64_t memory_limit;  /* `memory`, or what the runtime directory's file system has */
+    uint64_t open_bytes;    /* of memory, in blocks of open files: can't be evicted */
     uint64_t evicted_files; /* whose data is on the disk alone */
     uint64_t spilled_files; /* open, without room in memory: read from spill files */
     uint64_t evictions;     /* of files, since the segment was created */

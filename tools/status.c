@@ -178,6 +178,7 @@ static void print_json(const struct shown *shown)
         {"files", s->files},
         {"memory_bytes", s->memory_bytes},
         {"memory_limit", s->memory_limit},
+        {"open_bytes", s->open_bytes},
         {"evicted_files", s->evicted_files},
         {"spilled_files", s->spilled_files},
         {"evictions", s->evictions},
@@ -245,8 +246,8 @@ static void print_text(const struct shown *shown)
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "\n", s->messages);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
-    printf("  memory       %.1f MiB of %.0f MiB\n", (double)s->memory_bytes / 1048576,
-           (double)s->memory_limit / 1048576);
+    printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,
+           (double)s->memory_limit / 1048576, (double)s->open_bytes / 1048576);
     printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far\n",
            s->evicted_files, s->evictions, s->brought_back);
     printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);

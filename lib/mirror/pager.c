@@ -364,10 +364,14 @@ static void make_room(struct pager *pager, bool wanted)
 {
     const struct header *h = pager->fs->header;
     bool above = residency_in_use(h) > residency_high(h);
+    uint64_t target = residency_low(h), large = residency_most_large(h);
+    bool crowded = wanted && residency_in_use(h) > large; /* perhaps a large file's writer waits */
 
+    if (crowded && large < target)
+        target = large;
     wanted = wanted && blocks_spare(h) < h->reserve + CHUNK_BLOCKS;
-    if (wanted || (above && clock_monotonic() - pager->too_little > EVICT_RETRY))
-        evict(pager, above ? residency_low(h) : UINT64_MAX, wanted ? SPACE_LEAST : 0);
+    if (wanted || crowded || (above && clock_monotonic() - pager->too_little > EVICT_RETRY))
+        evict(pager, above || crowded ? target : UINT64_MAX, wanted || crowded ? SPACE_LEAST : 0);
 }
 
 static void *run(void *argument)

@@ -8,7 +8,8 @@
  *   - A table is full: the body wants it, and the section rolls back.  The table grows outside the lock, and the body
  *     runs again.
  *   - The body finds the segment damaged (doubt.h): the section rolls back, and the call is -EIO.
- *   - There is no memory: the call waits for an eviction (residency_wait_for_space()), then returns -ENOSPC.
+ *   - There is no memory, or what there is left is not for this file (-EAGAIN): the call waits for an eviction
+ * (residency_wait_for_space()), then returns -ENOSPC.
  */
 #include "store/change.h"
 
@@ -33,9 +34,10 @@ int change_run_named(struct fastspool *fs, const char *name, section_body *body,
     for (;;) {
         enum table_id table;
         int result = section_try(fs, name, body, argument, &table);
-        if (table == TABLE_NONE)
+        if (table == TABLE_NONE && result != -EAGAIN)
             return doubt_settle(fs, result);
-        result = grow(fs, table);
+        if (table != TABLE_NONE)
+            result = grow(fs, table);
         if (result == -EAGAIN)
             result = residency_wait_for_space(fs, &waiting);
         if (result < 0)

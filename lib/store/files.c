@@ -330,6 +330,8 @@ static int write_body(struct fastspool *fs, void *argument)
     uint64_t offset = w->own_offset ? description->offset : w->offset;
     if (w->append || (description->flags & O_APPEND))
         offset = inode->size;
+    if (!fs->mirror && offset + size > inode->size && residency_must_wait(fs->header, inode))
+        return -EAGAIN;
     int result = data_write(fs, w->inode, w->bytes, size, offset);
     if (result < 0)
         return result;

@@ -29,6 +29,9 @@
  *     disk fails it waits less, because then nothing can be evicted.  The same holds if the file system of the runtime
  *     directory is full, whatever the limit.
  *   - The reserve (header.reserve) is for the mirror alone, for page-ins.
+ *   - Open files can't be evicted.  So a file that holds more than an eighth of the limit leaves the last eighth of
+ * what writers may take (residency_most()) to others: above it, the file's writer waits like one without memory.  A few
+ *     clients that send something large, and then nothing, keep nobody else from sending mail.
  *
  * Failure modes:
  *   - The mirror dies: requests stay in their list.  A waiter starts another mirror within 100 ms, and that one goes
@@ -57,6 +60,7 @@
 #define SPACE_WAIT       (10 * NS_PER_S)   /* time that a writer waits for memory */
 #define SPACE_WAIT_BAD   NS_PER_S          /* the same while commits or checkpoints fail */
 #define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* the same soon after an ENOSPC */
+#define LARGE_SHARE      8u                /* a file with more than this part of the limit is large */
 #define TELL_EVERY       (60 * NS_PER_S)   /* least time between two lines to syslog */
 
 /* ---- the clean and the cold list ---- */
@@ -198,6 +202,24 @@ uint64_t residency_in_use(const struct header *header)
 static void wake_pager(struct fastspool *fs)
 {
     futex_count(&ATOMIC(fs->header->residency.pager_wanted));
+}
+
+uint64_t residency_most(const struct header *header)
+{
+    uint64_t limit = LOAD(header->memory_limit), others = 2 * header->reserve * BLOCK_SIZE + CHUNK_SIZE;
+    return limit > others ? limit - others : 0;
+}
+
+uint64_t residency_most_large(const struct header *header)
+{
+    uint64_t most = residency_most(header), less = LOAD(header->memory_limit) / LARGE_SHARE;
+    return most > less ? most - less : 0;
+}
+
+bool residency_must_wait(const struct header *header, const struct inode *inode)
+{
+    return (uint64_t)inode->blocks * BLOCK_SIZE > LOAD(header->memory_limit) / LARGE_SHARE &&
+           residency_in_use(header) > residency_most_large(header);
 }
 
 void residency_notice(struct fastspool *fs)

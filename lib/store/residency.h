@@ -10,6 +10,7 @@
 
 struct fastspool;
 struct header;
+struct inode;
 struct list;
 
 /** Bytes of memory of a file without data, at most: inode, name, its share of the hash. */
@@ -42,6 +43,13 @@ int residency_wait(struct fastspool *fs, uint32_t inode, uint32_t generation);
 int residency_wait_for_space(struct fastspool *fs, uint64_t *since);
 /** Outside sections: wake the pager if the memory in use is above residency_high(). */
 void residency_notice(struct fastspool *fs);
+/** Bytes of memory in use that writers can reach: less than the limit by the reserve, what tables may still take, and a
+ *  chunk that is half full; and those that writers of large files can reach.  From anywhere. */
+uint64_t residency_most(const struct header *header);
+uint64_t residency_most_large(const struct header *header);
+/** Is @inode large, and memory in use above residency_most_large()?  Then it takes no block, and leaves the rest to
+ *  others.  Inside a section. */
+bool residency_must_wait(const struct header *header, const struct inode *inode);
 /** Bytes of memory in use at which eviction begins, and at which it ends.  From anywhere. */
 uint64_t residency_high(const struct header *header);
 uint64_t residency_low(const struct header *header);

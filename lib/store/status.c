@@ -35,9 +35,38 @@ static uint64_t room_for_files(const struct header *h)
     return more + (bytes - (more - fewer) * cost) / RESIDENCY_FILE_MEMORY;
 }
 
+/* The memory in blocks of open files.  A file that is open n times counts for an nth each time. */
+static uint64_t open_bytes(const struct fastspool *fs)
+{
+    uint32_t used = LOAD(fs->header->tables.descriptions.used);
+    uint64_t blocks = 0;
+
+    for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX; d++) {
+        const struct description *description = description_at(fs, d);
+        uint32_t i = LOAD(description->inode);
+        if (LOAD(description->state) != DESCRIPTION_OPEN || !inode_valid(fs, i))
+            continue;
+        uint32_t opens = LOAD(inode_at(fs, i)->opens);
+        blocks += LOAD(inode_at(fs, i)->blocks) / (opens ? opens : 1);
+    }
+    return blocks * BLOCK_SIZE;
+}
+
+/* The memory that open files leave for data.  Data passes through memory, so this is no bound until they hold half of
+ * what is left to small files. */
+static uint64_t left_by_open_files(const struct fastspool *fs)
+{
+    const struct header *h = fs->header;
+    uint64_t most = residency_most(h), large = residency_most_large(h), held = table_bytes(h) + open_bytes(fs);
+
+    if (held <= large + (most - large) / 2)
+        return UINT64_MAX;
+    return most > held ? most - held : 0;
+}
+
 /* The bytes of data that there is room for.  While commits and checkpoints succeed, data passes through memory: the
  * bounds are the disk, and one block for each file that memory has room for.  While they fail, data stays in memory:
- * the bounds are the disk and the free memory. */
+ * the bounds are the disk and the free memory.  In both cases open files may leave less. */
 static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
 {
     const struct header *h = fs->header;
@@ -48,6 +77,8 @@ static uint64_t room_for_data(struct fastspool *fs, const struct statvfs *disk)
         uint64_t used = residency_in_use(h) + h->reserve * BLOCK_SIZE;
         memory = h->memory_limit > used ? h->memory_limit - used : 0;
     }
+    uint64_t left = left_by_open_files(fs);
+    memory = left < memory ? left : memory;
     bytes = bytes > owed ? bytes - owed : 0;
     return bytes < memory ? bytes : memory;
 }
@@ -86,6 +117,7 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->files = LOAD(h->tree.files);
     status->memory_bytes = LOAD(h->tables.memory_bytes);
     status->memory_limit = LOAD(h->memory_limit);
+    status->open_bytes = open_bytes(fs);
     status->evicted_files = LOAD(h->residency.evicted);
     status->spilled_files = LOAD(h->residency.spilled);
     status->evictions = LOAD(h->residency.evictions);

@@ -15,6 +15,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -335,6 +336,77 @@ def open_files_fill_memory(exim):
     check(set(small) <= {250, 451, 452}, f"replies: {small}")
     taken_again(exim)
     check(accept(exim, 50), "nothing was accepted")
+    deliver(exim)
+
+
+class Stalled:
+    """Clients that send SIZE bytes of a message's data, and then nothing."""
+
+    def __init__(self, count, size):
+        self.clients = [Client(timeout=90) for _ in range(count)]
+        self.threads = [threading.Thread(target=self.work, args=(client, size), daemon=True) for client in self.clients]
+
+    def work(self, client, size):
+        client.expect(250, b"MAIL FROM:<sender@sink.test>\r\n")
+        client.expect(250, b"RCPT TO:<user@maildir.test>\r\n")
+        client.expect(354, b"DATA\r\n")
+        with contextlib.suppress(OSError):
+            client.socket.sendall((b"x" * 70 + b"\r\n") * (size // 72))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        for client in self.clients:
+            with contextlib.suppress(OSError):
+                client.socket.shutdown(socket.SHUT_RDWR)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="64M")
+def large_senders_stall(exim):
+    """Two clients that send more than memory holds, and then nothing, keep nobody else from sending mail."""
+    exim.start()
+    with Stalled(2, 25 << 20):
+        wait_for(lambda: status(exim)["open_bytes"] > 40 << 20, "open files hold memory")
+        start = time.monotonic()
+        codes, _ = load(exim, 60, connections=4)
+        seconds = time.monotonic() - start
+        now = status(exim)
+        check(set(codes) == {250}, f"replies: {codes}")
+        check(now["open_bytes"] > 40 << 20 and now["room_bytes"] > 10 << 20, f"status: {now}")
+    print(f"  60 messages in {seconds:.1f} s, while open files held {now['open_bytes'] >> 20} MiB of 64", flush=True)
+    taken_again(exim)
+    exim.panic = "No space left on device"
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="64M")
+def large_into_full_memory(exim):
+    """What can be evicted goes for a large message, too: those that others may not fill are not filled by the cache."""
+    exim.start()
+    accept(exim, 70, lambda: 800 << 10)
+    start = time.monotonic()
+    for _ in range(4):
+        accept(exim, 1, lambda: 14 << 20)
+    print(f"  four messages of 14 MiB in {time.monotonic() - start:.1f} s", flush=True)
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="32M")
+def small_senders_stall(exim):
+    """When open files hold all that memory has, `status` tells no room, and MAIL gets 452.  Afterwards mail is accepted."""
+    exim.start()
+    accept(exim, 10)
+    with Stalled(40, 1 << 20):
+        now = wait_for(lambda: (now := status(exim))["room_bytes"] < 4 << 20 and now, "status tells that there is no room", 60)
+        client = Client(timeout=90)
+        client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
+        client.close()
+    print(f"  open files held {now['open_bytes'] >> 20} MiB of 32, and there was room for {now['room_bytes'] >> 10} KiB", flush=True)
+    taken_again(exim, 60)
+    exim.panic = "No space left on device"
     deliver(exim)
 
 
