@@ -53,13 +53,14 @@ static uint64_t open_bytes(const struct fastspool *fs)
 }
 
 /* The memory that open files leave for data.  Data passes through memory, so this is no bound until they hold half of
- * what is left to small files. */
+ * what is left to small files.  (Where it is the tables that hold memory, room_for_files() is the bound.) */
 static uint64_t left_by_open_files(const struct fastspool *fs)
 {
     const struct header *h = fs->header;
-    uint64_t most = residency_most(h), large = residency_most_large(h), held = table_bytes(h) + open_bytes(fs);
+    uint64_t most = residency_most(h), large = residency_most_large(h), open = open_bytes(fs),
+             held = table_bytes(h) + open;
 
-    if (held <= large + (most - large) / 2)
+    if (open <= LOAD(h->memory_limit) / 8 || held <= large + (most - large) / 2)
         return UINT64_MAX;
     return most > held ? most - held : 0;
 }
