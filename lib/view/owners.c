@@ -17,11 +17,13 @@
  *     does.
  *   - A signal ends a wait with EINTR, within WAIT.
  *   - A deadlock of waiters is not found: no EDEADLK.
+ *   - A user has many that wait: each is one of his locks (shares.c), or his next one is ENOLCK.
  */
 #include "view/owners.h"
 
 #include "base/clock.h"
 #include "fastspool.h"
+#include "store/inside.h"
 #include "view/shares.h"
 
 #include <errno.h>
@@ -31,6 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <uthash.h>
+#include <utlist.h>
 
 #define WAIT (10 * NS_PER_MS) /* between two tries of a lock that has to wait */
 
@@ -42,10 +45,11 @@ struct key {
 struct owner {
     struct key key;
     int fd;          /* open file description of the lock file */
-    int description; /* by which the last lock came */
+    int description; /* by which the last lock came; -1: none has come yet */
     pid_t pid;       /* of the process that set it, for F_GETLK */
     uid_t uid;       /* whose share it is of */
     UT_hash_handle hh;
+    struct owner *prev, *next; /* in `locked_by` */
 };
 
 struct waiter {
@@ -60,6 +64,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* a lock was given up, or there is a new waiter */
 static struct fastspool *store;
 static struct owner *owners;
+static struct owner *locked_by[INSIDE_DESCRIPTIONS]; /* lists: the owners whose last lock came by the description */
 static struct waiter *waiters;
 
 static struct owner *find(struct key key)
@@ -89,13 +94,30 @@ static int add(struct key key, fuse_req_t req, struct owner **owner)
     new->key = key;
     new->uid = uid;
     new->fd = fd;
+    new->description = -1;
     HASH_ADD(hh, owners, key, sizeof(new->key), new);
     *owner = new;
     return 0;
 }
 
+static void leave_list(struct owner *owner)
+{
+    if (owner->description >= 0)
+        DL_DELETE(locked_by[owner->description], owner);
+    owner->description = -1;
+}
+
+static void has_locked(struct owner *owner, int description, pid_t pid)
+{
+    leave_list(owner);
+    owner->description = description;
+    owner->pid = pid;
+    DL_APPEND(locked_by[description], owner);
+}
+
 static void drop(struct owner *owner)
 {
+    leave_list(owner);
     HASH_DEL(owners, owner);
     close(owner->fd);
     shares_give(SHARE_LOCK, owner->uid);
@@ -117,7 +139,7 @@ static int try_lock(struct key key, int description, fuse_req_t req, struct floc
     if (result == 0 && lock.l_type == F_UNLCK)
         pthread_cond_signal(&changed);
     else if (result == 0)
-        owner->description = description, owner->pid = fuse_req_ctx(req)->pid;
+        has_locked(owner, description, fuse_req_ctx(req)->pid);
     else if (new &&owner)
         drop(owner);
     return result == -EACCES ? -EAGAIN : result;
@@ -125,10 +147,15 @@ static int try_lock(struct key key, int description, fuse_req_t req, struct floc
 
 static int add_waiter(const struct waiter *waiter)
 {
-    struct waiter *new = malloc(sizeof(*new));
+    uid_t uid = fuse_req_ctx(waiter->req)->uid;
 
-    if (!new)
+    if (!shares_take(SHARE_LOCK, uid))
         return -ENOLCK;
+    struct waiter *new = malloc(sizeof(*new));
+    if (!new) {
+        shares_give(SHARE_LOCK, uid);
+        return -ENOLCK;
+    }
     *new = *waiter;
     new->next = waiters;
     waiters = new;
@@ -171,6 +198,7 @@ static void try_waiters(void)
             waiter->next = waiters;
             waiters = waiter;
         } else {
+            shares_give(SHARE_LOCK, fuse_req_ctx(waiter->req)->uid);
             fuse_reply_err(waiter->req, -result);
             free(waiter);
         }
@@ -238,14 +266,10 @@ void owners_flush(uint64_t handle, uint64_t owner)
     pthread_mutex_unlock(&mutex);
 }
 
-void owners_release(uint64_t handle, int description)
+void owners_release(int description)
 {
-    struct owner *owner, *next;
-
     pthread_mutex_lock(&mutex);
-    HASH_ITER (hh, owners, owner, next) {
-        if (owner->key.handle == handle && owner->description == description)
-            drop(owner);
-    }
+    while (locked_by[description])
+        drop(locked_by[description]);
     pthread_mutex_unlock(&mutex);
 }

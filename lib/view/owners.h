@@ -23,6 +23,6 @@ int owners_get(uint64_t handle, uint64_t owner, int description, struct flock *l
 /** @owner has closed a descriptor of the file: POSIX drops his locks on it. */
 void owners_flush(uint64_t handle, uint64_t owner);
 /** The last descriptor of @description is closed: so are the locks of open file descriptions that came by it. */
-void owners_release(uint64_t handle, int description);
+void owners_release(int description);
 
 #endif
