@@ -141,7 +141,8 @@ struct layer {
     int id;
     int parent;
     unsigned minor; /* of its superblock: the connection's number */
-    bool ours;
+    bool fuse;
+    bool ours; /* of our type: ours, or what a user calls so */
     char root[PATH_MAX];
     char place[PATH_MAX];
 };
@@ -173,6 +174,7 @@ static bool next_layer(FILE *file, struct layer *layer)
     if (is) {
         unescape(line + root, layer->root);
         unescape(line + place, layer->place);
+        layer->fuse = strstr(line, " - fuse");
         layer->ours = strstr(line, " - " TYPE " ");
     }
     free(line);
@@ -359,6 +361,22 @@ static bool is_ours(const struct mounts *m, const char *path)
     return strncmp(path, m->path, length) == 0 && path[length] == '/';
 }
 
+/* Does a FUSE file system lie over a directory on the way to @path?  Its server is any user's, and may never answer. */
+static bool is_behind_fuse(const char *path)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    struct layer layer;
+    bool behind = false;
+
+    while (!behind && next_layer(file, &layer)) {
+        size_t length = strlen(layer.place);
+        behind = layer.fuse && strncmp(path, layer.place, length) == 0 && path[length] == '/';
+    }
+    if (file)
+        fclose(file);
+    return behind;
+}
+
 /* Unmount the topmost mount at @path, if it is a view, and end its connection if it is one of this spool's. */
 static int take_away(const struct mounts *m, int root, const char *path)
 {
@@ -377,7 +395,8 @@ static int take_away(const struct mounts *m, int root, const char *path)
 }
 
 /* In a new private namespace: take away every view, of an earlier supervisor or of another spool.  Any user may mount
- * what has our type in a place that root can't reach (fusermount3 -o subtype=fastspool).  So another place may fail. */
+ * what has our type in a place that root can't reach, or never would (fusermount3 -o subtype=fastspool).  So another
+ * place may fail. */
 static int clean(const struct mounts *m)
 {
     struct layer layer;
@@ -387,7 +406,7 @@ static int clean(const struct mounts *m)
     if (!file || root < 0)
         result = -errno;
     while (result == 0 && next_layer(file, &layer)) {
-        if (!layer.ours)
+        if (!layer.ours || (!is_ours(m, layer.place) && is_behind_fuse(layer.place)))
             continue;
         result = take_away(m, root, layer.place);
         if (result == 0)

@@ -24,6 +24,8 @@ import time
 from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Message, Skip, check, kill, kill_all, main, processes, test, views, wait_for
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
+QUEUES = {**AUTO, "main": QUEUE_ONLY + ("acl_not_smtp_start = warn queue = ${if eq{$sender_address}{fast@sink.test}{fast}"
+                                        "{${if eq{$sender_address}{slow@sink.test}{slow}}}}",)}
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see of a dead server
 
 
@@ -160,6 +162,27 @@ def mounted_at_start(exim):
     check("mounted over input, msglog" in text or "mounted over msglog, input" in text, text)
 
 
+@test(**QUEUES)
+def options(exim):
+    """No set-ID bit, no device, no program and no symbolic link counts in the view, wherever it is mounted."""
+    fill(exim, 1)
+    exim.submit(Message(sender="fast@sink.test"))
+    wait_mounted(exim, "input", "msglog", "fast/input")
+    lines = [line.split() for line in open("/proc/self/mountinfo") if " - fuse.fastspool " in line and f" {exim.spool}/" in line]
+    check(len(lines) >= 3, f"{len(lines)} mounts")
+    for fields in lines:
+        missing = {"nosuid", "nodev", "noexec", "nosymfollow"} - set(fields[5].split(","))
+        check(not missing, f"{fields[4]} is mounted without {missing}")
+    program = exim.spool / "input" / "program"
+    shutil.copy("/usr/bin/true", program)
+    program.chmod(0o4755)
+    try:
+        check(subprocess.run([program]).returncode is None, "a program of the view runs")
+    except PermissionError:
+        pass
+    program.unlink()
+
+
 @test(**AUTO)
 def one_view(exim):
     """A second supervisor ends at once; many processes of root's at the same time start one."""
@@ -255,16 +278,15 @@ def written_below(exim):
     (exim.spool / "input" / "new").unlink()
 
 
-@test(**AUTO)
-def hidden_mount(exim):
-    """A user's own mounts of the same type, where root can't reach them, keep no view away."""
+def mounts_beside(exim, options=""):
+    """The view is mounted although a user has mounts of the same type, one below the other, which nobody serves."""
     exim.submit(Message())
     exim.queued = 1
     place = exim.work / "below" / "place"
     place.mkdir(parents=True)
     devices = [os.open("/dev/fuse", os.O_RDWR) for _ in range(2)]
     for device, where, kind in zip(devices, (place, place.parent), ("fuse.fastspool", "fuse.other")):
-        subprocess.run(["mount", "-i", "-t", kind, "-o", f"fd={device},rootmode=40755,user_id=65534,group_id=65534", kind, where],
+        subprocess.run(["mount", "-i", "-t", kind, "-o", f"fd={device},rootmode=40755,user_id=65534,group_id=65534{options}", kind, where],
                        check=True, pass_fds=[device])
     try:
         use_as_root(exim)
@@ -274,6 +296,18 @@ def hidden_mount(exim):
         subprocess.run(["umount", "--lazy", place], check=True)
         for device in devices:
             os.close(device)
+
+
+@test(**AUTO)
+def hidden_mount(exim):
+    """A user's own mounts of the same type, where root can't reach them, keep no view away."""
+    mounts_beside(exim)
+
+
+@test(**AUTO)
+def hanging_mount(exim):
+    """Nor where root would wait for the user's server (user_allow_other)."""
+    mounts_beside(exim, ",allow_other")
 
 
 # --- users --------------------------------------------------------------------------------------------------------
@@ -319,6 +353,34 @@ def share_of_a_user(exim):
         hog.wait()
     wait_for(lambda: as_member(exim, "import sys; print(len(open(sys.argv[1], 'rb').read()))", path).communicate()[0],
              "the user may open files again", 10)
+
+
+@test(**AUTO)
+def waits_of_a_user(exim):
+    """Each lock that a user waits for is one of his: he can't make the server try any number of them again and again."""
+    names = fill(exim, 1)
+    path = exim.spool / "input" / names[0]
+    script = """if 1:
+        import fcntl, os, sys, threading, time
+        file, refused = os.open(sys.argv[1], os.O_RDONLY), []
+        def wait():
+            try: fcntl.lockf(file, fcntl.LOCK_SH, 1, 100)
+            except OSError as error: refused.append(error.errno)
+        threading.stack_size(65536)
+        for _ in range(2100): threading.Thread(target=wait, daemon=True).start()
+        for _ in range(100): refused or time.sleep(0.1)
+        print(len(refused), refused[:1], flush=True)
+        time.sleep(1000)"""
+    with open(path, "r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 100)
+        hog = as_member(exim, script, path)
+        try:
+            count, errors = hog.stdout.readline().split(maxsplit=1)
+            check(0 < int(count) < 2100 and errors.strip() == f"[{errno.ENOLCK}]", f"{count} of 2100 are refused: {errors}")
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, 200)
+        finally:
+            hog.kill()
+            hog.wait()
 
 
 @test(**AUTO)
@@ -931,9 +993,6 @@ def not_by_a_user(exim):
 
 
 # --- directories --------------------------------------------------------------------------------------------------
-
-QUEUES = {**AUTO, "main": QUEUE_ONLY + ("acl_not_smtp_start = warn queue = ${if eq{$sender_address}{fast@sink.test}{fast}"
-                                        "{${if eq{$sender_address}{slow@sink.test}{slow}}}}",)}
 
 
 @test(**QUEUES)
