@@ -37,6 +37,7 @@
 #include "view/hand.h"
 #include "view/mounts.h"
 #include "view/server.h"
+#include "view/tops.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,24 +63,16 @@
 #define END_TIME     (5 * NS_PER_S)  /* for a server to end in order */
 #define LONG_LIFE    (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
 #define PAUSE_MAX    (8 * NS_PER_S)
-#define TOPS_MAX     1024
 #define SERVER_FILES (1 << 17) /* descriptors of the server: one an open file, and one a lock owner (shares.c) */
 #define ORDERS_MAX   32        /* that the hand has not answered: more fill its socket */
 #define LOCK_TRIES   50
 #define LOCK_EVERY   (10 * NS_PER_MS)
 
-/* A top directory that was found on the disk, or that the server has named. */
-struct top {
-    char name[MOUNTS_NAME];
-    bool known;   /* to the server that runs now */
-    bool mounted; /* by the hand, from the server that runs now */
-    bool present; /* on the disk, when last looked for */
-};
-
 struct supervisor {
     struct mounts mounts;
     const char *state;
     int signals; /* signalfd */
+    int fuse;    /* the server's device, while it is started; -1: none */
     int view;    /* mount; -1: none */
     unsigned connection;
     int server; /* sockets; -1: none */
@@ -97,8 +90,7 @@ struct supervisor {
     bool mounted;      /* some server was */
     bool changed;      /* something was mounted or unmounted */
     bool ending;
-    struct top tops[TOPS_MAX];
-    size_t count;
+    struct tops tops;
 };
 
 static int complain(const char *spool, const char *what, int error)
@@ -168,60 +160,45 @@ static void shed_inheritance(const int keep[2])
     }
 }
 
-static void run_server(const struct supervisor *s, pid_t parent, int fuse, int control)
+static void run_server(const struct supervisor *s, pid_t parent, int control)
 {
-    int keep[] = {fuse, control};
+    int keep[] = {s->fuse, control};
 
     shed_inheritance(keep);
     if (mounts_enter_clean(&s->mounts) < 0 || become_owner(&s->mounts) < 0)
         _exit(1);
     follow(parent); /* a change of the uid clears the signal of the parent's death */
     close_others(keep, 2);
-    _exit(server_run(s->mounts.path, s->state, fuse, control, s->mounted));
+    _exit(server_run(s->mounts.path, s->state, s->fuse, control, s->mounted));
 }
 
-static void run_hand(const struct supervisor *s, pid_t parent, int socket)
+static void run_hand(const struct supervisor *s, pid_t parent, int control)
 {
-    int keep[] = {s->mounts.starter, s->mounts.work, s->mounts.spool, s->mounts.disk, s->view, socket};
+    int keep[] = {s->mounts.starter, s->mounts.work, s->mounts.spool, s->mounts.disk, s->view, control};
 
     follow(parent);
     close_others(keep, sizeof(keep) / sizeof(*keep));
-    _exit(hand_run(&s->mounts, s->view, socket));
+    _exit(hand_run(&s->mounts, s->view, control));
 }
 
-static int fork_server(struct supervisor *s, int fuse, pid_t parent)
+/* Start a child that does @run.  @control, *@pid: our side of its socket, and its pid. */
+static int start_child(const struct supervisor *s, void (*run)(const struct supervisor *, pid_t, int), int *control,
+                       pid_t *pid)
 {
     int sockets[2];
+    pid_t parent = getpid();
     int result = control_pair(sockets);
 
     if (result < 0)
         return result;
-    s->server = sockets[0];
-    s->server_pid = fork();
-    if (s->server_pid == 0)
-        run_server(s, parent, fuse, sockets[1]);
-    result = s->server_pid < 0 ? -errno : 0;
-    if (result < 0)
-        s->server_pid = 0;
+    pid_t child = fork();
+    if (child == 0)
+        run(s, parent, sockets[1]);
+    result = child < 0 ? -errno : 0;
+    *pid = child < 0 ? 0 : child;
+    *control = sockets[0];
     close(sockets[1]);
-    return result;
-}
-
-static int fork_hand(struct supervisor *s, pid_t parent)
-{
-    int sockets[2];
-    int result = control_pair(sockets);
-
-    if (result < 0)
-        return result;
-    s->hand = sockets[0];
-    s->hand_pid = fork();
-    if (s->hand_pid == 0)
-        run_hand(s, parent, sockets[1]);
-    result = s->hand_pid < 0 ? -errno : 0;
-    if (result < 0)
-        s->hand_pid = 0;
-    close(sockets[1]);
+    fcntl(*control, F_SETFL, O_NONBLOCK);
     return result;
 }
 
@@ -237,35 +214,30 @@ static void kill_children(struct supervisor *s)
         s->killed = clock_monotonic();
 }
 
-static int start_server(struct supervisor *s)
-{
-    int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-
-    if (fuse < 0)
-        return -errno;
-    s->view = mounts_view(&s->mounts, fuse, &s->connection);
-    int result = s->view < 0 ? s->view : fork_server(s, fuse, getpid());
-    close(fuse); /* before the hand is forked: with the server's death the connection has to end */
-    if (result == 0)
-        result = fork_hand(s, getpid());
-    s->started = clock_monotonic();
-    s->killed = 0;
-    s->asked = 0;
-    s->up = false;
-    for (size_t i = 0; i < s->count; i++)
-        s->tops[i].known = s->tops[i].mounted = false;
-    if (s->server >= 0)
-        fcntl(s->server, F_SETFL, O_NONBLOCK);
-    if (s->hand >= 0)
-        fcntl(s->hand, F_SETFL, O_NONBLOCK);
-    return result;
-}
-
 static void drop(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
+}
+
+static int start_server(struct supervisor *s)
+{
+    s->fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (s->fuse < 0)
+        return -errno;
+    int result = s->view = mounts_view(&s->mounts, s->fuse, &s->connection);
+    if (result >= 0)
+        result = start_child(s, run_server, &s->server, &s->server_pid);
+    drop(&s->fuse); /* before the hand is started: with the server's death the connection has to end */
+    if (result >= 0)
+        result = start_child(s, run_hand, &s->hand, &s->hand_pid);
+    s->started = clock_monotonic();
+    s->killed = 0;
+    s->asked = 0;
+    s->up = false;
+    tops_forget(&s->tops);
+    return result;
 }
 
 /* Both children are gone. */
@@ -287,42 +259,6 @@ static void end_server(struct supervisor *s)
 
 /* ---- messages ---- */
 
-/* A place in the table: a new one, or that of a directory that is gone.  NULL: there is none, and a line says so once.
- */
-static struct top *free_top(struct supervisor *s)
-{
-    static bool told;
-    size_t i = s->count;
-
-    if (s->count < TOPS_MAX) {
-        s->count++;
-    } else {
-        for (i = 0; i < TOPS_MAX && (s->tops[i].present || s->tops[i].known || s->tops[i].mounted);)
-            i++;
-    }
-    if (i == TOPS_MAX) {
-        if (!told)
-            syslog(LOG_MAIL | LOG_ERR, "%s: view: more than %d directories to mount over: the others stay the disk's",
-                   s->mounts.path, TOPS_MAX);
-        told = true;
-        return NULL;
-    }
-    s->tops[i] = (struct top){0};
-    return &s->tops[i];
-}
-
-static struct top *find_top(struct supervisor *s, const char *name)
-{
-    for (size_t i = 0; i < s->count; i++) {
-        if (strcmp(s->tops[i].name, name) == 0)
-            return &s->tops[i];
-    }
-    struct top *top = strlen(name) < MOUNTS_NAME ? free_top(s) : NULL;
-    if (top)
-        strcpy(top->name, name);
-    return top;
-}
-
 static void order(struct supervisor *s, enum control_kind kind, const char *name)
 {
     if (control_send(s->hand, kind, 0, name) < 0) {
@@ -340,7 +276,7 @@ static void obey(struct supervisor *s, const struct control *message)
     struct top *top = NULL;
 
     if (message->kind == CONTROL_MOUNT && exim_is_place(message->name))
-        top = find_top(s, message->name);
+        top = tops_find(&s->tops, message->name);
     if (top)
         top->known = true;
     if (top || message->kind == CONTROL_READY)
@@ -360,29 +296,25 @@ static void from_server(struct supervisor *s)
 
 /* ---- top directories ---- */
 
-/* Note what is new on the disk. */
+/* Note what lies on the disk.  What finds no place stays the disk's, and a line says so once. */
 static void look_for_tops(struct supervisor *s)
 {
-    static char names[TOPS_MAX][MOUNTS_NAME];
-    size_t count = mounts_on_disk(&s->mounts, names, TOPS_MAX);
+    static char names[TOPS_MAX + 1][MOUNTS_NAME];
+    static bool told;
 
-    for (size_t i = 0; i < s->count; i++)
-        s->tops[i].present = false;
-    for (size_t i = 0; i < count; i++) {
-        struct top *top = find_top(s, names[i]);
-        if (top)
-            top->present = true;
+    if (!tops_present(&s->tops, names, mounts_on_disk(&s->mounts, names, TOPS_MAX + 1)) && !told) {
+        syslog(LOG_MAIL | LOG_ERR, "%s: view: more than %d directories to mount over: the others stay the disk's",
+               s->mounts.path, TOPS_MAX);
+        told = true;
     }
 }
 
 static void tell_of_tops(struct supervisor *s)
 {
     look_for_tops(s);
-    for (size_t i = 0; i < s->count; i++) {
-        struct top *top = &s->tops[i];
-        if (!top->present)
-            top->known = top->mounted = false; /* the kernel has unmounted it */
-        else if (!top->known)
+    for (size_t i = 0; i < s->tops.count; i++) {
+        struct top *top = &s->tops.top[i];
+        if (top->present && !top->known)
             top->known = control_send(s->server, CONTROL_ADOPT, 0, top->name) == 0;
     }
 }
@@ -399,7 +331,7 @@ static void from_hand(struct supervisor *s)
             complain(s->mounts.path, answer.name, answer.error);
             kill_children(s); /* half a view is none: try again */
         }
-        struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? find_top(s, answer.name) : NULL;
+        struct top *top = answer.kind == CONTROL_MOUNT && !answer.error ? tops_find(&s->tops, answer.name) : NULL;
         if (top)
             top->mounted = true;
         if (answer.kind == CONTROL_READY || (s->up && top))
@@ -417,8 +349,8 @@ static void from_hand(struct supervisor *s)
 /* Somebody has mounted or unmounted something: mount what was unmounted.  (`fastspool stop` is how the view ends.) */
 static void look_for_mounts(struct supervisor *s)
 {
-    for (size_t i = 0; i < s->count && s->asked < ORDERS_MAX; i++) {
-        struct top *top = &s->tops[i];
+    for (size_t i = 0; i < s->tops.count && s->asked < ORDERS_MAX; i++) {
+        struct top *top = &s->tops.top[i];
         if (top->mounted && !mounts_is_over(&s->mounts, s->connection, top->name)) {
             syslog(LOG_MAIL | LOG_WARNING, "%s: view: %s was unmounted: it is mounted again", s->mounts.path,
                    top->name);
@@ -576,10 +508,11 @@ static void serve(struct supervisor *s)
 static void end(struct supervisor *s)
 {
     look_for_tops(s);
-    for (size_t i = 0; i < s->count; i++) {
-        int result = mounts_remove(&s->mounts, s->tops[i].name);
+    for (size_t i = 0; i < s->tops.count; i++) {
+        const char *name = s->tops.top[i].name;
+        int result = mounts_remove(&s->mounts, name);
         if (result < 0 && result != -ENOENT)
-            complain(s->mounts.path, s->tops[i].name, result);
+            complain(s->mounts.path, name, result);
     }
     if (s->server_pid && shutdown(s->server, SHUT_WR) == 0) {
         for (uint64_t since = clock_monotonic(); s->server_pid && clock_monotonic() - since < END_TIME;) {
@@ -663,7 +596,7 @@ static int begin(struct supervisor *s, const char *spool)
 
 int supervisor_run(const char *spool, const char *state)
 {
-    static struct supervisor s = {.view = -1, .server = -1, .hand = -1};
+    static struct supervisor s = {.fuse = -1, .view = -1, .server = -1, .hand = -1};
     char path[PLACES_PATH_MAX];
     struct stat st;
 
