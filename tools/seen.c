@@ -23,7 +23,10 @@
 #include <unistd.h>
 
 #define TYPE       " - fuse.fastspool "
-#define START_TIME (2 * NS_PER_S) /* from the start of a view to its lock */
+#define START_TIME (2 * NS_PER_S)  /* from the start of a view to its lock */
+#define LATE       (10 * NS_PER_S) /* a start that takes longer than this waits for something, or fails */
+#define MOMENT     (3 * NS_PER_S)  /* for a view whose server has died: another one is started */
+#define LOOK_AGAIN (NS_PER_S / 20)
 #define NAMES      (SEEN_LINE - 128)
 #define DEVICE     24 /* "0:123" */
 
@@ -108,6 +111,26 @@ static bool has_just_started(const struct fastspool *fs)
     return starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->view.unavailable);
 }
 
+/* For how many seconds the view's process @pid has lived, if that is longer than a start takes; 0: not. */
+static unsigned late(pid_t pid)
+{
+    unsigned long long ticks = 0;
+    struct timespec now;
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+    bool known = file && fscanf(file,
+                                "%*d (%*[^)]) %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                                "%*s %*s %*s %llu",
+                                &ticks) == 1;
+    if (file)
+        fclose(file);
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    uint64_t started = ticks * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK)), lived = clock_nanoseconds(&now) - started;
+    return known && lived > LATE ? (unsigned)(lived / NS_PER_S) : 0;
+}
+
 /* A view lives.  Fills @names with where it is mounted.  False: it is not, but an earlier one, that is dead. */
 static bool is_up(const struct fastspool *fs, char names[NAMES])
 {
@@ -154,13 +177,17 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     const struct view_state *view = &fs->header->view;
     const char *why = strerrordesc_np((int)LOAD(view->unavailable));
 
-    seen->state = find_state(fs, wanted, names);
+    uint64_t began = clock_monotonic();
+    while ((seen->state = find_state(fs, wanted, names)) == SEEN_STARTING &&
+           (seen->late = late(launch_view_holder(fs->state))) > 0 && clock_monotonic() - began < MOMENT)
+        clock_sleep(LOOK_AGAIN);
     seen->mend =
         wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away";
     if (seen->state == SEEN_MOUNTED)
         describe_mounted(names, wanted, seen->line);
     else if (seen->state == SEEN_STARTING)
-        strcpy(seen->line, "starting; until then `fastspool run -- mailq` shows the queue");
+        snprintf(seen->line, SEEN_LINE, "starting%s; until then `fastspool run -- mailq` shows the queue",
+                 seen->late ? ", longer than it should" : "");
     else if (seen->state == SEEN_DEAD)
         snprintf(seen->line, SEEN_LINE, "dead, over %s; %s", names, seen->mend);
     else if (seen->state == SEEN_UNMOUNTED)

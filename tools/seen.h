@@ -24,9 +24,11 @@ struct seen {
     enum seen_state state;
     char line[SEEN_LINE]; /* the same in words */
     const char *mend;     /* what helps against SEEN_DEAD */
+    unsigned late;        /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
 };
 
-/** Look, and touch no view: its server may hang.  @wanted: the configuration says `view = auto`. */
+/** Look, and touch no view: its server may hang.  A view that should be mounted, and is not, gets a moment to be.
+ * @wanted: the configuration says `view = auto`. */
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen);
 /** "mounted", "starting", ... */
 const char *seen_name(enum seen_state state);

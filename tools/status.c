@@ -142,6 +142,10 @@ static bool view_fails(struct shown *shown)
         return is(shown, ATTENTION,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",
                   shown->again ? "it is being mounted again" : shown->view.mend);
+    if (shown->view.state == SEEN_STARTING && shown->view.late)
+        return is(shown, ATTENTION,
+                  "the view is not mounted after %u s: programs without the library miss messages; syslog says why",
+                  shown->view.late);
     if (shown->hidden)
         return is(shown, ATTENTION, "the view hides %" PRIu32 " messages or files of the disk", shown->hidden);
     return false;
@@ -159,6 +163,8 @@ static void judge(struct shown *shown)
         return;
     else if (shown->recovering)
         is(shown, ATTENTION, "it is being recovered from the disk");
+    else if (shown->view.state == SEEN_STARTING)
+        is(shown, WELL, "the view is starting");
     else if (!s->mirror_pid)
         is(shown, WELL, "no mirror process runs; the next message starts one");
     else

@@ -37,7 +37,7 @@ def state(exim):
 
 
 def supervisor(exim):
-    return json.loads(exim.tool("status", "--json"))["view_pid"]
+    return json.loads(exim.command("status", "--json", program="/usr/bin/fastspool", stock=True).stdout)["view_pid"]
 
 
 def children(pid):
@@ -759,7 +759,8 @@ def states(exim):
 
 @test(**AUTO)
 def starting(exim):
-    """A view that waits for a message in work is `starting`, and `run` shows the queue meanwhile."""
+    """A view that waits for a message in work is `starting`, and `run` shows the queue meanwhile.  After ten seconds
+    `status` warns."""
     submit_without_a_view(exim)
     message = Message()
     exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
@@ -774,6 +775,8 @@ def starting(exim):
         status = json.loads(said(exim, "status", "--json")[1])
         check(status["view_state"] == "starting" and "`fastspool run -- mailq`" in status["view"], f"status says {status}")
         check(said(exim, "run", "--", "exim4", "-bpc")[1] == "2\n", "run counts other messages")
+        code, out, _ = wait_for(lambda: (told := said(exim, "status"))[0] and told, "status says that the view is late", 60)
+        check(code == 1 and "the view is not mounted after" in out and "longer than it should" in out, f"status says {out}")
     wait_mounted(exim)
 
 
