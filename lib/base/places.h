@@ -8,6 +8,7 @@
  *         lock                  fcntl: held by every attached process, shared (spool/presence.c)
  *         mirror.lock           flock: held by the mirror for its whole life
  *         view.lock             flock: held by the view's supervisor for its whole life
+ *         server.lock           fcntl: held by the view's server for its whole life
  *         journal/0000 ...      the journal's files
  *         mirror/               the database: data.mdb, lock.mdb
  *         mirror.new/           the same, while it is being made
@@ -29,6 +30,7 @@
 #define PLACES_LOCK        "lock"
 #define PLACES_MIRROR_LOCK "mirror.lock"
 #define PLACES_VIEW_LOCK   "view.lock"
+#define PLACES_SERVER_LOCK "server.lock" /* of the view's server */
 #define PLACES_JOURNAL     "journal"
 #define PLACES_DATABASE    "mirror"
 #define PLACES_SPILL       "spill"

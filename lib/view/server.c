@@ -19,12 +19,15 @@
  *   - The store has no room for what lies on the disk: the same.
  *   - The store is gone (its segment was removed, or another one made), or FAILED: the server ends, and the
  *     supervisor starts one that attaches to what there is then.
+ *   - The supervisor is killed, and the kernel kills this process, which may be in a call that takes long: the next
+ *     supervisor's server waits until it is gone.
  *   - This process never touches the view that it serves: it would wait for itself, for ever.
  */
 #include "view/server.h"
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/places.h"
 #include "fastspool.h"
 #include "spool/attach.h"
 #include "spool/exim.h"
@@ -81,6 +84,19 @@ static bool is_configured(const struct fastspool_config *config, const char *spo
     return false;
 }
 
+/* Wait until an earlier server is gone, and keep the next one waiting for this one.  A killed process ends the call
+ * that it is in: where its supervisor was killed before it, it may still rename a file of the disk, after a new import
+ * has decided what the names mean.  A record lock, which no child inherits. */
+static int take_turn(const char *state)
+{
+    char path[PLACES_PATH_MAX];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    places_in_state(state, PLACES_SERVER_LOCK, path);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600); /* for life */
+    return fd < 0 || fcntl(fd, F_SETLKW, &whole) < 0 ? -errno : 0;
+}
+
 static int attach(struct server *server, const char *spool, const char *state)
 {
     struct fastspool_config config, registered;
@@ -89,7 +105,7 @@ static int attach(struct server *server, const char *spool, const char *state)
 
     if (result == 0 && !is_configured(&config, spool) && registry_find(spool, &registered) == 0)
         config = registered;
-    if (result == 0 && state)
+    if (result == 0)
         snprintf(config.state, sizeof(config.state), "%s", state);
     if (result == 0)
         result = fastspool_attach(spool, &config, &server->fs, error);
@@ -281,6 +297,9 @@ int server_run(const char *spool, const char *state, int fuse, int control, bool
     shares_begin();
     if (server.spool < 0)
         return complain(spool, "open the spool", strerrordesc_np(errno));
+    int result = take_turn(state);
+    if (result < 0)
+        return complain(spool, "wait for an earlier server", strerrordesc_np(-result));
     if (attach(&server, spool, state) != 0)
         return 1;
     if (again) /* also for a new store: the disk is hidden, and was imported before */

@@ -479,8 +479,8 @@ def former_owner(exim):
     shutil.copy("/usr/bin/chown", program)
     exim.fastspool_configuration("view = auto", f"program = {program}")
     exim.command("root", path, program=program)
+    said = changer.communicate("\n")[0]         # a stat before that would tell the kernel of the new owner
     check(path.stat().st_uid == 0, "the library did not change the owner")
-    said = changer.communicate("\n")[0]
     check(said.strip() == str(errno.EPERM) and path.stat().st_mode & 0o777 != 0o666, f"the former owner sees {said!r}")
     path.unlink()
 
@@ -1076,6 +1076,26 @@ def disk_in_work(exim):
     wait_mounted(exim, seconds=5)
     check(int(exim.run("-bpc", stock=True)) == 6 and not exim.real_files(), "the view misses messages")
     wait_for(lambda: json.loads(exim.tool("status", "--json"))["disk_locked"] == 0, "status forgets the message", 3)
+
+
+@test(**AUTO)
+def earlier_server(exim):
+    """A server that its supervisor's death has killed may still be in a call on the disk: the next one waits for its end."""
+    message = Message()
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    exim.queued = 1
+    lock_file = exim.spool / ".fastspool" / "server.lock"
+    lock_file.parent.mkdir(mode=0o700)
+    lock_file.touch(mode=0o600)
+    for path in (lock_file.parent, lock_file):
+        shutil.chown(path, "Debian-exim", "Debian-exim")
+    with open(lock_file, "r+b") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)        # as that server would
+        use_as_root(exim)
+        wait_for(lambda: re.search(rf"-> POSIX +ADVISORY +WRITE {server(exim)} ", pathlib.Path("/proc/locks").read_text()), "the server waits")
+        check(len(exim.real_files()) >= 2 and not over(exim), f"imported: {exim.real_files()}, mounted over {over(exim)}")
+    wait_mounted(exim)
+    check(int(exim.run("-bpc", stock=True)) == 1 and not exim.real_files(), "the view misses a message")
 
 
 @test(**QUEUES)
