@@ -16,56 +16,37 @@
 #include "fastspool.h"
 #include "spool/launch.h"
 #include "store/store.h"
+#include "view/mountinfo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define TYPE       " - fuse.fastspool "
 #define START_TIME (2 * NS_PER_S)  /* from the start of a view to its lock */
 #define LATE       (10 * NS_PER_S) /* a start that takes longer than this waits for something, or fails */
 #define MOMENT     (3 * NS_PER_S)  /* for a view whose server has died: another one is started */
 #define LOOK_AGAIN (NS_PER_S / 20)
 #define NAMES      (SEEN_LINE - 128)
-#define DEVICE     24 /* "0:123" */
 
 /* ---- mounts ---- */
 
-/* @line of mountinfo: the place, and the device.  False: it is no view's. */
-static bool parse(const char *line, char place[FASTSPOOL_PATH_MAX], char device[DEVICE])
+/* The superblock that process @pid, a view's supervisor, has mounted over @spool for itself; 0: it can't be said. */
+static unsigned find_superblock(pid_t pid, const char *spool)
 {
-    char text[4 * FASTSPOOL_PATH_MAX];
-    size_t length = 0;
-    unsigned byte;
-
-    if (!strstr(line, TYPE) || sscanf(line, "%*s %*s %23s %*s %1019s", device, text) != 2)
-        return false;
-    for (const char *from = text; *from && length < FASTSPOOL_PATH_MAX - 1; length++) {
-        bool octal = *from == '\\' && sscanf(from + 1, "%3o", &byte) == 1;
-        place[length] = octal ? (char)byte : *from;
-        from += octal ? 4 : 1;
-    }
-    place[length] = '\0';
-    return true;
-}
-
-/* The file system that process @pid, a view's supervisor, has mounted over @spool for itself; "": it can't be said. */
-static void find_device(pid_t pid, const char *spool, char device[DEVICE])
-{
-    char path[48], place[FASTSPOOL_PATH_MAX], found[DEVICE], *line = NULL;
-    size_t room = 0;
+    struct mountinfo mount;
+    char path[48];
+    unsigned minor = 0;
 
     snprintf(path, sizeof(path), "/proc/%ld/mountinfo", (long)pid);
     FILE *file = pid > 0 ? fopen(path, "re") : NULL;
-    device[0] = '\0';
-    while (file && getline(&line, &room, file) > 0) {
-        if (parse(line, place, found) && strcmp(place, spool) == 0)
-            strcpy(device, found);
+    while (mountinfo_next(file, &mount)) {
+        if (mount.view && strcmp(mount.place, spool) == 0)
+            minor = mount.minor;
     }
-    free(line);
     if (file)
         fclose(file);
+    return minor;
 }
 
 /* Is @name one of @names, "input, msglog"? */
@@ -80,24 +61,23 @@ static bool is_listed(const char *names, const char *name)
     return false;
 }
 
-/* "input, msglog": where a view, that of @device if it is not "", is mounted in this mount namespace. */
-static void find_mounts(const char *spool, const char *device, char names[NAMES])
+/* "input, msglog": where a view, that of superblock @minor if it is not 0, is mounted in this mount namespace. */
+static void find_mounts(const char *spool, unsigned minor, char names[NAMES])
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
-    char place[FASTSPOOL_PATH_MAX], found[DEVICE], *line = NULL;
-    size_t room = 0, used = 0, length = strlen(spool);
+    struct mountinfo mount;
+    size_t used = 0, length = strlen(spool);
 
     names[0] = '\0';
-    while (file && getline(&line, &room, file) > 0) {
-        if (!parse(line, place, found) || (*device && strcmp(found, device) != 0) ||
-            strncmp(place, spool, length) != 0 || place[length] != '/')
+    while (mountinfo_next(file, &mount)) {
+        if (!mount.view || (minor && mount.minor != minor) || strncmp(mount.place, spool, length) != 0 ||
+            mount.place[length] != '/')
             continue;
         /* A dead view may lie below: its directory comes twice. */
-        const char *name = place + length + 1;
+        const char *name = mount.place + length + 1;
         if (!is_listed(names, name) && used + strlen(name) + 3 < NAMES)
             used += (size_t)snprintf(names + used, NAMES - used, "%s%s", used ? ", " : "", name);
     }
-    free(line);
     if (file)
         fclose(file);
 }
@@ -135,12 +115,12 @@ static unsigned late(pid_t pid)
 static bool is_up(const struct fastspool *fs, char names[NAMES])
 {
     pid_t pid = launch_view_holder(fs->state);
-    char device[DEVICE], living[NAMES];
+    unsigned minor = find_superblock(pid, fs->spool);
+    char living[NAMES];
 
-    find_device(pid, fs->spool, device);
-    if (!device[0] && geteuid() == 0 && (pid > 0 || has_just_started(fs)))
+    if (!minor && geteuid() == 0 && (pid > 0 || has_just_started(fs)))
         return false; /* it has mounted nothing yet */
-    find_mounts(fs->spool, device, living);
+    find_mounts(fs->spool, minor, living);
     if (!living[0] && names[0])
         return false;
     strcpy(names, living);
@@ -152,7 +132,7 @@ static enum seen_state find_state(const struct fastspool *fs, bool wanted, char 
 {
     bool lives = launch_view_lives(fs->state);
 
-    find_mounts(fs->spool, "", names);
+    find_mounts(fs->spool, 0, names);
     if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))
         return SEEN_MOUNTED;
     if (lives || (has_just_started(fs) && !names[0]))

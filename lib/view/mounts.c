@@ -23,6 +23,7 @@
 
 #include "spool/exim.h"
 #include "view/disk.h"
+#include "view/mountinfo.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -38,7 +39,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TYPE    "fuse.fastspool"
 #define RETRIES 100 /* of umount, while others mount and unmount at the same place */
 
 /* ---- paths ---- */
@@ -136,57 +136,12 @@ bool mounts_has_spool(const struct mounts *m)
 
 /* ---- layers ---- */
 
-/* A line of mountinfo. */
-struct layer {
-    int id;
-    int parent;
-    unsigned minor; /* of its superblock: the connection's number */
-    bool fuse;
-    bool ours; /* of our type: ours, or what a user calls so */
-    char root[PATH_MAX];
-    char place[PATH_MAX];
-};
-
-/* Blanks and such are written as \ooo. */
-static void unescape(const char *text, char path[PATH_MAX])
-{
-    size_t length = 0;
-    unsigned byte;
-
-    for (; *text && *text != ' ' && length < PATH_MAX - 1; length++) {
-        bool octal = *text == '\\' && sscanf(text + 1, "%3o", &byte) == 1;
-        path[length] = octal ? (char)byte : *text;
-        text += octal ? 4 : 1;
-    }
-    path[length] = '\0';
-}
-
-/* The next line of @file, which may be NULL. */
-static bool next_layer(FILE *file, struct layer *layer)
-{
-    char *line = NULL;
-    size_t size = 0;
-    int root = 0, place = 0;
-    bool is = file && getline(&line, &size, file) > 0 &&
-              sscanf(line, "%d %d %*u:%u %n%*s %n", &layer->id, &layer->parent, &layer->minor, &root, &place) == 3 &&
-              place > 0;
-
-    if (is) {
-        unescape(line + root, layer->root);
-        unescape(line + place, layer->place);
-        layer->fuse = strstr(line, " - fuse");
-        layer->ours = strstr(line, " - " TYPE " ");
-    }
-    free(line);
-    return is;
-}
-
-static bool find_layer(int id, struct layer *found)
+static bool find_layer(int id, struct mountinfo *found)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     bool is = false;
 
-    while (!is && next_layer(file, found))
+    while (!is && mountinfo_next(file, found))
         is = found->id == id;
     if (file)
         fclose(file);
@@ -211,10 +166,10 @@ static int mount_of(int fd)
 /* How many views are mounted at @fd, one on the other. */
 static unsigned count_layers(int fd)
 {
-    struct layer layer;
+    struct mountinfo layer;
     unsigned count = 0;
 
-    for (int id = mount_of(fd); find_layer(id, &layer) && layer.ours; id = layer.parent)
+    for (int id = mount_of(fd); find_layer(id, &layer) && layer.view; id = layer.parent)
         count++;
     return count;
 }
@@ -288,7 +243,7 @@ static int mount_fuse(const struct mounts *m, int fuse)
 
 int mounts_view(const struct mounts *m, int fuse, unsigned *connection)
 {
-    struct layer layer;
+    struct mountinfo layer;
     int view = mount_fuse(m, fuse);
 
     if (view >= 0)
@@ -365,10 +320,10 @@ static bool is_ours(const struct mounts *m, const char *path)
 static bool is_behind_fuse(const char *path)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
-    struct layer layer;
+    struct mountinfo layer;
     bool behind = false;
 
-    while (!behind && next_layer(file, &layer)) {
+    while (!behind && mountinfo_next(file, &layer)) {
         size_t length = strlen(layer.place);
         behind = layer.fuse && strncmp(path, layer.place, length) == 0 && path[length] == '/';
     }
@@ -380,11 +335,11 @@ static bool is_behind_fuse(const char *path)
 /* Unmount the topmost mount at @path, if it is a view, and end its connection if it is one of this spool's. */
 static int take_away(const struct mounts *m, int root, const char *path)
 {
-    struct layer layer;
+    struct mountinfo layer;
     int fd = open_beneath(root, path + 1, 0);
     int result = fd < 0 ? fd : -EBUSY;
 
-    if (fd >= 0 && find_layer(mount_of(fd), &layer) && layer.ours) {
+    if (fd >= 0 && find_layer(mount_of(fd), &layer) && layer.view) {
         if (is_ours(m, path))
             mounts_abort(layer.minor);
         result = unmount(fd);
@@ -399,14 +354,14 @@ static int take_away(const struct mounts *m, int root, const char *path)
  * place may fail. */
 static int clean(const struct mounts *m)
 {
-    struct layer layer;
+    struct mountinfo layer;
     int result = 0, root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     FILE *file = fopen("/proc/self/mountinfo", "re");
 
     if (!file || root < 0)
         result = -errno;
-    while (result == 0 && next_layer(file, &layer)) {
-        if (!layer.ours || (!is_ours(m, layer.place) && is_behind_fuse(layer.place)))
+    while (result == 0 && mountinfo_next(file, &layer)) {
+        if (!layer.view || (!is_ours(m, layer.place) && is_behind_fuse(layer.place)))
             continue;
         result = take_away(m, root, layer.place);
         if (result == 0)
@@ -562,7 +517,7 @@ int mounts_remove(const struct mounts *m, const char *name)
 
 bool mounts_is_over(const struct mounts *m, unsigned connection, const char *name)
 {
-    struct layer layer;
+    struct mountinfo layer;
     bool found = false;
     int fd = dup(m->mountinfo);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
@@ -571,8 +526,8 @@ bool mounts_is_over(const struct mounts *m, unsigned connection, const char *nam
         close(fd);
     if (file)
         rewind(file);
-    while (!found && next_layer(file, &layer))
-        found = layer.ours && layer.minor == connection && strcmp(layer.root + 1, name) == 0;
+    while (!found && mountinfo_next(file, &layer))
+        found = layer.view && layer.minor == connection && strcmp(layer.root + 1, name) == 0;
     if (file)
         fclose(file);
     return found;

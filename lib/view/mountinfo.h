@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The lines of /proc/PID/mountinfo, of which views are some.  Reading them asks no file system.
+ */
+#ifndef FASTSPOOL_VIEW_MOUNTINFO_H
+#define FASTSPOOL_VIEW_MOUNTINFO_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+struct mountinfo {
+    int id;
+    int parent;
+    unsigned minor; /* of its superblock; a FUSE file system's connection has this number */
+    bool fuse;
+    bool view; /* of the view's type: a view, or what a user calls so */
+    char root[PATH_MAX];
+    char place[PATH_MAX];
+};
+
+/** The type of a view's file system. */
+#define MOUNTINFO_VIEW "fuse.fastspool"
+
+/** The next line of @file.  False: there is none, or @file is NULL. */
+bool mountinfo_next(FILE *file, struct mountinfo *mount);
+
+#endif
