@@ -17,6 +17,7 @@
 #include "spool/launch.h"
 #include "store/store.h"
 #include "view/mountinfo.h"
+#include "view/started.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,21 +95,12 @@ static bool has_just_started(const struct fastspool *fs)
 /* For how many seconds the view's process @pid has lived, if that is longer than a start takes; 0: not. */
 static unsigned late(pid_t pid)
 {
-    unsigned long long ticks = 0;
+    uint64_t started = started_at(pid);
     struct timespec now;
-    char path[32];
 
-    snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
-    bool known = file && fscanf(file,
-                                "%*d (%*[^)]) %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                                "%*s %*s %*s %llu",
-                                &ticks) == 1;
-    if (file)
-        fclose(file);
     clock_gettime(CLOCK_BOOTTIME, &now);
-    uint64_t started = ticks * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK)), lived = clock_nanoseconds(&now) - started;
-    return known && lived > LATE ? (unsigned)(lived / NS_PER_S) : 0;
+    uint64_t lived = started ? clock_nanoseconds(&now) - started : 0;
+    return lived > LATE ? (unsigned)(lived / NS_PER_S) : 0;
 }
 
 /* A view lives.  Fills @names with where it is mounted.  False: it is not, but an earlier one, that is dead. */

@@ -151,6 +151,13 @@ bool exim_member(const char *data, unsigned n, char path[PATH_MAX])
                     below, forms[n].prefix, (int)id_length, name + 1, forms[n].suffix) < PATH_MAX;
 }
 
+bool exim_is_file_of_message(const char *name)
+{
+    size_t id_length = message_id(name);
+
+    return id_length > 0 && (strcmp(name + id_length, "-H") == 0 || strcmp(name + id_length, "-D") == 0);
+}
+
 bool exim_shows(const char *name)
 {
     size_t id_length = message_id(name);

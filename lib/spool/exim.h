@@ -27,6 +27,8 @@ bool exim_family(const char *path, char data[PATH_MAX]);
  *  -H file, makes Exim know the message.  Files with the number of a process in their names are not among them.  False:
  *  there is no @n-th, or @data is no -D file. */
 bool exim_member(const char *data, unsigned n, char path[PATH_MAX]);
+/** Is @name that of a -H or -D file? */
+bool exim_is_file_of_message(const char *name);
 /** Is @name that of a -H file? */
 bool exim_shows(const char *name);
 

@@ -16,6 +16,7 @@
  * Failure modes:
  *   - Every error is the store's, which has those of a file system.
  *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.
+ *   - An earlier server has died in Exim's fsync of a directory: removals.c.
  *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
  *     permissions: -ESTALE makes it look again.
  *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives,
@@ -28,6 +29,7 @@
 #include "fastspool.h"
 #include "store/inside.h"
 #include "view/owners.h"
+#include "view/removals.h"
 #include "view/shares.h"
 #include "view/synced.h"
 
@@ -104,11 +106,18 @@ static void reply(fuse_req_t req, int result)
     fuse_reply_err(req, -result);
 }
 
-/* The same, for a change of names. */
-static struct fastspool *changing(fuse_req_t req)
+/* For the removal of a name. */
+static struct fastspool *removing(fuse_req_t req)
 {
     synced_note_change(fuse_req_ctx(req)->pid);
     return acting(req);
+}
+
+/* For another change of names. */
+static struct fastspool *changing(fuse_req_t req)
+{
+    removals_other(fuse_req_ctx(req)->pid);
+    return removing(req);
 }
 
 /* ---- names ---- */
@@ -173,7 +182,11 @@ static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     char path[PATH_SIZE];
-    reply(req, fastspool_unlink(changing(req), path_of(parent, name, path)));
+
+    if (!removals_may(fuse_req_ctx(req)->pid, name))
+        reply(req, -EAGAIN);
+    else
+        reply(req, fastspool_unlink(removing(req), path_of(parent, name, path)));
 }
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -444,6 +457,8 @@ static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct f
     (void)node, (void)data_only;
     if (!synced_enough((int)file->fh, fuse_req_ctx(req)->pid, &result) || requests->durability != FASTSPOOL_ACKED)
         result = sync_directory(req, (int)file->fh);
+    if (result < 0)
+        removals_sync_failed(fuse_req_ctx(req)->pid);
     reply(req, result);
 }
 
@@ -597,6 +612,7 @@ int requests_serve(const struct requests *requests, int fuse)
         return -ENOMEM;
     fuse_loop_cfg_set_max_threads(loop, THREADS);
     fuse_loop_cfg_set_idle_threads(loop, IDLE);
+    removals_begin();
     int result = owners_start(own.fs);
     if (result == 0)
         result = fuse_session_loop_mt(session, loop);

@@ -504,6 +504,49 @@ def server_killed(exim):
     check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
 
 
+def remover(exim, names):
+    """A process that gives a -H file a new version, and then removes what it reads the names of."""
+    process = subprocess.Popen(["/usr/bin/python3", "-c", """if 1:
+        import os, sys
+        os.chdir(sys.argv[1])
+        os.rename(sys.argv[2], "hdr.new")
+        os.rename("hdr.new", sys.argv[2])
+        print("ready", flush=True)
+        for name in map(str.strip, sys.stdin):
+            try: os.unlink(sys.argv[1] + "/" + name); print("removed", flush=True)
+            except OSError as error: print(error.errno, flush=True)""", exim.spool / "input", names[1]],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    check(process.stdout.readline() == "ready\n", "no new version")
+
+    def remove(name):
+        process.stdin.write(name + "\n")
+        return process.stdout.readline().strip()
+    return process, remove
+
+
+@test(**AUTO)
+def removal_after_a_death(exim):
+    """The view dies between Exim's rename of a -H file and the sync of its directory.  Exim removes the file then, which
+    would lose an accepted message: it stays.  Who starts with the new server, or does something else first, may remove."""
+    names = fill(exim, 2)
+    process, remove = remover(exim, names)
+    other, remove_other = remover(exim, names)
+    old = server(exim)
+    kill(old)
+    wait_for(lambda: server(exim) != old, "another server runs")
+    wait_mounted(exim)
+    refused = [remove(names[1]), remove(names[0])]
+    check(refused == [str(errno.EAGAIN)] * 2, f"an older process: {refused}")
+    check({names[0], names[1]} <= set(os.listdir(exim.spool / "input")), "the message is lost")
+    (exim.spool / "input" / "log").touch()
+    check([remove_other(name) for name in ("log", *names[:2])] == ["removed"] * 3, "an older process that removes a log first")
+    younger, remove = remover(exim, names[2:])
+    check([remove(name) for name in names[2:]] == ["removed"] * 2, "a younger process")
+    for each in (process, other, younger):
+        each.communicate()
+    exim.queued = 0
+
+
 @test(**AUTO)
 def hand_killed(exim):
     """kill -9 of the supervisor's helper: as a death of the server."""
