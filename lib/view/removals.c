@@ -10,28 +10,32 @@
  * with the removal of a message's files: two of them are refused, if no other change comes before.  A receiver removes
  * -H and -D: it has acknowledged nothing, and the message stays and is delivered.  Who delivers and has done so begins
  * with something else, or ends with the error and leaves -J: the next delivery completes.
+ * Of an older process it counts only if the file was changed in the minute before this server began.
  *
  * Failure modes: a process of another PID namespace, or one that /proc hides (hidepid), is unknown, and may.
  */
 #include "view/removals.h"
 
 #include "base/atomic.h"
+#include "base/clock.h"
 #include "spool/exim.h"
 #include "view/started.h"
 
 #include <stdint.h>
 #include <unistd.h>
 
-#define PIDS (1 << 22) /* the kernel's PID_MAX_LIMIT */
+#define PIDS     (1 << 22)       /* the kernel's PID_MAX_LIMIT */
+#define LONG_AGO (60 * NS_PER_S) /* a sync takes no longer, with the death of a server that hangs */
 
 enum { NEW, MAY, REFUSE_ONE, REFUSE_TWO };
 
-static uint64_t begun;
-static uint8_t state[PIDS]; /* of each thread, by its number */
+static uint64_t begun, born; /* this server: CLOCK_REALTIME, and as started_at() */
+static uint8_t state[PIDS];  /* of each thread, by its number */
 
 void removals_begin(void)
 {
-    begun = started_at(getpid());
+    begun = clock_realtime();
+    born = started_at(getpid());
 }
 
 static void set(pid_t pid, uint8_t value)
@@ -54,10 +58,10 @@ static bool is_older(pid_t pid)
 {
     uint64_t started = started_at(pid);
 
-    return started && started <= begun;
+    return started && started <= born;
 }
 
-bool removals_may(pid_t pid, const char *name)
+bool removals_may(pid_t pid, const char *name, uint64_t changed)
 {
     uint8_t now = pid > 0 && pid < PIDS ? LOAD(state[pid]) : MAY;
 
@@ -66,7 +70,7 @@ bool removals_may(pid_t pid, const char *name)
         return true;
     }
     if (now == NEW)
-        now = is_older(pid) ? REFUSE_TWO : MAY;
+        now = changed <= begun && begun - changed < LONG_AGO && is_older(pid) ? REFUSE_TWO : MAY;
     set(pid, now > MAY ? now - 1 : MAY);
     return now <= MAY;
 }

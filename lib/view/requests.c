@@ -25,6 +25,7 @@
 #include "view/requests.h"
 
 #include "base/atomic.h"
+#include "base/clock.h"
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/inside.h"
@@ -182,11 +183,13 @@ static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     char path[PATH_SIZE];
+    struct stat st = {0};
 
-    if (!removals_may(fuse_req_ctx(req)->pid, name))
+    fastspool_stat(acting(req), path_of(parent, name, path), &st); /* a failure is the removal's, too */
+    if (!removals_may(fuse_req_ctx(req)->pid, name, clock_nanoseconds(&st.st_ctim)))
         reply(req, -EAGAIN);
     else
-        reply(req, fastspool_unlink(removing(req), path_of(parent, name, path)));
+        reply(req, fastspool_unlink(removing(req), path));
 }
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)

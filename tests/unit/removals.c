@@ -4,6 +4,8 @@
  */
 #include "view/removals.h"
 
+#include "base/clock.h"
+
 #include <criterion/criterion.h>
 #include <unistd.h>
 
@@ -14,9 +16,17 @@
 Test(removals, older)
 {
     removals_begin();
-    cr_assert(!removals_may(getpid(), HEADER));
-    cr_assert(!removals_may(getpid(), DATA));
-    cr_assert(removals_may(getpid(), HEADER));
+    cr_assert(!removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
+    cr_assert(!removals_may(getpid(), DATA, clock_realtime() - NS_PER_S));
+    cr_assert(removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
+}
+
+/* But not one of a file that was last changed long before the server, or under it. */
+Test(removals, other_times)
+{
+    removals_begin();
+    cr_assert(removals_may(getpid(), HEADER, clock_realtime() - 3600 * NS_PER_S));
+    cr_assert(removals_may(getpid(), DATA, clock_realtime() + NS_PER_S));
 }
 
 /* Not if it has done something else before, which the removal of another file is, too. */
@@ -24,14 +34,14 @@ Test(removals, something_else)
 {
     removals_begin();
     removals_other(getpid());
-    cr_assert(removals_may(getpid(), HEADER));
+    cr_assert(removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
 }
 
 Test(removals, another_file)
 {
     removals_begin();
-    cr_assert(removals_may(getpid(), "1abcde-000001-AB"));
-    cr_assert(removals_may(getpid(), DATA));
+    cr_assert(removals_may(getpid(), "1abcde-000001-AB", clock_realtime() - NS_PER_S));
+    cr_assert(removals_may(getpid(), DATA, clock_realtime() - NS_PER_S));
 }
 
 /* A sync of a directory that has failed: the same, whatever was before. */
@@ -40,15 +50,15 @@ Test(removals, sync_failed)
     removals_begin();
     removals_other(getpid());
     removals_sync_failed(getpid());
-    cr_assert(!removals_may(getpid(), HEADER));
-    cr_assert(!removals_may(getpid(), DATA));
-    cr_assert(removals_may(getpid(), HEADER));
+    cr_assert(!removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
+    cr_assert(!removals_may(getpid(), DATA, clock_realtime() - NS_PER_S));
+    cr_assert(removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
 }
 
 /* Who is unknown may. */
 Test(removals, unknown)
 {
     removals_begin();
-    cr_assert(removals_may(0, HEADER));
-    cr_assert(removals_may(-1, HEADER));
+    cr_assert(removals_may(0, HEADER, clock_realtime() - NS_PER_S));
+    cr_assert(removals_may(-1, HEADER, clock_realtime() - NS_PER_S));
 }
