@@ -150,8 +150,9 @@ void fastspool_detach(struct fastspool *fs);
  *  and the descriptions it keeps for the next opens. */
 void fastspool_after_fork_child(struct fastspool *fs);
 
-/** Call after changing the effective uid or gid.  The library caches both at first use: for permission checks, and as
- *  the owner of new files.  Supplementary groups are not cached.  (The preloaded library calls this by itself.) */
+/** Call after changing the effective or file system uid or gid, or the effective capabilities.  The library caches them
+ *  at first use: for permission checks, and as the owner of new files.  Supplementary groups are not cached.  (The
+ *  preloaded library calls this by itself.) */
 void fastspool_credentials_changed(void);
 
 /** The user that a thread's calls act for. */

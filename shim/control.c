@@ -29,8 +29,8 @@ static int set_flags(struct fastspool *fs, uint32_t description, int flags)
 {
     const int changeable = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
 
-    inside_change_flags(fs, description, changeable, flags);
-    return 0;
+    int before = inside_change_flags(fs, description, changeable, flags);
+    return (int)result_of(before < 0 ? before : 0);
 }
 
 static bool is_directory(struct fastspool *fs, uint32_t description)

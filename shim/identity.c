@@ -124,3 +124,11 @@ EXPORT int setfsgid(gid_t gid)
     BOUND();
     return changed(real.setfsgid(gid));
 }
+
+/* <sys/capability.h> is libcap's. */
+int capset(void *header, const void *data);
+EXPORT int capset(void *header, const void *data)
+{
+    BOUND();
+    return changed(real.capset(header, data));
+}

@@ -16,19 +16,37 @@ struct timespec;
 struct credentials {
     uid_t uid; /* of new files */
     gid_t gid;
-    bool privileged; /* root, or the thread has called fastspool_act_for(): every check passes */
+    uint32_t capabilities; /* CAP_TO_MASK() of the effective ones; a client's: all, as its server has checked */
 };
-/** The thread's fastspool_act_for(), or the effective ids, cached until fastspool_credentials_changed(). */
+/** The thread's fastspool_act_for(), or the ids and capabilities that the kernel checks for files, cached until
+ *  fastspool_credentials_changed(). */
 void access_credentials(struct credentials *who);
+/** Those of access(2): the real ids. */
+void access_real_credentials(struct credentials *who);
 /** Where the highest change is kept that the process, or the client that the thread acts for, has synced. */
 uint64_t *access_synced(struct fastspool *fs);
 /** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
 int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
+/** Is @who the inode's owner, or may do what an owner may? */
+bool access_owns(const struct fastspool *fs, uint32_t inode, const struct credentials *who);
+/** May @who take a name of the inode out of a directory whose names @who may change?  In a sticky directory only an
+ *  owner may.  0 or -EPERM. */
+int access_remove(const struct fastspool *fs, uint32_t directory, uint32_t inode, const struct credentials *who);
+/** May @who link the inode?  /proc/sys/fs/protected_hardlinks decides for foreign files.  0 or -EPERM. */
+int access_link(const struct fastspool *fs, uint32_t inode, const struct credentials *who);
+/** May @who open the existing file with O_CREAT?  /proc/sys/fs/protected_regular decides in sticky directories.  0 or
+ *  -EACCES. */
+int access_open_or_create(const struct fastspool *fs, uint32_t directory, uint32_t inode,
+                          const struct credentials *who);
+/** The mode of a new file or directory of @who's, of this kind and mode, in @directory. */
+mode_t access_new_mode(const struct fastspool *fs, uint32_t directory, mode_t mode, const struct credentials *who);
 
 /** In a section: chmod(2), chown(2), utimensat(2) of the inode by @who.  0; -EPERM: @who may not; access_utimens() also
  *  -EACCES and -EINVAL, as utimensat(2). */
 int access_chmod(struct fastspool *fs, uint32_t inode, mode_t mode, const struct credentials *who);
 int access_chown(struct fastspool *fs, uint32_t inode, uid_t uid, gid_t gid, const struct credentials *who);
 int access_utimens(struct fastspool *fs, uint32_t inode, const struct timespec times[2], const struct credentials *who);
+/** In a section that changes a file's content: set-ID bits go, unless the caller may keep them (CAP_FSETID). */
+void access_modified(struct fastspool *fs, uint32_t inode);
 
 #endif

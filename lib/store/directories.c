@@ -84,16 +84,11 @@ static int may_change(struct fastspool *fs, uint32_t parent, const struct creden
     return access_permitted(fs, parent, who, W_OK | X_OK);
 }
 
-/* May @who take the name of @inode out of @parent?  In a sticky directory only an owner may. */
+/* May @who take the name of @inode out of @parent? */
 static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
 {
-    const struct inode *directory = inode_at(fs, parent);
     int result = may_change(fs, parent, who);
-
-    if (result == 0 && (directory->mode & S_ISVTX) && !who->privileged && who->uid != directory->uid &&
-        who->uid != inode_at(fs, inode)->uid)
-        return -EPERM;
-    return result;
+    return result < 0 ? result : access_remove(fs, parent, inode, who);
 }
 
 int directories_make(struct fastspool *fs, const struct place *place, mode_t mode, const struct credentials *who,
@@ -107,8 +102,7 @@ int directories_make(struct fastspool *fs, const struct place *place, mode_t mod
         result = -EMLINK;
     if (result < 0)
         return result;
-    if (inherits && S_ISDIR(mode))
-        mode |= S_ISGID;
+    mode = access_new_mode(fs, place->parent, mode, who);
     result = inodes_take(fs, mode, who->uid, inherits ? parent->gid : who->gid, inode);
     return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, *inode);
 }
@@ -219,7 +213,9 @@ static int link_body(struct fastspool *fs, void *argument)
         return -EEXIST;
     if (to.directory || inode_at(fs, from.inode)->links == 0)
         return -ENOENT;
-    result = may_change(fs, to.parent, &change->who);
+    result = access_link(fs, from.inode, &change->who);
+    if (result == 0)
+        result = may_change(fs, to.parent, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, from.inode)->mode))
         result = -EPERM;
     return result < 0 ? result : names_add(fs, to.parent, to.name, to.length, from.inode);
@@ -297,6 +293,8 @@ static int rename_body(struct fastspool *fs, void *argument)
         return need_data(fs, change, to.inode);
     if (result == 0)
         result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
+    if (result == 0 && directory && from.parent != to.parent)
+        result = access_permitted(fs, from.inode, &change->who, W_OK); /* its ".." changes */
     if (result == 0)
         result = names_add(fs, to.parent, to.name, to.length, from.inode);
     return result < 0 ? result : names_remove(fs, from.entry);
@@ -355,7 +353,7 @@ struct adoption {
 static int adopt_body(struct fastspool *fs, void *argument)
 {
     const struct adoption *adoption = argument;
-    const struct credentials root = {0, 0, true};
+    const struct credentials root = {0, 0, UINT32_MAX};
     struct place place;
     uint32_t inode;
     char path[4096];

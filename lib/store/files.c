@@ -100,7 +100,7 @@ int fastspool_access(struct fastspool *fs, const char *path, int mode, bool effe
     if (effective)
         access_credentials(&who);
     else
-        who = (struct credentials){getuid(), getgid(), getuid() == 0};
+        access_real_credentials(&who);
     return look(fs, path, mode, &who, NULL, NULL);
 }
 
@@ -151,15 +151,21 @@ static int open_existing(struct fastspool *fs, const struct place *place, struct
         return -EEXIST;
     if (directory && (open->flags & O_CREAT))
         return -EISDIR;
+    if ((open->flags & O_CREAT) && access_open_or_create(fs, place->parent, place->inode, &open->who) < 0)
+        return -EACCES;
     if (!directory && (place->directory || (open->flags & O_DIRECTORY)))
         return -ENOTDIR;
     if (directory && (wanted_access(open->flags) & W_OK))
         return -EISDIR;
     int result = access_permitted(fs, place->inode, &open->who, wanted_access(open->flags));
+    if (result == 0 && (open->flags & O_NOATIME) && !access_owns(fs, place->inode, &open->who))
+        result = -EPERM;
     if (result == 0 && (inode->flags & INODE_UNREADABLE) && !(open->flags & (O_TRUNC | O_PATH)))
         return -EIO;
-    if (result == 0 && (open->flags & O_TRUNC) && !directory)
+    if (result == 0 && (open->flags & O_TRUNC) && !directory) {
+        access_modified(fs, place->inode);
         result = orphans_discard(fs, place->inode);
+    }
     return result;
 }
 
@@ -332,6 +338,7 @@ static int write_body(struct fastspool *fs, void *argument)
         offset = inode->size;
     if (!fs->mirror && offset + size > inode->size && residency_must_wait(fs->header, inode))
         return -EAGAIN;
+    access_modified(fs, w->inode);
     int result = data_write(fs, w->inode, w->bytes, size, offset);
     if (result < 0)
         return result;
@@ -536,14 +543,15 @@ static int truncate_body(struct fastspool *fs, void *argument)
         result = access_permitted(fs, inode, &change->who, W_OK);
     if (result < 0)
         return result;
-    if (change->extend && change->size <= inode_at(fs, inode)->size)
+    if (change->extend && change->size <= inode_at(fs, inode)->size) {
+        access_modified(fs, inode);
         return 0;
-    if (change->path && change->size == inode_at(fs, inode)->size && !change->again)
-        return 0; /* as on Linux: truncate(2) to the same size modifies nothing */
+    }
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_EVICTED))
         return NEEDS_OPEN;
     if (change->size > 0 && (inode_at(fs, inode)->flags & INODE_SPILLED))
         return -ENOSPC;
+    access_modified(fs, inode);
     result = change->size == 0 ? orphans_discard(fs, inode) : data_truncate(fs, inode, change->size);
     change->again = result > 0;
     return result;

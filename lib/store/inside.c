@@ -6,6 +6,7 @@
 
 #include "base/atomic.h"
 #include "fastspool.h"
+#include "store/access.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
@@ -16,6 +17,9 @@
 #include "store/spilled.h"
 #include "store/store.h"
 #include "store/walk.h"
+
+#include <errno.h>
+#include <fcntl.h>
 
 _Static_assert(INSIDE_DESCRIPTIONS == DESCRIPTIONS_MAX, "as the layout has it");
 _Static_assert(INSIDE_BLOCK == BLOCK_SIZE, "as the layout has it");
@@ -136,8 +140,15 @@ int inside_flags(const struct fastspool *fs, uint32_t description)
 int inside_change_flags(struct fastspool *fs, uint32_t description, int which, int flags)
 {
     const uint32_t *kept = &description_at(fs, description)->flags;
-    uint32_t before = LOAD(*kept), after;
+    uint32_t before = LOAD(*kept), after, inode, generation;
+    struct credentials who;
 
+    if (flags & which & ~(int)before & O_NOATIME) {
+        int result = descriptions_file(fs, description, &inode, &generation);
+        access_credentials(&who);
+        if (result < 0 || !access_owns(fs, inode, &who))
+            return result < 0 ? result : -EPERM;
+    }
     do {
         after = (before & ~(uint32_t)which) | (uint32_t)(flags & which);
     } while (!__atomic_compare_exchange_n(&ATOMIC(*kept), &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));

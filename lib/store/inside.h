@@ -65,7 +65,7 @@ bool inside_is_placeholder(const struct fastspool *fs, const struct stat *st);
 
 /** The flags of open(2) that it remembers: access mode, O_APPEND, O_NONBLOCK... */
 int inside_flags(const struct fastspool *fs, uint32_t description);
-/** Set those of @which to what they are in @flags.  Returns the flags before. */
+/** Set those of @which to what they are in @flags.  Returns the flags before, or -EPERM: O_NOATIME is the owner's. */
 int inside_change_flags(struct fastspool *fs, uint32_t description, int which, int flags);
 off_t inside_offset(const struct fastspool *fs, uint32_t description);
 

@@ -25,6 +25,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import time
 
@@ -37,6 +38,7 @@ UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
 TICK = 0.03             # s: more than the grain of any file system's times
 SECONDS = 20            # for a case
+LIBRARY = bool(os.environ.get("FASTSPOOL_TEST_LIBRARY"))        # the outputs to compare are without a view
 
 libc = ctypes.CDLL(None, use_errno=True)
 cases = []
@@ -857,7 +859,7 @@ def sticky(t):
 
             def attempt():
                 t.say(f"{mode:o} {who}: unlink {t.quiet('unlink', 'd/a')}, rename {t.quiet('rename', 'd/b', 'd/b2')}, over it "
-                      f"{t.quiet('mknod', 'd/mine', stat.S_IFREG | 0o600)} {t.quiet('rename', 'd/mine', 'd/c')}, rmdir {t.quiet('rmdir', 'd/e')}, "
+                      f"{t.quiet('close', t.quiet('open', 'd/mine', O_WRONLY | O_CREAT, 0o600))} {t.quiet('rename', 'd/mine', 'd/c')}, rmdir {t.quiet('rmdir', 'd/e')}, "
                       f"renameat2 {t.quiet('renameat2', 'd/c', 'd/x', RENAME_NOREPLACE)}")
             t.user(uid, uid, attempt)
             for name in os.listdir("d"):
@@ -880,11 +882,177 @@ def setgid_directory(t):
         os.mkdir(f"d/d{os.getuid()}")
         for kind in "fxd":
             t.stat(f"d/{kind}{os.getuid()}")
-    for _, uid, gid, groups in WHO[:4]:
+    for _, uid, gid, groups in (*WHO, ("by the last of 100 groups", MEMBER, MEMBER, MANY_GROUPS)):
         t.user(uid, gid, make, groups=groups)
         for kind in "fxd":
             name = f"d/{kind}{uid}"
             os.rmdir(name) if kind == "d" else os.unlink(name)
+
+
+def limited(uid, gid, capabilities, function, *arguments):
+    """In a child: become the user, with these capabilities and no other, and call FUNCTION."""
+    libc.prctl(8, 1, 0, 0, 0)                   # PR_SET_KEEPCAPS
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    os.access(".", os.R_OK)
+    mask = sum(1 << one for one in capabilities)
+    checked(libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", mask, mask, 0, 0, 0, 0)))
+    function(*arguments)
+
+
+MANY_GROUPS = (*range(30000, 30099), GROUP)
+
+
+def by_everybody(t, function, before=lambda: None):
+    """FUNCTION(who), in a child each, as every kind of user; each time BEFORE comes before."""
+    for who, uid, gid, groups in (*WHO, ("by the last of 100 groups", MEMBER, MEMBER, MANY_GROUPS)):
+        before()
+        t.user(uid, gid, function, who, groups=groups)
+    for name, number in CAPABILITIES.items() if LIBRARY else ():       # the view's server knows of none
+        before()
+        t.process(limited, OTHER, OTHER, (number,), lambda: function(f"other with {name}"))
+
+
+CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "FOWNER": 3, "FSETID": 4}
+
+
+@case
+def capabilities(t):
+    """Not the user's number decides, but the capabilities."""
+    os.chmod(".", 0o777)
+
+    def attempt(who):
+        found = []
+        for flags in (O_RDONLY, O_WRONLY, O_RDONLY | O_NOATIME):
+            fd = t.quiet("open", "f", flags)
+            found.append(fd if isinstance(fd, str) else "opened")
+            if not isinstance(fd, str):
+                os.close(fd)
+        for mask in (os.R_OK, os.W_OK, os.X_OK):
+            found += [str(t.quiet("access", "f", mask)), str(t.quiet("faccessat", "f", mask, 0x200))]
+        found += [str(t.quiet(*call)) for call in (
+            ("chmod", "f", 0o2060), ("chmod", "f", 0o060), ("chown", "f", OWNER, GROUP), ("chown", "f", -1, -1), ("chown", "f", OTHER, -1),
+            ("chown", "f", OWNER, OTHER), ("chown", "f", OWNER, GROUP), ("utime", "f", (1, 1)), ("utime", "f"), ("listdir", "d"), ("faccessat", "d/x", os.F_OK, 0x200),
+            ("mkdir", "d/y"), ("rmdir", "d/y"))]
+        found.append(attributes(os.stat("f")))
+        t.say(f"{who}: {' '.join(found)}")
+    for mode in (0o000, 0o060, 0o606, 0o711, 0o044):
+        def before():
+            t.file("f", b"x" * 10)
+            os.chown("f", OWNER, GROUP)
+            os.chmod("f", mode)
+        os.mkdir("d", 0o700)
+        t.file("d/x")
+        os.chown("d", OWNER, GROUP)
+        by_everybody(t, lambda who: attempt(f"{mode:o} {who}"), before)
+        before()
+        t.process(limited, 0, 0, (), attempt, f"{mode:o} root without capabilities")
+        subprocess.run(["rm", "-rf", "f", "d"], check=True)
+
+
+@case
+def set_id_bits(t):
+    """What takes set-ID bits from a file, by whom."""
+    os.chmod(".", 0o777)
+    changes = {"write": lambda: os.write(os.open("f", O_WRONLY), b"x"), "write of nothing": lambda: os.write(os.open("f", O_WRONLY), b""),
+               "append": lambda: os.write(os.open("f", O_WRONLY | O_APPEND), b"x"), "pwrite": lambda: os.pwrite(os.open("f", O_WRONLY), b"x", 5),
+               "truncate": lambda: os.truncate("f", 3), "truncate to the same": lambda: os.truncate("f", 10),
+               "ftruncate": lambda: os.ftruncate(os.open("f", O_WRONLY), 3), "O_TRUNC": lambda: os.open("f", O_WRONLY | O_TRUNC),
+               "allocate": lambda: os.posix_fallocate(os.open("f", O_WRONLY), 0, 20),
+               "allocate what is there": lambda: os.posix_fallocate(os.open("f", O_WRONLY), 0, 5),
+               "chown of nothing": lambda: os.chown("f", -1, -1), "chown to the same": lambda: os.chown("f", OWNER, GROUP),
+               "chgrp": lambda: os.chown("f", -1, GROUP), "utime": lambda: os.utime("f"), "chmod": lambda: os.chmod("f", 0o6777)}
+    # Where the group can't execute the file, its members alone may keep the bit: the view's server knows no groups.
+    for mode in (0o2777, 0o6777, *([0o2767] if LIBRARY else [])):
+        for what, change in changes.items():
+            def before():
+                t.file("f", b"x" * 10)
+                os.chown("f", OWNER, GROUP)
+                os.chmod("f", mode)
+
+            def attempt(who):
+                result = "done"
+                try:
+                    change()
+                except OSError as error:
+                    result = errno.errorcode[error.errno]
+                t.say(f"{mode:o} {what} by {who}: {result} {oct(os.stat('f').st_mode)}")
+            by_everybody(t, attempt, before)
+
+
+@case
+def directories_that_move(t):
+    """A directory that moves to another one changes its `..`: that takes the right to write to it."""
+    os.chmod(".", 0o777)
+    for mode in (0o755, 0o775, 0o777):
+        for who, uid, gid, groups in WHO:
+            os.mkdir("d")
+            os.mkdir("from", 0o777)
+            os.mkdir("to", 0o777)
+            os.rename("d", "from/d")
+            os.mkdir("to/empty")
+            os.mkdir("from/other")
+            for name in ("from", "to", "to/empty", "from/other"):
+                os.chmod(name, 0o777)
+            os.chown("from/d", OWNER, GROUP)
+            os.chmod("from/d", mode)
+
+            def attempt():
+                t.say(f"{mode:o} {who}: within {t.quiet('rename', 'from/d', 'from/e')}, across {t.quiet('rename', 'from/e', 'to/e')}, over another "
+                      f"{t.quiet('rename', 'from/e', 'to/empty')} {t.quiet('rename', 'from/other', 'to/other')}")
+            t.user(uid, gid, attempt, groups=groups)
+            subprocess.run(["rm", "-rf", "from", "to"], check=True)
+
+
+@case
+def links_to_foreign_files(t):
+    """As /proc/sys/fs/protected_hardlinks says."""
+    os.chmod(".", 0o777)
+    for mode in (0o600, 0o644, 0o666, 0o660, 0o4666, 0o2666, 0o2676, 0o222, 0o444):
+        t.file("f")
+        os.chown("f", OWNER, GROUP)
+        os.chmod("f", mode)
+        by_everybody(t, lambda who: t.say(f"{mode:o} {who}: {t.quiet('link', 'f', 'g')} {t.quiet('link', 'f', 'f')} {t.quiet('unlink', 'g')}"))
+        os.unlink("f")
+
+
+@case
+def files_in_sticky_directories(t):
+    """As /proc/sys/fs/protected_regular says."""
+    os.chmod(".", 0o755)
+    for mode in (0o777, 0o1777, 0o1770, 0o1775):
+        os.mkdir("d")
+        os.chown("d", OWNER, GROUP)
+        os.chmod("d", mode)
+        t.file("d/f")
+        os.chown("d/f", MEMBER, GROUP)
+        os.chmod("d/f", 0o666)
+
+        def attempt(who):
+            found = []
+            for flags in (O_WRONLY, O_WRONLY | O_CREAT, O_RDONLY | O_CREAT, O_WRONLY | O_CREAT | O_TRUNC, O_WRONLY | O_CREAT | O_EXCL):
+                fd = t.quiet("open", "d/f", flags)
+                found.append(fd if isinstance(fd, str) else "opened")
+            t.say(f"{mode:o} {who}: {' '.join(found)}")
+        by_everybody(t, attempt)
+        subprocess.run(["rm", "-rf", "d"], check=True)
+
+
+@case
+def noatime(t):
+    os.chmod(".", 0o777)
+    t.file("f")
+    os.chown("f", OWNER, GROUP)
+    os.chmod("f", 0o666)
+
+    def attempt(who):
+        fd = t.quiet("open", "f", O_RDONLY | O_NOATIME)
+        later = os.open("f", O_RDONLY)
+        t.say(f"{who}: {fd if isinstance(fd, str) else 'opened'}, later {t.quiet('fcntl', later, fcntl.F_SETFL, O_NOATIME)} "
+              f"{bool(fcntl.fcntl(later, fcntl.F_GETFL) & O_NOATIME)}, a new one "
+              f"{isinstance(t.quiet('open', 'g', O_RDWR | O_CREAT | O_NOATIME, 0o600), int)} {t.quiet('unlink', 'g')}")
+    by_everybody(t, attempt)
 
 
 @case
@@ -1723,7 +1891,8 @@ def run_case(function, directory):
     """Run a case in a child, in a directory of its own."""
     name = function.__name__
     place = f"{directory}/{name}"
-    os.mkdir(place)
+    if not os.path.isdir(place):
+        os.mkdir(place)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:

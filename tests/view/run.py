@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Run the programs of tests/view on the view and on ext4, and compare what they print:
 
-    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|locks|lockers|fsx|names [--only NAME...]
+    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|users|locks|lockers|fsx|names [--only NAME...]
 
 PROGRAMS is the directory with the built programs.  The reference is a private ext4, mounted like the view (nosuid, nodev,
 noexec).  A line that differs is an error, unless the file `documented` has it.
@@ -29,6 +29,7 @@ from viewed import View, configure  # noqa: E402
 import deaths as death  # noqa: E402
 import synced as sync  # noqa: E402
 
+USERS = 23101, 23103, 23104         # that posix.py becomes
 LONG = bool(os.environ.get("FASTSPOOL_TEST_LONG"))
 
 
@@ -39,9 +40,9 @@ def documented(title):
     return {line for line in sections.get(title, "").splitlines() if line and not line.startswith("#")}
 
 
-def lines(command):
+def lines(command, env=None):
     """What COMMAND prints."""
-    done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
+    done = subprocess.run(list(map(str, command)), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
                           timeout=400)
     return done.stdout.splitlines() + ([f"status {done.returncode}"] if done.returncode else [])
 
@@ -178,7 +179,34 @@ def synced(places, options):
     return sync.run(places.mounted.spool, view)
 
 
-SUITES = {"deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500)}
+def users(places, options):
+    """The cases of posix.py that become other users, with the library, which all of these users may keep."""
+    cases = options.only or ["capabilities", "set_id_bits", "directories_that_move", "links_to_foreign_files", "files_in_sticky_directories", "noatime",
+                             "chmod_and_chown", "sticky", "setgid_directory",
+                             "owners_of_new_files", "times_move", "utimens"]
+    with open("/etc/passwd", "a") as passwd:
+        passwd.writelines(f"user{uid}:x:{uid}:{uid}::/:/bin/sh\n" for uid in USERS)
+    spool = pathlib.Path("/srv/served")
+    spool.mkdir()
+    shutil.chown(spool, "Debian-exim", "Debian-exim")
+    spool.chmod(0o755)
+    trusted = "".join(f"trusted_user = user{uid}\n" for uid in USERS)
+    pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {spool}\nmemory = 64M\nview = off\n{trusted}")
+    real_environment = dict(os.environ, FASTSPOOL_TEST_LIBRARY="1")
+    served = dict(real_environment, LD_PRELOAD="libfastspool.so", FASTSPOOL_VIEW="off")
+    # The working directory is the kernel's: so the disk has these directories, too.
+    subprocess.run(["mkdir", "-m", "755", spool / "input", *(spool / "input" / name for name in cases)], env=served, check=True)
+    for name in cases:
+        (spool / "input" / name).mkdir()
+    real, _ = places.pair()
+    subprocess.run(["mount", "-o", "remount,exec", places.real], check=True)
+    outputs = [lines([sys.executable, HERE / "posix.py", place, *cases], env=environment)
+               for place, environment in ((real, real_environment), (spool / "input", served))]
+    subprocess.run(["fastspool", "stop", "--spool", spool], check=True, stdout=subprocess.DEVNULL)
+    return compare("users, library", *outputs, options.spoil)
+
+
+SUITES = {"users": users, "deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500)}
 
 
 def main():
