@@ -22,11 +22,19 @@
 
 #define PATIENCE     (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
+#define LOOK_EVERY   (20 * NS_PER_MS)
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
     "Writes every change to the disk, unmounts the view, then ends the mirror process.\n"
     "Exit status: 0 neither runs; 1 an error; 64 wrong arguments.\n";
+
+/* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
+ * one has just been started, until what runs has ended; whatever was started before that is ended, too. */
+static void hold_starts(const uint64_t *starting)
+{
+    STORE(*starting, clock_monotonic());
+}
 
 /* By a request in the segment: no process of root's sends a signal to a number that the mail user can write. */
 static int end_mirror(struct fastspool *fs)
@@ -35,12 +43,14 @@ static int end_mirror(struct fastspool *fs)
         return tool_error("%s: only root and the spool's owner can end its mirror: run `fastspool stop` as one of them",
                           fs->spool);
     for (uint64_t start = clock_monotonic(); launch_lives(fs);) {
+        hold_starts(&fs->header->mirror.starting);
         STORE(fs->header->mirror.ending, 1);
         futex_count(&ATOMIC(fs->header->mirror.wanted));
         if (clock_monotonic() - start > PATIENCE)
             return tool_error("the mirror of %s still runs a minute after it was asked to end", fs->spool);
-        clock_sleep(100 * NS_PER_MS);
+        clock_sleep(LOOK_EVERY);
     }
+    STORE(fs->header->mirror.starting, 0); /* the next process may start one at once */
     return 0;
 }
 
@@ -54,7 +64,7 @@ static void revive_view(struct fastspool *fs)
     if (!tool_mount_again(fs, seen.state))
         return;
     for (uint64_t start = clock_monotonic(); seen.state != SEEN_MOUNTED && clock_monotonic() - start < REVIVAL_TIME;) {
-        clock_sleep(20 * NS_PER_MS);
+        clock_sleep(LOOK_EVERY);
         seen_look(fs, true, &seen);
         tool_mount_again(fs, seen.state);
     }
@@ -63,17 +73,22 @@ static void revive_view(struct fastspool *fs)
 /* The kernel names the process, not the header, which the mail user can write. */
 static int end_view(const struct look *look)
 {
-    pid_t pid = launch_view_holder(look->state);
+    pid_t signalled = 0;
 
     if (geteuid() != 0 && launch_view_lives(look->state))
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
-    if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
-        return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid, strerrordesc_np(errno));
     for (uint64_t start = clock_monotonic(); launch_view_lives(look->state);) {
+        pid_t pid = launch_view_holder(look->state);
+        if (look->fs)
+            hold_starts(&look->fs->header->view.starting);
+        if (pid > 0 && pid != signalled && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+            return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid,
+                              strerrordesc_np(errno));
+        signalled = pid;
         if (clock_monotonic() - start > PATIENCE)
             return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", look->spool,
                               (long)pid);
-        clock_sleep(20 * NS_PER_MS);
+        clock_sleep(LOOK_EVERY);
     }
     if (look->fs)
         STORE(look->fs->header->view.starting, 0); /* the next process may start one at once */

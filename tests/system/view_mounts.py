@@ -800,6 +800,29 @@ def states(exim):
     exim.tool("run", "--", "true")
 
 
+@test(("_view", {}), ("_mirror", {}), **AUTO)
+def stop_beside_a_start(exim):
+    """Between two looks of `stop` the process that it has ended is followed by another one: it ends, too."""
+    fill(exim, 1)
+    mirror = exim.work.name.endswith("_mirror")
+    field, command = ("mirror_pid", "mirror") if mirror else ("view_pid", "view")
+    status = json.loads(exim.tool("status", "--json"))
+    # strace stops the command behind its signal: the first goes to the view, the second to the mirror.
+    stop = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "trace=kill", "-e", f"inject=kill:signal=STOP:when={2 if mirror else 1}",
+                             "fastspool", "stop", "--spool", str(exim.spool)], stdout=subprocess.DEVNULL)
+    wait_for(lambda: status[field] not in [pid for pid, _ in processes()], f"the first {command} ends")
+    follower = subprocess.Popen(["fastspool", command, str(exim.spool)], stdin=subprocess.DEVNULL)
+    wait_for(lambda: json.loads(said(exim, "status", "--json")[1])[field] == follower.pid, f"another {command} runs")
+    if not mirror:
+        wait_mounted(exim)
+    (stopped,) = children(stop.pid)
+    os.kill(stopped, signal.SIGCONT)
+    check(stop.wait(40) == 0, f"stop ended with status {stop.returncode}")
+    follower.wait(10)
+    check(not over(exim), f"still mounted over {over(exim)}")
+    exim.tool("run", "--", "true")
+
+
 @test(**AUTO)
 def starting(exim):
     """A view that waits for a message in work is `starting`, and `run` shows the queue meanwhile.  After ten seconds
