@@ -64,7 +64,7 @@ static int add_found(struct import *im, const char *path)
 {
     char plain[PATH_MAX], key[PATH_MAX];
     const char *name = strrchr(path, '/') + 1;
-    struct found found;
+    struct found found = {0};
     int result = import_grow(&im->found, im->found_count, &im->found_room, sizeof(found));
 
     snprintf(plain, sizeof(plain), "%s", path);
