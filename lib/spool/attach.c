@@ -355,7 +355,7 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
         result = -ENOENT;
     }
     if (result == 0)
-        result = segment_inherit(fs, viewed(fs->spool) > 0);
+        segment_inherit(fs, viewed(fs->spool) > 0);
     if (result == 0 && !record_spool(&record, spool, fs->spool) && describe(fs, spool, &record) == 0)
         result = publish(fs, state_fd, &record, error);
     if ((result == -ENOENT || result == -ESTALE) && create)

@@ -83,11 +83,10 @@ static void reset_groups(struct header *header)
     header->disk = (struct disk_state){0};
 }
 
-static void header_fill(struct header *header, const struct fastspool_config *config, const struct stat *spool)
+static void header_fill(struct header *header, const struct fastspool_config *config)
 {
     header->version = LAYOUT_VERSION;
     header->state = SEGMENT_RECOVERING;
-    header->device = spool->st_dev;
     segment_limit(header, config->memory);
     header->flush_interval = config->flush_interval;
     reset_groups(header);
@@ -154,7 +153,7 @@ static int create_in(int fd, int runtime_fd, const struct stat *spool, const str
     struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         return -errno;
-    header_fill(header, config, spool);
+    header_fill(header, config);
     error = header_identify(header);
     if (error == 0)
         error = make_companions(runtime_fd, header, spool);
@@ -312,22 +311,17 @@ bool segment_is_memory(const struct fastspool *fs)
     return fstatfs(fs->segment_fd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
 }
 
-int segment_inherit(struct fastspool *fs, bool viewed)
+void segment_inherit(struct fastspool *fs, bool viewed)
 {
     const struct header *h = fs->header;
-    struct stat spool;
 
-    if (fstat(fs->spool_fd, &spool) < 0)
-        return -errno;
     STORE(h->pid_namespace, fs->pid_namespace);
     if (LOAD(h->section.lock)) /* of the dead, whose thread ids mean nothing here */
         STORE(h->section.lock, FUTEX_OWNER_DIED);
-    STORE(h->device, (uint64_t)spool.st_dev);
     STORE(h->mirror.pid, 0);
     STORE(h->mirror.starting, 0);
     STORE(h->view.starting, 0);
     STORE(h->view.status, viewed ? VIEW_MOUNTED : VIEW_NONE);
-    return 0;
 }
 
 int segment_reset(struct fastspool *fs)

@@ -32,9 +32,8 @@ bool segment_is_within_reach(const struct fastspool *fs);
 /** Does the segment lie in memory, so that what it holds can't be older than the machine's start? */
 bool segment_is_memory(const struct fastspool *fs);
 /** Take the segment over from the dead: from now on it belongs to this process's PID namespace and mount namespace, and
- *  to the spool directory fs->spool_fd.  @viewed: is the view mounted here?  No other process uses the segment.  0 or
- *  -errno. */
-int segment_inherit(struct fastspool *fs, bool viewed);
+ *  to the spool directory fs->spool_fd.  @viewed: is the view mounted here?  No other process uses the segment. */
+void segment_inherit(struct fastspool *fs, bool viewed);
 
 /** Make the store empty again, at the start of a recovery: an earlier one may have stopped half way.  The state must be
  *  RECOVERING, so that no other process uses the segment.  0 or -errno. */

@@ -51,29 +51,6 @@ static void check_groups(int count)
     fastspool_unlink(fs, "f");
 }
 
-/* A word of the segment makes no set-user-ID file, no device and no link: a copy that root makes of the queue would
- * have it. */
-Test(files, modes_in_the_segment)
-{
-    struct stat st;
-
-    fastspool_close(fs, create("f", 0640));
-    cr_assert_eq(fastspool_mkdir(fs, "d", 02750), 0);
-    cr_assert_eq(fastspool_stat(fs, "f", &st), 0);
-    const uint16_t *mode = &inode_at(fs, (uint32_t)st.st_ino & (INODES_MAX - 1))->mode;
-    for (unsigned type = 0; type < 16; type++) {
-        WRITABLE(*mode) = (uint16_t)(type << 12 | 06755);
-        if (!S_ISDIR(*mode)) {
-            cr_assert_eq(fastspool_stat(fs, "f", &st), 0);
-            cr_assert_eq(st.st_mode, S_IFREG | 0755, "mode %o is shown as %o", *mode, st.st_mode);
-        }
-    }
-    WRITABLE(*mode) = S_IFREG | 0640;
-    cr_assert_eq(fastspool_chmod(fs, "d", 02750), 0);
-    cr_assert_eq(fastspool_stat(fs, "d", &st), 0);
-    cr_assert_eq(st.st_mode, S_IFDIR | 02750, "a directory keeps its set-group-ID bit");
-}
-
 /* A removed directory that is still open has no links. */
 Test(files, links_of_a_removed_directory)
 {
