@@ -232,6 +232,7 @@ EXPORT int vdprintf(int fd, const char *format, va_list arguments)
     return written == length ? length : -1;
 }
 
+#undef dprintf /* clang's fortified one */
 EXPORT int dprintf(int fd, const char *format, ...)
 {
     va_list arguments;
@@ -243,14 +244,15 @@ EXPORT int dprintf(int fd, const char *format, ...)
 }
 
 /* The fortified names. */
-int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments);
+int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments) __attribute__((format(printf, 3, 0)));
 EXPORT int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments)
 {
     (void)flag;
     return vdprintf(fd, format, arguments);
 }
 
-int __dprintf_chk(int fd, int flag, const char *format, ...);
+#undef __dprintf_chk
+int __dprintf_chk(int fd, int flag, const char *format, ...) __attribute__((format(printf, 3, 4)));
 EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...)
 {
     va_list arguments;
