@@ -171,6 +171,7 @@ static void catch_term(void)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN); /* exiwhat takes this process for an Exim: the spool's path is in its command line */
     signal(SIGPIPE, SIG_IGN);
 }
 

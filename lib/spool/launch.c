@@ -167,16 +167,26 @@ static void shed_groups(void)
         cgroup_any(leave_group, NULL);
 }
 
-/* In the grandchild: undo what the mirror would inherit.  The program that starts it may have any limits, and a
- * service's sandbox. */
-static void shed_inheritance(void)
+/* Signals that others send to each process whose name or command line has "exim" in it, as exiwhat does, are ignored:
+ * this process has that name still, and later the path of the spool. */
+static void shed_signals(void)
 {
+    static const int stray[] = {SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGPIPE};
     sigset_t none;
 
     for (int signal_number = 1; signal_number < NSIG; signal_number++)
         signal(signal_number, SIG_DFL);
+    for (size_t i = 0; i < sizeof(stray) / sizeof(*stray); i++)
+        signal(stray[i], SIG_IGN);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* In the grandchild: undo what the mirror would inherit.  The program that starts it may have any limits, and a
+ * service's sandbox. */
+static void shed_inheritance(void)
+{
+    shed_signals();
     shed_limits();
     shed_scheduling();
     shed_groups();
