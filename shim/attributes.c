@@ -83,7 +83,7 @@ static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
     ask(&asked, dirfd, path, flags);
     if (!asked.foreign) {
         struct stat found;
-        int result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, &found));
+        int result = STORE_SAYS(asked, attachment_stat(asked.target.fs, asked.target.path, &found));
         if (result == 0)
             result = give(st, &found, sizeof(found));
         if (answered(&asked, result))
@@ -121,7 +121,7 @@ EXPORT int fstat(int fd, struct stat *st)
     if (!description)
         return file >= 0 ? asking_fstat(file, st) : real.fstat(fd, st);
     struct stat found;
-    int result = fastspool_fstat(attachment(), (int)description, &found);
+    int result = attachment_fstat(description, &found);
     return (int)result_of(result == 0 ? give(st, &found, sizeof(found)) : result);
 }
 EXPORT_ALIAS(fstat64, fstat);
@@ -193,12 +193,12 @@ EXPORT int statx(int dirfd, const char *path, int flags, unsigned want, struct s
         uint32_t description = descriptors_find(dirfd);
         if (!description)
             return real.statx(dirfd, path, flags, want, stx);
-        result = fastspool_fstat(attachment(), (int)description, &st);
+        result = attachment_fstat(description, &st);
     } else {
         ask(&asked, dirfd, path, flags);
         if (asked.foreign)
             return real.statx(dirfd, path, flags, want, stx);
-        result = STORE_SAYS(asked, fastspool_stat(asked.target.fs, asked.target.path, &st));
+        result = STORE_SAYS(asked, attachment_stat(asked.target.fs, asked.target.path, &st));
         if (!answered(&asked, result))
             return real.statx(asked.dirfd, asked.path, flags, want, stx);
     }
@@ -299,7 +299,7 @@ EXPORT int fchmod(int fd, mode_t mode)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchmod(fd, mode);
-    return (int)result_of(fastspool_fchmod(attachment(), (int)description, mode));
+    return (int)result_of(fastspool_fchmod(OF(description), mode));
 }
 
 static int chown_at(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
@@ -335,7 +335,7 @@ EXPORT int fchown(int fd, uid_t uid, gid_t gid)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.fchown(fd, uid, gid);
-    return (int)result_of(fastspool_fchown(attachment(), (int)description, uid, gid));
+    return (int)result_of(fastspool_fchown(OF(description), uid, gid));
 }
 
 EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
@@ -360,7 +360,7 @@ EXPORT int futimens(int fd, const struct timespec times[2])
         return real.futimens(fd, times);
     if (times && pointers_readable(times, 2 * sizeof(*times)) < 2 * sizeof(*times))
         return (int)result_of(-EFAULT);
-    return (int)result_of(fastspool_futimens(attachment(), (int)description, times));
+    return (int)result_of(fastspool_futimens(OF(description), times));
 }
 
 EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
@@ -457,7 +457,7 @@ static int refusal_of(int fd, int error)
 
     if (!description)
         return 0;
-    return inside_flags(attachment(), description) & O_PATH ? -EBADF : error;
+    return inside_flags(OF(description)) & O_PATH ? -EBADF : error;
 }
 
 EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)

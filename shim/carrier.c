@@ -44,7 +44,6 @@
 /* ---- the carrier ---- */
 
 struct carrier {
-    struct fastspool *fs;
     struct carried *carried;
     int count;
     int requests; /* socket, -1: none, or closed by all */
@@ -52,13 +51,12 @@ struct carrier {
 
 static ssize_t put(struct carrier *carrier, uint32_t file, const char *bytes, size_t size, off_t offset)
 {
-    const int description = (int)carrier->carried[file].description;
+    const uint32_t description = carrier->carried[file].description;
     ssize_t done = 0;
 
     do {
-        ssize_t part =
-            offset < 0 ? fastspool_write(carrier->fs, description, bytes + done, size - (size_t)done)
-                       : fastspool_pwrite(carrier->fs, description, bytes + done, size - (size_t)done, offset + done);
+        ssize_t part = offset < 0 ? fastspool_write(OF(description), bytes + done, size - (size_t)done)
+                                  : fastspool_pwrite(OF(description), bytes + done, size - (size_t)done, offset + done);
         if (part <= 0)
             return done ? done : part;
         done += part;
@@ -90,28 +88,26 @@ static void empty_pipe(struct carrier *carrier, uint32_t file)
 static void perform(struct carrier *carrier, const struct asking_request *request, const char *bytes, size_t size,
                     struct asking_answer *answer)
 {
-    struct fastspool *fs = carrier->fs;
-
     answer->result = -EINVAL;
     if (request->file >= (uint32_t)carrier->count)
         return;
-    const int description = (int)carrier->carried[request->file].description;
+    const uint32_t description = carrier->carried[request->file].description;
     empty_pipe(carrier, request->file);
     switch (request->operation) {
     case ASKING_WRITE:
         answer->result = put(carrier, request->file, bytes, size, request->offset);
         break;
     case ASKING_SEEK:
-        answer->result = fastspool_lseek(fs, description, request->offset, request->whence);
+        answer->result = fastspool_lseek(OF(description), request->offset, request->whence);
         break;
     case ASKING_TRUNCATE:
-        answer->result = fastspool_ftruncate(fs, description, request->offset);
+        answer->result = fastspool_ftruncate(OF(description), request->offset);
         break;
     case ASKING_SYNC:
-        answer->result = fastspool_fsync(fs, description);
+        answer->result = fastspool_fsync(OF(description));
         break;
     case ASKING_STAT:
-        answer->result = fastspool_fstat(fs, description, &answer->st);
+        answer->result = attachment_fstat(description, &answer->st);
         break;
     }
 }
@@ -190,7 +186,7 @@ static void serve(struct carrier *carrier)
 
 static bool keeps(const struct carrier *carrier, int fd)
 {
-    bool kept = fd == carrier->requests || inside_is_own(carrier->fs, fd);
+    bool kept = fd == carrier->requests || attachment_owns(fd);
 
     for (int i = 0; i < carrier->count && !kept; i++)
         kept = fd == carrier->carried[i].in || fd == carrier->carried[i].fd;
@@ -238,14 +234,14 @@ static void let_go(int fd, uint32_t description, void *argument)
 }
 
 /* Whoever has the real or the saved uid may stop a process. */
-static void shed_users(const struct fastspool *fs)
+static void shed_users(void)
 {
     uid_t uid[3];
 
     if (getresuid(&uid[1], &uid[0], &uid[2]) < 0)
         return;
     for (int i = 0; i < 3; i++) {
-        if (inside_may_hold(fs, uid[i]) || serve_trusts(uid[i])) {
+        if (serve_may_stay(uid[i])) {
             if (rights_settle(uid[i]) < 0)
                 _exit(1);
             return;
@@ -257,15 +253,15 @@ static __attribute__((noreturn)) void become_carrier(struct carrier *carrier)
 {
     setsid();
     prctl(PR_SET_NAME, "fastspool write");
-    fastspool_after_fork_child(carrier->fs);
-    shed_users(carrier->fs);
+    attachment_each(fastspool_after_fork_child);
+    shed_users();
     descriptors_each(let_go, carrier);
     close_others(carrier);
     if (chdir("/") < 0)
         _exit(1);
     serve(carrier);
     for (int i = 0; i < carrier->count; i++)
-        inside_close(carrier->fs, carrier->carried[i].description);
+        inside_close(OF(carrier->carried[i].description));
     _exit(0);
 }
 
@@ -276,7 +272,7 @@ static int fork_carrier(struct carrier *carrier)
     sigset_t all, old;
     int status = 0;
 
-    inside_shared(carrier->fs);
+    attachment_each(inside_shared);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pid_t child = (pid_t)real.syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
@@ -306,7 +302,7 @@ int carrier_pipe(struct carried *carried, uint32_t description)
 
 int carrier_start(struct carried *carried, int count, bool asked)
 {
-    struct carrier carrier = {attachment(), carried, count, -1};
+    struct carrier carrier = {carried, count, -1};
     int saved = errno;
 
     carrier.requests = asked ? asking_connect() : -1;

@@ -38,7 +38,7 @@ static inline int description_of(int fd)
 /* Was it opened with O_PATH, so that it only names the file? */
 static bool is_name(int description)
 {
-    return inside_flags(attachment(), (uint32_t)description) & O_PATH;
+    return inside_flags(OF(description)) & O_PATH;
 }
 
 /* Does the store or a carrier write to @fd? */
@@ -59,20 +59,18 @@ static ssize_t faulty(ssize_t result)
 
 static ssize_t read_some(int description, char *buffer, size_t size)
 {
-    struct fastspool *fs = attachment();
     size_t room = pointers_writable(buffer, size);
 
-    return room || !size ? fastspool_read(fs, description, buffer, room)
-                         : faulty(fastspool_read(fs, description, buffer, 0));
+    return room || !size ? fastspool_read(OF(description), buffer, room)
+                         : faulty(fastspool_read(OF(description), buffer, 0));
 }
 
 static ssize_t pread_some(int description, char *buffer, size_t size, off_t offset)
 {
-    struct fastspool *fs = attachment();
     size_t room = pointers_writable(buffer, size);
 
-    return room || !size ? fastspool_pread(fs, description, buffer, room, offset)
-                         : faulty(fastspool_pread(fs, description, buffer, 0, offset));
+    return room || !size ? fastspool_pread(OF(description), buffer, room, offset)
+                         : faulty(fastspool_pread(OF(description), buffer, 0, offset));
 }
 
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
@@ -99,8 +97,8 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t size)
         return real.write(fd, buffer, size);
     size_t room = pointers_readable(buffer, size);
     if (description)
-        return result_of(room || !size ? fastspool_write(attachment(), description, buffer, room)
-                                       : faulty(fastspool_write(attachment(), description, buffer, 0)));
+        return result_of(room || !size ? fastspool_write(OF(description), buffer, room)
+                                       : faulty(fastspool_write(OF(description), buffer, 0)));
     return room || !size ? asking_write(file, fd, buffer, room) : result_of(-EFAULT);
 }
 
@@ -129,8 +127,8 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
         return real.pwrite(fd, buffer, size, offset);
     size_t room = pointers_readable(buffer, size);
     if (description)
-        return result_of(room || !size ? fastspool_pwrite(attachment(), description, buffer, room, offset)
-                                       : faulty(fastspool_pwrite(attachment(), description, buffer, 0, offset)));
+        return result_of(room || !size ? fastspool_pwrite(OF(description), buffer, room, offset)
+                                       : faulty(fastspool_pwrite(OF(description), buffer, 0, offset)));
     return room || !size ? asking_pwrite(file, buffer, room, offset) : result_of(-EFAULT);
 }
 EXPORT_ALIAS(pwrite64, pwrite);
@@ -255,7 +253,7 @@ EXPORT off_t lseek(int fd, off_t offset, int whence)
     int description = description_of(fd);
 
     if (description)
-        return result_of(fastspool_lseek(attachment(), description, offset, whence));
+        return result_of(fastspool_lseek(OF(description), offset, whence));
     int file = descriptors_carried(fd);
     return file >= 0 ? asking_lseek(file, offset, whence) : real.lseek(fd, offset, whence);
 }
@@ -266,7 +264,7 @@ EXPORT int ftruncate(int fd, off_t size)
     int description = description_of(fd);
 
     if (description)
-        return (int)result_of(fastspool_ftruncate(attachment(), description, size));
+        return (int)result_of(fastspool_ftruncate(OF(description), size));
     int file = descriptors_carried(fd);
     return file >= 0 ? asking_ftruncate(file, size) : real.ftruncate(fd, size);
 }
@@ -278,7 +276,7 @@ EXPORT int posix_fallocate(int fd, off_t offset, off_t size)
 
     if (!description)
         return real.posix_fallocate(fd, offset, size);
-    return -fastspool_allocate(attachment(), description, offset, size);
+    return -fastspool_allocate(OF(description), offset, size);
 }
 EXPORT_ALIAS(posix_fallocate64, posix_fallocate);
 
@@ -288,7 +286,7 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t size)
 
     if (!description)
         return real.fallocate(fd, mode, offset, size);
-    return (int)result_of(mode ? -EOPNOTSUPP : fastspool_allocate(attachment(), description, offset, size));
+    return (int)result_of(mode ? -EOPNOTSUPP : fastspool_allocate(OF(description), offset, size));
 }
 EXPORT_ALIAS(fallocate64, fallocate);
 
@@ -333,10 +331,9 @@ static int sync_file(int fd, int (*sync)(int))
         return asking_fsync(descriptors_carried(fd));
     if (!description)
         return descriptors_is_hint(fd) ? 0 : sync(fd);
-    struct fastspool *fs = attachment();
-    int result = fastspool_fsync(fs, description);
+    int result = fastspool_fsync(OF(description));
     if (result == 0)
-        result = sync_disk(fs, description);
+        result = sync_disk(OF(description));
     errno = saved;
     return (int)result_of(result);
 }
@@ -360,18 +357,22 @@ EXPORT int syncfs(int fd)
 
     if (!description)
         return real.syncfs(fd);
-    return (int)result_of(is_name(description) ? -EBADF : fastspool_flush(attachment(), 0));
+    return (int)result_of(is_name(description) ? -EBADF : fastspool_flush(attachment_of((uint32_t)description), 0));
+}
+
+static void flush(struct fastspool *fs)
+{
+    fastspool_flush(fs, 0);
 }
 
 /* Of a process that has attached.  (Any other has changed nothing, and may be of a user who must not wait.) */
 EXPORT void sync(void)
 {
+    int saved = errno;
+
     BOUND();
-    if (attachment()) {
-        int saved = errno;
-        fastspool_flush(attachment(), 0);
-        errno = saved;
-    }
+    attachment_each(flush);
+    errno = saved;
     real.sync();
 }
 
@@ -392,7 +393,7 @@ EXPORT ssize_t readahead(int fd, off64_t offset, size_t size)
 
     if (!description)
         return real.readahead(fd, offset, size);
-    return (inside_flags(attachment(), (uint32_t)description) & (O_PATH | O_WRONLY)) ? result_of(-EBADF) : 0;
+    return (inside_flags(OF(description)) & (O_PATH | O_WRONLY)) ? result_of(-EBADF) : 0;
 }
 
 /* ---- what the kernel does between two descriptors ---- */
@@ -431,7 +432,7 @@ EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size)
     int saved = errno, source = (int)descriptors_find(in);
     if (offset && pointers_writable(offset, sizeof(*offset)) < sizeof(*offset))
         return result_of(-EFAULT);
-    if (source && (inside_flags(attachment(), (uint32_t)source) & O_ACCMODE) == O_WRONLY)
+    if (source && (inside_flags(OF(source)) & O_ACCMODE) == O_WRONLY)
         return result_of(-EBADF);
     ssize_t result = copy_between(out, NULL, in, offset, size);
     if (result < 0 && errno == EISDIR)
@@ -502,11 +503,11 @@ EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd,
         errno = size == 0 ? EINVAL : ENODEV;
         return MAP_FAILED;
     }
-    int access_mode = inside_flags(attachment(), (uint32_t)description) & (O_ACCMODE | O_PATH);
+    int access_mode = inside_flags(OF(description)) & (O_ACCMODE | O_PATH);
     if (access_mode & (O_PATH | O_WRONLY)) {
         errno = access_mode & O_PATH ? EBADF : EACCES;
         return MAP_FAILED;
     }
-    return map_copy(attachment(), description, size, protection, offset);
+    return map_copy(OF(description), size, protection, offset);
 }
 EXPORT_ALIAS(mmap64, mmap);

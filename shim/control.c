@@ -41,8 +41,7 @@ static bool is_directory(struct fastspool *fs, uint32_t description)
 
 static int control(int fd, uint32_t description, int command, void *argument)
 {
-    struct fastspool *fs = attachment();
-    bool names = inside_flags(fs, description) & O_PATH;
+    bool names = inside_flags(OF(description)) & O_PATH;
     struct flock *lock = argument;
 
     if (names && command != F_GETFL && command != F_GETFD && command != F_SETFD && command != F_DUPFD &&
@@ -50,22 +49,22 @@ static int control(int fd, uint32_t description, int command, void *argument)
         return (int)result_of(-EBADF);
     switch (command) {
     case F_GETFL:
-        return inside_flags(fs, description) | (names ? 0 : KERNEL_LARGEFILE);
+        return inside_flags(OF(description)) | (names ? 0 : KERNEL_LARGEFILE);
     case F_SETFL:
-        return set_flags(fs, description, (int)(intptr_t)argument);
+        return set_flags(OF(description), (int)(intptr_t)argument);
     case F_SETLK:
     case F_SETLKW:
     case F_GETLK:
         if (pointers_writable(lock, sizeof(*lock)) < sizeof(*lock))
             return (int)result_of(-EFAULT);
-        return (int)result_of(fastspool_lock(fs, (int)description, command, lock));
+        return (int)result_of(fastspool_lock(OF(description), command, lock));
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
         return descriptors_duplicated(fd, real.fcntl(fd, command, argument));
     case F_GETLEASE:
         return F_UNLCK;
     case F_NOTIFY:
-        return !argument ? 0 : (int)result_of(is_directory(fs, description) ? -EINVAL : -ENOTDIR);
+        return !argument ? 0 : (int)result_of(is_directory(OF(description)) ? -EINVAL : -ENOTDIR);
     case F_GETPIPE_SZ:
     case F_SETPIPE_SZ:
         return (int)result_of(-EBADF);
@@ -102,8 +101,7 @@ EXPORT_ALIAS(fcntl64, fcntl);
 /* The few that every file has. */
 static int control_file(int fd, uint32_t description, unsigned long request, int *argument)
 {
-    struct fastspool *fs = attachment();
-    int flags = inside_flags(fs, description);
+    int flags = inside_flags(OF(description));
     struct stat st;
 
     if (flags & O_PATH)
@@ -115,15 +113,15 @@ static int control_file(int fd, uint32_t description, unsigned long request, int
     case FIONBIO:
         if (pointers_readable(argument, sizeof(*argument)) < sizeof(*argument))
             return -EFAULT;
-        inside_change_flags(fs, description, O_NONBLOCK, *argument ? O_NONBLOCK : 0);
+        inside_change_flags(OF(description), O_NONBLOCK, *argument ? O_NONBLOCK : 0);
         return 0;
     case FIONREAD:
     case FIGETBSZ:
-        if (fastspool_fstat(fs, (int)description, &st) < 0 || (request == FIONREAD && !S_ISREG(st.st_mode)))
+        if (fastspool_fstat(OF(description), &st) < 0 || (request == FIONREAD && !S_ISREG(st.st_mode)))
             return -ENOTTY;
         if (pointers_writable(argument, sizeof(*argument)) < sizeof(*argument))
             return -EFAULT;
-        *argument = request == FIGETBSZ ? (int)INSIDE_BLOCK : (int)(st.st_size - inside_offset(fs, description));
+        *argument = request == FIGETBSZ ? (int)INSIDE_BLOCK : (int)(st.st_size - inside_offset(OF(description)));
         return 0;
     default:
         return -ENOTTY;
@@ -150,7 +148,7 @@ EXPORT int flock(int fd, int operation)
     uint32_t description = descriptors_find(fd);
     if (!description)
         return real.flock(fd, operation);
-    return (int)result_of(inside_flags(attachment(), description) & O_PATH ? -EBADF : -EOPNOTSUPP);
+    return (int)result_of(inside_flags(OF(description)) & O_PATH ? -EBADF : -EOPNOTSUPP);
 }
 
 EXPORT int lockf(int fd, int command, off_t size)

@@ -41,9 +41,10 @@ static int copy_content(struct fastspool *fs, uint32_t description, int to)
     return got < 0 ? (int)got : real.ftruncate(to, offset) < 0 ? -errno : 0;
 }
 
-int copies_new(uint32_t description)
+int copies_new(uint32_t number)
 {
-    struct fastspool *fs = attachment();
+    struct fastspool *fs = attachment_of(number);
+    const uint32_t description = LOCAL(number);
     char link[32];
     int flags = inside_flags(fs, description) & O_NONBLOCK; /* for reading: what is written to a copy would be lost */
     int spill = inside_spill(fs, description);
@@ -69,11 +70,10 @@ int copies_new(uint32_t description)
 
 int copies_replace(int fd)
 {
-    struct fastspool *fs = attachment();
     uint32_t description = descriptors_find(fd);
     int flags = real.fcntl(fd, F_GETFD);
 
-    if (!fs || !description)
+    if (!description || !attachment_of(description))
         return -EBADF;
     int copy = copies_new(description);
     if (copy < 0)

@@ -45,7 +45,7 @@ static uint16_t *counts; /* by description: the numbers of this process that sta
 
 static bool is_description(uint32_t value)
 {
-    return value != UNKNOWN && value < INSIDE_DESCRIPTIONS;
+    return value != UNKNOWN && value < ATTACHMENT_NUMBERS;
 }
 
 static uint32_t *entry_of(int fd, bool make)
@@ -68,14 +68,14 @@ static uint16_t *count_of(uint32_t description)
 {
     if (!LOAD(counts)) {
         uint16_t *none = NULL;
-        uint16_t *new = real.mmap(NULL, INSIDE_DESCRIPTIONS * sizeof(*new), PROT_READ | PROT_WRITE,
+        uint16_t *new = real.mmap(NULL, ATTACHMENT_NUMBERS * sizeof(*new), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (new == MAP_FAILED)
             return NULL;
         if (!__atomic_compare_exchange_n(&counts, &none, new, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            munmap(new, INSIDE_DESCRIPTIONS * sizeof(*new));
+            munmap(new, ATTACHMENT_NUMBERS * sizeof(*new));
     }
-    return &LOAD(counts)[description % INSIDE_DESCRIPTIONS];
+    return &LOAD(counts)[description % ATTACHMENT_NUMBERS];
 }
 
 /* What does an unknown number stand for?  A placeholder is a directory with a cookie in its offset.  Nothing else is
@@ -83,14 +83,13 @@ static uint16_t *count_of(uint32_t description)
 static uint32_t classify(int fd)
 {
     struct stat st;
-    int saved = errno, error;
+    int saved = errno;
     uint32_t value = UNKNOWN; /* not open */
 
     if (real.fstat(fd, &st) == 0) {
         value = FOREIGN;
         if (S_ISDIR(st.st_mode) && real.lseek(fd, 0, SEEK_CUR) > INSIDE_DESCRIPTIONS) {
-            struct fastspool *fs = attachment() ? attachment() : serve_store(&error);
-            uint32_t description = fs ? inside_identify(fs, fd) : 0;
+            uint32_t description = serve_identify(fd);
             value = description ? description : FOREIGN;
         }
     }
@@ -174,31 +173,29 @@ uint32_t descriptors_detach(int fd)
 
 void descriptors_release(uint32_t description)
 {
-    struct fastspool *fs = attachment();
     uint16_t *count = description ? count_of(description) : NULL;
     int saved = errno;
 
-    if (!description || !fs)
+    if (!description || !attachment_of(description))
         return;
-    inside_drop_locks(fs, description); /* POSIX: any close of the file drops them */
+    inside_drop_locks(OF(description)); /* POSIX: any close of the file drops them */
     if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
-        inside_close(fs, description);
+        inside_close(OF(description));
     errno = saved;
 }
 
 int descriptors_new(uint32_t description, int pool_fd, int flags)
 {
-    struct fastspool *fs = attachment();
     int fd = real.fcntl(pool_fd, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 
     if (fd < 0 && errno != EMFILE) {
         fd = -errno;
-        inside_close(fs, description);
+        inside_close(OF(description));
         return fd;
     }
     /* The last number that was free, or there was no high one: the store's own is the program's. */
     bool takes = fd < 0 || pool_fd < fd;
-    int given = inside_give(fs, description, !takes);
+    int given = inside_give(OF(description), !takes);
     if (takes) {
         if (fd >= 0)
             real.close(fd);
@@ -215,9 +212,7 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
 /* Is @fd one of the library's own descriptors? */
 static bool is_own(int fd)
 {
-    struct fastspool *fs = attachment();
-
-    return (fs && fd > 2 && inside_is_own(fs, fd)) || asking_is_own(fd);
+    return (fd > 2 && attachment_owns(fd)) || asking_is_own(fd);
 }
 
 /* An entry of getdents64(2). */
@@ -368,8 +363,8 @@ EXPORT void closefrom(int first)
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     BOUND();
-    if (message && message->msg_controllen && attachment())
-        inside_shared(attachment());
+    if (message && message->msg_controllen)
+        attachment_each(inside_shared);
     return real.sendmsg(fd, message, flags);
 }
 

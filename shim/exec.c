@@ -100,6 +100,12 @@ struct plan {
     struct handover handover;
 };
 
+static bool has_view(struct fastspool *fs, const void *unused)
+{
+    (void)unused;
+    return inside_view(fs);
+}
+
 /* @st: the program's file, NULL: unknown. */
 static void prepare(struct plan *plan, const struct stat *st, char *const environment[])
 {
@@ -111,13 +117,12 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
         return;
     plan->add_library = program && serve_by_preload() && !has_library(environment);
     bool gets_it = program;
-    if (!attachment() || !inside_view(attachment())) /* else any other has the view (serve.c) */
+    if (!attachment_is(has_view, NULL)) /* else any other has the view (serve.c) */
         gets_it = gets_it || serve_is_global() || (has_library(environment) && !set_id);
     if (!gets_it)
         descriptors_discover();
-    if (attachment())
-        inside_shared(attachment());
-    if (!gets_it && attachment())
+    attachment_each(inside_shared);
+    if (!gets_it && attachment_any())
         handover_begin(&plan->handover);
 }
 

@@ -58,8 +58,7 @@ static void before(void)
 
     hold(&outside);
     forks = outside;
-    if (attachment())
-        inside_shared(attachment());
+    attachment_each(inside_shared);
 }
 
 static void after_in_parent(void)
@@ -69,8 +68,7 @@ static void after_in_parent(void)
 
 static void after_in_child(void)
 {
-    if (attachment())
-        fastspool_after_fork_child(attachment());
+    attachment_each(fastspool_after_fork_child);
     release(&forks);
 }
 

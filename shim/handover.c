@@ -79,10 +79,9 @@ static int open_in_view(struct fastspool *fs, uint32_t description)
 /* Find what stands for the description of @handed.  @copies: also a private copy. */
 static void find_new(struct handed *handed, struct carried *carried, int *pipes, bool copies)
 {
-    struct fastspool *fs = attachment();
-    bool writing = (inside_flags(fs, handed->description) & O_ACCMODE) == O_WRONLY;
+    bool writing = (inside_flags(OF(handed->description)) & O_ACCMODE) == O_WRONLY;
 
-    handed->new = open_in_view(fs, handed->description);
+    handed->new = open_in_view(OF(handed->description));
     if (handed->new < 0 && writing && carrier_pipe(&carried[*pipes], handed->description) == 0) {
         handed->file = *pipes;
         handed->new = carried[(*pipes)++].out;

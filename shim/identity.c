@@ -33,18 +33,12 @@ static int changed(int result)
 
 /* ---- becoming an ordinary user ---- */
 
-static bool may_stay(const struct fastspool *fs, uid_t uid)
-{
-    return inside_may_hold(fs, uid) || serve_trusts(uid);
-}
-
 /* A call is about to set these ids. */
 static void becoming(uid_t ruid, uid_t suid)
 {
-    const struct fastspool *fs = attachment();
     int saved = errno;
 
-    if (fs && (!may_stay(fs, ruid) || !may_stay(fs, suid)))
+    if (attachment_any() && (!serve_may_stay(ruid) || !serve_may_stay(suid)))
         handover_leave();
     errno = saved;
 }
@@ -56,7 +50,7 @@ EXPORT int setresuid(uid_t ruid, uid_t euid, uid_t suid)
     uid_t r, e, s;
 
     BOUND();
-    if (attachment() && getresuid(&r, &e, &s) == 0)
+    if (attachment_any() && getresuid(&r, &e, &s) == 0)
         becoming(KEPT(ruid, r), KEPT(suid, s));
     return changed(real.setresuid(ruid, euid, suid));
 }
@@ -66,7 +60,7 @@ EXPORT int setreuid(uid_t ruid, uid_t euid)
     uid_t r, e, s;
 
     BOUND();
-    if (attachment() && getresuid(&r, &e, &s) == 0) {
+    if (attachment_any() && getresuid(&r, &e, &s) == 0) {
         bool saves = ruid != (uid_t)-1 || (euid != (uid_t)-1 && euid != r);
         becoming(KEPT(ruid, r), saves ? KEPT(euid, e) : s);
     }
@@ -78,7 +72,7 @@ EXPORT int setuid(uid_t uid)
     uid_t r, e, s;
 
     BOUND();
-    if (attachment() && getresuid(&r, &e, &s) == 0)
+    if (attachment_any() && getresuid(&r, &e, &s) == 0)
         becoming(e == 0 ? uid : r, e == 0 ? uid : s);
     return changed(real.setuid(uid));
 }

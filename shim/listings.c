@@ -92,7 +92,7 @@ static DIR *open_listing(struct fastspool *fs, int fd)
     if (!listing)
         return NULL;
     listing->fd = fd;
-    if (paths_ask_disk(fs) && inside_path(fs, descriptors_find(fd), listing->path, sizeof(listing->path)) >= 0)
+    if (paths_ask_disk(fs) && inside_path(OF(descriptors_find(fd)), listing->path, sizeof(listing->path)) >= 0)
         listing->disk = disk_directory(fs, listing->path);
     return enter(listing);
 }
@@ -157,11 +157,11 @@ EXPORT DIR *fdopendir(int fd)
         errno = ENOTDIR;
         return NULL;
     }
-    if (inside_flags(attachment(), description) & O_PATH) {
+    if (inside_flags(OF(description)) & O_PATH) {
         errno = EBADF;
         return NULL;
     }
-    return open_listing(attachment(), fd);
+    return open_listing(attachment_of(description), fd);
 }
 
 /* ---- reading ---- */
@@ -198,11 +198,8 @@ static bool is_removed(const struct listing *listing)
 
 static struct dirent *read_store(struct listing *listing)
 {
-    struct fastspool *fs = attachment();
-
     if (listing->next == listing->count) {
-        ssize_t count =
-            fastspool_list(fs, (int)descriptors_find(listing->fd), listing->position, listing->batch, BATCH);
+        ssize_t count = fastspool_list(OF(descriptors_find(listing->fd)), listing->position, listing->batch, BATCH);
         if (count < 0) {
             serve_end_listing((int)-count);
             errno = (int)-count;
@@ -231,7 +228,7 @@ static bool is_hidden(struct listing *listing, const char *name)
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return true;
     snprintf(path, sizeof(path), "%s/%s", listing->path, name);
-    return fastspool_stat(attachment(), path, &st) == 0;
+    return fastspool_stat(attachment_of(descriptors_find(listing->fd)), path, &st) == 0;
 }
 
 static struct dirent *read_disk(struct listing *listing)

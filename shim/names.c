@@ -183,15 +183,17 @@ EXPORT_ALIAS(truncate64, truncate);
 
 /* ---- two paths ---- */
 
-enum pairing { BOTH_REAL, BOTH_STORE, APART };
+enum pairing { BOTH_REAL, BOTH_STORE, APART, TWO_STORES };
 
-/* One path in the store and one elsewhere are on different devices. */
+/* One path in the store and one elsewhere, or in another store, are on different devices. */
 static enum pairing pair(int from_dirfd, const char *from_path, struct store_path *from, int to_dirfd,
                          const char *to_path, struct store_path *to, bool follow)
 {
     bool from_served = follow ? paths_follow(from_dirfd, from_path, from) : paths_resolve(from_dirfd, from_path, from);
     bool to_served = paths_resolve(to_dirfd, to_path, to);
 
+    if (from_served && to_served && from->fs && to->fs && from->fs != to->fs)
+        return TWO_STORES;
     return from_served && to_served ? BOTH_STORE : from_served || to_served ? APART : BOTH_REAL;
 }
 
@@ -244,6 +246,16 @@ static int apart(int from_dirfd, const char *from, int to_dirfd, const char *to,
     return across(from, to);
 }
 
+/* From one store to another.  What only the disk has of both may go, as far as the disk lets it. */
+static int between(const struct store_path *from, const struct store_path *to, unsigned flags)
+{
+    struct stat st;
+
+    if (fastspool_stat(from->fs, from->path, &st) != -ENOENT)
+        return (int)result_of(-EXDEV);
+    return paths_ask_disk(from->fs) ? two_on_disk(from, to, flags) : (int)result_of(-ENOENT);
+}
+
 static int rename_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, unsigned flags)
 {
     struct store_path from, to;
@@ -251,6 +263,8 @@ static int rename_at(int from_dirfd, const char *from_path, int to_dirfd, const 
     switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to, false)) {
     case BOTH_STORE:
         return rename_places(&from, &to, flags);
+    case TWO_STORES:
+        return between(&from, &to, flags);
     case APART:
         return apart(from_dirfd, from_path, to_dirfd, to_path, flags);
     default:
@@ -277,18 +291,32 @@ EXPORT int renameat2(int from_dirfd, const char *from, int to_dirfd, const char 
     return rename_at(from_dirfd, from, to_dirfd, to, flags);
 }
 
-static int link_places(struct store_path *from, struct store_path *to, int flags)
+static int link_on_disk(const struct store_path *from, const struct store_path *to, int flags)
 {
     char from_real[PATH_MAX], to_real[PATH_MAX];
 
+    STORE(paths_disk_changed, true);
+    return real.linkat(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
+}
+
+/* As between(). */
+static int link_between(const struct store_path *from, const struct store_path *to, int flags)
+{
+    struct stat st;
+
+    if (fastspool_stat(from->fs, from->path, &st) != -ENOENT)
+        return (int)result_of(-EXDEV);
+    return paths_ask_disk(from->fs) ? link_on_disk(from, to, flags) : (int)result_of(-ENOENT);
+}
+
+static int link_places(struct store_path *from, struct store_path *to, int flags)
+{
     if (!from->fs || !to->fs)
         return (int)result_of(from->fs ? -to->error : -from->error);
     int result = fastspool_link(from->fs, from->path, to->path);
     struct stat st;
-    if (result == -ENOENT && paths_ask_disk(from->fs) && fastspool_stat(from->fs, from->path, &st) == -ENOENT) {
-        STORE(paths_disk_changed, true);
-        return real.linkat(AT_FDCWD, paths_real(from, from_real), AT_FDCWD, paths_real(to, to_real), flags);
-    }
+    if (result == -ENOENT && paths_ask_disk(from->fs) && fastspool_stat(from->fs, from->path, &st) == -ENOENT)
+        return link_on_disk(from, to, flags);
     if (result == -ENOENT && paths_adopt(to) >= 0)
         result = fastspool_link(from->fs, from->path, to->path);
     return (int)result_of(result);
@@ -308,6 +336,8 @@ static int link_at(int from_dirfd, const char *from_path, int to_dirfd, const ch
     switch (pair(from_dirfd, from_path, &from, to_dirfd, to_path, &to, flags & AT_SYMLINK_FOLLOW)) {
     case BOTH_STORE:
         return link_places(&from, &to, flags);
+    case TWO_STORES:
+        return link_between(&from, &to, flags);
     case APART:
         return across(from_path, to_path);
     default:
@@ -382,13 +412,13 @@ EXPORT int mkfifoat(int dirfd, const char *path, mode_t mode)
 /* The length of the path of the descriptor that @path names (/proc/self/fd/N), 0: it names none of the store's. */
 static int path_of_name(const char *path, char result[PATH_MAX])
 {
-    struct fastspool *fs = attachment();
     uint32_t description = paths_description(path);
 
     if (!description)
         return 0;
-    return paths_of(fs, description, result) >= 0 ? (int)strlen(result)
-                                                  : snprintf(result, PATH_MAX, "%s/ (deleted)", inside_spool(fs));
+    if (paths_of(OF(description), result) >= 0)
+        return (int)strlen(result);
+    return snprintf(result, PATH_MAX, "%s/ (deleted)", inside_spool(attachment_of(description)));
 }
 
 static ssize_t read_link(int dirfd, const char *path, char *buffer, size_t size)
@@ -492,11 +522,11 @@ static int enter(uint32_t description)
 {
     char path[PATH_MAX];
     struct stat st;
-    int result = fastspool_fstat(attachment(), (int)description, &st);
+    int result = fastspool_fstat(OF(description), &st);
     if (result == 0 && !S_ISDIR(st.st_mode))
         result = -ENOTDIR;
     if (result == 0)
-        result = paths_of(attachment(), description, path);
+        result = paths_of(OF(description), path);
     return result < 0 ? (int)result_of(result) : real.chdir(path);
 }
 

@@ -12,6 +12,7 @@
  */
 #include "opening.h"
 
+#include "attachment.h"
 #include "base/atomic.h"
 #include "descriptors.h"
 #include "fastspool.h"
@@ -58,7 +59,7 @@ static int open_in_store(struct store_path *target, int flags, mode_t mode)
     int placeholder;
     int result = inside_open(target->fs, target->path, flags, mode, &placeholder);
 
-    return result < 0 ? result : descriptors_new((uint32_t)result, placeholder, flags);
+    return result < 0 ? result : descriptors_new(attachment_number(target->fs, (uint32_t)result), placeholder, flags);
 }
 
 int opening_place(struct store_path *target, int flags, mode_t mode, bool *foreign)

@@ -54,7 +54,7 @@ static bool directory_path(int dirfd, char path[PATH_MAX])
     if (dirfd == AT_FDCWD)
         return getcwd(path, PATH_MAX) != NULL;
     uint32_t description = descriptors_find(dirfd);
-    return description ? paths_of(attachment(), description, path) >= 0 : real_path_of(dirfd, path, PATH_MAX);
+    return description ? paths_of(OF(description), path) >= 0 : real_path_of(dirfd, path, PATH_MAX);
 }
 
 static bool append(char path[PATH_MAX], const char *rest)
@@ -169,7 +169,7 @@ static int error_below(int dirfd, const char *path)
 
     if (!description)
         return 0;
-    int result = fastspool_fstat(attachment(), (int)description, &st);
+    int result = fastspool_fstat(OF(description), &st);
     if (result < 0)
         return -result;
     if (!S_ISDIR(st.st_mode))
@@ -216,11 +216,12 @@ static __attribute__((noinline)) bool resolve_long(int dirfd, const char *path, 
     char whole[2 * PATH_MAX];
     uint32_t description = dirfd == AT_FDCWD ? 0 : descriptors_find(dirfd);
 
-    target->fs = attachment();
+    target->fs = NULL;
     target->error = ENAMETOOLONG;
     if (description && !has_dot_dot(path) &&
         (size_t)snprintf(target->text, sizeof(target->text), "//%016llx/%s",
-                         (unsigned long long)inside_handle(target->fs, description), path) < sizeof(target->text)) {
+                         (unsigned long long)inside_handle(OF(description)), path) < sizeof(target->text)) {
+        target->fs = attachment_of(description);
         target->path = target->text;
         return true;
     }
@@ -234,7 +235,6 @@ static __attribute__((noinline)) bool resolve_long(int dirfd, const char *path, 
         if (!has_dot_dot(whole + offset) && shorten(whole + offset, target->text))
             return settle(target->text, target);
     }
-    target->fs = NULL;
     return true;
 }
 
@@ -355,25 +355,29 @@ bool paths_follow(int dirfd, const char *path, struct store_path *target)
         int fd = named_descriptor(path, &rest);
         uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
         if (description) {
-            target->fs = attachment();
+            target->fs = attachment_of(description);
             target->error = 0;
             target->path = target->text;
             /* By its handle (store/walk.h), because it may be unlinked. */
             snprintf(target->text, sizeof(target->text), "//%016llx%s",
-                     (unsigned long long)inside_handle(target->fs, description), rest);
+                     (unsigned long long)inside_handle(OF(description)), rest);
             return true;
         }
     }
     return paths_resolve(dirfd, path, target);
 }
 
+static bool is_placeholder(struct fastspool *fs, const void *st)
+{
+    return inside_is_placeholder(fs, st);
+}
+
 bool paths_is_placeholder(int dirfd, const char *path, int flags)
 {
-    struct fastspool *fs = attachment();
     struct stat st;
     int saved = errno;
 
-    bool found = fs && real.fstatat(dirfd, path, &st, flags) == 0 && inside_is_placeholder(fs, &st);
+    bool found = attachment_any() && real.fstatat(dirfd, path, &st, flags) == 0 && attachment_is(is_placeholder, &st);
     errno = saved;
     return found;
 }

@@ -27,13 +27,20 @@ static struct fastspool *spool_of(const char *path, int *error)
     struct stat st;
 
     *error = 0;
-    if (!serve_active() || !pointers_text(path) || !(paths_follow(AT_FDCWD, path, &target) || serve_match(path)))
+    if (!serve_active() || !pointers_text(path))
+        return NULL;
+    bool below = paths_follow(AT_FDCWD, path, &target);
+    if (!below && !serve_match(path))
         return NULL;
     int saved = errno;
     if (stat(path, &st) < 0)
         *error = errno;
     errno = saved;
-    struct fastspool *fs = *error ? NULL : serve_store(error);
+    struct fastspool *fs = NULL;
+    if (!*error && !below)
+        fs = serve_store(error);
+    else if (!*error && !(fs = target.fs))
+        *error = target.error;
     if (!fs && *error == EACCES)
         *error = 0;
     return fs;
@@ -59,7 +66,7 @@ EXPORT_ALIAS(statvfs64, statvfs);
 EXPORT int fstatvfs(int fd, struct statvfs *st)
 {
     BOUND();
-    return descriptors_find(fd) ? to_statvfs(attachment(), st) : real.fstatvfs(fd, st);
+    return descriptors_find(fd) ? to_statvfs(attachment_of(descriptors_find(fd)), st) : real.fstatvfs(fd, st);
 }
 EXPORT_ALIAS(fstatvfs64, fstatvfs);
 
@@ -96,7 +103,7 @@ EXPORT_ALIAS(statfs64, statfs);
 EXPORT int fstatfs(int fd, struct statfs *st)
 {
     BOUND();
-    return descriptors_find(fd) ? to_statfs(attachment(), st) : real.fstatfs(fd, st);
+    return descriptors_find(fd) ? to_statfs(attachment_of(descriptors_find(fd)), st) : real.fstatfs(fd, st);
 }
 EXPORT_ALIAS(fstatfs64, fstatfs);
 
@@ -115,5 +122,6 @@ EXPORT long pathconf(const char *path, int name)
 EXPORT long fpathconf(int fd, int name)
 {
     BOUND();
-    return descriptors_find(fd) ? real.pathconf(inside_spool(attachment()), name) : real.fpathconf(fd, name);
+    uint32_t description = descriptors_find(fd);
+    return description ? real.pathconf(inside_spool(attachment_of(description)), name) : real.fpathconf(fd, name);
 }

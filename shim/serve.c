@@ -6,7 +6,8 @@
  *   - Loading decides nothing.
  *   - The first call on a path decides, by the running image, the configuration, and whether the program's children
  *     will load the same library.
- *   - The first call on a path of the spool attaches.  A process serves one spool, the first that it uses.
+ *   - The first call on a path of a spool attaches that one.  A process may use several: each has its own attachment,
+ *     and they are like different file systems.
  *
  * Which process is served:
  *   - The fastspool command: never.
@@ -71,6 +72,7 @@ static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
     char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
     struct fastspool_config config;
+    uint32_t failed; /* errno of calls on it, after attaching has failed */
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
 
@@ -79,7 +81,7 @@ static uint32_t users;    /* an ordinary user started this process */
 static struct fastspool_config config;
 static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
 static bool global;     /* every execution of this image has it */
-static uint32_t failed; /* errno of calls on the spool, after attaching has failed, or leaving */
+static uint32_t left;   /* the process has left all spools: calls on them are EACCES */
 static uint32_t told;   /* the line about `refusal`, or about an unnamed spool, has been said */
 static bool listens;    /* a daemon, or its child */
 static bool set_id_image;
@@ -445,6 +447,11 @@ bool serve_trusts(uid_t uid)
     return false;
 }
 
+bool serve_may_stay(uid_t uid)
+{
+    return serve_trusts(uid) || attachment_may_hold(uid);
+}
+
 bool serve_is_program(const struct stat *st)
 {
     return (st->st_dev == own_image.st_dev && st->st_ino == own_image.st_ino) || is_listed_program(st);
@@ -472,6 +479,16 @@ static size_t match(const char *path, const char *spool)
         spool += length;
     }
     return (size_t)(at - path);
+}
+
+/* Two configured names of one directory are one spool. */
+static size_t first_of(size_t number)
+{
+    for (size_t i = 0; i < number; i++) {
+        if (spools[i].real[0] && strcmp(spools[i].real, spools[number].real) == 0)
+            return i;
+    }
+    return number;
 }
 
 /* Where a spool ends in @path that has a state directory, and that nobody has named; 0: there is none. */
@@ -504,7 +521,7 @@ size_t serve_match(const char *path)
         if (length == 0 && spools[i].real[0])
             length = match(path, spools[i].real);
         if (length) {
-            matched = i;
+            matched = first_of(i);
             found = length;
         }
     }
@@ -520,11 +537,11 @@ size_t serve_match(const char *path)
 
 /* ---- attaching ---- */
 
-static void attach(void)
+static void attach(size_t number)
 {
     struct fastspool *fs = NULL;
     char error[FASTSPOOL_ERROR_MAX] = "";
-    struct spool *spool = &spools[matched];
+    struct spool *spool = &spools[number];
 
     inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
@@ -534,11 +551,10 @@ static void attach(void)
         /* For a user's `ls` the errno is enough.  If Exim may not use its spool, the administrator must know. */
         if (result != -EACCES || (own_image.st_mode & S_ISUID))
             say(spool->given, error);
-        STORE(failed, result == -EACCES ? EACCES : EIO);
-        STORE(told, 1);
+        STORE(spool->failed, result == -EACCES ? EACCES : EIO);
         return;
     }
-    STORE(attachment_store, fs);
+    STORE(attachments[number], fs);
 }
 
 /* One line, at the first call that fails. */
@@ -556,28 +572,54 @@ static void tell_refusal(void)
                      "its path there; or, if you have left fastspool, remove its directory " PLACES_STATE);
 }
 
-struct fastspool *serve_store(int *error)
+static struct fastspool *store_of(size_t number, int *error)
 {
+    struct spool *spool = &spools[number];
     struct outside outside;
 
+    if (!LOAD(attachments[number]) && !LOAD(spool->failed) && !LOAD(left)) {
+        if (!forks_begin(&outside)) {
+            *error = 0; /* a call of the attachment itself */
+            return NULL;
+        }
+        if (!LOAD(attachments[number]) && !LOAD(spool->failed) && !LOAD(left))
+            attach(number);
+        forks_end(&outside);
+    }
+    struct fastspool *fs = LOAD(attachments[number]);
+    uint32_t reason = LOAD(left) ? EACCES : LOAD(spool->failed);
+    *error = fs ? 0 : reason ? (int)reason : EINTR;
+    return fs;
+}
+
+struct fastspool *serve_store(int *error)
+{
     if (refusal[0] || matched == UNNAMED) {
         tell_refusal();
         *error = EIO;
         return NULL;
     }
-    if (!attachment() && !LOAD(failed)) {
-        if (!forks_begin(&outside)) {
-            *error = 0; /* a call of the attachment itself */
-            return NULL;
-        }
-        if (!attachment() && !LOAD(failed))
-            attach();
-        forks_end(&outside);
+    return store_of(matched, error);
+}
+
+/* Those that are attached are asked first: attaching another one may cost the process all of them (identity.c). */
+uint32_t serve_identify(int fd)
+{
+    uint32_t description = 0;
+    int error;
+
+    if (refusal[0])
+        tell_refusal();
+    for (size_t i = 0; i < 2 * spool_count && !refusal[0] && !description; i++) {
+        size_t number = i % spool_count;
+        struct fastspool *fs = LOAD(attachments[number]);
+        if (i >= spool_count)
+            fs = !fs && first_of(number) == number ? store_of(number, &error) : NULL;
+        description = fs ? inside_identify(fs, fd) : 0;
+        if (description)
+            description = attachment_number(fs, description);
     }
-    *error = attachment() ? 0 : LOAD(failed) ? (int)LOAD(failed) : EINTR;
-    if (attachment() && spool_count > 1 && strcmp(inside_spool(attachment()), spools[matched].real) != 0)
-        *error = EIO; /* not the spool that this process serves */
-    return *error ? NULL : attachment();
+    return description;
 }
 
 /* A daemon attaches before it forks, so its children need not.  (Attaching takes 120 us in a program of its own.) */
@@ -591,23 +633,26 @@ EXPORT int listen(int fd, int backlog)
         matched = 0;
         serve_store(&error);
         if (error)
-            STORE(failed, 0);
+            STORE(spools[0].failed, 0);
     }
     return result;
 }
 
 void serve_end_listing(int error)
 {
-    if (set_id_image && !listens && (error == EIO || LOAD(told)))
+    bool had = matched == UNNAMED || LOAD(spools[matched].failed) != (uint32_t)error;
+
+    if (set_id_image && !listens && (error == EIO || !had))
         _exit(EX_TEMPFAIL);
 }
 
 void serve_leave(void)
 {
-    struct fastspool *fs = attachment();
-
-    STORE(failed, EACCES);
-    STORE(attachment_store, NULL);
-    if (fs)
-        fastspool_detach(fs);
+    STORE(left, 1);
+    for (size_t i = 0; i < spool_count; i++) {
+        struct fastspool *fs = LOAD(attachments[i]);
+        STORE(attachments[i], NULL);
+        if (fs)
+            fastspool_detach(fs);
+    }
 }

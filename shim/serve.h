@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct fastspool;
@@ -23,14 +24,16 @@ struct stat;
 bool serve_active(void);
 /** Are its paths to be looked at?  Also where each call on a spool fails, and nothing else is served. */
 bool serve_looks(void);
-/** The store of the spool that serve_match() has found last in this thread: so call that first.  (A descriptor has no
- *  path.  For it this is the spool of the thread's last path, or the first spool.)  Attaches at the first call.  NULL:
- *  *@error is 0 where nothing is served, else the errno with which calls on the spool must fail. */
+/** The store of the spool that serve_match() has found last in this thread: so call that first.  Attaches at the first
+ *  call.  NULL: *@error is 0 where nothing is served, else the errno with which calls on the spool must fail. */
 struct fastspool *serve_store(int *error);
+/** The shim's number (attachment.h) of the description that descriptor @fd of a placeholder stands for, 0: none.
+ *  Attaches the spools that aren't yet, until one says that it is its own. */
+uint32_t serve_identify(int fd);
 /** Where in @path the spool ends, 0: @path is outside every spool.  @path is absolute, without ".." and links; "//" and
  *  "." are allowed.  This thread's serve_store() is about the spool that was found, until another one is. */
 size_t serve_match(const char *path);
-/** The process is about to become an ordinary user: detach.  From then on calls on the spool fail with EACCES. */
+/** The process is about to become an ordinary user: detach all.  From then on calls on the spool fail with EACCES. */
 void serve_leave(void);
 
 /** opendir or readdir on the spool has failed with @error.  Exim goes on after that as after an empty directory:
@@ -48,5 +51,7 @@ bool serve_is_global(void);
 bool serve_is_program(const struct stat *st);
 /** May this user keep the store mapped, besides root and the owner? */
 bool serve_trusts(uid_t uid);
+/** May this user keep all attached stores mapped? */
+bool serve_may_stay(uid_t uid);
 
 #endif

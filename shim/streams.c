@@ -165,13 +165,12 @@ EXPORT FILE *fdopen(int fd, const char *mode)
     if (!description)
         return descriptors_carried(fd) >= 0 && (flags_of(mode) & O_ACCMODE) == O_WRONLY ? stream_on(fd, mode)
                                                                                         : real.fdopen(fd, mode);
-    struct fastspool *fs = attachment();
-    int flags = flags_of(mode), access_mode = inside_flags(fs, description) & O_ACCMODE;
+    int flags = flags_of(mode), access_mode = inside_flags(OF(description)) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
         errno = EINVAL;
         return NULL;
     }
-    if ((flags & O_APPEND) && !(inside_change_flags(fs, description, O_APPEND, O_APPEND) & O_APPEND) &&
+    if ((flags & O_APPEND) && !(inside_change_flags(OF(description), O_APPEND, O_APPEND) & O_APPEND) &&
         (flags & O_ACCMODE) == O_WRONLY)
         lseek(fd, 0, SEEK_END); /* as glibc does */
     return stream_on(fd, mode);

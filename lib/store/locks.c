@@ -27,8 +27,9 @@
 #define RANGE      (INT64_C(1) << 33) /* bytes of one inode in the lock file: twice the largest file */
 #define REMEMBERED 64
 
-/* Inodes on which this process may hold locks.  Atomic: a signal handler may close a file. */
-static uint32_t locked[REMEMBERED];
+/* Inodes on which this process may hold locks, of every store that it has attached.  Atomic: a signal handler may close
+ * a file. */
+static uint64_t locked[REMEMBERED];
 static uint32_t places; /* of `locked` that were ever used: one or two, so a close has few to search */
 static uint32_t too_many;
 
@@ -39,26 +40,32 @@ void locks_after_fork_child(void)
     STORE(too_many, 0);
 }
 
-static bool remembered(uint32_t inode)
+/* Two stores have files of the same number. */
+static uint64_t place_of(const struct fastspool *fs, uint32_t inode)
+{
+    return (uint64_t)fs->locks_fd << 32 | inode;
+}
+
+static bool remembered(uint64_t place)
 {
     uint32_t used = LOAD(places);
 
     for (uint32_t i = 0; i < used; i++) {
-        if (LOAD(locked[i]) == inode)
+        if (LOAD(locked[i]) == place)
             return true;
     }
     return LOAD(too_many) != 0;
 }
 
-static void remember(uint32_t inode)
+static void remember(uint64_t place)
 {
-    if (remembered(inode))
+    if (remembered(place))
         return;
     for (uint32_t i = 0; i < REMEMBERED; i++) {
-        uint32_t empty = 0;
+        uint64_t empty = 0;
         if (LOAD(places) <= i)
             STORE(places, i + 1);
-        if (__atomic_compare_exchange_n(&locked[i], &empty, inode, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&locked[i], &empty, place, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             return;
     }
     STORE(too_many, 1);
@@ -67,12 +74,13 @@ static void remember(uint32_t inode)
 void locks_drop(struct fastspool *fs, uint32_t inode)
 {
     struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE, .l_len = RANGE};
+    const uint64_t place = place_of(fs, inode);
 
-    if (!remembered(inode))
+    if (!remembered(place))
         return;
     fcntl(fs->locks_fd, F_SETLK, &all);
     for (int i = 0; i < REMEMBERED; i++) {
-        uint32_t same = inode;
+        uint64_t same = place;
         __atomic_compare_exchange_n(&locked[i], &same, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     }
 }
@@ -141,7 +149,7 @@ static int control(struct fastspool *fs, uint32_t d, int fd, const int commands[
     struct flock kernels = {
         .l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start, .l_len = length};
     if (fd == fs->locks_fd && command != F_GETLK && lock->l_type != F_UNLCK)
-        remember(inode);
+        remember(place_of(fs, inode));
     if (fcntl(fd, commands[command == F_GETLK ? 0 : command == F_SETLK ? 1 : 2], &kernels) < 0)
         return -errno;
     if (command == F_GETLK) {
