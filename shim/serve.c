@@ -33,7 +33,8 @@
  *   - A set-user-ID image that the configuration doesn't name looks into a spool.  So its paths are looked at, and
  *     nothing else (REFUSE).
  *   - The configuration doesn't name a spool that has a state directory, to a set-user-ID image or where it can't be
- *     understood: match_unnamed().
+ *     understood: match_unnamed().  Without its name its owner looks like an ordinary user, whose own spools are
+ * watched for that (WATCH).
  *   - Exim asks for a listing, and would take the error for an empty queue: its process ends (serve_end_listing()).
  */
 #include "serve.h"
@@ -64,7 +65,7 @@
 #include <sysexits.h>
 #include <syslog.h>
 
-enum decision { UNDECIDED, SERVE_NOTHING, REFUSE, SERVE };
+enum decision { UNDECIDED, SERVE_NOTHING, WATCH, REFUSE, SERVE };
 
 #define UNNAMED FASTSPOOL_SPOOLS_MAX /* as `matched`: of no configured spool, but there is a store */
 
@@ -390,7 +391,9 @@ static enum decision decide(void)
         add_registered();
     bool marked = getenv(SERVE_MARK) != NULL; /* a user who sets the mark himself only loses by it */
     STORE(users, marked || (!refusal[0] && !is_trusted(getuid())));
-    if (LOAD(users) || passes_to_view(links))
+    if (LOAD(users))
+        return set_id_image && !marked ? WATCH : SERVE_NOTHING;
+    if (passes_to_view(links))
         return SERVE_NOTHING;
     STORE(users, !refusal[0] && in_users_group());
     if (LOAD(users))
@@ -420,7 +423,7 @@ bool serve_active(void)
 
 bool serve_looks(void)
 {
-    return decided() >= REFUSE;
+    return decided() >= WATCH;
 }
 
 bool serve_is_users(void)
@@ -491,8 +494,9 @@ static size_t first_of(size_t number)
     return number;
 }
 
-/* Where a spool ends in @path that has a state directory, and that nobody has named; 0: there is none. */
-static size_t match_unnamed(const char *path)
+/* Where a spool ends in @path that has a state directory, and that nobody has named; 0: there is none.  @owned: only
+ * one of this user's. */
+static size_t match_unnamed(const char *path, bool owned)
 {
     char place[PATH_MAX + sizeof("/" PLACES_STATE)];
     struct stat st;
@@ -502,7 +506,7 @@ static size_t match_unnamed(const char *path)
             continue;
         int saved = errno;
         snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
-        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
+        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode) && (!owned || st.st_uid == getuid());
         place[at - path] = '\0';
         there = there && viewed(place) <= 0;
         errno = saved;
@@ -526,9 +530,10 @@ size_t serve_match(const char *path)
         }
     }
     bool suspects = (set_id_image || refusal[0]) && (!found || exim_policy(path + found) != EXIM_STORE);
-    size_t length = suspects ? match_unnamed(path) : 0;
+    bool watches = LOAD(decision) == WATCH;
+    size_t length = suspects ? match_unnamed(path, watches) : 0;
     if (!length)
-        return found;
+        return watches ? 0 : found;
     matched = UNNAMED;
     if (!LOAD(told))
         snprintf(unnamed, sizeof(unnamed), "%.*s", (int)length, path);

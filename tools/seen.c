@@ -95,7 +95,8 @@ static bool has_just_started(const struct fastspool *fs)
 /* For how many seconds the view's process @pid has lived, if that is longer than a start takes; 0: not. */
 static unsigned late(pid_t pid)
 {
-    uint64_t started = started_at(pid);
+    char name[STARTED_NAME];
+    uint64_t started = started_at(pid, name);
     struct timespec now;
 
     clock_gettime(CLOCK_BOOTTIME, &now);

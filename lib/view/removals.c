@@ -10,7 +10,8 @@
  * with the removal of a message's files: two of them are refused, if no other change comes before.  A receiver removes
  * -H and -D: it has acknowledged nothing, and the message stays and is delivered.  Who delivers and has done so begins
  * with something else, or ends with the error and leaves -J: the next delivery completes.
- * Of an older process it counts only if the file was changed in the minute before this server began.
+ * It counts for processes named like Exim alone, and of an older one only if the file was changed in the minute before
+ * this server began.
  *
  * Failure modes: a process of another PID namespace, or one that /proc hides (hidepid), is unknown, and may.
  */
@@ -22,6 +23,7 @@
 #include "view/started.h"
 
 #include <stdint.h>
+#include <string.h>
 #include <unistd.h>
 
 #define PIDS     (1 << 22)       /* the kernel's PID_MAX_LIMIT */
@@ -34,14 +36,24 @@ static uint8_t state[PIDS];  /* of each thread, by its number */
 
 void removals_begin(void)
 {
+    char name[STARTED_NAME];
+
     begun = clock_realtime();
-    born = started_at(getpid());
+    born = started_at(getpid(), name);
 }
 
 static void set(pid_t pid, uint8_t value)
 {
     if (pid > 0 && pid < PIDS)
         STORE(state[pid], value);
+}
+
+static bool is_exim(pid_t pid, uint64_t *started)
+{
+    char name[STARTED_NAME];
+
+    *started = started_at(pid, name);
+    return strncmp(name, "exim", 4) == 0;
 }
 
 void removals_other(pid_t pid)
@@ -51,14 +63,16 @@ void removals_other(pid_t pid)
 
 void removals_sync_failed(pid_t pid)
 {
-    set(pid, REFUSE_TWO);
+    uint64_t started;
+
+    if (is_exim(pid, &started))
+        set(pid, REFUSE_TWO);
 }
 
-static bool is_older(pid_t pid)
+static bool is_older_exim(pid_t pid)
 {
-    uint64_t started = started_at(pid);
-
-    return started && started <= born;
+    uint64_t started;
+    return is_exim(pid, &started) && started && started <= born;
 }
 
 bool removals_may(pid_t pid, const char *name, uint64_t changed)
@@ -70,7 +84,7 @@ bool removals_may(pid_t pid, const char *name, uint64_t changed)
         return true;
     }
     if (now == NEW)
-        now = changed <= begun && begun - changed < LONG_AGO && is_older(pid) ? REFUSE_TWO : MAY;
+        now = changed <= begun && begun - changed < LONG_AGO && is_older_exim(pid) ? REFUSE_TWO : MAY;
     set(pid, now > MAY ? now - 1 : MAY);
     return now <= MAY;
 }

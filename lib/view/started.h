@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * When a process was started.
+ * When a process was started, and as what.
  */
 #ifndef FASTSPOOL_VIEW_STARTED_H
 #define FASTSPOOL_VIEW_STARTED_H
@@ -8,7 +8,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/** When process or thread @pid was started, CLOCK_BOOTTIME ns, to 10 ms.  0: it is gone, or /proc does not say. */
-uint64_t started_at(pid_t pid);
+#define STARTED_NAME 16
+
+/** When process or thread @pid was started, CLOCK_BOOTTIME ns, to 10 ms.  0: it is gone, or /proc does not say.  @name:
+ *  of the program that it executes, as the kernel cuts it. */
+uint64_t started_at(pid_t pid, char name[STARTED_NAME]);
 
 #endif

@@ -97,6 +97,15 @@ void syslog(int priority, const char *format, ...)
     vdprintf(open("{work}/syslog", O_WRONLY | O_APPEND), format, list);
     dprintf(open("{work}/syslog", O_WRONLY | O_APPEND), "\\n");
 }}
+/* The name that a fortified program calls. */
+void __syslog_chk(int priority, int flag, const char *format, ...)
+{{
+    va_list list;
+    (void)priority, (void)flag;
+    va_start(list, format);
+    vdprintf(open("{work}/syslog", O_WRONLY | O_APPEND), format, list);
+    dprintf(open("{work}/syslog", O_WRONLY | O_APPEND), "\\n");
+}}
 """
 
 

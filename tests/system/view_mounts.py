@@ -504,17 +504,18 @@ def server_killed(exim):
     check(over(exim).count("input") == 2, f"{over(exim).count('input')} layers over input")
 
 
-def remover(exim, names):
+def remover(exim, names, called="exim4"):
     """A process that gives a -H file a new version, and then removes what it reads the names of."""
     process = subprocess.Popen(["/usr/bin/python3", "-c", """if 1:
         import os, sys
+        open("/proc/self/comm", "w").write(sys.argv[3])
         os.chdir(sys.argv[1])
         os.rename(sys.argv[2], "hdr.new")
         os.rename("hdr.new", sys.argv[2])
         print("ready", flush=True)
         for name in map(str.strip, sys.stdin):
             try: os.unlink(sys.argv[1] + "/" + name); print("removed", flush=True)
-            except OSError as error: print(error.errno, flush=True)""", exim.spool / "input", names[1]],
+            except OSError as error: print(error.errno, flush=True)""", exim.spool / "input", names[1], called],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     check(process.stdout.readline() == "ready\n", "no new version")
 
@@ -528,9 +529,10 @@ def remover(exim, names):
 def removal_after_a_death(exim):
     """The view dies between Exim's rename of a -H file and the sync of its directory.  Exim removes the file then, which
     would lose an accepted message: it stays.  Who starts with the new server, or does something else first, may remove."""
-    names = fill(exim, 2)
+    names = fill(exim, 3)
     process, remove = remover(exim, names)
     other, remove_other = remover(exim, names)
+    tool, remove_by_tool = remover(exim, names, "rsync")
     old = server(exim)
     kill(old)
     wait_for(lambda: server(exim) != old, "another server runs")
@@ -541,8 +543,9 @@ def removal_after_a_death(exim):
     (exim.spool / "input" / "log").touch()
     check([remove_other(name) for name in ("log", *names[:2])] == ["removed"] * 3, "an older process that removes a log first")
     younger, remove = remover(exim, names[2:])
-    check([remove(name) for name in names[2:]] == ["removed"] * 2, "a younger process")
-    for each in (process, other, younger):
+    check([remove(name) for name in names[2:4]] == ["removed"] * 2, "a younger process")
+    check([remove_by_tool(name) for name in names[4:]] == ["removed"] * 2, "an older process that is no Exim")
+    for each in (process, other, tool, younger):
         each.communicate()
     exim.queued = 0
 
@@ -806,9 +809,14 @@ def stop_beside_a_start(exim):
     fill(exim, 1)
     mirror = exim.work.name.endswith("_mirror")
     field, command = ("mirror_pid", "mirror") if mirror else ("view_pid", "view")
+    if mirror:                                  # the view's end would come first
+        exim.fastspool_configuration("view = off")
+        exim.tool("stop")
+        exim.tool("run", "--", "exim4", "-bpc")
     status = json.loads(exim.tool("status", "--json"))
-    # strace stops the command behind its signal: the first goes to the view, the second to the mirror.
-    stop = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "trace=kill", "-e", f"inject=kill:signal=STOP:when={2 if mirror else 1}",
+    # strace stops the command behind its signal to the view, or in the sleep after its request to the mirror.
+    call = "clock_nanosleep" if mirror else "kill"
+    stop = subprocess.Popen(["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
                              "fastspool", "stop", "--spool", str(exim.spool)], stdout=subprocess.DEVNULL)
     wait_for(lambda: status[field] not in [pid for pid, _ in processes()], f"the first {command} ends")
     follower = subprocess.Popen(["fastspool", command, str(exim.spool)], stdin=subprocess.DEVNULL)
@@ -988,7 +996,7 @@ def works_without(exim, line, *wrapper):
                    stdout=subprocess.DEVNULL)
     wait_for(lambda: state(exim) == line, f"status says `{line}`, not `{state(exim)}`", 5)
     check(not over(exim), f"mounted over {over(exim)}")
-    check(line in exim.tool("status"), exim.tool("status"))
+    wait_for(lambda: line in exim.tool("status"), f"status says `{line}`", 5)
     check(int(subprocess.run([*wrapper, "env", f"LD_PRELOAD={LIBRARY}", EXIM, "-bpc"], capture_output=True,
                              env=exim.environment(stock=True)).stdout) == 3, "the queue has lost a message")
     said = log.lines("no view")

@@ -7,10 +7,18 @@
 #include "base/clock.h"
 
 #include <criterion/criterion.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define HEADER "1abcde-000001-AB-H"
 #define DATA   "1abcde-000001-AB-D"
+
+static void be_exim(void)
+{
+    prctl(PR_SET_NAME, "exim4");
+}
+
+TestSuite(removals, .init = be_exim);
 
 /* This process is as old as the server: its first two removals of a message's files are refused. */
 Test(removals, older)
@@ -19,6 +27,16 @@ Test(removals, older)
     cr_assert(!removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
     cr_assert(!removals_may(getpid(), DATA, clock_realtime() - NS_PER_S));
     cr_assert(removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
+}
+
+/* But not those of a program that is no Exim. */
+Test(removals, other_programs)
+{
+    prctl(PR_SET_NAME, "rsync");
+    removals_begin();
+    removals_sync_failed(getpid());
+    cr_assert(removals_may(getpid(), HEADER, clock_realtime() - NS_PER_S));
+    cr_assert(removals_may(getpid(), DATA, clock_realtime() - NS_PER_S));
 }
 
 /* But not one of a file that was last changed long before the server, or under it. */
