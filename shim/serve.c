@@ -86,6 +86,7 @@ static uint32_t left;   /* the process has left all spools: calls on them are EA
 static uint32_t told;   /* the line about `refusal`, or about an unnamed spool, has been said */
 static bool listens;    /* a daemon, or its child */
 static bool set_id_image;
+static uid_t starter;                     /* the real uid that the process was started with: Exim takes root's */
 static char refusal[FASTSPOOL_ERROR_MAX]; /* why every call on a spool fails; "": no reason */
 static __thread size_t matched;           /* by serve_match(), for serve_store(): the spool found last */
 static struct stat own_image;             /* of /proc/self/exe */
@@ -389,8 +390,9 @@ static enum decision decide(void)
         add_spool(&config, config.spool[i]);
     if (set_id_image)
         add_registered();
+    starter = getuid();
     bool marked = getenv(SERVE_MARK) != NULL; /* a user who sets the mark himself only loses by it */
-    STORE(users, marked || (!refusal[0] && !is_trusted(getuid())));
+    STORE(users, marked || (!refusal[0] && !is_trusted(starter)));
     if (LOAD(users))
         return set_id_image && !marked ? WATCH : SERVE_NOTHING;
     if (passes_to_view(links))
@@ -506,9 +508,9 @@ static size_t match_unnamed(const char *path, bool owned)
             continue;
         int saved = errno;
         snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
-        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode) && (!owned || st.st_uid == getuid());
+        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
         place[at - path] = '\0';
-        there = there && viewed(place) <= 0;
+        there = there && (!owned || (real.stat(place, &st) == 0 && st.st_uid == starter)) && viewed(place) <= 0;
         errno = saved;
         if (there)
             return (size_t)(at - path);

@@ -291,7 +291,7 @@ def one_mirror_writes(exim):
     sender.send()
 
     def start(name):
-        return subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=pwrite64,writev,fdatasync,fsync,rename,ftruncate", "-o",
+        return subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=pwrite64,writev,fdatasync,fsync,rename,ftruncate", "-e", "status=successful", "-o",
                                  exim.work / name, TOOL, "mirror", str(exim.spool)],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

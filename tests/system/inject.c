@@ -57,6 +57,8 @@ static int meets(int class, const char *function, int fd, const char *path)
 {
     char link[64], target[PATH_MAX] = "?";
 
+    if (!path && fd < 0) /* the mirror asks whether a sync is one */
+        return 0;
     if (!(classes & class) || __atomic_add_fetch(&count, 1, __ATOMIC_ACQ_REL) != at)
         return 0;
     if (!path) {
