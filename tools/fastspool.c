@@ -25,6 +25,7 @@ static const struct subcommand {
 } subcommands[] = {
     {"run", tool_run, "run a command on the spool"},
     {"status", tool_status, "show the state of the spool"},
+    {"doctor", tool_doctor, "check this machine and this Exim, and say what to do"},
     {"ls", tool_ls, "list the spool's files"},
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},

@@ -13,6 +13,7 @@ struct fastspool;
 struct fastspool_config;
 
 int tool_cat(int argc, char **argv);
+int tool_doctor(int argc, char **argv);
 int tool_dump(int argc, char **argv);
 int tool_flush(int argc, char **argv);
 int tool_ls(int argc, char **argv);

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the parts of `fastspool doctor` share: the patient, and how a finding is told.
+ */
+#ifndef FASTSPOOL_DOCTOR_H
+#define FASTSPOOL_DOCTOR_H
+
+#include "command.h"
+#include "fastspool.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum verdict { DOCTOR_OK, DOCTOR_ATTENTION, DOCTOR_WRONG };
+
+struct doctor {
+    bool start;                        /* --start: only what keeps Exim from being served */
+    bool json;                         /* --json */
+    struct fastspool_config config;    /* what Exim believes */
+    char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim believes it not; "": it does */
+    char exim[PATH_MAX];               /* this machine's Exim; "": there is none */
+    char options[COMMAND_OUTPUT];      /* what it says of its own configuration (-bP); "": nothing */
+    bool loads;                        /* a set-user-ID Exim can load the library */
+    char spool[FASTSPOOL_PATH_MAX];    /* real path of Exim's spool, else of the first configured; "": there is none */
+    char state[FASTSPOOL_PATH_MAX];    /* its state directory, which need not exist */
+    uid_t owner;                       /* of the spool */
+    gid_t group;
+    struct fastspool *fs;          /* its store in memory; NULL: none is attached, */
+    int attached;                  /* and the errno why, negative */
+    char why[FASTSPOOL_ERROR_MAX]; /* and a sentence */
+    const char *subject;           /* of the check that is made now */
+    unsigned told;                 /* findings so far */
+    enum verdict worst;
+};
+
+/** Tell one finding of the check that is made now: what was found, and what to do about it, a sentence each without the
+ *  full stop.  @mend: NULL: nothing. */
+void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/** The value of Exim's main option @name, as Exim says it itself.  False: it says nothing. */
+bool doctor_option(const struct doctor *doctor, const char *name, char *value, size_t room);
+
+/* The checks, in the order in which an administrator would look. */
+
+/* doctor_library.c: the library, and how Exim gets it */
+void doctor_installed(struct doctor *doctor);
+void doctor_secure(struct doctor *doctor);
+void doctor_preload(struct doctor *doctor);
+void doctor_ahead(struct doctor *doctor);
+/* doctor_exim.c: the configuration, Exim's own, and the Exims that run */
+void doctor_configuration(struct doctor *doctor);
+void doctor_program(struct doctor *doctor);
+void doctor_spool(struct doctor *doctor);
+void doctor_user(struct doctor *doctor);
+void doctor_environment(struct doctor *doctor);
+void doctor_running(struct doctor *doctor);
+/* doctor_machine.c: memory, disk, namespaces */
+void doctor_memory(struct doctor *doctor);
+void doctor_huge_pages(struct doctor *doctor);
+void doctor_disk(struct doctor *doctor);
+void doctor_barriers(struct doctor *doctor);
+void doctor_syncs(struct doctor *doctor);
+void doctor_namespace(struct doctor *doctor);
+void doctor_remove_ipc(struct doctor *doctor);
+/* doctor_mail.c: the store, the view, and mail outside of them */
+void doctor_store(struct doctor *doctor);
+void doctor_unattended(struct doctor *doctor);
+void doctor_view(struct doctor *doctor);
+void doctor_plain(struct doctor *doctor);
+void doctor_readers(struct doctor *doctor);
+
+#endif

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool doctor: the configuration, Exim's own, and the Exims that run.
+ *
+ * Happy path: /etc/fastspool.conf can be believed and names Exim's image and its spool, which belongs to Exim's user;
+ * every Exim that runs has the library in its memory.
+ *
+ * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
+ */
+#include "base/places.h"
+#include "config.h"
+#include "doctor.h"
+#include "exims.h"
+#include "spool/viewed.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROCESSES_MAX 4096
+#define TOLD_MAX      5 /* processes by name; the rest is counted */
+
+void doctor_configuration(struct doctor *doctor)
+{
+    if (doctor->refusal[0])
+        doctor_tell(doctor, DOCTOR_WRONG, "mend it, then run `fastspool doctor` again; until then no mail is taken",
+                    "%s", doctor->refusal);
+    else if (access(FASTSPOOL_CONFIG, F_OK) < 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "there is no %s: the defaults hold", FASTSPOOL_CONFIG);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s can be believed", FASTSPOOL_CONFIG);
+}
+
+static bool is_named(const struct doctor *doctor, const struct stat *image)
+{
+    struct stat st;
+    bool named = false;
+
+    for (size_t i = 0; i < doctor->config.programs && !named; i++)
+        named = stat(doctor->config.program[i], &st) == 0 && st.st_dev == image->st_dev && st.st_ino == image->st_ino;
+    return named;
+}
+
+void doctor_program(struct doctor *doctor)
+{
+    char mend[PATH_MAX + 64];
+    struct stat st;
+
+    snprintf(mend, sizeof(mend), "`program = %s` in " FASTSPOOL_CONFIG, doctor->exim);
+    if (!doctor->exim[0] || stat(doctor->exim, &st) < 0)
+        doctor_tell(doctor, DOCTOR_WRONG, "install Exim, or name its image as `program` in " FASTSPOOL_CONFIG,
+                    "no Exim is found");
+    else if (!is_named(doctor, &st))
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "the configuration names no `program` that is %s: it is not served",
+                    doctor->exim);
+    else if (st.st_uid != 0 || (st.st_mode & 022))
+        doctor_tell(doctor, DOCTOR_WRONG, "install Exim again", "%s is not root's alone to write: it is not served",
+                    doctor->exim);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s is a `program` of the configuration", doctor->exim);
+}
+
+/* ---- the spool ---- */
+
+static bool is_configured(const struct doctor *doctor)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < doctor->config.spools && !found; i++) {
+        char *real = realpath(doctor->config.spool[i], NULL);
+        found = real && strcmp(real, doctor->spool) == 0;
+        free(real);
+    }
+    return found;
+}
+
+void doctor_spool(struct doctor *doctor)
+{
+    char path[PATH_MAX], mend[PATH_MAX + 64];
+
+    if (!doctor->exim[0])
+        return;
+    if (!doctor_option(doctor, "spool_directory", path, sizeof(path))) {
+        doctor_tell(doctor, DOCTOR_WRONG, "run it and mend what it says", "`%s -bP spool_directory` says nothing",
+                    doctor->exim);
+        return;
+    }
+    snprintf(mend, sizeof(mend), "`spool = %s` in " FASTSPOOL_CONFIG, path);
+    if (!doctor->spool[0])
+        doctor_tell(doctor, DOCTOR_WRONG, "make it, as Exim's package does", "Exim's spool %s is no directory", path);
+    else if (!is_configured(doctor))
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "the configuration does not name Exim's spool, %s", path);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, as Exim and the configuration say", path);
+}
+
+static bool find_uid(const char *user, uid_t *uid)
+{
+    char *end;
+    const struct passwd *entry = getpwnam(user);
+    unsigned long number = strtoul(user, &end, 10);
+
+    if (!entry && (*user < '0' || *user > '9' || *end))
+        return false;
+    *uid = entry ? entry->pw_uid : (uid_t)number;
+    return true;
+}
+
+void doctor_user(struct doctor *doctor)
+{
+    char user[128], mend[2 * PATH_MAX];
+    uid_t uid;
+    struct stat st;
+
+    if (!doctor->spool[0] || !doctor_option(doctor, "exim_user", user, sizeof(user)) || !find_uid(user, &uid))
+        return;
+    snprintf(mend, sizeof(mend), "`fastspool stop`, then chown -R %s: %s", user, doctor->spool);
+    if (uid != doctor->owner)
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to user %u, and Exim runs as %s, user %u", doctor->spool,
+                    (unsigned)doctor->owner, user, (unsigned)uid);
+    else if (stat(doctor->state, &st) == 0 && ((st.st_uid != uid && st.st_uid != 0) || (st.st_mode & 022)))
+        doctor_tell(doctor, DOCTOR_WRONG, mend,
+                    "%s is user %u's, mode %04o: it has to be %s's or root's, and writable by that user alone",
+                    doctor->state, (unsigned)st.st_uid, st.st_mode & 07777, user);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, the spool's owner", user);
+}
+
+/* Exim empties its environment, and executes itself.  The library puts LD_PRELOAD back, unless Exim sets another. */
+void doctor_environment(struct doctor *doctor)
+{
+    char kept[1024] = "", added[1024] = "";
+
+    if (!doctor_option(doctor, "keep_environment", kept, sizeof(kept)))
+        return;
+    doctor_option(doctor, "add_environment", added, sizeof(added));
+    const char *preload = strstr(added, "LD_PRELOAD");
+    if (preload && !strstr(preload, EXIMS_LIBRARY))
+        doctor_tell(doctor, DOCTOR_ATTENTION, "take LD_PRELOAD out of Exim's `add_environment`",
+                    "`add_environment = %s` puts another LD_PRELOAD before what Exim runs", added);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL,
+                    "the library gives itself to Exim's own processes, whatever `keep_environment = %s` keeps", kept);
+}
+
+/* ---- the Exims that run ---- */
+
+static const char *const restart = "restart Exim with the library: `fastspool enable`, `systemctl restart exim4`";
+
+static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
+{
+    const char *found = NULL, *mend = restart;
+    enum verdict verdict = DOCTOR_WRONG;
+
+    if (!process->served && viewed) {
+        found = "has not got the library: it works on the view, more slowly";
+        verdict = DOCTOR_ATTENTION;
+    } else if (!process->served) {
+        found = "has not got the library, and there is no view: it sees an empty queue, and takes mail onto the disk";
+    } else if (process->elsewhere) {
+        found = "lives in another PID namespace: processes of one spool have to live in one";
+        mend = "run all Exims of the spool in one container, or outside";
+    } else if (process->replaced) {
+        found = "runs an image that was replaced";
+        verdict = DOCTOR_ATTENTION;
+    } else {
+        return DOCTOR_OK;
+    }
+    if (!silent)
+        doctor_tell(doctor, verdict, mend, "process %ld (%s) %s", (long)process->pid, process->command, found);
+    return verdict;
+}
+
+static void tell_of(struct doctor *doctor, const struct exims_process *processes, size_t count)
+{
+    size_t bad = 0;
+    bool view = doctor->spool[0] && viewed(doctor->spool) > 0;
+    enum verdict worst = DOCTOR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        enum verdict verdict = look_at(doctor, &processes[i], view, bad >= TOLD_MAX);
+        bad += verdict != DOCTOR_OK;
+        worst = verdict > worst ? verdict : worst;
+    }
+    if (bad > TOLD_MAX)
+        doctor_tell(doctor, worst, restart, "%zu more like these", bad - TOLD_MAX);
+    if (bad == 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library", count);
+}
+
+void doctor_running(struct doctor *doctor)
+{
+    static struct exims_process processes[PROCESSES_MAX];
+    const char *images[FASTSPOOL_PROGRAMS_MAX + 1];
+    size_t count = 0;
+
+    for (size_t i = 0; i < doctor->config.programs; i++)
+        images[count++] = doctor->config.program[i];
+    images[count++] = doctor->exim;
+    size_t number = exims_find(images, count, processes, PROCESSES_MAX);
+    if (number > 0)
+        tell_of(doctor, processes, number);
+    else
+        doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs");
+}

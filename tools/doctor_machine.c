@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool doctor: memory, disk, and what the system may do to either.
+ *
+ * Happy path: `memory` fits into the file system of the store and into the control group; the state directory lies on a
+ * disk, and its fdatasync takes the time that a disk takes.
+ *
+ * Failure modes:
+ *   - The state directory does not exist yet: the spool's file system counts.
+ *   - A disk that lies, and takes its time for it, is believed.
+ */
+#include "base/cgroup.h"
+#include "base/clock.h"
+#include "base/places.h"
+#include "doctor.h"
+#include "mountpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define MIB(bytes)      ((bytes) >> 20)
+#define SYNCS           15
+#define IMPLAUSIBLE     (8 * NS_PER_US) /* no disk has written, and told so, after that time */
+#define BLOCK           4096
+#define FIRST_NAMESPACE 0xEFFFFFFCu /* the kernel's number of the PID namespace that the machine begins with */
+#define FIRST_USER      1000u       /* systemd-logind's RemoveIPC spares the users below */
+
+/* ---- memory ---- */
+
+static const char *runtime(const struct doctor *doctor)
+{
+    return doctor->config.runtime[0] ? doctor->config.runtime : PLACES_MEMORY;
+}
+
+/* The least `memory.max` on the way up to the root group. */
+static bool take_limit(const char *directory, void *context)
+{
+    uint64_t *least = context;
+    char path[PATH_MAX];
+    unsigned long long limit;
+
+    snprintf(path, sizeof(path), "%s/memory.max", directory);
+    FILE *file = fopen(path, "re");
+    if (file && fscanf(file, "%llu", &limit) == 1 && limit < *least)
+        *least = limit;
+    if (file)
+        fclose(file);
+    return false;
+}
+
+/* The rest of a control group is Exim's processes' and the page cache's. */
+static bool fits_group(struct doctor *doctor)
+{
+    uint64_t limit = UINT64_MAX, memory = doctor->config.memory;
+
+    cgroup_any_above(take_limit, &limit);
+    if (memory <= limit / 2)
+        return true;
+    doctor_tell(doctor, memory > limit ? DOCTOR_WRONG : DOCTOR_ATTENTION,
+                "lower `memory`, or raise the control group's limit (systemd: MemoryMax=)",
+                "`memory` is %" PRIu64 " MiB, and this control group has %" PRIu64 " MiB for all", MIB(memory),
+                MIB(limit));
+    return false;
+}
+
+void doctor_memory(struct doctor *doctor)
+{
+    struct mountpoint mount;
+    struct statvfs size;
+    uint64_t memory = doctor->config.memory;
+    const char *place = runtime(doctor);
+
+    if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
+        doctor_tell(doctor, DOCTOR_WRONG, "mount a tmpfs there", "%s, the place of the store: %s", place,
+                    strerrordesc_np(errno));
+        return;
+    }
+    uint64_t room = (uint64_t)size.f_blocks * size.f_frsize;
+    bool fits = fits_group(doctor);
+    if (strcmp(mount.type, "tmpfs") != 0)
+        doctor_tell(doctor, DOCTOR_WRONG, "set `runtime` to a directory on a tmpfs",
+                    "%s, the place of the store, is %s", place, mount.type);
+    else if (room && room < memory)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "mount it with a larger size=, or lower `memory`",
+                    "`memory` is %" PRIu64 " MiB, and %s has only %" PRIu64 " MiB", MIB(memory), place, MIB(room));
+    else if (fits)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has", MIB(memory),
+                    MIB(room), place);
+}
+
+void doctor_huge_pages(struct doctor *doctor)
+{
+    char value[32], enabled[128] = "unknown";
+    struct mountpoint mount;
+
+    if (!mountpoint_of(runtime(doctor), &mount))
+        return;
+    mountpoint_value(&mount, "huge", value, sizeof(value));
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+    if (file && fgets(enabled, sizeof(enabled), file))
+        enabled[strcspn(enabled, "\n")] = '\0';
+    if (file)
+        fclose(file);
+    doctor_tell(doctor, DOCTOR_OK, NULL, "%s has huge=%s; the kernel's shmem_enabled is %s", runtime(doctor),
+                value[0] ? value : "never", enabled);
+}
+
+/* ---- the disk ---- */
+
+static const char *on_disk(const struct doctor *doctor)
+{
+    return access(doctor->state, F_OK) == 0 ? doctor->state : doctor->spool;
+}
+
+static bool is_one_of(const char *type, const char *const types[])
+{
+    bool found = false;
+
+    for (size_t i = 0; types[i] && !found; i++)
+        found = strncmp(type, types[i], strlen(types[i])) == 0;
+    return found;
+}
+
+void doctor_disk(struct doctor *doctor)
+{
+    static const char *const memory[] = {"tmpfs", "ramfs", "devtmpfs", NULL};
+    static const char *const doubtful[] = {"nfs",  "cifs", "smb",       "fuse",     "9p", "overlay",
+                                           "ceph", "aufs", "glusterfs", "virtiofs", NULL};
+    struct mountpoint mount;
+    const char *place = on_disk(doctor);
+
+    if (!doctor->spool[0] || !mountpoint_of(place, &mount))
+        return;
+    if (is_one_of(mount.type, memory))
+        doctor_tell(doctor, DOCTOR_WRONG, "set `state` to a directory on a disk, or mount one there",
+                    "%s is on %s, which is memory: a power cut or a reboot loses all mail", place, mount.type);
+    else if (is_one_of(mount.type, doubtful))
+        doctor_tell(doctor, DOCTOR_ATTENTION, "set `state` to a directory on a file system of this machine's disk",
+                    "%s is on %s, whose fdatasync and locks may be worth less than a disk's", place, mount.type);
+    else if (mountpoint_has(&mount, "ro"))
+        doctor_tell(doctor, DOCTOR_WRONG, "look into the kernel's log why, and mount it to be written",
+                    "%s is on %s, mounted over %s to be read only", place, mount.type, mount.place);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s is on %s, mounted over %s", place, mount.type, mount.place);
+}
+
+void doctor_barriers(struct doctor *doctor)
+{
+    static const char *const off[] = {"nobarrier", "barrier=0", "barrier=none", NULL};
+    struct mountpoint mount;
+    const char *found = NULL;
+
+    if (!doctor->spool[0] || !mountpoint_of(on_disk(doctor), &mount))
+        return;
+    for (size_t i = 0; off[i] && !found; i++)
+        found = mountpoint_has(&mount, off[i]) ? off[i] : NULL;
+    if (found)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "mount it without, unless the disk's cache outlives a power cut",
+                    "%s is mounted with %s: a power cut may lose what an fsync confirmed", mount.place, found);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s is mounted with barriers", mount.place);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* The median of SYNCS times that a write of a block and its fdatasync take; 0: errno says why not.  The file has no
+ * name, and goes with the descriptor. */
+static uint64_t median_sync(const char *place)
+{
+    static const char block[BLOCK];
+    uint64_t times[SYNCS];
+    int fd = open(place, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    bool good = fd >= 0 && pwrite(fd, block, BLOCK, 0) == BLOCK && fdatasync(fd) == 0;
+
+    for (size_t i = 0; good && i < SYNCS; i++) {
+        uint64_t began = clock_precise();
+        good = pwrite(fd, block, BLOCK, 0) == BLOCK && fdatasync(fd) == 0;
+        times[i] = clock_precise() - began;
+    }
+    int error = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = error;
+    if (!good)
+        return 0;
+    qsort(times, SYNCS, sizeof(times[0]), compare);
+    return times[SYNCS / 2];
+}
+
+void doctor_syncs(struct doctor *doctor)
+{
+    const char *place = on_disk(doctor);
+
+    if (!doctor->spool[0])
+        return;
+    uint64_t median = median_sync(place);
+    double us = (double)median / (double)NS_PER_US;
+    if (!median)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "make room, or see the kernel's log", "no file can be synced in %s: %s",
+                    place, strerrordesc_np(errno));
+    else if (median < IMPLAUSIBLE)
+        doctor_tell(doctor, DOCTOR_WRONG,
+                    "find what makes fdatasync a lie: a preloaded library, memory as a disk, a virtual machine that "
+                    "ignores flushes",
+                    "fdatasync in %s takes %.1f us: no disk is as fast", place, us);
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "fdatasync in %s takes %.2f ms, %.0f a second", place, us / 1000,
+                    1e6 / us);
+}
+
+/* ---- what the system does to processes and memory ---- */
+
+void doctor_namespace(struct doctor *doctor)
+{
+    struct stat st;
+
+    if (stat("/proc/self/ns/pid", &st) < 0)
+        doctor_tell(doctor, DOCTOR_WRONG, "mount /proc", "/proc/self/ns/pid: %s", strerrordesc_np(errno));
+    else if (st.st_ino == FIRST_NAMESPACE)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "in the machine's own PID namespace");
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL,
+                    "in a container's PID namespace: all processes of the spool have to live in it");
+}
+
+/* The last word counts: the files of logind.conf.d follow logind.conf. */
+static bool is_spared_by_logind(void)
+{
+    static const char *const script[] = {
+        "sh", "-c",
+        "cat /etc/systemd/logind.conf /usr/lib/systemd/logind.conf.d/*.conf /etc/systemd/logind.conf.d/*.conf "
+        "/run/systemd/logind.conf.d/*.conf 2>/dev/null | sed -n 's/^[[:space:]]*RemoveIPC=//p' | tail -n 1",
+        NULL};
+    char value[COMMAND_OUTPUT];
+
+    command_run(script, NULL, value);
+    return strcmp(value, "no") == 0 || strcmp(value, "false") == 0 || strcmp(value, "0") == 0 ||
+           strcmp(value, "off") == 0;
+}
+
+void doctor_remove_ipc(struct doctor *doctor)
+{
+    if (!doctor->spool[0])
+        return;
+    if (access("/run/systemd/system", F_OK) < 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "no systemd runs, which could remove the store from memory");
+    else if (doctor->owner < FIRST_USER)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "systemd spares user %u, the spool's owner, a system user",
+                    (unsigned)doctor->owner);
+    else if (strncmp(runtime(doctor), PLACES_MEMORY, strlen(PLACES_MEMORY)) != 0 || is_spared_by_logind())
+        doctor_tell(doctor, DOCTOR_OK, NULL, "systemd leaves the store in memory");
+    else
+        doctor_tell(doctor, DOCTOR_WRONG,
+                    "RemoveIPC=no in /etc/systemd/logind.conf, or `runtime` on a tmpfs of its own",
+                    "user %u, the spool's owner, is no system user: systemd removes the store from %s when that user "
+                    "logs out",
+                    (unsigned)doctor->owner, PLACES_MEMORY);
+}

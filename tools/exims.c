@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The Exim processes that run on this machine: by the image that they execute, whatever they are called.
+ *
+ * Failure modes: a process that ends meanwhile is none.  A process of a container has an image of its own, and is none,
+ * but where the container shares the image's file.
+ */
+#include "exims.h"
+
+#include "base/clock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MOMENT (NS_PER_S / 2) /* between exec and the end of the loader's work */
+
+bool exims_map_library(pid_t pid)
+{
+    char path[48], line[PATH_MAX + 128];
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && !found && fgets(line, sizeof(line), maps))
+        found = strstr(line, "/" EXIMS_LIBRARY) != NULL;
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
+/* "(deleted)" follows the path of an image that was replaced. */
+static bool runs(pid_t pid, const char *image, bool *replaced)
+{
+    char link[48], path[PATH_MAX];
+    struct stat st, running;
+
+    snprintf(link, sizeof(link), "/proc/%ld/exe", (long)pid);
+    ssize_t length = readlink(link, path, sizeof(path) - 1);
+    if (length < 0)
+        return false;
+    path[length] = '\0';
+    char *real = realpath(image, NULL);
+    *replaced = real && strncmp(path, real, strlen(real)) == 0 && strcmp(path + strlen(real), " (deleted)") == 0;
+    free(real);
+    return *replaced || (stat(image, &st) == 0 && stat(link, &running) == 0 && st.st_dev == running.st_dev &&
+                         st.st_ino == running.st_ino);
+}
+
+static bool is_elsewhere(pid_t pid)
+{
+    char path[48];
+    struct stat own, other;
+
+    snprintf(path, sizeof(path), "/proc/%ld/ns/pid", (long)pid);
+    return stat("/proc/self/ns/pid", &own) == 0 && stat(path, &other) == 0 && own.st_ino != other.st_ino;
+}
+
+static void read_command(pid_t pid, char *command, size_t room)
+{
+    char path[48];
+
+    snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, command, room - 1);
+    if (fd >= 0)
+        close(fd);
+    length = length > 0 ? length : 0;
+    while (length > 0 && command[length - 1] == '\0')
+        length--;
+    for (ssize_t i = 0; i < length; i++)
+        command[i] = command[i] < ' ' || command[i] > '~' ? ' ' : command[i];
+    command[length] = '\0';
+}
+
+static bool take(pid_t pid, const char *const images[], size_t count, struct exims_process *process)
+{
+    *process = (struct exims_process){.pid = pid};
+    bool found = false;
+
+    for (size_t i = 0; i < count && !found; i++)
+        found = runs(pid, images[i], &process->replaced);
+    if (!found)
+        return false;
+    process->elsewhere = is_elsewhere(pid);
+    for (uint64_t began = clock_monotonic();
+         !(process->served = exims_map_library(pid)) && clock_monotonic() - began < MOMENT;)
+        clock_sleep(NS_PER_S / 20);
+    read_command(pid, process->command, sizeof(process->command));
+    for (size_t i = 0; i < count; i++) {
+        if (runs(pid, images[i], &process->replaced))
+            return true;
+    }
+    return false; /* it has ended */
+}
+
+size_t exims_find(const char *const images[], size_t count, struct exims_process *found, size_t most)
+{
+    DIR *directory = opendir("/proc");
+    size_t number = 0;
+
+    for (struct dirent *entry; directory && number < most && (entry = readdir(directory));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        if (pid > 0 && take(pid, images, count, &found[number]))
+            number++;
+    }
+    if (directory)
+        closedir(directory);
+    return number;
+}

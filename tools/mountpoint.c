@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mount that a path lies in: its file system and its options, of the line in /proc/self/mountinfo that has the
+ * number which the kernel says for the path.
+ */
+#include "mountpoint.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The number of the mount, -1: unknown. */
+static int number_of(const char *path)
+{
+    char info[64], line[256];
+    int number = -1, fd = open(path, O_PATH | O_CLOEXEC);
+
+    if (fd < 0)
+        return -1;
+    snprintf(info, sizeof(info), "/proc/self/fdinfo/%d", fd);
+    FILE *file = fopen(info, "re");
+    while (file && number < 0 && fgets(line, sizeof(line), file))
+        sscanf(line, "mnt_id: %d", &number);
+    if (file)
+        fclose(file);
+    close(fd);
+    return number;
+}
+
+/* "ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [TAG...] - TYPE SOURCE OPTIONS" */
+static bool parse(const char *line, int number, struct mountpoint *mount)
+{
+    char own[512] = "", of_system[512] = "";
+    int id;
+    const char *second = strstr(line, " - ");
+
+    if (!second || sscanf(line, "%d %*d %*s %*s %255s %511s", &id, mount->place, own) != 3 || id != number ||
+        sscanf(second, " - %63s %*s %511s", mount->type, of_system) < 1)
+        return false;
+    snprintf(mount->options, sizeof(mount->options), "%s,%s", own, of_system);
+    return true;
+}
+
+bool mountpoint_of(const char *path, struct mountpoint *mount)
+{
+    char line[4096];
+    bool found = false;
+    int number = number_of(path);
+    FILE *file = number < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
+
+    while (file && !found && fgets(line, sizeof(line), file))
+        found = parse(line, number, mount);
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* Where option @name begins; NULL: there is none. */
+static const char *find(const struct mountpoint *mount, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (const char *at = mount->options; *at; at += *at == ',') {
+        size_t size = strcspn(at, ",");
+        if (size >= length && strncmp(at, name, length) == 0 && (size == length || at[length] == '='))
+            return at;
+        at += size;
+    }
+    return NULL;
+}
+
+bool mountpoint_has(const struct mountpoint *mount, const char *option)
+{
+    return find(mount, option) != NULL;
+}
+
+void mountpoint_value(const struct mountpoint *mount, const char *name, char *value, int room)
+{
+    const char *found = find(mount, name);
+
+    value[0] = '\0';
+    if (found && found[strlen(name)] == '=')
+        snprintf(value, (size_t)room, "%.*s", (int)strcspn(found + strlen(name) + 1, ","), found + strlen(name) + 1);
+}

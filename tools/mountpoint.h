@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mount that a path lies in: its file system and its options.
+ */
+#ifndef FASTSPOOL_MOUNTPOINT_H
+#define FASTSPOOL_MOUNTPOINT_H
+
+#include <stdbool.h>
+
+struct mountpoint {
+    char place[256];
+    char type[64];
+    char options[1024]; /* those of the mount and of the file system, "rw,relatime,rw,nobarrier" */
+};
+
+/** Asks the kernel alone.  False: it can't be said. */
+bool mountpoint_of(const char *path, struct mountpoint *mount);
+/** Is @option, "nobarrier" or "huge=always", among the options? */
+bool mountpoint_has(const struct mountpoint *mount, const char *option);
+/** The value of option @name, "huge": "always"; "" if it has none. */
+void mountpoint_value(const struct mountpoint *mount, const char *name, char *value, int room);
+
+#endif
