@@ -31,7 +31,7 @@
 struct start {
     const char *const *arguments;
     const char *preload;
-    int out;
+    int out;   /* its standard output; -1: it keeps all three */
     bool drop; /* become @uid and @gid for good */
     uid_t uid;
     gid_t gid;
@@ -43,10 +43,12 @@ static void become(const struct start *start)
 
     for (size_t i = 0; start->arguments[i] && i < 15; i++)
         arguments[i] = strdup(start->arguments[i]);
-    int null = open("/dev/null", O_RDWR);
-    dup2(null, STDIN_FILENO);
-    dup2(start->out, STDOUT_FILENO);
-    dup2(null, STDERR_FILENO);
+    if (start->out >= 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, STDIN_FILENO);
+        dup2(start->out, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+    }
     if (chdir("/") < 0)
         _exit(127);
     if (start->preload)
@@ -100,6 +102,15 @@ int command_run(const char *const arguments[], const char *preload, char output[
     if (length > 0 && output[length - 1] == '\n')
         length--;
     output[length] = '\0';
+    return pid < 0 ? -1 : end_of(pid);
+}
+
+int command_show(const char *const arguments[], const char *preload)
+{
+    struct start start = {.arguments = arguments, .preload = preload, .out = -1};
+
+    fflush(stdout);
+    pid_t pid = begin(&start);
     return pid < 0 ? -1 : end_of(pid);
 }
 

@@ -14,6 +14,9 @@
  *  The exit status; 127: it can't be executed; -1: it was killed, or a system call failed. */
 int command_run(const char *const arguments[], const char *preload, char output[COMMAND_OUTPUT]);
 
+/** The same, but what it prints goes where this process's output goes, and it can ask on the terminal. */
+int command_show(const char *const arguments[], const char *preload);
+
 /** Run Exim's @image with -bV as the ordinary user @uid, so that the loader is in secure execution, and look whether
  *  the library is in its memory.  @preload: as above.  1: it is; 0: it is not; -errno: it can't be said. */
 int command_maps_library(const char *image, uid_t uid, gid_t gid, const char *preload);

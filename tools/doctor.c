@@ -25,9 +25,10 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: fastspool doctor [--start] [--json]\n"
+    "usage: fastspool doctor [--start] [--preload LIST] [--json]\n"
     "Looks at this machine and this Exim, as root, and says what is right, what is not, and what to do.\n"
     "--start: before a start of Exim, as a service's ExecStartPre: says only why it would not be served.\n"
+    "--preload LIST: as if Exim's next start had this LD_PRELOAD.\n"
     "--json: one JSON object.\n"
     "Exit status: 0 all is right; 1 something needs attention; 2 something is wrong (with --start: Exim would not be\n"
     "served, or acknowledged mail would not be safe); 64 wrong arguments; 77 it has to be run as root.\n";
@@ -176,14 +177,19 @@ static void meet(struct doctor *doctor)
 
 static void parse(int argc, char **argv, struct doctor *doctor)
 {
-    static const struct option options[] = {
-        {"start", no_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"start", no_argument, NULL, 's'},
+                                            {"preload", required_argument, NULL, 'p'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 's') {
             doctor->start = true;
         } else if (option == 'j') {
             doctor->json = true;
+        } else if (option == 'p') {
+            doctor->preload = optarg;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
             exit(option == 'h' ? 0 : EX_USAGE);

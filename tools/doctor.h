@@ -17,6 +17,7 @@ enum verdict { DOCTOR_OK, DOCTOR_ATTENTION, DOCTOR_WRONG };
 struct doctor {
     bool start;                        /* --start: only what keeps Exim from being served */
     bool json;                         /* --json */
+    const char *preload;               /* --preload; NULL: what the next start of Exim has */
     struct fastspool_config config;    /* what Exim believes */
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim believes it not; "": it does */
     char exim[PATH_MAX];               /* this machine's Exim; "": there is none */

@@ -11,6 +11,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "ways.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,8 +26,6 @@
 
 #define LIBRARY     FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY
 #define MEND        "chown root:root " LIBRARY " && chmod 4644 " LIBRARY
-#define DEFAULTS    "/etc/default/exim4"
-#define EVERYWHERE  "/etc/ld.so.preload"
 #define SEPARATORS  " \t\n:"
 #define NO_USER     65534u
 #define LIST_MAX    4096
@@ -82,34 +81,20 @@ void doctor_secure(struct doctor *doctor)
 
 /* ---- the next start ---- */
 
-/* The value of LD_PRELOAD in @text, the variables of a unit as systemctl(1) shows them. */
-static void take_preload(const char *text, char value[COMMAND_OUTPUT])
-{
-    const char *found = strstr(text, "LD_PRELOAD=");
-
-    value[0] = '\0';
-    if (!found)
-        return;
-    bool quoted = found > text && found[-1] == '"';
-    found += strlen("LD_PRELOAD=");
-    snprintf(value, COMMAND_OUTPUT, "%.*s", (int)strcspn(found, quoted ? "\"\n" : " \n"), found);
-}
-
 /* The LD_PRELOAD of Exim's next start, "" if there is none. */
 static void find_preload(const struct doctor *doctor, char value[COMMAND_OUTPUT])
 {
-    static const char *const unit[] = {"systemctl", "show", "--property=Environment", "exim4.service", NULL};
-    static const char *const script[] = {"sh", "-c", ". " DEFAULTS " >&2; exec printenv LD_PRELOAD", NULL};
-    char text[COMMAND_OUTPUT];
     const char *own = getenv("LD_PRELOAD");
 
-    value[0] = '\0';
-    if (doctor->start && own)
-        snprintf(value, COMMAND_OUTPUT, "%s", own);
-    else if (!doctor->start && access("/run/systemd/system", F_OK) == 0 && command_run(unit, NULL, text) == 0)
-        take_preload(text, value);
-    if (access(DEFAULTS, R_OK) == 0 && command_run(script, value[0] ? value : NULL, text) <= 1)
-        snprintf(value, COMMAND_OUTPUT, "%s", text);
+    if (doctor->preload) {
+        snprintf(value, COMMAND_OUTPUT, "%s", doctor->preload);
+        return;
+    }
+    if (doctor->start)
+        snprintf(value, COMMAND_OUTPUT, "%s", own ? own : "");
+    else
+        ways_of_service(value);
+    ways_of_defaults(value, value);
 }
 
 /* With the library itself in order.  What is needed by Exim's image, or preloaded everywhere, comes without a variable.
@@ -130,7 +115,8 @@ void doctor_preload(struct doctor *doctor)
                     "with LD_PRELOAD=%s Exim's re-executions do not load the library", value);
     else if (result == 0)
         doctor_tell(doctor, DOCTOR_WRONG, "`fastspool enable`",
-                    "nothing gives Exim the library: neither its service, nor %s, nor %s", DEFAULTS, EVERYWHERE);
+                    "nothing gives Exim the library: neither its service, nor %s, nor %s", WAYS_DEFAULTS,
+                    WAYS_EVERYWHERE);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "Exim gets the library%s%s",
                     value[0] ? " by LD_PRELOAD=" : " without LD_PRELOAD", value);
@@ -176,14 +162,14 @@ static bool look_through(struct doctor *doctor, char *list, const char *where)
 void doctor_ahead(struct doctor *doctor)
 {
     char list[LIST_MAX] = "", value[COMMAND_OUTPUT];
-    FILE *file = fopen(EVERYWHERE, "re");
+    FILE *file = fopen(WAYS_EVERYWHERE, "re");
 
     if (file) {
         list[fread(list, 1, sizeof(list) - 1, file)] = '\0';
         fclose(file);
     }
     find_preload(doctor, value);
-    bool everywhere = look_through(doctor, list, EVERYWHERE);
+    bool everywhere = look_through(doctor, list, WAYS_EVERYWHERE);
     if (!look_through(doctor, value, "Exim's LD_PRELOAD") && !everywhere)
         doctor_tell(doctor, DOCTOR_OK, NULL, "no library that is preloaded replaces fsync");
 }

@@ -26,6 +26,8 @@ static const struct subcommand {
     {"run", tool_run, "run a command on the spool"},
     {"status", tool_status, "show the state of the spool"},
     {"doctor", tool_doctor, "check this machine and this Exim, and say what to do"},
+    {"enable", tool_enable, "give Exim the library, from its next start on"},
+    {"disable", tool_disable, "take it away again, and leave every other byte as it is"},
     {"ls", tool_ls, "list the spool's files"},
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},
@@ -47,6 +49,22 @@ int tool_error(const char *format, ...)
     va_end(arguments);
     fputc('\n', stderr);
     return 1;
+}
+
+bool tool_confirm(bool yes, const char *question)
+{
+    char answer[16] = "";
+
+    if (yes)
+        return true;
+    fflush(stdout);
+    if (!isatty(STDIN_FILENO)) {
+        tool_error("nobody can be asked \"%s\", as this is no terminal: say --yes", question);
+        return false;
+    }
+    printf("%s [y/N] ", question);
+    fflush(stdout);
+    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
 /* Bytes of the UTF-8 character that begins at @text; 0: it is none. */

@@ -13,8 +13,10 @@ struct fastspool;
 struct fastspool_config;
 
 int tool_cat(int argc, char **argv);
+int tool_disable(int argc, char **argv);
 int tool_doctor(int argc, char **argv);
 int tool_dump(int argc, char **argv);
+int tool_enable(int argc, char **argv);
 int tool_flush(int argc, char **argv);
 int tool_ls(int argc, char **argv);
 int tool_mirror(int argc, char **argv);
@@ -29,6 +31,9 @@ int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /** Print a JSON string on standard output.  @text may hold any bytes. */
 void tool_print_json(const char *text);
+
+/** Ask @question on the terminal, unless @yes.  Without a terminal: false, and what to do is printed. */
+bool tool_confirm(bool yes, const char *question);
 
 /** Load the configuration.  @spool, if not NULL, replaces the configured spools.  0; or 1, with the reason printed. */
 int tool_config(struct fastspool_config *config, const char *spool);

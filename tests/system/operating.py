@@ -3,7 +3,7 @@
 """Operating: an administrator's mistakes, each made on purpose, and what tells of them.
 
 Each mistake is told by `fastspool doctor`, and `fastspool doctor --start`, which a service runs before Exim, refuses the
-start with the same words.
+start with the same words.  `fastspool enable` and `disable` change nothing but what they say.
 """
 import contextlib
 import json
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, Message, check, main, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, Message, check, main, processes, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -36,6 +36,7 @@ def well(exim, *more):
     shutil.chown(place / "state", "Debian-exim", "Debian-exim")
     exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {place}/state", *more)
     exim.start()
+    wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode != 1, "the store is recovered")
     try:
         yield disk
     finally:
@@ -316,6 +317,191 @@ def only_root(exim):
     """Another user is told that it takes root."""
     result = exim.command("doctor", program=TOOL, stock=True, user="Debian-exim")
     check(result.returncode == 77 and b"run `fastspool doctor` as root" in result.stderr and not result.stdout, f"{result}")
+
+
+# --- on and off ---------------------------------------------------------------------------------------------------
+
+DROP_IN = pathlib.Path("/etc/systemd/system/exim4.service.d/fastspool.conf")
+SYSTEMD = pathlib.Path("/usr/lib/systemd/systemd")
+WAYS = (("_systemd", {}), ("_script", {}))
+
+
+def etc():
+    """{path: its kind, mode, owner and content} of all that is in /etc."""
+    found = {}
+    for path in [pathlib.Path("/etc"), *pathlib.Path("/etc").rglob("*")]:
+        st = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else path.is_symlink() and os.readlink(path)
+        found[str(path)] = (st.st_mode, st.st_uid, st.st_gid, content)
+    return found
+
+
+def changed(before):
+    now = etc()
+    return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+
+
+@contextlib.contextmanager
+def machine(exim):
+    """A machine in order on which fastspool is not enabled, with systemd or without it, as the test's name says."""
+    script = exim.work.name.endswith("_script")
+    with well(exim):
+        DEFAULTS.write_text(DEFAULTS.read_text().replace(PRELOAD, ""))
+        exim.stop()
+        if script and SYSTEMD.exists():
+            SYSTEMD.rename("/usr/lib/systemd/away")
+        try:
+            yield [DEFAULTS] if script else [DEFAULTS, DROP_IN]
+        finally:
+            if os.path.exists("/usr/lib/systemd/away"):
+                os.rename("/usr/lib/systemd/away", SYSTEMD)
+
+
+def operate(exim, verb, *arguments, status=0):
+    """`fastspool VERB` ends with STATUS.  Returns what it says."""
+    result = exim.command(verb, *arguments, program=TOOL, stock=True)
+    said = (result.stdout + result.stderr).decode()
+    check(result.returncode == status, f"fastspool {verb} {arguments}: exit {result.returncode}, {said!r}")
+    return said
+
+
+@test(*WAYS, library=True)
+def on_and_off(exim):
+    """enable asks, gives Exim the library, and does nothing the second time; disable leaves /etc byte for byte as it was: also
+    where the last line has no end, something else is preloaded, or the drop-in's directory was there before."""
+    with machine(exim) as ways:
+        good = DEFAULTS.read_text()
+        for text, value in ((good, LIBRARY), (good + "# no end", LIBRARY), (good + "export LD_PRELOAD=libm.so.6\n", f"{LIBRARY}:libm.so.6"),
+                            (good + PRELOAD, LIBRARY),
+                            (good + f"export LD_PRELOAD={INSTALLED}\n", LIBRARY), ("", LIBRARY)):
+            with written(DEFAULTS, text):
+                if not text:
+                    DROP_IN.parent.mkdir(parents=True)
+                before = etc()
+                wanted = [DROP_IN] if PRELOAD in text and DROP_IN in ways else ways     # the operator's own line does
+                said = operate(exim, "enable", status=1)
+                check("say --yes" in said and all(str(way) in said for way in wanted) and not changed(before), said)
+                operate(exim, "enable", "--yes")
+                made = {path for path in changed(before) if os.path.isfile(path)}
+                check(made == set(map(str, wanted)), f"{made}")
+                between = etc()
+                check("nothing to do" in operate(exim, "enable") and not changed(between), "enabled twice")
+                seen = subprocess.run(["sh", "-ec", f". {DEFAULTS}; printenv LD_PRELOAD"], env={"PATH": os.environ["PATH"]},
+                                      capture_output=True, text=True)
+                check(seen.stdout.strip() == value, f"{DEFAULTS} says {seen}")
+                if DROP_IN in ways:
+                    unit = DROP_IN.read_text().splitlines()
+                    check(f"ExecStartPre={TOOL} doctor --start" in unit and 'Environment="LD_PRELOAD=' in DROP_IN.read_text(), f"{unit}")
+                tells(exim, "start of exim", "ok", f"LD_PRELOAD={value}")
+                operate(exim, "disable", "--yes")
+                check(not changed(before), f"left: {changed(before)}")
+                check("nothing to do" in operate(exim, "disable"), "disabled twice")
+                if not text:
+                    shutil.rmtree(DROP_IN.parent)
+
+
+@test(library=True)
+def what_others_write_stays(exim):
+    """Lines that the operator adds before or behind ours, files beside ours, and another mode of the file stay."""
+    with machine(exim):
+        good = DEFAULTS.read_text()
+        DEFAULTS.write_text(good.rstrip("\n"))
+        operate(exim, "enable", "--yes")
+        DEFAULTS.write_text("# before\n" + DEFAULTS.read_text() + "# behind\n")
+        DEFAULTS.chmod(0o600)
+        (DROP_IN.parent / "own.conf").write_text("[Service]\n")
+        operate(exim, "disable", "--yes")
+        check(DEFAULTS.read_text() == "# before\n" + good.rstrip("\n") + "\n# behind\n", DEFAULTS.read_text())
+        check(DEFAULTS.stat().st_mode & 0o777 == 0o600 and (DROP_IN.parent / "own.conf").exists() and not DROP_IN.exists(), "gone")
+        shutil.rmtree(DROP_IN.parent)
+        DEFAULTS.chmod(0o644)
+        operate(exim, "enable", "--yes")
+        text = DEFAULTS.read_text()
+        DEFAULTS.write_text(text.replace("# fastspool: the end\n", ""))
+        check("by hand" in operate(exim, "disable", "--yes", status=1), "a mark is missing, and nothing is said")
+        DEFAULTS.write_text(text)
+        operate(exim, "disable", "--yes")
+
+
+@test(library=True)
+def the_refused_start(exim):
+    """Exim's real script starts Exim, and after a mistake does not, and says why; --no-check takes mail at any price."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "own", "/var/lib/exim4"], check=True)
+    script, target = ["/etc/init.d/exim4", "start"], pathlib.Path(os.path.realpath(INSTALLED))
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "EX4DEBUG": ""}
+
+    def start():
+        return subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60)
+
+    def daemons():
+        return [pid for pid, name in processes() if name.startswith("exim")]
+
+    def end():
+        for pid in daemons():
+            os.kill(pid, 15)
+        wait_for(lambda: not daemons(), "the daemon ends")
+
+    SYSTEMD.rename("/usr/lib/systemd/away") if SYSTEMD.exists() else None
+    with well(exim):
+        DEFAULTS.write_text(DEFAULTS.read_text().replace(PRELOAD, ""))
+        exim.stop()
+        operate(exim, "enable", "--yes")
+        said = start()
+        check(said.returncode == 0 and daemons(), f"{said}")
+        wait_for(lambda: LIBRARY in pathlib.Path(f"/proc/{daemons()[0]}/maps").read_text(), "Exim has the library")
+        end()
+        target.chmod(0o644)
+        said = start()
+        check(said.returncode != 0 and "chmod 4644" in said.stderr and not daemons(), f"{said}")
+        check("mend the above" in operate(exim, "enable", "--yes", status=1), "enabled on a machine that is not fit")
+        operate(exim, "enable", "--yes", "--no-check")
+        said = start()
+        check(said.returncode == 0 and daemons(), f"{said}")
+        end()
+        target.chmod(0o4644)
+        operate(exim, "disable", "--yes")
+        check(LIBRARY not in DEFAULTS.read_text(), "disable left the library")
+    os.rename("/usr/lib/systemd/away", SYSTEMD) if os.path.exists("/usr/lib/systemd/away") else None
+    subprocess.run(["umount", "/var/lib/exim4"], check=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def never_away_from_mail(exim):
+    """While an Exim with the library runs, or mail stands in the store, in memory or only on the disk, disable changes nothing."""
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        enabled = etc()
+        exim.start()
+        said = operate(exim, "disable", "--yes", status=1)
+        check(f"process {exim.daemon.pid}" in said and "stop it first" in said and not changed(enabled), said)
+        exim.submit(Message())
+        exim.queued = 1
+        exim.stop()
+        for again in range(2):
+            said = operate(exim, "disable", status=1)
+            check("1 messages are in the store" in said and "fastspool export" in said and not changed(enabled), said)
+            exim.reboot()
+        exim.run("-bpc")
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        operate(exim, "disable", "--yes")
+
+
+@test(library=True)
+def for_every_program(exim):
+    """Where there is no view enable says what will not be seen by whom; --everywhere gives every program the library."""
+    with machine(exim):
+        for text in (None, "libm.so.6", "# a comment\nlibm.so.6\n", f"{LIBRARY}\n"):
+            if text:
+                pathlib.Path("/etc/ld.so.preload").write_text(text)
+            before = etc()
+            check("mailq" in operate(exim, "enable", status=1), "who will not see the queue is not said")
+            check("mailq" not in operate(exim, "enable", "--yes", "--everywhere"), "every program has the library")
+            shown = subprocess.run(["cat", "/proc/self/maps"], env={}, capture_output=True, text=True)
+            check(LIBRARY in shown.stdout and LIBRARY not in shown.stderr, f"{shown}")
+            operate(exim, "disable", "--yes")
+            check(not changed(before), f"left: {changed(before)}")
+        os.unlink("/etc/ld.so.preload")
 
 
 if __name__ == "__main__":

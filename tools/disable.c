@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool disable: Exim's next start is plain.
+ *
+ * The happy path: Exim is stopped, and the store holds no mail; the view and the mirror end; what `fastspool enable`
+ * has written goes, byte for byte.
+ *
+ * Failure modes:
+ *   - An Exim with the library runs: it could put mail into the store meanwhile.  Refused.
+ *   - The store holds mail, which plain Exim would not see: `fastspool export` is offered.  Where that fails, or is not
+ *     wanted, nothing is changed.
+ *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
+ */
+#include "base/places.h"
+#include "config.h"
+#include "exims.h"
+#include "fastspool.h"
+#include "spool/attach.h"
+#include "tool.h"
+#include "ways.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: fastspool disable [--yes]\n"
+    "Takes away what `fastspool enable` has written, so that Exim's next start is plain.  Exim has to be stopped "
+    "before.\n"
+    "Mail that is in the store is written to the plain spool first, by `fastspool export`.\n"
+    "--yes: don't ask.\n"
+    "Exit status: 0 it is taken away, or was before; 1 not; 64 wrong arguments; 77 it has to be run as root.\n";
+
+/* ---- Exim ---- */
+
+static int refuse_running(const struct fastspool_config *config)
+{
+    const char *images[FASTSPOOL_PROGRAMS_MAX];
+    static struct exims_process processes[256];
+
+    for (size_t i = 0; i < config->programs; i++)
+        images[i] = config->program[i];
+    size_t count = exims_find(images, config->programs, processes, sizeof(processes) / sizeof(*processes));
+    for (size_t i = 0; i < count; i++) {
+        if (processes[i].served)
+            return tool_error(
+                "nothing was changed: Exim, process %ld (%s), has the library, and may put mail into the store: stop "
+                "it first, `systemctl stop exim4`",
+                (long)processes[i].pid, processes[i].command);
+    }
+    return 0;
+}
+
+/* ---- mail in the store ---- */
+
+/* Attach.  After a reboot this brings the store back from the disk.  1: there is a store, 0: there was never one. */
+static int open_store(const char *spool, const struct fastspool_config *config, struct fastspool **fs, char *error)
+{
+    char database[PLACES_PATH_MAX], state[FASTSPOOL_PATH_MAX + sizeof(PLACES_STATE) + 1];
+
+    int result = attach_open(spool, config, fs, error);
+    if (result != -ENOENT)
+        return result < 0 ? result : 1;
+    snprintf(state, sizeof(state), "%s%s", config->state[0] ? config->state : spool,
+             config->state[0] ? "" : "/" PLACES_STATE);
+    if (strlen(state) >= FASTSPOOL_PATH_MAX)
+        return -ENAMETOOLONG;
+    places_in_state(state, PLACES_DATABASE "/data.mdb", database);
+    if (access(database, F_OK) < 0)
+        return 0;
+    result = fastspool_attach(spool, config, fs, error);
+    return result < 0 ? result : 1;
+}
+
+/* How many messages plain Exim would not see.  0; or 1, with the reason printed. */
+static int count_messages(const char *spool, const struct fastspool_config *config, uint64_t *messages)
+{
+    struct fastspool_config without_view = *config;
+    struct fastspool_status status;
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX] = "its path is too long";
+
+    *messages = 0;
+    without_view.view = false;
+    int result = access(spool, F_OK) < 0 ? 0 : open_store(spool, &without_view, &fs, error);
+    if (result == 0)
+        return 0;
+    if (result < 0)
+        return tool_error("nothing was changed, as it can't be said what mail the store of %s holds: %s", spool, error);
+    result = fastspool_status(fs, &status);
+    *messages = status.messages;
+    fastspool_detach(fs);
+    return result == 0 ? 0
+                       : tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
+}
+
+static bool can_export(void)
+{
+    static const char *const help[] = {FASTSPOOL_TOOL, "export", "--help", NULL};
+    char output[COMMAND_OUTPUT];
+
+    return command_run(help, NULL, output) == 0;
+}
+
+static int stays(const char *spool, uint64_t messages)
+{
+    return tool_error(
+        "nothing was changed: %" PRIu64
+        " messages are in the store of %s, and plain Exim would not see them: write them to the plain spool first "
+        "(`fastspool export`, or by hand: \"Leaving\" in docs/operating.md)",
+        messages, spool);
+}
+
+/* 0: the store holds no mail any more. */
+static int export_mail(const char *spool, const struct fastspool_config *config, bool yes)
+{
+    const char *const export[] = {FASTSPOOL_TOOL, "export", "--spool", spool, yes ? "--yes" : NULL, NULL};
+    uint64_t messages;
+
+    if (count_messages(spool, config, &messages) != 0)
+        return 1;
+    if (messages == 0)
+        return 0;
+    printf("%s: %" PRIu64 " messages are in the store.\n", spool, messages);
+    fflush(stdout);
+    if (!can_export() || !tool_confirm(yes, "Write them to the plain spool (`fastspool export`)?") ||
+        command_show(export, NULL) != 0)
+        return stays(spool, messages);
+    if (count_messages(spool, config, &messages) != 0)
+        return 1;
+    return messages ? stays(spool, messages) : 0;
+}
+
+/* ---- taking away ---- */
+
+static size_t say(void)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; ways_files[i]; i++) {
+        if (!ways_is_in(ways_files[i]))
+            continue;
+        if (count++ == 0)
+            puts("What `fastspool enable` has written goes:");
+        printf("  %s\n", ways_files[i]);
+    }
+    return count;
+}
+
+static int take(void)
+{
+    char error[ERROR_MAX];
+    int result = 0;
+
+    for (size_t i = 0; ways_files[i]; i++) {
+        if (ways_take(ways_files[i], error) < 0)
+            result = tool_error("%s", error);
+    }
+    ways_reload();
+    return result;
+}
+
+/* The view would show the store still. */
+static int stop(const char *spool)
+{
+    struct fastspool_config config;
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX];
+    const char *const arguments[] = {FASTSPOOL_TOOL, "stop", "--spool", spool, NULL};
+
+    if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
+        return 0;
+    fastspool_detach(fs);
+    return command_show(arguments, NULL) == 0
+               ? 0
+               : tool_error("nothing was changed, as the store of %s could not be stopped", spool);
+}
+
+static int disable(bool yes)
+{
+    struct fastspool_config config;
+
+    if (tool_config(&config, NULL) != 0 || refuse_running(&config) != 0)
+        return 1;
+    if (say() == 0) {
+        puts("`fastspool enable` has written nothing here: there is nothing to do.");
+        return 0;
+    }
+    for (size_t i = 0; i < config.spools; i++) {
+        if (export_mail(config.spool[i], &config, yes) != 0)
+            return 1;
+    }
+    if (!tool_confirm(yes, "Take it away?"))
+        return 1;
+    for (size_t i = 0; i < config.spools; i++) {
+        if (stop(config.spool[i]) != 0)
+            return 1;
+    }
+    if (take() != 0)
+        return 1;
+    puts("Done.  Exim's next start is plain.");
+    return 0;
+}
+
+int tool_disable(int argc, char **argv)
+{
+    static const struct option options[] = {{"yes", no_argument, NULL, 'y'}, {"help", no_argument, NULL, 'h'}, {0}};
+    bool yes = false;
+
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == 'y') {
+            yes = true;
+        } else {
+            fputs(usage, option == 'h' ? stdout : stderr);
+            return option == 'h' ? 0 : EX_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fputs(usage, stderr);
+        return EX_USAGE;
+    }
+    if (geteuid() == 0)
+        return disable(yes);
+    tool_error("only root can write the files of Exim's service: run `fastspool disable` as root");
+    return EX_NOPERM;
+}

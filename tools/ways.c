@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ways by which Exim gets the library.
+ *
+ * Happy path, Debian: /etc/default/exim4 is read by the service's script or unit, by cron's jobs and by ppp's.  So all
+ * that these start has the library, and not only the daemon.  A drop-in of the service adds the check before a start.
+ * Where no systemd is installed, the lines in /etc/default/exim4 make the check.
+ *
+ * Another LD_PRELOAD that is there is kept, behind the library.
+ *
+ * Failure modes: another file of the system's that sets LD_PRELOAD is not known.  `fastspool doctor` says what comes of
+ * all of them.
+ */
+#include "ways.h"
+
+#include "config.h"
+#include "exims.h"
+#include "inset.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DROP_IN(unit) "/etc/systemd/system/" unit ".d/fastspool.conf"
+#define OURS \
+    EXIMS_LIBRARY ":\n" /* in /etc/ld.so.preload: the colon, which the loader passes by, tells it from others' */
+#define RUNNING "/run/systemd/system"
+
+const char *const ways_files[] = {DROP_IN("exim4.service"), DROP_IN("exim.service"), WAYS_DEFAULTS, WAYS_EVERYWHERE,
+                                  NULL};
+
+/* ---- what there is ---- */
+
+static bool has_systemd(void)
+{
+    return access(RUNNING, F_OK) == 0 || access("/lib/systemd/systemd", X_OK) == 0;
+}
+
+/* Debian's is exim4, a unit or made from /etc/init.d/exim4; elsewhere it is called exim. */
+static bool is_called_exim(void)
+{
+    static const char *const places[] = {"/etc/systemd/system/exim.service", "/usr/lib/systemd/system/exim.service",
+                                         "/lib/systemd/system/exim.service", NULL};
+    bool found = false;
+
+    for (size_t i = 0; places[i] && !found; i++)
+        found = access(places[i], F_OK) == 0;
+    return found;
+}
+
+/* The value of LD_PRELOAD in @text, the variables of a unit as systemctl(1) shows them. */
+static void take_preload(const char *text, char value[COMMAND_OUTPUT])
+{
+    const char *found = strstr(text, "LD_PRELOAD=");
+
+    value[0] = '\0';
+    if (!found)
+        return;
+    bool quoted = found > text && found[-1] == '"';
+    found += strlen("LD_PRELOAD=");
+    snprintf(value, COMMAND_OUTPUT, "%.*s", (int)strcspn(found, quoted ? "\"\n" : " \n"), found);
+}
+
+void ways_of_service(char value[COMMAND_OUTPUT])
+{
+    const char *const show[] = {"systemctl", "show", "--property=Environment",
+                                is_called_exim() ? "exim.service" : "exim4.service", NULL};
+    char text[COMMAND_OUTPUT];
+
+    value[0] = '\0';
+    if (access(RUNNING, F_OK) == 0 && command_run(show, NULL, text) == 0)
+        take_preload(text, value);
+}
+
+void ways_of_defaults(const char *given, char value[COMMAND_OUTPUT])
+{
+    static const char *const script[] = {"sh", "-c", ". " WAYS_DEFAULTS " >&2; exec printenv LD_PRELOAD", NULL};
+    char text[COMMAND_OUTPUT];
+
+    if (access(WAYS_DEFAULTS, R_OK) == 0 && command_run(script, given[0] ? given : NULL, text) <= 1)
+        strcpy(value, text);
+    else
+        memmove(value, given, strlen(given) + 1);
+}
+
+/* ---- what to write ---- */
+
+/* "libfastspool.so", and behind it what @others names besides. */
+static void with_others(const char *others, char value[COMMAND_OUTPUT])
+{
+    char list[COMMAND_OUTPUT], *rest = NULL;
+
+    snprintf(list, sizeof(list), "%s", others);
+    size_t used = (size_t)snprintf(value, COMMAND_OUTPUT, "%s", EXIMS_LIBRARY);
+    for (char *name = strtok_r(list, ": ", &rest); name; name = strtok_r(NULL, ": ", &rest)) {
+        if (!strstr(name, EXIMS_LIBRARY) && used + strlen(name) + 2 < COMMAND_OUTPUT)
+            used += (size_t)snprintf(value + used, COMMAND_OUTPUT - used, ":%s", name);
+    }
+}
+
+void ways_value(char value[COMMAND_OUTPUT])
+{
+    char now[COMMAND_OUTPUT];
+
+    ways_of_service(now);
+    ways_of_defaults(now, now);
+    with_others(now, value);
+}
+
+/* By the bare name: another is of no use to Exim's re-executions. */
+static bool has_library(const char *preload)
+{
+    char list[COMMAND_OUTPUT], *rest = NULL;
+    bool found = false;
+
+    snprintf(list, sizeof(list), "%s", preload);
+    for (char *name = strtok_r(list, ": ", &rest); name && !found; name = strtok_r(NULL, ": ", &rest))
+        found = strcmp(name, EXIMS_LIBRARY) == 0;
+    return found;
+}
+
+static void of_service(bool check, struct way *way)
+{
+    char now[COMMAND_OUTPUT], value[COMMAND_OUTPUT];
+
+    ways_of_service(now);
+    with_others(now, value);
+    way->path = is_called_exim() ? ways_files[1] : ways_files[0];
+    way->what = check ? "the service gives Exim the library, and its start fails where Exim would not be served"
+                      : "the service gives Exim the library";
+    snprintf(way->text, sizeof(way->text), "[Service]\nEnvironment=\"LD_PRELOAD=%s\"\n%s", value,
+             check ? "ExecStartPre=" FASTSPOOL_TOOL " doctor --start\n" : "");
+    way->done = inset_is(way->path, way->text);
+}
+
+/* Also read by systemd (EnvironmentFile=), which passes by what is no assignment. */
+static void of_defaults(bool check, struct way *way)
+{
+    char now[COMMAND_OUTPUT], value[COMMAND_OUTPUT];
+
+    ways_of_defaults("", now);
+    with_others(now, value);
+    way->path = WAYS_DEFAULTS;
+    way->what = check ? "its script, cron's jobs and ppp's give Exim the library; the script's start fails where Exim "
+                        "would not be served"
+                      : "its service, cron's jobs and ppp's give Exim the library";
+    snprintf(way->text, sizeof(way->text), "LD_PRELOAD=%s\nexport LD_PRELOAD\n%s", value,
+             check ? "case \"${1-}\" in start | restart | force-reload) " FASTSPOOL_TOOL
+                     " doctor --start || exit 1 ;; esac\n"
+                   : "");
+    bool by_another = !check && has_library(now) && !inset_is_in(way->path);
+    way->done = by_another || inset_is(way->path, way->text);
+}
+
+static void of_all(struct way *way)
+{
+    way->path = WAYS_EVERYWHERE;
+    way->what = "every program has the library";
+    strcpy(way->text, OURS);
+    way->done = inset_has_head(way->path, way->text);
+}
+
+size_t ways_find(bool check, bool everywhere, struct way ways[WAYS_MAX])
+{
+    size_t count = 0;
+    bool systemd = has_systemd();
+
+    if (systemd)
+        of_service(check, &ways[count++]);
+    if (access(WAYS_DEFAULTS, F_OK) == 0)
+        of_defaults(check && !systemd, &ways[count++]);
+    if (everywhere)
+        of_all(&ways[count++]);
+    return count;
+}
+
+int ways_put(const struct way *way, char error[ERROR_MAX])
+{
+    return strcmp(way->path, WAYS_EVERYWHERE) == 0 ? inset_put_head(way->path, way->text, error)
+                                                   : inset_put(way->path, way->text, error);
+}
+
+int ways_take(const char *file, char error[ERROR_MAX])
+{
+    return strcmp(file, WAYS_EVERYWHERE) == 0 ? inset_take_head(file, OURS, error) : inset_take(file, error);
+}
+
+bool ways_is_in(const char *file)
+{
+    return strcmp(file, WAYS_EVERYWHERE) == 0 ? inset_has_head(file, OURS) : inset_is_in(file);
+}
+
+void ways_reload(void)
+{
+    static const char *const reload[] = {"systemctl", "daemon-reload", NULL};
+    char output[COMMAND_OUTPUT];
+
+    if (access(RUNNING, F_OK) == 0)
+        command_run(reload, NULL, output);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ways by which Exim gets the library: its service, its defaults, and /etc/ld.so.preload.
+ */
+#ifndef FASTSPOOL_WAYS_H
+#define FASTSPOOL_WAYS_H
+
+#include "base/error.h"
+#include "command.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define WAYS_DEFAULTS   "/etc/default/exim4"
+#define WAYS_EVERYWHERE "/etc/ld.so.preload"
+#define WAYS_MAX        4
+
+/** The LD_PRELOAD of Exim's service, as systemd has it now; "": none, or no systemd runs. */
+void ways_of_service(char value[COMMAND_OUTPUT]);
+/** What /etc/default/exim4 makes of LD_PRELOAD @given, "": none.  The shell executes that file, as the service does. */
+void ways_of_defaults(const char *given, char value[COMMAND_OUTPUT]);
+
+/** The LD_PRELOAD that Exim will have by ways_find(): the library, and behind it what is there besides. */
+void ways_value(char value[COMMAND_OUTPUT]);
+
+struct way {
+    const char *path;
+    const char *what;                /* "the service gets ...", for the operator */
+    char text[COMMAND_OUTPUT + 512]; /* to be put there */
+    bool done;                       /* it is there, or somebody else's lines do the same */
+};
+
+/** Fill in what has to be written on this machine.  @check: a start of Exim that would not be served shall fail.
+ *  @everywhere: also /etc/ld.so.preload.  Returns the number of ways. */
+size_t ways_find(bool check, bool everywhere, struct way ways[WAYS_MAX]);
+/** All files that ways_find() may name, on any machine, up to a NULL. */
+extern const char *const ways_files[];
+
+/** Write, or take away what was written: 0; or -errno, with a sentence in @error. */
+int ways_put(const struct way *way, char error[ERROR_MAX]);
+int ways_take(const char *file, char error[ERROR_MAX]);
+/** Is something of ours in @file? */
+bool ways_is_in(const char *file);
+
+/** After a change of a service's files.  Does nothing where no systemd runs. */
+void ways_reload(void);
+
+#endif
