@@ -3,7 +3,8 @@
  * The ways by which Exim gets the library.
  *
  * Happy path, Debian: /etc/default/exim4 is read by the service's script or unit, by cron's jobs and by ppp's.  So all
- * that these start has the library, and not only the daemon.  A drop-in of the service adds the check before a start.
+ * that these start has the library, and not only the daemon.  A drop-in of the service adds the check before a start,
+ * and the unit of the view (fastspool@.service) where it is installed.
  * Where no systemd is installed, the lines in /etc/default/exim4 make the check.
  *
  * Another LD_PRELOAD that is there is kept, behind the library.
@@ -15,6 +16,7 @@
 
 #include "config.h"
 #include "exims.h"
+#include "fastspool.h"
 #include "inset.h"
 
 #include <stdio.h>
@@ -119,16 +121,42 @@ static bool has_library(const char *preload)
     return found;
 }
 
+/* The units of the views, where they are installed: they start before Exim, and with it.  "": none is. */
+static void of_views(char *text, size_t room)
+{
+    static const char *const units[] = {"/etc/systemd/system/fastspool@.service",
+                                        "/usr/lib/systemd/system/fastspool@.service",
+                                        "/lib/systemd/system/fastspool@.service"};
+    struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX], name[COMMAND_OUTPUT];
+    bool installed = false;
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof(units) / sizeof(*units) && !installed; i++)
+        installed = access(units[i], F_OK) == 0;
+    if (!installed || fastspool_config_load(&config, NULL, false, error) < 0 || !config.view)
+        return;
+    for (size_t i = 0; i < config.spools; i++) {
+        const char *const escape[] = {"systemd-escape", "--path", "--template=fastspool@.service", config.spool[i],
+                                      NULL};
+        if (command_run(escape, NULL, name) == 0 && used + 2 * strlen(name) + 32 < room)
+            used += (size_t)snprintf(text + used, room - used, "%sWants=%s\nAfter=%s\n", used ? "" : "[Unit]\n", name,
+                                     name);
+    }
+}
+
 static void of_service(bool check, struct way *way)
 {
-    char now[COMMAND_OUTPUT], value[COMMAND_OUTPUT];
+    char now[COMMAND_OUTPUT], value[COMMAND_OUTPUT], views[4096];
 
     ways_of_service(now);
     with_others(now, value);
     way->path = is_called_exim() ? ways_files[1] : ways_files[0];
+    of_views(views, sizeof(views));
     way->what = check ? "the service gives Exim the library, and its start fails where Exim would not be served"
                       : "the service gives Exim the library";
-    snprintf(way->text, sizeof(way->text), "[Service]\nEnvironment=\"LD_PRELOAD=%s\"\n%s", value,
+    snprintf(way->text, sizeof(way->text), "%s[Service]\nEnvironment=\"LD_PRELOAD=%s\"\n%s", views, value,
              check ? "ExecStartPre=" FASTSPOOL_TOOL " doctor --start\n" : "");
     way->done = inset_is(way->path, way->text);
 }

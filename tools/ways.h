@@ -25,9 +25,9 @@ void ways_value(char value[COMMAND_OUTPUT]);
 
 struct way {
     const char *path;
-    const char *what;                /* "the service gets ...", for the operator */
-    char text[COMMAND_OUTPUT + 512]; /* to be put there */
-    bool done;                       /* it is there, or somebody else's lines do the same */
+    const char *what;                 /* "the service gets ...", for the operator */
+    char text[COMMAND_OUTPUT + 8192]; /* to be put there */
+    bool done;                        /* it is there, or somebody else's lines do the same */
 };
 
 /** Fill in what has to be written on this machine.  @check: a start of Exim that would not be served shall fail.

@@ -300,6 +300,11 @@ def the_view(exim):
         tells(exim, "running exims", "attention", f"process {daemon.pid}", "works on the view")
         daemon.terminate()
         daemon.wait(20)
+        below = f"umount {exim.spool}/input; %s {exim.spool}/input/1pZzzz-000000-00-H"
+        tells(exim, "mail on the disk", "ok", "below the view, too")
+        subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
+        tells(exim, "mail on the disk", "wrong", "the view hides 1 messages of the disk")
+        subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
         closed = exim.command("--mount", "sh", "-c", f"mount --bind /srv /dev && {TOOL} doctor", program="unshare", stock=True)
         check(b"no view can be mounted: /dev/fuse: " in closed.stdout, f"{closed}")
 
@@ -421,6 +426,28 @@ def what_others_write_stays(exim):
         check("by hand" in operate(exim, "disable", "--yes", status=1), "a mark is missing, and nothing is said")
         DEFAULTS.write_text(text)
         operate(exim, "disable", "--yes")
+
+
+@test(library=True)
+def the_service(exim):
+    """systemd understands the drop-in: the service has the library and the check, and where the view's unit is installed it
+    comes before."""
+    unit = pathlib.Path("/etc/systemd/system/fastspool@.service")
+    name = subprocess.run(["systemd-escape", "--path", "--template=fastspool@.service", exim.spool], capture_output=True, text=True)
+    with machine(exim):
+        service = pathlib.Path("/etc/systemd/system/exim4.service")
+        service.write_text(f"[Service]\nExecStart={EXIM} -bdf\n")
+        for installed in (False, True):
+            if installed:
+                unit.write_text(f"[Service]\nExecStart={TOOL} view %f\n")
+                exim.fastspool_configuration(f"state = {exim.work}/disk/state", "view = auto")
+            operate(exim, "enable", "--yes")
+            said = subprocess.run(["systemd-analyze", "verify", "--man=no", "exim4.service"], capture_output=True, text=True)
+            check("fastspool" not in said.stderr, f"systemd says {said.stderr}")
+            check((f"Wants={name.stdout}After={name.stdout}" in DROP_IN.read_text()) == installed, DROP_IN.read_text())
+            operate(exim, "disable", "--yes")
+        unit.unlink()
+        service.unlink()
 
 
 @test(library=True)
