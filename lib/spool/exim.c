@@ -165,6 +165,11 @@ bool exim_shows(const char *name)
     return id_length > 0 && strcmp(name + id_length, "-H") == 0;
 }
 
+bool exim_is_header(const char *name, const char *directory)
+{
+    return exim_shows(name) && strcmp(directory, "input") == 0;
+}
+
 bool exim_is_message(const char *name, const char *directory)
 {
     size_t length = strlen(name);

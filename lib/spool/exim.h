@@ -32,6 +32,8 @@ bool exim_is_file_of_message(const char *name);
 /** Is @name that of a -H file? */
 bool exim_shows(const char *name);
 
+/** Is @name, below a directory called @directory, the -H file of a message? */
+bool exim_is_header(const char *name, const char *directory);
 /** Is @name, below a directory called @directory, the -D file of a message?  There is one for each message. */
 bool exim_is_message(const char *name, const char *directory);
 

@@ -18,6 +18,19 @@ void durations_count(const struct header *h, uint64_t duration)
     for (uint64_t bound = SHORTEST; bin + 1 < COMMIT_TIMES && duration >= bound; bin++)
         bound += bound / 100 * 19; /* the fourth root of 2 */
     STORE(h->tickets.commit_times[bin], h->tickets.commit_times[bin] + 1);
+    STORE(h->tickets.commits_ns, h->tickets.commits_ns + duration);
+}
+
+uint64_t durations_upto(const struct header *h, uint32_t octave, uint64_t *bound)
+{
+    uint64_t count = 0;
+
+    *bound = SHORTEST;
+    for (uint32_t bin = 0; bin <= 4 * octave && bin + 1 < COMMIT_TIMES; bin++) {
+        count += LOAD(h->tickets.commit_times[bin]);
+        *bound += bin > 0 ? *bound / 100 * 19 : 0;
+    }
+    return count;
 }
 
 uint64_t durations_percentile(const struct header *h, unsigned percent)

@@ -173,6 +173,7 @@ struct tickets_state {
     uint32_t commit_event;               /* futex of its waiters: counts commits, failed ones too; atomic */
     uint64_t commits;                    /* commits that succeeded; atomic */
     uint64_t commit_ns;                  /* duration of the last commit; atomic */
+    uint64_t commits_ns;                 /* of all that succeeded, together; atomic */
     uint32_t commit_times[COMMIT_TIMES]; /* commits of each class of duration (durations.c); atomic */
 };
 

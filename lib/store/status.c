@@ -162,14 +162,28 @@ static bool is_counted(const struct fastspool *fs, uint32_t entry, status_which 
     return false;
 }
 
-uint64_t status_count(const struct fastspool *fs, status_which *which)
+void status_each(const struct fastspool *fs, status_which *which, status_inode *each, void *context)
 {
     const struct table *table = &fs->header->tables.names;
     uint32_t used = LOAD(table->used), capacity = LOAD(table->capacity);
-    uint64_t count = 0;
 
     /* Behind the capacity there are holes: reading one would take memory. */
-    for (uint32_t entry = 1; entry < used && entry < capacity && entry < NAMES_MAX; entry++)
-        count += is_counted(fs, entry, which);
+    for (uint32_t entry = 1; entry < used && entry < capacity && entry < NAMES_MAX; entry++) {
+        if (is_counted(fs, entry, which))
+            each(context, LOAD(name_at(fs, entry)->inode));
+    }
+}
+
+static void count_one(void *context, uint32_t inode)
+{
+    (void)inode;
+    ++*(uint64_t *)context;
+}
+
+uint64_t status_count(const struct fastspool *fs, status_which *which)
+{
+    uint64_t count = 0;
+
+    status_each(fs, which, count_one, &count);
     return count;
 }

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""`fastspool status` for monitors, and for a terminal.
+
+- The metrics are what Exim's own commands say, and real Prometheus' promtool reads them.
+- Alerts and dashboard of examples/monitoring name only metrics that there are, and each alert fires when it should.
+- --watch shows what happens, and leaves the terminal as it was.
+"""
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+from harness import QUEUE_ONLY, TOOL, Message, Skip, check, main, test, wait_for
+
+EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples/monitoring"
+FOREIGN = {"node_textfile_mtime_seconds"}       # node_exporter's
+PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
+
+
+def promtool(*arguments, **keywords):
+    if not PROMTOOL:
+        raise Skip("promtool is not installed; it is in Debian's package prometheus, and PROMTOOL may name it")
+    result = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, **keywords)
+    check(result.returncode == 0, f"promtool {' '.join(arguments)}: {result.stdout} {result.stderr}")
+
+
+def metrics(exim):
+    """(text, {name: {labels without the spool: value}})."""
+    text = exim.command("status", "--prometheus", program=TOOL, stock=True).stdout.decode()
+    found = {}
+    for name, labels, value in re.findall(r"^(\w+)\{([^}]*)\} (\S+)$", text, re.M):
+        label = f'spool="{exim.spool}"'
+        check(labels.startswith(label), f"{name} has the labels {labels}")
+        found.setdefault(name, {})[labels[len(label):].lstrip(",")] = float(value)
+    return text, found
+
+
+def value(exim, name):
+    return metrics(exim)[1].get(name, {}).get("")
+
+
+def queue_mail(exim, number):
+    for _ in range(number):
+        exim.submit(exim.expect(Message(), "sink"))
+    return exim.queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def numbers(exim):
+    """The metrics agree with Exim and with the JSON, and what should add up does."""
+    names = queue_mail(exim, 5)
+    exim.run("-Mf", *names[:2])
+    exim.tool("flush")
+    text, found = metrics(exim)
+    check(found["exim_queue"][""] == 5 and found["exim_queue_frozen"][""] == 2, text)
+    check(found["fastspool_up"][""] == 1 and found["fastspool_health"][""] == 0, text)
+    status = json.loads(exim.tool("status", "--json"))
+    for name, key in (("fastspool_memory_limit_bytes", "memory_limit"), ("fastspool_files", "files"),
+                      ("fastspool_evictions_total", "evictions"), ("fastspool_unflushed_files", "dirty_files")):
+        check(found[name][""] == status[key], f"{name}: {found[name]}, and {key} is {status[key]}")
+    check(sum(found["fastspool_view_state"].values()) == 1, f"states of the view: {found['fastspool_view_state']}")
+    classes = list(found["fastspool_commit_seconds_bucket"].values())
+    count = found["fastspool_commit_seconds_count"][""]
+    check(classes == sorted(classes) and classes[-1] == count > 0, f"the histogram: {classes}, of {count}")
+    check(0 < found["fastspool_commit_seconds_sum"][""] < 60 * count, "the sum of the commits' times")
+    exim.run("-Mt", *names[:2])
+    check(value(exim, "exim_queue_frozen") == 0, "none is frozen any more")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True, memory="8M")
+def cold(exim):
+    """What is not in memory is not brought back to be counted: those messages are counted as unread."""
+    for _ in range(30):
+        exim.submit(exim.expect(Message(size=400_000), "sink"))
+    exim.tool("flush")
+    wait_for(lambda: value(exim, "fastspool_evicted_files") > 30, "files are evicted")
+    before = value(exim, "fastspool_pageins_total")
+    found = metrics(exim)[1]
+    check(found["exim_queue"][""] == 30 and 0 < found["fastspool_queue_unread"][""] <= 30, str(found))
+    check(value(exim, "fastspool_pageins_total") == before, "counting has brought data back")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def readable(exim):
+    """promtool reads the metrics, with and without a store."""
+    queue_mail(exim, 1)
+    promtool("check", "metrics", input=metrics(exim)[0])
+    exim.tool("flush")
+    exim.reboot()
+    text, found = metrics(exim)
+    promtool("check", "metrics", input=text)
+    check(found["fastspool_up"][""] == 0 and found["fastspool_health"][""] == 1, text)
+    check("exim_queue" not in found, "a queue that nobody knows is told as a number")
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def on_the_plain_disk(exim):
+    """A message that a process without the library took is counted as one on the disk, and not as one of the store."""
+    queue_mail(exim, 1)
+    message = exim.expect(Message(), "sink")
+    exim.run("-oi", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    check((value(exim, "exim_queue"), value(exim, "fastspool_disk_messages")) == (1, 1), metrics(exim)[0])
+    check("1; and 1 on the disk" in exim.tool("status"), "status does not tell")
+    check(json.loads(exim.tool("status", "--json"))["disk_messages"] == 1, "nor as JSON")
+    exim.deliver_queue()
+    check(value(exim, "fastspool_disk_messages") == 0, "one is left")
+
+
+@test(main=QUEUE_ONLY, library=True, view="library")
+def below_the_view(exim):
+    """Root's status counts what a view hides; what the view shows is not on the disk."""
+    queue_mail(exim, 2)
+    exim.wait_view()
+    check((value(exim, "exim_queue"), value(exim, "fastspool_disk_messages")) == (2, 0), metrics(exim)[0])
+    # Below the view: by a private mount of the disk alone.
+    hide = f"mount --bind {exim.spool} /mnt && touch /mnt/input/1abcde-000001-AB-D"
+    subprocess.run(["unshare", "--mount", "sh", "-c", hide], check=True)
+    check(value(exim, "fastspool_disk_messages") == 1, "what the view hides is not seen")
+    subprocess.run(["unshare", "--mount", "sh", "-c", hide.replace("touch", "rm")], check=True)
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def examples(exim):
+    """The alerts are right, and fire when they should.  They and the dashboard name only metrics that there are."""
+    queue_mail(exim, 1)
+    known = set(metrics(exim)[1]) | FOREIGN
+    dashboard = json.loads((EXAMPLES / "dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += re.findall(r"^\s+expr: (.*)$", (EXAMPLES / "alerts.yml").read_text(), re.M)
+    check(len(expressions) > 25, f"only {len(expressions)} expressions were found")
+    for expression in expressions:
+        names = set(re.findall(r"\b((?:fastspool|exim|node)_\w+)", expression))
+        check(names and names <= known, f"{expression}: {names - known} are no metrics")
+    exim.deliver_queue()
+    promtool("check", "rules", str(EXAMPLES / "alerts.yml"))
+    promtool("test", "rules", "alerts_test.yml", cwd=EXAMPLES)
+
+
+class Terminal:
+    """`fastspool status --watch` on a terminal of its own."""
+
+    def __init__(self, exim, locale="C.UTF-8"):
+        self.own, self.its = pty.openpty()
+        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        self.modes = termios.tcgetattr(self.its)
+        self.said = b""
+        self.process = subprocess.Popen([TOOL, "status", "--watch"], stdin=self.its, stdout=self.its, stderr=self.its,
+                                        env={**exim.environment(stock=True), "LC_ALL": locale}, start_new_session=True)
+
+    def wait(self, what, seconds=20):
+        end = time.monotonic() + seconds
+        while what not in self.said and time.monotonic() < end:
+            if select.select([self.own], [], [], 0.2)[0]:
+                self.said += os.read(self.own, 65536)
+        check(what in self.said, f"{what!r} is not shown: {self.said[-3000:]!r}")
+
+    def end(self, do):
+        """DO ends it: the terminal has its first modes and its first screen, and the exit status is the health."""
+        do()
+        code = self.process.wait(20)
+        self.wait(b"\x1b[?25h\x1b[?1049l")
+        check(code == 0, f"exit status {code}")
+        check(termios.tcgetattr(self.its) == self.modes, "the terminal has other modes")
+        os.close(self.own)
+        os.close(self.its)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def watch(exim):
+    """--watch shows the queue as it grows, in bars; q, SIGINT and SIGTERM end it, and the terminal is as before."""
+    queue_mail(exim, 2)
+    terminal = Terminal(exim)
+    terminal.wait("▁".encode())
+    terminal.wait(b" 2\x1b[K")
+    check(terminal.said.startswith(b"\x1b[?1049h\x1b[?25l"), "it does not take the other screen")
+    check(termios.tcgetattr(terminal.its)[3] & termios.ECHO == 0, "keys are echoed")
+    queue_mail(exim, 3)
+    terminal.wait(b" 5\x1b[K")
+    terminal.wait("█".encode())
+    widest = max(len(re.sub(r"\x1b\[[?\d]*\w", "", line)) for line in terminal.said.decode().split("\n")
+                 if "messages" in line)
+    check(widest <= 61, f"a line of bars has {widest} columns, and the terminal 60")
+    terminal.end(lambda: os.write(terminal.own, b"q"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        terminal = Terminal(exim, locale="C")
+        terminal.wait(b"_")
+        terminal.end(lambda: terminal.process.send_signal(number))
+    result = exim.command("status", "--watch", program=TOOL, stock=True)
+    check(result.returncode == 64 and b"needs a terminal" in result.stderr and not result.stdout, str(result))
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def watch_goes_on(exim):
+    """A store that is taken away and made again while somebody watches is shown again."""
+    queue_mail(exim, 2)
+    terminal = Terminal(exim)
+    terminal.wait(b" 2\x1b[K")
+    exim.tool("flush")
+    watcher = terminal.process.pid
+    directory = (exim.spool / ".fastspool/runtime").read_text().split("\n")[0]
+    pid = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    exim.tool("stop")
+    wait_for(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the mirror has ended")
+    shutil.rmtree(directory)
+    terminal.wait(b"mail that it has on the disk")
+    queue_mail(exim, 1)
+    terminal.wait(b" 3\x1b[K")
+    check(pathlib.Path(f"/proc/{watcher}").exists(), "it has ended")
+    terminal.end(lambda: os.write(terminal.own, b"q"))
+    exim.deliver_queue()
+
+
+if __name__ == "__main__":
+    main("monitoring")

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Messages that take a closer look to count: the frozen ones in the store, and those that lie on the disk.
+ *
+ * Failure modes:
+ *   - The data of a -H file has left memory: it is left where it is, and counted as unread.  To bring back what is cold
+ *     at every look of a monitor would push out what Exim works with.
+ *   - A view covers the disk: a second, private mount of the disk shows it, which only root may make.
+ */
+#include "fastspool.h"
+#include "spool/exim.h"
+#include "status.h"
+#include "store/status.h"
+#include "store/store.h"
+#include "store/walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+/* ---- frozen ---- */
+
+#define HEAD_SIZE 16384 /* of a -H file: its lines about the message come first */
+
+struct frozen {
+    struct fastspool *fs;
+    uint64_t frozen, unread;
+};
+
+/* Is one of the lines about the message, which begin with "-", "-frozen TIME"?  @head: of a -H file.  Its first three
+ * lines are its name, the user, and the sender; the lines about the message end where one begins otherwise. */
+static bool says_frozen(const char *head)
+{
+    const char *line = head;
+
+    for (int n = 0; line; n++, line = strchr(line, '\n')) {
+        line += n > 0;
+        if (n > 3 && *line != '-')
+            return false;
+        if (strncmp(line, "-frozen ", 8) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void look_whether_frozen(void *context, uint32_t inode)
+{
+    struct frozen *counts = context;
+    char path[32], head[HEAD_SIZE + 1];
+
+    if (!inode_valid(counts->fs, inode))
+        return;
+    if (LOAD(inode_at(counts->fs, inode)->flags) & INODE_EVICTED) {
+        counts->unread++;
+        return;
+    }
+    snprintf(path, sizeof(path), "//%" PRIx64, walk_handle(counts->fs, inode));
+    int description = fastspool_open(counts->fs, path, O_RDONLY, 0);
+    if (description < 0)
+        return; /* gone */
+    ssize_t size = fastspool_read(counts->fs, description, head, HEAD_SIZE);
+    fastspool_close(counts->fs, description);
+    if (size < 0)
+        return;
+    head[size] = '\0';
+    counts->frozen += says_frozen(head);
+}
+
+uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread)
+{
+    struct frozen counts = {.fs = fs};
+
+    status_each(fs, exim_is_header, look_whether_frozen, &counts);
+    *unread = counts.unread;
+    return counts.frozen;
+}
+
+/* ---- on the disk ---- */
+
+static DIR *open_beneath(int directory, const char *name)
+{
+    int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+    if (fd >= 0 && !dir)
+        close(fd);
+    return dir;
+}
+
+/* The messages in `input` of directory @above, and in its split directories, whose names have one letter. */
+static int64_t count_input(int above, const char *input, bool split)
+{
+    DIR *dir = open_beneath(above, input);
+    int64_t count = 0;
+
+    if (!dir)
+        return 0;
+    for (const struct dirent *entry; (entry = readdir(dir));) {
+        size_t length = strlen(entry->d_name);
+        if (exim_is_message(entry->d_name, "input"))
+            count++;
+        else if (split && length == 1 && entry->d_name[0] != '.')
+            count += count_input(dirfd(dir), entry->d_name, false);
+    }
+    closedir(dir);
+    return count;
+}
+
+/* Of the spool, and of each named queue. */
+static int64_t count_queues(int spool)
+{
+    DIR *dir = open_beneath(spool, ".");
+    int64_t count = count_input(spool, "input", true);
+
+    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
+        DIR *queue = entry->d_name[0] != '.' ? open_beneath(spool, entry->d_name) : NULL;
+        if (!queue)
+            continue;
+        count += count_input(dirfd(queue), "input", true);
+        closedir(queue);
+    }
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+int64_t messages_on_disk(const char *spool, bool hidden)
+{
+    int fd = hidden ? open_tree(AT_FDCWD, spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+                    : open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int64_t count = fd >= 0 && faccessat(fd, ".", R_OK, AT_EACCESS) == 0 ? count_queues(fd) : -(int64_t)errno;
+
+    if (fd >= 0)
+        close(fd);
+    return count;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of `fastspool status` share: what is known of the spool at one moment, and each way to show it.
+ */
+#ifndef FASTSPOOL_TOOLS_STATUS_H
+#define FASTSPOOL_TOOLS_STATUS_H
+
+#include "base/clock.h"
+#include "fastspool.h"
+#include "seen.h"
+#include "store/durations.h"
+#include "store/section.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/** The exit status. */
+enum health { WELL = 0, ATTENTION = 1, MAIL_STANDS = 2, NOT_IN_USE = 3 };
+
+#define STATUS_SILENT (5 * NS_PER_S) /* a mirror without a sign of life for so long is frozen, or its disk is */
+#define STATUS_LINE   (2 * FASTSPOOL_ERROR_MAX)
+
+struct commit_class {
+    uint64_t below; /* nanoseconds */
+    uint64_t commits;
+};
+
+/** The spool at one moment. */
+struct shown {
+    const struct fastspool_config *config;
+    const char *spool;
+    bool store;                      /* there is one, and all below but `on_disk` means something */
+    const char *failure;             /* NULL: none */
+    const char *recovery;            /* why it can't go on, NULL: it can */
+    char sentence[SECTION_SENTENCE]; /* of either */
+    bool recovering;
+    char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
+    int no_tool;                       /* errno: no mirror can be started */
+    uint64_t late;                     /* age in ns from which on a change should be on the disk */
+    struct fastspool_status numbers;
+    uint64_t changes;    /* since the store was made */
+    uint64_t commits_ns; /* of all commits, together */
+    struct commit_class classes[DURATIONS_OCTAVES];
+    struct seen view;
+    pid_t view_pid;
+    uint32_t locked; /* what the import has left on the disk, as in view_state */
+    uint32_t conflicts;
+    uint32_t left;
+    uint32_t hidden; /* of it: by the view */
+    bool again;      /* a view that was dead is started again */
+    int64_t on_disk; /* messages that lie on the disk itself; negative: it can't be said (an errno) */
+    enum health health;
+    char line[STATUS_LINE];         /* why */
+    char more[FASTSPOOL_ERROR_MAX]; /* where there is no store: what that means, or "" */
+};
+
+/** Of the messages in the store, those that Exim has frozen.  *@unread: -H files whose data is not in memory, which
+ *  nobody should bring back only to count.  Reads every other -H file. */
+uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
+/** Messages that lie in the spool @spool on the disk.  @hidden: below a view.  -EPERM: only root can look there; or
+ *  another negative errno. */
+int64_t messages_on_disk(const char *spool, bool hidden);
+
+/** Say in @shown how it is, and why. */
+void status_judge(struct shown *shown);
+
+void status_print_json(const struct shown *shown);
+void status_print_text(const struct shown *shown);
+/** @fs: the store, NULL: there is none. */
+void status_print_prometheus(const struct shown *shown, struct fastspool *fs);
+
+/** Fill in @shown.  The caller detaches *@fs, which is NULL where there is no store. */
+void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs);
+/** Show the spool until a key or signal ends it.  Returns the exit status. */
+int status_watch(const struct fastspool_config *config);
+
+#endif

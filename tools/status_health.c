@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How the spool is: the worst that is true of it, in one line, and the exit status that goes with it.
+ */
+#include "config.h"
+#include "status.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static __attribute__((format(printf, 3, 4))) bool is(struct shown *shown, enum health health, const char *format, ...)
+{
+    va_list arguments;
+
+    shown->health = health;
+    va_start(arguments, format);
+    vsnprintf(shown->line, sizeof(shown->line), format, arguments);
+    va_end(arguments);
+    return true;
+}
+
+static bool store_fails(struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+
+    if (shown->failure)
+        return is(shown, MAIL_STANDS, "FAILED: %.255s", shown->failure);
+    if (shown->recovery)
+        return is(shown, MAIL_STANDS, "it can't be recovered yet: %.255s", shown->recovery);
+    if (shown->refusal[0])
+        return is(shown, MAIL_STANDS, "Exim may not use it: %s", shown->refusal);
+    if (s->commit_error)
+        return is(shown, MAIL_STANDS, "the last commit failed: %s", strerrordesc_np(-s->commit_error));
+    return false;
+}
+
+/* What makes every call wait that needs the disk. */
+static bool mirror_stands(struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+    unsigned long long silent = s->mirror_silent_ns / NS_PER_S, age = s->unflushed_ns / NS_PER_S, waiters = s->waiters;
+    const char *wait = waiters == 1 ? "process waits" : "processes wait";
+
+    if (!s->mirror_pid && shown->no_tool)
+        return is(shown, MAIL_STANDS, "no mirror process runs, and none can be started: %s: %s", FASTSPOOL_TOOL,
+                  strerrordesc_np(shown->no_tool));
+    if (s->mirror_pid && !shown->recovering && s->mirror_silent_ns > STATUS_SILENT)
+        return is(shown, MAIL_STANDS,
+                  "the mirror, process %ld, has given no sign of life for %llu s: it is stopped, or the disk does not "
+                  "answer; %llu %s, and the oldest change that is not on the disk is %llu s old",
+                  (long)s->mirror_pid, silent, waiters, wait, age);
+    if (s->unflushed_ns > shown->late)
+        return is(shown, MAIL_STANDS, "a change of %llu s ago is not on the disk, and %llu %s%s", age, waiters, wait,
+                  s->mirror_pid ? "" : "; no mirror process runs");
+    return false;
+}
+
+static bool view_fails(struct shown *shown)
+{
+    if (shown->view.state == SEEN_DEAD)
+        return is(shown, ATTENTION,
+                  "the view is dead: programs without the library see an error, mailq an empty queue; %s",
+                  shown->again ? "it is being mounted again" : shown->view.mend);
+    if (shown->view.state == SEEN_STARTING && shown->view.late)
+        return is(shown, ATTENTION,
+                  "the view is not mounted after %u s: programs without the library miss messages; syslog says why",
+                  shown->view.late);
+    if (shown->hidden)
+        return is(shown, ATTENTION, "the view hides %" PRIu32 " messages or files of the disk", shown->hidden);
+    return false;
+}
+
+void status_judge(struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+
+    if (store_fails(shown) || mirror_stands(shown))
+        return;
+    if (!shown->recovering && (!s->room_bytes || !s->room_files))
+        is(shown, MAIL_STANDS, "there is no room for another file: Exim answers 452");
+    else if (view_fails(shown))
+        return;
+    else if (shown->recovering)
+        is(shown, ATTENTION, "it is being recovered from the disk");
+    else if (shown->view.state == SEEN_STARTING)
+        is(shown, WELL, "the view is starting");
+    else if (!s->mirror_pid)
+        is(shown, WELL, "no mirror process runs; the next message starts one");
+    else
+        is(shown, WELL, "all is well");
+}

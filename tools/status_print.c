@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The status as text, and as one JSON object.
+ */
+#include "status.h"
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MS(nanoseconds) ((nanoseconds) / NS_PER_MS)
+
+void status_print_json(const struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {"messages", s->messages},
+        {"files", s->files},
+        {"memory_bytes", s->memory_bytes},
+        {"memory_limit", s->memory_limit},
+        {"open_bytes", s->open_bytes},
+        {"evicted_files", s->evicted_files},
+        {"spilled_files", s->spilled_files},
+        {"evictions", s->evictions},
+        {"brought_back", s->brought_back},
+        {"room_bytes", s->room_bytes},
+        {"room_files", s->room_files},
+        {"dirty_bytes", s->dirty_bytes},
+        {"dirty_files", s->dirty_files},
+        {"unflushed_ms", MS(s->unflushed_ns)},
+        {"commit_ms", MS(s->commit_ns)},
+        {"commits", s->commits},
+        {"commit_p50_ns", s->commit_p50_ns},
+        {"commit_p99_ns", s->commit_p99_ns},
+        {"descriptions", s->descriptions},
+        {"commit_error", (uint64_t)-s->commit_error},
+        {"mirror_pid", (uint64_t)s->mirror_pid},
+        {"mirror_silent_ms", MS(s->mirror_silent_ns)},
+        {"waiters", s->waiters},
+        {"health", shown->health},
+        {"view_pid", (uint64_t)shown->view_pid},
+        {"disk_locked", shown->locked},
+        {"disk_conflicts", shown->conflicts},
+        {"disk_left", shown->left},
+        {"disk_hidden", shown->hidden},
+    };
+
+    printf("{\"spool\": ");
+    tool_print_json(shown->spool);
+    printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
+    if (shown->on_disk >= 0)
+        printf(", \"disk_messages\": %" PRId64, shown->on_disk);
+    printf(", \"line\": ");
+    tool_print_json(shown->line);
+    printf(", \"view_state\": \"%s\", \"view\": ", seen_name(shown->view.state));
+    tool_print_json(shown->view.line);
+    printf(", \"failed\": %s}\n", shown->failure ? "true" : "false");
+}
+
+/* Only where there is something to say. */
+static void print_left(const struct shown *shown)
+{
+    const struct {
+        uint32_t number;
+        const char *why;
+    } reasons[] = {{shown->locked, "that processes work on"},
+                   {shown->conflicts, "of which the store has others"},
+                   {shown->left, "that can't be taken"}};
+    const char *separator = "  on the disk  ";
+
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+        if (!reasons[i].number)
+            continue;
+        printf("%s%" PRIu32 " %s", separator, reasons[i].number, reasons[i].why);
+        separator = ", ";
+    }
+    if (shown->locked || shown->conflicts || shown->left)
+        printf("%s\n", shown->hidden ? ": hidden by the view" : "");
+}
+
+void status_print_text(const struct shown *shown)
+{
+    const struct fastspool_status *s = &shown->numbers;
+
+    printf("%s: %s\n", shown->spool, shown->line);
+    printf("  durability   %s\n", fastspool_durability_name(s->durability));
+    printf("  messages     %" PRIu64, s->messages);
+    printf(shown->on_disk > 0 ? "; and %" PRId64 " on the disk\n" : "\n", shown->on_disk);
+    printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
+    printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,
+           (double)s->memory_limit / 1048576, (double)s->open_bytes / 1048576);
+    printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far\n",
+           s->evicted_files, s->evictions, s->brought_back);
+    printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
+    printf("  not on disk  %" PRIu64 " files, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
+           (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
+    printf("  commits      %" PRIu64 "; median %.1f ms, 99th percentile %.1f ms\n", s->commits,
+           (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
+    if (s->mirror_pid)
+        printf("  mirror       process %ld, last sign of life %.1f s ago\n", (long)s->mirror_pid,
+               (double)s->mirror_silent_ns / 1e9);
+    printf("  waiting      %" PRIu64 " processes\n", s->waiters);
+    printf("  view         %s\n", shown->view.line);
+    print_left(shown);
+}
