@@ -175,24 +175,43 @@ static int usage(FILE *to)
     fputs("usage: fastspool SUBCOMMAND [ARGUMENT...]\n\n", to);
     for (size_t i = 0; i < SUBCOMMANDS; i++)
         fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].summary);
-    fputs("\nfastspool SUBCOMMAND --help shows its options.\n", to);
+    fputs("\nfastspool help SUBCOMMAND shows its options.\n", to);
     return to == stdout ? 0 : EX_USAGE;
+}
+
+static const struct subcommand *find(const char *name)
+{
+    for (size_t i = 0; i < SUBCOMMANDS; i++) {
+        if (strcmp(name, subcommands[i].name) == 0)
+            return &subcommands[i];
+    }
+    tool_error("unknown subcommand `%s`", name);
+    usage(stderr);
+    return NULL;
+}
+
+/* `help SUBCOMMAND` is `SUBCOMMAND --help`. */
+static int help(char *name)
+{
+    static char option[] = "--help";
+    char *argv[] = {name, option, NULL};
+    const struct subcommand *subcommand = find(name);
+
+    return subcommand ? subcommand->run(2, argv) : EX_USAGE;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2)
         return usage(stderr);
+    if (strcmp(argv[1], "help") == 0 && argc > 2)
+        return help(argv[2]);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         printf("fastspool %s\n", fastspool_version());
         return 0;
     }
-    for (size_t i = 0; i < SUBCOMMANDS; i++) {
-        if (strcmp(argv[1], subcommands[i].name) == 0)
-            return subcommands[i].run(argc - 1, argv + 1);
-    }
-    tool_error("unknown subcommand `%s`", argv[1]);
-    return usage(stderr);
+    const struct subcommand *subcommand = find(argv[1]);
+    return subcommand ? subcommand->run(argc - 1, argv + 1) : EX_USAGE;
 }
