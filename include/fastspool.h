@@ -100,7 +100,7 @@ struct fastspool_config {
     uint64_t memory;                                          /* bytes of the segment; default a quarter of RAM */
     uint64_t flush_interval;                                  /* nanoseconds, default 100 ms */
     char state[FASTSPOOL_PATH_MAX];                           /* "" = SPOOL/.fastspool */
-    char runtime[FASTSPOOL_PATH_MAX];                         /* "" = /dev/shm */
+    char runtime[FASTSPOOL_PATH_MAX];                         /* "": root's tmpfs, else /dev/shm */
     char program[FASTSPOOL_PROGRAMS_MAX][FASTSPOOL_PATH_MAX]; /* set-user-ID images that are served */
     size_t programs;
     uid_t trusted_user[FASTSPOOL_TRUSTED_MAX]; /* may attach besides root and the owner */

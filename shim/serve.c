@@ -50,6 +50,7 @@
 #include "signals.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
+#include "spool/runtime.h"
 #include "spool/viewed.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -368,6 +369,15 @@ static enum decision decide_set_id(bool listed)
     return SERVE_NOTHING;
 }
 
+/* Exim may have given up root's rights when it comes to the spool: `exim -bp` has. */
+static void prepare_memory(void)
+{
+    for (size_t i = 0; i < spool_count; i++) {
+        if (!spools[i].config.runtime[0])
+            runtime_prepare_ahead(spools[i].real[0] ? spools[i].real : spools[i].given, spools[i].config.memory);
+    }
+}
+
 static enum decision decide(void)
 {
     bool secure = getauxval(AT_SECURE) != 0, links = links_us();
@@ -403,7 +413,12 @@ static enum decision decide(void)
     global = links || is_preloaded_for_all();
     by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
     look_ahead();
-    return set_id_image ? decide_set_id(is_listed_program(&own_image) || is_listed_by_path()) : SERVE;
+    if (!set_id_image)
+        return SERVE;
+    enum decision found = decide_set_id(is_listed_program(&own_image) || is_listed_by_path());
+    if (found == SERVE && !refusal[0])
+        prepare_memory();
+    return found;
 }
 
 static enum decision decided(void)

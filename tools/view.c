@@ -19,14 +19,13 @@ static const char usage[] =
     "itself.  One runs a spool.  Needs root.\n"
     "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error.\n";
 
-static bool is_off(void)
+static bool is_off(struct fastspool_config *config)
 {
-    struct fastspool_config config;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (fastspool_config_load(&config, NULL, false, error) < 0)
+    if (fastspool_config_load(config, NULL, false, error) < 0)
         tool_error("%s", error);
-    else if (!config.view)
+    else if (!config->view)
         tool_error("nothing is mounted: the configuration says `view = off`");
     else
         return false;
@@ -49,6 +48,7 @@ int tool_view(int argc, char **argv)
     static const struct option known[] = {
         {"state", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
     const char *state = NULL;
+    struct fastspool_config config = {0};
 
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
@@ -64,7 +64,7 @@ int tool_view(int argc, char **argv)
     }
     if (geteuid() != 0)
         return tool_error("view needs root");
-    if (!state && (is_off() || is_impossible())) /* the library gives it, and has looked */
+    if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */
         return SUPERVISOR_UNAVAILABLE;
-    return supervisor_run(argv[optind], state);
+    return supervisor_run(argv[optind], state, config.runtime[0] ? 0 : config.memory);
 }

@@ -6,7 +6,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The library's descriptors start this far below the soft limit, or below 1024 if the limit is higher.  Programs get
@@ -40,6 +45,33 @@ int fd_raise(int fd)
         return fd;
     close(fd);
     return high;
+}
+
+/* Without /proc. */
+static int look_up(int fd, const char *opened, char path[PATH_MAX])
+{
+    struct stat is, found;
+
+    if (!realpath(opened, path) || fstat(fd, &is) < 0 || stat(path, &found) < 0)
+        return -errno;
+    return is.st_dev == found.st_dev && is.st_ino == found.st_ino ? 0 : -ESTALE;
+}
+
+int fd_path(int fd, const char *opened, char *path, size_t size)
+{
+    char link[32], found[PATH_MAX];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, found, sizeof(found) - 1);
+    if (length > 0)
+        found[length] = '\0';
+    int result = length > 0 ? 0 : look_up(fd, opened, found);
+    if (result < 0)
+        return result;
+    if (strlen(found) + 1 >= size)
+        return -ENAMETOOLONG;
+    strcpy(path, found);
+    return 0;
 }
 
 int fd_sync_directory(const char *path)

@@ -16,6 +16,10 @@ int fd_high(int fd);
 /** fd_high(), but where no number is free @fd itself, which stays open. */
 int fd_raise(int fd);
 
+/** The real path of the directory @fd, which was opened as @opened, in @size bytes.  Without /proc the path is looked
+ * up, and has to lead to the same directory: -ESTALE.  -ENAMETOOLONG: it does not fit. */
+int fd_path(int fd, const char *opened, char *path, size_t size);
+
 /** fsync(2) the directory @path, so that its entries are on the disk. */
 int fd_sync_directory(const char *path);
 

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void places_in_state(const char *state, const char *name, char path[PLACES_PATH_MAX])
 {
@@ -45,7 +46,23 @@ void places_placeholder(unsigned number, char name[PLACES_NAME_MAX])
     snprintf(name, PLACES_NAME_MAX, "p%02u", number);
 }
 
-void places_registered(uint64_t hash, char path[PLACES_PATH_MAX])
+/* FNV-1a. */
+static unsigned long long hash_of(const char *spool, size_t length)
 {
-    snprintf(path, PLACES_PATH_MAX, PLACES_REGISTRY "/%016llx", (unsigned long long)hash);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)spool[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+void places_registered(const char *spool, size_t length, char path[PLACES_PATH_MAX])
+{
+    snprintf(path, PLACES_PATH_MAX, PLACES_REGISTRY "/%016llx", hash_of(spool, length));
+}
+
+void places_of_spool(const char *spool, char directory[PLACES_NAME_MAX], char size[PLACES_NAME_MAX])
+{
+    snprintf(directory, PLACES_NAME_MAX, "%016llx", hash_of(spool, strlen(spool)));
+    snprintf(size, PLACES_NAME_MAX, "%s" PLACES_SIZE, directory);
 }

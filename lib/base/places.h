@@ -13,15 +13,19 @@
  *         mirror/               the database: data.mdb, lock.mdb
  *         mirror.new/           the same, while it is being made
  *         spill/INODE-GENERATION  an open file whose data has no room in memory
- *     RUNTIME/fastspool.ID/     RUNTIME is /dev/shm, unless `runtime` is configured; ID is random; 0700
+ *     RUNTIME/fastspool.ID/     RUNTIME is `runtime`, or /run/fastspool/memory/HASH, or /dev/shm (spool/runtime.c);
+ *                               ID is random; 0700
  *         segment               the store's memory
  *         locks                 record locks
  *         p00 ... p63           placeholders
  *     /run/fastspool/HASH       a spool that root has registered
+ *         memory/               the tmpfs of root's
+ *         .memory.lock          flock: of who mounts it or makes it larger
  */
 #ifndef FASTSPOOL_PLACES_H
 #define FASTSPOOL_PLACES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define PLACES_STATE       ".fastspool"
@@ -50,6 +54,11 @@
 
 #define PLACES_REGISTRY "/run/fastspool"
 
+#define PLACES_TMPFS_NAME "memory"
+#define PLACES_TMPFS      PLACES_REGISTRY "/" PLACES_TMPFS_NAME
+#define PLACES_TMPFS_LOCK ".memory.lock"
+#define PLACES_SIZE       ".size"
+
 /** Size of a path buffer, NUL included: a state directory of 255 bytes, and the longest name below it. */
 #define PLACES_PATH_MAX 320
 /** Size of a buffer for a name without a directory, NUL included. */
@@ -67,7 +76,9 @@ int places_parse_journal_file(const char *name, uint32_t *number);
 int places_runtime(const char *base, uint64_t id, char *path, int size);
 /** The name of a placeholder in RUNTIME/fastspool.ID. */
 void places_placeholder(unsigned number, char name[PLACES_NAME_MAX]);
-/** The registry's file for the spool whose path has this hash. */
-void places_registered(uint64_t hash, char path[PLACES_PATH_MAX]);
+/** The registry's file for the spool whose path is the first @length bytes of @spool, named by their hash. */
+void places_registered(const char *spool, size_t length, char path[PLACES_PATH_MAX]);
+/** The names in the tmpfs of root's for the spool @spool: its directory, and the file that says what it may take. */
+void places_of_spool(const char *spool, char directory[PLACES_NAME_MAX], char size[PLACES_NAME_MAX]);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/rights.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -59,4 +60,12 @@ int rights_become(uid_t uid, gid_t gid)
     if (!are(ids, gid) || syscall(SYS_getgroups, 1, &group) != 1 || group != gid)
         return -EPERM;
     return rights_settle(uid);
+}
+
+bool rights_may_mount(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    return syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1u << CAP_SYS_ADMIN));
 }

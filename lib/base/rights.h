@@ -24,4 +24,7 @@ int rights_settle(uid_t uid);
 /** The same for a process of root's, with @gid as its gids and its only group. */
 int rights_become(uid_t uid, gid_t gid);
 
+/** Has this thread the right to mount (CAP_SYS_ADMIN)? */
+bool rights_may_mount(void);
+
 #endif

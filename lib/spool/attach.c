@@ -4,7 +4,7 @@
  *
  * The spool has a state directory on the disk (SPOOL/.fastspool, 0700, the owner's; base/places.h).  Its file `runtime`
  * names the directory of the store's memory, RUNTIME/fastspool.ID.  ID is random, so that no other user can prepare
- * that name.
+ * that name.  Where RUNTIME is, runtime.c says.
  * Trusted users have rights of their own there (trust.c), and need a store that root or the owner has made.
  *
  * The happy path:
@@ -38,6 +38,7 @@
 #include "spool/launch.h"
 #include "spool/presence.h"
 #include "spool/record.h"
+#include "spool/runtime.h"
 #include "spool/trust.h"
 #include "spool/viewed.h"
 #include "store/await.h"
@@ -72,7 +73,6 @@
 
 static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
 {
-    char link[32];
     int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
@@ -80,13 +80,13 @@ static int open_spool(struct fastspool *fs, const char *spool, struct stat *st, 
     fs->spool_fd = fd_high(fd);
     if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
         return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fs->spool_fd);
-    ssize_t length = readlink(link, fs->spool, sizeof(fs->spool) - 1);
-    if (length <= 0 || length == sizeof(fs->spool) - 1)
-        return error_set(error, -ENAMETOOLONG, "the real path of the spool %s is longer than %d bytes", spool,
+    int result = fd_path(fs->spool_fd, spool, fs->spool, sizeof(fs->spool));
+    if (result == -ENAMETOOLONG)
+        return error_set(error, result, "the real path of the spool %s is longer than %d bytes", spool,
                          FASTSPOOL_PATH_MAX - 2);
-    fs->spool[length] = '\0';
-    return 0;
+    return result == 0 ? 0
+                       : error_set(error, result, "cannot find the real path of the spool %s: %s", spool,
+                                   strerrordesc_np(-result));
 }
 
 /* Does the process belong to root or the owner? */
@@ -221,32 +221,34 @@ static void remove_runtime(const char *runtime)
     rmdir(runtime);
 }
 
+static int check_memory(const struct fastspool_config *config, char *error)
+{
+    if (config->memory >= 4 * CHUNK_SIZE)
+        return 0;
+    return error_set(error, -ENOSPC, "`memory` is %llu KiB, but a store needs at least 4 MiB",
+                     (unsigned long long)(config->memory >> 10));
+}
+
 /* The store's memory: the configured `memory`, but no more than the runtime directory's file system has. */
 static int find_capacity(struct fastspool *fs, const struct fastspool_config *config, char *error)
 {
-    const char *base = config->runtime[0] ? config->runtime : PLACES_MEMORY;
     struct statvfs st;
 
     fs->memory = config->memory;
-    if (config->memory < 4 * CHUNK_SIZE)
-        return error_set(error, -ENOSPC, "`memory` is %llu KiB, but a store needs at least 4 MiB",
-                         (unsigned long long)(config->memory >> 10));
-    if (statvfs(base, &st) < 0)
-        return error_set(error, -errno, "cannot find the size of %s: %s", base, strerrordesc_np(errno));
+    if (fstatvfs(fs->runtime_fd, &st) < 0)
+        return error_set(error, -errno, "cannot find the size of %s: %s", fs->runtime, strerrordesc_np(errno));
     uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
     if (size == 0 || fs->memory <= size)
         return 0;
     if (size < 4 * CHUNK_SIZE)
-        return error_set(error, -ENOSPC, "the file system of %s has %llu KiB, but a store needs at least 4 MiB", base,
-                         (unsigned long long)(size >> 10));
+        return error_set(error, -ENOSPC, "the file system of %s has %llu KiB, but a store needs at least 4 MiB",
+                         fs->runtime, (unsigned long long)(size >> 10));
     fs->memory = size;
     return 0;
 }
 
-static int make_runtime(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
-                        char *error)
+static int make_runtime(struct fastspool *fs, const char *base, const struct stat *spool, char *error)
 {
-    const char *base = config->runtime[0] ? config->runtime : PLACES_MEMORY;
     uint64_t id;
 
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
@@ -275,28 +277,58 @@ static int publish(const struct fastspool *fs, int state_fd, const struct record
                                    strerrordesc_np(-result));
 }
 
+/* Make an empty segment in a fresh directory in @base. */
+static int make_segment(struct fastspool *fs, const struct fastspool_config *config, const char *base,
+                        const struct stat *spool, char *error)
+{
+    struct fastspool_config own = *config;
+    int result = make_runtime(fs, base, spool, error);
+
+    if (result == 0)
+        result = find_capacity(fs, config, error);
+    own.memory = fs->memory;
+    if (result == 0)
+        result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
+    if (result == 0)
+        result = segment_open(fs, error);
+    if (result < 0) {
+        close_runtime(fs);
+        remove_runtime(fs->runtime);
+    }
+    return result;
+}
+
+/* In the configured directory, else in the file system of root's, else in /dev/shm. */
+static int make_anywhere(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                         char *error)
+{
+    char own[FASTSPOOL_PATH_MAX];
+
+    if (config->runtime[0])
+        return make_segment(fs, config, config->runtime, spool, error);
+    runtime_prepare(fs->spool, spool, config->memory);
+    if (runtime_own(fs->spool, spool, own) && make_segment(fs, config, own, spool, error) == 0)
+        return 0;
+    return make_segment(fs, config, PLACES_MEMORY, spool, error);
+}
+
 /* With the claim: create an empty store in state RECOVERING, and publish it.  @before: of an earlier store. */
 static int make_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                       const struct stat *spool, const struct record *before, char *error)
 {
     struct record record;
-    struct fastspool_config own = *config;
+    int result = make_anywhere(fs, config, spool, error);
 
-    own.memory = fs->memory;
-    if (own.memory < config->memory)
+    if (result < 0)
+        return result;
+    if (fs->memory < config->memory)
         syslog(LOG_MAIL | LOG_WARNING,
                "fastspool: %s: `memory` is %llu MiB, but the runtime directory's file system has only %llu MiB: the "
                "store uses those",
-               fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(own.memory >> 20));
-    int result = make_runtime(fs, config, spool, error);
-    if (result == 0)
-        result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
-    if (result == 0)
-        result = segment_open(fs, error);
-    if (result == 0 && viewed(fs->spool) > 0) /* of an earlier store: it hides the disk's directory */
+               fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(fs->memory >> 20));
+    if (viewed(fs->spool) > 0) /* of an earlier store: it hides the disk's directory */
         STORE(fs->header->view.status, VIEW_MOUNTED);
-    if (result == 0)
-        result = describe(fs, spool, &record);
+    result = describe(fs, spool, &record);
     if (result == 0)
         result = publish(fs, state_fd, &record, error);
     if (result < 0) {
@@ -475,6 +507,16 @@ static int settle_trust(const struct fastspool *fs, const struct fastspool_confi
     return 0;
 }
 
+/* How much memory the store may take, for the mirrors that this process starts.  Root has room made for a larger
+ * `memory`. */
+static int settle_memory(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                         bool create, char *error)
+{
+    if (create && runtime_lacks(fs->spool, fs->runtime, config->memory))
+        runtime_prepare(fs->spool, spool, config->memory);
+    return find_capacity(fs, config, error);
+}
+
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
                   char *error)
 {
@@ -489,8 +531,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int result = open_spool(fs, spool, &st, error);
     if (result == 0)
         result = check_user(config, fs, &st, error);
-    if (result == 0 && (create || config->memory))
-        result = find_capacity(fs, config, error);
+    bool sizes = create || config->memory;
+    if (result == 0 && sizes)
+        result = check_memory(config, error);
     struct rights rights = {0};
     bool owners = result == 0 && is_owners(&st);
     bool settles = create; /* the mirror and the command need not know the trusted users */
@@ -500,6 +543,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int state_fd = result == 0 ? open_state(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
         result = open_or_make(fs, config, state_fd, &st, create, error);
+        if (result == 0 && sizes)
+            result = settle_memory(fs, config, &st, create, error);
         if (result == 0 && (settles || !owners))
             result = settle_trust(fs, config, state_fd, owners, error);
         close(state_fd);

@@ -22,7 +22,9 @@
 #include "spool/launch.h"
 
 #include "base/cgroup.h"
+#include "base/child.h"
 #include "base/clock.h"
+#include "base/namespace.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "base/unconst.h"
@@ -33,7 +35,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <linux/ioprio.h>
 #include <sched.h>
 #include <signal.h>
@@ -44,7 +45,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -214,24 +214,21 @@ static void become_tool(char *const *arguments)
     _exit(127);
 }
 
-/* Is this the same file, where this process is now? */
-static bool sees(const char *path, int fd)
+static bool sees_all(const void *context)
 {
-    struct stat here, known;
-    return stat(path, &here) == 0 && fstat(fd, &known) == 0 && here.st_dev == known.st_dev &&
-           here.st_ino == known.st_ino;
+    const struct fastspool *fs = context;
+    struct stat spool, runtime;
+
+    return fstat(fs->spool_fd, &spool) == 0 && fstat(fs->runtime_fd, &runtime) == 0 &&
+           namespace_sees(fs->spool, &spool) && namespace_sees(fs->runtime, &runtime) &&
+           access(FASTSPOOL_TOOL, X_OK) == 0;
 }
 
 /* A service's sandbox may show the spool read-only (ProtectSystem=strict), or end with the service.  If process 1 sees
  * the same spool, the same memory and the command, the mirror lives there. */
 static void shed_mounts(const struct fastspool *fs)
 {
-    int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), first = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
-
-    if (own >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0 &&
-        !(sees(fs->spool, fs->spool_fd) && sees(fs->runtime, fs->runtime_fd) && access(FASTSPOOL_TOOL, X_OK) == 0))
-        setns(own, CLONE_NEWNS);
-    /* become_tool() closes all descriptors */
+    namespace_enter_first(sees_all, fs);
 }
 
 static void become_mirror(const struct fastspool *fs)
@@ -255,33 +252,25 @@ static void become_view(const struct fastspool *fs)
     become_tool(arguments);
 }
 
-/* Fork a child that sends no signal when it ends: the program's SIGCHLD handler and wait() do not see it. */
-static pid_t quiet_fork(void)
+struct start {
+    const struct fastspool *fs;
+    void (*become)(const struct fastspool *fs);
+};
+
+static void detach(void *context)
 {
-    return (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+    const struct start *start = context;
+
+    setsid();
+    if (child_fork() == 0)
+        start->become(start->fs);
 }
 
 /* Start the process that @become turns a child into.  0 or -errno; keeps errno. */
 static int start(const struct fastspool *fs, void (*become)(const struct fastspool *fs))
 {
-    sigset_t all, old;
-    int saved = errno;
-
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old); /* no handler of the program may run in the child */
-    pid_t child = quiet_fork();
-    if (child == 0) {
-        setsid();
-        if (quiet_fork() == 0)
-            become(fs);
-        _exit(0);
-    }
-    int result = child < 0 ? -errno : 0;
-    while (child > 0 && waitpid(child, NULL, __WCLONE) < 0 && errno == EINTR)
-        ;
-    sigprocmask(SIG_SETMASK, &old, NULL);
-    errno = saved;
-    return result;
+    struct start start = {fs, become};
+    return child_run(detach, &start);
 }
 
 /* Of many processes that find nobody at once, one starts it: the one that moves @starting, after @time. */
@@ -309,14 +298,6 @@ int launch_start(struct fastspool *fs)
 
 /* ---- the view ---- */
 
-static bool may_mount(void)
-{
-    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
-
-    return syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1u << CAP_SYS_ADMIN));
-}
-
 void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, int error)
 {
     uint32_t before = LOAD(fs->header->view.unavailable);
@@ -342,7 +323,7 @@ int launch_view_obstructed(enum view_obstacle *obstacle)
     if (fuse < 0)
         return errno;
     close(fuse);
-    return may_mount() ? 0 : EPERM;
+    return rights_may_mount() ? 0 : EPERM;
 }
 
 void launch_view(struct fastspool *fs)

@@ -7,7 +7,8 @@
  * a path, each directory above the path is looked up in turn.  Where /run/fastspool does not exist this costs one
  * lstat.
  *
- * Failure modes: a file that is not root's, or that names another spool than it was looked up by, is ignored.
+ * Failure modes: a file that is not root's, or that names another spool than it was looked up by, is ignored.  So
+ * where two paths have one hash, one of the spools may be hidden, but no wrong one is served.
  */
 #include "spool/registry.h"
 
@@ -20,16 +21,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* FNV-1a.  A collision may hide one of two spools, but serves no wrong one: the file says which spool it is for. */
-static void entry_path(const char *spool, size_t length, char path[PLACES_PATH_MAX])
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)spool[i]) * UINT64_C(0x100000001b3);
-    places_registered(hash, path);
-}
 
 static bool is_roots(void)
 {
@@ -54,7 +45,7 @@ int registry_add(const struct fastspool_config *config)
         config->runtime[0] ? "runtime = " : "#", config->runtime);
     if (length >= (int)sizeof(text))
         return -ENAMETOOLONG;
-    entry_path(config->spool[0], strlen(config->spool[0]), path);
+    places_registered(config->spool[0], strlen(config->spool[0]), path);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (fd < 0)
         return -errno;
@@ -67,7 +58,7 @@ int registry_remove(const char *spool)
 {
     char path[PLACES_PATH_MAX];
 
-    entry_path(spool, strlen(spool), path);
+    places_registered(spool, strlen(spool), path);
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
@@ -81,7 +72,7 @@ int registry_find(const char *path, struct fastspool_config *config)
     for (size_t length = strlen(path); length > 1; length--) {
         if (path[length] != '/' && path[length] != '\0')
             continue;
-        entry_path(path, length, entry);
+        places_registered(path, length, entry);
         if (lstat(entry, &st) == 0 && fastspool_config_load(config, entry, false, error) == 0 && config->spools == 1 &&
             strlen(config->spool[0]) == length && strncmp(config->spool[0], path, length) == 0)
             return 0;

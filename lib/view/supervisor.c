@@ -33,6 +33,7 @@
 #include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
+#include "spool/runtime.h"
 #include "view/control.h"
 #include "view/hand.h"
 #include "view/mounts.h"
@@ -41,6 +42,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -595,7 +597,16 @@ static int begin(struct supervisor *s, const char *spool)
     return result;
 }
 
-int supervisor_run(const char *spool, const char *state)
+/* The server is the owner, and can't mount; and it sees the mounts that are there when its namespace is made. */
+static void prepare_memory(const char *spool, const struct stat *st, uint64_t memory)
+{
+    char real[PATH_MAX];
+
+    if (realpath(spool, real))
+        runtime_prepare(real, st, memory);
+}
+
+int supervisor_run(const char *spool, const char *state, uint64_t memory)
 {
     static struct supervisor s = {.fuse = -1, .view = -1, .server = -1, .hand = -1};
     char path[PLACES_PATH_MAX];
@@ -614,6 +625,7 @@ int supervisor_run(const char *spool, const char *state)
     }
     if (result < 0)
         return complain(spool, "take the view's lock", result);
+    prepare_memory(spool, &st, memory);
     result = begin(&s, spool);
     if (result < 0) {
         tell_unavailable(spool, &st, s.state, result);

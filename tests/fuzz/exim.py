@@ -62,7 +62,7 @@ def one(seed, findings):
     sentinel = pathlib.Path("/etc/x")
     sentinel.write_text("root's")
     before = sentinel.stat()
-    segment = pathlib.Path((exim.spool / ".fastspool/runtime").read_text().strip()) / "segment"
+    segment = pathlib.Path((exim.spool / ".fastspool/runtime").read_text().split("\n")[0]) / "segment"
     count = 0
     for i, command in enumerate(commands(exim, message)):
         attacker = subprocess.Popen([CORRUPT, segment, str(seed * 100 + i), str(WORK)])

@@ -545,7 +545,7 @@ static const char *placeholder_harm(void)
     char path[300];
     glob_t found;
 
-    if (glob("/dev/shm/fastspool.*/p??", 0, NULL, &found) != 0 || found.gl_pathc < 64)
+    if (glob("/run/fastspool/memory/*/fastspool.*/p??", 0, NULL, &found) != 0 || found.gl_pathc < 64)
         return "some are missing";
     harm[0] = '\0';
     for (size_t i = 0; i < found.gl_pathc; i++) {

@@ -11,7 +11,8 @@ import os
 import pathlib
 import shutil
 
-from harness import FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, kill_all, main, processes, test
+from harness import (FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, kill_all, main, processes,
+                     stores, test)
 
 
 def tool_says(exim, *words, arguments=("status",)):
@@ -105,13 +106,13 @@ def spool_of_others(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def too_much_memory(exim):
-    """`memory` larger than /dev/shm: a new segment takes the size of /dev/shm as its limit."""
+    """`memory` larger than the machine's: a new segment takes the size of its file system as its limit."""
     exim.submit(exim.expect(Message(), "sink"))
     exim.tool("flush")
     exim.reboot()
     exim.fastspool_configuration("memory = 900G")
     exim.submit(exim.expect(Message(), "sink"))
-    limit, room = json.loads(exim.tool("status", "--json"))["memory_limit"], os.statvfs("/dev/shm")
+    limit, room = json.loads(exim.tool("status", "--json"))["memory_limit"], os.statvfs(stores()[0])
     check(limit == room.f_blocks * room.f_frsize, f"the store may hold {limit} bytes")
     mended(exim)
 
@@ -134,8 +135,7 @@ def damaged_segment(exim):
     before = exim.queue()
     exim.tool("flush")
     kill_all()
-    segment = max((path for path in glob.glob("/dev/shm/fastspool.*/*") + glob.glob("/dev/shm/fastspool.*")
-                   if os.path.isfile(path)), key=os.path.getsize)
+    segment = f"{stores()[0]}/segment"
     with open(segment, "r+b") as file:
         file.write(b"\xa5" * 4096)
     accepted, said = try_submit(exim)
@@ -210,7 +210,7 @@ def other_programs(exim):
                                ("/bin/cat", ("/proc/self/maps",))):
         for user in (None, USER):
             result = exim.command(*arguments, program=program, user=user)
-            check(b"fastspool:" not in result.stderr and b"/dev/shm/fastspool" not in result.stdout,
+            check(b"fastspool:" not in result.stderr and b"/fastspool." not in result.stdout,
                   f"{program}: {result.stderr!r}")
     mended(exim)
 

@@ -51,6 +51,7 @@ FASTSPOOL_CONFIGURATION = "/etc/fastspool.conf"
 USER = "fastspool-test"                 # exists in the private /etc alone
 USER_ID = 23001
 SMTP_PORT, SINK_PORT = 2525, 2526
+ROOTS_MEMORY = "/run/fastspool/memory"
 ID = re.compile(r"\b[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}\b")
 
 CONFIGURATION = """
@@ -609,11 +610,9 @@ class Exim:
         self.daemon = self.view = None
         for _, place in views():
             subprocess.run(["umount", "--lazy", place], check=True)
-        for path in glob.glob("/dev/shm/fastspool.*"):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+        forget_memory()
+        if os.path.ismount(ROOTS_MEMORY):
+            subprocess.run(["umount", "--lazy", ROOTS_MEMORY], check=True)
 
     def expect(self, message, *places):
         """MESSAGE must arrive in each of PLACES: "sink", "mbox", "maildir", "filtered", "command"."""
@@ -759,6 +758,17 @@ def processes():
             if stat.rsplit(")", 1)[1].split()[0] != "Z":
                 found.append((int(entry), stat.split("(", 1)[1].rsplit(")", 1)[0]))
     return found
+
+
+def stores():
+    """The directories of all stores' memory, of root's file system and of /dev/shm."""
+    return sorted(glob.glob(f"{ROOTS_MEMORY}/*/fastspool.*") + glob.glob("/dev/shm/fastspool.*"))
+
+
+def forget_memory():
+    """Remove the memory of all stores."""
+    for path in stores():
+        shutil.rmtree(path)
 
 
 def views():

@@ -3,6 +3,7 @@
 """Limits and surroundings: where Exim starts, the library starts, too; and nobody gets more than without it.
 
 - The daemon under one small limit: with the library and without it the result is the same.
+- The memory lies in a file system of root's, which no other user can fill; else in /dev/shm.
 - The mirror keeps nothing of its starter.
 - What an ordinary user starts uses no shared memory, so nobody waits for what he stops.
 """
@@ -18,7 +19,8 @@ import time
 from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
                       RLIM_INFINITY)
 
-from harness import (EXIM, LIBRARY, TOOL, USER, USER_ID, Client, Message, Skip, check, main, processes, test, wait_for)
+from harness import (EXIM, LIBRARY, ROOTS_MEMORY, TOOL, USER, USER_ID, Client, Message, Skip, check, main, processes,
+                     stores, test, wait_for)
 
 QUEUE_ONLY = ("queue_only = true",)
 SEGMENT = "/fastspool."                 # marks a mapped segment in /proc/PID/maps
@@ -88,6 +90,137 @@ def small(exim):
     limit, value = {"files": (RLIMIT_NOFILE, 24), "data": (RLIMIT_DATA, 16 << 20), "stack": (RLIMIT_STACK, 2 << 20),
                     "memory": (RLIMIT_MEMLOCK, 0), "time": (RLIMIT_CPU, 5)}[exim.work.name.rpartition("_")[2]]
     exim.start(limits=[(limit, (value, value))])
+    takes_mail(exim)
+
+
+# --- where the memory lies --------------------------------------------------------------------------------------------
+
+SPARE = 32 << 20                        # what a store may take besides `memory` (lib/spool/runtime.c)
+
+
+@contextlib.contextmanager
+def full_shm():
+    """A /dev/shm of 8 MiB, which nobody has filled."""
+    subprocess.run(["mount", "-o", "remount,size=8m", "/dev/shm"], check=True)
+    fill = "dd if=/dev/zero of=/dev/shm/fill bs=64k 2>/dev/null; dd if=/dev/zero of=/dev/shm/rest bs=4k 2>/dev/null; true"
+    try:
+        subprocess.run(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh", "-c", fill], check=True)
+        check(os.statvfs("/dev/shm").f_bfree == 0, "/dev/shm isn't full: this test can't fail")
+        yield
+    finally:
+        for name in ("fill", "rest"):
+            pathlib.Path("/dev/shm", name).unlink(missing_ok=True)
+        subprocess.run(["mount", "-o", "remount,size=50%", "/dev/shm"], check=True)
+
+
+def place_of(spool):
+    """The directory of a spool's memory."""
+    return pathlib.Path((spool / ".fastspool/runtime").read_text().split("\n")[0])
+
+
+def spare():
+    """Bytes of root's file system, and how many of them are free."""
+    room = os.statvfs(ROOTS_MEMORY)
+    return room.f_blocks * room.f_frsize, room.f_bfree * room.f_frsize
+
+
+@test(main=QUEUE_ONLY)
+def filled_shm(exim):
+    """Nobody fills /dev/shm, then the machine boots: mail is taken."""
+    exim.reboot()
+    with full_shm():
+        exim.start()
+        takes_mail(exim)
+
+
+@test(library=True, main=QUEUE_ONLY, memory="32M")
+def roots_memory(exim):
+    """The file system is root's alone, has room for each spool's `memory`, and grows with a second spool and a larger
+    `memory`.  It is still mounted after the stop, and holds nothing of a spool that is gone when the next one comes."""
+    exim.reboot()
+    exim.start()
+    takes_mail(exim)
+    check(str(place_of(exim.spool)).startswith(ROOTS_MEMORY + "/"), f"the memory is {place_of(exim.spool)}")
+    top = os.stat(ROOTS_MEMORY)
+    check((top.st_mode & 0o7777, top.st_uid, top.st_gid) == (0o755, 0, 0), f"{top}")
+    options = next(line.split()[3] for line in open("/proc/mounts") if line.split()[1] == ROOTS_MEMORY)
+    check({"nosuid", "nodev", "noexec"} <= set(options.split(",")), options)
+    own = place_of(exim.spool).stat()
+    check((own.st_mode & 0o7777, own.st_uid) == (0o700, exim.spool.stat().st_uid), f"{own}")
+    check(spare()[0] == (32 << 20) + SPARE, f"one spool: {spare()[0] >> 20} MiB")
+
+    second = exim.work / "second"
+    (second / "input").mkdir(parents=True)
+    exim.own(second)
+    use = ["ls", second / "input"]
+    exim.tool("run", "--spool", second, "--", *use)
+    check(place_of(second).parent.parent == pathlib.Path(ROOTS_MEMORY), f"the second memory is {place_of(second)}")
+    check(spare()[0] == 2 * ((32 << 20) + SPARE), f"two spools: {spare()[0] >> 20} MiB")
+
+    exim.fastspool_configuration("memory = 96M")
+    exim.tool("stop")
+    exim.run("-bpc")
+    check(spare()[0] == (32 << 20) + (96 << 20) + 2 * SPARE, f"a larger `memory`: {spare()[0] >> 20} MiB")
+    check(json.loads(exim.tool("status", "--json"))["memory_limit"] == 96 << 20, "the larger `memory` doesn't count")
+
+    exim.tool("stop", "--spool", second)
+    for path in place_of(second), place_of(exim.spool):
+        shutil.rmtree(path)
+    exim.stop()
+    wait_for(lambda: not mirrors(), "the mirrors end with their memory")
+    check(os.path.ismount(ROOTS_MEMORY), "it was unmounted")
+    exim.tool("run", "--", "ls", exim.spool / "input")
+    check(len(os.listdir(ROOTS_MEMORY)) == 2, f"there is {os.listdir(ROOTS_MEMORY)}")
+
+
+@test(library=True, memory="16M")
+def names_fit(exim):
+    """`memory` full of names fits: the limit ends it, and not the file system."""
+    exim.reboot()
+    script = """
+import errno, os, sys
+count = 0
+try:
+    while True:
+        os.close(os.open(f"{sys.argv[1]}/input/{count:07}-H", os.O_CREAT | os.O_WRONLY, 0o640))
+        count += 1
+except OSError as error:
+    print(count, errno.errorcode[error.errno])
+"""
+    (exim.spool / "input").mkdir(exist_ok=True)
+    exim.own(exim.spool / "input")
+    result = subprocess.run(["python3", "-c", script, exim.spool], env=exim.environment(), capture_output=True)
+    count, error = result.stdout.split()
+    status = json.loads(exim.tool("status", "--json"))
+    size, free = spare()
+    print(f"  {count.decode()} names in {status['memory_bytes'] >> 10} KiB; {(size - free) >> 10} KiB of {size >> 10} KiB taken",
+          flush=True)
+    check(error == b"ENOSPC" and status["memory_bytes"] > 15 << 20 and free > 0, f"{error}, {status['memory_bytes']}, {free}")
+
+
+@test(("_daemon", {}), ("_else", {}), library=True, main=QUEUE_ONLY)
+def elsewhere(exim):
+    """A process of the owner's that comes first, and one of root's with a /run of its own, use /dev/shm without a word.  Where
+    root's file system is mounted, the owner's process makes the store there."""
+    exim.reboot()
+    look = ["ls", exim.spool / "input"]
+    if exim.work.name.endswith("_else"):
+        look = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=755 own /run && exec "$@"', "sh", *look]
+    else:
+        look = ["setpriv", "--reuid=Debian-exim", "--regid=Debian-exim", "--clear-groups", "--", *look]
+    for base in ("/dev/shm", ROOTS_MEMORY):
+        result = subprocess.run(look, env=exim.environment(), capture_output=True)
+        check(b"fastspool" not in result.stderr, result.stderr.decode())
+        expected = base if look[0] == "setpriv" else "/dev/shm"
+        check(str(place_of(exim.spool)).startswith(expected), f"the memory is {place_of(exim.spool)}, not in {expected}")
+        takes_mail(exim) if exim.daemon else None
+        exim.reboot()
+        exim.run("-bpc")                # root's
+        check(str(place_of(exim.spool)).startswith(ROOTS_MEMORY), f"root's memory is {place_of(exim.spool)}")
+        exim.tool("stop")
+        for path in stores():
+            shutil.rmtree(path)
+    exim.start()
     takes_mail(exim)
 
 

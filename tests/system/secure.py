@@ -19,8 +19,8 @@ import struct
 import subprocess
 import time
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, test,
-                     wait_for)
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, stores,
+                     test, wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
@@ -28,7 +28,7 @@ PRELOAD = {"LD_PRELOAD": LIBRARY}
 
 
 def has_store():
-    return any(name.startswith("fastspool.") for name in os.listdir("/dev/shm"))
+    return bool(stores())
 
 
 def served(*command, user=None, **environment):
@@ -323,7 +323,8 @@ def attack(*arguments):
     if not ATTACK.exists():
         source = pathlib.Path(__file__).with_name("attack.c")
         subprocess.run(["cc", "-O1", "-I", source.parents[2] / "lib", "-o", ATTACK, source], check=True)
-    segment, = pathlib.Path("/dev/shm").glob("fastspool.*/segment")
+    place, = stores()
+    segment = f"{place}/segment"
     process = subprocess.Popen([ATTACK, segment, *map(str, arguments)], user=MAIL_USER,
                                group=pwd.getpwnam(MAIL_USER).pw_gid, extra_groups=[], stdout=subprocess.PIPE)
     check(process.stdout.readline() == b"ready\n", "the mail user can't map the segment: this test can't fail")

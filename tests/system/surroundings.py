@@ -14,11 +14,12 @@ import shutil
 import socket
 import subprocess
 
-from harness import (EXIM, QUEUE_ONLY, SMTP_PORT, TOOL, Client, Message, check, kill, kill_all, main, processes, test,
-                     wait_for)
+from harness import (EXIM, QUEUE_ONLY, SMTP_PORT, TOOL, Client, Message, check, forget_memory, kill, kill_all, main,
+                     processes, stores, test, wait_for)
 
 LAZY = ("durability = lazy", "flush_interval = 3600s")       # nothing reaches the disk before the mirror's last commit
-OWN_SHM = "mount -t tmpfs -o mode=1777 own /dev/shm"
+OWN_MEMORY = "mount -t tmpfs -o mode=1777 own /dev/shm && mount -t tmpfs -o mode=755 own /run"
+SHM = "runtime = /dev/shm"                                   # outlives a container here
 CONTAINER = ("--pid", "--fork", "--kill-child", "--mount-proc")
 ROWS = (("_daemon", {}), ("_else", {}))
 MODES = tuple((f"{mode}{who}", {"fastspool": options} if options else {})
@@ -100,10 +101,6 @@ def mirror_ends(seconds=10):
     wait_for(lambda: not mirrors(), "the mirror ends by itself", seconds)
 
 
-def stores():
-    return sorted(glob.glob("/dev/shm/fastspool.*"))
-
-
 def counted(exim):
     return int(exim.run("-bpc"))
 
@@ -159,16 +156,16 @@ def copy_of_the_spool(exim):
 
 
 @test(*MODES, main=QUEUE_ONLY, library=True)
-def private_shm(exim):
-    """Who has a /dev/shm of its own makes no second store while somebody lives, though no mirror runs."""
+def private_memory(exim):
+    """Who has a /run and a /dev/shm of its own makes no second store while somebody lives, though no mirror runs."""
     if in_it(exim):
-        start_in(exim, script=OWN_SHM)
+        start_in(exim, script=OWN_MEMORY)
     else:
         exim.start()
     accept(exim, 5)
     for pid in mirrors():
         kill(pid)
-    script = "true" if in_it(exim) else OWN_SHM
+    script = "true" if in_it(exim) else OWN_MEMORY
     status, output = run_in(exim, EXIM, "-bpc", script=script)
     check("can't be seen from here" in output, f"exim -bpc is not refused: exit {status}, {output}")
     accept(exim, 5)
@@ -183,7 +180,7 @@ def left_of_a_sandbox(exim):
     """A mirror that lives alone, in memory that the next process can't reach, ends for it, in order, and leaves no memory
     behind: in lazy nothing is lost."""
     exim.fastspool_configuration(*LAZY)
-    script = "true" if in_it(exim) else OWN_SHM
+    script = "true" if in_it(exim) else OWN_MEMORY
     for turn in range(3):
         message = exim.expect(Message(), "sink")
         result = subprocess.run(["unshare", "--mount", "sh", "-c", script + ' && exec "$@"', "sh", EXIM, "-oi", "-f",
@@ -193,7 +190,7 @@ def left_of_a_sandbox(exim):
         exim.settle()
         check(len(mirrors()) == 1, f"turn {turn}: {len(mirrors())} mirrors")
         check(len(stores()) == (script == "true"), f"turn {turn}: memory {stores()}")
-        script = OWN_SHM if script == "true" else "true"
+        script = OWN_MEMORY if script == "true" else "true"
     finish(exim)
 
 
@@ -234,7 +231,7 @@ sys.stdin.read()
             check(process.stdout.readline() == b"here\n", f"the process that is to {what} failed")
             for pid in mirrors():
                 kill(pid)
-            status, output = run_in(exim, EXIM, "-bpc", script=OWN_SHM)
+            status, output = run_in(exim, EXIM, "-bpc", script=OWN_MEMORY)
             check(("can't be seen from here" in output) == (what == "stay"), f"{what}: exit {status}, {output}")
             process.stdin.close()
         kill_all()
@@ -246,7 +243,9 @@ sys.stdin.read()
 def container_restart(exim):
     """A container is killed and another one takes over, with or without the old memory.  While it lives, others are
     refused; then they take over."""
-    script = OWN_SHM if "_lost" in exim.work.name else "true"
+    script = OWN_MEMORY if "_lost" in exim.work.name else "true"
+    if script == "true":
+        exim.fastspool_configuration(SHM, *(LAZY if "_lazy" in exim.work.name else ()))
     start_in(exim, *CONTAINER, script=script)
     accept(exim, 4)
     status, output = run_in(exim, EXIM, "-bpc")
@@ -271,6 +270,7 @@ def container_restart(exim):
 def container_restart_without_state(exim):
     """The state directory goes with the container, and the memory stays: the queue is empty, as a new spool's, and mail
     is taken.  The old memory is nobody's."""
+    exim.fastspool_configuration(SHM)
     start_in(exim, *CONTAINER)
     accept(exim, 4)
     end_daemon(exim)
@@ -313,8 +313,8 @@ def spool_made_anew(exim):
 
 
 @test(*MODES, main=QUEUE_ONLY, library=True)
-def shm_wiped(exim):
-    """/dev/shm is emptied by hand.  The mirror ends by itself with a line, what it had acknowledged is on the disk, and
+def memory_wiped(exim):
+    """The memory is removed by hand.  The mirror ends by itself with a line, what it had acknowledged is on the disk, and
     the next start finds it."""
     expect_refusals(exim)
     exim.start()
@@ -323,8 +323,7 @@ def shm_wiped(exim):
         end_daemon(exim)
     mirror = mirrors()
     check(len(mirror) == 1, f"mirrors: {mirror}")
-    for place in stores():
-        shutil.rmtree(place)
+    forget_memory()
     if in_it(exim):
         print(f"  {offer(exim, 3)} of 3 taken after the memory was removed", flush=True)
     mirror_ends()

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, Client, Message, check, kill, kill_all, main, test, text
+from harness import QUEUE_ONLY, TOOL, Client, Message, check, kill, kill_all, main, stores, test, text
 
 
 def accept(exim, count, **options):
@@ -172,7 +172,7 @@ def damaged(exim):
     check("journal: file 0000, byte 4096: the checksum" in output, output)
     check("history" in output and "memory: " not in output, output)
     flip(journal, 4096 + 100)
-    segment = next(pathlib.Path("/dev/shm").glob("fastspool.*/segment"))
+    segment = pathlib.Path(stores()[0]) / "segment"
     inodes = 0x100000 + 65536 * 128 + 65536 * 64 + (1 << 24) * 4
     flip(segment, inodes + 3 * 128 + 48)                # inode.links of inode 3
     output = verify(exim, 1)

@@ -9,7 +9,6 @@
 import ctypes
 import errno
 import fcntl
-import glob
 import json
 import os
 import pathlib
@@ -21,7 +20,8 @@ import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Message, Skip, check, kill, kill_all, main, processes, test, views, wait_for
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, Message, Skip, check, forget_memory, kill, kill_all, main, processes,
+                     test, views, wait_for)
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
 QUEUES = {**AUTO, "main": QUEUE_ONLY + ("acl_not_smtp_start = warn queue = ${if eq{$sender_address}{fast@sink.test}{fast}"
@@ -638,8 +638,7 @@ def memory_gone_below_a_dead_view(exim):
     wait_mounted(exim)
     exim.tool("flush")
     kill_all()
-    for path in glob.glob("/dev/shm/fastspool.*"):
-        shutil.rmtree(path)
+    forget_memory()
     # No process of root's attaches, so no view is mounted: the owner's Exim meets the dead one.
     exim.fastspool_configuration("view = off")
     for _ in range(2):
@@ -870,8 +869,7 @@ def refusals(exim):
     without = subprocess.run(["setpriv", "--bounding-set", "-sys_admin", "fastspool", "view", exim.spool], capture_output=True)
     check(without.returncode == 69 and b"CAP_SYS_ADMIN" in without.stderr, f"view without the right: {without}")
     exim.tool("stop")
-    for path in glob.glob("/dev/shm/fastspool.*"):
-        shutil.rmtree(path)
+    forget_memory()
     code, out, err = said(exim, "status")
     check(code == 1 and "is not lost" in err and f"fastspool view {exim.spool}" in err, f"after a reboot: {out}{err}")
 
@@ -883,8 +881,7 @@ def stop_without_a_store(exim):
     exim.tool("flush")
     pid = supervisor(exim)
     os.kill(server(exim), signal.SIGSTOP)       # else it makes the store again
-    for path in glob.glob("/dev/shm/fastspool.*"):
-        shutil.rmtree(path)
+    forget_memory()
     stopped = exim.command("stop", program="/usr/bin/fastspool")
     check(stopped.returncode == 1 and b"the view of an earlier one has ended" in stopped.stderr + stopped.stdout, stopped)
     wait_for(lambda: pid not in dict(processes()), "the supervisor ends")

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mount namespace of process 1, from which mounts reach every service.
+ */
+#ifndef FASTSPOOL_NAMESPACE_H
+#define FASTSPOOL_NAMESPACE_H
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/** Does @path lead to the file @known, where this process is now? */
+bool namespace_sees(const char *path, const struct stat *known);
+
+/** Enter the mount namespace of process 1, and stay there if @accept(@context) says so.  True: this process is there.
+ *  Only for a child that has no thread beside it. */
+bool namespace_enter_first(bool (*accept)(const void *context), const void *context);
+
+#endif

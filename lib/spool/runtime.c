@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The runtime directory: in which file system the memory of a store is made.
+ *
+ * Any user can fill /dev/shm.  So root has a tmpfs of its own, of a size, which nobody but root and owners of spools
+ * can write to (base/places.h):
+ *
+ *     /run/fastspool/memory/              root's, 0755; nosuid, nodev, noexec
+ *         HASH/                           of a spool, by its path: its owner's, so that he can make and remove in it
+ *             fastspool.ID/
+ *         HASH.size                       root's, sparse: its length is what the spool may take
+ *
+ * The happy path:
+ *   - The first process of root's that makes a store, and may mount (CAP_SYS_ADMIN), mounts it where process 1 sees the
+ *     same spool: so every service sees it, whatever sandbox the first one lives in.
+ *   - Exim may be the owner by its first use of the spool: it does so ahead (shim/serve.c).
+ *   - Each new store writes down what it may take: `memory`, which tables are a part of, and SPARE.
+ *   - The size of the file system is the sum.  It grows with a new store or a larger `memory`, and never shrinks.
+ *   - A unit may mount it before, with any size.  It stays mounted; empty it takes no memory.
+ *
+ * Failure modes: /dev/shm, without a word.
+ *   - The process may not mount, process 1 doesn't see the spool, or /proc is hidden.
+ *   - This process doesn't see the mount (a /run of its own), or sees it read-only.
+ *   - A kernel without huge pages for tmpfs: without.
+ *   - Two processes at once: a lock of root's.  Who doesn't get it within LOCK_TRIES goes without.
+ *   - The machine has less memory than the sum: that much.
+ *   - A spool is gone: its directory is empty then, and the next new store takes both names away.  A process that has
+ *     prepared, and not yet made its store, may lose its directory so.
+ */
+#include "spool/runtime.h"
+
+#include "base/child.h"
+#include "base/clock.h"
+#include "base/namespace.h"
+#include "base/places.h"
+#include "base/rights.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define SPARE      (UINT64_C(32) << 20) /* of each store: tables end within a huge page, and others begin */
+#define LOCK_TRIES 200
+#define LOCK_EVERY (10 * NS_PER_MS)
+
+/* What a child of this process is to do. */
+struct wish {
+    const char *spool; /* its real path */
+    const struct stat *st;
+    uint64_t memory; /* 0: only mount */
+};
+
+static uint64_t wanted(uint64_t memory)
+{
+    return memory + SPARE;
+}
+
+static bool is_roots(const struct stat *st)
+{
+    return S_ISDIR(st->st_mode) && st->st_uid == 0 && !(st->st_mode & 022);
+}
+
+/* ---- the file system ---- */
+
+/* Open a directory of root's alone.  It is made if it is missing. */
+static int open_roots(int above, const char *path)
+{
+    struct stat st;
+
+    if (mkdirat(above, path, 0755) < 0 && errno != EEXIST)
+        return -errno;
+    int fd = openat(above, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 || fstat(fd, &st) < 0 ? -errno : is_roots(&st) ? fd : -EPERM;
+}
+
+static bool is_mounted(int fd)
+{
+    struct statfs file_system;
+    struct statx st;
+
+    return fstatfs(fd, &file_system) == 0 && file_system.f_type == TMPFS_MAGIC &&
+           statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
+static int set(int context, const char *key, const char *value)
+{
+    return fsconfig(context, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
+}
+
+static int set_size(int context, uint64_t bytes)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+    return set(context, "size", text);
+}
+
+static int mount_over(int directory, uint64_t bytes)
+{
+    int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
+
+    if (context < 0 || set(context, "source", "fastspool") < 0 || set(context, "mode", "0755") < 0 ||
+        set_size(context, bytes) < 0)
+        return -errno;
+    set(context, "huge", "within_size");
+    if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    int mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    return mount < 0 || move_mount(mount, "", directory, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
+               ? -errno
+               : 0;
+}
+
+static int open_mounted(int above, uint64_t bytes)
+{
+    int fd = open_roots(above, PLACES_TMPFS_NAME);
+
+    if (fd < 0 || is_mounted(fd))
+        return fd;
+    int result = mount_over(fd, bytes);
+    return result < 0 ? result : open_roots(above, PLACES_TMPFS_NAME);
+}
+
+static int enlarge(int top, uint64_t bytes)
+{
+    struct statvfs st;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+    if (pages > 0 && page > 0 && bytes > (uint64_t)pages * (uint64_t)page)
+        bytes = (uint64_t)pages * (uint64_t)page;
+    if (fstatvfs(top, &st) < 0)
+        return -errno;
+    if (st.f_blocks == 0 || (uint64_t)st.f_blocks * st.f_frsize >= bytes) /* the first: without a size */
+        return 0;
+    int context = fspick(top, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+    if (context < 0 || set_size(context, bytes) < 0 || fsconfig(context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+/* ---- what each spool may take ---- */
+
+static int write_size(int top, const char *name, uint64_t bytes)
+{
+    const struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+    int fd = openat(top, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+    setrlimit(RLIMIT_FSIZE, &none); /* of the child */
+    return fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
+}
+
+/* The sum.  Spools without a store are struck off, but not @own. */
+static uint64_t add_sizes(int top, const char *own)
+{
+    DIR *directory = fdopendir(openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    uint64_t sum = 0;
+
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        char spool[PLACES_NAME_MAX];
+        struct stat st;
+        const char *dot = strrchr(entry->d_name, '.');
+        if (!dot || strcmp(dot, PLACES_SIZE) != 0 || fstatat(top, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        snprintf(spool, sizeof(spool), "%.*s", (int)(dot - entry->d_name), entry->d_name);
+        if (strcmp(entry->d_name, own) != 0 && (unlinkat(top, spool, AT_REMOVEDIR) == 0 || errno == ENOENT))
+            unlinkat(top, entry->d_name, 0);
+        else
+            sum += (uint64_t)st.st_size;
+    }
+    return sum;
+}
+
+static int reserve(int top, const struct wish *wish)
+{
+    char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX];
+
+    places_of_spool(wish->spool, directory, size);
+    int result = write_size(top, size, wanted(wish->memory));
+    if (result == 0)
+        result = enlarge(top, add_sizes(top, size));
+    if (result == 0 && mkdirat(top, directory, 0755) < 0 && errno != EEXIST)
+        result = -errno;
+    if (result == 0 && fchownat(top, directory, wish->st->st_uid, wish->st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+        result = -errno;
+    return result;
+}
+
+/* ---- the child ---- */
+
+static bool sees_spool(const void *context)
+{
+    const struct wish *wish = context;
+    return namespace_sees(wish->spool, wish->st);
+}
+
+static bool take_lock(int above)
+{
+    int fd = openat(above, PLACES_TMPFS_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int tries = 0;
+
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (++tries == LOCK_TRIES)
+            return false;
+        clock_sleep(LOCK_EVERY);
+    }
+    return fd >= 0;
+}
+
+/* The end of the child gives back what it has. */
+static void prepare(void *context)
+{
+    const struct wish *wish = context;
+
+    syscall(SYS_setfsuid, 0); /* whoever's rights the process has borrowed */
+    syscall(SYS_setfsgid, 0);
+    umask(022);
+    if (!namespace_enter_first(sees_spool, wish))
+        return;
+    int above = open_roots(AT_FDCWD, PLACES_REGISTRY);
+    if (above < 0 || !take_lock(above))
+        return;
+    int top = open_mounted(above, wanted(wish->memory));
+    if (top >= 0 && wish->memory)
+        reserve(top, wish);
+}
+
+void runtime_prepare(const char *spool, const struct stat *st, uint64_t memory)
+{
+    struct wish wish = {spool, st, memory};
+
+    if (geteuid() == 0 && rights_may_mount())
+        child_run(prepare, &wish);
+}
+
+/* ---- looking ---- */
+
+bool runtime_own(const char *spool, const struct stat *st, char base[FASTSPOOL_PATH_MAX])
+{
+    char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX];
+    struct stat top, own;
+
+    places_of_spool(spool, directory, size);
+    snprintf(base, FASTSPOOL_PATH_MAX, PLACES_TMPFS "/%s", directory);
+    return lstat(PLACES_TMPFS, &top) == 0 && is_roots(&top) && lstat(base, &own) == 0 && S_ISDIR(own.st_mode) &&
+           own.st_uid == st->st_uid;
+}
+
+/* Is there room for a store of @memory bytes? */
+static bool is_prepared(const char *spool, uint64_t memory)
+{
+    char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX], path[PLACES_PATH_MAX];
+    struct stat st;
+
+    places_of_spool(spool, directory, size);
+    snprintf(path, sizeof(path), PLACES_TMPFS "/%s", size);
+    return lstat(path, &st) == 0 && (uint64_t)st.st_size >= wanted(memory);
+}
+
+bool runtime_lacks(const char *spool, const char *runtime, uint64_t memory)
+{
+    return strncmp(runtime, PLACES_TMPFS "/", strlen(PLACES_TMPFS "/")) == 0 && !is_prepared(spool, memory);
+}
+
+void runtime_prepare_ahead(const char *spool, uint64_t memory)
+{
+    struct stat st;
+    int saved = errno;
+
+    if (!is_prepared(spool, memory) && stat(spool, &st) == 0)
+        runtime_prepare(spool, &st, memory);
+    errno = saved;
+}
