@@ -97,14 +97,13 @@ void syslog(int priority, const char *format, ...)
     vdprintf(open("{work}/syslog", O_WRONLY | O_APPEND), format, list);
     dprintf(open("{work}/syslog", O_WRONLY | O_APPEND), "\\n");
 }}
-/* The name that a fortified program calls. */
-void __syslog_chk(int priority, int flag, const char *format, ...)
+void __syslog_chk(int priority, int flag, const char *format, ...) /* of a hardened build */
 {{
+    char text[1024];
     va_list list;
-    (void)priority, (void)flag;
     va_start(list, format);
-    vdprintf(open("{work}/syslog", O_WRONLY | O_APPEND), format, list);
-    dprintf(open("{work}/syslog", O_WRONLY | O_APPEND), "\\n");
+    vsnprintf(text, sizeof(text), format, list);
+    syslog(priority, "%s", text);
 }}
 """
 
