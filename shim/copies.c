@@ -9,6 +9,7 @@
  *
  * Failure modes:
  *   - -ENOMEM, -ENOSPC, ... from the copy.  The original stays open.
+ *   - Without /proc: the anonymous file itself, sealed.  A write is EPERM.
  *   - The file has more bytes than the store can have: -EIO.
  */
 #include "copies.h"
@@ -20,6 +21,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 static int copy_content(struct fastspool *fs, uint32_t description, int to)
@@ -41,11 +43,22 @@ static int copy_content(struct fastspool *fs, uint32_t description, int to)
     return got < 0 ? (int)got : real.ftruncate(to, offset) < 0 ? -errno : 0;
 }
 
+/* The same file for reading alone.  Without /proc it is sealed: a write is EPERM, not EBADF. */
+static int for_reading(int memory, int flags)
+{
+    char link[32];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
+    int fd = real.open(link, flags | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOENT)
+        return fd < 0 ? -errno : fd;
+    return real.fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0 ? -errno : memory;
+}
+
 int copies_new(uint32_t number)
 {
     struct fastspool *fs = attachment_of(number);
     const uint32_t description = LOCAL(number);
-    char link[32];
     int flags = inside_flags(fs, description) & O_NONBLOCK; /* for reading: what is written to a copy would be lost */
     int spill = inside_spill(fs, description);
 
@@ -53,16 +66,14 @@ int copies_new(uint32_t number)
         real.lseek(spill, inside_offset(fs, description), SEEK_SET);
     if (spill != -ENOENT)
         return spill;
-    int memory = (int)real.syscall(SYS_memfd_create, "fastspool", 1 /* MFD_CLOEXEC */);
+    int memory = (int)real.syscall(SYS_memfd_create, "fastspool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
     if (memory < 0)
         return -errno;
     int result = copy_content(fs, description, memory);
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
-    int fd = result < 0 ? result : real.open(link, flags | O_CLOEXEC);
-    if (fd < 0 && result >= 0)
-        fd = -errno;
-    real.close(memory);
+    int fd = result < 0 ? result : for_reading(memory, flags);
+    if (fd != memory)
+        real.close(memory);
     if (fd >= 0)
         real.lseek(fd, inside_offset(fs, description), SEEK_SET);
     return fd;

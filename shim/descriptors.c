@@ -33,6 +33,7 @@
 
 #define PAGE_ENTRIES 1024
 #define PAGES        1024
+#define WITHOUT_PROC 1024 /* numbers that are looked at where no list of them can be had */
 
 #define UNKNOWN 0u
 #define FOREIGN UINT32_MAX
@@ -239,6 +240,10 @@ void descriptors_discover(void)
     }
     if (fd >= 0)
         real.close(fd);
+    for (int n = 0; fd < 0 && n < WITHOUT_PROC; n++) {
+        if (!is_own(n) && real.fcntl(n, F_GETFD) >= 0)
+            descriptors_find(n);
+    }
     errno = saved;
 }
 

@@ -43,6 +43,7 @@
 #include "attachment.h"
 #include "base/atomic.h"
 #include "base/cgroup.h"
+#include "base/fd.h"
 #include "base/places.h"
 #include "config.h"
 #include "fastspool.h"
@@ -90,7 +91,8 @@ static bool set_id_image;
 static uid_t starter;                     /* the real uid that the process was started with: Exim takes root's */
 static char refusal[FASTSPOOL_ERROR_MAX]; /* why every call on a spool fails; "": no reason */
 static __thread size_t matched;           /* by serve_match(), for serve_store(): the spool found last */
-static struct stat own_image;             /* of /proc/self/exe */
+static struct stat own_image;             /* of this program */
+static bool by_proc;                      /* as /proc/self/exe says */
 static char unnamed[FASTSPOOL_PATH_MAX];  /* the spool that nobody has named */
 
 /* ---- messages ---- */
@@ -202,7 +204,7 @@ static void add_spool(const struct fastspool_config *from, const char *path)
     spool->config = *from;
     int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
-        if (!real_path_of(fd, spool->real, sizeof(spool->real)))
+        if (fd_path(fd, path, spool->real, sizeof(spool->real)) < 0)
             spool->real[0] = '\0';
         real.close(fd);
     }
@@ -240,17 +242,40 @@ static bool is_listed_program(const struct stat *image)
     return false;
 }
 
+/* What the image was executed as.  Its caller has chosen that, and may have the path lead elsewhere by now. */
+static const char *executed_as(void)
+{
+    const char *path = (const char *)(uintptr_t)getauxval(AT_EXECFN);
+    return path && *path == '/' ? path : "";
+}
+
+static void image_path(char path[PATH_MAX])
+{
+    ssize_t length = real.readlink("/proc/self/exe", path, PATH_MAX - 1);
+
+    if (length > 0)
+        path[length] = '\0';
+    else
+        snprintf(path, PATH_MAX, "%s", executed_as());
+}
+
+/* Find out what file the image is.  Without /proc it is what it was executed as. */
+static bool find_image(void)
+{
+    by_proc = real.stat("/proc/self/exe", &own_image) == 0;
+    return by_proc || real.stat(executed_as(), &own_image) == 0;
+}
+
 /* An upgrade may have removed the image: then its path decides. */
 static bool is_listed_by_path(void)
 {
     static const char deleted[] = " (deleted)";
     char path[PATH_MAX];
-    ssize_t length = real.readlink("/proc/self/exe", path, sizeof(path) - 1);
 
-    path[length > 0 ? length : 0] = '\0';
-    size_t suffix = strlen(deleted);
-    if ((size_t)(length > 0 ? length : 0) > suffix && strcmp(path + length - suffix, deleted) == 0)
-        path[(size_t)length - suffix] = '\0';
+    image_path(path);
+    size_t length = strlen(path), suffix = strlen(deleted);
+    if (length > suffix && strcmp(path + length - suffix, deleted) == 0)
+        path[length - suffix] = '\0';
     for (size_t i = 0; i < config.programs; i++) {
         if (strcmp(config.program[i], path) == 0)
             return true;
@@ -353,10 +378,9 @@ static void look_ahead(void)
 /* Of an image that runs with more rights than its caller may have. */
 static enum decision decide_set_id(bool listed)
 {
-    char path[FASTSPOOL_PATH_MAX];
-    ssize_t length = real.readlink("/proc/self/exe", path, sizeof(path) - 1);
+    char path[PATH_MAX];
 
-    path[length > 0 ? length : 0] = '\0';
+    image_path(path);
     if (!listed)
         refuse("%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG " names it: if it is your Exim, say so there",
                path);
@@ -384,8 +408,10 @@ static enum decision decide(void)
     char error[FASTSPOOL_ERROR_MAX];
     size_t length;
 
-    if (real.stat("/proc/self/exe", &own_image) < 0) {
-        refuse("/proc, which says what program this is, can't be read: %s; mount it", strerrordesc_np(errno));
+    if (!find_image()) {
+        refuse(
+            "/proc, which says what program this is, can't be read, and the program was not executed by an absolute "
+            "path; mount /proc");
         set_id_image = true;
         return REFUSE;
     }
@@ -400,6 +426,10 @@ static enum decision decide(void)
         add_spool(&config, config.spool[i]);
     if (set_id_image)
         add_registered();
+    if (secure && !by_proc && !is_listed_by_path()) /* a link of the caller's may name any program */
+        refuse(
+            "/proc, which says what program this is, can't be read, and it was not executed as a `program` "
+            "in " FASTSPOOL_CONFIG "; mount /proc");
     starter = getuid();
     bool marked = getenv(SERVE_MARK) != NULL; /* a user who sets the mark himself only loses by it */
     STORE(users, marked || (!refusal[0] && !is_trusted(starter)));

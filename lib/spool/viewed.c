@@ -12,7 +12,8 @@
  * Failure modes:
  *   - The view's server is dead: the mount is still a view.  Nobody takes the disk's directory below it for the queue.
  *   - SPOOL has no `input`, or this user may not look for it: there is no view.
- *   - It can't be said, for want of descriptors or without /proc: the errno.  A process that took that for "no view"
+ *   - Without /proc: where both lie in one mount there is no view.
+ *   - It can't be said, for want of descriptors, or without /proc: the errno.  A process that took that for "no view"
  *     would go into the store beside the view, or to the directory below it.
  */
 #include "spool/viewed.h"
@@ -24,10 +25,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TYPE " - fuse.fastspool "
 #define LINE 4096 /* of a list of mounts: a view's is shorter */
+
+/* The same number.  The flag keeps the kernel from asking a view's server. */
+static int mount_without_proc(int fd)
+{
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &st) < 0)
+        return -errno;
+    return st.stx_mask & STATX_MNT_ID ? (int)st.stx_mnt_id : -ENOSYS;
+}
 
 /* The mount that directory @path lies in, or the one that is mounted there; -errno: it can't be said. */
 static int mount_of(const char *path)
@@ -40,7 +52,7 @@ static int mount_of(const char *path)
     snprintf(info, sizeof(info), "/proc/self/fdinfo/%d", fd);
     int file = open(info, O_RDONLY | O_CLOEXEC);
     ssize_t size = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
-    int result = size < 0 ? (errno == ENOENT ? -ENOSYS : -errno) : -EIO; /* without /proc */
+    int result = size < 0 ? (errno == ENOENT ? mount_without_proc(fd) : -errno) : -EIO;
     text[size > 0 ? size : 0] = '\0';
     const char *found = strstr(text, "mnt_id:");
     if (found)
@@ -78,7 +90,7 @@ static int is_mounted_view(int id)
         used = line == text && used == LINE ? 0 : used - (size_t)(line - text);
         memmove(text, line, used);
     }
-    int result = got < 0 ? -errno : found;
+    int result = got >= 0 ? found : errno == ENOENT ? -ENOSYS : -errno; /* without /proc */
     if (file >= 0)
         close(file);
     return result;

@@ -224,6 +224,30 @@ def elsewhere(exim):
     takes_mail(exim)
 
 
+@test(main=QUEUE_ONLY)
+def no_proc(exim):
+    """Without /proc Exim works as it does without the library: as the first that comes, and after it."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /proc && exec "$@"', "sh"]
+
+    def submit(message):
+        result = subprocess.run([*hidden, EXIM, "-oi", "-f", message.sender, *message.recipients], cwd="/",
+                                env=exim.environment(), input=message.content(), capture_output=True)
+        check(result.returncode == 0 and not result.stderr, f"exit {result.returncode}: {result.stderr.decode()}")
+    for _ in range(2):
+        exim.reboot()
+        for turn in range(2):
+            submit(exim.expect(Message("user@maildir.test"), "maildir"))
+            count = subprocess.run([*hidden, EXIM, "-bpc"], cwd="/", env=exim.environment(), capture_output=True)
+            check((count.stdout, count.stderr) == (b"%d\n" % (turn + 1), b""), f"{count}")
+            script = 'exec env -u LD_PRELOAD cat <"$1"'        # inherits the file, and has no library
+            name = f"input/{exim.queue()[0]}-H"
+            inherited = subprocess.run([*hidden, "sh", "-c", script, "sh", name], cwd=exim.spool, env=exim.environment(),
+                                       capture_output=True)
+            check(name[6:-2].encode() in inherited.stdout, f"{inherited}")
+            check(len(exim.queue()) == turn + 1, f"with /proc the queue has {len(exim.queue())} messages")
+        exim.deliver_queue()
+
+
 # --- the mirror's starter -------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
@@ -339,7 +363,7 @@ void syslog(int priority, const char *format, ...)
     va_start(list, format);
     vdprintf(2, format, list);
 }
-void __syslog_chk(int priority, int flag, const char *format, ...)      /* a fortified program's */
+void __syslog_chk(int priority, int flag, const char *format, ...) /* of a hardened build */
 {
     va_list list;
     va_start(list, format);
