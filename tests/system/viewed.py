@@ -6,7 +6,6 @@
 import ctypes
 import os
 import pathlib
-import shutil
 import subprocess
 import time
 
@@ -38,7 +37,8 @@ class View:
         for name in ("input", "msglog"):
             if prepared and not os.path.lexists(self.spool / name) and not self.is_dead():
                 (self.spool / name).mkdir()
-                shutil.chown(self.spool / name, "Debian-exim", "Debian-exim")
+                owner = self.spool.stat()
+                os.chown(self.spool / name, owner.st_uid, owner.st_gid)
                 (self.spool / name).chmod(0o750)
         if prepared:                            # it starts the mirror, too
             subprocess.run(["ls", f"{self.spool}/input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={

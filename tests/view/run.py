@@ -29,7 +29,8 @@ from viewed import View, configure  # noqa: E402
 import deaths as death  # noqa: E402
 import synced as sync  # noqa: E402
 
-USERS = 23101, 23103, 23104         # that posix.py becomes
+OWNER, GROUP = 23101, 23102         # of the spool: set-ID bits show where its owner can have set them
+USERS = OWNER, 23103, 23104         # that posix.py becomes
 LONG = bool(os.environ.get("FASTSPOOL_TEST_LONG"))
 
 
@@ -86,7 +87,7 @@ class Places:
         self.served = True
         spool = pathlib.Path("/srv/spool")
         spool.mkdir()
-        shutil.chown(spool, "Debian-exim", "Debian-exim")
+        os.chown(spool, OWNER, GROUP)
         spool.chmod(0o755)
         configure(spool, "memory = 256M", *(f"program = {self.programs / name}" for name in ("locks", "lockers", "fsx", "names")))
         self.mounted = View(spool)
@@ -188,7 +189,7 @@ def users(places, options):
         passwd.writelines(f"user{uid}:x:{uid}:{uid}::/:/bin/sh\n" for uid in USERS)
     spool = pathlib.Path("/srv/served")
     spool.mkdir()
-    shutil.chown(spool, "Debian-exim", "Debian-exim")
+    os.chown(spool, OWNER, GROUP)
     spool.chmod(0o755)
     trusted = "".join(f"trusted_user = user{uid}\n" for uid in USERS)
     pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {spool}\nmemory = 64M\nview = off\n{trusted}")
