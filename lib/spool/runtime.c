@@ -97,6 +97,15 @@ static int set(int context, const char *key, const char *value)
     return fsconfig(context, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
 }
 
+/* As much of @bytes as the machine has. */
+static uint64_t at_most(uint64_t bytes)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t all = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : bytes;
+
+    return bytes < all ? bytes : all;
+}
+
 static int set_size(int context, uint64_t bytes)
 {
     char text[24];
@@ -110,7 +119,7 @@ static int mount_over(int directory, uint64_t bytes)
     int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
 
     if (context < 0 || set(context, "source", "fastspool") < 0 || set(context, "mode", "0755") < 0 ||
-        set_size(context, bytes) < 0)
+        set_size(context, at_most(bytes)) < 0)
         return -errno;
     set(context, "huge", "within_size");
     if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
@@ -134,10 +143,8 @@ static int open_mounted(int above, uint64_t bytes)
 static int enlarge(int top, uint64_t bytes)
 {
     struct statvfs st;
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
 
-    if (pages > 0 && page > 0 && bytes > (uint64_t)pages * (uint64_t)page)
-        bytes = (uint64_t)pages * (uint64_t)page;
+    bytes = at_most(bytes);
     if (fstatvfs(top, &st) < 0)
         return -errno;
     if (st.f_blocks == 0 || (uint64_t)st.f_blocks * st.f_frsize >= bytes) /* the first: without a size */
