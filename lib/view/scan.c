@@ -6,7 +6,8 @@
  *
  * Failure modes: what is no regular file stays on the disk, with a line in syslog, and so does what lies deeper than
  * Exim's directories.  A symbolic link to a directory is not followed.  A directory is found between its mkdir(2) and
- * its chown(2): the next pass sees that it is another than before, and changes the store's.
+ * its chown(2): the next pass sees that it is another than before, and changes the store's.  The store refuses the
+ * owner or the mode of a directory: the pass fails, and the next one tries again.
  */
 #include "base/places.h"
 #include "spool/exim.h"
@@ -27,6 +28,7 @@ struct import_directory {
     uid_t uid;
     gid_t gid;
     mode_t mode;
+    bool owed; /* to the store: a pass that fails may leave it so */
     UT_hash_handle hh;
     char path[];
 };
@@ -83,40 +85,44 @@ static int add_found(struct import *im, const char *path)
     return result;
 }
 
-/* Note how the disk's directory @path is.  1: the last pass has seen it, and it was another. */
-static int note_directory(struct import *im, const char *path, const struct stat *st)
+/* Note how the disk's directory @path is.  One that has changed since it was noted is owed to the store.  NULL: no
+ * memory. */
+static struct import_directory *note_directory(struct import *im, const char *path, const struct stat *st)
 {
     struct import_directory *known, **all = &im->result->directories;
-    bool differs = false;
 
     HASH_FIND_STR(*all, path, known);
     if (known) {
-        differs = known->uid != st->st_uid || known->gid != st->st_gid || known->mode != st->st_mode;
+        known->owed |= known->uid != st->st_uid || known->gid != st->st_gid || known->mode != st->st_mode;
     } else {
-        if (!(known = malloc(sizeof(*known) + strlen(path) + 1)))
-            return -ENOMEM;
+        if (!(known = calloc(1, sizeof(*known) + strlen(path) + 1)))
+            return NULL;
         strcpy(known->path, path);
         HASH_ADD_STR(*all, path, known);
     }
     known->uid = st->st_uid;
     known->gid = st->st_gid;
     known->mode = st->st_mode;
-    return differs;
+    return known;
 }
 
 /* The directory @path in the store, as it is on the disk.  One that the store has stays as it is, until the disk's
  * changes. */
 static int make_directory(struct import *im, const char *path, const struct stat *st)
 {
-    int changed = note_directory(im, path, st);
-    int result = changed < 0 ? changed : fastspool_mkdir(im->fs, path, st->st_mode & 07777);
+    struct import_directory *known = note_directory(im, path, st);
+    int result = known ? fastspool_mkdir(im->fs, path, st->st_mode & 07777) : -ENOMEM;
 
-    if (result == -EEXIST && !changed)
-        return 0;
-    if (result == 0 || result == -EEXIST)
-        result = fastspool_chown(im->fs, path, st->st_uid, st->st_gid);
     if (result == 0)
-        result = fastspool_chmod(im->fs, path, st->st_mode & 07777);
+        known->owed = true;
+    if (result == -EEXIST)
+        result = 0;
+    if (result == 0 && known->owed) {
+        result = fastspool_chown(im->fs, path, st->st_uid, st->st_gid);
+        if (result == 0)
+            result = fastspool_chmod(im->fs, path, st->st_mode & 07777);
+        known->owed = result < 0;
+    }
     return result < 0 ? import_fail(im, result, "make", path) : 0;
 }
 

@@ -72,6 +72,41 @@ Test(import, directory_being_made)
     cr_assert_eq(st.st_mode, S_IFDIR | 0700, "the store's own was there first");
 }
 
+static void fail_once(unsigned call)
+{
+    directory_fails = call;
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), -EIO);
+    cr_assert_eq(directory_fails, 0);
+}
+
+/* A pass makes a directory in the store, or finds it changed, and the store takes neither owner nor mode: the next pass
+ * makes that good.  The one after it leaves what the store has changed since. */
+Test(import, directory_is_owed)
+{
+    const uid_t uid = geteuid() == 0 ? 107 : geteuid();
+    struct stat st;
+
+    disk_directory("input");
+    for (unsigned call = 1; call <= 2; call++) { /* the chown, the chmod */
+        for (int fresh = 1; fresh >= 0; fresh--) {
+            const mode_t mode = fresh ? 02750 : 02770;
+            if (fresh && call > 1)
+                cr_assert_eq(fastspool_rmdir(fs, "input"), 0);
+            cr_assert_eq(chown(on_disk("input"), fresh ? uid : geteuid(), (gid_t)-1), 0);
+            cr_assert_eq(chmod(on_disk("input"), mode), 0);
+            fail_once(call);
+            run();
+            cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
+            cr_assert_eq(st.st_mode, S_IFDIR | mode, "call %u, fresh %d: mode %o", call, fresh, st.st_mode);
+            cr_assert_eq(st.st_uid, fresh ? uid : geteuid(), "call %u, fresh %d: uid %u", call, fresh, st.st_uid);
+        }
+    }
+    cr_assert_eq(fastspool_chmod(fs, "input", 0700), 0);
+    run();
+    cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0700);
+}
+
 Test(import, large_and_empty)
 {
     static char large[3 * (64 << 10) + 1];

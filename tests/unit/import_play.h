@@ -23,6 +23,7 @@
 
 static unsigned steps, deadly;        /* the step before which the process dies; 0: none */
 static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
+static unsigned directory_fails;      /* the chown or chmod, of those to come, that fails; 0: none */
 static int write_error, rename_error; /* of all writes, of the next rename */
 static int rename_failed;
 static unsigned lines; /* in syslog */
@@ -86,9 +87,17 @@ static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priorit
     lines++;
 }
 
+/* Does this chown or chmod fail? */
+static inline bool play_directory(void)
+{
+    return directory_fails && --directory_fails == 0;
+}
+
 #define commit                  import_commit /* durable.h has another one */
 #define fastspool_mkdir(...)    (step(), fastspool_mkdir(__VA_ARGS__))
 #define fastspool_rmdir(...)    (step(), fastspool_rmdir(__VA_ARGS__))
+#define fastspool_chown(...)    (play_directory() ? -EIO : fastspool_chown(__VA_ARGS__))
+#define fastspool_chmod(...)    (play_directory() ? -EIO : fastspool_chmod(__VA_ARGS__))
 #define fastspool_open(...)     (step(), fastspool_open(__VA_ARGS__))
 #define fastspool_write(...)    (play_write() < 0 ? write_error : fastspool_write(__VA_ARGS__))
 #define fastspool_futimens(...) (step(), fastspool_futimens(__VA_ARGS__))
@@ -112,6 +121,8 @@ static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priorit
 #pragma GCC diagnostic pop
 #undef commit
 #undef fastspool_mkdir
+#undef fastspool_chown
+#undef fastspool_chmod
 #undef fastspool_open
 #undef fastspool_write
 #undef fastspool_unlink
