@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The view's server, before the first mount: how long it waits for an instant in which no message of the disk is
+ * locked.  Its clock is the test's: each wait takes a second.
+ */
+#include "base/clock.h"
+#include "import_play.h"
+#include "spool/attach.h"
+
+#include <poll.h>
+#include <sys/prctl.h>
+
+static uint64_t play_time = NS_PER_S;
+
+static int play_poll(struct pollfd *poll_for, nfds_t count, int time);
+
+#define clock_monotonic()       (play_time)
+#define attach_look(fs, lost)   ((void)(fs), (void)(lost), ATTACH_NOTHING)
+#define poll(poll_for, n, time) play_poll(poll_for, n, time)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* fs */
+#include "../../lib/view/server.c"
+#pragma GCC diagnostic pop
+#undef poll
+
+TestSuite(server, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+
+#define HOUR (3600 * NS_PER_S)
+
+static pid_t locker;
+static uint64_t moved_at; /* the time at which the store got a message; 0: not yet */
+
+/* Another process works on message @id. */
+static void lock(const char *id)
+{
+    char path[64], byte;
+    int line[2];
+
+    snprintf(path, sizeof(path), "input/%s-D", id);
+    cr_assert_eq(pipe(line), 0);
+    locker = fork();
+    if (locker == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct flock head = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
+        int fd = open(on_disk(path), O_RDWR);
+        if (fcntl(fd, F_SETLK, &head) < 0 || write(line[1], "", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    close(line[1]);
+    cr_assert_eq(read(line[0], &byte, 1), 1);
+    close(line[0]);
+}
+
+static void unlock(void)
+{
+    kill(locker, SIGKILL);
+    waitpid(locker, NULL, 0);
+}
+
+/* Once a message is in the store, the other one is not locked any more. */
+static int play_poll(struct pollfd *poll_for, nfds_t count, int time)
+{
+    play_time += (uint64_t)time * NS_PER_MS;
+    cr_assert_leq(play_time, 2 * HOUR, "the server waits for ever");
+    if (!moved_at && (store_has("input/" A "-H") || store_has("input/" B "-H"))) {
+        moved_at = play_time;
+        unlock();
+    }
+    for (nfds_t i = 0; i < count; i++)
+        poll_for[i].revents = 0;
+    return 0;
+}
+
+/* A runner holds one lock after another, so that no instant is without: an hour later what is not locked is moved all
+ * the same, and then the rest. */
+Test(server, locks_without_an_end)
+{
+    struct server server = {.fs = fs, .spool = fs->spool_fd, .control = -1};
+    uint64_t began = play_time;
+
+    message("", "", A);
+    message("", "", B);
+    lock(A);
+    import_until_done(&server, true);
+    cr_assert_neq(moved_at, 0, "nothing was moved before all locks were gone");
+    cr_assert_geq(moved_at - began, HOUR, "something was moved after %llu s",
+                  (unsigned long long)((moved_at - began) / NS_PER_S));
+    cr_assert_leq(moved_at - began, HOUR + 2 * NS_PER_S, "nothing was moved for %llu s",
+                  (unsigned long long)((moved_at - began) / NS_PER_S));
+    moved_whole("input/" A "-H");
+    moved_whole("input/" B "-H");
+}
+
+/* A lock that ends within the hour: until then nothing is moved, and then all at once. */
+Test(server, lock_with_an_end)
+{
+    struct server server = {.fs = fs, .spool = fs->spool_fd, .control = -1};
+
+    message("", "", A);
+    message("", "", B);
+    lock(B);
+    for (int i = 0; i < 60; i++) {
+        cr_assert_not(import_all(&server, true, play_time));
+        wait_for(&server, 0);
+    }
+    cr_assert(disk_has("input/" A "-H") && !moved_at);
+    unlock();
+    import_until_done(&server, true);
+    moved_whole("input/" A "-H");
+    moved_whole("input/" B "-H");
+}
