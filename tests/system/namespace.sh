@@ -8,6 +8,7 @@
 #
 # - /usr is an overlay.  --build installs the build in DIR into it: the set-user-ID library and the tool.
 # - /etc is an overlay too.  A test can add a user there, and write Exim's configuration where Exim looks for it.
+# - /dev has the same devices, and its own /dev/log, which nobody reads.  Loop devices up to number 63 are there.
 # - /run, /dev/shm, /srv and /home are empty.  So are Exim's own spool and log directories.
 # - Loopback ports are private.
 #
@@ -55,11 +56,26 @@ overlay() { # DIRECTORY
     mount -t overlay overlay -o "lowerdir=$1,upperdir=/run/namespace$1/upper,workdir=/run/namespace$1/work" "$1"
 }
 
+private_dev() {
+    mkdir /run/dev
+    mount -t tmpfs -o mode=755 private /run/dev
+    cp -ax /dev/. /run/dev
+    rm -f /run/dev/log
+    # A new loop device shows in the kernel's own /dev alone.
+    for number in $(seq 0 63); do
+        [ -e "/run/dev/loop$number" ] || mknod -m 600 "/run/dev/loop$number" b 7 "$number"
+    done
+    mount --bind /dev/pts /run/dev/pts
+    mount --move /run/dev /dev
+    rmdir /run/dev
+}
+
 # Programs of tests mount no view, but those that ask for one.  (The system tests write a configuration.)
 export FASTSPOOL_VIEW="${FASTSPOOL_VIEW-off}"
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 private /run
+private_dev
 mount -t tmpfs -o mode=1777 private /dev/shm
 mount -t tmpfs -o mode=755 private /srv
 mount -t tmpfs -o mode=755 private /home
