@@ -5,15 +5,15 @@
  * The happy path: a table is chosen, an entry of it that is in use, and a word of that entry.  The new value is one
  * that hurts: an end of a table, the entry itself, a number next to the old one, a size that no file has, a bit more or
  * less, or anything.  All links, counts, sizes, offsets, states, flags and sequences are words, so each of them gets
- * each of these.
- *
- * The lock itself is left out, as long as it is a mutex of libc: whoever writes there leads libc to any address.
+ * each of these.  The lock's word is one of them; sometimes it gets the id of a thread that lives.
  */
 #include "mutate.h"
 
 #include "store/layout.h"
 
+#include <linux/futex.h>
 #include <string.h>
+#include <unistd.h>
 
 uint64_t dice_roll(struct dice *dice)
 {
@@ -100,14 +100,21 @@ static void change_entry(char *base, struct dice *dice, struct place place)
 static void change_header(char *base, struct dice *dice)
 {
     const struct header *h = (const struct header *)base;
-    static const size_t lock = offsetof(struct header, section), behind = offsetof(struct header, section.sequence);
     static const size_t first = offsetof(struct header, state), end = offsetof(struct header, undo);
-    size_t at;
 
-    do
-        at = first + dice_below(dice, (end - first) / 4) * 4;
-    while (at >= lock && at < behind);
-    change_word(base + at, dice, 1, h->tables.inodes.used, INODES_MAX);
+    change_word(base + first + dice_below(dice, (end - first) / 4) * 4, dice, 1, h->tables.inodes.used, INODES_MAX);
+}
+
+/* A holder of the lock: one that may be this process, its parent or any other, or none. */
+static void change_lock(char *base, struct dice *dice)
+{
+    struct header *h = (struct header *)base;
+    const uint32_t threads[] = {1, (uint32_t)getpid(), (uint32_t)getppid(), 1 + (uint32_t)dice_below(dice, 100),
+                                (uint32_t)dice_roll(dice) & FUTEX_TID_MASK};
+    const uint32_t bits[] = {0, FUTEX_WAITERS, FUTEX_OWNER_DIED, FUTEX_WAITERS | FUTEX_OWNER_DIED};
+
+    h->section.lock = threads[dice_below(dice, sizeof(threads) / sizeof(*threads))] |
+                      bits[dice_below(dice, sizeof(bits) / sizeof(*bits))];
 }
 
 /* What a process would leave that dies in a section. */
@@ -149,7 +156,7 @@ void mutate_segment(char *base, struct dice *dice)
     const struct tables_state *t = &((const struct header *)base)->tables;
     uint64_t inodes = bounded(t->inodes.used, 400), names = bounded(t->names.used, 400);
 
-    switch (dice_below(dice, 16)) {
+    switch (dice_below(dice, 17)) {
     case 0:
     case 1:
     case 2:
@@ -182,6 +189,9 @@ void mutate_segment(char *base, struct dice *dice)
         break;
     case 14:
         change_entry(base, dice, (struct place){BUCKETS_AT, sizeof(uint32_t), bounded(t->buckets, 4096), NAMES_MAX});
+        break;
+    case 15:
+        change_lock(base, dice);
         break;
     default:
         change_block(base, dice);

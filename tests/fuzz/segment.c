@@ -13,6 +13,7 @@
  *
  * Failure modes: see watch.h.  The same --seed with --count 1 does the same again, but for --live.
  */
+#include "base/clock.h"
 #include "base/findings.h"
 #include "fixture.h"
 #include "mirror/capture.h"
@@ -46,6 +47,7 @@
 #define VISITS  3000       /* names that a listing visits */
 #define READ    (1u << 18) /* bytes of a file that are read */
 #define EXTENTS 64
+#define BURST   50 /* words that an attacker changes between two pauses */
 
 static int open_file, open_directory, open_large; /* descriptions from before the damage */
 static struct shared_database database;
@@ -59,7 +61,7 @@ static void must(long result, const char *what)
 
 /* ---- the scene ---- */
 
-static char bytes[8 << 20];
+static char bytes[100000];
 
 static void put(const char *path, size_t size)
 {
@@ -68,6 +70,17 @@ static void put(const char *path, size_t size)
     must(d, path);
     must(fastspool_write(fs, d, bytes, size), path);
     must(fastspool_close(fs, d), path);
+}
+
+/* With two levels of index blocks, and blocks at both ends alone. */
+static void put_large(void)
+{
+    int d = fastspool_open(fs, "input/large", O_RDWR | O_CREAT, 0640);
+
+    must(d, "input/large");
+    must(fastspool_write(fs, d, bytes, 50000), "input/large");
+    must(fastspool_pwrite(fs, d, bytes, 100000, 4400000), "input/large");
+    must(fastspool_close(fs, d), "input/large");
 }
 
 static void path_of(int i, const char *end, char path[400])
@@ -136,7 +149,7 @@ static void make_scene(void)
     for (size_t i = 0; i < sizeof(directories) / sizeof(*directories); i++)
         must(fastspool_mkdir(fs, directories[i], 0750), directories[i]);
     make_files();
-    put("input/large", 4500000); /* with two levels of index blocks */
+    put_large();
     commit_and_evict();
     put("input/8/new", 30000);
     open_file = fastspool_open(fs, "input/8/new", O_RDWR, 0);
@@ -372,14 +385,14 @@ static void be_mirror(struct dice *dice)
         ;
 }
 
-static void be_looker(void)
+static void be_looker(struct dice *dice)
 {
     struct findings *findings = findings_new(50);
     struct fastspool *snapshot;
 
     check_segment(fs, findings);
     if (snapshot_take(fs, &snapshot) == 0) {
-        dump_segment(fs, snapshot, true, nowhere);
+        dump_segment(fs, snapshot, dice_below(dice, 8) == 0, nowhere);
         snapshot_free(snapshot);
     }
     findings_free(findings);
@@ -395,14 +408,14 @@ static void work(uint64_t seed, struct dice *dice)
         be_mirror(dice);
         break;
     case 2:
-        be_looker();
+        be_looker(dice);
         break;
     default:
         be_program(dice);
         again();
         be_mirror(dice);
         again();
-        be_looker();
+        be_looker(dice);
     }
     fflush(NULL);
     _exit(0);
@@ -447,8 +460,11 @@ static pid_t start_attacker(uint64_t seed)
     if (attacker != 0)
         return attacker;
     alarm(3 * WATCH_PATIENCE); /* if the parent is gone */
-    for (;;)
-        mutate_segment(&WRITABLE(*fs->base), &dice);
+    for (;;) {
+        for (int i = 0; i < BURST; i++)
+            mutate_segment(&WRITABLE(*fs->base), &dice);
+        clock_sleep(dice_below(&dice, 500000)); /* the processor is the child's, too */
+    }
 }
 
 static void run(struct watch *watch, uint64_t seed, bool live)
