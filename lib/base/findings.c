@@ -51,6 +51,16 @@ void findings_add(struct findings *findings, const char *format, ...)
     findings->count++;
 }
 
+void findings_join(struct findings *findings, const struct findings *from, uint32_t most)
+{
+    uint32_t count = from->count;
+
+    for (uint32_t i = 0; i < count && i < most; i++)
+        findings_add(findings, "%.*s", FINDING_MAX - 1, from->sentence[i]);
+    if (count > most)
+        findings->count += count - most;
+}
+
 uint32_t findings_kept(const struct findings *findings)
 {
     return findings->count < findings->most ? findings->count : findings->most;

@@ -24,6 +24,9 @@ void findings_free(struct findings *findings);
 /** One more.  What is no printable ASCII becomes '?'; a longer sentence is cut. */
 void findings_add(struct findings *findings, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/** Add what a child has found in @from, which has room for @most: whatever it may have written there. */
+void findings_join(struct findings *findings, const struct findings *from, uint32_t most);
+
 /** How many sentences are kept. */
 uint32_t findings_kept(const struct findings *findings);
 

@@ -5,12 +5,19 @@
  * The mail user owns the state directory, and could plant links there for a root process to follow.  So root creates
  * and opens files there with the owner's rights.  setfsuid(2) changes file access alone, and this thread alone.  It is
  * a raw system call here, so the preloaded library's wrappers do not see it.
+ *
+ * That is not enough where code may be led astray by what it reads: LMDB believes the pages of its file, and the
+ * mutexes in its lock file.  A process of root's that is led astray gets root's rights back with one call.  So a child
+ * reads there that has given them up for good, and the terminal too.
  */
 #include "base/rights.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -60,6 +67,30 @@ int rights_become(uid_t uid, gid_t gid)
     if (!are(ids, gid) || syscall(SYS_getgroups, 1, &group) != 1 || group != gid)
         return -EPERM;
     return rights_settle(uid);
+}
+
+/* Who lends no rights is not root, or the owner is: it stays what it is. */
+static int keep_lent(void)
+{
+    uid_t uid = (uid_t)syscall(SYS_setfsuid, -1); /* changes nothing, and returns what is */
+    gid_t gid = (gid_t)syscall(SYS_setfsgid, -1);
+
+    return geteuid() == 0 && uid != 0 ? rights_become(uid, gid) : 0;
+}
+
+int rights_confine(pid_t parent, int out)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), result = null < 0 ? -errno : keep_lent();
+
+    if (result < 0)
+        return result;
+    prctl(PR_SET_DUMPABLE, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* behind the change of uid, which takes it back */
+    if (setsid() < 0 || getppid() != parent)
+        return -ESRCH;
+    if (dup2(null, STDIN_FILENO) < 0 || dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
+        return -errno;
+    return syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) < 0 ? -errno : 0;
 }
 
 bool rights_may_mount(void)

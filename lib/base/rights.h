@@ -24,6 +24,11 @@ int rights_settle(uid_t uid);
 /** The same for a process of root's, with @gid as its gids and its only group. */
 int rights_become(uid_t uid, gid_t gid);
 
+/** In a child of a process that may be root's: keep the rights that rights_of_owner() has lent, and no others, in a
+ * session without a terminal.  Its standard streams are /dev/null, but @out becomes the second one (-1: it doesn't),
+ * and no other descriptor stays open.  It ends with @parent.  0, or -errno: the child must end. */
+int rights_confine(pid_t parent, int out);
+
 /** Has this thread the right to mount (CAP_SYS_ADMIN)? */
 bool rights_may_mount(void);
 

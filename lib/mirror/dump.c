@@ -5,13 +5,15 @@
  * The happy path: journal and database hold the same values, which are decoded here for both.
  *
  * Failure modes: what can't be decoded is shown as such, with its size.  The database is read in a child of its own: a
- * damaged page can kill whoever reads it, and all up to there has been shown then.
+ * damaged page can kill whoever reads it, and all up to there has been shown then.  The mail user may have written its
+ * pages, so the child has his rights and no terminal, and what it says is looked through.
  */
 #include "mirror/dump.h"
 
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "mirror/database_view.h"
 #include "mirror/format.h"
 #include "mirror/journal_scan.h"
@@ -222,20 +224,50 @@ static int dump_view(const struct dump *dump, const char *path)
     return result;
 }
 
+/* Everything that the child writes, which the mail user may have led astray: of its bytes those that a dump has. */
+static void pass_on(int from, FILE *out)
+{
+    char bytes[BUFSIZ];
+    ssize_t got;
+
+    while ((got = read(from, bytes, sizeof(bytes))) > 0 || (got < 0 && errno == EINTR)) {
+        for (ssize_t i = 0; i < got; i++)
+            putc((bytes[i] >= ' ' && bytes[i] <= '~') || bytes[i] == '\n' ? bytes[i] : '?', out);
+    }
+}
+
+static void dump_in_child(struct dump dump, const char *path, pid_t parent, int out)
+{
+    int result = rights_confine(parent, out);
+
+    if (result == 0) {
+        dump.out = fdopen(STDOUT_FILENO, "w");
+        result = dump.out ? 0 : -ENOMEM;
+    }
+    if (result == 0) {
+        setvbuf(dump.out, NULL, _IOLBF, BUFSIZ); /* all lines before the page that kills */
+        result = dump_view(&dump, path);
+        result = fflush(dump.out) != 0 ? -errno : result;
+    }
+    _exit(-result);
+}
+
 int dump_database(const char *state, bool bodies, FILE *out)
 {
-    struct dump dump = {out, bodies};
     char path[PLACES_PATH_MAX];
-    int status;
+    int status, ends[2];
 
     places_in_state(state, PLACES_DATABASE, path);
     fflush(out);
-    pid_t child = fork();
-    if (child == 0) {
-        setvbuf(out, NULL, _IOLBF, BUFSIZ); /* all lines before the page that kills */
-        int result = dump_view(&dump, path);
-        _exit(fflush(out) != 0 ? errno : -result);
-    }
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    pid_t parent = getpid(), child = fork();
+    if (child == 0)
+        dump_in_child((struct dump){.bodies = bodies}, path, parent, ends[1]);
+    close(ends[1]);
+    if (child > 0)
+        pass_on(ends[0], out);
+    close(ends[0]);
     if (child < 0 || waitpid(child, &status, 0) != child)
         return -errno;
     if (WIFSIGNALED(status))

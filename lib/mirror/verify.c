@@ -15,6 +15,8 @@
  *   - The database is so damaged that reading it kills the child (LMDB believes its pages): it is told what it died
  *     of, and where.  The journal is then read by another child, as if there were no database.
  *   - An evicted file changes, or goes, after the snapshot was taken: it isn't compared.
+ *   - The mail user has written the database so that LMDB does what he wants: the child has no rights but his, no
+ *     terminal, and nothing that it leaves in the shared memory is believed.
  */
 #include "mirror/verify.h"
 
@@ -22,6 +24,7 @@
 #include "base/error.h"
 #include "base/findings.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "mirror/database_view.h"
 #include "mirror/verify_inside.h"
 #include "store/layout.h"
@@ -37,13 +40,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define FOUND_MOST  200u /* sentences of the child's */
 #define TRIES       8
 #define TRIES_ALONE 4
 
 /* As exit statuses of the child: a sanitizer, or whatever else ends it, has others. */
 enum outcome { DONE = 100, AGAIN, DEAD };
 
-/* Shared with the child. */
+/* Shared with the child, as its findings are.  It may write there what it likes. */
 struct shared {
     struct verify_place place;
     struct verified verified;
@@ -53,7 +57,8 @@ struct shared {
 struct look {
     const char *state;
     const struct fastspool *fs, *snapshot;
-    struct findings *findings;
+    struct findings *findings; /* the child's */
+    struct findings *all;
     struct shared *shared;
     bool no_database; /* it can't be read: only the journal is */
     bool registered;
@@ -170,62 +175,79 @@ static enum outcome read_disk(const struct look *look)
 
 /* ---- in the parent ---- */
 
+static void tell_death(const struct look *look, int status)
+{
+    const struct verify_place place = look->shared->place;
+    char where[96] = "before its tables";
+
+    if (place.table != VERIFY_NO_TABLE)
+        snprintf(where, sizeof(where), "in the table \"%s\", behind inode %u, slice %u", verify_table_name(place.table),
+                 place.inode, place.slice);
+    findings_add(look->all, "database: a page is damaged %s: whoever reads it dies (%s)", where,
+                 WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "by itself");
+}
+
 static enum outcome in_child(const struct look *look)
 {
     int status;
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork();
 
-    if (child == 0)
-        _exit(read_disk(look));
+    if (child == 0) {
+        findings_free(look->all); /* shared, too: the child must have no way to it */
+        int result = rights_confine(parent, -1);
+        if (result < 0)
+            findings_add(look->findings, "the disk was not read: %s", strerrordesc_np(-result));
+        _exit(result < 0 ? DONE : read_disk(look));
+    }
     if (child < 0 || waitpid(child, &status, 0) != child) {
-        findings_add(look->findings, "the disk was not read: %s", strerrordesc_np(errno));
+        findings_add(look->all, "the disk was not read: %s", strerrordesc_np(errno));
         return DONE;
     }
-    if (WIFEXITED(status) && (WEXITSTATUS(status) == DONE || WEXITSTATUS(status) == AGAIN))
-        return (enum outcome)WEXITSTATUS(status);
-    const struct verify_place *place = &look->shared->place;
-    char where[96] = "before its tables";
-    if (place->table)
-        snprintf(where, sizeof(where), "in the table \"%s\", behind inode %u, slice %u", place->table, place->inode,
-                 place->slice);
-    findings_add(look->findings, "database: a page is damaged %s: whoever reads it dies (%s)", where,
-                 WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "by itself");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == AGAIN)
+        return AGAIN; /* what was found in what doesn't belong together is nothing */
+    findings_join(look->all, look->findings, FOUND_MOST);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == DONE)
+        return DONE;
+    tell_death(look, status);
     return DEAD;
 }
 
 static void verify_shared(struct look *look)
 {
-    uint32_t before = look->findings->count;
     uint64_t durable = look->shared->durable;
     enum outcome outcome = AGAIN;
 
     for (int tries = 0; tries < TRIES && outcome == AGAIN; tries++) {
-        look->findings->count = before; /* what was found in what doesn't belong together is nothing */
+        look->findings->count = 0;
         look->registered = tries >= TRIES_ALONE;
         *look->shared = (struct shared){.durable = durable};
         outcome = in_child(look);
     }
     if (outcome == DEAD) {
         look->no_database = true;
+        look->findings->count = 0;
         in_child(look);
     } else if (outcome == AGAIN) {
-        look->findings->count = before;
-        findings_add(look->findings,
-                     "the disk was not verified: the mirror makes checkpoints faster than it can be read");
+        findings_add(look->all, "the disk was not verified: the mirror makes checkpoints faster than it can be read");
     }
 }
 
 int verify_disk(const char *state, const struct fastspool *fs, const struct fastspool *snapshot,
                 struct verified *verified, struct findings *findings)
 {
-    struct look look = {.state = state, .fs = fs, .snapshot = snapshot, .findings = findings};
+    struct look look = {
+        .state = state, .fs = fs, .snapshot = snapshot, .findings = findings_new(FOUND_MOST), .all = findings};
 
+    if (!look.findings)
+        return -ENOMEM;
     look.shared = mmap(NULL, sizeof(*look.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (look.shared == MAP_FAILED)
-        return -errno;
-    look.shared->durable = snapshot ? snapshot->header->journal.durable : 0;
-    verify_shared(&look);
-    *verified = look.shared->verified;
-    munmap(look.shared, sizeof(*look.shared));
-    return 0;
+    int result = look.shared == MAP_FAILED ? -errno : 0;
+    if (result == 0) {
+        look.shared->durable = snapshot ? snapshot->header->journal.durable : 0;
+        verify_shared(&look);
+        *verified = look.shared->verified;
+        munmap(look.shared, sizeof(*look.shared));
+    }
+    findings_free(look.findings);
+    return result;
 }

@@ -42,13 +42,19 @@ struct look {
 
 typedef void visit(struct look *look, const MDB_val *key, const MDB_val *value);
 
-static int for_each(struct look *look, MDB_dbi table, const char *name, visit *each)
+const char *verify_table_name(enum verify_table table)
 {
+    return table == VERIFY_INODES ? "inodes" : "data";
+}
+
+static int for_each(struct look *look, MDB_dbi table, enum verify_table number, visit *each)
+{
+    const char *name = verify_table_name(number);
     MDB_cursor *cursor;
     MDB_val key, value, before = {0};
     int code = mdb_cursor_open(look->view->transaction, table, &cursor);
 
-    *look->place = (struct verify_place){.table = name};
+    *look->place = (struct verify_place){.table = number};
     for (; code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 && !look->full; before = key) {
         if (before.mv_data && mdb_cmp(look->view->transaction, table, &before, &key) >= 0)
             findings_add(look->findings,
@@ -157,7 +163,7 @@ static int make_room(struct look *look)
     MDB_val key, value;
     uint32_t last = 0;
 
-    *look->place = (struct verify_place){.table = "inodes"};
+    *look->place = (struct verify_place){.table = VERIFY_INODES};
     if (mdb_cursor_open(look->view->transaction, look->view->database.inodes, &cursor) == 0) {
         if (mdb_cursor_get(cursor, &key, &value, MDB_LAST) == 0 &&
             format_parse_inode_key(key.mv_data, key.mv_size, &last) < 0)
@@ -262,10 +268,10 @@ int verify_database(const struct database_view *view, struct verify_place *place
     verified->database = true;
     verified->batch = view->meta.batch;
     if (result == 0)
-        result = for_each(&look, view->database.inodes, "inodes", visit_inode);
+        result = for_each(&look, view->database.inodes, VERIFY_INODES, visit_inode);
     if (result == 0) {
         check_tree(&look);
-        result = for_each(&look, view->database.data, "data", visit_slice);
+        result = for_each(&look, view->database.data, VERIFY_DATA, visit_slice);
     }
     verified->names = look.count;
     free(look.entries);

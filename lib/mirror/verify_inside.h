@@ -16,10 +16,13 @@ struct verified;
 
 /** What is being read: where the process dies over it, this is where the damage is. */
 struct verify_place {
-    const char *table; /* a literal; NULL: nothing of the database */
+    enum verify_table { VERIFY_NO_TABLE, VERIFY_INODES, VERIFY_DATA } table;
     uint32_t inode;
     uint32_t slice;
 };
+
+/** "inodes", "data". */
+const char *verify_table_name(enum verify_table table);
 
 /** What the database knows of an inode. */
 struct verify_inode {

@@ -414,6 +414,29 @@ def named_in_the_lock(exim):
     exim.run("-q")
 
 
+# --- the mail user writes to the database -------------------------------------------------------------------------------
+
+@test(library=True, main=QUEUE_ONLY)
+def database_read_without_root(exim):
+    """LMDB believes the pages of its file, and the mutexes in its lock file, and the mail user can write both.  Where root
+    verifies or dumps the database, LMDB runs with the mail user's rights for good, and without root's terminal."""
+    exim.submit(Message())
+    exim.queued = 1
+    exim.tool("stop")
+    library, report = exim.work / "reader.so", exim.work / "report"
+    source = pathlib.Path(__file__).with_name("reader.c")
+    subprocess.run(["cc", "-O1", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    for command, said in ((["verify"], "all is well"), (["dump", "database"], "inode 1 directory")):
+        report.write_text("")
+        report.chmod(0o666)
+        result = subprocess.run([TOOL, *command], capture_output=True, text=True, timeout=60,
+                                env={**exim.environment(), "LD_PRELOAD": str(library), "READER_REPORT": str(report)})
+        check(result.returncode == 0 and said in result.stdout, f"{result.stdout[-500:]} {result.stderr}")
+        lines = report.read_text().split("\n")[:-1]
+        own = " ".join([str(pwd.getpwnam(MAIL_USER).pw_uid)] * 3) + " alone"
+        check(lines and set(lines) == {own}, f"{command}: LMDB runs with {lines}, and not {own}")
+
+
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
 
 @test(library=True)
