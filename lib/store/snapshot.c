@@ -8,7 +8,8 @@
  * Failure modes:
  *   - Sections come and go too fast: after a few tries the copy is made under the lock.
  *   - The segment is damaged, and has no lock: it is copied as it is.
- *   - Numbers in it are nonsense: they are cut to what the tables can hold, and holes are not copied.
+ *   - Numbers in it are nonsense: they are cut to what the tables can hold, and holes are neither copied nor walked
+ *     through.  More index blocks than there are blocks of memory are -EUCLEAN.
  *
  * The copy goes by pread(2): a look at a mapped hole would fill it with memory.
  */
@@ -50,33 +51,79 @@ struct snapshot_extent snapshot_extent(const struct header *h)
     };
 }
 
-/* Of bytes [from, to), those that have memory: a hole is zeros, and may be larger than the machine's memory. */
+/* Of bytes [*@from, @to) of the file, the first that have memory: [*@from, *@end).  A hole is zeros, and may be larger
+ * than the machine's memory.  1; 0: there are none; -errno. */
+static int next_data(const struct fastspool *fs, uint64_t *from, uint64_t to, uint64_t *end)
+{
+    off_t data = *from < to ? lseek(fs->segment_fd, (off_t)*from, SEEK_DATA) : (off_t)to;
+
+    if (data < 0 || (uint64_t)data >= to)
+        return data < 0 && errno != ENXIO ? -errno : 0;
+    off_t hole = lseek(fs->segment_fd, data, SEEK_HOLE);
+    *from = (uint64_t)data;
+    *end = hole < 0 || (uint64_t)hole > to ? to : (uint64_t)hole;
+    return 1;
+}
+
 static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t from, uint64_t size)
 {
     const uint64_t to = from + size;
+    uint64_t end;
+    int result;
 
-    while (from < to) {
-        off_t data = lseek(fs->segment_fd, (off_t)from, SEEK_DATA);
-        if (data < 0 || (uint64_t)data >= to)
-            return data < 0 && errno != ENXIO ? -errno : 0;
-        off_t hole = lseek(fs->segment_fd, data, SEEK_HOLE);
-        uint64_t end = hole < 0 || (uint64_t)hole > to ? to : (uint64_t)hole;
-        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[data]), end - (uint64_t)data, data);
+    while ((result = next_data(fs, &from, to, &end)) > 0) {
+        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[from]), end - from, (off_t)from);
         if (got <= 0 && errno != EINTR)
             return got < 0 ? -errno : -EIO;
-        from = (uint64_t)data + (got > 0 ? (uint64_t)got : 0);
+        from += got > 0 ? (uint64_t)got : 0;
     }
-    return 0;
+    return result;
 }
 
+/* ---- index blocks ---- */
+
+struct indexes {
+    const struct fastspool *fs;
+    struct fastspool *copy;
+    uint32_t chunks;
+    uint64_t left; /* to copy at most: each block of memory is one of one file */
+};
+
 /* Block @block, and the index blocks that it leads to. */
-static int copy_index(const struct fastspool *fs, struct fastspool *copy, uint32_t block, int depth, uint32_t chunks)
+static int copy_index(struct indexes *indexes, uint32_t block, int depth)
 {
-    if (block == 0 || block / CHUNK_BLOCKS >= chunks)
+    if (block == 0 || block / CHUNK_BLOCKS >= indexes->chunks)
         return 0;
-    int result = copy_bytes(fs, copy, DATA_AT + (uint64_t)block * BLOCK_SIZE, BLOCK_SIZE);
+    if (indexes->left-- == 0)
+        return -EUCLEAN;
+    int result = copy_bytes(indexes->fs, indexes->copy, DATA_AT + (uint64_t)block * BLOCK_SIZE, BLOCK_SIZE);
     for (uint32_t e = 0; depth > 1 && e < INDEX_ENTRIES && result == 0; e++)
-        result = copy_index(fs, copy, ((const uint32_t *)block_at(copy, block))[e], depth - 1, chunks);
+        result = copy_index(indexes, ((const uint32_t *)block_at(indexes->copy, block))[e], depth - 1);
+    return result;
+}
+
+static int copy_indexes_of(struct indexes *indexes, const struct inode *inode)
+{
+    if (!(inode->flags & INODE_USED) || S_ISDIR(inode->mode))
+        return 0;
+    int result = copy_index(indexes, inode->map.indirect, 1);
+    return result == 0 ? copy_index(indexes, inode->map.double_indirect, 2) : result;
+}
+
+/* Of the inodes that have memory: a walk through the holes of the copy would fill them, with the lock held. */
+static int copy_indexes(struct indexes *indexes, uint32_t inodes)
+{
+    const uint64_t to = INODES_AT + (uint64_t)inodes * sizeof(struct inode);
+    uint64_t from = INODES_AT, end;
+    struct stat st;
+    int result = fstat(indexes->fs->segment_fd, &st) < 0 ? -errno : 0;
+
+    indexes->left = (uint64_t)st.st_blocks * 512 / BLOCK_SIZE;
+    while (result == 0 && (result = next_data(indexes->fs, &from, to, &end)) > 0) {
+        result = 0;
+        for (; from < end && result == 0; from += sizeof(struct inode))
+            result = copy_indexes_of(indexes, (const struct inode *)(indexes->copy->base + from));
+    }
     return result;
 }
 
@@ -84,6 +131,7 @@ static int copy_all(const struct fastspool *fs, struct fastspool *copy)
 {
     int result = copy_bytes(fs, copy, 0, sizeof(struct header));
     struct snapshot_extent extent = snapshot_extent(copy->header);
+    struct indexes indexes = {.fs = fs, .copy = copy, .chunks = extent.chunks};
 
     if (result == 0)
         result = span_follow(copy);
@@ -97,15 +145,7 @@ static int copy_all(const struct fastspool *fs, struct fastspool *copy)
         result = copy_bytes(fs, copy, INODES_AT, (uint64_t)extent.inodes * sizeof(struct inode));
     if (result == 0)
         result = copy_bytes(fs, copy, NAMES_AT, (uint64_t)extent.names * sizeof(struct name));
-    for (uint32_t i = 1; i < extent.inodes && result == 0; i++) {
-        const struct inode *inode = inode_at(copy, i);
-        if (!(inode->flags & INODE_USED) || S_ISDIR(inode->mode))
-            continue;
-        result = copy_index(fs, copy, inode->map.indirect, 1, extent.chunks);
-        if (result == 0)
-            result = copy_index(fs, copy, inode->map.double_indirect, 2, extent.chunks);
-    }
-    return result;
+    return result == 0 ? copy_indexes(&indexes, extent.inodes) : result;
 }
 
 /* An empty segment, in memory of its own. */
