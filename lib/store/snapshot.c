@@ -65,19 +65,43 @@ static int next_data(const struct fastspool *fs, uint64_t *from, uint64_t to, ui
     return 1;
 }
 
-static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t from, uint64_t size)
+static int read_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t from, uint64_t size)
 {
     const uint64_t to = from + size;
-    uint64_t end;
-    int result;
 
-    while ((result = next_data(fs, &from, to, &end)) > 0) {
-        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[from]), end - from, (off_t)from);
-        if (got <= 0 && errno != EINTR)
+    while (from < to) {
+        ssize_t got = pread(fs->segment_fd, &WRITABLE(copy->base[from]), to - from, (off_t)from);
+        if (got == 0 || (got < 0 && errno != EINTR))
             return got < 0 ? -errno : -EIO;
         from += got > 0 ? (uint64_t)got : 0;
     }
+    return 0;
+}
+
+static int copy_bytes(const struct fastspool *fs, struct fastspool *copy, uint64_t from, uint64_t size)
+{
+    const uint64_t to = from + size;
+    uint64_t end = 0;
+    int result;
+
+    while ((result = next_data(fs, &from, to, &end)) > 0) {
+        result = read_bytes(fs, copy, from, end - from);
+        if (result < 0)
+            return result;
+        from = end;
+    }
     return result;
+}
+
+/* One block, if it has memory.  Nothing looks for the hole behind it: that walks over all data between. */
+static int copy_block(const struct fastspool *fs, struct fastspool *copy, uint32_t block)
+{
+    const uint64_t at = DATA_AT + (uint64_t)block * BLOCK_SIZE;
+    off_t data = lseek(fs->segment_fd, (off_t)at, SEEK_DATA);
+
+    if (data < 0)
+        return errno != ENXIO ? -errno : 0;
+    return (uint64_t)data == at ? read_bytes(fs, copy, at, BLOCK_SIZE) : 0;
 }
 
 /* ---- index blocks ---- */
@@ -96,7 +120,7 @@ static int copy_index(struct indexes *indexes, uint32_t block, int depth)
         return 0;
     if (indexes->left-- == 0)
         return -EUCLEAN;
-    int result = copy_bytes(indexes->fs, indexes->copy, DATA_AT + (uint64_t)block * BLOCK_SIZE, BLOCK_SIZE);
+    int result = copy_block(indexes->fs, indexes->copy, block);
     for (uint32_t e = 0; depth > 1 && e < INDEX_ENTRIES && result == 0; e++)
         result = copy_index(indexes, ((const uint32_t *)block_at(indexes->copy, block))[e], depth - 1);
     return result;
@@ -114,7 +138,7 @@ static int copy_indexes_of(struct indexes *indexes, const struct inode *inode)
 static int copy_indexes(struct indexes *indexes, uint32_t inodes)
 {
     const uint64_t to = INODES_AT + (uint64_t)inodes * sizeof(struct inode);
-    uint64_t from = INODES_AT, end;
+    uint64_t from = INODES_AT, end = 0;
     struct stat st;
     int result = fstat(indexes->fs->segment_fd, &st) < 0 ? -errno : 0;
 
