@@ -8,6 +8,7 @@
 - What an ordinary user starts uses no shared memory, so nobody waits for what he stops.
 """
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -47,6 +48,11 @@ def takes_mail(exim, count=2, queued=0):
 
 def mirrors():
     return [pid for pid, name in processes() if name == "fastspool"]
+
+
+def mirror_of(exim):
+    """The mirror that holds the lock; 0: none.  All need not be well."""
+    return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["mirror_pid"]
 
 
 # --- limits of the daemon ---------------------------------------------------------------------------------------------
@@ -252,6 +258,15 @@ def no_proc(exim):
 
 # --- the mirror's starter -------------------------------------------------------------------------------------------
 
+def is_removed(group):
+    """Remove a control group.  It is busy until the last process in it has ended, which its list doesn't show any more."""
+    try:
+        group.rmdir()
+    except OSError as error:
+        return check(error.errno == errno.EBUSY, str(error))
+    return True
+
+
 @contextlib.contextmanager
 def control_groups(*hierarchies):
     """A control group of its own in each hierarchy that this machine has; they are removed in the end."""
@@ -269,8 +284,7 @@ def control_groups(*hierarchies):
             for pid in (group / "cgroup.procs").read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-            wait_for(lambda: not (group / "cgroup.procs").read_text(), "the control group is empty")
-            group.rmdir()
+            wait_for(lambda: is_removed(group), "the control group is empty")
 
 
 def schedule(pid):
@@ -344,14 +358,16 @@ def a_sick_mirror(exim):
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not mirrors(), "the mirror is dead")
     sick = read_only(exim, "fastspool", "mirror", exim.spool)
+    # A message that comes sooner would start another one.
+    wait_for(lambda: mirror_of(exim) == sick.pid or sick.poll() is not None, "the sick mirror has its lock")
 
     def taken():
         message = Message("user@maildir.test")
         with contextlib.suppress(OSError):
             return Client().send(message)[0] == 250 and exim.expect(message, "maildir")
-    wait_for(taken, "another mirror takes over", 60)
-    check(sick.wait(1) is not None, "a message is taken that the mirror can't keep")
-    said = sick.stderr.read()
+    wait_for(taken, "another mirror takes over")
+    check(mirror_of(exim) != sick.pid, "a message is taken that the mirror can't keep")
+    _, said = sick.communicate(timeout=60)
     check(sick.returncode == 1 and b"can't write" in said and b"Read-only" in said, f"exit {sick.returncode}: {said}")
     takes_mail(exim, queued=1)
 
@@ -490,12 +506,12 @@ def a_frozen_user(exim):
             wait_for(lambda: (group / "freezer.state").read_text().strip() == "FROZEN", "the user is frozen")
             stopped = (group / "cgroup.procs").read_text().split()
             check(not mapped(stopped), f"at moment {moment} a process that a user may freeze has the store mapped")
-            client = Client(timeout=10)
+            client = Client()
             other = exim.expect(Message("user@maildir.test"), "maildir")
             check(client.send(other)[0] == 250, f"at moment {moment} mail stands")
             client.close()
             (group / "freezer.state").write_text("THAWED")
-            check(user.wait(20) == 0, f"the user's sendmail fails: {user.stderr.read()}")
+            check(user.wait(60) == 0, f"the user's sendmail fails: {user.stderr.read()}")
             user.stderr.close()
         wait_for(lambda: not (group / "cgroup.procs").read_text(), "the user's deliveries have ended")
     exim.deliver_queue()
