@@ -254,10 +254,11 @@ def check(condition, sentence):
         raise Failure(sentence)
 
 
-def wait_for(condition, what, seconds=20.0):
+def wait_for(condition, what, seconds=60.0):
     """Poll condition() until it is true.  Returns its value.
 
-    A condition that looks at a process or a file that goes meanwhile isn't true yet.
+    A condition that looks at a process or a file that goes meanwhile isn't true yet.  SECONDS are for a busy machine: who
+    means a rule of the product's, in seconds, compares times.
     """
     end = time.monotonic() + seconds
     while True:
@@ -312,7 +313,7 @@ def split_message(raw):
 class Client:
     """An SMTP client: one command at a time or pipelined, DATA or BDAT, with or without TLS."""
 
-    def __init__(self, port=SMTP_PORT, tls=False, timeout=15):
+    def __init__(self, port=SMTP_PORT, tls=False, timeout=60):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.stream = self.socket.makefile("rb")
         self.expect(220)
@@ -597,7 +598,7 @@ class Exim:
         """Stop the daemon with SIGTERM, like an init script."""
         if self.daemon:
             self.daemon.terminate()
-            self.daemon.wait(20)
+            self.daemon.wait(60)
             self.daemon = None
 
     def tool(self, *arguments):
@@ -651,7 +652,8 @@ class Exim:
     def real_files(self):
         """The queue of an Exim without the library: every real file below input/ and msglog/, and below a view of them."""
         if views():
-            script = "".join(f"umount --lazy {place}; " for _, place in views())
+            # All layers at a place, also one that was mounted just now.
+            script = "".join(f"while umount --lazy {place} 2>/dev/null; do :; done; " for place in {place for _, place in views()})
             script += f"cd {self.spool}; find input msglog */input */msglog ! -type d 2>/dev/null"
             found = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
             return set(found.stdout.split())
@@ -755,9 +757,25 @@ def processes():
                 stat = pathlib.Path(f"/proc/{entry}/stat").read_text()
             except OSError:
                 continue
-            if stat.rsplit(")", 1)[1].split()[0] != "Z":
+            if stat.rsplit(")", 1)[1].split()[0] != "Z" or has_threads(entry):
                 found.append((int(entry), stat.split("(", 1)[1].rsplit(")", 1)[0]))
     return found
+
+
+def has_threads(pid):
+    """Do threads of a process live that has ended?  They hold what it has open, its locks too."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
+
+
+def words_of(pid):
+    """The command line of a process; [] when it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
 
 
 def stores():
@@ -784,6 +802,18 @@ def kill(pid):
         pass
 
 
+def suspend(pid):
+    """Send SIGSTOP, and wait until every thread has stopped: until then some go on, and answer."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
+                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process has stopped")
+
+
+def sleeps_in(pid, function):
+    """Does a process wait in this FUNCTION of the kernel?"""
+    return function in pathlib.Path(f"/proc/{pid}/wchan").read_text()
+
+
 def kill_all():
     """kill -9 every process in the private namespace except the test's own."""
     assert in_private_namespace()
@@ -791,6 +821,29 @@ def kill_all():
         for pid, _ in found:
             kill(pid)
         time.sleep(0.01)
+
+
+# --- syslog -------------------------------------------------------------------------------------------------------
+
+class Log:
+    """/dev/log: the lines that processes say in syslog from now on."""
+
+    def __init__(self):
+        pathlib.Path("/dev/log").unlink(missing_ok=True)     # of an earlier test: namespace.sh has made /dev private
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("/dev/log")
+        os.chmod("/dev/log", 0o666)
+        self.socket.setblocking(False)
+        self.said = []
+
+    def lines(self, part=""):
+        """All lines with PART, without date and process."""
+        try:
+            while True:
+                line = self.socket.recv(65536).decode().rstrip("\0\n")
+                self.said.append(re.sub(r"^<\d+>.{15} [^:]*: ", "", line))
+        except BlockingIOError:
+            return [line for line in self.said if part in line]
 
 
 # --- the runner ---------------------------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ import os
 import pathlib
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
 
 from disk import LoopDisk
-from harness import EXIM, TOOL, Client, Failure, Message, check, kill, main, processes, test, wait_for
+from harness import (EXIM, TOOL, Client, Failure, Message, check, kill, main, processes, sleeps_in, suspend, test,
+                     wait_for)
 
 QUEUE_ONLY = ("queue_only = true",)
 UNCHECKED = QUEUE_ONLY + ("check_spool_space = 0", "check_spool_inodes = 0")
@@ -116,13 +116,6 @@ def mirrors():
     return [pid for pid, name in processes() if name.startswith("fastspool")]
 
 
-def stop(pid):
-    """Send SIGSTOP, and wait until every thread has stopped."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
-                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process has stopped")
-
-
 class Watch:
     """Polls the store to see that memory stays within its limit.  With KILLS, (least, most) seconds, it kills the mirror at
     random intervals in that range."""
@@ -159,7 +152,7 @@ class Watch:
                 due = self.next_kill()
 
 
-def taken_again(exim, seconds=20):
+def taken_again(exim, seconds=60):
     """Mail is accepted again without intervention.  Returns after how many seconds."""
     client = Client(timeout=60)
     start = time.monotonic()
@@ -254,13 +247,14 @@ def mirror_killed_under_opens(exim):
         name = random.choice(list(messages))
         arguments = (("-Mvb", name), ("-Mvh", name), ("-bp",), ("-M", name))[number % 4]
         mirror, = wait_for(mirrors, "a mirror runs")
-        stop(mirror)
+        suspend(mirror)
         process = subprocess.Popen([EXIM, *arguments], env=exim.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        time.sleep(0.2)
+        wait_for(lambda: process.poll() is not None or
+                 any(sleeps_in(pid, "futex") for pid, program in processes() if program.startswith("exim")), "somebody waits")
         check(process.poll() is None, f"{arguments} didn't wait for the mirror")
         killed = time.monotonic()
         kill(mirror)
-        said, complained = process.communicate(timeout=30)
+        said, complained = process.communicate(timeout=60)
         times.append(time.monotonic() - killed)
         check(process.returncode == 0 and not complained, f"{arguments}: exit {process.returncode}, {complained!r}")
         message = messages[name]
@@ -400,12 +394,12 @@ def small_senders_stall(exim):
     exim.start()
     accept(exim, 10)
     with Stalled(40, 1 << 20):
-        now = wait_for(lambda: (now := status(exim))["room_bytes"] < 4 << 20 and now, "status tells that there is no room", 60)
+        now = wait_for(lambda: (now := status(exim))["room_bytes"] < 4 << 20 and now, "status tells that there is no room")
         client = Client(timeout=90)
         client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
         client.close()
     print(f"  open files held {now['open_bytes'] >> 20} MiB of 32, and there was room for {now['room_bytes'] >> 10} KiB", flush=True)
-    taken_again(exim, 60)
+    taken_again(exim)
     exim.panic = "No space left on device"
     deliver(exim)
 
@@ -502,7 +496,7 @@ def recovery_without_room(exim):
         waiting = subprocess.Popen([EXIM, "-bpc"], env=exim.environment(), stdout=subprocess.PIPE)
         time.sleep(1)
         check(waiting.poll() is None, "exim -bpc didn't wait for the recovery")
-    check(int(waiting.communicate(timeout=10)[0]) == len(names), "the queue has changed")
+    check(int(waiting.communicate(timeout=60)[0]) == len(names), "the queue has changed")
     check(mirrors() == [mirror], "the mirror gave up")
     exim.panic = "is full"
     exim.start()

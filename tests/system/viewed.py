@@ -74,7 +74,7 @@ class View:
         """Unmount, and end mirror and view."""
         subprocess.run([TOOL, "stop", "--spool", str(self.spool)], check=True, stdout=subprocess.DEVNULL)
         if self.process:
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     __enter__ = start
