@@ -7,18 +7,22 @@
  *
  * Nothing here touches the view: its server may hang, and a dead one answers with an error.
  *
- * Failure modes: only root may read the list of the view's process.  For other users each mount of a living view
- * counts.
+ * Failure modes:
+ *   - Only root may read the list of the view's process.  For other users each mount of a living view counts.
+ *   - The mail user has mounted a file system of his own with the view's type: it counts where a view could be.
  */
 #include "seen.h"
 
 #include "base/clock.h"
+#include "base/escape.h"
 #include "fastspool.h"
+#include "spool/exim.h"
 #include "spool/launch.h"
 #include "store/store.h"
 #include "view/mountinfo.h"
 #include "view/started.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +66,11 @@ static bool is_listed(const char *names, const char *name)
     return false;
 }
 
-/* "input, msglog": where a view, that of superblock @minor if it is not 0, is mounted in this mount namespace. */
+/* "input, msglog": where a view, that of superblock @minor if it is not 0, is mounted in this mount namespace.  Any
+ * user who may mount with fusermount(1) can call a file system a view, and the mail user has named the directories. */
 static void find_mounts(const char *spool, unsigned minor, char names[NAMES])
 {
+    char name[ESCAPE_ROOM(NAME_MAX)];
     FILE *file = fopen("/proc/self/mountinfo", "re");
     struct mountinfo mount;
     size_t used = 0, length = strlen(spool);
@@ -72,10 +78,10 @@ static void find_mounts(const char *spool, unsigned minor, char names[NAMES])
     names[0] = '\0';
     while (mountinfo_next(file, &mount)) {
         if (!mount.view || (minor && mount.minor != minor) || strncmp(mount.place, spool, length) != 0 ||
-            mount.place[length] != '/')
+            mount.place[length] != '/' || !exim_is_place(mount.place + length + 1))
             continue;
         /* A dead view may lie below: its directory comes twice. */
-        const char *name = mount.place + length + 1;
+        escape_bytes(name, sizeof(name), mount.place + length + 1, strlen(mount.place + length + 1));
         if (!is_listed(names, name) && used + strlen(name) + 3 < NAMES)
             used += (size_t)snprintf(names + used, NAMES - used, "%s%s", used ? ", " : "", name);
     }

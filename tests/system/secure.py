@@ -437,6 +437,42 @@ def database_read_without_root(exim):
         check(lines and set(lines) == {own}, f"{command}: LMDB runs with {lines}, and not {own}")
 
 
+# --- the mail user's file systems ---------------------------------------------------------------------------------------
+
+def mounted_by_the_mail_user(place):
+    """What fusermount(1) mounts for him, with a type of his choice.  Returns its device, open."""
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    user = pwd.getpwnam(MAIL_USER)
+    place.mkdir(parents=True)
+    os.chown(place, user.pw_uid, user.pw_gid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={fuse},rootmode=40000,user_id={user.pw_uid},group_id={user.pw_gid}"
+    check(libc.mount(b"x", os.fsencode(place), b"fuse.fastspool", 0x6, options.encode()) == 0, os.strerror(ctypes.get_errno()))
+    return fuse
+
+
+@test(library=True, main=QUEUE_ONLY)
+def mounts_that_say_view(exim):
+    """The mail user mounts file systems of the view's type, on directories whose names control a terminal.  One where no view
+    can be is none; the name of another has no control character in what root reads."""
+    exim.submit(Message())
+    exim.queued = 1
+    evil = "\033]0;evil\007"
+    fuses = [mounted_by_the_mail_user(exim.spool / evil)]
+    before = exim.tool("status")
+    check("all is well" in before, before)
+    fuses.append(mounted_by_the_mail_user(exim.spool / (evil + "queue") / "input"))
+    for command in ("status", "status --json", "doctor"):
+        result = subprocess.run([TOOL, *command.split()], env=exim.environment(), capture_output=True, timeout=60)
+        check(b"queue/input" in result.stdout, result.stdout.decode()[-800:])
+        check(b"\033" not in result.stdout and b"u001b" not in result.stdout, result.stdout.decode()[-800:])
+    for fuse in fuses:
+        os.close(fuse)
+    for place in (exim.spool / evil, exim.spool / (evil + "queue") / "input"):
+        subprocess.run(["umount", "--lazy", place], check=True)
+        place.rmdir()
+
+
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
 
 @test(library=True)
