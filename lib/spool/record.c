@@ -84,19 +84,26 @@ static int write_text(int fd, const char *text)
     return result;
 }
 
+/* A new file, whatever is there: the mail user may have made a FIFO, which an open would wait for. */
+static int open_new(int state_fd)
+{
+    unlinkat(state_fd, PLACES_RUNTIME_NEW, 0);
+    return openat(state_fd, PLACES_RUNTIME_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
 int record_write(int state_fd, const struct record *record)
 {
     char text[TEXT_MAX];
 
     snprintf(text, sizeof(text), "%s\nlock %s\nspool %s %s\n", record->runtime, record->identity, record->place,
              record->spool);
-    int result = write_text(
-        openat(state_fd, PLACES_RUNTIME_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600), text);
+    int result = write_text(open_new(state_fd), text);
     if (result == 0 && (renameat(state_fd, PLACES_RUNTIME_NEW, state_fd, PLACES_RUNTIME) < 0 || fsync(state_fd) < 0))
         result = -errno;
     if (result < 0)
         unlinkat(state_fd, PLACES_RUNTIME_NEW, 0);
-    if (result == -ENOSPC && write_text(openat(state_fd, PLACES_RUNTIME, O_WRONLY | O_NOFOLLOW | O_CLOEXEC), text) == 0)
+    const int in_place = O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
+    if (result == -ENOSPC && write_text(openat(state_fd, PLACES_RUNTIME, in_place), text) == 0)
         result = 0;
     return result;
 }

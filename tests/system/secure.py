@@ -473,6 +473,52 @@ def mounts_that_say_view(exim):
         place.rmdir()
 
 
+# --- the mail user's state directory ------------------------------------------------------------------------------------
+
+def ends(exim, *command):
+    """Root's COMMAND ends by itself, or by SIGTERM."""
+    process = subprocess.Popen(command, env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        process.wait(4)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            process.wait(12)
+        except subprocess.TimeoutExpired:
+            waits = pathlib.Path(f"/proc/{process.pid}/wchan").read_text()
+            end(process)
+            return f"{' '.join(map(str, command))} waits in {waits}, and SIGTERM does not end it"
+    return None
+
+
+@test(library=True, main=QUEUE_ONLY)
+def fifos_in_the_state_directory(exim):
+    """The mail user puts a FIFO in the place of each file of the state directory, and no store is in memory.  No process of root's
+    waits for it where SIGTERM has no effect."""
+    exim.submit(Message())
+    state = exim.spool / ".fastspool"
+    found = []
+    for name in ("runtime.new", "runtime", "lock", "mirror.lock", "journal/0000", "mirror/data.mdb"):
+        exim.reboot()
+        shutil.copytree(state, "/srv/before", dirs_exist_ok=False)
+        place = state / name
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.unlink(missing_ok=True)
+        os.mkfifo(place)
+        os.chown(place, pwd.getpwnam(MAIL_USER).pw_uid, -1)
+        for command in ((EXIM, "-bp"), (TOOL, "verify")):
+            waits = ends(exim, *command)
+            found += [f"{name}: {waits}"] if waits else []
+        exim.reboot()
+        shutil.rmtree(state)
+        shutil.move("/srv/before", state)
+        subprocess.run(["chown", "-R", f"{MAIL_USER}:{MAIL_USER}", state], check=True)
+    check(not found, "\n".join(found))
+    exim.queued = 1
+
+
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
 
 @test(library=True)
