@@ -13,6 +13,8 @@ import json
 import os
 import pathlib
 import pwd
+import re
+import shlex
 import shutil
 import signal
 import struct
@@ -471,6 +473,35 @@ def mounts_that_say_view(exim):
     for place in (exim.spool / evil, exim.spool / (evil + "queue") / "input"):
         subprocess.run(["umount", "--lazy", place], check=True)
         place.rmdir()
+
+
+# --- names on root's command line -----------------------------------------------------------------------------------------
+
+COMPLETE = """
+. /usr/share/bash-completion/completions/fastspool
+COMP_WORDS=(fastspool "$@") COMP_CWORD=$#
+_fastspool
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@test(library=True)
+def names_in_the_completion(exim):
+    """The mail user names a file so that a shell would take the name, or a part of it, for a command.  Root's completion runs
+    nothing, and offers no such name."""
+    cases = exim.work / "completion"
+    cases.mkdir()
+    names = ["$(id>pwned)", "`id>pwned`", "plain", "x;id>pwned", "-x", "*", "x$HOME", "\\x41", "'", '"', "a&b"]
+    script = f"cd {exim.spool} && mkdir -p input && cd input && " + " && ".join(f"echo x >./{shlex.quote(name)}" for name in names)
+    status, _, errors = served("sh", "-c", script, FASTSPOOL_SPOOL=str(exim.spool))
+    check(status == 0, errors)
+    for words in (("cat", "input/"), ("cat", ""), ("ls", "input/")):
+        result = subprocess.run(["bash", "-c", COMPLETE, "bash", *words], cwd=cases, env=exim.environment(), capture_output=True,
+                                text=True, timeout=30)
+        offered = set(result.stdout.split("\n")[:-1])
+        check(not (cases / "pwned").exists(), "root's completion has run a command of the mail user's")
+        check("input/plain" in offered, f"{words}: {result.stdout} {result.stderr}")
+        check(all(re.fullmatch("[a-zA-Z0-9_./-]+", name) for name in offered), f"{words}: {offered}")
 
 
 # --- the mail user's state directory ------------------------------------------------------------------------------------
