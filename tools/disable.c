@@ -37,22 +37,28 @@ static const char usage[] =
 
 /* ---- Exim ---- */
 
+static bool is_served(void *context, const struct exims_process *process)
+{
+    struct exims_process *found = context;
+
+    if (process->served)
+        *found = *process;
+    return process->served;
+}
+
 static int refuse_running(const struct fastspool_config *config)
 {
     const char *images[FASTSPOOL_PROGRAMS_MAX];
-    static struct exims_process processes[256];
+    struct exims_process found = {0};
 
     for (size_t i = 0; i < config->programs; i++)
         images[i] = config->program[i];
-    size_t count = exims_find(images, config->programs, processes, sizeof(processes) / sizeof(*processes));
-    for (size_t i = 0; i < count; i++) {
-        if (processes[i].served)
-            return tool_error(
-                "nothing was changed: Exim, process %ld (%s), has the library, and may put mail into the store: stop "
-                "it first, `systemctl stop exim4`",
-                (long)processes[i].pid, processes[i].command);
-    }
-    return 0;
+    exims_each(images, config->programs, is_served, &found);
+    return found.served ? tool_error(
+                              "nothing was changed: Exim, process %ld (%s), has the library, and may put mail into the "
+                              "store: stop it first, `systemctl stop exim4`",
+                              (long)found.pid, found.command)
+                        : 0;
 }
 
 /* ---- mail in the store ---- */

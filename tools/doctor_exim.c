@@ -21,8 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PROCESSES_MAX 4096
-#define TOLD_MAX      5 /* processes by name; the rest is counted */
+#define TOLD_MAX 5 /* processes by name; the rest is counted */
 
 void doctor_configuration(struct doctor *doctor)
 {
@@ -151,6 +150,13 @@ void doctor_environment(struct doctor *doctor)
 
 static const char *const restart = "restart Exim with the library: `fastspool enable`, `systemctl restart exim4`";
 
+struct running {
+    struct doctor *doctor;
+    bool view;
+    size_t bad;
+    enum verdict worst;
+};
+
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
     const char *found = NULL, *mend = restart;
@@ -175,35 +181,31 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
     return verdict;
 }
 
-static void tell_of(struct doctor *doctor, const struct exims_process *processes, size_t count)
+static bool judge(void *context, const struct exims_process *process)
 {
-    size_t bad = 0;
-    bool view = doctor->spool[0] && viewed(doctor->spool) > 0;
-    enum verdict worst = DOCTOR_OK;
+    struct running *running = context;
+    enum verdict verdict = look_at(running->doctor, process, running->view, running->bad >= TOLD_MAX);
 
-    for (size_t i = 0; i < count; i++) {
-        enum verdict verdict = look_at(doctor, &processes[i], view, bad >= TOLD_MAX);
-        bad += verdict != DOCTOR_OK;
-        worst = verdict > worst ? verdict : worst;
-    }
-    if (bad > TOLD_MAX)
-        doctor_tell(doctor, worst, restart, "%zu more like these", bad - TOLD_MAX);
-    if (bad == 0)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library", count);
+    running->bad += verdict != DOCTOR_OK;
+    running->worst = verdict > running->worst ? verdict : running->worst;
+    return false;
 }
 
 void doctor_running(struct doctor *doctor)
 {
-    static struct exims_process processes[PROCESSES_MAX];
+    struct running running = {
+        .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
     const char *images[FASTSPOOL_PROGRAMS_MAX + 1];
     size_t count = 0;
 
     for (size_t i = 0; i < doctor->config.programs; i++)
         images[count++] = doctor->config.program[i];
     images[count++] = doctor->exim;
-    size_t number = exims_find(images, count, processes, PROCESSES_MAX);
-    if (number > 0)
-        tell_of(doctor, processes, number);
-    else
+    size_t number = exims_each(images, count, judge, &running);
+    if (running.bad > TOLD_MAX)
+        doctor_tell(doctor, running.worst, restart, "%zu more like these", running.bad - TOLD_MAX);
+    if (number == 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs");
+    else if (running.bad == 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library", number);
 }

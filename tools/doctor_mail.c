@@ -51,17 +51,22 @@ void doctor_store(struct doctor *doctor)
                 status == 0 ? NULL : "see `fastspool status`", "%s", output);
 }
 
+static bool is_served(void *context, const struct exims_process *process)
+{
+    bool *found = context;
+
+    *found = process->served;
+    return *found;
+}
+
 static bool exim_is_attached(const struct doctor *doctor)
 {
     const char *images[FASTSPOOL_PROGRAMS_MAX];
-    static struct exims_process processes[64];
     bool found = false;
 
     for (size_t i = 0; i < doctor->config.programs; i++)
         images[i] = doctor->config.program[i];
-    size_t count = exims_find(images, doctor->config.programs, processes, sizeof(processes) / sizeof(*processes));
-    for (size_t i = 0; i < count && !found; i++)
-        found = processes[i].served;
+    size_t count = exims_each(images, doctor->config.programs, is_served, &found);
     return found || (count > 0 && viewed(doctor->spool) > 0);
 }
 

@@ -2,8 +2,10 @@
  *
  * The Exim processes that run on this machine: by the image that they execute, whatever they are called.
  *
- * Failure modes: a process that ends meanwhile is none.  A process of a container has an image of its own, and is none,
- * but where the container shares the image's file.
+ * Failure modes:
+ *   - A process that ends meanwhile is none.
+ *   - A process of a container has an image of its own, and is none, but where the container shares the image's file.
+ *   - Any user can run any number of Exims: none of them hides another one.
  */
 #include "exims.h"
 
@@ -19,7 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MOMENT (NS_PER_S / 2) /* between exec and the end of the loader's work */
+#define MOMENT  (NS_PER_S / 2) /* between exec and the end of the loader's work */
+#define MOMENTS NS_PER_S       /* of all processes: any user may have hundreds that never get the library */
 
 bool exims_map_library(pid_t pid)
 {
@@ -79,7 +82,18 @@ static void read_command(pid_t pid, char *command, size_t room)
     command[length] = '\0';
 }
 
-static bool take(pid_t pid, const char *const images[], size_t count, struct exims_process *process)
+static void wait_for_library(struct exims_process *process, uint64_t *patience)
+{
+    uint64_t began = clock_monotonic(), most = *patience < MOMENT ? *patience : MOMENT, waited = 0;
+
+    while (!(process->served = exims_map_library(process->pid)) && waited < most) {
+        clock_sleep(NS_PER_S / 20);
+        waited = clock_monotonic() - began;
+    }
+    *patience -= waited < *patience ? waited : *patience;
+}
+
+static bool take(pid_t pid, const char *const images[], size_t count, struct exims_process *process, uint64_t *patience)
 {
     *process = (struct exims_process){.pid = pid};
     bool found = false;
@@ -89,9 +103,7 @@ static bool take(pid_t pid, const char *const images[], size_t count, struct exi
     if (!found)
         return false;
     process->elsewhere = is_elsewhere(pid);
-    for (uint64_t began = clock_monotonic();
-         !(process->served = exims_map_library(pid)) && clock_monotonic() - began < MOMENT;)
-        clock_sleep(NS_PER_S / 20);
+    wait_for_library(process, patience);
     read_command(pid, process->command, sizeof(process->command));
     for (size_t i = 0; i < count; i++) {
         if (runs(pid, images[i], &process->replaced))
@@ -100,15 +112,20 @@ static bool take(pid_t pid, const char *const images[], size_t count, struct exi
     return false; /* it has ended */
 }
 
-size_t exims_find(const char *const images[], size_t count, struct exims_process *found, size_t most)
+size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context)
 {
     DIR *directory = opendir("/proc");
+    uint64_t patience = MOMENTS;
     size_t number = 0;
+    bool ended = false;
 
-    for (struct dirent *entry; directory && number < most && (entry = readdir(directory));) {
+    for (struct dirent *entry; directory && !ended && (entry = readdir(directory));) {
         pid_t pid = (pid_t)atol(entry->d_name);
-        if (pid > 0 && take(pid, images, count, &found[number]))
-            number++;
+        struct exims_process process;
+        if (pid <= 0 || !take(pid, images, count, &process, &patience))
+            continue;
+        number++;
+        ended = each(context, &process);
     }
     if (directory)
         closedir(directory);

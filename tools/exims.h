@@ -19,9 +19,10 @@ struct exims_process {
     char command[80]; /* its command line */
 };
 
-/** The processes that run one of the @count @images, up to @most.  A process that has just begun, and has no library
- *  yet, gets a moment.  Needs root.  Returns how many there are. */
-size_t exims_find(const char *const images[], size_t count, struct exims_process *found, size_t most);
+/** Call @each, until it returns true, for the processes that run one of the @count @images.  One that has just begun,
+ * and has no library yet, gets a moment; many have it together.  Needs root.  Returns how many @each was called for. */
+typedef bool exims_visit(void *context, const struct exims_process *process);
+size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context);
 
 /** Is the library in the memory of @pid?  What can't be read counts as no. */
 bool exims_map_library(pid_t pid);

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, Message, check, main, processes, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, main, processes, test,
+                     wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -492,14 +493,29 @@ def the_refused_start(exim):
     subprocess.run(["umount", "/var/lib/exim4"], check=True)
 
 
+@contextlib.contextmanager
+def idle_exims(exim, count):
+    """What any user may have: Exims without the library that wait for him.  They hide no other one, and nobody waits for each."""
+    environment = {**exim.environment(), "LD_PRELOAD": ""}
+    processes = [subprocess.Popen([EXIM, "-bs"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, user=USER,
+                                  group=USER_ID, extra_groups=[], cwd="/") for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
 @test(library=True, main=QUEUE_ONLY)
 def never_away_from_mail(exim):
     """While an Exim with the library runs, or mail stands in the store, in memory or only on the disk, disable changes nothing."""
     with machine(exim):
         operate(exim, "enable", "--yes")
         enabled = etc()
-        exim.start()
-        said = operate(exim, "disable", "--yes", status=1)
+        with idle_exims(exim, 260):
+            exim.start()
+            said = operate(exim, "disable", "--yes", status=1)
         check(f"process {exim.daemon.pid}" in said and "stop it first" in said and not changed(enabled), said)
         exim.submit(Message())
         exim.queued = 1
