@@ -14,6 +14,8 @@
 #include "store/store.h"
 #include "store/table.h"
 
+#include <inttypes.h>
+
 /* ---- the blocks of a file ---- */
 
 /* One file's walk. */
@@ -97,15 +99,16 @@ static void check_partial_list(struct check *check, struct tally *listed)
         const struct chunk *chunk = chunk_at(check->fs, link - 1);
         if (link > check->extent.chunks || chunk->prev != previous || chunk->state != CHUNK_PRESENT ||
             !chunk->free_count || ++listed->partial > check->extent.chunks) {
-            findings_add(check->findings, "chunk %u doesn't belong in the list of those with free blocks, behind %d",
-                         link - 1, (int)previous - 1);
+            findings_add(check->findings,
+                         "chunk %u doesn't belong in the list of those with free blocks, behind %" PRId64, link - 1,
+                         (int64_t)previous - 1);
             return;
         }
         previous = link;
     }
     if (h->blocks.chunks_partial_tail != previous)
-        findings_add(check->findings, "the list of chunks with free blocks ends at %d, not at %d", (int)previous - 1,
-                     (int)h->blocks.chunks_partial_tail - 1);
+        findings_add(check->findings, "the list of chunks with free blocks ends at %" PRId64 ", not at %" PRId64,
+                     (int64_t)previous - 1, (int64_t)h->blocks.chunks_partial_tail - 1);
 }
 
 static void check_other_lists(struct check *check, struct tally *listed)

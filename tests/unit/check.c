@@ -339,6 +339,8 @@ Test(check, chunks)
     is_found("a quarantine that no list has", "held blocks");
     MUTATE(h()->blocks.chunks_partial, 0);
     is_found("chunks with free blocks are lost", "list of chunks with free blocks ends at");
+    MUTATE(h()->blocks.chunks_partial_tail, UINT32_MAX);
+    is_found("the list ends where no chunk can be", "not at 4294967294");
     MUTATE(h()->blocks.chunks_partial, 900);
     is_found("a chunk that there is not", "chunk 899 doesn't belong");
     MUTATE(h()->blocks.chunks_held, 1);
