@@ -175,6 +175,14 @@ static void close_runtime(struct fastspool *fs)
     fs->runtime_fd = -1;
 }
 
+/* What lets a process into memory that its sandbox shows read-only. */
+static const char *remedy(const struct fastspool *fs)
+{
+    return runtime_is_own(fs->runtime)
+               ? ": the service that this process belongs to needs ReadWritePaths=" PLACES_REGISTRY
+               : "";
+}
+
 /* Open the published store.  -ENOENT: its memory is not to be seen from here.  -ESTALE: the record was written in
  * another state directory, of which this one is a copy. */
 static int open_store(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
@@ -191,12 +199,14 @@ static int open_store(struct fastspool *fs, int state_fd, const struct stat *spo
         result = -ESTALE;
     if (result == 0) {
         strcpy(fs->runtime, record->runtime);
+        if (runtime_is_own(fs->runtime))
+            runtime_make_writable();
         result = open_runtime(fs, spool, error);
     }
     if (result == 0) {
         result = segment_open(fs, reason);
         if (result < 0)
-            error_set(error, result, "%.200s: %.250s", fs->spool, reason);
+            error_set(error, result, "%.200s: %.250s%s", fs->spool, reason, result == -EROFS ? remedy(fs) : "");
     }
     if (result < 0)
         close_runtime(fs);
@@ -307,6 +317,7 @@ static int make_anywhere(struct fastspool *fs, const struct fastspool_config *co
     if (config->runtime[0])
         return make_segment(fs, config, config->runtime, spool, error);
     runtime_prepare(fs->spool, spool, config->memory);
+    runtime_make_writable();
     if (runtime_own(fs->spool, spool, own) && make_segment(fs, config, own, spool, error) == 0)
         return 0;
     return make_segment(fs, config, PLACES_MEMORY, spool, error);

@@ -16,14 +16,20 @@
  *  it can't be had, this does nothing. */
 void runtime_prepare(const char *spool, const struct stat *st, uint64_t memory);
 
-/** The same ahead of the first use, by a program that may have given up its rights by then.  One lstat(2) if all is
+/** Where this process sees the file system of root's read-only: if it is root's and may mount, that mount becomes
+ *  writable, for every process of this mount namespace.  One statvfs(2) where it is writable.  Keeps errno. */
+void runtime_make_writable(void);
+
+/** Both ahead of the first use, by a program that may have given up its rights by then.  Two system calls if all is
  *  there. */
 void runtime_prepare_ahead(const char *spool, uint64_t memory);
 
 /** The directory of this spool's memory in the file system of root's.  False: there is none that this process sees. */
 bool runtime_own(const char *spool, const struct stat *st, char base[FASTSPOOL_PATH_MAX]);
 
-/** Is the store's memory @runtime in the file system of root's, which has less room for it than @memory needs? */
+/** Is the store's memory @runtime in the file system of root's? */
+bool runtime_is_own(const char *runtime);
+/** Is it there, and has that file system less room for it than @memory needs? */
 bool runtime_lacks(const char *spool, const char *runtime, uint64_t memory);
 
 #endif

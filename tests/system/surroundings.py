@@ -210,6 +210,48 @@ def read_only(exim):
     finish(exim)
 
 
+def strict(exim, *writable):
+    """What systemd's ProtectSystem=strict does, with ReadWritePaths= of the test's directory and WRITABLE."""
+    places = [str(path) for path in (exim.work, *writable)]
+    return (f"for place in {' '.join(places)}; do mount --rbind $place $place; done; findmnt -rno TARGET | "
+            f"while read -r place; do case $place in /dev|/dev/*|/proc|/proc/*|/sys|/sys/*|{'|'.join(f'{place}|{place}/*' for place in places)}) ;; "
+            "*) mount -o remount,bind,ro $place ;; esac; done; ! touch /run/x 2>/dev/null")
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def strict_sandbox(exim):
+    """Who sees all but the spool read-only, the memory too, has the same queue as everybody: Exim, which has given up
+    root's rights when it comes to the spool, and who attaches as root."""
+    exim.command("-bpc")
+    check(len(stores()) == 1 and stores()[0].startswith("/run/"), f"memory: {stores()}")
+    if in_it(exim):
+        kill_all()                              # also the mirror: the one that comes next is started in the sandbox
+        start_in(exim, script=strict(exim))
+    else:
+        exim.start()
+    accept(exim, 3)
+    for command in ((EXIM, "-bpc"), (TOOL, "run", "--", "sh", "-c", f"ls {exim.spool}/input | grep -c -e -H")):
+        status, output = run_in(exim, *command, script="true" if in_it(exim) else strict(exim))
+        check(output.strip() == "3", f"{command[0]}: exit {status}, {output}")
+    check(len(stores()) == 1, f"memory: {stores()}")
+    finish(exim)
+
+
+@test(*ROWS, main=QUEUE_ONLY, library=True)
+def strict_sandbox_without_rights(exim):
+    """The same without CAP_SYS_ADMIN: a line says what the service needs, and with that it has the queue."""
+    powerless = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    exim.start()
+    accept(exim, 3)
+    if in_it(exim):
+        end_daemon(exim)
+    status, output = run_in(exim, *powerless, EXIM, "-bpc", script=strict(exim))
+    check("Read-only file system: " in output and "needs ReadWritePaths=/run/fastspool" in output, f"exit {status}, {output}")
+    status, output = run_in(exim, *powerless, EXIM, "-bpc", script=strict(exim, "/run/fastspool"))
+    check(output.strip() == "3", f"exit {status}, {output}")
+    finish(exim)
+
+
 @test(library=True)
 def closed_descriptors(exim):
     """A process that closes all descriptors in sight still counts as one that lives; one that becomes a user does not."""
