@@ -129,7 +129,7 @@ static bool is_up(const struct fastspool *fs, char names[NAMES])
 /* Fills @names with where the view is mounted, or where a dead one is.  @wanted: as of seen_look(). */
 static enum seen_state find_state(const struct fastspool *fs, bool wanted, char names[NAMES])
 {
-    bool lives = launch_view_lives(fs->state);
+    bool lives = launch_view_lives(fs->state) != 0; /* where it can't be said, header and mounts decide */
 
     find_mounts(fs->spool, 0, names);
     if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))

@@ -49,7 +49,8 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
     const struct view_state *view = &fs->header->view;
 
     seen_look(fs, shown->config->view, &shown->view);
-    shown->view_pid = launch_view_holder(fs->state);
+    pid_t holder = launch_view_holder(fs->state);
+    shown->view_pid = holder > 0 ? holder : 0;
     shown->locked = LOAD(view->locked);
     shown->conflicts = LOAD(view->conflicts);
     shown->left = LOAD(view->left);

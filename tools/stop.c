@@ -39,10 +39,14 @@ static void hold_starts(const uint64_t *starting)
 /* By a request in the segment: no process of root's sends a signal to a number that the mail user can write. */
 static int end_mirror(struct fastspool *fs)
 {
-    if (geteuid() != 0 && geteuid() != fs->owner && launch_lives(fs))
+    int lives = launch_lives(fs);
+
+    if (geteuid() != 0 && geteuid() != fs->owner && lives != 0)
         return tool_error("%s: only root and the spool's owner can end its mirror: run `fastspool stop` as one of them",
                           fs->spool);
-    for (uint64_t start = clock_monotonic(); launch_lives(fs);) {
+    for (uint64_t start = clock_monotonic(); lives != 0; lives = launch_lives(fs)) {
+        if (lives < 0)
+            return tool_error("%s: can't look whether its mirror lives: %s", fs->spool, strerrordesc_np(-lives));
         hold_starts(&fs->header->mirror.starting);
         STORE(fs->header->mirror.ending, 1);
         futex_count(&ATOMIC(fs->header->mirror.wanted));
@@ -74,11 +78,15 @@ static void revive_view(struct fastspool *fs)
 static int end_view(const struct look *look)
 {
     pid_t signalled = 0;
+    int lives = launch_view_lives(look->state);
 
-    if (geteuid() != 0 && launch_view_lives(look->state))
+    if (geteuid() != 0 && lives > 0)
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
-    for (uint64_t start = clock_monotonic(); launch_view_lives(look->state);) {
+    for (uint64_t start = clock_monotonic(); lives != 0; lives = launch_view_lives(look->state)) {
         pid_t pid = launch_view_holder(look->state);
+        if (lives < 0 || pid < 0)
+            return tool_error("%s: can't look whether a view runs: %s", look->spool,
+                              strerrordesc_np(lives < 0 ? -lives : -pid));
         if (look->fs)
             hold_starts(&look->fs->header->view.starting);
         if (pid > 0 && pid != signalled && kill(pid, SIGTERM) < 0 && errno != ESRCH)
@@ -130,17 +138,17 @@ static int stop(const struct look *look)
  * its server lives, and can't be joined.  Then @look tells how it is without it. */
 static int stop_without_store(struct look *look, const char *spool)
 {
-    bool lives = launch_view_lives(look->state);
+    int lives = launch_view_lives(look->state);
     if (end_view(look) != 0)
         return 1;
-    if (lives && look->why[0] && look_begin(look, spool) != 0)
+    if (lives > 0 && look->why[0] && look_begin(look, spool) != 0)
         return 1;
     if (look->fs)
         return stop(look);
     if (look->why[0])
         return tool_error("%s", look->why);
     return tool_error("%s has no store: no process has used it since the machine started%s", look->spool,
-                      lives ? "; the view of an earlier one has ended" : "");
+                      lives > 0 ? "; the view of an earlier one has ended" : "");
 }
 
 int tool_stop(int argc, char **argv)

@@ -20,7 +20,8 @@ bool namespace_enter_first(bool (*accept)(const void *context), const void *cont
     bool there = own >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0;
 
     if (there && !accept(context)) {
-        setns(own, CLONE_NEWNS);
+        if (setns(own, CLONE_NEWNS) < 0)
+            _exit(127); /* whatever this child does next would happen in the wrong place */
         there = false;
     }
     if (own >= 0)

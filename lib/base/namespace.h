@@ -12,7 +12,7 @@
 bool namespace_sees(const char *path, const struct stat *known);
 
 /** Enter the mount namespace of process 1, and stay there if @accept(@context) says so.  True: this process is there.
- *  Only for a child that has no thread beside it. */
+ *  Only for a child that has no thread beside it: it ends where there is no way back. */
 bool namespace_enter_first(bool (*accept)(const void *context), const void *context);
 
 #endif

@@ -308,6 +308,19 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
     return result;
 }
 
+/* Does a view of an earlier store hide the disk's directory?  1 or 0; -errno: it can't be said.  Without /proc a view
+ * can't be told from another mount, and counts as none. */
+static int look_for_view(const struct fastspool *fs, char *error)
+{
+    int result = viewed(fs->spool);
+
+    if (result == -ENOSYS)
+        return 0;
+    return result >= 0 ? result
+                       : error_set(error, result, "%s: can't look whether it has a view: %s", fs->spool,
+                                   strerrordesc_np(-result));
+}
+
 /* In the configured directory, else in the file system of root's, else in /dev/shm. */
 static int make_anywhere(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
                          char *error)
@@ -328,7 +341,8 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
                       const struct stat *spool, const struct record *before, char *error)
 {
     struct record record;
-    int result = make_anywhere(fs, config, spool, error);
+    int is_viewed = look_for_view(fs, error);
+    int result = is_viewed < 0 ? is_viewed : make_anywhere(fs, config, spool, error);
 
     if (result < 0)
         return result;
@@ -337,7 +351,7 @@ static int make_store(struct fastspool *fs, const struct fastspool_config *confi
                "fastspool: %s: `memory` is %llu MiB, but the runtime directory's file system has only %llu MiB: the "
                "store uses those",
                fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(fs->memory >> 20));
-    if (viewed(fs->spool) > 0) /* of an earlier store: it hides the disk's directory */
+    if (is_viewed)
         STORE(fs->header->view.status, VIEW_MOUNTED);
     result = describe(fs, spool, &record);
     if (result == 0)
@@ -397,8 +411,11 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
         close_runtime(fs); /* a disk's file may be older than the machine's start, and half written */
         result = -ENOENT;
     }
+    int is_viewed = result == 0 ? look_for_view(fs, error) : 0;
+    if (is_viewed < 0)
+        result = is_viewed;
     if (result == 0)
-        segment_inherit(fs, viewed(fs->spool) > 0);
+        segment_inherit(fs, is_viewed > 0);
     if (result == 0 && !record_spool(&record, spool, fs->spool) && describe(fs, spool, &record) == 0)
         result = publish(fs, state_fd, &record, error);
     if ((result == -ENOENT || result == -ESTALE) && create)
@@ -680,17 +697,18 @@ static int wait_ready(struct fastspool *fs, char *error)
             continue;
         }
         if (state == SEGMENT_READY)
-            return launch_lives(fs) ? 0 : launch_start(fs);
+            return launch_lives(fs) > 0 ? 0 : launch_start(fs);
         if (state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
         if (LOAD(h->recovery.error) && clock_monotonic() - started > AWAIT_GIVE_UP)
             return error_set(error, LOAD(h->recovery.error), "%s: %s", fs->spool, section_sentence(h, sentence));
-        if (launch_lives(fs))
+        int lives = launch_lives(fs);
+        if (lives != 0)
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
             return error_set(error, -EIO, "%s: the mirror does not start; check that %s can be executed", fs->spool,
                              FASTSPOOL_TOOL);
-        else
+        if (lives <= 0)
             launch_start(fs);
         if (await_terminated())
             return terminated(fs, error);

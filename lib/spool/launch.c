@@ -17,6 +17,8 @@
  *     syslog says so each time.
  *   - The starting program has limits, priorities, signals, descriptors or a control group that would harm the mirror:
  *     shed_inheritance() gives them up, as far as the process may.
+ *   - It can't be said whether a mirror lives (no descriptor is left): a start does no harm, as the lock decides, and a
+ *     waiter waits on.  No view is started then.
  *   - The view can't be mounted on this machine: one line in syslog, and another try every VIEW_TRY_AGAIN.
  */
 #include "spool/launch.h"
@@ -52,27 +54,36 @@
 #define START_TIME     (2 * NS_PER_S)  /* time for a new mirror to take its lock */
 #define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
 
-/* Is the lock file @name of the state directory held? */
-static bool is_held(const char *state, const char *name)
+/* Open the lock file @name of the state directory.  -ENOENT: there is none, so nobody holds it. */
+static int open_lock(const char *state, const char *name)
 {
     char path[PLACES_PATH_MAX];
-    int saved = errno;
 
     places_in_state(state, name, path);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool lives = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    if (fd >= 0)
-        close(fd);
-    errno = saved;
-    return lives;
+    return fd >= 0 ? fd : errno == ENOTDIR ? -ENOENT : -errno;
 }
 
-bool launch_lives(struct fastspool *fs)
+/* Is the lock file @name of the state directory held?  1 or 0; -errno: it can't be said. */
+static int is_held(const char *state, const char *name)
+{
+    int saved = errno, fd = open_lock(state, name);
+    int result = fd == -ENOENT ? 0 : fd;
+
+    if (fd >= 0) {
+        result = flock(fd, LOCK_SH | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? 1 : -errno;
+        close(fd);
+    }
+    errno = saved;
+    return result;
+}
+
+int launch_lives(struct fastspool *fs)
 {
     return is_held(fs->state, PLACES_MIRROR_LOCK);
 }
 
-bool launch_view_lives(const char *state)
+int launch_view_lives(const char *state)
 {
     return is_held(state, PLACES_VIEW_LOCK);
 }
@@ -331,7 +342,7 @@ void launch_view(struct fastspool *fs)
     int saved = errno;
     uint64_t time = LOAD(fs->header->view.unavailable) ? VIEW_TRY_AGAIN : START_TIME;
 
-    if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && !launch_view_lives(fs->state) &&
+    if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && launch_view_lives(fs->state) == 0 &&
         is_starter(&fs->header->view.starting, time)) {
         enum view_obstacle obstacle;
         int error = launch_view_obstructed(&obstacle);
@@ -357,26 +368,25 @@ static bool is_tool(pid_t pid)
     return readlink(link, path, sizeof(path)) == sizeof(deleted) - 1 && memcmp(path, deleted, sizeof(deleted) - 1) == 0;
 }
 
-/* The process that has a record lock of the file @name of the state directory.  0: none, or none of this PID namespace.
- */
+/* The process that has a record lock of the file @name of the state directory.  0: none, or none of this PID namespace;
+ * -errno: it can't be said. */
 static pid_t holder_of(const char *state, const char *name)
 {
-    char path[PLACES_PATH_MAX];
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open_lock(state, name);
 
-    places_in_state(state, name, path);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid > 0;
-    if (fd >= 0)
-        close(fd);
-    return held ? lock.l_pid : 0;
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    pid_t result = fcntl(fd, F_GETLK, &lock) < 0 ? -errno : lock.l_type != F_UNLCK && lock.l_pid > 0 ? lock.l_pid : 0;
+    close(fd);
+    return result;
 }
 
 pid_t launch_view_holder(const char *state)
 {
     pid_t pid = holder_of(state, PLACES_VIEW_LOCK);
 
-    return pid > 0 && is_tool(pid) ? pid : 0;
+    return pid <= 0 || is_tool(pid) ? pid : 0;
 }
 
 const struct keeper launch_keeper = {launch_lives, launch_start};

@@ -13,20 +13,21 @@
 
 struct fastspool;
 
-/** Does a mirror of the store live?  Its lock file decides, never a pid.  Keeps errno. */
-bool launch_lives(struct fastspool *fs);
+/** Does a mirror of the store live?  Its lock file decides, never a pid.  1 or 0; -errno: it can't be said.  Keeps
+ *  errno. */
+int launch_lives(struct fastspool *fs);
 /** Start the mirror, unless a process did so in the last two seconds.  The caller gets no child to wait for, and no
  *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);
 
-/** Does a view live whose state directory is @state?  Keeps errno. */
-bool launch_view_lives(const char *state);
+/** The same of the view whose state directory is @state. */
+int launch_view_lives(const char *state);
 /** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
  *  Keeps errno. */
 void launch_view(struct fastspool *fs);
 /** Why this process can mount no view: an errno of *@obstacle; 0: nothing is in the way. */
 int launch_view_obstructed(enum view_obstacle *obstacle);
-/** The process that holds the view's lock, as the kernel says; 0: none.  The mail user can
+/** The process that holds the view's lock, as the kernel says; 0: none; -errno: it can't be said.  The mail user can
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */
 pid_t launch_view_holder(const char *state);

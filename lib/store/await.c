@@ -8,6 +8,7 @@
  *   - The mirror dies: a waiter checks ten times a second whether a mirror lives, and starts another one.
  *   - No mirror comes up: -EIO after AWAIT_GIVE_UP.
  *   - A mirror lives and makes no progress: the waiter waits on.
+ *   - It can't be said whether one lives: the waiter has one started, which ends where another one lives, and waits on.
  */
 #include "store/await.h"
 
@@ -18,14 +19,14 @@
 #include <errno.h>
 #include <signal.h>
 
-bool await_lives(struct fastspool *fs)
+int await_lives(struct fastspool *fs)
 {
-    return fs->keeper && fs->keeper->lives(fs);
+    return fs->keeper ? fs->keeper->lives(fs) : 0;
 }
 
 void await_start(struct fastspool *fs)
 {
-    if (fs->keeper && !fs->keeper->lives(fs))
+    if (fs->keeper && fs->keeper->lives(fs) <= 0)
         fs->keeper->start(fs);
 }
 
@@ -48,11 +49,12 @@ bool await_terminated(void)
 int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
 {
     futex_wait(event, value, AWAIT_LOOK);
-    if (LOAD(*event) != value || await_lives(fs))
+    int lives = LOAD(*event) != value ? 1 : await_lives(fs);
+    if (lives != 0)
         *lived = clock_monotonic();
     else if (clock_monotonic() - *lived > AWAIT_GIVE_UP)
         return -EIO;
-    else
+    if (lives <= 0)
         await_start(fs);
     if (LOAD(*event) == value)
         futex_count(wanted);

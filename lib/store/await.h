@@ -14,13 +14,13 @@ struct fastspool;
 
 /** How a process finds and starts a mirror: fastspool.keeper (lib/spool/launch.c). */
 struct keeper {
-    bool (*lives)(struct fastspool *fs); /* whether a mirror lives; keeps errno */
-    int (*start)(struct fastspool *fs);  /* start one, unless another process has just done so; 0 or -errno */
+    int (*lives)(struct fastspool *fs); /* does a mirror live?  1, 0, or -errno: it can't be said; keeps errno */
+    int (*start)(struct fastspool *fs); /* start one, unless another process has just done so; 0 or -errno */
 };
 
-/** Whether a mirror lives.  False without a keeper. */
-bool await_lives(struct fastspool *fs);
-/** Start a mirror if none lives.  Nothing without a keeper. */
+/** Does a mirror live?  1, 0, or -errno: it can't be said.  0 without a keeper. */
+int await_lives(struct fastspool *fs);
+/** Start a mirror if none is known to live.  Nothing without a keeper. */
 void await_start(struct fastspool *fs);
 
 /** Does a signal that ends a program wait, because this thread holds it off?  A wait with signals held off looks here

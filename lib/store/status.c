@@ -136,7 +136,7 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->commit_p99_ns = durations_percentile(h, 99);
     status->descriptions = LOAD(h->tables.descriptions.count);
     status->commit_error = LOAD(h->tickets.commit_error);
-    status->mirror_pid = await_lives(fs) ? LOAD(h->mirror.pid) : 0;
+    status->mirror_pid = await_lives(fs) != 0 ? LOAD(h->mirror.pid) : 0;
     uint64_t beat = LOAD(h->mirror.beat);
     status->mirror_silent_ns = now > beat ? now - beat : 0;
     status->waiters = futex_sleepers(&h->tickets.commit_event) + futex_sleepers(&h->residency.pager_event) +
