@@ -602,7 +602,7 @@ int main(int argc, char **argv)
                                             {"little-memory", no_argument, NULL, 'l'},
                                             {"view", no_argument, NULL, 'v'},
                                             {0}};
-    uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 200000 : 7500;
+    uint64_t wanted = getenv("FASTSPOOL_TEST_LONG") ? 200000 : 3000;
     enum record_fault fault = FAULT_NONE;
     unsigned seed = 1;
     bool small = false, view = false;
