@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: fastspool view [--state DIR] SPOOL\n"
+    "usage: fastspool view [--replace] [--state DIR] SPOOL\n"
     "Mounts the store of SPOOL over its queue directories, and serves it, until SIGTERM; the library starts it by\n"
     "itself.  One runs a spool.  Needs root.\n"
+    "  --replace  end the one that runs, and take its place\n"
     "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error.\n";
 
 static bool is_off(struct fastspool_config *config)
@@ -45,14 +46,19 @@ static bool is_impossible(void)
 
 int tool_view(int argc, char **argv)
 {
-    static const struct option known[] = {
-        {"state", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option known[] = {{"replace", no_argument, NULL, 'r'},
+                                          {"state", required_argument, NULL, 's'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
     const char *state = NULL;
     struct fastspool_config config = {0};
+    bool replaces = false;
 
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
             state = optarg;
+        } else if (option == 'r') {
+            replaces = true;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
             return option == 'h' ? 0 : EX_USAGE;
@@ -66,5 +72,5 @@ int tool_view(int argc, char **argv)
         return tool_error("view needs root");
     if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */
         return SUPERVISOR_UNAVAILABLE;
-    return supervisor_run(argv[optind], state, config.runtime[0] ? 0 : config.memory);
+    return supervisor_run(argv[optind], state, config.runtime[0] ? 0 : config.memory, replaces);
 }

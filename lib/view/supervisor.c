@@ -6,7 +6,8 @@
  *   - Take the lock that says "a view lives", for life.  Make the mount namespaces (mounts.h).
  *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the
  *     hand.
- *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.
+ *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.  A service
+ *     manager is told that the view is ready.
  *   - A top directory is new on the disk (of a new queue): the server adopts it.  inotify(7) tells of it, of the
  *     disk's directories alone; and every second the supervisor looks itself.
  *   - Every two seconds: ask the server by way of the hand whether it still answers.
@@ -37,6 +38,7 @@
 #include "view/control.h"
 #include "view/hand.h"
 #include "view/mounts.h"
+#include "view/notify.h"
 #include "view/server.h"
 #include "view/tops.h"
 
@@ -69,6 +71,7 @@
 #define ORDERS_MAX   32        /* that the hand has not answered: more fill its socket */
 #define LOCK_TRIES   50
 #define LOCK_EVERY   (10 * NS_PER_MS)
+#define REPLACE_TIME (60 * NS_PER_S) /* for another view to end */
 
 struct supervisor {
     struct mounts mounts;
@@ -341,6 +344,7 @@ static void from_hand(struct supervisor *s)
         if (answer.kind == CONTROL_READY) {
             s->up = s->mounted = true;
             tell_of_tops(s);
+            notify("READY=1");
             syslog(LOG_MAIL | LOG_INFO, "%s: view: mounted", s->mounts.path);
         }
     }
@@ -551,10 +555,31 @@ static int take_lock(const char *state, const struct stat *spool)
     rights_back(rights);
     for (int tries = 0; error == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
         if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
-            return -errno;
-        clock_sleep(LOCK_EVERY); /* a process that tests for a view holds it for an instant */
+            error = -errno;
+        else
+            clock_sleep(LOCK_EVERY); /* a process that tests for a view holds it for an instant */
     }
-    return error < 0 || fcntl(fd, F_SETLK, &whole) == 0 ? error : -errno;
+    if (error == 0 && fcntl(fd, F_SETLK, &whole) < 0)
+        error = -errno;
+    if (error < 0 && fd >= 0)
+        close(fd);
+    return error;
+}
+
+/* End the view that runs, as often as an Exim starts another one between its end and the lock. */
+static int replace(const char *state, const struct stat *spool)
+{
+    uint64_t start = clock_monotonic();
+    pid_t signalled = 0;
+    int result;
+
+    while ((result = take_lock(state, spool)) == -EWOULDBLOCK && clock_monotonic() - start < REPLACE_TIME) {
+        pid_t pid = launch_view_holder(state);
+        if (pid > 0 && pid != signalled && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+            return -errno;
+        signalled = pid;
+    }
+    return result;
 }
 
 /* Note in the store's header that there can be no view.  As the owner, in a child: see the head. */
@@ -606,7 +631,7 @@ static void prepare_memory(const char *spool, const struct stat *st, uint64_t me
         runtime_prepare(real, st, memory);
 }
 
-int supervisor_run(const char *spool, const char *state, uint64_t memory)
+int supervisor_run(const char *spool, const char *state, uint64_t memory, bool replaces)
 {
     static struct supervisor s = {.fuse = -1, .view = -1, .server = -1, .hand = -1};
     char path[PLACES_PATH_MAX];
@@ -618,7 +643,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory)
         return complain(spool, "find the spool", -errno);
     places_in_state(spool, PLACES_STATE, path);
     s.state = state ? state : path;
-    int result = take_lock(s.state, &st);
+    int result = replaces ? replace(s.state, &st) : take_lock(s.state, &st);
     if (result == -EWOULDBLOCK) {
         fprintf(stderr, "fastspool: %s: another view runs\n", spool);
         return SUPERVISOR_SECOND;
@@ -632,6 +657,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory)
         return SUPERVISOR_UNAVAILABLE;
     }
     serve(&s);
+    notify("STOPPING=1");
     end(&s);
     return 0;
 }

@@ -433,21 +433,20 @@ def what_others_write_stays(exim):
 def the_service(exim):
     """systemd understands the drop-in: the service has the library and the check, and where the view's unit is installed it
     comes before."""
-    unit = pathlib.Path("/etc/systemd/system/fastspool@.service")
+    unit = pathlib.Path("/usr/lib/systemd/system/fastspool@.service")
     name = subprocess.run(["systemd-escape", "--path", "--template=fastspool@.service", exim.spool], capture_output=True, text=True)
     with machine(exim):
         service = pathlib.Path("/etc/systemd/system/exim4.service")
         service.write_text(f"[Service]\nExecStart={EXIM} -bdf\n")
-        for installed in (False, True):
-            if installed:
-                unit.write_text(f"[Service]\nExecStart={TOOL} view %f\n")
-                exim.fastspool_configuration(f"state = {exim.work}/disk/state", "view = auto")
+        exim.fastspool_configuration(f"state = {exim.work}/disk/state", "view = auto")
+        for installed in (True, False):
+            if not installed:
+                unit.unlink()
             operate(exim, "enable", "--yes")
             said = subprocess.run(["systemd-analyze", "verify", "--man=no", "exim4.service"], capture_output=True, text=True)
             check("fastspool" not in said.stderr, f"systemd says {said.stderr}")
             check((f"Wants={name.stdout}After={name.stdout}" in DROP_IN.read_text()) == installed, DROP_IN.read_text())
             operate(exim, "disable", "--yes")
-        unit.unlink()
         service.unlink()
 
 

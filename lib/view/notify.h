@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a service tells the service manager that has started it.
+ */
+#ifndef FASTSPOOL_VIEW_NOTIFY_H
+#define FASTSPOOL_VIEW_NOTIFY_H
+
+/** Send @state, such as "READY=1", to the manager that $NOTIFY_SOCKET names.  Does nothing without one. */
+void notify(const char *state);
+
+#endif
