@@ -65,7 +65,8 @@ box:
   use_lockfile = false
 hang:
   driver = pipe
-  command = /bin/sleep 100000
+  command = /bin/sh -c "while [ ! -e /etc/released ]; do sleep 0.1; done; exit 75"
+  temp_errors = 75
   user = mail
 begin retry
 * * F,1d,1s
@@ -132,7 +133,7 @@ class Machine:
 
     def wants(self, name):
         """Was a test of this name asked for?"""
-        return not self.names or any(part in name or name in part for part in self.names)
+        return not self.names or any(part in name for part in self.names)
 
     def write(self, path, text):
         path = self.root / path.lstrip("/")

@@ -67,7 +67,7 @@ def leave_sandbox(m):
 def exim_alone(m):
     """The rig: Exim without the library in each sandbox."""
     check(m.out("systemctl is-system-running") == "running", m.out("systemctl --failed"))
-    for name in SANDBOXES if m.wants("sandbox") else ():
+    for name in filter(lambda name: m.wants(f"sandbox_{name}"), SANDBOXES):
         stock[name] = try_sandbox(m, name)
         leave_sandbox(m)
         print(f"#   {name}: {stock[name]}", flush=True)
@@ -245,12 +245,11 @@ def reboot_while_a_delivery_hangs(m):
     """Returns what systemd could not do."""
     m.send(10)
     m.send(1, "hang.test")
-    wait_for(lambda: m.out("pgrep -x sleep", may_fail=True), "a delivery hangs")
+    wait_for(lambda: m.out("pgrep -f '^/bin/sh -c while'", may_fail=True), "a delivery hangs")
     m.end("reboot")
     failed = [line for line in m.console().splitlines() if "FAILED" in line]
     m.boot()
     check(m.count() == 11, f"{m.count()} of 11")
-    m.sh("pkill -x sleep", may_fail=True)           # (in its own PID namespace)
     return failed
 
 
@@ -288,15 +287,15 @@ def in_sandbox(m, name):
     lines = m.journal("-t fastspool -t exim4 --since -60s")
     leave_sandbox(m)
     check(m.send(2) == [250] * 2, "refused after the sandbox is left")
-    if name in stock and (started, codes) != stock[name]:
-        raise Failure(f"{(started, codes)}, but Exim alone {stock[name]}: {lines[-1500:]}")
+    for code, alone in zip([started, *codes], [stock[name][0], *stock[name][1]]):
+        check(code in (alone, True, 250), f"{(started, codes)}, but Exim alone {stock[name]}: {lines[-1500:]}")
 
 
 for sandbox in SANDBOXES:
     def row(m, name=sandbox):
         in_sandbox(m, name)
     row.__name__ = f"sandbox_{sandbox}"
-    row.__doc__ = f"Exim with {sandbox}: as Exim alone, and nobody else notices."
+    row.__doc__ = f"Exim with {sandbox} takes what Exim alone does, or more (RLIMIT_FSIZE); nobody else notices."
     test(row)
 
 
