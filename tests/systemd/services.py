@@ -131,7 +131,7 @@ def hardened(m):
     for line in text.splitlines():
         if line.startswith("✗"):
             print("#   " + " ".join(line.split()))
-    check(float(text.splitlines()[-1].split(":")[1].split()[0]) <= 4.5, text)
+    check(float(text.splitlines()[-1].split(":")[1].split()[0]) <= 3.0, text)
 
 
 @test
