@@ -51,25 +51,6 @@ void doctor_store(struct doctor *doctor)
                 status == 0 ? NULL : "see `fastspool status`", "%s", output);
 }
 
-static bool is_served(void *context, const struct exims_process *process)
-{
-    bool *found = context;
-
-    *found = process->served;
-    return *found;
-}
-
-static bool exim_is_attached(const struct doctor *doctor)
-{
-    const char *images[FASTSPOOL_PROGRAMS_MAX];
-    bool found = false;
-
-    for (size_t i = 0; i < doctor->config.programs; i++)
-        images[i] = doctor->config.program[i];
-    size_t count = exims_each(images, doctor->config.programs, is_served, &found);
-    return found || (count > 0 && viewed(doctor->spool) > 0);
-}
-
 void doctor_unattended(struct doctor *doctor)
 {
     struct fastspool_status status;
@@ -86,7 +67,7 @@ void doctor_unattended(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none: the spool has not been used with fastspool");
     else if (fastspool_status(doctor->fs, &status) < 0)
         return; /* "store" has said why */
-    else if (status.messages > 0 && !exim_is_attached(doctor))
+    else if (status.messages > 0 && !exims_attend(&doctor->config, doctor->spool))
         doctor_tell(doctor, DOCTOR_WRONG,
                     "start Exim with the library (`fastspool enable`), or `fastspool export` to leave",
                     "%" PRIu64 " messages stand: no Exim that runs has them", status.messages);

@@ -10,6 +10,7 @@
 #include "exims.h"
 
 #include "base/clock.h"
+#include "spool/viewed.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -130,4 +131,27 @@ size_t exims_each(const char *const images[], size_t count, exims_visit *each, v
     if (directory)
         closedir(directory);
     return number;
+}
+
+static bool is_any(pid_t pid, const struct fastspool_config *config)
+{
+    bool replaced, found = false;
+
+    for (size_t i = 0; i < config->programs && !found; i++)
+        found = runs(pid, config->program[i], &replaced);
+    return found;
+}
+
+bool exims_attend(const struct fastspool_config *config, const char *spool)
+{
+    DIR *directory = opendir("/proc");
+    bool on_view = viewed(spool) > 0, found = false;
+
+    for (struct dirent *entry; directory && !found && (entry = readdir(directory));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        found = pid > 0 && is_any(pid, config) && (on_view || exims_map_library(pid));
+    }
+    if (directory)
+        closedir(directory);
+    return found;
 }

@@ -5,6 +5,8 @@
 #ifndef FASTSPOOL_EXIMS_H
 #define FASTSPOOL_EXIMS_H
 
+#include "fastspool.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -23,6 +25,9 @@ struct exims_process {
  * and has no library yet, gets a moment; many have it together.  Needs root.  Returns how many @each was called for. */
 typedef bool exims_visit(void *context, const struct exims_process *process);
 size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context);
+
+/** Does an Exim run that has the store of @spool: with the library, or on the view?  Waits for none.  Needs root. */
+bool exims_attend(const struct fastspool_config *config, const char *spool);
 
 /** Is the library in the memory of @pid?  What can't be read counts as no. */
 bool exims_map_library(pid_t pid);

@@ -12,10 +12,12 @@
 
 #include "base/places.h"
 #include "config.h"
+#include "exims.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "store/store.h"
 #include "tool.h"
+#include "ways.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -23,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -59,6 +62,17 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
     shown->again = shown->config->view && tool_mount_again(fs, shown->view.state);
 }
 
+/* Where it is installed for Exim.  `fastspool doctor` looks closer. */
+static void look_at_library(struct shown *shown)
+{
+    static const char path[] = FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY;
+    struct stat st;
+
+    if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
+        snprintf(shown->library, sizeof(shown->library), "%s is user %u's, of mode %04o, and not root's, of mode 4644",
+                 path, (unsigned)st.st_uid, st.st_mode & 07777);
+}
+
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
     struct fastspool_config believed;
@@ -69,6 +83,8 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_view(fs, shown);
     if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
         shown->refusal[0] = '\0';
+    look_at_library(shown);
+    shown->unattended = geteuid() == 0 && ways_are_in() && !exims_attend(shown->config, fs->spool);
     shown->recovering = LOAD(fs->header->state) == SEGMENT_RECOVERING;
     if (shown->recovering && LOAD(fs->header->recovery.error))
         shown->recovery = section_sentence(fs->header, shown->sentence);

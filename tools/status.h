@@ -36,6 +36,8 @@ struct shown {
     char sentence[SECTION_SENTENCE]; /* of either */
     bool recovering;
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
+    char library[FASTSPOOL_ERROR_MAX]; /* why Exim's re-executions don't load the library, "": they do */
+    bool unattended;                   /* Exim was enabled, and none runs that has the store; only root can know */
     int no_tool;                       /* errno: no mirror can be started */
     uint64_t late;                     /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;

@@ -57,6 +57,20 @@ static bool mirror_stands(struct shown *shown)
     return false;
 }
 
+/* What the store lacks is an Exim. */
+static bool exim_fails(struct shown *shown)
+{
+    uint64_t messages = shown->numbers.messages;
+
+    if (messages > 0 && shown->unattended)
+        return is(shown, MAIL_STANDS,
+                  "%" PRIu64 " message%s: no Exim runs that has the store; `fastspool doctor` says what is in the way",
+                  messages, messages == 1 ? " stands" : "s stand");
+    if (shown->library[0])
+        return is(shown, ATTENTION, "Exim's re-executions do not load the library: %s", shown->library);
+    return false;
+}
+
 static bool view_fails(struct shown *shown)
 {
     if (shown->view.state == SEEN_DEAD)
@@ -80,7 +94,7 @@ void status_judge(struct shown *shown)
         return;
     if (!shown->recovering && (!s->room_bytes || !s->room_files))
         is(shown, MAIL_STANDS, "there is no room for another file: Exim answers 452");
-    else if (view_fails(shown))
+    else if (exim_fails(shown) || view_fails(shown))
         return;
     else if (shown->recovering)
         is(shown, ATTENTION, "it is being recovered from the disk");

@@ -218,6 +218,15 @@ bool ways_is_in(const char *file)
     return strcmp(file, WAYS_EVERYWHERE) == 0 ? inset_has_head(file, OURS) : inset_is_in(file);
 }
 
+bool ways_are_in(void)
+{
+    bool found = false;
+
+    for (size_t i = 0; ways_files[i] && !found; i++)
+        found = ways_is_in(ways_files[i]);
+    return found;
+}
+
 void ways_reload(void)
 {
     static const char *const reload[] = {"systemctl", "daemon-reload", NULL};

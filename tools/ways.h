@@ -42,6 +42,9 @@ int ways_take(const char *file, char error[ERROR_MAX]);
 /** Is something of ours in @file? */
 bool ways_is_in(const char *file);
 
+/** Is anything of ours in any of them, so that the service's Exim is to have the library? */
+bool ways_are_in(void);
+
 /** After a change of a service's files.  Does nothing where no systemd runs. */
 void ways_reload(void);
 

@@ -68,6 +68,13 @@ def tells(exim, name, verdict, *words):
           f"doctor does not say {verdict} and {words} of {name}: {found}")
 
 
+def status_tells(exim, status, *words):
+    """`fastspool status` ends with STATUS, and its first line has WORDS."""
+    result = exim.command("status", program=TOOL, stock=True)
+    line = (result.stdout or result.stderr).decode().splitlines()[0]
+    check(result.returncode == status and all(word in line for word in words), f"status: exit {result.returncode}, {line!r}")
+
+
 def refuses(exim, *words, **environment):
     """A start of Exim is refused, with WORDS."""
     status, _, errors = doctor(exim, "--start", **environment)
@@ -120,6 +127,7 @@ def a_typo_in_the_configuration(exim):
                 where = f"{FASTSPOOL_CONFIGURATION}:{good.count(chr(10)) + 1}"
                 tells(exim, "configuration", "wrong", where, *words)
                 refuses(exim, where, *words)
+                status_tells(exim, 2, where, *words)
         os.chmod(FASTSPOOL_CONFIGURATION, 0o666)
         tells(exim, "configuration", "wrong", "root alone")
         refuses(exim, "root alone")
@@ -145,6 +153,7 @@ def the_library_is_lost(exim):
     """Its set-user-ID bit, its owner, or its file is lost: it is told, and that a real set-user-ID Exim does not load it."""
     target = pathlib.Path(os.path.realpath(INSTALLED))
     with well(exim):
+        status_tells(exim, 0, "all is well")
         for spoil, mend, words in ((lambda: target.chmod(0o644), lambda: target.chmod(0o4644), "chmod 4644"),
                                    (lambda: os.chown(target, 1, 1), lambda: [os.chown(target, 0, 0), target.chmod(0o4644)],
                                     "chown root:root"),
@@ -155,6 +164,8 @@ def the_library_is_lost(exim):
                 tells(exim, "library", "wrong", words)
                 tells(exim, "secure execution", "wrong", "does not load the library")
                 refuses(exim, words, "does not load the library")
+                if target.exists():
+                    status_tells(exim, 1, "re-executions do not load the library", str(INSTALLED))
             finally:
                 mend()
             allows(exim)
@@ -526,6 +537,25 @@ def never_away_from_mail(exim):
         exim.run("-bpc")
         exim.run("-Mrm", *exim.queue())
         exim.queued = 0
+        operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def mail_without_its_exim(exim):
+    """Once Exim is enabled, status says that mail stands while none runs that has the store."""
+    with machine(exim):
+        exim.submit(Message())
+        exim.queued = 1
+        status_tells(exim, 0, "all is well")
+        operate(exim, "enable", "--yes")
+        status_tells(exim, 2, "1 message stands", "no Exim runs")
+        exim.start()
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "the daemon has the store")
+        status_tells(exim, 0, "all is well")
+        exim.stop()
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        status_tells(exim, 0, "all is well")
         operate(exim, "disable", "--yes")
 
 
