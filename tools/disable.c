@@ -7,8 +7,8 @@
  *
  * Failure modes:
  *   - An Exim with the library runs: it could put mail into the store meanwhile.  Refused.
- *   - The store holds mail, which plain Exim would not see: `fastspool export` is offered.  Where that fails, or is not
- *     wanted, nothing is changed.
+ *   - The store holds mail, which plain Exim would not see: `fastspool export` is offered, for which the view ends.
+ *     Where that fails, or is not wanted, nothing is taken away.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  */
 #include "base/places.h"
@@ -104,6 +104,22 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
                        : tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
 }
 
+/* The view would take what is exported back, and would show the store still. */
+static int stop(const char *spool)
+{
+    struct fastspool_config config;
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX];
+    const char *const arguments[] = {FASTSPOOL_TOOL, "stop", "--spool", spool, NULL};
+
+    if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
+        return 0;
+    fastspool_detach(fs);
+    return command_show(arguments, NULL) == 0
+               ? 0
+               : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
+}
+
 static bool can_export(void)
 {
     static const char *const help[] = {FASTSPOOL_TOOL, "export", "--help", NULL};
@@ -115,7 +131,7 @@ static bool can_export(void)
 static int stays(const char *spool, uint64_t messages)
 {
     return tool_error(
-        "nothing was changed: %" PRIu64
+        "nothing was taken away: %" PRIu64
         " messages are in the store of %s, and plain Exim would not see them: write them to the plain spool first "
         "(`fastspool export`, or by hand: \"Leaving\" in docs/operating.md)",
         messages, spool);
@@ -134,7 +150,7 @@ static int export_mail(const char *spool, const struct fastspool_config *config,
     printf("%s: %" PRIu64 " messages are in the store.\n", spool, messages);
     fflush(stdout);
     if (!can_export() || !tool_confirm(yes, "Write them to the plain spool (`fastspool export`)?") ||
-        command_show(export, NULL) != 0)
+        stop(spool) != 0 || command_show(export, NULL) != 0)
         return stays(spool, messages);
     if (count_messages(spool, config, &messages) != 0)
         return 1;
@@ -168,22 +184,6 @@ static int take(void)
     }
     ways_reload();
     return result;
-}
-
-/* The view would show the store still. */
-static int stop(const char *spool)
-{
-    struct fastspool_config config;
-    struct fastspool *fs;
-    char error[FASTSPOOL_ERROR_MAX];
-    const char *const arguments[] = {FASTSPOOL_TOOL, "stop", "--spool", spool, NULL};
-
-    if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
-        return 0;
-    fastspool_detach(fs);
-    return command_show(arguments, NULL) == 0
-               ? 0
-               : tool_error("nothing was changed, as the store of %s could not be stopped", spool);
 }
 
 static int disable(bool yes)
