@@ -12,6 +12,8 @@
 #include "base/places.h"
 #include "config.h"
 #include "spool/attach.h"
+#include "spool/runtime.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -161,6 +163,20 @@ static void find_spool(struct doctor *doctor)
         stpcpy(stpcpy(doctor->state, doctor->spool), "/" PLACES_STATE);
 }
 
+/* Of the store that there is, else of the next one. */
+static void find_memory(struct doctor *doctor)
+{
+    struct stat st = {.st_uid = doctor->owner};
+    char own[FASTSPOOL_PATH_MAX];
+
+    if (doctor->config.runtime[0])
+        strcpy(doctor->runtime, doctor->config.runtime);
+    else if (doctor->fs)
+        strcpy(doctor->runtime, doctor->fs->runtime);
+    else
+        strcpy(doctor->runtime, runtime_own(doctor->spool, &st, own) ? own : PLACES_MEMORY);
+}
+
 static void meet(struct doctor *doctor)
 {
     if (fastspool_config_load(&doctor->config, NULL, false, doctor->refusal) == 0)
@@ -173,6 +189,7 @@ static void meet(struct doctor *doctor)
         doctor->attached = attach_open(doctor->spool, &doctor->config, &doctor->fs, doctor->why);
     if (doctor->attached < 0)
         doctor->fs = NULL;
+    find_memory(doctor);
 }
 
 static void parse(int argc, char **argv, struct doctor *doctor)

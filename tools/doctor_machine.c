@@ -34,9 +34,15 @@
 
 /* ---- memory ---- */
 
-static const char *runtime(const struct doctor *doctor)
+/* What the file system @size of the store can have.  Root's tmpfs grows (spool/runtime.h). */
+static uint64_t room_of(const struct doctor *doctor, const struct statvfs *size)
 {
-    return doctor->config.runtime[0] ? doctor->config.runtime : PLACES_MEMORY;
+    uint64_t room = (uint64_t)size->f_blocks * size->f_frsize;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t machine = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+    bool grows = strncmp(doctor->runtime, PLACES_TMPFS "/", strlen(PLACES_TMPFS "/")) == 0;
+
+    return grows && room < machine ? machine : room;
 }
 
 /* The least `memory.max` on the way up to the root group. */
@@ -75,14 +81,14 @@ void doctor_memory(struct doctor *doctor)
     struct mountpoint mount;
     struct statvfs size;
     uint64_t memory = doctor->config.memory;
-    const char *place = runtime(doctor);
+    const char *place = doctor->runtime;
 
     if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
         doctor_tell(doctor, DOCTOR_WRONG, "mount a tmpfs there", "%s, the place of the store: %s", place,
                     strerrordesc_np(errno));
         return;
     }
-    uint64_t room = (uint64_t)size.f_blocks * size.f_frsize;
+    uint64_t room = room_of(doctor, &size);
     bool fits = fits_group(doctor);
     if (strcmp(mount.type, "tmpfs") != 0)
         doctor_tell(doctor, DOCTOR_WRONG, "set `runtime` to a directory on a tmpfs",
@@ -100,7 +106,7 @@ void doctor_huge_pages(struct doctor *doctor)
     char value[32], enabled[128] = "unknown";
     struct mountpoint mount;
 
-    if (!mountpoint_of(runtime(doctor), &mount))
+    if (!mountpoint_of(doctor->runtime, &mount))
         return;
     mountpoint_value(&mount, "huge", value, sizeof(value));
     FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
@@ -108,7 +114,7 @@ void doctor_huge_pages(struct doctor *doctor)
         enabled[strcspn(enabled, "\n")] = '\0';
     if (file)
         fclose(file);
-    doctor_tell(doctor, DOCTOR_OK, NULL, "%s has huge=%s; the kernel's shmem_enabled is %s", runtime(doctor),
+    doctor_tell(doctor, DOCTOR_OK, NULL, "%s has huge=%s; the kernel's shmem_enabled is %s", doctor->runtime,
                 value[0] ? value : "never", enabled);
 }
 
@@ -258,7 +264,7 @@ void doctor_remove_ipc(struct doctor *doctor)
     else if (doctor->owner < FIRST_USER)
         doctor_tell(doctor, DOCTOR_OK, NULL, "systemd spares user %u, the spool's owner, a system user",
                     (unsigned)doctor->owner);
-    else if (strncmp(runtime(doctor), PLACES_MEMORY, strlen(PLACES_MEMORY)) != 0 || is_spared_by_logind())
+    else if (strncmp(doctor->runtime, PLACES_MEMORY, strlen(PLACES_MEMORY)) != 0 || is_spared_by_logind())
         doctor_tell(doctor, DOCTOR_OK, NULL, "systemd leaves the store in memory");
     else
         doctor_tell(doctor, DOCTOR_WRONG,

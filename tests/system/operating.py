@@ -110,6 +110,9 @@ def all_is_well(exim):
         bad = {name: finding for name, finding in found.items() if finding[0] != "ok"}
         check(set(bad) == {"readers"} and status == 1, f"exit {status}: {bad}")
         check("1, with the library" in found["running exims"][1], f"{found['running exims']}")
+        memory = (exim.work / "disk/state/runtime").read_text().splitlines()[0]
+        for name in ("memory", "huge pages"):
+            check(memory in found[name][1], f"the memory is in {memory}: {found[name]}")
         allows(exim)
         text = exim.command("doctor", program=TOOL, stock=True).stdout.decode()
         check(len(text.splitlines()) == len(found) and all(line.startswith(STATES) for line in text.splitlines()), text)
