@@ -52,6 +52,11 @@
 /** On the disk, before the name of a message's -H file: the store has the message, or is about to. */
 #define PLACES_TAKEN  ".fastspool.taken."
 
+/** In the store, while it is exported: the directory of what the disk has, or is about to have. */
+#define PLACES_EXPORT ".export"
+/** On the disk, before the name of a file that an export has copied: the store has it still. */
+#define PLACES_COPIED ".fastspool.copied."
+
 #define PLACES_REGISTRY "/run/fastspool"
 
 #define PLACES_TMPFS_NAME "memory"

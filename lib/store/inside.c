@@ -160,6 +160,13 @@ off_t inside_offset(const struct fastspool *fs, uint32_t description)
     return (off_t)LOAD(description_at(fs, description)->offset);
 }
 
+bool inside_is_alone(const struct fastspool *fs, uint32_t description)
+{
+    uint32_t inode, generation;
+
+    return descriptions_file(fs, description, &inode, &generation) == 0 && LOAD(inode_at(fs, inode)->opens) == 1;
+}
+
 int inside_path(struct fastspool *fs, uint32_t description, char *path, size_t size)
 {
     uint32_t inode, generation;

@@ -71,6 +71,8 @@ off_t inside_offset(const struct fastspool *fs, uint32_t description);
 
 /** The file's handle, as of fastspool_lookup().  0: the description is not open. */
 uint64_t inside_handle(struct fastspool *fs, uint32_t description);
+/** Has nobody else the file of @description open? */
+bool inside_is_alone(const struct fastspool *fs, uint32_t description);
 /** The path of an open directory, relative to the spool, into @path; its length.  -ENOENT: it was removed. */
 int inside_path(struct fastspool *fs, uint32_t description, char *path, size_t size);
 /** As fastspool_pread(), of a file that need not be open for reading. */

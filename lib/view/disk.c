@@ -27,6 +27,7 @@ int disk_open_beneath(int disk, const char *path, int flags, uint64_t resolve)
 {
     unsigned more = flags & O_PATH ? O_CLOEXEC : O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     struct open_how how = {.flags = (unsigned)flags | more,
+                           .mode = flags & O_CREAT ? 0600 : 0,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve};
     int fd = (int)syscall(SYS_openat2, disk, path, &how, sizeof(how));
 
@@ -135,42 +136,130 @@ void disk_unlock_removed(int lock)
     close(lock);
 }
 
-/* ---- the other name of a -H file ---- */
+/* ---- other names ---- */
 
-enum other { TAKE, GIVE_BACK, REMOVE };
-
-static int change(int disk, const char *header, enum other what)
+/* As fastspool's own calls of a directory's entries: @name, or the same with @prefix. */
+static int rename_new(int directory, const char *from, const char *to)
 {
-    char taken[NAME_MAX + sizeof(PLACES_TAKEN)];
+    int result = renameat2(directory, from, directory, to, RENAME_NOREPLACE);
+
+    if (result < 0 && errno == EINVAL)
+        result = renameat(directory, from, directory, to); /* a file system without the flag */
+    return result < 0 ? -errno : 0;
+}
+
+enum other { TAKE, GIVE_BACK, REMOVE, SHOW };
+
+/* @to, for SHOW: another name than @path's own; NULL: that one. */
+static int change(int disk, const char *path, const char *prefix, enum other what, const char *to)
+{
+    char other[2 * NAME_MAX];
     const char *name;
-    int directory = open_directory_of(disk, header, &name), result;
+    int directory = open_directory_of(disk, path, &name), result = 0;
 
     if (directory < 0)
         return directory;
-    snprintf(taken, sizeof(taken), PLACES_TAKEN "%s", name);
-    if (what == TAKE)
-        result = renameat(directory, name, directory, taken);
+    if (snprintf(other, sizeof(other), "%s%s", prefix, name) > NAME_MAX)
+        result = -ENAMETOOLONG;
+    else if (what == TAKE)
+        result = renameat(directory, name, directory, other) < 0 ? -errno : 0;
     else if (what == REMOVE)
-        result = unlinkat(directory, taken, 0);
-    else if ((result = renameat2(directory, taken, directory, name, RENAME_NOREPLACE)) < 0 && errno == EINVAL)
-        result = renameat(directory, taken, directory, name); /* a file system without the flag */
-    if (result < 0)
-        result = -errno;
+        result = unlinkat(directory, other, 0) < 0 ? -errno : 0;
+    else
+        result = rename_new(directory, other, to ? to : name);
     close(directory);
     return result;
 }
 
 int disk_take(int disk, const char *header)
 {
-    return change(disk, header, TAKE);
+    return change(disk, header, PLACES_TAKEN, TAKE, NULL);
 }
 
 int disk_give_back(int disk, const char *header)
 {
-    return change(disk, header, GIVE_BACK);
+    return change(disk, header, PLACES_TAKEN, GIVE_BACK, NULL);
 }
 
 int disk_remove_taken(int disk, const char *header)
 {
-    return change(disk, header, REMOVE);
+    return change(disk, header, PLACES_TAKEN, REMOVE, NULL);
+}
+
+/* ---- copies of an export ---- */
+
+int disk_dress(int fd, const struct stat *st)
+{
+    struct stat now;
+
+    if (fstat(fd, &now) < 0)
+        return -errno;
+    if ((now.st_uid != st->st_uid || now.st_gid != st->st_gid) && fchown(fd, st->st_uid, st->st_gid) < 0)
+        return -errno;
+    return fchmod(fd, st->st_mode & 07777) < 0 ? -errno : 0;
+}
+
+int disk_make_directory(int disk, const char *path, const struct stat *st)
+{
+    const char *name;
+    int directory = open_directory_of(disk, path, &name), result;
+
+    if (directory < 0)
+        return directory;
+    result = mkdirat(directory, name, 0700) < 0 ? -errno : 0;
+    close(directory);
+    if (result < 0)
+        return result == -EEXIST ? 0 : result;
+    int fd = disk_open_beneath(disk, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    result = disk_dress(fd, st);
+    close(fd);
+    return result < 0 ? result : disk_sync_around(disk, path);
+}
+
+static int copy_path(const char *path, char copy[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    int directory = slash ? (int)(slash + 1 - path) : 0;
+
+    return snprintf(copy, PATH_MAX, "%.*s" PLACES_COPIED "%s", directory, path, path + directory) < PATH_MAX
+               ? 0
+               : -ENAMETOOLONG;
+}
+
+bool disk_has_copy(int disk, const char *path)
+{
+    char copy[PATH_MAX];
+    struct stat st;
+    int fd = copy_path(path, copy) < 0 ? -1 : disk_open(disk, copy, O_PATH, &st);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int disk_make_copy(int disk, const char *path)
+{
+    char copy[PATH_MAX];
+
+    if (copy_path(path, copy) < 0)
+        return -ENAMETOOLONG;
+    int result = disk_unlink(disk, copy); /* of an export that was killed */
+    return result < 0 && result != -ENOENT ? result : disk_open_beneath(disk, copy, O_WRONLY | O_CREAT | O_EXCL, 0);
+}
+
+int disk_remove_copy(int disk, const char *path)
+{
+    return change(disk, path, PLACES_COPIED, REMOVE, NULL);
+}
+
+int disk_show_copy(int disk, const char *path)
+{
+    return change(disk, path, PLACES_COPIED, SHOW, NULL);
+}
+
+int disk_show_copy_as(int disk, const char *path, const char *to)
+{
+    return change(disk, path, PLACES_COPIED, SHOW, to);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The disk below the view, for the import.  Paths are relative to the spool; no symbolic link is followed anywhere in
- * them.  Every function returns 0 or more, or a negative errno.
+ * The disk below the view, for the import and the export.  Paths are relative to the spool; no symbolic link is
+ * followed anywhere in them.  Every function returns 0 or more, or a negative errno.
  */
 #ifndef FASTSPOOL_DISK_H
 #define FASTSPOOL_DISK_H
@@ -33,5 +33,18 @@ int disk_take(int disk, const char *header);
 int disk_give_back(int disk, const char *header);
 /** Remove the -H file that has the other name. */
 int disk_remove_taken(int disk, const char *header);
+
+/** Make directory @path, below one that is there, with owner and mode of @st.  One that is there stays as it is. */
+int disk_make_directory(int disk, const char *path, const struct stat *st);
+/** Owner and mode of @st for the open file @fd.  -EPERM: only root may. */
+int disk_dress(int fd, const struct stat *st);
+/** Make the copy of a file that is to be @path, under the name that no program looks for.  A descriptor for writing. */
+int disk_make_copy(int disk, const char *path);
+bool disk_has_copy(int disk, const char *path);
+int disk_remove_copy(int disk, const char *path);
+/** Give the copy its own name.  -ENOENT: it has it, or there is no copy; -EEXIST: another file has it. */
+int disk_show_copy(int disk, const char *path);
+/** The same with another name in its directory, where another file has its own. */
+int disk_show_copy_as(int disk, const char *path, const char *to);
 
 #endif

@@ -9,6 +9,8 @@
  *   4. publish   the files get their names in the store, -H files last
  *   5. remove    the disk's files, the -H file last
  *
+ * First an export is finished that was killed (export.c): what was on its way to this disk goes on, and is imported.
+ *
  * A batch of messages goes through this at a time, because a flush is a commit.  A pass begins with what a killed one
  * has left: .import/taken is published; from .import/new the disk's -H files get their names back, and it is removed.
  * An -H file with the other name that neither tree knows belongs to a message that was published: its files are
@@ -30,6 +32,7 @@
 #include "spool/exim.h"
 #include "store/inside.h"
 #include "view/disk.h"
+#include "view/export.h"
 #include "view/import_inside.h"
 
 #include <dirent.h>
@@ -334,10 +337,25 @@ static void count_locked(struct import *im)
     }
 }
 
+/* An export to this disk was killed: its messages go on to it first. */
+static int finish_export(struct import *im)
+{
+    struct export_result exported = {0};
+    int result = export_finish(im->fs, im->disk, &exported);
+
+    if (result < 0)
+        memcpy(im->result->error, exported.error, sizeof(exported.error));
+    fastspool_act_for(&import_server);
+    return result;
+}
+
 static int pass(struct import *im)
 {
     bool more = false;
-    int result = staged_recover(im);
+    int result = finish_export(im);
+
+    if (result == 0)
+        result = staged_recover(im);
 
     if (result == 0)
         result = scan_run(im);

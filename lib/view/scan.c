@@ -156,6 +156,8 @@ static int each_entry(struct import *im, const char *path, int fd, visitor *visi
 
 static int scan_file(struct import *im, const char *path, int type)
 {
+    if (strncmp(strrchr(path, '/') + 1, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
+        return 0; /* an export's: the store has it, or another one */
     if (type == DT_REG)
         return add_found(im, path) < 0 ? import_fail(im, -ENOMEM, "scan", path) : 0;
     return import_leave(im, path, type == DT_DIR ? "a directory, deeper than Exim's" : "no regular file");

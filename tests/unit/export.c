@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The export: what moves to the disk, and what stays in the store, and why.
+ */
+#include "export_play.h"
+
+TestSuite(export, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
+
+/* Messages of all queues, split or not, and what belongs to none, with content, mode, owner and times. */
+Test(export, everything)
+{
+    message("", "", A);
+    message("", "8/", B);
+    store_directory("slow");
+    message("slow/", "", C);
+    store_file("input/8/" B "-J");
+    store_directory("msglog.OLD");
+    store_file("msglog.OLD/" A);
+    store_file("input/stray");
+    store_directory("input/e");
+    run_all();
+    counts(3, 12, 0, 0, 0);
+    for (const char *const *path =
+             (const char *const[]){"input/" A "-H", "input/" A "-D", "msglog/" A, "input/8/" B "-H", "input/8/" B "-D",
+                                   "input/8/" B "-J", "msglog/8/" B, "slow/input/" C "-H", "slow/input/" C "-D",
+                                   "slow/msglog/" C, "msglog.OLD/" A, "input/stray", NULL};
+         *path; path++)
+        moved_whole(*path);
+    struct stat st;
+    cr_assert_eq(lstat(on_disk("input/e"), &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0750);
+    cr_assert(geteuid() != 0 || (st.st_uid == 107 && st.st_gid == 113));
+}
+
+/* Another process holds a message's lock, or has its -D file open and may be about to take it. */
+static void stays(bool locked)
+{
+    int ready[2], go[2];
+    char byte;
+
+    message("", "", A);
+    message("", "", B);
+    cr_assert(pipe(ready) == 0 && pipe(go) == 0);
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(go[1]); /* the test's death ends it */
+        struct flock head = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
+        fastspool_after_fork_child(fs);
+        int d = fastspool_open(fs, "input/" A "-D", O_RDWR, 0);
+        if (locked && fastspool_lock(fs, d, F_SETLK, &head) < 0)
+            _exit(1);
+        _exit(write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1);
+    }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    run_all();
+    counts(1, 3, 1, 0, 0);
+    cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && store_has("msglog/" A));
+    cr_assert_not(disk_has("input/" A "-H") || disk_has("input/" PLACES_COPIED A "-H"));
+    moved_whole("input/" B "-H");
+    cr_assert_eq(write(go[1], "", 1), 1);
+    waitpid(pid, NULL, 0);
+    descriptions_reap(fs);
+    run_all();
+    moved_whole("input/" A "-H");
+}
+
+Test(export, locked)
+{
+    stays(true);
+}
+
+Test(export, opened)
+{
+    stays(false);
+}
+
+/* The disk has another message of that name: it stays.  With the same content the store's is removed. */
+Test(export, on_the_disk_before)
+{
+    message("", "", A);
+    message("", "", B);
+    cr_assert(mkdir(on_disk("input"), 0750) == 0);
+    disk_file("input/" A "-H", "another");
+    disk_file("input/" B "-H", "input/" B "-H");
+    run_all();
+    counts(1, 3, 0, 1, 0);
+    cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && !disk_has("input/" A "-D"));
+    cr_assert(!store_has("input/" B "-H") && !store_has("input/" B "-D") && disk_has("input/" B "-D"));
+}
+
+/* The disk is full: everything is in the store as before. */
+Test(export, full)
+{
+    message("", "", A);
+    copy_error = -ENOSPC;
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -ENOSPC);
+    cr_assert(strstr(result_of.error, "cannot copy input/" A "-D: No space left on device"), "%s", result_of.error);
+    cr_assert(store_has("input/" A "-H") && !disk_has("input/" A "-D") && !disk_has("input/" PLACES_COPIED A "-D"));
+    run_all();
+    moved_whole("input/" A "-H");
+}
+
+/* So it is when the decision can't be committed. */
+Test(export, commit_fails)
+{
+    message("", "", A);
+    flush_fails = 1;
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EIO);
+    cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && !disk_has("input/" PLACES_COPIED A "-H"));
+    cr_assert_not(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    run_all();
+    moved_whole("input/" A "-H");
+}
+
+static void write_more(void)
+{
+    int d = fastspool_open(fs, "input/stray", O_WRONLY | O_APPEND, 0);
+
+    cr_assert_eq(fastspool_write(fs, d, "more", 4), 4);
+    fastspool_close(fs, d);
+}
+
+/* A file changes after it was copied: the next export takes it, whole. */
+Test(export, changes)
+{
+    struct stat st;
+
+    store_directory("input");
+    store_file("input/stray");
+    meddle = write_more;
+    run_all();
+    cr_assert(store_has("input/stray") && !disk_has("input/stray"));
+    run_all();
+    cr_assert(!store_has("input/stray") && lstat(on_disk("input/stray"), &st) == 0);
+    cr_assert_eq(st.st_size, (off_t)strlen("input/stray") + 4);
+}
+
+/* Files of a message without a -D file come last, and come. */
+Test(export, without_data)
+{
+    message("", "", A);
+    cr_assert_eq(fastspool_unlink(fs, "input/" A "-D"), 0);
+    run_all();
+    counts(0, 2, 0, 0, 0);
+    moved_whole("input/" A "-H");
+    moved_whole("msglog/" A);
+}
+
+/* Another spool is the target.  One that was interrupted has to be finished before the next one begins. */
+Test(export, elsewhere)
+{
+    int status;
+
+    message("", "", A);
+    mkdir(on_disk("other"), 0700);
+    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    for (unsigned n = 10; !store_has(PLACES_EXPORT "/tree/input/" A "-H");
+         n++) { /* killed in the midst of a decision */
+        descriptions_shared(fs);
+        pid_t pid = fork();
+        if (pid == 0) {
+            fastspool_after_fork_child(fs);
+            steps = 0;
+            deadly = n;
+            _exit(export_run(fs, other, "/other", &result_of) != 0);
+        }
+        waitpid(pid, &status, 0);
+        cr_assert(WIFSIGNALED(status));
+        descriptions_reap(fs);
+    }
+    cr_assert(store_has("input/" A "-D"));
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EXDEV);
+    cr_assert(strstr(result_of.error, "finish it first, with `fastspool export /other`"), "%s", result_of.error);
+    cr_assert_eq(export_finish(fs, fs->spool_fd, &result_of), 0);
+    cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    cr_assert_eq(export_run(fs, other, "/other", &result_of), 0, "%s", result_of.error);
+    cr_assert(disk_has("other/input/" A "-H") && disk_has("other/input/" A "-D") && disk_has("other/msglog/" A));
+    cr_assert_not(store_has(PLACES_EXPORT) || store_has("input/" A "-D") || store_has("msglog/" A));
+    close(other);
+}
+
+/* What a killed import has left on the disk stands for a message of the store: it would take the exported one away. */
+Test(export, interrupted_import)
+{
+    message("", "", A);
+    mkdir(on_disk("input"), 0750);
+    disk_file("input/" PLACES_TAKEN A "-H", "");
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EUCLEAN);
+    cr_assert(strstr(result_of.error, "run `fastspool import` first"), "%s", result_of.error);
+    cr_assert(store_has("input/" A "-H"));
+}
+
+/* One at a time. */
+Test(export, second)
+{
+    int status;
+    char byte;
+    int ready[2], go[2];
+
+    message("", "", A);
+    cr_assert(pipe(ready) == 0 && pipe(go) == 0);
+    fastspool_mkdir(fs, PLACES_EXPORT, 0700);
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(go[1]);
+        struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        fastspool_after_fork_child(fs);
+        int d = fastspool_open(fs, TARGET, O_RDWR | O_CREAT, 0600);
+        _exit(fastspool_lock(fs, d, F_SETLK, &whole) < 0 || write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1);
+    }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EBUSY);
+    cr_assert(strstr(result_of.error, "another export"), "%s", result_of.error);
+    cr_assert(store_has("input/" A "-H"));
+    cr_assert_eq(write(go[1], "", 1), 1);
+    waitpid(pid, &status, 0);
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The death of an export.  A process is killed before each call that changes or asks store or disk, an Exim delivers
+ * what it finds then, in the store or on the disk, and the export runs again: every message is delivered once.  The
+ * same with a power cut there, which takes all or nothing of what the disk has not synced; and where an import follows
+ * instead.
+ */
+#include "export_play.h"
+
+TestSuite(export_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+
+/* ---- death at every step ---- */
+
+static void scene(void)
+{
+    message("", "", A);
+    message("", "8/", B);
+    store_file("input/8/" B "-J");
+    store_file("input/stray");
+}
+
+static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
+static const char *const rest[][3] = {{"input/" A "-D", "msglog/" A, NULL},
+                                      {"input/8/" B "-D", "msglog/8/" B, "input/8/" B "-J"}};
+static unsigned delivered[2];
+
+/* Exim in the store: what has -H and -D is delivered. */
+static void deliver_in_store(void)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!store_has(headers[i]) || !store_has(rest[i][0]))
+            continue;
+        delivered[i]++;
+        for (int k = 0; k < 3; k++)
+            cr_assert(!rest[i][k] || fastspool_unlink(fs, rest[i][k]) == 0, "half of a message");
+        cr_assert_eq(fastspool_unlink(fs, headers[i]), 0);
+    }
+}
+
+/* Exim on the disk: what has -H must have all the rest. */
+static void deliver_on_disk(void)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!disk_has(headers[i]))
+            continue;
+        delivered[i]++;
+        for (int k = 0; k < 3; k++)
+            cr_assert(!rest[i][k] || unlink(on_disk(rest[i][k])) == 0, "half of a message");
+        cr_assert_eq(unlink(on_disk(headers[i])), 0);
+    }
+}
+
+enum { NOBODY, ON_DISK, IN_STORE, BOTH };
+
+static bool killed_at(unsigned n)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct export_result none = {0};
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(export_run(fs, fs->spool_fd, NULL, &none) == 0 ? 0 : 1);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the export failed", n);
+    cr_assert_geq(descriptions_reap(fs), 0);
+    return WIFSIGNALED(status);
+}
+
+static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
+
+/* After all deliveries: the disk has the stray file alone, and the store has nothing. */
+static void all_clean(unsigned n, bool exported)
+{
+    struct fastspool_entry entries[8];
+
+    for (int i = 0; i < 4; i++) {
+        DIR *directory = opendir(on_disk(directories[i]));
+        for (const struct dirent *entry; directory && (entry = readdir(directory));)
+            cr_assert(entry->d_name[0] == '.'
+                          ? strlen(entry->d_name) < 3
+                          : entry->d_type == DT_DIR || (exported && strcmp(entry->d_name, "stray") == 0),
+                      "step %u: %s is on the disk", n, entry->d_name);
+        if (directory)
+            closedir(directory);
+        int d = fastspool_open(fs, directories[i], O_RDONLY | O_DIRECTORY, 0);
+        ssize_t count = fastspool_list(fs, d, 0, entries, 8);
+        fastspool_close(fs, d);
+        for (ssize_t k = 0; k < count; k++)
+            cr_assert(entries[k].type == DT_DIR || (!exported && strcmp(entries[k].name, "stray") == 0),
+                      "step %u: %s/%s is left", n, directories[i], entries[k].name);
+    }
+    cr_assert_not(store_has(PLACES_EXPORT), "step %u", n);
+}
+
+/* The export has run to its end: all is well. */
+static void all_well(unsigned n, bool untouched)
+{
+    moved_whole("input/stray");
+    for (int i = 0; untouched && i < 2; i++) {
+        moved_whole(headers[i]);
+        for (int k = 0; k < 3; k++) {
+            if (rest[i][k])
+                moved_whole(rest[i][k]);
+        }
+    }
+    deliver_on_disk();
+    deliver_in_store();
+    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+              delivered[1]);
+    all_clean(n, true);
+}
+
+static void begin_again(void)
+{
+    fixture_teardown();
+    fixture_setup();
+    checking_every(0);
+    memset(delivered, 0, sizeof(delivered));
+    scene();
+}
+
+static void deliver(int who)
+{
+    if (who == ON_DISK || who == BOTH)
+        deliver_on_disk();
+    if (who == IN_STORE || who == BOTH)
+        deliver_in_store();
+}
+
+static void die_everywhere(int who, bool twice)
+{
+    bool dead = true;
+    unsigned n;
+
+    for (n = 1; dead; n++) {
+        begin_again();
+        dead = killed_at(n);
+        if (twice)
+            killed_at(n % 23 + 1);
+        deliver(who);
+        run_all();
+        all_well(n, who == NOBODY);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+Test(export_deaths, killed)
+{
+    die_everywhere(NOBODY, false);
+}
+
+Test(export_deaths, killed_then_delivered_on_disk)
+{
+    die_everywhere(ON_DISK, false);
+}
+
+Test(export_deaths, killed_then_delivered_in_store)
+{
+    die_everywhere(IN_STORE, false);
+}
+
+Test(export_deaths, killed_then_delivered)
+{
+    die_everywhere(BOTH, false);
+}
+
+Test(export_deaths, killed_twice)
+{
+    die_everywhere(BOTH, true);
+}
+
+/* ---- the way back ---- */
+
+TestSuite(export_back, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+/* The mirror of an import, whose flushes are real ones. */
+static bool mirror_ends;
+
+static void *mirror_commits(void *nothing)
+{
+    while (!LOAD(mirror_ends)) {
+        commit(0);
+        clock_sleep(NS_PER_MS);
+    }
+    return nothing;
+}
+
+static void import_back(unsigned n)
+{
+    struct import_result back = {0};
+    pthread_t mirror;
+
+    STORE(mirror_ends, false);
+    cr_assert_eq(pthread_create(&mirror, NULL, mirror_commits, NULL), 0);
+    int result = import_run(fs, fs->spool_fd, false, &back);
+    STORE(mirror_ends, true);
+    pthread_join(mirror, NULL);
+    cr_assert_eq(result, 0, "step %u: %s", n, back.error);
+}
+
+/* An import, which finds an export that was killed.  Whoever delivers then has each message once. */
+static void come_back(int who)
+{
+    bool dead = true;
+
+    for (unsigned n = 1; dead; n++) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        dead = killed_at(n);
+        deliver(who);
+        import_back(n);
+        deliver_in_store();
+        deliver_on_disk();
+        cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+                  delivered[1]);
+        cr_assert(store_has("input/stray") && !disk_has("input/stray"), "step %u", n);
+        run_all(); /* removes the copies that nobody wants any more */
+        unlink(on_disk("input/stray"));
+        all_clean(n, true);
+    }
+}
+
+Test(export_back, killed_then_imported)
+{
+    come_back(NOBODY);
+}
+
+Test(export_back, killed_then_delivered_and_imported)
+{
+    come_back(BOTH);
+}
+
+/* ---- power cuts at every step ---- */
+
+static void save_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+static void restore_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+struct cut {
+    bool loses;       /* what the disk has not synced */
+    bool later;       /* the disk goes on first: a plain Exim delivers */
+    bool interrupted; /* the export before this one has not got a commit after its decision */
+};
+
+/* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
+static bool power_fails_at(unsigned n, struct cut cut)
+{
+    struct export_result none = {0};
+    volatile bool failed = true;
+
+    commits = power_fails = true;
+    commit(0);
+    synced = cut.loses ? save_disk : NULL;
+    save_disk();
+    flushes = 0;
+    flush_fails = cut.interrupted ? 1 : 0;
+    if (cut.interrupted)
+        cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &none), -EIO);
+    steps = flush_fails = 0;
+    deadly = n;
+    if (setjmp(power) == 0) {
+        cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &none), 0, "%s", none.error);
+        failed = false;
+    }
+    deadly = 0;
+    commits = power_fails = false;
+    synced = NULL;
+    fastspool_act_for(NULL);
+    if (!cut.loses)
+        save_disk();
+    restore_disk();
+    if (cut.later)
+        deliver_on_disk();
+    return failed;
+}
+
+static void cut_everywhere(struct cut cut)
+{
+    const unsigned stride = getenv("FASTSPOOL_TEST_LONG") ? 1 : 5; /* a cut takes 30 ms */
+    static unsigned first;
+    bool failed = true;
+    unsigned n;
+
+    for (n = 1 + first++ % stride; failed; n += stride) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        failed = power_fails_at(n, cut);
+        struct fastspool *before = fs, *second = second_store();
+        struct recovered recovered;
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        STORE(second->header->state, SEGMENT_READY);
+        paging_all(second);
+        fs = second;
+        run_all();
+        all_well(n, !cut.later);
+        fs = before;
+        remove_second(second);
+    }
+    cr_assert_gt(n, 30, "only %u steps", n);
+}
+
+TestSuite(export_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+
+Test(export_power, disk_keeps_all)
+{
+    cut_everywhere((struct cut){.loses = false});
+    cut_everywhere((struct cut){.later = true});
+}
+
+Test(export_power, disk_loses_all)
+{
+    cut_everywhere((struct cut){.loses = true});
+    cut_everywhere((struct cut){.loses = true, .later = true});
+}
+
+Test(export_power, interrupted)
+{
+    cut_everywhere((struct cut){.interrupted = true});
+    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true});
+}
