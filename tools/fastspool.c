@@ -32,6 +32,8 @@ static const struct subcommand {
     {"cat", tool_cat, "print a file of the spool"},
     {"flush", tool_flush, "wait until every change is on the disk"},
     {"stop", tool_stop, "flush, then end the view and the mirror process"},
+    {"export", tool_export, "move all messages of the store into a plain spool"},
+    {"import", tool_import, "move the messages on the plain disk into the store"},
     {"verify", tool_verify, "check memory, journal and database"},
     {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},

@@ -572,6 +572,17 @@ static int visit_file(struct export *ex, const char *path)
     return waits == ex->late && has(ex, path) ? export_group(ex, path, data, whole) : 0;
 }
 
+/* The disk's directory @path is as the store's: an Exim with the library has changed that one alone. */
+static int dress_directory(struct export *ex, const char *path, int fd)
+{
+    struct stat st;
+    int result = fastspool_stat(ex->fs, path, &st);
+
+    if (result == 0)
+        result = disk_dress(fd, &st);
+    return result == -EPERM ? 0 : result; /* this is not root */
+}
+
 /* The disk's directory @path: no copy of a killed export stays, and the import has left nothing half done. */
 static int clean_directory(struct export *ex, const char *path)
 {
@@ -586,6 +597,7 @@ static int clean_directory(struct export *ex, const char *path)
             close(fd);
         return fail(ex, fd < 0 ? fd : -errno, "open", path);
     }
+    result = dress_directory(ex, path, fd);
     while (result == 0 && (errno = 0, entry = readdir(directory))) {
         if (strncmp(entry->d_name, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
             result = unlinkat(fd, entry->d_name, 0) < 0 ? -errno : 0;

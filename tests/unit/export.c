@@ -18,6 +18,7 @@ Test(export, everything)
     store_file("msglog.OLD/" A);
     store_file("input/stray");
     store_directory("input/e");
+    mkdir(on_disk("msglog"), 0700); /* Exim has changed the store's since */
     run_all();
     counts(3, 12, 0, 0, 0);
     for (const char *const *path =
@@ -26,10 +27,12 @@ Test(export, everything)
                                    "slow/msglog/" C, "msglog.OLD/" A, "input/stray", NULL};
          *path; path++)
         moved_whole(*path);
-    struct stat st;
-    cr_assert_eq(lstat(on_disk("input/e"), &st), 0);
-    cr_assert_eq(st.st_mode, S_IFDIR | 0750);
-    cr_assert(geteuid() != 0 || (st.st_uid == 107 && st.st_gid == 113));
+    for (int i = 0; i < 2; i++) {
+        struct stat st;
+        cr_assert_eq(lstat(on_disk(i ? "input/e" : "msglog"), &st), 0);
+        cr_assert_eq(st.st_mode, S_IFDIR | 0750);
+        cr_assert(geteuid() != 0 || (st.st_uid == 107 && st.st_gid == 113));
+    }
 }
 
 /* Another process holds a message's lock, or has its -D file open and may be about to take it. */

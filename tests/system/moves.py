@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Export and import: a queue that goes to the plain disk, and comes back.  Exim with the library and plain Exim take turns."""
+import os
+import signal
+import subprocess
+import time
+
+from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, test
+
+SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
+LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
+
+
+def queue(exim, count):
+    """COUNT messages in the store, of which Exim knows each."""
+    client = Client()
+    for _ in range(count):
+        code, reply = client.send(exim.expect(Message(), "sink"))
+        check(code == 250, reply)
+    client.close()
+
+
+def plain(exim, *arguments):
+    return exim.run(*arguments, stock=True)
+
+
+def stays_empty(exim):
+    """No message is in the store, and none comes back from it."""
+    check(exim.queue() == [], "the store has a message that was delivered")
+    check("all is well" in exim.tool("verify"), "verify finds something")
+
+
+@test(*LAYOUTS, library=True)
+def exported(exim):
+    """After an export plain Exim has the whole queue, in its order, and delivers each message once.  None comes back."""
+    exim.start()
+    queue(exim, 20)
+    frozen = exim.queue()[3]
+    exim.run("-Mf", frozen)
+    exim.stop()
+    before = exim.run("-bp")
+    said = exim.tool("export", "--yes")
+    check("exported 20 messages in " in said, said)
+    check(plain(exim, "-bp") == before, "the queue is another one")
+    plain(exim, "-qff")
+    exim.wait_arrived()
+    stays_empty(exim)
+
+
+@test(*LAYOUTS, library=True)
+def there_and_back(exim):
+    """An export and an import, while the daemon runs: Exim with the library sees each message once at any time."""
+    exim.start()
+    queue(exim, 20)
+    before = sorted(exim.queue())
+    exim.tool("export", "--yes")
+    check(sorted(exim.queue()) == before, "the union has another queue")
+    said = exim.tool("import")
+    check("imported 20 messages in " in said, said)
+    check(sorted(exim.queue()) == before and not exim.real_files(), "the queue is another one")
+    exim.deliver_queue()
+    stays_empty(exim)
+
+
+@test(library=True, main=SPLIT)
+def killed(exim):
+    """kill -9 of an export and of an import at many instants: run again, each finishes, and each message is delivered once."""
+    exim.start()
+    queue(exim, 40)
+    exim.stop()
+    before = sorted(exim.queue())
+    for verb in ("export", "import") * 6:
+        for delay in (0.005, 0.02, 0.04, 0.08):
+            process = subprocess.Popen([TOOL, verb] + (["--yes"] if verb == "export" else []), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+            time.sleep(delay)           # any instant will do
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        exim.tool(verb, *(["--yes"] if verb == "export" else []))
+        check(sorted(exim.queue()) == before, f"after {verb} the queue is another one")
+    exim.tool("export", "--yes")
+    plain(exim, "-qff")
+    exim.wait_arrived()
+    stays_empty(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def elsewhere(exim):
+    """Another directory: a plain Exim with that spool_directory has the queue, and the store has nothing."""
+    exim.start()
+    queue(exim, 5)
+    exim.stop()
+    before = exim.run("-bp")
+    other = exim.work / "other"
+    exim.tool("export", "--yes", other)
+    check(exim.queue() == [], "the store has messages still")
+    configured = exim.spool
+    exim.spool = other
+    exim.configure(QUEUE_ONLY)
+    check(plain(exim, "-bp") == before, "the queue is another one")
+    check((os.stat(other).st_uid, os.stat(other).st_mode) == (os.stat(configured).st_uid, os.stat(configured).st_mode),
+          "the directory is not as the spool is")
+    plain(exim, "-qff")
+    exim.wait_arrived()
+    exim.spool = configured
+    exim.configure(QUEUE_ONLY)
+    stays_empty(exim)
+
+
+@test(library=True, main=QUEUE_ONLY, view="library")
+def viewed(exim):
+    """Over a mounted view an export is refused, and after a stop it works."""
+    exim.start()
+    queue(exim, 3)
+    exim.stop()
+    refused = exim.command("export", "--yes", program=TOOL, stock=True)
+    check(refused.returncode == 1 and b"run `fastspool stop` first" in refused.stderr, refused.stderr.decode())
+    exim.with_view = None               # the harness mounts none any more
+    exim.fastspool_configuration("view = off")
+    exim.tool("stop")
+    exim.tool("export", "--yes")
+    plain(exim, "-qff")
+    exim.wait_arrived()
+    stays_empty(exim)
+
+
+if __name__ == "__main__":
+    main("moves")

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool export: move all of the store into a plain Exim spool (lib/view/export.c).
+ *
+ * The happy path:
+ *   - Attach as the first process of a reboot would: the store is recovered, and its mirror runs.  No view is started.
+ *   - To the spool's own directory: take the lock that says "a view lives", so that none begins and takes everything
+ *     back meanwhile.
+ *
+ * Failure modes: a view is mounted: it has to be stopped first.  Something stays in the store: it is named, and the
+ * exit status says so; another call goes on.  A signal or a death at any point: the same.
+ */
+#include "view/export.h"
+#include "fastspool.h"
+#include "move.h"
+#include "spool/attach.h"
+#include "store/store.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: fastspool export [--spool DIR] [--yes] [DIRECTORY]\n"
+    "Moves all messages of the store into a plain Exim spool: DIRECTORY, or the spool's own directory, over which "
+    "then\n"
+    "no view may be mounted (`fastspool stop`).  A message that a process works on stays; so does one that the plain\n"
+    "spool has with another content.  If it is interrupted, run it again: no message is lost, none is in both places.\n"
+    "  --yes   don't ask\n"
+    "Exit status: 0 the store is empty, 1 an error, 2 something stays in the store, 64 wrong arguments.\n";
+
+static void show_progress(const struct export_result *result)
+{
+    move_progress("exporting", result->files, result->total);
+}
+
+/* The spool directory @path, made as the spool's own is. */
+static int open_target(const struct fastspool *fs, const char *path, char real[PATH_MAX])
+{
+    struct stat st;
+
+    if (fstat(fs->spool_fd, &st) < 0)
+        return -errno;
+    if (mkdir(path, 0700) == 0 && (chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 07777) < 0))
+        return -errno;
+    if (!realpath(path, real))
+        return -errno;
+    int fd = open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int export_to(struct fastspool *fs, const char *path)
+{
+    struct export_result result = {.progress = show_progress, .tell = move_tell};
+    char real[PATH_MAX] = "";
+    int fd = path ? open_target(fs, path, real) : open(fs->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (path && fd < 0)
+        return tool_error("cannot open %s: %s", path, strerrordesc_np(-fd));
+    if (fd < 0)
+        return tool_error("cannot open %s: %s", fs->spool, strerrordesc_np(errno));
+    if (path && strncmp(real, fs->spool, strlen(fs->spool)) == 0 &&
+        (real[strlen(fs->spool)] == '\0' || real[strlen(fs->spool)] == '/'))
+        return tool_error("%s is the spool itself, or below it: give no directory, or another one", path);
+    int code = export_run(fs, fd, path ? real : NULL, &result);
+    move_progress_end();
+    close(fd);
+    printf("exported %" PRIu64 " messages in %" PRIu64 " files to %s\n", result.messages, result.files,
+           path ? real : fs->spool);
+    if (result.locked || result.conflicts || result.left)
+        printf("in the store stay: %u that processes work on, %u of which the disk has others, %u that can't be made\n",
+               result.locked, result.conflicts, result.left);
+    if (code < 0)
+        return tool_error("%s; run it again: nothing is lost", result.error);
+    return result.locked || result.conflicts || result.left ? 2 : 0;
+}
+
+int tool_export(int argc, char **argv)
+{
+    static const struct option known[] = {{"spool", required_argument, NULL, 's'},
+                                          {"yes", no_argument, NULL, 'y'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+    const char *spool = NULL;
+    bool yes = false;
+
+    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+        if (option == 's') {
+            spool = optarg;
+        } else if (option == 'y') {
+            yes = true;
+        } else {
+            fputs(usage, option == 'h' ? stdout : stderr);
+            return option == 'h' ? 0 : EX_USAGE;
+        }
+    }
+    if (optind < argc - 1) {
+        fputs(usage, stderr);
+        return EX_USAGE;
+    }
+    const char *path = argv[optind];
+    struct fastspool *fs = move_begin(spool, !path);
+    if (!fs)
+        return 1;
+    char question[2 * PATH_MAX + 64];
+    snprintf(question, sizeof(question), "Move all messages of %s to %s?", fs->spool, path ? path : "the plain disk");
+    int result = tool_confirm(yes, question) ? export_to(fs, path) : 1;
+    fastspool_detach(fs);
+    return result;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What export and import share.
+ *
+ * The lock of a view (STATE/view.lock) is held as a view holds it.  The kernel releases it with the process, so a death
+ * leaves nothing behind.
+ */
+#include "move.h"
+
+#include "base/clock.h"
+#include "base/escape.h"
+#include "base/places.h"
+#include "base/rights.h"
+#include "fastspool.h"
+#include "spool/viewed.h"
+#include "store/store.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BAR 40 /* characters */
+
+/* Hold off a view for life.  A process that tests for one holds the lock for an instant. */
+static int hold_view(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+
+    if (stat(fs->spool, &st) < 0)
+        return -errno;
+    places_in_state(fs->state, PLACES_VIEW_LOCK, path);
+    struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    int result = fd < 0 ? -errno : 0;
+    rights_back(rights);
+    for (int tries = 0; result == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == 50)
+            return -errno;
+        clock_sleep(10 * NS_PER_MS);
+    }
+    return result;
+}
+
+static int keep_view_away(const struct fastspool *fs)
+{
+    int result = hold_view(fs);
+
+    if (result == -EWOULDBLOCK)
+        return tool_error("a view of %s runs, or another export or import: run `fastspool stop` first", fs->spool);
+    if (result < 0)
+        return tool_error("cannot hold off a view of %s: %s", fs->spool, strerrordesc_np(-result));
+    if (viewed(fs->spool) != 0)
+        return tool_error("a view is mounted over %s: run `fastspool stop` first", fs->spool);
+    return 0;
+}
+
+struct fastspool *move_begin(const char *spool, bool disk)
+{
+    struct fastspool_config config;
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (tool_config(&config, spool) != 0)
+        return NULL;
+    config.view = false;
+    if (fastspool_attach(config.spool[0], &config, &fs, error) < 0) {
+        tool_error("%s", error);
+        return NULL;
+    }
+    if (!disk || keep_view_away(fs) == 0)
+        return fs;
+    fastspool_detach(fs);
+    return NULL;
+}
+
+static bool shown;
+
+void move_progress(const char *what, uint64_t done, uint64_t total)
+{
+    static uint64_t since;
+    char bar[BAR + 1];
+
+    if (!since)
+        since = clock_monotonic();
+    if (!isatty(STDERR_FILENO) || clock_monotonic() - since < NS_PER_S)
+        return;
+    unsigned filled = total && done < total ? (unsigned)(done * BAR / total) : BAR;
+    memset(bar, '.', BAR);
+    memset(bar, '#', filled);
+    bar[BAR] = '\0';
+    fprintf(stderr, "\rfastspool: %s [%s]", what, bar);
+    shown = true;
+}
+
+void move_progress_end(void)
+{
+    if (shown)
+        fputc('\n', stderr);
+    shown = false;
+}
+
+void move_tell(const char *path, const char *why)
+{
+    char text[ESCAPE_ROOM(PATH_MAX)];
+
+    fprintf(stderr, "fastspool: %s: %s\n", escape_bytes(text, sizeof(text), path, strlen(path)), why);
+}
