@@ -34,6 +34,7 @@ static const struct subcommand {
     {"stop", tool_stop, "flush, then end the view and the mirror process"},
     {"export", tool_export, "move all messages of the store into a plain spool"},
     {"import", tool_import, "move the messages on the plain disk into the store"},
+    {"backup", tool_backup, "copy the state of a running spool"},
     {"verify", tool_verify, "check memory, journal and database"},
     {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},

@@ -12,6 +12,7 @@
 struct fastspool;
 struct fastspool_config;
 
+int tool_backup(int argc, char **argv);
 int tool_cat(int argc, char **argv);
 int tool_disable(int argc, char **argv);
 int tool_doctor(int argc, char **argv);

@@ -3,7 +3,9 @@
 """Export and import: a queue that goes to the plain disk, and comes back.  Exim with the library and plain Exim take turns."""
 import os
 import signal
+import shutil
 import subprocess
+import threading
 import time
 
 from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, test
@@ -123,6 +125,31 @@ def viewed(exim):
     plain(exim, "-qff")
     exim.wait_arrived()
     stays_empty(exim)
+
+
+@test(library=True, main=SPLIT)
+def backed_up(exim):
+    """Backups while mail comes: a spool with the last one as its state has each message that was acknowledged before it."""
+    exim.start()
+    for number in range(4):
+        queue(exim, 5)
+        known = set(exim.queue())
+        with_mail = threading.Thread(target=queue, args=(exim, 10))
+        with_mail.start()
+        backup = exim.work / f"backup{number}"
+        exim.tool("backup", backup)
+        with_mail.join()
+    exim.stop()
+    exim.tool("flush")
+    exim.reboot()
+    shutil.rmtree(exim.spool / ".fastspool")
+    shutil.copytree(backup, exim.spool / ".fastspool")
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", exim.spool / ".fastspool"], check=True)
+    back = set(exim.queue())
+    check(known <= back, f"{len(known - back)} acknowledged messages are not in the backup")
+    exim.start()
+    exim.run("-Mrm", *back)
+    exim.expected = []
 
 
 if __name__ == "__main__":
