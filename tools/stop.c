@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool stop: flush, then end the view and the mirror process.  The segment stays, and the next process to use the
- * spool starts a mirror again.  Root's call also removes the spool from the registry.
+ * fastspool stop: flush, then end the view and the mirror process.  Where nobody else has the store attached its memory
+ * is given back: the next process to use the spool recovers it from the disk.  Else the segment stays, and that process
+ * starts a mirror again.  Root's call also removes the spool from the registry.
  */
 #include "base/clock.h"
 #include "base/futex.h"
 #include "fastspool.h"
 #include "look.h"
+#include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/presence.h"
 #include "spool/registry.h"
 #include "store/store.h"
 #include "tool.h"
@@ -26,7 +29,9 @@
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
-    "Writes every change to the disk, unmounts the view, then ends the mirror process.\n"
+    "Writes every change to the disk, unmounts the view, then ends the mirror process.  Where nobody else uses the "
+    "store\n"
+    "its memory is given back; the next use of the spool brings it back from the disk.\n"
     "Exit status: 0 neither runs; 1 an error; 64 wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
@@ -119,6 +124,17 @@ static void say_what_stays(struct fastspool *fs, bool view)
              : "do not see it, as `view = off`");
 }
 
+/* The claim keeps others waiting until this process ends; they make a store anew.  A change that no commit has written
+ * is in memory alone. */
+static void give_memory_back(const struct fastspool *fs)
+{
+    if (LOAD(fs->header->state) != SEGMENT_READY || LOAD(fs->header->tickets.dirty_files) > 0 ||
+        presence_claim(fs->presence_fd) < 0)
+        return;
+    if (LOAD(fs->header->tickets.dirty_files) == 0)
+        attach_discard(fs);
+}
+
 static int stop(const struct look *look)
 {
     struct fastspool *fs = look->fs;
@@ -131,6 +147,7 @@ static int stop(const struct look *look)
     if (end_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
     say_what_stays(fs, look->view);
+    give_memory_back(fs);
     return geteuid() == 0 && registry_remove(fs->spool) < 0;
 }
 

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, test
+from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, stores, test
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
 LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
@@ -85,6 +85,22 @@ def killed(exim):
     plain(exim, "-qff")
     exim.wait_arrived()
     stays_empty(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def memory_given_back(exim):
+    """`stop` gives the memory back when nobody uses the store, and not before.  The queue is there with the next Exim."""
+    exim.start()
+    queue(exim, 5)
+    before = exim.queue()
+    exim.tool("stop")
+    check(stores(), "the memory of a running Exim is gone")
+    queue(exim, 5)
+    exim.stop()
+    exim.tool("stop")
+    check(not stores(), "the memory was not given back")
+    check(len(exim.queue()) == 10 and set(before) < set(exim.queue()), "the queue is another one")
+    exim.deliver_queue()
 
 
 @test(library=True, main=QUEUE_ONLY)
