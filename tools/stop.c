@@ -32,7 +32,7 @@ static const char usage[] =
     "Writes every change to the disk, unmounts the view, then ends the mirror process.  Where nobody else uses the "
     "store\n"
     "its memory is given back; the next use of the spool brings it back from the disk.\n"
-    "Exit status: 0 neither runs; 1 an error; 64 wrong arguments.\n";
+    "Exit status: 0 neither runs, or did before; 1 an error; 64 wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
  * one has just been started, until what runs has ended; whatever was started before that is ended, too. */
@@ -164,8 +164,9 @@ static int stop_without_store(struct look *look, const char *spool)
         return stop(look);
     if (look->why[0])
         return tool_error("%s", look->why);
-    return tool_error("%s has no store: no process has used it since the machine started%s", look->spool,
-                      lives > 0 ? "; the view of an earlier one has ended" : "");
+    printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,
+           lives > 0 ? " but the view of an earlier one, which has ended" : "");
+    return 0;
 }
 
 int tool_stop(int argc, char **argv)

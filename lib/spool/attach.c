@@ -584,7 +584,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         bool is_there = fs->spool_fd >= 0;
         fastspool_detach(fs);
         if (is_there && !create && (result == -ENOENT || result == -ESTALE))
-            return error_set(error, -ENOENT, "%s has no store: no process has used it since the machine started",
+            return error_set(error, -ENOENT,
+                             "%s has no store: no process has used it since the machine started, or since the last "
+                             "`fastspool stop`",
                              spool);
         return result;
     }

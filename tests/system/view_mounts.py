@@ -882,7 +882,7 @@ def stop_without_a_store(exim):
     suspend(server(exim))                       # else it makes the store again
     forget_memory()
     stopped = exim.command("stop", program="/usr/bin/fastspool")
-    check(stopped.returncode == 1 and b"the view of an earlier one has ended" in stopped.stderr + stopped.stdout, stopped)
+    check(stopped.returncode == 0 and b"the view of an earlier one, which has ended" in stopped.stdout, stopped)
     wait_for(lambda: not runs(pid), "the supervisor ends")
     check(not over(exim), f"still mounted over {over(exim)}")
     kill_all()                                  # the mirror of the lost store
@@ -1238,17 +1238,14 @@ def leaving(exim):
     if exim.work.name.endswith("_rebooted"):
         exim.tool("flush")
         exim.reboot()
-        check("has no store" in said(exim, "stop")[2], "stop finds a store")
+        check("has no store" in exim.tool("stop"), "stop finds a store")
         lines[0] = "true"
-    check(len(lines) == 12, f"{len(lines)} lines")
-    for number, line in enumerate(lines):
-        line = line if line.startswith("fastspool stop") or line.startswith("mkdir") else f"cd {exim.spool}; {line}"
-        told = shell(exim, line)
-        check(not re.search("; (tar|find|.*cmp)", line) or number == len(lines) - 1 or not told, f"{line} says {told}")
+    check(len(lines) == 3, f"{len(lines)} lines")
+    for line in lines:
+        shell(exim, line)
         for sender in ("late@sink.test", "slow@sink.test"):
             send(exim, sender, stock=True)
         sent += 2
-    check(told.split() == ["5", str(sent - 2)], f"counts {told.split()}")
     found = [name for name in exim.spool.rglob("*-D") if ".fastspool" not in str(name)]
     check(len(found) == sent, f"{len(found)} messages, of {sent}")
     counts = [int(exim.run(*queue, "-bpc", stock=True)) for queue in ((), ("-qGfast",), ("-qGslow",))]
