@@ -119,7 +119,7 @@ static void count_in(int parent, const char *name, bool split, struct plain *pla
 
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         if (strncmp(entry->d_name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0)
-            plain->taken++;
+            plain->taken += exim_shows(entry->d_name + strlen(PLACES_TAKEN));
         else if (exim_shows(entry->d_name))
             plain->messages++;
         else if (split && entry->d_name[0] != '.' && entry->d_name[1] == '\0')

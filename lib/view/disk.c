@@ -3,9 +3,7 @@
  * The disk below the view.  The kernel resolves each path without symbolic links (openat2(2)), because all names below
  * the spool are the mail user's.
  *
- * Failure modes: a process may have opened a -D file, sleep before it locks it, and find the message's -H file in the
- * store: two processes would deliver one message.  So the lock of a removed -D file is let go only when nobody else has
- * it open, which a lease tells.  Otherwise the descriptor stays open and locked as long as this process lives.
+ * Failure modes: a file system without leases can't tell who has a file open (disk_is_alone()).
  */
 #include "view/disk.h"
 #include "base/places.h"
@@ -127,13 +125,13 @@ int disk_lock(int disk, const char *data)
     return result < 0 ? result : fd;
 }
 
-void disk_unlock_removed(int lock)
+bool disk_is_alone(int lock)
 {
     fcntl(lock, F_SETSIG, SIGURG); /* ignored, should another name of the file be opened right now */
-    if (fcntl(lock, F_SETLEASE, F_WRLCK) < 0 && errno == EAGAIN)
-        return;
+    if (fcntl(lock, F_SETLEASE, F_WRLCK) < 0)
+        return errno != EAGAIN;
     fcntl(lock, F_SETLEASE, F_UNLCK);
-    close(lock);
+    return true;
 }
 
 /* ---- other names ---- */
@@ -171,19 +169,19 @@ static int change(int disk, const char *path, const char *prefix, enum other wha
     return result;
 }
 
-int disk_take(int disk, const char *header)
+int disk_take(int disk, const char *path)
 {
-    return change(disk, header, PLACES_TAKEN, TAKE, NULL);
+    return change(disk, path, PLACES_TAKEN, TAKE, NULL);
 }
 
-int disk_give_back(int disk, const char *header)
+int disk_give_back(int disk, const char *path)
 {
-    return change(disk, header, PLACES_TAKEN, GIVE_BACK, NULL);
+    return change(disk, path, PLACES_TAKEN, GIVE_BACK, NULL);
 }
 
-int disk_remove_taken(int disk, const char *header)
+int disk_remove_taken(int disk, const char *path)
 {
-    return change(disk, header, PLACES_TAKEN, REMOVE, NULL);
+    return change(disk, path, PLACES_TAKEN, REMOVE, NULL);
 }
 
 /* ---- copies of an export ---- */

@@ -25,14 +25,15 @@ int disk_sync_around(int disk, const char *path);
 int disk_lock(int disk, const char *data);
 /** Would disk_lock() say -EAGAIN?  Takes no lock, which an Exim could meet. */
 bool disk_is_locked(int disk, const char *data);
-/** Let go of a lock, after the -D file was removed: who had opened it before doesn't get the lock. */
-void disk_unlock_removed(int lock);
+/** Does nobody else have the file open whose lock is @lock?  Only where no process can open it any more.  True also
+ * where the file system can't tell. */
+bool disk_is_alone(int lock);
 
-/** Give -H file @header the name under which Exim doesn't find it, or its own again if it has the other one. */
-int disk_take(int disk, const char *header);
-int disk_give_back(int disk, const char *header);
-/** Remove the -H file that has the other name. */
-int disk_remove_taken(int disk, const char *header);
+/** Give a message's file @path the name under which Exim doesn't find it, or its own again if it has the other one. */
+int disk_take(int disk, const char *path);
+int disk_give_back(int disk, const char *path);
+/** Remove the file that has the other name. */
+int disk_remove_taken(int disk, const char *path);
 
 /** Make directory @path, below one that is there, with owner and mode of @st.  One that is there stays as it is. */
 int disk_make_directory(int disk, const char *path, const struct stat *st);

@@ -4,12 +4,15 @@
  * and store alone has it under a name that Exim finds:
  *
  *   1. stage     Exim's lock on the disk's -D file; all files are copied to .import/new in the store, and flushed
- *   2. take      on the disk the -H file gets a name that Exim doesn't know
+ *   2. take      on the disk the -H file gets a name that Exim doesn't know, and then the -D file
  *   3. decide    .import/new becomes .import/taken, and that is flushed.  The store has the message from here on
  *   4. publish   the files get their names in the store, -H files last
  *   5. remove    the disk's files, the -H file last
  *
  * First an export is finished that was killed (export.c): what was on its way to this disk goes on, and is imported.
+ *
+ * A process may have opened a -D file, sleep before it locks it, and find the message's -H file in the store: two
+ * processes would deliver one message.  So step 3 waits until nobody else has the renamed -D file open.
  *
  * A batch of messages goes through this at a time, because a flush is a commit.  A pass begins with what a killed one
  * has left: .import/taken is published; from .import/new the disk's -H files get their names back, and it is removed.
@@ -20,7 +23,8 @@
  * content.  Files of a message without a -D file wait for the end of the pass, because an Exim that has delivered it
  * may just be removing them.  Of a file with two names two are made.
  *
- * Failure modes: a file that changes while it is read stays, with its message, as one that is locked.  A file that the
+ * Failure modes: a file that changes while it is read stays, with its message, as one that is locked, and so does a
+ * message whose -D file somebody keeps open.  A file that the
  * store has with another content stays, with its message.  The store is full, or a commit fails: the batch goes back to
  * the disk, and the pass ends.
  */
@@ -45,7 +49,8 @@
 #include <unistd.h>
 
 #define BATCH_BYTES (UINT64_C(8) << 20)
-#define SETTLED     NS_PER_S /* no Exim takes so long between its unlinks of one message */
+#define PATIENCE    (3 * NS_PER_S) /* with who has a file open */
+#define SETTLED     NS_PER_S       /* no Exim takes so long between its unlinks of one message */
 
 const struct fastspool_client import_server;
 
@@ -115,14 +120,12 @@ int import_leave(struct import *im, const char *path, const char *why)
 /* ---- a batch ---- */
 
 /* The files of the groups from @first on are no longer part of the batch. */
-static void forget(struct import *im, size_t first, bool removed)
+static void forget(struct import *im, size_t first)
 {
     size_t moved = first < im->groups ? im->group[first].first : im->moved_count;
 
     for (size_t i = first; i < im->groups; i++) {
-        if (im->group[i].lock >= 0 && removed)
-            disk_unlock_removed(im->group[i].lock);
-        else if (im->group[i].lock >= 0)
+        if (im->group[i].lock >= 0)
             close(im->group[i].lock);
     }
     for (size_t i = moved; i < im->moved_count; i++)
@@ -131,20 +134,69 @@ static void forget(struct import *im, size_t first, bool removed)
     im->groups = first;
 }
 
-/* Steps 1 to 4.  The -H files of groups that were published before have their other name already. */
-static int take_batch(struct import *im)
+static int note_locked(struct import *im, const char *key)
+{
+    im->result->locked++;
+    snprintf(im->result->in_work, sizeof(im->result->in_work), "%s", key);
+    return 0;
+}
+
+/* Step 2 of a group.  The files of one that was published before have their other names already. */
+static int take_group(struct import *im, const struct group *group)
 {
     char header[PATH_MAX];
+
+    if (!group->taken || !group->shown)
+        return 0;
+    exim_member(group->key, 0, header);
+    int result = disk_take(im->disk, header);
+    if (result == 0 && group->lock >= 0)
+        result = disk_take(im->disk, group->key);
+    return result < 0 ? import_fail(im, result, "rename", header) : 0;
+}
+
+/* A group that was taken goes back to the disk, which has it again before the store's copies go. */
+static int leave_group(struct import *im, size_t i)
+{
+    struct group *group = &im->group[i];
+    size_t end = i + 1 < im->groups ? im->group[i + 1].first : im->moved_count;
+    char header[PATH_MAX];
+
+    exim_member(group->key, 0, header);
+    int result = staged_give_name_back(im, header, DT_REG);
+    for (size_t k = group->first; k < end && result == 0; k++)
+        result = im->moved[k].staged ? staged_remove(im, im->moved[k].path, DT_REG) : 0;
+    group->stays = true;
+    return result < 0 ? result : note_locked(im, group->key);
+}
+
+/* Messages whose -D file another process has open stay on the disk. */
+static int leave_open(struct import *im)
+{
+    uint64_t until = clock_monotonic() + PATIENCE;
+    int result = 0;
+
+    for (size_t i = 0; i < im->groups && result == 0; i++) {
+        const struct group *group = &im->group[i];
+        if (!group->taken || !group->shown || group->lock < 0)
+            continue;
+        while (!disk_is_alone(group->lock) && result == 0 && !group->stays) {
+            if (clock_monotonic() >= until)
+                result = leave_group(im, i);
+            else
+                clock_sleep(10 * NS_PER_MS);
+        }
+    }
+    return result;
+}
+
+/* Steps 1 to 4. */
+static int take_batch(struct import *im)
+{
     int result = staged_flush(im);
 
-    for (size_t i = 0; result == 0 && i < im->groups; i++) {
-        const struct group *group = &im->group[i];
-        if (!group->taken || !group->shown)
-            continue;
-        exim_member(group->key, 0, header);
-        if ((result = disk_take(im->disk, header)) < 0)
-            import_fail(im, result, "rename", header);
-    }
+    for (size_t i = 0; result == 0 && i < im->groups; i++)
+        result = take_group(im, &im->group[i]);
     for (size_t i = 0; result == 0 && i < im->groups; i++) { /* each directory once: the groups are sorted */
         const char *path = im->group[i].key, *next = i + 1 < im->groups ? im->group[i + 1].key : "";
         size_t length = (size_t)(strrchr(path, '/') - path) + 1;
@@ -153,6 +205,8 @@ static int take_batch(struct import *im)
         if (result < 0)
             import_fail(im, result, "sync", path);
     }
+    if (result == 0)
+        result = leave_open(im);
     if (result == 0 && (result = fastspool_rename(im->fs, STAGED_NEW, STAGED_TAKEN, 0)) < 0)
         import_fail(im, result, "rename", STAGED_NEW);
     if (result < 0) {
@@ -172,6 +226,8 @@ static int remove_group(struct import *im, size_t i)
     char header[PATH_MAX];
     int result = 0;
 
+    if (group->stays)
+        return 0;
     for (size_t k = group->first; k < end && result == 0; k++) {
         const struct moved *file = &im->moved[k];
         if ((result = disk_unlink(im->disk, file->path)) < 0 && result != -ENOENT)
@@ -180,9 +236,13 @@ static int remove_group(struct import *im, size_t i)
         result = 0;
     }
     exim_member(group->key, 0, header);
+    bool data = group->taken && (result = disk_remove_taken(im->disk, group->key)) == 0;
+    if (result < 0 && result != -ENOENT)
+        return import_fail(im, result, "remove", group->key);
+    im->result->files += data && !group->shown; /* then it is not in `moved` */
     if (group->taken && (result = disk_remove_taken(im->disk, header)) < 0 && result != -ENOENT)
         return import_fail(im, result, "remove", header);
-    im->result->messages += group->message && end > group->first;
+    im->result->messages += group->message && (data || end > group->first);
     return 0;
 }
 
@@ -195,10 +255,9 @@ static int commit(struct import *im)
         staged = staged || im->moved[i].staged;
     if (staged)
         result = take_batch(im);
-    bool removed = result == 0;
     for (size_t i = 0; i < im->groups && result == 0; i++)
         result = remove_group(im, i);
-    forget(im, 0, removed);
+    forget(im, 0);
     im->bytes = 0;
     return result;
 }
@@ -256,14 +315,7 @@ static void drop_group(struct import *im)
         if (im->moved[i].staged)
             staged_remove(im, im->moved[i].path, DT_REG);
     }
-    forget(im, im->groups - 1, false);
-}
-
-static int note_locked(struct import *im, const char *key)
-{
-    im->result->locked++;
-    snprintf(im->result->in_work, sizeof(im->result->in_work), "%s", key);
-    return 0;
+    forget(im, im->groups - 1);
 }
 
 static int import_group(struct import *im, const struct found *found, size_t count, bool message, bool published)

@@ -34,7 +34,8 @@ struct group {
     int lock;     /* -1: none */
     bool message;
     bool shown; /* the disk has its -H file */
-    bool taken; /* which has its other name, or shall have it */
+    bool taken; /* which has its other name, as the -D file has, or shall have it */
+    bool stays; /* on the disk: a process has its -D file open */
 };
 
 struct moved {
@@ -105,6 +106,8 @@ int staged_each(struct import *im, const char *root, const char *path, visitor *
 int staged_flush(struct import *im);
 /** Remove file @path from STAGED_NEW.  A visitor. */
 int staged_remove(struct import *im, const char *path, int type);
+/** -H file @header of the disk gets its name back, and the -D file before it.  Others are left alone.  A visitor. */
+int staged_give_name_back(struct import *im, const char *header, int type);
 /** STAGED_NEW goes back: on the disk the -H files get their names, in the store the tree is removed. */
 int staged_give_back(struct import *im);
 /** The files of STAGED_TAKEN go to their places, -H files last. */

@@ -91,14 +91,19 @@ int staged_flush(struct import *im)
 
 /* ---- back to the disk ---- */
 
-static int give_back(struct import *im, const char *path, int type)
+int staged_give_name_back(struct import *im, const char *header, int type)
 {
-    int result = exim_shows(strrchr(path, '/') + 1) ? disk_give_back(im->disk, path) : -ENOENT;
+    char data[PATH_MAX];
 
     (void)type;
-    if (result == 0)
-        result = disk_sync_around(im->disk, path);
-    return result == -ENOENT ? 0 : result < 0 ? import_fail(im, result, "give back", path) : 0;
+    if (!exim_shows(strrchr(header, '/') + 1) || !exim_family(header, data))
+        return 0;
+    int result = disk_give_back(im->disk, data);
+    if (result == 0 || result == -ENOENT)
+        result = disk_give_back(im->disk, header);
+    if (result == 0 || result == -ENOENT)
+        result = disk_sync_around(im->disk, header);
+    return result == -ENOENT ? 0 : result < 0 ? import_fail(im, result, "give back", header) : 0;
 }
 
 int staged_remove(struct import *im, const char *path, int type)
@@ -113,7 +118,7 @@ int staged_remove(struct import *im, const char *path, int type)
 
 int staged_give_back(struct import *im)
 {
-    int result = staged_each(im, STAGED_NEW, "", give_back);
+    int result = staged_each(im, STAGED_NEW, "", staged_give_name_back);
 
     return result < 0 ? result : staged_each(im, STAGED_NEW, "", staged_remove);
 }

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, stores, test
+from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, stores, test, wait_for
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
 LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
@@ -61,6 +61,51 @@ def there_and_back(exim):
     said = exim.tool("import")
     check("imported 20 messages in " in said, said)
     check(sorted(exim.queue()) == before and not exim.real_files(), "the queue is another one")
+    exim.deliver_queue()
+    stays_empty(exim)
+
+
+# As Exim does: it opens a message's -D file, and locks it a moment later; with the lock the -H file is what it looks for.
+DELIVERER = """
+import fcntl, os, sys
+data = os.open(sys.argv[1] + "-D", os.O_RDWR)
+print("open", flush=True)
+sys.stdin.readline()
+try:
+    fcntl.lockf(data, fcntl.LOCK_EX | fcntl.LOCK_NB, 19)
+    print("delivers" if os.path.exists(sys.argv[1] + "-H") and os.fstat(data).st_nlink else "finds nothing", flush=True)
+    sys.stdin.readline()
+except OSError as error:
+    print(f"locked: {error}")
+"""
+
+
+@test(("", {}), ("_killed", {}), library=True, main=QUEUE_ONLY)
+def opened_before(exim):
+    """A process with the library has opened a message on the disk, and has not locked it yet: the import leaves it there, so
+    the message is not delivered from both places; also where the import was killed before."""
+    for _ in range(3):
+        message = exim.expect(Message(), "sink")
+        exim.run("-oi", "-odq", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+    name = exim.queue()[1]
+    deliverer = subprocess.Popen(["python3", "-c", DELIVERER, exim.spool / "input" / name], env=exim.environment(),
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    check(deliverer.stdout.readline() == "open\n", "the message can't be opened")
+    if exim.work.name.endswith("_killed"):
+        process = subprocess.Popen([TOOL, "import"], stdout=subprocess.DEVNULL)
+        wait_for(lambda: list(exim.spool.glob("input/.fastspool.taken.*-D")), "the import has taken the names")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    said = exim.command("import", program=TOOL, stock=True)
+    check(said.returncode == 2 and b"imported 2 messages" in said.stdout and b"1 that processes work on" in said.stdout, f"{said}")
+    check(len(exim.queue()) == 3 and (exim.spool / "input" / f"{name}-H").exists(), "the message was moved")
+    deliverer.stdin.write("\n")
+    deliverer.stdin.flush()
+    check(deliverer.stdout.readline() == "delivers\n", "it does not find its message")
+    exim.run("-M", name)                # another deliverer meets its lock
+    check(name in exim.queue() and not exim.arrived(), "delivered while a process has its lock")
+    deliverer.communicate("\n")
+    check("imported 1 messages" in exim.tool("import") and not exim.real_files(), "the message stays")
     exim.deliver_queue()
     stays_empty(exim)
 

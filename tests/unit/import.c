@@ -284,17 +284,43 @@ Test(import, being_made)
     counts(1, 1, 0, 0, 0);
 }
 
-/* Who has opened a -D file before it was removed never gets its lock. */
+/* Who has opened a -D file, and has not locked it yet, may find the message: it stays where he looks for it.  The
+ * others of its batch go. */
 Test(import, opened_before)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
-
     message("", "", A);
+    message("", "", B);
     int fd = open(on_disk("input/" A "-D"), O_RDWR);
     run();
-    counts(1, 3, 0, 0, 0);
-    cr_assert_eq(fcntl(fd, F_SETLK, &lock), -1, "locked");
+    counts(1, 3, 1, 0, 0);
+    cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
+    cr_assert_not(store_has("input/" A "-D") || store_has("input/" A "-H"));
+    moved_whole("input/" B "-H");
     close(fd);
+    run();
+    counts(2, 6, 0, 0, 0);
+    moved_whole("input/" A "-H");
+    moved_whole("input/" A "-D");
+    cr_assert_not(disk_has("input/" PLACES_TAKEN A "-D"));
+}
+
+static int opened_late = -1;
+
+static void close_late(void)
+{
+    close(opened_late);
+}
+
+/* It closes the file in time. */
+Test(import, opened_shortly)
+{
+    message("", "", A);
+    opened_late = open(on_disk("input/" A "-D"), O_RDWR);
+    synced = close_late; /* after the names were taken */
+    run();
+    synced = NULL;
+    counts(1, 3, 0, 0, 0);
+    moved_whole("input/" A "-H");
 }
 
 static void store_file(const char *path, const char *content)

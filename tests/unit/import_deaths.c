@@ -131,6 +131,23 @@ static void all_well(unsigned n, bool untouched)
     store_clean(n);
 }
 
+static void deliver(int who)
+{
+    if (who == ON_DISK || who == BOTH)
+        deliver_on_disk();
+    if (who == IN_STORE || who == BOTH)
+        deliver_in_store();
+}
+
+static void begin_again(void)
+{
+    fixture_teardown();
+    fixture_setup();
+    checking_every(0);
+    memset(delivered, 0, sizeof(delivered));
+    scene();
+}
+
 static void die_everywhere(int who, bool twice)
 {
     bool dead = true;
@@ -138,18 +155,11 @@ static void die_everywhere(int who, bool twice)
 
     checking_every(0);
     for (n = 1; dead; n++) {
-        fixture_teardown();
-        fixture_setup();
-        checking_every(0);
-        memset(delivered, 0, sizeof(delivered));
-        scene();
+        begin_again();
         dead = killed_at(n);
         if (twice)
             killed_at(n % 23 + 1);
-        if (who == ON_DISK || who == BOTH)
-            deliver_on_disk();
-        if (who == IN_STORE || who == BOTH)
-            deliver_in_store();
+        deliver(who);
         run();
         all_well(n, who == NOBODY);
     }
@@ -179,6 +189,43 @@ Test(import_deaths, killed_then_delivered)
 Test(import_deaths, killed_twice)
 {
     die_everywhere(BOTH, true);
+}
+
+/* A process has opened a message's -D file, and locks it only after the import, whenever that one is killed.  What it
+ * finds by its -H file then, in the store or on the disk, it delivers. */
+static void open_everywhere(int who)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
+    bool dead = true;
+    unsigned n;
+
+    checking_every(0);
+    for (n = 1; dead; n++) {
+        begin_again();
+        int fd = open(on_disk("input/" A "-D"), O_RDWR);
+        cr_assert_geq(fd, 0);
+        dead = killed_at(n);
+        deliver(who);
+        run();
+        cr_assert_not(store_has(headers[0]), "step %u: a process has it open, and the store has it", n);
+        cr_assert_eq(result_of.locked, who == NOBODY || delivered[0] == 0, "step %u", n);
+        cr_assert_eq(fcntl(fd, F_SETLK, &lock), 0, "step %u: the lock is held still", n);
+        deliver_on_disk();
+        close(fd);
+        run();
+        all_well(n, false);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+Test(import_deaths, killed_while_open)
+{
+    open_everywhere(NOBODY);
+}
+
+Test(import_deaths, killed_while_open_then_delivered)
+{
+    open_everywhere(BOTH);
 }
 
 /* ---- power cuts at every step ---- */

@@ -30,7 +30,8 @@ static unsigned lines; /* in syslog */
 static char last_line[4096];
 static bool commits; /* a flush is a commit */
 static void (*meddle)(void), (*synced)(void);
-static int meddle_in; /* writes */
+static int meddle_in;   /* writes */
+static uint64_t waited; /* the clock of who waits for another process to close a file: a second a look */
 static jmp_buf power;
 static bool power_fails; /* at the deadly step; the process lives */
 
@@ -109,8 +110,10 @@ static inline bool play_directory(void)
 #define disk_take(...)            (step(), disk_take(__VA_ARGS__))
 #define disk_give_back(...)       (step(), disk_give_back(__VA_ARGS__))
 #define disk_remove_taken(...)    (step(), disk_remove_taken(__VA_ARGS__))
+#define disk_is_alone(...)        (step(), disk_is_alone(__VA_ARGS__))
 #define disk_unlink(...)          (step(), disk_unlink(__VA_ARGS__))
 #define disk_sync_around(...)     (step(), play_sync(disk_sync_around(__VA_ARGS__)))
+#define clock_monotonic()         (waited += NS_PER_S)
 #define syslog(...)               play_syslog(__VA_ARGS__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
@@ -120,6 +123,7 @@ static inline bool play_directory(void)
 #include "../../lib/view/staged.c"
 #pragma GCC diagnostic pop
 #undef commit
+#undef clock_monotonic
 #undef fastspool_mkdir
 #undef fastspool_chown
 #undef fastspool_chmod
