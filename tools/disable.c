@@ -2,13 +2,13 @@
  *
  * fastspool disable: Exim's next start is plain.
  *
- * The happy path: Exim is stopped, and the store holds no mail; the view and the mirror end; what `fastspool enable`
- * has written goes, byte for byte.
+ * The happy path: Exim is stopped; the view and the mirror end; what mail the store holds is written to the plain spool
+ * by `fastspool export`; what `fastspool enable` has written goes, byte for byte.
  *
  * Failure modes:
- *   - An Exim with the library runs: it could put mail into the store meanwhile.  Refused.
- *   - The store holds mail, which plain Exim would not see: `fastspool export` is offered, for which the view ends.
- *     Where that fails, or is not wanted, nothing is taken away.
+ *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
+ *     a message that is being moved.  Refused.
+ *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  */
 #include "base/places.h"
@@ -16,6 +16,7 @@
 #include "exims.h"
 #include "fastspool.h"
 #include "spool/attach.h"
+#include "spool/viewed.h"
 #include "tool.h"
 #include "ways.h"
 
@@ -37,28 +38,38 @@ static const char usage[] =
 
 /* ---- Exim ---- */
 
-static bool is_served(void *context, const struct exims_process *process)
-{
-    struct exims_process *found = context;
+struct found {
+    bool on_view; /* a view is mounted, by which any Exim of this machine works */
+    bool may;     /* @process may use a store */
+    struct exims_process process;
+};
 
-    if (process->served)
-        *found = *process;
-    return process->served;
+static bool may_use(void *context, const struct exims_process *process)
+{
+    struct found *found = context;
+
+    found->may = process->served || (found->on_view && !process->elsewhere);
+    if (found->may)
+        found->process = *process;
+    return found->may;
 }
 
 static int refuse_running(const struct fastspool_config *config)
 {
     const char *images[FASTSPOOL_PROGRAMS_MAX];
-    struct exims_process found = {0};
+    struct found found = {0};
 
     for (size_t i = 0; i < config->programs; i++)
         images[i] = config->program[i];
-    exims_each(images, config->programs, is_served, &found);
-    return found.served ? tool_error(
-                              "nothing was changed: Exim, process %ld (%s), has the library, and may put mail into the "
-                              "store: stop it first, `systemctl stop exim4`",
-                              (long)found.pid, found.command)
-                        : 0;
+    for (size_t i = 0; i < config->spools; i++)
+        found.on_view = found.on_view || viewed(config->spool[i]) > 0;
+    exims_each(images, config->programs, may_use, &found);
+    if (!found.may)
+        return 0;
+    return tool_error(
+        "nothing was changed: Exim, process %ld (%s), %s, and may put mail into the store: stop it first, "
+        "`systemctl stop exim4`",
+        (long)found.process.pid, found.process.command, found.process.served ? "has the library" : "works on the view");
 }
 
 /* ---- mail in the store ---- */
@@ -104,7 +115,7 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
                        : tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
 }
 
-/* The view would take what is exported back, and would show the store still. */
+/* End view and mirror.  The view would show the store still, and no export goes below it. */
 static int stop(const char *spool)
 {
     struct fastspool_config config;
@@ -120,27 +131,19 @@ static int stop(const char *spool)
                : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
 }
 
-static bool can_export(void)
-{
-    static const char *const help[] = {FASTSPOOL_TOOL, "export", "--help", NULL};
-    char output[COMMAND_OUTPUT];
-
-    return command_run(help, NULL, output) == 0;
-}
-
 static int stays(const char *spool, uint64_t messages)
 {
     return tool_error(
         "nothing was taken away: %" PRIu64
-        " messages are in the store of %s, and plain Exim would not see them: write them to the plain spool first "
-        "(`fastspool export`, or by hand: \"Leaving\" in docs/operating.md)",
+        " messages are in the store of %s, and plain Exim would not see them: write them to the plain spool first, "
+        "by `fastspool export`",
         messages, spool);
 }
 
 /* 0: the store holds no mail any more. */
 static int export_mail(const char *spool, const struct fastspool_config *config, bool yes)
 {
-    const char *const export[] = {FASTSPOOL_TOOL, "export", "--spool", spool, yes ? "--yes" : NULL, NULL};
+    const char *const export[] = {FASTSPOOL_TOOL, "export", "--yes", "--spool", spool, NULL};
     uint64_t messages;
 
     if (count_messages(spool, config, &messages) != 0)
@@ -149,9 +152,11 @@ static int export_mail(const char *spool, const struct fastspool_config *config,
         return 0;
     printf("%s: %" PRIu64 " messages are in the store.\n", spool, messages);
     fflush(stdout);
-    if (!can_export() || !tool_confirm(yes, "Write them to the plain spool (`fastspool export`)?") ||
-        stop(spool) != 0 || command_show(export, NULL) != 0)
+    if (!tool_confirm(yes, "Write them to the plain spool (`fastspool export`)?"))
         return stays(spool, messages);
+    if (stop(spool) != 0)
+        return 1;
+    command_show(export, NULL); /* it says what it has done; what stays is counted */
     if (count_messages(spool, config, &messages) != 0)
         return 1;
     return messages ? stays(spool, messages) : 0;

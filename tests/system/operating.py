@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import pty
 import shutil
 import subprocess
 
@@ -362,10 +363,10 @@ def changed(before):
 
 
 @contextlib.contextmanager
-def machine(exim):
+def machine(exim, *more):
     """A machine in order on which fastspool is not enabled, with systemd or without it, as the test's name says."""
     script = exim.work.name.endswith("_script")
-    with well(exim):
+    with well(exim, *more):
         DEFAULTS.write_text(DEFAULTS.read_text().replace(PRELOAD, ""))
         exim.stop()
         if script and SYSTEMD.exists():
@@ -560,6 +561,75 @@ def mail_without_its_exim(exim):
         exim.queued = 0
         status_tells(exim, 0, "all is well")
         operate(exim, "disable", "--yes")
+
+
+def on_terminal(answers, *arguments):
+    """What `fastspool ARGUMENTS` says on a terminal where ANSWERS are typed."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TOOL, *arguments], stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    os.write(master, answers.encode())
+    said = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 4096):
+            said += piece
+    os.close(master)
+    return process.wait(), said.decode()
+
+
+@test(("", {}), ("_with_view", {}), library=True, main=QUEUE_ONLY)
+def off_with_mail(exim):
+    """disable offers the export.  After it plain Exim has every message, and delivers each once; after the next enable, and a
+    reboot, none comes back.  A no, and an Exim that works on a message, leave the library where it is."""
+    with_view = exim.work.name.endswith("_with_view")
+    for name in ("input", "msglog") if with_view else ():
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with machine(exim, *(["view = auto"] if with_view else [])):
+        before = etc()
+        operate(exim, "enable", "--yes")
+        enabled = etc()
+        for _ in range(12):
+            exim.submit(exim.expect(Message(), "sink"))
+        if with_view:
+            wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
+            daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+            refused = wait_for(lambda: f"process {daemon.pid}" in (said := operate(exim, "disable", status=1)) and said, "it is refused")
+            check("works on the view" in refused and not changed(enabled), refused)
+            daemon.terminate()
+            daemon.wait(20)
+        exim.run("-Mf", exim.queue()[3])
+        listed = exim.run("-bp")
+        code, said = on_terminal("n\n", "disable")
+        check(code == 1 and "12 messages are in the store" in said and not changed(enabled), said)
+        if not with_view:               # there an Exim alone holds a lock, and is refused before
+            holder = subprocess.Popen(["python3", "-c", HOLDER, exim.spool / "input" / f"{exim.queue()[0]}-D"], env=exim.environment(),
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            check(holder.stdout.readline() == "locked\n", "no lock")
+            said = operate(exim, "disable", "--yes", status=1)
+            check("exported 11 messages" in said and "1 messages are in the store" in said and not changed(enabled), said)
+            holder.communicate()
+            check(exim.run("-bp") == listed, "Exim with the library has another queue")
+        code, said = on_terminal("y\ny\n", "disable")
+        check(code == 0 and f"exported {12 if with_view else 1} messages" in said and not changed(before), said)
+        check(exim.run("-bp", stock=True) == listed, "plain Exim has another queue")
+        exim.run("-qff", stock=True)
+        exim.wait_arrived()
+        for again in range(2):
+            operate(exim, "enable", "--yes")
+            check(exim.queue() == [], "a message that was delivered is back")
+            operate(exim, "disable", "--yes")
+            exim.reboot()
+
+
+# Works on a message as Exim does, which holds the lock of its -D file.
+HOLDER = """
+import fcntl, os, sys
+data = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(data, fcntl.LOCK_EX | fcntl.LOCK_NB, 19)
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 @test(library=True)
