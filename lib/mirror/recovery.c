@@ -4,6 +4,7 @@
  *
  * The happy path:
  *  - Apply the journal's whole batches to the database, in a transaction.
+ *  - Where the spool has another owner than the database, his files become the new owner's (owner.c).
  *  - Empty the segment (an earlier recovery may have been cut short), and build it from what the transaction shows:
  *    every inode under its old number, then every name, then attributes and times (making names changes them).  The
  *    numbers in between become free, and nothing is dirty.
@@ -20,8 +21,9 @@
  *    where.  Nothing has changed on the disk.  (Damaged data shows when a file is opened.)
  *  - The names need more than `memory`: the same, until more is configured.
  *  - A power cut: the transaction is there whole or not at all, and the next recovery does the same again.
- *  - The disk is too full for the commit: the mail comes back all the same.  What the journal holds beyond the database
- *    is paged in, and stays in memory until a checkpoint succeeds.
+ *  - The disk is too full for the commit, and the owner is another one: recovery fails.
+ *  - The disk is too full for the commit otherwise: the mail comes back all the same.  What the journal holds beyond
+ * the database is paged in, and stays in memory until a checkpoint succeeds.
  */
 #include "mirror/recovery.h"
 
@@ -34,6 +36,7 @@
 #include "mirror/database.h"
 #include "mirror/format.h"
 #include "mirror/journal_scan.h"
+#include "mirror/owner.h"
 #include "mirror/pagein.h"
 #include "mirror/pager.h"
 #include "mirror/spill.h"
@@ -455,6 +458,19 @@ static int keep_in_memory(struct database *database, struct walk *walk)
 
 /* ---- all of it ---- */
 
+static int follow_owner(struct database *database, MDB_txn *transaction, const struct walk *walk)
+{
+    struct stat st;
+
+    if (fstat(walk->fs->spool_fd, &st) < 0)
+        return error_set(walk->error, -errno, "look at %s: %s", walk->fs->spool, strerrordesc_np(errno));
+    int given = owner_follow(database, transaction, walk->root, &st, walk->error);
+    if (given > 0)
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: the mail of the owner before is user %u's and group %u's now",
+               walk->fs->spool, (unsigned)st.st_uid, (unsigned)st.st_gid);
+    return given;
+}
+
 static int recover(struct database *database, struct walk *walk)
 {
     const struct header *h = walk->fs->header;
@@ -467,6 +483,8 @@ static int recover(struct database *database, struct walk *walk)
         return result;
     result = read_journal(database, transaction, walk, &meta, &highest, NULL);
     walk->root = (uint32_t)meta.root;
+    int given = result == 0 && meta.root ? follow_owner(database, transaction, walk) : result;
+    result = given < 0 ? given : 0;
     if (result == 0)
         result = meta.root ? rebuild(database, transaction, walk) : directories_make_root(walk->fs);
     if (result < 0) {
@@ -478,6 +496,8 @@ static int recover(struct database *database, struct walk *walk)
         STORE(h->residency.checkpointed, LOAD(h->tickets.durable));
         return 0;
     }
+    if (given > 0)
+        return -ENOSPC;
     syslog(LOG_MAIL | LOG_WARNING, "%s: the journal stays as it is for now: %s", walk->fs->spool, walk->error);
     return keep_in_memory(database, walk);
 }

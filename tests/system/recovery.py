@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import pwd
 import re
 import subprocess
 
@@ -265,6 +266,41 @@ def other_programs(exim):
     check("deleted" not in said, f"exim_tidydb deleted the hints of queued messages: {said}")
     exim.run("-qff")
     exim.wait_arrived()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def another_user_number(exim):
+    """The spool is restored where Exim's user and group have other numbers: its mail is his, is delivered, and more comes."""
+    exim.start()
+    client = Client()
+    for _ in range(3):
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "refused before")
+    client.close()
+    exim.stop()
+    before = exim.queue()
+    exim.tool("stop")
+    owner = pwd.getpwnam("Debian-exim")
+    for command in (["usermod", "-u", "4242", "Debian-exim"], ["groupmod", "-g", "4343", "Debian-exim"],
+                    ["find", "/etc/exim4", "/var/spool/exim4", "/var/log/exim4", exim.work, "-uid", str(owner.pw_uid),
+                     "-exec", "chown", "-h", "4242:4343", "{}", "+"]):
+        subprocess.run(command, check=True, capture_output=True)
+    try:
+        exim.start()
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "refused after")
+        client.close()
+        check(set(before) < set(exim.queue()), "the queue is another one")
+        check(" 4242  4343 " in exim.tool("ls", "input"), exim.tool("ls", "input"))
+        exim.deliver_queue()
+        check("all is well" in exim.tool("verify"), "verify finds something")
+    finally:
+        exim.stop()
+        exim.settle()
+        exim.tool("stop")
+        for command in (["usermod", "-u", str(owner.pw_uid), "Debian-exim"], ["groupmod", "-g", str(owner.pw_gid), "Debian-exim"],
+                        ["find", "/etc/exim4", "/var/spool/exim4", "/var/log/exim4", exim.work, "-uid", "4242",
+                         "-exec", "chown", "-h", f"{owner.pw_uid}:{owner.pw_gid}", "{}", "+"]):
+            subprocess.run(command, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

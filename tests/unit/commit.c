@@ -66,6 +66,49 @@ Test(commit, everything_comes_back)
     recovers(dump_all(fs, then_dump));
 }
 
+static void belongs_to(struct fastspool *store, const char *path, uid_t uid, gid_t gid)
+{
+    struct stat st;
+
+    cr_assert_eq(fastspool_stat(store, path, &st), 0);
+    cr_assert(st.st_uid == uid && st.st_gid == gid, "%s is %u:%u's", path, st.st_uid, st.st_gid);
+}
+
+/* The spool was given to another user, as where it is restored on another machine.  His are all files of the owner
+ * before, on the disk, too, and nobody else's.  Once: what he gives away later stays so. */
+Test(commit, another_owner)
+{
+    struct recovered recovered;
+
+    if (geteuid() != 0)
+        return;
+    static const char *const paths[] = {"", "input", "input/own", "input/root", "input/group", "input/user"};
+    static const unsigned before[][2] = {{1001, 1002}, {1001, 1002}, {1001, 1002}, {0, 0}, {50, 1002}, {1001, 50}};
+    static const unsigned after[][2] = {{2001, 2002}, {2001, 2002}, {2001, 2002}, {0, 0}, {50, 2002}, {2001, 50}};
+    fastspool_mkdir(fs, "input", 0750);
+    for (int i = 0; i < 6; i++) {
+        if (i > 1)
+            put(paths[i], 0, "content", 7, 0);
+        cr_assert_eq(fastspool_chown(fs, paths[i], before[i][0], before[i][1]), 0);
+    }
+    commit(0);
+    checkpoint();
+    put("input/late", 0, "content", 7, 0);
+    cr_assert_eq(fastspool_chown(fs, "input/late", 1001, 1002), 0);
+    commit(0); /* in the journal alone */
+    cr_assert_eq(fchown(fs->spool_fd, 2001, 2002), 0);
+    for (int again = 0; again < 2; again++) {
+        struct fastspool *second = second_store();
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        STORE(second->header->state, SEGMENT_READY);
+        for (int i = 0; i < 6; i++)
+            belongs_to(second, paths[i], after[i][0], after[i][1]);
+        belongs_to(second, "input/late", 2001, 2002);
+        cr_assert_eq(second->header->tickets.dirty_files, 0);
+        remove_second(second);
+    }
+}
+
 /* A recovery that begins anew counts anew, for the bar that is shown to whoever waits. */
 Test(commit, recovery_counts_anew)
 {
