@@ -54,7 +54,7 @@
 #define WHOLE_MAX  (3600 * NS_PER_S) /* for an instant in which no message of the disk is locked */
 #define LOOK_AGAIN NS_PER_S          /* at the store, and at what an Exim has locked */
 #define LOOK_LEFT  (60 * NS_PER_S)   /* at what can't be imported: the operator may have seen to it */
-#define PATIENCE   (10 * NS_PER_S)   /* before a line says what is waited for */
+#define SILENCE    (10 * NS_PER_S)   /* before a line says what is waited for */
 
 struct server {
     struct fastspool *fs;
@@ -120,7 +120,7 @@ static void tell_of_wait(struct server *server, int error, bool whole, uint64_t 
 {
     const struct import_result *result = &server->imported;
 
-    if (server->told || ((error < 0 || !whole) && clock_monotonic() - since < PATIENCE))
+    if (server->told || ((error < 0 || !whole) && clock_monotonic() - since < SILENCE))
         return;
     server->told = true;
     if (error < 0)
