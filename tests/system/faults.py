@@ -24,7 +24,7 @@ import threading
 import time
 
 from disk import LoopDisk
-from harness import TOOL, Client, Failure, Message, check, kill, kill_all, main, processes, test, wait_for
+from harness import TOOL, Client, Failure, Message, check, kill, kill_all, main, processes, suspend, test, wait_for
 
 QUEUE_ONLY = ("queue_only = true", "check_spool_space = 0", "check_spool_inodes = 0")
 DURABILITY = (("", {}), ("_strict", {"fastspool": ("durability = strict",)}))
@@ -41,7 +41,7 @@ class Sender:
     def __init__(self, exim):
         self.exim, self.client = exim, None
 
-    def send(self, size=3000, seconds=30):
+    def send(self, size=3000, seconds=60):
         """Send one message.  Returns (reply code, seconds until the reply)."""
         message, start = Message("user@maildir.test", size=size), time.monotonic()
         try:
@@ -204,7 +204,7 @@ def mirror_killed_at_each_call(exim):
         slowest = max(slowest, max(seconds for _, seconds in answers))
         if what:
             met.append(what)
-            mirror.process.wait(5)
+            mirror.process.wait(60)
         return what
 
     mirror = None
@@ -218,7 +218,7 @@ def mirror_killed_at_each_call(exim):
         check(any(wanted in what for what in met), f"{wanted} was never hit")
     print_counts("kill points", met, exim, f", the slowest reply took {slowest:.2f} s")
     exim.tool("stop")
-    mirror.process.wait(5)
+    mirror.process.wait(60)
     all_there(exim)
     deliver(exim)
 
@@ -257,29 +257,43 @@ def mirrors():
     return [pid for pid, name in processes() if name.startswith("fastspool")]
 
 
+def the_mirror():
+    """The one that stays: of two that are started at the same time one ends at once."""
+    return wait_for(lambda: len(running := mirrors()) == 1 and running[0], "one mirror runs")
+
+
+def waiting(exim):
+    """How many processes wait for a commit."""
+    return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["waiters"]
+
+
 @test(library=True, main=QUEUE_ONLY)
 def waiters_notice(exim):
     """Waiters replace a dead mirror at their next check, at most 100 ms later."""
     exim.start()
-    sender, times = Sender(exim), []
+    sender, times, starts = Sender(exim), [], []
     sender.send()
     for _ in range(20):
-        mirror, = wait_for(mirrors, "a mirror runs")
-        os.kill(mirror, 19)         # SIGSTOP, so there is a waiter when the mirror dies
+        mirror = the_mirror()
+        suspend(mirror)             # so there is a waiter when the mirror dies
         waiter = threading.Thread(target=sender.send)
         waiter.start()
-        time.sleep(0.05)
+        wait_for(lambda: waiting(exim) == 1, "somebody waits")
         start = time.monotonic()
         kill(mirror)
         wait_for(lambda: set(mirrors()) - {mirror}, "another mirror runs")
         times.append(time.monotonic() - start)
-        waiter.join(30)
+        waiter.join(60)
         check(not waiter.is_alive(), "the waiter hangs")
-    times.sort()
-    print(f"  20 deaths; the next mirror ran after {times[10] * 1000:.0f} ms (median), {times[-1] * 1000:.0f} ms (worst)")
+        start = time.monotonic()
+        exim.tool("help")
+        starts.append(time.monotonic() - start)
+    times.sort(), starts.sort()
+    print(f"  20 deaths; the next mirror ran after {times[10] * 1000:.0f} ms (median), {times[16] * 1000:.0f} ms (four of five), "
+          f"{times[-1] * 1000:.0f} ms (worst); a process takes {starts[10] * 1000:.0f} ms")
     check(len(exim.expected) == 21, "a message was refused")
-    # Waiters check every 100 ms.  The rest is for fork, exec, and this test's own polling every 20 ms.
-    check(times[10] <= 0.15, "the replacement takes longer than a waiter's check interval")
+    # Waiters check every 100 ms.  The rest is for the end of a process, fork, exec, and this test's own polling every 20 ms.
+    check(times[16] <= 0.15 + 5 * starts[10], "the replacement takes longer than a waiter's check interval")
     deliver(exim)
 
 
@@ -295,22 +309,22 @@ def one_mirror_writes(exim):
                                  exim.work / name, TOOL, "mirror", str(exim.spool)],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    mirror, = mirrors()
-    os.kill(mirror, 19)
+    mirror = the_mirror()
+    suspend(mirror)
     waiter = threading.Thread(target=sender.send)
     waiter.start()
+    wait_for(lambda: waiting(exim) == 1, "somebody waits")
     others = [start(f"other{n}") for n in range(3)]
-    check([other.wait(20) for other in others] == [75] * 3, "another mirror started next to a stopped one")
+    check([other.wait(60) for other in others] == [75] * 3, "another mirror started next to a stopped one")
     check(mirrors() == [mirror], "a waiter started another mirror next to a stopped one")
     os.kill(mirror, 18)
-    waiter.join(30)
+    waiter.join(60)
     rounds = 5
     for number in range(rounds):
-        kill(*mirrors())
+        kill(the_mirror())
         many = [start(f"many{number}.{n}") for n in range(6)]
         check(sender.send()[0] == 250, "a message was refused")
-        wait_for(lambda: sum(one.poll() is None for one in many) + len(mirrors()) <= 2, "one mirror is left")
-        check(len(mirrors()) == 1, f"{len(mirrors())} mirrors live")
+        wait_for(lambda: sum(one.poll() is None for one in many) + len(mirrors()) <= 2 and len(mirrors()) == 1, "one mirror is left")
         for n, one in enumerate(many):
             if one.poll() is not None:
                 check(one.returncode == 75, f"a mirror ended with {one.returncode}")
@@ -347,7 +361,7 @@ def each_call_fails(exim, error):
             check(set(answers) <= {250, 451}, f"{calls} {number}, {what}: {answers}")
             check(what or not answers[451], f"nothing failed, but {answers[451]} messages were refused")
             refused += answers[451]
-            wait_for(lambda: senders[0].send()[0] == 250, f"mail is accepted again ({calls} {number})", seconds=10)
+            wait_for(lambda: senders[0].send()[0] == 250, f"mail is accepted again ({calls} {number})")
             if not what:
                 break
             check(mirror.process.poll() is None or what.endswith("mirror.lock"),
@@ -406,14 +420,14 @@ def small_disk(exim):
                 break
         check(code == 451, f"{left} KiB were left, and after {number} messages of 500 kB the reply was {code}")
         refused += 1
-        kill(*mirrors())                                    # the next mirror starts on a full disk
+        kill(the_mirror())                                  # the next mirror starts on a full disk
         check(sender.send()[0] in (250, 451), "the reply on a full disk is neither 250 nor 451")
         # After a reboot with not a byte free, the queue is complete too.
         all_there(exim, delivered, lambda: fill(ballast, 0))
         sender = Sender(exim)
         check(sender.send()[0] in (250, 451), "the reply on a full disk is neither 250 nor 451")
         ballast.unlink()
-        wait_for(lambda: sender.send()[0] == 250, "mail is accepted again", seconds=10)
+        wait_for(lambda: sender.send()[0] == 250, "mail is accepted again")
         if left < 20000:
             deliver(exim, 8)
             delivered = len(exim.expected)
@@ -442,14 +456,15 @@ def hanging_disk(exim):
             threads = [threading.Thread(target=send_until_cut, args=(sender,)) for sender in senders]
             for thread in threads:
                 thread.start()
-            time.sleep(3)
+            wait_for(lambda: waiting(exim) == WAITERS, "all senders wait")
+            time.sleep(1)
             check(len(exim.expected) == before, "a message was acknowledged while the disk was frozen")
             if power_fails:
                 for pid, _ in processes():      # a process that waits for the disk dies at the thaw
                     kill(pid)
                 disk.copy()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
             check(not thread.is_alive(), "a sender hangs")
         if not power_fails:
             check(len(exim.expected) == before + WAITERS, "a message was refused after the thaw")

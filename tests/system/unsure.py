@@ -12,35 +12,12 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
-import threading
 
-from harness import EXIM, FASTSPOOL_CONFIGURATION, TOOL, USER, Client, Message, check, kill, main, test, wait_for
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, TOOL, USER, Client, Log, Message, check, kill, main, suspend, test,
+                     wait_for)
 
 CONFIGURATION = pathlib.Path(FASTSPOOL_CONFIGURATION)
-
-
-class Syslog:
-    """What is sent to /dev/log, which is private here."""
-
-    def __init__(self):
-        self.lines = []
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        pathlib.Path("/dev/log").unlink(missing_ok=True)
-        self.socket.bind("/dev/log")
-        os.chmod("/dev/log", 0o666)
-        threading.Thread(target=self.work, daemon=True).start()
-
-    def work(self):
-        while line := self.socket.recv(8192):
-            self.lines.append(line.decode(errors="replace"))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pathlib.Path("/dev/log").unlink(missing_ok=True)
 
 
 def group_writable(exim):
@@ -111,7 +88,8 @@ def configuration(exim):
     change = next(change for change in CHANGES if f"_{change.__name__}" in str(exim.work) and
                   str(exim.work).endswith(change.__name__))
     exim.start()
-    with restored(), Syslog() as syslog:
+    log = Log()
+    with restored():
         words = change(exim)
         message = exim.expect(Message(), "sink")
         client = Client()
@@ -119,9 +97,9 @@ def configuration(exim):
         client.close()
         check(code == 250, f"the daemon answered {reply!r}")
         name = reply.rpartition("id=")[2].strip()
-        wait_for(lambda: any(word in line for line in syslog.lines for word in words), "syslog has a line", 20)
-        check(any(all(word in line for word in words) for line in syslog.lines), f"syslog: {syslog.lines}")
-        wait_for(lambda: "Input/output error" in exim.log() and name in exim.log(), "Exim's log says why", 20)
+        wait_for(lambda: any(word in line for line in log.lines() for word in words), "syslog has a line")
+        check(any(all(word in line for word in words) for line in log.lines()), f"syslog: {log.lines()}")
+        wait_for(lambda: "Input/output error" in exim.log() and name in exim.log(), "Exim's log says why")
         for arguments in (("-bpc",), ("-bp",), ("-bpr",), ("-q",)):
             result = exim.command(*arguments)
             said = lines_of(result.stderr.decode())
@@ -169,16 +147,16 @@ def frozen_mirror(exim):
     wait_for(lambda: status(exim)[0] == 0, "all is well before")
     check("all is well" in status(exim)[1], f"before: {status(exim)}")
     mirror = status(exim)[2]["mirror_pid"]
-    os.kill(mirror, signal.SIGSTOP)
+    suspend(mirror)
     first, second = Submission(exim), Submission(exim)
     try:
         wait_for(lambda: status(exim)[2]["waiters"] == 2, "two processes wait")
-        code, line, told = wait_for(lambda: (now := status(exim))[2]["health"] and now, "status says that mail stands", 30)
+        code, line, told = wait_for(lambda: (now := status(exim))[2]["health"] and now, "status says that mail stands")
         check(code == 2 and f"process {mirror}, has given no sign of life for" in line, f"exit {code}: {line}")
         check("2 processes wait" in line and told["unflushed_ms"] > 0 and told["mirror_silent_ms"] >= 5000, f"{line}; {told}")
     finally:
         os.kill(mirror, signal.SIGCONT)
-    check(first.process.wait(30) == 0 and second.process.wait(30) == 0, "a message was refused")
+    check(first.process.wait(60) == 0 and second.process.wait(60) == 0, "a message was refused")
     wait_for(lambda: status(exim)[0] == 0, "all is well afterwards")
     exim.run("-qff")
     exim.wait_arrived()
