@@ -12,7 +12,7 @@ import pathlib
 import shutil
 
 from harness import (FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, kill_all, main, processes,
-                     stores, test)
+                     stores, test, wait_for)
 
 
 def tool_says(exim, *words, arguments=("status",)):
@@ -121,10 +121,11 @@ def too_much_memory(exim):
 def second_mirror(exim):
     """A second mirror of a spool reports the first and exits.  The first one keeps running."""
     exim.submit(exim.expect(Message(), "sink"))
-    mirrors = [pid for pid, name in processes() if name.startswith("fastspool")]
-    check(len(mirrors) == 1, f"{len(mirrors)} mirrors run")
+    def running():
+        return [pid for pid, name in processes() if name.startswith("fastspool")]
+    mirrors = wait_for(lambda: len(running()) == 1 and running(), "one mirror runs")
     tool_says(exim, str(exim.spool), arguments=("mirror", exim.spool))
-    check([pid for pid, name in processes() if name.startswith("fastspool")] == mirrors, "the first mirror is gone")
+    check(running() == mirrors, "the first mirror is gone")
     mended(exim)
 
 

@@ -75,7 +75,7 @@ def window(exim):
     def flushed():
         status = json.loads(exim.tool("status", "--json"))
         return status["dirty_bytes"] == 0 and status["unflushed_ms"] == 0
-    wait_for(flushed, "the mirror has written everything by itself", 5)
+    wait_for(flushed, "the mirror has written everything by itself")
     exim.reboot()
     check(len(exim.queue()) == 5, f"the queue holds {len(exim.queue())} of 5 messages")
     exim.deliver_queue()
@@ -126,7 +126,7 @@ def reported(exim):
         os.chmod(TOOL, 0o755)
         terminal, end = pty.openpty()
         found = subprocess.run([EXIM, "-bp"], env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=end, timeout=20, check=True).stdout
+                               stdout=subprocess.PIPE, stderr=end, timeout=60, check=True).stdout
         os.close(end)
     finally:
         os.rename(TOOL + ".real", TOOL)
@@ -141,7 +141,8 @@ def reported(exim):
     check(len(bars) > 1 and bars[-1] == (str(exim.spool).encode(), b"#" * 40) and seen.endswith(b"\n"),
           f"on the terminal: {seen!r}")
     check(b"." in bars[0][1], f"the bar is full from the start: {bars}")
-    lines = (exim.work / "syslog").read_text().splitlines()
+    # The store is ready before the mirror says so.
+    lines = wait_for(lambda: (text := (exim.work / "syslog").read_text()).endswith("\n") and text.splitlines(), "syslog has a line")
     report = re.compile(r"\S+: recovered 4 messages in \d+ files, (\d+) batches of the journal, (\d+) bytes, in \d+\.\d\d s$")
     check(len(lines) == 1 and (match := report.match(lines[0])) and int(match[1]) > 0 and int(match[2]) > 4 * 2000,
           f"the report is {lines}")
