@@ -161,7 +161,7 @@ class Terminal:
         self.process = subprocess.Popen([TOOL, "status", "--watch"], stdin=self.its, stdout=self.its, stderr=self.its,
                                         env={**exim.environment(stock=True), "LC_ALL": locale}, start_new_session=True)
 
-    def wait(self, what, seconds=20):
+    def wait(self, what, seconds=60):
         end = time.monotonic() + seconds
         while what not in self.said and time.monotonic() < end:
             if select.select([self.own], [], [], 0.2)[0]:
@@ -171,7 +171,7 @@ class Terminal:
     def end(self, do):
         """DO ends it: the terminal has its first modes and its first screen, and the exit status is the health."""
         do()
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self.wait(b"\x1b[?25h\x1b[?1049l")
         check(code == 0, f"exit status {code}")
         check(termios.tcgetattr(self.its) == self.modes, "the terminal has other modes")
@@ -191,7 +191,7 @@ def watch(exim):
     queue_mail(exim, 3)
     terminal.wait(b" 5\x1b[K")
     terminal.wait("█".encode())
-    widest = max(len(re.sub(r"\x1b\[[?\d]*\w", "", line)) for line in terminal.said.decode().split("\n")
+    widest = max(len(re.sub(r"\x1b\[[?\d]*\w", "", line)) for line in terminal.said.decode(errors="replace").split("\n")
                  if "messages" in line)
     check(widest <= 61, f"a line of bars has {widest} columns, and the terminal 60")
     terminal.end(lambda: os.write(terminal.own, b"q"))
