@@ -99,7 +99,7 @@ def pipe_output_logged(exim):
         message = Message(f"user@{domain}.output.test", body=b"body\n")
         exim.submit(message, "-odi")
         wait_for(lambda: re.search(rf"<user@{domain}.output.test>: {domain} transport output: 333333", exim.log()),
-                 f"the log has the output of {domain}", 5)
+                 f"the log has the output of {domain}")
         if bounced:
             raw, = wait_for(lambda: bounces(exim, message), "the bounce arrives")
             check(line_of(raw, b"333333") and line_of(raw, bounced), f"the bounce of {domain} holds {raw[-1500:]!r}")

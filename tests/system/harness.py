@@ -634,7 +634,7 @@ class Exim:
         self.wait_arrived()
         self.wait_empty()
 
-    def wait_empty(self, seconds=30):
+    def wait_empty(self, seconds=120):
         wait_for(lambda: not self.queue(), "the queue is empty", seconds)
 
     def forward(self, *lines):
@@ -679,7 +679,7 @@ class Exim:
         """(place, token) of every message that arrived."""
         return [(place, split_message(raw)[0]) for place, raw in self.arrived()]
 
-    def wait_arrived(self, *messages, seconds=30):
+    def wait_arrived(self, *messages, seconds=120):
         """Wait until MESSAGES, by default all expected ones, are in their places."""
         wanted = {(place, message.token) for place, message in self.expected if not messages or message in messages}
         try:

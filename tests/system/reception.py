@@ -152,8 +152,8 @@ def parallel_delivered(exim):
     exim.start()
     flood(exim, 16, 3, "sink", "user@sink.test", pipelining=True)
     flood(exim, 16, 3, "maildir", "user@maildir.test", chunks=2)
-    exim.wait_arrived(seconds=60)
-    exim.wait_empty(60)
+    exim.wait_arrived()
+    exim.wait_empty()
 
 
 @test(main=QUEUE_ONLY + ("process_log_path = {work}/log/process",))

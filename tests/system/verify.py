@@ -79,7 +79,7 @@ def beside_traffic(exim):
         thread.start()
     try:
         began, turn, numbers = time.monotonic(), 0, {"evicted_files": 0}
-        while time.monotonic() < began + (10 if numbers["evicted_files"] else 60):
+        while time.monotonic() < began + (10 if numbers["evicted_files"] else 300):
             turn += 1
             numbers = json.loads(verify(exim, 0, "--json"))
             mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"] if turn % 10 == 9 else 0
@@ -128,7 +128,7 @@ def output(exim):
     spool = os.fsdecode(b"/srv/q\xff\xc0\xaf")
 
     def tool(*arguments, **options):
-        return subprocess.run([TOOL, *arguments, "--spool", spool], timeout=30, **options)
+        return subprocess.run([TOOL, *arguments, "--spool", spool], timeout=60, **options)
     os.mkdir(spool)
     try:
         result = subprocess.run([TOOL, "run", "--spool", spool, "--", "mkdir", spool + "/input"], capture_output=True)

@@ -31,7 +31,7 @@ class View:
     def __init__(self, spool, output=None):
         self.spool, self.output, self.process = pathlib.Path(spool), output, None
 
-    def start(self, seconds=30, prepared=True):
+    def start(self, seconds=60, prepared=True):
         """PREPARED: there are directories and a store, as after an Exim's first message."""
         environment = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "FASTSPOOL_VIEW")}
         for name in ("input", "msglog"):
