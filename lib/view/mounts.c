@@ -17,6 +17,8 @@
  *     after the other, from a descriptor, and each has to be his or root's.  What is mounted has to be a directory
  *     of the view.
  *   - Somebody unmounts a view: mounts_is_over().
+ *   - What is mounted can't be read, for want of descriptors or memory: that is an error, or nothing changes; it never
+ *     counts as "nothing is mounted" or "gone".
  *   - A supervisor was killed: the next one finds its views by their type in mountinfo, and ends their connections.
  */
 #include "view/mounts.h"
@@ -37,6 +39,7 @@
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #define RETRIES 100 /* of umount, while others mount and unmount at the same place */
@@ -55,15 +58,23 @@ static bool is_trusted(const struct mounts *m, int fd)
     return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_uid == m->owner || st.st_uid == 0);
 }
 
-/* Is @name a directory on the disk, and it and the one above it of the owner or root? */
-static bool is_on_disk(const struct mounts *m, const char *name)
+/* Does an open that failed so say that there is no such directory, or none for us? */
+static bool is_absent(int error)
+{
+    return error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -EXDEV || error == -EACCES;
+}
+
+/* Is @name a directory on the disk, and it and the one above it of the owner or root?  1 or 0; -errno: it can't be
+ * said. */
+static int is_on_disk(const struct mounts *m, const char *name)
 {
     char queue[MOUNTS_NAME];
     int fd = open_beneath(m->disk, name, 0);
-    bool trusted = fd >= 0 && is_trusted(m, fd);
 
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0)
+        return is_absent(fd) ? 0 : fd;
+    bool trusted = is_trusted(m, fd);
+    close(fd);
     snprintf(queue, sizeof(queue), "%s", name);
     char *slash = strrchr(queue, '/');
     if (!trusted || !slash)
@@ -96,34 +107,50 @@ bool mounts_have_changed(const struct mounts *m)
     return made;
 }
 
-static size_t add_tops(const struct mounts *m, const char *queue, char (*names)[MOUNTS_NAME], size_t size)
+static int add_tops(const struct mounts *m, const char *queue, char (*names)[MOUNTS_NAME], int size);
+
+/* Add @name to @names, or, of a queue, its top directories.  How many are added, or -errno. */
+static int add_name(const struct mounts *m, const char *name, bool spool, char (*names)[MOUNTS_NAME], int size)
 {
-    size_t count = 0;
+    if (exim_is_place(name) && size > 0) {
+        int result = is_on_disk(m, name);
+        if (result > 0)
+            strcpy(names[0], name);
+        return result;
+    }
+    return spool && exim_policy(name) == EXIM_DISK ? add_tops(m, name, names, size) : 0;
+}
+
+static int add_tops(const struct mounts *m, const char *queue, char (*names)[MOUNTS_NAME], int size)
+{
+    bool spool = strcmp(queue, ".") == 0;
+    int count = 0, added = 0;
     int fd = openat(m->disk, queue, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 
-    if (!directory && fd >= 0)
-        close(fd);
-    if (directory)
-        watch(m, fd); /* before it is read: what comes later is told */
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        bool spool = strcmp(queue, ".") == 0;
+    if (!directory) {
+        int error = -errno;
+        if (fd >= 0)
+            close(fd);
+        return is_absent(error) ? 0 : error;
+    }
+    watch(m, fd); /* before it is read: what comes later is told */
+    for (struct dirent *entry; added >= 0 && (errno = 0, entry = readdir(directory));) {
         char name[MOUNTS_NAME];
         if (entry->d_name[0] == '.' || (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN) ||
             snprintf(name, sizeof(name), spool ? "%s%s" : "%s/%s", spool ? "" : queue, entry->d_name) >=
                 (int)sizeof(name))
             continue;
-        if (exim_is_place(name) && count < size && is_on_disk(m, name))
-            strcpy(names[count++], name);
-        else if (spool && exim_policy(name) == EXIM_DISK)
-            count += add_tops(m, name, names + count, size - count);
+        added = add_name(m, name, spool, names + count, size - count);
+        count += added > 0 ? added : 0;
     }
-    if (directory)
-        closedir(directory);
-    return count;
+    if (added >= 0 && errno != 0)
+        added = -errno;
+    closedir(directory);
+    return added < 0 ? added : count;
 }
 
-size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t size)
+int mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], int size)
 {
     return add_tops(m, ".", names, size);
 }
@@ -131,47 +158,52 @@ size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t
 bool mounts_has_spool(const struct mounts *m)
 {
     struct stat st;
-    return fstat(m->disk, &st) == 0 && st.st_nlink > 0;
+    return fstat(m->disk, &st) < 0 ? errno != ESTALE : st.st_nlink > 0;
 }
 
 /* ---- layers ---- */
 
-static bool find_layer(int id, struct mountinfo *found)
+/* Mount @id, or the one that @id's error stands for.  1: it is in @found; 0: there is none in this namespace; -errno:
+ * the list can't be read. */
+static int find_layer(int id, struct mountinfo *found)
 {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    bool is = false;
+    FILE *file = id < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
+    int result = file ? 0 : id < 0 ? id : -errno;
 
-    while (!is && mountinfo_next(file, found))
-        is = found->id == id;
+    while (result == 0 && mountinfo_next(file, found))
+        result = found->id == id;
+    if (result == 0 && !feof(file))
+        result = -EIO;
     if (file)
         fclose(file);
-    return is;
+    return result;
 }
 
-/* The mount that descriptor @fd lies in.  fdinfo says it, and asks no file system. */
+/* The mount that descriptor @fd lies in, or -errno.  fdinfo says it, and asks no file system. */
 static int mount_of(int fd)
 {
     char path[64], line[128];
-    int id = -1;
+    int id = -EIO;
 
     snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
     FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof(line), file))
+    if (!file)
+        return -errno;
+    while (fgets(line, sizeof(line), file))
         sscanf(line, "mnt_id: %d", &id);
-    if (file)
-        fclose(file);
+    fclose(file);
     return id;
 }
 
-/* How many views are mounted at @fd, one on the other. */
-static unsigned count_layers(int fd)
+/* How many views are mounted at @fd, one on the other; -errno: it can't be said. */
+static int count_layers(int fd)
 {
     struct mountinfo layer;
-    unsigned count = 0;
+    int count = 0, found;
 
-    for (int id = mount_of(fd); find_layer(id, &layer) && layer.view; id = layer.parent)
+    for (int id = mount_of(fd); (found = find_layer(id, &layer)) > 0 && layer.view; id = layer.parent)
         count++;
-    return count;
+    return found < 0 ? found : count;
 }
 
 static int unmount(int fd)
@@ -183,14 +215,14 @@ static int unmount(int fd)
 }
 
 /* Unmount at @spool/@name until @keep layers are left.  The number that is left. */
-static int leave_layers(int spool, const char *name, unsigned keep)
+static int leave_layers(int spool, const char *name, int keep)
 {
     for (unsigned i = 0; i < RETRIES; i++) {
         int fd = open_beneath(spool, name, 0);
         if (fd < 0)
             return fd;
-        unsigned count = count_layers(fd);
-        int result = count > keep ? unmount(fd) : (int)count;
+        int count = count_layers(fd);
+        int result = count > keep ? unmount(fd) : count;
         close(fd);
         if (count <= keep || result < 0)
             return result;
@@ -245,10 +277,14 @@ int mounts_view(const struct mounts *m, int fuse, unsigned *connection)
 {
     struct mountinfo layer;
     int view = mount_fuse(m, fuse);
+    int found = view < 0 ? view : find_layer(mount_of(view), &layer);
 
-    if (view >= 0)
-        *connection = find_layer(mount_of(view), &layer) ? layer.minor : 0;
-    return view;
+    if (found > 0) {
+        *connection = layer.minor;
+        return view;
+    }
+    mounts_drop(view); /* it could not be ended by force */
+    return found < 0 ? found : -ENOENT;
 }
 
 void mounts_drop(int view)
@@ -321,7 +357,7 @@ static bool is_behind_fuse(const char *path)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     struct mountinfo layer;
-    bool behind = false;
+    bool behind = !file; /* who can't look doesn't go there */
 
     while (!behind && mountinfo_next(file, &layer)) {
         size_t length = strlen(layer.place);
@@ -337,9 +373,10 @@ static int take_away(const struct mounts *m, int root, const char *path)
 {
     struct mountinfo layer;
     int fd = open_beneath(root, path + 1, 0);
-    int result = fd < 0 ? fd : -EBUSY;
+    int found = fd < 0 ? fd : find_layer(mount_of(fd), &layer);
+    int result = found < 0 ? found : -EBUSY;
 
-    if (fd >= 0 && find_layer(mount_of(fd), &layer) && layer.view) {
+    if (found > 0 && layer.view) {
         if (is_ours(m, path))
             mounts_abort(layer.minor);
         result = unmount(fd);
@@ -369,6 +406,8 @@ static int clean(const struct mounts *m)
         else if (!is_ours(m, layer.place))
             result = 0;
     }
+    if (result == 0 && !feof(file))
+        result = -EIO;
     if (file)
         fclose(file);
     if (root >= 0)
@@ -386,29 +425,45 @@ static int find_path(struct mounts *m)
     return length < 0 ? -errno : m->path[0] == '/' ? 0 : -ENOENT;
 }
 
-/* A service with private mounts (PrivateTmp= of systemd) has started this process: mount in the namespace of process 1,
- * if the spool is the same directory there.  From there the view reaches all services, and every user. */
-static void prefer_first(struct mounts *m, const struct stat *spool)
+/* In @namespace: if the spool is the same directory here, this is where the view is mounted. */
+static int prefer_here(struct mounts *m, const struct stat *spool, int namespace)
 {
     struct stat st;
-    int namespace = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
-
-    if (namespace < 0 || enter(namespace) < 0) {
-        if (namespace >= 0)
-            close(namespace);
-        return;
-    }
     int fd = open_spool(m->path);
-    bool same = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == spool->st_dev && st.st_ino == spool->st_ino;
-    if (same) {
-        dup3(fd, m->spool, O_CLOEXEC);
-        dup3(namespace, m->starter, O_CLOEXEC);
+
+    if (fd < 0)
+        return is_absent(fd) ? 0 : fd;
+    int result = fstat(fd, &st) < 0 ? -errno : 0;
+    if (result == 0 && st.st_dev == spool->st_dev && st.st_ino == spool->st_ino &&
+        (dup3(fd, m->spool, O_CLOEXEC) < 0 || dup3(namespace, m->starter, O_CLOEXEC) < 0))
+        result = -errno;
+    close(fd);
+    return result;
+}
+
+/* A service with private mounts (PrivateTmp= of systemd) has started this process: mount in the namespace of process 1,
+ * if the spool is the same directory there.  From there the view reaches all services, and every user.  Where this
+ * process may not look there, in a container, a line says so.  -errno: it can't be said. */
+static int prefer_first(struct mounts *m, const struct stat *spool)
+{
+    int namespace = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+    int result = namespace < 0 ? -errno : enter(namespace);
+
+    if (result == 0) {
+        result = prefer_here(m, spool, namespace);
+        if (enter(m->work) < 0)
+            abort();
+    } else if (result == -EACCES || result == -EPERM || result == -ENOENT) {
+        syslog(
+            LOG_MAIL | LOG_WARNING,
+            "%s: view: can't look whether process 1 sees this spool (%s): the view is mounted for those who share the "
+            "mounts of the process that started it; others may see the disk's directory",
+            m->path, strerrordesc_np(-result));
+        result = 0;
     }
-    if (fd >= 0)
-        close(fd);
-    close(namespace);
-    if (enter(m->work) < 0)
-        abort();
+    if (namespace >= 0)
+        close(namespace);
+    return result;
 }
 
 /* Open the list of the starter's mounts.  A descriptor of it belongs to the namespace in which it was opened. */
@@ -454,7 +509,11 @@ int mounts_begin(struct mounts *m, const char *spool, const char **step)
     m->disk = m->work < 0 ? m->work : open_spool(spool);
     if (m->disk < 0)
         return m->disk;
-    prefer_first(m, &st);
+    *step = "look into the mount namespace of process 1";
+    result = prefer_first(m, &st);
+    if (result < 0)
+        return result;
+    *step = "make a mount namespace";
     m->changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     return watch_starter(m);
 }
@@ -487,8 +546,9 @@ static int move_over(const struct mounts *m, int mount, const char *name)
 
 int mounts_over(const struct mounts *m, int view, const char *name)
 {
-    if (!is_on_disk(m, name))
-        return -ENOENT;
+    int there = is_on_disk(m, name);
+    if (there <= 0)
+        return there < 0 ? there : -ENOENT;
     int directory = clone_of(view, name);
     if (directory < 0)
         return directory;
@@ -522,13 +582,15 @@ bool mounts_is_over(const struct mounts *m, unsigned connection, const char *nam
     int fd = dup(m->mountinfo);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
 
-    if (!file && fd >= 0)
-        close(fd);
-    if (file)
-        rewind(file);
+    if (!file) {
+        if (fd >= 0)
+            close(fd);
+        return true;
+    }
+    rewind(file);
     while (!found && mountinfo_next(file, &layer))
         found = layer.view && layer.minor == connection && strcmp(layer.root + 1, name) == 0;
-    if (file)
-        fclose(file);
+    found = found || !feof(file);
+    fclose(file);
     return found;
 }

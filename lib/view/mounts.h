@@ -35,13 +35,13 @@ void mounts_drop(int view);
 
 /** In the server: enter `clean`, for good. */
 int mounts_enter_clean(const struct mounts *m);
-/** Fill @names with the top directories that lie on the disk.  Their number, at most @size.  Touches no view.  From
- * then on @m->changes tells of directories that are made there. */
+/** Fill @names with the top directories that lie on the disk.  Their number, at most @size; -errno: it can't
+ *  be said.  Touches no view.  From then on @m->changes tells of directories that are made there. */
 #define MOUNTS_NAME 256
-size_t mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], size_t size);
+int mounts_on_disk(const struct mounts *m, char (*names)[MOUNTS_NAME], int size);
 /** Take some of what @m->changes tells.  Was a directory made? */
 bool mounts_have_changed(const struct mounts *m);
-/** Does the spool directory still have a name? */
+/** Does the spool directory still have a name?  Yes where it can't be said. */
 bool mounts_has_spool(const struct mounts *m);
 
 /** Mount directory @name of @view over that of the starter's namespace.  Of earlier views there, whose servers are
@@ -49,7 +49,8 @@ bool mounts_has_spool(const struct mounts *m);
 int mounts_over(const struct mounts *m, int view, const char *name);
 /** Take all views from directory @name of the starter's namespace, lazily. */
 int mounts_remove(const struct mounts *m, const char *name);
-/** Is directory @name of the view with this @connection mounted in the starter's namespace? */
+/** Is directory @name of the view with this @connection mounted in the starter's namespace?  Yes where it can't be
+ *  said. */
 bool mounts_is_over(const struct mounts *m, unsigned connection, const char *name);
 /** End a connection, whatever its server does. */
 int mounts_abort(unsigned connection);

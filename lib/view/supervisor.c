@@ -301,13 +301,14 @@ static void from_server(struct supervisor *s)
 
 /* ---- top directories ---- */
 
-/* Note what lies on the disk.  What finds no place stays the disk's, and a line says so once. */
+/* Note what lies on the disk, if that can be said.  What finds no place stays the disk's, and a line says so once. */
 static void look_for_tops(struct supervisor *s)
 {
     static char names[TOPS_MAX + 1][MOUNTS_NAME];
     static bool told;
 
-    if (!tops_present(&s->tops, names, mounts_on_disk(&s->mounts, names, TOPS_MAX + 1)) && !told) {
+    int count = mounts_on_disk(&s->mounts, names, TOPS_MAX + 1);
+    if (count >= 0 && !tops_present(&s->tops, names, (size_t)count) && !told) {
         syslog(LOG_MAIL | LOG_ERR, "%s: view: more than %d directories to mount over: the others stay the disk's",
                s->mounts.path, TOPS_MAX);
         told = true;

@@ -4,9 +4,23 @@
  *
  * Nothing here is mounted where others see it.
  */
-#include "view/mounts.h"
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <syslog.h>
 
-#include "spool/exim.h"
+static int first_fails; /* the error of an open of process 1's mount namespace */
+static unsigned lines;  /* in syslog */
+static char said[512];
+
+static inline int play_open(const char *path, int flags);
+static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priority, const char *line, ...);
+
+#define open(path, flags) play_open(path, flags)
+#define syslog            play_syslog
+#include "../../lib/view/mounts.c"
+#undef open
+#undef syslog
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -15,12 +29,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define OWNER 1234
+
+static inline int play_open(const char *path, int flags)
+{
+    if (first_fails && strcmp(path, "/proc/1/ns/mnt") == 0) {
+        errno = first_fails;
+        return -1;
+    }
+    return open(path, flags);
+}
+
+static inline void play_syslog(int priority, const char *line, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, line);
+    vsnprintf(said, sizeof(said), line, arguments);
+    va_end(arguments);
+    lines += priority == (LOG_MAIL | LOG_WARNING) && strstr(said, "process 1");
+}
 
 static char spool[] = "/tmp/fastspool-mounts-XXXXXX";
 
@@ -98,9 +132,9 @@ Test(mounts, on_disk)
     snprintf(target, sizeof(target), "%s/q", spool);
     cr_assert_eq(symlink(target, link), 0);
     begin(&m);
-    size_t count = mounts_on_disk(&m, names, 16);
-    cr_assert_eq(count, 3, "%zu are found", count);
-    cr_assert(is_found(names, count, "input") && is_found(names, count, "msglog") && is_found(names, count, "q/input"));
+    int count = mounts_on_disk(&m, names, 16);
+    cr_assert_eq(count, 3, "%d are found", count);
+    cr_assert(is_found(names, 3, "input") && is_found(names, 3, "msglog") && is_found(names, 3, "q/input"));
     cr_assert_eq(mounts_on_disk(&m, names, 2), 2);
 }
 
@@ -143,4 +177,77 @@ Test(mounts, removed_spool)
     cr_assert(mounts_has_spool(&m));
     cr_assert_eq(rmdir(spool), 0);
     cr_assert(!mounts_has_spool(&m));
+}
+
+/* ---- what can't be known ---- */
+
+static void limit_descriptors(rlim_t most)
+{
+    const struct rlimit limit = {most, 4096};
+
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Without a descriptor nothing is gone, not mounted, or taken away. */
+Test(mounts, without_descriptors)
+{
+    char names[4][MOUNTS_NAME];
+    struct mounts m;
+
+    make("input", OWNER);
+    begin(&m);
+    cr_assert_eq(mounts_on_disk(&m, names, 4), 1);
+    cr_assert_eq(mounts_remove(&m, "input"), 0);
+    cr_assert(!mounts_is_over(&m, 1, "input"));
+    limit_descriptors(0);
+    int found = mounts_on_disk(&m, names, 4), removed = mounts_remove(&m, "input"), layers = count_layers(m.spool);
+    bool over = mounts_is_over(&m, 1, "input"), behind = is_behind_fuse("/tmp");
+    limit_descriptors(1024);
+    cr_assert_eq(found, -EMFILE, "%d directories are found", found);
+    cr_assert_eq(removed, -EMFILE, "%d layers are left", removed);
+    cr_assert_eq(layers, -EMFILE, "%d layers are counted", layers);
+    cr_assert(over && behind, "over %d, behind %d", over, behind);
+    int disk = m.disk;
+    m.disk = -1;
+    cr_assert(mounts_has_spool(&m), "the spool is taken for gone");
+    m.disk = disk;
+}
+
+/* A queue's directory that the kernel has no memory or descriptor for is not taken for none. */
+Test(mounts, some_descriptors)
+{
+    char names[4][MOUNTS_NAME];
+    struct mounts m;
+
+    make("q", OWNER);
+    make("q/input", OWNER);
+    begin(&m);
+    cr_assert_eq(mounts_on_disk(&m, names, 4), 1);
+    int next = dup(m.disk);
+    close(next);
+    for (rlim_t left = 0; left < 3; left++) { /* the spool's, the queue's, that of q/input */
+        limit_descriptors((rlim_t)next + left);
+        int found = mounts_on_disk(&m, names, 4);
+        limit_descriptors(1024);
+        cr_assert_eq(found, -EMFILE, "with %u descriptors %d", (unsigned)left, found);
+    }
+}
+
+/* Who may not look at process 1's mounts, in a container, says so and goes on; who can't, for now, does not. */
+Test(mounts, first_process)
+{
+    const int refused[] = {EACCES, EPERM, ENOENT}, failed[] = {ENFILE, EMFILE, ENOMEM};
+    struct mounts m;
+    const char *step;
+
+    begin(&m);
+    lines = 0; /* where the test runs, process 1 may be hidden */
+    for (unsigned i = 0; i < 3; i++) {
+        first_fails = refused[i];
+        begin(&m);
+        cr_assert_eq(lines, i + 1);
+        first_fails = failed[i];
+        cr_assert_eq(mounts_begin(&m, spool, &step), -failed[i]);
+        cr_assert_not_null(strstr(step, "process 1"));
+    }
 }
