@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mount namespace of process 1.
+ * The mount namespace of process 1, and the PID namespace of this one.
  */
 #include "base/namespace.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef PIDFD_GET_PID_NAMESPACE
+#define PIDFD_GET_PID_NAMESPACE _IO(0xFF, 5) /* since Linux 6.11 */
+#endif
 
 bool namespace_sees(const char *path, const struct stat *known)
 {
@@ -29,4 +36,31 @@ bool namespace_enter_first(bool (*accept)(const void *context), const void *cont
     if (first >= 0)
         close(first);
     return there;
+}
+
+/* Without /proc. */
+static int open_own_pids(void)
+{
+    int process = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    int fd = process < 0 ? -1 : (int)syscall(SYS_ioctl, process, PIDFD_GET_PID_NAMESPACE, 0);
+
+    if (process >= 0)
+        close(process);
+    return fd;
+}
+
+uint64_t namespace_of_pids(void)
+{
+    struct stat st;
+    int saved = errno, fd;
+    uint64_t number = 0;
+
+    if (stat("/proc/self/ns/pid", &st) == 0) {
+        number = st.st_ino;
+    } else if ((fd = open_own_pids()) >= 0) {
+        number = fstat(fd, &st) == 0 ? st.st_ino : 0;
+        close(fd);
+    }
+    errno = saved;
+    return number;
 }

@@ -240,7 +240,7 @@ struct header {
     uint32_t version;                         /* LAYOUT_VERSION */
     uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
     char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
-    uint64_t pid_namespace;                   /* st_ino of /proc/self/ns/pid of those that use it; atomic */
+    uint64_t pid_namespace;                   /* of those that use it (namespace_of_pids()); atomic */
     uint64_t memory_limit;                    /* bytes; atomic */
     uint64_t reserve;                         /* blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */

@@ -30,6 +30,7 @@
 
 #include "base/clock.h"
 #include "base/futex.h"
+#include "base/namespace.h"
 #include "store/holder.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -38,7 +39,6 @@
 #include <linux/futex.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -83,7 +83,6 @@ static uint32_t current_life(void)
 
 static int ask_who_i_am(uint32_t now)
 {
-    struct stat st;
     size_t size;
 
     if (syscall(SYS_get_robust_list, 0, &self.head, &size) < 0)
@@ -94,7 +93,7 @@ static int ask_who_i_am(uint32_t now)
         if (syscall(SYS_set_robust_list, &own_head, sizeof(own_head)) < 0)
             return -ENOSYS;
     }
-    self.pid_namespace = stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
+    self.pid_namespace = namespace_of_pids();
     self.thread = (uint32_t)syscall(SYS_gettid);
     self.life = now;
     return 0;

@@ -19,6 +19,7 @@
 #include "base/acl.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/namespace.h"
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/layout.h"
@@ -45,17 +46,6 @@
 #define RESERVE_MAX   (UINT64_C(8) << 20)
 
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
-
-/* Without /proc it can't be said: 0. */
-static uint64_t own_pid_namespace(void)
-{
-    struct stat st;
-    int saved = errno;
-    uint64_t number = stat("/proc/self/ns/pid", &st) < 0 ? 0 : st.st_ino;
-
-    errno = saved;
-    return number;
-}
 
 /* ---- creation ---- */
 
@@ -96,7 +86,7 @@ static int header_identify(struct header *header)
 {
     int error = 0;
 
-    header->pid_namespace = own_pid_namespace();
+    header->pid_namespace = namespace_of_pids();
     if (getrandom(&header->hash_seed, sizeof(header->hash_seed), 0) != sizeof(header->hash_seed))
         error = -errno;
     return error;
@@ -254,7 +244,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     if (fs->segment_fd < 0)
         return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
                          strerrordesc_np(-fs->segment_fd));
-    fs->pid_namespace = own_pid_namespace();
+    fs->pid_namespace = namespace_of_pids();
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
         result = span_map(fs);

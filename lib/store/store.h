@@ -47,7 +47,7 @@ struct fastspool {
     dev_t device;                             /* st_dev of the spool directory */
     dev_t placeholder_device;                 /* of the placeholder directories */
     uint64_t placeholder_inode[PLACEHOLDERS]; /* and their st_ino, once the kernel was asked; 0: not yet */
-    uint64_t pid_namespace; /* st_ino of /proc/self/ns/pid, which all processes of the store share; 0: unknown */
+    uint64_t pid_namespace;           /* which all processes of the store share (namespace_of_pids()); 0: unknown */
     char spool[FASTSPOOL_PATH_MAX];   /* real path of the spool directory */
     char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */

@@ -4,6 +4,7 @@
  * mirror process; the system tests do that.
  */
 #include "spool/attach.h"
+#include "base/namespace.h"
 #include "fastspool.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
@@ -17,14 +18,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -364,6 +369,67 @@ Test(attach, other_pid_namespace)
     WRITABLE(fs->header->pid_namespace)++;
     cr_assert_eq(attach_again(spool, &found), -EXDEV);
     cr_assert_not_null(strstr(error, "PID namespace"), "it says %s", error);
+    fastspool_detach(fs);
+    cr_assert_eq(stores(), 1);
+}
+
+/* In a mount namespace of its own the process has no /proc any more. */
+static bool hide_proc(void)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("none", "/proc", "tmpfs", MS_RDONLY, NULL) == 0;
+}
+
+/* The PID namespace, without /proc. */
+static bool kernel_tells(void)
+{
+    struct utsname name;
+    unsigned major = 0, minor = 0;
+
+    return uname(&name) == 0 && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 11));
+}
+
+static int end_of(pid_t pid)
+{
+    int status;
+
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Without /proc a store is as much its PID namespace's: who makes it notes the number, and who is of another one is
+ * refused. */
+Test(attach, pid_namespace_without_proc, .timeout = 60)
+{
+    uint64_t own = namespace_of_pids();
+    struct stat st;
+
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert(stat("/proc/self/ns/pid", &st) == 0 && st.st_ino == own);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (!hide_proc() || (namespace_of_pids() == 0 && !kernel_tells()))
+            _exit(77);
+        _exit(attach_create(spool, &config, &fs, error) != 0 || fs->header->pid_namespace != own);
+    }
+    int status = end_of(pid);
+    if (status == 77)
+        cr_skip_test("no private /proc, or the kernel does not tell the namespace without it");
+    cr_assert_eq(status, 0);
+    create();
+    pid = fork();
+    if (pid == 0) {
+        uint64_t found;
+        if (unshare(CLONE_NEWPID) < 0)
+            _exit(2);
+        pid = fork();
+        if (pid == 0)
+            _exit(hide_proc() && attach_again(spool, &found) == -EXDEV ? 0 : 1);
+        _exit(end_of(pid));
+    }
+    cr_assert_eq(end_of(pid), 0);
     fastspool_detach(fs);
     cr_assert_eq(stores(), 1);
 }
