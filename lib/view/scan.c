@@ -154,6 +154,15 @@ static int each_entry(struct import *im, const char *path, int fd, visitor *visi
     return result;
 }
 
+/* An open of directory @path has failed.  One that is not there, that a link leads to, or that the owner may not enter
+ * is none of Exim's; about any other nothing is known, and the pass fails. */
+static int skip_directory(struct import *im, const char *path, int error)
+{
+    bool absent = error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -EACCES;
+
+    return absent ? 0 : import_fail(im, error, "open", path);
+}
+
 static int scan_file(struct import *im, const char *path, int type)
 {
     if (strncmp(strrchr(path, '/') + 1, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
@@ -192,7 +201,7 @@ static int scan_of_queue(struct import *im, const char *path, int type)
     snprintf(queue, sizeof(queue), "%.*s", (int)(strrchr(path, '/') - path), path);
     int fd = disk_open(im->disk, queue, O_PATH, &st), result;
     if (fd < 0)
-        return 0;
+        return skip_directory(im, queue, fd);
     close(fd);
     result = make_directory(im, queue, &st);
     return result < 0 ? result : scan_directory(im, path, scan_split);
@@ -204,8 +213,10 @@ static int scan_top(struct import *im, const char *path, int type)
 
     if (exim_is_place(path))
         return scan_directory(im, path, scan_split);
-    int fd = type == DT_DIR && path[0] != '.' ? disk_open(im->disk, path, O_RDONLY | O_DIRECTORY, &st) : -1;
-    return fd < 0 ? 0 : each_entry(im, path, fd, scan_of_queue);
+    if ((type != DT_DIR && type != DT_UNKNOWN) || path[0] == '.')
+        return 0;
+    int fd = disk_open(im->disk, path, O_RDONLY | O_DIRECTORY, &st);
+    return fd < 0 ? skip_directory(im, path, fd) : each_entry(im, path, fd, scan_of_queue);
 }
 
 static int compare(const void *a, const void *b, void *text)

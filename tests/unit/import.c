@@ -4,6 +4,8 @@
  */
 #include "import_play.h"
 
+#include <sys/resource.h>
+
 TestSuite(import, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
 /* ---- what lies there ---- */
@@ -70,6 +72,32 @@ Test(import, directory_being_made)
     cr_assert_eq(st.st_mode, S_IFDIR | 0710);
     cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 0700, "the store's own was there first");
+}
+
+/* A queue whose directory can't be opened for now is not one that isn't there: the pass fails, and the next one has it.
+ */
+Test(import, queue_without_descriptors)
+{
+    const struct rlimit some = {1024, 4096};
+    unsigned failed = 0;
+    int result;
+
+    disk_directory("q");
+    message("q/", "", A);
+    int next = dup(fs->spool_fd);
+    close(next);
+    for (rlim_t left = 0; left < 16 && !store_has("q/input/" A "-H"); left++) {
+        const struct rlimit few = {(rlim_t)next + left, 4096};
+        cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+        result = import_run(fs, fs->spool_fd, false, &result_of);
+        cr_assert_eq(setrlimit(RLIMIT_NOFILE, &some), 0);
+        cr_assert(result < 0 || result_of.left + result_of.locked > 0 || store_has("q/input/" A "-H"),
+                  "with %u descriptors nothing is said of the queue", (unsigned)left);
+        failed += result < 0;
+    }
+    cr_assert_geq(failed, 2);
+    run();
+    moved_as("q/input/" A "-H", "q/input/" A "-H");
 }
 
 static void fail_once(unsigned call)
