@@ -35,7 +35,7 @@ void doctor_store(struct doctor *doctor)
     const char *const arguments[] = {FASTSPOOL_TOOL, "status", "--spool", doctor->spool, NULL};
     char output[COMMAND_OUTPUT];
 
-    if (!doctor->spool[0])
+    if (!doctor->spool[0] || doctor->refusal[0]) /* of that "configuration" has told, and status would say no more */
         return;
     if (!doctor->fs) {
         bool none = doctor->attached == -ENOENT;

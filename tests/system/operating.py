@@ -54,6 +54,7 @@ def doctor(exim, *arguments, **environment):
     report = json.loads(result.stdout)
     found = {}
     for finding in report["findings"]:
+        check(finding["found"], f"{finding} says nothing")
         verdict, text = found.get(finding["check"], ("ok", ""))
         verdict = max(verdict, finding["verdict"], key=STATES.index)
         found[finding["check"]] = (verdict, f"{text}{finding['found']}; {finding.get('do', '')}\n")
