@@ -354,18 +354,20 @@ void launch_view(struct fastspool *fs)
     errno = saved;
 }
 
-/* Is @pid the fastspool command?  An upgrade may have removed the file that it runs. */
+/* Is @pid the fastspool command?  An upgrade may have removed the file that it runs.  In a sandbox with a mount of /usr
+ * of its own that file's path begins below there. */
 static bool is_tool(pid_t pid)
 {
     static const char deleted[] = FASTSPOOL_TOOL " (deleted)";
-    char link[32], path[sizeof(deleted)];
+    char link[32], path[sizeof(deleted) + 1];
     struct stat image, tool;
 
     snprintf(link, sizeof(link), "/proc/%ld/exe", (long)pid);
     if (stat(link, &image) == 0 && stat(FASTSPOOL_TOOL, &tool) == 0 && image.st_dev == tool.st_dev &&
         image.st_ino == tool.st_ino)
         return true;
-    return readlink(link, path, sizeof(path)) == sizeof(deleted) - 1 && memcmp(path, deleted, sizeof(deleted) - 1) == 0;
+    ssize_t length = readlink(link, path, sizeof(path)), most = sizeof(deleted) - 1;
+    return length > 0 && length <= most && path[0] == '/' && memcmp(path, deleted + most - length, (size_t)length) == 0;
 }
 
 /* The process that has a record lock of the file @name of the state directory.  0: none, or none of this PID namespace;

@@ -21,7 +21,7 @@ import subprocess
 import threading
 import time
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, USER, Log, Message, Skip, check, forget_memory, kill, kill_all, main,
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, Log, Message, Skip, check, forget_memory, kill, kill_all, main,
                      processes, sleeps_in, suspend, test, views, wait_for, words_of)
 
 AUTO = {"library": True, "main": QUEUE_ONLY, "fastspool": ("view = auto",)}
@@ -257,6 +257,24 @@ def started_in_a_sandbox(exim):
                    env=exim.environment(stock=True), check=True, stdout=subprocess.DEVNULL)
     wait_mounted(exim)
     check(len(os.listdir(exim.spool / "input")) == 2, "the queue is not seen")
+
+
+@test(**AUTO)
+def replaced_in_a_sandbox(exim):
+    """A view of a sandbox with a mount of /usr of its own is ended by `stop`, also after an upgrade has replaced its file."""
+    exim.submit(Message())
+    exim.queued = 1
+    exim.tool("stop")                                # the submission may have started one outside
+    subprocess.run(["unshare", "--mount", "sh", "-ec", "mount --bind /usr /usr; exec \"$@\"", "sh", "env", f"LD_PRELOAD={LIBRARY}",
+                    EXIM, "-be", "${if exists{%s/input}{}{}}" % exim.spool],
+                   env=exim.environment(stock=True), check=True, stdout=subprocess.DEVNULL)
+    wait_mounted(exim)
+    view = supervisor(exim)
+    shutil.copy2(TOOL, f"{TOOL}.new")
+    os.rename(f"{TOOL}.new", TOOL)
+    check(os.readlink(f"/proc/{view}/exe") == "/bin/fastspool (deleted)", f"the view runs {os.readlink(f'/proc/{view}/exe')}")
+    exim.tool("stop")
+    check(not os.path.exists(f"/proc/{view}"), "the view runs still")
 
 
 @test(**AUTO)
