@@ -274,7 +274,7 @@ def replaced_in_a_sandbox(exim):
     os.rename(f"{TOOL}.new", TOOL)
     check(os.readlink(f"/proc/{view}/exe") == "/bin/fastspool (deleted)", f"the view runs {os.readlink(f'/proc/{view}/exe')}")
     exim.tool("stop")
-    check(not os.path.exists(f"/proc/{view}"), "the view runs still")
+    wait_for(lambda: not os.path.exists(f"/proc/{view}"), "the view has ended")
 
 
 @test(**AUTO)
