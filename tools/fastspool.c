@@ -35,6 +35,7 @@ static const struct subcommand {
     {"export", tool_export, "move all messages of the store into a plain spool"},
     {"import", tool_import, "move the messages on the plain disk into the store"},
     {"backup", tool_backup, "copy the state of a running spool"},
+    {"compact", tool_compact, "give back the disk that a large queue has left"},
     {"verify", tool_verify, "check memory, journal and database"},
     {"dump", tool_dump, "print memory, journal or database as text"},
     {"mirror", tool_mirror, "run the mirror process (the library starts it)"},

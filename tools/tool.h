@@ -14,6 +14,7 @@ struct fastspool_config;
 
 int tool_backup(int argc, char **argv);
 int tool_cat(int argc, char **argv);
+int tool_compact(int argc, char **argv);
 int tool_disable(int argc, char **argv);
 int tool_doctor(int argc, char **argv);
 int tool_dump(int argc, char **argv);

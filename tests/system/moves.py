@@ -213,5 +213,36 @@ def backed_up(exim):
     exim.expected = []
 
 
+@test(library=True, main=QUEUE_ONLY)
+def compacted(exim):
+    """compact is refused beside a mirror, gives back what a large queue has left, and the queue is the same after it."""
+    exim.start()
+    client = Client()
+    for _ in range(40):
+        check(client.send(Message(size=500_000))[0] == 250, "refused")
+    client.close()
+    refused = exim.command("compact", program=TOOL, stock=True)
+    check(refused.returncode == 1 and b"a mirror of" in refused.stderr, f"{refused}")
+    exim.stop()
+    exim.tool("stop")                   # all of it is in the database
+    exim.run("-Mrm", *exim.queue()[3:])
+    listed = exim.run("-bp")
+    exim.tool("stop")
+
+    def size():
+        return int(subprocess.run(["du", "-sk", exim.spool / ".fastspool"], capture_output=True, check=True).stdout.split()[0])
+    before = size()
+    for delay in (0.001, 0.003, 0.01):
+        process = subprocess.Popen([TOOL, "compact"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)               # any instant will do
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    exim.tool("compact")
+    check(before > 20_000 and size() < 4_000, f"{before} KiB before, {size()} after")
+    check(exim.run("-bp") == listed, "the queue is another one")
+    check("all is well" in exim.tool("verify"), "verify finds something")
+    exim.run("-Mrm", *exim.queue())
+
+
 if __name__ == "__main__":
     main("moves")
