@@ -50,6 +50,7 @@ int look_begin(struct look *look, const char *spool)
     int result = attach_open(config.spool[0], &config, &look->fs, look->why);
     if (result < 0)
         look->fs = NULL;
+    look->code = result;
     if (result == 0 || result == -ENOENT)
         look->why[0] = '\0';
     if (stat(look->state, &st) < 0 && look->why[0])

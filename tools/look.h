@@ -16,7 +16,8 @@ struct history_line;
 
 struct look {
     struct fastspool *fs;           /* the store in memory, attached; NULL: there is none, */
-    char why[ERROR_MAX];            /* or it can't be attached, and why; else empty */
+    int code;                       /* or it can't be attached: a negative errno, */
+    char why[ERROR_MAX];            /* and why; else empty */
     char spool[FASTSPOOL_PATH_MAX]; /* its real path */
     char state[FASTSPOOL_PATH_MAX]; /* its state directory */
     uid_t owner;                    /* of the spool */

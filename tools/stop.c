@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -151,6 +152,39 @@ static int stop(const struct look *look)
     return geteuid() == 0 && registry_remove(fs->spool) < 0;
 }
 
+/* Of another version: the fields that every version keeps are enough to end its mirror and to give its memory back. */
+static int stop_other_version(const struct look *look)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+    uint32_t version = 0;
+    struct stat st;
+
+    if (stat(look->spool, &st) < 0)
+        return tool_error("cannot open %s: %s", look->spool, strerrordesc_np(errno));
+    switch (attach_release(look->state, &st, &version, error)) {
+    case RELEASE_DONE:
+        printf("the store of %s was of layout version %u: all of it is on the disk, and its memory is given back\n",
+               look->spool, version);
+        return geteuid() == 0 && registry_remove(look->spool) < 0;
+    case RELEASE_IN_USE:
+        return tool_error(
+            "the store of %s is of layout version %u, and a process uses it still: stop Exim, and run "
+            "`fastspool stop` again",
+            look->spool, version);
+    case RELEASE_MIRROR:
+        return tool_error("the mirror of %s, of layout version %u, still runs a minute after it was asked to end",
+                          look->spool, version);
+    case RELEASE_UNWRITTEN:
+        return tool_error(
+            "the store of %s, of layout version %u, has changes that are not on the disk, as its mirror "
+            "was killed: use it once with the version before, and run `fastspool stop` again",
+            look->spool, version);
+    case RELEASE_FAILED:
+        return tool_error("%s: %s", look->spool, error);
+    }
+    return 1;
+}
+
 /* Without a store nothing is to be written, but its view may be left.  It may even be what is in the way of the store:
  * its server lives, and can't be joined.  Then @look tells how it is without it. */
 static int stop_without_store(struct look *look, const char *spool)
@@ -162,6 +196,8 @@ static int stop_without_store(struct look *look, const char *spool)
         return 1;
     if (look->fs)
         return stop(look);
+    if (look->code == -EPROTO)
+        return stop_other_version(look);
     if (look->why[0])
         return tool_error("%s", look->why);
     printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,

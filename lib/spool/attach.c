@@ -45,6 +45,7 @@
 #include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/locks.h"
+#include "store/release.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -65,9 +66,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BAR      40               /* characters of a progress bar */
-#define LOOK     (10 * NS_PER_MS) /* between two looks at those who live */
-#define PATIENCE (4 * NS_PER_S)   /* with them: a mirror looks at its store once a second */
+#define BAR              40               /* characters of a progress bar */
+#define LOOK             (10 * NS_PER_MS) /* between two looks at those who live */
+#define RELEASE_PATIENCE (60 * NS_PER_S)  /* for a mirror after its last checkpoint */
+#define PATIENCE         (4 * NS_PER_S)   /* with them: a mirror looks at its store once a second */
 
 /* ---- the spool and its state directory ---- */
 
@@ -400,6 +402,19 @@ static int join(struct fastspool *fs, int state_fd, const struct stat *spool, st
     return result;
 }
 
+/* With the claim: has the disk all of the segment in @runtime, which is another version's? */
+static bool is_written(const char *runtime, const struct stat *spool)
+{
+    struct release release;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (release_open(runtime, spool, &release, error) < 0)
+        return false;
+    bool written = LOAD(*release.unwritten) == 0;
+    release_close(&release);
+    return written;
+}
+
 /* With the claim: the store of the dead, or a new one. */
 static int take_over(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                      const struct stat *spool, bool create, char *error)
@@ -407,6 +422,8 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
     struct record record;
     int result = open_store(fs, state_fd, spool, &record, error);
 
+    if (result == -EPROTO && create && is_written(fs->runtime, spool))
+        result = -ENOENT; /* another version's, which the disk has: recover it from there */
     if (result == 0 && !segment_is_memory(fs) && create) {
         close_runtime(fs); /* a disk's file may be older than the machine's start, and half written */
         result = -ENOENT;
@@ -664,6 +681,53 @@ bool attach_is_in_the_way(const struct fastspool *fs)
 void attach_discard(const struct fastspool *fs)
 {
     remove_runtime(fs->runtime);
+}
+
+/* RELEASE_DONE: it has ended. */
+static enum attach_release end_other_mirror(const char *state, const struct release *release)
+{
+    for (uint64_t start = clock_monotonic(); launch_mirror_lives(state); clock_sleep(LOOK)) {
+        STORE(*release->ending, 1);
+        futex_count(release->wanted);
+        if (clock_monotonic() - start > RELEASE_PATIENCE)
+            return RELEASE_MIRROR;
+    }
+    return RELEASE_DONE;
+}
+
+enum attach_release attach_release(const char *state, const struct stat *spool, uint32_t *version,
+                                   char error[FASTSPOOL_ERROR_MAX])
+{
+    struct rights rights = rights_of_owner(spool->st_uid, spool->st_gid);
+    int state_fd = open(state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    enum attach_release found = RELEASE_FAILED;
+    struct release release;
+    struct record record;
+
+    int result = state_fd < 0 ? -errno : record_read(state_fd, &record);
+    if (result < 0)
+        error_set(error, result, "read %s/" PLACES_RUNTIME ": %s", state, strerrordesc_np(-result));
+    else
+        result = release_open(record.runtime, spool, &release, error);
+    int lock = result == 0 ? presence_open(state_fd, false) : -1;
+    if (result == 0)
+        found = end_other_mirror(state, &release);
+    if (found == RELEASE_DONE && (lock < 0 || presence_claim(lock) < 0))
+        found = RELEASE_IN_USE;
+    if (found == RELEASE_DONE && LOAD(*release.unwritten) > 0)
+        found = RELEASE_UNWRITTEN;
+    if (found == RELEASE_DONE)
+        remove_runtime(record.runtime);
+    if (result == 0) {
+        *version = release.version;
+        release_close(&release);
+    }
+    if (lock >= 0)
+        close(lock);
+    if (state_fd >= 0)
+        close(state_fd);
+    rights_back(rights);
+    return found;
 }
 
 /* On a terminal, show the progress of a recovery that takes more than a second. */

@@ -8,6 +8,8 @@
 #include "fastspool.h"
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
 
 /** Open the descriptors and map the segment of an existing store: for the mirror and the tools.  Creates nothing,
  *  starts no mirror, and does not wait.  -ENOENT: there is no store. */
@@ -33,5 +35,19 @@ bool attach_is_in_the_way(const struct fastspool *fs);
 /** Remove the memory of a store that has lost its state directory, or that nobody else uses.  Processes that have it
  * mapped keep the mapping. */
 void attach_discard(const struct fastspool *fs);
+
+/** What became of a segment of another version. */
+enum attach_release {
+    RELEASE_DONE,      /* its mirror has ended, and its memory is given back */
+    RELEASE_IN_USE,    /* its mirror has ended; other processes use it still */
+    RELEASE_MIRROR,    /* its mirror does not end */
+    RELEASE_UNWRITTEN, /* it has changes that are not on the disk, and no mirror: it stays */
+    RELEASE_FAILED     /* it can't be opened, or does not say how it is released: a sentence is in @error */
+};
+
+/** End the mirror of the segment of state directory @state, which is of another version, and remove it, if nobody uses
+ * it and the disk has all of it.  @spool: the spool directory.  @version: that of the segment. */
+enum attach_release attach_release(const char *state, const struct stat *spool, uint32_t *version,
+                                   char error[FASTSPOOL_ERROR_MAX]);
 
 #endif

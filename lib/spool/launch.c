@@ -80,7 +80,12 @@ static int is_held(const char *state, const char *name)
 
 int launch_lives(struct fastspool *fs)
 {
-    return is_held(fs->state, PLACES_MIRROR_LOCK);
+    return launch_mirror_lives(fs->state);
+}
+
+int launch_mirror_lives(const char *state)
+{
+    return is_held(state, PLACES_MIRROR_LOCK);
 }
 
 int launch_view_lives(const char *state)

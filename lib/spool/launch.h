@@ -20,7 +20,9 @@ int launch_lives(struct fastspool *fs);
  *  signal.  0 or -errno; keeps errno. */
 int launch_start(struct fastspool *fs);
 
-/** The same of the view whose state directory is @state. */
+/** As launch_lives(): a mirror of whatever version, by its state directory. */
+int launch_mirror_lives(const char *state);
+/** As launch_lives(): the view whose state directory is @state. */
 int launch_view_lives(const char *state);
 /** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
  *  Keeps errno. */

@@ -232,15 +232,25 @@ struct recovery_state {
     uint32_t too_small; /* 1: FAILED for lack of memory; an attach with a larger `memory` tries again */
 };
 
+/** How a segment of any version is released (release.c): offsets in the header, and its size, in bytes. */
+struct header_way {
+    uint32_t ending;    /* of mirror.ending, 4 bytes */
+    uint32_t wanted;    /* of mirror.wanted, 4 bytes */
+    uint32_t unwritten; /* of tickets.dirty_files, 8 bytes */
+    uint32_t size;
+};
+
 struct header {
     /* Identity of the segment (segment.c): written at its creation, except for atomic fields and `failure`.  An
      * attaching process compares it with what the kernel says of the spool and of itself, and then uses its own copies:
      * the owner, devices and inode numbers in struct fastspool. */
-    uint64_t magic;                           /* LAYOUT_MAGIC, written last at creation */
-    uint32_t version;                         /* LAYOUT_VERSION */
-    uint32_t state;                           /* enum segment_state; a futex of the waiters for READY; atomic */
-    char failure[256];                        /* why FAILED, or what recovery.error means: section_failure() */
-    uint64_t pid_namespace;                   /* of those that use it (namespace_of_pids()); atomic */
+    uint64_t magic;         /* LAYOUT_MAGIC, written last at creation */
+    uint32_t version;       /* LAYOUT_VERSION */
+    uint32_t state;         /* enum segment_state; a futex of the waiters for READY; atomic */
+    char failure[256];      /* why FAILED, or what recovery.error means: section_failure() */
+    uint64_t pid_namespace; /* of those that use it (namespace_of_pids()); atomic */
+    struct header_way way;
+    /* What stands before this line stays so in all versions. */
     uint64_t memory_limit;                    /* bytes; atomic */
     uint64_t reserve;                         /* blocks that only the mirror may take, for page-ins; atomic */
     uint64_t flush_interval;                  /* nanoseconds */

@@ -77,6 +77,8 @@ static void header_fill(struct header *header, const struct fastspool_config *co
 {
     header->version = LAYOUT_VERSION;
     header->state = SEGMENT_RECOVERING;
+    header->way = (struct header_way){offsetof(struct header, mirror.ending), offsetof(struct header, mirror.wanted),
+                                      offsetof(struct header, tickets.dirty_files), HEADER_SIZE};
     segment_limit(header, config->memory);
     header->flush_interval = config->flush_interval;
     reset_groups(header);
@@ -175,8 +177,28 @@ int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *
 
 /* ---- opening ---- */
 
+/* 0: it is no segment. */
+static uint32_t version_of(int fd)
+{
+    struct {
+        uint64_t magic;
+        uint32_t version;
+    } first;
+
+    return pread(fd, &first, sizeof(first), 0) == sizeof(first) && first.magic == LAYOUT_MAGIC ? first.version : 0;
+}
+
+static int another_version(uint32_t version, char *error)
+{
+    return error_set(error, -EPROTO,
+                     "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
+                     "stop`, start again",
+                     version, LAYOUT_VERSION);
+}
+
 static int check_file(int fd, const struct stat *spool, char *error)
 {
+    uint32_t version = version_of(fd);
     struct stat st;
 
     if (fstat(fd, &st) < 0)
@@ -184,6 +206,8 @@ static int check_file(int fd, const struct stat *spool, char *error)
     if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
         return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
+    if (version && version != LAYOUT_VERSION)
+        return another_version(version, error);
     if ((uint64_t)st.st_size != SEGMENT_SIZE) {
         return error_set(error, -EIO, "the segment has %lld bytes, not %llu", (long long)st.st_size,
                          (unsigned long long)SEGMENT_SIZE);
@@ -196,14 +220,7 @@ static int check_header(const struct header *header, char *error)
     if (LOAD(header->magic) != LAYOUT_MAGIC) {
         return error_set(error, -EIO, "the segment is damaged: it has no magic number");
     }
-    if (header->version != LAYOUT_VERSION) {
-        return error_set(
-            error, -EPROTO,
-            "the segment has layout version %u, this library needs %u: stop the mail server, run `fastspool "
-            "stop` of the other version, start again",
-            header->version, LAYOUT_VERSION);
-    }
-    return 0;
+    return header->version == LAYOUT_VERSION ? 0 : another_version(header->version, error);
 }
 
 /* An entry without memory would be a SIGBUS.  So the sizes of the tables are checked once, before the first use. */

@@ -7,10 +7,11 @@ import pathlib
 import pty
 import pwd
 import re
+import struct
 import subprocess
 
 from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message, check, kill, kill_all, main, processes,
-                     test, wait_for)
+                     stores, test, wait_for)
 
 
 def accept(exim, count, recipient="user@sink.test", place="sink"):
@@ -267,6 +268,44 @@ def other_programs(exim):
     check("deleted" not in said, f"exim_tidydb deleted the hints of queued messages: {said}")
     exim.run("-qff")
     exim.wait_arrived()
+
+
+def change_layout(exim, version):
+    """As if the store in memory were another version's."""
+    with open(f"{stores()[0]}/segment", "r+b") as segment:
+        segment.seek(8)
+        segment.write(struct.pack("=I", version))
+
+
+@test(library=True, main=QUEUE_ONLY)
+def another_layout(exim):
+    """A store in memory of another version, with its mirror and its Exim: `stop` ends the mirror, and gives the memory back
+    when Exim has ended.  One that was flushed and left needs no stop: the next Exim recovers it from the disk."""
+    def mirrors():
+        return [pid for pid, name in processes() if "fastspool" in name]
+    exim.start()
+    accept(exim, 3)
+    listed = exim.run("-bp")
+    running = len(mirrors())
+    change_layout(exim, 99)
+    said = exim.command("stop", program=TOOL, stock=True)
+    check(said.returncode == 1 and b"layout version 99, and a process uses it still" in said.stderr, f"{said}")
+    check(running == 1 and not mirrors() and stores(), "the mirror runs, or the memory of a running Exim is gone")
+    exim.stop()
+    check("its memory is given back" in exim.tool("stop") and not stores(), "the memory was not given back")
+    check(exim.run("-bp") == listed, "the queue is another one")
+    exim.start()
+    accept(exim, 1)
+    listed = exim.run("-bp")
+    exim.stop()
+    exim.settle()
+    exim.tool("flush")
+    for pid in mirrors():
+        kill(pid)
+    wait_for(lambda: not mirrors(), "the mirror has ended")
+    change_layout(exim, 98)
+    check(exim.run("-bp") == listed, "the queue is another one")
+    exim.deliver_queue()
 
 
 @test(library=True, main=QUEUE_ONLY)

@@ -352,12 +352,51 @@ Test(attach, viewed)
     cr_assert_eq(result, -EMFILE);
 }
 
-/* A store with another layout version is refused. */
+/* A store with another layout version is refused, whatever size it has. */
 Test(attach, other_layout)
 {
+    uint64_t found;
+
     create();
     WRITABLE(fs->header->version) = LAYOUT_VERSION + 1;
-    refused(-EPROTO, "layout version");
+    for (int smaller = 0; smaller < 2; smaller++) {
+        cr_assert_eq(attach_again(spool, &found), -EPROTO);
+        cr_assert_not_null(strstr(error, "layout version"), "the message is: %s", error);
+        cr_assert_eq(ftruncate(fs->segment_fd, (off_t)SEGMENT_SIZE / 2), 0);
+    }
+    cr_assert_eq(stores(), 1);
+}
+
+/* One that was left with all of it on the disk is dropped, and made anew; but not while somebody lives, nor one that
+ * has what the disk has not, nor one that does not say how it is. */
+Test(attach, other_layout_left)
+{
+    uint64_t seed, found;
+
+    create();
+    seed = fs->header->hash_seed;
+    WRITABLE(fs->header->version) = LAYOUT_VERSION + 1;
+    WRITABLE(fs->header->tickets.dirty_files) = 1;
+    cr_assert_eq(attach_again(spool, &found), -EPROTO);
+    struct header *header = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fs->segment_fd, 0);
+    fastspool_detach(fs);
+    cr_assert_eq(attach_again(spool, &found), -EPROTO);
+    header->tickets.dirty_files = 0;
+    const struct header_way good = header->way;
+    const struct header_way bad[] = {{0},
+                                     {good.ending, good.wanted, HEADER_SIZE, good.size},
+                                     {good.ending, good.wanted, good.unwritten + 1, good.size},
+                                     {UINT32_MAX, good.wanted, good.unwritten, good.size},
+                                     {good.ending, good.wanted, good.unwritten, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        header->way = bad[i];
+        cr_assert_eq(attach_again(spool, &found), -EPROTO, "way %zu", i);
+    }
+    header->way = good;
+    cr_assert_eq(attach_again(spool, &found), 0, "%s", error);
+    cr_assert_neq(found, seed);
+    cr_assert_eq(stores(), 1);
+    munmap(header, HEADER_SIZE);
 }
 
 /* A store of another PID namespace is refused while a process of that one lives. */
