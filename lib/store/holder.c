@@ -14,9 +14,11 @@
  * it sends the signal with the rights of the spool's owner alone.  The mail user, who could write any number here, can
  * kill the same processes himself.  Root's own rights are never used on the word's say-so.
  *   - The signal can't be sent, either: the waiter waits on.  A waiter of root's with the right to look ends the wait.
+ *   - The owner stops the child that sends it: the child is killed, and the waiter waits on.
  */
 #include "store/holder.h"
 
+#include "base/clock.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -31,6 +33,8 @@
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#define KILLER_WAITS 500 /* of a millisecond, for a child of two system calls */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* since Linux 6.9 */
@@ -93,21 +97,34 @@ static int is_inside(const struct fastspool *fs, uint32_t thread)
 
 /* ---- the end of a holder ---- */
 
+/* Wait for @child, which may be stopped.  Its status, -1: it had to be killed. */
+static int end_of(pid_t child)
+{
+    int status;
+
+    for (int waits = 0; child > 0 && waits < KILLER_WAITS; waits++) {
+        pid_t got = waitpid(child, &status, __WCLONE | WNOHANG);
+        if (got != 0)
+            return got > 0 ? status : -1;
+        clock_sleep(NS_PER_MS);
+    }
+    if (child > 0 && syscall(SYS_kill, child, SIGKILL) == 0)
+        waitpid(child, NULL, __WCLONE);
+    return -1;
+}
+
 /* Send SIGKILL with the rights of the spool's owner, of another user's process with its effective ones.  A child does
  * it, because the mail user may send signals to a process while it has his real uid. */
 static bool kill_as_owner(const struct fastspool *fs, uint32_t thread)
 {
     uid_t uid = geteuid() == 0 ? fs->owner : geteuid();
-    int status = -1;
 
     if (uid == 0)
         return false;
     pid_t child = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
     if (child == 0)
         _exit(syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_tkill, thread, SIGKILL) < 0);
-    while (child > 0 && waitpid(child, &status, __WCLONE) < 0 && errno == EINTR)
-        ;
-    return status == 0;
+    return end_of(child) == 0;
 }
 
 bool holder_is_outside(const struct fastspool *fs, uint32_t thread)

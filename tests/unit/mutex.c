@@ -14,10 +14,13 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -530,15 +533,31 @@ static void release(void)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &held_mask, NULL, sizeof(held_mask));
 }
 
+/* From now on who becomes another user stands still, as if that user had stopped him. */
+static void stop_who_becomes_another(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setresuid, 0, 1),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
+
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program) < 0)
+        _exit(2);
+}
+
 /* Wait for the lock as @user, with signals blocked inside as the preloaded library does, for longer than a holder may
  * stand still.  Then SIGTERM ends the wait. */
-static void wait_and_terminate(uid_t user, uid_t owner)
+static void wait_and_terminate(uid_t user, uid_t owner, void (*prepare)(void))
 {
+    int status = 0;
     pid_t waiter = fork();
 
     if (waiter == 0) {
         section_guard = (struct section_guard){hold, release};
         drop_ptrace();
+        if (prepare)
+            prepare();
         fs->owner = owner;
         if (user)
             become(user);
@@ -550,7 +569,8 @@ static void wait_and_terminate(uid_t user, uid_t owner)
         cr_assert_eq(waitpid(waiter, NULL, WNOHANG), 0, "the wait has ended by itself");
     }
     kill(waiter, SIGTERM);
-    int status = end_of(waiter);
+    for (int i = 0; i < 200 && waitpid(waiter, &status, WNOHANG) == 0; i++)
+        clock_sleep(100 * NS_PER_MS);
     cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM, "status %x", status);
 }
 
@@ -561,9 +581,19 @@ Test(mutex, not_killed_with_roots_rights)
     pid_t innocent = innocent_child(); /* has one capability more than the waiter, which so can't look */
 
     STORE(fs->header->section.lock, (uint32_t)innocent);
-    wait_and_terminate(0, OTHER_USER);
-    wait_and_terminate(OTHER_USER, OTHER_USER);
+    wait_and_terminate(0, OTHER_USER, NULL);
+    wait_and_terminate(OTHER_USER, OTHER_USER, NULL);
     cr_assert_eq(waitpid(innocent, NULL, WNOHANG), 0);
+    end_child(innocent);
+}
+
+/* Whose rights are borrowed to kill may stop the child that has them. */
+Test(mutex, killer_is_stopped)
+{
+    pid_t innocent = innocent_child();
+
+    STORE(fs->header->section.lock, (uint32_t)innocent);
+    wait_and_terminate(0, OTHER_USER, stop_who_becomes_another);
     end_child(innocent);
 }
 
