@@ -138,10 +138,12 @@ static int roll_back(struct fastspool *fs)
     if (count > 0)
         rollbacks_odd(header);
     while (count > 0) {
-        const struct undo *entry = &header->undo[--count];
-        if (entry->offset % 8 != 0 || entry->offset >= SEGMENT_SIZE)
+        const struct undo *in_log = &header->undo[--count];
+        const struct undo entry = {LOAD(in_log->offset),
+                                   LOAD(in_log->before)}; /* once: it may change after the check */
+        if (entry.offset % 8 != 0 || entry.offset >= SEGMENT_SIZE)
             return section_damaged(fs, "the undo log leads out of the segment");
-        put_back(fs, *entry);
+        put_back(fs, entry);
     }
     STORE(header->section.undo_count, 0);
     rollbacks_even(header);

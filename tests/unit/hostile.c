@@ -19,8 +19,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <syslog.h>
 
 static void setup(void)
 {
@@ -517,4 +520,46 @@ Test(hostile, shared_index_blocks)
     for (uint32_t i = 2; i < fs->header->tables.inodes.used; i++)
         WRITABLE(inode_at(fs, i)->map.double_indirect) = top;
     cr_assert_eq(ended(take_snapshot), -EUCLEAN);
+}
+
+/* ---- words that change between two looks ---- */
+
+static int nothing(struct fastspool *store, void *argument)
+{
+    (void)store;
+    (void)argument;
+    return 0;
+}
+
+/* Two offsets in turn: of a word that nobody uses, and of one behind the segment. */
+static void *flip_offset(void *argument)
+{
+    const struct undo *entry = &fs->header->undo[0];
+
+    for (const uint32_t *ends = argument; !LOAD(*ends);) {
+        STORE(entry->offset, HEADER_SIZE - 8);
+        STORE(entry->offset, SEGMENT_SIZE + (UINT64_C(1) << 40));
+    }
+    return NULL;
+}
+
+/* An entry of the undo log that changes while it is looked at leads nowhere that was not looked at. */
+Test(hostile, undo_entry_that_changes)
+{
+    static uint32_t ends;
+    pthread_t thread;
+    struct stat st;
+
+    cr_assert_eq(pthread_create(&thread, NULL, flip_offset, &ends), 0);
+    setlogmask(LOG_MASK(LOG_EMERG)); /* half of the looks find damage */
+    for (int i = 0; i < 1000000; i++) {
+        STORE(fs->header->section.undo_count, 1);
+        STORE(fs->header->section.lock, FUTEX_OWNER_DIED);
+        section_run_named(fs, "nothing", nothing, NULL);
+        mend();
+    }
+    STORE(ends, 1);
+    pthread_join(thread, NULL);
+    cr_assert_eq(fstat(fs->segment_fd, &st), 0);
+    cr_assert_eq((uint64_t)st.st_size, SEGMENT_SIZE, "the file has %lld bytes", (long long)st.st_size);
 }
