@@ -163,6 +163,7 @@ Test(data, full)
     int d = create("f"), e = create("g");
     ssize_t result;
 
+    checking_every(100); /* some 5,000 sections, over 65,000 blocks in the end */
     cr_assert_eq(fastspool_write(fs, e, "kept", 4), 4);
     while ((result = fastspool_write(fs, d, bytes, sizeof(bytes))) == (ssize_t)sizeof(bytes))
         ;

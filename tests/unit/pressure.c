@@ -116,6 +116,7 @@ Test(pressure, larger_than_memory)
     static char got[30000];
 
     mirror_begin_small();
+    checking_every(10);
     for (unsigned i = 0; i < 1000; i++) {
         snprintf(path, sizeof(path), "f%u", i);
         fill(path, i, 30000);
@@ -389,6 +390,7 @@ Test(pressure, room_for_files_beside_free_names)
     struct statvfs before, after;
     char path[16];
 
+    checking_every(100);
     make_small();
     put("f", 0, "", 0, 0);
     cr_assert_eq(fastspool_statvfs(fs, &before), 0);
@@ -443,6 +445,7 @@ Test(pressure, model)
     char path[16];
 
     mirror_begin_small();
+    checking_every(10);
     for (int round = 0; round < 4000; round++) {
         int f = (int)(rand_r(&seed) % FILES);
         snprintf(path, sizeof(path), "f%d", f);
