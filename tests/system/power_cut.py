@@ -5,14 +5,16 @@
 At a random moment everything is killed.  The disk becomes what has reached the device, the memory is removed, and Exim
 starts again.  Every message that was answered with 250 and has not arrived must be in the queue, once.  In the end each
 must arrive, byte for byte.  A message may arrive twice if a cut came after its delivery but before the end of the delivery
-was on the disk.  Such messages are counted, and the first copy must be at most WINDOW seconds older than the cut.
+was on the disk.  Such messages are counted.  If Exim had completed the delivery, that was at most WINDOW seconds before the
+cut: how long Exim takes from the delivery to its end depends on the machine, and is not judged.
 
 With the view Exim runs without the library, and its fsync goes through the kernel: the same holds.
 
 The control runs `lazy` with a flush interval of ten seconds, and must lose mail.  With --stock, Exim without the library
-has to pass too.  FASTSPOOL_TEST_CUTS sets the number of cuts (50), FASTSPOOL_TEST_SEED the seed.
+has to pass too.  FASTSPOOL_TEST_CUTS sets the number of cuts (25; with FASTSPOOL_TEST_LONG 50), FASTSPOOL_TEST_SEED the seed.
 """
 import collections
+import datetime
 import os
 import random
 import re
@@ -22,12 +24,13 @@ import threading
 import time
 
 from disk import LoopDisk
-from harness import Client, Failure, Message, check, kill_all, main, processes, split_message, test
+from harness import Client, Failure, Message, check, kill_all, main, processes, split_message, test, wait_for
 
 CONNECTIONS = 32
+CUTS = int(os.environ.get("FASTSPOOL_TEST_CUTS") or (50 if "FASTSPOOL_TEST_LONG" in os.environ else 25))
 DISK = 512              # MiB
-WINDOW = 2.0            # seconds: 1 as the age limit of unwritten changes, a commit, and a deliverer that waits for a CPU
-MAIL = ("queue_domains = maildir.test", "remote_max_parallel = 1")
+WINDOW = 2.0            # seconds: 1 as the age limit of unwritten changes, and a commit
+MAIL = ("queue_domains = maildir.test", "remote_max_parallel = 1", "log_selector = +pid +millisec")
 
 
 class Load:
@@ -72,9 +75,10 @@ def freeze():
 
 
 def fail_power(exim, disk, load):
-    """Cut the power: only what is on the device survives.  Returns the time of the cut."""
+    """Cut the power: only what is on the device survives.  Returns when the cut began, and when the last process had stopped."""
+    began = time.time()
     freeze()
-    moment = time.time()
+    moment = began, time.time()
     kill_all()
     load.end()
     exim.daemon.wait()
@@ -100,6 +104,8 @@ def cut(exim, disk, seed, chance, connections=CONNECTIONS):
     exim.start("-q1s")
     load = Load(seed, connections)
     time.sleep(chance.uniform(0.2, 1.2))
+    enough = chance.randrange(1, 100)       # on a busy machine, too, there is something to lose
+    wait_for(lambda: len(load.accepted) >= enough, f"{enough} messages were accepted", 300)
     moment = fail_power(exim, disk, load)
     arrived = times_of(exim)
     queue = collections.Counter(exim.queue())
@@ -117,14 +123,23 @@ def check_bodies(exim, accepted):
         check(token not in bodies or body == bodies[token], f"{token} arrived damaged in {place}")
 
 
-def check_twice(times, moments):
-    """Every copy that was followed by another one came at most WINDOW before a cut.  Returns these times."""
-    ages = []
-    for arrivals in times.values():
-        for first in arrivals[:-1]:
-            ages.append(min((moment - first for moment in moments if moment >= first - 0.5), default=float("inf")))
-    check(not ages or max(ages) <= WINDOW, f"a message that arrived twice was delivered {max(ages, default=0):.1f} s before a cut")
-    return ages
+def completions(exim):
+    """message ID -> times at which Exim has removed it from its queue, and said so."""
+    found = {}
+    for when, name in re.findall(r"^(\S+ \S+) \[\d+\] (\S+) Completed$", exim.log(), re.M):
+        found.setdefault(name, []).append(datetime.datetime.fromisoformat(when).timestamp())
+    return found
+
+
+def check_twice(exim, accepted, times, moments):
+    """What was completed, and arrived once more, was completed at most WINDOW before a cut.  Returns how many copies are too
+    many, and these times."""
+    completed = completions(exim)
+    ages = [min((max(0.0, began - end) for began, stopped in moments if stopped >= end), default=float("inf"))
+            for name, message in accepted.items() for end in completed.get(name, ()) if times[message.token][-1] > end]
+    check(completed, "Exim completed nothing")
+    check(not ages or max(ages) <= WINDOW, f"a message that arrived twice was completed {max(ages, default=0):.1f} s before a cut")
+    return sum(len(arrivals) - 1 for arrivals in times.values()), ages
 
 
 def check_rest(exim, times):
@@ -154,10 +169,10 @@ def campaign(exim, cuts, connections=CONNECTIONS):
     chance = random.Random(seed)
     disk = LoopDisk(exim.spool, DISK)
     exim.own(exim.spool)
-    accepted, moments = [], []
+    accepted, moments = {}, []
     for number in range(cuts):
         now, lost, moment = cut(exim, disk, f"{seed}-{number}", chance, connections)
-        accepted += now.values()
+        accepted |= now
         moments.append(moment)
         check(not lost, f"cut {number + 1} of seed {seed}: {len(lost)} of {len(now)} accepted messages are lost: {lost[:5]}")
     exim.start()
@@ -165,38 +180,38 @@ def campaign(exim, cuts, connections=CONNECTIONS):
         exim.run("-qff", timeout=600)
         exim.settle()
     times = times_of(exim)
-    missing = [message.token for message in accepted if message.token not in times]
+    missing = [message.token for message in accepted.values() if message.token not in times]
     check(not missing, f"{len(missing)} messages never arrived, seed {seed}: {missing[:5]}")
-    check_bodies(exim, accepted)
-    ages = check_twice(times, moments)
+    check_bodies(exim, accepted.values())
+    copies, ages = check_twice(exim, accepted, times, moments)
     check_rest(exim, times)
-    print(f"  {cuts} power cuts, {len(accepted)} messages accepted, none lost; {len(ages)} extra copies, first delivered "
-          f"at most {max(ages, default=0):.2f} s before a cut (seed {seed})", flush=True)
+    print(f"  {cuts} power cuts, {len(accepted)} messages accepted, none lost; {copies} extra copies, {len(ages)} of them "
+          f"completed, at most {max(ages, default=0):.2f} s before a cut (seed {seed})", flush=True)
     forget_arrivals(exim)
 
 
 @test(main=MAIL)
 def acked(exim):
     """`acked`: no message answered with 250 is lost in a power cut."""
-    campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")))
+    campaign(exim, CUTS)
 
 
 @test(main=MAIL, library=True, fastspool=("durability = strict",))
 def strict(exim):
-    """`strict`: the same, with a fifth of the cuts."""
-    campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")) // 5)
+    """`strict`: the same, with two fifths of the cuts."""
+    campaign(exim, CUTS * 2 // 5)
 
 
 @test(("", {}), ("_strict", {"fastspool": ("durability = strict",)}), main=MAIL, view="stock")
 def view(exim):
     """No message that an Exim without the library answered with 250, through the view, is lost in a power cut."""
-    campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")) // 10)
+    campaign(exim, CUTS // 5)
 
 
 @test(main=MAIL, view="stock")
 def view_8(exim):
     """The same with eight connections: fewer share a commit."""
-    campaign(exim, int(os.environ.get("FASTSPOOL_TEST_CUTS", "50")) // 10, 8)
+    campaign(exim, CUTS // 5, 8)
 
 
 @test(("", {}), ("_view", {"view": "stock"}), main=MAIL, library=True, fastspool=("durability = lazy", "flush_interval = 10s"))
