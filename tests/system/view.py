@@ -11,13 +11,12 @@ import pathlib
 import pwd
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, check, kill, main, processes, test, wait_for
+from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, check, kill, main, processes, suspend, test, wait_for
 from viewed import View, is_view
 
 VIEW = {"view": "stock"}          # --stock compares two plain directories
@@ -254,16 +253,17 @@ def writes(exim):
 def inotify(exim):
     """inotifywait tells of what goes through the view."""
     exim.mount_view()
-    watch = subprocess.Popen(["inotifywait", "-m", "-r", "-q", "--format", "%e %f", str(exim.spool / "input")], stdout=open(exim.work / "events", "wb"))
-    time.sleep(0.5)
+    watch = subprocess.Popen(["inotifywait", "-m", "-r", "--format", "%e %f", str(exim.spool / "input")],
+                             stdout=open(exim.work / "events", "wb"), stderr=subprocess.PIPE)
+    while b"established" not in watch.stderr.readline():
+        check(watch.poll() is None, "inotifywait has ended")
     message = exim.expect(Message(), "sink")
     exim.submit(message)
     exim.deliver_queue()
-    watch.terminate()
-    watch.wait()
-    events = (exim.work / "events").read_text()
     for wanted in ("CREATE", "MODIFY", "MOVED_TO", "DELETE", "-D", "-H"):
-        check(wanted in events, f"no {wanted} among the events: {events[-500:]}")
+        wait_for(lambda: wanted in (exim.work / "events").read_text(), f"{wanted} is among the events")
+    watch.terminate()
+    watch.communicate()
 
 
 # --- two ways in at once ------------------------------------------------------------------------------------------
@@ -307,9 +307,9 @@ def queue_made_later(exim):
     for _ in range(3):
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
     client.close()
-    wait_for(lambda: is_view(exim.spool / "slow" / "input"), "the named queue is in the view", 10)
+    wait_for(lambda: is_view(exim.spool / "slow" / "input"), "the named queue is in the view")
     # What came between the import and the mount is imported a second later.
-    wait_for(lambda: len(exim.queue("-qGslow")) == 3, "all messages are in the named queue", 5)
+    wait_for(lambda: len(exim.queue("-qGslow")) == 3, "all messages are in the named queue")
     exim.run("-qffGslow")
     exim.wait_arrived()
     wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")
@@ -331,8 +331,8 @@ def imported(exim):
     exim.with_view = "stock"
     exim.fastspool_configuration(f"memory = {exim.memory}")
     exim.mount_view()
-    wait_for(lambda: sorted(exim.queue()) == sorted(names), "all messages are in the view", 15)
-    wait_for(lambda: tree(exim.spool / "input") == before, "the tree is as it was", 15)
+    wait_for(lambda: sorted(exim.queue()) == sorted(names), "all messages are in the view")
+    wait_for(lambda: tree(exim.spool / "input") == before, "the tree is as it was")
     check(exim.command("-bpc", environment={"LD_PRELOAD": LIBRARY}).stdout.strip() == b"5", "the library sees other messages")
     exim.deliver_queue()
 
@@ -363,7 +363,7 @@ def looked(exim):
     return None if done.returncode else len(done.stdout.splitlines())
 
 
-def watch_death(exim, end, seconds=20):
+def watch_death(exim, end):
     """Call END, which ends the server's answers.  Until the view is back, whoever looks gets an error or the whole queue,
     and the daemon, which has the library, takes mail.  Returns the seconds until it is back."""
     counts, answers, over = [], [], threading.Event()
@@ -373,7 +373,7 @@ def watch_death(exim, end, seconds=20):
             counts.append(looked(exim))
 
     def send():
-        client = Client(timeout=30)
+        client = Client()
         while not over.is_set():
             began = time.monotonic()
             answers.append((client.send(Message(size=300))[0], time.monotonic() - began))
@@ -386,19 +386,19 @@ def watch_death(exim, end, seconds=20):
     check(old, "the view has no server")
     began = time.monotonic()
     end(old)
-    wait_for(lambda: exim.view.server() not in (None, old) and looked(exim) is not None, "the view is mounted again", seconds)
+    wait_for(lambda: exim.view.server() not in (None, old) and looked(exim) is not None, "the view is mounted again")
     took = time.monotonic() - began
     time.sleep(0.3)
     over.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         check(not thread.is_alive(), "somebody hangs")
     exim.queued += len(answers)
     wrong = [count for count in counts if count is not None and count < MANY]
     check(not wrong, f"find saw {wrong[:5]} of {MANY} messages")
     check(all(code == 250 for code, _ in answers), "the daemon refused mail")
     slow = max((spent for _, spent in answers), default=0)
-    check(slow < 2, f"the daemon answered after {slow:.1f} s")
+    check(slow < 4, f"the daemon answered after {slow:.1f} s")      # a server that doesn't answer is killed after five
     print(f"  back after {took:.1f} s; {counts.count(None)} of {len(counts)} looks failed, {len(answers)} messages accepted meanwhile", flush=True)
     check(int(exim.run("-bpc")) == exim.queued, f"{exim.run('-bpc')} messages, expected {exim.queued}")
     return took
@@ -409,14 +409,14 @@ def server_killed(exim):
     """kill -9 of the view's server: the daemon goes on, others get an error, never an empty directory; it is back soon."""
     fill(exim)
     for _ in range(3):
-        check(watch_death(exim, kill) < 5, "the view came back too late")
+        check(watch_death(exim, kill) < 8, "the view came back too late")      # the longest pause before a start
 
 
 @test(main=SPLIT, view="mixed")
 def server_stopped(exim):
     """A server that hangs (SIGSTOP) is killed by the watchdog."""
     fill(exim)
-    watch_death(exim, lambda pid: os.kill(pid, signal.SIGSTOP), 40)
+    watch_death(exim, suspend)
 
 
 @test(main=SPLIT, view="mixed")
@@ -426,7 +426,7 @@ def supervisor_killed(exim):
     server = exim.view.server()
     kill(exim.view.process.pid)
     exim.view.process.wait()
-    wait_for(lambda: server not in dict(processes()), "the server ends with its supervisor", 10)
+    wait_for(lambda: server not in dict(processes()), "the server ends with its supervisor")
     check(looked(exim) in (None, MANY), f"find sees {looked(exim)} messages")
     exim.view = None
     exim.mount_view()
@@ -466,7 +466,7 @@ def stop_while_used(exim):
     held = os.open(next(exim.spool.glob("input/*/*-D")), os.O_RDONLY)
     began = time.monotonic()
     exim.unmount_view()
-    check(time.monotonic() - began < 15, "stop took too long")
+    check(time.monotonic() - began < 30, "stop took too long")     # half of its patience
     check(not is_view(exim.spool / "input") and not is_view(exim.spool / "msglog"), "the view is still there")
     check(not exim.real_files(), f"on the disk are {exim.real_files()}")
     sitter.kill()
@@ -509,10 +509,10 @@ def no_view(exim):
         check(not is_view(exim.spool / "input"), "there is a view")
         check(not exim.real_files(), f"on the disk are {exim.real_files()}")
         if "no_device" in str(exim.work):
-            done = subprocess.run(["timeout", "10", "fastspool", "view", str(exim.spool)], capture_output=True, text=True)
+            done = subprocess.run(["timeout", "60", "fastspool", "view", str(exim.spool)], capture_output=True, text=True)
             check(done.returncode not in (0, 124) and len(done.stderr.splitlines()) == 1, f"fastspool view says {done}")
         else:
-            done = subprocess.run(["timeout", "10", "fastspool", "view", str(exim.spool)], capture_output=True, text=True)
+            done = subprocess.run(["timeout", "60", "fastspool", "view", str(exim.spool)], capture_output=True, text=True)
             check(done.returncode == 69 and "`view = off`" in done.stderr, f"fastspool view says {done}")
             check(len(exim.queue()) == 3, "the queue has lost a message")
         exim.deliver_queue()
