@@ -208,7 +208,7 @@ def an_exim_without_the_library(exim):
             tells(exim, "mail in the store", "wrong", "1 messages stand")
         finally:
             daemon.terminate()
-            daemon.wait(20)
+            daemon.wait(60)
 
 
 @test(library=True, main=QUEUE_ONLY)
@@ -316,7 +316,7 @@ def the_view(exim):
         daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
         tells(exim, "running exims", "attention", f"process {daemon.pid}", "works on the view")
         daemon.terminate()
-        daemon.wait(20)
+        daemon.wait(60)
         below = f"umount {exim.spool}/input; %s {exim.spool}/input/1pZzzz-000000-00-H"
         tells(exim, "mail on the disk", "ok", "below the view, too")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
