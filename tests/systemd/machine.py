@@ -12,15 +12,17 @@ import pathlib
 import pty
 import re
 import shutil
+import signal
 import smtplib
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PACKAGES = "acl,cron,dbus,e2fsprogs,exim4-daemon-light,libfuse3-3,libisal2,liblmdb0,mount,procps,systemd,systemd-sysv"
+PACKAGES = "acl,cron,dbus,e2fsprogs,exim4-daemon-light,libfuse3-3,libisal2,liblmdb0,mount,perl,procps,systemd,systemd-sysv"
 MIRROR = "http://deb.debian.org/debian"
 SPOOL = "/var/spool/exim4"
 SERVICE = "fastspool@var-spool-exim4.service"
@@ -41,6 +43,7 @@ daemon_smtp_ports = {PORT}
 rfc1413_query_timeout = 0s
 timeout_frozen_after = 0s
 acl_smtp_rcpt = accept
+admin_groups = mail
 keep_environment =
 begin acl
 begin routers
@@ -101,6 +104,30 @@ def wait_for(condition, what, seconds=60):
         time.sleep(0.05)
 
 
+def terminate(number, _):
+    for later in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(later, signal.SIG_IGN)        # the machine is being removed
+    sys.exit(128 + number)
+
+
+def begin():
+    """A private network and private mounts; a signal removes the machine."""
+    if not os.environ.get("FASTSPOOL_TEST_INSIDE"):
+        os.environ["FASTSPOOL_TEST_INSIDE"] = "1"
+        os.execvp("unshare", ["unshare", "--net", "--mount", "--", sys.executable, *sys.argv])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminate)
+
+
+def report(passed, failed):
+    """The end of a program of tests."""
+    if os.environ.get("FASTSPOOL_TEST_COUNTS"):
+        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as counts:
+            counts.write(f"{passed} {failed} 0\n")
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    sys.exit(failed != 0)
+
+
 def debian(root):
     """Make the root directory ROOT."""
     cache = os.environ.get("FASTSPOOL_TEST_DEBIAN")
@@ -116,19 +143,24 @@ def debian(root):
 
 
 class Machine:
-    def __init__(self, build, names):
+    def __init__(self, names=()):
         self.names = names
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="fastspool-systemd.", dir="/var/tmp"))
         self.root = self.place / "root"
         self.root.mkdir(mode=0o755)
+        self.outer = None                           # unshare, whose child is
         self.first = None                           # process 1
         self.boots = 0
         self.name = self.place.name.replace(".", "-")
         self.token = 0
         self.owed = set()                           # tokens of what was acknowledged
+
+    def make(self, build=None):
+        """Debian, and BUILD in it, if one is given."""
         debian(self.root)
-        subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet"], check=True,
-                       env={**os.environ, "DESTDIR": str(self.root)})
+        if build:
+            subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet"], check=True,
+                           env={**os.environ, "DESTDIR": str(self.root)})
         self.configure()
 
     def wants(self, name):
@@ -146,7 +178,7 @@ class Machine:
         self.write("/etc/systemd/system/var-spool-exim4.mount", SPOOL_MOUNT)
         self.write("/etc/systemd/system.conf.d/stop.conf", "[Manager]\nDefaultTimeoutStopSec=10s\n")
         self.chroot("useradd", "alice")
-        self.chroot("useradd", "--groups", OWNER, "bob")
+        self.chroot("useradd", "--groups", OWNER, "--create-home", "bob")
         self.chroot("systemctl", "mask", *MASKED)
         self.chroot("systemctl", "enable", "var-spool-exim4.mount")
         with open(self.root / "spool.image", "wb") as image:
@@ -162,7 +194,8 @@ class Machine:
         """Boot, and wait until all units have started, or failed."""
         self.boots += 1
         ours, console = pty.openpty()
-        self.outer = subprocess.Popen([HERE / "boot", self.root, os.ttyname(console), self.name], start_new_session=True)
+        self.outer = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", HERE / "boot", self.root, os.ttyname(console), self.name],
+                                      start_new_session=True)
         self.log = open(self.place / f"console.{self.boots}", "wb", 0)
         threading.Thread(target=self.record, args=(ours, console), daemon=True).start()
         wait_for(self.find_first, "unshare starts process 1")
@@ -203,7 +236,7 @@ class Machine:
         return (self.place / f"console.{self.boots}").read_text(errors="replace")
 
     def remove(self):
-        if self.first:
+        if self.outer:
             self.outer.kill()
             self.outer.wait()
         groups = pathlib.Path("/sys/fs/cgroup")
@@ -215,6 +248,9 @@ class Machine:
                         break
                     except OSError:                 # the last process is still on its way
                         time.sleep(0.1)
+        for line in reversed(pathlib.Path("/proc/self/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(f"{self.place}/"):    # debootstrap's, where it was interrupted
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
         shutil.rmtree(self.place)
 
     # ---- commands in it ----
@@ -285,6 +321,16 @@ class Machine:
         token = f"token-{self.token}."
         self.sh(f"printf 'Subject: {token}\\n\\nx\\n' | sendmail -odq box@{domain}", user=user)
         self.owed.add(token)
+
+    def submit_many(self, count, domain="wait.test"):
+        """By one sendmail command that reads a batch of SMTP."""
+        tokens = [f"token-{self.token + number}." for number in range(1, count + 1)]
+        self.token += count
+        self.write("/batch", "HELO mail.test\n" + "".join(
+            f"MAIL FROM:<from@mail.test>\nRCPT TO:<box@{domain}>\nDATA\nSubject: {token}\n\nx\n.\n" for token in tokens))
+        self.sh("sendmail -bS -odq </batch")
+        os.unlink(self.root / "batch")
+        self.owed.update(tokens)
 
     def count(self, user=None):
         return int(self.out("exim4 -bpc", user=user))

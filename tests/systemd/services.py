@@ -9,12 +9,11 @@ acknowledged is delivered, and has arrived exactly once.  The last line is "N pa
 """
 import argparse
 import os
-import signal
 import sys
 import time
 import traceback
 
-from machine import POWER_OFF, REBOOT, SERVICE, SPOOL, Failure, Machine, check, wait_for
+from machine import POWER_OFF, REBOOT, SERVICE, SPOOL, Failure, Machine, begin, check, report, wait_for
 
 TESTS = []
 
@@ -335,30 +334,19 @@ def run(m):
     return passed, failed
 
 
-def terminate(*_):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)   # the machine is being removed
-    sys.exit(143)
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    if not os.environ.get("FASTSPOOL_TEST_INSIDE"):
-        os.environ["FASTSPOOL_TEST_INSIDE"] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--", sys.executable, *sys.argv])
-    signal.signal(signal.SIGTERM, terminate)
-    m = Machine(os.path.abspath(arguments.build), arguments.names)
+    begin()
+    m = Machine(arguments.names)
     try:
+        m.make(os.path.abspath(arguments.build))
         passed, failed = run(m)
     finally:
         m.remove()
-    if os.environ.get("FASTSPOOL_TEST_COUNTS"):
-        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as counts:
-            counts.write(f"{passed} {failed} 0\n")
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    sys.exit(failed != 0)
+    report(passed, failed)
 
 
 main()
