@@ -33,14 +33,25 @@ struct frozen {
     uint64_t frozen, unread;
 };
 
+/* The line behind @line, NULL: there is none.  Behind "-aclm NAME LENGTH" stand so many bytes, and they may be a
+ * sender's: lines in them say nothing about the message. */
+static const char *next_line(const char *line)
+{
+    const char *end = strchr(line, '\n'), *word = line + strspn(line, "-");
+    size_t length;
+
+    if (end && strncmp(word, "acl", 3) == 0 && sscanf(word, "acl%*[cm] %*[^ \n] %zu", &length) == 1)
+        end = length < strlen(end) ? strchr(end + 1 + length, '\n') : NULL;
+    return end ? end + 1 : NULL;
+}
+
 /* Is one of the lines about the message, which begin with "-", "-frozen TIME"?  @head: of a -H file.  Its first three
  * lines are its name, the user, and the sender; the lines about the message end where one begins otherwise. */
 static bool says_frozen(const char *head)
 {
     const char *line = head;
 
-    for (int n = 0; line; n++, line = strchr(line, '\n')) {
-        line += n > 0;
+    for (int n = 0; line; n++, line = next_line(line)) {
         if (n > 3 && *line != '-')
             return false;
         if (strncmp(line, "-frozen ", 8) == 0)

@@ -78,6 +78,25 @@ def numbers(exim):
     exim.deliver_queue()
 
 
+@test(main=QUEUE_ONLY + ("acl_not_smtp = accept set acl_m_kept = \\$h_X-Kept:",), library=True)
+def values_of_senders(exim):
+    """Exim writes ACL variables into the -H file, and a value may be a sender's, with lines that look like Exim's own."""
+    queue, thawed = set(), []
+    for kept, frozen in (("-x=0A-frozen_1", False), ("a=0Ab", True), ("-x=0A-y", True)):
+        before = value(exim, "exim_queue_frozen")
+        message = exim.expect(Message(), "sink")
+        exim.run("-oi", "-f", message.sender, *message.recipients,
+                 input=f"X-Kept: =?utf-8?Q?{kept}?=\n".encode() + message.content())
+        name, = set(exim.queue()) - queue
+        queue.add(name)
+        if frozen:
+            exim.run("-Mf", name)
+        check(value(exim, "exim_queue_frozen") == (before or 0) + frozen, f"{kept}: {metrics(exim)[0]}")
+        thawed += [name] if frozen else []
+    exim.run("-Mt", *thawed)
+    exim.deliver_queue()
+
+
 @test(main=QUEUE_ONLY, library=True, memory="8M")
 def cold(exim):
     """What is not in memory is not brought back to be counted: those messages are counted as unread."""
