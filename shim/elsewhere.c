@@ -18,6 +18,7 @@
 #include "descriptors.h"
 #include "paths.h"
 #include "pointers.h"
+#include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
@@ -264,6 +265,9 @@ EXPORT long syscall(long number, ...)
         a[i] = va_arg(list, long);
     va_end(list);
     switch (number) {
+    case SYS_rt_sigaction:
+        signals_unknown();
+        break;
     case SYS_read:
         return read((int)a[0], (void *)a[1], (size_t)a[2]);
     case SYS_write:

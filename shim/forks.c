@@ -21,6 +21,7 @@
 #include "attachment.h"
 #include "base/atomic.h"
 #include "fastspool.h"
+#include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
@@ -69,6 +70,7 @@ static void after_in_parent(void)
 static void after_in_child(void)
 {
     attachment_each(fastspool_after_fork_child);
+    signals_after_fork();
     release(&forks);
 }
 

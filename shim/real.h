@@ -14,6 +14,7 @@
 #include <ftw.h>
 
 #include <glob.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>

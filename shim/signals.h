@@ -5,9 +5,15 @@
 #ifndef FASTSPOOL_SIGNALS_H
 #define FASTSPOOL_SIGNALS_H
 
-/** Block all signals. */
+/** From here on no handler of the program's runs in this thread.  Doesn't nest. */
 void signals_hold(void);
-/** Restore them. */
+/** Let them run again, and those of the signals that came meanwhile first. */
 void signals_release(void);
+
+/** In the child of a fork, before its first section. */
+void signals_after_fork(void);
+
+/** The program sets a handler that signals.c doesn't see. */
+void signals_unknown(void);
 
 #endif
