@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import pathlib
 import random
 import shutil
 import socket

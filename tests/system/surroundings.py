@@ -7,7 +7,6 @@ with Exim alone, or a process is refused with a line and nobody else's mail noti
 message: what got 250 arrives exactly once in the end.
 """
 import glob
-import json
 import os
 import pathlib
 import shutil

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from harness import EXIM, LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, check, kill, main, processes, suspend, test, wait_for
+from harness import LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, check, kill, main, processes, suspend, test, wait_for
 from viewed import View, is_view
 
 VIEW = {"view": "stock"}          # --stock compares two plain directories
