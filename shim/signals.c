@@ -45,11 +45,10 @@ typedef uint64_t kernel_mask;
 
 static const kernel_mask all = ~UINT64_C(0);
 
-static __thread bool inside;          /* a section, or about to begin or end one; signals are not blocked */
-static __thread bool blocked;         /* all signals are: the other way */
-static __thread bool relayed;         /* signals wait for the section's end, all blocked */
-static __thread kernel_mask outside;  /* the mask to restore; written with all signals blocked */
-static __thread unsigned interrupted; /* relays that are under way */
+static __thread bool inside;         /* a section, or about to begin or end one; signals are not blocked */
+static __thread bool blocked;        /* all signals are: the other way */
+static __thread bool relayed;        /* signals wait for the section's end, all blocked */
+static __thread kernel_mask outside; /* the mask to restore; written with all signals blocked */
 
 /* ---- the table ---- */
 
@@ -101,21 +100,18 @@ static void send_again(int number, siginfo_t *info)
         real.syscall(SYS_tgkill, process, thread, number);
 }
 
-/* Another signal may come before all are blocked.  Its relay blocks them in this one, too; but the mask that counts is
- * that of the section, which this one has interrupted. */
+/* Another signal may come before all are blocked.  Then its relay is through before this one goes on: the mask that is
+ * written last is that of the section, which this one has interrupted. */
 static void postpone(int number, siginfo_t *info, ucontext_t *context)
 {
     int saved = errno;
-    bool outermost = interrupted++ == 0;
 
     real.syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
     set_again(number);
     send_again(number, info);
-    if (outermost)
-        memcpy(&outside, &context->uc_sigmask, sizeof(outside));
+    memcpy(&outside, &context->uc_sigmask, sizeof(outside));
     memcpy(&context->uc_sigmask, &all, sizeof(all));
     relayed = true;
-    interrupted--;
     errno = saved;
 }
 

@@ -409,8 +409,19 @@ static int victim(const struct scenario *scenario)
     return 1;
 }
 
-/* Returns whether the write was over before. */
-static bool at_step(const struct scenario *scenario, int steps, int *failed)
+/* Let the child make @steps instructions, with the signals that come meanwhile. */
+static void walk(pid_t pid, int steps, int *status)
+{
+    for (int i = 0; i < steps && !shared->written && WIFSTOPPED(*status); i++) {
+        int number = WSTOPSIG(*status);
+        ptrace(PTRACE_SINGLESTEP, pid, NULL, (long)(number >= SIGRTMIN ? number : 0));
+        waitpid(pid, status, 0);
+    }
+}
+
+/* After @steps instructions come the signals of the first number, and after @apart more those of the next.  Returns
+ * whether the write was over before. */
+static bool at_step(const struct scenario *scenario, int steps, int apart, int *failed)
 {
     int status;
 
@@ -420,18 +431,19 @@ static bool at_step(const struct scenario *scenario, int steps, int *failed)
     if (pid == 0)
         _exit(victim(scenario));
     waitpid(pid, &status, 0);
-    for (int i = 0; i < steps && !shared->written && WIFSTOPPED(status); i++) {
-        ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL);
-        waitpid(pid, &status, 0);
-    }
+    walk(pid, steps, &status);
     bool over = shared->written;
-    for (int i = 0; i < scenario->numbers * scenario->each; i++)
-        sigqueue(pid, SIGRTMIN + i / scenario->each,
-                 (union sigval){.sival_int = steps + i / scenario->each * 100 + i % scenario->each});
-    ptrace(PTRACE_DETACH, pid, NULL, NULL);
+    for (int number = 0; number < scenario->numbers; number++) {
+        if (number > 0)
+            walk(pid, apart, &status);
+        for (int i = 0; i < scenario->each; i++)
+            sigqueue(pid, SIGRTMIN + number, (union sigval){.sival_int = steps + number * 100 + i});
+    }
+    ptrace(PTRACE_DETACH, pid, NULL, (long)(WSTOPSIG(status) >= SIGRTMIN ? WSTOPSIG(status) : 0));
     status = child_status(pid);
     if (status != 0) {
-        fprintf(stderr, "%s, after %d instructions: status %x\n", scenario->name, steps, (unsigned)status);
+        fprintf(stderr, "%s, after %d instructions, %d apart: status %x\n", scenario->name, steps, apart,
+                (unsigned)status);
         ++*failed;
     }
     return over;
@@ -439,18 +451,21 @@ static bool at_step(const struct scenario *scenario, int steps, int *failed)
 
 static int all_steps(int stride)
 {
-    int failed = 0;
+    const size_t count = sizeof(scenarios) / sizeof(*scenarios);
+    int failed = 0, steps = 0;
 
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (stride <= 0 || shared == MAP_FAILED || !use_spool("steps"))
         return 1;
-    for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++) {
-        int steps = (int)i;
-        while (failed < 5 && !at_step(&scenarios[i], steps, &failed))
+    for (size_t i = 0; i < count; i++) {
+        steps = (int)i;
+        while (failed < 5 && !at_step(&scenarios[i], steps, 0, &failed))
             steps += stride;
         printf("%s: %d instructions\n", scenarios[i].name, steps);
         failed += steps < 500;
     }
+    for (int apart = 1; apart < 200 && failed < 5; apart += 1 + stride / 10) /* inside, while one is put off */
+        at_step(&scenarios[count - 1], steps * 2 / 3, apart, &failed);
     return failed != 0;
 }
 
