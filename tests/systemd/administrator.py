@@ -24,7 +24,8 @@ WAYS = "/etc/systemd/system/exim4.service.d/fastspool.conf /etc/default/exim4"
 PACKAGES = "libfastspool0_*.deb fastspool_*.deb"
 
 # A reader: what it is called, and a command that prints how many messages it sees.
-READERS = (("mailq", "mailq | grep -cE '^ *[0-9]+[smhdw] '"),
+# (mailq lists a message without its age while it can't read the header, so the identifiers are counted.)
+READERS = (("mailq", "mailq | tee /tmp/mailq.$$ | grep -cE ' [0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2} '; grep -F '***' /tmp/mailq.$$"),
            ("exim -bpc", "exim4 -bpc"),
            ("exiqgrep -c", "exiqgrep -c | sed 's/ .*//'"),
            ("ls", f"ls -R {SPOOL}/input | grep -c -e -H$"))
