@@ -7,6 +7,7 @@ the root is kept there, and taken from there when it exists.
 The spool is a file system of its own, on a loop device that goes with its mount.  Network: the machine and the
 tests share a private one.
 """
+import ctypes
 import os
 import pathlib
 import pty
@@ -28,6 +29,7 @@ SPOOL = "/var/spool/exim4"
 SERVICE = "fastspool@var-spool-exim4.service"
 OWNER = "Debian-exim"
 PORT = 2525
+CLONE_NEWNET = 0x40000000                           # <sched.h>
 REBOOT, POWER_OFF = -1, -2                          # how process 1 of a PID namespace ends
 
 # They would change the machine below, or need a network.
@@ -111,12 +113,18 @@ def terminate(number, _):
 
 
 def begin():
-    """A private network and private mounts; a signal removes the machine."""
+    """Private mounts; a signal removes the machine."""
     if not os.environ.get("FASTSPOOL_TEST_INSIDE"):
         os.environ["FASTSPOOL_TEST_INSIDE"] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--", sys.executable, *sys.argv])
+        os.execvp("unshare", ["unshare", "--mount", "--", sys.executable, *sys.argv])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
+
+
+def leave_network():
+    """From here on this program, and the machine that it boots, have a network of their own.  debootstrap needed the other."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) < 0:
+        raise OSError(ctypes.get_errno(), "unshare")
 
 
 def report(passed, failed):
@@ -162,6 +170,7 @@ class Machine:
             subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet"], check=True,
                            env={**os.environ, "DESTDIR": str(self.root)})
         self.configure()
+        leave_network()
 
     def wants(self, name):
         """Was a test of this name asked for?"""

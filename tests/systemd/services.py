@@ -88,6 +88,8 @@ def enabled_with_mail_on_the_disk(m):
     check(m.out("cat /run/seen") == "5", f"ready with {m.out('cat /run/seen')} of 5 messages")
     daemon = m.out("cat /run/exim4/exim.pid")
     check("libfastspool" in m.out(f"cat /proc/{daemon}/maps"), "the daemon has no library")
+    memory = m.out(f"head -n 1 {SPOOL}/.fastspool/runtime")
+    check(memory.startswith("/run/fastspool/memory/"), f"the memory is in {memory}, not in root's tmpfs")
     check(m.sh("fastspool status", may_fail=True).returncode == 0, m.out("fastspool status", may_fail=True))
 
 
