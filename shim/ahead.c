@@ -6,7 +6,7 @@
  * Happy path:
  *   - No library was loaded before this one, and nothing is looked up.
  *   - Otherwise each function of symbols.def is looked up as a program would.  (The program itself may define one for
- * its own use.)
+ *     its own use.)
  *
  * Failure modes:
  *   - fsync, fdatasync, syncfs or sync are another library's: the caller refuses to serve.

@@ -12,7 +12,7 @@
  *   - EPERM: a socket in the spool.
  *   - EINVAL: splice and aio_fsync, as for files of a kind that doesn't have them.
  *   - ENOSYS: a system call that the program makes by syscall(2) on a spool file, but for the few that are served.  As
- * on an older kernel, many programs then make the libc call.
+ *     on an older kernel, many programs then make the libc call.
  */
 #include "attachment.h"
 #include "descriptors.h"

@@ -9,7 +9,7 @@
  *   - After every such call the store looks up its credentials again.
  *   - Before a change after which the real or the saved uid is an ordinary user's, not root's, the owner's or a trusted
  *     user's, the process leaves the store, because that user may stop it: its spool descriptors become others of the
- * same files (handover.c), the segment is unmapped, and the library's descriptors are closed.
+ *     same files (handover.c), the segment is unmapped, and the library's descriptors are closed.
  *   - From then on the spool's paths are EACCES, as its 0750 directory says.
  *
  * Failure modes:

@@ -18,7 +18,7 @@
  *   - A relative path that is too long as an absolute one is taken from the descriptor's directory; below the working
  *     directory it is ENAMETOOLONG, if it is still too long without its ".".
  *   - Another path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the
- * errno.
+ *     errno.
  */
 #include "paths.h"
 

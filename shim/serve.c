@@ -34,7 +34,7 @@
  *     nothing else (REFUSE).
  *   - The configuration doesn't name a spool that has a state directory, to a set-user-ID image or where it can't be
  *     understood: match_unnamed().  Without its name its owner looks like an ordinary user, whose own spools are
- * watched for that (WATCH).
+ *     watched for that (WATCH).
  *   - Exim asks for a listing, and would take the error for an empty queue: its process ends (serve_end_listing()).
  */
 #include "serve.h"

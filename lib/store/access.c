@@ -4,7 +4,7 @@
  *
  * The happy path:
  *   - The ids that count for files (fsuid, fsgid) and the effective capabilities are read once, and supplementary
- * groups only if a check depends on them.
+ *     groups only if a check depends on them.
  *   - The checks are the kernel's, in the kernel's order.  Capabilities decide, not the number 0.
  *
  * Failure modes:

@@ -9,7 +9,7 @@
  *     runs again.
  *   - The body finds the segment damaged (doubt.h): the section rolls back, and the call is -EIO.
  *   - There is no memory, or what there is left is not for this file (-EAGAIN): the call waits for an eviction
- * (residency_wait_for_space()), then returns -ENOSPC.
+ *     (residency_wait_for_space()), then returns -ENOSPC.
  */
 #include "store/change.h"
 

@@ -14,7 +14,7 @@
  *   - A section that replaces or frees published blocks first stores its own number, header.section.sequence, as
  *     inode.version.  A reader without the lock uses its copy only if the version is no running section's, is the same
  *     afterwards, and no section was rolled back meanwhile: a rollback takes the version back too.  (With a version
- * that was odd during the change alone, a reader returned bytes of writes that were rolled back, 3,183 times beside
+ *     that was odd during the change alone, a reader returned bytes of writes that were rolled back, 3,183 times beside
  *     100,000 of them.)
  *
  * Failure modes:

@@ -28,7 +28,7 @@
  *     that the process may not mend, is replaced.  Descriptions of a replaced one stay open, and in the table, as long
  *     as the store lives; another program that inherits one doesn't know it.
  *   - A process is stopped for longer than POOLED_MAX after it took a number and before it has locked the byte: its
- * number is freed, perhaps to another process.  It looks again when it has the lock, and takes another number.
+ *     number is freed, perhaps to another process.  It looks again when it has the lock, and takes another number.
  */
 #include "store/descriptions.h"
 

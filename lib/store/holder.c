@@ -11,8 +11,8 @@
  *     memory, names the lock of this segment (mutex.c).  It is killed, and the next holder rolls its section back.
  *   - The word names a thread that is not inside.  Whoever wrote it, that thread is left alone.
  *   - This process may not look into the thread's memory (another user's, or a container without CAP_SYS_PTRACE).  Then
- * it sends the signal with the rights of the spool's owner alone.  The mail user, who could write any number here, can
- * kill the same processes himself.  Root's own rights are never used on the word's say-so.
+ *     it sends the signal with the rights of the spool's owner alone.  The mail user, who could write any number here,
+ *     can kill the same processes himself.  Root's own rights are never used on the word's say-so.
  *   - The signal can't be sent, either: the waiter waits on.  A waiter of root's with the right to look ends the wait.
  *   - The owner stops the child that sends it: the child is killed, and the waiter waits on.
  */

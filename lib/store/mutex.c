@@ -18,7 +18,7 @@
  *   - The kernel has not seen the death, or the word holds nonsense: a waiter looks ten times a second who the holder
  *     is (holder.h).  A thread that does not exist holds nothing, and the waiter takes over.
  *   - The word and the sequence count do not move for MUTEX_STUCK looks: a holder that is inside is killed, and one
- * that is not inside holds nothing.  If neither can be known, the waiter waits on.
+ *     that is not inside holds nothing.  If neither can be known, the waiter waits on.
  *   - The word is changed under the holder: a second process may be inside.  Then the segment may be damaged, as by any
  *     other write of the mail user; the holder leaves the word alone when it ends.
  *   - The handler of a signal interrupts libc while it takes a robust mutex of the program's, and takes this lock:

@@ -30,8 +30,8 @@
  *     directory is full, whatever the limit.
  *   - The reserve (header.reserve) is for the mirror alone, for page-ins.
  *   - Open files can't be evicted.  So a file that holds more than an eighth of the limit leaves the last eighth of
- * what writers may take (residency_most()) to others: above it, the file's writer waits like one without memory.  A few
- *     clients that send something large, and then nothing, keep nobody else from sending mail.
+ *     what writers may take (residency_most()) to others: above it, the file's writer waits like one without memory.  A
+ *     few clients that send something large, and then nothing, keep nobody else from sending mail.
  *
  * Failure modes:
  *   - The mirror dies: requests stay in their list.  A waiter starts another mirror within 100 ms, and that one goes

@@ -2,11 +2,12 @@
  *
  * Signals and the store.
  *
- *      signals SPOOL rules     what the program sees of its handlers, a line a rule: the same with the library and
- * without signals SPOOL steps     a signal at each instruction of a write to a spool file
+ *      signals SPOOL rules     what the program sees of its handlers, a line a rule
+ *      signals SPOOL STRIDE    a signal at each STRIDEth instruction of a write to a spool file
  *
- * There a child writes, step by step, and after each number of steps in turn it gets a signal.  Whatever the
- * handler does, the write has happened completely or not at all, and the store can be used.
+ * The first prints the same with the library and without.  In the second a child writes, step by step, and after each
+ * number of steps in turn it gets a signal.  Whatever the handler does, the write has happened completely or not at
+ * all, and the store can be used.
  */
 #include <errno.h>
 #include <fcntl.h>
