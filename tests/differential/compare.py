@@ -109,13 +109,19 @@ def explain(runs, seed):
     print(f"seed {seed} differs only after others")
 
 
+USER = "import os, sys; os.listdir(sys.argv[1]); print('uses it', flush=True); sys.stdin.read()"
+
+
 def make_small(spool, preload, memory):
     """Create the store by a first access, and start a mirror that limits it to MEMORY."""
-    environment = dict(os.environ, FASTSPOOL_SPOOL=spool, FASTSPOOL_FLUSH_INTERVAL="1ms")
-    subprocess.run(["ls", f"{spool}/input"], env=dict(environment, LD_PRELOAD=preload), check=True)
+    environment = dict(os.environ, FASTSPOOL_SPOOL=spool, FASTSPOOL_FLUSH_INTERVAL="1ms", LD_PRELOAD=preload)
+    user = subprocess.Popen([sys.executable, "-c", USER, f"{spool}/input"], env=environment, stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+    user.stdout.readline()              # while somebody uses the store, `stop` leaves it in memory
     subprocess.run(["fastspool", "stop", "--spool", spool], check=True)
     mirror = subprocess.Popen(["fastspool", "mirror", "--memory", memory, "--journal", "65536", spool], stdin=subprocess.DEVNULL)
     time.sleep(1)
+    user.communicate()
     return mirror
 
 
