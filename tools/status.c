@@ -15,6 +15,7 @@
 #include "exims.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/viewed.h"
 #include "store/store.h"
 #include "tool.h"
 #include "ways.h"
@@ -111,6 +112,19 @@ static enum health look_at_disk(struct shown *shown)
     return ATTENTION;
 }
 
+/* What is mounted without a store shows nothing, or is about to bring one back. */
+static void look_at_mounts(struct shown *shown)
+{
+    bool mounted = viewed(shown->spool) > 0;
+
+    shown->view.state = mounted ? SEEN_MOUNTED : shown->config->view ? SEEN_UNMOUNTED : SEEN_OFF;
+    if (shown->view.state == SEEN_OFF)
+        strcpy(shown->view.line, "off");
+    else
+        snprintf(shown->view.line, sizeof(shown->view.line), "%s; there is no store in memory",
+                 mounted ? "mounted" : "not mounted");
+}
+
 /* Where there is no store to ask.  What keeps this process from it keeps Exim, too, but for a lack of rights. */
 static enum health without_store(struct shown *shown, int result)
 {
@@ -129,6 +143,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     if (result < 0) {
         *fs = NULL;
         shown->health = without_store(shown, result);
+        look_at_mounts(shown);
     } else {
         shown->spool = (*fs)->spool;
         look_at_store(*fs, shown);
@@ -145,12 +160,12 @@ static int print(const struct fastspool_config *config, char form)
     status_look(config, &shown, &fs);
     if (form == 'p') {
         status_print_prometheus(&shown, fs);
+    } else if (form == 'j') {
+        status_print_json(&shown);
     } else if (!shown.store) {
         tool_error("%s", shown.line);
         if (shown.more[0])
             tool_error("%s", shown.more);
-    } else if (form == 'j') {
-        status_print_json(&shown);
     } else {
         status_print_text(&shown);
     }

@@ -11,7 +11,14 @@
 
 #define MS(nanoseconds) ((nanoseconds) / NS_PER_MS)
 
-void status_print_json(const struct shown *shown)
+static void print_text(const char *name, const char *text)
+{
+    printf(", \"%s\": ", name);
+    tool_print_json(text);
+}
+
+/* Without a store there are no numbers. */
+static void print_numbers(const struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
     const struct {
@@ -41,7 +48,6 @@ void status_print_json(const struct shown *shown)
         {"mirror_pid", (uint64_t)s->mirror_pid},
         {"mirror_silent_ms", MS(s->mirror_silent_ns)},
         {"waiters", s->waiters},
-        {"health", shown->health},
         {"view_pid", (uint64_t)shown->view_pid},
         {"disk_locked", shown->locked},
         {"disk_conflicts", shown->conflicts},
@@ -49,18 +55,26 @@ void status_print_json(const struct shown *shown)
         {"disk_hidden", shown->hidden},
     };
 
-    printf("{\"spool\": ");
-    tool_print_json(shown->spool);
-    printf(", \"durability\": \"%s\"", fastspool_durability_name(s->durability));
+    print_text("durability", fastspool_durability_name(s->durability));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
+    printf(", \"failed\": %s", shown->failure ? "true" : "false");
+}
+
+void status_print_json(const struct shown *shown)
+{
+    printf("{\"spool\": ");
+    tool_print_json(shown->spool);
+    printf(", \"store\": %s, \"health\": %d", shown->store ? "true" : "false", (int)shown->health);
+    if (shown->store)
+        print_numbers(shown);
     if (shown->on_disk >= 0)
         printf(", \"disk_messages\": %" PRId64, shown->on_disk);
-    printf(", \"line\": ");
-    tool_print_json(shown->line);
-    printf(", \"view_state\": \"%s\", \"view\": ", seen_name(shown->view.state));
-    tool_print_json(shown->view.line);
-    printf(", \"failed\": %s}\n", shown->failure ? "true" : "false");
+    print_text("line", shown->line);
+    print_text("more", shown->more);
+    print_text("view_state", seen_name(shown->view.state));
+    print_text("view", shown->view.line);
+    puts("}");
 }
 
 /* Only where there is something to say. */
