@@ -155,7 +155,7 @@ def stopped(m):
     check(m.show(SERVICE, "Result") == "success", m.out(f"systemctl status {SERVICE}", may_fail=True))
     check(not m.pids("(mirror|view)"), m.out("ps -ef | grep fastspool"))
     check(not m.sh(f"grep {SPOOL}/ /proc/mounts", may_fail=True).stdout, "something is mounted")
-    m.sh(f'rm -r "$(head -n 1 {SPOOL}/.fastspool/runtime)"')    # what memory alone had would be lost
+    m.sh(f'rm -rf "$(head -n 1 {SPOOL}/.fastspool/runtime)"')    # what memory alone had would be lost
     m.sh("systemctl start exim4")
     check(m.is_active(SERVICE), "Exim's start does not start the service")
     check(m.count() == 3, f"{m.count()} of 3")
