@@ -42,15 +42,29 @@ static const char usage[] =
     "state directory is such a copy has every message that was acknowledged before the call.\n"
     "Exit status: 0 the copy is whole, 1 an error, 64 wrong arguments.\n";
 
+/* By read and write: copy_file_range refuses (EXDEV) to copy to another file system, where a backup belongs. */
+static int copy_bytes(int from, int to)
+{
+    static char bytes[1 << 16];
+    ssize_t size;
+
+    while ((size = read(from, bytes, sizeof(bytes))) > 0) {
+        for (ssize_t at = 0, put; at < size; at += put) {
+            if ((put = write(to, bytes + at, (size_t)(size - at))) < 0)
+                return -errno;
+        }
+    }
+    return size < 0 ? -errno : 0;
+}
+
 static int copy_file(int from_directory, int to_directory, const char *name)
 {
     int from = openat(from_directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     int to = from < 0 ? -1 : openat(to_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    ssize_t size = 1;
+    int result = to < 0 ? -errno : copy_bytes(from, to);
 
-    while (to >= 0 && (size = copy_file_range(from, NULL, to, NULL, 1 << 20, 0)) > 0)
-        ;
-    int result = to < 0 || size < 0 || fsync(to) < 0 ? -errno : 0;
+    if (result == 0 && fsync(to) < 0)
+        result = -errno;
     if (from >= 0)
         close(from);
     if (to >= 0)
@@ -145,7 +159,8 @@ static int backup(struct fastspool *fs, const char *path)
     }
     if (result != 0)
         return tool_error("the copy %s is not whole: %s; try again when the spool is less busy", copy, sentence);
-    if (renameat2(AT_FDCWD, copy, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
+    /* NFS has no flags of rename; there only a directory that is empty could be replaced. */
+    if (renameat2(AT_FDCWD, copy, AT_FDCWD, path, RENAME_NOREPLACE) < 0 && (errno != EINVAL || rename(copy, path) < 0))
         return tool_error("cannot rename %s to %s: %s", copy, path, strerrordesc_np(errno));
     printf("the state of %s is copied to %s\n", fs->spool, path);
     return 0;

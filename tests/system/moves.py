@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 """Export and import: a queue that goes to the plain disk, and comes back.  Exim with the library and plain Exim take turns."""
 import os
+import pathlib
 import signal
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -192,12 +194,13 @@ def viewed(exim):
 def backed_up(exim):
     """Backups while mail comes: a spool with the last one as its state has each message that was acknowledged before it."""
     exim.start()
-    for number in range(4):
+    for _ in range(4):
         queue(exim, 5)
         known = set(exim.queue())
         with_mail = threading.Thread(target=queue, args=(exim, 10))
         with_mail.start()
-        backup = exim.work / f"backup{number}"
+        backup = pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy" # another file system than the spool's
+        check(os.stat("/home").st_dev != exim.spool.stat().st_dev, "/home and the spool are one file system")
         exim.tool("backup", backup)
         with_mail.join()
     exim.stop()
