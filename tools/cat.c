@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -47,8 +48,10 @@ int tool_cat(int argc, char **argv)
     const char *spool = tool_options(argc, argv, NULL, usage);
     int result = 0;
 
-    if (optind == argc)
-        return tool_error("cat needs a path");
+    if (optind == argc) {
+        tool_error("cat needs a path");
+        return EX_USAGE;
+    }
     struct fastspool *fs = tool_attach(spool);
     if (!fs)
         return 1;

@@ -162,6 +162,7 @@ const char *tool_only_options(int argc, char **argv, bool *json, const char *usa
 
     if (optind == argc)
         return spool;
+    tool_error("%s takes no argument like `%s`", argv[0], argv[optind]);
     fputs(usage, stderr);
     exit(EX_USAGE);
 }

@@ -171,6 +171,11 @@ static int prepare(const struct request *request, const char *command)
     return 0;
 }
 
+static bool is_durability(const char *word)
+{
+    return strcmp(word, "acked") == 0 || strcmp(word, "lazy") == 0 || strcmp(word, "strict") == 0;
+}
+
 int tool_run(int argc, char **argv)
 {
     static const struct option options[] = {{"spool", required_argument, NULL, 's'},
@@ -191,6 +196,10 @@ int tool_run(int argc, char **argv)
     }
     if (optind == argc) {
         fputs(usage, stderr);
+        return EX_USAGE;
+    }
+    if (request.durability && !is_durability(request.durability)) {
+        tool_error("--durability needs acked, lazy or strict, not `%s`", request.durability);
         return EX_USAGE;
     }
     if (prepare(&request, argv[optind]) != 0)
