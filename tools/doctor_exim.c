@@ -26,7 +26,9 @@
 void doctor_configuration(struct doctor *doctor)
 {
     if (doctor->refusal[0])
-        doctor_tell(doctor, DOCTOR_WRONG, "mend it, then run `fastspool doctor` again; until then no mail is taken",
+        doctor_tell(doctor, DOCTOR_WRONG,
+                    "mend it, run `fastspool doctor` again, and restart an Exim that was started meanwhile; until then "
+                    "mail is taken at most by a view that is mounted",
                     "%s", doctor->refusal);
     else if (access(FASTSPOOL_CONFIG, F_OK) < 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "there is no %s: the defaults hold", FASTSPOOL_CONFIG);
@@ -166,7 +168,7 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         found = "has not got the library: it works on the view, more slowly";
         verdict = DOCTOR_ATTENTION;
     } else if (!process->served) {
-        found = "has not got the library, and there is no view: it sees an empty queue, and takes mail onto the disk";
+        found = "has not got the library, and there is no view: it sees, and takes, mail on the disk alone";
     } else if (process->elsewhere) {
         found = "lives in another PID namespace: processes of one spool have to live in one";
         mend = "run all Exims of the spool in one container, or outside";
