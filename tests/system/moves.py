@@ -173,6 +173,17 @@ def elsewhere(exim):
     stays_empty(exim)
 
 
+@test(library=True)
+def no_spool(exim):
+    """Where no spool is, no store is made."""
+    other = exim.work / "other"
+    other.mkdir()
+    for verb in (["export", "--yes"], ["import"]):
+        refused = exim.command(*verb, "--spool", str(other), program=TOOL, stock=True)
+        check(refused.returncode == 1 and b"is no spool" in refused.stderr, f"{refused}")
+    check(not list(other.iterdir()), f"there is {list(other.iterdir())}")
+
+
 @test(library=True, main=QUEUE_ONLY, view="library")
 def viewed(exim):
     """Over a mounted view an export is refused, and after a stop it works."""
