@@ -1280,7 +1280,7 @@ def backup(exim):
     fill(exim, 2)
     send(exim, "fast@sink.test")
     wait_mounted(exim, "fast/input")
-    save, restore = steps("Backup and restore", exim)
+    save, restore = steps("Backup and restore", exim)[-2:]
     shell(exim, save)
     for name in [*(exim.spool / "input").iterdir(), *(exim.spool / "fast/input").iterdir()]:
         name.unlink()
@@ -1288,6 +1288,20 @@ def backup(exim):
     shell(exim, restore)
     check(len(exim.queue()) == 2 and int(exim.run("-qGfast", "-bpc", stock=True)) == 1, "not all came back")
     check(all(name.owner() == "Debian-exim" for name in (exim.spool / "input").iterdir()), "files of another user")
+
+
+@test(**AUTO)
+def backup_of_the_state(exim):
+    """The same section: the state of a running spool comes back."""
+    fill(exim, 2)
+    exim.tool("backup", exim.work / "backup")
+    exim.run("-Mrm", *exim.queue())
+    exim.tool("stop")
+    shell(exim, *(line.replace("/var/backups/queue", f"{exim.work}/backup").replace("/var/tmp/fastspool.before", f"{exim.work}/before")
+                  for line in steps("Backup and restore", exim)[:-2]))
+    use_as_root(exim)
+    wait_mounted(exim)
+    check(len(exim.queue()) == 2, f"{exim.queue()} came back")
 
 
 if __name__ == "__main__":
