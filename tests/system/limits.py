@@ -516,6 +516,37 @@ def a_frozen_user(exim):
     exim.deliver_queue()
 
 
+@test(("_daemon", {}), ("_else", {}), main=QUEUE_ONLY)
+def one_per_cent(exim):
+    """Root's processes in a group that has 1 % of a processor: the daemon, or a queue run beside it.  Mail goes on, slowly in
+    the first case, and as always in the other."""
+    if not (CGROUPS / "cpu" / "cpu.cfs_quota_us").exists():
+        raise Skip("this machine has no limit of processor time in groups of version 1")
+    with control_groups("cpu") as (group,):
+        (group / "cpu.cfs_quota_us").write_text("1000")     # of 100 ms
+
+        def enter():
+            (group / "cgroup.procs").write_text("0")
+        exim.start()
+        if exim.work.name.endswith("_daemon"):
+            (group / "cgroup.procs").write_text(str(exim.daemon.pid))
+            runner = None
+        else:
+            for _ in range(4):
+                exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+            runner = subprocess.Popen([EXIM, "-q"], env=exim.environment(), preexec_fn=enter, stdin=subprocess.DEVNULL)
+            wait_for(lambda: int(re.search(r"nr_throttled (\d+)", (group / "cpu.stat").read_text())[1]) > 2, "it is throttled")
+        client = Client(timeout=180)
+        for _ in range(3):
+            check(client.send(exim.expect(Message("user@maildir.test"), "maildir"))[0] == 250, "mail stands")
+        client.close()
+        (group / "cpu.cfs_quota_us").write_text("-1")
+        check(runner is None or runner.wait(120) == 0, "the queue run fails")
+        wait_for(lambda: set((group / "cgroup.procs").read_text().split()) <= {str(exim.daemon.pid)}, "its processes end")
+        exim.deliver_queue()
+        exim.stop()
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_users_group(exim):
     """Root's process in a control group that was delegated to a user has no store, and says so."""
