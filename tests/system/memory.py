@@ -389,9 +389,7 @@ def large_into_full_memory(exim):
     for _ in range(4):
         accept(exim, 1, lambda: 14 << 20)
     print(f"  four messages of 14 MiB in {time.monotonic() - start:.1f} s", flush=True)
-    # Four deliverers that hold 14 MiB each may keep one from its -J for the ten seconds that a writer waits.
-    exim.panic = "failed to update journal|No space left on device"
-    deliver(exim)
+    exim.deliver_queue()        # by one run: what several that hold 14 MiB each wait for is in docs/limits.md
 
 
 @test(main=QUEUE_ONLY, library=True, memory="32M")
