@@ -7,6 +7,7 @@
  *   - Beside them one thread, the director, imports what lies on the disk, a directory at a time, and asks the
  *     supervisor to mount each.  When all are mounted it imports once more, for what came meanwhile.  Then it says
  *     in the segment that everything is in the store: from now on no process with the library looks at the disk.
+ *     A second later it imports again: a call that resolved its path before the mount may end after it.
  *   - A directory that is made later (a named queue) is imported and mounted in the same way.
  *   - What the import has left on the disk is looked at again each minute.
  *
@@ -63,6 +64,7 @@ struct server {
     enum fastspool_durability durability;
     struct import_result imported;
     uint64_t looked; /* the last pass */
+    bool late;       /* a call that resolved its path before the mount may have ended since the last pass */
     bool again;      /* an earlier server's view lies over the disk */
     bool told;       /* what is waited for */
 };
@@ -237,14 +239,25 @@ static void make_directories(const struct server *server)
     }
 }
 
-/* Once a minute: is still there what the last pass has left? */
+/* All that was asked for is mounted. */
+static void follow_mount(struct server *server)
+{
+    import_until_done(server, false);
+    inside_set_view(server->fs, true);
+    server->late = true;
+}
+
+/* Once a minute: is still there what the last pass has left?  And once after a mount. */
 static void look_at_left(struct server *server)
 {
     const struct import_result *last = &server->imported;
     uint64_t now = clock_monotonic();
+    bool left = last->locked || last->conflicts || last->left || *last->error;
 
-    if ((last->locked || last->conflicts || last->left || *last->error) && now - server->looked >= LOOK_LEFT)
+    if (server->late || (left && now - server->looked >= LOOK_LEFT)) {
+        server->late = false;
         import_all(server, false, now);
+    }
 }
 
 static void *direct(void *argument)
@@ -258,14 +271,14 @@ static void *direct(void *argument)
     control_send(server->control, CONTROL_READY, 0, NULL);
     for (;;) {
         uint32_t kind = listen_for(server, &message);
-        if (kind == CONTROL_UP || kind == CONTROL_ADOPT)
+        if (kind == CONTROL_UP) {
+            follow_mount(server);
+        } else if (kind == CONTROL_ADOPT) {
             import_until_done(server, false);
-        if (kind == CONTROL_UP)
-            inside_set_view(server->fs, true);
-        else if (kind == CONTROL_ADOPT)
             mount(server, message.name);
-        else
+        } else {
             look_at_left(server);
+        }
     }
     return NULL;
 }

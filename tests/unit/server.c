@@ -110,3 +110,23 @@ Test(server, lock_with_an_end)
     moved_whole("input/" A "-H");
     moved_whole("input/" B "-H");
 }
+
+/* A chown(2) that resolved its path before the mount comes after the pass that follows it: one more pass sees it.  What
+ * was changed in the view since stays. */
+Test(server, changed_after_the_mount)
+{
+    struct server server = {.fs = fs, .spool = fs->spool_fd, .control = -1};
+    struct stat st;
+
+    disk_directory("msglog");
+    cr_assert_eq(chmod(on_disk("msglog"), 0700), 0);
+    follow_mount(&server);
+    cr_assert_eq(chmod(on_disk("msglog"), 02750), 0);
+    look_at_left(&server);
+    cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 02750);
+    cr_assert_eq(fastspool_chmod(fs, "msglog", 0770), 0);
+    look_at_left(&server);
+    cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
+    cr_assert_eq(st.st_mode, S_IFDIR | 0770);
+}
