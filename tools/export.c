@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool export: move all of the store into a plain Exim spool (lib/view/export.c).
+ * fastspool export: move all of the store into a plain Exim spool (lib/plain/export.c).
  *
  * The happy path:
  *   - Attach as the first process of a reboot would: the store is recovered, and its mirror runs.  No view is started.
@@ -10,7 +10,7 @@
  * Failure modes: a view is mounted: it has to be stopped first.  Something stays in the store: it is named, and the
  * exit status says so; another call goes on.  A signal or a death at any point: the same.
  */
-#include "view/export.h"
+#include "plain/export.h"
 #include "fastspool.h"
 #include "move.h"
 #include "spool/attach.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool import: move what lies on the plain disk of the spool into the store (lib/view/import.c).
+ * fastspool import: move what lies on the plain disk of the spool into the store (lib/plain/import.c).
  *
  * The happy path: attach as `fastspool export` does, keep a view from beginning, and import as the spool's owner.  An
  * Exim with the library may run: it sees each message once.
@@ -8,7 +8,7 @@
  * Failure modes: a view is mounted: it imports by itself.  Something stays on the disk: syslog names it, and the exit
  * status says so.  A death at any point: another call goes on.
  */
-#include "view/import.h"
+#include "plain/import.h"
 #include "base/rights.h"
 #include "fastspool.h"
 #include "move.h"

@@ -205,7 +205,7 @@ struct view_state {
     uint32_t status;      /* enum view_status */
     uint32_t unavailable; /* errno: a view can't be mounted on this machine, and syslog says so; 0: none has failed */
     uint32_t obstacle;    /* enum view_obstacle */
-    uint32_t locked;      /* what the last import has left on the disk (lib/view/import.h): messages in work, */
+    uint32_t locked;      /* what the last import has left on the disk (lib/plain/import.h): messages in work, */
     uint32_t conflicts;   /*   messages and files of which the store has others, */
     uint32_t left;        /*   and files that can't be taken */
 };

@@ -23,8 +23,8 @@
  */
 #include "view/mounts.h"
 
+#include "plain/disk.h"
 #include "spool/exim.h"
-#include "view/disk.h"
 #include "view/mountinfo.h"
 
 #include <dirent.h>

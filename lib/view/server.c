@@ -30,12 +30,12 @@
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "plain/import.h"
 #include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
 #include "store/inside.h"
 #include "view/control.h"
-#include "view/import.h"
 #include "view/requests.h"
 #include "view/shares.h"
 

@@ -8,10 +8,10 @@
 
 #include "durable.h"
 #include "fastspool.h"
+#include "plain/disk.h"
+#include "plain/import.h"
 #include "spool/exim.h"
 #include "store/inside.h"
-#include "view/disk.h"
-#include "view/import.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -87,7 +87,7 @@ static inline int play_copy(int disk, const char *path)
 #define syncfs(...)               play_sync(syncfs(__VA_ARGS__))
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
-#include "../../lib/view/export.c"
+#include "../../lib/plain/export.c"
 #pragma GCC diagnostic pop
 #undef commit
 #undef export

@@ -8,8 +8,8 @@
 
 #include "durable.h"
 #include "fastspool.h"
+#include "plain/disk.h"
 #include "spool/exim.h"
-#include "view/disk.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -117,10 +117,10 @@ static inline bool play_directory(void)
 #define syslog(...)               play_syslog(__VA_ARGS__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
-#include "../../lib/view/copy.c"
-#include "../../lib/view/import.c"
-#include "../../lib/view/scan.c"
-#include "../../lib/view/staged.c"
+#include "../../lib/plain/import.c"
+#include "../../lib/plain/import_copy.c"
+#include "../../lib/plain/scan.c"
+#include "../../lib/plain/staged.c"
 #pragma GCC diagnostic pop
 #undef commit
 #undef clock_monotonic

@@ -7,9 +7,9 @@
  */
 #include "base/clock.h"
 #include "fastspool.h"
+#include "plain/disk.h"
+#include "plain/import_inside.h"
 #include "spool/exim.h"
-#include "view/disk.h"
-#include "view/import_inside.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -10,10 +10,10 @@
  * owner or the mode of a directory: the pass fails, and the next one tries again.
  */
 #include "base/places.h"
+#include "plain/disk.h"
+#include "plain/import.h"
+#include "plain/import_inside.h"
 #include "spool/exim.h"
-#include "view/disk.h"
-#include "view/import.h"
-#include "view/import_inside.h"
 
 #include <dirent.h>
 #include <errno.h>

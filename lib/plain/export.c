@@ -25,15 +25,15 @@
  * changes while it is copied.  So does one that the disk has with another content; with the same content the store's
  * alone is removed.  The disk is full, or a commit fails: the batch goes back to the store, and the export ends.
  */
-#include "view/export.h"
+#include "plain/export.h"
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
+#include "plain/disk.h"
 #include "spool/exim.h"
 #include "store/inside.h"
-#include "view/disk.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The disk below the view, for the import and the export.  Paths are relative to the spool; no symbolic link is
- * followed anywhere in them.  Every function returns 0 or more, or a negative errno.
+ * The plain spool on the disk, for the import and the export: what a view hides.  Paths are relative to the spool; no
+ * symbolic link is followed anywhere in them.  Every function returns 0 or more, or a negative errno.
  */
 #ifndef FASTSPOOL_DISK_H
 #define FASTSPOOL_DISK_H

@@ -28,16 +28,16 @@
  * store has with another content stays, with its message.  The store is full, or a commit fails: the batch goes back to
  * the disk, and the pass ends.
  */
-#include "view/import.h"
+#include "plain/import.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
+#include "plain/disk.h"
+#include "plain/export.h"
+#include "plain/import_inside.h"
 #include "spool/exim.h"
 #include "store/inside.h"
-#include "view/disk.h"
-#include "view/export.h"
-#include "view/import_inside.h"
 
 #include <dirent.h>
 #include <errno.h>

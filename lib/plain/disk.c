@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The disk below the view.  The kernel resolves each path without symbolic links (openat2(2)), because all names below
- * the spool are the mail user's.
+ * The plain spool on the disk.  The kernel resolves each path without symbolic links (openat2(2)), because all names
+ * below the spool are the mail user's.
  *
  * Failure modes: a file system without leases can't tell who has a file open (disk_is_alone()).
  */
-#include "view/disk.h"
+#include "plain/disk.h"
 #include "base/places.h"
 
 #include <errno.h>

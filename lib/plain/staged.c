@@ -11,10 +11,10 @@
 #include "base/escape.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "plain/disk.h"
+#include "plain/import_inside.h"
 #include "spool/exim.h"
 #include "store/inside.h"
-#include "view/disk.h"
-#include "view/import_inside.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Inside the import: what its files share.  import.c has the order of all that happens, scan.c finds what lies on the
- * disk, copy.c copies it into the store, staged.c has the trees of what is in the store and not yet in its place.
- * Every function returns 0 or more, or a negative errno, and then the pass's error says why.
+ * disk, import_copy.c copies it into the store, staged.c has the trees of what is in the store and not yet in its
+ * place. Every function returns 0 or more, or a negative errno, and then the pass's error says why.
  */
 #ifndef FASTSPOOL_IMPORT_INSIDE_H
 #define FASTSPOOL_IMPORT_INSIDE_H
