@@ -69,7 +69,6 @@ static inline int play_copy(int disk, const char *path)
     return error_now ? error_now : disk_make_copy(disk, path);
 }
 
-#define commit export_commit /* durable.h has another one */
 #define export export_all
 #define fastspool_mkdir(...)      (step(), fastspool_mkdir(__VA_ARGS__))
 #define fastspool_rmdir(...)      (step(), fastspool_rmdir(__VA_ARGS__))
@@ -88,8 +87,11 @@ static inline int play_copy(int disk, const char *path)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
 #include "../../lib/plain/export.c"
+#include "../../lib/plain/export_batch.c"
+#include "../../lib/plain/export_copy.c"
+#include "../../lib/plain/export_killed.c"
+#include "../../lib/plain/export_walk.c"
 #pragma GCC diagnostic pop
-#undef commit
 #undef export
 #undef fastspool_mkdir
 #undef fastspool_open
