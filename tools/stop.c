@@ -8,10 +8,11 @@
 #include "base/futex.h"
 #include "fastspool.h"
 #include "look.h"
-#include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/memory.h"
 #include "spool/presence.h"
 #include "spool/registry.h"
+#include "spool/upgrade.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -133,7 +134,7 @@ static void give_memory_back(const struct fastspool *fs)
         presence_claim(fs->presence_fd) < 0)
         return;
     if (LOAD(fs->header->tickets.dirty_files) == 0)
-        attach_discard(fs);
+        memory_remove(fs->runtime);
 }
 
 static int stop(const struct look *look)
@@ -161,25 +162,25 @@ static int stop_other_version(const struct look *look)
 
     if (stat(look->spool, &st) < 0)
         return tool_error("cannot open %s: %s", look->spool, strerrordesc_np(errno));
-    switch (attach_release(look->state, &st, &version, error)) {
-    case RELEASE_DONE:
+    switch (upgrade_release(look->state, &st, &version, error)) {
+    case UPGRADE_DONE:
         printf("the store of %s was of layout version %u: all of it is on the disk, and its memory is given back\n",
                look->spool, version);
         return geteuid() == 0 && registry_remove(look->spool) < 0;
-    case RELEASE_IN_USE:
+    case UPGRADE_IN_USE:
         return tool_error(
             "the store of %s is of layout version %u, and a process uses it still: stop Exim, and run "
             "`fastspool stop` again",
             look->spool, version);
-    case RELEASE_MIRROR:
+    case UPGRADE_MIRROR:
         return tool_error("the mirror of %s, of layout version %u, still runs a minute after it was asked to end",
                           look->spool, version);
-    case RELEASE_UNWRITTEN:
+    case UPGRADE_UNWRITTEN:
         return tool_error(
             "the store of %s, of layout version %u, has changes that are not on the disk, as its mirror "
             "was killed: use it once with the version before, and run `fastspool stop` again",
             look->spool, version);
-    case RELEASE_FAILED:
+    case UPGRADE_FAILED:
         return tool_error("%s: %s", look->spool, error);
     }
     return 1;

@@ -51,6 +51,8 @@
 #include "mirror/pager.h"
 #include "mirror/recovery.h"
 #include "spool/attach.h"
+#include "spool/loss.h"
+#include "spool/memory.h"
 #include "store/blocks.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
@@ -177,7 +179,7 @@ static void catch_term(void)
 
 /* ---- what was removed ---- */
 
-static enum attach_loss lost;
+static enum loss lost;
 static bool in_the_way;
 static char lost_why[FASTSPOOL_ERROR_MAX];
 
@@ -185,9 +187,9 @@ static char lost_why[FASTSPOOL_ERROR_MAX];
  * process waits that can't reach its memory: it lives in another namespace. */
 static void look_for_store(struct fastspool *fs)
 {
-    lost = attach_look(fs, lost_why);
-    in_the_way = lost == ATTACH_NOTHING && attach_is_in_the_way(fs);
-    if (lost == ATTACH_NOTHING && !in_the_way)
+    lost = loss_look(fs, lost_why);
+    in_the_way = lost == LOSS_NOTHING && loss_is_in_the_way(fs);
+    if (lost == LOSS_NOTHING && !in_the_way)
         return;
     if (in_the_way)
         strcpy(lost_why, "ends, because a process that can't reach its memory waits for the store");
@@ -299,20 +301,20 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
 {
     static const char failed[] = "the last commit failed: what was not on the disk is still in memory";
 
-    if (lost == ATTACH_STATE) {
+    if (lost == LOSS_STATE) {
         publish_state(fs, SEGMENT_FAILED, lost_why);
-        attach_discard(fs);
+        memory_remove(fs->runtime);
         return 1;
     }
-    if (lost == ATTACH_MEMORY) {
+    if (lost == LOSS_MEMORY) {
         int result = committer_seal(committer, lost_why);
         return result < 0 ? complain(fs->spool, "the last commit failed: what was in memory alone is lost") : 1;
     }
     if (committer_commit(committer) < 0)
         return complain(fs->spool, failed);
     if (in_the_way)
-        attach_discard(fs); /* all of it is on the disk, and whoever makes the next store can't reach it */
-    return lost != ATTACH_NOTHING;
+        memory_remove(fs->runtime); /* all of it is on the disk, and whoever makes the next store can't reach it */
+    return lost != LOSS_NOTHING;
 }
 
 /* Commit until the end, and tidy once a second. */

@@ -31,8 +31,8 @@
 #include "base/places.h"
 #include "fastspool.h"
 #include "plain/import.h"
-#include "spool/attach.h"
 #include "spool/exim.h"
+#include "spool/loss.h"
 #include "spool/registry.h"
 #include "store/inside.h"
 #include "view/control.h"
@@ -157,7 +157,7 @@ static bool wait_for(const struct server *server, short events)
     char lost[FASTSPOOL_ERROR_MAX] = "";
     struct pollfd poll_for = {.fd = server->control, .events = (short)(events | POLLRDHUP)};
 
-    if (attach_look(server->fs, lost) != ATTACH_NOTHING || inside_failed(server->fs)) {
+    if (loss_look(server->fs, lost) != LOSS_NOTHING || inside_failed(server->fs)) {
         complain(inside_spool(server->fs), "the store is gone, or failed", lost);
         _exit(1);
     }

@@ -5,7 +5,7 @@
  */
 #include "base/clock.h"
 #include "import_play.h"
-#include "spool/attach.h"
+#include "spool/loss.h"
 
 #include <poll.h>
 #include <sys/prctl.h>
@@ -15,7 +15,7 @@ static uint64_t play_time = NS_PER_S;
 static int play_poll(struct pollfd *poll_for, nfds_t count, int time);
 
 #define clock_monotonic()       (play_time)
-#define attach_look(fs, lost)   ((void)(fs), (void)(lost), ATTACH_NOTHING)
+#define loss_look(fs, lost)     ((void)(fs), (void)(lost), LOSS_NOTHING)
 #define poll(poll_for, n, time) play_poll(poll_for, n, time)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The memory of a store: opened, made, published, removed.
+ */
+#ifndef FASTSPOOL_MEMORY_H
+#define FASTSPOOL_MEMORY_H
+
+#include "fastspool.h"
+
+#include <sys/stat.h>
+
+struct record; /* spool/record.h */
+
+/** Open the published memory, which @record names then.  -ENOENT: it is not to be seen from here.  -ESTALE: the record
+ *  was written in another state directory, of which this one is a copy.  Else a negative errno with a sentence. */
+int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error);
+void memory_close(struct fastspool *fs);
+/** With the claim: create an empty store in state RECOVERING, and publish it.  @before: of an earlier store, whose
+ *  memory goes. */
+int memory_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd, const struct stat *spool,
+                const struct record *before, char *error);
+/** Remove a runtime directory that is of no use any more: one that can't be used, that nobody else uses, or a half-made
+ *  one.  Processes that have it mapped keep the mapping. */
+void memory_remove(const char *runtime);
+
+/** What `runtime` is to say of the store that this process has open. */
+int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record);
+int memory_publish(const struct fastspool *fs, int state_fd, const struct record *record, char *error);
+
+/** Is the configured `memory` enough for a store? */
+int memory_check(const struct fastspool_config *config, char *error);
+/** How much the store may take goes into @fs: the configured `memory`, but no more than the runtime directory's file
+ *  system has. */
+int memory_limit(struct fastspool *fs, const struct fastspool_config *config, char *error);
+
+/** Does a view of an earlier store hide the disk's directory?  1 or 0; -errno: it can't be said.  Without /proc a view
+ *  can't be told from another mount, and counts as none. */
+int memory_is_viewed(const struct fastspool *fs, char *error);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The spool, its state directory, and which users they let in.
+ *
+ * The state directory is SPOOL/.fastspool, or what `state` names: 0700, the owner's (base/places.h).  Root, the owner,
+ * and each `trusted_user` may use it.
+ *
+ * Failure modes, each a sentence in @error:
+ *   - The spool's real path can't be found, or is too long.
+ *   - The user is none of those, or was another one when the program began.
+ *   - Another user could write to the state directory: it is refused.
+ *   - A trusted user has no rights there yet: root or the owner has to use the store first.
+ */
+#include "spool/state.h"
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/places.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
+{
+    int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
+    fs->spool_fd = fd_high(fd);
+    if (fs->spool_fd < 0 || fstat(fs->spool_fd, st) < 0)
+        return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
+    int result = fd_path(fs->spool_fd, spool, fs->spool, sizeof(fs->spool));
+    if (result == -ENAMETOOLONG)
+        return error_set(error, result, "the real path of the spool %s is longer than %d bytes", spool,
+                         FASTSPOOL_PATH_MAX - 2);
+    return result == 0 ? 0
+                       : error_set(error, result, "cannot find the real path of the spool %s: %s", spool,
+                                   strerrordesc_np(-result));
+}
+
+bool state_is_owners(const struct stat *spool)
+{
+    return geteuid() == 0 || geteuid() == spool->st_uid;
+}
+
+static bool is_trusted(const struct fastspool_config *config, const struct stat *spool, uid_t uid)
+{
+    bool trusted = uid == 0 || uid == spool->st_uid;
+
+    for (size_t i = 0; i < config->trusted_users && !trusted; i++)
+        trusted = config->trusted_user[i] == uid;
+    return trusted;
+}
+
+int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
+                     char *error)
+{
+    uid_t uid = geteuid();
+
+    if (is_trusted(config, spool, uid))
+        uid = getuid(); /* it may stop this process */
+    if (is_trusted(config, spool, uid))
+        return 0;
+    return error_set(error, -EACCES, "the spool %s belongs to user %u, and user %u is not a `trusted_user`", fs->spool,
+                     (unsigned)spool->st_uid, (unsigned)uid);
+}
+
+int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
+               char *error)
+{
+    struct stat st;
+
+    if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
+                 config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
+        return error_set(error, -ENAMETOOLONG, "the path of the state directory of %s is too long; configure `state`",
+                         fs->spool);
+    if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
+        return error_set(error, -errno, "cannot create the state directory %s: %s", fs->state, strerrordesc_np(errno));
+    int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES && !state_is_owners(spool))
+        return error_set(error, -EACCES,
+                         "cannot open the state directory %s: a trusted user has rights there from the next use of the "
+                         "store by root "
+                         "or the owner on, if its file system has access control lists",
+                         fs->state);
+    if (fd < 0)
+        return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
+    if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {
+        close(fd);
+        return error_set(error, -EPERM,
+                         "the state directory %s must be the spool owner's or root's, and writable by that user alone",
+                         fs->state);
+    }
+    return fd;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The spool, its state directory, and which users they let in.
+ */
+#ifndef FASTSPOOL_STATE_H
+#define FASTSPOOL_STATE_H
+
+#include "fastspool.h"
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/** Open the spool directory: its descriptor and its real path go into @fs, what it is into @st.  0, or a negative errno
+ *  with a sentence. */
+int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error);
+/** Does the process belong to root or the owner of @spool? */
+bool state_is_owners(const struct stat *spool);
+/** 0: this process may use the store.  Else -EACCES, with a sentence. */
+int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
+                     char *error);
+/** Open the state directory.  @create: create it if it is missing.  A descriptor, which is the caller's, or a negative
+ *  errno with a sentence.  Its path goes into @fs. */
+int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
+               char *error);
+
+#endif
