@@ -9,6 +9,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "fastspool.h"
 #include "plain/disk.h"
 #include "plain/export.h"
@@ -44,7 +45,7 @@ static int gather(struct export *ex, struct group *group, const char *path)
 
 static int visit_left(struct export *ex, const char *path)
 {
-    char data[PATH_MAX], in_tree[PATH_MAX], member[PATH_MAX];
+    char data[PATH_MAX], in_tree[PATH_MAX], member[PATH_MAX], shown[FASTSPOOL_PATH_MAX];
     struct group *group = &ex->group[ex->groups];
     bool message = exim_family(path, data) && export_goes_with(path, data);
     int result = 0;
@@ -62,7 +63,8 @@ static int visit_left(struct export *ex, const char *path)
         result = gather(ex, group, path);
     if (result < 0)
         return result;
-    export_tree_path(message ? data : path, in_tree);
+    const char *opened = message ? data : path;
+    export_tree_path(opened, in_tree);
     if (export_has(ex, in_tree))
         group->description = message ? export_lock(ex, in_tree) : fastspool_open(ex->fs, in_tree, O_RDONLY, 0);
     ex->groups++;
@@ -70,7 +72,7 @@ static int visit_left(struct export *ex, const char *path)
         result = error_set(ex->result->error, -EBUSY,
                            "a process keeps %s open, which an interrupted export had begun to move: run the export "
                            "again when that process has ended",
-                           data);
+                           escape_bytes(shown, sizeof(shown), opened, strlen(opened)));
     return result < 0 ? result : ex->groups == BATCH ? export_commit(ex, true) : 0;
 }
 

@@ -35,14 +35,12 @@ Test(export, everything)
     }
 }
 
-/* Another process holds a message's lock, or has its -D file open and may be about to take it. */
-static void stays(bool locked)
+/* Another process has @path open, with Exim's lock if it is @locked, until end_other(). */
+static pid_t begin_other(const char *path, bool locked, int go[2])
 {
-    int ready[2], go[2];
+    int ready[2];
     char byte;
 
-    message("", "", A);
-    message("", "", B);
     cr_assert(pipe(ready) == 0 && pipe(go) == 0);
     descriptions_shared(fs);
     pid_t pid = fork();
@@ -50,20 +48,36 @@ static void stays(bool locked)
         close(go[1]); /* the test's death ends it */
         struct flock head = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 19};
         fastspool_after_fork_child(fs);
-        int d = fastspool_open(fs, "input/" A "-D", O_RDWR, 0);
+        int d = fastspool_open(fs, path, O_RDWR, 0);
         if (locked && fastspool_lock(fs, d, F_SETLK, &head) < 0)
             _exit(1);
         _exit(write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1);
     }
     cr_assert_eq(read(ready[0], &byte, 1), 1);
+    return pid;
+}
+
+static void end_other(pid_t pid, const int go[2])
+{
+    cr_assert_eq(write(go[1], "", 1), 1);
+    waitpid(pid, NULL, 0);
+    descriptions_reap(fs);
+}
+
+/* Another process holds a message's lock, or has its -D file open and may be about to take it. */
+static void stays(bool locked)
+{
+    int go[2];
+
+    message("", "", A);
+    message("", "", B);
+    pid_t pid = begin_other("input/" A "-D", locked, go);
     run_all();
     counts(1, 3, 1, 0, 0);
     cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && store_has("msglog/" A));
     cr_assert_not(disk_has("input/" A "-H") || disk_has("input/" PLACES_COPIED A "-H"));
     moved_whole("input/" B "-H");
-    cr_assert_eq(write(go[1], "", 1), 1);
-    waitpid(pid, NULL, 0);
-    descriptions_reap(fs);
+    end_other(pid, go);
     run_all();
     moved_whole("input/" A "-H");
 }
@@ -76,6 +90,37 @@ Test(export, locked)
 Test(export, opened)
 {
     stays(false);
+}
+
+/* A killed export has left in the tree what a process keeps open, be it a message or not: the sentence says what. */
+static void left_open(const char *path)
+{
+    char in_tree[PATH_MAX], expected[PATH_MAX];
+    int go[2];
+
+    message("", "", A);
+    store_file("input/stray");
+    for (const char *const *directory = (const char *const[]){PLACES_EXPORT, TREE, TREE "/input", NULL}; *directory;
+         directory++)
+        store_directory(*directory);
+    export_tree_path(path, in_tree);
+    cr_assert_eq(fastspool_rename(fs, path, in_tree, 0), 0);
+    pid_t pid = begin_other(in_tree, false, go);
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EBUSY);
+    snprintf(expected, sizeof(expected), "a process keeps %s open", path);
+    cr_assert_eq(strncmp(result_of.error, expected, strlen(expected)), 0, "%s", result_of.error);
+    end_other(pid, go);
+    run_all();
+}
+
+Test(export, message_left_open)
+{
+    left_open("input/" A "-D");
+}
+
+Test(export, file_left_open)
+{
+    left_open("input/stray");
 }
 
 /* The disk has another message of that name: it stays.  With the same content the store's is removed. */
