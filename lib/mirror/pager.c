@@ -17,7 +17,8 @@
  * instead of 53-62 beside a compiler.
  *
  * Failure modes:
- *  - No memory for a file: evict others, for LOAD_WAIT at most; then spill the file (spill.c).
+ *  - No memory for a file, or it would take the last that writers have: evict others, for LOAD_WAIT at most; then
+ *    spill the file (spill.c).
  *  - No room on the disk for the spill file: ENOSPC.
  *  - The database does not hold the inode, or another generation or size of it: EIO.
  *  - The database cannot be opened: all waiters get its error.
@@ -58,6 +59,7 @@
 #define BUSY            (20 * NS_PER_MS)  /* the same, with so much memory in use that some may be needed at any time */
 #define EVICT_RETRY     (200 * NS_PER_MS) /* after an eviction that found too little */
 #define SPILL_SHARE     4u                /* a file of more than this part of `memory` is spilled at once */
+#define SMALL_SHARE     64u               /* a file of at most this part is paged in wherever there is a block for it */
 #define SPACE_LEAST     256u              /* blocks to free for waiting writers */
 
 /* ---- one file ---- */
@@ -223,15 +225,29 @@ static int evict(struct pager *pager, uint64_t target, uint64_t least)
     return blocks < 0 ? (int)blocks : 0;
 }
 
+/* Bytes that may be in use before the file is paged in.  Open files can't be evicted.  So a few deliverers of large
+ * messages, each of which holds its own, would leave no block for the small files that they write next (a -J).  The
+ * bound is the one that large files' writers have (residency.c). */
+static uint64_t most_before(const struct header *h, const struct pagein *pagein)
+{
+    uint64_t most = residency_most_large(h), bytes = (pagein->size / BLOCK_SIZE + 1) * BLOCK_SIZE;
+
+    if (pagein->size <= LOAD(h->memory_limit) / SMALL_SHARE)
+        return UINT64_MAX;
+    return most > bytes ? most - bytes : 0;
+}
+
 /* Page in to memory.  Without memory, evict other files and try again, until @until for all files of a round. */
 static int page_in_to_memory(struct pager *pager, struct database *database, MDB_txn *transaction,
                              const struct pagein *pagein, uint64_t until)
 {
-    int result;
+    uint64_t most = most_before(pager->fs->header, pagein);
+    int result = -ENOSPC;
 
-    while ((result = pager_load(pager->fs, database, transaction, pagein, -1)) == -ENOSPC &&
+    while ((residency_in_use(pager->fs->header) > most ||
+            (result = pager_load(pager->fs, database, transaction, pagein, -1)) == -ENOSPC) &&
            clock_monotonic() < until && !LOAD(pager->ending) && !LOAD(pager->database->closing)) {
-        evict(pager, UINT64_MAX, pagein->size / BLOCK_SIZE + SPACE_LEAST);
+        evict(pager, most, pagein->size / BLOCK_SIZE + SPACE_LEAST);
         clock_sleep(LOAD_RETRY);
     }
     return result;

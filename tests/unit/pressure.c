@@ -15,6 +15,7 @@
 #include "store/inodes.h"
 #include "store/layout.h"
 #include "store/orphans.h"
+#include "store/residency.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -134,6 +135,39 @@ Test(pressure, larger_than_memory)
     }
     cr_assert_leq(fs->header->tables.memory_bytes, fs->header->memory_limit);
     mirror_end_small();
+}
+
+/* Open files that were paged in leave memory for writers: the rest of them is spilled. */
+Test(pressure, page_ins_leave_room)
+{
+    enum { FILES = 24 };
+    int open_files[FILES];
+    char path[16];
+
+    segment_limit(fs->header, FILES * sizeof(bytes));
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        fill(path, i, sizeof(bytes));
+        if (i % 4 == 3) {
+            persist();
+            evict(0);
+        }
+    }
+    paging_begin(fs, note_checkpoint);
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        open_files[i] = fastspool_open(fs, path, O_RDONLY, 0);
+        cr_assert_geq(open_files[i], 0, "%s: %s", path, strerror(-open_files[i]));
+    }
+    cr_assert_leq(residency_in_use(fs->header), residency_most_large(fs->header));
+    cr_assert_gt(fs->header->residency.spilled, 0);
+    cr_assert_lt(fs->header->residency.spilled, FILES / 2);
+    uint64_t before = clock_monotonic();
+    put("small", 0, bytes, 9000, 0);
+    cr_assert_lt(clock_monotonic() - before, 5 * NS_PER_S, "a writer waited for memory");
+    for (unsigned i = 0; i < FILES; i++)
+        fastspool_close(fs, open_files[i]);
+    paging_end(fs);
 }
 
 static void *wish_to_close(void *database)
