@@ -10,6 +10,7 @@
  *   - Inside one it blocks all signals, sends this one to the thread again, with all that came with it, and returns to
  *     the section with all signals still blocked.  The end of the section restores the mask, and the kernel delivers.
  *   - So a section without a signal makes no system call: 2 ns instead of 400 (docs/benchmarks.md).
+ *   - A handler that replaces another one, with the same flags and mask, needs none either.
  *
  * The other way: a system call blocks all signals before the lock is taken, another restores the mask after it is
  * released.  A process goes this way
@@ -57,6 +58,9 @@ typedef void handler(int, siginfo_t *, void *);
 static struct entry {
     handler *call; /* the last one; NULL: there has been none */
     bool siginfo;  /* SA_SIGINFO as the program set it; the kernel has it with every handler */
+    bool settled;  /* the kernel has relay() with these, and nothing changes that but a call of the program's */
+    int flags;
+    kernel_mask mask;
 } table[NSIG];
 
 static kernel_mask interrupting; /* by siginterrupt(3): signal() makes these interrupt system calls */
@@ -196,15 +200,44 @@ void signals_unknown(void)
 
 /* ---- libc's functions ---- */
 
+static kernel_mask mask_of(const struct sigaction *action)
+{
+    kernel_mask mask;
+
+    memcpy(&mask, &action->sa_mask, sizeof(mask));
+    return mask;
+}
+
+/* Does the kernel have just this, but for the handler's address?  Then a call would change nothing.  (Exim sets its
+ * handler of SIGALRM ten times a message.)  What a handler of SA_RESETHAND leaves is the kernel's to know, and with
+ * threads the order of two calls. */
+static bool is_settled(int number, const struct sigaction *kernels)
+{
+    const struct entry *entry = &table[number];
+    return entry->settled && entry->flags == kernels->sa_flags && entry->mask == mask_of(kernels) &&
+           __libc_single_threaded && !LOAD(incomplete);
+}
+
+static void settle(int number, const struct sigaction *kernels)
+{
+    struct entry *entry = &table[number];
+
+    entry->settled = kernels && !(kernels->sa_flags & SA_RESETHAND);
+    if (entry->settled) {
+        entry->flags = kernels->sa_flags;
+        entry->mask = mask_of(kernels);
+    }
+}
+
 EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old)
 {
     struct sigaction kernels;
-    struct entry before = {NULL, false};
+    struct entry before = {0};
     bool known = is_signal(number), relays = known && action && is_handler(action->sa_handler);
 
     BOUND();
     if (known)
-        before = (struct entry){LOAD(table[number].call), LOAD(table[number].siginfo)};
+        before = (struct entry){.call = LOAD(table[number].call), .siginfo = LOAD(table[number].siginfo)};
     if (known && action)
         STORE(table[number].siginfo, (action->sa_flags & SA_SIGINFO) != 0);
     if (relays) {
@@ -212,12 +245,16 @@ EXPORT int sigaction(int number, const struct sigaction *action, struct sigactio
         kernels = *action;
         kernels.sa_sigaction = relay;
         kernels.sa_flags |= SA_SIGINFO;
+        if (!old && is_settled(number, &kernels))
+            return 0;
     }
     int result = real.sigaction(number, relays ? &kernels : action, old);
     if (result < 0 && known) {
         STORE(table[number].siginfo, before.siginfo);
         STORE(table[number].call, before.call);
     }
+    if (result == 0 && known && action)
+        settle(number, relays ? &kernels : NULL);
     if (result == 0 && old && old->sa_sigaction == relay)
         old->sa_sigaction = before.call;
     if (result == 0 && old && !before.siginfo)
@@ -258,6 +295,8 @@ EXPORT int siginterrupt(int number, int interrupt)
     BOUND();
     int result = real.siginterrupt(number, interrupt);
 
+    if (is_signal(number))
+        settle(number, NULL);
     if (result == 0 && interrupt)
         __atomic_or_fetch(&interrupting, bit(number), __ATOMIC_ACQ_REL);
     else if (result == 0)

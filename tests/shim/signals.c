@@ -25,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -170,6 +171,66 @@ static void handlers(void)
     tell("default", SIGUSR1);
 }
 
+/* Handlers that are set again, where something else has changed in between, or nothing has. */
+static void set_again(void)
+{
+    struct sigaction other = {.sa_handler = plain};
+
+    install(SIGUSR1, plain, SA_RESTART);
+    install(SIGUSR1, plain, SA_RESTART);
+    raise(SIGUSR1);
+    tell("set twice", SIGUSR1);
+    install(SIGUSR1, informed, SA_RESTART | SA_SIGINFO);
+    raise(SIGUSR1);
+    tell("another handler", SIGUSR1);
+    install(SIGUSR1, plain, SA_RESTART);
+    raise(SIGUSR1);
+    tell("the first one, without information", SIGUSR1);
+    sigaction(SIGUSR1, &other, NULL);
+    raise(SIGUSR1);
+    tell("other flags and mask", SIGUSR1);
+    install(SIGUSR1, plain, 0);
+    raise(SIGUSR1);
+    tell("another mask", SIGUSR1);
+    install(SIGUSR1, SIG_IGN, 0);
+    install(SIGUSR1, plain, 0);
+    raise(SIGUSR1);
+    tell("ignored meanwhile", SIGUSR1);
+    install(SIGUSR1, plain, SA_RESTART);
+    siginterrupt(SIGUSR1, 1);
+    install(SIGUSR1, plain, SA_RESTART);
+    tell("interrupting meanwhile", SIGUSR1);
+    siginterrupt(SIGUSR1, 0);
+    for (int i = 0; i < 2; i++) {
+        install(SIGUSR1, plain, SA_RESETHAND);
+        raise(SIGUSR1);
+    }
+    tell("once, twice", SIGUSR1);
+    install(SIGUSR1, plain, 0);
+    install(SIGUSR1, plain, SA_RESETHAND);
+    raise(SIGUSR1);
+    install(SIGUSR1, plain, 0);
+    raise(SIGUSR1);
+    tell("for good, once, for good", SIGUSR1);
+    install(SIGUSR1, SIG_DFL, 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct {
+            void *handler;
+            unsigned long flags;
+            void *restorer;
+            uint64_t mask;
+        } none = {0};
+
+        install(SIGUSR1, plain, 0);
+        syscall(SYS_rt_sigaction, SIGUSR1, &none, NULL, sizeof(none.mask));
+        install(SIGUSR1, plain, 0);
+        raise(SIGUSR1);
+        _exit(calls);
+    }
+    printf("set by the system call meanwhile: %x\n", (unsigned)child_status(child));
+}
+
 static void older_functions(void)
 {
     printf("signal: %s", as_text(signal(SIGUSR1, plain)));
@@ -290,6 +351,7 @@ static int rules(void)
     if (!use_spool("rules"))
         return 1;
     handlers();
+    set_again();
     older_functions();
     system_calls();
     other_programs();
