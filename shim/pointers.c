@@ -16,6 +16,7 @@
  */
 #include "pointers.h"
 
+#include "base/atomic.h"
 #include "real.h"
 
 #include <errno.h>
@@ -40,8 +41,8 @@ extern void *__libc_stack_end; /* of the first thread */
 static struct segment {
     uintptr_t start, end;
     bool writable;
-} segments[SEGMENTS]; /* of the program */
-static uintptr_t heap;
+} segments[SEGMENTS];               /* of the program */
+static uintptr_t program_end, heap; /* `heap`: its lowest address that is known */
 
 /* What is relocated is made read-only later. */
 static uintptr_t end_of_relro(const ElfW(Phdr) * headers, size_t count, const ElfW(Phdr) * load)
@@ -61,26 +62,35 @@ __attribute__((constructor)) static void find_memory(void)
     const uintptr_t base = _r_debug.r_map ? _r_debug.r_map->l_addr : 0;
     size_t found = 0;
 
-    heap = (uintptr_t)sbrk(0);
+    heap = (uintptr_t)sbrk(0); /* constructors that ran before may have moved it: see learn() */
     for (size_t i = 0; headers && i < count && found < SEGMENTS; i++) {
         const ElfW(Phdr) *load = &headers[i];
         bool writable = load->p_flags & PF_W;
         if (load->p_type == PT_LOAD && (load->p_flags & PF_R))
             segments[found++] = (struct segment){base + (writable ? end_of_relro(headers, count, load) : load->p_vaddr),
                                                  base + load->p_vaddr + load->p_memsz, writable};
+        if (load->p_type == PT_LOAD && base + load->p_vaddr + load->p_memsz > program_end)
+            program_end = base + load->p_vaddr + load->p_memsz;
     }
+}
+
+/* There is memory at @at.  Between the program and the heap's end nothing but the heap is. */
+static void learn(uintptr_t at)
+{
+    if (at >= program_end && at < LOAD(heap))
+        STORE(heap, at);
 }
 
 /* How many of @size bytes at @at are surely there? */
 static size_t surely(uintptr_t at, size_t size, bool writing)
 {
     const uintptr_t frame = (uintptr_t)__builtin_frame_address(0), stack = (uintptr_t)__libc_stack_end;
-    const uintptr_t heap_end = heap ? (uintptr_t)sbrk(0) : 0;
+    const uintptr_t heap_start = LOAD(heap), heap_end = heap_start ? (uintptr_t)sbrk(0) : 0;
     uintptr_t end = 0;
 
     if (at >= frame && at < stack && stack - frame < STACK_SPAN)
         end = stack;
-    else if (at >= heap && at < heap_end)
+    else if (at >= heap_start && at < heap_end)
         end = heap_end;
     for (int i = 0; i < SEGMENTS && !end; i++) {
         if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
@@ -116,6 +126,7 @@ static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at), bool
     size_t done = surely(start, size, writing);
 
     while (done < size && can(start + done)) {
+        learn(start + done);
         size_t page = PAGE - (start + done) % PAGE;
         done = page < size - done ? done + page : size;
     }
