@@ -10,6 +10,7 @@
  *
  * Failure modes:
  *  - The segment is damaged: what makes no sense does not get to the disk.  The capture fails, and nothing is captured.
+ *    An inode is copied, and the copy is checked: whoever can write the segment changes it at any time.
  *  - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit succeeds.
  *  - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
  *    captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
@@ -49,12 +50,12 @@ struct arena {
     const char *last;                        /* nothing is to change after this capture: why; NULL: all goes on */
 };
 
-static int capture_names(struct fastspool *fs, const struct inode *inode, struct captured *file, struct arena *arena)
+static int capture_names(struct fastspool *fs, struct captured *file, struct arena *arena)
 {
-    uint32_t entry = inode->names;
+    uint32_t entry = file->state.names;
 
     file->name = &arena->names[arena->names_used];
-    for (uint32_t left = inode->links; entry && left > 0; left--) {
+    for (uint32_t left = file->state.links; entry && left > 0; left--) {
         if (!names_valid(fs, entry) || arena->names_used >= fs->header->tables.names.used)
             return doubt("an inode's list of names has no end, or leads nowhere");
         if (arena->names_used < arena->names_max) {
@@ -91,29 +92,35 @@ static void capture_blocks(struct fastspool *fs, struct captured *file, struct a
     arena->blocks_used += file->count;
 }
 
+/* The copy of a dirty inode. */
+static int capture_copy(struct fastspool *fs, struct captured *file, struct arena *arena)
+{
+    struct inode *state = &file->state;
+    int result = inodes_check(state);
+
+    if (result == 0 && (state->dirty_from > state->dirty_to || state->dirty_to > FILE_BLOCKS_MAX))
+        result = doubt("more of a file is dirty than a file can have");
+    if (result == 0)
+        result = capture_names(fs, file, arena);
+    if (result == 0 && S_ISREG(state->mode) && state->dirty_to > state->dirty_from)
+        capture_blocks(fs, file, arena);
+    return result;
+}
+
 /* One dirty inode.  What has neither names nor a future is captured as its own deletion. */
 static int capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
 {
-    const struct inode *inode = inode_at(fs, i);
-    bool gone = !(inode->flags & INODE_USED) || inode->links == 0 || (S_ISDIR(inode->mode) && inode->links < 2);
-    int result = gone ? 0 : inodes_check(inode);
-
-    if (result == 0 && (inode->dirty_from > inode->dirty_to || inode->dirty_to > FILE_BLOCKS_MAX))
-        result = doubt("more of a file is dirty than a file can have");
-    if (arena->files < arena->files_max) {
-        struct captured *file = &arena->capture->file[arena->files];
-        *file = (struct captured){.inode = i, .state = *inode};
-        if (gone) {
-            file->state.links = 0;
-            file->state.dirty_from = file->state.dirty_to = 0;
-        } else if (result == 0) {
-            result = capture_names(fs, inode, file, arena);
-            if (S_ISREG(inode->mode) && inode->dirty_to > inode->dirty_from)
-                capture_blocks(fs, file, arena);
-        }
-    }
-    arena->files++;
-    return result;
+    if (arena->files++ >= arena->files_max)
+        return 0;
+    struct captured *file = &arena->capture->file[arena->files - 1];
+    struct inode *state = &file->state;
+    *file = (struct captured){.inode = i, .state = *inode_at(fs, i)};
+    __atomic_signal_fence(__ATOMIC_ACQUIRE); /* the copy is checked, not what may stand there by now */
+    if ((state->flags & INODE_USED) && state->links > 0 && !(S_ISDIR(state->mode) && state->links < 2))
+        return capture_copy(fs, file, arena);
+    state->links = 0;
+    state->dirty_from = state->dirty_to = 0;
+    return 0;
 }
 
 /* May inode @i follow @before others in the dirty list?  (It may be free, and its end not on the disk yet.) */

@@ -71,7 +71,7 @@ int compaction_vacate(struct fastspool *fs, uint32_t chunk)
 {
     int result = change_run(fs, take_last, &chunk);
 
-    for (uint32_t i = 1; result == 0 && i < LOAD(fs->header->tables.inodes.used); i++) {
+    for (uint32_t i = 1; result == 0 && i < LOAD(fs->header->tables.inodes.used) && i < INODES_MAX; i++) {
         struct vacating vacating = {i, chunk, 0};
         do
             result = may_lie_in(fs, i, chunk) ? change_run(fs, vacate_step, &vacating) : 0;

@@ -261,16 +261,15 @@ struct gaps {
 static int free_gaps(struct fastspool *fs, void *argument)
 {
     struct gaps *gaps = argument;
-    const struct table *table = &fs->header->tables.inodes;
-    uint32_t i = gaps->next;
+    uint32_t i = gaps->next, used = LOAD(fs->header->tables.inodes.used), end = used < INODES_MAX ? used : INODES_MAX;
 
-    for (int step = 0; step < 256 && i < table->used; step++, i++) {
+    for (int step = 0; step < 256 && i < end; step++, i++) {
         if (inode_at(fs, i)->flags & INODE_USED)
             continue;
         table_give_gap(fs, TABLE_INODES, i);
     }
     gaps->next = i;
-    return i < table->used;
+    return i < end;
 }
 
 /* ---- building ---- */
@@ -419,7 +418,7 @@ static int page_in_touched(struct database *database, MDB_txn *transaction, stru
 {
     int result = 0;
 
-    for (uint32_t i = 1; i < fs->header->tables.inodes.used && result >= 0; i++) {
+    for (uint32_t i = 1; i < LOAD(fs->header->tables.inodes.used) && i < INODES_MAX && result >= 0; i++) {
         struct pagein pagein = {.inode = i};
         if (!(touched[i / BITS] >> i % BITS & 1))
             continue;

@@ -48,6 +48,13 @@ static const struct chunk *listed(const struct fastspool *fs, uint32_t link)
     return link >= 1 && link <= fs->header->blocks.chunks_used && link <= CHUNKS_MAX ? chunk_at(fs, link - 1) : NULL;
 }
 
+/* Chunks ever taken, at most as many as there can be: the count may be nonsense. */
+static uint32_t chunks_taken(const struct fastspool *fs)
+{
+    uint32_t used = LOAD(fs->header->blocks.chunks_used);
+    return used < CHUNKS_MAX ? used : CHUNKS_MAX;
+}
+
 /* Is @link 0, or that of a chunk? */
 static bool leads(const struct fastspool *fs, uint32_t link)
 {
@@ -117,10 +124,11 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
     if (!chunk || chunk->state != CHUNK_PRESENT)
         return section_damaged(fs, "the list of chunks with free blocks leads nowhere");
     for (unsigned word = 0; word < WORDS; word++) {
-        if (chunk->free[word] == 0)
+        uint64_t free = LOAD(chunk->free[word]);
+        if (free == 0)
             continue;
-        unsigned bit = (unsigned)__builtin_ctzll(chunk->free[word]);
-        SET(fs, chunk->free[word], chunk->free[word] & ~(UINT64_C(1) << bit));
+        unsigned bit = (unsigned)__builtin_ctzll(free);
+        SET(fs, chunk->free[word], free & ~(UINT64_C(1) << bit));
         SET(fs, chunk->free_count, chunk->free_count - 1);
         SET(fs, fs->header->blocks.used, fs->header->blocks.used + 1);
         if (chunk->free_count == 0)
@@ -344,7 +352,7 @@ static uint64_t leaving_bytes(const struct fastspool *fs)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t number = 0; number < LOAD(fs->header->blocks.chunks_used); number++)
+    for (uint32_t number = 0; number < chunks_taken(fs); number++)
         bytes += chunk_at(fs, number)->state == CHUNK_LEAVING ? CHUNK_SIZE : 0;
     return bytes;
 }
@@ -356,7 +364,7 @@ uint32_t blocks_to_vacate(const struct fastspool *fs)
 
     if (!tables_want(h, leaving_bytes(fs)))
         return CHUNKS_MAX;
-    for (uint32_t number = 0; number < LOAD(h->blocks.chunks_used); number++) {
+    for (uint32_t number = 0; number < chunks_taken(fs); number++) {
         const struct chunk *chunk = chunk_at(fs, number);
         if (is_empty(fs, number))
             return CHUNKS_MAX;
@@ -381,7 +389,7 @@ int blocks_take_last(struct fastspool *fs, uint32_t number)
 int blocks_give_back(struct fastspool *fs, uint64_t keep)
 {
     const struct header *h = fs->header;
-    uint32_t used = LOAD(h->blocks.chunks_used);
+    uint32_t used = chunks_taken(fs);
     uint64_t leaving = leaving_bytes(fs);
 
     for (uint32_t number = 0; number < used; number++) {

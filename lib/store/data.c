@@ -189,7 +189,7 @@ static void zero_tail(struct fastspool *fs, const struct inode *inode, uint64_t 
 int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
 {
     const struct inode *inode = inode_at(fs, i);
-    const uint64_t published = inode->size;
+    const uint64_t published = LOAD(inode->size); /* once: it may change after the check */
     bool replaces = offset < published;
     const char *bytes = buffer;
     uint32_t replaced[DATA_STEP / BLOCK_SIZE + 1] = {0};

@@ -238,7 +238,7 @@ bool section_log(struct fastspool *fs, const void *address, size_t size)
     const struct header *header = fs->header;
     uint64_t from = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
     uint64_t to = (uint64_t)((const char *)address - fs->base) + size;
-    uint32_t count = header->section.undo_count;
+    uint32_t count = LOAD(header->section.undo_count); /* once: it may change after the check */
 
     assert(section_inside == fs);
     if (count + (to - from + 7) / 8 > UNDO_MAX) {

@@ -47,7 +47,7 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
 {
     const struct header *header = fs->header;
     uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
-    uint32_t count = header->section.undo_count;
+    uint32_t count = LOAD(header->section.undo_count); /* once: it may change after the check */
 
     if (section_inside != fs || count >= UNDO_MAX)
         return section_log(fs, address, 1);

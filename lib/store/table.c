@@ -13,7 +13,8 @@
  *     SIGBUS.
  *   - Two processes grow the same table: both take the same memory, which is harmless, and one publishes it.
  *   - Two tables grow, and the limit has room for one: the second gets -EAGAIN.
- *   - The free list leads out of the table, or to an entry in use: the segment is damaged.
+ *   - The free list leads out of the table, or to an entry in use, or more entries were handed out than the table can
+ *     have: the segment is damaged.
  */
 #include "store/table.h"
 
@@ -91,18 +92,16 @@ int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
 {
     const struct kind *kind = &kinds[id];
     const struct table *table = table_of(fs, kind);
-    uint32_t i = table->free;
+    uint32_t free = LOAD(table->free), used = LOAD(table->used), i = free ? free : used;
 
-    if (i == 0 && table->used >= table->capacity)
+    if (free == 0 && used >= table->capacity)
         return section_want(id);
-    if (i != 0 && (i >= table->used || i >= kind->most || kind->used(fs, i)))
+    if (i >= kind->most || (free && (free >= used || kind->used(fs, free))))
         return section_damaged(fs, kind->damage);
-    if (i == 0) {
-        i = table->used;
-        SET(fs, table->used, i + 1);
-    } else {
-        SET(fs, table->free, *link_of(fs, kind, i));
-    }
+    if (free)
+        SET(fs, table->free, *link_of(fs, kind, free));
+    else
+        SET(fs, table->used, used + 1);
     SET(fs, table->count, table->count + 1);
     *entry = i;
     return 0;

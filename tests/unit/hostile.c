@@ -21,9 +21,11 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <syslog.h>
+#include <ucontext.h>
 
 static void setup(void)
 {
@@ -476,6 +478,36 @@ Test(hostile, free_lists)
     }
 }
 
+/* A table that says that it has more entries than it can have: none of them is handed out. */
+Test(hostile, tables_without_end)
+{
+    fastspool_close(fs, create("input/x"));
+    const struct table *const tables[] = {&fs->header->tables.inodes, &fs->header->tables.names,
+                                          &fs->header->tables.descriptions};
+    const uint32_t most[] = {INODES_MAX, NAMES_MAX, DESCRIPTIONS_MAX};
+    for (int t = 0; t < 3; t++) {
+        const struct table before = *tables[t];
+        for (int d = 0; d < 20; d++) /* none is left in the process's pool */
+            cr_assert_geq(fastspool_open(fs, "input/x", O_RDONLY, 0), 0);
+        WRITABLE(*tables[t]) = (struct table){2 * most[t], most[t], 0, 1};
+        cr_assert_eq(ended(create_y), -EIO, "table %d", t);
+        cr_assert(strstr(fs->header->failure, "the list of free"), "table %d: %s", t, fs->header->failure);
+        WRITABLE(*tables[t]) = before;
+    }
+}
+
+static int give_back(void)
+{
+    return blocks_give_back(fs, 0) == 0 ? NOTHING : -EIO;
+}
+
+/* More chunks than there can be. */
+Test(hostile, chunks_without_end)
+{
+    WRITABLE(fs->header->blocks.chunks_used) = UINT32_MAX;
+    cr_assert_eq(ended(give_back), NOTHING);
+}
+
 static int take_snapshot(void)
 {
     struct fastspool *snapshot;
@@ -563,3 +595,82 @@ Test(hostile, undo_entry_that_changes)
     cr_assert_eq(fstat(fs->segment_fd, &st), 0);
     cr_assert_eq((uint64_t)st.st_size, SEGMENT_SIZE, "the file has %lld bytes", (long long)st.st_size);
 }
+
+#ifdef __x86_64__
+#define TRAP_FLAG 0x100
+
+/* After each so many instructions in a section the range begins elsewhere: behind its end, and before it, in turn. */
+static struct {
+    const struct inode *inode;
+    unsigned count, period, phase;
+    bool inside;
+} flip;
+
+static void on_step(int signal_number, siginfo_t *info, void *context)
+{
+    ucontext_t *interrupted = context;
+
+    (void)signal_number;
+    (void)info;
+    STORE(flip.inode->dirty_from, (flip.count++ + flip.phase) / flip.period % 2 ? 50 : 0);
+    if (!flip.inside)
+        interrupted->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+}
+
+static void step_from_here(void)
+{
+    flip.inside = true;
+    __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; orl %0, (%%rsp); popf; lea 128(%%rsp), %%rsp" ::"i"(TRAP_FLAG)
+                     : "memory", "cc");
+}
+
+static void step_no_more(void)
+{
+    flip.inside = false;
+}
+
+static int take_stepwise(struct capture *capture, unsigned period, unsigned phase)
+{
+    flip.count = 0;
+    flip.period = period;
+    flip.phase = phase;
+    section_guard = (struct section_guard){step_from_here, step_no_more};
+    int result = capture_take(fs, capture);
+    section_guard = (struct section_guard){0};
+    return result;
+}
+
+/* The range that is captured is the one that was looked at.  One that ends before it begins has 2^32 blocks. */
+Test(hostile, dirty_range_that_changes)
+{
+    static const unsigned periods[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
+    static const char bytes[10 * BLOCK_SIZE];
+    struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, before;
+    const struct rlimit small = {UINT64_C(4) << 30, UINT64_C(4) << 30};
+    struct capture capture;
+    int d = create("input/x"), found[2] = {0};
+
+    for (int i = 0; i < 100; i += 10)
+        cr_assert_eq(fastspool_pwrite(fs, d, bytes, sizeof(bytes), i * BLOCK_SIZE), sizeof(bytes));
+    flip.inode = inode_at(fs, inode_of("input/x"));
+    WRITABLE(flip.inode->dirty_to) = 2;
+    cr_assert_eq(setrlimit(RLIMIT_AS, &small), 0);
+    cr_assert_eq(sigaction(SIGTRAP, &action, &before), 0);
+    setlogmask(LOG_MASK(LOG_EMERG)); /* half of the looks find damage */
+    for (size_t p = 0; p < sizeof(periods) / sizeof(*periods); p++) {
+        for (unsigned phase = 0; phase < 2 * periods[p]; phase++) {
+            int result = take_stepwise(&capture, periods[p], phase);
+            cr_assert(result == 0 || result == -EIO, "period %u, phase %u: %s", periods[p], phase, strerror(-result));
+            found[result < 0]++;
+            for (size_t f = 0; result == 0 && f < capture.count; f++)
+                cr_assert_leq(capture.file[f].state.dirty_from, capture.file[f].state.dirty_to, "period %u, phase %u",
+                              periods[p], phase);
+            if (result == 0)
+                capture_end(fs, &capture, -EIO, 1); /* all of it stays dirty */
+            mend();
+        }
+    }
+    sigaction(SIGTRAP, &before, NULL);
+    cr_assert(found[0] > 0 && found[1] > 0, "%d captures, %d refused", found[0], found[1]);
+}
+#endif
