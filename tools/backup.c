@@ -4,17 +4,24 @@
  * acknowledged before the call.
  *
  * The happy path:
+ *   - Make the directory of the copy, and give it to the spool's owner.
  *   - Flush, so that all of it is in the journal or in the database.
- *   - Copy the journal, then the database.  A checkpoint in between moves batches from the one to the other: the later
- *     copy of the database has them.
- *   - Verify the copy.
+ *   - A child copies the journal, then the database.  A checkpoint in between moves batches from the one to the other:
+ *     the later copy of the database has them.  Then it verifies the copy.
+ *   - Take the copy from the owner, and give it its name.
  *
- * Failure modes: the mirror has written while the journal was copied, so that a batch is missing between two others:
- * the verification finds it, and all is copied again, some times.  The copy is made under another name, and gets its
- * own when it is whole: a death leaves no half of a backup under the name that was given.
+ * Failure modes:
+ *   - The mirror has written while the journal was copied, so that a batch is missing between two others: the
+ *     verification finds it, and all is copied again, some times.
+ *   - A death: the copy is made under another name, and gets its own when it is whole, so no half of a backup is left
+ *     under the name that was given.
+ *   - The mail user writes what is read, database and LMDB's mutexes too: the child has his rights and no others.
+ *   - Somebody else has made a directory where the copy shall be made: refused.  He could read it.
+ *   - A file system where root can't give a directory away (NFS with root_squash): refused.
  */
 #include "base/findings.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "fastspool.h"
 #include "mirror/verify.h"
 #include "store/store.h"
@@ -30,17 +37,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-#define TRIES  8
-#define SUFFIX ".new"
+#define TRIES    8
+#define SUFFIX   ".new"
+#define FINDINGS 1u
+
+/* Of the child, as its exit status. */
+enum outcome { WHOLE = 100, TORN, FAILED };
 
 static const char usage[] =
     "usage: fastspool backup [--spool DIR] DIRECTORY\n"
     "Writes a copy of the spool's state on the disk to DIRECTORY, which must not exist.  Exim may run.  A spool whose\n"
     "state directory is such a copy has every message that was acknowledged before the call.\n"
     "Exit status: 0 the copy is whole, 1 an error, 64 wrong arguments.\n";
+
+/* ---- in the child, in the directory of the copy ---- */
 
 /* By read and write: copy_file_range refuses (EXDEV) to copy to another file system, where a backup belongs. */
 static int copy_bytes(int from, int to)
@@ -59,7 +73,7 @@ static int copy_bytes(int from, int to)
 
 static int copy_file(int from_directory, int to_directory, const char *name)
 {
-    int from = openat(from_directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int from = openat(from_directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     int to = from < 0 ? -1 : openat(to_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     int result = to < 0 ? -errno : copy_bytes(from, to);
 
@@ -72,17 +86,18 @@ static int copy_file(int from_directory, int to_directory, const char *name)
     return result;
 }
 
-static int copy_journal(const char *state, const char *copy)
+static int copy_journal(const char *state)
 {
-    char from[PLACES_PATH_MAX], to[PLACES_PATH_MAX];
+    char from[PLACES_PATH_MAX];
     const struct dirent *entry;
     uint32_t number;
     int result = 0;
 
     places_in_state(state, PLACES_JOURNAL, from);
-    places_in_state(copy, PLACES_JOURNAL, to);
     DIR *directory = opendir(from);
-    int made = directory && (mkdir(to, 0700) == 0 || errno == EEXIST) ? open(to, O_RDONLY | O_DIRECTORY) : -1;
+    int made = directory && (mkdir(PLACES_JOURNAL, 0700) == 0 || errno == EEXIST)
+                   ? open(PLACES_JOURNAL, O_RDONLY | O_DIRECTORY)
+                   : -1;
     if (made < 0)
         result = -errno;
     while (result == 0 && (entry = readdir(directory))) {
@@ -97,72 +112,159 @@ static int copy_journal(const char *state, const char *copy)
     return result;
 }
 
-/* LMDB registers the look, so that the mirror keeps the pages that are being copied. */
-static int copy_database(const char *state, const char *copy, const char **why)
+/* LMDB registers the look, so that the mirror keeps the pages that are being copied.  A code of LMDB's. */
+static int copy_database(const char *state)
 {
-    char from[PLACES_PATH_MAX], to[PLACES_PATH_MAX], file[PLACES_PATH_MAX + 16];
+    char from[PLACES_PATH_MAX];
     MDB_env *environment;
 
     places_in_state(state, PLACES_DATABASE, from);
-    places_in_state(copy, PLACES_DATABASE, to);
-    snprintf(file, sizeof(file), "%s/data.mdb", to);
-    if (mkdir(to, 0700) < 0 && errno != EEXIST)
-        return -errno;
-    unlink(file);
+    if (mkdir(PLACES_DATABASE, 0700) < 0 && errno != EEXIST)
+        return errno;
+    unlink(PLACES_DATABASE "/data.mdb");
     int code = mdb_env_create(&environment);
     if (code == 0)
         code = mdb_env_open(environment, from, MDB_RDONLY | MDB_NOTLS, 0);
     if (code == 0)
-        code = mdb_env_copy2(environment, to, MDB_CP_COMPACT);
+        code = mdb_env_copy2(environment, PLACES_DATABASE, MDB_CP_COMPACT);
     mdb_env_close(environment);
-    *why = mdb_strerror(code);
-    return code ? -EIO : 0;
+    return code;
 }
 
-/* What is wrong with the copy: the number of findings, the first one in @sentence. */
-static int verify_copy(const char *copy, char sentence[FINDING_MAX])
+static enum outcome copy(const char *state, struct findings *findings)
 {
-    struct findings *findings = findings_new(1);
     struct verified verified;
-    int result = findings ? verify_disk(copy, NULL, NULL, &verified, findings) : -ENOMEM;
+    int result, code;
 
-    if (result == 0 && findings->count)
-        snprintf(sentence, FINDING_MAX, "%s", findings->sentence[0]);
-    if (result == 0)
-        result = (int)findings->count;
-    if (findings)
-        findings_free(findings);
+    if ((result = copy_journal(state)) < 0)
+        findings_add(findings, "the journal can't be copied: %s", strerrordesc_np(-result));
+    else if ((code = copy_database(state)) != 0)
+        findings_add(findings, "the database can't be copied: %s", mdb_strerror(code));
+    else if ((result = verify_disk(".", NULL, NULL, &verified, findings)) < 0)
+        findings_add(findings, "the copy can't be verified: %s", strerrordesc_np(-result));
+    else
+        return findings->count ? TORN : WHOLE;
+    return FAILED;
+}
+
+/* ---- in the parent ---- */
+
+struct backup {
+    struct fastspool *fs;
+    char path[FASTSPOOL_PATH_MAX]; /* under which the copy is made */
+    int directory;                 /* it, open */
+    struct findings *findings;
+};
+
+/* The child's outcome; a child that LMDB has led astray dies. */
+static enum outcome copy_in_child(const struct backup *b)
+{
+    int status;
+    struct rights rights = rights_of_owner(b->fs->owner, b->fs->group);
+    pid_t parent = getpid(), child = fork();
+
+    if (child == 0) {
+        umask(077);
+        int result = fchdir(b->directory) < 0 ? -errno : rights_confine(parent, -1);
+        if (result < 0)
+            findings_add(b->findings, "the copy can't be made as the spool's owner: %s", strerrordesc_np(-result));
+        _exit(result < 0 ? FAILED : copy(b->fs->state, b->findings));
+    }
+    int error = errno;
+    rights_back(rights);
+    while (child > 0 && waitpid(child, &status, 0) < 0)
+        ;
+    if (child < 0)
+        findings_add(b->findings, "no process can be made: %s", strerrordesc_np(error));
+    else if (WIFSIGNALED(status))
+        findings_add(b->findings, "the process that reads the database has died: %s", strsignal(WTERMSIG(status)));
+    return child > 0 && WIFEXITED(status) ? (enum outcome)WEXITSTATUS(status) : FAILED;
+}
+
+/* Make the directory, or take that of a call which was killed: it is this user's or the spool owner's, and nobody
+ * else's to look into. */
+static int make_directory(struct backup *b)
+{
+    struct stat st;
+    bool made = mkdir(b->path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
+        return tool_error("cannot make %s: %s", b->path, strerrordesc_np(errno));
+    b->directory = open(b->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (b->directory < 0 || fstat(b->directory, &st) < 0)
+        return tool_error("cannot open %s: %s", b->path, strerrordesc_np(errno));
+    if ((st.st_uid != geteuid() && st.st_uid != b->fs->owner) || (st.st_mode & 077))
+        return tool_error("%s, under which the copy is made, is user %u's or open to others: remove it", b->path,
+                          (unsigned)st.st_uid);
+    if (geteuid() == 0 && fchown(b->directory, b->fs->owner, b->fs->group) < 0)
+        return tool_error("cannot give %s to the spool's owner: %s", b->path, strerrordesc_np(errno));
+    return 0;
+}
+
+/* Root's again: what is in directory @name of @above, and itself. */
+static int take_back(int above, const char *name, bool below)
+{
+    const struct dirent *entry;
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    int result = !directory || fchown(fd, 0, 0) < 0 ? -errno : 0;
+
+    while (result == 0 && (entry = readdir(directory))) {
+        if (entry->d_name[0] == '.')
+            continue;
+        result = below ? take_back(fd, entry->d_name, false) : -ENOTDIR;
+        if (result == -ENOTDIR)
+            result = fchownat(fd, entry->d_name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    }
+    if (directory)
+        closedir(directory);
+    else if (fd >= 0)
+        close(fd);
     return result;
 }
 
-static int backup(struct fastspool *fs, const char *path)
+static int copy_until_whole(const struct backup *b)
 {
-    char copy[FASTSPOOL_PATH_MAX], sentence[FINDING_MAX] = "";
-    const char *why = NULL;
-    struct stat st;
-    int result = 1;
+    enum outcome outcome = TORN;
+    int result;
 
-    if (snprintf(copy, sizeof(copy), "%s" SUFFIX, path) >= (int)sizeof(copy))
+    for (int tries = 0; outcome == TORN && tries < TRIES; tries++) {
+        b->findings->count = 0;
+        if ((result = fastspool_flush(b->fs, 0)) < 0)
+            return tool_error("cannot write all of %s to the disk: %s", b->fs->spool, strerrordesc_np(-result));
+        outcome = copy_in_child(b);
+    }
+    struct findings *told = outcome == WHOLE ? NULL : findings_new(FINDINGS);
+    if (told)
+        findings_join(told, b->findings, FINDINGS);
+    const char *why = told && told->count ? told->sentence[0] : "it has died";
+    if (outcome == TORN)
+        tool_error("the copy %s is not whole: %s; try again when the spool is less busy", b->path, why);
+    else if (outcome != WHOLE)
+        tool_error("cannot copy the state of %s to %s: %s", b->fs->spool, b->path, why);
+    if (told)
+        findings_free(told);
+    return outcome != WHOLE;
+}
+
+static int back_up(struct backup *b, const char *path)
+{
+    struct stat st;
+
+    if (snprintf(b->path, sizeof(b->path), "%s" SUFFIX, path) >= (int)sizeof(b->path))
         return tool_error("the path %s is too long", path);
     if (lstat(path, &st) == 0)
         return tool_error("%s exists: give a directory that does not", path);
-    if (mkdir(copy, 0700) < 0 && errno != EEXIST)
-        return tool_error("cannot make %s: %s", copy, strerrordesc_np(errno));
-    for (int tries = 0; result > 0 && tries < TRIES; tries++) {
-        if ((result = fastspool_flush(fs, 0)) < 0)
-            return tool_error("cannot write all of %s to the disk: %s", fs->spool, strerrordesc_np(-result));
-        if ((result = copy_journal(fs->state, copy)) < 0)
-            return tool_error("cannot copy the journal of %s to %s: %s", fs->spool, copy, strerrordesc_np(-result));
-        if ((result = copy_database(fs->state, copy, &why)) < 0)
-            return tool_error("cannot copy the database of %s to %s: %s", fs->spool, copy, why);
-        result = verify_copy(copy, sentence);
-    }
-    if (result != 0)
-        return tool_error("the copy %s is not whole: %s; try again when the spool is less busy", copy, sentence);
+    if (make_directory(b) != 0 || copy_until_whole(b) != 0)
+        return 1;
+    int result = geteuid() == 0 ? take_back(b->directory, ".", true) : 0;
+    if (result < 0)
+        return tool_error("cannot take %s from the spool's owner: %s", b->path, strerrordesc_np(-result));
     /* NFS has no flags of rename; there only a directory that is empty could be replaced. */
-    if (renameat2(AT_FDCWD, copy, AT_FDCWD, path, RENAME_NOREPLACE) < 0 && (errno != EINVAL || rename(copy, path) < 0))
-        return tool_error("cannot rename %s to %s: %s", copy, path, strerrordesc_np(errno));
-    printf("the state of %s is copied to %s\n", fs->spool, path);
+    if (renameat2(AT_FDCWD, b->path, AT_FDCWD, path, RENAME_NOREPLACE) < 0 &&
+        (errno != EINVAL || rename(b->path, path) < 0))
+        return tool_error("cannot rename %s to %s: %s", b->path, path, strerrordesc_np(errno));
+    printf("the state of %s is copied to %s\n", b->fs->spool, path);
     return 0;
 }
 
@@ -174,10 +276,15 @@ int tool_backup(int argc, char **argv)
         fputs(usage, stderr);
         return EX_USAGE;
     }
-    struct fastspool *fs = tool_attach(spool);
-    if (!fs)
-        return 1;
-    int result = backup(fs, argv[optind]);
-    fastspool_detach(fs);
+    struct backup b = {.directory = -1, .findings = findings_new(FINDINGS)};
+    if (!b.findings)
+        return tool_error("there is no memory");
+    b.fs = tool_attach(spool);
+    int result = b.fs ? back_up(&b, argv[optind]) : 1;
+    if (b.directory >= 0)
+        close(b.directory);
+    if (b.fs)
+        fastspool_detach(b.fs);
+    findings_free(b.findings);
     return result;
 }

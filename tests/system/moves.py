@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, Client, Message, check, main, stores, test, wait_for
+from harness import QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, main, stores, test, wait_for
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
 LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
@@ -225,6 +225,55 @@ def backed_up(exim):
     exim.start()
     exim.run("-Mrm", *back)
     exim.expected = []
+
+
+def refused_backup(exim, directory):
+    """The backup is refused.  Returns what it says."""
+    result = exim.command("backup", directory, program=TOOL, stock=True)
+    check(result.returncode == 1, f"exit status {result.returncode}")
+    check(not directory.exists(), "there is a copy under its name")
+    return result.stderr.decode()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def backed_up_with_the_owners_rights(exim):
+    """What the mail user puts into the state leads a backup by root no further than the mail user's own rights."""
+    exim.start()
+    queue(exim, 2)
+    secret, copy = exim.work / "secret", pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    os.chmod(exim.work, 0o755)
+    lock = exim.spool / ".fastspool/mirror/lock.mdb"
+    lock.rename(lock.with_suffix(".own"))
+    lock.symlink_to(secret)
+    said = refused_backup(exim, copy)
+    check("Permission denied" in said, said)
+    check(secret.read_text() == "root's", "root's file is written to")
+    lock.unlink()
+    lock.with_suffix(".own").rename(lock)
+    exim.tool("backup", copy)           # goes on where the other one has ended
+    found = [copy, *copy.rglob("*")]
+    check(len(found) > 4 and all(name.stat().st_uid == 0 and not name.stat().st_mode & 0o077 for name in found),
+          f"not root's alone: {found}")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def backed_up_beside_a_user(exim):
+    """Where users may make files, a directory that one has made under the copy's name gets no mail."""
+    exim.start()
+    queue(exim, 2)
+    shared = pathlib.Path(tempfile.mkdtemp(dir="/home"))
+    shared.chmod(0o1777)
+    trap = shared / "copy.new"
+    for name in (trap, trap / "mirror", trap / "journal"):
+        name.mkdir(mode=0o755)
+        shutil.chown(name, USER_ID, USER_ID)
+    said = refused_backup(exim, shared / "copy")
+    check("remove it" in said, said)
+    check(not list(trap.glob("*/*")), "the user has the mail")
+    exim.deliver_queue()
 
 
 @test(library=True, main=QUEUE_ONLY)
