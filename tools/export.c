@@ -8,9 +8,12 @@
  *     back meanwhile.
  *
  * Failure modes: a view is mounted: it has to be stopped first.  Something stays in the store: it is named, and the
- * exit status says so; another call goes on.  A signal or a death at any point: the same.
+ * exit status says so; another call goes on.  A signal or a death at any point: the same.  The directory is another
+ * user's, who could remove the mail again, or lies in the spool: it is refused.
  */
 #include "plain/export.h"
+
+#include "base/fd.h"
 #include "fastspool.h"
 #include "move.h"
 #include "spool/attach.h"
@@ -21,6 +24,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,19 +47,53 @@ static void show_progress(const struct export_result *result)
     move_progress("exporting", result->files, result->total);
 }
 
-/* The spool directory @path, made as the spool's own is. */
+/* Open directory @name in @above.  It is made as the spool's own is, @spool, if it is missing: the mail user may write
+ * to @above, so what is changed is the directory that was made, and no link in its place. */
+static int open_or_make(int above, const char *name, const struct stat *spool)
+{
+    bool made = mkdirat(above, name, 0700) == 0;
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (made ? O_NOFOLLOW : 0));
+    struct stat st;
+    int result = fd < 0 || fstat(fd, &st) < 0 ? -errno : 0;
+
+    if (result == 0 && st.st_uid != geteuid() && (made || (st.st_uid != 0 && st.st_uid != spool->st_uid)))
+        result = -EPERM;
+    if (result == 0 && made && (fchown(fd, spool->st_uid, spool->st_gid) < 0 || fchmod(fd, spool->st_mode & 07777) < 0))
+        result = -errno;
+    if (result < 0 && fd >= 0)
+        close(fd);
+    return result < 0 ? result : fd;
+}
+
+static bool is_in_spool(const struct fastspool *fs, const char *real)
+{
+    size_t length = strlen(fs->spool);
+
+    return strncmp(real, fs->spool, length) == 0 && (real[length] == '\0' || real[length] == '/');
+}
+
+/* The plain spool @path.  *@real: its real path.  -EXDEV: it is the spool itself, or below it. */
 static int open_target(const struct fastspool *fs, const char *path, char real[PATH_MAX])
 {
+    char directory[PATH_MAX], name[PATH_MAX];
     struct stat st;
 
     if (fstat(fs->spool_fd, &st) < 0)
         return -errno;
-    if (mkdir(path, 0700) == 0 && (chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 07777) < 0))
-        return -errno;
-    if (!realpath(path, real))
-        return -errno;
-    int fd = open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    if (snprintf(directory, sizeof(directory), "%s", path) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    strcpy(name, directory);
+    int above = open(dirname(directory), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int result = above < 0 ? -errno : fd_path(above, directory, real, PATH_MAX);
+    int fd = result < 0 ? result : is_in_spool(fs, real) ? -EXDEV : open_or_make(above, basename(name), &st);
+    result = fd < 0 ? fd : fd_path(fd, path, real, PATH_MAX);
+    if (above >= 0)
+        close(above);
+    if (result == 0 && is_in_spool(fs, real))
+        result = -EXDEV;
+    if (result < 0 && fd >= 0)
+        close(fd);
+    return result < 0 ? result : fd;
 }
 
 static int export_to(struct fastspool *fs, const char *path)
@@ -64,13 +102,14 @@ static int export_to(struct fastspool *fs, const char *path)
     char real[PATH_MAX] = "";
     int fd = path ? open_target(fs, path, real) : open(fs->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+    if (fd == -EXDEV)
+        return tool_error("%s is the spool itself, or below it: give no directory, or another one", path);
+    if (path && fd == -EPERM)
+        return tool_error("%s belongs to a user who is neither root nor the spool's owner: give another one", path);
     if (path && fd < 0)
         return tool_error("cannot open %s: %s", path, strerrordesc_np(-fd));
     if (fd < 0)
         return tool_error("cannot open %s: %s", fs->spool, strerrordesc_np(errno));
-    if (path && strncmp(real, fs->spool, strlen(fs->spool)) == 0 &&
-        (real[strlen(fs->spool)] == '\0' || real[strlen(fs->spool)] == '/'))
-        return tool_error("%s is the spool itself, or below it: give no directory, or another one", path);
     int code = export_run(fs, fd, path ? real : NULL, &result);
     move_progress_end();
     close(fd);

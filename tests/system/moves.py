@@ -173,6 +173,24 @@ def elsewhere(exim):
     stays_empty(exim)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def elsewhere_refused(exim):
+    """A directory in the spool, where the mail user could put a link in its place, is not made, nor one that is a user's
+    used."""
+    exim.start()
+    queue(exim, 1)
+    exim.stop()
+    users = pathlib.Path("/home/users-plain")
+    users.mkdir()
+    shutil.chown(users, USER_ID, USER_ID)
+    for directory, why in ((exim.spool / "plain", "below it"), (exim.spool, "below it"), (users, "belongs to a user")):
+        refused = exim.command("export", "--yes", directory, program=TOOL, stock=True)
+        check(refused.returncode == 1 and why in refused.stderr.decode(), f"{directory}: {refused.stderr.decode()}")
+    check(not (exim.spool / "plain").exists() and not list(users.iterdir()), "something was made")
+    users.rmdir()
+    exim.deliver_queue()
+
+
 @test(library=True)
 def no_spool(exim):
     """Where no spool is, no store is made."""
