@@ -9,6 +9,7 @@
 - What the mail user writes to the segment's lock and numbers harms no process of root's.
 """
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -21,12 +22,13 @@ import struct
 import subprocess
 import time
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, sleeps_in, stores,
-                     test, wait_for)
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, processes, sleeps_in,
+                     stores, test, wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
 PRELOAD = {"LD_PRELOAD": LIBRARY}
+PRERM = pathlib.Path(__file__).resolve().parents[2] / "debian/fastspool.prerm"
 
 
 def has_store():
@@ -181,6 +183,70 @@ def other_programs(exim):
         check((status, output, errors) == (plain.returncode, plain.stdout.decode(), plain.stderr.decode()),
               f"{command} ({'set-user-ID' if set_id else 'ordinary'}) behaves differently: {errors}")
     check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was created")
+
+
+# --- what the mail user writes, and a removal of the package reads ------------------------------------------------
+
+def live_as_owner(state, runtime):
+    """A process of the mail user that uses the store, and has another RUNTIME in the record when the mirror has ended."""
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setgid(pwd.getpwnam("Debian-exim").pw_gid)
+        os.setuid(pwd.getpwnam("Debian-exim").pw_uid)
+        lives, mirror = open(state / "lock", "r+b"), open(state / "mirror.lock", "r+b")
+        fcntl.fcntl(lives, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
+        os.write(told, b"1")
+        fcntl.flock(mirror, fcntl.LOCK_EX)
+        fcntl.flock(mirror, fcntl.LOCK_UN)
+        (state / "runtime").write_text(f"{runtime}\n")
+        signal.pause()
+    os.close(told)
+    check(os.read(ready, 1) == b"1", "the mail user's process does not use the store")
+    os.close(ready)
+    return pid
+
+
+def remove_package(exim):
+    """What prerm says when nobody has the library."""
+    def has_library(pid):
+        try:
+            return LIBRARY in pathlib.Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            return False
+    wait_for(lambda: not [pid for pid, _ in processes() if has_library(pid)], "the last Exim has ended")
+    result = subprocess.run(["sh", PRERM, "remove"], capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    check(result.returncode == 0, result.stderr.decode())
+
+
+@test(library=True, main=QUEUE_ONLY)
+def removal_of_the_package(exim):
+    """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
+    if not shutil.which("setpriv"):
+        raise Skip("no setpriv")
+    exim.start()
+    exim.stop()
+    check(has_store(), "no store: this test can't fail")
+    precious = exim.work / "precious"
+    precious.mkdir(mode=0o700)
+    (precious / "file").write_text("root's")
+    record = exim.spool / ".fastspool/runtime"
+    before = record.read_text()
+    pid = live_as_owner(record.parent, precious)
+    try:
+        remove_package(exim)
+        check(record.read_text() == f"{precious}\n", "the record was not changed in time")
+        check((precious / "file").exists(), "root's file is gone")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        record.write_text(before)
+    exim.start()
+    exim.stop()
+    check(has_store(), "no store: the rest can't fail")
+    remove_package(exim)
+    check(not has_store(), "the memory stays")
 
 
 # --- the environment -----------------------------------------------------------------------------------------------
