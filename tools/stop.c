@@ -134,7 +134,7 @@ static void give_memory_back(const struct fastspool *fs)
         presence_claim(fs->presence_fd) < 0)
         return;
     if (LOAD(fs->header->tickets.dirty_files) == 0)
-        memory_remove(fs->runtime);
+        memory_discard(fs);
 }
 
 static int stop(const struct look *look)

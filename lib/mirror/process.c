@@ -303,7 +303,7 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
 
     if (lost == LOSS_STATE) {
         publish_state(fs, SEGMENT_FAILED, lost_why);
-        memory_remove(fs->runtime);
+        memory_discard(fs);
         return 1;
     }
     if (lost == LOSS_MEMORY) {
@@ -313,7 +313,7 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
     if (committer_commit(committer) < 0)
         return complain(fs->spool, failed);
     if (in_the_way)
-        memory_remove(fs->runtime); /* all of it is on the disk, and whoever makes the next store can't reach it */
+        memory_discard(fs); /* all of it is on the disk, and whoever makes the next store can't reach it */
     return lost != LOSS_NOTHING;
 }
 

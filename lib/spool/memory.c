@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "spool/presence.h"
 #include "spool/record.h"
 #include "spool/runtime.h"
@@ -146,6 +147,14 @@ void memory_remove(const char *runtime)
     }
     close(fd);
     rmdir(runtime);
+}
+
+void memory_discard(const struct fastspool *fs)
+{
+    struct rights rights = rights_of_owner(fs->owner, fs->group);
+
+    memory_remove(fs->runtime);
+    rights_back(rights);
 }
 
 static int make_runtime(struct fastspool *fs, const char *base, const struct stat *spool, char *error)

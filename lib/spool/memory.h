@@ -20,8 +20,11 @@ void memory_close(struct fastspool *fs);
 int memory_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd, const struct stat *spool,
                 const struct record *before, char *error);
 /** Remove a runtime directory that is of no use any more: one that can't be used, that nobody else uses, or a half-made
- *  one.  Processes that have it mapped keep the mapping. */
+ *  one.  Processes that have it mapped keep the mapping.  With the owner's rights: he wrote where it is, and may have
+ *  links on the way there. */
 void memory_remove(const char *runtime);
+/** The same for the memory of an attached store, by any process. */
+void memory_discard(const struct fastspool *fs);
 
 /** What `runtime` is to say of the store that this process has open. */
 int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record);

@@ -185,22 +185,23 @@ def other_programs(exim):
     check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was created")
 
 
-# --- what the mail user writes, and a removal of the package reads ------------------------------------------------
+# --- what the mail user writes, and root's commands follow ------------------------------------------------------
 
-def live_as_owner(state, runtime):
-    """A process of the mail user that uses the store, and has another RUNTIME in the record when the mirror has ended."""
+def act_as_owner(state, act, lives):
+    """A process of the mail user that acts when the mirror has ended.  LIVES: it uses the store."""
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.setgroups([])
         os.setgid(pwd.getpwnam("Debian-exim").pw_gid)
         os.setuid(pwd.getpwnam("Debian-exim").pw_uid)
-        lives, mirror = open(state / "lock", "r+b"), open(state / "mirror.lock", "r+b")
-        fcntl.fcntl(lives, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
+        lock, mirror = open(state / "lock", "r+b"), open(state / "mirror.lock", "r+b")
+        if lives:
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
         os.write(told, b"1")
         fcntl.flock(mirror, fcntl.LOCK_EX)
         fcntl.flock(mirror, fcntl.LOCK_UN)
-        (state / "runtime").write_text(f"{runtime}\n")
+        act()
         signal.pause()
     os.close(told)
     check(os.read(ready, 1) == b"1", "the mail user's process does not use the store")
@@ -221,6 +222,39 @@ def remove_package(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def memory_behind_a_link(exim):
+    """`fastspool stop` of root's removes the memory with the owner's rights: a link on the way to it, which the mail user
+    turns, leads into no directory of root's."""
+    exim.start()
+    exim.stop()
+    memory = pathlib.Path(stores()[0])
+    exim.tool("flush")
+    for pid, name in processes():
+        if name == "fastspool":
+            kill(pid)
+    owned, roots = exim.work / "owned", exim.work / "roots"
+    os.chmod(exim.work, 0o755)
+    for directory in (owned, roots, roots / memory.name):
+        directory.mkdir(mode=0o755)
+    (roots / memory.name / "locks").write_text("root's")
+    shutil.chown(owned, "Debian-exim", "Debian-exim")
+    link, record = owned / "link", exim.spool / ".fastspool/runtime"
+    link.symlink_to(memory.parent)
+    record.write_text(record.read_text().replace(str(memory.parent), str(link)))
+    served("ls", f"{exim.spool}/input")         # starts a mirror
+    pid = act_as_owner(record.parent, lambda: (link.unlink(), link.symlink_to(roots)), False)
+    try:
+        exim.run("stop", program=TOOL, stock=True)
+        check(link.resolve() == roots, "the link was not turned in time")
+        check((roots / memory.name / "locks").exists(), "a file of root's is gone")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        link.unlink()
+        link.symlink_to(memory.parent)          # the store is there still
+
+
+@test(library=True, main=QUEUE_ONLY)
 def removal_of_the_package(exim):
     """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
     if not shutil.which("setpriv"):
@@ -233,7 +267,7 @@ def removal_of_the_package(exim):
     (precious / "file").write_text("root's")
     record = exim.spool / ".fastspool/runtime"
     before = record.read_text()
-    pid = live_as_owner(record.parent, precious)
+    pid = act_as_owner(record.parent, lambda: record.write_text(f"{precious}\n"), True)
     try:
         remove_package(exim)
         check(record.read_text() == f"{precious}\n", "the record was not changed in time")
