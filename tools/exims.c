@@ -22,8 +22,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MOMENT  (NS_PER_S / 2) /* between exec and the end of the loader's work */
-#define MOMENTS NS_PER_S       /* of all processes: any user may have hundreds that never get the library */
+#define MOMENT  (NS_PER_S / 2)  /* between exec and the end of the loader's work */
+#define GLANCE  (NS_PER_S / 10) /* the same, of a monitor's look at all processes */
+#define MOMENTS NS_PER_S        /* of all processes: any user may have hundreds that never get the library */
 
 bool exims_map_library(pid_t pid)
 {
@@ -113,10 +114,9 @@ static bool take(pid_t pid, const char *const images[], size_t count, struct exi
     return false; /* it has ended */
 }
 
-size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context)
+static size_t each_of(const char *const images[], size_t count, uint64_t patience, exims_visit *each, void *context)
 {
     DIR *directory = opendir("/proc");
-    uint64_t patience = MOMENTS;
     size_t number = 0;
     bool ended = false;
 
@@ -131,6 +131,28 @@ size_t exims_each(const char *const images[], size_t count, exims_visit *each, v
     if (directory)
         closedir(directory);
     return number;
+}
+
+size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context)
+{
+    return each_of(images, count, MOMENTS, each, context);
+}
+
+static bool count_without(void *context, const struct exims_process *process)
+{
+    *(size_t *)context += !process->served && !process->elsewhere;
+    return false;
+}
+
+size_t exims_without(const struct fastspool_config *config)
+{
+    const char *images[FASTSPOOL_PROGRAMS_MAX];
+    size_t without = 0;
+
+    for (size_t i = 0; i < config->programs; i++)
+        images[i] = config->program[i];
+    each_of(images, config->programs, GLANCE, count_without, &without);
+    return without;
 }
 
 static bool is_any(pid_t pid, const struct fastspool_config *config)

@@ -26,6 +26,10 @@ struct exims_process {
 typedef bool exims_visit(void *context, const struct exims_process *process);
 size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context);
 
+/** How many Exims run without the library: of any spool, as no process tells which one it uses.  Not those of other PID
+ *  namespaces.  Looks for a tenth of a second more where one has just begun.  Needs root. */
+size_t exims_without(const struct fastspool_config *config);
+
 /** Does an Exim run that has the store of @spool: with the library, or on the view?  Waits for none.  Needs root. */
 bool exims_attend(const struct fastspool_config *config, const char *spool);
 

@@ -3,6 +3,7 @@
  * The command: `fastspool SUBCOMMAND ...`.
  */
 #include "fastspool.h"
+#include "base/error.h"
 #include "config.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -108,20 +110,66 @@ void tool_print_json(const char *text)
     putchar('"');
 }
 
+/* Two names of one directory are one spool. */
+static void drop_same(struct fastspool_config *config)
+{
+    struct stat st[FASTSPOOL_SPOOLS_MAX];
+    size_t kept = 0;
+
+    for (size_t i = 0; i < config->spools; i++) {
+        bool same = false, exists = stat(config->spool[i], &st[kept]) == 0;
+        st[kept].st_nlink = exists;
+        for (size_t before = 0; before < kept && exists && !same; before++)
+            same = st[before].st_nlink && st[before].st_dev == st[kept].st_dev && st[before].st_ino == st[kept].st_ino;
+        if (!same && kept != i)
+            strcpy(config->spool[kept], config->spool[i]);
+        kept += !same;
+    }
+    config->spools = kept;
+}
+
+int tool_load_config(struct fastspool_config *config, const char *spool, char error[FASTSPOOL_ERROR_MAX])
+{
+    int result = fastspool_config_load(config, NULL, true, error);
+
+    if (result < 0)
+        return result;
+    if (spool && strlen(spool) >= FASTSPOOL_PATH_MAX)
+        return error_set(error, -ENAMETOOLONG, "the path %.64s... is longer than %d bytes", spool,
+                         FASTSPOOL_PATH_MAX - 1);
+    if (spool) {
+        strcpy(config->spool[0], spool);
+        config->spools = 1;
+    }
+    drop_same(config);
+    return config->spools ? 0
+                          : error_set(error, -ENOENT, "no spool: configure one or give --spool; none of %s exists",
+                                      FASTSPOOL_SPOOLS);
+}
+
 int tool_config(struct fastspool_config *config, const char *spool)
 {
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (fastspool_config_load(config, NULL, true, error) < 0)
-        return tool_error("%s", error);
-    if (spool) {
-        if (strlen(spool) >= FASTSPOOL_PATH_MAX)
-            return tool_error("the path %s is longer than %d bytes", spool, FASTSPOOL_PATH_MAX - 1);
-        strcpy(config->spool[0], spool);
-        config->spools = 1;
-    }
-    return config->spools ? 0
-                          : tool_error("no spool: configure one or give --spool; none of %s exists", FASTSPOOL_SPOOLS);
+    return tool_load_config(config, spool, error) < 0 ? tool_error("%s", error) : 0;
+}
+
+struct fastspool_config tool_config_of(const struct fastspool_config *config, size_t number)
+{
+    struct fastspool_config one = *config;
+
+    memcpy(one.spool[0], config->spool[number], sizeof(one.spool[0]));
+    one.spools = 1;
+    return one;
+}
+
+int tool_config_of_one(struct fastspool_config *config, const char *spool)
+{
+    if (tool_config(config, spool) != 0)
+        return 1;
+    return config->spools == 1 ? 0
+                               : tool_error("the configuration names %zu spools: say which one, as by `--spool %s`",
+                                            config->spools, config->spool[0]);
 }
 
 struct fastspool *tool_attach(const char *spool)
@@ -130,7 +178,7 @@ struct fastspool *tool_attach(const char *spool)
     struct fastspool *fs = NULL;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (tool_config(&config, spool) == 0 && attach_open(config.spool[0], &config, &fs, error) < 0)
+    if (tool_config_of_one(&config, spool) == 0 && attach_open(config.spool[0], &config, &fs, error) < 0)
         tool_error("%s", error);
     return fs;
 }

@@ -19,7 +19,7 @@ static void look_at_view(struct fastspool *fs, const char *spool)
     struct fastspool_config config;
     struct seen seen;
 
-    if (tool_config(&config, spool) != 0 || !config.view)
+    if (tool_config_of_one(&config, spool) != 0 || !config.view)
         return;
     seen_look(fs, config.view, &seen);
     tool_mount_again(fs, seen.state);

@@ -45,7 +45,7 @@ int look_begin(struct look *look, const char *spool)
     struct stat st;
 
     *look = (struct look){0};
-    if (tool_config(&config, spool) != 0 || find_paths(look, &config) != 0)
+    if (tool_config_of_one(&config, spool) != 0 || find_paths(look, &config) != 0)
         return 1;
     int result = attach_open(config.spool[0], &config, &look->fs, look->why);
     if (result < 0)

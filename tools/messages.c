@@ -5,8 +5,11 @@
  * Failure modes:
  *   - The data of a -H file has left memory: it is left where it is, and counted as unread.  To bring back what is cold
  *     at every look of a monitor would push out what Exim works with.
+ *   - An import was killed: as long as .import/new is there nothing is decided, and the disk has those messages; then
+ *     the store has them.  Each is counted once.
  *   - A view covers the disk: a second, private mount of the disk shows it, which only root may make.
  */
+#include "base/places.h"
 #include "fastspool.h"
 #include "spool/exim.h"
 #include "status.h"
@@ -92,6 +95,20 @@ uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread)
     return counts.frozen;
 }
 
+/* ---- on their way into the store ---- */
+
+static bool is_staged(const char *name, const char *directory)
+{
+    return exim_is_message(name, "input") && strcmp(directory, PLACES_IMPORT) == 0;
+}
+
+uint64_t messages_staged(struct fastspool *fs)
+{
+    struct stat st;
+
+    return fastspool_stat(fs, PLACES_STAGED, &st) == 0 ? status_count(fs, is_staged) : 0;
+}
+
 /* ---- on the disk ---- */
 
 static DIR *open_beneath(int directory, const char *name)
@@ -104,8 +121,15 @@ static DIR *open_beneath(int directory, const char *name)
     return dir;
 }
 
-/* The messages in `input` of directory @above, and in its split directories, whose names have one letter. */
-static int64_t count_input(int above, const char *input, bool split)
+/* A message that an import has taken, and that the store has. */
+static bool is_taken(const char *name)
+{
+    return strncmp(name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0;
+}
+
+/* The messages in `input` of directory @above, and in its split directories, whose names have one letter.  @taken: also
+ * those that an import has taken. */
+static int64_t count_input(int above, const char *input, bool split, bool taken)
 {
     DIR *dir = open_beneath(above, input);
     int64_t count = 0;
@@ -115,25 +139,25 @@ static int64_t count_input(int above, const char *input, bool split)
     for (const struct dirent *entry; (entry = readdir(dir));) {
         size_t length = strlen(entry->d_name);
         if (exim_is_message(entry->d_name, "input"))
-            count++;
+            count += taken || !is_taken(entry->d_name);
         else if (split && length == 1 && entry->d_name[0] != '.')
-            count += count_input(dirfd(dir), entry->d_name, false);
+            count += count_input(dirfd(dir), entry->d_name, false, taken);
     }
     closedir(dir);
     return count;
 }
 
 /* Of the spool, and of each named queue. */
-static int64_t count_queues(int spool)
+static int64_t count_queues(int spool, bool taken)
 {
     DIR *dir = open_beneath(spool, ".");
-    int64_t count = count_input(spool, "input", true);
+    int64_t count = count_input(spool, "input", true, taken);
 
     for (const struct dirent *entry; dir && (entry = readdir(dir));) {
         DIR *queue = entry->d_name[0] != '.' ? open_beneath(spool, entry->d_name) : NULL;
         if (!queue)
             continue;
-        count += count_input(dirfd(queue), "input", true);
+        count += count_input(dirfd(queue), "input", true, taken);
         closedir(queue);
     }
     if (dir)
@@ -141,11 +165,11 @@ static int64_t count_queues(int spool)
     return count;
 }
 
-int64_t messages_on_disk(const char *spool, bool hidden)
+int64_t messages_on_disk(const char *spool, bool hidden, bool taken)
 {
     int fd = hidden ? open_tree(AT_FDCWD, spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
                     : open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int64_t count = fd >= 0 && faccessat(fd, ".", R_OK, AT_EACCESS) == 0 ? count_queues(fd) : -(int64_t)errno;
+    int64_t count = fd >= 0 && faccessat(fd, ".", R_OK, AT_EACCESS) == 0 ? count_queues(fd, taken) : -(int64_t)errno;
 
     if (fd >= 0)
         close(fd);

@@ -83,7 +83,7 @@ struct fastspool *move_begin(const char *spool, bool disk)
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (tool_config(&config, spool) != 0)
+    if (tool_config_of_one(&config, spool) != 0)
         return NULL;
     if (!is_spool(&config)) {
         tool_error("%s is no spool: it has no directory input, and no " PLACES_STATE, config.spool[0]);

@@ -13,7 +13,9 @@
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
+#include "mirror/tally.h"
 #include "spool/attach.h"
+#include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
@@ -22,6 +24,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,12 +83,16 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 
     shown->store = true;
     shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
+    shown->staged = shown->failure ? 0 : messages_staged(fs);
+    shown->numbers.messages -= shown->staged < shown->numbers.messages ? shown->staged : shown->numbers.messages;
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
     if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
         shown->refusal[0] = '\0';
     look_at_library(shown);
-    shown->unattended = geteuid() == 0 && ways_are_in() && !exims_attend(shown->config, fs->spool);
+    shown->enabled = ways_are_in();
+    shown->unattended =
+        (shown->enabled || shown->without > 0) && geteuid() == 0 && !exims_attend(shown->config, fs->spool);
     shown->recovering = LOAD(fs->header->state) == SEGMENT_RECOVERING;
     if (shown->recovering && LOAD(fs->header->recovery.error))
         shown->recovery = section_sentence(fs->header, shown->sentence);
@@ -95,21 +102,39 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
-/* After a reboot, and before anybody with the library has come.  Where the database is, there may be mail. */
+/* What the state directory @state says, with a sentence in `more`. */
+static enum health look_at_state(struct shown *shown, const char *state)
+{
+    static const char back[] = "the next start of Exim with the library brings it back, and so does `fastspool view";
+    struct tally tally;
+    struct stat st;
+
+    if (stat(state, &st) < 0 || tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) < 0 || tally.more) {
+        snprintf(shown->more, sizeof(shown->more),
+                 "mail that it has on the disk can't be counted now, and is not lost: %s %s`", back, shown->spool);
+        return ATTENTION;
+    }
+    if (tally.names == 0)
+        snprintf(shown->more, sizeof(shown->more),
+                 "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
+    else
+        snprintf(shown->more, sizeof(shown->more),
+                 "mail that it has on the disk, of %" PRIu64 " message%s, is not lost: %s %s`", tally.names,
+                 tally.names == 1 ? "" : "s", back, shown->spool);
+    return tally.names ? ATTENTION : NOT_IN_USE;
+}
+
+/* After a reboot, after `fastspool stop`, and before anybody with the library has come.  Where the database is, there
+ * may be mail. */
 static enum health look_at_disk(struct shown *shown)
 {
-    char path[PATH_MAX];
-    const char *state = shown->config->state;
+    char state[PATH_MAX], path[PATH_MAX + 32];
 
-    snprintf(path, sizeof(path), "%s%s%s/" PLACES_DATABASE "/data.mdb", state[0] ? "" : shown->spool,
-             state[0] ? "" : "/", state[0] ? state : PLACES_STATE);
-    if (access(path, F_OK) < 0)
-        return NOT_IN_USE;
-    snprintf(shown->more, sizeof(shown->more),
-             "mail that it has on the disk is not counted here, and is not lost: the next start of Exim with the "
-             "library brings it back, and so does `fastspool view %s`",
-             shown->spool);
-    return ATTENTION;
+    snprintf(state, sizeof(state), "%s", shown->config->state);
+    if (!state[0])
+        snprintf(state, sizeof(state), "%s/" PLACES_STATE, shown->spool);
+    snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
+    return access(path, F_OK) < 0 && errno == ENOENT ? NOT_IN_USE : look_at_state(shown, state);
 }
 
 /* What is mounted without a store shows nothing, or is about to bring one back. */
@@ -137,7 +162,9 @@ static enum health without_store(struct shown *shown, int result)
 
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs)
 {
-    *shown = (struct shown){.config = config, .spool = config->spool[0]};
+    *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1};
+    if (geteuid() == 0)
+        shown->without = (int64_t)exims_without(config);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {
@@ -149,29 +176,65 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         look_at_store(*fs, shown);
         status_judge(shown);
     }
-    shown->on_disk = messages_on_disk(shown->spool, shown->store && shown->view.state == SEEN_MOUNTED);
+    shown->on_disk =
+        messages_on_disk(shown->spool, shown->store && shown->view.state == SEEN_MOUNTED, shown->staged > 0);
 }
 
-static int print(const struct fastspool_config *config, char form)
+static void print(const struct shown *shown, struct fastspool *fs, char form)
 {
+    if (form == 'p') {
+        status_add_prometheus(shown, fs);
+    } else if (form == 'j') {
+        status_print_json(shown);
+    } else if (!shown->store) {
+        tool_error("%s", shown->line);
+        if (shown->more[0])
+            tool_error("%s", shown->more);
+    } else {
+        status_print_text(shown);
+    }
+}
+
+/* No spool can be looked at, as @error says.  -ENOENT: there is none.  Else Exim does not understand its configuration,
+ * and is refused the spool. */
+static enum health print_error(const struct fastspool_config *config, int result, const char *error, char form)
+{
+    struct shown shown = {.config = config,
+                          .spool = config->spools ? config->spool[0] : "",
+                          .misconfigured = result != -ENOENT,
+                          .health = result == -ENOENT ? NOT_IN_USE : MAIL_STANDS,
+                          .without = -1,
+                          .on_disk = -1};
+
+    snprintf(shown.line, sizeof(shown.line), "%s", error);
+    print(&shown, NULL, form);
+    return shown.health;
+}
+
+/* The worse of two.  A spool that is not in use is no trouble beside one that is. */
+static enum health worse(enum health one, enum health other)
+{
+    if (one == NOT_IN_USE || other == NOT_IN_USE)
+        return one == NOT_IN_USE ? other : one;
+    return one > other ? one : other;
+}
+
+/* All spools of the configuration. */
+static enum health print_all(const struct fastspool_config *config, char form)
+{
+    enum health health = NOT_IN_USE;
     struct shown shown;
     struct fastspool *fs;
 
-    status_look(config, &shown, &fs);
-    if (form == 'p') {
-        status_print_prometheus(&shown, fs);
-    } else if (form == 'j') {
-        status_print_json(&shown);
-    } else if (!shown.store) {
-        tool_error("%s", shown.line);
-        if (shown.more[0])
-            tool_error("%s", shown.more);
-    } else {
-        status_print_text(&shown);
+    for (size_t i = 0; i < config->spools; i++) {
+        const struct fastspool_config one = tool_config_of(config, i);
+        status_look(&one, &shown, &fs);
+        print(&shown, fs, form);
+        health = worse(health, shown.health);
+        if (fs)
+            fastspool_detach(fs);
     }
-    if (fs)
-        fastspool_detach(fs);
-    return (int)shown.health;
+    return health;
 }
 
 /* 's', 'j', 'p' or 'w': the first letter of what was asked for.  Does not return where the arguments are wrong. */
@@ -200,10 +263,18 @@ static char parse(int argc, char **argv, const char **spool)
 int tool_status(int argc, char **argv)
 {
     struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX];
     const char *spool = NULL;
     char form = parse(argc, argv, &spool);
 
-    if (tool_config(&config, spool) != 0)
-        return config.spools ? MAIL_STANDS : NOT_IN_USE;
-    return form == 'w' ? status_watch(&config) : print(&config, form);
+    int result = tool_load_config(&config, spool, error);
+    if (form == 'w' && result == 0 && config.spools > 1)
+        return tool_error("--watch shows one spool, and the configuration names %zu spools: say --spool",
+                          config.spools);
+    if (form == 'w' && result == 0)
+        return status_watch(&config);
+    enum health health = result < 0 ? print_error(&config, result, error, form) : print_all(&config, form);
+    if (form == 'p')
+        status_print_prometheus();
+    return (int)health;
 }

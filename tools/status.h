@@ -30,6 +30,7 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
+    bool misconfigured;              /* the configuration can't be understood; nothing but `line` is known */
     bool store;                      /* there is one, and all below but `on_disk` means something */
     const char *failure;             /* NULL: none */
     const char *recovery;            /* why it can't go on, NULL: it can */
@@ -37,10 +38,13 @@ struct shown {
     bool recovering;
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
     char library[FASTSPOOL_ERROR_MAX]; /* why Exim's re-executions don't load the library, "": they do */
-    bool unattended;                   /* Exim was enabled, and none runs that has the store; only root can know */
-    int no_tool;                       /* errno: no mirror can be started */
-    uint64_t late;                     /* age in ns from which on a change should be on the disk */
+    bool enabled;                      /* the service's Exim is to have the library */
+    bool unattended; /* an Exim is to run, or one without the library does, and none that has the store; only root can
+                      * know */
+    int no_tool;     /* errno: no mirror can be started */
+    uint64_t late;   /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
+    uint64_t staged;     /* copies in the store of messages on the disk, that `numbers` does not count */
     uint64_t changes;    /* since the store was made */
     uint64_t commits_ns; /* of all commits, together */
     struct commit_class classes[DURATIONS_OCTAVES];
@@ -51,6 +55,7 @@ struct shown {
     uint32_t left;
     uint32_t hidden; /* of it: by the view */
     bool again;      /* a view that was dead is started again */
+    int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     int64_t on_disk; /* messages that lie on the disk itself; negative: it can't be said (an errno) */
     enum health health;
     char line[STATUS_LINE];         /* why */
@@ -60,17 +65,22 @@ struct shown {
 /** Of the messages in the store, those that Exim has frozen.  *@unread: -H files whose data is not in memory, which
  *  nobody should bring back only to count.  Reads every other -H file. */
 uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
-/** Messages that lie in the spool @spool on the disk.  @hidden: below a view.  -EPERM: only root can look there; or
+/** Copies in the store of messages that an import has not decided to move: until then the disk has them. */
+uint64_t messages_staged(struct fastspool *fs);
+/** Messages that lie in the spool @spool on the disk.  @hidden: below a view.  @taken: also those that an import has
+ *  taken, as there are staged ones.  -EPERM: only root can look there; or
  *  another negative errno. */
-int64_t messages_on_disk(const char *spool, bool hidden);
+int64_t messages_on_disk(const char *spool, bool hidden, bool taken);
 
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);
-/** @fs: the store, NULL: there is none. */
-void status_print_prometheus(const struct shown *shown, struct fastspool *fs);
+/** The metrics of one more spool, kept until status_print_prometheus(): those of several spools, of one name, stand
+ *  together.  @fs: the store, NULL: there is none. */
+void status_add_prometheus(const struct shown *shown, struct fastspool *fs);
+void status_print_prometheus(void);
 
 /** Fill in @shown.  The caller detaches *@fs, which is NULL where there is no store. */
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs);

@@ -63,9 +63,10 @@ static bool exim_fails(struct shown *shown)
     uint64_t messages = shown->numbers.messages;
 
     if (messages > 0 && shown->unattended)
-        return is(shown, MAIL_STANDS,
-                  "%" PRIu64 " message%s: no Exim runs that has the store; `fastspool doctor` says what is in the way",
-                  messages, messages == 1 ? " stands" : "s stand");
+        return is(shown, MAIL_STANDS, "%" PRIu64 " message%s: no Exim runs that has the store; %s", messages,
+                  messages == 1 ? " stands" : "s stand",
+                  shown->enabled ? "`fastspool doctor` says what is in the way"
+                                 : "start Exim with the library (`fastspool enable`), or `fastspool export` to leave");
     if (shown->library[0])
         return is(shown, ATTENTION, "Exim's re-executions do not load the library: %s", shown->library);
     return false;
@@ -81,6 +82,9 @@ static bool view_fails(struct shown *shown)
         return is(shown, ATTENTION,
                   "the view is not mounted after %u s: programs without the library miss messages; syslog says why",
                   shown->view.late);
+    if (shown->view.state == SEEN_UNMOUNTED)
+        return is(shown, ATTENTION, "the view is not mounted: programs without the library see an empty queue; %s",
+                  shown->view.mend);
     if (shown->hidden)
         return is(shown, ATTENTION, "the view hides %" PRIu32 " messages or files of the disk", shown->hidden);
     return false;
@@ -101,7 +105,8 @@ void status_judge(struct shown *shown)
     else if (shown->view.state == SEEN_STARTING)
         is(shown, WELL, "the view is starting");
     else if (!s->mirror_pid)
-        is(shown, WELL, "no mirror process runs; the next message starts one");
+        is(shown, ATTENTION,
+           "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
     else
         is(shown, WELL, "all is well");
 }

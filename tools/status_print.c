@@ -68,12 +68,16 @@ void status_print_json(const struct shown *shown)
     printf(", \"store\": %s, \"health\": %d", shown->store ? "true" : "false", (int)shown->health);
     if (shown->store)
         print_numbers(shown);
+    if (shown->without >= 0)
+        printf(", \"exims_without_library\": %" PRId64, shown->without);
     if (shown->on_disk >= 0)
         printf(", \"disk_messages\": %" PRId64, shown->on_disk);
     print_text("line", shown->line);
     print_text("more", shown->more);
-    print_text("view_state", seen_name(shown->view.state));
-    print_text("view", shown->view.line);
+    if (shown->view.line[0]) {
+        print_text("view_state", seen_name(shown->view.state));
+        print_text("view", shown->view.line);
+    }
     puts("}");
 }
 
@@ -120,6 +124,8 @@ void status_print_text(const struct shown *shown)
         printf("  mirror       process %ld, last sign of life %.1f s ago\n", (long)s->mirror_pid,
                (double)s->mirror_silent_ns / 1e9);
     printf("  waiting      %" PRIu64 " processes\n", s->waiters);
+    if (shown->without > 0)
+        printf("  exims        %" PRId64 " without the library\n", shown->without);
     printf("  view         %s\n", shown->view.line);
     print_left(shown);
 }

@@ -6,43 +6,84 @@
  * Where there is no store, the metrics of the store are missing: a monitor must not take "unknown" for 0.
  */
 #include "status.h"
+#include "tool.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SECONDS(nanoseconds) ((double)(nanoseconds) / NS_PER_S)
+
+/* ---- families ---- */
+
+#define FAMILIES_MAX 64
+
+/* All values of one metric: the format wants them in one place. */
+static struct family {
+    const char *name;
+    FILE *stream;
+    char *text;
+    size_t size;
+} families[FAMILIES_MAX];
+static size_t family_count;
+static FILE *out; /* of the family that is being filled */
+
+static void begin(const char *name, const char *type, const char *help)
+{
+    size_t i = 0;
+
+    while (i < family_count && strcmp(families[i].name, name) != 0)
+        i++;
+    struct family *family = &families[i];
+    if (i == family_count) {
+        *family = (struct family){.name = name};
+        family->stream = i < FAMILIES_MAX - 1 ? open_memstream(&family->text, &family->size) : NULL;
+        if (!family->stream)
+            exit(tool_error("there is no memory for the metrics"));
+        fprintf(family->stream, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+        family_count++;
+    }
+    out = family->stream;
+}
+
+void status_print_prometheus(void)
+{
+    for (size_t i = 0; i < family_count; i++) {
+        fclose(families[i].stream);
+        fputs(families[i].text, stdout);
+        free(families[i].text);
+    }
+    family_count = 0;
+}
+
+/* ---- values ---- */
 
 /* As a label's value: backslash, quote and newline are escaped. */
 static void print_label(const char *text)
 {
     for (; *text; text++) {
         if (*text == '\n')
-            fputs("\\n", stdout);
+            fputs("\\n", out);
         else if (*text == '\\' || *text == '"')
-            printf("\\%c", *text);
+            fprintf(out, "\\%c", *text);
         else
-            putchar(*text);
+            putc(*text, out);
     }
-}
-
-static void begin(const char *name, const char *type, const char *help)
-{
-    printf("# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* One value of metric @name; @label with @value: a second label, NULL: none. */
 static void value(const struct shown *shown, const char *name, const char *label, const char *text, double number)
 {
-    printf("%s{spool=\"", name);
+    fprintf(out, "%s{spool=\"", name);
     print_label(shown->spool);
-    putchar('"');
+    putc('"', out);
     if (label) {
-        printf(",%s=\"", label);
+        fprintf(out, ",%s=\"", label);
         print_label(text);
-        putchar('"');
+        putc('"', out);
     }
-    printf("} %.15g\n", number);
+    fprintf(out, "} %.15g\n", number);
 }
 
 static void gauge(const struct shown *shown, const char *name, double number, const char *help)
@@ -126,13 +167,20 @@ static void print_view(const struct shown *shown)
     gauge(shown, "fastspool_disk_hidden", shown->hidden, "Messages and files of the disk that the view hides.");
 }
 
-void status_print_prometheus(const struct shown *shown, struct fastspool *fs)
+/* ---- the metrics ---- */
+
+void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
 {
     begin("fastspool_info", "gauge", "The version of this command; always 1.");
     value(shown, "fastspool_info", "version", fastspool_version(), 1);
     gauge(shown, "fastspool_up", shown->store, "1: there is a store in memory, and this process may see it.");
     gauge(shown, "fastspool_health", shown->health,
           "0: all is well; 1: something needs attention; 2: mail stands; 3: the spool is not in use.");
+    gauge(shown, "fastspool_configuration_wrong", shown->misconfigured || shown->refusal[0],
+          "1: the configuration can't be used, and Exim is refused the spool.");
+    if (shown->without >= 0)
+        gauge(shown, "fastspool_exims_without_library", (double)shown->without,
+              "Exims that run without the library, of any spool: they have the view, or the disk alone.");
     if (shown->on_disk >= 0)
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");

@@ -31,9 +31,9 @@
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
-    "Writes every change to the disk, unmounts the view, then ends the mirror process.  Where nobody else uses the "
-    "store\n"
-    "its memory is given back; the next use of the spool brings it back from the disk.\n"
+    "Writes every change to the disk, unmounts the view, then ends the mirror process, of each spool of the\n"
+    "configuration.  Where nobody else uses the store its memory is given back; the next use of the spool brings it\n"
+    "back from the disk.\n"
     "Exit status: 0 neither runs, or did before; 1 an error; 64 wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
@@ -206,15 +206,25 @@ static int stop_without_store(struct look *look, const char *spool)
     return 0;
 }
 
-int tool_stop(int argc, char **argv)
+static int stop_spool(const char *spool)
 {
     struct look look;
-
-    const char *spool = tool_only_options(argc, argv, NULL, usage);
 
     if (look_begin(&look, spool) != 0)
         return 1;
     int result = look.fs ? stop(&look) : stop_without_store(&look, spool);
     look_end(&look);
     return result != 0;
+}
+
+int tool_stop(int argc, char **argv)
+{
+    struct fastspool_config config;
+    int result = 0;
+
+    if (tool_config(&config, tool_only_options(argc, argv, NULL, usage)) != 0)
+        return 1;
+    for (size_t i = 0; i < config.spools; i++)
+        result |= stop_spool(config.spool[i]);
+    return result;
 }

@@ -5,12 +5,10 @@
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
 
+#include "fastspool.h"
 #include "seen.h"
 
 #include <stdbool.h>
-
-struct fastspool;
-struct fastspool_config;
 
 int tool_backup(int argc, char **argv);
 int tool_cat(int argc, char **argv);
@@ -39,8 +37,16 @@ void tool_print_json(const char *text);
 /** Ask @question on the terminal, unless @yes.  Without a terminal: false, and what to do is printed. */
 bool tool_confirm(bool yes, const char *question);
 
-/** Load the configuration.  @spool, if not NULL, replaces the configured spools.  0; or 1, with the reason printed. */
+/** Load the configuration.  @spool, if not NULL, replaces the configured spools.  Of two names of one directory the
+ *  first stays.  0; -ENOENT: there is no spool; or another negative errno; each with a sentence.  What could be
+ *  understood is in @config all the same. */
+int tool_load_config(struct fastspool_config *config, const char *spool, char error[FASTSPOOL_ERROR_MAX]);
+/** The same.  0; or 1, with the reason printed. */
 int tool_config(struct fastspool_config *config, const char *spool);
+/** For what acts on one spool: with several, and no @spool, the same as an error. */
+int tool_config_of_one(struct fastspool_config *config, const char *spool);
+/** @config with its spool @number alone. */
+struct fastspool_config tool_config_of(const struct fastspool_config *config, size_t number);
 
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);

@@ -49,6 +49,8 @@
 
 /** In the store, while the disk's files are imported: the directory of those that are not in their places yet. */
 #define PLACES_IMPORT ".import"
+/** In it, until it is decided that the store has it: the disk has it, too. */
+#define PLACES_STAGED PLACES_IMPORT "/new"
 /** On the disk, before the name of a message's -H file: the store has the message, or is about to. */
 #define PLACES_TAKEN  ".fastspool.taken."
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-#define STAGED_NEW   PLACES_IMPORT "/new"
+#define STAGED_NEW   PLACES_STAGED
 #define STAGED_TAKEN PLACES_IMPORT "/taken"
 #define BATCH        128 /* messages: each has a descriptor, and not all have 1,024 */
 #define PIECE        (64 << 10)

@@ -20,7 +20,7 @@ import subprocess
 import termios
 import time
 
-from harness import QUEUE_ONLY, TOOL, Message, Skip, check, main, test, wait_for
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, Message, Skip, check, main, test, wait_for)
 
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples/monitoring"
 FOREIGN = {"node_textfile_mtime_seconds"}       # node_exporter's
@@ -123,6 +123,82 @@ def readable(exim):
     check(found["fastspool_up"][""] == 0 and found["fastspool_health"][""] == 1, text)
     check("exim_queue" not in found, "a queue that nobody knows is told as a number")
     exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def without_the_library(exim):
+    """An Exim of this machine that runs without the library is counted, for root: a metric, in the JSON, and in the text."""
+    queue_mail(exim, 1)
+    exim.start()
+    check(value(exim, "fastspool_exims_without_library") == 0, metrics(exim)[0])
+    plain = [subprocess.Popen([EXIM, "-bs"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+             for _ in range(2)]
+    for process in plain:
+        process.stdout.readline()       # its greeting
+    try:
+        check(value(exim, "fastspool_exims_without_library") == 2, metrics(exim)[0])
+        check(json.loads(exim.tool("status", "--json"))["exims_without_library"] == 2, "the JSON")
+        check("2 without the library" in exim.tool("status"), "the text")
+        seen = exim.command("status", "--prometheus", program=TOOL, stock=True, user=USER).stdout.decode()
+        check("fastspool_up" in seen and "fastspool_exims" not in seen, f"a user can't know: {seen}")
+    finally:
+        for process in plain:
+            process.communicate(b"quit\r\n")
+    check(value(exim, "fastspool_exims_without_library") == 0, metrics(exim)[0])
+    exim.stop()
+    exim.deliver_queue()
+
+
+@test(library=True)
+def misconfigured(exim):
+    """What the configuration lacks to be understood is told to monitors, too: health 2, whatever comes before the `spool`."""
+    for lines in (f"spool = {exim.spool}\ndurabilty = acked\n", f"durabilty = acked\nspool = {exim.spool}\n"):
+        pathlib.Path(FASTSPOOL_CONFIGURATION).write_text(lines)
+        text = exim.command("status", "--prometheus", program=TOOL, stock=True)
+        promtool("check", "metrics", input=text.stdout.decode())
+        said = text.stdout.decode()
+        for line in ("fastspool_health{", "fastspool_up{", "fastspool_configuration_wrong{"):
+            check(line in said, f"{line} is missing: {text}")
+        check(re.search("^fastspool_health{.*} 2$", said, re.M) and re.search("^fastspool_configuration_wrong{.*} 1$", said, re.M), said)
+        result = exim.command("status", "--json", program=TOOL, stock=True)
+        told = json.loads(result.stdout)
+        check(told["health"] == 2 and "durabilty" in told["line"] and not told["store"], f"{told}")
+        check(result.returncode == text.returncode == 2, f"exit status {result.returncode}, {text.returncode}")
+    exim.fastspool_configuration(f"memory = {exim.memory}")
+
+
+@test(main=QUEUE_ONLY, library=True)
+def two_spools(exim):
+    """Of two spools status shows, and stop ends, both; the exit status is the worse one's; what acts on one asks which."""
+    other = exim.work / "other"
+    (other / "input").mkdir(parents=True)
+    for path in (other, other / "input"):
+        exim.own(path)
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"spool = {other}")
+    queue_mail(exim, 2)
+    exim.start()
+    check([json.loads(line)["health"] for line in exim.command("status", "--json", program=TOOL, stock=True).stdout.splitlines()] == [0, 3],
+          "a spool that is not in use")
+    exim.run("run", "--spool", other, "--", "true", program=TOOL, stock=True)
+    told = {line["spool"]: line for line in map(json.loads, exim.tool("status", "--json").splitlines())}
+    check(told[str(exim.spool)]["messages"] == 2 and told[str(other)]["messages"] == 0, f"{told}")
+    check(all(f"{spool}: all is well" in exim.tool("status") for spool in told), exim.tool("status"))
+    text = exim.tool("status", "--prometheus")
+    promtool("check", "metrics", input=text)
+    check(all(f'exim_queue{{spool="{spool}"}} {messages}' in text for spool, messages in ((exim.spool, 2), (other, 0))), text)
+    check(text.count("# TYPE exim_queue ") == 1, "a metric has two heads")
+    for command in (("ls",), ("flush",), ("cat", "input"), ("verify",), ("compact",), ("export",), ("import",), ("backup", "/b"),
+                    ("dump", "journal"), ("status", "--watch")):
+        result = exim.command(*command, program=TOOL, stock=True)
+        check(result.returncode == 1 and b"names 2 spools" in result.stderr and b"--spool" in result.stderr, f"{command}: {result}")
+    exim.stop()
+    exim.tool("stop")
+    check(not any(json.loads(line)["store"] for line in exim.command("status", "--json", program=TOOL, stock=True).stdout.splitlines()),
+          "a store is left")
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"spool = {exim.spool}/")       # another name of the same
+    exim.deliver_queue()
+    check(len(exim.tool("status", "--json").splitlines()) == 1, "one spool is shown twice")
+    exim.fastspool_configuration(f"memory = {exim.memory}")
 
 
 @test(main=QUEUE_ONLY, library=True)

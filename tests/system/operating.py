@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import subprocess
 
@@ -562,6 +563,63 @@ def mail_without_its_exim(exim):
         exim.queued = 0
         status_tells(exim, 0, "all is well")
         operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def never_more_than_it_knows(exim):
+    """status does not say that all is well where Exim was started by hand and has left mail, nor after a stop; a spool that was
+    left is not in use."""
+    with machine(exim):
+        exim.start()
+        exim.submit(Message())
+        exim.queued = 1
+        status_tells(exim, 0, "all is well")
+        operate(exim, "stop")
+        status_tells(exim, 1, "no mirror process runs")
+        exim.run("-bpc")
+        exim.submit(Message())
+        exim.queued = 2
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "the mirror is back")
+        exim.stop()
+        plain = subprocess.Popen([EXIM, "-bdf"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "status sees the plain Exim")
+            status_tells(exim, 2, "2 messages stand", "no Exim runs", "fastspool enable")
+        finally:
+            plain.terminate()
+            plain.wait(60)
+        operate(exim, "enable", "--yes")
+        operate(exim, "stop")
+        said = operate(exim, "status", status=1)
+        check("2 messages" in said, said)
+        operate(exim, "disable", "--yes")
+        exim.queued = 0
+        said = operate(exim, "status", status=3)
+        check("holds no mail" in said and str(exim.work / "disk/state") in said, said)
+        check(json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["health"] == 3, "as JSON")
+        listed = exim.run("-bp", stock=True).decode()
+        exim.run("-Mrm", *re.findall(r"\w{6}-\w+-\w+", listed), stock=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def an_import_that_was_killed(exim):
+    """Each message counts once, wherever a killed import has left it: on the disk, or in the store."""
+    with machine(exim):
+        exim.start()
+        exim.stop()
+        for _ in range(3):
+            exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+        for calls in range(1, 400, 7):
+            importing = subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e",
+                                        f"inject=renameat2,renameat,rename,unlinkat,unlink,flock:signal=KILL:when={calls}",
+                                        TOOL, "import"], capture_output=True)
+            told = json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)
+            check(told["messages"] + told["disk_messages"] == 3,
+                  f"killed at {calls}: {told['messages']} in the store, {told['disk_messages']} on the disk")
+            if importing.returncode == 0:
+                break
+        check(importing.returncode == 0 and told["messages"] == 3, f"{importing}")
+        exim.run("-Mrm", *exim.queue())
 
 
 def on_terminal(answers, *arguments):
