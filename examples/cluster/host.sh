@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: MIT
 # Process 1 of a host.  `power` starts it with mounts, processes, name and network of its own:
 #
-#     host.sh HOST [VOLUME]
+#     host.sh HOST
 #
-# The root is the image, below it fastspool, above it the host's own disk.  VOLUME is a block device that the host sees as
-# /dev/vdb.  When /etc/rc.local has started the services it writes a line to the disk's `ready`.
+# The root is the image, above it fastspool, above that the host's own disk.  What /etc/fstab says of /dev/vdb is done with
+# the host's volume, by a loop device that goes with its mount.  When /etc/rc.local has started the services it writes a line to the disk's `ready`.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/cluster.sh"
 host=$1
-volume=${2-}
 disk=$state/disks/$host
 
 exec 3>"$disk/ready"
@@ -31,7 +30,9 @@ mkdir dev/shm dev/pts
 mount -t tmpfs -o mode=1777,nosuid,nodev shm dev/shm
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
-[ -z "$volume" ] || mknod -m 660 dev/vdb b $(stat -c '0x%t 0x%T' "$volume")
+while read -r device place type options _; do
+    [ "$device" != /dev/vdb ] || mount -t "$type" -o "loop,$options" "$state/volumes/$host" "$disk/root$place"
+done <etc/fstab
 hostname "$host.filter.test"
 ip link set lo up
 pivot_root . .
@@ -39,7 +40,6 @@ umount -l .
 cd /
 
 mkdir -m 1777 /run/lock
-mount -a
 /etc/rc.local 3>&- </dev/null
 echo ready >&3
 exec 3>&-

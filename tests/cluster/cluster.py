@@ -1,0 +1,560 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The whole service of examples/cluster, end to end, with faults.
+
+    cluster.py [--build DIR] [NAME-PART...]
+
+One cluster of the tests' own is started, and taken down in the end, also after an interrupt.  After each test every host
+is on, every queue run, and the ledger closed:
+
+- what was answered with 250, by whichever server, has arrived, by IMAP from dovecot or at the customer's server, with the
+  body that was sent;
+- what arrived more than once is explained: its sender got no answer and repeated it; or within WINDOW of its delivery
+  a server ended, which had not yet the answer or not yet written it down, as with any mail server;
+- nothing else arrived, and no queue holds anything.
+
+The machine's memory is the hosts' disk, so what a main server's flush costs is not shown here.
+
+A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test failed.
+FASTSPOOL_TEST_LONG=1: the campaign has 200,000 messages, not 2,000; FASTSPOOL_TEST_MESSAGES says another number.
+"""
+import argparse
+import collections
+import hashlib
+import imaplib
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import smtplib
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+EXAMPLE = HERE.parent.parent / "examples/cluster"
+MAINS = ("main1", "main2")
+MAIL_HOSTS = (*MAINS, "retry", "backup", "sender")
+STORE = "10.77.0.40"
+ADDRESSES = {"main1": "10.77.0.11", "main2": "10.77.0.12", "backup": "10.77.0.25"}
+WINDOW = 5.0            # seconds: a commit, and a deliverer that waits for a CPU of a busy machine
+PATIENCE = 180          # seconds, for what takes one when nothing else runs
+
+
+class Failure(Exception):
+    """A condition that a test checked does not hold."""
+
+
+def check(condition, sentence):
+    if not condition:
+        raise Failure(sentence)
+
+
+def wait_for(condition, what, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        check(time.monotonic() < end, f"timed out after {seconds} s waiting until {what}")
+        time.sleep(0.2)
+    return value
+
+
+class Cluster:
+    """The cluster, and the ledger of its mail."""
+
+    def __init__(self, build):
+        self.place = tempfile.mkdtemp(prefix="fastspool-cluster.", dir="/run")
+        os.environ.update(FASTSPOOL_CLUSTER=self.place, FASTSPOOL_BUILD=str(build), FASTSPOOL_CLUSTER_VOLUME="512M")
+        self.expected = {}          # token -> (domain, SHA-256 of the body)
+        self.unsure = set()         # tokens that their sender repeated without an answer
+        self.faults = []            # (begin, end) of each moment at which a server ended or began to behave otherwise
+        self.loads = []
+
+    def up(self):
+        self.script("up")
+
+    def down(self):
+        for load in self.loads:
+            load.kill()
+        subprocess.run([EXAMPLE / "down"], check=True)
+
+    def script(self, name, *arguments, input=b"", check_status=True):
+        result = subprocess.run([EXAMPLE / name, *map(str, arguments)], input=input, capture_output=True, timeout=600)
+        if check_status:
+            check(result.returncode == 0, f"{name} {' '.join(map(str, arguments))}: {result.stdout.decode()[-500:]} "
+                                          f"{result.stderr.decode()[-1500:]}")
+        return result
+
+    def on(self, host, *command, **options):
+        """What COMMAND prints on HOST."""
+        return self.script("on", host, *command, **options).stdout.decode(errors="replace")
+
+    def is_on(self, host):
+        return self.script("on", host, "true", check_status=False).returncode == 0
+
+    def power(self, host, *what):
+        began = time.time()
+        self.script("power", host, *what)
+        if what[0] in ("off", "kill", "cut"):
+            self.faults.append((began, time.time()))
+
+    def far(self, what):
+        """Tell the customer's server how to behave."""
+        began = time.time()
+        self.on("far", "far", what)
+        self.faults.append((began, time.time()))
+
+    def send(self, recipient, *options):
+        """One message of `send`.  Returns (exit status, dialogue)."""
+        result = self.script("on", "sender", "send", *options, recipient, check_status=False)
+        return result.returncode, result.stdout.decode() + result.stderr.decode()
+
+    def queue(self, host):
+        return int(self.on(host, "exim4", "-bpc"))
+
+    def log(self, host, name="mainlog"):
+        return self.on(host, "sh", "-c", f"cat /var/log/exim4/{name} 2>/dev/null || true")
+
+    # --- load ---
+
+    def load(self, count, connections=16, seconds=300, domains=("boxes.test", "far.test")):
+        """Send in the background.  wait_load() enters what was acknowledged into the ledger."""
+        process = subprocess.Popen([EXAMPLE / "on", "sender", "python3", "-", str(count), str(connections), str(seconds),
+                                    ",".join(domains)], stdin=open(HERE / "load.py"), stdout=subprocess.PIPE)
+        self.loads.append(process)
+        return process
+
+    def wait_load(self, load, all_taken=True):
+        answer = json.loads(load.communicate(timeout=900)[0])
+        self.loads.remove(load)
+        for token, (_, _, domain, digest) in answer["acknowledged"].items():
+            self.expected[token] = (domain, digest)
+        self.unsure.update(answer["unsure"])
+        if all_taken:
+            check(answer["acknowledged"], f"nothing was acknowledged: {answer['refused']}")
+        return answer
+
+    # --- what arrived ---
+
+    def arrived(self):
+        """token -> [(domain, time of arrival, SHA-256 of the body)]."""
+        found = collections.defaultdict(list)
+        with imaplib.IMAP4(STORE, timeout=PATIENCE) as session:
+            session.login("box", "secret")
+            count = int(session.select("INBOX", readonly=True)[1][0])
+            answer = session.fetch("1:*", "(INTERNALDATE BODY.PEEK[])")[1] if count else []
+        for part in answer:
+            if isinstance(part, tuple):
+                moment = time.mktime(imaplib.Internaldate2tuple(part[0]))
+                self.enter(found, "boxes.test", moment, part[1].replace(b"\r\n", b"\n"))
+        files = self.script("on", "far", "sh", "-c", r'cd /var/mail/far && for f in [0-9]*; do [ ! -e "$f" ] || '
+                            r'{ wc -c <"$f"; cat "$f"; }; done').stdout
+        while files:
+            size, _, files = files.partition(b"\n")
+            head, _, content = files[:int(size)].partition(b"\n")
+            files = files[int(size):]
+            self.enter(found, "far.test", float(head.split()[0]), content)
+        return found
+
+    @staticmethod
+    def enter(found, domain, moment, content):
+        head, _, body = content.partition(b"\n\n")
+        token = re.search(rb"^X-Token: (\S+)$", head, re.M)
+        name = token.group(1).decode() if token else re.search(rb"^Subject: (.*)$", head, re.M).group(1).decode()
+        found[name].append((domain, moment, hashlib.sha256(body).hexdigest()))
+
+    def forget(self):
+        """Empty every mailbox, log and hint, for the next test."""
+        self.expected, self.unsure, self.faults = {}, set(), []
+        self.panic = r"$^"          # lines of Exim's panic log that the test expects
+        self.on("store", "sh", "-c", "rm -rf /var/mail/box")
+        self.on("far", "sh", "-c", "rm -rf /var/mail/far && mkdir /var/mail/far && : >/var/log/far.log")
+        self.on("sender", "rm", "-f", "/var/mail/bounces")
+        for host in MAIL_HOSTS:
+            self.on(host, "sh", "-c", "cd /var/log/exim4 && for log in *; do [ ! -e $log ] || : >$log; done; "
+                                      "rm -f /var/spool/exim4/db/*")
+
+    def deliver(self, seconds=PATIENCE):
+        """Run every queue, as the next minutes would, until all are empty."""
+        end = time.monotonic() + seconds
+        while left := {host: count for host in MAIL_HOSTS if (count := self.queue(host))}:
+            check(time.monotonic() < end, f"not delivered after {seconds} s: {left}; "
+                  f"{[self.on(host, 'exim4', '-bp')[-500:] + self.log(host)[-1500:] for host in left]}")
+            for host in left:
+                self.on(host, "exim4", "-qff")
+            time.sleep(0.2)
+
+    def repair(self):
+        """Every host is on, main1 with its own volume, and the customer's server takes mail."""
+        if self.is_on("standby"):
+            self.power("standby", "off")
+            self.power("main1", "take", "standby")
+        for host in ("dns", "store", "scan", "far", *MAIL_HOSTS):
+            if not self.is_on(host):
+                self.power(host, "on")
+        if self.on("far", "cat", "/run/far.mode") != "accept":
+            self.far("accept")
+        if self.script("on", "far", "sh", "-c", "kill -0 $(cat /run/far.pid)", check_status=False).returncode:
+            self.far("revive")
+
+    def judge(self):
+        """Close the ledger.  Returns a line of counts."""
+        self.repair()
+        self.deliver()
+        arrived = self.arrived()
+        missing = [token for token in self.expected if token not in arrived]
+        check(not missing, f"{len(missing)} of {len(self.expected)} acknowledged messages never arrived: {missing[:5]}")
+        for token, (domain, digest) in self.expected.items():
+            for copy in arrived[token]:
+                check(copy[0] == domain and digest in (copy[2], None), f"{token} arrived damaged, or at {copy[0]}")
+        stray = set(arrived) - set(self.expected) - self.unsure
+        check(not stray, f"arrived, but was not acknowledged: {sorted(stray)[:5]}")
+        twice = {token for token, copies in arrived.items() if len(copies) > 1}
+        cut = twice - self.unsure
+        for token in cut:
+            moments = sorted(moment for _, moment, _ in arrived[token])
+            near = [begin - WINDOW <= first <= end + WINDOW for first in moments[:-1] for begin, end in self.faults]
+            check(any(near), f"{token} arrived {len(moments)} times, at {moments}, and no fault explains it (at {self.faults})")
+        panic = [f"{host}: {line}" for host in MAIL_HOSTS for line in self.log(host, "paniclog").splitlines()
+                 if not re.search(self.panic, line)]
+        check(not panic, f"panic log: {panic}")
+        return (f"{len(self.expected)} acknowledged, none lost" if self.expected else "") + (
+            f"; twice: {len(twice - cut)} repeated by the sender, {len(cut)} by a "
+            "server that ended in their delivery" if twice else "")
+
+    def note(self, recipient, subject, body=None):
+        """A message that was acknowledged outside of a load."""
+        self.expected[subject] = (recipient.split("@")[1], body)
+
+
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def taken(cluster, recipient, subject, *options):
+    """Send a message that has to be taken.  Returns the dialogue."""
+    status, said = cluster.send(recipient, "--subject", subject, *options)
+    check(status == 0, f"not taken: {said}")
+    cluster.note(recipient, subject)
+    return said
+
+
+# --- without faults ---
+
+@test
+def clean(cluster):
+    """A clean message goes from an Exim outside by MX through a main server, and is read by IMAP; nothing in it changes."""
+    body = b"A line of mail.\n.\n..\nFrom here\n\ttab \n"
+    subject = "through everything"
+    cluster.on("sender", "exim4", "-bm", "-i", "-f", "alice@sender.test", "box@boxes.test",
+               input=b"From: alice@sender.test\nTo: box@boxes.test\nSubject: " + subject.encode() + b"\n\n" + body)
+    cluster.note("box@boxes.test", subject, hashlib.sha256(body).hexdigest())
+    wait_for(lambda: cluster.arrived(), "the message is in the mailbox")
+    main = next(host for host in MAINS if "<= alice@sender.test" in cluster.log(host))
+    check("T=lmtp" in cluster.log(main), "the main server did not deliver it by LMTP")
+    check(not cluster.log("retry"), "it went through retry, too")
+
+
+@test
+def everything_at_once(cluster):
+    """300 messages of 16 connections, half to dovecot, half to the customer's server: each arrives once."""
+    answer = cluster.wait_load(cluster.load(300))
+    check(len(answer["acknowledged"]) == 300 and not answer["refused"], f"refused: {answer['refused']}")
+    for host in MAINS:
+        check(cluster.log(host).count("<=") > 50, f"{host} took hardly anything: the MX name has two addresses")
+
+
+@test
+def malware_and_spam(cluster):
+    """GTUBE and the EICAR test file are refused at the end of DATA, by a main server and by backup."""
+    for option, reason in (("--spam", "spam"), ("--virus", "malware")):
+        status, said = cluster.send("box@boxes.test", option)
+        check(status == 1 and re.search(rf"< 354.*\n.*bytes\)\n *< 550 .*{reason}", said), f"{option}: {said}")
+    for host in MAINS:
+        cluster.power(host, "off")
+    for option, reason in (("--spam", "spam"), ("--virus", "malware")):
+        status, said = cluster.send("box@boxes.test", option)
+        check(status == 1 and "backup" in said and re.search(rf"< 550 .*{reason}", said), f"{option}: {said}")
+
+
+@test
+def blacklisted(cluster):
+    """A blacklisted address is refused at RCPT; its neighbour is not."""
+    status, said = cluster.send("box@boxes.test", "--source", "10.77.0.66")
+    check(status == 1 and re.search(r"rcpt .*\n *< 550 10.77.0.66 is listed in bl.test", said), said)
+    taken(cluster, "box@boxes.test", "from a neighbour")
+
+
+@test
+def scanner_gone(cluster):
+    """What nobody can look at is not taken: 451 by all servers, and it is taken when the scanner is back."""
+    cluster.panic = "clamd"
+    cluster.power("scan", "kill")
+    status, said = cluster.send("box@boxes.test")
+    check(status == 2 and said.count("< 451") == 3, said)
+    cluster.power("scan", "on")
+    taken(cluster, "box@boxes.test", "scanned")
+
+
+# --- recipients that fail ---
+
+def first_failure(cluster, command, attempts):
+    """COMMAND makes the customer's server fail.  A main server tries once, hands the message to retry, and is done with it.
+    ATTEMPTS(log of the main server, log of the customer's server) counts its attempts."""
+    cluster.far(command)
+    taken(cluster, "box@far.test", "to a server with trouble")
+    wait_for(lambda: cluster.queue("retry") == 1, "retry has the message")
+    wait_for(lambda: not sum(map(cluster.queue, MAINS)), "the main servers are done with it")
+    log = next(filter(None, map(cluster.log, MAINS)))
+    check(re.search(r"=> box@far.test .*H=retry.filter.test", log), f"not handed to retry: {log}")
+    asked = [line for line in cluster.on("far", "cat", "/var/log/far.log").splitlines() if line.split()[1] in ADDRESSES.values()]
+    count = attempts(log, asked)
+    check(count == 1, f"{count} attempts: {log}, {asked}")
+
+
+@test
+def recipient_dead(cluster):
+    """The recipient's server is dead: one attempt by a main server, then retry has the message until it comes back."""
+    first_failure(cluster, "die", lambda log, _: len(re.findall(r"H=far.filter.test .*Connection refused", log)))
+
+
+@test
+def recipient_refuses(cluster):
+    """The same with a server that answers 451."""
+    first_failure(cluster, "refuse", lambda _, asked: len(asked))
+
+
+@test
+def recipient_hangs(cluster):
+    """The same with a server that doesn't answer the message: a main server waits for ten seconds."""
+    first_failure(cluster, "hang", lambda _, asked: len(asked))     # told to accept, it takes the first copy, too
+
+
+@test
+def recipient_rejects(cluster):
+    """A server that says 550 is asked once, and by nobody else: the sender has the bounce."""
+    cluster.far("reject")
+    status, said = cluster.send("box@far.test")
+    check(status == 0, said)
+    wait_for(lambda: "550 no such user" in cluster.on("sender", "sh", "-c", "cat /var/mail/bounces 2>/dev/null || true"),
+             "the sender has the bounce")
+    check(not cluster.log("retry"), f"retry had something to do: {cluster.log('retry')}")
+
+
+@test
+def mailboxes_gone(cluster):
+    """Dovecot is down: after one attempt the message goes from the main server to retry by the next queue run."""
+    cluster.power("store", "off")
+    taken(cluster, "box@boxes.test", "to a mailbox that is away")
+    main = wait_for(lambda: next((host for host in MAINS if cluster.queue(host)), None), "a main server has it")
+    wait_for(lambda: "== box@boxes.test" in cluster.log(main), "a main server has tried")
+    cluster.on(main, "exim4", "-q")
+    wait_for(lambda: cluster.queue("retry") == 1, "retry has it")
+    log = cluster.log(main)
+    check(len(re.findall(r"H=store.filter.test \[", log)) == 1, f"not exactly one attempt: {log}")
+
+
+@test
+def retry_gone(cluster):
+    """Retry is down as well: the message stays with the main server, which offers it to retry by the next queue run."""
+    cluster.far("die")
+    cluster.power("retry", "kill")
+    taken(cluster, "box@far.test", "to nowhere")
+    main = wait_for(lambda: next((host for host in MAINS if cluster.queue(host)), None), "a main server has it")
+    wait_for(lambda: "== box@far.test" in cluster.log(main), "a main server has tried")
+    cluster.power("retry", "on")
+    cluster.on(main, "exim4", "-qff")
+    wait_for(lambda: cluster.queue("retry") == 1, "retry has it")
+
+
+# --- main servers that fail ---
+
+@test
+def mains_stopped(cluster):
+    """Both main servers are stopped: mail goes to backup, and to the mailbox when one is back."""
+    for host in MAINS:
+        cluster.power(host, "off")
+    answer = cluster.wait_load(cluster.load(40, 4))
+    servers = {server for server, *_ in answer["acknowledged"].values()}
+    check(len(answer["acknowledged"]) == 40 and servers == {ADDRESSES["backup"]}, f"taken by {servers}")
+    check(cluster.queue("backup") == 40, "backup doesn't have it")
+    cluster.power("main2", "on")
+
+
+@test
+def main_full(cluster):
+    """Memory and disk of the main servers are full: they say 452, the sender turns to backup, nothing is lost."""
+    for host in MAINS:
+        cluster.on(host, "sh", "-c", "service exim4 stop && fastspool stop && "
+                   "sed -i 's/^memory.*/memory = 32M/' /etc/fastspool.conf && "
+                   "fallocate -l $(($(df --output=avail -B1 /var/spool/exim4 | tail -n 1) - (24 << 20))) "
+                   "/var/spool/exim4/ballast; service exim4 start")
+    cluster.power("store", "off")
+    cluster.power("retry", "off")
+    cluster.far("die")
+    answer = cluster.wait_load(cluster.load(1500, 16))
+    check(len(answer["acknowledged"]) == 1500, f"only {len(answer['acknowledged'])} were taken: {answer['refused']}")
+    full = sum(count for line, count in answer["refused"].items() if re.match(r"10.77.0.1[12] 452 ", line))
+    check(full, f"no 452: {answer['refused']}")
+    servers = collections.Counter(server for server, *_ in answer["acknowledged"].values())
+    check(len(servers) == 3, f"taken by {servers}")
+    for host in MAINS:
+        cluster.on(host, "sh", "-c", "rm /var/spool/exim4/ballast && service exim4 stop && fastspool stop && "
+                   "sed -i 's/^memory.*/memory = 1G/' /etc/fastspool.conf && service exim4 start")
+    return f"{dict(servers)}, {full} times 452"
+
+
+def lose(cluster, what, count=400):
+    """Under load, with mail that stays in the queue, main1 loses its memory in the way WHAT.  main2 goes on."""
+    cluster.power("store", "off")           # half of the mail stays in the main servers' queues
+    load = cluster.load(count)
+    wait_for(lambda: cluster.log("main1").count("<=") > 60, "main1 is busy")
+    cluster.power("main1", what)
+    seen = cluster.log("main2").count("<=")
+    wait_for(lambda: load.poll() is not None or cluster.log("main2").count("<=") > seen + 20, "main2 goes on")
+    cluster.power("main1", "on")
+    recovered = cluster.queue("main1")
+    answer = cluster.wait_load(load)
+    check(len(answer["acknowledged"]) == count, f"only {len(answer['acknowledged'])} were taken: {answer['refused']}")
+    check(recovered, "main1 had nothing in its queue: the test shows nothing")
+    return f"{recovered} in main1's queue after it"
+
+
+@test
+def main_killed(cluster):
+    """kill -9 of every process of main1, and its memory wiped, under load."""
+    return lose(cluster, "kill")
+
+
+@test
+def power_cut(cluster):
+    """The power of main1 fails under load: of its disk only that is left what had reached it."""
+    return lose(cluster, "cut")
+
+
+@test
+def planned_reboot(cluster):
+    """A main server with mail in its queue is stopped in order, and started in new namespaces: everything is there."""
+    cluster.power("store", "off")
+    cluster.power("retry", "off")
+    cluster.power("main2", "off")
+    answer = cluster.wait_load(cluster.load(200, domains=("boxes.test",)))
+    on_main = sum(server == ADDRESSES["main1"] for server, *_ in answer["acknowledged"].values())
+    wait_for(lambda: not cluster.on("main1", "sh", "-c", "pgrep -f 'exim4 -Mc' || true"), "every delivery has ended")
+    before = sorted(re.findall(r"\w{6}-\w{6}-\w\w", cluster.on("main1", "exim4", "-bp")))
+    cluster.power("main1", "off")
+    cluster.power("main1", "on")
+    after = sorted(re.findall(r"\w{6}-\w{6}-\w\w", cluster.on("main1", "exim4", "-bp")))
+    check(len(before) == on_main > 0 and before == after, f"{len(before)} messages before, {len(after)} after, {on_main} taken")
+    return f"{len(after)} messages before and after"
+
+
+@test
+def standby(cluster):
+    """main1's power fails under load.  Its volume goes to a standby that has never seen it, and where Exim's user has another
+    number: it has every message, answers 250, and delivers what it has."""
+    cluster.power("store", "off")
+    cluster.power("retry", "off")
+    load = cluster.load(200, domains=("boxes.test",))
+    wait_for(lambda: cluster.log("main1").count("<=") > 60, "main1 is busy")
+    cluster.power("main1", "cut")
+    answer = cluster.wait_load(load)
+    owed = {token for token, (server, *_) in answer["acknowledged"].items() if server == ADDRESSES["main1"]}
+    cluster.power("standby", "take", "main1")
+    began = time.monotonic()
+    cluster.power("standby", "on")
+    with smtplib.SMTP("10.77.0.13", timeout=PATIENCE) as session:
+        session.sendmail("alice@sender.test", ["box@boxes.test"], "Subject: to the standby\r\n\r\na line of mail\r\n")
+    seconds = time.monotonic() - began
+    cluster.note("box@boxes.test", "to the standby")
+    identities = re.findall(r"\w{6}-\w{6}-\w\w", cluster.on("standby", "exim4", "-bp"))
+    tokens = {token for name in identities for token in re.findall(r"X-Token: (\S+)", cluster.on("standby", "exim4", "-Mvh", name))}
+    check(owed <= tokens, f"{len(owed - tokens)} of {len(owed)} messages that main1 answered with 250 are not there")
+    cluster.power("store", "on")
+    cluster.on("standby", "exim4", "-qff")
+    check(cluster.queue("standby") == 0, f"not delivered: {cluster.on('standby', 'exim4', '-bp')}")
+    return f"{len(owed)} of main1's messages were there, the first 250 {seconds:.1f} s after the standby was switched on"
+
+
+# --- everything together ---
+
+@test
+def campaign(cluster):
+    """Mail of 32 connections, and a fault every few seconds: of recipients, of any host, of the main servers' power."""
+    seed = os.environ.get("FASTSPOOL_TEST_SEED", str(random.getrandbits(32)))
+    chance = random.Random(seed)
+    count = int(os.environ.get("FASTSPOOL_TEST_MESSAGES", "200000" if "FASTSPOOL_TEST_LONG" in os.environ else "1000"))
+    cluster.panic = "clamd|spam acl condition"
+    load = cluster.load(count, 32, 60 + count)
+    faults = collections.Counter()
+    while load.poll() is None:
+        host, what = chance.choice((("main1", "cut"), ("main2", "cut"), ("main1", "kill"), ("main2", "off"), ("store", "kill"),
+                                    ("retry", "off"), ("backup", "off"), ("scan", "kill"), ("dns", "kill"),
+                                    ("far", "refuse"), ("far", "hang"), ("far", "die")))
+        faults[f"{host} {what}"] += 1
+        if host == "far":
+            cluster.far(what)
+        else:
+            cluster.power(host, what)
+        time.sleep(chance.uniform(1, 5))                # how long the fault lasts; nothing waits for this moment
+        cluster.repair()
+        time.sleep(chance.uniform(0, 3))
+    answer = cluster.wait_load(load)
+    check(len(answer["acknowledged"]) == count, f"only {len(answer['acknowledged'])} were taken: {answer['refused']}")
+    return f"seed {seed}; faults: {dict(faults)}"
+
+
+# --- the runner ---
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=HERE.parent.parent / "build", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not os.environ.get("FASTSPOOL_TEST_IN_NETWORK"):
+        cluster = Cluster(arguments.build.resolve())
+        status = 1
+        try:
+            cluster.up()
+            # The tests read mail by IMAP, so they live in the network of the private machine.
+            process = pathlib.Path(cluster.place, "machine").read_text().strip()
+            status = subprocess.run(["nsenter", "--target", process, "--net", "--", sys.executable, __file__, *sys.argv[1:]],
+                                    env={**os.environ, "FASTSPOOL_TEST_IN_NETWORK": cluster.place}).returncode
+        finally:
+            cluster.down()
+        sys.exit(status)
+    cluster = Cluster.__new__(Cluster)
+    cluster.loads = []
+    cluster.forget()
+    counts = {"ok": 0, "not ok": 0}
+    for function in TESTS:
+        if arguments.names and not any(part in function.__name__ for part in arguments.names):
+            continue
+        began, verdict = time.monotonic(), "ok"
+        try:
+            said = function(cluster)
+            said = "; ".join(filter(None, (said, cluster.judge())))
+        except Failure as failure:
+            verdict, said = "not ok", str(failure)
+        except Exception:
+            verdict, said = "not ok", traceback.format_exc()
+        counts[verdict] += 1
+        print(f"{verdict} - cluster.{function.__name__} ({time.monotonic() - began:.1f} s): {said}", flush=True)
+        cluster.repair()
+        cluster.forget()
+    print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped", flush=True)
+    if "FASTSPOOL_TEST_COUNTS" in os.environ:           # for tests/run
+        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as file:
+            print(counts["ok"], counts["not ok"], 0, file=file)
+    sys.exit(1 if counts["not ok"] or not counts["ok"] else 0)
+
+
+main()
