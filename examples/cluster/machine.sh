@@ -22,6 +22,8 @@ ip link set lo up
 ip link add mail type bridge
 ip address add 10.77.0.1/24 dev mail
 ip link set mail up
+mkdir -p "$state/fastspool/usr/lib"
+ln -s usr/lib "$state/fastspool/lib" # as in the image, which it lies over
 DESTDIR=$state/fastspool meson install -C "$build" --no-rebuild --quiet
 
 echo ready >&3
