@@ -5,7 +5,8 @@
 #     host.sh HOST
 #
 # The root is the image, above it fastspool, above that the host's own disk.  What /etc/fstab says of /dev/vdb is done with
-# the host's volume, by a loop device that goes with its mount.  When /etc/rc.local has started the services it writes a line to the disk's `ready`.
+# the host's volume, by a loop device that goes with its mount.  When /etc/rc.local has started the services it writes a line
+# to the disk's `ready`.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,6 +41,7 @@ umount -l .
 cd /
 
 mkdir -m 1777 /run/lock
+busybox syslogd -O /var/log/syslog 3>&- </dev/null # where there is no journald
 /etc/rc.local 3>&- </dev/null
 echo ready >&3
 exec 3>&-
