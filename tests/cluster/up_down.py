@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What examples/cluster/up and down leave on the machine: nothing.
+
+    up_down.py [--build DIR] [NAME-PART...]
+
+- `up`, a look at the outside, `down`.
+- `up` gets SIGINT with its process group, as by Ctrl-C, or SIGTERM alone, at each of MOMENTS, and takes all away itself.
+- `up` is killed with -9, or the private machine is; then `down` takes it away.
+
+Left over would be: a process of the cluster's namespaces, or one that has its place in command line or environment; a loop
+device, a mount, an interface, a named network, a control group; the place itself.
+
+A moment is seen, not timed.  A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test
+failed.  FASTSPOOL_TEST_LONG=1: each moment with each signal.
+"""
+import argparse
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+EXAMPLE = HERE.parent.parent / "examples/cluster"
+PATIENCE = 30           # seconds in which nothing of what is left ends
+
+
+def check(condition, sentence):
+    if not condition:
+        raise AssertionError(sentence)
+
+
+class Cluster:
+    def __init__(self):
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix="fastspool-cluster.", dir="/run"))
+        self.environment = {**os.environ, "FASTSPOOL_CLUSTER": str(self.place)}
+        self.outside, self.process, self.namespaces = self.look(), None, set()
+
+    def end(self):
+        """Take away what a failed test has left."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        subprocess.run([EXAMPLE / "down"], env=self.environment, capture_output=True)
+
+    def start(self):
+        self.process = subprocess.Popen([EXAMPLE / "up"], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, start_new_session=True)
+
+    def down(self):
+        result = subprocess.run([EXAMPLE / "down"], env=self.environment, capture_output=True, text=True)
+        check(result.returncode == 0, f"down: {result.stdout}{result.stderr}")
+
+    def machine(self):
+        """The private machine's first process, or None."""
+        try:
+            return int((self.place / "machine").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def hosts(self):
+        """How many hosts are on."""
+        machine = self.machine()
+        disks = pathlib.Path(f"/proc/{machine}/root{self.place}/disks")
+        return len(list(disks.glob("*/process"))) if machine else 0
+
+    # --- what is there ---
+
+    def processes(self):
+        """Processes of the cluster: by mounts, command line or environment, and all of a namespace that one of them was in."""
+        mine, others, found = str(self.place).encode(), os.readlink("/proc/self/ns/pid"), {}
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                words = [(process / name).read_bytes() for name in ("mountinfo", "cmdline", "environ")]
+                namespace = os.readlink(process / "ns/pid")
+            except OSError:
+                continue                                    # it has ended
+            if any(mine in word for word in words) and namespace != others:
+                self.namespaces.add(namespace)
+            if (any(mine in word for word in words) or namespace in self.namespaces) and int(process.name) != os.getpid():
+                found[process.name] = words[1].replace(bytes(1), b" ").decode(errors="replace")
+        return [f"{number} {words}" for number, words in found.items()]
+
+    @staticmethod
+    def look():
+        """What of the machine a cluster could touch."""
+        links = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+        networks = pathlib.Path("/run/netns")
+        loops = pathlib.Path("/sys/block").glob("loop*/loop/backing_file")     # a path in the file system that it is in
+        return {"loop devices": {path.read_text().strip() for path in loops},
+                "interfaces": set(re.findall(r"^\d+: ([^:@]+)", links, re.M)),
+                "named networks": {path.name for path in networks.iterdir()} if networks.exists() else set(),
+                "control groups": {path for path, _, _ in os.walk("/sys/fs/cgroup")},
+                "the resolver": {pathlib.Path("/etc/resolv.conf").read_text()}, "the host's name": {os.uname().nodename}}
+
+    def left(self):
+        """Everything of the cluster that is there, as sentences."""
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text()
+        found = [f"process {process}" for process in self.processes()]
+        found += [line for line in mounts.splitlines() if str(self.place) in line]
+        found += [str(self.place)] if self.place.exists() else []
+        now = self.look()
+        # Other work on the machine may take something away meanwhile, and make what is its own: only names of ours count.
+        ours = re.compile(r"^(dns|store|scan|far|retry|main\d|backup|sender|watch|standby|mail|.*/volumes/\w+|.*cluster.*)$")
+        for what, before in self.outside.items():
+            found += [f"{what}: {new}" for new in now[what] - before if what.startswith("the ") or ours.match(str(new))]
+        return found
+
+    def check_gone(self):
+        """Nothing is left.  (The kernel ends the last processes of a namespace after its first one.)"""
+        since, seen = time.monotonic(), None
+        while left := self.left():
+            if seen is None or len(left) < seen:
+                since, seen = time.monotonic(), len(left)
+            check(time.monotonic() - since < PATIENCE, f"{len(left)} are left: {left[:5]}")
+            time.sleep(0.1)
+
+    def reach(self, condition):
+        """Wait until CONDITION holds while `up` runs."""
+        while not condition():
+            if self.process.poll() is not None:
+                raise AssertionError(f"up has ended: {self.process.stdout.read().decode()}")
+            time.sleep(0.02)
+        self.processes()                                    # for their namespaces
+
+
+MOMENTS = {
+    "as it begins": lambda cluster: True,
+    "before the private machine is there": lambda cluster: (cluster.place / "ready").exists(),
+    "with the private machine": lambda cluster: cluster.machine(),
+    "with one host": lambda cluster: cluster.hosts() >= 1,
+    "with some hosts": lambda cluster: cluster.hosts() >= 4,
+    "with all hosts": lambda cluster: cluster.hosts() >= 10,
+}
+
+
+def up_and_down(cluster):
+    """up starts ten hosts, and changes nothing outside; down takes them away; a second down has nothing to do."""
+    cluster.start()
+    said = cluster.process.communicate()[0].decode()
+    check(cluster.process.returncode == 0 and cluster.hosts() == 10, f"up: {said}")
+    left = cluster.left()
+    check(any(line.startswith("process") for line in left) and any(line.startswith("loop") for line in left),
+          f"this test doesn't see the cluster: {left}")
+    check(all(line.startswith(("process", "loop", str(cluster.place))) for line in left), f"up has changed the outside: {left}")
+    cluster.down()
+    cluster.check_gone()
+    cluster.down()
+    cluster.check_gone()
+
+
+def interrupted(cluster, moment, number):
+    cluster.start()
+    cluster.reach(lambda: MOMENTS[moment](cluster))
+    if number == signal.SIGINT:
+        os.killpg(cluster.process.pid, number)
+    else:
+        cluster.process.send_signal(number)
+    said = cluster.process.communicate()[0].decode()
+    check(cluster.process.returncode != 0, f"up has not ended by the signal: {said}")
+    if cluster.place.exists() and not any(cluster.place.iterdir()):
+        cluster.place.rmdir()                                               # before it had done anything; this test's own
+    cluster.check_gone()
+
+
+def killed(cluster):
+    """up is killed with -9 while hosts start: down takes away what is there."""
+    cluster.start()
+    cluster.reach(lambda: cluster.hosts() >= 2)
+    os.killpg(cluster.process.pid, signal.SIGKILL)
+    cluster.process.wait()
+    cluster.down()
+    cluster.check_gone()
+
+
+def machine_killed(cluster):
+    """The private machine is killed: all in it ends by itself, and down has only the place to take away."""
+    cluster.start()
+    cluster.process.communicate()
+    os.kill(cluster.machine(), signal.SIGKILL)
+    cluster.down()
+    cluster.check_gone()
+
+
+def tests():
+    """(name, function) of each."""
+    yield "up_and_down", up_and_down
+    both = os.environ.get("FASTSPOOL_TEST_LONG")
+    for index, moment in enumerate(MOMENTS):
+        for number in (signal.SIGINT, signal.SIGTERM) if both else ((signal.SIGINT, signal.SIGTERM)[index % 2],):
+            yield (f"interrupted, {moment}, by {number.name}",
+                   lambda cluster, moment=moment, number=number: interrupted(cluster, moment, number))
+    yield "killed", killed
+    yield "machine_killed", machine_killed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=HERE.parent.parent / "build", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
+    arguments = parser.parse_args()
+    os.environ["FASTSPOOL_BUILD"] = str(arguments.build.resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    counts = {"ok": 0, "not ok": 0}
+    for name, function in tests():
+        if arguments.names and not any(part in name for part in arguments.names):
+            continue
+        began, verdict, said, cluster = time.monotonic(), "ok", "", Cluster()
+        try:
+            function(cluster)
+        except AssertionError as failure:
+            verdict, said = "not ok", str(failure)
+        except Exception:
+            verdict, said = "not ok", traceback.format_exc()
+        finally:
+            cluster.end()
+        counts[verdict] += 1
+        print(f"{verdict} - up_down.{name} ({time.monotonic() - began:.1f} s){': ' if said else ''}{said}", flush=True)
+    print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped", flush=True)
+    if "FASTSPOOL_TEST_COUNTS" in os.environ:           # for tests/run
+        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as file:
+            print(counts["ok"], counts["not ok"], 0, file=file)
+    sys.exit(1 if counts["not ok"] or not counts["ok"] else 0)
+
+
+main()
