@@ -221,7 +221,8 @@ static void add_registered(void)
         struct fastspool_config from, found;
         char path[300], error[FASTSPOOL_ERROR_MAX];
         snprintf(path, sizeof(path), PLACES_REGISTRY "/%s", entry->d_name);
-        if (entry->d_name[0] != '.' && fastspool_config_load(&from, path, false, error) == 0 && from.spools == 1 &&
+        if (entry->d_type != DT_DIR && entry->d_name[0] != '.' &&
+            fastspool_config_load(&from, path, false, error) == 0 && from.spools == 1 &&
             registry_find(from.spool[0], &found) == 0) {
             memcpy(found.trusted_user, config.trusted_user, sizeof(found.trusted_user));
             found.trusted_users = config.trusted_users; /* the registry knows of none */
