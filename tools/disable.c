@@ -222,18 +222,9 @@ int tool_disable(int argc, char **argv)
     static const struct option options[] = {{"yes", no_argument, NULL, 'y'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool yes = false;
 
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 'y') {
-            yes = true;
-        } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
-        }
-    }
-    if (optind < argc) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
+    while (tool_option(argc, argv, options, usage) != -1)
+        yes = true;
+    tool_operands(argc, argv, 0, 0, usage);
     if (geteuid() == 0)
         return disable(yes);
     tool_error("only root can write the files of Exim's service: run `fastspool disable` as root");

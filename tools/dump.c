@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 
 static const char usage[] =
     "usage: fastspool dump journal|database|segment [--spool DIR] [--bodies]\n"
@@ -46,12 +45,6 @@ static int print_part(const struct look *look, const char *part, bool bodies)
     return result < 0 ? tool_error("%s: read the %s: %s", look->spool, part, strerrordesc_np(-result)) : 0;
 }
 
-static int fail_usage(void)
-{
-    fputs(usage, stderr);
-    return EX_USAGE;
-}
-
 int tool_dump(int argc, char **argv)
 {
     static const struct option options[] = {{"spool", required_argument, NULL, 's'},
@@ -62,19 +55,13 @@ int tool_dump(int argc, char **argv)
     bool bodies = false;
     struct look look;
 
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 'h') {
-            fputs(usage, stdout);
-            return 0;
-        }
-        if (option == '?')
-            return fail_usage();
+    for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
         spool = option == 's' ? optarg : spool;
         bodies = bodies || option == 'b';
     }
-    const char *part = optind == argc - 1 ? argv[optind] : "";
+    const char *part = *tool_operands(argc, argv, 1, 1, usage);
     if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0)
-        return fail_usage();
+        tool_wrong(usage);
     if (look_begin(&look, spool) != 0)
         return 1;
     struct rights rights = rights_of_owner(look.owner, look.group);

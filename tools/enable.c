@@ -137,22 +137,16 @@ int tool_enable(int argc, char **argv)
                                             {0}};
     struct wish wish = {.check = true};
 
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+    for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
         if (option == 'y') {
             wish.yes = true;
         } else if (option == 'n') {
             wish.check = false;
-        } else if (option == 'e') {
-            wish.everywhere = true;
         } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
+            wish.everywhere = true;
         }
     }
-    if (optind < argc) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
+    tool_operands(argc, argv, 0, 0, usage);
     if (geteuid() == 0)
         return enable(&wish);
     tool_error("only root can write the files of Exim's service: run `fastspool enable` as root");

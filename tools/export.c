@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -132,21 +131,14 @@ int tool_export(int argc, char **argv)
     const char *spool = NULL;
     bool yes = false;
 
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
         if (option == 's') {
             spool = optarg;
-        } else if (option == 'y') {
-            yes = true;
         } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
+            yes = true;
         }
     }
-    if (optind < argc - 1) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
-    const char *path = argv[optind];
+    const char *path = *tool_operands(argc, argv, 0, 1, usage);
     struct fastspool *fs = move_begin(spool, !path);
     if (!fs)
         return 1;

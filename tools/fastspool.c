@@ -14,7 +14,6 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -181,38 +180,6 @@ struct fastspool *tool_attach(const char *spool)
     if (tool_config_of_one(&config, spool) == 0 && attach_open(config.spool[0], &config, &fs, error) < 0)
         tool_error("%s", error);
     return fs;
-}
-
-const char *tool_options(int argc, char **argv, bool *json, const char *usage)
-{
-    static const struct option options[] = {{"spool", required_argument, NULL, 's'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
-    const char *spool = NULL;
-
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 's') {
-            spool = optarg;
-        } else if (option == 'j' && json) {
-            *json = true;
-        } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            exit(option == 'h' ? 0 : EX_USAGE);
-        }
-    }
-    return spool;
-}
-
-const char *tool_only_options(int argc, char **argv, bool *json, const char *usage)
-{
-    const char *spool = tool_options(argc, argv, json, usage);
-
-    if (optind == argc)
-        return spool;
-    tool_error("%s takes no argument like `%s`", argv[0], argv[optind]);
-    fputs(usage, stderr);
-    exit(EX_USAGE);
 }
 
 bool tool_mount_again(struct fastspool *fs, enum seen_state state)

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 
 static const char usage[] =
     "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
@@ -29,7 +28,7 @@ int tool_mirror(int argc, char **argv)
                                           {0}};
     struct process_options options = {.journal = JOURNAL_BYTES};
 
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
         if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
             options.state = optarg;
         } else if (option == 'm') {
@@ -37,13 +36,8 @@ int tool_mirror(int argc, char **argv)
         } else if (option == 'j' && (options.journal = strtoull(optarg, NULL, 10)) > 0) {
             continue;
         } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
+            tool_wrong(usage);
         }
     }
-    if (optind != argc - 1) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
-    return process_run(argv[optind], &options);
+    return process_run(*tool_operands(argc, argv, 1, 1, usage), &options);
 }

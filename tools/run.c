@@ -194,10 +194,8 @@ int tool_run(int argc, char **argv)
             return option == 'h' ? 0 : EX_USAGE;
         }
     }
-    if (optind == argc) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
+    if (optind == argc)
+        tool_wrong(usage);
     if (request.durability && !is_durability(request.durability)) {
         tool_error("--durability needs acked, lazy or strict, not `%s`", request.durability);
         return EX_USAGE;

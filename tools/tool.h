@@ -10,6 +10,8 @@
 
 #include <stdbool.h>
 
+struct option;
+
 int tool_backup(int argc, char **argv);
 int tool_cat(int argc, char **argv);
 int tool_compact(int argc, char **argv);
@@ -51,8 +53,15 @@ struct fastspool_config tool_config_of(const struct fastspool_config *config, si
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);
 
+/** The next option of @options, as getopt_long(3) says it; -1: there is none.  All have letters, and --help has 'h'.
+ *  Prints @usage and exits: with 64 on a wrong one, with 0 on --help. */
+int tool_option(int argc, char **argv, const struct option *options, const char *usage);
+/** The operands, after the last option.  Fewer than @least or more than @most are wrong. */
+char **tool_operands(int argc, char **argv, int least, int most, const char *usage);
+/** Wrong arguments: print @usage, and exit with 64. */
+_Noreturn void tool_wrong(const char *usage);
 /** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;
- *  @json NULL: the subcommand has no --json.  Prints @usage and exits with 2 on wrong arguments, with 0 on --help. */
+ *  @json NULL: the subcommand has no --json. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);
 /** The same for a subcommand without operands. */
 const char *tool_only_options(int argc, char **argv, bool *json, const char *usage);

@@ -10,7 +10,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -54,23 +53,19 @@ int tool_view(int argc, char **argv)
     struct fastspool_config config = {0};
     bool replaces = false;
 
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
         if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
             state = optarg;
         } else if (option == 'r') {
             replaces = true;
         } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
+            tool_wrong(usage);
         }
     }
-    if (optind != argc - 1) {
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
+    const char *spool = *tool_operands(argc, argv, 1, 1, usage);
     if (geteuid() != 0)
         return tool_error("view needs root");
     if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */
         return SUPERVISOR_UNAVAILABLE;
-    return supervisor_run(argv[optind], state, config.runtime[0] ? 0 : config.memory, replaces);
+    return supervisor_run(spool, state, config.runtime[0] ? 0 : config.memory, replaces);
 }
