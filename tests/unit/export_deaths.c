@@ -7,9 +7,18 @@
  */
 #include "export_play.h"
 
+#include "dying.h"
+
 TestSuite(export_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
 /* ---- death at every step ---- */
+
+static int move(void)
+{
+    struct export_result none = {0};
+
+    return export_run(fs, fs->spool_fd, NULL, &none);
+}
 
 static void scene(void)
 {
@@ -19,10 +28,8 @@ static void scene(void)
     store_file("input/stray");
 }
 
-static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
 static const char *const rest[][3] = {{"input/" A "-D", "msglog/" A, NULL},
                                       {"input/8/" B "-D", "msglog/8/" B, "input/8/" B "-J"}};
-static unsigned delivered[2];
 
 /* Exim in the store: what has -H and -D is delivered. */
 static void deliver_in_store(void)
@@ -49,29 +56,6 @@ static void deliver_on_disk(void)
         cr_assert_eq(unlink(on_disk(headers[i])), 0);
     }
 }
-
-enum { NOBODY, ON_DISK, IN_STORE, BOTH };
-
-static bool killed_at(unsigned n)
-{
-    int status;
-
-    descriptions_shared(fs);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct export_result none = {0};
-        fastspool_after_fork_child(fs);
-        steps = 0;
-        deadly = n;
-        _exit(export_run(fs, fs->spool_fd, NULL, &none) == 0 ? 0 : 1);
-    }
-    waitpid(pid, &status, 0);
-    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the export failed", n);
-    cr_assert_geq(descriptions_reap(fs), 0);
-    return WIFSIGNALED(status);
-}
-
-static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
 
 /* After all deliveries: the disk has the stray file alone, and the store has nothing. */
 static void all_clean(unsigned n, bool exported)
@@ -110,43 +94,8 @@ static void all_well(unsigned n, bool untouched)
     }
     deliver_on_disk();
     deliver_in_store();
-    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
-              delivered[1]);
+    delivered_once(n);
     all_clean(n, true);
-}
-
-static void begin_again(void)
-{
-    fixture_teardown();
-    fixture_setup();
-    checking_every(0);
-    memset(delivered, 0, sizeof(delivered));
-    scene();
-}
-
-static void deliver(int who)
-{
-    if (who == ON_DISK || who == BOTH)
-        deliver_on_disk();
-    if (who == IN_STORE || who == BOTH)
-        deliver_in_store();
-}
-
-static void die_everywhere(int who, bool twice)
-{
-    bool dead = true;
-    unsigned n;
-
-    for (n = 1; dead; n++) {
-        begin_again();
-        dead = killed_at(n);
-        if (twice)
-            killed_at(n % 23 + 1);
-        deliver(who);
-        run_all();
-        all_well(n, who == NOBODY);
-    }
-    cr_assert_gt(n, 60, "only %u steps", n);
 }
 
 Test(export_deaths, killed)
@@ -219,8 +168,7 @@ static void come_back(int who)
         import_back(n);
         deliver_in_store();
         deliver_on_disk();
-        cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
-                  delivered[1]);
+        delivered_once(n);
         cr_assert(store_has("input/stray") && !disk_has("input/stray"), "step %u", n);
         run_all(); /* removes the copies that nobody wants any more */
         unlink(on_disk("input/stray"));
@@ -239,28 +187,6 @@ Test(export_back, killed_then_delivered_and_imported)
 }
 
 /* ---- power cuts at every step ---- */
-
-static void save_disk(void)
-{
-    char command[512];
-
-    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
-    cr_assert_eq(system(command), 0);
-}
-
-static void restore_disk(void)
-{
-    char command[512];
-
-    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
-    cr_assert_eq(system(command), 0);
-}
-
-struct cut {
-    bool loses;       /* what the disk has not synced */
-    bool later;       /* the disk goes on first: a plain Exim delivers */
-    bool interrupted; /* the export before this one has not got a commit after its decision */
-};
 
 /* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
 static bool power_fails_at(unsigned n, struct cut cut)
@@ -294,50 +220,27 @@ static bool power_fails_at(unsigned n, struct cut cut)
     return failed;
 }
 
-static void cut_everywhere(struct cut cut)
+static void cut_some(struct cut cut)
 {
-    const unsigned stride = getenv("FASTSPOOL_TEST_LONG") ? 1 : 5; /* a cut takes 30 ms */
-    static unsigned first;
-    bool failed = true;
-    unsigned n;
-
-    for (n = 1 + first++ % stride; failed; n += stride) {
-        durable_teardown();
-        durable_setup();
-        checking_every(0);
-        memset(delivered, 0, sizeof(delivered));
-        scene();
-        failed = power_fails_at(n, cut);
-        struct fastspool *before = fs, *second = second_store();
-        struct recovered recovered;
-        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
-        STORE(second->header->state, SEGMENT_READY);
-        paging_all(second);
-        fs = second;
-        run_all();
-        all_well(n, !cut.later);
-        fs = before;
-        remove_second(second);
-    }
-    cr_assert_gt(n, 30, "only %u steps", n);
+    cut_everywhere(cut, getenv("FASTSPOOL_TEST_LONG") ? 1 : 5);
 }
 
 TestSuite(export_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 Test(export_power, disk_keeps_all)
 {
-    cut_everywhere((struct cut){.loses = false});
-    cut_everywhere((struct cut){.later = true});
+    cut_some((struct cut){.loses = false});
+    cut_some((struct cut){.later = true});
 }
 
 Test(export_power, disk_loses_all)
 {
-    cut_everywhere((struct cut){.loses = true});
-    cut_everywhere((struct cut){.loses = true, .later = true});
+    cut_some((struct cut){.loses = true});
+    cut_some((struct cut){.loses = true, .later = true});
 }
 
 Test(export_power, interrupted)
 {
-    cut_everywhere((struct cut){.interrupted = true});
-    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true});
+    cut_some((struct cut){.interrupted = true});
+    cut_some((struct cut){.interrupted = true, .loses = true, .later = true});
 }

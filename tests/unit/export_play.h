@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The export, for its tests: its calls that change or ask disk or store are counted, and can fail or be the last; and
- * what lies in the store and on the disk.  A store of fixture.h is `fs`.
+ * The export, for its tests: its counted calls (moving.h), and messages in the store.
  */
 #ifndef FASTSPOOL_EXPORT_PLAY_H
 #define FASTSPOOL_EXPORT_PLAY_H
 
-#include "durable.h"
-#include "fastspool.h"
+#include "moving.h"
 #include "plain/disk.h"
 #include "plain/import.h"
 #include "spool/exim.h"
@@ -16,38 +14,13 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
-#include <setjmp.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 /* ---- the calls of the export, counted ---- */
 
-static unsigned steps, deadly;        /* the step before which the process dies; 0: none */
-static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
-static bool commits;                  /* a flush is a commit */
-static bool power_fails;              /* at the deadly step; the process lives */
-static int copy_error;                /* of the next copy */
-static void (*meddle)(void), (*synced)(void);
-static jmp_buf power;
-
-static inline void step(void)
-{
-    if (++steps == deadly && power_fails)
-        longjmp(power, 1);
-    if (steps == deadly)
-        kill(getpid(), SIGKILL);
-}
-
-static inline int play_flush(void)
-{
-    step();
-    if (++flushes == flush_fails)
-        return -EIO;
-    if (commits)
-        commit(0); /* the tests without power cuts have no mirror */
-    return 0;
-}
+static int copy_error; /* of the next copy */
 
 static inline int play_sync(int result)
 {
@@ -101,18 +74,7 @@ static inline int play_copy(int disk, const char *path)
 
 /* ---- the store ---- */
 
-#define A "1abcde-000001-AB"
-#define B "1abcde-00000000002-ABCD"
-#define C "1abcde-000003-AB"
-
 static struct export_result result_of;
-
-static inline bool store_has(const char *path)
-{
-    struct stat st;
-
-    return fastspool_stat(fs, path, &st) == 0;
-}
 
 static inline void store_directory(const char *path)
 {
@@ -158,23 +120,6 @@ static inline void message(const char *directory, const char *split, const char 
 }
 
 /* ---- the disk ---- */
-
-static inline const char *on_disk(const char *path)
-{
-    static char whole[2][2 * PATH_MAX];
-    static int turn;
-
-    turn = !turn;
-    snprintf(whole[turn], sizeof(whole[turn]), "%s/%s", fs->spool, path);
-    return whole[turn];
-}
-
-static inline bool disk_has(const char *path)
-{
-    struct stat st;
-
-    return lstat(on_disk(path), &st) == 0;
-}
 
 static inline void disk_file(const char *path, const char *content)
 {

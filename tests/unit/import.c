@@ -29,7 +29,7 @@ Test(import, everything)
     disk_file("msglog.OLD/" A, "msglog.OLD/" A);
     disk_file("input/README", "input/README");
     disk_file("db/retry", "hints");
-    run();
+    run_all();
     counts(3, 9 + 3 + 2, 0, 0, 0);
     const char *all[] = {"input/" A "-D",   "input/" A "-H",   "msglog/" A,         "input/8/" B "-D",
                          "input/8/" B "-H", "msglog/8/" B,     "q/input/8/" C "-D", "q/input/8/" C "-H",
@@ -41,7 +41,7 @@ Test(import, everything)
     cr_assert_eq(fastspool_stat(fs, "input/8", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 02770);
     cr_assert(store_has("q/Finput") && store_has("input/empty"));
-    run();
+    run_all();
     counts(3, 14, 0, 0, 0);
 }
 
@@ -55,17 +55,17 @@ Test(import, directory_being_made)
     cr_assert_eq(chmod(on_disk("input"), 0700), 0);
     cr_assert_eq(fastspool_mkdir(fs, "msglog", 0700), 0);
     disk_directory("msglog");
-    run();
+    run_all();
     cr_assert_eq(chmod(on_disk("input"), 02750), 0);
     if (geteuid() == 0)
         cr_assert_eq(chown(on_disk("input"), 107, 113), 0);
     cr_assert_eq(fastspool_chmod(fs, "input/8", 0710), 0);
-    run();
+    run_all();
     cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 02750);
     cr_assert(geteuid() != 0 || (st.st_uid == 107 && st.st_gid == 113));
     cr_assert_eq(fastspool_chmod(fs, "input", 0770), 0);
-    run();
+    run_all();
     cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 0770);
     cr_assert_eq(fastspool_stat(fs, "input/8", &st), 0);
@@ -96,7 +96,7 @@ Test(import, queue_without_descriptors)
         failed += result < 0;
     }
     cr_assert_geq(failed, 2);
-    run();
+    run_all();
     moved_as("q/input/" A "-H", "q/input/" A "-H");
 }
 
@@ -123,14 +123,14 @@ Test(import, directory_is_owed)
             cr_assert_eq(chown(on_disk("input"), fresh ? uid : geteuid(), (gid_t)-1), 0);
             cr_assert_eq(chmod(on_disk("input"), mode), 0);
             fail_once(call);
-            run();
+            run_all();
             cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
             cr_assert_eq(st.st_mode, S_IFDIR | mode, "call %u, fresh %d: mode %o", call, fresh, st.st_mode);
             cr_assert_eq(st.st_uid, fresh ? uid : geteuid(), "call %u, fresh %d: uid %u", call, fresh, st.st_uid);
         }
     }
     cr_assert_eq(fastspool_chmod(fs, "input", 0700), 0);
-    run();
+    run_all();
     cr_assert_eq(fastspool_stat(fs, "input", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 0700);
 }
@@ -144,7 +144,7 @@ Test(import, large_and_empty)
     disk_file("input/" A "-D", large);
     disk_file("input/none", "");
     disk_file("input/piece", large + 2 * (64 << 10));
-    run();
+    run_all();
     counts(1, 5, 0, 0, 0);
     struct stat st;
     cr_assert_eq(fastspool_stat(fs, "input/" A "-D", &st), 0);
@@ -159,7 +159,7 @@ Test(import, batches)
         snprintf(id, sizeof(id), "1abcde-%06d-AB", i);
         message("", "", id);
     }
-    run();
+    run_all();
     counts(2 * BATCH + 1, 3 * (2 * BATCH + 1), 0, 0, 0);
     cr_assert_eq(flushes, 6);
     for (int i = 0; i < 2 * BATCH + 1; i++) {
@@ -178,9 +178,9 @@ Test(import, hard_links)
     message("q/", "", B);
     cr_assert_eq(link(on_disk("input/" A "-D"), on_disk("q/input/" A "-D")), 0);
     cr_assert_eq(link(on_disk("input/" A "-H"), on_disk("q/input/" A "-H")), 0);
-    run();
+    run_all();
     counts(2, 6, 1, 0, 0); /* both names of the -D file have one lock */
-    run();
+    run_all();
     counts(3, 8, 0, 0, 0);
     cr_assert_eq(fastspool_stat(fs, "input/" A "-D", &one), 0);
     cr_assert_eq(fastspool_stat(fs, "q/input/" A "-D", &other), 0);
@@ -198,7 +198,7 @@ Test(import, without_body)
     message("", "", A);
     cr_assert_eq(unlink(on_disk("input/" A "-D")), 0);
     clock_gettime(CLOCK_MONOTONIC, &before);
-    run();
+    run_all();
     clock_gettime(CLOCK_MONOTONIC, &after);
     counts(1, 2, 0, 0, 0);
     cr_assert_geq(after.tv_sec * 1000 + after.tv_nsec / 1000000 - before.tv_sec * 1000 - before.tv_nsec / 1000000, 990);
@@ -233,13 +233,13 @@ Test(import, locked)
     message("", "", A);
     message("", "", B);
     pid_t pid = hold_lock("input/" A "-D", 19);
-    run();
+    run_all();
     counts(1, 3, 1, 0, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
     cr_assert_not(store_has("input/" A "-D"));
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
-    run();
+    run_all();
     counts(2, 6, 0, 0, 0);
     moved_whole("input/" A "-H");
 }
@@ -305,10 +305,10 @@ Test(import, being_made)
     disk_directory("input");
     disk_file("input/" A "-D", "");
     cr_assert_eq(utimensat(AT_FDCWD, on_disk("input/" A "-D"), NULL, 0), 0);
-    run();
+    run_all();
     counts(0, 0, 1, 0, 0);
     cr_assert_eq(utimensat(AT_FDCWD, on_disk("input/" A "-D"), old, 0), 0);
-    run();
+    run_all();
     counts(1, 1, 0, 0, 0);
 }
 
@@ -319,13 +319,13 @@ Test(import, opened_before)
     message("", "", A);
     message("", "", B);
     int fd = open(on_disk("input/" A "-D"), O_RDWR);
-    run();
+    run_all();
     counts(1, 3, 1, 0, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
     cr_assert_not(store_has("input/" A "-D") || store_has("input/" A "-H"));
     moved_whole("input/" B "-H");
     close(fd);
-    run();
+    run_all();
     counts(2, 6, 0, 0, 0);
     moved_whole("input/" A "-H");
     moved_whole("input/" A "-D");
@@ -345,7 +345,7 @@ Test(import, opened_shortly)
     message("", "", A);
     opened_late = open(on_disk("input/" A "-D"), O_RDWR);
     synced = close_late; /* after the names were taken */
-    run();
+    run_all();
     synced = NULL;
     counts(1, 3, 0, 0, 0);
     moved_whole("input/" A "-H");
@@ -369,17 +369,17 @@ Test(import, conflict)
     disk_file("input/README", "the disk's");
     store_file("input/" A "-D", same_size);
     store_file("input/README", "the store's");
-    run();
+    run_all();
     counts(1, 3, 0, 2, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
     cr_assert_not(store_has("input/" A "-H"), "half of a message");
     cr_assert_eq(lines, 2);
-    run();
+    run_all();
     counts(1, 3, 0, 2, 0);
     cr_assert_eq(lines, 2, "told once");
     disk_file("input/HOWTO", "the disk's");
     store_file("input/HOWTO", "the store's");
-    run();
+    run_all();
     cr_assert_eq(lines, 3);
 }
 
@@ -396,24 +396,24 @@ static void said_last(const char *path, const char *why)
 Test(import, conflict_ends)
 {
     message("", "", C);
-    run();
+    run_all();
     disk_file("input/" C "-H", "changed");
-    run();
+    run_all();
     counts(1, 3, 0, 1, 0);
     said_last("input/" C "-H", "the store has another file of that name");
     disk_file("input/1", "the disk's");
     store_file("input/1", "the store's");
-    run();
+    run_all();
     counts(1, 3, 0, 2, 0);
     said_last("input/1", "the store has another file of that name");
-    run();
+    run_all();
     cr_assert_eq(lines, 2);
     cr_assert_eq(unlink(on_disk("input/" C "-H")), 0);
     cr_assert_eq(unlink(on_disk("input/1")), 0);
-    run();
+    run_all();
     counts(1, 3, 0, 0, 0);
     disk_file("input/1", "the disk's");
-    run();
+    run_all();
     cr_assert_eq(lines, 3, "it has come again");
 }
 
@@ -429,7 +429,7 @@ Test(import, many_conflicts)
         store_file(path, "the store's");
     }
     for (int i = 0; i < 2; i++) {
-        run();
+        run_all();
         counts(0, 0, 0, IMPORT_LINES + 9, 0);
         cr_assert_eq(lines, IMPORT_LINES);
     }
@@ -442,7 +442,7 @@ Test(import, conflict_of_a_live_message)
     disk_file("input/" A "-J", "x@example.com\n");
     store_file("input/" A "-D", "input/" A "-D");
     store_file("input/" A "-H", "input/" A "-H");
-    run();
+    run_all();
     counts(0, 0, 0, 1, 0);
     said_last("input/" A "-J", "the store has its message without this file");
     cr_assert(disk_has("input/" A "-J") && !store_has("input/" A "-J"));
@@ -456,7 +456,7 @@ Test(import, same_content)
     store_file("input/" A "-H", "input/" A "-H");
     fastspool_mkdir(fs, "msglog", 0750);
     store_file("msglog/" A, "msglog/" A);
-    run();
+    run_all();
     counts(1, 3, 0, 0, 0);
     cr_assert_not(disk_has("input/" A "-D") || disk_has("input/" A "-H") || disk_has("msglog/" A));
 }
@@ -475,7 +475,7 @@ Test(import, no_regular_files)
     disk_directory("input/8");
     disk_directory("input/8/deep");
     disk_file("input/8/deep/file", "deep");
-    run();
+    run_all();
     counts(1, 3, 0, 0, 6);
     cr_assert_eq(lines, 6);
     cr_assert(disk_has("input/fifo") && disk_has("input/link") && disk_has("input/8/deep/file"));
@@ -489,7 +489,7 @@ Test(import, body_is_no_file)
     message("", "", A);
     cr_assert_eq(unlink(on_disk("input/" A "-D")), 0);
     cr_assert_eq(mkfifo(on_disk("input/" A "-D"), 0600), 0);
-    run();
+    run_all();
     counts(0, 0, 0, 0, 2); /* the file, and the message */
     cr_assert(disk_has("input/" A "-H") && disk_has("msglog/" A) && !store_has("input/" A "-H"));
 }
@@ -546,11 +546,11 @@ Test(import, changed_meanwhile)
         disk_file("input/" A "-D", large);
         meddle = ways[i];
         meddle_in = 2; /* the first one is of the -H file */
-        run();
+        run_all();
         counts(0, 0, 1, 0, 0);
         cr_assert(disk_has("input/" A "-H") && !store_has("input/" A "-D") && !store_has("input/" A "-H"));
     }
-    run();
+    run_all();
     counts(1, 3, 0, 0, 0);
 }
 
@@ -572,7 +572,7 @@ Test(import, no_room)
     write_error = -ENOSPC;
     nothing_moved(-ENOSPC);
     write_error = 0;
-    run();
+    run_all();
     counts(1, 3, 0, 0, 0);
     moved_whole("input/" A "-H");
 }
@@ -584,7 +584,7 @@ Test(import, no_commit)
     flush_fails = 1;
     nothing_moved(-EIO);
     flush_fails = 0;
-    run();
+    run_all();
     moved_whole("input/" A "-H");
 }
 
@@ -594,7 +594,7 @@ Test(import, no_decision)
     message("", "", A);
     rename_error = -ENOSPC;
     nothing_moved(-ENOSPC);
-    run();
+    run_all();
     moved_whole("input/" A "-H");
 }
 
@@ -606,7 +606,7 @@ Test(import, no_second_commit)
     cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), -EIO);
     cr_assert_not(disk_has("input/" A "-H") || store_has("input/" A "-H"), "neither is found");
     flush_fails = 0;
-    run();
+    run_all();
     counts(1, 2, 0, 0, 0);
     moved_whole("input/" A "-D");
     moved_whole("input/" A "-H");
@@ -621,7 +621,7 @@ Test(import, changed_after_decision)
     cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), -EIO);
     store_file("msglog/" A, "new");
     cr_assert_eq(fastspool_rmdir(fs, "input/8"), 0);
-    run();
+    run_all();
     moved_whole("input/" A "-H");
     moved_whole("input/8/" B "-H");
     cr_assert(store_has("msglog/" A) && store_has("msglog/" A PLACES_IMPORT) && !disk_has("msglog/" A));
@@ -634,7 +634,7 @@ Test(import, two_headers)
     message("", "", A);
     cr_assert_eq(rename(on_disk("input/" A "-H"), on_disk("input/" PLACES_TAKEN A "-H")), 0);
     disk_file("input/" A "-H", "another");
-    run();
+    run_all();
     counts(0, 0, 0, 1, 0);
     cr_assert(disk_has("input/" A "-H") && disk_has("input/" A "-D") && disk_has("input/" PLACES_TAKEN A "-H"));
 }

@@ -6,9 +6,18 @@
  */
 #include "import_play.h"
 
+#include "dying.h"
+
 TestSuite(import_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
 /* ---- death at every step ---- */
+
+static int move(void)
+{
+    struct import_result none = {0};
+
+    return import_run(fs, fs->spool_fd, false, &none);
+}
 
 static void scene(void)
 {
@@ -17,9 +26,6 @@ static void scene(void)
     disk_file("input/8/" B "-J", "input/8/" B "-J");
     disk_file("input/stray", "input/stray");
 }
-
-static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
-static unsigned delivered[2];
 
 static void path_of(const char *header, const char *suffix, char path[PATH_MAX])
 {
@@ -60,29 +66,6 @@ static void deliver_in_store(void)
         cr_assert_eq(fastspool_unlink(fs, path), i ? 0 : -ENOENT, "half of a message");
     }
 }
-
-enum { NOBODY, ON_DISK, IN_STORE, BOTH, DELIVERIES };
-
-static bool killed_at(unsigned n)
-{
-    int status;
-
-    descriptions_shared(fs);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct import_result none = {0};
-        fastspool_after_fork_child(fs);
-        steps = 0;
-        deadly = n;
-        _exit(import_run(fs, fs->spool_fd, false, &none) == 0 ? 0 : 1);
-    }
-    waitpid(pid, &status, 0);
-    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the import failed", n);
-    cr_assert_geq(descriptions_reap(fs), 0);
-    return WIFSIGNALED(status);
-}
-
-static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
 
 /* After all deliveries: the store has the stray file alone. */
 static void store_clean(unsigned n)
@@ -126,44 +109,8 @@ static void all_well(unsigned n, bool untouched)
     }
     deliver_in_store();
     deliver_on_disk();
-    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
-              delivered[1]);
+    delivered_once(n);
     store_clean(n);
-}
-
-static void deliver(int who)
-{
-    if (who == ON_DISK || who == BOTH)
-        deliver_on_disk();
-    if (who == IN_STORE || who == BOTH)
-        deliver_in_store();
-}
-
-static void begin_again(void)
-{
-    fixture_teardown();
-    fixture_setup();
-    checking_every(0);
-    memset(delivered, 0, sizeof(delivered));
-    scene();
-}
-
-static void die_everywhere(int who, bool twice)
-{
-    bool dead = true;
-    unsigned n;
-
-    checking_every(0);
-    for (n = 1; dead; n++) {
-        begin_again();
-        dead = killed_at(n);
-        if (twice)
-            killed_at(n % 23 + 1);
-        deliver(who);
-        run();
-        all_well(n, who == NOBODY);
-    }
-    cr_assert_gt(n, 60, "only %u steps", n);
 }
 
 Test(import_deaths, killed)
@@ -206,13 +153,13 @@ static void open_everywhere(int who)
         cr_assert_geq(fd, 0);
         dead = killed_at(n);
         deliver(who);
-        run();
+        run_all();
         cr_assert_not(store_has(headers[0]), "step %u: a process has it open, and the store has it", n);
         cr_assert_eq(result_of.locked, who == NOBODY || delivered[0] == 0, "step %u", n);
         cr_assert_eq(fcntl(fd, F_SETLK, &lock), 0, "step %u: the lock is held still", n);
         deliver_on_disk();
         close(fd);
-        run();
+        run_all();
         all_well(n, false);
     }
     cr_assert_gt(n, 60, "only %u steps", n);
@@ -229,29 +176,6 @@ Test(import_deaths, killed_while_open_then_delivered)
 }
 
 /* ---- power cuts at every step ---- */
-
-static void save_disk(void)
-{
-    char command[512];
-
-    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
-    cr_assert_eq(system(command), 0);
-}
-
-static void restore_disk(void)
-{
-    char command[512];
-
-    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
-    cr_assert_eq(system(command), 0);
-}
-
-struct cut {
-    bool loses;       /* what the disk has not synced */
-    bool later;       /* the store goes on first: it delivers, and commits */
-    bool refused;     /* the store refuses a batch, which goes back to the disk */
-    bool interrupted; /* the import before this one has not got a commit after its decision */
-};
 
 /* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
 static bool power_fails_at(unsigned n, struct cut cut)
@@ -288,54 +212,27 @@ static bool power_fails_at(unsigned n, struct cut cut)
     return failed;
 }
 
-static void cut_everywhere(struct cut cut)
-{
-    bool failed = true;
-    unsigned n;
-
-    checking_every(0);
-    for (n = 1; failed; n++) {
-        durable_teardown();
-        durable_setup();
-        checking_every(0);
-        memset(delivered, 0, sizeof(delivered));
-        scene();
-        failed = power_fails_at(n, cut);
-        struct fastspool *before = fs, *second = second_store();
-        struct recovered recovered;
-        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
-        STORE(second->header->state, SEGMENT_READY);
-        paging_all(second);
-        fs = second;
-        run();
-        all_well(n, !cut.later);
-        fs = before;
-        remove_second(second);
-    }
-    cr_assert_gt(n, 30, "only %u steps", n);
-}
-
 TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
 
 Test(import_power, disk_keeps_all)
 {
-    cut_everywhere((struct cut){.loses = false});
-    cut_everywhere((struct cut){.later = true});
+    cut_everywhere((struct cut){.loses = false}, 1);
+    cut_everywhere((struct cut){.later = true}, 1);
 }
 
 Test(import_power, disk_loses_all)
 {
-    cut_everywhere((struct cut){.loses = true});
-    cut_everywhere((struct cut){.loses = true, .later = true});
+    cut_everywhere((struct cut){.loses = true}, 1);
+    cut_everywhere((struct cut){.loses = true, .later = true}, 1);
 }
 
 Test(import_power, refused)
 {
-    cut_everywhere((struct cut){.loses = true, .later = true, .refused = true});
+    cut_everywhere((struct cut){.loses = true, .later = true, .refused = true}, 1);
 }
 
 Test(import_power, interrupted)
 {
-    cut_everywhere((struct cut){.interrupted = true});
-    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true});
+    cut_everywhere((struct cut){.interrupted = true}, 1);
+    cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true}, 1);
 }

@@ -1,57 +1,30 @@
 /* SPDX-License-Identifier: MIT
  *
- * The import, for its tests: its calls that change or ask disk or store are counted, and can fail or be the last; and
- * what lies on the disk and in the store.  A store of fixture.h is `fs`.
+ * The import, for its tests: its counted calls (moving.h), and messages on the disk.
  */
 #ifndef FASTSPOOL_IMPORT_PLAY_H
 #define FASTSPOOL_IMPORT_PLAY_H
 
-#include "durable.h"
-#include "fastspool.h"
+#include "moving.h"
 #include "plain/disk.h"
 #include "spool/exim.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
-#include <setjmp.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
 
 /* ---- the calls of the import, counted ---- */
 
-static unsigned steps, deadly;        /* the step before which the process dies; 0: none */
-static unsigned flushes, flush_fails; /* the flush that fails; 0: none */
 static unsigned directory_fails;      /* the chown or chmod, of those to come, that fails; 0: none */
 static int write_error, rename_error; /* of all writes, of the next rename */
 static int rename_failed;
 static unsigned lines; /* in syslog */
 static char last_line[4096];
-static bool commits; /* a flush is a commit */
-static void (*meddle)(void), (*synced)(void);
 static int meddle_in;   /* writes */
 static uint64_t waited; /* the clock of who waits for another process to close a file: a second a look */
-static jmp_buf power;
-static bool power_fails; /* at the deadly step; the process lives */
-
-static inline void step(void)
-{
-    if (++steps == deadly && power_fails)
-        longjmp(power, 1);
-    if (steps == deadly)
-        kill(getpid(), SIGKILL);
-}
-
-static inline int play_flush(void)
-{
-    step();
-    if (++flushes == flush_fails)
-        return -EIO;
-    if (commits)
-        commit(0); /* the tests without power cuts have no mirror */
-    return 0;
-}
 
 static inline int play_write(void)
 {
@@ -134,21 +107,7 @@ static inline bool play_directory(void)
 
 /* ---- the disk ---- */
 
-#define A "1abcde-000001-AB"
-#define B "1abcde-00000000002-ABCD"
-#define C "1abcde-000003-AB"
-
 static struct import_result result_of;
-
-static inline const char *on_disk(const char *path)
-{
-    static char whole[2][2 * PATH_MAX];
-    static int turn;
-
-    turn = !turn;
-    snprintf(whole[turn], sizeof(whole[turn]), "%s/%s", fs->spool, path);
-    return whole[turn];
-}
 
 static inline void disk_directory(const char *path)
 {
@@ -168,13 +127,6 @@ static inline void disk_file(const char *path, const char *content)
         cr_assert_eq(fchown(fd, 107, 113), 0);
     cr_assert_eq(futimens(fd, times), 0);
     close(fd);
-}
-
-static inline bool disk_has(const char *path)
-{
-    struct stat st;
-
-    return lstat(on_disk(path), &st) == 0;
 }
 
 static inline void message(const char *directory, const char *split, const char *id)
@@ -198,13 +150,6 @@ static inline void message(const char *directory, const char *split, const char 
 }
 
 /* ---- the store ---- */
-
-static inline bool store_has(const char *path)
-{
-    struct stat st;
-
-    return fastspool_stat(fs, path, &st) == 0;
-}
 
 /* The store has @path as disk_file() made it with its path as the content, and the disk has it no more. */
 static inline void moved_as(const char *path, const char *content)
@@ -230,7 +175,7 @@ static inline void moved_whole(const char *path)
     moved_as(path, path);
 }
 
-static inline void run(void)
+static inline void run_all(void)
 {
     cr_assert_eq(import_run(fs, fs->spool_fd, false, &result_of), 0, "%s", result_of.error);
     cr_assert_not(store_has(PLACES_IMPORT));

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The death of an import or an export at every step (moving.h): the process is killed there, or the power fails; Exims
+ * deliver what they find then; and the move runs again.  Each message of scene() is delivered once.
+ *
+ * The test defines what differs: move(), scene(), the two Exims, and what is to be seen when all is over.
+ */
+#ifndef FASTSPOOL_DYING_H
+#define FASTSPOOL_DYING_H
+
+#include "moving.h"
+
+#include <stdlib.h>
+#include <sys/wait.h>
+
+/* How a power cut goes. */
+struct cut {
+    bool loses;       /* what the disk has not synced */
+    bool later;       /* a side delivers before the move runs again: power_fails_at() says which */
+    bool refused;     /* the other side refuses a batch, which goes back */
+    bool interrupted; /* the move before this one has not got a commit after its decision */
+};
+
+static int move(void);   /* once: 0, or what has ended it early */
+static void scene(void); /* messages, and a file of none */
+static void deliver_on_disk(void);
+static void deliver_in_store(void);
+static bool power_fails_at(unsigned n, struct cut cut); /* at step @n of a move; false: it had no such step */
+static void all_well(unsigned n, bool untouched); /* after step @n and another move.  @untouched: nobody delivered */
+
+static const char *const headers[] = {"input/" A "-H", "input/8/" B "-H"};
+static const char *const directories[] = {"input", "input/8", "msglog", "msglog/8"};
+static unsigned delivered[2];
+
+enum { NOBODY, ON_DISK, IN_STORE, BOTH };
+
+static inline void deliver(int who)
+{
+    if (who == ON_DISK || who == BOTH)
+        deliver_on_disk();
+    if (who == IN_STORE || who == BOTH)
+        deliver_in_store();
+}
+
+static inline void delivered_once(unsigned n)
+{
+    cr_assert(delivered[0] == 1 && delivered[1] == 1, "step %u: delivered %u and %u times", n, delivered[0],
+              delivered[1]);
+}
+
+/* ---- a killed process ---- */
+
+static inline bool killed_at(unsigned n)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(move() == 0 ? 0 : 1);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status) || status == 0, "step %u: the move failed", n);
+    cr_assert_geq(descriptions_reap(fs), 0);
+    return WIFSIGNALED(status);
+}
+
+static inline void begin_again(void)
+{
+    fixture_teardown();
+    fixture_setup();
+    checking_every(0);
+    memset(delivered, 0, sizeof(delivered));
+    scene();
+}
+
+static inline void die_everywhere(int who, bool twice)
+{
+    bool dead = true;
+    unsigned n;
+
+    for (n = 1; dead; n++) {
+        begin_again();
+        dead = killed_at(n);
+        if (twice)
+            killed_at(n % 23 + 1);
+        deliver(who);
+        run_all();
+        all_well(n, who == NOBODY);
+    }
+    cr_assert_gt(n, 60, "only %u steps", n);
+}
+
+/* ---- a power cut ---- */
+
+static inline void save_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf saved && cp -a spool saved", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+static inline void restore_disk(void)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && rm -rf spool/* && cp -a saved/. spool", fixture_directory);
+    cr_assert_eq(system(command), 0);
+}
+
+/* A cut takes 30 ms: with a @stride only some of the steps are tried, others each time. */
+static inline void cut_everywhere(struct cut cut, unsigned stride)
+{
+    static unsigned first;
+    bool failed = true;
+    unsigned n;
+
+    for (n = 1 + first++ % stride; failed; n += stride) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        memset(delivered, 0, sizeof(delivered));
+        scene();
+        failed = power_fails_at(n, cut);
+        struct fastspool *before = fs, *second = second_store();
+        struct recovered recovered;
+        cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+        STORE(second->header->state, SEGMENT_READY);
+        paging_all(second);
+        fs = second;
+        run_all();
+        all_well(n, !cut.later);
+        fs = before;
+        remove_second(second);
+    }
+    cr_assert_gt(n, 30, "only %u steps", n);
+}
+
+#endif
