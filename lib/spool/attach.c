@@ -199,7 +199,7 @@ static int wait_ready(struct fastspool *fs, char *error)
 int fastspool_attach(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                      char error[FASTSPOOL_ERROR_MAX])
 {
-    struct fastspool *fs;
+    struct fastspool *fs = NULL;
     int saved = errno;
     int result = attach_create(spool, config, &fs, error);
 
