@@ -15,6 +15,7 @@
  *   - An exec that fails leaves the descriptors as they were.
  */
 #include "attachment.h"
+#include "base/places.h"
 #include "base/unconst.h"
 #include "descriptors.h"
 #include "handover.h"
@@ -34,7 +35,7 @@ extern char **environ;
 /* ---- the environment ---- */
 
 #define PRELOAD "LD_PRELOAD="
-#define MARK    SERVE_MARK "=1"
+#define MARK    PLACES_USERS "=1"
 
 static size_t count_of(char *const list[])
 {

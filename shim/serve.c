@@ -432,7 +432,7 @@ static enum decision decide(void)
             "/proc, which says what program this is, can't be read, and it was not executed as a `program` "
             "in " FASTSPOOL_CONFIG "; mount /proc");
     starter = getuid();
-    bool marked = getenv(SERVE_MARK) != NULL; /* a user who sets the mark himself only loses by it */
+    bool marked = getenv(PLACES_USERS) != NULL; /* a user who sets the mark himself only loses by it */
     STORE(users, marked || (!refusal[0] && !is_trusted(starter)));
     if (LOAD(users))
         return set_id_image && !marked ? WATCH : SERVE_NOTHING;

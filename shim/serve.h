@@ -16,10 +16,6 @@ struct stat;
 /** The library's bare name, for LD_PRELOAD. */
 #define SERVE_LIBRARY "libfastspool.so"
 
-/** The variable that marks what a process executes that an ordinary user started.  Also believed in secure execution.
- */
-#define SERVE_MARK "FASTSPOOL_USERS"
-
 /** Is this process served?  Decided at the first call. */
 bool serve_active(void);
 /** Are its paths to be looked at?  Also where each call on a spool fails, and nothing else is served. */

@@ -7,7 +7,7 @@
  *
  * Failure modes:
  *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
- *     a message that is being moved.  Refused.
+ *     a message that is being moved.  Refused.  One that an ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  */
@@ -39,6 +39,7 @@ static const char usage[] =
 /* ---- Exim ---- */
 
 struct found {
+    const struct fastspool_config *config;
     bool on_view; /* a view is mounted, by which any Exim of this machine works */
     bool may;     /* @process may use a store */
     struct exims_process process;
@@ -48,7 +49,8 @@ static bool may_use(void *context, const struct exims_process *process)
 {
     struct found *found = context;
 
-    found->may = process->served || (found->on_view && !process->elsewhere);
+    found->may =
+        (process->served && !exims_is_users(process->pid, found->config)) || (found->on_view && !process->elsewhere);
     if (found->may)
         found->process = *process;
     return found->may;
@@ -57,7 +59,7 @@ static bool may_use(void *context, const struct exims_process *process)
 static int refuse_running(const struct fastspool_config *config)
 {
     const char *images[FASTSPOOL_PROGRAMS_MAX];
-    struct found found = {0};
+    struct found found = {.config = config};
 
     for (size_t i = 0; i < config->programs; i++)
         images[i] = config->program[i];

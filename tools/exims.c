@@ -5,14 +5,17 @@
  * Failure modes:
  *   - A process that ends meanwhile is none.
  *   - A process of a container has an image of its own, and is none, but where the container shares the image's file.
- *   - Any user can run any number of Exims: none of them hides another one.
+ *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
+ * another one.
  */
 #include "exims.h"
 
 #include "base/clock.h"
+#include "base/places.h"
 #include "spool/viewed.h"
 
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -39,6 +42,59 @@ bool exims_map_library(pid_t pid)
         fclose(maps);
     return found;
 }
+
+/* ---- who has started it ---- */
+
+/* The real uid at the last exec.  Exim takes its own, or root's, soon after. */
+static bool read_starter(pid_t pid, uid_t *uid)
+{
+    char path[48];
+    Elf64_auxv_t entry;
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/auxv", (long)pid);
+    FILE *vector = fopen(path, "re");
+    while (vector && !found && fread(&entry, sizeof(entry), 1, vector) == 1)
+        found = entry.a_type == AT_UID;
+    if (vector)
+        fclose(vector);
+    *uid = found ? (uid_t)entry.a_un.a_val : 0;
+    return found;
+}
+
+/* Its own re-executions bear a mark. */
+static bool is_marked(pid_t pid)
+{
+    char path[48], *variable = NULL;
+    size_t room = 0;
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/environ", (long)pid);
+    FILE *environment = fopen(path, "re");
+    while (environment && !found && getdelim(&variable, &room, '\0', environment) > 0)
+        found = strncmp(variable, PLACES_USERS "=", sizeof(PLACES_USERS)) == 0;
+    if (environment)
+        fclose(environment);
+    free(variable);
+    return found;
+}
+
+bool exims_is_users(pid_t pid, const struct fastspool_config *config)
+{
+    struct stat st;
+    uid_t uid;
+
+    if (is_marked(pid))
+        return true;
+    bool trusted = !read_starter(pid, &uid) || uid == 0;
+    for (size_t i = 0; i < config->trusted_users && !trusted; i++)
+        trusted = config->trusted_user[i] == uid;
+    for (size_t i = 0; i < config->spools && !trusted; i++)
+        trusted = stat(config->spool[i], &st) == 0 && st.st_uid == uid;
+    return !trusted;
+}
+
+/* ---- its image ---- */
 
 /* "(deleted)" follows the path of an image that was replaced. */
 static bool runs(pid_t pid, const char *image, bool *replaced)
@@ -171,7 +227,7 @@ bool exims_attend(const struct fastspool_config *config, const char *spool)
 
     for (struct dirent *entry; directory && !found && (entry = readdir(directory));) {
         pid_t pid = (pid_t)atol(entry->d_name);
-        found = pid > 0 && is_any(pid, config) && (on_view || exims_map_library(pid));
+        found = pid > 0 && is_any(pid, config) && (on_view || (exims_map_library(pid) && !exims_is_users(pid, config)));
     }
     if (directory)
         closedir(directory);

@@ -15,7 +15,7 @@
 
 struct exims_process {
     pid_t pid;
-    bool served;      /* the library is in its memory */
+    bool served;      /* the library is in its memory; it may serve it, unless exims_is_users() */
     bool replaced;    /* its image was replaced, as by an upgrade */
     bool elsewhere;   /* in another PID namespace than this process */
     char command[80]; /* its command line */
@@ -30,7 +30,12 @@ size_t exims_each(const char *const images[], size_t count, exims_visit *each, v
  *  namespaces.  Looks for a tenth of a second more where one has just begun.  Needs root. */
 size_t exims_without(const struct fastspool_config *config);
 
-/** Does an Exim run that has the store of @spool: with the library, or on the view?  Waits for none.  Needs root. */
+/** Has an ordinary user started it, neither root, nor trusted, nor the owner of a spool?  Then the library does not
+ * serve it, and goes no further than a view.  What can't be read counts as no.  Needs root. */
+bool exims_is_users(pid_t pid, const struct fastspool_config *config);
+
+/** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Needs root.
+ */
 bool exims_attend(const struct fastspool_config *config, const char *spool);
 
 /** Is the library in the memory of @pid?  What can't be read counts as no. */

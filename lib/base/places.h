@@ -59,6 +59,10 @@
 /** On the disk, before the name of a file that an export has copied: the store has it still. */
 #define PLACES_COPIED ".fastspool.copied."
 
+/** The variable that marks what a process executes that an ordinary user started.  Also believed in secure execution.
+ */
+#define PLACES_USERS "FASTSPOOL_USERS"
+
 #define PLACES_REGISTRY "/run/fastspool"
 
 #define PLACES_TMPFS_NAME "memory"

@@ -510,13 +510,14 @@ def the_refused_start(exim):
 
 
 @contextlib.contextmanager
-def idle_exims(exim, count):
-    """What any user may have: Exims without the library that wait for him.  They hide no other one, and nobody waits for each."""
-    environment = {**exim.environment(), "LD_PRELOAD": ""}
+def idle_exims(exim, count, preload=""):
+    """What any user may have: Exims that wait for him, here without the library.  They hide no other one, and nobody waits for
+    each."""
+    environment = {**exim.environment(), "LD_PRELOAD": preload}
     processes = [subprocess.Popen([EXIM, "-bs"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, user=USER,
                                   group=USER_ID, extra_groups=[], cwd="/") for _ in range(count)]
     try:
-        yield
+        yield processes
     finally:
         for process in processes:
             process.kill()
@@ -544,6 +545,26 @@ def never_away_from_mail(exim):
         exim.run("-Mrm", *exim.queue())
         exim.queued = 0
         operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def an_idle_exim_of_a_user(exim):
+    """A user's Exim has the library, which does not serve it: it is none that delivers, and disable does not wait for its end.  One
+    of root's is in the way."""
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        exim.submit(Message())
+        exim.queued = 1
+        with idle_exims(exim, 1, LIBRARY) as (idle,):
+            wait_for(lambda: LIBRARY in pathlib.Path(f"/proc/{idle.pid}/maps").read_text(), "a user's Exim has the library")
+            tells(exim, "mail in the store", "wrong", "1 messages stand")
+            exim.run("-Mrm", *exim.queue())
+            exim.queued = 0
+            roots = subprocess.Popen([EXIM, "-bs"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=exim.environment(), cwd="/")
+            check(f"process {roots.pid}" in (said := operate(exim, "disable", "--yes", status=1)), said)
+            roots.kill()
+            roots.communicate()
+            operate(exim, "disable", "--yes")
 
 
 @test(library=True, main=QUEUE_ONLY)
