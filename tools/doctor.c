@@ -10,6 +10,7 @@
 #include "doctor.h"
 
 #include "base/places.h"
+#include "base/rights.h"
 #include "config.h"
 #include "spool/attach.h"
 #include "spool/runtime.h"
@@ -163,7 +164,7 @@ static void find_spool(struct doctor *doctor)
         stpcpy(stpcpy(doctor->state, doctor->spool), "/" PLACES_STATE);
 }
 
-/* Of the store that there is, else of the next one. */
+/* Of the store that there is, else of the next one.  "": the start of Exim will mount a tmpfs of its own. */
 static void find_memory(struct doctor *doctor)
 {
     struct stat st = {.st_uid = doctor->owner};
@@ -173,8 +174,10 @@ static void find_memory(struct doctor *doctor)
         strcpy(doctor->runtime, doctor->config.runtime);
     else if (doctor->fs)
         strcpy(doctor->runtime, doctor->fs->runtime);
+    else if (runtime_own(doctor->spool, &st, own))
+        strcpy(doctor->runtime, own);
     else
-        strcpy(doctor->runtime, runtime_own(doctor->spool, &st, own) ? own : PLACES_MEMORY);
+        strcpy(doctor->runtime, rights_may_mount() ? "" : PLACES_MEMORY);
 }
 
 static void meet(struct doctor *doctor)

@@ -30,7 +30,7 @@ struct doctor {
     struct fastspool *fs;          /* its store in memory; NULL: none is attached, */
     int attached;                  /* and the errno why, negative */
     char why[FASTSPOOL_ERROR_MAX]; /* and a sentence */
-    char runtime[PATH_MAX];        /* where its memory is, or would be */
+    char runtime[PATH_MAX];        /* where its memory is, or would be; "": in a tmpfs that Exim's start will mount */
     const char *subject;           /* of the check that is made now */
     unsigned told;                 /* findings so far */
     enum verdict worst;

@@ -83,6 +83,12 @@ void doctor_memory(struct doctor *doctor)
     uint64_t memory = doctor->config.memory;
     const char *place = doctor->runtime;
 
+    if (!place[0]) {
+        if (fits_group(doctor))
+            doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, in a tmpfs that Exim's start will mount",
+                        MIB(memory));
+        return;
+    }
     if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
         doctor_tell(doctor, DOCTOR_WRONG, "mount a tmpfs there", "%s, the place of the store: %s", place,
                     strerrordesc_np(errno));
@@ -106,7 +112,7 @@ void doctor_huge_pages(struct doctor *doctor)
     char value[32], enabled[128] = "unknown";
     struct mountpoint mount;
 
-    if (!mountpoint_of(doctor->runtime, &mount))
+    if (!doctor->runtime[0] || !mountpoint_of(doctor->runtime, &mount))
         return;
     mountpoint_value(&mount, "huge", value, sizeof(value));
     FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");

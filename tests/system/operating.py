@@ -302,6 +302,24 @@ def too_little_memory(exim):
             refuses(exim, "is ext4")
 
 
+@test(library=True)
+def before_the_first_start(exim):
+    """While there is no store, the place of the next one is root's tmpfs, which Exim's start mounts: /dev/shm may be missing."""
+    with well(exim):
+        exim.stop()
+        exim.run("stop", program=TOOL, stock=True)
+        subprocess.run("umount /run/fastspool/memory && umount /dev/shm && rmdir /dev/shm", shell=True, check=True)
+        try:
+            tells(exim, "memory", "ok", "in a tmpfs that Exim's start will mount")
+            allows(exim)
+            exim.start()
+            exim.run("flush", program=TOOL, stock=True)
+            tells(exim, "memory", "ok", "/run/fastspool/memory/")
+        finally:
+            os.mkdir("/dev/shm")
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "private", "/dev/shm"], check=True)
+
+
 @test(("", {"fastspool": ("view = auto",)}), library=True)
 def the_view(exim):
     """With a view every line says ok; an Exim without the library works on it, and is told.  Without /dev/fuse it is told
