@@ -211,26 +211,43 @@ static void add_spool(const struct fastspool_config *from, const char *path)
     spool_count++;
 }
 
+/* The spool that the registry's file @path is of, if it is of one.  0, or -errno: it can't be said. */
+static int add_registered_by(const char *path)
+{
+    struct fastspool_config from, found;
+    char error[FASTSPOOL_ERROR_MAX];
+    int result = fastspool_config_load(&from, path, false, error);
+
+    if (result == 0 && from.spools == 1)
+        result = registry_find(from.spool[0], &found);
+    if (result > 0) {
+        memcpy(found.trusted_user, config.trusted_user, sizeof(found.trusted_user));
+        found.trusted_users = config.trusted_users; /* the registry knows of none */
+        add_spool(&found, found.spool[0]);
+    }
+    return result > 0 || result == -EINVAL ? 0 : result;
+}
+
 /* Spools that root registered. */
 static void add_registered(void)
 {
     DIR *registry = real.opendir(PLACES_REGISTRY);
+    int result = registry || errno == ENOENT ? 0 : -errno;
     struct dirent *entry;
 
-    while (registry && (entry = real.readdir(registry)) != NULL) {
-        struct fastspool_config from, found;
-        char path[300], error[FASTSPOOL_ERROR_MAX];
+    while (registry && result == 0 && (entry = real.readdir(registry)) != NULL) {
+        char path[300];
         snprintf(path, sizeof(path), PLACES_REGISTRY "/%s", entry->d_name);
-        if (entry->d_type != DT_DIR && entry->d_name[0] != '.' &&
-            fastspool_config_load(&from, path, false, error) == 0 && from.spools == 1 &&
-            registry_find(from.spool[0], &found) == 0) {
-            memcpy(found.trusted_user, config.trusted_user, sizeof(found.trusted_user));
-            found.trusted_users = config.trusted_users; /* the registry knows of none */
-            add_spool(&found, found.spool[0]);
-        }
+        if (entry->d_type != DT_DIR && entry->d_name[0] != '.')
+            result = add_registered_by(path);
     }
     if (registry)
         real.closedir(registry);
+    if (result < 0)
+        refuse("can't look into " PLACES_REGISTRY
+               ", where root registers spools: %s; give this process more "
+               "descriptors",
+               strerrordesc_np(-result));
 }
 
 static bool is_listed_program(const struct stat *image)
@@ -323,8 +340,14 @@ static bool is_trusted(uid_t uid)
 static bool in_users_group(void)
 {
     size_t length;
+    int is = cgroup_is_users(is_trusted);
 
-    if (!cgroup_is_users(is_trusted))
+    if (is < 0)
+        refuse(
+            "can't look at the control groups of this process: %s; give it more descriptors, and let it see "
+            "/sys/fs/cgroup",
+            strerrordesc_np(-is));
+    if (is <= 0)
         return false;
     if (is_listed_program(&own_image) || preload_entry(getenv("LD_PRELOAD"), &length))
         say("serves nothing",

@@ -46,7 +46,7 @@ static uint64_t room_of(const struct doctor *doctor, const struct statvfs *size)
 }
 
 /* The least `memory.max` on the way up to the root group. */
-static bool take_limit(const char *directory, void *context)
+static int take_limit(const char *directory, void *context)
 {
     uint64_t *least = context;
     char path[PATH_MAX];
@@ -58,7 +58,7 @@ static bool take_limit(const char *directory, void *context)
         *least = limit;
     if (file)
         fclose(file);
-    return false;
+    return 0;
 }
 
 /* The rest of a control group is Exim's processes' and the page cache's. */

@@ -14,15 +14,15 @@ struct cgroup {
     const char *path;
 };
 
-/** Call @look with each group of this process, until it returns true; that is the result.  False where /proc or
- *  /sys/fs/cgroup is missing, true where the groups can't be known: their list can't be read, or a path is too long.
- *  Any thread; allocates nothing. */
-bool cgroup_any(bool (*look)(const struct cgroup *group, void *context), void *context);
+/** Call @look with each group of this process, until it returns something else than 0; that is the result.  0 where
+ * /proc or /sys/fs/cgroup is missing.  -errno where the groups can't be known: their list can't be read, or a path is
+ * too long. Any thread; allocates nothing. */
+int cgroup_any(int (*look)(const struct cgroup *group, void *context), void *context);
 
 /** The same for the directory of each group and of those above it that can be seen, from the top on. */
-bool cgroup_any_above(bool (*look)(const char *directory, void *context), void *context);
+int cgroup_any_above(int (*look)(const char *directory, void *context), void *context);
 
-/** Is a group of this process, or one above, a user's that @trusts doesn't trust? */
-bool cgroup_is_users(bool (*trusts)(uid_t uid));
+/** Is a group of this process, or one above, a user's that @trusts doesn't trust?  1 or 0; -errno: it can't be said. */
+int cgroup_is_users(bool (*trusts)(uid_t uid));
 
 #endif

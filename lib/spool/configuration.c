@@ -62,11 +62,11 @@ static bool take_less(const char *directory, const char *name, uint64_t *least)
     return size >= 0;
 }
 
-static bool take_groups_limit(const char *directory, void *least)
+static int take_groups_limit(const char *directory, void *least)
 {
     if (!take_less(directory, "memory.max", least)) /* version 2 */
         take_less(directory, "memory.limit_in_bytes", least);
-    return false;
+    return 0;
 }
 
 /* The machine's memory, or what the control groups of this process leave it of that. */
@@ -330,7 +330,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
     if (fd < 0 && errno == ENOENT)
         return 0;
     if (fd < 0) {
-        return error_set(error, -EINVAL, "cannot open %s: %s", path, strerrordesc_np(errno));
+        return error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno));
     }
     int result = trusted_only ? check_owner(&origin, fd) : 0;
     ssize_t length = read(fd, text, sizeof(text));

@@ -159,21 +159,21 @@ static bool ends_with(const char *text, const char *end)
 }
 
 /* A service of the system's, not one that a user's own systemd has started. */
-static bool is_service(const struct cgroup *group, void *context)
+static int is_service(const struct cgroup *group, void *context)
 {
     (void)context;
     return ends_with(group->path, ".service") && strncmp(group->path, "/user.slice/", 12) != 0;
 }
 
 /* The group at the top of the hierarchy, of a container or of the machine. */
-static bool leave_group(const struct cgroup *group, void *context)
+static int leave_group(const struct cgroup *group, void *context)
 {
     char path[PATH_MAX];
 
     (void)context;
     if (strcmp(group->path, "/") != 0 && snprintf(path, sizeof(path), "%s/cgroup.procs", group->hierarchy) > 0)
         write_text(path, "0");
-    return false;
+    return 0;
 }
 
 /* A session's group may be frozen, and ends with the session.  A service's is the administrator's wish. */

@@ -7,8 +7,10 @@
  * a path, each directory above the path is looked up in turn.  Where /run/fastspool does not exist this costs one
  * lstat.
  *
- * Failure modes: a file that is not root's, or that names another spool than it was looked up by, is ignored.  So
- * where two paths have one hash, one of the spools may be hidden, but no wrong one is served.
+ * Failure modes:
+ *   - A file that is not root's, or that names another spool than it was looked up by, is ignored.  So where two paths
+ *     have one hash, one of the spools may be hidden, but no wrong one is served.
+ *   - The directory or a file can't be looked at, for want of descriptors or memory: that is said, and is not "none".
  */
 #include "spool/registry.h"
 
@@ -22,10 +24,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool is_roots(void)
+/* Is there a directory that root alone can write?  1 or 0; -errno: it can't be said. */
+static int is_roots(void)
 {
     struct stat st;
-    return lstat(PLACES_REGISTRY, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+
+    if (lstat(PLACES_REGISTRY, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    return S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
 }
 
 int registry_add(const struct fastspool_config *config)
@@ -36,7 +42,7 @@ int registry_add(const struct fastspool_config *config)
         return -EPERM;
     if (mkdir(PLACES_REGISTRY, 0755) < 0 && errno != EEXIST)
         return -errno;
-    if (!is_roots())
+    if (is_roots() != 1)
         return -EPERM;
     int length = snprintf(
         text, sizeof(text), "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\n%s%s\n%s%s\n",
@@ -62,20 +68,33 @@ int registry_remove(const char *spool)
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-int registry_find(const char *path, struct fastspool_config *config)
+/* Is @entry the file of this spool?  1 or 0; -errno: it can't be said. */
+static int is_of(const char *entry, const char *spool, size_t length, struct fastspool_config *config)
 {
-    char entry[PLACES_PATH_MAX], error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX];
     struct stat st;
 
-    if (!is_roots())
-        return -ENOENT;
-    for (size_t length = strlen(path); length > 1; length--) {
+    if (lstat(entry, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    int result = fastspool_config_load(config, entry, false, error);
+    if (result < 0)
+        return result == -EINVAL ? 0 : result;
+    return config->spools == 1 && strlen(config->spool[0]) == length && strncmp(config->spool[0], spool, length) == 0;
+}
+
+int registry_find(const char *path, struct fastspool_config *config)
+{
+    char entry[PLACES_PATH_MAX];
+    int found = is_roots();
+
+    if (found <= 0)
+        return found;
+    found = 0;
+    for (size_t length = strlen(path); length > 1 && found == 0; length--) {
         if (path[length] != '/' && path[length] != '\0')
             continue;
         places_registered(path, length, entry);
-        if (lstat(entry, &st) == 0 && fastspool_config_load(config, entry, false, error) == 0 && config->spools == 1 &&
-            strlen(config->spool[0]) == length && strncmp(config->spool[0], path, length) == 0)
-            return 0;
+        found = is_of(entry, path, length, config);
     }
-    return -ENOENT;
+    return found;
 }

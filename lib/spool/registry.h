@@ -14,7 +14,7 @@ int registry_add(const struct fastspool_config *config);
 int registry_remove(const char *spool);
 
 /** Find the registered spool that is @path or above it, and load its configuration into @config.  Believes only what
- *  root alone can write.  No malloc.  0, or -ENOENT. */
+ *  root alone can write.  No malloc.  1, or 0: there is none; -errno: it can't be said. */
 int registry_find(const char *path, struct fastspool_config *config);
 
 #endif

@@ -105,8 +105,11 @@ static int attach(struct server *server, const char *spool, const char *state)
     char error[FASTSPOOL_ERROR_MAX];
     int result = fastspool_config_load(&config, NULL, false, error);
 
-    if (result == 0 && !is_configured(&config, spool) && registry_find(spool, &registered) == 0)
+    int found = result == 0 && !is_configured(&config, spool) ? registry_find(spool, &registered) : 0;
+    if (found > 0)
         config = registered;
+    if (found < 0)
+        result = error_set(error, found, "can't look into " PLACES_REGISTRY ": %s", strerrordesc_np(-found));
     if (result == 0)
         snprintf(config.state, sizeof(config.state), "%s", state);
     if (result == 0)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * What can't be known, for want of descriptors or memory, is not taken for "no": a living mirror or view, a mounted
- * view.
+ * view, a registered spool, a control group that a user may freeze.
  */
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/places.h"
 #include "fastspool.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/registry.h"
 #include "spool/viewed.h"
 #include "store/await.h"
 #include "store/layout.h"
@@ -16,10 +18,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -167,4 +171,65 @@ Test(unsure, is_viewed)
     view = -ENOSYS; /* Exim works without /proc */
     cr_assert_eq(attach_create(spool, &config, &fs, error), 0, "%s", error);
     fastspool_detach(fs);
+}
+
+/* ---- a spool that root has registered ---- */
+
+Test(unsure, registered)
+{
+    struct fastspool_config found;
+    char below[128];
+
+    strcpy(config.spool[0], spool);
+    snprintf(below, sizeof(below), "%s/input/x", spool);
+    cr_assert_eq(registry_find(below, &found), 0);
+    cr_assert_eq(registry_add(&config), 0);
+    cr_assert_eq(registry_find(below, &found), 1);
+    cr_assert_str_eq(found.spool[0], spool);
+    cr_assert_eq(registry_find(directory, &found), 0);
+    limit_descriptors(0);
+    int unsure = registry_find(below, &found), none = registry_find(directory, &found);
+    limit_descriptors(1024);
+    cr_assert_eq(unsure, -EMFILE, "%d", unsure);
+    cr_assert_eq(none, 0, "a look at nothing takes no descriptor: %d", none);
+    cr_assert_eq(registry_remove(spool), 0);
+    cr_assert_eq(registry_find(below, &found), 0);
+}
+
+/* ---- a control group of a user's ---- */
+
+static bool trusts_nobody(uid_t uid)
+{
+    (void)uid;
+    return false;
+}
+
+static bool trusts_all(uid_t uid)
+{
+    (void)uid;
+    return true;
+}
+
+Test(unsure, users_group)
+{
+    cr_assert_eq(cgroup_is_users(trusts_all), 0);
+    limit_descriptors(0);
+    int unsure = cgroup_is_users(trusts_all);
+    limit_descriptors(1024);
+    cr_assert_eq(unsure, -EMFILE, "%d", unsure);
+    /* In a mount namespace of this process: control groups of a user's, then such that nobody may look at. */
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("groups", "/sys", "tmpfs", 0, "mode=0755"), 0);
+    cr_assert_eq(cgroup_is_users(trusts_nobody), 0, "none is mounted");
+    cr_assert_eq(mkdir("/sys/fs", 0755), 0);
+    cr_assert_eq(mkdir("/sys/fs/cgroup", 0755), 0);
+    cr_assert_eq(chown("/sys/fs/cgroup", 1000, 1000), 0);
+    cr_assert_eq(cgroup_is_users(trusts_nobody), 1);
+    cr_assert_eq(cgroup_is_users(trusts_all), 0);
+    cr_assert_eq(chmod("/sys/fs", 0700), 0);
+    cr_assert_eq(seteuid(65534), 0);
+    unsure = cgroup_is_users(trusts_nobody);
+    cr_assert_eq(seteuid(0), 0);
+    cr_assert_eq(unsure, -EACCES, "%d", unsure);
 }
