@@ -14,6 +14,7 @@
  */
 #include "ways.h"
 
+#include "base/places.h"
 #include "config.h"
 #include "exims.h"
 #include "fastspool.h"
@@ -156,7 +157,9 @@ static void of_service(bool check, struct way *way)
     of_views(views, sizeof(views));
     way->what = check ? "the service gives Exim the library, and its start fails where Exim would not be served"
                       : "the service gives Exim the library";
-    snprintf(way->text, sizeof(way->text), "%s[Service]\nEnvironment=\"LD_PRELOAD=%s\"\n%s", views, value,
+    /* Of use where the unit, or another drop-in, says ProtectSystem=strict. */
+    snprintf(way->text, sizeof(way->text),
+             "%s[Service]\nEnvironment=\"LD_PRELOAD=%s\"\nReadWritePaths=-" PLACES_REGISTRY "\n%s", views, value,
              check ? "ExecStartPre=" FASTSPOOL_TOOL " doctor --start\n" : "");
     way->done = inset_is(way->path, way->text);
 }

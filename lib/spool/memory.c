@@ -10,8 +10,7 @@
  * Failure modes:
  *   - The record was written in another state directory, of which this one is a copy: -ESTALE.  The copy gets memory of
  *     its own, and the original's stays.
- *   - A sandbox shows the file system of root's read-only: root's process makes it writable; for another one the
- *     sentence says what its service needs.
+ *   - A sandbox shows the file system of root's read-only: the sentence says what its service needs.
  *   - The file system has less room than `memory`: the store uses what there is, with a line in syslog.
  *   - A view of an earlier store hides the disk: the new segment says so from the start.
  *   - The maker dies before it has published: its directory stays until the machine's end, with a page or two.
@@ -91,8 +90,6 @@ int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, st
         result = -ESTALE;
     if (result == 0) {
         strcpy(fs->runtime, record->runtime);
-        if (runtime_is_own(fs->runtime))
-            runtime_make_writable();
         result = open_runtime(fs, spool, error);
     }
     if (result == 0) {
@@ -227,7 +224,6 @@ static int make_anywhere(struct fastspool *fs, const struct fastspool_config *co
     if (config->runtime[0])
         return make_segment(fs, config, config->runtime, spool, error);
     runtime_prepare(fs->spool, spool, config->memory);
-    runtime_make_writable();
     if (runtime_own(fs->spool, spool, own) && make_segment(fs, config, own, spool, error) == 0)
         return 0;
     return make_segment(fs, config, PLACES_MEMORY, spool, error);

@@ -17,12 +17,11 @@
  *   - Each new store writes down what it may take: `memory`, which tables are a part of, and SPARE.
  *   - The size of the file system is the sum.  It grows with a new store or a larger `memory`, and never shrinks.
  *   - A unit may mount it before, with any size.  It stays mounted; empty it takes no memory.
- *   - A service's sandbox (ProtectSystem=strict) shows it read-only, though nobody has asked for that.  The mount alone
- *     is so, not the file system: the first process of root's there that may mount makes it writable, for all of them.
  *
  * Failure modes: /dev/shm, without a word.
  *   - The process may not mount, process 1 doesn't see the spool, or /proc is hidden.
- *   - This process doesn't see the mount (a /run of its own), or sees it read-only and may not mount.
+ *   - This process doesn't see the mount (a /run of its own), or sees it read-only: a service's sandbox
+ *     (ProtectSystem=strict), which is the administrator's to open (ReadWritePaths=).
  *   - A kernel without huge pages for tmpfs: without.
  *   - Two processes at once: a lock of root's.  Who doesn't get it within LOCK_TRIES goes without.
  *   - The machine has less memory than the sum: that much.
@@ -251,25 +250,6 @@ void runtime_prepare(const char *spool, const struct stat *st, uint64_t memory)
         child_run(prepare, &wish);
 }
 
-/* ---- a sandbox ---- */
-
-void runtime_make_writable(void)
-{
-    struct mount_attr writable = {.attr_clr = MOUNT_ATTR_RDONLY};
-    int saved = errno;
-    struct statvfs seen;
-    struct stat st;
-
-    if (geteuid() == 0 && statvfs(PLACES_TMPFS, &seen) == 0 && (seen.f_flag & ST_RDONLY)) {
-        int fd = open(PLACES_TMPFS, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0 && fstat(fd, &st) == 0 && is_roots(&st) && is_mounted(fd))
-            mount_setattr(fd, "", AT_EMPTY_PATH, &writable, sizeof(writable));
-        if (fd >= 0)
-            close(fd);
-    }
-    errno = saved;
-}
-
 /* ---- looking ---- */
 
 bool runtime_own(const char *spool, const struct stat *st, char base[FASTSPOOL_PATH_MAX])
@@ -311,6 +291,5 @@ void runtime_prepare_ahead(const char *spool, uint64_t memory)
 
     if (!is_prepared(spool, memory) && stat(spool, &st) == 0)
         runtime_prepare(spool, &st, memory);
-    runtime_make_writable();
     errno = saved;
 }

@@ -16,11 +16,7 @@
  *  it can't be had, this does nothing. */
 void runtime_prepare(const char *spool, const struct stat *st, uint64_t memory);
 
-/** Where this process sees the file system of root's read-only: if it is root's and may mount, that mount becomes
- *  writable, for every process of this mount namespace.  One statvfs(2) where it is writable.  Keeps errno. */
-void runtime_make_writable(void);
-
-/** Both ahead of the first use, by a program that may have given up its rights by then.  Two system calls if all is
+/** The same ahead of the first use, by a program that may have given up its rights by then.  One system call if all is
  *  there. */
 void runtime_prepare_ahead(const char *spool, uint64_t memory);
 

@@ -433,6 +433,7 @@ def on_and_off(exim):
                 if DROP_IN in ways:
                     unit = DROP_IN.read_text().splitlines()
                     check(f"ExecStartPre={TOOL} doctor --start" in unit and 'Environment="LD_PRELOAD=' in DROP_IN.read_text(), f"{unit}")
+                    check("ReadWritePaths=-/run/fastspool" in unit, f"{unit}")
                 tells(exim, "start of exim", "ok", f"LD_PRELOAD={value}")
                 operate(exim, "disable", "--yes")
                 check(not changed(before), f"left: {changed(before)}")

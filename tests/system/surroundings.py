@@ -227,33 +227,39 @@ def strict(exim, *writable):
 
 @test(*ROWS, main=QUEUE_ONLY, library=True)
 def strict_sandbox(exim):
-    """Who sees all but the spool read-only, the memory too, has the same queue as everybody: Exim, which has given up
+    """Who sees all but the spool and /run/fastspool read-only has the same queue as everybody: Exim, which has given up
     root's rights when it comes to the spool, and who attaches as root."""
+    sandbox = strict(exim, "/run/fastspool")
     exim.command("-bpc")
     check(len(stores()) == 1 and stores()[0].startswith("/run/"), f"memory: {stores()}")
     if in_it(exim):
         kill_all()                              # also the mirror: the one that comes next is started in the sandbox
-        start_in(exim, script=strict(exim))
+        start_in(exim, script=sandbox)
     else:
         exim.start()
     accept(exim, 3)
     for command in ((EXIM, "-bpc"), (TOOL, "run", "--", "sh", "-c", f"ls {exim.spool}/input | grep -c -e -H")):
-        status, output = run_in(exim, *command, script="true" if in_it(exim) else strict(exim))
+        status, output = run_in(exim, *command, script="true" if in_it(exim) else sandbox)
         check(output.strip() == "3", f"{command[0]}: exit {status}, {output}")
     check(len(stores()) == 1, f"memory: {stores()}")
     finish(exim)
 
 
 @test(*ROWS, main=QUEUE_ONLY, library=True)
-def strict_sandbox_without_rights(exim):
-    """The same without CAP_SYS_ADMIN: a line says what the service needs, and with that it has the queue."""
+def strict_sandbox_without_memory(exim):
+    """The memory is read-only there, too, with and without CAP_SYS_ADMIN: a line says what the service needs.  The mount stays as
+    the administrator has made it."""
     powerless = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     exim.start()
     accept(exim, 3)
     if in_it(exim):
         end_daemon(exim)
-    status, output = run_in(exim, *powerless, EXIM, "-bpc", script=strict(exim))
-    check("Read-only file system: " in output and "needs ReadWritePaths=/run/fastspool" in output, f"exit {status}, {output}")
+    for rights in ((), powerless):
+        status, output = run_in(exim, *rights, EXIM, "-bpc", script=strict(exim))
+        check("Read-only file system: " in output and "needs ReadWritePaths=/run/fastspool" in output, f"exit {status}, {output}")
+        looks = f"{EXIM} -bpc; {TOOL} run -- ls {exim.spool}/input; findmnt -no OPTIONS /run/fastspool/memory"
+        status, output = run_in(exim, *rights, "sh", "-c", looks, script=strict(exim))
+        check(any(line.startswith("ro,") for line in output.splitlines()), f"exit {status}, {output}")
     status, output = run_in(exim, *powerless, EXIM, "-bpc", script=strict(exim, "/run/fastspool"))
     check(output.strip() == "3", f"exit {status}, {output}")
     finish(exim)

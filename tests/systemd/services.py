@@ -25,7 +25,7 @@ def test(function):
 
 # ---- what Exim alone does in each sandbox ----
 
-STRICT = f"ProtectSystem=strict\nReadWritePaths={SPOOL} /var/log/exim4 /var/mail /run/exim4 -/run/fastspool"
+STRICT = f"ProtectSystem=strict\nReadWritePaths={SPOOL} /var/log/exim4 /var/mail /run/exim4"
 SANDBOXES = {
     "PrivateTmp": "PrivateTmp=yes",
     "ProtectSystem": STRICT,
