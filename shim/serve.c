@@ -324,15 +324,21 @@ static bool is_own_tool(void)
     return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
 }
 
-/* May a process that this user started serve itself? */
+/* May a process that this user started serve itself?  Root, a trusted user, and who owns every configured spool: the
+ * process may come to any of them.  Who owns one that root has registered may be anybody. */
 static bool is_trusted(uid_t uid)
 {
+    size_t count = config.spools ? config.spools : spool_count, own = 0, others = 0;
     struct stat spool;
-    bool trusted = uid == 0 || serve_trusts(uid);
 
-    for (size_t i = 0; i < spool_count && !trusted; i++)
-        trusted = real.stat(spools[i].given, &spool) == 0 && spool.st_uid == uid;
-    return trusted;
+    if (uid == 0 || serve_trusts(uid))
+        return true;
+    for (size_t i = 0; i < count && i < spool_count; i++) {
+        bool there = real.stat(spools[i].given, &spool) == 0;
+        own += there && spool.st_uid == uid;
+        others += there && spool.st_uid != uid;
+    }
+    return own && !others;
 }
 
 /* Is this process in a control group that an ordinary user may freeze?  The MTA, and who asked for the library, is

@@ -185,6 +185,32 @@ def other_programs(exim):
     check(not has_store() and not (exim.spool / ".fastspool").exists(), "a store was created")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def the_owner_of_another_spool(exim):
+    """Root has registered a spool that an ordinary user owns.  That user's sendmail maps no other user's store: the
+    user could stop it there."""
+    exim.start()
+    own = pathlib.Path("/home/own-spool")
+    own.mkdir(mode=0o750)
+    shutil.chown(own, USER_ID, USER_ID)
+    exim.tool("run", "--spool", own, "--", "true")
+    message = exim.expect(Message(sender=f"{USER}@mail.test", size=20_000), "sink")
+    sendmail = subprocess.Popen([EXIM, "-oi", "-odq", *message.recipients], env={"PATH": os.environ["PATH"], **PRELOAD},
+                                user=USER_ID, group=USER_ID, extra_groups=[], stdin=subprocess.PIPE)
+    content = message.content()
+    sendmail.stdin.write(content[:-1])
+    sendmail.stdin.flush()
+    data = f"{exim.spool}/input"
+    wait_for(lambda: [fd for fd in pathlib.Path(f"/proc/{sendmail.pid}/fd").iterdir()
+                      if os.readlink(fd).startswith(data) or "/fastspool." in os.readlink(fd)], "it writes its message")
+    maps = pathlib.Path(f"/proc/{sendmail.pid}/maps").read_text()
+    check(SEGMENT not in maps, "the store is mapped")
+    sendmail.communicate(content[-1:], timeout=60)
+    check(sendmail.returncode == 0, f"exit status {sendmail.returncode}")
+    exim.tool("stop", "--spool", own)
+    exim.deliver_queue()
+
+
 # --- what the mail user writes, and root's commands follow ------------------------------------------------------
 
 def act_as_owner(state, act, lives):
