@@ -35,6 +35,9 @@
  *   - The configuration doesn't name a spool that has a state directory, to a set-user-ID image or where it can't be
  *     understood: match_unnamed().  Without its name its owner looks like an ordinary user, whose own spools are
  *     watched for that (WATCH).
+ *   - What a refused call finds is looked at again, once a second at most: what an operator has mended counts without a
+ *     restart (mend()).  A refused process has used nothing, neither store nor disk, so it can't mix them.  One whose
+ *     spool was unknown, and had no store, has used the disk: it is not served any more.
  *   - Exim asks for a listing, and would take the error for an empty queue: its process ends (serve_end_listing()).
  */
 #include "serve.h"
@@ -43,6 +46,7 @@
 #include "attachment.h"
 #include "base/atomic.h"
 #include "base/cgroup.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/places.h"
 #include "config.h"
@@ -64,18 +68,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/single_threaded.h>
 #include <sysexits.h>
 #include <syslog.h>
 
 enum decision { UNDECIDED, SERVE_NOTHING, WATCH, REFUSE, SERVE };
 
+#define AGAIN   NS_PER_S             /* after which a cause may have been mended */
 #define UNNAMED FASTSPOOL_SPOOLS_MAX /* as `matched`: of no configured spool, but there is a store */
 
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
     char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
     struct fastspool_config config;
-    uint32_t failed; /* errno of calls on it, after attaching has failed */
+    uint32_t failed;                /* errno of calls on it, after attaching has failed; */
+    uint64_t again;                 /* until then, on clock_monotonic() */
+    char said[FASTSPOOL_ERROR_MAX]; /* why it has failed the last time */
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
 
@@ -85,15 +93,20 @@ static struct fastspool_config config;
 static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
 static bool global;     /* every execution of this image has it */
 static uint32_t left;   /* the process has left all spools: calls on them are EACCES */
+static bool final;      /* nothing that can be mended will have this process served */
+static uint32_t passed; /* a path like one below a spool went to the disk, as nobody had named that spool */
 static uint32_t told;   /* the line about `refusal`, or about an unnamed spool, has been said */
 static bool listens;    /* a daemon, or its child */
 static bool set_id_image;
 static uid_t starter;                     /* the real uid that the process was started with: Exim takes root's */
 static char refusal[FASTSPOOL_ERROR_MAX]; /* why every call on a spool fails; "": no reason */
-static __thread size_t matched;           /* by serve_match(), for serve_store(): the spool found last */
-static struct stat own_image;             /* of this program */
-static bool by_proc;                      /* as /proc/self/exe says */
-static char unnamed[FASTSPOOL_PATH_MAX];  /* the spool that nobody has named */
+static uint64_t decided_at;               /* the last time, on clock_monotonic() */
+static __thread bool nameless;           /* by find_match(): the path is like one below a spool that nobody has named */
+static __thread bool matching;           /* this thread reads `spools`, and a handler may interrupt it */
+static __thread size_t matched;          /* by serve_match(), for serve_store(): the spool found last */
+static struct stat own_image;            /* of this program */
+static bool by_proc;                     /* as /proc/self/exe says */
+static char unnamed[FASTSPOOL_PATH_MAX]; /* the spool that nobody has named */
 
 /* ---- messages ---- */
 
@@ -197,8 +210,11 @@ static const char *installation_problem(void)
 static void add_spool(const struct fastspool_config *from, const char *path)
 {
     struct spool *spool = &spools[spool_count];
+    bool known = spool_count == FASTSPOOL_SPOOLS_MAX;
 
-    if (spool_count == FASTSPOOL_SPOOLS_MAX)
+    for (size_t i = 0; i < spool_count && !known; i++)
+        known = strcmp(spools[i].given, path) == 0;
+    if (known)
         return;
     strcpy(spool->given, path);
     spool->config = *from;
@@ -397,6 +413,7 @@ static void look_ahead(void)
     char text[FASTSPOOL_ERROR_MAX];
     bool lies = ahead_lies(text, sizeof(text));
 
+    final = final || lies;
     if (*text)
         say(lies ? "refuses every call on the spool" : "serves", text);
     if (lies && !refusal[0]) {
@@ -405,18 +422,24 @@ static void look_ahead(void)
     }
 }
 
-/* Of an image that runs with more rights than its caller may have. */
-static enum decision decide_set_id(bool listed)
+static void refuse_unlisted(void)
 {
     char path[PATH_MAX];
 
     image_path(path);
+    refuse("%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG " names it: if it is your Exim, say so there",
+           path);
+}
+
+/* Of an image that runs with more rights than its caller may have. */
+static enum decision decide_set_id(bool listed)
+{
+    const char *problem = getauxval(AT_SECURE) ? NULL : preload_problem();
+    final = final || problem; /* Exim cleans its environment, so this is asked once */
     if (!listed)
-        refuse("%s is set-user-ID, and no `program` in " FASTSPOOL_CONFIG " names it: if it is your Exim, say so there",
-               path);
+        refuse_unlisted();
     if (refusal[0])
         return listed ? SERVE : REFUSE;
-    const char *problem = getauxval(AT_SECURE) ? NULL : preload_problem();
     if (!problem)
         return SERVE;
     say("serves nothing", problem);
@@ -432,13 +455,31 @@ static void prepare_memory(void)
     }
 }
 
+/* The configuration, and the spools. */
+static void load(bool environment)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+
+    decided_at = clock_monotonic();
+    if (!attachment_any()) {
+        memset(spools, 0, sizeof(spools));
+        spool_count = 0;
+    }
+    if (fastspool_config_load(&config, NULL, environment, error) < 0)
+        refuse("%s", error);
+    for (size_t i = 0; i < config.spools; i++)
+        add_spool(&config, config.spool[i]);
+    if (set_id_image)
+        add_registered();
+}
+
 static enum decision decide(void)
 {
     bool secure = getauxval(AT_SECURE) != 0, links = links_us();
-    char error[FASTSPOOL_ERROR_MAX];
     size_t length;
 
     if (!find_image()) {
+        final = true;
         refuse(
             "/proc, which says what program this is, can't be read, and the program was not executed by an absolute "
             "path; mount /proc");
@@ -450,12 +491,8 @@ static enum decision decide(void)
     set_id_image = own_image.st_mode & (S_ISUID | S_ISGID);
     if (secure && !set_id_image)
         return SERVE_NOTHING;
-    if (fastspool_config_load(&config, NULL, !secure && !set_id_image, error) < 0)
-        refuse("%s", error);
-    for (size_t i = 0; i < config.spools; i++)
-        add_spool(&config, config.spool[i]);
-    if (set_id_image)
-        add_registered();
+    load(!secure && !set_id_image);
+    final = !set_id_image || !by_proc;
     if (secure && !by_proc && !is_listed_by_path()) /* a link of the caller's may name any program */
         refuse(
             "/proc, which says what program this is, can't be read, and it was not executed as a `program` "
@@ -577,10 +614,12 @@ static size_t match_unnamed(const char *path, bool owned)
 {
     char place[PATH_MAX + sizeof("/" PLACES_STATE)];
     struct stat st;
+    bool like = false;
 
     for (const char *at = path + 1; (at = strchr(at, '/')); at++) {
         if (exim_policy(at) != EXIM_STORE || at - path >= PATH_MAX)
             continue;
+        like = true;
         int saved = errno;
         snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
         bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
@@ -590,13 +629,15 @@ static size_t match_unnamed(const char *path, bool owned)
         if (there)
             return (size_t)(at - path);
     }
+    nameless = like;
     return 0;
 }
 
-size_t serve_match(const char *path)
+static size_t find_match(const char *path)
 {
     size_t found = 0;
 
+    nameless = false;
     for (size_t i = 0; i < spool_count && !found; i++) {
         size_t length = match(path, spools[i].given);
         if (length == 0 && spools[i].real[0])
@@ -617,6 +658,50 @@ size_t serve_match(const char *path)
     return length;
 }
 
+/* A process that was refused decides again: by the configuration alone, as Exim has cleaned its environment by now.  It
+ * will be served, or goes on being refused: it never falls back to the disk.
+ *   - Its threads read `spools` without a lock, so there must be no other one.
+ *   - A spool whose store is attached keeps its number. */
+static bool mend(void)
+{
+    struct outside outside;
+
+    if (final || LOAD(passed) || LOAD(left) || LOAD(decision) < REFUSE || !__libc_single_threaded || matching ||
+        clock_monotonic() - decided_at < AGAIN || !forks_begin(&outside))
+        return false;
+    refusal[0] = '\0';
+    load(false);
+    bool listed = is_listed_program(&own_image) || is_listed_by_path();
+    if (!listed)
+        refuse_unlisted();
+    final = !refusal[0] && (!is_trusted(starter) || cgroup_is_users(is_trusted));
+    if (final)
+        refuse("an ordinary user has started this Exim, or may freeze it: start it as a service");
+    STORE(decision, listed ? SERVE : REFUSE);
+    if (listed && !refusal[0] && geteuid() == 0)
+        prepare_memory();
+    forks_end(&outside);
+    return true;
+}
+
+size_t serve_match(const char *path)
+{
+    bool outer = matching;
+
+    matching = true;
+    size_t found = find_match(path);
+    matching = outer;
+    bool refused = found ? refusal[0] || matched == UNNAMED : refusal[0] && nameless;
+    if (refused && mend()) {
+        matching = true;
+        found = find_match(path);
+        matching = outer;
+    }
+    if (!found && nameless)
+        STORE(passed, 1);
+    return found;
+}
+
 /* ---- attaching ---- */
 
 static void attach(size_t number)
@@ -625,17 +710,22 @@ static void attach(size_t number)
     char error[FASTSPOOL_ERROR_MAX] = "";
     struct spool *spool = &spools[number];
 
+    uint64_t began = clock_monotonic();
     inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, &spool->config, &fs, error);
     if (result == -EINTR) /* the signal comes when signals are let in again: the next call tries again */
         return;
     if (result < 0) {
         /* For a user's `ls` the errno is enough.  If Exim may not use its spool, the administrator must know. */
-        if (result != -EACCES || (own_image.st_mode & S_ISUID))
+        if ((result != -EACCES || (own_image.st_mode & S_ISUID)) && strcmp(spool->said, error) != 0)
             say(spool->given, error);
+        strcpy(spool->said, error);
+        uint64_t now = clock_monotonic(), took = now - began;
+        STORE(spool->again, now + (took > AGAIN / 4 ? 4 * took : AGAIN)); /* a wait is a small part of the time */
         STORE(spool->failed, result == -EACCES ? EACCES : EIO);
         return;
     }
+    STORE(spool->failed, 0);
     STORE(attachments[number], fs);
 }
 
@@ -654,17 +744,26 @@ static void tell_refusal(void)
                      "its path there; or, if you have left fastspool, remove its directory " PLACES_STATE);
 }
 
+/* Is the spool to be attached?  After a failure once more when its time has come: nothing of it was used. */
+static bool attaches(size_t number)
+{
+    const struct spool *spool = &spools[number];
+
+    return !LOAD(attachments[number]) && !LOAD(left) &&
+           (!LOAD(spool->failed) || clock_monotonic() >= LOAD(spool->again));
+}
+
 static struct fastspool *store_of(size_t number, int *error)
 {
     struct spool *spool = &spools[number];
     struct outside outside;
 
-    if (!LOAD(attachments[number]) && !LOAD(spool->failed) && !LOAD(left)) {
+    if (attaches(number)) {
         if (!forks_begin(&outside)) {
             *error = 0; /* a call of the attachment itself */
             return NULL;
         }
-        if (!LOAD(attachments[number]) && !LOAD(spool->failed) && !LOAD(left))
+        if (attaches(number))
             attach(number);
         forks_end(&outside);
     }

@@ -27,7 +27,7 @@ void doctor_configuration(struct doctor *doctor)
 {
     if (doctor->refusal[0])
         doctor_tell(doctor, DOCTOR_WRONG,
-                    "mend it, run `fastspool doctor` again, and restart an Exim that was started meanwhile; until then "
+                    "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until then "
                     "mail is taken at most by a view that is mounted",
                     "%s", doctor->refusal);
     else if (access(FASTSPOOL_CONFIG, F_OK) < 0)

@@ -13,8 +13,9 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import time
 
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, TOOL, USER, Client, Log, Message, check, kill, main, suspend, test,
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, Client, Failure, Log, Message, check, kill, main, suspend, test,
                      wait_for)
 
 CONFIGURATION = pathlib.Path(FASTSPOOL_CONFIGURATION)
@@ -97,8 +98,7 @@ def configuration(exim):
         client.close()
         check(code == 250, f"the daemon answered {reply!r}")
         name = reply.rpartition("id=")[2].strip()
-        wait_for(lambda: any(word in line for line in log.lines() for word in words), "syslog has a line")
-        check(any(all(word in line for word in words) for line in log.lines()), f"syslog: {log.lines()}")
+        wait_for(lambda: any(all(word in line for word in words) for line in log.lines()), "syslog has a line")
         wait_for(lambda: "Input/output error" in exim.log() and name in exim.log(), "Exim's log says why")
         for arguments in (("-bpc",), ("-bp",), ("-bpr",), ("-q",)):
             result = exim.command(*arguments)
@@ -119,6 +119,107 @@ def configuration(exim):
     exim.panic = "Input/output error|Permission denied"
     exim.run("-qff")
     exim.wait_arrived()
+
+
+def no_such_state(exim):
+    state = exim.spool / ".fastspool"
+    shutil.rmtree(state, ignore_errors=True)
+    state.touch()
+    return (".fastspool",)
+
+
+def spool_beside(exim):
+    (exim.work / "beside").mkdir()
+    exim.own(exim.work / "beside")
+    CONFIGURATION.write_text(f"spool = {exim.work}/beside\nview = off\n")
+
+
+MISTAKES = (typo_first, unreadable, spool_beside, another_program, no_such_state)
+
+
+def taken(exim, client=None):
+    """Does the daemon take a message, by a connection of its own or by CLIENT?"""
+    message, own = Message(), client or Client()
+    try:
+        code, _ = own.send(message)
+    except (Failure, ConnectionError): # it has said so before, or does at MAIL
+        code = 421
+    finally:
+        if not client:
+            own.close()
+    if code == 250:
+        exim.expect(message, "sink")
+    return code == 250
+
+
+@test(*((f"_{mistake.__name__}", {"main": QUEUE_ONLY + (f"# mended_{mistake.__name__}",)}) for mistake in MISTAKES), library=True)
+def mended(exim):
+    """A daemon that was started with a mistake takes nothing; when the mistake is mended it takes mail into the store, without a
+    restart."""
+    mistake = next(mistake for mistake in MISTAKES if str(exim.work).endswith(f"mended_{mistake.__name__}"))
+    if mistake is not no_such_state:    # a spool that has no store, and that nobody names, is plain Exim's
+        exim.run("-bpc")
+    with restored():
+        mistake(exim)
+        exim.start()
+        check(not taken(exim) and not taken(exim), "a message was taken by Exim that may not have the store")
+        check(not exim.real_files(), f"on the disk: {exim.real_files()}")
+    if mistake is no_such_state:
+        (exim.spool / ".fastspool").unlink()
+    exim.panic = "Input/output error|Permission denied|Not a directory"
+    wait_for(lambda: taken(exim), "the daemon takes mail")
+    check(not exim.real_files(), f"on the disk: {exim.real_files()}")
+    exim.deliver_queue()
+
+
+LISTS = """
+import os, sys
+for line in sys.stdin:
+    try:
+        print(len(os.listdir(line.strip())), flush=True)
+    except OSError as error:
+        print(error.strerror, flush=True)
+"""
+
+
+@test(library=True)
+def mended_in_one_process(exim):
+    """A process whose first call on the spool has failed is served when the cause is gone; one line tells of the failures."""
+    no_such_state(exim)
+    process = subprocess.Popen(["python3", "-c", LISTS], env=exim.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+
+    def answer():
+        process.stdin.write(f"{exim.spool}/input\n")
+        process.stdin.flush()
+        return process.stdout.readline().strip()
+    for _ in range(4):
+        check(answer() == "Input/output error", "a spool without a store is listed")
+        time.sleep(0.4)
+    (exim.spool / ".fastspool").unlink()
+    wait_for(lambda: answer() != "Input/output error", "the process is served")
+    _, said = process.communicate()
+    check(len(lines_of(said)) == 1, said)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def never_both(exim):
+    """A process that has used the disk, as nobody had named its spool and it had no store, never uses the store that the next one
+    makes: it is refused from then on."""
+    with restored():
+        CONFIGURATION.write_text("spol = /srv\nview = off\n")
+        exim.start()
+        client, other = Client(), Client()
+        check(taken(exim, client) and taken(exim, other) and len(exim.real_files()) == 6, f"on the disk: {exim.real_files()}")
+    other.close()
+    wait_for(lambda: taken(exim) and "-D" in exim.command("ls", program=TOOL, stock=True).stdout.decode(),
+             "another connection has the store")
+    exim.panic = "Input/output error"
+    time.sleep(1.1)                     # the process may decide again from here on
+    before = exim.tool("ls"), exim.real_files()
+    check(not taken(exim, client) and before == (exim.tool("ls"), exim.real_files()), f"{exim.tool('ls')} {exim.real_files()}")
+    client.close()
+    exim.deliver_queue()
 
 
 def status(exim, tool=TOOL):
