@@ -4,8 +4,8 @@
     python3 - COUNT CONNECTIONS SECONDS DOMAIN,... <load.py
 
 COUNT messages of random sizes, to box@DOMAIN, by CONNECTIONS threads.  Each goes to the servers of the MX in their order,
-to main1 and main2 at random, then to backup, again and again until one answers 250, or SECONDS have passed.  They come from
-a partner's address, and one of STRANGERS threads from one that spamd looks at.
+to main1 and main2 at random, then to backup, again and again until one answers 250, or none has answered 250 to any
+message for SECONDS.  They come from a partner's address, and one of STRANGERS threads from one that spamd looks at.
 The answer is JSON:
 
     acknowledged    token -> [server, time of the 250, domain, SHA-256 of the body]
@@ -32,6 +32,7 @@ WORDS = ("the", "meeting", "of", "last", "week", "was", "about", "budget", "and"
          "please", "read", "this", "before", "train", "leaves", "at", "nine", "with", "regards", "from", "all", "here", "in")
 
 acknowledged, unsure, refused = {}, set(), collections.Counter()
+latest = time.monotonic()       # of the last 250
 lock = threading.Lock()
 
 
@@ -75,18 +76,20 @@ def attempt(sessions, source, server, token, domain, data):
         return getattr(error, "smtp_code", 0), type(error).__name__
 
 
-def work(number, tokens, domains, end):
+def work(number, tokens, domains, seconds):
+    global latest
     sessions = {}
     source = STRANGER if number % STRANGERS == STRANGERS - 1 else PARTNER
     for token in tokens:
         domain = domains[hash(token) % len(domains)]
         data, digest = content(token, domain)
-        while token not in acknowledged and time.time() < end:
+        while token not in acknowledged and time.monotonic() - latest < seconds:
             for server in random.sample(MAINS, 2) + [BACKUP]:
                 code, text = attempt(sessions, source, server, token, domain, data)
                 with lock:
                     if code == 250:
                         acknowledged[token] = [server, time.time(), domain, digest]
+                        latest = time.monotonic()
                         break
                     refused[f"{server} {code} {text.splitlines()[0] if text else ''}"] += 1
                 if code >= 500:
@@ -101,8 +104,7 @@ def main():
     count, connections, seconds = map(int, sys.argv[1:4])
     run = f"{random.getrandbits(32):08x}"
     tokens = [f"T{run}-{number}" for number in range(count)]
-    end = time.time() + seconds
-    threads = [threading.Thread(target=work, args=(n, tokens[n::connections], sys.argv[4].split(","), end))
+    threads = [threading.Thread(target=work, args=(n, tokens[n::connections], sys.argv[4].split(","), seconds))
                for n in range(connections)]
     for thread in threads:
         thread.start()
