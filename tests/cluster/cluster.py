@@ -62,7 +62,7 @@ class Patience:
     """Ends when what is looked at has been the same for PATIENCE."""
 
     def __init__(self):
-        self.seen, self.since = None, 0.0
+        self.seen, self.since = None, time.monotonic()
 
     def ends(self, now):
         if now != self.seen:
