@@ -103,9 +103,8 @@ def work(number, tokens, domains, seconds):
 def main():
     count, connections, seconds = map(int, sys.argv[1:4])
     run = f"{random.getrandbits(32):08x}"
-    tokens = [f"T{run}-{number}" for number in range(count)]
-    threads = [threading.Thread(target=work, args=(n, tokens[n::connections], sys.argv[4].split(","), seconds))
-               for n in range(connections)]
+    tokens = iter([f"T{run}-{number}" for number in range(count)])      # whichever thread is free takes the next
+    threads = [threading.Thread(target=work, args=(n, tokens, sys.argv[4].split(","), seconds)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
