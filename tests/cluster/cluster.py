@@ -192,6 +192,7 @@ class Cluster:
         """Empty every queue, mailbox, log and hint, for the next test."""
         self.expected, self.unsure, self.ends = {}, set(), []
         self.panic = r"$^"          # lines of Exim's panic log that the test expects
+        self.log_of_standby = ""
         self.on("store", "sh", "-c", "rm -rf /var/mail/box")
         self.on("far", "sh", "-c", "rm -rf /var/mail/far && mkdir /var/mail/far && : >/var/log/far.log")
         self.on("sender", "rm", "-f", "/var/mail/bounces")
@@ -215,6 +216,7 @@ class Cluster:
     def repair(self):
         """Every host is on, main1 with its own volume, and the customer's server takes mail."""
         if self.is_on("standby"):
+            self.log_of_standby = self.log("standby")
             self.power("standby", "off")
             self.power("main1", "take", "standby")
         for host in ("dns", "store", "scan", "far", *MAIL_HOSTS):
@@ -247,7 +249,7 @@ class Cluster:
 
     def explain(self, twice):
         """Why each of TWICE, token -> copies, arrived more than once."""
-        logs = {host: self.log(host) for host in (*MAIL_HOSTS, "standby")} if twice.keys() - self.unsure else {}
+        logs = {"standby": self.log_of_standby, **{host: self.log(host) for host in MAIL_HOSTS}} if twice.keys() - self.unsure else {}
         histories = {host: self.histories(log) for host, log in logs.items()}
         for token, copies in twice.items():
             lines = [line for history in histories.values() for line in history.get(token, ())]
