@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -347,17 +348,33 @@ Test(mutex, pending_is_restored)
 
 /* ---- words that nobody has locked ---- */
 
-static pid_t stopped_child(happening *event)
+/* A child that ends with the test, also while it is stopped. */
+static pid_t bound_child(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
+}
+
+static pid_t when_stopped(pid_t pid)
 {
     siginfo_t info;
-    pid_t pid = fork();
+
+    cr_assert_eq(waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT), 0);
+    return pid;
+}
+
+static pid_t stopped_child(happening *event)
+{
+    pid_t pid = bound_child();
 
     if (pid == 0) {
         run_section(event, NULL);
         _exit(0);
     }
-    cr_assert_eq(waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT), 0);
-    return pid;
+    return when_stopped(pid);
 }
 
 static void stop(void *argument)
@@ -366,18 +383,19 @@ static void stop(void *argument)
     kill(getpid(), SIGSTOP);
 }
 
-/* A child that is stopped outside sections. */
-static pid_t innocent_child(void)
+/* A child that is stopped outside sections.  @stranger: another program, which has not mapped the store. */
+static pid_t innocent_child(bool stranger)
 {
-    siginfo_t info;
-    pid_t pid = fork();
+    pid_t pid = bound_child();
 
     if (pid == 0) {
-        stop(NULL);
-        _exit(0);
+        if (stranger)
+            execl("/bin/sh", "sh", "-c", "kill -STOP $$", NULL);
+        else
+            stop(NULL);
+        _exit(stranger);
     }
-    cr_assert_eq(waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT), 0);
-    return pid;
+    return when_stopped(pid);
 }
 
 static void end_child(pid_t pid)
@@ -412,17 +430,15 @@ Test(mutex, nonsense)
  * is left alone, be it a stranger or one that has the store mapped. */
 Test(mutex, the_innocent_live)
 {
-    pid_t innocent = innocent_child();
-
-    STORE(fs->header->section.lock, (uint32_t)innocent);
-    cr_assert_eq(run_section(NULL, NULL), 0);
-    words_are(1);
-    STORE(fs->header->section.lock, 1);
-    cr_assert_eq(run_section(NULL, NULL), 0);
-    words_are(2);
-    cr_assert_eq(kill(innocent, SIGCONT), 0);
-    int status = end_of(innocent);
-    cr_assert(WIFEXITED(status), "status %x", status);
+    for (uint64_t stranger = 0; stranger < 2; stranger++) {
+        pid_t innocent = innocent_child(stranger);
+        STORE(fs->header->section.lock, (uint32_t)innocent);
+        cr_assert_eq(run_section(NULL, NULL), 0);
+        words_are(stranger + 1);
+        cr_assert_eq(kill(innocent, SIGCONT), 0);
+        int status = end_of(innocent);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    }
 }
 
 /* ---- holders that do not move ---- */
@@ -578,7 +594,7 @@ static void wait_and_terminate(uid_t user, uid_t owner, void (*prepare)(void))
  * rights, nor does one of another user; both wait, and SIGTERM ends the wait. */
 Test(mutex, not_killed_with_roots_rights)
 {
-    pid_t innocent = innocent_child(); /* has one capability more than the waiter, which so can't look */
+    pid_t innocent = innocent_child(false); /* has one capability more than the waiter, which so can't look */
 
     STORE(fs->header->section.lock, (uint32_t)innocent);
     wait_and_terminate(0, OTHER_USER, NULL);
@@ -590,7 +606,7 @@ Test(mutex, not_killed_with_roots_rights)
 /* Whose rights are borrowed to kill may stop the child that has them. */
 Test(mutex, killer_is_stopped)
 {
-    pid_t innocent = innocent_child();
+    pid_t innocent = innocent_child(false);
 
     STORE(fs->header->section.lock, (uint32_t)innocent);
     wait_and_terminate(0, OTHER_USER, stop_who_becomes_another);
