@@ -113,8 +113,8 @@ struct fastspool_config {
  *  @environment: must be false in secure execution (getauxval(3), AT_SECURE).  If false, the file must be root's and
  *  writable by root alone.
  *  -EINVAL: an unknown key, a bad value, or a file that cannot be read or trusted; another errno: the file cannot be
- *  opened.  @error says which, with file and line.  Of @config then only `spool` and `program` mean something: what may be configured, so what must not be taken
- *  for an ordinary directory or program. */
+ *  opened.  @error says which, with file and line.  Of @config then only `spool` and `program` mean something: what may
+ *  be configured, so what must not be taken for an ordinary directory or program. */
 int fastspool_config_load(struct fastspool_config *config, const char *path, bool environment,
                           char error[FASTSPOOL_ERROR_MAX]);
 
