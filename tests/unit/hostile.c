@@ -235,7 +235,7 @@ Test(hostile, set_id)
 
 /* ---- walks ---- */
 
-#define PATIENCE 10   /* seconds of a call that has to end */
+#define PATIENCE 60   /* seconds of a call that has to end */
 #define NOTHING  (-1) /* result of one that had nothing to do */
 
 /* Run @call in a child: its result.  0, which none of them returns: it had no end. */
