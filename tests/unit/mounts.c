@@ -1,26 +1,34 @@
 /* SPDX-License-Identifier: MIT
  *
- * Mounting the view, without a server: what is found on the disk, and a connection that is ended by force.
+ * Mounting the view, without a server: what is found on the disk, a connection that is ended by force, and what an
+ * earlier supervisor has left.
  *
  * Nothing here is mounted where others see it.
  */
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <syslog.h>
 
 static int first_fails; /* the error of an open of process 1's mount namespace */
+static bool list_fails; /* the list of mounts can't be opened */
 static unsigned lines;  /* in syslog */
 static char said[512];
 
 static inline int play_open(const char *path, int flags);
+static inline FILE *play_fopen(const char *path, const char *mode);
 static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priority, const char *line, ...);
 
 #define open(path, flags) play_open(path, flags)
+#define fopen             play_fopen
 #define syslog            play_syslog
 #include "../../lib/view/mounts.c"
 #undef open
+#undef fopen
 #undef syslog
+
+#include "base/namespace.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -44,6 +52,15 @@ static inline int play_open(const char *path, int flags)
         return -1;
     }
     return open(path, flags);
+}
+
+static inline FILE *play_fopen(const char *path, const char *mode)
+{
+    if (list_fails && strcmp(path, "/proc/self/mountinfo") == 0) {
+        errno = EMFILE;
+        return NULL;
+    }
+    return fopen(path, mode);
 }
 
 static inline void play_syslog(int priority, const char *line, ...)
@@ -250,4 +267,133 @@ Test(mounts, first_process)
         cr_assert_eq(mounts_begin(&m, spool, &step), -failed[i]);
         cr_assert_not_null(strstr(step, "process 1"));
     }
+}
+
+/* ---- what was left ---- */
+
+static int open_fuse(void)
+{
+    int fuse = open("/dev/fuse", O_RDWR);
+
+    if (fuse < 0)
+        cr_skip_test("needs /dev/fuse");
+    return fuse;
+}
+
+/* How many views are mounted in this namespace. */
+static int views(void)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    struct mountinfo layer;
+    int count = 0;
+
+    while (mountinfo_next(file, &layer))
+        count += layer.view;
+    fclose(file);
+    return count;
+}
+
+/* A mount that can't be found again could not be ended by force: it goes. */
+Test(mounts, view_without_a_number)
+{
+    unsigned connection;
+    struct mounts m;
+
+    begin(&m);
+    int before = views(), fuse = open_fuse();
+    list_fails = true;
+    int view = mounts_view(&m, fuse, &connection);
+    list_fails = false;
+    cr_assert_eq(view, -EMFILE, "%d", view);
+    cr_assert_eq(views(), before);
+}
+
+/* A view over @path, whose server never answers. */
+static int view_at(const struct mounts *m, const char *path, unsigned *connection)
+{
+    struct mounts there = *m;
+    struct mountinfo layer;
+
+    there.disk = open(path, O_PATH | O_DIRECTORY);
+    int view = mount_fuse(&there, open_fuse());
+    cr_assert(view >= 0 && find_layer(mount_of(view), &layer) == 1, "%s: %s", path, strerror(-view));
+    *connection = layer.minor;
+    return view;
+}
+
+static bool has_ended(int view)
+{
+    struct statfs st;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        alarm(2);
+        _exit(!(fstatfs(view, &st) < 0 && errno == ENOTCONN));
+    }
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* Views of an earlier supervisor go, and their connections end.  Another spool's goes, and lives on elsewhere.  One
+ * behind a FUSE file system, whose server may never answer, is let alone, and nobody waits for it. */
+Test(mounts, clean)
+{
+    char path[128], options[96], other[] = "/tmp/fastspool-other-XXXXXX";
+    unsigned ours, theirs, hidden;
+    struct mounts m;
+
+    make("input", OWNER);
+    begin(&m);
+    int before = views();
+    cr_assert(mkdtemp(other));
+    snprintf(path, sizeof(path), "%s/hidden", other);
+    cr_assert_eq(mkdir(path, 0755), 0);
+    int fuse = open_fuse();
+    snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+    strcat(path, "/x");
+    cr_assert_eq(mkdir(path, 0755), 0);
+    view_at(&m, path, &hidden);
+    path[strlen(path) - 2] = '\0';
+    cr_assert_eq(mount("any", path, "fuse", 0, options), 0);
+    snprintf(path, sizeof(path), "%s/y", other);
+    cr_assert_eq(mkdir(path, 0755), 0);
+    int of_theirs = view_at(&m, path, &theirs);
+    snprintf(path, sizeof(path), "%s/input", spool);
+    int of_ours[2] = {view_at(&m, path, &ours), view_at(&m, path, &ours)};
+    cr_assert_eq(views(), before + 4);
+    list_fails = true;
+    cr_assert_eq(clean(&m), -EMFILE, "a list that can't be read has no views");
+    list_fails = false;
+    cr_assert_eq(clean(&m), 0);
+    cr_assert_eq(views(), before + 1, "%d views, and %d before", views(), before);
+    cr_assert(has_ended(of_ours[0]) && has_ended(of_ours[1]), "a connection has not ended");
+    cr_assert(!has_ended(of_theirs), "another spool's connection has ended");
+    for (unsigned i = 0; i < 2; i++)
+        cr_assert_eq(mounts_abort(i ? theirs : hidden), 0);
+    snprintf(path, sizeof(path), "umount -l %s/hidden; umount -l %s/hidden/x; rm -rf %s", other, other, other);
+    cr_assert_eq(system(path), 0);
+}
+
+static bool refuses(const void *context)
+{
+    struct stat *seen = (struct stat *)(uintptr_t)context;
+
+    cr_assert_eq(stat(spool, seen), 0);
+    return false;
+}
+
+/* Who doesn't accept what process 1 sees is back where it was. */
+Test(mounts, back_from_process_1)
+{
+    struct stat before, there, after;
+
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("own", spool, "tmpfs", 0, NULL), 0);
+    cr_assert_eq(stat(spool, &before), 0);
+    cr_assert(!namespace_enter_first(refuses, &there));
+    cr_assert_eq(stat(spool, &after), 0);
+    cr_assert_neq(there.st_dev, before.st_dev, "process 1 has the same");
+    cr_assert(after.st_dev == before.st_dev && after.st_ino == before.st_ino, "it has stayed there");
+    cr_assert_eq(umount2(spool, MNT_DETACH), 0);
 }
