@@ -153,7 +153,8 @@ struct backup {
     struct fastspool *fs;
     char path[FASTSPOOL_PATH_MAX]; /* under which the copy is made */
     int directory;                 /* it, open */
-    struct findings *findings;
+    struct findings *findings;     /* the child's, who may have written anything there */
+    struct findings *told;         /* this process's own */
 };
 
 /* The child's outcome; a child that LMDB has led astray dies. */
@@ -174,10 +175,11 @@ static enum outcome copy_in_child(const struct backup *b)
     rights_back(rights);
     while (child > 0 && waitpid(child, &status, 0) < 0)
         ;
+    findings_join(b->told, b->findings, FINDINGS);
     if (child < 0)
-        findings_add(b->findings, "no process can be made: %s", strerrordesc_np(error));
+        findings_add(b->told, "no process can be made: %s", strerrordesc_np(error));
     else if (WIFSIGNALED(status))
-        findings_add(b->findings, "the process that reads the database has died: %s", strsignal(WTERMSIG(status)));
+        findings_add(b->told, "the process that reads the database has died: %s", strsignal(WTERMSIG(status)));
     return child > 0 && WIFEXITED(status) ? (enum outcome)WEXITSTATUS(status) : FAILED;
 }
 
@@ -229,21 +231,16 @@ static int copy_until_whole(const struct backup *b)
     int result;
 
     for (int tries = 0; outcome == TORN && tries < TRIES; tries++) {
-        b->findings->count = 0;
+        b->findings->count = b->told->count = 0;
         if ((result = fastspool_flush(b->fs, 0)) < 0)
             return tool_error("cannot write all of %s to the disk: %s", b->fs->spool, strerrordesc_np(-result));
         outcome = copy_in_child(b);
     }
-    struct findings *told = outcome == WHOLE ? NULL : findings_new(FINDINGS);
-    if (told)
-        findings_join(told, b->findings, FINDINGS);
-    const char *why = told && told->count ? told->sentence[0] : "it has died";
+    const char *why = b->told->count ? b->told->sentence[0] : "it has died";
     if (outcome == TORN)
         tool_error("the copy %s is not whole: %s; try again when the spool is less busy", b->path, why);
     else if (outcome != WHOLE)
         tool_error("cannot copy the state of %s to %s: %s", b->fs->spool, b->path, why);
-    if (told)
-        findings_free(told);
     return outcome != WHOLE;
 }
 
@@ -276,8 +273,8 @@ int tool_backup(int argc, char **argv)
         fputs(usage, stderr);
         return EX_USAGE;
     }
-    struct backup b = {.directory = -1, .findings = findings_new(FINDINGS)};
-    if (!b.findings)
+    struct backup b = {.directory = -1, .findings = findings_new(FINDINGS), .told = findings_new(FINDINGS)};
+    if (!b.findings || !b.told)
         return tool_error("there is no memory");
     b.fs = tool_attach(spool);
     int result = b.fs ? back_up(&b, argv[optind]) : 1;
@@ -285,6 +282,7 @@ int tool_backup(int argc, char **argv)
         close(b.directory);
     if (b.fs)
         fastspool_detach(b.fs);
-    findings_free(b.findings);
+    findings_free(b.findings, FINDINGS);
+    findings_free(b.told, FINDINGS);
     return result;
 }

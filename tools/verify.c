@@ -178,7 +178,7 @@ int tool_verify(int argc, char **argv)
     bool told = fflush(stdout) == 0 && !ferror(stdout);
     if (v.store)
         snapshot_free(v.store);
-    findings_free(v.findings);
+    findings_free(v.findings, FINDINGS_MOST);
     look_end(&v.look);
     return told ? !well : tool_error("write to standard output: %s", strerrordesc_np(errno));
 }

@@ -28,10 +28,10 @@ struct findings *findings_new(uint32_t most)
     return findings;
 }
 
-void findings_free(struct findings *findings)
+void findings_free(struct findings *findings, uint32_t most)
 {
     if (findings)
-        munmap(findings, size_of(findings->most));
+        munmap(findings, size_of(most));
 }
 
 void findings_add(struct findings *findings, const char *format, ...)

@@ -19,7 +19,8 @@ struct findings {
 
 /** Room for @most sentences; NULL: there is no memory. */
 struct findings *findings_new(uint32_t most);
-void findings_free(struct findings *findings);
+/** @most: as findings_new() had it, whatever a child may have written there.  NULL: nothing. */
+void findings_free(struct findings *findings, uint32_t most);
 
 /** One more.  What is no printable ASCII becomes '?'; a longer sentence is cut. */
 void findings_add(struct findings *findings, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -193,7 +193,7 @@ static enum outcome in_child(const struct look *look)
     pid_t parent = getpid(), child = fork();
 
     if (child == 0) {
-        findings_free(look->all); /* shared, too: the child must have no way to it */
+        findings_free(look->all, look->all->most); /* shared, too: the child must have no way to it */
         int result = rights_confine(parent, -1);
         if (result < 0)
             findings_add(look->findings, "the disk was not read: %s", strerrordesc_np(-result));
@@ -248,6 +248,6 @@ int verify_disk(const char *state, const struct fastspool *fs, const struct fast
         *verified = look.shared->verified;
         munmap(look.shared, sizeof(*look.shared));
     }
-    findings_free(look.findings);
+    findings_free(look.findings, FOUND_MOST);
     return result;
 }

@@ -395,7 +395,7 @@ static void be_looker(struct dice *dice)
         dump_segment(fs, snapshot, dice_below(dice, 8) == 0, nowhere);
         snapshot_free(snapshot);
     }
-    findings_free(findings);
+    findings_free(findings, 50);
 }
 
 static void work(uint64_t seed, struct dice *dice)

@@ -98,7 +98,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    findings_free(findings);
+    findings_free(findings, 100);
     durable_teardown();
 }
 

@@ -27,7 +27,7 @@ static inline void verifying_setup(void)
 
 static inline void verifying_teardown(void)
 {
-    findings_free(findings);
+    findings_free(findings, 50);
     durable_teardown();
 }
 
