@@ -86,12 +86,21 @@ static int collect(struct writer *writer, const void *bytes, size_t size)
     return 0;
 }
 
+/* The checksum is the copy's: whoever can write the segment may change the bytes at any time. */
 static int collect_payload(void *context, const void *bytes, size_t size)
 {
     struct writer *writer = context;
+    int result = 0;
 
-    writer->crc = format_crc(writer->crc, bytes, size);
-    return collect(writer, bytes, size);
+    for (const char *from = bytes; size > 0 && result == 0;) {
+        size_t part = size < PIECE - writer->used ? size : PIECE - writer->used;
+        const char *copy = piece + writer->used; /* it stays there when the piece is written */
+        result = collect(writer, from, part);
+        writer->crc = format_crc(writer->crc, copy, part);
+        from += part;
+        size -= part;
+    }
+    return result;
 }
 
 /* The head of a file that is begun: a block of its own. */

@@ -10,6 +10,9 @@
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/evictor.h"
+#include "mirror/journal.h"
+#include "mirror/journal_files.h"
+#include "mirror/journal_scan.h"
 #include "store/blocks.h"
 #include "store/check.h"
 #include "store/inside.h"
@@ -510,6 +513,18 @@ Test(hostile, chunks_without_end)
     cr_assert_eq(ended(give_back), NOTHING);
 }
 
+/* What a child has written to its findings decides nothing about the memory of its parent. */
+Test(hostile, findings_of_a_child)
+{
+    struct findings *first = findings_new(10), *second = findings_new(10);
+    struct findings *low = first < second ? first : second, *high = first < second ? second : first;
+    low->most = (uint32_t)(((uintptr_t)high - (uintptr_t)low) / FINDING_MAX) + 10;
+    findings_free(low, 10);
+    findings_add(high, "it is there");
+    cr_assert_eq(high->count, 1);
+    findings_free(high, 10);
+}
+
 static int take_snapshot(void)
 {
     struct fastspool *snapshot;
@@ -614,9 +629,10 @@ Test(hostile, undo_entry_that_changes)
 #ifdef __x86_64__
 #define TRAP_FLAG 0x100
 
-/* After each so many instructions in a section the range begins elsewhere: behind its end, and before it, in turn. */
+/* After each so many instructions a word has another of two values. */
 static struct {
-    const struct inode *inode;
+    const uint32_t *word;
+    uint32_t values[2];
     unsigned count, period, phase;
     bool inside;
 } flip;
@@ -627,7 +643,7 @@ static void on_step(int signal_number, siginfo_t *info, void *context)
 
     (void)signal_number;
     (void)info;
-    STORE(flip.inode->dirty_from, (flip.count++ + flip.phase) / flip.period % 2 ? 50 : 0);
+    STORE(*flip.word, flip.values[(flip.count++ + flip.phase) / flip.period % 2]);
     if (!flip.inside)
         interrupted->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
 }
@@ -667,8 +683,11 @@ Test(hostile, dirty_range_that_changes)
 
     for (int i = 0; i < 100; i += 10)
         cr_assert_eq(fastspool_pwrite(fs, d, bytes, sizeof(bytes), i * BLOCK_SIZE), sizeof(bytes));
-    flip.inode = inode_at(fs, inode_of("input/x"));
-    WRITABLE(flip.inode->dirty_to) = 2;
+    const struct inode *inode = inode_at(fs, inode_of("input/x"));
+    flip.word = &inode->dirty_from;
+    flip.values[0] = 0;
+    flip.values[1] = 50; /* behind the end */
+    WRITABLE(inode->dirty_to) = 2;
     cr_assert_eq(setrlimit(RLIMIT_AS, &small), 0);
     cr_assert_eq(sigaction(SIGTRAP, &action, &before), 0);
     setlogmask(LOG_MASK(LOG_EMERG)); /* half of the looks find damage */
@@ -687,5 +706,48 @@ Test(hostile, dirty_range_that_changes)
     }
     sigaction(SIGTRAP, &before, NULL);
     cr_assert(found[0] > 0 && found[1] > 0, "%d captures, %d refused", found[0], found[1]);
+}
+
+static int count_batch(void *context, const struct journal_batch *batch)
+{
+    *(uint64_t *)context = batch->number;
+    return 0;
+}
+
+/* Bytes of a block that change while a batch is written: the checksum is that of what was written. */
+Test(hostile, bytes_that_change)
+{
+    static struct journal journal;
+    static const char bytes[3000];
+    struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, before;
+    struct capture capture;
+    char error[FASTSPOOL_ERROR_MAX];
+    int d = create("input/x");
+
+    cr_assert_eq(fastspool_write(fs, d, bytes, sizeof(bytes)), sizeof(bytes));
+    cr_assert_eq(journal_open(&journal, fs, 8 * JOURNAL_FILE_MIN, error), 0, "%s", error);
+    flip.word = (const uint32_t *)(block_at(fs, inode_at(fs, inode_of("input/x"))->map.direct[0]) + 400);
+    flip.values[1] = ~flip.values[0];
+    cr_assert_eq(sigaction(SIGTRAP, &action, &before), 0);
+    for (unsigned period = 10; period < 10000; period = period * 3 / 2) {
+        struct journal_found found;
+        uint64_t number = 0;
+        cr_assert_eq(capture_take(fs, &capture), 0);
+        flip.count = 0;
+        flip.period = period;
+        step_from_here();
+        int result = journal_append(&journal, &capture, error);
+        step_no_more();
+        cr_assert_eq(result, 0, "%s", error);
+        cr_assert_eq(capture_end(fs, &capture, -EIO, 1), 0); /* all of it stays dirty */
+        uint64_t last = LOAD(fs->header->journal.durable);
+        const struct journal_scan scan = {
+            .above = last - 1, .upto = UINT64_MAX, .visit = count_batch, .context = &number};
+        cr_assert_eq(journal_scan(journal.pool.directory, &scan, &found), 0);
+        cr_assert(found.batches == 1 && number == last, "period %u: %llu batches", period,
+                  (unsigned long long)found.batches);
+    }
+    sigaction(SIGTRAP, &before, NULL);
+    journal_close(&journal);
 }
 #endif
