@@ -336,7 +336,7 @@ static int write_body(struct fastspool *fs, void *argument)
     uint64_t offset = w->own_offset ? description->offset : w->offset;
     if (w->append || (description->flags & O_APPEND))
         offset = inode->size;
-    if (!fs->mirror && offset + size > inode->size && residency_must_wait(fs->header, inode))
+    if (!fs->mirror && offset + size > inode->size && residency_must_wait(fs, inode))
         return -EAGAIN;
     access_modified(fs, w->inode);
     int result = data_write(fs, w->inode, w->bytes, size, offset);

@@ -155,6 +155,11 @@ int inside_change_flags(struct fastspool *fs, uint32_t description, int which, i
     return (int)before;
 }
 
+void inside_write_for_others(struct fastspool *fs)
+{
+    fs->for_others = true;
+}
+
 off_t inside_offset(const struct fastspool *fs, uint32_t description)
 {
     return (off_t)LOAD(description_at(fs, description)->offset);

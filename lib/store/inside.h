@@ -55,6 +55,8 @@ int inside_give(struct fastspool *fs, uint32_t description, bool few);
 int inside_close(struct fastspool *fs, uint32_t description);
 /** The process has closed a descriptor of it: POSIX drops the process's record locks on the file. */
 void inside_drop_locks(struct fastspool *fs, uint32_t description);
+/** This process writes for others, and leaves a part of memory to those that write for themselves (residency.c). */
+void inside_write_for_others(struct fastspool *fs);
 /** From now on another process may hold every description that is open in this one. */
 void inside_shared(struct fastspool *fs);
 /** The description that descriptor @fd of a placeholder stands for, 0: none. */

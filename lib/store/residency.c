@@ -32,6 +32,8 @@
  *   - Open files can't be evicted.  So a file that holds more than an eighth of the limit leaves the last eighth of
  *     what writers may take (residency_most()) to others: above it, the file's writer waits like one without memory.  A
  *     few clients that send something large, and then nothing, keep nobody else from sending mail.
+ *   - The view's server leaves that part to others whatever the file's size is.  An ordinary user's sendmails, which
+ *     write by the view, and wait for their input as long as they like, keep the daemon from nothing.
  *
  * Failure modes:
  *   - The mirror dies: requests stay in their list.  A waiter starts another mirror within 100 ms, and that one goes
@@ -216,10 +218,12 @@ uint64_t residency_most_large(const struct header *header)
     return most > less ? most - less : 0;
 }
 
-bool residency_must_wait(const struct header *header, const struct inode *inode)
+bool residency_must_wait(const struct fastspool *fs, const struct inode *inode)
 {
-    return (uint64_t)inode->blocks * BLOCK_SIZE > LOAD(header->memory_limit) / LARGE_SHARE &&
-           residency_in_use(header) > residency_most_large(header);
+    const struct header *h = fs->header;
+
+    return (fs->for_others || (uint64_t)inode->blocks * BLOCK_SIZE > LOAD(h->memory_limit) / LARGE_SHARE) &&
+           residency_in_use(h) > residency_most_large(h);
 }
 
 void residency_notice(struct fastspool *fs)

@@ -47,9 +47,9 @@ void residency_notice(struct fastspool *fs);
  *  chunk that is half full; and those that writers of large files can reach.  From anywhere. */
 uint64_t residency_most(const struct header *header);
 uint64_t residency_most_large(const struct header *header);
-/** Is @inode large, and memory in use above residency_most_large()?  Then it takes no block, and leaves the rest to
- *  others.  Inside a section. */
-bool residency_must_wait(const struct header *header, const struct inode *inode);
+/** Is @inode large, or does this process write for others, and is memory in use above residency_most_large()?  Then it
+ *  takes no block, and leaves the rest.  Inside a section. */
+bool residency_must_wait(const struct fastspool *fs, const struct inode *inode);
 /** Bytes of memory in use at which eviction begins, and at which it ends.  From anywhere. */
 uint64_t residency_high(const struct header *header);
 uint64_t residency_low(const struct header *header);

@@ -52,17 +52,18 @@ static uint64_t open_bytes(const struct fastspool *fs)
     return blocks * BLOCK_SIZE;
 }
 
-/* The memory that open files leave for data.  Data passes through memory, so this is no bound until they hold half of
- * what is left to small files.  (Where it is the tables that hold memory, room_for_files() is the bound.) */
+/* The memory that open files leave for this process's data.  Data passes through memory, so this is no bound until they
+ * hold nearly all that it may take (residency_must_wait()).  (Where it is the tables that hold memory, room_for_files()
+ * is the bound.) */
 static uint64_t left_by_open_files(const struct fastspool *fs)
 {
     const struct header *h = fs->header;
-    uint64_t most = residency_most(h), large = residency_most_large(h), open = open_bytes(fs),
-             held = table_bytes(h) + open;
+    uint64_t most = residency_most(h), large = residency_most_large(h), margin = (most - large) / 2,
+             own = fs->for_others ? large : most, open = open_bytes(fs), held = table_bytes(h) + open;
 
-    if (open <= LOAD(h->memory_limit) / 8 || held <= large + (most - large) / 2)
+    if (open <= LOAD(h->memory_limit) / 8 || held + margin <= own)
         return UINT64_MAX;
-    return most > held ? most - held : 0;
+    return own > held ? own - held : 0;
 }
 
 /* The bytes of data that there is room for.  While commits and checkpoints succeed, data passes through memory: the

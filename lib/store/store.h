@@ -54,6 +54,7 @@ struct fastspool {
     const struct keeper *keeper;      /* how this process finds and starts a mirror (await.h); NULL: it uses none */
     struct pool *pool;                /* descriptions that this process has taken (descriptions.c) */
     bool mirror;                      /* this process is the mirror: it may use the reserve, and waits for no mirror */
+    bool for_others; /* it is the view's server: it writes for users, and leaves memory to the library */
     bool (*is_ending)(const struct fastspool *fs); /* true: a wait for the lock gives up (section.c); NULL: none does */
     uint64_t refused; /* CLOCK_MONOTONIC ns of the last wait for memory that ended in ENOSPC; 0: never; atomic */
     uint64_t memory;  /* configured `memory`, for a mirror that this process starts */

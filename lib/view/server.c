@@ -115,6 +115,8 @@ static int attach(struct server *server, const char *spool, const char *state)
     if (result == 0)
         result = fastspool_attach(spool, &config, &server->fs, error);
     server->durability = config.durability;
+    if (result == 0)
+        inside_write_for_others(server->fs);
     return result < 0 ? complain(spool, "attach", error) : 0;
 }
 

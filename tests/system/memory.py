@@ -13,14 +13,15 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 
 from disk import LoopDisk
-from harness import (EXIM, TOOL, Client, Failure, Message, check, kill, main, processes, sleeps_in, suspend, test,
-                     wait_for)
+from harness import (EXIM, TOOL, USER, USER_ID, Client, Failure, Message, check, kill, main, processes, sleeps_in,
+                     suspend, test, wait_for)
 
 QUEUE_ONLY = ("queue_only = true",)
 UNCHECKED = QUEUE_ONLY + ("check_spool_space = 0", "check_spool_inodes = 0")
@@ -405,6 +406,31 @@ def small_senders_stall(exim):
     print(f"  open files held {now['open_bytes'] >> 20} MiB of 32, and there was room for {now['room_bytes'] >> 10} KiB", flush=True)
     taken_again(exim)
     exim.panic = "No space left on device"
+    deliver(exim)
+
+
+@test(main=QUEUE_ONLY, library=True, memory="32M", view="library")
+def users_senders_stall(exim):
+    """Sendmails of an ordinary user, by the view, that together send more than memory holds, and then wait for more, keep
+    the daemon's clients from nothing."""
+    exim.start()
+    wait_for(lambda: status(exim)["view_state"] == "mounted", "the view is mounted")
+    script = f"(printf 'Subject: x\\n\\n'; yes | head -c 1250000; exec sleep 1000) | {EXIM} -oi -odq user@maildir.test"
+    senders = [subprocess.Popen(["sh", "-c", script], user=USER, group=USER_ID, extra_groups=[], start_new_session=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(26)]
+    try:
+        wait_for(lambda: status(exim)["open_bytes"] > 20 << 20, "open files hold memory")
+        codes, _ = load(exim, 60, connections=4)
+        now = status(exim)
+        check(set(codes) == {250}, f"replies: {codes}")
+        check(now["open_bytes"] > 10 << 20, f"status: {now}")
+    finally:
+        for sender in senders:
+            os.killpg(sender.pid, signal.SIGKILL)
+            sender.wait()
+    print(f"  60 messages, while open files held {now['open_bytes'] >> 20} MiB of 32", flush=True)
+    exim.panic = "No space left on device"
+    taken_again(exim)
     deliver(exim)
 
 
