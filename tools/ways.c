@@ -5,7 +5,8 @@
  * Happy path, Debian: /etc/default/exim4 is read by the service's script or unit, by cron's jobs and by ppp's.  So all
  * that these start has the library, and not only the daemon.  A drop-in of the service adds the check before a start,
  * and the unit of the view (fastspool@.service) where it is installed.
- * Where no systemd is installed, the lines in /etc/default/exim4 make the check.
+ * Where systemd is not process 1 (another init, a container, a chroot), the lines in /etc/default/exim4 make the check,
+ * for the service's script.  A systemd that is installed gets its drop-in all the same, for the next boot.
  *
  * Another LD_PRELOAD that is there is kept, behind the library.
  *
@@ -34,9 +35,15 @@ const char *const ways_files[] = {DROP_IN("exim4.service"), DROP_IN("exim.servic
 
 /* ---- what there is ---- */
 
+/* Is systemd process 1?  As sd_booted(3) looks. */
+static bool is_booted(void)
+{
+    return access(RUNNING, F_OK) == 0;
+}
+
 static bool has_systemd(void)
 {
-    return access(RUNNING, F_OK) == 0 || access("/lib/systemd/systemd", X_OK) == 0;
+    return is_booted() || access("/lib/systemd/systemd", X_OK) == 0;
 }
 
 /* Debian's is exim4, a unit or made from /etc/init.d/exim4; elsewhere it is called exim. */
@@ -71,7 +78,7 @@ void ways_of_service(char value[COMMAND_OUTPUT])
     char text[COMMAND_OUTPUT];
 
     value[0] = '\0';
-    if (access(RUNNING, F_OK) == 0 && command_run(show, NULL, text) == 0)
+    if (is_booted() && command_run(show, NULL, text) == 0)
         take_preload(text, value);
 }
 
@@ -194,12 +201,11 @@ static void of_all(struct way *way)
 size_t ways_find(bool check, bool everywhere, struct way ways[WAYS_MAX])
 {
     size_t count = 0;
-    bool systemd = has_systemd();
 
-    if (systemd)
+    if (has_systemd())
         of_service(check, &ways[count++]);
     if (access(WAYS_DEFAULTS, F_OK) == 0)
-        of_defaults(check && !systemd, &ways[count++]);
+        of_defaults(check && !is_booted(), &ways[count++]);
     if (everywhere)
         of_all(&ways[count++]);
     return count;
@@ -235,6 +241,6 @@ void ways_reload(void)
     static const char *const reload[] = {"systemctl", "daemon-reload", NULL};
     char output[COMMAND_OUTPUT];
 
-    if (access(RUNNING, F_OK) == 0)
+    if (is_booted())
         command_run(reload, NULL, output);
 }

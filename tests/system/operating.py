@@ -20,6 +20,7 @@ from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, U
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
+BOOTED = pathlib.Path("/run/systemd/system")
 PRELOAD = f"export LD_PRELOAD={LIBRARY}\n"
 INSTALLED = pathlib.Path(f"/usr/lib/x86_64-linux-gnu/{LIBRARY}")
 STATES = ("ok", "attention", "wrong")
@@ -364,7 +365,7 @@ def only_root(exim):
 
 DROP_IN = pathlib.Path("/etc/systemd/system/exim4.service.d/fastspool.conf")
 SYSTEMD = pathlib.Path("/usr/lib/systemd/systemd")
-WAYS = (("_systemd", {}), ("_script", {}))
+WAYS = (("_booted", {}), ("_systemd", {}), ("_script", {}))    # systemd is process 1, is installed, is not there
 
 
 def etc():
@@ -385,7 +386,9 @@ def changed(before):
 @contextlib.contextmanager
 def machine(exim, *more):
     """A machine in order on which fastspool is not enabled, with systemd or without it, as the test's name says."""
-    script = exim.work.name.endswith("_script")
+    script, booted = exim.work.name.endswith("_script"), exim.work.name.endswith("_booted")
+    if booted:
+        BOOTED.mkdir(parents=True)
     with well(exim, *more):
         DEFAULTS.write_text(DEFAULTS.read_text().replace(PRELOAD, ""))
         exim.stop()
@@ -394,6 +397,8 @@ def machine(exim, *more):
         try:
             yield [DEFAULTS] if script else [DEFAULTS, DROP_IN]
         finally:
+            if booted:
+                BOOTED.rmdir()
             if os.path.exists("/usr/lib/systemd/away"):
                 os.rename("/usr/lib/systemd/away", SYSTEMD)
 
@@ -410,6 +415,7 @@ def operate(exim, verb, *arguments, status=0):
 def on_and_off(exim):
     """enable asks, gives Exim the library, and does nothing the second time; disable leaves /etc byte for byte as it was: also
     where the last line has no end, something else is preloaded, or the drop-in's directory was there before."""
+    booted = exim.work.name.endswith("_booted")
     with machine(exim) as ways:
         good = DEFAULTS.read_text()
         for text, value in ((good, LIBRARY), (good + "# no end", LIBRARY), (good + "export LD_PRELOAD=libm.so.6\n", f"{LIBRARY}:libm.so.6"),
@@ -419,7 +425,7 @@ def on_and_off(exim):
                 if not text:
                     DROP_IN.parent.mkdir(parents=True)
                 before = etc()
-                wanted = [DROP_IN] if PRELOAD in text and DROP_IN in ways else ways     # the operator's own line does
+                wanted = [DROP_IN] if PRELOAD in text and booted else ways      # the operator's own line does
                 said = operate(exim, "enable", status=1)
                 check("say --yes" in said and all(str(way) in said for way in wanted) and not changed(before), said)
                 operate(exim, "enable", "--yes")
@@ -434,6 +440,7 @@ def on_and_off(exim):
                     unit = DROP_IN.read_text().splitlines()
                     check(f"ExecStartPre={TOOL} doctor --start" in unit and 'Environment="LD_PRELOAD=' in DROP_IN.read_text(), f"{unit}")
                     check("ReadWritePaths=-/run/fastspool" in unit, f"{unit}")
+                check(("doctor --start" in DEFAULTS.read_text()) == (not booted), f"the script's check: {DEFAULTS.read_text()}")
                 tells(exim, "start of exim", "ok", f"LD_PRELOAD={value}")
                 operate(exim, "disable", "--yes")
                 check(not changed(before), f"left: {changed(before)}")
@@ -486,9 +493,9 @@ def the_service(exim):
         service.unlink()
 
 
-@test(library=True)
+@test(*WAYS[1:], library=True)
 def the_refused_start(exim):
-    """Exim's real script starts Exim, and after a mistake does not, and says why; --no-check takes mail at any price."""
+    """Exim's real script starts Exim where systemd is not process 1, installed or not, and after a mistake does not, and says why; --no-check takes mail at any price."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "own", "/var/lib/exim4"], check=True)
     script, target = ["/etc/init.d/exim4", "start"], pathlib.Path(os.path.realpath(INSTALLED))
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "EX4DEBUG": ""}
@@ -504,7 +511,7 @@ def the_refused_start(exim):
             os.kill(pid, 15)
         wait_for(lambda: not daemons(), "the daemon ends")
 
-    SYSTEMD.rename("/usr/lib/systemd/away") if SYSTEMD.exists() else None
+    SYSTEMD.rename("/usr/lib/systemd/away") if SYSTEMD.exists() and exim.work.name.endswith("_script") else None
     with well(exim):
         DEFAULTS.write_text(DEFAULTS.read_text().replace(PRELOAD, ""))
         exim.stop()
