@@ -270,6 +270,7 @@ int tool_backup(int argc, char **argv)
     const char *spool = tool_options(argc, argv, NULL, usage);
 
     if (optind != argc - 1) {
+        tool_error("backup needs one DIRECTORY, which must not exist");
         fputs(usage, stderr);
         return EX_USAGE;
     }

@@ -122,13 +122,13 @@ static int stop(const char *spool)
 {
     struct fastspool_config config;
     struct fastspool *fs;
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX], output[COMMAND_OUTPUT];
     const char *const arguments[] = {FASTSPOOL_TOOL, "stop", "--spool", spool, NULL};
 
     if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
         return 0;
     fastspool_detach(fs);
-    return command_show(arguments, NULL) == 0
+    return command_run(arguments, NULL, output) == 0 || command_show(arguments, NULL) == 0 /* says why not */
                ? 0
                : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
 }
@@ -142,8 +142,8 @@ static int stays(const char *spool, uint64_t messages)
         messages, spool);
 }
 
-/* 0: the store holds no mail any more. */
-static int export_mail(const char *spool, const struct fastspool_config *config, bool yes)
+/* 0: the store holds no mail any more.  *@yes: the operator has agreed to all of it. */
+static int export_mail(const char *spool, const struct fastspool_config *config, bool *yes)
 {
     const char *const export[] = {FASTSPOOL_TOOL, "export", "--yes", "--spool", spool, NULL};
     uint64_t messages;
@@ -154,8 +154,9 @@ static int export_mail(const char *spool, const struct fastspool_config *config,
         return 0;
     printf("%s: %" PRIu64 " messages are in the store.\n", spool, messages);
     fflush(stdout);
-    if (!tool_confirm(yes, "Write them to the plain spool (`fastspool export`)?"))
+    if (!tool_confirm(*yes, "Write them to the plain spool (`fastspool export`), and take it away?"))
         return stays(spool, messages);
+    *yes = true;
     if (stop(spool) != 0)
         return 1;
     command_show(export, NULL); /* it says what it has done; what stays is counted */
@@ -204,7 +205,7 @@ static int disable(bool yes)
         return 0;
     }
     for (size_t i = 0; i < config.spools; i++) {
-        if (export_mail(config.spool[i], &config, yes) != 0)
+        if (export_mail(config.spool[i], &config, &yes) != 0)
             return 1;
     }
     if (!tool_confirm(yes, "Take it away?"))

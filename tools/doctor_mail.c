@@ -48,7 +48,10 @@ void doctor_store(struct doctor *doctor)
                 status == 0   ? DOCTOR_OK
                 : status == 1 ? DOCTOR_ATTENTION
                               : DOCTOR_WRONG,
-                status == 0 ? NULL : "see `fastspool status`", "%s", output);
+                status == 0                            ? NULL
+                : strstr(output, "`fastspool doctor`") ? "what the other lines say"
+                                                       : "see `fastspool status`",
+                "%s", output);
 }
 
 void doctor_unattended(struct doctor *doctor)

@@ -59,9 +59,11 @@ int tool_dump(int argc, char **argv)
         spool = option == 's' ? optarg : spool;
         bodies = bodies || option == 'b';
     }
-    const char *part = *tool_operands(argc, argv, 1, 1, usage);
-    if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0)
+    const char *part = optind == argc - 1 ? argv[optind] : "";
+    if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0) {
+        tool_error("dump needs one of journal, database and segment");
         tool_wrong(usage);
+    }
     if (look_begin(&look, spool) != 0)
         return 1;
     struct rights rights = rights_of_owner(look.owner, look.group);

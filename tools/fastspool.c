@@ -56,6 +56,12 @@ int tool_error(const char *format, ...)
     return 1;
 }
 
+int tool_refused(int result, const char *error)
+{
+    return result == -EACCES && geteuid() != 0 ? tool_error("%s: run it as root or the spool's owner", error)
+                                               : tool_error("%s", error);
+}
+
 bool tool_confirm(bool yes, const char *question)
 {
     char answer[16] = "";
@@ -177,8 +183,16 @@ struct fastspool *tool_attach(const char *spool)
     struct fastspool *fs = NULL;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (tool_config_of_one(&config, spool) == 0 && attach_open(config.spool[0], &config, &fs, error) < 0)
-        tool_error("%s", error);
+    if (tool_config_of_one(&config, spool) != 0)
+        return NULL;
+    int result = attach_open(config.spool[0], &config, &fs, error);
+    if (result == -ENOENT && access(config.spool[0], F_OK) == 0)
+        tool_error(
+            "%s: as after `fastspool stop` or a reboot: start Exim with the library, or run `fastspool run -- true`, "
+            "and try again",
+            error);
+    else if (result < 0)
+        tool_refused(result, error);
     return fs;
 }
 
@@ -233,5 +247,10 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct subcommand *subcommand = find(argv[1]);
-    return subcommand ? subcommand->run(argc - 1, argv + 1) : EX_USAGE;
+    if (!subcommand)
+        return EX_USAGE;
+    char name[32]; /* getopt(3) begins its sentences with it */
+    snprintf(name, sizeof(name), "fastspool: %s", subcommand->name);
+    argv[1] = name;
+    return subcommand->run(argc - 1, argv + 1);
 }

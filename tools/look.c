@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int find_paths(struct look *look, const struct fastspool_config *config)
 {
@@ -51,10 +52,12 @@ int look_begin(struct look *look, const char *spool)
     if (result < 0)
         look->fs = NULL;
     look->code = result;
+    if (result == -EACCES && geteuid() != 0)
+        return tool_refused(result, look->why); /* the disk is closed to this user, too */
     if (result == 0 || result == -ENOENT)
         look->why[0] = '\0';
     if (stat(look->state, &st) < 0 && look->why[0])
-        return tool_error("%s", look->why);
+        return tool_refused(result, look->why);
     if (stat(look->state, &st) < 0)
         return errno == ENOENT
                    ? tool_error("%s has no store, neither in memory nor on the disk", look->spool)

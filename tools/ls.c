@@ -87,6 +87,8 @@ static int visit(struct walk *walk)
     struct stat st;
     int result = fastspool_stat(walk->fs, walk->path, &st);
 
+    if (result == -ENOENT && !*walk->path)
+        return 0; /* nothing was ever written */
     if (result < 0)
         return walk_error(walk, result);
     if (*walk->path)

@@ -63,7 +63,7 @@ const char *tool_only_options(int argc, char **argv, bool *json, const char *usa
     const char *spool = tool_options(argc, argv, json, usage);
 
     if (optind < argc) {
-        tool_error("%s takes no argument like `%s`", argv[0], argv[optind]);
+        tool_error("it takes no argument like `%s`", argv[optind]);
         tool_wrong(usage);
     }
     return spool;

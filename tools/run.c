@@ -194,8 +194,10 @@ int tool_run(int argc, char **argv)
             return option == 'h' ? 0 : EX_USAGE;
         }
     }
-    if (optind == argc)
+    if (optind == argc) {
+        tool_error("run needs a COMMAND");
         tool_wrong(usage);
+    }
     if (request.durability && !is_durability(request.durability)) {
         tool_error("--durability needs acked, lazy or strict, not `%s`", request.durability);
         return EX_USAGE;

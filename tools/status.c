@@ -169,6 +169,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
 
     if (result < 0) {
         *fs = NULL;
+        shown->refused = result;
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
     } else {
@@ -187,7 +188,7 @@ static void print(const struct shown *shown, struct fastspool *fs, char form)
     } else if (form == 'j') {
         status_print_json(shown);
     } else if (!shown->store) {
-        tool_error("%s", shown->line);
+        tool_refused(shown->refused, shown->line);
         if (shown->more[0])
             tool_error("%s", shown->more);
     } else {

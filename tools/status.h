@@ -31,6 +31,7 @@ struct shown {
     const struct fastspool_config *config;
     const char *spool;
     bool misconfigured;              /* the configuration can't be understood; nothing but `line` is known */
+    int refused;                     /* the errno with which it could not be attached, negative */
     bool store;                      /* there is one, and all below but `on_disk` means something */
     const char *failure;             /* NULL: none */
     const char *recovery;            /* why it can't go on, NULL: it can */

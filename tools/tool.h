@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the subcommands share.  Each is one file with one function; its argv[0] is the subcommand's name.
+ * What the subcommands share.  Each is one file with one function; its argv[0] is what getopt(3) begins its
+ * sentences with.
  */
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
@@ -32,6 +33,9 @@ int tool_view(int argc, char **argv);
 
 /** Print "fastspool: ..." and a newline on standard error.  Returns 1, for `return tool_error(...)`. */
 int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/** The same for @error of an attachment that has failed with @result: an ordinary user is told to be root. */
+int tool_refused(int result, const char *error);
 
 /** Print a JSON string on standard output.  @text may hold any bytes. */
 void tool_print_json(const char *text);

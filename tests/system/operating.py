@@ -669,6 +669,25 @@ def an_import_that_was_killed(exim):
         exim.run("-Mrm", *exim.queue())
 
 
+@test(library=True)
+def what_to_do(exim):
+    """Each sentence says what to do: after a stop, to an ordinary user, and where an argument is wrong.  An empty store is listed."""
+    with machine(exim):
+        operate(exim, "run", "--", "true")
+        check(operate(exim, "ls") == "", "an empty store has files")
+        for command in ("status", "ls", "flush", "verify"):
+            result = exim.command(command, program=TOOL, stock=True, user=USER)
+            said = (result.stdout + result.stderr).decode()
+            check(result.returncode == 1 and "run it as root" in said, f"{command}: {said!r}")
+        operate(exim, "stop")
+        for command in (("ls",), ("cat", "input"), ("flush",), ("backup", "/b")):
+            said = operate(exim, *command, status=1)
+            check("`fastspool run -- true`" in said and "start Exim" in said, said)
+        for command in (("status", "--what"), ("stop", "--what"), ("enable", "--what"), ("backup",), ("dump",), ("run",), ("flush", "it")):
+            said = operate(exim, *command, status=64)
+            check(said.startswith("fastspool: ") and "usage: " in said, f"{command}: {said!r}")
+
+
 def on_terminal(answers, *arguments):
     """What `fastspool ARGUMENTS` says on a terminal where ANSWERS are typed."""
     master, slave = pty.openpty()
@@ -716,8 +735,9 @@ def off_with_mail(exim):
             check("exported 11 messages" in said and "1 messages are in the store" in said and not changed(enabled), said)
             holder.communicate()
             check(exim.run("-bp") == listed, "Exim with the library has another queue")
-        code, said = on_terminal("y\ny\n", "disable")
+        code, said = on_terminal("y\n", "disable")
         check(code == 0 and f"exported {12 if with_view else 1} messages" in said and not changed(before), said)
+        check(said.count("[y/N]") == 1 and "stay in the store" not in said, f"asked twice, or stop's line: {said}")
         check(exim.run("-bp", stock=True) == listed, "plain Exim has another queue")
         exim.run("-qff", stock=True)
         exim.wait_arrived()
