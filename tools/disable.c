@@ -66,6 +66,12 @@ static int refuse_running(const struct fastspool_config *config)
     for (size_t i = 0; i < config->spools; i++)
         found.on_view = found.on_view || viewed(config->spool[i]) > 0;
     exims_each(images, config->programs, may_use, &found);
+    size_t hidden = exims_hidden(config);
+    if (!found.may && hidden)
+        return tool_error(
+            "nothing was changed: %zu processes are called like Exim and can't be looked at: stop them, or give this "
+            "process CAP_SYS_PTRACE",
+            hidden);
     if (!found.may)
         return 0;
     return tool_error(

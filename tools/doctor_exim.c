@@ -206,7 +206,12 @@ void doctor_running(struct doctor *doctor)
     size_t number = exims_each(images, count, judge, &running);
     if (running.bad > TOLD_MAX)
         doctor_tell(doctor, running.worst, restart, "%zu more like these", running.bad - TOLD_MAX);
-    if (number == 0)
+    size_t hidden = exims_hidden(&doctor->config);
+    if (hidden)
+        doctor_tell(doctor, DOCTOR_ATTENTION,
+                    "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
+                    "%zu processes are called like Exim and can't be looked at", hidden);
+    else if (number == 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs");
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library", number);

@@ -5,8 +5,10 @@
  * Failure modes:
  *   - A process that ends meanwhile is none.
  *   - A process of a container has an image of its own, and is none, but where the container shares the image's file.
+ *   - Root without CAP_SYS_PTRACE, as in a container, can't read the images of other users' processes: that is told,
+ *     and not taken for none.
  *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
- * another one.
+ *     another one.
  */
 #include "exims.h"
 
@@ -27,6 +29,7 @@
 
 #define MOMENT  (NS_PER_S / 2)  /* between exec and the end of the loader's work */
 #define GLANCE  (NS_PER_S / 10) /* the same, of a monitor's look at all processes */
+#define COMM    15              /* bytes of a process's name that the kernel keeps */
 #define MOMENTS NS_PER_S        /* of all processes: any user may have hundreds that never get the library */
 
 bool exims_map_library(pid_t pid)
@@ -200,7 +203,43 @@ static bool count_without(void *context, const struct exims_process *process)
     return false;
 }
 
-size_t exims_without(const struct fastspool_config *config)
+/* Is @pid called like one of the images? */
+static bool is_called(pid_t pid, const struct fastspool_config *config)
+{
+    char path[48], name[32] = "";
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/comm", (long)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, name, sizeof(name) - 1);
+    if (fd >= 0)
+        close(fd);
+    name[length > 0 ? length - 1 : 0] = '\0'; /* the newline */
+    for (size_t i = 0; i < config->programs && !found; i++) {
+        const char *slash = strrchr(config->program[i], '/');
+        found = name[0] && strncmp(slash ? slash + 1 : config->program[i], name, COMM) == 0;
+    }
+    return found;
+}
+
+size_t exims_hidden(const struct fastspool_config *config)
+{
+    DIR *directory = opendir("/proc");
+    size_t hidden = 0;
+
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        char link[48], path[8];
+        pid_t pid = (pid_t)atol(entry->d_name);
+        snprintf(link, sizeof(link), "/proc/%ld/exe", (long)pid);
+        hidden += pid > 0 && readlink(link, path, sizeof(path)) < 0 && (errno == EACCES || errno == EPERM) &&
+                  is_called(pid, config);
+    }
+    if (directory)
+        closedir(directory);
+    return hidden;
+}
+
+int64_t exims_without(const struct fastspool_config *config)
 {
     const char *images[FASTSPOOL_PROGRAMS_MAX];
     size_t without = 0;
@@ -208,7 +247,7 @@ size_t exims_without(const struct fastspool_config *config)
     for (size_t i = 0; i < config->programs; i++)
         images[i] = config->program[i];
     each_of(images, config->programs, GLANCE, count_without, &without);
-    return without;
+    return exims_hidden(config) ? -1 : (int64_t)without;
 }
 
 static bool is_any(pid_t pid, const struct fastspool_config *config)
@@ -231,5 +270,5 @@ bool exims_attend(const struct fastspool_config *config, const char *spool)
     }
     if (directory)
         closedir(directory);
-    return found;
+    return found || exims_hidden(config) > 0;
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define EXIMS_LIBRARY "libfastspool.so"
@@ -26,16 +27,21 @@ struct exims_process {
 typedef bool exims_visit(void *context, const struct exims_process *process);
 size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context);
 
-/** How many Exims run without the library: of any spool, as no process tells which one it uses.  Not those of other PID
- *  namespaces.  Looks for a tenth of a second more where one has just begun.  Needs root. */
-size_t exims_without(const struct fastspool_config *config);
+/** How many processes are called like an Exim, and have an image that can't be read: without CAP_SYS_PTRACE, as root in
+ *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
+size_t exims_hidden(const struct fastspool_config *config);
 
 /** Has an ordinary user started it, neither root, nor trusted, nor the owner of a spool?  Then the library does not
  * serve it, and goes no further than a view.  What can't be read counts as no.  Needs root. */
 bool exims_is_users(pid_t pid, const struct fastspool_config *config);
 
-/** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Needs root.
- */
+/** How many Exims run without the library: of any spool, as no process tells which one it uses.  Not those of other PID
+ *  namespaces.  Looks for a tenth of a second more where one has just begun.  -1: it can't be said (exims_hidden()).
+ * Needs root. */
+int64_t exims_without(const struct fastspool_config *config);
+
+/** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
+ *  where it can't be said (exims_hidden()).  Needs root. */
 bool exims_attend(const struct fastspool_config *config, const char *spool);
 
 /** Is the library in the memory of @pid?  What can't be read counts as no. */

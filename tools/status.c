@@ -164,7 +164,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
 {
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1};
     if (geteuid() == 0)
-        shown->without = (int64_t)exims_without(config);
+        shown->without = exims_without(config);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {

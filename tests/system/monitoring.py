@@ -139,6 +139,17 @@ def without_the_library(exim):
         check(value(exim, "fastspool_exims_without_library") == 2, metrics(exim)[0])
         check(json.loads(exim.tool("status", "--json"))["exims_without_library"] == 2, "the JSON")
         check("2 without the library" in exim.tool("status"), "the text")
+        # As root in a container: the mail user's processes can't be looked at.
+        daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2600"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+        as_inside = ("--bounding-set=-sys_ptrace", TOOL)
+        wait_for(lambda: b"exims_without" not in exim.command(*as_inside, "status", "--prometheus", program="setpriv", stock=True).stdout,
+                 "what can't be known is not told")
+        said = exim.command(*as_inside, "doctor", program="setpriv", stock=True).stdout.decode()
+        check("can't be looked at" in said and "no Exim runs" not in said and "no Exim that runs" not in said, said)
+        result = exim.command(*as_inside, "disable", "--yes", program="setpriv", stock=True)
+        check(result.returncode == 1 and b"can't be looked at" in result.stderr, f"disable: {result}")
+        daemon.terminate()
+        daemon.wait(60)
         seen = exim.command("status", "--prometheus", program=TOOL, stock=True, user=USER).stdout.decode()
         check("fastspool_up" in seen and "fastspool_exims" not in seen, f"a user can't know: {seen}")
     finally:
