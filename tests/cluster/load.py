@@ -51,9 +51,8 @@ def attempt(sessions, source, server, token, domain, data):
     try:
         session = sessions.get(server)
         if not session:
-            session = sessions[server] = smtplib.SMTP(server, timeout=5, local_hostname="load.sender.test",
+            session = sessions[server] = smtplib.SMTP(server, timeout=TIMEOUT, local_hostname="load.sender.test",
                                                         source_address=(source, 0))
-            session.sock.settimeout(TIMEOUT)
             session.ehlo()
         code, text = session.mail("alice@sender.test")
         if code == 250:
