@@ -27,6 +27,7 @@
 #include "mirror/journal_files.h"
 #include "mirror/pager.h"
 #include "mutate.h"
+#include "scene.h"
 #include "store/await.h"
 #include "store/blocks.h"
 #include "store/check.h"
@@ -53,24 +54,9 @@ static int open_file, open_directory, open_large; /* descriptions from before th
 static struct shared_database database;
 static FILE *nowhere;
 
-static void must(long result, const char *what)
-{
-    if (result < 0)
-        fixture_fail(what, strerrordesc_np((int)-result));
-}
-
 /* ---- the scene ---- */
 
 static char bytes[100000];
-
-static void put(const char *path, size_t size)
-{
-    int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);
-
-    must(d, path);
-    must(fastspool_write(fs, d, bytes, size), path);
-    must(fastspool_close(fs, d), path);
-}
 
 /* With two levels of index blocks, and blocks at both ends alone. */
 static void put_large(void)
@@ -95,9 +81,9 @@ static void make_files(void)
 
     for (int i = 0; i < FILES; i++) {
         path_of(i, "-D", path);
-        put(path, (size_t)i * 137);
+        scene_put(path, bytes, (size_t)i * 137);
         path_of(i, "-H", path);
-        put(path, 700);
+        scene_put(path, bytes, 700);
         if (i % 9 == 0) {
             path_of(i, "-J", other);
             must(fastspool_link(fs, path, other), other);
@@ -111,7 +97,7 @@ static void make_files(void)
     memcpy(path, "input/", 6);
     for (int i = 40; i < 250; i += 50) {
         path[i] = '\0';
-        put(path, 100);
+        scene_put(path, bytes, 100);
         path[i] = 'n';
     }
 }
@@ -120,7 +106,6 @@ static void make_files(void)
 static void commit_and_evict(void)
 {
     static struct journal journal;
-    struct capture capture;
     struct database *open;
     static char path[PATH_MAX]; /* the database's, as long as it lives */
     char error[FASTSPOOL_ERROR_MAX];
@@ -129,9 +114,7 @@ static void commit_and_evict(void)
     snprintf(path, sizeof(path), "%s/mirror", fs->state);
     shared_database_init(&database, path);
     must(journal_open(&journal, fs, 8 * JOURNAL_FILE_MIN, error), error);
-    must(capture_take(fs, &capture), "capture");
-    must(journal_append(&journal, &capture, error), error);
-    must(capture_end(fs, &capture, 0, 1), "end the commit");
+    scene_commit(&journal);
     must(shared_database_enter(&database, &open, error), error);
     must(checkpoint_run(open, &journal, error), error);
     shared_database_leave(&database, false);
@@ -151,7 +134,7 @@ static void make_scene(void)
     make_files();
     put_large();
     commit_and_evict();
-    put("input/8/new", 30000);
+    scene_put("input/8/new", bytes, 30000);
     open_file = fastspool_open(fs, "input/8/new", O_RDWR, 0);
     open_large = fastspool_open(fs, "input/large", O_RDWR, 0);
     open_directory = fastspool_open(fs, "input", O_RDONLY | O_DIRECTORY, 0);

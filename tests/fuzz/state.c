@@ -26,6 +26,7 @@
 #include "mirror/recovery.h"
 #include "mirror/verify.h"
 #include "mutate.h"
+#include "scene.h"
 #include "store/check.h"
 #include "watch.h"
 
@@ -42,31 +43,13 @@
 static char error[FASTSPOOL_ERROR_MAX];
 static FILE *nowhere;
 
-static void must(long result, const char *what)
-{
-    if (result < 0)
-        fixture_fail(what, strerrordesc_np((int)-result));
-}
-
 /* ---- the scene ---- */
 
 static void put(const char *path, size_t size)
 {
     static char bytes[300000];
-    int d = fastspool_open(fs, path, O_RDWR | O_CREAT, 0640);
 
-    must(d, path);
-    must(fastspool_write(fs, d, bytes, size), path);
-    must(fastspool_close(fs, d), path);
-}
-
-static void commit(struct journal *journal)
-{
-    struct capture capture;
-
-    must(capture_take(fs, &capture), "capture");
-    must(journal_append(journal, &capture, error), error);
-    must(capture_end(fs, &capture, 0, 1), "end the commit");
+    scene_put(path, bytes, size);
 }
 
 static void put_some(struct journal *journal, int from)
@@ -77,11 +60,11 @@ static void put_some(struct journal *journal, int from)
         snprintf(path, sizeof(path), "input/1abcde-%06d-AB-%c", i, i % 2 ? 'H' : 'D');
         put(path, (size_t)(i % 7) * 3000);
         if (i % 5 == 0)
-            commit(journal);
+            scene_commit(journal);
     }
     snprintf(path, sizeof(path), "input/1abcde-%06d-AB-D", from);
     must(fastspool_unlink(fs, path), path);
-    commit(journal);
+    scene_commit(journal);
 }
 
 static void make_scene(void)

@@ -12,6 +12,8 @@
  * mode and offset.  An errno means that one, and that nothing has changed.  After each act every placeholder is as
  * it was made, and the descriptor still works.
  */
+#include "view.h"
+
 #include <aio.h>
 #include <dirent.h>
 #include <errno.h>
@@ -585,24 +587,6 @@ static void compare(size_t which, const char *plain, const char *spool)
         printf("    the table has no row of it\n");
     if (harm)
         printf("    placeholder: %s\n", harm);
-}
-
-static bool view_comes(const char *spool)
-{
-    char line[1000], wanted[400];
-
-    snprintf(wanted, sizeof(wanted), " %s fuse.fastspool ", spool);
-    for (int i = 0; i < 500; i++, usleep(10000)) {
-        FILE *mounts = fopen("/proc/self/mounts", "r");
-        bool found = false;
-        while (mounts && fgets(line, sizeof(line), mounts))
-            found = found || strstr(line, wanted);
-        if (mounts)
-            fclose(mounts);
-        if (found)
-            return true;
-    }
-    return false;
 }
 
 int main(int argc, char **argv)

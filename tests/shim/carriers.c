@@ -7,6 +7,8 @@
  * Run it as root with the library, in a private namespace.  "view": it waits for the view; then there are no carriers.
  * The exit status is 0 if all tests pass.
  */
+#include "view.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -115,25 +117,6 @@ static int as_user(void (*body)(int fd), int fd)
     }
     waitpid(child, &status, 0);
     return status;
-}
-
-/* The kernel says what is mounted.  /proc isn't the library's. */
-static bool view_comes(const char *directory)
-{
-    char line[1000], wanted[400];
-
-    snprintf(wanted, sizeof(wanted), " %s fuse.fastspool ", directory);
-    for (int i = 0; i < 500; i++, usleep(10000)) {
-        FILE *mounts = fopen("/proc/self/mounts", "r");
-        bool found = false;
-        while (mounts && fgets(line, sizeof(line), mounts))
-            found = found || strstr(line, wanted);
-        if (mounts)
-            fclose(mounts);
-        if (found)
-            return true;
-    }
-    return false;
 }
 
 /* ---- the library's calls ---- */
