@@ -98,7 +98,7 @@ def configuration(exim):
         client.close()
         check(code == 250, f"the daemon answered {reply!r}")
         name = reply.rpartition("id=")[2].strip()
-        wait_for(lambda: any(all(word in line for word in words) for line in log.lines()), "syslog has a line")
+        wait_for(lambda: any(all(word in line for word in words) for line in log.lines()), f"syslog has a line with {words}")
         wait_for(lambda: "Input/output error" in exim.log() and name in exim.log(), "Exim's log says why")
         for arguments in (("-bpc",), ("-bp",), ("-bpr",), ("-q",)):
             result = exim.command(*arguments)
