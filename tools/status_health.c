@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define SPOOL_SPACE  (UINT64_C(10) << 20) /* Exim's defaults: with less room it takes no message */
+#define SPOOL_INODES 100
+
 static __attribute__((format(printf, 3, 4))) bool is(struct shown *shown, enum health health, const char *format, ...)
 {
     va_list arguments;
@@ -96,8 +99,11 @@ void status_judge(struct shown *shown)
 
     if (store_fails(shown) || mirror_stands(shown))
         return;
-    if (!shown->recovering && (!s->room_bytes || !s->room_files))
-        is(shown, MAIL_STANDS, "there is no room for another file: Exim answers 452");
+    if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
+        is(shown, MAIL_STANDS,
+           "there is room for %.1f MiB and %" PRIu64
+           " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100)",
+           (double)s->room_bytes / (1 << 20), s->room_files);
     else if (exim_fails(shown) || view_fails(shown))
         return;
     else if (shown->recovering)

@@ -15,8 +15,8 @@ import shutil
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, main, processes, test,
-                     wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Message, check, main,
+                     processes, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -105,6 +105,26 @@ def written(path, text):
 
 
 # --- all is well --------------------------------------------------------------------------------------------------
+
+@test(library=True)
+def little_room(exim):
+    """A disk with less room than Exim's check_spool_space: `status` says that Exim answers 452, and it does."""
+    with well(exim):
+        place = exim.work / "disk"
+        status_tells(exim, 0, "all is well")
+
+        def room():
+            return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["room_bytes"]
+        with open(place / "filler", "wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, room() - (5 << 20))
+        check(1 << 20 < room() < 9 << 20, f"there is room for {room()} bytes")
+        status_tells(exim, 2, "Exim answers 452")
+        client = Client()
+        client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
+        client.close()
+        (place / "filler").unlink()
+        status_tells(exim, 0, "all is well")
+
 
 @test(library=True)
 def all_is_well(exim):
