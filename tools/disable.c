@@ -235,7 +235,7 @@ int tool_disable(int argc, char **argv)
         yes = true;
     tool_operands(argc, argv, 0, 0, usage);
     if (geteuid() == 0)
-        return disable(yes);
+        return ways_lock() != 0 ? 1 : disable(yes);
     tool_error("only root can write the files of Exim's service: run `fastspool disable` as root");
     return EX_NOPERM;
 }

@@ -148,7 +148,7 @@ int tool_enable(int argc, char **argv)
     }
     tool_operands(argc, argv, 0, 0, usage);
     if (geteuid() == 0)
-        return enable(&wish);
+        return ways_lock() != 0 ? 1 : enable(&wish);
     tool_error("only root can write the files of Exim's service: run `fastspool enable` as root");
     return EX_NOPERM;
 }

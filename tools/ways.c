@@ -20,9 +20,14 @@
 #include "exims.h"
 #include "fastspool.h"
 #include "inset.h"
+#include "tool.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DROP_IN(unit) "/etc/systemd/system/" unit ".d/fastspool.conf"
@@ -234,6 +239,19 @@ bool ways_are_in(void)
     for (size_t i = 0; ways_files[i] && !found; i++)
         found = ways_is_in(ways_files[i]);
     return found;
+}
+
+/* A lock file of root's: users could lock a file that they can read. */
+int ways_lock(void)
+{
+    mkdir(PLACES_REGISTRY, 0755);
+    int fd = open(PLACES_WAYS_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return tool_error("cannot open %s: %s", PLACES_WAYS_LOCK, strerrordesc_np(errno));
+    return flock(fd, LOCK_EX | LOCK_NB) == 0
+               ? 0
+               : tool_error("another `fastspool enable` or `fastspool disable` runs: try again when it has ended");
 }
 
 void ways_reload(void)

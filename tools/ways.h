@@ -30,6 +30,10 @@ struct way {
     bool done;                        /* it is there, or somebody else's lines do the same */
 };
 
+/** Let no other `fastspool enable` or `disable` change the files as long as this process lives.  0, or 1 with the
+ *  reason printed. */
+int ways_lock(void);
+
 /** Fill in what has to be written on this machine.  @check: a start of Exim that would not be served shall fail.
  *  @everywhere: also /etc/ld.so.preload.  Returns the number of ways. */
 size_t ways_find(bool check, bool everywhere, struct way ways[WAYS_MAX]);

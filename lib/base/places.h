@@ -68,6 +68,7 @@
 #define PLACES_TMPFS_NAME "memory"
 #define PLACES_TMPFS      PLACES_REGISTRY "/" PLACES_TMPFS_NAME
 #define PLACES_TMPFS_LOCK ".memory.lock"
+#define PLACES_WAYS_LOCK  PLACES_REGISTRY "/.enable.lock" /* of `fastspool enable` and `disable`; root's */
 #define PLACES_SIZE       ".size"
 
 /** Size of a path buffer, NUL included: a state directory of 255 bytes, and the longest name below it. */

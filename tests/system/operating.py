@@ -6,6 +6,7 @@ Each mistake is told by `fastspool doctor`, and `fastspool doctor --start`, whic
 start with the same words.  `fastspool enable` and `disable` change nothing but what they say.
 """
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -429,6 +430,21 @@ def operate(exim, verb, *arguments, status=0):
     said = (result.stdout + result.stderr).decode()
     check(result.returncode == status, f"fastspool {verb} {arguments}: exit {result.returncode}, {said!r}")
     return said
+
+
+@test(*WAYS, library=True)
+def one_operator_at_a_time(exim):
+    """While one enable or disable runs, another changes nothing: two at once could leave lines that no disable takes away."""
+    with machine(exim):
+        before = etc()
+        operate(exim, "enable", "--yes")
+        between = etc()
+        with open("/run/fastspool/.enable.lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for verb in ("enable", "disable"):
+                check("another" in operate(exim, verb, "--yes", status=1) and not changed(between), f"{verb} goes on")
+        operate(exim, "disable", "--yes")
+        check(not changed(before), f"{changed(before)}")
 
 
 @test(*WAYS, library=True)
