@@ -18,6 +18,7 @@
  *   - The mail user writes what is read, database and LMDB's mutexes too: the child has his rights and no others.
  *   - Somebody else has made a directory where the copy shall be made: refused.  He could read it.
  *   - A file system where root can't give a directory away (NFS with root_squash): refused.
+ *   - The list of the journal's files breaks off: there is no backup.
  */
 #include "base/findings.h"
 #include "base/places.h"
@@ -100,11 +101,13 @@ static int copy_journal(const char *state)
                    : -1;
     if (made < 0)
         result = -errno;
-    while (result == 0 && (entry = readdir(directory))) {
+    while (result == 0 && (errno = 0, entry = readdir(directory))) {
         if (places_parse_journal_file(entry->d_name, &number) == 0)
             result = copy_file(dirfd(directory), made, entry->d_name);
         result = result == -ENOENT ? 0 : result; /* a spare file, which a checkpoint has removed */
     }
+    if (result == 0)
+        result = -errno; /* the list broke off */
     if (made >= 0)
         close(made);
     if (directory)
@@ -211,13 +214,15 @@ static int take_back(int above, const char *name, bool below)
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     int result = !directory || fchown(fd, 0, 0) < 0 ? -errno : 0;
 
-    while (result == 0 && (entry = readdir(directory))) {
+    while (result == 0 && (errno = 0, entry = readdir(directory))) {
         if (entry->d_name[0] == '.')
             continue;
         result = below ? take_back(fd, entry->d_name, false) : -ENOTDIR;
         if (result == -ENOTDIR)
             result = fchownat(fd, entry->d_name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
     }
+    if (result == 0)
+        result = -errno; /* the list broke off */
     if (directory)
         closedir(directory);
     else if (fd >= 0)

@@ -295,6 +295,22 @@ def backed_up_beside_a_user(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def backed_up_from_a_sick_disk(exim):
+    """The list of the journal's files breaks off: there is no backup that lacks some of them."""
+    exim.start()
+    queue(exim, 3)
+    journal, copy = exim.spool / ".fastspool/journal", pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy"
+    for when in 1, 2:
+        result = subprocess.run(["strace", "-o", "/dev/null", "-P", journal, "-e", "trace=getdents64",
+                                 "-e", f"inject=getdents64:error=EIO:when={when}",
+                                 "fastspool", "backup", copy], capture_output=True, text=True)
+        check(result.returncode == 1 and "Input/output error" in result.stderr,
+              f"getdents64 {when}: status {result.returncode}, {result.stdout}{result.stderr}")
+    exim.run("-Mrm", *exim.queue())
+    exim.expected = []
+
+
+@test(library=True, main=QUEUE_ONLY)
 def compacted(exim):
     """compact is refused beside a mirror, gives back what a large queue has left, and the queue is the same after it."""
     exim.start()
