@@ -222,7 +222,10 @@ class Machine:
         check(self.outer.poll() is None, f"no boot: exit status {self.outer.returncode}")
         children = pathlib.Path(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children").read_text().split()
         self.first = children[0] if children else None
-        return self.first and pathlib.Path(f"/proc/{self.first}/comm").read_text().strip() == "systemd"
+        try:
+            return self.first and pathlib.Path(f"/proc/{self.first}/comm").read_text().strip() == "systemd"
+        except FileNotFoundError:                       # a command of the script `boot`, which has ended meanwhile
+            return False
 
     def end(self, command):
         """COMMAND: reboot or poweroff.  Returns how process 1 has ended."""
