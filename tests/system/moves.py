@@ -301,7 +301,7 @@ def backed_up_from_a_sick_disk(exim):
     queue(exim, 3)
     journal, copy = exim.spool / ".fastspool/journal", pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy"
     for when in 1, 2:
-        result = subprocess.run(["strace", "-o", "/dev/null", "-P", journal, "-e", "trace=getdents64",
+        result = subprocess.run(["strace", "-f", "-o", "/dev/null", "-P", journal, "-e", "trace=getdents64",
                                  "-e", f"inject=getdents64:error=EIO:when={when}",
                                  "fastspool", "backup", copy], capture_output=True, text=True)
         check(result.returncode == 1 and "Input/output error" in result.stderr,
