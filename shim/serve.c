@@ -149,6 +149,7 @@ static bool names_us(const char *entry, size_t length)
 /* The library's entry in LD_PRELOAD, NULL: none. */
 static const char *preload_entry(const char *list, size_t *length)
 {
+    *length = 0;
     for (; list && *list; list += *length + (list[*length] != '\0')) {
         *length = strcspn(list, ": ");
         if (*length && names_us(list, *length))
