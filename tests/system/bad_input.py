@@ -6,7 +6,6 @@ Mail that Exim accepts meanwhile is in the one queue that it shows.  Mail queued
 """
 import glob
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -112,7 +111,7 @@ def too_much_memory(exim):
     exim.reboot()
     exim.fastspool_configuration("memory = 900G")
     exim.submit(exim.expect(Message(), "sink"))
-    limit, room = json.loads(exim.tool("status", "--json"))["memory_limit"], os.statvfs(stores()[0])
+    limit, room = exim.status()["memory_limit"], os.statvfs(stores()[0])
     check(limit == room.f_blocks * room.f_frsize, f"the store may hold {limit} bytes")
     mended(exim)
 

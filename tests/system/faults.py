@@ -14,7 +14,6 @@ from 1 until the load ends before call n.  In every case:
 import collections
 import concurrent.futures
 import errno
-import json
 import os
 import pathlib
 import shutil
@@ -264,7 +263,7 @@ def the_mirror():
 
 def waiting(exim):
     """How many processes wait for a commit."""
-    return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["waiters"]
+    return exim.status()["waiters"]
 
 
 @test(library=True, main=QUEUE_ONLY)
@@ -438,7 +437,7 @@ def small_disk(exim):
 
 def count_commits(exim):
     exim.tool("flush")
-    return json.loads(exim.tool("status", "--json"))["commits"]
+    return exim.status()["commits"]
 
 
 @test(*DURABILITY, library=True, main=QUEUE_ONLY)

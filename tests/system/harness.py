@@ -24,6 +24,7 @@ import argparse
 import base64
 import glob
 import hashlib
+import json
 import os
 import pathlib
 import pwd
@@ -607,6 +608,10 @@ class Exim:
     def tool(self, *arguments):
         """Run the fastspool command as an administrator would.  Returns its output."""
         return self.run(*arguments, program=TOOL, stock=True).decode()
+
+    def status(self):
+        """What `fastspool status` says, whether all is well or not."""
+        return json.loads(self.command("status", "--json", program=TOOL, stock=True).stdout)
 
     def reboot(self):
         """Take away what a power cycle takes: all processes, the memory, and mounts."""

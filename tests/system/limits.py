@@ -9,7 +9,6 @@
 """
 import contextlib
 import errno
-import json
 import os
 import pathlib
 import re
@@ -52,7 +51,7 @@ def mirrors():
 
 def mirror_of(exim):
     """The mirror that holds the lock; 0: none.  All need not be well."""
-    return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["mirror_pid"]
+    return exim.status()["mirror_pid"]
 
 
 # --- limits of the daemon ---------------------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def roots_memory(exim):
     exim.tool("stop")
     exim.run("-bpc")
     check(spare()[0] == (32 << 20) + (96 << 20) + 2 * SPARE, f"a larger `memory`: {spare()[0] >> 20} MiB")
-    check(json.loads(exim.tool("status", "--json"))["memory_limit"] == 96 << 20, "the larger `memory` doesn't count")
+    check(exim.status()["memory_limit"] == 96 << 20, "the larger `memory` doesn't count")
 
     exim.tool("stop", "--spool", second)        # which gives back its memory
     shutil.rmtree(place_of(exim.spool))
@@ -196,7 +195,7 @@ except OSError as error:
     exim.own(exim.spool / "input")
     result = subprocess.run(["python3", "-c", script, exim.spool], env=exim.environment(), capture_output=True)
     count, error = result.stdout.split()
-    status = json.loads(exim.tool("status", "--json"))
+    status = exim.status()
     size, free = spare()
     print(f"  {count.decode()} names in {status['memory_bytes'] >> 10} KiB; {(size - free) >> 10} KiB of {size >> 10} KiB taken",
           flush=True)
@@ -420,7 +419,7 @@ def memory_of_a_group(exim):
         (group / "memory.limit_in_bytes").write_text(str(100 << 20))
         subprocess.run(["ls", exim.spool / "input"], env=exim.environment(), capture_output=True,
                        preexec_fn=lambda: (group / "cgroup.procs").write_text("0"))
-        memory = json.loads(exim.tool("status", "--json"))["memory_limit"]
+        memory = exim.status()["memory_limit"]
         check(memory == 25 << 20, f"`memory` is {memory >> 20} MiB")
 
 

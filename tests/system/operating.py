@@ -115,7 +115,7 @@ def little_room(exim):
         status_tells(exim, 0, "all is well")
 
         def room():
-            return json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["room_bytes"]
+            return exim.status()["room_bytes"]
         with open(place / "filler", "wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, room() - (5 << 20))
         check(1 << 20 < room() < 9 << 20, f"there is room for {room()} bytes")
@@ -679,7 +679,7 @@ def never_more_than_it_knows(exim):
         exim.queued = 0
         said = operate(exim, "status", status=3)
         check("holds no mail" in said and str(exim.work / "disk/state") in said, said)
-        check(json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)["health"] == 3, "as JSON")
+        check(exim.status()["health"] == 3, "as JSON")
         listed = exim.run("-bp", stock=True).decode()
         exim.run("-Mrm", *re.findall(r"\w{6}-\w+-\w+", listed), stock=True)
 
@@ -696,7 +696,7 @@ def an_import_that_was_killed(exim):
             importing = subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e",
                                         f"inject=renameat2,renameat,rename,unlinkat,unlink,flock:signal=KILL:when={calls}",
                                         TOOL, "import"], capture_output=True)
-            told = json.loads(exim.command("status", "--json", program=TOOL, stock=True).stdout)
+            told = exim.status()
             check(told["messages"] + told["disk_messages"] == 3,
                   f"killed at {calls}: {told['messages']} in the store, {told['disk_messages']} on the disk")
             if importing.returncode == 0:

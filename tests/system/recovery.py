@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Recovery: after kill -9 of everything, a reboot, a delivery killed half way, a mirror killed at work."""
-import json
 import os
 import pathlib
 import pty
@@ -74,7 +73,7 @@ def window(exim):
     accept(exim, 5)
 
     def flushed():
-        status = json.loads(exim.tool("status", "--json"))
+        status = exim.status()
         return status["dirty_bytes"] == 0 and status["unflushed_ms"] == 0
     wait_for(flushed, "the mirror has written everything by itself")
     exim.reboot()
@@ -207,7 +206,7 @@ def mirror_killed(exim):
     exim.start()
     for _ in range(10):
         accept(exim, 3)
-        status = json.loads(exim.tool("status", "--json"))
+        status = exim.status()
         if status["mirror_pid"]:
             kill(status["mirror_pid"])
     exim.tool("flush")
@@ -236,7 +235,7 @@ def tools(exim):
     """status, ls, cat and run agree with Exim's own commands."""
     exim.start()
     accept(exim, 4)
-    status = json.loads(exim.tool("status", "--json"))
+    status = exim.status()
     for key in ("spool", "durability", "messages", "files", "memory_bytes", "dirty_bytes", "unflushed_ms", "commit_ms",
                 "mirror_pid"):
         check(key in status, f"status has no {key}: {status}")

@@ -10,7 +10,6 @@
 """
 import ctypes
 import fcntl
-import json
 import os
 import pathlib
 import pwd
@@ -506,7 +505,7 @@ def numbers_in_the_segment(exim):
     root ends the mirror, and leaves that process alone."""
     exim.submit(Message())
     exim.queued = 1
-    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    mirror = exim.status()["mirror_pid"]
     bystander = innocent()
     attack("replace", mirror, bystander.pid).wait()
     exim.tool("stop")
@@ -532,7 +531,7 @@ def named_in_the_lock(exim):
     wait_for(lambda: sleeps_in(waiting.pid, "futex"), "a process waits for the lock")
     waiting.terminate()
     check(waiting.wait(60) == -signal.SIGTERM, "SIGTERM does not end the wait")
-    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    mirror = exim.status()["mirror_pid"]
     check(mirror > 0, exim.tool("status"))
     os.kill(mirror, signal.SIGTERM)
     wait_for(lambda: not pathlib.Path(f"/proc/{mirror}").exists(), "the mirror ends")

@@ -212,8 +212,10 @@ def read_only(exim):
     script = f"mount --bind {exim.spool} {exim.spool} && mount -o remount,bind,ro {exim.spool}"
     status, output = run_in(exim, EXIM, "-bpc", script=script)
     check(output.strip() == "3", f"read-only: exit {status}, {output}")
-    for pid in mirrors() if in_it(exim) else ():    # it was started where it can't write
-        kill(pid)
+    if in_it(exim):                             # the mirror was started where it can't write
+        wait_for(mirrors, "a mirror runs")
+        for pid in mirrors():
+            kill(pid)
     finish(exim)
 
 

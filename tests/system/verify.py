@@ -82,7 +82,7 @@ def beside_traffic(exim):
         while time.monotonic() < began + (10 if numbers["evicted_files"] else 300):
             turn += 1
             numbers = json.loads(verify(exim, 0, "--json"))
-            mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"] if turn % 10 == 9 else 0
+            mirror = exim.status()["mirror_pid"] if turn % 10 == 9 else 0
             if mirror > 0:                              # 0: none runs, and kill(0) would be the test's own end
                 kill(mirror)
     finally:

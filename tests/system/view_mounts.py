@@ -34,11 +34,11 @@ GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)     # what users may see 
 
 def state(exim):
     """The line of `fastspool status` on the view.  All need not be well."""
-    return json.loads(exim.command("status", "--json", program="/usr/bin/fastspool", stock=True).stdout)["view"]
+    return exim.status()["view"]
 
 
 def supervisor(exim):
-    return json.loads(exim.command("status", "--json", program="/usr/bin/fastspool", stock=True).stdout)["view_pid"]
+    return exim.status()["view_pid"]
 
 
 def children(pid):
@@ -611,7 +611,7 @@ def store_gone(exim):
     reader = Reader(exim, fill(exim))
     exim.tool("flush")
     before = server(exim)
-    mirror = json.loads(exim.tool("status", "--json"))["mirror_pid"]
+    mirror = exim.status()["mirror_pid"]
     runtime = pathlib.Path((exim.spool / ".fastspool/runtime").read_text().split("\n")[0])
     if exim.work.name.endswith("_failed"):
         with open(runtime / "segment", "r+b") as segment:
@@ -637,7 +637,7 @@ def store_made_again(exim):
     names = fill(exim)
     exim.tool("flush")
     before = server(exim)
-    kill(json.loads(exim.tool("status", "--json"))["mirror_pid"])
+    kill(exim.status()["mirror_pid"])
     (exim.spool / ".fastspool/runtime").unlink()
     exim.submit(Message())
     exim.queued += 1
@@ -829,7 +829,7 @@ def stop_beside_a_start(exim):
         exim.fastspool_configuration("view = off")
         exim.tool("stop")
         exim.tool("run", "--", "exim4", "-bpc")
-    status = json.loads(exim.tool("status", "--json"))
+    status = exim.status()
     # strace stops the command behind its signal to the view, or in the sleep after its request to the mirror.
     call = "clock_nanosleep" if mirror else "kill"
     stop = subprocess.Popen(["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
@@ -1159,13 +1159,13 @@ def disk_in_work(exim):
         for _ in range(30):
             check(int(exim.run("-bpc", stock=True)) == 6, "Exim without the library misses messages")
             time.sleep(0.1)
-        status = json.loads(exim.tool("status", "--json"))
+        status = exim.status()
         check(status["view"].startswith("starting") and status["disk_locked"] == 1 and status["disk_hidden"] == 0, status)
         check(len(log.lines("not mounted")) == 1, log.lines())
         check(int(exim.run("-bpc")) == 6, "Exim with the library misses messages")
     wait_mounted(exim)
     check(int(exim.run("-bpc", stock=True)) == 6 and not exim.real_files(), "the view misses messages")
-    wait_for(lambda: json.loads(exim.tool("status", "--json"))["disk_locked"] == 0, "status forgets the message")
+    wait_for(lambda: exim.status()["disk_locked"] == 0, "status forgets the message")
 
 
 @test(**AUTO)
