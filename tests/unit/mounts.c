@@ -338,7 +338,7 @@ static bool has_ended(int view)
  * behind a FUSE file system, whose server may never answer, is let alone, and nobody waits for it. */
 Test(mounts, clean)
 {
-    char path[128], options[96], other[] = "/tmp/fastspool-other-XXXXXX";
+    char path[160], options[96], other[] = "/tmp/fastspool-other-XXXXXX";
     unsigned ours, theirs, hidden;
     struct mounts m;
 
