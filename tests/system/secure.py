@@ -212,22 +212,35 @@ def the_owner_of_another_spool(exim):
 
 # --- what the mail user writes, and root's commands follow ------------------------------------------------------
 
+def has_mirror(state):
+    with open(state / "mirror.lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def act_as_owner(state, act, lives):
     """A process of the mail user that acts when the mirror has ended.  LIVES: it uses the store."""
+    wait_for(lambda: has_mirror(state), "the mirror lives")
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setgroups([])
-        os.setgid(pwd.getpwnam("Debian-exim").pw_gid)
-        os.setuid(pwd.getpwnam("Debian-exim").pw_uid)
-        lock, mirror = open(state / "lock", "r+b"), open(state / "mirror.lock", "r+b")
-        if lives:
-            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
-        os.write(told, b"1")
-        fcntl.flock(mirror, fcntl.LOCK_EX)
-        fcntl.flock(mirror, fcntl.LOCK_UN)
-        act()
-        signal.pause()
+        try:
+            os.setgroups([])
+            os.setgid(pwd.getpwnam("Debian-exim").pw_gid)
+            os.setuid(pwd.getpwnam("Debian-exim").pw_uid)
+            lock, mirror = open(state / "lock", "r+b"), open(state / "mirror.lock", "r+b")
+            if lives:
+                fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
+            os.write(told, b"1")
+            fcntl.flock(mirror, fcntl.LOCK_EX)
+            fcntl.flock(mirror, fcntl.LOCK_UN)
+            act()
+            signal.pause()
+        finally:                        # whatever fails here, the test's own end is the parent's
+            os._exit(1)
     os.close(told)
     check(os.read(ready, 1) == b"1", "the mail user's process does not use the store")
     os.close(ready)
