@@ -267,9 +267,10 @@ def memory_behind_a_link(exim):
     exim.stop()
     memory = pathlib.Path(stores()[0])
     exim.tool("flush")
-    for pid, name in processes():
-        if name == "fastspool":
-            kill(pid)
+    killed = {pid for pid, name in processes() if name == "fastspool"}
+    for pid in killed:
+        kill(pid)
+    wait_for(lambda: not killed & {pid for pid, _ in processes()}, "the mirror has ended")
     owned, roots = exim.work / "owned", exim.work / "roots"
     os.chmod(exim.work, 0o755)
     for directory in (owned, roots, roots / memory.name):
@@ -279,7 +280,7 @@ def memory_behind_a_link(exim):
     link, record = owned / "link", exim.spool / ".fastspool/runtime"
     link.symlink_to(memory.parent)
     record.write_text(record.read_text().replace(str(memory.parent), str(link)))
-    served("ls", f"{exim.spool}/input")         # starts a mirror
+    served("ls", f"{exim.spool}/input")         # starts a mirror, where none lives
     pid = act_as_owner(record.parent, lambda: (link.unlink(), link.symlink_to(roots)), False)
     try:
         exim.run("stop", program=TOOL, stock=True)
