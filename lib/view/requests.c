@@ -15,7 +15,8 @@
  *
  * Failure modes:
  *   - Every error is the store's, which has those of a file system.
- *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.
+ *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.  A directory that is gone:
+ *     directories.c; a call by a name in it is -ENOENT.
  *   - An earlier server has died in Exim's fsync of a directory: removals.c.
  *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
  *     permissions: -ESTALE makes it look again.
@@ -29,6 +30,7 @@
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/inside.h"
+#include "view/directories.h"
 #include "view/owners.h"
 #include "view/removals.h"
 #include "view/shares.h"
@@ -107,6 +109,12 @@ static void reply(fuse_req_t req, int result)
     fuse_reply_err(req, -result);
 }
 
+/* The answer to a call by a name, whose directory may be gone. */
+static void reply_named(fuse_req_t req, int result)
+{
+    reply(req, result == -ESTALE ? -ENOENT : result);
+}
+
 /* For the removal of a name. */
 static struct fastspool *removing(fuse_req_t req)
 {
@@ -129,10 +137,20 @@ static void reply_entry(fuse_req_t req, struct fastspool *fs, const char *path)
     struct fuse_entry_param entry = {0};
     int result = fastspool_lookup(fs, path, &entry.ino, &entry.attr);
 
-    if (result < 0)
-        reply(req, result == -ESTALE ? -ENOENT : result);
-    else
-        fuse_reply_entry(req, &entry);
+    if (result < 0) {
+        reply_named(req, result);
+        return;
+    }
+    if (S_ISDIR(entry.attr.st_mode))
+        directories_add(entry.ino, &entry.attr);
+    if (fuse_reply_entry(req, &entry) < 0)
+        directories_forget(entry.ino, 1);
+}
+
+static void do_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
+{
+    directories_forget(node, count);
+    fuse_reply_none(req);
 }
 
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -154,7 +172,7 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
     int result = fastspool_mkdir(fs, path_of(parent, name, path), mode);
 
     if (result < 0)
-        reply(req, result);
+        reply_named(req, result);
     else
         reply_entry(req, fs, path);
 }
@@ -167,7 +185,7 @@ static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
     (void)device;
     if (d < 0) {
-        reply(req, d);
+        reply_named(req, d);
         return;
     }
     reply_entry(req, fs, path);
@@ -189,20 +207,20 @@ static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (!removals_may(fuse_req_ctx(req)->pid, name, clock_nanoseconds(&st.st_ctim)))
         reply(req, -EAGAIN);
     else
-        reply(req, fastspool_unlink(removing(req), path));
+        reply_named(req, fastspool_unlink(removing(req), path));
 }
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     char path[PATH_SIZE];
-    reply(req, fastspool_rmdir(changing(req), path_of(parent, name, path)));
+    reply_named(req, fastspool_rmdir(changing(req), path_of(parent, name, path)));
 }
 
 static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *new,
                       unsigned flags)
 {
     char path[PATH_SIZE], new_path[PATH_SIZE];
-    reply(req, fastspool_rename(changing(req), path_of(parent, name, path), path_of(to, new, new_path), flags));
+    reply_named(req, fastspool_rename(changing(req), path_of(parent, name, path), path_of(to, new, new_path), flags));
 }
 
 static void do_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name)
@@ -212,18 +230,20 @@ static void do_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const ch
     int result = fastspool_link(fs, path_of(node, NULL, path), path_of(parent, name, new_path));
 
     if (result < 0)
-        reply(req, result);
+        reply_named(req, result);
     else
         reply_entry(req, fs, path);
 }
 
 /* ---- attributes ---- */
 
-static void reply_attributes(fuse_req_t req, struct fastspool *fs, const char *path)
+static void reply_attributes(fuse_req_t req, struct fastspool *fs, fuse_ino_t node, const char *path)
 {
     struct stat st;
     int result = fastspool_stat(fs, path, &st);
 
+    if (result == -ESTALE && directories_removed(node, &st))
+        result = 0;
     if (result < 0)
         reply(req, result);
     else
@@ -235,7 +255,7 @@ static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
     char path[PATH_SIZE];
 
     (void)file;
-    reply_attributes(req, acting(req), path_of(node, NULL, path));
+    reply_attributes(req, acting(req), node, path_of(node, NULL, path));
 }
 
 static struct timespec time_to_set(int set, int set_now, struct timespec given)
@@ -288,7 +308,7 @@ static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set
     if (result < 0)
         reply(req, result);
     else
-        reply_attributes(req, fs, path);
+        reply_attributes(req, fs, node, path);
 }
 
 static void do_statfs(fuse_req_t req, fuse_ino_t node)
@@ -355,7 +375,9 @@ static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     struct fuse_entry_param entry = {0};
     int d = open_for(req, fs, path_of(parent, name, path), (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
 
-    if (d == -EEXIST && !(file->flags & O_EXCL))
+    if (d == -ESTALE)
+        d = -ENOENT;
+    else if (d == -EEXIST && !(file->flags & O_EXCL))
         d = -ESTALE;
     int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
     file->fh = (uint64_t)d;
@@ -576,6 +598,7 @@ static void do_init(void *user_data, struct fuse_conn_info *connection)
 static const struct fuse_lowlevel_ops operations = {
     .init = do_init,
     .lookup = do_lookup,
+    .forget = do_forget,
     .getattr = do_getattr,
     .setattr = do_setattr,
     .mkdir = do_mkdir,

@@ -11,6 +11,8 @@
  * and content and inode number agree.  In the end all is removed, and the file system has as many free files as before.
  * Nothing is printed if all is right.
  *
+ * Before that, a process uses a directory that another one has removed.
+ *
  * Failure modes: what is wrong is printed, and the status is 1.  --spoil expects one link too many.
  */
 #include <dirent.h>
@@ -276,18 +278,58 @@ static int live(const char *seed, long count)
     return problems != 0;
 }
 
-static void start(const char *program, const char *seed, const char *count, int number, bool library)
+/* Execute @program, with up to three arguments. */
+static void start(const char *program, bool library, const char *one, const char *two, const char *three)
 {
-    char own[40];
-
-    snprintf(own, sizeof(own), "%llu", strtoull(seed, NULL, 10) * 1000 + (unsigned)number);
     if (fork() == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (library)
             setenv("LD_PRELOAD", "libfastspool.so", 1);
-        execl(program, program, "--process", own, count, (char *)NULL);
+        execl(program, program, one, two, three, (char *)NULL);
         _exit(8);
     }
+}
+
+static void start_process(const char *program, const char *seed, const char *count, int number, bool library)
+{
+    char own[40];
+
+    snprintf(own, sizeof(own), "%llu", strtoull(seed, NULL, 10) * 1000 + (unsigned)number);
+    start(program, library, "--process", own, count);
+}
+
+/* ---- a directory that another process has removed ---- */
+
+static void expect_gone(int result, const char *what)
+{
+    if (result >= 0 || errno != ENOENT)
+        wrong(what, "in a removed directory", result >= 0 ? "it is done" : strerror(errno));
+}
+
+static void use_removed(int at)
+{
+    expect_gone(openat(at, "new", O_WRONLY | O_CREAT, 0600), "open");
+    expect_gone(openat(at, "new", O_WRONLY | O_CREAT | O_EXCL, 0600), "open, O_EXCL");
+    expect_gone(mkdirat(at, "new", 0700), "mkdir");
+    expect_gone(mknodat(at, "new", S_IFREG | 0600, 0), "mknod");
+    expect_gone(linkat(AT_FDCWD, "file", at, "new", 0), "link");
+    expect_gone(renameat(AT_FDCWD, "file", at, "new"), "rename to");
+    expect_gone(renameat(at, "file", AT_FDCWD, "new"), "rename from");
+    expect_gone(unlinkat(at, "file", 0), "unlink");
+    expect_gone(unlinkat(at, "file", AT_REMOVEDIR), "rmdir");
+}
+
+static void removed_by_other(const char *program, bool library)
+{
+    if (mkdir("removed", 0700) < 0 || close(open("file", O_WRONLY | O_CREAT, 0600)) < 0)
+        wrong("mkdir", "removed", strerror(errno));
+    int fd = open("removed", O_PATH | O_DIRECTORY);
+    start(program, library, "--remove", "removed", NULL);
+    if (wait(NULL) < 0 || access("removed", F_OK) == 0)
+        wrong("rmdir", "removed", "it is there");
+    use_removed(fd);
+    close(fd);
+    unlink("file");
 }
 
 int main(int argc, char **argv)
@@ -298,13 +340,17 @@ int main(int argc, char **argv)
 
     if (argc == 4 && strcmp(argv[1], "--process") == 0)
         return live(argv[2], atol(argv[3]));
+    if (argc == 3 && strcmp(argv[1], "--remove") == 0)
+        return rmdir(argv[2]) < 0;
     if (argc < 5 || readlink("/proc/self/exe", program, sizeof(program) - 1) < 0 || chdir(argv[1]) < 0) {
         fprintf(stderr, "usage: names DIRECTORY kernel|library|both SEED COUNT [--spoil]\n");
         return 2;
     }
     statvfs(".", &before);
+    removed_by_other(program, strcmp(argv[2], "kernel") != 0);
     for (int i = 0; i < PROCESSES; i++)
-        start(program, argv[3], argv[4], i, strcmp(argv[2], "library") == 0 || (strcmp(argv[2], "both") == 0 && i % 2));
+        start_process(program, argv[3], argv[4], i,
+                      strcmp(argv[2], "library") == 0 || (strcmp(argv[2], "both") == 0 && i % 2));
     for (int i = 0; i < PROCESSES; i++) {
         if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
             wrong("process", "", "it found something wrong, or died");
