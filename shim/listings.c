@@ -347,31 +347,45 @@ EXPORT void rewinddir(DIR *stream)
         real.rewinddir(listing->disk);
 }
 
-/* libc's scandir would not call the wrappers. */
+static bool append(struct dirent ***entries, int count, const struct dirent *entry)
+{
+    struct dirent **more = realloc(*entries, ((size_t)count + 1) * sizeof(**entries));
+    struct dirent *copy = malloc(sizeof(*copy));
+
+    if (more)
+        *entries = more;
+    if (!more || !copy) {
+        free(copy);
+        return false;
+    }
+    *copy = *entry;
+    more[count] = copy;
+    return true;
+}
+
+/* libc's scandir would not call the wrappers.  As there, a listing that breaks off is an error, and the filter's errno
+ * is none. */
 static int scan(DIR *stream, struct dirent ***list, int (*filter)(const struct dirent *),
                 int (*compare)(const struct dirent **, const struct dirent **))
 {
     struct dirent **entries = NULL, *entry;
-    int count = 0;
-    bool failed = !stream;
-    while (!failed && (entry = readdir(stream)) != NULL) {
+    int count = 0, saved = errno, error = 0;
+
+    if (!stream)
+        return -1;
+    while (error == 0 && (errno = 0, entry = readdir(stream)) != NULL) {
         if (filter && !filter(entry))
             continue;
-        struct dirent **more = realloc(entries, ((size_t)count + 1) * sizeof(*entries));
-        struct dirent *copy = malloc(sizeof(*copy));
-        if (more)
-            entries = more;
-        failed = !more || !copy;
-        if (failed) {
-            free(copy);
-        } else {
-            *copy = *entry;
-            entries[count++] = copy;
-        }
+        if (append(&entries, count, entry))
+            count++;
+        else
+            error = ENOMEM;
     }
-    if (stream)
-        closedir(stream);
-    if (failed) {
+    if (error == 0)
+        error = errno;
+    closedir(stream);
+    errno = error ? error : saved;
+    if (error) {
         while (count > 0)
             free(entries[--count]);
         free(entries);

@@ -471,6 +471,46 @@ static void listings(void)
     CHECK(directory && closedir(directory) == 0);
 }
 
+/* A filter of scandir: the listing breaks off. */
+static int close_directories(const struct dirent *entry)
+{
+    struct stat st;
+
+    (void)entry;
+    for (int fd = 3; fd < 1024; fd++) {
+        if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
+            close(fd);
+    }
+    return 1;
+}
+
+static int fail_quietly(const struct dirent *entry)
+{
+    (void)entry;
+    errno = EIO;
+    return 1;
+}
+
+static void scans(void)
+{
+    struct dirent **entries = NULL;
+
+    close(make("f"));
+    errno = ENOTRECOVERABLE;
+    int count = scandir(at("input", ""), &entries, fail_quietly, alphasort);
+    CHECK(count == 3 && errno == ENOTRECOVERABLE && strcmp(entries[2]->d_name, "f") == 0);
+    while (count > 0)
+        free(entries[--count]);
+    free(entries);
+    errno = 0;
+    CHECK(scandir(at("input", ""), &entries, close_directories, alphasort) == -1 && errno == EBADF);
+    int top = open(spool, O_RDONLY | O_DIRECTORY);
+    errno = 0;
+    CHECK(scandirat(top, "input", &entries, close_directories, NULL) == -1 && errno == EBADF);
+    close(top);
+    unlink(at("input", "f"));
+}
+
 static void *in_thread(void *argument)
 {
     char name[32];
@@ -572,6 +612,7 @@ static const struct {
     {"exec leaves descriptors", exec_leaves_descriptors},
     {"19 room", room},
     {"listings", listings},
+    {"scans", scans},
     {"threads", threads},
     {"11 signals anywhere", signals_anywhere},
 };
