@@ -16,10 +16,10 @@
 #include "base/clock.h"
 #include "base/escape.h"
 #include "fastspool.h"
+#include "mount/mountinfo.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "store/store.h"
-#include "view/mountinfo.h"
 #include "view/started.h"
 
 #include <limits.h>

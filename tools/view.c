@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool view: the options of the process that mounts the store (lib/view/supervisor.c).
+ * fastspool view: the options of the process that mounts the store (lib/mount/supervisor.c).
  */
 #include "fastspool.h"
+#include "mount/supervisor.h"
 #include "spool/launch.h"
 #include "tool.h"
-#include "view/supervisor.h"
 
 #include <getopt.h>
 #include <stdio.h>

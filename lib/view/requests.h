@@ -2,8 +2,8 @@
  *
  * Requests: what the kernel asks of the view, answered from the store.
  */
-#ifndef FASTSPOOL_REQUESTS_H
-#define FASTSPOOL_REQUESTS_H
+#ifndef FASTSPOOL_VIEW_REQUESTS_H
+#define FASTSPOOL_VIEW_REQUESTS_H
 
 #include "fastspool.h"
 

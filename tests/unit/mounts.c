@@ -23,7 +23,7 @@ static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priorit
 #define open(path, flags) play_open(path, flags)
 #define fopen             play_fopen
 #define syslog            play_syslog
-#include "../../lib/view/mounts.c"
+#include "../../lib/mount/mounts.c"
 #undef open
 #undef fopen
 #undef syslog

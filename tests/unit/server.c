@@ -19,7 +19,7 @@ static int play_poll(struct pollfd *poll_for, nfds_t count, int time);
 #define poll(poll_for, n, time) play_poll(poll_for, n, time)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
-#include "../../lib/view/server.c"
+#include "../../lib/mount/server.c"
 #pragma GCC diagnostic pop
 #undef poll
 

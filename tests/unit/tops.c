@@ -2,7 +2,7 @@
  *
  * The view's table of top directories.
  */
-#include "view/tops.h"
+#include "mount/tops.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
  * Failure modes: queues come and go for years, and the server, which is the mail user's, may name what is not there: a
  * place is used again when its directory is gone.
  */
-#include "view/tops.h"
+#include "mount/tops.h"
 
 #include <string.h>
 

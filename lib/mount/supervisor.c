@@ -25,22 +25,22 @@
  * The supervisor never asks the view anything: it would wait for a server that only itself can kill.  It never maps the
  * store, which the mail user can write.
  */
-#include "view/supervisor.h"
+#include "mount/supervisor.h"
 
 #include "base/clock.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "mount/control.h"
+#include "mount/hand.h"
+#include "mount/mounts.h"
+#include "mount/notify.h"
+#include "mount/server.h"
+#include "mount/tops.h"
 #include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/runtime.h"
-#include "view/control.h"
-#include "view/hand.h"
-#include "view/mounts.h"
-#include "view/notify.h"
-#include "view/server.h"
-#include "view/tops.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,10 +5,10 @@
  * Why a process of its own: who waits for a FUSE server that does not answer can't be interrupted, nor killed.  The
  * supervisor has to stay able to kill the server, after which the hand's call ends.
  */
-#include "view/hand.h"
+#include "mount/hand.h"
 
-#include "view/control.h"
-#include "view/mounts.h"
+#include "mount/control.h"
+#include "mount/mounts.h"
 
 #include <errno.h>
 #include <sys/statfs.h>

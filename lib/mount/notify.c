@@ -6,7 +6,7 @@
  *   - There is no manager, or its socket can't be reached: nothing is sent.  A manager that waits for READY=1 says so
  *     itself, when its time is up.
  */
-#include "view/notify.h"
+#include "mount/notify.h"
 
 #include <stddef.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  *
  * The hand: the supervisor's child that touches the view.
  */
-#ifndef FASTSPOOL_VIEW_HAND_H
-#define FASTSPOOL_VIEW_HAND_H
+#ifndef FASTSPOOL_MOUNT_HAND_H
+#define FASTSPOOL_MOUNT_HAND_H
 
 struct mounts;
 

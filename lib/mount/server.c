@@ -24,18 +24,18 @@
  *     supervisor's server waits until it is gone.
  *   - This process never touches the view that it serves: it would wait for itself, for ever.
  */
-#include "view/server.h"
+#include "mount/server.h"
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "mount/control.h"
 #include "plain/import.h"
 #include "spool/exim.h"
 #include "spool/loss.h"
 #include "spool/registry.h"
 #include "store/inside.h"
-#include "view/control.h"
 #include "view/requests.h"
 #include "view/shares.h"
 

@@ -2,8 +2,8 @@
  *
  * The view's supervisor.
  */
-#ifndef FASTSPOOL_VIEW_SUPERVISOR_H
-#define FASTSPOOL_VIEW_SUPERVISOR_H
+#ifndef FASTSPOOL_MOUNT_SUPERVISOR_H
+#define FASTSPOOL_MOUNT_SUPERVISOR_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,8 +3,8 @@
  * Mounting the view.  For a process with one thread, of root's: some functions enter other mount namespaces and come
  * back. Functions return 0 or more, or a negative errno.
  */
-#ifndef FASTSPOOL_VIEW_MOUNTS_H
-#define FASTSPOOL_VIEW_MOUNTS_H
+#ifndef FASTSPOOL_MOUNT_MOUNTS_H
+#define FASTSPOOL_MOUNT_MOUNTS_H
 
 #include <limits.h>
 #include <stdbool.h>

@@ -21,11 +21,11 @@
  *     counts as "nothing is mounted" or "gone".
  *   - A supervisor was killed: the next one finds its views by their type in mountinfo, and ends their connections.
  */
-#include "view/mounts.h"
+#include "mount/mounts.h"
 
+#include "mount/mountinfo.h"
 #include "plain/disk.h"
 #include "spool/exim.h"
-#include "view/mountinfo.h"
 
 #include <dirent.h>
 #include <errno.h>

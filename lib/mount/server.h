@@ -2,8 +2,8 @@
  *
  * The view's server: the process that answers the kernel's requests.
  */
-#ifndef FASTSPOOL_VIEW_SERVER_H
-#define FASTSPOOL_VIEW_SERVER_H
+#ifndef FASTSPOOL_MOUNT_SERVER_H
+#define FASTSPOOL_MOUNT_SERVER_H
 
 #include <stdbool.h>
 

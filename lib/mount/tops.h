@@ -2,10 +2,10 @@
  *
  * The supervisor's table of top directories: what the view is mounted over, or will be.
  */
-#ifndef FASTSPOOL_VIEW_TOPS_H
-#define FASTSPOOL_VIEW_TOPS_H
+#ifndef FASTSPOOL_MOUNT_TOPS_H
+#define FASTSPOOL_MOUNT_TOPS_H
 
-#include "view/mounts.h"
+#include "mount/mounts.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -14,8 +14,8 @@
  *
  * NAME is a top directory (exim_is_place()), relative to the spool.
  */
-#ifndef FASTSPOOL_VIEW_CONTROL_H
-#define FASTSPOOL_VIEW_CONTROL_H
+#ifndef FASTSPOOL_MOUNT_CONTROL_H
+#define FASTSPOOL_MOUNT_CONTROL_H
 
 #include <stdint.h>
 

@@ -2,7 +2,7 @@
  *
  * Reading mountinfo.
  */
-#include "view/mountinfo.h"
+#include "mount/mountinfo.h"
 
 #include <stdlib.h>
 #include <string.h>

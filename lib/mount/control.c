@@ -5,7 +5,7 @@
  * Failure modes: a message of another size, or without the end of its name, is -EBADMSG.  The server is not trusted: it
  * runs as the mail user.
  */
-#include "view/control.h"
+#include "mount/control.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  *
  * What a service tells the service manager that has started it.
  */
-#ifndef FASTSPOOL_VIEW_NOTIFY_H
-#define FASTSPOOL_VIEW_NOTIFY_H
+#ifndef FASTSPOOL_MOUNT_NOTIFY_H
+#define FASTSPOOL_MOUNT_NOTIFY_H
 
 /** Send @state, such as "READY=1", to the manager that $NOTIFY_SOCKET names.  Does nothing without one. */
 void notify(const char *state);
