@@ -19,6 +19,7 @@
 #include "base/unconst.h"
 #include "descriptors.h"
 #include "handover.h"
+#include "image.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -57,14 +58,14 @@ static char *const *preload_variable(char *const environment[])
 static bool has_library(char *const environment[])
 {
     char *const *entry = preload_variable(environment);
-    return entry && strstr(*entry, SERVE_LIBRARY) != NULL;
+    return entry && strstr(*entry, IMAGE_LIBRARY) != NULL;
 }
 
 /* Bytes of the variable with the library in front. */
 static size_t variable_size(char *const environment[])
 {
     char *const *entry = preload_variable(environment);
-    return sizeof(PRELOAD SERVE_LIBRARY) + 1 + (entry ? strlen(*entry) : 0);
+    return sizeof(PRELOAD IMAGE_LIBRARY) + 1 + (entry ? strlen(*entry) : 0);
 }
 
 /* A copy of @environment in @copy (count + 2 pointers), with @variable in place of @old. */
@@ -85,7 +86,7 @@ static void with_library(char *const environment[], char **copy, char *variable)
 {
     char *const *old = preload_variable(environment);
 
-    strcpy(variable, PRELOAD SERVE_LIBRARY);
+    strcpy(variable, PRELOAD IMAGE_LIBRARY);
     if (old && (*old)[strlen(PRELOAD)]) {
         strcat(variable, ":");
         strcat(variable, *old + strlen(PRELOAD));

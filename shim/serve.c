@@ -52,6 +52,7 @@
 #include "config.h"
 #include "fastspool.h"
 #include "forks.h"
+#include "image.h"
 #include "signals.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
@@ -60,10 +61,8 @@
 #include "store/inside.h"
 #include "wrapper.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
-#include <link.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,76 +135,6 @@ static __attribute__((format(printf, 1, 2))) void refuse(const char *format, ...
     va_end(arguments);
 }
 
-/* ---- how the library came in ---- */
-
-static bool names_us(const char *entry, size_t length)
-{
-    const char *slash = memrchr(entry, '/', length);
-    const char *base = slash ? slash + 1 : entry;
-
-    return strncmp(base, SERVE_LIBRARY, strlen(SERVE_LIBRARY)) == 0;
-}
-
-/* The library's entry in LD_PRELOAD, NULL: none. */
-static const char *preload_entry(const char *list, size_t *length)
-{
-    *length = 0;
-    for (; list && *list; list += *length + (list[*length] != '\0')) {
-        *length = strcspn(list, ": ");
-        if (*length && names_us(list, *length))
-            return list;
-    }
-    return NULL;
-}
-
-/* Does the image itself name the library? */
-static bool links_us(void)
-{
-    const struct link_map *map = _r_debug.r_map; /* the first is the program's */
-    const char *strings = NULL;
-
-    for (const ElfW(Dyn) *entry = map ? map->l_ld : NULL; entry && entry->d_tag != DT_NULL; entry++) {
-        if (entry->d_tag == DT_STRTAB)
-            strings = (const char *)entry->d_un.d_ptr;
-    }
-    for (const ElfW(Dyn) *entry = map ? map->l_ld : NULL; strings && entry && entry->d_tag != DT_NULL; entry++) {
-        if (entry->d_tag == DT_NEEDED && names_us(strings + entry->d_un.d_val, strlen(strings + entry->d_un.d_val)))
-            return true;
-    }
-    return false;
-}
-
-static bool is_preloaded_for_all(void)
-{
-    char text[4096];
-    int fd = real.open("/etc/ld.so.preload", O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd >= 0 ? real.read(fd, text, sizeof(text) - 1) : 0;
-    if (fd >= 0)
-        real.close(fd);
-    text[size > 0 ? size : 0] = '\0';
-    return strstr(text, SERVE_LIBRARY) != NULL;
-}
-
-/* Why a secure execution would not load this file by its bare name, NULL: it would. */
-static const char *installation_problem(void)
-{
-    struct stat ours, theirs;
-    Dl_info info;
-
-    if (!dladdr((void *)(uintptr_t)real_bind, &info) || real.stat(info.dli_fname, &ours) < 0)
-        return "its own file can't be found";
-    if (real.stat(FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY, &theirs) < 0 || ours.st_dev != theirs.st_dev ||
-        ours.st_ino != theirs.st_ino)
-        return "it is not installed as " FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY
-               ", the only place from which Exim's own re-executions load it";
-    if (!(ours.st_mode & S_ISUID))
-        return "the library file " FASTSPOOL_TRUSTED_LIBDIR "/" SERVE_LIBRARY
-               " is not set-user-ID (chmod 4644), so Exim's own re-executions would not load it";
-    if (ours.st_uid != 0 || (ours.st_mode & 022))
-        return "users other than root can write to the library file";
-    return NULL;
-}
-
 /* ---- the decision ---- */
 
 static void add_spool(const struct fastspool_config *from, const char *path)
@@ -267,57 +196,6 @@ static void add_registered(void)
                strerrordesc_np(-result));
 }
 
-static bool is_listed_program(const struct stat *image)
-{
-    for (size_t i = 0; i < config.programs; i++) {
-        struct stat st;
-        if (real.stat(config.program[i], &st) == 0 && st.st_dev == image->st_dev && st.st_ino == image->st_ino)
-            return true;
-    }
-    return false;
-}
-
-/* What the image was executed as.  Its caller has chosen that, and may have the path lead elsewhere by now. */
-static const char *executed_as(void)
-{
-    const char *path = (const char *)(uintptr_t)getauxval(AT_EXECFN);
-    return path && *path == '/' ? path : "";
-}
-
-static void image_path(char path[PATH_MAX])
-{
-    ssize_t length = real.readlink("/proc/self/exe", path, PATH_MAX - 1);
-
-    if (length > 0)
-        path[length] = '\0';
-    else
-        snprintf(path, PATH_MAX, "%s", executed_as());
-}
-
-/* Find out what file the image is.  Without /proc it is what it was executed as. */
-static bool find_image(void)
-{
-    by_proc = real.stat("/proc/self/exe", &own_image) == 0;
-    return by_proc || real.stat(executed_as(), &own_image) == 0;
-}
-
-/* An upgrade may have removed the image: then its path decides. */
-static bool is_listed_by_path(void)
-{
-    static const char deleted[] = " (deleted)";
-    char path[PATH_MAX];
-
-    image_path(path);
-    size_t length = strlen(path), suffix = strlen(deleted);
-    if (length > suffix && strcmp(path + length - suffix, deleted) == 0)
-        path[length - suffix] = '\0';
-    for (size_t i = 0; i < config.programs; i++) {
-        if (strcmp(config.program[i], path) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Re-executions can't see a spool that only the environment names. */
 static const char *environment_problem(void)
 {
@@ -331,14 +209,6 @@ static const char *environment_problem(void)
     }
     return "the spool that FASTSPOOL_SPOOL names is neither in " FASTSPOOL_CONFIG
            " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
-}
-
-/* /etc/ld.so.preload brings the library to the command, too.  It uses the store itself, and a served mirror would wait
- * for itself. */
-static bool is_own_tool(void)
-{
-    struct stat tool;
-    return real.stat(FASTSPOOL_TOOL, &tool) == 0 && tool.st_dev == own_image.st_dev && tool.st_ino == own_image.st_ino;
 }
 
 /* May a process that this user started serve itself?  Root, a trusted user, and who owns every configured spool: the
@@ -372,7 +242,7 @@ static bool in_users_group(void)
             strerrordesc_np(-is));
     if (is <= 0)
         return false;
-    if (is_listed_program(&own_image) || preload_entry(getenv("LD_PRELOAD"), &length))
+    if (image_is_program(&config, &own_image) || image_preload(&length))
         say("serves nothing",
             "this process runs in a control group that an ordinary user may freeze: start Exim as a service");
     return true;
@@ -381,7 +251,7 @@ static bool in_users_group(void)
 /* Without asking the view's server where the process may serve itself. */
 static bool passes_to_view(bool links)
 {
-    if (!refusal[0] && (links || is_listed_program(&own_image) || is_listed_by_path()))
+    if (!refusal[0] && (links || image_is_listed(&config, &own_image)))
         return false;
     for (size_t i = 0; i < spool_count; i++) {
         int is = viewed(spools[i].given);
@@ -398,14 +268,14 @@ static bool passes_to_view(bool links)
 static const char *preload_problem(void)
 {
     size_t length;
-    const char *entry = preload_entry(getenv("LD_PRELOAD"), &length), *problem = environment_problem();
+    const char *entry = image_preload(&length), *problem = environment_problem();
 
     if (problem || !entry)
         return problem;
     if (memchr(entry, '/', length))
         return "LD_PRELOAD has a path with slashes, which Exim's own re-executions ignore: say "
-               "LD_PRELOAD=" SERVE_LIBRARY;
-    return installation_problem();
+               "LD_PRELOAD=" IMAGE_LIBRARY;
+    return image_installation_problem();
 }
 
 /* What stands before the library is said.  Where it makes fsync a lie, every call on the spool fails. */
@@ -476,10 +346,10 @@ static void load(bool environment)
 
 static enum decision decide(void)
 {
-    bool secure = getauxval(AT_SECURE) != 0, links = links_us();
+    bool secure = getauxval(AT_SECURE) != 0, links = image_links();
     size_t length;
 
-    if (!find_image()) {
+    if (!image_find(&own_image, &by_proc)) {
         final = true;
         refuse(
             "/proc, which says what program this is, can't be read, and the program was not executed by an absolute "
@@ -487,14 +357,14 @@ static enum decision decide(void)
         set_id_image = true;
         return REFUSE;
     }
-    if (is_own_tool())
+    if (image_is_tool(&own_image))
         return SERVE_NOTHING;
     set_id_image = own_image.st_mode & (S_ISUID | S_ISGID);
     if (secure && !set_id_image)
         return SERVE_NOTHING;
     load(!secure && !set_id_image);
     final = !set_id_image || !by_proc;
-    if (secure && !by_proc && !is_listed_by_path()) /* a link of the caller's may name any program */
+    if (secure && !by_proc && !image_has_listed_path(&config)) /* a link of the caller's may name any program */
         refuse(
             "/proc, which says what program this is, can't be read, and it was not executed as a `program` "
             "in " FASTSPOOL_CONFIG "; mount /proc");
@@ -508,12 +378,12 @@ static enum decision decide(void)
     STORE(users, !refusal[0] && in_users_group());
     if (LOAD(users))
         return SERVE_NOTHING;
-    global = links || is_preloaded_for_all();
-    by_preload = secure ? !global : preload_entry(getenv("LD_PRELOAD"), &length) != NULL;
+    global = links || image_is_preloaded_for_all();
+    by_preload = secure ? !global : image_preload(&length) != NULL;
     look_ahead();
     if (!set_id_image)
         return SERVE;
-    enum decision found = decide_set_id(is_listed_program(&own_image) || is_listed_by_path());
+    enum decision found = decide_set_id(image_is_listed(&config, &own_image));
     if (found == SERVE && !refusal[0])
         prepare_memory();
     return found;
@@ -572,7 +442,7 @@ bool serve_may_stay(uid_t uid)
 
 bool serve_is_program(const struct stat *st)
 {
-    return (st->st_dev == own_image.st_dev && st->st_ino == own_image.st_ino) || is_listed_program(st);
+    return (st->st_dev == own_image.st_dev && st->st_ino == own_image.st_ino) || image_is_program(&config, st);
 }
 
 /* ---- matching ---- */
@@ -672,7 +542,7 @@ static bool mend(void)
         return false;
     refusal[0] = '\0';
     load(false);
-    bool listed = is_listed_program(&own_image) || is_listed_by_path();
+    bool listed = image_is_listed(&config, &own_image);
     if (!listed)
         refuse_unlisted();
     final = !refusal[0] && (!is_trusted(starter) || cgroup_is_users(is_trusted));

@@ -13,9 +13,6 @@
 struct fastspool;
 struct stat;
 
-/** The library's bare name, for LD_PRELOAD. */
-#define SERVE_LIBRARY "libfastspool.so"
-
 /** Is this process served?  Decided at the first call. */
 bool serve_active(void);
 /** Are its paths to be looked at?  Also where each call on a spool fails, and nothing else is served. */
