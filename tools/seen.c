@@ -28,7 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S)  /* from the start of a view to its lock */
+#define START_TIME (2 * NS_PER_S)  /* from the start of a view to its lock, and from that of a mirror to the view's */
 #define LATE       (10 * NS_PER_S) /* a start that takes longer than this waits for something, or fails */
 #define MOMENT     (3 * NS_PER_S)  /* for a view whose server has died: another one is started */
 #define LOOK_AGAIN (NS_PER_S / 20)
@@ -98,6 +98,15 @@ static bool has_just_started(const struct fastspool *fs)
     return starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->view.unavailable);
 }
 
+/* The store is being made, and whoever makes it starts the view when the names are there; or did so just now. */
+static bool store_has_just_started(const struct fastspool *fs)
+{
+    uint64_t starting = LOAD(fs->header->mirror.starting);
+
+    return LOAD(fs->header->state) == SEGMENT_RECOVERING ||
+           (starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->mirror.ending));
+}
+
 /* For how many seconds the view's process @pid has lived, if that is longer than a start takes; 0: not. */
 static unsigned late(pid_t pid)
 {
@@ -138,7 +147,11 @@ static enum seen_state find_state(const struct fastspool *fs, bool wanted, char 
         return SEEN_STARTING;
     if (names[0])
         return SEEN_DEAD;
-    return LOAD(fs->header->view.unavailable) ? SEEN_UNAVAILABLE : wanted ? SEEN_UNMOUNTED : SEEN_OFF;
+    if (LOAD(fs->header->view.unavailable))
+        return SEEN_UNAVAILABLE;
+    if (!wanted)
+        return SEEN_OFF;
+    return store_has_just_started(fs) ? SEEN_STARTING : SEEN_UNMOUNTED;
 }
 
 static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE])

@@ -11,7 +11,7 @@ struct fastspool;
 
 enum seen_state {
     SEEN_MOUNTED,
-    SEEN_STARTING,    /* a view lives, or was just started, and is not mounted yet */
+    SEEN_STARTING,    /* a view lives, or it or the store was just started, and it is not mounted yet */
     SEEN_DEAD,        /* it is mounted, and nobody answers */
     SEEN_UNMOUNTED,   /* none is mounted, and none was tried since the last one */
     SEEN_OFF,         /* the configuration says so */

@@ -77,6 +77,16 @@ static void look_at_library(struct shown *shown)
                  path, (unsigned)st.st_uid, st.st_mode & 07777);
 }
 
+static void look_at_recovery(const struct header *header, struct shown *shown)
+{
+    uint64_t done = LOAD(header->recovery.done), total = LOAD(header->recovery.total);
+
+    shown->recovering = LOAD(header->state) == SEGMENT_RECOVERING;
+    shown->recovered = total ? (unsigned)(100 * (done < total ? done : total) / total) : 0;
+    if (shown->recovering && LOAD(header->recovery.error))
+        shown->recovery = section_sentence(header, shown->sentence);
+}
+
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
     struct fastspool_config believed;
@@ -93,9 +103,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->enabled = ways_are_in();
     shown->unattended =
         (shown->enabled || shown->without > 0) && geteuid() == 0 && !exims_attend(shown->config, fs->spool);
-    shown->recovering = LOAD(fs->header->state) == SEGMENT_RECOVERING;
-    if (shown->recovering && LOAD(fs->header->recovery.error))
-        shown->recovery = section_sentence(fs->header, shown->sentence);
+    look_at_recovery(fs->header, shown);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }

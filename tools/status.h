@@ -30,13 +30,14 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
-    bool misconfigured;              /* the configuration can't be understood; nothing but `line` is known */
-    int refused;                     /* the errno with which it could not be attached, negative */
-    bool store;                      /* there is one, and all below but `on_disk` means something */
-    const char *failure;             /* NULL: none */
-    const char *recovery;            /* why it can't go on, NULL: it can */
-    char sentence[SECTION_SENTENCE]; /* of either */
-    bool recovering;
+    bool misconfigured;                /* the configuration can't be understood; nothing but `line` is known */
+    int refused;                       /* the errno with which it could not be attached, negative */
+    bool store;                        /* there is one, and all below but `on_disk` means something */
+    const char *failure;               /* NULL: none */
+    const char *recovery;              /* why it can't go on, NULL: it can */
+    char sentence[SECTION_SENTENCE];   /* of either */
+    bool recovering;                   /* `numbers` are not whole yet */
+    unsigned recovered;                /* percent of it */
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
     char library[FASTSPOOL_ERROR_MAX]; /* why Exim's re-executions don't load the library, "": they do */
     bool enabled;                      /* the service's Exim is to have the library */

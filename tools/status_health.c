@@ -107,9 +107,12 @@ void status_judge(struct shown *shown)
     else if (exim_fails(shown) || view_fails(shown))
         return;
     else if (shown->recovering)
-        is(shown, ATTENTION, "it is being recovered from the disk");
+        is(shown, ATTENTION, "it is starting: %u%% is recovered from the disk, and its counts are not whole yet",
+           shown->recovered);
     else if (shown->view.state == SEEN_STARTING)
-        is(shown, WELL, "the view is starting");
+        is(shown, WELL,
+           "the view is starting: until it is mounted programs without the library count too few messages, and "
+           "`fastspool run -- mailq` shows them all");
     else if (!s->mirror_pid)
         is(shown, ATTENTION,
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");

@@ -58,7 +58,8 @@ static void print_numbers(const struct shown *shown)
     print_text("durability", fastspool_durability_name(s->durability));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
-    printf(", \"failed\": %s", shown->failure ? "true" : "false");
+    printf(", \"failed\": %s, \"recovering\": %s", shown->failure ? "true" : "false",
+           shown->recovering ? "true" : "false");
 }
 
 void status_print_json(const struct shown *shown)
@@ -108,7 +109,7 @@ void status_print_text(const struct shown *shown)
 
     printf("%s: %s\n", shown->spool, shown->line);
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
-    printf("  messages     %" PRIu64, s->messages);
+    printf("  messages     %" PRIu64 "%s", s->messages, shown->recovering ? " so far" : "");
     printf(shown->on_disk > 0 ? "; and %" PRId64 " on the disk\n" : "\n", shown->on_disk);
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,

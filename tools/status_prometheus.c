@@ -3,7 +3,8 @@
  * The status as metrics, in Prometheus' text format.  exim_queue and exim_queue_frozen have the names of exim_exporter,
  * so that what watches an Exim without fastspool goes on working.
  *
- * Where there is no store, the metrics of the store are missing: a monitor must not take "unknown" for 0.
+ * Where there is no store, the metrics of the store are missing, and while it is being recovered those of the queue: a
+ * monitor must not take "unknown" for 0.
  */
 #include "status.h"
 #include "tool.h"
@@ -186,7 +187,10 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
               "Messages that lie on the disk, not in the store.");
     if (!fs)
         return;
-    print_messages(shown, fs);
+    gauge(shown, "fastspool_recovering", shown->recovering,
+          "1: the store is being recovered from the disk; until then nobody knows the queue.");
+    if (!shown->recovering)
+        print_messages(shown, fs);
     print_commits(shown);
     print_disk(shown);
     print_memory(shown);

@@ -282,6 +282,39 @@ def missing_tool(exim):
     wait_for(lambda: status(exim)[0] == 0, "all is well afterwards")
 
 
+@test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+def starting(exim):
+    """While a store is being made again, `status` says that it starts, and that its counts are not whole yet; nothing is dead
+    or unmounted, and no monitor is told how long the queue is."""
+    exim.submit(exim.expect(Message(), "sink"))
+    exim.tool("flush")
+    exim.reboot()
+    moved, hold = "/srv/fastspool.moved", pathlib.Path("/srv/hold")
+    shutil.move(TOOL, moved)
+    hold.touch()
+    pathlib.Path(TOOL).write_text(f'#!/bin/sh\nwhile [ -e {hold} ]; do sleep 0.1; done\nexec {moved} "$@"\n')
+    pathlib.Path(TOOL).chmod(0o755)
+    listing = subprocess.Popen([EXIM, "-bpc"], env=exim.environment(), stdout=subprocess.PIPE, cwd="/")
+    try:
+        told = wait_for(lambda: (now := json.loads(exim.command("status", "--json", program=moved, stock=True).stdout))["store"] and now,
+                        "the store is being made")
+        check(told["health"] == 1 and told["recovering"] and "it is starting" in told["line"] and "not whole yet" in told["line"],
+              f"{told}")
+        check(told["view_state"] in ("starting", "off"), f"{told}")
+        said = exim.command("status", program=moved, stock=True).stdout.decode()
+        check("messages     0 so far" in said, said)
+        metrics = exim.command("status", "--prometheus", program=moved, stock=True).stdout.decode()
+        check("exim_queue" not in metrics and "fastspool_recovering{" in metrics, metrics)
+    finally:
+        hold.unlink()
+        shutil.move(moved, TOOL)
+    check(listing.communicate(timeout=120)[0] == b"1\n", "the queue is not whole")
+    exim.tool("run", "--", "true")      # the listing had no right to mount the view
+    wait_for(lambda: status(exim)[0] == 0 and not status(exim)[2]["recovering"], "all is well afterwards")
+    check("exim_queue{" in exim.tool("status", "--prometheus"), "the queue is not told")
+    exim.deliver_queue()
+
+
 @test(library=True)
 def not_in_use(exim):
     """A spool that nobody has used is neither well nor in need of anything."""
