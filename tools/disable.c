@@ -10,6 +10,7 @@
  *     a message that is being moved.  Refused.  One that an ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
+ *   - Nothing was written by `fastspool enable`: the mail of the store is looked after all the same.
  */
 #include "base/places.h"
 #include "config.h"
@@ -82,47 +83,6 @@ static int refuse_running(const struct fastspool_config *config)
 
 /* ---- mail in the store ---- */
 
-/* Attach.  After a reboot this brings the store back from the disk.  1: there is a store, 0: there was never one. */
-static int open_store(const char *spool, const struct fastspool_config *config, struct fastspool **fs, char *error)
-{
-    char database[PLACES_PATH_MAX], state[FASTSPOOL_PATH_MAX + sizeof(PLACES_STATE) + 1];
-
-    int result = attach_open(spool, config, fs, error);
-    if (result != -ENOENT)
-        return result < 0 ? result : 1;
-    snprintf(state, sizeof(state), "%s%s", config->state[0] ? config->state : spool,
-             config->state[0] ? "" : "/" PLACES_STATE);
-    if (strlen(state) >= FASTSPOOL_PATH_MAX)
-        return -ENAMETOOLONG;
-    places_in_state(state, PLACES_DATABASE "/data.mdb", database);
-    if (access(database, F_OK) < 0)
-        return 0;
-    result = fastspool_attach(spool, config, fs, error);
-    return result < 0 ? result : 1;
-}
-
-/* How many messages plain Exim would not see.  0; or 1, with the reason printed. */
-static int count_messages(const char *spool, const struct fastspool_config *config, uint64_t *messages)
-{
-    struct fastspool_config without_view = *config;
-    struct fastspool_status status;
-    struct fastspool *fs;
-    char error[FASTSPOOL_ERROR_MAX] = "its path is too long";
-
-    *messages = 0;
-    without_view.view = false;
-    int result = access(spool, F_OK) < 0 ? 0 : open_store(spool, &without_view, &fs, error);
-    if (result == 0)
-        return 0;
-    if (result < 0)
-        return tool_error("nothing was changed, as it can't be said what mail the store of %s holds: %s", spool, error);
-    result = fastspool_status(fs, &status);
-    *messages = status.messages;
-    fastspool_detach(fs);
-    return result == 0 ? 0
-                       : tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
-}
-
 /* End view and mirror.  The view would show the store still, and no export goes below it. */
 static int stop(const char *spool)
 {
@@ -139,17 +99,62 @@ static int stop(const char *spool)
                : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
 }
 
-static int stays(const char *spool, uint64_t messages)
+/* Attach.  1: there is a store; 2: it is brought back from the disk, as after a reboot; 0: there was never one. */
+static int open_store(const char *spool, const struct fastspool_config *config, struct fastspool **fs, char *error)
 {
-    return tool_error(
-        "nothing was taken away: %" PRIu64
-        " messages are in the store of %s, and plain Exim would not see them: write them to the plain spool first, "
-        "by `fastspool export`",
-        messages, spool);
+    char database[PLACES_PATH_MAX], state[FASTSPOOL_PATH_MAX + sizeof(PLACES_STATE) + 1];
+
+    int result = attach_open(spool, config, fs, error);
+    if (result != -ENOENT)
+        return result < 0 ? result : 1;
+    snprintf(state, sizeof(state), "%s%s", config->state[0] ? config->state : spool,
+             config->state[0] ? "" : "/" PLACES_STATE);
+    if (strlen(state) >= FASTSPOOL_PATH_MAX)
+        return -ENAMETOOLONG;
+    places_in_state(state, PLACES_DATABASE "/data.mdb", database);
+    if (access(database, F_OK) < 0)
+        return 0;
+    result = fastspool_attach(spool, config, fs, error);
+    return result < 0 ? result : 2;
 }
 
-/* 0: the store holds no mail any more.  *@yes: the operator has agreed to all of it. */
-static int export_mail(const char *spool, const struct fastspool_config *config, bool *yes)
+/* How many messages plain Exim would not see.  An empty store that was brought back for this goes again.  0; or 1, with
+ * the reason printed. */
+static int count_messages(const char *spool, const struct fastspool_config *config, uint64_t *messages)
+{
+    struct fastspool_config without_view = *config;
+    struct fastspool_status status;
+    struct fastspool *fs;
+    char error[FASTSPOOL_ERROR_MAX] = "its path is too long";
+
+    *messages = 0;
+    without_view.view = false;
+    int result = access(spool, F_OK) < 0 ? 0 : open_store(spool, &without_view, &fs, error);
+    if (result == 0)
+        return 0;
+    if (result < 0)
+        return tool_error("nothing was changed, as it can't be said what mail the store of %s holds: %s", spool, error);
+    bool failed = fastspool_status(fs, &status) < 0;
+    *messages = status.messages;
+    fastspool_detach(fs);
+    if (failed)
+        return tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
+    return result == 2 && *messages == 0 ? stop(spool) : 0;
+}
+
+/* @tried: the export has said why. */
+static int stays(const char *spool, uint64_t messages, bool tried)
+{
+    return tool_error("nothing was taken away: %" PRIu64
+                      " message%s in the store of %s, and plain Exim would not see %s: %s",
+                      messages, messages == 1 ? " is" : "s are", spool, messages == 1 ? "it" : "them",
+                      tried ? "mend what the export says above, and run `fastspool disable` again"
+                            : "write what is there to the plain spool first, by `fastspool export`");
+}
+
+/* 0: the store holds no mail any more.  @written: there is something to take away.  *@yes: the operator has agreed to
+ * all of it. */
+static int export_mail(const char *spool, const struct fastspool_config *config, bool written, bool *yes)
 {
     const char *const export[] = {FASTSPOOL_TOOL, "export", "--yes", "--spool", spool, NULL};
     uint64_t messages;
@@ -158,17 +163,18 @@ static int export_mail(const char *spool, const struct fastspool_config *config,
         return 1;
     if (messages == 0)
         return 0;
-    printf("%s: %" PRIu64 " messages are in the store.\n", spool, messages);
+    printf("%s: %" PRIu64 " message%s in the store.\n", spool, messages, messages == 1 ? " is" : "s are");
     fflush(stdout);
-    if (!tool_confirm(*yes, "Write them to the plain spool (`fastspool export`), and take it away?"))
-        return stays(spool, messages);
+    if (!tool_confirm(*yes, written ? "Write the mail to the plain spool (`fastspool export`), and take it away?"
+                                    : "Write the mail to the plain spool (`fastspool export`)?"))
+        return stays(spool, messages, false);
     *yes = true;
     if (stop(spool) != 0)
         return 1;
     command_show(export, NULL); /* it says what it has done; what stays is counted */
     if (count_messages(spool, config, &messages) != 0)
         return 1;
-    return messages ? stays(spool, messages) : 0;
+    return messages ? stays(spool, messages, true) : 0;
 }
 
 /* ---- taking away ---- */
@@ -206,13 +212,17 @@ static int disable(bool yes)
 
     if (tool_config(&config, NULL) != 0 || refuse_running(&config) != 0)
         return 1;
-    if (say() == 0) {
-        puts("`fastspool enable` has written nothing here: there is nothing to do.");
-        return 0;
-    }
+    bool written = say() > 0;
     for (size_t i = 0; i < config.spools; i++) {
-        if (export_mail(config.spool[i], &config, &yes) != 0)
+        if (export_mail(config.spool[i], &config, written, &yes) != 0)
             return 1;
+    }
+    if (!written) {
+        puts(
+            "`fastspool enable` has written nothing here, and the store holds no mail: there is nothing to do.  Who "
+            "has\n"
+            "given Exim the library in another way takes it away there.");
+        return 0;
     }
     if (!tool_confirm(yes, "Take it away?"))
         return 1;

@@ -17,7 +17,7 @@ import subprocess
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Message, check, main,
-                     processes, test, wait_for)
+                     processes, stores, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -601,12 +601,34 @@ def never_away_from_mail(exim):
         exim.stop()
         for again in range(2):
             said = operate(exim, "disable", status=1)
-            check("1 messages are in the store" in said and "fastspool export" in said and not changed(enabled), said)
+            check("1 message is in the store" in said and "fastspool export" in said and not changed(enabled), said)
             exim.reboot()
         exim.run("-bpc")
         exim.run("-Mrm", *exim.queue())
         exim.queued = 0
         operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def mail_of_an_exim_by_hand(exim):
+    """Exim got the library by hand, and enable has written nothing: disable counts the mail in the store all the same, in memory or
+    only on the disk, and offers its export.  Without mail there is nothing to do, and no store comes back."""
+    with machine(exim):
+        before = etc()
+        for _ in range(3):
+            exim.submit(exim.expect(Message(), "sink"))
+        for again in range(2):
+            said = operate(exim, "disable", status=1)
+            check("3 messages are in the store" in said and "fastspool export" in said, said)
+            exim.reboot()
+        listed = exim.run("-bp")
+        said = operate(exim, "disable", "--yes")
+        check("exported 3 messages" in said and "nothing to do" in said and not changed(before), said)
+        check(exim.run("-bp", stock=True) == listed, "plain Exim has another queue")
+        operate(exim, "stop")
+        check("nothing to do" in operate(exim, "disable") and not stores(), "a store was brought back")
+        exim.run("-qff", stock=True)
+        exim.wait_arrived()
 
 
 @test(library=True, main=QUEUE_ONLY)
@@ -768,7 +790,8 @@ def off_with_mail(exim):
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             check(holder.stdout.readline() == "locked\n", "no lock")
             said = operate(exim, "disable", "--yes", status=1)
-            check("exported 11 messages" in said and "1 messages are in the store" in said and not changed(enabled), said)
+            check("exported 11 messages" in said and "1 message is in the store" in said and not changed(enabled), said)
+            check("mend what the export says" in said and "by `fastspool export`" not in said, f"what has failed is advised: {said}")
             holder.communicate()
             check(exim.run("-bp") == listed, "Exim with the library has another queue")
         code, said = on_terminal("y\n", "disable")
