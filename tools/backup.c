@@ -39,7 +39,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 #define TRIES    8
@@ -274,16 +273,12 @@ int tool_backup(int argc, char **argv)
 {
     const char *spool = tool_options(argc, argv, NULL, usage);
 
-    if (optind != argc - 1) {
-        tool_error("backup needs one DIRECTORY, which must not exist");
-        fputs(usage, stderr);
-        return EX_USAGE;
-    }
+    const char *path = *tool_operands(argc, argv, 1, 1, "a DIRECTORY, which must not exist", usage);
     struct backup b = {.directory = -1, .findings = findings_new(FINDINGS), .told = findings_new(FINDINGS)};
     if (!b.findings || !b.told)
         return tool_error("there is no memory");
     b.fs = tool_attach(spool);
-    int result = b.fs ? back_up(&b, argv[optind]) : 1;
+    int result = b.fs ? back_up(&b, path) : 1;
     if (b.directory >= 0)
         close(b.directory);
     if (b.fs)

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -48,10 +47,7 @@ int tool_cat(int argc, char **argv)
     const char *spool = tool_options(argc, argv, NULL, usage);
     int result = 0;
 
-    if (optind == argc) {
-        tool_error("cat needs a path");
-        return EX_USAGE;
-    }
+    tool_operands(argc, argv, 1, argc, "a PATH", usage);
     struct fastspool *fs = tool_attach(spool);
     if (!fs)
         return 1;

@@ -243,7 +243,7 @@ int tool_disable(int argc, char **argv)
 
     while (tool_option(argc, argv, options, usage) != -1)
         yes = true;
-    tool_operands(argc, argv, 0, 0, usage);
+    tool_operands(argc, argv, 0, 0, NULL, usage);
     if (geteuid() == 0)
         return ways_lock() != 0 ? 1 : disable(yes);
     tool_error("only root can write the files of Exim's service: run `fastspool disable` as root");

@@ -203,22 +203,15 @@ static void parse(int argc, char **argv, struct doctor *doctor)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
 
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 's') {
+    for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
+        if (option == 's')
             doctor->start = true;
-        } else if (option == 'j') {
+        else if (option == 'j')
             doctor->json = true;
-        } else if (option == 'p') {
+        else
             doctor->preload = optarg;
-        } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            exit(option == 'h' ? 0 : EX_USAGE);
-        }
     }
-    if (optind == argc)
-        return;
-    fputs(usage, stderr);
-    exit(EX_USAGE);
+    tool_operands(argc, argv, 0, 0, NULL, usage);
 }
 
 int tool_doctor(int argc, char **argv)

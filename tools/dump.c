@@ -59,11 +59,9 @@ int tool_dump(int argc, char **argv)
         spool = option == 's' ? optarg : spool;
         bodies = bodies || option == 'b';
     }
-    const char *part = optind == argc - 1 ? argv[optind] : "";
-    if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0) {
-        tool_error("dump needs one of journal, database and segment");
-        tool_wrong(usage);
-    }
+    const char *part = *tool_operands(argc, argv, 1, 1, "one of journal, database and segment", usage);
+    if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0)
+        tool_wrong(usage, "dump needs one of journal, database and segment, and not `%s`", part);
     if (look_begin(&look, spool) != 0)
         return 1;
     struct rights rights = rights_of_owner(look.owner, look.group);

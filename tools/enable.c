@@ -146,7 +146,7 @@ int tool_enable(int argc, char **argv)
             wish.everywhere = true;
         }
     }
-    tool_operands(argc, argv, 0, 0, usage);
+    tool_operands(argc, argv, 0, 0, NULL, usage);
     if (geteuid() == 0)
         return ways_lock() != 0 ? 1 : enable(&wish);
     tool_error("only root can write the files of Exim's service: run `fastspool enable` as root");

@@ -138,7 +138,7 @@ int tool_export(int argc, char **argv)
             yes = true;
         }
     }
-    const char *path = *tool_operands(argc, argv, 0, 1, usage);
+    const char *path = *tool_operands(argc, argv, 0, 1, NULL, usage);
     struct fastspool *fs = move_begin(spool, !path);
     if (!fs)
         return 1;

@@ -236,11 +236,17 @@ static int help(char *name)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2)
+    if (argc < 2) {
+        tool_error("it needs a SUBCOMMAND");
         return usage(stderr);
+    }
+    if (strcmp(argv[1], "help") == 0 && argc > 3) {
+        tool_error("help takes no further argument like `%s`", argv[3]);
+        return usage(stderr);
+    }
     if (strcmp(argv[1], "help") == 0 && argc > 2)
         return help(argv[2]);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         printf("fastspool %s\n", fastspool_version());

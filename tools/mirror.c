@@ -29,15 +29,12 @@ int tool_mirror(int argc, char **argv)
     struct process_options options = {.journal = JOURNAL_BYTES};
 
     for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
-        if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
-            options.state = optarg;
-        } else if (option == 'm') {
-            options.memory = strtoull(optarg, NULL, 10);
-        } else if (option == 'j' && (options.journal = strtoull(optarg, NULL, 10)) > 0) {
-            continue;
-        } else {
-            tool_wrong(usage);
-        }
+        if (option == 's')
+            options.state = tool_path("state", optarg, usage);
+        else if (option == 'm')
+            options.memory = tool_bytes("memory", optarg, 0, usage); /* 0: as it was made */
+        else
+            options.journal = tool_bytes("journal", optarg, 1, usage);
     }
-    return process_run(*tool_operands(argc, argv, 1, 1, usage), &options);
+    return process_run(*tool_operands(argc, argv, 1, 1, "a SPOOL", usage), &options);
 }

@@ -27,7 +27,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 #define LIBRARY  "libfastspool.so"
@@ -184,24 +183,15 @@ int tool_run(int argc, char **argv)
                                             {0}};
     struct request request = {0};
 
-    for (int option; (option = getopt_long(argc, argv, "+", options, NULL)) != -1;) {
-        if (option == 's') {
+    for (int option; (option = tool_option_before_command(argc, argv, options, usage)) != -1;) {
+        if (option == 's')
             request.spool = optarg;
-        } else if (option == 'd') {
+        else
             request.durability = optarg;
-        } else {
-            fputs(usage, option == 'h' ? stdout : stderr);
-            return option == 'h' ? 0 : EX_USAGE;
-        }
     }
-    if (optind == argc) {
-        tool_error("run needs a COMMAND");
-        tool_wrong(usage);
-    }
-    if (request.durability && !is_durability(request.durability)) {
-        tool_error("--durability needs acked, lazy or strict, not `%s`", request.durability);
-        return EX_USAGE;
-    }
+    tool_operands(argc, argv, 1, argc, "a COMMAND", usage);
+    if (request.durability && !is_durability(request.durability))
+        tool_wrong(usage, "--durability needs acked, lazy or strict, and not `%s`", request.durability);
     if (prepare(&request, argv[optind]) != 0)
         return 126;
     execvp(argv[optind], argv + optind);

@@ -255,18 +255,16 @@ static char parse(int argc, char **argv, const char **spool)
     char form = 's';
     int option;
 
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1 && strchr("sjpw", option)) {
+    while ((option = tool_option(argc, argv, options, usage)) != -1) {
         if (option == 's')
             *spool = optarg;
         else if (form == 's' || form == option)
             form = (char)option;
         else
-            break;
+            tool_wrong(usage, "status takes one of --json, --prometheus and --watch");
     }
-    if (option == -1 && optind == argc)
-        return form;
-    fputs(usage, option == 'h' ? stdout : stderr);
-    exit(option == 'h' ? 0 : EX_USAGE);
+    tool_operands(argc, argv, 0, 0, NULL, usage);
+    return form;
 }
 
 int tool_status(int argc, char **argv)

@@ -10,6 +10,7 @@
 #include "seen.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct option;
 
@@ -58,12 +59,19 @@ struct fastspool_config tool_config_of(const struct fastspool_config *config, si
 struct fastspool *tool_attach(const char *spool);
 
 /** The next option of @options, as getopt_long(3) says it; -1: there is none.  All have letters, and --help has 'h'.
- *  Prints @usage and exits: with 64 on a wrong one, with 0 on --help. */
+ *  Prints @usage and exits: with 64 on a wrong one, with 0 on --help and -h. */
 int tool_option(int argc, char **argv, const struct option *options, const char *usage);
-/** The operands, after the last option.  Fewer than @least or more than @most are wrong. */
-char **tool_operands(int argc, char **argv, int least, int most, const char *usage);
-/** Wrong arguments: print @usage, and exit with 64. */
-_Noreturn void tool_wrong(const char *usage);
+/** The same, where the first operand ends the options: it is a command with its own. */
+int tool_option_before_command(int argc, char **argv, const struct option *options, const char *usage);
+/** The operands, after the last option.  Fewer than @least or more than @most are wrong.  @needs: what they are, with
+ * an article; NULL: @least is 0. */
+char **tool_operands(int argc, char **argv, int least, int most, const char *needs, const char *usage);
+/** Wrong arguments: print the sentence and @usage, and exit with 64. */
+_Noreturn void tool_wrong(const char *usage, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/** The number of bytes @text, at least @least, that option --@option needs.  Anything else is wrong. */
+uint64_t tool_bytes(const char *option, const char *text, uint64_t least, const char *usage);
+/** @text, if it may be the path that option --@option needs. */
+const char *tool_path(const char *option, const char *text, const char *usage);
 /** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;
  *  @json NULL: the subcommand has no --json. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);

@@ -54,15 +54,12 @@ int tool_view(int argc, char **argv)
     bool replaces = false;
 
     for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
-        if (option == 's' && strlen(optarg) < FASTSPOOL_PATH_MAX) {
-            state = optarg;
-        } else if (option == 'r') {
+        if (option == 's')
+            state = tool_path("state", optarg, usage);
+        else
             replaces = true;
-        } else {
-            tool_wrong(usage);
-        }
     }
-    const char *spool = *tool_operands(argc, argv, 1, 1, usage);
+    const char *spool = *tool_operands(argc, argv, 1, 1, "a SPOOL", usage);
     if (geteuid() != 0)
         return tool_error("view needs root");
     if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */

@@ -88,11 +88,20 @@ static void on_term(int signal_number)
 }
 
 /* Report an error: in syslog, and on standard error for a mirror that was started by hand. */
+static int complain_once(const char *sentence)
+{
+    syslog(LOG_MAIL | LOG_ERR, "%s", sentence);
+    fprintf(stderr, "fastspool: %s\n", sentence);
+    return 1;
+}
+
+/* The same for an error that does not name the spool. */
 static int complain(const char *spool, const char *error)
 {
-    syslog(LOG_MAIL | LOG_ERR, "%s: %s", spool, error);
-    fprintf(stderr, "fastspool: %s: %s\n", spool, error);
-    return 1;
+    char sentence[FASTSPOOL_PATH_MAX + SECTION_SENTENCE + sizeof(": ")];
+
+    snprintf(sentence, sizeof(sentence), "%s: %s", spool, error);
+    return complain_once(sentence);
 }
 
 /* The store has failed. */
@@ -463,7 +472,7 @@ int process_run(const char *spool, const struct process_options *options)
                         "on the disk. Keep libeatmydata out of /etc/ld.so.preload, and start the container without "
                         "the suppression of syncs");
     if (attach_open(spool, &config, &fs, error) < 0)
-        return complain(spool, error);
+        return complain_once(error);
     result = run(fs, options->journal, options->memory);
     fastspool_detach(fs);
     return result;

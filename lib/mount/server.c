@@ -117,7 +117,9 @@ static int attach(struct server *server, const char *spool, const char *state)
     server->durability = config.durability;
     if (result == 0)
         inside_write_for_others(server->fs);
-    return result < 0 ? complain(spool, "attach", error) : 0;
+    if (result < 0)
+        syslog(LOG_MAIL | LOG_ERR, "view: %s", error); /* it names the spool */
+    return result < 0;
 }
 
 /* ---- the director ---- */

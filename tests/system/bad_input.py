@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 
 from harness import (FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, check, kill_all, main, processes,
@@ -189,6 +190,40 @@ def installation(exim):
     finally:
         os.chmod(path, mode)
     mended(exim)
+
+
+@test(library=True)
+def wrong_arguments(exim):
+    """Each subcommand answers wrong arguments with a sentence of what is wrong, and then its usage.  -h is --help."""
+    subcommands = re.findall(r"^  ([a-z]+) +\S", exim.tool("help"), re.M)
+    takes_operands = {"cat": ["input"], "ls": [], "run": ["--", "true"], "export": [], "backup": ["/srv/copy"], "dump": ["journal"],
+                      "mirror": [exim.spool], "view": [exim.spool]}
+    check(len(subcommands) > 15, f"{subcommands}")
+    wrong = [((), "SUBCOMMAND"), (("--what",), "--what"), (("help", "ls", "it"), "`it`")]
+    for name in subcommands:
+        wrong += [((name, "--what"), "--what"), ((name, "-x"), "'x'")]
+        if name not in ("cat", "ls", "run"):
+            operands = (takes_operands[name] or ["/srv/other"]) if name in takes_operands else []
+            wrong.append(((name, *operands, "it"), "`it`"))
+        if takes_operands.get(name):
+            wrong.append(((name,), f"{name} needs "))
+        if name not in ("doctor", "enable", "disable", "mirror", "view"):
+            wrong.append(((name, "--spool", exim.spool, "--spool", "/srv"), "'--spool' is given twice"))
+    wrong += [(("flush", "--json"), "--json"), (("status", "--json", "--watch"), "--watch"), (("dump", "it"), "`it`"),
+              (("run", "--durability", "it", "true"), "`it`"), (("view", "--state", "x" * 5000, exim.spool), "--state"),
+              (("mirror", "--state", "", exim.spool), "--state")]
+    wrong += [(("mirror", f"--{option}", number, exim.spool), f"`{number}`")
+              for option in ("memory", "journal") for number in ("x", "", "-1", "1M", "9" * 30)] + [(("mirror", "--journal", "0", exim.spool), "`0`")]
+    for arguments, words in wrong:
+        result = exim.command(*arguments, program=TOOL, stock=True)
+        said = result.stderr.decode().splitlines() + ["", ""]
+        check(result.returncode == 64 and not result.stdout, f"{arguments}: {result}")
+        usage = next((line for line in said[1:] if line.startswith("usage: fastspool ")), None)
+        check(said[0].startswith("fastspool: ") and words in said[0] and usage, f"{arguments}: {said}")
+        check(arguments[:1] == () or arguments[0] not in subcommands or f"fastspool {arguments[0]}" in usage, f"{arguments}: {usage}")
+    for name in subcommands:
+        check(exim.tool(name, "-h") == exim.tool(name, "--help"), f"{name} -h")
+    check(exim.tool("-h") == exim.tool("--help") and not list(exim.spool.glob(".fastspool")), "-h")
 
 
 @test(main=QUEUE_ONLY, library=True)
