@@ -10,9 +10,6 @@
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/evictor.h"
-#include "mirror/journal.h"
-#include "mirror/journal_files.h"
-#include "mirror/journal_scan.h"
 #include "store/blocks.h"
 #include "store/check.h"
 #include "store/inside.h"
@@ -24,13 +21,8 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <syslog.h>
-#include <ucontext.h>
 
 static void setup(void)
 {
@@ -583,169 +575,3 @@ Test(hostile, shared_index_blocks)
         WRITABLE(inode_at(fs, i)->map.double_indirect) = top;
     cr_assert_eq(ended(take_snapshot), -EUCLEAN);
 }
-
-/* ---- words that change between two looks ---- */
-
-static int nothing(struct fastspool *store, void *argument)
-{
-    (void)store;
-    (void)argument;
-    return 0;
-}
-
-/* Two offsets in turn: of a word that nobody uses, and of one behind the segment. */
-static void *flip_offset(void *argument)
-{
-    const struct undo *entry = &fs->header->undo[0];
-
-    for (const uint32_t *ends = argument; !LOAD(*ends);) {
-        STORE(entry->offset, HEADER_SIZE - 8);
-        STORE(entry->offset, SEGMENT_SIZE + (UINT64_C(1) << 40));
-    }
-    return NULL;
-}
-
-/* An entry of the undo log that changes while it is looked at leads nowhere that was not looked at. */
-Test(hostile, undo_entry_that_changes)
-{
-    static uint32_t ends;
-    pthread_t thread;
-    struct stat st;
-
-    cr_assert_eq(pthread_create(&thread, NULL, flip_offset, &ends), 0);
-    setlogmask(LOG_MASK(LOG_EMERG)); /* half of the looks find damage */
-    for (int i = 0; i < 1000000; i++) {
-        STORE(fs->header->section.undo_count, 1);
-        STORE(fs->header->section.lock, FUTEX_OWNER_DIED);
-        section_run(fs, nothing, NULL);
-        mend();
-    }
-    STORE(ends, 1);
-    pthread_join(thread, NULL);
-    cr_assert_eq(fstat(fs->segment_fd, &st), 0);
-    cr_assert_eq((uint64_t)st.st_size, SEGMENT_SIZE, "the file has %lld bytes", (long long)st.st_size);
-}
-
-#ifdef __x86_64__
-#define TRAP_FLAG 0x100
-
-/* After each so many instructions a word has another of two values. */
-static struct {
-    const uint32_t *word;
-    uint32_t values[2];
-    unsigned count, period, phase;
-    bool inside;
-} flip;
-
-static void on_step(int signal_number, siginfo_t *info, void *context)
-{
-    ucontext_t *interrupted = context;
-
-    (void)signal_number;
-    (void)info;
-    STORE(*flip.word, flip.values[(flip.count++ + flip.phase) / flip.period % 2]);
-    if (!flip.inside)
-        interrupted->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
-}
-
-static void step_from_here(void)
-{
-    flip.inside = true;
-    __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; orl %0, (%%rsp); popf; lea 128(%%rsp), %%rsp" ::"i"(TRAP_FLAG)
-                     : "memory", "cc");
-}
-
-static void step_no_more(void)
-{
-    flip.inside = false;
-}
-
-static int take_stepwise(struct capture *capture, unsigned period, unsigned phase)
-{
-    flip.count = 0;
-    flip.period = period;
-    flip.phase = phase;
-    section_guard = (struct section_guard){step_from_here, step_no_more};
-    int result = capture_take(fs, capture);
-    section_guard = (struct section_guard){0};
-    return result;
-}
-
-/* The range that is captured is the one that was looked at.  One that ends before it begins has 2^32 blocks. */
-Test(hostile, dirty_range_that_changes)
-{
-    static const unsigned periods[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
-    static const char bytes[10 * BLOCK_SIZE];
-    struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, before;
-    struct capture capture;
-    int d = create("input/x"), found[2] = {0};
-
-    for (int i = 0; i < 100; i += 10)
-        cr_assert_eq(fastspool_pwrite(fs, d, bytes, sizeof(bytes), i * BLOCK_SIZE), sizeof(bytes));
-    const struct inode *inode = inode_at(fs, inode_of("input/x"));
-    flip.word = &inode->dirty_from;
-    flip.values[0] = 0;
-    flip.values[1] = 50; /* behind the end */
-    WRITABLE(inode->dirty_to) = 2;
-    cr_assert_eq(sigaction(SIGTRAP, &action, &before), 0);
-    setlogmask(LOG_MASK(LOG_EMERG)); /* half of the looks find damage */
-    for (size_t p = 0; p < sizeof(periods) / sizeof(*periods); p++) {
-        for (unsigned phase = 0; phase < 2 * periods[p]; phase++) {
-            int result = take_stepwise(&capture, periods[p], phase);
-            cr_assert(result == 0 || result == -EIO, "period %u, phase %u: %s", periods[p], phase, strerror(-result));
-            found[result < 0]++;
-            for (size_t f = 0; result == 0 && f < capture.count; f++)
-                cr_assert_leq(capture.file[f].state.dirty_from, capture.file[f].state.dirty_to, "period %u, phase %u",
-                              periods[p], phase);
-            if (result == 0)
-                capture_end(fs, &capture, -EIO, 1); /* all of it stays dirty */
-            mend();
-        }
-    }
-    sigaction(SIGTRAP, &before, NULL);
-    cr_assert(found[0] > 0 && found[1] > 0, "%d captures, %d refused", found[0], found[1]);
-}
-
-static int count_batch(void *context, const struct journal_batch *batch)
-{
-    *(uint64_t *)context = batch->number;
-    return 0;
-}
-
-/* Bytes of a block that change while a batch is written: the checksum is that of what was written. */
-Test(hostile, bytes_that_change)
-{
-    static struct journal journal;
-    static const char bytes[3000];
-    struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, before;
-    struct capture capture;
-    char error[FASTSPOOL_ERROR_MAX];
-    int d = create("input/x");
-
-    cr_assert_eq(fastspool_write(fs, d, bytes, sizeof(bytes)), sizeof(bytes));
-    cr_assert_eq(journal_open(&journal, fs, 8 * JOURNAL_FILE_MIN, error), 0, "%s", error);
-    flip.word = (const uint32_t *)(block_at(fs, inode_at(fs, inode_of("input/x"))->map.direct[0]) + 400);
-    flip.values[1] = ~flip.values[0];
-    cr_assert_eq(sigaction(SIGTRAP, &action, &before), 0);
-    for (unsigned period = 10; period < 10000; period = period * 3 / 2) {
-        struct journal_found found;
-        uint64_t number = 0;
-        cr_assert_eq(capture_take(fs, &capture), 0);
-        flip.count = 0;
-        flip.period = period;
-        step_from_here();
-        int result = journal_append(&journal, &capture, error);
-        step_no_more();
-        cr_assert_eq(result, 0, "%s", error);
-        cr_assert_eq(capture_end(fs, &capture, -EIO, 1), 0); /* all of it stays dirty */
-        uint64_t last = LOAD(fs->header->journal.durable);
-        const struct journal_scan scan = {
-            .above = last - 1, .upto = UINT64_MAX, .visit = count_batch, .context = &number};
-        cr_assert_eq(journal_scan(journal.pool.directory, &scan, &found), 0);
-        cr_assert(found.batches == 1 && number == last, "period %u: %llu batches", period,
-                  (unsigned long long)found.batches);
-    }
-    sigaction(SIGTRAP, &before, NULL);
-    journal_close(&journal);
-}
-#endif
