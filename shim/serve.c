@@ -47,6 +47,7 @@
 #include "base/atomic.h"
 #include "base/cgroup.h"
 #include "base/clock.h"
+#include "base/decision.h"
 #include "base/fd.h"
 #include "base/places.h"
 #include "config.h"
@@ -71,8 +72,6 @@
 #include <sysexits.h>
 #include <syslog.h>
 
-enum decision { UNDECIDED, SERVE_NOTHING, WATCH, REFUSE, SERVE };
-
 #define AGAIN   NS_PER_S             /* after which a cause may have been mended */
 #define UNNAMED FASTSPOOL_SPOOLS_MAX /* as `matched`: of no configured spool, but there is a store */
 
@@ -86,8 +85,8 @@ static struct spool {
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
 
-static uint32_t decision; /* enum decision */
-static uint32_t users;    /* an ordinary user started this process */
+static struct decision_word word __attribute__((used)) = {.mark = DECISION_MARK};
+static uint32_t users; /* an ordinary user started this process */
 static struct fastspool_config config;
 static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
 static bool global;     /* every execution of this image has it */
@@ -393,12 +392,12 @@ static enum decision decided(void)
 {
     struct outside outside;
 
-    if (LOAD(decision) == UNDECIDED && forks_begin(&outside)) {
-        if (LOAD(decision) == UNDECIDED)
-            STORE(decision, decide());
+    if (LOAD(word.decision) == UNDECIDED && forks_begin(&outside)) {
+        if (LOAD(word.decision) == UNDECIDED)
+            STORE(word.decision, decide());
         forks_end(&outside);
     }
-    return LOAD(decision);
+    return LOAD(word.decision);
 }
 
 bool serve_active(void)
@@ -519,7 +518,7 @@ static size_t find_match(const char *path)
         }
     }
     bool suspects = (set_id_image || refusal[0]) && (!found || exim_policy(path + found) != EXIM_STORE);
-    bool watches = LOAD(decision) == WATCH;
+    bool watches = LOAD(word.decision) == WATCH;
     size_t length = suspects ? match_unnamed(path, watches) : 0;
     if (!length)
         return watches ? 0 : found;
@@ -537,7 +536,7 @@ static bool mend(void)
 {
     struct outside outside;
 
-    if (final || LOAD(passed) || LOAD(left) || LOAD(decision) < REFUSE || !__libc_single_threaded || matching ||
+    if (final || LOAD(passed) || LOAD(left) || LOAD(word.decision) < REFUSE || !__libc_single_threaded || matching ||
         clock_monotonic() - decided_at < AGAIN || !forks_begin(&outside))
         return false;
     refusal[0] = '\0';
@@ -548,7 +547,7 @@ static bool mend(void)
     final = !refusal[0] && (!is_trusted(starter) || cgroup_is_users(is_trusted));
     if (final)
         refuse("an ordinary user has started this Exim, or may freeze it: start it as a service");
-    STORE(decision, listed ? SERVE : REFUSE);
+    STORE(word.decision, listed ? SERVE : REFUSE);
     if (listed && !refusal[0] && geteuid() == 0)
         prepare_memory();
     forks_end(&outside);

@@ -13,7 +13,7 @@
 #include "command.h"
 
 #include "base/clock.h"
-#include "exims.h"
+#include "decided.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -147,10 +147,11 @@ static bool stands(pid_t pid)
 static int look_at(pid_t pid)
 {
     siginfo_t info = {0};
+    enum decision decision;
 
     for (uint64_t began = clock_monotonic(); clock_monotonic() - began < PATIENCE;) {
         bool standing = stands(pid);
-        if (exims_map_library(pid))
+        if (decided_has(pid, &decision))
             return 1;
         if (standing)
             return 0;

@@ -40,7 +40,6 @@ static const char usage[] =
 /* ---- Exim ---- */
 
 struct found {
-    const struct fastspool_config *config;
     bool on_view; /* a view is mounted, by which any Exim of this machine works */
     bool may;     /* @process may use a store */
     struct exims_process process;
@@ -50,8 +49,7 @@ static bool may_use(void *context, const struct exims_process *process)
 {
     struct found *found = context;
 
-    found->may =
-        (process->served && !exims_is_users(process->pid, found->config)) || (found->on_view && !process->elsewhere);
+    found->may = process->served || (found->on_view && !process->elsewhere);
     if (found->may)
         found->process = *process;
     return found->may;
@@ -59,14 +57,11 @@ static bool may_use(void *context, const struct exims_process *process)
 
 static int refuse_running(const struct fastspool_config *config)
 {
-    const char *images[FASTSPOOL_PROGRAMS_MAX];
-    struct found found = {.config = config};
+    struct found found = {0};
 
-    for (size_t i = 0; i < config->programs; i++)
-        images[i] = config->program[i];
     for (size_t i = 0; i < config->spools; i++)
         found.on_view = found.on_view || viewed(config->spool[i]) > 0;
-    exims_each(images, config->programs, may_use, &found);
+    exims_each(config, NULL, may_use, &found);
     size_t hidden = exims_hidden(config);
     if (!found.may && hidden)
         return tool_error(

@@ -3,7 +3,7 @@
  * fastspool doctor: the configuration, Exim's own, and the Exims that run.
  *
  * Happy path: /etc/fastspool.conf can be believed and names Exim's image and its spool, which belongs to Exim's user;
- * every Exim that runs has the library in its memory.
+ * every Exim that runs is served by the library.
  *
  * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
  */
@@ -155,7 +155,7 @@ static const char *const restart = "restart Exim with the library: `fastspool en
 struct running {
     struct doctor *doctor;
     bool view;
-    size_t bad;
+    size_t bad, users; /* of those that ordinary users have started, the library serves none */
     enum verdict worst;
 };
 
@@ -164,7 +164,14 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
     const char *found = NULL, *mend = restart;
     enum verdict verdict = DOCTOR_WRONG;
 
-    if (!process->served && viewed) {
+    if (process->users)
+        return DOCTOR_OK;
+    if (process->library && !process->served) {
+        found = viewed ? "has the library, which serves nothing there: it works on the view, more slowly"
+                       : "has the library, which serves nothing there: it sees, and takes, mail on the disk alone";
+        mend = "see the other lines, or in syslog `serves nothing: ...`, why, and restart Exim";
+        verdict = viewed ? DOCTOR_ATTENTION : DOCTOR_WRONG;
+    } else if (!process->served && viewed) {
         found = "has not got the library: it works on the view, more slowly";
         verdict = DOCTOR_ATTENTION;
     } else if (!process->served) {
@@ -189,6 +196,7 @@ static bool judge(void *context, const struct exims_process *process)
     enum verdict verdict = look_at(running->doctor, process, running->view, running->bad >= TOLD_MAX);
 
     running->bad += verdict != DOCTOR_OK;
+    running->users += process->users;
     running->worst = verdict > running->worst ? verdict : running->worst;
     return false;
 }
@@ -197,13 +205,7 @@ void doctor_running(struct doctor *doctor)
 {
     struct running running = {
         .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
-    const char *images[FASTSPOOL_PROGRAMS_MAX + 1];
-    size_t count = 0;
-
-    for (size_t i = 0; i < doctor->config.programs; i++)
-        images[count++] = doctor->config.program[i];
-    images[count++] = doctor->exim;
-    size_t number = exims_each(images, count, judge, &running);
+    size_t number = exims_each(&doctor->config, doctor->exim, judge, &running);
     if (running.bad > TOLD_MAX)
         doctor_tell(doctor, running.worst, restart, "%zu more like these", running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
@@ -211,8 +213,9 @@ void doctor_running(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
                     "%zu processes are called like Exim and can't be looked at", hidden);
-    else if (number == 0)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs");
+    else if (number == running.users)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs%s",
+                    number ? " but those of ordinary users" : "");
     else if (running.bad == 0)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library", number);
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.users);
 }

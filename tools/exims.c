@@ -9,6 +9,7 @@
  *     and not taken for none.
  *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
  *     another one.
+ *   - The library is in memory, and serves nothing, as one that has lost its set-user-ID bit: decided.c knows.
  */
 #include "exims.h"
 
@@ -31,20 +32,6 @@
 #define GLANCE  (NS_PER_S / 10) /* the same, of a monitor's look at all processes */
 #define COMM    15              /* bytes of a process's name that the kernel keeps */
 #define MOMENTS NS_PER_S        /* of all processes: any user may have hundreds that never get the library */
-
-bool exims_map_library(pid_t pid)
-{
-    char path[48], line[PATH_MAX + 128];
-    bool found = false;
-
-    snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
-    FILE *maps = fopen(path, "re");
-    while (maps && !found && fgets(line, sizeof(line), maps))
-        found = strstr(line, "/" EXIMS_LIBRARY) != NULL;
-    if (maps)
-        fclose(maps);
-    return found;
-}
 
 /* ---- who has started it ---- */
 
@@ -82,7 +69,9 @@ static bool is_marked(pid_t pid)
     return found;
 }
 
-bool exims_is_users(pid_t pid, const struct fastspool_config *config)
+/* Has an ordinary user started it, neither root, nor trusted, nor the owner of a spool?  What can't be read counts as
+ * no. */
+static bool is_users(pid_t pid, const struct fastspool_config *config)
 {
     struct stat st;
     uid_t uid;
@@ -143,37 +132,55 @@ static void read_command(pid_t pid, char *command, size_t room)
     command[length] = '\0';
 }
 
-static void wait_for_library(struct exims_process *process, uint64_t *patience)
+/* ---- is it served? ---- */
+
+/* The library's own word, and before it has one, what it will decide by. */
+static void look_at_library(struct exims_process *process, const struct fastspool_config *config,
+                            enum decision *decision)
+{
+    process->library = decided_has(process->pid, decision);
+    process->users = process->library && *decision != SERVE && is_users(process->pid, config);
+    process->served = process->library && (*decision == SERVE || (*decision == UNDECIDED && !process->users));
+}
+
+static void wait_for_library(struct exims_process *process, const struct fastspool_config *config, uint64_t *patience)
 {
     uint64_t began = clock_monotonic(), most = *patience < MOMENT ? *patience : MOMENT, waited = 0;
+    enum decision decision;
 
-    while (!(process->served = exims_map_library(process->pid)) && waited < most) {
+    for (look_at_library(process, config, &decision); decision == UNDECIDED && waited < most;) {
         clock_sleep(NS_PER_S / 20);
+        look_at_library(process, config, &decision);
         waited = clock_monotonic() - began;
     }
     *patience -= waited < *patience ? waited : *patience;
 }
 
-static bool take(pid_t pid, const char *const images[], size_t count, struct exims_process *process, uint64_t *patience)
-{
-    *process = (struct exims_process){.pid = pid};
-    bool found = false;
+/* ---- all of them ---- */
 
-    for (size_t i = 0; i < count && !found; i++)
-        found = runs(pid, images[i], &process->replaced);
-    if (!found)
-        return false;
-    process->elsewhere = is_elsewhere(pid);
-    wait_for_library(process, patience);
-    read_command(pid, process->command, sizeof(process->command));
-    for (size_t i = 0; i < count; i++) {
-        if (runs(pid, images[i], &process->replaced))
-            return true;
-    }
-    return false; /* it has ended */
+static bool is_any(pid_t pid, const struct fastspool_config *config, const char *image, bool *replaced)
+{
+    bool found = image && runs(pid, image, replaced);
+
+    for (size_t i = 0; i < config->programs && !found; i++)
+        found = runs(pid, config->program[i], replaced);
+    return found;
 }
 
-static size_t each_of(const char *const images[], size_t count, uint64_t patience, exims_visit *each, void *context)
+static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,
+                 uint64_t *patience)
+{
+    *process = (struct exims_process){.pid = pid};
+    if (!is_any(pid, config, image, &process->replaced))
+        return false;
+    process->elsewhere = is_elsewhere(pid);
+    wait_for_library(process, config, patience);
+    read_command(pid, process->command, sizeof(process->command));
+    return is_any(pid, config, image, &process->replaced); /* or it has ended */
+}
+
+static size_t each_of(const struct fastspool_config *config, const char *image, uint64_t patience, exims_visit *each,
+                      void *context)
 {
     DIR *directory = opendir("/proc");
     size_t number = 0;
@@ -182,7 +189,7 @@ static size_t each_of(const char *const images[], size_t count, uint64_t patienc
     for (struct dirent *entry; directory && !ended && (entry = readdir(directory));) {
         pid_t pid = (pid_t)atol(entry->d_name);
         struct exims_process process;
-        if (pid <= 0 || !take(pid, images, count, &process, &patience))
+        if (pid <= 0 || !take(pid, config, image, &process, &patience))
             continue;
         number++;
         ended = each(context, &process);
@@ -192,14 +199,14 @@ static size_t each_of(const char *const images[], size_t count, uint64_t patienc
     return number;
 }
 
-size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context)
+size_t exims_each(const struct fastspool_config *config, const char *image, exims_visit *each, void *context)
 {
-    return each_of(images, count, MOMENTS, each, context);
+    return each_of(config, image, MOMENTS, each, context);
 }
 
 static bool count_without(void *context, const struct exims_process *process)
 {
-    *(size_t *)context += !process->served && !process->elsewhere;
+    *(size_t *)context += !process->served && !process->users && !process->elsewhere;
     return false;
 }
 
@@ -241,22 +248,22 @@ size_t exims_hidden(const struct fastspool_config *config)
 
 int64_t exims_without(const struct fastspool_config *config)
 {
-    const char *images[FASTSPOOL_PROGRAMS_MAX];
     size_t without = 0;
 
-    for (size_t i = 0; i < config->programs; i++)
-        images[i] = config->program[i];
-    each_of(images, config->programs, GLANCE, count_without, &without);
+    each_of(config, NULL, GLANCE, count_without, &without);
     return exims_hidden(config) ? -1 : (int64_t)without;
 }
 
-static bool is_any(pid_t pid, const struct fastspool_config *config)
+/* Does it have the store, or will it with its first call?  Waits for nothing. */
+static bool attends(pid_t pid, const struct fastspool_config *config, bool on_view)
 {
-    bool replaced, found = false;
+    struct exims_process process = {.pid = pid};
+    enum decision decision;
 
-    for (size_t i = 0; i < config->programs && !found; i++)
-        found = runs(pid, config->program[i], &replaced);
-    return found;
+    if (!is_any(pid, config, NULL, &process.replaced))
+        return false;
+    look_at_library(&process, config, &decision);
+    return process.served || on_view;
 }
 
 bool exims_attend(const struct fastspool_config *config, const char *spool)
@@ -266,7 +273,7 @@ bool exims_attend(const struct fastspool_config *config, const char *spool)
 
     for (struct dirent *entry; directory && !found && (entry = readdir(directory));) {
         pid_t pid = (pid_t)atol(entry->d_name);
-        found = pid > 0 && is_any(pid, config) && (on_view || (exims_map_library(pid) && !exims_is_users(pid, config)));
+        found = pid > 0 && attends(pid, config, on_view);
     }
     if (directory)
         closedir(directory);

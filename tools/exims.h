@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_EXIMS_H
 #define FASTSPOOL_EXIMS_H
 
+#include "decided.h"
 #include "fastspool.h"
 
 #include <stdbool.h>
@@ -12,39 +13,36 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define EXIMS_LIBRARY "libfastspool.so"
+#define EXIMS_LIBRARY DECIDED_LIBRARY
 
 struct exims_process {
     pid_t pid;
-    bool served;      /* the library is in its memory; it may serve it, unless exims_is_users() */
+    bool library;     /* is in its memory */
+    bool served;      /* by the library, as that says itself, or will be at its first call on the spool */
+    bool users;       /* an ordinary user has started it: the library serves it never */
     bool replaced;    /* its image was replaced, as by an upgrade */
     bool elsewhere;   /* in another PID namespace than this process */
     char command[80]; /* its command line */
 };
 
-/** Call @each, until it returns true, for the processes that run one of the @count @images.  One that has just begun,
- * and has no library yet, gets a moment; many have it together.  Needs root.  Returns how many @each was called for. */
+/** Call @each, until it returns true, for the processes that run a `program` of @config, or @image, if that is not
+ * NULL. One that has just begun, and has no library yet, gets a moment; many have it together.  Needs root.  Returns
+ * how many
+ *  @each was called for. */
 typedef bool exims_visit(void *context, const struct exims_process *process);
-size_t exims_each(const char *const images[], size_t count, exims_visit *each, void *context);
+size_t exims_each(const struct fastspool_config *config, const char *image, exims_visit *each, void *context);
 
 /** How many processes are called like an Exim, and have an image that can't be read: without CAP_SYS_PTRACE, as root in
  *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
 size_t exims_hidden(const struct fastspool_config *config);
 
-/** Has an ordinary user started it, neither root, nor trusted, nor the owner of a spool?  Then the library does not
- * serve it, and goes no further than a view.  What can't be read counts as no.  Needs root. */
-bool exims_is_users(pid_t pid, const struct fastspool_config *config);
-
-/** How many Exims run without the library: of any spool, as no process tells which one it uses.  Not those of other PID
- *  namespaces.  Looks for a tenth of a second more where one has just begun.  -1: it can't be said (exims_hidden()).
- * Needs root. */
+/** How many Exims run without the library, or are not served by it: of any spool, as no process tells which one it
+ * uses. Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more where
+ * one has just begun.  -1: it can't be said (exims_hidden()).  Needs root. */
 int64_t exims_without(const struct fastspool_config *config);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
  *  where it can't be said (exims_hidden()).  Needs root. */
 bool exims_attend(const struct fastspool_config *config, const char *spool);
-
-/** Is the library in the memory of @pid?  What can't be read counts as no. */
-bool exims_map_library(pid_t pid);
 
 #endif

@@ -181,7 +181,8 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
           "1: the configuration can't be used, and Exim is refused the spool.");
     if (shown->without >= 0)
         gauge(shown, "fastspool_exims_without_library", (double)shown->without,
-              "Exims that run without the library, of any spool: they have the view, or the disk alone.");
+              "Exims that run without the library, or are not served by it, of any spool: they have the view, or the "
+              "disk alone.");
     if (shown->on_disk >= 0)
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");

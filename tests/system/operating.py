@@ -13,6 +13,7 @@ import pathlib
 import pty
 import re
 import shutil
+import socket
 import subprocess
 
 from disk import LoopDisk
@@ -232,6 +233,65 @@ def an_exim_without_the_library(exim):
         finally:
             daemon.terminate()
             daemon.wait(60)
+
+
+def listens(port):
+    """Does somebody listen on PORT?"""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def serving_nothing(exim, spoil, mend, **environment):
+    """A daemon of root's that was started while SPOIL held: it has the library in its memory, which serves nothing."""
+    spoil()
+    try:
+        daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env={**exim.environment(), **environment}, cwd="/",
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: listens(2527), "the daemon listens")
+    finally:
+        mend()
+    try:
+        check(LIBRARY in pathlib.Path(f"/proc/{daemon.pid}/maps").read_text(), "the library is not in its memory")
+        yield daemon
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def mapped_is_not_served(exim):
+    """A daemon that was started by hand has the library in its memory, which serves nothing, as the library had lost its mode, or
+    LD_PRELOAD has a path, or names a spool of its own; all that is mended since.  It takes mail onto the disk, and counts as one
+    without the library: for doctor, status in each form, and disable."""
+    target = pathlib.Path(os.path.realpath(INSTALLED))
+    nothing = (lambda: None, lambda: None)
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        exim.submit(Message())
+        exim.queued = 1
+        for spoil, mend, environment in ((lambda: target.chmod(0o644), lambda: target.chmod(0o4644), {}),
+                                         (*nothing, {"LD_PRELOAD": str(INSTALLED)}),
+                                         (*nothing, {"FASTSPOOL_SPOOL": "/srv/own"})):
+            with serving_nothing(exim, spoil, mend, **environment) as daemon:
+                tells(exim, "running exims", "wrong", f"process {daemon.pid}", "serves nothing", "the disk alone")
+                tells(exim, "mail in the store", "wrong", "1 message")
+                status_tells(exim, 2, "1 message stands")
+                check("1 without the library" in exim.command("status", program=TOOL, stock=True).stdout.decode(), "status")
+                check(exim.status()["exims_without_library"] == 1, f"{exim.status()}")
+                said = exim.command("status", "--prometheus", program=TOOL, stock=True).stdout.decode()
+                check(f'fastspool_exims_without_library{{spool="{exim.spool}"}} 1' in said, said)
+                said = operate(exim, "disable", status=1)
+                check("1 message is in the store" in said and "stop it first" not in said, said)
+        exim.start()
+        tells(exim, "running exims", "ok", "1, with the library")
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all is well")
+        exim.stop()
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        operate(exim, "disable", "--yes")
 
 
 @test(library=True, main=QUEUE_ONLY)
