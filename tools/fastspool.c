@@ -186,12 +186,13 @@ struct fastspool *tool_attach(const char *spool)
     if (tool_config_of_one(&config, spool) != 0)
         return NULL;
     int result = attach_open(config.spool[0], &config, &fs, error);
-    if (result == -ENOENT && access(config.spool[0], F_OK) == 0)
+    bool exists = result == -ENOENT && access(config.spool[0], F_OK) == 0;
+    if (exists && tool_check_spool(&config, true) == 0)
         tool_error(
             "%s: as after `fastspool stop` or a reboot: start Exim with the library, or run `fastspool run -- true`, "
             "and try again",
             error);
-    else if (result < 0)
+    else if (result < 0 && !exists)
         tool_refused(result, error);
     return fs;
 }

@@ -20,18 +20,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int cannot_open(struct look *look, const char *spool)
+{
+    int result = error_set(look->why, -errno, "cannot open the spool %.256s: %s", spool, strerrordesc_np(errno));
+
+    return tool_refused(result, look->why);
+}
+
 static int find_paths(struct look *look, const struct fastspool_config *config)
 {
     char path[PATH_MAX];
     struct stat st;
 
     if (!realpath(config->spool[0], path) || stat(path, &st) < 0)
-        return tool_error("cannot open the spool %s: %s", config->spool[0], strerrordesc_np(errno));
+        return cannot_open(look, config->spool[0]);
     look->owner = st.st_uid;
     look->group = st.st_gid;
     look->view = config->view;
-    if (strlen(path) + sizeof(PLACES_STATE) >= sizeof(look->state) || !S_ISDIR(st.st_mode))
-        return tool_error("%s is no spool", config->spool[0]);
+    if (strlen(path) + sizeof(PLACES_STATE) >= sizeof(look->state))
+        return tool_error("the path %.64s... is too long for a spool", config->spool[0]);
     strcpy(look->spool, path);
     if (config->state[0])
         strcpy(look->state, config->state);
@@ -58,11 +65,13 @@ int look_begin(struct look *look, const char *spool)
         look->why[0] = '\0';
     if (stat(look->state, &st) < 0 && look->why[0])
         return tool_refused(result, look->why);
-    if (stat(look->state, &st) < 0)
-        return errno == ENOENT
-                   ? tool_error("%s has no store, neither in memory nor on the disk", look->spool)
-                   : tool_error("no store in memory, and cannot open %s: %s", look->state, strerrordesc_np(errno));
-    return 0;
+    if (stat(look->state, &st) == 0)
+        return 0;
+    if (errno != ENOENT)
+        return tool_error("no store in memory, and cannot open %s: %s", look->state, strerrordesc_np(errno));
+    return tool_check_spool(&config, true) != 0
+               ? 1
+               : tool_error("%s has no store, neither in memory nor on the disk", look->spool);
 }
 
 void look_end(struct look *look)

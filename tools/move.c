@@ -61,37 +61,18 @@ static int keep_view_away(const struct fastspool *fs)
     return 0;
 }
 
-static bool is_directory(const char *above, const char *name)
-{
-    char path[PATH_MAX];
-    struct stat st;
-
-    snprintf(path, sizeof(path), "%s/%s", above, name);
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* Attaching makes a store wherever it is told to. */
-static bool is_spool(const struct fastspool_config *config)
-{
-    return is_directory(config->spool[0], "input") || is_directory(config->spool[0], PLACES_STATE) ||
-           (config->state[0] && is_directory(config->state, PLACES_JOURNAL));
-}
-
 struct fastspool *move_begin(const char *spool, bool disk)
 {
     struct fastspool_config config;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (tool_config_of_one(&config, spool) != 0)
+    if (tool_config_of_one(&config, spool) != 0 || tool_check_spool(&config, false) != 0)
         return NULL;
-    if (!is_spool(&config)) {
-        tool_error("%s is no spool: it has no directory input, and no " PLACES_STATE, config.spool[0]);
-        return NULL;
-    }
     config.view = false;
-    if (fastspool_attach(config.spool[0], &config, &fs, error) < 0) {
-        tool_error("%s", error);
+    int result = fastspool_attach(config.spool[0], &config, &fs, error);
+    if (result < 0) {
+        tool_refused(result, error);
         return NULL;
     }
     if (!disk || keep_view_away(fs) == 0)

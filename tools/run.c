@@ -155,7 +155,7 @@ static int prepare(const struct request *request, const char *command)
         setenv("FASTSPOOL_SPOOL", real, 1);
         free(real);
     }
-    if (tool_config(&config, NULL) != 0)
+    if (tool_config(&config, NULL) != 0 || (request->spool && geteuid() == 0 && tool_check_spool(&config, true) != 0))
         return 1;
     if (!is_configured(config.spool[0]) && geteuid() == 0) {
         int result = registry_add(&config);

@@ -55,6 +55,10 @@ int tool_config_of_one(struct fastspool_config *config, const char *spool);
 /** @config with its spool @number alone. */
 struct fastspool_config tool_config_of(const struct fastspool_config *config, size_t number);
 
+/** Is the spool of @config one?  @fresh: so is a spool that the configuration names, and an empty directory: the first
+ * use makes a store there.  0; or 1, with the reason printed. */
+int tool_check_spool(const struct fastspool_config *config, bool fresh);
+
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);
 

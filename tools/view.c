@@ -43,6 +43,17 @@ static bool is_impossible(void)
     return error;
 }
 
+/* Where a view could be mounted over what is no queue. */
+static bool is_no_spool(const struct fastspool_config *config, const char *spool)
+{
+    struct fastspool_config of_spool = *config;
+
+    if (strlen(spool) >= FASTSPOOL_PATH_MAX)
+        return tool_error("the path %.64s... is too long for a spool", spool);
+    strcpy(of_spool.spool[0], spool);
+    return tool_check_spool(&of_spool, true) != 0;
+}
+
 int tool_view(int argc, char **argv)
 {
     static const struct option known[] = {{"replace", no_argument, NULL, 'r'},
@@ -61,8 +72,10 @@ int tool_view(int argc, char **argv)
     }
     const char *spool = *tool_operands(argc, argv, 1, 1, "a SPOOL", usage);
     if (geteuid() != 0)
-        return tool_error("view needs root");
+        return tool_error("only root can mount: run `fastspool view` as root");
     if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */
         return SUPERVISOR_UNAVAILABLE;
+    if (!state && is_no_spool(&config, spool))
+        return 1;
     return supervisor_run(spool, state, config.runtime[0] ? 0 : config.memory, replaces);
 }

@@ -226,6 +226,45 @@ def wrong_arguments(exim):
     check(exim.tool("-h") == exim.tool("--help") and not list(exim.spool.glob(".fastspool")), "-h")
 
 
+# What makes a store, mounts, or reads; %s: the directory.
+ON_A_SPOOL = ("ls --spool %s", "cat --spool %s x", "flush --spool %s", "backup --spool %s /srv/copy", "stop --spool %s",
+              "verify --spool %s", "compact --spool %s", "dump --spool %s journal", "export --yes --spool %s", "import --spool %s",
+              "view %s", "run --spool %s -- true")
+
+
+@test(library=True)
+def no_spool(exim):
+    """A directory that is no spool is refused by each subcommand, and nothing is made or mounted there."""
+    exim.fastspool_configuration("view = auto")
+    other, file = pathlib.Path("/srv/other"), pathlib.Path("/srv/other/notes")
+    other.mkdir()
+    file.write_text("no mail")
+    for place in (pathlib.Path("/etc"), other, file):
+        directory = place if place.is_dir() else other
+        before = sorted(os.listdir(directory))
+        for command in ON_A_SPOOL:
+            result = exim.command(*(command % place).split(), program=TOOL, stock=True, timeout=20)
+            said = result.stderr.decode()
+            told = f"{place} is no spool" in said or place == file and f"{place}: Not a directory" in said
+            check(result.returncode in (1, 126) and told and said.count("\n") == 1, f"{command}: {result}")
+        check(sorted(os.listdir(directory)) == before, f"{place} has {os.listdir(directory)}")
+    check("fuse" not in pathlib.Path("/proc/self/mounts").read_text(), "a view is mounted")
+
+
+@test(library=True)
+def an_ordinary_user(exim):
+    """A user who may not look into the spool gets that sentence, and not that it is no spool."""
+    exim.run("run", "--", "ls", program=TOOL, stock=True)
+    exim.spool.chmod(0o750)
+    exim.work.chmod(0o755)
+    for command in ON_A_SPOOL:
+        if command.startswith("run"):       # the command says it, if it needs the spool
+            continue
+        result = exim.command(*(command % exim.spool).split(), program=TOOL, stock=True, user=USER)
+        said = result.stderr.decode()
+        check(result.returncode == 1 and "no spool" not in said and "as root" in said and said.count("\n") == 1, f"{command}: {result}")
+
+
 @test(main=QUEUE_ONLY, library=True)
 def caller_s_environment(exim):
     """In secure execution the caller's variables have no effect.  The mail is in the one queue."""

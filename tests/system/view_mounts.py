@@ -876,7 +876,7 @@ def refusals(exim):
     fill(exim, 1)
     for command in ("status", "flush", "stop", "verify"):
         check(said(exim, command, "extra")[0] == 64, f"{command} extra: {said(exim, command, 'extra')}")
-    check(said(exim, "view", exim.spool, user="Debian-exim") == (1, "", "fastspool: view needs root\n"), "view of a user")
+    check(said(exim, "view", exim.spool, user="Debian-exim") == (1, "", "fastspool: only root can mount: run `fastspool view` as root\n"), "view of a user")
     code, _, err = said(exim, "stop", user="Debian-exim")
     check(code == 1 and "only root can end" in err, f"the owner's stop: {err}")
     check(over(exim), "the owner's stop has unmounted the view")
