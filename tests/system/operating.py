@@ -14,6 +14,7 @@ import pty
 import re
 import shutil
 import socket
+import signal
 import subprocess
 
 from disk import LoopDisk
@@ -492,19 +493,38 @@ def operate(exim, verb, *arguments, status=0):
     return said
 
 
+def held(exim, call, path, *arguments):
+    """`fastspool ARGUMENTS` on its way, stopped at its first CALL of PATH: (strace, process id)."""
+    seen = exim.work / "seen"
+    seen.write_text("")
+    tracer = subprocess.Popen(["strace", "-f", "-o", seen, "-P", path, "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
+                               TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: tracer.poll() is not None or "stopped by SIGSTOP" in seen.read_text(), f"fastspool {arguments} is stopped")
+    check(tracer.poll() is None, f"fastspool {arguments} was not stopped: {seen.read_text()}")
+    return tracer, int(re.search(r"(\d+) +--- stopped by SIGSTOP", seen.read_text()).group(1))
+
+
 @test(*WAYS, library=True)
 def one_operator_at_a_time(exim):
-    """While one enable or disable runs, another changes nothing: two at once could leave lines that no disable takes away."""
+    """While one enable or disable runs, another changes nothing.  Two enables at once, of which one is between taking away what
+    was there before and writing its own, would leave lines that no disable takes away."""
     with machine(exim):
         before = etc()
-        operate(exim, "enable", "--yes")
-        between = etc()
-        with open("/run/fastspool/.enable.lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for verb in ("enable", "disable"):
-                check("another" in operate(exim, verb, "--yes", status=1) and not changed(between), f"{verb} goes on")
-        operate(exim, "disable", "--yes")
-        check(not changed(before), f"{changed(before)}")
+        for second in ("enable", "disable"):
+            first, stopped = held(exim, "mkdir", "/etc/default", "enable", "--yes")
+            other = exim.command(second, "--yes", program=TOOL, stock=True)
+            os.kill(stopped, signal.SIGCONT)
+            said = first.communicate(timeout=60)[0]
+            check(first.returncode == 0 and "Done." in said, f"the first enable: {said}")
+            between = etc()
+            check(DEFAULTS.read_text().count("wrote this") == 1, f"beside {second}: {DEFAULTS.read_text()}")
+            check(other.returncode == 1 and b"another" in other.stderr, f"{second} beside an enable: {other}")
+            first, stopped = held(exim, "unlink", f"{DEFAULTS}.fastspool", "disable", "--yes")
+            other = exim.command(second, "--yes", program=TOOL, stock=True)
+            check(other.returncode == 1 and b"another" in other.stderr, f"{second} beside a disable: {other}")
+            os.kill(stopped, signal.SIGCONT)
+            said = first.communicate(timeout=60)[0]
+            check(first.returncode == 0 and not changed(before), f"the first disable: {said} {changed(before)}")
 
 
 @test(*WAYS, library=True)
