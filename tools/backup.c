@@ -167,6 +167,7 @@ static enum outcome copy_in_child(const struct backup *b)
     pid_t parent = getpid(), child = fork();
 
     if (child == 0) {
+        findings_free(b->told, FINDINGS); /* shared, too: the child must have no way to it */
         umask(077);
         int result = fchdir(b->directory) < 0 ? -errno : rights_confine(parent, -1);
         if (result < 0)

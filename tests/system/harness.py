@@ -778,6 +778,17 @@ def has_threads(pid):
         return False
 
 
+def held(exim, call, path, *arguments):
+    """`fastspool ARGUMENTS` on its way, stopped at its first CALL of PATH: (strace, process id).  Its output is strace's."""
+    seen = exim.work / "seen"
+    seen.write_text("")
+    tracer = subprocess.Popen(["strace", "-f", "-o", seen, "-P", path, "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
+                               TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: tracer.poll() is not None or "stopped by SIGSTOP" in seen.read_text(), f"fastspool {arguments} is stopped")
+    check(tracer.poll() is None, f"fastspool {arguments} was not stopped: {seen.read_text()}")
+    return tracer, int(re.search(r"(\d+) +--- stopped by SIGSTOP", seen.read_text()).group(1))
+
+
 def words_of(pid):
     """The command line of a process; [] when it has ended."""
     try:

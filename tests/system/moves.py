@@ -3,14 +3,16 @@
 """Export and import: a queue that goes to the plain disk, and comes back.  Exim with the library and plain Exim take turns."""
 import os
 import pathlib
+import re
 import signal
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, main, stores, test, wait_for
+from harness import QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, stores, test, wait_for
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
 LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
@@ -274,6 +276,28 @@ def backed_up_with_the_owners_rights(exim):
     found = [copy, *copy.rglob("*")]
     check(len(found) > 4 and all(name.stat().st_uid == 0 and not name.stat().st_mode & 0o077 for name in found),
           f"not root's alone: {found}")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def backed_up_by_a_child_led_astray(exim):
+    """The child that reads the database writes to all the memory that it shares with root, and dies: root says what happened, and
+    takes no number and no end of a sentence from there."""
+    exim.start()
+    queue(exim, 2)
+    copy = pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy"
+    for count, most in ((0x7fffff00, 0x7fffffff), (0, 0), (1, 1), (0xffffffff, 0xffffffff)):
+        backup, child = held(exim, "mkdir", "mirror", "backup", str(copy))
+        shared = re.findall(r"(\S+)-(\S+) rw-s .* /dev/zero", pathlib.Path(f"/proc/{child}/maps").read_text())
+        with open(f"/proc/{child}/mem", "r+b") as memory:
+            for start, end in shared:
+                memory.seek(int(start, 16))
+                memory.write(struct.pack("II", count, most).ljust(int(end, 16) - int(start, 16), b"\x1b"))
+        os.kill(child, signal.SIGKILL)
+        said = backup.communicate(timeout=60)[0]
+        check(shared and backup.returncode == 1 and "cannot copy the state" in said and "\x1b" not in said and len(said) < 1000,
+              f"count {count:#x}: status {backup.returncode}, {said!r}")
+    exim.tool("backup", copy)
     exim.deliver_queue()
 
 

@@ -18,8 +18,8 @@ import signal
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Message, check, main,
-                     processes, stores, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Message, check, held,
+                     main, processes, stores, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -491,17 +491,6 @@ def operate(exim, verb, *arguments, status=0):
     said = (result.stdout + result.stderr).decode()
     check(result.returncode == status, f"fastspool {verb} {arguments}: exit {result.returncode}, {said!r}")
     return said
-
-
-def held(exim, call, path, *arguments):
-    """`fastspool ARGUMENTS` on its way, stopped at its first CALL of PATH: (strace, process id)."""
-    seen = exim.work / "seen"
-    seen.write_text("")
-    tracer = subprocess.Popen(["strace", "-f", "-o", seen, "-P", path, "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
-                               TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: tracer.poll() is not None or "stopped by SIGSTOP" in seen.read_text(), f"fastspool {arguments} is stopped")
-    check(tracer.poll() is None, f"fastspool {arguments} was not stopped: {seen.read_text()}")
-    return tracer, int(re.search(r"(\d+) +--- stopped by SIGSTOP", seen.read_text()).group(1))
 
 
 @test(*WAYS, library=True)
