@@ -17,6 +17,8 @@
  */
 #include "fastspool.h"
 
+#include "argument.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -30,6 +32,8 @@
 #define TIME_FIRST UINT64_C(1795400000) /* arrival of the first message; PER_SECOND follow each second */
 #define PER_SECOND 16u
 #define BODY       4000u
+
+#define MESSAGES_MAX 1000000000 /* what FIRST, COUNT and ALL may be */
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -291,16 +295,28 @@ static void attach(const char *spool)
     exit(1);
 }
 
+static bool known(const char *what)
+{
+    static const char *const all[] = {"fill", "plain", "measure", "measure-plain"};
+    bool found = false;
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        found = found || strcmp(what, all[i]) == 0;
+    return found;
+}
+
 int main(int argc, char **argv)
 {
     struct stat st;
 
-    if (argc < 5) {
+    if (argc < 5 || argc > 6 || !known(argv[2])) {
         fprintf(stderr, "usage: fill_queue SPOOL fill|plain|measure|measure-plain FIRST COUNT [ALL]\n");
         return 2;
     }
     const char *spool = argv[1], *what = argv[2];
-    uint64_t first = strtoull(argv[3], NULL, 10), count = strtoull(argv[4], NULL, 10);
+    uint64_t first = argument_number("FIRST", argv[3], 0, MESSAGES_MAX);
+    uint64_t count = argument_number("COUNT", argv[4], 0, MESSAGES_MAX);
+    uint64_t all = argc > 5 ? argument_number("ALL", argv[5], 0, MESSAGES_MAX) : 0;
     if (stat(spool, &st) < 0 || setgid(st.st_gid) < 0 || setuid(st.st_uid) < 0 || chdir(spool) < 0)
         failed("become the owner of", spool, errno);
     umask(0);
@@ -308,7 +324,7 @@ int main(int argc, char **argv)
         attach(spool);
     make_directories();
     if (strncmp(what, "measure", strlen("measure")) == 0) {
-        measure(first, count, argc > 5 ? strtoull(argv[5], NULL, 10) : 0);
+        measure(first, count, all);
     } else {
         for (uint64_t number = first; number < first + count; number++)
             make_message(number);

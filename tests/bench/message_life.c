@@ -20,6 +20,8 @@
  */
 #include "fastspool.h"
 
+#include "argument.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -287,51 +289,59 @@ static void attach(const char *spool)
     }
 }
 
+static void usage(void)
+{
+    fprintf(stderr, "usage: message_life DIRECTORY [--api] [--forks] [--kinds] [--rounds N] [--messages N]\n");
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t rounds[ROUNDS_MAX];
-    int count = 11, messages = 2000;
+    unsigned long count = 11, messages = 2000;
     bool forks = false, through_api = false, kinds = false;
 
-    if (argc < 2) {
-        fprintf(stderr, "usage: message_life DIRECTORY [--api] [--forks] [--kinds] [--rounds N] [--messages N]\n");
-        return 2;
-    }
+    if (argc < 2 || argv[1][0] == '-')
+        usage();
     for (int i = 2; i < argc; i++) {
-        forks = forks || strcmp(argv[i], "--forks") == 0;
-        kinds = kinds || strcmp(argv[i], "--kinds") == 0;
-        through_api = through_api || strcmp(argv[i], "--api") == 0;
-        if (i + 1 < argc && strcmp(argv[i], "--rounds") == 0)
-            count = atoi(argv[i + 1]);
-        if (i + 1 < argc && strcmp(argv[i], "--messages") == 0)
-            messages = atoi(argv[i + 1]);
+        if (strcmp(argv[i], "--forks") == 0)
+            forks = true;
+        else if (strcmp(argv[i], "--kinds") == 0)
+            kinds = true;
+        else if (strcmp(argv[i], "--api") == 0)
+            through_api = true;
+        else if (strcmp(argv[i], "--rounds") == 0)
+            count = argument_number("--rounds", argv[++i], 1, ROUNDS_MAX);
+        else if (strcmp(argv[i], "--messages") == 0)
+            messages = argument_number("--messages", argv[++i], 1, 100000000);
+        else
+            usage();
     }
-    count = count < 1 ? 1 : count > ROUNDS_MAX ? ROUNDS_MAX : count;
     memset(bytes, 'x', sizeof(bytes));
     if (through_api)
         attach(argv[1]);
     set_paths(through_api ? "" : argv[1]);
     make_directories(argv[1]);
-    for (int round = 0; round < count; round++) {
+    for (unsigned long round = 0; round < count; round++) {
         uint64_t began = now();
-        for (int m = 0; m < messages; m++) {
+        for (unsigned long m = 0; m < messages; m++) {
             if (through_api)
                 live_in_api();
             else
                 live_in_libc(forks);
         }
-        rounds[round] = (now() - began) / (uint64_t)messages;
+        rounds[round] = (now() - began) / messages;
     }
-    qsort(rounds, (size_t)count, sizeof(rounds[0]), by_value);
+    qsort(rounds, count, sizeof(rounds[0]), by_value);
     printf("%llu\n", (unsigned long long)rounds[count / 2]);
     timed = kinds;
-    for (int m = 0; kinds && m < messages; m++) {
+    for (unsigned long m = 0; kinds && m < messages; m++) {
         if (through_api)
             live_in_api();
         else
             live_in_libc(false);
     }
     for (int kind = 0; kinds && kind < KINDS; kind++)
-        printf("%-15s %7llu\n", kind_name[kind], (unsigned long long)(spent[kind] / (uint64_t)messages));
+        printf("%-15s %7llu\n", kind_name[kind], (unsigned long long)(spent[kind] / messages));
     return 0;
 }

@@ -11,33 +11,39 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
+
+sys.dont_write_bytecode = True
+import options  # noqa: E402
 
 TURNS = 5
 
 
-def run(program, directory, *options, preload=False):
+def run(program, directory, *arguments, preload=False):
     environment = dict(os.environ, FASTSPOOL_SPOOL=directory)
     if preload:
         environment["LD_PRELOAD"] = "libfastspool.so"
-    output = subprocess.run([program, directory, *options], env=environment, check=True, capture_output=True, text=True)
-    return output.stdout.splitlines()
+    done = subprocess.run([program, directory, *arguments], env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"message_life.py: {program} in {directory} ended with status {done.returncode}: {done.stderr.strip()}")
+    return done.stdout.splitlines()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program")
-    parser.add_argument("program_api")
-    parser.add_argument("--rounds", default="5")
-    parser.add_argument("--messages", default="2000")
-    options = parser.parse_args()
-    size = ["--rounds", options.rounds, "--messages", options.messages]
-    few = ["--rounds", options.rounds, "--messages", str(max(1, int(options.messages) // 20))]
+    parser.add_argument("program", type=options.program)
+    parser.add_argument("program_api", type=options.program)
+    parser.add_argument("--rounds", type=options.whole, default=5)
+    parser.add_argument("--messages", type=options.whole, default=2000)
+    arguments = parser.parse_args()
+    size = ["--rounds", str(arguments.rounds), "--messages", str(arguments.messages)]
+    few = [*size[:2], "--messages", str(max(1, arguments.messages // 20))]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs, tempfile.TemporaryDirectory(dir="/srv") as spool:
-        ways = {"tmpfs": (options.program, tmpfs, *size), "library": (options.program, spool, *size),
-                "api": (options.program_api, spool, "--api", *size),
-                "tmpfs, forks": (options.program, tmpfs, "--forks", *few),
-                "library, forks": (options.program, spool, "--forks", *few)}
+        ways = {"tmpfs": (arguments.program, tmpfs, *size), "library": (arguments.program, spool, *size),
+                "api": (arguments.program_api, spool, "--api", *size),
+                "tmpfs, forks": (arguments.program, tmpfs, "--forks", *few),
+                "library, forks": (arguments.program, spool, "--forks", *few)}
         taken = {way: [] for way in ways}
         for _ in range(TURNS):
             for way, command in ways.items():
@@ -49,8 +55,8 @@ def main():
                                         ("with a fork at each step", "tmpfs, forks", "library, forks", 1.3)):
             print(f"{what:25} {median[slow] / median[fast]:6.2f} times as fast as tmpfs (at least {least})")
         print("\nns per message by kind of call (the timing itself adds some 60 ns per call):")
-        columns = [run(options.program, tmpfs, "--kinds", *few), run(options.program, spool, "--kinds", *few, preload=True),
-                   run(options.program_api, spool, "--api", "--kinds", *few)]
+        columns = [run(arguments.program, tmpfs, "--kinds", *few), run(arguments.program, spool, "--kinds", *few, preload=True),
+                   run(arguments.program_api, spool, "--api", "--kinds", *few)]
         print(f"{'':15} {'tmpfs':>8} {'library':>8} {'C API':>8}")
         for lines in zip(*(column[1:] for column in columns)):
             numbers = [line.split()[-1] for line in lines]

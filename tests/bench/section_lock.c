@@ -11,6 +11,7 @@
  *
  * Failure modes: a section that fails is printed and ends the program.
  */
+#include "argument.h"
 #include "base/clock.h"
 #include "fixture.h"
 #include "store/section.h"
@@ -118,14 +119,18 @@ static void keep_best(uint64_t *best, uint64_t value)
 int main(int argc, char **argv)
 {
     uint64_t plain = 0, guarded = 0, crowd = 0, worst = 0;
-    int rounds = argc == 3 && strcmp(argv[1], "--rounds") == 0 ? atoi(argv[2]) : 9;
+    unsigned long rounds = 9;
 
-    if (rounds < 1)
+    if (argc != 1 && (argc != 3 || strcmp(argv[1], "--rounds") != 0)) {
+        fprintf(stderr, "usage: section_lock [--rounds N]\n");
         return 2;
+    }
+    if (argc == 3)
+        rounds = argument_number("--rounds", argv[2], 1, 1000);
     longest = mmap(NULL, PROCESSES * sizeof(*longest), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     fixture_setup();
     must(table_grow(fs, TABLE_BUCKETS));
-    for (int i = 0; i < rounds; i++) {
+    for (unsigned long i = 0; i < rounds; i++) {
         section_guard = (struct section_guard){NULL, NULL};
         keep_best(&plain, alone());
         section_guard = (struct section_guard){hold, release};

@@ -10,6 +10,9 @@
  *
  * Failure modes: if a connection fails, the program prints why and exits with status 1.
  */
+#define _GNU_SOURCE
+#include "argument.h"
+
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -93,29 +96,35 @@ static void *client(void *unused)
 int main(int argc, char **argv)
 {
     if (argc != 6) {
-        fprintf(stderr, "smtp_load PORT CONNECTIONS SECONDS BYTES EACH\n");
+        fprintf(stderr, "usage: smtp_load PORT CONNECTIONS SECONDS BYTES EACH\n");
         return 2;
     }
-    port = atoi(argv[1]);
-    each = atoi(argv[5]);
-    int connections = atoi(argv[2]);
-    data_size = strtoul(argv[4], NULL, 10);
+    port = (int)argument_number("PORT", argv[1], 1, 65535);
+    each = (int)argument_number("EACH", argv[5], 1, 1000000000);
+    unsigned long connections = argument_number("CONNECTIONS", argv[2], 1, 100000);
+    data_size = argument_number("BYTES", argv[4], 1, 1000000000);
+    char *rest;
+    double seconds = strtod(argv[3], &rest);
+    if (*rest || !(seconds > 0 && seconds < 1e6)) {
+        fprintf(stderr, "smtp_load: SECONDS must be a number above 0, and is `%s`\n", argv[3]);
+        return 2;
+    }
     data = malloc(data_size + 80);
     size_t at = (size_t)sprintf(data, "Subject: load\r\n\r\n");
     while (at + 80 < data_size)
         at += (size_t)sprintf(data + at, "%076zu\r\n", at);
     data_size = at + (size_t)sprintf(data + at, ".\r\n");
     double begin = now();
-    end = begin + atof(argv[3]);
-    pthread_t *thread = calloc((size_t)connections, sizeof *thread);
-    for (int i = 0; i < connections; i++)
+    end = begin + seconds;
+    pthread_t *thread = calloc(connections, sizeof *thread);
+    for (unsigned long i = 0; i < connections; i++)
         pthread_create(&thread[i], NULL, client, NULL);
     long total = 0;
-    for (int i = 0; i < connections; i++) {
+    for (unsigned long i = 0; i < connections; i++) {
         void *count;
         pthread_join(thread[i], &count);
         total += (long)count;
     }
-    printf("%ld %.3f\n", total, atof(argv[3]));
+    printf("%ld %.3f\n", total, seconds);
     return 0;
 }
