@@ -21,9 +21,9 @@ The machine's memory is the hosts' disk, so what a main server's flush costs is 
 A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test failed.
 FASTSPOOL_TEST_LONG=1: the campaign has 200,000 messages, not 500; FASTSPOOL_TEST_MESSAGES says another number.
 """
-import argparse
 import calendar
 import collections
+import functools
 import hashlib
 import imaplib
 import json
@@ -31,16 +31,15 @@ import os
 import pathlib
 import random
 import re
-import signal
 import smtplib
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-HERE = pathlib.Path(__file__).resolve().parent
-EXAMPLE = HERE.parent.parent / "examples/cluster"
+import runner
+from runner import EXAMPLE, HERE, Failure, check
+
 MAINS = ("main1", "main2")
 MAIL_HOSTS = (*MAINS, "retry", "backup", "sender")
 STORE = "10.77.0.40"
@@ -49,15 +48,6 @@ WINDOW = 5.0            # seconds: a commit, the log's whole seconds, and a mirr
 PATIENCE = 300          # seconds without any change
 # What Exim's panic log says of a scanner that is away, or slow, and of hints that a busy machine gave it no turn at for a minute.
 BUSY = r"(malware|spam) acl condition: |Failed to get write lock for \S+/db/\S+: timed out"
-
-
-class Failure(Exception):
-    """A condition that a test checked does not hold."""
-
-
-def check(condition, sentence):
-    if not condition:
-        raise Failure(sentence)
 
 
 class Patience:
@@ -195,7 +185,10 @@ class Cluster:
         found[name].append((domain, moment, hashlib.sha256(body).hexdigest()))
 
     def forget(self):
-        """Empty every queue, mailbox, log and hint, for the next test."""
+        """End the load, and empty every queue, mailbox, log and hint, for the next test."""
+        if self.loads:                                  # of a test that failed
+            self.on("sender", "pkill", "python3", check_status=False)
+            self.loads.pop().wait()
         self.expected, self.unsure, self.ends = {}, set(), []
         self.log_of_standby = ""
         self.on("store", "sh", "-c", "rm -rf /var/mail/box")
@@ -615,13 +608,9 @@ def campaign(cluster):
 # --- the runner ---
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=HERE.parent.parent / "build", type=pathlib.Path)
-    parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments = runner.begin(__doc__)
     if not os.environ.get("FASTSPOOL_TEST_IN_NETWORK"):
-        cluster = Cluster(arguments.build.resolve())
+        cluster = Cluster(arguments.build)
         status = 1
         try:
             cluster.up()
@@ -635,27 +624,15 @@ def main():
     cluster = Cluster.__new__(Cluster)
     cluster.loads = []
     cluster.forget()
-    counts = {"ok": 0, "not ok": 0}
-    for function in TESTS:
-        if arguments.names and not any(part in function.__name__ for part in arguments.names):
-            continue
-        began, verdict = time.monotonic(), "ok"
+
+    def judged(function):
         try:
-            said = function(cluster)
-            said = "; ".join(filter(None, (said, cluster.judge())))
-        except Failure as failure:
-            verdict, said = "not ok", str(failure)
-        except Exception:
-            verdict, said = "not ok", traceback.format_exc()
-        counts[verdict] += 1
-        print(f"{verdict} - cluster.{function.__name__} ({time.monotonic() - began:.1f} s): {said}", flush=True)
-        cluster.repair()
-        cluster.forget()
-    print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped", flush=True)
-    if "FASTSPOOL_TEST_COUNTS" in os.environ:           # for tests/run
-        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as file:
-            print(counts["ok"], counts["not ok"], 0, file=file)
-    sys.exit(1 if counts["not ok"] or not counts["ok"] else 0)
+            return "; ".join(filter(None, (function(cluster), cluster.judge())))
+        finally:
+            cluster.repair()
+            cluster.forget()
+
+    runner.run("cluster", [(function.__name__, functools.partial(judged, function)) for function in TESTS], arguments.names)
 
 
 main()

@@ -14,25 +14,19 @@ device, a mount, an interface, a named network, a control group; the place itsel
 A moment is seen, not timed.  A suite ends with the line "N passed, N failed, N skipped".  The exit status is 1 if a test
 failed.  FASTSPOOL_TEST_LONG=1: each moment with each signal.
 """
-import argparse
+import functools
 import os
 import pathlib
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 
-HERE = pathlib.Path(__file__).resolve().parent
-EXAMPLE = HERE.parent.parent / "examples/cluster"
+import runner
+from runner import EXAMPLE, Failure, check
+
 PATIENCE = 30           # seconds in which nothing of what is left ends
-
-
-def check(condition, sentence):
-    if not condition:
-        raise AssertionError(sentence)
 
 
 class Cluster:
@@ -124,7 +118,7 @@ class Cluster:
         """Wait until CONDITION holds while `up` runs."""
         while not condition():
             if self.process.poll() is not None:
-                raise AssertionError(f"up has ended: {self.process.stdout.read().decode()}")
+                raise Failure(f"up has ended: {self.process.stdout.read().decode()}")
             time.sleep(0.02)
         self.processes()                                    # for their namespaces
 
@@ -199,33 +193,19 @@ def tests():
     yield "machine_killed", machine_killed
 
 
+def attempt(function):
+    """A test with a cluster of its own, which ends with it."""
+    cluster = Cluster()
+    try:
+        function(cluster)
+    finally:
+        cluster.end()
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=HERE.parent.parent / "build", type=pathlib.Path)
-    parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
-    arguments = parser.parse_args()
-    os.environ["FASTSPOOL_BUILD"] = str(arguments.build.resolve())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    counts = {"ok": 0, "not ok": 0}
-    for name, function in tests():
-        if arguments.names and not any(part in name for part in arguments.names):
-            continue
-        began, verdict, said, cluster = time.monotonic(), "ok", "", Cluster()
-        try:
-            function(cluster)
-        except AssertionError as failure:
-            verdict, said = "not ok", str(failure)
-        except Exception:
-            verdict, said = "not ok", traceback.format_exc()
-        finally:
-            cluster.end()
-        counts[verdict] += 1
-        print(f"{verdict} - up_down.{name} ({time.monotonic() - began:.1f} s){': ' if said else ''}{said}", flush=True)
-    print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped", flush=True)
-    if "FASTSPOOL_TEST_COUNTS" in os.environ:           # for tests/run
-        with open(os.environ["FASTSPOOL_TEST_COUNTS"], "a") as file:
-            print(counts["ok"], counts["not ok"], 0, file=file)
-    sys.exit(1 if counts["not ok"] or not counts["ok"] else 0)
+    arguments = runner.begin(__doc__)
+    os.environ["FASTSPOOL_BUILD"] = str(arguments.build)
+    runner.run("up_down", [(name, functools.partial(attempt, function)) for name, function in tests()], arguments.names)
 
 
 main()
