@@ -10,18 +10,17 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "mirror/tally.h"
 #include "seen.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
+#include "status.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,7 +28,7 @@
 
 /* ---- the store ---- */
 
-/* `fastspool status` is the judge of a store. */
+/* `fastspool status` is the judge of a store, and says what to do. */
 void doctor_store(struct doctor *doctor)
 {
     const char *const arguments[] = {FASTSPOOL_TOOL, "status", "--spool", doctor->spool, NULL};
@@ -44,14 +43,27 @@ void doctor_store(struct doctor *doctor)
     }
     int status = command_run(arguments, NULL, output);
     output[strcspn(output, "\n")] = '\0';
-    doctor_tell(doctor,
-                status == 0   ? DOCTOR_OK
-                : status == 1 ? DOCTOR_ATTENTION
-                              : DOCTOR_WRONG,
-                status == 0                            ? NULL
-                : strstr(output, "`fastspool doctor`") ? "what the other lines say"
-                                                       : "see `fastspool status`",
-                "%s", output);
+    doctor_tell(doctor, status == 0 ? DOCTOR_OK : status == 1 ? DOCTOR_ATTENTION : DOCTOR_WRONG, NULL, "%s", output);
+}
+
+/* Where no store is in memory. */
+static void tell_state(struct doctor *doctor)
+{
+    static const char *const mend = "start Exim with the library: it brings back what is there";
+    struct tally tally;
+    struct stat st;
+
+    if (stat(doctor->state, &st) < 0 || tally_disk(doctor->state, st.st_uid, st.st_gid, exim_shows, &tally) < 0 ||
+        tally.more)
+        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%s may hold mail, and no store is in memory", doctor->state);
+    else if (tally.names == 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
+    else if (exims_attend(&doctor->config, doctor->spool))
+        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRIu64 " messages in %s, and no store is in memory",
+                    tally.names, doctor->state);
+    else
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRIu64 " messages stand in %s: no Exim that runs has them",
+                    tally.names, doctor->state);
 }
 
 void doctor_unattended(struct doctor *doctor)
@@ -62,10 +74,8 @@ void doctor_unattended(struct doctor *doctor)
     if (!doctor->spool[0])
         return;
     places_in_state(doctor->state, PLACES_DATABASE "/data.mdb", database);
-    bool disk = access(database, F_OK) == 0;
-    if (!doctor->fs && disk)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library: it brings back what is there",
-                    "%s may hold mail, and no store is in memory", doctor->state);
+    if (!doctor->fs && access(database, F_OK) == 0)
+        tell_state(doctor);
     else if (!doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none: the spool has not been used with fastspool");
     else if (fastspool_status(doctor->fs, &status) < 0)
@@ -109,73 +119,33 @@ void doctor_view(struct doctor *doctor)
 
 /* ---- mail on the plain disk ---- */
 
-struct plain {
-    unsigned messages; /* that Exim without the library would see */
-    unsigned taken;    /* whose import was interrupted */
-};
-
-/* The -H files in directory @name of @parent, and in its split subdirectories. */
-static void count_in(int parent, const char *name, bool split, struct plain *plain)
-{
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (strncmp(entry->d_name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0)
-            plain->taken += exim_shows(entry->d_name + strlen(PLACES_TAKEN));
-        else if (exim_shows(entry->d_name))
-            plain->messages++;
-        else if (split && entry->d_name[0] != '.' && entry->d_name[1] == '\0')
-            count_in(fd, entry->d_name, false, plain);
-    }
-    if (directory)
-        closedir(directory);
-    else if (fd >= 0)
-        close(fd);
-}
-
-/* Of the spool and of each named queue: the directories of @spool that have an `input`. */
-static void count_queues(int spool, struct plain *plain)
-{
-    char path[PATH_MAX];
-    DIR *directory = fdopendir(spool);
-
-    count_in(spool, "input", true, plain);
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        snprintf(path, sizeof(path), "%s/input", entry->d_name);
-        if (entry->d_name[0] != '.')
-            count_in(spool, path, true, plain);
-    }
-    if (directory)
-        closedir(directory);
-}
-
-/* Where a view is mounted, the directories below it: a clone of the spool's own mount has no other one. */
+/* As `fastspool status` counts: each message is in the store, or here.  What an import has taken the store has. */
 void doctor_plain(struct doctor *doctor)
 {
-    struct plain plain = {0};
-    bool view = doctor->spool[0] && viewed(doctor->spool) != 0;
-
     if (!doctor->spool[0])
         return;
-    int spool = open_tree(AT_FDCWD, doctor->spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    int fd = spool < 0 && !view ? open(doctor->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-                                : openat(spool, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0)
-        count_queues(fd, &plain);
-    if (spool >= 0)
-        close(spool);
-    if (fd < 0)
-        doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "the disk below the view can't be looked at: %s",
-                    strerrordesc_np(errno));
-    else if (plain.messages == 0 && plain.taken == 0)
+    bool view = viewed(doctor->spool) != 0, imports = launch_view_lives(doctor->state) > 0;
+    bool staged = doctor->fs && messages_staged(doctor->fs) > 0;
+    int64_t messages = messages_on_disk(doctor->spool, view, staged);
+    int64_t all = messages_on_disk(doctor->spool, view, true);
+
+    if (messages < 0 || all < 0)
+        doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "the disk%s can't be looked at: %s", view ? " below the view" : "",
+                    strerrordesc_np((int)-(messages < 0 ? messages : all)));
+    else if (all == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none%s", view ? ", below the view, too" : "");
-    else if (plain.messages && view)
+    else if (messages && view)
         doctor_tell(doctor, DOCTOR_WRONG, "syslog says why each stays; see \"on the disk\" of `fastspool status`",
-                    "the view hides %u messages of the disk", plain.messages);
-    else
+                    "the view hides %" PRId64 " messages of the disk", messages);
+    else if (imports)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "wait: see `fastspool status`",
+                    "%" PRId64 " messages on the plain disk, which the view is importing", messages);
+    else if (messages)
         doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library: it delivers them, and a view imports them",
-                    "%u messages on the plain disk, and %u whose import was interrupted", plain.messages, plain.taken);
+                    "%" PRId64 " messages on the plain disk", messages);
+    else
+        doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library, or `fastspool import`: it goes on",
+                    "files of %" PRId64 " messages that the store has, whose import was interrupted", all);
 }
 
 /* ---- readers without the library ---- */
@@ -198,8 +168,13 @@ void doctor_readers(struct doctor *doctor)
         return;
     }
     command_run(search, NULL, found);
-    bool will = doctor->config.view && !doctor->fs;
-    if (will)
+    struct seen seen = {.state = SEEN_OFF};
+    if (doctor->fs)
+        seen_look(doctor->fs, doctor->config.view, &seen);
+    if (seen.state == SEEN_STARTING)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or wait",
+                    "until the view is mounted programs without the library miss messages");
+    else if (doctor->config.view && !doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "every program will see the queue, when the view is mounted");
     else
         doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or " EXIMS_LIBRARY " in /etc/ld.so.preload",

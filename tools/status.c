@@ -100,9 +100,6 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
         shown->refusal[0] = '\0';
     look_at_library(shown);
-    shown->enabled = ways_are_in();
-    shown->unattended =
-        (shown->enabled || shown->without > 0) && geteuid() == 0 && !exims_attend(shown->config, fs->spool);
     look_at_recovery(fs->header, shown);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     shown->late = STATUS_SILENT + fs->header->flush_interval;
@@ -110,26 +107,36 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
-/* What the state directory @state says, with a sentence in `more`. */
-static enum health look_at_state(struct shown *shown, const char *state)
+/* How many messages the state directory @state holds; -1: it can't be said. */
+static int64_t count_state(const char *state)
 {
-    static const char back[] = "the next start of Exim with the library brings it back, and so does `fastspool view";
     struct tally tally;
     struct stat st;
+    bool counted =
+        stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) == 0 && !tally.more;
 
-    if (stat(state, &st) < 0 || tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) < 0 || tally.more) {
-        snprintf(shown->more, sizeof(shown->more),
-                 "mail that it has on the disk can't be counted now, and is not lost: %s %s`", back, shown->spool);
-        return ATTENTION;
-    }
-    if (tally.names == 0)
-        snprintf(shown->more, sizeof(shown->more),
-                 "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
+    return counted ? (int64_t)tally.names : -1;
+}
+
+/* What the state directory @state says, with a sentence in `more`.  No stop, and no reboot, makes it milder. */
+static enum health look_at_state(struct shown *shown, const char *state)
+{
+    const char *what = shown->unattended ? "stands, as no Exim runs that has it, and is not lost" : "is not lost";
+    char back[FASTSPOOL_PATH_MAX + 96];
+
+    snprintf(back, sizeof(back), "the next start of Exim with the library brings it back, and so does `fastspool %s%s`",
+             shown->config->view ? "view " : "run -- true", shown->config->view ? shown->spool : "");
+    shown->in_state = count_state(state);
+    if (shown->in_state < 0)
+        snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
+                 what, back);
+    else if (shown->in_state > 0)
+        snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk, of %" PRId64 " message%s, %s: %s",
+                 shown->in_state, shown->in_state == 1 ? "" : "s", what, back);
     else
         snprintf(shown->more, sizeof(shown->more),
-                 "mail that it has on the disk, of %" PRIu64 " message%s, is not lost: %s %s`", tally.names,
-                 tally.names == 1 ? "" : "s", back, shown->spool);
-    return tally.names ? ATTENTION : NOT_IN_USE;
+                 "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
+    return shown->in_state == 0 ? NOT_IN_USE : shown->unattended ? MAIL_STANDS : ATTENTION;
 }
 
 /* After a reboot, after `fastspool stop`, and before anybody with the library has come.  Where the database is, there
@@ -142,7 +149,10 @@ static enum health look_at_disk(struct shown *shown)
     if (!state[0])
         snprintf(state, sizeof(state), "%s/" PLACES_STATE, shown->spool);
     snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
-    return access(path, F_OK) < 0 && errno == ENOENT ? NOT_IN_USE : look_at_state(shown, state);
+    if (access(path, F_OK) == 0 || errno != ENOENT)
+        return look_at_state(shown, state);
+    shown->in_state = 0;
+    return NOT_IN_USE;
 }
 
 /* What is mounted without a store shows nothing, or is about to bring one back. */
@@ -161,18 +171,26 @@ static void look_at_mounts(struct shown *shown)
 /* Where there is no store to ask.  What keeps this process from it keeps Exim, too, but for a lack of rights. */
 static enum health without_store(struct shown *shown, int result)
 {
-    if (access(shown->spool, F_OK) < 0 || result == -EACCES)
+    if (access(shown->spool, F_OK) < 0 || (result == -EACCES && geteuid() != 0))
         return ATTENTION;
     return result == -ENOENT ? look_at_disk(shown) : MAIL_STANDS;
+}
+
+static void look_at_exims(struct shown *shown)
+{
+    if (geteuid() != 0)
+        return;
+    shown->without = exims_without(shown->config);
+    shown->enabled = ways_are_in();
+    shown->unattended = (shown->enabled || shown->without > 0) && !exims_attend(shown->config, shown->config->spool[0]);
 }
 
 /* ---- the subcommand ---- */
 
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs)
 {
-    *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1};
-    if (geteuid() == 0)
-        shown->without = exims_without(config);
+    *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
+    look_at_exims(shown);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {
@@ -199,6 +217,7 @@ static void print(const struct shown *shown, struct fastspool *fs, char form)
         tool_refused(shown->refused, shown->line);
         if (shown->more[0])
             tool_error("%s", shown->more);
+        status_print_rest(shown, stderr);
     } else {
         status_print_text(shown);
     }
@@ -213,6 +232,7 @@ static enum health print_error(const struct fastspool_config *config, int result
                           .misconfigured = result != -ENOENT,
                           .health = result == -ENOENT ? NOT_IN_USE : MAIL_STANDS,
                           .without = -1,
+                          .in_state = -1,
                           .on_disk = -1};
 
     snprintf(shown.line, sizeof(shown.line), "%s", error);

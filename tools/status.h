@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 /** The exit status. */
@@ -32,7 +33,7 @@ struct shown {
     const char *spool;
     bool misconfigured;                /* the configuration can't be understood; nothing but `line` is known */
     int refused;                       /* the errno with which it could not be attached, negative */
-    bool store;                        /* there is one, and all below but `on_disk` means something */
+    bool store;                        /* there is one; else of what is below only the last ones mean something */
     const char *failure;               /* NULL: none */
     const char *recovery;              /* why it can't go on, NULL: it can */
     char sentence[SECTION_SENTENCE];   /* of either */
@@ -40,11 +41,8 @@ struct shown {
     unsigned recovered;                /* percent of it */
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
     char library[FASTSPOOL_ERROR_MAX]; /* why Exim's re-executions don't load the library, "": they do */
-    bool enabled;                      /* the service's Exim is to have the library */
-    bool unattended; /* an Exim is to run, or one without the library does, and none that has the store; only root can
-                      * know */
-    int no_tool;     /* errno: no mirror can be started */
-    uint64_t late;   /* age in ns from which on a change should be on the disk */
+    int no_tool;                       /* errno: no mirror can be started */
+    uint64_t late;                     /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
     uint64_t staged;     /* copies in the store of messages on the disk, that `numbers` does not count */
     uint64_t changes;    /* since the store was made */
@@ -55,10 +53,14 @@ struct shown {
     uint32_t locked; /* what the import has left on the disk, as in view_state */
     uint32_t conflicts;
     uint32_t left;
-    uint32_t hidden; /* of it: by the view */
-    bool again;      /* a view that was dead is started again */
-    int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
-    int64_t on_disk; /* messages that lie on the disk itself; negative: it can't be said (an errno) */
+    uint32_t hidden;  /* of it: by the view */
+    bool again;       /* a view that was dead is started again */
+    bool enabled;     /* the service's Exim is to have the library */
+    bool unattended;  /* an Exim is to run, or one without the library does, and none that has the store; only root can
+                       * know */
+    int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */
+    int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
+    int64_t on_disk;  /* messages that lie on the disk itself; negative: it can't be said (an errno) */
     enum health health;
     char line[STATUS_LINE];         /* why */
     char more[FASTSPOOL_ERROR_MAX]; /* where there is no store: what that means, or "" */
@@ -79,6 +81,8 @@ void status_judge(struct shown *shown);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);
+/** Of the text, what is known with and without a store. */
+void status_print_rest(const struct shown *shown, FILE *to);
 /** The metrics of one more spool, kept until status_print_prometheus(): those of several spools, of one name, stand
  *  together.  @fs: the store, NULL: there is none. */
 void status_add_prometheus(const struct shown *shown, struct fastspool *fs);

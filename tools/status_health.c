@@ -29,13 +29,17 @@ static bool store_fails(struct shown *shown)
     const struct fastspool_status *s = &shown->numbers;
 
     if (shown->failure)
-        return is(shown, MAIL_STANDS, "FAILED: %.255s", shown->failure);
+        return is(shown, MAIL_STANDS,
+                  "FAILED: %.255s; `fastspool verify` says what is damaged, docs/operating.md what to do",
+                  shown->failure);
     if (shown->recovery)
         return is(shown, MAIL_STANDS, "it can't be recovered yet: %.255s", shown->recovery);
     if (shown->refusal[0])
-        return is(shown, MAIL_STANDS, "Exim may not use it: %s", shown->refusal);
+        return is(shown, MAIL_STANDS, "Exim may not use it: %s; mend that, and Exim looks again", shown->refusal);
     if (s->commit_error)
-        return is(shown, MAIL_STANDS, "the last commit failed: %s", strerrordesc_np(-s->commit_error));
+        return is(shown, MAIL_STANDS,
+                  "the last commit failed: %s; see that its disk works and has room: it is tried again",
+                  strerrordesc_np(-s->commit_error));
     return false;
 }
 
@@ -68,10 +72,13 @@ static bool exim_fails(struct shown *shown)
     if (messages > 0 && shown->unattended)
         return is(shown, MAIL_STANDS, "%" PRIu64 " message%s: no Exim runs that has the store; %s", messages,
                   messages == 1 ? " stands" : "s stand",
-                  shown->enabled ? "`fastspool doctor` says what is in the way"
-                                 : "start Exim with the library (`fastspool enable`), or `fastspool export` to leave");
+                  !shown->enabled ? "start Exim with the library (`fastspool enable`), or `fastspool export` to leave"
+                  : shown->without > 0 ? "restart Exim, which runs without the library"
+                                       : "start Exim");
     if (shown->library[0])
-        return is(shown, ATTENTION, "Exim's re-executions do not load the library: %s", shown->library);
+        return is(shown, ATTENTION,
+                  "Exim's re-executions do not load the library: %s: `chown root:root` and `chmod 4644` it",
+                  shown->library);
     return false;
 }
 

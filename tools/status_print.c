@@ -69,6 +69,8 @@ void status_print_json(const struct shown *shown)
     printf(", \"store\": %s, \"health\": %d", shown->store ? "true" : "false", (int)shown->health);
     if (shown->store)
         print_numbers(shown);
+    if (shown->in_state >= 0)
+        printf(", \"state_messages\": %" PRId64, shown->in_state);
     if (shown->without >= 0)
         printf(", \"exims_without_library\": %" PRId64, shown->without);
     if (shown->on_disk >= 0)
@@ -103,6 +105,16 @@ static void print_left(const struct shown *shown)
         printf("%s\n", shown->hidden ? ": hidden by the view" : "");
 }
 
+void status_print_rest(const struct shown *shown, FILE *to)
+{
+    if (!shown->store && shown->on_disk > 0)
+        fprintf(to, "  on the disk  %" PRId64 " messages, besides what it has\n", shown->on_disk);
+    if (shown->without > 0)
+        fprintf(to, "  exims        %" PRId64 " without the library\n", shown->without);
+    if (shown->view.line[0])
+        fprintf(to, "  view         %s\n", shown->view.line);
+}
+
 void status_print_text(const struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
@@ -114,8 +126,9 @@ void status_print_text(const struct shown *shown)
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,
            (double)s->memory_limit / 1048576, (double)s->open_bytes / 1048576);
-    printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far\n",
-           s->evicted_files, s->evictions, s->brought_back);
+    printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far", s->evicted_files,
+           s->evictions, s->brought_back);
+    printf(s->spilled_files ? "; %" PRIu64 " open files are read from the disk\n" : "\n", s->spilled_files);
     printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
@@ -124,9 +137,9 @@ void status_print_text(const struct shown *shown)
     if (s->mirror_pid)
         printf("  mirror       process %ld, last sign of life %.1f s ago\n", (long)s->mirror_pid,
                (double)s->mirror_silent_ns / 1e9);
+    else
+        puts("  mirror       none runs");
     printf("  waiting      %" PRIu64 " processes\n", s->waiters);
-    if (shown->without > 0)
-        printf("  exims        %" PRId64 " without the library\n", shown->without);
-    printf("  view         %s\n", shown->view.line);
+    status_print_rest(shown, stdout);
     print_left(shown);
 }

@@ -165,6 +165,10 @@ static void print_view(const struct shown *shown)
     begin(name, "gauge", "1: the view is in this state.");
     for (enum seen_state state = SEEN_MOUNTED; state <= SEEN_UNAVAILABLE; state++)
         value(shown, name, "state", seen_name(state), state == shown->view.state);
+    gauge(shown, "fastspool_disk_locked", shown->locked, "Messages that the import left: a process works on them.");
+    gauge(shown, "fastspool_disk_conflicts", shown->conflicts,
+          "Messages and files that the import left: the store has others.");
+    gauge(shown, "fastspool_disk_left", shown->left, "Files that the import left: they can't be taken.");
     gauge(shown, "fastspool_disk_hidden", shown->hidden, "Messages and files of the disk that the view hides.");
 }
 
@@ -183,6 +187,9 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
         gauge(shown, "fastspool_exims_without_library", (double)shown->without,
               "Exims that run without the library, or are not served by it, of any spool: they have the view, or the "
               "disk alone.");
+    if (shown->in_state >= 0)
+        gauge(shown, "fastspool_state_messages", (double)shown->in_state,
+              "Messages in the state on the disk, while no store is in memory.");
     if (shown->on_disk >= 0)
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");

@@ -105,7 +105,15 @@ static void draw_numbers(const struct shown *shown)
                (double)s->mirror_silent_ns / 1e9);
     else
         printf("  mirror       none runs" CLEAR_LINE);
-    printf("  view         %s" CLEAR_LINE, shown->view.line);
+}
+
+/* With and without a store. */
+static void draw_rest(const struct shown *shown)
+{
+    if (shown->without > 0)
+        printf("  exims        %" PRId64 " without the library" CLEAR_LINE, shown->without);
+    if (shown->view.line[0])
+        printf("  view         %s" CLEAR_LINE, shown->view.line);
     if (shown->on_disk > 0)
         printf("  on the disk  %" PRId64 " messages" CLEAR_LINE, shown->on_disk);
 }
@@ -129,6 +137,7 @@ static void draw(const struct history *history, const struct shown *shown)
         fputs(CLEAR_LINE, stdout);
         draw_numbers(shown);
     }
+    draw_rest(shown);
     fputs(CLEAR_LINE "  q ends this" CLEAR_REST, stdout);
     fflush(stdout);
 }

@@ -304,7 +304,8 @@ def mail_on_the_disk(exim):
         tells(exim, "mail on the disk", "attention", "1 messages on the plain disk")
         for queue in ("input/a", "other/input", "other/input/b"):
             (exim.spool / queue).mkdir(parents=True)
-            (exim.spool / queue / "1pZzzz-000000-00-H").touch()
+            for end in "HD":
+                (exim.spool / queue / f"1pZzzz-000000-00-{end}").touch()
         tells(exim, "mail on the disk", "attention", "4 messages on the plain disk")
         shutil.rmtree(exim.spool / "other")
         shutil.rmtree(exim.spool / "input")
@@ -419,13 +420,39 @@ def the_view(exim):
         tells(exim, "running exims", "attention", f"process {daemon.pid}", "works on the view")
         daemon.terminate()
         daemon.wait(60)
-        below = f"umount {exim.spool}/input; %s {exim.spool}/input/1pZzzz-000000-00-H"
+        below = f"umount {exim.spool}/input; cd {exim.spool}/input; %s 1pZzzz-000000-00-H 1pZzzz-000000-00-D"
         tells(exim, "mail on the disk", "ok", "below the view, too")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
         tells(exim, "mail on the disk", "wrong", "the view hides 1 messages of the disk")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
         closed = exim.command("--mount", "sh", "-c", f"mount --bind /srv /dev && {TOOL} doctor", program="unshare", stock=True)
         check(b"no view can be mounted: /dev/fuse: " in closed.stdout, f"{closed}")
+
+
+@test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+def while_it_imports(exim):
+    """While a view imports, and waits for a process that works on a message, doctor and status say the same: how many messages
+    the disk has, and that they come in by themselves."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    for _ in range(2):
+        exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+    with contextlib.ExitStack() as works:
+        for path in (exim.spool / "input").glob("*-D"):
+            fcntl.lockf(works.enter_context(open(path, "r+b")), fcntl.LOCK_EX)
+        with well(exim, "view = auto"):
+            wait_for(lambda: exim.status()["view_state"] == "starting", "the view starts")
+            told = exim.status()
+            check(told["messages"] == 0 and told["disk_messages"] == 2 and "count too few" in told["line"], f"{told}")
+            tells(exim, "mail on the disk", "attention", "2 messages on the plain disk, which the view is importing")
+            tells(exim, "mail in the store", "ok", "0 messages")
+            tells(exim, "readers", "attention", "until the view is mounted")
+            works.close()
+            wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+            tells(exim, "mail in the store", "ok", "2 messages")
+            tells(exim, "mail on the disk", "ok", "none")
+            exim.run("-Mrm", *exim.queue())
 
 
 @test(library=True)
@@ -764,7 +791,7 @@ def never_more_than_it_knows(exim):
             plain.wait(60)
         operate(exim, "enable", "--yes")
         operate(exim, "stop")
-        said = operate(exim, "status", status=1)
+        said = operate(exim, "status", status=2)
         check("2 messages" in said, said)
         operate(exim, "disable", "--yes")
         exim.queued = 0
@@ -773,6 +800,102 @@ def never_more_than_it_knows(exim):
         check(exim.status()["health"] == 3, "as JSON")
         listed = exim.run("-bp", stock=True).decode()
         exim.run("-Mrm", *re.findall(r"\w{6}-\w+-\w+", listed), stock=True)
+
+
+def each_form(exim):
+    """What `fastspool status` says: (exit status, its text, the JSON, {metric: value} of the spool's own)."""
+    text, told, metrics = (exim.command("status", *form, program=TOOL, stock=True) for form in ((), ("--json",), ("--prometheus",)))
+    numbers = dict(re.findall(rf'^(\w+){{spool="{exim.spool}"}} (\S+)$', metrics.stdout.decode(), re.M))
+    told_as_json = json.loads(told.stdout)
+    check(text.returncode == told.returncode == metrics.returncode == told_as_json["health"] == int(numbers["fastspool_health"]),
+          f"{text} {told} {metrics}")
+    return text.returncode, (text.stdout + text.stderr).decode(), told_as_json, numbers
+
+
+@test(library=True, main=QUEUE_ONLY)
+def no_milder_after_a_stop(exim):
+    """Mail that stands stands after `fastspool stop`, after a reboot, and where it can't be counted, too: in the text, as JSON, and
+    as metrics, which say how much, and what else they know without a store."""
+    with machine(exim):
+        exim.start()
+        for _ in range(2):
+            exim.submit(Message())
+        exim.queued = 2
+        exim.stop()
+
+        def stands(count):
+            status, text, told, numbers = each_form(exim)
+            check(status == 2, f"exit {status}: {text}")
+            check((told.get("state_messages"), numbers.get("fastspool_state_messages")) == (count, None if count is None else str(count)),
+                  f"{told} {numbers}")
+            check(told["store"] or ("is not lost" in text and "no Exim runs that has it" in text), text)
+            return text
+        plain = subprocess.Popen([EXIM, "-bdf"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+        wait_for(lambda: listens(2525), "the plain Exim listens")
+        try:
+            stands(None)
+            operate(exim, "stop")
+            check("1 without the library" in stands(2) and "  view " in stands(2), stands(2))
+        finally:
+            plain.terminate()
+            plain.wait(60)
+        check(each_form(exim)[0] == 1, "fastspool was not enabled, and no Exim runs: it needs attention")
+        operate(exim, "enable", "--yes")
+        stands(2)
+        tells(exim, "mail in the store", "wrong", "2 messages stand")
+        exim.run("-bpc")
+        stands(None)
+        pid = exim.status()["mirror_pid"]
+        exim.submit(Message())
+        exim.queued = 3
+        os.kill(pid, 9)                         # what the journal has, the database has not
+        exim.reboot()
+        check("can't be counted" in stands(None), stands(None))
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def every_form_knows_it(exim):
+    """What --json knows of a mirror that does not run, the text and the screen know, too."""
+    with machine(exim):
+        exim.start()
+        operate(exim, "stop")
+        _, text, told, numbers = each_form(exim)
+        check(told["mirror_pid"] == 0 and numbers["fastspool_mirror_up"] == "0" and "mirror       none runs" in text, text)
+        for name in ("locked", "conflicts", "left", "hidden"):
+            check(float(numbers[f"fastspool_disk_{name}"]) == told[f"disk_{name}"] == 0, f"{numbers}")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def no_circle(exim):
+    """Neither doctor nor status sends to the other one: each says itself what to do.  What status names after a stop does bring
+    the mail back, without a view, too."""
+    target = pathlib.Path(os.path.realpath(INSTALLED))
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        exim.submit(Message())
+        exim.queued = 1
+
+        def own_words(status, *words):
+            _, found, _ = doctor(exim)
+            said = each_form(exim)
+            check(said[0] == status and "fastspool doctor" not in said[1] and all(word in said[1] for word in words), f"{said}")
+            check("fastspool status" not in found["store"][1], f"{found['store']}")
+        own_words(2, "start Exim")
+        exim.start()
+        target.chmod(0o644)
+        own_words(1, "chmod 4644")
+        target.chmod(0o4644)
+        exim.stop()
+        operate(exim, "stop")
+        own_words(2, "`fastspool run -- true`")
+        operate(exim, "run", "--", "true")
+        check(exim.status()["messages"] == 1, "the mail is back")
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        operate(exim, "disable", "--yes")
 
 
 @test(library=True, main=QUEUE_ONLY)
@@ -790,6 +913,10 @@ def an_import_that_was_killed(exim):
             told = exim.status()
             check(told["messages"] + told["disk_messages"] == 3,
                   f"killed at {calls}: {told['messages']} in the store, {told['disk_messages']} on the disk")
+            found = doctor(exim)[1]
+            counted = re.search(r"(\d+) messages on the plain disk", found["mail on the disk"][1])
+            check((f"{told['messages']} messages" in found["mail in the store"][1]) and
+                  int(counted[1] if counted else 0) == told["disk_messages"], f"killed at {calls}: {told}, and doctor says {found}")
             if importing.returncode == 0:
                 break
         check(importing.returncode == 0 and told["messages"] == 3, f"{importing}")
