@@ -27,8 +27,10 @@ void doctor_configuration(struct doctor *doctor)
 {
     if (doctor->refusal[0])
         doctor_tell(doctor, DOCTOR_WRONG,
-                    "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until then "
-                    "mail is taken at most by a view that is mounted",
+                    doctor->spool[0] && viewed(doctor->spool) > 0
+                        ? "mend it, and run `fastspool doctor` again; until then mail goes by the view, more slowly"
+                        : "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until "
+                          "then it takes and delivers no mail",
                     "%s", doctor->refusal);
     else if (access(FASTSPOOL_CONFIG, F_OK) < 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "there is no %s: the defaults hold", FASTSPOOL_CONFIG);

@@ -137,8 +137,6 @@ int tool_load_config(struct fastspool_config *config, const char *spool, char er
 {
     int result = fastspool_config_load(config, NULL, true, error);
 
-    if (result < 0)
-        return result;
     if (spool && strlen(spool) >= FASTSPOOL_PATH_MAX)
         return error_set(error, -ENAMETOOLONG, "the path %.64s... is longer than %d bytes", spool,
                          FASTSPOOL_PATH_MAX - 1);
@@ -147,6 +145,8 @@ int tool_load_config(struct fastspool_config *config, const char *spool, char er
         config->spools = 1;
     }
     drop_same(config);
+    if (result < 0)
+        return result;
     return config->spools ? 0
                           : error_set(error, -ENOENT, "no spool: configure one or give --spool; none of %s exists",
                                       FASTSPOOL_SPOOLS);

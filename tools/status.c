@@ -89,16 +89,12 @@ static void look_at_recovery(const struct header *header, struct shown *shown)
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
-    struct fastspool_config believed;
-
     shown->store = true;
     shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
     shown->staged = shown->failure ? 0 : messages_staged(fs);
     shown->numbers.messages -= shown->staged < shown->numbers.messages ? shown->staged : shown->numbers.messages;
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
-    if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
-        shown->refusal[0] = '\0';
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
@@ -185,11 +181,29 @@ static void look_at_exims(struct shown *shown)
     shown->unattended = (shown->enabled || shown->without > 0) && !exims_attend(shown->config, shown->config->spool[0]);
 }
 
+/* What Exim believes: it knows no environment, and no --spool. */
+static void look_at_configuration(struct shown *shown)
+{
+    struct fastspool_config believed;
+
+    if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
+        shown->refusal[0] = '\0';
+}
+
+/* Exim is refused the spool: that comes before what else is missing. */
+static void tell_refusal(struct shown *shown)
+{
+    strcpy(shown->line, shown->refusal);
+    strcpy(shown->more, "until that is mended Exim takes and delivers no mail; then it looks again by itself");
+    shown->health = MAIL_STANDS;
+}
+
 /* ---- the subcommand ---- */
 
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs)
 {
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
+    look_at_configuration(shown);
     look_at_exims(shown);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
@@ -198,6 +212,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         shown->refused = result;
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
+        if (shown->refusal[0])
+            tell_refusal(shown);
     } else {
         shown->spool = (*fs)->spool;
         look_at_store(*fs, shown);
@@ -223,19 +239,18 @@ static void print(const struct shown *shown, struct fastspool *fs, char form)
     }
 }
 
-/* No spool can be looked at, as @error says.  -ENOENT: there is none.  Else Exim does not understand its configuration,
- * and is refused the spool. */
-static enum health print_error(const struct fastspool_config *config, int result, const char *error, char form)
+/* No spool can be looked at, as @error says: there is none, or this call has the wrong environment. */
+static enum health print_error(const struct fastspool_config *config, enum health health, const char *error, char form)
 {
     struct shown shown = {.config = config,
                           .spool = config->spools ? config->spool[0] : "",
-                          .misconfigured = result != -ENOENT,
-                          .health = result == -ENOENT ? NOT_IN_USE : MAIL_STANDS,
+                          .health = health,
                           .without = -1,
                           .in_state = -1,
                           .on_disk = -1};
 
     snprintf(shown.line, sizeof(shown.line), "%s", error);
+    look_at_configuration(&shown);
     print(&shown, NULL, form);
     return shown.health;
 }
@@ -264,6 +279,19 @@ static enum health print_all(const struct fastspool_config *config, char form)
             fastspool_detach(fs);
     }
     return health;
+}
+
+/* A configuration that can't be understood names the spools all the same, and each says how it is. */
+static enum health show(const struct fastspool_config *config, int result, const char *error, char form)
+{
+    struct fastspool_config believed;
+    char why[FASTSPOOL_ERROR_MAX];
+
+    if (result == -ENOENT)
+        return print_error(config, NOT_IN_USE, error, form);
+    if (result < 0 && (config->spools == 0 || fastspool_config_load(&believed, NULL, false, why) == 0))
+        return print_error(config, config->spools ? ATTENTION : MAIL_STANDS, error, form);
+    return print_all(config, form);
 }
 
 /* 's', 'j', 'p' or 'w': the first letter of what was asked for.  Does not return where the arguments are wrong. */
@@ -300,7 +328,7 @@ int tool_status(int argc, char **argv)
                           config.spools);
     if (form == 'w' && result == 0)
         return status_watch(&config);
-    enum health health = result < 0 ? print_error(&config, result, error, form) : print_all(&config, form);
+    enum health health = show(&config, result, error, form);
     if (form == 'p')
         status_print_prometheus();
     return (int)health;

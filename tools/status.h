@@ -31,7 +31,6 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
-    bool misconfigured;                /* the configuration can't be understood; nothing but `line` is known */
     int refused;                       /* the errno with which it could not be attached, negative */
     bool store;                        /* there is one; else of what is below only the last ones mean something */
     const char *failure;               /* NULL: none */

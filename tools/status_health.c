@@ -34,7 +34,7 @@ static bool store_fails(struct shown *shown)
                   shown->failure);
     if (shown->recovery)
         return is(shown, MAIL_STANDS, "it can't be recovered yet: %.255s", shown->recovery);
-    if (shown->refusal[0])
+    if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)
         return is(shown, MAIL_STANDS, "Exim may not use it: %s; mend that, and Exim looks again", shown->refusal);
     if (s->commit_error)
         return is(shown, MAIL_STANDS,
@@ -113,6 +113,8 @@ void status_judge(struct shown *shown)
            (double)s->room_bytes / (1 << 20), s->room_files);
     else if (exim_fails(shown) || view_fails(shown))
         return;
+    else if (shown->refusal[0])
+        is(shown, ATTENTION, "mail goes by the view alone, more slowly, until this is mended: %s", shown->refusal);
     else if (shown->recovering)
         is(shown, ATTENTION, "it is starting: %u%% is recovered from the disk, and its counts are not whole yet",
            shown->recovered);

@@ -181,7 +181,7 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
     gauge(shown, "fastspool_up", shown->store, "1: there is a store in memory, and this process may see it.");
     gauge(shown, "fastspool_health", shown->health,
           "0: all is well; 1: something needs attention; 2: mail stands; 3: the spool is not in use.");
-    gauge(shown, "fastspool_configuration_wrong", shown->misconfigured || shown->refusal[0],
+    gauge(shown, "fastspool_configuration_wrong", shown->refusal[0] != '\0',
           "1: the configuration can't be used, and Exim is refused the spool.");
     if (shown->without >= 0)
         gauge(shown, "fastspool_exims_without_library", (double)shown->without,

@@ -19,19 +19,6 @@ static const char usage[] =
     "  --replace  end the one that runs, and take its place\n"
     "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error.\n";
 
-static bool is_off(struct fastspool_config *config)
-{
-    char error[FASTSPOOL_ERROR_MAX];
-
-    if (fastspool_config_load(config, NULL, false, error) < 0)
-        tool_error("%s", error);
-    else if (!config->view)
-        tool_error("nothing is mounted: the configuration says `view = off`");
-    else
-        return false;
-    return true;
-}
-
 /* Of a start by hand.  The library has looked itself, and notes in the store what it finds. */
 static bool is_impossible(void)
 {
@@ -73,9 +60,16 @@ int tool_view(int argc, char **argv)
     const char *spool = *tool_operands(argc, argv, 1, 1, "a SPOOL", usage);
     if (geteuid() != 0)
         return tool_error("only root can mount: run `fastspool view` as root");
-    if (!state && (is_off(&config) || is_impossible())) /* the library gives it, and has looked */
-        return SUPERVISOR_UNAVAILABLE;
-    if (!state && is_no_spool(&config, spool))
-        return 1;
+    if (!state) { /* the library gives it, and has looked */
+        char error[FASTSPOOL_ERROR_MAX];
+        if (fastspool_config_load(&config, NULL, false, error) < 0)
+            return tool_error("nothing is mounted, as the configuration can't be understood: %s", error);
+        if (!config.view)
+            tool_error("nothing is mounted: the configuration says `view = off`");
+        if (!config.view || is_impossible())
+            return SUPERVISOR_UNAVAILABLE;
+        if (is_no_spool(&config, spool))
+            return 1;
+    }
     return supervisor_run(spool, state, config.runtime[0] ? 0 : config.memory, replaces);
 }

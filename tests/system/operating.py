@@ -165,6 +165,36 @@ def a_typo_in_the_configuration(exim):
         allows(exim)
 
 
+@test(("", {"fastspool": ("view = auto",)}), library=True)
+def a_typo_beside_a_view(exim):
+    """While a view is mounted mail goes on by it, whatever the configuration says: status needs attention, and knows its numbers
+    as before.  `fastspool view` by hand is an error, and not "no view is possible".  An error of the caller's own environment
+    is not Exim's."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        for text in (good + "memroy = 1G\n", "memroy = 1G\n" + good):
+            with written(FASTSPOOL_CONFIGURATION, text):
+                message, client = exim.expect(Message(), "sink"), Client()
+                check(client.send(message)[0] == 250, "mail is not taken")
+                client.close()
+                exim.wait_arrived(message)
+                status, said, told, numbers = each_form(exim)
+                check(status == 1 and "goes by the view" in said and "memroy" in said and told["store"] and "memroy" in told["line"],
+                      f"exit {status}: {said}")
+                check(numbers["fastspool_configuration_wrong"] == "1" and numbers["exim_queue"] == str(told["messages"]), f"{numbers}")
+                tells(exim, "configuration", "wrong", "memroy", "mail goes by the view")
+                view = exim.command("view", exim.spool, program=TOOL, stock=True)
+                check(view.returncode == 1 and b"memroy" in view.stderr, f"{view}")
+        wrong = exim.command("status", "--prometheus", program=TOOL, stock=True, environment={"FASTSPOOL_MEMORY": "lots"})
+        check(wrong.returncode == 1 and b"fastspool_configuration_wrong{" in wrong.stdout and
+              f'fastspool_configuration_wrong{{spool="{exim.spool}"}} 0' in wrong.stdout.decode(), f"{wrong}")
+        check(each_form(exim)[0] == 0, f"{each_form(exim)}")
+
+
 @test(library=True)
 def another_spool_or_program(exim):
     """The configuration names another spool, or another program, than this Exim's."""
