@@ -162,7 +162,7 @@ struct backup {
 /* The child's outcome; a child that LMDB has led astray dies. */
 static enum outcome copy_in_child(const struct backup *b)
 {
-    int status;
+    int status = 0;
     struct rights rights = rights_of_owner(b->fs->owner, b->fs->group);
     pid_t parent = getpid(), child = fork();
 
@@ -176,7 +176,7 @@ static enum outcome copy_in_child(const struct backup *b)
     }
     int error = errno;
     rights_back(rights);
-    while (child > 0 && waitpid(child, &status, 0) < 0)
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     findings_join(b->told, b->findings, FINDINGS);
     if (child < 0)

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -225,6 +226,14 @@ static const struct subcommand *find(const char *name)
     return NULL;
 }
 
+/* A program that ignores the ends of its children leaves that to what it starts: no wait would find one.  `run` passes
+ * it on to its command. */
+static void see_children(const struct subcommand *subcommand)
+{
+    if (subcommand->run != tool_run)
+        signal(SIGCHLD, SIG_DFL);
+}
+
 /* `help SUBCOMMAND` is `SUBCOMMAND --help`. */
 static int help(char *name)
 {
@@ -259,5 +268,6 @@ int main(int argc, char **argv)
     char name[32]; /* getopt(3) begins its sentences with it */
     snprintf(name, sizeof(name), "fastspool: %s", subcommand->name);
     argv[1] = name;
+    see_children(subcommand);
     return subcommand->run(argc - 1, argv + 1);
 }

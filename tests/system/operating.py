@@ -148,6 +148,20 @@ def all_is_well(exim):
 # --- each mistake -------------------------------------------------------------------------------------------------
 
 @test(library=True)
+def whoever_ignores_children(exim):
+    """Started by a program that ignores SIGCHLD, a command sees the ends of its own children: it says the same, and ends."""
+    with well(exim):
+        exim.stop()                     # what a command says changes no more
+        for command in (("verify",), ("doctor", "--json"), ("dump", "database"), ("backup", "/home/copy"), ("status", "--json")):
+            said = []
+            for how in ([], ["env", "--ignore-signal=CHLD"]):
+                result = subprocess.run([*how, TOOL, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+                said.append((result.returncode, re.sub(r"[0-9]+", "N", result.stdout + result.stderr)))
+                shutil.rmtree("/home/copy", ignore_errors=True)
+            check(said[0] == said[1], f"{command}: {said}")
+
+
+@test(library=True)
 def a_typo_in_the_configuration(exim):
     """An unknown key, a bad value, a file that others can write: the line is named."""
     with well(exim):
