@@ -33,13 +33,18 @@ static inline void __attribute__((format(printf, 2, 3))) play_syslog(int priorit
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -396,4 +401,62 @@ Test(mounts, back_from_process_1)
     cr_assert_neq(there.st_dev, before.st_dev, "process 1 has the same");
     cr_assert(after.st_dev == before.st_dev && after.st_ino == before.st_ino, "it has stayed there");
     cr_assert_eq(umount2(spool, MNT_DETACH), 0);
+}
+
+/* The kernel lets this process into no namespace any more. */
+static bool refuses_for_good(const void *context)
+{
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setns, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog filter = {sizeof(program) / sizeof(*program), program};
+
+    (void)context;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+        _exit(1);
+    return false;
+}
+
+static void go_there_and_back(void)
+{
+    if (unshare(CLONE_NEWNS) < 0)
+        _exit(2);
+    namespace_enter_first(refuses_for_good, NULL);
+    _exit(3); /* it goes on, where others' files are */
+}
+
+/* The exit status of @run in a child, which then is @run's own. */
+static void run_in_child(void (*run)(void))
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0)
+        run();
+    _exit(waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+/* With a process 1 of its own: not every one lets others look at its namespace. */
+static void be_process_1(void)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("own", "/proc", "proc", 0, NULL) < 0)
+        _exit(1);
+    run_in_child(go_there_and_back);
+}
+
+/* Who has no way back does nothing more. */
+Test(mounts, no_way_back_from_process_1)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0 && unshare(CLONE_NEWNS | CLONE_NEWPID) == 0)
+        run_in_child(be_process_1);
+    if (child == 0)
+        _exit(1);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 127, "status %x", (unsigned)status);
 }
