@@ -56,7 +56,7 @@ static int capture_names(struct fastspool *fs, struct captured *file, struct are
 
     file->name = &arena->names[arena->names_used];
     for (uint32_t left = file->state.links; entry && left > 0; left--) {
-        if (!names_valid(fs, entry) || arena->names_used >= fs->header->tables.names.used)
+        if (!names_valid(fs, entry) || arena->names_used >= names_most(fs))
             return doubt("an inode's list of names has no end, or leads nowhere");
         if (arena->names_used < arena->names_max) {
             struct captured_name *name = &arena->names[arena->names_used];
@@ -126,9 +126,10 @@ static int capture_inode(struct fastspool *fs, uint32_t i, struct arena *arena)
 /* May inode @i follow @before others in the dirty list?  (It may be free, and its end not on the disk yet.) */
 static bool is_next_dirty(const struct fastspool *fs, uint32_t i, size_t before)
 {
-    uint32_t used = fs->header->tables.inodes.used;
+    uint32_t used = LOAD(fs->header->tables.inodes.used), mapped = LOAD(fs->span.inodes);
+    uint32_t most = used < mapped ? used : mapped;
 
-    return i < used && i < INODES_MAX && before < used && (inode_at(fs, i)->flags & INODE_DIRTY);
+    return i < most && before < most && (inode_at(fs, i)->flags & INODE_DIRTY);
 }
 
 /* All that is dirty.  Where the arena is too small this only counts, and nothing is captured. */

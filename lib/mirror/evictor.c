@@ -107,17 +107,18 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, const str
     return result < 0 ? result : 0;
 }
 
-/* A count of files, which may be nonsense. */
-static uint64_t at_most(const struct header *h, uint64_t files)
+/* A count of files, which may be nonsense, as that of all inodes may be. */
+static uint64_t at_most(const struct fastspool *fs, uint64_t files)
 {
-    uint64_t most = LOAD(h->tables.inodes.used);
+    uint64_t used = LOAD(fs->header->tables.inodes.used), mapped = LOAD(fs->span.inodes);
+    uint64_t most = used < mapped ? used : mapped;
     return files < most ? files : most;
 }
 
 int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool *unready)
 {
     const struct header *h = fs->header;
-    uint64_t all = at_most(h, LOAD(h->residency.clean_files)), cold = at_most(h, LOAD(h->residency.cold_files));
+    uint64_t all = at_most(fs, LOAD(h->residency.clean_files)), cold = at_most(fs, LOAD(h->residency.cold_files));
     struct eviction eviction = {.target = target, .least = least};
     int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);
 

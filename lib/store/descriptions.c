@@ -29,6 +29,7 @@
  *     as the store lives; another program that inherits one doesn't know it.
  *   - A process is stopped for longer than POOLED_MAX after it took a number and before it has locked the byte: its
  *     number is freed, perhaps to another process.  It looks again when it has the lock, and takes another number.
+ *   - Somebody writes to the table so that this happens again and again: the segment is damaged.
  */
 #include "store/descriptions.h"
 
@@ -55,6 +56,7 @@
 #define IDENTITY_BITS 16 /* of the offset, for the number; the cookie is above */
 #define COOKIE_MASK   ((UINT64_C(1) << 40) - 1)
 #define POOLED_MAX    (10 * NS_PER_S) /* from reserving a number to locking its byte */
+#define NUMBER_TRIES  100             /* to take one: for each the process was stopped for so long */
 
 #define LOST UINT64_MAX /* pooled_at: its placeholder is gone, so nobody can tell whether it is held */
 
@@ -375,12 +377,11 @@ static int try_new(struct fastspool *fs, struct pool *pool, struct pooled *poole
 
 static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
 {
-    int result;
+    int result = -ESTALE;
 
-    do
+    for (int tries = 0; result == -ESTALE && tries < NUMBER_TRIES; tries++)
         result = try_new(fs, pool, pooled);
-    while (result == -ESTALE);
-    return result;
+    return result == -ESTALE ? section_damaged(fs, "descriptions are freed while they are taken") : result;
 }
 
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)

@@ -89,21 +89,22 @@ void locks_drop(struct fastspool *fs, uint32_t inode)
 static int absolute_range(struct fastspool *fs, const struct description *description, uint32_t inode,
                           const struct flock *lock, int64_t *start, int64_t *length)
 {
-    int64_t from = lock->l_start;
+    int64_t base = 0, from, size = lock->l_len;
 
     if (lock->l_whence == SEEK_CUR)
-        from += (int64_t)LOAD(description->offset);
+        base = (int64_t)LOAD(description->offset);
     else if (lock->l_whence == SEEK_END)
-        from += (int64_t)LOAD(inode_at(fs, inode)->size);
+        base = (int64_t)LOAD(inode_at(fs, inode)->size);
     else if (lock->l_whence != SEEK_SET)
         return -EINVAL;
-    int64_t size = lock->l_len;
+    if (__builtin_add_overflow(base, lock->l_start, &from))
+        return -EOVERFLOW;
+    if (from < 0 || (size < 0 && from + size < 0))
+        return -EINVAL;
     if (size < 0) {
         from += size;
         size = -size;
     }
-    if (from < 0)
-        return -EINVAL;
     if (from >= RANGE)
         return -EOVERFLOW;
     if (size == 0 || size > RANGE - from)

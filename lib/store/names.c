@@ -43,11 +43,10 @@ bool names_valid(const struct fastspool *fs, uint32_t i)
     return i != 0 && i < LOAD(fs->header->tables.names.used) && i < LOAD(fs->span.names);
 }
 
-/* Steps of a walk along names, at most: more is a circle. */
-static uint32_t most_steps(const struct fastspool *fs)
+uint32_t names_most(const struct fastspool *fs)
 {
-    uint32_t used = LOAD(fs->header->tables.names.used);
-    return used < NAMES_MAX ? used : NAMES_MAX;
+    uint32_t used = LOAD(fs->header->tables.names.used), mapped = LOAD(fs->span.names);
+    return used < mapped ? used : mapped;
 }
 
 /* ---- hashing ---- */
@@ -152,7 +151,7 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 
 int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry)
 {
-    uint32_t buckets = LOAD(fs->header->tables.buckets), most = most_steps(fs);
+    uint32_t buckets = LOAD(fs->header->tables.buckets), most = names_most(fs);
     uint64_t hash = hash_name(fs, parent, text, length);
 
     *entry = 0;
@@ -213,8 +212,9 @@ static int split_bucket(struct fastspool *fs)
         return section_want(TABLE_BUCKETS);
     const uint32_t *old = bucket_at(fs, new - hash_level(new));
     SET(fs, h->tables.buckets, new + 1);
-    /* A chain that leads back has an end here: its links are set anew on the way. */
-    for (uint32_t i = *old & CHAIN_INDEX, next; names_valid(fs, i); i = next) {
+    /* A chain that leads back has an end here: its links are set anew on the way.  Where the undo log is full they
+     * aren't, and the section fails. */
+    for (uint32_t i = *old & CHAIN_INDEX, next, steps = 0; names_valid(fs, i) && steps < UNDO_MAX; i = next, steps++) {
         const struct name *name = name_at(fs, i);
         uint64_t hash = hash_entry(fs, i);
         uint32_t *chain = &chains[hash_bucket(hash, new + 1) == new];
@@ -316,7 +316,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
  * links of hash chains have a filter above the index, the others have zeros there.) */
 static int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, size_t next)
 {
-    const uint32_t most = most_steps(fs);
+    const uint32_t most = names_most(fs);
 
     for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
         if (!names_valid(fs, *link & CHAIN_INDEX) || steps > most)

@@ -31,6 +31,8 @@ uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 
 /** Is @entry the number of an entry that has been handed out? */
 bool names_valid(const struct fastspool *fs, uint32_t entry);
+/** Steps of a walk along names, at most: more is a circle. */
+uint32_t names_most(const struct fastspool *fs);
 /** Under the lock or in a read: the entry of @text in directory @parent, 0: none.  -EUCLEAN: its chain has no end. */
 int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps

@@ -218,8 +218,7 @@ static uint32_t search_behind(const struct fastspool *fs, const struct inode *di
 {
     uint32_t front = directory->dir.first, back = directory->dir.last, behind = 0;
 
-    for (uint32_t steps = LOAD(fs->header->tables.names.used);
-         steps > 0 && names_valid(fs, front) && names_valid(fs, back); steps--) {
+    for (uint32_t steps = names_most(fs); steps > 0 && names_valid(fs, front) && names_valid(fs, back); steps--) {
         if (name_at(fs, front)->born > born)
             return front;
         if (name_at(fs, back)->born <= born)

@@ -50,6 +50,14 @@ static void mend(void)
     STORE(fs->header->state, SEGMENT_READY);
 }
 
+/* Has a section of this name just ended? */
+static bool has_ended(const struct fastspool *store, const char *name)
+{
+    struct history_line line;
+
+    return history_read(store->header, 0, &line) && line.kind == HISTORY_SECTION && strcmp(line.name, name) == 0;
+}
+
 #define PATIENCE 60 /* seconds of a call that has to end */
 
 /* Run @call in a child: it ends well. */
@@ -296,17 +304,30 @@ Test(changing, bytes_of_a_batch)
 }
 #endif
 
+/* ---- descriptions ---- */
+
+static void free_description(void)
+{
+    for (uint32_t d = 1; has_ended(fs, "take_number") && d < fs->header->tables.descriptions.used; d++)
+        WRITABLE(description_at(fs, d)->cookie) = 0;
+}
+
+static void take_description(void)
+{
+    section_guard.leave = free_description;
+    int d = fastspool_open(fs, "input/x", O_RDWR | O_CREAT, 0640);
+    expect(d == -EIO, "%d\n", d);
+}
+
+/* A number that is taken away again each time that it was taken is not asked for for ever. */
+Test(changing, number_of_a_description)
+{
+    ends_well(take_description);
+}
+
 /* ---- a recovery ---- */
 
 static struct fastspool *recovering;
-
-/* Has a section of this name just ended? */
-static bool has_ended(const char *name)
-{
-    struct history_line line;
-
-    return history_read(recovering->header, 0, &line) && line.kind == HISTORY_SECTION && strcmp(line.name, name) == 0;
-}
 
 static int recover_beside(void (*section_has_ended)(void))
 {
@@ -320,7 +341,7 @@ static int recover_beside(void (*section_has_ended)(void))
 
 static void claim_more_inodes(void)
 {
-    if (has_ended("restore_attribu"))
+    if (has_ended(recovering, "restore_attribu"))
         STORE(recovering->header->tables.inodes.used, 2 * INODES_MAX);
 }
 
@@ -348,9 +369,9 @@ Test(changing, inodes_between_restored)
  * process's.)  The first page-in ends, and the table has 2^32 inodes. */
 static void fill_disk_claim_inodes(void)
 {
-    if (has_ended("restore_clean"))
+    if (has_ended(recovering, "restore_clean"))
         expect(setrlimit(RLIMIT_FSIZE, &(const struct rlimit){8192, RLIM_INFINITY}) == 0, "no limit\n");
-    if (has_ended("want")) {
+    if (has_ended(recovering, "want")) {
         expect(setrlimit(RLIMIT_FSIZE, &(const struct rlimit){RLIM_INFINITY, RLIM_INFINITY}) == 0, "no limit\n");
         STORE(recovering->header->tables.inodes.used, UINT32_MAX);
     }

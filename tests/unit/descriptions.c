@@ -182,7 +182,12 @@ Test(descriptions, record_locks)
 {
     struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int d = create("a");
+    struct flock far = {.l_type = F_WRLCK, .l_whence = SEEK_CUR, .l_start = INT64_MAX},
+                 before = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 5, .l_len = INT64_MIN};
 
+    cr_assert_eq(fastspool_lseek(fs, d, 1, SEEK_SET), 1);
+    cr_assert_eq(fastspool_lock(fs, d, F_SETLK, &far), -EOVERFLOW); /* as of a file on the disk */
+    cr_assert_eq(fastspool_lock(fs, d, F_SETLK, &before), -EINVAL);
     cr_assert_eq(fastspool_lock(fs, d, F_SETLK, &all), 0);
     pid_t pid = fork_child();
     if (pid == 0) {

@@ -310,14 +310,23 @@ Test(hostile, chains)
     cr_assert_eq(ended(stat_missing), -EIO);
 }
 
+/* Of a walk that has 2^24 steps at most, and not 2^32: some seconds of a processor. */
+static void be_brief(void)
+{
+    const struct rlimit seconds = {3, 3};
+    setrlimit(RLIMIT_CPU, &seconds);
+}
+
 static int take(void)
 {
     struct capture capture;
+    be_brief();
     return capture_take(fs, &capture);
 }
 
 static int reset(void)
 {
+    be_brief();
     return capture_reset(fs);
 }
 
@@ -343,17 +352,29 @@ Test(hostile, lists_of_inodes)
     const struct header *h = fs->header;
 
     fastspool_close(fs, create("input/x"));
-    uint32_t x = inode_of("input/x"), head = h->tickets.dirty.head;
+    uint32_t x = inode_of("input/x"), head = h->tickets.dirty.head, inodes = h->tables.inodes.used,
+             names = h->tables.names.used;
     const struct inode before = *inode_at(fs, x);
     WRITABLE(inode_at(fs, x)->list.next) = head;
     cr_assert_eq(ended(take), -EIO, "the dirty list leads back");
     STORE(h->tickets.committing, 1);
     cr_assert_eq(ended(reset), -EIO, "the dirty list leads back, for a new mirror");
     WRITABLE(h->tickets.committing) = 0;
+    WRITABLE(h->tables.inodes.used) = UINT32_MAX;
+    WRITABLE(inode_at(fs, x)->links) = 0;
+    WRITABLE(inode_at(fs, x)->list.next) = x;
+    cr_assert_eq(ended(take), -EIO, "the dirty list leads back, in a table without end");
+    STORE(h->tickets.committing, 1);
+    cr_assert_eq(ended(reset), -EIO, "the dirty list leads back, in a table without end, for a new mirror");
+    WRITABLE(h->tickets.committing) = 0;
+    WRITABLE(h->tables.inodes.used) = inodes;
     WRITABLE(*inode_at(fs, x)) = before;
     WRITABLE(inode_at(fs, x)->links) = NAMES_MAX;
     WRITABLE(name_at(fs, before.names)->sibling) = before.names;
     cr_assert_eq(ended(take), -EIO, "an inode's names lead back");
+    WRITABLE(h->tables.names.used) = UINT32_MAX;
+    cr_assert_eq(ended(take), -EIO, "an inode's names lead back, in a table without end");
+    WRITABLE(h->tables.names.used) = names;
     WRITABLE(name_at(fs, before.names)->sibling) = 0;
     WRITABLE(*inode_at(fs, x)) = before;
     WRITABLE(inode_at(fs, x)->dirty_from) = 5;
@@ -421,6 +442,8 @@ Test(hostile, endless_memory)
     cr_assert_eq(h->residency.clean_files, 1);
     WRITABLE(h->residency.clean_files) = UINT64_MAX / 2;
     cr_assert_eq(ended(evict), NOTHING, "an open file is looked at for ever");
+    WRITABLE(h->tables.inodes.used) = UINT32_MAX;
+    cr_assert_eq(ended(evict), NOTHING, "an open file is looked at for ever, in a table without end");
 }
 
 static int move_down(void)
@@ -473,6 +496,54 @@ Test(hostile, free_lists)
         cr_assert_eq(ended(create_y), -EIO);
         WRITABLE(tables[t]->free) = before;
     }
+}
+
+static int create_at_the_top(void)
+{
+    return fastspool_open(fs, "y", O_RDWR | O_CREAT, 0640);
+}
+
+/* A bucket is split whose names are more than the undo log holds, and whose last two lead to each other: their links
+ * are not set anew any more. */
+Test(hostile, chain_that_is_split)
+{
+    const struct header *h = fs->header;
+    uint32_t level = 1, first = 0, last = 0, next = 0;
+
+    many("many", UNDO_MAX + 100);
+    for (uint32_t i = entry_of("many/0"); i < h->tables.names.used; i++) {
+        WRITABLE(name_at(fs, i)->chain) = next; /* no filter: whoever looks a name up ends here */
+        first = first ? first : i;
+        last = i;
+        next = i;
+    }
+    WRITABLE(name_at(fs, first)->chain) = first + 1;
+    while (2 * level <= h->tables.buckets)
+        level *= 2;
+    WRITABLE(*bucket_at(fs, h->tables.buckets - level)) = last;
+    WRITABLE(h->tables.names.count) = h->tables.buckets;
+    cr_assert_eq(ended(create_at_the_top), -EIO);
+    cr_assert(strstr(h->failure, "undo log"), "%s", h->failure);
+}
+
+/* A listing that goes on where no name is any more: the list leads back, and the table says that it has no end. */
+static int list_behind(void)
+{
+    struct fastspool_entry entry;
+    int d = fastspool_open(fs, "many", O_RDONLY | O_DIRECTORY, 0);
+
+    be_brief();
+    ssize_t count = fastspool_list(fs, d, name_at(fs, entry_of("many/1"))->born << 24, &entry, 1);
+    return count < 0 ? (int)count : NOTHING;
+}
+
+Test(hostile, listing_that_goes_on)
+{
+    many("many", 3);
+    WRITABLE(name_at(fs, entry_of("many/0"))->next) = entry_of("many/0");
+    WRITABLE(name_at(fs, entry_of("many/2"))->prev) = entry_of("many/2");
+    WRITABLE(fs->header->tables.names.used) = UINT32_MAX;
+    cr_assert_eq(ended(list_behind), NOTHING);
 }
 
 /* A table that says that it has more entries than it can have: none of them is handed out. */
