@@ -14,6 +14,10 @@
  *     it sends the signal with the rights of the spool's owner alone.  The mail user, who could write any number here,
  *     can kill the same processes himself.  Root's own rights are never used on the word's say-so.
  *   - The signal can't be sent, either: the waiter waits on.  A waiter of root's with the right to look ends the wait.
+ *   - The thread's memory is a page of a FUSE or of userfaultfd, and a look into it takes as long as its owner likes,
+ * with signals held off.  So a child looks, and is killed after half a second: then it may not look.
+ *   - The thread ends while the child looks, and another process gets its number: the child's signal goes to the thread
+ *     that it began to look at (pidfd_open(2)).
  *   - The owner stops the child that sends it: the child is killed, and the waiter waits on.
  */
 #include "store/holder.h"
@@ -34,19 +38,23 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define KILLER_WAITS 500 /* of a millisecond, for a child of two system calls */
+#define CHILD_WAITS 500 /* of a millisecond, for a child of some system calls */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* since Linux 6.9 */
 #endif
 
+/* Before Linux 6.9 there is none for a thread that is not its process's first. */
+static int open_thread(uint32_t thread)
+{
+    int fd = (int)syscall(SYS_pidfd_open, thread, PIDFD_THREAD);
+    return fd >= 0 ? fd : (int)syscall(SYS_pidfd_open, thread, 0);
+}
+
 /* Has the thread ended, and waits for its parent? */
 static bool has_ended(uint32_t thread)
 {
-    int fd = (int)syscall(SYS_pidfd_open, thread, PIDFD_THREAD);
-
-    if (fd < 0)
-        fd = (int)syscall(SYS_pidfd_open, thread, 0);
+    int fd = open_thread(thread);
     struct pollfd end = {.fd = fd, .events = POLLIN};
     bool ended = fd >= 0 && poll(&end, 1, 0) == 1;
     if (fd >= 0)
@@ -102,7 +110,7 @@ static int end_of(pid_t child)
 {
     int status;
 
-    for (int waits = 0; child > 0 && waits < KILLER_WAITS; waits++) {
+    for (int waits = 0; child > 0 && waits < CHILD_WAITS; waits++) {
         pid_t got = waitpid(child, &status, __WCLONE | WNOHANG);
         if (got != 0)
             return got > 0 ? status : -1;
@@ -113,6 +121,39 @@ static int end_of(pid_t child)
     return -1;
 }
 
+/* A child without the program's handlers, or -1. */
+static pid_t begin_child(void)
+{
+    uint64_t all = ~UINT64_C(0), old;
+
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
+    pid_t child = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+    if (child != 0)
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(old));
+    return child;
+}
+
+/* What a child says of the thread, as its exit status. */
+enum { OUTSIDE = 1, KILLED, UNKNOWN };
+
+static int look(const struct fastspool *fs, uint32_t thread)
+{
+    int fd = open_thread(thread), inside = is_inside(fs, thread);
+    bool killed = inside > 0 && fd >= 0 && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
+
+    return inside == 0 ? OUTSIDE : killed ? KILLED : UNKNOWN;
+}
+
+static int look_in_child(const struct fastspool *fs, uint32_t thread)
+{
+    pid_t child = begin_child();
+
+    if (child == 0)
+        _exit(look(fs, thread));
+    int status = end_of(child);
+    return status >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : UNKNOWN;
+}
+
 /* Send SIGKILL with the rights of the spool's owner, of another user's process with its effective ones.  A child does
  * it, because the mail user may send signals to a process while it has his real uid. */
 static bool kill_as_owner(const struct fastspool *fs, uint32_t thread)
@@ -121,7 +162,7 @@ static bool kill_as_owner(const struct fastspool *fs, uint32_t thread)
 
     if (uid == 0)
         return false;
-    pid_t child = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+    pid_t child = begin_child();
     if (child == 0)
         _exit(syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_tkill, thread, SIGKILL) < 0);
     return end_of(child) == 0;
@@ -129,13 +170,13 @@ static bool kill_as_owner(const struct fastspool *fs, uint32_t thread)
 
 bool holder_is_outside(const struct fastspool *fs, uint32_t thread)
 {
-    int saved = errno, inside = is_inside(fs, thread);
-    bool killed = inside > 0 ? syscall(SYS_tkill, thread, SIGKILL) == 0 : inside < 0 && kill_as_owner(fs, thread);
+    int saved = errno, found = look_in_child(fs, thread);
+    bool killed = found == KILLED || (found == UNKNOWN && kill_as_owner(fs, thread));
 
     if (killed)
         syslog(LOG_MAIL | LOG_WARNING,
                "fastspool: %s: thread %u has held the store's lock without a change for seconds, and was killed",
                fs->spool, thread);
     errno = saved;
-    return inside == 0;
+    return found == OUTSIDE;
 }

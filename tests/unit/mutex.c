@@ -17,10 +17,13 @@
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -610,6 +613,111 @@ Test(mutex, killer_is_stopped)
 
     STORE(fs->header->section.lock, (uint32_t)innocent);
     wait_and_terminate(0, OTHER_USER, stop_who_becomes_another);
+    end_child(innocent);
+}
+
+/* ---- holders whose memory makes who looks wait ---- */
+
+#define FAULTS 100 /* descriptor of the child's */
+
+/* Memory of a child, of which nobody fills @page.  Who looks whether the child is inside reads there what tells the
+ * segment, and finds what the owner of the page puts there, when he likes. */
+static struct {
+    char *page;
+    struct robust_list_head list, none;
+} trap;
+
+static pid_t trapping_child(uid_t user)
+{
+    trap.page = mmap(NULL, BLOCK_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    trap.list = (struct robust_list_head){
+        {&trap.list.list},
+        0,
+        (struct robust_list *)(trap.page + offsetof(struct header, section.lock) - offsetof(struct header, hash_seed))};
+    trap.none.list.next = &trap.none.list;
+    pid_t pid = bound_child();
+    if (pid == 0) {
+        struct uffdio_api api = {.api = UFFD_API};
+        struct uffdio_register range = {{(uintptr_t)trap.page, BLOCK_SIZE}, UFFDIO_REGISTER_MODE_MISSING, 0};
+        int faults = (int)syscall(SYS_userfaultfd, O_NONBLOCK);
+        if (ioctl(faults, UFFDIO_API, &api) < 0 || ioctl(faults, UFFDIO_REGISTER, &range) < 0 ||
+            dup2(faults, FAULTS) < 0 || syscall(SYS_set_robust_list, &trap.list, sizeof(trap.list)) < 0)
+            _exit(2);
+        become(user);
+        stop(NULL);
+        syscall(SYS_set_robust_list, &trap.none, sizeof(trap.none));
+        _exit(0);
+    }
+    return when_stopped(pid);
+}
+
+static pid_t waiter_of(uid_t owner)
+{
+    pid_t waiter = bound_child();
+
+    if (waiter == 0) {
+        section_guard = (struct section_guard){hold, release};
+        fs->owner = owner;
+        _exit(run_section(NULL, NULL) != 0);
+    }
+    return waiter;
+}
+
+/* The page is never filled: then nobody can look, and the owner's rights kill the owner's process. */
+Test(mutex, look_never_ends)
+{
+    pid_t liar = trapping_child(OTHER_USER);
+
+    STORE(fs->header->section.lock, (uint32_t)liar);
+    int status = end_of(waiter_of(OTHER_USER));
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    status = end_of(liar);
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "status %x", status);
+    words_are(1);
+}
+
+/* A process of root's whose number is @number, which has just become free. */
+static pid_t child_with_number(pid_t number)
+{
+    pid_t pid = -1;
+
+    for (int tries = 0; tries < 10 && pid != number; tries++) {
+        FILE *last = fopen("/proc/sys/kernel/ns_last_pid", "we");
+        fprintf(last, "%ld", (long)number - 1);
+        fclose(last);
+        pid = bound_child();
+        if (pid == 0) {
+            for (;;)
+                pause();
+        }
+        if (pid != number)
+            end_child(pid);
+    }
+    return pid;
+}
+
+/* The page says "inside" when its process has ended and another one has the number: that one is left alone. */
+Test(mutex, number_is_used_again)
+{
+    static uint64_t seed[BLOCK_SIZE / sizeof(uint64_t)];
+    struct uffd_msg fault;
+
+    pid_t liar = trapping_child(OTHER_USER);
+    seed[0] = fs->header->hash_seed;
+    int process = (int)syscall(SYS_pidfd_open, liar, 0), faults = (int)syscall(SYS_pidfd_getfd, process, FAULTS, 0);
+    struct uffdio_copy answer = {.dst = (uintptr_t)trap.page, .src = (uintptr_t)seed, .len = BLOCK_SIZE};
+    STORE(fs->header->section.lock, (uint32_t)liar);
+    pid_t waiter = waiter_of(OTHER_USER);
+    while (read(faults, &fault, sizeof(fault)) != sizeof(fault))
+        clock_sleep(NS_PER_MS);
+    kill(liar, SIGCONT);
+    end_of(liar);
+    pid_t innocent = child_with_number(liar);
+    cr_assert_eq(innocent, liar, "the number is not free");
+    ioctl(faults, UFFDIO_COPY, &answer); /* fails where the look has ended meanwhile */
+    int status = end_of(waiter);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    cr_assert_eq(waitpid(innocent, NULL, WNOHANG), 0, "it was killed");
     end_child(innocent);
 }
 
