@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import os
 import pathlib
+import pty
 import pwd
 import re
 import shlex
@@ -291,6 +292,55 @@ def memory_behind_a_link(exim):
         os.waitpid(pid, 0)
         link.unlink()
         link.symlink_to(memory.parent)          # the store is there still
+
+
+def terminal_of(pid):
+    """Its controlling terminal's number, 0: none; and whether it has a terminal open."""
+    words = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(words[4]), any("/pts/" in os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+
+
+def readers(exim):
+    """The processes of the spool owner's that read the record."""
+    def is_owners(pid):
+        try:
+            return os.stat(f"/proc/{pid}").st_uid == os.stat(exim.spool).st_uid
+        except OSError:
+            return False
+    return [pid for pid, name in processes() if name == "head" and is_owners(pid)]
+
+
+@test(library=True, main=QUEUE_ONLY)
+def package_on_a_terminal(exim):
+    """What prerm reads with the mail user's rights is read without root's terminal: he could take the reader over, and type
+    into it (TIOCSTI)."""
+    if not shutil.which("setpriv"):
+        raise Skip("no setpriv")
+    exim.start()
+    exim.stop()
+    exim.tool("stop")
+    record = exim.spool / ".fastspool/runtime"
+    before = record.read_text()
+    record.unlink()
+    os.mkfifo(record, 0o600)                    # so that the reader waits
+    shutil.chown(record, "Debian-exim", "Debian-exim")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp("sh", ["sh", PRERM, "upgrade"])
+    try:
+        wait_for(lambda: readers(exim), "the record is read")
+        for reader in readers(exim):
+            check(terminal_of(reader) == (0, False), f"its terminal: {terminal_of(reader)}")
+    finally:
+        with open(record, "r+b", buffering=0) as fifo:
+            fifo.write(before.encode())
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+        record.unlink()
+        record.write_text(before)
+        shutil.chown(record, "Debian-exim", "Debian-exim")
+    check(status == 0, f"prerm: {status}")
+    exim.start()
 
 
 @test(library=True, main=QUEUE_ONLY)
