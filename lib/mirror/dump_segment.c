@@ -196,11 +196,15 @@ static void dump_descriptions(const struct fastspool *snapshot, FILE *out)
         const struct description *description = description_at(snapshot, d);
         if (description->state == DESCRIPTION_FREE)
             continue;
-        fprintf(out, "description %u %s inode %u generation %u offset %" PRIu64 " flags %o\n", d,
+        fprintf(out, "description %u %s inode %u generation %u offset %" PRIu64 " flags %o", d,
                 description->state == DESCRIPTION_OPEN     ? "open"
                 : description->state == DESCRIPTION_POOLED ? "pooled"
                                                            : "in no state",
                 description->inode, description->generation, description->offset, description->flags);
+        if (description->locker)
+            fprintf(out, ", bytes %" PRIu64 " to %" PRIu64 " locked by process %u", description->lock_from,
+                    description->lock_to, description->locker);
+        fprintf(out, "\n");
     }
 }
 

@@ -104,6 +104,11 @@ static uint32_t check_used_descriptions(struct check *check)
                          description->inode, description->generation);
         else
             check->opens[description->inode]++;
+        check->notes += description->locker != 0;
+        if (description->locker != 0 && check_inode_used(check, description->inode) &&
+            !(inode_at(check->fs, description->inode)->flags & INODE_NOTED))
+            findings_add(check->findings, "description %u has a noted lock, and its inode %u does not say so", d,
+                         description->inode);
     }
     return count;
 }
@@ -129,7 +134,7 @@ static void check_descriptions(struct check *check)
 
 /* What the store counts of its inodes, counted again. */
 struct tally {
-    uint64_t inodes, files, dirty, dirty_bytes, evicted, spilled, clean, cold;
+    uint64_t inodes, files, dirty, dirty_bytes, evicted, spilled, clean, cold, noted;
 };
 
 static void count_inode(struct tally *tally, const struct inode *inode)
@@ -144,6 +149,7 @@ static void count_inode(struct tally *tally, const struct inode *inode)
     tally->files += !S_ISDIR(inode->mode);
     tally->dirty_bytes +=
         inode->dirty_to > inode->dirty_from ? (uint64_t)(inode->dirty_to - inode->dirty_from) * BLOCK_SIZE : 0;
+    tally->noted += !!(flags & INODE_NOTED);
     tally->evicted += !!(flags & INODE_EVICTED);
     tally->spilled += !!(flags & INODE_SPILLED);
     tally->clean += !!(flags & INODE_CLEAN);
@@ -158,6 +164,7 @@ static void compare_tally(struct check *check, const struct tally *tally)
     check_count(check, "files", tally->files, h->tree.files);
     check_count(check, "dirty inodes", tally->dirty, h->tickets.dirty_files);
     check_count(check, "bytes of dirty data", tally->dirty_bytes, h->tickets.dirty_bytes);
+    check_count(check, "inodes with a noted lock", tally->noted, check->notes);
     check_count(check, "evicted files", tally->evicted, h->residency.evicted);
     check_count(check, "spilled files", tally->spilled, h->residency.spilled);
     check_count(check, "clean files", tally->clean, h->residency.clean_files);

@@ -18,6 +18,7 @@ struct check {
     struct findings *findings;
     struct snapshot_extent extent;
     uint32_t *opens;          /* per inode: open descriptions that lead to it */
+    uint64_t notes;           /* open descriptions with a noted lock */
     uint32_t *subdirectories; /* per inode */
     uint8_t *listed;          /* per inode: in which lists it is */
     uint8_t *named;           /* per name: in which lists it is */

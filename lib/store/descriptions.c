@@ -38,6 +38,7 @@
 #include "base/places.h"
 #include "store/change.h"
 #include "store/layout.h"
+#include "store/noted.h"
 #include "store/orphans.h"
 #include "store/residency.h"
 #include "store/section.h"
@@ -209,13 +210,18 @@ static void free_number(struct fastspool *fs, uint32_t d)
 }
 
 /* Release the inode of an open description. */
-static int release_inode(struct fastspool *fs, const struct description *description)
+static int release_inode(struct fastspool *fs, uint32_t d)
 {
+    const struct description *description = description_at(fs, d);
     uint32_t i = description->inode;
 
     if (!inode_valid(fs, i) || inode_at(fs, i)->generation != description->generation || inode_at(fs, i)->opens == 0)
         return section_damaged(fs, "a description leads to no file");
-    SET(fs, inode_at(fs, i)->opens, inode_at(fs, i)->opens - 1);
+    noted_forget(fs, d);
+    const struct inode *inode = inode_at(fs, i);
+    SET(fs, inode->opens, inode->opens - 1);
+    if (inode->opens == 0 && (inode->flags & INODE_LOCKS_KERNELS))
+        SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_LOCKS_KERNELS));
     return orphans_drop(fs, i);
 }
 
@@ -229,7 +235,7 @@ static int discard(struct fastspool *fs, void *argument)
     if (description->state == DESCRIPTION_FREE || description->cookie != pooled->cookie)
         return 0;
     if (description->state == DESCRIPTION_OPEN)
-        result = release_inode(fs, description);
+        result = release_inode(fs, pooled->key);
     if (result == 0)
         free_number(fs, pooled->key);
     return result;
@@ -478,7 +484,7 @@ static int pool_again(struct fastspool *fs, void *argument)
     if (description->cookie != pooled->cookie || description->state == DESCRIPTION_FREE)
         return -EBADF;
     if (description->state == DESCRIPTION_OPEN)
-        result = release_inode(fs, description);
+        result = release_inode(fs, pooled->key);
     if (result < 0)
         return result;
     SET(fs, description->state, DESCRIPTION_POOLED);

@@ -253,7 +253,7 @@ int fastspool_close(struct fastspool *fs, int description)
 
     if (result < 0)
         return result;
-    locks_drop(fs, inode);
+    locks_drop(fs, (uint32_t)description, inode);
     return descriptions_close(fs, (uint32_t)description);
 }
 

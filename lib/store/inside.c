@@ -106,7 +106,7 @@ void inside_drop_locks(struct fastspool *fs, uint32_t description)
     uint32_t inode, generation;
 
     if (descriptions_file(fs, description, &inode, &generation) == 0)
-        locks_drop(fs, inode);
+        locks_drop(fs, description, inode);
 }
 
 void inside_shared(struct fastspool *fs)

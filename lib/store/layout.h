@@ -278,17 +278,20 @@ struct header {
 
 enum inode_flags {
     INODE_USED = 1,
-    INODE_DIRTY = 2,        /* in the dirty list */
-    INODE_PERSISTED = 4,    /* a batch or the database may hold this number: its end must be written */
-    INODE_ORPHAN = 8,       /* in the orphan list */
-    INODE_CLEAN = 16,       /* in the clean or the cold list */
-    INODE_EVICTED = 32,     /* its data is in the database alone; an open waits for the page-in */
-    INODE_WANTED = 64,      /* evicted, and in the list of page-ins */
-    INODE_REFERENCED = 128, /* clean, and opened since the evictor last looked: gets a second chance */
-    INODE_SPILLED = 256,    /* open, with its data in a spill file */
-    INODE_UNREADABLE = 512, /* evicted, and reading it from the database killed a mirror */
-    INODE_COLD = 1024,      /* paged in: when clean, it joins the cold list */
-    INODE_AHEAD = 2048,     /* prefetched: requested or paged in before any open */
+    INODE_DIRTY = 2,             /* in the dirty list */
+    INODE_PERSISTED = 4,         /* a batch or the database may hold this number: its end must be written */
+    INODE_ORPHAN = 8,            /* in the orphan list */
+    INODE_CLEAN = 16,            /* in the clean or the cold list */
+    INODE_EVICTED = 32,          /* its data is in the database alone; an open waits for the page-in */
+    INODE_WANTED = 64,           /* evicted, and in the list of page-ins */
+    INODE_REFERENCED = 128,      /* clean, and opened since the evictor last looked: gets a second chance */
+    INODE_SPILLED = 256,         /* open, with its data in a spill file */
+    INODE_UNREADABLE = 512,      /* evicted, and reading it from the database killed a mirror */
+    INODE_COLD = 1024,           /* paged in: when clean, it joins the cold list */
+    INODE_AHEAD = 2048,          /* prefetched: requested or paged in before any open */
+    INODE_NOTED = 4096,          /* a description of it has a noted lock (noted.c) */
+    INODE_AWAITED = 8192,        /* and a process waits for it */
+    INODE_LOCKS_KERNELS = 16384, /* until nobody has it open, its further locks are the kernel's */
 };
 
 #define INODE_DIRECT  4u
@@ -391,11 +394,12 @@ struct description {
     uint32_t generation; /* of the inode */
     uint32_t flags;      /* of open(2): access mode, O_APPEND, O_NONBLOCK...; atomic */
     uint32_t next_free;
-    uint32_t zero;
+    uint32_t locker; /* pid of the process that has a lock noted here (noted.c), 0: none */
     /* When the number was taken, CLOCK_MONOTONIC ns; 0: its byte is locked.  If it is old and unlocked, its process is
      * dead.  UINT64_MAX: its placeholder was replaced, and nobody can tell.  Atomic. */
     uint64_t pooled_at;
-    uint64_t pad[2];
+    uint64_t lock_from; /* the noted lock: bytes [from, to) of the file, for writing */
+    uint64_t lock_to;
 };
 
 enum chunk_state {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Record locks: POSIX locks on the store's files, kept by the kernel.
+ * Record locks: POSIX locks on the store's files, kept by the kernel, or in the store while only one wants them.
  *
- * The happy path: all of them are locks on one lock file, in which every inode has a range of its own.  A process opens
- * it once, and does not close it while it is attached.  So the kernel provides the semantics: locks belong to a
- * process, end with it, are not inherited, and a signal ends a wait with EINTR.  One rule is left to this file: a close
- * drops all locks of the process on that file (POSIX, fcntl), so it unlocks the inode's range.
+ * The happy path:
+ *   - The first lock on a file, if it is for writing, is noted in the store (noted.c), and costs no system call.
+ *   - All others are locks on one lock file, in which every inode has a range of its own.  A process opens it once, and
+ *     does not close it while it is attached.  So the kernel provides the semantics: locks belong to a process, end
+ * with it, are not inherited, and a signal ends a wait with EINTR.
+ *   - One rule is left to this file: a close drops all locks of the process on that file (POSIX, fcntl), so it ends the
+ *     note, and unlocks the inode's range.
  *
  * A server that holds locks for several owners opens the lock file once for each, and uses locks of open file
  * descriptions (fcntl(2), F_OFD_SETLK).  The kernel lets both kinds exclude each other.
@@ -19,13 +22,14 @@
 #include "base/places.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
+#include "store/noted.h"
 #include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
 
-#define RANGE      (INT64_C(1) << 33) /* bytes of one inode in the lock file: twice the largest file */
 #define REMEMBERED 64
+#define ASKS_MAX   100 /* what stood in the way has gone, and something else stands there */
 
 /* Inodes on which this process may hold locks, of every store that it has attached.  Atomic: a signal handler may close
  * a file. */
@@ -33,8 +37,9 @@ static uint64_t locked[REMEMBERED];
 static uint32_t places; /* of `locked` that were ever used: one or two, so a close has few to search */
 static uint32_t too_many;
 
-void locks_after_fork_child(void)
+void locks_after_fork_child(struct fastspool *fs)
 {
+    noted_after_fork_child(fs);
     for (int i = 0; i < REMEMBERED; i++)
         STORE(locked[i], 0);
     STORE(too_many, 0);
@@ -71,9 +76,40 @@ static void remember(uint64_t place)
     STORE(too_many, 1);
 }
 
-void locks_drop(struct fastspool *fs, uint32_t inode)
+/* Take a noted lock of this process to the kernel. */
+static int move(struct fastspool *fs, struct noted *note)
 {
-    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE, .l_len = RANGE};
+    struct flock lock = {.l_type = F_WRLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = (off_t)note->inode * LOCKS_RANGE + note->from,
+                         .l_len = note->to - note->from};
+
+    remember(place_of(fs, note->inode));
+    if (fcntl(fs->locks_fd, F_SETLK, &lock) < 0)
+        return -errno;
+    note->moved = true;
+    return noted_end(fs, note);
+}
+
+/* End a noted lock of this process.  Whoever waits for it asks again. */
+static int end_note(struct fastspool *fs, struct noted *note, int (*by)(struct fastspool *fs, struct noted *note))
+{
+    int result = by(fs, note);
+
+    if (result > 0)
+        noted_tell(fs, move);
+    return result < 0 ? result : 0;
+}
+
+static int drop_note(struct fastspool *fs, struct noted *note)
+{
+    return noted_end(fs, note);
+}
+
+static void unlock_range(struct fastspool *fs, uint32_t inode)
+{
+    struct flock all = {
+        .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)inode * LOCKS_RANGE, .l_len = LOCKS_RANGE};
     const uint64_t place = place_of(fs, inode);
 
     if (!remembered(place))
@@ -83,6 +119,17 @@ void locks_drop(struct fastspool *fs, uint32_t inode)
         uint64_t same = place;
         __atomic_compare_exchange_n(&locked[i], &same, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     }
+}
+
+void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
+{
+    struct noted_wish all = {
+        .description = description, .inode = inode, .to = LOCKS_RANGE, .type = F_UNLCK, .own = true};
+    struct noted note = {0};
+
+    if (noted_on(fs, inode) && noted_ask(fs, &all, &note) == NOTED_OWN)
+        end_note(fs, &note, drop_note);
+    unlock_range(fs, inode);
 }
 
 /* Convert the range of @lock to an offset and a length in the file. */
@@ -105,10 +152,10 @@ static int absolute_range(struct fastspool *fs, const struct description *descri
         from += size;
         size = -size;
     }
-    if (from >= RANGE)
+    if (from >= LOCKS_RANGE)
         return -EOVERFLOW;
-    if (size == 0 || size > RANGE - from)
-        size = RANGE - from;
+    if (size == 0 || size > LOCKS_RANGE - from)
+        size = LOCKS_RANGE - from;
     *start = from;
     *length = size;
     return 0;
@@ -117,62 +164,137 @@ static int absolute_range(struct fastspool *fs, const struct description *descri
 /* Convert the lock that F_GETLK found to offsets in the file. */
 static void translate_back(uint32_t inode, struct flock *found)
 {
-    int64_t start = found->l_start - (int64_t)inode * RANGE;
+    int64_t start = found->l_start - (int64_t)inode * LOCKS_RANGE;
 
     found->l_whence = SEEK_SET;
-    if (found->l_len != 0 && start + found->l_len >= RANGE)
+    if (found->l_len != 0 && start + found->l_len >= LOCKS_RANGE)
         found->l_len = 0;
     found->l_start = start;
 }
 
-/* Apply the lock by @fd, an open file description of the lock file.  @commands: the kernel's for F_GETLK, F_SETLK and
- * F_SETLKW. */
-static int control(struct fastspool *fs, uint32_t d, int fd, const int commands[3], int command, struct flock *lock)
-{
-    uint32_t inode, generation;
-    int64_t start, length;
-    int result = descriptions_file(fs, d, &inode, &generation);
+/* The caller's way to ask the kernel. */
+struct way {
+    int fd;          /* an open file description of the lock file */
+    int commands[3]; /* the kernel's for F_GETLK, F_SETLK and F_SETLKW */
+};
 
-    if (result < 0)
-        return result;
-    const struct description *description = description_at(fs, d);
-    int mode = (int)LOAD(description->flags) & O_ACCMODE;
-    if (LOAD(description->flags) & O_PATH)
-        return -EBADF;
-    if (lock->l_type != F_RDLCK && lock->l_type != F_WRLCK && lock->l_type != F_UNLCK)
-        return -EINVAL;
-    result = absolute_range(fs, description, inode, lock, &start, &length);
-    if (result < 0)
-        return result;
-    if (command != F_GETLK &&
-        ((lock->l_type == F_RDLCK && mode == O_WRONLY) || (lock->l_type == F_WRLCK && mode == O_RDONLY)))
-        return -EBADF;
-    struct flock kernels = {
-        .l_type = lock->l_type, .l_whence = SEEK_SET, .l_start = (off_t)inode * RANGE + start, .l_len = length};
-    if (fd == fs->locks_fd && command != F_GETLK && lock->l_type != F_UNLCK)
-        remember(place_of(fs, inode));
-    if (fcntl(fd, commands[command == F_GETLK ? 0 : command == F_SETLK ? 1 : 2], &kernels) < 0)
+static int kernel_command(const struct way *way, int command)
+{
+    return way->commands[command == F_GETLK ? 0 : command == F_SETLK ? 1 : 2];
+}
+
+/* Apply the lock to bytes [@wish->from, @wish->to) in the kernel. */
+static int ask_kernel(struct fastspool *fs, const struct way *way, const struct noted_wish *wish, int command,
+                      struct flock *lock)
+{
+    struct flock kernels = {.l_type = lock->l_type,
+                            .l_whence = SEEK_SET,
+                            .l_start = (off_t)wish->inode * LOCKS_RANGE + wish->from,
+                            .l_len = wish->to - wish->from};
+
+    if (wish->own && !wish->look && wish->type != F_UNLCK)
+        remember(place_of(fs, wish->inode));
+    if (fcntl(way->fd, kernel_command(way, command), &kernels) < 0)
         return -errno;
     if (command == F_GETLK) {
         lock->l_type = kernels.l_type;
         if (kernels.l_type != F_UNLCK) {
-            translate_back(inode, &kernels);
+            translate_back(wish->inode, &kernels);
             *lock = kernels;
         }
     }
     return 0;
 }
 
+/* The process has noted @note on the file.  Returns 1 if all is done. */
+static int change_own(struct fastspool *fs, const struct noted_wish *wish, struct noted *note)
+{
+    if (wish->type == F_WRLCK && wish->from == note->from && wish->to == note->to)
+        return 1;
+    bool whole = wish->type == F_UNLCK && wish->from <= note->from && note->to <= wish->to;
+    int result = end_note(fs, note, whole ? drop_note : move);
+    return result < 0 ? result : whole && !remembered(place_of(fs, wish->inode));
+}
+
+/* @note is in the way.  Returns 1 if all is done, 0: ask again. */
+static int meet(struct fastspool *fs, const struct way *way, const struct noted *note, int command, struct flock *lock)
+{
+    if (!noted_lives(fs, note)) {
+        int result = noted_end(fs, note);
+        return result < 0 ? result : 0;
+    }
+    if (command == F_SETLK)
+        return -EAGAIN;
+    if (command == F_SETLKW)
+        return noted_wait(fs, note, way->fd, kernel_command(way, command));
+    *lock = (struct flock){.l_type = F_WRLCK,
+                           .l_whence = SEEK_SET,
+                           .l_start = note->from,
+                           .l_len = note->to == LOCKS_RANGE ? 0 : note->to - note->from,
+                           .l_pid = (pid_t)note->process};
+    return 1;
+}
+
+/* Check the call as the kernel does, and find the file and the bytes. */
+static int understand(struct fastspool *fs, struct noted_wish *wish, int command, const struct flock *lock)
+{
+    uint32_t generation;
+    int64_t length;
+    int result = descriptions_file(fs, wish->description, &wish->inode, &generation);
+
+    if (result < 0)
+        return result;
+    const struct description *description = description_at(fs, wish->description);
+    int mode = (int)LOAD(description->flags) & O_ACCMODE;
+    if (LOAD(description->flags) & O_PATH)
+        return -EBADF;
+    if (lock->l_type != F_RDLCK && lock->l_type != F_WRLCK && lock->l_type != F_UNLCK)
+        return -EINVAL;
+    result = absolute_range(fs, description, wish->inode, lock, &wish->from, &length);
+    if (result < 0)
+        return result;
+    if (command != F_GETLK &&
+        ((lock->l_type == F_RDLCK && mode == O_WRONLY) || (lock->l_type == F_WRLCK && mode == O_RDONLY)))
+        return -EBADF;
+    wish->to = wish->from + length;
+    wish->type = lock->l_type;
+    wish->look = command == F_GETLK;
+    return 0;
+}
+
+static int control(struct fastspool *fs, uint32_t d, const struct way *way, int command, struct flock *lock)
+{
+    struct noted_wish wish = {.description = d, .own = way->fd == fs->locks_fd};
+    struct noted note = {0};
+    int result = understand(fs, &wish, command, lock);
+
+    if (result < 0)
+        return result;
+    if (wish.type == F_UNLCK && !wish.look && !noted_on(fs, wish.inode))
+        return wish.own && !remembered(place_of(fs, wish.inode)) ? 0 : ask_kernel(fs, way, &wish, command, lock);
+    for (int asks = 0; asks < ASKS_MAX || command == F_SETLKW; asks++) {
+        int answer = noted_ask(fs, &wish, &note);
+        if (answer < 0 || answer == NOTED_TAKEN)
+            return answer < 0 ? answer : 0;
+        if (answer == NOTED_KERNELS)
+            return ask_kernel(fs, way, &wish, command, lock);
+        result = answer == NOTED_OWN ? change_own(fs, &wish, &note) : meet(fs, way, &note, command, lock);
+        if (result != 0)
+            return result < 0 ? result : 0;
+    }
+    return -EAGAIN;
+}
+
 int locks_control(struct fastspool *fs, uint32_t d, int command, struct flock *lock)
 {
-    static const int commands[] = {F_GETLK, F_SETLK, F_SETLKW};
-    return control(fs, d, fs->locks_fd, commands, command, lock);
+    const struct way way = {fs->locks_fd, {F_GETLK, F_SETLK, F_SETLKW}};
+    return control(fs, d, &way, command, lock);
 }
 
 int locks_control_for(struct fastspool *fs, uint32_t d, int owner, int command, struct flock *lock)
 {
-    static const int commands[] = {F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW};
-    return control(fs, d, owner, commands, command, lock);
+    const struct way way = {owner, {F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW}};
+    return control(fs, d, &way, command, lock);
 }
 
 int locks_owner(struct fastspool *fs)

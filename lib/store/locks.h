@@ -15,9 +15,9 @@ int locks_control(struct fastspool *fs, uint32_t description, int command, struc
 /** As fastspool_lock_for() and fastspool_lock_owner(). */
 int locks_control_for(struct fastspool *fs, uint32_t description, int owner, int command, struct flock *lock);
 int locks_owner(struct fastspool *fs);
-/** A descriptor of this inode is being closed: POSIX drops the process's locks on it. */
-void locks_drop(struct fastspool *fs, uint32_t inode);
+/** A descriptor of this file is being closed: POSIX drops the process's locks on it. */
+void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode);
 /** In the child of a fork: it holds none of its parent's locks. */
-void locks_after_fork_child(void);
+void locks_after_fork_child(struct fastspool *fs);
 
 #endif

@@ -188,6 +188,11 @@ Test(check, descriptions)
     is_found("a description of no inode", "leads to inode 900");
     MUTATE(description_at(fs, (uint32_t)opened)->generation, 77);
     is_found("a description of an earlier file", "generation 77");
+    MUTATE(description_at(fs, (uint32_t)opened)->locker, 77);
+    is_found("a noted lock that its file does not know", "has a noted lock, and its inode");
+    MUTATE(inode_at(fs, description_at(fs, (uint32_t)opened)->inode)->flags,
+           inode_at(fs, description_at(fs, (uint32_t)opened)->inode)->flags | INODE_NOTED);
+    is_found("a file that has no noted lock", "inodes with a noted lock");
     MUTATE(description_at(fs, (uint32_t)opened)->state, 9);
     is_found("a description in no state", "has the state 9");
     MUTATE(h()->tables.descriptions.free, (uint32_t)opened);
