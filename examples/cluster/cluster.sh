@@ -32,6 +32,10 @@ address() { # HOST
     done
 }
 
+mac_address() { # HOST
+    printf '02:00:%02x:%02x:%02x:%02x' $(address "$1" | tr . ' ')
+}
+
 child_of() { # PROCESS, which has one child
     tr -d ' ' <"/proc/$1/task/$1/children"
 }

@@ -19,6 +19,7 @@ import hashlib
 import json
 import random
 import smtplib
+import socket
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ import time
 PARTNER, STRANGER = "10.77.0.61", "10.77.0.60"
 STRANGERS = 16
 TIMEOUT = 60            # seconds, for one answer
+CONNECTING = 10         # seconds, for a connection: a kernel makes it, however busy the server is; none answers where a host is off
+AVOIDING = 30           # seconds, in which a thread does not turn again to a server that it could not talk to: a mail server remembers, too
 MAINS, BACKUP = ["10.77.0.11", "10.77.0.12"], "10.77.0.25"
 
 WORDS = ("the", "meeting", "of", "last", "week", "was", "about", "budget", "and", "new", "office", "we", "talk", "on", "Tuesday",
@@ -34,6 +37,13 @@ WORDS = ("the", "meeting", "of", "last", "week", "was", "about", "budget", "and"
 acknowledged, unsure, refused = {}, set(), collections.Counter()
 latest = time.monotonic()       # of the last 250
 lock = threading.Lock()
+
+
+class Session(smtplib.SMTP):
+    def _get_socket(self, host, port, timeout):
+        connection = socket.create_connection((host, port), CONNECTING, self.source_address)
+        connection.settimeout(timeout)
+        return connection
 
 
 def content(token, domain):
@@ -51,8 +61,8 @@ def attempt(sessions, source, server, token, domain, data):
     try:
         session = sessions.get(server)
         if not session:
-            session = sessions[server] = smtplib.SMTP(server, timeout=TIMEOUT, local_hostname="load.sender.test",
-                                                        source_address=(source, 0))
+            session = sessions[server] = Session(server, timeout=TIMEOUT, local_hostname="load.sender.test",
+                                                  source_address=(source, 0))
             session.ehlo()
         code, text = session.mail("alice@sender.test")
         if code == 250:
@@ -77,14 +87,18 @@ def attempt(sessions, source, server, token, domain, data):
 
 def work(number, tokens, domains, seconds):
     global latest
-    sessions = {}
+    sessions, avoided = {}, {}
     source = STRANGER if number % STRANGERS == STRANGERS - 1 else PARTNER
     for token in tokens:
         domain = domains[hash(token) % len(domains)]
         data, digest = content(token, domain)
         while token not in acknowledged and time.monotonic() - latest < seconds:
             for server in random.sample(MAINS, 2) + [BACKUP]:
+                if time.monotonic() < avoided.get(server, 0):
+                    continue
                 code, text = attempt(sessions, source, server, token, domain, data)
+                if not code:
+                    avoided[server] = time.monotonic() + AVOIDING
                 with lock:
                     if code == 250:
                         acknowledged[token] = [server, time.time(), domain, digest]
