@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 10
+#define LAYOUT_VERSION 11
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
