@@ -9,6 +9,7 @@
  *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
  *     a message that is being moved.  Refused.  One that an ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
+ *   - Another state of the spool holds mail, which `state` does not name: the same refusal.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  *   - Nothing was written by `fastspool enable`: the mail of the store is looked after all the same.
  */
@@ -18,6 +19,7 @@
 #include "fastspool.h"
 #include "spool/attach.h"
 #include "spool/viewed.h"
+#include "states.h"
 #include "tool.h"
 #include "ways.h"
 
@@ -74,6 +76,22 @@ static int refuse_running(const struct fastspool_config *config)
         "nothing was changed: Exim, process %ld (%s), %s, and may put mail into the store: stop it first, "
         "`systemctl stop exim4`",
         (long)found.process.pid, found.process.command, found.process.served ? "has the library" : "works on the view");
+}
+
+/* Mail of a state that `state` does not name would be left behind unseen. */
+static int refuse_elsewhere(const struct fastspool_config *config)
+{
+    char found[STATES_SENTENCE], mend[STATES_SENTENCE];
+    struct states_other other;
+
+    for (size_t i = 0; i < config->spools; i++) {
+        const struct fastspool_config one = tool_config_of(config, i);
+        if (!states_find_other(&one, &other) || other.messages == 0)
+            continue;
+        states_describe(&other, found, mend);
+        return tool_error("nothing was changed, as plain Exim would not see this mail: %s; %s", found, mend);
+    }
+    return 0;
 }
 
 /* ---- mail in the store ---- */
@@ -205,7 +223,7 @@ static int disable(bool yes)
 {
     struct fastspool_config config;
 
-    if (tool_config(&config, NULL) != 0 || refuse_running(&config) != 0)
+    if (tool_config(&config, NULL) != 0 || refuse_running(&config) != 0 || refuse_elsewhere(&config) != 0)
         return 1;
     bool written = say() > 0;
     for (size_t i = 0; i < config.spools; i++) {

@@ -47,6 +47,7 @@ static const struct check {
     {"program", true, doctor_program},
     {"spool", true, doctor_spool},
     {"exim user", true, doctor_user},
+    {"state", true, doctor_state},
     {"exim environment", true, doctor_environment},
     {"start of exim", true, doctor_preload},
     {"other libraries", true, doctor_ahead},

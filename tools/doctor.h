@@ -56,6 +56,7 @@ void doctor_configuration(struct doctor *doctor);
 void doctor_program(struct doctor *doctor);
 void doctor_spool(struct doctor *doctor);
 void doctor_user(struct doctor *doctor);
+void doctor_state(struct doctor *doctor);
 void doctor_environment(struct doctor *doctor);
 void doctor_running(struct doctor *doctor);
 /* doctor_machine.c: memory, disk, namespaces */

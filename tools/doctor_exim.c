@@ -12,6 +12,7 @@
 #include "doctor.h"
 #include "exims.h"
 #include "spool/viewed.h"
+#include "states.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -131,6 +132,27 @@ void doctor_user(struct doctor *doctor)
                     doctor->state, (unsigned)st.st_uid, st.st_mode & 07777, user);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, the spool's owner", user);
+}
+
+/* Where the mail is on the disk. */
+void doctor_state(struct doctor *doctor)
+{
+    struct fastspool_config config = doctor->config;
+    char error[FASTSPOOL_ERROR_MAX], found[STATES_SENTENCE], mend[STATES_SENTENCE];
+    struct states_other other;
+
+    if (!doctor->spool[0] || doctor->refusal[0])
+        return;
+    strcpy(config.spool[0], doctor->spool);
+    bool usable = states_usable(&config, error) == 0;
+    if (!usable)
+        doctor_tell(doctor, DOCTOR_WRONG, "mend `state` in " FASTSPOOL_CONFIG, "%s", error);
+    if (states_find_other(&config, &other)) {
+        states_describe(&other, found, mend);
+        doctor_tell(doctor, other.messages ? DOCTOR_WRONG : DOCTOR_ATTENTION, mend, "%s", found);
+    } else if (usable) {
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, and no other one holds mail", doctor->state);
+    }
 }
 
 /* Exim empties its environment, and executes itself.  The library puts LD_PRELOAD back, unless Exim sets another. */

@@ -10,9 +10,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
-#include "mirror/tally.h"
 #include "seen.h"
-#include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "status.h"
@@ -21,7 +19,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAMES "%.200s"
@@ -50,20 +47,18 @@ void doctor_store(struct doctor *doctor)
 static void tell_state(struct doctor *doctor)
 {
     static const char *const mend = "start Exim with the library: it brings back what is there";
-    struct tally tally;
-    struct stat st;
+    int64_t messages = states_count(doctor->state);
 
-    if (stat(doctor->state, &st) < 0 || tally_disk(doctor->state, st.st_uid, st.st_gid, exim_shows, &tally) < 0 ||
-        tally.more)
+    if (messages < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%s may hold mail, and no store is in memory", doctor->state);
-    else if (tally.names == 0)
+    else if (messages == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
     else if (exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRIu64 " messages in %s, and no store is in memory",
-                    tally.names, doctor->state);
+        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRId64 " messages in %s, and no store is in memory", messages,
+                    doctor->state);
     else
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRIu64 " messages stand in %s: no Exim that runs has them",
-                    tally.names, doctor->state);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRId64 " messages stand in %s: no Exim that runs has them",
+                    messages, doctor->state);
 }
 
 void doctor_unattended(struct doctor *doctor)

@@ -13,9 +13,7 @@
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
-#include "mirror/tally.h"
 #include "spool/attach.h"
-#include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
@@ -103,17 +101,6 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
-/* How many messages the state directory @state holds; -1: it can't be said. */
-static int64_t count_state(const char *state)
-{
-    struct tally tally;
-    struct stat st;
-    bool counted =
-        stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) == 0 && !tally.more;
-
-    return counted ? (int64_t)tally.names : -1;
-}
-
 /* What the state directory @state says, with a sentence in `more`.  No stop, and no reboot, makes it milder. */
 static enum health look_at_state(struct shown *shown, const char *state)
 {
@@ -122,7 +109,7 @@ static enum health look_at_state(struct shown *shown, const char *state)
 
     snprintf(back, sizeof(back), "the next start of Exim with the library brings it back, and so does `fastspool %s%s`",
              shown->config->view ? "view " : "run -- true", shown->config->view ? shown->spool : "");
-    shown->in_state = count_state(state);
+    shown->in_state = states_count(state);
     if (shown->in_state < 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
                  what, back);
@@ -190,6 +177,33 @@ static void look_at_configuration(struct shown *shown)
         shown->refusal[0] = '\0';
 }
 
+/* The mail of another state comes before all that is said of an empty one. */
+static void tell_other(struct shown *shown)
+{
+    char found[STATES_SENTENCE], mend[STATES_SENTENCE];
+
+    if (!shown->other.state[0])
+        return;
+    states_describe(&shown->other, found, mend);
+    snprintf(shown->more, sizeof(shown->more), "%s; %s", found, mend);
+    if (shown->other.messages)
+        shown->health = MAIL_STANDS;
+    else if (shown->health == NOT_IN_USE)
+        shown->health = ATTENTION;
+}
+
+/* A state directory that can't be made is why there is no store, and why Exim can take no mail. */
+static void tell_state(struct shown *shown)
+{
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (shown->refused != -ENOENT || geteuid() != 0 || states_usable(shown->config, error) == 0)
+        return;
+    snprintf(shown->line, sizeof(shown->line),
+             "%s; mend `state` in " FASTSPOOL_CONFIG ": until then Exim takes no mail", error);
+    shown->health = MAIL_STANDS;
+}
+
 /* Exim is refused the spool: that comes before what else is missing. */
 static void tell_refusal(struct shown *shown)
 {
@@ -205,6 +219,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
     look_at_configuration(shown);
     look_at_exims(shown);
+    states_find_other(config, &shown->other);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {
@@ -212,6 +227,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         shown->refused = result;
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
+        tell_other(shown);
+        tell_state(shown);
         if (shown->refusal[0])
             tell_refusal(shown);
     } else {

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "fastspool.h"
 #include "seen.h"
+#include "states.h"
 #include "store/durations.h"
 #include "store/section.h"
 
@@ -20,7 +21,7 @@
 enum health { WELL = 0, ATTENTION = 1, MAIL_STANDS = 2, NOT_IN_USE = 3 };
 
 #define STATUS_SILENT (5 * NS_PER_S) /* a mirror without a sign of life for so long is frozen, or its disk is */
-#define STATUS_LINE   (2 * FASTSPOOL_ERROR_MAX)
+#define STATUS_LINE   (2 * STATES_SENTENCE + 4)
 
 struct commit_class {
     uint64_t below; /* nanoseconds */
@@ -60,9 +61,10 @@ struct shown {
     int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
     int64_t on_disk;  /* messages that lie on the disk itself; negative: it can't be said (an errno) */
+    struct states_other other; /* another state that the configuration does not name */
     enum health health;
-    char line[STATUS_LINE];         /* why */
-    char more[FASTSPOOL_ERROR_MAX]; /* where there is no store: what that means, or "" */
+    char line[STATUS_LINE]; /* why */
+    char more[STATUS_LINE]; /* where there is no store: what that means, or "" */
 };
 
 /** Of the messages in the store, those that Exim has frozen.  *@unread: -H files whose data is not in memory, which

@@ -64,6 +64,17 @@ static bool mirror_stands(struct shown *shown)
     return false;
 }
 
+/* Mail that the next Exim does not find, as `state` leads elsewhere. */
+static bool is_elsewhere(struct shown *shown)
+{
+    char found[STATES_SENTENCE], mend[STATES_SENTENCE];
+
+    if (!shown->other.state[0])
+        return false;
+    states_describe(&shown->other, found, mend);
+    return is(shown, shown->other.messages ? MAIL_STANDS : ATTENTION, "%s; %s", found, mend);
+}
+
 /* What the store lacks is an Exim. */
 static bool exim_fails(struct shown *shown)
 {
@@ -111,7 +122,8 @@ void status_judge(struct shown *shown)
            "there is room for %.1f MiB and %" PRIu64
            " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100)",
            (double)s->room_bytes / (1 << 20), s->room_files);
-    else if (exim_fails(shown) || view_fails(shown))
+    else if ((shown->other.messages && is_elsewhere(shown)) || exim_fails(shown) || view_fails(shown) ||
+             is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, ATTENTION, "mail goes by the view alone, more slowly, until this is mended: %s", shown->refusal);

@@ -71,6 +71,10 @@ void status_print_json(const struct shown *shown)
         print_numbers(shown);
     if (shown->in_state >= 0)
         printf(", \"state_messages\": %" PRId64, shown->in_state);
+    if (shown->other.state[0]) {
+        print_text("other_state", shown->other.state);
+        printf(", \"other_state_messages\": %" PRId64, shown->other.messages);
+    }
     if (shown->without >= 0)
         printf(", \"exims_without_library\": %" PRId64, shown->without);
     if (shown->on_disk >= 0)
@@ -109,6 +113,8 @@ void status_print_rest(const struct shown *shown, FILE *to)
 {
     if (!shown->store && shown->on_disk > 0)
         fprintf(to, "  on the disk  %" PRId64 " messages, besides what it has\n", shown->on_disk);
+    if (shown->other.messages > 0)
+        fprintf(to, "  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
     if (shown->without > 0)
         fprintf(to, "  exims        %" PRId64 " without the library\n", shown->without);
     if (shown->view.line[0])

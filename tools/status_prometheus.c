@@ -190,6 +190,9 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
     if (shown->in_state >= 0)
         gauge(shown, "fastspool_state_messages", (double)shown->in_state,
               "Messages in the state on the disk, while no store is in memory.");
+    if (shown->other.messages >= 0)
+        gauge(shown, "fastspool_other_state_messages", (double)shown->other.messages,
+              "Messages in another state directory of the spool, which `state` does not name.");
     if (shown->on_disk >= 0)
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");

@@ -359,9 +359,9 @@ void launch_view(struct fastspool *fs)
     errno = saved;
 }
 
-/* Is @pid the fastspool command?  An upgrade may have removed the file that it runs.  In a sandbox with a mount of /usr
- * of its own that file's path begins below there. */
-static bool is_tool(pid_t pid)
+/* An upgrade may have removed the file that it runs.  In a sandbox with a mount of /usr of its own that file's path
+ * begins below there. */
+bool launch_is_tool(pid_t pid)
 {
     static const char deleted[] = FASTSPOOL_TOOL " (deleted)";
     char link[32], path[sizeof(deleted) + 1];
@@ -393,7 +393,7 @@ pid_t launch_view_holder(const char *state)
 {
     pid_t pid = holder_of(state, PLACES_VIEW_LOCK);
 
-    return pid <= 0 || is_tool(pid) ? pid : 0;
+    return pid <= 0 || launch_is_tool(pid) ? pid : 0;
 }
 
 const struct keeper launch_keeper = {launch_lives, launch_start};

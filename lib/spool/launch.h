@@ -33,6 +33,8 @@ int launch_view_obstructed(enum view_obstacle *obstacle);
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */
 pid_t launch_view_holder(const char *state);
+/** Does @pid run the fastspool command? */
+bool launch_is_tool(pid_t pid);
 /** Note, in the header and once in syslog, that no view can be mounted here, because of @error (an errno) of @obstacle.
  */
 void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, int error);

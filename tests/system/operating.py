@@ -18,8 +18,8 @@ import signal
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Message, check, held,
-                     main, processes, stores, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, check,
+                     held, main, processes, stores, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -369,6 +369,100 @@ def the_wrong_owner(exim):
             finally:
                 shutil.chown(path, "Debian-exim")
         allows(exim)
+
+
+@contextlib.contextmanager
+def environment_of(name, value):
+    """Commands of this test have a variable of their own."""
+    plain = Exim.environment
+    Exim.environment = lambda exim, stock=False: {**plain(exim, stock), name: value}
+    try:
+        yield
+    finally:
+        Exim.environment = plain
+
+
+def no_state(exim, path, what):
+    """Neither doctor nor status believes in the state directory PATH; a start is refused.  WHAT they say."""
+    tells(exim, "state", "wrong", str(path), what)
+    refuses(exim, "state: ", str(path), what)
+    status, said, told, _ = each_form(exim)
+    check(status == 2 and str(path) in said and what in said and str(path) in told["line"], f"exit {status}: {said}")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_state_that_is_none(exim):
+    """`state` names a directory that can't be made, that is none, that is a link, or another user's: Exim takes no mail, and doctor,
+    the refused start and status say why."""
+    with well(exim):
+        exim.stop()
+        operate(exim, "stop")
+        good, state = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state"
+        allows(exim)
+        (exim.work / "file").touch()
+        (exim.work / "link").symlink_to(state)
+        (exim.work / "roots").mkdir(mode=0o755)
+        (exim.work / "anybodys").mkdir()
+        (exim.work / "anybodys").chmod(0o777)
+        for path, what in ((exim.work / "nowhere/state", "No such file"), (exim.work / "file", "Not a directory"),
+                           (exim.work / "link", "Not a directory"), (exim.work / "roots/state", "Permission denied"),
+                           (exim.work / "file/state", "Not a directory"), (exim.work / "anybodys", "writable by that user alone")):
+            with written(FASTSPOOL_CONFIGURATION, good.replace(str(state), str(path))):
+                no_state(exim, path, what)
+                check(exim.command("-bpc").returncode != 0, f"Exim has a queue with {path}")
+        exim.panic = "Input/output error|Permission denied|Not a directory"
+        allows(exim)
+        status_tells(exim, 3, "has no store")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def another_state(exim):
+    """`state` names another directory than the one that has the mail, SPOOL/.fastspool or one that a mirror still serves: doctor,
+    the refused start, status in each form and disable name it, how many messages stand there, and what to do; and that helps."""
+    with machine(exim):
+        good, state, other = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.work / "disk/other"
+        other.mkdir(mode=0o700)
+        shutil.chown(other, "Debian-exim", "Debian-exim")
+        by_default = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
+        operate(exim, "enable", "--yes")
+        for first, second, living in ((by_default, good, False), (by_default, good, True), (good, good.replace(str(state), str(other)), True),
+                                      (good, good.replace(str(state), "/nowhere/state"), True)):
+            place = exim.spool / ".fastspool" if first is by_default else state
+            with written(FASTSPOOL_CONFIGURATION, first):
+                exim.submit(Message())
+                if not living:
+                    operate(exim, "stop")
+                mirror = exim.status().get("mirror_pid")
+            with written(FASTSPOOL_CONFIGURATION, second):
+                for used in (False, True):
+                    if used and "/nowhere" in second:
+                        break
+                    if used:
+                        check(exim.run("-bpc") == b"0\n", "the other state is not empty")
+                        exim.start()
+                    words = (f"1 message stands in {place}", *((f"process {mirror}",) if living else ()))
+                    tells(exim, "state", "wrong", *words, f"`state = {place}`")
+                    refuses(exim, *words)
+                    status, said, told, numbers = each_form(exim)
+                    check(status == 2 and all(word in said for word in words) and told["other_state_messages"] == 1 and
+                          told["other_state"] == str(place) and numbers["fastspool_other_state_messages"] == "1", f"exit {status}: {said}")
+                exim.stop()
+                check(all(word in (told := operate(exim, "disable", "--yes", status=1)) for word in words), told)
+                if "/nowhere" not in second:
+                    operate(exim, "stop")
+                    with environment_of("FASTSPOOL_STATE", str(place)):        # as they say
+                        operate(exim, "stop")
+                        operate(exim, "export", "--yes")
+                        operate(exim, "stop")
+                    check(each_form(exim)[2].get("other_state") is None, f"{each_form(exim)}")
+                    allows(exim)
+                    exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
+            with written(FASTSPOOL_CONFIGURATION, first):
+                exim.run("-bpc")
+                for name in exim.queue():
+                    exim.run("-Mrm", name)
+                operate(exim, "stop")
+        operate(exim, "disable", "--yes")
 
 
 @test(library=True)

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The state directories of a spool: the one that the configuration names, and others.
+ *
+ * `state` is one line.  Where it is mistyped, changed or lost, Exim finds an empty queue, or none, and the mail is in
+ * the other directory.
+ *
+ * Happy path: the state that is named can be used, or made, and there is no other one.
+ *
+ * Failure modes:
+ *   - A state that is not SPOOL/.fastspool, and that no mirror serves any more, as after a reboot, is not found.
+ *   - Any user can run a mirror: only one of root's or the spool owner's counts, and the kernel says whose it is.
+ *   - The mail user shows another state of his own: then the operator looks there.
+ */
+#include "states.h"
+
+#include "base/error.h"
+#include "base/places.h"
+#include "base/rights.h"
+#include "config.h"
+#include "mirror/tally.h"
+#include "spool/attach.h"
+#include "spool/exim.h"
+#include "spool/launch.h"
+#include "spool/state.h"
+#include "store/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- the one that is named ---- */
+
+/* With the owner's rights. */
+static int try_above(const char *state, char *error)
+{
+    char above[FASTSPOOL_PATH_MAX];
+
+    snprintf(above, sizeof(above), "%s", state);
+    char *slash = strrchr(above, '/');
+    slash[slash == above] = '\0';
+    return faccessat(AT_FDCWD, above, W_OK | X_OK, AT_EACCESS) == 0
+               ? 0
+               : error_set(error, -errno, "the state directory %s can't be created: %s: %s", state, above,
+                           strerrordesc_np(errno));
+}
+
+int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct fastspool fs = {.spool_fd = -1};
+    struct stat st;
+    int result = state_open_spool(&fs, config->spool[0], &st, error);
+
+    if (result < 0)
+        return result;
+    struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
+    int fd = state_open(&fs, config, &st, false, error);
+    result = fd == -ENOENT ? try_above(fs.state, error) : fd;
+    rights_back(rights);
+    if (fd >= 0)
+        close(fd);
+    close(fs.spool_fd);
+    return result < 0 ? result : 0;
+}
+
+int64_t states_count(const char *state)
+{
+    struct tally tally;
+    struct stat st;
+    bool counted =
+        stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) == 0 && !tally.more;
+
+    return counted ? (int64_t)tally.names : -1;
+}
+
+/* ---- others ---- */
+
+struct search {
+    const struct fastspool_config *config;
+    char spool[PATH_MAX]; /* its real path */
+    struct stat st;       /* of it */
+    struct stat named;    /* of the state that the configuration names; st_ino 0: there is none */
+    struct states_other *found;
+};
+
+/* Of a state that is there: in its store, or on the disk. */
+static int64_t count_other(const struct search *search, const char *state)
+{
+    struct fastspool_config other = *search->config;
+    char path[PLACES_PATH_MAX], error[FASTSPOOL_ERROR_MAX];
+    struct fastspool_status status;
+    struct fastspool *fs;
+
+    strcpy(other.state, state);
+    if (attach_open(search->spool, &other, &fs, error) == 0) {
+        bool known = fastspool_status(fs, &status) == 0;
+        fastspool_detach(fs);
+        return known ? (int64_t)status.messages : -1;
+    }
+    places_in_state(state, PLACES_DATABASE "/data.mdb", path);
+    return access(path, F_OK) < 0 && errno == ENOENT ? 0 : states_count(state);
+}
+
+/* The first one with mail is found, else the first one that a mirror serves. */
+static void consider(const struct search *search, const char *state, pid_t mirror)
+{
+    struct stat st;
+
+    if (search->found->messages != 0 || strlen(state) >= sizeof(search->found->state) || lstat(state, &st) < 0 ||
+        !S_ISDIR(st.st_mode) || (st.st_uid != search->st.st_uid && st.st_uid != 0) || (st.st_mode & 022) ||
+        (st.st_dev == search->named.st_dev && st.st_ino == search->named.st_ino))
+        return;
+    struct states_other other = {.mirror = mirror, .messages = count_other(search, state)};
+    strcpy(other.state, state);
+    if (other.messages != 0 || (mirror && !search->found->state[0]))
+        *search->found = other;
+}
+
+/* The effective uid of @pid. */
+static bool read_uid(pid_t pid, uid_t *uid)
+{
+    char path[48], line[256];
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
+    FILE *file = fopen(path, "re");
+    while (file && !found && fgets(line, sizeof(line), file))
+        found = sscanf(line, "Uid: %*u %u", uid) == 1;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* "fastspool mirror --state STATE --memory N SPOOL", as the library starts it. */
+static void consider_process(const struct search *search, pid_t pid)
+{
+    char path[48], text[4 * FASTSPOOL_PATH_MAX], *state = NULL, *last = NULL;
+    uid_t uid;
+
+    if (!launch_is_tool(pid) || !read_uid(pid, &uid) || (uid != 0 && uid != search->st.st_uid))
+        return;
+    snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    if (size <= 0)
+        return;
+    text[size] = '\0';
+    char *verb = text + strlen(text) + 1;
+    for (char *word = verb; word < text + size; word += strlen(word) + 1) {
+        state = last && strcmp(last, "--state") == 0 ? word : state;
+        last = word;
+    }
+    if (state && strcmp(verb, "mirror") == 0 && strcmp(last, search->spool) == 0)
+        consider(search, state, pid);
+}
+
+bool states_find_other(const struct fastspool_config *config, struct states_other *other)
+{
+    struct search search = {.config = config, .found = other};
+    char state[PATH_MAX + sizeof(PLACES_STATE) + 1];
+
+    *other = (struct states_other){0};
+    if (!realpath(config->spool[0], search.spool) || stat(search.spool, &search.st) < 0 ||
+        (geteuid() != 0 && geteuid() != search.st.st_uid))
+        return false;
+    snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
+    if (stat(config->state[0] ? config->state : state, &search.named) < 0)
+        search.named.st_ino = 0;
+    DIR *directory = opendir("/proc");
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        if (pid > 0)
+            consider_process(&search, pid);
+    }
+    if (directory)
+        closedir(directory);
+    if (config->state[0] && strcmp(other->state, state) != 0)
+        consider(&search, state, 0);
+    return other->state[0];
+}
+
+void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE])
+{
+    char served[64] = "";
+
+    if (other->mirror)
+        snprintf(served, sizeof(served), ", and that a mirror, process %ld, serves", (long)other->mirror);
+    if (other->messages > 0)
+        snprintf(found, STATES_SENTENCE, "%" PRId64 " message%s in %s, which `state` does not name%s", other->messages,
+                 other->messages == 1 ? " stands" : "s stand", other->state, served);
+    else if (other->messages < 0)
+        snprintf(found, STATES_SENTENCE, "%s, which `state` does not name%s, may hold mail, which can't be counted now",
+                 other->state, served);
+    else
+        snprintf(found, STATES_SENTENCE,
+                 "a mirror, process %ld, serves %s, which `state` does not name, to the Exims that were started before",
+                 (long)other->mirror, other->state);
+    if (other->messages)
+        snprintf(mend, STATES_SENTENCE,
+                 "say `state = %s` in " FASTSPOOL_CONFIG
+                 ", and restart Exim; or stop Exim, and write them to the plain spool: `FASTSPOOL_STATE=%s fastspool "
+                 "stop`, and then `export`",
+                 other->state, other->state);
+    else
+        snprintf(mend, STATES_SENTENCE, "restart Exim, and `FASTSPOOL_STATE=%s fastspool stop`", other->state);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The state directories of a spool: the one that the configuration names, and others.
+ */
+#ifndef FASTSPOOL_TOOLS_STATES_H
+#define FASTSPOOL_TOOLS_STATES_H
+
+#include "fastspool.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/** A state of the spool that the configuration does not name. */
+struct states_other {
+    char state[FASTSPOOL_PATH_MAX]; /* "": there is none that matters */
+    pid_t mirror;                   /* that serves it, 0: none */
+    int64_t messages;               /* that it holds; -1: it can't be said */
+};
+
+#define STATES_SENTENCE (2 * FASTSPOOL_ERROR_MAX)
+
+/** Can the next process of root's or the owner's use config->spool[0] with its state directory, or make that?  Makes
+ *  nothing.  0; or a negative errno with a sentence. */
+int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
+
+/** How many messages the state directory @state, of which no store is in memory, has on the disk; -1: it can't be said.
+ */
+int64_t states_count(const char *state);
+
+/** Look for another state of config->spool[0], one with mail first: SPOOL/.fastspool, and those that mirrors serve.
+ *  False: there is none that holds mail or has a mirror, or this user may not look. */
+bool states_find_other(const struct fastspool_config *config, struct states_other *other);
+/** What @other is, and what to do about it. */
+void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE]);
+
+#endif
