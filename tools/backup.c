@@ -24,7 +24,9 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "mirror/verify.h"
+#include "progress.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -257,7 +259,14 @@ static int back_up(struct backup *b, const char *path)
         return tool_error("the path %s is too long", path);
     if (lstat(path, &st) == 0)
         return tool_error("%s exists: give a directory that does not", path);
-    if (make_directory(b) != 0 || copy_until_whole(b) != 0)
+    static char interrupted[2 * FASTSPOOL_PATH_MAX + 128];
+    snprintf(interrupted, sizeof(interrupted),
+             "there is no copy %s: run `fastspool backup` again, which begins anew in what is left, %s", path, b->path);
+    interrupt_says(interrupted);
+    progress_begin("copying");
+    int copied = make_directory(b) != 0 || copy_until_whole(b) != 0;
+    progress_end();
+    if (copied != 0)
         return 1;
     int result = geteuid() == 0 ? take_back(b->directory, ".", true) : 0;
     if (result < 0)

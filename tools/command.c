@@ -111,7 +111,10 @@ int command_show(const char *const arguments[], const char *preload)
 
     fflush(stdout);
     pid_t pid = begin(&start);
-    return pid < 0 ? -1 : end_of(pid);
+    void (*before)(int) = signal(SIGINT, SIG_IGN); /* ^C is the program's, which says what it has done */
+    int result = pid < 0 ? -1 : end_of(pid);
+    signal(SIGINT, before);
+    return result;
 }
 
 /* ---- in secure execution ---- */

@@ -14,7 +14,8 @@
  *  The exit status; 127: it can't be executed; -1: it was killed, or a system call failed. */
 int command_run(const char *const arguments[], const char *preload, char output[COMMAND_OUTPUT]);
 
-/** The same, but what it prints goes where this process's output goes, and it can ask on the terminal. */
+/** The same, but what it prints goes where this process's output goes, and it can ask on the terminal.  ^C
+ *  is for it alone. */
 int command_show(const char *const arguments[], const char *preload);
 
 /** Run Exim's @image with -bV as the ordinary user @uid, so that the loader is in secure execution, and look whether

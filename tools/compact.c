@@ -10,8 +10,10 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "look.h"
 #include "mirror/shrink.h"
+#include "progress.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -50,7 +52,11 @@ static int compact(const struct look *look)
         return tool_error("cannot act as the owner of %s: %s", look->spool, strerrordesc_np(-result));
     if (hold_mirror(look) != 0)
         return 1;
-    if (shrink_run(look->state, &shrunk, error) < 0)
+    interrupt_says("nothing is lost: run `fastspool compact` again, which goes on");
+    progress_begin("compacting");
+    result = shrink_run(look->state, &shrunk, error);
+    progress_end();
+    if (result < 0)
         return tool_error("%s", error);
     printf("%s takes %.1f MiB, and took %.1f\n", look->state, (double)shrunk.after / (1 << 20),
            (double)shrunk.before / (1 << 20));

@@ -17,6 +17,7 @@
 #include "config.h"
 #include "exims.h"
 #include "fastspool.h"
+#include "progress.h"
 #include "spool/attach.h"
 #include "spool/viewed.h"
 #include "states.h"
@@ -107,7 +108,10 @@ static int stop(const char *spool)
     if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
         return 0;
     fastspool_detach(fs);
-    return command_run(arguments, NULL, output) == 0 || command_show(arguments, NULL) == 0 /* says why not */
+    progress_begin("stopping");
+    bool stopped = command_run(arguments, NULL, output) == 0;
+    progress_end();
+    return stopped || command_show(arguments, NULL) == 0 /* says why not */
                ? 0
                : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
 }
@@ -161,7 +165,7 @@ static int stays(const char *spool, uint64_t messages, bool tried)
     return tool_error("nothing was taken away: %" PRIu64
                       " message%s in the store of %s, and plain Exim would not see %s: %s",
                       messages, messages == 1 ? " is" : "s are", spool, messages == 1 ? "it" : "them",
-                      tried ? "mend what the export says above, and run `fastspool disable` again"
+                      tried ? "do what the export says above, and run `fastspool disable` again"
                             : "write what is there to the plain spool first, by `fastspool export`");
 }
 

@@ -8,14 +8,17 @@
  *     back meanwhile.
  *
  * Failure modes: a view is mounted: it has to be stopped first.  Something stays in the store: it is named, and the
- * exit status says so; another call goes on.  A signal or a death at any point: the same.  The directory is another
- * user's, who could remove the mail again, or lies in the spool: it is refused.
+ * exit status says so; another call goes on.  ^C: the messages on the way are finished, and a sentence says what
+ * remains.  A death at any point: another call goes on.  The directory is another user's, who could remove the mail
+ * again, or lies in the spool: it is refused.
  */
 #include "plain/export.h"
 
 #include "base/fd.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "move.h"
+#include "progress.h"
 #include "spool/attach.h"
 #include "store/store.h"
 #include "tool.h"
@@ -43,7 +46,7 @@ static const char usage[] =
 
 static void show_progress(const struct export_result *result)
 {
-    move_progress("exporting", result->files, result->total);
+    progress_at(result->files, result->total);
 }
 
 /* Open directory @name in @above.  It is made as the spool's own is, @spool, if it is missing: the mail user may write
@@ -95,9 +98,32 @@ static int open_target(const struct fastspool *fs, const char *path, char real[P
     return result < 0 ? result : fd;
 }
 
+static int64_t count_messages(struct fastspool *fs)
+{
+    struct fastspool_status status;
+
+    return fastspool_status(fs, &status) < 0 ? -1 : (int64_t)status.messages;
+}
+
+static int say_result(struct fastspool *fs, const char *to, const struct export_result *result, int code)
+{
+    if (result->files > 0 || code == 0)
+        printf("exported %" PRIu64 " message%s in %" PRIu64 " file%s to %s\n", result->messages,
+               result->messages == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s", to);
+    if (result->locked || result->conflicts || result->left)
+        printf("in the store stay: %u that processes work on, %u of which the disk has others, %u that can't be made\n",
+               result->locked, result->conflicts, result->left);
+    fflush(stdout);
+    if (code < 0 && interrupt_came())
+        return move_interrupted("export", count_messages(fs), "in the store");
+    if (code < 0)
+        return move_failed("export", code, result->error);
+    return result->locked || result->conflicts || result->left ? 2 : 0;
+}
+
 static int export_to(struct fastspool *fs, const char *path)
 {
-    struct export_result result = {.progress = show_progress, .tell = move_tell};
+    struct export_result result = {.progress = show_progress, .tell = move_tell, .ended = interrupt_came};
     char real[PATH_MAX] = "";
     int fd = path ? open_target(fs, path, real) : open(fs->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -109,17 +135,13 @@ static int export_to(struct fastspool *fs, const char *path)
         return tool_error("cannot open %s: %s", path, strerrordesc_np(-fd));
     if (fd < 0)
         return tool_error("cannot open %s: %s", fs->spool, strerrordesc_np(errno));
+    interrupt_note();
+    progress_begin("exporting");
     int code = export_run(fs, fd, path ? real : NULL, &result);
-    move_progress_end();
+    progress_end();
+    move_told();
     close(fd);
-    printf("exported %" PRIu64 " messages in %" PRIu64 " files to %s\n", result.messages, result.files,
-           path ? real : fs->spool);
-    if (result.locked || result.conflicts || result.left)
-        printf("in the store stay: %u that processes work on, %u of which the disk has others, %u that can't be made\n",
-               result.locked, result.conflicts, result.left);
-    if (code < 0)
-        return tool_error("%s; run it again: nothing is lost", result.error);
-    return result.locked || result.conflicts || result.left ? 2 : 0;
+    return say_result(fs, path ? real : fs->spool, &result, code);
 }
 
 int tool_export(int argc, char **argv)
@@ -145,6 +167,5 @@ int tool_export(int argc, char **argv)
     char question[2 * PATH_MAX + 64];
     snprintf(question, sizeof(question), "Move all messages of %s to %s?", fs->spool, path ? path : "the plain disk");
     int result = tool_confirm(yes, question) ? export_to(fs, path) : 1;
-    fastspool_detach(fs);
-    return result;
+    return move_end(fs, result);
 }

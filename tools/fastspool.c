@@ -5,6 +5,7 @@
 #include "fastspool.h"
 #include "base/error.h"
 #include "config.h"
+#include "progress.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "store/store.h"
@@ -49,6 +50,7 @@ int tool_error(const char *format, ...)
 {
     va_list arguments;
 
+    progress_pause();
     fputs("fastspool: ", stderr);
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);

@@ -3,6 +3,8 @@
  * fastspool flush: wait until every change made before the call is on the disk.
  */
 #include "fastspool.h"
+#include "interrupt.h"
+#include "progress.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -32,7 +34,10 @@ int tool_flush(int argc, char **argv)
 
     if (!fs)
         return 1;
+    interrupt_says("the mirror goes on writing, and not all may be on the disk");
+    progress_begin("flushing");
     int result = fastspool_flush(fs, 0);
+    progress_end();
     if (result < 0)
         tool_error("cannot write all of %s to the disk: %s", fs->spool, strerrordesc_np(-result));
     look_at_view(fs, spool);

@@ -5,13 +5,17 @@
  * The happy path: attach as `fastspool export` does, keep a view from beginning, and import as the spool's owner.  An
  * Exim with the library may run: it sees each message once.
  *
- * Failure modes: a view is mounted: it imports by itself.  Something stays on the disk: syslog names it, and the exit
- * status says so.  A death at any point: another call goes on.
+ * Failure modes: a view is mounted: it imports by itself.  Something stays on the disk: it is named, and the exit
+ * status says so.  ^C: the messages on the way are finished, and a sentence says what remains.  A death at any point:
+ * another call goes on.
  */
 #include "plain/import.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "move.h"
+#include "progress.h"
+#include "status.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -21,7 +25,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <syslog.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -33,9 +36,31 @@ static const char usage[] =
     "no message is lost, none is in both places.\n"
     "Exit status: 0 nothing is left on the disk, 1 an error, 2 something stays there, 64 wrong arguments.\n";
 
+static void show_progress(const struct import_result *result)
+{
+    progress_at(result->done, result->total);
+}
+
+static int say_result(const struct fastspool *fs, const struct import_result *result, int code)
+{
+    if (result->files > 0 || code == 0)
+        printf("imported %" PRIu64 " message%s in %" PRIu64 " file%s\n", result->messages,
+               result->messages == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s");
+    if (result->locked || result->conflicts || result->left)
+        printf(
+            "on the disk stay: %u that processes work on, %u of which the store has others, %u that can't be taken\n",
+            result->locked, result->conflicts, result->left);
+    fflush(stdout);
+    if (code < 0 && interrupt_came())
+        return move_interrupted("import", messages_on_disk(fs->spool, false, false), "on the disk");
+    if (code < 0)
+        return move_failed("import", code, result->error);
+    return result->locked || result->conflicts || result->left ? 2 : 0;
+}
+
 static int import_all(struct fastspool *fs)
 {
-    struct import_result result = {0};
+    struct import_result result = {.progress = show_progress, .tell = move_tell, .ended = interrupt_came};
     struct stat st;
     int fd = open(fs->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -44,16 +69,13 @@ static int import_all(struct fastspool *fs)
     int code = geteuid() == 0 ? rights_become(st.st_uid, st.st_gid) : 0;
     if (code < 0)
         return tool_error("cannot act as the owner of %s: %s", fs->spool, strerrordesc_np(-code));
+    interrupt_note();
+    progress_begin("importing");
     code = import_run(fs, fd, false, &result);
+    progress_end();
+    move_told();
     close(fd);
-    printf("imported %" PRIu64 " messages in %" PRIu64 " files\n", result.messages, result.files);
-    if (result.locked || result.conflicts || result.left)
-        printf(
-            "on the disk stay: %u that processes work on, %u of which the store has others, %u that can't be taken\n",
-            result.locked, result.conflicts, result.left);
-    if (code < 0)
-        return tool_error("%s; run it again: nothing is lost", result.error);
-    return result.locked || result.conflicts || result.left ? 2 : 0;
+    return say_result(fs, &result, code);
 }
 
 int tool_import(int argc, char **argv)
@@ -63,8 +85,5 @@ int tool_import(int argc, char **argv)
 
     if (!fs)
         return 1;
-    openlog("fastspool", LOG_PID, LOG_MAIL);
-    int result = import_all(fs);
-    fastspool_detach(fs);
-    return result;
+    return move_end(fs, import_all(fs));
 }

@@ -12,12 +12,14 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BAR 40 /* characters */
+#define NAMED 20 /* of what stays, by its path */
 
 /* Hold off a view for life.  A process that tests for one holds the lock for an instant. */
 static int hold_view(const struct fastspool *fs)
@@ -81,35 +83,47 @@ struct fastspool *move_begin(const char *spool, bool disk)
     return NULL;
 }
 
-static bool shown;
-
-void move_progress(const char *what, uint64_t done, uint64_t total)
+int move_end(struct fastspool *fs, int result)
 {
-    static uint64_t since;
-    char bar[BAR + 1];
-
-    if (!since)
-        since = clock_monotonic();
-    if (!isatty(STDERR_FILENO) || clock_monotonic() - since < NS_PER_S)
-        return;
-    unsigned filled = total && done < total ? (unsigned)(done * BAR / total) : BAR;
-    memset(bar, '.', BAR);
-    memset(bar, '#', filled);
-    bar[BAR] = '\0';
-    fprintf(stderr, "\rfastspool: %s [%s]", what, bar);
-    shown = true;
+    fastspool_detach(fs);
+    if (result == MOVE_INTERRUPTED)
+        interrupt_end();
+    return result;
 }
 
-void move_progress_end(void)
-{
-    if (shown)
-        fputc('\n', stderr);
-    shown = false;
-}
+/* ---- what is told ---- */
+
+static uint64_t told;
 
 void move_tell(const char *path, const char *why)
 {
     char text[ESCAPE_ROOM(PATH_MAX)];
 
-    fprintf(stderr, "fastspool: %s: %s\n", escape_bytes(text, sizeof(text), path, strlen(path)), why);
+    if (told++ < NAMED)
+        tool_error("%s: %s", escape_bytes(text, sizeof(text), path, strlen(path)), why);
+}
+
+void move_told(void)
+{
+    if (told > NAMED)
+        tool_error("and %" PRIu64 " more", told - NAMED);
+}
+
+int move_failed(const char *verb, int code, const char *why)
+{
+    bool refused = code == -EUCLEAN || code == -EXDEV; /* the sentence says what is to be done first */
+
+    return refused ? tool_error("%s; then run `fastspool %s` again: nothing is lost", why, verb)
+                   : tool_error("%s; run `fastspool %s` again, which goes on: nothing is lost", why, verb);
+}
+
+int move_interrupted(const char *verb, int64_t left, const char *where)
+{
+    if (left < 0)
+        tool_error("interrupted: what was not moved is %s as before: run `fastspool %s` again, which goes on", where,
+                   verb);
+    else
+        tool_error("interrupted: %" PRId64 " message%s %s as before: run `fastspool %s` again, which goes on", left,
+                   left == 1 ? " is" : "s are", where, verb);
+    return MOVE_INTERRUPTED;
 }

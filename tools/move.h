@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What export and import share: the store without a view, a progress bar.
+ * What export and import share: the store without a view, and what is told.
  */
 #ifndef FASTSPOOL_MOVE_H
 #define FASTSPOOL_MOVE_H
@@ -10,14 +10,24 @@
 
 struct fastspool;
 
+#define MOVE_INTERRUPTED 130 /* an exit status: end by the signal that came */
+
 /** Attach the store of @spool, NULL: the configured one; recover it after a reboot; start no view.  @disk: the spool's
  *  own directory is to be used, so no view may be mounted, and none begins as long as this process lives.  NULL: the
  *  reason is printed. */
 struct fastspool *move_begin(const char *spool, bool disk);
-/** On a terminal, what takes longer than a second: a bar. */
-void move_progress(const char *what, uint64_t done, uint64_t total);
-void move_progress_end(void);
-/** Say on standard error that @path stays, and why. */
+/** Detach.  Returns the exit status @result, but for MOVE_INTERRUPTED. */
+int move_end(struct fastspool *fs, int result);
+
+/** Say on standard error that @path stays, and why.  Of many the first ones are named. */
 void move_tell(const char *path, const char *why);
+/** How many more there were. */
+void move_told(void);
+
+/** `fastspool @verb` has ended early with @code, as @why says.  Returns 1. */
+int move_failed(const char *verb, int code, const char *why);
+/** The same by a signal: @left messages, -1: unknown, are @where ("on the disk") as before.  Returns MOVE_INTERRUPTED.
+ */
+int move_interrupted(const char *verb, int64_t left, const char *where);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "config.h"
 #include "fastspool.h"
+#include "progress.h"
 #include "seen.h"
 #include "spool/attach.h"
 #include "spool/registry.h"
@@ -127,6 +128,7 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
         return viewed(config->spool[0]) > 0;
     uint64_t since = clock_monotonic();
     bool needed = wait;
+    progress_begin("waiting for the view");
     do {
         seen_look(fs, config->view, &seen);
         bool starts = seen.state == SEEN_STARTING || (config->view && tool_mount_again(fs, seen.state));
@@ -134,6 +136,7 @@ static bool is_mounted(const struct fastspool_config *config, bool wait)
         if (wait)
             clock_sleep(20 * NS_PER_MS);
     } while (wait);
+    progress_end();
     fastspool_detach(fs);
     if (seen.state == SEEN_DEAD && needed)
         tool_error(

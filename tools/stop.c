@@ -7,7 +7,9 @@
 #include "base/clock.h"
 #include "base/futex.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "look.h"
+#include "progress.h"
 #include "spool/launch.h"
 #include "spool/memory.h"
 #include "spool/presence.h"
@@ -117,6 +119,7 @@ static void say_what_stays(struct fastspool *fs, bool view)
 
     if (fastspool_status(fs, &status) < 0 || status.messages == 0)
         return;
+    progress_pause();
     printf(
         "%" PRIu64
         " message%s in the store: programs without the library %s; to leave fastspool see "
@@ -164,6 +167,7 @@ static int stop_other_version(const struct look *look)
         return tool_error("cannot open %s: %s", look->spool, strerrordesc_np(errno));
     switch (upgrade_release(look->state, &st, &version, error)) {
     case UPGRADE_DONE:
+        progress_pause();
         printf("the store of %s was of layout version %u: all of it is on the disk, and its memory is given back\n",
                look->spool, version);
         return geteuid() == 0 && registry_remove(look->spool) < 0;
@@ -201,6 +205,7 @@ static int stop_without_store(struct look *look, const char *spool)
         return stop_other_version(look);
     if (look->why[0])
         return tool_error("%s", look->why);
+    progress_pause();
     printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,
            lives > 0 ? " but the view of an earlier one, which has ended" : "");
     return 0;
@@ -224,7 +229,10 @@ int tool_stop(int argc, char **argv)
 
     if (tool_config(&config, tool_only_options(argc, argv, NULL, usage)) != 0)
         return 1;
+    interrupt_says("view or mirror may run still: run `fastspool stop` again");
+    progress_begin("stopping");
     for (size_t i = 0; i < config.spools; i++)
         result |= stop_spool(config.spool[i]);
+    progress_end();
     return result;
 }

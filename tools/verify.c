@@ -11,8 +11,10 @@
 #include "base/rights.h"
 #include "config.h"
 #include "fastspool.h"
+#include "interrupt.h"
 #include "look.h"
 #include "mirror/dump.h"
+#include "progress.h"
 #include "store/check.h"
 #include "store/layout.h"
 #include "store/snapshot.h"
@@ -169,7 +171,10 @@ int tool_verify(int argc, char **argv)
         return tool_error("there is no memory");
     if (look_begin(&v.look, spool) != 0)
         return 1;
+    interrupt_says("nothing was changed, and not all was looked at");
+    progress_begin("verifying");
     verify_all(&v);
+    progress_end();
     if (json)
         print_json(&v);
     else

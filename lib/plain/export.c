@@ -62,6 +62,13 @@ void export_tell(const struct export *ex, const char *path, const char *why)
         ex->result->tell(path, why);
 }
 
+int export_leave_locked(const struct export *ex, const char *path)
+{
+    ex->result->locked++;
+    export_tell(ex, path, "a process works on it");
+    return 0;
+}
+
 /* ---- the store's files ---- */
 
 int export_lock(struct export *ex, const char *data)
@@ -97,10 +104,8 @@ static int export_group(struct export *ex, const char *path, const char *data, b
         group->description = export_lock(ex, data);
     else if (!*data)
         group->description = fastspool_open(ex->fs, path, O_RDONLY, 0);
-    if (group->description == -EAGAIN) {
-        ex->result->locked++;
-        return 0;
-    }
+    if (group->description == -EAGAIN)
+        return export_leave_locked(ex, data);
     if (group->description < 0 && (locked || !*data))
         return group->description == -ENOENT ? 0 : export_fail(ex, group->description, "open", path);
     ex->groups++;
@@ -108,7 +113,8 @@ static int export_group(struct export *ex, const char *path, const char *data, b
     if (result == DONE && group->files > 0)
         return ex->groups == BATCH || ex->bytes >= BATCH_BYTES ? export_commit(ex, false) : 0;
     ex->groups--;
-    ex->result->locked += result == CHANGED;
+    if (result == CHANGED)
+        export_leave_locked(ex, *data ? data : path);
     ex->result->conflicts += result == CONFLICT;
     ex->result->left += result == LEFT;
     if (result == CONFLICT)
@@ -189,6 +195,8 @@ static int run(struct export *ex, bool whole)
                            "an import was interrupted: run `fastspool import` first, which goes on with it");
     if (fastspool_status(ex->fs, &status) == 0)
         ex->result->total = status.files;
+    if (ex->result->progress)
+        ex->result->progress(ex->result);
     uint64_t since = clock_precise();
     for (int late = 0; late < 2 && result == 0 && whole && (!late || ex->waiting); late++) {
         uint64_t gone = clock_precise() - since;
@@ -197,10 +205,12 @@ static int run(struct export *ex, bool whole)
         ex->late = late;
         result = export_each_file(ex, "", "", visit_file);
         int last = export_commit(ex, false);
-        result = result < 0 ? result : last;
+        result = last < 0 ? last : result;
     }
-    if (result == 0)
-        result = export_go_on(ex);
+    if (result == 0 || result == -ECANCELED) {
+        int last = export_go_on(ex);
+        result = last < 0 ? last : result;
+    }
     if (target >= 0 && !export_has(ex, TREE))
         fastspool_unlink(ex->fs, TARGET);
     if (target >= 0)

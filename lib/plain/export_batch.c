@@ -145,7 +145,8 @@ static int decide(struct export *ex)
         bool changed = false;
         result = take(ex, &ex->group[i], &changed);
         if (result == 0 && (changed || !export_is_alone(ex, &ex->group[i], until))) {
-            ex->result->locked += ex->group[i].message;
+            if (ex->group[i].message)
+                export_leave_locked(ex, ex->group[i].file[0].path);
             result = export_give_back(ex, &ex->group[i]);
         }
     }

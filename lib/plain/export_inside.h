@@ -68,6 +68,8 @@ typedef int visitor(struct export *ex, const char *path);
 int export_fail(struct export *ex, int code, const char *what, const char *path);
 /** Tell who has asked for the export that @path stays, or has another name. */
 void export_tell(const struct export *ex, const char *path, const char *why);
+/** The message of @path stays, as a process works on it.  Returns 0. */
+int export_leave_locked(const struct export *ex, const char *path);
 /** Is @path found by -D file @data? */
 bool export_goes_with(const char *path, const char *data);
 /** Take Exim's lock of the message with -D file @data.  Returns the description that holds it.  -EAGAIN: somebody has

@@ -144,6 +144,10 @@ int export_each_file(struct export *ex, const char *root, const char *path, visi
             more = tree || entries[i].position <= ex->end;
             if (!more || (!tree && !*path && entries[i].name[0] == '.'))
                 continue;
+            if (!tree && ex->result->ended && ex->result->ended()) {
+                result = -ECANCELED;
+                break;
+            }
             snprintf(below, sizeof(below), "%s%s%s", path, *path ? "/" : "", entries[i].name);
             result = entries[i].type == DT_DIR ? export_each_file(ex, root, below, visit) : visit(ex, below);
         }

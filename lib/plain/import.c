@@ -78,7 +78,9 @@ void import_tell(struct import *im, const char *path, const char *why)
     char shown[FASTSPOOL_PATH_MAX];
     uint64_t told = hash(path);
 
-    if (im->lines == IMPORT_LINES)
+    if (im->result->tell)
+        im->result->tell(path, why);
+    if (im->result->tell || im->lines == IMPORT_LINES)
         return;
     im->told[im->lines++] = told;
     for (uint32_t i = 0; i < im->result->lines; i++) {
@@ -138,6 +140,8 @@ static int note_locked(struct import *im, const char *key)
 {
     im->result->locked++;
     snprintf(im->result->in_work, sizeof(im->result->in_work), "%s", key);
+    if (im->result->tell) /* in syslog it would be the next pass's news */
+        im->result->tell(key, "a process works on it");
     return 0;
 }
 
@@ -259,6 +263,8 @@ static int commit(struct import *im)
         result = remove_group(im, i);
     forget(im, 0);
     im->bytes = 0;
+    if (result == 0 && im->result->progress)
+        im->result->progress(im->result);
     return result;
 }
 
@@ -340,7 +346,8 @@ static int import_group(struct import *im, const struct found *found, size_t cou
         return commit(im);
     if (result < 0)
         return import_fail(im, result, "copy", im->culprit);
-    im->result->locked += result == CHANGED;
+    if (result == CHANGED)
+        note_locked(im, key);
     im->result->conflicts += result == CONFLICT || result == ALIVE;
     if (result == CONFLICT)
         import_tell(im, im->culprit, "the store has another file of that name");
@@ -349,10 +356,11 @@ static int import_group(struct import *im, const struct found *found, size_t cou
     return result == UNREADABLE ? import_leave(im, im->culprit, "can't be read") : 0;
 }
 
-/* A message is locked, and the others must not go without it. */
-static bool stopped(const struct import *im)
+/* A message is locked, and the others must not go without it; or the pass was asked to end. */
+static bool stopped(struct import *im)
 {
-    return im->whole && im->result->locked > 0;
+    im->ended = im->ended || (im->result->ended && im->result->ended());
+    return im->ended || (im->whole && im->result->locked > 0);
 }
 
 /* All groups.  First those that can be locked, or need no lock, and then, if @late, messages without a -D file. */
@@ -369,6 +377,7 @@ static int import_groups(struct import *im, bool late, bool *more)
             data = data || strcmp(path, key) == 0;
             published = published || is_taken(path);
         }
+        im->result->done = late ? im->result->done : end;
         bool waits = message && !data && !published;
         *more = *more || waits;
         if (waits == late)
@@ -392,7 +401,7 @@ static void count_locked(struct import *im)
 /* An export to this disk was killed: its messages go on to it first. */
 static int finish_export(struct import *im)
 {
-    struct export_result exported = {0};
+    struct export_result exported = {.tell = im->result->tell};
     int result = export_finish(im->fs, im->disk, &exported);
 
     if (result < 0)
@@ -411,6 +420,9 @@ static int pass(struct import *im)
 
     if (result == 0)
         result = scan_run(im);
+    im->result->total = im->found_count;
+    if (result == 0 && im->result->progress)
+        im->result->progress(im->result);
     uint64_t scanned = clock_precise();
     if (result == 0 && im->whole)
         count_locked(im);
@@ -424,7 +436,7 @@ static int pass(struct import *im)
     if (result == 0) /* the directories of what was not moved */
         result = staged_each(im, STAGED_NEW, "", staged_remove);
     fastspool_rmdir(im->fs, PLACES_IMPORT);
-    return result;
+    return result == 0 && im->ended ? -ECANCELED : result;
 }
 
 int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_result *result)
@@ -442,6 +454,7 @@ int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_res
     im->whole = whole;
     im->told = told;
     result->locked = result->conflicts = result->left = 0;
+    result->done = result->total = 0;
     result->error[0] = result->in_work[0] = '\0';
     fastspool_act_for(&import_server);
     int code = pass(im);

@@ -24,15 +24,19 @@ struct import_result {
     uint64_t told[IMPORT_LINES];
     struct import_directory *directories; /* uthash by path: the disk's, as the last pass has seen them */
     char in_work[PATH_MAX];               /* the -D file of one of the locked messages: "" */
-    char error[FASTSPOOL_ERROR_MAX];      /* why it has ended early: "" */
+    uint64_t done, total;                 /* files of the disk that this pass has come to, and that it has found */
+    void (*progress)(const struct import_result *result); /* at first, and after each batch; NULL: nobody does */
+    void (*tell)(const char *path, const char *why);      /* of each that stays; NULL: syslog, of the first ones */
+    bool (*ended)(void);             /* is it to end between two messages?  Asked often; NULL: it is not */
+    char error[FASTSPOOL_ERROR_MAX]; /* why it has ended early: "" */
 };
 
 /** One pass over the served directories of the disk, @spool_fd.  To be called by the spool's owner where no view lies
  *  over them, by one process at a time.  Ends the thread's fastspool_act_for().
  *  @whole: who looks at the disk must not see a part of the queue, so no message is moved while any is locked.  If one
  *  is locked after that, the rest stays.
- *  A negative errno: the pass has ended early, and @result->error says why.  What is not moved is on the disk as
- * before; the next pass goes on. */
+ *  A negative errno: the pass has ended early, and @result->error says why.  -ECANCELED: `ended` has said so, and
+ * nothing is half done.  What is not moved is on the disk as before; the next pass goes on. */
 int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_result *result);
 
 #endif

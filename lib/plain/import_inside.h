@@ -51,6 +51,7 @@ struct import {
     int disk;
     struct import_result *result;
     bool whole;     /* as import_run() was asked */
+    bool ended;     /* as it was asked meanwhile */
     uint64_t *told; /* as in the result, for this pass */
     uint32_t lines;
     char *text;

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Export and import: a queue that goes to the plain disk, and comes back.  Exim with the library and plain Exim take turns."""
+import contextlib
 import os
 import pathlib
+import pty
 import re
+import select
 import signal
 import shutil
 import struct
@@ -12,7 +15,8 @@ import tempfile
 import threading
 import time
 
-from harness import QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, stores, test, wait_for
+from harness import (QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, processes, stores, suspend, test, wait_for,
+                     words_of)
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
 LAYOUTS = (("", {"main": QUEUE_ONLY}), ("_split", {"main": SPLIT}))
@@ -109,7 +113,7 @@ def opened_before(exim):
     exim.run("-M", name)                # another deliverer meets its lock
     check(name in exim.queue() and not exim.arrived(), "delivered while a process has its lock")
     deliverer.communicate("\n")
-    check("imported 1 messages" in exim.tool("import") and not exim.real_files(), "the message stays")
+    check("imported 1 message in" in exim.tool("import") and not exim.real_files(), "the message stays")
     exim.deliver_queue()
     stays_empty(exim)
 
@@ -134,6 +138,188 @@ def killed(exim):
     plain(exim, "-qff")
     exim.wait_arrived()
     stays_empty(exim)
+
+
+def copies(exim, count):
+    """COUNT more messages on the plain disk, made from one."""
+    exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+    (header,) = exim.spool.glob("input/*-H")
+    owner, name = header.stat(), header.name[:-2]
+    for number in range(count):
+        copy = f"1{number:05d}{name[6:]}"
+        for part in ("-H", "-D"):
+            file = header.with_name(copy + part)
+            file.write_text(header.with_name(name + part).read_text().replace(name, copy))
+            os.chown(file, owner.st_uid, owner.st_gid)
+            file.chmod(0o640)
+    return count + 1
+
+
+def remove_plain(exim):
+    for name in ("input", "msglog"):
+        shutil.rmtree(exim.spool / name)
+
+
+class Terminal:
+    """`fastspool ARGUMENTS` as the only job of a terminal."""
+
+    def __init__(self, *arguments):
+        self.said = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)    # the test's starter may ignore it
+            os.execv(arguments[0] if arguments[0].startswith("/") else TOOL, arguments if arguments[0].startswith("/") else
+                     [TOOL, *arguments])
+
+    def read(self):
+        """Some more.  Is there any?"""
+        check(select.select([self.fd], [], [], 120)[0], f"nothing more is said: {self.said}")
+        with contextlib.suppress(OSError):
+            piece = os.read(self.fd, 4096)
+            self.said += piece
+            return bool(piece)
+        return False
+
+    def wait_for(self, text):
+        while text not in self.said:
+            check(self.read(), f"it has ended, and not said {text}: {self.said}")
+
+    def end(self):
+        """(exit status, as subprocess has it, all that was said)"""
+        while self.read():
+            pass
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.said.decode()
+
+
+def mirror():
+    (found,) = [pid for pid, name in processes() if name.startswith("fastspool") and "mirror" in words_of(pid)]
+    return found
+
+
+@test(("_import", {}), ("_export", {}), library=True, main=QUEUE_ONLY)
+def interrupted(exim):
+    """On a terminal a bar shows after a second how far it is.  ^C: what is on its way is finished, a sentence says what remains,
+    nothing is in the way of another verb, and the next call does the rest."""
+    verb, other = ("import", "export") if exim.work.name.endswith("_import") else ("export", "import")
+    count = copies(exim, 299)
+    exim.tool("import")
+    if verb == "import":
+        exim.tool("export", "--yes")
+    before = sorted(exim.queue())
+    options = {"export": ["--yes"], "import": []}
+    halted = mirror()
+    suspend(halted)                     # so that the first batch takes as long as it shall
+    terminal = Terminal(verb, *options[verb])
+    terminal.wait_for(f"{verb}ing [".encode())
+    os.write(terminal.fd, b"\x03")
+    terminal.wait_for(b"^C")
+    os.kill(halted, signal.SIGCONT)
+    code, said = terminal.end()
+    plain_count = int(plain(exim, "-bpc"))
+    moved = count - plain_count if verb == "import" else plain_count
+    check(0 < moved < count, f"{moved} were moved")
+    left = f"{count - moved} messages are {'on the disk' if verb == 'import' else 'in the store'} as before: run `fastspool {verb}` again"
+    check(code == -signal.SIGINT and f"{verb}ed {moved} messages in" in said and f"interrupted: {left}" in said, f"{code}: {said}")
+    check(not list(exim.spool.glob("input/.fastspool.*")) and sorted(exim.queue()) == before, "the queue is another one")
+    for again in (other, verb):
+        exim.tool(again, *options[again])
+        check(sorted(exim.queue()) == before, "the queue is another one")
+    check(int(plain(exim, "-bpc")) == (0 if verb == "import" else count), "not all was moved")
+    exim.tool("export", "--yes")
+    remove_plain(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def killed_before(exim):
+    """After an import that was killed an export says in one sentence what comes first, and does not say that it has moved
+    nothing."""
+    copies(exim, 2)
+    exim.run("run", "--", "true", program=TOOL, stock=True)
+    halted = mirror()
+    suspend(halted)
+    process = subprocess.Popen([TOOL, "import"])
+    wait_for(lambda: b"new" in exim.command("ls", ".import", program=TOOL, stock=True).stdout, "the import has begun")
+    process.kill()
+    process.wait()
+    os.kill(halted, signal.SIGCONT)
+    refused = exim.command("export", "--yes", program=TOOL, stock=True)
+    said = refused.stderr.decode()
+    check(refused.returncode == 1 and not refused.stdout and said.count("\n") == 1, f"{refused}")
+    check("run `fastspool import` first, which goes on with it; then run `fastspool export` again" in said, said)
+    check("imported 3 messages" in exim.tool("import") and "exported 3 messages" in exim.tool("export", "--yes"), "not all")
+    remove_plain(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def named(exim):
+    """What stays is named, of many the first ones, and no name does what it likes with the terminal."""
+    exim.start()
+    queue(exim, 2)
+    exim.stop()
+    locked, other = exim.queue()
+    (exim.spool / "input").mkdir(exist_ok=True)
+    exim.own(exim.spool / "input")
+    deliverer = subprocess.Popen(["python3", "-c", DELIVERER, exim.spool / "input" / locked], env=exim.environment(),
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    check(deliverer.stdout.readline() == "open\n", "the message can't be opened")
+    (exim.spool / "input" / f"{other}-H").write_text("another")
+    exported = exim.command("export", "--yes", program=TOOL, stock=True)
+    said = exported.stderr.decode().splitlines()
+    check(exported.returncode == 2 and len(said) == 2, f"{exported}")
+    check(any(f"input/{locked}-" in line and "a process works on it" in line for line in said), f"{said}")
+    check(any(f"input/{other}-" in line and "the disk has another file of that name" in line for line in said), f"{said}")
+    deliverer.kill()
+    deliverer.communicate()
+    (exim.spool / "input" / f"{other}-H").unlink()
+    for number in range(30):
+        os.mkfifo(exim.spool / "input" / f"fifo{number}\33[31m")
+    imported = exim.command("import", program=TOOL, stock=True)
+    said = imported.stderr.decode().splitlines()
+    check(imported.returncode == 2 and b"30 that can't be taken" in imported.stdout, f"{imported}")
+    check(len(said) == 21 and said[-1] == "fastspool: and 10 more", f"{said}")
+    check(all(line.endswith("\\x1b[31m: no regular file") for line in said[:20]), f"{said}")
+    shutil.rmtree(exim.spool / "input")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def on_a_terminal(exim):
+    """What takes more than a second is shown on a terminal, and ^C of it says what was done and what is to be done."""
+    exim.start()
+    queue(exim, 2)
+    exim.stop()
+    halted = mirror()
+    for arguments, shown, words in ((("flush",), b"flushing ", "not all may be on the disk"),
+                                    (("backup", "/srv/copy"), b"copying ", "there is no copy /srv/copy: run `fastspool backup` again"),
+                                    (("stop",), b"stopping ", "run `fastspool stop` again")):
+        for interrupt in (True, False):
+            suspend(halted)
+            exim.run("-c", f"echo {interrupt} >{exim.spool}/input/change", program="/bin/sh")
+            terminal = Terminal(*arguments)
+            terminal.wait_for(b"fastspool: " + shown)
+            if interrupt:
+                os.write(terminal.fd, b"\x03")
+                code, said = terminal.end()
+                check(code == -signal.SIGINT and f"fastspool: interrupted: " in said and words in said, f"{arguments}: {code}, {said}")
+            os.kill(halted, signal.SIGCONT)
+            if not interrupt:
+                code, said = terminal.end()
+                check(code == 0, f"{arguments}: {code}, {said}")
+    for verb, shown, words in (("verify", b"verifying ", "nothing was changed"),
+                               ("compact", b"compacting ", "run `fastspool compact` again")):
+        for delay in (2, 8, 30):        # of a call, in seconds: ^C may come too late
+            terminal = Terminal("/usr/bin/strace", "-f", "-o", "/dev/null", "-P", exim.spool / ".fastspool/mirror/data.mdb", "-P",
+                                exim.spool / ".fastspool/journal", "-e", f"inject=openat:delay_enter={delay * 1_000_000}:when=1", TOOL, verb)
+            terminal.wait_for(b"fastspool: " + shown)
+            os.write(terminal.fd, b"\x03")
+            code, said = terminal.end()
+            if code != 0:
+                break
+        check(code != 0 and "interrupted: " in said and words in said, f"{verb}: {code}, {said}")
+        exim.tool(verb)
+    exim.run(exim.spool / "input/change", program="/bin/rm")
+    exim.deliver_queue()
 
 
 @test(library=True, main=QUEUE_ONLY)

@@ -92,6 +92,88 @@ Test(export, opened)
     stays(false);
 }
 
+/* ---- asked to end, and telling ---- */
+
+static unsigned asked; /* how often it goes on */
+
+static bool has_ended(void)
+{
+    return asked == 0 || asked-- == 0;
+}
+
+static char told[256];
+
+static void note_told(const char *path, const char *why)
+{
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s: %s;", path, why);
+}
+
+/* What stays is told: what a process works on, locked or only open, and what the disk has with another content. */
+Test(export, tells_what_stays)
+{
+    int go[2];
+
+    mkdir(on_disk("input"), 0750);
+    result_of.tell = note_told;
+    for (int locked = 0; locked < 2; locked++) {
+        message("", "", A);
+        message("", "", B);
+        disk_file("input/" B "-H", "another");
+        told[0] = '\0';
+        pid_t pid = begin_other("input/" A "-D", locked, go);
+        run_all();
+        cr_assert(strstr(told, "input/" A "-"), "%s", told);
+        cr_assert(strstr(told, ": a process works on it;"), "%s", told);
+        cr_assert(strstr(told, "input/" B "-"), "%s", told);
+        cr_assert(strstr(told, ": the disk has another file of that name;"), "%s", told);
+        end_other(pid, go);
+        unlink(on_disk("input/" B "-H"));
+        run_all();
+        for (const char *const *path = (const char *const[]){"input/" A "-D", "input/" A "-H", "input/" B "-D",
+                                                             "input/" B "-H", "msglog/" A, "msglog/" B, NULL};
+             *path; path++)
+            cr_assert_eq(unlink(on_disk(*path)), 0, "%s", *path);
+    }
+}
+
+/* An export that is asked to end, wherever it is, leaves nothing half done: each message is in one place, and the next
+ * one has the rest. */
+Test(export, asked_to_end)
+{
+    const char *const ids[] = {A, B, C};
+    char header[64];
+    bool partly = false;
+    int result = -ECANCELED;
+
+    result_of.ended = has_ended;
+    for (unsigned when = 0; result < 0; when++) {
+        unsigned moved = 0;
+        for (size_t i = 0; i < 3; i++)
+            message("", "", ids[i]);
+        asked = when;
+        result = export_run(fs, fs->spool_fd, NULL, &result_of);
+        cr_assert(result == 0 || result == -ECANCELED, "%d: %s", result, result_of.error);
+        cr_assert_not(store_has(PLACES_EXPORT), "something is half done");
+        for (size_t i = 0; i < 3; i++) {
+            snprintf(header, sizeof(header), "input/%s-H", ids[i]);
+            cr_assert_neq(disk_has(header), store_has(header), "when asked after %u: %s", when, header);
+            moved += disk_has(header);
+        }
+        partly = partly || (moved > 0 && moved < 3);
+        asked = 100;
+        run_all();
+        for (size_t i = 0; i < 3; i++) {
+            snprintf(header, sizeof(header), "input/%s-H", ids[i]);
+            cr_assert_eq(unlink(on_disk(header)), 0);
+            snprintf(header, sizeof(header), "input/%s-D", ids[i]);
+            cr_assert_eq(unlink(on_disk(header)), 0);
+            snprintf(header, sizeof(header), "msglog/%s", ids[i]);
+            cr_assert_eq(unlink(on_disk(header)), 0);
+        }
+    }
+    cr_assert(partly, "it has never ended between two messages");
+}
+
 /* A killed export has left in the tree what a process keeps open, be it a message or not: the sentence says what. */
 static void left_open(const char *path)
 {

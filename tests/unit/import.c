@@ -638,3 +638,76 @@ Test(import, two_headers)
     counts(0, 0, 0, 1, 0);
     cr_assert(disk_has("input/" A "-H") && disk_has("input/" A "-D") && disk_has("input/" PLACES_TAKEN A "-H"));
 }
+
+/* ---- asked to end, and telling ---- */
+
+static unsigned asked; /* how often it goes on */
+
+static bool has_ended(void)
+{
+    return asked == 0 || asked-- == 0;
+}
+
+static char told[256];
+
+static void note_told(const char *path, const char *why)
+{
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s: %s;", path, why);
+}
+
+/* What stays is told: what a process works on, what the store has with another content, and what is no file. */
+Test(import, tells_what_stays)
+{
+    message("", "", A);
+    message("", "", B);
+    store_file("input/" B "-H", "another");
+    cr_assert_eq(mkfifo(on_disk("input/fifo"), 0600), 0);
+    pid_t pid = hold_lock("input/" A "-D", 19);
+    result_of.tell = note_told;
+    run_all();
+    counts(0, 0, 1, 1, 1);
+    cr_assert(strstr(told, "input/" A "-D: a process works on it;"), "%s", told);
+    cr_assert(strstr(told, "input/" B "-H: the store has another file of that name;"), "%s", told);
+    cr_assert(strstr(told, "input/fifo: no regular file;"), "%s", told);
+    cr_assert_eq(lines, 0, "syslog has it, too");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+/* A pass that is asked to end, wherever it is, leaves nothing half done: each message is in one place, and the next
+ * pass has the rest. */
+Test(import, asked_to_end)
+{
+    unsigned when, moved = 0;
+    int result = -ECANCELED;
+
+    result_of.ended = has_ended;
+    for (when = 0; result < 0; when++) {
+        const char *const ids[] = {A, B, C};
+        for (size_t i = 0; i < 3; i++)
+            message("", "", ids[i]);
+        asked = when;
+        result = import_run(fs, fs->spool_fd, false, &result_of);
+        cr_assert(result == 0 || result == -ECANCELED, "%d", result);
+        cr_assert_not(store_has(PLACES_IMPORT), "something is half done");
+        for (size_t i = 0; i < 3; i++) {
+            char header[64];
+            snprintf(header, sizeof(header), "input/%s-H", ids[i]);
+            cr_assert_neq(disk_has(header), store_has(header), "when asked after %u: %s", when, header);
+            moved += store_has(header);
+        }
+        asked = 100;
+        run_all();
+        cr_assert(store_has("input/" A "-H") && store_has("input/" B "-H") && store_has("input/" C "-H"));
+        for (size_t i = 0; i < 3; i++) {
+            char path[64];
+            snprintf(path, sizeof(path), "msglog/%s", ids[i]);
+            fastspool_unlink(fs, path);
+            snprintf(path, sizeof(path), "input/%s-H", ids[i]);
+            fastspool_unlink(fs, path);
+            snprintf(path, sizeof(path), "input/%s-D", ids[i]);
+            fastspool_unlink(fs, path);
+        }
+    }
+    cr_assert(when == 4 && moved == 0 + 1 + 2 + 3, "%u times, %u moved", when, moved);
+}
