@@ -32,6 +32,7 @@
 #include "spool/trust.h"
 #include "store/await.h"
 #include "store/descriptions.h"
+#include "store/doubt.h"
 #include "store/layout.h"
 #include "store/locks.h"
 #include "store/section.h"
@@ -177,8 +178,9 @@ static int wait_ready(struct fastspool *fs, char *error)
             return launch_lives(fs) > 0 ? 0 : launch_start(fs);
         if (state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
-        if (LOAD(h->recovery.error) && clock_monotonic() - started > AWAIT_GIVE_UP)
-            return error_set(error, LOAD(h->recovery.error), "%s: %s", fs->spool, section_sentence(h, sentence));
+        int recovery = doubt_result(LOAD(h->recovery.error));
+        if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
+            return error_set(error, recovery, "%s: %s", fs->spool, section_sentence(h, sentence));
         int lives = launch_lives(fs);
         if (lives != 0)
             lived = clock_monotonic();

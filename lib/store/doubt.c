@@ -17,6 +17,8 @@
 
 #include <errno.h>
 
+#define ERRNO_MAX 4095 /* of the kernel's */
+
 static __thread const char *doubted __attribute__((tls_model("initial-exec")));
 
 int doubt(const char *what)
@@ -28,4 +30,9 @@ int doubt(const char *what)
 int doubt_settle(const struct fastspool *fs, int result)
 {
     return result == -EUCLEAN ? section_damaged(fs, doubted) : result;
+}
+
+int doubt_result(int32_t said)
+{
+    return said <= 0 && said >= -ERRNO_MAX ? said : -EIO;
 }

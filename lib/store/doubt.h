@@ -5,6 +5,8 @@
 #ifndef FASTSPOOL_DOUBT_H
 #define FASTSPOOL_DOUBT_H
 
+#include <stdint.h>
+
 struct fastspool;
 
 /** In a read or a section: @what is wrong; static.  Returns -EUCLEAN.  The function returns it, up to the read's end or
@@ -13,5 +15,7 @@ int doubt(const char *what);
 /** After the read or the section: its @result.  If that is -EUCLEAN, the segment is damaged (section_damaged()): -EIO.
  */
 int doubt_settle(const struct fastspool *fs, int result);
+/** What stands in the segment as the result of another process's work, 0 or a negative errno.  -EIO: it is neither. */
+int doubt_result(int32_t said);
 
 #endif

@@ -49,6 +49,7 @@
 #include "base/clock.h"
 #include "base/futex.h"
 #include "store/await.h"
+#include "store/doubt.h"
 #include "store/layout.h"
 #include "store/lists.h"
 #include "store/section.h"
@@ -307,7 +308,7 @@ static int look_at_pagein(struct fastspool *fs, uint32_t i, uint32_t generation)
         else if (inode->flags & INODE_WANTED)
             result = -EINPROGRESS;
         else
-            result = inode->pagein_error; /* the page-in failed, or the file is evicted again */
+            result = doubt_result(inode->pagein_error); /* the page-in failed, or the file is evicted again */
     } while (section_read_retry(fs, &read));
     return result;
 }

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "fastspool.h"
 #include "store/await.h"
+#include "store/doubt.h"
 #include "store/durations.h"
 #include "store/layout.h"
 #include "store/names.h"
@@ -136,7 +137,7 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
     status->commit_p50_ns = durations_percentile(h, 50);
     status->commit_p99_ns = durations_percentile(h, 99);
     status->descriptions = LOAD(h->tables.descriptions.count);
-    status->commit_error = LOAD(h->tickets.commit_error);
+    status->commit_error = doubt_result(LOAD(h->tickets.commit_error));
     status->mirror_pid = await_lives(fs) != 0 ? LOAD(h->mirror.pid) : 0;
     uint64_t beat = LOAD(h->mirror.beat);
     status->mirror_silent_ns = now > beat ? now - beat : 0;

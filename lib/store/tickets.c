@@ -21,6 +21,7 @@
 #include "fastspool.h"
 #include "store/access.h"
 #include "store/await.h"
+#include "store/doubt.h"
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/store.h"
@@ -30,7 +31,7 @@
 /* The error of the last commit.  After an error, start a mirror that tries again, if none lives. */
 static int last_error(struct fastspool *fs)
 {
-    int error = LOAD(fs->header->tickets.commit_error);
+    int error = doubt_result(LOAD(fs->header->tickets.commit_error));
 
     if (error)
         await_start(fs);

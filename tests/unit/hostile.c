@@ -15,6 +15,7 @@
 #include "store/inside.h"
 #include "store/names.h"
 #include "store/orphans.h"
+#include "store/residency.h"
 #include "store/snapshot.h"
 #include "store/walk.h"
 
@@ -384,6 +385,32 @@ Test(hostile, lists_of_inodes)
     cr_assert_eq(ended(free_orphans), -EIO, "a file in use is an orphan");
     WRITABLE(h->tree.orphans) = 0;
     cr_assert_eq(fastspool_access(fs, "input/x", F_OK, true), 0);
+}
+
+/* Results of other processes' work that are none: no call returns one, or takes it for success. */
+Test(hostile, results)
+{
+    static const struct {
+        int32_t said;
+        int result;
+    } cases[] = {{-ENOSPC, -ENOSPC}, {5, -EIO}, {INT32_MAX, -EIO}, {INT32_MIN, -EIO}, {-4096, -EIO}};
+    const struct header *h = fs->header;
+    struct fastspool_status status;
+
+    fs->keeper = NULL; /* no mirror is started */
+    fastspool_close(fs, create("input/x"));
+    uint32_t x = inode_of("input/x");
+    const struct inode *inode = inode_at(fs, x), before = *inode;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        STORE(h->tickets.commit_error, cases[i].said);
+        cr_assert_eq(fastspool_flush(fs, 0), cases[i].result, "a commit: %d", cases[i].said);
+        fastspool_status(fs, &status);
+        cr_assert_eq(status.commit_error, cases[i].result, "a commit's status: %d", cases[i].said);
+        WRITABLE(inode->flags) = (uint16_t)(before.flags | INODE_EVICTED);
+        WRITABLE(inode->pagein_error) = cases[i].said;
+        cr_assert_eq(residency_wait(fs, x, before.generation), cases[i].result, "a page-in: %d", cases[i].said);
+        WRITABLE(*inode) = before;
+    }
 }
 
 static int unlink_x(void)
