@@ -55,7 +55,8 @@ static void become(const struct start *start)
         setenv("LD_PRELOAD", start->preload, 1);
     else
         unsetenv("LD_PRELOAD");
-    if (start->drop && (setgroups(0, NULL) < 0 || setgid(start->gid) < 0 || setuid(start->uid) < 0))
+    /* In a session without the terminal: another user could take the process over, and type into it. */
+    if (start->drop && (setsid() < 0 || setgroups(0, NULL) < 0 || setgid(start->gid) < 0 || setuid(start->uid) < 0))
         _exit(127);
     execvp(arguments[0], arguments);
     _exit(127);

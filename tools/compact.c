@@ -2,11 +2,14 @@
  *
  * fastspool compact: give back the disk that a large queue has left in database and journal (lib/mirror/shrink.c).
  *
- * The happy path: no mirror runs.  Take its lock, so that none begins meanwhile, become the spool's owner, and shrink.
+ * The happy path: no mirror runs.  A child becomes the spool's owner, takes the mirror's lock, so that none begins
+ * meanwhile, and shrinks.
  *
  * Failure modes: a mirror runs: it is refused.  A process that uses the spool meanwhile waits until its mirror can
- * start.  A death at any point: the same content is there, and another call goes on.
+ * start.  A death at any point: the same content is there, and another call goes on.  The mail user has written the
+ * database so that LMDB does what he wants: the child has no rights but his, and no terminal.
  */
+#include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
@@ -22,6 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -30,7 +35,15 @@ static const char usage[] =
     "`fastspool stop` before.  If it is interrupted, run it again: nothing is lost.\n"
     "Exit status: 0 done, 1 an error, 64 wrong arguments.\n";
 
-static int hold_mirror(const struct look *look)
+/* Shared with the child, which may write there what it likes. */
+struct outcome {
+    struct shrunk shrunk;
+    char error[FASTSPOOL_ERROR_MAX];
+};
+
+/* ---- in the child ---- */
+
+static int hold_mirror(const struct look *look, char *error)
 {
     char path[PLACES_PATH_MAX];
 
@@ -38,28 +51,50 @@ static int hold_mirror(const struct look *look)
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     int result = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0; /* held for life */
     if (result == -EWOULDBLOCK)
-        return tool_error("a mirror of %s runs: stop Exim, run `fastspool stop`, and try again", look->spool);
-    return result < 0 ? tool_error("cannot lock %s: %s", path, strerrordesc_np(-result)) : 0;
+        return error_set(error, result, "a mirror of %s runs: stop Exim, run `fastspool stop`, and try again",
+                         look->spool);
+    return result < 0 ? error_set(error, result, "cannot lock %s: %s", path, strerrordesc_np(-result)) : 0;
 }
+
+static int shrink(const struct look *look, pid_t parent, struct outcome *outcome)
+{
+    int result = rights_confine(parent, -1);
+
+    if (result < 0)
+        return error_set(outcome->error, result, "cannot act as the owner of %s: %s", look->spool,
+                         strerrordesc_np(-result));
+    result = hold_mirror(look, outcome->error);
+    return result < 0 ? result : shrink_run(look->state, &outcome->shrunk, outcome->error);
+}
+
+/* ---- in the parent ---- */
 
 static int compact(const struct look *look)
 {
-    struct shrunk shrunk = {0};
+    struct outcome *outcome = mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     char error[FASTSPOOL_ERROR_MAX];
-    int result = geteuid() == 0 ? rights_become(look->owner, look->group) : 0;
+    int status = 0;
 
-    if (result < 0)
-        return tool_error("cannot act as the owner of %s: %s", look->spool, strerrordesc_np(-result));
-    if (hold_mirror(look) != 0)
-        return 1;
+    if (outcome == MAP_FAILED)
+        return tool_error("there is no memory");
     interrupt_says("nothing is lost: run `fastspool compact` again, which goes on");
     progress_begin("compacting");
-    result = shrink_run(look->state, &shrunk, error);
+    struct rights rights = rights_of_owner(look->owner, look->group);
+    pid_t parent = getpid(), child = fork();
+    if (child == 0)
+        _exit(shrink(look, parent, outcome) < 0);
+    int failure = child < 0 || waitpid(child, &status, 0) != child ? errno : 0;
+    rights_back(rights);
     progress_end();
-    if (result < 0)
+    if (failure)
+        return tool_error("no process can be made: %s", strerrordesc_np(failure));
+    if (WIFSIGNALED(status))
+        return tool_error("the process that reads the database has died: %s", strsignal(WTERMSIG(status)));
+    error_set(error, 0, "%.*s", FASTSPOOL_ERROR_MAX - 1, outcome->error);
+    if (WEXITSTATUS(status) != 0)
         return tool_error("%s", error);
-    printf("%s takes %.1f MiB, and took %.1f\n", look->state, (double)shrunk.after / (1 << 20),
-           (double)shrunk.before / (1 << 20));
+    printf("%s takes %.1f MiB, and took %.1f\n", look->state, (double)outcome->shrunk.after / (1 << 20),
+           (double)outcome->shrunk.before / (1 << 20));
     return 0;
 }
 

@@ -78,19 +78,18 @@ static int keep_lent(void)
     return geteuid() == 0 && uid != 0 ? rights_become(uid, gid) : 0;
 }
 
+/* First what the other user shall not have: from the change of uid on it may stop this process. */
 int rights_confine(pid_t parent, int out)
 {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC), result = null < 0 ? -errno : keep_lent();
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    if (result < 0)
-        return result;
+    if (null < 0 || setsid() < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 ||
+        dup2(null, STDERR_FILENO) < 0 || syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) < 0)
+        return -errno;
+    int result = keep_lent();
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* behind the change of uid, which takes it back */
-    if (setsid() < 0 || getppid() != parent)
-        return -ESRCH;
-    if (dup2(null, STDIN_FILENO) < 0 || dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
-        return -errno;
-    return syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) < 0 ? -errno : 0;
+    return result == 0 && getppid() != parent ? -ESRCH : result;
 }
 
 bool rights_may_mount(void)

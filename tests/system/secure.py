@@ -343,6 +343,49 @@ def package_on_a_terminal(exim):
     exim.start()
 
 
+def stop_as_owner(pid, uid):
+    """Stop process @pid, or a child of its, as soon as it has @uid.  Its number; None: they have ended before."""
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        try:
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for other in (pid, *map(int, children)):
+                if f"Uid:\t{uid}\t{uid}\t{uid}" in pathlib.Path(f"/proc/{other}/status").read_text():
+                    os.kill(other, signal.SIGSTOP)
+                    return other
+        except OSError:
+            pass
+    return None
+
+
+@test(library=True, main=QUEUE_ONLY)
+def compact_on_a_terminal(exim):
+    """The database, which the mail user has written, is read by a process that has neither root's rights nor its terminal.
+    It is the mail user's to stop; SIGTERM ends root's command all the same."""
+    exim.start()
+    exim.submit(Message())
+    exim.queued = 1
+    exim.stop()
+    exim.tool("stop")
+    reader = None
+    while not reader:                           # it lives for some milliseconds
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvp(TOOL, [TOOL, "compact", "--spool", str(exim.spool)])
+        reader = stop_as_owner(pid, os.stat(exim.spool).st_uid)
+        if not reader:
+            os.close(terminal)
+    found = terminal_of(reader)
+    os.kill(pid, signal.SIGTERM)
+    if reader == pid:
+        os.kill(pid, signal.SIGCONT)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    wait_for(lambda: reader not in [other for other, _ in processes()], "it ends with root's command")
+    check(found == (0, False), f"its terminal: {found}")
+    exim.tool("compact")
+    exim.start()
+
+
 @test(library=True, main=QUEUE_ONLY)
 def removal_of_the_package(exim):
     """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
