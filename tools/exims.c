@@ -9,6 +9,9 @@
  *     and not taken for none.
  *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
  *     another one.
+ *   - A user has an Exim's image run without a right but his own (no_new_privs, ptrace).  It gets into no spool, so it
+ *     is none.  Who read its maps or its command line could wait for ever: by a page of a FUSE's he keeps its memory
+ *     map locked.
  *   - The library is in memory, and serves nothing, as one that has lost its set-user-ID bit: decided.c knows.
  */
 #include "exims.h"
@@ -69,21 +72,43 @@ static bool is_marked(pid_t pid)
     return found;
 }
 
-/* Has an ordinary user started it, neither root, nor trusted, nor the owner of a spool?  What can't be read counts as
- * no. */
-static bool is_users(pid_t pid, const struct fastspool_config *config)
+/* Is it root, trusted, or the owner of a spool? */
+static bool is_trusted(uid_t uid, const struct fastspool_config *config)
 {
     struct stat st;
-    uid_t uid;
+    bool trusted = uid == 0;
 
-    if (is_marked(pid))
-        return true;
-    bool trusted = !read_starter(pid, &uid) || uid == 0;
     for (size_t i = 0; i < config->trusted_users && !trusted; i++)
         trusted = config->trusted_user[i] == uid;
     for (size_t i = 0; i < config->spools && !trusted; i++)
         trusted = stat(config->spool[i], &st) == 0 && st.st_uid == uid;
-    return !trusted;
+    return trusted;
+}
+
+/* Has an ordinary user started it?  What can't be read counts as no. */
+static bool is_users(pid_t pid, const struct fastspool_config *config)
+{
+    uid_t uid;
+
+    return is_marked(pid) || (read_starter(pid, &uid) && !is_trusted(uid, config));
+}
+
+/* Has it no rights but an ordinary user's?  The kernel says so without looking into its memory. */
+static bool is_powerless(pid_t pid, const struct fastspool_config *config)
+{
+    char path[48], line[256];
+    uid_t uid[3];
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
+    FILE *status = fopen(path, "re");
+    while (status && !found && fgets(line, sizeof(line), status))
+        found = sscanf(line, "Uid: %u %u %u", &uid[0], &uid[1], &uid[2]) == 3;
+    if (status)
+        fclose(status);
+    for (size_t i = 0; i < 3 && found; i++)
+        found = !is_trusted(uid[i], config);
+    return found;
 }
 
 /* ---- its image ---- */
@@ -171,7 +196,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
                  uint64_t *patience)
 {
     *process = (struct exims_process){.pid = pid};
-    if (!is_any(pid, config, image, &process->replaced))
+    if (!is_any(pid, config, image, &process->replaced) || is_powerless(pid, config))
         return false;
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
@@ -260,7 +285,7 @@ static bool attends(pid_t pid, const struct fastspool_config *config, bool on_vi
     struct exims_process process = {.pid = pid};
     enum decision decision;
 
-    if (!is_any(pid, config, NULL, &process.replaced))
+    if (!is_any(pid, config, NULL, &process.replaced) || is_powerless(pid, config))
         return false;
     look_at_library(&process, config, &decision);
     return process.served || on_view;

@@ -26,9 +26,9 @@ struct exims_process {
 };
 
 /** Call @each, until it returns true, for the processes that run a `program` of @config, or @image, if that is not
- * NULL. One that has just begun, and has no library yet, gets a moment; many have it together.  Needs root.  Returns
- * how many
- *  @each was called for. */
+ * NULL, but those that have an ordinary user's rights alone: such a process gets into no spool.  One that has just
+ * begun, and has no library yet, gets a moment; many have it together.  Needs root.  Returns how many @each was called
+ * for. */
 typedef bool exims_visit(void *context, const struct exims_process *process);
 size_t exims_each(const struct fastspool_config *config, const char *image, exims_visit *each, void *context);
 

@@ -20,7 +20,7 @@ import subprocess
 import termios
 import time
 
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, Message, Skip, check, main, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, main, test, wait_for)
 
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples/monitoring"
 FOREIGN = {"node_textfile_mtime_seconds"}       # node_exporter's
@@ -156,6 +156,27 @@ def without_the_library(exim):
         for process in plain:
             process.communicate(b"quit\r\n")
     check(value(exim, "fastspool_exims_without_library") == 0, metrics(exim)[0])
+    exim.stop()
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def an_image_without_rights(exim):
+    """Exim's image with a user's rights alone (no_new_privs) is no Exim.  Its memory is that user's, who could keep everybody
+    waiting that looks into it."""
+    if not shutil.which("setpriv"):
+        raise Skip("no setpriv")
+    queue_mail(exim, 1)
+    exim.start()
+    with subprocess.Popen(["setpriv", "--no-new-privs", EXIM, "-be"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, user=USER, group=USER_ID, extra_groups=[], cwd="/") as process:
+        process.stdin.write(b"here\n")
+        process.stdin.flush()
+        check(b"here" in process.stdout.readline(), "it does not run")
+        check(value(exim, "fastspool_exims_without_library") == 0, metrics(exim)[0])
+        said = exim.command("doctor", program=TOOL, stock=True).stdout.decode()
+        check(f"process {process.pid}" not in said, said)
+        process.communicate(b"")
     exim.stop()
     exim.deliver_queue()
 
