@@ -8,7 +8,7 @@
  *   - Flush, so that all of it is in the journal or in the database.
  *   - A child copies the journal, then the database.  A checkpoint in between moves batches from the one to the other:
  *     the later copy of the database has them.  Then it verifies the copy.
- *   - Take the copy from the owner, and give it its name.
+ *   - Take the copy from the owner, and from all others who could look into it, and give it its name.
  *
  * Failure modes:
  *   - The mirror has written while the journal was copied, so that a batch is missing between two others: the
@@ -17,6 +17,8 @@
  *     under the name that was given.
  *   - The mail user writes what is read, database and LMDB's mutexes too: the child has his rights and no others.
  *   - Somebody else has made a directory where the copy shall be made: refused.  He could read it.
+ *   - The mail user, who may stop the child, has linked other files into the copy, or put something else in its place:
+ *     there is no backup.
  *   - A file system where root can't give a directory away (NFS with root_squash): refused.
  *   - The list of the journal's files breaks off: there is no backup.
  */
@@ -208,28 +210,71 @@ static int make_directory(struct backup *b)
     return 0;
 }
 
-/* Root's again: what is in directory @name of @above, and itself. */
-static int take_back(int above, const char *name, bool below)
+static bool is_alone(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1;
+}
+
+/* The mail user may have linked another file into the copy, which would become root's, or the copy's out of it. */
+static int take_file(int fd)
+{
+    if (!is_alone(fd))
+        return -EMLINK;
+    if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0)
+        return -errno;
+    return is_alone(fd) ? 0 : -EMLINK; /* from here on he can't link it */
+}
+
+/* Root's again, and nobody else's to look into: the directory @fd, which is closed, and what is in it; @below:
+ * directories, too. */
+static int take_directory(int fd, bool below)
 {
     const struct dirent *entry;
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    int result = !directory || fchown(fd, 0, 0) < 0 ? -errno : 0;
+    struct stat st;
+    DIR *directory = fdopendir(fd);
+    int result = !directory || fchown(fd, 0, 0) < 0 || fchmod(fd, 0700) < 0 ? -errno : 0;
 
     while (result == 0 && (errno = 0, entry = readdir(directory))) {
-        if (entry->d_name[0] == '.')
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        result = below ? take_back(fd, entry->d_name, false) : -ENOTDIR;
-        if (result == -ENOTDIR)
-            result = fchownat(fd, entry->d_name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+        int one = openat(fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (below && fstat(one, &st) == 0 && S_ISDIR(st.st_mode)) {
+            result = take_directory(one, false);
+            continue;
+        }
+        result = one < 0 ? -errno : take_file(one);
+        if (one >= 0)
+            close(one);
     }
     if (result == 0)
         result = -errno; /* the list broke off */
     if (directory)
         closedir(directory);
-    else if (fd >= 0)
+    else
         close(fd);
     return result;
+}
+
+static int take_back(const struct backup *b)
+{
+    int fd = openat(b->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = fd < 0 ? -errno : take_directory(fd, true);
+
+    if (result == -EMLINK)
+        return tool_error(
+            "%s holds what this call has not copied, or is linked elsewhere: the spool's owner has put it "
+            "there; remove it, and see what runs as that user",
+            b->path);
+    return result < 0 ? tool_error("cannot take %s from the spool's owner: %s", b->path, strerrordesc_np(-result)) : 0;
+}
+
+/* In a directory that all may write to, as /tmp, the spool's owner could rename it while it was his. */
+static bool is_in_its_place(const struct backup *b)
+{
+    struct stat made, named;
+    return fstat(b->directory, &made) == 0 && lstat(b->path, &named) == 0 && made.st_dev == named.st_dev &&
+           made.st_ino == named.st_ino;
 }
 
 static int copy_until_whole(const struct backup *b)
@@ -268,9 +313,13 @@ static int back_up(struct backup *b, const char *path)
     progress_end();
     if (copied != 0)
         return 1;
-    int result = geteuid() == 0 ? take_back(b->directory, ".", true) : 0;
-    if (result < 0)
-        return tool_error("cannot take %s from the spool's owner: %s", b->path, strerrordesc_np(-result));
+    if (geteuid() == 0 && take_back(b) != 0)
+        return 1;
+    if (!is_in_its_place(b))
+        return tool_error(
+            "%s is not the directory any more in which the copy was made: give one in a directory that "
+            "root alone can write",
+            b->path);
     /* NFS has no flags of rename; there only a directory that is empty could be replaced. */
     if (renameat2(AT_FDCWD, b->path, AT_FDCWD, path, RENAME_NOREPLACE) < 0 &&
         (errno != EINVAL || rename(b->path, path) < 0))

@@ -386,6 +386,48 @@ def compact_on_a_terminal(exim):
     exim.start()
 
 
+def backup_beside(exim, copy, act):
+    """Back up to @copy, and @act while the process that copies, which has the mail user's uid, is stopped, as he may stop it.
+    The exit status, and what is said."""
+    said, reader = exim.work / "said", None
+    while not reader:                           # it lives for some milliseconds
+        shutil.rmtree(copy, ignore_errors=True)
+        pid = os.posix_spawn(TOOL, [TOOL, "backup", "--spool", exim.spool, copy], os.environ,
+                             file_actions=[(os.POSIX_SPAWN_OPEN, 2, said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)])
+        reader = stop_as_owner(pid, os.stat(exim.spool).st_uid)
+    act(pathlib.Path(f"{copy}.new"))
+    os.kill(reader, signal.SIGCONT)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.read_text()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def copy_is_taken_back(exim):
+    """While a backup is the mail user's to write, he opens it to all, links a file of his into it, or puts something else in its
+    place.  It is root's alone in the end, or there is none; and his file stays his."""
+    exim.start()
+    exim.submit(Message())
+    exim.queued = 1
+    def in_copy(new, place):
+        (new / place).mkdir(exist_ok=True)
+        shutil.chown(new / place, "Debian-exim", "Debian-exim")
+        (new / place).chmod(0o777)
+        return new / place
+    status, said = backup_beside(exim, exim.work / "opened", lambda new: (in_copy(new, "."), in_copy(new, "journal")))
+    check(status == 0, said)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (exim.work / "opened", *(exim.work / "opened").rglob("*"))}
+    check(set(modes.values()) == {"0o700", "0o600"}, f"{modes}")
+    his = exim.work / "his"
+    his.write_text("his")
+    shutil.chown(his, "Debian-exim", "Debian-exim")
+    for place in (".", "mirror", "journal"):
+        status, said = backup_beside(exim, exim.work / "linked", lambda new, place=place: os.link(his, in_copy(new, place) / ".his"))
+        check(status == 1 and "the spool's owner has put it there" in said, said)
+        check(his.stat().st_uid == os.stat(exim.spool).st_uid, f"linked in {place}: his file is root's")
+        shutil.rmtree(exim.work / "linked.new")
+    status, said = backup_beside(exim, exim.work / "moved", lambda new: (new.rename(exim.work / "away"), new.symlink_to("/etc")))
+    check(status == 1 and "not the directory any more" in said and not (exim.work / "moved").exists(), f"exit {status}, {said}")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def removal_of_the_package(exim):
     """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
