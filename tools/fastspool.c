@@ -12,6 +12,7 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -246,8 +247,20 @@ static int help(char *name)
     return subcommand ? subcommand->run(2, argv) : EX_USAGE;
 }
 
+/* The numbers of closed standard streams are taken, or a sentence would be written to a file of the journal's. */
+static void take_streams(void)
+{
+    int fd;
+
+    while ((fd = open("/", O_PATH | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
+        ;
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    take_streams();
     if (argc < 2) {
         tool_error("it needs a SUBCOMMAND");
         return usage(stderr);

@@ -429,6 +429,36 @@ def copy_is_taken_back(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def started_anyhow(exim):
+    """The command's parent ignores SIGCHLD, and has closed the standard streams: a backup is made, and the mirror opens no file
+    where its sentences go to."""
+    def poor():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.closerange(0, 3)
+    exim.start()
+    backup = subprocess.Popen([TOOL, "backup", "--spool", exim.spool, exim.work / "copy"], preexec_fn=poor, restore_signals=False)
+    try:
+        check(backup.wait(60) == 0 and (exim.work / "copy/mirror/data.mdb").exists(), f"exit {backup.returncode}")
+    finally:
+        backup.kill()
+    exim.stop()
+    exim.tool("stop")
+    subprocess.run([EXIM, "-bpc"], env={**exim.environment()}, check=True, capture_output=True)
+    for pid in [pid for pid, name in processes() if name == "fastspool"]:
+        kill(pid)
+    mirror = subprocess.Popen([TOOL, "mirror", exim.spool], preexec_fn=poor, restore_signals=False)
+    opened = pathlib.Path(f"/proc/{mirror.pid}/fd")
+    try:
+        wait_for(lambda: any("/journal" in os.readlink(fd) for fd in opened.iterdir()), "the mirror works")
+        streams = [os.readlink(opened / str(fd)) for fd in range(3)]
+        check(streams == ["/", "/", "/"], f"{streams}")
+    finally:
+        mirror.terminate()
+        mirror.wait(60)
+    exim.start()
+
+
+@test(library=True, main=QUEUE_ONLY)
 def removal_of_the_package(exim):
     """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
     if not shutil.which("setpriv"):
