@@ -10,7 +10,7 @@
  * Failure modes: a view is mounted: it has to be stopped first.  Something stays in the store: it is named, and the
  * exit status says so; another call goes on.  ^C: the messages on the way are finished, and a sentence says what
  * remains.  A death at any point: another call goes on.  The directory is another user's, who could remove the mail
- * again, or lies in the spool: it is refused.
+ * again, or lies in the spool, or a symbolic link leads to it: it is refused.
  */
 #include "plain/export.h"
 
@@ -29,10 +29,12 @@
 #include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -49,14 +51,23 @@ static void show_progress(const struct export_result *result)
     progress_at(result->files, result->total);
 }
 
+/* Along no symbolic link: it may be the mail user's, and lead to a directory of root's.  -ELOOP: there is one. */
+static int open_unlinked(int above, const char *path, unsigned flags)
+{
+    struct open_how how = {.flags = flags | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+    int fd = (int)syscall(SYS_openat2, above, path, &how, sizeof(how));
+
+    return fd < 0 ? -errno : fd;
+}
+
 /* Open directory @name in @above.  It is made as the spool's own is, @spool, if it is missing: the mail user may write
  * to @above, so what is changed is the directory that was made, and no link in its place. */
 static int open_or_make(int above, const char *name, const struct stat *spool)
 {
     bool made = mkdirat(above, name, 0700) == 0;
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (made ? O_NOFOLLOW : 0));
+    int fd = open_unlinked(above, name, O_RDONLY);
     struct stat st;
-    int result = fd < 0 || fstat(fd, &st) < 0 ? -errno : 0;
+    int result = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : 0;
 
     if (result == 0 && st.st_uid != geteuid() && (made || (st.st_uid != 0 && st.st_uid != spool->st_uid)))
         result = -EPERM;
@@ -85,8 +96,8 @@ static int open_target(const struct fastspool *fs, const char *path, char real[P
     if (snprintf(directory, sizeof(directory), "%s", path) >= PATH_MAX)
         return -ENAMETOOLONG;
     strcpy(name, directory);
-    int above = open(dirname(directory), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int result = above < 0 ? -errno : fd_path(above, directory, real, PATH_MAX);
+    int above = open_unlinked(AT_FDCWD, dirname(directory), O_PATH);
+    int result = above < 0 ? above : fd_path(above, directory, real, PATH_MAX);
     int fd = result < 0 ? result : is_in_spool(fs, real) ? -EXDEV : open_or_make(above, basename(name), &st);
     result = fd < 0 ? fd : fd_path(fd, path, real, PATH_MAX);
     if (above >= 0)
@@ -129,6 +140,8 @@ static int export_to(struct fastspool *fs, const char *path)
 
     if (fd == -EXDEV)
         return tool_error("%s is the spool itself, or below it: give no directory, or another one", path);
+    if (path && fd == -ELOOP)
+        return tool_error("a symbolic link leads to %s, and whoever owns it could turn it: give the real path", path);
     if (path && fd == -EPERM)
         return tool_error("%s belongs to a user who is neither root nor the spool's owner: give another one", path);
     if (path && fd < 0)

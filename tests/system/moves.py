@@ -364,17 +364,25 @@ def elsewhere(exim):
 @test(library=True, main=QUEUE_ONLY)
 def elsewhere_refused(exim):
     """A directory in the spool, where the mail user could put a link in its place, is not made, nor one that is a user's
-    used."""
+    used, nor one behind a link."""
     exim.start()
     queue(exim, 1)
     exim.stop()
     users = pathlib.Path("/home/users-plain")
     users.mkdir()
     shutil.chown(users, USER_ID, USER_ID)
-    for directory, why in ((exim.spool / "plain", "below it"), (exim.spool, "below it"), (users, "belongs to a user")):
+    exims, roots = exim.work / "exims", exim.work / "roots"
+    for directory in (exims, roots, roots / "below"):
+        directory.mkdir()
+    shutil.chown(exims, "Debian-exim", "Debian-exim")
+    (exims / "link").symlink_to(roots)          # which the mail user has turned
+    for directory, why in ((exim.spool / "plain", "below it"), (exim.spool, "below it"), (users, "belongs to a user"),
+                           (exims / "link", "symbolic link"), (exims / "link/below", "symbolic link"),
+                           (exims / "link/new", "symbolic link")):
         refused = exim.command("export", "--yes", directory, program=TOOL, stock=True)
         check(refused.returncode == 1 and why in refused.stderr.decode(), f"{directory}: {refused.stderr.decode()}")
     check(not (exim.spool / "plain").exists() and not list(users.iterdir()), "something was made")
+    check(list(roots.rglob("*")) == [roots / "below"], "something was made along a link")
     users.rmdir()
     exim.deliver_queue()
 
