@@ -20,7 +20,7 @@ struct rhythm {
     uint32_t known;    /* waiters for the capture before, also those that came while it was written */
     uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
     uint32_t commits;
-    uint64_t duration; /* of a commit: a moving mean over 32 of them, ns */
+    uint64_t duration; /* of a commit: what half of them take of late, ns */
 };
 
 struct committer {
@@ -45,6 +45,11 @@ int committer_seal(struct committer *committer, const char *why);
  *  for long enough.  False: a second has passed, and none is due; call again.  Returns early once @ending says so.  A
  *  sign of life. */
 bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
+
+/** The duration that half of the commits take, after one of @duration more, ns; @half: before it, 0: there was none. It
+ *  moves by an eighth, however long the one took: where others use the processor, some commits take a hundred times as
+ *  long, and a mean would be theirs. */
+uint64_t committer_half(uint64_t half, uint64_t duration);
 
 /** A sign of life, for `fastspool status`. */
 void committer_beat(struct fastspool *fs);
