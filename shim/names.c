@@ -473,7 +473,7 @@ EXPORT char *realpath(const char *path, char *resolved)
         return result_of(error) < 0 ? NULL : resolved;
     memcpy(result, inside_spool(target.fs), length);
     for (const char *at = target.path; *at;) {
-        size_t part = strcspn(at, "/");
+        size_t part = (size_t)(strchrnul(at, '/') - at);
         if (part > 0 && !(part == 1 && *at == '.')) {
             result[length++] = '/';
             memcpy(result + length, at, part);

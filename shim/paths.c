@@ -72,7 +72,7 @@ static bool append(char path[PATH_MAX], const char *rest)
 static const char *telling_component(const char *path)
 {
     for (const char *at = path; (at = strchr(at, '/')); at++) {
-        size_t length = strcspn(at + 1, "/");
+        size_t length = (size_t)(strchrnul(at + 1, '/') - (at + 1));
         char name[16];
         if (length == 0 || length >= sizeof(name))
             continue;
@@ -109,7 +109,7 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
     size_t length = 0;
 
     for (const char *at = path; *at;) {
-        size_t part = strcspn(at, "/");
+        size_t part = (size_t)(strchrnul(at, '/') - at);
         struct stat st;
         if (part == 2 && at[0] == '.' && at[1] == '.') {
             if (length == 0)
@@ -153,8 +153,8 @@ static bool climb(struct fastspool *fs, const char *path, char *result)
 
 static bool has_dot_dot(const char *path)
 {
-    for (const char *at = path; (at = strstr(at, "..")); at += 2) {
-        if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+    for (const char *at = path; (at = strchr(at, '.')); at++) {
+        if ((at == path || at[-1] == '/') && at[1] == '.' && (at[2] == '/' || at[2] == '\0'))
             return true;
     }
     return false;
@@ -195,7 +195,7 @@ static bool shorten(const char *path, char text[PATH_MAX])
     size_t length = 0;
 
     for (const char *at = path; *at; at += *at == '/') {
-        size_t part = strcspn(at, "/");
+        size_t part = (size_t)(strchrnul(at, '/') - at);
         if (part > 0 && !(part == 1 && *at == '.' && at[1] == '/')) {
             if (length + 1 + part >= PATH_MAX)
                 return false;

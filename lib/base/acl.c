@@ -76,37 +76,35 @@ static void add_users(struct acl *list, size_t *count, const uid_t *users, size_
     }
 }
 
-/* What the owning group may do: with a list, the mode's bits for it are the mask. */
-static int group_rights(int fd, const struct stat *st)
+/* What the owning group may do, by the list of @count entries: with a list, the mode's bits for it are the mask. */
+static unsigned group_rights(const struct acl *list, ssize_t count, const struct stat *st)
 {
-    struct acl list;
-    ssize_t count = read_list(fd, &list);
-
     for (ssize_t i = 0; i < count; i++) {
-        if (list.entry[i].tag == OWNING_GROUP)
-            return list.entry[i].rights;
+        if (list->entry[i].tag == OWNING_GROUP)
+            return list->entry[i].rights;
     }
-    return count < 0 ? (int)count : (int)(st->st_mode >> 3 & 7);
+    return st->st_mode >> 3 & 7;
 }
 
-/* The list that @fd should have; how many entries, or -errno. */
-static ssize_t wanted(int fd, const uid_t *users, size_t named, unsigned rights, struct acl *list)
+/* The list that @fd should have, which has @is, of @found entries; how many entries, or -errno. */
+static ssize_t wanted(int fd, const struct acl *is, ssize_t found, const uid_t *users, size_t named, unsigned rights,
+                      struct acl *list)
 {
     struct stat st;
     size_t count = 0;
 
+    if (found < 0)
+        return found;
     if (fstat(fd, &st) < 0)
         return -errno;
-    int group = group_rights(fd, &st);
-    if (group < 0)
-        return group;
+    unsigned group = group_rights(is, found, &st);
     list->version = VERSION;
     add(list, &count, OWNER, st.st_mode >> 6 & 7, NO_ID);
     add_users(list, &count, users, named, st.st_uid, rights);
     bool any = count > 1;
-    add(list, &count, OWNING_GROUP, (unsigned)group, NO_ID);
+    add(list, &count, OWNING_GROUP, group, NO_ID);
     if (any)
-        add(list, &count, MASK, (unsigned)group | rights, NO_ID);
+        add(list, &count, MASK, group | rights, NO_ID);
     add(list, &count, OTHERS, st.st_mode & 7, NO_ID);
     return (ssize_t)count;
 }
@@ -114,8 +112,8 @@ static ssize_t wanted(int fd, const uid_t *users, size_t named, unsigned rights,
 /* A list without users and mask is only a mode: the kernel keeps it as such. */
 int acl_give(int fd, const uid_t *users, size_t named, unsigned rights)
 {
-    struct acl list;
-    ssize_t count = fd < 0 ? -errno : wanted(fd, users, named, rights, &list);
+    struct acl is, list;
+    ssize_t count = fd < 0 ? -errno : wanted(fd, &is, read_list(fd, &is), users, named, rights, &list);
 
     if (count < 0)
         return (int)count;
@@ -125,7 +123,7 @@ int acl_give(int fd, const uid_t *users, size_t named, unsigned rights)
 bool acl_is(int fd, const uid_t *users, size_t named, unsigned rights)
 {
     struct acl should, is;
-    ssize_t count = wanted(fd, users, named, rights, &should), found = read_list(fd, &is);
+    ssize_t found = read_list(fd, &is), count = wanted(fd, &is, found, users, named, rights, &should);
 
     if (found == 0)
         return count == 3; /* owner, group, others: no user is named */

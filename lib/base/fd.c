@@ -17,15 +17,25 @@
 /* The library's descriptors start this far below the soft limit, or below 1024 if the limit is higher.  Programs get
  * the lowest free number, so they stay below.  A descriptor table beyond 1024 would make every fork copy more. */
 #define HIGH_FDS 128
+#define USUAL    1024
 
-static int duplicate_high(int fd)
+/* Where they start by the limit as it is now, if it is lower. */
+static int first_high(void)
 {
     struct rlimit limit;
-    rlim_t end = 1024;
+    rlim_t end = USUAL;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < end)
         end = limit.rlim_cur;
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2);
+    return end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2;
+}
+
+static int duplicate_high(int fd)
+{
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, USUAL - HIGH_FDS); /* most limits allow it: they need not be asked for */
+
+    if (high < 0)
+        high = fcntl(fd, F_DUPFD_CLOEXEC, first_high());
     return high < 0 ? -errno : high;
 }
 

@@ -234,5 +234,5 @@ void fastspool_detach(struct fastspool *fs)
 void fastspool_after_fork_child(struct fastspool *fs)
 {
     descriptions_after_fork_child(fs);
-    locks_after_fork_child(fs);
+    locks_after_fork_child();
 }

@@ -163,6 +163,13 @@ static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
     return false;
 }
 
+static uint64_t mix(uint64_t state)
+{
+    state = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    state = (state ^ state >> 27) * UINT64_C(0x94d049bb133111eb);
+    return state ^ state >> 31;
+}
+
 static uint64_t new_cookie(struct pool *pool)
 {
     uint64_t seed;
@@ -173,9 +180,7 @@ static uint64_t new_cookie(struct pool *pool)
         STORE(pool->random, seed);
     }
     uint64_t state = __atomic_add_fetch(&pool->random, UINT64_C(0x9e3779b97f4a7c15), __ATOMIC_RELAXED);
-    state = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    state = (state ^ state >> 27) * UINT64_C(0x94d049bb133111eb);
-    state = (state ^ state >> 31) & COOKIE_MASK;
+    state = mix(state) & COOKIE_MASK;
     return state ? state : 1;
 }
 
@@ -593,7 +598,8 @@ void descriptions_after_fork_child(struct fastspool *fs)
     }
     if (pool) {
         pool->idle = 0;
-        pool->random = 0; /* seed again: the parent goes on from the same state */
+        /* The parent goes on from the same state, as does each of its other children. */
+        pool->random = pool->random ? mix(pool->random ^ (uint64_t)getpid() << 32) : 0;
     }
 }
 

@@ -37,12 +37,14 @@ static uint64_t locked[REMEMBERED];
 static uint32_t places; /* of `locked` that were ever used: one or two, so a close has few to search */
 static uint32_t too_many;
 
-void locks_after_fork_child(struct fastspool *fs)
+void locks_after_fork_child(void)
 {
-    noted_after_fork_child(fs);
-    for (int i = 0; i < REMEMBERED; i++)
-        STORE(locked[i], 0);
-    STORE(too_many, 0);
+    for (uint32_t i = 0; i < LOAD(places); i++) { /* what is 0 is not written: a child pays for each page it changes */
+        if (LOAD(locked[i]))
+            STORE(locked[i], 0);
+    }
+    if (LOAD(too_many))
+        STORE(too_many, 0);
 }
 
 /* Two stores have files of the same number. */

@@ -18,6 +18,6 @@ int locks_owner(struct fastspool *fs);
 /** A descriptor of this file is being closed: POSIX drops the process's locks on it. */
 void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode);
 /** In the child of a fork: it holds none of its parent's locks. */
-void locks_after_fork_child(struct fastspool *fs);
+void locks_after_fork_child(void);
 
 #endif

@@ -59,8 +59,7 @@ static __thread struct robust_list_head own_head; /* for a thread without a regi
 static uint32_t *life; /* a page that a fork wipes: the number of this process's life, 0: the process is new */
 static uint32_t lives; /* numbers used by this process and those that it was forked from */
 
-/* 0: it can't be known whether the process is the same as before. */
-static uint32_t current_life(void)
+uint32_t mutex_life(void)
 {
     uint32_t *page = LOAD(life), none = 0;
 
@@ -105,7 +104,7 @@ static int know_myself(void)
 
     if (now != 0 && now == self.life)
         return 0;
-    int saved = errno, result = ask_who_i_am(current_life());
+    int saved = errno, result = ask_who_i_am(mutex_life());
     errno = saved;
     return result;
 }

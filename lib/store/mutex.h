@@ -41,4 +41,8 @@ void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait);
 /** Inside the guard: give the lock back. */
 void mutex_release(struct fastspool *fs);
 
+/** A number of the process that its forked children do not have; 0: it can't be known whether it is the same as before.
+ */
+uint32_t mutex_life(void);
+
 #endif

@@ -29,6 +29,7 @@
 #include "store/noted.h"
 
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/section.h"
 #include "store/store.h"
 
@@ -95,6 +96,12 @@ void noted_forget(struct fastspool *fs, uint32_t d)
         clear(fs, d, description_at(fs, d)->inode);
 }
 
+/* The pid under which this process notes, with LEAVING; 0: under none.  A forked child has noted nothing. */
+static uint32_t noting(const struct fastspool *fs)
+{
+    return LOAD(fs->noting) && LOAD(fs->noting_life) == mutex_life() ? LOAD(fs->noting) : 0;
+}
+
 struct asking {
     const struct noted_wish *wish;
     struct noted *note;
@@ -125,7 +132,7 @@ static int ask(struct fastspool *fs, void *argument)
     uint32_t d = find(fs, wish->inode, wish->description);
     if (d != 0) {
         *asking->note = note_in(fs, d);
-        bool own = wish->own && asking->note->process == (LOAD(fs->noting) & ~LEAVING);
+        bool own = wish->own && asking->note->process == (noting(fs) & ~LEAVING);
         if (own && !wish->look)
             return NOTED_OWN;
         if (!own && wish->type != F_UNLCK && wish->from < asking->note->to && asking->note->from < wish->to)
@@ -133,7 +140,7 @@ static int ask(struct fastspool *fs, void *argument)
     }
     if (wish->look || wish->type == F_UNLCK || (*flags & INODE_LOCKS_KERNELS))
         return NOTED_KERNELS;
-    if (d == 0 && asking->self && asking->self == LOAD(fs->noting)) {
+    if (d == 0 && asking->self && asking->self == noting(fs)) {
         make_note(fs, asking);
         return NOTED_TAKEN;
     }
@@ -207,15 +214,16 @@ static int remove_note(struct fastspool *fs, struct noted *note)
 /* The process's pid, if it may note; 0: it can't. */
 static uint32_t self(struct fastspool *fs)
 {
-    uint32_t noting = LOAD(fs->noting);
+    uint32_t pid = noting(fs), now = mutex_life();
 
-    if (noting)
-        return noting & LEAVING ? 0 : noting;
-    uint32_t pid = (uint32_t)getpid();
+    if (pid || now == 0)
+        return pid & LEAVING ? 0 : pid;
+    pid = (uint32_t)getpid();
     struct flock life = byte_of(pid, F_WRLCK);
     each(fs, pid, remove_note);
     if (fcntl(fs->locks_fd, F_SETLK, &life) < 0)
         return 0;
+    STORE(fs->noting_life, now);
     STORE(fs->noting, pid);
     return pid;
 }
@@ -262,7 +270,7 @@ int noted_wait(struct fastspool *fs, const struct noted *note, int fd, int comma
 
 void noted_tell(struct fastspool *fs, int (*move)(struct fastspool *fs, struct noted *note))
 {
-    const uint32_t pid = LOAD(fs->noting);
+    const uint32_t pid = noting(fs);
     struct flock life = byte_of(pid, F_UNLCK);
 
     if (pid == 0 || pid & LEAVING || section_run(fs, leave, NULL) < 0)
@@ -271,9 +279,4 @@ void noted_tell(struct fastspool *fs, int (*move)(struct fastspool *fs, struct n
         STORE(fs->noting, 0);
     else
         STORE(fs->noting, pid);
-}
-
-void noted_after_fork_child(struct fastspool *fs)
-{
-    STORE(fs->noting, 0);
 }

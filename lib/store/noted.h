@@ -57,7 +57,5 @@ int noted_wait(struct fastspool *fs, const struct noted *note, int fd, int comma
 void noted_tell(struct fastspool *fs, int (*move)(struct fastspool *fs, struct noted *note));
 /** In a section: a description is not open any more.  What its process had noted there, and left, ends. */
 void noted_forget(struct fastspool *fs, uint32_t description);
-/** In the child of a fork: it has noted nothing. */
-void noted_after_fork_child(struct fastspool *fs);
 
 #endif

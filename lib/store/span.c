@@ -66,10 +66,8 @@ static int map(const struct fastspool *fs, uint64_t from, uint64_t to)
 
     if (got == MAP_FAILED)
         return -errno;
-    if (got == place) {
-        madvise(place, to - from, MADV_DONTDUMP); /* mails don't belong into a core dump */
+    if (got == place)
         return 0;
-    }
     munmap(got, to - from); /* a kernel before 4.17 takes the place for a wish */
     return -EEXIST;
 }
@@ -91,6 +89,13 @@ static int stretch(const struct fastspool *fs, const uint32_t *mapped, uint32_t 
     return -EEXIST;
 }
 
+/* Mails don't belong into a core dump.  One call for all that is mapped: between the parts is nothing, of which it
+ * complains at its end (ENOMEM). */
+static void keep_from_dumps(const struct fastspool *fs)
+{
+    madvise(&WRITABLE(*fs->base), SEGMENT_SIZE, MADV_DONTDUMP);
+}
+
 static int stretch_to(const struct fastspool *fs, const struct mapped_span *wanted)
 {
     int result = stretch(fs, &fs->span.inodes, wanted->inodes, INODES_AT, sizeof(struct inode));
@@ -108,6 +113,7 @@ int span_stretch(struct fastspool *fs)
     int saved = errno;
     int result = stretch_to(fs, &wanted);
 
+    keep_from_dumps(fs);
     errno = saved;
     return result == 0 ? 0 : -ENOMEM;
 }
@@ -134,6 +140,8 @@ int span_map(struct fastspool *fs)
         fs->header = result == 0 ? (const struct header *)fs->base : NULL;
         if (result == 0)
             result = stretch_to(fs, &least);
+        if (result == 0)
+            keep_from_dumps(fs);
         if (result < 0 && fs->header)
             span_unmap(fs);
     }

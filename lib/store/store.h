@@ -60,6 +60,7 @@ struct fastspool {
     uint64_t memory;  /* configured `memory`, for a mirror that this process starts */
     enum fastspool_durability durability; /* of the fsyncs of this process */
     uint32_t noting;                      /* the pid, once this process may note locks (noted.c), 0: not yet; atomic */
+    uint32_t noting_life;                 /* and its life (mutex.h) then; atomic */
     uint64_t synced;                      /* acked: highest ticket that this process has synced; atomic */
 };
 
