@@ -4,9 +4,9 @@
  *
  *      instructions PROGRAM ARGUMENT...
  *
- * Prints the number.  The program's output goes to /dev/null.  Each step is a stop (ptrace(2)), so a million of them takes
- * some seconds, and other work on the machine does not change the number.  What the kernel does is not counted, nor are
- * children.
+ * Prints the number.  The program's output goes to /dev/null.  Each step is a stop (ptrace(2)), so a million of them
+ * takes some seconds, and other work on the machine does not change the number.  What the kernel does is not counted,
+ * nor are children.
  *
  * Failure modes: a program that can't be executed, or that ends with another status than 0, is a sentence and status 1.
  */

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: MIT
 """The life of one message: the spool with the library against tmpfs without it, as ratios measured in one run.
 
-    message_life.py PROGRAM PROGRAM_API [--rounds N] [--messages N]
+    message_life.py PROGRAM PROGRAM_API [--rounds N] [--messages N] [--json FILE]
 
 Run it where the library is installed (namespace.sh --build DIR).  PROGRAM makes libc calls, PROGRAM_API the same calls
 through the C API.  The runs alternate, so that other load on the machine hits them all.
 """
 import argparse
+import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -36,6 +38,7 @@ def main():
     parser.add_argument("program_api", type=options.program)
     parser.add_argument("--rounds", type=options.whole, default=5)
     parser.add_argument("--messages", type=options.whole, default=2000)
+    parser.add_argument("--json", type=options.writable, help="a file for the medians, in ns")
     arguments = parser.parse_args()
     size = ["--rounds", str(arguments.rounds), "--messages", str(arguments.messages)]
     few = [*size[:2], "--messages", str(max(1, arguments.messages // 20))]
@@ -49,10 +52,12 @@ def main():
             for way, command in ways.items():
                 taken[way].append(int(run(*command, preload=way.startswith("library"))[0]))
         median = {way: statistics.median(numbers) for way, numbers in taken.items()}
+        if arguments.json:
+            pathlib.Path(arguments.json).write_text(json.dumps(median))
         for way, number in median.items():
             print(f"{way:15} {number / 1000:9.2f} us per message")
-        for what, slow, fast, least in (("with the library", "tmpfs", "library", 2), ("through the C API", "tmpfs", "api", 15),
-                                        ("with a fork at each step", "tmpfs, forks", "library, forks", 1.3)):
+        for what, slow, fast, least in (("with the library", "tmpfs", "library", 3.5), ("through the C API", "tmpfs", "api", 20),
+                                        ("with a fork at each step", "tmpfs, forks", "library, forks", 1.0)):
             print(f"{what:25} {median[slow] / median[fast]:6.2f} times as fast as tmpfs (at least {least})")
         print("\nns per message by kind of call (the timing itself adds some 60 ns per call):")
         columns = [run(arguments.program, tmpfs, "--kinds", *few), run(arguments.program, spool, "--kinds", *few, preload=True),

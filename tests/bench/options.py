@@ -42,14 +42,22 @@ def numbers(text):
     return text
 
 
-def names_of(known, suffix=""):
-    """A function for names of KNOWN with commas between them, each also with SUFFIX; the text itself is kept."""
+def names_of(known):
+    """A function for names of KNOWN with commas between them; the text itself is kept."""
     def names(text):
         for name in text.split(","):
-            if name.removesuffix(suffix) not in known:
-                wrong(name, "one of " + ", ".join(known) + (f", each also with {suffix}" if suffix else ""))
+            if name not in known:
+                wrong(name, "one of " + ", ".join(known))
         return text
     return names
+
+
+def writable(text):
+    """A file that can be written; its absolute path."""
+    path = pathlib.Path(text).absolute()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        wrong(text, "a file that can be written")
+    return str(path)
 
 
 def build(text):

@@ -2,7 +2,7 @@
  *
  * A load generator for the SMTP server on the loopback:
  *
- *      smtp_load PORT CONNECTIONS SECONDS BYTES EACH
+ *      smtp_load PORT CONNECTIONS SECONDS BYTES EACH [RECIPIENT]
  *
  * CONNECTIONS threads send messages of BYTES back to back for SECONDS.  Each message takes two writes, one for the
  * envelope and one for the data.  A thread reconnects after every EACH messages.  Prints "MESSAGES SECONDS", where
@@ -27,6 +27,8 @@ static int port, each;
 static double end;
 static char *data;
 static size_t data_size;
+static char envelope[400];
+static size_t envelope_size;
 
 static double now(void)
 {
@@ -59,8 +61,7 @@ static void say(FILE *in, int out, const char *command, size_t size, int replies
 /* One connection.  Returns how many of its messages were accepted in time. */
 static long session(void)
 {
-    static const char hello[] = "EHLO load.test\r\n",
-                      envelope[] = "MAIL FROM:<load@sink.test>\r\nRCPT TO:<user@sink.test>\r\nDATA\r\n";
+    static const char hello[] = "EHLO load.test\r\n";
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int out = socket(AF_INET, SOCK_STREAM, 0);
@@ -74,7 +75,7 @@ static long session(void)
     say(in, out, "", 0, 1, 220);
     say(in, out, hello, sizeof hello - 1, 1, 250);
     for (int i = 0; i < each && now() < end; i++) {
-        say(in, out, envelope, sizeof envelope - 1, 3, 354);
+        say(in, out, envelope, envelope_size, 3, 354);
         say(in, out, data, data_size, 1, 250);
         count += now() < end;
     }
@@ -95,8 +96,8 @@ static void *client(void *unused)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fprintf(stderr, "usage: smtp_load PORT CONNECTIONS SECONDS BYTES EACH\n");
+    if (argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: smtp_load PORT CONNECTIONS SECONDS BYTES EACH [RECIPIENT]\n");
         return 2;
     }
     port = (int)argument_number("PORT", argv[1], 1, 65535);
@@ -107,6 +108,13 @@ int main(int argc, char **argv)
     double seconds = strtod(argv[3], &rest);
     if (*rest || !(seconds > 0 && seconds < 1e6)) {
         fprintf(stderr, "smtp_load: SECONDS must be a number above 0, and is `%s`\n", argv[3]);
+        return 2;
+    }
+    envelope_size =
+        (size_t)snprintf(envelope, sizeof envelope, "MAIL FROM:<load@sink.test>\r\nRCPT TO:<%s>\r\nDATA\r\n",
+                         argc > 6 ? argv[6] : "user@sink.test");
+    if (envelope_size >= sizeof envelope) {
+        fprintf(stderr, "smtp_load: RECIPIENT is too long\n");
         return 2;
     }
     data = malloc(data_size + 80);
