@@ -13,6 +13,7 @@
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
+#include "mountpoint.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
@@ -85,6 +86,28 @@ static void look_at_recovery(const struct header *header, struct shown *shown)
         shown->recovery = section_sentence(header, shown->sentence);
 }
 
+/* Which pages the memory has, and what it costs not to have huge ones (docs/benchmarks.md). */
+static void look_at_pages(const struct fastspool *fs, struct shown *shown)
+{
+    char huge[32], kernel[128] = "";
+    struct mountpoint mount;
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+
+    if (file && !fgets(kernel, sizeof(kernel), file))
+        kernel[0] = '\0';
+    if (file)
+        fclose(file);
+    if (!mountpoint_of(fs->runtime, &mount))
+        return;
+    mountpoint_value(&mount, "huge", huge, sizeof(huge));
+    bool asked = strcmp(huge, "always") == 0 || strcmp(huge, "within_size") == 0;
+    if ((asked && !strstr(kernel, "[deny]")) || strstr(kernel, "[force]"))
+        snprintf(shown->pages, sizeof(shown->pages), "2 MiB where the machine has them");
+    else
+        snprintf(shown->pages, sizeof(shown->pages),
+                 "4 KiB, which cost some 10 %% more processor time a message: %.256s has no huge ones", mount.place);
+}
+
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
     shown->store = true;
@@ -93,6 +116,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->numbers.messages -= shown->staged < shown->numbers.messages ? shown->staged : shown->numbers.messages;
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
+    look_at_pages(fs, shown);
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;

@@ -28,6 +28,8 @@ struct commit_class {
     uint64_t commits;
 };
 
+#define STATUS_PAGES 400 /* bytes of the sentence about the memory's pages */
+
 /** The spool at one moment. */
 struct shown {
     const struct fastspool_config *config;
@@ -48,6 +50,7 @@ struct shown {
     uint64_t changes;    /* since the store was made */
     uint64_t commits_ns; /* of all commits, together */
     struct commit_class classes[DURATIONS_OCTAVES];
+    char pages[STATUS_PAGES]; /* which pages the memory has, "": it can't be said */
     struct seen view;
     pid_t view_pid;
     uint32_t locked; /* what the import has left on the disk, as in view_state */

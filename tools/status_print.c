@@ -56,6 +56,7 @@ static void print_numbers(const struct shown *shown)
     };
 
     print_text("durability", fastspool_durability_name(s->durability));
+    print_text("pages", shown->pages);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         printf(", \"%s\": %" PRIu64, numbers[i].name, numbers[i].value);
     printf(", \"failed\": %s, \"recovering\": %s", shown->failure ? "true" : "false",
@@ -132,6 +133,8 @@ void status_print_text(const struct shown *shown)
     printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
     printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,
            (double)s->memory_limit / 1048576, (double)s->open_bytes / 1048576);
+    if (shown->pages[0])
+        printf("  pages        %s\n", shown->pages);
     printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far", s->evicted_files,
            s->evictions, s->brought_back);
     printf(s->spilled_files ? "; %" PRIu64 " open files are read from the disk\n" : "\n", s->spilled_files);

@@ -97,6 +97,23 @@ def values_of_senders(exim):
     exim.deliver_queue()
 
 
+@test(main=QUEUE_ONLY, library=True)
+def pages(exim):
+    """Status says which pages the memory has, and what small ones cost."""
+    queue_mail(exim, 1)
+    mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    huge = any(place == "/run/fastspool/memory" and "huge=within_size" in options.split(",") for _, place, _, options, *_ in mounts)
+    check(("  pages        2 MiB" in exim.tool("status")) == huge, f"{huge}: {exim.tool('status')}")
+    exim.stop()
+    exim.tool("stop")
+    exim.fastspool_configuration(f"memory = {exim.memory}", "runtime = /dev/shm")
+    exim.start()
+    check(exim.queue(), "the message is not there")
+    said = json.loads(exim.tool("status", "--json"))["pages"]
+    check(said.startswith("4 KiB, which cost") and "/dev/shm has no huge ones" in said, said)
+    exim.deliver_queue()
+
+
 @test(main=QUEUE_ONLY, library=True, memory="8M")
 def cold(exim):
     """What is not in memory is not brought back to be counted: those messages are counted as unread."""
