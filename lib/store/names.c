@@ -51,18 +51,37 @@ uint32_t names_most(const struct fastspool *fs)
 
 /* ---- hashing ---- */
 
+static uint64_t hash_word(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ hash >> 32;
+}
+
+/* The last @size bytes of a name, 1 to 7, by loads that overlap: a memcpy of them would be a call. */
+static uint64_t last_word(const char *text, size_t size)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    uint32_t first, last;
+
+    if (size < sizeof(first))
+        return bytes[0] | (uint64_t)bytes[size / 2] << 8 * (size / 2) | (uint64_t)bytes[size - 1] << 8 * (size - 1);
+    memcpy(&first, text, sizeof(first));
+    memcpy(&last, text + size - sizeof(last), sizeof(last));
+    return first | (uint64_t)last << 8 * (size - sizeof(last));
+}
+
 static uint64_t hash_name(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint64_t hash = fs->header->hash_seed ^ (parent * UINT64_C(0x9e3779b97f4a7c15));
+    size_t rest = length;
 
-    for (size_t done = 0; done < length;) {
-        uint64_t word = 0;
-        size_t part = length - done < sizeof(word) ? length - done : sizeof(word);
-        memcpy(&word, text + done, part);
-        hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
-        hash ^= hash >> 32;
-        done += part;
+    for (; rest >= sizeof(uint64_t); text += sizeof(uint64_t), rest -= sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, text, sizeof(word));
+        hash = hash_word(hash, word);
     }
+    if (rest > 0)
+        hash = hash_word(hash, last_word(text, rest));
     hash = (hash ^ length) * UINT64_C(0xc4ceb9fe1a85ec53);
     return hash ^ hash >> 29;
 }
