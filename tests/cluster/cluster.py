@@ -88,7 +88,7 @@ class Cluster:
         os.environ.update(FASTSPOOL_CLUSTER=self.place, FASTSPOOL_BUILD=str(build), FASTSPOOL_CLUSTER_VOLUME="512M")
         self.expected = {}          # token -> (domain, SHA-256 of the body)
         self.unsure = set()         # tokens that their sender repeated without an answer
-        self.ends = []              # (host, when it had ended, until when what it did is on its disk)
+        self.ends = []              # (host, how it ended, when, until when what it did is on its disk)
         self.loads = []
 
     def up(self):
@@ -118,7 +118,7 @@ class Cluster:
         self.script("power", host, *what)
         if what[0] in ("off", "kill", "cut"):
             ended = time.time()
-            self.ends.append((host, ended, ended if what[0] == "off" else began - WINDOW))
+            self.ends.append((host, what[0], ended, ended if what[0] == "off" else began - WINDOW))
 
     def far(self, what):
         """Tell the customer's server how to behave."""
@@ -276,11 +276,12 @@ class Cluster:
         for token, copies in twice.items():
             name = re.sub(r"\W+", "-", token)       # as in the Message-ID
             lines = [line for history in histories.values() for line in history.get(name, ())]
-            ended = any(self.had(histories[host][name], *end) for host, *end in self.ends if name in histories.get(host, ()))
+            ends = [f"{host}, {how}" for host, how, *end in self.ends if name in histories.get(host, ()) and
+                    self.had(histories[host][name], *end)]
             if token in self.unsure:
                 yield "repeated by a sender without an answer"
-            elif ended:
-                yield "by a server that ended before it had written down that it was done"
+            elif ends:
+                yield f"by {ends[-1]}, before it had written down that it was done"
             elif any(re.search(r"(end of data|data block)", line) for line in lines):
                 yield "by a server that got no answer from the next"
             else:
@@ -488,7 +489,7 @@ def main_full(cluster):
     for host in MAINS:
         cluster.on(host, "sh", "-c", "service exim4 stop && fastspool stop && "
                    "sed -i 's/^memory.*/memory = 48M/' /etc/fastspool.conf && "
-                   "fallocate -l $(($(df --output=avail -B1 /var/spool/exim4 | tail -n 1) - (48 << 20))) "
+                   "fallocate -l $(($(df --output=avail -B1 /var/spool/exim4 | tail -n 1) - (51 << 20))) "
                    "/var/spool/exim4/ballast; service exim4 start")
     cluster.power("store", "off")
     cluster.power("retry", "off")

@@ -22,11 +22,12 @@ def check(condition, sentence):
 
 
 def begin(documentation):
-    """The arguments: `build`, an absolute path, and `names`.  From here on SIGTERM ends the program in order."""
+    """The arguments: `build`, an absolute path, and `names`.  From here on SIGTERM and SIGINT end the program in order."""
     parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
     parser.add_argument("--build", default=HERE.parent.parent / "build", type=lambda path: pathlib.Path(path).resolve())
     parser.add_argument("names", nargs="*", help="run only tests whose name contains one of these")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell that starts us in the background has ignored it
     return parser.parse_args()
 
 

@@ -33,7 +33,7 @@ class Cluster:
     def __init__(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="fastspool-cluster.", dir="/run"))
         self.environment = {**os.environ, "FASTSPOOL_CLUSTER": str(self.place)}
-        self.outside, self.process, self.namespaces = self.look(), None, set()
+        self.outside, self.process, self.namespaces, self.disks = self.look(), None, set(), None
 
     def end(self):
         """Take away what a failed test has left."""
@@ -63,6 +63,20 @@ class Cluster:
         disks = pathlib.Path(f"/proc/{machine}/root{self.place}/disks")
         return len(list(disks.glob("*/process"))) if machine else 0
 
+    def find_disks(self):
+        """Find the file system of the disks, which only the private machine sees."""
+        try:
+            number = os.stat(f"/proc/{self.machine()}/root{self.place}/disks").st_dev
+            self.disks = f"{os.major(number)}:{os.minor(number)}"
+        except OSError:
+            pass                                            # there is none yet
+
+    def loops(self):
+        """Loop devices on that file system."""
+        devices = subprocess.run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-MAJ:MIN"], check=True,
+                                 capture_output=True, text=True).stdout
+        return [f"loop device {line.split()[0]}" for line in devices.splitlines() if line.split()[1:] == [self.disks]]
+
     # --- what is there ---
 
     def processes(self):
@@ -85,9 +99,7 @@ class Cluster:
         """What of the machine a cluster could touch."""
         links = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
         networks = pathlib.Path("/run/netns")
-        loops = pathlib.Path("/sys/block").glob("loop*/loop/backing_file")     # a path in the file system that it is in
-        return {"loop devices": {path.read_text().strip() for path in loops},
-                "interfaces": set(re.findall(r"^\d+: ([^:@]+)", links, re.M)),
+        return {"interfaces": set(re.findall(r"^\d+: ([^:@]+)", links, re.M)),
                 "named networks": {path.name for path in networks.iterdir()} if networks.exists() else set(),
                 "control groups": {path for path, _, _ in os.walk("/sys/fs/cgroup")},
                 "the resolver": {pathlib.Path("/etc/resolv.conf").read_text()}, "the host's name": {os.uname().nodename}}
@@ -96,11 +108,12 @@ class Cluster:
         """Everything of the cluster that is there, as sentences."""
         mounts = pathlib.Path("/proc/self/mountinfo").read_text()
         found = [f"process {process}" for process in self.processes()]
+        found += self.loops()
         found += [line for line in mounts.splitlines() if str(self.place) in line]
         found += [str(self.place)] if self.place.exists() else []
         now = self.look()
         # Other work on the machine may take something away meanwhile, and make what is its own: only names of ours count.
-        ours = re.compile(r"^(dns|store|scan|far|retry|main\d|backup|sender|watch|standby|mail|.*/volumes/\w+|.*cluster.*)$")
+        ours = re.compile(r"^(dns|store|scan|far|retry|main\d|backup|sender|watch|standby|mail|.*cluster.*)$")
         for what, before in self.outside.items():
             found += [f"{what}: {new}" for new in now[what] - before if what.startswith("the ") or ours.match(str(new))]
         return found
@@ -115,12 +128,21 @@ class Cluster:
             time.sleep(0.1)
 
     def reach(self, condition):
-        """Wait until CONDITION holds while `up` runs."""
+        """Wait until CONDITION holds while `up` runs, and stop it there.  Returns whether that came in time."""
         while not condition():
             if self.process.poll() is not None:
                 raise Failure(f"up has ended: {self.process.stdout.read().decode()}")
             time.sleep(0.02)
+        self.process.send_signal(signal.SIGSTOP)            # alone: what it has started goes on
         self.processes()                                    # for their namespaces
+        self.find_disks()
+        return self.process.poll() is None
+
+    def signal(self, number, group):
+        """`up`, which is stopped, or its process group, gets a signal, and goes on."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        self.process.send_signal(signal.SIGCONT)
+        return self.process.communicate()[0].decode()
 
 
 MOMENTS = {
@@ -138,6 +160,7 @@ def up_and_down(cluster):
     cluster.start()
     said = cluster.process.communicate()[0].decode()
     check(cluster.process.returncode == 0 and cluster.hosts() == 10, f"up: {said}")
+    cluster.find_disks()
     left = cluster.left()
     check(any(line.startswith("process") for line in left) and any(line.startswith("loop") for line in left),
           f"this test doesn't see the cluster: {left}")
@@ -148,14 +171,18 @@ def up_and_down(cluster):
     cluster.check_gone()
 
 
-def interrupted(cluster, moment, number):
+def start_and_reach(cluster, condition):
+    """`up` is stopped where CONDITION holds.  (On a busy machine it may have ended before this test had its turn: then again.)"""
     cluster.start()
-    cluster.reach(lambda: MOMENTS[moment](cluster))
-    if number == signal.SIGINT:
-        os.killpg(cluster.process.pid, number)
-    else:
-        cluster.process.send_signal(number)
-    said = cluster.process.communicate()[0].decode()
+    while not cluster.reach(condition):
+        cluster.process.communicate()
+        cluster.down()
+        cluster.start()
+
+
+def interrupted(cluster, moment, number):
+    start_and_reach(cluster, lambda: MOMENTS[moment](cluster))
+    said = cluster.signal(number, group=number == signal.SIGINT)
     check(cluster.process.returncode != 0, f"up has not ended by the signal: {said}")
     if cluster.place.exists() and not any(cluster.place.iterdir()):
         cluster.place.rmdir()                                               # before it had done anything; this test's own
@@ -164,8 +191,7 @@ def interrupted(cluster, moment, number):
 
 def killed(cluster):
     """up is killed with -9 while hosts start: down takes away what is there."""
-    cluster.start()
-    cluster.reach(lambda: cluster.hosts() >= 2)
+    start_and_reach(cluster, lambda: cluster.hosts() >= 2)
     os.killpg(cluster.process.pid, signal.SIGKILL)
     cluster.process.wait()
     cluster.down()
@@ -176,6 +202,7 @@ def machine_killed(cluster):
     """The private machine is killed: all in it ends by itself, and down has only the place to take away."""
     cluster.start()
     cluster.process.communicate()
+    cluster.find_disks()
     os.kill(cluster.machine(), signal.SIGKILL)
     cluster.down()
     cluster.check_gone()
