@@ -9,6 +9,8 @@
  *
  * Failure modes:
  *   - The carrier is dead: EIO.
+ *   - The carrier waits, for the disk or for memory, or stands still, and a signal is to end this process: EINTR.  What
+ *     was asked for may be done later.
  *   - No descriptor for the answer: the bytes go into the file's pipe, and arrive soon after write() has returned.
  */
 #include "asking.h"
@@ -16,9 +18,11 @@
 #include "base/atomic.h"
 #include "base/fd.h"
 #include "base/unconst.h"
+#include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -54,6 +58,7 @@ bool asking_is_own(int fd)
 /* ---- requests ---- */
 
 #define NOT_ASKED INT64_MIN
+#define LOOK      100 /* ms, between two looks for a signal */
 
 static bool send_request(const struct asking_request *request, const void *bytes, size_t size, int answers)
 {
@@ -67,7 +72,39 @@ static bool send_request(const struct asking_request *request, const void *bytes
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(header), &answers, sizeof(int));
-    return real.sendmsg(connection, &message, MSG_NOSIGNAL) >= 0;
+    return real.sendmsg(connection, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+/* Wait for the carrier, with all signals held off.  False: one that the program doesn't hold off itself, which @own
+ * does, is to end this process. */
+static bool await_carrier(int fd, short event, const sigset_t *own)
+{
+    struct pollfd awaited = {fd, event, 0};
+
+    while (poll(&awaited, 1, LOOK) == 0) {
+        if (inside_terminated(own))
+            return false;
+    }
+    return true;
+}
+
+/* Send the request, and read the answer. */
+static int64_t exchange(const struct asking_request *request, const void *bytes, size_t size, const int answers[2],
+                        const sigset_t *own, struct asking_answer *answer)
+{
+    bool sent;
+
+    while (!(sent = send_request(request, bytes, size, answers[1])) && errno == EAGAIN) {
+        if (!await_carrier(connection, POLLOUT, own))
+            break;
+    }
+    int error = errno;
+    real.close(answers[1]);
+    if (!sent)
+        return error == EFAULT ? -EFAULT : error == EAGAIN ? -EINTR : -EIO;
+    if (!await_carrier(answers[0], POLLIN, own))
+        return -EINTR;
+    return real.read(answers[0], answer, sizeof(*answer)) == (ssize_t)sizeof(*answer) ? answer->result : -EIO;
 }
 
 /* The result, -errno, or NOT_ASKED.  No handler of the program's runs meanwhile: it could leave by longjmp, or fork. */
@@ -83,13 +120,7 @@ static int64_t ask(const struct asking_request *request, const void *bytes, size
     if (pipe2(answers, O_CLOEXEC) < 0) {
         answer->result = NOT_ASKED;
     } else {
-        answer->result = -EIO;
-        bool sent = send_request(request, bytes, size, answers[1]);
-        if (!sent && errno == EFAULT)
-            answer->result = -EFAULT;
-        real.close(answers[1]);
-        if (sent && real.read(answers[0], answer, sizeof(*answer)) != (ssize_t)sizeof(*answer))
-            answer->result = -EIO;
+        answer->result = exchange(request, bytes, size, answers, &old, answer);
         real.close(answers[0]);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -189,7 +189,7 @@ static int wait_ready(struct fastspool *fs, char *error)
                              FASTSPOOL_TOOL);
         if (lives <= 0)
             launch_start(fs);
-        if (await_terminated())
+        if (await_terminated(NULL))
             return claim_terminated(fs, error);
         futex_wait(&h->state, state, AWAIT_LOOK);
         waited = true;

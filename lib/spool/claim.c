@@ -180,7 +180,7 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
         }
         presence_wait(fs->presence_fd); /* ends with the next announcement, or with the descriptor */
         clock_sleep(LOOK);
-        if (await_terminated())
+        if (await_terminated(NULL))
             return claim_terminated(fs, error);
     } while (clock_monotonic() - since < PATIENCE);
     return refuse(fs, result, &record, error);

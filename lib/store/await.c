@@ -30,7 +30,7 @@ void await_start(struct fastspool *fs)
         fs->keeper->start(fs);
 }
 
-bool await_terminated(void)
+bool await_terminated(const sigset_t *own)
 {
     static const int ending[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
     struct sigaction action;
@@ -39,8 +39,8 @@ bool await_terminated(void)
     if (sigpending(&pending) < 0)
         return false;
     for (size_t i = 0; i < sizeof(ending) / sizeof(*ending); i++) {
-        if (sigismember(&pending, ending[i]) && sigaction(ending[i], NULL, &action) == 0 &&
-            action.sa_handler != SIG_IGN)
+        if (sigismember(&pending, ending[i]) && !(own && sigismember(own, ending[i])) &&
+            sigaction(ending[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
             return true;
     }
     return false;

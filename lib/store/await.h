@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,8 +25,9 @@ int await_lives(struct fastspool *fs);
 void await_start(struct fastspool *fs);
 
 /** Does a signal that ends a program wait, because this thread holds it off?  A wait with signals held off looks here
- * at least every AWAIT_LOOK, and gives up with -EINTR. */
-bool await_terminated(void);
+ *  at least every AWAIT_LOOK, and gives up with -EINTR.  @own: what the program itself holds off, which does not count;
+ *  NULL: nothing. */
+bool await_terminated(const sigset_t *own);
 
 /** Outside sections: sleep while *@event is @value, for AWAIT_LOOK at most.  If no mirror lives, start one.  If *@event
  *  is still @value, count *@wanted, the futex that the mirror waits on.  *@lived: CLOCK_MONOTONIC ns when a mirror was

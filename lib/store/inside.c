@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "fastspool.h"
 #include "store/access.h"
+#include "store/await.h"
 #include "store/data.h"
 #include "store/descriptions.h"
 #include "store/directories.h"
@@ -54,6 +55,11 @@ void inside_guard(void (*enter)(void), void (*leave)(void))
     section_guard.enter = enter;
     section_guard.leave = leave;
     sealed_close(section_guard);
+}
+
+bool inside_terminated(const sigset_t *own)
+{
+    return await_terminated(own);
 }
 
 bool inside_view(const struct fastspool *fs)

@@ -8,6 +8,7 @@
 #ifndef FASTSPOOL_INSIDE_H
 #define FASTSPOOL_INSIDE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,8 @@ bool inside_may_hold(const struct fastspool *fs, uid_t uid);
 bool inside_is_own(struct fastspool *fs, int fd);
 /** Call @enter before the store takes its lock, and @leave after it has released it.  Once, before the first attach. */
 void inside_guard(void (*enter)(void), void (*leave)(void));
+/** As await_terminated() (await.h). */
+bool inside_terminated(const sigset_t *own);
 /** Is the store mounted over the spool's directories?  Then all files are in the store, and none is on the disk. */
 bool inside_view(const struct fastspool *fs);
 /** Is the store FAILED? */

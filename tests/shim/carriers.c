@@ -351,6 +351,60 @@ static void carrier_is_killed(void)
     close(fd);
 }
 
+/* All signals are held off in a process that waits for its carrier. */
+static bool waits(pid_t process)
+{
+    unsigned long long mask = 0;
+    char path[64], line[256];
+
+    snprintf(path, sizeof(path), "/proc/%d/status", process);
+    FILE *status = fopen(path, "r");
+    while (status && fgets(line, sizeof(line), status) && sscanf(line, "SigBlk: %llx", &mask) != 1)
+        ;
+    if (status)
+        fclose(status);
+    return mask >> (SIGTERM - 1) & 1;
+}
+
+static void ask_for_ever(int fd)
+{
+    CHECK(write(fd, "before", 6) == 6);
+    CHECK(write(told[1], "x", 1) == 1 && read(other, told, 1) == 1);
+    for (;;)
+        CHECK(fsync(fd) == 0);
+}
+
+/* The carrier stands still: who waits for it is ended by SIGTERM. */
+static void carrier_is_stopped(void)
+{
+    if (with_view)
+        return;
+    int fd = make(0), back[2], status = 0;
+    char byte;
+
+    CHECK(pipe(told) == 0 && pipe(back) == 0);
+    other = back[0];
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(setuid(USER) == 0);
+        ask_for_ever(fd);
+    }
+    CHECK(read(told[0], &byte, 1) == 1 && kill(carrier(), SIGSTOP) == 0 && write(back[1], "x", 1) == 1);
+    for (int i = 0; i < 6000 && !waits(child); i++)
+        usleep(10000);
+    CHECK(waits(child) && kill(child, SIGTERM) == 0);
+    for (int i = 0; i < 2000 && waitpid(child, &status, WNOHANG) == 0; i++)
+        usleep(10000);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    kill(child, SIGKILL);
+    CHECK(kill(carrier(), SIGCONT) == 0);
+    for (int i = 0; i < 2; i++) {
+        close(told[i]);
+        close(back[i]);
+    }
+    close(fd);
+}
+
 static void die(int fd)
 {
     CHECK(write(fd, "last words", 10) == 10);
@@ -508,6 +562,7 @@ static const struct {
     {"an unlinked file", unlinked},
     {"nobody sees the carrier", unseen},
     {"the carrier is killed", carrier_is_killed},
+    {"the carrier is stopped", carrier_is_stopped},
     {"the writer is killed", writer_is_killed},
     {"programs write", programs},
     {"a user's program writes", users_programs},
