@@ -16,7 +16,8 @@
  *   - A walk without the lock meets a change: every index is checked before it is followed, each walk is bounded, and
  *     the caller's sequence check discards the result.
  *   - The segment is damaged: a walk that finds it out is -EUCLEAN (doubt.h).  A listing does by the birth numbers,
- *     which grow along it: a list that leads back would have no end.
+ *     which grow along it: a list that leads back would have no end.  One that a position has no room for (2^40: four
+ *     years of 8,000 names a second) counts as damage, too.
  */
 #include "store/walk.h"
 
@@ -202,6 +203,7 @@ int walk_path(struct fastspool *fs, uint32_t inode, char *path, size_t size)
 
 #define SUCCESSORS_MAX 100000u /* most freed entries to follow to the next name */
 #define POSITION_BITS  24      /* of the entry's index; the birth number is above */
+#define BORN_MAX       (UINT64_MAX >> POSITION_BITS)
 
 static uint64_t position_of(uint64_t born, uint32_t entry)
 {
@@ -269,7 +271,7 @@ ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, s
         const struct name *name = name_at(fs, i);
         uint64_t born = LOAD(name->born);
         uint32_t inode = LOAD(name->inode);
-        if (!names_valid(fs, i) || born <= last || LOAD(name->parent) != parent)
+        if (!names_valid(fs, i) || born <= last || born > BORN_MAX || LOAD(name->parent) != parent)
             return doubt("a directory's list of names has no end, or leads nowhere");
         int length = check_target(fs, i, inode);
         if (length == 0)

@@ -163,6 +163,18 @@ Test(hostile, endless_directory)
     cr_assert_eq(list("input", 100), 20);
 }
 
+/* Birth numbers that a position has no room for: what is left of them would lead a listing back. */
+Test(hostile, endless_positions)
+{
+    for (int i = 0; i < 20; i++) {
+        char path[32];
+        snprintf(path, sizeof(path), "input/%d", i);
+        fastspool_close(fs, create(path));
+        WRITABLE(name_at(fs, entry_of(path))->born) |= UINT64_C(1) << 40;
+    }
+    cr_assert_eq(list("input", 100), -EIO);
+}
+
 /* ---- attributes ---- */
 
 static void look_at(const char *path, int d, int expected, const char *what)
