@@ -194,6 +194,7 @@ Test(locks, no_system_call)
     pid_t victim = fork();
     if (victim == 0) {
         fs = fixture_attach();
+        checking_every(0); /* a check takes memory */
         live();
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
