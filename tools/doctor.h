@@ -44,6 +44,9 @@ void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, 
 /** The value of Exim's main option @name, as Exim says it itself.  False: it says nothing. */
 bool doctor_option(const struct doctor *doctor, const char *name, char *value, size_t room);
 
+/** Is @spool that of this machine's Exim, as the patient's is? */
+bool doctor_is_exims(const struct doctor *doctor, const char *spool);
+
 /* The checks, in the order in which an administrator would look. */
 
 /* doctor_library.c: the library, and how Exim gets it */

@@ -70,16 +70,32 @@ void doctor_program(struct doctor *doctor)
 
 /* ---- the spool ---- */
 
-static bool is_configured(const struct doctor *doctor)
+bool doctor_is_exims(const struct doctor *doctor, const char *spool)
 {
-    bool found = false;
+    char *real = realpath(spool, NULL);
+    bool is = real && strcmp(real, doctor->spool) == 0;
 
-    for (size_t i = 0; i < doctor->config.spools && !found; i++) {
-        char *real = realpath(doctor->config.spool[i], NULL);
-        found = real && strcmp(real, doctor->spool) == 0;
-        free(real);
+    free(real);
+    return is;
+}
+
+/* The spools of other Exims.  Returns how many there are. */
+static size_t look_at_others(struct doctor *doctor)
+{
+    size_t others = 0;
+    struct stat st;
+
+    for (size_t i = 0; i < doctor->config.spools; i++) {
+        const char *spool = doctor->config.spool[i];
+        int error = stat(spool, &st) < 0 ? errno : S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+        if (doctor_is_exims(doctor, spool))
+            continue;
+        others++;
+        if (error)
+            doctor_tell(doctor, DOCTOR_ATTENTION, "make it, or take that line out of " FASTSPOOL_CONFIG,
+                        "the configuration names the spool %s: %s", spool, strerrordesc_np(error));
     }
-    return found;
+    return others;
 }
 
 void doctor_spool(struct doctor *doctor)
@@ -94,12 +110,16 @@ void doctor_spool(struct doctor *doctor)
         return;
     }
     snprintf(mend, sizeof(mend), "`spool = %s` in " FASTSPOOL_CONFIG, path);
+    size_t others = look_at_others(doctor);
     if (!doctor->spool[0])
         doctor_tell(doctor, DOCTOR_WRONG, "make it, as Exim's package does", "Exim's spool %s is no directory", path);
-    else if (!is_configured(doctor))
+    else if (others == doctor->config.spools)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "the configuration does not name Exim's spool, %s", path);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, as Exim and the configuration say", path);
+    if (others && doctor->config.state[0])
+        doctor_tell(doctor, DOCTOR_WRONG, "take `state` out of " FASTSPOOL_CONFIG ": each spool has a .fastspool then",
+                    "the configuration names several spools, and one `state`: one spool at a time can use it");
 }
 
 static bool find_uid(const char *user, uid_t *uid)
@@ -144,13 +164,13 @@ void doctor_state(struct doctor *doctor)
     if (!doctor->spool[0] || doctor->refusal[0])
         return;
     strcpy(config.spool[0], doctor->spool);
-    bool usable = states_usable(&config, error) == 0;
-    if (!usable)
-        doctor_tell(doctor, DOCTOR_WRONG, "mend `state` in " FASTSPOOL_CONFIG, "%s", error);
+    int usable = states_usable(&config, error);
+    if (usable < 0) /* what is another user's says itself what to do */
+        doctor_tell(doctor, DOCTOR_WRONG, usable == -EPERM ? NULL : "mend `state` in " FASTSPOOL_CONFIG, "%s", error);
     if (states_find_other(&config, &other)) {
         states_describe(&other, found, mend);
         doctor_tell(doctor, other.messages ? DOCTOR_WRONG : DOCTOR_ATTENTION, mend, "%s", found);
-    } else if (usable) {
+    } else if (usable == 0) {
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, and no other one holds mail", doctor->state);
     }
 }

@@ -19,28 +19,46 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAMES "%.200s"
 
 /* ---- the store ---- */
 
-/* `fastspool status` is the judge of a store, and says what to do. */
+/* `fastspool status` is the judge of a store, and says what to do.  Where there is none, its second sentence does. */
+static void tell_status(struct doctor *doctor, const char *spool)
+{
+    static const enum verdict verdicts[] = {
+        [WELL] = DOCTOR_OK, [ATTENTION] = DOCTOR_ATTENTION, [MAIL_STANDS] = DOCTOR_WRONG, [NOT_IN_USE] = DOCTOR_OK};
+    static const char name[] = "fastspool: ";
+    const char *const arguments[] = {"sh", "-c", "exec \"$0\" status --spool \"$1\" 2>&1", FASTSPOOL_TOOL, spool, NULL};
+    char output[COMMAND_OUTPUT], *rest = NULL;
+
+    int health = command_run(arguments, NULL, output);
+    const char *line = strtok_r(output, "\n", &rest), *more = line ? strtok_r(NULL, "\n", &rest) : NULL;
+    bool store = !line || strncmp(line, name, strlen(name)) != 0;
+    bool says = more && strncmp(more, name, strlen(name)) == 0;
+    doctor_tell(doctor, health >= WELL && health <= NOT_IN_USE ? verdicts[health] : DOCTOR_WRONG,
+                says ? more + strlen(name) : NULL, "%s",
+                !line   ? "`fastspool status` says nothing"
+                : store ? line
+                        : line + strlen(name));
+}
+
+/* Exim's spool, and those of other Exims. */
 void doctor_store(struct doctor *doctor)
 {
-    const char *const arguments[] = {FASTSPOOL_TOOL, "status", "--spool", doctor->spool, NULL};
-    char output[COMMAND_OUTPUT];
+    struct stat st;
 
     if (!doctor->spool[0] || doctor->refusal[0]) /* of that "configuration" has told, and status would say no more */
         return;
-    if (!doctor->fs) {
-        bool none = doctor->attached == -ENOENT;
-        doctor_tell(doctor, none ? DOCTOR_OK : DOCTOR_WRONG, none ? NULL : "see `fastspool verify`", "%s", doctor->why);
-        return;
+    tell_status(doctor, doctor->spool);
+    for (size_t i = 0; i < doctor->config.spools; i++) {
+        const char *spool = doctor->config.spool[i];
+        if (!doctor_is_exims(doctor, spool) && stat(spool, &st) == 0 && S_ISDIR(st.st_mode)) /* else "spool" has told */
+            tell_status(doctor, spool);
     }
-    int status = command_run(arguments, NULL, output);
-    output[strcspn(output, "\n")] = '\0';
-    doctor_tell(doctor, status == 0 ? DOCTOR_OK : status == 1 ? DOCTOR_ATTENTION : DOCTOR_WRONG, NULL, "%s", output);
 }
 
 /* Where no store is in memory. */

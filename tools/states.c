@@ -51,6 +51,26 @@ static int try_above(const char *state, char *error)
                            strerrordesc_np(errno));
 }
 
+/* The same: a chown of the directory alone leaves its files to another user. */
+static int try_inside(const struct fastspool *fs, int fd, char *error)
+{
+    static const char *const names[] = {
+        PLACES_LOCK,    PLACES_MIRROR_LOCK, PLACES_VIEW_LOCK, PLACES_RUNTIME,
+        PLACES_JOURNAL, PLACES_DATABASE,    PLACES_SPILL,     PLACES_DATABASE "/data.mdb"};
+    struct stat st;
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        if (faccessat(fd, names[i], R_OK | W_OK, AT_EACCESS) == 0 || errno != EACCES)
+            continue;
+        return error_set(error, -EPERM,
+                         "%s/%s is user %ld's, and not the spool owner's to read and write: as root say `chown -R "
+                         "--reference=%s %s`",
+                         fs->state, names[i], fstatat(fd, names[i], &st, 0) == 0 ? (long)st.st_uid : -1, fs->spool,
+                         fs->state);
+    }
+    return 0;
+}
+
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX])
 {
     struct fastspool fs = {.spool_fd = -1};
@@ -61,7 +81,7 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         return result;
     struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
     int fd = state_open(&fs, config, &st, false, error);
-    result = fd == -ENOENT ? try_above(fs.state, error) : fd;
+    result = fd == -ENOENT ? try_above(fs.state, error) : fd < 0 ? fd : try_inside(&fs, fd, error);
     rights_back(rights);
     if (fd >= 0)
         close(fd);

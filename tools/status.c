@@ -175,10 +175,17 @@ static void look_at_mounts(struct shown *shown)
                  mounted ? "mounted" : "not mounted");
 }
 
+static bool is_missing(const struct shown *shown)
+{
+    struct stat st;
+
+    return stat(shown->spool, &st) < 0 || !S_ISDIR(st.st_mode);
+}
+
 /* Where there is no store to ask.  What keeps this process from it keeps Exim, too, but for a lack of rights. */
 static enum health without_store(struct shown *shown, int result)
 {
-    if (access(shown->spool, F_OK) < 0 || (result == -EACCES && geteuid() != 0))
+    if (is_missing(shown) || (result == -EACCES && geteuid() != 0))
         return ATTENTION;
     return result == -ENOENT ? look_at_disk(shown) : MAIL_STANDS;
 }
@@ -199,6 +206,8 @@ static void look_at_configuration(struct shown *shown)
 
     if (fastspool_config_load(&believed, NULL, false, shown->refusal) == 0)
         shown->refusal[0] = '\0';
+    for (size_t i = 0; i < believed.spools; i++)
+        shown->named = shown->named || strcmp(believed.spool[i], shown->spool) == 0;
 }
 
 /* The mail of another state comes before all that is said of an empty one. */
@@ -216,15 +225,16 @@ static void tell_other(struct shown *shown)
         shown->health = ATTENTION;
 }
 
-/* A state directory that can't be made is why there is no store, and why Exim can take no mail. */
+/* A state directory that can't be made, or used, is why there is no store, and why Exim can take no mail. */
 static void tell_state(struct shown *shown)
 {
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (shown->refused != -ENOENT || geteuid() != 0 || states_usable(shown->config, error) == 0)
+    if ((shown->refused != -ENOENT && shown->refused != -EACCES) || geteuid() != 0 || is_missing(shown) ||
+        states_usable(shown->config, error) == 0)
         return;
     snprintf(shown->line, sizeof(shown->line),
-             "%s; mend `state` in " FASTSPOOL_CONFIG ": until then Exim takes no mail", error);
+             "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended Exim takes no mail", error);
     shown->health = MAIL_STANDS;
 }
 
@@ -251,6 +261,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         shown->refused = result;
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
+        if (shown->named && is_missing(shown))
+            strcpy(shown->more, "make it, or take that line out of " FASTSPOOL_CONFIG);
         tell_other(shown);
         tell_state(shown);
         if (shown->refusal[0])

@@ -34,6 +34,7 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
+    bool named;                        /* the configuration's file names the spool, not only this call */
     int refused;                       /* the errno with which it could not be attached, negative */
     bool store;                        /* there is one; else of what is below only the last ones mean something */
     const char *failure;               /* NULL: none */

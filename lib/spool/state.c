@@ -8,7 +8,8 @@
  * Failure modes, each a sentence in @error:
  *   - The spool's real path can't be found, or is too long.
  *   - The user is none of those, or was another one when the program began.
- *   - Another user could write to the state directory: it is refused.
+ *   - Another user could write to the state directory: it is refused.  The spool was given to another user, and the
+ *     state directory was not: it can't be opened.
  *   - A trusted user has no rights there yet: root or the owner has to use the store first.
  */
 #include "spool/state.h"
@@ -88,6 +89,11 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                          "store by root "
                          "or the owner on, if its file system has access control lists",
                          fs->state);
+    if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && st.st_uid != spool->st_uid)
+        return error_set(error, -EPERM,
+                         "the state directory %s is user %u's, and the spool is user %u's: as root say `chown -R "
+                         "--reference=%s %s`",
+                         fs->state, (unsigned)st.st_uid, (unsigned)spool->st_uid, fs->spool, fs->state);
     if (fd < 0)
         return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {

@@ -382,6 +382,48 @@ def environment_of(name, value):
         Exim.environment = plain
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_second_spool(exim):
+    """The configuration names another spool, which is missing, a file, or a link to nowhere; or was given to another user, whole or
+    in part; or has to share its `state`: doctor and status say which, and what to do, and that helps.  Exim's own goes on."""
+    with well(exim):
+        exim.stop()
+        operate(exim, "stop")
+        good, second = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "second"
+        both = "".join(line for line in good.splitlines(True) if not line.startswith("state")) + f"spool = {second}\n"
+        with written(FASTSPOOL_CONFIGURATION, good + f"spool = {second}\n"):
+            second.mkdir()
+            tells(exim, "spool", "wrong", "several spools, and one `state`", "take `state` out")
+            refuses(exim, "several spools, and one `state`")
+            second.rmdir()
+        with written(FASTSPOOL_CONFIGURATION, both):
+            exim.start()
+            exim.run("-bpc")
+            for make, what in ((lambda: None, "No such file"), (second.touch, "Not a directory"),
+                               (lambda: second.symlink_to("/nowhere"), "No such file")):
+                make()
+                tells(exim, "spool", "attention", f"{second}: {what}", "make it, or take that line out")
+                said = operate(exim, "status", status=1)
+                check(f"{second}: {what}" in said and "make it, or take that line out" in said and "all is well" in said, said)
+                second.unlink(missing_ok=True)
+            second.mkdir()
+            operate(exim, "run", "--spool", second, "--", "true")
+            operate(exim, "stop", "--spool", second)
+            for path in (second, second / ".fastspool"):        # each leaves what is in it to root
+                shutil.chown(path, "Debian-exim", "Debian-exim")
+                status = exim.command("status", "--spool", second, program=TOOL, stock=True)
+                said = (status.stdout + status.stderr).decode()
+                advice = f"chown -R --reference={second} {second}/.fastspool"
+                check(status.returncode == 2 and f"`{advice}`" in said and "is user 0's" in said, f"{status}")
+                tells(exim, "store", "wrong", f"`{advice}`")
+            subprocess.run(advice, shell=True, check=True)
+            check("has no store" in operate(exim, "status", "--spool", second, status=3), "the advice does not help")
+            tells(exim, "store", "ok", "all is well", f"{second} has no store")
+            exim.stop()
+            operate(exim, "stop")
+        exim.run("-bpc")
+
+
 def no_state(exim, path, what):
     """Neither doctor nor status believes in the state directory PATH; a start is refused.  WHAT they say."""
     tells(exim, "state", "wrong", str(path), what)
