@@ -10,7 +10,8 @@
  *
  * Failure modes:
  *   - The process ends meanwhile, or may not be looked at: it has no library.
- *   - A library without the mark, or a process that has just begun: UNDECIDED.
+ *   - A library without the mark, a process that has just begun, or a machine where nobody may read another process's
+ *     memory (Yama's ptrace_scope 3): UNDECIDED.
  *   - The process is the mail user's, who writes what he likes: then he is believed about his own process.
  */
 #include "decided.h"

@@ -125,7 +125,8 @@ static void say_what_stays(struct fastspool *fs, bool view)
         " message%s in the store: programs without the library %s; to leave fastspool see "
         "docs/operating.md\n",
         status.messages, status.messages == 1 ? " stays" : "s stay",
-        view ? "see mail again when the view is mounted (the next start of Exim with the library, or `fastspool view`)"
+        view ? "see mail again when the view is mounted (the next start of Exim with the library, or `fastspool run -- "
+               "true`)"
              : "do not see it, as `view = off`");
 }
 
