@@ -9,6 +9,9 @@
 # - /usr is an overlay.  --build installs the build in DIR into it: the set-user-ID library and the tool.
 # - /etc is an overlay too.  A test can add a user there, and write Exim's configuration where Exim looks for it.
 # - /dev has the same devices, and its own /dev/log, which nobody reads.  Loop devices up to number 63 are there.
+# - /tmp shows what is there outside, but for criterion's sockets: each has a process number as its name, which is another
+#   process's in each namespace.  What is written there is gone with the machine, unless it is in the tree, in the build or
+#   beside the file of FASTSPOOL_TEST_COUNTS.
 # - /run, /dev/shm, /srv and /home are empty.  So are Exim's own spool and log directories.
 # - Loopback ports are private.
 #
@@ -70,6 +73,20 @@ private_dev() {
     rmdir /run/dev
 }
 
+private_tmp() {
+    mkdir /run/tmp
+    mount --bind /tmp /run/tmp
+    overlay /tmp
+    chmod 1777 /tmp
+    rm -f /tmp/criterion_*.sock
+    for kept in "$(dirname "$0")/../.." "$build" "${FASTSPOOL_TEST_COUNTS:+${FASTSPOOL_TEST_COUNTS%/*}}"; do
+        kept=$(realpath "${kept:-/}")
+        case $kept in /tmp/*) mount --bind "/run$kept" "$kept" ;; esac
+    done
+    umount /run/tmp
+    rmdir /run/tmp
+}
+
 # Programs of tests mount no view, but those that ask for one.  (The system tests write a configuration.)
 export FASTSPOOL_VIEW="${FASTSPOOL_VIEW-off}"
 
@@ -85,6 +102,7 @@ for directory in /var/spool/exim4 /var/spool/exim /var/log/exim4; do
 done
 overlay /usr
 overlay /etc
+private_tmp
 ip link set lo up 2>/dev/null || python3 - <<'PYTHON'
 # Without ip(8): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING.
 import fcntl, socket, struct
