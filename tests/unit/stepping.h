@@ -3,9 +3,8 @@
  * A word of the segment that changes while a thread works, after each so many of its instructions: what another process
  * can do at any time, at every place of the code, and the same in each run.
  *
- * The happy path: stepping_begin() says which word has which two values.  stepping_run() makes a call in which the word
- * has them in turn; stepping_sections: in its sections alone.  For each period and phase of STEPPING_ALL() two looks of
- * the call at the word find the same value, or two.
+ * The happy path: stepping_begin() says which word has which two values, stepping_turn() for how many instructions
+ * each, and stepping_sections() lets it change in the sections that follow.
  *
  * Failure modes: a processor whose single steps nobody has written down here has no STEPPING.
  */
@@ -99,11 +98,11 @@ static inline void stepping_sections(bool change)
     section_guard = change ? (struct section_guard){stepping_from_here, stepping_no_more} : (struct section_guard){0};
 }
 
-/* Each period and phase, in turn: two looks that are at most some fifty instructions apart differ in one of them. */
-static const unsigned stepping_periods[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
-#define STEPPING_ALL(period, phase)                                                                           \
-    for (size_t period##_ = 0; period##_ < sizeof(stepping_periods) / sizeof(*stepping_periods); period##_++) \
-        for (unsigned period = stepping_periods[period##_], phase = 0; phase < 2 * period; phase++)
+/* Periods and phases, in turn.  Two looks that are N instructions apart find two values where the period is the largest
+ * power of two in N, whatever the phase is; the phases are for what three looks find. */
+#define STEPPING_ALL(period, phase)                      \
+    for (unsigned period = 1; period <= 64; period *= 2) \
+        for (unsigned phase = 0; phase < 2 * period; phase += (period + 7) / 8)
 
 #endif
 #endif
