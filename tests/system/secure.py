@@ -8,6 +8,7 @@
 - No code of an ordinary user runs in a process with the store mapped.
 - What the mail user writes to the segment's lock and numbers harms no process of root's.
 """
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -297,7 +298,16 @@ def memory_behind_a_link(exim):
 def terminal_of(pid):
     """Its controlling terminal's number, 0: none; and whether it has a terminal open."""
     words = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(words[4]), any("/pts/" in os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+    has = False
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):        # the loader's: it has just closed it
+            has = has or "/pts/" in os.readlink(fd)
+    return int(words[4]), has
+
+
+def leave_memory(exim):
+    """The last Exim may be just ending: it would keep the store."""
+    wait_for(lambda: (exim.tool("stop"), not has_store())[1], "the memory is given back")
 
 
 def readers(exim):
@@ -318,7 +328,7 @@ def package_on_a_terminal(exim):
         raise Skip("no setpriv")
     exim.start()
     exim.stop()
-    exim.tool("stop")
+    leave_memory(exim)
     record = exim.spool / ".fastspool/runtime"
     before = record.read_text()
     record.unlink()
@@ -351,7 +361,10 @@ def stop_as_owner(pid, uid):
             for other in (pid, *map(int, children)):
                 if f"Uid:\t{uid}\t{uid}\t{uid}" in pathlib.Path(f"/proc/{other}/status").read_text():
                     os.kill(other, signal.SIGSTOP)
-                    return other
+                    while (state := re.search(r"State:\s(.)", pathlib.Path(f"/proc/{other}/status").read_text())[1]) not in "TZX":
+                        pass
+                    if state == "T":
+                        return other
         except OSError:
             pass
     return None
@@ -365,7 +378,7 @@ def compact_on_a_terminal(exim):
     exim.submit(Message())
     exim.queued = 1
     exim.stop()
-    exim.tool("stop")
+    leave_memory(exim)
     reader = None
     while not reader:                           # it lives for some milliseconds
         pid, terminal = pty.fork()
@@ -436,13 +449,15 @@ def started_anyhow(exim):
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         os.closerange(0, 3)
     exim.start()
+    exim.submit(Message())
+    exim.queued = 1
     backup = subprocess.Popen([TOOL, "backup", "--spool", exim.spool, exim.work / "copy"], preexec_fn=poor, restore_signals=False)
     try:
         check(backup.wait(60) == 0 and (exim.work / "copy/mirror/data.mdb").exists(), f"exit {backup.returncode}")
     finally:
         backup.kill()
     exim.stop()
-    exim.tool("stop")
+    leave_memory(exim)
     subprocess.run([EXIM, "-bpc"], env={**exim.environment()}, check=True, capture_output=True)
     for pid in [pid for pid, name in processes() if name == "fastspool"]:
         kill(pid)
