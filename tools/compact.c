@@ -5,18 +5,20 @@
  * The happy path: no mirror runs.  A child becomes the spool's owner, takes the mirror's lock, so that none begins
  * meanwhile, and shrinks.
  *
- * Failure modes: a mirror runs: it is refused.  A process that uses the spool meanwhile waits until its mirror can
+ * Failure modes: a mirror runs, or an Exim that has the store: it is refused.  A process that uses the spool meanwhile waits until its mirror can
  * start.  A death at any point: the same content is there, and another call goes on.  The mail user has written the
  * database so that LMDB does what he wants: the child has no rights but his, and no terminal.
  */
 #include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
+#include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
 #include "look.h"
 #include "mirror/shrink.h"
 #include "progress.h"
+#include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -101,11 +103,14 @@ static int compact(const struct look *look)
 int tool_compact(int argc, char **argv)
 {
     struct look look;
+    struct fastspool_config config;
     const char *spool = tool_only_options(argc, argv, NULL, usage);
 
-    if (look_begin(&look, spool) != 0)
+    if (tool_config_of_one(&config, spool) != 0 || look_begin(&look, spool) != 0)
         return 1;
-    int result = compact(&look);
+    const char *memory = look.fs ? look.fs->runtime : look.state; /* nobody has mapped the state */
+    int refused = beside_no_exim(&config, tool_is_configured(look.spool) ? NULL : memory);
+    int result = refused ? 1 : compact(&look);
     look_end(&look);
     return result;
 }

@@ -14,12 +14,11 @@
  *   - Nothing was written by `fastspool enable`: the mail of the store is looked after all the same.
  */
 #include "base/places.h"
+#include "beside.h"
 #include "config.h"
-#include "exims.h"
 #include "fastspool.h"
 #include "progress.h"
 #include "spool/attach.h"
-#include "spool/viewed.h"
 #include "states.h"
 #include "tool.h"
 #include "ways.h"
@@ -39,45 +38,6 @@ static const char usage[] =
     "Mail that is in the store is written to the plain spool first, by `fastspool export`.\n"
     "--yes: don't ask.\n"
     "Exit status: 0 it is taken away, or was before; 1 not; 64 wrong arguments; 77 it has to be run as root.\n";
-
-/* ---- Exim ---- */
-
-struct found {
-    bool on_view; /* a view is mounted, by which any Exim of this machine works */
-    bool may;     /* @process may use a store */
-    struct exims_process process;
-};
-
-static bool may_use(void *context, const struct exims_process *process)
-{
-    struct found *found = context;
-
-    found->may = process->served || (found->on_view && !process->elsewhere);
-    if (found->may)
-        found->process = *process;
-    return found->may;
-}
-
-static int refuse_running(const struct fastspool_config *config)
-{
-    struct found found = {0};
-
-    for (size_t i = 0; i < config->spools; i++)
-        found.on_view = found.on_view || viewed(config->spool[i]) > 0;
-    exims_each(config, NULL, may_use, &found);
-    size_t hidden = exims_hidden(config);
-    if (!found.may && hidden)
-        return tool_error(
-            "nothing was changed: %zu processes are called like Exim and can't be looked at: stop them, or give this "
-            "process CAP_SYS_PTRACE",
-            hidden);
-    if (!found.may)
-        return 0;
-    return tool_error(
-        "nothing was changed: Exim, process %ld (%s), %s, and may put mail into the store: stop it first, "
-        "`systemctl stop exim4`",
-        (long)found.process.pid, found.process.command, found.process.served ? "has the library" : "works on the view");
-}
 
 /* Mail of a state that `state` does not name would be left behind unseen. */
 static int refuse_elsewhere(const struct fastspool_config *config)
@@ -227,7 +187,7 @@ static int disable(bool yes)
 {
     struct fastspool_config config;
 
-    if (tool_config(&config, NULL) != 0 || refuse_running(&config) != 0 || refuse_elsewhere(&config) != 0)
+    if (tool_config(&config, NULL) != 0 || beside_no_exim(&config, NULL) != 0 || refuse_elsewhere(&config) != 0)
         return 1;
     bool written = say() > 0;
     for (size_t i = 0; i < config.spools; i++) {

@@ -124,7 +124,7 @@ static int enable(const struct wish *wish)
     if (!tool_confirm(wish->yes, "Write this?") || put(ways, count) != 0)
         return 1;
     ways_reload();
-    puts("Done.  Now restart Exim (`systemctl restart exim4`), and see what `fastspool doctor` says.");
+    printf("Done.  Now restart Exim (%s), and see what `fastspool doctor` says.\n", ways_command("restart"));
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
+#include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
 #include "spool/viewed.h"
@@ -63,7 +64,15 @@ static int keep_view_away(const struct fastspool *fs)
     return 0;
 }
 
-struct fastspool *move_begin(const char *spool, bool disk)
+/* A spool that the configuration does not name may be a copy of one that Exim works with. */
+static int refuse_beside(const struct fastspool_config *config, const struct fastspool *fs, enum move move)
+{
+    if (move == MOVE_IN)
+        return beside_no_plain_exim(config);
+    return beside_no_exim(config, tool_is_configured(config->spool[0]) ? NULL : fs->runtime);
+}
+
+struct fastspool *move_begin(const char *spool, enum move move)
 {
     struct fastspool_config config;
     struct fastspool *fs;
@@ -77,7 +86,7 @@ struct fastspool *move_begin(const char *spool, bool disk)
         tool_refused(result, error);
         return NULL;
     }
-    if (!disk || keep_view_away(fs) == 0)
+    if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs) == 0))
         return fs;
     fastspool_detach(fs);
     return NULL;

@@ -12,10 +12,16 @@ struct fastspool;
 
 #define MOVE_INTERRUPTED 130 /* an exit status: end by the signal that came */
 
-/** Attach the store of @spool, NULL: the configured one; recover it after a reboot; start no view.  @disk: the spool's
- *  own directory is to be used, so no view may be mounted, and none begins as long as this process lives.  NULL: the
- *  reason is printed. */
-struct fastspool *move_begin(const char *spool, bool disk);
+enum move {
+    MOVE_IN,        /* from the spool's own directory */
+    MOVE_OUT,       /* to it */
+    MOVE_ELSEWHERE, /* to another one */
+};
+
+/** Attach the store of @spool, NULL: the configured one; recover it after a reboot; start no view.  Of the spool's own
+ *  directory: no view may be mounted, and none begins as long as this process lives.  Refused beside an Exim that would
+ *  be in the way (beside.h).  NULL: the reason is printed. */
+struct fastspool *move_begin(const char *spool, enum move move);
 /** Detach.  Returns the exit status @result, but for MOVE_INTERRUPTED. */
 int move_end(struct fastspool *fs, int result);
 

@@ -48,7 +48,7 @@ static bool is_empty(const char *path)
     return empty;
 }
 
-static bool is_configured(const char *spool)
+bool tool_is_configured(const char *spool)
 {
     struct fastspool_config config;
     char error[FASTSPOOL_ERROR_MAX];
@@ -72,7 +72,7 @@ int tool_check_spool(const struct fastspool_config *config, bool fresh)
         found = has_directory(spool, PLACES_STATE);
     if (found == 0)
         found = has_directory(spool, "input");
-    if (found > 0 || (found == 0 && fresh && (is_configured(spool) || is_empty(spool))))
+    if (found > 0 || (found == 0 && fresh && (tool_is_configured(spool) || is_empty(spool))))
         return 0;
     if (found == 0)
         return tool_error("%s is no spool: it has no directory input, and no " PLACES_STATE, spool);

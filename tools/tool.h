@@ -58,6 +58,8 @@ struct fastspool_config tool_config_of(const struct fastspool_config *config, si
 /** Is the spool of @config one?  @fresh: so is a spool that the configuration names, and an empty directory: the first
  * use makes a store there.  0; or 1, with the reason printed. */
 int tool_check_spool(const struct fastspool_config *config, bool fresh);
+/** Does the configuration name this directory as a spool? */
+bool tool_is_configured(const char *spool);
 
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);

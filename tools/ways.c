@@ -254,6 +254,20 @@ int ways_lock(void)
                : tool_error("another `fastspool enable` or `fastspool disable` runs: try again when it has ended");
 }
 
+const char *ways_command(const char *verb)
+{
+    static char command[64];
+    const char *name = is_called_exim() ? "exim" : "exim4";
+
+    snprintf(command, sizeof(command), "/etc/init.d/%s", name);
+    bool script = access(command, X_OK) == 0;
+    if (is_booted())
+        snprintf(command, sizeof(command), "`systemctl %s %s`", verb, name);
+    else
+        snprintf(command, sizeof(command), script ? "`/etc/init.d/%s %s`" : "as this system does", name, verb);
+    return command;
+}
+
 void ways_reload(void)
 {
     static const char *const reload[] = {"systemctl", "daemon-reload", NULL};

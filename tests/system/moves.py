@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-from harness import (QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, processes, stores, suspend, test, wait_for,
+from harness import (EXIM, QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, processes, stores, suspend, test, wait_for,
                      words_of)
 
 SPLIT = QUEUE_ONLY + ("split_spool_directory = true",)
@@ -60,15 +60,56 @@ def exported(exim):
 
 @test(*LAYOUTS, library=True)
 def there_and_back(exim):
-    """An export and an import, while the daemon runs: Exim with the library sees each message once at any time."""
+    """An export, and an import while the daemon runs: Exim with the library sees each message once at any time."""
     exim.start()
     queue(exim, 20)
     before = sorted(exim.queue())
+    exim.stop()
     exim.tool("export", "--yes")
     check(sorted(exim.queue()) == before, "the union has another queue")
+    exim.start()
     said = exim.tool("import")
     check("imported 20 messages in " in said, said)
     check(sorted(exim.queue()) == before and not exim.real_files(), "the queue is another one")
+    exim.deliver_queue()
+    stays_empty(exim)
+
+
+def refused(exim, *arguments):
+    """It is refused, and nothing is changed.  Returns what is said."""
+    result = exim.command(*arguments, program=TOOL, stock=True)
+    said = result.stderr.decode()
+    check(result.returncode == 1 and said.count("\n") == 1 and "nothing was " in said, f"{arguments}: {result}")
+    return said
+
+
+@test(library=True, main=QUEUE_ONLY)
+def beside_exim(exim):
+    """What empties the store is refused beside an Exim that has it, also when its mirror was stopped; the import beside Exims that all
+    have it not.  The Exim of another spool is in nobody's way."""
+    exim.start()
+    queue(exim, 3)
+    before = exim.queue()
+    copy, other = exim.work / "copy", exim.work / "other"
+    (copy / "input").mkdir(parents=True)
+    exim.own(copy)
+    for stopped in False, True:
+        exim.tool("stop") if stopped else None
+        for arguments in (("export", "--yes"), ("export", "--yes", other), ("compact",)):
+            said = refused(exim, *arguments)
+            check(f"process {exim.daemon.pid} (" in said and "has the library" in said and "stop it first, `/etc/init.d/exim4 stop`" in said, said)
+        check("exported 0 messages" in exim.tool("export", "--yes", "--spool", copy), "the copy")
+        check(exim.queue() == before and not other.exists(), "the queue is another one")
+    exim.stop()
+    exim.tool("export", "--yes")
+    daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+    said = wait_for(lambda: f"process {daemon.pid} (" in (said := refused(exim, "import")) and said, "it is refused")
+    check("has not got the library" in said and "`fastspool enable`, `/etc/init.d/exim4 restart`" in said, said)
+    exim.start()                        # it delivers what is imported
+    check("imported 3 messages" in exim.tool("import"), "beside the Exim with the library")
+    daemon.terminate()
+    daemon.wait(60)
+    exim.tool("stop", "--spool", copy)
     exim.deliver_queue()
     stays_empty(exim)
 
@@ -379,8 +420,8 @@ def elsewhere_refused(exim):
     for directory, why in ((exim.spool / "plain", "below it"), (exim.spool, "below it"), (users, "belongs to a user"),
                            (exims / "link", "symbolic link"), (exims / "link/below", "symbolic link"),
                            (exims / "link/new", "symbolic link")):
-        refused = exim.command("export", "--yes", directory, program=TOOL, stock=True)
-        check(refused.returncode == 1 and why in refused.stderr.decode(), f"{directory}: {refused.stderr.decode()}")
+        result = exim.command("export", "--yes", directory, program=TOOL, stock=True)
+        check(result.returncode == 1 and why in result.stderr.decode(), f"{directory}: {result.stderr.decode()}")
     check(not (exim.spool / "plain").exists() and not list(users.iterdir()), "something was made")
     check(list(roots.rglob("*")) == [roots / "below"], "something was made along a link")
     users.rmdir()
@@ -404,8 +445,8 @@ def viewed(exim):
     exim.start()
     queue(exim, 3)
     exim.stop()
-    refused = exim.command("export", "--yes", program=TOOL, stock=True)
-    check(refused.returncode == 1 and b"run `fastspool stop` first" in refused.stderr, refused.stderr.decode())
+    result = exim.command("export", "--yes", program=TOOL, stock=True)
+    check(result.returncode == 1 and b"run `fastspool stop` first" in result.stderr, result.stderr.decode())
     exim.with_view = None               # the harness mounts none any more
     exim.fastspool_configuration("view = off")
     exim.tool("stop")
@@ -536,9 +577,9 @@ def compacted(exim):
     for _ in range(40):
         check(client.send(Message(size=500_000))[0] == 250, "refused")
     client.close()
-    refused = exim.command("compact", program=TOOL, stock=True)
-    check(refused.returncode == 1 and b"a mirror of" in refused.stderr, f"{refused}")
     exim.stop()
+    result = exim.command("compact", program=TOOL, stock=True)
+    check(result.returncode == 1 and b"a mirror of" in result.stderr, f"{result}")
     exim.tool("stop")                   # all of it is in the database
     exim.run("-Mrm", *exim.queue()[3:])
     listed = exim.run("-bp")

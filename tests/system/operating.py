@@ -740,7 +740,8 @@ def on_and_off(exim):
                 wanted = [DROP_IN] if PRELOAD in text and booted else ways      # the operator's own line does
                 said = operate(exim, "enable", status=1)
                 check("say --yes" in said and all(str(way) in said for way in wanted) and not changed(before), said)
-                operate(exim, "enable", "--yes")
+                restart = "systemctl restart exim4" if booted else "/etc/init.d/exim4 restart"
+                check(restart in operate(exim, "enable", "--yes"), f"enable does not say {restart}")
                 made = {path for path in changed(before) if os.path.isfile(path)}
                 check(made == set(map(str, wanted)), f"{made}")
                 between = etc()

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What may not be done beside a running Exim.
+ */
+#ifndef FASTSPOOL_BESIDE_H
+#define FASTSPOOL_BESIDE_H
+
+struct fastspool_config;
+
+/** What takes mail out of the stores of @config, or holds them up: refused while an Exim runs that has one, by the
+ *  library or on a view.  Also where that can't be said.  @memory: of a spool that the configuration does not name, the
+ *  directory of its store's memory: those Exims count that have it; else NULL.  0; or 1, with the reason printed. */
+int beside_no_exim(const struct fastspool_config *config, const char *memory);
+
+/** What takes mail from the disk into the store of @config's spool: refused while Exims run and none has the store.
+ * What can't be said is no reason.  0; or 1, with the reason printed. */
+int beside_no_plain_exim(const struct fastspool_config *config);
+
+#endif
