@@ -21,6 +21,8 @@
  *     there is no backup.
  *   - A file system where root can't give a directory away (NFS with root_squash): refused.
  *   - The list of the journal's files breaks off: there is no backup.
+ *   - Mail lies on the plain disk, which Exim changes by its own rules: it is counted, and no part of the copy.
+ *   - An export is under way: refused, as its messages are in both places and in none.
  */
 #include "base/findings.h"
 #include "base/places.h"
@@ -29,6 +31,8 @@
 #include "interrupt.h"
 #include "mirror/verify.h"
 #include "progress.h"
+#include "spool/viewed.h"
+#include "status.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -36,6 +40,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <lmdb.h>
 #include <stdio.h>
@@ -48,6 +53,7 @@
 #define TRIES    8
 #define SUFFIX   ".new"
 #define FINDINGS 1u
+#define PARTLY   2 /* an exit status */
 
 /* Of the child, as its exit status. */
 enum outcome { WHOLE = 100, TORN, FAILED };
@@ -56,7 +62,9 @@ static const char usage[] =
     "usage: fastspool backup [--spool DIR] DIRECTORY\n"
     "Writes a copy of the spool's state on the disk to DIRECTORY, which must not exist.  Exim may run.  A spool whose\n"
     "state directory is such a copy has every message that was acknowledged before the call.\n"
-    "Exit status: 0 the copy is whole, 1 an error, 64 wrong arguments.\n";
+    "Exit status: 0 the copy is whole, 1 an error, 2 the copy is whole, and mail on the plain disk is no part of it, "
+    "64\n"
+    "wrong arguments.\n";
 
 /* ---- in the child, in the directory of the copy ---- */
 
@@ -296,6 +304,49 @@ static int copy_until_whole(const struct backup *b)
     return outcome != WHOLE;
 }
 
+/* ---- mail that is not in the state ---- */
+
+/* Messages on the plain disk; negative: it can't be said.  What comes there later is later than the call; what goes
+ * from the one to the other place meanwhile counts once too often rather than not at all. */
+static int64_t count_outside(struct fastspool *fs)
+{
+    return messages_on_disk(fs->spool, viewed(fs->spool) > 0, messages_staged(fs) > 0);
+}
+
+/* What is on its way out of the store has its files in neither place alone. */
+static int refuse_export(struct fastspool *fs)
+{
+    struct stat st;
+
+    return fastspool_stat(fs, PLACES_EXPORT "/tree", &st) < 0
+               ? 0
+               : tool_error(
+                     "there is no copy: an export of %s runs, or was interrupted: let `fastspool export` come to its "
+                     "end first",
+                     fs->spool);
+}
+
+static int say_outside(const struct fastspool *fs, int64_t before, int64_t after)
+{
+    int64_t most = before > after ? before : after, error = before < after ? before : after;
+
+    if (most > 0) {
+        tool_error("%" PRId64
+                   " message%s on the plain disk of %s %s no part of the copy: move %s into the store first, by "
+                   "`fastspool import` or the start of a view, or copy the directories input and msglog, too",
+                   most, most == 1 ? "" : "s", fs->spool, most == 1 ? "is" : "are", most == 1 ? "it" : "them");
+        return PARTLY;
+    }
+    if (error < 0) {
+        tool_error(
+            "it can't be said whether mail lies on the plain disk of %s, which is no part of the copy: %s: run it "
+            "as root",
+            fs->spool, strerrordesc_np((int)-error));
+        return PARTLY;
+    }
+    return 0;
+}
+
 static int back_up(struct backup *b, const char *path)
 {
     struct stat st;
@@ -309,9 +360,12 @@ static int back_up(struct backup *b, const char *path)
              "there is no copy %s: run `fastspool backup` again, which begins anew in what is left, %s", path, b->path);
     interrupt_says(interrupted);
     progress_begin("copying");
-    int copied = make_directory(b) != 0 || copy_until_whole(b) != 0;
+    int64_t before = count_outside(b->fs);
+    bool failed = refuse_export(b->fs) != 0 || make_directory(b) != 0 || copy_until_whole(b) != 0;
+    int64_t after = count_outside(b->fs);
+    failed = failed || refuse_export(b->fs) != 0;
     progress_end();
-    if (copied != 0)
+    if (failed)
         return 1;
     if (geteuid() == 0 && take_back(b) != 0)
         return 1;
@@ -325,7 +379,8 @@ static int back_up(struct backup *b, const char *path)
         (errno != EINVAL || rename(b->path, path) < 0))
         return tool_error("cannot rename %s to %s: %s", b->path, path, strerrordesc_np(errno));
     printf("the state of %s is copied to %s\n", b->fs->spool, path);
-    return 0;
+    fflush(stdout);
+    return say_outside(b->fs, before, after);
 }
 
 int tool_backup(int argc, char **argv)

@@ -482,6 +482,52 @@ def backed_up(exim):
     exim.expected = []
 
 
+@test(library=True, main=QUEUE_ONLY)
+def backed_up_beside_the_disk(exim):
+    """Mail on the plain disk is no part of a backup, which says so, and ends with 2; wherever a killed import has left it.  After the
+    import the copy has all of it.  While an export is under way there is no copy."""
+    places = pathlib.Path(tempfile.mkdtemp(dir="/home"))
+    exim.start()
+    queue(exim, 2)
+    exim.stop()
+    for _ in range(3):
+        exim.command("-oi", "-odq", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+
+    def back_up(name):
+        result = exim.command("backup", places / name, program=TOOL, stock=True)
+        outside = exim.status()["disk_messages"]
+        check(result.returncode == (2 if outside else 0) and (places / name).exists(), f"{outside} on the disk: {result}")
+        words = f"{outside} message{'s' if outside > 1 else ''} on the plain disk"
+        check(not outside or words in result.stderr.decode() and b"`fastspool import`" in result.stderr, f"{result}")
+        return outside
+
+    check(back_up("first") == 3, "another number")
+    for calls in range(1, 400, 7):
+        importing = subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e",
+                                    f"inject=renameat2,renameat,rename,unlinkat,unlink,flock:signal=KILL:when={calls}", TOOL, "import"],
+                                   capture_output=True)
+        outside = back_up(str(calls))
+        if importing.returncode == 0:
+            break
+    check(importing.returncode == 0 and outside == 0, f"{importing}")
+    before = exim.queue()
+    for calls in range(1, 400):
+        subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e",
+                        f"inject=renameat2,renameat:signal=KILL:when={calls}", TOOL, "export", "--yes"], capture_output=True)
+        if b".export/tree" in exim.command("ls", ".export", program=TOOL, stock=True).stdout:
+            break
+    check("an export of" in refused_backup(exim, places / "none"), "an export is under way")
+    exim.tool("import")
+    check(exim.queue() == before and back_up("last") == 0, "the import has not all")
+    exim.tool("stop")
+    shutil.rmtree(exim.spool / ".fastspool")
+    shutil.copytree(places / "last", exim.spool / ".fastspool")
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", exim.spool / ".fastspool"], check=True)
+    check(exim.queue() == before, "the copy has another queue")
+    exim.run("-Mrm", *before)
+    exim.expected = []
+
+
 def refused_backup(exim, directory):
     """The backup is refused.  Returns what it says."""
     result = exim.command("backup", directory, program=TOOL, stock=True)
