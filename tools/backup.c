@@ -334,7 +334,7 @@ static int say_outside(const struct fastspool *fs, int64_t before, int64_t after
         tool_error("%" PRId64
                    " message%s on the plain disk of %s %s no part of the copy: move %s into the store first, by "
                    "`fastspool import` or the start of a view, or copy the directories input and msglog, too",
-                   most, most == 1 ? "" : "s", fs->spool, most == 1 ? "is" : "are", most == 1 ? "it" : "them");
+                   most, tool_plural((uint64_t)most), fs->spool, most == 1 ? "is" : "are", most == 1 ? "it" : "them");
         return PARTLY;
     }
     if (error < 0) {

@@ -5,9 +5,9 @@
  * The happy path: no mirror runs.  A child becomes the spool's owner, takes the mirror's lock, so that none begins
  * meanwhile, and shrinks.
  *
- * Failure modes: a mirror runs, or an Exim that has the store: it is refused.  A process that uses the spool meanwhile waits until its mirror can
- * start.  A death at any point: the same content is there, and another call goes on.  The mail user has written the
- * database so that LMDB does what he wants: the child has no rights but his, and no terminal.
+ * Failure modes: a mirror runs, or an Exim that has the store: it is refused.  A process that uses the spool meanwhile
+ * waits until its mirror can start.  A death at any point: the same content is there, and another call goes on.  The
+ * mail user has written the database so that LMDB does what he wants: the child has no rights but his, and no terminal.
  */
 #include "base/error.h"
 #include "base/places.h"

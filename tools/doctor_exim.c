@@ -13,6 +13,7 @@
 #include "exims.h"
 #include "spool/viewed.h"
 #include "states.h"
+#include "ways.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -194,7 +195,13 @@ void doctor_environment(struct doctor *doctor)
 
 /* ---- the Exims that run ---- */
 
-static const char *const restart = "restart Exim with the library: `fastspool enable`, `systemctl restart exim4`";
+static const char *restart(void)
+{
+    static char mend[128];
+
+    snprintf(mend, sizeof(mend), "restart Exim with the library: `fastspool enable`, %s", ways_command("restart"));
+    return mend;
+}
 
 struct running {
     struct doctor *doctor;
@@ -205,7 +212,7 @@ struct running {
 
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
-    const char *found = NULL, *mend = restart;
+    const char *found = NULL, *mend = restart();
     enum verdict verdict = DOCTOR_WRONG;
 
     if (process->users)
@@ -251,14 +258,14 @@ void doctor_running(struct doctor *doctor)
         .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
     size_t number = exims_each(&doctor->config, doctor->exim, judge, &running);
     if (running.bad > TOLD_MAX)
-        doctor_tell(doctor, running.worst, restart, "%zu more like these", running.bad - TOLD_MAX);
+        doctor_tell(doctor, running.worst, restart(), "%zu more like these", running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
     if (hidden)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
-                    "%zu processes are called like Exim and can't be looked at", hidden);
+                    "%zu process%s called like Exim and can't be looked at", hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.users)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "`systemctl start exim4`", "no Exim runs%s",
+        doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"), "no Exim runs%s",
                     number ? " but those of ordinary users" : "");
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.users);

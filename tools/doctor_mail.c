@@ -14,6 +14,7 @@
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "status.h"
+#include "tool.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -72,11 +73,11 @@ static void tell_state(struct doctor *doctor)
     else if (messages == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
     else if (exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRId64 " messages in %s, and no store is in memory", messages,
-                    doctor->state);
+        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRId64 " message%s in %s, and no store is in memory", messages,
+                    tool_plural((uint64_t)messages), doctor->state);
     else
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRId64 " messages stand in %s: no Exim that runs has them",
-                    messages, doctor->state);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRId64 " message%s in %s: no Exim that runs has the store",
+                    messages, messages == 1 ? " stands" : "s stand", doctor->state);
 }
 
 void doctor_unattended(struct doctor *doctor)
@@ -96,9 +97,10 @@ void doctor_unattended(struct doctor *doctor)
     else if (status.messages > 0 && !exims_attend(&doctor->config, doctor->spool))
         doctor_tell(doctor, DOCTOR_WRONG,
                     "start Exim with the library (`fastspool enable`), or `fastspool export` to leave",
-                    "%" PRIu64 " messages stand: no Exim that runs has them", status.messages);
+                    "%" PRIu64 " message%s: no Exim that runs has the store", status.messages,
+                    status.messages == 1 ? " stands" : "s stand");
     else
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%" PRIu64 " messages", status.messages);
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%" PRIu64 " message%s", status.messages, tool_plural(status.messages));
 }
 
 /* ---- the view ---- */
@@ -149,16 +151,18 @@ void doctor_plain(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none%s", view ? ", below the view, too" : "");
     else if (messages && view)
         doctor_tell(doctor, DOCTOR_WRONG, "syslog says why each stays; see \"on the disk\" of `fastspool status`",
-                    "the view hides %" PRId64 " messages of the disk", messages);
+                    "the view hides %" PRId64 " message%s of the disk", messages, tool_plural((uint64_t)messages));
     else if (imports)
         doctor_tell(doctor, DOCTOR_ATTENTION, "wait: see `fastspool status`",
-                    "%" PRId64 " messages on the plain disk, which the view is importing", messages);
+                    "%" PRId64 " message%s on the plain disk, which the view is importing", messages,
+                    tool_plural((uint64_t)messages));
     else if (messages)
         doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library: it delivers them, and a view imports them",
-                    "%" PRId64 " messages on the plain disk", messages);
+                    "%" PRId64 " message%s on the plain disk", messages, tool_plural((uint64_t)messages));
     else
         doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library, or `fastspool import`: it goes on",
-                    "files of %" PRId64 " messages that the store has, whose import was interrupted", all);
+                    "files of %" PRId64 " message%s that the store has, whose import was interrupted", all,
+                    tool_plural((uint64_t)all));
 }
 
 /* ---- readers without the library ---- */

@@ -121,7 +121,7 @@ static int say_result(struct fastspool *fs, const char *to, const struct export_
 {
     if (result->files > 0 || code == 0)
         printf("exported %" PRIu64 " message%s in %" PRIu64 " file%s to %s\n", result->messages,
-               result->messages == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s", to);
+               tool_plural(result->messages), result->files, tool_plural(result->files), to);
     if (result->locked || result->conflicts || result->left)
         printf("in the store stay: %u that processes work on, %u of which the disk has others, %u that can't be made\n",
                result->locked, result->conflicts, result->left);

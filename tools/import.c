@@ -44,7 +44,7 @@ static int say_result(const struct fastspool *fs, const struct import_result *re
 {
     if (result->files > 0 || code == 0)
         printf("imported %" PRIu64 " message%s in %" PRIu64 " file%s\n", result->messages,
-               result->messages == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s");
+               tool_plural(result->messages), result->files, tool_plural(result->files));
     if (result->locked || result->conflicts || result->left)
         printf(
             "on the disk stay: %u that processes work on, %u of which the store has others, %u that can't be taken\n",

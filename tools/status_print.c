@@ -113,7 +113,8 @@ static void print_left(const struct shown *shown)
 void status_print_rest(const struct shown *shown, FILE *to)
 {
     if (!shown->store && shown->on_disk > 0)
-        fprintf(to, "  on the disk  %" PRId64 " messages, besides what it has\n", shown->on_disk);
+        fprintf(to, "  on the disk  %" PRId64 " message%s, besides what it has\n", shown->on_disk,
+                tool_plural((uint64_t)shown->on_disk));
     if (shown->other.messages > 0)
         fprintf(to, "  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
     if (shown->without > 0)
@@ -148,7 +149,7 @@ void status_print_text(const struct shown *shown)
                (double)s->mirror_silent_ns / 1e9);
     else
         puts("  mirror       none runs");
-    printf("  waiting      %" PRIu64 " processes\n", s->waiters);
+    printf("  waiting      %" PRIu64 " process%s\n", s->waiters, s->waiters == 1 ? "" : "es");
     status_print_rest(shown, stdout);
     print_left(shown);
 }

@@ -99,7 +99,7 @@ static void draw_numbers(const struct shown *shown)
     printf("  memory       %.1f MiB of %.0f MiB; %" PRIu64 " files evicted" CLEAR_LINE,
            (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576, s->evicted_files);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB" CLEAR_LINE, s->dirty_files, (double)s->dirty_bytes / 1048576);
-    printf("  waiting      %" PRIu64 " processes" CLEAR_LINE, s->waiters);
+    printf("  waiting      %" PRIu64 " process%s" CLEAR_LINE, s->waiters, s->waiters == 1 ? "" : "es");
     if (s->mirror_pid)
         printf("  mirror       process %ld, last sign of life %.1f s ago" CLEAR_LINE, (long)s->mirror_pid,
                (double)s->mirror_silent_ns / 1e9);
@@ -117,7 +117,8 @@ static void draw_rest(const struct shown *shown)
     if (shown->view.line[0])
         printf("  view         %s" CLEAR_LINE, shown->view.line);
     if (shown->on_disk > 0)
-        printf("  on the disk  %" PRId64 " messages" CLEAR_LINE, shown->on_disk);
+        printf("  on the disk  %" PRId64 " message%s" CLEAR_LINE, shown->on_disk,
+               tool_plural((uint64_t)shown->on_disk));
 }
 
 static void draw(const struct history *history, const struct shown *shown)

@@ -38,6 +38,12 @@ int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /** The same for @error of an attachment that has failed with @result: an ordinary user is told to be root. */
 int tool_refused(int result, const char *error);
 
+/** The end of a noun behind @count: "1 message", "2 messages". */
+static inline const char *tool_plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 /** Print a JSON string on standard output.  @text may hold any bytes. */
 void tool_print_json(const char *text);
 

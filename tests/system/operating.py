@@ -269,12 +269,12 @@ def an_exim_without_the_library(exim):
         exim.submit(Message())
         exim.queued = 1
         exim.stop()
-        tells(exim, "running exims", "attention", "no Exim runs")
-        tells(exim, "mail in the store", "wrong", "1 messages stand")
+        tells(exim, "running exims", "attention", "no Exim runs", "`/etc/init.d/exim4 start`")
+        tells(exim, "mail in the store", "wrong", "1 message stands")
         daemon = subprocess.Popen([EXIM, "-bdf"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
         try:
             tells(exim, "running exims", "wrong", f"process {daemon.pid} ({EXIM} -bdf) has not got the library")
-            tells(exim, "mail in the store", "wrong", "1 messages stand")
+            tells(exim, "mail in the store", "wrong", "1 message stands")
         finally:
             daemon.terminate()
             daemon.wait(60)
@@ -345,7 +345,7 @@ def mail_on_the_disk(exim):
     with well(exim):
         tells(exim, "mail on the disk", "ok", "none")
         exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
-        tells(exim, "mail on the disk", "attention", "1 messages on the plain disk")
+        tells(exim, "mail on the disk", "attention", "1 message on the plain disk")
         for queue in ("input/a", "other/input", "other/input/b"):
             (exim.spool / queue).mkdir(parents=True)
             for end in "HD":
@@ -603,7 +603,7 @@ def the_view(exim):
         below = f"umount {exim.spool}/input; cd {exim.spool}/input; %s 1pZzzz-000000-00-H 1pZzzz-000000-00-D"
         tells(exim, "mail on the disk", "ok", "below the view, too")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
-        tells(exim, "mail on the disk", "wrong", "the view hides 1 messages of the disk")
+        tells(exim, "mail on the disk", "wrong", "the view hides 1 message of the disk")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
         closed = exim.command("--mount", "sh", "-c", f"mount --bind /srv /dev && {TOOL} doctor", program="unshare", stock=True)
         check(b"no view can be mounted: /dev/fuse: " in closed.stdout, f"{closed}")
@@ -918,7 +918,7 @@ def an_idle_exim_of_a_user(exim):
         exim.queued = 1
         with idle_exims(exim, 1, LIBRARY) as (idle,):
             wait_for(lambda: LIBRARY in pathlib.Path(f"/proc/{idle.pid}/maps").read_text(), "a user's Exim has the library")
-            tells(exim, "mail in the store", "wrong", "1 messages stand")
+            tells(exim, "mail in the store", "wrong", "1 message stands")
             exim.run("-Mrm", *exim.queue())
             exim.queued = 0
             roots = subprocess.Popen([EXIM, "-bs"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=exim.environment(), cwd="/")
