@@ -98,6 +98,8 @@ def beside_exim(exim):
         for arguments in (("export", "--yes"), ("export", "--yes", other), ("compact",)):
             said = refused(exim, *arguments)
             check(f"process {exim.daemon.pid} (" in said and "has the library" in said and "stop it first, `/etc/init.d/exim4 stop`" in said, said)
+        owners = exim.command("export", "--yes", program=TOOL, stock=True, user="Debian-exim")
+        check(owners.returncode == 1 and b"can't be looked at: stop Exim, or run it as root" in owners.stderr, f"{owners}")
         check("exported 0 messages" in exim.tool("export", "--yes", "--spool", copy), "the copy")
         check(exim.queue() == before and not other.exists(), "the queue is another one")
     exim.stop()
