@@ -45,12 +45,21 @@ static bool has_memory(pid_t pid, const char *memory)
     return found;
 }
 
+/* The last that a daemon does is to run itself so, as root, to remove its pid file.  That touches no mail, and is there
+ * a moment longer than the daemon. */
+static bool is_ending(const struct exims_process *process)
+{
+    const char *option = strstr(process->command, " -oPX");
+
+    return option && option[strlen(" -oPX")] == '\0';
+}
+
 static bool has_store(void *context, const struct exims_process *process)
 {
     struct found *found = context;
     bool served = process->served && (!found->memory || has_memory(process->pid, found->memory));
 
-    found->is = served || (found->on_view && !process->elsewhere);
+    found->is = !is_ending(process) && (served || (found->on_view && !process->elsewhere));
     if (found->is)
         found->process = *process;
     return found->is;
@@ -60,7 +69,7 @@ static bool has_no_store(void *context, const struct exims_process *process)
 {
     struct found *found = context;
 
-    found->is = !process->served && !process->users && !process->elsewhere;
+    found->is = !is_ending(process) && !process->served && !process->users && !process->elsewhere;
     if (found->is)
         found->process = *process;
     return found->is;

@@ -103,7 +103,15 @@ def beside_exim(exim):
         check("exported 0 messages" in exim.tool("export", "--yes", "--spool", copy), "the copy")
         check(exim.queue() == before and not other.exists(), "the queue is another one")
     exim.stop()
+    ending = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "inject=exit_group:delay_enter=100000000", EXIM, "-oPX"],
+                              env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL)
+    wait_for(lambda: [pid for pid, _ in processes() if words_of(pid)[-1:] == ["-oPX"] and words_of(pid)[0] == EXIM],
+             "an Exim that removes its pid file")
     exim.tool("export", "--yes")
+    for pid, _ in processes():
+        if words_of(pid)[-1:] == ["-oPX"]:
+            os.kill(pid, signal.SIGKILL)
+    ending.wait()
     daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
     said = wait_for(lambda: f"process {daemon.pid} (" in (said := refused(exim, "import")) and said, "it is refused")
     check("has not got the library" in said and "`fastspool enable`, `/etc/init.d/exim4 restart`" in said, said)
