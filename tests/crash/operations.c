@@ -247,6 +247,19 @@ static void lock_it(struct fastspool *fs)
     fastspool_lock(fs, victims, F_SETLK, &lock);
     fastspool_close(fs, victims);
 }
+static void lock_and_change(struct fastspool *fs)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 19};
+    fastspool_lock(fs, victims, F_SETLK, &lock);
+    lock.l_type = F_UNLCK;
+    fastspool_lock(fs, victims, F_SETLK, &lock);
+    lock.l_type = F_WRLCK;
+    fastspool_lock(fs, victims, F_SETLK, &lock);
+    lock.l_len = 5;
+    lock.l_type = F_RDLCK; /* the note goes to the kernel */
+    fastspool_lock(fs, victims, F_SETLK, &lock);
+    fastspool_close(fs, victims);
+}
 static void fork_and_close(struct fastspool *fs)
 {
     int status;
@@ -416,6 +429,7 @@ const struct operation operations[] = {
     {"futimens", {opens_file, change_times_open}, 0, NULL},
     {"fsync", {opens_file, sync_it}, 0, NULL},
     {"lock and close", {opens_file, lock_it}, 0, NULL},
+    {"lock, unlock and change", {opens_file, lock_and_change}, 0, NULL},
     {"look, read and list", {opens_directory, look}, 0, NULL},
     {"fork and close in both", {opens_unlinked, fork_and_close}, 0, NULL},
     {"overwrite during a commit", {opens_file, write_inside}, COMMIT, NULL},
