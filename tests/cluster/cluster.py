@@ -485,6 +485,19 @@ def mains_stopped(cluster):
 
 
 @test
+def scanned_by_backup(cluster):
+    """What backup has taken was scanned: a main server takes it without a scanner, so backup has nothing to bounce."""
+    for host in MAINS:
+        cluster.power(host, "off")
+    taken(cluster, "box@boxes.test", "by way of backup")
+    wait_for(lambda: "== box@boxes.test" in cluster.log("backup"), "backup has tried")
+    cluster.power("scan", "kill")
+    cluster.power("main2", "on")
+    cluster.on("backup", "exim4", "-qff")
+    check(cluster.queue("backup") == 0, f"still at backup: {cluster.log('backup')}")
+
+
+@test
 def main_full(cluster):
     """Memory and disk of the main servers are full: they say 452, the sender turns to backup, nothing is lost."""
     for host in MAINS:
