@@ -262,7 +262,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
         if (shown->named && is_missing(shown))
-            strcpy(shown->more, "make it, or take that line out of " FASTSPOOL_CONFIG);
+            strncat(shown->line, ": make it, or take that line out of " FASTSPOOL_CONFIG,
+                    sizeof(shown->line) - strlen(shown->line) - 1);
         tell_other(shown);
         tell_state(shown);
         if (shown->refusal[0])
@@ -286,8 +287,10 @@ static void print(const struct shown *shown, struct fastspool *fs, char form)
         tool_refused(shown->refused, shown->line);
         if (shown->more[0])
             tool_error("%s", shown->more);
-        status_print_rest(shown, stderr);
+        status_print_rest(shown);
     } else {
+        if (shown->refusal[0])
+            tool_error("%s", shown->refusal);
         status_print_text(shown);
     }
 }

@@ -14,7 +14,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <sys/types.h>
 
 /** The exit status. */
@@ -87,7 +86,7 @@ void status_judge(struct shown *shown);
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);
 /** Of the text, what is known with and without a store. */
-void status_print_rest(const struct shown *shown, FILE *to);
+void status_print_rest(const struct shown *shown);
 /** The metrics of one more spool, kept until status_print_prometheus(): those of several spools, of one name, stand
  *  together.  @fs: the store, NULL: there is none. */
 void status_add_prometheus(const struct shown *shown, struct fastspool *fs);

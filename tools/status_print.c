@@ -110,17 +110,17 @@ static void print_left(const struct shown *shown)
         printf("%s\n", shown->hidden ? ": hidden by the view" : "");
 }
 
-void status_print_rest(const struct shown *shown, FILE *to)
+void status_print_rest(const struct shown *shown)
 {
     if (!shown->store && shown->on_disk > 0)
-        fprintf(to, "  on the disk  %" PRId64 " message%s, besides what it has\n", shown->on_disk,
-                tool_plural((uint64_t)shown->on_disk));
+        printf("  on the disk  %" PRId64 " message%s, besides what it has\n", shown->on_disk,
+               tool_plural((uint64_t)shown->on_disk));
     if (shown->other.messages > 0)
-        fprintf(to, "  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
+        printf("  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
     if (shown->without > 0)
-        fprintf(to, "  exims        %" PRId64 " without the library\n", shown->without);
+        printf("  exims        %" PRId64 " without the library\n", shown->without);
     if (shown->view.line[0])
-        fprintf(to, "  view         %s\n", shown->view.line);
+        printf("  view         %s\n", shown->view.line);
 }
 
 void status_print_text(const struct shown *shown)
@@ -150,6 +150,6 @@ void status_print_text(const struct shown *shown)
     else
         puts("  mirror       none runs");
     printf("  waiting      %" PRIu64 " process%s\n", s->waiters, s->waiters == 1 ? "" : "es");
-    status_print_rest(shown, stdout);
+    status_print_rest(shown);
     print_left(shown);
 }

@@ -78,7 +78,7 @@ def tells(exim, name, verdict, *words):
 def status_tells(exim, status, *words):
     """`fastspool status` ends with STATUS, and its first line has WORDS."""
     result = exim.command("status", program=TOOL, stock=True)
-    line = (result.stdout or result.stderr).decode().splitlines()[0]
+    line = (result.stderr or result.stdout).decode().splitlines()[0]
     check(result.returncode == status and all(word in line for word in words), f"status: exit {result.returncode}, {line!r}")
 
 
