@@ -48,7 +48,7 @@ ADDRESSES = {"main1": "10.77.0.11", "main2": "10.77.0.12", "backup": "10.77.0.25
 WINDOW = 5.0            # seconds: a commit, the log's whole seconds, and a mirror that waits for a CPU of a busy machine
 PATIENCE = 300          # seconds without any change
 # Lines of the panic log that say nothing of fastspool, with the hosts where they may be.  They are counted.  The hints and
-# their locks are the disk's own with fastspool, too, and retry, which has none, writes the same line when one is held so long.
+# their locks are the disk's own with fastspool, too; docs/cluster.md has the counts of main servers without it.
 PANIC = (
     (("main1", "main2", "backup"), r"(malware|spam) acl condition: ", "{host} of its scanner, away or slow"),
     (MAIL_HOSTS, r"Failed to get (read|write) lock for /var/spool/exim4/db/([\w-]+)\.lockfile: timed out$",
