@@ -24,6 +24,8 @@
  *   - A later process with the same pid notes for the first time: it removes old notes of that pid before it takes the
  *     byte.
  *   - The byte can't be had (a process that has waited has it for an instant): the lock is the kernel's.
+ *   - Two threads of a process lock for the first time: one of them could remove, as old, what the other one has just
+ *     noted.  So one at a time, and the lock of the other is the kernel's.
  *   - The mail user writes notes himself: he may hold locks, as he may by fcntl(2).
  */
 #include "store/noted.h"
@@ -211,20 +213,32 @@ static int remove_note(struct fastspool *fs, struct noted *note)
     return section_run(fs, end, note);
 }
 
+/* The process notes for the first time.  Returns its pid, 0: it can't. */
+static uint32_t begin(struct fastspool *fs, uint32_t life)
+{
+    uint32_t pid = (uint32_t)getpid();
+    struct flock byte = byte_of(pid, F_WRLCK);
+
+    each(fs, pid, remove_note);
+    if (fcntl(fs->locks_fd, F_SETLK, &byte) < 0)
+        return 0;
+    STORE(fs->noting_life, life);
+    STORE(fs->noting, pid);
+    return pid;
+}
+
 /* The process's pid, if it may note; 0: it can't. */
 static uint32_t self(struct fastspool *fs)
 {
-    uint32_t pid = noting(fs), now = mutex_life();
+    uint32_t pid = noting(fs), life = mutex_life(), beginning = LOAD(fs->noting_begins);
 
-    if (pid || now == 0)
+    if (pid || life == 0)
         return pid & LEAVING ? 0 : pid;
-    pid = (uint32_t)getpid();
-    struct flock life = byte_of(pid, F_WRLCK);
-    each(fs, pid, remove_note);
-    if (fcntl(fs->locks_fd, F_SETLK, &life) < 0)
+    if (beginning == life || /* in another thread, or in the call that this handler has interrupted */
+        !__atomic_compare_exchange_n(&fs->noting_begins, &beginning, life, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return 0;
-    STORE(fs->noting_life, now);
-    STORE(fs->noting, pid);
+    pid = noting(fs) ? 0 : begin(fs, life);
+    STORE(fs->noting_begins, 0);
     return pid;
 }
 

@@ -61,7 +61,8 @@ struct fastspool {
     enum fastspool_durability durability; /* of the fsyncs of this process */
     uint32_t noting;                      /* the pid, once this process may note locks (noted.c), 0: not yet; atomic */
     uint32_t noting_life;                 /* and its life (mutex.h) then; atomic */
-    uint64_t synced;                      /* acked: highest ticket that this process has synced; atomic */
+    uint32_t noting_begins; /* the life of the process in which a thread begins to note, 0: none; atomic */
+    uint64_t synced;        /* acked: highest ticket that this process has synced; atomic */
 };
 
 /* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to what this process

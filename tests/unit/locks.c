@@ -7,6 +7,7 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/noted.h"
 #include "store/store.h"
 
@@ -353,6 +354,25 @@ Test(locks, pid_again)
     start_other("f");
     cr_assert_eq(call(LOCK, 0, 10), 0);
     end_other();
+}
+
+/* Another thread is about to note for the first time: this one's locks are the kernel's, and nothing is removed. */
+Test(locks, threads)
+{
+    int d = opened("f", O_RDWR | O_CREAT), g = opened("g", O_RDWR | O_CREAT);
+
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    STORE(fs->noting, 0);
+    STORE(fs->noting_begins, mutex_life());
+    cr_assert_eq(lock(g, F_WRLCK, 0, 10), 0);
+    cr_assert(!noted(g) && noted(d));
+    start_other("g");
+    cr_assert_eq(call(LOCK, 0, 10), -EAGAIN);
+    end_other();
+    STORE(fs->noting_begins, mutex_life() + 1); /* a parent's, at the fork */
+    int h = opened("h", O_RDWR | O_CREAT);
+    cr_assert_eq(lock(h, F_WRLCK, 0, 10), 0);
+    cr_assert(noted(h));
 }
 
 /* A child has none of its parent's, and the parent keeps its own when the child closes and ends. */
