@@ -188,6 +188,24 @@ static uint64_t add_sizes(int top, const char *own)
     return sum;
 }
 
+/* Another owner's directory stays his while anything is in it: a user can find a path with the hash of another spool.
+ */
+static int make_own(int top, const char *directory, const struct stat *spool)
+{
+    struct stat st;
+    bool made = mkdirat(top, directory, 0755) == 0;
+
+    if (!made && errno != EEXIST)
+        return -errno;
+    if (fstatat(top, directory, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (st.st_uid == spool->st_uid && st.st_gid == spool->st_gid)
+        return 0;
+    if (!made && (unlinkat(top, directory, AT_REMOVEDIR) < 0 || mkdirat(top, directory, 0755) < 0))
+        return -errno;
+    return fchownat(top, directory, spool->st_uid, spool->st_gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
 static int reserve(int top, const struct wish *wish)
 {
     char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX];
@@ -196,11 +214,7 @@ static int reserve(int top, const struct wish *wish)
     int result = write_size(top, size, wanted(wish->memory));
     if (result == 0)
         result = enlarge(top, add_sizes(top, size));
-    if (result == 0 && mkdirat(top, directory, 0755) < 0 && errno != EEXIST)
-        result = -errno;
-    if (result == 0 && fchownat(top, directory, wish->st->st_uid, wish->st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
-        result = -errno;
-    return result;
+    return result < 0 ? result : make_own(top, directory, wish->st);
 }
 
 /* ---- the child ---- */

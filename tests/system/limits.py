@@ -139,6 +139,33 @@ def filled_shm(exim):
 
 
 @test(library=True, main=QUEUE_ONLY, memory="32M")
+def memory_of_another_owner(exim):
+    """The directory below root's memory that a spool's path leads to is another owner's, as by a hash that alice has found: it
+    stays his with what is in it, and her spool has its memory elsewhere.  An empty one becomes hers."""
+    spool = exim.work / "hers"
+    (spool / "input").mkdir(parents=True)
+    for path in (spool, spool / "input"):
+        os.chown(path, USER_ID, USER_ID)
+    use = ["run", "--spool", spool, "--", "ls", spool / "input"]
+    exim.tool(*use)
+    place = place_of(spool).parent
+    check(str(place).startswith(ROOTS_MEMORY + "/") and place.stat().st_uid == USER_ID, f"the memory is {place}")
+    exim.tool("stop", "--spool", spool)
+    wait_for(lambda: not os.listdir(place), "the memory is given back")
+    owner = exim.spool.stat()
+    os.chown(place, owner.st_uid, owner.st_gid)
+    (place / "his").touch()
+    exim.tool(*use)
+    check(place.stat().st_uid == owner.st_uid and os.listdir(place) == ["his"], f"{place} went to alice: {place.stat()}")
+    check(place_of(spool).parent != place, f"the memory is {place_of(spool)}")
+    exim.tool("stop", "--spool", spool)
+    (place / "his").unlink()
+    exim.tool(*use)
+    check(place.stat().st_uid == USER_ID, f"an empty directory: {place.stat()}")
+    exim.tool("stop", "--spool", spool)
+
+
+@test(library=True, main=QUEUE_ONLY, memory="32M")
 def roots_memory(exim):
     """The file system is root's alone, has room for each spool's `memory`, and grows with a second spool and a larger
     `memory`.  It is still mounted after the stop, and holds nothing of a spool that is gone when the next one comes."""
