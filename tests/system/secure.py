@@ -21,6 +21,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 
 from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, processes, sleeps_in,
@@ -500,6 +501,21 @@ def removal_of_the_package(exim):
     check(has_store(), "no store: the rest can't fail")
     remove_package(exim)
     check(not has_store(), "the memory stays")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def removal_beside_a_silent_process(exim):
+    """A look at all processes that does not end is no look: the removal is refused.  (The kernel of this machine lets nobody wait
+    for a memory map, so a timeout(1) of the test's own stands in the way.)"""
+    exim.start()
+    exim.stop()
+    with tempfile.TemporaryDirectory() as name:
+        silent = pathlib.Path(name) / "timeout"
+        silent.write_text('#!/bin/sh\ncase "$*" in *grep*) exit 124 ;; esac\nexec /usr/bin/timeout "$@"\n')
+        silent.chmod(0o755)
+        result = subprocess.run(["sh", PRERM, "remove"], env={"PATH": f"{name}:{os.environ['PATH']}"}, capture_output=True, timeout=120)
+    check(result.returncode == 1 and b"does not answer" in result.stderr, f"{result}")
+    check(has_store(), "the store is gone")
 
 
 # --- the environment -----------------------------------------------------------------------------------------------
