@@ -10,7 +10,8 @@
  * Failure modes:
  *   - A state that is not SPOOL/.fastspool, and that no mirror serves any more, as after a reboot, is not found.
  *   - Any user can run a mirror: only one of root's or the spool owner's counts, and the kernel says whose it is.
- *   - The mail user shows another state of his own: then the operator looks there.
+ *   - The mail user shows another state of his own: then the operator looks there.  Its path gets to root's terminal,
+ *     and into a command that root is asked to run: so one with unusual characters is none.
  */
 #include "states.h"
 
@@ -157,6 +158,14 @@ static bool read_uid(pid_t pid, uid_t *uid)
     return found;
 }
 
+/* Does it say nothing to a terminal, a shell, or the configuration? */
+static bool is_plain(const char *path)
+{
+    static const char usual[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+,:@%";
+
+    return *path == '/' && path[strspn(path, usual)] == '\0';
+}
+
 /* "fastspool mirror --state STATE --memory N SPOOL", as the library starts it. */
 static void consider_process(const struct search *search, pid_t pid)
 {
@@ -178,7 +187,7 @@ static void consider_process(const struct search *search, pid_t pid)
         state = last && strcmp(last, "--state") == 0 ? word : state;
         last = word;
     }
-    if (state && strcmp(verb, "mirror") == 0 && strcmp(last, search->spool) == 0)
+    if (state && is_plain(state) && strcmp(verb, "mirror") == 0 && strcmp(last, search->spool) == 0)
         consider(search, state, pid);
 }
 

@@ -474,6 +474,36 @@ def started_anyhow(exim):
     exim.start()
 
 
+@contextlib.contextmanager
+def mirror_of(exim, state):
+    """A mirror of STATE, made by the mail user, who stops it at once: it has only to be seen."""
+    state.mkdir(mode=0o700)
+    shutil.chown(state, "Debian-exim", "Debian-exim")
+    stopped = False
+    while not stopped:                          # it lives for some milliseconds
+        process = subprocess.Popen([TOOL, "mirror", "--state", str(state), "--memory", "67108864", str(exim.spool)],
+                                   stderr=subprocess.DEVNULL, user="Debian-exim", group="Debian-exim", extra_groups=[])
+        os.kill(process.pid, signal.SIGSTOP)
+        stopped = os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_state_of_the_mail_users(exim):
+    """Another state of the spool is named in a command for root, unless its path says something to root's terminal or shell."""
+    exim.start()
+    for name, named in (("other", True), ("\x1b]0;you\x07", False), ("line\nfastspool: more", False), ("a;id", False), ("$(id)", False)):
+        with mirror_of(exim, exim.spool / name):
+            said = exim.command("status", program=TOOL, stock=True)
+        said = (said.stdout + said.stderr).decode()
+        check((f"FASTSPOOL_STATE={exim.spool / name} " in said) == named, said)
+        check(named or name not in said, repr(said))
+
+
 @test(library=True, main=QUEUE_ONLY)
 def removal_of_the_package(exim):
     """prerm removes the memory of an empty store; where the mail user says that it is root's directory, that stays."""
