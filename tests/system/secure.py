@@ -548,6 +548,40 @@ def removal_beside_a_silent_process(exim):
     check(has_store(), "the store is gone")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def upgrade_beside_an_open_pipe(exim):
+    """The mail user opens the pipe of what reads his record, and keeps it: prerm does not wait for its end.  (A timeout(1) of the
+    test's own, as a minute is long.)"""
+    if not shutil.which("setpriv"):
+        raise Skip("no setpriv")
+    exim.start()
+    exim.stop()
+    leave_memory(exim)
+    record = exim.spool / ".fastspool/runtime"
+    before = record.read_text()
+    record.unlink()
+    os.mkfifo(record, 0o600)                    # so that the reader waits
+    shutil.chown(record, "Debian-exim", "Debian-exim")
+    with tempfile.TemporaryDirectory() as name:
+        short = pathlib.Path(name) / "timeout"
+        short.write_text('#!/bin/sh\nshift 3\nexec /usr/bin/timeout -k 1 2 "$@"\n')
+        short.chmod(0o755)
+        with subprocess.Popen(["sh", PRERM, "upgrade"], env={"PATH": f"{name}:{os.environ['PATH']}"}) as prerm:
+            kept = -1
+            try:
+                wait_for(lambda: readers(exim), "the record is read")
+                kept = os.open(f"/proc/{readers(exim)[0]}/fd/1", os.O_WRONLY)
+                check(prerm.wait(30) == 0, f"exit {prerm.returncode}")
+            finally:
+                prerm.kill()
+                if kept >= 0:
+                    os.close(kept)
+    record.unlink()
+    record.write_text(before)
+    shutil.chown(record, "Debian-exim", "Debian-exim")
+    record.chmod(0o600)
+
+
 # --- the environment -----------------------------------------------------------------------------------------------
 
 @test(library=True, main=QUEUE_ONLY)
