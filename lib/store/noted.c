@@ -26,7 +26,8 @@
  *   - The byte can't be had (a process that has waited has it for an instant): the lock is the kernel's.
  *   - Two threads of a process lock for the first time: one of them could remove, as old, what the other one has just
  *     noted.  So one at a time, and the lock of the other is the kernel's.
- *   - The mail user writes notes himself: he may hold locks, as he may by fcntl(2).
+ *   - The mail user writes notes himself: he may hold locks, as he may by fcntl(2).  A note leads no process of root's
+ *     to bytes of more than one file, or of none.
  */
 #include "store/noted.h"
 
@@ -46,7 +47,8 @@ static struct flock byte_of(uint32_t process, short type)
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)process, .l_len = 1};
 }
 
-/* What the segment says of a note.  Anybody's numbers may stand there, so they are cut to what a file has. */
+/* What the segment says of a note.  Anybody's numbers may stand there, so they are cut to what a file has.  (To the
+ * kernel no bytes would be all to the end of the lock file.) */
 static struct noted note_in(const struct fastspool *fs, uint32_t d)
 {
     const struct description *description = description_at(fs, d);
@@ -56,7 +58,7 @@ static struct noted note_in(const struct fastspool *fs, uint32_t d)
                           .inode = LOAD(description->inode),
                           .process = LOAD(description->locker),
                           .from = from < LOCKS_RANGE ? (int64_t)from : 0,
-                          .to = to < LOCKS_RANGE ? (int64_t)to : LOCKS_RANGE};
+                          .to = from < to && to < LOCKS_RANGE ? (int64_t)to : LOCKS_RANGE};
 }
 
 /* ---- in sections ---- */
@@ -202,7 +204,7 @@ static int each(struct fastspool *fs, uint32_t process, int (*with)(struct fasts
 
     for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX && result >= 0; d++) {
         struct noted note = note_in(fs, d);
-        if (note.process == process)
+        if (note.process == process && inode_valid(fs, note.inode))
             result = with(fs, &note);
     }
     return result < 0 ? result : 0;

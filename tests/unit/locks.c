@@ -429,3 +429,37 @@ Test(locks, forged)
     int e = opened("f", O_RDWR);
     cr_assert_eq(lock(e, F_WRLCK, 0, 10), 0);
 }
+
+/* He writes that this process has noted bytes of a file that can't be, or no bytes: the kernel gets no lock of other
+ * files for that. */
+Test(locks, forged_elsewhere)
+{
+    int d = opened("f", O_RDWR | O_CREAT), e = opened("g", O_RDWR | O_CREAT), h = opened("h", O_RDWR | O_CREAT);
+    const struct description *forged = description_at(fs, (uint32_t)e), *others = description_at(fs, (uint32_t)h);
+    const uint32_t inode = forged->inode;
+
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    WRITABLE(forged->locker) = (uint32_t)getpid();
+    WRITABLE(forged->lock_from) = WRITABLE(forged->lock_to) = 5;
+    WRITABLE(inode_at(fs, inode)->flags) |= INODE_NOTED;
+    cr_assert_eq(lock(e, F_RDLCK, 0, 10), 0);
+    start_other("h");
+    cr_expect_eq(call(READ_LOCK, 0, 10), 0);
+    end_other();
+    cr_assert_eq(lock(e, F_UNLCK, 0, 0), 0);
+
+    WRITABLE(forged->locker) = (uint32_t)getpid();
+    WRITABLE(forged->lock_from) = 0;
+    WRITABLE(forged->inode) = UINT32_C(1) << 31 | others->inode;
+    start_other("f");
+    ask(WAIT, 5, 1);
+    until_it_waits(other);
+    cr_assert_eq(lock(d, F_UNLCK, 0, 0), 0);
+    cr_assert_eq(answer(), 0);
+    end_other();
+    start_other("h");
+    cr_expect_eq(call(READ_LOCK, 0, 10), 0);
+    end_other();
+    WRITABLE(forged->inode) = inode;
+    WRITABLE(forged->locker) = 0;
+}
