@@ -8,7 +8,7 @@
  *   - Root without CAP_SYS_PTRACE, as in a container, can't read the images of other users' processes: that is told,
  *     and not taken for none.
  *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
- *     another one.
+ *     another one, and none counts as the one that delivers the queue.
  *   - A user has an Exim's image run without a right but his own (no_new_privs, ptrace).  It gets into no spool, so it
  *     is none.  Who read its maps or its command line could wait for ever: by a page of a FUSE's he keeps its memory
  *     map locked.
@@ -288,7 +288,7 @@ static bool attends(pid_t pid, const struct fastspool_config *config, bool on_vi
     if (!is_any(pid, config, NULL, &process.replaced) || is_powerless(pid, config))
         return false;
     look_at_library(&process, config, &decision);
-    return process.served || on_view;
+    return process.served || (on_view && !is_users(pid, config));
 }
 
 bool exims_attend(const struct fastspool_config *config, const char *spool)

@@ -947,6 +947,26 @@ def mail_without_its_exim(exim):
         operate(exim, "disable", "--yes")
 
 
+@test(library=True, main=QUEUE_ONLY, view="library")
+def mail_beside_a_users_exim(exim):
+    """An Exim that an ordinary user has started, and that works on the view, delivers no queue: mail stands beside it."""
+    with machine(exim):
+        exim.submit(Message())
+        exim.queued = 1
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "the view is mounted")
+        operate(exim, "enable", "--yes")
+        status_tells(exim, 2, "1 message stands", "no Exim runs")
+        with subprocess.Popen([EXIM, "-odq", "you@mail.test"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, user=USER, group=USER_ID, extra_groups=[], cwd="/") as users:
+            wait_for(lambda: os.readlink(f"/proc/{users.pid}/exe") == os.path.realpath(EXIM), "it runs")
+            status_tells(exim, 2, "1 message stands", "no Exim runs")
+            check(users.poll() is None, "it has ended")
+            users.kill()
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        operate(exim, "disable", "--yes")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def never_more_than_it_knows(exim):
     """status does not say that all is well where Exim was started by hand and has left mail, nor after a stop; a spool that was
