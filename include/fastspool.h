@@ -50,7 +50,8 @@
  *     of the name take 64.
  *   - There are no symbolic links, devices, sockets or FIFOs.  A file has at most 4 GiB.
  *   - Record locks have all properties of POSIX record locks (fcntl(2)): closing any description of a file drops the
- *     process's locks on it, and a child inherits none.
+ *     process's locks on it, and a child inherits none.  A process that attaches one spool a second time loses them to
+ *     the second attachment's first lock, or to its end.
  */
 #ifndef FASTSPOOL_H
 #define FASTSPOOL_H
