@@ -175,6 +175,8 @@ static void wait_for_library(struct exims_process *process, const struct fastspo
 
     for (look_at_library(process, config, &decision); decision == UNDECIDED && waited < most;) {
         clock_sleep(NS_PER_S / 20);
+        if (is_powerless(process->pid, config)) /* by now: what a delivery executes, say */
+            break;
         look_at_library(process, config, &decision);
         waited = clock_monotonic() - began;
     }
