@@ -23,6 +23,7 @@
 #include "store/store.h"
 #include "tool.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -61,8 +62,23 @@ static int open_unlinked(int above, const char *path, unsigned flags)
     return fd < 0 ? -errno : fd;
 }
 
+static bool is_empty(int fd)
+{
+    int again = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = again < 0 ? NULL : fdopendir(again);
+    int names = 0;
+
+    while (directory && readdir(directory))
+        names++;
+    if (directory)
+        closedir(directory);
+    else if (again >= 0)
+        close(again);
+    return names == 2; /* "." and ".." */
+}
+
 /* Open directory @name in @above.  It is made as the spool's own is, @spool, if it is missing: the mail user may write
- * to @above, so what is changed is the directory that was made, and no link in its place. */
+ * to @above, so what is changed is no link in its place, nor another directory of root's that was moved there. */
 static int open_or_make(int above, const char *name, const struct stat *spool)
 {
     bool made = mkdirat(above, name, 0700) == 0;
@@ -71,6 +87,8 @@ static int open_or_make(int above, const char *name, const struct stat *spool)
     int result = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : 0;
 
     if (result == 0 && st.st_uid != geteuid() && (made || (st.st_uid != 0 && st.st_uid != spool->st_uid)))
+        result = -EPERM;
+    if (result == 0 && made && !is_empty(fd))
         result = -EPERM;
     if (result == 0 && made && (fchown(fd, spool->st_uid, spool->st_gid) < 0 || fchmod(fd, spool->st_mode & 07777) < 0))
         result = -errno;

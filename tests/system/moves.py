@@ -438,6 +438,25 @@ def elsewhere_refused(exim):
     exim.deliver_queue()
 
 
+@test(library=True, main=QUEUE_ONLY)
+def elsewhere_exchanged(exim):
+    """The mail user owns the directory above, and moves one of root's to where root has just made the new one: it stays root's."""
+    exim.start()
+    queue(exim, 1)
+    exim.stop()
+    above = exim.work / "above"
+    (above / "roots").mkdir(parents=True)
+    (above / "roots/file").touch()
+    shutil.chown(above, "Debian-exim", "Debian-exim")
+    export, stopped = held(exim, "mkdirat", "new", "export", "--yes", above / "new")
+    (above / "new").rename(above / "made")
+    (above / "roots").rename(above / "new")
+    os.kill(stopped, signal.SIGCONT)
+    said = export.communicate(timeout=60)[0]
+    check(export.returncode == 1 and (above / "new").stat().st_uid == 0, f"{export.returncode} {said} {(above / 'new').stat()}")
+    exim.deliver_queue()
+
+
 @test(library=True)
 def no_spool(exim):
     """Where no spool is, no store is made."""
