@@ -9,7 +9,8 @@
  *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
  *     a message that is being moved.  Refused.  One that an ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
- *   - Another state of the spool holds mail, which `state` does not name: the same refusal.
+ *   - Another state of the spool holds mail, which `state` does not name, or one of Exim's own spool, which `spool`
+ * does not name: the same refusal.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  *   - Nothing was written by `fastspool enable`: the mail of the store is looked after all the same.
  */
@@ -39,18 +40,25 @@ static const char usage[] =
     "--yes: don't ask.\n"
     "Exit status: 0 it is taken away, or was before; 1 not; 64 wrong arguments; 77 it has to be run as root.\n";
 
-/* Mail of a state that `state` does not name would be left behind unseen. */
-static int refuse_elsewhere(const struct fastspool_config *config)
+static int refuse(const struct states_other *other)
 {
     char found[STATES_SENTENCE], mend[STATES_SENTENCE];
+
+    states_describe(other, found, mend);
+    return tool_error("nothing was changed, as plain Exim would not see this mail: %s; %s", found, mend);
+}
+
+/* Mail of a state that `state` or `spool` does not lead to would be left behind unseen. */
+static int refuse_elsewhere(const struct fastspool_config *config)
+{
     struct states_other other;
 
+    if (states_find_unnamed(config, &other) && other.messages != 0)
+        return refuse(&other);
     for (size_t i = 0; i < config->spools; i++) {
         const struct fastspool_config one = tool_config_of(config, i);
-        if (!states_find_other(&one, &other) || other.messages == 0)
-            continue;
-        states_describe(&other, found, mend);
-        return tool_error("nothing was changed, as plain Exim would not see this mail: %s; %s", found, mend);
+        if (states_find_other(&one, &other) && other.messages != 0)
+            return refuse(&other);
     }
     return 0;
 }

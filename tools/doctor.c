@@ -9,6 +9,8 @@
  */
 #include "doctor.h"
 
+#include "asked.h"
+
 #include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
@@ -111,10 +113,8 @@ void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, 
 static void find_exim(struct doctor *doctor)
 {
     static const char *const usual[] = {"/usr/sbin/exim4", "/usr/sbin/exim", "/usr/exim/bin/exim"};
-    const char *found = NULL;
+    const char *found = asked_program(&doctor->config);
 
-    for (size_t i = 0; i < doctor->config.programs && !found; i++)
-        found = access(doctor->config.program[i], X_OK) == 0 ? doctor->config.program[i] : NULL;
     for (size_t i = 0; i < sizeof(usual) / sizeof(*usual) && !found; i++)
         found = access(usual[i], X_OK) == 0 ? usual[i] : NULL;
     if (found)
@@ -123,18 +123,7 @@ static void find_exim(struct doctor *doctor)
 
 bool doctor_option(const struct doctor *doctor, const char *name, char *value, size_t room)
 {
-    size_t length = strlen(name);
-
-    for (const char *line = doctor->options; *line;) {
-        size_t size = strcspn(line, "\n");
-        if (size > length && strncmp(line, name, length) == 0 && strncmp(line + length, " =", 2) == 0) {
-            const char *from = line + length + 2 + (line[length + 2] == ' ');
-            snprintf(value, room, "%.*s", (int)(size - (size_t)(from - line)), from);
-            return true;
-        }
-        line += size + (line[size] == '\n');
-    }
-    return false;
+    return asked_option(doctor->options, name, value, room);
 }
 
 static void ask_exim(struct doctor *doctor)

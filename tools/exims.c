@@ -16,6 +16,7 @@
  */
 #include "exims.h"
 
+#include "asked.h"
 #include "base/clock.h"
 #include "base/places.h"
 #include "spool/viewed.h"
@@ -72,9 +73,10 @@ static bool is_marked(pid_t pid)
     return found;
 }
 
-/* Is it root, trusted, or the owner of a spool? */
+/* Is it root, trusted, or the owner of a spool, Exim's own, too, whatever the configuration names? */
 static bool is_trusted(uid_t uid, const struct fastspool_config *config)
 {
+    char own[PATH_MAX];
     struct stat st;
     bool trusted = uid == 0;
 
@@ -82,7 +84,7 @@ static bool is_trusted(uid_t uid, const struct fastspool_config *config)
         trusted = config->trusted_user[i] == uid;
     for (size_t i = 0; i < config->spools && !trusted; i++)
         trusted = stat(config->spool[i], &st) == 0 && st.st_uid == uid;
-    return trusted;
+    return trusted || (asked_spool(config, own) && stat(own, &st) == 0 && st.st_uid == uid);
 }
 
 /* Has an ordinary user started it?  What can't be read counts as no. */

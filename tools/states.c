@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: MIT
  *
- * The state directories of a spool: the one that the configuration names, and others.
+ * The state directories of a spool: the one that the configuration names, and others, also of Exim's own spool.
  *
  * `state` is one line.  Where it is mistyped, changed or lost, Exim finds an empty queue, or none, and the mail is in
- * the other directory.
+ * the other directory.  The same is true of `spool`: where it is not Exim's, the mail is in a state that nothing names.
  *
  * Happy path: the state that is named can be used, or made, and there is no other one.
  *
  * Failure modes:
  *   - A state that is not SPOOL/.fastspool, and that no mirror serves any more, as after a reboot, is not found.
+ *   - `state` may be that of the spool that is named wrongly, or of Exim's: without a mirror it is Exim's only where no
+ *     spool that is named exists.
  *   - Any user can run a mirror: only one of root's or the spool owner's counts, and the kernel says whose it is.
  *   - The mail user shows another state of his own: then the operator looks there.  Its path gets to root's terminal,
  *     and into a command that root is asked to run: so one with unusual characters is none.
  */
 #include "states.h"
 
+#include "asked.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -191,6 +194,19 @@ static void consider_process(const struct search *search, pid_t pid)
         consider(search, state, pid);
 }
 
+static void consider_processes(const struct search *search)
+{
+    DIR *directory = opendir("/proc");
+
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        if (pid > 0)
+            consider_process(search, pid);
+    }
+    if (directory)
+        closedir(directory);
+}
+
 bool states_find_other(const struct fastspool_config *config, struct states_other *other)
 {
     struct search search = {.config = config, .found = other};
@@ -203,36 +219,59 @@ bool states_find_other(const struct fastspool_config *config, struct states_othe
     snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
     if (stat(config->state[0] ? config->state : state, &search.named) < 0)
         search.named.st_ino = 0;
-    DIR *directory = opendir("/proc");
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        pid_t pid = (pid_t)atol(entry->d_name);
-        if (pid > 0)
-            consider_process(&search, pid);
-    }
-    if (directory)
-        closedir(directory);
+    consider_processes(&search);
     if (config->state[0] && strcmp(other->state, state) != 0)
         consider(&search, state, 0);
     return other->state[0];
 }
 
+bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other)
+{
+    struct search search = {.config = config, .found = other};
+    char state[PATH_MAX + sizeof(PLACES_STATE) + 1];
+    struct stat st;
+    bool exists = false;
+
+    *other = (struct states_other){0};
+    if (!asked_spool(config, search.spool) || stat(search.spool, &search.st) < 0 ||
+        strlen(search.spool) >= sizeof(other->spool))
+        return false;
+    for (size_t i = 0; i < config->spools; i++) {
+        bool is = stat(config->spool[i], &st) == 0;
+        if (is && st.st_dev == search.st.st_dev && st.st_ino == search.st.st_ino)
+            return false;
+        exists = exists || is;
+    }
+    snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
+    consider_processes(&search);
+    if (strcmp(other->state, state) != 0)
+        consider(&search, state, 0);
+    if (config->state[0] && !exists && strcmp(other->state, config->state) != 0)
+        consider(&search, config->state, 0);
+    strcpy(other->spool, search.spool);
+    return other->state[0];
+}
+
 void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE])
 {
+    const char *unnamed = other->spool[0] ? "Exim's spool, which `spool` in " FASTSPOOL_CONFIG " does not name"
+                                          : "which `state` does not name";
     char served[64] = "";
 
     if (other->mirror)
         snprintf(served, sizeof(served), ", and that a mirror, process %ld, serves", (long)other->mirror);
     if (other->messages > 0)
-        snprintf(found, STATES_SENTENCE, "%" PRId64 " message%s in %s, which `state` does not name%s", other->messages,
-                 other->messages == 1 ? " stands" : "s stand", other->state, served);
+        snprintf(found, STATES_SENTENCE, "%" PRId64 " message%s in %s, %s%s", other->messages,
+                 other->messages == 1 ? " stands" : "s stand", other->state, unnamed, served);
     else if (other->messages < 0)
-        snprintf(found, STATES_SENTENCE, "%s, which `state` does not name%s, may hold mail, which can't be counted now",
-                 other->state, served);
+        snprintf(found, STATES_SENTENCE, "%s, %s%s, may hold mail, which can't be counted now", other->state, unnamed,
+                 served);
     else
-        snprintf(found, STATES_SENTENCE,
-                 "a mirror, process %ld, serves %s, which `state` does not name, to the Exims that were started before",
-                 (long)other->mirror, other->state);
-    if (other->messages)
+        snprintf(found, STATES_SENTENCE, "a mirror, process %ld, serves %s, %s, to the Exims that were started before",
+                 (long)other->mirror, other->state, unnamed);
+    if (other->spool[0])
+        snprintf(mend, STATES_SENTENCE, "mend that line: `spool = %s`", other->spool);
+    else if (other->messages)
         snprintf(mend, STATES_SENTENCE,
                  "say `state = %s` in " FASTSPOOL_CONFIG
                  ", and restart Exim; or stop Exim, and write them to the plain spool: `FASTSPOOL_STATE=%s fastspool "

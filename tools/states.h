@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The state directories of a spool: the one that the configuration names, and others.
+ * The state directories of a spool: the one that the configuration names, and others, also of Exim's own spool.
  */
 #ifndef FASTSPOOL_TOOLS_STATES_H
 #define FASTSPOOL_TOOLS_STATES_H
@@ -11,8 +11,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/** A state of the spool that the configuration does not name. */
+/** A state with mail, or a mirror, that the configuration does not lead to. */
 struct states_other {
+    char spool[FASTSPOOL_PATH_MAX]; /* Exim's, which no `spool` names; "": it is `state` that does not name it */
     char state[FASTSPOOL_PATH_MAX]; /* "": there is none that matters */
     pid_t mirror;                   /* that serves it, 0: none */
     int64_t messages;               /* that it holds; -1: it can't be said */
@@ -31,6 +32,9 @@ int64_t states_count(const char *state);
 /** Look for another state of config->spool[0], one with mail first: SPOOL/.fastspool, and those that mirrors serve.
  *  False: there is none that holds mail or has a mirror, or this user may not look. */
 bool states_find_other(const struct fastspool_config *config, struct states_other *other);
+/** The same of Exim's own spool, where that is none of @config, which has all that Exim believes.  Needs root: it runs
+ *  Exim. */
+bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other);
 /** What @other is, and what to do about it. */
 void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE]);
 

@@ -210,6 +210,17 @@ static void look_at_configuration(struct shown *shown)
         shown->named = shown->named || strcmp(believed.spool[i], shown->spool) == 0;
 }
 
+/* One of Exim's own spool, where the configuration names others alone, is of each of these. */
+static void look_elsewhere(struct shown *shown)
+{
+    struct fastspool_config believed;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    if (!shown->named || fastspool_config_load(&believed, NULL, false, error) < 0 ||
+        !states_find_unnamed(&believed, &shown->other))
+        states_find_other(shown->config, &shown->other);
+}
+
 /* The mail of another state comes before all that is said of an empty one. */
 static void tell_other(struct shown *shown)
 {
@@ -253,7 +264,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
     look_at_configuration(shown);
     look_at_exims(shown);
-    states_find_other(config, &shown->other);
+    look_elsewhere(shown);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {

@@ -64,7 +64,7 @@ struct shown {
     int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
     int64_t on_disk;  /* messages that lie on the disk itself; negative: it can't be said (an errno) */
-    struct states_other other; /* another state that the configuration does not name */
+    struct states_other other; /* another state that the configuration does not lead to */
     enum health health;
     char line[STATUS_LINE]; /* why */
     char more[STATUS_LINE]; /* where there is no store: what that means, or "" */

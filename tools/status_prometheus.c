@@ -192,7 +192,8 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
               "Messages in the state on the disk, while no store is in memory.");
     if (shown->other.messages >= 0)
         gauge(shown, "fastspool_other_state_messages", (double)shown->other.messages,
-              "Messages in another state directory of the spool, which `state` does not name.");
+              "Messages in another state directory of the spool, which `state` does not name, or in that of Exim's own "
+              "spool, which no `spool` names.");
     if (shown->on_disk >= 0)
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");

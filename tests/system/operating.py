@@ -507,6 +507,69 @@ def another_state(exim):
         operate(exim, "disable", "--yes")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_spool_that_is_not_exims(exim):
+    """`spool` is mistyped, as a directory that is there, or none; the mail of Exim's spool is in memory, or only on the disk: disable
+    takes nothing away, status in each form and doctor say how many messages stand where, and that helps.  Without mail disable
+    works."""
+    with machine(exim):
+        operate(exim, "stop")
+        good, mistyped = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "mistyped"
+        good = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
+        wrong = good.replace(f"spool = {exim.spool}\n", f"spool = {mistyped}\n")
+        check(wrong != good, good)
+        mistyped.mkdir()
+        place, mend = exim.spool / ".fastspool", f"`spool = {exim.spool}`"
+        words = f"2 messages stand in {place}, Exim's spool, which `spool` in {FASTSPOOL_CONFIGURATION} does not name"
+        operate(exim, "enable", "--yes")
+        enabled = etc()
+
+        def stands(living):
+            status, said, told, numbers = forms_of(exim, mistyped)
+            check(status == 2 and words in said and mend in said and "all is well" not in said, f"exit {status}: {said}")
+            check(told["other_state"] == str(place) and told["other_state_messages"] == 2 and
+                  numbers["fastspool_other_state_messages"] == "2", f"{told} {numbers}")
+            check((f"process {mirror}" in said) == living, said)
+        for living in (True, False):
+            with written(FASTSPOOL_CONFIGURATION, good):
+                exim.start()
+                for _ in range(2):
+                    exim.submit(Message())
+                mirror = exim.status()["mirror_pid"]
+                if not living:
+                    exim.stop()
+                    operate(exim, "stop")
+            with written(FASTSPOOL_CONFIGURATION, wrong):
+                for there in (True, False):
+                    if there:
+                        operate(exim, "run", "--", "true")      # it has a store, too, and status judges that
+                    else:
+                        operate(exim, "stop")
+                        shutil.rmtree(mistyped)
+                    between = etc()
+                    if living:
+                        _, found, _ = doctor(exim)
+                        check("no Exim runs" not in found["running exims"][1] and " stand" not in found["mail in the store"][1] and
+                              found["spool"][0] == "wrong", f"{found}")
+                        check(f"process {exim.daemon.pid}" in (said := operate(exim, "disable", "--yes", status=1)), said)
+                    else:
+                        said = operate(exim, "disable", "--yes", status=1)
+                        check("nothing was changed" in said and words in said and mend in said, said)
+                    stands(living)
+                    check(not changed(between), f"{changed(between)}")
+                if living:
+                    exim.stop()
+                    check(words in (said := operate(exim, "disable", "--yes", status=1)), said)
+                mistyped.mkdir()
+            with written(FASTSPOOL_CONFIGURATION, good):
+                exim.run("-Mrm", *exim.queue())
+                operate(exim, "stop")
+        with written(FASTSPOOL_CONFIGURATION, wrong):
+            check(changed(enabled) == [FASTSPOOL_CONFIGURATION], f"{changed(enabled)}")
+            check("other_state" not in (told := forms_of(exim, mistyped)[2]), f"mail of an empty state stands: {told}")
+            operate(exim, "disable", "--yes")
+
+
 @test(library=True)
 def no_disk(exim):
     """The state lies in memory, on an overlay, on a disk without barriers or to be read only: each is told; a start on memory
@@ -1003,14 +1066,19 @@ def never_more_than_it_knows(exim):
         exim.run("-Mrm", *re.findall(r"\w{6}-\w+-\w+", listed), stock=True)
 
 
-def each_form(exim):
-    """What `fastspool status` says: (exit status, its text, the JSON, {metric: value} of the spool's own)."""
+def forms_of(exim, spool):
+    """What `fastspool status` says of the one SPOOL of the configuration: (exit status, its text, the JSON, {metric: value} of the spool's own)."""
     text, told, metrics = (exim.command("status", *form, program=TOOL, stock=True) for form in ((), ("--json",), ("--prometheus",)))
-    numbers = dict(re.findall(rf'^(\w+){{spool="{exim.spool}"}} (\S+)$', metrics.stdout.decode(), re.M))
+    numbers = dict(re.findall(rf'^(\w+){{spool="{spool}"}} (\S+)$', metrics.stdout.decode(), re.M))
     told_as_json = json.loads(told.stdout)
     check(text.returncode == told.returncode == metrics.returncode == told_as_json["health"] == int(numbers["fastspool_health"]),
           f"{text} {told} {metrics}")
     return text.returncode, (text.stdout + text.stderr).decode(), told_as_json, numbers
+
+
+def each_form(exim):
+    """The same of Exim's spool."""
+    return forms_of(exim, exim.spool)
 
 
 @test(library=True, main=QUEUE_ONLY)

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What Exim says of its own configuration (-bP).
+ */
+#ifndef FASTSPOOL_TOOLS_ASKED_H
+#define FASTSPOOL_TOOLS_ASKED_H
+
+#include "fastspool.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/** The first `program` of @config that exists; NULL: none does. */
+const char *asked_program(const struct fastspool_config *config);
+
+/** The value of the main option @name in @options, which are what -bP has printed.  False: it is not there. */
+bool asked_option(const char *options, const char *name, char *value, size_t room);
+
+/** The real path of the spool of asked_program(), asked for once in a process.  False: there is no such program, it
+ * does not say, the spool is no directory, or this process is not root's. */
+bool asked_spool(const struct fastspool_config *config, char spool[PATH_MAX]);
+
+#endif
