@@ -123,6 +123,12 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }
 
+static void look_at_plain(struct shown *shown)
+{
+    shown->on_disk =
+        messages_on_disk(shown->spool, shown->store && shown->view.state == SEEN_MOUNTED, shown->staged > 0);
+}
+
 /* ---- no store ---- */
 
 /* What the state directory @state says, with a sentence in `more`.  No stop, and no reboot, makes it milder. */
@@ -236,6 +242,13 @@ static void tell_other(struct shown *shown)
         shown->health = ATTENTION;
 }
 
+/* Mail on the plain disk is Exim's to deliver: with none that runs the spool is in use all the same. */
+static void tell_plain(struct shown *shown)
+{
+    if (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more))
+        shown->health = MAIL_STANDS;
+}
+
 /* A state directory that can't be made, or used, is why there is no store, and why Exim can take no mail. */
 static void tell_state(struct shown *shown)
 {
@@ -275,6 +288,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         if (shown->named && is_missing(shown))
             strncat(shown->line, ": make it, or take that line out of " FASTSPOOL_CONFIG,
                     sizeof(shown->line) - strlen(shown->line) - 1);
+        look_at_plain(shown);
+        tell_plain(shown);
         tell_other(shown);
         tell_state(shown);
         if (shown->refusal[0])
@@ -282,10 +297,9 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     } else {
         shown->spool = (*fs)->spool;
         look_at_store(*fs, shown);
+        look_at_plain(shown);
         status_judge(shown);
     }
-    shown->on_disk =
-        messages_on_disk(shown->spool, shown->store && shown->view.state == SEEN_MOUNTED, shown->staged > 0);
 }
 
 static void print(const struct shown *shown, struct fastspool *fs, char form)

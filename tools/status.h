@@ -82,6 +82,8 @@ int64_t messages_on_disk(const char *spool, bool hidden, bool taken);
 
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
+/** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */
+bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);

@@ -75,7 +75,16 @@ static bool is_elsewhere(struct shown *shown)
     return is(shown, shown->other.messages ? MAIL_STANDS : ATTENTION, "%s; %s", found, mend);
 }
 
-/* What the store lacks is an Exim. */
+bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
+{
+    if (shown->on_disk <= 0 || !shown->unattended || shown->without != 0 || shown->view.state == SEEN_MOUNTED)
+        return false;
+    snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim", shown->on_disk,
+             shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");
+    return true;
+}
+
+/* What the store, or the disk, lacks is an Exim. */
 static bool exim_fails(struct shown *shown)
 {
     uint64_t messages = shown->numbers.messages;
@@ -86,6 +95,10 @@ static bool exim_fails(struct shown *shown)
                   !shown->enabled ? "start Exim with the library (`fastspool enable`), or `fastspool export` to leave"
                   : shown->without > 0 ? "restart Exim, which runs without the library"
                                        : "start Exim");
+    if (status_plain_stands(shown, shown->line)) {
+        shown->health = MAIL_STANDS;
+        return true;
+    }
     if (shown->library[0])
         return is(shown, ATTENTION,
                   "Exim's re-executions do not load the library: %s: `chown root:root` and `chmod 4644` it",

@@ -1126,6 +1126,32 @@ def no_milder_after_a_stop(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def mail_on_the_plain_disk_stands(exim):
+    """Where Exim is enabled and none runs, mail on the plain disk stands, beside a store, after a stop, and as JSON and metrics; an
+    Exim of any kind delivers it, and a machine that has been left is none of fastspool's."""
+    with machine(exim):
+        for _ in range(2):
+            exim.submit(Message())
+        operate(exim, "export", "--yes")
+        words = "2 messages on the plain disk stand: start Exim"
+        check(words not in each_form(exim)[1], "it is not enabled")
+        operate(exim, "enable", "--yes")
+        for store in (True, False):
+            exim.run("-bpc") if store else operate(exim, "stop")
+            status, said, told, _ = each_form(exim)
+            check(status == 2 and words in said and told["store"] == store and told["disk_messages"] == 2, f"exit {status}: {said}")
+            check(words in told["line"] + told.get("more", ""), f"{told}")
+        tells(exim, "store", "wrong", words)
+        exim.start()
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "an Exim delivers it")
+        exim.stop()
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "no Exim runs any more")
+        exim.run("-Mrm", *exim.queue())
+        status_tells(exim, 0, "all is well")
+        operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
 def every_form_knows_it(exim):
     """What --json knows of a mirror that does not run, the text and the screen know, too."""
     with machine(exim):
