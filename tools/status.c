@@ -149,6 +149,8 @@ static enum health look_at_state(struct shown *shown, const char *state)
     else
         snprintf(shown->more, sizeof(shown->more),
                  "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
+    if (shown->in_state != 0 && shown->unattended)
+        status_add_refusal(shown, shown->more);
     return shown->in_state == 0 ? NOT_IN_USE : shown->unattended ? MAIL_STANDS : ATTENTION;
 }
 

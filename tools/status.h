@@ -82,6 +82,8 @@ int64_t messages_on_disk(const char *spool, bool hidden, bool taken);
 
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
+/** Mail stands as no Exim runs, and Exim is enabled: add to @line why a start would be refused, if it would. */
+void status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
 /** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
 

@@ -2,6 +2,7 @@
  *
  * How the spool is: the worst that is true of it, in one line, and the exit status that goes with it.
  */
+#include "command.h"
 #include "config.h"
 #include "status.h"
 
@@ -75,12 +76,27 @@ static bool is_elsewhere(struct shown *shown)
     return is(shown, shown->other.messages ? MAIL_STANDS : ATTENTION, "%s; %s", found, mend);
 }
 
+void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
+{
+    static const char prefix[] = "fastspool: Exim must not start so: ";
+    const char *const arguments[] = {"sh", "-c", "exec \"$0\" doctor --start 2>&1", FASTSPOOL_TOOL, NULL};
+    char output[COMMAND_OUTPUT];
+    size_t length = strlen(line);
+
+    const char *why = shown->enabled && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
+    if (!why)
+        return;
+    why += strlen(prefix);
+    snprintf(line + length, STATUS_LINE - length, "; its start would be refused: %.*s", (int)strcspn(why, "\n"), why);
+}
+
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
 {
     if (shown->on_disk <= 0 || !shown->unattended || shown->without != 0 || shown->view.state == SEEN_MOUNTED)
         return false;
     snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim", shown->on_disk,
              shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");
+    status_add_refusal(shown, line);
     return true;
 }
 
@@ -89,12 +105,15 @@ static bool exim_fails(struct shown *shown)
 {
     uint64_t messages = shown->numbers.messages;
 
-    if (messages > 0 && shown->unattended)
-        return is(shown, MAIL_STANDS, "%" PRIu64 " message%s: no Exim runs that has the store; %s", messages,
-                  messages == 1 ? " stands" : "s stand",
-                  !shown->enabled ? "start Exim with the library (`fastspool enable`), or `fastspool export` to leave"
-                  : shown->without > 0 ? "restart Exim, which runs without the library"
-                                       : "start Exim");
+    if (messages > 0 && shown->unattended) {
+        is(shown, MAIL_STANDS, "%" PRIu64 " message%s: no Exim runs that has the store; %s", messages,
+           messages == 1 ? " stands" : "s stand",
+           !shown->enabled      ? "start Exim with the library (`fastspool enable`), or `fastspool export` to leave"
+           : shown->without > 0 ? "restart Exim, which runs without the library"
+                                : "start Exim");
+        status_add_refusal(shown, shown->line);
+        return true;
+    }
     if (status_plain_stands(shown, shown->line)) {
         shown->health = MAIL_STANDS;
         return true;

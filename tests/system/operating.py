@@ -1151,6 +1151,41 @@ def mail_on_the_plain_disk_stands(exim):
         operate(exim, "disable", "--yes")
 
 
+@contextlib.contextmanager
+def without_its_bit():
+    """The installed library has lost its set-user-ID bit, for a time."""
+    INSTALLED.chmod(0o644)
+    try:
+        yield
+    finally:
+        INSTALLED.chmod(0o4644)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_start_that_is_refused_beside_mail(exim):
+    """Mail stands in the store, in the state, or on the plain disk, and the start that would help would be refused: status says why."""
+    source, eats = exim.work / "lie.c", "/usr/lib/x86_64-linux-gnu/libeats.so"
+    source.write_text("int fsync(int fd) { return 0; } int fdatasync(int fd) { return 0; }")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", eats, source], check=True)
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        exim.submit(Message())
+        for place, begin in (("store", lambda: None), ("state", lambda: operate(exim, "stop")), ("disk", lambda: (
+                operate(exim, "export", "--yes"), operate(exim, "stop")))):
+            begin()
+            _, said, _, _ = each_form(exim)
+            check("would be refused" not in said, said)
+            for spoil, why in ((without_its_bit, "0644"), (lambda: written("/etc/ld.so.preload", f"{eats}\n"), eats)):
+                with spoil():
+                    refuses(exim, why)
+                    status, said, told, _ = each_form(exim)
+                    line = next((line for line in said.splitlines() if "would be refused" in line), "")
+                    check(status == 2 and " stand" in line and why in line, f"{place}: exit {status}: {said}")
+                    check("would be refused" in told["line"] + told["more"], f"{told}")
+        exim.run("-Mrm", *exim.queue())
+        operate(exim, "disable", "--yes")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def every_form_knows_it(exim):
     """What --json knows of a mirror that does not run, the text and the screen know, too."""
