@@ -15,12 +15,12 @@ from harness import (FASTSPOOL_CONFIGURATION, QUEUE_ONLY, TOOL, USER, USER_ID, M
                      stores, test, wait_for)
 
 
-def tool_says(exim, *words, arguments=("status",)):
-    """The tool fails with exactly one line, and the line contains each of WORDS."""
+def tool_says(exim, *words, arguments=("status",), lines=1):
+    """The tool fails with exactly LINES lines, and they contain each of WORDS."""
     result = exim.command(*arguments, program=TOOL, stock=True)
     said = result.stderr.decode(errors="replace")
     check(result.returncode not in (0, None) and result.returncode > 0, f"the tool returned {result.returncode}")
-    check(said.count("\n") == 1 and all(word in said for word in words), f"expected one line with {words}, got {said!r}")
+    check(said.count("\n") == lines and all(word in said for word in words), f"expected {lines} lines with {words}, got {said!r}")
 
 
 def try_submit(exim):
@@ -80,9 +80,10 @@ def bad_value(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def missing_spool(exim):
-    """A missing spool: the message names it.  Exim's own spool is no longer configured, but has a store: it is refused."""
+    """A missing spool: the message names it.  Exim's own spool is no longer configured, but has a store: it is refused, and its mail
+    is counted."""
     good = with_fault(exim, "spool = /srv/nowhere")
-    tool_says(exim, "/srv/nowhere")
+    tool_says(exim, "/srv/nowhere", f"1 message stands in {exim.spool}/.fastspool", lines=2)
     mend(good)
     mended(exim)
 
