@@ -2,7 +2,8 @@
  *
  * What Exim says of its own configuration (-bP): that of its default configuration file.
  *
- * Failure modes: Exim does not start, as with a typo in its own configuration: nothing is said.
+ * Failure modes: Exim does not start, as with a typo in its own configuration, or is not root's alone to write: nothing
+ * is said.
  */
 #include "asked.h"
 
@@ -39,13 +40,21 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
     return false;
 }
 
+/* As root no program is run that another user can write. */
+static bool is_roots(const char *program)
+{
+    struct stat st;
+
+    return stat(program, &st) == 0 && st.st_uid == 0 && !(st.st_mode & 022);
+}
+
 static void ask_spool(const char *program, char spool[PATH_MAX])
 {
     const char *const arguments[] = {program, "-bP", "spool_directory", NULL};
     char output[COMMAND_OUTPUT], path[PATH_MAX];
     struct stat st;
 
-    if (!program || command_run(arguments, NULL, output) != 0 ||
+    if (!program || !is_roots(program) || command_run(arguments, NULL, output) != 0 ||
         !asked_option(output, "spool_directory", path, sizeof(path)) || !realpath(path, spool) ||
         stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
         spool[0] = '\0';

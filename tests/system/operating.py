@@ -507,12 +507,16 @@ def another_state(exim):
         operate(exim, "disable", "--yes")
 
 
-@test(library=True, main=QUEUE_ONLY)
+@test(("", {}), ("_with_view", {}), library=True, main=QUEUE_ONLY)
 def a_spool_that_is_not_exims(exim):
     """`spool` is mistyped, as a directory that is there, or none; the mail of Exim's spool is in memory, or only on the disk: disable
     takes nothing away, status in each form and doctor say how many messages stand where, and that helps.  Without mail disable
     works."""
-    with machine(exim):
+    with_view = exim.work.name.endswith("_with_view")
+    for name in ("input", "msglog") if with_view else ():
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with machine(exim, *(["view = auto"] if with_view else [])):
         operate(exim, "stop")
         good, mistyped = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "mistyped"
         good = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
@@ -536,6 +540,8 @@ def a_spool_that_is_not_exims(exim):
                 for _ in range(2):
                     exim.submit(Message())
                 mirror = exim.status()["mirror_pid"]
+                if with_view:
+                    wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
                 if not living:
                     exim.stop()
                     operate(exim, "stop")
@@ -1123,6 +1129,26 @@ def no_milder_after_a_stop(exim):
         exim.run("-Mrm", *exim.queue())
         exim.queued = 0
         operate(exim, "disable", "--yes")
+
+
+@test(library=True)
+def a_program_of_another_user(exim):
+    """Root's status and disable do not run a `program` that another user can write."""
+    program, trace = exim.work / "program", exim.work / "trace"
+    with machine(exim):
+        program.write_text(f"#!/bin/sh\necho run >> {trace}\n")
+        program.chmod(0o755)
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        with written(FASTSPOOL_CONFIGURATION, f"program = {program}\n{good}"):
+            exim.command("status", program=TOOL, stock=True)
+            check(trace.exists(), "status does not ask the program")
+            trace.unlink()
+            for owner, mode in ((USER_ID, 0o755), (0, 0o757)):
+                os.chown(program, owner, 0)
+                program.chmod(mode)
+                for arguments in (("status",), ("disable", "--yes")):
+                    exim.command(*arguments, program=TOOL, stock=True)
+                check(not trace.exists(), f"it is run, with mode {mode:o}")
 
 
 @test(library=True, main=QUEUE_ONLY)
