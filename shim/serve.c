@@ -673,18 +673,29 @@ uint32_t serve_identify(int fd)
     return description;
 }
 
-/* A daemon attaches before it forks, so its children need not.  (Attaching takes 120 us in a program of its own.) */
+/* The spool that this process works in, as Exim does, or the only one.  Another one may be another user's, and then
+ * this process could not stay in it. */
+static bool match_own(void)
+{
+    char directory[PATH_MAX];
+
+    if (spool_count == 1)
+        matched = 0;
+    return spool_count == 1 || (getcwd(directory, sizeof(directory)) && serve_match(directory) && matched != UNNAMED);
+}
+
+/* A daemon attaches before it forks, so its children need not.  (Attaching takes 120 us in a program of its own.)
+ * Nothing else brings the view back: what takes a message has given up root's rights by then. */
 EXPORT int listen(int fd, int backlog)
 {
     BOUND();
     int result = real.listen(fd, backlog);
     listens = listens || result == 0;
-    if (result == 0 && serve_active() && spool_count == 1) {
+    if (result == 0 && serve_active() && match_own()) {
         int error;
-        matched = 0;
         serve_store(&error);
         if (error)
-            STORE(spools[0].failed, 0);
+            STORE(spools[matched].failed, 0);
     }
     return result;
 }

@@ -424,6 +424,31 @@ def a_second_spool(exim):
         exim.run("-bpc")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_start_beside_a_second_spool(exim):
+    """Whatever the other spool of the configuration is, missing, a file, or in order: after `fastspool stop` the start of Exim brings
+    its own store back, and its view."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        exim.stop()
+        operate(exim, "stop")
+        good, second = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "second"
+        one = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
+        for make in (lambda: None, second.touch, second.mkdir):
+            for both in (f"{one}spool = {second}\n", f"spool = {second}\n{one}"):
+                if not second.exists():
+                    make()
+                with written(FASTSPOOL_CONFIGURATION, both):
+                    exim.start()
+                    wait_for(lambda: is_view(exim.spool / "input"), f"store and view are back with {both}")
+                    exim.stop()
+                    operate(exim, "stop", "--spool", exim.spool)
+            if second.is_file():
+                second.unlink()
+
+
 def no_state(exim, path, what):
     """Neither doctor nor status believes in the state directory PATH; a start is refused.  WHAT they say."""
     tells(exim, "state", "wrong", str(path), what)
