@@ -204,7 +204,7 @@ static void look_at_exims(struct shown *shown)
         return;
     shown->without = exims_without(shown->config);
     shown->enabled = ways_are_in();
-    shown->unattended = (shown->enabled || shown->without > 0) && !exims_attend(shown->config, shown->config->spool[0]);
+    shown->unattended = !exims_attend(shown->config, shown->config->spool[0]);
 }
 
 /* What Exim believes: it knows no environment, and no --spool. */

@@ -59,8 +59,7 @@ struct shown {
     uint32_t hidden;  /* of it: by the view */
     bool again;       /* a view that was dead is started again */
     bool enabled;     /* the service's Exim is to have the library */
-    bool unattended;  /* an Exim is to run, or one without the library does, and none that has the store; only root can
-                       * know */
+    bool unattended;  /* no Exim runs that has the store; only root can know */
     int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
     int64_t on_disk;  /* messages that lie on the disk itself; negative: it can't be said (an errno) */

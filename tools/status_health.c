@@ -92,7 +92,8 @@ void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
 
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
 {
-    if (shown->on_disk <= 0 || !shown->unattended || shown->without != 0 || shown->view.state == SEEN_MOUNTED)
+    if (shown->on_disk <= 0 || !shown->enabled || !shown->unattended || shown->without != 0 ||
+        shown->view.state == SEEN_MOUNTED)
         return false;
     snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim", shown->on_disk,
              shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");

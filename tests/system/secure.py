@@ -806,7 +806,7 @@ def named_in_the_lock(exim):
     waiting.terminate()
     check(waiting.wait(60) == -signal.SIGTERM, "SIGTERM does not end the wait")
     mirror = exim.status()["mirror_pid"]
-    check(mirror > 0, exim.tool("status"))
+    check(mirror > 0, f"{exim.status()}")
     os.kill(mirror, signal.SIGTERM)
     wait_for(lambda: not pathlib.Path(f"/proc/{mirror}").exists(), "the mirror ends")
     end(attacker)
@@ -856,6 +856,7 @@ def mounted_by_the_mail_user(place):
 def mounts_that_say_view(exim):
     """The mail user mounts file systems of the view's type, on directories whose names control a terminal.  One where no view
     can be is none; the name of another has no control character in what root reads."""
+    exim.start()
     exim.submit(Message())
     exim.queued = 1
     evil = "\033]0;evil\007"
