@@ -63,6 +63,9 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
         PLACES_JOURNAL, PLACES_DATABASE,    PLACES_SPILL,     PLACES_DATABASE "/data.mdb"};
     struct stat st;
 
+    if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
+        return error_set(error, -EROFS, "the state directory %s is on a read-only file system; see why, and remount it",
+                         fs->state);
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         if (faccessat(fd, names[i], R_OK | W_OK, AT_EACCESS) == 0 || errno != EACCES)
             continue;

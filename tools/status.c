@@ -110,6 +110,8 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
+    char error[FASTSPOOL_ERROR_MAX];
+
     shown->store = true;
     shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
     shown->staged = shown->failure ? 0 : messages_staged(fs);
@@ -119,6 +121,8 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_pages(fs, shown);
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
+    if (geteuid() == 0 && states_usable(shown->config, error) == -EROFS)
+        snprintf(shown->read_only, sizeof(shown->read_only), "%s", error);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }
@@ -261,6 +265,8 @@ static void tell_state(struct shown *shown)
         return;
     snprintf(shown->line, sizeof(shown->line),
              "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended Exim takes no mail", error);
+    if (shown->in_state != 0 && !shown->other.state[0]) /* no start brings it back yet */
+        strcpy(shown->more, "mail that it has on the disk is not lost");
     shown->health = MAIL_STANDS;
 }
 

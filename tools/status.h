@@ -33,18 +33,19 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
-    bool named;                        /* the configuration's file names the spool, not only this call */
-    int refused;                       /* the errno with which it could not be attached, negative */
-    bool store;                        /* there is one; else of what is below only the last ones mean something */
-    const char *failure;               /* NULL: none */
-    const char *recovery;              /* why it can't go on, NULL: it can */
-    char sentence[SECTION_SENTENCE];   /* of either */
-    bool recovering;                   /* `numbers` are not whole yet */
-    unsigned recovered;                /* percent of it */
-    char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim does not believe the configuration, "": it does */
-    char library[FASTSPOOL_ERROR_MAX]; /* why Exim's re-executions don't load the library, "": they do */
-    int no_tool;                       /* errno: no mirror can be started */
-    uint64_t late;                     /* age in ns from which on a change should be on the disk */
+    bool named;                          /* the configuration's file names the spool, not only this call */
+    int refused;                         /* the errno with which it could not be attached, negative */
+    bool store;                          /* there is one; else of what is below only the last ones mean something */
+    const char *failure;                 /* NULL: none */
+    const char *recovery;                /* why it can't go on, NULL: it can */
+    char sentence[SECTION_SENTENCE];     /* of either */
+    bool recovering;                     /* `numbers` are not whole yet */
+    unsigned recovered;                  /* percent of it */
+    char refusal[FASTSPOOL_ERROR_MAX];   /* why Exim does not believe the configuration, "": it does */
+    char read_only[FASTSPOOL_ERROR_MAX]; /* the state is on such a file system; "": it is not */
+    char library[FASTSPOOL_ERROR_MAX];   /* why Exim's re-executions don't load the library, "": they do */
+    int no_tool;                         /* errno: no mirror can be started */
+    uint64_t late;                       /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
     uint64_t staged;     /* copies in the store of messages on the disk, that `numbers` does not count */
     uint64_t changes;    /* since the store was made */

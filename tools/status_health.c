@@ -33,6 +33,8 @@ static bool store_fails(struct shown *shown)
         return is(shown, MAIL_STANDS,
                   "FAILED: %.255s; `fastspool verify` says what is damaged, docs/operating.md what to do",
                   shown->failure);
+    if (shown->read_only[0])
+        return is(shown, MAIL_STANDS, "%s; until that is mended Exim takes no mail", shown->read_only);
     if (shown->recovery)
         return is(shown, MAIL_STANDS, "it can't be recovered yet: %.255s", shown->recovery);
     if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)

@@ -623,7 +623,26 @@ def no_disk(exim):
         tells(exim, "disk", "wrong", "read only")
         tells(exim, "barriers", "ok")
         refuses(exim, "read only")
+        status_tells(exim, 2, f"{disk.place}/state is on a read-only file system", "Exim takes no mail")
         subprocess.run(["mount", "-o", "remount,rw", disk.place], check=True)
+        exim.run("-bpc")
+        status_tells(exim, 0, "all is well")
+        subprocess.run(["mount", "--bind", "-o", "ro", f"{disk.place}/state", f"{disk.place}/state"], check=True)
+        status_tells(exim, 2, f"{disk.place}/state is on a read-only file system", "Exim takes no mail")
+        subprocess.run(["umount", f"{disk.place}/state"], check=True)
+        status_tells(exim, 0, "all is well")
+        operate(exim, "stop")
+        with written(FASTSPOOL_CONFIGURATION, "".join(line for line in good.splitlines(True) if "state" not in line)):
+            for used in (False, True):
+                if used:
+                    exim.submit(Message(), "-odq")
+                    operate(exim, "stop")
+                subprocess.run(["mount", "--bind", "-o", "ro", exim.spool, exim.spool], check=True)
+                status_tells(exim, 2, "ead-only file system", "Exim takes no mail")
+                check("brings it back" not in operate(exim, "status", status=2), "a start brings nothing back")
+                subprocess.run(["umount", exim.spool], check=True)
+            exim.run("-Mrm", *exim.queue())
+            operate(exim, "stop")
         exim.start()
 
 
