@@ -36,8 +36,8 @@ void doctor_installed(struct doctor *doctor)
     struct stat st;
 
     if (stat(LIBRARY, &st) < 0)
-        doctor_tell(doctor, DOCTOR_WRONG, "install the library: `meson install -C build`", "%s: %s", LIBRARY,
-                    strerrordesc_np(errno));
+        doctor_tell(doctor, DOCTOR_WRONG, "install the library again, by its package or `meson install -C build`",
+                    "%s: %s", LIBRARY, strerrordesc_np(errno));
     else if (st.st_uid != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 022))
         doctor_tell(doctor, DOCTOR_WRONG, MEND, "%s is user %u's, mode %04o, and not root's alone to write", LIBRARY,
                     (unsigned)st.st_uid, st.st_mode & 07777);

@@ -65,15 +65,22 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
     shown->again = shown->config->view && tool_mount_again(fs, shown->view.state);
 }
 
-/* Where it is installed for Exim.  `fastspool doctor` looks closer. */
+/* Where it is installed for Exim.  `fastspool doctor` looks closer.  A missing one matters where an Exim has the store.
+ */
 static void look_at_library(struct shown *shown)
 {
     static const char path[] = FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY;
     struct stat st;
 
-    if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
-        snprintf(shown->library, sizeof(shown->library), "%s is user %u's, of mode %04o, and not root's, of mode 4644",
-                 path, (unsigned)st.st_uid, st.st_mode & 07777);
+    if (stat(path, &st) < 0 && errno == ENOENT && !shown->unattended)
+        snprintf(shown->library, sizeof(shown->library),
+                 "%s: %s: install it again, by its package or `meson install -C build`", path, strerrordesc_np(errno));
+    else if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
+        snprintf(
+            shown->library, sizeof(shown->library),
+            "%s is user %u's, of mode %04o, and has to be root's, of mode 4644: `chown root:root` and `chmod 4644` "
+            "it",
+            path, (unsigned)st.st_uid, st.st_mode & 07777);
 }
 
 static void look_at_recovery(const struct header *header, struct shown *shown)

@@ -122,9 +122,7 @@ static bool exim_fails(struct shown *shown)
         return true;
     }
     if (shown->library[0])
-        return is(shown, ATTENTION,
-                  "Exim's re-executions do not load the library: %s: `chown root:root` and `chmod 4644` it",
-                  shown->library);
+        return is(shown, ATTENTION, "Exim's re-executions do not load the library: %s", shown->library);
     return false;
 }
 
