@@ -120,6 +120,8 @@ void move_told(void)
 
 int move_failed(const char *verb, int code, const char *why)
 {
+    if (code == -ENOSPC || code == -EDQUOT)
+        return tool_error("%s: make room, and run `fastspool %s` again, which goes on: nothing is lost", why, verb);
     bool refused = code == -EUCLEAN || code == -EXDEV; /* the sentence says what is to be done first */
 
     return refused ? tool_error("%s; then run `fastspool %s` again: nothing is lost", why, verb)

@@ -147,8 +147,8 @@ static int stop(const struct look *look)
     int result = fastspool_flush(fs, 0);
 
     if (result < 0)
-        return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s", fs->spool,
-                          strerrordesc_np(-result));
+        return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s%s", fs->spool,
+                          strerrordesc_np(-result), result == -ENOSPC ? ": make room, and try again" : "");
     revive_view(fs);
     if (end_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
