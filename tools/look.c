@@ -10,6 +10,7 @@
 #include "config.h"
 #include "fastspool.h"
 #include "spool/attach.h"
+#include "states.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -69,9 +70,14 @@ int look_begin(struct look *look, const char *spool)
         return 0;
     if (errno != ENOENT)
         return tool_error("no store in memory, and cannot open %s: %s", look->state, strerrordesc_np(errno));
-    return tool_check_spool(&config, true) != 0
-               ? 1
-               : tool_error("%s has no store, neither in memory nor on the disk", look->spool);
+    if (tool_check_spool(&config, true) != 0)
+        return 1;
+    struct states_other other;
+    char found[STATES_SENTENCE], mend[STATES_SENTENCE];
+    if (!states_find_other(&config, &other))
+        return tool_error("%s has no store, neither in memory nor on the disk", look->spool);
+    states_describe(&other, found, mend);
+    return tool_error("%s has no store in %s, but %s; %s", look->spool, look->state, found, mend);
 }
 
 void look_end(struct look *look)

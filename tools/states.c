@@ -278,7 +278,7 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
         snprintf(mend, STATES_SENTENCE,
                  "say `state = %s` in " FASTSPOOL_CONFIG
                  ", and restart Exim; or stop Exim, and write them to the plain spool: `FASTSPOOL_STATE=%s fastspool "
-                 "stop`, and then `export`",
+                 "stop`, and so `export`, and `stop` again",
                  other->state, other->state);
     else
         snprintf(mend, STATES_SENTENCE, "restart Exim, and `FASTSPOOL_STATE=%s fastspool stop`", other->state);

@@ -137,7 +137,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 static void look_at_plain(struct shown *shown)
 {
     shown->on_disk =
-        messages_on_disk(shown->spool, shown->store && shown->view.state == SEEN_MOUNTED, shown->staged > 0);
+        messages_on_disk(shown->spool, shown->view.state == SEEN_MOUNTED, shown->staged > 0);
 }
 
 /* ---- no store ---- */
@@ -190,8 +190,9 @@ static void look_at_mounts(struct shown *shown)
     if (shown->view.state == SEEN_OFF)
         strcpy(shown->view.line, "off");
     else
-        snprintf(shown->view.line, sizeof(shown->view.line), "%s; there is no store in memory",
-                 mounted ? "mounted" : "not mounted");
+        snprintf(
+            shown->view.line, sizeof(shown->view.line), "%s; %s", mounted ? "mounted" : "not mounted",
+            mounted && shown->other.mirror ? "it shows the store of another state" : "there is no store in memory");
 }
 
 static bool is_missing(const struct shown *shown)
@@ -270,8 +271,12 @@ static void tell_state(struct shown *shown)
     if ((shown->refused != -ENOENT && shown->refused != -EACCES) || geteuid() != 0 || is_missing(shown) ||
         states_usable(shown->config, error) == 0)
         return;
-    snprintf(shown->line, sizeof(shown->line),
-             "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended Exim takes no mail", error);
+    bool serves = shown->view.state == SEEN_MOUNTED && shown->other.mirror; /* what was started before, and the view */
+    snprintf(
+        shown->line, sizeof(shown->line), "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended %s", error,
+        serves
+            ? "Exim's next start will take no mail; what was started before goes on with the state that the view shows"
+            : "Exim takes no mail");
     if (shown->in_state != 0 && !shown->other.state[0]) /* no start brings it back yet */
         strcpy(shown->more, "mail that it has on the disk is not lost");
     shown->health = MAIL_STANDS;

@@ -448,6 +448,47 @@ def a_start_beside_a_second_spool(exim):
                 second.unlink()
 
 
+@test(library=True, main=QUEUE_ONLY)
+def no_room_to_leave(exim):
+    """The plain disk is full: export and disable say to make room, and no message is lost."""
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        exim.submit(Message(size=400_000))
+        operate(exim, "stop")
+        (exim.spool / "input").mkdir(exist_ok=True)
+        exim.own(exim.spool / "input")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", exim.spool / "input"], check=True)
+        for verb in ("export", "disable"):
+            said = operate(exim, verb, "--yes", status=1)
+            check("No space left on device: make room" in said, said)
+        subprocess.run(["umount", exim.spool / "input"], check=True)
+        operate(exim, "disable", "--yes")
+        names = ID.findall(exim.run("-bp", stock=True).decode())
+        check(len(names) == 1, f"plain Exim has {names}")
+        exim.run("-Mrm", *names, stock=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def no_state_beside_a_view(exim):
+    """`state` names what can't be made, while another state's view is mounted and serves all mail: status does not say that Exim takes
+    none, counts no message of the view as the disk's, and `stop` names the state that runs."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        state = exim.work / "disk/state"
+        wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
+        exim.submit(Message())
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        with written(FASTSPOOL_CONFIGURATION, good.replace(str(state), "/nowhere/state")):
+            status, said, told, _ = each_form(exim)
+            check(status == 2 and "Exim takes no mail" not in said and "goes on with the state" in said and str(state) in said, said)
+            check(told["disk_messages"] == 0 and "no store in memory" not in told["view"], f"{told}")
+            said = operate(exim, "stop", status=1)
+            check(str(state) in said, said)
+        exim.run("-Mrm", *exim.queue())
+
+
 def no_state(exim, path, what):
     """Neither doctor nor status believes in the state directory PATH; a start is refused.  WHAT they say."""
     tells(exim, "state", "wrong", str(path), what)
