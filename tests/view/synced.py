@@ -17,7 +17,7 @@ class Commits:
     """Held up, while this is entered: for HELD seconds, and then not longer."""
 
     def __init__(self, spool):
-        told = subprocess.run(["fastspool", "status", "--json", "--spool", str(spool)], stdout=subprocess.PIPE, check=True).stdout
+        told = subprocess.run(["fastspool", "status", "--json", "--spool", str(spool)], stdout=subprocess.PIPE).stdout
         self.mirror = json.loads(told)["mirror_pid"]
 
     def __enter__(self):
