@@ -591,6 +591,7 @@ def a_spool_that_is_not_exims(exim):
         place, mend = exim.spool / ".fastspool", f"`spool = {exim.spool}`"
         words = f"2 messages stand in {place}, Exim's spool, which `spool` in {FASTSPOOL_CONFIGURATION} does not name"
         operate(exim, "enable", "--yes")
+        pathlib.Path(FASTSPOOL_CONFIGURATION).write_text(good)
         enabled = etc()
 
         def stands(living):
@@ -600,16 +601,15 @@ def a_spool_that_is_not_exims(exim):
                   numbers["fastspool_other_state_messages"] == "2", f"{told} {numbers}")
             check((f"process {mirror}" in said) == living, said)
         for living in (True, False):
-            with written(FASTSPOOL_CONFIGURATION, good):
-                exim.start()
-                for _ in range(2):
-                    exim.submit(Message())
-                mirror = exim.status()["mirror_pid"]
-                if with_view:
-                    wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
-                if not living:
-                    exim.stop()
-                    operate(exim, "stop")
+            exim.start()
+            for _ in range(2):
+                exim.submit(Message())
+            mirror = exim.status()["mirror_pid"]
+            if with_view:
+                wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
+            if not living:
+                exim.stop()
+                operate(exim, "stop")
             with written(FASTSPOOL_CONFIGURATION, wrong):
                 for there in (True, False):
                     if there:
@@ -632,9 +632,8 @@ def a_spool_that_is_not_exims(exim):
                     exim.stop()
                     check(words in (said := operate(exim, "disable", "--yes", status=1)), said)
                 mistyped.mkdir()
-            with written(FASTSPOOL_CONFIGURATION, good):
-                exim.run("-Mrm", *exim.queue())
-                operate(exim, "stop")
+            exim.run("-Mrm", *exim.queue())
+            operate(exim, "stop")
         with written(FASTSPOOL_CONFIGURATION, wrong):
             check(changed(enabled) == [FASTSPOOL_CONFIGURATION], f"{changed(enabled)}")
             check("other_state" not in (told := forms_of(exim, mistyped)[2]), f"mail of an empty state stands: {told}")
