@@ -57,6 +57,24 @@ int tool_error(const char *format, ...)
     return 1;
 }
 
+void progress_begin(const char *what)
+{
+    (void)what;
+}
+
+void progress_pause(void)
+{
+}
+
+void progress_end(void)
+{
+}
+
+void interrupt_says(const char *sentence)
+{
+    (void)sentence;
+}
+
 const char *tool_only_options(int argc, char **argv, bool *json, const char *text)
 {
     (void)argc;
