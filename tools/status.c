@@ -136,8 +136,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 
 static void look_at_plain(struct shown *shown)
 {
-    shown->on_disk =
-        messages_on_disk(shown->spool, shown->view.state == SEEN_MOUNTED, shown->staged > 0);
+    shown->on_disk = messages_on_disk(shown->spool, shown->view.state == SEEN_MOUNTED, shown->staged > 0);
 }
 
 /* ---- no store ---- */

@@ -330,6 +330,7 @@ def mapped_is_not_served(exim):
                 said = operate(exim, "disable", status=1)
                 check("1 message is in the store" in said and "stop it first" not in said, said)
         exim.start()
+        wait_for(lambda: len([pid for pid, name in processes() if name == "exim4"]) == 1, "the last daemon has ended, too")
         tells(exim, "running exims", "ok", "1, with the library")
         wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all is well")
         exim.stop()
