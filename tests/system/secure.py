@@ -321,35 +321,45 @@ def readers(exim):
     return [pid for pid, name in processes() if name == "head" and is_owners(pid)]
 
 
-@test(library=True, main=QUEUE_ONLY)
-def package_on_a_terminal(exim):
-    """What prerm reads with the mail user's rights is read without root's terminal: he could take the reader over, and type
-    into it (TIOCSTI)."""
-    if not shutil.which("setpriv"):
-        raise Skip("no setpriv")
+@contextlib.contextmanager
+def waiting_record(exim):
+    """The record of a store whose memory is gone, as a FIFO of the mail user's: its reader waits.  Yields (path, what it said)."""
     exim.start()
     exim.stop()
     leave_memory(exim)
     record = exim.spool / ".fastspool/runtime"
     before = record.read_text()
     record.unlink()
-    os.mkfifo(record, 0o600)                    # so that the reader waits
+    os.mkfifo(record, 0o600)
     shutil.chown(record, "Debian-exim", "Debian-exim")
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvp("sh", ["sh", PRERM, "upgrade"])
     try:
-        wait_for(lambda: readers(exim), "the record is read")
-        for reader in readers(exim):
-            check(terminal_of(reader) == (0, False), f"its terminal: {terminal_of(reader)}")
+        yield record, before
     finally:
-        with open(record, "r+b", buffering=0) as fifo:
-            fifo.write(before.encode())
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
         record.unlink()
         record.write_text(before)
         shutil.chown(record, "Debian-exim", "Debian-exim")
+        record.chmod(0o600)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def package_on_a_terminal(exim):
+    """What prerm reads with the mail user's rights is read without root's terminal: he could take the reader over, and type
+    into it (TIOCSTI)."""
+    if not shutil.which("setpriv"):
+        raise Skip("no setpriv")
+    with waiting_record(exim) as (record, before):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvp("sh", ["sh", PRERM, "upgrade"])
+        try:
+            wait_for(lambda: readers(exim), "the record is read")
+            for reader in readers(exim):
+                check(terminal_of(reader) == (0, False), f"its terminal: {terminal_of(reader)}")
+        finally:
+            with open(record, "r+b", buffering=0) as fifo:
+                fifo.write(before.encode())
+            _, status = os.waitpid(pid, 0)
+            os.close(terminal)
     check(status == 0, f"prerm: {status}")
     exim.start()
 
@@ -554,15 +564,7 @@ def upgrade_beside_an_open_pipe(exim):
     test's own, as a minute is long.)"""
     if not shutil.which("setpriv"):
         raise Skip("no setpriv")
-    exim.start()
-    exim.stop()
-    leave_memory(exim)
-    record = exim.spool / ".fastspool/runtime"
-    before = record.read_text()
-    record.unlink()
-    os.mkfifo(record, 0o600)                    # so that the reader waits
-    shutil.chown(record, "Debian-exim", "Debian-exim")
-    with tempfile.TemporaryDirectory() as name:
+    with waiting_record(exim), tempfile.TemporaryDirectory() as name:
         short = pathlib.Path(name) / "timeout"
         short.write_text('#!/bin/sh\nshift 3\nexec /usr/bin/timeout -k 1 2 "$@"\n')
         short.chmod(0o755)
@@ -576,10 +578,6 @@ def upgrade_beside_an_open_pipe(exim):
                 prerm.kill()
                 if kept >= 0:
                     os.close(kept)
-    record.unlink()
-    record.write_text(before)
-    shutil.chown(record, "Debian-exim", "Debian-exim")
-    record.chmod(0o600)
 
 
 # --- the environment -----------------------------------------------------------------------------------------------

@@ -94,20 +94,6 @@ Test(export, opened)
 
 /* ---- asked to end, and telling ---- */
 
-static unsigned asked; /* how often it goes on */
-
-static bool has_ended(void)
-{
-    return asked == 0 || asked-- == 0;
-}
-
-static char told[256];
-
-static void note_told(const char *path, const char *why)
-{
-    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s: %s;", path, why);
-}
-
 /* What stays is told: what a process works on, locked or only open, and what the disk has with another content. */
 Test(export, tells_what_stays)
 {

@@ -641,20 +641,6 @@ Test(import, two_headers)
 
 /* ---- asked to end, and telling ---- */
 
-static unsigned asked; /* how often it goes on */
-
-static bool has_ended(void)
-{
-    return asked == 0 || asked-- == 0;
-}
-
-static char told[256];
-
-static void note_told(const char *path, const char *why)
-{
-    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s: %s;", path, why);
-}
-
 /* What stays is told: what a process works on, what the store has with another content, and what is no file. */
 Test(import, tells_what_stays)
 {

@@ -15,6 +15,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,6 +74,22 @@ static inline bool disk_has(const char *path)
     struct stat st;
 
     return lstat(on_disk(path), &st) == 0;
+}
+
+/* ---- asked to end, and telling ---- */
+
+static unsigned asked; /* how often it goes on */
+
+static inline bool has_ended(void)
+{
+    return asked == 0 || asked-- == 0;
+}
+
+static char told[256];
+
+static inline void note_told(const char *path, const char *why)
+{
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s: %s;", path, why);
 }
 
 #endif
