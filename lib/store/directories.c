@@ -240,7 +240,7 @@ static int is_above(struct fastspool *fs, uint32_t inode, uint32_t below)
     return doubt("a directory is above itself");
 }
 
-/* Remove what stands at the new name. */
+/* Have the new name lead to what is moved, and not to what it led to. */
 static int displace(struct fastspool *fs, const struct place *from, const struct place *to,
                     const struct credentials *who)
 {
@@ -256,7 +256,7 @@ static int displace(struct fastspool *fs, const struct place *from, const struct
         return -EISDIR;
     if (S_ISDIR(victim->mode) && victim->dir.entries > 0)
         return -ENOTEMPTY;
-    result = names_remove(fs, to->entry);
+    result = names_replace(fs, to->entry, from->inode);
     return result < 0 ? result : orphans_drop(fs, to->inode);
 }
 
@@ -295,7 +295,7 @@ static int rename_body(struct fastspool *fs, void *argument)
         result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
     if (result == 0 && directory && from.parent != to.parent)
         result = access_permitted(fs, from.inode, &change->who, W_OK); /* its ".." changes */
-    if (result == 0)
+    if (result == 0 && !to.inode)
         result = names_add(fs, to.parent, to.name, to.length, from.inode);
     return result < 0 ? result : names_remove(fs, from.entry);
 }

@@ -423,3 +423,28 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     touch_directory(fs, parent);
     return 0;
 }
+
+int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
+{
+    const struct name *name = name_at(fs, entry);
+    uint32_t old = name->inode;
+
+    if (!inode_valid(fs, old) || !inode_valid(fs, name->parent))
+        return section_damaged(fs, "a name leads to no file");
+    int result = unlink_single(fs, &inode_at(fs, old)->names, entry, offsetof(struct name, sibling));
+    if (result < 0)
+        return result;
+    SET(fs, inode_at(fs, old)->links, inode_at(fs, old)->links - 1);
+    SET(fs, inode_at(fs, old)->ctime, clock_realtime());
+    SET(fs, name->sibling, inode_at(fs, i)->names);
+    SET(fs, name->inode, i);
+    SET(fs, inode_at(fs, i)->names, entry);
+    SET(fs, inode_at(fs, i)->links, inode_at(fs, i)->links + 1);
+    SET(fs, inode_at(fs, i)->ctime, clock_realtime());
+    if (S_ISDIR(inode_at(fs, i)->mode))
+        SET(fs, inode_at(fs, i)->dir.parent, name->parent);
+    inodes_dirty(fs, old);
+    inodes_dirty(fs, i);
+    touch_directory(fs, name->parent);
+    return 0;
+}

@@ -18,6 +18,9 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t le
 
 /** In a section: remove the name @entry.  The caller then calls orphans_drop().  -EIO: the segment is damaged. */
 int names_remove(struct fastspool *fs, uint32_t entry);
+/** In a section: the name @entry leads to @inode from now on, of the same kind as the one before, which has a name
+ * less. It keeps its place in the directory, so a listing that goes on neither misses it nor has it twice. */
+int names_replace(struct fastspool *fs, uint32_t entry, uint32_t inode);
 
 /** The mirror alone: split buckets ahead of the insertions. */
 int names_split_ahead(struct fastspool *fs);

@@ -206,6 +206,34 @@ Test(names, listing_under_change)
     fastspool_close(fs, directory);
 }
 
+/* A name that a rename puts in another one's place is where that was: a listing that is under way has each name once,
+ * wherever it is, and none is new to it. */
+Test(names, listing_while_replacing)
+{
+    char path[20];
+
+    fastspool_mkdir(fs, "d", 0755);
+    for (int i = 0; i < 10; i++) {
+        snprintf(path, sizeof(path), "d/f%d", i);
+        fastspool_close(fs, fastspool_open(fs, path, O_WRONLY | O_CREAT, 0600));
+    }
+    int d = fastspool_open(fs, "d", O_RDONLY | O_DIRECTORY, 0);
+    uint64_t end = fastspool_list_end(fs);
+    cr_assert_eq(fastspool_list(fs, d, 0, entries, 4), 4);
+    for (int i = 0; i < 10; i++) {
+        fastspool_close(fs, fastspool_open(fs, "d/new", O_WRONLY | O_CREAT, 0600));
+        snprintf(path, sizeof(path), "d/f%d", i);
+        cr_assert_eq(fastspool_rename(fs, "d/new", path, 0), 0);
+    }
+    cr_assert_eq(fastspool_list(fs, d, entries[3].position, entries + 4, 16), 6);
+    for (int i = 0; i < 10; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        cr_assert_str_eq(entries[i].name, path);
+        cr_assert_leq(entries[i].position, end);
+    }
+    fastspool_close(fs, d);
+}
+
 /* A rename that can't be done gives the kernel's errno.  A directory's move changes the link counts of both parents. */
 Test(names, rename_errors)
 {
