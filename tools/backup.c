@@ -62,9 +62,8 @@ static const char usage[] =
     "usage: fastspool backup [--spool DIR] DIRECTORY\n"
     "Writes a copy of the spool's state on the disk to DIRECTORY, which must not exist.  Exim may run.  A spool whose\n"
     "state directory is such a copy has every message that was acknowledged before the call.\n"
-    "Exit status: 0 the copy is whole, 1 an error, 2 the copy is whole, and mail on the plain disk is no part of it, "
-    "64\n"
-    "wrong arguments.\n";
+    "Exit status: 0 the copy is whole, 1 an error, 2 the copy is whole, and mail on the plain disk is no part of it,\n"
+    "64 wrong arguments.\n";
 
 /* ---- in the child, in the directory of the copy ---- */
 

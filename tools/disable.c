@@ -34,9 +34,8 @@
 
 static const char usage[] =
     "usage: fastspool disable [--yes]\n"
-    "Takes away what `fastspool enable` has written, so that Exim's next start is plain.  Exim has to be stopped "
-    "before.\n"
-    "Mail that is in the store is written to the plain spool first, by `fastspool export`.\n"
+    "Takes away what `fastspool enable` has written, so that Exim's next start is plain.  Exim has to be stopped\n"
+    "before.  Mail that is in the store is written to the plain spool first, by `fastspool export`.\n"
     "--yes: don't ask.\n"
     "Exit status: 0 it is taken away, or was before; 1 not; 64 wrong arguments; 77 it has to be run as root.\n";
 
@@ -204,9 +203,8 @@ static int disable(bool yes)
     }
     if (!written) {
         puts(
-            "`fastspool enable` has written nothing here, and the store holds no mail: there is nothing to do.  Who "
-            "has\n"
-            "given Exim the library in another way takes it away there.");
+            "`fastspool enable` has written nothing here, and the store holds no mail: there is nothing to do.\n"
+            "Who has given Exim the library in another way takes it away there.");
         return 0;
     }
     if (!tool_confirm(yes, "Take it away?"))

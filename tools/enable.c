@@ -26,9 +26,8 @@
 
 static const char usage[] =
     "usage: fastspool enable [--yes] [--no-check] [--everywhere]\n"
-    "Gives Exim the library, from its next start on: by a drop-in of its systemd service and by /etc/default/exim4, "
-    "as\n"
-    "found on this machine.  Says what it will write, and asks.\n"
+    "Gives Exim the library, from its next start on: by a drop-in of its systemd service and by /etc/default/exim4,\n"
+    "as found on this machine.  Says what it will write, and asks.\n"
     "--yes: don't ask.\n"
     "--no-check: even where Exim would not be served; and no start of Exim fails for that reason.\n"
     "--everywhere: every program gets the library, by /etc/ld.so.preload; for machines without a view.\n"

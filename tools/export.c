@@ -42,9 +42,8 @@ static const char usage[] =
     "usage: fastspool export [--spool DIR] [--yes] [DIRECTORY]\n"
     "Moves all messages of the store into a plain Exim spool: DIRECTORY, or the spool's own directory, over which\n"
     "then no view may be mounted (`fastspool stop`).  No Exim that has the store may run.  A message that a process\n"
-    "works on stays; so does one that the plain spool has with another content.  If it is interrupted, run it again: "
-    "no\n"
-    "message is lost, none is in both places.\n"
+    "works on stays; so does one that the plain spool has with another content.  If it is interrupted, run it again:\n"
+    "no message is lost, none is in both places.\n"
     "  --yes   don't ask\n"
     "Exit status: 0 the store is empty, 1 an error, 2 something stays in the store, 64 wrong arguments.\n";
 

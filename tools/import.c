@@ -29,10 +29,9 @@
 
 static const char usage[] =
     "usage: fastspool import [--spool DIR]\n"
-    "Moves the messages that lie on the disk of the spool into the store.  A view does so by itself.  Where Exims "
-    "run,\n"
-    "one has to have the store.  A message that a process works on stays; so does one that the store has with another\n"
-    "content.  If it is interrupted, run it again: no message is lost, none is in both places.\n"
+    "Moves the messages that lie on the disk of the spool into the store.  A view does so by itself.  Where Exims\n"
+    "run, one has to have the store.  A message that a process works on stays; so does one that the store has with\n"
+    "another content.  If it is interrupted, run it again: no message is lost, none is in both places.\n"
     "Exit status: 0 nothing is left on the disk, 1 an error, 2 something stays there, 64 wrong arguments.\n";
 
 static void show_progress(const struct import_result *result)

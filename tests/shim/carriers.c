@@ -7,6 +7,7 @@
  * Run it as root with the library, in a private namespace.  "view": it waits for the view; then there are no carriers.
  * The exit status is 0 if all tests pass.
  */
+#include "check.h"
 #include "view.h"
 
 #include <ctype.h>
@@ -34,15 +35,6 @@
 
 static char file[300];
 static bool with_view;
-static int failures;
-
-#define CHECK(condition)                                                                                \
-    do {                                                                                                \
-        if (!(condition)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s (errno %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
-            failures++;                                                                                 \
-        }                                                                                               \
-    } while (0)
 
 /* ---- helpers ---- */
 

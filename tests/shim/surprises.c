@@ -7,6 +7,8 @@
  * Run it with the library, in a private namespace.  The numbers are those of docs/exim-calls.md.  The exit status is 0
  * if all tests pass.  No test must leave a descriptor open.
  */
+#include "check.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,15 +33,6 @@
 #define ID "1abcde-000001-AB"
 
 static char spool[200];
-static int failures;
-
-#define CHECK(condition)                                                                                \
-    do {                                                                                                \
-        if (!(condition)) {                                                                             \
-            fprintf(stderr, "%s:%d: %s (errno %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
-            failures++;                                                                                 \
-        }                                                                                               \
-    } while (0)
 
 /* "/spool//input//NAME", with the double slashes of Exim's paths.  Up to four results can be in use at once. */
 static const char *at(const char *directory, const char *name)
