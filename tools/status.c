@@ -6,7 +6,7 @@
  * The happy path: the store is ready, its mirror gives signs of life, its commits succeed.
  *
  * Failure modes, the worst first: status_health.c has them.  Nothing here waits: not for the lock, the mirror, or the
- * view.
+ * view.  Nothing is changed: a view that is dead stays so.
  */
 #include "status.h"
 
@@ -36,7 +36,6 @@ static const char usage[] =
     "usage: fastspool status [--spool DIR] [--json | --prometheus | --watch]\n"
     "Shows the state of the spool.  --json: as one JSON object.  --prometheus: as metrics in Prometheus' text format.\n"
     "--watch: on a terminal, each second anew; q or ^C ends it.\n"
-    "A view that is dead is mounted again, if root asks.\n"
     "Exit status: 0 all is well; 1 something needs attention; 2 mail stands: Exim can't take or deliver any; 3 the\n"
     "spool is not in use; 64 wrong arguments.\n";
 
@@ -62,7 +61,6 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
     shown->left = LOAD(view->left);
     if (LOAD(view->status) == VIEW_MOUNTED)
         shown->hidden = shown->locked + shown->conflicts + shown->left;
-    shown->again = shown->config->view && tool_mount_again(fs, shown->view.state);
 }
 
 /* Where it is installed for Exim.  `fastspool doctor` looks closer.  A missing one matters where an Exim has the store.

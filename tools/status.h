@@ -58,7 +58,6 @@ struct shown {
     uint32_t conflicts;
     uint32_t left;
     uint32_t hidden;  /* of it: by the view */
-    bool again;       /* a view that was dead is started again */
     bool enabled;     /* the service's Exim is to have the library */
     bool unattended;  /* no Exim runs that has the store; only root can know */
     int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */

@@ -131,7 +131,7 @@ static bool view_fails(struct shown *shown)
     if (shown->view.state == SEEN_DEAD)
         return is(shown, ATTENTION,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",
-                  shown->again ? "it is being mounted again" : shown->view.mend);
+                  shown->view.mend);
     if (shown->view.state == SEEN_STARTING && shown->view.late)
         return is(shown, ATTENTION,
                   "the view is not mounted after %u s: programs without the library miss messages; syslog says why",

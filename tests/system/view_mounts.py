@@ -768,19 +768,23 @@ def said(exim, *arguments, **keywords):
 
 @test(**AUTO)
 def dead_view(exim):
-    """A dead view is no good state: `status` says so, and root's status, flush and run mount it again."""
+    """A dead view is no good state: `status` and `doctor` say so, and change nothing; root's flush and run mount it again."""
     names = fill(exim)
     exim.start()
-    for again in (("status",), ("flush",), ("run", "--", "ls", exim.spool / "input")):
+    for again in (("flush",), ("run", "--", "ls", exim.spool / "input")):
         kill_view(exim)
+        before, mounts = processes(), pathlib.Path("/proc/self/mountinfo").read_text()
+        for look in (("status",), ("status", "--json"), ("status", "--prometheus"), ("doctor",), ("doctor", "--start")):
+            code, out, err = said(exim, *look)
+            check(look[0] == "doctor" or code == 1, f"root's {look}: {code}, {out}, {err}")
+            check("--start" in look or "dead" in out, f"root's {look}: {code}, {out}, {err}")
+            check(processes() == before and pathlib.Path("/proc/self/mountinfo").read_text() == mounts, f"{look} changes something")
         owner = said(exim, "status", "--json", user="Debian-exim")
         check(owner[0] == 1 and json.loads(owner[1])["view_state"] == "dead", f"the owner's status: {owner}")
         headline = said(exim, "status", user="Debian-exim")[1].splitlines()[0]
         check("the view is dead: " in headline and "`fastspool run -- true`" in headline, headline)
         code, out, err = said(exim, *again)
-        if again[0] == "status":
-            check(code == 1 and "it is being mounted again" in out, f"root's status: {code}, {out}")
-        elif again[0] == "run":
+        if again[0] == "run":
             check(code == 0 and sorted(out.split()) == names, f"run: {code}, {out}, {err}")
         wait_for(lambda: json.loads(said(exim, "status", "--json", user="Debian-exim")[1])["view_state"] == "mounted",
                  f"{again[0]} mounts it")
