@@ -13,7 +13,7 @@
  *     pipe: one order of writes.
  *   - The carrier ends with the last of its clients' descriptors.
  *
- * What nobody notices of it: it is no child of the program's (two forks), and its death sends no signal.  All signals
+ * What nobody notices of it: it is no child of the program's (a clone forks it), and its death sends no signal.  All signals
  * are blocked in it, so no handler of the program's runs.  It has no descriptor of the program's.  None of its uids is
  * an ordinary user's, so no user can stop it.
  *
@@ -35,11 +35,14 @@
 #include <alloca.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
+
+#define STACK           (256u << 10) /* of a carrier, beside its table of descriptors */
+#define STACK_ALIGNMENT 16u
 
 /* ---- the carrier ---- */
 
@@ -265,27 +268,36 @@ static __attribute__((noreturn)) void become_carrier(struct carrier *carrier)
     _exit(0);
 }
 
-/* The first child sends no signal when it ends, and no wait() of the program's sees it.  The second is libc's, so that
- * libc knows its thread id. */
+/* Shares the memory of fork_carrier(), which sleeps meanwhile. */
+static int bear(void *carrier)
+{
+    pid_t child = real._Fork();
+    if (child == 0)
+        become_carrier(carrier);
+    _exit(child < 0 ? 1 : 0);
+}
+
+/* The first child sends no signal when it ends, and no wait() of the program's sees it.  It is one of vfork's kind: a
+ * copy of Exim's thirty libraries, and its end, cost a millisecond.  The second is libc's, so that libc knows its
+ * thread id; and so is a copy, with a stack of its own, which the first one has used. */
 static int fork_carrier(struct carrier *carrier)
 {
+    const size_t size = STACK + (size_t)carrier->count * sizeof(struct pollfd);
     sigset_t all, old;
     int status = 0;
 
+    char *stack = real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED)
+        return -errno;
     attachment_each(inside_shared);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid_t child = (pid_t)real.syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
-    if (child == 0) {
-        pid_t grandchild = real._Fork();
-        if (grandchild == 0)
-            become_carrier(carrier);
-        _exit(grandchild < 0 ? 1 : 0);
-    }
+    pid_t child = clone(bear, stack + size / STACK_ALIGNMENT * STACK_ALIGNMENT, CLONE_VM | CLONE_VFORK, carrier);
     int result = child < 0 ? -errno : 0;
     while (child > 0 && waitpid(child, &status, __WCLONE) < 0 && errno == EINTR)
         ;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    munmap(stack, size);
     return result == 0 && status != 0 ? -EAGAIN : result;
 }
 
