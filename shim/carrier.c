@@ -13,9 +13,9 @@
  *     pipe: one order of writes.
  *   - The carrier ends with the last of its clients' descriptors.
  *
- * What nobody notices of it: it is no child of the program's (a clone forks it), and its death sends no signal.  All signals
- * are blocked in it, so no handler of the program's runs.  It has no descriptor of the program's.  None of its uids is
- * an ordinary user's, so no user can stop it.
+ * What nobody notices of it: it is no child of the program's (a clone forks it), and its death sends no signal.  All
+ * signals are blocked in it, so no handler of the program's runs.  It has no descriptor of the program's.  None of its
+ * uids is an ordinary user's, so no user can stop it.
  *
  * Failure modes:
  *   - The carrier is killed: EIO.  Without the library EPIPE and SIGPIPE.
@@ -277,9 +277,10 @@ static int bear(void *carrier)
     _exit(child < 0 ? 1 : 0);
 }
 
-/* The first child sends no signal when it ends, and no wait() of the program's sees it.  It is one of vfork's kind: a
- * copy of Exim's thirty libraries, and its end, cost a millisecond.  The second is libc's, so that libc knows its
- * thread id; and so is a copy, with a stack of its own, which the first one has used. */
+/* The first child sends no signal when it ends, and no wait() of the program's sees it.  It shares the memory of this
+ * process, as one of vfork does: a copy of Exim with its thirty libraries, and the end of that copy, cost a
+ * millisecond. The second is libc's, so that libc knows its thread id.  It is a copy, and so keeps the stack of the
+ * first for its own. */
 static int fork_carrier(struct carrier *carrier)
 {
     const size_t size = STACK + (size_t)carrier->count * sizeof(struct pollfd);
