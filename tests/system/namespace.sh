@@ -15,9 +15,9 @@
 # - /run, /dev/shm, /srv and /home are empty.  So are Exim's own spool and log directories.
 # - Loopback ports are private.
 #
-# Nothing is left behind.  When the command ends or this script is terminated, the kernel kills every process inside, and
-# the mounts go with the last one.  A process that waits for a disk frozen by a test can't die, so this script thaws such
-# disks from outside.
+# Nothing is left behind.  When the command ends or this script is terminated, the kernel kills every process inside, the
+# mounts go with the last one, and this script ends after it.  A process that waits for a disk frozen by a test can't die, so
+# this script thaws such disks from outside.
 #
 # The exit status is the command's.  Needs root.
 set -eu
@@ -32,12 +32,18 @@ thaw() { # PID-NAMESPACE
 }
 
 if [ "${1-}" != --inside ]; then
+    terminated() { # unshare ends after the first process inside, and that one when the kernel has ended all others
+        [ "${!-}" ] || { rm -f "${FASTSPOOL_NAMESPACE-}"; exit 143; } # nothing has started yet
+        first=$(cat "/proc/$!/task/$!/children" 2>/dev/null) || true
+        kill -KILL ${first:-$!} 2>/dev/null || true
+        thaw "$(cat "$FASTSPOOL_NAMESPACE")" 2>/dev/null
+    }
+    trap terminated HUP INT TERM
     FASTSPOOL_OUTER_PID_NAMESPACE=$(readlink /proc/self/ns/pid)
     FASTSPOOL_NAMESPACE=$(mktemp) # the inner script writes its PID namespace here
     export FASTSPOOL_OUTER_PID_NAMESPACE FASTSPOOL_NAMESPACE
     unshare --mount --pid --net --ipc --fork --kill-child --mount-proc -- "$0" --inside "$@" <&0 &
     child=$!
-    trap 'kill -KILL $child 2>/dev/null' INT TERM
     status=0
     wait $child || status=$?
     wait $child 2>/dev/null || true # again, because a signal ends the first wait
