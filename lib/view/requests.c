@@ -15,11 +15,10 @@
  *
  * Failure modes:
  *   - Every error is the store's, which has those of a file system.
- *   - A file that is gone is -ESTALE; for the last name of a path the kernel looks again.  A directory that is gone:
- *     directories.c; a call by a name in it is -ENOENT.
+ *   - A file that is gone is -ESTALE: the kernel makes the call by its path again, once, and pins.c sees to it that
+ *     the file stays.  A directory that is gone: directories.c; a call by a name in it is -ENOENT.
  *   - An earlier server has died in Exim's fsync of a directory: removals.c.
- *   - Between the kernel's look and an open with O_CREAT, somebody makes the file.  The kernel has not checked its
- *     permissions: -ESTALE makes it look again.
+ *   - Between the kernel's look and an open with O_CREAT, somebody makes the file: open_made().
  *   - A request waits in the store (for a commit, a page-in, memory): for ten seconds at most where a mirror lives,
  *     in a thread of its own.
  */
@@ -32,6 +31,7 @@
 #include "store/inside.h"
 #include "view/directories.h"
 #include "view/owners.h"
+#include "view/pins.h"
 #include "view/removals.h"
 #include "view/shares.h"
 #include "view/synced.h"
@@ -106,6 +106,8 @@ static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
 
 static void reply(fuse_req_t req, int result)
 {
+    if (result == -ESTALE)
+        pins_stale(fuse_req_ctx(req)->pid);
     fuse_reply_err(req, -result);
 }
 
@@ -135,7 +137,7 @@ static struct fastspool *changing(fuse_req_t req)
 static void reply_entry(fuse_req_t req, struct fastspool *fs, const char *path)
 {
     struct fuse_entry_param entry = {0};
-    int result = fastspool_lookup(fs, path, &entry.ino, &entry.attr);
+    int result = pins_lookup(fs, fuse_req_ctx(req)->pid, path, &entry.ino, &entry.attr);
 
     if (result < 0) {
         reply_named(req, result);
@@ -368,6 +370,27 @@ static void do_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file
     opened(req, fs, open_for(req, fs, path_of(node, NULL, path), file->flags & (O_ACCMODE | O_TRUNC), 0), file);
 }
 
+/* Open, with O_CREAT, what somebody has made since the kernel looked.  It has not checked the permissions: they are
+ * clear if the file is the caller's.  Else -ESTALE makes it look again. */
+static int open_made(fuse_req_t req, struct fastspool *fs, const char *path, int flags, mode_t mode)
+{
+    static const mode_t needed[] = {S_IRUSR, S_IWUSR, S_IRUSR | S_IWUSR, S_IRUSR | S_IWUSR}; /* by O_ACCMODE */
+    mode_t need = needed[flags & O_ACCMODE] | (flags & O_TRUNC ? S_IWUSR : 0);
+    struct stat st;
+    int d = open_for(req, fs, path, (flags & O_ACCMODE) | O_CREAT, mode);
+
+    if (d < 0)
+        return d;
+    int result = fastspool_fstat(fs, d, &st);
+    if (result == 0 && (st.st_uid != fuse_req_ctx(req)->uid || (st.st_mode & need) != need))
+        result = -ESTALE;
+    else if (result == 0 && (flags & O_TRUNC))
+        result = fastspool_ftruncate(fs, d, 0);
+    if (result < 0)
+        close_for(fs, (uint64_t)d);
+    return result < 0 ? result : d;
+}
+
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
 {
     char path[PATH_SIZE];
@@ -378,7 +401,7 @@ static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     if (d == -ESTALE)
         d = -ENOENT;
     else if (d == -EEXIST && !(file->flags & O_EXCL))
-        d = -ESTALE;
+        d = open_made(req, fs, path, file->flags, mode);
     int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
     file->fh = (uint64_t)d;
     file->direct_io = 1;
@@ -640,6 +663,8 @@ int requests_serve(const struct requests *requests, int fuse)
     fuse_loop_cfg_set_idle_threads(loop, IDLE);
     removals_begin();
     int result = owners_start(own.fs);
+    if (result == 0)
+        result = pins_start(own.fs);
     if (result == 0)
         result = fuse_session_loop_mt(session, loop);
     return result < 0 ? result : 0;

@@ -15,6 +15,7 @@
 #include "view/shares.h"
 
 #include "store/inside.h"
+#include "view/pins.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#define OTHERS 256u /* descriptors of the server's that are no open file's and no lock owner's */
+#define OTHERS (256u + PINS_MAX) /* descriptors of the server's that are no open file's and no lock owner's */
 
 struct user {
     uid_t uid;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Run the programs of tests/view on the view and on ext4, and compare what they print:
 
-    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|users|locks|lockers|fsx|names [--only NAME...]
+    tests/system/namespace.sh --build build tests/view/run.py PROGRAMS posix|users|locks|lockers|fsx|names|replaced [--only NAME...]
 
 PROGRAMS is the directory with the built programs.  The reference is a private ext4, mounted like the view (nosuid, nodev,
 noexec).  A line that differs is an error, unless the file `documented` has it.
@@ -89,7 +89,7 @@ class Places:
         spool.mkdir()
         os.chown(spool, OWNER, GROUP)
         spool.chmod(0o755)
-        configure(spool, "memory = 256M", *(f"program = {self.programs / name}" for name in ("locks", "lockers", "fsx", "names")))
+        configure(spool, "memory = 256M", *(f"program = {self.programs / name}" for name in ("locks", "lockers", "fsx", "names", "replaced")))
         self.mounted = View(spool)
         stack.enter_context(self.mounted)
         self.view = spool / "input"
@@ -207,7 +207,8 @@ def users(places, options):
     return compare("users, library", *outputs, options.spoil)
 
 
-SUITES = {"users": users, "deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500)}
+SUITES = {"users": users, "deaths": deaths, "synced": synced, "posix": posix, "locks": locks, "lockers": lockers, "fsx": model("fsx", 20000 if LONG else 10000), "names": model("names", 5000 if LONG else 2500),
+          "replaced": model("replaced", 2500)}
 
 
 def main():

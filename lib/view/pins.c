@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Pins: files that stay while a call looks at them a second time.
+ *
+ * The kernel first looks a name up, and then asks about the file that it was told of: for its attributes, to open it,
+ * to change it.  On a real file system the first step holds the inode.  Here another process may put a new file in its
+ * place in between, and the old one is gone: -ESTALE.  The kernel then makes the whole call again, but only once.
+ *
+ * Happy path: a thread that was told so has each file (and directory) on its way opened when it looks again, so that
+ * the file outlives the loss of its name until the thread looks at the next one.  So the call has the file that the
+ * name had at an instant within it.  Files that nobody replaces cost nothing.
+ *
+ * Failure modes:
+ *   - A thread never looks at another file: its pin is taken out after KEPT.  So the data of a file without a name
+ * takes memory no longer.
+ *   - Two threads whose numbers share a place, or processes of another PID namespace, which have number 0, take each
+ *     other's pin out.  Each may get ESTALE.
+ *   - The file can't be opened: it is looked up without a pin.  One that was evicted is paged in, as by an open.
+ *   - The server dies: its open files are closed, as those of any process.
+ */
+#include "view/pins.h"
+
+#include "base/atomic.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#define KEPT NS_PER_S /* longer than a call takes from one step to the next */
+
+/* Of the threads whose number, cut to the table, is the index. */
+static struct place {
+    uint64_t stale_at; /* the last -ESTALE, CLOCK_MONOTONIC ns; 0: none */
+    uint64_t pinned_at;
+    int description; /* where pinned_at is not 0 */
+} places[PINS_MAX];
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the pins */
+static pthread_cond_t pinned = PTHREAD_COND_INITIALIZER;
+static unsigned pins;
+
+static struct place *place_of(pid_t pid)
+{
+    return &places[(unsigned)pid % PINS_MAX];
+}
+
+void pins_stale(pid_t pid)
+{
+    STORE(place_of(pid)->stale_at, clock_monotonic());
+}
+
+static bool looks_again(pid_t pid)
+{
+    uint64_t at = LOAD(place_of(pid)->stale_at);
+    return at && clock_monotonic() - at < KEPT;
+}
+
+/* Put @description in, or -1, if what is there has been for as long as @kept. */
+static void replace(struct fastspool *fs, struct place *place, int description, uint64_t kept)
+{
+    int before = -1;
+
+    pthread_mutex_lock(&mutex);
+    uint64_t now = clock_monotonic();
+    if (now - place->pinned_at >= kept) {
+        before = place->pinned_at ? place->description : -1;
+        place->description = description;
+        place->pinned_at = description < 0 ? 0 : now;
+        pins += (unsigned)(description >= 0) - (unsigned)(before >= 0);
+        pthread_cond_signal(&pinned);
+    }
+    pthread_mutex_unlock(&mutex);
+    if (before >= 0)
+        fastspool_close(fs, before);
+}
+
+int pins_lookup(struct fastspool *fs, pid_t pid, const char *path, uint64_t *handle, struct stat *st)
+{
+    bool again = looks_again(pid);
+    int d = again ? fastspool_open(fs, path, O_PATH, 0) : 0;
+
+    if (again && d == -ENOENT)
+        return d;
+    if (!again || d < 0)
+        return fastspool_lookup(fs, path, handle, st);
+    int result = fastspool_flookup(fs, d, handle, st);
+    replace(fs, place_of(pid), d, 0);
+    return result;
+}
+
+static void *take_old_out(void *fs)
+{
+    for (;;) {
+        pthread_mutex_lock(&mutex);
+        while (pins == 0)
+            pthread_cond_wait(&pinned, &mutex);
+        pthread_mutex_unlock(&mutex);
+        sleep(1);
+        for (struct place *place = places; place < places + PINS_MAX; place++)
+            replace(fs, place, -1, KEPT);
+    }
+    return NULL;
+}
+
+int pins_start(struct fastspool *fs)
+{
+    pthread_t thread;
+    int result = -pthread_create(&thread, NULL, take_old_out, fs);
+
+    if (result == 0)
+        pthread_detach(thread);
+    return result;
+}
