@@ -267,7 +267,7 @@ int fastspool_flush(struct fastspool *fs, uint64_t timeout);
 /** The state of a spool.  Reading it stops no process, so its numbers may be of slightly different instants. */
 struct fastspool_status {
     enum fastspool_durability durability;
-    uint64_t messages;      /* names that end in "-D" below a directory "input" */
+    uint64_t messages;      /* that Exim finds: -H files in `input`, of all queues */
     uint64_t files;         /* inodes that are not directories */
     uint64_t memory_bytes;  /* of the segment, taken from the system */
     uint64_t memory_limit;  /* `memory`, or what the runtime directory's file system has */

@@ -30,9 +30,9 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "mirror/verify.h"
+#include "plain/census.h"
 #include "progress.h"
 #include "spool/viewed.h"
-#include "status.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -309,7 +309,10 @@ static int copy_until_whole(const struct backup *b)
  * from the one to the other place meanwhile counts once too often rather than not at all. */
 static int64_t count_outside(struct fastspool *fs)
 {
-    return messages_on_disk(fs->spool, viewed(fs->spool) > 0, messages_staged(fs) > 0);
+    struct census census;
+
+    census_take(&census, fs, viewed(fs->spool) > 0);
+    return census.disk;
 }
 
 /* What is on its way out of the store has its files in neither place alone. */
@@ -317,7 +320,7 @@ static int refuse_export(struct fastspool *fs)
 {
     struct stat st;
 
-    return fastspool_stat(fs, PLACES_EXPORT "/tree", &st) < 0
+    return fastspool_stat(fs, PLACES_EXPORTED, &st) < 0
                ? 0
                : tool_error(
                      "there is no copy: an export of %s runs, or was interrupted: let `fastspool export` come to its "

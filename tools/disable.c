@@ -18,9 +18,13 @@
 #include "beside.h"
 #include "config.h"
 #include "fastspool.h"
+#include "plain/census.h"
 #include "progress.h"
 #include "spool/attach.h"
+#include "spool/viewed.h"
 #include "states.h"
+#include "store/inside.h"
+#include "store/store.h"
 #include "tool.h"
 #include "ways.h"
 
@@ -107,7 +111,7 @@ static int open_store(const char *spool, const struct fastspool_config *config, 
 static int count_messages(const char *spool, const struct fastspool_config *config, uint64_t *messages)
 {
     struct fastspool_config without_view = *config;
-    struct fastspool_status status;
+    struct census census;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX] = "its path is too long";
 
@@ -118,8 +122,9 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
         return 0;
     if (result < 0)
         return tool_error("nothing was changed, as it can't be said what mail the store of %s holds: %s", spool, error);
-    bool failed = fastspool_status(fs, &status) < 0;
-    *messages = status.messages;
+    bool failed = inside_failed(fs);
+    census_take(&census, fs, viewed(fs->spool) > 0);
+    *messages = census_held(&census);
     fastspool_detach(fs);
     if (failed)
         return tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);

@@ -10,10 +10,13 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "plain/census.h"
 #include "seen.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
+#include "states.h"
 #include "status.h"
+#include "store/inside.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -66,23 +69,40 @@ void doctor_store(struct doctor *doctor)
 static void tell_state(struct doctor *doctor)
 {
     static const char *const mend = "start Exim with the library: it brings back what is there";
-    int64_t messages = states_count(doctor->state);
+    struct census census;
 
-    if (messages < 0)
+    census_begin(&census, doctor->spool, viewed(doctor->spool) > 0);
+    bool known = states_census(doctor->state, &census);
+    census_end(&census);
+    uint64_t messages = census.store;
+    if (!known)
         doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%s may hold mail, and no store is in memory", doctor->state);
     else if (messages == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
     else if (exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRId64 " message%s in %s, and no store is in memory", messages,
-                    tool_plural((uint64_t)messages), doctor->state);
+        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRIu64 " message%s in %s, and no store is in memory", messages,
+                    tool_plural(messages), doctor->state);
     else
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRId64 " message%s in %s: no Exim that runs has the store",
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRIu64 " message%s in %s: no Exim that runs has the store",
                     messages, messages == 1 ? " stands" : "s stand", doctor->state);
+}
+
+static void tell_unattended(struct doctor *doctor)
+{
+    struct census census;
+
+    census_take(&census, doctor->fs, viewed(doctor->spool) > 0);
+    uint64_t messages = census.store;
+    if (messages > 0 && !exims_attend(&doctor->config, doctor->spool))
+        doctor_tell(
+            doctor, DOCTOR_WRONG, "start Exim with the library (`fastspool enable`), or `fastspool export` to leave",
+            "%" PRIu64 " message%s: no Exim that runs has the store", messages, messages == 1 ? " stands" : "s stand");
+    else
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%" PRIu64 " message%s", messages, tool_plural(messages));
 }
 
 void doctor_unattended(struct doctor *doctor)
 {
-    struct fastspool_status status;
     char database[PLACES_PATH_MAX];
 
     if (!doctor->spool[0])
@@ -92,15 +112,10 @@ void doctor_unattended(struct doctor *doctor)
         tell_state(doctor);
     else if (!doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none: the spool has not been used with fastspool");
-    else if (fastspool_status(doctor->fs, &status) < 0)
+    else if (inside_failed(doctor->fs))
         return; /* "store" has said why */
-    else if (status.messages > 0 && !exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(doctor, DOCTOR_WRONG,
-                    "start Exim with the library (`fastspool enable`), or `fastspool export` to leave",
-                    "%" PRIu64 " message%s: no Exim that runs has the store", status.messages,
-                    status.messages == 1 ? " stands" : "s stand");
     else
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%" PRIu64 " message%s", status.messages, tool_plural(status.messages));
+        tell_unattended(doctor);
 }
 
 /* ---- the view ---- */
@@ -134,20 +149,32 @@ void doctor_view(struct doctor *doctor)
 
 /* ---- mail on the plain disk ---- */
 
-/* As `fastspool status` counts: each message is in the store, or here.  What an import has taken the store has. */
+/* As `fastspool status` counts. */
+static void count(const struct doctor *doctor, bool view, struct census *census)
+{
+    if (doctor->fs) {
+        census_take(census, doctor->fs, view);
+        return;
+    }
+    census_begin(census, doctor->spool, view);
+    states_census(doctor->state, census);
+    census_end(census);
+}
+
 void doctor_plain(struct doctor *doctor)
 {
+    struct census census;
+
     if (!doctor->spool[0])
         return;
     bool view = viewed(doctor->spool) != 0, imports = launch_view_lives(doctor->state) > 0;
-    bool staged = doctor->fs && messages_staged(doctor->fs) > 0;
-    int64_t messages = messages_on_disk(doctor->spool, view, staged);
-    int64_t all = messages_on_disk(doctor->spool, view, true);
+    count(doctor, view, &census);
+    int64_t messages = census.disk;
 
-    if (messages < 0 || all < 0)
+    if (messages < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "the disk%s can't be looked at: %s", view ? " below the view" : "",
-                    strerrordesc_np((int)-(messages < 0 ? messages : all)));
-    else if (all == 0)
+                    strerrordesc_np((int)-messages));
+    else if (messages == 0 && census.remains == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none%s", view ? ", below the view, too" : "");
     else if (messages && view)
         doctor_tell(doctor, DOCTOR_WRONG, "syslog says why each stays; see \"on the disk\" of `fastspool status`",
@@ -160,9 +187,10 @@ void doctor_plain(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library: it delivers them, and a view imports them",
                     "%" PRId64 " message%s on the plain disk", messages, tool_plural((uint64_t)messages));
     else
-        doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library, or `fastspool import`: it goes on",
-                    "files of %" PRId64 " message%s that the store has, whose import was interrupted", all,
-                    tool_plural((uint64_t)all));
+        doctor_tell(doctor, DOCTOR_ATTENTION,
+                    "`fastspool import`, or the start of a view, removes them, or says why one stays",
+                    "files of %" PRIu64 " message%s that the store has, as an interrupted import or export leaves them",
+                    census.remains, tool_plural(census.remains));
 }
 
 /* ---- readers without the library ---- */

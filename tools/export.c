@@ -18,6 +18,7 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "move.h"
+#include "plain/census.h"
 #include "progress.h"
 #include "spool/attach.h"
 #include "store/store.h"
@@ -127,11 +128,12 @@ static int open_target(const struct fastspool *fs, const char *path, char real[P
     return result < 0 ? result : fd;
 }
 
-static int64_t count_messages(struct fastspool *fs)
+static int64_t count_left(struct fastspool *fs)
 {
-    struct fastspool_status status;
+    struct census census;
 
-    return fastspool_status(fs, &status) < 0 ? -1 : (int64_t)status.messages;
+    census_take(&census, fs, false);
+    return (int64_t)census.store;
 }
 
 static int say_result(struct fastspool *fs, const char *to, const struct export_result *result, int code)
@@ -144,7 +146,7 @@ static int say_result(struct fastspool *fs, const char *to, const struct export_
                result->locked, result->conflicts, result->left);
     fflush(stdout);
     if (code < 0 && interrupt_came())
-        return move_interrupted("export", count_messages(fs), "in the store");
+        return move_interrupted("export", count_left(fs), "in the store");
     if (code < 0)
         return move_failed("export", code, result->error);
     return result->locked || result->conflicts || result->left ? 2 : 0;

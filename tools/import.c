@@ -14,8 +14,8 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "move.h"
+#include "plain/census.h"
 #include "progress.h"
-#include "status.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -39,7 +39,15 @@ static void show_progress(const struct import_result *result)
     progress_at(result->done, result->total);
 }
 
-static int say_result(const struct fastspool *fs, const struct import_result *result, int code)
+static int64_t count_left(struct fastspool *fs)
+{
+    struct census census;
+
+    census_take(&census, fs, false);
+    return census.disk;
+}
+
+static int say_result(struct fastspool *fs, const struct import_result *result, int code)
 {
     if (result->files > 0 || code == 0)
         printf("imported %" PRIu64 " message%s in %" PRIu64 " file%s\n", result->messages,
@@ -50,7 +58,7 @@ static int say_result(const struct fastspool *fs, const struct import_result *re
             result->locked, result->conflicts, result->left);
     fflush(stdout);
     if (code < 0 && interrupt_came())
-        return move_interrupted("import", messages_on_disk(fs->spool, false, false), "on the disk");
+        return move_interrupted("import", count_left(fs), "on the disk");
     if (code < 0)
         return move_failed("import", code, result->error);
     return result->locked || result->conflicts || result->left ? 2 : 0;

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Messages that take a closer look to count: the frozen ones in the store, and those that lie on the disk.
+ * Messages that take a closer look to count: the frozen ones in the store.
  *
  * Failure modes:
  *   - The data of a -H file has left memory: it is left where it is, and counted as unread.  To bring back what is cold
  *     at every look of a monitor would push out what Exim works with.
- *   - An import was killed: as long as .import/new is there nothing is decided, and the disk has those messages; then
- *     the store has them.  Each is counted once.
- *   - A view covers the disk: a second, private mount of the disk shows it, which only root may make.
  */
-#include "base/places.h"
 #include "fastspool.h"
 #include "spool/exim.h"
 #include "status.h"
@@ -17,15 +13,10 @@
 #include "store/store.h"
 #include "store/walk.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <unistd.h>
 
 /* ---- frozen ---- */
 
@@ -63,12 +54,12 @@ static bool says_frozen(const char *head)
     return false;
 }
 
-static void look_whether_frozen(void *context, uint32_t inode)
+static void look_whether_frozen(void *context, const char *name, uint32_t inode)
 {
     struct frozen *counts = context;
     char path[32], head[HEAD_SIZE + 1];
 
-    if (!inode_valid(counts->fs, inode))
+    if (!exim_is_message(name) || !inode_valid(counts->fs, inode))
         return;
     if (LOAD(inode_at(counts->fs, inode)->flags) & INODE_EVICTED) {
         counts->unread++;
@@ -90,88 +81,7 @@ uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread)
 {
     struct frozen counts = {.fs = fs};
 
-    status_each(fs, exim_is_header, look_whether_frozen, &counts);
+    status_each(fs, look_whether_frozen, &counts);
     *unread = counts.unread;
     return counts.frozen;
-}
-
-/* ---- on their way into the store ---- */
-
-static bool is_staged(const char *name, const char *directory)
-{
-    return exim_is_message(name, "input") && strcmp(directory, PLACES_IMPORT) == 0;
-}
-
-uint64_t messages_staged(struct fastspool *fs)
-{
-    struct stat st;
-
-    return fastspool_stat(fs, PLACES_STAGED, &st) == 0 ? status_count(fs, is_staged) : 0;
-}
-
-/* ---- on the disk ---- */
-
-static DIR *open_beneath(int directory, const char *name)
-{
-    int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-
-    if (fd >= 0 && !dir)
-        close(fd);
-    return dir;
-}
-
-/* A message that an import has taken, and that the store has. */
-static bool is_taken(const char *name)
-{
-    return strncmp(name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0;
-}
-
-/* The messages in `input` of directory @above, and in its split directories, whose names have one letter.  @taken: also
- * those that an import has taken. */
-static int64_t count_input(int above, const char *input, bool split, bool taken)
-{
-    DIR *dir = open_beneath(above, input);
-    int64_t count = 0;
-
-    if (!dir)
-        return 0;
-    for (const struct dirent *entry; (entry = readdir(dir));) {
-        size_t length = strlen(entry->d_name);
-        if (exim_is_message(entry->d_name, "input"))
-            count += taken || !is_taken(entry->d_name);
-        else if (split && length == 1 && entry->d_name[0] != '.')
-            count += count_input(dirfd(dir), entry->d_name, false, taken);
-    }
-    closedir(dir);
-    return count;
-}
-
-/* Of the spool, and of each named queue. */
-static int64_t count_queues(int spool, bool taken)
-{
-    DIR *dir = open_beneath(spool, ".");
-    int64_t count = count_input(spool, "input", true, taken);
-
-    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
-        DIR *queue = entry->d_name[0] != '.' ? open_beneath(spool, entry->d_name) : NULL;
-        if (!queue)
-            continue;
-        count += count_input(dirfd(queue), "input", true, taken);
-        closedir(queue);
-    }
-    if (dir)
-        closedir(dir);
-    return count;
-}
-
-int64_t messages_on_disk(const char *spool, bool hidden, bool taken)
-{
-    int fd = hidden ? open_tree(AT_FDCWD, spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
-                    : open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int64_t count = fd >= 0 && faccessat(fd, ".", R_OK, AT_EACCESS) == 0 ? count_queues(fd, taken) : -(int64_t)errno;
-
-    if (fd >= 0)
-        close(fd);
-    return count;
 }

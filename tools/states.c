@@ -24,9 +24,10 @@
 #include "config.h"
 #include "mirror/tally.h"
 #include "spool/attach.h"
-#include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/state.h"
+#include "spool/viewed.h"
+#include "store/inside.h"
 #include "store/store.h"
 
 #include <dirent.h>
@@ -96,14 +97,18 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
     return result < 0 ? result : 0;
 }
 
-int64_t states_count(const char *state)
+_Static_assert(CENSUS_KINDS <= TALLY_KINDS, "a tally has a number for each kind");
+
+bool states_census(const char *state, struct census *census)
 {
     struct tally tally;
     struct stat st;
-    bool counted =
-        stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, exim_shows, &tally) == 0 && !tally.more;
+    bool counted = stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, census_kind, census, &tally) == 0 &&
+                   !tally.more;
 
-    return counted ? (int64_t)tally.names : -1;
+    for (unsigned kind = 0; counted && kind < CENSUS_KINDS; kind++)
+        census->kinds[kind] = tally.names[kind];
+    return counted;
 }
 
 /* ---- others ---- */
@@ -121,17 +126,20 @@ static int64_t count_other(const struct search *search, const char *state)
 {
     struct fastspool_config other = *search->config;
     char path[PLACES_PATH_MAX], error[FASTSPOOL_ERROR_MAX];
-    struct fastspool_status status;
+    struct census census = {0}; /* without the disk: what is half moved counts */
     struct fastspool *fs;
 
     strcpy(other.state, state);
     if (attach_open(search->spool, &other, &fs, error) == 0) {
-        bool known = fastspool_status(fs, &status) == 0;
+        bool known = !inside_failed(fs);
+        census_take(&census, fs, viewed(fs->spool) > 0);
         fastspool_detach(fs);
-        return known ? (int64_t)status.messages : -1;
+        return known ? (int64_t)census_held(&census) : -1;
     }
     places_in_state(state, PLACES_DATABASE "/data.mdb", path);
-    return access(path, F_OK) < 0 && errno == ENOENT ? 0 : states_count(state);
+    if (access(path, F_OK) < 0 && errno == ENOENT)
+        return 0;
+    return states_census(state, &census) ? (int64_t)census_held(&census) : -1;
 }
 
 /* The first one with mail is found, else the first one that a mirror serves. */

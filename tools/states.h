@@ -6,6 +6,7 @@
 #define FASTSPOOL_TOOLS_STATES_H
 
 #include "fastspool.h"
+#include "plain/census.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,9 +26,9 @@ struct states_other {
  *  nothing.  0; or a negative errno with a sentence. */
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
 
-/** How many messages the state directory @state, of which no store is in memory, has on the disk; -1: it can't be said.
- */
-int64_t states_count(const char *state);
+/** Count the names in the state directory @state, of which no store is in memory, in @census, which has begun.  False:
+ *  it can't be said. */
+bool states_census(const char *state, struct census *census);
 
 /** Look for another state of config->spool[0], one with mail first: SPOOL/.fastspool, and those that mirrors serve.
  *  False: there is none that holds mail or has a mirror, or this user may not look. */

@@ -14,9 +14,11 @@
 #include "config.h"
 #include "exims.h"
 #include "mountpoint.h"
+#include "plain/export.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
+#include "store/status.h"
 #include "store/store.h"
 #include "tool.h"
 #include "ways.h"
@@ -118,9 +120,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     char error[FASTSPOOL_ERROR_MAX];
 
     shown->store = true;
-    shown->failure = fastspool_status(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
-    shown->staged = shown->failure ? 0 : messages_staged(fs);
-    shown->numbers.messages -= shown->staged < shown->numbers.messages ? shown->staged : shown->numbers.messages;
+    shown->failure = status_numbers(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
     look_at_pages(fs, shown);
@@ -132,9 +132,13 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }
 
-static void look_at_plain(struct shown *shown)
+/* An import and a view hold the view's lock, as an export to the spool's own directory does. */
+static void look_at_messages(struct fastspool *fs, struct shown *shown)
 {
-    shown->on_disk = messages_on_disk(shown->spool, shown->view.state == SEEN_MOUNTED, shown->staged > 0);
+    census_take(&shown->census, fs, shown->view.state == SEEN_MOUNTED);
+    shown->numbers.messages = shown->census.store;
+    shown->on_disk = shown->census.disk;
+    shown->moves = launch_view_lives(fs->state) > 0 || export_runs(fs);
 }
 
 /* ---- no store ---- */
@@ -147,35 +151,56 @@ static enum health look_at_state(struct shown *shown, const char *state)
 
     snprintf(back, sizeof(back), "the next start of Exim with the library brings it back, and so does `fastspool %s%s`",
              shown->config->view ? "view " : "run -- true", shown->config->view ? shown->spool : "");
-    shown->in_state = states_count(state);
     if (shown->in_state < 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
                  what, back);
     else if (shown->in_state > 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk, of %" PRId64 " message%s, %s: %s",
                  shown->in_state, shown->in_state == 1 ? "" : "s", what, back);
+    else if (census_held(&shown->census) > 0)
+        snprintf(shown->more, sizeof(shown->more), "%.300s holds files of mail still, which Exim does not find", state);
     else
         snprintf(shown->more, sizeof(shown->more),
                  "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
     if (shown->in_state != 0 && shown->unattended)
         status_add_refusal(shown, shown->more);
-    return shown->in_state == 0 ? NOT_IN_USE : shown->unattended ? MAIL_STANDS : ATTENTION;
+    if (shown->in_state == 0)
+        return census_held(&shown->census) > 0 ? ATTENTION : NOT_IN_USE;
+    return shown->unattended ? MAIL_STANDS : ATTENTION;
 }
 
-/* After a reboot, after `fastspool stop`, and before anybody with the library has come.  Where the database is, there
- * may be mail. */
+/* Where the database is, there may be mail. */
+static bool find_state(const struct shown *shown, char state[PATH_MAX])
+{
+    char path[PATH_MAX + 32];
+
+    snprintf(state, PATH_MAX, "%s", shown->config->state);
+    if (!state[0])
+        snprintf(state, PATH_MAX, "%s/" PLACES_STATE, shown->spool);
+    snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
+    return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+/* After a reboot, after `fastspool stop`, and before anybody with the library has come. */
 static enum health look_at_disk(struct shown *shown)
 {
-    char state[PATH_MAX], path[PATH_MAX + 32];
+    char state[PATH_MAX];
 
-    snprintf(state, sizeof(state), "%s", shown->config->state);
-    if (!state[0])
-        snprintf(state, sizeof(state), "%s/" PLACES_STATE, shown->spool);
-    snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
-    if (access(path, F_OK) == 0 || errno != ENOENT)
-        return look_at_state(shown, state);
-    shown->in_state = 0;
-    return NOT_IN_USE;
+    return find_state(shown, state) ? look_at_state(shown, state) : NOT_IN_USE;
+}
+
+/* On the plain disk and in the state.  @there: there may be one. */
+static void count_without_store(struct shown *shown, bool there)
+{
+    char state[PATH_MAX];
+    bool known = false;
+
+    census_begin(&shown->census, shown->spool, viewed(shown->spool) > 0);
+    if (there)
+        known = !find_state(shown, state) || states_census(state, &shown->census);
+    census_end(&shown->census);
+    shown->in_state = known ? (int64_t)shown->census.store : -1;
+    shown->on_disk = shown->census.disk;
 }
 
 /* What is mounted without a store shows nothing, or is about to bring one back. */
@@ -256,7 +281,8 @@ static void tell_other(struct shown *shown)
 /* Mail on the plain disk is Exim's to deliver: with none that runs the spool is in use all the same. */
 static void tell_plain(struct shown *shown)
 {
-    if (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more))
+    if (status_half_moved(shown, shown->more) ||
+        (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more)))
         shown->health = MAIL_STANDS;
 }
 
@@ -300,12 +326,12 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     if (result < 0) {
         *fs = NULL;
         shown->refused = result;
+        count_without_store(shown, result == -ENOENT && !is_missing(shown));
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
         if (shown->named && is_missing(shown))
             strncat(shown->line, ": make it, or take that line out of " FASTSPOOL_CONFIG,
                     sizeof(shown->line) - strlen(shown->line) - 1);
-        look_at_plain(shown);
         tell_plain(shown);
         tell_other(shown);
         tell_state(shown);
@@ -314,7 +340,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     } else {
         shown->spool = (*fs)->spool;
         look_at_store(*fs, shown);
-        look_at_plain(shown);
+        look_at_messages(*fs, shown);
         status_judge(shown);
     }
 }

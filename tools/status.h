@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "fastspool.h"
+#include "plain/census.h"
 #include "seen.h"
 #include "states.h"
 #include "store/durations.h"
@@ -47,7 +48,6 @@ struct shown {
     int no_tool;                         /* errno: no mirror can be started */
     uint64_t late;                       /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
-    uint64_t staged;     /* copies in the store of messages on the disk, that `numbers` does not count */
     uint64_t changes;    /* since the store was made */
     uint64_t commits_ns; /* of all commits, together */
     struct commit_class classes[DURATIONS_OCTAVES];
@@ -57,12 +57,14 @@ struct shown {
     uint32_t locked; /* what the import has left on the disk, as in view_state */
     uint32_t conflicts;
     uint32_t left;
-    uint32_t hidden;  /* of it: by the view */
-    bool enabled;     /* the service's Exim is to have the library */
-    bool unattended;  /* no Exim runs that has the store; only root can know */
-    int64_t without;  /* Exims that run without the library, of any spool; -1: only root can know */
+    uint32_t hidden; /* of it: by the view */
+    bool enabled;    /* the service's Exim is to have the library */
+    bool unattended; /* no Exim runs that has the store; only root can know */
+    int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
+    struct census census;
+    bool moves;       /* an import or export is at work on what `census` has as half moved */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
-    int64_t on_disk;  /* messages that lie on the disk itself; negative: it can't be said (an errno) */
+    int64_t on_disk;  /* as in `census` */
     struct states_other other; /* another state that the configuration does not lead to */
     enum health health;
     char line[STATUS_LINE]; /* why */
@@ -72,17 +74,13 @@ struct shown {
 /** Of the messages in the store, those that Exim has frozen.  *@unread: -H files whose data is not in memory, which
  *  nobody should bring back only to count.  Reads every other -H file. */
 uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
-/** Copies in the store of messages that an import has not decided to move: until then the disk has them. */
-uint64_t messages_staged(struct fastspool *fs);
-/** Messages that lie in the spool @spool on the disk.  @hidden: below a view.  @taken: also those that an import has
- *  taken, as there are staged ones.  -EPERM: only root can look there; or
- *  another negative errno. */
-int64_t messages_on_disk(const char *spool, bool hidden, bool taken);
 
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
 /** Mail stands as no Exim runs, and Exim is enabled: add to @line why a start would be refused, if it would. */
 void status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
+/** Is mail half moved, as an import or export was killed?  Then @line says it. */
+bool status_half_moved(const struct shown *shown, char line[STATUS_LINE]);
 /** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
 

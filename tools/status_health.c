@@ -103,6 +103,29 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
     return true;
 }
 
+bool status_half_moved(const struct shown *shown, char line[STATUS_LINE])
+{
+    const struct census *c = &shown->census;
+
+    if (c->half == 0 || shown->moves)
+        return false;
+    snprintf(line, STATUS_LINE,
+             "%" PRIu64 " message%s half moved, and no Exim finds %s: run `fastspool %s` again to finish%s", c->half,
+             c->half == 1 ? " is" : "s are", c->half == 1 ? "it" : "them", c->exports ? "export" : "import",
+             c->exports ? ", or `fastspool import` to take all back" : "");
+    return true;
+}
+
+/* Where a killed import or export has left it. */
+static bool mail_is_half_moved(struct shown *shown)
+{
+    bool is_half = status_half_moved(shown, shown->line);
+
+    if (is_half)
+        shown->health = MAIL_STANDS;
+    return is_half;
+}
+
 /* What the store, or the disk, lacks is an Exim. */
 static bool exim_fails(struct shown *shown)
 {
@@ -155,8 +178,8 @@ void status_judge(struct shown *shown)
            "there is room for %.1f MiB and %" PRIu64
            " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100)",
            (double)s->room_bytes / (1 << 20), s->room_files);
-    else if ((shown->other.messages && is_elsewhere(shown)) || exim_fails(shown) || view_fails(shown) ||
-             is_elsewhere(shown))
+    else if ((shown->other.messages && is_elsewhere(shown)) || mail_is_half_moved(shown) || exim_fails(shown) ||
+             view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, ATTENTION, "mail goes by the view alone, more slowly, until this is mended: %s", shown->refusal);

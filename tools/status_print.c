@@ -79,7 +79,7 @@ void status_print_json(const struct shown *shown)
     if (shown->without >= 0)
         printf(", \"exims_without_library\": %" PRId64, shown->without);
     if (shown->on_disk >= 0)
-        printf(", \"disk_messages\": %" PRId64, shown->on_disk);
+        printf(", \"disk_messages\": %" PRId64 ", \"half_moved\": %" PRIu64, shown->on_disk, shown->census.half);
     print_text("line", shown->line);
     print_text("more", shown->more);
     if (shown->view.line[0]) {
@@ -115,6 +115,8 @@ void status_print_rest(const struct shown *shown)
     if (!shown->store && shown->on_disk > 0)
         printf("  on the disk  %" PRId64 " message%s, besides what it has\n", shown->on_disk,
                tool_plural((uint64_t)shown->on_disk));
+    if (shown->census.half > 0)
+        printf("  half moved   %" PRIu64 " of these messages\n", shown->census.half);
     if (shown->other.messages > 0)
         printf("  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
     if (shown->without > 0)

@@ -194,9 +194,12 @@ void status_add_prometheus(const struct shown *shown, struct fastspool *fs)
         gauge(shown, "fastspool_other_state_messages", (double)shown->other.messages,
               "Messages in another state directory of the spool, which `state` does not name, or in that of Exim's own "
               "spool, which no `spool` names.");
-    if (shown->on_disk >= 0)
+    if (shown->on_disk >= 0) {
         gauge(shown, "fastspool_disk_messages", (double)shown->on_disk,
               "Messages that lie on the disk, not in the store.");
+        gauge(shown, "fastspool_half_moved_messages", (double)shown->census.half,
+              "Messages of the store and the disk that an import or export has moved by half: no Exim finds them.");
+    }
     if (!fs)
         return;
     gauge(shown, "fastspool_recovering", shown->recovering,

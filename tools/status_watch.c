@@ -119,6 +119,8 @@ static void draw_rest(const struct shown *shown)
     if (shown->on_disk > 0)
         printf("  on the disk  %" PRId64 " message%s" CLEAR_LINE, shown->on_disk,
                tool_plural((uint64_t)shown->on_disk));
+    if (shown->census.half > 0)
+        printf("  half moved   %" PRIu64 " of these messages" CLEAR_LINE, shown->census.half);
 }
 
 static void draw(const struct history *history, const struct shown *shown)

@@ -48,16 +48,21 @@
 #define PLACES_HANDLE_FORM ".fastspool.%llx%n" /* for sscanf(3) */
 
 /** In the store, while the disk's files are imported: the directory of those that are not in their places yet. */
-#define PLACES_IMPORT ".import"
+#define PLACES_IMPORT   ".import"
 /** In it, until it is decided that the store has it: the disk has it, too. */
-#define PLACES_STAGED PLACES_IMPORT "/new"
+#define PLACES_STAGED   PLACES_IMPORT "/new"
+/** In it, from then on: the store has it. */
+#define PLACES_IMPORTED PLACES_IMPORT "/taken"
 /** On the disk, before the name of a message's -H file: the store has the message, or is about to. */
-#define PLACES_TAKEN  ".fastspool.taken."
+#define PLACES_TAKEN    ".fastspool.taken."
 
 /** In the store, while it is exported: the directory of what the disk has, or is about to have. */
-#define PLACES_EXPORT ".export"
+#define PLACES_EXPORT   ".export"
+/** In it: what the disk has, or is about to have; and the file that says which disk, "." the spool's own. */
+#define PLACES_EXPORTED PLACES_EXPORT "/tree"
+#define PLACES_TARGET   PLACES_EXPORT "/to"
 /** On the disk, before the name of a file that an export has copied: the store has it still. */
-#define PLACES_COPIED ".fastspool.copied."
+#define PLACES_COPIED   ".fastspool.copied."
 
 /** The variable that marks what a process executes that an ordinary user started.  Also believed in secure execution.
  */

@@ -2,8 +2,9 @@
  *
  * A tally of what lies on the disk: names in the database, and whether the journal has more.
  *
- * The happy path: a child opens the database as of one instant, reads the names of all inodes, then looks whether the
- * journal has a batch behind it.  After a mirror that has ended in order it has none.
+ * The happy path: a child opens the database as of one instant, reads the names of all directories and then of all
+ * files, whose paths say what they are, then looks whether the journal has a batch behind it.  After a mirror that has
+ * ended in order it has none.
  *
  * Failure modes:
  *   - No rights, a database that can't be read, damaged pages, which may kill the child: it can't be said.
@@ -25,36 +26,104 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <uthash.h>
+
+#define PATH_SIZE 1024 /* Exim's deepest, below a directory of an import or export, is half as long */
 
 /* ---- in the child ---- */
 
-static void count_names(const MDB_val *value, tally_which *which, struct tally *tally)
-{
-    struct format_names names;
-    struct format_name name;
-    struct disk_inode disk;
-    char text[NAME_MAX + 1];
+struct directory {
+    uint32_t inode, parent;
+    UT_hash_handle hh;
+    char name[];
+};
 
-    if (format_decode_inode(value->mv_data, value->mv_size, &disk, &names) < 0)
-        return;
-    while (format_next_name(&names, &name) > 0) {
-        memcpy(text, name.text, name.length);
-        text[name.length] = '\0';
-        tally->names += which(text);
-    }
+/* All that the child counts with. */
+struct count {
+    const struct database_view *view;
+    struct directory *directories; /* uthash by inode */
+    tally_kind *kind;
+    const void *context;
+    struct tally *tally;
+};
+
+/* The path of the name @text in directory @inode, which ends at the end of @path.  NULL: it leads nowhere, or is longer
+ * than any of Exim's. */
+static const char *path_of(const struct count *count, uint32_t inode, const char *text, size_t length,
+                           char path[PATH_SIZE])
+{
+    struct directory *above;
+    char *at = path + PATH_SIZE - 1;
+
+    *at = '\0';
+    while (length + 1 <= (size_t)(at - path)) {
+        at -= length;
+        memcpy(at, text, length);
+        if (inode == count->view->meta.root)
+            return at;
+        *--at = '/';
+        HASH_FIND(hh, count->directories, &inode, sizeof(inode), above);
+        if (!above)
+            return NULL;
+        inode = above->parent;
+        text = above->name;
+        length = strlen(text);
+    } /* in a circle it becomes too long */
+    return NULL;
 }
 
-static int count_inodes(const struct database_view *view, tally_which *which, struct tally *tally)
+typedef int visitor(struct count *count, uint32_t inode, const struct disk_inode *disk, struct format_names *names);
+
+static int note_directory(struct count *count, uint32_t inode, const struct disk_inode *disk,
+                          struct format_names *names)
 {
+    struct format_name name;
+
+    if (!S_ISDIR(disk->mode) || format_next_name(names, &name) <= 0)
+        return 0;
+    struct directory *directory = calloc(1, sizeof(*directory) + name.length + 1);
+    if (!directory)
+        return -ENOMEM;
+    directory->inode = inode;
+    directory->parent = name.parent;
+    memcpy(directory->name, name.text, name.length);
+    HASH_ADD(hh, count->directories, inode, sizeof(directory->inode), directory);
+    return 0;
+}
+
+static int count_names(struct count *count, uint32_t inode, const struct disk_inode *disk, struct format_names *names)
+{
+    char text[PATH_SIZE];
+    struct format_name name;
+
+    (void)inode;
+    while (!S_ISDIR(disk->mode) && format_next_name(names, &name) > 0) {
+        const char *path = path_of(count, name.parent, name.text, name.length, text);
+        if (path)
+            count->tally->names[count->kind(count->context, path, disk->size) % TALLY_KINDS]++;
+    }
+    return 0;
+}
+
+static int each_inode(struct count *count, visitor *visit)
+{
+    struct format_names names;
+    struct disk_inode disk;
     MDB_cursor *cursor;
     MDB_val key, value;
-    int code = mdb_cursor_open(view->transaction, view->database.inodes, &cursor);
+    uint32_t inode;
+    int result = 0;
+    int code = mdb_cursor_open(count->view->transaction, count->view->database.inodes, &cursor);
 
-    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-        count_names(&value, which, tally);
-    return code == MDB_NOTFOUND ? 0 : -EBADMSG;
+    while (code == 0 && result == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        if (format_parse_inode_key(key.mv_data, key.mv_size, &inode) == 0 &&
+            format_decode_inode(value.mv_data, value.mv_size, &disk, &names) == 0)
+            result = visit(count, inode, &disk, &names);
+    }
+    return result < 0 ? result : code == MDB_NOTFOUND ? 0 : -EBADMSG;
 }
 
 static int look_at_journal(const char *state, uint64_t held, struct tally *tally)
@@ -72,7 +141,7 @@ static int look_at_journal(const char *state, uint64_t held, struct tally *tally
     return result;
 }
 
-static int tally_all(const char *state, tally_which *which, struct tally *tally)
+static int tally_all(const char *state, struct count *count)
 {
     char path[PLACES_PATH_MAX], why[FASTSPOOL_ERROR_MAX];
     struct database_view view;
@@ -81,9 +150,12 @@ static int tally_all(const char *state, tally_which *which, struct tally *tally)
     int result = database_view_open(&view, path, false, why);
     if (result < 0)
         return result;
-    result = count_inodes(&view, which, tally);
+    count->view = &view;
+    result = each_inode(count, note_directory);
     if (result == 0)
-        result = look_at_journal(state, view.meta.batch, tally);
+        result = each_inode(count, count_names);
+    if (result == 0)
+        result = look_at_journal(state, view.meta.batch, count->tally);
     if (result == 0 && !database_view_last(&view))
         result = -EBUSY;
     database_view_close(&view);
@@ -92,7 +164,7 @@ static int tally_all(const char *state, tally_which *which, struct tally *tally)
 
 /* ---- in the parent ---- */
 
-int tally_disk(const char *state, uid_t owner, gid_t group, tally_which *which, struct tally *tally)
+int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, struct tally *tally)
 {
     struct tally *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int status = 0;
@@ -100,10 +172,11 @@ int tally_disk(const char *state, uid_t owner, gid_t group, tally_which *which, 
     if (shared == MAP_FAILED)
         return -errno;
     struct rights rights = rights_of_owner(owner, group);
+    struct count count = {.kind = kind, .context = context, .tally = shared};
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         int result = rights_confine(parent, -1);
-        _exit(result < 0 ? -result : -tally_all(state, which, shared));
+        _exit(result < 0 ? -result : -tally_all(state, &count));
     }
     int result = child < 0 || waitpid(child, &status, 0) != child ? -errno : 0;
     rights_back(rights);

@@ -9,16 +9,18 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/** Does a file of this name count? */
-typedef bool tally_which(const char *name);
+#define TALLY_KINDS 8
+
+/** Of which kind, less than TALLY_KINDS, is the file of @size bytes at @path, relative to the spool? */
+typedef unsigned tally_kind(const void *context, const char *path, uint64_t size);
 
 struct tally {
-    uint64_t names; /* that count, in the database */
-    bool more;      /* the journal has changes that the database lacks: it may be more, or fewer */
+    uint64_t names[TALLY_KINDS]; /* in the database, of each kind */
+    bool more;                   /* the journal has changes that the database lacks: it may be more, or fewer */
 };
 
 /** Count in the state directory @state of the user @owner and @group.  It changes nothing, and reads no mail.  0; or a
  *  negative errno: it can't be said.  LMDB is opened in a child of this process, which has the owner's rights. */
-int tally_disk(const char *state, uid_t owner, gid_t group, tally_which *which, struct tally *tally);
+int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, struct tally *tally);
 
 #endif

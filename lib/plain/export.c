@@ -256,3 +256,16 @@ int export_finish(struct fastspool *fs, int directory, struct export_result *res
     int code = export(fs, directory, NULL, result, false);
     return code == -EXDEV ? 0 : code; /* another spool's: it stays in the tree */
 }
+
+bool export_runs(struct fastspool *fs)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    fastspool_act_for(&server);
+    int target = fastspool_open(fs, TARGET, O_RDWR, 0);
+    fastspool_act_for(NULL);
+    bool runs = target >= 0 && fastspool_lock(fs, target, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (target >= 0)
+        fastspool_close(fs, target);
+    return runs;
+}

@@ -35,4 +35,7 @@ int export_run(struct fastspool *fs, int directory, const char *to, struct expor
  *  0: also where there are none. */
 int export_finish(struct fastspool *fs, int directory, struct export_result *result);
 
+/** Does an export of the store run now, to wherever? */
+bool export_runs(struct fastspool *fs);
+
 #endif

@@ -18,8 +18,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define TREE        PLACES_EXPORT "/tree"
-#define TARGET      PLACES_EXPORT "/to"
+#define TREE        PLACES_EXPORTED
+#define TARGET      PLACES_TARGET
 #define OWN         "."
 #define BATCH       128
 #define BATCH_BYTES (UINT64_C(8) << 20)

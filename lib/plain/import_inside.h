@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 
 #define STAGED_NEW   PLACES_STAGED
-#define STAGED_TAKEN PLACES_IMPORT "/taken"
+#define STAGED_TAKEN PLACES_IMPORTED
 #define BATCH        128 /* messages: each has a descriptor, and not all have 1,024 */
 #define PIECE        (64 << 10)
 

@@ -165,14 +165,15 @@ bool exim_shows(const char *name)
     return id_length > 0 && strcmp(name + id_length, "-H") == 0;
 }
 
-bool exim_is_header(const char *name, const char *directory)
+bool exim_is_message(const char *path)
 {
-    return exim_shows(name) && strcmp(directory, "input") == 0;
-}
+    const char *directory, *name = strrchr(path, '/');
 
-bool exim_is_message(const char *name, const char *directory)
-{
-    size_t length = strlen(name);
-
-    return length > 2 && strcmp(name + length - 2, "-D") == 0 && strcmp(directory, "input") == 0;
+    if (!name || !exim_shows(name + 1))
+        return false;
+    const struct rule *rule = find(path, &directory);
+    if (!rule || strcmp(rule->directory, "input") != 0)
+        return false;
+    const char *below = directory + strlen(rule->directory);
+    return name == below || (name == below + 2 && below[1] != '.');
 }

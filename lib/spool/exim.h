@@ -32,9 +32,8 @@ bool exim_is_file_of_message(const char *name);
 /** Is @name that of a -H file? */
 bool exim_shows(const char *name);
 
-/** Is @name, below a directory called @directory, the -H file of a message? */
-bool exim_is_header(const char *name, const char *directory);
-/** Is @name, below a directory called @directory, the -D file of a message?  There is one for each message. */
-bool exim_is_message(const char *name, const char *directory);
+/** Does Exim find a message by @path, relative to the spool?  It is the -H file in `input` of the spool or of a queue,
+ *  or in a split directory there. */
+bool exim_is_message(const char *path);
 
 #endif

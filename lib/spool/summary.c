@@ -12,10 +12,16 @@ const char *fastspool_version(void)
     return FASTSPOOL_VERSION;
 }
 
+static void count(void *context, const char *path, uint32_t inode)
+{
+    (void)inode;
+    *(uint64_t *)context += exim_is_message(path);
+}
+
 int fastspool_status(struct fastspool *fs, struct fastspool_status *status)
 {
     int result = status_numbers(fs, status);
 
-    status->messages = status_count(fs, exim_is_message);
+    status_each(fs, count, &status->messages);
     return result;
 }

@@ -16,6 +16,7 @@
 #include "store/locks.h"
 #include "store/section.h"
 #include "store/spilled.h"
+#include "store/status.h"
 #include "store/store.h"
 #include "store/walk.h"
 
@@ -88,6 +89,27 @@ void inside_set_left(const struct fastspool *fs, uint32_t locked, uint32_t confl
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)
 {
     return directories_adopt(fs, path, attributes);
+}
+
+struct visitor {
+    const struct fastspool *fs;
+    inside_visit *visit;
+    void *context;
+};
+
+static void visit_with_size(void *context, const char *path, uint32_t inode)
+{
+    const struct visitor *visitor = context;
+
+    if (inode_valid(visitor->fs, inode))
+        visitor->visit(visitor->context, path, LOAD(inode_at(visitor->fs, inode)->size));
+}
+
+void inside_each_name(const struct fastspool *fs, inside_visit *visit, void *context)
+{
+    struct visitor visitor = {fs, visit, context};
+
+    status_each(fs, visit_with_size, &visitor);
 }
 
 /* ---- open file descriptions ---- */

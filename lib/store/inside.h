@@ -42,6 +42,11 @@ void inside_set_left(const struct fastspool *fs, uint32_t locked, uint32_t confl
 /** Make directory @path, and those above it that are missing, with the attributes of the disk's. */
 int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attributes);
 
+/** Visit each name in the store: its path, relative to the spool, and the size of its file.  Takes no lock: a name that
+ *  comes or goes meanwhile may be missed. */
+typedef void inside_visit(void *context, const char *path, uint64_t size);
+void inside_each_name(const struct fastspool *fs, inside_visit *visit, void *context);
+
 /* ---- open file descriptions ---- */
 
 /** Every description's number is less; every cookie, which is a placeholder's file offset, is more. */

@@ -18,7 +18,10 @@
 #include "store/table.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
+
+#define STATUS_PATH 1024 /* Exim's deepest, below a directory of an import or export, is half as long */
 
 /* The number of further files that memory has room for: free table entries, and what the tables may still take.  Some
  * memory is left for data (residency_high()), of a small memory at least a chunk, because no file can be written
@@ -145,47 +148,40 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
                       futex_sleepers(&h->state);
     return LOAD(h->state) == SEGMENT_FAILED ? -EIO : 0;
 }
-/* Does @which accept the name of @entry together with that of one of the four directories above it?  (Exim's deepest is
- * QUEUE/input/SPLIT/NAME.) */
-static bool is_counted(const struct fastspool *fs, uint32_t entry, status_which *which)
-{
-    const struct name *name = name_at(fs, entry);
-    char text[256], above[256];
 
-    if (name->inode == 0 || name->inode == NAME_CONTINUES)
-        return false;
-    names_text(fs, entry, text);
-    for (uint32_t directory = name->parent, depth = 0; inode_valid(fs, directory) && depth < 4; depth++) {
-        uint32_t own = inode_at(fs, directory)->names;
-        if (own && names_text(fs, own, above) > 0 && which(text, above))
-            return true;
-        directory = inode_at(fs, directory)->dir.parent;
-    }
-    return false;
+/* The path of the name @entry, from the root on, which ends at the end of @text.  NULL: it leads nowhere, as when it or
+ * a directory above has just gone; or it is longer than any of Exim's. */
+static const char *path_of(const struct fastspool *fs, uint32_t entry, char text[STATUS_PATH])
+{
+    char *at = text + STATUS_PATH - 1, name[256];
+    uint32_t root = LOAD(fs->header->tree.root), directory;
+
+    *at = '\0';
+    do {
+        int length = names_valid(fs, entry) ? names_text(fs, entry, name) : 0;
+        if (length == 0 || length + 1 > at - text)
+            return NULL;
+        at -= length;
+        memcpy(at, name, (size_t)length);
+        directory = LOAD(name_at(fs, entry)->parent);
+        if (directory == root)
+            return at;
+        *--at = '/';
+        entry = inode_valid(fs, directory) ? LOAD(inode_at(fs, directory)->names) : 0;
+    } while (true); /* in a circle the path becomes too long */
 }
 
-void status_each(const struct fastspool *fs, status_which *which, status_inode *each, void *context)
+void status_each(const struct fastspool *fs, status_visit *visit, void *context)
 {
     const struct table *table = &fs->header->tables.names;
     uint32_t used = LOAD(table->used), capacity = LOAD(table->capacity);
+    char text[STATUS_PATH];
 
     /* Behind the capacity there are holes: reading one would take memory. */
     for (uint32_t entry = 1; entry < used && entry < capacity && entry < NAMES_MAX; entry++) {
-        if (is_counted(fs, entry, which))
-            each(context, LOAD(name_at(fs, entry)->inode));
+        uint32_t inode = LOAD(name_at(fs, entry)->inode);
+        const char *path = inode == 0 || inode == NAME_CONTINUES ? NULL : path_of(fs, entry, text);
+        if (path)
+            visit(context, path, inode);
     }
-}
-
-static void count_one(void *context, uint32_t inode)
-{
-    (void)inode;
-    ++*(uint64_t *)context;
-}
-
-uint64_t status_count(const struct fastspool *fs, status_which *which)
-{
-    uint64_t count = 0;
-
-    status_each(fs, which, count_one, &count);
-    return count;
 }

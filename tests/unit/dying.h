@@ -9,6 +9,7 @@
 #define FASTSPOOL_DYING_H
 
 #include "moving.h"
+#include "plain/census.h"
 
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -68,6 +69,30 @@ static inline bool killed_at(unsigned n)
     return WIFSIGNALED(status);
 }
 
+/* Each message that is not delivered counts once, and is half moved if no Exim finds it. */
+static inline void counted_once(unsigned n)
+{
+    struct census census;
+    uint64_t found = 0, all = 2 - delivered[0] - delivered[1];
+
+    census_take(&census, fs, false);
+    for (int i = 0; i < 2; i++)
+        found += store_has(headers[i]) || disk_has(headers[i]);
+    cr_assert(census.disk >= 0 && census.store + (uint64_t)census.disk == all && census.half == all - found,
+              "step %u: %u in the store, %d on the disk, %u half moved, and Exim finds %u", n, (unsigned)census.store,
+              (int)census.disk, (unsigned)census.half, (unsigned)found);
+}
+
+/* A move has come to its end. */
+static inline void nothing_remains(unsigned n)
+{
+    struct census census;
+
+    census_take(&census, fs, false);
+    cr_assert(census.half == 0 && census.remains == 0, "step %u: %u half moved, %u remain", n, (unsigned)census.half,
+              (unsigned)census.remains);
+}
+
 static inline void begin_again(void)
 {
     fixture_teardown();
@@ -87,8 +112,11 @@ static inline void die_everywhere(int who, bool twice)
         dead = killed_at(n);
         if (twice)
             killed_at(n % 23 + 1);
+        counted_once(n);
         deliver(who);
+        counted_once(n);
         run_all();
+        nothing_remains(n);
         all_well(n, who == NOBODY);
     }
     cr_assert_gt(n, 60, "only %u steps", n);

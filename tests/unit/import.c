@@ -3,6 +3,7 @@
  * The import of what lies on the disk: what one pass moves, what it leaves, and its errors.
  */
 #include "import_play.h"
+#include "plain/census.h"
 
 #include <sys/resource.h>
 
@@ -451,11 +452,15 @@ Test(import, conflict_of_a_live_message)
 /* As if somebody had restored a backup of the disk. */
 Test(import, same_content)
 {
+    struct census census;
+
     message("", "", A);
     store_file("input/" A "-D", "input/" A "-D");
     store_file("input/" A "-H", "input/" A "-H");
     fastspool_mkdir(fs, "msglog", 0750);
     store_file("msglog/" A, "msglog/" A);
+    census_take(&census, fs, false);
+    cr_assert(census.store == 1 && census.disk == 0 && census.half == 0 && census.remains == 1, "it counts once");
     run_all();
     counts(1, 3, 0, 0, 0);
     cr_assert_not(disk_has("input/" A "-D") || disk_has("input/" A "-H") || disk_has("msglog/" A));
