@@ -2,7 +2,8 @@
  *
  * The scan of the disk: all files of the served directories, of the spool and of each queue, and of their split
  * subdirectories.  It only lists names: what they are is looked at when they are copied.  A message is listed once, by
- * its -D file, so a million messages take some 50 MB as long as the pass runs.
+ * its -D file, so a million messages take some 50 MB as long as the pass runs.  What a killed export has copied, and
+ * nobody wants any more, is removed.
  *
  * Failure modes: what is no regular file stays on the disk, with a line in syslog, and so does what lies deeper than
  * Exim's directories.  A symbolic link to a directory is not followed.  A directory is found between its mkdir(2) and
@@ -163,10 +164,19 @@ static int skip_directory(struct import *im, const char *path, int error)
     return absent ? 0 : import_fail(im, error, "open", path);
 }
 
+/* A copy of an export that was killed before its decision, or of a message that was delivered since: what was decided
+ * has been finished before the scan. */
+static int remove_copy(struct import *im, const char *path)
+{
+    int result = disk_unlink(im->disk, path);
+
+    return result < 0 && result != -ENOENT ? import_leave(im, path, strerrordesc_np(-result)) : 0;
+}
+
 static int scan_file(struct import *im, const char *path, int type)
 {
-    if (strncmp(strrchr(path, '/') + 1, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
-        return 0; /* an export's: the store has it, or another one */
+    if (type == DT_REG && strncmp(strrchr(path, '/') + 1, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
+        return remove_copy(im, path);
     if (type == DT_REG)
         return add_found(im, path) < 0 ? import_fail(im, -ENOMEM, "scan", path) : 0;
     return import_leave(im, path, type == DT_DIR ? "a directory, deeper than Exim's" : "no regular file");

@@ -164,13 +164,16 @@ static void come_back(int who)
         memset(delivered, 0, sizeof(delivered));
         scene();
         dead = killed_at(n);
+        counted_once(n);
         deliver(who);
+        counted_once(n);
         import_back(n);
+        nothing_remains(n);
         deliver_in_store();
         deliver_on_disk();
         delivered_once(n);
         cr_assert(store_has("input/stray") && !disk_has("input/stray"), "step %u", n);
-        run_all(); /* removes the copies that nobody wants any more */
+        run_all();
         unlink(on_disk("input/stray"));
         all_clean(n, true);
     }
