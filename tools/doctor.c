@@ -107,6 +107,14 @@ void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, 
     doctor->worst = verdict > doctor->worst ? verdict : doctor->worst;
 }
 
+enum verdict doctor_verdict(enum health health)
+{
+    static const enum verdict verdicts_of[] = {
+        [WELL] = DOCTOR_OK, [ATTENTION] = DOCTOR_ATTENTION, [MAIL_STANDS] = DOCTOR_WRONG, [NOT_IN_USE] = DOCTOR_OK};
+
+    return health <= NOT_IN_USE ? verdicts_of[health] : DOCTOR_WRONG;
+}
+
 /* ---- the patient ---- */
 
 /* The first image that the configuration names and that exists, else the one that Exim's packages have. */

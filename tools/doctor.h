@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "fastspool.h"
+#include "severity.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -41,6 +42,9 @@ struct doctor {
 void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/** What the exit status @health of `fastspool status` is to doctor. */
+enum verdict doctor_verdict(enum health health);
+
 /** The value of Exim's main option @name, as Exim says it itself.  False: it says nothing. */
 bool doctor_option(const struct doctor *doctor, const char *name, char *value, size_t room);
 
@@ -70,6 +74,8 @@ void doctor_barriers(struct doctor *doctor);
 void doctor_syncs(struct doctor *doctor);
 void doctor_namespace(struct doctor *doctor);
 void doctor_remove_ipc(struct doctor *doctor);
+/** Does mail stand, in the store or in the state, as no Exim runs that has it? */
+bool doctor_mail_stands(const struct doctor *doctor);
 /* doctor_mail.c: the store, the view, and mail outside of them */
 void doctor_store(struct doctor *doctor);
 void doctor_unattended(struct doctor *doctor);

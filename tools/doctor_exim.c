@@ -13,6 +13,7 @@
 #include "exims.h"
 #include "spool/viewed.h"
 #include "states.h"
+#include "status.h"
 #include "ways.h"
 
 #include <errno.h>
@@ -27,13 +28,14 @@
 
 void doctor_configuration(struct doctor *doctor)
 {
+    char mend[512];
+    bool attended = doctor->fs && exims_attend(&doctor->config, doctor->spool);
+
+    snprintf(mend, sizeof(mend),
+             "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until then %s",
+             status_until_mended(doctor->spool[0] && viewed(doctor->spool) > 0, attended));
     if (doctor->refusal[0])
-        doctor_tell(doctor, DOCTOR_WRONG,
-                    doctor->spool[0] && viewed(doctor->spool) > 0
-                        ? "mend it, and run `fastspool doctor` again; until then mail goes by the view, more slowly"
-                        : "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until "
-                          "then it takes and delivers no mail",
-                    "%s", doctor->refusal);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s", doctor->refusal); /* its next start */
     else if (access(FASTSPOOL_CONFIG, F_OK) < 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "there is no %s: the defaults hold", FASTSPOOL_CONFIG);
     else
@@ -170,7 +172,7 @@ void doctor_state(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_WRONG, usable == -EPERM ? NULL : "mend `state` in " FASTSPOOL_CONFIG, "%s", error);
     if (states_find_other(&config, &other)) {
         states_describe(&other, found, mend);
-        doctor_tell(doctor, other.messages ? DOCTOR_WRONG : DOCTOR_ATTENTION, mend, "%s", found);
+        doctor_tell(doctor, doctor_verdict(severity_of(other.messages ? OTHER_MAIL : OTHER_MIRROR)), mend, "%s", found);
     } else if (usable == 0) {
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, and no other one holds mail", doctor->state);
     }
@@ -203,30 +205,45 @@ static const char *restart(void)
     return mend;
 }
 
+static const char *restart_when_mended(void)
+{
+    static char mend[256];
+
+    snprintf(mend, sizeof(mend), "see the other lines, or in syslog `serves nothing: ...`, why, mend that, and %s",
+             ways_command("restart"));
+    return mend;
+}
+
 struct running {
     struct doctor *doctor;
     bool view;
-    size_t bad, users; /* of those that ordinary users have started, the library serves none */
+    size_t bad, none; /* that count for none: ordinary users', and without the library what is soon gone */
     enum verdict worst;
 };
+
+static bool counts(const struct exims_process *process)
+{
+    return !process->users && (process->served || process->daemon);
+}
 
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
     const char *found = NULL, *mend = restart();
     enum verdict verdict = DOCTOR_WRONG;
 
-    if (process->users)
+    if (!counts(process))
         return DOCTOR_OK;
+    if (!process->served)
+        verdict = doctor_verdict(severity_of(viewed                       ? EXIM_ON_VIEW
+                                             : doctor_mail_stands(doctor) ? EXIM_BESIDE_MAIL
+                                                                          : EXIM_ON_DISK));
     if (process->library && !process->served) {
         found = viewed ? "has the library, which serves nothing there: it works on the view, more slowly"
                        : "has the library, which serves nothing there: it sees, and takes, mail on the disk alone";
-        mend = "see the other lines, or in syslog `serves nothing: ...`, why, and restart Exim";
-        verdict = viewed ? DOCTOR_ATTENTION : DOCTOR_WRONG;
-    } else if (!process->served && viewed) {
-        found = "has not got the library: it works on the view, more slowly";
-        verdict = DOCTOR_ATTENTION;
+        mend = restart_when_mended();
     } else if (!process->served) {
-        found = "has not got the library, and there is no view: it sees, and takes, mail on the disk alone";
+        found = viewed ? "has not got the library: it works on the view, more slowly"
+                       : "has not got the library, and there is no view: it sees, and takes, mail on the disk alone";
     } else if (process->elsewhere) {
         found = "lives in another PID namespace: processes of one spool have to live in one";
         mend = "run all Exims of the spool in one container, or outside";
@@ -247,7 +264,7 @@ static bool judge(void *context, const struct exims_process *process)
     enum verdict verdict = look_at(running->doctor, process, running->view, running->bad >= TOLD_MAX);
 
     running->bad += verdict != DOCTOR_OK;
-    running->users += process->users;
+    running->none += !counts(process);
     running->worst = verdict > running->worst ? verdict : running->worst;
     return false;
 }
@@ -264,9 +281,9 @@ void doctor_running(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
                     "%zu process%s called like Exim and can't be looked at", hidden, hidden == 1 ? " is" : "es are");
-    else if (number == running.users)
+    else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"), "no Exim runs%s",
-                    number ? " but those of ordinary users" : "");
+                    number ? " but those of ordinary users, and what is soon gone" : "");
     else if (running.bad == 0)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.users);
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.none);
 }

@@ -18,6 +18,7 @@
 #include "status.h"
 #include "store/inside.h"
 #include "tool.h"
+#include "ways.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -33,8 +34,6 @@
 /* `fastspool status` is the judge of a store, and says what to do.  Where there is none, its second sentence does. */
 static void tell_status(struct doctor *doctor, const char *spool)
 {
-    static const enum verdict verdicts[] = {
-        [WELL] = DOCTOR_OK, [ATTENTION] = DOCTOR_ATTENTION, [MAIL_STANDS] = DOCTOR_WRONG, [NOT_IN_USE] = DOCTOR_OK};
     static const char name[] = "fastspool: ";
     const char *const arguments[] = {"sh", "-c", "exec \"$0\" status --spool \"$1\" 2>&1", FASTSPOOL_TOOL, spool, NULL};
     char output[COMMAND_OUTPUT], *rest = NULL;
@@ -43,7 +42,7 @@ static void tell_status(struct doctor *doctor, const char *spool)
     const char *line = strtok_r(output, "\n", &rest), *more = line ? strtok_r(NULL, "\n", &rest) : NULL;
     bool store = !line || strncmp(line, name, strlen(name)) != 0;
     bool says = more && strncmp(more, name, strlen(name)) == 0;
-    doctor_tell(doctor, health >= WELL && health <= NOT_IN_USE ? verdicts[health] : DOCTOR_WRONG,
+    doctor_tell(doctor, health < 0 ? DOCTOR_WRONG : doctor_verdict((enum health)health),
                 says ? more + strlen(name) : NULL, "%s",
                 !line   ? "`fastspool status` says nothing"
                 : store ? line
@@ -65,40 +64,56 @@ void doctor_store(struct doctor *doctor)
     }
 }
 
-/* Where no store is in memory. */
-static void tell_state(struct doctor *doctor)
+/* Of the store in memory, or else of the state on the disk, as `fastspool status` counts.  @view: one covers the disk.
+ * False: it can't be said. */
+static bool count(const struct doctor *doctor, bool view, struct census *census)
 {
-    static const char *const mend = "start Exim with the library: it brings back what is there";
-    struct census census;
-
-    census_begin(&census, doctor->spool, viewed(doctor->spool) > 0);
-    bool known = states_census(doctor->state, &census);
-    census_end(&census);
-    uint64_t messages = census.store;
-    if (!known)
-        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%s may hold mail, and no store is in memory", doctor->state);
-    else if (messages == 0)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
-    else if (exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(doctor, DOCTOR_ATTENTION, mend, "%" PRIu64 " message%s in %s, and no store is in memory", messages,
-                    tool_plural(messages), doctor->state);
-    else
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%" PRIu64 " message%s in %s: no Exim that runs has the store",
-                    messages, messages == 1 ? " stands" : "s stand", doctor->state);
+    if (doctor->fs) {
+        census_take(census, doctor->fs, view);
+        return !inside_failed(doctor->fs);
+    }
+    census_begin(census, doctor->spool, view);
+    bool known = states_census(doctor->state, census);
+    census_end(census);
+    return known;
 }
 
-static void tell_unattended(struct doctor *doctor)
+/* -1: it can't be said. */
+static int64_t count_mail(const struct doctor *doctor)
 {
+    char database[PLACES_PATH_MAX];
     struct census census;
 
-    census_take(&census, doctor->fs, viewed(doctor->spool) > 0);
-    uint64_t messages = census.store;
-    if (messages > 0 && !exims_attend(&doctor->config, doctor->spool))
-        doctor_tell(
-            doctor, DOCTOR_WRONG, "start Exim with the library (`fastspool enable`), or `fastspool export` to leave",
-            "%" PRIu64 " message%s: no Exim that runs has the store", messages, messages == 1 ? " stands" : "s stand");
+    places_in_state(doctor->state, PLACES_DATABASE "/data.mdb", database);
+    if (!doctor->fs && access(database, F_OK) < 0)
+        return 0;
+    return count(doctor, viewed(doctor->spool) > 0, &census) ? (int64_t)census.store : -1;
+}
+
+bool doctor_mail_stands(const struct doctor *doctor)
+{
+    return doctor->spool[0] && count_mail(doctor) != 0 && !exims_attend(&doctor->config, doctor->spool);
+}
+
+/* Of a store or state that has them.  @messages: -1: it can't be said. */
+static void tell_mail(struct doctor *doctor, int64_t messages)
+{
+    bool stands = !exims_attend(&doctor->config, doctor->spool);
+    enum health health = severity_of(stands ? MAIL_UNATTENDED : doctor->fs ? IN_ORDER : MAIL_NOT_BACK);
+    const char *where = doctor->fs ? "" : " in ", *state = doctor->fs ? "" : doctor->state;
+    char mend[512] = "`fastspool run -- true` brings it back, and so does the next start of Exim with the library";
+
+    if (stands)
+        snprintf(mend, sizeof(mend), "%sstart Exim, %s%s", ways_are_in() ? "" : "`fastspool enable`, and ",
+                 ways_command("start"), ways_are_in() ? "" : "; or `fastspool export` to leave");
+    if (messages < 0)
+        doctor_tell(doctor, doctor_verdict(health), mend, "%s may hold mail, and no store is in memory", doctor->state);
+    else if (stands)
+        doctor_tell(doctor, doctor_verdict(health), mend, "%" PRId64 " message%s%s%s: no Exim that runs has the store",
+                    messages, messages == 1 ? " stands" : "s stand", where, state);
     else
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%" PRIu64 " message%s", messages, tool_plural(messages));
+        doctor_tell(doctor, doctor_verdict(health), doctor->fs ? NULL : mend, "%" PRId64 " message%s%s%s%s", messages,
+                    tool_plural((uint64_t)messages), where, state, doctor->fs ? "" : ", and no store is in memory");
 }
 
 void doctor_unattended(struct doctor *doctor)
@@ -107,18 +122,40 @@ void doctor_unattended(struct doctor *doctor)
 
     if (!doctor->spool[0])
         return;
-    places_in_state(doctor->state, PLACES_DATABASE "/data.mdb", database);
-    if (!doctor->fs && access(database, F_OK) == 0)
-        tell_state(doctor);
-    else if (!doctor->fs)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "none: the spool has not been used with fastspool");
-    else if (inside_failed(doctor->fs))
+    int64_t messages = count_mail(doctor);
+    if (messages < 0 && doctor->fs)
         return; /* "store" has said why */
+    places_in_state(doctor->state, PLACES_DATABASE "/data.mdb", database);
+    if (messages != 0)
+        tell_mail(doctor, messages);
+    else if (doctor->fs)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "0 messages");
+    else if (access(database, F_OK) == 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "none, in memory or in %s", doctor->state);
     else
-        tell_unattended(doctor);
+        doctor_tell(doctor, DOCTOR_OK, NULL, "none: the spool has not been used with fastspool");
 }
 
 /* ---- the view ---- */
+
+static void tell_view(struct doctor *doctor, const struct seen *seen)
+{
+    static const enum condition conditions[] = {
+        [SEEN_MOUNTED] = IN_ORDER,         [SEEN_STARTING] = VIEW_STARTING, [SEEN_DEAD] = VIEW_DEAD,
+        [SEEN_UNMOUNTED] = VIEW_UNMOUNTED, [SEEN_OFF] = IN_ORDER,           [SEEN_UNAVAILABLE] = IN_ORDER};
+    enum verdict verdict = doctor_verdict(severity_of(conditions[seen->state]));
+
+    if (seen->state == SEEN_DEAD)
+        doctor_tell(doctor, verdict, seen->mend,
+                    "dead: programs without the library see an error, mailq an empty queue");
+    else if (seen->state == SEEN_UNMOUNTED)
+        doctor_tell(doctor, verdict, seen->mend, "not mounted: programs without the library see the plain disk alone");
+    else if (seen->state == SEEN_UNAVAILABLE)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "mend that, and `fastspool run -- true`; or say `view = off`", "%s",
+                    seen->line); /* as on such a machine: "readers" tells what that means */
+    else
+        doctor_tell(doctor, verdict, NULL, "%s", seen->line);
+}
 
 void doctor_view(struct doctor *doctor)
 {
@@ -132,37 +169,49 @@ void doctor_view(struct doctor *doctor)
         seen_look(doctor->fs, doctor->config.view, &seen);
     if (error)
         doctor_tell(doctor, DOCTOR_ATTENTION,
-                    "let this machine or container mount it, or say `view = off` and see \"readers\"",
+                    "let this machine or container mount it, or say `view = off` in " FASTSPOOL_CONFIG
+                    " and see \"readers\"",
                     "no view can be mounted: %s: %s", launch_view_obstacle(obstacle), strerrordesc_np(error));
     else if (!doctor->config.view && seen.state != SEEN_MOUNTED && seen.state != SEEN_DEAD)
         doctor_tell(doctor, DOCTOR_OK, NULL, "off, as the configuration says");
     else if (!doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none yet: the start of Exim with the library mounts it");
     else
-        doctor_tell(doctor,
-                    seen.state == SEEN_MOUNTED                                ? DOCTOR_OK
-                    : seen.state == SEEN_DEAD || seen.state == SEEN_UNMOUNTED ? DOCTOR_WRONG
-                                                                              : DOCTOR_ATTENTION,
-                    seen.state == SEEN_DEAD || seen.state == SEEN_UNMOUNTED ? "`fastspool run -- true`" : NULL, "%s",
-                    seen.line);
+        tell_view(doctor, &seen);
 }
 
 /* ---- mail on the plain disk ---- */
 
-/* As `fastspool status` counts. */
-static void count(const struct doctor *doctor, bool view, struct census *census)
+/* Without a view.  The same is said by `fastspool status`, which says nothing of what goes on. */
+static void tell_plain(struct doctor *doctor, int64_t messages)
 {
-    if (doctor->fs) {
-        census_take(census, doctor->fs, view);
-        return;
-    }
-    census_begin(census, doctor->spool, view);
-    states_census(doctor->state, census);
-    census_end(census);
+    size_t daemons;
+    struct shown shown = {.config = &doctor->config,
+                          .on_disk = messages,
+                          .enabled = ways_are_in(),
+                          .unattended = !exims_attend(&doctor->config, doctor->spool),
+                          .without = exims_without(&doctor->config, &daemons),
+                          .view.state = SEEN_OFF};
+    const char *plural = tool_plural((uint64_t)messages), *them = messages == 1 ? "it" : "them";
+
+    if (status_plain_stands(&shown, shown.line))
+        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_UNATTENDED)), ways_command("start"), "%s", shown.line);
+    else if (shown.unattended && shown.without == 0)
+        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_GOES_ON)), NULL,
+                    "%" PRId64 " message%s on the plain disk, and no Exim runs: the next one delivers %s", messages,
+                    plural, them);
+    else
+        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_GOES_ON)), NULL,
+                    "%" PRId64 " message%s on the plain disk: the next queue run delivers %s%s", messages, plural, them,
+                    shown.unattended      ? ""
+                    : doctor->config.view ? ", or the next view imports it: `fastspool run -- true`"
+                                          : ", or `fastspool import` takes what is there into the store");
 }
 
+/* Each message is in the store, or here. */
 void doctor_plain(struct doctor *doctor)
 {
+    char mend[PATH_MAX + 128];
     struct census census;
 
     if (!doctor->spool[0])
@@ -171,23 +220,23 @@ void doctor_plain(struct doctor *doctor)
     count(doctor, view, &census);
     int64_t messages = census.disk;
 
+    snprintf(mend, sizeof(mend), STATUS_HIDDEN, doctor->spool);
     if (messages < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "the disk%s can't be looked at: %s", view ? " below the view" : "",
                     strerrordesc_np((int)-messages));
     else if (messages == 0 && census.remains == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "none%s", view ? ", below the view, too" : "");
     else if (messages && view)
-        doctor_tell(doctor, DOCTOR_WRONG, "syslog says why each stays; see \"on the disk\" of `fastspool status`",
+        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_HIDDEN)), mend,
                     "the view hides %" PRId64 " message%s of the disk", messages, tool_plural((uint64_t)messages));
     else if (imports)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "wait: see `fastspool status`",
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STARTING)), "wait: see `fastspool status`",
                     "%" PRId64 " message%s on the plain disk, which the view is importing", messages,
                     tool_plural((uint64_t)messages));
     else if (messages)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "start Exim with the library: it delivers them, and a view imports them",
-                    "%" PRId64 " message%s on the plain disk", messages, tool_plural((uint64_t)messages));
+        tell_plain(doctor, messages);
     else
-        doctor_tell(doctor, DOCTOR_ATTENTION,
+        doctor_tell(doctor, doctor_verdict(severity_of(IMPORT_STANDS)),
                     "`fastspool import`, or the start of a view, removes them, or says why one stays",
                     "files of %" PRIu64 " message%s that the store has, as an interrupted import or export leaves them",
                     census.remains, tool_plural(census.remains));
@@ -195,8 +244,9 @@ void doctor_plain(struct doctor *doctor)
 
 /* ---- readers without the library ---- */
 
-/* What reads or fills the queue from cron.  exim_tidydb works on SPOOL/db alone, which is on the disk. */
-void doctor_readers(struct doctor *doctor)
+/* Without a view: who reads or fills the queue from cron?  exim_tidydb works on SPOOL/db alone, which is on the disk.
+ */
+static void tell_readers(struct doctor *doctor)
 {
     static const char *const search[] = {
         "sh", "-c",
@@ -206,24 +256,34 @@ void doctor_readers(struct doctor *doctor)
         NULL};
     char found[COMMAND_OUTPUT];
 
+    command_run(search, NULL, found);
+    doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or " EXIMS_LIBRARY " in /etc/ld.so.preload",
+                "without a view, programs without the library see the plain disk alone, and no mail in the store; what "
+                "they send lies on the disk: mailq, exiqgrep, monitors%s" NAMES,
+                found[0] ? ", and of cron and ppp " : "", found);
+}
+
+void doctor_readers(struct doctor *doctor)
+{
+    struct seen seen = {.state = SEEN_OFF};
+
     if (!doctor->spool[0])
         return;
-    if (viewed(doctor->spool) > 0) {
-        doctor_tell(doctor, DOCTOR_OK, NULL, "every program sees the queue, by the view");
-        return;
-    }
-    command_run(search, NULL, found);
-    struct seen seen = {.state = SEEN_OFF};
     if (doctor->fs)
         seen_look(doctor->fs, doctor->config.view, &seen);
-    if (seen.state == SEEN_STARTING)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or wait",
+    if (seen.state == SEEN_MOUNTED || (!doctor->fs && viewed(doctor->spool) > 0))
+        doctor_tell(doctor, DOCTOR_OK, NULL, "every program sees the queue, by the view");
+    else if (seen.state == SEEN_STARTING)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STARTING)), "`fastspool run -- COMMAND`, or wait",
+                    "until the view is mounted programs without the library miss messages");
+    else if (seen.state == SEEN_DEAD || seen.state == SEEN_UNMOUNTED)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_UNMOUNTED)), "`fastspool run -- COMMAND`, or see \"view\"",
                     "until the view is mounted programs without the library miss messages");
     else if (doctor->config.view && !doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "every program will see the queue, when the view is mounted");
+    else if (count_mail(doctor) == 0 && !exims_attend(&doctor->config, doctor->spool))
+        doctor_tell(doctor, DOCTOR_OK, NULL,
+                    "every program sees the queue: all of it is on the plain disk, until Exim runs with the library");
     else
-        doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or " EXIMS_LIBRARY " in /etc/ld.so.preload",
-                    "without a view, programs without the library see an empty queue, and what they send lies on the "
-                    "disk: mailq, exiqgrep, monitors%s" NAMES,
-                    found[0] ? ", and of cron and ppp " : "", found);
+        tell_readers(doctor);
 }

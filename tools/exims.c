@@ -32,10 +32,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MOMENT  (NS_PER_S / 2)  /* between exec and the end of the loader's work */
-#define GLANCE  (NS_PER_S / 10) /* the same, of a monitor's look at all processes */
-#define COMM    15              /* bytes of a process's name that the kernel keeps */
-#define MOMENTS NS_PER_S        /* of all processes: any user may have hundreds that never get the library */
+#define MOMENT       (NS_PER_S / 2)  /* between exec and the end of the loader's work */
+#define GLANCE       (NS_PER_S / 10) /* the same, of a monitor's look at all processes */
+#define COMM         15              /* bytes of a process's name that the kernel keeps */
+#define COMMAND_LINE 4096            /* bytes of a command line that are looked at */
+#define MOMENTS      NS_PER_S        /* of all processes: any user may have hundreds that never get the library */
 
 /* ---- who has started it ---- */
 
@@ -142,21 +143,32 @@ static bool is_elsewhere(pid_t pid)
     return stat("/proc/self/ns/pid", &own) == 0 && stat(path, &other) == 0 && own.st_ino != other.st_ino;
 }
 
-static void read_command(pid_t pid, char *command, size_t room)
+/* "-bd", "-bdf", "-q30m".  What lists, runs the queue once, or takes one message is soon gone. */
+static bool is_daemons(const char *argument)
 {
-    char path[48];
+    return strncmp(argument, "-bd", 3) == 0 || (strncmp(argument, "-q", 2) == 0 && strpbrk(argument, "0123456789"));
+}
+
+static void read_command(pid_t pid, struct exims_process *process)
+{
+    char path[48], text[COMMAND_LINE];
+    size_t most = sizeof(process->command) - 1;
 
     snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, command, room - 1);
+    ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
     if (fd >= 0)
         close(fd);
-    length = length > 0 ? length : 0;
-    while (length > 0 && command[length - 1] == '\0')
+    size_t length = size > 0 ? (size_t)size : 0;
+    text[length] = '\0';
+    for (size_t at = 0; at < length; at += strlen(text + at) + 1)
+        process->daemon = process->daemon || is_daemons(text + at);
+    while (length > 0 && text[length - 1] == '\0')
         length--;
-    for (ssize_t i = 0; i < length; i++)
-        command[i] = command[i] < ' ' || command[i] > '~' ? ' ' : command[i];
-    command[length] = '\0';
+    length = length < most ? length : most;
+    for (size_t i = 0; i < length; i++)
+        process->command[i] = text[i] < ' ' || text[i] > '~' ? ' ' : text[i];
+    process->command[length] = '\0';
 }
 
 /* ---- is it served? ---- */
@@ -204,7 +216,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
         return false;
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
-    read_command(pid, process->command, sizeof(process->command));
+    read_command(pid, process);
     return is_any(pid, config, image, &process->replaced); /* or it has ended */
 }
 
@@ -233,9 +245,17 @@ size_t exims_each(const struct fastspool_config *config, const char *image, exim
     return each_of(config, image, MOMENTS, each, context);
 }
 
+struct count {
+    size_t all, daemons;
+};
+
 static bool count_without(void *context, const struct exims_process *process)
 {
-    *(size_t *)context += !process->served && !process->users && !process->elsewhere;
+    struct count *count = context;
+    bool counts = !process->served && !process->users && !process->elsewhere;
+
+    count->all += counts;
+    count->daemons += counts && process->daemon;
     return false;
 }
 
@@ -275,12 +295,13 @@ size_t exims_hidden(const struct fastspool_config *config)
     return hidden;
 }
 
-int64_t exims_without(const struct fastspool_config *config)
+int64_t exims_without(const struct fastspool_config *config, size_t *daemons)
 {
-    size_t without = 0;
+    struct count without = {0};
 
     each_of(config, NULL, GLANCE, count_without, &without);
-    return exims_hidden(config) ? -1 : (int64_t)without;
+    *daemons = without.daemons;
+    return exims_hidden(config) ? -1 : (int64_t)without.all;
 }
 
 /* Does it have the store, or will it with its first call?  Waits for nothing. */

@@ -22,6 +22,7 @@ struct exims_process {
     bool users;       /* an ordinary user has started it: the library serves it never */
     bool replaced;    /* its image was replaced, as by an upgrade */
     bool elsewhere;   /* in another PID namespace than this process */
+    bool daemon;      /* by its command line: takes mail, or runs the queue, until it is ended */
     char command[80]; /* its command line */
 };
 
@@ -38,8 +39,8 @@ size_t exims_hidden(const struct fastspool_config *config);
 
 /** How many Exims run without the library, or are not served by it: of any spool, as no process tells which one it
  * uses. Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more where
- * one has just begun.  -1: it can't be said (exims_hidden()).  Needs root. */
-int64_t exims_without(const struct fastspool_config *config);
+ * one has just begun.  *@daemons: of these.  -1: it can't be said (exims_hidden()).  Needs root. */
+int64_t exims_without(const struct fastspool_config *config, size_t *daemons);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
  *  where it can't be said (exims_hidden()).  Needs root. */

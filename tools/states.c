@@ -259,7 +259,8 @@ bool states_find_unnamed(const struct fastspool_config *config, struct states_ot
         consider(&search, state, 0);
     if (config->state[0] && !exists && strcmp(other->state, config->state) != 0)
         consider(&search, config->state, 0);
-    strcpy(other->spool, search.spool);
+    if (other->state[0] || lstat(state, &st) == 0)
+        strcpy(other->spool, search.spool);
     return other->state[0];
 }
 

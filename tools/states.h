@@ -34,7 +34,7 @@ bool states_census(const char *state, struct census *census);
  *  False: there is none that holds mail or has a mirror, or this user may not look. */
 bool states_find_other(const struct fastspool_config *config, struct states_other *other);
 /** The same of Exim's own spool, where that is none of @config, which has all that Exim believes.  Needs root: it runs
- *  Exim. */
+ *  Exim.  Where its state is there, and empty, false with other->spool. */
 bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other);
 /** What @other is, and what to do about it. */
 void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE]);

@@ -41,6 +41,14 @@ static const char usage[] =
     "Exit status: 0 all is well; 1 something needs attention; 2 mail stands: Exim can't take or deliver any; 3 the\n"
     "spool is not in use; 64 wrong arguments.\n";
 
+/* The worse of two.  A spool that is not in use is no trouble beside one that is. */
+static enum health worse(enum health one, enum health other)
+{
+    if (one == NOT_IN_USE || other == NOT_IN_USE)
+        return one == NOT_IN_USE ? other : one;
+    return one > other ? one : other;
+}
+
 /* ---- a look ---- */
 
 static void look_at_commits(const struct header *header, struct shown *shown)
@@ -164,9 +172,9 @@ static enum health look_at_state(struct shown *shown, const char *state)
                  "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
     if (shown->in_state != 0 && shown->unattended)
         status_add_refusal(shown, shown->more);
-    if (shown->in_state == 0)
-        return census_held(&shown->census) > 0 ? ATTENTION : NOT_IN_USE;
-    return shown->unattended ? MAIL_STANDS : ATTENTION;
+    return severity_of(shown->in_state != 0              ? shown->unattended ? MAIL_UNATTENDED : MAIL_NOT_BACK
+                       : census_held(&shown->census) > 0 ? IMPORT_STANDS
+                                                         : NOT_USED);
 }
 
 /* Where the database is, there may be mail. */
@@ -186,7 +194,7 @@ static enum health look_at_disk(struct shown *shown)
 {
     char state[PATH_MAX];
 
-    return find_state(shown, state) ? look_at_state(shown, state) : NOT_IN_USE;
+    return find_state(shown, state) ? look_at_state(shown, state) : severity_of(NOT_USED);
 }
 
 /* On the plain disk and in the state.  @there: there may be one. */
@@ -203,6 +211,12 @@ static void count_without_store(struct shown *shown, bool there)
     shown->on_disk = shown->census.disk;
 }
 
+/* May this user not look?  Then there may be a store, or none. */
+static bool is_closed(int result)
+{
+    return result == -EACCES && geteuid() != 0;
+}
+
 /* What is mounted without a store shows nothing, or is about to bring one back. */
 static void look_at_mounts(struct shown *shown)
 {
@@ -212,9 +226,10 @@ static void look_at_mounts(struct shown *shown)
     if (shown->view.state == SEEN_OFF)
         strcpy(shown->view.line, "off");
     else
-        snprintf(
-            shown->view.line, sizeof(shown->view.line), "%s; %s", mounted ? "mounted" : "not mounted",
-            mounted && shown->other.mirror ? "it shows the store of another state" : "there is no store in memory");
+        snprintf(shown->view.line, sizeof(shown->view.line), "%s; %s", mounted ? "mounted" : "not mounted",
+                 shown->unknown                   ? "the store is not to be seen by this user"
+                 : mounted && shown->other.mirror ? "it shows the store of another state"
+                                                  : "there is no store in memory");
 }
 
 static bool is_missing(const struct shown *shown)
@@ -227,16 +242,16 @@ static bool is_missing(const struct shown *shown)
 /* Where there is no store to ask.  What keeps this process from it keeps Exim, too, but for a lack of rights. */
 static enum health without_store(struct shown *shown, int result)
 {
-    if (is_missing(shown) || (result == -EACCES && geteuid() != 0))
-        return ATTENTION;
-    return result == -ENOENT ? look_at_disk(shown) : MAIL_STANDS;
+    if (is_missing(shown) || is_closed(result))
+        return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
+    return result == -ENOENT ? look_at_disk(shown) : severity_of(STORE_FAILS);
 }
 
 static void look_at_exims(struct shown *shown)
 {
     if (geteuid() != 0)
         return;
-    shown->without = exims_without(shown->config);
+    shown->without = exims_without(shown->config, &shown->daemons);
     shown->enabled = ways_are_in();
     shown->unattended = !exims_attend(shown->config, shown->config->spool[0]);
 }
@@ -258,9 +273,17 @@ static void look_elsewhere(struct shown *shown)
     struct fastspool_config believed;
     char error[FASTSPOOL_ERROR_MAX];
 
-    if (!shown->named || fastspool_config_load(&believed, NULL, false, error) < 0 ||
-        !states_find_unnamed(&believed, &shown->other))
+    bool unnamed = shown->named && fastspool_config_load(&believed, NULL, false, error) == 0 &&
+                   states_find_unnamed(&believed, &shown->other);
+    strcpy(shown->unnamed, shown->other.spool);
+    if (!unnamed)
         states_find_other(shown->config, &shown->other);
+}
+
+/* Of several states, the worst counts. */
+static void add(struct shown *shown, enum condition condition)
+{
+    shown->health = worse(shown->health, severity_of(condition));
 }
 
 /* The mail of another state comes before all that is said of an empty one. */
@@ -268,22 +291,25 @@ static void tell_other(struct shown *shown)
 {
     char found[STATES_SENTENCE], mend[STATES_SENTENCE];
 
-    if (!shown->other.state[0])
-        return;
-    states_describe(&shown->other, found, mend);
-    snprintf(shown->more, sizeof(shown->more), "%s; %s", found, mend);
-    if (shown->other.messages)
-        shown->health = MAIL_STANDS;
-    else if (shown->health == NOT_IN_USE)
-        shown->health = ATTENTION;
+    if (shown->other.state[0]) {
+        states_describe(&shown->other, found, mend);
+        snprintf(shown->more, sizeof(shown->more), "%s; %s", found, mend);
+        add(shown, shown->other.messages ? OTHER_MAIL : OTHER_MIRROR);
+    }
+    if (shown->unnamed[0]) {
+        if (!shown->other.messages)
+            snprintf(shown->more, sizeof(shown->more), STATUS_UNNAMED, shown->unnamed, shown->unnamed);
+        add(shown, SPOOL_UNNAMED);
+    }
 }
 
 /* Mail on the plain disk is Exim's to deliver: with none that runs the spool is in use all the same. */
 static void tell_plain(struct shown *shown)
 {
-    if (status_half_moved(shown, shown->more) ||
-        (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more)))
-        shown->health = MAIL_STANDS;
+    if (status_half_moved(shown, shown->more))
+        add(shown, MAIL_HALF_MOVED);
+    else if (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more))
+        add(shown, PLAIN_UNATTENDED);
 }
 
 /* A state directory that can't be made, or used, is why there is no store, and why Exim can take no mail. */
@@ -302,15 +328,16 @@ static void tell_state(struct shown *shown)
             : "Exim takes no mail");
     if (shown->in_state != 0 && !shown->other.state[0]) /* no start brings it back yet */
         strcpy(shown->more, "mail that it has on the disk is not lost");
-    shown->health = MAIL_STANDS;
+    add(shown, STATE_FAILS);
 }
 
 /* Exim is refused the spool: that comes before what else is missing. */
 static void tell_refusal(struct shown *shown)
 {
     strcpy(shown->line, shown->refusal);
-    strcpy(shown->more, "until that is mended Exim takes and delivers no mail; then it looks again by itself");
-    shown->health = MAIL_STANDS;
+    snprintf(shown->more, sizeof(shown->more), "until that is mended %s; then it looks again by itself",
+             status_until_mended(false, false));
+    add(shown, CONFIGURATION_REFUSED);
 }
 
 /* ---- the subcommand ---- */
@@ -326,6 +353,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     if (result < 0) {
         *fs = NULL;
         shown->refused = result;
+        shown->unknown = is_closed(result);
         count_without_store(shown, result == -ENOENT && !is_missing(shown));
         shown->health = without_store(shown, result);
         look_at_mounts(shown);
@@ -364,11 +392,13 @@ static void print(const struct shown *shown, struct fastspool *fs, char form)
 }
 
 /* No spool can be looked at, as @error says: there is none, or this call has the wrong environment. */
-static enum health print_error(const struct fastspool_config *config, enum health health, const char *error, char form)
+static enum health print_error(const struct fastspool_config *config, enum condition condition, const char *error,
+                               char form)
 {
     struct shown shown = {.config = config,
                           .spool = config->spools ? config->spool[0] : "",
-                          .health = health,
+                          .health = severity_of(condition),
+                          .unknown = condition != NOT_USED,
                           .without = -1,
                           .in_state = -1,
                           .on_disk = -1};
@@ -377,14 +407,6 @@ static enum health print_error(const struct fastspool_config *config, enum healt
     look_at_configuration(&shown);
     print(&shown, NULL, form);
     return shown.health;
-}
-
-/* The worse of two.  A spool that is not in use is no trouble beside one that is. */
-static enum health worse(enum health one, enum health other)
-{
-    if (one == NOT_IN_USE || other == NOT_IN_USE)
-        return one == NOT_IN_USE ? other : one;
-    return one > other ? one : other;
 }
 
 /* All spools of the configuration. */
@@ -412,9 +434,9 @@ static enum health show(const struct fastspool_config *config, int result, const
     char why[FASTSPOOL_ERROR_MAX];
 
     if (result == -ENOENT)
-        return print_error(config, NOT_IN_USE, error, form);
+        return print_error(config, NOT_USED, error, form);
     if (result < 0 && (config->spools == 0 || fastspool_config_load(&believed, NULL, false, why) == 0))
-        return print_error(config, config->spools ? ATTENTION : MAIL_STANDS, error, form);
+        return print_error(config, config->spools ? ENVIRONMENT_REFUSED : CONFIGURATION_REFUSED, error, form);
     return print_all(config, form);
 }
 

@@ -9,6 +9,7 @@
 #include "fastspool.h"
 #include "plain/census.h"
 #include "seen.h"
+#include "severity.h"
 #include "states.h"
 #include "store/durations.h"
 #include "store/section.h"
@@ -16,9 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-/** The exit status. */
-enum health { WELL = 0, ATTENTION = 1, MAIL_STANDS = 2, NOT_IN_USE = 3 };
 
 #define STATUS_SILENT (5 * NS_PER_S) /* a mirror without a sign of life for so long is frozen, or its disk is */
 #define STATUS_LINE   (2 * STATES_SENTENCE + 4)
@@ -37,6 +35,7 @@ struct shown {
     bool named;                          /* the configuration's file names the spool, not only this call */
     int refused;                         /* the errno with which it could not be attached, negative */
     bool store;                          /* there is one; else of what is below only the last ones mean something */
+    bool unknown;                        /* nobody could look whether there is one */
     const char *failure;                 /* NULL: none */
     const char *recovery;                /* why it can't go on, NULL: it can */
     char sentence[SECTION_SENTENCE];     /* of either */
@@ -61,11 +60,14 @@ struct shown {
     bool enabled;    /* the service's Exim is to have the library */
     bool unattended; /* no Exim runs that has the store; only root can know */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
+    size_t daemons;  /* of them */
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
     int64_t on_disk;  /* as in `census` */
-    struct states_other other; /* another state that the configuration does not lead to */
+    struct states_other other;        /* another state that the configuration does not lead to */
+    char unnamed[FASTSPOOL_PATH_MAX]; /* Exim's own spool, which has a state, and which the configuration does not name
+                                       */
     enum health health;
     char line[STATUS_LINE]; /* why */
     char more[STATUS_LINE]; /* where there is no store: what that means, or "" */
@@ -75,6 +77,16 @@ struct shown {
  *  nobody should bring back only to count.  Reads every other -H file. */
 uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
 
+/* What to do about mail of the disk that the view of the spool hides. */
+#define STATUS_HIDDEN "`mount --bind %s /mnt` shows the disk, and syslog (\"... stays on the disk\") says why"
+/* Of Exim's own spool, named twice, with a state that it would find. */
+#define STATUS_UNNAMED                                              \
+    "Exim's spool %s has a store, and `spool` in " FASTSPOOL_CONFIG \
+    " does not name it: with the library Exim takes and delivers no mail; mend that line: `spool = %s`"
+
+/** What the mail does until a configuration that Exim may not use is mended.  @viewed: a view is mounted.  @attended:
+ * an Exim runs that has the store. */
+const char *status_until_mended(bool viewed, bool attended);
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
 /** Mail stands as no Exim runs, and Exim is enabled: add to @line why a start would be refused, if it would. */

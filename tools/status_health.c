@@ -5,6 +5,8 @@
 #include "command.h"
 #include "config.h"
 #include "status.h"
+#include "tool.h"
+#include "ways.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -14,11 +16,12 @@
 #define SPOOL_SPACE  (UINT64_C(10) << 20) /* Exim's defaults: with less room it takes no message */
 #define SPOOL_INODES 100
 
-static __attribute__((format(printf, 3, 4))) bool is(struct shown *shown, enum health health, const char *format, ...)
+static __attribute__((format(printf, 3, 4))) bool is(struct shown *shown, enum condition condition, const char *format,
+                                                     ...)
 {
     va_list arguments;
 
-    shown->health = health;
+    shown->health = severity_of(condition);
     va_start(arguments, format);
     vsnprintf(shown->line, sizeof(shown->line), format, arguments);
     va_end(arguments);
@@ -30,17 +33,19 @@ static bool store_fails(struct shown *shown)
     const struct fastspool_status *s = &shown->numbers;
 
     if (shown->failure)
-        return is(shown, MAIL_STANDS,
+        return is(shown, STORE_FAILS,
                   "FAILED: %.255s; `fastspool verify` says what is damaged, docs/operating.md what to do",
                   shown->failure);
     if (shown->read_only[0])
-        return is(shown, MAIL_STANDS, "%s; until that is mended Exim takes no mail", shown->read_only);
+        return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->read_only);
     if (shown->recovery)
-        return is(shown, MAIL_STANDS, "it can't be recovered yet: %.255s", shown->recovery);
+        return is(shown, STORE_FAILS, "it can't be recovered yet: %.255s", shown->recovery);
     if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)
-        return is(shown, MAIL_STANDS, "Exim may not use it: %s; mend that, and Exim looks again", shown->refusal);
+        return is(shown, CONFIGURATION_REFUSED,
+                  "Exim may not use it: %s; mend that, and Exim looks again; until then %s", shown->refusal,
+                  status_until_mended(false, !shown->unattended));
     if (s->commit_error)
-        return is(shown, MAIL_STANDS,
+        return is(shown, COMMITS_FAIL,
                   "the last commit failed: %s; see that its disk works and has room: it is tried again",
                   strerrordesc_np(-s->commit_error));
     return false;
@@ -54,15 +59,15 @@ static bool mirror_stands(struct shown *shown)
     const char *wait = waiters == 1 ? "process waits" : "processes wait";
 
     if (!s->mirror_pid && shown->no_tool)
-        return is(shown, MAIL_STANDS, "no mirror process runs, and none can be started: %s: %s", FASTSPOOL_TOOL,
+        return is(shown, MIRROR_STANDS, "no mirror process runs, and none can be started: %s: %s", FASTSPOOL_TOOL,
                   strerrordesc_np(shown->no_tool));
     if (s->mirror_pid && !shown->recovering && s->mirror_silent_ns > STATUS_SILENT)
-        return is(shown, MAIL_STANDS,
+        return is(shown, MIRROR_STANDS,
                   "the mirror, process %ld, has given no sign of life for %llu s: it is stopped, or the disk does not "
                   "answer; %llu %s, and the oldest change that is not on the disk is %llu s old",
                   (long)s->mirror_pid, silent, waiters, wait, age);
     if (s->unflushed_ns > shown->late)
-        return is(shown, MAIL_STANDS, "a change of %llu s ago is not on the disk, and %llu %s%s", age, waiters, wait,
+        return is(shown, MIRROR_STANDS, "a change of %llu s ago is not on the disk, and %llu %s%s", age, waiters, wait,
                   s->mirror_pid ? "" : "; no mirror process runs");
     return false;
 }
@@ -75,7 +80,20 @@ static bool is_elsewhere(struct shown *shown)
     if (!shown->other.state[0])
         return false;
     states_describe(&shown->other, found, mend);
-    return is(shown, shown->other.messages ? MAIL_STANDS : ATTENTION, "%s; %s", found, mend);
+    return is(shown, shown->other.messages ? OTHER_MAIL : OTHER_MIRROR, "%s; %s", found, mend);
+}
+
+/* Exim's own spool is not this one. */
+static bool is_unnamed(struct shown *shown)
+{
+    return shown->unnamed[0] && is(shown, SPOOL_UNNAMED, STATUS_UNNAMED, shown->unnamed, shown->unnamed);
+}
+
+const char *status_until_mended(bool viewed, bool attended)
+{
+    return viewed     ? "mail goes by the view, more slowly"
+           : attended ? "an Exim that has the store takes mail into it, and delivers none; what starts takes none"
+                      : "Exim takes and delivers no mail";
 }
 
 void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
@@ -97,8 +115,8 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
     if (shown->on_disk <= 0 || !shown->enabled || !shown->unattended || shown->without != 0 ||
         shown->view.state == SEEN_MOUNTED)
         return false;
-    snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim", shown->on_disk,
-             shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");
+    snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim, %s", shown->on_disk,
+             shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "", ways_command("start"));
     status_add_refusal(shown, line);
     return true;
 }
@@ -122,7 +140,7 @@ static bool mail_is_half_moved(struct shown *shown)
     bool is_half = status_half_moved(shown, shown->line);
 
     if (is_half)
-        shown->health = MAIL_STANDS;
+        shown->health = severity_of(MAIL_HALF_MOVED);
     return is_half;
 }
 
@@ -132,38 +150,60 @@ static bool exim_fails(struct shown *shown)
     uint64_t messages = shown->numbers.messages;
 
     if (messages > 0 && shown->unattended) {
-        is(shown, MAIL_STANDS, "%" PRIu64 " message%s: no Exim runs that has the store; %s", messages,
-           messages == 1 ? " stands" : "s stand",
-           !shown->enabled      ? "start Exim with the library (`fastspool enable`), or `fastspool export` to leave"
-           : shown->without > 0 ? "restart Exim, which runs without the library"
-                                : "start Exim");
+        bool plain = shown->without > 0;
+        is(shown, MAIL_UNATTENDED, "%" PRIu64 " message%s: no Exim runs that has the store; %s%s, %s%s", messages,
+           messages == 1 ? " stands" : "s stand", shown->enabled ? "" : "`fastspool enable`, and ",
+           plain ? "restart Exim, which runs without the library" : "start Exim",
+           ways_command(plain ? "restart" : "start"), shown->enabled ? "" : "; or `fastspool export` to leave");
         status_add_refusal(shown, shown->line);
         return true;
     }
     if (status_plain_stands(shown, shown->line)) {
-        shown->health = MAIL_STANDS;
+        shown->health = severity_of(PLAIN_UNATTENDED);
         return true;
     }
     if (shown->library[0])
-        return is(shown, ATTENTION, "Exim's re-executions do not load the library: %s", shown->library);
+        return is(shown, LIBRARY_LOST, "Exim's re-executions do not load the library: %s", shown->library);
     return false;
+}
+
+/* Nobody has them. */
+static bool view_hides_mail(struct shown *shown)
+{
+    return shown->view.state == SEEN_MOUNTED && shown->on_disk > 0 &&
+           is(shown, PLAIN_HIDDEN, "the view hides %" PRId64 " message%s of the disk; " STATUS_HIDDEN, shown->on_disk,
+              tool_plural((uint64_t)shown->on_disk), shown->spool);
+}
+
+/* What takes mail, and does not use the store. */
+static bool exim_is_plain(struct shown *shown)
+{
+    bool viewed = shown->view.state == SEEN_MOUNTED;
+
+    return shown->daemons > 0 &&
+           is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s; %s%s",
+              shown->daemons, shown->daemons == 1 ? " runs" : "s run",
+              viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone",
+              shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
+              ways_command("restart"));
 }
 
 static bool view_fails(struct shown *shown)
 {
     if (shown->view.state == SEEN_DEAD)
-        return is(shown, ATTENTION,
+        return is(shown, VIEW_DEAD,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",
                   shown->view.mend);
     if (shown->view.state == SEEN_STARTING && shown->view.late)
-        return is(shown, ATTENTION,
+        return is(shown, VIEW_STARTING,
                   "the view is not mounted after %u s: programs without the library miss messages; syslog says why",
                   shown->view.late);
     if (shown->view.state == SEEN_UNMOUNTED)
-        return is(shown, ATTENTION, "the view is not mounted: programs without the library see an empty queue; %s",
+        return is(shown, VIEW_UNMOUNTED, "the view is not mounted: programs without the library see an empty queue; %s",
                   shown->view.mend);
     if (shown->hidden)
-        return is(shown, ATTENTION, "the view hides %" PRIu32 " messages or files of the disk", shown->hidden);
+        return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " messages or files of the disk; " STATUS_HIDDEN,
+                  shown->hidden, shown->spool);
     return false;
 }
 
@@ -174,25 +214,28 @@ void status_judge(struct shown *shown)
     if (store_fails(shown) || mirror_stands(shown))
         return;
     if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
-        is(shown, MAIL_STANDS,
+        is(shown, NO_ROOM,
            "there is room for %.1f MiB and %" PRIu64
            " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100)",
            (double)s->room_bytes / (1 << 20), s->room_files);
-    else if ((shown->other.messages && is_elsewhere(shown)) || mail_is_half_moved(shown) || exim_fails(shown) ||
-             view_fails(shown) || is_elsewhere(shown))
+    else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
+             exim_fails(shown) || view_hides_mail(shown) || view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
-        is(shown, ATTENTION, "mail goes by the view alone, more slowly, until this is mended: %s", shown->refusal);
+        is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",
+           shown->refusal);
     else if (shown->recovering)
-        is(shown, ATTENTION, "it is starting: %u%% is recovered from the disk, and its counts are not whole yet",
+        is(shown, RECOVERING, "it is starting: %u%% is recovered from the disk, and its counts are not whole yet",
            shown->recovered);
     else if (shown->view.state == SEEN_STARTING)
-        is(shown, WELL,
+        is(shown, VIEW_STARTING,
            "the view is starting: until it is mounted programs without the library count too few messages, and "
            "`fastspool run -- mailq` shows them all");
+    else if (exim_is_plain(shown))
+        return;
     else if (!s->mirror_pid)
-        is(shown, ATTENTION,
+        is(shown, NO_MIRROR,
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
     else
-        is(shown, WELL, "all is well");
+        is(shown, IN_ORDER, "all is well");
 }

@@ -67,7 +67,11 @@ void status_print_json(const struct shown *shown)
 {
     printf("{\"spool\": ");
     tool_print_json(shown->spool);
-    printf(", \"store\": %s, \"health\": %d", shown->store ? "true" : "false", (int)shown->health);
+    printf(", \"store\": %s, \"health\": %d",
+           shown->store     ? "true"
+           : shown->unknown ? "null"
+                            : "false",
+           (int)shown->health);
     if (shown->store)
         print_numbers(shown);
     if (shown->in_state >= 0)

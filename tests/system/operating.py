@@ -43,7 +43,7 @@ def well(exim, *more):
     shutil.chown(place / "state", "Debian-exim", "Debian-exim")
     exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {place}/state", *more)
     exim.start()
-    wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode != 1, "the store is recovered")
+    wait_for(lambda: exim.status().get("recovering") is not True, "the store is recovered")
     try:
         yield disk
     finally:
@@ -210,6 +210,31 @@ def a_typo_beside_a_view(exim):
 
 
 @test(library=True)
+def a_typo_beside_a_daemon(exim):
+    """A daemon that has the store takes mail into it, whatever becomes of the configuration, and delivers none: doctor and status
+    say so.  Where none has it Exim takes none, and that is said."""
+    with well(exim):
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        with written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n"):
+            for count in range(1, 4):
+                client = Client()
+                check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+                client.close()
+                check(exim.status()["messages"] == count, f"{exim.status()}")
+            wait_for(lambda: exim.log().count("Spool error") == 3, "no delivery has the store")
+            check("takes mail into it, and delivers none" in (told := operate(exim, "status", status=2)) and "memroy" in told, told)
+            tells(exim, "configuration", "wrong", "memroy", "takes mail into it, and delivers none")
+        exim.run("-qff")
+        exim.wait_arrived()
+        exim.stop()
+        operate(exim, "stop")
+        with written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n"):
+            tells(exim, "configuration", "wrong", "Exim takes and delivers no mail")
+            check("Exim takes and delivers no mail" in operate(exim, "status", status=2), "status says something else")
+            check(exim.command("-bpc").returncode != 0, "Exim has a queue")
+
+
+@test(library=True)
 def another_spool_or_program(exim):
     """The configuration names another spool, or another program, than this Exim's."""
     with well(exim):
@@ -345,12 +370,20 @@ def mail_on_the_disk(exim):
     with well(exim):
         tells(exim, "mail on the disk", "ok", "none")
         exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
-        tells(exim, "mail on the disk", "attention", "1 message on the plain disk")
+        tells(exim, "mail on the disk", "ok", "1 message on the plain disk: the next queue run delivers it, or `fastspool import`")
         for queue in ("input/a", "other/input", "other/input/b"):
             (exim.spool / queue).mkdir(parents=True)
             for end in "HD":
                 (exim.spool / queue / f"1pZzzz-000000-00-{end}").touch()
-        tells(exim, "mail on the disk", "attention", "4 messages on the plain disk")
+        tells(exim, "mail on the disk", "ok", "4 messages on the plain disk")
+        exim.stop()
+        tells(exim, "mail on the disk", "ok", "4 messages on the plain disk, and no Exim runs: the next one delivers them")
+        with plain_daemon(exim):
+            _, found, _ = doctor(exim)
+            check("the next queue run delivers them; \n" in found["mail on the disk"][1], f"import is refused now: {found}")
+        exim.start()
+        with written(FASTSPOOL_CONFIGURATION, pathlib.Path(FASTSPOOL_CONFIGURATION).read_text().replace("view = off", "view = auto")):
+            tells(exim, "mail on the disk", "ok", "the next view imports it: `fastspool run -- true`")
         shutil.rmtree(exim.spool / "other")
         shutil.rmtree(exim.spool / "input")
         shutil.rmtree(exim.spool / "msglog")
@@ -583,6 +616,7 @@ def a_spool_that_is_not_exims(exim):
         (exim.spool / name).mkdir()
         exim.own(exim.spool / name)
     with machine(exim, *(["view = auto"] if with_view else [])):
+        wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "the last of Exim has ended, too")
         operate(exim, "stop")
         good, mistyped = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "mistyped"
         good = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
@@ -637,7 +671,13 @@ def a_spool_that_is_not_exims(exim):
             operate(exim, "stop")
         with written(FASTSPOOL_CONFIGURATION, wrong):
             check(changed(enabled) == [FASTSPOOL_CONFIGURATION], f"{changed(enabled)}")
-            check("other_state" not in (told := forms_of(exim, mistyped)[2]), f"mail of an empty state stands: {told}")
+            for store in (False, True):         # of the mistyped one; Exim finds its own, empty, and is refused it all the same
+                operate(exim, "run", "--", "true") if store else None
+                status, said, told, _ = forms_of(exim, mistyped)
+                check(status == 2 and told["store"] == store and f"{exim.spool} has a store" in said and mend in said, f"exit {status}: {said}")
+                check("other_state" not in told, f"mail of an empty state stands: {told}")
+                check(doctor(exim)[0] == 2 and exim.command("-bpc").returncode != 0, "doctor is content, or Exim has a queue")
+            operate(exim, "stop")
             operate(exim, "disable", "--yes")
 
 
@@ -793,7 +833,41 @@ def readers_without_a_view(exim):
     """Without a view the jobs are named that would see an empty queue."""
     job = "17 * * * * root mailq | mail -s queue postmaster\n"
     with well(exim), written("/etc/cron.d/queue", job):
-        tells(exim, "readers", "attention", "/etc/cron.d/queue", "/etc/cron.daily/exim4-base")
+        tells(exim, "readers", "attention", "/etc/cron.d/queue", "/etc/cron.daily/exim4-base", "see the plain disk alone")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def readers_of_the_plain_disk(exim):
+    """With `view = off`, no mail in the store, and no Exim that has it, every program sees the queue: in memory and after a stop,
+    until Exim runs with the library."""
+    with well(exim):
+        exim.stop()
+        exim.submit(Message())
+        tells(exim, "readers", "attention", "no mail in the store")
+        operate(exim, "export", "--yes")
+        for end in (lambda: None, lambda: operate(exim, "stop")):
+            end()
+            check(len(ID.findall(exim.run("-bp", stock=True).decode())) == 1, "mailq shows none")
+            tells(exim, "readers", "ok", "every program sees the queue")
+        exim.start()
+        tells(exim, "readers", "attention", "see the plain disk alone")
+        exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True)
+def what_a_user_may_know(exim):
+    """An ordinary user can't know whether there is a store: status does not say that there is none, in the text and as JSON."""
+    with well(exim, "view = auto"):
+        for store in (True, False):
+            operate(exim, "run", "--", "true") if store else operate(exim, "stop")
+            text, told = (exim.command("status", *form, program=TOOL, stock=True, user=USER) for form in ((), ("--json",)))
+            said = (text.stdout + text.stderr).decode()
+            check(text.returncode == told.returncode == 1 and "no store" not in said and "run it as root" in said, said)
+            check("the store is not to be seen by this user" in said, said)
+            check(json.loads(told.stdout)["store"] is None and "no store" not in told.stdout.decode(), f"{told}")
+        exim.stop()
+        operate(exim, "stop")
+        check(exim.status()["store"] is False, "root can know")
 
 
 @test(library=True)
@@ -801,6 +875,167 @@ def only_root(exim):
     """Another user is told that it takes root."""
     result = exim.command("doctor", program=TOOL, stock=True, user="Debian-exim")
     check(result.returncode == 77 and b"run `fastspool doctor` as root" in result.stderr and not result.stdout, f"{result}")
+
+
+# --- one rule -----------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def stopped(exim, *, store=True):
+    """No Exim runs, and with STORE False the state has all that there was in memory."""
+    exim.stop()
+    if not store:
+        operate(exim, "stop")
+    yield
+    exim.start()
+
+
+@contextlib.contextmanager
+def plain_daemon(exim):
+    """A daemon without the library."""
+    daemon = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+    wait_for(lambda: listens(2527), "the plain daemon listens")
+    try:
+        yield daemon
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+
+
+@contextlib.contextmanager
+def with_mail(exim):
+    """A message is in the store."""
+    exim.submit(Message())
+    yield
+    exim.run("-Mrm", *exim.queue())
+
+
+@contextlib.contextmanager
+def with_plain_mail(exim):
+    """A message is on the plain disk, of a program that has not got the library."""
+    exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+    yield
+    exim.run("-Mrm", *ID.findall(exim.run("-bp").decode()))
+
+
+@contextlib.contextmanager
+def below_the_view(exim):
+    """A message is on the disk below the view."""
+    below = f"mount --bind {exim.spool} /mnt; cd /mnt/input; %s 1pZzzz-000000-00-H 1pZzzz-000000-00-D"
+    subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
+    yield
+    subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
+
+
+@contextlib.contextmanager
+def without_view(exim, end):
+    """END has ended the view, in order or not."""
+    end()
+    yield
+    operate(exim, "run", "--", "true")
+    wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted again")
+
+
+def kill_view(exim):
+    """kill -9 of the view's supervisor, which takes its server along.  A start comes two seconds after the last one."""
+    pid = exim.status()["view_pid"]
+    started = float(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+    wait_for(lambda: float(pathlib.Path("/proc/uptime").read_text().split()[0]) > started + 2.1, "another view might start")
+    os.kill(pid, 9)
+    wait_for(lambda: exim.status()["view_state"] == "dead", "the view is dead")
+
+
+@contextlib.contextmanager
+def enabled(exim):
+    """`fastspool enable` was run."""
+    operate(exim, "enable", "--yes")
+    try:
+        yield
+    finally:
+        operate(exim, "disable", "--yes")
+
+
+@contextlib.contextmanager
+def all_of(*states):
+    """Several at once, the first one first."""
+    with contextlib.ExitStack() as stack:
+        for state in states:
+            stack.enter_context(state)
+        yield
+
+
+def codes(exim):
+    """The exit statuses of status, doctor and doctor --start."""
+    return tuple(exim.command(*command, program=TOOL, stock=True).returncode for command in
+                 (("status",), ("doctor",), ("doctor", "--start")))
+
+
+def agree(exim, name, expected):
+    """The three end as EXPECTED; doctor is as bad as the worse of the others, or looks at the machine; and each finding says what
+    to do."""
+    got = codes(exim)
+    said = exim.command("doctor", "--json", program=TOOL, stock=True).stdout.decode()
+    check(got == expected, f"{name}: status, doctor and --start end with {got}, and not {expected}: {operate_any(exim)} {said}")
+    check(got[1] >= max(got[0] % 3, got[2]), f"{name}: doctor is milder than status or its own --start: {got}")
+    for finding in json.loads(said)["findings"]:
+        check(finding["verdict"] == "ok" or "do" in finding or finding["check"] == "store", f"{name}: {finding}")
+
+
+def operate_any(exim):
+    """What status says, whatever it ends with."""
+    result = exim.command("status", program=TOOL, stock=True)
+    return (result.stdout + result.stderr).decode()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def one_rule_with_a_view(exim):
+    """status, doctor and doctor --start judge each state of a machine with a view by one rule."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        good, target = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), pathlib.Path(os.path.realpath(INSTALLED))
+        for name, expected, state in (
+                ("in order", (0, 0, 0), contextlib.nullcontext()),
+                ("a plain daemon, too", (1, 1, 0), plain_daemon(exim)),
+                ("a plain daemon alone, with mail", (1, 1, 0), all_of(stopped(exim), with_mail(exim), plain_daemon(exim))),
+                ("a daemon in which the library serves nothing", (1, 1, 0),
+                 serving_nothing(exim, lambda: target.chmod(0o644), lambda: target.chmod(0o4644))),
+                ("the view was stopped", (1, 1, 0), without_view(exim, lambda: operate(exim, "stop"))),
+                ("the view is dead", (1, 1, 0), without_view(exim, lambda: kill_view(exim))),
+                ("the view hides a message", (2, 2, 0), below_the_view(exim)),
+                ("a typo", (1, 2, 2), written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n")),
+                ("the library has lost its bit", (1, 2, 2), without_its_bit()),
+                ("no Exim, no mail", (0, 1, 0), stopped(exim)),
+                ("no Exim, mail in the store", (2, 2, 0), all_of(stopped(exim), with_mail(exim))),
+                ("no Exim, mail in the state", (2, 2, 0), all_of(with_mail(exim), stopped(exim, store=False))),
+                ("no Exim, not in use", (3, 1, 0), stopped(exim, store=False))):
+            with state:
+                agree(exim, name, expected)
+            wait_for(lambda: codes(exim) == (0, 0, 0), f"{name}: all is well again")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def one_rule_without_a_view(exim):
+    """The same of a machine with `view = off`, where doctor, which looks at the machine, tells of its readers, too."""
+    with well(exim):
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        for name, expected, state in (
+                ("in order", (0, 1, 0), contextlib.nullcontext()),
+                ("a plain daemon, too", (1, 1, 0), plain_daemon(exim)),
+                ("a plain daemon alone", (1, 1, 0), all_of(stopped(exim), plain_daemon(exim))),
+                ("a plain daemon alone, and mail", (2, 2, 0), all_of(stopped(exim), with_mail(exim), plain_daemon(exim))),
+                ("mail on the plain disk", (0, 1, 0), with_plain_mail(exim)),
+                ("mail on the plain disk, and no Exim", (0, 1, 0), all_of(stopped(exim), with_plain_mail(exim))),
+                ("mail on the plain disk, enabled, and no Exim", (2, 2, 0),
+                 all_of(stopped(exim), enabled(exim), with_plain_mail(exim))),
+                ("a typo", (2, 2, 2), written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n")),
+                ("a state that can't be made", (2, 2, 2), all_of(stopped(exim, store=False), written(
+                    FASTSPOOL_CONFIGURATION, good.replace(str(exim.work / "disk/state"), "/nowhere/state")))),
+                ("no Exim, mail in the state", (2, 2, 0), all_of(with_mail(exim), stopped(exim, store=False)))):
+            with state:
+                agree(exim, name, expected)
+            wait_for(lambda: codes(exim) == (0, 1, 0), f"{name}: all is well again")
 
 
 # --- on and off ---------------------------------------------------------------------------------------------------
