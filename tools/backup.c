@@ -201,6 +201,7 @@ static enum outcome copy_in_child(const struct backup *b)
  * else's to look into. */
 static int make_directory(struct backup *b)
 {
+    char user[ERROR_USER];
     struct stat st;
     bool made = mkdir(b->path, 0700) == 0;
 
@@ -210,8 +211,8 @@ static int make_directory(struct backup *b)
     if (b->directory < 0 || fstat(b->directory, &st) < 0)
         return tool_error("cannot open %s: %s", b->path, strerrordesc_np(errno));
     if ((st.st_uid != geteuid() && st.st_uid != b->fs->owner) || (st.st_mode & 077))
-        return tool_error("%s, under which the copy is made, is user %u's or open to others: remove it", b->path,
-                          (unsigned)st.st_uid);
+        return tool_error("%s, under which the copy is made, is %s's or open to others: remove it", b->path,
+                          error_user(st.st_uid, user));
     if (geteuid() == 0 && fchown(b->directory, b->fs->owner, b->fs->group) < 0)
         return tool_error("cannot give %s to the spool's owner: %s", b->path, strerrordesc_np(errno));
     return 0;

@@ -7,6 +7,7 @@
  *
  * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
  */
+#include "base/error.h"
 #include "base/places.h"
 #include "config.h"
 #include "doctor.h"
@@ -139,7 +140,7 @@ static bool find_uid(const char *user, uid_t *uid)
 
 void doctor_user(struct doctor *doctor)
 {
-    char user[128], mend[2 * PATH_MAX];
+    char user[128], other[ERROR_USER], mend[2 * PATH_MAX];
     uid_t uid;
     struct stat st;
 
@@ -147,12 +148,12 @@ void doctor_user(struct doctor *doctor)
         return;
     snprintf(mend, sizeof(mend), "`fastspool stop`, then chown -R %s: %s", user, doctor->spool);
     if (uid != doctor->owner)
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to user %u, and Exim runs as %s, user %u", doctor->spool,
-                    (unsigned)doctor->owner, user, (unsigned)uid);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to %s, and Exim runs as %s, user %u", doctor->spool,
+                    error_user(doctor->owner, other), user, (unsigned)uid);
     else if (stat(doctor->state, &st) == 0 && ((st.st_uid != uid && st.st_uid != 0) || (st.st_mode & 022)))
         doctor_tell(doctor, DOCTOR_WRONG, mend,
-                    "%s is user %u's, mode %04o: it has to be %s's or root's, and writable by that user alone",
-                    doctor->state, (unsigned)st.st_uid, st.st_mode & 07777, user);
+                    "%s is %s's, mode %04o: it has to be %s's or root's, and writable by that user alone",
+                    doctor->state, error_user(st.st_uid, other), st.st_mode & 07777, user);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, the spool's owner", user);
 }

@@ -8,6 +8,7 @@
  * Failure modes: the environment of the next start is known from this process's own (--start), from systemd's unit and
  * from /etc/default/exim4.  What another script sets is not seen.
  */
+#include "base/error.h"
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
@@ -25,7 +26,7 @@
 #include <unistd.h>
 
 #define LIBRARY     FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY
-#define MEND        "chown root:root " LIBRARY " && chmod 4644 " LIBRARY
+#define MEND        "`chown root:root " LIBRARY " && chmod 4644 " LIBRARY "`"
 #define SEPARATORS  " \t\n:"
 #define NO_USER     65534u
 #define LIST_MAX    4096
@@ -33,14 +34,14 @@
 
 void doctor_installed(struct doctor *doctor)
 {
+    char user[ERROR_USER];
     struct stat st;
 
     if (stat(LIBRARY, &st) < 0)
-        doctor_tell(doctor, DOCTOR_WRONG, "install the library again, by its package or `meson install -C build`",
-                    "%s: %s", LIBRARY, strerrordesc_np(errno));
+        doctor_tell(doctor, DOCTOR_WRONG, ways_install(), "%s: %s", LIBRARY, strerrordesc_np(errno));
     else if (st.st_uid != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 022))
-        doctor_tell(doctor, DOCTOR_WRONG, MEND, "%s is user %u's, mode %04o, and not root's alone to write", LIBRARY,
-                    (unsigned)st.st_uid, st.st_mode & 07777);
+        doctor_tell(doctor, DOCTOR_WRONG, MEND, "%s is %s's, mode %04o, and not root's alone to write", LIBRARY,
+                    error_user(st.st_uid, user), st.st_mode & 07777);
     else if (!(st.st_mode & S_ISUID))
         doctor_tell(doctor, DOCTOR_WRONG, MEND,
                     "%s has mode %04o and not 4644: the loader does not take it into Exim's re-executions", LIBRARY,

@@ -62,6 +62,7 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
     static const char *const names[] = {
         PLACES_LOCK,    PLACES_MIRROR_LOCK, PLACES_VIEW_LOCK, PLACES_RUNTIME,
         PLACES_JOURNAL, PLACES_DATABASE,    PLACES_SPILL,     PLACES_DATABASE "/data.mdb"};
+    char user[ERROR_USER];
     struct stat st;
 
     if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
@@ -71,9 +72,10 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
         if (faccessat(fd, names[i], R_OK | W_OK, AT_EACCESS) == 0 || errno != EACCES)
             continue;
         return error_set(error, -EPERM,
-                         "%s/%s is user %ld's, and not the spool owner's to read and write: as root say `chown -R "
+                         "%s/%s is %s's, and not the spool owner's to read and write: as root say `chown -R "
                          "--reference=%s %s`",
-                         fs->state, names[i], fstatat(fd, names[i], &st, 0) == 0 ? (long)st.st_uid : -1, fs->spool,
+                         fs->state, names[i],
+                         fstatat(fd, names[i], &st, 0) == 0 ? error_user(st.st_uid, user) : "nobody", fs->spool,
                          fs->state);
     }
     return 0;

@@ -10,6 +10,7 @@
  */
 #include "status.h"
 
+#include "base/error.h"
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
@@ -78,17 +79,15 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
 static void look_at_library(struct shown *shown)
 {
     static const char path[] = FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY;
+    char user[ERROR_USER];
     struct stat st;
 
     if (stat(path, &st) < 0 && errno == ENOENT && !shown->unattended)
-        snprintf(shown->library, sizeof(shown->library),
-                 "%s: %s: install it again, by its package or `meson install -C build`", path, strerrordesc_np(errno));
+        snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", path, strerrordesc_np(errno), ways_install());
     else if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
-        snprintf(
-            shown->library, sizeof(shown->library),
-            "%s is user %u's, of mode %04o, and has to be root's, of mode 4644: `chown root:root` and `chmod 4644` "
-            "it",
-            path, (unsigned)st.st_uid, st.st_mode & 07777);
+        snprintf(shown->library, sizeof(shown->library),
+                 "%s is %s's, of mode %04o, and has to be root's, of mode 4644: `chown root:root %s && chmod 4644 %s`",
+                 path, error_user(st.st_uid, user), st.st_mode & 07777, path, path);
 }
 
 static void look_at_recovery(const struct header *header, struct shown *shown)

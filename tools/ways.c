@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -266,6 +267,16 @@ const char *ways_command(const char *verb)
     else
         snprintf(command, sizeof(command), script ? "`/etc/init.d/%s %s`" : "as this system does", name, verb);
     return command;
+}
+
+const char *ways_install(void)
+{
+    glob_t found;
+    bool packaged = glob("/var/lib/dpkg/info/libfastspool0*.list", 0, NULL, &found) == 0;
+
+    globfree(&found);
+    return packaged ? "install the library again: `apt-get install --reinstall libfastspool0`"
+                    : "install the library again: `meson install -C build`, where it was built";
 }
 
 void ways_reload(void)

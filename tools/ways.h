@@ -53,6 +53,9 @@ bool ways_are_in(void);
  * until the next call. */
 const char *ways_command(const char *verb);
 
+/** How the library's file comes back here: by its package, or from where it was built. */
+const char *ways_install(void);
+
 /** After a change of a service's files.  Does nothing where no systemd runs. */
 void ways_reload(void);
 

@@ -21,3 +21,9 @@ int error_set(char *error, int code, const char *format, ...)
     }
     return code;
 }
+
+const char *error_user(uid_t uid, char name[ERROR_USER])
+{
+    snprintf(name, ERROR_USER, uid == 0 ? "root" : "user %u", (unsigned)uid);
+    return name;
+}

@@ -62,18 +62,20 @@ int state_check_user(const struct fastspool_config *config, const struct fastspo
                      char *error)
 {
     uid_t uid = geteuid();
+    char owner[ERROR_USER];
 
     if (is_trusted(config, spool, uid))
         uid = getuid(); /* it may stop this process */
     if (is_trusted(config, spool, uid))
         return 0;
-    return error_set(error, -EACCES, "the spool %s belongs to user %u, and user %u is not a `trusted_user`", fs->spool,
-                     (unsigned)spool->st_uid, (unsigned)uid);
+    return error_set(error, -EACCES, "the spool %s belongs to %s, and user %u is not a `trusted_user`", fs->spool,
+                     error_user(spool->st_uid, owner), (unsigned)uid);
 }
 
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
                char *error)
 {
+    char user[ERROR_USER], owner[ERROR_USER];
     struct stat st;
 
     if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
@@ -91,9 +93,10 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                          fs->state);
     if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && st.st_uid != spool->st_uid)
         return error_set(error, -EPERM,
-                         "the state directory %s is user %u's, and the spool is user %u's: as root say `chown -R "
+                         "the state directory %s is %s's, and the spool is %s's: as root say `chown -R "
                          "--reference=%s %s`",
-                         fs->state, (unsigned)st.st_uid, (unsigned)spool->st_uid, fs->spool, fs->state);
+                         fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner), fs->spool,
+                         fs->state);
     if (fd < 0)
         return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {

@@ -253,13 +253,18 @@ def the_library_is_lost(exim):
     target = pathlib.Path(os.path.realpath(INSTALLED))
     with well(exim):
         status_tells(exim, 0, "all is well")
-        for spoil, mend, words in ((lambda: target.chmod(0o644), lambda: target.chmod(0o4644), "chmod 4644"),
-                                   (lambda: os.chown(target, 1, 1), lambda: [os.chown(target, 0, 0), target.chmod(0o4644)],
-                                    "chown root:root"),
-                                   (lambda: target.rename(f"{target}.away"), lambda: os.rename(f"{target}.away", target),
-                                    "install the library")):
+        for spoil, mend, words, how in (
+                (lambda: target.chmod(0o644), lambda: target.chmod(0o4644), "chmod 4644", "is root's, of mode 0644"),
+                (lambda: os.chown(target, 1, 1), lambda: [os.chown(target, 0, 0), target.chmod(0o4644)], "chown root:root", "is user 1's"),
+                (lambda: target.rename(f"{target}.away"), lambda: os.rename(f"{target}.away", target), "install the library",
+                 "`meson install -C build`")):
             spoil()
             try:
+                status_tells(exim, 1, how)
+                if "install" in words:
+                    with written("/var/lib/dpkg/info/libfastspool0:amd64.list", "/.\n"):
+                        status_tells(exim, 1, "`apt-get install --reinstall libfastspool0`")
+                        tells(exim, "library", "wrong", "`apt-get install --reinstall libfastspool0`")
                 tells(exim, "library", "wrong", words)
                 tells(exim, "secure execution", "wrong", "does not load the library")
                 refuses(exim, words, "does not load the library")
@@ -447,7 +452,7 @@ def a_second_spool(exim):
                 status = exim.command("status", "--spool", second, program=TOOL, stock=True)
                 said = (status.stdout + status.stderr).decode()
                 advice = f"chown -R --reference={second} {second}/.fastspool"
-                check(status.returncode == 2 and f"`{advice}`" in said and "is user 0's" in said, f"{status}")
+                check(status.returncode == 2 and f"`{advice}`" in said and "is root's" in said, f"{status}")
                 tells(exim, "store", "wrong", f"`{advice}`")
             subprocess.run(advice, shell=True, check=True)
             check("has no store" in operate(exim, "status", "--spool", second, status=3), "the advice does not help")
