@@ -14,6 +14,7 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
+#include "progress.h"
 #include "spool/attach.h"
 #include "spool/runtime.h"
 #include "store/store.h"
@@ -28,6 +29,8 @@
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
+
+#define FINDINGS (1 << 18) /* bytes of them that are kept until the end */
 
 static const char usage[] =
     "usage: fastspool doctor [--start] [--preload LIST] [--json]\n"
@@ -212,6 +215,32 @@ static void parse(int argc, char **argv, struct doctor *doctor)
     tool_operands(argc, argv, 0, 0, NULL, usage);
 }
 
+/* The findings come together, behind the line that shows the progress. */
+static void examine(struct doctor *doctor)
+{
+    static char findings[FINDINGS];
+    const size_t count = sizeof(checks) / sizeof(*checks);
+
+    setvbuf(stdout, findings, _IOFBF, sizeof(findings));
+    if (!doctor->start)
+        progress_begin("looking");
+    meet(doctor);
+    if (doctor->json)
+        printf("{\"findings\": [");
+    for (size_t i = 0; i < count; i++) {
+        progress_at(i, count);
+        doctor->subject = checks[i].subject;
+        if (checks[i].start || !doctor->start)
+            checks[i].look(doctor);
+    }
+    progress_at(count, count);
+    if (doctor->json)
+        printf("], \"verdict\": \"%s\"}\n", verdicts[doctor->worst]);
+    if (!doctor->start)
+        progress_end();
+    fflush(stdout);
+}
+
 int tool_doctor(int argc, char **argv)
 {
     static struct doctor doctor;
@@ -223,16 +252,7 @@ int tool_doctor(int argc, char **argv)
             "root");
         return EX_NOPERM;
     }
-    meet(&doctor);
-    if (doctor.json)
-        printf("{\"findings\": [");
-    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks); i++) {
-        doctor.subject = checks[i].subject;
-        if (checks[i].start || !doctor.start)
-            checks[i].look(&doctor);
-    }
-    if (doctor.json)
-        printf("], \"verdict\": \"%s\"}\n", verdicts[doctor.worst]);
+    examine(&doctor);
     if (doctor.fs)
         fastspool_detach(doctor.fs);
     if (doctor.start)

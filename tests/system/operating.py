@@ -876,6 +876,20 @@ def what_a_user_may_know(exim):
 
 
 @test(library=True)
+def a_long_look(exim):
+    """On a terminal doctor shows how far it is after a second, and then its findings, each on a line of its own; in a file are these
+    alone, and where a start waits for it, too."""
+    slow = ("strace", "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=150000", TOOL, "doctor")
+    with well(exim):
+        _, screen = on_terminal("", program=slow)
+        check(re.search(r"\rfastspool: looking \[#*\.*\] [1-9] s", screen), screen)
+        lines = [line for line in screen.splitlines() if line.strip() and "looking" not in line]
+        check(lines and all(line.startswith(STATES) for line in lines), screen)
+        plain = subprocess.run(slow, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        check("looking" not in plain.stdout + plain.stderr and len(plain.stdout.splitlines()) == len(lines), f"{plain}")
+
+
+@test(library=True)
 def only_root(exim):
     """Another user is told that it takes root."""
     result = exim.command("doctor", program=TOOL, stock=True, user="Debian-exim")
@@ -1623,10 +1637,10 @@ def what_to_do(exim):
         check(said.count(str(exim.spool)) == 1, f"the spool is named twice: {said}")
 
 
-def on_terminal(answers, *arguments):
-    """What `fastspool ARGUMENTS` says on a terminal where ANSWERS are typed."""
+def on_terminal(answers, *arguments, program=(TOOL,)):
+    """(exit status, what `fastspool ARGUMENTS` says) on a terminal where ANSWERS are typed."""
     master, slave = pty.openpty()
-    process = subprocess.Popen([TOOL, *arguments], stdin=slave, stdout=slave, stderr=slave)
+    process = subprocess.Popen([*program, *arguments], stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     os.write(master, answers.encode())
     said = b""
