@@ -154,9 +154,9 @@ static int join_the_dead(struct fastspool *fs, int state_fd, const struct stat *
 }
 
 /* Those who live may be about to end: their service was stopped, or their memory is gone and the mirror has not looked
- * yet.  So a refusal takes some seconds. */
+ * yet.  So a refusal takes some seconds.  @waited: others see that this process waits, until it says otherwise. */
 static int find_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
-                      const struct stat *spool, bool create, char *error)
+                      const struct stat *spool, bool create, bool *waited, char *error)
 {
     struct record record = {0};
     uint64_t since = clock_monotonic();
@@ -178,7 +178,8 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
             if (result != -EAGAIN && !is_unusable(result))
                 return result;
         }
-        presence_wait(fs->presence_fd); /* ends with the next announcement, or with the descriptor */
+        presence_wait(fs->presence_fd);
+        *waited = true;
         clock_sleep(LOOK);
         if (await_terminated(NULL))
             return claim_terminated(fs, error);
@@ -189,11 +190,16 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
 int claim_store(struct fastspool *fs, const struct fastspool_config *config, int state_fd, const struct stat *spool,
                 bool create, char *error)
 {
+    bool waited = false;
+
     fs->presence_fd = presence_open(state_fd, create);
     if (fs->presence_fd == -ENOENT)
         return -ENOENT;
     if (fs->presence_fd < 0)
         return error_set(error, fs->presence_fd, "cannot open %s/" PLACES_LOCK ": %s", fs->state,
                          strerrordesc_np(-fs->presence_fd));
-    return find_store(fs, config, state_fd, spool, create, error);
+    int result = find_store(fs, config, state_fd, spool, create, &waited, error);
+    if (result == 0 && waited)
+        presence_wait_ends(fs->presence_fd);
+    return result;
 }

@@ -66,8 +66,6 @@ int presence_announce(int fd)
     struct flock lock;
     int result = control(fd, F_OFD_SETLK, &lock, F_RDLCK, LIVES);
 
-    if (result == 0)
-        control(fd, F_OFD_SETLK, &lock, F_UNLCK, WAITS);
     return result == -EACCES ? -EAGAIN : result;
 }
 
@@ -92,6 +90,13 @@ void presence_wait(int fd)
     struct flock lock;
 
     control(fd, F_OFD_SETLK, &lock, F_RDLCK, WAITS);
+}
+
+void presence_wait_ends(int fd)
+{
+    struct flock lock;
+
+    control(fd, F_OFD_SETLK, &lock, F_UNLCK, WAITS);
 }
 
 bool presence_is_awaited(int fd)

@@ -31,9 +31,10 @@ int presence_claim(int fd);
 /** Give the lock up, and the wait. */
 void presence_withdraw(int fd);
 
-/** Wait for those who live to end: this process can't use what they use.  Until presence_announce() or
+/** Wait for those who live to end: this process can't use what they use.  Until presence_wait_ends() or
  *  presence_withdraw(). */
 void presence_wait(int fd);
+void presence_wait_ends(int fd);
 /** Does another process wait so? */
 bool presence_is_awaited(int fd);
 

@@ -82,9 +82,14 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                  config->state[0] ? config->state : fs->spool) >= (int)sizeof(fs->state))
         return error_set(error, -ENAMETOOLONG, "the path of the state directory of %s is too long; configure `state`",
                          fs->spool);
-    if (create && mkdir(fs->state, 0700) < 0 && errno != EEXIST)
-        return error_set(error, -errno, "cannot create the state directory %s: %s", fs->state, strerrordesc_np(errno));
-    int fd = open(fs->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    int fd = open(fs->state, flags);
+    if (fd < 0 && errno == ENOENT && create) {
+        if (mkdir(fs->state, 0700) < 0 && errno != EEXIST)
+            return error_set(error, -errno, "cannot create the state directory %s: %s", fs->state,
+                             strerrordesc_np(errno));
+        fd = open(fs->state, flags);
+    }
     if (fd < 0 && errno == EACCES && !state_is_owners(spool))
         return error_set(error, -EACCES,
                          "cannot open the state directory %s: a trusted user has rights there from the next use of the "

@@ -80,6 +80,20 @@ uint32_t mutex_life(void)
     return page ? LOAD(*page) : 0;
 }
 
+/* Only a child of this process may come into another one. */
+uint64_t mutex_pid_namespace(void)
+{
+    static uint64_t found;
+    static uint32_t found_in; /* life */
+    uint32_t now = mutex_life();
+
+    if (now == 0 || LOAD(found_in) != now) {
+        STORE(found, namespace_of_pids());
+        STORE(found_in, now);
+    }
+    return LOAD(found);
+}
+
 static int ask_who_i_am(uint32_t now)
 {
     size_t size;
@@ -92,7 +106,7 @@ static int ask_who_i_am(uint32_t now)
         if (syscall(SYS_set_robust_list, &own_head, sizeof(own_head)) < 0)
             return -ENOSYS;
     }
-    self.pid_namespace = namespace_of_pids();
+    self.pid_namespace = mutex_pid_namespace();
     self.thread = (uint32_t)syscall(SYS_gettid);
     self.life = now;
     return 0;

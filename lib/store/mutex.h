@@ -45,4 +45,7 @@ void mutex_release(struct fastspool *fs);
  */
 uint32_t mutex_life(void);
 
+/** namespace_of_pids(), asked once in the life of a process. */
+uint64_t mutex_pid_namespace(void);
+
 #endif

@@ -23,6 +23,7 @@
 #include "base/places.h"
 #include "fastspool.h"
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/span.h"
 #include "store/store.h"
 
@@ -198,7 +199,6 @@ static int another_version(uint32_t version, char *error)
 
 static int check_file(int fd, const struct stat *spool, char *error)
 {
-    uint32_t version = version_of(fd);
     struct stat st;
 
     if (fstat(fd, &st) < 0)
@@ -206,13 +206,13 @@ static int check_file(int fd, const struct stat *spool, char *error)
     if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
         return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
+    if ((uint64_t)st.st_size == SEGMENT_SIZE)
+        return 0; /* which version it is, the header says */
+    uint32_t version = version_of(fd);
     if (version && version != LAYOUT_VERSION)
         return another_version(version, error);
-    if ((uint64_t)st.st_size != SEGMENT_SIZE) {
-        return error_set(error, -EIO, "the segment has %lld bytes, not %llu", (long long)st.st_size,
-                         (unsigned long long)SEGMENT_SIZE);
-    }
-    return 0;
+    return error_set(error, -EIO, "the segment has %lld bytes, not %llu", (long long)st.st_size,
+                     (unsigned long long)SEGMENT_SIZE);
 }
 
 static int check_header(const struct header *header, char *error)
@@ -261,7 +261,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
     if (fs->segment_fd < 0)
         return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
                          strerrordesc_np(-fs->segment_fd));
-    fs->pid_namespace = namespace_of_pids();
+    fs->pid_namespace = mutex_pid_namespace();
     int result = check_file(fs->segment_fd, &spool, error);
     if (result == 0) {
         result = span_map(fs);
