@@ -92,6 +92,15 @@ static void find_new(struct handed *handed, struct carried *carried, int *pipes,
 
 /* ---- all of them ---- */
 
+static void count_one(int fd, uint32_t description, void *argument)
+{
+    int *count = argument;
+
+    (void)fd;
+    (void)description;
+    ++*count;
+}
+
 static void note(int fd, uint32_t description, void *argument)
 {
     struct handover *handover = argument;
@@ -99,22 +108,19 @@ static void note(int fd, uint32_t description, void *argument)
 
     if (flags < 0 || handover->count == handover->room)
         return;
-    if (handover->handed)
-        handover->handed[handover->count] = (struct handed){description, fd, flags, handover->count, -1, -1, -1};
+    handover->handed[handover->count] = (struct handed){description, fd, flags, handover->count, -1, -1, -1};
     handover->count++;
 }
 
 /* Note the descriptors.  Room for as many carried files follows the notes. */
 static bool collect(struct handover *handover)
 {
-    *handover = (struct handover){.room = INT_MAX};
-    descriptors_each(note, handover);
-    if (handover->count == 0)
+    *handover = (struct handover){0};
+    descriptors_each(count_one, &handover->room);
+    if (handover->room == 0)
         return false;
-    handover->room = handover->count;
     handover->size = (size_t)handover->room * (sizeof(struct handed) + sizeof(struct carried));
     struct handed *memory = real.mmap(NULL, handover->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    handover->count = 0;
     if (memory == MAP_FAILED)
         return false;
     handover->handed = memory;

@@ -173,21 +173,36 @@ static int add_registered_by(const char *path)
     return result > 0 || result == -EINVAL ? 0 : result;
 }
 
-/* Spools that root registered. */
+/* The next entries of the registry into @entries: how many bytes, 0: there are no more, or -errno. */
+static ssize_t read_registry(int fd, void *entries, size_t size)
+{
+    ssize_t got = getdents64(fd, entries, size);
+    return got < 0 ? -errno : got;
+}
+
+/* Spools that root registered.  Without opendir(3), whose buffer of 32 kB would move the program's heap. */
 static void add_registered(void)
 {
-    DIR *registry = real.opendir(PLACES_REGISTRY);
-    int result = registry || errno == ENOENT ? 0 : -errno;
-    struct dirent *entry;
+    _Alignas(struct dirent) char entries[1024];
+    int fd = real.open(PLACES_REGISTRY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read_registry(fd, entries, sizeof(entries));
+    int result = fd >= 0 || errno == ENOENT ? 0 : -errno;
 
-    while (registry && result == 0 && (entry = real.readdir(registry)) != NULL) {
-        char path[300];
-        snprintf(path, sizeof(path), PLACES_REGISTRY "/%s", entry->d_name);
-        if (entry->d_type != DT_DIR && entry->d_name[0] != '.')
-            result = add_registered_by(path);
+    while (got > 0 && result == 0) {
+        for (ssize_t at = 0; at < got && result == 0;) {
+            const struct dirent *entry = (const struct dirent *)&entries[at];
+            char path[300];
+            snprintf(path, sizeof(path), PLACES_REGISTRY "/%s", entry->d_name);
+            if (entry->d_type != DT_DIR && entry->d_name[0] != '.')
+                result = add_registered_by(path);
+            at += entry->d_reclen;
+        }
+        got = read_registry(fd, entries, sizeof(entries));
     }
-    if (registry)
-        real.closedir(registry);
+    if (got < 0)
+        result = (int)got;
+    if (fd >= 0)
+        real.close(fd);
     if (result < 0)
         refuse("can't look into " PLACES_REGISTRY
                ", where root registers spools: %s; give this process more "
@@ -248,9 +263,9 @@ static bool in_users_group(void)
 }
 
 /* Without asking the view's server where the process may serve itself. */
-static bool passes_to_view(bool links)
+static bool passes_to_view(bool serves_itself)
 {
-    if (!refusal[0] && (links || image_is_listed(&config, &own_image)))
+    if (!refusal[0] && serves_itself)
         return false;
     for (size_t i = 0; i < spool_count; i++) {
         int is = viewed(spools[i].given);
@@ -372,7 +387,8 @@ static enum decision decide(void)
     STORE(users, marked || (!refusal[0] && !is_trusted(starter)));
     if (LOAD(users))
         return set_id_image && !marked ? WATCH : SERVE_NOTHING;
-    if (passes_to_view(links))
+    bool listed = (set_id_image || !links) && image_is_listed(&config, &own_image);
+    if (passes_to_view(links || listed))
         return SERVE_NOTHING;
     STORE(users, !refusal[0] && in_users_group());
     if (LOAD(users))
@@ -382,7 +398,7 @@ static enum decision decide(void)
     look_ahead();
     if (!set_id_image)
         return SERVE;
-    enum decision found = decide_set_id(image_is_listed(&config, &own_image));
+    enum decision found = decide_set_id(listed);
     if (found == SERVE && !refusal[0])
         prepare_memory();
     return found;
@@ -478,25 +494,33 @@ static size_t first_of(size_t number)
     return number;
 }
 
+/* Has the directory of the first @length bytes of @path a state directory, and no view?  (Not part of the search: a
+ * path of another kind would cost the stack two pages, in each process.) */
+static __attribute__((noinline)) bool is_unnamed(const char *path, size_t length, bool owned)
+{
+    char place[PATH_MAX + sizeof("/" PLACES_STATE)];
+    struct stat st;
+    int saved = errno;
+
+    snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)length, path);
+    bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
+    place[length] = '\0';
+    there = there && (!owned || (real.stat(place, &st) == 0 && st.st_uid == starter)) && viewed(place) <= 0;
+    errno = saved;
+    return there;
+}
+
 /* Where a spool ends in @path that has a state directory, and that nobody has named; 0: there is none.  @owned: only
  * one of this user's. */
 static size_t match_unnamed(const char *path, bool owned)
 {
-    char place[PATH_MAX + sizeof("/" PLACES_STATE)];
-    struct stat st;
     bool like = false;
 
     for (const char *at = path + 1; (at = strchr(at, '/')); at++) {
         if (exim_policy(at) != EXIM_STORE || at - path >= PATH_MAX)
             continue;
         like = true;
-        int saved = errno;
-        snprintf(place, sizeof(place), "%.*s/" PLACES_STATE, (int)(at - path), path);
-        bool there = real.lstat(place, &st) == 0 && S_ISDIR(st.st_mode);
-        place[at - path] = '\0';
-        there = there && (!owned || (real.stat(place, &st) == 0 && st.st_uid == starter)) && viewed(place) <= 0;
-        errno = saved;
-        if (there)
+        if (is_unnamed(path, (size_t)(at - path), owned))
             return (size_t)(at - path);
     }
     nameless = like;
