@@ -40,6 +40,31 @@ child_of() { # PROCESS, which has one child
     tr -d ' ' <"/proc/$1/task/$1/children"
 }
 
+# Of a namespace's first process the kernel keeps what its parent has to see until each other process there is gone for its own
+# parent, too.  `on` and `power` are such parents, outside; one that is stopped (^Z) sees nothing, and is killed.
+end_namespace() { # PROCESS, the first one of a PID namespace
+    namespace=$(readlink "/proc/$1/ns/pid") || return 0
+    kill -KILL "$1" 2>/dev/null || true
+    for try in $(seq 600); do
+        [ -e "/proc/$1" ] || return 0
+        sleep 0.1
+        [ $((try % 10)) != 0 ] || stopped_parents "$namespace" | while read -r process; do kill -KILL "$process" || true; done
+    done
+    die "process $1 was killed a minute ago and has not ended: look at the processes of $namespace (lsns --type pid)"
+}
+
+stopped_parents() { # NAMESPACE: of dead processes in it
+    cat /proc/[0-9]*/status 2>/dev/null | awk '
+        $1 == "State:" { is = $2 }
+        $1 == "Pid:" { process = $2 }
+        $1 == "PPid:" { parent[process] = $2; state[process] = is }
+        END { for (process in parent)
+            if (state[process] == "Z" && state[parent[process]] ~ /[Tt]/) print process, parent[process] }' |
+    while read -r process parent; do
+        [ "$(readlink "/proc/$process/ns/pid")" != "$1" ] || echo "$parent"
+    done
+}
+
 is_up() { # is there a private machine?
     [ -s "$state/machine" ] && grep -qs fastspool-cluster "/proc/$(cat "$state/machine")/cmdline"
 }

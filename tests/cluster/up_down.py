@@ -7,6 +7,7 @@
 - `up`, a look at the outside, `down`.
 - `up` gets SIGINT with its process group, as by Ctrl-C, or SIGTERM alone, at each of MOMENTS, and takes all away itself.
 - `up` is killed with -9, or the private machine is; then `down` takes it away.
+- `on HOST` is stopped; `power` and `down` do not wait for it.
 
 Left over would be: a process of the cluster's namespaces, or one that has its place in command line or environment; a loop
 device, a mount, an interface, a named network, a control group; the place itself.
@@ -27,6 +28,7 @@ import runner
 from runner import EXAMPLE, Failure, check
 
 PATIENCE = 30           # seconds in which nothing of what is left ends
+LONGEST = 300           # seconds of a script on a busy machine
 
 
 class Cluster:
@@ -46,9 +48,13 @@ class Cluster:
         self.process = subprocess.Popen([EXAMPLE / "up"], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, start_new_session=True)
 
+    def script(self, *command):
+        """Run a script of the example, which has to end: nothing that it does takes LONGEST."""
+        result = subprocess.run([EXAMPLE / command[0], *command[1:]], env=self.environment, capture_output=True, text=True, timeout=LONGEST)
+        check(result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}")
+
     def down(self):
-        result = subprocess.run([EXAMPLE / "down"], env=self.environment, capture_output=True, text=True)
-        check(result.returncode == 0, f"down: {result.stdout}{result.stderr}")
+        self.script("down")
 
     def machine(self):
         """The private machine's first process, or None."""
@@ -208,6 +214,24 @@ def machine_killed(cluster):
     cluster.check_gone()
 
 
+def stopped(cluster):
+    """`on HOST` is stopped, as by ^Z: the host can be switched off, and the cluster taken down."""
+    cluster.start()
+    cluster.process.communicate()
+    cluster.find_disks()
+    for host, *command in (("sender", "power", "sender", "kill"), ("far", "down")):
+        on = subprocess.Popen([EXAMPLE / "on", host, "sh", "-c", "echo there; exec sleep 3600"], env=cluster.environment,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            check(on.stdout.readline(), f"nothing runs on {host}")
+            os.killpg(on.pid, signal.SIGSTOP)
+            cluster.script(*command)
+        finally:
+            os.killpg(on.pid, signal.SIGKILL)
+            on.communicate()
+    cluster.check_gone()
+
+
 def tests():
     """(name, function) of each."""
     yield "up_and_down", up_and_down
@@ -218,6 +242,7 @@ def tests():
                    lambda cluster, moment=moment, number=number: interrupted(cluster, moment, number))
     yield "killed", killed
     yield "machine_killed", machine_killed
+    yield "stopped", stopped
 
 
 def attempt(function):
