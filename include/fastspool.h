@@ -219,6 +219,8 @@ int fastspool_lock_owner(struct fastspool *fs);
 int fastspool_lock_for(struct fastspool *fs, int description, int owner, int command, struct flock *lock);
 
 int fastspool_stat(struct fastspool *fs, const char *path, struct stat *st);
+/** No handle is less. */
+#define FASTSPOOL_HANDLE_MIN UINT64_C(0x1000000)
 /** fastspool_stat() and fastspool_fstat(), and the file's handle: a number that names this file, whatever its paths,
  *  until the file is gone, and never another one.  (It changes at a reboot.) */
 int fastspool_lookup(struct fastspool *fs, const char *path, uint64_t *handle, struct stat *st);

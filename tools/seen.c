@@ -15,12 +15,12 @@
 
 #include "base/clock.h"
 #include "base/escape.h"
+#include "base/started.h"
 #include "fastspool.h"
 #include "mount/mountinfo.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "store/store.h"
-#include "view/started.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -55,6 +55,7 @@ static bool is_dot_dot(const struct place *place)
 
 #define HANDLE_BITS \
     24 /* of the inode's number; the generation, counted from 1, is above: no handle is less than 2^24 */
+_Static_assert(FASTSPOOL_HANDLE_MIN == 1 << HANDLE_BITS, "as the header says");
 
 uint64_t walk_handle(const struct fastspool *fs, uint32_t i)
 {

@@ -38,8 +38,6 @@ static struct place {
 } places[PINS_MAX];
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the pins */
-static pthread_cond_t pinned = PTHREAD_COND_INITIALIZER;
-static unsigned pins;
 
 static struct place *place_of(pid_t pid)
 {
@@ -68,8 +66,6 @@ static void replace(struct fastspool *fs, struct place *place, int description, 
         before = place->pinned_at ? place->description : -1;
         place->description = description;
         place->pinned_at = description < 0 ? 0 : now;
-        pins += (unsigned)(description >= 0) - (unsigned)(before >= 0);
-        pthread_cond_signal(&pinned);
     }
     pthread_mutex_unlock(&mutex);
     if (before >= 0)
@@ -93,10 +89,6 @@ int pins_lookup(struct fastspool *fs, pid_t pid, const char *path, uint64_t *han
 static void *take_old_out(void *fs)
 {
     for (;;) {
-        pthread_mutex_lock(&mutex);
-        while (pins == 0)
-            pthread_cond_wait(&pinned, &mutex);
-        pthread_mutex_unlock(&mutex);
         sleep(1);
         for (struct place *place = places; place < places + PINS_MAX; place++)
             replace(fs, place, -1, KEPT);

@@ -19,8 +19,8 @@
 
 #include "base/atomic.h"
 #include "base/clock.h"
+#include "base/started.h"
 #include "spool/exim.h"
-#include "view/started.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -133,20 +133,17 @@ static struct fastspool *changing(fuse_req_t req)
 
 /* ---- names ---- */
 
-/* Answer with the file at @path. */
-static void reply_entry(fuse_req_t req, struct fastspool *fs, const char *path)
+/* Answer with @entry, or with the error of the call that should have found or made it. */
+static void reply_entry(fuse_req_t req, const struct fuse_entry_param *entry, int result)
 {
-    struct fuse_entry_param entry = {0};
-    int result = pins_lookup(fs, fuse_req_ctx(req)->pid, path, &entry.ino, &entry.attr);
-
     if (result < 0) {
         reply_named(req, result);
         return;
     }
-    if (S_ISDIR(entry.attr.st_mode))
-        directories_add(entry.ino, &entry.attr);
-    if (fuse_reply_entry(req, &entry) < 0)
-        directories_forget(entry.ino, 1);
+    if (S_ISDIR(entry->attr.st_mode))
+        directories_add(entry->ino, &entry->attr);
+    if (fuse_reply_entry(req, entry) < 0)
+        directories_forget(entry->ino, 1);
 }
 
 static void do_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
@@ -159,39 +156,49 @@ static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     char path[PATH_SIZE];
     struct stat st;
+    struct fuse_entry_param entry = {0};
     struct fastspool *fs = acting(req);
 
     /* A directory has one name in the kernel, and a lookup by another one would move it there. */
     if (!by_handle(req, name, path) || (fastspool_stat(fs, path, &st) == 0 && S_ISDIR(st.st_mode)))
         path_of(parent, name, path);
-    reply_entry(req, fs, path);
+    reply_entry(req, &entry, pins_lookup(fs, fuse_req_ctx(req)->pid, path, &entry.ino, &entry.attr));
+}
+
+/* A directory that was made, and that another process has removed already.  The kernel has to be told of one. */
+static void removed_again(fuse_req_t req, mode_t mode, struct fuse_entry_param *entry)
+{
+    static uint64_t next;
+    const struct fuse_ctx *context = fuse_req_ctx(req);
+
+    entry->ino = FUSE_ROOT_ID + 1 + __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % (FASTSPOOL_HANDLE_MIN - 2);
+    entry->attr =
+        (struct stat){.st_ino = entry->ino, .st_mode = S_IFDIR | mode, .st_uid = context->uid, .st_gid = context->gid};
 }
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
     char path[PATH_SIZE];
     struct fastspool *fs = changing(req);
+    struct fuse_entry_param entry = {0};
     int result = fastspool_mkdir(fs, path_of(parent, name, path), mode);
 
-    if (result < 0)
-        reply_named(req, result);
-    else
-        reply_entry(req, fs, path);
+    if (result == 0 && (fastspool_lookup(fs, path, &entry.ino, &entry.attr) < 0 || !S_ISDIR(entry.attr.st_mode)))
+        removed_again(req, mode, &entry);
+    reply_entry(req, &entry, result);
 }
 
 static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
 {
     char path[PATH_SIZE];
     struct fastspool *fs = changing(req);
+    struct fuse_entry_param entry = {0};
     int d = S_ISREG(mode) ? fastspool_open(fs, path_of(parent, name, path), O_WRONLY | O_CREAT | O_EXCL, mode) : -EPERM;
 
     (void)device;
-    if (d < 0) {
-        reply_named(req, d);
-        return;
-    }
-    reply_entry(req, fs, path);
-    fastspool_close(fs, d);
+    reply_entry(req, &entry, d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr));
+    if (d >= 0)
+        fastspool_close(fs, d);
 }
 
 static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
@@ -229,23 +236,24 @@ static void do_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const ch
 {
     char path[PATH_SIZE], new_path[PATH_SIZE];
     struct fastspool *fs = changing(req);
+    struct fuse_entry_param entry = {0};
     int result = fastspool_link(fs, path_of(node, NULL, path), path_of(parent, name, new_path));
 
-    if (result < 0)
-        reply_named(req, result);
-    else
-        reply_entry(req, fs, path);
+    reply_entry(req, &entry, result < 0 ? result : fastspool_lookup(fs, path, &entry.ino, &entry.attr));
 }
 
 /* ---- attributes ---- */
 
-static void reply_attributes(fuse_req_t req, struct fastspool *fs, fuse_ino_t node, const char *path)
+/* Answer with the attributes of @node, whose path is @path, if @result of the call that changed them is no error. */
+static void reply_attributes(fuse_req_t req, struct fastspool *fs, fuse_ino_t node, const char *path, int result)
 {
     struct stat st;
-    int result = fastspool_stat(fs, path, &st);
 
-    if (result == -ESTALE && directories_removed(node, &st))
-        result = 0;
+    if (result == 0) {
+        result = fastspool_stat(fs, path, &st);
+        if (result == -ESTALE && directories_removed(node, &st))
+            result = 0;
+    }
     if (result < 0)
         reply(req, result);
     else
@@ -257,7 +265,7 @@ static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
     char path[PATH_SIZE];
 
     (void)file;
-    reply_attributes(req, acting(req), node, path_of(node, NULL, path));
+    reply_attributes(req, acting(req), node, path_of(node, NULL, path), 0);
 }
 
 static struct timespec time_to_set(int set, int set_now, struct timespec given)
@@ -307,10 +315,7 @@ static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set
         result = fastspool_chmod(fs, path, st->st_mode);
     if (result == 0 && (times[0].tv_nsec != UTIME_OMIT || times[1].tv_nsec != UTIME_OMIT))
         result = fastspool_utimens(fs, path, times);
-    if (result < 0)
-        reply(req, result);
-    else
-        reply_attributes(req, fs, node, path);
+    reply_attributes(req, fs, node, path, result);
 }
 
 static void do_statfs(fuse_req_t req, fuse_ino_t node)

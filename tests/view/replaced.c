@@ -111,6 +111,42 @@ static void rmdir_and_mkdir(void)
     expect(mkdir("name", 0700));
 }
 
+/* One of the names becomes anything, or nothing. */
+static int change_one(void)
+{
+    static const char *const names[] = {"name", "other", "below/name"};
+    const char *one = names[some(3)];
+
+    switch (some(8)) {
+    case 0:
+    case 1:
+        return close(open(one, O_WRONLY | O_CREAT, 0600));
+    case 2:
+        return unlink(one);
+    case 3:
+        return mkdir(one, 0700);
+    case 4:
+        return rmdir(one);
+    case 5:
+        return link("name", one);
+    case 6:
+        return rename(one, names[some(3)]);
+    default:
+        return mkdir("below", 0700) < 0 ? rmdir("below") : 0;
+    }
+}
+
+static void change(void)
+{
+    change_one();
+}
+
+static void remove_at_once(void)
+{
+    if (unlink("name") < 0)
+        rmdir("name");
+}
+
 /* ---- the process that uses the name ---- */
 
 static int use(int fd)
@@ -233,29 +269,101 @@ static int do_open_below(void)
     return do_close(open("name/file", O_RDONLY));
 }
 
+static int do_unlink(void)
+{
+    return unlink("name");
+}
+
+static int do_mkdir(void)
+{
+    return mkdir("name", 0700);
+}
+
+static int do_rmdir(void)
+{
+    return rmdir("name");
+}
+
+/* The library has no mknod. */
+static int do_mknod(void)
+{
+    int result = mknod("name", S_IFREG | 0600, 0);
+    return result < 0 && errno == EPERM && getenv("LD_PRELOAD") ? 0 : result;
+}
+
+static int do_make_link(void)
+{
+    return link("stays", "name");
+}
+
+static int do_link_other(void)
+{
+    return link("other", "name");
+}
+
+static int do_rename(void)
+{
+    return rename("name", "other");
+}
+
+static int do_rename_back(void)
+{
+    return rename("other", "name");
+}
+
+static int do_rename_new(void)
+{
+    return renameat2(AT_FDCWD, "other", AT_FDCWD, "name", RENAME_NOREPLACE);
+}
+
+static int do_rename_below(void)
+{
+    return rename("name", "below/name");
+}
+
+static int do_create_below(void)
+{
+    return do_close(open("below/name", O_RDWR | O_CREAT, 0600));
+}
+
 static const struct call {
     const char *name;
     int (*run)(void);
-    enum { ON_FILE = 1, ON_DIRECTORY = 2, ON_WHOLE = 4, AS_USER = 8 } when;
-    int may; /* the error that it gives also where the name always exists */
+    enum { ON_FILE = 1, ON_DIRECTORY = 2, ON_WHOLE = 4, AS_USER = 8, CHANGES = 16 } when;
+    int may[4]; /* the errors that it gives also where the name always exists */
 } calls[] = {
-    {"open", do_read, ON_FILE, 0},
-    {"open, O_WRONLY", do_open_for_writing, ON_FILE, 0},
-    {"open, O_RDWR | O_APPEND", do_append, ON_FILE, 0},
-    {"open, O_CREAT", do_create, ON_FILE, 0},
-    {"creat", do_creat, ON_WHOLE, 0},
-    {"open, O_CREAT | O_EXCL", do_create_new, ON_FILE, EEXIST},
-    {"stat", do_stat, ON_FILE | ON_DIRECTORY, 0},
-    {"statx", do_statx, ON_FILE | ON_DIRECTORY, 0},
-    {"access", do_access, ON_FILE | ON_DIRECTORY, 0},
-    {"chmod", do_chmod, ON_FILE | ON_DIRECTORY, 0},
-    {"chown", do_chown, ON_FILE | ON_DIRECTORY, 0},
-    {"utimensat", do_utimes, ON_FILE | ON_DIRECTORY, 0},
-    {"truncate", do_truncate, ON_FILE, 0},
-    {"link", do_link, ON_FILE, ENOENT},
-    {"open, O_CREAT, as a user", do_create_own, AS_USER, EACCES},
-    {"open, O_DIRECTORY", do_open_directory, ON_DIRECTORY, 0},
-    {"open of a file below", do_open_below, ON_DIRECTORY, ENOENT},
+    {"open", do_read, ON_FILE, {0}},
+    {"open, O_WRONLY", do_open_for_writing, ON_FILE, {0}},
+    {"open, O_RDWR | O_APPEND", do_append, ON_FILE, {0}},
+    {"open, O_CREAT", do_create, ON_FILE, {0}},
+    {"creat", do_creat, ON_WHOLE, {0}},
+    {"open, O_CREAT | O_EXCL", do_create_new, ON_FILE, {EEXIST}},
+    {"stat", do_stat, ON_FILE | ON_DIRECTORY, {0}},
+    {"statx", do_statx, ON_FILE | ON_DIRECTORY, {0}},
+    {"access", do_access, ON_FILE | ON_DIRECTORY, {0}},
+    {"chmod", do_chmod, ON_FILE | ON_DIRECTORY, {0}},
+    {"chown", do_chown, ON_FILE | ON_DIRECTORY, {0}},
+    {"utimensat", do_utimes, ON_FILE | ON_DIRECTORY, {0}},
+    {"truncate", do_truncate, ON_FILE, {0}},
+    {"link", do_link, ON_FILE, {ENOENT}},
+    {"open, O_CREAT, as a user", do_create_own, AS_USER, {EACCES}},
+    {"open, O_DIRECTORY", do_open_directory, ON_DIRECTORY, {0}},
+    {"open of a file below", do_open_below, ON_DIRECTORY, {ENOENT}},
+    {"unlink", do_unlink, CHANGES, {ENOENT, EISDIR}},
+    {"mkdir", do_mkdir, CHANGES, {EEXIST}},
+    {"rmdir", do_rmdir, CHANGES, {ENOENT, ENOTDIR, ENOTEMPTY}},
+    {"mknod", do_mknod, CHANGES, {EEXIST}},
+    {"open, O_CREAT", do_create, CHANGES, {EISDIR}},
+    {"open, O_CREAT | O_EXCL", do_create_new, CHANGES, {EEXIST}},
+    {"link", do_make_link, CHANGES, {EEXIST}},
+    {"link of what may go", do_link_other, CHANGES, {EEXIST, ENOENT, EPERM}},
+    {"rename", do_rename, CHANGES, {ENOENT, EISDIR, ENOTDIR}},
+    {"rename back", do_rename_back, CHANGES, {ENOENT, EISDIR, ENOTDIR}},
+    {"rename, RENAME_NOREPLACE", do_rename_new, CHANGES, {ENOENT, EEXIST}},
+    {"rename to a directory", do_rename_below, CHANGES, {ENOENT, EISDIR, ENOTDIR}},
+    {"open, O_CREAT, in a directory", do_create_below, CHANGES, {ENOENT, EISDIR}},
+    {"open, O_DIRECTORY", do_open_directory, CHANGES, {ENOENT, ENOTDIR}},
+    {"stat", do_stat, CHANGES, {ENOENT}},
 };
 #define CALLS ((int)(sizeof(calls) / sizeof(calls[0])))
 
@@ -271,15 +379,21 @@ static const struct scene {
     {"rmdir, mkdir", rmdir_and_mkdir, ON_DIRECTORY, false},
     {"unlink, create, another user", unlink_and_create, AS_USER, false},
     {"unlink, rename, protected", unlink_and_protect, AS_USER, false},
+    {"anything", change, CHANGES, true},
+    {"removed at once", remove_at_once, CHANGES, true},
     {"rename over it, spoiled", rename_spoiled, ON_FILE, true},
 };
-#define SCENES 6
+#define SCENES 8
 
 static bool may_fail(const struct scene *scene, const struct call *call, int error)
 {
     if (call->run == do_create_own && error == ESTALE)
         return true; /* as docs/limits.md says */
-    return error == call->may || (error == ENOENT && !scene->always && call->run != do_create && call->run != do_creat);
+    for (int i = 0; i < 4; i++) {
+        if (error == call->may[i])
+            return true;
+    }
+    return error == ENOENT && !scene->always && call->run != do_create && call->run != do_creat;
 }
 
 static void use_name(const struct scene *scene, uint64_t count)
@@ -317,7 +431,7 @@ static int live(const char *number, const char *seed, const char *count)
         return 9;
     if (state)
         use_name(scene, strtoull(count, NULL, 10));
-    while (!state) {
+    for (bool replaces = state == 0; replaces;) {
         scene->replace();
         __atomic_add_fetch(replaced, 1, __ATOMIC_RELAXED);
     }
@@ -344,8 +458,10 @@ static pid_t start(const char *program, bool library, int scene, const char *see
 static void play(const char *program, const char *kind, int scene, const char *seed, const char *count)
 {
     bool library = strcmp(kind, "library") == 0 && scenes[scene].when != AS_USER; /* who becomes a user leaves it */
+    static const char *const left[] = {"name", "new", "other", "stays", "below/name", "below"};
     int status;
 
+    make("stays");
     if (scenes[scene].when == ON_DIRECTORY)
         mkdir("name", 0700);
     else
@@ -358,9 +474,10 @@ static void play(const char *program, const char *kind, int scene, const char *s
     kill(replaces, SIGKILL);
     if (waitpid(replaces, &status, 0) < 0 || !WIFSIGNALED(status)) /* it has ended by itself */
         problems++, printf("%s: nobody replaces it\n", scenes[scene].name);
-    unlink("name");
-    unlink("new");
-    rmdir("name");
+    for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
+        if (unlink(left[i]) < 0)
+            rmdir(left[i]);
+    }
 }
 
 /* The view holds files for its clients for a second or two (pins.c). */

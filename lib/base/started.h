@@ -2,8 +2,8 @@
  *
  * When a process was started, and as what.
  */
-#ifndef FASTSPOOL_VIEW_STARTED_H
-#define FASTSPOOL_VIEW_STARTED_H
+#ifndef FASTSPOOL_STARTED_H
+#define FASTSPOOL_STARTED_H
 
 #include <stdint.h>
 #include <sys/types.h>

@@ -2,7 +2,7 @@
  *
  * When a process was started, and as what: words of /proc/PID/stat.
  */
-#include "view/started.h"
+#include "base/started.h"
 
 #include "base/clock.h"
 
