@@ -18,6 +18,7 @@
 #include "beside.h"
 #include "config.h"
 #include "fastspool.h"
+#include "own.h"
 #include "plain/census.h"
 #include "progress.h"
 #include "spool/attach.h"
@@ -87,7 +88,7 @@ static int stop(const char *spool)
                : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
 }
 
-/* Attach.  1: there is a store; 2: it is brought back from the disk, as after a reboot; 0: there was never one. */
+/* Attach.  1: there is a store, or it is brought back from the disk, as after a reboot; 0: there was never one. */
 static int open_store(const char *spool, const struct fastspool_config *config, struct fastspool **fs, char *error)
 {
     char database[PLACES_PATH_MAX], state[FASTSPOOL_PATH_MAX + sizeof(PLACES_STATE) + 1];
@@ -103,11 +104,11 @@ static int open_store(const char *spool, const struct fastspool_config *config, 
     if (access(database, F_OK) < 0)
         return 0;
     result = fastspool_attach(spool, config, fs, error);
-    return result < 0 ? result : 2;
+    return result < 0 ? result : 1;
 }
 
-/* How many messages plain Exim would not see.  An empty store that was brought back for this goes again.  0; or 1, with
- * the reason printed. */
+/* How many messages plain Exim would not see.  A store that was brought back for this goes again.  0; or 1, with the
+ * reason printed. */
 static int count_messages(const char *spool, const struct fastspool_config *config, uint64_t *messages)
 {
     struct fastspool_config without_view = *config;
@@ -117,6 +118,7 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
 
     *messages = 0;
     without_view.view = false;
+    bool own = own_mirror(spool, config);
     int result = access(spool, F_OK) < 0 ? 0 : open_store(spool, &without_view, &fs, error);
     if (result == 0)
         return 0;
@@ -125,10 +127,11 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
     bool failed = inside_failed(fs);
     census_take(&census, fs, viewed(fs->spool) > 0);
     *messages = census_held(&census);
-    fastspool_detach(fs);
-    if (failed)
-        return tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool);
-    return result == 2 && *messages == 0 ? stop(spool) : 0;
+    if (own)
+        own_end(fs);
+    else
+        fastspool_detach(fs);
+    return failed ? tool_error("nothing was changed: the store of %s has failed: see `fastspool status`", spool) : 0;
 }
 
 /* @tried: the export has said why. */

@@ -14,6 +14,7 @@
 #include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
+#include "own.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 #include "tool.h"
@@ -72,6 +73,16 @@ static int refuse_beside(const struct fastspool_config *config, const struct fas
     return beside_no_exim(config, tool_is_configured(config->spool[0]) ? NULL : fs->runtime);
 }
 
+static bool own; /* the mirror */
+
+static void leave(struct fastspool *fs)
+{
+    if (own)
+        own_end(fs);
+    else
+        fastspool_detach(fs);
+}
+
 struct fastspool *move_begin(const char *spool, enum move move)
 {
     struct fastspool_config config;
@@ -81,6 +92,7 @@ struct fastspool *move_begin(const char *spool, enum move move)
     if (tool_config_of_one(&config, spool) != 0 || tool_check_spool(&config, false) != 0)
         return NULL;
     config.view = false;
+    own = own_mirror(config.spool[0], &config);
     int result = fastspool_attach(config.spool[0], &config, &fs, error);
     if (result < 0) {
         tool_refused(result, error);
@@ -88,13 +100,13 @@ struct fastspool *move_begin(const char *spool, enum move move)
     }
     if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs) == 0))
         return fs;
-    fastspool_detach(fs);
+    leave(fs);
     return NULL;
 }
 
 int move_end(struct fastspool *fs, int result)
 {
-    fastspool_detach(fs);
+    leave(fs);
     if (result == MOVE_INTERRUPTED)
         interrupt_end();
     return result;

@@ -22,7 +22,8 @@ enum move {
  *  directory: no view may be mounted, and none begins as long as this process lives.  Refused beside an Exim that would
  *  be in the way (beside.h).  NULL: the reason is printed. */
 struct fastspool *move_begin(const char *spool, enum move move);
-/** Detach.  Returns the exit status @result, but for MOVE_INTERRUPTED. */
+/** Detach, and end a mirror that move_begin() has started and nobody else uses.  Returns the exit status @result, but
+ * for MOVE_INTERRUPTED. */
 int move_end(struct fastspool *fs, int result);
 
 /** Say on standard error that @path stays, and why.  Of many the first ones are named. */

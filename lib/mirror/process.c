@@ -193,7 +193,8 @@ static bool in_the_way;
 static char lost_why[FASTSPOOL_ERROR_MAX];
 
 /* A mirror without its store serves nobody, and would be in the way of a new one.  So does one that lives alone, when a
- * process waits that can't reach its memory: it lives in another namespace. */
+ * process waits for its end: it lives in another namespace, and can't reach the memory, or has started this mirror for
+ * its own work. */
 static void look_for_store(struct fastspool *fs)
 {
     lost = loss_look(fs, lost_why);
@@ -201,8 +202,9 @@ static void look_for_store(struct fastspool *fs)
     if (lost == LOSS_NOTHING && !in_the_way)
         return;
     if (in_the_way)
-        strcpy(lost_why, "ends, because a process that can't reach its memory waits for the store");
-    complain(fs->spool, lost_why);
+        syslog(LOG_MAIL | LOG_INFO, "%s: nobody uses the store any more: the mirror ends", fs->spool);
+    else
+        complain(fs->spool, lost_why);
     terminated = 1;
 }
 

@@ -11,8 +11,8 @@
  *     Then it turns the lock into a shared one, at one instant.
  *   - The lock belongs to the open file description (fcntl(2), F_OFD_SETLK): a forked child shares it with its parent,
  *     and the kernel releases it at death and at exec.
- *   - A process that can't use what the living use holds the second byte while it waits.  A mirror that lives alone
- *     ends then.
+ *   - A process that can't use what the living use, or wants nobody to live any more, holds the second byte while it
+ *     waits.  A mirror that lives alone ends then.
  *
  * Failure modes:
  *   - A read-only file system, or a trusted user's process: the lock can be shared, but not claimed.

@@ -300,8 +300,12 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.said.decode()
 
 
+def mirrors():
+    return [pid for pid, name in processes() if name.startswith("fastspool") and "mirror" in words_of(pid)]
+
+
 def mirror():
-    (found,) = [pid for pid, name in processes() if name.startswith("fastspool") and "mirror" in words_of(pid)]
+    (found,) = mirrors()
     return found
 
 
@@ -311,6 +315,7 @@ def interrupted(exim):
     nothing is in the way of another verb, and the next call does the rest."""
     verb, other = ("import", "export") if exim.work.name.endswith("_import") else ("export", "import")
     count = copies(exim, 299)
+    exim.run("run", "--", "true", program=TOOL, stock=True)     # a mirror that stays
     exim.tool("import")
     if verb == "import":
         exim.tool("export", "--yes")
@@ -336,6 +341,51 @@ def interrupted(exim):
     check(int(plain(exim, "-bpc")) == (0 if verb == "import" else count), "not all was moved")
     exim.tool("export", "--yes")
     remove_plain(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def own_mirror(exim):
+    """A verb ends the mirror that it has started for its own work, and gives the memory back; not one that was there before, nor where
+    another process has the store by then, and none is missed that comes meanwhile."""
+    def alone(*arguments, status=0):
+        result = exim.command(*arguments, program=TOOL, stock=True)
+        check(result.returncode == status and not mirrors() and not stores(), f"{arguments}: {result}, {mirrors()}, {stores()}")
+
+    for _ in range(3):
+        exim.submit(Message())
+    exim.tool("stop")
+    plain_exim = subprocess.Popen([EXIM, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), cwd="/", stdin=subprocess.DEVNULL)
+    wait_for(lambda: "has not got the library" in refused(exim, "import"), "it is refused")
+    plain_exim.terminate()
+    plain_exim.wait(60)
+    check(not mirrors(), "a refused call has left a mirror")
+    alone("export", status=1)           # nobody says yes
+    alone("export", "--yes")
+    alone("import")
+    alone("export", "--yes", exim.work / "other")
+    exim.run("run", "--", "true", program=TOOL, stock=True)
+    (before,) = mirrors()
+    exim.tool("export", "--yes")
+    check(mirrors() == [before], "the mirror of others has ended")
+    exim.tool("stop")
+    exim.spool.joinpath("input").mkdir(exist_ok=True)
+    copies(exim, 2)
+    importing = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "trace=renameat", "-e",
+                                  "inject=renameat:delay_enter=1000000:when=1", TOOL, "import"], stdout=subprocess.DEVNULL)
+    wait_for(mirrors, "it has a mirror")
+    listing = subprocess.Popen(["python3", "-c", "import os, sys; os.listdir(sys.argv[1]); print(flush=True); sys.stdin.read()",
+                                exim.spool / "input"], env=exim.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    listing.stdout.readline()
+    check(importing.wait(60) == 0 and mirrors(), "the mirror has ended that another process uses")
+    check(exim.run("-bpc") == b"3\n", "the queue is another one")
+    listing.communicate()
+    for _ in range(3):                  # an Exim comes at any instant
+        exim.tool("stop")
+        importing = subprocess.Popen([TOOL, "import"], stdout=subprocess.DEVNULL)
+        while importing.poll() is None:
+            check(exim.run("-bpc") == b"3\n", "the queue is another one")
+        check(importing.returncode == 0, "the import")
+    exim.run("-Mrm", *exim.queue())
 
 
 @test(library=True, main=QUEUE_ONLY)

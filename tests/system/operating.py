@@ -599,7 +599,6 @@ def another_state(exim):
                     with environment_of("FASTSPOOL_STATE", str(place)):        # as they say
                         operate(exim, "stop")
                         operate(exim, "export", "--yes")
-                        operate(exim, "stop")
                     check(each_form(exim)[2].get("other_state") is None, f"{each_form(exim)}")
                     allows(exim)
                     exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
