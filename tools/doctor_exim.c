@@ -55,10 +55,11 @@ static bool is_named(const struct doctor *doctor, const struct stat *image)
 
 void doctor_program(struct doctor *doctor)
 {
-    char mend[PATH_MAX + 64];
+    char mend[PATH_MAX + 128];
     struct stat st;
 
-    snprintf(mend, sizeof(mend), "`program = %s` in " FASTSPOOL_CONFIG, doctor->exim);
+    snprintf(mend, sizeof(mend), "say `program = %s` in " FASTSPOOL_CONFIG ", and %s", doctor->exim,
+             ways_command("restart"));
     if (!doctor->exim[0] || stat(doctor->exim, &st) < 0)
         doctor_tell(doctor, DOCTOR_WRONG, "install Exim, or name its image as `program` in " FASTSPOOL_CONFIG,
                     "no Exim is found");
@@ -104,7 +105,7 @@ static size_t look_at_others(struct doctor *doctor)
 
 void doctor_spool(struct doctor *doctor)
 {
-    char path[PATH_MAX], mend[PATH_MAX + 64];
+    char path[PATH_MAX], mend[PATH_MAX + 128];
 
     if (!doctor->exim[0])
         return;
@@ -113,7 +114,7 @@ void doctor_spool(struct doctor *doctor)
                     doctor->exim);
         return;
     }
-    snprintf(mend, sizeof(mend), "`spool = %s` in " FASTSPOOL_CONFIG, path);
+    snprintf(mend, sizeof(mend), "say `spool = %s` in " FASTSPOOL_CONFIG ", and %s", path, ways_command("restart"));
     size_t others = look_at_others(doctor);
     if (!doctor->spool[0])
         doctor_tell(doctor, DOCTOR_WRONG, "make it, as Exim's package does", "Exim's spool %s is no directory", path);

@@ -38,7 +38,7 @@ void doctor_installed(struct doctor *doctor)
     struct stat st;
 
     if (stat(LIBRARY, &st) < 0)
-        doctor_tell(doctor, DOCTOR_WRONG, ways_install(), "%s: %s", LIBRARY, strerrordesc_np(errno));
+        doctor_tell(doctor, DOCTOR_WRONG, ways_install(true), "%s: %s", LIBRARY, strerrordesc_np(errno));
     else if (st.st_uid != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 022))
         doctor_tell(doctor, DOCTOR_WRONG, MEND, "%s is %s's, mode %04o, and not root's alone to write", LIBRARY,
                     error_user(st.st_uid, user), st.st_mode & 07777);

@@ -12,8 +12,11 @@
 #include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/places.h"
+#include "base/rights.h"
+#include "config.h"
 #include "doctor.h"
 #include "mountpoint.h"
+#include "spool/runtime.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,9 +43,8 @@ static uint64_t room_of(const struct doctor *doctor, const struct statvfs *size)
     uint64_t room = (uint64_t)size->f_blocks * size->f_frsize;
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t machine = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
-    bool grows = strncmp(doctor->runtime, PLACES_TMPFS "/", strlen(PLACES_TMPFS "/")) == 0;
 
-    return grows && room < machine ? machine : room;
+    return runtime_is_own(doctor->runtime) && room < machine ? machine : room;
 }
 
 /* The least `memory.max` on the way up to the root group. */
@@ -82,25 +84,30 @@ void doctor_memory(struct doctor *doctor)
     struct statvfs size;
     uint64_t memory = doctor->config.memory;
     const char *place = doctor->runtime;
+    char mend[3 * PATH_MAX];
 
-    if (!place[0]) {
+    if (!place[0] || (!doctor->config.runtime[0] && access(place, F_OK) < 0 && rights_may_mount())) {
         if (fits_group(doctor))
             doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, in a tmpfs that Exim's start will mount",
                         MIB(memory));
         return;
     }
+    snprintf(mend, sizeof(mend),
+             "`mkdir -p %s && mount -t tmpfs -o uid=%u,gid=%u,mode=0700 tmpfs %s`, or take `runtime` out "
+             "of " FASTSPOOL_CONFIG,
+             place, (unsigned)doctor->owner, (unsigned)doctor->group, place);
     if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
-        doctor_tell(doctor, DOCTOR_WRONG, "mount a tmpfs there", "%s, the place of the store: %s", place,
-                    strerrordesc_np(errno));
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s, the place of the store: %s", place, strerrordesc_np(errno));
         return;
     }
     uint64_t room = room_of(doctor, &size);
     bool fits = fits_group(doctor);
     if (strcmp(mount.type, "tmpfs") != 0)
-        doctor_tell(doctor, DOCTOR_WRONG, "set `runtime` to a directory on a tmpfs",
-                    "%s, the place of the store, is %s", place, mount.type);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s, the place of the store, is %s", place, mount.type);
     else if (room && room < memory)
-        doctor_tell(doctor, DOCTOR_ATTENTION, "mount it with a larger size=, or lower `memory`",
+        doctor_tell(doctor, DOCTOR_ATTENTION,
+                    runtime_is_own(place) ? "lower `memory` in " FASTSPOOL_CONFIG ": this machine has no more"
+                                          : "`mount -o remount,size=...` it, or lower `memory` in " FASTSPOOL_CONFIG,
                     "`memory` is %" PRIu64 " MiB, and %s has only %" PRIu64 " MiB", MIB(memory), place, MIB(room));
     else if (fits)
         doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has", MIB(memory),

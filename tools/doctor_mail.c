@@ -38,6 +38,11 @@ static void tell_status(struct doctor *doctor, const char *spool)
     const char *const arguments[] = {"sh", "-c", "exec \"$0\" status --spool \"$1\" 2>&1", FASTSPOOL_TOOL, spool, NULL};
     char output[COMMAND_OUTPUT], *rest = NULL;
 
+    if (access(FASTSPOOL_TOOL, X_OK) < 0) {
+        doctor_tell(doctor, DOCTOR_WRONG, ways_install(false), "%s, which starts mirror and view: %s", FASTSPOOL_TOOL,
+                    strerrordesc_np(errno));
+        return;
+    }
     int health = command_run(arguments, NULL, output);
     const char *line = strtok_r(output, "\n", &rest), *more = line ? strtok_r(NULL, "\n", &rest) : NULL;
     bool store = !line || strncmp(line, name, strlen(name)) != 0;

@@ -83,7 +83,8 @@ static void look_at_library(struct shown *shown)
     struct stat st;
 
     if (stat(path, &st) < 0 && errno == ENOENT && !shown->unattended)
-        snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", path, strerrordesc_np(errno), ways_install());
+        snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", path, strerrordesc_np(errno),
+                 ways_install(true));
     else if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
         snprintf(shown->library, sizeof(shown->library),
                  "%s is %s's, of mode %04o, and has to be root's, of mode 4644: `chown root:root %s && chmod 4644 %s`",
@@ -142,7 +143,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
 /* An import and a view hold the view's lock, as an export to the spool's own directory does. */
 static void look_at_messages(struct fastspool *fs, struct shown *shown)
 {
-    census_take(&shown->census, fs, shown->view.state == SEEN_MOUNTED);
+    census_take(&shown->census, fs, viewed(shown->spool) != 0);
     shown->numbers.messages = shown->census.store;
     shown->on_disk = shown->census.disk;
     shown->moves = launch_view_lives(fs->state) > 0 || export_runs(fs);
@@ -154,10 +155,9 @@ static void look_at_messages(struct fastspool *fs, struct shown *shown)
 static enum health look_at_state(struct shown *shown, const char *state)
 {
     const char *what = shown->unattended ? "stands, as no Exim runs that has it, and is not lost" : "is not lost";
-    char back[FASTSPOOL_PATH_MAX + 96];
+    static const char back[] =
+        "the next start of Exim with the library brings it back, and so does `fastspool run -- true`";
 
-    snprintf(back, sizeof(back), "the next start of Exim with the library brings it back, and so does `fastspool %s%s`",
-             shown->config->view ? "view " : "run -- true", shown->config->view ? shown->spool : "");
     if (shown->in_state < 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
                  what, back);

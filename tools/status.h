@@ -89,7 +89,7 @@ uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
 const char *status_until_mended(bool viewed, bool attended);
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
-/** Mail stands as no Exim runs, and Exim is enabled: add to @line why a start would be refused, if it would. */
+/** Mail stands as no Exim runs: add to @line why a start would be refused, or not be served, if so. */
 void status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
 /** Is mail half moved, as an import or export was killed?  Then @line says it. */
 bool status_half_moved(const struct shown *shown, char line[STATUS_LINE]);

@@ -4,6 +4,7 @@
  */
 #include "command.h"
 #include "config.h"
+#include "exims.h"
 #include "status.h"
 #include "tool.h"
 #include "ways.h"
@@ -12,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SPOOL_SPACE  (UINT64_C(10) << 20) /* Exim's defaults: with less room it takes no message */
 #define SPOOL_INODES 100
@@ -59,8 +61,8 @@ static bool mirror_stands(struct shown *shown)
     const char *wait = waiters == 1 ? "process waits" : "processes wait";
 
     if (!s->mirror_pid && shown->no_tool)
-        return is(shown, MIRROR_STANDS, "no mirror process runs, and none can be started: %s: %s", FASTSPOOL_TOOL,
-                  strerrordesc_np(shown->no_tool));
+        return is(shown, MIRROR_STANDS, "no mirror process runs, and none can be started: %s: %s; %s", FASTSPOOL_TOOL,
+                  strerrordesc_np(shown->no_tool), ways_install(false));
     if (s->mirror_pid && !shown->recovering && s->mirror_silent_ns > STATUS_SILENT)
         return is(shown, MIRROR_STANDS,
                   "the mirror, process %ld, has given no sign of life for %llu s: it is stopped, or the disk does not "
@@ -99,15 +101,22 @@ const char *status_until_mended(bool viewed, bool attended)
 void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
 {
     static const char prefix[] = "fastspool: Exim must not start so: ";
-    const char *const arguments[] = {"sh", "-c", "exec \"$0\" doctor --start 2>&1", FASTSPOOL_TOOL, NULL};
+    const char *const arguments[] = {"sh",
+                                     "-c",
+                                     "exec \"$0\" doctor --start \"$@\" 2>&1",
+                                     FASTSPOOL_TOOL,
+                                     shown->enabled ? NULL : "--preload=" EXIMS_LIBRARY,
+                                     NULL};
     char output[COMMAND_OUTPUT];
     size_t length = strlen(line);
 
-    const char *why = shown->enabled && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
+    const char *why = geteuid() == 0 && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
     if (!why)
         return;
     why += strlen(prefix);
-    snprintf(line + length, STATUS_LINE - length, "; its start would be refused: %.*s", (int)strcspn(why, "\n"), why);
+    snprintf(line + length, STATUS_LINE - length, "; %s: %.*s",
+             shown->enabled ? "its start would be refused" : "with the library it would not be served",
+             (int)strcspn(why, "\n"), why);
 }
 
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])

@@ -122,7 +122,8 @@ void status_print_rest(const struct shown *shown)
     if (shown->census.half > 0)
         printf("  half moved   %" PRIu64 " of these messages\n", shown->census.half);
     if (shown->other.messages > 0)
-        printf("  elsewhere    %" PRId64 " messages, in %s\n", shown->other.messages, shown->other.state);
+        printf("  elsewhere    %" PRId64 " message%s, in %s\n", shown->other.messages,
+               tool_plural((uint64_t)shown->other.messages), shown->other.state);
     if (shown->without > 0)
         printf("  exims        %" PRId64 " without the library\n", shown->without);
     if (shown->view.line[0])

@@ -111,7 +111,8 @@ static void draw_numbers(const struct shown *shown)
 static void draw_rest(const struct shown *shown)
 {
     if (shown->other.messages > 0)
-        printf("  elsewhere    %" PRId64 " messages, in %s" CLEAR_LINE, shown->other.messages, shown->other.state);
+        printf("  elsewhere    %" PRId64 " message%s, in %s" CLEAR_LINE, shown->other.messages,
+               tool_plural((uint64_t)shown->other.messages), shown->other.state);
     if (shown->without > 0)
         printf("  exims        %" PRId64 " without the library" CLEAR_LINE, shown->without);
     if (shown->view.line[0])

@@ -269,14 +269,17 @@ const char *ways_command(const char *verb)
     return command;
 }
 
-const char *ways_install(void)
+const char *ways_install(bool library)
 {
     glob_t found;
     bool packaged = glob("/var/lib/dpkg/info/libfastspool0*.list", 0, NULL, &found) == 0;
 
     globfree(&found);
-    return packaged ? "install the library again: `apt-get install --reinstall libfastspool0`"
-                    : "install the library again: `meson install -C build`, where it was built";
+    if (!packaged)
+        return library ? "install the library again: `meson install -C build`, where it was built"
+                       : "install it again: `meson install -C build`, where it was built";
+    return library ? "install the library again: `apt-get install --reinstall libfastspool0`"
+                   : "install it again: `apt-get install --reinstall fastspool`";
 }
 
 void ways_reload(void)

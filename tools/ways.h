@@ -53,8 +53,8 @@ bool ways_are_in(void);
  * until the next call. */
 const char *ways_command(const char *verb);
 
-/** How the library's file comes back here: by its package, or from where it was built. */
-const char *ways_install(void);
+/** How the library's file, or this program's, comes back here: by its package, or from where it was built. */
+const char *ways_install(bool library);
 
 /** After a change of a service's files.  Does nothing where no systemd runs. */
 void ways_reload(void);

@@ -761,6 +761,65 @@ def too_little_memory(exim):
         with written(FASTSPOOL_CONFIGURATION, f"{good}runtime = {disk.place}\n"):
             tells(exim, "memory", "wrong", "is ext4")
             refuses(exim, "is ext4")
+        exim.stop()
+        operate(exim, "stop")
+        place = exim.work / "memory"
+        with written(FASTSPOOL_CONFIGURATION, f"{good}runtime = {place}\n"):
+            tells(exim, "memory", "wrong", f"{place}, the place of the store: No such file")
+            refuses(exim, "No such file")
+            check(exim.command("-bpc").returncode != 0, "Exim has a store there")
+            advice = re.search(rf"`(mkdir -p {place} && [^`]*)`", doctor(exim)[1]["memory"][1])[1]
+            subprocess.run(advice, shell=True, check=True)
+            allows(exim)
+            check(exim.run("-bpc") == b"0\n" and list(place.glob("fastspool.*")), f"{advice} does not help")
+            operate(exim, "stop")
+            subprocess.run(["umount", place], check=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def what_would_not_help(exim):
+    """Mail stands, fastspool is not enabled, and the start that would help would not be served: status says why.  Enabled or not, what
+    it names is typed as it stands."""
+    with machine(exim):
+        exim.submit(Message())
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        for end in (lambda: None, lambda: operate(exim, "stop")):
+            end()
+            said = operate(exim, "status", status=2)
+            check("would not be served" not in said and ("`fastspool enable`" in said or "`fastspool run -- true`" in said), said)
+            with written(FASTSPOOL_CONFIGURATION, f"{good}runtime = /nowhere\n"):
+                said = operate(exim, "status", status=2)
+                check("with the library it would not be served: memory: /nowhere" in said, said)
+        operate(exim, "run", "--", "true")
+        exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
+def the_command_is_gone(exim):
+    """Without the file of the command no mirror starts: status says so, and doctor, and how it comes back.  The view, which is no
+    more known as one then, is not counted as the disk."""
+    copy = "/usr/lib/fastspool-copy"
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        exim.submit(Message())
+        shutil.copy(TOOL, copy)
+        os.rename(TOOL, f"{TOOL}.away")
+        try:
+            os.kill(json.loads(subprocess.run([copy, "status", "--json"], capture_output=True).stdout)["mirror_pid"], 9)
+            def looked(*command):
+                return subprocess.run([copy, *command], capture_output=True, text=True)
+            wait_for(lambda: looked("status").returncode == 2, "no mirror runs")
+            check(json.loads(looked("status", "--json").stdout)["disk_messages"] == 0, "what the view shows lies on the disk")
+            for command in ("status", "doctor"):
+                said = looked(command)
+                check(said.returncode == 2 and f"{TOOL}" in said.stdout and "install it again: `meson" in said.stdout, f"{said}")
+        finally:
+            os.rename(f"{TOOL}.away", TOOL)
+        operate(exim, "run", "--", "true")
+        exim.run("-Mrm", *exim.queue())
 
 
 @test(library=True)

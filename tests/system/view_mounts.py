@@ -899,7 +899,7 @@ def refusals(exim):
     exim.tool("stop")
     forget_memory()
     code, out, err = said(exim, "status")
-    check(code == 2 and "is not lost" in err and f"fastspool view {exim.spool}" in err, f"after a reboot: {out}{err}")
+    check(code == 2 and "is not lost" in err and "`fastspool run -- true`" in err, f"after a reboot: {out}{err}")
 
 
 @test(**AUTO)
