@@ -151,8 +151,8 @@ static void tell_view(struct doctor *doctor, const struct seen *seen)
     enum verdict verdict = doctor_verdict(severity_of(conditions[seen->state]));
 
     if (seen->state == SEEN_DEAD)
-        doctor_tell(doctor, verdict, seen->mend,
-                    "dead: programs without the library see an error, mailq an empty queue");
+        doctor_tell(doctor, verdict, seen->mend, "%s: programs without the library see an error, mailq an empty queue",
+                    seen->line);
     else if (seen->state == SEEN_UNMOUNTED)
         doctor_tell(doctor, verdict, seen->mend, "not mounted: programs without the library see the plain disk alone");
     else if (seen->state == SEEN_UNAVAILABLE)

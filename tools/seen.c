@@ -181,7 +181,7 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
         snprintf(seen->line, SEEN_LINE, "starting%s; until then `fastspool run -- mailq` shows the queue",
                  seen->late ? ", longer than it should" : "");
     else if (seen->state == SEEN_DEAD)
-        snprintf(seen->line, SEEN_LINE, "dead, over %s; %s", names, seen->mend);
+        snprintf(seen->line, SEEN_LINE, "dead, over %s", names);
     else if (seen->state == SEEN_UNMOUNTED)
         strcpy(seen->line,
                "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");

@@ -176,12 +176,14 @@ static bool exim_fails(struct shown *shown)
     return false;
 }
 
-/* Nobody has them. */
+/* Nobody has them: not those either of which the store has others. */
 static bool view_hides_mail(struct shown *shown)
 {
-    return shown->view.state == SEEN_MOUNTED && shown->on_disk > 0 &&
-           is(shown, PLAIN_HIDDEN, "the view hides %" PRId64 " message%s of the disk; " STATUS_HIDDEN, shown->on_disk,
-              tool_plural((uint64_t)shown->on_disk), shown->spool);
+    int64_t messages = (shown->on_disk > 0 ? shown->on_disk : 0) + shown->conflicts;
+
+    return shown->view.state == SEEN_MOUNTED && messages > 0 &&
+           is(shown, PLAIN_HIDDEN, "the view hides %" PRId64 " message%s of the disk; " STATUS_HIDDEN, messages,
+              tool_plural((uint64_t)messages), shown->spool);
 }
 
 /* What takes mail, and does not use the store. */
