@@ -145,8 +145,8 @@ static void add_spool(const struct fastspool_config *from, const char *path)
         known = strcmp(spools[i].given, path) == 0;
     if (known)
         return;
+    *spool = (struct spool){.config = *from}; /* not all of them at once: they have 39 pages */
     strcpy(spool->given, path);
-    spool->config = *from;
     int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         if (fd_path(fd, path, spool->real, sizeof(spool->real)) < 0)
@@ -346,10 +346,8 @@ static void load(bool environment)
     char error[FASTSPOOL_ERROR_MAX];
 
     decided_at = clock_monotonic();
-    if (!attachment_any()) {
-        memset(spools, 0, sizeof(spools));
+    if (!attachment_any())
         spool_count = 0;
-    }
     if (fastspool_config_load(&config, NULL, environment, error) < 0)
         refuse("%s", error);
     for (size_t i = 0; i < config.spools; i++)
