@@ -26,7 +26,8 @@ struct doctor {
     bool loads;                        /* a set-user-ID Exim can load the library */
     char spool[FASTSPOOL_PATH_MAX];    /* real path of Exim's spool, else of the first configured; "": there is none */
     char state[FASTSPOOL_PATH_MAX];    /* its state directory, which need not exist */
-    uid_t owner;                       /* of the spool */
+    uid_t owner;                       /* of the spool, */
+    bool given_away;                   /* who is not Exim's user: who owns its state says nothing, then */
     gid_t group;
     struct fastspool *fs;          /* its store in memory; NULL: none is attached, */
     int attached;                  /* and the errno why, negative */

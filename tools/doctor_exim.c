@@ -147,7 +147,8 @@ void doctor_user(struct doctor *doctor)
 
     if (!doctor->spool[0] || !doctor_option(doctor, "exim_user", user, sizeof(user)) || !find_uid(user, &uid))
         return;
-    snprintf(mend, sizeof(mend), "`fastspool stop`, then chown -R %s: %s", user, doctor->spool);
+    snprintf(mend, sizeof(mend), "`fastspool stop; chown -R %s: %s`", user, doctor->spool);
+    doctor->given_away = uid != doctor->owner;
     if (uid != doctor->owner)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to %s, and Exim runs as %s, user %u", doctor->spool,
                     error_user(doctor->owner, other), user, (unsigned)uid);
@@ -166,12 +167,15 @@ void doctor_state(struct doctor *doctor)
     char error[FASTSPOOL_ERROR_MAX], found[STATES_SENTENCE], mend[STATES_SENTENCE];
     struct states_other other;
 
-    if (!doctor->spool[0] || doctor->refusal[0])
+    if (!doctor->spool[0] || doctor->refusal[0] || doctor->given_away)
         return;
     strcpy(config.spool[0], doctor->spool);
     int usable = states_usable(&config, error);
-    if (usable < 0) /* what is another user's says itself what to do */
-        doctor_tell(doctor, DOCTOR_WRONG, usable == -EPERM ? NULL : "mend `state` in " FASTSPOOL_CONFIG, "%s", error);
+    if (usable < 0) /* some say themselves what to do */
+        doctor_tell(doctor, DOCTOR_WRONG,
+                    usable == -EPERM || usable == -EROFS ? "as said, or mend `state` in " FASTSPOOL_CONFIG
+                                                         : "mend `state` in " FASTSPOOL_CONFIG,
+                    "%s", error);
     if (states_find_other(&config, &other)) {
         states_describe(&other, found, mend);
         doctor_tell(doctor, doctor_verdict(severity_of(other.messages ? OTHER_MAIL : OTHER_MIRROR)), mend, "%s", found);

@@ -154,9 +154,11 @@ void doctor_disk(struct doctor *doctor)
                                            "ceph", "aufs", "glusterfs", "virtiofs", NULL};
     struct mountpoint mount;
     const char *place = on_disk(doctor);
+    char mend[sizeof(mount.place) + 64];
 
     if (!doctor->spool[0] || !mountpoint_of(place, &mount))
         return;
+    snprintf(mend, sizeof(mend), "`dmesg` says why; then `mount -o remount,rw %s`", mount.place);
     if (is_one_of(mount.type, memory))
         doctor_tell(doctor, DOCTOR_WRONG, "set `state` to a directory on a disk, or mount one there",
                     "%s is on %s, which is memory: a power cut or a reboot loses all mail", place, mount.type);
@@ -164,8 +166,8 @@ void doctor_disk(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_ATTENTION, "set `state` to a directory on a file system of this machine's disk",
                     "%s is on %s, whose fdatasync and locks may be worth less than a disk's", place, mount.type);
     else if (mountpoint_has(&mount, "ro"))
-        doctor_tell(doctor, DOCTOR_WRONG, "look into the kernel's log why, and mount it to be written",
-                    "%s is on %s, mounted over %s to be read only", place, mount.type, mount.place);
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s is on %s, mounted over %s to be read only", place, mount.type,
+                    mount.place);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s is on %s, mounted over %s", place, mount.type, mount.place);
 }
@@ -225,6 +227,8 @@ void doctor_syncs(struct doctor *doctor)
         return;
     uint64_t median = median_sync(place);
     double us = (double)median / (double)NS_PER_US;
+    if (!median && errno == EROFS)
+        return; /* "disk" has told */
     if (!median)
         doctor_tell(doctor, DOCTOR_ATTENTION, "make room, or see the kernel's log", "no file can be synced in %s: %s",
                     place, strerrordesc_np(errno));

@@ -66,8 +66,10 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
     struct stat st;
 
     if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
-        return error_set(error, -EROFS, "the state directory %s is on a read-only file system; see why, and remount it",
-                         fs->state);
+        return error_set(
+            error, -EROFS,
+            "the state directory %s is on a read-only file system: `dmesg` says why; remount it to be written",
+            fs->state);
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         if (faccessat(fd, names[i], R_OK | W_OK, AT_EACCESS) == 0 || errno != EACCES)
             continue;
@@ -284,7 +286,7 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
         snprintf(found, STATES_SENTENCE, "a mirror, process %ld, serves %s, %s, to the Exims that were started before",
                  (long)other->mirror, other->state, unnamed);
     if (other->spool[0])
-        snprintf(mend, STATES_SENTENCE, "mend that line: `spool = %s`", other->spool);
+        snprintf(mend, STATES_SENTENCE, "say `spool = %s` there", other->spool);
     else if (other->messages)
         snprintf(mend, STATES_SENTENCE,
                  "say `state = %s` in " FASTSPOOL_CONFIG

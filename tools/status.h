@@ -82,7 +82,7 @@ uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
 /* Of Exim's own spool, named twice, with a state that it would find. */
 #define STATUS_UNNAMED                                              \
     "Exim's spool %s has a store, and `spool` in " FASTSPOOL_CONFIG \
-    " does not name it: with the library Exim takes and delivers no mail; mend that line: `spool = %s`"
+    " does not name it: with the library Exim takes and delivers no mail; say `spool = %s` there"
 
 /** What the mail does until a configuration that Exim may not use is mended.  @viewed: a view is mounted.  @attended:
  * an Exim runs that has the store. */

@@ -64,10 +64,12 @@ static bool mirror_stands(struct shown *shown)
         return is(shown, MIRROR_STANDS, "no mirror process runs, and none can be started: %s: %s; %s", FASTSPOOL_TOOL,
                   strerrordesc_np(shown->no_tool), ways_install(false));
     if (s->mirror_pid && !shown->recovering && s->mirror_silent_ns > STATUS_SILENT)
-        return is(shown, MIRROR_STANDS,
-                  "the mirror, process %ld, has given no sign of life for %llu s: it is stopped, or the disk does not "
-                  "answer; %llu %s, and the oldest change that is not on the disk is %llu s old",
-                  (long)s->mirror_pid, silent, waiters, wait, age);
+        return is(
+            shown, MIRROR_STANDS,
+            "the mirror, process %ld, has given no sign of life for %llu s: it is stopped, or the disk does not "
+            "answer; %llu %s, and the oldest change that is not on the disk is %llu s old; `kill -CONT %ld` lets a "
+            "stopped one go on, `dmesg` says what the disk has",
+            (long)s->mirror_pid, silent, waiters, wait, age, (long)s->mirror_pid);
     if (s->unflushed_ns > shown->late)
         return is(shown, MIRROR_STANDS, "a change of %llu s ago is not on the disk, and %llu %s%s", age, waiters, wait,
                   s->mirror_pid ? "" : "; no mirror process runs");

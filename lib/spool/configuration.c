@@ -314,9 +314,9 @@ static int check_owner(const struct origin *origin, int fd)
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
         return error_set(origin->error, -EINVAL,
-                         "%s: must be a regular file that root owns and root alone can write: `chown root` and `chmod "
-                         "go-w` it",
-                         origin->file);
+                         "%s: must be a regular file that root owns and root alone can write: `chown root %s && chmod "
+                         "go-w %s`",
+                         origin->file, origin->file, origin->file);
     }
     return 0;
 }

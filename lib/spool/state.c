@@ -99,7 +99,7 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
     if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && st.st_uid != spool->st_uid)
         return error_set(error, -EPERM,
                          "the state directory %s is %s's, and the spool is %s's: as root say `chown -R "
-                         "--reference=%s %s`",
+                         "--reference=%s %s`, unless it is the spool that was given away",
                          fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner), fs->spool,
                          fs->state);
     if (fd < 0)

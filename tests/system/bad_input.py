@@ -142,7 +142,7 @@ def damaged_segment(exim):
         file.write(b"\xa5" * 4096)
     accepted, said = try_submit(exim)
     check(not accepted and "fastspool" in said, f"accepted: {accepted}; said: {said}")
-    tool_says(exim, str(exim.spool))
+    tool_says(exim, str(exim.spool), "`fastspool verify` says what is damaged", lines=2)
     exim.reboot()
     check(exim.queue() == before, f"the queue is {exim.queue()}")
     mended(exim)

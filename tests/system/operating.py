@@ -175,8 +175,10 @@ def a_typo_in_the_configuration(exim):
         os.chmod(FASTSPOOL_CONFIGURATION, 0o666)
         tells(exim, "configuration", "wrong", "root alone")
         refuses(exim, "root alone")
-        os.chmod(FASTSPOOL_CONFIGURATION, 0o644)
+        advice = re.search(r"`([^`]*go-w[^`]*)`", doctor(exim)[1]["configuration"][1])[1]
+        subprocess.run(advice, shell=True, check=True)
         allows(exim)
+        os.chmod(FASTSPOOL_CONFIGURATION, 0o644)
 
 
 @test(("", {"fastspool": ("view = auto",)}), library=True)
@@ -402,7 +404,8 @@ def the_wrong_owner(exim):
         for path, words in ((exim.spool, "Exim runs as Debian-exim"), (state, "writable by that user alone")):
             os.chown(path, 12345, -1)
             try:
-                tells(exim, "exim user", "wrong", words, "12345", "chown -R Debian-exim:")
+                tells(exim, "exim user", "wrong", words, "12345", f"`fastspool stop; chown -R Debian-exim: {exim.spool}`")
+                check(("--reference" in str(doctor(exim)[1].get("state"))) == (path == state), "two of its lines disagree")
                 refuses(exim, words, "12345")
             finally:
                 shutil.chown(path, "Debian-exim")
@@ -704,7 +707,8 @@ def no_disk(exim):
         subprocess.run(["mount", "-o", "remount,nobarrier", disk.place], check=True)
         tells(exim, "barriers", "attention", "power cut")
         subprocess.run(["mount", "-o", "remount,barrier,ro", disk.place], check=True)
-        tells(exim, "disk", "wrong", "read only")
+        tells(exim, "disk", "wrong", "read only", f"`mount -o remount,rw {disk.place}`")
+        check("fdatasync" not in doctor(exim)[1], "a read-only disk is told twice")
         tells(exim, "barriers", "ok")
         refuses(exim, "read only")
         status_tells(exim, 2, f"{disk.place}/state is on a read-only file system", "Exim takes no mail")
@@ -728,6 +732,18 @@ def no_disk(exim):
             exim.run("-Mrm", *exim.queue())
             operate(exim, "stop")
         exim.start()
+
+
+@test(library=True)
+def a_stopped_mirror(exim):
+    """A mirror that somebody has stopped: status says so, and what it names lets it go on."""
+    with well(exim):
+        os.kill(exim.status()["mirror_pid"], signal.SIGSTOP)
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "it gives no sign of life")
+        advice = re.search("`(kill -CONT [0-9]+)`", operate(exim, "status", status=2))[1]
+        tells(exim, "store", "wrong", advice)
+        subprocess.run(advice, shell=True, check=True)
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "the mirror goes on")
 
 
 @test(library=True)
