@@ -105,7 +105,7 @@ static void visit_with_size(void *context, const char *path, uint32_t inode)
         visitor->visit(visitor->context, path, LOAD(inode_at(visitor->fs, inode)->size));
 }
 
-void inside_each_name(const struct fastspool *fs, inside_visit *visit, void *context)
+void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context)
 {
     struct visitor visitor = {fs, visit, context};
 

@@ -45,7 +45,7 @@ int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attr
 /** Visit each name in the store: its path, relative to the spool, and the size of its file.  Takes no lock: a name that
  *  comes or goes meanwhile may be missed. */
 typedef void inside_visit(void *context, const char *path, uint64_t size);
-void inside_each_name(const struct fastspool *fs, inside_visit *visit, void *context);
+void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context);
 
 /* ---- open file descriptions ---- */
 

@@ -14,6 +14,7 @@
 #include "store/layout.h"
 #include "store/names.h"
 #include "store/residency.h"
+#include "store/span.h"
 #include "store/store.h"
 #include "store/table.h"
 
@@ -112,6 +113,7 @@ int fastspool_statvfs(struct fastspool *fs, struct statvfs *st)
 
 int status_numbers(struct fastspool *fs, struct fastspool_status *status)
 {
+    span_follow(fs); /* where there is no address space: what is mapped */
     const struct header *h = fs->header;
     uint64_t oldest =
         LOAD(h->tickets.oldest_captured) ? LOAD(h->tickets.oldest_captured) : LOAD(h->tickets.oldest_dirty);
@@ -171,8 +173,9 @@ static const char *path_of(const struct fastspool *fs, uint32_t entry, char text
     } while (true); /* in a circle the path becomes too long */
 }
 
-void status_each(const struct fastspool *fs, status_visit *visit, void *context)
+void status_each(struct fastspool *fs, status_visit *visit, void *context)
 {
+    span_follow(fs); /* where there is no address space: what is mapped */
     const struct table *table = &fs->header->tables.names;
     uint32_t used = LOAD(table->used), capacity = LOAD(table->capacity);
     char text[STATUS_PATH];

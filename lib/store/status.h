@@ -17,6 +17,6 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status);
 typedef void status_visit(void *context, const char *path, uint32_t inode);
 /** Visit each name, without the lock.  One that comes or goes meanwhile may be missed, or have half of another path; an
  *  inode may be free by then, or another file's. */
-void status_each(const struct fastspool *fs, status_visit *visit, void *context);
+void status_each(struct fastspool *fs, status_visit *visit, void *context);
 
 #endif

@@ -121,6 +121,30 @@ Test(span, follows)
     make_files(fs, 100);
 }
 
+static void fill_with_messages(void)
+{
+    char path[32];
+
+    lift_limit();
+    checking_every(5000);
+    cr_assert_eq(fastspool_mkdir(fs, "input", 0700), 0);
+    for (int i = 0; i < 2 * FILES; i++) {
+        snprintf(path, sizeof(path), "input/%06d-000001-AB-H", i);
+        cr_assert_eq(fastspool_close(fs, fastspool_open(fs, path, O_CREAT | O_WRONLY, 0600)), 0);
+    }
+}
+
+/* So does the status, which takes no lock and reads in no section. */
+Test(span, counts)
+{
+    struct fastspool_status status;
+
+    in_child(fill_with_messages);
+    cr_assert(!span_reaches(fs), "this test can't fail");
+    cr_assert_eq(fastspool_status(fs, &status), 0);
+    cr_assert_eq(status.messages, 2 * FILES, "%u messages", (unsigned)status.messages);
+}
+
 static void limit_address_space(uint64_t more)
 {
     const struct rlimit limit = {address_space() + more, RLIM_INFINITY};
