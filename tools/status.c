@@ -16,6 +16,7 @@
 #include "exims.h"
 #include "mountpoint.h"
 #include "plain/export.h"
+#include "progress.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
@@ -421,7 +422,9 @@ static enum health print_all(const struct fastspool_config *config, char form)
 
     for (size_t i = 0; i < config->spools; i++) {
         const struct fastspool_config one = tool_config_of(config, i);
+        progress_begin("counting");
         status_look(&one, &shown, &fs);
+        progress_end();
         print(&shown, fs, form);
         health = worse(health, shown.health);
         if (fs)

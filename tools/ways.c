@@ -20,6 +20,7 @@
 #include "exims.h"
 #include "fastspool.h"
 #include "inset.h"
+#include "progress.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -287,6 +288,9 @@ void ways_reload(void)
     static const char *const reload[] = {"systemctl", "daemon-reload", NULL};
     char output[COMMAND_OUTPUT];
 
-    if (is_booted())
-        command_run(reload, NULL, output);
+    if (!is_booted())
+        return;
+    progress_begin("reloading systemd's units");
+    command_run(reload, NULL, output);
+    progress_end();
 }

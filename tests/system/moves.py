@@ -476,6 +476,11 @@ def on_a_terminal(exim):
                 break
         check(code != 0 and "interrupted: " in said and words in said, f"{verb}: {code}, {said}")
         exim.tool(verb)
+    for verb, shown in (("status", b"counting "), ("doctor", b"looking")):
+        terminal = Terminal("/usr/bin/strace", "-f", "-o", "/dev/null", "-P", exim.spool / ".fastspool/mirror/data.mdb", "-e",
+                            "inject=openat:delay_enter=2000000:when=1", TOOL, verb)
+        terminal.wait_for(b"fastspool: " + shown)
+        terminal.end()
     exim.run(exim.spool / "input/change", program="/bin/rm")
     exim.deliver_queue()
 
