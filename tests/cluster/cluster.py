@@ -24,6 +24,7 @@ FASTSPOOL_TEST_LONG=1: the campaign has 200,000 messages, not 500; FASTSPOOL_TES
 """
 import calendar
 import collections
+import concurrent.futures
 import functools
 import hashlib
 import imaplib
@@ -44,9 +45,10 @@ from runner import EXAMPLE, HERE, Failure, check
 MAINS = ("main1", "main2")
 MAIL_HOSTS = (*MAINS, "retry", "backup", "sender")
 STORE = "10.77.0.40"
-ADDRESSES = {"main1": "10.77.0.11", "main2": "10.77.0.12", "backup": "10.77.0.25"}
+ADDRESSES = {"main1": "10.77.0.11", "main2": "10.77.0.12", "backup": "10.77.0.25", "far": "10.77.0.50"}
 WINDOW = 5.0            # seconds: a commit, the log's whole seconds, and a mirror that waits for a CPU of a busy machine
 PATIENCE = 300          # seconds without any change
+SYN_SECONDS = 127       # a kernel gives up a connection to one host that answers nothing (tcp_syn_retries = 6)
 # Lines of the panic log that say nothing of fastspool, with the hosts where they may be.  They are counted.  The hints and
 # their locks are the disk's own with fastspool, too; docs/cluster.md has the counts of main servers without it.
 PANIC = (
@@ -468,6 +470,38 @@ def retry_gone(cluster):
     cluster.power("retry", "on")
     cluster.on(main, "exim4", "-qff")
     wait_for(lambda: cluster.queue("retry") == 1, "retry has it")
+
+
+@test
+def gone_without_an_answer(cluster):
+    """A host that is gone behind a router, whose packets nobody answers, is given up long before the kernel would: retry and
+    backup are free again, and a sender turns to the next server."""
+    gone = {"retry": (ADDRESSES["far"],), "backup": (ADDRESSES["main1"], ADDRESSES["main2"]),
+            "sender": (ADDRESSES["main1"], ADDRESSES["main2"])}
+    domains = {"retry": "far.test", "backup": "boxes.test", "sender": "boxes.test"}
+
+    def attempt(host):
+        began = time.monotonic()
+        cluster.on(host, "exim4", "-odf", "-f", "alice@sender.test", f"box@{domains[host]}", input=f"Subject: by {host}\n\na line\n".encode())
+        return time.monotonic() - began
+
+    for host in gone:
+        for address in gone[host]:          # where no machine is
+            cluster.on(host, "ip", "neigh", "replace", address, "lladdr", "02:00:00:00:00:01", "nud", "permanent", "dev", "eth0")
+        cluster.note(f"box@{domains[host]}", f"by {host}")
+    try:
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            seconds = dict(zip(gone, threads.map(attempt, gone)))
+    finally:
+        for host in gone:
+            for address in gone[host]:
+                cluster.on(host, "ip", "neigh", "del", address, "dev", "eth0")
+    for host in gone:
+        refused = cluster.log(host).count("Connection timed out")
+        check(refused, f"{host} met nobody who was gone: {cluster.log(host)}")
+        check(seconds[host] < SYN_SECONDS, f"{host} waited for {seconds[host]:.0f} s")
+    check("=> box@boxes.test" in cluster.log("sender"), f"the sender did not turn to backup: {cluster.log('sender')}")
+    return ", ".join(f"{host} {seconds[host]:.0f} s" for host in gone)
 
 
 # --- main servers that fail ---
