@@ -38,13 +38,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 
 import runner
 from runner import EXAMPLE, HERE, Failure, check
 
 MAINS = ("main1", "main2")
 MAIL_HOSTS = (*MAINS, "retry", "backup", "sender")
-STORE = "10.77.0.40"
+STORE, WATCH = "10.77.0.40", "10.77.0.70"
 ADDRESSES = {"main1": "10.77.0.11", "main2": "10.77.0.12", "backup": "10.77.0.25", "far": "10.77.0.50"}
 WINDOW = 5.0            # seconds: a commit, the log's whole seconds, and a mirror that waits for a CPU of a busy machine
 PATIENCE = 300          # seconds without any change
@@ -122,6 +124,10 @@ class Cluster:
         if what[0] in ("off", "kill", "cut"):
             ended = time.time()
             self.ends.append((host, what[0], ended, ended if what[0] == "off" else began - WINDOW))
+
+    def drawn(self):
+        """What `status` shows."""
+        return self.script("status").stdout.decode()
 
     def far(self, what):
         """Tell the customer's server how to behave."""
@@ -504,6 +510,39 @@ def gone_without_an_answer(cluster):
     return ", ".join(f"{host} {seconds[host]:.0f} s" for host in gone)
 
 
+# --- what the operator sees ---
+
+def metric(expression):
+    """What prometheus has of EXPRESSION: instance -> value."""
+    query = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"http://{WATCH}:9090/api/v1/query?{query}", timeout=PATIENCE) as answer:
+        found = json.load(answer)["data"]["result"]
+    return {series["metric"].get("instance", "").partition(":")[0]: float(series["value"][1]) for series in found}
+
+
+@test
+def watched(cluster):
+    """Prometheus has the queues of both main servers, and raises an alert for one with a wrong configuration, until it is mended."""
+    def alerts():
+        return set(metric('ALERTS{alertname="ConfigurationIsWrong", alertstate="firing"}'))
+    addresses = [ADDRESSES[host] for host in MAINS]
+    cluster.power("store", "off")
+    cluster.power("retry", "off")
+    for number in range(4):
+        taken(cluster, "box@boxes.test", f"seen by watch {number}")
+    queues = dict(zip(addresses, map(float, map(cluster.queue, MAINS))))
+    check(sum(queues.values()) == 4, f"the queues are {queues}")
+    wait_for(lambda: {address: count for address, count in metric("exim_queue").items() if address in queues} == queues,
+             f"prometheus says {queues}", lambda: metric("exim_queue"))
+    cluster.on("main1", "sed", "-i.right", "s/^durability.*/durability = perhaps/", "/etc/fastspool.conf")
+    try:
+        wait_for(lambda: alerts() == {ADDRESSES["main1"]}, "there is an alert for main1", alerts)
+        check(re.search(r"^alerts: .*ConfigurationIsWrong on 10.77.0.11:9100 \(firing\)", cluster.drawn(), re.M), cluster.drawn())
+    finally:
+        cluster.on("main1", "mv", "/etc/fastspool.conf.right", "/etc/fastspool.conf")
+    wait_for(lambda: not alerts(), "the alert has gone", alerts)
+
+
 # --- main servers that fail ---
 
 @test
@@ -644,9 +683,10 @@ def standby(cluster):
 
 @test
 def standby_of_another_user(cluster):
-    """The same where Debian-exim has other numbers; and back."""
+    """The same where Debian-exim has other numbers, and there is less memory; and back."""
     cluster.power("standby", "on")
-    cluster.on("standby", "sh", "-c", "service exim4 stop; fastspool stop; sed -i 's/^Debian-exim:x:[0-9]*/Debian-exim:x:5101/' /etc/group; "
+    cluster.on("standby", "sh", "-c", "service exim4 stop; fastspool stop; sed -i 's/^memory.*/memory = 20M/' /etc/fastspool.conf; "
+               "sed -i 's/^Debian-exim:x:[0-9]*/Debian-exim:x:5101/' /etc/group; "
                "sed -i 's/^Debian-exim:x:[0-9]*:[0-9]*/Debian-exim:x:5101:5101/' /etc/passwd; chown -R Debian-exim:adm /var/log/exim4")
     cluster.power("standby", "off")
     said = serve_by_standby(cluster)
