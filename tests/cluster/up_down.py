@@ -8,6 +8,7 @@
 - `up` gets SIGINT with its process group, as by Ctrl-C, or SIGTERM alone, at each of MOMENTS, and takes all away itself.
 - `up` is killed with -9, or the private machine is; then `down` takes it away.
 - `on HOST` is stopped; `power` and `down` do not wait for it.
+- `demo` runs through all of its steps.
 
 Left over would be: a process of the cluster's namespaces, or one that has its place in command line or environment; a loop
 device, a mount, an interface, a named network, a control group; the place itself.
@@ -52,6 +53,7 @@ class Cluster:
         """Run a script of the example, which has to end: nothing that it does takes LONGEST."""
         result = subprocess.run([EXAMPLE / command[0], *command[1:]], env=self.environment, capture_output=True, text=True, timeout=LONGEST)
         check(result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}")
+        return result.stdout
 
     def down(self):
         self.script("down")
@@ -214,6 +216,22 @@ def machine_killed(cluster):
     cluster.check_gone()
 
 
+def demo(cluster):
+    """demo says nothing that it did not expect, and leaves the cluster well; status draws it."""
+    cluster.start()
+    cluster.process.communicate()
+    cluster.find_disks()
+    said = cluster.script("demo")
+    check(said.count("\n== ") == 6, f"not all steps: {said}")
+    drawn = cluster.script("status")
+    rows = {line.split()[0]: line.split() for line in drawn.splitlines() if line}
+    off = [host for host, row in rows.items() if "off" in row[2:3]]
+    check(len(rows) == 13 and off == ["standby"] and drawn.count("all is well") == 2, drawn)
+    check(all(rows[host][-3] == "0" for host in ("retry", "backup", "sender")), f"mail is left: {drawn}")
+    cluster.down()
+    cluster.check_gone()
+
+
 def stopped(cluster):
     """`on HOST` is stopped, as by ^Z: the host can be switched off, and the cluster taken down."""
     cluster.start()
@@ -243,6 +261,7 @@ def tests():
     yield "killed", killed
     yield "machine_killed", machine_killed
     yield "stopped", stopped
+    yield "demo", demo
 
 
 def attempt(function):
