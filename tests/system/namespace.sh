@@ -32,11 +32,15 @@ thaw() { # PID-NAMESPACE
 }
 
 if [ "${1-}" != --inside ]; then
-    terminated() { # unshare ends after the first process inside, and that one when the kernel has ended all others
+    terminated() { # the first process inside ends after the kernel has ended all others
         [ "${!-}" ] || { rm -f "${FASTSPOOL_NAMESPACE-}"; exit 143; } # nothing has started yet
         first=$(cat "/proc/$!/task/$!/children" 2>/dev/null) || true
-        kill -KILL ${first:-$!} 2>/dev/null || true
+        kill -KILL $! 2>/dev/null || true
         thaw "$(cat "$FASTSPOOL_NAMESPACE")" 2>/dev/null
+        while [ "$first" ] && read -r state 2>/dev/null <"/proc/${first% }/stat"; do
+            case $state in *") Z "*) break ;; esac
+            sleep 0.05
+        done
     }
     trap terminated HUP INT TERM
     FASTSPOOL_OUTER_PID_NAMESPACE=$(readlink /proc/self/ns/pid)
