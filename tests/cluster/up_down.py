@@ -197,6 +197,23 @@ def interrupted(cluster, moment, number):
     cluster.check_gone()
 
 
+def interrupted_in_the_image(cluster):
+    """up gets SIGTERM while it makes the image: it ends, and with it what makes the image, of which nothing is left."""
+    with tempfile.TemporaryDirectory(prefix="fastspool-image.", dir="/var/tmp") as images:
+        cluster.environment["FASTSPOOL_CLUSTER_IMAGE"] = f"{images}/image"
+        cluster.start()
+        while not pathlib.Path(f"{images}/image.making/debootstrap").exists():
+            check(cluster.process.poll() is None, "up has ended before")
+            time.sleep(0.05)
+        cluster.processes()                                 # for their namespaces
+        os.kill(cluster.process.pid, signal.SIGTERM)
+        cluster.process.communicate(timeout=PATIENCE)
+        if cluster.place.exists() and not any(cluster.place.iterdir()):
+            cluster.place.rmdir()                           # this test's own
+        cluster.check_gone()
+        check(not os.listdir(images), f"left of the image: {os.listdir(images)}")
+
+
 def killed(cluster):
     """up is killed with -9 while hosts start: down takes away what is there."""
     start_and_reach(cluster, lambda: cluster.hosts() >= 2)
@@ -258,6 +275,7 @@ def tests():
         for number in (signal.SIGINT, signal.SIGTERM) if both else ((signal.SIGINT, signal.SIGTERM)[index % 2],):
             yield (f"interrupted, {moment}, by {number.name}",
                    lambda cluster, moment=moment, number=number: interrupted(cluster, moment, number))
+    yield "interrupted, while the image is made", interrupted_in_the_image
     yield "killed", killed
     yield "machine_killed", machine_killed
     yield "stopped", stopped
