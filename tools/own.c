@@ -4,7 +4,7 @@
  * no Exim would ever use that mirror, and a monitor would ask why it is there.
  *
  * The happy path: this process withdraws, and says in STATE/lock that it waits (spool/presence.c).  A mirror that lives
- * alone while somebody waits ends within a second, with a last commit, and gives the memory back.
+ * alone while somebody waits ends within a moment, with a last commit, and gives the memory back.
  *
  * Failure modes:
  *   - Another process uses the store by then, as an Exim that has just been started: the mirror does not live alone,
@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 #define START_TIME (2 * NS_PER_S)  /* of a mirror that has not got its lock yet */
-#define LOOKS      (2 * NS_PER_S)  /* a mirror looks once a second whether it lives alone */
+#define LOOKS      (2 * NS_PER_S)  /* in that time a mirror that works has looked whether it lives alone */
 #define PATIENCE   (60 * NS_PER_S) /* for its last commit and checkpoint */
 #define LOOK_EVERY (20 * NS_PER_MS)
 

@@ -53,6 +53,7 @@
 #include "spool/attach.h"
 #include "spool/loss.h"
 #include "spool/memory.h"
+#include "spool/presence.h"
 #include "store/blocks.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
@@ -346,6 +347,8 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
             tidied = clock_monotonic();
             tidy(fs);
             look_for_store(fs);
+        } else if (presence_is_awaited(fs->presence_fd)) {
+            look_for_store(fs); /* whoever waits need not wait for the second */
         }
         if (result < 0 && !is_ending(fs)) {
             look_for_store(fs); /* before anything is written to another's directory */
