@@ -206,7 +206,7 @@ def count_everywhere(exim, truth, doctors):
     """status, doctor and Exim count each of TRUTH messages once, and name those that are half moved.  The doctor is slow: it is asked
     of what is not in DOCTORS yet.  Returns how many are half moved."""
     told = exim.status()
-    store, disk, half = told["messages"], told["disk_messages"], told["half_moved"]
+    store, disk, half = told["messages" if told["store"] else "state_messages"], told["disk_messages"], told["half_moved"]
     check(store + disk == truth, f"{store} in the store, {disk} on the disk, of {truth}: {told}")
     found = int(exim.run("-bpc"))
     check(found == truth - half, f"Exim finds {found}, and {half} of {truth} are half moved")
@@ -245,6 +245,37 @@ def counted(exim):
                 break
     check(calls > 15 and halves > 2, f"only {calls} steps, {halves} with messages half moved")
     exim.tool("import")
+    exim.run("-Mrm", *exim.queue())
+
+
+def runs(*verbs):
+    return [pid for pid, name in processes() if name.startswith("fastspool") and words_of(pid)[1:2] and words_of(pid)[1] in verbs]
+
+
+@test(library=True, main=QUEUE_ONLY)
+def counted_disable(exim):
+    """kill -9 of `disable`, or of the export in it: each message counts once.  Another call ends with all of it on the plain disk."""
+    seen = exim.work / "killed"
+    for _ in range(2):
+        exim.submit(Message())
+    halves = 0
+    for who, name, call in (("export", "renameat2", 1), ("export", "renameat2", 3), ("export", "openat2", 9), ("export", "syncfs", 1),
+                            ("disable", "wait4", 1), ("disable", "wait4", 2), ("disable", "wait4", 3)):
+        exim.tool("stop")
+        # With -f strace lives as long as the mirror that the export has started.
+        killed = subprocess.Popen(["strace", *(["-f"] if who == "export" else []), "-o", seen, "-e", f"trace={name}", "-e",
+                                   f"inject={name}:signal=KILL:when={call}", TOOL, "disable", "--yes"], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        wait_for(lambda: seen.exists() and "killed by SIGKILL" in seen.read_text(), f"{who} dies at {name} {call}")
+        wait_for(lambda: not runs("disable", "export"), "the rest of it ends")
+        halves += count_everywhere(exim, 2, set()) > 0
+        exim.tool("disable", "--yes")
+        told = exim.status()
+        check(int(plain(exim, "-bpc")) == told["disk_messages"] == 2 and not told["half_moved"] and not told["store"], f"{told}")
+        killed.wait()
+        seen.unlink()
+        exim.tool("import")
+    check(halves > 0, "none was half moved")
     exim.run("-Mrm", *exim.queue())
 
 
