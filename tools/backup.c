@@ -14,7 +14,7 @@
  *   - The mirror has written while the journal was copied, so that a batch is missing between two others: the
  *     verification finds it, and all is copied again, some times.
  *   - A death: the copy is made under another name, and gets its own when it is whole, so no half of a backup is left
- *     under the name that was given.
+ *     under the name that was given.  The next call removes what is there, and begins anew.
  *   - The mail user writes what is read, database and LMDB's mutexes too: the child has his rights and no others.
  *   - Somebody else has made a directory where the copy shall be made: refused.  He could read it.
  *   - The mail user, who may stop the child, has linked other files into the copy, or put something else in its place:
@@ -197,6 +197,47 @@ static enum outcome copy_in_child(const struct backup *b)
     return child > 0 && WIFEXITED(status) ? (enum outcome)WEXITSTATUS(status) : FAILED;
 }
 
+/* Is @name one that a copy has: of the two directories, or in them? */
+static bool is_of_copy(const char *name, bool directory)
+{
+    uint32_t number;
+
+    if (directory)
+        return strcmp(name, PLACES_JOURNAL) == 0 || strcmp(name, PLACES_DATABASE) == 0;
+    return places_parse_journal_file(name, &number) == 0 || strcmp(name, "data.mdb") == 0 ||
+           strcmp(name, "lock.mdb") == 0;
+}
+
+/* Remove what is in the directory @fd, which is closed; @below: in directories there, too.  A call that was killed
+ * while it took its copy from the owner has left what he can't write any more.  -EEXIST: there is something else. */
+static int clear_directory(int fd, bool below)
+{
+    const struct dirent *entry;
+    DIR *directory = fdopendir(fd);
+    int result = directory ? 0 : -errno;
+
+    while (result == 0 && (errno = 0, entry = readdir(directory))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (!is_of_copy(entry->d_name, below)) {
+            result = -EEXIST;
+            break;
+        }
+        int one = below ? openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+        if (one >= 0)
+            result = clear_directory(one, false);
+        if (result == 0 && unlinkat(fd, entry->d_name, one >= 0 ? AT_REMOVEDIR : 0) < 0)
+            result = -errno;
+    }
+    if (result == 0)
+        result = -errno; /* the list broke off */
+    if (directory)
+        closedir(directory);
+    else
+        close(fd);
+    return result;
+}
+
 /* Make the directory, or take that of a call which was killed: it is this user's or the spool owner's, and nobody
  * else's to look into. */
 static int make_directory(struct backup *b)
@@ -213,6 +254,11 @@ static int make_directory(struct backup *b)
     if ((st.st_uid != geteuid() && st.st_uid != b->fs->owner) || (st.st_mode & 077))
         return tool_error("%s, under which the copy is made, is %s's or open to others: remove it", b->path,
                           error_user(st.st_uid, user));
+    int left = made ? -1 : openat(b->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = made ? 0 : left < 0 ? -errno : clear_directory(left, true);
+    if (result < 0)
+        return tool_error("%s is there, and holds what can't be the rest of an interrupted call (%s): remove it",
+                          b->path, strerrordesc_np(-result));
     if (geteuid() == 0 && fchown(b->directory, b->fs->owner, b->fs->group) < 0)
         return tool_error("cannot give %s to the spool's owner: %s", b->path, strerrordesc_np(errno));
     return 0;

@@ -279,6 +279,39 @@ def counted_disable(exim):
     exim.run("-Mrm", *exim.queue())
 
 
+@test(library=True, main=QUEUE_ONLY)
+def counted_backup(exim):
+    """kill -9 of a backup, or of the child in it, at each of its steps, beside mail on both sides: the count is what it was, there is no
+    half of a copy under its name, and the next call makes a whole one."""
+    place = pathlib.Path(tempfile.mkdtemp(dir="/home"))
+    exim.submit(Message())
+    exim.command("-oi", "-odq", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
+    doctors, killed = set(), 0
+    for name in ("mkdir", "openat", "fsync", "fchown", "fork,vfork,clone,clone3", "renameat2"):
+        for call in (1, 2, 4, 7, 12, 20):
+            copy = place / f"{name[:5]}{call}"
+            seen = exim.work / "killed"
+            result = subprocess.run(["strace", "-f", "-o", seen, "-e", f"trace={name}", "-P", place, "-P", f"{copy}.new", "-P", copy, "-P",
+                                     exim.spool / ".fastspool/journal", "-P", f"{copy}.new/mirror", "-P", f"{copy}.new/journal", "-e",
+                                     f"inject={name}:signal=KILL:when={call}", TOOL, "backup", copy], capture_output=True)
+            if "killed by SIGKILL" not in seen.read_text():
+                check(result.returncode == 2 and copy.exists(), f"{result}")
+                break
+            killed += 1
+            check(not copy.exists() or name == "renameat2", "a backup that was killed has made its copy")
+            count_everywhere(exim, 2, doctors)
+            again = exim.command("backup", copy, program=TOOL, stock=True)
+            check(again.returncode == 2 and b"1 message on the plain disk" in again.stderr, f"{name} {call}: {again}")
+    check(killed > 8, f"only {killed} steps")
+    (place / "roots.new/journal").mkdir(mode=0o700, parents=True)
+    (place / "roots.new").chmod(0o700)
+    (place / "roots.new/journal/letters").touch()
+    said = refused_backup(exim, place / "roots")
+    check("remove it" in said and (place / "roots.new/journal/letters").exists(), said)
+    exim.tool("import")
+    exim.run("-Mrm", *exim.queue())
+
+
 def copies(exim, count):
     """COUNT more messages on the plain disk, made from one."""
     exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
