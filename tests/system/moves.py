@@ -202,11 +202,16 @@ def die_at(name, call, *arguments):
     return result.returncode != 0
 
 
+def in_store(told):
+    """The messages in the store, or in the state on the disk, of a status TOLD."""
+    return told["messages" if told["store"] else "state_messages"]
+
+
 def count_everywhere(exim, truth, doctors):
-    """status, doctor and Exim count each of TRUTH messages once, and name those that are half moved.  The doctor is slow: it is asked
-    of what is not in DOCTORS yet.  Returns how many are half moved."""
+    """status, doctor and Exim count each of TRUTH messages once, and name those that are half moved, also where no store is in memory.
+    The doctor is slow: it is asked of what is not in DOCTORS yet.  Returns how many are half moved."""
     told = exim.status()
-    store, disk, half = told["messages" if told["store"] else "state_messages"], told["disk_messages"], told["half_moved"]
+    store, disk, half = in_store(told), told["disk_messages"], told["half_moved"]
     check(store + disk == truth, f"{store} in the store, {disk} on the disk, of {truth}: {told}")
     found = int(exim.run("-bpc"))
     check(found == truth - half, f"Exim finds {found}, and {half} of {truth} are half moved")
@@ -218,6 +223,12 @@ def count_everywhere(exim, truth, doctors):
         check(f"{store} message" in said and f"{disk} message{'' if disk == 1 else 's'} on the plain disk" in said or disk == 0 and
               "on the plain disk" not in said, f"{told}, and doctor says {said}")
         check(not half or words in said, f"doctor does not name {half} half moved: {said}")
+        exim.tool("stop")
+        told = exim.status()
+        check((told["store"], told["state_messages"], told["disk_messages"], told["half_moved"]) == (False, store, disk, half),
+              f"{store}, {disk} and {half} before the stop: {told}")
+        said = exim.command("status", program=TOOL, stock=True).stderr.decode()
+        check(not half or words in said, f"without a store status does not name {half} half moved: {said}")
     return half
 
 
@@ -238,7 +249,7 @@ def counted(exim):
             halves += count_everywhere(exim, 2, doctors) > 0
             exim.tool(verb, *options[verb])
             told = exim.status()
-            check((told["messages"], told["disk_messages"], told["half_moved"]) == ((2, 0, 0) if verb == "import" else (0, 2, 0)), f"{told}")
+            check((in_store(told), told["disk_messages"], told["half_moved"]) == ((2, 0, 0) if verb == "import" else (0, 2, 0)), f"{told}")
             check(not list(exim.spool.glob("input/**/.fastspool.*")), "something remains on the disk")
             exim.tool(other, *options[other])
             if not killed:
@@ -300,6 +311,7 @@ def counted_backup(exim):
             killed += 1
             check(not copy.exists() or name == "renameat2", "a backup that was killed has made its copy")
             count_everywhere(exim, 2, doctors)
+            exim.run("run", "--", "true", program=TOOL, stock=True)     # a store again
             again = exim.command("backup", copy, program=TOOL, stock=True)
             check(again.returncode == 2 and b"1 message on the plain disk" in again.stderr, f"{name} {call}: {again}")
     check(killed > 8, f"only {killed} steps")
