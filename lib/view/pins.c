@@ -7,14 +7,14 @@
  * place in between, and the old one is gone: -ESTALE.  The kernel then makes the whole call again, but only once.
  *
  * Happy path: a thread that was told so has each file (and directory) on its way opened when it looks again, so that
- * the file outlives the loss of its name until the thread looks at the next one.  So the call has the file that the
- * name had at an instant within it.  Files that nobody replaces cost nothing.
+ * the file outlives the loss of its name until the thread has looked at PINS others.  So the call has the files that
+ * its names had at an instant within it.  Files that nobody replaces cost nothing.
  *
  * Failure modes:
- *   - A thread never looks at another file: its pin is taken out after KEPT.  So the data of a file without a name
- * takes memory no longer.
+ *   - A thread looks at no other files: its pins are taken out after KEPT.  So the data of a file without a name takes
+ *     memory no longer.
  *   - Two threads whose numbers share a place, or processes of another PID namespace, which have number 0, take each
- *     other's pin out.  Each may get ESTALE.
+ *     other's pins out.  Each may get ESTALE.
  *   - The file can't be opened: it is looked up without a pin.  One that was evicted is paged in, as by an open.
  *   - The server dies: its open files are closed, as those of any process.
  */
@@ -29,19 +29,25 @@
 #include <unistd.h>
 
 #define KEPT NS_PER_S /* longer than a call takes from one step to the next */
+#define PINS 4        /* of a thread: a rename looks at two directories, and then at a name in each */
+
+struct pin {
+    uint64_t since;
+    int description; /* where since is not 0 */
+};
 
 /* Of the threads whose number, cut to the table, is the index. */
 static struct place {
     uint64_t stale_at; /* the last -ESTALE, CLOCK_MONOTONIC ns; 0: none */
-    uint64_t pinned_at;
-    int description; /* where pinned_at is not 0 */
-} places[PINS_MAX];
+    unsigned looks;    /* the next pin is the one of this number, cut */
+    struct pin pins[PINS];
+} places[PINS_MAX / PINS];
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the pins */
 
 static struct place *place_of(pid_t pid)
 {
-    return &places[(unsigned)pid % PINS_MAX];
+    return &places[(unsigned)pid % (PINS_MAX / PINS)];
 }
 
 void pins_stale(pid_t pid)
@@ -56,16 +62,15 @@ static bool looks_again(pid_t pid)
 }
 
 /* Put @description in, or -1, if what is there has been for as long as @kept. */
-static void replace(struct fastspool *fs, struct place *place, int description, uint64_t kept)
+static void replace(struct fastspool *fs, struct pin *pin, int description, uint64_t kept)
 {
     int before = -1;
 
     pthread_mutex_lock(&mutex);
     uint64_t now = clock_monotonic();
-    if (now - place->pinned_at >= kept) {
-        before = place->pinned_at ? place->description : -1;
-        place->description = description;
-        place->pinned_at = description < 0 ? 0 : now;
+    if (now - pin->since >= kept) {
+        before = pin->since ? pin->description : -1;
+        *pin = (struct pin){description < 0 ? 0 : now, description};
     }
     pthread_mutex_unlock(&mutex);
     if (before >= 0)
@@ -82,7 +87,8 @@ int pins_lookup(struct fastspool *fs, pid_t pid, const char *path, uint64_t *han
     if (!again || d < 0)
         return fastspool_lookup(fs, path, handle, st);
     int result = fastspool_flookup(fs, d, handle, st);
-    replace(fs, place_of(pid), d, 0);
+    struct place *place = place_of(pid);
+    replace(fs, &place->pins[__atomic_fetch_add(&place->looks, 1, __ATOMIC_RELAXED) % PINS], d, 0);
     return result;
 }
 
@@ -90,8 +96,8 @@ static void *take_old_out(void *fs)
 {
     for (;;) {
         sleep(1);
-        for (struct place *place = places; place < places + PINS_MAX; place++)
-            replace(fs, place, -1, KEPT);
+        for (size_t i = 0; i < PINS_MAX; i++)
+            replace(fs, &places[i / PINS].pins[i % PINS], -1, KEPT);
     }
     return NULL;
 }

@@ -8,14 +8,14 @@
 #include "fastspool.h"
 
 /** The most descriptors that pins take. */
-#define PINS_MAX 1024
+#define PINS_MAX 4096
 
 /** Start the thread that takes old pins out.  Once, before the first request.  0 or -errno. */
 int pins_start(struct fastspool *fs);
 /** A call of thread @pid is about to be answered with -ESTALE. */
 void pins_stale(pid_t pid);
-/** fastspool_lookup() for thread @pid.  Soon after pins_stale() the file is pinned: until the thread's next look, or
- * for a second or two. */
+/** fastspool_lookup() for thread @pid.  Soon after pins_stale() the file is pinned: until the thread has looked at some
+ *  others, or for a second or two. */
 int pins_lookup(struct fastspool *fs, pid_t pid, const char *path, uint64_t *handle, struct stat *st);
 
 #endif
