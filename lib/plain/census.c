@@ -20,6 +20,7 @@
  *   - An import or export runs, or Exim does: what goes from one place to the other during the look may count twice, or
  *     not at all.
  *   - The disk can't be looked at: a message of .import/new counts nowhere.
+ *   - An export went to another disk: nobody looks there, so all of its last batch counts as half moved.
  *   - The mail user has made more hidden names than a killed move leaves: the first ones count.
  */
 #include "plain/census.h"

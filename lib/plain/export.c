@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Export, the reverse of the import.  A message is moved once, whenever a process is killed or the power fails.  So at
- * each instant one of store and disk alone has it under a name that Exim finds:
+ * no instant both store and disk have it under a name that Exim finds; census.c counts what neither has:
  *
  *   1. copy     Exim's lock on the store's -D file; all files are copied to the disk, under names that Exim doesn't
  *               know, and synced

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Import.  A message is moved once, whenever a process is killed or the power fails.  So at each instant one of disk
- * and store alone has it under a name that Exim finds:
+ * Import.  A message is moved once, whenever a process is killed or the power fails.  So at no instant both disk
+ * and store have it under a name that Exim finds; census.c counts what neither has:
  *
  *   1. stage     Exim's lock on the disk's -D file; all files are copied to .import/new in the store, and flushed
  *   2. take      on the disk the -H file gets a name that Exim doesn't know, and then the -D file
