@@ -138,10 +138,11 @@ bool status_half_moved(const struct shown *shown, char line[STATUS_LINE])
 
     if (c->half == 0 || shown->moves)
         return false;
-    snprintf(line, STATUS_LINE,
-             "%" PRIu64 " message%s half moved, and no Exim finds %s: run `fastspool %s` again to finish%s", c->half,
-             c->half == 1 ? " is" : "s are", c->half == 1 ? "it" : "them", c->exports ? "export" : "import",
-             c->exports ? ", or `fastspool import` to take all back" : "");
+    const char *call = !c->exports    ? "`fastspool import` again to finish"
+                       : c->elsewhere ? "`fastspool export DIRECTORY` again to finish, with the directory of before"
+                                      : "`fastspool export` again to finish, or `fastspool import` to take all back";
+    snprintf(line, STATUS_LINE, "%" PRIu64 " message%s half moved, and no Exim finds %s: run %s", c->half,
+             c->half == 1 ? " is" : "s are", c->half == 1 ? "it" : "them", call);
     return true;
 }
 

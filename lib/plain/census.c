@@ -224,6 +224,7 @@ void census_end(struct census *c)
     c->store = c->kinds[CENSUS_MESSAGE] + decided + gone;
     c->half = decided + gone + comes;
     c->exports = gone || c->kinds[CENSUS_COPIED];
+    c->elsewhere = gone > 0;
     c->remains += c->hiddens > comes + decided ? c->hiddens - comes - decided : 0;
     if (c->disk >= 0)
         c->disk += (int64_t)comes;

@@ -30,7 +30,8 @@ struct census {
     int64_t disk;     /* on the plain disk, and not in the store; negative: it can't be looked at (an errno) */
     uint64_t half;    /* of both: no Exim finds them until an import or an export has moved them whole */
     uint64_t remains; /* messages of the one place with -H files in the other, too, as a killed move leaves them */
-    bool exports;     /* it is an export that has `half` of them, else an import */
+    bool exports;     /* it is an export that has `half` of them, else an import; */
+    bool elsewhere;   /* and one to another directory */
     /* Of this file alone: */
     uint64_t kinds[CENSUS_KINDS];
     char **hidden; /* the -H files on the disk whose names Exim does not know, sorted */

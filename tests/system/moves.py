@@ -259,6 +259,30 @@ def counted(exim):
     exim.run("-Mrm", *exim.queue())
 
 
+@test(library=True, main=QUEUE_ONLY)
+def counted_elsewhere(exim):
+    """kill -9 of an export to another directory: each message counts once, in the store; who asks is sent to the same call, and the
+    spool's own directory has none of it.  While it runs nothing is said."""
+    other = exim.work / "other"
+    for _ in range(2):
+        exim.submit(Message())
+    check(die_at("renameat2", 1, "export", "--yes", str(other)), "it has come to its end")
+    told = exim.status()
+    check((in_store(told), told["disk_messages"], told["half_moved"]) == (2, 0, 2), f"{told}")
+    check("run `fastspool export DIRECTORY` again to finish, with the directory of before" in told["line"] and told["health"] == 2, f"{told}")
+    import_refused = exim.command("import", program=TOOL, stock=True)
+    check(exim.status()["half_moved"] == 2, f"an import has taken it: {import_refused}")
+    exporting, stopped = held(exim, "renameat2", other / "input", "export", "--yes", other)
+    told = exim.status()
+    check(told["half_moved"] == 2 and "half moved" not in told["line"], f"of what is on its way: {told}")
+    os.kill(stopped, signal.SIGCONT)
+    said = exporting.communicate(timeout=60)[0]
+    check(exporting.returncode == 0, said)
+    told = exim.status()
+    check((in_store(told), told["disk_messages"], told["half_moved"]) == (0, 0, 0), f"{told}")
+    check(len(list(other.glob("input/*-H"))) == 2, "not all is there")
+
+
 def runs(*verbs):
     return [pid for pid, name in processes() if name.startswith("fastspool") and words_of(pid)[1:2] and words_of(pid)[1] in verbs]
 
