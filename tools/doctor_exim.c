@@ -255,6 +255,7 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         mend = "run all Exims of the spool in one container, or outside";
     } else if (process->replaced) {
         found = "runs an image that was replaced";
+        mend = ways_command("restart");
         verdict = DOCTOR_ATTENTION;
     } else {
         return DOCTOR_OK;

@@ -230,8 +230,10 @@ void status_judge(struct shown *shown)
     if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
         is(shown, NO_ROOM,
            "there is room for %.1f MiB and %" PRIu64
-           " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100)",
-           (double)s->room_bytes / (1 << 20), s->room_files);
+           " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100); `df -h %s` "
+           "and `df -i` say whether that disk is full, else raise `memory` in " FASTSPOOL_CONFIG,
+           (double)s->room_bytes / (1 << 20), s->room_files,
+           shown->config->state[0] ? shown->config->state : shown->spool);
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
              exim_fails(shown) || view_hides_mail(shown) || view_fails(shown) || is_elsewhere(shown))
         return;

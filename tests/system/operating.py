@@ -121,7 +121,7 @@ def little_room(exim):
         with open(place / "filler", "wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, room() - (5 << 20))
         check(1 << 20 < room() < 9 << 20, f"there is room for {room()} bytes")
-        status_tells(exim, 2, "Exim answers 452")
+        status_tells(exim, 2, "Exim answers 452", f"`df -h {place}/state`")
         client = Client()
         client.expect(452, b"MAIL FROM:<sender@sink.test>\r\n")
         client.close()
@@ -309,6 +309,16 @@ def an_exim_without_the_library(exim):
         finally:
             daemon.terminate()
             daemon.wait(60)
+
+
+@test(library=True)
+def an_image_that_was_replaced(exim):
+    """Exim was upgraded beside its daemon: doctor names the restart alone, as the daemon has the library."""
+    with well(exim):
+        shutil.copy(EXIM, f"{EXIM}.new")
+        os.chmod(f"{EXIM}.new", os.stat(EXIM).st_mode & 0o7777)
+        os.rename(f"{EXIM}.new", os.path.realpath(EXIM))
+        tells(exim, "running exims", "attention", "runs an image that was replaced; `/etc/init.d/exim4 restart`")
 
 
 def listens(port):
