@@ -5,6 +5,7 @@
  */
 #include "spool/attach.h"
 #include "base/namespace.h"
+#include "base/places.h"
 #include "fastspool.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
@@ -259,6 +260,37 @@ Test(attach, presence)
     cr_assert_eq(presence_claim(fd), 0);
     close(ends[1]);
     cr_assert_eq(waitpid(child, NULL, 0), child);
+}
+
+/* A process that has waited for others to end, and has the store now, waits no more: its mirror would end. */
+Test(attach, waited)
+{
+    int ready[2], state_fd, fd;
+    char byte;
+
+    create();
+    state_fd = open(fs->state, O_RDONLY | O_DIRECTORY);
+    fastspool_detach(fs);
+    fd = presence_open(state_fd, false);
+    cr_assert_eq(presence_announce(fd), 0);                 /* one that lives, */
+    cr_assert_eq(unlinkat(state_fd, PLACES_RUNTIME, 0), 0); /* and whose memory can't be found */
+    cr_assert_eq(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) { /* without assertions: criterion expects none from a child */
+        if (attach_create(spool, &config, &fs, error) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    close(ready[1]);
+    for (int i = 0; i < 300 && !presence_is_awaited(fd); i++)
+        usleep(10000);
+    cr_assert(presence_is_awaited(fd), "this test can't fail");
+    presence_withdraw(fd);
+    cr_assert_eq(read(ready[0], &byte, 1), 1, "it has not got the store");
+    bool waits = presence_is_awaited(fd);
+    cr_assert_eq(kill(child, SIGKILL), 0);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert_not(waits);
 }
 
 /* A process that is killed while it makes the store, or takes it over, is in nobody's way. */
