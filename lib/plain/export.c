@@ -247,13 +247,30 @@ int export_run(struct fastspool *fs, int directory, const char *to, struct expor
     return export(fs, directory, to, result, true);
 }
 
-int export_finish(struct fastspool *fs, int directory, struct export_result *result)
+/* Has an export to the spool's own directory begun, and not come to its end? */
+static bool is_own(struct fastspool *fs)
+{
+    char to[sizeof(OWN) + 1];
+
+    fastspool_act_for(&server);
+    int target = fastspool_open(fs, TARGET, O_RDONLY, 0);
+    fastspool_act_for(NULL);
+    ssize_t size = target < 0 ? 0 : fastspool_pread(fs, target, to, sizeof(to), 0);
+    if (target >= 0)
+        fastspool_close(fs, target);
+    return size == (ssize_t)strlen(OWN) && memcmp(to, OWN, strlen(OWN)) == 0;
+}
+
+int export_finish(struct fastspool *fs, int directory, struct export_result *result, bool *copies)
 {
     struct stat st;
+    bool own = is_own(fs);
 
-    if (fastspool_stat(fs, TREE, &st) < 0)
+    *copies = false;
+    if (!own && fastspool_stat(fs, TREE, &st) < 0)
         return 0;
     int code = export(fs, directory, NULL, result, false);
+    *copies = own && code == 0;
     return code == -EXDEV ? 0 : code; /* another spool's: it stays in the tree */
 }
 

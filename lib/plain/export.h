@@ -32,8 +32,8 @@ struct export_result {
 int export_run(struct fastspool *fs, int directory, const char *to, struct export_result *result);
 
 /** Of an export to the spool's own directory that was killed: move those messages that were on their way, and no more.
- *  0: also where there are none. */
-int export_finish(struct fastspool *fs, int directory, struct export_result *result);
+ *  0: also where there are none.  *@copies: it has left copies, of which nobody wants those that are still there. */
+int export_finish(struct fastspool *fs, int directory, struct export_result *result, bool *copies);
 
 /** Does an export of the store run now, to wherever? */
 bool export_runs(struct fastspool *fs);

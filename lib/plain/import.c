@@ -402,7 +402,7 @@ static void count_locked(struct import *im)
 static int finish_export(struct import *im)
 {
     struct export_result exported = {.tell = im->result->tell};
-    int result = export_finish(im->fs, im->disk, &exported);
+    int result = export_finish(im->fs, im->disk, &exported, &im->copies);
 
     if (result < 0)
         memcpy(im->result->error, exported.error, sizeof(exported.error));

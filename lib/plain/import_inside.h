@@ -52,6 +52,7 @@ struct import {
     struct import_result *result;
     bool whole;     /* as import_run() was asked */
     bool ended;     /* as it was asked meanwhile */
+    bool copies;    /* an export of this store, to this disk, has left some that nobody wants */
     uint64_t *told; /* as in the result, for this pass */
     uint32_t lines;
     char *text;

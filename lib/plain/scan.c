@@ -165,10 +165,11 @@ static int skip_directory(struct import *im, const char *path, int error)
 }
 
 /* A copy of an export that was killed before its decision, or of a message that was delivered since: what was decided
- * has been finished before the scan. */
+ * has been finished before the scan.  Without such an export it may be another store's, to which the same file says
+ * that the message has not been shown: without the file it would count as delivered. */
 static int remove_copy(struct import *im, const char *path)
 {
-    int result = disk_unlink(im->disk, path);
+    int result = im->copies ? disk_unlink(im->disk, path) : 0;
 
     return result < 0 && result != -ENOENT ? import_leave(im, path, strerrordesc_np(-result)) : 0;
 }

@@ -288,7 +288,8 @@ Test(export, elsewhere)
     cr_assert(store_has("input/" A "-D"));
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EXDEV);
     cr_assert(strstr(result_of.error, "finish it first, with `fastspool export /other`"), "%s", result_of.error);
-    cr_assert_eq(export_finish(fs, fs->spool_fd, &result_of), 0);
+    bool copies = true;
+    cr_assert(export_finish(fs, fs->spool_fd, &result_of, &copies) == 0 && !copies);
     cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
     cr_assert_eq(export_run(fs, other, "/other", &result_of), 0, "%s", result_of.error);
     cr_assert(disk_has("other/input/" A "-H") && disk_has("other/input/" A "-D") && disk_has("other/msglog/" A));

@@ -189,6 +189,17 @@ Test(export_back, killed_then_delivered_and_imported)
     come_back(BOTH);
 }
 
+/* Another store's export to this disk, running or killed: the store that imports has never had the message. */
+Test(export_back, copies_of_another_store_stay)
+{
+    cr_assert(mkdir(on_disk("input"), 0750) == 0);
+    disk_file("input/" PLACES_COPIED A "-H", "header");
+    disk_file("input/" PLACES_COPIED A "-D", "data");
+    import_back(0);
+    cr_assert(disk_has("input/" PLACES_COPIED A "-H") && disk_has("input/" PLACES_COPIED A "-D"));
+    cr_assert_not(store_has(PLACES_EXPORT));
+}
+
 /* ---- power cuts at every step ---- */
 
 /* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
