@@ -176,7 +176,7 @@ static int add_registered_by(const char *path)
 /* The next entries of the registry into @entries: how many bytes, 0: there are no more, or -errno. */
 static ssize_t read_registry(int fd, void *entries, size_t size)
 {
-    ssize_t got = getdents64(fd, entries, size);
+    ssize_t got = real.getdents64(fd, entries, size);
     return got < 0 ? -errno : got;
 }
 
