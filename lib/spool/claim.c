@@ -12,6 +12,7 @@
  *     it is refused, and nothing is removed or replaced.
  *   - Nobody but a mirror lives, and this process can't reach its memory: the mirror ends (presence_wait()).
  *   - Those who live are about to end: it waits some seconds.
+ *   - They have given the memory back between its open and the announcement: it looks again, and makes a store.
  *   - This process may not claim: it is a trusted user's, or the disk is read-only.  It joins the dead, if they have
  * left a store that can be used.
  *   - The segment is another version's: it is replaced only if the disk has all of it.
@@ -47,7 +48,8 @@ static bool is_unusable(int result)
     return result == -ENOENT || result == -ESTALE || result == -EXDEV || result == -EADDRINUSE;
 }
 
-/* Join those who live: they keep the store from being removed or replaced.  -EAGAIN: it has just been replaced. */
+/* Join those who live: they keep the store from being removed or replaced.  -EAGAIN: it has just been removed or
+ * replaced: by `fastspool stop`, or by a mirror that lived alone. */
 static int join(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
 {
     struct record now;
@@ -60,7 +62,7 @@ static int join(struct fastspool *fs, int state_fd, const struct stat *spool, st
     if (result == 0)
         result = presence_announce(fs->presence_fd);
     if (result == 0 && (record_read(state_fd, &now) < 0 || strcmp(now.runtime, record->runtime) != 0 ||
-                        !presence_is_valid(fs->presence_fd, state_fd)))
+                        !segment_is_there(fs) || !presence_is_valid(fs->presence_fd, state_fd)))
         result = -EAGAIN;
     if (result < 0) {
         presence_withdraw(fs->presence_fd);

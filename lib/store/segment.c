@@ -311,6 +311,13 @@ bool segment_is_within_reach(const struct fastspool *fs)
     return theirs == 0 || ours == 0 || theirs == ours;
 }
 
+bool segment_is_there(const struct fastspool *fs)
+{
+    struct stat st;
+
+    return fstat(fs->segment_fd, &st) < 0 || st.st_nlink > 0;
+}
+
 bool segment_is_memory(const struct fastspool *fs)
 {
     struct statfs st;

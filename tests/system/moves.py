@@ -489,6 +489,26 @@ def own_mirror(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def given_back_meanwhile(exim):
+    """A process has opened the store's memory, and is about to say that it lives: then the memory is given back.  It has
+    the store that is made anew, and not the one that nobody finds."""
+    exim.submit(Message())
+    trace = exim.work / "trace"
+    exim.command("-o", trace, "-e", "trace=fcntl", TOOL, "run", "--", "true", program="strace", stock=True)
+    calls = [line for line in trace.read_text().splitlines() if line.startswith("fcntl(")]
+    announces = next(n for n, line in enumerate(calls, 1) if "F_OFD_SETLK" in line and "F_RDLCK" in line)
+    late = subprocess.Popen(["strace", "-o", trace, "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_enter=3000000:when={announces}",
+                             TOOL, "run", "--", "true"])
+    wait_for(lambda: any("segment" in pathlib.Path(f"/proc/{child}/maps").read_text()
+                         for child in pathlib.Path(f"/proc/{late.pid}/task/{late.pid}/children").read_text().split()), "it has the memory")
+    exim.tool("stop")
+    check(not stores(), "the memory is there")
+    check(late.wait(60) == 0 and mirrors() and stores(), f"it has another store: {late.returncode}, {mirrors()}, {stores()}")
+    check(exim.run("-bpc") == b"1\n", "the queue is another one")
+    exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
 def killed_before(exim):
     """After an import that was killed an export says in one sentence what comes first, and does not say that it has moved
     nothing."""
