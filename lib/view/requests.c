@@ -381,16 +381,18 @@ static int open_made(fuse_req_t req, struct fastspool *fs, const char *path, int
 {
     static const mode_t needed[] = {S_IRUSR, S_IWUSR, S_IRUSR | S_IWUSR, S_IRUSR | S_IWUSR}; /* by O_ACCMODE */
     mode_t need = needed[flags & O_ACCMODE] | (flags & O_TRUNC ? S_IWUSR : 0);
+    char again[PATH_SIZE];
+    uint64_t node;
     struct stat st;
     int d = open_for(req, fs, path, (flags & O_ACCMODE) | O_CREAT, mode);
 
     if (d < 0)
         return d;
-    int result = fastspool_fstat(fs, d, &st);
+    int result = fastspool_flookup(fs, d, &node, &st);
     if (result == 0 && (st.st_uid != fuse_req_ctx(req)->uid || (st.st_mode & need) != need))
         result = -ESTALE;
     else if (result == 0 && (flags & O_TRUNC))
-        result = fastspool_ftruncate(fs, d, 0);
+        result = fastspool_truncate(fs, path_of(node, NULL, again), 0); /* also where it is open for reading alone */
     if (result < 0)
         close_for(fs, (uint64_t)d);
     return result < 0 ? result : d;

@@ -197,6 +197,16 @@ static int do_creat(void)
     return do_close(fd);
 }
 
+static int do_empty(void)
+{
+    struct stat st;
+    int fd = open("name", O_RDONLY | O_CREAT | O_TRUNC, 0600);
+
+    if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_size != 0))
+        problems++, printf("a file is not truncated\n");
+    return do_close(fd);
+}
+
 /* As a user who may make files here, but not open the other process's for writing. */
 static int do_create_own(void)
 {
@@ -337,6 +347,7 @@ static const struct call {
     {"open, O_RDWR | O_APPEND", do_append, ON_FILE, {0}},
     {"open, O_CREAT", do_create, ON_FILE, {0}},
     {"creat", do_creat, ON_WHOLE, {0}},
+    {"open, O_RDONLY | O_CREAT | O_TRUNC", do_empty, ON_WHOLE, {0}},
     {"open, O_CREAT | O_EXCL", do_create_new, ON_FILE, {EEXIST}},
     {"stat", do_stat, ON_FILE | ON_DIRECTORY, {0}},
     {"statx", do_statx, ON_FILE | ON_DIRECTORY, {0}},
@@ -393,7 +404,8 @@ static bool may_fail(const struct scene *scene, const struct call *call, int err
         if (error == call->may[i])
             return true;
     }
-    return error == ENOENT && !scene->always && call->run != do_create && call->run != do_creat;
+    return error == ENOENT && !scene->always && call->run != do_create && call->run != do_creat &&
+           call->run != do_empty;
 }
 
 static void use_name(const struct scene *scene, uint64_t count)
