@@ -28,8 +28,9 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#define KEPT NS_PER_S /* longer than a call takes from one step to the next */
-#define PINS 4        /* of a thread: a rename looks at two directories, and then at a name in each */
+#define KEPT   NS_PER_S /* longer than a call takes from one step to the next */
+#define PINS   4u       /* of a thread: a rename looks at two directories, and then at a name in each */
+#define PLACES 1024u
 
 struct pin {
     uint64_t since;
@@ -41,13 +42,22 @@ static struct place {
     uint64_t stale_at; /* the last -ESTALE, CLOCK_MONOTONIC ns; 0: none */
     unsigned looks;    /* the next pin is the one of this number, cut */
     struct pin pins[PINS];
-} places[PINS_MAX / PINS];
+} places[PLACES];
+static unsigned used = PLACES; /* of them */
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the pins */
 
 static struct place *place_of(pid_t pid)
 {
-    return &places[(unsigned)pid % (PINS_MAX / PINS)];
+    return &places[(unsigned)pid % used];
+}
+
+unsigned pins_begin(uint64_t files)
+{
+    uint64_t most = files / 16 / PINS;
+
+    used = most == 0 ? 1 : most < PLACES ? (unsigned)most : PLACES;
+    return used * PINS;
 }
 
 void pins_stale(pid_t pid)
@@ -96,7 +106,7 @@ static void *take_old_out(void *fs)
 {
     for (;;) {
         sleep(1);
-        for (size_t i = 0; i < PINS_MAX; i++)
+        for (size_t i = 0; i < used * PINS; i++)
             replace(fs, &places[i / PINS].pins[i % PINS], -1, KEPT);
     }
     return NULL;

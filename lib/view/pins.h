@@ -7,9 +7,9 @@
 
 #include "fastspool.h"
 
-/** The most descriptors that pins take. */
-#define PINS_MAX 4096
-
+/** Of @files descriptors that this process may have, take a sixteenth for pins, and 4,096 at the most.  Returns how
+ *  many that are.  Once, before pins_start(). */
+unsigned pins_begin(uint64_t files);
 /** Start the thread that takes old pins out.  Once, before the first request.  0 or -errno. */
 int pins_start(struct fastspool *fs);
 /** A call of thread @pid is about to be answered with -ESTALE. */

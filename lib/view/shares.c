@@ -23,7 +23,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#define OTHERS (256u + PINS_MAX) /* descriptors of the server's that are no open file's and no lock owner's */
+#define OTHERS 256u /* descriptors of the server's that are no open file's, no pin's and no lock owner's */
 
 struct user {
     uid_t uid;
@@ -44,8 +44,9 @@ void shares_begin(void)
 
     getrlimit(RLIMIT_NOFILE, &files);
     of_all = INSIDE_DESCRIPTIONS - 8192;
-    if (files.rlim_cur < OTHERS + SHARES * (rlim_t)of_all)
-        of_all = files.rlim_cur > OTHERS ? (unsigned)(files.rlim_cur - OTHERS) / SHARES : 0;
+    const rlim_t others = OTHERS + pins_begin(files.rlim_cur);
+    if (files.rlim_cur < others + SHARES * (rlim_t)of_all)
+        of_all = files.rlim_cur > others ? (unsigned)(files.rlim_cur - others) / SHARES : 0;
     of_users = of_all / 2;
     of_user = of_users / 4 < 2048 ? of_users / 4 : 2048;
 }

@@ -207,6 +207,20 @@ def one_view(exim):
 
 
 @test(**AUTO)
+def few_descriptors(exim):
+    """A limit of 1,024 descriptors that root may not lift, as in a container: the view opens files all the same."""
+    names = fill(exim)
+    exim.tool("stop")
+    exim.command("--nofile=1024:1024", "setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", TOOL, "run", "--", "true",
+                 program="prlimit", stock=True)
+    wait_mounted(exim)
+    files = [open(exim.spool / "input" / name, "rb") for name in names for _ in range(40)]
+    check(len(files) > 200 and all(file.read(1) for file in files), "a file can't be read")
+    for file in files:
+        file.close()
+
+
+@test(**AUTO)
 def descriptors(exim):
     """The server has no descriptor but its own; nothing of the view keeps the lock or the device open for others."""
     fill(exim, 1)
