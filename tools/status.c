@@ -141,13 +141,21 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }
 
-/* An import and a view hold the view's lock, as an export to the spool's own directory does. */
+/* An import and a view hold the view's lock, as an export to the spool's own directory does.  Whether another export
+ * runs takes an open file of the store to ask: that waits where the store stands, and is the mirror's alone until the
+ * store is ready. */
+static bool moves(struct fastspool *fs, const struct shown *shown)
+{
+    return launch_view_lives(fs->state) > 0 ||
+           (shown->census.half > 0 && LOAD(fs->header->state) == SEGMENT_READY && export_runs(fs));
+}
+
 static void look_at_messages(struct fastspool *fs, struct shown *shown)
 {
     census_take(&shown->census, fs, viewed(shown->spool) != 0);
     shown->numbers.messages = shown->census.store;
     shown->on_disk = shown->census.disk;
-    shown->moves = launch_view_lives(fs->state) > 0 || export_runs(fs);
+    shown->moves = moves(fs, shown);
 }
 
 /* ---- no store ---- */

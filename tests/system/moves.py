@@ -509,6 +509,20 @@ def given_back_meanwhile(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def looked_at(exim):
+    """status opens no file of the store to ask whether an export runs, but where mail is half moved."""
+    exim.submit(Message())
+    exim.command("-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:signal=KILL", TOOL, "export", "--yes",
+                 exim.work / "other", program="strace", stock=True)
+    opened = [exim.tool("dump", "segment").count(" open_body ")]
+    told = exim.status()
+    opened.append(exim.tool("dump", "segment").count(" open_body "))
+    check(told["messages"] == 1 and told["half_moved"] == 0, f"{told}")
+    check(opened[0] and opened[0] == opened[1], f"status has opened a file: {opened}")
+    exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
 def killed_before(exim):
     """After an import that was killed an export says in one sentence what comes first, and does not say that it has moved
     nothing."""
