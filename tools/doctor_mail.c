@@ -150,7 +150,10 @@ static void tell_view(struct doctor *doctor, const struct seen *seen)
         [SEEN_UNMOUNTED] = VIEW_UNMOUNTED, [SEEN_OFF] = IN_ORDER,           [SEEN_UNAVAILABLE] = IN_ORDER};
     enum verdict verdict = doctor_verdict(severity_of(conditions[seen->state]));
 
-    if (seen->state == SEEN_DEAD)
+    if (seen->stopped)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STOPPED)), seen->mend,
+                    "%s: programs without the library wait, as does mailq", seen->line);
+    else if (seen->state == SEEN_DEAD)
         doctor_tell(doctor, verdict, seen->mend, "%s: programs without the library see an error, mailq an empty queue",
                     seen->line);
     else if (seen->state == SEEN_UNMOUNTED)
@@ -276,7 +279,10 @@ void doctor_readers(struct doctor *doctor)
         return;
     if (doctor->fs)
         seen_look(doctor->fs, doctor->config.view, &seen);
-    if (seen.state == SEEN_MOUNTED || (!doctor->fs && viewed(doctor->spool) > 0))
+    if (seen.stopped)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STOPPED)), "`fastspool run -- COMMAND`, or see \"view\"",
+                    "while the view is stopped programs without the library wait");
+    else if (seen.state == SEEN_MOUNTED || (!doctor->fs && viewed(doctor->spool) > 0))
         doctor_tell(doctor, DOCTOR_OK, NULL, "every program sees the queue, by the view");
     else if (seen.state == SEEN_STARTING)
         doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STARTING)), "`fastspool run -- COMMAND`, or wait",

@@ -8,11 +8,13 @@
  * Nothing here touches the view: its server may hang, and a dead one answers with an error.
  *
  * Failure modes:
+ *   - The process that would replace a server that does not answer is stopped, or frozen: the kernel says so of it.
  *   - Only root may read the list of the view's process.  For other users each mount of a living view counts.
  *   - The mail user has mounted a file system of his own with the view's type: it counts where a view could be.
  */
 #include "seen.h"
 
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/escape.h"
 #include "base/started.h"
@@ -163,6 +165,27 @@ static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE
         snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
 }
 
+static void describe_mend(struct seen *seen, bool wanted)
+{
+    if (seen->stopped)
+        snprintf(
+            seen->mend, SEEN_MEND,
+            "`kill -CONT %ld` lets a stopped one go on, a frozen one waits for its control group (/proc/%ld/cgroup); "
+            "`fastspool stop` kills it",
+            (long)seen->stopped, (long)seen->stopped);
+    else
+        strcpy(seen->mend, wanted ? "`fastspool run -- true`, as root, mounts it again"
+                                  : "`fastspool stop`, as root, takes it away");
+}
+
+/* The supervisor: while it goes on it replaces what is stopped. */
+pid_t seen_stopped(const char *state)
+{
+    pid_t pid = launch_view_holder(state);
+
+    return pid > 0 && (started_is_stopped(pid) || cgroup_is_frozen(pid)) ? pid : 0;
+}
+
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
 {
     char names[NAMES];
@@ -173,8 +196,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     while ((seen->state = find_state(fs, wanted, names)) == SEEN_STARTING &&
            (seen->late = late(launch_view_holder(fs->state))) > 0 && clock_monotonic() - began < MOMENT)
         clock_sleep(LOOK_AGAIN);
-    seen->mend =
-        wanted ? "`fastspool run -- true`, as root, mounts it again" : "`fastspool stop`, as root, takes it away";
+    seen->stopped = seen_stopped(fs->state);
+    describe_mend(seen, wanted);
     if (seen->state == SEEN_MOUNTED)
         describe_mounted(names, wanted, seen->line);
     else if (seen->state == SEEN_STARTING)
@@ -190,6 +213,9 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
                  why ? why : "unknown error");
     else
         strcpy(seen->line, "off");
+    size_t length = strlen(seen->line);
+    if (seen->stopped)
+        snprintf(seen->line + length, SEEN_LINE - length, "; process %ld is stopped or frozen", (long)seen->stopped);
 }
 
 const char *seen_name(enum seen_state state)

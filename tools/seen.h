@@ -6,6 +6,7 @@
 #define FASTSPOOL_SEEN_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct fastspool;
 
@@ -19,14 +20,19 @@ enum seen_state {
 };
 
 #define SEEN_LINE 4096
+#define SEEN_MEND 256
 
 struct seen {
     enum seen_state state;
     char line[SEEN_LINE]; /* the same in words */
-    const char *mend;     /* what helps against SEEN_DEAD */
+    char mend[SEEN_MEND]; /* what helps against SEEN_DEAD, or against a view that is stopped */
+    pid_t stopped;        /* the view's process, if that is stopped or frozen: who looks at the view waits; 0: not */
     unsigned late;        /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
 };
 
+/** The process of the view whose state directory is @state, if it is stopped or frozen: nobody replaces its server
+ * then. 0: not, or it can't be said. */
+pid_t seen_stopped(const char *state);
 /** Look, and touch no view: its server may hang.  A view that should be mounted, and is not, gets a moment to be.
  * @wanted: the configuration says `view = auto`. */
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen);

@@ -43,6 +43,7 @@ enum condition {
     EXIM_BESIDE_MAIL, /* the same, and mail stands */
     /* what programs without the library see */
     VIEW_DEAD,
+    VIEW_STOPPED,   /* it is mounted, and nobody goes on there */
     VIEW_UNMOUNTED, /* and it should be */
     VIEW_STARTING,
     VIEW_HIDES, /* files of the disk */

@@ -204,6 +204,10 @@ static bool exim_is_plain(struct shown *shown)
 
 static bool view_fails(struct shown *shown)
 {
+    if (shown->view.stopped)
+        return is(shown, VIEW_STOPPED,
+                  "the view, process %ld, does not answer: programs without the library wait, as does mailq; %s",
+                  (long)shown->view.stopped, shown->view.mend);
     if (shown->view.state == SEEN_DEAD)
         return is(shown, VIEW_DEAD,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",

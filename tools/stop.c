@@ -24,10 +24,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PATIENCE     (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
+#define HALTED_TIME  (3 * NS_PER_S)  /* for a view that is stopped or frozen to go on */
+#define KILLED_TIME  (5 * NS_PER_S)  /* for it to be gone, when it was killed */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
 
@@ -83,15 +86,44 @@ static void revive_view(struct fastspool *fs)
     }
 }
 
-/* The kernel names the process, not the header, which the mail user can write. */
-static int end_view(const struct look *look)
+/* By a descriptor: the number may be another process's by now.  The kernel ends its children, too. */
+static bool kill_view(const struct look *look, pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    bool killed =
+        fd >= 0 && seen_stopped(look->state) == pid && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    if (killed) {
+        progress_pause();
+        printf("the view of %s, process %ld, was stopped or frozen: it is killed\n", look->spool, (long)pid);
+    }
+    return killed;
+}
+
+static int still_runs(const struct look *look, pid_t pid, bool killed)
+{
+    if (killed)
+        return tool_error(
+            "the view of %s, process %ld, was killed, and is there still, as in a frozen control group: "
+            "/proc/%ld/cgroup names it; thaw it, and run `fastspool stop` again",
+            look->spool, (long)pid, (long)pid);
+    return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", look->spool,
+                      (long)pid);
+}
+
+/* The kernel names the process, not the header, which the mail user can write.  *@killed: it was stopped, and what it
+ * has mounted is mounted still. */
+static int end_view(const struct look *look, bool *killed)
 {
     pid_t signalled = 0;
     int lives = launch_view_lives(look->state);
+    uint64_t start = clock_monotonic(), until = start + PATIENCE;
 
     if (geteuid() != 0 && lives > 0)
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
-    for (uint64_t start = clock_monotonic(); lives != 0; lives = launch_view_lives(look->state)) {
+    for (; lives != 0; lives = launch_view_lives(look->state)) {
         pid_t pid = launch_view_holder(look->state);
         if (lives < 0 || pid < 0)
             return tool_error("%s: can't look whether a view runs: %s", look->spool,
@@ -102,9 +134,10 @@ static int end_view(const struct look *look)
             return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid,
                               strerrordesc_np(errno));
         signalled = pid;
-        if (clock_monotonic() - start > PATIENCE)
-            return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", look->spool,
-                              (long)pid);
+        if (pid > 0 && !*killed && clock_monotonic() - start > HALTED_TIME && seen_stopped(look->state) == pid)
+            until = (*killed = kill_view(look, pid)) ? clock_monotonic() + KILLED_TIME : until;
+        if (clock_monotonic() > until)
+            return still_runs(look, pid, *killed);
         clock_sleep(LOOK_EVERY);
     }
     if (look->fs)
@@ -141,6 +174,20 @@ static void give_memory_back(const struct fastspool *fs)
         memory_discard(fs);
 }
 
+/* A dead one is mounted again before it ends, and so is one that had to be killed. */
+static int end_mounted_view(const struct look *look)
+{
+    bool killed;
+    int result;
+
+    do {
+        killed = false;
+        revive_view(look->fs);
+        result = end_view(look, &killed);
+    } while (result == 0 && killed);
+    return result;
+}
+
 static int stop(const struct look *look)
 {
     struct fastspool *fs = look->fs;
@@ -149,8 +196,7 @@ static int stop(const struct look *look)
     if (result < 0)
         return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s%s", fs->spool,
                           strerrordesc_np(-result), result == -ENOSPC ? ": make room, and try again" : "");
-    revive_view(fs);
-    if (end_view(look) != 0 || end_mirror(fs) != 0)
+    if (end_mounted_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
     say_what_stays(fs, look->view);
     give_memory_back(fs);
@@ -196,7 +242,8 @@ static int stop_other_version(const struct look *look)
 static int stop_without_store(struct look *look, const char *spool)
 {
     int lives = launch_view_lives(look->state);
-    if (end_view(look) != 0)
+    bool killed = false;
+    if (end_view(look, &killed) != 0)
         return 1;
     if (lives > 0 && look->why[0] && look_begin(look, spool) != 0)
         return 1;

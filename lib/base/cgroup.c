@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The control groups of this process.
+ * The control groups of this process, and whether another one is frozen.
  *
  * A user may freeze the groups that were delegated to him (systemd's user@.service), or give them hardly any time of a
  * processor.  Exim takes root's real uid for a delivery, but it stays in the group of the user whose sendmail it was.
@@ -55,10 +55,11 @@ static int look_at_line(char *line, look_at *look, void *context)
     return found ? found : look_in("/unified", path, look, context);
 }
 
-int cgroup_any(look_at *look, void *context)
+/* @list: the groups of a process, /proc/PID/cgroup. */
+static int look_at_list(const char *list, look_at *look, void *context)
 {
     char text[2 * PATH_MAX], *rest;
-    int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+    int fd = open(list, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     int found = size < 0 ? -errno : size == sizeof(text) - 1 ? -ENAMETOOLONG : 0;
 
@@ -70,6 +71,39 @@ int cgroup_any(look_at *look, void *context)
     for (char *line = strtok_r(text, "\n", &rest); line && !found; line = strtok_r(NULL, "\n", &rest))
         found = look_at_line(line, look, context);
     return found;
+}
+
+int cgroup_any(look_at *look, void *context)
+{
+    return look_at_list("/proc/self/cgroup", look, context);
+}
+
+static bool has_text(const struct cgroup *group, const char *name, const char *wanted)
+{
+    char path[PATH_MAX], text[64];
+    bool fits = snprintf(path, sizeof(path), "%s%s/%s", group->hierarchy, group->path, name) < (int)sizeof(path);
+    int fd = fits ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (fd >= 0)
+        close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    return strstr(text, wanted);
+}
+
+/* Both versions count the groups above. */
+static int is_frozen(const struct cgroup *group, void *context)
+{
+    (void)context;
+    return has_text(group, "freezer.state", "FROZEN") || has_text(group, "cgroup.events", "frozen 1");
+}
+
+bool cgroup_is_frozen(pid_t pid)
+{
+    char list[32];
+
+    snprintf(list, sizeof(list), "/proc/%ld/cgroup", (long)pid);
+    return look_at_list(list, is_frozen, NULL) > 0;
 }
 
 struct above {

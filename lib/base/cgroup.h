@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The control groups of this process.
+ * The control groups of this process, and whether another one is frozen.
  */
 #ifndef FASTSPOOL_CGROUP_H
 #define FASTSPOOL_CGROUP_H
@@ -21,6 +21,9 @@ int cgroup_any(int (*look)(const struct cgroup *group, void *context), void *con
 
 /** The same for the directory of each group and of those above it that can be seen, from the top on. */
 int cgroup_any_above(int (*look)(const char *directory, void *context), void *context);
+
+/** Is process @pid frozen, by its group or one above?  False, too, where that can't be said. */
+bool cgroup_is_frozen(pid_t pid);
 
 /** Is a group of this process, or one above, a user's that @trusts doesn't trust?  1 or 0; -errno: it can't be said. */
 int cgroup_is_users(bool (*trusts)(uid_t uid));

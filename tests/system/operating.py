@@ -18,8 +18,8 @@ import signal
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, check,
-                     held, main, processes, stores, test, wait_for)
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
+                     held, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -891,6 +891,58 @@ def the_view(exim):
         check(b"no view can be mounted: /dev/fuse: " in closed.stdout, f"{closed}")
 
 
+@contextlib.contextmanager
+def frozen_view(pids):
+    """The group of these processes is frozen, of version 2, whose processes look like any that sleep."""
+    group = pathlib.Path(f"/sys/fs/cgroup/unified/fastspool-view-{os.getpid()}")
+    group.mkdir()
+    for pid in pids:
+        (group / "cgroup.procs").write_text(str(pid))
+    (group / "cgroup.freeze").write_text("1")
+    wait_for(lambda: "frozen 1" in (group / "cgroup.events").read_text(), "the view is frozen")
+    try:
+        yield
+    finally:
+        (group / "cgroup.freeze").write_text("0")
+        for pid in (group / "cgroup.procs").read_text().split():
+            pathlib.Path("/sys/fs/cgroup/unified/cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
+@test(("", {"fastspool": ("view = auto",)}), ("_frozen", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+def a_stopped_view(exim):
+    """A view with all its processes stopped, or frozen: status and doctor say so, and wait for nothing; what waits at it gets an
+    answer when it goes on.  `fastspool stop` kills it, says so, and leaves nothing mounted."""
+    if (frozen := exim.work.name.endswith("_frozen")) and not pathlib.Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+        raise Skip("this machine has no control groups of version 2")
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        exim.submit(Message())
+        exim.queued += 1
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        pids = processes_of_view(exim)
+        with frozen_view(pids) if frozen else stopped_view(exim):
+            status_tells(exim, 1, f"the view, process {pids[0]}, does not answer", f"`kill -CONT {pids[0]}`")
+            for check_name in ("store", "view", "readers"):
+                tells(exim, check_name, "attention", *(() if check_name == "readers" else (f"`kill -CONT {pids[0]}`",)))
+            view = each_form(exim)[2]["view"]
+            check(view.startswith("mounted over ") and view.endswith(f"; process {pids[0]} is stopped or frozen"), view)
+            waiter = subprocess.Popen(["ls", exim.spool / "input"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for(lambda: sleeps_in(waiter.pid, "request_wait_answer"), "a reader waits")
+        waiter.wait(60)
+        wait_for(lambda: exim.status()["health"] == 0, "all is well again")
+        check(len(os.listdir(exim.spool / "input")) == 2, "the view shows something else")
+        pids = processes_of_view(exim)
+        with frozen_view(pids) if frozen else contextlib.nullcontext():
+            for pid in () if frozen else pids:
+                suspend(pid)
+            said = operate(exim, "stop")
+            check(f"process {pids[0]}, was stopped or frozen: it is killed" in said, said)
+            check(not is_view(exim.spool / "input") and not set(pids) & {pid for pid, _ in processes()}, f"{processes()}")
+
+
 @test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
 def while_it_imports(exim):
     """While a view imports, and waits for a process that works on a message, doctor and status say the same: how many messages
@@ -1047,6 +1099,22 @@ def kill_view(exim):
     wait_for(lambda: exim.status()["view_state"] == "dead", "the view is dead")
 
 
+def processes_of_view(exim):
+    """The view's supervisor, and its children, the server and the hand."""
+    pid = exim.status()["view_pid"]
+    return [pid, *map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@contextlib.contextmanager
+def stopped_view(exim):
+    """All processes of the view are stopped.  What `fastspool status` names lets them go on."""
+    pids = processes_of_view(exim)
+    for pid in pids:
+        suspend(pid)
+    yield
+    subprocess.run(re.search("`(kill -CONT [0-9]+)`", operate(exim, "status", status=1))[1], shell=True, check=True)
+
+
 @contextlib.contextmanager
 def enabled(exim):
     """`fastspool enable` was run."""
@@ -1106,6 +1174,7 @@ def one_rule_with_a_view(exim):
                  serving_nothing(exim, lambda: target.chmod(0o644), lambda: target.chmod(0o4644))),
                 ("the view was stopped", (1, 1, 0), without_view(exim, lambda: operate(exim, "stop"))),
                 ("the view is dead", (1, 1, 0), without_view(exim, lambda: kill_view(exim))),
+                ("the view is stopped", (1, 1, 0), stopped_view(exim)),
                 ("the view hides a message", (2, 2, 0), below_the_view(exim)),
                 ("a typo", (1, 2, 2), written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n")),
                 ("the library has lost its bit", (1, 2, 2), without_its_bit()),
