@@ -37,10 +37,11 @@ enum condition {
     PLAIN_HIDDEN,     /* messages below a view, which nobody has */
     IMPORT_STANDS,    /* files of messages that Exim finds elsewhere: an import or export was interrupted */
     /* the Exims that run */
-    LIBRARY_LOST,     /* its file, or its mode: Exim's re-executions do not load it */
-    EXIM_ON_VIEW,     /* a daemon without the library, or in which it serves nothing */
-    EXIM_ON_DISK,     /* the same, and there is no view */
-    EXIM_BESIDE_MAIL, /* the same, and mail stands */
+    LIBRARY_LOST,         /* its file, or its mode: Exim's re-executions do not load it */
+    LIBRARY_LOST_ON_DISK, /* the same beside an Exim that has it, and there is no view: what that takes stands */
+    EXIM_ON_VIEW,         /* a daemon without the library, or in which it serves nothing */
+    EXIM_ON_DISK,         /* the same, and there is no view */
+    EXIM_BESIDE_MAIL,     /* the same, and mail stands */
     /* what programs without the library see */
     VIEW_DEAD,
     VIEW_STOPPED,   /* it is mounted, and nobody goes on there */

@@ -174,9 +174,20 @@ static bool exim_fails(struct shown *shown)
         shown->health = severity_of(PLAIN_UNATTENDED);
         return true;
     }
-    if (shown->library[0])
-        return is(shown, LIBRARY_LOST, "Exim's re-executions do not load the library: %s", shown->library);
     return false;
+}
+
+/* What a daemon that has the store takes is in the store.  Its deliveries are re-executions. */
+static bool library_is_lost(struct shown *shown)
+{
+    bool viewed = shown->view.state == SEEN_MOUNTED;
+
+    return shown->library[0] && is(shown, viewed || shown->unattended ? LIBRARY_LOST : LIBRARY_LOST_ON_DISK,
+                                   "Exim's re-executions do not load the library%s: %s",
+                                   viewed              ? ", and work on the view, more slowly"
+                                   : shown->unattended ? ""
+                                                       : "; it takes mail, and delivers none",
+                                   shown->library);
 }
 
 /* Nobody has them: not those either of which the store has others. */
@@ -239,7 +250,8 @@ void status_judge(struct shown *shown)
            (double)s->room_bytes / (1 << 20), s->room_files,
            shown->config->state[0] ? shown->config->state : shown->spool);
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
-             exim_fails(shown) || view_hides_mail(shown) || view_fails(shown) || is_elsewhere(shown))
+             exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) || view_fails(shown) ||
+             is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

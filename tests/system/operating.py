@@ -262,18 +262,42 @@ def the_library_is_lost(exim):
                  "`meson install -C build`")):
             spoil()
             try:
-                status_tells(exim, 1, how)
+                status_tells(exim, 2, how)
                 if "install" in words:
                     with written("/var/lib/dpkg/info/libfastspool0:amd64.list", "/.\n"):
-                        status_tells(exim, 1, "`apt-get install --reinstall libfastspool0`")
+                        status_tells(exim, 2, "`apt-get install --reinstall libfastspool0`")
                         tells(exim, "library", "wrong", "`apt-get install --reinstall libfastspool0`")
                 tells(exim, "library", "wrong", words)
                 tells(exim, "secure execution", "wrong", "does not load the library")
                 refuses(exim, words, "does not load the library")
-                status_tells(exim, 1, "re-executions do not load the library", str(INSTALLED))
+                status_tells(exim, 2, "re-executions do not load the library", "takes mail, and delivers none", str(INSTALLED))
             finally:
                 mend()
             allows(exim)
+
+
+@test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True)
+def mail_beside_a_lost_library(exim):
+    """What a daemon does then: without a view it takes mail, and delivers none, status 2; with one its deliveries work on that,
+    status 1.  When the library has its bit again all arrives."""
+    viewed = exim.work.name.endswith("_with_view")
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, f"view = {'auto' if viewed else 'off'}"):
+        wait_for(lambda: exim.status()["view_state"] == ("mounted" if viewed else "off"), "the view is as it should be")
+        with without_its_bit():
+            message, client = exim.expect(Message(), "sink"), Client()
+            check(client.send(message)[0] == 250, "mail is not taken")
+            client.close()
+            if viewed:
+                exim.wait_arrived(message)
+            else:
+                wait_for(lambda: re.search("Spool file .* not found", exim.log()), "the delivery finds nothing")
+                check(exim.status()["messages"] == 1, f"{exim.status()}")
+            status_tells(exim, 1 if viewed else 2, "work on the view" if viewed else "takes mail, and delivers none")
+        exim.run("-qff")
+        exim.wait_arrived(message)
 
 
 @test(library=True)
@@ -1202,6 +1226,8 @@ def one_rule_without_a_view(exim):
                 ("mail on the plain disk, enabled, and no Exim", (2, 2, 0),
                  all_of(stopped(exim), enabled(exim), with_plain_mail(exim))),
                 ("a typo", (2, 2, 2), written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n")),
+                ("the library has lost its bit", (2, 2, 2), without_its_bit()),
+                ("the library has lost its bit, and no Exim", (1, 2, 2), all_of(stopped(exim), without_its_bit())),
                 ("a state that can't be made", (2, 2, 2), all_of(stopped(exim, store=False), written(
                     FASTSPOOL_CONFIGURATION, good.replace(str(exim.work / "disk/state"), "/nowhere/state")))),
                 ("no Exim, mail in the state", (2, 2, 0), all_of(with_mail(exim), stopped(exim, store=False)))):
