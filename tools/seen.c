@@ -222,7 +222,8 @@ const char *seen_name(enum seen_state state)
 {
     static const char *const names[] = {
         [SEEN_MOUNTED] = "mounted",     [SEEN_STARTING] = "starting", [SEEN_DEAD] = "dead",
-        [SEEN_UNMOUNTED] = "unmounted", [SEEN_OFF] = "off",           [SEEN_UNAVAILABLE] = "unavailable"};
+        [SEEN_UNMOUNTED] = "unmounted", [SEEN_OFF] = "off",           [SEEN_UNAVAILABLE] = "unavailable",
+        [SEEN_UNKNOWN] = NULL};
 
     return names[state];
 }

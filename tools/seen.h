@@ -17,6 +17,7 @@ enum seen_state {
     SEEN_UNMOUNTED,   /* none is mounted, and none was tried since the last one */
     SEEN_OFF,         /* the configuration says so */
     SEEN_UNAVAILABLE, /* this machine allows no mount */
+    SEEN_UNKNOWN,     /* this user may not look; seen_look() never says so */
 };
 
 #define SEEN_LINE 4096
@@ -36,7 +37,7 @@ pid_t seen_stopped(const char *state);
 /** Look, and touch no view: its server may hang.  A view that should be mounted, and is not, gets a moment to be.
  * @wanted: the configuration says `view = auto`. */
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen);
-/** "mounted", "starting", ... */
+/** "mounted", "starting", ...; NULL: SEEN_UNKNOWN. */
 const char *seen_name(enum seen_state state);
 
 #endif

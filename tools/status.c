@@ -225,14 +225,32 @@ static bool is_closed(int result)
     return result == -EACCES && geteuid() != 0;
 }
 
+/* A user who may not search the spool finds no view there, mounted or not. */
+static bool is_hidden(const char *spool)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof(path), "%s/input", spool);
+
+    return length < (int)sizeof(path) && access(path, F_OK) < 0 && errno == EACCES;
+}
+
 /* What is mounted without a store shows nothing, or is about to bring one back. */
 static void look_at_mounts(struct shown *shown)
 {
-    bool mounted = viewed(shown->spool) > 0;
+    int result = viewed(shown->spool);
+    bool mounted = result > 0;
 
-    shown->view.state = mounted ? SEEN_MOUNTED : shown->config->view ? SEEN_UNMOUNTED : SEEN_OFF;
+    shown->view.state = mounted                                 ? SEEN_MOUNTED
+                        : !shown->config->view                  ? SEEN_OFF
+                        : result < 0 || is_hidden(shown->spool) ? SEEN_UNKNOWN
+                                                                : SEEN_UNMOUNTED;
     if (shown->view.state == SEEN_OFF)
         strcpy(shown->view.line, "off");
+    else if (shown->view.state == SEEN_UNKNOWN && result < 0)
+        snprintf(shown->view.line, sizeof(shown->view.line), "it can't be said whether it is mounted: %s",
+                 strerrordesc_np(-result));
+    else if (shown->view.state == SEEN_UNKNOWN)
+        strcpy(shown->view.line, "the store is not to be seen by this user, nor whether a view is mounted");
     else
         snprintf(shown->view.line, sizeof(shown->view.line), "%s; %s", mounted ? "mounted" : "not mounted",
                  shown->unknown                   ? "the store is not to be seen by this user"

@@ -87,7 +87,10 @@ void status_print_json(const struct shown *shown)
     print_text("line", shown->line);
     print_text("more", shown->more);
     if (shown->view.line[0]) {
-        print_text("view_state", seen_name(shown->view.state));
+        if (shown->view.state == SEEN_UNKNOWN)
+            printf(", \"view_state\": null");
+        else
+            print_text("view_state", seen_name(shown->view.state));
         print_text("view", shown->view.line);
     }
     puts("}");

@@ -1021,15 +1021,21 @@ def readers_of_the_plain_disk(exim):
 
 @test(library=True)
 def what_a_user_may_know(exim):
-    """An ordinary user can't know whether there is a store: status does not say that there is none, in the text and as JSON."""
+    """An ordinary user can't know whether there is a store, and a view: status does not say that there is none, in the text and as
+    JSON."""
+    (exim.spool / "input").mkdir()
+    exim.own(exim.spool / "input")
+    exim.spool.chmod(0o750)                     # as Debian's
     with well(exim, "view = auto"):
         for store in (True, False):
             operate(exim, "run", "--", "true") if store else operate(exim, "stop")
+            wait_for(lambda: is_view(exim.spool / "input") == store, "the view is mounted, or not")
             text, told = (exim.command("status", *form, program=TOOL, stock=True, user=USER) for form in ((), ("--json",)))
             said = (text.stdout + text.stderr).decode()
             check(text.returncode == told.returncode == 1 and "no store" not in said and "run it as root" in said, said)
             check("the store is not to be seen by this user" in said, said)
             check(json.loads(told.stdout)["store"] is None and "no store" not in told.stdout.decode(), f"{told}")
+            check(json.loads(told.stdout)["view_state"] is None and "not mounted" not in said, f"{told} {said}")
         exim.stop()
         operate(exim, "stop")
         check(exim.status()["store"] is False, "root can know")
