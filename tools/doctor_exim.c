@@ -12,6 +12,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "spool/attach.h"
 #include "spool/viewed.h"
 #include "states.h"
 #include "status.h"
@@ -27,10 +28,22 @@
 
 #define TOLD_MAX 5 /* processes by name; the rest is counted */
 
+/* Is there a store, and an Exim that has it?  With --start no other check needs the store. */
+static bool is_attended(struct doctor *doctor)
+{
+    char why[FASTSPOOL_ERROR_MAX];
+    struct fastspool *fs = NULL;
+    bool store = doctor->fs || (doctor->spool[0] && attach_open(doctor->spool, &doctor->config, &fs, why) == 0);
+
+    if (fs)
+        fastspool_detach(fs);
+    return store && exims_attend(&doctor->config, doctor->spool);
+}
+
 void doctor_configuration(struct doctor *doctor)
 {
     char mend[512];
-    bool attended = doctor->fs && exims_attend(&doctor->config, doctor->spool);
+    bool attended = doctor->refusal[0] && is_attended(doctor);
 
     snprintf(mend, sizeof(mend),
              "mend it, and run `fastspool doctor` again; an Exim that runs looks again by itself; until then %s",

@@ -226,12 +226,14 @@ def a_typo_beside_a_daemon(exim):
             wait_for(lambda: exim.log().count("Spool error") == 3, "no delivery has the store")
             check("takes mail into it, and delivers none" in (told := operate(exim, "status", status=2)) and "memroy" in told, told)
             tells(exim, "configuration", "wrong", "memroy", "takes mail into it, and delivers none")
+            refuses(exim, "memroy", "takes mail into it, and delivers none")
         exim.run("-qff")
         exim.wait_arrived()
         exim.stop()
         operate(exim, "stop")
         with written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n"):
             tells(exim, "configuration", "wrong", "Exim takes and delivers no mail")
+            refuses(exim, "Exim takes and delivers no mail")
             check("Exim takes and delivers no mail" in operate(exim, "status", status=2), "status says something else")
             check(exim.command("-bpc").returncode != 0, "Exim has a queue")
 
