@@ -116,19 +116,17 @@ void doctor_memory(struct doctor *doctor)
 
 void doctor_huge_pages(struct doctor *doctor)
 {
-    char value[32], enabled[128] = "unknown";
+    char value[MOUNTPOINT_VALUE], kernel[MOUNTPOINT_KERNEL];
     struct mountpoint mount;
 
     if (!doctor->runtime[0] || !mountpoint_of(doctor->runtime, &mount))
         return;
-    mountpoint_value(&mount, "huge", value, sizeof(value));
-    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
-    if (file && fgets(enabled, sizeof(enabled), file))
-        enabled[strcspn(enabled, "\n")] = '\0';
-    if (file)
-        fclose(file);
-    doctor_tell(doctor, DOCTOR_OK, NULL, "%s has huge=%s; the kernel's shmem_enabled is %s", doctor->runtime,
-                value[0] ? value : "never", enabled);
+    bool huge = mountpoint_is_huge(&mount, value, kernel);
+    doctor_tell(
+        doctor, DOCTOR_OK, NULL,
+        "%s: %s, by huge=%s of that mount; the kernel's shmem_enabled, %s, is for it only where it says [deny] or "
+        "[force]",
+        doctor->runtime, huge ? "2 MiB where the machine has them" : "4 KiB", value[0] ? value : "never", kernel);
 }
 
 /* ---- the disk ---- */

@@ -260,12 +260,12 @@ static void tell_readers(struct doctor *doctor)
         "sh", "-c",
         "grep -lsrE '(^|[^[:alnum:]_])(mailq|exiqgrep|exipick|exiqsumm|exim4?|sendmail|mail)([^[:alnum:]_]|$)' "
         "/etc/crontab /etc/cron.d /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly "
-        "/var/spool/cron/crontabs /etc/ppp/ip-up.d | sort | tr '\\n' ' '",
+        "/var/spool/cron/crontabs /etc/ppp/ip-up.d | sort | paste -sd ' '",
         NULL};
     char found[COMMAND_OUTPUT];
 
     command_run(search, NULL, found);
-    doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or " EXIMS_LIBRARY " in /etc/ld.so.preload",
+    doctor_tell(doctor, DOCTOR_ATTENTION, "`fastspool run -- COMMAND`, or `fastspool enable --everywhere`",
                 "without a view, programs without the library see the plain disk alone, and no mail in the store; what "
                 "they send lies on the disk: mailq, exiqgrep, monitors%s" NAMES,
                 found[0] ? ", and of cron and ppp " : "", found);

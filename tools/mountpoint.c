@@ -83,3 +83,17 @@ void mountpoint_value(const struct mountpoint *mount, const char *name, char *va
     if (found && found[strlen(name)] == '=')
         snprintf(value, (size_t)room, "%.*s", (int)strcspn(found + strlen(name) + 1, ","), found + strlen(name) + 1);
 }
+
+bool mountpoint_is_huge(const struct mountpoint *mount, char value[MOUNTPOINT_VALUE], char kernel[MOUNTPOINT_KERNEL])
+{
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+
+    if (!file || !fgets(kernel, MOUNTPOINT_KERNEL, file))
+        strcpy(kernel, "unknown");
+    if (file)
+        fclose(file);
+    kernel[strcspn(kernel, "\n")] = '\0';
+    mountpoint_value(mount, "huge", value, MOUNTPOINT_VALUE);
+    bool asked = strcmp(value, "always") == 0 || strcmp(value, "within_size") == 0;
+    return (asked && !strstr(kernel, "[deny]")) || strstr(kernel, "[force]");
+}

@@ -7,6 +7,9 @@
 
 #include <stdbool.h>
 
+#define MOUNTPOINT_VALUE  32
+#define MOUNTPOINT_KERNEL 128
+
 struct mountpoint {
     char place[256];
     char type[64];
@@ -19,5 +22,9 @@ bool mountpoint_of(const char *path, struct mountpoint *mount);
 bool mountpoint_has(const struct mountpoint *mount, const char *option);
 /** The value of option @name, "huge": "always"; "" if it has none. */
 void mountpoint_value(const struct mountpoint *mount, const char *name, char *value, int room);
+/** Has a file of this mount, a tmpfs, huge pages where the machine has them?  @value: the mount's `huge`, "" if it has
+ *  none.  @kernel: what shmem_enabled says, which only overrules it by "deny" and "force"; "unknown": it can't be read.
+ */
+bool mountpoint_is_huge(const struct mountpoint *mount, char value[MOUNTPOINT_VALUE], char kernel[MOUNTPOINT_KERNEL]);
 
 #endif

@@ -105,19 +105,12 @@ static void look_at_recovery(const struct header *header, struct shown *shown)
 /* Which pages the memory has, and what it costs not to have huge ones (docs/benchmarks.md). */
 static void look_at_pages(const struct fastspool *fs, struct shown *shown)
 {
-    char huge[32], kernel[128] = "";
+    char huge[MOUNTPOINT_VALUE], kernel[MOUNTPOINT_KERNEL];
     struct mountpoint mount;
-    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
 
-    if (file && !fgets(kernel, sizeof(kernel), file))
-        kernel[0] = '\0';
-    if (file)
-        fclose(file);
     if (!mountpoint_of(fs->runtime, &mount))
         return;
-    mountpoint_value(&mount, "huge", huge, sizeof(huge));
-    bool asked = strcmp(huge, "always") == 0 || strcmp(huge, "within_size") == 0;
-    if ((asked && !strstr(kernel, "[deny]")) || strstr(kernel, "[force]"))
+    if (mountpoint_is_huge(&mount, huge, kernel))
         snprintf(shown->pages, sizeof(shown->pages), "2 MiB where the machine has them");
     else
         snprintf(shown->pages, sizeof(shown->pages),
