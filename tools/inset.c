@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BEGIN     "# `fastspool enable` wrote this, `fastspool disable` takes it away: "
+#define BEGIN     "# `fastspool enable` wrote this, `fastspool disable` takes it away:"
 #define END       "# fastspool: the end\n"
 #define NEWLINE   "[line end]"
 #define FILE_     "[file]"
@@ -158,10 +158,10 @@ int inset_put(const char *path, const char *lines, char error[ERROR_MAX])
     bool own_directory = mkdir(directory, 0755) == 0;
     result = open_text(&text, path, error);
     size_t length = result == 0 ? strlen(text.bytes) : 0;
-    bool unended = length > 0 && text.bytes[length - 1] != '\n';
-    if (result == 0 &&
-        asprintf(&whole, "%s%s" BEGIN "%s%s%s\n%s" END, text.bytes, unended ? "\n" : "", unended ? NEWLINE : "",
-                 text.st.st_nlink == 0 ? FILE_ : "", own_directory ? DIRECTORY : "", lines) < 0)
+    bool unended = length > 0 && text.bytes[length - 1] != '\n', fresh = text.st.st_nlink == 0;
+    if (result == 0 && asprintf(&whole, "%s%s" BEGIN "%s%s%s%s\n%s" END, text.bytes, unended ? "\n" : "",
+                                unended || fresh || own_directory ? " " : "", unended ? NEWLINE : "",
+                                fresh ? FILE_ : "", own_directory ? DIRECTORY : "", lines) < 0)
         result = error_set(error, -ENOMEM, "out of memory");
     if (result == 0)
         result = replace(&text, whole, error);

@@ -1341,6 +1341,8 @@ def on_and_off(exim):
                 check(restart in operate(exim, "enable", "--yes"), f"enable does not say {restart}")
                 made = {path for path in changed(before) if os.path.isfile(path)}
                 check(made == set(map(str, wanted)), f"{made}")
+                lines = [line for path in made for line in pathlib.Path(path).read_text().splitlines() if "fastspool" in line]
+                check(lines and not [line for line in lines if line != line.rstrip()], f"blanks at the ends of lines: {lines}")
                 between = etc()
                 check("nothing to do" in operate(exim, "enable") and not changed(between), "enabled twice")
                 seen = subprocess.run(["sh", "-ec", f". {DEFAULTS}; printenv LD_PRELOAD"], env={"PATH": os.environ["PATH"]},
