@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What may not be done beside a running Exim: one rule for disable, export and compact, and its reverse for import.
+ * And what is said of the Exims beside which a store was stopped.
  *
  * An Exim that has the store puts new mail into it while it is emptied, and plain Exim would never see that.  An Exim
  * that has it not would lose sight of what is imported.
@@ -10,12 +11,14 @@
  *   - No process tells which spool it uses.  So each Exim that has the library counts for every configured spool.
  *   - Processes can't be looked at, as without CAP_SYS_PTRACE: nothing is taken out of the store beside them.
  *   - An Exim starts meanwhile: each message is still in one place.
+ *   - The stop of Exim's service ends its daemon alone: a queue run or a delivery that was started from it goes on.
  */
 #include "beside.h"
 
 #include "exims.h"
 #include "fastspool.h"
 #include "spool/viewed.h"
+#include "store/store.h"
 #include "tool.h"
 #include "ways.h"
 
@@ -23,6 +26,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#define NAMED 20 /* of the Exims that use a store */
+#define HELP  192
 
 struct found {
     const char *memory; /* that it has to have mapped; NULL: none */
@@ -84,9 +90,22 @@ static bool is_viewed(const struct fastspool_config *config)
     return is;
 }
 
+/* How @process is brought to its end. */
+static const char *end_of(const struct exims_process *process, char help[HELP])
+{
+    long pid = (long)process->pid;
+
+    if (process->daemon)
+        snprintf(help, HELP, "stop it first, %s; where that does not end it, `kill %ld`", ways_command("stop"), pid);
+    else
+        snprintf(help, HELP, "wait for it, or `kill %ld`", pid);
+    return help;
+}
+
 int beside_no_exim(const struct fastspool_config *config, const char *memory)
 {
     struct found found = {.memory = memory, .on_view = is_viewed(config)};
+    char help[HELP];
 
     exims_each(config, NULL, has_store, &found);
     size_t hidden = memory ? 0 : exims_hidden(config);
@@ -94,12 +113,51 @@ int beside_no_exim(const struct fastspool_config *config, const char *memory)
         return tool_error(
             "nothing was changed: %zu process%s called like Exim and can't be looked at: stop Exim, or %s", hidden,
             hidden == 1 ? " is" : "es are", geteuid() == 0 ? "give this process CAP_SYS_PTRACE" : "run it as root");
-    return !found.is ? 0
-                     : tool_error(
-                           "nothing was changed: Exim, process %ld (%s), %s, and may put mail into the store: stop "
-                           "it first, %s",
-                           (long)found.process.pid, found.process.command,
-                           found.process.served ? "has the library" : "works on the view", ways_command("stop"));
+    return !found.is
+               ? 0
+               : tool_error("nothing was changed: Exim, process %ld (%s), %s, and may put mail into the store: %s",
+                            (long)found.process.pid, found.process.command,
+                            found.process.served ? "has the library" : "works on the view",
+                            end_of(&found.process, help));
+}
+
+/* ---- after a stop ---- */
+
+struct users {
+    const struct fastspool *fs;
+    size_t number;
+};
+
+static bool name_user(void *context, const struct exims_process *process)
+{
+    struct users *users = context;
+    char help[HELP];
+
+    if (!process->served || is_ending(process) || !has_memory(process->pid, users->fs->runtime))
+        return false;
+    if (users->number++ < NAMED)
+        tool_error("Exim, process %ld (%s), uses the store of %s still, and starts its mirror again: %s",
+                   (long)process->pid, process->command, users->fs->spool, end_of(process, help));
+    return false;
+}
+
+bool beside_users(const struct fastspool_config *config, const struct fastspool *fs)
+{
+    struct users users = {.fs = fs};
+
+    exims_each(config, NULL, name_user, &users);
+    size_t hidden = users.number ? 0 : exims_hidden(config);
+    if (users.number > NAMED)
+        tool_error("and %zu more", users.number - NAMED);
+    if (hidden)
+        tool_error(
+            "the store of %s is used still, and %zu process%s called like Exim and can't be looked at: stop Exim, or "
+            "%s",
+            fs->spool, hidden, hidden == 1 ? " is" : "es are",
+            geteuid() == 0 ? "give this process CAP_SYS_PTRACE" : "run it as root");
+    if (users.number || hidden)
+        tool_error("then run `fastspool stop` again");
+    return users.number || hidden;
 }
 
 int beside_no_plain_exim(const struct fastspool_config *config)

@@ -3,9 +3,14 @@
  * fastspool stop: flush, then end the view and the mirror process.  Where nobody else has the store attached its memory
  * is given back: the next process to use the spool recovers it from the disk.  Else the segment stays, and that process
  * starts a mirror again.  Root's call also removes the spool from the registry.
+ *
+ * Failure modes: an Exim uses the store still, as a queue run that goes on after the stop of Exim's service.  All is on
+ * the disk, but it starts a mirror at once: whoever moves the state now would copy one that changes.  It is named, and
+ * the exit status says so.
  */
 #include "base/clock.h"
 #include "base/futex.h"
+#include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
 #include "look.h"
@@ -33,13 +38,16 @@
 #define KILLED_TIME  (5 * NS_PER_S)  /* for it to be gone, when it was killed */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
+#define STILL_USED   2 /* exit status: by an Exim */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
     "Writes every change to the disk, unmounts the view, then ends the mirror process, of each spool of the\n"
     "configuration.  Where nobody else uses the store its memory is given back; the next use of the spool brings it\n"
     "back from the disk.\n"
-    "Exit status: 0 neither runs, or did before; 1 an error; 64 wrong arguments.\n";
+    "Exit status: 0 neither runs, or did before; 1 an error; 2 an Exim uses the store still, and starts both again; "
+    "64\n"
+    "wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
  * one has just been started, until what runs has ended; whatever was started before that is ended, too. */
@@ -164,14 +172,14 @@ static void say_what_stays(struct fastspool *fs, bool view)
 }
 
 /* The claim keeps others waiting until this process ends; they make a store anew.  A change that no commit has written
- * is in memory alone. */
-static void give_memory_back(const struct fastspool *fs)
+ * is in memory alone.  False: others use the store. */
+static bool give_memory_back(const struct fastspool *fs)
 {
-    if (LOAD(fs->header->state) != SEGMENT_READY || LOAD(fs->header->tickets.dirty_files) > 0 ||
-        presence_claim(fs->presence_fd) < 0)
-        return;
-    if (LOAD(fs->header->tickets.dirty_files) == 0)
+    if (presence_claim(fs->presence_fd) < 0)
+        return false;
+    if (LOAD(fs->header->state) == SEGMENT_READY && LOAD(fs->header->tickets.dirty_files) == 0)
         memory_discard(fs);
+    return true;
 }
 
 /* A dead one is mounted again before it ends, and so is one that had to be killed. */
@@ -188,7 +196,7 @@ static int end_mounted_view(const struct look *look)
     return result;
 }
 
-static int stop(const struct look *look)
+static int stop(const struct fastspool_config *config, const struct look *look)
 {
     struct fastspool *fs = look->fs;
     int result = fastspool_flush(fs, 0);
@@ -199,8 +207,10 @@ static int stop(const struct look *look)
     if (end_mounted_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
     say_what_stays(fs, look->view);
-    give_memory_back(fs);
-    return geteuid() == 0 && registry_remove(fs->spool) < 0;
+    bool used = !give_memory_back(fs) && beside_users(config, fs);
+    if (geteuid() == 0 && registry_remove(fs->spool) < 0)
+        return 1;
+    return used ? STILL_USED : 0;
 }
 
 /* Of another version: the fields that every version keeps are enough to end its mirror and to give its memory back. */
@@ -239,7 +249,7 @@ static int stop_other_version(const struct look *look)
 
 /* Without a store nothing is to be written, but its view may be left.  It may even be what is in the way of the store:
  * its server lives, and can't be joined.  Then @look tells how it is without it. */
-static int stop_without_store(struct look *look, const char *spool)
+static int stop_without_store(const struct fastspool_config *config, struct look *look, const char *spool)
 {
     int lives = launch_view_lives(look->state);
     bool killed = false;
@@ -248,7 +258,7 @@ static int stop_without_store(struct look *look, const char *spool)
     if (lives > 0 && look->why[0] && look_begin(look, spool) != 0)
         return 1;
     if (look->fs)
-        return stop(look);
+        return stop(config, look);
     if (look->code == -EPROTO)
         return stop_other_version(look);
     if (look->why[0])
@@ -259,15 +269,15 @@ static int stop_without_store(struct look *look, const char *spool)
     return 0;
 }
 
-static int stop_spool(const char *spool)
+static int stop_spool(const struct fastspool_config *config, const char *spool)
 {
     struct look look;
 
     if (look_begin(&look, spool) != 0)
         return 1;
-    int result = look.fs ? stop(&look) : stop_without_store(&look, spool);
+    int result = look.fs ? stop(config, &look) : stop_without_store(config, &look, spool);
     look_end(&look);
-    return result != 0;
+    return result;
 }
 
 int tool_stop(int argc, char **argv)
@@ -279,8 +289,10 @@ int tool_stop(int argc, char **argv)
         return 1;
     interrupt_says("view or mirror may run still: run `fastspool stop` again");
     progress_begin("stopping");
-    for (size_t i = 0; i < config.spools; i++)
-        result |= stop_spool(config.spool[i]);
+    for (size_t i = 0; i < config.spools; i++) {
+        int one = stop_spool(&config, config.spool[i]);
+        result = result == 1 || one == 0 ? result : one;
+    }
     progress_end();
     return result;
 }

@@ -620,6 +620,35 @@ def on_a_terminal(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def stopped_beside_exim(exim):
+    """`stop` beside Exims that use the store writes all to the disk, names them and what ends them, and its exit status is 2.  An Exim
+    that the service's stop does not end is to be waited for, or to be killed, as export, compact and disable say, too."""
+    def stop():
+        result = exim.command("stop", program=TOOL, stock=True)
+        return result.returncode, result.stderr.decode()
+    exim.start()
+    queue(exim, 3)
+    session = subprocess.Popen([EXIM, "-bs"], env=exim.environment(), cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    session.stdin.write(b"HELO here.test\r\nMAIL FROM:<a@sink.test>\r\nRCPT TO:<b@sink.test>\r\nDATA\r\nSubject: begun\r\n\r\n")
+    session.stdin.flush()
+    wait_for(lambda: stores()[0] in pathlib.Path(f"/proc/{session.pid}/maps").read_text(), "the session has the store")
+    code, said = stop()
+    check(code == 2 and f"process {exim.daemon.pid} (" in said and "stop it first, `/etc/init.d/exim4 stop`" in said, f"{code}: {said}")
+    check(f"process {session.pid} (" in said and f"wait for it, or `kill {session.pid}`" in said, said)
+    check(said.count("uses the store of") == 2 and said.endswith("fastspool: then run `fastspool stop` again\n"), said)
+    exim.stop()
+    code, said = stop()
+    check(code == 2 and said.count("uses the store of") == 1 and f"wait for it, or `kill {session.pid}`" in said and stores(), f"{code}: {said}")
+    for arguments in (("export", "--yes"), ("compact",), ("disable", "--yes")):
+        said = refused(exim, *arguments)
+        check(f"process {session.pid} (" in said and f"wait for it, or `kill {session.pid}`" in said and "init.d" not in said, said)
+    session.communicate(timeout=60)             # it ends with its input
+    code, said = stop()
+    check((code, said) == (0, "") and not stores(), f"{code}: {said}")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
 def memory_given_back(exim):
     """`stop` gives the memory back when nobody uses the store, and not before.  The queue is there with the next Exim."""
     exim.start()

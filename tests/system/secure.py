@@ -286,7 +286,7 @@ def memory_behind_a_link(exim):
     served("ls", f"{exim.spool}/input")         # starts a mirror, where none lives
     pid = act_as_owner(record.parent, lambda: (link.unlink(), link.symlink_to(roots)), False)
     try:
-        exim.run("stop", program=TOOL, stock=True)
+        exim.tool("stop")
         wait_for(lambda: link.resolve() == roots, "the link is turned")     # mostly in time; always is not the test's to say
         check((roots / memory.name / "locks").exists(), "a file of root's is gone")
     finally:
