@@ -10,16 +10,20 @@
  */
 #include "base/clock.h"
 #include "base/futex.h"
+#include "base/places.h"
 #include "beside.h"
+#include "config.h"
 #include "fastspool.h"
 #include "interrupt.h"
 #include "look.h"
+#include "plain/census.h"
 #include "progress.h"
 #include "spool/launch.h"
 #include "spool/memory.h"
 #include "spool/presence.h"
 #include "spool/registry.h"
 #include "spool/upgrade.h"
+#include "states.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -27,6 +31,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -153,6 +158,38 @@ static int end_view(const struct look *look, bool *killed)
     return 0;
 }
 
+/* Is @state another one than the configuration file names for @spool, which FASTSPOOL_STATE has led to? */
+static bool is_elsewhere(const char *spool, const char *state)
+{
+    static const char variable[] = "FASTSPOOL_STATE";
+    struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX], path[PLACES_PATH_MAX];
+    struct stat st, named;
+    const char *value = getenv(variable);
+    char *given = value ? strdup(value) : NULL;
+
+    if (!given)
+        return false;
+    unsetenv(variable);
+    bool known = fastspool_config_load(&config, NULL, false, error) == 0 && stat(state, &st) == 0;
+    setenv(variable, given, 1);
+    free(given);
+    if (known && config.state[0])
+        snprintf(path, sizeof(path), "%s", config.state);
+    else
+        snprintf(path, sizeof(path), "%s/" PLACES_STATE, spool);
+    return known && (stat(path, &named) < 0 || st.st_dev != named.st_dev || st.st_ino != named.st_ino);
+}
+
+/* No next start of Exim brings them back, as it knows nothing of @state. */
+static void say_elsewhere(const char *state, uint64_t messages)
+{
+    progress_pause();
+    printf("%" PRIu64 " message%s in %s, which " FASTSPOOL_CONFIG
+           " does not name: now run `FASTSPOOL_STATE=%s fastspool export`, before Exim starts\n",
+           messages, messages == 1 ? " is" : "s are", state, state);
+}
+
 /* Who takes the library away now would not see them, and looks here why. */
 static void say_what_stays(struct fastspool *fs, bool view)
 {
@@ -160,6 +197,10 @@ static void say_what_stays(struct fastspool *fs, bool view)
 
     if (fastspool_status(fs, &status) < 0 || status.messages == 0)
         return;
+    if (is_elsewhere(fs->spool, fs->state)) {
+        say_elsewhere(fs->state, status.messages);
+        return;
+    }
     progress_pause();
     printf(
         "%" PRIu64
@@ -266,6 +307,9 @@ static int stop_without_store(const struct fastspool_config *config, struct look
     progress_pause();
     printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,
            lives > 0 ? " but the view of an earlier one, which has ended" : "");
+    struct census census = {0}; /* without the disk */
+    if (is_elsewhere(look->spool, look->state) && states_census(look->state, &census) && census_held(&census) > 0)
+        say_elsewhere(look->state, census_held(&census));
     return 0;
 }
 

@@ -638,8 +638,11 @@ def another_state(exim):
                 if "/nowhere" not in second:
                     operate(exim, "stop")
                     with environment_of("FASTSPOOL_STATE", str(place)):        # as they say
-                        operate(exim, "stop")
+                        named = f"1 message is in {place}, which {FASTSPOOL_CONFIGURATION} does not name: now run `FASTSPOOL_STATE={place} fastspool export`"
+                        for _ in range(2):                                      # the second time no store is in memory
+                            check(named in (told := operate(exim, "stop")), told)
                         operate(exim, "export", "--yes")
+                        check("FASTSPOOL_STATE" not in (told := operate(exim, "stop")), told)
                     check(each_form(exim)[2].get("other_state") is None, f"{each_form(exim)}")
                     allows(exim)
                     exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
