@@ -41,6 +41,7 @@
 #define PATIENCE     (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
 #define HALTED_TIME  (3 * NS_PER_S)  /* for a view that is stopped or frozen to go on */
 #define KILLED_TIME  (5 * NS_PER_S)  /* for it to be gone, when it was killed */
+#define KILLS_MOST   3               /* of views, one after the other */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
 #define STILL_USED   2 /* exit status: by an Exim */
@@ -223,17 +224,18 @@ static bool give_memory_back(const struct fastspool *fs)
     return true;
 }
 
-/* A dead one is mounted again before it ends, and so is one that had to be killed. */
+/* A dead one is mounted again before it ends, and so is one that had to be killed.  The mail user can stop each new
+ * server: after some the mounts stay. */
 static int end_mounted_view(const struct look *look)
 {
-    bool killed;
-    int result;
+    bool killed = true;
+    int result = 0;
 
-    do {
+    for (int i = 0; result == 0 && killed && i < KILLS_MOST; i++) {
         killed = false;
         revive_view(look->fs);
         result = end_view(look, &killed);
-    } while (result == 0 && killed);
+    }
     return result;
 }
 

@@ -18,7 +18,7 @@ import signal
 import subprocess
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, check,
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
                      held, main, processes, sleeps_in, stores, suspend, test, wait_for, went_on)
 from viewed import is_view
 
