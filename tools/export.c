@@ -168,7 +168,7 @@ static int export_to(struct fastspool *fs, const char *path)
         return tool_error("cannot open %s: %s", path, strerrordesc_np(-fd));
     if (fd < 0)
         return tool_error("cannot open %s: %s", fs->spool, strerrordesc_np(errno));
-    interrupt_note();
+    interrupt_note(MOVE_CUT_OFF("export"));
     progress_begin("exporting");
     int code = export_run(fs, fd, path ? real : NULL, &result);
     progress_end();

@@ -75,7 +75,7 @@ static int import_all(struct fastspool *fs)
     int code = geteuid() == 0 ? rights_become(st.st_uid, st.st_gid) : 0;
     if (code < 0)
         return tool_error("cannot act as the owner of %s: %s", fs->spool, strerrordesc_np(-code));
-    interrupt_note();
+    interrupt_note(MOVE_CUT_OFF("import"));
     progress_begin("importing");
     code = import_run(fs, fd, false, &result);
     progress_end();

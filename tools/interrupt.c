@@ -29,19 +29,22 @@ static void tell(const char *text)
         return; /* nobody reads it */
 }
 
-/* SA_RESETHAND and SA_NODEFER: it ends the process now. */
-static void say_and_end(int signal)
+/* SA_NODEFER: it ends the process now. */
+static void say_and_end(int number)
 {
+    signal(number, SIG_DFL);
     progress_pause();
     tell("fastspool: interrupted: ");
     tell(said);
     tell("\n");
-    raise(signal);
+    raise(number);
 }
 
-static void note(int signal)
+/* The second one may come at once: timeout(1) sends two. */
+static void note(int number)
 {
-    STORE(came, signal);
+    if (__atomic_exchange_n(&came, number, __ATOMIC_SEQ_CST) != 0)
+        say_and_end(number);
 }
 
 static void catch (void (*handler)(int), int flags)
@@ -58,12 +61,13 @@ static void catch (void (*handler)(int), int flags)
 void interrupt_says(const char *sentence)
 {
     said = sentence;
-    catch (say_and_end, SA_RESETHAND | SA_NODEFER);
+    catch (say_and_end, SA_NODEFER);
 }
 
-void interrupt_note(void)
+void interrupt_note(const char *sentence)
 {
-    catch (note, SA_RESETHAND | SA_RESTART);
+    said = sentence;
+    catch (note, SA_NODEFER | SA_RESTART);
 }
 
 bool interrupt_came(void)

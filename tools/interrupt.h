@@ -11,8 +11,9 @@
  *  @sentence stays valid. */
 void interrupt_says(const char *sentence);
 
-/** From here on the first such signal is only noted; the second one ends this process at once. */
-void interrupt_note(void);
+/** From here on the first such signal is only noted; the second one, whichever it is, ends this process at once, with
+ *  the same words.  @sentence stays valid. */
+void interrupt_note(const char *sentence);
 bool interrupt_came(void);
 /** End by the signal that was noted, as without a handler: a shell's script ends, too. */
 _Noreturn void interrupt_end(void);

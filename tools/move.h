@@ -26,6 +26,10 @@ struct fastspool *move_begin(const char *spool, enum move move);
  * for MOVE_INTERRUPTED. */
 int move_end(struct fastspool *fs, int result);
 
+/** What interrupt_note() says of a second signal. */
+#define MOVE_CUT_OFF(verb) \
+    "at once: messages may be half moved, and none is lost: run `fastspool " verb "` again, which finishes them"
+
 /** Say on standard error that @path stays, and why.  Of many the first ones are named. */
 void move_tell(const char *path, const char *why);
 /** How many more there were. */

@@ -443,6 +443,41 @@ def interrupted(exim):
     remove_plain(exim)
 
 
+def pending(pid):
+    """The signals that have not come to a process yet."""
+    return int(re.search(r"^ShdPnd:\t(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M).group(1), 16)
+
+
+@test(("_import", {}), ("_export", {}), library=True, main=QUEUE_ONLY)
+def interrupted_twice(exim):
+    """A second ^C ends at once what waits for a mirror that does not answer, and says what is to be done.  That does the rest."""
+    verb, other = ("import", "export") if exim.work.name.endswith("_import") else ("export", "import")
+    copies(exim, 99)
+    exim.run("run", "--", "true", program=TOOL, stock=True)     # a mirror that stays
+    exim.tool("import")
+    if verb == "import":
+        exim.tool("export", "--yes")
+    before = sorted(exim.queue())
+    options = {"export": ["--yes"], "import": []}
+    for second in signal.SIGINT, signal.SIGTERM:
+        halted = mirror()
+        suspend(halted)
+        terminal = Terminal(verb, *options[verb])
+        terminal.wait_for(f"{verb}ing [".encode())
+        os.write(terminal.fd, b"\x03")
+        terminal.wait_for(b"^C")
+        wait_for(lambda: not pending(terminal.pid), "the first one has come")
+        os.kill(terminal.pid, second)
+        code, said = terminal.end()
+        os.kill(halted, signal.SIGCONT)
+        check(code == -second and "interrupted: at once: " in said and f"run `fastspool {verb}` again" in said, f"{code}: {said}")
+        for again in (verb, other):
+            exim.tool(again, *options[again])
+            check(sorted(exim.queue()) == before, "the queue is another one")
+    check("all is well" in exim.tool("verify"), "verify finds something")
+    exim.run("-Mrm", *exim.queue())
+
+
 @test(library=True, main=QUEUE_ONLY)
 def own_mirror(exim):
     """A verb ends the mirror that it has started for its own work, and gives the memory back; not one that was there before, nor where
