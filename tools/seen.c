@@ -9,6 +9,7 @@
  *
  * Failure modes:
  *   - The process that would replace a server that does not answer is stopped, or frozen: the kernel says so of it.
+ *   - The view of another state of the spool lives: this one is not available.
  *   - Only root may read the list of the view's process.  For other users each mount of a living view counts.
  *   - The mail user has mounted a file system of his own with the view's type: it counts where a view could be.
  */
@@ -145,6 +146,8 @@ static enum seen_state find_state(const struct fastspool *fs, bool wanted, char 
     find_mounts(fs->spool, 0, names);
     if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))
         return SEEN_MOUNTED;
+    if (!lives && launch_place_viewed(fs->spool) > 0)
+        return SEEN_UNAVAILABLE; /* that of another state is */
     if (lives || (has_just_started(fs) && !names[0]))
         return SEEN_STARTING;
     if (names[0])
@@ -208,6 +211,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     else if (seen->state == SEEN_UNMOUNTED)
         strcpy(seen->line,
                "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
+    else if (seen->state == SEEN_UNAVAILABLE && launch_place_viewed(fs->spool) > 0)
+        strcpy(seen->line, "not available: the view of another state of this spool is mounted");
     else if (seen->state == SEEN_UNAVAILABLE)
         snprintf(seen->line, SEEN_LINE, "not available: %s: %s", launch_view_obstacle(LOAD(view->obstacle)),
                  why ? why : "unknown error");

@@ -16,7 +16,7 @@ enum seen_state {
     SEEN_DEAD,        /* it is mounted, and nobody answers */
     SEEN_UNMOUNTED,   /* none is mounted, and none was tried since the last one */
     SEEN_OFF,         /* the configuration says so */
-    SEEN_UNAVAILABLE, /* this machine allows no mount */
+    SEEN_UNAVAILABLE, /* this machine allows no mount, or the view of another state is mounted */
     SEEN_UNKNOWN,     /* this user may not look; seen_look() never says so */
 };
 

@@ -56,6 +56,13 @@ static int try_above(const char *state, char *error)
                            strerrordesc_np(errno));
 }
 
+/* The same. */
+static int try_new(const struct fastspool *fs, char *error)
+{
+    int result = state_check_new(fs->spool, fs->state, error);
+    return result < 0 ? result : try_above(fs->state, error);
+}
+
 /* The same: a chown of the directory alone leaves its files to another user. */
 static int try_inside(const struct fastspool *fs, int fd, char *error)
 {
@@ -93,7 +100,7 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         return result;
     struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
     int fd = state_open(&fs, config, &st, false, error);
-    result = fd == -ENOENT ? try_above(fs.state, error) : fd < 0 ? fd : try_inside(&fs, fd, error);
+    result = fd == -ENOENT ? try_new(&fs, error) : fd < 0 ? fd : try_inside(&fs, fd, error);
     rights_back(rights);
     if (fd >= 0)
         close(fd);

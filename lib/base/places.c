@@ -70,3 +70,8 @@ void places_of_spool(const char *spool, char directory[PLACES_NAME_MAX], char si
     snprintf(directory, PLACES_NAME_MAX, "%016llx", hash_of(spool, strlen(spool)));
     snprintf(size, PLACES_NAME_MAX, "%s" PLACES_SIZE, directory);
 }
+
+void places_view_of_spool(const char *spool, char name[PLACES_NAME_MAX])
+{
+    snprintf(name, PLACES_NAME_MAX, ".%016llx.view", hash_of(spool, strlen(spool)));
+}

@@ -21,6 +21,8 @@
  *     /run/fastspool/HASH       a spool that root has registered
  *         memory/               the tmpfs of root's
  *         .memory.lock          flock: of who mounts it or makes it larger
+ *         .HASH.view            flock: held by the supervisor of the spool's view, of whichever state, for its whole
+ *                               life; 0600 of the spool's owner
  */
 #ifndef FASTSPOOL_PLACES_H
 #define FASTSPOOL_PLACES_H
@@ -97,5 +99,7 @@ void places_placeholder(unsigned number, char name[PLACES_NAME_MAX]);
 void places_registered(const char *spool, size_t length, char path[PLACES_PATH_MAX]);
 /** The names in the tmpfs of root's for the spool @spool: its directory, and the file that says what it may take. */
 void places_of_spool(const char *spool, char directory[PLACES_NAME_MAX], char size[PLACES_NAME_MAX]);
+/** The name in PLACES_REGISTRY of the lock of the view of @spool, whichever state it shows. */
+void places_view_of_spool(const char *spool, char name[PLACES_NAME_MAX]);
 
 #endif

@@ -23,6 +23,7 @@
  */
 #include "mount/mounts.h"
 
+#include "base/places.h"
 #include "mount/mountinfo.h"
 #include "plain/disk.h"
 #include "spool/exim.h"
@@ -451,7 +452,7 @@ static int prefer_first(struct mounts *m, const struct stat *spool)
 
     if (result == 0) {
         result = prefer_here(m, spool, namespace);
-        if (enter(m->work) < 0)
+        if (enter(m->clean) < 0)
             abort();
     } else if (result == -EACCES || result == -EPERM || result == -ENOENT) {
         syslog(
@@ -480,7 +481,7 @@ static int watch_starter(struct mounts *m)
     return result;
 }
 
-int mounts_begin(struct mounts *m, const char *spool, const char **step)
+int mounts_find(struct mounts *m, const char *spool, const char **step)
 {
     struct stat st;
 
@@ -498,9 +499,36 @@ int mounts_begin(struct mounts *m, const char *spool, const char **step)
     m->clean = m->starter < 0 ? m->starter : copy_namespace();
     if (m->clean < 0)
         return m->clean;
-    m->disk = open_spool(spool);
+    *step = "look into the mount namespace of process 1";
+    return prefer_first(m, &st);
+}
+
+/* A sandbox may have a /run of its own, or one to be read only: the lock is that of those who see the view. */
+int mounts_open_lock(const struct mounts *m)
+{
+    char name[PLACES_NAME_MAX], path[PLACES_PATH_MAX];
+    int result = enter(m->starter);
+
+    if (result < 0)
+        return result;
+    places_view_of_spool(m->path, name);
+    places_in_state(PLACES_REGISTRY, name, path);
+    if (mkdir(PLACES_REGISTRY, 0755) == 0)
+        chmod(PLACES_REGISTRY, 0755); /* whatever the umask is */
+    int fd = openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    result = fd < 0 || fchown(fd, m->owner, m->group) < 0 ? -errno : fd;
+    if (result < 0 && fd >= 0)
+        close(fd);
+    if (enter(m->clean) < 0)
+        abort();
+    return result;
+}
+
+int mounts_begin(struct mounts *m, const char *spool, const char **step)
+{
     *step = "take away the mounts of an earlier view";
-    result = m->disk < 0 ? m->disk : clean(m);
+    m->disk = open_spool(spool);
+    int result = m->disk < 0 ? m->disk : clean(m);
     if (result < 0)
         return result;
     close(m->disk);
@@ -509,11 +537,6 @@ int mounts_begin(struct mounts *m, const char *spool, const char **step)
     m->disk = m->work < 0 ? m->work : open_spool(spool);
     if (m->disk < 0)
         return m->disk;
-    *step = "look into the mount namespace of process 1";
-    result = prefer_first(m, &st);
-    if (result < 0)
-        return result;
-    *step = "make a mount namespace";
     m->changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     return watch_starter(m);
 }

@@ -24,9 +24,13 @@ struct mounts {
     int changes;   /* inotify: something was made in a directory that mounts_on_disk() has looked at; -1: none */
 };
 
-/** Make the namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead from now
- * on.
- *  *@step: for a failure, what could not be done. */
+/** Find the spool, and in which namespace its view belongs.  *@step: for a failure, what could not be done. */
+int mounts_find(struct mounts *m, const char *spool, const char **step);
+/** Open the lock of the spool's view, of whichever state, in that namespace.  A descriptor; -EROFS or the like: this
+ *  machine keeps none. */
+int mounts_open_lock(const struct mounts *m);
+/** Make the other namespaces, and enter `work`.  What an earlier supervisor left for users to see stays, but is dead
+ *  from now on. */
 int mounts_begin(struct mounts *m, const char *spool, const char **step);
 /** Mount the file system that answers on @fuse, in `work` alone.  A descriptor of the mount, for mounts_drop().
  *  *@connection: its number in /sys/fs/fuse/connections. */

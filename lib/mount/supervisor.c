@@ -3,7 +3,8 @@
  * The supervisor of the view: mounts it, starts its server, and starts it again when it is dead or hangs.
  *
  * The happy path:
- *   - Take the lock that says "a view lives", for life.  Make the mount namespaces (mounts.h).
+ *   - Take the locks that say "a view lives", of this state, and of the spool, for life.  Make the mount namespaces
+ *     (mounts.h).
  *   - Mount a FUSE file system where nobody sees it.  Start the server, which runs as the spool's owner, and the
  *     hand.
  *   - The server imports what lies on the disk and names each directory; the hand mounts it for all to see.  A service
@@ -20,6 +21,8 @@
  *     in the kernel): its connection is ended in fusectl.
  *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers
  *     ENOTCONN.
+ *   - The view of another state of the spool lives: the supervisor ends, before it mounts anything.  So no view ever
+ *     hides a living one, and two never fight.  An attach starts it again (spool/launch.c).
  *   - Nothing can be mounted on this machine: the store's header and syslog say so, and the supervisor ends.
  *
  * The supervisor never asks the view anything: it would wait for a server that only itself can kill.  It never maps the
@@ -41,6 +44,7 @@
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/runtime.h"
+#include "spool/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -542,6 +546,17 @@ static void end(struct supervisor *s)
 
 /* ---- start ---- */
 
+/* A process that tests for a view holds the lock for an instant. */
+static int lock_whole(int fd)
+{
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        clock_sleep(LOCK_EVERY);
+    }
+    return 0;
+}
+
 /* Both kinds of lock, for life: flock(2) is what others try, fcntl(2)'s is the one whose holder the kernel names. */
 static int take_lock(const char *state, const struct stat *spool)
 {
@@ -554,12 +569,8 @@ static int take_lock(const char *state, const struct stat *spool)
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     int error = fd < 0 ? -errno : 0;
     rights_back(rights);
-    for (int tries = 0; error == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
-            error = -errno;
-        else
-            clock_sleep(LOCK_EVERY); /* a process that tests for a view holds it for an instant */
-    }
+    if (error == 0)
+        error = lock_whole(fd);
     if (error == 0 && fcntl(fd, F_SETLK, &whole) < 0)
         error = -errno;
     if (error < 0 && fd >= 0)
@@ -604,12 +615,43 @@ static void tell_unavailable(const char *spool, const struct stat *st, const cha
         waitpid(child, NULL, 0);
 }
 
+/* One view a spool, of whichever state, for life.  Where no lock can be kept there is none. */
+static int take_place(const struct supervisor *s)
+{
+    int fd = mounts_open_lock(&s->mounts);
+
+    return fd < 0 ? 0 : lock_whole(fd);
+}
+
+/* The view of another state lives. */
+static int give_way(const char *spool, const char *state)
+{
+    syslog(LOG_MAIL | LOG_WARNING, "%s: view: that of another state is mounted: the one of %s is not", spool, state);
+    fprintf(stderr, "fastspool: %s: view: that of another state is mounted; `fastspool status` says which\n", spool);
+    return SUPERVISOR_SECOND;
+}
+
+/* Is state directory @state missing, and is it not to be made? */
+static bool is_mistyped(const char *spool, const char *state)
+{
+    char error[FASTSPOOL_ERROR_MAX], real[PATH_MAX];
+    struct stat st;
+
+    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) && state_check_new(real, state, error) < 0;
+}
+
 /* Whether it can be mounted at all shows the first time. */
 static int begin(struct supervisor *s, const char *spool)
 {
     const char *step;
-    int result = mounts_begin(&s->mounts, spool, &step);
+    int result = mounts_find(&s->mounts, spool, &step);
 
+    if (result == 0) {
+        step = "take the lock of the spool's view";
+        result = take_place(s);
+    }
+    if (result == 0)
+        result = mounts_begin(&s->mounts, spool, &step);
     if (result == 0) {
         step = "start";
         result = s->signals = take_signals();
@@ -618,7 +660,7 @@ static int begin(struct supervisor *s, const char *spool)
         step = "mount a FUSE file system";
         result = start_server(s);
     }
-    if (result < 0)
+    if (result < 0 && result != -EWOULDBLOCK)
         fprintf(stderr, "fastspool: %s: view: %s: %s\n", spool, step, strerrordesc_np(-result));
     return result;
 }
@@ -644,6 +686,8 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
         return complain(spool, "find the spool", -errno);
     places_in_state(spool, PLACES_STATE, path);
     s.state = state ? state : path;
+    if (is_mistyped(spool, s.state))
+        return give_way(spool, s.state);
     int result = replaces ? replace(s.state, &st) : take_lock(s.state, &st);
     if (result == -EWOULDBLOCK) {
         fprintf(stderr, "fastspool: %s: another view runs\n", spool);
@@ -653,6 +697,8 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
         return complain(spool, "take the view's lock", result);
     prepare_memory(spool, &st, memory);
     result = begin(&s, spool);
+    if (result == -EWOULDBLOCK)
+        return give_way(spool, s.state);
     if (result < 0) {
         tell_unavailable(spool, &st, s.state, result);
         return SUPERVISOR_UNAVAILABLE;

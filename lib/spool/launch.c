@@ -20,6 +20,8 @@
  *   - It can't be said whether a mirror lives (no descriptor is left): a start does no harm, as the lock decides, and a
  *     waiter waits on.  No view is started then.
  *   - The view can't be mounted on this machine: one line in syslog, and another try every VIEW_TRY_AGAIN.
+ *   - The view of another state of the spool lives, as `state` was changed or mistyped: the same, but it is tried at
+ *     each attach.  Two views would hide each other's mail.
  */
 #include "spool/launch.h"
 
@@ -91,6 +93,14 @@ int launch_mirror_lives(const char *state)
 int launch_view_lives(const char *state)
 {
     return is_held(state, PLACES_VIEW_LOCK);
+}
+
+int launch_place_viewed(const char *spool)
+{
+    char name[PLACES_NAME_MAX];
+
+    places_view_of_spool(spool, name);
+    return is_held(PLACES_REGISTRY, name);
 }
 
 static void write_text(const char *path, const char *text)
@@ -328,7 +338,10 @@ void launch_view_unavailable(struct fastspool *fs, enum view_obstacle obstacle, 
 
 const char *launch_view_obstacle(uint32_t obstacle)
 {
-    return obstacle == VIEW_NO_DEVICE ? "/dev/fuse" : obstacle == VIEW_NO_RIGHT ? "CAP_SYS_ADMIN" : "mount";
+    return obstacle == VIEW_NO_DEVICE  ? "/dev/fuse"
+           : obstacle == VIEW_NO_RIGHT ? "CAP_SYS_ADMIN"
+           : obstacle == VIEW_OTHER    ? "the view of another state is mounted"
+                                       : "mount";
 }
 
 int launch_view_obstructed(enum view_obstacle *obstacle)
@@ -345,12 +358,16 @@ int launch_view_obstructed(enum view_obstacle *obstacle)
 void launch_view(struct fastspool *fs)
 {
     int saved = errno;
-    uint64_t time = LOAD(fs->header->view.unavailable) ? VIEW_TRY_AGAIN : START_TIME;
+    bool lasts = LOAD(fs->header->view.unavailable) && LOAD(fs->header->view.obstacle) != VIEW_OTHER;
 
     if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && launch_view_lives(fs->state) == 0 &&
-        is_starter(&fs->header->view.starting, time)) {
+        is_starter(&fs->header->view.starting, lasts ? VIEW_TRY_AGAIN : START_TIME)) {
         enum view_obstacle obstacle;
         int error = launch_view_obstructed(&obstacle);
+        if (!error && launch_place_viewed(fs->spool) > 0) {
+            obstacle = VIEW_OTHER;
+            error = EBUSY;
+        }
         if (error)
             launch_view_unavailable(fs, obstacle, error);
         else

@@ -24,8 +24,10 @@ int launch_start(struct fastspool *fs);
 int launch_mirror_lives(const char *state);
 /** As launch_lives(): the view whose state directory is @state. */
 int launch_view_lives(const char *state);
-/** Start the view if none lives, and if this process is root's, may mount, and was not started by an ordinary user.
- *  Keeps errno. */
+/** As launch_lives(): a view of @spool, its real path, of whichever state.  -EACCES: this user can't say. */
+int launch_place_viewed(const char *spool);
+/** Start the view if none lives, of whichever state, and if this process is root's, may mount, and was not started by
+ *  an ordinary user.  Keeps errno. */
 void launch_view(struct fastspool *fs);
 /** Why this process can mount no view: an errno of *@obstacle; 0: nothing is in the way. */
 int launch_view_obstructed(enum view_obstacle *obstacle);

@@ -11,12 +11,15 @@
  *   - Another user could write to the state directory: it is refused.  The spool was given to another user, and the
  *     state directory was not: it can't be opened.
  *   - A trusted user has no rights there yet: root or the owner has to use the store first.
+ *   - The state directory is not there, and the view of another state lives: `state` is mistyped.  None is made: its
+ * mail would be in no view, and the mail of the view not in it.
  */
 #include "spool/state.h"
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/places.h"
+#include "spool/launch.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -72,6 +75,21 @@ int state_check_user(const struct fastspool_config *config, const struct fastspo
                      error_user(spool->st_uid, owner), (unsigned)uid);
 }
 
+int state_check_new(const char *spool, const char *state, char *error)
+{
+    int viewed = launch_place_viewed(spool);
+
+    if (viewed == -EACCES) /* whoever can't look makes none either */
+        return 0;
+    return viewed == 0 ? 0
+           : viewed < 0
+               ? error_set(error, viewed, "cannot look for a view of %s: %s", spool, strerrordesc_np(-viewed))
+               : error_set(error, -EBUSY,
+                           "the state directory %s is not there, and the view of another state of %s is mounted; is "
+                           "`state` mistyped?  To begin with a new one, end the other before: `fastspool stop`",
+                           state, spool);
+}
+
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
                char *error)
 {
@@ -85,6 +103,9 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
     const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     int fd = open(fs->state, flags);
     if (fd < 0 && errno == ENOENT && create) {
+        int result = state_check_new(fs->spool, fs->state, error);
+        if (result < 0)
+            return result;
         if (mkdir(fs->state, 0700) < 0 && errno != EEXIST)
             return error_set(error, -errno, "cannot create the state directory %s: %s", fs->state,
                              strerrordesc_np(errno));

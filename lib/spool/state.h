@@ -18,6 +18,9 @@ bool state_is_owners(const struct stat *spool);
 /** 0: this process may use the store.  Else -EACCES, with a sentence. */
 int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
                      char *error);
+/** May state directory @state of @spool, its real path, be made anew?  Not while the view of another one lives.  0, or
+ * a negative errno with a sentence. */
+int state_check_new(const char *spool, const char *state, char *error);
 /** Open the state directory.  @create: create it if it is missing.  A descriptor, which is the caller's, or a negative
  *  errno with a sentence.  Its path goes into @fs. */
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,

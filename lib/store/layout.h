@@ -197,6 +197,7 @@ enum view_obstacle {
     VIEW_NO_DEVICE = 1, /* /dev/fuse can't be opened */
     VIEW_NO_RIGHT = 2,  /* CAP_SYS_ADMIN is missing */
     VIEW_NO_MOUNT = 3,  /* the kernel refuses the mount */
+    VIEW_OTHER = 4,     /* the view of another state of the spool lives */
 };
 
 /** lib/view/: the store as a mounted file system.  All atomic. */

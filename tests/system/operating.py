@@ -16,6 +16,7 @@ import shutil
 import socket
 import signal
 import subprocess
+import threading
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
@@ -566,6 +567,76 @@ def no_state_beside_a_view(exim):
             check(told["disk_messages"] == 0 and "no store in memory" not in told["view"], f"{told}")
             said = operate(exim, "stop", status=1)
             check(str(state) in said, said)
+        exim.run("-Mrm", *exim.queue())
+
+
+@contextlib.contextmanager
+def counted_all_the_time(exim, least):
+    """Exim of root's without the library counts the queue all the time, some hundred times: never fewer than LEAST() of before."""
+    few, counts, ended = [], [], threading.Event()
+
+    def count():
+        while not ended.is_set():
+            wanted, result = least(), exim.command("-bpc", stock=True)
+            counts.append(result.stdout)
+            if result.returncode != 0 or int(result.stdout or -1) < wanted:
+                few.append((wanted, result.returncode, result.stdout, result.stderr))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield
+        so_far = len(counts)
+        wait_for(lambda: len(counts) > so_far + 300, "the queue is counted")
+    finally:
+        ended.set()
+        thread.join()
+    check(not few, f"{len(few)} of {len(counts)} counts are too small: {few[:3]}")
+
+
+@test(("", {}), ("_made_before", {}), library=True, main=QUEUE_ONLY)
+def a_mistyped_state_beside_a_view(exim):
+    """`state` is mistyped beside a running Exim and its view, and a process of root's uses the spool: no view is mounted over the
+    living one, at no instant and after the mend either.  No state is made beside a living view: Exim ends with a sentence.  Where that state is there already, status names it, and the command that ends it."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        good, state, wrong = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.spool / ".fastspool2"
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        sent = 0
+        for _ in range(5):
+            exim.submit(Message())
+            sent += 1
+        is_there = exim.work.name.endswith("_made_before")
+        if is_there:
+            wrong.mkdir(mode=0o700)
+            exim.own(wrong)
+        mistyped = written(FASTSPOOL_CONFIGURATION, good.replace(str(state), str(wrong)))
+        with counted_all_the_time(exim, lambda: sent):
+            with mistyped:
+                found = exim.command("-bpc")
+                operate(exim, "run", "--", "true")
+                client = Client()
+                check(client.send(Message())[0] == 250, "the daemon, which has the store, takes no mail")
+                client.close()
+                sent += 1
+                status, said, told, _ = each_form(exim)
+            exim.submit(Message())
+            sent += 1
+        check(wrong.exists() == is_there, "a state was made beside a living view")
+        check(found.returncode == 0 if is_there else found.returncode == 75 and b"is `state` mistyped?" in found.stderr, f"{found}")
+        view = subprocess.run([TOOL, "view", "--state", wrong, exim.spool], capture_output=True, timeout=60)
+        check(view.returncode == 75 and b"another state" in view.stderr and wrong.exists() == is_there, f"{view}")
+        check(status == 2 and str(state) in said and told["other_state_messages"] == 6, f"exit {status}: {said}")
+        if is_there:
+            check(told["view_state"] == "unavailable" and "another state" in told["view"], f"{told}")
+        check(int(exim.run("-bpc")) == sent, f"{exim.run('-bpc')} of {sent} are there")
+        if is_there:
+            said = each_form(exim)[1]
+            check((command := f"FASTSPOOL_STATE={wrong} fastspool stop") in said, said)
+            subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
+        check((told := each_form(exim))[0] == 0, f"{told}")
         exim.run("-Mrm", *exim.queue())
 
 
