@@ -37,7 +37,7 @@ static bool is_attended(struct doctor *doctor)
 
     if (fs)
         fastspool_detach(fs);
-    return store && exims_attend(&doctor->config, doctor->spool);
+    return store && exims_attend(&doctor->config, doctor->spool, NULL);
 }
 
 void doctor_configuration(struct doctor *doctor)
@@ -236,6 +236,7 @@ static const char *restart_when_mended(void)
 struct running {
     struct doctor *doctor;
     bool view;
+    size_t daemons;
     size_t bad, none; /* that count for none: ordinary users', and without the library what is soon gone */
     enum verdict worst;
 };
@@ -285,6 +286,7 @@ static bool judge(void *context, const struct exims_process *process)
 
     running->bad += verdict != DOCTOR_OK;
     running->none += !counts(process);
+    running->daemons += counts(process) && process->daemon;
     running->worst = verdict > running->worst ? verdict : running->worst;
     return false;
 }
@@ -304,6 +306,9 @@ void doctor_running(struct doctor *doctor)
     else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"), "no Exim runs%s",
                     number ? " but those of ordinary users, and what is soon gone" : "");
+    else if (running.daemons == 0)
+        doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"),
+                    "no daemon of Exim's runs, and %zu that the library serves, soon gone", number - running.none);
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.none);
 }

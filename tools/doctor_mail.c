@@ -97,13 +97,13 @@ static int64_t count_mail(const struct doctor *doctor)
 
 bool doctor_mail_stands(const struct doctor *doctor)
 {
-    return doctor->spool[0] && count_mail(doctor) != 0 && !exims_attend(&doctor->config, doctor->spool);
+    return doctor->spool[0] && count_mail(doctor) != 0 && !exims_attend(&doctor->config, doctor->spool, NULL);
 }
 
 /* Of a store or state that has them.  @messages: -1: it can't be said. */
 static void tell_mail(struct doctor *doctor, int64_t messages)
 {
-    bool stands = !exims_attend(&doctor->config, doctor->spool);
+    bool stands = !exims_attend(&doctor->config, doctor->spool, NULL);
     enum health health = severity_of(stands ? MAIL_UNATTENDED : doctor->fs ? IN_ORDER : MAIL_NOT_BACK);
     const char *where = doctor->fs ? "" : " in ", *state = doctor->fs ? "" : doctor->state;
     char mend[512] = "`fastspool run -- true` brings it back, and so does the next start of Exim with the library";
@@ -197,7 +197,7 @@ static void tell_plain(struct doctor *doctor, int64_t messages)
     struct shown shown = {.config = &doctor->config,
                           .on_disk = messages,
                           .enabled = ways_are_in(),
-                          .unattended = !exims_attend(&doctor->config, doctor->spool),
+                          .unattended = !exims_attend(&doctor->config, doctor->spool, NULL),
                           .without = exims_without(&doctor->config, &daemons),
                           .view.state = SEEN_OFF};
     const char *plural = tool_plural((uint64_t)messages), *them = messages == 1 ? "it" : "them";
@@ -292,7 +292,7 @@ void doctor_readers(struct doctor *doctor)
                     "until the view is mounted programs without the library miss messages");
     else if (doctor->config.view && !doctor->fs)
         doctor_tell(doctor, DOCTOR_OK, NULL, "every program will see the queue, when the view is mounted");
-    else if (count_mail(doctor) == 0 && !exims_attend(&doctor->config, doctor->spool))
+    else if (count_mail(doctor) == 0 && !exims_attend(&doctor->config, doctor->spool, NULL))
         doctor_tell(doctor, DOCTOR_OK, NULL,
                     "every program sees the queue: all of it is on the plain disk, until Exim runs with the library");
     else

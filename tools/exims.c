@@ -304,8 +304,8 @@ int64_t exims_without(const struct fastspool_config *config, size_t *daemons)
     return exims_hidden(config) ? -1 : (int64_t)without.all;
 }
 
-/* Does it have the store, or will it with its first call?  Waits for nothing. */
-static bool attends(pid_t pid, const struct fastspool_config *config, bool on_view)
+/* Does it have the store, or will it with its first call?  Waits for nothing.  *@daemon: and is a daemon. */
+static bool attends(pid_t pid, const struct fastspool_config *config, bool on_view, bool *daemon)
 {
     struct exims_process process = {.pid = pid};
     enum decision decision;
@@ -313,19 +313,26 @@ static bool attends(pid_t pid, const struct fastspool_config *config, bool on_vi
     if (!is_any(pid, config, NULL, &process.replaced) || is_powerless(pid, config))
         return false;
     look_at_library(&process, config, &decision);
-    return process.served || (on_view && !is_users(pid, config));
+    if (!process.served && (!on_view || is_users(pid, config)))
+        return false;
+    read_command(pid, &process);
+    *daemon = *daemon || process.daemon;
+    return true;
 }
 
-bool exims_attend(const struct fastspool_config *config, const char *spool)
+bool exims_attend(const struct fastspool_config *config, const char *spool, bool *daemon)
 {
     DIR *directory = opendir("/proc");
-    bool on_view = viewed(spool) > 0, found = false;
+    bool on_view = viewed(spool) > 0, found = false, stays = false;
 
-    for (struct dirent *entry; directory && !found && (entry = readdir(directory));) {
+    for (struct dirent *entry; directory && !(daemon ? stays : found) && (entry = readdir(directory));) {
         pid_t pid = (pid_t)atol(entry->d_name);
-        found = pid > 0 && attends(pid, config, on_view);
+        found = (pid > 0 && attends(pid, config, on_view, &stays)) || found;
     }
     if (directory)
         closedir(directory);
-    return found || exims_hidden(config) > 0;
+    bool hidden = !(daemon ? stays : found) && exims_hidden(config) > 0;
+    if (daemon)
+        *daemon = stays || hidden;
+    return found || hidden;
 }

@@ -43,7 +43,8 @@ size_t exims_hidden(const struct fastspool_config *config);
 int64_t exims_without(const struct fastspool_config *config, size_t *daemons);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
- *  where it can't be said (exims_hidden()).  Needs root. */
-bool exims_attend(const struct fastspool_config *config, const char *spool);
+ *  where it can't be said (exims_hidden()).  *@daemon, if not NULL: one that takes mail, or runs the queue, until it is
+ *  ended, does.  Needs root. */
+bool exims_attend(const struct fastspool_config *config, const char *spool, bool *daemon);
 
 #endif

@@ -272,11 +272,14 @@ static enum health without_store(struct shown *shown, int result)
 
 static void look_at_exims(struct shown *shown)
 {
+    bool daemon;
+
     if (geteuid() != 0)
         return;
     shown->without = exims_without(shown->config, &shown->daemons);
     shown->enabled = ways_are_in();
-    shown->unattended = !exims_attend(shown->config, shown->config->spool[0]);
+    shown->unattended = !exims_attend(shown->config, shown->config->spool[0], &daemon);
+    shown->passing = !shown->unattended && !daemon;
 }
 
 /* What Exim believes: it knows no environment, and no --spool. */

@@ -59,6 +59,7 @@ struct shown {
     uint32_t hidden; /* of it: by the view */
     bool enabled;    /* the service's Exim is to have the library */
     bool unattended; /* no Exim runs that has the store; only root can know */
+    bool passing;    /* one does, and is soon gone: it is no daemon */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     size_t daemons;  /* of them */
     struct census census;

@@ -213,6 +213,18 @@ static bool exim_is_plain(struct shown *shown)
               ways_command("restart"));
 }
 
+/* A queue run, or one that takes a message: what it leaves stands when it has ended. */
+static bool exim_passes(struct shown *shown)
+{
+    uint64_t messages = shown->numbers.messages;
+
+    return messages > 0 && shown->passing &&
+           is(shown, EXIM_PASSES,
+              "%" PRIu64
+              " message%s, and no daemon of Exim's runs: that which has the store is soon gone; start Exim, %s",
+              messages, tool_plural(messages), ways_command("start"));
+}
+
 static bool view_fails(struct shown *shown)
 {
     if (shown->view.stopped)
@@ -263,7 +275,7 @@ void status_judge(struct shown *shown)
         is(shown, VIEW_STARTING,
            "the view is starting: until it is mounted programs without the library count too few messages, and "
            "`fastspool run -- mailq` shows them all");
-    else if (exim_is_plain(shown))
+    else if (exim_is_plain(shown) || exim_passes(shown))
         return;
     else if (!s->mirror_pid)
         is(shown, NO_MIRROR,

@@ -1166,6 +1166,17 @@ def plain_daemon(exim):
 
 
 @contextlib.contextmanager
+def by_hand(exim):
+    """An Exim of root's with the library that is no daemon, as a queue run by hand, and that stays for a time."""
+    process = subprocess.Popen([EXIM, "-bs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=exim.environment(), cwd="/")
+    check(process.stdout.readline().startswith(b"220"), "it does not answer")
+    try:
+        yield
+    finally:
+        process.communicate(b"QUIT\r\n", timeout=60)
+
+
+@contextlib.contextmanager
 def with_mail(exim):
     """A message is in the store."""
     exim.submit(Message())
@@ -1289,6 +1300,8 @@ def one_rule_with_a_view(exim):
                 ("the library has lost its bit", (1, 2, 2), without_its_bit()),
                 ("no Exim, no mail", (0, 1, 0), stopped(exim)),
                 ("no Exim, mail in the store", (2, 2, 0), all_of(stopped(exim), with_mail(exim))),
+                ("no daemon, but an Exim by hand", (0, 1, 0), all_of(stopped(exim), by_hand(exim))),
+                ("the same, and mail in the store", (1, 1, 0), all_of(stopped(exim), with_mail(exim), by_hand(exim))),
                 ("no Exim, mail in the state", (2, 2, 0), all_of(with_mail(exim), stopped(exim, store=False))),
                 ("no Exim, not in use", (3, 1, 0), stopped(exim, store=False))):
             with state:
@@ -1315,6 +1328,8 @@ def one_rule_without_a_view(exim):
                 ("the library has lost its bit, and no Exim", (1, 2, 2), all_of(stopped(exim), without_its_bit())),
                 ("a state that can't be made", (2, 2, 2), all_of(stopped(exim, store=False), written(
                     FASTSPOOL_CONFIGURATION, good.replace(str(exim.work / "disk/state"), "/nowhere/state")))),
+                ("no daemon, but an Exim by hand", (0, 1, 0), all_of(stopped(exim), by_hand(exim))),
+                ("the same, and mail in the store", (1, 1, 0), all_of(stopped(exim), with_mail(exim), by_hand(exim))),
                 ("no Exim, mail in the state", (2, 2, 0), all_of(with_mail(exim), stopped(exim, store=False)))):
             with state:
                 agree(exim, name, expected)
