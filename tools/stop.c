@@ -306,6 +306,11 @@ static int stop_without_store(const struct fastspool_config *config, struct look
         return stop_other_version(look);
     if (look->why[0])
         return tool_error("%s", look->why);
+    if (killed)
+        return tool_error(
+            "%s has no store in memory, and what the killed view had mounted is mounted still: `fastspool run "
+            "-- true` mounts it anew, and then `fastspool stop` takes it away",
+            look->spool);
     progress_pause();
     printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,
            lives > 0 ? " but the view of an earlier one, which has ended" : "");

@@ -993,30 +993,41 @@ def the_view(exim):
         check(b"no view can be mounted: /dev/fuse: " in closed.stdout, f"{closed}")
 
 
+FREEZERS = {        # of version 2, whose processes look like any that sleep, and of version 1, where SIGKILL waits for the thaw
+    "frozen": (pathlib.Path("/sys/fs/cgroup/unified"), "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"),
+    "freezer": (pathlib.Path("/sys/fs/cgroup/freezer"), "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN")}
+
+
 @contextlib.contextmanager
-def frozen_view(pids):
-    """The group of these processes is frozen, of version 2, whose processes look like any that sleep."""
-    group = pathlib.Path(f"/sys/fs/cgroup/unified/fastspool-view-{os.getpid()}")
+def frozen_view(kind, pids):
+    """The group of these processes is frozen."""
+    top, name, freeze, thaw, state, frozen = FREEZERS[kind]
+    group = top / f"fastspool-view-{os.getpid()}"
     group.mkdir()
     for pid in pids:
         (group / "cgroup.procs").write_text(str(pid))
-    (group / "cgroup.freeze").write_text("1")
-    wait_for(lambda: "frozen 1" in (group / "cgroup.events").read_text(), "the view is frozen")
+    (group / name).write_text(freeze)
+    wait_for(lambda: frozen in (group / state).read_text(), "the view is frozen")
     try:
         yield
     finally:
-        (group / "cgroup.freeze").write_text("0")
+        (group / name).write_text(thaw)
         for pid in (group / "cgroup.procs").read_text().split():
-            pathlib.Path("/sys/fs/cgroup/unified/cgroup.procs").write_text(pid)
+            with contextlib.suppress(ProcessLookupError):
+                (top / "cgroup.procs").write_text(pid)
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
         group.rmdir()
 
 
-@test(("", {"fastspool": ("view = auto",)}), ("_frozen", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+@test(("", {"fastspool": ("view = auto",)}), ("_frozen", {"fastspool": ("view = auto",)}), ("_freezer", {"fastspool": ("view = auto",)}),
+      library=True, main=QUEUE_ONLY)
 def a_stopped_view(exim):
     """A view with all its processes stopped, or frozen: status and doctor say so, and wait for nothing; what waits at it gets an
     answer when it goes on.  `fastspool stop` kills it, says so, and leaves nothing mounted."""
-    if (frozen := exim.work.name.endswith("_frozen")) and not pathlib.Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
-        raise Skip("this machine has no control groups of version 2")
+    kind = exim.work.name.rsplit("_", 1)[1]
+    frozen = kind in FREEZERS
+    if frozen and not (FREEZERS[kind][0] / "cgroup.procs").exists():
+        raise Skip("this machine has no such control groups")
     for name in ("input", "msglog"):
         (exim.spool / name).mkdir()
         exim.own(exim.spool / name)
@@ -1025,7 +1036,7 @@ def a_stopped_view(exim):
         exim.queued += 1
         wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
         pids = processes_of_view(exim)
-        with frozen_view(pids) if frozen else stopped_view(exim):
+        with frozen_view(kind, pids) if frozen else stopped_view(exim):
             status_tells(exim, 1, f"the view, process {pids[0]}, does not answer", f"`kill -CONT {pids[0]}`")
             for check_name in ("store", "view", "readers"):
                 tells(exim, check_name, "attention", *(() if check_name == "readers" else (f"`kill -CONT {pids[0]}`",)))
@@ -1037,12 +1048,15 @@ def a_stopped_view(exim):
         wait_for(lambda: exim.status()["health"] == 0, "all is well again")
         check(len(os.listdir(exim.spool / "input")) == 2, "the view shows something else")
         pids = processes_of_view(exim)
-        with frozen_view(pids) if frozen else contextlib.nullcontext():
+        with frozen_view(kind, pids) if frozen else contextlib.nullcontext():
             for pid in () if frozen else pids:
                 suspend(pid)
-            said = operate(exim, "stop")
+            said = operate(exim, "stop", status=kind == "freezer")
             check(f"process {pids[0]}, was stopped or frozen: it is killed" in said, said)
-            check(not is_view(exim.spool / "input") and not set(pids) & {pid for pid, _ in processes()}, f"{processes()}")
+            check(("thaw it, and run `fastspool stop` again" in said) == (kind == "freezer"), said)
+        if kind == "freezer":
+            operate(exim, "stop")
+        check(not is_view(exim.spool / "input") and not set(pids) & {pid for pid, _ in processes()}, f"{processes()}")
 
 
 @test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)

@@ -933,6 +933,26 @@ def stop_without_a_store(exim):
 
 
 @test(**AUTO)
+def stop_of_a_stopped_view_without_a_store(exim):
+    """Then no store is there to mount the view anew: `fastspool stop` says what takes away what the killed one has left."""
+    fill(exim, 1)
+    exim.tool("flush")
+    pids = [supervisor(exim), *children(supervisor(exim))]
+    for pid in pids:
+        suspend(pid)
+    forget_memory()
+    code, out, err = said(exim, "stop")
+    check(code == 1 and "it is killed" in out and "`fastspool run -- true`" in err and over(exim), f"exit {code}: {out}{err}")
+    for pid, name in processes():
+        if name == "fastspool":
+            kill(pid)                           # the mirror of the lost store
+    for command in (("run", "--", "true"), ("stop",)):
+        code, out, err = said(exim, *command)
+        check(code == 0, f"{command}: exit {code}: {out}{err}")
+    check(not over(exim), f"still mounted over {over(exim)}")
+
+
+@test(**AUTO)
 def others_do_not_notice(exim):
     """A program that has the library, but nothing to do with the spool, does not wait for a view that hangs."""
     fill(exim, 1)
