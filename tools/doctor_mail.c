@@ -83,6 +83,24 @@ static bool count(const struct doctor *doctor, bool view, struct census *census)
     return known;
 }
 
+/* What is to be done about mail that stands.  No Exim finds what is half moved: that goes first, as an export is
+ * refused beside an Exim; and no start that would be refused is advised. */
+static void say_start(const struct doctor *doctor, char mend[STATUS_LINE])
+{
+    struct shown shown = {.config = &doctor->config, .enabled = ways_are_in()};
+
+    count(doctor, viewed(doctor->spool) > 0, &shown.census);
+    if (status_half_moved(&shown, mend))
+        return;
+    mend[0] = '\0';
+    status_add_refusal(&shown, mend);
+    if (mend[0])
+        memmove(mend, mend + strlen("; "), strlen(mend) - 1);
+    else
+        snprintf(mend, STATUS_LINE, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",
+                 ways_command("start"), shown.enabled ? "" : "; or `fastspool export` to leave");
+}
+
 /* -1: it can't be said. */
 static int64_t count_mail(const struct doctor *doctor)
 {
@@ -106,11 +124,11 @@ static void tell_mail(struct doctor *doctor, int64_t messages)
     bool stands = !exims_attend(&doctor->config, doctor->spool, NULL);
     enum health health = severity_of(stands ? MAIL_UNATTENDED : doctor->fs ? IN_ORDER : MAIL_NOT_BACK);
     const char *where = doctor->fs ? "" : " in ", *state = doctor->fs ? "" : doctor->state;
-    char mend[512] = "`fastspool run -- true` brings it back, and so does the next start of Exim with the library";
+    char mend[STATUS_LINE] =
+        "`fastspool run -- true` brings it back, and so does the next start of Exim with the library";
 
     if (stands)
-        snprintf(mend, sizeof(mend), "%sstart Exim, %s%s", ways_are_in() ? "" : "`fastspool enable`, and ",
-                 ways_command("start"), ways_are_in() ? "" : "; or `fastspool export` to leave");
+        say_start(doctor, mend);
     if (messages < 0)
         doctor_tell(doctor, doctor_verdict(health), mend, "%s may hold mail, and no store is in memory", doctor->state);
     else if (stands)
@@ -202,9 +220,12 @@ static void tell_plain(struct doctor *doctor, int64_t messages)
                           .view.state = SEEN_OFF};
     const char *plural = tool_plural((uint64_t)messages), *them = messages == 1 ? "it" : "them";
 
-    if (status_plain_stands(&shown, shown.line))
-        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_UNATTENDED)), ways_command("start"), "%s", shown.line);
-    else if (shown.unattended && shown.without == 0)
+    if (status_plain_stands(&shown, shown.line)) {
+        say_start(doctor, shown.line);
+        doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_UNATTENDED)), shown.line,
+                    "%" PRId64 " message%s on the plain disk stand%s: no Exim runs", messages, plural,
+                    messages == 1 ? "s" : "");
+    } else if (shown.unattended && shown.without == 0)
         doctor_tell(doctor, doctor_verdict(severity_of(PLAIN_GOES_ON)), NULL,
                     "%" PRId64 " message%s on the plain disk, and no Exim runs: the next one delivers %s", messages,
                     plural, them);

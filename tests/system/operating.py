@@ -1912,6 +1912,41 @@ def an_import_that_was_killed(exim):
         exim.run("-Mrm", *exim.queue())
 
 
+@test(library=True, main=QUEUE_ONLY)
+def nothing_that_is_refused(exim):
+    """doctor advises no start of Exim that would be refused, nor one before what is half moved is whole; and each command once."""
+    with machine(exim):
+        target = pathlib.Path(os.path.realpath(INSTALLED))
+        operate(exim, "enable", "--yes")
+        exim.submit(Message())
+        begin = "start Exim, `/etc/init.d/exim4 start`"
+        tells(exim, "mail in the store", "wrong", begin)
+        target.chmod(0o644)
+        _, found, _ = doctor(exim)
+        check("its start would be refused: " in found["mail in the store"][1] and begin not in found["mail in the store"][1], f"{found}")
+        target.chmod(0o4644)
+        operate(exim, "export", "--yes")
+        _, found, _ = doctor(exim)
+        check(found["mail on the disk"][0] == "wrong" and begin in found["mail on the disk"][1] and
+              found["mail on the disk"][1].count("exim4 start") == 1, f"{found}")
+        target.chmod(0o644)
+        _, found, _ = doctor(exim)
+        check("its start would be refused: " in found["mail on the disk"][1] and begin not in found["mail on the disk"][1], f"{found}")
+        target.chmod(0o4644)
+        operate(exim, "import")
+        for call in range(1, 10):
+            subprocess.run(["strace", "-o", "/dev/null", "-e", "trace=renameat2", "-e", f"inject=renameat2:signal=KILL:when={call}",
+                            TOOL, "export", "--yes"], capture_output=True)
+            if exim.status()["half_moved"]:
+                break
+        _, found, _ = doctor(exim)
+        told = [found[name][1] for name in ("mail on the disk", "mail in the store") if " stand" in found[name][1]]
+        check(told and all("run `fastspool export` again" in text and "start Exim" not in text for text in told), f"{found}")
+        operate(exim, "import")
+        exim.run("-Mrm", *exim.queue())
+        operate(exim, "disable", "--yes")
+
+
 @test(library=True)
 def what_to_do(exim):
     """Each sentence says what to do: after a stop, and to an ordinary user.  An empty store is listed."""
