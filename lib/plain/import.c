@@ -194,6 +194,20 @@ static int leave_open(struct import *im)
     return result;
 }
 
+/* What is decided is moved.  What the store had before, as a killed pass leaves it, is only removed. */
+static void count_moved(struct import *im)
+{
+    for (size_t i = 0; i < im->groups; i++) {
+        const struct group *group = &im->group[i];
+        size_t end = i + 1 < im->groups ? im->group[i + 1].first : im->moved_count;
+        uint64_t files = 0;
+        for (size_t k = group->first; k < end && !group->stays; k++)
+            files += im->moved[k].staged;
+        im->result->files += files;
+        im->result->messages += group->message && files > 0;
+    }
+}
+
 /* Steps 1 to 4. */
 static int take_batch(struct import *im)
 {
@@ -213,6 +227,8 @@ static int take_batch(struct import *im)
         result = leave_open(im);
     if (result == 0 && (result = fastspool_rename(im->fs, STAGED_NEW, STAGED_TAKEN, 0)) < 0)
         import_fail(im, result, "rename", STAGED_NEW);
+    if (result == 0)
+        count_moved(im);
     if (result < 0) {
         char why[FASTSPOOL_ERROR_MAX];
         memcpy(why, im->result->error, sizeof(why));
@@ -236,17 +252,13 @@ static int remove_group(struct import *im, size_t i)
         const struct moved *file = &im->moved[k];
         if ((result = disk_unlink(im->disk, file->path)) < 0 && result != -ENOENT)
             return import_fail(im, result, "remove", file->path);
-        im->result->files++;
         result = 0;
     }
     exim_member(group->key, 0, header);
-    bool data = group->taken && (result = disk_remove_taken(im->disk, group->key)) == 0;
-    if (result < 0 && result != -ENOENT)
+    if (group->taken && (result = disk_remove_taken(im->disk, group->key)) < 0 && result != -ENOENT)
         return import_fail(im, result, "remove", group->key);
-    im->result->files += data && !group->shown; /* then it is not in `moved` */
     if (group->taken && (result = disk_remove_taken(im->disk, header)) < 0 && result != -ENOENT)
         return import_fail(im, result, "remove", header);
-    im->result->messages += group->message && (data || end > group->first);
     return 0;
 }
 

@@ -15,7 +15,8 @@
 
 /** What the passes have done.  Zero before the first one, and kept for the next. */
 struct import_result {
-    uint64_t messages; /* moved into the store, by all passes, and the number of their and other files */
+    uint64_t messages; /* moved into the store, by all passes, and the number of their and other files: not those
+                          that the store had, and whose copies on the disk were removed */
     uint64_t files;
     uint32_t locked;    /* messages that it has left: an Exim works on them.  Another pass gets them */
     uint32_t conflicts; /* messages and files that it has left: the store has others of that name */

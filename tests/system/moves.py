@@ -247,7 +247,9 @@ def counted(exim):
             killed = die_at(name, call, verb, *options[verb])
             calls += killed
             halves += count_everywhere(exim, 2, doctors) > 0
-            exim.tool(verb, *options[verb])
+            told = exim.status()
+            said = exim.tool(verb, *options[verb])
+            check(verb == "export" or f"imported {told['disk_messages']} message" in said, f"{told['disk_messages']} were on the disk: {said}")
             told = exim.status()
             check((in_store(told), told["disk_messages"], told["half_moved"]) == ((2, 0, 0) if verb == "import" else (0, 2, 0)), f"{told}")
             check(not list(exim.spool.glob("input/**/.fastspool.*")), "something remains on the disk")
