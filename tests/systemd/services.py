@@ -166,6 +166,8 @@ def started_after_exims_own_view(m):
     """The service takes the view over from one that Exim had started."""
     m.send(3)
     m.sh(f"systemctl stop {SERVICE}")
+    check(m.show(SERVICE, "Result") == "success", m.out(f"systemctl status {SERVICE}", may_fail=True))  # beside Exim
+    check("uses the store of" in m.journal(f"-u {SERVICE} -n 20"), "Exim is not named")
     m.send(1)                                       # has the view mounted
     wait_for(lambda: m.pids("view"), "Exim starts a view")
     m.sh(f"systemctl start {SERVICE}")
