@@ -612,9 +612,16 @@ def a_mistyped_state_beside_a_view(exim):
         if is_there:
             wrong.mkdir(mode=0o700)
             exim.own(wrong)
-        mistyped = written(FASTSPOOL_CONFIGURATION, good.replace(str(state), str(wrong)))
+
+        def mistyped():
+            return written(FASTSPOOL_CONFIGURATION, good.replace(str(state), str(wrong)))
+
+        def comes():
+            """Each use tries to mount it: one at the instant of the other view's end may find that still."""
+            operate(exim, "run", "--", "true")
+            return exim.status()["view_state"] == "mounted"
         with counted_all_the_time(exim, lambda: sent):
-            with mistyped:
+            with mistyped():
                 found = exim.command("-bpc")
                 operate(exim, "run", "--", "true")
                 client = Client()
@@ -638,6 +645,13 @@ def a_mistyped_state_beside_a_view(exim):
             subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
         check((told := each_form(exim))[0] == 0, f"{told}")
         exim.run("-Mrm", *exim.queue())
+        exim.stop()
+        for ends in (lambda: operate(exim, "stop"), lambda: os.kill(exim.status()["view_pid"], signal.SIGKILL)) if is_there else ():
+            wait_for(comes, "the view is mounted")
+            ends()
+            with mistyped():        # that view is gone, or dead: the other one's is mounted
+                wait_for(comes, "the other view is mounted")
+                operate(exim, "stop")
 
 
 def no_state(exim, path, what):
