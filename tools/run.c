@@ -7,9 +7,10 @@
  * With a view every program sees the spool, and the command runs as it is.  But a `program` of the configuration gets
  * the library all the same: `exim -MG` renames from one top directory to another, and those are mounts.
  *
- * Without a view every command gets the library by LD_PRELOAD.  The library goes by its bare name, because a
- * set-user-ID program preloads nothing else, and only from the loader's own directory.  Such a program does not believe
- * FASTSPOOL_* either.  So root registers a spool that the configuration does not name (spool/registry.c).
+ * Without a view a user that may not use the store is refused: set-user-ID Exim would count the disk alone, and end
+ * with 0.  Else every command gets the library by LD_PRELOAD.  The library goes by its bare name, because a set-user-ID
+ * program preloads nothing else, and only from the loader's own directory.  Such a program does not believe FASTSPOOL_*
+ * either.  So root registers a spool that the configuration does not name (spool/registry.c).
  */
 #include "base/clock.h"
 #include "config.h"
@@ -106,26 +107,33 @@ static int preload(void)
     return 0;
 }
 
-/* Attach.  Root's call starts what the first use of the spool starts: the store, its mirror, and the view. */
-static struct fastspool *use(const struct fastspool_config *config)
+/* Attach.  Root's call starts what the first use of the spool starts: the store, its mirror, and the view.  -EACCES is
+ * for the caller to say; any other failure COMMAND says, if it needs the spool. */
+static struct fastspool *use(const struct fastspool_config *config, int *failure, char *error)
 {
     struct fastspool *fs = NULL;
-    char error[FASTSPOOL_ERROR_MAX]; /* COMMAND says it, if it needs the spool */
     int result = geteuid() == 0 ? fastspool_attach(config->spool[0], config, &fs, error)
                                 : attach_open(config->spool[0], config, &fs, error);
 
+    *failure = result;
     return result < 0 ? NULL : fs;
 }
 
 /* Is there a view, and does it live?  @wait: COMMAND needs it, so wait for one that starts.  An ordinary user can't ask
- * the store: any view counts. */
-static bool is_mounted(const struct fastspool_config *config, bool wait)
+ * the store: any view counts.  1 or 0; -EACCES: there is none, and this user may not use the store, which is said. */
+static int is_mounted(const struct fastspool_config *config, bool wait)
 {
-    struct fastspool *fs = use(config);
+    char error[FASTSPOOL_ERROR_MAX];
+    int failure;
+    struct fastspool *fs = use(config, &failure, error);
     struct seen seen;
 
+    if (!fs && viewed(config->spool[0]) > 0)
+        return 1;
+    if (failure == -EACCES)
+        tool_error("no view is mounted, so the command would see the disk alone: %s", error);
     if (!fs)
-        return viewed(config->spool[0]) > 0;
+        return failure == -EACCES ? failure : 0;
     uint64_t since = clock_monotonic();
     bool needed = wait;
     progress_begin("waiting for the view");
@@ -166,7 +174,10 @@ static int prepare(const struct request *request, const char *command)
             return tool_error("cannot register the spool %s: %s", config.spool[0], strerrordesc_np(-result));
     }
     bool served = is_program(&config, command);
-    if (!is_mounted(&config, !served) || served)
+    int mounted = is_mounted(&config, !served);
+    if (mounted < 0)
+        return 1;
+    if (!mounted || served)
         return preload();
     if (isatty(STDERR_FILENO))
         fputs("fastspool: every program sees the spool, as it is mounted: `fastspool run` is not needed\n", stderr);

@@ -1060,5 +1060,19 @@ def only_the_mta(exim):
         check(len(exim.queue()) == 2, "root's sendmail isn't served")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def run_by_a_user(exim):
+    """Without a view `fastspool run` of a user that may not use the store, a member of the mail group too, is refused with a
+    sentence: his Exim would count the disk alone, and end with 0."""
+    exim.submit(Message())
+    for group in (pwd.getpwnam(USER).pw_gid, exim.spool.stat().st_gid):
+        ran = subprocess.run([TOOL, "run", "--", EXIM, "-bpc"], capture_output=True, cwd="/", user=USER, group=group, extra_groups=[],
+                             env=exim.environment(True), timeout=60)
+        check(ran.returncode == 126 and b"`trusted_user`" in ran.stderr and not ran.stdout, f"{ran}")
+    owner = exim.command("run", "--", EXIM, "-bpc", program=TOOL, stock=True, user="Debian-exim")
+    check(owner.stdout == b"1\n", f"{owner}")
+    exim.run("-Mrm", *exim.queue())
+
+
 if __name__ == "__main__":
     main("secure")
