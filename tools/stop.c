@@ -51,9 +51,8 @@ static const char usage[] =
     "Writes every change to the disk, unmounts the view, then ends the mirror process, of each spool of the\n"
     "configuration.  Where nobody else uses the store its memory is given back; the next use of the spool brings it\n"
     "back from the disk.\n"
-    "Exit status: 0 neither runs, or did before; 1 an error; 2 an Exim uses the store still, and starts both again; "
-    "64\n"
-    "wrong arguments.\n";
+    "Exit status: 0 neither runs, or did before; 1 an error; 2 an Exim uses the store still, and starts both again;\n"
+    "64 wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that
  * one has just been started, until what runs has ended; whatever was started before that is ended, too. */

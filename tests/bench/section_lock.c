@@ -160,9 +160,8 @@ int main(int argc, char **argv)
         keep_best(&crowd, together(PROCESSES, &worst));
     }
     printf(
-        "empty %llu ns, with signals blocked %llu ns; of %d changes: 1 process %llu ns, %d processes %llu ns, %.2f of "
-        "its "
-        "throughput, the longest %.1f ms\n",
+        "empty %llu ns, with signals blocked %llu ns; of %d changes: 1 process %llu ns, %d processes %llu ns, %.2f "
+        "of its throughput, the longest %.1f ms\n",
         (unsigned long long)plain, (unsigned long long)guarded, CHANGES, (unsigned long long)one, PROCESSES,
         (unsigned long long)crowd, (double)one / (double)crowd, (double)worst / NS_PER_MS);
     fixture_teardown();
