@@ -7,8 +7,8 @@
  * alone while somebody waits ends within a moment, with a last commit, and gives the memory back.
  *
  * Failure modes:
- *   - Another process uses the store by then, as an Exim that has just been started: the mirror does not live alone,
- * and goes on.
+ *   - Another process uses the store by then, as an Exim that has just been started: the mirror does not live
+ *     alone, and goes on.
  *   - One comes while the mirror ends: it waits until the lock is free, and makes the store anew.
  *   - The last commit fails: the mirror ends, and what the disk lacks stays in memory.
  *   - This process is killed: the mirror lives on, until `fastspool stop`.

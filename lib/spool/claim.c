@@ -14,7 +14,7 @@
  *   - Those who live are about to end: it waits some seconds.
  *   - They have given the memory back between its open and the announcement: it looks again, and makes a store.
  *   - This process may not claim: it is a trusted user's, or the disk is read-only.  It joins the dead, if they have
- * left a store that can be used.
+ *     left a store that can be used.
  *   - The segment is another version's: it is replaced only if the disk has all of it.
  */
 #include "spool/claim.h"

@@ -12,7 +12,7 @@
  *     state directory was not: it can't be opened.
  *   - A trusted user has no rights there yet: root or the owner has to use the store first.
  *   - The state directory is not there, and the view of another state lives: `state` is mistyped.  None is made: its
- * mail would be in no view, and the mail of the view not in it.
+ *     mail would be in no view, and the mail of the view not in it.
  */
 #include "spool/state.h"
 

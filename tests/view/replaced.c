@@ -8,7 +8,7 @@
  * on that name, at random, until it has made COUNT and has seen as many replacements.  `both`: the first has the
  * library, the second goes through the kernel.  A call gets what the name had at some instant within it, so it may fail
  * only as on a disk: not at all where the name always exists, and never with ESTALE.  An open file has the content of
- * one file. Nothing is printed if all is right.
+ * one file.  Nothing is printed if all is right.
  *
  * Failure modes: each call that fails otherwise is printed, with its error and how often, and the status is 1.  --spoil
  * leaves an instant without the name where there may be none.
