@@ -6,9 +6,11 @@
  * meanwhile, and shrinks.
  *
  * Failure modes: a mirror runs, or an Exim that has the store: it is refused.  A process that uses the spool meanwhile
- * waits until its mirror can start.  A death at any point: the same content is there, and another call goes on.  The
- * mail user has written the database so that LMDB does what he wants: the child has no rights but his, and no terminal.
+ * waits until its mirror can start.  A death at any point: the same content is there, and another call goes on; the
+ * child of the dead one may hold the lock for a moment, as in an fsync, and is waited for.  The mail user has written
+ * the database so that LMDB does what he wants: the child has no rights but his, and no terminal.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -31,6 +33,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define PATIENCE   (10 * NS_PER_S) /* for the child of a call that was killed */
+#define LOOK_EVERY (20 * NS_PER_MS)
+
 static const char usage[] =
     "usage: fastspool compact [--spool DIR]\n"
     "Gives the disk back what a large queue has left in database and journal.  No mirror may run: stop Exim, and run\n"
@@ -45,13 +50,30 @@ struct outcome {
 
 /* ---- in the child ---- */
 
+/* Without a store in memory the holder is no mirror that lives on: a call before this one, or a mirror that ends. */
+static int wait_for_lock(const struct look *look, int fd)
+{
+    uint64_t start = clock_monotonic();
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || look->fs || clock_monotonic() - start > PATIENCE)
+            return -errno;
+        clock_sleep(LOOK_EVERY);
+    }
+    return 0;
+}
+
 static int hold_mirror(const struct look *look, char *error)
 {
     char path[PLACES_PATH_MAX];
 
     places_in_state(look->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int result = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0; /* held for life */
+    int result = fd < 0 ? -errno : wait_for_lock(look, fd); /* held for life */
+    if (result == -EWOULDBLOCK && !look->fs)
+        return error_set(error, result,
+                         "another `fastspool compact` of %s, or a mirror, runs: try again when it has ended",
+                         look->spool);
     if (result == -EWOULDBLOCK)
         return error_set(error, result, "a mirror of %s runs: stop Exim, run `fastspool stop`, and try again",
                          look->spool);
