@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 11
+#define LAYOUT_VERSION 12
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -431,16 +431,21 @@ _Static_assert(sizeof(struct name) == 64 && sizeof(struct name_more) == 64, "a n
 _Static_assert(sizeof(struct description) == 64, "a description is 64 bytes");
 _Static_assert(sizeof(struct chunk) == 128, "a chunk is 128 bytes");
 
-/* Where the tables lie, bytes from the segment's start. */
+/* Where the tables lie, bytes from the segment's start.  The kernel maps a huge page by one entry only where a mapping
+ * covers all of it, so what is mapped by itself begins with one.  The first has the header and the chunks of 8 GiB. */
+#define HUGE_PAGE       (UINT64_C(2) << 20)
 #define HEADER_SIZE     (UINT64_C(1) << 20)
 #define CHUNKS_AT       HEADER_SIZE
 #define DESCRIPTIONS_AT (CHUNKS_AT + (uint64_t)CHUNKS_MAX * sizeof(struct chunk))
-#define BUCKETS_AT      (DESCRIPTIONS_AT + (uint64_t)DESCRIPTIONS_MAX * sizeof(struct description))
+#define DESCRIPTIONS_TO (DESCRIPTIONS_AT + (uint64_t)DESCRIPTIONS_MAX * sizeof(struct description))
+#define BUCKETS_AT      ((DESCRIPTIONS_TO + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE)
 #define INODES_AT       (BUCKETS_AT + (uint64_t)BUCKETS_MAX * sizeof(uint32_t))
 #define NAMES_AT        (INODES_AT + (uint64_t)INODES_MAX * sizeof(struct inode))
 #define DATA_AT         (NAMES_AT + (uint64_t)NAMES_MAX * sizeof(struct name))
 #define SEGMENT_SIZE    (DATA_AT + (uint64_t)CHUNKS_MAX * CHUNK_SIZE)
 
 _Static_assert(sizeof(struct header) <= HEADER_SIZE, "the header fits");
+_Static_assert(INODES_AT % HUGE_PAGE == 0 && NAMES_AT % HUGE_PAGE == 0 && DATA_AT % HUGE_PAGE == 0,
+               "what is mapped by itself begins with a huge page");
 
 #endif

@@ -338,11 +338,26 @@ void segment_inherit(struct fastspool *fs, bool viewed)
     STORE(h->view.status, viewed ? VIEW_MOUNTED : VIEW_NONE);
 }
 
+/* Zero the header's huge page behind the header, if there is memory.  A hole there would split the page, and then every
+ * process maps the header's pages one by one.  The end of what is zero. */
+static uint64_t clear_first_page(struct fastspool *fs)
+{
+    off_t data = lseek(fs->segment_fd, (off_t)HEADER_SIZE, SEEK_DATA);
+
+    if (data < 0 ? errno == ENXIO : data >= (off_t)HUGE_PAGE)
+        return HUGE_PAGE;
+    if (data < 0 || fd_take_room(fs->segment_fd, HEADER_SIZE, HUGE_PAGE - HEADER_SIZE) < 0)
+        return HEADER_SIZE;
+    memset(&WRITABLE(fs->base[HEADER_SIZE]), 0, HUGE_PAGE - HEADER_SIZE);
+    return HUGE_PAGE;
+}
+
 int segment_reset(struct fastspool *fs)
 {
     /* A hole reads as zeros. */
-    if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)HEADER_SIZE,
-                  (off_t)(SEGMENT_SIZE - HEADER_SIZE)) < 0)
+    uint64_t from = clear_first_page(fs);
+    if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                  (off_t)(SEGMENT_SIZE - from)) < 0)
         return -errno;
     reset_groups(&WRITABLE(*fs->header));
     STORE(fs->header->recovery.done, 0); /* a waiter's progress bar reads these two meanwhile */

@@ -28,8 +28,11 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 
-/* Entries that are mapped at least.  The four parts take 27 MiB. */
-static const struct mapped_span least = {.inodes = 1u << 14, .names = 1u << 15, .buckets = 1u << 16, .chunks = 1u << 3};
+/* Entries that are mapped at least: a huge page of each table.  The four parts take 28 MiB. */
+static const struct mapped_span least = {.inodes = HUGE_PAGE / sizeof(struct inode),
+                                         .names = HUGE_PAGE / sizeof(struct name),
+                                         .buckets = HUGE_PAGE / sizeof(uint32_t),
+                                         .chunks = 8};
 
 #define TRIES 16  /* of a range */
 #define WAITS 100 /* for another thread, 1 ms each */

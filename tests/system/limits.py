@@ -9,12 +9,14 @@
 """
 import contextlib
 import errno
+import mmap
 import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
                       RLIM_INFINITY)
@@ -202,6 +204,53 @@ def roots_memory(exim):
     check(os.path.ismount(ROOTS_MEMORY), "it was unmounted")
     exim.tool("run", "--", "ls", exim.spool / "input")
     check(len(os.listdir(ROOTS_MEMORY)) == 2, f"there is {os.listdir(ROOTS_MEMORY)}")
+
+
+HUGE = 2048     # KiB of a huge page
+
+
+def huge_pages_in(pid):
+    """(KiB in memory, KiB of them mapped by huge pages) of each part of the segment that PID has mapped and used."""
+    found = []
+    for part in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", pathlib.Path(f"/proc/{pid}/smaps").read_text()):
+        if SEGMENT in part.partition("\n")[0]:
+            resident, huge = (int(re.search(rf"^{key}: +(\d+)", part, re.M).group(1)) for key in ("Rss", "ShmemPmdMapped"))
+            found += [(resident, huge)] * (resident > 0)
+    return found
+
+
+def machine_has_huge_pages():
+    """Does a file on such a tmpfs get one?"""
+    with tempfile.TemporaryDirectory() as place:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=within_size", "none", place], stderr=subprocess.DEVNULL).returncode:
+            return False
+        try:
+            with open(f"{place}/file", "w+b") as file:
+                file.truncate(HUGE << 10)
+                with mmap.mmap(file.fileno(), HUGE << 10) as memory:
+                    memory[0] = 1
+                    return "ShmemPmdMapped:     2048" in pathlib.Path("/proc/self/smaps").read_text()
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+@test(library=True, main=QUEUE_ONLY, memory="256M")
+def huge_pages(exim):
+    """Where the machine has huge pages, each part of the store is mapped by them, also after a recovery."""
+    if not machine_has_huge_pages():
+        raise Skip("the machine has no huge page for a tmpfs")
+    for _ in range(2):
+        exim.start()
+        client = Client()
+        check(client.send(Message())[0] == 250, "refused")
+        client.close()
+        exim.tool("flush")
+        for pid in (exim.daemon.pid, mirror_of(exim)):
+            parts = huge_pages_in(pid)
+            check(parts and all(resident == huge for resident, huge in parts), f"of {pid} are resident, huge: {parts}")
+        exim.stop()
+        exim.tool("stop")
+    exim.run("-Mrm", *exim.queue())
 
 
 @test(library=True, memory="16M")
