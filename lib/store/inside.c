@@ -15,6 +15,7 @@
 #include "store/layout.h"
 #include "store/locks.h"
 #include "store/section.h"
+#include "store/span.h"
 #include "store/spilled.h"
 #include "store/status.h"
 #include "store/store.h"
@@ -140,6 +141,7 @@ void inside_drop_locks(struct fastspool *fs, uint32_t description)
 void inside_shared(struct fastspool *fs)
 {
     descriptions_shared(fs);
+    (void)span_follow(fs); /* else each child maps what has come since, four calls */
 }
 
 uint32_t inside_identify(struct fastspool *fs, int fd)

@@ -65,7 +65,8 @@ int inside_close(struct fastspool *fs, uint32_t description);
 void inside_drop_locks(struct fastspool *fs, uint32_t description);
 /** This process writes for others, and leaves a part of memory to those that write for themselves (residency.c). */
 void inside_write_for_others(struct fastspool *fs);
-/** From now on another process may hold every description that is open in this one. */
+/** From now on another process, as a child, may hold every description that is open in this one, and has what is
+ * mapped. The latter is brought up to date. */
 void inside_shared(struct fastspool *fs);
 /** The description that descriptor @fd of a placeholder stands for, 0: none. */
 uint32_t inside_identify(struct fastspool *fs, int fd);

@@ -6,6 +6,7 @@
 #include "store/span.h"
 
 #include "fixture.h"
+#include "store/inside.h"
 #include "store/section.h"
 
 #include <criterion/criterion.h>
@@ -119,6 +120,15 @@ Test(span, follows)
     cr_assert_eq(fastspool_close(fs, file), 0);
     cr_assert_eq(fastspool_unlink(fs, "large"), 0);
     make_files(fs, 100);
+}
+
+/* A child has what its parent had mapped: so the parent of many maps first. */
+Test(span, follows_before_a_fork)
+{
+    in_child(fill);
+    cr_assert(!span_reaches(fs), "this test can't fail");
+    inside_shared(fs);
+    cr_assert(span_reaches(fs));
 }
 
 static void fill_with_messages(void)
