@@ -116,3 +116,11 @@ int fd_take_room(int fd, uint64_t offset, uint64_t size)
     errno = saved;
     return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
 }
+
+/* The second call finds the pages, and zeroes those that nobody has used (mm/shmem.c, shmem_get_folio_gfp()). */
+int fd_take_zeroed(int fd, uint64_t offset, uint64_t size)
+{
+    int result = fd_take_room(fd, offset, size);
+
+    return result == 0 ? fd_take_room(fd, offset, size) : result;
+}

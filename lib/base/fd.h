@@ -30,4 +30,8 @@ int fd_write_all(int fd, const void *bytes, size_t size, uint64_t offset);
  *  memory now. */
 int fd_take_room(int fd, uint64_t offset, uint64_t size);
 
+/** The same of a file on tmpfs, and the kernel zeroes the memory now.  Else it does at the first use of each page,
+ *  which may be in a critical section, and takes milliseconds for a huge page that a virtual machine has given back. */
+int fd_take_zeroed(int fd, uint64_t offset, uint64_t size);
+
 #endif

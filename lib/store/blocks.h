@@ -19,6 +19,8 @@ void blocks_give(struct fastspool *fs, uint32_t block);
 uint64_t blocks_spare(const struct header *header);
 /** Outside sections: take memory for one more chunk.  Errors as table_grow(). */
 int blocks_add_chunk(struct fastspool *fs);
+/** Outside sections, after one that has changed something: add a chunk if few free blocks were left. */
+void blocks_add_ahead(struct fastspool *fs);
 /** Outside sections: end the quarantine. */
 int blocks_release_held(struct fastspool *fs);
 /** Outside sections, for the mirror alone: give the memory of chunks that are empty for EMPTY_TIME (blocks.c) back to

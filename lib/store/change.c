@@ -34,8 +34,10 @@ int change_run_named(struct fastspool *fs, const char *name, section_body *body,
     for (;;) {
         enum table_id table;
         int result = section_try(fs, name, body, argument, &table);
-        if (table == TABLE_NONE && result != -EAGAIN)
+        if (table == TABLE_NONE && result != -EAGAIN) {
+            blocks_add_ahead(fs);
             return doubt_settle(fs, result);
+        }
         if (table != TABLE_NONE)
             result = grow(fs, table);
         if (result == -EAGAIN)

@@ -158,7 +158,7 @@ int table_grow(struct fastspool *fs, enum table_id id)
         return id == TABLE_DESCRIPTIONS ? -ENFILE : -ENOSPC;
     int result = -EAGAIN;
     if (LOAD(fs->header->tables.memory_bytes) + growth.bytes <= LOAD(fs->header->memory_limit))
-        result = fd_take_room(fs->segment_fd, kind->at + (uint64_t)growth.seen * kind->size, growth.bytes);
+        result = fd_take_zeroed(fs->segment_fd, kind->at + (uint64_t)growth.seen * kind->size, growth.bytes);
     if (result == 0)
         result = section_run(fs, publish_growth, &growth);
     if (result == -EAGAIN)
