@@ -9,8 +9,8 @@
  *   - The segment gets a range of addresses.  Nothing reserves that range, because a reservation counts as address
  *     space.  It lies where neither the kernel nor malloc puts anything: at random in the lower half of all
  *     addresses, below the program and the libraries.
- *   - Each table is mapped at its place in that range, by a power of two of entries.  An index is cut to that power, so
- *     no index leads out of what is mapped.
+ *   - Each table is mapped at its place in that range, by a power of two of entries, as far as its count in the header
+ *     goes.  An index is cut to that power, so no index leads out of what is mapped.
  *   - A table grows: whoever is about to use it maps the rest first (span_follow()), next to what is mapped already. No
  *     pointer changes.
  *
@@ -121,6 +121,23 @@ int span_stretch(struct fastspool *fs)
     return result == 0 ? 0 : -ENOMEM;
 }
 
+/* What the tables lead to now, so that nothing is left to be mapped a second time.  The header is not checked yet: of
+ * another version's counts nothing is believed, and of ours no more than the tables can have. */
+static struct mapped_span first_span(const struct header *h)
+{
+    return LOAD(h->magic) == LAYOUT_MAGIC && h->version == LAYOUT_VERSION ? span_of(h) : least;
+}
+
+/* The header, and the buckets behind it: one part. */
+static int map_header(struct fastspool *fs)
+{
+    int result = map(fs, 0, BUCKETS_AT + least.buckets * sizeof(uint32_t));
+
+    fs->span = (struct mapped_span){.buckets = result == 0 ? least.buckets : 0};
+    fs->header = result == 0 ? (const struct header *)fs->base : NULL;
+    return result;
+}
+
 /* The stack lies at the end of all addresses, the libraries and what the kernel places lie below it, and the program
  * lies at two thirds, or near the beginning. */
 static const char *choose_range(void)
@@ -138,11 +155,11 @@ int span_map(struct fastspool *fs)
 
     for (int tries = 0; tries < TRIES && result == -EEXIST; tries++) {
         fs->base = choose_range();
-        fs->span = (struct mapped_span){0};
-        result = map(fs, 0, BUCKETS_AT);
-        fs->header = result == 0 ? (const struct header *)fs->base : NULL;
-        if (result == 0)
-            result = stretch_to(fs, &least);
+        result = map_header(fs);
+        if (result == 0) {
+            const struct mapped_span wanted = first_span(fs->header);
+            result = stretch_to(fs, &wanted);
+        }
         if (result == 0)
             keep_from_dumps(fs);
         if (result < 0 && fs->header)

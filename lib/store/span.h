@@ -18,9 +18,9 @@ struct span_part {
 };
 #define SPAN_PARTS 4u
 
-/** Map the first entries of all tables of the segment that fs->segment_fd holds, and set base, header and span.  Check
- *  the header, then call span_follow().  Without a descriptor (-1): memory of the process's own, all zeros.  -errno:
- *  nothing is mapped. */
+/** Map the segment that fs->segment_fd holds as far as its tables go, or the first entries of each where it is another
+ *  version's, and set base, header and span.  Check the header, then call span_follow().  Without a descriptor (-1):
+ *  memory of the process's own, all zeros.  -errno: nothing is mapped. */
 int span_map(struct fastspool *fs);
 /** Unmap it; base and header become NULL. */
 void span_unmap(struct fastspool *fs);

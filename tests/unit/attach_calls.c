@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What attaching costs: the system calls of a process that attaches beside one that lives, as each re-executed Exim
+ * does.  The bounds are what it takes now; docs/benchmarks.md says for each call what it is for.
+ *
+ * Happy path: a child is traced between two stops of its own.
+ */
+#include "fastspool.h"
+#include "spool/attach.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char directory[64], spool[96], error[FASTSPOOL_ERROR_MAX];
+static struct fastspool_config config;
+static struct fastspool *fs;
+
+static void setup(void)
+{
+    strcpy(directory, "/dev/shm/fastspool-test.XXXXXX");
+    cr_assert_not_null(mkdtemp(directory));
+    snprintf(spool, sizeof(spool), "%s/spool", directory);
+    cr_assert_eq(mkdir(spool, 0750), 0);
+    config = (struct fastspool_config){.durability = FASTSPOOL_LAZY, .memory = 64 << 20, .flush_interval = 100000000};
+    strcpy(config.runtime, directory);
+    cr_assert_eq(attach_create(spool, &config, &fs, error), 0, "%s", error);
+}
+
+static void teardown(void)
+{
+    char command[128];
+
+    fastspool_detach(fs);
+    snprintf(command, sizeof(command), "rm -rf %s", directory);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(attach_calls, .init = setup, .fini = teardown);
+
+/* The child goes on until it stops itself.  Returns how many system calls it has made; those of the stop, too. */
+static int calls_until_stop(pid_t child)
+{
+    int entries_and_exits = 0, status;
+
+    for (;;) {
+        cr_assert_eq(ptrace(PTRACE_SYSCALL, child, 0, 0), 0);
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(WIFSTOPPED(status), "the child has ended");
+        if (WSTOPSIG(status) == SIGSTOP)
+            return entries_and_exits / 2;
+        cr_assert_eq(WSTOPSIG(status), SIGTRAP | 0x80);
+        entries_and_exits++;
+    }
+}
+
+/* The system calls of @work in a process of its own. */
+static int calls_of(int (*work)(void))
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) { /* without assertions: criterion expects none from a child */
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        raise(SIGSTOP);
+        raise(SIGSTOP);
+        int result = work();
+        raise(SIGSTOP);
+        _exit(result != 0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACESYSGOOD), 0);
+    int of_a_stop = calls_until_stop(child), all = calls_until_stop(child);
+    cr_assert_eq(ptrace(PTRACE_DETACH, child, 0, 0), 0);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the work has failed");
+    return all - of_a_stop;
+}
+
+static int join(void)
+{
+    struct fastspool *other;
+    return attach_create(spool, &config, &other, error);
+}
+
+Test(attach_calls, join)
+{
+    int calls = calls_of(join);
+
+    cr_assert_leq(calls, 51, "%d system calls", calls);
+}
