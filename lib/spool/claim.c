@@ -62,7 +62,7 @@ static int join(struct fastspool *fs, int state_fd, const struct stat *spool, st
     if (result == 0)
         result = presence_announce(fs->presence_fd);
     if (result == 0 && (record_read(state_fd, &now) < 0 || strcmp(now.runtime, record->runtime) != 0 ||
-                        !segment_is_there(fs) || !presence_is_valid(fs->presence_fd, state_fd)))
+                        !segment_is_there(fs) || !presence_is_still(record->held, state_fd)))
         result = -EAGAIN;
     if (result < 0) {
         presence_withdraw(fs->presence_fd);

@@ -42,9 +42,8 @@
 
 /* ---- open ---- */
 
-static int open_runtime(struct fastspool *fs, const struct stat *spool, char *error)
+static int open_runtime(struct fastspool *fs, const struct stat *spool, struct stat *st, char *error)
 {
-    struct stat st;
     int fd = open(fs->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
@@ -53,8 +52,8 @@ static int open_runtime(struct fastspool *fs, const struct stat *spool, char *er
     fs->runtime_fd = fd_high(fd);
     if (fs->runtime_fd < 0)
         return error_set(error, fs->runtime_fd, "cannot open %s: %s", fs->runtime, strerrordesc_np(-fs->runtime_fd));
-    if (fstat(fs->runtime_fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) ||
-        !acl_alone(fs->runtime_fd, &st))
+    if (fstat(fs->runtime_fd, st) < 0 || (st->st_uid != spool->st_uid && st->st_uid != 0) ||
+        !acl_alone(fs->runtime_fd, st))
         return error_set(error, -EPERM, "%s must be the spool owner's or root's, and accessible to that user alone",
                          fs->runtime);
     return 0;
@@ -78,22 +77,23 @@ static const char *remedy(const struct fastspool *fs)
 
 int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
 {
-    char reason[FASTSPOOL_ERROR_MAX] = "", identity[PRESENCE_IDENTITY_MAX];
+    char reason[FASTSPOOL_ERROR_MAX] = "";
+    struct stat runtime;
     int result = record_read(state_fd, record);
 
     if (result < 0 && result != -ENOENT)
         error_set(error, result, "cannot read %s/" PLACES_RUNTIME ", which says where the store's memory is: %s",
                   fs->state, strerrordesc_np(-result));
     if (result == 0)
-        result = presence_identity(fs->presence_fd, identity);
-    if (result == 0 && record->identity[0] && strcmp(record->identity, identity) != 0)
+        result = presence_identity(fs->presence_fd, record->held);
+    if (result == 0 && record->identity[0] && strcmp(record->identity, record->held) != 0)
         result = -ESTALE;
     if (result == 0) {
         strcpy(fs->runtime, record->runtime);
-        result = open_runtime(fs, spool, error);
+        result = open_runtime(fs, spool, &runtime, error);
     }
     if (result == 0) {
-        result = segment_open(fs, reason);
+        result = segment_open(fs, spool, &runtime, reason);
         if (result < 0)
             error_set(error, result, "%.200s: %.250s%s", fs->spool, reason, result == -EROFS ? remedy(fs) : "");
     }
@@ -154,7 +154,8 @@ void memory_discard(const struct fastspool *fs)
     rights_back(rights);
 }
 
-static int make_runtime(struct fastspool *fs, const char *base, const struct stat *spool, char *error)
+static int make_runtime(struct fastspool *fs, const char *base, const struct stat *spool, struct stat *made,
+                        char *error)
 {
     uint64_t id;
 
@@ -164,7 +165,7 @@ static int make_runtime(struct fastspool *fs, const char *base, const struct sta
         return error_set(error, -ENAMETOOLONG, "the path %s is too long; configure a shorter `runtime`", base);
     if (mkdir(fs->runtime, 0700) < 0)
         return error_set(error, -errno, "cannot create %s: %s", fs->runtime, strerrordesc_np(errno));
-    return open_runtime(fs, spool, error);
+    return open_runtime(fs, spool, made, error);
 }
 
 int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record)
@@ -188,7 +189,8 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
                         const struct stat *spool, char *error)
 {
     struct fastspool_config own = *config;
-    int result = make_runtime(fs, base, spool, error);
+    struct stat runtime;
+    int result = make_runtime(fs, base, spool, &runtime, error);
 
     if (result == 0)
         result = memory_limit(fs, config, error);
@@ -196,7 +198,7 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
     if (result == 0)
         result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
     if (result == 0)
-        result = segment_open(fs, error);
+        result = segment_open(fs, spool, &runtime, error);
     if (result < 0) {
         memory_close(fs);
         memory_remove(fs->runtime);

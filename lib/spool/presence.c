@@ -28,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -119,15 +120,28 @@ bool presence_is_valid(int fd, int state_fd)
 
 /* A copy is another file.  A file that was made again may have the old number, but not the old time of birth, where the
  * file system has one. */
-int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX])
+static int identify(int fd, const char *name, int flags, char identity[PRESENCE_IDENTITY_MAX])
 {
     struct statx st;
 
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &st) < 0)
+    if (statx(fd, name, flags, STATX_INO | STATX_BTIME, &st) < 0)
         return -errno;
     if (!(st.stx_mask & STATX_BTIME))
         st.stx_btime = (struct statx_timestamp){0};
     snprintf(identity, PRESENCE_IDENTITY_MAX, "%u:%u:%llu:%lld.%09u", st.stx_dev_major, st.stx_dev_minor,
              (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
     return 0;
+}
+
+int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX])
+{
+    return identify(fd, "", AT_EMPTY_PATH, identity);
+}
+
+bool presence_is_still(const char *identity, int state_fd)
+{
+    char now[PRESENCE_IDENTITY_MAX];
+    int result = identify(state_fd, PLACES_LOCK, AT_SYMLINK_NOFOLLOW, now);
+
+    return result < 0 ? result != -ENOENT : strcmp(now, identity) == 0;
 }

@@ -46,5 +46,7 @@ bool presence_is_valid(int fd, int state_fd);
 /** What tells this state directory from every other one, copies of it included: as text without blanks.  0 or -errno.
  */
 int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX]);
+/** presence_is_valid() of the descriptor that gave this @identity. */
+bool presence_is_still(const char *identity, int state_fd);
 
 #endif

@@ -14,6 +14,7 @@
 struct record {
     char runtime[FASTSPOOL_PATH_MAX];     /* RUNTIME/fastspool.ID */
     char identity[PRESENCE_IDENTITY_MAX]; /* of the state directory that it was written in; "": by an older version */
+    char held[PRESENCE_IDENTITY_MAX];     /* of the one that this process has open; set by memory_open(), not written */
     char place[48];                       /* device and inode number of the spool directory */
     char spool[FASTSPOOL_PATH_MAX];       /* its path */
 };

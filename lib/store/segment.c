@@ -197,13 +197,13 @@ static int another_version(uint32_t version, char *error)
                      version, LAYOUT_VERSION);
 }
 
-static int check_file(int fd, const struct stat *spool, char *error)
+static int check_file(int fd, uid_t owner, char *error)
 {
     struct stat st;
 
     if (fstat(fd, &st) < 0)
         return error_set(error, -errno, "look at the segment: %s", strerrordesc_np(errno));
-    if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != spool->st_uid && st.st_uid != 0)) {
+    if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != owner && st.st_uid != 0)) {
         return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
     if ((uint64_t)st.st_size == SEGMENT_SIZE)
@@ -241,19 +241,14 @@ static int check_tables(const struct header *header, char *error)
     return 0;
 }
 
-int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
+int segment_open(struct fastspool *fs, const struct stat *spool, const struct stat *runtime,
+                 char error[FASTSPOOL_ERROR_MAX])
 {
-    struct stat spool, runtime;
-
     error[0] = '\0';
-    if (fstat(fs->spool_fd, &spool) < 0)
-        return error_set(error, -errno, "look at %s: %s", fs->spool, strerrordesc_np(errno));
-    fs->owner = spool.st_uid;
-    fs->group = spool.st_gid;
-    fs->device = spool.st_dev;
-    if (fstat(fs->runtime_fd, &runtime) < 0)
-        return error_set(error, -errno, "look at %s: %s", fs->runtime, strerrordesc_np(errno));
-    fs->placeholder_device = runtime.st_dev;
+    fs->owner = spool->st_uid;
+    fs->group = spool->st_gid;
+    fs->device = spool->st_dev;
+    fs->placeholder_device = runtime->st_dev;
     int fd = openat(fs->runtime_fd, PLACES_SEGMENT, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_set(error, -errno, "open the segment in %s: %s", fs->runtime, strerrordesc_np(errno));
@@ -262,7 +257,7 @@ int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX])
         return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
                          strerrordesc_np(-fs->segment_fd));
     fs->pid_namespace = mutex_pid_namespace();
-    int result = check_file(fs->segment_fd, &spool, error);
+    int result = check_file(fs->segment_fd, fs->owner, error);
     if (result == 0) {
         result = span_map(fs);
         if (result < 0)

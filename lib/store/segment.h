@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct header;
+struct stat;
 
 /** Make the segment of an empty store, with its placeholders and lock file, in the fresh directory @runtime_fd.  The
  *  files belong to the owner of the spool directory @spool_fd.  The state is RECOVERING.  On failure -errno, and a
@@ -18,10 +19,11 @@ struct header;
 int segment_create(int runtime_fd, int spool_fd, const struct fastspool_config *config,
                    char error[FASTSPOOL_ERROR_MAX]);
 
-/** Map the segment in fs->runtime_fd, and open its lock file.  Checks owner, mode, size, version and tables.  Sets
- * base, header, segment_fd, locks_fd, owner and group.  On failure -errno, a sentence in @error, and nothing stays
- * open. */
-int segment_open(struct fastspool *fs, char error[FASTSPOOL_ERROR_MAX]);
+/** Map the segment in fs->runtime_fd, which is @runtime, and open its lock file.  Checks owner, mode, size, version and
+ * tables.  Sets base, header, segment_fd, locks_fd, and what @spool, the spool directory, says: owner, group, device.
+ * On failure -errno, a sentence in @error, and nothing stays open. */
+int segment_open(struct fastspool *fs, const struct stat *spool, const struct stat *runtime,
+                 char error[FASTSPOOL_ERROR_MAX]);
 /** Unmap and close the segment.  The files stay. */
 void segment_close(struct fastspool *fs);
 

@@ -509,6 +509,7 @@ static struct fastspool *second_store(void)
 {
     struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 100000000};
     struct fastspool *store = calloc(1, sizeof(*store));
+    struct stat of_spool, of_runtime;
 
     strcpy(store->spool, fs->spool);
     snprintf(store->runtime, sizeof(store->runtime), "%.64s/second", fixture_directory);
@@ -518,7 +519,8 @@ static struct fastspool *second_store(void)
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY);
     store->segment_fd = store->locks_fd = store->presence_fd = -1;
     must(segment_create(store->runtime_fd, store->spool_fd, &config, error) == 0, error);
-    must(segment_open(store, error) == 0, error);
+    must(fstat(store->spool_fd, &of_spool) == 0 && fstat(store->runtime_fd, &of_runtime) == 0, "look at both");
+    must(segment_open(store, &of_spool, &of_runtime, error) == 0, error);
     return store;
 }
 

@@ -262,6 +262,21 @@ Test(attach, presence)
     cr_assert_eq(waitpid(child, NULL, 0), child);
 }
 
+/* The lock file that a process has open is STATE/lock still, until that is removed or made anew. */
+Test(attach, lock_file_is_still_there)
+{
+    char identity[PRESENCE_IDENTITY_MAX];
+
+    create();
+    int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(presence_identity(fs->presence_fd, identity), 0);
+    cr_assert(presence_is_still(identity, state_fd));
+    cr_assert_eq(unlinkat(state_fd, PLACES_LOCK, 0), 0);
+    cr_assert_not(presence_is_still(identity, state_fd), "it was removed");
+    close(presence_open(state_fd, true));
+    cr_assert_not(presence_is_still(identity, state_fd), "it is another one");
+}
+
 /* A process that has waited for others to end, and has the store now, waits no more: its mirror would end. */
 Test(attach, waited)
 {

@@ -93,5 +93,5 @@ Test(attach_calls, join)
 {
     int calls = calls_of(join);
 
-    cr_assert_leq(calls, 51, "%d system calls", calls);
+    cr_assert_leq(calls, 48, "%d system calls", calls);
 }

@@ -132,6 +132,7 @@ static inline struct fastspool *second_store(void)
 {
     struct fastspool_config config = {.memory = FIXTURE_MEMORY, .flush_interval = 1};
     struct fastspool *second = calloc(1, sizeof(*second));
+    struct stat of_spool, of_runtime;
 
     strcpy(second->spool, fs->spool);
     strcpy(second->state, fs->state);
@@ -141,7 +142,8 @@ static inline struct fastspool *second_store(void)
     second->runtime_fd = open(second->runtime, O_RDONLY | O_DIRECTORY);
     second->segment_fd = second->locks_fd = second->presence_fd = -1;
     cr_assert_eq(segment_create(second->runtime_fd, second->spool_fd, &config, error), 0, "%s", error);
-    cr_assert_eq(segment_open(second, error), 0, "%s", error);
+    cr_assert(fstat(second->spool_fd, &of_spool) == 0 && fstat(second->runtime_fd, &of_runtime) == 0);
+    cr_assert_eq(segment_open(second, &of_spool, &of_runtime, error), 0, "%s", error);
     return second;
 }
 

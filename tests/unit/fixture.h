@@ -40,6 +40,7 @@ static inline struct fastspool *fixture_attach(void)
 {
     struct fastspool *store = calloc(1, sizeof(*store));
     char error[FASTSPOOL_ERROR_MAX];
+    struct stat of_spool, of_runtime;
 
     snprintf(store->spool, sizeof(store->spool), "%s/spool", fixture_directory);
     snprintf(store->runtime, sizeof(store->runtime), "%s/runtime", fixture_directory);
@@ -50,7 +51,8 @@ static inline struct fastspool *fixture_attach(void)
     store->spool_fd = open(store->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->runtime_fd = open(store->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     store->segment_fd = store->locks_fd = store->presence_fd = -1;
-    if (segment_open(store, error) < 0)
+    if (fstat(store->spool_fd, &of_spool) < 0 || fstat(store->runtime_fd, &of_runtime) < 0 ||
+        segment_open(store, &of_spool, &of_runtime, error) < 0)
         fixture_fail("open the segment", error);
     return store;
 }
