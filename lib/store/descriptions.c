@@ -61,34 +61,19 @@
 
 #define LOST UINT64_MAX /* pooled_at: its placeholder is gone, so nobody can tell whether it is held */
 
-#define POOL_IDLE   8  /* descriptions kept for the next opens */
-#define POOL_KEPT   8  /* open ones of which the pool keeps a descriptor besides the program's */
-#define POOL_PLACES 64 /* places of one page of the pool */
+#define POOL_IDLE 8 /* descriptions kept for the next opens */
+#define POOL_KEPT 8 /* open ones of which the pool keeps a descriptor besides the program's */
 
 #define IDLE    (UINT32_C(1) << 31) /* in pooled.key: not open, kept for an open */
 #define CLAIMED UINT32_MAX          /* in pooled.key: a thread is just filling or emptying the place */
 
-/* A description whose placeholder this process has opened. */
-struct pooled {
-    uint32_t key; /* the description's number, with IDLE; 0: this place is empty; atomic */
-    int fd;       /* -1: the program's descriptors alone hold it */
-    int spill;    /* descriptor of the spill file that it reads from, -1: none */
-    uint64_t cookie;
-    uint32_t epoch; /* of the pool when the description was taken */
-};
-
-/* Private to the process.  A place changes hands by an atomic exchange of its key, so threads and signal handlers need
- * no lock. */
-struct pool {
-    struct pooled place[POOL_PLACES];
-    struct pool *next; /* further places */
-    uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
-    uint32_t idle;     /* in the first page: how many are idle */
-    uint32_t kept;     /* in the first page: how many are open and have a descriptor here */
-    uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded */
-};
-
 /* ---- the pool ---- */
+
+/* NULL: this process has taken no description. */
+static struct pool *pool_of(struct fastspool *fs)
+{
+    return LOAD(fs->pool.random) ? &fs->pool : NULL;
+}
 
 static int pool_page(struct pool **link, struct pool **page)
 {
@@ -397,12 +382,10 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
 
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
 {
-    struct pool *pool;
+    struct pool *pool = &fs->pool;
     struct pooled pooled;
-    int result = pool_page(&fs->pool, &pool);
+    int result;
 
-    if (result < 0)
-        return result;
     if (!pool_get_idle(pool, &pooled)) {
         result = take_new(fs, pool, &pooled);
         if (result < 0)
@@ -423,7 +406,7 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
 
 int descriptions_give(struct fastspool *fs, uint32_t description, bool few)
 {
-    struct pool *pool = LOAD(fs->pool);
+    struct pool *pool = pool_of(fs);
     struct pooled *place = pool ? pool_claim(pool, description) : NULL;
     int fd = -1;
 
@@ -440,7 +423,7 @@ int descriptions_give(struct fastspool *fs, uint32_t description, bool few)
 
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
 {
-    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+    struct pooled *place = pool_of(fs) ? pool_claim(&fs->pool, description) : NULL;
 
     if (!place)
         return -EBADF;
@@ -451,7 +434,7 @@ int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
 
 int descriptions_spill(struct fastspool *fs, uint32_t description)
 {
-    struct pooled *place = LOAD(fs->pool) ? pool_claim(fs->pool, description) : NULL;
+    struct pooled *place = pool_of(fs) ? pool_claim(&fs->pool, description) : NULL;
 
     if (!place)
         return -1;
@@ -536,7 +519,7 @@ static int close_shared(struct fastspool *fs, struct pooled *pooled)
 
 int descriptions_close(struct fastspool *fs, uint32_t description)
 {
-    struct pool *pool = LOAD(fs->pool);
+    struct pool *pool = pool_of(fs);
     struct pooled *place = pool ? pool_claim(pool, description) : NULL;
     int result;
 
@@ -566,7 +549,7 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
 
 bool descriptions_owns(struct fastspool *fs, int fd)
 {
-    for (const struct pool *page = LOAD(fs->pool); page; page = LOAD(page->next)) {
+    for (const struct pool *page = pool_of(fs); page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
             if (LOAD(page->place[i].key) && (page->place[i].fd == fd || page->place[i].spill == fd))
                 return true;
@@ -577,13 +560,13 @@ bool descriptions_owns(struct fastspool *fs, int fd)
 
 void descriptions_shared(struct fastspool *fs)
 {
-    if (LOAD(fs->pool))
-        __atomic_add_fetch(&fs->pool->epoch, 1, __ATOMIC_ACQ_REL);
+    if (pool_of(fs))
+        __atomic_add_fetch(&fs->pool.epoch, 1, __ATOMIC_ACQ_REL);
 }
 
 void descriptions_after_fork_child(struct fastspool *fs)
 {
-    struct pool *pool = LOAD(fs->pool);
+    struct pool *pool = pool_of(fs);
 
     for (struct pool *page = pool; page; page = page->next) {
         for (int i = 0; i < POOL_PLACES; i++) {
@@ -599,13 +582,13 @@ void descriptions_after_fork_child(struct fastspool *fs)
     if (pool) {
         pool->idle = 0;
         /* The parent goes on from the same state, as does each of its other children. */
-        pool->random = pool->random ? mix(pool->random ^ (uint64_t)getpid() << 32) : 0;
+        pool->random = mix(pool->random ^ (uint64_t)getpid() << 32);
     }
 }
 
 void descriptions_pool_close(struct fastspool *fs)
 {
-    for (struct pool *page = fs->pool, *next; page; page = next) {
+    for (struct pool *page = pool_of(fs), *next; page; page = next) {
         next = page->next;
         for (int i = 0; i < POOL_PLACES; i++) {
             struct pooled pooled = page->place[i];
@@ -616,9 +599,10 @@ void descriptions_pool_close(struct fastspool *fs)
             close_held(pooled.spill);
             close_shared(fs, &pooled);
         }
-        munmap(page, sizeof(*page));
+        if (page != &fs->pool)
+            munmap(page, sizeof(*page));
     }
-    fs->pool = NULL;
+    fs->pool = (struct pool){0};
 }
 
 /* ---- recognising, looking, reaping ---- */

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "store/descriptions.h"
 #include "store/layout.h"
 
 #include <stdbool.h>
@@ -19,7 +20,6 @@
 #include <sys/types.h>
 
 struct keeper;
-struct pool;
 
 _Static_assert(ERROR_MAX == FASTSPOOL_ERROR_MAX, "a sentence is as long as the public header says");
 _Static_assert(PLACES_PATH_MAX > FASTSPOOL_PATH_MAX + 48, "a path below any state directory fits");
@@ -52,7 +52,6 @@ struct fastspool {
     char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
     const struct keeper *keeper;      /* how this process finds and starts a mirror (await.h); NULL: it uses none */
-    struct pool *pool;                /* descriptions that this process has taken (descriptions.c) */
     bool mirror;                      /* this process is the mirror: it may use the reserve, and waits for no mirror */
     bool for_others; /* it is the view's server: it writes for users, and leaves memory to the library */
     bool (*is_ending)(const struct fastspool *fs); /* true: a wait for the lock gives up (section.c); NULL: none does */
@@ -63,7 +62,10 @@ struct fastspool {
     uint32_t noting_life;                 /* and its life (mutex.h) then; atomic */
     uint32_t noting_begins; /* the life of the process in which a thread begins to note, 0: none; atomic */
     uint64_t synced;        /* acked: highest ticket that this process has synced; atomic */
+    struct pool pool;       /* descriptions that this process has taken: in one page with all of the above */
 };
+_Static_assert(sizeof(struct fastspool) <= 4096,
+               "a process that attaches, and a child that writes here, pays one page");
 
 /* Access to an entry.  The mail user can write the segment, and root maps it.  So an index is cut to what this process
  * has mapped of the table (a power of two), and no index leads out of that.  Whoever follows an index has called

@@ -75,7 +75,7 @@ static inline void paging_begin(struct fastspool *store, void (*want_checkpoint)
     store->mirror = false;
     paging_store = *store;
     paging_store.mirror = true;
-    paging_store.pool = NULL;
+    memset(&paging_store.pool, 0, sizeof(paging_store.pool));
     if (span_map(&paging_store) < 0 || span_follow(&paging_store) < 0)
         fixture_fail("map", "the segment once more");
     paging_pager = paging_of(&paging_store);
