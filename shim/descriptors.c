@@ -185,9 +185,10 @@ void descriptors_release(uint32_t description)
     errno = saved;
 }
 
-int descriptors_new(uint32_t description, int pool_fd, int flags)
+int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)
 {
-    int fd = real.fcntl(pool_fd, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+    bool stays = flags & O_CLOEXEC;
+    int fd = fresh >= 0 ? fresh : real.fcntl(pool_fd, stays ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 
     if (fd < 0 && errno != EMFILE) {
         fd = -errno;
@@ -201,11 +202,11 @@ int descriptors_new(uint32_t description, int pool_fd, int flags)
         if (fd >= 0)
             real.close(fd);
         fd = given;
-        if (!(flags & O_CLOEXEC))
-            real.fcntl(fd, F_SETFD, 0);
     } else if (given >= 0) {
         real.close(given);
     }
+    if (!stays && (takes || fresh >= 0))
+        real.fcntl(fd, F_SETFD, 0);
     descriptors_set(fd, description);
     return fd;
 }

@@ -10,8 +10,9 @@
 
 /** The description that @fd stands for, 0: none. */
 uint32_t descriptors_find(int fd);
-/** A new descriptor for an open description, made from its @placeholder.  -errno: the description is closed again. */
-int descriptors_new(uint32_t description, int placeholder, int flags);
+/** A new descriptor for an open description: @fresh, which is a duplicate of its @placeholder, or one that is made now
+ *  (-1).  -errno: the description is closed again. */
+int descriptors_new(uint32_t description, int placeholder, int fresh, int flags);
 /** @fd, which a real call has returned, stands for @description.  0: it is foreign. */
 void descriptors_set(int fd, uint32_t description);
 /** @fd is about to be closed or replaced.  Returns what it stood for: release that afterwards. */

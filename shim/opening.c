@@ -56,10 +56,11 @@ EXPORT mode_t umask(mode_t new)
 /* A descriptor or -errno. */
 static int open_in_store(struct store_path *target, int flags, mode_t mode)
 {
-    int placeholder;
-    int result = inside_open(target->fs, target->path, flags, mode, &placeholder);
+    int placeholder, fresh;
+    int result = inside_open(target->fs, target->path, flags, mode, &placeholder, &fresh);
 
-    return result < 0 ? result : descriptors_new(attachment_number(target->fs, (uint32_t)result), placeholder, flags);
+    return result < 0 ? result
+                      : descriptors_new(attachment_number(target->fs, (uint32_t)result), placeholder, fresh, flags);
 }
 
 int opening_place(struct store_path *target, int flags, mode_t mode, bool *foreign)

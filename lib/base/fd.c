@@ -30,7 +30,7 @@ static int first_high(void)
     return end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2;
 }
 
-static int duplicate_high(int fd)
+int fd_duplicate_high(int fd)
 {
     int high = fcntl(fd, F_DUPFD_CLOEXEC, USUAL - HIGH_FDS); /* most limits allow it: they need not be asked for */
 
@@ -41,18 +41,8 @@ static int duplicate_high(int fd)
 
 int fd_high(int fd)
 {
-    int high = duplicate_high(fd);
+    int high = fd_duplicate_high(fd);
 
-    close(fd);
-    return high;
-}
-
-int fd_raise(int fd)
-{
-    int high = duplicate_high(fd);
-
-    if (high < 0)
-        return fd;
     close(fd);
     return high;
 }

@@ -13,8 +13,8 @@
  *  Why high: Exim closes and writes to numbers that it no longer owns, and these are low ones. */
 int fd_high(int fd);
 
-/** fd_high(), but where no number is free @fd itself, which stays open. */
-int fd_raise(int fd);
+/** A duplicate of @fd with such a number; @fd stays open. */
+int fd_duplicate_high(int fd);
 
 /** The real path of the directory @fd, which was opened as @opened, in @size bytes.  Without /proc the path is looked
  * up, and has to lead to the same directory: -ESTALE.  -ENAMETOOLONG: it does not fit. */

@@ -11,7 +11,8 @@
  *
  * The happy path:
  *   - descriptions_take() gets one from the process's pool.  If that is empty it reserves a number in the segment,
- *     opens a placeholder, sets the offset, takes the lock and looks again (3.7 us, and a section).
+ *     opens a placeholder, sets the offset, takes the lock and looks again (3.7 us, and a section).  The program gets
+ *     the very number that was opened, and the pool a duplicate.
  *   - descriptions_open() makes it an open file, descriptions_close() a pooled one again.  With the pool the pair costs
  *     a dup and a close (0.6 us).
  *   - The pool keeps a descriptor of its own of POOL_KEPT open files.  Others cost the program's descriptor alone
@@ -146,6 +147,12 @@ static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
         }
     }
     return false;
+}
+
+static void close_held(int fd)
+{
+    if (fd >= 0)
+        close(fd);
 }
 
 static uint64_t mix(uint64_t state)
@@ -313,7 +320,7 @@ static int open_placeholder(struct fastspool *fs, uint32_t d)
     return fd < 0 ? -errno : fd;
 }
 
-/* Open the placeholder, set the offset to the identity, and lock the description's byte. */
+/* Open the placeholder, set the offset to the identity, and lock the description's byte.  A low number. */
 static int open_identity(struct fastspool *fs, uint32_t d, uint64_t cookie)
 {
     struct flock life = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = d, .l_len = 1};
@@ -326,7 +333,7 @@ static int open_identity(struct fastspool *fs, uint32_t d, uint64_t cookie)
         close(fd);
         return error;
     }
-    return fd_raise(fd);
+    return fd;
 }
 
 /* Does any process hold the description?  A descriptor without a lock of its own asks. */
@@ -380,22 +387,29 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     return result == -ESTALE ? section_damaged(fs, "descriptions are freed while they are taken") : result;
 }
 
-int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd)
+int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh)
 {
     struct pool *pool = &fs->pool;
     struct pooled pooled;
     int result;
 
+    *fresh = -1;
     if (!pool_get_idle(pool, &pooled)) {
         result = take_new(fs, pool, &pooled);
         if (result < 0)
             return result;
+        int high = fd_duplicate_high(pooled.fd);
+        if (high >= 0) { /* else the low number is the pool's */
+            *fresh = pooled.fd;
+            pooled.fd = high;
+        }
     }
     pooled.epoch = LOAD(pool->epoch);
     result = pool_put(pool, &pooled);
     if (result < 0) {
         change_run(fs, discard, &pooled);
         close(pooled.fd);
+        close_held(*fresh);
         return result;
     }
     __atomic_add_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
@@ -479,12 +493,6 @@ static int pool_again(struct fastspool *fs, void *argument)
     if (description->pooled_at != LOST)
         SET(fs, description->pooled_at, 0); /* it keeps its lock */
     return 0;
-}
-
-static void close_held(int fd)
-{
-    if (fd >= 0)
-        close(fd);
 }
 
 static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled *pooled)

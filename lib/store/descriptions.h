@@ -33,8 +33,10 @@ struct pool {
     uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded */
 };
 
-/** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it. */
-int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd);
+/** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it.
+ *  @fresh: a duplicate with the lowest number that was free, close-on-exec, which is the caller's; -1: there is none,
+ *  as the placeholder was open before. */
+int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh);
 /** The program has a descriptor of @description: the pool needs none.  Returns the pool's, now the caller's, or -1: it
  *  has none, or @few and it has few, and keeps it for the next open. */
 int descriptions_give(struct fastspool *fs, uint32_t description, bool few);

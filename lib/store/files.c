@@ -225,25 +225,34 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
     return result;
 }
 
-int files_open_new(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
+int files_open_new(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder, int *fresh)
 {
     uint32_t description;
+
+    *fresh = -1;
     if (flags & O_PATH)
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC; /* as open(2) ignores all others */
     /* Exim often opens files that do not exist (-J).  That needs no description. */
     int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
 
     if (result == 0)
-        result = descriptions_take(fs, &description, placeholder);
+        result = descriptions_take(fs, &description, placeholder, fresh);
     if (result == 0)
         result = files_open(fs, path, flags, mode, description);
+    if (result < 0 && *fresh >= 0) {
+        close(*fresh);
+        *fresh = -1;
+    }
     return result < 0 ? result : (int)description;
 }
 
 int fastspool_open(struct fastspool *fs, const char *path, int flags, mode_t mode)
 {
-    int placeholder;
-    return files_open_new(fs, path, flags, mode, &placeholder);
+    int placeholder, fresh, result = files_open_new(fs, path, flags, mode, &placeholder, &fresh);
+
+    if (result >= 0 && fresh >= 0)
+        close(fresh);
+    return result;
 }
 
 int fastspool_close(struct fastspool *fs, int description)

@@ -115,9 +115,9 @@ void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context)
 
 /* ---- open file descriptions ---- */
 
-int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder)
+int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder, int *fresh)
 {
-    return files_open_new(fs, path, flags, mode, placeholder);
+    return files_open_new(fs, path, flags, mode, placeholder, fresh);
 }
 
 int inside_give(struct fastspool *fs, uint32_t description, bool few)

@@ -54,8 +54,9 @@ void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context);
 /** Bytes of a block, as st_blksize. */
 #define INSIDE_BLOCK        4096u
 
-/** As fastspool_open().  *@placeholder: the descriptor to duplicate for the program; it stays the store's. */
-int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder);
+/** As fastspool_open().  *@placeholder: the descriptor to duplicate for the program; it stays the store's.  *@fresh: it
+ *  is duplicated already, with the lowest number that was free, close-on-exec: the caller's; -1: it is not. */
+int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder, int *fresh);
 /** The program holds @description by a descriptor of its own.  Returns that of the store, which is the caller's from
  * now on; -1: it has none, or @few and it has few, and keeps it. */
 int inside_give(struct fastspool *fs, uint32_t description, bool few);

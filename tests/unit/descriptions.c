@@ -72,7 +72,7 @@ Test(descriptions, many)
  * one of another directory does not become one. */
 Test(descriptions, numbers_in_the_segment)
 {
-    int fd, description = files_open_new(fs, "file", O_RDWR | O_CREAT, 0640, &fd);
+    int fd, fresh, description = files_open_new(fs, "file", O_RDWR | O_CREAT, 0640, &fd, &fresh);
     struct stat st;
     char path[96];
 
@@ -90,7 +90,43 @@ Test(descriptions, numbers_in_the_segment)
     cr_assert_eq(descriptions_identify(later, other), 0, "a directory of the mail user's choice was taken for a file");
     fixture_detach(later);
     close(other);
+    close(fresh);
     close(fd);
+}
+
+static int lowest_free(void)
+{
+    int fd = dup(0);
+    close(fd);
+    return fd;
+}
+
+/* The number that a placeholder was opened with is the program's, and none is lost where the file can't be opened. */
+Test(descriptions, fresh_number)
+{
+    int fd, fresh, lowest;
+
+    fastspool_close(fs, create("a"));
+    fixture_detach(fs);
+    fs = fixture_attach();
+    lowest = lowest_free();
+    cr_assert_eq(files_open_new(fs, "a", O_RDWR | O_CREAT | O_EXCL, 0640, &fd, &fresh), -EEXIST);
+    cr_assert_eq(fresh, -1);
+    cr_assert_eq(lowest_free(), lowest, "it has kept a number");
+    fixture_detach(fs);
+    fs = fixture_attach();
+    int d = files_open_new(fs, "a", O_RDWR, 0, &fd, &fresh);
+    cr_assert_gt(d, 0);
+    cr_assert_eq(fresh, lowest);
+    cr_assert_gt(fd, fresh);
+    cr_assert_eq(fcntl(fresh, F_GETFD), FD_CLOEXEC);
+    cr_assert_eq(descriptions_identify(fs, fresh), d);
+    close(fresh);
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    d = files_open_new(fs, "a", O_RDWR, 0, &fd, &fresh);
+    cr_assert_gt(d, 0);
+    cr_assert_eq(fresh, -1, "the placeholder was open before");
+    cr_assert_eq(fastspool_close(fs, d), 0);
 }
 
 /* The descriptor of a placeholder, and a copy of it, identify the description.  The same directory with a guessed
@@ -98,9 +134,9 @@ Test(descriptions, numbers_in_the_segment)
 Test(descriptions, identity)
 {
     uint32_t description, other;
-    int fd, other_fd;
+    int fd, other_fd, fresh, other_fresh;
 
-    cr_assert_eq(descriptions_take(fs, &description, &fd), 0);
+    cr_assert_eq(descriptions_take(fs, &description, &fd, &fresh), 0);
     cr_assert_eq(files_open(fs, "a", O_RDWR | O_CREAT, 0640, description), 0);
     cr_assert_eq(descriptions_identify(fs, fd), description);
     int copy = dup(fd);
@@ -113,11 +149,13 @@ Test(descriptions, identity)
     lseek(guess, lseek(fd, 0, SEEK_CUR), SEEK_SET);
     int elsewhere = open("/tmp", O_RDONLY | O_DIRECTORY);
     cr_assert_eq(descriptions_identify(fs, elsewhere), 0);
-    cr_assert_eq(descriptions_take(fs, &other, &other_fd), 0);
+    cr_assert_eq(descriptions_take(fs, &other, &other_fd, &other_fresh), 0);
     cr_assert_eq(descriptions_identify(fs, other_fd), 0, "a description without a file was accepted");
     cr_assert_eq(descriptions_close(fs, description), 0);
     cr_assert_eq(descriptions_identify(fs, copy), 0, "a stale descriptor was accepted");
     close(copy);
+    close(fresh);
+    close(other_fresh);
     close(guess);
     close(elsewhere);
 }

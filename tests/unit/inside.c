@@ -17,8 +17,9 @@ TestSuite(inside, .init = fixture_setup, .fini = fixture_teardown);
 /* A description of @path; the program would get a duplicate of the placeholder. */
 static uint32_t open_path(const char *path, int flags, int *placeholder)
 {
-    int description = inside_open(fs, path, flags, 0640, placeholder);
+    int fresh, description = inside_open(fs, path, flags, 0640, placeholder, &fresh);
 
+    close(fresh);
     cr_assert_gt(description, 0, "%s: %s", path, strerror(-description));
     return (uint32_t)description;
 }
@@ -26,7 +27,7 @@ static uint32_t open_path(const char *path, int flags, int *placeholder)
 Test(inside, descriptions)
 {
     char bytes[8];
-    int placeholder;
+    int placeholder, fresh;
     uint32_t d = open_path("f", O_WRONLY | O_CREAT, &placeholder);
 
     cr_assert_eq(inside_identify(fs, placeholder), d);
@@ -41,7 +42,7 @@ Test(inside, descriptions)
     cr_assert_eq(inside_change_flags(fs, d, O_APPEND, O_NONBLOCK) & O_APPEND, O_APPEND);
     cr_assert_eq(inside_flags(fs, d) & (O_ACCMODE | O_APPEND | O_NONBLOCK), O_WRONLY);
     cr_assert_eq(inside_close(fs, d), 0);
-    cr_assert_eq(inside_open(fs, "nothing", O_RDONLY, 0, &placeholder), -ENOENT);
+    cr_assert_eq(inside_open(fs, "nothing", O_RDONLY, 0, &placeholder, &fresh), -ENOENT);
 }
 
 /* ---- paths ---- */
