@@ -98,7 +98,7 @@ struct fastspool_config {
     char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];     /* absolute paths, as configured */
     size_t spools;                                            /* 0: none configured, no default exists */
     enum fastspool_durability durability;                     /* default FASTSPOOL_ACKED */
-    uint64_t memory;                                          /* bytes of the segment; default a quarter of RAM */
+    uint64_t memory;                                          /* bytes of the segment; 0, default: a quarter of RAM */
     uint64_t flush_interval;                                  /* nanoseconds, default 100 ms */
     char state[FASTSPOOL_PATH_MAX];                           /* "" = SPOOL/.fastspool */
     char runtime[FASTSPOOL_PATH_MAX];                         /* "": root's tmpfs, else /dev/shm */

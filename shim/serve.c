@@ -55,6 +55,7 @@
 #include "forks.h"
 #include "image.h"
 #include "signals.h"
+#include "spool/configuration.h"
 #include "spool/exim.h"
 #include "spool/registry.h"
 #include "spool/runtime.h"
@@ -348,7 +349,7 @@ static void load(bool environment)
     decided_at = clock_monotonic();
     if (!attachment_any())
         spool_count = 0;
-    if (fastspool_config_load(&config, NULL, environment, error) < 0)
+    if (configuration_read(&config, NULL, environment, error) < 0)
         refuse("%s", error);
     for (size_t i = 0; i < config.spools; i++)
         add_spool(&config, config.spool[i]);

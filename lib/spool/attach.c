@@ -69,14 +69,13 @@ static int settle_trust(const struct fastspool *fs, const struct fastspool_confi
     return 0;
 }
 
-/* How much memory the store may take, for the mirrors that this process starts.  Root has room made for a larger
- * `memory`. */
-static int settle_memory(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
-                         bool create, char *error)
+/* How much memory is configured, for the mirrors that this process starts.  Root has room made for a larger one. */
+static void settle_memory(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
+                          bool create)
 {
-    if (create && runtime_lacks(fs->spool, fs->runtime, config->memory))
+    if (create && config->memory && runtime_lacks(fs->spool, fs->runtime, config->memory))
         runtime_prepare(fs->spool, spool, config->memory);
-    return memory_limit(fs, config, error);
+    fs->memory = config->memory;
 }
 
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
@@ -93,9 +92,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int result = state_open_spool(fs, spool, &st, error);
     if (result == 0)
         result = state_check_user(config, fs, &st, error);
-    bool sizes = create || config->memory;
-    if (result == 0 && sizes)
-        result = memory_check(config, error);
+    if (result == 0 && config->memory)
+        result = memory_check(config->memory, error);
     struct rights rights = {0};
     bool owners = result == 0 && state_is_owners(&st);
     bool settles = create; /* the mirror and the command need not know the trusted users */
@@ -105,8 +103,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int state_fd = result == 0 ? state_open(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
         result = claim_store(fs, config, state_fd, &st, create, error);
-        if (result == 0 && sizes)
-            result = settle_memory(fs, config, &st, create, error);
+        if (result == 0)
+            settle_memory(fs, config, &st, create);
         if (result == 0 && (settles || !owners))
             result = settle_trust(fs, config, state_fd, owners, error);
         close(state_fd);
@@ -168,8 +166,9 @@ static int wait_ready(struct fastspool *fs, char *error)
         uint32_t state = LOAD(h->state);
         if (waited)
             show_progress(fs, started, state != SEGMENT_RECOVERING);
-        if (state == SEGMENT_FAILED && LOAD(h->recovery.too_small) && fs->memory > LOAD(h->memory_limit)) {
-            segment_limit(h, fs->memory);
+        uint64_t wanted = state == SEGMENT_FAILED && LOAD(h->recovery.too_small) ? memory_wanted(fs) : 0;
+        if (wanted > LOAD(h->memory_limit)) {
+            segment_limit(h, wanted);
             __atomic_compare_exchange_n(&ATOMIC(h->state), &state, SEGMENT_RECOVERING, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE);
             continue;

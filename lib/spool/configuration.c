@@ -10,6 +10,8 @@
  * read, and a file that can't be trusted, too, for the spools and programs that it names: whoever asks must not take
  * those for ordinary directories and programs.
  */
+#include "spool/configuration.h"
+
 #include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -383,8 +385,13 @@ static void defaults(const char *list, bool existing, char (*paths)[FASTSPOOL_PA
     }
 }
 
-int fastspool_config_load(struct fastspool_config *config, const char *path, bool environment,
-                          char error[FASTSPOOL_ERROR_MAX])
+uint64_t configuration_memory(uint64_t memory)
+{
+    return memory ? memory : memory_there_is() / 4;
+}
+
+int configuration_read(struct fastspool_config *config, const char *path, bool environment,
+                       char error[FASTSPOOL_ERROR_MAX])
 {
     memset(config, 0, sizeof(*config));
     config->durability = FASTSPOOL_ACKED;
@@ -394,11 +401,18 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
     int result = load_file(config, path ? path : FASTSPOOL_CONFIG, !environment, error);
     int more = environment ? load_environment(config, result < 0 ? further : error) : 0;
     result = result < 0 ? result : more;
-    if (config->memory == 0)
-        config->memory = memory_there_is() / 4;
     if (config->spools == 0)
         defaults(FASTSPOOL_SPOOLS, true, config->spool, &config->spools, 1);
     if (config->programs == 0)
         defaults(FASTSPOOL_PROGRAMS, false, config->program, &config->programs, FASTSPOOL_PROGRAMS_MAX);
+    return result;
+}
+
+int fastspool_config_load(struct fastspool_config *config, const char *path, bool environment,
+                          char error[FASTSPOOL_ERROR_MAX])
+{
+    int result = configuration_read(config, path, environment, error);
+
+    config->memory = configuration_memory(config->memory);
     return result;
 }

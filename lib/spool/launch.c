@@ -33,6 +33,7 @@
 #include "base/rights.h"
 #include "base/unconst.h"
 #include "config.h"
+#include "spool/memory.h"
 #include "store/await.h"
 #include "store/store.h"
 
@@ -265,7 +266,7 @@ static void become_mirror(const struct fastspool *fs)
                                UNCONST("--memory"),  bytes,
                                UNCONST(fs->spool),   NULL};
 
-    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)fs->memory);
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)memory_wanted(fs));
     shed_mounts(fs);
     become_tool(arguments);
 }

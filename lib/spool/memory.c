@@ -23,6 +23,7 @@
 #include "base/fd.h"
 #include "base/places.h"
 #include "base/rights.h"
+#include "spool/configuration.h"
 #include "spool/presence.h"
 #include "spool/record.h"
 #include "spool/runtime.h"
@@ -102,29 +103,27 @@ int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, st
     return result;
 }
 
-int memory_check(const struct fastspool_config *config, char *error)
+#define LEAST (4 * CHUNK_SIZE) /* bytes of the smallest store */
+
+int memory_check(uint64_t memory, char *error)
 {
-    if (config->memory >= 4 * CHUNK_SIZE)
+    if (memory >= LEAST)
         return 0;
     return error_set(error, -ENOSPC, "`memory` is %llu KiB, but a store needs at least 4 MiB",
-                     (unsigned long long)(config->memory >> 10));
+                     (unsigned long long)(memory >> 10));
 }
 
-int memory_limit(struct fastspool *fs, const struct fastspool_config *config, char *error)
+uint64_t memory_wanted(const struct fastspool *fs)
 {
+    uint64_t memory = configuration_memory(fs->memory);
     struct statvfs st;
 
-    fs->memory = config->memory;
     if (fstatvfs(fs->runtime_fd, &st) < 0)
-        return error_set(error, -errno, "cannot find the size of %s: %s", fs->runtime, strerrordesc_np(errno));
+        return memory;
     uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
-    if (size == 0 || fs->memory <= size)
-        return 0;
-    if (size < 4 * CHUNK_SIZE)
-        return error_set(error, -ENOSPC, "the file system of %s has %llu KiB, but a store needs at least 4 MiB",
-                         fs->runtime, (unsigned long long)(size >> 10));
-    fs->memory = size;
-    return 0;
+    if (size == 0 || memory <= size) /* the first: without a limit */
+        return memory;
+    return size < LEAST ? 0 : size;
 }
 
 /* ---- make ---- */
@@ -192,9 +191,12 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
     struct stat runtime;
     int result = make_runtime(fs, base, spool, &runtime, error);
 
+    fs->memory = config->memory;
     if (result == 0)
-        result = memory_limit(fs, config, error);
-    own.memory = fs->memory;
+        own.memory = fs->memory = memory_wanted(fs);
+    if (result == 0 && own.memory == 0)
+        result =
+            error_set(error, -ENOSPC, "the file system of %s has less than the 4 MiB that a store needs", fs->runtime);
     if (result == 0)
         result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
     if (result == 0)
@@ -234,17 +236,21 @@ static int make_anywhere(struct fastspool *fs, const struct fastspool_config *co
 int memory_make(struct fastspool *fs, const struct fastspool_config *config, int state_fd, const struct stat *spool,
                 const struct record *before, char *error)
 {
+    struct fastspool_config own = *config;
     struct record record;
     int is_viewed = memory_is_viewed(fs, error);
-    int result = is_viewed < 0 ? is_viewed : make_anywhere(fs, config, spool, error);
 
+    own.memory = configuration_memory(config->memory);
+    int result = is_viewed < 0 ? is_viewed : memory_check(own.memory, error);
+    if (result == 0)
+        result = make_anywhere(fs, &own, spool, error);
     if (result < 0)
         return result;
-    if (fs->memory < config->memory)
+    if (fs->memory < own.memory)
         syslog(LOG_MAIL | LOG_WARNING,
                "fastspool: %s: `memory` is %llu MiB, but the runtime directory's file system has only %llu MiB: the "
                "store uses those",
-               fs->spool, (unsigned long long)(config->memory >> 20), (unsigned long long)(fs->memory >> 20));
+               fs->spool, (unsigned long long)(own.memory >> 20), (unsigned long long)(fs->memory >> 20));
     if (is_viewed)
         STORE(fs->header->view.status, VIEW_MOUNTED);
     result = memory_describe(fs, spool, &record);

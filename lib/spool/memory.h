@@ -30,11 +30,11 @@ void memory_discard(const struct fastspool *fs);
 int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record);
 int memory_publish(const struct fastspool *fs, int state_fd, const struct record *record, char *error);
 
-/** Is the configured `memory` enough for a store? */
-int memory_check(const struct fastspool_config *config, char *error);
-/** How much the store may take goes into @fs: the configured `memory`, but no more than the runtime directory's file
- *  system has. */
-int memory_limit(struct fastspool *fs, const struct fastspool_config *config, char *error);
+/** Is @memory, as configured, enough for a store?  0, or -ENOSPC with a sentence. */
+int memory_check(uint64_t memory, char *error);
+/** How much the store may take by the configuration of this process, or its default: no more than the runtime
+ *  directory's file system has.  0: that has too little for any store. */
+uint64_t memory_wanted(const struct fastspool *fs);
 
 /** Does a view of an earlier store hide the disk's directory?  1 or 0; -errno: it can't be said.  Without /proc a view
  *  can't be told from another mount, and counts as none. */

@@ -35,6 +35,7 @@
 #include "base/namespace.h"
 #include "base/places.h"
 #include "base/rights.h"
+#include "spool/configuration.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -277,7 +278,7 @@ bool runtime_own(const char *spool, const struct stat *st, char base[FASTSPOOL_P
            own.st_uid == st->st_uid;
 }
 
-/* Is there room for a store of @memory bytes? */
+/* Is there room for a store of @memory bytes?  0, the default: for what that was when the room was made. */
 static bool is_prepared(const char *spool, uint64_t memory)
 {
     char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX], path[PLACES_PATH_MAX];
@@ -304,6 +305,6 @@ void runtime_prepare_ahead(const char *spool, uint64_t memory)
     int saved = errno;
 
     if (!is_prepared(spool, memory) && stat(spool, &st) == 0)
-        runtime_prepare(spool, &st, memory);
+        runtime_prepare(spool, &st, configuration_memory(memory));
     errno = saved;
 }

@@ -16,8 +16,8 @@
  *  it can't be had, this does nothing. */
 void runtime_prepare(const char *spool, const struct stat *st, uint64_t memory);
 
-/** The same ahead of the first use, by a program that may have given up its rights by then.  One system call if all is
- *  there. */
+/** The same ahead of the first use, by a program that may have given up its rights by then.  @memory 0: the default.
+ *  One system call if all is there. */
 void runtime_prepare_ahead(const char *spool, uint64_t memory);
 
 /** The directory of this spool's memory in the file system of root's.  False: there is none that this process sees. */

@@ -56,7 +56,7 @@ struct fastspool {
     bool for_others; /* it is the view's server: it writes for users, and leaves memory to the library */
     bool (*is_ending)(const struct fastspool *fs); /* true: a wait for the lock gives up (section.c); NULL: none does */
     uint64_t refused; /* CLOCK_MONOTONIC ns of the last wait for memory that ended in ENOSPC; 0: never; atomic */
-    uint64_t memory;  /* configured `memory`, for a mirror that this process starts */
+    uint64_t memory;  /* configured `memory`, for a mirror that this process starts; 0: the default */
     enum fastspool_durability durability; /* of the fsyncs of this process */
     uint32_t noting;                      /* the pid, once this process may note locks (noted.c), 0: not yet; atomic */
     uint32_t noting_life;                 /* and its life (mutex.h) then; atomic */

@@ -9,6 +9,7 @@
 #include "fastspool.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
+#include "spool/configuration.h"
 #include "spool/presence.h"
 #include "spool/viewed.h"
 #include "store/layout.h"
@@ -84,6 +85,18 @@ Test(attach, found_again)
     fastspool_detach(other);
     fastspool_detach(fs);
     cr_assert_eq(stores(), 1);
+}
+
+/* A store whose size nobody configures has the default, or what the file system has of that. */
+Test(attach, without_a_size)
+{
+    config.memory = 0;
+    create();
+    cr_assert_gt(fs->header->memory_limit, 0);
+    cr_assert_leq(fs->header->memory_limit, configuration_memory(0));
+    config.memory = 1 << 20;
+    struct fastspool *other;
+    cr_assert_eq(attach_open(spool, &config, &other, error), -ENOSPC);
 }
 
 /* Sixteen processes that attach at once make one store. */

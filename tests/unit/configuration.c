@@ -2,6 +2,7 @@
  *
  * The configuration: what it accepts, what it refuses, and the line that a message names.
  */
+#include "spool/configuration.h"
 #include "fastspool.h"
 #include "store/store.h"
 
@@ -51,6 +52,19 @@ Test(configuration, everything)
     cr_assert_eq(config.trusted_users, 3);
     cr_assert_eq(config.trusted_user[1], 1002);
     cr_assert_eq(config.trusted_user[2], 65534);
+}
+
+/* How much memory there is, is found out where somebody asks, and is the same then. */
+Test(configuration, memory_that_is_not_configured)
+{
+    write_file("durability = lazy");
+    cr_assert_eq(configuration_read(&config, path, false, error), 0, "%s", error);
+    cr_assert_eq(config.memory, 0);
+    cr_assert_eq(fastspool_config_load(&config, path, false, error), 0, "%s", error);
+    cr_assert_gt(config.memory, 0);
+    cr_assert_eq(configuration_memory(0), config.memory);
+    cr_assert_eq(configuration_memory(5), 5);
+    unlink(path);
 }
 
 /* Each mistake is refused with a message that has the line number and the word. */
