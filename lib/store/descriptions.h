@@ -11,28 +11,6 @@
 struct fastspool;
 struct stat;
 
-#define POOL_PLACES 64 /* of one page of the pool */
-
-/** A description whose placeholder this process has opened. */
-struct pooled {
-    uint32_t key; /* the description's number, with a flag; 0: this place is empty; atomic */
-    int fd;       /* -1: the program's descriptors alone hold it */
-    int spill;    /* descriptor of the spill file that it reads from, -1: none */
-    uint64_t cookie;
-    uint32_t epoch; /* of the pool when the description was taken */
-};
-
-/** Private to the process, and to descriptions.c.  A place changes hands by an atomic exchange of its key, so threads
- *  and signal handlers need no lock.  All zeros: no description was taken yet. */
-struct pool {
-    struct pooled place[POOL_PLACES];
-    struct pool *next; /* further places */
-    uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
-    uint32_t idle;     /* in the first page: how many are idle */
-    uint32_t kept;     /* in the first page: how many are open and have a descriptor here */
-    uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded */
-};
-
 /** Take a description with an open placeholder.  @fd: the placeholder's descriptor, a high number; the pool owns it.
  *  @fresh: a duplicate with the lowest number that was free, close-on-exec, which is the caller's; -1: there is none,
  *  as the placeholder was open before. */

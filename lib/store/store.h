@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "base/places.h"
 #include "fastspool.h"
-#include "store/descriptions.h"
 #include "store/layout.h"
+#include "store/pool.h"
 
 #include <stdbool.h>
 #include <stdint.h>
