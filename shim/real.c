@@ -19,7 +19,6 @@
 #include <stddef.h>
 
 struct real real;
-bool real_bound;
 
 static const struct binding {
     const char *name;
@@ -44,20 +43,20 @@ void real_bind(void)
     for (size_t i = 0; i < BINDINGS; i++)
         found[i] = dlsym(RTLD_NEXT, bindings[i].name);
     if (__atomic_exchange_n(&filling, true, __ATOMIC_ACQ_REL)) {
-        while (!__atomic_load_n(&real_bound, __ATOMIC_ACQUIRE))
+        while (!__atomic_load_n(&real.bound, __ATOMIC_ACQUIRE))
             sched_yield();
     } else {
         for (size_t i = 0; i < BINDINGS; i++)
             *(void **)((char *)&real + bindings[i].offset) = found[i];
+        __atomic_store_n(&real.bound, true, __ATOMIC_RELEASE);
         sealed_close(real);
-        __atomic_store_n(&real_bound, true, __ATOMIC_RELEASE);
     }
     errno = saved;
 }
 
 __attribute__((constructor)) static void bind_at_load(void)
 {
-    if (!real_bound)
+    if (!real.bound)
         real_bind();
 }
 

@@ -42,12 +42,12 @@ struct real {
 #include "symbols.def"
 #undef SYMBOL
 #undef ALIAS
+    bool bound; /* all of them are */
 } SEALED;
 
 /** Bound before the first wrapper uses it: by the constructor, or by real_bind() if another library's constructor was
  *  earlier. */
 extern struct real real;
-extern bool real_bound;
 void real_bind(void);
 
 /** The path of @fd, as the kernel says.  False: it has none. */

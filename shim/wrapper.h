@@ -15,7 +15,7 @@
 /** The first line of every wrapper. */
 #define BOUND()          \
     do {                 \
-        if (!real_bound) \
+        if (!real.bound) \
             real_bind(); \
     } while (0)
 
