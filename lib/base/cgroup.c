@@ -125,7 +125,9 @@ static int look_above(const struct cgroup *group, void *context)
         found = above->look(directory, above->context);
         *slash = '/';
     }
-    return found || !group->path[1] ? found : above->look(directory, above->context);
+    if (!found && group->path[1])
+        found = above->look(directory, above->context);
+    return found == -ENOENT ? 0 : found;
 }
 
 int cgroup_any_above(int (*look)(const char *directory, void *context), void *context)
@@ -143,7 +145,7 @@ static int is_users(const char *directory, void *context)
     struct stat st;
 
     if (stat(directory, &st) < 0)
-        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno; /* mounted elsewhere, or not at all */
+        return errno == ENOTDIR ? -ENOENT : -errno; /* the first: mounted elsewhere, or not at all */
     return st.st_uid != 0 && !truster->trusts(st.st_uid);
 }
 

@@ -19,7 +19,8 @@ struct cgroup {
  * too long. Any thread; allocates nothing. */
 int cgroup_any(int (*look)(const struct cgroup *group, void *context), void *context);
 
-/** The same for the directory of each group and of those above it that can be seen, from the top on. */
+/** The same for the directory of each group and of those above it that can be seen, from the top on.  -ENOENT by @look:
+ *  there is no such directory, so none below it either; the next hierarchy follows. */
 int cgroup_any_above(int (*look)(const char *directory, void *context), void *context);
 
 /** Is process @pid frozen, by its group or one above?  False, too, where that can't be said. */

@@ -92,10 +92,10 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int result = state_open_spool(fs, spool, &st, error);
     if (result == 0)
         result = state_check_user(config, fs, &st, error);
-    if (result == 0 && config->memory)
-        result = memory_check(config->memory, error);
+    bool owners = result > 0;
+    if (result >= 0)
+        result = config->memory ? memory_check(config->memory, error) : 0;
     struct rights rights = {0};
-    bool owners = result == 0 && state_is_owners(&st);
     bool settles = create; /* the mirror and the command need not know the trusted users */
     create = create && owners;
     if (result == 0)

@@ -47,7 +47,7 @@ int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, c
                                    strerrordesc_np(-result));
 }
 
-bool state_is_owners(const struct stat *spool)
+static bool is_owners(const struct stat *spool)
 {
     return geteuid() == 0 || geteuid() == spool->st_uid;
 }
@@ -64,13 +64,13 @@ static bool is_trusted(const struct fastspool_config *config, const struct stat 
 int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
                      char *error)
 {
-    uid_t uid = geteuid();
+    uid_t user = geteuid(), uid = user;
     char owner[ERROR_USER];
 
     if (is_trusted(config, spool, uid))
         uid = getuid(); /* it may stop this process */
     if (is_trusted(config, spool, uid))
-        return 0;
+        return user == 0 || user == spool->st_uid;
     return error_set(error, -EACCES, "the spool %s belongs to %s, and user %u is not a `trusted_user`", fs->spool,
                      error_user(spool->st_uid, owner), (unsigned)uid);
 }
@@ -111,7 +111,7 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                              strerrordesc_np(errno));
         fd = open(fs->state, flags);
     }
-    if (fd < 0 && errno == EACCES && !state_is_owners(spool))
+    if (fd < 0 && errno == EACCES && !is_owners(spool))
         return error_set(error, -EACCES,
                          "cannot open the state directory %s: a trusted user has rights there from the next use of the "
                          "store by root "

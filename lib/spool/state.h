@@ -13,9 +13,7 @@
 /** Open the spool directory: its descriptor and its real path go into @fs, what it is into @st.  0, or a negative errno
  *  with a sentence. */
 int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error);
-/** Does the process belong to root or the owner of @spool? */
-bool state_is_owners(const struct stat *spool);
-/** 0: this process may use the store.  Else -EACCES, with a sentence. */
+/** May this process use the store?  1: as root or the owner, 0: as a trusted user.  Else -EACCES, with a sentence. */
 int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
                      char *error);
 /** May state directory @state of @spool, its real path, be made anew?  Not while the view of another one lives.  0, or

@@ -93,7 +93,7 @@ Test(attach_calls, join)
 {
     int calls = calls_of(join);
 
-    cr_assert_leq(calls, 47, "%d system calls", calls);
+    cr_assert_leq(calls, 46, "%d system calls", calls);
 }
 
 /* How much memory there is only who makes a store or starts a mirror has to know. */
@@ -102,5 +102,5 @@ Test(attach_calls, join_without_a_size)
     config.memory = 0;
     int calls = calls_of(join);
 
-    cr_assert_leq(calls, 47, "%d system calls", calls);
+    cr_assert_leq(calls, 46, "%d system calls", calls);
 }
