@@ -79,12 +79,13 @@
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
     char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
-    struct fastspool_config config;
+    bool registered;                /* by root: it has a configuration of its own */
     uint32_t failed;                /* errno of calls on it, after attaching has failed; */
     uint64_t again;                 /* until then, on clock_monotonic() */
     char said[FASTSPOOL_ERROR_MAX]; /* why it has failed the last time */
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
+static struct fastspool_config registered[FASTSPOOL_SPOOLS_MAX]; /* by the number of a spool that is */
 
 static struct decision_word word __attribute__((used)) = {.mark = DECISION_MARK};
 static uint32_t users; /* an ordinary user started this process */
@@ -137,7 +138,13 @@ static __attribute__((format(printf, 1, 2))) void refuse(const char *format, ...
 
 /* ---- the decision ---- */
 
-static void add_spool(const struct fastspool_config *from, const char *path)
+static const struct fastspool_config *config_of(const struct spool *spool)
+{
+    return spool->registered ? &registered[spool - spools] : &config;
+}
+
+/* @own: the configuration of one that root has registered, NULL: it has the common one. */
+static void add_spool(const char *path, const struct fastspool_config *own)
 {
     struct spool *spool = &spools[spool_count];
     bool known = spool_count == FASTSPOOL_SPOOLS_MAX;
@@ -146,8 +153,10 @@ static void add_spool(const struct fastspool_config *from, const char *path)
         known = strcmp(spools[i].given, path) == 0;
     if (known)
         return;
-    *spool = (struct spool){.config = *from}; /* not all of them at once: they have 39 pages */
+    *spool = (struct spool){.registered = own};
     strcpy(spool->given, path);
+    if (own)
+        registered[spool_count] = *own; /* not all of them at once: they have 35 pages */
     int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         if (fd_path(fd, path, spool->real, sizeof(spool->real)) < 0)
@@ -169,7 +178,7 @@ static int add_registered_by(const char *path)
     if (result > 0) {
         memcpy(found.trusted_user, config.trusted_user, sizeof(found.trusted_user));
         found.trusted_users = config.trusted_users; /* the registry knows of none */
-        add_spool(&found, found.spool[0]);
+        add_spool(found.spool[0], &found);
     }
     return result > 0 || result == -EINVAL ? 0 : result;
 }
@@ -336,8 +345,9 @@ static enum decision decide_set_id(bool listed)
 static void prepare_memory(void)
 {
     for (size_t i = 0; i < spool_count; i++) {
-        if (!spools[i].config.runtime[0])
-            runtime_prepare_ahead(spools[i].real[0] ? spools[i].real : spools[i].given, spools[i].config.memory);
+        const struct fastspool_config *own = config_of(&spools[i]);
+        if (!own->runtime[0])
+            runtime_prepare_ahead(spools[i].real[0] ? spools[i].real : spools[i].given, own->memory);
     }
 }
 
@@ -352,7 +362,7 @@ static void load(bool environment)
     if (configuration_read(&config, NULL, environment, error) < 0)
         refuse("%s", error);
     for (size_t i = 0; i < config.spools; i++)
-        add_spool(&config, config.spool[i]);
+        add_spool(config.spool[i], NULL);
     if (set_id_image)
         add_registered();
 }
@@ -370,9 +380,9 @@ static enum decision decide(void)
         set_id_image = true;
         return REFUSE;
     }
-    if (image_is_tool(&own_image))
-        return SERVE_NOTHING;
     set_id_image = own_image.st_mode & (S_ISUID | S_ISGID);
+    if (!set_id_image && image_is_tool(&own_image)) /* that has no such bit */
+        return SERVE_NOTHING;
     if (secure && !set_id_image)
         return SERVE_NOTHING;
     load(!secure && !set_id_image);
@@ -605,7 +615,7 @@ static void attach(size_t number)
 
     uint64_t began = clock_monotonic();
     inside_guard(signals_hold, signals_release);
-    int result = fastspool_attach(spool->given, &spool->config, &fs, error);
+    int result = fastspool_attach(spool->given, config_of(spool), &fs, error);
     if (result == -EINTR) /* the signal comes when signals are let in again: the next call tries again */
         return;
     if (result < 0) {
