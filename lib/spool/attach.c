@@ -27,7 +27,6 @@
 #include "spool/claim.h"
 #include "spool/launch.h"
 #include "spool/memory.h"
-#include "spool/runtime.h"
 #include "spool/state.h"
 #include "spool/trust.h"
 #include "store/await.h"
@@ -69,15 +68,6 @@ static int settle_trust(const struct fastspool *fs, const struct fastspool_confi
     return 0;
 }
 
-/* How much memory is configured, for the mirrors that this process starts.  Root has room made for a larger one. */
-static void settle_memory(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool,
-                          bool create)
-{
-    if (create && config->memory && runtime_lacks(fs->spool, fs->runtime, config->memory))
-        runtime_prepare(fs->spool, spool, config->memory);
-    fs->memory = config->memory;
-}
-
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
                   char *error)
 {
@@ -103,8 +93,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     int state_fd = result == 0 ? state_open(fs, config, &st, create, error) : result;
     if (state_fd >= 0) {
         result = claim_store(fs, config, state_fd, &st, create, error);
-        if (result == 0)
-            settle_memory(fs, config, &st, create);
+        fs->memory = config->memory;
         if (result == 0 && (settles || !owners))
             result = settle_trust(fs, config, state_fd, owners, error);
         close(state_fd);

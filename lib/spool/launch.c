@@ -33,7 +33,9 @@
 #include "base/rights.h"
 #include "base/unconst.h"
 #include "config.h"
+#include "spool/configuration.h"
 #include "spool/memory.h"
+#include "spool/runtime.h"
 #include "store/await.h"
 #include "store/store.h"
 
@@ -310,6 +312,16 @@ static bool is_starter(const uint64_t *starting, uint64_t time)
            __atomic_compare_exchange_n(&ATOMIC(*starting), &before, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+/* Root has room made where `memory` has grown since the store was made. */
+static void make_room(const struct fastspool *fs)
+{
+    uint64_t memory = configuration_memory(fs->memory);
+    struct stat spool;
+
+    if (geteuid() == 0 && runtime_lacks(fs->spool, fs->runtime, memory) && fstat(fs->spool_fd, &spool) == 0)
+        runtime_prepare(fs->spool, &spool, memory);
+}
+
 int launch_start(struct fastspool *fs)
 {
     if ((geteuid() != 0 && geteuid() != fs->owner) || (getuid() != 0 && getuid() != fs->owner))
@@ -320,6 +332,7 @@ int launch_start(struct fastspool *fs)
         syslog(LOG_MAIL | LOG_ERR,
                "fastspool: %s: no mirror can be started, and mail waits: %s can't be executed (%s); install it again",
                fs->spool, FASTSPOOL_TOOL, strerrordesc_np(errno));
+    make_room(fs);
     return start(fs, become_mirror);
 }
 

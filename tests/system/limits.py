@@ -197,6 +197,12 @@ def roots_memory(exim):
     check(spare()[0] == (32 << 20) + (96 << 20) + 2 * SPARE, f"a larger `memory`: {spare()[0] >> 20} MiB")
     check(exim.status()["memory_limit"] == 96 << 20, "the larger `memory` doesn't count")
 
+    exim.fastspool_configuration("memory = 128M")    # while the store is there: its next mirror may take that much
+    os.kill(mirror_of(exim), signal.SIGKILL)
+    subprocess.run(["ls", exim.spool / "input"], env=exim.environment(), check=True, stdout=subprocess.DEVNULL)
+    wait_for(lambda: exim.status()["memory_limit"] == 128 << 20, "a mirror with the larger `memory`")
+    check(spare()[0] == (32 << 20) + (128 << 20) + 2 * SPARE, f"a larger `memory` of a store: {spare()[0] >> 20} MiB")
+
     exim.tool("stop", "--spool", second)        # which gives back its memory
     shutil.rmtree(place_of(exim.spool))
     exim.stop()
