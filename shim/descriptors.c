@@ -42,7 +42,8 @@
 
 static uint32_t first_page[PAGE_ENTRIES];
 static uint32_t *pages[PAGES] = {first_page};
-static uint16_t *counts; /* by description: the numbers of this process that stand for it */
+static uint16_t first_counts[PAGE_ENTRIES]; /* by description: the numbers of this process that stand for it; */
+static uint16_t *counts;                    /* of those behind the first ones; few processes have any */
 
 static bool is_description(uint32_t value)
 {
@@ -67,6 +68,8 @@ static uint32_t *entry_of(int fd, bool make)
 
 static uint16_t *count_of(uint32_t description)
 {
+    if (description < PAGE_ENTRIES)
+        return &first_counts[description];
     if (!LOAD(counts)) {
         uint16_t *none = NULL;
         uint16_t *new = real.mmap(NULL, ATTACHMENT_NUMBERS * sizeof(*new), PROT_READ | PROT_WRITE,
