@@ -71,14 +71,9 @@ static bool append(char path[PATH_MAX], const char *rest)
 /* The first component that could be a served directory, NULL: none. */
 static const char *telling_component(const char *path)
 {
-    for (const char *at = path; (at = strchr(at, '/')); at++) {
-        size_t length = (size_t)(strchrnul(at + 1, '/') - (at + 1));
-        char name[16];
-        if (length == 0 || length >= sizeof(name))
-            continue;
-        memcpy(name, at + 1, length);
-        name[length] = '\0';
-        if (exim_is_top(name))
+    for (const char *at = strchr(path, '/'), *end; at && *at; at = end) {
+        end = strchrnul(at + 1, '/');
+        if (exim_is_directory(at + 1, (size_t)(end - (at + 1))))
             return at;
     }
     return NULL;

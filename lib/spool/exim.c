@@ -12,16 +12,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NAME(text) text, sizeof(text) - 1
+
 static const struct rule {
     const char *directory;
+    size_t length; /* of its name: each path of the program is compared */
     enum exim_policy policy;
     const char *data; /* the directory of the -D files of the messages with a file here; NULL: no messages */
 } rules[] = {
-    {"input", EXIM_STORE, "input"},    {"msglog", EXIM_STORE, "input"},
-    {"msglog.OLD", EXIM_STORE, NULL}, /* logs of messages that are gone */
-    {"Finput", EXIM_STORE, "Finput"}, /* frozen messages, moved out of the way */
-    {"Fmsglog", EXIM_STORE, "Finput"}, {"db", EXIM_HINTS, NULL},
-    {"scan", EXIM_HINTS, NULL},
+    {NAME("input"), EXIM_STORE, "input"},    {NAME("msglog"), EXIM_STORE, "input"},
+    {NAME("msglog.OLD"), EXIM_STORE, NULL}, /* logs of messages that are gone */
+    {NAME("Finput"), EXIM_STORE, "Finput"}, /* frozen messages, moved out of the way */
+    {NAME("Fmsglog"), EXIM_STORE, "Finput"}, {NAME("db"), EXIM_HINTS, NULL},
+    {NAME("scan"), EXIM_HINTS, NULL},
 };
 
 /* Skip slashes and "." at the start of *@path.  Returns the length of the first component. */
@@ -29,13 +32,14 @@ static size_t component(const char **path)
 {
     while ((*path)[0] == '/' || ((*path)[0] == '.' && ((*path)[1] == '/' || (*path)[1] == '\0')))
         (*path)++;
-    return strcspn(*path, "/");
+    return (size_t)(strchrnul(*path, '/') - *path);
 }
 
 static const struct rule *rule_of(const char *name, size_t length)
 {
     for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
-        if (strlen(rules[i].directory) == length && memcmp(rules[i].directory, name, length) == 0)
+        if (rules[i].length == length && rules[i].directory[0] == *name &&
+            memcmp(rules[i].directory, name, length) == 0)
             return &rules[i];
     }
     return NULL;
@@ -66,6 +70,11 @@ enum exim_policy exim_policy(const char *path)
     return rule ? rule->policy : EXIM_DISK;
 }
 
+bool exim_is_directory(const char *name, size_t length)
+{
+    return rule_of(name, length) != NULL;
+}
+
 bool exim_is_top(const char *path)
 {
     const char *directory;
@@ -73,7 +82,7 @@ bool exim_is_top(const char *path)
 
     if (!rule)
         return false;
-    directory += strlen(rule->directory);
+    directory += rule->length;
     return component(&directory) == 0;
 }
 
@@ -122,7 +131,7 @@ bool exim_family(const char *path, char data[PATH_MAX])
         return false;
     const char *id = strncmp(name + 1, "hdr.", 4) == 0 ? name + 5 : name + 1;
     size_t id_length = message_id(id);
-    const char *below = directory + strlen(rule->directory);
+    const char *below = directory + rule->length;
     if (id_length == 0 || below > name)
         return false;
     return snprintf(data, PATH_MAX, "%.*s%s%.*s%.*s-D", (int)(directory - path), path, rule->data,
@@ -174,6 +183,6 @@ bool exim_is_message(const char *path)
     const struct rule *rule = find(path, &directory);
     if (!rule || strcmp(rule->directory, "input") != 0)
         return false;
-    const char *below = directory + strlen(rule->directory);
+    const char *below = directory + rule->length;
     return name == below || (name == below + 2 && below[1] != '.');
 }

@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 enum exim_policy {
     EXIM_DISK,  /* on the real file system */
@@ -15,6 +16,8 @@ enum exim_policy {
 };
 /** The policy for @path, which is relative to the spool. */
 enum exim_policy exim_policy(const char *path);
+/** Is @name, of @length bytes, the name of a directory of the table? */
+bool exim_is_directory(const char *name, size_t length);
 /** Is @path a directory of the table, at the top of the spool or of a queue (input, q/msglog)?  Such a directory is
  *  made on the disk too. */
 bool exim_is_top(const char *path);
