@@ -12,6 +12,7 @@
  */
 #include "asking.h"
 #include "attachment.h"
+#include "base/fd.h"
 #include "descriptors.h"
 #include "fastspool.h"
 #include "paths.h"
@@ -343,8 +344,8 @@ EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags
     BOUND();
     uint32_t description = (flags & AT_EMPTY_PATH) && path && !*path ? descriptors_find(dirfd) : 0;
     if (description) {
-        char name[32]; /* not fchown(): this works on an O_PATH descriptor, too */
-        snprintf(name, sizeof(name), "/proc/self/fd/%d", dirfd);
+        char name[FD_LINK_MAX]; /* not fchown(): this works on an O_PATH descriptor, too */
+        fd_link(dirfd, name);
         return chown_at(AT_FDCWD, name, uid, gid, 0);
     }
     return chown_at(dirfd, path, uid, gid, flags);

@@ -15,6 +15,7 @@
 #include "copies.h"
 
 #include "attachment.h"
+#include "base/fd.h"
 #include "descriptors.h"
 #include "real.h"
 #include "store/inside.h"
@@ -46,9 +47,9 @@ static int copy_content(struct fastspool *fs, uint32_t description, int to)
 /* The same file for reading alone.  Without /proc it is sealed: a write is EPERM, not EBADF. */
 static int for_reading(int memory, int flags)
 {
-    char link[32];
+    char link[FD_LINK_MAX];
 
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", memory);
+    fd_link(memory, link);
     int fd = real.open(link, flags | O_CLOEXEC);
     if (fd >= 0 || errno != ENOENT)
         return fd < 0 ? -errno : fd;

@@ -19,6 +19,7 @@
  */
 #include "attachment.h"
 #include "base/atomic.h"
+#include "base/fd.h"
 #include "descriptors.h"
 #include "fastspool.h"
 #include "opening.h"
@@ -325,11 +326,11 @@ static int link_places(struct store_path *from, struct store_path *to, int flags
 static int link_at(int from_dirfd, const char *from_path, int to_dirfd, const char *to_path, int flags)
 {
     struct store_path from, to;
-    char name[32];
+    char name[FD_LINK_MAX];
 
     /* Of a descriptor, also without a name: as by its name in /proc. */
     if ((flags & AT_EMPTY_PATH) && pointers_text(from_path) && !*from_path && descriptors_find(from_dirfd)) {
-        snprintf(name, sizeof(name), "/proc/self/fd/%d", from_dirfd);
+        fd_link(from_dirfd, name);
         from_path = name;
         flags |= AT_SYMLINK_FOLLOW;
     }

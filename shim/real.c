@@ -13,6 +13,8 @@
  */
 #include "real.h"
 
+#include "base/fd.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
@@ -62,9 +64,9 @@ __attribute__((constructor)) static void bind_at_load(void)
 
 bool real_path_of(int fd, char *path, size_t size)
 {
-    char link[32];
+    char link[FD_LINK_MAX];
 
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    fd_link(fd, link);
     ssize_t length = real.readlink(link, path, size - 1);
     if (length <= 0 || path[0] != '/')
         return false;

@@ -16,6 +16,7 @@
  *   - freopen of another stream on a spool file reads from a private copy.  For writing it is EINVAL.
  */
 #include "attachment.h"
+#include "base/fd.h"
 #include "copies.h"
 #include "descriptors.h"
 #include "opening.h"
@@ -185,7 +186,7 @@ static bool is_ours(FILE *stream)
 /* Either @path or @stream is the store's. */
 static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
 {
-    char link[32];
+    char link[FD_LINK_MAX];
     int flags = flags_of(mode);
     int fd = flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? open(path, O_RDONLY) : -1;
 
@@ -197,7 +198,7 @@ static FILE *reopen_copy(const char *path, const char *mode, FILE *stream)
         errno = saved;
         return NULL;
     }
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    fd_link(fd, link);
     FILE *result = real.freopen(link, mode, stream);
     close(fd);
     return result;

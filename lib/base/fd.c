@@ -47,6 +47,19 @@ int fd_high(int fd)
     return high;
 }
 
+void fd_link(int fd, char link[FD_LINK_MAX])
+{
+    unsigned number = (unsigned)fd; /* a negative one becomes a number that no descriptor has */
+    char *digits = stpcpy(link, "/proc/self/fd/");
+    size_t length = 1;
+
+    for (unsigned rest = number; rest >= 10; rest /= 10)
+        length++;
+    digits[length] = '\0';
+    for (; length > 0; number /= 10)
+        digits[--length] = (char)('0' + number % 10);
+}
+
 /* Without /proc. */
 static int look_up(int fd, const char *opened, char path[PATH_MAX])
 {
@@ -59,9 +72,9 @@ static int look_up(int fd, const char *opened, char path[PATH_MAX])
 
 int fd_path(int fd, const char *opened, char *path, size_t size)
 {
-    char link[32], found[PATH_MAX];
+    char link[FD_LINK_MAX], found[PATH_MAX];
 
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    fd_link(fd, link);
     ssize_t length = readlink(link, found, sizeof(found) - 1);
     if (length > 0)
         found[length] = '\0';

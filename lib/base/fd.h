@@ -16,6 +16,11 @@ int fd_high(int fd);
 /** A duplicate of @fd with such a number; @fd stays open. */
 int fd_duplicate_high(int fd);
 
+/** The name of @fd in /proc, into @link.  (Not by snprintf(3), which takes 700 instructions: each call on a path below
+ * a descriptor needs it.) */
+#define FD_LINK_MAX 32
+void fd_link(int fd, char link[FD_LINK_MAX]);
+
 /** The real path of the directory @fd, which was opened as @opened, in @size bytes.  Without /proc the path is looked
  * up, and has to lead to the same directory: -ESTALE.  -ENAMETOOLONG: it does not fit. */
 int fd_path(int fd, const char *opened, char *path, size_t size);

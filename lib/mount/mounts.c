@@ -23,6 +23,7 @@
  */
 #include "mount/mounts.h"
 
+#include "base/fd.h"
 #include "base/places.h"
 #include "mount/mountinfo.h"
 #include "plain/disk.h"
@@ -88,9 +89,9 @@ static int is_on_disk(const struct mounts *m, const char *name)
  * many: fs.inotify.max_user_watches) the supervisor's look each second finds what is new. */
 static void watch(const struct mounts *m, int fd)
 {
-    char path[32];
+    char path[FD_LINK_MAX];
 
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    fd_link(fd, path);
     inotify_add_watch(m->changes, path, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR);
 }
 
@@ -209,9 +210,9 @@ static int count_layers(int fd)
 
 static int unmount(int fd)
 {
-    char path[64];
+    char path[FD_LINK_MAX];
 
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    fd_link(fd, path);
     return umount2(path, MNT_DETACH) < 0 ? -errno : 0;
 }
 
@@ -418,9 +419,9 @@ static int clean(const struct mounts *m)
 
 static int find_path(struct mounts *m)
 {
-    char link[32];
+    char link[FD_LINK_MAX];
 
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", m->spool);
+    fd_link(m->spool, link);
     ssize_t length = readlink(link, m->path, sizeof(m->path) - 1);
     m->path[length > 0 ? length : 0] = '\0';
     return length < 0 ? -errno : m->path[0] == '/' ? 0 : -ENOENT;

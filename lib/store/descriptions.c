@@ -244,13 +244,13 @@ static int discard(struct fastspool *fs, void *argument)
 static int mend_placeholder(const struct fastspool *fs, const char *name)
 {
     static const char list[] = "system.posix_acl_access";
-    char link[32], rights[1024];
+    char link[FD_LINK_MAX], rights[1024];
     struct stat st;
     int fd = openat(fs->runtime_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
         return -errno;
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    fd_link(fd, link);
     ssize_t size = fgetxattr(fs->runtime_fd, list, rights, sizeof(rights));
     int result = fstat(fs->runtime_fd, &st) < 0 || (chown(link, st.st_uid, st.st_gid) < 0 && errno != EPERM) ||
                          chmod(link, st.st_mode & 0777) < 0 ||

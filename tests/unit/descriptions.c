@@ -5,6 +5,7 @@
 #include "store/descriptions.h"
 #include "base/atomic.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/files.h"
@@ -13,6 +14,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -283,4 +285,20 @@ Test(descriptions, stopped_between_number_and_lock)
     cr_assert_eq(fs->header->tables.descriptions.count, 2);
     cr_assert_eq(fastspool_close(fs, first), 0);
     cr_assert_eq(fastspool_close(fs, second), 0);
+}
+
+/* A descriptor's name in /proc is what printf would make of it; of a negative number it is one that nobody has. */
+Test(descriptions, name_in_proc)
+{
+    static const int numbers[] = {0, 7, 9, 10, 99, 100, 1023, 1024, INT_MAX};
+    char link[FD_LINK_MAX], expected[FD_LINK_MAX];
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        snprintf(expected, sizeof(expected), "/proc/self/fd/%d", numbers[i]);
+        memset(link, '/', sizeof(link));
+        fd_link(numbers[i], link);
+        cr_assert_str_eq(link, expected);
+    }
+    fd_link(-1, link);
+    cr_assert_lt(access(link, F_OK), 0);
 }
