@@ -68,7 +68,7 @@ static bool fits_group(struct doctor *doctor)
 {
     uint64_t limit = UINT64_MAX, memory = doctor->config.memory;
 
-    cgroup_any_above(take_limit, &limit);
+    cgroup_any_above("memory", take_limit, &limit);
     if (memory <= limit / 2)
         return true;
     doctor_tell(doctor, memory > limit ? DOCTOR_WRONG : DOCTOR_ATTENTION,

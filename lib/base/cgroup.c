@@ -27,13 +27,23 @@
 
 typedef int look_at(const struct cgroup *group, void *context);
 
+/* Of @first and @second, in this order, into @whole.  (printf(3) would be half of what is done for a group.) */
+static bool join(char whole[PATH_MAX], const char *first, const char *second)
+{
+    size_t length = strlen(first), more = strlen(second);
+
+    if (length + more >= PATH_MAX)
+        return false;
+    memcpy(whole, first, length);
+    memcpy(whole + length, second, more + 1);
+    return true;
+}
+
 static int look_in(const char *hierarchy, const char *path, look_at *look, void *context)
 {
     char directory[PATH_MAX];
 
-    if (snprintf(directory, sizeof(directory), PLACE "%s", hierarchy) >= (int)sizeof(directory))
-        return -ENAMETOOLONG;
-    return look(&(struct cgroup){directory, path}, context);
+    return join(directory, PLACE, hierarchy) ? look(&(struct cgroup){directory, path}, context) : -ENAMETOOLONG;
 }
 
 /* @line: "0::/PATH", or "NUMBER:CONTROLLERS:/PATH" of version 1, which is mounted at PLACE/CONTROLLERS. */
@@ -107,9 +117,17 @@ bool cgroup_is_frozen(pid_t pid)
 }
 
 struct above {
+    const char *controller;
     int (*look)(const char *directory, void *context);
     void *context;
 };
+
+/* Version 2 has all controllers in one hierarchy, at PLACE or PLACE/unified.  Another hierarchy's name lists them. */
+static bool has_controller(const char *hierarchy, const char *controller)
+{
+    const char *name = hierarchy + strlen(PLACE);
+    return !controller || !*name || strcmp(name, "/unified") == 0 || strstr(name, controller);
+}
 
 static int look_above(const struct cgroup *group, void *context)
 {
@@ -118,7 +136,9 @@ static int look_above(const struct cgroup *group, void *context)
     char directory[PATH_MAX];
     int found = 0;
 
-    if (snprintf(directory, sizeof(directory), "%s%s", group->hierarchy, group->path) >= (int)sizeof(directory))
+    if (!has_controller(group->hierarchy, above->controller))
+        return 0;
+    if (!join(directory, group->hierarchy, group->path))
         return -ENAMETOOLONG;
     for (char *slash = directory + top; slash && !found; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
@@ -130,9 +150,9 @@ static int look_above(const struct cgroup *group, void *context)
     return found == -ENOENT ? 0 : found;
 }
 
-int cgroup_any_above(int (*look)(const char *directory, void *context), void *context)
+int cgroup_any_above(const char *controller, int (*look)(const char *directory, void *context), void *context)
 {
-    return cgroup_any(look_above, &(struct above){look, context});
+    return cgroup_any(look_above, &(struct above){controller, look, context});
 }
 
 struct truster {
@@ -151,5 +171,5 @@ static int is_users(const char *directory, void *context)
 
 int cgroup_is_users(bool (*trusts)(uid_t uid))
 {
-    return cgroup_any_above(is_users, &(struct truster){trusts});
+    return cgroup_any_above(NULL, is_users, &(struct truster){trusts});
 }

@@ -20,8 +20,9 @@ struct cgroup {
 int cgroup_any(int (*look)(const struct cgroup *group, void *context), void *context);
 
 /** The same for the directory of each group and of those above it that can be seen, from the top on.  -ENOENT by @look:
- *  there is no such directory, so none below it either; the next hierarchy follows. */
-int cgroup_any_above(int (*look)(const char *directory, void *context), void *context);
+ *  there is no such directory, so none below it either; the next hierarchy follows.  @controller: only of those
+ *  hierarchies that may have this one ("memory"); NULL: of all. */
+int cgroup_any_above(const char *controller, int (*look)(const char *directory, void *context), void *context);
 
 /** Is process @pid frozen, by its group or one above?  False, too, where that can't be said. */
 bool cgroup_is_frozen(pid_t pid);

@@ -77,7 +77,7 @@ static uint64_t memory_there_is(void)
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     uint64_t memory = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_C(1) << 30;
 
-    cgroup_any_above(take_groups_limit, &memory);
+    cgroup_any_above("memory", take_groups_limit, &memory);
     return memory;
 }
 
