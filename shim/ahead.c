@@ -15,6 +15,7 @@
  */
 #include "ahead.h"
 
+#include "image.h"
 #include "wrapper.h"
 
 #include <dlfcn.h>
@@ -30,11 +31,11 @@ static const char *const names[] = {
 };
 
 /* Is there a library between the program and this one?  (The kernel's has no name.) */
-static bool any_before(const Dl_info *own)
+static bool any_before(const struct link_map *own)
 {
     const struct link_map *map = _r_debug.r_map;
 
-    for (map = map ? map->l_next : NULL; map && map->l_addr != (ElfW(Addr))own->dli_fbase; map = map->l_next) {
+    for (map = map ? map->l_next : NULL; map && map != own; map = map->l_next) {
         if (strchr(map->l_name, '/'))
             return true;
     }
@@ -48,16 +49,16 @@ static bool syncs(const char *name)
 
 bool ahead_lies(char *text, size_t size)
 {
-    const struct link_map *program = _r_debug.r_map;
-    Dl_info own, first;
+    const struct link_map *program = _r_debug.r_map, *own = image_library();
+    Dl_info first;
     size_t others = 0;
 
     *text = '\0';
-    if (!dladdr((void *)(uintptr_t)real_bind, &own) || !any_before(&own))
+    if (!own || !any_before(own))
         return false;
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         void *function = dlsym(RTLD_DEFAULT, names[i]);
-        if (!function || !dladdr(function, &first) || first.dli_fbase == own.dli_fbase ||
+        if (!function || !dladdr(function, &first) || (ElfW(Addr))first.dli_fbase == own->l_addr ||
             (program && (ElfW(Addr))first.dli_fbase == program->l_addr))
             continue;
         if (syncs(names[i])) {
