@@ -24,9 +24,11 @@
 
 static const char *const names[] = {
 #define SYMBOL(type, name, arguments) #name,
+#define WRAPPER(name)                 #name,
 #define ALIAS(other, name)            #other,
 #include "symbols.def"
 #undef SYMBOL
+#undef WRAPPER
 #undef ALIAS
 };
 

@@ -38,9 +38,11 @@ _Static_assert(sizeof(off_t) == 8 && sizeof(long) == 8, "open64 is open: 64-bit 
 
 struct real {
 #define SYMBOL(type, name, arguments) type(*name) arguments;
+#define WRAPPER(name)
 #define ALIAS(other, name)
 #include "symbols.def"
 #undef SYMBOL
+#undef WRAPPER
 #undef ALIAS
     bool bound; /* all of them are */
 } SEALED;
