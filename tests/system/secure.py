@@ -711,6 +711,24 @@ def unlisted_spool(exim):
     exim.fastspool_configuration()
 
 
+@test(library=True)
+def registered_state(exim):
+    """A spool that root has registered has its own configuration, whatever the file says of the others."""
+    pathlib.Path("/etc/fastspool.conf").write_text("spool = /var/spool/exim4\n")
+    state = pathlib.Path("/srv/registered")
+    state.mkdir(mode=0o700)
+    shutil.chown(state, "Debian-exim", "Debian-exim")
+    environment = dict(os.environ, FASTSPOOL_STATE=str(state))
+    subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", "true"], env=environment, check=True)
+    message = exim.expect(Message(), "sink")
+    exim.run("-oi", "-odq", *message.recipients, input=message.content())
+    check(not exim.real_files() and not (exim.spool / ".fastspool").exists(), "the message is not in that store")
+    exim.run("-qff")
+    exim.wait_arrived()
+    subprocess.run(["fastspool", "stop", "--spool", exim.spool], env=environment, check=True)
+    exim.fastspool_configuration()
+
+
 # --- the mail user writes to the segment --------------------------------------------------------------------------------
 
 ATTACK = pathlib.Path("/srv/attack")
