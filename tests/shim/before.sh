@@ -29,6 +29,10 @@ write "libfastspool.so $lies" third || fail "behind the library fsync is served"
 LD_PRELOAD="$passes libfastspool.so" ls /srv/spool/input >/srv/said 2>&1 || fail "a library that passes its calls on"
 [ "$(said passes stat)" = 1 ] || fail "nothing is said of it"
 
+# Behind the library, it has what the program itself does with other files.
+ln -s nowhere /srv/link
+[ "$(LD_PRELOAD="libfastspool.so $passes" readlink /srv/link)" = behind ] || fail "a library behind has lost its place"
+
 # The mirror, which has no LD_PRELOAD.
 cp "$lies" /usr/lib/liblies.so
 fastspool stop >/srv/said
