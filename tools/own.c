@@ -12,6 +12,8 @@
  *   - One comes while the mirror ends: it waits until the lock is free, and makes the store anew.
  *   - The last commit fails: the mirror ends, and what the disk lacks stays in memory.
  *   - This process is killed: the mirror lives on, until `fastspool stop`.
+ *   - The mail user writes in the segment that a mirror is just starting, or gives no sign of one that lives: each wait
+ *     has an end.
  */
 #include "own.h"
 
@@ -45,13 +47,14 @@ bool own_mirror(const char *spool, const struct fastspool_config *config)
     return strlen(state) < FASTSPOOL_PATH_MAX && launch_mirror_lives(state) == 0;
 }
 
-/* A mirror that comes up only now would look for nobody's wait. */
+/* A mirror that comes up only now would look for nobody's wait.  The mail user may write `starting` anew all the time.
+ */
 static void wait_for_start(struct fastspool *fs)
 {
-    uint64_t starting;
+    uint64_t began = clock_monotonic(), starting;
 
     while (launch_lives(fs) == 0 && (starting = LOAD(fs->header->mirror.starting)) &&
-           clock_monotonic() - starting < START_TIME)
+           clock_monotonic() - starting < START_TIME && clock_monotonic() - began < START_TIME)
         clock_sleep(LOOK_EVERY);
 }
 
