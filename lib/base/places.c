@@ -50,6 +50,24 @@ void places_placeholder(unsigned number, char name[PLACES_NAME_MAX])
     name[3] = '\0';
 }
 
+#define DIGITS 16 /* of a number in hexadecimal */
+
+void places_copied(uint64_t number, char copied[PLACES_COPIED_MAX])
+{
+    strcpy(copied, PLACES_COPIED);
+    if (number)
+        snprintf(copied + strlen(PLACES_COPIED), PLACES_COPIED_MAX - strlen(PLACES_COPIED), "%016llx.",
+                 (unsigned long long)number);
+}
+
+const char *places_of_copy(const char *name)
+{
+    if (strncmp(name, PLACES_COPIED, strlen(PLACES_COPIED)) != 0)
+        return NULL;
+    name += strlen(PLACES_COPIED);
+    return strspn(name, "0123456789abcdef") == DIGITS && name[DIGITS] == '.' ? name + DIGITS + 1 : name;
+}
+
 /* FNV-1a. */
 static unsigned long long hash_of(const char *spool, size_t length)
 {

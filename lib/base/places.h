@@ -60,10 +60,12 @@
 
 /** In the store, while it is exported: the directory of what the disk has, or is about to have. */
 #define PLACES_EXPORT   ".export"
-/** In it: what the disk has, or is about to have; and the file that says which disk, "." the spool's own. */
+/** In it: what the disk has, or is about to have; the file that says which disk, "." the spool's own; and the one with
+ *  the number of its copies. */
 #define PLACES_EXPORTED PLACES_EXPORT "/tree"
 #define PLACES_TARGET   PLACES_EXPORT "/to"
-/** On the disk, before the name of a file that an export has copied: the store has it still. */
+#define PLACES_NUMBER   PLACES_EXPORT "/number"
+/** On the disk, with the number, before the name of a file that an export has copied: the store has it still. */
 #define PLACES_COPIED   ".fastspool.copied."
 
 /** The variable that marks what a process executes that an ordinary user started.  Also believed in secure execution.
@@ -79,9 +81,11 @@
 #define PLACES_SIZE       ".size"
 
 /** Size of a path buffer, NUL included: a state directory of 255 bytes, and the longest name below it. */
-#define PLACES_PATH_MAX 320
+#define PLACES_PATH_MAX   320
 /** Size of a buffer for a name without a directory, NUL included. */
-#define PLACES_NAME_MAX 32
+#define PLACES_NAME_MAX   32
+/** Size of a buffer for what the name of a copy begins with. */
+#define PLACES_COPIED_MAX 48
 
 /** STATE/NAME. */
 void places_in_state(const char *state, const char *name, char path[PLACES_PATH_MAX]);
@@ -95,6 +99,10 @@ int places_parse_journal_file(const char *name, uint32_t *number);
 int places_runtime(const char *base, uint64_t id, char *path, int size);
 /** The name of a placeholder in RUNTIME/fastspool.ID. */
 void places_placeholder(unsigned number, char name[PLACES_NAME_MAX]);
+/** What the names of the copies begin with that the export @number makes; 0: that of an earlier version. */
+void places_copied(uint64_t number, char copied[PLACES_COPIED_MAX]);
+/** The rest of the name @name of a copy, of any export; NULL: it is none. */
+const char *places_of_copy(const char *name);
 /** The registry's file for the spool whose path is the first @length bytes of @spool, named by their hash. */
 void places_registered(const char *spool, size_t length, char path[PLACES_PATH_MAX]);
 /** The names in the tmpfs of root's for the spool @spool: its directory, and the file that says what it may take. */

@@ -90,13 +90,14 @@ static void note_hidden(struct census *c, const char *path)
 static void count_name(const struct look *look, const char *directory, const char *name)
 {
     char path[PATH_MAX];
-    const char *own = begins(name, PLACES_TAKEN)    ? name + strlen(PLACES_TAKEN)
-                      : begins(name, PLACES_COPIED) ? name + strlen(PLACES_COPIED)
-                                                    : name;
+    const char *copy = places_of_copy(name);
+    const char *prefix = copy ? PLACES_COPIED : begins(name, PLACES_TAKEN) ? PLACES_TAKEN : "";
+    const char *own = copy ? copy : name + strlen(prefix);
 
-    if (!exim_shows(own) || snprintf(path, sizeof(path), "%s/%s", directory, name) >= PATH_MAX)
+    /* without the number of a copy */
+    if (!exim_shows(own) || snprintf(path, sizeof(path), "%s/%s%s", directory, prefix, own) >= PATH_MAX)
         return;
-    if (own != name)
+    if (*prefix)
         note_hidden(look->census, path);
     else if (store_has(look->fs, path))
         look->census->remains++;

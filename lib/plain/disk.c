@@ -216,48 +216,47 @@ int disk_make_directory(int disk, const char *path, const struct stat *st)
     return result < 0 ? result : disk_sync_around(disk, path);
 }
 
-static int copy_path(const char *path, char copy[PATH_MAX])
+static int copy_path(const char *copied, const char *path, char copy[PATH_MAX])
 {
     const char *slash = strrchr(path, '/');
     int directory = slash ? (int)(slash + 1 - path) : 0;
 
-    return snprintf(copy, PATH_MAX, "%.*s" PLACES_COPIED "%s", directory, path, path + directory) < PATH_MAX
-               ? 0
-               : -ENAMETOOLONG;
+    return snprintf(copy, PATH_MAX, "%.*s%s%s", directory, path, copied, path + directory) < PATH_MAX ? 0
+                                                                                                      : -ENAMETOOLONG;
 }
 
-bool disk_has_copy(int disk, const char *path)
+bool disk_has_copy(int disk, const char *copied, const char *path)
 {
     char copy[PATH_MAX];
     struct stat st;
-    int fd = copy_path(path, copy) < 0 ? -1 : disk_open(disk, copy, O_PATH, &st);
+    int fd = copy_path(copied, path, copy) < 0 ? -1 : disk_open(disk, copy, O_PATH, &st);
 
     if (fd >= 0)
         close(fd);
     return fd >= 0;
 }
 
-int disk_make_copy(int disk, const char *path)
+int disk_make_copy(int disk, const char *copied, const char *path)
 {
     char copy[PATH_MAX];
 
-    if (copy_path(path, copy) < 0)
+    if (copy_path(copied, path, copy) < 0)
         return -ENAMETOOLONG;
     int result = disk_unlink(disk, copy); /* of an export that was killed */
     return result < 0 && result != -ENOENT ? result : disk_open_beneath(disk, copy, O_WRONLY | O_CREAT | O_EXCL, 0);
 }
 
-int disk_remove_copy(int disk, const char *path)
+int disk_remove_copy(int disk, const char *copied, const char *path)
 {
-    return change(disk, path, PLACES_COPIED, REMOVE, NULL);
+    return change(disk, path, copied, REMOVE, NULL);
 }
 
-int disk_show_copy(int disk, const char *path)
+int disk_show_copy(int disk, const char *copied, const char *path)
 {
-    return change(disk, path, PLACES_COPIED, SHOW, NULL);
+    return change(disk, path, copied, SHOW, NULL);
 }
 
-int disk_show_copy_as(int disk, const char *path, const char *to)
+int disk_show_copy_as(int disk, const char *copied, const char *path, const char *to)
 {
-    return change(disk, path, PLACES_COPIED, SHOW, to);
+    return change(disk, path, copied, SHOW, to);
 }

@@ -39,13 +39,14 @@ int disk_remove_taken(int disk, const char *path);
 int disk_make_directory(int disk, const char *path, const struct stat *st);
 /** Owner and mode of @st for the open file @fd.  -EPERM: only root may. */
 int disk_dress(int fd, const struct stat *st);
-/** Make the copy of a file that is to be @path, under the name that no program looks for.  A descriptor for writing. */
-int disk_make_copy(int disk, const char *path);
-bool disk_has_copy(int disk, const char *path);
-int disk_remove_copy(int disk, const char *path);
+/** Make the copy of a file that is to be @path, under the name that no program looks for: with @copied before its own
+ * (places_copied()).  A descriptor for writing. */
+int disk_make_copy(int disk, const char *copied, const char *path);
+bool disk_has_copy(int disk, const char *copied, const char *path);
+int disk_remove_copy(int disk, const char *copied, const char *path);
 /** Give the copy its own name.  -ENOENT: it has it, or there is no copy; -EEXIST: another file has it. */
-int disk_show_copy(int disk, const char *path);
+int disk_show_copy(int disk, const char *copied, const char *path);
 /** The same with another name in its directory, where another file has its own. */
-int disk_show_copy_as(int disk, const char *path, const char *to);
+int disk_show_copy_as(int disk, const char *copied, const char *path, const char *to);
 
 #endif

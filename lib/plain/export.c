@@ -13,7 +13,9 @@
  * A batch of messages goes through this at a time, because a flush is a commit.  An export begins with what a killed
  * one has left: what is in .export/tree is shown and removed.  Every other copy is of a message that the store still
  * has: it is removed.  The file .export/to names the spool that the tree belongs to, and its lock says that an export
- * runs.
+ * runs.  The number in .export/number is part of the names of the copies.  It tells them from those of another store
+ * that exports to the same spool, and must keep them: a copy that is missing counts as shown.  Both files are flushed
+ * before the first copy is made, as after a power cut nobody else would know whose it is.
  *
  * A process may have opened a -D file, sleep before it locks it, and find the message's -H file on the disk: two
  * processes would deliver one message.  So step 3 waits until nobody else has the file of .export/tree open.
@@ -39,6 +41,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -153,6 +156,37 @@ static int visit_file(struct export *ex, const char *path)
 
 /* ---- begin and end ---- */
 
+/* Read or write the number of the copies.  1: it is new.  One that has decided goes on with the names that it has. */
+static int number_copies(struct export *ex)
+{
+    int file = fastspool_open(ex->fs, NUMBER, O_RDWR | O_CREAT, 0600);
+    ssize_t size = file < 0 ? file : fastspool_pread(ex->fs, file, &ex->number, sizeof(ex->number), 0);
+    bool fresh = size >= 0 && size != sizeof(ex->number) && !export_has(ex, TREE);
+
+    if (fresh && getrandom(&ex->number, sizeof(ex->number), 0) == sizeof(ex->number))
+        size = fastspool_pwrite(ex->fs, file, &ex->number, sizeof(ex->number), 0);
+    if (fresh && size >= 0 && size != sizeof(ex->number))
+        size = -EIO;
+    if (file >= 0)
+        fastspool_close(ex->fs, file);
+    places_copied(ex->number, ex->copied);
+    return size < 0 ? export_fail(ex, (int)size, "number", NUMBER) : fresh;
+}
+
+/* Write into the file @target where the copies go, after another export went to @before, and number them, durably. */
+static int note(struct export *ex, int target, const char *before)
+{
+    bool same = strcmp(before, ex->to) == 0;
+    int result = same ? 0 : fastspool_ftruncate(ex->fs, target, 0);
+
+    if (result == 0 && !same)
+        result = (int)fastspool_pwrite(ex->fs, target, ex->to, strlen(ex->to), 0);
+    if (result < 0)
+        return export_fail(ex, result, "write", TARGET);
+    result = number_copies(ex);
+    return result < 0 || (result == 0 && same) ? result : export_flush(ex);
+}
+
 /* Open and lock the file that says where the tree belongs.  Its description; -EXDEV: another spool's. */
 static int begin(struct export *ex)
 {
@@ -172,12 +206,8 @@ static int begin(struct export *ex)
         result = error_set(
             ex->result->error, -EXDEV, "an export to %s was interrupted: finish it first, with `fastspool export %s`",
             strcmp(before, OWN) == 0 ? "the spool's own directory" : before, strcmp(before, OWN) == 0 ? "" : before);
-    if (result == 0 && strcmp(before, ex->to) != 0) {
-        result = fastspool_ftruncate(ex->fs, target, 0);
-        if (result == 0)
-            result = (int)fastspool_pwrite(ex->fs, target, ex->to, strlen(ex->to), 0);
-        result = result < 0 ? export_fail(ex, result, "write", TARGET) : 0;
-    }
+    if (result == 0)
+        result = note(ex, target, before);
     if (result < 0)
         fastspool_close(ex->fs, target);
     return result < 0 ? result : target;
@@ -211,20 +241,24 @@ static int run(struct export *ex, bool whole)
         int last = export_go_on(ex);
         result = last < 0 ? last : result;
     }
-    if (target >= 0 && !export_has(ex, TREE))
+    if (target >= 0 && !export_has(ex, TREE)) {
+        fastspool_unlink(ex->fs, NUMBER); /* there is no number without a target */
         fastspool_unlink(ex->fs, TARGET);
+    }
     if (target >= 0)
         fastspool_close(ex->fs, target);
     fastspool_rmdir(ex->fs, PLACES_EXPORT);
     return result < 0 ? result : export_flush(ex);
 }
 
-static int export(struct fastspool *fs, int directory, const char *to, struct export_result *result, bool whole)
+/* @copied: what the names of its copies began with; "": they had no number. */
+static int export(struct fastspool *fs, int directory, const char *to, struct export_result *result, bool whole,
+                  char copied[PLACES_COPIED_MAX])
 {
     struct export *ex = calloc(1, sizeof(*ex));
     struct stat st = {0};
 
-    result->error[0] = '\0';
+    result->error[0] = copied[0] = '\0';
     if (!ex || fstat(directory, &st) < 0) {
         free(ex);
         return error_set(result->error, -ENOMEM, "no memory for an export");
@@ -238,13 +272,17 @@ static int export(struct fastspool *fs, int directory, const char *to, struct ex
     ex->end = fastspool_list_end(fs);
     int code = run(ex, whole);
     fastspool_act_for(NULL);
+    if (ex->number)
+        strcpy(copied, ex->copied);
     free(ex);
     return code;
 }
 
 int export_run(struct fastspool *fs, int directory, const char *to, struct export_result *result)
 {
-    return export(fs, directory, to, result, true);
+    char copied[PLACES_COPIED_MAX];
+
+    return export(fs, directory, to, result, true, copied);
 }
 
 /* Has an export to the spool's own directory begun, and not come to its end? */
@@ -261,16 +299,17 @@ static bool is_own(struct fastspool *fs)
     return size == (ssize_t)strlen(OWN) && memcmp(to, OWN, strlen(OWN)) == 0;
 }
 
-int export_finish(struct fastspool *fs, int directory, struct export_result *result, bool *copies)
+int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX])
 {
     struct stat st;
     bool own = is_own(fs);
 
-    *copies = false;
+    copied[0] = '\0';
     if (!own && fastspool_stat(fs, TREE, &st) < 0)
         return 0;
-    int code = export(fs, directory, NULL, result, false);
-    *copies = own && code == 0;
+    int code = export(fs, directory, NULL, result, false, copied);
+    if (!own || code < 0)
+        copied[0] = '\0';
     return code == -EXDEV ? 0 : code; /* another spool's: it stays in the tree */
 }
 

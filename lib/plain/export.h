@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_EXPORT_H
 #define FASTSPOOL_EXPORT_H
 
+#include "base/places.h"
 #include "fastspool.h"
 
 #include <stdbool.h>
@@ -32,8 +33,9 @@ struct export_result {
 int export_run(struct fastspool *fs, int directory, const char *to, struct export_result *result);
 
 /** Of an export to the spool's own directory that was killed: move those messages that were on their way, and no more.
- *  0: also where there are none.  *@copies: it has left copies, of which nobody wants those that are still there. */
-int export_finish(struct fastspool *fs, int directory, struct export_result *result, bool *copies);
+ *  0: also where there are none.  @copied: what the names of its copies begin with, of which nobody wants those that
+ * are still there; "": there are none. */
+int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX]);
 
 /** Does an export of the store run now, to wherever? */
 bool export_runs(struct fastspool *fs);

@@ -58,7 +58,7 @@ int export_give_back(struct export *ex, struct group *group)
     }
     for (size_t i = 0; i < group->files; i++) {
         if (group->file[i].copied)
-            disk_remove_copy(ex->disk, group->file[i].path);
+            disk_remove_copy(ex->disk, ex->copied, group->file[i].path);
     }
     export_forget(ex, group);
     return 0;
@@ -167,11 +167,11 @@ static int show(struct export *ex, bool headers)
             const char *path = group->file[k].path, *name = strrchr(path, '/') + 1;
             if (exim_shows(name) != headers)
                 continue;
-            result = disk_show_copy(ex->disk, path);
+            result = disk_show_copy(ex->disk, ex->copied, path);
             if (result == -EEXIST) { /* it has come since the copy was made */
                 snprintf(to, sizeof(to), "%s" PLACES_EXPORT, name);
                 export_tell(ex, path, "another file has come in the way: this one has the suffix " PLACES_EXPORT);
-                result = disk_show_copy_as(ex->disk, path, to);
+                result = disk_show_copy_as(ex->disk, ex->copied, path, to);
             }
             if (result < 0 && result != -ENOENT)
                 return export_fail(ex, result, "make", path);

@@ -69,7 +69,7 @@ static int copy_bytes(struct export *ex, int description, int fd, const struct s
 static int copy(struct export *ex, const char *path, int description, const struct stat *st)
 {
     struct stat made;
-    int fd = disk_make_copy(ex->disk, path);
+    int fd = disk_make_copy(ex->disk, ex->copied, path);
 
     if (fd == -ENAMETOOLONG || fd == -EACCES || fd == -EPERM)
         return LEFT;
@@ -86,7 +86,7 @@ static int copy(struct export *ex, const char *path, int description, const stru
         result = -errno; /* settle() does not sync another file system */
     close(fd);
     if (result != DONE)
-        disk_remove_copy(ex->disk, path);
+        disk_remove_copy(ex->disk, ex->copied, path);
     return result;
 }
 

@@ -20,6 +20,7 @@
 
 #define TREE        PLACES_EXPORTED
 #define TARGET      PLACES_TARGET
+#define NUMBER      PLACES_NUMBER
 #define OWN         "."
 #define BATCH       128
 #define BATCH_BYTES (UINT64_C(8) << 20)
@@ -51,6 +52,8 @@ struct export
     int disk;
     dev_t device; /* of the spool's own directory */
     const char *to;
+    uint64_t number; /* of the copies, which are told from other exports' by it; 0: an earlier version's */
+    char copied[PLACES_COPIED_MAX]; /* what their names begin with */
     struct export_result *result;
     uint64_t end; /* what comes into the store later is not exported */
     struct group group[BATCH];

@@ -27,7 +27,7 @@ static int gather(struct export *ex, struct group *group, const char *path)
     struct file *file = &group->file[group->files];
 
     export_tree_path(path, in_tree);
-    if (!export_has(ex, in_tree) && disk_has_copy(ex->disk, path)) {
+    if (!export_has(ex, in_tree) && disk_has_copy(ex->disk, ex->copied, path)) {
         int result = export_parents_in_store(ex, in_tree);
         if (result == 0)
             result = fastspool_rename(ex->fs, path, in_tree, 0);

@@ -4,7 +4,8 @@
  * the tree, which go when they are empty.
  *
  * Failure modes:
- *   - The disk has copies of an export that was killed before its decision: they are removed.
+ *   - The disk has copies of this store's export that was killed before its decision: they are removed.  Another
+ *     store's stay: it would take what is missing for shown.
  *   - It has files that an import had begun to take: the import has to be finished first.
  *   - Directories are deeper than any of Exim's: the export ends.
  */
@@ -87,7 +88,8 @@ static int dress_directory(struct export *ex, const char *path, int fd)
     return result == -EPERM ? 0 : result; /* this is not root */
 }
 
-/* The disk's directory @path: no copy of a killed export stays, and the import has left nothing half done. */
+/* The disk's directory @path: no copy of a killed export of this store stays, and the import has left nothing half
+ * done. */
 static int clean_directory(struct export *ex, const char *path)
 {
     struct stat st;
@@ -103,7 +105,7 @@ static int clean_directory(struct export *ex, const char *path)
     }
     result = dress_directory(ex, path, fd);
     while (result == 0 && (errno = 0, entry = readdir(directory))) {
-        if (strncmp(entry->d_name, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
+        if (ex->number && strncmp(entry->d_name, ex->copied, strlen(ex->copied)) == 0)
             result = unlinkat(fd, entry->d_name, 0) < 0 ? -errno : 0;
         else if (strncmp(entry->d_name, PLACES_TAKEN, strlen(PLACES_TAKEN)) == 0 && strcmp(ex->to, OWN) == 0)
             result = -EUCLEAN;

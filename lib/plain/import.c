@@ -414,7 +414,7 @@ static void count_locked(struct import *im)
 static int finish_export(struct import *im)
 {
     struct export_result exported = {.tell = im->result->tell};
-    int result = export_finish(im->fs, im->disk, &exported, &im->copies);
+    int result = export_finish(im->fs, im->disk, &exported, im->copied);
 
     if (result < 0)
         memcpy(im->result->error, exported.error, sizeof(exported.error));

@@ -50,10 +50,10 @@ struct import {
     struct fastspool *fs;
     int disk;
     struct import_result *result;
-    bool whole;     /* as import_run() was asked */
-    bool ended;     /* as it was asked meanwhile */
-    bool copies;    /* an export of this store, to this disk, has left some that nobody wants */
-    uint64_t *told; /* as in the result, for this pass */
+    bool whole;                     /* as import_run() was asked */
+    bool ended;                     /* as it was asked meanwhile */
+    char copied[PLACES_COPIED_MAX]; /* what names begin with that a killed export has left and nobody wants; "": none */
+    uint64_t *told;                 /* as in the result, for this pass */
     uint32_t lines;
     char *text;
     size_t text_size, text_room;

@@ -165,19 +165,22 @@ static int skip_directory(struct import *im, const char *path, int error)
 }
 
 /* A copy of an export that was killed before its decision, or of a message that was delivered since: what was decided
- * has been finished before the scan.  Without such an export it may be another store's, to which the same file says
- * that the message has not been shown: without the file it would count as delivered. */
-static int remove_copy(struct import *im, const char *path)
+ * has been finished before the scan.  One with another number may be another store's, to which the same file says that
+ * the message has not been shown: without the file it would count as delivered. */
+static int remove_copy(struct import *im, const char *path, const char *name)
 {
-    int result = im->copies ? disk_unlink(im->disk, path) : 0;
+    bool own = im->copied[0] && strncmp(name, im->copied, strlen(im->copied)) == 0;
+    int result = own ? disk_unlink(im->disk, path) : 0;
 
     return result < 0 && result != -ENOENT ? import_leave(im, path, strerrordesc_np(-result)) : 0;
 }
 
 static int scan_file(struct import *im, const char *path, int type)
 {
-    if (type == DT_REG && strncmp(strrchr(path, '/') + 1, PLACES_COPIED, strlen(PLACES_COPIED)) == 0)
-        return remove_copy(im, path);
+    const char *name = strrchr(path, '/') + 1;
+
+    if (type == DT_REG && places_of_copy(name))
+        return remove_copy(im, path, name);
     if (type == DT_REG)
         return add_found(im, path) < 0 ? import_fail(im, -ENOMEM, "scan", path) : 0;
     return import_leave(im, path, type == DT_DIR ? "a directory, deeper than Exim's" : "no regular file");

@@ -140,8 +140,16 @@ static inline void restore_disk(void)
     cr_assert_eq(system(command), 0);
 }
 
-/* A cut takes 30 ms: with a @stride only some of the steps are tried, others each time. */
-static inline void cut_everywhere(struct cut cut, unsigned stride)
+/* The move runs again after the cut at step @n. */
+static inline void move_again(unsigned n, struct cut cut)
+{
+    run_all();
+    all_well(n, !cut.later);
+}
+
+/* A cut takes 30 ms: with a @stride only some of the steps are tried, others each time.  @then: on the store that the
+ * disk gives. */
+static inline void cut_everywhere_then(struct cut cut, unsigned stride, void (*then)(unsigned n, struct cut cut))
 {
     static unsigned first;
     bool failed = true;
@@ -160,12 +168,16 @@ static inline void cut_everywhere(struct cut cut, unsigned stride)
         STORE(second->header->state, SEGMENT_READY);
         paging_all(second);
         fs = second;
-        run_all();
-        all_well(n, !cut.later);
+        then(n, cut);
         fs = before;
         remove_second(second);
     }
     cr_assert_gt(n, 30, "only %u steps", n);
+}
+
+static inline void cut_everywhere(struct cut cut, unsigned stride)
+{
+    cut_everywhere_then(cut, stride, move_again);
 }
 
 #endif

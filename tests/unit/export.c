@@ -6,6 +6,19 @@
 
 TestSuite(export, .init = fixture_setup, .fini = fixture_teardown, .timeout = 60);
 
+/* Has the disk a copy of any export in @directory? */
+static bool has_copies(const char *directory)
+{
+    DIR *dir = opendir(on_disk(directory));
+    bool has = false;
+
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        has = has || places_of_copy(entry->d_name);
+    if (dir)
+        closedir(dir);
+    return has;
+}
+
 /* Messages of all queues, split or not, and what belongs to none, with content, mode, owner and times. */
 Test(export, everything)
 {
@@ -75,7 +88,7 @@ static void stays(bool locked)
     run_all();
     counts(1, 3, 1, 0, 0);
     cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && store_has("msglog/" A));
-    cr_assert_not(disk_has("input/" A "-H") || disk_has("input/" PLACES_COPIED A "-H"));
+    cr_assert_not(disk_has("input/" A "-H") || has_copies("input"));
     moved_whole("input/" B "-H");
     end_other(pid, go);
     run_all();
@@ -212,21 +225,63 @@ Test(export, full)
     copy_error = -ENOSPC;
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -ENOSPC);
     cr_assert(strstr(result_of.error, "cannot copy input/" A "-D: No space left on device"), "%s", result_of.error);
-    cr_assert(store_has("input/" A "-H") && !disk_has("input/" A "-D") && !disk_has("input/" PLACES_COPIED A "-D"));
+    cr_assert(store_has("input/" A "-H") && !disk_has("input/" A "-D") && !has_copies("input"));
     run_all();
     moved_whole("input/" A "-H");
 }
 
-/* So it is when the decision can't be committed. */
+/* So it is when the decision can't be committed, or what is before the first copy. */
 Test(export, commit_fails)
 {
-    message("", "", A);
-    flush_fails = 1;
-    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EIO);
-    cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && !disk_has("input/" PLACES_COPIED A "-H"));
-    cr_assert_not(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    for (unsigned flush = 1; flush <= 2; flush++) {
+        message("", "", A);
+        flushes = 0;
+        flush_fails = flush;
+        cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EIO);
+        cr_assert(store_has("input/" A "-H") && store_has("input/" A "-D") && !has_copies("input"));
+        cr_assert_not(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+        run_all();
+        moved_whole("input/" A "-H");
+        cr_assert(unlink(on_disk("input/" A "-H")) == 0 && unlink(on_disk("input/" A "-D")) == 0 &&
+                  unlink(on_disk("msglog/" A)) == 0);
+    }
+}
+
+/* Another store's export to the same directory, running or killed: what is missing would count as shown there. */
+Test(export, copies_of_another_store_stay)
+{
+    const char copy[] = "input/" PLACES_COPIED "0123456789abcdef." A "-H";
+
+    message("", "", B);
+    cr_assert(mkdir(on_disk("input"), 0750) == 0);
+    disk_file(copy, "header");
     run_all();
-    moved_whole("input/" A "-H");
+    moved_whole("input/" B "-H");
+    cr_assert(disk_has(copy));
+}
+
+/* An earlier version's export was killed when it had decided: its copies have no number. */
+Test(export, killed_earlier_version)
+{
+    message("", "", A);
+    for (const char *const *directory = (const char *const[]){PLACES_EXPORT, TREE, TREE "/input", NULL}; *directory;
+         directory++)
+        store_directory(*directory);
+    int d = fastspool_open(fs, TARGET, O_WRONLY | O_CREAT, 0600);
+    cr_assert_eq(fastspool_write(fs, d, OWN, 1), 1);
+    fastspool_close(fs, d);
+    cr_assert(mkdir(on_disk("input"), 0750) == 0);
+    for (const char *const *name = (const char *const[]){A "-H", A "-D", NULL}; *name; name++) {
+        char path[64], to[128];
+        snprintf(path, sizeof(path), "input/%s", *name);
+        snprintf(to, sizeof(to), TREE "/%s", path);
+        cr_assert_eq(fastspool_rename(fs, path, to, 0), 0);
+        snprintf(to, sizeof(to), "input/" PLACES_COPIED "%s", *name);
+        disk_file(to, path);
+    }
+    run_all();
+    cr_assert(disk_has("input/" A "-H") && disk_has("input/" A "-D") && !store_has("input/" A "-H"));
+    cr_assert_not(has_copies("input"));
 }
 
 static void write_more(void)
@@ -288,8 +343,8 @@ Test(export, elsewhere)
     cr_assert(store_has("input/" A "-D"));
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EXDEV);
     cr_assert(strstr(result_of.error, "finish it first, with `fastspool export /other`"), "%s", result_of.error);
-    bool copies = true;
-    cr_assert(export_finish(fs, fs->spool_fd, &result_of, &copies) == 0 && !copies);
+    char copied[PLACES_COPIED_MAX] = "some";
+    cr_assert(export_finish(fs, fs->spool_fd, &result_of, copied) == 0 && !*copied);
     cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
     cr_assert_eq(export_run(fs, other, "/other", &result_of), 0, "%s", result_of.error);
     cr_assert(disk_has("other/input/" A "-H") && disk_has("other/input/" A "-D") && disk_has("other/msglog/" A));

@@ -200,6 +200,26 @@ Test(export_back, copies_of_another_store_stay)
     cr_assert_not(store_has(PLACES_EXPORT));
 }
 
+/* The same where an export of this store to this disk was killed: its own copies go, by their number. */
+Test(export_back, other_copies_beside_a_killed_export)
+{
+    const char other[] = "input/" PLACES_COPIED "0123456789abcdef." A "-H";
+
+    cr_assert(mkdir(on_disk("input"), 0750) == 0);
+    disk_file(other, "header");
+    for (unsigned n = 20; n < 60; n += 13) {
+        scene();
+        cr_assert(killed_at(n));
+        import_back(n);
+        cr_assert(disk_has(other) && unlink(on_disk(other)) == 0, "step %u", n);
+        nothing_remains(n);
+        run_all();
+        deliver_on_disk();
+        unlink(on_disk("input/stray"));
+        disk_file(other, "header");
+    }
+}
+
 /* ---- power cuts at every step ---- */
 
 /* True: the power failed at step @n.  The store is as its last commit, the disk as its last sync, or as it was. */
@@ -213,7 +233,7 @@ static bool power_fails_at(unsigned n, struct cut cut)
     synced = cut.loses ? save_disk : NULL;
     save_disk();
     flushes = 0;
-    flush_fails = cut.interrupted ? 1 : 0;
+    flush_fails = cut.interrupted ? 2 : 0; /* the first one is before the first copy */
     if (cut.interrupted)
         cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &none), -EIO);
     steps = flush_fails = 0;
@@ -251,6 +271,25 @@ Test(export_power, disk_loses_all)
 {
     cut_some((struct cut){.loses = true});
     cut_some((struct cut){.loses = true, .later = true});
+}
+
+static void import_then(unsigned n, struct cut cut)
+{
+    (void)cut;
+    import_back(n);
+    nothing_remains(n);
+    deliver_in_store();
+    deliver_on_disk();
+    delivered_once(n);
+    run_all();
+    unlink(on_disk("input/stray"));
+    all_clean(n, true);
+}
+
+/* An import follows, which finds the copies that the disk has kept. */
+Test(export_power, then_imported)
+{
+    cut_everywhere_then((struct cut){.loses = false}, getenv("FASTSPOOL_TEST_LONG") ? 1 : 3, import_then);
 }
 
 Test(export_power, interrupted)

@@ -33,13 +33,13 @@ static inline int play_sync(int result)
     return result;
 }
 
-static inline int play_copy(int disk, const char *path)
+static inline int play_copy(int disk, const char *copied, const char *path)
 {
     int error_now = copy_error;
 
     step();
     copy_error = 0;
-    return error_now ? error_now : disk_make_copy(disk, path);
+    return error_now ? error_now : disk_make_copy(disk, copied, path);
 }
 
 #define export export_all
