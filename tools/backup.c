@@ -14,7 +14,8 @@
  *   - The mirror has written while the journal was copied, so that a batch is missing between two others: the
  *     verification finds it, and all is copied again, some times.
  *   - A death: the copy is made under another name, and gets its own when it is whole, so no half of a backup is left
- *     under the name that was given.  The next call removes what is there, and begins anew.
+ *     under the name that was given.  The next call waits for the child, removes what is there, and begins anew.
+ *   - Another call writes to the same directory: one of them is refused.
  *   - The mail user writes what is read, database and LMDB's mutexes too: the child has his rights and no others.
  *   - Somebody else has made a directory where the copy shall be made: refused.  He could read it.
  *   - The mail user, who may stop the child, has linked other files into the copy, or put something else in its place:
@@ -24,6 +25,7 @@
  *   - Mail lies on the plain disk, which Exim changes by its own rules: it is counted, and no part of the copy.
  *   - An export is under way: refused, as its messages are in both places and in none.
  */
+#include "base/clock.h"
 #include "base/findings.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -46,6 +48,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,6 +57,9 @@
 #define SUFFIX   ".new"
 #define FINDINGS 1u
 #define PARTLY   2 /* an exit status */
+
+#define PATIENCE   (10 * NS_PER_S) /* for the child of a call that was killed */
+#define LOOK_EVERY (20 * NS_PER_MS)
 
 /* Of the child, as its exit status. */
 enum outcome { WHOLE = 100, TORN, FAILED };
@@ -197,6 +203,15 @@ static enum outcome copy_in_child(const struct backup *b)
     return child > 0 && WIFEXITED(status) ? (enum outcome)WEXITSTATUS(status) : FAILED;
 }
 
+/* ---- the files of the copy ---- */
+
+/* What is done with each file of a copy, and with each directory before and after that. */
+struct work {
+    int (*enter)(int fd);
+    int (*file)(int directory, const char *name);
+    int (*leave)(int above, const char *name);
+};
+
 /* Is @name one that a copy has: of the two directories, or in them? */
 static bool is_of_copy(const char *name, bool directory)
 {
@@ -208,26 +223,34 @@ static bool is_of_copy(const char *name, bool directory)
            strcmp(name, "lock.mdb") == 0;
 }
 
-/* Remove what is in the directory @fd, which is closed; @below: in directories there, too.  A call that was killed
- * while it took its copy from the owner has left what he can't write any more.  -EEXIST: there is something else. */
-static int clear_directory(int fd, bool below)
+static int walk(int fd, bool top, const struct work *work);
+
+static int walk_below(int above, const char *name, const struct work *work)
+{
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOTDIR || errno == ELOOP ? -EEXIST : -errno;
+    int result = walk(fd, false, work);
+    return result < 0 ? result : work->leave(above, name);
+}
+
+/* Go through the directory @fd, which is closed; @top: through the directories in it, too.  -EEXIST: there is what no
+ * copy has. */
+static int walk(int fd, bool top, const struct work *work)
 {
     const struct dirent *entry;
     DIR *directory = fdopendir(fd);
-    int result = directory ? 0 : -errno;
+    int result = directory ? work->enter(fd) : -errno;
 
     while (result == 0 && (errno = 0, entry = readdir(directory))) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        if (!is_of_copy(entry->d_name, below)) {
+        if (!is_of_copy(name, top))
             result = -EEXIST;
-            break;
-        }
-        int one = below ? openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-        if (one >= 0)
-            result = clear_directory(one, false);
-        if (result == 0 && unlinkat(fd, entry->d_name, one >= 0 ? AT_REMOVEDIR : 0) < 0)
-            result = -errno;
+        else
+            result = top ? walk_below(fd, name, work) : work->file(fd, name);
     }
     if (result == 0)
         result = -errno; /* the list broke off */
@@ -236,6 +259,117 @@ static int clear_directory(int fd, bool below)
     else
         close(fd);
     return result;
+}
+
+static int walk_copy(const struct backup *b, const struct work *work)
+{
+    int fd = openat(b->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 ? -errno : walk(fd, true, work);
+}
+
+static int enter_any(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+static int remove_file(int directory, const char *name)
+{
+    return unlinkat(directory, name, 0) < 0 ? -errno : 0;
+}
+
+static int remove_directory(int above, const char *name)
+{
+    return unlinkat(above, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+/* A call that was killed while it took its copy from the owner has left what he can't write any more. */
+static const struct work removal = {enter_any, remove_file, remove_directory};
+
+static bool is_alone(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1;
+}
+
+static int take_directory(int fd)
+{
+    return fchown(fd, 0, 0) < 0 || fchmod(fd, 0700) < 0 ? -errno : 0;
+}
+
+static int take_open(int fd)
+{
+    if (!is_alone(fd))
+        return -EMLINK;
+    if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0)
+        return -errno;
+    return is_alone(fd) ? 0 : -EMLINK; /* from here on he can't link it */
+}
+
+/* The mail user may have linked another file into the copy, which would become root's, or the copy's out of it. */
+static int take_file(int directory, const char *name)
+{
+    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int result = fd < 0 ? -errno : take_open(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return result == -ELOOP ? -EMLINK : result;
+}
+
+static int leave_any(int above, const char *name)
+{
+    (void)above;
+    (void)name;
+    return 0;
+}
+
+/* Root's again, and nobody else's to look into. */
+static const struct work taking = {take_directory, take_file, leave_any};
+
+/* ---- the directory of the copy ---- */
+
+/* In a directory that all may write to, as /tmp, the spool's owner could rename it while it was his. */
+static bool is_in_its_place(const struct backup *b)
+{
+    struct stat made, named;
+    return fstat(b->directory, &made) == 0 && lstat(b->path, &named) == 0 && made.st_dev == named.st_dev &&
+           made.st_ino == named.st_ino;
+}
+
+/* Held for life, by the child, too: two calls would write into one copy.  The child of a call that was killed may be
+ * there for a moment still, as in an fsync. */
+static int lock_directory(const struct backup *b)
+{
+    uint64_t start = clock_monotonic();
+
+    while (flock(b->directory, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return 0; /* a file system without locks of directories, as NFS */
+        if (clock_monotonic() - start > PATIENCE)
+            return tool_error("another `fastspool backup` writes to %s: give another directory, or wait for it",
+                              b->path);
+        clock_sleep(LOOK_EVERY);
+    }
+    return is_in_its_place(b)
+               ? 0
+               : tool_error("another `fastspool backup` has used %s meanwhile: give another directory", b->path);
+}
+
+/* Root's call gives it to the spool's owner. */
+static int clear(const struct backup *b)
+{
+    int result = walk_copy(b, &removal);
+
+    if (result == -EEXIST)
+        return tool_error("%s is there, and holds what can't be the rest of an interrupted call: remove it", b->path);
+    if (result < 0)
+        return tool_error("cannot remove what an interrupted call has left in %s: %s", b->path,
+                          strerrordesc_np(-result));
+    if (geteuid() == 0 && fchown(b->directory, b->fs->owner, b->fs->group) < 0)
+        return tool_error("cannot give %s to the spool's owner: %s", b->path, strerrordesc_np(errno));
+    return 0;
 }
 
 /* Make the directory, or take that of a call which was killed: it is this user's or the spool owner's, and nobody
@@ -254,81 +388,20 @@ static int make_directory(struct backup *b)
     if ((st.st_uid != geteuid() && st.st_uid != b->fs->owner) || (st.st_mode & 077))
         return tool_error("%s, under which the copy is made, is %s's or open to others: remove it", b->path,
                           error_user(st.st_uid, user));
-    int left = made ? -1 : openat(b->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int result = made ? 0 : left < 0 ? -errno : clear_directory(left, true);
-    if (result < 0)
-        return tool_error("%s is there, and holds what can't be the rest of an interrupted call (%s): remove it",
-                          b->path, strerrordesc_np(-result));
-    if (geteuid() == 0 && fchown(b->directory, b->fs->owner, b->fs->group) < 0)
-        return tool_error("cannot give %s to the spool's owner: %s", b->path, strerrordesc_np(errno));
-    return 0;
-}
-
-static bool is_alone(int fd)
-{
-    struct stat st;
-    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1;
-}
-
-/* The mail user may have linked another file into the copy, which would become root's, or the copy's out of it. */
-static int take_file(int fd)
-{
-    if (!is_alone(fd))
-        return -EMLINK;
-    if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0)
-        return -errno;
-    return is_alone(fd) ? 0 : -EMLINK; /* from here on he can't link it */
-}
-
-/* Root's again, and nobody else's to look into: the directory @fd, which is closed, and what is in it; @below:
- * directories, too. */
-static int take_directory(int fd, bool below)
-{
-    const struct dirent *entry;
-    struct stat st;
-    DIR *directory = fdopendir(fd);
-    int result = !directory || fchown(fd, 0, 0) < 0 || fchmod(fd, 0700) < 0 ? -errno : 0;
-
-    while (result == 0 && (errno = 0, entry = readdir(directory))) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        int one = openat(fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        if (below && fstat(one, &st) == 0 && S_ISDIR(st.st_mode)) {
-            result = take_directory(one, false);
-            continue;
-        }
-        result = one < 0 ? -errno : take_file(one);
-        if (one >= 0)
-            close(one);
-    }
-    if (result == 0)
-        result = -errno; /* the list broke off */
-    if (directory)
-        closedir(directory);
-    else
-        close(fd);
-    return result;
+    int locked = lock_directory(b);
+    return locked ? locked : clear(b);
 }
 
 static int take_back(const struct backup *b)
 {
-    int fd = openat(b->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int result = fd < 0 ? -errno : take_directory(fd, true);
+    int result = walk_copy(b, &taking);
 
-    if (result == -EMLINK)
+    if (result == -EMLINK || result == -EEXIST)
         return tool_error(
             "%s holds what this call has not copied, or is linked elsewhere: the spool's owner has put it "
             "there; remove it, and see what runs as that user",
             b->path);
     return result < 0 ? tool_error("cannot take %s from the spool's owner: %s", b->path, strerrordesc_np(-result)) : 0;
-}
-
-/* In a directory that all may write to, as /tmp, the spool's owner could rename it while it was his. */
-static bool is_in_its_place(const struct backup *b)
-{
-    struct stat made, named;
-    return fstat(b->directory, &made) == 0 && lstat(b->path, &named) == 0 && made.st_dev == named.st_dev &&
-           made.st_ino == named.st_ino;
 }
 
 static int copy_until_whole(const struct backup *b)

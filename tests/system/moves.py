@@ -347,7 +347,28 @@ def counted_backup(exim):
     (place / "roots.new/journal/letters").touch()
     said = refused_backup(exim, place / "roots")
     check("remove it" in said and (place / "roots.new/journal/letters").exists(), said)
+    (place / "files.new").mkdir(mode=0o700)
+    (place / "files.new/journal").touch()
+    said = refused_backup(exim, place / "files")
+    check("remove it" in said and (place / "files.new/journal").exists(), said)
     exim.tool("import")
+    exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
+def backup_beside_another(exim):
+    """Two backups to one directory: the second one waits for the first, and is refused; the copy is the first one's, and whole."""
+    place = pathlib.Path(tempfile.mkdtemp(dir="/home"))
+    exim.submit(Message())
+    copy = place / "copy"
+    first = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=2000000:when=1",
+                              TOOL, "backup", copy], stderr=subprocess.PIPE)
+    wait_for(lambda: list(place.glob("copy.new/journal/*")), "the first one copies")
+    second = exim.command("backup", copy, program=TOOL, stock=True)
+    check(second.returncode == 1 and b"another `fastspool backup` has used" in second.stderr, f"{second}")
+    check(first.wait(60) == 0, first.stderr.read())
+    check(sorted(p.name for p in place.iterdir()) == ["copy"] and list(copy.glob("journal/*")) and (copy / "mirror/data.mdb").exists(),
+          f"{list(place.rglob('*'))}")
     exim.run("-Mrm", *exim.queue())
 
 
