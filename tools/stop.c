@@ -99,20 +99,32 @@ static void revive_view(struct fastspool *fs)
     }
 }
 
-/* By a descriptor: the number may be another process's by now.  The kernel ends its children, too. */
-static bool kill_view(const struct look *look, pid_t pid)
+/* Send @number to the view's process @pid, if that has the lock still, and, for SIGKILL, is stopped still.  By a
+ * descriptor, as the number may be another process's by now.  -ESRCH: it is none of the view's any more. */
+static int signal_view(const struct look *look, pid_t pid, int number)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    bool killed =
-        fd >= 0 && seen_stopped(look->state) == pid && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
+    int result = fd < 0 ? -errno : 0;
 
-    if (fd >= 0)
-        close(fd);
-    if (killed) {
-        progress_pause();
-        printf("the view of %s, process %ld, was stopped or frozen: it is killed\n", look->spool, (long)pid);
-    }
-    return killed;
+    if (fd < 0)
+        return result;
+    pid_t now = number == SIGKILL ? seen_stopped(look->state) : launch_view_holder(look->state);
+    if (now != pid)
+        result = -ESRCH;
+    else if (syscall(SYS_pidfd_send_signal, fd, number, NULL, 0) < 0)
+        result = -errno;
+    close(fd);
+    return result;
+}
+
+/* It was stopped or frozen.  The kernel ends its children, too. */
+static bool kill_view(const struct look *look, pid_t pid)
+{
+    if (signal_view(look, pid, SIGKILL) < 0)
+        return false;
+    progress_pause();
+    printf("the view of %s, process %ld, was stopped or frozen: it is killed\n", look->spool, (long)pid);
+    return true;
 }
 
 static int still_runs(const struct look *look, pid_t pid, bool killed)
@@ -122,18 +134,19 @@ static int still_runs(const struct look *look, pid_t pid, bool killed)
             "the view of %s, process %ld, was killed, and is there still, as in a frozen control group: "
             "/proc/%ld/cgroup names it; thaw it, and run `fastspool stop` again",
             look->spool, (long)pid, (long)pid);
-    return tool_error("the view of %s, process %ld, still runs a minute after its signal to end", look->spool,
+    return tool_error("a view of %s, process %ld, still runs a minute after the first signal to end", look->spool,
                       (long)pid);
 }
 
-/* The kernel names the process, not the header, which the mail user can write.  *@killed: it was stopped, and what it
- * has mounted is mounted still. */
-static int end_view(const struct look *look, bool *killed)
+/* The kernel names the process, not the header, which the mail user can write.  *@killed: that which was stopped, so
+ * that what it has mounted is mounted still; 0: none.  One of each call is killed: another one may have come since. */
+static int end_view(const struct look *look, pid_t *killed)
 {
     pid_t signalled = 0;
     int lives = launch_view_lives(look->state);
-    uint64_t start = clock_monotonic(), until = start + PATIENCE;
+    uint64_t start = clock_monotonic(), killed_at = 0;
 
+    *killed = 0;
     if (geteuid() != 0 && lives > 0)
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
     for (; lives != 0; lives = launch_view_lives(look->state)) {
@@ -143,14 +156,20 @@ static int end_view(const struct look *look, bool *killed)
                               strerrordesc_np(lives < 0 ? -lives : -pid));
         if (look->fs)
             hold_starts(&look->fs->header->view.starting);
-        if (pid > 0 && pid != signalled && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+        int result = pid > 0 && pid != signalled ? signal_view(look, pid, SIGTERM) : 0;
+        if (result < 0 && result != -ESRCH)
             return tool_error("cannot end the view of %s, process %ld: %s", look->spool, (long)pid,
-                              strerrordesc_np(errno));
+                              strerrordesc_np(-result));
         signalled = pid;
-        if (pid > 0 && !*killed && clock_monotonic() - start > HALTED_TIME && seen_stopped(look->state) == pid)
-            until = (*killed = kill_view(look, pid)) ? clock_monotonic() + KILLED_TIME : until;
-        if (clock_monotonic() > until)
-            return still_runs(look, pid, *killed);
+        uint64_t now = clock_monotonic();
+        if (pid > 0 && !*killed && now - start > HALTED_TIME && seen_stopped(look->state) == pid &&
+            kill_view(look, pid)) {
+            *killed = pid;
+            killed_at = now;
+        }
+        bool dying = pid > 0 && pid == *killed;
+        if (now - (dying ? killed_at : start) > (dying ? KILLED_TIME : PATIENCE))
+            return still_runs(look, pid, dying);
         clock_sleep(LOOK_EVERY);
     }
     if (look->fs)
@@ -223,19 +242,24 @@ static bool give_memory_back(const struct fastspool *fs)
     return true;
 }
 
-/* A dead one is mounted again before it ends, and so is one that had to be killed.  The mail user can stop each new
- * server: after some the mounts stay. */
+/* A dead one is mounted again before it ends, and so is one that had to be killed.  Whoever has stopped or frozen it
+ * may do so with each new one. */
 static int end_mounted_view(const struct look *look)
 {
-    bool killed = true;
-    int result = 0;
+    pid_t killed = 0;
+    int kills = 0;
 
-    for (int i = 0; result == 0 && killed && i < KILLS_MOST; i++) {
-        killed = false;
+    do {
         revive_view(look->fs);
-        result = end_view(look, &killed);
-    }
-    return result;
+        if (end_view(look, &killed) != 0)
+            return 1;
+        kills += killed > 0;
+    } while (killed > 0 && kills < KILLS_MOST);
+    return killed > 0 ? tool_error(
+                            "%d views of %s were stopped or frozen, one after the other, and killed: what they had "
+                            "mounted is mounted still; find what stops them, and run `fastspool stop` again",
+                            kills, look->spool)
+                      : 0;
 }
 
 static int stop(const struct fastspool_config *config, const struct look *look)
@@ -294,7 +318,8 @@ static int stop_other_version(const struct look *look)
 static int stop_without_store(const struct fastspool_config *config, struct look *look, const char *spool)
 {
     int lives = launch_view_lives(look->state);
-    bool killed = false;
+    pid_t killed;
+
     if (end_view(look, &killed) != 0)
         return 1;
     if (lives > 0 && look->why[0] && look_begin(look, spool) != 0)
@@ -305,7 +330,7 @@ static int stop_without_store(const struct fastspool_config *config, struct look
         return stop_other_version(look);
     if (look->why[0])
         return tool_error("%s", look->why);
-    if (killed)
+    if (killed > 0)
         return tool_error(
             "%s has no store in memory, and what the killed view had mounted is mounted still: `fastspool run "
             "-- true` mounts it anew, and then `fastspool stop` takes it away",

@@ -1,30 +1,43 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool stop, where it can't be said who lives: it says so, and ends nothing.
+ * fastspool stop, where it can't be said who lives: it says so, and ends nothing; and where each view is stopped.
  */
+#include "base/clock.h"
 #include "spool/launch.h"
 #include "store/layout.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 static int answers[2], looks; /* of the first look whether a mirror or view lives, and of all others */
-static pid_t holder;
-static unsigned signals;
+static pid_t holder, stopped;
+static unsigned signals, sent_kills;
+static uint64_t instant;
+static pid_t next;  /* who lives after a kill; 0: nobody, for one look */
+static bool nobody; /* at the next look */
+static bool ends;   /* the view, between the look and pidfd_open(2) */
 
 static inline int play_lives(void);
-static inline int play_kill(pid_t pid, int signal_number);
+static inline uint64_t play_clock(void);
+static inline void play_sleep(uint64_t time);
+static inline long play_syscall(long call, long argument, int number);
 
-#define launch_lives(fs)          play_lives()
-#define launch_view_lives(state)  play_lives()
-#define launch_view_holder(state) holder
-#define kill                      play_kill
+#define launch_lives(fs)                     play_lives()
+#define launch_view_lives(state)             play_lives()
+#define launch_view_holder(state)            holder
+#define clock_monotonic()                    play_clock()
+#define clock_sleep(time)                    play_sleep(time)
+#define SYSCALL(call, argument, number, ...) play_syscall(call, argument, number)
+#define syscall(...)                         SYSCALL(__VA_ARGS__, 0)
 #include "../../tools/stop.c"
 #undef launch_lives
 #undef launch_view_lives
 #undef launch_view_holder
-#undef kill
+#undef syscall
+#undef clock_monotonic
+#undef clock_sleep
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -32,14 +45,38 @@ static inline int play_kill(pid_t pid, int signal_number);
 
 static inline int play_lives(void)
 {
-    return answers[looks++ > 0];
+    bool gone = nobody;
+
+    nobody = false;
+    return gone ? 0 : answers[looks++ > 0];
 }
 
-static inline int play_kill(pid_t pid, int signal_number)
+static inline uint64_t play_clock(void)
 {
-    (void)pid;
-    (void)signal_number;
+    return instant;
+}
+
+static inline void play_sleep(uint64_t time)
+{
+    instant += time;
+}
+
+/* pidfd_open(2), and pidfd_send_signal(2). */
+static inline long play_syscall(long call, long argument, int number)
+{
+    (void)argument;
+    if (call == SYS_pidfd_open && ends) {
+        holder = 0;
+        nobody = true;
+    }
+    if (call == SYS_pidfd_open)
+        return open("/dev/null", O_RDONLY);
     signals++;
+    if (number == SIGKILL) {
+        cr_assert_lt(++sent_kills, 10, "it kills one after the other");
+        nobody = next == 0;
+        holder = next ? next : holder;
+    }
     return 0;
 }
 
@@ -108,7 +145,7 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
 pid_t seen_stopped(const char *state)
 {
     (void)state;
-    return 0;
+    return stopped;
 }
 
 int look_begin(struct look *look, const char *spool)
@@ -151,13 +188,50 @@ Test(stop, mirror)
 
 Test(stop, view)
 {
-    bool killed = false;
+    pid_t killed;
 
     answers[0] = answers[1] = -EMFILE;
     expect(end_view(&of_store, &killed), "/srv/spool: can't look whether a view runs: Too many open files");
     answers[0] = answers[1] = 1;
     holder = -ENFILE;
     expect(end_view(&of_store, &killed), "/srv/spool: can't look whether a view runs: Too many open files in system");
-    cr_assert(!killed && signals == 0);
+    cr_assert(killed == 0 && signals == 0);
     cr_assert_eq(header.view.starting, 0);
+}
+
+/* The number of a view that has ended may be another process's: that gets no signal. */
+Test(stop, number_of_another)
+{
+    pid_t killed;
+
+    holder = 1234;
+    answers[0] = answers[1] = 1;
+    ends = true;
+    cr_assert_eq(end_view(&of_store, &killed), 0);
+    cr_assert(killed == 0 && signals == 0);
+}
+
+/* Each new view is stopped, too: some are killed, and it is said that the mounts stay. */
+Test(stop, stopped_again_and_again)
+{
+    holder = stopped = 1234;
+    answers[0] = answers[1] = 1;
+    instant = NS_PER_S;
+    expect(end_mounted_view(&of_store), "3 views of /srv/spool were stopped or frozen");
+    cr_assert_eq(sent_kills, 3);
+}
+
+/* One that is killed, and there still, is told from one that has come since. */
+Test(stop, another_has_come)
+{
+    pid_t killed;
+
+    holder = stopped = 1234;
+    answers[0] = answers[1] = 1;
+    next = 1234;
+    expect(end_view(&of_store, &killed), "process 1234, was killed, and is there still");
+    next = 1235;
+    expect(end_view(&of_store, &killed),
+           "a view of /srv/spool, process 1235, still runs a minute after the first signal");
+    cr_assert_eq(killed, 1234);
 }
