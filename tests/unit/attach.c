@@ -4,7 +4,6 @@
  */
 #include "attaching.h"
 
-#include "base/places.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
 #include "spool/configuration.h"
