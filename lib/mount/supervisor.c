@@ -99,6 +99,7 @@ struct supervisor {
     bool mounted;      /* some server was */
     bool changed;      /* something was mounted or unmounted */
     bool ending;
+    bool second; /* the view of another state has the spool's lock */
     struct tops tops;
 };
 
@@ -637,7 +638,7 @@ static bool is_mistyped(const char *spool, const char *state)
     char error[FASTSPOOL_ERROR_MAX], real[PATH_MAX];
     struct stat st;
 
-    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) && state_check_new(real, state, error) < 0;
+    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) && state_check_new(real, state, error) == -EBUSY;
 }
 
 /* Whether it can be mounted at all shows the first time. */
@@ -649,6 +650,7 @@ static int begin(struct supervisor *s, const char *spool)
     if (result == 0) {
         step = "take the lock of the spool's view";
         result = take_place(s);
+        s->second = result == -EWOULDBLOCK; /* a fork that fails has the same number */
     }
     if (result == 0)
         result = mounts_begin(&s->mounts, spool, &step);
@@ -660,7 +662,7 @@ static int begin(struct supervisor *s, const char *spool)
         step = "mount a FUSE file system";
         result = start_server(s);
     }
-    if (result < 0 && result != -EWOULDBLOCK)
+    if (result < 0 && !s->second)
         fprintf(stderr, "fastspool: %s: view: %s: %s\n", spool, step, strerrordesc_np(-result));
     return result;
 }
@@ -697,7 +699,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
         return complain(spool, "take the view's lock", result);
     prepare_memory(spool, &st, memory);
     result = begin(&s, spool);
-    if (result == -EWOULDBLOCK)
+    if (s.second)
         return give_way(spool, s.state);
     if (result < 0) {
         tell_unavailable(spool, &st, s.state, result);

@@ -207,6 +207,17 @@ def one_view(exim):
 
 
 @test(**AUTO)
+def no_process_can_be_made(exim):
+    """Where no process can be made the view says so, and not that the view of another state is mounted (EAGAIN is EWOULDBLOCK)."""
+    fill(exim, 1)
+    exim.tool("stop")
+    forks = "clone,clone3,fork,vfork"
+    view = subprocess.run(["strace", "-o", "/dev/null", "-e", f"trace={forks}", "-e", f"inject={forks}:error=EAGAIN", "fastspool", "view",
+                           exim.spool], capture_output=True, timeout=60)
+    check(view.returncode == 69 and b"Resource temporarily unavailable" in view.stderr and b"another" not in view.stderr, f"{view}")
+
+
+@test(**AUTO)
 def few_descriptors(exim):
     """A limit of 1,024 descriptors that root may not lift, as in a container: the view opens files all the same."""
     names = fill(exim)
