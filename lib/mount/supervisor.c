@@ -638,7 +638,8 @@ static bool is_mistyped(const char *spool, const char *state)
     char error[FASTSPOOL_ERROR_MAX], real[PATH_MAX];
     struct stat st;
 
-    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) && state_check_new(real, state, error) == -EBUSY;
+    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) &&
+           state_check_new(real, state, error) == -EBUSY;
 }
 
 /* Whether it can be mounted at all shows the first time. */
