@@ -25,12 +25,12 @@
  *   - Mail lies on the plain disk, which Exim changes by its own rules: it is counted, and no part of the copy.
  *   - An export is under way: refused, as its messages are in both places and in none.
  */
-#include "base/clock.h"
 #include "base/findings.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
 #include "interrupt.h"
+#include "lock.h"
 #include "mirror/verify.h"
 #include "plain/census.h"
 #include "progress.h"
@@ -48,7 +48,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,9 +56,6 @@
 #define SUFFIX   ".new"
 #define FINDINGS 1u
 #define PARTLY   2 /* an exit status */
-
-#define PATIENCE   (10 * NS_PER_S) /* for the child of a call that was killed */
-#define LOOK_EVERY (20 * NS_PER_MS)
 
 /* Of the child, as its exit status. */
 enum outcome { WHOLE = 100, TORN, FAILED };
@@ -186,7 +182,7 @@ static enum outcome copy_in_child(const struct backup *b)
     if (child == 0) {
         findings_free(b->told, FINDINGS); /* shared, too: the child must have no way to it */
         umask(077);
-        int result = fchdir(b->directory) < 0 ? -errno : rights_confine(parent, -1);
+        int result = fchdir(b->directory) < 0 ? -errno : rights_confine(parent, b->directory); /* it keeps the lock */
         if (result < 0)
             findings_add(b->findings, "the copy can't be made as the spool's owner: %s", strerrordesc_np(-result));
         _exit(result < 0 ? FAILED : copy(b->fs->state, b->findings));
@@ -338,20 +334,12 @@ static bool is_in_its_place(const struct backup *b)
            made.st_ino == named.st_ino;
 }
 
-/* Held for life, by the child, too: two calls would write into one copy.  The child of a call that was killed may be
- * there for a moment still, as in an fsync. */
+/* Held for life, by the child, too: two calls would write into one copy.  A file system without locks of directories,
+ * as NFS, does without. */
 static int lock_directory(const struct backup *b)
 {
-    uint64_t start = clock_monotonic();
-
-    while (flock(b->directory, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return 0; /* a file system without locks of directories, as NFS */
-        if (clock_monotonic() - start > PATIENCE)
-            return tool_error("another `fastspool backup` writes to %s: give another directory, or wait for it",
-                              b->path);
-        clock_sleep(LOOK_EVERY);
-    }
+    if (lock_take(b->directory, NULL, NULL) == -EWOULDBLOCK)
+        return tool_error("another `fastspool backup` writes to %s: give another directory, or wait for it", b->path);
     return is_in_its_place(b)
                ? 0
                : tool_error("another `fastspool backup` has used %s meanwhile: give another directory", b->path);

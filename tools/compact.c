@@ -10,13 +10,13 @@
  * child of the dead one may hold the lock for a moment, as in an fsync, and is waited for.  The mail user has written
  * the database so that LMDB does what he wants: the child has no rights but his, and no terminal.
  */
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
+#include "lock.h"
 #include "look.h"
 #include "mirror/shrink.h"
 #include "progress.h"
@@ -28,13 +28,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define PATIENCE   (10 * NS_PER_S) /* for the child of a call that was killed */
-#define LOOK_EVERY (20 * NS_PER_MS)
 
 static const char usage[] =
     "usage: fastspool compact [--spool DIR]\n"
@@ -51,16 +47,9 @@ struct outcome {
 /* ---- in the child ---- */
 
 /* Without a store in memory the holder is no mirror that lives on: a call before this one, or a mirror that ends. */
-static int wait_for_lock(const struct look *look, int fd)
+static bool has_store(const void *look)
 {
-    uint64_t start = clock_monotonic();
-
-    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK || look->fs || clock_monotonic() - start > PATIENCE)
-            return -errno;
-        clock_sleep(LOOK_EVERY);
-    }
-    return 0;
+    return ((const struct look *)look)->fs;
 }
 
 static int hold_mirror(const struct look *look, char *error)
@@ -69,7 +58,7 @@ static int hold_mirror(const struct look *look, char *error)
 
     places_in_state(look->state, PLACES_MIRROR_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int result = fd < 0 ? -errno : wait_for_lock(look, fd); /* held for life */
+    int result = fd < 0 ? -errno : lock_take(fd, has_store, look); /* held for life */
     if (result == -EWOULDBLOCK && !look->fs)
         return error_set(error, result,
                          "another `fastspool compact` of %s, or a mirror, runs: try again when it has ended",

@@ -7,14 +7,16 @@
  */
 #include "move.h"
 
-#include "base/clock.h"
 #include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "beside.h"
 #include "fastspool.h"
 #include "interrupt.h"
+#include "lock.h"
 #include "own.h"
+#include "progress.h"
+#include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 #include "tool.h"
@@ -25,13 +27,17 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define NAMED 20 /* of what stays, by its path */
 
-/* Hold off a view for life.  A process that tests for one holds the lock for an instant. */
+static bool is_view(const void *state)
+{
+    return launch_view_holder(state) > 0;
+}
+
+/* Hold off a view for life. */
 static int hold_view(const struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
@@ -44,20 +50,19 @@ static int hold_view(const struct fastspool *fs)
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     int result = fd < 0 ? -errno : 0;
     rights_back(rights);
-    for (int tries = 0; result == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == 50)
-            return -errno;
-        clock_sleep(10 * NS_PER_MS);
-    }
-    return result;
+    return result < 0 ? result : lock_take(fd, is_view, fs->state);
 }
 
 static int keep_view_away(const struct fastspool *fs)
 {
+    progress_begin("waiting for another call to end");
     int result = hold_view(fs);
+    progress_end();
 
+    if (result == -EWOULDBLOCK && is_view(fs->state))
+        return tool_error("a view of %s runs: run `fastspool stop` first", fs->spool);
     if (result == -EWOULDBLOCK)
-        return tool_error("a view of %s runs, or another export or import: run `fastspool stop` first", fs->spool);
+        return tool_error("another export or import of %s runs: try again when it has ended", fs->spool);
     if (result < 0)
         return tool_error("cannot hold off a view of %s: %s", fs->spool, strerrordesc_np(-result));
     if (viewed(fs->spool) != 0)

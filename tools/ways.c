@@ -20,6 +20,7 @@
 #include "exims.h"
 #include "fastspool.h"
 #include "inset.h"
+#include "lock.h"
 #include "progress.h"
 #include "tool.h"
 
@@ -28,7 +29,6 @@
 #include <glob.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -251,7 +251,12 @@ int ways_lock(void)
 
     if (fd < 0)
         return tool_error("cannot open %s: %s", PLACES_WAYS_LOCK, strerrordesc_np(errno));
-    return flock(fd, LOCK_EX | LOCK_NB) == 0
+    progress_begin("waiting for another call to end");
+    int result = lock_take(fd, NULL, NULL);
+    progress_end();
+    if (result < 0 && result != -EWOULDBLOCK)
+        return tool_error("cannot lock %s: %s", PLACES_WAYS_LOCK, strerrordesc_np(-result));
+    return result == 0
                ? 0
                : tool_error("another `fastspool enable` or `fastspool disable` runs: try again when it has ended");
 }

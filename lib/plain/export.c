@@ -187,20 +187,32 @@ static int note(struct export *ex, int target, const char *before)
     return result < 0 || (result == 0 && same) ? result : export_flush(ex);
 }
 
+/* An export that was killed has it until the fsync that it is in returns. */
+static int lock_target(struct export *ex, int target)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    uint64_t until = clock_monotonic() + PATIENCE;
+    int result;
+
+    while ((result = fastspool_lock(ex->fs, target, F_SETLK, &whole)) == -EAGAIN || result == -EACCES) {
+        if (clock_monotonic() >= until)
+            return error_set(ex->result->error, -EBUSY, "another export of %s runs", inside_spool(ex->fs));
+        clock_sleep(10 * NS_PER_MS);
+    }
+    return result < 0 ? export_fail(ex, result, "lock", TARGET) : 0;
+}
+
 /* Open and lock the file that says where the tree belongs.  Its description; -EXDEV: another spool's. */
 static int begin(struct export *ex)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char before[FASTSPOOL_PATH_MAX] = "";
     int result = export_parents_in_store(ex, TARGET);
     int target = result < 0 ? result : fastspool_open(ex->fs, TARGET, O_RDWR | O_CREAT, 0600);
 
     if (target < 0)
         return export_fail(ex, target, "make", TARGET);
-    result = fastspool_lock(ex->fs, target, F_SETLK, &whole);
-    if (result == -EAGAIN || result == -EACCES)
-        result = error_set(ex->result->error, -EBUSY, "another export of %s runs", inside_spool(ex->fs));
-    else if (result == 0 && fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
+    result = lock_target(ex, target);
+    if (result == 0 && fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
         result = export_fail(ex, -EIO, "read", TARGET);
     if (result == 0 && *before && strcmp(before, ex->to) != 0 && export_has(ex, TREE))
         result = error_set(

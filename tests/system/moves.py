@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 
+from disk import LoopDisk
 from harness import (EXIM, QUEUE_ONLY, TOOL, USER_ID, Client, Message, check, held, main, processes, stores, suspend, test, wait_for,
                      words_of)
 
@@ -369,6 +370,61 @@ def backup_beside_another(exim):
     check(first.wait(60) == 0, first.stderr.read())
     check(sorted(p.name for p in place.iterdir()) == ["copy"] and list(copy.glob("journal/*")) and (copy / "mirror/data.mdb").exists(),
           f"{list(place.rglob('*'))}")
+    exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
+def backup_child_alive(exim):
+    """A backup is killed while its child waits for the disk, and can't die: the child has the directory's lock still.  With the disk the
+    child ends, and the next call makes a copy."""
+    place = exim.work / "copies"
+    place.mkdir()
+    disk = LoopDisk(place, 64)
+    exim.submit(Message())
+    copy = place / "copy"
+    tracer = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=1000000:when=1",
+                               TOOL, "backup", copy], stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(place.glob("copy.new/journal/*")), "it copies")
+    parent, child = sorted(pid for pid, _ in processes() if words_of(pid)[:2] == [str(TOOL), "backup"])
+    lock = os.open(place / "copy.new", os.O_RDONLY | os.O_DIRECTORY)
+    with disk.frozen():
+        wait_for(lambda: pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "D", "the child waits for the disk")
+        os.kill(parent, signal.SIGKILL)
+        wait_for(lambda: parent not in dict(processes()), "its parent is dead")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check(False, "the child has no lock")
+    os.close(lock)
+    exim.tool("backup", copy)
+    check((copy / "mirror/data.mdb").exists() and tracer.wait(60) != 0, "there is no copy")
+    exim.run("-Mrm", *exim.queue())
+
+
+@contextlib.contextmanager
+def locked_for_a_moment(path):
+    """A call that was killed has the lock until the fsync that it is in returns."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    timer = threading.Timer(1.5, os.close, (lock,))
+    timer.start()
+    yield
+    timer.join()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def again_at_once(exim):
+    """kill -9 of a call on a slow disk, and the same call at once: it waits for the lock."""
+    exim.submit(Message())
+    lock = exim.spool / ".fastspool/view.lock"
+    lock.touch(0o600)
+    exim.own(lock)
+    for arguments in ("export", "--yes"), ("import",):
+        with locked_for_a_moment(lock):
+            exim.tool(*arguments)
+    for verb in ("enable",), ("disable", "--yes"):
+        with locked_for_a_moment("/run/fastspool/.enable.lock"):
+            result = exim.command(*verb, program=TOOL, stock=True)
+            check(b"another" not in result.stderr, f"{result}")
     exim.run("-Mrm", *exim.queue())
 
 

@@ -363,14 +363,12 @@ Test(export, interrupted_import)
     cr_assert(store_has("input/" A "-H"));
 }
 
-/* One at a time. */
-Test(export, second)
+/* Another export, until @go is written to, or for @time. */
+static pid_t begin_export(int go[2], uint64_t time)
 {
-    int status;
     char byte;
-    int ready[2], go[2];
+    int ready[2];
 
-    message("", "", A);
     cr_assert(pipe(ready) == 0 && pipe(go) == 0);
     fastspool_mkdir(fs, PLACES_EXPORT, 0700);
     descriptions_shared(fs);
@@ -380,12 +378,37 @@ Test(export, second)
         struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
         fastspool_after_fork_child(fs);
         int d = fastspool_open(fs, TARGET, O_RDWR | O_CREAT, 0600);
-        _exit(fastspool_lock(fs, d, F_SETLK, &whole) < 0 || write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1);
+        if (fastspool_lock(fs, d, F_SETLK, &whole) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        clock_sleep(time);
+        _exit(time == 0 && read(go[0], &byte, 1) != 1);
     }
     cr_assert_eq(read(ready[0], &byte, 1), 1);
+    return pid;
+}
+
+/* One at a time. */
+Test(export, second)
+{
+    int go[2];
+
+    message("", "", A);
+    pid_t pid = begin_export(go, 0);
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EBUSY);
     cr_assert(strstr(result_of.error, "another export"), "%s", result_of.error);
     cr_assert(store_has("input/" A "-H"));
     cr_assert_eq(write(go[1], "", 1), 1);
-    waitpid(pid, &status, 0);
+    waitpid(pid, NULL, 0);
+}
+
+/* One that was killed, and is in an fsync still, is waited for. */
+Test(export, second_waits)
+{
+    int go[2];
+
+    message("", "", A);
+    pid_t pid = begin_export(go, NS_PER_S / 5);
+    run_all();
+    moved_whole("input/" A "-H");
+    waitpid(pid, NULL, 0);
 }
