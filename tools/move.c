@@ -82,10 +82,12 @@ static bool own; /* the mirror */
 
 static void leave(struct fastspool *fs)
 {
-    if (own)
+    if (own) {
+        interrupt_says("its mirror may run still: run `fastspool stop`"); /* the work is done */
         own_end(fs);
-    else
+    } else {
         fastspool_detach(fs);
+    }
 }
 
 struct fastspool *move_begin(const char *spool, enum move move)

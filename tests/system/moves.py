@@ -604,6 +604,27 @@ def own_mirror(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def own_mirror_interrupted(exim):
+    """^C while a verb waits for the end of its mirror: the mail has moved, so it ends at once, and says what may run still."""
+    exim.submit(Message())
+    exim.tool("stop")
+    terminal = Terminal("export")
+    terminal.wait_for(b"Move all messages")
+    user = subprocess.Popen([TOOL, "run", "--", "sh", "-c", f"exec 3<{exim.spool}/input; echo; read line"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+    check(user.stdout.readline() == b"\n", "it has the store")       # so the mirror is not alone
+    os.write(terminal.fd, b"y\n")
+    terminal.wait_for(b"ending the mirror")
+    os.write(terminal.fd, b"\x03")
+    code, said = terminal.end()
+    check(code == -signal.SIGINT and "exported 1 message" in said and "its mirror may run still: run `fastspool stop`" in said, f"{code}: {said}")
+    user.communicate(b"\n", timeout=60)
+    exim.tool("stop")
+    check(not mirrors(), "the mirror runs")
+    remove_plain(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
 def given_back_meanwhile(exim):
     """A process has opened the store's memory, and is about to say that it lives: then the memory is given back.  It has
     the store that is made anew, and not the one that nobody finds."""
