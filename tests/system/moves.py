@@ -756,6 +756,29 @@ def on_a_terminal(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def reload_on_a_terminal(exim):
+    """A daemon-reload of systemd's that takes more than a second is shown."""
+    systemctl, fifo, booted = pathlib.Path("/usr/bin/systemctl"), exim.work / "fifo", pathlib.Path("/run/systemd/system")
+    os.mkfifo(fifo)
+    if systemctl.exists():
+        systemctl.rename(systemctl.with_name("systemctl.aside"))
+    systemctl.write_text(f"#!/bin/sh\n[ \"$1\" != daemon-reload ] || read -r line <{fifo}\n")
+    systemctl.chmod(0o755)
+    booted.mkdir(parents=True, exist_ok=True)
+    terminal = Terminal("enable", "--yes", "--no-check")
+    terminal.wait_for(b"reloading systemd's units")
+    fifo.write_text("\n")
+    code, said = terminal.end()
+    check(code == 0, f"{code}: {said}")
+    systemctl.write_text("#!/bin/sh\n")
+    exim.command("disable", "--yes", program=TOOL, stock=True)
+    booted.rmdir()
+    systemctl.unlink()
+    if systemctl.with_name("systemctl.aside").exists():
+        systemctl.with_name("systemctl.aside").rename(systemctl)
+
+
+@test(library=True, main=QUEUE_ONLY)
 def stopped_beside_exim(exim):
     """`stop` beside Exims that use the store writes all to the disk, names them and what ends them, and its exit status is 2.  An Exim
     that the service's stop does not end is to be waited for, or to be killed, as export, compact and disable say, too."""
