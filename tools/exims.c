@@ -143,10 +143,26 @@ static bool is_elsewhere(pid_t pid)
     return stat("/proc/self/ns/pid", &own) == 0 && stat(path, &other) == 0 && own.st_ino != other.st_ino;
 }
 
-/* "-bd", "-bdf", "-q30m".  What lists, runs the queue once, or takes one message is soon gone. */
-static bool is_daemons(const char *argument)
+/* "30m", and no message's name. */
+static bool is_time(const char *word)
 {
-    return strncmp(argument, "-bd", 3) == 0 || (strncmp(argument, "-q", 2) == 0 && strpbrk(argument, "0123456789"));
+    return *word >= '0' && *word <= '9' && word[strspn(word, "0123456789wdhms")] == '\0';
+}
+
+/* "-bd", "-bdf", "-bw", and with a time, also as the word behind it, "-q[q][i][f[f]][l][G<name>/]<time>".  What lists,
+ * runs the queue once, also a named one ("-qGname1"), or takes one message is soon gone. */
+static bool is_daemons(const char *word, const char *next)
+{
+    if (strncmp(word, "-bd", 3) == 0 || strncmp(word, "-bw", 3) == 0)
+        return true;
+    if (strncmp(word, "-q", 2) != 0)
+        return false;
+    word += 2 + strspn(word + 2, "qifl");
+    if (*word == 'G') {
+        word += strcspn(word, "/");
+        word += *word == '/';
+    }
+    return is_time(*word ? word : next);
 }
 
 static void read_command(pid_t pid, struct exims_process *process)
@@ -161,8 +177,10 @@ static void read_command(pid_t pid, struct exims_process *process)
         close(fd);
     size_t length = size > 0 ? (size_t)size : 0;
     text[length] = '\0';
-    for (size_t at = 0; at < length; at += strlen(text + at) + 1)
-        process->daemon = process->daemon || is_daemons(text + at);
+    for (size_t at = 0, next; at < length; at = next) {
+        next = at + strlen(text + at) + 1;
+        process->daemon = process->daemon || is_daemons(text + at, next < length ? text + next : "");
+    }
     while (length > 0 && text[length - 1] == '\0')
         length--;
     length = length < most ? length : most;

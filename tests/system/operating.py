@@ -341,6 +341,25 @@ def an_exim_without_the_library(exim):
 
 
 @test(library=True)
+def daemons_by_their_words(exim):
+    """An Exim that stays is known by its command line, as Exim itself reads that: a run of a queue whose name has a digit is soon
+    gone, and a time may be a word of its own."""
+    def runs():
+        return [pid for pid, name in processes() if name == "exim4"]
+    with machine(exim):
+        for words, stays in ((["-bs", "-oMs", "-qGname1"], False), (["-bs", "-oMs", "-qffG2"], False),
+                             (["-q", "30m"], True), (["-qff", "1h30m"], True), (["-qqifflGname1/30m"], True), (["-q1d"], True),
+                             (["-bdf"], True)):
+            with subprocess.Popen([EXIM, *words], env=exim.environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd="/") as started:
+                wait_for(lambda: runs() and (started.poll() is not None or runs() == [started.pid]), f"exim {words} runs")
+                found = wait_for(lambda: (text := doctor(exim)[1]["running exims"][1]) and "no Exim runs" not in text and text, "doctor finds it")
+                for pid in runs():
+                    os.kill(pid, signal.SIGKILL)        # which leaves its notifier socket
+                check(("no daemon of Exim's runs" not in found) == stays, f"exim {words}: {found}")
+    exim.panic = "daemon_notifier_socket"
+
+
+@test(library=True)
 def an_image_that_was_replaced(exim):
     """Exim was upgraded beside its daemon: doctor names the restart alone, as the daemon has the library."""
     with well(exim):
