@@ -7,7 +7,8 @@
  *
  * Failure modes:
  *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
- *     a message that is being moved.  Refused.  One that an ordinary user has started is not served, and disturbs not.
+ *     a message that is being moved.  Refused, also where it has come while the question was asked.  One that an ordinary
+ *     user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - Another state of the spool holds mail, which `state` does not name, or one of Exim's own spool, which `spool`
  * does not name: the same refusal.
@@ -69,13 +70,15 @@ static int refuse_elsewhere(const struct fastspool_config *config)
 
 /* ---- mail in the store ---- */
 
-/* End view and mirror.  The view would show the store still, and no export goes below it. */
-static int stop(const char *spool)
+/* End view and mirror.  The view would show the store still, and no export goes below it.  Of what stop says only the
+ * reason of a failure counts here: what follows makes the rest untrue. */
+static int stop(const struct fastspool_config *believed, const char *spool)
 {
     struct fastspool_config config;
     struct fastspool *fs;
     char error[FASTSPOOL_ERROR_MAX], output[COMMAND_OUTPUT];
-    const char *const arguments[] = {FASTSPOOL_TOOL, "stop", "--spool", spool, NULL};
+    const char *const arguments[] = {"sh",           "-c",  "exec \"$0\" stop --spool \"$1\" 2>&1 >/dev/null",
+                                     FASTSPOOL_TOOL, spool, NULL};
 
     if (fastspool_config_load(&config, NULL, false, error) < 0 || attach_open(spool, &config, &fs, error) < 0)
         return 0;
@@ -83,9 +86,16 @@ static int stop(const char *spool)
     progress_begin("stopping");
     bool stopped = command_run(arguments, NULL, output) == 0;
     progress_end();
-    return stopped || command_show(arguments, NULL) == 0 /* says why not */
-               ? 0
-               : tool_error("nothing was taken away, as the store of %s could not be stopped", spool);
+    if (stopped)
+        return 0;
+    if (beside_no_exim(believed, NULL) != 0) /* it has come since */
+        return 1;
+    fflush(stdout);
+    fprintf(stderr, "%s\n", output);
+    return tool_error(
+        "nothing was taken away, as the store of %s could not be stopped: when that is mended run `fastspool disable` "
+        "again",
+        spool);
 }
 
 /* Attach.  1: there is a store, or it is brought back from the disk, as after a reboot; 0: there was never one. */
@@ -161,7 +171,7 @@ static int export_mail(const char *spool, const struct fastspool_config *config,
                                     : "Write the mail to the plain spool (`fastspool export`)?"))
         return stays(spool, messages, false);
     *yes = true;
-    if (stop(spool) != 0)
+    if (stop(config, spool) != 0)
         return 1;
     command_show(export, NULL); /* it says what it has done; what stays is counted */
     if (count_messages(spool, config, &messages) != 0)
@@ -218,7 +228,7 @@ static int disable(bool yes)
     if (!tool_confirm(yes, "Take it away?"))
         return 1;
     for (size_t i = 0; i < config.spools; i++) {
-        if (stop(config.spool[i]) != 0)
+        if (stop(&config, config.spool[i]) != 0)
             return 1;
     }
     if (take() != 0)

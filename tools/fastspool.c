@@ -52,6 +52,7 @@ int tool_error(const char *format, ...)
     va_list arguments;
 
     progress_pause();
+    fflush(stdout); /* the two may go to one place */
     fputs("fastspool: ", stderr);
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);

@@ -1998,13 +1998,18 @@ def what_to_do(exim):
         check(said.count(str(exim.spool)) == 1, f"the spool is named twice: {said}")
 
 
-def on_terminal(answers, *arguments, program=(TOOL,)):
-    """(exit status, what `fastspool ARGUMENTS` says) on a terminal where ANSWERS are typed."""
+def on_terminal(answers, *arguments, program=(TOOL,), asked=None):
+    """(exit status, what `fastspool ARGUMENTS` says) on a terminal where ANSWERS are typed.  ASKED: what is done when a question
+    is there, before the answer."""
     master, slave = pty.openpty()
     process = subprocess.Popen([*program, *arguments], stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
-    os.write(master, answers.encode())
     said = b""
+    if asked:
+        while b"[y/N]" not in said:
+            said += os.read(master, 4096)
+        asked()
+    os.write(master, answers.encode())
     with contextlib.suppress(OSError):
         while piece := os.read(master, 4096):
             said += piece
@@ -2057,6 +2062,41 @@ def off_with_mail(exim):
             check(exim.queue() == [], "a message that was delivered is back")
             operate(exim, "disable", "--yes")
             exim.reboot()
+
+
+def in_order(said, *words):
+    """SAID has WORDS, one behind the other."""
+    at = 0
+    for word in words:
+        found = said.find(word, at)
+        check(found >= 0, f"{word!r} is missing, or not in its place: {said}")
+        at = found + len(word)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def one_story(exim):
+    """disable tells what it does in the order in which it does it, also where its two streams are one.  An Exim comes while it
+    asks: it says why it stops there, and nothing of what stop or a view would have done."""
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        enabled = etc()
+        for _ in range(2):
+            exim.submit(Message())
+
+        def told(*arguments):
+            return subprocess.run([TOOL, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True).stdout
+        goes = ("What `fastspool enable` has written goes:", str(DEFAULTS))
+        in_order(told("disable"), *goes, "2 messages are in the store", "nobody can be asked", "nothing was taken away: 2 messages are in the store")
+        code, said = on_terminal("y\n", "disable", asked=exim.start)
+        in_order(said, *goes, "2 messages are in the store", "[y/N]", f"nothing was changed: Exim, process {exim.daemon.pid} (",
+                 "may put mail into the store: stop it first")
+        check(code == 1 and "see it" not in said and "see mail" not in said and not changed(enabled), said)
+        check(said.count("process ") == 1 and "`fastspool stop`" not in said, said)
+        in_order(told("stop"), "2 messages stay in the store", "uses the store of", "then run `fastspool stop` again")
+        exim.stop()
+        in_order(told("disable", "--yes"), *goes, "2 messages are in the store", "exported 2 messages", "Done.")
+        exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
 
 
 # Works on a message as Exim does, which holds the lock of its -D file.
