@@ -121,6 +121,14 @@ int beside_no_exim(const struct fastspool_config *config, const char *memory)
                             end_of(&found.process, help));
 }
 
+bool beside_is_used(const struct fastspool_config *config, const struct fastspool *fs)
+{
+    struct found found = {.memory = fs->runtime, .on_view = is_viewed(config)};
+
+    exims_each(config, NULL, has_store, &found);
+    return found.is || exims_hidden(config) > 0;
+}
+
 /* ---- after a stop ---- */
 
 struct users {

@@ -7,8 +7,8 @@
  *
  * Failure modes:
  *   - An Exim with the library runs, or another one on the view: it could put mail into the store meanwhile, or deliver
- *     a message that is being moved.  Refused, also where it has come while the question was asked.  One that an ordinary
- *     user has started is not served, and disturbs not.
+ *     a message that is being moved.  Refused, also where it has come while the question was asked.  One that an
+ *     ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - Another state of the spool holds mail, which `state` does not name, or one of Exim's own spool, which `spool`
  * does not name: the same refusal.

@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/places.h"
 #include "base/rights.h"
+#include "beside.h"
 #include "config.h"
 #include "mirror/tally.h"
 #include "spool/attach.h"
@@ -133,24 +134,24 @@ struct search {
 };
 
 /* Of a state that is there: in its store, or on the disk. */
-static int64_t count_other(const struct search *search, const char *state)
+static void look_at(const struct search *search, struct states_other *other)
 {
-    struct fastspool_config other = *search->config;
+    struct fastspool_config config = *search->config;
     char path[PLACES_PATH_MAX], error[FASTSPOOL_ERROR_MAX];
     struct census census = {0}; /* without the disk: what is half moved counts */
     struct fastspool *fs;
 
-    strcpy(other.state, state);
-    if (attach_open(search->spool, &other, &fs, error) == 0) {
+    strcpy(config.state, other->state);
+    places_in_state(other->state, PLACES_DATABASE "/data.mdb", path);
+    if (attach_open(search->spool, &config, &fs, error) == 0) {
         bool known = !inside_failed(fs);
         census_take(&census, fs, viewed(fs->spool) > 0);
+        other->messages = known ? (int64_t)census_held(&census) : -1;
+        other->used = geteuid() != 0 || beside_is_used(&config, fs);
         fastspool_detach(fs);
-        return known ? (int64_t)census_held(&census) : -1;
+    } else if (access(path, F_OK) == 0 || errno != ENOENT) {
+        other->messages = states_census(other->state, &census) ? (int64_t)census_held(&census) : -1;
     }
-    places_in_state(state, PLACES_DATABASE "/data.mdb", path);
-    if (access(path, F_OK) < 0 && errno == ENOENT)
-        return 0;
-    return states_census(state, &census) ? (int64_t)census_held(&census) : -1;
 }
 
 /* The first one with mail is found, else the first one that a mirror serves. */
@@ -162,8 +163,9 @@ static void consider(const struct search *search, const char *state, pid_t mirro
         !S_ISDIR(st.st_mode) || (st.st_uid != search->st.st_uid && st.st_uid != 0) || (st.st_mode & 022) ||
         (st.st_dev == search->named.st_dev && st.st_ino == search->named.st_ino))
         return;
-    struct states_other other = {.mirror = mirror, .messages = count_other(search, state)};
+    struct states_other other = {.mirror = mirror};
     strcpy(other.state, state);
+    look_at(search, &other);
     if (other.messages != 0 || (mirror && !search->found->state[0]))
         *search->found = other;
 }
@@ -290,8 +292,8 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
         snprintf(found, STATES_SENTENCE, "%s, %s%s, may hold mail, which can't be counted now", other->state, unnamed,
                  served);
     else
-        snprintf(found, STATES_SENTENCE, "a mirror, process %ld, serves %s, %s, to the Exims that were started before",
-                 (long)other->mirror, other->state, unnamed);
+        snprintf(found, STATES_SENTENCE, "a mirror, process %ld, serves %s, %s, %s", (long)other->mirror, other->state,
+                 unnamed, other->used ? "to the Exims that were started before" : "and no Exim uses that");
     if (other->spool[0])
         snprintf(mend, STATES_SENTENCE, "say `spool = %s` there", other->spool);
     else if (other->messages)
@@ -301,5 +303,6 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
                  "stop`, and so `export`, and `stop` again",
                  other->state, other->state);
     else
-        snprintf(mend, STATES_SENTENCE, "restart Exim, and `FASTSPOOL_STATE=%s fastspool stop`", other->state);
+        snprintf(mend, STATES_SENTENCE, "%s`FASTSPOOL_STATE=%s fastspool stop`%s",
+                 other->used ? "restart Exim, and " : "", other->state, other->used ? "" : " ends it");
 }

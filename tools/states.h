@@ -18,6 +18,7 @@ struct states_other {
     char state[FASTSPOOL_PATH_MAX]; /* "": there is none that matters */
     pid_t mirror;                   /* that serves it, 0: none */
     int64_t messages;               /* that it holds; -1: it can't be said */
+    bool used;                      /* by an Exim, or that can't be said; false: by none */
 };
 
 #define STATES_SENTENCE (2 * FASTSPOOL_ERROR_MAX)

@@ -758,6 +758,40 @@ def another_state(exim):
         operate(exim, "disable", "--yes")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_mirror_of_another_state(exim):
+    """A mirror serves a state without mail that the configuration does not name: doctor and status say whether Exims use it, and what
+    they say, typed, ends it; a restart of Exim is advised only where one uses it."""
+    with well(exim):
+        good, state, other = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.work / "disk/other"
+        other.mkdir(mode=0o700)
+        exim.own(other)
+        mirror = exim.status()["mirror_pid"]
+        command = f"`FASTSPOOL_STATE={state} fastspool stop`"
+
+        def both():
+            """What both say of it, which is the same."""
+            status, text, _, _ = each_form(exim)
+            said = doctor(exim)[1]["state"][1]
+            check(f"a mirror, process {mirror}, serves {state}, which `state` does not name" in said, said)
+            check(status == 1 and all(part in text for part in said.strip().split("; ")), f"exit {status}: {text} and {said}")
+            return said
+        with written(FASTSPOOL_CONFIGURATION, good.replace(str(state), str(other))):
+            said = both()
+            check("to the Exims that were started before" in said and f"restart Exim, and {command}" in said, said)
+            exim.stop()
+            wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "the last of Exim has ended, too")
+            said = both()
+            check("and no Exim uses that" in said and command in said and "restart" not in said, said)
+            exim.start()            # on the state that is named
+            said = both()
+            check("and no Exim uses that" in said and command in said and "restart" not in said, said)
+            subprocess.run(command.strip("`"), shell=True, check=True, stdout=subprocess.DEVNULL)
+            check(not pathlib.Path(f"/proc/{mirror}").exists() and each_form(exim)[0] == 0, f"{each_form(exim)}")
+            exim.stop()
+            operate(exim, "stop")
+
+
 @test(("", {}), ("_with_view", {}), library=True, main=QUEUE_ONLY)
 def a_spool_that_is_not_exims(exim):
     """`spool` is mistyped, as a directory that is there, or none; the mail of Exim's spool is in memory, or only on the disk: disable
