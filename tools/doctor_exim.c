@@ -216,22 +216,18 @@ void doctor_environment(struct doctor *doctor)
 
 /* ---- the Exims that run ---- */
 
-static const char *restart(void)
+/* The advice to @verb Exim, behind @before; or why its start would be refused, where that helps not. */
+static const char *advise(const char *before, const char *verb)
 {
-    static char mend[128];
+    static char mend[STATUS_LINE];
+    const struct shown shown = {.enabled = ways_are_in()};
 
-    snprintf(mend, sizeof(mend), "restart Exim with the library: `fastspool enable`, %s", ways_command("restart"));
+    mend[0] = '\0';
+    status_add_start(&shown, mend, "%s%s", before, ways_command(verb));
     return mend;
 }
 
-static const char *restart_when_mended(void)
-{
-    static char mend[256];
-
-    snprintf(mend, sizeof(mend), "see the other lines, or in syslog `serves nothing: ...`, why, mend that, and %s",
-             ways_command("restart"));
-    return mend;
-}
+#define WITH_LIBRARY "restart Exim with the library: `fastspool enable`, "
 
 struct running {
     struct doctor *doctor;
@@ -248,7 +244,7 @@ static bool counts(const struct exims_process *process)
 
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
-    const char *found = NULL, *mend = restart();
+    const char *found = NULL, *before = WITH_LIBRARY;
     enum verdict verdict = DOCTOR_WRONG;
 
     if (!counts(process))
@@ -260,22 +256,24 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
     if (process->library && !process->served) {
         found = viewed ? "has the library, which serves nothing there: it works on the view, more slowly"
                        : "has the library, which serves nothing there: it sees, and takes, mail on the disk alone";
-        mend = restart_when_mended();
+        before = "see in syslog, `serves nothing: ...`, why, mend that, and ";
     } else if (!process->served) {
         found = viewed ? "has not got the library: it works on the view, more slowly"
                        : "has not got the library, and there is no view: it sees, and takes, mail on the disk alone";
     } else if (process->elsewhere) {
         found = "lives in another PID namespace: processes of one spool have to live in one";
-        mend = "run all Exims of the spool in one container, or outside";
+        before = NULL;
     } else if (process->replaced) {
         found = "runs an image that was replaced";
-        mend = ways_command("restart");
+        before = "";
         verdict = DOCTOR_ATTENTION;
     } else {
         return DOCTOR_OK;
     }
     if (!silent)
-        doctor_tell(doctor, verdict, mend, "process %ld (%s) %s", (long)process->pid, process->command, found);
+        doctor_tell(doctor, verdict,
+                    before ? advise(before, "restart") : "run all Exims of the spool in one container, or outside",
+                    "process %ld (%s) %s", (long)process->pid, process->command, found);
     return verdict;
 }
 
@@ -297,17 +295,18 @@ void doctor_running(struct doctor *doctor)
         .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
     size_t number = exims_each(&doctor->config, doctor->exim, judge, &running);
     if (running.bad > TOLD_MAX)
-        doctor_tell(doctor, running.worst, restart(), "%zu more like these", running.bad - TOLD_MAX);
+        doctor_tell(doctor, running.worst, advise(WITH_LIBRARY, "restart"), "%zu more like these",
+                    running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
     if (hidden)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
                     "%zu process%s called like Exim and can't be looked at", hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.none)
-        doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"), "no Exim runs%s",
+        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"), "no Exim runs%s",
                     number ? " but those of ordinary users, and what is soon gone" : "");
     else if (running.daemons == 0)
-        doctor_tell(doctor, DOCTOR_ATTENTION, ways_command("start"),
+        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"),
                     "no daemon of Exim's runs, and %zu that the library serves, soon gone", number - running.none);
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.none);

@@ -93,12 +93,8 @@ static void say_start(const struct doctor *doctor, char mend[STATUS_LINE])
     if (status_half_moved(&shown, mend))
         return;
     mend[0] = '\0';
-    status_add_refusal(&shown, mend);
-    if (mend[0])
-        memmove(mend, mend + strlen("; "), strlen(mend) - 1);
-    else
-        snprintf(mend, STATUS_LINE, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",
-                 ways_command("start"), shown.enabled ? "" : "; or `fastspool export` to leave");
+    status_add_start(&shown, mend, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",
+                     ways_command("start"), shown.enabled ? "" : "; or `fastspool export` to leave");
 }
 
 /* -1: it can't be said. */

@@ -90,8 +90,11 @@ uint64_t messages_frozen(struct fastspool *fs, uint64_t *unread);
 const char *status_until_mended(bool viewed, bool attended);
 /** Say in @shown how it is, and why. */
 void status_judge(struct shown *shown);
-/** Mail stands as no Exim runs: add to @line why a start would be refused, or not be served, if so. */
-void status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
+/** Add to @line why a start of Exim would be refused, or not be served.  False: it would not. */
+bool status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
+/** The same; and where it would not, the advice to start Exim. */
+void status_add_start(const struct shown *shown, char line[STATUS_LINE], const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /** Is mail half moved, as an import or export was killed?  Then @line says it. */
 bool status_half_moved(const struct shown *shown, char line[STATUS_LINE]);
 /** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */

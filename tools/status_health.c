@@ -100,7 +100,7 @@ const char *status_until_mended(bool viewed, bool attended)
                       : "Exim takes and delivers no mail";
 }
 
-void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
+bool status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
 {
     static const char prefix[] = "fastspool: Exim must not start so: ";
     const char *const arguments[] = {"sh",
@@ -114,11 +114,24 @@ void status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
 
     const char *why = geteuid() == 0 && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
     if (!why)
-        return;
+        return false;
     why += strlen(prefix);
-    snprintf(line + length, STATUS_LINE - length, "; %s: %.*s",
+    snprintf(line + length, STATUS_LINE - length, "%s%s: %.*s", length ? "; " : "",
              shown->enabled ? "its start would be refused" : "with the library it would not be served",
              (int)strcspn(why, "\n"), why);
+    return true;
+}
+
+void status_add_start(const struct shown *shown, char line[STATUS_LINE], const char *format, ...)
+{
+    size_t length = strlen(line);
+    va_list arguments;
+
+    if (status_add_refusal(shown, line))
+        return;
+    va_start(arguments, format);
+    vsnprintf(line + length, STATUS_LINE - length, format, arguments);
+    va_end(arguments);
 }
 
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
@@ -126,9 +139,9 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
     if (shown->on_disk <= 0 || !shown->enabled || !shown->unattended || shown->without != 0 ||
         shown->view.state == SEEN_MOUNTED)
         return false;
-    snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s: start Exim, %s", shown->on_disk,
-             shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "", ways_command("start"));
-    status_add_refusal(shown, line);
+    snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s", shown->on_disk,
+             shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");
+    status_add_start(shown, line, ": start Exim, %s", ways_command("start"));
     return true;
 }
 
@@ -163,11 +176,11 @@ static bool exim_fails(struct shown *shown)
 
     if (messages > 0 && shown->unattended) {
         bool plain = shown->without > 0;
-        is(shown, MAIL_UNATTENDED, "%" PRIu64 " message%s: no Exim runs that has the store; %s%s, %s%s", messages,
-           messages == 1 ? " stands" : "s stand", shown->enabled ? "" : "`fastspool enable`, and ",
-           plain ? "restart Exim, which runs without the library" : "start Exim",
-           ways_command(plain ? "restart" : "start"), shown->enabled ? "" : "; or `fastspool export` to leave");
-        status_add_refusal(shown, shown->line);
+        is(shown, MAIL_UNATTENDED, "%" PRIu64 " message%s: no Exim runs that has the store%s", messages,
+           messages == 1 ? " stands" : "s stand", plain ? ", and what runs has not got the library" : "");
+        status_add_start(shown, shown->line, "; %s%s Exim, %s%s", shown->enabled ? "" : "`fastspool enable`, and ",
+                         plain ? "restart" : "start", ways_command(plain ? "restart" : "start"),
+                         shown->enabled ? "" : "; or `fastspool export` to leave");
         return true;
     }
     if (status_plain_stands(shown, shown->line)) {
@@ -205,12 +218,15 @@ static bool exim_is_plain(struct shown *shown)
 {
     bool viewed = shown->view.state == SEEN_MOUNTED;
 
-    return shown->daemons > 0 &&
-           is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s; %s%s",
-              shown->daemons, shown->daemons == 1 ? " runs" : "s run",
-              viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone",
-              shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
-              ways_command("restart"));
+    if (shown->daemons == 0)
+        return false;
+    is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s", shown->daemons,
+       shown->daemons == 1 ? " runs" : "s run",
+       viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone");
+    status_add_start(shown, shown->line, "; %s%s",
+                     shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
+                     ways_command("restart"));
+    return true;
 }
 
 /* A queue run, or one that takes a message: what it leaves stands when it has ended. */
@@ -218,11 +234,12 @@ static bool exim_passes(struct shown *shown)
 {
     uint64_t messages = shown->numbers.messages;
 
-    return messages > 0 && shown->passing &&
-           is(shown, EXIM_PASSES,
-              "%" PRIu64
-              " message%s, and no daemon of Exim's runs: that which has the store is soon gone; start Exim, %s",
-              messages, tool_plural(messages), ways_command("start"));
+    if (messages == 0 || !shown->passing)
+        return false;
+    is(shown, EXIM_PASSES, "%" PRIu64 " message%s, and no daemon of Exim's runs: that which has the store is soon gone",
+       messages, tool_plural(messages));
+    status_add_start(shown, shown->line, "; start Exim, %s", ways_command("start"));
+    return true;
 }
 
 static bool view_fails(struct shown *shown)

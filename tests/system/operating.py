@@ -1889,12 +1889,18 @@ def without_its_bit():
         INSTALLED.chmod(0o4644)
 
 
-@test(library=True, main=QUEUE_ONLY)
-def a_start_that_is_refused_beside_mail(exim):
-    """Mail stands in the store, in the state, or on the plain disk, and the start that would help would be refused: status says why."""
+def lie(exim):
+    """The path of a new library that makes fsync nothing: with it in /etc/ld.so.preload a start of Exim is refused."""
     source, eats = exim.work / "lie.c", "/usr/lib/x86_64-linux-gnu/libeats.so"
     source.write_text("int fsync(int fd) { return 0; } int fdatasync(int fd) { return 0; }")
     subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", eats, source], check=True)
+    return eats
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_start_that_is_refused_beside_mail(exim):
+    """Mail stands in the store, in the state, or on the plain disk, and the start that would help would be refused: status says why."""
+    eats = lie(exim)
     with machine(exim):
         operate(exim, "enable", "--yes")
         exim.submit(Message())
@@ -1979,19 +1985,47 @@ def an_import_that_was_killed(exim):
         exim.run("-Mrm", *exim.queue())
 
 
+def not_well(exim, status, *words):
+    """`fastspool status` ends with STATUS, its first line has WORDS, and advises a start or restart only where it is not refused."""
+    status_tells(exim, status, *words)
+    said = operate(exim, "status", status=status).splitlines()[0]
+    check("would be refused" not in said or "exim4 start`" not in said and "exim4 restart`" not in said, said)
+
+
 @test(library=True, main=QUEUE_ONLY)
 def nothing_that_is_refused(exim):
-    """doctor advises no start of Exim that would be refused, nor one before what is half moved is whole; and each command once."""
+    """doctor and status advise no start of Exim that would be refused, nor one before what is half moved is whole; and each command
+    once."""
     with machine(exim):
         target = pathlib.Path(os.path.realpath(INSTALLED))
         operate(exim, "enable", "--yes")
         exim.submit(Message())
         begin = "start Exim, `/etc/init.d/exim4 start`"
         tells(exim, "mail in the store", "wrong", begin)
+        check("no Exim runs; `/etc/init.d/exim4 start`" in doctor(exim)[1]["running exims"][1], f"{doctor(exim)}")
         target.chmod(0o644)
         _, found, _ = doctor(exim)
-        check("its start would be refused: " in found["mail in the store"][1] and begin not in found["mail in the store"][1], f"{found}")
+        for name in ("mail in the store", "running exims"):
+            check("its start would be refused: " in found[name][1] and "`/etc/init.d/exim4 start`" not in found[name][1], f"{found}")
+        refused = ("its start would be refused: ", "0644")
+        not_well(exim, 2, "1 message stands", *refused)
         target.chmod(0o4644)
+        with by_hand(exim):             # a queue run, say
+            not_well(exim, 1, "is soon gone; start Exim, `/etc/init.d/exim4 start`")
+            with without_its_bit():
+                _, found, _ = doctor(exim)
+                check("no daemon of Exim's runs" in found["running exims"][1] and refused[0] in found["running exims"][1] and
+                      "exim4 start`" not in found["running exims"][1], f"{found}")
+            with written("/etc/ld.so.preload", f"{lie(exim)}\n"):
+                not_well(exim, 1, "is soon gone", refused[0], "libeats.so")
+        with plain_daemon(exim) as daemon:
+            not_well(exim, 2, "no Exim runs that has the store, and what runs has not got the library; restart Exim, `/etc/init.d/exim4 restart`")
+            check("`fastspool enable`, `/etc/init.d/exim4 restart`" in doctor(exim)[1]["running exims"][1], "no restart is advised")
+            with without_its_bit():
+                not_well(exim, 2, "no Exim runs that has the store", *refused)
+                _, found, _ = doctor(exim)
+                check(f"process {daemon.pid} " in found["running exims"][1] and refused[0] in found["running exims"][1] and
+                      "exim4 restart`" not in found["running exims"][1], f"{found}")
         operate(exim, "export", "--yes")
         _, found, _ = doctor(exim)
         check(found["mail on the disk"][0] == "wrong" and begin in found["mail on the disk"][1] and
