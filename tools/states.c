@@ -8,9 +8,10 @@
  * Happy path: the state that is named can be used, or made, and there is no other one.
  *
  * Failure modes:
- *   - A state that is not SPOOL/.fastspool, and that no mirror serves any more, as after a reboot, is not found.
- *   - `state` may be that of the spool that is named wrongly, or of Exim's: without a mirror it is Exim's only where no
- *     spool that is named exists.
+ *   - Of several that are neither SPOOL/.fastspool nor served by a mirror, one is found, which a link in the spool
+ *     names (state_remember()).
+ *   - `state` may be that of the spool that is named wrongly, or of Exim's: without a mirror, and the link, it is
+ * Exim's only where no spool that is named exists.
  *   - Any user can run a mirror: only one of root's or the spool owner's counts, and the kernel says whose it is.
  *   - The mail user shows another state of his own: then the operator looks there.  Its path gets to root's terminal,
  *     and into a command that root is asked to run: so one with unusual characters is none.
@@ -60,8 +61,8 @@ static int try_above(const char *state, char *error)
 /* The same. */
 static int try_new(const struct fastspool *fs, char *error)
 {
-    int result = state_check_new(fs->spool, fs->state, error);
-    return result < 0 ? result : try_above(fs->state, error);
+    int result = try_above(fs->state, error);
+    return result < 0 ? result : state_check_new(fs->spool, fs->state, error);
 }
 
 /* The same: a chown of the directory alone leaves its files to another user. */
@@ -231,6 +232,15 @@ static void consider_processes(const struct search *search)
         closedir(directory);
 }
 
+/* The one that the spool itself names.  @but: was considered. */
+static void consider_noted(const struct search *search, const char *but)
+{
+    char state[FASTSPOOL_PATH_MAX];
+
+    if (state_noted(search->spool, state) && is_plain(state) && strcmp(state, but) != 0)
+        consider(search, state, 0);
+}
+
 bool states_find_other(const struct fastspool_config *config, struct states_other *other)
 {
     struct search search = {.config = config, .found = other};
@@ -246,6 +256,7 @@ bool states_find_other(const struct fastspool_config *config, struct states_othe
     consider_processes(&search);
     if (config->state[0] && strcmp(other->state, state) != 0)
         consider(&search, state, 0);
+    consider_noted(&search, other->state);
     return other->state[0];
 }
 
@@ -270,6 +281,7 @@ bool states_find_unnamed(const struct fastspool_config *config, struct states_ot
     consider_processes(&search);
     if (strcmp(other->state, state) != 0)
         consider(&search, state, 0);
+    consider_noted(&search, other->state);
     if (config->state[0] && !exists && strcmp(other->state, config->state) != 0)
         consider(&search, config->state, 0);
     if (other->state[0] || lstat(state, &st) == 0)

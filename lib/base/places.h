@@ -40,6 +40,8 @@
 #define PLACES_JOURNAL     "journal"
 #define PLACES_DATABASE    "mirror"
 #define PLACES_SPILL       "spill"
+/** In the spool: a symbolic link to the state that may hold its mail, wherever that is. */
+#define PLACES_NOTE        ".fastspool.state"
 
 #define PLACES_MEMORY  "/dev/shm"
 #define PLACES_SEGMENT "segment"

@@ -54,6 +54,7 @@
 #include "spool/loss.h"
 #include "spool/memory.h"
 #include "spool/presence.h"
+#include "spool/state.h"
 #include "store/blocks.h"
 #include "store/descriptions.h"
 #include "store/layout.h"
@@ -309,6 +310,19 @@ static int tidy(struct fastspool *fs)
     return result == 0 ? blocks_give_back(fs, KEPT_EMPTY) : result;
 }
 
+/* For the day on which `state` is mistyped: note in the spool that this state holds mail, before the disk has it.  It
+ * is forgotten at the end alone, as most queues are empty now and then. */
+static void note_state(const struct fastspool *fs, bool *noted)
+{
+    bool holds = LOAD(fs->header->tree.files) > 0;
+    int result = *noted || !holds ? 0 : state_remember(fs, true);
+
+    if (result < 0)
+        syslog(LOG_MAIL | LOG_WARNING, "%s: where its state is can't be noted in " PLACES_NOTE ": %s", fs->spool,
+               strerrordesc_np(-result));
+    *noted = *noted || holds;
+}
+
 static int commit_last(struct fastspool *fs, struct committer *committer)
 {
     static const char failed[] = "the last commit failed: what was not on the disk is still in memory";
@@ -324,6 +338,8 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
     }
     if (committer_commit(committer) < 0)
         return complain(fs->spool, failed);
+    if (LOAD(fs->header->tree.files) == 0)
+        state_remember(fs, false);
     if (in_the_way)
         memory_discard(fs); /* all of it is on the disk, and whoever makes the next store can't reach it */
     return lost != LOSS_NOTHING;
@@ -336,8 +352,9 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
     uint64_t tidied = 0, since = 0;
 
     committer_init(&committer, fs, checkpointer);
-    bool due = true;
+    bool due = true, noted = false;
     while (!is_ending(fs)) {
+        note_state(fs, &noted);
         int result = due ? committer_commit(&committer) : 0;
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain_of_store(fs);

@@ -13,10 +13,16 @@
  *   - A trusted user has no rights there yet: root or the owner has to use the store first.
  *   - The state directory is not there, and the view of another state lives: `state` is mistyped.  None is made: its
  *     mail would be in no view, and the mail of the view not in it.
+ *   - The state directory is not there, and another one is that may hold mail: the same, as nobody would find that.
+ *
+ * Which state may hold mail a link in the spool says, SPOOL/.fastspool.state.  The mirror makes it before its first
+ * commit of a file, and takes it away when it ends without any.  The spool's owner could turn it: so it is followed
+ * with his rights, and leads to sentences alone.
  */
 #include "spool/state.h"
 
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/fd.h"
 #include "base/places.h"
 #include "spool/launch.h"
@@ -24,6 +30,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -75,20 +82,72 @@ int state_check_user(const struct fastspool_config *config, const struct fastspo
                      error_user(spool->st_uid, owner), (unsigned)uid);
 }
 
+/* ---- the one that may hold mail ---- */
+
+static bool is_used(const char *state)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
+
+    return length < (int)sizeof(path) && faccessat(AT_FDCWD, path, F_OK, AT_EACCESS) == 0;
+}
+
+bool state_noted(const char *spool, char state[FASTSPOOL_PATH_MAX])
+{
+    char link[PLACES_PATH_MAX];
+
+    places_in_state(spool, PLACES_NOTE, link);
+    ssize_t size = readlink(link, state, FASTSPOOL_PATH_MAX);
+    if (size <= 0 || size >= FASTSPOOL_PATH_MAX)
+        return false;
+    state[size] = '\0';
+    if (strcmp(state, PLACES_STATE) == 0)
+        return snprintf(state, FASTSPOOL_PATH_MAX, "%s/" PLACES_STATE, spool) < FASTSPOOL_PATH_MAX && is_used(state);
+    return *state == '/' && is_used(state);
+}
+
+static bool is_one(const char *path, const char *other)
+{
+    struct stat st, of;
+
+    return stat(path, &st) == 0 && stat(other, &of) == 0 && st.st_dev == of.st_dev && st.st_ino == of.st_ino;
+}
+
+int state_remember(const struct fastspool *fs, bool holds)
+{
+    char link[PLACES_PATH_MAX], usual[PLACES_PATH_MAX], noted[FASTSPOOL_PATH_MAX];
+
+    places_in_state(fs->spool, PLACES_NOTE, link);
+    places_in_state(fs->spool, PLACES_STATE, usual);
+    bool is = state_noted(fs->spool, noted), own = is && is_one(noted, fs->state);
+    if (holds ? is : !own)
+        return 0;
+    if (unlink(link) < 0 && errno != ENOENT)
+        return -errno;
+    return !holds || symlink(is_one(usual, fs->state) ? PLACES_STATE : fs->state, link) == 0 ? 0 : -errno;
+}
+
 int state_check_new(const char *spool, const char *state, char *error)
 {
+    char noted[FASTSPOOL_PATH_MAX], shown[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
     int viewed = launch_place_viewed(spool);
 
-    if (viewed == -EACCES) /* whoever can't look makes none either */
+    if (viewed < 0 && viewed != -EACCES) /* whoever can't look makes none either */
+        return error_set(error, viewed, "cannot look for a view of %s: %s", spool, strerrordesc_np(-viewed));
+    if (viewed > 0)
+        return error_set(error, -EBUSY,
+                         "the state directory %s is not there, and the view of another state of %s is mounted; is "
+                         "`state` mistyped?  To begin with a new one, end the other before: `fastspool stop`",
+                         state, spool);
+    if (!state_noted(spool, noted))
         return 0;
-    return viewed == 0 ? 0
-           : viewed < 0
-               ? error_set(error, viewed, "cannot look for a view of %s: %s", spool, strerrordesc_np(-viewed))
-               : error_set(error, -EBUSY,
-                           "the state directory %s is not there, and the view of another state of %s is mounted; is "
-                           "`state` mistyped?  To begin with a new one, end the other before: `fastspool stop`",
-                           state, spool);
+    return error_set(error, -EBUSY,
+                     "the state directory %s is not there, and another one that may hold mail is, %s; is `state` "
+                     "mistyped?  Else move that one there, or away (docs/operating.md)",
+                     state, escape_bytes(shown, sizeof(shown), noted, strlen(noted)));
 }
+
+/* ---- the one that is named ---- */
 
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
                char *error)

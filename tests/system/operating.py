@@ -758,6 +758,85 @@ def another_state(exim):
         operate(exim, "disable", "--yes")
 
 
+@test(("", {}), ("_of_before", {}), library=True, main=QUEUE_ONLY)
+def a_mistyped_state_without_a_view(exim):
+    """`state` is mistyped, no view is there, and the mail is in memory, or only on the disk, in SPOOL/.fastspool or elsewhere: no state
+    is made, Exim ends with a sentence, and doctor, the refused start and status say it, too.  Where that directory is there, and empty,
+    these three name the mail.  The deliberate move, and a new beginning, are as docs/operating.md says."""
+    elsewhere = exim.work.name.endswith("_of_before")
+    with machine(exim):
+        operate(exim, "enable", "--yes")
+        good, state = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state"
+        if not elsewhere:
+            operate(exim, "stop")
+            shutil.rmtree(state)
+            good, state = good.replace(f"state = {state}\n", ""), exim.spool / ".fastspool"
+            pathlib.Path(FASTSPOOL_CONFIGURATION).write_text(good)
+
+        def named(path):
+            """The configuration names PATH as the state."""
+            return written(FASTSPOOL_CONFIGURATION, "".join(line for line in good.splitlines(True) if not line.startswith("state")) +
+                           f"state = {path}\n")
+
+        def is_refused(path):
+            words = (str(path), f"another one that may hold mail is, {state}", "is `state` mistyped?")
+            with named(path):
+                for found in (exim.command("-bpc"), exim.command("-odq", "you@mail.test", input=b"Subject: lost\n\n")):
+                    check(found.returncode != 0 and all(word in found.stderr.decode() for word in words), f"{found}")
+                tells(exim, "state", "wrong", *words)
+                refuses(exim, *words)
+                status, said, told, _ = each_form(exim)
+                check(status == 2 and all(word in said for word in words) and all(word in told["line"] + told["more"] for word in words),
+                      f"exit {status}: {said} {told}")
+            check(not path.exists(), f"{path} was made")
+        exim.submit(Message())
+        exim.queued = 1
+        wrong, there = exim.spool / ".fastspool2", exim.work / "disk/there"
+        for place in ("memory", "disk", "machine"):
+            operate(exim, "stop") if place == "disk" else exim.reboot() if place == "machine" else None
+            is_refused(wrong)
+            (exim.work / "spools").mkdir(exist_ok=True)
+            text = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text().replace(f"spool = {exim.spool}\n", f"spool = {exim.work}/spools\n")
+            with written(FASTSPOOL_CONFIGURATION, text):
+                said = operate(exim, "disable", "--yes", status=1)
+                check(f"1 message stands in {state}, Exim's spool, which `spool` in" in said, said)
+            there.mkdir(mode=0o700)
+            exim.own(there)
+            with named(there):
+                for used in (False, True):
+                    check(exim.run("-bpc") == b"0\n", "the other state is not empty") if used else None
+                    tells(exim, "state", "wrong", f"1 message stands in {state}", f"`state = {state}`")
+                    refuses(exim, f"1 message stands in {state}")
+                    status, said, _, _ = each_form(exim)
+                    check(status == 2 and f"1 message stands in {state}" in said, f"exit {status}: {said}")
+                    check(f"1 message stands in {state}" in operate(exim, "disable", "--yes", status=1), "disable")
+                operate(exim, "stop")
+            shutil.rmtree(there)
+            check(exim.run("-bpc") == b"1\n", "the mail is not back")
+
+        operate(exim, "stop")           # a deliberate move
+        state = state.rename(state.with_name(".moved"))
+        with named(state):
+            tells(exim, "state", "ok", "no other one holds mail")
+            check(exim.run("-bpc") == b"1\n", "the mail was not moved")
+            tells(exim, "state", "ok", "no other one holds mail")
+            wait_for(lambda: os.readlink(exim.spool / ".fastspool.state") == str(state), "the spool names its state")
+            operate(exim, "stop")
+        is_refused(wrong)
+        state.rename(state.with_name(".away"))      # a new beginning
+        with named(wrong):
+            tells(exim, "state", "ok", "no other one holds mail")
+            check(exim.run("-bpc") == b"0\n" and wrong.is_dir(), "it does not begin anew")
+            exim.queued = 0
+            operate(exim, "disable", "--yes")
+            operate(exim, "stop")
+        for path in {exim.work / "disk/state", exim.work / "disk/state" if elsewhere else exim.spool / ".fastspool"}:
+            path.mkdir(mode=0o700)
+            exim.own(path)
+        check(exim.run("-bpc") == b"0\n", "the first state can't be made anew")
+    exim.panic = "Input/output error"
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_mirror_of_another_state(exim):
     """A mirror serves a state without mail that the configuration does not name: doctor and status say whether Exims use it, and what
