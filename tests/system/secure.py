@@ -727,6 +727,7 @@ def registered_state(exim):
     exim.wait_arrived()
     subprocess.run(["fastspool", "stop", "--spool", exim.spool], env=environment, check=True)
     exim.fastspool_configuration()
+    shutil.rmtree(state)    # else the next store of this spool is refused, as that one may hold mail
 
 
 # --- the mail user writes to the segment --------------------------------------------------------------------------------
