@@ -94,16 +94,16 @@ static bool is_used(const char *state)
 
 bool state_noted(const char *spool, char state[FASTSPOOL_PATH_MAX])
 {
-    char link[PLACES_PATH_MAX];
+    char link[PLACES_PATH_MAX], found[FASTSPOOL_PATH_MAX];
 
     places_in_state(spool, PLACES_NOTE, link);
-    ssize_t size = readlink(link, state, FASTSPOOL_PATH_MAX);
-    if (size <= 0 || size >= FASTSPOOL_PATH_MAX)
+    ssize_t size = readlink(link, found, sizeof(found));
+    if (size <= 0 || size >= (ssize_t)sizeof(found))
         return false;
-    state[size] = '\0';
-    if (strcmp(state, PLACES_STATE) == 0)
-        return snprintf(state, FASTSPOOL_PATH_MAX, "%s/" PLACES_STATE, spool) < FASTSPOOL_PATH_MAX && is_used(state);
-    return *state == '/' && is_used(state);
+    found[size] = '\0';
+    bool usual = strcmp(found, PLACES_STATE) == 0; /* below the spool, wherever that is */
+    int length = snprintf(state, FASTSPOOL_PATH_MAX, "%s%s%s", usual ? spool : "", usual ? "/" : "", found);
+    return length < FASTSPOOL_PATH_MAX && *state == '/' && is_used(state);
 }
 
 static bool is_one(const char *path, const char *other)
