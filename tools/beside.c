@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What may not be done beside a running Exim: one rule for disable, export and compact, and its reverse for import.
- * And what is said of the Exims beside which a store was stopped.
+ * And what is said of the Exims, and of other programs, beside which a store was stopped.
  *
  * An Exim that has the store puts new mail into it while it is emptied, and plain Exim would never see that.  An Exim
  * that has it not would lose sight of what is imported.
@@ -15,15 +15,20 @@
  */
 #include "beside.h"
 
+#include "base/escape.h"
+#include "base/started.h"
 #include "exims.h"
 #include "fastspool.h"
+#include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 #include "tool.h"
 #include "ways.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -132,6 +137,7 @@ bool beside_is_used(const struct fastspool_config *config, const struct fastspoo
 /* ---- after a stop ---- */
 
 struct users {
+    const struct fastspool_config *config;
     const struct fastspool *fs;
     size_t number;
 };
@@ -149,12 +155,41 @@ static bool name_user(void *context, const struct exims_process *process)
     return false;
 }
 
+/* Any other program, as by `fastspool run`.  A command of fastspool's looks, and is soon gone. */
+static void name_other(struct users *users, pid_t pid)
+{
+    char name[STARTED_NAME], shown[ESCAPE_ROOM(STARTED_NAME)];
+
+    if (launch_is_tool(pid) || exims_is_powerless(pid, users->config) || !has_memory(pid, users->fs->runtime))
+        return;
+    started_at(pid, name);
+    if (users->number++ < NAMED)
+        tool_error(
+            "process %ld (%s) uses the store of %s still, and starts its mirror again: wait for it, or `kill %ld`",
+            (long)pid, escape_bytes(shown, sizeof(shown), name, strlen(name)), users->fs->spool, (long)pid);
+}
+
+static void name_others(struct users *users)
+{
+    DIR *directory = opendir("/proc");
+
+    for (const struct dirent *entry; directory && (entry = readdir(directory));) {
+        pid_t pid = (pid_t)atol(entry->d_name);
+        if (pid > 0)
+            name_other(users, pid);
+    }
+    if (directory)
+        closedir(directory);
+}
+
 bool beside_users(const struct fastspool_config *config, const struct fastspool *fs)
 {
-    struct users users = {.fs = fs};
+    struct users users = {.config = config, .fs = fs};
 
     exims_each(config, NULL, name_user, &users);
     size_t hidden = users.number ? 0 : exims_hidden(config);
+    if (!users.number)
+        name_others(&users);
     if (users.number > NAMED)
         tool_error("and %zu more", users.number - NAMED);
     if (hidden)

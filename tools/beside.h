@@ -22,8 +22,8 @@ int beside_no_plain_exim(const struct fastspool_config *config);
 /** Does an Exim use the store of @fs: the library's, or on a view?  Also where that can't be said.  Needs root. */
 bool beside_is_used(const struct fastspool_config *config, const struct fastspool *fs);
 
-/** The store of @fs was stopped, and processes use it still: name the Exims of these, and what ends them.  False: there
- *  are none.  What can't be looked at counts, and is told. */
+/** The store of @fs was stopped, and processes use it still: name the Exims of these, or else the others, and what ends
+ *  them.  False: there are none.  What can't be looked at counts, and is told. */
 bool beside_users(const struct fastspool_config *config, const struct fastspool *fs);
 
 #endif

@@ -96,8 +96,8 @@ static bool is_users(pid_t pid, const struct fastspool_config *config)
     return is_marked(pid) || (read_starter(pid, &uid) && !is_trusted(uid, config));
 }
 
-/* Has it no rights but an ordinary user's?  The kernel says so without looking into its memory. */
-static bool is_powerless(pid_t pid, const struct fastspool_config *config)
+/* The kernel says so without looking into its memory. */
+bool exims_is_powerless(pid_t pid, const struct fastspool_config *config)
 {
     char path[48], line[256];
     uid_t uid[3];
@@ -207,7 +207,7 @@ static void wait_for_library(struct exims_process *process, const struct fastspo
 
     for (look_at_library(process, config, &decision); decision == UNDECIDED && waited < most;) {
         clock_sleep(NS_PER_S / 20);
-        if (is_powerless(process->pid, config)) /* by now: what a delivery executes, say */
+        if (exims_is_powerless(process->pid, config)) /* by now: what a delivery executes, say */
             break;
         look_at_library(process, config, &decision);
         waited = clock_monotonic() - began;
@@ -230,7 +230,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
                  uint64_t *patience)
 {
     *process = (struct exims_process){.pid = pid};
-    if (!is_any(pid, config, image, &process->replaced) || is_powerless(pid, config))
+    if (!is_any(pid, config, image, &process->replaced) || exims_is_powerless(pid, config))
         return false;
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
@@ -328,7 +328,7 @@ static bool attends(pid_t pid, const struct fastspool_config *config, bool on_vi
     struct exims_process process = {.pid = pid};
     enum decision decision;
 
-    if (!is_any(pid, config, NULL, &process.replaced) || is_powerless(pid, config))
+    if (!is_any(pid, config, NULL, &process.replaced) || exims_is_powerless(pid, config))
         return false;
     look_at_library(&process, config, &decision);
     if (!process.served && (!on_view || is_users(pid, config)))

@@ -33,6 +33,10 @@ struct exims_process {
 typedef bool exims_visit(void *context, const struct exims_process *process);
 size_t exims_each(const struct fastspool_config *config, const char *image, exims_visit *each, void *context);
 
+/** Has process @pid no rights but an ordinary user's?  Such a one gets into no spool, and whoever looks into its memory
+ *  may wait for ever.  False, too, where it can't be said. */
+bool exims_is_powerless(pid_t pid, const struct fastspool_config *config);
+
 /** How many processes are called like an Exim, and have an image that can't be read: without CAP_SYS_PTRACE, as root in
  *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
 size_t exims_hidden(const struct fastspool_config *config);

@@ -4,9 +4,9 @@
  * is given back: the next process to use the spool recovers it from the disk.  Else the segment stays, and that process
  * starts a mirror again.  Root's call also removes the spool from the registry.
  *
- * Failure modes: an Exim uses the store still, as a queue run that goes on after the stop of Exim's service.  All is on
- * the disk, but it starts a mirror at once: whoever moves the state now would copy one that changes.  It is named, and
- * the exit status says so.
+ * Failure modes: an Exim uses the store still, as a queue run that goes on after the stop of Exim's service, or another
+ * program does.  All is on the disk, but it starts a mirror at once: whoever moves the state now would copy one that
+ * changes.  It is named, and the exit status says so.
  */
 #include "base/clock.h"
 #include "base/futex.h"
@@ -44,14 +44,14 @@
 #define KILLS_MOST   3               /* of views, one after the other */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
-#define STILL_USED   2 /* exit status: by an Exim */
+#define STILL_USED   2 /* exit status: by a process that is named */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
     "Writes every change to the disk, unmounts the view, then ends the mirror process, of each spool of the\n"
     "configuration.  Where nobody else uses the store its memory is given back; the next use of the spool brings it\n"
     "back from the disk.\n"
-    "Exit status: 0 neither runs, or did before; 1 an error; 2 an Exim uses the store still, and starts both again;\n"
+    "Exit status: 0 neither runs, or did before; 1 an error; 2 a process uses the store still, and starts both again;\n"
     "64 wrong arguments.\n";
 
 /* The next process to use the spool starts another mirror or view, perhaps between two looks.  So `starting` says that

@@ -779,6 +779,21 @@ def reload_on_a_terminal(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def stopped_beside_a_program(exim):
+    """`stop` beside any other program that uses the store, as by `fastspool run`, names that, and its exit status is 2."""
+    exim.submit(Message())
+    user = subprocess.Popen([TOOL, "run", "--", "sh", "-c", f"exec 3<{exim.spool}/input; echo; read line"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+    check(user.stdout.readline() == b"\n", "it has the store")
+    result = exim.command("stop", program=TOOL, stock=True)
+    said = f"process {user.pid} (sh) uses the store of {exim.spool} still, and starts its mirror again: wait for it, or `kill {user.pid}`"
+    check(result.returncode == 2 and said in result.stderr.decode() and b"then run `fastspool stop` again" in result.stderr, f"{result}")
+    user.communicate(b"\n", timeout=60)
+    exim.run("stop", program=TOOL, stock=True)
+    exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
 def stopped_beside_exim(exim):
     """`stop` beside Exims that use the store writes all to the disk, names them and what ends them, and its exit status is 2.  An Exim
     that the service's stop does not end is to be waited for, or to be killed, as export, compact and disable say, too."""
