@@ -117,8 +117,10 @@ def make_small(spool, preload, memory):
     environment = dict(os.environ, FASTSPOOL_SPOOL=spool, FASTSPOOL_FLUSH_INTERVAL="1ms", LD_PRELOAD=preload)
     user = subprocess.Popen([sys.executable, "-c", USER, f"{spool}/input"], env=environment, stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE)
-    user.stdout.readline()              # while somebody uses the store, `stop` leaves it in memory
-    subprocess.run(["fastspool", "stop", "--spool", spool], check=True)
+    user.stdout.readline()              # while somebody uses the store, `stop` leaves it in memory, and says so
+    stopped = subprocess.run(["fastspool", "stop", "--spool", spool], stderr=subprocess.PIPE)
+    if stopped.returncode != 2:
+        sys.exit(f"fastspool stop: {stopped}")
     mirror = subprocess.Popen(["fastspool", "mirror", "--memory", memory, "--journal", "65536", spool], stdin=subprocess.DEVNULL)
     time.sleep(1)
     user.communicate()
