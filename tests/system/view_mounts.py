@@ -865,7 +865,7 @@ def stop_beside_a_start(exim):
         exim.tool("run", "--", "exim4", "-bpc")
     status = exim.status()
     # strace stops the command behind its signal to the view, or in the sleep after its request to the mirror.
-    call = "clock_nanosleep" if mirror else "kill"
+    call = "clock_nanosleep" if mirror else "pidfd_send_signal"
     stop = subprocess.Popen(["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=STOP:when=1",
                              "fastspool", "stop", "--spool", str(exim.spool)], stdout=subprocess.DEVNULL)
     wait_for(lambda: status[field] not in [pid for pid, _ in processes()], f"the first {command} ends")
