@@ -25,6 +25,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
@@ -138,15 +139,16 @@ static int map_header(struct fastspool *fs)
     return result;
 }
 
-/* The stack lies at the end of all addresses, the libraries and what the kernel places lie below it, and the program
- * lies at two thirds, or near the beginning. */
+/* The first thread's stack lies at the end of all addresses, the libraries and what the kernel places lie below it, and
+ * the program lies at two thirds, or near the beginning.  AT_RANDOM leads to that stack; the one of this thread may lie
+ * anywhere. */
 static const char *choose_range(void)
 {
-    uint64_t random = 0, end = (uint64_t)(uintptr_t)&random;
+    uint64_t random = 0, ranges = getauxval(AT_RANDOM) / 2 / RANGE;
 
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
         random = clock_monotonic();
-    return (const char *)(uintptr_t)((1 + random % (end / 2 / RANGE)) * RANGE);
+    return (const char *)(uintptr_t)((1 + random % (ranges ? ranges : 1)) * RANGE);
 }
 
 int span_map(struct fastspool *fs)

@@ -12,9 +12,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define FILES 20000 /* more than are mapped at first, of inodes and of names */
@@ -221,4 +223,31 @@ Test(span, many)
     }
     for (int i = 0; i < STORES; i++)
         fixture_detach(other[i]);
+}
+
+/* ---- where it lies ---- */
+
+static ucontext_t outside;
+static struct fastspool *other;
+
+static void attach_here(void)
+{
+    other = fixture_attach();
+}
+
+/* A program attaches on a stack of its own, which lies near the beginning of all addresses. */
+Test(span, low_stack)
+{
+    const size_t size = 1 << 20;
+    ucontext_t inside;
+    void *stack = mmap((void *)(uintptr_t)0x20000000, size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+    cr_assert(stack != MAP_FAILED && getcontext(&inside) == 0);
+    inside.uc_stack = (stack_t){.ss_sp = stack, .ss_size = size};
+    inside.uc_link = &outside;
+    makecontext(&inside, attach_here, 0);
+    cr_assert_eq(swapcontext(&outside, &inside), 0);
+    make_files(other, 1);
+    fixture_detach(other);
 }
