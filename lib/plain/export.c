@@ -229,16 +229,16 @@ static int begin(struct export *ex)
 static int run(struct export *ex, bool whole)
 {
     struct fastspool_status status;
-    int target = begin(ex);
-    int result = target < 0 ? target : export_go_on(ex);
 
-    if (result == 0 && whole && export_has(ex, PLACES_IMPORT))
-        result = error_set(ex->result->error, -EUCLEAN,
-                           "an import was interrupted: run `fastspool import` first, which goes on with it");
     if (fastspool_status(ex->fs, &status) == 0)
         ex->result->total = status.files;
     if (ex->result->progress)
         ex->result->progress(ex->result);
+    int target = begin(ex);
+    int result = target < 0 ? target : export_go_on(ex);
+    if (result == 0 && whole && export_has(ex, PLACES_IMPORT))
+        result = error_set(ex->result->error, -EUCLEAN,
+                           "an import was interrupted: run `fastspool import` first, which goes on with it");
     uint64_t since = clock_precise();
     for (int late = 0; late < 2 && result == 0 && whole && (!late || ex->waiting); late++) {
         uint64_t gone = clock_precise() - since;

@@ -501,6 +501,9 @@ def interrupted(exim):
         exim.tool("export", "--yes")
     before = sorted(exim.queue())
     options = {"export": ["--yes"], "import": []}
+    if verb == "export":                # what it notes before the first copy is on the disk
+        exim.command("-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:signal=KILL", TOOL, "export", "--yes", program="strace",
+                     stock=True)
     halted = mirror()
     suspend(halted)                     # so that the first batch takes as long as it shall
     terminal = Terminal(verb, *options[verb])
