@@ -11,6 +11,7 @@
 
 #include "asked.h"
 
+#include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
@@ -77,9 +78,11 @@ static const char *const verdicts[] = {[DOCTOR_OK] = "ok", [DOCTOR_ATTENTION] = 
 
 static void print_finding(const struct doctor *doctor, enum verdict verdict, const char *found, const char *mend)
 {
+    char shown[ESCAPE_ROOM(2 * PATH_MAX)];
+
     if (!doctor->json) {
-        printf("%-9s  %-17s  %s%s%s\n", verdicts[verdict], doctor->subject, found, mend ? "; to do: " : "",
-               mend ? mend : "");
+        printf("%-9s  %-17s  %s", verdicts[verdict], doctor->subject, escape_controls(shown, sizeof(shown), found));
+        printf(mend ? "; to do: %s\n" : "\n", mend ? escape_controls(shown, sizeof(shown), mend) : NULL);
         return;
     }
     printf("%s{\"check\": ", doctor->told ? ", " : "");

@@ -8,6 +8,7 @@
  * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
  */
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/places.h"
 #include "config.h"
 #include "doctor.h"
@@ -154,13 +155,14 @@ static bool find_uid(const char *user, uid_t *uid)
 
 void doctor_user(struct doctor *doctor)
 {
-    char user[128], other[ERROR_USER], mend[2 * PATH_MAX];
+    char user[128], other[ERROR_USER], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], mend[2 * PATH_MAX];
     uid_t uid;
     struct stat st;
 
     if (!doctor->spool[0] || !doctor_option(doctor, "exim_user", user, sizeof(user)) || !find_uid(user, &uid))
         return;
-    snprintf(mend, sizeof(mend), "`fastspool stop; chown -R %s: %s`", user, doctor->spool);
+    snprintf(mend, sizeof(mend), "`fastspool stop; chown -R %s: %s`", user,
+             escape_word(word, sizeof(word), doctor->spool));
     doctor->given_away = uid != doctor->owner;
     if (uid != doctor->owner)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to %s, and Exim runs as %s, user %u", doctor->spool,

@@ -11,6 +11,7 @@
  */
 #include "base/cgroup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
@@ -84,7 +85,7 @@ void doctor_memory(struct doctor *doctor)
     struct statvfs size;
     uint64_t memory = doctor->config.memory;
     const char *place = doctor->runtime;
-    char mend[3 * PATH_MAX];
+    char mend[3 * PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
     if (!place[0] || (!doctor->config.runtime[0] && access(place, F_OK) < 0 && rights_may_mount())) {
         if (fits_group(doctor))
@@ -95,7 +96,7 @@ void doctor_memory(struct doctor *doctor)
     snprintf(mend, sizeof(mend),
              "`mkdir -p %s && mount -t tmpfs -o uid=%u,gid=%u,mode=0700 tmpfs %s`, or take `runtime` out "
              "of " FASTSPOOL_CONFIG,
-             place, (unsigned)doctor->owner, (unsigned)doctor->group, place);
+             escape_word(word, sizeof(word), place), (unsigned)doctor->owner, (unsigned)doctor->group, word);
     if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s, the place of the store: %s", place, strerrordesc_np(errno));
         return;
@@ -152,11 +153,12 @@ void doctor_disk(struct doctor *doctor)
                                            "ceph", "aufs", "glusterfs", "virtiofs", NULL};
     struct mountpoint mount;
     const char *place = on_disk(doctor);
-    char mend[sizeof(mount.place) + 64];
+    char word[ESCAPE_WORD_ROOM(sizeof(mount.place))], mend[sizeof(word) + 64];
 
     if (!doctor->spool[0] || !mountpoint_of(place, &mount))
         return;
-    snprintf(mend, sizeof(mend), "`dmesg` says why; then `mount -o remount,rw %s`", mount.place);
+    snprintf(mend, sizeof(mend), "`dmesg` says why; then `mount -o remount,rw %s`",
+             escape_word(word, sizeof(word), mount.place));
     if (is_one_of(mount.type, memory))
         doctor_tell(doctor, DOCTOR_WRONG, "set `state` to a directory on a disk, or mount one there",
                     "%s is on %s, which is memory: a power cut or a reboot loses all mail", place, mount.type);

@@ -6,6 +6,7 @@
  *
  * Failure modes: the disk below a view can't be looked at by a kernel before 5.2: then nothing is said about it.
  */
+#include "base/escape.h"
 #include "base/places.h"
 #include "config.h"
 #include "doctor.h"
@@ -236,7 +237,7 @@ static void tell_plain(struct doctor *doctor, int64_t messages)
 /* Each message is in the store, or here. */
 void doctor_plain(struct doctor *doctor)
 {
-    char mend[PATH_MAX + 128];
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], mend[sizeof(word) + 128];
     struct census census;
 
     if (!doctor->spool[0])
@@ -245,7 +246,7 @@ void doctor_plain(struct doctor *doctor)
     count(doctor, view, &census);
     int64_t messages = census.disk;
 
-    snprintf(mend, sizeof(mend), STATUS_HIDDEN, doctor->spool);
+    snprintf(mend, sizeof(mend), STATUS_HIDDEN, escape_word(word, sizeof(word), doctor->spool));
     if (messages < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "the disk%s can't be looked at: %s", view ? " below the view" : "",
                     strerrordesc_np((int)-messages));

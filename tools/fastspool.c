@@ -4,6 +4,7 @@
  */
 #include "fastspool.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "config.h"
 #include "progress.h"
 #include "spool/attach.h"
@@ -46,18 +47,19 @@ static const struct subcommand {
     {"view", tool_view, "mount the spool for programs without the library (the library starts it)"},
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(*subcommands))
+#define SENTENCE    16384 /* the longest has two paths and their escapes */
 
 int tool_error(const char *format, ...)
 {
+    char sentence[SENTENCE], shown[ESCAPE_ROOM(SENTENCE)];
     va_list arguments;
 
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
     progress_pause();
     fflush(stdout); /* the two may go to one place */
-    fputs("fastspool: ", stderr);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "fastspool: %s\n", escape_controls(shown, sizeof(shown), sentence));
     return 1;
 }
 
@@ -175,11 +177,13 @@ struct fastspool_config tool_config_of(const struct fastspool_config *config, si
 
 int tool_config_of_one(struct fastspool_config *config, const char *spool)
 {
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
     if (tool_config(config, spool) != 0)
         return 1;
     return config->spools == 1 ? 0
                                : tool_error("the configuration names %zu spools: say which one, as by `--spool %s`",
-                                            config->spools, config->spool[0]);
+                                            config->spools, escape_word(word, sizeof(word), config->spool[0]));
 }
 
 struct fastspool *tool_attach(const char *spool)

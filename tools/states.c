@@ -20,6 +20,7 @@
 
 #include "asked.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "beside.h"
@@ -71,7 +72,7 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
     static const char *const names[] = {
         PLACES_LOCK,    PLACES_MIRROR_LOCK, PLACES_VIEW_LOCK, PLACES_RUNTIME,
         PLACES_JOURNAL, PLACES_DATABASE,    PLACES_SPILL,     PLACES_DATABASE "/data.mdb"};
-    char user[ERROR_USER];
+    char user[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
     struct stat st;
 
     if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
@@ -86,8 +87,8 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
                          "%s/%s is %s's, and not the spool owner's to read and write: as root say `chown -R "
                          "--reference=%s %s`",
                          fs->state, names[i],
-                         fstatat(fd, names[i], &st, 0) == 0 ? error_user(st.st_uid, user) : "nobody", fs->spool,
-                         fs->state);
+                         fstatat(fd, names[i], &st, 0) == 0 ? error_user(st.st_uid, user) : "nobody",
+                         escape_word(like, sizeof(like), fs->spool), escape_word(what, sizeof(what), fs->state));
     }
     return 0;
 }
@@ -293,8 +294,9 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
 {
     const char *unnamed = other->spool[0] ? "Exim's spool, which `spool` in " FASTSPOOL_CONFIG " does not name"
                                           : "which `state` does not name";
-    char served[64] = "";
+    char served[64] = "", word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
+    escape_word(word, sizeof(word), other->state);
     if (other->mirror)
         snprintf(served, sizeof(served), ", and that a mirror, process %ld, serves", (long)other->mirror);
     if (other->messages > 0)
@@ -313,8 +315,8 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
                  "say `state = %s` in " FASTSPOOL_CONFIG
                  ", and restart Exim; or stop Exim, and write them to the plain spool: `FASTSPOOL_STATE=%s fastspool "
                  "stop`, and so `export`, and `stop` again",
-                 other->state, other->state);
+                 other->state, word);
     else
         snprintf(mend, STATES_SENTENCE, "%s`FASTSPOOL_STATE=%s fastspool stop`%s",
-                 other->used ? "restart Exim, and " : "", other->state, other->used ? "" : " ends it");
+                 other->used ? "restart Exim, and " : "", word, other->used ? "" : " ends it");
 }

@@ -21,7 +21,7 @@ struct states_other {
     bool used;                      /* by an Exim, or that can't be said; false: by none */
 };
 
-#define STATES_SENTENCE (2 * FASTSPOOL_ERROR_MAX)
+#define STATES_SENTENCE (3 * FASTSPOOL_ERROR_MAX)
 
 /** Can the next process of root's or the owner's use config->spool[0] with its state directory, or make that?  Makes
  *  nothing.  0; or a negative errno with a sentence. */

@@ -11,6 +11,7 @@
 #include "status.h"
 
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
@@ -368,6 +369,14 @@ static void tell_refusal(struct shown *shown)
 
 /* ---- the subcommand ---- */
 
+/* A configured path may have control characters. */
+static void escape_line(char line[STATUS_LINE])
+{
+    char shown[STATUS_LINE];
+
+    strcpy(line, escape_controls(shown, sizeof(shown), line));
+}
+
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs)
 {
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
@@ -397,6 +406,8 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         look_at_messages(*fs, shown);
         status_judge(shown);
     }
+    escape_line(shown->line);
+    escape_line(shown->more);
 }
 
 static void print(const struct shown *shown, struct fastspool *fs, char form)

@@ -2,6 +2,7 @@
  *
  * How the spool is: the worst that is true of it, in one line, and the exit status that goes with it.
  */
+#include "base/escape.h"
 #include "command.h"
 #include "config.h"
 #include "exims.h"
@@ -208,9 +209,11 @@ static bool view_hides_mail(struct shown *shown)
 {
     int64_t messages = (shown->on_disk > 0 ? shown->on_disk : 0) + shown->conflicts;
 
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
     return shown->view.state == SEEN_MOUNTED && messages > 0 &&
            is(shown, PLAIN_HIDDEN, "the view hides %" PRId64 " message%s of the disk; " STATUS_HIDDEN, messages,
-              tool_plural((uint64_t)messages), shown->spool);
+              tool_plural((uint64_t)messages), escape_word(word, sizeof(word), shown->spool));
 }
 
 /* What takes mail, and does not use the store. */
@@ -244,6 +247,8 @@ static bool exim_passes(struct shown *shown)
 
 static bool view_fails(struct shown *shown)
 {
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
     if (shown->view.stopped)
         return is(shown, VIEW_STOPPED,
                   "the view, process %ld, does not answer: programs without the library wait, as does mailq; %s",
@@ -261,13 +266,14 @@ static bool view_fails(struct shown *shown)
                   shown->view.mend);
     if (shown->hidden)
         return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " messages or files of the disk; " STATUS_HIDDEN,
-                  shown->hidden, shown->spool);
+                  shown->hidden, escape_word(word, sizeof(word), shown->spool));
     return false;
 }
 
 void status_judge(struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
     if (store_fails(shown) || mirror_stands(shown))
         return;
@@ -277,7 +283,7 @@ void status_judge(struct shown *shown)
            " files only: Exim answers 452, by its check_spool_space (10 MiB) or check_spool_inodes (100); `df -h %s` "
            "and `df -i` say whether that disk is full, else raise `memory` in " FASTSPOOL_CONFIG,
            (double)s->room_bytes / (1 << 20), s->room_files,
-           shown->config->state[0] ? shown->config->state : shown->spool);
+           escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
              exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) || view_fails(shown) ||
              is_elsewhere(shown))

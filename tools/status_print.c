@@ -2,6 +2,7 @@
  *
  * The status as text, and as one JSON object.
  */
+#include "base/escape.h"
 #include "status.h"
 #include "tool.h"
 
@@ -136,8 +137,9 @@ void status_print_rest(const struct shown *shown)
 void status_print_text(const struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
+    char spool[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
 
-    printf("%s: %s\n", shown->spool, shown->line);
+    printf("%s: %s\n", escape_controls(spool, sizeof(spool), shown->spool), shown->line);
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "%s", s->messages, shown->recovering ? " so far" : "");
     printf(shown->on_disk > 0 ? "; and %" PRId64 " on the disk\n" : "\n", shown->on_disk);

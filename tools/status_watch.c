@@ -12,6 +12,7 @@
  *   - ^Z would leave the terminal to the shell as it is: the key has no effect meanwhile.
  *   - The terminal knows no UTF-8: the bars are ASCII.
  */
+#include "base/escape.h"
 #include "status.h"
 #include "tool.h"
 
@@ -128,6 +129,7 @@ static void draw(const struct history *history, const struct shown *shown)
 {
     struct winsize size = {0};
     size_t columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    char spool[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
     size_t width = columns > LABEL + FIGURE + 8 ? columns - LABEL - FIGURE : 8;
 
     width = width < HISTORY ? width : HISTORY;
@@ -135,7 +137,7 @@ static void draw(const struct history *history, const struct shown *shown)
     if (!shown->store) {
         printf("%s" CLEAR_LINE "%s" CLEAR_LINE, shown->line, shown->more);
     } else {
-        printf("%s: %s" CLEAR_LINE CLEAR_LINE, shown->spool, shown->line);
+        printf("%s: %s" CLEAR_LINE CLEAR_LINE, escape_controls(spool, sizeof(spool), shown->spool), shown->line);
         draw_series(history, &history->changes, width);
         draw_series(history, &history->messages, width);
         draw_series(history, &history->commit_ms, width);

@@ -9,6 +9,7 @@
  * changes.  It is named, and the exit status says so.
  */
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/futex.h"
 #include "base/places.h"
 #include "beside.h"
@@ -203,10 +204,12 @@ static bool is_elsewhere(const char *spool, const char *state)
 /* No next start of Exim brings them back, as it knows nothing of @state. */
 static void say_elsewhere(const char *state, uint64_t messages)
 {
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
     progress_pause();
     printf("%" PRIu64 " message%s in %s, which " FASTSPOOL_CONFIG
            " does not name: now run `FASTSPOOL_STATE=%s fastspool export`, before Exim starts\n",
-           messages, messages == 1 ? " is" : "s are", state, state);
+           messages, messages == 1 ? " is" : "s are", state, escape_word(word, sizeof(word), state));
 }
 
 /* Who takes the library away now would not see them, and looks here why. */

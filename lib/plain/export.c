@@ -205,7 +205,8 @@ static int lock_target(struct export *ex, int target)
 /* Open and lock the file that says where the tree belongs.  Its description; -EXDEV: another spool's. */
 static int begin(struct export *ex)
 {
-    char before[FASTSPOOL_PATH_MAX] = "";
+    char before[FASTSPOOL_PATH_MAX] = "", shown[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)],
+         word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
     int result = export_parents_in_store(ex, TARGET);
     int target = result < 0 ? result : fastspool_open(ex->fs, TARGET, O_RDWR | O_CREAT, 0600);
 
@@ -214,10 +215,12 @@ static int begin(struct export *ex)
     result = lock_target(ex, target);
     if (result == 0 && fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
         result = export_fail(ex, -EIO, "read", TARGET);
+    bool own = strcmp(before, OWN) == 0;
     if (result == 0 && *before && strcmp(before, ex->to) != 0 && export_has(ex, TREE))
         result = error_set(
-            ex->result->error, -EXDEV, "an export to %s was interrupted: finish it first, with `fastspool export %s`",
-            strcmp(before, OWN) == 0 ? "the spool's own directory" : before, strcmp(before, OWN) == 0 ? "" : before);
+            ex->result->error, -EXDEV, "an export to %s was interrupted: finish it first, with `fastspool export%s%s`",
+            own ? "the spool's own directory" : escape_bytes(shown, sizeof(shown), before, strlen(before)),
+            own ? "" : " ", own ? "" : escape_word(word, sizeof(word), before));
     if (result == 0)
         result = note(ex, target, before);
     if (result < 0)

@@ -152,7 +152,7 @@ int state_check_new(const char *spool, const char *state, char *error)
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
                char *error)
 {
-    char user[ERROR_USER], owner[ERROR_USER];
+    char user[ERROR_USER], owner[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
     struct stat st;
 
     if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
@@ -180,8 +180,8 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
         return error_set(error, -EPERM,
                          "the state directory %s is %s's, and the spool is %s's: as root say `chown -R "
                          "--reference=%s %s`, unless it is the spool that was given away",
-                         fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner), fs->spool,
-                         fs->state);
+                         fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner),
+                         escape_word(like, sizeof(like), fs->spool), escape_word(what, sizeof(what), fs->state));
     if (fd < 0)
         return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {

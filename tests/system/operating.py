@@ -523,6 +523,39 @@ def a_second_spool(exim):
         exim.run("-bpc")
 
 
+@test(library=True)
+def a_spool_of_any_name(exim):
+    """A spool and a state whose paths have blanks, quotes and control characters: what status and doctor tell to type is typed as it
+    stands, and helps; and no control character gets to the terminal."""
+    with well(exim):
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        mine = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
+        exim.stop()
+        operate(exim, "stop")
+        for name in ("second", "the second one", "sender's", "$(touch x); x`id`", "esc\x1b[31mred\ttab"):
+            second = exim.work / name
+            second.mkdir()
+            with written(FASTSPOOL_CONFIGURATION, mine + f"spool = {second}\n"):
+                operate(exim, "run", "--spool", second, "--", "true")
+                operate(exim, "stop", "--spool", second)
+                shutil.chown(second, "Debian-exim", "Debian-exim")
+                told = [operate(exim, "status", "--spool", second, status=2), exim.command("doctor", program=TOOL, stock=True).stdout.decode()]
+                for said in told:
+                    check("`chown -R --reference=" in said and "\x1b" not in said and "\t" not in said, repr(said))
+                    check(name in said or "\x1b" in name, said)
+                command = re.search("`(chown -R --reference=.*?/.fastspool'?)`", told[0])[1]
+                subprocess.run(["bash", "-ec", command], check=True, cwd=exim.work)
+                check("has no store" in (said := operate(exim, "status", "--spool", second, status=3)) and "\x1b" not in said, repr(said))
+                many = operate(exim, "ls", status=1)        # names one of the spools as a word
+                check("say which one, as by `--spool " in many, many)
+                operate(exim, "run", "--spool", second, "--", "true")
+                said = operate(exim, "status", "--spool", second, status=exim.command("status", "--spool", second, program=TOOL, stock=True).returncode)
+                check("\x1b" not in said, repr(said))
+                operate(exim, "stop", "--spool", second)
+            check(not (exim.work / "x").exists(), "a command of the path's was run")
+        operate(exim, "run", "--", "true")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_start_beside_a_second_spool(exim):
     """Whatever the other spool of the configuration is, missing, a file, or in order: after `fastspool stop` the start of Exim brings

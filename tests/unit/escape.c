@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Escaping: what a terminal or a shell is given is text, and means what it meant.
+ */
+#include "base/escape.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const paths[] = {"/srv/plain-1.2_3",
+                                    "",
+                                    "/srv/with a blank",
+                                    "/srv/sender's",
+                                    "/srv/$(touch x)`id`;#",
+                                    "/srv/\"x\"",
+                                    "/srv/\033[31m\n\t\x7f"
+                                    "f",
+                                    "/srv/\033'\\n'",
+                                    "/srv/back\\slash",
+                                    "/srv/\xc3\xa4",
+                                    "/srv/*?[a]~!"};
+#define PATHS (sizeof(paths) / sizeof(*paths))
+
+/* bash makes of the word the path that it was made of. */
+Test(escape, words_are_typed)
+{
+    for (size_t i = 0; i < PATHS; i++) {
+        char word[ESCAPE_WORD_ROOM(64)], command[512], got[128] = "";
+        snprintf(command, sizeof(command), "exec bash -c 'x=$(cat); eval \"printf %%s $x\"' <<'END'\n%s\nEND\n",
+                 escape_word(word, sizeof(word), paths[i]));
+        FILE *pipe = popen(command, "r");
+        cr_assert(pipe && fread(got, 1, sizeof(got) - 1, pipe) == strlen(paths[i]));
+        pclose(pipe);
+        cr_assert_str_eq(got, paths[i], "%s", word);
+        for (const char *at = word; *at; at++)
+            cr_assert((unsigned char)*at >= ' ' && *at != 0x7f, "a control character in %s", word);
+    }
+}
+
+/* A path that needs no quotes gets none. */
+Test(escape, plain_words_stay)
+{
+    char word[ESCAPE_WORD_ROOM(64)];
+
+    cr_assert_str_eq(escape_word(word, sizeof(word), paths[0]), paths[0]);
+}
+
+/* A sentence keeps all but its control characters, also where it had some that are escaped already. */
+Test(escape, sentences)
+{
+    char text[ESCAPE_ROOM(64)];
+
+    cr_assert_str_eq(escape_controls(text, sizeof(text), "the spool /\xc3\xa4\033[1m\n \\x1b: \"no\""),
+                     "the spool /\xc3\xa4\\x1b[1m\\n \\x1b: \"no\"");
+    cr_assert_str_eq(escape_bytes(text, sizeof(text), "a\\\xc3\n", 4), "a\\\\\\xc3\\n");
+}
+
+/* What does not fit is cut between two characters, and nothing is written behind the room. */
+Test(escape, cut)
+{
+    char text[8] = "1234567";
+
+    cr_assert_str_eq(escape_controls(text, 6, "abc\033"), "abc");
+    cr_assert_str_eq(escape_bytes(text, 6, "\033\033", 2), "\\x1b");
+    cr_assert_eq(text[7], '\0');
+    cr_assert_str_eq(escape_word(text, 4, "a b"), "'a ");
+}
