@@ -27,6 +27,7 @@ DEFAULTS = pathlib.Path("/etc/default/exim4")
 BOOTED = pathlib.Path("/run/systemd/system")
 PRELOAD = f"export LD_PRELOAD={LIBRARY}\n"
 INSTALLED = pathlib.Path(f"/usr/lib/x86_64-linux-gnu/{LIBRARY}")
+POSTINST = pathlib.Path(__file__).resolve().parents[2] / "debian/fastspool.postinst"
 STATES = ("ok", "attention", "wrong")
 
 
@@ -1765,6 +1766,42 @@ def never_away_from_mail(exim):
         exim.run("-Mrm", *exim.queue())
         exim.queued = 0
         operate(exim, "disable", "--yes")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def the_packages_upgrade_beside_exim(exim):
+    """The package's own postinst, where no service of fastspool's runs and Exim goes on: `fastspool stop` ends with 2, which is meant,
+    and mirror and view are the new version's.  What stop could not do is said, and is no failure of the installation."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        exim.submit(Message())
+        exim.queued = 1
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+
+        def configured(*first):
+            """(exit status, what postinst says) of a configuration after an upgrade.  FIRST: in front of the PATH."""
+            environment = exim.environment(stock=True)
+            environment["PATH"] = ":".join(map(str, (*first, environment["PATH"])))
+            result = subprocess.run(["sh", POSTINST, "configure", "0.0.1"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            return result.returncode, result.stdout + result.stderr
+        before = exim.status()
+        check((told := configured()) == (0, ""), f"{told}")
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted again")
+        after = exim.status()
+        check(all(after[name] and after[name] != before[name] for name in ("mirror_pid", "view_pid")), f"{before} {after}")
+        check(exim.daemon.poll() is None and int(exim.run("-bpc")) == after["messages"] == 1, f"{after}")
+        status_tells(exim, 0, "all is well")
+        fails = exim.work / "fails"     # a stop that fails
+        fails.mkdir()
+        (fails / "fastspool").write_text(f'#!/bin/sh\n[ "$1" != stop ] || {{ echo "fastspool: no room" >&2; exit 1; }}\nexec {TOOL} "$@"\n')
+        (fails / "fastspool").chmod(0o755)
+        code, said = configured(fails)
+        check(code == 0 and "fastspool: no room\n" in said and f"the old version still serves {exim.spool}: " in said, f"exit {code}: {said}")
+        check(exim.status()["mirror_pid"] == after["mirror_pid"], "the mirror has ended")
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
 
 
 @test(library=True, main=QUEUE_ONLY)
