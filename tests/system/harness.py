@@ -605,10 +605,28 @@ class Exim:
             self.daemon.wait(60)
             self.daemon = None
 
+    def operator(self, *arguments):
+        """The fastspool command, as an administrator types it: what has become of it.
+
+        `stop` beside the test's own daemon ends with 2, and names it.  Where none runs the last Exim may be about to end: then
+        `stop` is run again, as it says, until none uses the store."""
+        def typed():
+            result = self.command(*arguments, program=TOOL, stock=True)
+            return result, arguments[0] == "stop" and result.returncode == 2 and b" uses the store of " in result.stderr
+        result, is_used = typed()
+        if is_used and not (self.daemon and self.daemon.poll() is None):
+            result = wait_for(lambda: (again := typed()) and not again[1] and again[0], "no Exim uses the store")
+        return result
+
+    def went_on(self, result):
+        """Was this a `fastspool stop` beside the test's daemon?"""
+        return (self.daemon is not None and result.returncode == 2 and
+                f"Exim, process {self.daemon.pid} (".encode() in result.stderr and b" uses the store of " in result.stderr)
+
     def tool(self, *arguments):
-        """Run the fastspool command as an administrator would.  Returns its output.  `stop` may be beside Exims that go on."""
-        result = self.command(*arguments, program=TOOL, stock=True)
-        check((result.returncode == 0 and not result.stderr) or went_on(arguments, result),
+        """Run the fastspool command as an administrator would.  Returns its output.  `stop` may be beside the daemon."""
+        result = self.operator(*arguments)
+        check((result.returncode == 0 and not result.stderr) or self.went_on(result),
               f"fastspool {' '.join(map(str, arguments))}: exit {result.returncode}, {result.stderr.decode(errors='replace')!r}")
         return result.stdout.decode()
 
@@ -793,11 +811,6 @@ def held(exim, call, path, *arguments):
     wait_for(lambda: tracer.poll() is not None or "stopped by SIGSTOP" in seen.read_text(), f"fastspool {arguments} is stopped")
     check(tracer.poll() is None, f"fastspool {arguments} was not stopped: {seen.read_text()}")
     return tracer, int(re.search(r"(\d+) +--- stopped by SIGSTOP", seen.read_text()).group(1))
-
-
-def went_on(arguments, result):
-    """Was this a `fastspool stop` beside Exims that use the store still?"""
-    return arguments[0] == "stop" and result.returncode == 2 and b" uses the store of " in result.stderr
 
 
 def words_of(pid):

@@ -20,7 +20,7 @@ import threading
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
-                     held, main, processes, sleeps_in, stores, suspend, test, wait_for, went_on)
+                     held, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -1574,9 +1574,9 @@ def machine(exim, *more):
 
 def operate(exim, verb, *arguments, status=0):
     """`fastspool VERB` ends with STATUS.  Returns what it says."""
-    result = exim.command(verb, *arguments, program=TOOL, stock=True)
+    result = exim.operator(verb, *arguments) if status == 0 else exim.command(verb, *arguments, program=TOOL, stock=True)
     said = (result.stdout + result.stderr).decode()
-    check(result.returncode == status or (status == 0 and went_on((verb,), result)), f"fastspool {verb} {arguments}: exit {result.returncode}, {said!r}")
+    check(result.returncode == status or (status == 0 and exim.went_on(result)), f"fastspool {verb} {arguments}: exit {result.returncode}, {said!r}")
     return said
 
 
