@@ -6,8 +6,8 @@
  *   - A process holds the lock while it decides whether it is served, and while it attaches.  All else that threads
  *     share is atomic.
  *   - A fork waits for the lock, so no child inherits it from a thread that the child doesn't have.
- *   - All signals are blocked while the lock is held, by forks too.  A signal handler that needed it would wait for its
- *     own thread.
+ *   - No handler runs while the lock is held, by forks too: one that needed it would wait for its own thread.  All
+ *     signals are blocked, or in a fork postponed, where that takes no system call (signals.c).
  *   - The child drops what only its parent may use: pooled descriptions and record locks.
  *   - libc calls the handlers for fork, not for _Fork.  So _Fork is wrapped here.
  *   - vfork is fork: a child that shares its parent's memory would change the parent's table of descriptors.
@@ -32,13 +32,17 @@ static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
 static __thread bool inside;          /* this thread decides or attaches; its own calls meanwhile are not served */
 static __thread struct outside forks; /* what the fork of this thread restores */
 
-static void hold(struct outside *outside)
+/* @short_time: for a fork, and not for what may wait, or run sections. */
+static void hold(struct outside *outside, bool short_time)
 {
     sigset_t all;
 
     outside->error = errno;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
+    outside->postpones = short_time && signals_hold_for_free();
+    if (!outside->postpones) {
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
+    }
     pthread_mutex_lock(&deciding);
 }
 
@@ -47,7 +51,10 @@ static void release(const struct outside *outside)
     const struct outside as_before = *outside; /* @outside may be `forks`, and a handler that runs next may fork */
 
     pthread_mutex_unlock(&deciding);
-    pthread_sigmask(SIG_SETMASK, &as_before.mask, NULL);
+    if (as_before.postpones)
+        signals_release();
+    else
+        pthread_sigmask(SIG_SETMASK, &as_before.mask, NULL);
     errno = as_before.error;
 }
 
@@ -57,7 +64,7 @@ static void before(void)
 {
     struct outside outside; /* not `forks`: a handler that runs first may fork, too */
 
-    hold(&outside);
+    hold(&outside, true);
     forks = outside;
     attachment_each(inside_shared);
 }
@@ -111,7 +118,7 @@ bool forks_begin(struct outside *outside)
     if (inside)
         return false;
     register_handlers();
-    hold(outside);
+    hold(outside, false);
     inside = true;
     return true;
 }

@@ -11,7 +11,8 @@
 /** What forks_end() restores. */
 struct outside {
     sigset_t mask;
-    int error; /* errno */
+    bool postpones; /* signals wait for signals_release(), and the mask is as it was */
+    int error;      /* errno */
 };
 /** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: to
  *  them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */

@@ -174,14 +174,26 @@ static void restore(void)
     errno = saved;
 }
 
-void signals_hold(void)
+static void postpone_from_here(void)
 {
-    if (!__libc_single_threaded || LOAD(incomplete) || has_terminal()) {
-        block();
-        return;
-    }
     inside = true;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+void signals_hold(void)
+{
+    if (!__libc_single_threaded || LOAD(incomplete) || has_terminal())
+        block();
+    else
+        postpone_from_here();
+}
+
+bool signals_hold_for_free(void)
+{
+    if (!__libc_single_threaded || LOAD(incomplete) || LOAD(terminal) != NONE)
+        return false;
+    postpone_from_here();
+    return true;
 }
 
 void signals_release(void)

@@ -5,10 +5,14 @@
 #ifndef FASTSPOOL_SIGNALS_H
 #define FASTSPOOL_SIGNALS_H
 
+#include <stdbool.h>
+
 /** From here on no handler of the program's runs in this thread.  Doesn't nest. */
 void signals_hold(void);
 /** Let them run again, and those of the signals that came meanwhile first. */
 void signals_release(void);
+/** signals_hold(), if that takes no system call.  False: it would, or it may, and nothing is held. */
+bool signals_hold_for_free(void);
 
 /** In the child of a fork, before its first section. */
 void signals_after_fork(void);

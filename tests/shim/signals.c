@@ -3,7 +3,7 @@
  * Signals and the store.
  *
  *      signals SPOOL rules     what the program sees of its handlers, a line a rule
- *      signals SPOOL STRIDE    a signal at each STRIDEth instruction of a write to a spool file
+ *      signals SPOOL STRIDE    a signal at each STRIDEth instruction of a write to a spool file, and of a fork
  *
  * The first prints the same with the library and without.  In the second a child writes, step by step, and after each
  * number of steps in turn it gets a signal.  Whatever the handler does, the write has happened completely or not at
@@ -403,6 +403,15 @@ static void count_and_jump(int number, siginfo_t *info, void *context)
     siglongjmp(escape, 1);
 }
 
+static bool fork_well(void)
+{
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(!use_spool("child") || !is_mask_right(SIGRTMIN, false));
+    return child_status(child) == 0;
+}
+
 static void count_and_fork(int number, siginfo_t *info, void *context)
 {
     count(number, info, context);
@@ -416,15 +425,16 @@ static const struct scenario {
     const char *name;
     void (*handler)(int, siginfo_t *, void *);
     int flags, numbers, each;
-    bool is_default_after;
+    bool is_default_after, forks;
 } scenarios[] = {
-    {"the handler uses the spool", count_and_use, 0, 1, 1, false},
-    {"the handler jumps", count_and_jump, 0, 1, 1, false},
-    {"the handler forks", count_and_fork, 0, 1, 1, false},
-    {"the handler is taken away", count, SA_RESETHAND, 1, 1, true},
-    {"three signals of one number", count, SA_RESTART, 1, 3, false},
-    {"the handler may interrupt itself", count_and_use, SA_NODEFER, 1, 1, false},
-    {"signals of three numbers", count_and_use, 0, NUMBERS, 2, false},
+    {"the handler uses the spool", count_and_use, 0, 1, 1, false, false},
+    {"the handler jumps", count_and_jump, 0, 1, 1, false, false},
+    {"the handler forks", count_and_fork, 0, 1, 1, false, false},
+    {"the handler is taken away", count, SA_RESETHAND, 1, 1, true, false},
+    {"three signals of one number", count, SA_RESTART, 1, 3, false, false},
+    {"the handler may interrupt itself", count_and_use, SA_NODEFER, 1, 1, false, false},
+    {"a fork before the write", count_and_use, 0, 1, 2, false, true},
+    {"signals of three numbers", count_and_use, 0, NUMBERS, 2, false, false},
 };
 
 static void write_once(int fd, const struct scenario *scenario)
@@ -437,6 +447,7 @@ static void write_once(int fd, const struct scenario *scenario)
     if (sigsetjmp(escape, 1) == 0) {
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
+        shared->wrong += scenario->forks && !fork_well();
         shared->wrong += pwrite(fd, "abcdefgh", 8, 0) != 8;
     }
     shared->written = true;
