@@ -124,6 +124,14 @@ static void say(const char *what, const char *why)
     (void)ignored;
 }
 
+/* @error without @spool in front, which say() puts there. */
+static const char *behind_name(const char *error, const char *spool)
+{
+    size_t length = strlen(spool);
+
+    return strncmp(error, spool, length) == 0 && strncmp(error + length, ": ", 2) == 0 ? error + length + 2 : error;
+}
+
 /* Every call on a spool fails from now on.  The first reason counts. */
 static __attribute__((format(printf, 1, 2))) void refuse(const char *format, ...)
 {
@@ -621,7 +629,7 @@ static void attach(size_t number)
     if (result < 0) {
         /* For a user's `ls` the errno is enough.  If Exim may not use its spool, the administrator must know. */
         if ((result != -EACCES || (own_image.st_mode & S_ISUID)) && strcmp(spool->said, error) != 0)
-            say(spool->given, error);
+            say(spool->given, behind_name(error, spool->given));
         strcpy(spool->said, error);
         uint64_t now = clock_monotonic(), took = now - began;
         STORE(spool->again, now + (took > AGAIN / 4 ? 4 * took : AGAIN)); /* a wait is a small part of the time */

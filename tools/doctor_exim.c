@@ -301,9 +301,8 @@ void doctor_running(struct doctor *doctor)
                     running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
     if (hidden)
-        doctor_tell(doctor, DOCTOR_ATTENTION,
-                    "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container",
-                    "%zu process%s called like Exim and can't be looked at", hidden, hidden == 1 ? " is" : "es are");
+        doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS, "%zu process%s called like Exim and can't be looked at",
+                    hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"), "no Exim runs%s",
                     number ? " but those of ordinary users, and what is soon gone" : "");

@@ -68,7 +68,10 @@ void doctor_secure(struct doctor *doctor)
         return;
     int result = maps_library(doctor, EXIMS_LIBRARY);
     doctor->loads = result == 1;
-    if (result < 0)
+    if (result == -EACCES)
+        doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS,
+                    "whether %s, run by an ordinary user, loads the library can't be seen from here", doctor->exim);
+    else if (result < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, "run `exim -bV` and see what it says",
                     "%s -bV could not be looked at: %s", doctor->exim, strerrordesc_np(-result));
     else if (result == 0)

@@ -108,7 +108,8 @@ void doctor_memory(struct doctor *doctor)
     else if (room && room < memory)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     runtime_is_own(place) ? "lower `memory` in " FASTSPOOL_CONFIG ": this machine has no more"
-                                          : "`mount -o remount,size=...` it, or lower `memory` in " FASTSPOOL_CONFIG,
+                                          : "`mount -o remount,size=...` it (a container's /dev/shm by --shm-size), or "
+                                            "lower `memory` in " FASTSPOOL_CONFIG,
                     "`memory` is %" PRIu64 " MiB, and %s has only %" PRIu64 " MiB", MIB(memory), place, MIB(room));
     else if (fits)
         doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has", MIB(memory),

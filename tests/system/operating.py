@@ -1329,6 +1329,19 @@ def a_long_look(exim):
 
 
 @test(library=True)
+def without_a_look_at_others(exim):
+    """Root in a container lacks CAP_SYS_PTRACE, and more: doctor says of each check what it can't see, and what lets it, at once."""
+    has = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod"
+    with well(exim):
+        powerless = ("setpriv", f"--bounding-set={has}", f"--inh-caps={has}", TOOL, "doctor", "--json")
+        result = subprocess.run(powerless, env=exim.environment(stock=True), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
+        for name in ("secure execution", "running exims"):
+            check(found[name]["verdict"] == "attention" and "--cap-add SYS_PTRACE" in found[name]["do"], f"{found[name]}")
+        check("can't be seen from here" in found["secure execution"]["found"], f"{found['secure execution']}")
+
+
+@test(library=True)
 def only_root(exim):
     """Another user is told that it takes root."""
     result = exim.command("doctor", program=TOOL, stock=True, user="Debian-exim")

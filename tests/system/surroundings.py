@@ -308,6 +308,7 @@ def container_restart(exim):
     status, output = run_in(exim, EXIM, "-bpc")
     wanted = "can't be seen from here" if "_lost" in exim.work.name else "another PID namespace"
     check(wanted in output, f"outside of the container: exit {status}, {output}")
+    check(f"{exim.spool}: {exim.spool}" not in output, f"the spool is named twice: {output}")
     accept(exim, 1)
     end_daemon(exim)
     if in_it(exim):
