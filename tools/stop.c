@@ -224,14 +224,16 @@ static void say_what_stays(struct fastspool *fs, bool view)
         return;
     }
     progress_pause();
-    printf(
-        "%" PRIu64
-        " message%s in the store: programs without the library %s; to leave fastspool see "
-        "docs/operating.md\n",
-        status.messages, status.messages == 1 ? " stays" : "s stay",
-        view ? "see mail again when the view is mounted (the next start of Exim with the library, or `fastspool run -- "
-               "true`)"
-             : "do not see it, as `view = off`");
+    printf("%" PRIu64 " message%s in the store: programs without the library ", status.messages,
+           status.messages == 1 ? " stays" : "s stay");
+    if (view && !LOAD(fs->header->view.unavailable))
+        printf(
+            "see mail again when the view is mounted (the next start of Exim with the library, or `fastspool run -- "
+            "true`)");
+    else
+        printf("do not see %s, as %s", status.messages == 1 ? "it" : "them",
+               view ? "no view can be mounted here" : "`view = off`");
+    puts("; to leave fastspool see docs/operating.md");
 }
 
 /* The claim keeps others waiting until this process ends; they make a store anew.  A change that no commit has written

@@ -515,6 +515,9 @@ def no_view(exim):
             done = subprocess.run(["timeout", "60", "fastspool", "view", str(exim.spool)], capture_output=True, text=True)
             check(done.returncode == 69 and "`view = off`" in done.stderr, f"fastspool view says {done}")
             check(len(exim.queue()) == 3, "the queue has lost a message")
+        why = "as no view can be mounted here" if "no_device" in str(exim.work) else "as `view = off`"
+        told = exim.tool("stop")
+        check(f"3 messages stay in the store: programs without the library do not see them, {why}; " in told, told)
         exim.deliver_queue()
     finally:
         if "no_device" in str(exim.work):
