@@ -177,18 +177,15 @@ static void add_spool(const char *path, const struct fastspool_config *own)
 /* The spool that the registry's file @path is of, if it is of one.  0, or -errno: it can't be said. */
 static int add_registered_by(const char *path)
 {
-    struct fastspool_config from, found;
-    char error[FASTSPOOL_ERROR_MAX];
-    int result = fastspool_config_load(&from, path, false, error);
+    struct fastspool_config found;
+    int result = registry_read(path, &found);
 
-    if (result == 0 && from.spools == 1)
-        result = registry_find(from.spool[0], &found);
     if (result > 0) {
         memcpy(found.trusted_user, config.trusted_user, sizeof(found.trusted_user));
         found.trusted_users = config.trusted_users; /* the registry knows of none */
         add_spool(found.spool[0], &found);
     }
-    return result > 0 || result == -EINVAL ? 0 : result;
+    return result > 0 ? 0 : result;
 }
 
 /* The next entries of the registry into @entries: how many bytes, 0: there are no more, or -errno. */

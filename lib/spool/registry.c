@@ -68,8 +68,8 @@ int registry_remove(const char *spool)
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/* Is @entry the file of this spool?  1 or 0; -errno: it can't be said. */
-static int is_of(const char *entry, const char *spool, size_t length, struct fastspool_config *config)
+/* Is @entry the file of one spool?  1 or 0; -errno: it can't be said. */
+static int load(const char *entry, struct fastspool_config *config)
 {
     char error[FASTSPOOL_ERROR_MAX];
     struct stat st;
@@ -79,7 +79,28 @@ static int is_of(const char *entry, const char *spool, size_t length, struct fas
     int result = fastspool_config_load(config, entry, false, error);
     if (result < 0)
         return result == -EINVAL ? 0 : result;
-    return config->spools == 1 && strlen(config->spool[0]) == length && strncmp(config->spool[0], spool, length) == 0;
+    return config->spools == 1;
+}
+
+/* Is it the file of this spool? */
+static int is_of(const char *entry, const char *spool, size_t length, struct fastspool_config *config)
+{
+    int result = load(entry, config);
+
+    return result <= 0 ? result : strlen(config->spool[0]) == length && strncmp(config->spool[0], spool, length) == 0;
+}
+
+int registry_read(const char *entry, struct fastspool_config *config)
+{
+    char own[PLACES_PATH_MAX];
+    int result = is_roots();
+
+    if (result > 0)
+        result = load(entry, config);
+    if (result <= 0)
+        return result;
+    places_registered(config->spool[0], strlen(config->spool[0]), own);
+    return strcmp(own, entry) == 0;
 }
 
 int registry_find(const char *path, struct fastspool_config *config)

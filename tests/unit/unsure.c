@@ -178,15 +178,23 @@ Test(unsure, is_viewed)
 Test(unsure, registered)
 {
     struct fastspool_config found;
-    char below[128];
+    char below[128], entry[PLACES_PATH_MAX], other[PLACES_PATH_MAX + 8];
 
     strcpy(config.spool[0], spool);
+    places_registered(spool, strlen(spool), entry);
+    snprintf(other, sizeof(other), "%s.other", entry);
     snprintf(below, sizeof(below), "%s/input/x", spool);
     cr_assert_eq(registry_find(below, &found), 0);
     cr_assert_eq(registry_add(&config), 0);
     cr_assert_eq(registry_find(below, &found), 1);
     cr_assert_str_eq(found.spool[0], spool);
     cr_assert_eq(registry_find(directory, &found), 0);
+    cr_assert_eq(registry_read(entry, &found), 1);
+    cr_assert_str_eq(found.spool[0], spool);
+    cr_assert_eq(registry_read(other, &found), 0, "there is none");
+    cr_assert_eq(link(entry, other), 0);
+    cr_assert_eq(registry_read(other, &found), 0, "another spool's name");
+    cr_assert_eq(unlink(other), 0);
     limit_descriptors(0);
     int unsure = registry_find(below, &found), none = registry_find(directory, &found);
     limit_descriptors(1024);
