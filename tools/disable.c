@@ -11,7 +11,7 @@
  *     ordinary user has started is not served, and disturbs not.
  *   - The export is not wanted, or leaves something in the store: what `fastspool enable` has written stays.
  *   - Another state of the spool holds mail, which `state` does not name, or one of Exim's own spool, which `spool`
- * does not name: the same refusal.
+ *     does not name: the same refusal.
  *   - The store can't be asked how many messages it holds: the same refusal, with the reason.
  *   - Nothing was written by `fastspool enable`: the mail of the store is looked after all the same.
  */
