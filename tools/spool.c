@@ -9,7 +9,7 @@
  * Failure modes:
  *   - This user may not look: that is said, and is no "no".
  *   - A dead or hanging view lies over the queue: the state is looked for first, and an answer that is an error means
- * that something is there.
+ *     that something is there.
  */
 #include "base/places.h"
 #include "fastspool.h"

@@ -11,7 +11,7 @@
  *   - Of several that are neither SPOOL/.fastspool nor served by a mirror, one is found, which a link in the spool
  *     names (state_remember()).
  *   - `state` may be that of the spool that is named wrongly, or of Exim's: without a mirror, and the link, it is
- * Exim's only where no spool that is named exists.
+ *     Exim's only where no spool that is named exists.
  *   - Any user can run a mirror: only one of root's or the spool owner's counts, and the kernel says whose it is.
  *   - The mail user shows another state of his own: then the operator looks there.  Its path gets to root's terminal,
  *     and into a command that root is asked to run: so one with unusual characters is none.

@@ -10,7 +10,7 @@
  *  - A write or fdatasync fails: the file is condemned.  The next batch, which holds everything again, goes to another
  *    file.
  *  - The file was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can find again is not
- * durable.
+ *    durable.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"

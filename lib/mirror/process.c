@@ -24,12 +24,12 @@
  *  - A commit fails: the waiters get the error, and the commit is tried again.
  *  - The lock of the store is not to be had, and the mirror is to end: it ends without the last commit.
  *  - This process may not write (a read-only view of the disk, a limit, missing rights, EIO) for GIVE_UP: it says so
- * and ends, so that another process starts a mirror, which may be able to.
+ *    and ends, so that another process starts a mirror, which may be able to.
  *  - A checkpoint fails: syslog, and another try.  No waiter notices until the journal is full: then the checkpoint's
  *    error is the commits'.
  *  - The memory, the state directory or the spool is removed under it: one line, and the end.  What is in memory goes
- * to the disk before, if that is there; the store is FAILED for those who have it mapped, since it can't be found
- * again.
+ *    to the disk before, if that is there; the store is FAILED for those who have it mapped, since it can't be found
+ *    again.
  *  - The process is killed, at any instant: the next mirror goes on from the segment and from the journal up to its
  *    durable mark.
  */

@@ -23,7 +23,7 @@
  *  - A power cut: the transaction is there whole or not at all, and the next recovery does the same again.
  *  - The disk is too full for the commit, and the owner is another one: recovery fails.
  *  - The disk is too full for the commit otherwise: the mail comes back all the same.  What the journal holds beyond
- * the database is paged in, and stays in memory until a checkpoint succeeds.
+ *    the database is paged in, and stays in memory until a checkpoint succeeds.
  */
 #include "mirror/recovery.h"
 

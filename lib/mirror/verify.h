@@ -28,7 +28,7 @@ struct verified {
 
 /** Verify the database and the journal below STATE, @state, and that the database holds what is evicted in @snapshot of
  *  @fs; both NULL: there is no store in memory.  What is wrong is added to @findings.  0, or a negative errno: there
- * was no look.  LMDB is opened in a child of this process, not in this one. */
+ *  was no look.  LMDB is opened in a child of this process, not in this one. */
 int verify_disk(const char *state, const struct fastspool *fs, const struct fastspool *snapshot,
                 struct verified *verified, struct findings *findings);
 

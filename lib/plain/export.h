@@ -27,14 +27,14 @@ struct export_result {
 
 /** Move all of the store into the plain spool @directory (a descriptor) with the absolute path @to; NULL: it is the
  *  spool's own, where no view lies over it and none begins.  Root's process gives each file its owner; another one
- * leaves the files of other users.  An export that was killed goes on where it ended.  Ends the thread's
- * fastspool_act_for().  One process at a time: -EBUSY. A negative errno: it has ended early, and @result->error says
- * why; -ECANCELED: `ended` has said so, and nothing is half done.  Each message is in one of the two places. */
+ *  leaves the files of other users.  An export that was killed goes on where it ended.  Ends the thread's
+ *  fastspool_act_for().  One process at a time: -EBUSY.  A negative errno: it has ended early, and @result->error says
+ *  why; -ECANCELED: `ended` has said so, and nothing is half done.  Each message is in one of the two places. */
 int export_run(struct fastspool *fs, int directory, const char *to, struct export_result *result);
 
 /** Of an export to the spool's own directory that was killed: move those messages that were on their way, and no more.
  *  0: also where there are none.  @copied: what the names of its copies begin with, of which nobody wants those that
- * are still there; "": there are none. */
+ *  are still there; "": there are none. */
 int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX]);
 
 /** Does an export of the store run now, to wherever? */

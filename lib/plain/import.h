@@ -33,11 +33,10 @@ struct import_result {
 };
 
 /** One pass over the served directories of the disk, @spool_fd.  To be called by the spool's owner where no view lies
- *  over them, by one process at a time.  Ends the thread's fastspool_act_for().
- *  @whole: who looks at the disk must not see a part of the queue, so no message is moved while any is locked.  If one
- *  is locked after that, the rest stays.
- *  A negative errno: the pass has ended early, and @result->error says why.  -ECANCELED: `ended` has said so, and
- * nothing is half done.  What is not moved is on the disk as before; the next pass goes on. */
+ *  over them, by one process at a time.  Ends the thread's fastspool_act_for().  @whole: who looks at the disk must
+ *  not see a part of the queue, so no message is moved while any is locked.  If one is locked after that, the rest
+ *  stays.  A negative errno: the pass has ended early, and @result->error says why.  -ECANCELED: `ended` has said so,
+ *  and nothing is half done.  What is not moved is on the disk as before; the next pass goes on. */
 int import_run(struct fastspool *fs, int spool_fd, bool whole, struct import_result *result);
 
 #endif

@@ -15,7 +15,7 @@
  *     can kill the same processes himself.  Root's own rights are never used on the word's say-so.
  *   - The signal can't be sent, either: the waiter waits on.  A waiter of root's with the right to look ends the wait.
  *   - The thread's memory is a page of a FUSE or of userfaultfd, and a look into it takes as long as its owner likes,
- * with signals held off.  So a child looks, and is killed after half a second: then it may not look.
+ *     with signals held off.  So a child looks, and is killed after half a second: then it may not look.
  *   - The thread ends while the child looks, and another process gets its number: the child's signal goes to the thread
  *     that it began to look at (pidfd_open(2)).
  *   - The owner stops the child that sends it: the child is killed, and the waiter waits on.

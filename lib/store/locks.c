@@ -6,7 +6,7 @@
  *   - The first lock on a file, if it is for writing, is noted in the store (noted.c), and costs no system call.
  *   - All others are locks on one lock file, in which every inode has a range of its own.  A process opens it once, and
  *     does not close it while it is attached.  So the kernel provides the semantics: locks belong to a process, end
- * with it, are not inherited, and a signal ends a wait with EINTR.
+ *     with it, are not inherited, and a signal ends a wait with EINTR.
  *   - One rule is left to this file: a close drops all locks of the process on that file (POSIX, fcntl), so it ends the
  *     note, and unlocks the inode's range.
  *

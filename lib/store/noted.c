@@ -13,8 +13,8 @@
  *
  * When another one wants a lock on the file:
  *   - It is in the way of the note: the process of the note is asked for.  If that lives, F_SETLK fails.  F_SETLKW
- * waits by the kernel for the byte of that process.  So the kernel finds a deadlock, and ends the wait for a signal.  A
- *     process that ends a note that somebody waits for gives up its byte.
+ *     waits by the kernel for the byte of that process.  So the kernel finds a deadlock, and ends the wait for a
+ *     signal.  A process that ends a note that somebody waits for gives up its byte.
  *   - It is not in the way, or for reading: from now on, until nobody has the file open, its locks are the kernel's
  *     (INODE_LOCKS_KERNELS).  The note stays beside them.
  *   - The process of the note itself wants more, or less: the note goes to the kernel first.

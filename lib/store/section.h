@@ -94,8 +94,8 @@ uint64_t section_load(struct fastspool *fs, const uint64_t *word);
 
 /** What a process does around each critical section.  The preloaded library blocks signals, and makes sure that no user
  *  can stop the process while it holds the lock.  enter() runs before each try to take the lock, leave() after it is
- * released, and before the process sleeps because it is taken.  Set and sealed by inside_guard(), before the first
- * attach.  NULL, the default: nothing. */
+ *  released, and before the process sleeps because it is taken.  Set and sealed by inside_guard(), before the first
+ *  attach.  NULL, the default: nothing. */
 struct section_guard {
     void (*enter)(void);
     void (*leave)(void);
