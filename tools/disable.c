@@ -70,7 +70,8 @@ static int refuse_elsewhere(const struct fastspool_config *config)
 
 /* ---- mail in the store ---- */
 
-/* End view and mirror.  The view would show the store still, and no export goes below it.  Of what stop says only the
+/* End view and mirror.  The view would show the store still, and no export goes below it.  A program that is no Exim
+ * may use the store on: it takes no mail, and what it holds a lock on the export leaves.  Of what stop says only the
  * reason of a failure counts here: what follows makes the rest untrue. */
 static int stop(const struct fastspool_config *believed, const char *spool)
 {
@@ -84,12 +85,14 @@ static int stop(const struct fastspool_config *believed, const char *spool)
         return 0;
     fastspool_detach(fs);
     progress_begin("stopping");
-    bool stopped = command_run(arguments, NULL, output) == 0;
+    int status = command_run(arguments, NULL, output);
     progress_end();
-    if (stopped)
+    if (status == 0)
         return 0;
     if (beside_no_exim(believed, NULL) != 0) /* it has come since */
         return 1;
+    if (status == TOOL_STILL_USED)
+        return 0;
     fflush(stdout);
     fprintf(stderr, "%s\n", output);
     return tool_error(

@@ -45,7 +45,6 @@
 #define KILLS_MOST   3               /* of views, one after the other */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
-#define STILL_USED   2 /* exit status: by a process that is named */
 
 static const char usage[] =
     "usage: fastspool stop [--spool DIR]\n"
@@ -281,7 +280,7 @@ static int stop(const struct fastspool_config *config, const struct look *look)
     bool used = !give_memory_back(fs) && beside_users(config, fs);
     if (geteuid() == 0 && registry_remove(fs->spool) < 0)
         return 1;
-    return used ? STILL_USED : 0;
+    return used ? TOOL_STILL_USED : 0;
 }
 
 /* Of another version: the fields that every version keeps are enough to end its mirror and to give its memory back. */

@@ -32,6 +32,9 @@ int tool_stop(int argc, char **argv);
 int tool_verify(int argc, char **argv);
 int tool_view(int argc, char **argv);
 
+/** The exit status of `fastspool stop` where a process that it names uses the store on. */
+#define TOOL_STILL_USED 2
+
 /** Print "fastspool: ..." and a newline on standard error.  Returns 1, for `return tool_error(...)`. */
 int tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
