@@ -5,6 +5,7 @@
 Each mistake is told by `fastspool doctor`, and `fastspool doctor --start`, which a service runs before Exim, refuses the
 start with the same words.  `fastspool enable` and `disable` change nothing but what they say.
 """
+import concurrent.futures
 import contextlib
 import fcntl
 import json
@@ -1597,23 +1598,26 @@ def operate(exim, verb, *arguments, status=0):
 def one_operator_at_a_time(exim):
     """While one enable or disable runs, another changes nothing.  Two enables at once, of which one is between taking away what
     was there before and writing its own, would leave lines that no disable takes away."""
+    def beside(what):
+        """Both wait some seconds, as the first may be about to end."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            others = pool.map(lambda verb: (verb, exim.command(verb, "--yes", program=TOOL, stock=True)), ("enable", "disable"))
+            for verb, other in others:
+                check(other.returncode == 1 and b"another" in other.stderr, f"{verb} beside {what}: {other}")
+
     with machine(exim):
         before = etc()
-        for second in ("enable", "disable"):
-            first, stopped = held(exim, "mkdir", "/etc/default", "enable", "--yes")
-            other = exim.command(second, "--yes", program=TOOL, stock=True)
-            os.kill(stopped, signal.SIGCONT)
-            said = first.communicate(timeout=60)[0]
-            check(first.returncode == 0 and "Done." in said, f"the first enable: {said}")
-            between = etc()
-            check(DEFAULTS.read_text().count("wrote this") == 1, f"beside {second}: {DEFAULTS.read_text()}")
-            check(other.returncode == 1 and b"another" in other.stderr, f"{second} beside an enable: {other}")
-            first, stopped = held(exim, "unlink", f"{DEFAULTS}.fastspool", "disable", "--yes")
-            other = exim.command(second, "--yes", program=TOOL, stock=True)
-            check(other.returncode == 1 and b"another" in other.stderr, f"{second} beside a disable: {other}")
-            os.kill(stopped, signal.SIGCONT)
-            said = first.communicate(timeout=60)[0]
-            check(first.returncode == 0 and not changed(before), f"the first disable: {said} {changed(before)}")
+        first, stopped = held(exim, "mkdir", "/etc/default", "enable", "--yes")
+        beside("an enable")
+        os.kill(stopped, signal.SIGCONT)
+        said = first.communicate(timeout=60)[0]
+        check(first.returncode == 0 and "Done." in said, f"the first enable: {said}")
+        check(DEFAULTS.read_text().count("wrote this") == 1, DEFAULTS.read_text())
+        first, stopped = held(exim, "unlink", f"{DEFAULTS}.fastspool", "disable", "--yes")
+        beside("a disable")
+        os.kill(stopped, signal.SIGCONT)
+        said = first.communicate(timeout=60)[0]
+        check(first.returncode == 0 and not changed(before), f"the first disable: {said} {changed(before)}")
 
 
 @test(*WAYS, library=True)
