@@ -7,7 +7,7 @@
  * Failure modes:
  *   - A call that was killed, or its child, has it for a moment still: on a slow disk until the fsync that it is in
  *     returns.  It is waited for, so that the same call can come at once.
- *   - Who only looks has it, shared, for an instant.
+ *   - A process that only looks has it, shared, for an instant.
  *   - Another call runs, or what else holds it for its whole life: -EWOULDBLOCK.
  */
 #include "lock.h"
@@ -19,7 +19,7 @@
 #include <sys/file.h>
 
 #define PATIENCE   (10 * NS_PER_S)
-#define INSTANT    (NS_PER_S / 2) /* of who only looks */
+#define INSTANT    (NS_PER_S / 2) /* for a look */
 #define LOOK_EVERY (20 * NS_PER_MS)
 
 int lock_take(int fd, bool (*lives_on)(const void *context), const void *context)

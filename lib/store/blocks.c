@@ -306,7 +306,7 @@ int blocks_add_chunk(struct fastspool *fs)
 void blocks_add_ahead(struct fastspool *fs)
 {
     if (few_left)
-        (void)blocks_add_chunk(fs); /* who finds no block at all asks again */
+        (void)blocks_add_chunk(fs); /* whoever finds no block at all asks again */
     few_left = false;
 }
 

@@ -5,18 +5,9 @@
  *
  * Happy path: a child is traced between two stops of its own.
  */
-#include "fastspool.h"
-#include "spool/attach.h"
+#include "attaching.h"
 
-#include <criterion/criterion.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ptrace.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* What the sanitizer maps lies at a quarter of the places that a segment may get: each further try is two calls. */
 #ifdef __SANITIZE_ADDRESS__
@@ -26,31 +17,19 @@
 #endif
 #define JOINS (46 + FURTHER_TRIES)
 
-static char directory[64], spool[96], error[FASTSPOOL_ERROR_MAX];
-static struct fastspool_config config;
-static struct fastspool *fs;
-
-static void setup(void)
+static void setup_beside_one(void)
 {
-    strcpy(directory, "/dev/shm/fastspool-test.XXXXXX");
-    cr_assert_not_null(mkdtemp(directory));
-    snprintf(spool, sizeof(spool), "%s/spool", directory);
-    cr_assert_eq(mkdir(spool, 0750), 0);
-    config = (struct fastspool_config){.durability = FASTSPOOL_LAZY, .memory = 64 << 20, .flush_interval = 100000000};
-    strcpy(config.runtime, directory);
-    cr_assert_eq(attach_create(spool, &config, &fs, error), 0, "%s", error);
+    setup();
+    create();
 }
 
-static void teardown(void)
+static void teardown_both(void)
 {
-    char command[128];
-
     fastspool_detach(fs);
-    snprintf(command, sizeof(command), "rm -rf %s", directory);
-    cr_assert_eq(system(command), 0);
+    teardown();
 }
 
-TestSuite(attach_calls, .init = setup, .fini = teardown);
+TestSuite(attach_calls, .init = setup_beside_one, .fini = teardown_both);
 
 /* The child goes on until it stops itself.  Returns how many system calls it has made; those of the stop, too. */
 static int calls_until_stop(pid_t child)
