@@ -53,6 +53,7 @@
 #include <unistd.h>
 
 #define WHOLE_MAX  (3600 * NS_PER_S) /* for an instant in which no message of the disk is locked */
+#define LOOK_SOON  (10 * NS_PER_MS)  /* at first */
 #define LOOK_AGAIN NS_PER_S          /* at the store, and at what an Exim has locked */
 #define LOOK_LEFT  (60 * NS_PER_S)   /* at what can't be imported: the operator may have seen to it */
 #define SILENCE    (10 * NS_PER_S)   /* before a line says what is waited for */
@@ -157,9 +158,9 @@ static bool import_all(struct server *server, bool whole, uint64_t since)
     return false;
 }
 
-/* Wait for a message of the supervisor, a second at most.  Is there one?  Ends the process with the supervisor, and
- * with the store. */
-static bool wait_for(const struct server *server, short events)
+/* Wait for a message of the supervisor, @pause nanoseconds at most.  Is there one?  Ends the process with the
+ * supervisor, and with the store. */
+static bool wait_for(const struct server *server, short events, uint64_t pause)
 {
     char lost[FASTSPOOL_ERROR_MAX] = "";
     struct pollfd poll_for = {.fd = server->control, .events = (short)(events | POLLRDHUP)};
@@ -168,7 +169,7 @@ static bool wait_for(const struct server *server, short events)
         complain(inside_spool(server->fs), "the store is gone, or failed", lost);
         _exit(1);
     }
-    poll(&poll_for, 1, (int)(LOOK_AGAIN / NS_PER_MS));
+    poll(&poll_for, 1, (int)(pause / NS_PER_MS));
     if (poll_for.revents & POLLHUP) /* it is dead, and has unmounted nothing */
         _exit(1);
     if (poll_for.revents & POLLRDHUP) { /* it has unmounted everything */
@@ -182,17 +183,20 @@ static bool wait_for(const struct server *server, short events)
 /* The next message, 0: there is none. */
 static uint32_t listen_for(const struct server *server, struct control *message)
 {
-    return wait_for(server, POLLIN) && control_receive(server->control, message) > 0 ? message->kind : 0;
+    return wait_for(server, POLLIN, LOOK_AGAIN) && control_receive(server->control, message) > 0 ? message->kind : 0;
 }
 
 /* Import until nothing is left on the disk.  @whole: all or nothing; but where runners of a large queue hold one lock
- * after another, that instant never comes. */
+ * after another, that instant never comes.  A reception that began before a mount ends after it: its -H file is in the
+ * view then, and its -D file on the disk until it is imported.  So the first looks follow closely. */
 static void import_until_done(struct server *server, bool whole)
 {
-    uint64_t since = clock_monotonic();
+    uint64_t since = clock_monotonic(), pause = LOOK_SOON;
 
-    while (!import_all(server, whole && clock_monotonic() - since < WHOLE_MAX, since))
-        wait_for(server, 0);
+    while (!import_all(server, whole && clock_monotonic() - since < WHOLE_MAX, since)) {
+        wait_for(server, 0, pause);
+        pause = pause * 2 < LOOK_AGAIN ? pause * 2 : LOOK_AGAIN;
+    }
     server->told = false;
 }
 

@@ -663,6 +663,16 @@ class Exim:
         self.wait_arrived()
         self.wait_empty()
 
+    def wait_queued(self, count, name):
+        """Wait until named queue NAME has COUNT messages, each with its -D file.  Without a view it has them at once.
+
+        Of a message that was being received when the view was mounted over its queue the view has the -H file, and the
+        -D file a moment later.  Meanwhile a queue run passes it over.
+        """
+        wait_for(lambda: len(list((self.spool / name / "input").glob("*-D"))) == count if self.with_view else True,
+                 f"queue {name} is in the view")
+        check(len(self.queue(f"-qG{name}")) == count, f"queue {name} doesn't have its {count} messages")
+
     def wait_empty(self, seconds=120):
         wait_for(lambda: not self.queue(), "the queue is empty", seconds)
 

@@ -163,8 +163,7 @@ def queue_by_acl(exim):
     for _ in range(3):
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
     client.close()
-    # A queue that is new is in the view within two seconds.
-    wait_for(lambda: len(exim.queue("-qGslow")) == 3, "the messages are in the named queue", 60 if exim.with_view else 0)
+    exim.wait_queued(3, "slow")
     check(not exim.queue(), "the messages are in the default queue")
     exim.run("-qGslow")
     exim.wait_arrived()

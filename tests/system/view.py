@@ -308,8 +308,7 @@ def queue_made_later(exim):
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "not accepted")
     client.close()
     wait_for(lambda: is_view(exim.spool / "slow" / "input"), "the named queue is in the view")
-    # What came between the import and the mount is imported a second later.
-    wait_for(lambda: len(exim.queue("-qGslow")) == 3, "all messages are in the named queue")
+    exim.wait_queued(3, "slow")
     exim.run("-qffGslow")
     exim.wait_arrived()
     wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")

@@ -102,7 +102,7 @@ Test(server, lock_with_an_end)
     lock(B);
     for (int i = 0; i < 60; i++) {
         cr_assert_not(import_all(&server, true, play_time));
-        wait_for(&server, 0);
+        wait_for(&server, 0, LOOK_AGAIN);
     }
     cr_assert(disk_has("input/" A "-H") && !moved_at);
     unlock();
