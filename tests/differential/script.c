@@ -16,6 +16,7 @@
  * later steps differ too.  Only the first difference counts.
  */
 #include "script.h"
+#include "../random.h"
 
 #include "actor.h"
 
@@ -60,10 +61,7 @@ static bool apart;        /* names stay in input/ or in msglog/ */
 
 static uint32_t some(uint32_t below)
 {
-    state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ z >> 31) % below);
+    return (uint32_t)(random_next(&state) % below);
 }
 
 static bool once_in(uint32_t n)

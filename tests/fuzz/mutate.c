@@ -9,6 +9,7 @@
  */
 #include "mutate.h"
 
+#include "../random.h"
 #include "store/layout.h"
 
 #include <linux/futex.h>
@@ -17,11 +18,7 @@
 
 uint64_t dice_roll(struct dice *dice)
 {
-    uint64_t z = dice->state += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
+    return random_next(&dice->state);
 }
 
 uint64_t dice_below(struct dice *dice, uint64_t sides)

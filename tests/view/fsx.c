@@ -11,6 +11,8 @@
  *
  * Failure modes: a wrong result is printed with the last steps, and the status is 1.  --spoil makes one on purpose.
  */
+#include "../random.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -232,10 +234,7 @@ static uint64_t state;
 
 static unsigned some(unsigned below)
 {
-    state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (unsigned)((z ^ z >> 31) % below);
+    return (unsigned)(random_next(&state) % below);
 }
 
 static void wrong(long number, const char *what, int64_t expected)

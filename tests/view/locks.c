@@ -14,6 +14,8 @@
  *
  * Failure modes: an actor that doesn't answer within SECONDS is said to hang, and is killed.
  */
+#include "../random.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -577,10 +579,7 @@ static uint64_t state;
 
 static unsigned some(unsigned below)
 {
-    state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (unsigned)((z ^ z >> 31) % below);
+    return (unsigned)(random_next(&state) % below);
 }
 
 static bool is_open[ACTORS][3]; /* slots 0 and 1 are descriptors of f, slot 2 of g */

@@ -15,6 +15,8 @@
  *
  * Failure modes: what is wrong is printed, and the status is 1.  --spoil expects one link too many.
  */
+#include "../random.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,10 +42,7 @@ static int problems;
 
 static unsigned some(unsigned below)
 {
-    state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (unsigned)((z ^ z >> 31) % below);
+    return (unsigned)(random_next(&state) % below);
 }
 
 /* Say what is wrong, a few times. */

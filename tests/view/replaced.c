@@ -13,6 +13,8 @@
  * Failure modes: each call that fails otherwise is printed, with its error and how often, and the status is 1.  --spoil
  * leaves an instant without the name where there may be none.
  */
+#include "../random.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -43,10 +45,7 @@ static uint64_t *replaced; /* how often, by the other process */
 
 static unsigned some(unsigned below)
 {
-    state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = (state ^ state >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (unsigned)((z ^ z >> 31) % below);
+    return (unsigned)(random_next(&state) % below);
 }
 
 /* ---- the process that replaces ---- */
