@@ -581,14 +581,7 @@ class Exim:
                                        stderr=subprocess.STDOUT,
                                        preexec_fn=lambda: [resource.setrlimit(*limit) for limit in limits])
 
-        def listens():
-            check(self.daemon.poll() is None, f"the daemon ended: {self.said()}")
-            try:
-                socket.create_connection(("127.0.0.1", SMTP_PORT), timeout=1).close()
-                return True
-            except OSError:
-                return False
-        wait_for(listens, "the daemon listens")
+        self.wait_listens()
         if "LD_PRELOAD" in environment:
             maps = pathlib.Path(f"/proc/{self.daemon.pid}/maps").read_text()
             check(LIBRARY in maps, f"the library is not in the daemon: {self.said()}")
@@ -662,6 +655,16 @@ class Exim:
         self.run("-qff")
         self.wait_arrived()
         self.wait_empty()
+
+    def wait_listens(self):
+        def listens():
+            check(self.daemon.poll() is None, f"the daemon ended: {self.said()}")
+            try:
+                socket.create_connection(("127.0.0.1", SMTP_PORT), timeout=1).close()
+                return True
+            except OSError:
+                return False
+        wait_for(listens, "the daemon listens")
 
     def wait_queued(self, count, name):
         """Wait until named queue NAME has COUNT messages, each with its -D file.  Without a view it has them at once.

@@ -10,11 +10,10 @@ import glob
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 
-from harness import (EXIM, QUEUE_ONLY, SMTP_PORT, TOOL, Client, Message, check, forget_memory, kill, kill_all, main,
-                     processes, stores, test, wait_for)
+from harness import (EXIM, QUEUE_ONLY, TOOL, Client, Message, check, forget_memory, kill, kill_all, main, processes,
+                     stores, test, wait_for)
 
 LAZY = ("durability = lazy", "flush_interval = 3600s")       # nothing reaches the disk before the mirror's last commit
 OWN_MEMORY = "mount -t tmpfs -o mode=1777 own /dev/shm && mount -t tmpfs -o mode=755 own /run"
@@ -67,14 +66,7 @@ def start_in(exim, *unshare, script="true", path=EXIM):
     exim.daemon = subprocess.Popen(["unshare", "--mount", *unshare, "sh", "-c", f"{script} && {run}; :", "sh", path, "-bdf"],
                                    env=exim.environment(), cwd="/", stdin=subprocess.DEVNULL,
                                    stdout=open(exim.work / "daemon.out", "ab"), stderr=subprocess.STDOUT)
-
-    def listens():
-        try:
-            socket.create_connection(("127.0.0.1", SMTP_PORT), timeout=1).close()
-            return True
-        except OSError:
-            return False
-    wait_for(listens, "the daemon listens")
+    exim.wait_listens()
 
 
 def run_in(exim, *command, script="true", unshare=()):
