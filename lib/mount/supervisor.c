@@ -12,7 +12,7 @@
  *   - A top directory is new on the disk (of a new queue): the server adopts it.  inotify(7) tells of it, of the
  *     disk's directories alone; and every second the supervisor looks itself.
  *   - Every two seconds: ask the server by way of the hand whether it still answers.
- *   - SIGTERM: unmount, then let the server end in order.
+ *   - SIGTERM: end the hand, unmount, then let the server end in order.
  *
  * Failure modes:
  *   - The server dies: what is mounted answers ENOTCONN, until the next server's view is mounted over it.  The first
@@ -431,7 +431,8 @@ static void reap(struct supervisor *s)
         } else if (pid == s->hand_pid) {
             s->hand_pid = 0;
         }
-        kill_children(s); /* one does not go on without the other */
+        if (!s->ending)
+            kill_children(s); /* one does not go on without the other */
         if (!s->server_pid && !s->hand_pid)
             end_server(s);
     }
@@ -517,9 +518,31 @@ static void serve(struct supervisor *s)
     }
 }
 
-/* Unmount first: a server that has ended in order has left the header saying that the disk counts again. */
+/* Wait for a signal, a tenth of a second at most. */
+static void wait_for_signal(struct supervisor *s)
+{
+    poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
+    from_signals(s);
+}
+
+/* Orders that it has not followed yet would be mounted after what is unmounted here. */
+static void end_hand(struct supervisor *s)
+{
+    uint64_t since = clock_monotonic();
+
+    if (s->hand_pid)
+        kill(s->hand_pid, SIGKILL);
+    while (s->hand_pid && clock_monotonic() - since < 2 * KILL_TIME) {
+        wait_for_signal(s);
+        if (clock_monotonic() - since > KILL_TIME)
+            mounts_abort(s->connection); /* it waits for a server that does not answer */
+    }
+}
+
+/* Unmount before the server ends: one that has ended in order has left the header saying that the disk counts again. */
 static void end(struct supervisor *s)
 {
+    end_hand(s);
     look_for_tops(s);
     for (size_t i = 0; i < s->tops.count; i++) {
         const char *name = s->tops.top[i].name;
@@ -528,15 +551,12 @@ static void end(struct supervisor *s)
             complain(s->mounts.path, name, result);
     }
     if (s->server_pid && shutdown(s->server, SHUT_WR) == 0) {
-        for (uint64_t since = clock_monotonic(); s->server_pid && clock_monotonic() - since < END_TIME;) {
-            poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
-            from_signals(s);
-        }
+        for (uint64_t since = clock_monotonic(); s->server_pid && clock_monotonic() - since < END_TIME;)
+            wait_for_signal(s);
     }
     for (uint64_t since = clock_monotonic(); s->server_pid || s->hand_pid;) {
         kill_children(s);
-        poll(&(struct pollfd){s->signals, POLLIN, 0}, 1, 100);
-        from_signals(s);
+        wait_for_signal(s);
         if (clock_monotonic() - since > KILL_TIME)
             mounts_abort(s->connection);
         if (clock_monotonic() - since > 2 * KILL_TIME)

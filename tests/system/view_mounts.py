@@ -217,6 +217,49 @@ def no_process_can_be_made(exim):
     check(view.returncode == 69 and b"Resource temporarily unavailable" in view.stderr and b"another" not in view.stderr, f"{view}")
 
 
+LATE_MOUNT = """
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void note(const char *file)
+{
+    close(open(file, O_CREAT, 0600));
+}
+int move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags)
+{
+    static int calls; /* the supervisor's one, and the hand's */
+    if (++calls == 3) {
+        note(WORK "/mounting");
+        for (int i = 0; i < 5000 && access(WORK "/unmounted", F_OK) != 0; i++)
+            usleep(1000);
+    }
+    return syscall(SYS_move_mount, from, from_path, to, to_path, flags);
+}
+int shutdown(int socket, int how) /* the supervisor has unmounted everything, and tells its server */
+{
+    note(WORK "/unmounted");
+    usleep(300000);
+    return syscall(SYS_shutdown, socket, how);
+}
+"""
+
+
+@test(**AUTO)
+def ended_while_it_mounts(exim):
+    """The view is told to end while its hand mounts the second directory: it ends with nothing mounted."""
+    fill(exim, 1)
+    exim.tool("stop")
+    (exim.work / "late.c").write_text(LATE_MOUNT)
+    subprocess.run(["cc", "-w", "-D_GNU_SOURCE", f'-DWORK="{exim.work}"', "-shared", "-fPIC", "-o", exim.work / "late.so",
+                    exim.work / "late.c"], check=True)
+    view = subprocess.Popen(["fastspool", "view", exim.spool], env={**os.environ, "LD_PRELOAD": f"{exim.work}/late.so"})
+    wait_for((exim.work / "mounting").exists, "the hand mounts")
+    check(len(over(exim)) == 1, f"mounted over {over(exim)}")
+    view.terminate()
+    check(view.wait(60) == 0 and not over(exim), f"status {view.returncode}, still mounted over {over(exim)}")
+
+
 @test(**AUTO)
 def few_descriptors(exim):
     """A limit of 1,024 descriptors that root may not lift, as in a container: the view opens files all the same."""
