@@ -33,7 +33,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S)  /* of a mirror that has not got its lock yet */
 #define LOOKS      (2 * NS_PER_S)  /* in that time a mirror that works has looked whether it lives alone */
 #define PATIENCE   (60 * NS_PER_S) /* for its last commit and checkpoint */
 #define LOOK_EVERY (20 * NS_PER_MS)
@@ -45,17 +44,6 @@ bool own_mirror(const char *spool, const struct fastspool_config *config)
     snprintf(state, sizeof(state), "%s%s", config->state[0] ? config->state : spool,
              config->state[0] ? "" : "/" PLACES_STATE);
     return strlen(state) < FASTSPOOL_PATH_MAX && launch_mirror_lives(state) == 0;
-}
-
-/* A mirror that comes up only now would look for nobody's wait.  The mail user may write `starting` anew all the time.
- */
-static void wait_for_start(struct fastspool *fs)
-{
-    uint64_t began = clock_monotonic(), starting;
-
-    while (launch_lives(fs) == 0 && (starting = LOAD(fs->header->mirror.starting)) &&
-           clock_monotonic() - starting < START_TIME && clock_monotonic() - began < START_TIME)
-        clock_sleep(LOOK_EVERY);
 }
 
 /* A mirror that has given a sign of life since, and not claimed the store, does not live alone. */
@@ -83,7 +71,8 @@ void own_end(struct fastspool *fs)
         close(state_fd);
     if (lock >= 0) {
         progress_begin("ending the mirror");
-        wait_for_start(fs);
+        /* A mirror that comes up only now would look for nobody's wait. */
+        launch_settle(&fs->header->mirror.starting, launch_mirror_lives, fs->state);
         descriptions_pool_close(fs); /* from here on nothing is done in the store */
         presence_withdraw(fs->presence_fd);
         wait_for_end(fs, lock);

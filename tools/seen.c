@@ -31,7 +31,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define START_TIME (2 * NS_PER_S)  /* from the start of a view to its lock, and from that of a mirror to the view's */
 #define LATE       (10 * NS_PER_S) /* a start that takes longer than this waits for something, or fails */
 #define MOMENT     (3 * NS_PER_S)  /* for a view whose server has died: another one is started */
 #define LOOK_AGAIN (NS_PER_S / 20)
@@ -96,18 +95,14 @@ static void find_mounts(const char *spool, unsigned minor, char names[NAMES])
 
 static bool has_just_started(const struct fastspool *fs)
 {
-    uint64_t starting = LOAD(fs->header->view.starting);
-
-    return starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->view.unavailable);
+    return launch_is_young(&fs->header->view.starting) && !LOAD(fs->header->view.unavailable);
 }
 
 /* The store is being made, and whoever makes it starts the view when the names are there; or did so just now. */
 static bool store_has_just_started(const struct fastspool *fs)
 {
-    uint64_t starting = LOAD(fs->header->mirror.starting);
-
     return LOAD(fs->header->state) == SEGMENT_RECOVERING ||
-           (starting && clock_monotonic() - starting < START_TIME && !LOAD(fs->header->mirror.ending));
+           (launch_is_young(&fs->header->mirror.starting) && !LOAD(fs->header->mirror.ending));
 }
 
 /* For how many seconds the view's process @pid has lived, if that is longer than a start takes; 0: not. */

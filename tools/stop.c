@@ -143,10 +143,12 @@ static int still_runs(const struct look *look, pid_t pid, bool killed)
 static int end_view(const struct look *look, pid_t *killed)
 {
     pid_t signalled = 0;
-    int lives = launch_view_lives(look->state);
-    uint64_t start = clock_monotonic(), killed_at = 0;
 
     *killed = 0;
+    if (look->fs)
+        launch_settle(&look->fs->header->view.starting, launch_view_lives, look->state);
+    int lives = launch_view_lives(look->state);
+    uint64_t start = clock_monotonic(), killed_at = 0;
     if (geteuid() != 0 && lives > 0)
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
     for (; lives != 0; lives = launch_view_lives(look->state)) {

@@ -13,7 +13,7 @@
  * Failure modes:
  *   - The starter lives in a sandbox: the mirror goes to process 1's mounts, if the spool is there (shed_mounts()).
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
- *   - The mirror does not come up: a waiter starts it again after START_TIME.  If the command is missing, a line in
+ *   - The mirror does not come up: a waiter starts it again after LAUNCH_TIME.  If the command is missing, a line in
  *     syslog says so each time.
  *   - The starting program has limits, priorities, signals, descriptors or a control group that would harm the mirror:
  *     shed_inheritance() gives them up, as far as the process may.
@@ -56,8 +56,8 @@
 #include <unistd.h>
 
 #define FILES_OPEN     4096            /* descriptors of the mirror and the view */
-#define START_TIME     (2 * NS_PER_S)  /* time for a new mirror to take its lock */
 #define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
+#define LOOK_EVERY     (20 * NS_PER_MS)
 
 /* Open the lock file @name of the state directory.  -ENOENT: there is none, so nobody holds it. */
 static int open_lock(const char *state, const char *name)
@@ -312,6 +312,21 @@ static bool is_starter(const uint64_t *starting, uint64_t time)
            __atomic_compare_exchange_n(&ATOMIC(*starting), &before, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+bool launch_is_young(const uint64_t *starting)
+{
+    uint64_t at = LOAD(*starting);
+
+    return at && clock_monotonic() - at < LAUNCH_TIME;
+}
+
+void launch_settle(const uint64_t *starting, int (*lives)(const char *state), const char *state)
+{
+    uint64_t began = clock_monotonic();
+
+    while (lives(state) == 0 && launch_is_young(starting) && clock_monotonic() - began < LAUNCH_TIME)
+        clock_sleep(LOOK_EVERY);
+}
+
 /* Root has room made where `memory` has grown since the store was made. */
 static void make_room(const struct fastspool *fs)
 {
@@ -326,7 +341,7 @@ int launch_start(struct fastspool *fs)
 {
     if ((geteuid() != 0 && geteuid() != fs->owner) || (getuid() != 0 && getuid() != fs->owner))
         return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
-    if (!is_starter(&fs->header->mirror.starting, START_TIME))
+    if (!is_starter(&fs->header->mirror.starting, LAUNCH_TIME))
         return 0;
     if (access(FASTSPOOL_TOOL, X_OK) < 0)
         syslog(LOG_MAIL | LOG_ERR,
@@ -375,7 +390,7 @@ void launch_view(struct fastspool *fs)
     bool lasts = LOAD(fs->header->view.unavailable) && LOAD(fs->header->view.obstacle) != VIEW_OTHER;
 
     if (geteuid() == 0 && (getuid() == 0 || getuid() == fs->owner) && launch_view_lives(fs->state) == 0 &&
-        is_starter(&fs->header->view.starting, lasts ? VIEW_TRY_AGAIN : START_TIME)) {
+        is_starter(&fs->header->view.starting, lasts ? VIEW_TRY_AGAIN : LAUNCH_TIME)) {
         enum view_obstacle obstacle;
         int error = launch_view_obstructed(&obstacle);
         if (!error && launch_place_viewed(fs->spool) > 0) {

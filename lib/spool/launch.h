@@ -13,6 +13,8 @@
 
 struct fastspool;
 
+#define LAUNCH_TIME UINT64_C(2000000000) /* ns: for a new mirror or view to take its lock */
+
 /** Does a mirror of the store live?  Its lock file decides, never a pid.  1 or 0; -errno: it can't be said.  Keeps
  *  errno. */
 int launch_lives(struct fastspool *fs);
@@ -31,6 +33,12 @@ int launch_place_viewed(const char *spool);
 void launch_view(struct fastspool *fs);
 /** Why this process can mount no view: an errno of *@obstacle; 0: nothing is in the way. */
 int launch_view_obstructed(enum view_obstacle *obstacle);
+/** Has a process started the mirror or the view, as @starting of the header notes, so lately (LAUNCH_TIME) that it may
+ * not have its lock yet? */
+bool launch_is_young(const uint64_t *starting);
+/** Wait until it has, by @lives and @state, or LAUNCH_TIME has passed: the mail user may write @starting anew all the
+ *  time. */
+void launch_settle(const uint64_t *starting, int (*lives)(const char *state), const char *state);
 /** The process that holds the view's lock, as the kernel says; 0: none; -errno: it can't be said.  The mail user can
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */

@@ -260,6 +260,44 @@ def ended_while_it_mounts(exim):
     check(view.wait(60) == 0 and not over(exim), f"status {view.returncode}, still mounted over {over(exim)}")
 
 
+SLOW_START = """
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((constructor)) static void start(void)
+{
+    char words[64] = "";
+    int fd = open("/proc/self/cmdline", O_RDONLY);
+    read(fd, words, sizeof(words) - 1);
+    close(fd);
+    if (strcmp(words, "fastspool") == 0 && strcmp(words + 10, "view") == 0)
+        usleep(700000);
+}
+"""
+
+
+@test(**AUTO)
+def stopped_while_it_starts(exim):
+    """A view that was started just now, and has no lock yet, is ended by `fastspool stop`, too."""
+    source, library, preload = exim.work / "slow.c", exim.work / "slow.so", pathlib.Path("/etc/ld.so.preload")
+    source.write_text(SLOW_START)
+    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-o", library, source], check=True)
+    fill(exim, 1)
+    exim.tool("stop")
+
+    def running():
+        return [words_of(pid) for pid, _ in processes() if "view" in words_of(pid)]
+    check(not running(), f"{running()}")
+    preload.write_text(f"{library}\n")
+    try:
+        use_as_root(exim)
+        check(running(), "nothing was started")
+        exim.tool("stop")
+        check(not running() and not over(exim), f"left: {running()}, mounted over {over(exim)}")
+    finally:
+        preload.unlink()
+
+
 @test(**AUTO)
 def few_descriptors(exim):
     """A limit of 1,024 descriptors that root may not lift, as in a container: the view opens files all the same."""
