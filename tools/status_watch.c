@@ -10,6 +10,8 @@
  * Failure modes:
  *   - No terminal: a sentence, and nothing is changed.
  *   - ^Z would leave the terminal to the shell as it is: the key has no effect meanwhile.
+ *   - Keys without a meaning come fast, as from a mouse wheel or a paste: each waits for its second, as the rates are
+ *     of whole ones.
  *   - The terminal knows no UTF-8: the bars are ASCII.
  */
 #include "base/escape.h"
@@ -183,11 +185,16 @@ static void take_terminal(const struct termios *before)
 static bool wait_ends(void)
 {
     struct pollfd key = {STDIN_FILENO, POLLIN, 0};
+    uint64_t until = clock_monotonic() + PERIOD_MS * NS_PER_MS;
     char pressed;
 
-    if (ended || poll(&key, 1, PERIOD_MS) <= 0)
-        return ended;
-    return read(STDIN_FILENO, &pressed, 1) != 1 || pressed == 'q' || pressed == 'Q';
+    for (uint64_t now; !ended && (now = clock_monotonic()) < until;) {
+        if (poll(&key, 1, (int)((until - now) / NS_PER_MS) + 1) <= 0)
+            continue;
+        if (read(STDIN_FILENO, &pressed, 1) != 1 || pressed == 'q' || pressed == 'Q')
+            return true;
+    }
+    return ended;
 }
 
 int status_watch(const struct fastspool_config *config)
