@@ -242,6 +242,16 @@ static int add_user(const struct origin *origin, const char *value, struct fasts
     return 0;
 }
 
+/* Too little for any store is found here, with its line: later it would be an error of every process's attaching. */
+static int set_memory(const struct origin *origin, const char *value, uint64_t *memory)
+{
+    if (parse_memory(value, memory) < 0)
+        return refuse(origin, "needs a size like 512M or 25%, not", value);
+    return *memory < CONFIGURATION_MEMORY_LEAST
+               ? refuse(origin, "needs at least 4M, a size like 512M or 25%, not", value)
+               : 0;
+}
+
 static int set(const struct origin *origin, struct fastspool_config *config, const char *key, const char *value)
 {
     if (strcmp(key, "spool") == 0)
@@ -255,8 +265,7 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
     if (strcmp(key, "runtime") == 0)
         return parse_path(value, config->runtime) < 0 ? refuse(origin, "needs an absolute path, not", value) : 0;
     if (strcmp(key, "memory") == 0)
-        return parse_memory(value, &config->memory) < 0 ? refuse(origin, "needs a size like 512M or 25%, not", value)
-                                                        : 0;
+        return set_memory(origin, value, &config->memory);
     if (strcmp(key, "flush_interval") == 0)
         return parse_duration(value, &config->flush_interval) < 0
                    ? refuse(origin, "needs a duration like 100ms or 1s, not", value)

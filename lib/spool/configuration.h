@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define CONFIGURATION_MEMORY_LEAST (UINT64_C(4) << 20) /* bytes of the smallest store */
+
 /** As fastspool_config_load(), but `memory` stays 0 where it is not configured: configuration_memory() then says how
  *  much that is, and makes some twenty system calls, for what the control groups leave. */
 int configuration_read(struct fastspool_config *config, const char *path, bool environment,

@@ -103,11 +103,9 @@ int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, st
     return result;
 }
 
-#define LEAST (4 * CHUNK_SIZE) /* bytes of the smallest store */
-
 int memory_check(uint64_t memory, char *error)
 {
-    if (memory >= LEAST)
+    if (memory >= CONFIGURATION_MEMORY_LEAST)
         return 0;
     return error_set(error, -ENOSPC, "`memory` is %llu KiB, but a store needs at least 4 MiB",
                      (unsigned long long)(memory >> 10));
@@ -123,7 +121,7 @@ uint64_t memory_wanted(const struct fastspool *fs)
     uint64_t size = (uint64_t)st.f_blocks * st.f_frsize;
     if (size == 0 || memory <= size) /* the first: without a limit */
         return memory;
-    return size < LEAST ? 0 : size;
+    return size < CONFIGURATION_MEMORY_LEAST ? 0 : size;
 }
 
 /* ---- make ---- */

@@ -80,6 +80,8 @@ ParameterizedTestParameters(configuration, mistakes)
         {"memory = 0", "`0`"},
         {"memory = 101%", "101%"},
         {"memory = 5MB", "5MB"},
+        {"memory = 12", "at least 4M"},
+        {"memory = 4095K", "`4095K`"},
         {"memory = -1M", "-1M"},
         {"flush_interval = 5", "`5`"},
         {"flush_interval = 2h", "2h"},
