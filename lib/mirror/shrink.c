@@ -135,14 +135,14 @@ static int read_held(struct database *database, uint64_t *held, char *error)
     return result;
 }
 
-/* LMDB syncs no copy. */
-static int sync_new(const struct shrink *shrink)
+/* LMDB syncs no copy, and gives it the mode that the caller's umask leaves. */
+static int finish_new(const struct shrink *shrink)
 {
     char path[PLACES_PATH_MAX + 16];
 
     snprintf(path, sizeof(path), "%s/%s", shrink->new, parts[0]);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+    int result = fd < 0 || fchmod(fd, 0600) < 0 || fsync(fd) < 0 ? -errno : 0;
     if (fd >= 0)
         close(fd);
     return result < 0 ? result : fd_sync_directory(shrink->new);
@@ -156,7 +156,7 @@ static int copy(struct database *database, const struct shrink *shrink, char *er
         result = -errno;
     int code = result < 0 ? -result : mdb_env_copy2(database->environment, shrink->new, MDB_CP_COMPACT);
     if (code == 0)
-        code = -sync_new(shrink);
+        code = -finish_new(shrink);
     return code == 0 ? 0
                      : error_set(error, code > 0 ? -code : -EIO, "cannot copy the database to %s: %s", shrink->new,
                                  mdb_strerror(code));

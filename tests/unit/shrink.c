@@ -94,6 +94,21 @@ Test(shrink, gives_back)
     recovers(dump_all(fs, then_dump));
 }
 
+/* Mail in clear, whatever the umask of the one who calls. */
+Test(shrink, stays_the_owners)
+{
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+
+    scene();
+    umask(022);
+    run_all();
+    places_in_state(fs->state, PLACES_DATABASE, path);
+    strcat(path, "/data.mdb");
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(st.st_mode & 07777, 0600, "%o", st.st_mode);
+}
+
 /* The journal has what the database lacks. */
 Test(shrink, without_a_checkpoint)
 {
