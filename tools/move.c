@@ -53,14 +53,24 @@ static int hold_view(const struct fastspool *fs)
     return result < 0 ? result : lock_take(fd, is_view, fs->state);
 }
 
-static int keep_view_away(const struct fastspool *fs)
+/* One that is alive imports by itself: to stop it would hide the queue, and gain nothing. */
+static int refuse_view(const struct fastspool *fs, enum move move)
+{
+    if (move == MOVE_IN)
+        return tool_error(
+            "a view of %s runs, and imports by itself: `fastspool status` says what it has left on the disk",
+            fs->spool);
+    return tool_error("a view of %s runs: run `fastspool stop` first", fs->spool);
+}
+
+static int keep_view_away(const struct fastspool *fs, enum move move)
 {
     progress_begin("waiting for another call to end");
     int result = hold_view(fs);
     progress_end();
 
     if (result == -EWOULDBLOCK && is_view(fs->state))
-        return tool_error("a view of %s runs: run `fastspool stop` first", fs->spool);
+        return refuse_view(fs, move);
     if (result == -EWOULDBLOCK)
         return tool_error("another export or import of %s runs: try again when it has ended", fs->spool);
     if (result < 0)
@@ -105,7 +115,7 @@ struct fastspool *move_begin(const char *spool, enum move move)
         tool_refused(result, error);
         return NULL;
     }
-    if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs) == 0))
+    if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs, move) == 0))
         return fs;
     leave(fs);
     return NULL;

@@ -922,12 +922,14 @@ def no_spool(exim):
 
 @test(library=True, main=QUEUE_ONLY, view="library")
 def viewed(exim):
-    """Over a mounted view an export is refused, and after a stop it works."""
+    """Over a mounted view an export is refused, and after a stop it works.  An import is the view's own work."""
     exim.start()
     queue(exim, 3)
     exim.stop()
     result = exim.command("export", "--yes", program=TOOL, stock=True)
     check(result.returncode == 1 and b"run `fastspool stop` first" in result.stderr, result.stderr.decode())
+    result = exim.command("import", program=TOOL, stock=True)
+    check(result.returncode == 1 and b"imports by itself" in result.stderr and b"stop" not in result.stderr, result.stderr.decode())
     exim.with_view = None               # the harness mounts none any more
     exim.fastspool_configuration("view = off")
     exim.tool("stop")
