@@ -229,7 +229,7 @@ static int disable(bool yes)
         return 0;
     }
     if (!tool_confirm(yes, "Take it away?"))
-        return 1;
+        return tool_error("nothing was taken away");
     for (size_t i = 0; i < config.spools; i++) {
         if (stop(&config, config.spool[i]) != 0)
             return 1;

@@ -120,7 +120,9 @@ static int enable(const struct wish *wish)
         return 0;
     }
     say_view(wish);
-    if (!tool_confirm(wish->yes, "Write this?") || put(ways, count) != 0)
+    if (!tool_confirm(wish->yes, "Write this?"))
+        return tool_error("nothing was written");
+    if (put(ways, count) != 0)
         return 1;
     ways_reload();
     printf("Done.  Now restart Exim (%s), and see what `fastspool doctor` says.\n", ways_command("restart"));

@@ -199,6 +199,6 @@ int tool_export(int argc, char **argv)
         return 1;
     char question[2 * PATH_MAX + 64];
     snprintf(question, sizeof(question), "Move all messages of %s to %s?", fs->spool, path ? path : "the plain disk");
-    int result = tool_confirm(yes, question) ? export_to(fs, path) : 1;
+    int result = tool_confirm(yes, question) ? export_to(fs, path) : tool_error("nothing was moved");
     return move_end(fs, result);
 }

@@ -2261,6 +2261,8 @@ def off_with_mail(exim):
         exim.own(exim.spool / name)
     with machine(exim, *(["view = auto"] if with_view else [])):
         before = etc()
+        code, said = on_terminal("n\n", "enable")
+        check(code == 1 and "nothing was written" in said and not changed(before), said)
         operate(exim, "enable", "--yes")
         enabled = etc()
         for _ in range(12):
@@ -2285,6 +2287,9 @@ def off_with_mail(exim):
             check("do what the export says" in said and "by `fastspool export`" not in said, f"what has failed is advised: {said}")
             holder.communicate()
             check(exim.run("-bp") == listed, "Exim with the library has another queue")
+        if not with_view:
+            code, said = on_terminal("n\n", "export")
+            check(code == 1 and "nothing was moved" in said, said)
         code, said = on_terminal("y\n", "disable")
         check(code == 0 and f"exported {'12 messages' if with_view else '1 message'} in" in said and not changed(before), said)
         check(said.count("[y/N]") == 1 and "stay in the store" not in said, f"asked twice, or stop's line: {said}")
