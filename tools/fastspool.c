@@ -190,7 +190,7 @@ struct fastspool *tool_attach(const char *spool)
 {
     struct fastspool_config config;
     struct fastspool *fs = NULL;
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
     if (tool_config_of_one(&config, spool) != 0)
         return NULL;
@@ -198,9 +198,9 @@ struct fastspool *tool_attach(const char *spool)
     bool exists = result == -ENOENT && access(config.spool[0], F_OK) == 0;
     if (exists && tool_check_spool(&config, true) == 0)
         tool_error(
-            "%s: as after `fastspool stop` or a reboot: start Exim with the library, or run `fastspool run -- true`, "
-            "and try again",
-            error);
+            "%s has no store in memory, as before its first use, after `fastspool stop` or a reboot: start Exim with "
+            "the library, or run `fastspool run%s%s -- true`, and try again",
+            config.spool[0], spool ? " --spool " : "", spool ? escape_word(word, sizeof(word), config.spool[0]) : "");
     else if (result < 0 && !exists)
         tool_refused(result, error);
     return fs;

@@ -253,6 +253,20 @@ def no_spool(exim):
 
 
 @test(library=True)
+def no_store(exim):
+    """Where no store is in memory that is said once, with what brings it back: of this spool, if one was named."""
+    exim.fastspool_configuration("view = off")
+    exim.run("run", "--", "ls", program=TOOL, stock=True)
+    exim.tool("stop")
+    for spool in ([], ["--spool", str(exim.spool)]):
+        for command in (["ls"], ["cat", "x"], ["flush"], ["backup", "/srv/copy"]):
+            result = exim.command(*command, *spool, program=TOOL, stock=True)
+            said = result.stderr.decode()
+            again = f"`fastspool run{' ' * bool(spool)}{' '.join(spool)} -- true`"
+            check(result.returncode == 1 and again in said and said.count("`fastspool stop`") == 1, f"{command}: {result}")
+
+
+@test(library=True)
 def an_ordinary_user(exim):
     """A user who may not look into the spool gets that sentence, and not that it is no spool."""
     exim.run("run", "--", "ls", program=TOOL, stock=True)
