@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are relative to the spool.\n";
+    "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are below the spool, or relative to it.\n";
 
 static int write_all(const char *bytes, size_t size)
 {
@@ -52,7 +52,7 @@ int tool_cat(int argc, char **argv)
     if (!fs)
         return 1;
     for (int i = optind; i < argc; i++)
-        result |= print_file(fs, argv[i]);
+        result |= print_file(fs, tool_relative(fs, argv[i]));
     fastspool_detach(fs);
     return result;
 }

@@ -25,7 +25,8 @@
 
 static const char usage[] =
     "usage: fastspool ls [--spool DIR] [PATH...]\n"
-    "Lists each PATH, and everything below a directory.  Paths are relative to the spool; default: the whole spool.\n";
+    "Lists each PATH, and everything below a directory.  Paths are below the spool, or relative to it; default: all of "
+    "it.\n";
 
 static void print_line(const char *path, const struct stat *st)
 {
@@ -150,7 +151,7 @@ int tool_ls(int argc, char **argv)
     if (optind == argc)
         result = list(fs, "");
     for (int i = optind; i < argc; i++)
-        result |= list(fs, argv[i]);
+        result |= list(fs, tool_relative(fs, argv[i]));
     fastspool_detach(fs);
     return result;
 }

@@ -266,6 +266,20 @@ def no_store(exim):
             check(result.returncode == 1 and again in said and said.count("`fastspool stop`") == 1, f"{command}: {result}")
 
 
+@test(main=QUEUE_ONLY, library=True)
+def paths(exim):
+    """ls and cat take a path as a shell completes it, below the spool, as well as a relative one."""
+    exim.submit(exim.expect(Message(), "sink"))
+    name = f"input/{exim.queue()[0]}-D"
+    for path in (name, f"{exim.spool}/{name}", f"{exim.spool}//{name}"):
+        check(exim.tool("cat", path) == exim.tool("cat", name) and exim.tool("ls", path) == exim.tool("ls", name), path)
+    check(exim.tool("ls", str(exim.spool)) == exim.tool("ls"), "the spool itself")
+    for path in (f"{exim.spool}x/{name}", "/etc/passwd"):
+        result = exim.command("cat", path, program=TOOL, stock=True)
+        check(result.returncode == 1 and path.encode() in result.stderr, f"{path}: {result}")
+    mended(exim)
+
+
 @test(library=True)
 def an_ordinary_user(exim):
     """A user who may not look into the spool gets that sentence, and not that it is no spool."""
