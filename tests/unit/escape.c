@@ -8,31 +8,29 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const paths[] = {"/srv/plain-1.2_3",
-                                    "",
-                                    "/srv/with a blank",
-                                    "/srv/sender's",
-                                    "/srv/$(touch x)`id`;#",
-                                    "/srv/\"x\"",
+static const char *const paths[] = {"/srv/plain-1.2_3", "", "/srv/with a blank", "/srv/sender's",
+                                    "/srv/$(touch x)`id`;#", "/srv/\"x\"",
                                     "/srv/\033[31m\n\t\x7f"
                                     "f",
-                                    "/srv/\033'\\n'",
-                                    "/srv/back\\slash",
-                                    "/srv/\xc3\xa4",
-                                    "/srv/*?[a]~!"};
+                                    "/srv/\033'\\n'", "/srv/back\\slash", "/srv/\xc3\xa4", "/srv/*?[a]~!",
+                                    /* each of these alone, where a shell would make something else of it */
+                                    "/*", "/us?", "/us[r]", "/{usr,bin}", "~", "#x", "/a$b", "/a&b", "/a(b", "/a)b",
+                                    "/a;b", "/a<b", "/a>b", "/a`b", "/a|b"};
 #define PATHS (sizeof(paths) / sizeof(*paths))
 
-/* bash makes of the word the path that it was made of. */
+/* bash makes of the word the path that it was made of, and nothing else: one word. */
 Test(escape, words_are_typed)
 {
     for (size_t i = 0; i < PATHS; i++) {
-        char word[ESCAPE_WORD_ROOM(64)], command[512], got[128] = "";
-        snprintf(command, sizeof(command), "exec bash -c 'x=$(cat); eval \"printf %%s $x\"' <<'END'\n%s\nEND\n",
+        char word[ESCAPE_WORD_ROOM(64)], command[512], got[1024] = "", wanted[128];
+        snprintf(command, sizeof(command),
+                 "exec bash -c 'x=$(cat); eval \"set -- $x\"; printf %%s: $# \"$@\"' <<'END'\n%s\nEND\n",
                  escape_word(word, sizeof(word), paths[i]));
+        snprintf(wanted, sizeof(wanted), "1:%s:", paths[i]);
         FILE *pipe = popen(command, "r");
-        cr_assert(pipe && fread(got, 1, sizeof(got) - 1, pipe) == strlen(paths[i]));
+        cr_assert(pipe && fread(got, 1, sizeof(got) - 1, pipe) > 0, "%s", word);
         pclose(pipe);
-        cr_assert_str_eq(got, paths[i], "%s", word);
+        cr_assert_str_eq(got, wanted, "%s", word);
         for (const char *at = word; *at; at++)
             cr_assert((unsigned char)*at >= ' ' && *at != 0x7f, "a control character in %s", word);
     }
@@ -54,15 +52,18 @@ Test(escape, sentences)
     cr_assert_str_eq(escape_controls(text, sizeof(text), "the spool /\xc3\xa4\033[1m\n \\x1b: \"no\""),
                      "the spool /\xc3\xa4\\x1b[1m\\n \\x1b: \"no\"");
     cr_assert_str_eq(escape_bytes(text, sizeof(text), "a\\\xc3\n", 4), "a\\\\\\xc3\\n");
+    cr_assert_str_eq(escape_controls(text, sizeof(text), ""), "");
+    strcpy(text, "before");
+    cr_assert_str_eq(escape_bytes(text, sizeof(text), "", 0), "");
 }
 
-/* What does not fit is cut between two characters, and nothing is written behind the room. */
+/* What does not fit is cut between two characters, with all that follows, and nothing is written behind the room. */
 Test(escape, cut)
 {
     char text[8] = "1234567";
 
-    cr_assert_str_eq(escape_controls(text, 6, "abc\033"), "abc");
-    cr_assert_str_eq(escape_bytes(text, 6, "\033\033", 2), "\\x1b");
+    cr_assert_str_eq(escape_controls(text, 6, "abc\033d"), "abc");
+    cr_assert_str_eq(escape_bytes(text, 6, "\033\033d", 3), "\\x1b");
     cr_assert_eq(text[7], '\0');
     cr_assert_str_eq(escape_word(text, 4, "a b"), "'a ");
 }
