@@ -8,7 +8,7 @@
  *   - Flush, so that all of it is in the journal or in the database.
  *   - A child copies the journal, then the database.  A checkpoint in between moves batches from the one to the other:
  *     the later copy of the database has them.  Then it verifies the copy.
- *   - Take the copy from the owner, and from all others who could look into it, and give it its name.
+ *   - Take the copy from the owner, and from all others who could look into it, give it its name, and sync that.
  *
  * Failure modes:
  *   - The mirror has written while the journal was copied, so that a batch is missing between two others: the
@@ -146,6 +146,22 @@ static int copy_database(const char *state)
     return code;
 }
 
+/* What else was written: no half of a copy may get its name, also by a power cut. */
+static int sync_rest(void)
+{
+    static const char *const paths[] = {PLACES_DATABASE "/data.mdb", PLACES_DATABASE, PLACES_JOURNAL, "."};
+    int result = 0;
+
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths) && result == 0; i++) {
+        int fd = open(paths[i], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL)) /* a file system that syncs no directories */
+            result = -errno;
+        if (fd >= 0)
+            close(fd);
+    }
+    return result;
+}
+
 static enum outcome copy(const char *state, struct findings *findings)
 {
     struct verified verified;
@@ -155,6 +171,8 @@ static enum outcome copy(const char *state, struct findings *findings)
         findings_add(findings, "the journal can't be copied: %s", strerrordesc_np(-result));
     else if ((code = copy_database(state)) != 0)
         findings_add(findings, "the database can't be copied: %s", mdb_strerror(code));
+    else if ((result = sync_rest()) < 0)
+        findings_add(findings, "the copy can't be written to the disk: %s", strerrordesc_np(-result));
     else if ((result = verify_disk(".", NULL, NULL, &verified, findings)) < 0)
         findings_add(findings, "the copy can't be verified: %s", strerrordesc_np(-result));
     else
@@ -457,6 +475,20 @@ static int say_outside(const struct fastspool *fs, int64_t before, int64_t after
     return 0;
 }
 
+static int give_name(const struct backup *b, const char *path)
+{
+    if (!is_in_its_place(b))
+        return tool_error(
+            "%s is not the directory any more in which the copy was made: give one in a directory that "
+            "root alone can write",
+            b->path);
+    /* NFS has no flags of rename; there only a directory that is empty could be replaced. */
+    if (renameat2(AT_FDCWD, b->path, AT_FDCWD, path, RENAME_NOREPLACE) < 0 &&
+        (errno != EINVAL || rename(b->path, path) < 0))
+        return tool_error("cannot rename %s to %s: %s", b->path, path, strerrordesc_np(errno));
+    return syncfs(b->directory) < 0 ? tool_error("cannot write %s to the disk: %s", path, strerrordesc_np(errno)) : 0;
+}
+
 static int back_up(struct backup *b, const char *path)
 {
     struct stat st;
@@ -479,15 +511,8 @@ static int back_up(struct backup *b, const char *path)
         return 1;
     if (geteuid() == 0 && take_back(b) != 0)
         return 1;
-    if (!is_in_its_place(b))
-        return tool_error(
-            "%s is not the directory any more in which the copy was made: give one in a directory that "
-            "root alone can write",
-            b->path);
-    /* NFS has no flags of rename; there only a directory that is empty could be replaced. */
-    if (renameat2(AT_FDCWD, b->path, AT_FDCWD, path, RENAME_NOREPLACE) < 0 &&
-        (errno != EINVAL || rename(b->path, path) < 0))
-        return tool_error("cannot rename %s to %s: %s", b->path, path, strerrordesc_np(errno));
+    if (give_name(b, path) != 0)
+        return 1;
     printf("the state of %s is copied to %s\n", b->fs->spool, path);
     fflush(stdout);
     return say_outside(b->fs, before, after);

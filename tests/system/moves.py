@@ -1011,6 +1011,28 @@ def backed_up_beside_the_disk(exim):
     exim.expected = []
 
 
+@test(library=True, main=QUEUE_ONLY)
+def backed_up_before_a_power_cut(exim):
+    """A backup that is told as made is whole after a power cut of its disk at that moment."""
+    place = pathlib.Path(tempfile.mkdtemp(dir="/srv"))
+    disk = LoopDisk(place, 64)
+    exim.start()
+    queue(exim, 2)
+    before = exim.queue()
+    exim.tool("backup", place / "copy")
+    disk.copy()
+    disk.use_copy()
+    exim.stop()
+    exim.tool("stop")
+    shutil.rmtree(exim.spool / ".fastspool")
+    shutil.copytree(place / "copy", exim.spool / ".fastspool")
+    disk.unmount()
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", exim.spool / ".fastspool"], check=True)
+    check(exim.queue() == before, "the copy has another queue")
+    exim.run("-Mrm", *before)
+    exim.expected = []
+
+
 def refused_backup(exim, directory):
     """The backup is refused.  Returns what it says."""
     result = exim.command("backup", directory, program=TOOL, stock=True)
