@@ -187,33 +187,69 @@ static int note(struct export *ex, int target, const char *before)
     return result < 0 || (result == 0 && same) ? result : export_flush(ex);
 }
 
+static int another_runs(struct export *ex)
+{
+    return error_set(ex->result->error, -EBUSY, "another export of %s runs", inside_spool(ex->fs));
+}
+
 /* An export that was killed has it until the fsync that it is in returns. */
-static int lock_target(struct export *ex, int target)
+static int lock_target(struct export *ex, int target, uint64_t until)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    uint64_t until = clock_monotonic() + PATIENCE;
     int result;
 
     while ((result = fastspool_lock(ex->fs, target, F_SETLK, &whole)) == -EAGAIN || result == -EACCES) {
         if (clock_monotonic() >= until)
-            return error_set(ex->result->error, -EBUSY, "another export of %s runs", inside_spool(ex->fs));
+            return another_runs(ex);
         clock_sleep(10 * NS_PER_MS);
     }
     return result < 0 ? export_fail(ex, result, "lock", TARGET) : 0;
 }
 
-/* Open and lock the file that says where the tree belongs.  Its description; -EXDEV: another spool's. */
+/* An export that came to its end has removed it since it was opened. */
+static bool is_removed(struct export *ex, int target)
+{
+    uint64_t opened = 0, named = 0;
+    struct stat st;
+
+    return fastspool_flookup(ex->fs, target, &opened, &st) < 0 || fastspool_lookup(ex->fs, TARGET, &named, &st) < 0 ||
+           opened != named;
+}
+
+/* Open and lock the file that says where the tree belongs.  Its description. */
+static int open_target(struct export *ex)
+{
+    uint64_t until = clock_monotonic() + PATIENCE;
+
+    for (;;) {
+        int result = export_parents_in_store(ex, TARGET);
+        int target = result < 0 ? result : fastspool_open(ex->fs, TARGET, O_RDWR | O_CREAT, 0600);
+        bool late = clock_monotonic() >= until;
+        if (target == -ENOENT && !late) /* the directory, too */
+            continue;
+        if (target < 0)
+            return export_fail(ex, target, "make", TARGET);
+        result = lock_target(ex, target, until);
+        if (result == 0 && !is_removed(ex, target))
+            return target;
+        if (result == 0 && late) /* each time */
+            result = another_runs(ex);
+        fastspool_close(ex->fs, target);
+        if (result < 0)
+            return result;
+    }
+}
+
+/* Begin with what was noted before.  The description of the target; -EXDEV: the tree is another spool's. */
 static int begin(struct export *ex)
 {
     char before[FASTSPOOL_PATH_MAX] = "", shown[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)],
          word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
-    int result = export_parents_in_store(ex, TARGET);
-    int target = result < 0 ? result : fastspool_open(ex->fs, TARGET, O_RDWR | O_CREAT, 0600);
+    int target = open_target(ex), result = 0;
 
     if (target < 0)
-        return export_fail(ex, target, "make", TARGET);
-    result = lock_target(ex, target);
-    if (result == 0 && fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
+        return target;
+    if (fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
         result = export_fail(ex, -EIO, "read", TARGET);
     bool own = strcmp(before, OWN) == 0;
     if (result == 0 && *before && strcmp(before, ex->to) != 0 && export_has(ex, TREE))

@@ -318,16 +318,12 @@ Test(export, without_data)
     moved_whole("msglog/" A);
 }
 
-/* Another spool is the target.  One that was interrupted has to be finished before the next one begins. */
-Test(export, elsewhere)
+/* An export to /other, the directory @other, is killed in the midst of a decision. */
+static void die_deciding(int other)
 {
     int status;
 
-    message("", "", A);
-    mkdir(on_disk("other"), 0700);
-    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
-    for (unsigned n = 10; !store_has(PLACES_EXPORT "/tree/input/" A "-H");
-         n++) { /* killed in the midst of a decision */
+    for (unsigned n = 10; !store_has(PLACES_EXPORT "/tree/input/" A "-H"); n++) {
         descriptions_shared(fs);
         pid_t pid = fork();
         if (pid == 0) {
@@ -341,6 +337,15 @@ Test(export, elsewhere)
         descriptions_reap(fs);
     }
     cr_assert(store_has("input/" A "-D"));
+}
+
+/* Another spool is the target.  One that was interrupted has to be finished before the next one begins. */
+Test(export, elsewhere)
+{
+    message("", "", A);
+    mkdir(on_disk("other"), 0700);
+    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    die_deciding(other);
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EXDEV);
     cr_assert(strstr(result_of.error, "finish it first, with `fastspool export /other`"), "%s", result_of.error);
     char copied[PLACES_COPIED_MAX] = "some";
@@ -363,8 +368,8 @@ Test(export, interrupted_import)
     cr_assert(store_has("input/" A "-H"));
 }
 
-/* Another export, until @go is written to, or for @time. */
-static pid_t begin_export(int go[2], uint64_t time)
+/* Another export, until @go is written to, or for @time.  @ends: it comes to its end then. */
+static pid_t begin_export(int go[2], uint64_t time, bool ends)
 {
     char byte;
     int ready[2];
@@ -381,6 +386,8 @@ static pid_t begin_export(int go[2], uint64_t time)
         if (fastspool_lock(fs, d, F_SETLK, &whole) < 0 || write(ready[1], "", 1) != 1)
             _exit(1);
         clock_sleep(time);
+        if (ends)
+            fastspool_unlink(fs, TARGET);
         _exit(time == 0 && read(go[0], &byte, 1) != 1);
     }
     cr_assert_eq(read(ready[0], &byte, 1), 1);
@@ -393,7 +400,7 @@ Test(export, second)
     int go[2];
 
     message("", "", A);
-    pid_t pid = begin_export(go, 0);
+    pid_t pid = begin_export(go, 0, false);
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EBUSY);
     cr_assert(strstr(result_of.error, "another export"), "%s", result_of.error);
     cr_assert(store_has("input/" A "-H"));
@@ -407,8 +414,30 @@ Test(export, second_waits)
     int go[2];
 
     message("", "", A);
-    pid_t pid = begin_export(go, NS_PER_S / 5);
+    pid_t pid = begin_export(go, NS_PER_S / 5, false);
     run_all();
+    moved_whole("input/" A "-H");
+    waitpid(pid, NULL, 0);
+}
+
+static bool noted;
+
+static void look_for_note(void)
+{
+    noted = store_has(TARGET);
+}
+
+/* Who has waited for one that came to its end has not the file whose lock keeps others away, and which says where the
+ * tree belongs: that one was removed. */
+Test(export, second_begins)
+{
+    int go[2];
+
+    message("", "", A);
+    pid_t pid = begin_export(go, NS_PER_S / 5, true);
+    meddle = look_for_note;
+    run_all();
+    cr_assert(noted, "nothing says where the tree belongs");
     moved_whole("input/" A "-H");
     waitpid(pid, NULL, 0);
 }
