@@ -45,19 +45,19 @@ struct key {
 struct owner {
     struct key key;
     int fd;          /* open file description of the lock file */
-    int description; /* by which the last lock came; -1: none has come yet */
+    int description; /* by which the last lock came */
     pid_t pid;       /* of the process that set it, for F_GETLK */
     uid_t uid;       /* whose share it is of */
     UT_hash_handle hh;
     struct owner *prev, *next; /* in `locked_by` */
 };
 
-struct waiter {
-    struct waiter *next;
+struct wish {
     fuse_req_t req;
     struct key key;
     int description;
     struct flock lock;
+    struct wish *prev, *next; /* in `waiters` */
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
@@ -65,7 +65,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* a lock was given up
 static struct fastspool *store;
 static struct owner *owners;
 static struct owner *locked_by[INSIDE_DESCRIPTIONS]; /* lists: the owners whose last lock came by the description */
-static struct waiter *waiters;
+static struct wish *waiters;                         /* in the order in which they came */
 
 static struct owner *find(struct key key)
 {
@@ -75,13 +75,10 @@ static struct owner *find(struct key key)
     return owner;
 }
 
-static int add(struct key key, fuse_req_t req, struct owner **owner)
+static int add(const struct wish *wish, struct owner **owner)
 {
-    uid_t uid = fuse_req_ctx(req)->uid;
+    uid_t uid = fuse_req_ctx(wish->req)->uid;
 
-    *owner = find(key);
-    if (*owner)
-        return 0;
     if (!shares_take(SHARE_LOCK, uid))
         return -ENOLCK;
     struct owner *new = calloc(1, sizeof(*new));
@@ -91,33 +88,24 @@ static int add(struct key key, fuse_req_t req, struct owner **owner)
         free(new);
         return fd;
     }
-    new->key = key;
-    new->uid = uid;
-    new->fd = fd;
-    new->description = -1;
+    *new = (struct owner){.key = wish->key, .fd = fd, .description = wish->description, .uid = uid};
     HASH_ADD(hh, owners, key, sizeof(new->key), new);
+    DL_APPEND(locked_by[new->description], new);
     *owner = new;
     return 0;
 }
 
-static void leave_list(struct owner *owner)
+static void has_locked(struct owner *owner, const struct wish *wish)
 {
-    if (owner->description >= 0)
-        DL_DELETE(locked_by[owner->description], owner);
-    owner->description = -1;
-}
-
-static void has_locked(struct owner *owner, int description, pid_t pid)
-{
-    leave_list(owner);
-    owner->description = description;
-    owner->pid = pid;
-    DL_APPEND(locked_by[description], owner);
+    DL_DELETE(locked_by[owner->description], owner);
+    owner->description = wish->description;
+    owner->pid = fuse_req_ctx(wish->req)->pid;
+    DL_APPEND(locked_by[owner->description], owner);
 }
 
 static void drop(struct owner *owner)
 {
-    leave_list(owner);
+    DL_DELETE(locked_by[owner->description], owner);
     HASH_DEL(owners, owner);
     close(owner->fd);
     shares_give(SHARE_LOCK, owner->uid);
@@ -126,52 +114,51 @@ static void drop(struct owner *owner)
 }
 
 /* Try once.  -EAGAIN: another owner has a lock in the way. */
-static int try_lock(struct key key, int description, fuse_req_t req, struct flock lock)
+static int try_lock(const struct wish *wish)
 {
-    struct owner *owner = lock.l_type == F_UNLCK ? find(key) : NULL;
+    struct flock lock = wish->lock;
+    struct owner *known = find(wish->key), *owner = known;
 
-    if (lock.l_type == F_UNLCK && !owner)
+    if (!known && lock.l_type == F_UNLCK)
         return 0;
-    bool new = !owner && !find(key);
-    int result = owner ? 0 : add(key, req, &owner);
+    int result = known ? 0 : add(wish, &owner);
     if (result == 0)
-        result = fastspool_lock_for(store, description, owner->fd, F_SETLK, &lock);
+        result = fastspool_lock_for(store, wish->description, owner->fd, F_SETLK, &lock);
     if (result == 0 && lock.l_type == F_UNLCK)
         pthread_cond_signal(&changed);
     else if (result == 0)
-        has_locked(owner, description, fuse_req_ctx(req)->pid);
-    else if (new &&owner)
+        has_locked(owner, wish);
+    else if (owner && !known)
         drop(owner);
     return result == -EACCES ? -EAGAIN : result;
 }
 
-static int add_waiter(const struct waiter *waiter)
+static int add_waiter(const struct wish *wish)
 {
-    uid_t uid = fuse_req_ctx(waiter->req)->uid;
+    uid_t uid = fuse_req_ctx(wish->req)->uid;
 
     if (!shares_take(SHARE_LOCK, uid))
         return -ENOLCK;
-    struct waiter *new = malloc(sizeof(*new));
-    if (!new) {
+    struct wish *waiter = malloc(sizeof(*waiter));
+    if (!waiter) {
         shares_give(SHARE_LOCK, uid);
         return -ENOLCK;
     }
-    *new = *waiter;
-    new->next = waiters;
-    waiters = new;
+    *waiter = *wish;
+    DL_APPEND(waiters, waiter);
     pthread_cond_signal(&changed);
     return 0;
 }
 
 void owners_set(fuse_req_t req, uint64_t handle, uint64_t owner, int description, const struct flock *lock, bool wait)
 {
-    const struct waiter waiter = {NULL, req, {handle, owner}, description, *lock};
+    const struct wish wish = {req, {handle, owner}, description, *lock, NULL, NULL};
 
     pthread_mutex_lock(&mutex);
-    int result = try_lock(waiter.key, description, req, *lock);
+    int result = try_lock(&wish);
     bool waits = result == -EAGAIN && wait;
     if (waits) {
-        result = add_waiter(&waiter);
+        result = add_waiter(&wish);
         waits = result == 0;
     }
     pthread_mutex_unlock(&mutex);
@@ -179,29 +166,18 @@ void owners_set(fuse_req_t req, uint64_t handle, uint64_t owner, int description
         fuse_reply_err(req, -result);
 }
 
-/* Try all waiting locks again, in the order in which they came, and answer what is decided. */
+/* Try all waiting locks again, and answer what is decided. */
 static void try_waiters(void)
 {
-    struct waiter *in_order = NULL;
-
-    for (struct waiter *next; waiters; waiters = next) {
-        next = waiters->next;
-        waiters->next = in_order;
-        in_order = waiters;
-    }
-    for (struct waiter *waiter = in_order, *next; waiter; waiter = next) {
+    for (struct wish *waiter = waiters, *next; waiter; waiter = next) {
         next = waiter->next;
-        int result = fuse_req_interrupted(waiter->req)
-                         ? -EINTR
-                         : try_lock(waiter->key, waiter->description, waiter->req, waiter->lock);
-        if (result == -EAGAIN) {
-            waiter->next = waiters;
-            waiters = waiter;
-        } else {
-            shares_give(SHARE_LOCK, fuse_req_ctx(waiter->req)->uid);
-            fuse_reply_err(waiter->req, -result);
-            free(waiter);
-        }
+        int result = fuse_req_interrupted(waiter->req) ? -EINTR : try_lock(waiter);
+        if (result == -EAGAIN)
+            continue;
+        DL_DELETE(waiters, waiter);
+        shares_give(SHARE_LOCK, fuse_req_ctx(waiter->req)->uid);
+        fuse_reply_err(waiter->req, -result);
+        free(waiter);
     }
 }
 
@@ -227,10 +203,7 @@ int owners_start(struct fastspool *fs)
     pthread_t thread;
 
     store = fs;
-    int result = -pthread_create(&thread, NULL, wait_for_locks, NULL);
-    if (result == 0)
-        pthread_detach(thread);
-    return result;
+    return -pthread_create(&thread, NULL, wait_for_locks, NULL);
 }
 
 /* A process that holds a lock on the file, other than @owner; -1: none is known. */
