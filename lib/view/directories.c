@@ -36,23 +36,14 @@ static struct directory *find(uint64_t node)
     return directory;
 }
 
-static struct directory *add(uint64_t node)
-{
-    struct directory *directory = calloc(1, sizeof(*directory));
-
-    if (directory) {
-        directory->node = node;
-        HASH_ADD(hh, directories, node, sizeof(directory->node), directory);
-    }
-    return directory;
-}
-
 void directories_add(uint64_t node, const struct stat *st)
 {
     pthread_mutex_lock(&mutex);
     struct directory *directory = find(node);
-    if (!directory)
-        directory = add(node);
+    if (!directory && (directory = calloc(1, sizeof(*directory)))) {
+        directory->node = node;
+        HASH_ADD(hh, directories, node, sizeof(directory->node), directory);
+    }
     if (directory) {
         directory->st = *st;
         directory->count++;
@@ -64,9 +55,7 @@ void directories_forget(uint64_t node, uint64_t count)
 {
     pthread_mutex_lock(&mutex);
     struct directory *directory = find(node);
-    if (directory && directory->count > count)
-        directory->count -= count;
-    else if (directory) {
+    if (directory && (directory->count -= count) == 0) {
         HASH_DEL(directories, directory);
         free(directory);
     }

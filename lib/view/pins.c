@@ -34,7 +34,7 @@
 
 struct pin {
     uint64_t since;
-    int description; /* where since is not 0 */
+    int description; /* 0: none */
 };
 
 /* Of the threads whose number, cut to the table, is the index. */
@@ -71,30 +71,29 @@ static bool looks_again(pid_t pid)
     return at && clock_monotonic() - at < KEPT;
 }
 
-/* Put @description in, or -1, if what is there has been for as long as @kept. */
+/* Put @description in, or 0 for none, if what is there has been for as long as @kept. */
 static void replace(struct fastspool *fs, struct pin *pin, int description, uint64_t kept)
 {
-    int before = -1;
+    int before = 0;
 
     pthread_mutex_lock(&mutex);
     uint64_t now = clock_monotonic();
     if (now - pin->since >= kept) {
-        before = pin->since ? pin->description : -1;
-        *pin = (struct pin){description < 0 ? 0 : now, description};
+        before = pin->description;
+        *pin = (struct pin){now, description};
     }
     pthread_mutex_unlock(&mutex);
-    if (before >= 0)
+    if (before)
         fastspool_close(fs, before);
 }
 
 int pins_lookup(struct fastspool *fs, pid_t pid, const char *path, uint64_t *handle, struct stat *st)
 {
-    bool again = looks_again(pid);
-    int d = again ? fastspool_open(fs, path, O_PATH, 0) : 0;
+    int d = looks_again(pid) ? fastspool_open(fs, path, O_PATH, 0) : 0;
 
-    if (again && d == -ENOENT)
+    if (d == -ENOENT)
         return d;
-    if (!again || d < 0)
+    if (d <= 0)
         return fastspool_lookup(fs, path, handle, st);
     int result = fastspool_flookup(fs, d, handle, st);
     struct place *place = place_of(pid);
@@ -107,7 +106,7 @@ static void *take_old_out(void *fs)
     for (;;) {
         sleep(1);
         for (size_t i = 0; i < used * PINS; i++)
-            replace(fs, &places[i / PINS].pins[i % PINS], -1, KEPT);
+            replace(fs, &places[i / PINS].pins[i % PINS], 0, KEPT);
     }
     return NULL;
 }
@@ -115,9 +114,5 @@ static void *take_old_out(void *fs)
 int pins_start(struct fastspool *fs)
 {
     pthread_t thread;
-    int result = -pthread_create(&thread, NULL, take_old_out, fs);
-
-    if (result == 0)
-        pthread_detach(thread);
-    return result;
+    return -pthread_create(&thread, NULL, take_old_out, fs);
 }
