@@ -45,62 +45,59 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PATH_SIZE (NAME_MAX + 32) /* "//HANDLE/NAME" */
-#define LISTED    32              /* names taken from the store at once */
-#define THREADS   4096            /* most requests at once; most wait for a commit or for memory */
-#define IDLE      8               /* threads kept for the next requests */
+#define LISTED  32   /* names taken from the store at once */
+#define THREADS 4096 /* most requests at once; most wait for a commit or for memory */
+#define IDLE    8    /* threads kept for the next requests */
 
-/* The store, for a call that acts for the process that asks. */
+static struct requests serving; /* what requests_serve() was asked for */
+
+/* The store, for a call that acts for the process that asks.  @synced: of fastspool_client. */
+static struct fastspool *acting_with(fuse_req_t req, uint64_t *synced)
+{
+    const struct fuse_ctx *context = fuse_req_ctx(req);
+
+    fastspool_act_for(&(const struct fastspool_client){context->uid, context->gid, synced});
+    return serving.fs;
+}
+
 static struct fastspool *acting(fuse_req_t req)
 {
-    const struct requests *requests = fuse_req_userdata(req);
-    const struct fuse_ctx *context = fuse_req_ctx(req);
-
-    fastspool_act_for(&(const struct fastspool_client){context->uid, context->gid, NULL});
-    return requests->fs;
+    return acting_with(req, NULL);
 }
 
-/* The same, for an fsync. */
-static struct fastspool *syncing(fuse_req_t req, bool directory, uint64_t *synced)
-{
-    const struct requests *requests = fuse_req_userdata(req);
-    const struct fuse_ctx *context = fuse_req_ctx(req);
-
-    fastspool_act_for(
-        &(const struct fastspool_client){context->uid, context->gid, synced_of(context->pid, directory, synced)});
-    return requests->fs;
-}
+struct path {
+    char text[NAME_MAX + 32]; /* "//HANDLE/NAME" */
+};
 
 /* The path of @node, or with @name of a name below it. */
-static const char *path_of(fuse_ino_t node, const char *name, char path[PATH_SIZE])
+static struct path path_of(fuse_ino_t node, const char *name)
 {
+    struct path path;
+
     if (node == FUSE_ROOT_ID)
-        snprintf(path, PATH_SIZE, "%s", name ? name : "");
+        snprintf(path.text, sizeof(path.text), "%s", name ? name : "");
     else
-        snprintf(path, PATH_SIZE, "//%llx%s%s", (unsigned long long)node, name ? "/" : "", name ? name : "");
+        snprintf(path.text, sizeof(path.text), "//%llx%s%s", (unsigned long long)node, name ? "/" : "",
+                 name ? name : "");
     return path;
 }
 
 static bool is_privileged(fuse_req_t req)
 {
-    const struct requests *requests = fuse_req_userdata(req);
     uid_t uid = fuse_req_ctx(req)->uid;
-
-    return uid == 0 || uid == requests->owner;
+    return uid == 0 || uid == serving.owner;
 }
 
 /* PLACES_HANDLE: a file by its handle, for root and the owner, who hand descriptors on to programs without the library.
  */
-static bool by_handle(fuse_req_t req, const char *name, char path[PATH_SIZE])
+static bool by_handle(fuse_req_t req, const char *name, struct path *path)
 {
     unsigned long long handle;
     int length = 0;
 
-    if (!is_privileged(req))
+    if (!is_privileged(req) || sscanf(name, PLACES_HANDLE_FORM, &handle, &length) != 1 || name[length])
         return false;
-    if (sscanf(name, PLACES_HANDLE_FORM, &handle, &length) != 1 || name[length])
-        return false;
-    path_of(handle, NULL, path);
+    *path = path_of(handle, NULL);
     return true;
 }
 
@@ -109,6 +106,14 @@ static void reply(fuse_req_t req, int result)
     if (result == -ESTALE)
         pins_stale(fuse_req_ctx(req)->pid);
     fuse_reply_err(req, -result);
+}
+
+/* Is @result an error?  Then it is the answer. */
+static bool failed(fuse_req_t req, ssize_t result)
+{
+    if (result < 0)
+        reply(req, (int)result);
+    return result < 0;
 }
 
 /* The answer to a call by a name, whose directory may be gone. */
@@ -154,15 +159,15 @@ static void do_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
 
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    char path[PATH_SIZE];
+    struct path path = path_of(parent, name), file;
     struct stat st;
     struct fuse_entry_param entry = {0};
     struct fastspool *fs = acting(req);
 
     /* A directory has one name in the kernel, and a lookup by another one would move it there. */
-    if (!by_handle(req, name, path) || (fastspool_stat(fs, path, &st) == 0 && S_ISDIR(st.st_mode)))
-        path_of(parent, name, path);
-    reply_entry(req, &entry, pins_lookup(fs, fuse_req_ctx(req)->pid, path, &entry.ino, &entry.attr));
+    if (by_handle(req, name, &file) && (fastspool_stat(fs, file.text, &st) < 0 || !S_ISDIR(st.st_mode)))
+        path = file;
+    reply_entry(req, &entry, pins_lookup(fs, fuse_req_ctx(req)->pid, path.text, &entry.ino, &entry.attr));
 }
 
 /* A directory that was made, and that another process has removed already.  The kernel has to be told of one. */
@@ -178,22 +183,22 @@ static void removed_again(fuse_req_t req, mode_t mode, struct fuse_entry_param *
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-    char path[PATH_SIZE];
+    const struct path path = path_of(parent, name);
     struct fastspool *fs = changing(req);
     struct fuse_entry_param entry = {0};
-    int result = fastspool_mkdir(fs, path_of(parent, name, path), mode);
+    int result = fastspool_mkdir(fs, path.text, mode);
 
-    if (result == 0 && (fastspool_lookup(fs, path, &entry.ino, &entry.attr) < 0 || !S_ISDIR(entry.attr.st_mode)))
+    if (result == 0 && (fastspool_lookup(fs, path.text, &entry.ino, &entry.attr) < 0 || !S_ISDIR(entry.attr.st_mode)))
         removed_again(req, mode, &entry);
     reply_entry(req, &entry, result);
 }
 
 static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
 {
-    char path[PATH_SIZE];
+    const int flags = O_WRONLY | O_CREAT | O_EXCL;
     struct fastspool *fs = changing(req);
     struct fuse_entry_param entry = {0};
-    int d = S_ISREG(mode) ? fastspool_open(fs, path_of(parent, name, path), O_WRONLY | O_CREAT | O_EXCL, mode) : -EPERM;
+    int d = S_ISREG(mode) ? fastspool_open(fs, path_of(parent, name).text, flags, mode) : -EPERM;
 
     (void)device;
     reply_entry(req, &entry, d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr));
@@ -209,63 +214,57 @@ static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    char path[PATH_SIZE];
+    const struct path path = path_of(parent, name);
     struct stat st = {0};
 
-    fastspool_stat(acting(req), path_of(parent, name, path), &st); /* a failure is the removal's, too */
+    fastspool_stat(acting(req), path.text, &st); /* a failure is the removal's, too */
     if (!removals_may(fuse_req_ctx(req)->pid, name, clock_nanoseconds(&st.st_ctim)))
         reply(req, -EAGAIN);
     else
-        reply_named(req, fastspool_unlink(removing(req), path));
+        reply_named(req, fastspool_unlink(removing(req), path.text));
 }
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    char path[PATH_SIZE];
-    reply_named(req, fastspool_rmdir(changing(req), path_of(parent, name, path)));
+    reply_named(req, fastspool_rmdir(changing(req), path_of(parent, name).text));
 }
 
 static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *new,
                       unsigned flags)
 {
-    char path[PATH_SIZE], new_path[PATH_SIZE];
-    reply_named(req, fastspool_rename(changing(req), path_of(parent, name, path), path_of(to, new, new_path), flags));
+    reply_named(req, fastspool_rename(changing(req), path_of(parent, name).text, path_of(to, new).text, flags));
 }
 
 static void do_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name)
 {
-    char path[PATH_SIZE], new_path[PATH_SIZE];
+    const struct path path = path_of(node, NULL);
     struct fastspool *fs = changing(req);
     struct fuse_entry_param entry = {0};
-    int result = fastspool_link(fs, path_of(node, NULL, path), path_of(parent, name, new_path));
+    int result = fastspool_link(fs, path.text, path_of(parent, name).text);
 
-    reply_entry(req, &entry, result < 0 ? result : fastspool_lookup(fs, path, &entry.ino, &entry.attr));
+    reply_entry(req, &entry, result < 0 ? result : fastspool_lookup(fs, path.text, &entry.ino, &entry.attr));
 }
 
 /* ---- attributes ---- */
 
-/* Answer with the attributes of @node, whose path is @path, if @result of the call that changed them is no error. */
-static void reply_attributes(fuse_req_t req, struct fastspool *fs, fuse_ino_t node, const char *path, int result)
+/* Answer with the attributes of @node, if @result of the call that changed them is no error. */
+static void reply_attributes(fuse_req_t req, fuse_ino_t node, int result)
 {
     struct stat st;
 
     if (result == 0) {
-        result = fastspool_stat(fs, path, &st);
+        result = fastspool_stat(acting(req), path_of(node, NULL).text, &st);
         if (result == -ESTALE && directories_removed(node, &st))
             result = 0;
     }
-    if (result < 0)
-        reply(req, result);
-    else
+    if (!failed(req, result))
         fuse_reply_attr(req, &st, 0);
 }
 
 static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-    char path[PATH_SIZE];
-
     (void)file;
-    reply_attributes(req, acting(req), node, path_of(node, NULL, path), 0);
+    reply_attributes(req, node, 0);
 }
 
 static struct timespec time_to_set(int set, int set_now, struct timespec given)
@@ -287,46 +286,44 @@ static bool is_owners(int set, const struct stat *wanted, const struct stat *is)
 
 /* For a call by a descriptor the kernel has checked the owner that it saw last.  A process with the library may have
  * given the file to somebody else since. */
-static int check_owner(fuse_req_t req, struct fastspool *fs, const char *path, const struct stat *wanted, int set)
+static int check_owner(fuse_req_t req, const struct path *path, const struct stat *wanted, int set)
 {
     struct stat st;
-    int result = is_privileged(req) ? 0 : fastspool_stat(fs, path, &st);
 
-    if (result < 0 || is_privileged(req) || st.st_uid == fuse_req_ctx(req)->uid)
-        return result;
-    return is_owners(set, wanted, &st) ? -EPERM : 0;
+    if (is_privileged(req))
+        return 0;
+    int result = fastspool_stat(acting(req), path->text, &st);
+    return result == 0 && st.st_uid != fuse_req_ctx(req)->uid && is_owners(set, wanted, &st) ? -EPERM : result;
 }
 
 static void do_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set, struct fuse_file_info *file)
 {
-    char path[PATH_SIZE];
+    const struct path path = path_of(node, NULL);
     struct fastspool *fs = acting(req);
     const struct timespec times[2] = {
         time_to_set(set & FUSE_SET_ATTR_ATIME, set & FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
         time_to_set(set & FUSE_SET_ATTR_MTIME, set & FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)};
 
-    int result = check_owner(req, fs, path_of(node, NULL, path), st, set);
+    int result = check_owner(req, &path, st, set);
     if (result == 0 && (set & FUSE_SET_ATTR_SIZE))
-        result = file ? fastspool_ftruncate(fs, (int)file->fh, st->st_size) : fastspool_truncate(fs, path, st->st_size);
+        result =
+            file ? fastspool_ftruncate(fs, (int)file->fh, st->st_size) : fastspool_truncate(fs, path.text, st->st_size);
     if (result == 0 && (set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
-        result = fastspool_chown(fs, path, set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1,
+        result = fastspool_chown(fs, path.text, set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1,
                                  set & FUSE_SET_ATTR_GID ? st->st_gid : (gid_t)-1);
     if (result == 0 && (set & FUSE_SET_ATTR_MODE)) /* after the owner, whose change takes set-ID bits away */
-        result = fastspool_chmod(fs, path, st->st_mode);
-    if (result == 0 && (times[0].tv_nsec != UTIME_OMIT || times[1].tv_nsec != UTIME_OMIT))
-        result = fastspool_utimens(fs, path, times);
-    reply_attributes(req, fs, node, path, result);
+        result = fastspool_chmod(fs, path.text, st->st_mode);
+    if (result == 0)
+        result = fastspool_utimens(fs, path.text, times);
+    reply_attributes(req, node, result);
 }
 
 static void do_statfs(fuse_req_t req, fuse_ino_t node)
 {
     struct statvfs st;
-    int result = fastspool_statvfs(acting(req), &st);
 
     (void)node;
-    if (result < 0)
-        reply(req, result);
-    else
+    if (!failed(req, fastspool_statvfs(acting(req), &st)))
         fuse_reply_statfs(req, &st);
 }
 
@@ -335,13 +332,13 @@ static void do_statfs(fuse_req_t req, fuse_ino_t node)
 static uid_t openers[INSIDE_DESCRIPTIONS]; /* whose share each open file is of */
 
 /* Open a file or directory, as one of the caller's share.  A description, or -errno. */
-static int open_for(fuse_req_t req, struct fastspool *fs, const char *path, int flags, mode_t mode)
+static int open_for(fuse_req_t req, const struct path *path, int flags, mode_t mode)
 {
     uid_t uid = fuse_req_ctx(req)->uid;
 
     if (!shares_take(SHARE_OPEN, uid))
         return -ENFILE;
-    int d = fastspool_open(fs, path, flags, mode);
+    int d = fastspool_open(acting(req), path->text, flags, mode);
     if (d < 0)
         shares_give(SHARE_OPEN, uid);
     else
@@ -355,67 +352,60 @@ static int close_for(struct fastspool *fs, uint64_t description)
     return fastspool_close(fs, (int)description);
 }
 
-/* Answer an open.  The kernel may have given up on it: then nobody will close it. */
-static void opened(fuse_req_t req, struct fastspool *fs, int description, struct fuse_file_info *file)
+/* Answer an open, with @made if it has made a file.  The kernel may have given up on it: then nobody will close it. */
+static void opened(fuse_req_t req, int description, struct fuse_file_info *file, const struct fuse_entry_param *made)
 {
-    if (description < 0) {
-        reply(req, description);
+    if (failed(req, description))
         return;
-    }
     file->fh = (uint64_t)description;
     file->direct_io = 1;
-    if (fuse_reply_open(req, file) == -ENOENT)
-        close_for(fs, file->fh);
+    if ((made ? fuse_reply_create(req, made, file) : fuse_reply_open(req, file)) == -ENOENT)
+        close_for(serving.fs, file->fh);
 }
 
 static void do_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-    char path[PATH_SIZE];
-    struct fastspool *fs = acting(req);
-    opened(req, fs, open_for(req, fs, path_of(node, NULL, path), file->flags & (O_ACCMODE | O_TRUNC), 0), file);
+    const struct path path = path_of(node, NULL);
+    opened(req, open_for(req, &path, file->flags & (O_ACCMODE | O_TRUNC), 0), file, NULL);
 }
 
 /* Open, with O_CREAT, what somebody has made since the kernel looked.  It has not checked the permissions: they are
  * clear if the file is the caller's.  Else -ESTALE makes it look again. */
-static int open_made(fuse_req_t req, struct fastspool *fs, const char *path, int flags, mode_t mode)
+static int open_made(fuse_req_t req, const struct path *path, int flags, mode_t mode)
 {
     static const mode_t needed[] = {S_IRUSR, S_IWUSR, S_IRUSR | S_IWUSR, S_IRUSR | S_IWUSR}; /* by O_ACCMODE */
     mode_t need = needed[flags & O_ACCMODE] | (flags & O_TRUNC ? S_IWUSR : 0);
-    char again[PATH_SIZE];
     uint64_t node;
     struct stat st;
-    int d = open_for(req, fs, path, (flags & O_ACCMODE) | O_CREAT, mode);
+    int d = open_for(req, path, (flags & O_ACCMODE) | O_CREAT, mode);
 
     if (d < 0)
         return d;
-    int result = fastspool_flookup(fs, d, &node, &st);
+    int result = fastspool_flookup(serving.fs, d, &node, &st);
     if (result == 0 && (st.st_uid != fuse_req_ctx(req)->uid || (st.st_mode & need) != need))
         result = -ESTALE;
-    else if (result == 0 && (flags & O_TRUNC))
-        result = fastspool_truncate(fs, path_of(node, NULL, again), 0); /* also where it is open for reading alone */
+    else if (result == 0 && (flags & O_TRUNC)) /* also where it is open for reading alone */
+        result = fastspool_truncate(serving.fs, path_of(node, NULL).text, 0);
     if (result < 0)
-        close_for(fs, (uint64_t)d);
+        close_for(serving.fs, (uint64_t)d);
     return result < 0 ? result : d;
 }
 
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
 {
-    char path[PATH_SIZE];
+    const struct path path = path_of(parent, name);
     struct fastspool *fs = changing(req);
     struct fuse_entry_param entry = {0};
-    int d = open_for(req, fs, path_of(parent, name, path), (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
+    int d = open_for(req, &path, (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
 
     if (d == -ESTALE)
         d = -ENOENT;
     else if (d == -EEXIST && !(file->flags & O_EXCL))
-        d = open_made(req, fs, path, file->flags, mode);
+        d = open_made(req, &path, file->flags, mode);
     int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
-    file->fh = (uint64_t)d;
-    file->direct_io = 1;
-    if (result < 0)
-        reply(req, result);
-    if (d >= 0 && (result < 0 || fuse_reply_create(req, &entry, file) == -ENOENT))
-        close_for(fs, file->fh);
+    if (d >= 0 && result < 0)
+        close_for(fs, (uint64_t)d);
+    opened(req, result < 0 ? result : d, file, &entry);
 }
 
 static void do_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct fuse_file_info *file)
@@ -424,9 +414,7 @@ static void do_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, 
     ssize_t got = bytes ? fastspool_pread(acting(req), (int)file->fh, bytes, size, offset) : -ENOMEM;
 
     (void)node;
-    if (got < 0)
-        reply(req, (int)got);
-    else
+    if (!failed(req, got))
         fuse_reply_buf(req, bytes, (size_t)got);
     free(bytes);
 }
@@ -440,9 +428,7 @@ static void do_write(fuse_req_t req, fuse_ino_t node, const char *bytes, size_t 
                                           : fastspool_pwrite(fs, (int)file->fh, bytes, size, offset);
 
     (void)node;
-    if (done < 0)
-        reply(req, (int)done);
-    else
+    if (!failed(req, done))
         fuse_reply_write(req, (size_t)done);
 }
 
@@ -466,12 +452,17 @@ static void do_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
     reply(req, close_for(acting(req), file->fh));
 }
 
+/* fsync(2) of a file or @directory. */
+static int sync_for(fuse_req_t req, bool directory, uint64_t description)
+{
+    uint64_t own, *synced = synced_of(fuse_req_ctx(req)->pid, directory, &own);
+    return fastspool_fsync(acting_with(req, synced), (int)description);
+}
+
 static void do_fsync(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
 {
-    uint64_t synced;
-
     (void)node, (void)data_only;
-    reply(req, fastspool_fsync(syncing(req, false, &synced), (int)file->fh));
+    reply(req, sync_for(req, false, file->fh));
 }
 
 /* ---- directories ---- */
@@ -484,36 +475,29 @@ static bool opens_to_sync(int flags)
     return !(flags & O_NONBLOCK);
 }
 
-static int sync_directory(fuse_req_t req, int description)
-{
-    uint64_t synced;
-    return fastspool_fsync(syncing(req, true, &synced), description);
-}
-
 static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-    char path[PATH_SIZE];
-    pid_t pid = fuse_req_ctx(req)->pid;
-    struct fastspool *fs = acting(req);
-    int d = open_for(req, fs, path_of(node, NULL, path), O_RDONLY | O_DIRECTORY, 0);
+    const struct path path = path_of(node, NULL);
+    int d = open_for(req, &path, O_RDONLY | O_DIRECTORY, 0);
 
-    bool syncs = d >= 0 && opens_to_sync(file->flags);
-    int result = syncs ? sync_directory(req, d) : 0;
-    if (d >= 0)
-        synced_opened(d, syncs ? pid : 0, result);
-    opened(req, fs, d, file);
+    if (d >= 0) {
+        bool syncs = opens_to_sync(file->flags);
+        int result = syncs ? sync_for(req, true, (uint64_t)d) : 0;
+        synced_opened(d, syncs ? fuse_req_ctx(req)->pid : 0, result);
+    }
+    opened(req, d, file, NULL);
 }
 
 static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct fuse_file_info *file)
 {
-    const struct requests *requests = fuse_req_userdata(req);
+    pid_t pid = fuse_req_ctx(req)->pid;
     int result;
 
     (void)node, (void)data_only;
-    if (!synced_enough((int)file->fh, fuse_req_ctx(req)->pid, &result) || requests->durability != FASTSPOOL_ACKED)
-        result = sync_directory(req, (int)file->fh);
+    if (!synced_enough((int)file->fh, pid, &result) || serving.durability != FASTSPOOL_ACKED)
+        result = sync_for(req, true, file->fh);
     if (result < 0)
-        removals_sync_failed(fuse_req_ctx(req)->pid);
+        removals_sync_failed(pid);
     reply(req, result);
 }
 
@@ -531,69 +515,58 @@ struct listing {
 };
 
 /* False: it is full. */
-static bool add(struct listing *listing, const char *name, uint64_t inode, mode_t type, uint64_t position)
+static bool add(struct listing *listing, const struct fastspool_entry *entry)
 {
-    const struct stat st = {.st_ino = inode, .st_mode = type};
-    size_t size = fuse_add_direntry(listing->req, listing->bytes + listing->used, listing->size - listing->used, name,
-                                    &st, (off_t)position);
+    const struct stat st = {.st_ino = entry->inode, .st_mode = DTTOIF((mode_t)entry->type)};
+    size_t room = listing->size - listing->used;
+    size_t size =
+        fuse_add_direntry(listing->req, listing->bytes + listing->used, room, entry->name, &st, (off_t)entry->position);
 
-    if (size > listing->size - listing->used)
-        return false;
-    listing->used += size;
-    return true;
+    if (size <= room)
+        listing->used += size;
+    return size <= room;
 }
 
 /* Where the listing of each open directory ends: at what was the newest name when it began. */
 static uint64_t ends[INSIDE_DESCRIPTIONS];
 
-/* "." and "..", at positions 1 and 2. */
-static bool add_dots(struct listing *listing, struct fastspool *fs, fuse_ino_t node, off_t *after)
+/* fastspool_list() of @node, with "." and ".." at positions 1 and 2. */
+static ssize_t list(fuse_ino_t node, int description, uint64_t after, struct fastspool_entry entries[LISTED])
 {
-    static const char *const names[] = {".", ".."};
-    char path[PATH_SIZE];
     struct stat st;
 
-    for (; *after < 2; ++*after) {
-        if (fastspool_stat(fs, path_of(node, names[*after], path), &st) < 0)
-            st.st_ino = 0;
-        if (!add(listing, names[*after], st.st_ino, S_IFDIR, (uint64_t)*after + 1))
-            return false;
-    }
-    return true;
+    if (after >= 2)
+        return fastspool_list(serving.fs, description, after, entries, LISTED);
+    entries[0] = (struct fastspool_entry){.position = after + 1, .type = DT_DIR, .name = {'.', after ? '.' : '\0'}};
+    if (fastspool_stat(serving.fs, path_of(node, entries[0].name).text, &st) == 0)
+        entries[0].inode = st.st_ino;
+    return 1;
 }
 
-static int fill(struct listing *listing, struct fastspool *fs, fuse_ino_t node, int description, off_t after)
+static int fill(struct listing *listing, fuse_ino_t node, int description, uint64_t after)
 {
     struct fastspool_entry entries[LISTED];
-    ssize_t count = LISTED;
+    ssize_t count;
 
-    if (after == 0)
-        STORE(ends[description], fastspool_list_end(fs));
-    if (!add_dots(listing, fs, node, &after))
-        return 0;
-    while (count == LISTED) {
-        count = fastspool_list(fs, description, (uint64_t)after, entries, LISTED);
-        if (count < 0)
-            return listing->used ? 0 : (int)count;
+    if (after <= 2) /* the first name is still to come */
+        STORE(ends[description], fastspool_list_end(serving.fs));
+    while ((count = list(node, description, after, entries)) > 0) {
         for (ssize_t i = 0; i < count; i++) {
-            if (entries[i].position > LOAD(ends[description]))
+            if (entries[i].position > LOAD(ends[description]) || !add(listing, &entries[i]))
                 return 0;
-            if (!add(listing, entries[i].name, entries[i].inode, DTTOIF((mode_t)entries[i].type), entries[i].position))
-                return 0;
-            after = (off_t)entries[i].position;
+            after = entries[i].position;
         }
     }
-    return 0;
+    return listing->used ? 0 : (int)count;
 }
 
 static void do_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t after, struct fuse_file_info *file)
 {
     struct listing listing = {.req = req, .bytes = malloc(size), .size = size};
-    int result = listing.bytes ? fill(&listing, acting(req), node, (int)file->fh, after) : -ENOMEM;
 
-    if (result < 0)
-        reply(req, result);
-    else
+    acting(req);
+    int result = listing.bytes ? fill(&listing, node, (int)file->fh, (uint64_t)after) : -ENOMEM;
+    if (!failed(req, result))
         fuse_reply_buf(req, listing.bytes, listing.used);
     free(listing.bytes);
 }
@@ -602,11 +575,7 @@ static void do_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t after
 
 static void do_getlk(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file, struct flock *lock)
 {
-    int result = owners_get(node, file->lock_owner, (int)file->fh, lock);
-
-    if (result < 0)
-        reply(req, result);
-    else
+    if (!failed(req, owners_get(node, file->lock_owner, (int)file->fh, lock)))
         fuse_reply_lock(req, lock);
 }
 
@@ -657,21 +626,21 @@ static const struct fuse_lowlevel_ops operations = {
 
 int requests_serve(const struct requests *requests, int fuse)
 {
-    struct requests own = *requests;
     struct fuse_args arguments = FUSE_ARGS_INIT(1, ((char *[]){(char[]){"fastspool"}, NULL}));
-    struct fuse_session *session = fuse_session_new(&arguments, &operations, sizeof(operations), &own);
+    struct fuse_session *session = fuse_session_new(&arguments, &operations, sizeof(operations), NULL);
     struct fuse_loop_config *loop = fuse_loop_cfg_create();
     char path[32];
 
+    serving = *requests;
     snprintf(path, sizeof(path), "/dev/fd/%d", fuse);
     if (!session || !loop || fuse_session_mount(session, path) < 0)
         return -ENOMEM;
     fuse_loop_cfg_set_max_threads(loop, THREADS);
     fuse_loop_cfg_set_idle_threads(loop, IDLE);
     removals_begin();
-    int result = owners_start(own.fs);
+    int result = owners_start(serving.fs);
     if (result == 0)
-        result = pins_start(own.fs);
+        result = pins_start(serving.fs);
     if (result == 0)
         result = fuse_session_loop_mt(session, loop);
     return result < 0 ? result : 0;
