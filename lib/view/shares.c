@@ -28,15 +28,15 @@
 struct user {
     uid_t uid;
     bool privileged;
-    unsigned held[SHARES];
+    int held[SHARES];
     UT_hash_handle hh;
 };
 
-static unsigned of_user, of_users, of_all; /* of each kind of share */
+static int of_user, of_users, of_all; /* of each kind of share */
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of all below */
 static struct user *users;
-static unsigned by_users[SHARES], by_all[SHARES];
+static int by_users[SHARES], by_all[SHARES];
 
 void shares_begin(void)
 {
@@ -46,7 +46,7 @@ void shares_begin(void)
     of_all = INSIDE_DESCRIPTIONS - 8192;
     const rlim_t others = OTHERS + pins_begin(files.rlim_cur);
     if (files.rlim_cur < others + SHARES * (rlim_t)of_all)
-        of_all = files.rlim_cur > others ? (unsigned)(files.rlim_cur - others) / SHARES : 0;
+        of_all = files.rlim_cur > others ? (int)((files.rlim_cur - others) / SHARES) : 0;
     of_users = of_all / 2;
     of_user = of_users / 4 < 2048 ? of_users / 4 : 2048;
 }
@@ -59,56 +59,39 @@ static struct user *find(uid_t uid)
     return user;
 }
 
-static struct user *add(uid_t uid)
+static void count(struct user *user, enum share share, int by)
 {
-    struct user *user = calloc(1, sizeof(*user));
-
-    if (user) {
-        user->uid = uid;
-        user->privileged = uid == 0 || uid == geteuid();
-        HASH_ADD(hh, users, uid, sizeof(user->uid), user);
-    }
-    return user;
+    user->held[share] += by;
+    by_all[share] += by;
+    by_users[share] += user->privileged ? 0 : by;
 }
 
 bool shares_take(enum share share, uid_t uid)
 {
     pthread_mutex_lock(&mutex);
     struct user *user = find(uid);
-    if (!user)
-        user = add(uid);
+    if (!user && (user = calloc(1, sizeof(*user)))) {
+        user->uid = uid;
+        user->privileged = uid == 0 || uid == geteuid();
+        HASH_ADD(hh, users, uid, sizeof(user->uid), user);
+    }
     bool may = user && by_all[share] < of_all &&
                (user->privileged || (user->held[share] < of_user && by_users[share] < of_users));
-    if (may) {
-        user->held[share]++;
-        by_all[share]++;
-        by_users[share] += !user->privileged;
-    }
+    if (may)
+        count(user, share, 1);
     pthread_mutex_unlock(&mutex);
     return may;
-}
-
-static bool has_any(const struct user *user)
-{
-    unsigned any = 0;
-
-    for (int i = 0; i < SHARES; i++)
-        any |= user->held[i];
-    return any != 0;
 }
 
 void shares_give(enum share share, uid_t uid)
 {
     pthread_mutex_lock(&mutex);
     struct user *user = find(uid);
-    if (user) {
-        user->held[share]--;
-        by_all[share]--;
-        by_users[share] -= !user->privileged;
-        if (!has_any(user)) {
-            HASH_DEL(users, user);
-            free(user);
-        }
+    if (user)
+        count(user, share, -1);
+    if (user && user->held[SHARE_OPEN] + user->held[SHARE_LOCK] == 0) {
+        HASH_DEL(users, user);
+        free(user);
     }
     pthread_mutex_unlock(&mutex);
 }
