@@ -54,7 +54,11 @@ EXPORT_ALIAS(ftw64, ftw);
 
 EXPORT int nftw(const char *path, __nftw_func_t each, int descriptors, int flags)
 {
-    return refused(path, true) ? -1 : real.nftw(path, each, descriptors, flags);
+    if (refused(path, true))
+        return -1;
+    if (flags & FTW_CHDIR)
+        paths_wander();
+    return real.nftw(path, each, descriptors, flags);
 }
 EXPORT_ALIAS(nftw64, nftw);
 
@@ -65,6 +69,8 @@ EXPORT FTS *fts_open(char *const *paths, int options, int (*compare)(const FTSEN
         if (refused(*path, true))
             return NULL;
     }
+    if (!(options & FTS_NOCHDIR))
+        paths_wander();
     return real.fts_open(paths, options, compare);
 }
 EXPORT_ALIAS(fts64_open, fts_open);
@@ -154,7 +160,6 @@ static const char *arguments_of(long number)
         {SYS_flock, "f"},
         {SYS_truncate, "p"},
         {SYS_ftruncate, "f"},
-        {SYS_fchdir, "f"},
         {SYS_fchmod, "f"},
         {SYS_fchown, "f"},
         {SYS_statfs, "p"},
@@ -282,6 +287,10 @@ EXPORT long syscall(long number, ...)
         return fdatasync((int)a[0]);
     case SYS_close:
         return close((int)a[0]);
+    case SYS_chdir:
+        return chdir((const char *)a[0]);
+    case SYS_fchdir:
+        return fchdir((int)a[0]);
     case SYS_close_range:
         return close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]);
     case SYS_dup:

@@ -518,6 +518,13 @@ EXPORT char *__realpath_chk(const char *path, char *resolved, size_t room)
     return realpath(path, resolved);
 }
 
+static int entered(int result)
+{
+    if (result == 0)
+        paths_entered();
+    return result;
+}
+
 /* The working directory is the kernel's: the disk's directory of the same path. */
 static int enter(uint32_t description)
 {
@@ -528,14 +535,14 @@ static int enter(uint32_t description)
         result = -ENOTDIR;
     if (result == 0)
         result = paths_of(OF(description), path);
-    return result < 0 ? (int)result_of(result) : real.chdir(path);
+    return result < 0 ? (int)result_of(result) : entered(real.chdir(path));
 }
 
 EXPORT int fchdir(int fd)
 {
     BOUND();
     uint32_t description = descriptors_find(fd);
-    return description ? enter(description) : real.fchdir(fd);
+    return description ? enter(description) : entered(real.fchdir(fd));
 }
 
 EXPORT int chdir(const char *path)
@@ -545,11 +552,11 @@ EXPORT int chdir(const char *path)
 
     BOUND();
     if (!paths_follow(AT_FDCWD, path, &target))
-        return real.chdir(path);
+        return entered(real.chdir(path));
     if (!target.fs)
         return (int)result_of(-target.error);
     if (fastspool_stat(target.fs, target.path, &st) == 0 && !S_ISDIR(st.st_mode))
         return (int)result_of(-ENOTDIR);
     uint32_t description = paths_description(path);
-    return description ? enter(description) : real.chdir(path);
+    return description ? enter(description) : entered(real.chdir(path));
 }

@@ -7,7 +7,9 @@
  *     with the name of a served directory.  It costs no system call.
  *   - A path of the spool is compared component by component; "//" and "." are skipped.  lib/spool/exim.c knows what is
  *     served of the rest.
- *   - A relative path is appended to the working directory, or to that of a descriptor, which may be the store's.
+ *   - A relative path is appended to the working directory, or to that of a descriptor, which may be the store's.  But
+ *     where neither the working directory nor the path has such a component, the path leads elsewhere.  So the
+ *     kernel is asked once for each working directory (a local delivery names a dozen files below a maildir).
  *   - A path that doesn't begin with the spool's, but has a component like "input", may lead there by ".." or a
  *     symbolic link.  The kernel resolves what is before that component, and the path is compared again.
  *   - A descriptor has other names: /proc/self/fd/N, /dev/fd/N, /dev/stdout.  Of a spool file they lead to the file
@@ -15,6 +17,7 @@
  *
  * Failure modes:
  *   - A link under another name straight into a served directory is not seen (docs/limits.md).
+ *   - The working directory is moved into a served directory by another process: this is seen at the next chdir(2).
  *   - A relative path that is too long as an absolute one is taken from the descriptor's directory; below the working
  *     directory it is ENAMETOOLONG, if it is still too long without its ".".
  *   - Another path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the
@@ -154,6 +157,51 @@ static bool has_dot_dot(const char *path)
     }
     return false;
 }
+
+/* ---- the working directory ---- */
+
+enum { NOT_ASKED, QUIET, TELLING, WANDERING, STATES };
+static uint32_t working; /* one of them, of the working directory; above it a count of its changes */
+
+void paths_entered(void)
+{
+    uint32_t before = LOAD(working);
+
+    while (before % STATES != WANDERING && !__atomic_compare_exchange_n(&working, &before, (before | (STATES - 1)) + 1,
+                                                                        false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+void paths_wander(void)
+{
+    STORE(working, WANDERING);
+}
+
+/* Another thread may change it meanwhile: then what was found counts for this call alone. */
+static __attribute__((noinline)) uint32_t look_around(uint32_t before)
+{
+    char directory[PATH_MAX];
+    int saved = errno;
+    bool known = getcwd(directory, sizeof(directory)) && directory[0] == '/';
+    uint32_t found = before + (known && !telling_component(directory) ? QUIET : TELLING);
+
+    errno = saved;
+    __atomic_compare_exchange_n(&working, &before, found, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return found;
+}
+
+/* Does @path, which is relative, lead to no file of the store from where the process is? */
+static bool leads_elsewhere(const char *path)
+{
+    if (exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || telling_component(path) || has_dot_dot(path))
+        return false;
+    uint32_t seen = LOAD(working);
+    if (seen % STATES == NOT_ASKED)
+        seen = look_around(seen);
+    return seen % STATES == QUIET;
+}
+
+/* ---- resolving ---- */
 
 /* The errno of @path below @dirfd, if that is a file of the store, or a removed directory.  (Such a one has no path;
  * the kernel would look into its placeholder, and make files there.) */
@@ -295,6 +343,8 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target)
             return false;
         if (offset && !has_dot_dot(path + offset))
             return strlen(path) < PATH_MAX && settle(path + offset, target);
+    } else if (dirfd == AT_FDCWD && leads_elsewhere(path)) {
+        return false;
     }
     return resolve_slowly(dirfd, path, target);
 }

@@ -28,6 +28,10 @@ uint32_t paths_description(const char *path);
 /** Does the path, which is not the store's, lead to a placeholder?  By a descriptor of another process, for example.
  *  A change of its attributes would harm the store.  @flags: of fstatat(2). */
 bool paths_is_placeholder(int dirfd, const char *path, int flags);
+/** The working directory has changed. */
+void paths_entered(void);
+/** From now on it changes without a call that is seen (nftw(3), fts(3)). */
+void paths_wander(void);
 /** Is the disk asked, too, where the store has no such file?  Not where there is a view: all is in the store, and the
  *  disk's path leads to the view's server, which this process must not wait for.  A view may come at any time.
  *  @fs: NULL (a path that can't be served): no. */

@@ -12,19 +12,25 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -299,6 +305,73 @@ static void every_path(void)
     close(real);
     close(directory);
     CHECK(chdir("/") == 0 && unlink(link_path) == 0 && unlink(at("input", "f")) == 0);
+}
+
+/* A relative path is the store's below a served directory, however the process came there. */
+static void working_directories(void)
+{
+    struct stat st;
+    const char *input = at("input", ".");
+
+    close(make("f"));
+    int quiet = open("/", O_RDONLY | O_DIRECTORY), directory = open(spool, O_RDONLY | O_DIRECTORY);
+    CHECK(chdir(spool) == 0 && stat("f", &st) < 0 && chdir("input") == 0 && stat("f", &st) == 0);
+    CHECK(fchdir(quiet) == 0 && stat("f", &st) < 0 && fchdir(directory) == 0 && stat("f", &st) < 0);
+    CHECK(chdir(at("input", "")) == 0 && stat("./f", &st) == 0 && stat("f", &st) == 0);
+    CHECK(syscall(SYS_fchdir, quiet) == 0 && stat("f", &st) < 0);
+    CHECK(syscall(SYS_chdir, input) == 0 && stat("f", &st) == 0);
+    CHECK(chdir("../input/..") == 0 && stat("f", &st) < 0 && stat("input/f", &st) == 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        exit(chdir("input") == 0 && stat("f", &st) == 0 ? 0 : 1);
+    CHECK(child_status(pid) == 0 && stat("f", &st) < 0 && chdir("/") == 0 && stat("f", &st) < 0);
+    close(quiet);
+    close(directory);
+    unlink(at("input", "f"));
+}
+
+static int has_f(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+    struct stat found;
+
+    (void)path, (void)st, (void)kind, (void)where;
+    return stat("f", &found) == 0;
+}
+
+/* The same while libc walks, and changes the directory by itself.  (The walk sees the disk's directories.) */
+static void walks(void)
+{
+    char command[300];
+
+    close(make("f"));
+    snprintf(command, sizeof(command), "LD_PRELOAD= mkdir %s/input/real", spool);
+    CHECK(system(command) == 0 && chdir("/") == 0);
+    CHECK(nftw(spool, has_f, 8, FTW_PHYS) == 0 && nftw(spool, has_f, 8, FTW_PHYS | FTW_CHDIR) == 1);
+    snprintf(command, sizeof(command), "LD_PRELOAD= rmdir %s/input/real", spool);
+    CHECK(system(command) == 0 && chdir("/") == 0);
+    unlink(at("input", "f"));
+}
+
+/* The kernel is asked where the process is once for each working directory, and not for each relative path. */
+static void relative_paths_are_cheap(void)
+{
+    struct sock_filter no_getcwd[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getcwd, 0, 1),
+                                      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+                                      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof(no_getcwd) / sizeof(*no_getcwd), no_getcwd};
+    struct stat st;
+
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool right = chdir("/srv") == 0 && stat("new/none", &st) < 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+                     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+        int fd = open("cheap", O_WRONLY | O_CREAT, 0600);
+        right = right && fd >= 0 && chmod("cheap", 0640) == 0 && rename("cheap", "cheaper") == 0 &&
+                stat("./cheaper", &st) == 0 && unlink("cheaper") == 0;
+        exit(right ? 0 : 1);
+    }
+    CHECK(child_status(pid) == 0);
 }
 
 /* 13: an unlinked file can be read while it is open.  14: ENOENT is exact. */
@@ -598,6 +671,9 @@ static const struct {
     {"9 directory sync", directory_sync},
     {"10 errno is left alone", errno_is_left_alone},
     {"12 every path", every_path},
+    {"working directories", working_directories},
+    {"relative paths are cheap", relative_paths_are_cheap},
+    {"walks", walks},
     {"13, 14 unlinked but open", unlinked_but_open},
     {"15 effective users", effective_users},
     {"a user's process can't be stopped with the lock", users_have_no_store},
