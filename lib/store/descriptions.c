@@ -39,6 +39,7 @@
 #include "base/places.h"
 #include "store/change.h"
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/noted.h"
 #include "store/orphans.h"
 #include "store/residency.h"
@@ -162,17 +163,24 @@ static uint64_t mix(uint64_t state)
     return state ^ state >> 31;
 }
 
+/* A forked child goes on from its parent's state, as does each other child: their pids tell them apart.  Most children
+ * take no cookie, and so don't ask for theirs. */
 static uint64_t new_cookie(struct pool *pool)
 {
+    uint32_t life = mutex_life();
     uint64_t seed;
 
     if (LOAD(pool->random) == 0) {
         if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
             seed = clock_monotonic() ^ (uint64_t)getpid() << 32;
+        STORE(pool->life, life);
         STORE(pool->random, seed);
+    } else if (LOAD(pool->life) != life || life == 0) {
+        STORE(pool->salt, mix((uint64_t)getpid()));
+        STORE(pool->life, life);
     }
     uint64_t state = __atomic_add_fetch(&pool->random, UINT64_C(0x9e3779b97f4a7c15), __ATOMIC_RELAXED);
-    state = mix(state) & COOKIE_MASK;
+    state = mix(state ^ LOAD(pool->salt)) & COOKIE_MASK;
     return state ? state : 1;
 }
 
@@ -587,11 +595,8 @@ void descriptions_after_fork_child(struct fastspool *fs)
             } /* else open in both processes: this copy of the descriptor keeps it alive for the child */
         }
     }
-    if (pool) {
+    if (pool && pool->idle) /* what is 0 is not written: a child pays for each page it changes */
         pool->idle = 0;
-        /* The parent goes on from the same state, as does each of its other children. */
-        pool->random = mix(pool->random ^ (uint64_t)getpid() << 32);
-    }
 }
 
 void descriptions_pool_close(struct fastspool *fs)

@@ -191,6 +191,30 @@ Test(descriptions, shared_by_fork)
     cr_assert_eq(fs->header->blocks.used, 0);
 }
 
+/* Parent and children go on from one state, and no two of them give a description the same cookie. */
+Test(descriptions, cookies_of_a_family)
+{
+    uint64_t cookies[4] = {description_at(fs, create("a"))->cookie};
+    int from_child[2];
+
+    cr_assert_eq(pipe(from_child), 0);
+    for (int i = 1; i < 3; i++) {
+        char name[2] = {(char)('a' + i), '\0'};
+        pid_t pid = fork_child();
+        if (pid == 0) {
+            cookies[i] = description_at(fs, create(name))->cookie;
+            _exit(write(from_child[1], &cookies[i], sizeof(cookies[i])) != sizeof(cookies[i]));
+        }
+        cr_assert_eq(end_of(pid), 0);
+        cr_assert_eq(read(from_child[0], &cookies[i], sizeof(cookies[i])), sizeof(cookies[i]));
+    }
+    cookies[3] = description_at(fs, create("d"))->cookie;
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < i; j++)
+            cr_assert_neq(cookies[i], cookies[j]);
+    }
+}
+
 /* descriptions_reap() frees what a killed process had open, and nothing before its death. */
 Test(descriptions, death)
 {
