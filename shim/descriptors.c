@@ -175,7 +175,7 @@ uint32_t descriptors_detach(int fd)
     return is_description(value) ? value : 0;
 }
 
-void descriptors_release(uint32_t description)
+static void end_one(uint32_t description, int (*end)(struct fastspool *fs, uint32_t description))
 {
     uint16_t *count = description ? count_of(description) : NULL;
     int saved = errno;
@@ -184,8 +184,18 @@ void descriptors_release(uint32_t description)
         return;
     inside_drop_locks(OF(description)); /* POSIX: any close of the file drops them */
     if (!count || __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0)
-        inside_close(OF(description));
+        end(OF(description));
     errno = saved;
+}
+
+void descriptors_release(uint32_t description)
+{
+    end_one(description, inside_close);
+}
+
+void descriptors_leave(uint32_t description)
+{
+    end_one(description, inside_leave);
 }
 
 int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)

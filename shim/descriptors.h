@@ -19,6 +19,8 @@ void descriptors_set(int fd, uint32_t description);
 uint32_t descriptors_detach(int fd);
 /** One descriptor less stands for @description. */
 void descriptors_release(uint32_t description);
+/** The same, by a process that is about to leave the store. */
+void descriptors_leave(uint32_t description);
 /** A real call has returned @new, a duplicate of @old or an error.  Returns @new. */
 int descriptors_duplicated(int old, int new);
 /** Look at every descriptor of this process that is still unknown: it may be inherited. */

@@ -187,7 +187,7 @@ static void replace(const struct handed *handed)
         descriptors_set_carried(handed->fd, handed->file);
     else
         descriptors_set(handed->fd, 0);
-    descriptors_release(handed->description);
+    descriptors_leave(handed->description);
 }
 
 void handover_leave(void)

@@ -20,7 +20,8 @@
  *
  * Forks: two processes hold what was open at the fork.  The pool's epoch counts forks (descriptions_shared()).  The
  * close of a description of an earlier epoch, or of an inherited one, asks the kernel whether its byte is still locked;
- * the last holder frees it.  The child closes its copies of the pool's idle descriptors.
+ * the last holder frees it.  A process that leaves the store doesn't ask: it is mostly a child, whose parent frees it;
+ * else descriptions_reap() does.  The child closes its copies of the pool's idle descriptors.
  *
  * Failure modes:
  *   - A process dies: descriptions_reap() frees open descriptions whose byte is unlocked, and pooled ones that are
@@ -533,7 +534,8 @@ static int close_shared(struct fastspool *fs, struct pooled *pooled)
     return change_run(fs, discard, pooled);
 }
 
-int descriptions_close(struct fastspool *fs, uint32_t description)
+/* @asks: of one that others may hold, too, whether they do. */
+static int close_one(struct fastspool *fs, uint32_t description, bool asks)
 {
     struct pool *pool = pool_of(fs);
     struct pooled *place = pool ? pool_claim(pool, description) : NULL;
@@ -550,17 +552,27 @@ int descriptions_close(struct fastspool *fs, uint32_t description)
             result = close_unshared(fs, pool, &pooled);
         } else {
             close_held(pooled.fd);
-            result = close_shared(fs, &pooled);
+            result = asks ? close_shared(fs, &pooled) : 0;
         }
     } else {
         struct pooled inherited = {.key = description, .cookie = description_at(fs, description)->cookie};
         if (!valid_description(fs, description) || LOAD(description_at(fs, description)->state) != DESCRIPTION_OPEN)
             return -EBADF;
-        result = close_shared(fs, &inherited);
+        result = asks ? close_shared(fs, &inherited) : 0;
     }
     if (result >= 0 && LOAD(fs->header->tree.orphans))
         result = orphans_free(fs);
     return result < 0 ? result : 0;
+}
+
+int descriptions_close(struct fastspool *fs, uint32_t description)
+{
+    return close_one(fs, description, true);
+}
+
+int descriptions_leave(struct fastspool *fs, uint32_t description)
+{
+    return close_one(fs, description, false);
 }
 
 bool descriptions_owns(struct fastspool *fs, int fd)

@@ -23,6 +23,9 @@ int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode
 /** The process has closed its last descriptor of the description.  If no fork, exec or message can have copied it, it
  *  goes back to the pool.  Otherwise the last process to close it frees it. */
 int descriptions_close(struct fastspool *fs, uint32_t description);
+/** The same, by a process that leaves the store.  The kernel isn't asked who else holds it: who does frees it, or
+ *  descriptions_reap(). */
+int descriptions_leave(struct fastspool *fs, uint32_t description);
 /** From now on another process may hold every description that is open in this one.  Call before a fork, an exec and a
  *  message with descriptors; fastspool_after_fork_child() does not. */
 void descriptions_shared(struct fastspool *fs);

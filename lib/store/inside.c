@@ -130,6 +130,11 @@ int inside_close(struct fastspool *fs, uint32_t description)
     return descriptions_close(fs, description);
 }
 
+int inside_leave(struct fastspool *fs, uint32_t description)
+{
+    return descriptions_leave(fs, description);
+}
+
 void inside_drop_locks(struct fastspool *fs, uint32_t description)
 {
     uint32_t inode, generation;

@@ -129,7 +129,7 @@ void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
         .description = description, .inode = inode, .to = LOCKS_RANGE, .type = F_UNLCK, .own = true};
     struct noted note = {0};
 
-    if (noted_on(fs, inode) && noted_ask(fs, &all, &note) == NOTED_OWN)
+    if (noted_on(fs, inode) && noted_any(fs) && noted_ask(fs, &all, &note) == NOTED_OWN)
         end_note(fs, &note, drop_note);
     unlock_range(fs, inode);
 }

@@ -263,6 +263,11 @@ bool noted_on(const struct fastspool *fs, uint32_t inode)
     return LOAD(inode_at(fs, inode)->flags) & INODE_NOTED;
 }
 
+bool noted_any(const struct fastspool *fs)
+{
+    return noting(fs) != 0;
+}
+
 bool noted_lives(const struct fastspool *fs, const struct noted *note)
 {
     struct flock life = byte_of(note->process, F_RDLCK);

@@ -47,6 +47,8 @@ int noted_ask(struct fastspool *fs, const struct noted_wish *wish, struct noted 
 int noted_end(struct fastspool *fs, const struct noted *note);
 /** Has any process a noted lock on the file?  Without a section. */
 bool noted_on(const struct fastspool *fs, uint32_t inode);
+/** Has this process noted any lock?  Without a section. */
+bool noted_any(const struct fastspool *fs);
 /** Does the process of the note live? */
 bool noted_lives(const struct fastspool *fs, const struct noted *note);
 /** Wait by @fd, a description of the lock file, with @command (F_SETLKW or F_OFD_SETLKW), until the note has ended or

@@ -215,6 +215,35 @@ Test(descriptions, cookies_of_a_family)
     }
 }
 
+/* Who leaves the store frees nothing that another process may have open; the last one's is freed by
+ * descriptions_reap().
+ */
+Test(descriptions, left)
+{
+    int d = create("a"), alone = create("b"), ready[2], go[2];
+    char byte;
+
+    cr_assert_eq(fastspool_unlink(fs, "a"), 0);
+    cr_assert(pipe(ready) == 0 && pipe(go) == 0);
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        bool right = read(go[0], &byte, 1) == 1 && descriptions_leave(fs, (uint32_t)d) == 0;
+        _exit(!right);
+    }
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(fs->header->tree.files, 2, "freed while the child had it open");
+    cr_assert_eq(write(go[1], "x", 1), 1);
+    cr_assert_eq(end_of(pid), 0);
+    cr_assert_eq(fs->header->tree.files, 2, "nobody has looked yet");
+    cr_assert_eq(descriptions_reap(fs), 0);
+    cr_assert_eq(fs->header->tree.files, 1);
+    int own = create("c"); /* of no fork: freed at once */
+    cr_assert_eq(fastspool_unlink(fs, "c"), 0);
+    cr_assert_eq(descriptions_leave(fs, (uint32_t)own), 0);
+    cr_assert_eq(fs->header->tree.files, 1);
+    cr_assert_eq(fastspool_close(fs, alone), 0);
+}
+
 /* descriptions_reap() frees what a killed process had open, and nothing before its death. */
 Test(descriptions, death)
 {
