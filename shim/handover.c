@@ -11,6 +11,8 @@
  *     others.
  *   - The number stays, and so does its close-on-exec flag.  Numbers of one description stay numbers of one
  *     description.
+ *   - Who leaves opens a file of the view at the number itself, where it can: a duplicate would be one more close,
+ *     of which the server hears.
  *
  * Failure modes:
  *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.
@@ -28,11 +30,13 @@
 #include "fastspool.h"
 #include "paths.h"
 #include "serve.h"
+#include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <sys/single_threaded.h>
 
 struct handed {
     uint32_t description;
@@ -61,27 +65,50 @@ static int path_in_view(struct fastspool *fs, uint32_t description, char path[PA
                     (unsigned long long)inside_handle(fs, description));
 }
 
-/* -errno: there is no view. */
-static int open_in_view(struct fastspool *fs, uint32_t description)
+/* Open @path of the view at number @fd, whose placeholder the store has a second time as @kept.  A duplicate is made
+ * only where a lower number is free, because the view's server hears of the close of each.  -errno: there is no view,
+ * and the placeholder is back. */
+static int open_in_place(const char *path, int flags, int fd, int kept)
 {
-    const int kept = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY;
+    signals_hold();
+    real.close(fd);
+    int new = real.open(path, flags), error = new < 0 ? -errno : 0;
+    if (new != fd && real.dup3(error ? kept : new, fd, O_CLOEXEC) >= 0 && !error) {
+        real.close(new);
+        new = fd;
+    }
+    signals_release();
+    return error ? error : new;
+}
+
+/* @leaving: the placeholder at @number may go.  (Another thread could take a number that is free for a moment.)
+ * -errno: there is no view. */
+static int open_in_view(struct fastspool *fs, uint32_t description, int number, bool leaving)
+{
+    const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY;
     char path[PATH_MAX];
 
     if (!inside_view(fs) || path_in_view(fs, description, path) < 0)
         return -ENOENT;
-    int fd = real.open(path, (inside_flags(fs, description) & kept) | O_NOFOLLOW | O_CLOEXEC);
+    int flags = (inside_flags(fs, description) & taken) | O_NOFOLLOW | O_CLOEXEC;
+    int kept = leaving && __libc_single_threaded ? inside_kept(fs, description) : -1;
+    int fd = kept >= 0 ? open_in_place(path, flags, number, kept) : real.open(path, flags);
     if (fd < 0)
-        return -errno;
-    real.lseek(fd, inside_offset(fs, description), SEEK_SET);
+        return kept >= 0 ? fd : -errno;
+    off_t offset = inside_offset(fs, description);
+    if (offset)
+        real.lseek(fd, offset, SEEK_SET);
     return fd;
 }
 
-/* Find what stands for the description of @handed.  @copies: also a private copy. */
-static void find_new(struct handed *handed, struct carried *carried, int *pipes, bool copies)
+/* Find what stands for the description of @handed.  @leaving: a private copy may be, whatever its
+ * number. */
+static void find_new(struct handed *handed, struct carried *carried, int *pipes, bool leaving)
 {
+    bool copies = leaving || handed->fd < 3;
     bool writing = (inside_flags(OF(handed->description)) & O_ACCMODE) == O_WRONLY;
 
-    handed->new = open_in_view(OF(handed->description));
+    handed->new = open_in_view(OF(handed->description), handed->fd, leaving);
     if (handed->new < 0 && writing && carrier_pipe(&carried[*pipes], handed->description) == 0) {
         handed->file = *pipes;
         handed->new = carried[(*pipes)++].out;
@@ -150,7 +177,7 @@ static void find_all(struct handover *handover, bool leaving)
         if (!is_handed(handed, leaving))
             continue;
         if (first->new < 0)
-            find_new(first, carried, &pipes, leaving || handed->fd < 3);
+            find_new(first, carried, &pipes, leaving);
         handed->new = first->new;
         handed->file = first->file;
     }
@@ -172,18 +199,28 @@ static void close_new(struct handover *handover)
             if (handover->handed[j].new == handover->handed[i].new)
                 handover->handed[j].new = -1;
         }
-        real.close(handover->handed[i].new);
+        if (handover->handed[i].new != handover->handed[i].fd)
+            real.close(handover->handed[i].new);
     }
 }
 
 /* ---- leaving ---- */
+
+static int put_in_place(const struct handed *handed)
+{
+    bool stays = !(handed->flags & FD_CLOEXEC);
+
+    if (handed->new != handed->fd)
+        return real.dup3(handed->new, handed->fd, stays ? 0 : O_CLOEXEC);
+    return stays ? real.fcntl(handed->fd, F_SETFD, 0) : 0;
+}
 
 static void replace(const struct handed *handed)
 {
     descriptors_detach(handed->fd);
     if (handed->new < 0)
         real.close(handed->fd);
-    else if (real.dup3(handed->new, handed->fd, handed->flags & FD_CLOEXEC ? O_CLOEXEC : 0) >= 0 && handed->file >= 0)
+    else if (put_in_place(handed) >= 0 && handed->file >= 0)
         descriptors_set_carried(handed->fd, handed->file);
     else
         descriptors_set(handed->fd, 0);

@@ -575,6 +575,17 @@ int descriptions_leave(struct fastspool *fs, uint32_t description)
     return close_one(fs, description, false);
 }
 
+int descriptions_kept(struct fastspool *fs, uint32_t description)
+{
+    struct pooled *place = pool_of(fs) ? pool_claim(&fs->pool, description) : NULL;
+
+    if (!place)
+        return -1;
+    int fd = place->fd;
+    STORE(place->key, description);
+    return fd;
+}
+
 bool descriptions_owns(struct fastspool *fs, int fd)
 {
     for (const struct pool *page = pool_of(fs); page; page = LOAD(page->next)) {

@@ -26,6 +26,8 @@ int descriptions_close(struct fastspool *fs, uint32_t description);
 /** The same, by a process that leaves the store.  The kernel isn't asked who else holds it: who does frees it, or
  *  descriptions_reap(). */
 int descriptions_leave(struct fastspool *fs, uint32_t description);
+/** The descriptor of @description that the pool has besides the program's, and keeps; -1: none. */
+int descriptions_kept(struct fastspool *fs, uint32_t description);
 /** From now on another process may hold every description that is open in this one.  Call before a fork, an exec and a
  *  message with descriptors; fastspool_after_fork_child() does not. */
 void descriptions_shared(struct fastspool *fs);

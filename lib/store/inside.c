@@ -135,6 +135,11 @@ int inside_leave(struct fastspool *fs, uint32_t description)
     return descriptions_leave(fs, description);
 }
 
+int inside_kept(struct fastspool *fs, uint32_t description)
+{
+    return descriptions_kept(fs, description);
+}
+
 void inside_drop_locks(struct fastspool *fs, uint32_t description)
 {
     uint32_t inode, generation;

@@ -64,6 +64,8 @@ int inside_give(struct fastspool *fs, uint32_t description, bool few);
 int inside_close(struct fastspool *fs, uint32_t description);
 /** The same, and the process is about to leave the store: what others hold is theirs to free. */
 int inside_leave(struct fastspool *fs, uint32_t description);
+/** The descriptor of @description that the store has besides the program's, and keeps; -1: none. */
+int inside_kept(struct fastspool *fs, uint32_t description);
 /** The process has closed a descriptor of it: POSIX drops the process's record locks on the file. */
 void inside_drop_locks(struct fastspool *fs, uint32_t description);
 /** This process writes for others, and leaves a part of memory to those that write for themselves (residency.c). */
