@@ -333,9 +333,10 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
     return settle(target->text, target);
 }
 
-bool paths_resolve(int dirfd, const char *path, struct store_path *target)
+/* @path can be read. */
+static bool resolve(int dirfd, const char *path, struct store_path *target)
 {
-    if (!serve_looks() || !pointers_text(path) || !*path)
+    if (!*path)
         return false;
     if (*path == '/') {
         size_t offset = serve_match(path);
@@ -347,6 +348,11 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target)
         return false;
     }
     return resolve_slowly(dirfd, path, target);
+}
+
+bool paths_resolve(int dirfd, const char *path, struct store_path *target)
+{
+    return serve_looks() && pointers_text(path) && resolve(dirfd, path, target);
 }
 
 /* ---- other names of descriptors ---- */
@@ -396,7 +402,9 @@ bool paths_follow(int dirfd, const char *path, struct store_path *target)
 {
     const char *rest;
 
-    if (serve_active() && pointers_text(path) && *path == '/') {
+    if (!serve_looks() || !pointers_text(path))
+        return false;
+    if (serve_active() && *path == '/') {
         int fd = named_descriptor(path, &rest);
         uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
         if (description) {
@@ -409,7 +417,7 @@ bool paths_follow(int dirfd, const char *path, struct store_path *target)
             return true;
         }
     }
-    return paths_resolve(dirfd, path, target);
+    return resolve(dirfd, path, target);
 }
 
 static bool is_placeholder(struct fastspool *fs, const void *st)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Names in memory that a constructor has taken from the break before the library's ran: each page of it is looked at
- * once, and where there is no memory a name is EFAULT as often as it is given.
+ * once, and where there is no memory a name is EFAULT as often as it is given.  In memory that may be gone at the next
+ * call, as a library's constants, a name is looked at once a call.
  *
  *     pointers DIRECTORY
  *
@@ -53,6 +54,11 @@ int main(int argc, char **argv)
         char *path = early + order[i] * PAGE;
         snprintf(path, PAGE, "%s", argv[1]);
         failed = gives(path, CALLS, 0);
+    }
+    char *mapped = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!failed && mapped != MAP_FAILED) {
+        snprintf(mapped, PAGE, "%s", argv[1]);
+        failed = gives(mapped, CALLS / 10, 0);
     }
     char *below = (char *)((size_t)early & ~(size_t)(PAGE - 1)) - PAGE;
     if (failed || mincore(below, PAGE, &there) == 0) /* else the kernel has left a gap behind the program, at random */
