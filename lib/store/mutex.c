@@ -80,6 +80,12 @@ uint32_t mutex_life(void)
     return page ? LOAD(*page) : 0;
 }
 
+bool mutex_is_life(uint32_t number)
+{
+    const uint32_t *page = LOAD(life);
+    return page && number != 0 && LOAD(*page) == number;
+}
+
 /* Only a child of this process may come into another one. */
 uint64_t mutex_pid_namespace(void)
 {

@@ -44,6 +44,9 @@ void mutex_release(struct fastspool *fs);
 /** A number of the process that its forked children do not have; 0: it can't be known whether it is the same as before.
  */
 uint32_t mutex_life(void);
+/** Is @number, which mutex_life() has given, that of this process?  A forked child has none yet, and gets none here:
+ *  that would be two pages to write. */
+bool mutex_is_life(uint32_t number);
 
 /** namespace_of_pids(), asked once in the life of a process. */
 uint64_t mutex_pid_namespace(void);

@@ -103,7 +103,7 @@ void noted_forget(struct fastspool *fs, uint32_t d)
 /* The pid under which this process notes, with LEAVING; 0: under none.  A forked child has noted nothing. */
 static uint32_t noting(const struct fastspool *fs)
 {
-    return LOAD(fs->noting) && LOAD(fs->noting_life) == mutex_life() ? LOAD(fs->noting) : 0;
+    return LOAD(fs->noting) && mutex_is_life(LOAD(fs->noting_life)) ? LOAD(fs->noting) : 0;
 }
 
 struct asking {
