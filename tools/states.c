@@ -26,6 +26,7 @@
 #include "beside.h"
 #include "config.h"
 #include "mirror/tally.h"
+#include "mirrors.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/state.h"
@@ -172,21 +173,6 @@ static void consider(const struct search *search, const char *state, pid_t mirro
         *search->found = other;
 }
 
-/* The effective uid of @pid. */
-static bool read_uid(pid_t pid, uid_t *uid)
-{
-    char path[48], line[256];
-    bool found = false;
-
-    snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
-    FILE *file = fopen(path, "re");
-    while (file && !found && fgets(line, sizeof(line), file))
-        found = sscanf(line, "Uid: %*u %u", uid) == 1;
-    if (file)
-        fclose(file);
-    return found;
-}
-
 /* Does it say nothing to a terminal, a shell, or the configuration? */
 static bool is_plain(const char *path)
 {
@@ -195,29 +181,13 @@ static bool is_plain(const char *path)
     return *path == '/' && path[strspn(path, usual)] == '\0';
 }
 
-/* "fastspool mirror --state STATE --memory N SPOOL", as the library starts it. */
 static void consider_process(const struct search *search, pid_t pid)
 {
-    char path[48], text[4 * FASTSPOOL_PATH_MAX], *state = NULL, *last = NULL;
-    uid_t uid;
+    struct mirrors_words words;
 
-    if (!launch_is_tool(pid) || !read_uid(pid, &uid) || (uid != 0 && uid != search->st.st_uid))
-        return;
-    snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    if (fd >= 0)
-        close(fd);
-    if (size <= 0)
-        return;
-    text[size] = '\0';
-    char *verb = text + strlen(text) + 1;
-    for (char *word = verb; word < text + size; word += strlen(word) + 1) {
-        state = last && strcmp(last, "--state") == 0 ? word : state;
-        last = word;
-    }
-    if (state && is_plain(state) && strcmp(verb, "mirror") == 0 && strcmp(last, search->spool) == 0)
-        consider(search, state, pid);
+    if (mirrors_read(pid, search->st.st_uid, &words) && is_plain(words.state) &&
+        strcmp(words.spool, search->spool) == 0)
+        consider(search, words.state, pid);
 }
 
 static void consider_processes(const struct search *search)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * When a process was started, as what, and whether it is stopped: words of /proc/PID/stat.
+ * When a process was started, as what, and how it is now: words of /proc/PID/stat and status.
  */
 #include "base/started.h"
 
 #include "base/clock.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,11 +43,24 @@ uint64_t started_at(pid_t pid, char name[STARTED_NAME])
     return word ? strtoull(word, NULL, 10) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK)) : 0;
 }
 
+bool started_look(pid_t pid, struct started_now *now)
+{
+    char path[32], line[256];
+    unsigned found = 0;
+
+    snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
+    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+    while (file && found < 3 && fgets(line, sizeof(line), file))
+        found += sscanf(line, "State: %c", &now->state) == 1 || sscanf(line, "Uid: %*u %u", &now->uid) == 1 ||
+                 sscanf(line, "voluntary_ctxt_switches: %" SCNu64, &now->switches) == 1;
+    if (file)
+        fclose(file);
+    return found == 3;
+}
+
 bool started_is_stopped(pid_t pid)
 {
-    char text[WORDS];
+    struct started_now now;
 
-    read_words(pid, text);
-    const char *word = strrchr(text, ')');
-    return word && word[1] == ' ' && (word[2] == 'T' || word[2] == 't');
+    return started_look(pid, &now) && (now.state == 'T' || now.state == 't');
 }
