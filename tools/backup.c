@@ -35,6 +35,7 @@
 #include "plain/census.h"
 #include "progress.h"
 #include "spool/viewed.h"
+#include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -527,7 +528,10 @@ int tool_backup(int argc, char **argv)
     if (!b.findings || !b.told)
         return tool_error("there is no memory");
     b.fs = tool_attach(spool);
+    if (b.fs)
+        standstill_begin(b.fs->spool, NULL, b.fs);
     int result = b.fs ? back_up(&b, path) : 1;
+    standstill_end();
     if (b.directory >= 0)
         close(b.directory);
     if (b.fs)

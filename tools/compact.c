@@ -20,6 +20,7 @@
 #include "look.h"
 #include "mirror/shrink.h"
 #include "progress.h"
+#include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -121,7 +122,9 @@ int tool_compact(int argc, char **argv)
         return 1;
     const char *memory = look.fs ? look.fs->runtime : look.state; /* nobody has mapped the state */
     int refused = beside_no_exim(&config, tool_is_configured(look.spool) ? NULL : memory);
+    standstill_begin(spool ? spool : config.spool[0], &config, look.fs);
     int result = refused ? 1 : compact(&look);
+    standstill_end();
     look_end(&look);
     return result;
 }

@@ -24,6 +24,7 @@
 #include "progress.h"
 #include "spool/attach.h"
 #include "spool/viewed.h"
+#include "standstill.h"
 #include "states.h"
 #include "store/inside.h"
 #include "store/store.h"
@@ -85,7 +86,9 @@ static int stop(const struct fastspool_config *believed, const char *spool)
         return 0;
     fastspool_detach(fs);
     progress_begin("stopping");
+    standstill_begin(spool, &config, NULL);
     int status = command_run(arguments, NULL, output);
+    standstill_end();
     progress_end();
     if (status == 0)
         return 0;
@@ -132,7 +135,9 @@ static int count_messages(const char *spool, const struct fastspool_config *conf
     *messages = 0;
     without_view.view = false;
     bool own = own_mirror(spool, config);
+    standstill_begin(spool, config, NULL);
     int result = access(spool, F_OK) < 0 ? 0 : open_store(spool, &without_view, &fs, error);
+    standstill_end();
     if (result == 0)
         return 0;
     if (result < 0)

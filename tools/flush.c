@@ -5,6 +5,7 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "progress.h"
+#include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -36,7 +37,9 @@ int tool_flush(int argc, char **argv)
         return 1;
     interrupt_says("the mirror goes on writing, and not all may be on the disk");
     progress_begin("flushing");
+    standstill_begin(fs->spool, NULL, fs);
     int result = fastspool_flush(fs, 0);
+    standstill_end();
     progress_end();
     if (result < 0)
         tool_error("cannot write all of %s to the disk: %s", fs->spool, strerrordesc_np(-result));

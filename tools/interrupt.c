@@ -22,6 +22,7 @@
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 static const char *said;
 static int32_t came;
+static bool noted; /* the first one is */
 
 static void tell(const char *text)
 {
@@ -61,18 +62,25 @@ static void catch (void (*handler)(int), int flags)
 void interrupt_says(const char *sentence)
 {
     said = sentence;
+    noted = false;
     catch (say_and_end, SA_NODEFER);
 }
 
 void interrupt_note(const char *sentence)
 {
     said = sentence;
+    noted = true;
     catch (note, SA_NODEFER | SA_RESTART);
 }
 
 bool interrupt_came(void)
 {
     return LOAD(came) != 0;
+}
+
+const char *interrupt_way_out(void)
+{
+    return noted ? "^C twice ends this call, and nothing is lost" : "^C ends this call, and nothing is lost";
 }
 
 void interrupt_end(void)

@@ -15,6 +15,8 @@ void interrupt_says(const char *sentence);
  *  the same words.  @sentence stays valid. */
 void interrupt_note(const char *sentence);
 bool interrupt_came(void);
+/** How the operator ends this process, and what that costs: "^C ends ...". */
+const char *interrupt_way_out(void);
 /** End by the signal that was noted, as without a handler: a shell's script ends, too. */
 _Noreturn void interrupt_end(void);
 

@@ -32,9 +32,9 @@ int tool_mirror(int argc, char **argv)
         if (option == 's')
             options.state = tool_path("state", optarg, usage);
         else if (option == 'm')
-            options.memory = tool_bytes("memory", optarg, 0, usage); /* 0: as it was made */
+            options.memory = tool_number("memory", "bytes", optarg, 0, usage); /* 0: as it was made */
         else
-            options.journal = tool_bytes("journal", optarg, 1, usage);
+            options.journal = tool_number("journal", "bytes", optarg, 1, usage);
     }
     return process_run(*tool_operands(argc, argv, 1, 1, "a SPOOL", usage), &options);
 }

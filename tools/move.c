@@ -18,6 +18,7 @@
 #include "progress.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
+#include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -92,6 +93,7 @@ static bool own; /* the mirror */
 
 static void leave(struct fastspool *fs)
 {
+    standstill_end();
     if (own) {
         interrupt_says("its mirror may run still: run `fastspool stop`"); /* the work is done */
         own_end(fs);
@@ -110,11 +112,15 @@ struct fastspool *move_begin(const char *spool, enum move move)
         return NULL;
     config.view = false;
     own = own_mirror(config.spool[0], &config);
+    standstill_begin(config.spool[0], &config, NULL);
     int result = fastspool_attach(config.spool[0], &config, &fs, error);
+    standstill_end(); /* an import gives up root's rights, and no thread may keep them */
     if (result < 0) {
         tool_refused(result, error);
         return NULL;
     }
+    if (move != MOVE_IN)
+        standstill_begin(fs->spool, NULL, fs);
     if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs, move) == 0))
         return fs;
     leave(fs);

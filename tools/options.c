@@ -87,14 +87,14 @@ char **tool_operands(int argc, char **argv, int least, int most, const char *nee
     return argv + optind;
 }
 
-uint64_t tool_bytes(const char *option, const char *text, uint64_t least, const char *usage)
+uint64_t tool_number(const char *option, const char *of, const char *text, uint64_t least, const char *usage)
 {
     char *end;
 
     errno = 0;
     unsigned long long number = strtoull(text, &end, 10);
     if (errno || end == text || *end || strchr(text, '-') || number < least)
-        tool_wrong(usage, "--%s needs a number of bytes, and not `%s`", option, text);
+        tool_wrong(usage, "--%s needs a number of %s, and not `%s`", option, of, text);
     return number;
 }
 

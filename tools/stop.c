@@ -6,7 +6,9 @@
  *
  * Failure modes: an Exim uses the store still, as a queue run that goes on after the stop of Exim's service, or another
  * program does.  All is on the disk, but it starts a mirror at once: whoever moves the state now would copy one that
- * changes.  It is named, and the exit status says so.
+ * changes.  It is named, and the exit status says so.  The mirror is stopped, or its disk does not answer: a sentence
+ * says so (standstill.c), and the call waits on, until --timeout, ^C, or the service manager's own limit.  What is not
+ * on the disk stays in memory.
  */
 #include "base/clock.h"
 #include "base/escape.h"
@@ -24,11 +26,13 @@
 #include "spool/presence.h"
 #include "spool/registry.h"
 #include "spool/upgrade.h"
+#include "standstill.h"
 #include "states.h"
 #include "store/store.h"
 #include "tool.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -39,6 +43,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define UNFINISHED "view or mirror may run still: run `fastspool stop` again"
+
 #define PATIENCE     (60 * NS_PER_S) /* for a view to end, and for a mirror after the flush */
 #define HALTED_TIME  (3 * NS_PER_S)  /* for a view that is stopped or frozen to go on */
 #define KILLED_TIME  (5 * NS_PER_S)  /* for it to be gone, when it was killed */
@@ -47,10 +53,11 @@
 #define LOOK_EVERY   (20 * NS_PER_MS)
 
 static const char usage[] =
-    "usage: fastspool stop [--spool DIR]\n"
+    "usage: fastspool stop [--spool DIR] [--timeout SECONDS]\n"
     "Writes every change to the disk, unmounts the view, then ends the mirror process, of each spool of the\n"
     "configuration.  Where nobody else uses the store its memory is given back; the next use of the spool brings it\n"
     "back from the disk.\n"
+    "  --timeout SECONDS   give up then, with status 1, where mirror or disk does not answer; nothing is lost\n"
     "Exit status: 0 neither runs, or did before; 1 an error; 2 a process uses the store still, and starts both again;\n"
     "64 wrong arguments.\n";
 
@@ -354,21 +361,48 @@ static int stop_spool(const struct fastspool_config *config, const char *spool)
 {
     struct look look;
 
+    standstill_begin(spool, config, NULL);
     if (look_begin(&look, spool) != 0)
         return 1;
+    if (look.fs)
+        standstill_begin(spool, config, look.fs);
     int result = look.fs ? stop(config, &look) : stop_without_store(config, &look, spool);
+    standstill_end();
     look_end(&look);
     return result;
+}
+
+/* The argument of --spool, or NULL.  *@seconds: that of --timeout, or 0. */
+static const char *parse(int argc, char **argv, uint64_t *seconds)
+{
+    static const struct option known[] = {{"spool", required_argument, NULL, 's'},
+                                          {"timeout", required_argument, NULL, 't'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+    const char *spool = NULL;
+
+    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
+        if (option == 's')
+            spool = optarg;
+        else
+            *seconds = tool_number("timeout", "seconds", optarg, 1, usage);
+    }
+    tool_operands(argc, argv, 0, 0, NULL, usage);
+    return spool;
 }
 
 int tool_stop(int argc, char **argv)
 {
     struct fastspool_config config;
+    uint64_t seconds = 0;
+    const char *spool = parse(argc, argv, &seconds);
     int result = 0;
 
-    if (tool_config(&config, tool_only_options(argc, argv, NULL, usage)) != 0)
+    if (tool_config(&config, spool) != 0)
         return 1;
-    interrupt_says("view or mirror may run still: run `fastspool stop` again");
+    interrupt_says(UNFINISHED);
+    if (seconds)
+        standstill_limit(seconds, UNFINISHED);
     progress_begin("stopping");
     for (size_t i = 0; i < config.spools; i++) {
         int one = stop_spool(&config, config.spool[i]);

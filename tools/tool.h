@@ -86,8 +86,8 @@ int tool_option_before_command(int argc, char **argv, const struct option *optio
 char **tool_operands(int argc, char **argv, int least, int most, const char *needs, const char *usage);
 /** Wrong arguments: print the sentence and @usage, and exit with 64. */
 _Noreturn void tool_wrong(const char *usage, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/** The number of bytes @text, at least @least, that option --@option needs.  Anything else is wrong. */
-uint64_t tool_bytes(const char *option, const char *text, uint64_t least, const char *usage);
+/** The number @text of @of ("bytes"), at least @least, that option --@option needs.  Anything else is wrong. */
+uint64_t tool_number(const char *option, const char *of, const char *text, uint64_t least, const char *usage);
 /** @text, if it may be the path that option --@option needs. */
 const char *tool_path(const char *option, const char *text, const char *usage);
 /** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;

@@ -13,11 +13,13 @@ import os
 import pathlib
 import pty
 import re
+import select
 import shutil
 import socket
 import signal
 import subprocess
 import threading
+import time
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
@@ -1037,6 +1039,78 @@ def a_stopped_mirror(exim):
         tells(exim, "store", "wrong", advice)
         subprocess.run(advice, shell=True, check=True)
         wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "the mirror goes on")
+
+
+@contextlib.contextmanager
+def standing(exim, disk, how):
+    """The mirror stands still, with a change that is not on the disk: what is said of it."""
+    def change():
+        operate(exim, "run", "--", "touch", exim.spool / "input" / how)
+    mirror = exim.status()["mirror_pid"]
+    if how == "stopped":
+        suspend(mirror)
+        try:
+            change()
+            yield f"waiting for the mirror, process {mirror}, which has been stopped for about ", f"`kill -CONT {mirror}`"
+        finally:
+            os.kill(mirror, signal.SIGCONT)
+    elif how == "disk":
+        with disk.frozen():
+            change()
+            yield f"waiting for the mirror, process {mirror}, to which its disk has not answered for about ", "`dmesg`"
+    else:
+        with frozen_view(how, [mirror]):
+            change()
+            yield f"waiting for the mirror, process {mirror}, which has been frozen for about ", f"/proc/{mirror}/cgroup"
+
+
+def waits_aloud(words, *arguments, signals=1):
+    """`fastspool ARGUMENTS` says WORDS, and goes on waiting; ^C, SIGNALS times, ends it at once."""
+    call = subprocess.Popen([TOOL, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # the test's starter may ignore it
+    check(select.select([call.stderr], [], [], 60)[0], f"{arguments} says nothing")
+    line = call.stderr.readline()
+    check(all(word in line for word in words) and "^C" in line and "nothing is lost" in line, f"{arguments}: {line}")
+    check(call.poll() is None, f"{arguments} does not wait on")
+    for number in range(signals):
+        time.sleep(number)          # two at once are one
+        os.killpg(call.pid, signal.SIGINT)
+    check(call.wait(20) == -signal.SIGINT, f"{arguments} ended with {call.returncode}")
+    call.stderr.close()
+
+
+@test(("_stopped", {}), ("_disk", {}), ("_frozen", {}), ("_freezer", {}), library=True, main=QUEUE_ONLY)
+def a_mirror_that_is_waited_for(exim):
+    """Where the mirror is stopped or frozen, or its disk hangs, each call that waits for it says so, with its process and for how
+    long, and goes on waiting; ^C ends it at once, `stop --timeout` by itself.  Nothing is lost."""
+    how = exim.work.name.rsplit("_", 1)[1]
+    if how in FREEZERS and not (FREEZERS[how][0] / "cgroup.procs").exists():
+        raise Skip("this machine has no such control groups")
+    with well(exim) as disk:
+        exim.submit(Message())
+        exim.queued = 1
+        exim.stop()
+        wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "the last of Exim has ended, too")
+        with standing(exim, disk, how) as words:
+            waits_aloud(words, "flush")
+            waits_aloud(words, "stop")
+            if how in ("stopped", "disk"):
+                waits_aloud(words, "backup", exim.work / "copy")
+                waits_aloud(words, "disable", "--yes")
+            if how == "stopped":        # on a frozen disk it opens its lock, and nobody gets out of that
+                waits_aloud(words, "export", "--yes", signals=2)
+            said = operate(exim, "stop", "--timeout", "7", status=1)
+            check(all(word in said for word in words) and "gave up after 7 s: view or mirror may run still" in said, said)
+        operate(exim, "flush")
+        check((exim.spool / ".fastspool.state").is_symlink() and exim.run("-bpc") == b"1\n", "the message is lost")
+        operate(exim, "stop")
+        if how == "disk":
+            with disk.frozen():
+                waits_aloud(("waiting for a child of this call, process ", "to which its disk has not answered"), "compact")
+            operate(exim, "compact")
+        exim.start()
+        check(exim.run("-bpc") == b"1\n", "the message is lost")
 
 
 @test(library=True)

@@ -112,13 +112,49 @@ void interrupt_says(const char *sentence)
     (void)sentence;
 }
 
-const char *tool_only_options(int argc, char **argv, bool *json, const char *text)
+int tool_option(int argc, char **argv, const struct option *options, const char *text)
 {
     (void)argc;
     (void)argv;
-    (void)json;
+    (void)options;
     (void)text;
-    return NULL;
+    return -1;
+}
+
+char **tool_operands(int argc, char **argv, int least, int most, const char *needs, const char *text)
+{
+    (void)argc;
+    (void)least;
+    (void)most;
+    (void)needs;
+    (void)text;
+    return argv;
+}
+
+uint64_t tool_number(const char *option, const char *of, const char *text, uint64_t least, const char *usage_text)
+{
+    (void)option;
+    (void)of;
+    (void)text;
+    (void)usage_text;
+    return least;
+}
+
+void standstill_begin(const char *spool, const struct fastspool_config *config, struct fastspool *fs)
+{
+    (void)spool;
+    (void)config;
+    (void)fs;
+}
+
+void standstill_end(void)
+{
+}
+
+void standstill_limit(uint64_t seconds, const char *sentence)
+{
+    (void)seconds;
+    (void)sentence;
 }
 
 int tool_config(struct fastspool_config *config, const char *spool)
