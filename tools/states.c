@@ -118,9 +118,11 @@ bool states_census(const char *state, struct census *census)
 {
     struct tally tally;
     struct stat st;
-    bool counted = stat(state, &st) == 0 && tally_disk(state, st.st_uid, st.st_gid, census_kind, census, &tally) == 0 &&
+    bool counted = stat(state, &st) == 0 &&
+                   tally_disk(state, st.st_uid, st.st_gid, census_kind, census, PLACES_TARGET, &tally) == 0 &&
                    !tally.more;
 
+    strcpy(census->to, counted ? tally.read : "");
     for (unsigned kind = 0; counted && kind < CENSUS_KINDS; kind++)
         census->kinds[kind] = tally.names[kind];
     return counted;

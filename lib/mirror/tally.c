@@ -47,6 +47,7 @@ struct count {
     struct directory *directories; /* uthash by inode */
     tally_kind *kind;
     const void *context;
+    const char *read; /* path of the file to be read */
     struct tally *tally;
 };
 
@@ -94,16 +95,30 @@ static int note_directory(struct count *count, uint32_t inode, const struct disk
     return 0;
 }
 
+static void read_start(struct count *count, uint32_t inode, uint64_t size)
+{
+    const struct format_key slice = format_slice_key(inode, 0);
+    size_t most = sizeof(count->tally->read) - 1;
+    MDB_val key = database_key(&slice), value;
+
+    if (size == 0 || size > most || mdb_get(count->view->transaction, count->view->database.data, &key, &value) != 0 ||
+        value.mv_size < size)
+        return;
+    memcpy(count->tally->read, value.mv_data, size);
+    count->tally->read[size] = '\0';
+}
+
 static int count_names(struct count *count, uint32_t inode, const struct disk_inode *disk, struct format_names *names)
 {
     char text[PATH_SIZE];
     struct format_name name;
 
-    (void)inode;
     while (!S_ISDIR(disk->mode) && format_next_name(names, &name) > 0) {
         const char *path = path_of(count, name.parent, name.text, name.length, text);
         if (path)
             count->tally->names[count->kind(count->context, path, disk->size) % TALLY_KINDS]++;
+        if (path && strcmp(path, count->read) == 0)
+            read_start(count, inode, disk->size);
     }
     return 0;
 }
@@ -164,7 +179,8 @@ static int tally_all(const char *state, struct count *count)
 
 /* ---- in the parent ---- */
 
-int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, struct tally *tally)
+int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, const char *read,
+               struct tally *tally)
 {
     struct tally *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int status = 0;
@@ -172,7 +188,7 @@ int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, co
     if (shared == MAP_FAILED)
         return -errno;
     struct rights rights = rights_of_owner(owner, group);
-    struct count count = {.kind = kind, .context = context, .tally = shared};
+    struct count count = {.kind = kind, .context = context, .read = read, .tally = shared};
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         int result = rights_confine(parent, -1);
@@ -183,6 +199,7 @@ int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, co
     if (result == 0)
         result = WIFEXITED(status) ? -WEXITSTATUS(status) : -EBADMSG;
     *tally = *shared;
+    tally->read[sizeof(tally->read) - 1] = '\0';
     munmap(shared, sizeof(*shared));
     return result;
 }

@@ -5,6 +5,8 @@
 #ifndef FASTSPOOL_TALLY_H
 #define FASTSPOOL_TALLY_H
 
+#include "fastspool.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,12 +17,15 @@
 typedef unsigned tally_kind(const void *context, const char *path, uint64_t size);
 
 struct tally {
-    uint64_t names[TALLY_KINDS]; /* in the database, of each kind */
-    bool more;                   /* the journal has changes that the database lacks: it may be more, or fewer */
+    uint64_t names[TALLY_KINDS];   /* in the database, of each kind */
+    char read[FASTSPOOL_PATH_MAX]; /* what the file says that was to be read; "": nothing */
+    bool more;                     /* the journal has changes that the database lacks: it may be more, or fewer */
 };
 
-/** Count in the state directory @state of the user @owner and @group.  It changes nothing, and reads no mail.  0; or a
- *  negative errno: it can't be said.  LMDB is opened in a child of this process, which has the owner's rights. */
-int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, struct tally *tally);
+/** Count in the state directory @state of the user @owner and @group, and read the start of file @read.  It changes
+ *  nothing, and reads no mail.  0; or a negative errno: it can't be said.  LMDB is opened in a child of this process,
+ *  which has the owner's rights. */
+int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, const char *read,
+               struct tally *tally);
 
 #endif

@@ -248,7 +248,9 @@ void census_take(struct census *census, struct fastspool *fs, bool view)
 
     fastspool_act_for(&server);
     look_at_disk(census, inside_spool(fs), view, fs);
-    fastspool_act_for(NULL);
     inside_each_name(fs, count_kind, census);
     census_end(census);
+    ssize_t size = census->elsewhere ? inside_peek(fs, PLACES_TARGET, census->to, sizeof(census->to) - 1) : 0;
+    census->to[size > 0 ? size : 0] = '\0';
+    fastspool_act_for(NULL);
 }

@@ -113,6 +113,24 @@ void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context)
     status_each(fs, visit_with_size, &visitor);
 }
 
+ssize_t inside_peek(struct fastspool *fs, const char *path, void *buffer, size_t size)
+{
+    uint64_t handle;
+    struct stat st;
+    int result = fastspool_lookup(fs, path, &handle, &st);
+
+    if (result < 0)
+        return result;
+    uint32_t inode = (uint32_t)(handle % FASTSPOOL_HANDLE_MIN);
+    if (!inode_valid(fs, inode) || LOAD(inode_at(fs, inode)->flags) & INODE_EVICTED)
+        return -EAGAIN;
+    int description = fastspool_open(fs, path, O_RDONLY, 0);
+    ssize_t got = description < 0 ? description : fastspool_pread(fs, description, buffer, size, 0);
+    if (description >= 0)
+        fastspool_close(fs, description);
+    return got;
+}
+
 /* ---- open file descriptions ---- */
 
 int inside_open(struct fastspool *fs, const char *path, int flags, mode_t mode, int *placeholder, int *fresh)

@@ -47,6 +47,10 @@ int inside_adopt(struct fastspool *fs, const char *path, const struct stat *attr
 typedef void inside_visit(void *context, const char *path, uint64_t size);
 void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context);
 
+/** The first @size bytes of file @path, if its data is in memory: brings nothing back.  How many; -EAGAIN: it is not
+ *  there; or another negative errno. */
+ssize_t inside_peek(struct fastspool *fs, const char *path, void *buffer, size_t size);
+
 /* ---- open file descriptions ---- */
 
 /** Every description's number is less; every cookie, which is a placeholder's file offset, is more. */

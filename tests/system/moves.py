@@ -265,15 +265,19 @@ def counted(exim):
 
 @test(library=True, main=QUEUE_ONLY)
 def counted_elsewhere(exim):
-    """kill -9 of an export to another directory: each message counts once, in the store; who asks is sent to the same call, and the
-    spool's own directory has none of it.  While it runs nothing is said."""
-    other = exim.work / "other"
+    """kill -9 of an export to another directory: each message counts once, in the store; who asks is sent to the same call,
+    with its directory, also where no store is in memory, and the spool's own directory has none of it.  While it runs nothing is said."""
+    other = exim.work / "the other"
     for _ in range(2):
         exim.submit(Message())
     check(die_at("renameat2", 1, "export", "--yes", str(other)), "it has come to its end")
     told = exim.status()
     check((in_store(told), told["disk_messages"], told["half_moved"]) == (2, 0, 2), f"{told}")
-    check("run `fastspool export DIRECTORY` again to finish, with the directory of before" in told["line"] and told["health"] == 2, f"{told}")
+    words = f"run `fastspool export '{other}'` again to finish"
+    check(words in told["line"] and told["health"] == 2, f"{told}")
+    exim.command("stop", program=TOOL, stock=True)
+    said = exim.command("status", program=TOOL, stock=True)
+    check(said.returncode == 2 and words in said.stderr.decode(), f"{said}")
     import_refused = exim.command("import", program=TOOL, stock=True)
     check(exim.status()["half_moved"] == 2, f"an import has taken it: {import_refused}")
     exporting, stopped = held(exim, "renameat2", other / "input", "export", "--yes", other)

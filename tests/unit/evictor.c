@@ -5,6 +5,7 @@
 #include "mirror/evictor.h"
 #include "evicting.h"
 #include "fastspool.h"
+#include "store/inside.h"
 #include "store/layout.h"
 #include "store/residency.h"
 #include "store/store.h"
@@ -32,6 +33,22 @@ Test(evictor, coldest_first)
     evict(0);
     cr_assert_eq(fs->header->residency.evicted, 8, "a file got two second chances");
     cr_assert_eq(fs->header->blocks.used, 0);
+}
+
+/* Who only peeks at a file sees its data while that is in memory, and brings nothing back. */
+Test(evictor, peeks)
+{
+    char start[8] = "";
+
+    put("f", O_TRUNC, "content", 7, 0);
+    cr_assert_eq(inside_peek(fs, "f", start, 4), 4);
+    cr_assert_str_eq(start, "cont");
+    cr_assert_eq(inside_peek(fs, "g", start, 4), -ENOENT);
+    persist();
+    evict(0);
+    cr_assert(evicted("f"));
+    cr_assert_eq(inside_peek(fs, "f", start, 4), -EAGAIN);
+    cr_assert(evicted("f"));
 }
 
 /* A file is not evicted while it is open, while it is dirty, or before a checkpoint holds it. */
