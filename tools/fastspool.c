@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -140,6 +141,17 @@ static void drop_same(struct fastspool_config *config)
     config->spools = kept;
 }
 
+/* A state is one spool's: for the others a call would end that one's view, or count its mail once more. */
+static int refuse_state(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX])
+{
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
+    return error_set(error, -EINVAL,
+                     "FASTSPOOL_STATE is the state of one spool, and the configuration names %zu: say which one, as by "
+                     "`FASTSPOOL_SPOOL=%s`",
+                     config->spools, escape_word(word, sizeof(word), config->spool[0]));
+}
+
 int tool_load_config(struct fastspool_config *config, const char *spool, char error[FASTSPOOL_ERROR_MAX])
 {
     int result = fastspool_config_load(config, NULL, true, error);
@@ -154,6 +166,8 @@ int tool_load_config(struct fastspool_config *config, const char *spool, char er
     drop_same(config);
     if (result < 0)
         return result;
+    if (config->spools > 1 && getenv("FASTSPOOL_STATE"))
+        return refuse_state(config, error);
     return config->spools ? 0
                           : error_set(error, -ENOENT, "no spool: configure one or give --spool; none of %s exists",
                                       FASTSPOOL_SPOOLS);

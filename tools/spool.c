@@ -62,6 +62,17 @@ bool tool_is_configured(const char *spool)
     return found;
 }
 
+const char *tool_of_spool(const char *spool, char words[TOOL_OF_SPOOL])
+{
+    struct fastspool_config config;
+    char error[FASTSPOOL_ERROR_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
+    words[0] = '\0';
+    if (fastspool_config_load(&config, NULL, false, error) == 0 && config.spools > 1)
+        snprintf(words, TOOL_OF_SPOOL, "FASTSPOOL_SPOOL=%s ", escape_word(word, sizeof(word), spool));
+    return words;
+}
+
 int tool_check_spool(const struct fastspool_config *config, bool fresh)
 {
     const char *spool = config->spool[0];

@@ -33,6 +33,7 @@
 #include "spool/viewed.h"
 #include "store/inside.h"
 #include "store/store.h"
+#include "tool.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -170,6 +171,7 @@ static void consider(const struct search *search, const char *state, pid_t mirro
         return;
     struct states_other other = {.mirror = mirror};
     strcpy(other.state, state);
+    snprintf(other.of, sizeof(other.of), "%.*s", (int)sizeof(other.of) - 1, search->spool);
     look_at(search, &other);
     if (other.messages != 0 || (mirror && !search->found->state[0]))
         *search->found = other;
@@ -266,9 +268,10 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
 {
     const char *unnamed = other->spool[0] ? "Exim's spool, which `spool` in " FASTSPOOL_CONFIG " does not name"
                                           : "which `state` does not name";
-    char served[64] = "", word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    char served[64] = "", word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], of[TOOL_OF_SPOOL];
 
     escape_word(word, sizeof(word), other->state);
+    tool_of_spool(other->of, of);
     if (other->mirror)
         snprintf(served, sizeof(served), ", and that a mirror, process %ld, serves", (long)other->mirror);
     if (other->messages > 0)
@@ -282,6 +285,12 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
                  unnamed, other->used ? "to the Exims that were started before" : "and no Exim uses that");
     if (other->spool[0])
         snprintf(mend, STATES_SENTENCE, "say `spool = %s` there", other->spool);
+    else if (other->messages && *of) /* one `state` for several spools would be refused */
+        snprintf(
+            mend, STATES_SENTENCE,
+            "stop Exim, and write them to the plain spool: `%sFASTSPOOL_STATE=%s fastspool stop`, and so `export`, "
+            "and `stop` again",
+            of, word);
     else if (other->messages)
         snprintf(mend, STATES_SENTENCE,
                  "say `state = %s` in " FASTSPOOL_CONFIG
@@ -289,6 +298,6 @@ void states_describe(const struct states_other *other, char found[STATES_SENTENC
                  "stop`, and so `export`, and `stop` again",
                  other->state, word);
     else
-        snprintf(mend, STATES_SENTENCE, "%s`FASTSPOOL_STATE=%s fastspool stop`%s",
-                 other->used ? "restart Exim, and " : "", word, other->used ? "" : " ends it");
+        snprintf(mend, STATES_SENTENCE, "%s`%sFASTSPOOL_STATE=%s fastspool stop`%s",
+                 other->used ? "restart Exim, and " : "", of, word, other->used ? "" : " ends it");
 }

@@ -18,10 +18,11 @@ struct states_other {
     char state[FASTSPOOL_PATH_MAX]; /* "": there is none that matters */
     pid_t mirror;                   /* that serves it, 0: none */
     int64_t messages;               /* that it holds; -1: it can't be said */
+    char of[FASTSPOOL_PATH_MAX];    /* the spool whose state it is */
     bool used;                      /* by an Exim, or that can't be said; false: by none */
 };
 
-#define STATES_SENTENCE (3 * FASTSPOOL_ERROR_MAX)
+#define STATES_SENTENCE (5 * FASTSPOOL_ERROR_MAX)
 
 /** Can the next process of root's or the owner's use config->spool[0] with its state directory, or make that?  Makes
  *  nothing.  0; or a negative errno with a sentence. */

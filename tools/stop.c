@@ -14,6 +14,7 @@
 #include "base/escape.h"
 #include "base/futex.h"
 #include "base/places.h"
+#include "base/rights.h"
 #include "beside.h"
 #include "config.h"
 #include "fastspool.h"
@@ -24,6 +25,7 @@
 #include "spool/launch.h"
 #include "spool/memory.h"
 #include "spool/presence.h"
+#include "spool/record.h"
 #include "spool/registry.h"
 #include "spool/upgrade.h"
 #include "standstill.h"
@@ -32,6 +34,7 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -210,14 +213,15 @@ static bool is_elsewhere(const char *spool, const char *state)
 }
 
 /* No next start of Exim brings them back, as it knows nothing of @state. */
-static void say_elsewhere(const char *state, uint64_t messages)
+static void say_elsewhere(const char *spool, const char *state, uint64_t messages)
 {
-    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], of[TOOL_OF_SPOOL];
 
     progress_pause();
     printf("%" PRIu64 " message%s in %s, which " FASTSPOOL_CONFIG
-           " does not name: now run `FASTSPOOL_STATE=%s fastspool export`, before Exim starts\n",
-           messages, messages == 1 ? " is" : "s are", state, escape_word(word, sizeof(word), state));
+           " does not name: now run `%sFASTSPOOL_STATE=%s fastspool export`, before Exim starts\n",
+           messages, messages == 1 ? " is" : "s are", state, tool_of_spool(spool, of),
+           escape_word(word, sizeof(word), state));
 }
 
 /* Who takes the library away now would not see them, and looks here why. */
@@ -228,7 +232,7 @@ static void say_what_stays(struct fastspool *fs, bool view)
     if (fastspool_status(fs, &status) < 0 || status.messages == 0)
         return;
     if (is_elsewhere(fs->spool, fs->state)) {
-        say_elsewhere(fs->state, status.messages);
+        say_elsewhere(fs->spool, fs->state, status.messages);
         return;
     }
     progress_pause();
@@ -326,6 +330,24 @@ static int stop_other_version(const struct look *look)
     return 1;
 }
 
+/* The view, which lives, may be another spool's, as that state is. */
+static int refuse_others(const struct look *look)
+{
+    struct record record = {0};
+    struct stat st;
+    struct rights rights = rights_of_owner(look->owner, look->group);
+    int fd = open(look->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool others = fd >= 0 && record_read(fd, &record) == 0 && stat(look->spool, &st) == 0 &&
+                  !record_is_of(&record, &st, look->spool);
+
+    rights_back(rights);
+    if (fd >= 0)
+        close(fd);
+    return others ? tool_error("nothing was stopped: the state directory %s is in use for another spool, %s",
+                               look->state, record.spool)
+                  : 0;
+}
+
 /* Without a store nothing is to be written, but its view may be left.  It may even be what is in the way of the store:
  * its server lives, and can't be joined.  Then @look tells how it is without it. */
 static int stop_without_store(const struct fastspool_config *config, struct look *look, const char *spool)
@@ -333,6 +355,8 @@ static int stop_without_store(const struct fastspool_config *config, struct look
     int lives = launch_view_lives(look->state);
     pid_t killed;
 
+    if (lives != 0 && refuse_others(look) != 0)
+        return 1;
     if (end_view(look, &killed) != 0)
         return 1;
     if (lives > 0 && look->why[0] && look_begin(look, spool) != 0)
@@ -353,7 +377,7 @@ static int stop_without_store(const struct fastspool_config *config, struct look
            lives > 0 ? " but the view of an earlier one, which has ended" : "");
     struct census census = {0}; /* without the disk */
     if (is_elsewhere(look->spool, look->state) && states_census(look->state, &census) && census_held(&census) > 0)
-        say_elsewhere(look->state, census_held(&census));
+        say_elsewhere(look->spool, look->state, census_held(&census));
     return 0;
 }
 

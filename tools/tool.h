@@ -6,6 +6,7 @@
 #ifndef FASTSPOOL_TOOL_H
 #define FASTSPOOL_TOOL_H
 
+#include "base/escape.h"
 #include "fastspool.h"
 #include "seen.h"
 
@@ -69,6 +70,10 @@ struct fastspool_config tool_config_of(const struct fastspool_config *config, si
 int tool_check_spool(const struct fastspool_config *config, bool fresh);
 /** Does the configuration name this directory as a spool? */
 bool tool_is_configured(const char *spool);
+/** What has to stand before FASTSPOOL_STATE in a command about @spool, where the configuration names several, to one of
+ * which a state belongs: "FASTSPOOL_SPOOL=SPOOL "; else "". */
+#define TOOL_OF_SPOOL (ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX) + sizeof("FASTSPOOL_SPOOL= "))
+const char *tool_of_spool(const char *spool, char words[TOOL_OF_SPOOL]);
 
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);

@@ -485,6 +485,43 @@ def environment_of(name, value):
         Exim.environment = plain
 
 
+@test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+def a_state_of_one_of_two_spools(exim):
+    """The configuration names two spools, and FASTSPOOL_STATE one state: no call applies it to both, and each says how to say which
+    one; one that names the wrong spool ends no view.  What status and doctor say of that state can be typed."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        exim.submit(Message())
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        good, state, second = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.work / "second"
+        second.mkdir()
+        exim.own(second)
+        both = "".join(line for line in good.splitlines(True) if not line.startswith("state")) + f"spool = {second}\n"
+        mirror, view = exim.status()["mirror_pid"], exim.status()["view_pid"]
+        exim.stop()
+        wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "the last of Exim has ended, too")
+        with written(FASTSPOOL_CONFIGURATION, both):
+            with environment_of("FASTSPOOL_STATE", str(state)):
+                words = f"FASTSPOOL_STATE is the state of one spool, and the configuration names 2: say which one, as by `FASTSPOOL_SPOOL={exim.spool}`"
+                for verb, *arguments in (("stop",), ("status",), ("flush",), ("disable", "--yes"), ("export", "--yes")):
+                    check(words in (said := operate(exim, verb, *arguments, status=1)), f"{verb}: {said}")
+                said = operate(exim, "stop", "--spool", second, status=1)
+                check(f"{state} is in use for another spool, {exim.spool}" in said, said)
+            check({mirror, view} <= {pid for pid, _ in processes()} and is_view(exim.spool / "input"), f"{processes()}")
+            said = operate_any(exim)
+            command = f"FASTSPOOL_SPOOL={exim.spool} FASTSPOOL_STATE={state} fastspool stop"
+            check(f"1 message stands in {state}" in said and f"`{command}`, and so `export`" in said and "say `state" not in said, said)
+            tells(exim, "state", "wrong", command)
+            export = f"FASTSPOOL_SPOOL={exim.spool} FASTSPOOL_STATE={state} fastspool export"
+            for typed in (command, f"{export} --yes", command):
+                done = subprocess.run(typed, shell=True, capture_output=True, text=True)
+                check(done.returncode == 0 and (typed != command or f"`{export}`" in done.stdout or not is_view(exim.spool / "input")), f"{done}")
+            check(str(state) not in operate_any(exim), operate_any(exim))
+            exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_second_spool(exim):
     """The configuration names another spool, which is missing, a file, or a link to nowhere; or was given to another user, whole or
