@@ -418,15 +418,22 @@ static enum decision decide(void)
     return found;
 }
 
-static enum decision decided(void)
+/* (Apart, as each call comes to the one below.) */
+static __attribute__((noinline)) void decide_once(void)
 {
     struct outside outside;
 
-    if (LOAD(word.decision) == UNDECIDED && forks_begin(&outside)) {
-        if (LOAD(word.decision) == UNDECIDED)
-            STORE(word.decision, decide());
-        forks_end(&outside);
-    }
+    if (!forks_begin(&outside))
+        return;
+    if (LOAD(word.decision) == UNDECIDED)
+        STORE(word.decision, decide());
+    forks_end(&outside);
+}
+
+static enum decision decided(void)
+{
+    if (LOAD(word.decision) == UNDECIDED)
+        decide_once();
     return LOAD(word.decision);
 }
 
