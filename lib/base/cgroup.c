@@ -24,26 +24,28 @@
 #include <unistd.h>
 
 #define PLACE "/sys/fs/cgroup"
+#define USUAL 2048           /* bytes of a list */
+#define MOST  (2 * PATH_MAX) /* of one that is read */
 
 typedef int look_at(const struct cgroup *group, void *context);
 
-/* Of @first and @second, in this order, into @whole.  (printf(3) would be half of what is done for a group.) */
-static bool join(char whole[PATH_MAX], const char *first, const char *second)
+/* Of @first and @second, in this order, into @whole, which has room for them.  (printf(3) would be half of what is done
+ * for a group.  Rooms are no larger than they must be: each page of stack is a page fault in each process that decides
+ * whether to serve.) */
+static void join(char *whole, const char *first, const char *second)
 {
-    size_t length = strlen(first), more = strlen(second);
-
-    if (length + more >= PATH_MAX)
-        return false;
-    memcpy(whole, first, length);
-    memcpy(whole + length, second, more + 1);
-    return true;
+    strcpy(stpcpy(whole, first), second);
 }
 
 static int look_in(const char *hierarchy, const char *path, look_at *look, void *context)
 {
-    char directory[PATH_MAX];
+    size_t length = strlen(PLACE) + strlen(hierarchy);
 
-    return join(directory, PLACE, hierarchy) ? look(&(struct cgroup){directory, path}, context) : -ENAMETOOLONG;
+    if (length >= PATH_MAX)
+        return -ENAMETOOLONG;
+    char directory[length + 1];
+    join(directory, PLACE, hierarchy);
+    return look(&(struct cgroup){directory, path}, context);
 }
 
 /* @line: "0::/PATH", or "NUMBER:CONTROLLERS:/PATH" of version 1, which is mounted at PLACE/CONTROLLERS. */
@@ -65,13 +67,13 @@ static int look_at_line(char *line, look_at *look, void *context)
     return found ? found : look_in("/unified", path, look, context);
 }
 
-/* @list: the groups of a process, /proc/PID/cgroup. */
-static int look_at_list(const char *list, look_at *look, void *context)
+/* @list: the groups of a process, /proc/PID/cgroup, in less than @room bytes. */
+static int look_in_room(const char *list, size_t room, look_at *look, void *context)
 {
-    char text[2 * PATH_MAX], *rest;
+    char text[room], *rest;
     int fd = open(list, O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    int found = size < 0 ? -errno : size == sizeof(text) - 1 ? -ENAMETOOLONG : 0;
+    ssize_t size = fd < 0 ? -1 : read(fd, text, room - 1);
+    int found = size < 0 ? -errno : size == (ssize_t)room - 1 ? -ENAMETOOLONG : 0;
 
     if (fd >= 0)
         close(fd);
@@ -81,6 +83,13 @@ static int look_at_list(const char *list, look_at *look, void *context)
     for (char *line = strtok_r(text, "\n", &rest); line && !found; line = strtok_r(NULL, "\n", &rest))
         found = look_at_line(line, look, context);
     return found;
+}
+
+static int look_at_list(const char *list, look_at *look, void *context)
+{
+    int found = look_in_room(list, USUAL, look, context);
+
+    return found == -ENAMETOOLONG ? look_in_room(list, MOST, look, context) : found;
 }
 
 int cgroup_any(look_at *look, void *context)
@@ -132,14 +141,15 @@ static bool has_controller(const char *hierarchy, const char *controller)
 static int look_above(const struct cgroup *group, void *context)
 {
     const struct above *above = context;
-    size_t top = strlen(group->hierarchy);
-    char directory[PATH_MAX];
+    size_t top = strlen(group->hierarchy), length = top + strlen(group->path);
     int found = 0;
 
     if (!has_controller(group->hierarchy, above->controller))
         return 0;
-    if (!join(directory, group->hierarchy, group->path))
+    if (length >= PATH_MAX)
         return -ENAMETOOLONG;
+    char directory[length + 1];
+    join(directory, group->hierarchy, group->path);
     for (char *slash = directory + top; slash && !found; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         found = above->look(directory, above->context);

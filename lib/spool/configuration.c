@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define FILE_MAX 16384 /* bytes of a configuration file */
+#define GROWS    1024  /* by so much while it is read */
 
 /* The source of a value, for the error sentence: "/etc/fastspool.conf:3" or "FASTSPOOL_MEMORY". */
 struct origin {
@@ -319,11 +320,9 @@ static int parse_file(struct origin *origin, struct fastspool_config *config, ch
     return result;
 }
 
-static int check_owner(const struct origin *origin, int fd)
+static int check_owner(const struct origin *origin, const struct stat *st)
 {
-    struct stat st;
-
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 022)) {
+    if (!S_ISREG(st->st_mode) || st->st_uid != 0 || (st->st_mode & 022)) {
         return error_set(origin->error, -EINVAL,
                          "%s: must be a regular file that root owns and root alone can write: `chown root %s && chmod "
                          "go-w %s`",
@@ -332,27 +331,40 @@ static int check_owner(const struct origin *origin, int fd)
     return 0;
 }
 
+/* @room: as large as the file is, for each page of stack is a page fault in each process that decides. */
+static int read_file(struct origin *origin, struct fastspool_config *config, int fd, size_t room, int result)
+{
+    char text[room];
+    ssize_t length = read(fd, text, room);
+
+    if (length < 0 || (size_t)length == room) {
+        return result < 0 ? result
+                          : error_set(origin->error, -EINVAL, "%s: cannot be read, or is longer than %d bytes",
+                                      origin->file, FILE_MAX - 1);
+    }
+    text[length] = '\0';
+    return parse_file(origin, config, text, result);
+}
+
 static int load_file(struct fastspool_config *config, const char *path, bool trusted_only, char *error)
 {
     struct origin origin = {.file = path, .error = error};
-    char text[FILE_MAX];
+    struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0 && errno == ENOENT)
         return 0;
-    if (fd < 0) {
-        return error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno));
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        int result = error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno));
+        if (fd >= 0)
+            close(fd);
+        return result;
     }
-    int result = trusted_only ? check_owner(&origin, fd) : 0;
-    ssize_t length = read(fd, text, sizeof(text));
+    bool small = S_ISREG(st.st_mode) && st.st_size < FILE_MAX - GROWS;
+    int result = trusted_only ? check_owner(&origin, &st) : 0;
+    result = read_file(&origin, config, fd, small ? (size_t)st.st_size + GROWS : FILE_MAX, result);
     close(fd);
-    if (length < 0 || (size_t)length == sizeof(text)) {
-        return result < 0
-                   ? result
-                   : error_set(error, -EINVAL, "%s: cannot be read, or is longer than %d bytes", path, FILE_MAX - 1);
-    }
-    text[length] = '\0';
-    return parse_file(&origin, config, text, result);
+    return result;
 }
 
 /* ---- the environment and the defaults ---- */
