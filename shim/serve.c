@@ -76,6 +76,10 @@
 #define AGAIN   NS_PER_S             /* after which a cause may have been mended */
 #define UNNAMED FASTSPOOL_SPOOLS_MAX /* as `matched`: of no configured spool, but there is a store */
 
+/* By the number of a spool that is registered.  (Of these variables the first is the last one in memory, and this one
+ * is large, and mostly empty: so those of all processes are not on both sides of it.) */
+static struct fastspool_config registered[FASTSPOOL_SPOOLS_MAX];
+
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
     char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
@@ -85,7 +89,6 @@ static struct spool {
     char said[FASTSPOOL_ERROR_MAX]; /* why it has failed the last time */
 } spools[FASTSPOOL_SPOOLS_MAX];
 static size_t spool_count;
-static struct fastspool_config registered[FASTSPOOL_SPOOLS_MAX]; /* by the number of a spool that is */
 
 static struct decision_word word __attribute__((used)) = {.mark = DECISION_MARK};
 static uint32_t users; /* an ordinary user started this process */
