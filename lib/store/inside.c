@@ -52,8 +52,11 @@ bool inside_is_own(struct fastspool *fs, int fd)
 
 void inside_guard(void (*enter)(void), void (*leave)(void))
 {
-    if (section_guard.enter)
-        return; /* by an attach that failed */
+    static bool is_set; /* by an attach that failed; not read in the table, whose page is written first */
+
+    if (is_set)
+        return;
+    is_set = true;
     section_guard.enter = enter;
     section_guard.leave = leave;
     sealed_close(section_guard);

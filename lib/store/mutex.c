@@ -68,6 +68,7 @@ uint32_t mutex_life(void)
         if (page == MAP_FAILED)
             return 0;
         uint32_t *before = NULL;
+        *page = __atomic_add_fetch(&lives, 1, __ATOMIC_ACQ_REL); /* (a look before would be a page fault more) */
         if (madvise(page, sizeof(*page), MADV_WIPEONFORK) < 0 ||
             !__atomic_compare_exchange_n(&life, &before, page, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
             munmap(page, sizeof(*page));
