@@ -68,14 +68,14 @@ static bool is_trusted(const struct fastspool_config *config, const struct stat 
     return trusted;
 }
 
-int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
-                     char *error)
+int state_check_user(const struct fastspool_config *config, struct fastspool *fs, const struct stat *spool, char *error)
 {
     uid_t user = geteuid(), uid = user;
     char owner[ERROR_USER];
 
     if (is_trusted(config, spool, uid))
         uid = getuid(); /* it may stop this process */
+    fs->starts_view = user == 0 && (uid == 0 || uid == spool->st_uid);
     if (is_trusted(config, spool, uid))
         return user == 0 || user == spool->st_uid;
     return error_set(error, -EACCES, "the spool %s belongs to %s, and user %u is not a `trusted_user`", fs->spool,

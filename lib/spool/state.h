@@ -13,8 +13,9 @@
 /** Open the spool directory: its descriptor and its real path go into @fs, what it is into @st.  0, or a negative errno
  *  with a sentence. */
 int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error);
-/** May this process use the store?  1: as root or the owner, 0: as a trusted user.  Else -EACCES, with a sentence. */
-int state_check_user(const struct fastspool_config *config, const struct fastspool *fs, const struct stat *spool,
+/** May this process use the store?  1: as root or the owner, 0: as a trusted user.  Else -EACCES, with a sentence.
+ *  Whether it may start the view goes into @fs. */
+int state_check_user(const struct fastspool_config *config, struct fastspool *fs, const struct stat *spool,
                      char *error);
 /** May state directory @state of @spool, its real path, be made anew?  Not while the view of another one lives, nor
  * beside one that may hold mail.  With the owner's rights.  0, or a negative errno with a sentence. */
