@@ -31,7 +31,7 @@
 
 #define MIB(bytes)      ((bytes) >> 20)
 #define SYNCS           15
-#define IMPLAUSIBLE     (8 * NS_PER_US) /* no disk has written, and told so, after that time */
+#define IMPLAUSIBLE     (4 * NS_PER_US) /* no disk has written, and told so, after that time; a loop device has in 8 */
 #define BLOCK           4096
 #define FIRST_NAMESPACE 0xEFFFFFFCu /* the kernel's number of the PID namespace that the machine begins with */
 #define FIRST_USER      1000u       /* systemd-logind's RemoveIPC spares the users below */

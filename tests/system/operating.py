@@ -1573,18 +1573,22 @@ def all_of(*states):
         yield
 
 
+def judged(exim):
+    """What status, doctor and doctor --start end with, and what they say."""
+    results = [exim.command(*command, program=TOOL, stock=True) for command in (("status",), ("doctor",), ("doctor", "--start"))]
+    return tuple(result.returncode for result in results), b"".join(result.stdout + result.stderr for result in results).decode()
+
+
 def codes(exim):
-    """The exit statuses of status, doctor and doctor --start."""
-    return tuple(exim.command(*command, program=TOOL, stock=True).returncode for command in
-                 (("status",), ("doctor",), ("doctor", "--start")))
+    return judged(exim)[0]
 
 
 def agree(exim, name, expected):
     """The three end as EXPECTED; doctor is as bad as the worse of the others, or looks at the machine; and each finding says what
     to do."""
-    got = codes(exim)
+    got, said = judged(exim)
+    check(got == expected, f"{name}: status, doctor and --start end with {got}, and not {expected}: {said}")
     said = exim.command("doctor", "--json", program=TOOL, stock=True).stdout.decode()
-    check(got == expected, f"{name}: status, doctor and --start end with {got}, and not {expected}: {operate_any(exim)} {said}")
     check(got[1] >= max(got[0] % 3, got[2]), f"{name}: doctor is milder than status or its own --start: {got}")
     for finding in json.loads(said)["findings"]:
         check(finding["verdict"] == "ok" or "do" in finding or finding["check"] == "store", f"{name}: {finding}")
@@ -2397,7 +2401,7 @@ def off_with_mail(exim):
             check("exported 11 messages" in said and "1 message is in the store" in said and not changed(enabled), said)
             check("do what the export says" in said and "by `fastspool export`" not in said, f"what has failed is advised: {said}")
             holder.communicate()
-            check(exim.run("-bp") == listed, "Exim with the library has another queue")
+            check((now := exim.run("-bp")) == listed, f"Exim with the library has {now}, and had {listed}")
         if not with_view:
             code, said = on_terminal("n\n", "export")
             check(code == 1 and "nothing was moved" in said, said)
