@@ -1426,6 +1426,11 @@ def listing(t):
             found += some
         t.say(f"getdents of {size}: {len(found)}, {len(set(found))} different {problem}")
         os.close(fd)
+    t.file("newest")
+    fd = os.open(".", O_RDONLY)
+    os.lseek(fd, 1, os.SEEK_SET)
+    t.say(f"from position 1, before any other: {'newest' in getdents(fd, 1 << 20)}")
+    os.close(fd)
     t.quiet("opendir", "f") if False else None
     for path in ("file 0001", "missing", "d/"):
         t.listdir(path)
