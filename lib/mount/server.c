@@ -9,7 +9,8 @@
  *     in the segment that everything is in the store: from now on no process with the library looks at the disk.
  *     A second later it imports again: a call that resolved its path before the mount may end after it.
  *   - A directory that is made later (a named queue) is imported and mounted in the same way.
- *   - What the import has left on the disk is looked at again each minute.
+ *   - The disk below is looked at each minute: at what the import has left, and for what came since.  A process in a
+ *     mount namespace of its own may see no view: Exim there puts mail on the disk.
  *
  * Failure modes:
  *   - The server is killed: the kernel answers its callers with ENOTCONN, and the supervisor starts another.  The
@@ -55,7 +56,7 @@
 #define WHOLE_MAX  (3600 * NS_PER_S) /* for an instant in which no message of the disk is locked */
 #define LOOK_SOON  (10 * NS_PER_MS)  /* at first */
 #define LOOK_AGAIN NS_PER_S          /* at the store, and at what an Exim has locked */
-#define LOOK_LEFT  (60 * NS_PER_S)   /* at what can't be imported: the operator may have seen to it */
+#define LOOK_BELOW (60 * NS_PER_S)   /* at the disk below the view */
 #define SILENCE    (10 * NS_PER_S)   /* before a line says what is waited for */
 
 struct server {
@@ -258,14 +259,13 @@ static void follow_mount(struct server *server)
     server->late = true;
 }
 
-/* Once a minute: is still there what the last pass has left?  And once after a mount. */
-static void look_at_left(struct server *server)
+/* Once a minute, and once after a mount: is there anything on the disk?  The operator may have seen to what can't be
+ * imported. */
+static void look_below(struct server *server)
 {
-    const struct import_result *last = &server->imported;
     uint64_t now = clock_monotonic();
-    bool left = last->locked || last->conflicts || last->left || *last->error;
 
-    if (server->late || (left && now - server->looked >= LOOK_LEFT)) {
+    if (server->late || now - server->looked >= LOOK_BELOW) {
         server->late = false;
         import_all(server, false, now);
     }
@@ -288,7 +288,7 @@ static void *direct(void *argument)
             import_until_done(server, false);
             mount(server, message.name);
         } else {
-            look_at_left(server);
+            look_below(server);
         }
     }
     return NULL;

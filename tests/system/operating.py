@@ -1278,7 +1278,7 @@ def the_view(exim):
         daemon.wait(60)
         below = f"umount {exim.spool}/input; cd {exim.spool}/input; %s 1pZzzz-000000-00-H 1pZzzz-000000-00-D"
         tells(exim, "mail on the disk", "ok", "below the view, too")
-        subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
+        subprocess.run(["unshare", "--mount", "sh", "-ec", below % "umask 077; touch"], check=True)     # the server can't read it
         tells(exim, "mail on the disk", "wrong", "the view hides 1 message of the disk")
         subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
         closed = exim.command("--mount", "sh", "-c", f"mount --bind /srv /dev && {TOOL} doctor", program="unshare", stock=True)
@@ -1513,9 +1513,9 @@ def with_plain_mail(exim):
 
 @contextlib.contextmanager
 def below_the_view(exim):
-    """A message is on the disk below the view."""
+    """A message is on the disk below the view, where the server can't read it."""
     below = f"mount --bind {exim.spool} /mnt; cd /mnt/input; %s 1pZzzz-000000-00-H 1pZzzz-000000-00-D"
-    subprocess.run(["unshare", "--mount", "sh", "-ec", below % "touch"], check=True)
+    subprocess.run(["unshare", "--mount", "sh", "-ec", below % "umask 077; touch"], check=True)
     yield
     subprocess.run(["unshare", "--mount", "sh", "-ec", below % "rm"], check=True)
 
@@ -1629,7 +1629,8 @@ def one_rule_with_a_view(exim):
                 ("no Exim, not in use", (3, 1, 0), stopped(exim, store=False))):
             with state:
                 agree(exim, name, expected)
-            wait_for(lambda: codes(exim) == (0, 0, 0), f"{name}: all is well again")
+            # The server looks below the view once a minute.
+            wait_for(lambda: codes(exim) == (0, 0, 0), f"{name}: all is well again", 120)
 
 
 @test(library=True, main=QUEUE_ONLY)

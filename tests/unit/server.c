@@ -122,11 +122,28 @@ Test(server, changed_after_the_mount)
     cr_assert_eq(chmod(on_disk("msglog"), 0700), 0);
     follow_mount(&server);
     cr_assert_eq(chmod(on_disk("msglog"), 02750), 0);
-    look_at_left(&server);
+    look_below(&server);
     cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 02750);
     cr_assert_eq(fastspool_chmod(fs, "msglog", 0770), 0);
-    look_at_left(&server);
+    look_below(&server);
     cr_assert_eq(fastspool_stat(fs, "msglog", &st), 0);
     cr_assert_eq(st.st_mode, S_IFDIR | 0770);
+}
+
+/* A message that comes to the disk below the view, from a process that sees none, is in the store within a minute. */
+Test(server, mail_below_the_view)
+{
+    struct server server = {.fs = fs, .spool = fs->spool_fd, .control = -1};
+
+    follow_mount(&server);
+    look_below(&server);
+    message("", "", A);
+    for (int i = 0; i < 60; i++) {
+        cr_assert(disk_has("input/" A "-H"), "the disk was looked at after %d s", i);
+        wait_for(&server, 0, LOOK_AGAIN);
+        look_below(&server);
+    }
+    moved_whole("input/" A "-H");
+    cr_assert_not(disk_has("input/" A "-H"));
 }
