@@ -5,6 +5,10 @@
  * The happy path of a listing: it goes on behind the name that it returned last.  A position is the birth number and
  * index of that name's entry.
  *
+ * A path's directories are mostly those of the path before.  So a thread keeps a trail of the directories that it last
+ * walked through in a section.  A section whose path begins with the same text follows it, name by name, and looks up
+ * the last name alone.
+ *
  * A path may begin at a file's handle ("//HANDLE/rest"): its inode number and generation.  (POSIX leaves the meaning of
  * two slashes at the start to the implementation.)
  *
@@ -13,6 +17,7 @@
  *   - The name of a position is gone: its freed entry leads to its successor, and birth numbers check each link.  If an
  *     entry on the way was used again, the directory's list is searched from both ends at once, which is fast near
  *     either.
+ *   - A directory of the trail was moved or removed, or may not be searched: the path is walked from its start.
  *   - A walk without the lock meets a change: every index is checked before it is followed, each walk is bounded, and
  *     the caller's sequence check discards the result.
  *   - The segment is damaged: a walk that finds it out is -EUCLEAN (doubt.h).  A listing does by the birth numbers,
@@ -35,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static bool is_directory(const struct fastspool *fs, uint32_t i)
 {
@@ -100,7 +106,7 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
         return -ENOENT;
     if (!is_directory(fs, directory))
         return -ENOTDIR;
-    int result = access_permitted(fs, directory, who, 1 /* X_OK: search */);
+    int result = access_permitted(fs, directory, who, X_OK);
     if (result < 0)
         return result;
     if (place->length > NAME_MAX)
@@ -121,8 +127,76 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
     return place->entry ? check_target(fs, place->entry, place->inode) : result;
 }
 
+/* ---- the trail ---- */
+
+#define TRAIL_STEPS  4
+#define TRAIL_LENGTH 64 /* bytes of a path; Exim's directories take some ten */
+
+/* A name has its birth number alone, and neither its text nor its directory ever change: an entry that still has the
+ * number still is that name.  Only a section keeps or uses a trail.  What it meets was there when it began, so no
+ * rollback gives the number to another name; and no signal handler of this thread comes in between. */
+static __thread struct {
+    uint64_t store; /* hash_seed of the store, which no other one has */
+    uint32_t steps;
+    uint32_t length;
+    char path[TRAIL_LENGTH]; /* up to the last '/', and that too */
+    struct {
+        uint64_t born;
+        uint32_t entry;
+    } step[TRAIL_STEPS];
+} trail __attribute__((tls_model("initial-exec")));
+
+/* Begin a trail anew.  False: this walk can't keep one. */
+static bool trail_begin(const struct fastspool *fs)
+{
+    if (section_inside != fs)
+        return false;
+    trail.steps = trail.length = 0;
+    trail.store = fs->header->hash_seed;
+    return true;
+}
+
+/* Keep the directory of name @entry, to which the first @length bytes of @path lead.  False: the trail ends here. */
+static bool trail_keep(const struct fastspool *fs, const char *path, size_t length, uint32_t entry)
+{
+    if (entry == 0 || length > TRAIL_LENGTH || trail.steps == TRAIL_STEPS)
+        return false;
+    memcpy(trail.path + trail.length, path + trail.length, length - trail.length);
+    trail.length = (uint32_t)length;
+    trail.step[trail.steps].entry = entry;
+    trail.step[trail.steps++].born = name_at(fs, entry)->born;
+    return true;
+}
+
+/* The directory in which @path goes on behind its first *@done bytes, those of the trail.  0: walk it from its start.
+ */
+static uint32_t trail_follow(const struct fastspool *fs, const char *path, const struct credentials *who, size_t *done)
+{
+    uint32_t directory = LOAD(fs->header->tree.root), length = trail.length;
+
+    if (section_inside != fs || trail.store != fs->header->hash_seed || strncmp(path, trail.path, length) != 0 ||
+        path[length] == '\0' || path[length] == '/')
+        return 0;
+    for (uint32_t i = 0; i < trail.steps; i++) {
+        uint32_t entry = trail.step[i].entry;
+        const struct name *name = name_at(fs, entry);
+        if (!names_valid(fs, entry) || name->born != trail.step[i].born || name->parent != directory ||
+            access_permitted(fs, directory, who, X_OK) < 0)
+            return 0;
+        directory = name->inode;
+        if (!is_directory(fs, directory) || inode_at(fs, directory)->names != entry)
+            return 0;
+    }
+    *done = length;
+    return directory;
+}
+
+/* ---- from a path to a place ---- */
+
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
 {
+    bool keeps = false;
+    size_t done = 0;
     uint32_t root = LOAD(fs->header->tree.root);
 
     if (LOAD(fs->header->state) == SEGMENT_FAILED)
@@ -134,19 +208,23 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
             return result;
         place->directory = false;
         place->parent = place->inode;
+    } else if (*path) {
+        uint32_t directory = trail_follow(fs, path, who, &done);
+        place->inode = directory ? directory : place->inode;
+        keeps = directory || trail_begin(fs);
     }
-    for (const char *at = path; *at;) {
+    for (const char *at = path + done; *at;) {
         while (*at == '/')
             at++;
         if (*at == '\0')
             break;
         place->name = at;
-        while (*at && *at != '/')
-            at++;
+        at = strchrnul(at, '/');
         place->length = (size_t)(at - place->name);
         int result = step(fs, who, place);
         if (result < 0)
             return result;
+        keeps = keeps && *at == '/' && trail_keep(fs, path, (size_t)(at - path) + 1, place->entry);
         place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
     }
     return 0;

@@ -49,6 +49,100 @@ Test(names, paths)
     cr_assert_eq(fastspool_stat(fs, "input/9/../8/x", &st), -ENOENT);
 }
 
+static void become(uid_t uid)
+{
+    cr_assert_eq(seteuid(uid), 0);
+    fastspool_credentials_changed();
+}
+
+/* Another thread's call: the trail of this one stays (walk.c). */
+struct elsewhere {
+    const char *path, *to; /* `to`: rename; else `mode`: chmod, or else make a directory */
+    mode_t mode;
+};
+
+static void *do_elsewhere(void *argument)
+{
+    const struct elsewhere *call = argument;
+
+    int result = call->to     ? fastspool_rename(fs, call->path, call->to, 0)
+                 : call->mode ? fastspool_chmod(fs, call->path, call->mode)
+                              : fastspool_mkdir(fs, call->path, 0777);
+    cr_assert_eq(result, 0, "%s: %s", call->path, strerror(-result));
+    return NULL;
+}
+
+static void elsewhere(struct elsewhere call)
+{
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, do_elsewhere, &call), 0);
+    pthread_join(thread, NULL);
+}
+
+/* A thread that walks through the same directories again finds what their names lead to by then. */
+Test(names, directories_change_between_walks)
+{
+    elsewhere((struct elsewhere){"input", NULL, 0});
+    elsewhere((struct elsewhere){"input/a", NULL, 0});
+    elsewhere((struct elsewhere){"input/a/b", NULL, 0});
+    create("input/a/b/1");
+    elsewhere((struct elsewhere){"input/a", "input/c", 0});
+    cr_assert_eq(fastspool_unlink(fs, "input/a/b/1"), -ENOENT);
+    create("input/c/2");
+    elsewhere((struct elsewhere){"input/c", "input/d", 0}); /* its entry is free, and the next name takes it */
+    elsewhere((struct elsewhere){"input/e", NULL, 0});
+    cr_assert_eq(fastspool_open(fs, "input/c/3", O_RDWR | O_CREAT, 0640), -ENOENT);
+    create("input/d/b/3");
+    elsewhere((struct elsewhere){"input/d", "input/f", 0});
+    elsewhere((struct elsewhere){"input/f/b", "input/e/b", 0});
+    elsewhere((struct elsewhere){"input/e", "input/d", 0});
+    cr_assert_eq(fastspool_unlink(fs, "input/d/b/3"), 0);
+
+    /* An empty directory is replaced: the name stays. */
+    cr_assert_eq(fastspool_unlink(fs, "input/f/2"), 0);
+    elsewhere((struct elsewhere){"input/d", "input/f", 0});
+    create("input/f/4");
+    cr_assert(exists("input/f/b") && exists("input/f/4"));
+}
+
+/* Who may not search a directory of the trail does not come through it. */
+Test(names, directory_closed_between_walks)
+{
+    elsewhere((struct elsewhere){"input", NULL, 0});
+    elsewhere((struct elsewhere){"input/a", NULL, 0});
+    elsewhere((struct elsewhere){"input/a/b", NULL, 0});
+    create("input/a/b/1");
+    create("input/a/b/2");
+    become(65534);
+    cr_assert_eq(fastspool_unlink(fs, "input/a/b/1"), 0);
+    become(0);
+    elsewhere((struct elsewhere){"input/a", NULL, 0700});
+    become(65534);
+    cr_assert_eq(fastspool_unlink(fs, "input/a/b/2"), -EACCES);
+    become(0);
+}
+
+/* What a name means in one store it does not mean in another. */
+Test(names, two_stores)
+{
+    fastspool_mkdir(fs, "input", 0755);
+    create("input/1");
+    struct fastspool *first = fs;
+    char directory[sizeof(fixture_directory)];
+    strcpy(directory, fixture_directory);
+    fixture_setup();
+    fastspool_mkdir(fs, "msglog", 0755);
+    create("msglog/1");
+    cr_assert_eq(fastspool_unlink(first, "msglog/1"), -ENOENT); /* both directories are their store's first name */
+    cr_assert_eq(fastspool_unlink(first, "input/1"), 0);
+    cr_assert_eq(fastspool_unlink(fs, "input/1"), -ENOENT);
+    cr_assert_eq(fastspool_unlink(fs, "msglog/1"), 0);
+    fixture_teardown();
+    strcpy(fixture_directory, directory);
+    fs = first;
+}
+
 #define LONG "a-directory-with-a-long-name"
 
 #define ROUNDS 50000
