@@ -427,6 +427,11 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int 
     return 0;
 }
 
+bool descriptions_idle(const struct fastspool *fs)
+{
+    return LOAD(fs->pool.idle) > 0;
+}
+
 int descriptions_give(struct fastspool *fs, uint32_t description, bool few)
 {
     struct pool *pool = pool_of(fs);
@@ -511,7 +516,8 @@ static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled
         close_held(pooled->fd);
         return result;
     }
-    int result = change_run(fs, pool_again, pooled);
+    bool opened = LOAD(description_at(fs, pooled->key)->state) != DESCRIPTION_POOLED; /* the open may have failed */
+    int result = opened ? change_run(fs, pool_again, pooled) : 0;
     if (result == 0) {
         struct pooled idle = *pooled;
         idle.key |= IDLE;

@@ -15,6 +15,8 @@ struct stat;
  *  @fresh: a duplicate with the lowest number that was free, close-on-exec, which is the caller's; -1: there is none,
  *  as the placeholder was open before. */
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh);
+/** Has the pool one whose placeholder is open? */
+bool descriptions_idle(const struct fastspool *fs);
 /** The program has a descriptor of @description: the pool needs none.  Returns the pool's, now the caller's, or -1: it
  *  has none, or @few and it has few, and keeps it for the next open. */
 int descriptions_give(struct fastspool *fs, uint32_t description, bool few);

@@ -232,8 +232,8 @@ int files_open_new(struct fastspool *fs, const char *path, int flags, mode_t mod
     *fresh = -1;
     if (flags & O_PATH)
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC; /* as open(2) ignores all others */
-    /* Exim often opens files that do not exist (-J).  That needs no description. */
-    int result = flags & O_CREAT ? 0 : fastspool_access(fs, path, F_OK, true);
+    /* Exim often opens files that do not exist (-J).  That needs no new description. */
+    int result = flags & O_CREAT || descriptions_idle(fs) ? 0 : fastspool_access(fs, path, F_OK, true);
 
     if (result == 0)
         result = descriptions_take(fs, &description, placeholder, fresh);

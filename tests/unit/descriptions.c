@@ -59,6 +59,21 @@ Test(descriptions, pooled)
     cr_assert_eq(fs->header->tables.descriptions.used, used);
 }
 
+/* An open that fails leaves a description idle in the pool as it was, and is one section. */
+Test(descriptions, failed_open)
+{
+    int first = create("a");
+    fastspool_close(fs, first);
+    uint32_t used = fs->header->tables.descriptions.used, count = fs->header->tables.descriptions.count;
+    uint64_t sections = fs->header->history_count;
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(fastspool_open(fs, "missing", O_RDONLY, 0), -ENOENT);
+    cr_assert_eq(fs->header->history_count, sections + 100);
+    cr_assert_eq(fs->header->tables.descriptions.used, used);
+    cr_assert_eq(fs->header->tables.descriptions.count, count);
+    cr_assert_eq(fastspool_open(fs, "a", O_RDONLY, 0), first);
+}
+
 /* A process can have 90 files open at once, more than a page of its pool holds (64). */
 Test(descriptions, many)
 {
