@@ -5,7 +5,8 @@
  * Happy path:
  *   - A process holds the lock while it decides whether it is served, and while it attaches.  All else that threads
  *     share is atomic.
- *   - A fork waits for the lock, so no child inherits it from a thread that the child doesn't have.
+ *   - A fork waits for the lock, so no child inherits it from a thread that the child doesn't have.  Where there is one
+ *     thread, nobody can have it, and the fork does without: its word would be a page that parent and child copy.
  *   - No handler runs while the lock is held, by forks too: one that needed it would wait for its own thread.  All
  *     signals are blocked, or in a fork postponed, where that takes no system call (signals.c).
  *   - The child drops what only its parent may use: pooled descriptions and record locks.
@@ -37,12 +38,13 @@ static void hold(struct outside *outside, bool short_time)
 {
     sigset_t all;
 
+    outside->place = &errno;
     outside->error = errno;
-    outside->postpones = short_time && signals_hold_for_free();
-    if (!outside->postpones) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
-    }
+    outside->postpones = short_time && signals_hold_for_free(); /* only where this is the one thread */
+    if (outside->postpones)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &outside->mask);
     pthread_mutex_lock(&deciding);
 }
 
@@ -50,12 +52,13 @@ static void release(const struct outside *outside)
 {
     const struct outside as_before = *outside; /* @outside may be `forks`, and a handler that runs next may fork */
 
-    pthread_mutex_unlock(&deciding);
-    if (as_before.postpones)
+    if (as_before.postpones) {
         signals_release();
-    else
+    } else {
+        pthread_mutex_unlock(&deciding);
         pthread_sigmask(SIG_SETMASK, &as_before.mask, NULL);
-    errno = as_before.error;
+    }
+    *as_before.place = as_before.error;
 }
 
 /* ---- around a fork ---- */

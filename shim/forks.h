@@ -12,7 +12,8 @@
 struct outside {
     sigset_t mask;
     bool postpones; /* signals wait for signals_release(), and the mask is as it was */
-    int error;      /* errno */
+    int *place;     /* of this thread's errno: to ask costs the child of a fork a page fault */
+    int error;      /* its value */
 };
 /** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: to
  *  them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */

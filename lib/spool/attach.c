@@ -33,7 +33,6 @@
 #include "store/descriptions.h"
 #include "store/doubt.h"
 #include "store/layout.h"
-#include "store/locks.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -217,10 +216,4 @@ void fastspool_detach(struct fastspool *fs)
     if (fs->spool_fd >= 0)
         close(fs->spool_fd);
     munmap(fs, sizeof(*fs));
-}
-
-void fastspool_after_fork_child(struct fastspool *fs)
-{
-    descriptions_after_fork_child(fs);
-    locks_after_fork_child();
 }

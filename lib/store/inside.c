@@ -14,6 +14,7 @@
 #include "store/files.h"
 #include "store/layout.h"
 #include "store/locks.h"
+#include "store/mutex.h"
 #include "store/section.h"
 #include "store/span.h"
 #include "store/spilled.h"
@@ -173,6 +174,14 @@ void inside_shared(struct fastspool *fs)
 {
     descriptions_shared(fs);
     (void)span_follow(fs); /* else each child maps what has come since, four calls */
+}
+
+/* Here, near what it calls: the child of each fork pays for the code's pages. */
+void fastspool_after_fork_child(struct fastspool *fs)
+{
+    descriptions_after_fork_child(fs);
+    locks_after_fork_child();
+    mutex_after_fork_child();
 }
 
 uint32_t inside_identify(struct fastspool *fs, int fd)

@@ -75,7 +75,8 @@ uint32_t mutex_life(void)
             page = before;
         }
     }
-    if (page && LOAD(*page) == 0)
+    /* A look at a page that is new in this process, and then a change, would be two page faults. */
+    if (page && (self.life == 0 || LOAD(*page) == 0))
         __atomic_compare_exchange_n(page, &none, __atomic_add_fetch(&lives, 1, __ATOMIC_ACQ_REL), false,
                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     return page ? LOAD(*page) : 0;
@@ -85,6 +86,11 @@ bool mutex_is_life(uint32_t number)
 {
     const uint32_t *page = LOAD(life);
     return page && number != 0 && LOAD(*page) == number;
+}
+
+void mutex_after_fork_child(void)
+{
+    self.life = 0;
 }
 
 /* Only a child of this process may come into another one. */
@@ -121,9 +127,9 @@ static int ask_who_i_am(uint32_t now)
 
 static int know_myself(void)
 {
-    uint32_t *page = LOAD(life), now = page ? LOAD(*page) : 0;
+    const uint32_t *page = self.life ? LOAD(life) : NULL;
 
-    if (now != 0 && now == self.life)
+    if (page && LOAD(*page) == self.life)
         return 0;
     int saved = errno, result = ask_who_i_am(mutex_life());
     errno = saved;

@@ -41,6 +41,9 @@ void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait);
 /** Inside the guard: give the lock back. */
 void mutex_release(struct fastspool *fs);
 
+/** In the child of a fork, where its parent tells of forks: the first call need not look whether it is one. */
+void mutex_after_fork_child(void);
+
 /** A number of the process that its forked children do not have; 0: it can't be known whether it is the same as before.
  */
 uint32_t mutex_life(void);

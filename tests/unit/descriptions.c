@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -72,6 +73,29 @@ Test(descriptions, failed_open)
     cr_assert_eq(fs->header->tables.descriptions.used, used);
     cr_assert_eq(fs->header->tables.descriptions.count, count);
     cr_assert_eq(fastspool_open(fs, "a", O_RDONLY, 0), first);
+}
+
+/* Children of one parent, and the parent, do not draw the same cookies. */
+Test(descriptions, cookies_of_siblings)
+{
+    enum { CHILDREN = 4 };
+    uint64_t *cookie = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    fastspool_close(fs, create("a"));
+    for (int i = 0; i < CHILDREN; i++) {
+        pid_t pid = fork_child();
+        if (pid == 0) {
+            cookie[i] = description_at(fs, (uint32_t)fastspool_open(fs, "a", O_RDONLY, 0))->cookie;
+            _exit(0);
+        }
+        cr_assert_eq(end_of(pid), 0);
+    }
+    fastspool_open(fs, "a", O_RDONLY, 0); /* the idle one */
+    cookie[CHILDREN] = description_at(fs, (uint32_t)fastspool_open(fs, "a", O_RDONLY, 0))->cookie;
+    for (int i = 0; i <= CHILDREN; i++) {
+        for (int j = 0; j < i; j++)
+            cr_assert_neq(cookie[i], cookie[j], "%d and %d", i, j);
+    }
 }
 
 /* A process can have 90 files open at once, more than a page of its pool holds (64). */
