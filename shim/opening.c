@@ -106,6 +106,13 @@ static int note_foreign(int dirfd, const char *path, int fd)
     return fd;
 }
 
+/* Not inlined because of its buffer, a page of the stack. */
+static __attribute__((noinline)) int open_on_disk(const struct store_path *target, int flags, mode_t mode)
+{
+    char real_path[PATH_MAX];
+    return real.open(paths_real(target, real_path), flags, mode);
+}
+
 static int open_at(int dirfd, const char *path, int flags, mode_t mode)
 {
     struct store_path target;
@@ -116,8 +123,7 @@ static int open_at(int dirfd, const char *path, int flags, mode_t mode)
         int result = opening_place(&target, flags, mode, &foreign);
         if (!foreign)
             return (int)result_of(result);
-        char real_path[PATH_MAX];
-        return note_foreign(AT_FDCWD, path, real.open(paths_real(&target, real_path), flags, mode));
+        return note_foreign(AT_FDCWD, path, open_on_disk(&target, flags, mode));
     }
     return note_foreign(dirfd, path,
                         dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));

@@ -228,7 +228,9 @@ static bool settle(const char *path, struct store_path *target)
     target->fs = serve_store(&target->error);
     if (!target->fs && target->error == 0)
         return false;
-    target->path = path + strspn(path, "/");
+    while (*path == '/')
+        path++;
+    target->path = path;
     return true;
 }
 
@@ -450,12 +452,12 @@ const char *paths_real(const struct store_path *target, char real_path[PATH_MAX]
 
 static bool disk_has(const struct fastspool *fs, const char *path)
 {
-    char real_path[PATH_MAX + FASTSPOOL_PATH_MAX];
+    char real_path[PATH_MAX];
     struct stat st;
     int saved = errno;
 
-    snprintf(real_path, sizeof(real_path), "%s/%s", inside_spool(fs), path);
-    bool there = real.lstat(real_path, &st) == 0;
+    strcpy(real_path, inside_spool(fs));
+    bool there = append(real_path, path) && real.lstat(real_path, &st) == 0;
     errno = saved;
     return there;
 }

@@ -85,17 +85,15 @@ static void learn(uintptr_t at)
 static size_t surely(uintptr_t at, size_t size, bool writing)
 {
     const uintptr_t frame = (uintptr_t)__builtin_frame_address(0), stack = (uintptr_t)__libc_stack_end;
-    const uintptr_t heap_start = LOAD(heap), heap_end = heap_start ? (uintptr_t)sbrk(0) : 0;
-    uintptr_t end = 0;
+    const uintptr_t heap_start = LOAD(heap);
+    uintptr_t end = at >= frame && at < stack && stack - frame < STACK_SPAN ? stack : 0;
 
-    if (at >= frame && at < stack && stack - frame < STACK_SPAN)
-        end = stack;
-    else if (at >= heap_start && at < heap_end)
-        end = heap_end;
     for (int i = 0; i < SEGMENTS && !end; i++) {
         if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
             end = segments[i].end;
     }
+    if (!end && heap_start && at >= heap_start && at < (uintptr_t)sbrk(0))
+        end = (uintptr_t)sbrk(0);
     return end - at < size && end ? end - at : end ? size : 0;
 }
 

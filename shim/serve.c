@@ -499,7 +499,7 @@ static size_t match(const char *path, const char *spool)
             return 0;
         while (*at == '/' || (at[0] == '.' && at[-1] == '/' && (at[1] == '/' || at[1] == '\0')))
             at++;
-        length = strcspn(spool, "/");
+        length = (size_t)(strchrnul(spool, '/') - spool);
         if (strncmp(at, spool, length) != 0 || (at[length] != '/' && at[length] != '\0'))
             return 0;
         at += length;

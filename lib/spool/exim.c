@@ -7,7 +7,6 @@
  */
 #include "spool/exim.h"
 
-#include <ctype.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,10 +93,12 @@ bool exim_is_place(const char *path)
            path[length - 1] != '/' && !strstr(path, "//") && !strstr(path, "/.");
 }
 
+/* Not by isalnum(3): its table is a page of libc that the child of a fork mostly needs for nothing else. */
 static bool is_base62(const char *text, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        if (!isalnum((unsigned char)text[i]))
+        char letter = text[i] | 0x20;
+        if ((text[i] < '0' || text[i] > '9') && (letter < 'a' || letter > 'z'))
             return false;
     }
     return true;
@@ -134,8 +135,12 @@ bool exim_family(const char *path, char data[PATH_MAX])
     const char *below = directory + rule->length;
     if (id_length == 0 || below > name)
         return false;
-    return snprintf(data, PATH_MAX, "%.*s%s%.*s%.*s-D", (int)(directory - path), path, rule->data,
-                    (int)(name + 1 - below), below, (int)id_length, id) < PATH_MAX;
+    size_t before = (size_t)(directory - path), place = strlen(rule->data), between = (size_t)(name + 1 - below);
+    if (before + place + between + id_length + sizeof("-D") > PATH_MAX)
+        return false;
+    char *end = mempcpy(mempcpy(mempcpy(data, path, before), rule->data, place), below, between);
+    memcpy(mempcpy(end, id, id_length), "-D", sizeof("-D"));
+    return true;
 }
 
 bool exim_member(const char *data, unsigned n, char path[PATH_MAX])
