@@ -40,8 +40,8 @@
 #define HINT    (UINT32_MAX - 1)    /* foreign, below db/ or scan/: fsync is free */
 #define CARRIED (UINT32_C(1) << 31) /* foreign, plus the number of the carrier's file */
 
+static uint32_t *further_pages[PAGES]; /* but for the first entry */
 static uint32_t first_page[PAGE_ENTRIES];
-static uint32_t *pages[PAGES] = {first_page};
 static uint16_t first_counts[PAGE_ENTRIES]; /* by description: the numbers of this process that stand for it; */
 static uint16_t *counts;                    /* of those behind the first ones; few processes have any */
 
@@ -50,11 +50,18 @@ static bool is_description(uint32_t value)
     return value != UNKNOWN && value < ATTACHMENT_NUMBERS;
 }
 
+static uint32_t *page_of(int number)
+{
+    return number == 0 ? first_page : LOAD(further_pages[number]);
+}
+
 static uint32_t *entry_of(int fd, bool make)
 {
     if (fd < 0 || fd >= PAGE_ENTRIES * PAGES)
         return NULL;
-    uint32_t **page = &pages[fd / PAGE_ENTRIES];
+    if (fd < PAGE_ENTRIES)
+        return &first_page[fd];
+    uint32_t **page = &further_pages[fd / PAGE_ENTRIES];
     if (!LOAD(*page) && make) {
         uint32_t *none = NULL;
         uint32_t *new =
@@ -264,8 +271,8 @@ void descriptors_discover(void)
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument)
 {
     for (int page = 0; page < PAGES; page++) {
-        for (int i = 0; LOAD(pages[page]) && i < PAGE_ENTRIES; i++) {
-            uint32_t value = LOAD(pages[page][i]);
+        for (int i = 0; page_of(page) && i < PAGE_ENTRIES; i++) {
+            uint32_t value = LOAD(page_of(page)[i]);
             if (is_description(value))
                 each(page * PAGE_ENTRIES + i, value, argument);
         }
@@ -338,9 +345,9 @@ static int close_between(unsigned first, unsigned last, int flags)
 {
     if (flags == 0) {
         for (int fd = (int)first; fd >= 0 && (unsigned)fd <= last && fd < PAGE_ENTRIES * PAGES; fd++) {
-            if (!LOAD(pages[fd / PAGE_ENTRIES]))
+            if (!page_of(fd / PAGE_ENTRIES))
                 fd |= PAGE_ENTRIES - 1;
-            else if (LOAD(pages[fd / PAGE_ENTRIES][fd % PAGE_ENTRIES]) != UNKNOWN && !is_own(fd))
+            else if (LOAD(page_of(fd / PAGE_ENTRIES)[fd % PAGE_ENTRIES]) != UNKNOWN && !is_own(fd))
                 close(fd);
         }
     }
