@@ -15,6 +15,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+bool notify_is_awaited(void)
+{
+    return getenv("NOTIFY_SOCKET") != NULL;
+}
+
 void notify(const char *state)
 {
     const char *path = getenv("NOTIFY_SOCKET");

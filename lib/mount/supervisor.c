@@ -17,6 +17,8 @@
  * Failure modes:
  *   - The server dies: what is mounted answers ENOTCONN, until the next server's view is mounted over it.  The first
  *     server is started at once, the next ones after a pause that doubles.
+ *   - A service's servers all end with an error for GIVE_UP, and none was ever mounted, as where the store is damaged:
+ *     the supervisor ends, too.  The service manager, whose other services wait for this one, starts it again.
  *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself
  *     in the kernel): its connection is ended in fusectl.
  *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers
@@ -71,8 +73,9 @@
 #define END_TIME     (5 * NS_PER_S)  /* for a server to end in order */
 #define LONG_LIFE    (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
 #define PAUSE_MAX    (8 * NS_PER_S)
-#define SERVER_FILES (1 << 17) /* descriptors of the server: one an open file, and one a lock owner (shares.c) */
-#define ORDERS_MAX   32        /* that the hand has not answered: more fill its socket */
+#define GIVE_UP      (20 * NS_PER_S) /* for the first mount of a service, while its servers end with an error */
+#define SERVER_FILES (1 << 17)       /* descriptors of the server: one an open file, and one a lock owner (shares.c) */
+#define ORDERS_MAX   32              /* that the hand has not answered: more fill its socket */
 #define LOCK_TRIES   50
 #define LOCK_EVERY   (10 * NS_PER_MS)
 #define REPLACE_TIME (60 * NS_PER_S) /* for another view to end */
@@ -91,6 +94,7 @@ struct supervisor {
     unsigned asked;    /* orders that the hand has not answered */
     uint64_t heard;    /* when it last answered, or got its first order */
     uint64_t probed;   /* when it was last asked */
+    uint64_t began;    /* when the first server was started */
     uint64_t started;  /* when the server was */
     uint64_t killed;   /* when the server was, 0: not */
     uint64_t start_at; /* no server runs: when the next one will be started */
@@ -99,6 +103,7 @@ struct supervisor {
     bool mounted;      /* some server was */
     bool changed;      /* something was mounted or unmounted */
     bool ending;
+    bool failed; /* the service has */
     bool second; /* the view of another state has the spool's lock */
     struct tops tops;
 };
@@ -243,6 +248,7 @@ static int start_server(struct supervisor *s)
     if (result >= 0)
         result = start_child(s, run_hand, &s->hand, &s->hand_pid);
     s->started = clock_monotonic();
+    s->began = s->began ? s->began : s->started;
     s->killed = 0;
     s->asked = 0;
     s->up = false;
@@ -417,17 +423,28 @@ static void tick(struct supervisor *s)
 
 /* ---- signals ---- */
 
+/* The server, which has said why, if it was by itself. */
+static void server_ended(struct supervisor *s, int status)
+{
+    bool failed = WIFEXITED(status) && WEXITSTATUS(status) != 0 && !s->mounted && notify_is_awaited() &&
+                  clock_monotonic() - s->began > GIVE_UP;
+
+    if (!s->ending)
+        syslog(LOG_MAIL | LOG_ERR, "%s: view: server %ld has ended with %s %d: %s", s->mounts.path, (long)s->server_pid,
+               WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+               failed ? "the service ends" : "it is started again");
+    s->failed = s->failed || (failed && !s->ending);
+    s->ending = s->ending || failed;
+    s->server_pid = 0;
+}
+
 static void reap(struct supervisor *s)
 {
     int status;
 
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         if (pid == s->server_pid) {
-            if (!s->ending)
-                syslog(LOG_MAIL | LOG_ERR, "%s: view: server %ld has ended with %s %d: it is started again",
-                       s->mounts.path, (long)pid, WIFSIGNALED(status) ? "signal" : "status",
-                       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-            s->server_pid = 0;
+            server_ended(s, status);
         } else if (pid == s->hand_pid) {
             s->hand_pid = 0;
         }
@@ -729,5 +746,5 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
     serve(&s);
     notify("STOPPING=1");
     end(&s);
-    return 0;
+    return s.failed;
 }

@@ -737,6 +737,37 @@ def store_gone(exim):
     wait_mounted(exim)
 
 
+@test(("_service", {}), ("_by_hand", {}), **AUTO)
+def store_damaged(exim):
+    """Where the database can't be read, a view's servers end.  As a service the view ends, too, so that nothing waits for it
+    until the service manager's patience does, which is ten minutes; by hand it waits for the mend."""
+    fill(exim)
+    exim.tool("stop")
+    exim.tool("compact")
+    database = exim.spool / ".fastspool/mirror/data.mdb"
+    good = database.read_bytes()
+    database.write_bytes(b"x" * len(good))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(exim.work / "notify"))
+        service = exim.work.name.endswith("_service")
+        view = subprocess.Popen([TOOL, "view", exim.spool], cwd="/", stdin=subprocess.DEVNULL,
+                                env={**exim.environment(stock=True), **({"NOTIFY_SOCKET": str(exim.work / "notify")} if service else {})})
+        if service:
+            check(view.wait(90) == 1, f"exit status {view.returncode}")
+            manager.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                check(b"READY" not in manager.recv(100), "it says that it is ready")
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                check(False, f"it ends with {view.wait(25)}")
+            view.terminate()
+            check(view.wait(20) == 0, f"exit status {view.returncode}")
+    database.write_bytes(good)
+    shutil.rmtree((exim.spool / ".fastspool/runtime").read_text().split("\n")[0])
+    use_as_root(exim)
+    wait_mounted(exim)
+
+
 @test(**AUTO)
 def store_made_again(exim):
     """The file that names the store is removed by hand, and a process makes another store: the view is that one's."""
