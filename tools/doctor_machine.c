@@ -9,6 +9,7 @@
  *   - The state directory does not exist yet: the spool's file system counts.
  *   - A disk that lies, and takes its time for it, is believed.
  */
+#include "base/atomic.h"
 #include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/escape.h"
@@ -18,6 +19,8 @@
 #include "doctor.h"
 #include "mountpoint.h"
 #include "spool/runtime.h"
+#include "store/layout.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +82,19 @@ static bool fits_group(struct doctor *doctor)
     return false;
 }
 
+/* A change of `memory` waits for the next mirror. */
+static void tell_memory(struct doctor *doctor, uint64_t room)
+{
+    uint64_t memory = doctor->config.memory, now = doctor->fs ? LOAD(doctor->fs->header->memory_limit) : memory;
+    char until[96] = "";
+
+    if (MIB(now) != MIB(memory))
+        snprintf(until, sizeof(until),
+                 "; %" PRIu64 " MiB until Exim is stopped, and `fastspool stop` has ended the store", MIB(now));
+    doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has%s", MIB(memory),
+                MIB(room), doctor->runtime, until);
+}
+
 void doctor_memory(struct doctor *doctor)
 {
     struct mountpoint mount;
@@ -112,8 +128,7 @@ void doctor_memory(struct doctor *doctor)
                                             "lower `memory` in " FASTSPOOL_CONFIG,
                     "`memory` is %" PRIu64 " MiB, and %s has only %" PRIu64 " MiB", MIB(memory), place, MIB(room));
     else if (fits)
-        doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has", MIB(memory),
-                    MIB(room), place);
+        tell_memory(doctor, room);
 }
 
 void doctor_huge_pages(struct doctor *doctor)

@@ -1173,11 +1173,21 @@ def fsync_is_a_lie(exim):
 
 @test(library=True)
 def too_little_memory(exim):
-    """`memory` is more than the store's file system has, or that one is no tmpfs."""
+    """`memory` is more than the store's file system has, or that one is no tmpfs; or it is not yet what the store has."""
     with well(exim) as disk:
         good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
         with written(FASTSPOOL_CONFIGURATION, good.replace(f"memory = {exim.memory}", "memory = 20T")):
             tells(exim, "memory", "attention", "has only")
+        with written(FASTSPOOL_CONFIGURATION, good.replace(f"memory = {exim.memory}", "memory = 64M")):
+            tells(exim, "memory", "ok", "is 64 MiB", "512 MiB until Exim is stopped, and `fastspool stop`")
+            exim.stop()
+            operate(exim, "stop")
+            exim.start()
+            operate(exim, "flush")
+            check("until" not in doctor(exim)[1]["memory"][1], doctor(exim)[1]["memory"])
+            exim.stop()
+            operate(exim, "stop")
+        exim.start()
         with written(FASTSPOOL_CONFIGURATION, f"{good}runtime = {disk.place}\n"):
             tells(exim, "memory", "wrong", "is ext4")
             refuses(exim, "is ext4")
