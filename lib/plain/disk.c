@@ -260,3 +260,30 @@ int disk_show_copy_as(int disk, const char *copied, const char *path, const char
 {
     return change(disk, path, copied, SHOW, to);
 }
+
+/* ---- marks ---- */
+
+#define MARK "here"
+
+int disk_make_mark(int disk, const char *prefix)
+{
+    char path[PATH_MAX];
+    int result = copy_path(prefix, MARK, path);
+    int fd = result < 0 ? result : disk_open_beneath(disk, path, O_WRONLY | O_CREAT | O_EXCL, 0);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || fd == -EEXIST ? disk_sync_around(disk, path) : fd;
+}
+
+bool disk_has_mark(int disk, const char *prefix)
+{
+    return disk_has_copy(disk, prefix, MARK);
+}
+
+int disk_remove_mark(int disk, const char *prefix)
+{
+    int result = disk_remove_copy(disk, prefix, MARK);
+
+    return result == 0 ? disk_sync_around(disk, MARK) : result == -ENOENT ? 0 : result;
+}

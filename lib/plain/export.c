@@ -15,7 +15,8 @@
  * has: it is removed.  The file .export/to names the spool that the tree belongs to, and its lock says that an export
  * runs.  The number in .export/number is part of the names of the copies.  It tells them from those of another store
  * that exports to the same spool, and must keep them: a copy that is missing counts as shown.  Both files are flushed
- * before the first copy is made, as after a power cut nobody else would know whose it is.
+ * before the first copy is made, as after a power cut nobody else would know whose it is.  And a file with the number
+ * marks the directory that the copies go to: where that is not mounted, all copies would be missing.
  *
  * A process may have opened a -D file, sleep before it locks it, and find the message's -H file on the disk: two
  * processes would deliver one message.  So step 3 waits until nobody else has the file of .export/tree open.
@@ -25,7 +26,8 @@
  *
  * Failure modes: a message that is locked, or that somebody keeps open, stays in the store, and so does a file that
  * changes while it is copied.  So does one that the disk has with another content; with the same content the store's
- * alone is removed.  The disk is full, or a commit fails: the batch goes back to the store, and the export ends.
+ * alone is removed.  The disk is full, or a commit fails: the batch goes back to the store, and the export ends.  The
+ * directory has no mark: what is in the tree stays there, and the export ends.
  */
 #include "plain/export.h"
 
@@ -33,6 +35,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
+#include "plain/disk.h"
 #include "plain/export_inside.h"
 #include "spool/exim.h"
 #include "store/inside.h"
@@ -240,6 +243,24 @@ static int open_target(struct export *ex)
     }
 }
 
+/* Mark the directory that the copies go to, before there is a tree; then look whether it has the mark. */
+static int mark(struct export *ex)
+{
+    char shown[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
+    const char *to = strcmp(ex->to, OWN) == 0 ? inside_spool(ex->fs) : ex->to;
+
+    if (!export_has(ex, TREE)) {
+        int result = disk_make_mark(ex->disk, ex->copied);
+        return result < 0 ? export_fail(ex, result, "mark", to) : 0;
+    }
+    if (!ex->number || disk_has_mark(ex->disk, ex->copied))
+        return 0;
+    return error_set(ex->result->error, -EXDEV,
+                     "%s is not the directory to which an export was interrupted, which has a file %shere: mount its "
+                     "file system",
+                     escape_bytes(shown, sizeof(shown), to, strlen(to)), ex->copied);
+}
+
 /* Begin with what was noted before.  The description of the target; -EXDEV: the tree is another spool's. */
 static int begin(struct export *ex)
 {
@@ -259,9 +280,25 @@ static int begin(struct export *ex)
             own ? "" : " ", own ? "" : escape_word(word, sizeof(word), before));
     if (result == 0)
         result = note(ex, target, before);
+    if (result >= 0)
+        result = mark(ex);
     if (result < 0)
         fastspool_close(ex->fs, target);
     return result < 0 ? result : target;
+}
+
+/* All of the tree is moved, or there was none: nothing is left of the export.  A power cut must not bring the tree back
+ * without its mark. */
+static int end(struct export *ex)
+{
+    int result = export_flush(ex);
+
+    if (result < 0)
+        return result;
+    disk_remove_mark(ex->disk, ex->copied);
+    fastspool_unlink(ex->fs, NUMBER); /* there is no number without a target */
+    fastspool_unlink(ex->fs, TARGET);
+    return 0;
 }
 
 /* @whole: not only what a killed one has left. */
@@ -292,9 +329,9 @@ static int run(struct export *ex, bool whole)
         int last = export_go_on(ex);
         result = last < 0 ? last : result;
     }
-    if (target >= 0 && !export_has(ex, TREE)) {
-        fastspool_unlink(ex->fs, NUMBER); /* there is no number without a target */
-        fastspool_unlink(ex->fs, TARGET);
+    if ((result == 0 || result == -ECANCELED) && !export_has(ex, TREE)) {
+        int last = end(ex);
+        result = last < 0 ? last : result;
     }
     if (target >= 0)
         fastspool_close(ex->fs, target);

@@ -357,6 +357,27 @@ Test(export, elsewhere)
     close(other);
 }
 
+/* What a killed export has decided goes on in the directory that it went to, and in no other one at its path, as where
+ * that one's file system is not mounted: there all would count as shown and delivered. */
+Test(export, elsewhere_is_not_there)
+{
+    message("", "", A);
+    mkdir(on_disk("other"), 0700);
+    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    die_deciding(other);
+    cr_assert_eq(rename(on_disk("other"), on_disk("away")), 0);
+    mkdir(on_disk("other"), 0700);
+    int empty = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(export_run(fs, empty, "/other", &result_of), -EXDEV);
+    cr_assert(strstr(result_of.error, "mount its file system"), "%s", result_of.error);
+    cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    cr_assert_eq(export_run(fs, other, "/other", &result_of), 0, "%s", result_of.error);
+    cr_assert(disk_has("away/input/" A "-H") && disk_has("away/input/" A "-D") && disk_has("away/msglog/" A));
+    cr_assert_not(store_has(PLACES_EXPORT) || has_copies("away") || has_copies("other"));
+    close(empty);
+    close(other);
+}
+
 /* What a killed import has left on the disk stands for a message of the store: it would take the exported one away. */
 Test(export, interrupted_import)
 {

@@ -78,6 +78,11 @@ static void all_clean(unsigned n, bool exported)
             cr_assert(entries[k].type == DT_DIR || (!exported && strcmp(entries[k].name, "stray") == 0),
                       "step %u: %s/%s is left", n, directories[i], entries[k].name);
     }
+    DIR *directory = opendir(on_disk("."));
+    for (const struct dirent *entry; (entry = readdir(directory));)
+        cr_assert_neq(strncmp(entry->d_name, PLACES_COPIED, strlen(PLACES_COPIED)), 0, "step %u: %s is left", n,
+                      entry->d_name);
+    closedir(directory);
     cr_assert_not(store_has(PLACES_EXPORT), "step %u", n);
 }
 
