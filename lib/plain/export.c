@@ -301,10 +301,13 @@ static int end(struct export *ex)
     return 0;
 }
 
-/* @whole: not only what a killed one has left. */
-static int run(struct export *ex, bool whole)
+/* How much of an export: all of it; what a killed one has decided; that, and the end. */
+enum extent { WHOLE, DECIDED, DECIDED_AND_END };
+
+static int run(struct export *ex, enum extent extent)
 {
     struct fastspool_status status;
+    bool whole = extent == WHOLE;
 
     if (fastspool_status(ex->fs, &status) == 0)
         ex->result->total = status.files;
@@ -329,7 +332,7 @@ static int run(struct export *ex, bool whole)
         int last = export_go_on(ex);
         result = last < 0 ? last : result;
     }
-    if ((result == 0 || result == -ECANCELED) && !export_has(ex, TREE)) {
+    if ((result == 0 || result == -ECANCELED) && extent != DECIDED && !export_has(ex, TREE)) {
         int last = end(ex);
         result = last < 0 ? last : result;
     }
@@ -340,7 +343,7 @@ static int run(struct export *ex, bool whole)
 }
 
 /* @copied: what the names of its copies began with; "": they had no number. */
-static int export(struct fastspool *fs, int directory, const char *to, struct export_result *result, bool whole,
+static int export(struct fastspool *fs, int directory, const char *to, struct export_result *result, enum extent extent,
                   char copied[PLACES_COPIED_MAX])
 {
     struct export *ex = calloc(1, sizeof(*ex));
@@ -358,7 +361,7 @@ static int export(struct fastspool *fs, int directory, const char *to, struct ex
     ex->result = result;
     fastspool_act_for(&server);
     ex->end = fastspool_list_end(fs);
-    int code = run(ex, whole);
+    int code = run(ex, extent);
     fastspool_act_for(NULL);
     if (ex->number)
         strcpy(copied, ex->copied);
@@ -370,7 +373,7 @@ int export_run(struct fastspool *fs, int directory, const char *to, struct expor
 {
     char copied[PLACES_COPIED_MAX];
 
-    return export(fs, directory, to, result, true, copied);
+    return export(fs, directory, to, result, WHOLE, copied);
 }
 
 /* Has an export to the spool's own directory begun, and not come to its end? */
@@ -390,15 +393,22 @@ static bool is_own(struct fastspool *fs)
 int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX])
 {
     struct stat st;
-    bool own = is_own(fs);
 
     copied[0] = '\0';
-    if (!own && fastspool_stat(fs, TREE, &st) < 0)
+    if (!is_own(fs) && fastspool_stat(fs, TREE, &st) < 0)
         return 0;
-    int code = export(fs, directory, NULL, result, false, copied);
-    if (!own || code < 0)
+    int code = export(fs, directory, NULL, result, DECIDED, copied);
+    if (code < 0)
         copied[0] = '\0';
     return code == -EXDEV ? 0 : code; /* another spool's: it stays in the tree */
+}
+
+int export_end(struct fastspool *fs, int directory, struct export_result *result)
+{
+    char copied[PLACES_COPIED_MAX];
+    int code = is_own(fs) ? export(fs, directory, NULL, result, DECIDED_AND_END, copied) : 0;
+
+    return code == -EXDEV ? 0 : code;
 }
 
 bool export_runs(struct fastspool *fs)

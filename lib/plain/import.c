@@ -410,11 +410,12 @@ static void count_locked(struct import *im)
     }
 }
 
-/* An export to this disk was killed: its messages go on to it first. */
-static int finish_export(struct import *im)
+/* An export to this disk was killed: its messages go on to it first, and the scan removes its other copies.  Then it
+ * has come to its @end. */
+static int finish_export(struct import *im, bool end)
 {
     struct export_result exported = {.tell = im->result->tell};
-    int result = export_finish(im->fs, im->disk, &exported, im->copied);
+    int result = end ? export_end(im->fs, im->disk, &exported) : export_finish(im->fs, im->disk, &exported, im->copied);
 
     if (result < 0)
         memcpy(im->result->error, exported.error, sizeof(exported.error));
@@ -425,13 +426,14 @@ static int finish_export(struct import *im)
 static int pass(struct import *im)
 {
     bool more = false;
-    int result = finish_export(im);
+    int result = finish_export(im, false);
 
     if (result == 0)
         result = staged_recover(im);
-
     if (result == 0)
         result = scan_run(im);
+    if (result == 0)
+        result = finish_export(im, true);
     im->result->total = im->found_count;
     if (result == 0 && im->result->progress)
         im->result->progress(im->result);

@@ -194,6 +194,43 @@ Test(export_back, killed_then_delivered_and_imported)
     come_back(BOTH);
 }
 
+static bool ends_at_once(void)
+{
+    return true;
+}
+
+/* So is the import that finds it, where it goes on with the export, or has just done so: the next one still knows which
+ * copies nobody wants. */
+Test(export_back, import_killed_too)
+{
+    bool dead;
+    int status;
+
+    for (unsigned n = 1, at = 20; at < 60; n = dead ? n + 1 : 1, at += dead ? 0 : 13) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        scene();
+        cr_assert(killed_at(at));
+        descriptions_shared(fs);
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct import_result back = {.ended = ends_at_once}; /* what it moves would need a mirror */
+            fastspool_after_fork_child(fs);
+            steps = 0;
+            deadly = n;
+            import_run(fs, fs->spool_fd, false, &back);
+            _exit(0);
+        }
+        waitpid(pid, &status, 0);
+        dead = WIFSIGNALED(status);
+        cr_assert_geq(descriptions_reap(fs), 0);
+        import_back(n);
+        nothing_remains(n);
+        cr_assert(store_has(headers[0]) && store_has(headers[1]), "steps %u and %u", at, n);
+    }
+}
+
 /* Another store's export to this disk, running or killed: the store that imports has never had the message. */
 Test(export_back, copies_of_another_store_stay)
 {
