@@ -49,7 +49,7 @@ int disk_show_copy(int disk, const char *copied, const char *path);
 /** The same with another name in its directory, where another file has its own. */
 int disk_show_copy_as(int disk, const char *copied, const char *path, const char *to);
 
-/** The mark of the disk that an export has begun to work on: an empty file in the spool's own directory,
+/** The mark of the disk that an import or export has begun to work on: an empty file in the spool's own directory,
  * named
  * @prefix and "here".  An empty directory in its place, as where it is not mounted, has none.  It is made and removed
  * durably.

@@ -236,7 +236,10 @@ static int take_batch(struct import *im)
             memcpy(im->result->error, why, sizeof(why));
         return result;
     }
-    return (result = staged_flush(im)) < 0 ? result : staged_publish(im);
+    if ((result = staged_flush(im)) < 0)
+        return result;
+    im->staged = false;
+    return staged_publish(im);
 }
 
 static int remove_group(struct import *im, size_t i)
@@ -449,6 +452,8 @@ static int pass(struct import *im)
         result = import_groups(im, true, &more);
     if (result == 0) /* the directories of what was not moved */
         result = staged_each(im, STAGED_NEW, "", staged_remove);
+    if (result == 0)
+        result = staged_unmark(im);
     fastspool_rmdir(im->fs, PLACES_IMPORT);
     return result == 0 && im->ended ? -ECANCELED : result;
 }

@@ -124,7 +124,7 @@ static int stage(struct import *im, const struct group *group, const char *path)
         result = UNREADABLE;
     else if (result == 0 && fastspool_stat(im->fs, path, &there) == 0)
         result = same(im, path, fd, &st, &there);
-    else if (result == 0) {
+    else if (result == 0 && (result = staged_mark(im)) == 0) {
         file.staged = true;
         result = copy(im, staged, fd, &st);
     }

@@ -52,6 +52,8 @@ struct import {
     struct import_result *result;
     bool whole;                     /* as import_run() was asked */
     bool ended;                     /* as it was asked meanwhile */
+    bool marked;                    /* the disk has the mark of an import: something of it is staged, or was, */
+    bool staged;                    /* and may be still in the last commit */
     char copied[PLACES_COPIED_MAX]; /* what names begin with that a killed export has left and nobody wants; "": none */
     uint64_t *told;                 /* as in the result, for this pass */
     uint32_t lines;
@@ -114,7 +116,11 @@ int staged_give_name_back(struct import *im, const char *header, int type);
 int staged_give_back(struct import *im);
 /** The files of STAGED_TAKEN go to their places, -H files last. */
 int staged_publish(struct import *im);
-/** What a killed pass has left goes on, or back. */
+/** What a killed pass has left goes on, or back.  -EXDEV: the disk is not the one that it has taken messages from. */
 int staged_recover(struct import *im);
+/** Before the first file is staged: mark the disk. */
+int staged_mark(struct import *im);
+/** Nothing is staged any more: remove the mark. */
+int staged_unmark(struct import *im);
 
 #endif

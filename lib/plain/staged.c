@@ -3,15 +3,22 @@
  * The trees in the store of what is imported and not in its place yet: .import/new and .import/taken, with the paths of
  * the spool below them.
  *
+ * A file marks the disk as long as something is in .import/new.  Where the disk is not mounted no name could be given
+ * back, and what is in .import/new would be removed: the disk's files without their names would then pass for published
+ * ones.
+ *
  * Failure modes:
+ *   - The disk has no mark: the import fails.
  *   - A file has come into the place of one that is published: that one gets another name, and syslog a line.
  *   - The trees are deeper than any that an import makes: it fails.
  */
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
 #include "fastspool.h"
 #include "plain/disk.h"
+#include "plain/import.h"
 #include "plain/import_inside.h"
 #include "spool/exim.h"
 #include "store/inside.h"
@@ -157,13 +164,39 @@ int staged_publish(struct import *im)
     return result < 0 ? result : staged_each(im, STAGED_TAKEN, "", publish);
 }
 
+/* ---- the disk ---- */
+
+int staged_mark(struct import *im)
+{
+    int result = im->marked ? 0 : disk_make_mark(im->disk, PLACES_TAKEN);
+
+    im->marked = im->staged = result == 0;
+    return result < 0 ? import_fail(im, result, "mark", inside_spool(im->fs)) : 0;
+}
+
+/* A power cut must not bring back what was staged without the mark. */
+int staged_unmark(struct import *im)
+{
+    int result = im->staged ? staged_flush(im) : 0;
+
+    if (result == 0 && im->marked)
+        disk_remove_mark(im->disk, PLACES_TAKEN);
+    return result;
+}
+
 /* What a killed pass has left. */
 int staged_recover(struct import *im)
 {
     struct stat st;
     int result = 0;
 
+    im->marked = im->staged = disk_has_mark(im->disk, PLACES_TAKEN);
     if (fastspool_stat(im->fs, STAGED_TAKEN, &st) == 0 && (result = staged_flush(im)) == 0)
         result = staged_publish(im);
+    if (result == 0 && !im->marked && fastspool_stat(im->fs, STAGED_NEW, &st) == 0)
+        return error_set(im->result->error, -EXDEV,
+                         "%s is not the directory from which an import was interrupted, which has a file " PLACES_TAKEN
+                         "here: mount its file system",
+                         inside_spool(im->fs));
     return result < 0 ? result : staged_give_back(im);
 }

@@ -86,6 +86,7 @@ static void store_clean(unsigned n)
 /* The import has left nothing on the disk. */
 static void all_clean(unsigned n)
 {
+    cr_assert_not(disk_has(PLACES_TAKEN "here"), "step %u: the mark is left", n);
     for (int i = 0; i < 4; i++) {
         DIR *directory = opendir(on_disk(directories[i]));
         for (const struct dirent *entry; (entry = readdir(directory));)
@@ -136,6 +137,25 @@ Test(import_deaths, killed_then_delivered)
 Test(import_deaths, killed_twice)
 {
     die_everywhere(BOTH, true);
+}
+
+/* Another one comes where the spool's disk is not mounted: it finds an empty directory. */
+Test(import_deaths, killed_then_not_mounted)
+{
+    bool dead = true;
+
+    for (unsigned n = 1; dead; n++) {
+        struct import_result none = {0};
+        begin_again();
+        dead = killed_at(n);
+        mkdir(on_disk("empty"), 0700);
+        int empty = open(on_disk("empty"), O_RDONLY | O_DIRECTORY);
+        int result = import_run(fs, empty, false, &none);
+        cr_assert(result == 0 || (result == -EXDEV && strstr(none.error, "mount its file system")), "%s", none.error);
+        close(empty);
+        run_all();
+        all_well(n, true);
+    }
 }
 
 /* A process has opened a message's -D file, and locks it only after the import, whenever that one is killed.  What it
@@ -235,4 +255,29 @@ Test(import_power, interrupted)
 {
     cut_everywhere((struct cut){.interrupted = true}, 1);
     cut_everywhere((struct cut){.interrupted = true, .loses = true, .later = true}, 1);
+}
+
+/* A refused batch is in the last commit still, and its messages are delivered on the disk: the next pass has nothing to
+ * stage, and the power fails after it.  What comes back is not without its mark. */
+Test(import_power, nothing_to_stage)
+{
+    struct import_result none = {0};
+    struct recovered recovered;
+
+    message("", "", A);
+    commits = true;
+    rename_error = -ENOSPC;
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), -ENOSPC);
+    cr_assert(unlink(on_disk("input/" A "-D")) == 0 && unlink(on_disk("input/" A "-H")) == 0 &&
+              unlink(on_disk("msglog/" A)) == 0);
+    cr_assert_eq(import_run(fs, fs->spool_fd, false, &none), 0, "%s", none.error);
+    commits = false;
+    struct fastspool *before = fs, *second = second_store();
+    cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+    STORE(second->header->state, SEGMENT_READY);
+    fs = second;
+    run_all();
+    cr_assert_not(store_has("input/" A "-H"));
+    fs = before;
+    remove_second(second);
 }
