@@ -140,7 +140,8 @@ static void serve_request(struct carrier *carrier)
     struct asking_answer answer = {0};
     struct iovec vector[2] = {{&request, sizeof(request)}, {bytes, sizeof(bytes)}};
     struct msghdr message = {
-        .msg_iov = vector, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control)};
+        .msg_iov = vector, .msg_iovlen = 2, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof(int))};
+    /* CMSG_SPACE has room for a second descriptor, which nobody would close. */
     ssize_t size = real.recvmsg(carrier->requests, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
     if (size < 0 && errno == EAGAIN)

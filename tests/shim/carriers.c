@@ -24,7 +24,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -472,6 +474,77 @@ static void no_descriptor_more(void)
     close(fd);
 }
 
+static int go_on[2];
+
+static void wait_for_parent(void)
+{
+    char byte;
+
+    CHECK(write(told[1], "x", 1) == 1 && read(go_on[0], &byte, 1) == 1);
+}
+
+/* Two pipes come with each request, which is none, where there is to be one. */
+static void send_pairs(int fd)
+{
+    char control[CMSG_SPACE(2 * sizeof(int))] = "", request[8] = "";
+    struct iovec vector = {request, sizeof(request)};
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    int pair[2], sent = 0;
+
+    CHECK(pipe(pair) == 0 && write(fd, "a", 1) == 1);
+    wait_for_parent();
+    *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(pair)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(header), pair, sizeof(pair));
+    for (int n = 3; n < 4096; n++) {
+        for (int i = 0; i < 50 && syscall(SYS_sendmsg, n, &message, MSG_NOSIGNAL) > 0; i++)
+            sent++;
+    }
+    CHECK(sent == 50 && write(fd, "b", 1) == 1);
+    wait_for_parent();
+}
+
+static int descriptors_of(pid_t pid)
+{
+    char path[64];
+    int count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+    DIR *directory = opendir(path);
+    while (directory && readdir(directory))
+        count++;
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+/* What a user sends to a carrier does not fill its table of descriptors. */
+static void descriptors_that_are_sent(void)
+{
+    int fd = make(O_CLOEXEC), status = -1;
+    char byte;
+
+    if (with_view)
+        return;
+    CHECK(pipe(told) == 0 && pipe(go_on) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        failures = 0;
+        CHECK(setuid(USER) == 0);
+        send_pairs(fd);
+        _exit(failures);
+    }
+    CHECK(read(told[0], &byte, 1) == 1);
+    int before = descriptors_of(carrier());
+    CHECK(before > 0 && write(go_on[1], "x", 1) == 1 && read(told[0], &byte, 1) == 1);
+    CHECK(descriptors_of(carrier()) == before);
+    CHECK(write(go_on[1], "x", 1) == 1);
+    CHECK(waitpid(child, &status, 0) == child && status == 0 && holds("ab"));
+    close(fd);
+    CHECK(carriers_end());
+}
+
 /* A failed exec leaves everything as it was. */
 static void failed_exec(void)
 {
@@ -672,6 +745,7 @@ static const struct {
     {"programs write", programs},
     {"a user's program writes", users_programs},
     {"no descriptor more", no_descriptor_more},
+    {"descriptors that are sent", descriptors_that_are_sent},
     {"a failed exec", failed_exec},
     {"private copies", copies},
     {"private copies of large files", large_copies},
