@@ -180,7 +180,7 @@ void doctor_state(struct doctor *doctor)
 {
     struct fastspool_config config = doctor->config;
     char error[FASTSPOOL_ERROR_MAX], found[STATES_SENTENCE], mend[STATES_SENTENCE];
-    struct states_other other;
+    struct states_other others[STATES_MOST];
 
     if (!doctor->spool[0] || doctor->refusal[0] || doctor->given_away)
         return;
@@ -191,12 +191,14 @@ void doctor_state(struct doctor *doctor)
                     usable == -EPERM || usable == -EROFS ? "as said, or mend `state` in " FASTSPOOL_CONFIG
                                                          : "mend `state` in " FASTSPOOL_CONFIG,
                     "%s", error);
-    if (states_find_other(&config, &other)) {
-        states_describe(&other, found, mend);
-        doctor_tell(doctor, doctor_verdict(severity_of(other.messages ? OTHER_MAIL : OTHER_MIRROR)), mend, "%s", found);
-    } else if (usable == 0) {
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, and no other one holds mail", doctor->state);
+    size_t count = states_find_others(&config, others);
+    for (size_t i = 0; i < count; i++) {
+        states_describe(&others[i], found, mend);
+        doctor_tell(doctor, doctor_verdict(severity_of(others[i].messages ? OTHER_MAIL : OTHER_MIRROR)), mend, "%s",
+                    found);
     }
+    if (count == 0 && usable == 0)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, and no other one holds mail", doctor->state);
 }
 
 /* Exim empties its environment, and executes itself.  The library puts LD_PRELOAD back, unless Exim sets another. */

@@ -133,10 +133,11 @@ bool states_census(const char *state, struct census *census)
 
 struct search {
     const struct fastspool_config *config;
-    char spool[PATH_MAX]; /* its real path */
-    struct stat st;       /* of it */
-    struct stat named;    /* of the state that the configuration names; st_ino 0: there is none */
-    struct states_other *found;
+    char spool[PATH_MAX];       /* its real path */
+    struct stat st;             /* of it */
+    struct stat named;          /* of the state that the configuration names; st_ino 0: there is none */
+    struct states_other *found; /* those with mail first */
+    size_t count, most;
 };
 
 /* Of a state that is there: in its store, or on the disk. */
@@ -160,21 +161,45 @@ static void look_at(const struct search *search, struct states_other *other)
     }
 }
 
-/* The first one with mail is found, else the first one that a mirror serves. */
-static void consider(const struct search *search, const char *state, pid_t mirror)
+static bool is_found(const struct search *search, const struct stat *state)
+{
+    struct stat st;
+    bool is = false;
+
+    for (size_t i = 0; i < search->count && !is; i++)
+        is = stat(search->found[i].state, &st) == 0 && st.st_dev == state->st_dev && st.st_ino == state->st_ino;
+    return is;
+}
+
+/* Behind those with mail, if it has some, else behind all. */
+static void add(struct search *search, const struct states_other *other)
+{
+    size_t at = 0;
+
+    while (at < search->count && (search->found[at].messages != 0 || other->messages == 0))
+        at++;
+    if (at == search->most)
+        return;
+    search->count += search->count < search->most;
+    memmove(&search->found[at + 1], &search->found[at], (search->count - 1 - at) * sizeof(*other));
+    search->found[at] = *other;
+}
+
+static void consider(struct search *search, const char *state, pid_t mirror)
 {
     struct stat st;
 
-    if (search->found->messages != 0 || strlen(state) >= sizeof(search->found->state) || lstat(state, &st) < 0 ||
-        !S_ISDIR(st.st_mode) || (st.st_uid != search->st.st_uid && st.st_uid != 0) || (st.st_mode & 022) ||
+    bool full = search->count == search->most && search->found[search->most - 1].messages != 0;
+    if (full || strlen(state) >= sizeof(search->found->state) || lstat(state, &st) < 0 || !S_ISDIR(st.st_mode) ||
+        (st.st_uid != search->st.st_uid && st.st_uid != 0) || (st.st_mode & 022) || is_found(search, &st) ||
         (st.st_dev == search->named.st_dev && st.st_ino == search->named.st_ino))
         return;
     struct states_other other = {.mirror = mirror};
     strcpy(other.state, state);
     snprintf(other.of, sizeof(other.of), "%.*s", (int)sizeof(other.of) - 1, search->spool);
     look_at(search, &other);
-    if (other.messages != 0 || (mirror && !search->found->state[0]))
-        *search->found = other;
+    if (other.messages != 0 || mirror)
+        add(search, &other);
 }
 
 /* Does it say nothing to a terminal, a shell, or the configuration? */
@@ -185,7 +210,7 @@ static bool is_plain(const char *path)
     return *path == '/' && path[strspn(path, usual)] == '\0';
 }
 
-static void consider_process(const struct search *search, pid_t pid)
+static void consider_process(struct search *search, pid_t pid)
 {
     struct mirrors_words words;
 
@@ -194,7 +219,7 @@ static void consider_process(const struct search *search, pid_t pid)
         consider(search, words.state, pid);
 }
 
-static void consider_processes(const struct search *search)
+static void consider_processes(struct search *search)
 {
     DIR *directory = opendir("/proc");
 
@@ -207,37 +232,49 @@ static void consider_processes(const struct search *search)
         closedir(directory);
 }
 
-/* The one that the spool itself names.  @but: was considered. */
-static void consider_noted(const struct search *search, const char *but)
+/* Those that the spool itself names. */
+static void consider_noted(struct search *search)
 {
     char state[FASTSPOOL_PATH_MAX];
 
-    if (state_noted(search->spool, state) && is_plain(state) && strcmp(state, but) != 0)
-        consider(search, state, 0);
+    for (unsigned number = 0; number < PLACES_NOTES; number++) {
+        if (state_noted(search->spool, number, state) && is_plain(state))
+            consider(search, state, 0);
+    }
 }
 
-bool states_find_other(const struct fastspool_config *config, struct states_other *other)
+static size_t find_others(const struct fastspool_config *config, struct states_other *others, size_t most)
 {
-    struct search search = {.config = config, .found = other};
+    struct search search = {.config = config, .found = others, .most = most};
     char state[PATH_MAX + sizeof(PLACES_STATE) + 1];
 
-    *other = (struct states_other){0};
     if (!realpath(config->spool[0], search.spool) || stat(search.spool, &search.st) < 0 ||
         (geteuid() != 0 && geteuid() != search.st.st_uid))
-        return false;
+        return 0;
     snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
     if (stat(config->state[0] ? config->state : state, &search.named) < 0)
         search.named.st_ino = 0;
     consider_processes(&search);
-    if (config->state[0] && strcmp(other->state, state) != 0)
+    if (config->state[0])
         consider(&search, state, 0);
-    consider_noted(&search, other->state);
-    return other->state[0];
+    consider_noted(&search);
+    return search.count;
+}
+
+bool states_find_other(const struct fastspool_config *config, struct states_other *other)
+{
+    *other = (struct states_other){0};
+    return find_others(config, other, 1) > 0;
+}
+
+size_t states_find_others(const struct fastspool_config *config, struct states_other others[STATES_MOST])
+{
+    return find_others(config, others, STATES_MOST);
 }
 
 bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other)
 {
-    struct search search = {.config = config, .found = other};
+    struct search search = {.config = config, .found = other, .most = 1};
     char state[PATH_MAX + sizeof(PLACES_STATE) + 1];
     struct stat st;
     bool exists = false;
@@ -254,10 +291,9 @@ bool states_find_unnamed(const struct fastspool_config *config, struct states_ot
     }
     snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
     consider_processes(&search);
-    if (strcmp(other->state, state) != 0)
-        consider(&search, state, 0);
-    consider_noted(&search, other->state);
-    if (config->state[0] && !exists && strcmp(other->state, config->state) != 0)
+    consider(&search, state, 0);
+    consider_noted(&search);
+    if (config->state[0] && !exists)
         consider(&search, config->state, 0);
     if (other->state[0] || lstat(state, &st) == 0)
         strcpy(other->spool, search.spool);

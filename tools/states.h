@@ -35,6 +35,9 @@ bool states_census(const char *state, struct census *census);
 /** Look for another state of config->spool[0], one with mail first: SPOOL/.fastspool, and those that mirrors serve.
  *  False: there is none that holds mail or has a mirror, or this user may not look. */
 bool states_find_other(const struct fastspool_config *config, struct states_other *other);
+/** The same of all, at most STATES_MOST.  How many. */
+#define STATES_MOST 6
+size_t states_find_others(const struct fastspool_config *config, struct states_other others[STATES_MOST]);
 /** The same of Exim's own spool, where that is none of @config, which has all that Exim believes.  Needs root: it runs
  *  Exim.  Where its state is there, and empty, false with other->spool. */
 bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other);

@@ -13,6 +13,11 @@ void places_in_state(const char *state, const char *name, char path[PLACES_PATH_
     snprintf(path, PLACES_PATH_MAX, "%.255s/%s", state, name);
 }
 
+void places_note(const char *spool, unsigned number, char path[PLACES_PATH_MAX])
+{
+    snprintf(path, PLACES_PATH_MAX, number ? "%.255s/" PLACES_NOTE ".%u" : "%.255s/" PLACES_NOTE, spool, number);
+}
+
 void places_spill(const char *state, uint32_t inode, uint32_t generation, char path[PLACES_PATH_MAX])
 {
     snprintf(path, PLACES_PATH_MAX, "%.255s/" PLACES_SPILL "/%u-%u", state, inode, generation);

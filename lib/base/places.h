@@ -40,8 +40,10 @@
 #define PLACES_JOURNAL     "journal"
 #define PLACES_DATABASE    "mirror"
 #define PLACES_SPILL       "spill"
-/** In the spool: a symbolic link to the state that may hold its mail, wherever that is. */
+/** In the spool: a symbolic link to the state that may hold its mail, wherever that is.  Of further ones that may,
+ *  too, the names have a number behind a dot. */
 #define PLACES_NOTE        ".fastspool.state"
+#define PLACES_NOTES       4
 
 #define PLACES_MEMORY  "/dev/shm"
 #define PLACES_SEGMENT "segment"
@@ -91,6 +93,8 @@
 
 /** STATE/NAME. */
 void places_in_state(const char *state, const char *name, char path[PLACES_PATH_MAX]);
+/** The link in @spool with @number, less than PLACES_NOTES. */
+void places_note(const char *spool, unsigned number, char path[PLACES_PATH_MAX]);
 /** STATE/spill/INODE-GENERATION.  Parsing the name returns 0, or -1 if @name is not of that form. */
 void places_spill(const char *state, uint32_t inode, uint32_t generation, char path[PLACES_PATH_MAX]);
 int places_parse_spill(const char *name, uint32_t *inode, uint32_t *generation);

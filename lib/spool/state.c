@@ -15,9 +15,9 @@
  *     mail would be in no view, and the mail of the view not in it.
  *   - The state directory is not there, and another one is that may hold mail: the same, as nobody would find that.
  *
- * Which state may hold mail a link in the spool says, SPOOL/.fastspool.state.  The mirror makes it before its first
- * commit of a file, and takes it away when it ends without any.  The spool's owner could turn it: so it is followed
- * with his rights, and leads to sentences alone.
+ * Which state may hold mail a link in the spool says, SPOOL/.fastspool.state, and of further ones one with a number.
+ * The mirror makes it before its first commit of a file, and takes it away when it ends without any.  The spool's owner
+ * could turn it: so it is followed with his rights, and leads to sentences alone.
  */
 #include "spool/state.h"
 
@@ -92,11 +92,11 @@ static bool is_used(const char *state)
     return length < (int)sizeof(path) && faccessat(AT_FDCWD, path, F_OK, AT_EACCESS) == 0;
 }
 
-bool state_noted(const char *spool, char state[FASTSPOOL_PATH_MAX])
+bool state_noted(const char *spool, unsigned number, char state[FASTSPOOL_PATH_MAX])
 {
     char link[PLACES_PATH_MAX], found[FASTSPOOL_PATH_MAX];
 
-    places_in_state(spool, PLACES_NOTE, link);
+    places_note(spool, number, link);
     ssize_t size = readlink(link, found, sizeof(found));
     if (size <= 0 || size >= (ssize_t)sizeof(found))
         return false;
@@ -113,15 +113,34 @@ static bool is_one(const char *path, const char *other)
     return stat(path, &st) == 0 && stat(other, &of) == 0 && st.st_dev == of.st_dev && st.st_ino == of.st_ino;
 }
 
+/* The number of the link to the state of @fs; PLACES_NOTES: there is none.  *@unused: of the first one that leads
+ * nowhere, or is not there. */
+static unsigned find_note(const struct fastspool *fs, unsigned *unused)
+{
+    char noted[FASTSPOOL_PATH_MAX];
+
+    *unused = PLACES_NOTES;
+    for (unsigned number = 0; number < PLACES_NOTES; number++) {
+        bool is = state_noted(fs->spool, number, noted);
+        if (is && is_one(noted, fs->state))
+            return number;
+        if (!is && *unused == PLACES_NOTES)
+            *unused = number;
+    }
+    return PLACES_NOTES;
+}
+
 int state_remember(const struct fastspool *fs, bool holds)
 {
-    char link[PLACES_PATH_MAX], usual[PLACES_PATH_MAX], noted[FASTSPOOL_PATH_MAX];
+    char link[PLACES_PATH_MAX], usual[PLACES_PATH_MAX];
+    unsigned unused, own = find_note(fs, &unused);
 
-    places_in_state(fs->spool, PLACES_NOTE, link);
-    places_in_state(fs->spool, PLACES_STATE, usual);
-    bool is = state_noted(fs->spool, noted), own = is && is_one(noted, fs->state);
-    if (holds ? is : !own)
+    if (holds ? own < PLACES_NOTES : own == PLACES_NOTES)
         return 0;
+    if (holds && unused == PLACES_NOTES)
+        return -EMLINK;
+    places_note(fs->spool, holds ? unused : own, link);
+    places_in_state(fs->spool, PLACES_STATE, usual);
     if (unlink(link) < 0 && errno != ENOENT)
         return -errno;
     return !holds || symlink(is_one(usual, fs->state) ? PLACES_STATE : fs->state, link) == 0 ? 0 : -errno;
@@ -139,7 +158,10 @@ int state_check_new(const char *spool, const char *state, char *error)
                          "the state directory %s is not there, and the view of another state of %s is mounted; is "
                          "`state` mistyped?  To begin with a new one, end the other before: `fastspool stop`",
                          state, spool);
-    if (!state_noted(spool, noted))
+    unsigned number = 0;
+    while (number < PLACES_NOTES && !state_noted(spool, number, noted))
+        number++;
+    if (number == PLACES_NOTES)
         return 0;
     return error_set(error, -EBUSY,
                      "the state directory %s is not there, and another one that may hold mail is, %s; is `state` "

@@ -20,11 +20,11 @@ int state_check_user(const struct fastspool_config *config, struct fastspool *fs
 /** May state directory @state of @spool, its real path, be made anew?  Not while the view of another one lives, nor
  * beside one that may hold mail.  With the owner's rights.  0, or a negative errno with a sentence. */
 int state_check_new(const char *spool, const char *state, char *error);
-/** The state that may hold the mail of @spool, its real path, as the link there says.  False: there is no link, or it
- *  leads nowhere. */
-bool state_noted(const char *spool, char state[FASTSPOOL_PATH_MAX]);
-/** @holds: make the link in the spool of @fs that says that its state may hold mail; one that leads to another state
- *  stays.  Else take it away, if it says so of this state.  As the owner.  0 or -errno. */
+/** A state that may hold mail of @spool, its real path, as the link with @number there says, which is less than
+ *  PLACES_NOTES.  False: there is no such link, or it leads nowhere. */
+bool state_noted(const char *spool, unsigned number, char state[FASTSPOOL_PATH_MAX]);
+/** @holds: make a link in the spool of @fs that says that its state may hold mail; those that lead to other states
+ *  stay.  Else take it away.  As the owner.  0 or -errno; -EMLINK: too many others may hold mail. */
 int state_remember(const struct fastspool *fs, bool holds);
 /** Open the state directory.  @create: create it if it is missing.  A descriptor, which is the caller's, or a negative
  *  errno with a sentence.  Its path goes into @fs. */

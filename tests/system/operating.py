@@ -912,6 +912,44 @@ def a_mistyped_state_without_a_view(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def two_other_states(exim):
+    """Two states that nothing names any more hold mail: the spool has a link to each, doctor tells of both, and a third one is made
+    beside neither.  Each that is emptied takes its own link away."""
+    with well(exim):
+        good, first = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state"
+        second, third, wrong = exim.work / "disk/second", exim.work / "disk/third", exim.spool / ".fastspool2"
+        links = [exim.spool / ".fastspool.state", exim.spool / ".fastspool.state.1"]
+
+        def goes_on_with(state):
+            exim.stop()
+            operate(exim, "stop")
+            if state != wrong:
+                state.mkdir(mode=0o700, exist_ok=True)
+                exim.own(state)
+            return written(FASTSPOOL_CONFIGURATION, good.replace(str(first), str(state)))
+        exim.submit(Message())
+        with goes_on_with(second):
+            exim.submit(Message())
+            operate(exim, "flush")
+            check([os.readlink(link) for link in links] == [str(first), str(second)], f"{list(exim.spool.iterdir())}")
+            with goes_on_with(third):
+                tells(exim, "state", "wrong", f"1 message stands in {first}", f"1 message stands in {second}", f"`state = {first}`",
+                      f"`state = {second}`")
+            with environment_of("FASTSPOOL_STATE", str(first)):
+                operate(exim, "export", "--yes")
+                operate(exim, "stop")
+            check(not links[0].is_symlink() and os.readlink(links[1]) == str(second), f"{list(exim.spool.iterdir())}")
+            with goes_on_with(wrong):
+                tells(exim, "state", "wrong", f"another one that may hold mail is, {second}", f"1 message stands in {second}")
+            check(not wrong.exists(), "it was made")
+            with environment_of("FASTSPOOL_STATE", str(second)):
+                operate(exim, "export", "--yes")
+                operate(exim, "stop")
+            check(not any(link.is_symlink() for link in links), f"{list(exim.spool.iterdir())}")
+        exim.run("-Mrm", *ID.findall(exim.run("-bp", stock=True).decode()), stock=True)
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_mirror_of_another_state(exim):
     """A mirror serves a state without mail that the configuration does not name: doctor and status say whether Exims use it, and what
     they say, typed, ends it; a restart of Exim is advised only where one uses it."""
