@@ -45,6 +45,21 @@ def served(*command, user=None, **environment):
     return result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
 
 
+# --- loading --------------------------------------------------------------------------------------------------------
+
+@test(library=True)
+def found_at_once(exim):
+    """In secure execution the loader finds the library where it looks first."""
+    levels = subprocess.run(["/lib64/ld-linux-x86-64.so.2", "--help"], capture_output=True, text=True).stdout
+    if not re.search(r"x86-64-v[234] \(supported, searched\)", levels):
+        raise Skip("this processor has no directories of its own")
+    trace = exim.work / "trace"
+    subprocess.run(["strace", "-f", "-u", USER, "-o", trace, "-E", f"LD_PRELOAD={LIBRARY}", "-e", "trace=openat", EXIM, "-bV"],
+                   check=True, stdout=subprocess.DEVNULL)
+    places = re.findall(rf'openat\(AT_FDCWD, "(.*/{LIBRARY})".* = (\S+)', trace.read_text())
+    check(len(places) == 1 and places[0][1] != "-1", f"the loader looks into {len(places)} places: {places}")
+
+
 # --- no user's code with the store mapped -------------------------------------------------------------------------
 
 @test(library=True, main=QUEUE_ONLY)
