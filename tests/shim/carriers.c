@@ -522,11 +522,12 @@ static int descriptors_of(pid_t pid)
 /* What a user sends to a carrier does not fill its table of descriptors. */
 static void descriptors_that_are_sent(void)
 {
-    int fd = make(O_CLOEXEC), status = -1;
+    int status = -1;
     char byte;
 
     if (with_view)
         return;
+    int fd = make(O_CLOEXEC);
     CHECK(pipe(told) == 0 && pipe(go_on) == 0);
     pid_t child = fork();
     if (child == 0) {
@@ -541,6 +542,10 @@ static void descriptors_that_are_sent(void)
     CHECK(descriptors_of(carrier()) == before);
     CHECK(write(go_on[1], "x", 1) == 1);
     CHECK(waitpid(child, &status, 0) == child && status == 0 && holds("ab"));
+    for (int i = 0; i < 2; i++) {
+        close(told[i]);
+        close(go_on[i]);
+    }
     close(fd);
     CHECK(carriers_end());
 }
