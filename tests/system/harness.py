@@ -473,6 +473,11 @@ class SinkSession(socketserver.StreamRequestHandler):
 
 # --- Exim ---------------------------------------------------------------------------------------------------------
 
+def by_message(listing):
+    """The messages of a listing, in an order of their own: those of one tick Exim lists as it finds them in the directory."""
+    return sorted(listing.split("\n\n"))
+
+
 class Exim:
     """A private Exim, with the library or without it (stock), and the ledger of its mail.
 
@@ -649,6 +654,10 @@ class Exim:
     def queue(self, *options):
         """The message IDs in `exim -bp`, in its order."""
         return ID.findall(self.run("-bp", *options).decode())
+
+    def listing(self, *options, stock=False):
+        """What `exim -bp` tells of each message."""
+        return by_message(self.run("-bp", *options, stock=stock).decode())
 
     def deliver_queue(self):
         """Run the queue as root until it is empty and the mail has arrived."""

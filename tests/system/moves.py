@@ -51,10 +51,10 @@ def exported(exim):
     frozen = exim.queue()[3]
     exim.run("-Mf", frozen)
     exim.stop()
-    before = exim.run("-bp")
+    before = exim.listing()
     said = exim.tool("export", "--yes")
     check("exported 20 messages in " in said, said)
-    check(plain(exim, "-bp") == before, "the queue is another one")
+    check(exim.listing(stock=True) == before, "the queue is another one")
     plain(exim, "-qff")
     exim.wait_arrived()
     stays_empty(exim)
@@ -851,14 +851,14 @@ def elsewhere(exim):
     exim.start()
     queue(exim, 5)
     exim.stop()
-    before = exim.run("-bp")
+    before = exim.listing()
     other = exim.work / "other"
     exim.tool("export", "--yes", other)
     check(exim.queue() == [], "the store has messages still")
     configured = exim.spool
     exim.spool = other
     exim.configure(QUEUE_ONLY)
-    check(plain(exim, "-bp") == before, "the queue is another one")
+    check(exim.listing(stock=True) == before, "the queue is another one")
     check((os.stat(other).st_uid, os.stat(other).st_mode) == (os.stat(configured).st_uid, os.stat(configured).st_mode),
           "the directory is not as the spool is")
     plain(exim, "-qff")
@@ -1137,7 +1137,7 @@ def compacted(exim):
     check(result.returncode == 1 and b"a mirror of" in result.stderr, f"{result}")
     exim.tool("stop")                   # all of it is in the database
     exim.run("-Mrm", *exim.queue()[3:])
-    listed = exim.run("-bp")
+    listed = exim.listing()
     exim.tool("stop")
 
     def size():
@@ -1153,7 +1153,7 @@ def compacted(exim):
     threading.Timer(0.5, os.close, (lock,)).start()
     exim.tool("compact")
     check(before > 20_000 and size() < 4_000, f"{before} KiB before, {size()} after")
-    check(exim.run("-bp") == listed, "the queue is another one")
+    check(exim.listing() == listed, "the queue is another one")
     check("all is well" in exim.tool("verify"), "verify finds something")
     exim.run("-Mrm", *exim.queue())
 

@@ -9,8 +9,8 @@ import re
 import struct
 import subprocess
 
-from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message, check, kill, kill_all, main, processes,
-                     stores, test, wait_for)
+from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message, by_message, check, kill, kill_all,
+                     main, processes, stores, test, wait_for)
 
 
 def accept(exim, count, recipient="user@sink.test", place="sink"):
@@ -56,10 +56,10 @@ def rebooted(exim):
     exim.expected = [(place, message) for place, message in exim.expected if message not in gone]
     check(len(exim.expected) == 10, f"{len(gone)} messages are gone, one was removed")
     exim.tool("flush")
-    listing = exim.run("-bp"), exim.run("-qGslow", "-bp")
+    listing = exim.listing(), exim.listing("-qGslow")
     for _ in range(2):
         exim.reboot()
-        check((exim.run("-bp"), exim.run("-qGslow", "-bp")) == listing, "the queue has changed after a reboot")
+        check((exim.listing(), exim.listing("-qGslow")) == listing, "the queue has changed after a reboot")
     exim.start()
     accept(exim, 2)
     exim.run("-qffGslow")
@@ -245,7 +245,7 @@ def tools(exim):
     listed = exim.tool("ls", "input")
     check(all(f"{name}-D" in listed for name in names), f"ls shows {listed!r}")
     check(exim.tool("cat", f"input/{names[0]}-H").encode() == exim.run("-Mvh", names[0]), "cat differs from -Mvh")
-    check(exim.tool("run", "--", EXIM, "-bp").encode() == exim.run("-bp"), "run -- exim4 -bp differs from exim4 -bp")
+    check(by_message(exim.tool("run", "--", EXIM, "-bp")) == exim.listing(), "run -- exim4 -bp differs from exim4 -bp")
     check(f"{names[0]}-D" in exim.tool("run", "--", "ls", str(exim.spool / "input")), "run -- ls shows a different queue")
     exim.deliver_queue()
 
@@ -284,7 +284,7 @@ def another_layout(exim):
         return [pid for pid, name in processes() if "fastspool" in name]
     exim.start()
     accept(exim, 3)
-    listed = exim.run("-bp")
+    listed = exim.listing()
     running = len(mirrors())
     change_layout(exim, 99)
     said = exim.command("stop", program=TOOL, stock=True)
@@ -292,10 +292,10 @@ def another_layout(exim):
     check(running == 1 and not mirrors() and stores(), "the mirror runs, or the memory of a running Exim is gone")
     exim.stop()
     check("its memory is given back" in exim.tool("stop") and not stores(), "the memory was not given back")
-    check(exim.run("-bp") == listed, "the queue is another one")
+    check(exim.listing() == listed, "the queue is another one")
     exim.start()
     accept(exim, 1)
-    listed = exim.run("-bp")
+    listed = exim.listing()
     exim.stop()
     exim.settle()
     exim.tool("flush")
@@ -303,7 +303,7 @@ def another_layout(exim):
         kill(pid)
     wait_for(lambda: not mirrors(), "the mirror has ended")
     change_layout(exim, 98)
-    check(exim.run("-bp") == listed, "the queue is another one")
+    check(exim.listing() == listed, "the queue is another one")
     exim.deliver_queue()
 
 

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from harness import LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, check, kill, main, processes, suspend, test, wait_for
+from harness import LIBRARY, QUEUE_ONLY, USER, Client, Message, Skip, by_message, check, kill, main, processes, suspend, test, wait_for
 from viewed import View, is_view
 
 VIEW = {"view": "stock"}          # --stock compares two plain directories
@@ -103,6 +103,8 @@ class Sides:
                               user=user, group=gid, extra_groups=groups if user else None)
         told = [text.decode(errors="backslashreplace").replace(str(work), "WORK").replace(str(place), "SPOOL") for text in (done.stdout, done.stderr)]
         told = [re.sub(r"(?m)^-frozen \d+$", "-frozen", re.sub(r"/bin/bash: line \d+", "bash", text)) for text in told]
+        if command.startswith("mailq") or "exim4 -bp" in command:
+            told[0] = by_message(told[0])
         return done.returncode, *told
 
     def both(self, who, command):
