@@ -474,8 +474,9 @@ class SinkSession(socketserver.StreamRequestHandler):
 # --- Exim ---------------------------------------------------------------------------------------------------------
 
 def by_message(listing):
-    """The messages of a listing, in an order of their own: those of one tick Exim lists as it finds them in the directory."""
-    return sorted(listing.split("\n\n"))
+    """The messages of a listing, without their ages, which change by themselves, and in an order of their own: those of one
+    tick Exim lists as it finds them in the directory."""
+    return sorted(re.sub(r"(?m)^ *\d+[mhd] ", "", listing).split("\n\n"))
 
 
 class Exim:
