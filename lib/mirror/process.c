@@ -439,7 +439,7 @@ static int run_threads(struct fastspool *fs, uint64_t limit)
     return result;
 }
 
-static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
+static int run(struct fastspool *fs, const struct process_options *options)
 {
     int result = take_lock(fs);
 
@@ -453,8 +453,8 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     STORE(fs->header->mirror.pid, getpid());
     committer_beat(fs);
     STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
-    if (memory)
-        segment_limit(fs->header, memory);
+    if (options->memory)
+        segment_limit(fs->header, options->memory);
     fs->mirror = true;
     fs->is_ending = is_ending;
     STORE(fs->header->residency.pagein_reading, 0);
@@ -465,7 +465,11 @@ static int run(struct fastspool *fs, uint64_t limit, uint64_t memory)
     if (LOAD(fs->header->state) != SEGMENT_READY)
         return complain_of_store(fs);
     result = capture_reset(fs);
-    return result < 0 ? complain(fs->spool, "take over from the previous mirror: failed") : run_threads(fs, limit);
+    if (result < 0)
+        return complain(fs->spool, "take over from the previous mirror: failed");
+    if (options->ready)
+        options->ready(fs);
+    return run_threads(fs, options->journal);
 }
 
 /* A sync that succeeds on no file is not the kernel's: a library's for the whole system (libeatmydata), or that of a
@@ -495,7 +499,7 @@ int process_run(const char *spool, const struct process_options *options)
                         "the suppression of syncs");
     if (attach_open(spool, &config, &fs, error) < 0)
         return complain_once(error);
-    result = run(fs, options->journal, options->memory);
+    result = run(fs, options);
     fastspool_detach(fs);
     return result;
 }

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+struct fastspool;
+
 /** Exit status where another mirror runs: EX_TEMPFAIL. */
 #define PROCESS_SECOND 75
 
@@ -15,6 +17,7 @@ struct process_options {
     const char *state; /* the state directory, shorter than FASTSPOOL_PATH_MAX; "" or NULL: SPOOL/.fastspool */
     uint64_t memory;   /* bytes that the store may hold from now on; 0: as before */
     uint64_t journal;  /* bytes of the journal that wait before a checkpoint is made */
+    void (*ready)(struct fastspool *fs); /* called once, when the mirror serves the store; NULL: nobody asks */
 };
 
 /** Be the mirror of @spool until SIGTERM or SIGINT.  The process becomes the spool's owner for good, and installs

@@ -142,10 +142,11 @@ def reported(exim):
           f"on the terminal: {seen!r}")
     check(b"." in bars[0][1], f"the bar is full from the start: {bars}")
     # The store is ready before the mirror says so.
-    lines = wait_for(lambda: (text := (exim.work / "syslog").read_text()).endswith("\n") and text.splitlines(), "syslog has a line")
-    report = re.compile(r"\S+: recovered 4 messages in \d+ files, (\d+) batches of the journal, (\d+) bytes, in \d+\.\d\d s$")
-    check(len(lines) == 1 and (match := report.match(lines[0])) and int(match[1]) > 0 and int(match[2]) > 4 * 2000,
-          f"the report is {lines}")
+    lines = wait_for(lambda: len(lines := (exim.work / "syslog").read_text().splitlines()) == 2 and lines, "syslog has two lines")
+    report = re.match(r"\S+: recovered 4 messages in \d+ files, (\d+) batches of the journal, (\d+) bytes, in \d+\.\d\d s$", lines[0])
+    check(report and int(report[1]) > 0 and int(report[2]) > 4 * 2000, f"the report is {lines}")
+    start = rf"{exim.spool}: fastspool \d+\.\d+\.\d+: 4 messages, `durability` acked, `memory` {exim.memory[:-1]} MiB in pages of (2 MiB|4 KiB)"
+    check(re.fullmatch(start, lines[1]), f"the start is {lines}")
     exim.deliver_queue()
 
 
