@@ -115,6 +115,15 @@ bool doctor_mail_stands(const struct doctor *doctor)
     return doctor->spool[0] && count_mail(doctor) != 0 && !exims_attend(&doctor->config, doctor->spool, NULL);
 }
 
+/* A damaged state is one that no start brings back. */
+static void tell_uncounted(struct doctor *doctor, enum verdict verdict, const char *mend)
+{
+    char more[STATUS_LINE + 80];
+
+    snprintf(more, sizeof(more), "%s; if no start brings it back, `fastspool verify` says what is damaged", mend);
+    doctor_tell(doctor, verdict, more, "%s may hold mail, and no store is in memory", doctor->state);
+}
+
 /* Of a store or state that has them.  @messages: -1: it can't be said. */
 static void tell_mail(struct doctor *doctor, int64_t messages)
 {
@@ -127,7 +136,7 @@ static void tell_mail(struct doctor *doctor, int64_t messages)
     if (stands)
         say_start(doctor, mend);
     if (messages < 0)
-        doctor_tell(doctor, doctor_verdict(health), mend, "%s may hold mail, and no store is in memory", doctor->state);
+        tell_uncounted(doctor, doctor_verdict(health), mend);
     else if (stands)
         doctor_tell(doctor, doctor_verdict(health), mend, "%" PRId64 " message%s%s%s: no Exim that runs has the store",
                     messages, messages == 1 ? " stands" : "s stand", where, state);

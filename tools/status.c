@@ -162,8 +162,10 @@ static enum health look_at_state(struct shown *shown, const char *state)
         "the next start of Exim with the library brings it back, and so does `fastspool run -- true`";
 
     if (shown->in_state < 0)
-        snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
-                 what, back);
+        snprintf(shown->more, sizeof(shown->more),
+                 "mail that it may have on the disk can't be counted now%s: %s; if neither does, `fastspool verify` "
+                 "says what is damaged",
+                 shown->unattended ? ", and no Exim runs that has it" : "", back);
     else if (shown->in_state > 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk, of %" PRId64 " message%s, %s: %s",
                  shown->in_state, shown->in_state == 1 ? "" : "s", what, back);

@@ -623,6 +623,24 @@ def a_start_beside_a_second_spool(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_damaged_state_without_a_store(exim):
+    """The database is damaged, and no store is in memory: what counts the mail there is no start alone, as none may bring it back."""
+    with well(exim):
+        exim.submit(Message())
+        exim.stop()
+        operate(exim, "stop")
+        database = exim.work / "disk/state/mirror/data.mdb"
+        whole = database.read_bytes()
+        database.write_bytes(b"x" * 8192 + whole[8192:])
+        said = operate(exim, "status", status=2)
+        check("can't be counted now" in said and "`fastspool verify` says what is damaged" in said, said)
+        tells(exim, "mail in the store", "wrong", "`fastspool verify` says what is damaged")
+        database.write_bytes(whole)
+        check("of 1 message," in (said := operate(exim, "status", status=2)), said)
+        exim.run("-Mrm", *exim.queue())
+
+
+@test(library=True, main=QUEUE_ONLY)
 def no_room_to_leave(exim):
     """The plain disk is full: export and disable say to make room, and no message is lost."""
     with machine(exim):
