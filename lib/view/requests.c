@@ -75,9 +75,9 @@ static struct path path_of(fuse_ino_t node, const char *name)
     struct path path;
 
     if (node == FUSE_ROOT_ID)
-        snprintf(path.text, sizeof(path.text), "%s", name ? name : "");
+        snprintf(path.text, sizeof(path.text), "%.*s", NAME_MAX + 1, name ? name : "");
     else
-        snprintf(path.text, sizeof(path.text), "//%llx%s%s", (unsigned long long)node, name ? "/" : "",
+        snprintf(path.text, sizeof(path.text), "//%llx%s%.*s", (unsigned long long)node, name ? "/" : "", NAME_MAX + 1,
                  name ? name : "");
     return path;
 }

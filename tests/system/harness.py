@@ -474,9 +474,9 @@ class SinkSession(socketserver.StreamRequestHandler):
 # --- Exim ---------------------------------------------------------------------------------------------------------
 
 def by_message(listing):
-    """The messages of a listing, without their ages, which change by themselves, and in an order of their own: those of one
-    tick Exim lists as it finds them in the directory."""
-    return sorted(re.sub(r"(?m)^ *\d+[mhd] ", "", listing).split("\n\n"))
+    """What stands before a listing, and its messages: without their ages, which change by themselves, and in an order of
+    their own, as Exim lists those of one tick as it finds them in the directory."""
+    return sorted(part.strip() for part in re.split(r"(?m)^ *\d+[mhd] ", listing))
 
 
 class Exim:

@@ -707,7 +707,7 @@ def unlisted_spool(exim):
     """A set-user-ID image refuses a spool named only by the environment.  Once root registers the spool it is served, and a
     user's message, which lies on its disk, is found there."""
     exim.fastspool_configuration()
-    pathlib.Path("/etc/fastspool.conf").write_text("spool = /var/spool/exim4\n")
+    pathlib.Path("/etc/fastspool.conf").write_text("spool = /var/spool/exim4\nview = off\n")
     message = Message()
     result = exim.command("-oi", "-odq", *message.recipients, input=message.content(),
                           environment={"FASTSPOOL_SPOOL": str(exim.spool)})
