@@ -73,12 +73,14 @@ static int look_in_room(const char *list, size_t room, look_at *look, void *cont
     char text[room], *rest;
     int fd = open(list, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, room - 1);
-    int found = size < 0 ? -errno : size == (ssize_t)room - 1 ? -ENAMETOOLONG : 0;
+    int found = size < 0 && errno != ENOENT ? -errno : 0;
 
     if (fd >= 0)
         close(fd);
-    if (found < 0)
-        return found == -ENOENT ? 0 : found;
+    if (size < 0)
+        return found;
+    if (size == (ssize_t)room - 1)
+        return -ENAMETOOLONG;
     text[size] = '\0';
     for (char *line = strtok_r(text, "\n", &rest); line && !found; line = strtok_r(NULL, "\n", &rest))
         found = look_at_line(line, look, context);
