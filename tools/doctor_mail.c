@@ -79,7 +79,7 @@ static bool count(const struct doctor *doctor, bool view, struct census *census)
         return !inside_failed(doctor->fs);
     }
     census_begin(census, doctor->spool, view);
-    bool known = states_census(doctor->state, census);
+    bool known = states_census(doctor->state, census) == 0;
     census_end(census);
     return known;
 }

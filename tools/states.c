@@ -115,18 +115,20 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
 
 _Static_assert(CENSUS_KINDS <= TALLY_KINDS, "a tally has a number for each kind");
 
-bool states_census(const char *state, struct census *census)
+int states_census(const char *state, struct census *census)
 {
     struct tally tally;
     struct stat st;
-    bool counted = stat(state, &st) == 0 &&
-                   tally_disk(state, st.st_uid, st.st_gid, census_kind, census, PLACES_TARGET, &tally) == 0 &&
-                   !tally.more;
+    int result = stat(state, &st) < 0
+                     ? -errno
+                     : tally_disk(state, st.st_uid, st.st_gid, census_kind, census, PLACES_TARGET, &tally);
 
-    strcpy(census->to, counted ? tally.read : "");
-    for (unsigned kind = 0; counted && kind < CENSUS_KINDS; kind++)
+    if (result == 0 && tally.more)
+        result = -EBUSY;
+    strcpy(census->to, result == 0 ? tally.read : "");
+    for (unsigned kind = 0; result == 0 && kind < CENSUS_KINDS; kind++)
         census->kinds[kind] = tally.names[kind];
-    return counted;
+    return result;
 }
 
 /* ---- others ---- */
@@ -157,7 +159,7 @@ static void look_at(const struct search *search, struct states_other *other)
         other->used = geteuid() != 0 || beside_is_used(&config, fs);
         fastspool_detach(fs);
     } else if (access(path, F_OK) == 0 || errno != ENOENT) {
-        other->messages = states_census(other->state, &census) ? (int64_t)census_held(&census) : -1;
+        other->messages = states_census(other->state, &census) == 0 ? (int64_t)census_held(&census) : -1;
     }
 }
 

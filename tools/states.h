@@ -28,9 +28,10 @@ struct states_other {
  *  nothing.  0; or a negative errno with a sentence. */
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
 
-/** Count the names in the state directory @state, of which no store is in memory, in @census, which has begun.  False:
- *  it can't be said. */
-bool states_census(const char *state, struct census *census);
+/** Count the names in the state directory @state, of which no store is in memory, in @census, which has begun.  0;
+ *  -EBUSY: not now, as the journal has changes that the database lacks, or both change; another negative errno: they
+ *  can't be read, as where the database is damaged. */
+int states_census(const char *state, struct census *census);
 
 /** Look for another state of config->spool[0], one with mail first: SPOOL/.fastspool, and those that mirrors serve.
  *  False: there is none that holds mail or has a mirror, or this user may not look. */

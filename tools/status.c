@@ -161,11 +161,14 @@ static enum health look_at_state(struct shown *shown, const char *state)
     static const char back[] =
         "the next start of Exim with the library brings it back, and so does `fastspool run -- true`";
 
-    if (shown->in_state < 0)
+    if (shown->unreadable)
         snprintf(shown->more, sizeof(shown->more),
-                 "mail that it may have on the disk can't be counted now%s: %s; if neither does, `fastspool verify` "
-                 "says what is damaged",
+                 "mail that it may have on the disk can't be read%s: %s; if neither does, `fastspool verify` says what "
+                 "is damaged",
                  shown->unattended ? ", and no Exim runs that has it" : "", back);
+    else if (shown->in_state < 0)
+        snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
+                 what, back);
     else if (shown->in_state > 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk, of %" PRId64 " message%s, %s: %s",
                  shown->in_state, shown->in_state == 1 ? "" : "s", what, back);
@@ -205,13 +208,14 @@ static enum health look_at_disk(struct shown *shown)
 static void count_without_store(struct shown *shown, bool there)
 {
     char state[PATH_MAX];
-    bool known = false;
+    int result = -EBUSY;
 
     census_begin(&shown->census, shown->spool, viewed(shown->spool) > 0);
     if (there)
-        known = !find_state(shown, state) || states_census(state, &shown->census);
+        result = find_state(shown, state) ? states_census(state, &shown->census) : 0;
     census_end(&shown->census);
-    shown->in_state = known ? (int64_t)shown->census.store : -1;
+    shown->in_state = result == 0 ? (int64_t)shown->census.store : -1;
+    shown->unreadable = result < 0 && result != -EBUSY;
     shown->on_disk = shown->census.disk;
 }
 

@@ -64,7 +64,8 @@ struct shown {
     size_t daemons;  /* of them */
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */
-    int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said */
+    int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said, */
+    bool unreadable;  /* not only now: the database can't be read */
     int64_t on_disk;  /* as in `census` */
     struct states_other other;        /* another state that the configuration does not lead to */
     char unnamed[FASTSPOOL_PATH_MAX]; /* Exim's own spool, which has a state, and which the configuration does not name

@@ -376,7 +376,7 @@ static int stop_without_store(const struct fastspool_config *config, struct look
     printf("%s has no store in memory: nothing is to be stopped%s\n", look->spool,
            lives > 0 ? " but the view of an earlier one, which has ended" : "");
     struct census census = {0}; /* without the disk */
-    if (is_elsewhere(look->spool, look->state) && states_census(look->state, &census) && census_held(&census) > 0)
+    if (is_elsewhere(look->spool, look->state) && states_census(look->state, &census) == 0 && census_held(&census) > 0)
         say_elsewhere(look->spool, look->state, census_held(&census));
     return 0;
 }
