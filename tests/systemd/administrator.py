@@ -125,6 +125,7 @@ class Story:
         check(not self.m.listens(), "Exim runs")
         self.counts()
         self.do(mend)
+        self.m.sh("systemctl reset-failed exim4")       # systemd allows five starts in ten seconds; nobody types as fast
         self.do("systemctl restart exim4")
         wait_for(self.m.listens, "Exim listens")
         check(self.served(), "Exim is not served")
