@@ -2,19 +2,19 @@
  *
  * What a call waits for that stands still.
  *
- * A flush waits for the mirror as long as that lives, and must: who gave up would say nothing of what is on the disk.
- * But nobody should have to guess what he waits for.
+ * A flush waits for the mirror as long as that lives, and must: a call that gave up could not say what is on the disk.
+ * But the operator should not have to guess what it waits for.
  *
  * The happy path: nothing stands still, and nothing is said.  A thread of its own looks, as the work may be in a call
  * that no signal ends.
  *
- * Who stands still is stopped (SIGSTOP, a debugger), or frozen by his control group, or he sleeps in one and the same
- * call, as only a disk lets him ('D' in ps).  A disk that is slow wakes him now and then.
+ * A process stands still when it is stopped (SIGSTOP, a debugger), or frozen by its control group, or when it sleeps in
+ * one and the same call, as only a disk makes it ('D' in ps).  A disk that is merely slow wakes it now and then.
  *
  * Failure modes:
  *   - The mirror is not found by its command line, or waits for something else: an old change says that it waits.
- *   - Since when somebody is stopped the kernel does not say: the mirror's last sign of life is from before that, else
- * it is the time for which he was seen so.
+ *   - The kernel does not say since when a process is stopped.  The mirror's last sign of life is from before that; for
+ *     others it is the time for which this thread has seen them so.
  *   - The kernel has no list of a thread's children: those are not looked at.
  */
 #include "standstill.h"
@@ -47,13 +47,13 @@
 
 enum stand { GOES_ON, STOPPED, FROZEN, ON_DISK };
 
-/* Whom this call may wait for. */
+/* A process that this call may wait for. */
 struct subject {
     const char *name;
     pid_t pid; /* 0: there is none */
     enum stand stand;
-    uint64_t since;    /* he stands so */
-    uint64_t switches; /* he had slept so often */
+    uint64_t since;    /* it stands so */
+    uint64_t switches; /* how often it had slept */
 };
 
 static struct {
@@ -73,7 +73,7 @@ static struct {
     const char *sentence;
 } limit;
 
-/* ---- who stands still ---- */
+/* ---- what stands still ---- */
 
 static enum stand stand_of(const struct subject *subject, const struct started_now *now)
 {
@@ -159,7 +159,7 @@ static void tell(const struct subject *subject, bool mirror)
             subject->pid == watch.self ? "nothing is lost, and ^C is heard when it answers" : interrupt_way_out());
 }
 
-/* Nobody is seen to stand still, and no commit comes. */
+/* No process is seen to stand still, and no commit comes. */
 static bool tell_old_change(const struct subject *mirror)
 {
     const struct header *h = watch.fs ? watch.fs->header : NULL;

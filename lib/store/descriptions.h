@@ -25,8 +25,8 @@ int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode
 /** The process has closed its last descriptor of the description.  If no fork, exec or message can have copied it, it
  *  goes back to the pool.  Otherwise the last process to close it frees it. */
 int descriptions_close(struct fastspool *fs, uint32_t description);
-/** The same, by a process that leaves the store.  The kernel isn't asked who else holds it: who does frees it, or
- *  descriptions_reap(). */
+/** The same, by a process that leaves the store.  The kernel isn't asked whether another process holds it:
+ *  that one frees it, or descriptions_reap() does. */
 int descriptions_leave(struct fastspool *fs, uint32_t description);
 /** The descriptor of @description that the pool has besides the program's, and keeps; -1: none. */
 int descriptions_kept(struct fastspool *fs, uint32_t description);
