@@ -163,15 +163,16 @@ static int absolute_range(struct fastspool *fs, const struct description *descri
     return 0;
 }
 
-/* Convert the lock that F_GETLK found to offsets in the file. */
+/* Convert the lock that F_GETLK found to offsets in the file.  The kernel knows one file, the lock file: it has made
+ * one lock of what a process holds at the end of a file and at the beginning of the next one. */
 static void translate_back(uint32_t inode, struct flock *found)
 {
     int64_t start = found->l_start - (int64_t)inode * LOCKS_RANGE;
+    int64_t end = found->l_len == 0 ? LOCKS_RANGE : start + found->l_len;
 
     found->l_whence = SEEK_SET;
-    if (found->l_len != 0 && start + found->l_len >= LOCKS_RANGE)
-        found->l_len = 0;
-    found->l_start = start;
+    found->l_start = start < 0 ? 0 : start;
+    found->l_len = end >= LOCKS_RANGE ? 0 : end - found->l_start;
 }
 
 /* The caller's way to ask the kernel. */

@@ -53,6 +53,8 @@ static pid_t other;
 
 enum { LOCK, UNLOCK, READ_LOCK, WAIT, WAIT_FOR_G, GET, CLOSE };
 
+#define WHOLE 1000000 /* what GET says of a lock of the whole file; of another one: its start * 1000 + its length */
+
 struct call {
     int what;
     off_t from, size;
@@ -75,7 +77,9 @@ static int do_call(int d, const struct call *call)
     if (call->what == CLOSE)
         return fastspool_close(fs, d);
     int result = fastspool_lock(fs, d, F_GETLK, &found);
-    return result < 0 ? result : found.l_type == F_UNLCK ? 0 : (int)(found.l_start * 1000 + found.l_len);
+    if (result < 0 || found.l_type == F_UNLCK)
+        return result;
+    return found.l_start == 0 && found.l_len == 0 ? WHOLE : (int)(found.l_start * 1000 + found.l_len);
 }
 
 /* Start a process that has @path open, and does what call() says. */
@@ -276,6 +280,31 @@ Test(locks, close_of_another_description)
     cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
     cr_assert_eq(fastspool_close(fs, again), 0);
     cr_assert_eq(call(LOCK, 0, 10), 0);
+    end_other();
+}
+
+/* The kernel makes one lock of the end of a file and the beginning of the next one: F_GETLK tells of the file's part.
+ */
+Test(locks, neighbours)
+{
+    static const char *const names[] = {"f", "g", "h"};
+    int d[3];
+
+    for (int i = 0; i < 3; i++)
+        d[i] = opened(names[i], O_RDWR | O_CREAT);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(description_at(fs, (uint32_t)d[i])->inode + 1, description_at(fs, (uint32_t)d[i + 1])->inode);
+    cr_assert_eq(lock(d[0], F_RDLCK, 20, 0), 0);
+    cr_assert_eq(lock(d[1], F_RDLCK, 0, 0), 0);
+    cr_assert_eq(lock(d[2], F_RDLCK, 0, 10), 0);
+    for (int i = 0; i < 3; i++) {
+        start_other(names[i]);
+        cr_assert_eq(call(GET, 0, 0), i == 0 ? 20 * 1000 : i == 1 ? WHOLE : 10);
+        end_other();
+    }
+    cr_assert_eq(lock(d[1], F_UNLCK, 0, 0), 0);
+    start_other("f");
+    cr_assert_eq(call(GET, 0, 0), 20 * 1000);
     end_other();
 }
 
