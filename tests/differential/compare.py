@@ -5,13 +5,11 @@
     compare.py SEQUENCES --real DIR --spool DIR --preload LIBRARY [--count N] [--seed N] [--steps N] [--memory BYTES]
     compare.py SEQUENCES --real DIR --other DIR ...         two real directories: is the generator deterministic?
     compare.py SEQUENCES --real DIR --other DIR --mutate N  succeeds if the mutated result is found
-    compare.py SEQUENCES --real DIR --spool DIR --seed N --count 1 -v     print both traces of one sequence
     compare.py SEQUENCES --real DIR --spool DIR --view      nobody has the library, all go by the view
     compare.py SEQUENCES --real DIR --spool DIR --mixed     two actors have the library, two go by the view
 
-The first run uses a real directory without the library, the second a spool with it.  Both run in parallel, in batches.  If
-a batch differs, the first differing sequences run again alone, and the differing step is printed with its seed.  A
-sequence that differs in its batch but not alone is reported as such: an earlier sequence left something behind.
+The first run uses a real directory without the library, the second a spool with it.  Both run in parallel, in batches.  A
+sequence that differs is printed: the first step that does, and those before it.
 
 With --view and --mixed, DIR are new directories, and the real one is a private ext4, of 1 GiB for blocks of 4096 bytes,
 the size of stdio's buffers.  With --view its input/ and msglog/ are two mounts, noexec, as in the view.  With --mixed the
@@ -24,12 +22,14 @@ was paged in.
 """
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
@@ -55,7 +55,6 @@ def parse():
     parser.add_argument("--view", action="store_true")
     parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--mutate", type=int, default=0)
-    parser.add_argument("-v", action="store_true", dest="verbose")
     return parser.parse_args()
 
 
@@ -71,42 +70,44 @@ class Run:
         for name in ("input", "msglog"):
             os.makedirs(os.path.join(directory, name), exist_ok=True)
 
-    def start(self, seed, count, verbose=False):
+    def start(self, seed, count):
         programs = self.programs[::-1] if (seed - 1) // BATCH % 2 else self.programs
         command = [programs[0], self.directory, "--seed", str(seed), "--count", str(count),
                    "--steps", str(self.options.steps)]
         command += ["--pause", "5000"] if self.options.memory else []
         command += ["--mutate", str(self.mutate)] if self.mutate else []
         command += ["--mixed", programs[1]] if self.options.mixed else []
-        command += ["-v"] if verbose else []
-        return subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                text=True, errors="replace")
+        self.output = tempfile.TemporaryFile("w+", errors="replace")
+        self.process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=self.output)
 
-    def lines(self, process, timeout=300):
+    def traces(self, timeout=300):
+        """Of the sequences, each a list of lines.  It ends early, or with one too much, if the program didn't end well."""
         try:
-            output, _ = process.communicate(timeout=timeout)
+            self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            output += "the run hung\n"
-        if process.returncode != 0:
-            output += f"the run ended with status {process.returncode}\n"
-        return output.splitlines()
+            self.process.kill()
+            self.process.wait()
+        with self.output:
+            self.output.seek(0)
+            output = self.output.read()
+        if self.process.returncode != 0:
+            output += f"sequence that was not made: {self.directory}: the run ended with status {self.process.returncode}\n"
+        return [("sequence " + trace).splitlines() for trace in output.split("sequence ")[1:]]
 
 
-def both(runs, seed, count, verbose=False):
-    processes = [run.start(seed, count, verbose) for run in runs]
-    return [run.lines(process) for run, process in zip(runs, processes)]
+def batch(runs, seed, count):
+    """The traces of each run."""
+    for run in runs:
+        run.start(seed, count)
+    return [run.traces() for run in runs]
 
 
-def explain(runs, seed):
-    """Print the first step in which the sequence of SEED differs."""
-    first, second = both(runs, seed, 1, verbose=True)
-    for one, other in zip(first + ["(end)"], second + ["(end)"]):
-        if one != other:
-            print(f"seed {seed} differs:\n    {runs[0].directory}: {one}\n    {runs[1].directory}: {other}")
-            return
-    print(f"seed {seed} differs only after others")
+def explain(runs, traces):
+    """Print the first line in which the two traces of a sequence differ, and those before it."""
+    equal = list(itertools.takewhile(lambda lines: lines[0] == lines[1], zip(*traces)))
+    for run, trace in zip(runs, traces):
+        print(f"{run.directory}: {trace[len(equal)] if len(equal) < len(trace) else '(end)'}")
+    print("\n".join("    " + line for line, _ in equal))
 
 
 USER = "import os, sys; os.listdir(sys.argv[1]); print('uses it', flush=True); sys.stdin.read()"
@@ -176,29 +177,15 @@ def compare(options, stack):
                 Run(options, options.spool, options.preload) if options.spool else Run(options, options.other)]
     runs[1].mutate = options.mutate
     mirror = make_small(options.spool, options.preload, options.memory) if options.memory else None
-    if options.verbose:
-        for lines in both(runs, options.seed, options.count, verbose=True):
-            print("\n".join(lines), end="\n\n")
-        return 0
     began, differing, done = time.monotonic(), 0, 0
-    while done < options.count:
-        seed, count = options.seed + done, min(BATCH, options.count - done)
-        first, second = both(runs, seed, count)
-        if len(first) != count or len(second) != count:
-            print(f"seeds {seed} to {seed + count - 1}: {len(first)} and {len(second)} lines; last: {second[-1:]}")
-            differing += 1
-            for alone in range(seed + min(len(first), len(second)) - 1, seed + count)[:2]:
-                explain(runs, alone)
-        for one, other in zip(first, second):
+    while done < options.count and differing <= 50 and not (options.mutate and differing):
+        count = min(BATCH, options.count - done)
+        for one, other in itertools.zip_longest(*batch(runs, options.seed + done, count), fillvalue=[]):
             if one != other:
                 differing += 1
-                if differing <= SHOWN and one.split()[0].isdigit():
-                    explain(runs, int(one.split()[0]))
+                if differing <= SHOWN:
+                    explain(runs, (one, other))
         done += count
-        if options.mutate and differing:
-            break
-        if differing > 50:
-            break
     print(f"{done} sequences of {options.steps} steps from seed {options.seed}, {differing} differ, "
           f"{time.monotonic() - began:.0f} s")
     if mirror:

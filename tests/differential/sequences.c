@@ -2,15 +2,14 @@
  *
  * Random sequences of the calls that a mail server makes on its spool, with a trace of every result.
  *
- *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [--mixed PROGRAM] [-v]
+ *      sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] [--mixed PROGRAM]
  *
  * DIRECTORY is laid out like a spool (input/, msglog/).  The same seed must give the same trace on a real directory
  * without the library and on a spool with it.  compare.py runs both and compares.
  *
  * Happy path: this program is the master.  It makes each step from the seed and from earlier results (script.c), lets
  * one of up to ACTORS processes do it (actor.c, step.c), and waits for the answer.  After each sequence it dumps the
- * tree into the trace and removes it.  An output line is the seed of a sequence and the hash of its trace.  -v prints
- * the trace.
+ * tree into the trace and removes it.  The output is the traces, each with a line "sequence SEED" before it.
  *
  * Not compared, because the store doesn't promise it:
  * - inode numbers, st_blocks, sizes of directories, the order of listings;
@@ -40,30 +39,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool verbose;
 static long mutated_step = -1;
 static useconds_t pause_us; /* between two steps, for the mirror to evict files */
 static const char *root;    /* the spool */
-static uint64_t trace;      /* hash of the sequence's lines */
 
 /* ---- a trace ---- */
 
-static void line(const char *text)
-{
-    trace = trace * 31 + step_hash(text, strlen(text));
-    if (verbose)
-        puts(text);
-}
-
-static void describe(char *text, size_t size, long number, int a, const struct step *step, const struct answer *answer)
+static void print(long number, int a, const struct step *step, const struct answer *answer)
 {
     const char *path = strncmp(step->path, root, strlen(root)) == 0 ? step->path + strlen(root) : step->path;
     const char *other = strncmp(step->other, root, strlen(root)) == 0 ? step->other + strlen(root) : step->other;
     const char *error = answer->error ? strerrorname_np(answer->error) : "";
 
-    snprintf(text, size, "%3ld actor %d %s fd %d to %d stream %d flags %lo offset %ld size %ld %s %s = %ld %s %s",
-             number, a, step_name(step->operation), step->fd, step->to, step->stream, step->flags, step->offset,
-             step->size, path, other, answer->result, error ? error : "?", answer->text);
+    printf("%3ld actor %d %s fd %d to %d stream %d flags %lo offset %ld size %ld %s %s = %ld %s %s\n", number, a,
+           step_name(step->operation), step->fd, step->to, step->stream, step->flags, step->offset, step->size, path,
+           other, answer->result, error ? error : "?", answer->text);
 }
 
 static void dump_file(const char *path, bool directory)
@@ -71,7 +61,6 @@ static void dump_file(const char *path, bool directory)
     static char content[BUFFER];
     struct step step = {.operation = STAT};
     struct answer answer;
-    char text[1200];
 
     snprintf(step.path, sizeof(step.path), "%s", path);
     step_do(&step, &answer);
@@ -79,9 +68,8 @@ static void dump_file(const char *path, bool directory)
     ssize_t got = fd < 0 ? 0 : read(fd, content, sizeof(content));
     if (fd >= 0)
         close(fd);
-    snprintf(text, sizeof(text), "file %s: %s %016llx", path + strlen(root), answer.text,
-             (unsigned long long)step_hash(content, got > 0 ? (size_t)got : 0));
-    line(text);
+    printf("file %s: %s %016llx\n", path + strlen(root), answer.text,
+           (unsigned long long)step_hash(content, got > 0 ? (size_t)got : 0));
 }
 
 /* Write the tree below @path to the trace, and remove it. */
@@ -89,12 +77,11 @@ static void dump(const char *path)
 {
     struct step step = {.operation = LIST};
     struct answer answer;
-    char text[1200], listing[400], *rest = listing;
+    char listing[400], *rest = listing;
 
     snprintf(step.path, sizeof(step.path), "%s", path);
     step_do(&step, &answer);
-    snprintf(text, sizeof(text), "tree %s: %ld %s", path + strlen(root), answer.result, answer.text);
-    line(text);
+    printf("tree %s: %ld %s\n", path + strlen(root), answer.result, answer.text);
     memcpy(listing, answer.text, sizeof(listing));
     for (const char *name; (name = strsep(&rest, " "));) {
         char below[PATH_SIZE];
@@ -108,10 +95,8 @@ static void dump(const char *path)
             dump(below);
         }
         int gone = directory ? rmdir(below) : unlink(below);
-        if (gone != 0) {
-            snprintf(text, sizeof(text), "file %s can't be removed: %s", below + strlen(root), strerrorname_np(errno));
-            line(text);
-        }
+        if (gone != 0)
+            printf("file %s can't be removed: %s\n", below + strlen(root), strerrorname_np(errno));
     }
 }
 
@@ -125,15 +110,12 @@ static void directories_of(uint64_t seed, char paths[2][200])
 
 static void run_sequence(uint64_t seed, long steps)
 {
-    static char text[3000];
     char paths[2][200];
 
-    trace = 0;
+    printf("sequence %llu\n", (unsigned long long)seed);
     directories_of(seed, paths);
-    for (int p = 0; p < 2; p++) {
-        snprintf(text, sizeof(text), "mkdir %d", mkdir(paths[p], 0750));
-        line(text);
-    }
+    for (int p = 0; p < 2; p++)
+        printf("mkdir %d\n", mkdir(paths[p], 0750));
     script_begin(root, seed);
     actor_begin();
     for (long number = 1; number <= steps; number++) {
@@ -148,8 +130,7 @@ static void run_sequence(uint64_t seed, long steps)
         script_learn(actor, &step, &answer);
         if (number == mutated_step)
             answer.result++;
-        describe(text, sizeof(text), number, actor, &step, &answer);
-        line(text);
+        print(number, actor, &step, &answer);
     }
     for (int a = 0; a < ACTORS; a++) {
         if (script_alive(a))
@@ -157,8 +138,7 @@ static void run_sequence(uint64_t seed, long steps)
     }
     for (int p = 0; p < 2; p++) {
         dump(paths[p]);
-        snprintf(text, sizeof(text), "rmdir %d", rmdir(paths[p]));
-        line(text);
+        printf("rmdir %d\n", rmdir(paths[p]));
     }
 }
 
@@ -177,14 +157,11 @@ int main(int argc, char **argv)
     if (argc < 2 || !known) {
         fprintf(stderr,
                 "usage: sequences DIRECTORY [--seed N] [--count N] [--steps N] [--mutate N] [--pause US] "
-                "[--mixed PROGRAM] [-v]\n");
+                "[--mixed PROGRAM]\n");
         return 2;
     }
     root = argv[1];
-    for (int i = 2; i < argc; i++) {
-        verbose = verbose || strcmp(argv[i], "-v") == 0;
-        if (i + 1 == argc)
-            break;
+    for (int i = 2; i + 1 < argc; i++) {
         seed = strcmp(argv[i], "--seed") == 0 ? strtoull(argv[i + 1], NULL, 10) : seed;
         count = strcmp(argv[i], "--count") == 0 ? atol(argv[i + 1]) : count;
         steps = strcmp(argv[i], "--steps") == 0 ? atol(argv[i + 1]) : steps;
@@ -203,9 +180,7 @@ int main(int argc, char **argv)
     }
     umask(0);
     actor_make_pipes();
-    for (; count > 0; count--, seed++) {
+    for (; count > 0; count--, seed++)
         run_sequence(seed, steps);
-        printf("%llu %016llx\n", (unsigned long long)seed, (unsigned long long)trace);
-    }
     return 0;
 }
