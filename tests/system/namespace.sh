@@ -8,6 +8,7 @@
 #
 # - /usr is an overlay.  --build installs the build in DIR into it: the set-user-ID library and the tool.
 # - /etc is an overlay too.  A test can add a user there, and write Exim's configuration where Exim looks for it.
+# - /var/lib/dpkg too: a test can say that a package is installed.
 # - /dev has the same devices, and its own /dev/log, which nobody reads.  Loop devices up to number 63 are there.
 # - /tmp shows what is there outside, but for criterion's sockets: each has a process number as its name, which is another
 #   process's in each namespace.  What is written there is gone with the machine, unless it is in the tree, in the build or
@@ -112,6 +113,7 @@ for directory in /var/spool/exim4 /var/spool/exim /var/log/exim4; do
 done
 overlay /usr
 overlay /etc
+[ ! -d /var/lib/dpkg ] || overlay /var/lib/dpkg
 private_tmp
 ip link set lo up 2>/dev/null || python3 - <<'PYTHON'
 # Without ip(8): SIOCSIFFLAGS, IFF_UP | IFF_RUNNING.

@@ -18,6 +18,7 @@ import shutil
 import socket
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -1360,8 +1361,7 @@ FREEZERS = {        # of version 2, whose processes look like any that sleep, an
 def frozen_view(kind, pids):
     """The group of these processes is frozen."""
     top, name, freeze, thaw, state, frozen = FREEZERS[kind]
-    group = top / f"fastspool-view-{os.getpid()}"
-    group.mkdir()
+    group = pathlib.Path(tempfile.mkdtemp(prefix="fastspool-view-", dir=top))      # groups are the whole machine's
     for pid in pids:
         (group / "cgroup.procs").write_text(str(pid))
     (group / name).write_text(freeze)

@@ -547,12 +547,13 @@ class DeepGroup:
         root = root if root.is_dir() else pathlib.Path("/sys/fs/cgroup")
         if not (root / "cgroup.procs").exists():
             raise Skip("no control groups are mounted")
+        self.name = f"{time.monotonic_ns():d<250}"      # control groups are the whole machine's
         last = os.open(root, os.O_RDONLY)
         try:
             for _ in range(18):
-                os.mkdir("d" * 250, dir_fd=last)
+                os.mkdir(self.name, dir_fd=last)
                 self.made.append(last)
-                last = os.open("d" * 250, os.O_RDONLY, dir_fd=last)
+                last = os.open(self.name, os.O_RDONLY, dir_fd=last)
             self.join = os.open("cgroup.procs", os.O_WRONLY, dir_fd=last)
         except OSError as error:
             self.__exit__()
@@ -563,10 +564,9 @@ class DeepGroup:
         for above in reversed(self.made):
             wait_for(lambda: self.removed(above), "the group is empty")
 
-    @staticmethod
-    def removed(above):
+    def removed(self, above):
         try:
-            os.rmdir("d" * 250, dir_fd=above)
+            os.rmdir(self.name, dir_fd=above)
         except OSError as error:
             return error.errno != errno.EBUSY
         return True
