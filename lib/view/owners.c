@@ -17,6 +17,7 @@
  *     does.
  *   - A signal ends a wait with EINTR, within WAIT.
  *   - A deadlock of waiters is not found: no EDEADLK.
+ *   - F_GETLK of a file with many owners can name the wrong one of them.
  *   - A user has many that wait: each is one of his locks (shares.c), or his next one is ENOLCK.
  */
 #include "view/owners.h"
@@ -35,7 +36,8 @@
 #include <uthash.h>
 #include <utlist.h>
 
-#define WAIT (10 * NS_PER_MS) /* between two tries of a lock that has to wait */
+#define WAIT  (10 * NS_PER_MS) /* between two tries of a lock that has to wait */
+#define ASKED 64               /* owners for one F_GETLK: all others wait meanwhile */
 
 struct key {
     uint64_t handle;
@@ -206,24 +208,44 @@ int owners_start(struct fastspool *fs)
     return -pthread_create(&thread, NULL, wait_for_locks, NULL);
 }
 
-/* A process that holds a lock on the file, other than @owner; -1: none is known. */
-static pid_t holder(uint64_t handle, const struct owner *owner)
+static int64_t end_of(const struct flock *lock)
 {
-    for (const struct owner *other = owners; other; other = other->hh.next) {
-        if (other != owner && other->key.handle == handle)
+    return lock->l_len ? lock->l_start + lock->l_len : INT64_MAX;
+}
+
+/* The process whose lock @found was in the way of @asked: that owner for whom nothing is in the way where the two meet.
+ * Where several have read locks there, and where the file has more owners than are to be asked, it is the one that came
+ * first. -1: none is known. */
+static pid_t holder(struct key asks, int description, const struct flock *asked, const struct flock *found)
+{
+    const int64_t from = asked->l_start > found->l_start ? asked->l_start : found->l_start;
+    const int64_t to = end_of(asked) < end_of(found) ? end_of(asked) : end_of(found);
+    unsigned tries = 0;
+    pid_t first = -1;
+
+    for (const struct owner *other = owners; other && tries < ASKED; other = other->hh.next) {
+        struct flock lock = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = to == INT64_MAX ? 0 : to - from};
+        if (other->key.handle != asks.handle || other->key.owner == asks.owner)
+            continue;
+        first = tries++ == 0 ? other->pid : first;
+        if (fastspool_lock_for(store, description, other->fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK)
             return other->pid;
     }
-    return -1;
+    return first;
 }
 
 int owners_get(uint64_t handle, uint64_t owner, int description, struct flock *lock)
 {
+    const struct key key = {handle, owner};
+    const struct flock asked = *lock;
+
     pthread_mutex_lock(&mutex);
-    struct owner *asks = find((struct key){handle, owner});
+    const struct owner *asks = find(key);
     int fd = asks ? asks->fd : fastspool_lock_owner(store);
     int result = fd < 0 ? fd : fastspool_lock_for(store, description, fd, F_GETLK, lock);
     if (result == 0 && lock->l_type != F_UNLCK && lock->l_pid == -1)
-        lock->l_pid = holder(handle, asks);
+        lock->l_pid = holder(key, description, &asked, lock);
     if (!asks && fd >= 0)
         close(fd);
     pthread_mutex_unlock(&mutex);
