@@ -55,7 +55,8 @@ static int control(int fd, uint32_t description, int command, void *argument)
     case F_SETLK:
     case F_SETLKW:
     case F_GETLK:
-        if (pointers_writable(lock, sizeof(*lock)) < sizeof(*lock))
+        if ((command == F_GETLK ? pointers_writable(lock, sizeof(*lock)) : pointers_readable(lock, sizeof(*lock))) <
+            sizeof(*lock))
             return (int)result_of(-EFAULT);
         return (int)result_of(fastspool_lock(OF(description), command, lock));
     case F_DUPFD:

@@ -70,6 +70,7 @@ static char bytes[64];
 static int number, visited;
 static volatile int minus_one = -1; /* the compiler knows better than to let one pass it */
 static struct stat st;
+static const struct flock constant = {.l_type = F_WRLCK, .l_len = 1}; /* in memory that is not to be written */
 
 static long closed(int opened)
 {
