@@ -152,20 +152,24 @@ EXPORT int flock(int fd, int operation)
     return (int)result_of(inside_flags(OF(description)) & O_PATH ? -EBADF : -EOPNOTSUPP);
 }
 
+/* As libc: to test asks for a lock for reading, which others of that kind are not in the way of. */
 EXPORT int lockf(int fd, int command, off_t size)
 {
-    struct flock lock = {.l_type = command == F_ULOCK ? F_UNLCK : F_WRLCK, .l_whence = SEEK_CUR, .l_len = size};
+    static const struct {
+        short type;
+        int command;
+    } as[] = {[F_ULOCK] = {F_UNLCK, F_SETLK},
+              [F_LOCK] = {F_WRLCK, F_SETLKW},
+              [F_TLOCK] = {F_WRLCK, F_SETLK},
+              [F_TEST] = {F_RDLCK, F_GETLK}};
 
     BOUND();
     if (!descriptors_find(fd))
         return real.lockf(fd, command, size);
-    if (command == F_TEST) {
-        if (fcntl(fd, F_GETLK, &lock) < 0)
-            return -1;
-        if (lock.l_type != F_UNLCK)
-            errno = EACCES;
-        return lock.l_type == F_UNLCK ? 0 : -1;
-    }
-    return fcntl(fd, command == F_LOCK ? F_SETLKW : F_SETLK, &lock);
+    if (command < F_ULOCK || command > F_TEST)
+        return (int)result_of(-EINVAL);
+    struct flock lock = {.l_type = as[command].type, .l_whence = SEEK_CUR, .l_len = size};
+    int result = fcntl(fd, as[command].command, &lock);
+    return command == F_TEST && result == 0 && lock.l_type != F_UNLCK ? (int)result_of(-EACCES) : result;
 }
 EXPORT_ALIAS(lockf64, lockf);

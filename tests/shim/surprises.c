@@ -194,6 +194,27 @@ static void locks_are_the_parents(void)
     CHECK(unlink(at("input", "second")) == 0 && unlink(at("input", "hdr")) == 0);
 }
 
+/* Of another process's lock lockf(3) tells what libc does: for reading it is in nobody's way. */
+static void lockf_tests_for_reading(void)
+{
+    const char *const paths[] = {"/srv/locked", at("input", "locked")};
+
+    close(make("locked"));
+    for (int i = 0; i < 2; i++) {
+        for (short type = F_RDLCK; type <= F_WRLCK; type++) {
+            int fd = open(paths[i], O_RDWR | O_CREAT, 0644);
+            CHECK(fcntl(fd, F_SETLK, &(struct flock){.l_type = type, .l_whence = SEEK_SET}) == 0);
+            CHECK(lockf(fd, F_TEST, 0) == 0);
+            pid_t pid = fork();
+            if (pid == 0)
+                _exit(lockf(fd, F_TEST, 0) == 0 ? 0 : errno);
+            CHECK(child_status(pid) == W_EXITCODE(type == F_RDLCK ? 0 : EACCES, 0));
+            close(fd);
+        }
+        unlink(paths[i]);
+    }
+}
+
 /* 9: a directory opens as ".../.", fstat calls it a directory, and it can be synced.  A missing one gives ENOENT. */
 static void directory_sync(void)
 {
@@ -667,6 +688,7 @@ static const struct {
     {"4 own descriptors are high", own_descriptors_are_high},
     {"one descriptor a file", one_descriptor_a_file},
     {"5, 20 locks are the parent's", locks_are_the_parents},
+    {"lockf tests for reading", lockf_tests_for_reading},
     {"7, 8 kernel copies", kernel_copies},
     {"9 directory sync", directory_sync},
     {"10 errno is left alone", errno_is_left_alone},
