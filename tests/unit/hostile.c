@@ -323,6 +323,17 @@ Test(hostile, chains)
     cr_assert_eq(ended(stat_missing), -EIO);
 }
 
+/* A directory with two names is found by a thread that has just walked through one of them, too. */
+Test(hostile, directory_of_two_names)
+{
+    many("input/a", 1);
+    many("input/b", 1);
+    const struct name *name = name_at(fs, entry_of("input/b"));
+    WRITABLE(name->inode) = inode_of("input/a");
+    cr_assert_eq(fastspool_unlink(fs, "input/b/0"), -EIO);
+    cr_assert(is_failed());
+}
+
 /* Of a walk that has 2^24 steps at most, and not 2^32: some seconds of a processor. */
 static void be_brief(void)
 {
