@@ -419,6 +419,7 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int 
         change_run(fs, discard, &pooled);
         close(pooled.fd);
         close_held(*fresh);
+        *fresh = -1;
         return result;
     }
     __atomic_add_fetch(&pool->kept, 1, __ATOMIC_RELAXED);

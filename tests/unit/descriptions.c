@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -168,6 +169,29 @@ Test(descriptions, fresh_number)
     cr_assert_gt(d, 0);
     cr_assert_eq(fresh, -1, "the placeholder was open before");
     cr_assert_eq(fastspool_close(fs, d), 0);
+}
+
+/* Where the pool finds no memory for one more, no number is kept, nor told of: its caller would close it a second time,
+ * when it may be another thread's. */
+Test(descriptions, pool_without_memory)
+{
+    const struct rlimit nothing = {1, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
+    uint32_t description;
+    int fd, fresh;
+
+#ifdef __SANITIZE_ADDRESS__
+    cr_skip_test("the sanitizer needs memory, too");
+#endif
+    fastspool_close(fs, create("a"));
+    for (int i = 0; i < POOL_PLACES; i++)
+        cr_assert_geq(fastspool_open(fs, "a", O_RDONLY, 0), 0);
+    int lowest = lowest_free();
+    cr_assert_eq(setrlimit(RLIMIT_AS, &nothing), 0);
+    int result = descriptions_take(fs, &description, &fd, &fresh);
+    setrlimit(RLIMIT_AS, &all);
+    cr_assert_eq(result, -ENOMEM);
+    cr_assert_eq(fresh, -1);
+    cr_assert_eq(lowest_free(), lowest);
 }
 
 /* The descriptor of a placeholder, and a copy of it, identify the description.  The same directory with a guessed
