@@ -376,39 +376,39 @@ int export_run(struct fastspool *fs, int directory, const char *to, struct expor
     return export(fs, directory, to, result, WHOLE, copied);
 }
 
-/* Has an export to the spool's own directory begun, and not come to its end? */
-static bool is_own(struct fastspool *fs)
+/* Where an export goes that has begun, and not come to its end; "": none has, or it can't be said. */
+static void read_target(struct fastspool *fs, char to[FASTSPOOL_PATH_MAX])
 {
-    char to[sizeof(OWN) + 1];
-
     fastspool_act_for(&server);
     int target = fastspool_open(fs, TARGET, O_RDONLY, 0);
     fastspool_act_for(NULL);
-    ssize_t size = target < 0 ? 0 : fastspool_pread(fs, target, to, sizeof(to), 0);
+    ssize_t size = target < 0 ? 0 : fastspool_pread(fs, target, to, FASTSPOOL_PATH_MAX - 1, 0);
     if (target >= 0)
         fastspool_close(fs, target);
-    return size == (ssize_t)strlen(OWN) && memcmp(to, OWN, strlen(OWN)) == 0;
+    to[size > 0 ? size : 0] = '\0';
 }
 
 int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX])
 {
+    char to[FASTSPOOL_PATH_MAX];
     struct stat st;
 
+    read_target(fs, to);
     copied[0] = '\0';
-    if (!is_own(fs) && fastspool_stat(fs, TREE, &st) < 0)
-        return 0;
+    if (*to ? strcmp(to, OWN) != 0 : fastspool_stat(fs, TREE, &st) < 0)
+        return 0; /* another spool's stays in the tree */
     int code = export(fs, directory, NULL, result, DECIDED, copied);
     if (code < 0)
         copied[0] = '\0';
-    return code == -EXDEV ? 0 : code; /* another spool's: it stays in the tree */
+    return code;
 }
 
 int export_end(struct fastspool *fs, int directory, struct export_result *result)
 {
-    char copied[PLACES_COPIED_MAX];
-    int code = is_own(fs) ? export(fs, directory, NULL, result, DECIDED_AND_END, copied) : 0;
+    char to[FASTSPOOL_PATH_MAX], copied[PLACES_COPIED_MAX];
 
-    return code == -EXDEV ? 0 : code;
+    read_target(fs, to);
+    return strcmp(to, OWN) == 0 ? export(fs, directory, NULL, result, DECIDED_AND_END, copied) : 0;
 }
 
 bool export_runs(struct fastspool *fs)

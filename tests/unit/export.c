@@ -318,8 +318,8 @@ Test(export, without_data)
     moved_whole("msglog/" A);
 }
 
-/* An export to /other, the directory @other, is killed in the midst of a decision. */
-static void die_deciding(int other)
+/* An export to @to, the directory @other, is killed in the midst of a decision. */
+static void die_deciding(int other, const char *to)
 {
     int status;
 
@@ -330,7 +330,7 @@ static void die_deciding(int other)
             fastspool_after_fork_child(fs);
             steps = 0;
             deadly = n;
-            _exit(export_run(fs, other, "/other", &result_of) != 0);
+            _exit(export_run(fs, other, to, &result_of) != 0);
         }
         waitpid(pid, &status, 0);
         cr_assert(WIFSIGNALED(status));
@@ -345,7 +345,7 @@ Test(export, elsewhere)
     message("", "", A);
     mkdir(on_disk("other"), 0700);
     int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
-    die_deciding(other);
+    die_deciding(other, "/other");
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EXDEV);
     cr_assert(strstr(result_of.error, "finish it first, with `fastspool export /other`"), "%s", result_of.error);
     char copied[PLACES_COPIED_MAX] = "some";
@@ -364,7 +364,7 @@ Test(export, elsewhere_is_not_there)
     message("", "", A);
     mkdir(on_disk("other"), 0700);
     int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
-    die_deciding(other);
+    die_deciding(other, "/other");
     cr_assert_eq(rename(on_disk("other"), on_disk("away")), 0);
     mkdir(on_disk("other"), 0700);
     int empty = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
@@ -376,6 +376,24 @@ Test(export, elsewhere_is_not_there)
     cr_assert_not(store_has(PLACES_EXPORT) || has_copies("away") || has_copies("other"));
     close(empty);
     close(other);
+}
+
+/* The same of the spool's own directory, for an import, which goes on with that export: it says so. */
+Test(export, own_is_not_there)
+{
+    struct import_result none = {0};
+
+    message("", "", A);
+    die_deciding(fs->spool_fd, NULL);
+    mkdir(on_disk("empty"), 0700);
+    int empty = open(on_disk("empty"), O_RDONLY | O_DIRECTORY);
+    cr_assert_eq(import_run(fs, empty, false, &none), -EXDEV);
+    cr_assert(strstr(none.error, "mount its file system"), "%s", none.error);
+    cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), 0, "%s", result_of.error);
+    cr_assert(disk_has("input/" A "-H") && disk_has("input/" A "-D") && disk_has("msglog/" A));
+    cr_assert_not(store_has(PLACES_EXPORT) || has_copies(".") || has_copies("empty"));
+    close(empty);
 }
 
 /* What a killed import has left on the disk stands for a message of the store: it would take the exported one away. */
@@ -425,6 +443,22 @@ Test(export, second)
     cr_assert_eq(export_run(fs, fs->spool_fd, NULL, &result_of), -EBUSY);
     cr_assert(strstr(result_of.error, "another export"), "%s", result_of.error);
     cr_assert(store_has("input/" A "-H"));
+    cr_assert_eq(write(go[1], "", 1), 1);
+    waitpid(pid, NULL, 0);
+}
+
+/* An import has nothing to do with one to another directory, and does not wait for it. */
+Test(export, second_elsewhere)
+{
+    char copied[PLACES_COPIED_MAX];
+    int go[2];
+
+    pid_t pid = begin_export(go, 0, false);
+    int d = fastspool_open(fs, TARGET, O_WRONLY, 0);
+    cr_assert_eq(fastspool_write(fs, d, "/other", 6), 6);
+    fastspool_close(fs, d);
+    fastspool_mkdir(fs, TREE, 0700);
+    cr_assert_eq(export_finish(fs, fs->spool_fd, &result_of, copied), 0, "%s", result_of.error);
     cr_assert_eq(write(go[1], "", 1), 1);
     waitpid(pid, NULL, 0);
 }
