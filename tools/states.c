@@ -234,13 +234,16 @@ static void consider_processes(struct search *search)
         closedir(directory);
 }
 
-/* Those that the spool itself names. */
+/* Those that the spool itself names.  Its owner may have turned the links, so they are followed with his rights. */
 static void consider_noted(struct search *search)
 {
     char state[FASTSPOOL_PATH_MAX];
 
     for (unsigned number = 0; number < PLACES_NOTES; number++) {
-        if (state_noted(search->spool, number, state) && is_plain(state))
+        struct rights rights = rights_of_owner(search->st.st_uid, search->st.st_gid);
+        bool noted = state_noted(search->spool, number, state);
+        rights_back(rights);
+        if (noted && is_plain(state))
             consider(search, state, 0);
     }
 }

@@ -670,13 +670,17 @@ static int give_way(const char *spool, const char *state)
 }
 
 /* Is state directory @state missing, and is it not to be made? */
-static bool is_mistyped(const char *spool, const char *state)
+static bool is_mistyped(const char *spool, const struct stat *st, const char *state)
 {
     char error[FASTSPOOL_ERROR_MAX], real[PATH_MAX];
-    struct stat st;
+    struct stat found;
 
-    return stat(state, &st) < 0 && errno == ENOENT && realpath(spool, real) &&
-           state_check_new(real, state, error) == -EBUSY;
+    if (!realpath(spool, real))
+        return false;
+    struct rights rights = rights_of_owner(st->st_uid, st->st_gid);
+    bool is = stat(state, &found) < 0 && errno == ENOENT && state_check_new(real, state, error) == -EBUSY;
+    rights_back(rights);
+    return is;
 }
 
 /* Whether it can be mounted at all shows the first time. */
@@ -726,7 +730,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
         return complain(spool, "find the spool", -errno);
     places_in_state(spool, PLACES_STATE, path);
     s.state = state ? state : path;
-    if (is_mistyped(spool, s.state))
+    if (is_mistyped(spool, &st, s.state))
         return give_way(spool, s.state);
     int result = replaces ? replace(s.state, &st) : take_lock(s.state, &st);
     if (result == -EWOULDBLOCK) {

@@ -21,7 +21,7 @@ int state_check_user(const struct fastspool_config *config, struct fastspool *fs
  * beside one that may hold mail.  With the owner's rights.  0, or a negative errno with a sentence. */
 int state_check_new(const char *spool, const char *state, char *error);
 /** A state that may hold mail of @spool, its real path, as the link with @number there says, which is less than
- *  PLACES_NOTES.  False: there is no such link, or it leads nowhere. */
+ *  PLACES_NOTES.  False: there is no such link, or it leads nowhere.  With the owner's rights. */
 bool state_noted(const char *spool, unsigned number, char state[FASTSPOOL_PATH_MAX]);
 /** @holds: make a link in the spool of @fs that says that its state may hold mail; those that lead to other states
  *  stay.  Else take it away.  As the owner.  0 or -errno; -EMLINK: too many others may hold mail. */

@@ -219,6 +219,33 @@ def a_typo_beside_a_view(exim):
         check(each_form(exim)[0] == 0, f"{each_form(exim)}")
 
 
+@test(library=True, fastspool=("view = auto",))
+def a_turned_link(exim):
+    """The link in the spool that says where its state is may be the mail user's: turned to a directory that root alone may enter it
+    leads nobody there, not even by a question.  The first view begins, and status and doctor say nothing of that directory."""
+    secret, state = exim.work / "secret", exim.spool / ".fastspool"
+    (secret / "state/mirror").mkdir(parents=True)
+    (secret / "state/mirror/data.mdb").touch()
+    secret.chmod(0o700)
+    (exim.spool / ".fastspool.state").symlink_to(secret / "state")
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    check(not state.exists(), "the state is there already")
+    view = subprocess.Popen([TOOL, "view", "--state", state, exim.spool], stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: view.poll() is not None or exim.status()["view_state"] == "mounted", "the view is mounted")
+        check(view.poll() is None, view.poll() and view.stderr.read())
+        status, said, told, _ = each_form(exim)
+        check("secret" not in said and told.get("other_state") is None, f"exit {status}: {said}")
+        doctor = exim.command("doctor", program=TOOL, stock=True)
+        check(b"secret" not in doctor.stdout + doctor.stderr, f"{doctor}")
+        operate(exim, "stop")
+    finally:
+        view.terminate()
+        view.wait(60)
+
+
 @test(library=True)
 def a_typo_beside_a_daemon(exim):
     """A daemon that has the store takes mail into it, whatever becomes of the configuration, and delivers none: doctor and status
