@@ -16,6 +16,7 @@
 #include "move.h"
 #include "plain/census.h"
 #include "progress.h"
+#include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -64,6 +65,17 @@ static int say_result(struct fastspool *fs, const struct import_result *result, 
     return result->locked || result->conflicts || result->left ? 2 : 0;
 }
 
+/* For good: no thread may keep root's rights, not that which looks at what stands still. */
+static int become_owner(struct fastspool *fs, const struct stat *st)
+{
+    standstill_end();
+    int result = geteuid() == 0 ? rights_become(st->st_uid, st->st_gid) : 0;
+
+    if (result == 0)
+        standstill_begin(fs->spool, NULL, fs);
+    return result;
+}
+
 static int import_all(struct fastspool *fs)
 {
     struct import_result result = {.progress = show_progress, .tell = move_tell, .ended = interrupt_came};
@@ -72,7 +84,7 @@ static int import_all(struct fastspool *fs)
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return tool_error("cannot open %s: %s", fs->spool, strerrordesc_np(errno));
-    int code = geteuid() == 0 ? rights_become(st.st_uid, st.st_gid) : 0;
+    int code = become_owner(fs, &st);
     if (code < 0)
         return tool_error("cannot act as the owner of %s: %s", fs->spool, strerrordesc_np(-code));
     interrupt_note(MOVE_CUT_OFF("import"));

@@ -114,13 +114,12 @@ struct fastspool *move_begin(const char *spool, enum move move)
     own = own_mirror(config.spool[0], &config);
     standstill_begin(config.spool[0], &config, NULL);
     int result = fastspool_attach(config.spool[0], &config, &fs, error);
-    standstill_end(); /* an import gives up root's rights, and no thread may keep them */
     if (result < 0) {
+        standstill_end();
         tool_refused(result, error);
         return NULL;
     }
-    if (move != MOVE_IN)
-        standstill_begin(fs->spool, NULL, fs);
+    standstill_begin(fs->spool, NULL, fs);
     if (refuse_beside(&config, fs, move) == 0 && (move == MOVE_ELSEWHERE || keep_view_away(fs, move) == 0))
         return fs;
     leave(fs);
