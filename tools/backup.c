@@ -187,6 +187,7 @@ struct backup {
     struct fastspool *fs;
     char path[FASTSPOOL_PATH_MAX]; /* under which the copy is made */
     int directory;                 /* it, open */
+    bool locked;                   /* and no other call's */
     struct findings *findings;     /* the child's, who may have written anything there */
     struct findings *told;         /* this process's own */
 };
@@ -395,8 +396,8 @@ static int make_directory(struct backup *b)
     if ((st.st_uid != geteuid() && st.st_uid != b->fs->owner) || (st.st_mode & 077))
         return tool_error("%s, under which the copy is made, is %s's or open to others: remove it", b->path,
                           error_user(st.st_uid, user));
-    int locked = lock_directory(b);
-    return locked ? locked : clear(b);
+    b->locked = lock_directory(b) == 0;
+    return b->locked ? clear(b) : 1;
 }
 
 static int take_back(const struct backup *b)
@@ -490,6 +491,13 @@ static int give_name(const struct backup *b, const char *path)
     return syncfs(b->directory) < 0 ? tool_error("cannot write %s to the disk: %s", path, strerrordesc_np(errno)) : 0;
 }
 
+/* The next call would begin anew in what a failed one leaves.  What no copy has stays, with its directory. */
+static void remove_rest(const struct backup *b)
+{
+    if (b->locked && is_in_its_place(b) && walk_copy(b, &removal) == 0)
+        rmdir(b->path);
+}
+
 static int back_up(struct backup *b, const char *path)
 {
     struct stat st;
@@ -508,12 +516,10 @@ static int back_up(struct backup *b, const char *path)
     int64_t after = count_outside(b->fs);
     failed = failed || refuse_export(b->fs) != 0;
     progress_end();
-    if (failed)
+    if (failed || (geteuid() == 0 && take_back(b) != 0) || give_name(b, path) != 0) {
+        remove_rest(b);
         return 1;
-    if (geteuid() == 0 && take_back(b) != 0)
-        return 1;
-    if (give_name(b, path) != 0)
-        return 1;
+    }
     printf("the state of %s is copied to %s\n", b->fs->spool, path);
     fflush(stdout);
     return say_outside(b->fs, before, after);

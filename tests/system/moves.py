@@ -1047,7 +1047,8 @@ def refused_backup(exim, directory):
 
 @test(library=True, main=QUEUE_ONLY)
 def backed_up_with_the_owners_rights(exim):
-    """What the mail user puts into the state leads a backup by root no further than the mail user's own rights."""
+    """What the mail user puts into the state leads a backup by root no further than the mail user's own rights, and leaves nothing of
+    it."""
     exim.start()
     queue(exim, 2)
     secret, copy = exim.work / "secret", pathlib.Path(tempfile.mkdtemp(dir="/home")) / "copy"
@@ -1059,10 +1060,11 @@ def backed_up_with_the_owners_rights(exim):
     lock.symlink_to(secret)
     said = refused_backup(exim, copy)
     check("Permission denied" in said, said)
+    check(not list(copy.parent.iterdir()), "a part of the copy is left")
     check(secret.read_text() == "root's", "root's file is written to")
     lock.unlink()
     lock.with_suffix(".own").rename(lock)
-    exim.tool("backup", copy)           # goes on where the other one has ended
+    exim.tool("backup", copy)
     found = [copy, *copy.rglob("*")]
     check(len(found) > 4 and all(name.stat().st_uid == 0 and not name.stat().st_mode & 0o077 for name in found),
           f"not root's alone: {found}")
