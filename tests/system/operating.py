@@ -15,7 +15,6 @@ import pty
 import re
 import select
 import shutil
-import socket
 import signal
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ import time
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
-                     held, main, processes, sleeps_in, stores, suspend, test, wait_for)
+                     held, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -206,6 +205,7 @@ def a_typo_beside_a_view(exim):
                 check(client.send(message)[0] == 250, "mail is not taken")
                 client.close()
                 exim.wait_arrived(message)
+                exim.settle()                   # what has arrived is in the queue a moment longer
                 status, said, told, numbers = each_form(exim)
                 check(status == 1 and "goes by the view" in said and "memroy" in said and told["store"] and "memroy" in told["line"],
                       f"exit {status}: {said}")
@@ -399,14 +399,6 @@ def an_image_that_was_replaced(exim):
         os.chmod(f"{EXIM}.new", os.stat(EXIM).st_mode & 0o7777)
         os.rename(f"{EXIM}.new", os.path.realpath(EXIM))
         tells(exim, "running exims", "attention", "runs an image that was replaced; `/etc/init.d/exim4 restart`")
-
-
-def listens(port):
-    """Does somebody listen on PORT?"""
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
 
 
 @contextlib.contextmanager
