@@ -21,6 +21,7 @@
  *     the supervisor ends, too.  The service manager, whose other services wait for this one, starts it again.
  *   - The server doesn't answer for ANSWER_TIME: it is killed.  It isn't gone KILL_TIME later (it waits for itself
  *     in the kernel): its connection is ended in fusectl.
+ *   - All are stopped, or the machine is: when the supervisor goes on the others do, and the server has its time anew.
  *   - The supervisor is killed: the kernel kills server and hand (PR_SET_PDEATHSIG).  What is mounted answers
  *     ENOTCONN.
  *   - The view of another state of the spool lives: the supervisor ends, before it mounts anything.  So no view ever
@@ -69,6 +70,7 @@
 #define TICK         NS_PER_S
 #define PROBE_EVERY  (2 * NS_PER_S)
 #define ANSWER_TIME  (5 * NS_PER_S)
+#define AWAY         (3 * NS_PER_S)  /* between two ticks: the supervisor was stopped, or the machine was */
 #define KILL_TIME    (2 * NS_PER_S)  /* for a killed server to be gone */
 #define END_TIME     (5 * NS_PER_S)  /* for a server to end in order */
 #define LONG_LIFE    (30 * NS_PER_S) /* a server that lived this long is started again without a pause */
@@ -94,6 +96,7 @@ struct supervisor {
     unsigned asked;    /* orders that the hand has not answered */
     uint64_t heard;    /* when it last answered, or got its first order */
     uint64_t probed;   /* when it was last asked */
+    uint64_t ticked;   /* when the last tick was */
     uint64_t began;    /* when the first server was started */
     uint64_t started;  /* when the server was */
     uint64_t killed;   /* when the server was, 0: not */
@@ -398,10 +401,23 @@ static void watch(struct supervisor *s, uint64_t now)
     }
 }
 
+/* What was not heard meanwhile is no silence of the server's.  Who says "go on" says it to the supervisor alone. */
+static void come_back(struct supervisor *s, uint64_t now)
+{
+    if (s->server_pid > 0)
+        kill(s->server_pid, SIGCONT);
+    if (s->hand_pid > 0)
+        kill(s->hand_pid, SIGCONT);
+    s->heard = now;
+}
+
 static void tick(struct supervisor *s)
 {
     uint64_t now = clock_monotonic();
 
+    if (s->ticked && now - s->ticked > AWAY)
+        come_back(s, now);
+    s->ticked = now;
     if (!mounts_has_spool(&s->mounts))
         s->ending = true;
     if (s->server_pid || s->hand_pid) {

@@ -814,6 +814,25 @@ def server_stopped(exim):
 
 
 @test(**AUTO)
+def all_stopped(exim):
+    """Where all of the view's processes were stopped for longer than a server may be silent, `kill -CONT` of the supervisor lets all
+    go on, and no server is killed for a silence that was the supervisor's own."""
+    log, names = Log(), fill(exim)
+    keeper, answers = supervisor(exim), server(exim)
+    stopped = [keeper, *children(keeper)]
+    hand = next(pid for pid in stopped if pid not in (keeper, answers))
+    suspend(answers)
+    wait_for(lambda: sleeps_in(hand, "request_wait_answer"), "the server owes an answer")
+    suspend(keeper)
+    os.kill(hand, signal.SIGSTOP)               # when it has its answer
+    time.sleep(6)
+    os.kill(keeper, signal.SIGCONT)
+    check(listing(exim.spool / "input") == names, "the view shows something else")
+    time.sleep(2)                               # two ticks
+    check([keeper, *children(keeper)] == stopped and not log.lines("does not answer"), f"{log.lines()}")
+
+
+@test(**AUTO)
 def library_does_not_notice(exim):
     """Exim with the library takes and lists mail while the view is dead and while it hangs."""
     fill(exim, 1)
