@@ -22,6 +22,7 @@ A suite ends with the line "N passed, N failed, N skipped".  The exit status is 
 """
 import argparse
 import base64
+import contextlib
 import glob
 import hashlib
 import json
@@ -31,6 +32,7 @@ import pwd
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -903,24 +905,38 @@ def processor_time():
 # --- syslog -------------------------------------------------------------------------------------------------------
 
 class Log:
-    """/dev/log: the lines that processes say in syslog from now on."""
+    """/dev/log: the lines that processes say in syslog from now on.  They are read at once: who says more than the socket holds would
+    wait."""
 
     def __init__(self):
-        pathlib.Path("/dev/log").unlink(missing_ok=True)     # of an earlier test: namespace.sh has made /dev private
+        pathlib.Path("/dev/log").unlink(missing_ok=True)     # of an earlier one: namespace.sh has made /dev private
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind("/dev/log")
         os.chmod("/dev/log", 0o666)
         self.socket.setblocking(False)
-        self.said = []
+        self.said, self.lock, self.closed = [], threading.Lock(), False
+        threading.Thread(target=self.follow, daemon=True).start()
+
+    def read(self):
+        with self.lock, contextlib.suppress(BlockingIOError):
+            while True:
+                line = self.socket.recv(65536).decode(errors="replace").rstrip("\0\n")
+                self.said.append(re.sub(r"^<\d+>.{15} [^:]*: ", "", line))
+
+    def follow(self):
+        with self.socket:
+            while not self.closed:
+                select.select([self.socket], [], [])
+                self.read()
 
     def lines(self, part=""):
         """All lines with PART, without date and process."""
-        try:
-            while True:
-                line = self.socket.recv(65536).decode().rstrip("\0\n")
-                self.said.append(re.sub(r"^<\d+>.{15} [^:]*: ", "", line))
-        except BlockingIOError:
-            return [line for line in self.said if part in line]
+        self.read()
+        return [line for line in self.said if part in line]
+
+    def close(self):
+        self.closed = True
+        self.socket.shutdown(socket.SHUT_RD)    # select ends
 
 
 # --- the runner ---------------------------------------------------------------------------------------------------
@@ -988,7 +1004,7 @@ def main(suite):
         else:
             # /srv is a private tmpfs, and every user may search it.
             work = pathlib.Path(f"/srv/{suite}-{name}")
-            exim = None
+            exim, log = None, Log()
             try:
                 exim = Exim(work, arguments.stock, **options)
                 function(exim)
@@ -1000,13 +1016,14 @@ def main(suite):
             except Exception:                       # a bug in the test, or a hung program: the trace shows where
                 verdict, problem = "not ok", traceback.format_exc()
             if verdict == "not ok" and exim:
-                problem += f"\n  main log:\n{exim.log()[-3000:]}\n  said: {exim.said()[-1500:]}"
+                problem += f"\n  main log:\n{exim.log()[-3000:]}\n  said: {exim.said()[-1500:]}\n  syslog:\n" + "\n".join(log.lines()[-20:])
                 if arguments.keep:
                     print(f"not ok - {suite}.{name}\n{problem}\nfiles: {work} (enter with nsenter -m -p -t "
                           "PID-outside; press Enter to go on)", flush=True)
                     input()
             if exim:
                 exim.end()
+            log.close()
             shutil.rmtree(work, ignore_errors=True)
         counts[verdict] += 1
         print(f"{verdict} - {suite}.{name} ({time.monotonic() - began:.1f} s, {processor_time() - used:.1f} s of CPU)" +
