@@ -198,7 +198,9 @@ def roots_memory(exim):
     check(exim.status()["memory_limit"] == 96 << 20, "the larger `memory` doesn't count")
 
     exim.fastspool_configuration("memory = 128M")    # while the store is there: its next mirror may take that much
-    os.kill(mirror_of(exim), signal.SIGKILL)
+    killed = mirror_of(exim)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: killed not in mirrors(), "the mirror is dead")
     subprocess.run(["ls", exim.spool / "input"], env=exim.environment(), check=True, stdout=subprocess.DEVNULL)
     wait_for(lambda: exim.status()["memory_limit"] == 128 << 20, "a mirror with the larger `memory`")
     check(spare()[0] == (32 << 20) + (128 << 20) + 2 * SPARE, f"a larger `memory` of a store: {spare()[0] >> 20} MiB")

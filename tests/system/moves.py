@@ -212,7 +212,7 @@ def in_store(told):
 def count_everywhere(exim, truth, doctors):
     """status, doctor and Exim count each of TRUTH messages once, and name those that are half moved, also where no store is in memory.
     The doctor is slow: it is asked of what is not in DOCTORS yet.  Returns how many are half moved."""
-    told = exim.status()
+    told = wait_for(lambda: (told := exim.status()).get("recovering") is not True and told, "the store is recovered")
     store, disk, half = in_store(told), told["disk_messages"], told["half_moved"]
     check(store + disk == truth, f"{store} in the store, {disk} on the disk, of {truth}: {told}")
     found = int(exim.run("-bpc"))
