@@ -36,7 +36,7 @@ int asking_connect(void)
 {
     int ends[2];
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+    if (real.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
     int high = fd_high(ends[0]);
     if (high < 0 || real.fstat(high, &connected) < 0) {
@@ -117,7 +117,7 @@ static int64_t ask(const struct asking_request *request, const void *bytes, size
         return -EIO;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    if (pipe2(answers, O_CLOEXEC) < 0) {
+    if (real.pipe2(answers, O_CLOEXEC) < 0) {
         answer->result = NOT_ASKED;
     } else {
         answer->result = exchange(request, bytes, size, answers, &old, answer);

@@ -307,7 +307,7 @@ int carrier_pipe(struct carried *carried, uint32_t description)
 {
     int ends[2];
 
-    if (pipe2(ends, O_CLOEXEC) < 0)
+    if (real.pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
     real.fcntl(ends[0], F_SETFL, O_NONBLOCK);
     *carried = (struct carried){description, ends[0], ends[1], -1};

@@ -340,6 +340,31 @@ EXPORT int dup3(int old, int new, int flags)
     return duplicate_to(old, new, flags);
 }
 
+/* Two that no placeholder can be: nobody need look at them.  (Exim hands one of each to a child at each delivery.) */
+static int made(const int ends[2], int result)
+{
+    for (int i = 0; i < 2 && result == 0 && serve_active(); i++)
+        descriptors_set(ends[i], 0);
+    return result;
+}
+
+EXPORT int pipe2(int ends[2], int flags)
+{
+    BOUND();
+    return made(ends, real.pipe2(ends, flags));
+}
+
+EXPORT int pipe(int ends[2])
+{
+    return pipe2(ends, 0);
+}
+
+EXPORT int socketpair(int domain, int type, int protocol, int ends[2])
+{
+    BOUND();
+    return made(ends, real.socketpair(domain, type, protocol, ends));
+}
+
 /* Close [first, last], except the library's own descriptors. */
 static int close_between(unsigned first, unsigned last, int flags)
 {

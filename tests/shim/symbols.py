@@ -32,7 +32,7 @@ TELLING = re.compile(r"^(_*)(open(?!log)|creat|close(?!log)|dup|fcntl|ioctl|floc
 # Deliberate pass-throughs, each with its reason.
 LEFT_ALONE = {
     "fclose": "closes a cookie stream through its own functions", "fork": "pthread_atfork sees it",
-    "pipe": "makes foreign descriptors", "pipe2": "makes foreign descriptors", "getcwd": "the kernel knows the directory",
+    "getcwd": "the kernel knows the directory",
     "setgroups": "groups are read when needed",
     "initgroups": "groups are read when needed", "inotify_init1": "makes a foreign descriptor",
     "inotify_init": "makes a foreign descriptor", "inotify_rm_watch": "of a foreign descriptor",

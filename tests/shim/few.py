@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the library adds to a program's system calls, where each call was weighed, is what is said here, call by call:
+
+    tests/system/namespace.sh --build build tests/shim/few.py build/tests/shim/few
+"""
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+
+SPOOL = pathlib.Path("/srv/few")
+TRACE = "/srv/trace"
+# By the steps of few.c, the program's own calls included.
+WANTED = {
+    # The ends of a pipe, or of a pair of sockets, are not asked what they are.
+    "pipe": "pipe2 close close",
+    "socketpair": "socketpair close close",
+}
+
+
+def main():
+    SPOOL.mkdir()
+    shutil.chown(SPOOL, "Debian-exim", "Debian-exim")
+    owner = pwd.getpwnam("Debian-exim").pw_uid
+    environment = dict(os.environ, FASTSPOOL_SPOOL=str(SPOOL), FASTSPOOL_MEMORY="64M", FASTSPOOL_VIEW="off")
+    subprocess.run(["mkdir", SPOOL / "input"], env=dict(environment, LD_PRELOAD="libfastspool.so"), check=True)
+    subprocess.run(["strace", "-f", "-qq", "-o", TRACE, "-E", "LD_PRELOAD=libfastspool.so", sys.argv[1], SPOOL, str(owner)], env=environment,
+                   check=True)
+    found, step = {}, {}    # of each process
+    for line in pathlib.Path(TRACE).read_text(errors="replace").splitlines():
+        call = re.match(r"(\d+) +(\w+)\(", line)
+        named = re.search(r'"/step/([^"]*)"', line)
+        if named:
+            step[call[1]] = named[1]
+        elif call:
+            found.setdefault(step.get(call[1]), []).append(call[2])
+    wrong = [f"{name}: {' '.join(found.get(name, ['nothing']))}\n   instead of {calls}" for name, calls in WANTED.items()
+             if found.get(name, []) != calls.split()]
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+main()
