@@ -70,12 +70,14 @@ static bool is_trusted(const struct fastspool_config *config, const struct stat 
 
 int state_check_user(const struct fastspool_config *config, struct fastspool *fs, const struct stat *spool, char *error)
 {
-    uid_t user = geteuid(), uid = user;
+    uid_t starter = 0, user = 0, saved = 0;
     char owner[ERROR_USER];
 
+    getresuid(&starter, &user, &saved);
+    uid_t uid = is_trusted(config, spool, user) ? starter : user;
     if (is_trusted(config, spool, uid))
-        uid = getuid(); /* it may stop this process */
-    fs->starts_view = user == 0 && (uid == 0 || uid == spool->st_uid);
+        uid = saved; /* this one may stop the process, and so may the starter */
+    fs->starts_view = user == 0 && (starter == 0 || starter == spool->st_uid);
     if (is_trusted(config, spool, uid))
         return user == 0 || user == spool->st_uid;
     return error_set(error, -EACCES, "the spool %s belongs to %s, and user %u is not a `trusted_user`", fs->spool,

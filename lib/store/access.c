@@ -3,8 +3,8 @@
  * Access: the user that a call acts for, permission checks, and the attributes that only some users may change.
  *
  * The happy path:
- *   - The ids that count for files (fsuid, fsgid) and the effective capabilities are read once, and supplementary
- *     groups only if a check depends on them.
+ *   - The ids that count for files (fsuid, fsgid) are read once, or told.  The effective capabilities are read once,
+ *     and supplementary groups, only if a check depends on them.
  *   - The checks are the kernel's, in the kernel's order.  Capabilities decide, not the number 0.
  *
  * Failure modes:
@@ -35,9 +35,12 @@
      CAPABILITY(FSETID))
 
 /* Cached, because the three system calls take 400 ns, and a whole operation takes 200. */
-static uint64_t cached_ids;
-static uint32_t cached_capabilities;
-static uint32_t credentials_known;
+static uint32_t cached_uid, cached_gid, cached_capabilities;
+static uint32_t cached; /* which of them are known: */
+enum { UID = 1, GID = 2, CAPABILITIES = 4 };
+
+#define NOT_ASKED (UINT32_C(1) << 31) /* as capabilities: a check that depends on them asks */
+_Static_assert(!(FOR_FILES & NOT_ASKED), "it is no capability for files");
 
 /* fastspool_act_for() */
 static __thread struct credentials acting;
@@ -54,20 +57,29 @@ static uint32_t capabilities(bool permitted)
     return (permitted ? data[0].permitted : data[0].effective) & FOR_FILES;
 }
 
+static void know(uint32_t which, uint32_t *place, uint32_t value)
+{
+    STORE(*place, value);
+    __atomic_or_fetch(&cached, which, __ATOMIC_ACQ_REL);
+}
+
+static void forget(uint32_t which)
+{
+    __atomic_and_fetch(&cached, ~which, __ATOMIC_ACQ_REL);
+}
+
 void access_credentials(struct credentials *who)
 {
     if (acts) {
         *who = acting;
         return;
     }
-    if (!LOAD(credentials_known)) {
-        STORE(cached_capabilities, capabilities(false));
-        /* These calls with -1 change nothing, and return what is. */
-        STORE(cached_ids, (uint64_t)(uid_t)syscall(SYS_setfsuid, -1) << 32 | (gid_t)syscall(SYS_setfsgid, -1));
-        STORE(credentials_known, 1);
-    }
-    uint64_t ids = LOAD(cached_ids);
-    *who = (struct credentials){(uid_t)(ids >> 32), (gid_t)ids, LOAD(cached_capabilities)};
+    /* These calls with -1 change nothing, and return what is. */
+    if (!(LOAD(cached) & UID))
+        know(UID, &cached_uid, (uint32_t)syscall(SYS_setfsuid, -1));
+    if (!(LOAD(cached) & GID))
+        know(GID, &cached_gid, (uint32_t)syscall(SYS_setfsgid, -1));
+    *who = (struct credentials){LOAD(cached_uid), LOAD(cached_gid), NOT_ASKED};
 }
 
 void access_real_credentials(struct credentials *who)
@@ -89,7 +101,18 @@ uint64_t *access_synced(struct fastspool *fs)
 
 void fastspool_credentials_changed(void)
 {
-    STORE(credentials_known, 0);
+    forget(UID | GID | CAPABILITIES);
+}
+
+void access_became(uid_t uid)
+{
+    forget(CAPABILITIES);
+    know(UID, &cached_uid, uid);
+}
+
+void access_became_of(gid_t gid)
+{
+    know(GID, &cached_gid, gid);
 }
 
 static bool contains(const gid_t *groups, int count, gid_t gid)
@@ -130,7 +153,11 @@ static bool in_group(const struct credentials *who, gid_t gid)
 
 static bool has(const struct credentials *who, uint32_t capability)
 {
-    return who->capabilities & capability;
+    if (who->capabilities != NOT_ASKED)
+        return who->capabilities & capability;
+    if (!(LOAD(cached) & CAPABILITIES))
+        know(CAPABILITIES, &cached_capabilities, capabilities(false));
+    return LOAD(cached_capabilities) & capability;
 }
 
 int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)

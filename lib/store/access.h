@@ -12,15 +12,19 @@
 struct fastspool;
 struct timespec;
 
-/** The user that a call acts for.  Supplementary groups are read only if a check depends on them. */
+/** The user that a call acts for.  Capabilities and supplementary groups are read only if a check depends on them. */
 struct credentials {
     uid_t uid; /* of new files */
     gid_t gid;
-    uint32_t capabilities; /* CAP_TO_MASK() of the effective ones; a client's: all, as its server has checked */
+    uint32_t capabilities; /* private to access.c; a client's: all, as its server has checked */
 };
 /** The thread's fastspool_act_for(), or the ids and capabilities that the kernel checks for files, cached until
  *  fastspool_credentials_changed(). */
 void access_credentials(struct credentials *who);
+/** The process has become @uid, or of group @gid, for files too: as if it had said fastspool_credentials_changed(), but
+ *  nothing of that need be asked. */
+void access_became(uid_t uid);
+void access_became_of(gid_t gid);
 /** Those of access(2): the real ids. */
 void access_real_credentials(struct credentials *who);
 /** Where the highest change is kept that the process, or the client that the thread acts for, has synced. */

@@ -225,6 +225,16 @@ int inside_change_flags(struct fastspool *fs, uint32_t description, int which, i
     return (int)before;
 }
 
+void inside_became(uid_t uid)
+{
+    access_became(uid);
+}
+
+void inside_became_of(gid_t gid)
+{
+    access_became_of(gid);
+}
+
 void inside_write_for_others(struct fastspool *fs)
 {
     fs->for_others = true;

@@ -51,6 +51,10 @@ void inside_each_name(struct fastspool *fs, inside_visit *visit, void *context);
  *  there; or another negative errno. */
 ssize_t inside_peek(struct fastspool *fs, const char *path, void *buffer, size_t size);
 
+/** The process has become @uid, or of group @gid, for files too.  (Else: fastspool_credentials_changed().) */
+void inside_became(uid_t uid);
+void inside_became_of(gid_t gid);
+
 /* ---- open file descriptions ---- */
 
 /** Every description's number is less; every cookie, which is a placeholder's file offset, is more. */

@@ -43,11 +43,45 @@ static void pairs(void)
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
 }
 
+/* As Exim opens its hints, and comes back. */
+static void another_user(uid_t owner)
+{
+    step("first file");
+    int fd = in_input("file", O_RDWR | O_CREAT);
+
+    CHECK(fd >= 0 && fchown(fd, owner, owner) == 0 && close(fd) == 0);
+    step("owner");
+    CHECK(setresgid(-1, owner, -1) == 0 && setresuid(-1, owner, -1) == 0);
+    CHECK((fd = in_input("file", O_RDWR)) >= 0 && close(fd) == 0);
+    step("root");
+    CHECK(setresuid(-1, 0, -1) == 0 && setresgid(-1, 0, -1) == 0);
+    CHECK((fd = in_input("file", O_RDWR)) >= 0 && close(fd) == 0);
+    CHECK((fd = in_input("file", O_RDWR)) >= 0 && close(fd) == 0);
+}
+
+static void another_for_good(uid_t owner)
+{
+    int status = 1;
+
+    step("fork");
+    pid_t child = fork();
+
+    if (child == 0) {
+        step("for good");
+        _exit(setuid(owner) == 0 ? 0 : 1);
+    }
+    step("parent");
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 3);
     snprintf(spool, sizeof(spool), "%s", argv[1]);
+    uid_t owner = (uid_t)atoi(argv[2]);
     pairs();
+    another_user(owner);
+    another_for_good(owner);
     step("end");
     return failures != 0;
 }

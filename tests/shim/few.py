@@ -19,6 +19,12 @@ WANTED = {
     # The ends of a pipe, or of a pair of sockets, are not asked what they are.
     "pipe": "pipe2 close close",
     "socketpair": "socketpair close close",
+    # The ids are those that the program has set, and a file's owner needs no capability.
+    "owner": "setresgid setresuid fcntl close",
+    # Root does: they are asked for once.
+    "root": "setresuid setresgid capget fcntl close fcntl close",
+    # Who becomes the spool's owner for good needs no look at who he was.
+    "for good": "setuid exit_group",
 }
 
 
