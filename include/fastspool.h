@@ -280,6 +280,7 @@ struct fastspool_status {
     uint64_t brought_back;  /* files paged in, since the segment was created */
     uint64_t room_bytes;    /* free, as fastspool_statvfs() */
     uint64_t room_files;
+    uint64_t largest_bytes;    /* of one file that can be written now, while no other is */
     uint64_t dirty_bytes;      /* not yet on the disk */
     uint64_t dirty_files;      /* inodes with changes that are not yet on the disk */
     uint64_t unflushed_ns;     /* age of the oldest change that is not yet on the disk; 0: none */

@@ -2,8 +2,9 @@
  *
  * What Exim says of its own configuration (-bP): that of its default configuration file.
  *
- * Failure modes: Exim does not start, as with a typo in its own configuration, or is not root's alone to write: nothing
- * is said.
+ * Failure modes: nothing is said by an Exim that does not start, as with a typo in its own configuration, that waits
+ * for a resolver for longer than PATIENCE, or that is not root's alone to write; nor by a program that is not called
+ * exim.
  */
 #include "asked.h"
 
@@ -14,6 +15,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define PATIENCE    "3"                  /* seconds */
+#define USUAL_LIMIT (UINT64_C(50) << 20) /* Exim's own, by default */
 
 const char *asked_program(const struct fastspool_config *config)
 {
@@ -40,36 +44,56 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
     return false;
 }
 
-/* As root no program is run that another user can write. */
-static bool is_roots(const char *program)
+/* Another mail server would not know what it is asked.  As root no program is run that another user can write. */
+static bool may_be_asked(const char *program)
 {
     struct stat st;
+    const char *name = program ? strrchr(program, '/') : NULL;
 
-    return stat(program, &st) == 0 && st.st_uid == 0 && !(st.st_mode & 022);
+    return name && strncmp(name, "/exim", 5) == 0 && stat(program, &st) == 0 && st.st_uid == 0 && !(st.st_mode & 022);
 }
 
-static void ask_spool(const char *program, char spool[PATH_MAX])
+/* Once in a process.  "": it says nothing. */
+static const char *options_of(const struct fastspool_config *config)
 {
-    const char *const arguments[] = {program, "-bP", "spool_directory", NULL};
-    char output[COMMAND_OUTPUT], path[PATH_MAX];
-    struct stat st;
+    static char said[COMMAND_OUTPUT];
+    static bool asked;
+    const char *program = asked_program(config);
+    const char *const arguments[] = {"timeout", PATIENCE, program, "-bP", "spool_directory", "message_size_limit",
+                                     NULL};
 
-    if (!program || !is_roots(program) || command_run(arguments, NULL, output) != 0 ||
-        !asked_option(output, "spool_directory", path, sizeof(path)) || !realpath(path, spool) ||
-        stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
-        spool[0] = '\0';
+    if (!asked && (geteuid() != 0 || !may_be_asked(program) || command_run(arguments, NULL, said) != 0))
+        said[0] = '\0';
+    asked = true;
+    return said;
 }
 
 bool asked_spool(const struct fastspool_config *config, char spool[PATH_MAX])
 {
-    static char said[PATH_MAX];
-    static bool asked;
+    char path[PATH_MAX];
+    struct stat st;
 
-    if (geteuid() != 0)
-        return false;
-    if (!asked)
-        ask_spool(asked_program(config), said);
-    asked = true;
-    strcpy(spool, said);
-    return said[0];
+    if (!asked_option(options_of(config), "spool_directory", path, sizeof(path)) || !realpath(path, spool) ||
+        stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
+        spool[0] = '\0';
+    return spool[0];
+}
+
+uint64_t asked_message_limit(const char *options)
+{
+    static const char units[] = "KMG";
+    char value[64], *end;
+
+    if (!asked_option(options, "message_size_limit", value, sizeof(value)))
+        return 0;
+    uint64_t limit = strtoull(value, &end, 10);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (end == value || (*end && (!unit || end[1])))
+        return 0;
+    return limit == 0 ? USUAL_LIMIT : unit ? limit << 10 * (unit - units + 1) : limit;
+}
+
+uint64_t asked_limit(const struct fastspool_config *config)
+{
+    return asked_message_limit(options_of(config));
 }

@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /** The first `program` of @config that exists; NULL: none does. */
 const char *asked_program(const struct fastspool_config *config);
@@ -20,5 +21,11 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
 /** The real path of the spool of asked_program(), asked for once in a process.  False: there is no such program, it
  * does not say, the spool is no directory, or this process is not root's. */
 bool asked_spool(const struct fastspool_config *config, char spool[PATH_MAX]);
+
+/** The message_size_limit in @options, in bytes; where there is none, Exim's usual one: mail of that size is to be
+ *  expected.  0: it is not there, or an expansion whose value Exim does not say. */
+uint64_t asked_message_limit(const char *options);
+/** The same of asked_program(), asked as by asked_spool(). */
+uint64_t asked_limit(const struct fastspool_config *config);
 
 #endif

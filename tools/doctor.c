@@ -142,8 +142,9 @@ bool doctor_option(const struct doctor *doctor, const char *name, char *value, s
 
 static void ask_exim(struct doctor *doctor)
 {
-    const char *const arguments[] = {doctor->exim,      "-bP", "spool_directory", "exim_user", "keep_environment",
-                                     "add_environment", NULL};
+    const char *const arguments[] = {
+        doctor->exim,         "-bP", "spool_directory", "exim_user", "keep_environment", "add_environment",
+        "message_size_limit", NULL};
 
     if (doctor->exim[0] && command_run(arguments, NULL, doctor->options) != 0)
         doctor->options[0] = '\0';

@@ -9,6 +9,7 @@
  *   - The state directory does not exist yet: the spool's file system counts.
  *   - A disk that lies, and takes its time for it, is believed.
  */
+#include "asked.h"
 #include "base/atomic.h"
 #include "base/cgroup.h"
 #include "base/clock.h"
@@ -19,7 +20,10 @@
 #include "doctor.h"
 #include "mountpoint.h"
 #include "spool/runtime.h"
+#include "status.h"
 #include "store/layout.h"
+#include "store/residency.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -82,6 +86,19 @@ static bool fits_group(struct doctor *doctor)
     return false;
 }
 
+/* In a store with `memory` that is empty. */
+static bool takes_large(struct doctor *doctor)
+{
+    static struct header empty;
+    char line[STATUS_LINE];
+
+    segment_limit(&empty, doctor->config.memory);
+    if (!status_refuses_large(residency_largest(&empty), asked_message_limit(doctor->options), line))
+        return true;
+    doctor_tell(doctor, doctor_verdict(severity_of(LARGE_REFUSED)), NULL, "%s", line);
+    return false;
+}
+
 /* A change of `memory` waits for the next mirror. */
 static void tell_memory(struct doctor *doctor, uint64_t room)
 {
@@ -104,7 +121,7 @@ void doctor_memory(struct doctor *doctor)
     char mend[3 * PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
     if (!place[0] || (!doctor->config.runtime[0] && access(place, F_OK) < 0 && rights_may_mount())) {
-        if (fits_group(doctor))
+        if (fits_group(doctor) && takes_large(doctor))
             doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, in a tmpfs that Exim's start will mount",
                         MIB(memory));
         return;
@@ -127,7 +144,7 @@ void doctor_memory(struct doctor *doctor)
                                           : "`mount -o remount,size=...` it (a container's /dev/shm by --shm-size), or "
                                             "lower `memory` in " FASTSPOOL_CONFIG,
                     "`memory` is %" PRIu64 " MiB, and %s has only %" PRIu64 " MiB", MIB(memory), place, MIB(room));
-    else if (fits)
+    else if (fits && takes_large(doctor))
         tell_memory(doctor, room);
 }
 

@@ -26,6 +26,7 @@ enum health severity_of(enum condition condition)
         [MIRROR_STANDS] = MAIL_STANDS,
         [NO_ROOM] = MAIL_STANDS,
         [NO_MIRROR] = ATTENTION,
+        [LARGE_REFUSED] = ATTENTION,
         [RECOVERING] = ATTENTION,
         [CONFIGURATION_REFUSED] = MAIL_STANDS,
         [CONFIGURATION_REFUSED_ON_VIEW] = ATTENTION,

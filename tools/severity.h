@@ -18,6 +18,7 @@ enum condition {
     MIRROR_STANDS, /* calls wait for it, and none runs, it is frozen, or its disk is */
     NO_ROOM,       /* for what Exim asks for before it takes a message */
     NO_MIRROR,     /* and nobody waits for one */
+    LARGE_REFUSED, /* messages that Exim would take */
     RECOVERING,
     /* what the configuration leads to */
     CONFIGURATION_REFUSED,         /* no Exim may use the spool, but for what has it already */

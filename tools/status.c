@@ -10,6 +10,7 @@
  */
 #include "status.h"
 
+#include "asked.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
@@ -120,7 +121,7 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX], exims[PATH_MAX];
 
     shown->store = true;
     shown->failure = status_numbers(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
@@ -132,6 +133,8 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     if (geteuid() == 0 && states_usable(shown->config, error) == -EROFS)
         snprintf(shown->read_only, sizeof(shown->read_only), "%s", error);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
+    if (asked_spool(shown->config, exims) && strcmp(exims, fs->spool) == 0)
+        shown->exim_limit = asked_limit(shown->config);
     shown->late = STATUS_SILENT + fs->header->flush_interval;
 }
 

@@ -45,6 +45,7 @@ struct shown {
     char read_only[FASTSPOOL_ERROR_MAX]; /* the state is on such a file system; "": it is not */
     char library[FASTSPOOL_ERROR_MAX];   /* why Exim's re-executions don't load the library, "": they do */
     int no_tool;                         /* errno: no mirror can be started */
+    uint64_t exim_limit;                 /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
     uint64_t late;                       /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
     uint64_t changes;    /* since the store was made */
@@ -100,6 +101,10 @@ void status_add_start(const struct shown *shown, char line[STATUS_LINE], const c
 bool status_half_moved(const struct shown *shown, char line[STATUS_LINE]);
 /** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
+
+/** Would Exim take a message, by its limit @exim, that is larger than the @largest file of the store?  Then @line says
+ *  it. */
+bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE]);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);

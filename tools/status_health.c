@@ -272,6 +272,18 @@ static bool view_fails(struct shown *shown)
     return false;
 }
 
+bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE])
+{
+    if (exim <= largest)
+        return false;
+    snprintf(line, STATUS_LINE,
+             "a message of more than about %.1f MiB gets 451 after its data, as it does not fit into memory, and Exim "
+             "takes mail of up to %.1f MiB: raise `memory` in " FASTSPOOL_CONFIG
+             ", or lower message_size_limit in Exim's configuration, so that it gets 552 before",
+             (double)largest / (1 << 20), (double)exim / (1 << 20));
+    return true;
+}
+
 void status_judge(struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
@@ -305,6 +317,8 @@ void status_judge(struct shown *shown)
     else if (!s->mirror_pid)
         is(shown, NO_MIRROR,
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
+    else if (status_refuses_large(s->largest_bytes, shown->exim_limit, shown->line))
+        shown->health = severity_of(LARGE_REFUSED);
     else
         is(shown, IN_ORDER, "all is well");
 }

@@ -37,6 +37,7 @@ static void print_numbers(const struct shown *shown)
         {"brought_back", s->brought_back},
         {"room_bytes", s->room_bytes},
         {"room_files", s->room_files},
+        {"largest_bytes", s->largest_bytes},
         {"dirty_bytes", s->dirty_bytes},
         {"dirty_files", s->dirty_files},
         {"unflushed_ms", MS(s->unflushed_ns)},
@@ -151,7 +152,8 @@ void status_print_text(const struct shown *shown)
     printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far", s->evicted_files,
            s->evictions, s->brought_back);
     printf(s->spilled_files ? "; %" PRIu64 " open files are read from the disk\n" : "\n", s->spilled_files);
-    printf("  room         for %.1f MiB and %" PRIu64 " files\n", (double)s->room_bytes / 1048576, s->room_files);
+    printf("  room         for %.1f MiB and %" PRIu64 " files; for a message of %.1f MiB at most\n",
+           (double)s->room_bytes / 1048576, s->room_files, (double)s->largest_bytes / 1048576);
     printf("  not on disk  %" PRIu64 " files, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
            (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
     printf("  commits      %" PRIu64 "; median %.1f ms, 99th percentile %.1f ms\n", s->commits,

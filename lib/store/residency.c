@@ -60,11 +60,12 @@
 #include <sys/stat.h>
 #include <syslog.h>
 
-#define SPACE_WAIT       (10 * NS_PER_S)   /* time that a writer waits for memory */
-#define SPACE_WAIT_BAD   NS_PER_S          /* the same while commits or checkpoints fail */
-#define SPACE_WAIT_AGAIN (300 * NS_PER_MS) /* the same soon after an ENOSPC */
-#define LARGE_SHARE      8u                /* a file with more than this part of the limit is large */
-#define TELL_EVERY       (60 * NS_PER_S)   /* least time between two lines to syslog */
+#define SPACE_WAIT       (10 * NS_PER_S)      /* time that a writer waits for memory */
+#define SPACE_WAIT_BAD   NS_PER_S             /* the same while commits or checkpoints fail */
+#define SPACE_WAIT_AGAIN (300 * NS_PER_MS)    /* the same soon after an ENOSPC */
+#define FIRST_TABLES     (3 * CHUNK_SIZE / 2) /* at least what they take when a first message has been there */
+#define LARGE_SHARE      8u                   /* a file with more than this part of the limit is large */
+#define TELL_EVERY       (60 * NS_PER_S)      /* least time between two lines to syslog */
 
 /* ---- the clean and the cold list ---- */
 
@@ -217,6 +218,16 @@ uint64_t residency_most_large(const struct header *header)
 {
     uint64_t most = residency_most(header), less = LOAD(header->memory_limit) / LARGE_SHARE;
     return most > less ? most - less : 0;
+}
+
+uint64_t residency_largest(const struct header *header)
+{
+    uint64_t most = residency_most_large(header), used = table_bytes(header);
+    uint64_t tables = used > FIRST_TABLES ? used : FIRST_TABLES,
+             blocks = most > tables ? (most - tables) / BLOCK_SIZE : 0;
+
+    blocks -= (blocks + INDEX_ENTRIES - 1) / INDEX_ENTRIES; /* which tell where the others are */
+    return blocks * BLOCK_SIZE;
 }
 
 bool residency_must_wait(const struct fastspool *fs, const struct inode *inode)

@@ -47,6 +47,8 @@ void residency_notice(struct fastspool *fs);
  *  chunk that is half full; and those that writers of large files can reach.  From anywhere. */
 uint64_t residency_most(const struct header *header);
 uint64_t residency_most_large(const struct header *header);
+/** Bytes of the largest file that can be written while no other one is: what tables leave of that.  From anywhere. */
+uint64_t residency_largest(const struct header *header);
 /** Is @inode large, or does this process write for others, and is memory in use above residency_most_large()?  Then it
  *  takes no block, and leaves the rest.  Inside a section. */
 bool residency_must_wait(const struct fastspool *fs, const struct inode *inode);

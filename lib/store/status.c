@@ -134,6 +134,7 @@ int status_numbers(struct fastspool *fs, struct fastspool_status *status)
         status->room_bytes = room.f_bavail * room.f_frsize;
         status->room_files = room.f_favail;
     }
+    status->largest_bytes = residency_largest(h);
     status->dirty_bytes = LOAD(h->tickets.dirty_bytes);
     status->dirty_files = LOAD(h->tickets.dirty_files);
     status->unflushed_ns = oldest && now > oldest ? now - oldest : 0;

@@ -297,6 +297,30 @@ def names_fill_memory(exim):
     deliver(exim)
 
 
+@test(("", {"main": QUEUE_ONLY}), ("_unlimited", {"main": QUEUE_ONLY + ("message_size_limit = 0",)}),
+      ("_limited", {"main": QUEUE_ONLY + ("message_size_limit = 3M",)}), library=True, memory="8M")
+def message_larger_than_memory(exim):
+    """A message that does not fit into memory gets 451; status and doctor say from which size on, unless Exim has a limit that is
+    lower.  One that is a little smaller is taken."""
+    exim.start()
+    wait_for(lambda: status(exim).get("recovering") is not True, "the store is made")
+    largest, limited = status(exim)["largest_bytes"], exim.work.name.endswith("_limited")
+    said, wanted = exim.command("status", program=TOOL, stock=True), f"more than about {largest / 1048576:.1f} MiB gets 451"
+    check((said.returncode, wanted in said.stdout.decode()) == ((0, False) if limited else (1, True)), f"{said}")
+    for state in "without a store", "with one":
+        found = [each for each in json.loads(exim.command("doctor", "--json", program=TOOL, stock=True).stdout)["findings"]
+                 if each["check"] == "memory"]
+        check([each["verdict"] for each in found] == ["ok" if limited else "attention"], f"{state}: {found}")
+        exim.stop()
+        exim.tool("stop")
+        exim.start()
+    client = Client()
+    codes = [send(exim, client, size)[0] for size in (largest - (100 << 10), largest + (400 << 10))]
+    client.close()
+    check(codes == ([552, 552] if limited else [250, 451]), f"{codes}, {largest}")
+    deliver(exim)
+
+
 @test(main=UNCHECKED, library=True, memory="4M")
 def names_fill_memory_unchecked(exim):
     """The same without Exim's space check: 451, or 421 if Exim can't begin.  Deliveries can't create their own files either.

@@ -1260,8 +1260,8 @@ def too_little_memory(exim):
         good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
         with written(FASTSPOOL_CONFIGURATION, good.replace(f"memory = {exim.memory}", "memory = 20T")):
             tells(exim, "memory", "attention", "has only")
-        with written(FASTSPOOL_CONFIGURATION, good.replace(f"memory = {exim.memory}", "memory = 64M")):
-            tells(exim, "memory", "ok", "is 64 MiB", "512 MiB until Exim is stopped, and `fastspool stop`")
+        with written(FASTSPOOL_CONFIGURATION, good.replace(f"memory = {exim.memory}", "memory = 128M")):
+            tells(exim, "memory", "ok", "is 128 MiB", "512 MiB until Exim is stopped, and `fastspool stop`")
             exim.stop()
             operate(exim, "stop")
             exim.start()
@@ -2208,8 +2208,9 @@ def no_milder_after_a_stop(exim):
 
 @test(library=True)
 def a_program_of_another_user(exim):
-    """Root's status and disable do not run a `program` that another user can write."""
-    program, trace = exim.work / "program", exim.work / "trace"
+    """Root's status and disable do not run a `program` that another user can write, nor another mail server's.  One that hangs is not
+    waited for."""
+    program, trace = exim.work / "exim-5.0", exim.work / "trace"
     with machine(exim):
         program.write_text(f"#!/bin/sh\necho run >> {trace}\n")
         program.chmod(0o755)
@@ -2218,6 +2219,16 @@ def a_program_of_another_user(exim):
             exim.command("status", program=TOOL, stock=True)
             check(trace.exists(), "status does not ask the program")
             trace.unlink()
+            program.write_text(f"#!/bin/sh\necho run >> {trace}\nexec sleep 60\n")
+            began = time.monotonic()
+            exim.command("status", program=TOOL, stock=True)
+            check(trace.exists() and time.monotonic() - began < 30, f"status took {time.monotonic() - began:.0f} s")
+            trace.unlink()
+            other = program.rename(exim.work / "smtpd")
+            with written(FASTSPOOL_CONFIGURATION, f"program = {other}\n{good}"):
+                exim.command("status", program=TOOL, stock=True)
+                check(not trace.exists(), "another mail server is asked")
+            other.rename(program)
             for owner, mode in ((USER_ID, 0o755), (0, 0o757)):
                 os.chown(program, owner, 0)
                 program.chmod(mode)
