@@ -139,10 +139,12 @@ static enum seen_state find_state(const struct fastspool *fs, bool wanted, char 
     bool lives = launch_view_lives(fs->state) != 0; /* where it can't be said, header and mounts decide */
 
     find_mounts(fs->spool, 0, names);
+    if (!lives && launch_place_viewed(fs->spool) > 0)
+        return SEEN_UNAVAILABLE;                   /* that of another state is */
+    if (LOAD(fs->header->state) == SEGMENT_FAILED) /* a server ends at once, and so does the next one */
+        return names[0] ? SEEN_DEAD : wanted ? SEEN_UNAVAILABLE : SEEN_OFF;
     if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))
         return SEEN_MOUNTED;
-    if (!lives && launch_place_viewed(fs->spool) > 0)
-        return SEEN_UNAVAILABLE; /* that of another state is */
     if (lives || (has_just_started(fs) && !names[0]))
         return SEEN_STARTING;
     if (names[0])
@@ -163,7 +165,7 @@ static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE
         snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
 }
 
-static void describe_mend(struct seen *seen, bool wanted)
+static void describe_mend(struct seen *seen, bool wanted, bool failed)
 {
     if (seen->stopped)
         snprintf(
@@ -171,6 +173,8 @@ static void describe_mend(struct seen *seen, bool wanted)
             "`kill -CONT %ld` lets a stopped one go on, a frozen one waits for its control group (/proc/%ld/cgroup); "
             "`fastspool stop` kills it",
             (long)seen->stopped, (long)seen->stopped);
+    else if (failed)
+        strcpy(seen->mend, "mend the store first: `fastspool verify` says what is damaged");
     else
         strcpy(seen->mend, wanted ? "`fastspool run -- true`, as root, mounts it again"
                                   : "`fastspool stop`, as root, takes it away");
@@ -195,7 +199,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
            (seen->late = late(launch_view_holder(fs->state))) > 0 && clock_monotonic() - began < MOMENT)
         clock_sleep(LOOK_AGAIN);
     seen->stopped = seen_stopped(fs->state);
-    describe_mend(seen, wanted);
+    bool failed = LOAD(fs->header->state) == SEGMENT_FAILED;
+    describe_mend(seen, wanted, failed);
     if (seen->state == SEEN_MOUNTED)
         describe_mounted(names, wanted, seen->line);
     else if (seen->state == SEEN_STARTING)
@@ -208,6 +213,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
                "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
     else if (seen->state == SEEN_UNAVAILABLE && launch_place_viewed(fs->spool) > 0)
         strcpy(seen->line, "not available: the view of another state of this spool is mounted");
+    else if (seen->state == SEEN_UNAVAILABLE && failed)
+        strcpy(seen->line, "not available: the store has failed");
     else if (seen->state == SEEN_UNAVAILABLE)
         snprintf(seen->line, SEEN_LINE, "not available: %s: %s", launch_view_obstacle(LOAD(view->obstacle)),
                  why ? why : "unknown error");

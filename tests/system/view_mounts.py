@@ -725,6 +725,8 @@ def store_gone(exim):
             segment.write(b"\3\0\0\0")     # header.state: SEGMENT_FAILED
         wait_for(lambda: not runs(mirror), "the mirror ends")
         wait_for(lambda: not runs(before), "the server ends")
+        said = exim.status()["view"]
+        check(said in ("not available: the store has failed", "dead, over input, msglog"), f"the view is {said}")
     kill(mirror)
     (runtime / "segment").unlink()
     wait_for(lambda: not runs(before), "the server ends")
