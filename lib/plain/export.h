@@ -34,8 +34,8 @@ int export_run(struct fastspool *fs, int directory, const char *to, struct expor
 
 /** Of an export to the spool's own directory that was killed: move those messages that were on their way, and no more.
  *  0: also where there are none.  -EXDEV: this is not the disk that they were on their way to.  @copied: what the names
- * of its copies begin with, of which nobody wants those that are still there; "": there are none.  Until export_end()
- * the store knows that name. */
+ *  of its copies begin with, of which nobody wants those that are still there; "": there are none.  Until export_end()
+ *  the store knows that name. */
 int export_finish(struct fastspool *fs, int directory, struct export_result *result, char copied[PLACES_COPIED_MAX]);
 /** After export_finish(): those copies are removed. */
 int export_end(struct fastspool *fs, int directory, struct export_result *result);
