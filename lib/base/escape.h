@@ -17,8 +17,8 @@
  * What doesn't fit is cut.  Returns @to. */
 char *escape_bytes(char *to, size_t room, const void *bytes, size_t length);
 
-/** Write @text to @to (@room bytes) with its control characters as \n, \t and \xNN: UTF-8 stays as it is, as in a
- *  sentence.  What doesn't fit is cut.  Returns @to. */
+/** Write @text to @to (@room bytes) with its control characters, and what is no UTF-8, as \n, \t and \xNN: all other
+ *  UTF-8 stays as it is, as in a sentence.  What doesn't fit is cut.  Returns @to. */
 char *escape_controls(char *to, size_t room, const char *text);
 
 /** Write @path to @to (@room bytes) as one word of a command that an operator is told to type: as it is, or quoted for
