@@ -17,7 +17,7 @@
  *     does.
  *   - A signal ends a wait with EINTR, within WAIT.
  *   - A deadlock of waiters is not found: no EDEADLK.
- *   - F_GETLK of a file with many owners can name the wrong one of them.
+ *   - F_GETLK of a file with many owners does not know whose lock it has met: the pid is -1.
  *   - A user has many that wait: each is one of his locks (shares.c), or his next one is ENOLCK.
  */
 #include "view/owners.h"
@@ -213,26 +213,33 @@ static int64_t end_of(const struct flock *lock)
     return lock->l_len ? lock->l_start + lock->l_len : INT64_MAX;
 }
 
-/* The process whose lock @found was in the way of @asked: that owner for whom nothing is in the way where the two meet.
- * Where several have read locks there, and where the file has more owners than are to be asked, it is the one that came
- * first. -1: none is known. */
-static pid_t holder(struct key asks, int description, const struct flock *asked, const struct flock *found)
+/* Is nothing in the way of owner @other where the locks @asked and @found meet? */
+static bool is_free_for(const struct owner *other, int description, const struct flock *asked,
+                        const struct flock *found)
 {
     const int64_t from = asked->l_start > found->l_start ? asked->l_start : found->l_start;
     const int64_t to = end_of(asked) < end_of(found) ? end_of(asked) : end_of(found);
-    unsigned tries = 0;
-    pid_t first = -1;
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = to == INT64_MAX ? 0 : to - from};
 
-    for (const struct owner *other = owners; other && tries < ASKED; other = other->hh.next) {
-        struct flock lock = {
-            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = to == INT64_MAX ? 0 : to - from};
+    return fastspool_lock_for(store, description, other->fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
+/* The process whose lock @found was in the way of @asked: the only other owner's, or that one's for whom nothing is in
+ * the way there.  -1: several have read locks there, or the file has more owners than are to be asked. */
+static pid_t holder(struct key asks, int description, const struct flock *asked, const struct flock *found)
+{
+    const struct owner *last = NULL;
+    unsigned others = 0;
+
+    for (const struct owner *other = owners; other && others <= ASKED; other = other->hh.next) {
         if (other->key.handle != asks.handle || other->key.owner == asks.owner)
             continue;
-        first = tries++ == 0 ? other->pid : first;
-        if (fastspool_lock_for(store, description, other->fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK)
+        if (others++ < ASKED && is_free_for(other, description, asked, found))
             return other->pid;
+        last = other;
     }
-    return first;
+    return others == 1 ? last->pid : -1;
 }
 
 int owners_get(uint64_t handle, uint64_t owner, int description, struct flock *lock)

@@ -448,7 +448,7 @@ static const char *const scenarios[][2] = {
     {"several holders",
      BOTH "C open 0 f rw; D open 0 f rw; A lock 0 w 0 10; B lock 0 w 20 10; D lock 0 r 40 10; C lock 0 r 45 10;"
           "C get 0 w 0 1; C get 0 w 20 1; C get 0 r 20 0; C get 0 w 40 1; A get 0 w 20 1; B get 0 w 0 1; B get 0 r 0 0;"
-          "A get 0 w 41 1; A get 0 w 52 1; A kill; D get 0 w 20 1; D get 0 w 52 1"},
+          "A get 0 w 41 1; A get 0 w 52 1; A kill; D get 0 w 20 1; D get 0 w 52 1; C get 0 w 45 1"},
     {"deadlock", BOTH "A lock 0 w 0 1; B lock 0 w 1 1; A wait 0 w 1 1 &; B wait 0 w 0 1 &; B kill; A done"},
     {"unlock of nothing",
      BOTH "A lock 0 u 0 0; B lock 0 w 0 1; A lock 0 u 0 0; A lock 0 r 0 1; B lock 0 u 0 0; A lock 0 r 0 1"},
