@@ -13,6 +13,7 @@ FASTSPOOL is the built command, which says what there is.
   - All pages are installed, no page leads to one of ours that does not exist, and man and mandoc, where they are
     installed, have nothing to warn of.
   - Bash completes subcommands and options.
+  - What the programs say names pages that are there, and no file of docs/: a package has those elsewhere, if at all.
 
 Exit status: 0 all holds, 1 not; each thing that does not is one line.
 """
@@ -92,6 +93,14 @@ def check_page(path):
         check(not warnings and result.returncode == 0, f"man/{path.name}: {command[0]}: {warnings.strip()}")
 
 
+def check_sentences():
+    for path in (path for place in ("lib", "shim", "tools") for path in sorted((TREE / place).rglob("*.[ch]"))):
+        for string in re.findall(r'"(?:[^"\\\n]|\\.)*"', path.read_text()):
+            check("docs/" not in string, f"{path.relative_to(TREE)}: a sentence names a file of docs/: {string}")
+            for page in re.findall(r"`man ([\w.-]+)`", string):
+                check(any(each.stem == page for each in PAGES), f"{path.relative_to(TREE)}: there is no page {page}")
+
+
 def complete(*words):
     """What bash offers for the last of WORDS."""
     script = '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fastspool; printf "%s\\n" "${COMPREPLY[@]}"'
@@ -127,6 +136,7 @@ def main():
     library = (TREE / "man/libfastspool.7").read_text()
     check(".Sh CAVEATS" in library and ".Sh SECURITY" in library, "man/libfastspool.7: no CAVEATS or no SECURITY")
     check_keys()
+    check_sentences()
     check_completion(set(subcommands))
     return wrong > 0
 

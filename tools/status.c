@@ -274,9 +274,7 @@ static enum health without_store(struct shown *shown, int result)
     if (is_missing(shown) || is_closed(result))
         return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
     if (result == -EIO)
-        strcpy(shown->more,
-               "`fastspool verify` says what is damaged, docs/operating.md (\"When something is wrong\") what "
-               "to do");
+        strcpy(shown->more, "`fastspool verify` says what is damaged, `man fastspool-verify` what to do");
     return result == -ENOENT ? look_at_disk(shown) : severity_of(STORE_FAILS);
 }
 

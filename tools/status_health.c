@@ -37,7 +37,7 @@ static bool store_fails(struct shown *shown)
 
     if (shown->failure)
         return is(shown, STORE_FAILS,
-                  "FAILED: %.255s; `fastspool verify` says what is damaged, docs/operating.md what to do",
+                  "FAILED: %.255s; `fastspool verify` says what is damaged, `man fastspool-verify` what to do",
                   shown->failure);
     if (shown->read_only[0])
         return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->read_only);

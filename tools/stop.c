@@ -245,7 +245,7 @@ static void say_what_stays(struct fastspool *fs, bool view)
     else
         printf("do not see %s, as %s", status.messages == 1 ? "it" : "them",
                view ? "no view can be mounted here" : "`view = off`");
-    puts("; to leave fastspool see docs/operating.md");
+    puts("; to leave fastspool see `man fastspool-disable`");
 }
 
 /* The claim keeps others waiting until this process ends; they make a store anew.  A change that no commit has written

@@ -167,7 +167,7 @@ int state_check_new(const char *spool, const char *state, char *error)
         return 0;
     return error_set(error, -EBUSY,
                      "the state directory %s is not there, and another one that may hold mail is, %s; is `state` "
-                     "mistyped?  Else move that one there, or away (docs/operating.md)",
+                     "mistyped?  Else move that one there, or away (`man fastspool.conf`)",
                      state, escape_bytes(shown, sizeof(shown), noted, strlen(noted)));
 }
 
