@@ -46,6 +46,15 @@ void futex_count(uint32_t *word)
     futex_wake(word);
 }
 
+/* Either the sleeper's store of *@enough is seen here, or the sleeper sees the count, and doesn't sleep. */
+void futex_count_to(uint32_t *word, const uint32_t *enough)
+{
+    uint32_t count = __atomic_add_fetch(word, 1, __ATOMIC_SEQ_CST);
+
+    if ((int32_t)(count - __atomic_load_n(enough, __ATOMIC_SEQ_CST)) >= 0)
+        futex_wake(word);
+}
+
 /* Move all sleepers of the word to the same word, and wake none.  A count in memory would keep those that were killed.
  */
 uint64_t futex_sleepers(const uint32_t *word)

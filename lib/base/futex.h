@@ -15,6 +15,8 @@ void futex_wake(const uint32_t *word);
 void futex_wake_one(const uint32_t *word);
 /** Count an event, and wake every sleeper. */
 void futex_count(uint32_t *word);
+/** Count an event, and wake every sleeper if the count has come to *@enough, or is beyond it by less than 2^31. */
+void futex_count_to(uint32_t *word, const uint32_t *enough);
 /** How many threads sleep now, of all processes, as the kernel says.  Keeps errno. */
 uint64_t futex_sleepers(const uint32_t *word);
 

@@ -25,10 +25,11 @@
 
 /* Group commit, see committer_gather(). */
 #define FEW          8u
-#define GATHER       16u               /* times the duration of a commit */
-#define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
-#define MOST_FADES   64u               /* commits */
-#define SLICE        NS_PER_S          /* of a longer interval: the caller has more to do */
+#define GATHER       16u                 /* times the duration of a commit */
+#define PATIENCE_MAX (100 * NS_PER_MS)   /* one commit that hung must not make all later waiters wait */
+#define MOST_FADES   64u                 /* commits */
+#define SLICE        NS_PER_S            /* of a longer interval: the caller has more to do */
+#define NEVER        (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
 
 /* One commit.  0: it is on the disk, or nothing was dirty. */
 static int commit(struct fastspool *fs, struct checkpointer *c)
@@ -56,10 +57,15 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
     return result < 0 ? result : ended;
 }
 
-/* Sleep for @duration, or until another waiter comes, or SIGTERM. */
-static void doze(struct fastspool *fs, uint32_t wanted, uint64_t duration)
+/* Sleep for @duration, or until the count of waiters, now @wanted, comes to @until, or SIGTERM.  The ones before make
+ * no system call to wake who would only count them. */
+static void doze(struct fastspool *fs, uint32_t wanted, uint32_t until, uint64_t duration)
 {
-    futex_wait(&fs->header->mirror.wanted, wanted, duration);
+    const struct header *h = fs->header;
+
+    __atomic_store_n(&ATOMIC(h->mirror.enough), until, __ATOMIC_SEQ_CST);
+    futex_wait(&h->mirror.wanted, wanted, duration);
+    STORE(h->mirror.enough, wanted + NEVER);
 }
 
 uint64_t committer_half(uint64_t half, uint64_t duration)
@@ -143,7 +149,7 @@ bool committer_gather(struct committer *committer, bool (*ending)(const struct f
     committer_beat(fs);
     uint64_t passed = clock_monotonic() - committer->committed, interval = fs->header->flush_interval;
     if (LOAD(fs->header->mirror.wanted) == rhythm->captured && passed < interval) {
-        doze(fs, rhythm->captured, interval - passed < SLICE ? interval - passed : SLICE);
+        doze(fs, rhythm->captured, rhythm->captured + 1, interval - passed < SLICE ? interval - passed : SLICE);
         if (LOAD(fs->header->mirror.wanted) == rhythm->captured && interval - passed > SLICE)
             return false;
     }
@@ -153,7 +159,7 @@ bool committer_gather(struct committer *committer, bool (*ending)(const struct f
         start = start ? start : now;
         if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
             return true;
-        doze(fs, wanted, patience - (now - start));
+        doze(fs, wanted, rhythm->captured + enough(rhythm), patience - (now - start));
     }
     return true;
 }

@@ -184,7 +184,7 @@ struct mirror_state {
     uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
     uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
     int32_t pid;       /* for a reader's eyes only: nothing acts on it */
-    uint32_t zero;
+    uint32_t enough;   /* the count of `wanted` that wakes the mirror; atomic */
 };
 
 enum view_status {

@@ -46,7 +46,7 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 
     if (LOAD(h->tickets.durable) >= ticket)
         return 0;
-    futex_count(&ATOMIC(h->mirror.wanted));
+    futex_count_to(&ATOMIC(h->mirror.wanted), &h->mirror.enough);
     while (result == 0) {
         uint32_t event = LOAD(h->tickets.commit_event);
         if (LOAD(h->tickets.durable) >= ticket)

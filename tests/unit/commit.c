@@ -5,6 +5,7 @@
  */
 #include "base/atomic.h"
 #include "base/clock.h"
+#include "base/futex.h"
 #include "base/places.h"
 #include "durable.h"
 #include "fastspool.h"
@@ -25,6 +26,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 TestSuite(commit, .init = durable_setup, .fini = durable_teardown);
@@ -467,6 +469,79 @@ Test(commit, usual_duration)
     half = half_after(half, 100, 100 * NS_PER_US, 3 * NS_PER_S);
     cr_assert(half < 200 * NS_PER_US, "%llu ns", (unsigned long long)half);
     cr_assert_gt(half_after(1, 20, 0, 0), 0); /* 0 means that there was none */
+}
+
+static bool goes_on(const struct fastspool *of)
+{
+    (void)of;
+    return false;
+}
+
+/* How often the mirror's thread slept until its group was complete. */
+static void *gather(void *argument)
+{
+    static long slept;
+    struct rusage before, after;
+
+    getrusage(RUSAGE_THREAD, &before);
+    committer_gather(argument, goes_on);
+    getrusage(RUSAGE_THREAD, &after);
+    slept = after.ru_nvcsw - before.ru_nvcsw;
+    return &slept;
+}
+
+static void *sleep_until_woken(void *value)
+{
+    futex_wait(&fs->header->mirror.wanted, *(uint32_t *)value, 60 * NS_PER_S);
+    return NULL;
+}
+
+/* A waiter wakes the mirror when its group is complete, and not before. */
+Test(commit, who_joins_a_group_wakes_nobody)
+{
+    const struct header *h = fs->header;
+    uint32_t before = LOAD(h->mirror.wanted);
+    pthread_t mirror;
+
+    put("f", 0, "content", 7, 0);
+    STORE(h->tickets.commit_error, -EIO); /* so that a waiter goes at once */
+    STORE(h->mirror.enough, before + 8);
+    cr_assert_eq(pthread_create(&mirror, NULL, sleep_until_woken, &before), 0);
+    while (futex_sleepers(&h->mirror.wanted) == 0)
+        usleep(1000);
+    for (int i = 1; i < 8; i++) {
+        cr_assert_eq(fastspool_flush(fs, 0), -EIO);
+        cr_assert_eq(futex_sleepers(&h->mirror.wanted), 1, "waiter %d of 8 woke the mirror", i);
+    }
+    uint64_t start = clock_monotonic();
+    cr_assert_eq(fastspool_flush(fs, 0), -EIO);
+    pthread_join(mirror, NULL);
+    cr_assert_lt(clock_monotonic() - start, 30 * NS_PER_S);
+}
+
+/* The mirror sleeps until the first waiter comes, and then until its group is complete. */
+Test(commit, a_group_is_slept_through)
+{
+    const uint32_t *wanted = &fs->header->mirror.wanted;
+    struct committer committer;
+    pthread_t mirror;
+    void *slept;
+
+    STORE(fs->header->flush_interval, 10 * NS_PER_S);
+    put("f", 0, "content", 7, 0);
+    STORE(fs->header->tickets.commit_error, -EIO); /* so that a waiter goes at once */
+    committer_init(&committer, fs, NULL);
+    committer.committed = clock_monotonic();
+    committer.rhythm.known = 8;
+    committer.rhythm.duration = NS_PER_S;
+    cr_assert_eq(pthread_create(&mirror, NULL, gather, &committer), 0);
+    for (int i = 0; i < 8; i++) {
+        for (int tries = 0; futex_sleepers(wanted) == 0 && tries < 1000; tries++)
+            usleep(100); /* beyond that, it has given up to wait */
+        cr_assert_eq(fastspool_flush(fs, 0), -EIO);
+    }
+    pthread_join(mirror, &slept);
+    cr_assert_leq(*(long *)slept, 3, "it slept %ld times", *(long *)slept);
 }
 
 /* A recovery refuses a database that is cut off, with a message, and does not change it.  It also refuses a missing
