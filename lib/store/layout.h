@@ -17,10 +17,11 @@
 #ifndef FASTSPOOL_LAYOUT_H
 #define FASTSPOOL_LAYOUT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 12
+#define LAYOUT_VERSION 13
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
@@ -43,6 +44,9 @@
 
 /** Classes of the duration of a commit: four an octave, from 10 us on. */
 #define COMMIT_TIMES 64u
+
+/** Bytes that move between processors in one piece. */
+#define CACHE_LINE 64u
 
 /** Entries of the history, and bytes of a name in it. */
 #define HISTORY_MAX  256u
@@ -258,7 +262,9 @@ struct header {
     uint64_t hash_seed;                       /* random: no user can predict the bucket of a name */
     uint64_t placeholder_inode[PLACEHOLDERS]; /* st_ino of the placeholder directories: they identify our descriptors */
 
-    struct section_state section;
+    /* Every section changes these two: they share a line of the processor's cache. */
+    struct section_state section __attribute__((aligned(CACHE_LINE)));
+    uint64_t history_count; /* entries ever made: the next one is history[history_count % HISTORY_MAX] */
     struct tables_state tables;
     struct blocks_state blocks;
     struct tree_state tree;
@@ -269,7 +275,6 @@ struct header {
     struct journal_state journal;
     struct disk_state disk;
     struct recovery_state recovery;
-    uint64_t history_count; /* entries ever made: the next one is history[history_count % HISTORY_MAX] */
 
     /* Last, so that the fields that every section touches share a page: a forked child pays for each page it touches.
      */
@@ -445,6 +450,8 @@ _Static_assert(sizeof(struct chunk) == 128, "a chunk is 128 bytes");
 #define SEGMENT_SIZE    (DATA_AT + (uint64_t)CHUNKS_MAX * CHUNK_SIZE)
 
 _Static_assert(sizeof(struct header) <= HEADER_SIZE, "the header fits");
+_Static_assert(offsetof(struct header, tables) - offsetof(struct header, section) <= CACHE_LINE,
+               "what every section changes is in one line");
 _Static_assert(INODES_AT % HUGE_PAGE == 0 && NAMES_AT % HUGE_PAGE == 0 && DATA_AT % HUGE_PAGE == 0,
                "what is mapped by itself begins with a huge page");
 
