@@ -5,7 +5,8 @@
  * The happy path: each section and each commit leaves an entry as it ends, under the lock.  It is made as cheap as may
  * be: the name is copied in one piece, whatever its length, the clock is the coarse one, and the number of the thread
  * is the one in the lock's word.  (getpid() would be a system call, and a number that is kept in the
- * process would be its parent's after a fork.)
+ * process would be its parent's after a fork.)  Another processor may have made the entry that stood there, 256
+ * sections ago: so the line of the next but one is asked for now, and has come when it is needed.
  *
  * Failure modes: entries aren't undo-logged.  A process that is killed here leaves half an entry, and whoever writes
  * to the segment may write anything into it: history_read() bounds and escapes all of it.
@@ -32,6 +33,7 @@ void history_note(const struct header *header, enum history_kind kind, const cha
     memcpy(entry->name, name, HISTORY_NAME);
     entry->kind = (uint8_t)kind;
     WRITABLE(header->history_count) = header->history_count + 1;
+    __builtin_prefetch(&header->history[(header->history_count + 1) % HISTORY_MAX], 1);
 }
 
 bool history_read(const struct header *header, uint32_t back, struct history_line *line)
