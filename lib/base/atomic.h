@@ -14,4 +14,12 @@
 #define LOAD(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
 #define STORE(field, value) __atomic_store_n(&ATOMIC(field), (value), __ATOMIC_RELEASE)
 
+/** Between two looks at a field that another processor is about to change. */
+static inline void atomic_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
 #endif

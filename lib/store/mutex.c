@@ -12,6 +12,11 @@
  *   2. The word goes from 0 to the thread id, by compare-and-swap.  A waiter adds FUTEX_WAITERS, and sleeps.
  *   3. The word goes back to 0.  If there are waiters, one of them is woken.
  *
+ * Two processors in a rush: each handover moves all lines that sections change to the other processor, which takes as
+ * long as three sections.  So who had the lock last, and meets another one in it, lets that one have a run of sections
+ * (stand_back()), and is back after LONE + MUTEX_RUN at most: then it tries at every instant, as who comes to the lock
+ * for the first time does at once.  A section that comes alone is waited for and no more.
+ *
  * Failure modes:
  *   - The holder dies, also by exec or by the end of its thread: if the word still holds its thread id, the kernel sets
  *     FUTEX_OWNER_DIED and wakes a waiter, which takes over.
@@ -28,6 +33,7 @@
  */
 #include "store/mutex.h"
 
+#include "base/atomic.h"
 #include "base/clock.h"
 #include "base/futex.h"
 #include "base/namespace.h"
@@ -42,7 +48,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPINS 200 /* tries before sleeping: a section takes less than a microsecond */
+#define SPINS 200       /* tries before sleeping: a section takes less than a microsecond */
+#define LONE  NS_PER_US /* longer than a section and the way to the next one */
 
 /* ---- this thread ---- */
 
@@ -52,6 +59,7 @@ static __thread struct {
     uint64_t pid_namespace;        /* that the id belongs to; 0: unknown */
     struct robust_list_head *head; /* of its list of robust locks */
     struct robust_list *outside;   /* list_op_pending as it was before the lock */
+    uint32_t last;                 /* section.sequence when it gave the lock back */
 } self;
 
 static __thread struct robust_list_head own_head; /* for a thread without a registered list: one of a bare clone */
@@ -170,17 +178,44 @@ static bool take_over(uint32_t *word, uint32_t seen, const struct mutex_wait *wa
     return swap(word, seen, self.thread | (seen & FUTEX_WAITERS) | (wait->slept ? FUTEX_WAITERS : 0));
 }
 
-static int spin(uint32_t *word, const struct mutex_wait *wait)
+static void pause_for(uint64_t nanoseconds)
 {
-    for (int i = 0; i < SPINS; i++) {
-        uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), holder = seen & FUTEX_TID_MASK;
-        if ((holder == 0 || holder == self.thread) && take_over(word, seen, wait))
-            return seen == 0 ? MUTEX_TAKEN : MUTEX_TAKEN_OVER;
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#endif
-    }
+    for (uint64_t start = clock_precise(); clock_precise() - start < nanoseconds;)
+        atomic_pause();
+}
+
+/* The lock is taken.  No look at it in a run: each would take a line away from the holder. */
+static void stand_back(const struct fastspool *fs)
+{
+    const uint32_t *sequence = &fs->header->section.sequence;
+
+    if (LOAD(*sequence) - self.last > 1) /* others have had it since */
+        return;
+    pause_for(LONE);
+    if (LOAD(*sequence) - self.last > 2) /* another section has begun behind the one that was met */
+        pause_for(MUTEX_RUN);
+}
+
+static int look(uint32_t *word, const struct mutex_wait *wait)
+{
+    uint32_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), holder = seen & FUTEX_TID_MASK;
+
+    if ((holder == 0 || holder == self.thread) && take_over(word, seen, wait))
+        return seen == 0 ? MUTEX_TAKEN : MUTEX_TAKEN_OVER;
     return MUTEX_BUSY;
+}
+
+static int spin(const struct fastspool *fs, uint32_t *word, const struct mutex_wait *wait)
+{
+    int result = look(word, wait);
+
+    if (result == MUTEX_BUSY)
+        stand_back(fs);
+    for (int i = 0; i < SPINS && result == MUTEX_BUSY; i++) {
+        atomic_pause();
+        result = look(word, wait);
+    }
+    return result;
 }
 
 /* Does the thread in the word hold nothing?  Kills one that is stuck inside. */
@@ -206,7 +241,7 @@ int mutex_try(struct fastspool *fs, struct mutex_wait *wait)
         return -EDEADLK;
     self.outside = self.head->list_op_pending;
     set_pending(entry_of(word));
-    result = spin(word, wait);
+    result = spin(fs, word, wait);
     if (result == MUTEX_BUSY) {
         uint32_t seen = LOAD(*word), holder = seen & FUTEX_TID_MASK;
         if (holder && is_void(fs, holder, wait) && take_over(word, seen, wait))
@@ -239,6 +274,7 @@ void mutex_release(struct fastspool *fs)
 {
     uint32_t *word = word_of(fs), seen = LOAD(*word);
 
+    self.last = LOAD(fs->header->section.sequence);
     while ((seen & FUTEX_TID_MASK) == self.thread &&
            !__atomic_compare_exchange_n(word, &seen, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         ;

@@ -49,13 +49,6 @@ __thread const struct fastspool *section_inside;
 static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
 static __thread bool damaged;                      /* the running body has met damage, whatever it returns */
 
-static inline void pause_briefly(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 static void guard_enter(void)
 {
     if (section_guard.enter)
@@ -315,7 +308,7 @@ int section_read_begin(struct fastspool *fs, struct section_read *read)
             read->sequence = LOAD(fs->header->section.sequence);
             if ((read->sequence & 1) == 0)
                 return span_follow(fs); /* after the sequence: the tables are as large as what it published needs */
-            pause_briefly();
+            atomic_pause();
         }
     }
     result = lock(fs);

@@ -721,6 +721,80 @@ Test(mutex, number_is_used_again)
     end_child(innocent);
 }
 
+/* ---- who gives way ---- */
+
+/* While this is on, each look at the clock takes 100 ns, and another process has a section meanwhile. */
+static struct {
+    bool on;
+    uint64_t now;
+    uint32_t sections; /* that it has yet to begin */
+} rush;
+
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+    if (!rush.on)
+        return (int)syscall(SYS_clock_gettime, clock, time);
+    if (rush.sections > 0) {
+        rush.sections--;
+        STORE(fs->header->section.sequence, fs->header->section.sequence + 2);
+    }
+    rush.now += 100;
+    *time = clock_timespec(rush.now);
+    return 0;
+}
+
+/* Try to take the lock from @holder, who has @sections one behind the other.  The time that this takes, ns. */
+static uint64_t time_of_try(pid_t holder, uint32_t sections)
+{
+    struct mutex_wait wait = {0};
+
+    STORE(fs->header->section.lock, (uint32_t)holder);
+    rush.on = true;
+    rush.now = 0;
+    rush.sections = sections;
+    int result = mutex_try(fs, &wait);
+    rush.on = false;
+    cr_assert_eq(result, MUTEX_BUSY);
+    STORE(fs->header->section.lock, 0);
+    return rush.now;
+}
+
+/* Who had the lock last lets a process that has section upon section have a run of them, and is back when that is over,
+ * though the other one goes on. */
+Test(mutex, a_run_for_the_other)
+{
+    pid_t holder = innocent_child(false);
+
+    cr_assert_eq(run_section(NULL, NULL), 0);
+    uint64_t taken = time_of_try(holder, UINT32_MAX);
+    cr_assert_geq(taken, MUTEX_RUN);
+    cr_assert_lt(taken, 2 * MUTEX_RUN);
+    end_child(holder);
+}
+
+/* For one section of another process nobody waits longer than that takes, be it over or not. */
+Test(mutex, no_run_for_one_section)
+{
+    pid_t holder = innocent_child(false);
+
+    for (uint32_t sections = 0; sections < 2; sections++) {
+        cr_assert_eq(run_section(NULL, NULL), 0);
+        cr_assert_lt(time_of_try(holder, sections), MUTEX_RUN / 2);
+    }
+    end_child(holder);
+}
+
+/* Who did not have the lock last tries at every instant. */
+Test(mutex, no_run_for_others)
+{
+    pid_t holder = innocent_child(false);
+
+    cr_assert_eq(run_section(NULL, NULL), 0);
+    STORE(fs->header->section.sequence, fs->header->section.sequence + 2);
+    cr_assert_eq(time_of_try(holder, UINT32_MAX), 0);
+    end_child(holder);
+}
+
 /* ---- forks and namespaces ---- */
 
 static void fork_beside(void *argument)
