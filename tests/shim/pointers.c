@@ -2,7 +2,7 @@
  *
  * Names in memory that a constructor has taken from the break before the library's ran: each page of it is looked at
  * once, and where there is no memory a name is EFAULT as often as it is given.  In memory that may be gone at the next
- * call, as a library's constants, a name is looked at once a call.
+ * call, as a mapping, a name is looked at once a call; among a library's constants, while it is loaded, it is not.
  *
  *     pointers DIRECTORY
  *
@@ -60,6 +60,8 @@ int main(int argc, char **argv)
         snprintf(mapped, PAGE, "%s", argv[1]);
         failed = gives(mapped, CALLS / 10, 0);
     }
+    if (!failed)
+        failed = gives(strerrorname_np(ENOENT), CALLS / 10, ENOENT); /* libc's constant, as a name */
     char *below = (char *)((size_t)early & ~(size_t)(PAGE - 1)) - PAGE;
     if (failed || mincore(below, PAGE, &there) == 0) /* else the kernel has left a gap behind the program, at random */
         return 1;
