@@ -17,8 +17,8 @@
  * Failure modes:
  *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.
  *   - The exec fails: everything is as before.
- *   - An exec may follow a vfork or interrupt malloc: the notes lie in mapped memory.  Without memory for them the
- *     program inherits placeholders, which it can't use.
+ *   - An exec may follow a vfork or interrupt malloc: the notes lie on the stack, many of them in mapped memory.
+ *     Without memory for them the program inherits placeholders, which it can't use.
  */
 #include "handover.h"
 
@@ -139,16 +139,37 @@ static void note(int fd, uint32_t description, void *argument)
     handover->count++;
 }
 
+/* Memory for @size bytes of notes.  NULL: there is none. */
+static struct handed *take_memory(struct handover *handover, size_t size)
+{
+    if (size <= sizeof(handover->few))
+        return (struct handed *)handover->few;
+    void *memory = real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    handover->size = size;
+    return memory;
+}
+
+static void give_memory(struct handover *handover)
+{
+    if (handover->size)
+        munmap(handover->handed, handover->size);
+    handover->handed = NULL;
+}
+
 /* Note the descriptors.  Room for as many carried files follows the notes. */
 static bool collect(struct handover *handover)
 {
-    *handover = (struct handover){0};
+    handover->handed = NULL;
+    handover->count = handover->room = 0;
+    handover->size = 0;
     descriptors_each(count_one, &handover->room);
     if (handover->room == 0)
         return false;
-    handover->size = (size_t)handover->room * (sizeof(struct handed) + sizeof(struct carried));
-    struct handed *memory = real.mmap(NULL, handover->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    struct handed *memory =
+        take_memory(handover, (size_t)handover->room * (sizeof(struct handed) + sizeof(struct carried)));
+    if (!memory)
         return false;
     handover->handed = memory;
     descriptors_each(note, handover);
@@ -236,7 +257,7 @@ void handover_leave(void)
         for (int i = 0; i < handover.count; i++)
             replace(&handover.handed[i]);
         close_new(&handover);
-        munmap(handover.handed, handover.size);
+        give_memory(&handover);
     }
     serve_leave();
 }
@@ -279,8 +300,6 @@ void handover_undo(struct handover *handover)
             real.fcntl(handed->fd, F_SETFD, handed->flags);
         }
     }
-    if (handover->handed)
-        munmap(handover->handed, handover->size);
-    handover->handed = NULL;
+    give_memory(handover);
     errno = saved;
 }

@@ -7,11 +7,14 @@
 
 #include <stddef.h>
 
+#define HANDOVER_ROOM 256
+
 /** What was changed for a program. */
 struct handover {
     struct handed *handed; /* NULL: nothing */
     int count, room;
-    size_t size; /* of the memory at `handed` */
+    size_t size;                         /* of the memory at `handed`, 0: it is these: */
+    _Alignas(8) char few[HANDOVER_ROOM]; /* for as many descriptors as a delivery has */
 };
 
 /** This process is about to leave the store. */

@@ -47,6 +47,31 @@ int fd_high(int fd)
     return high;
 }
 
+static void put_in_order(int *fds, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        for (size_t j = i; j > 0 && fds[j - 1] > fds[j]; j--) {
+            int lower = fds[j];
+            fds[j] = fds[j - 1];
+            fds[j - 1] = lower;
+        }
+    }
+}
+
+void fd_close_all(int *fds, size_t count)
+{
+    put_in_order(fds, count);
+    for (size_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && fds[end] == fds[end - 1] + 1;)
+            end++;
+        if (fds[i] < 0)
+            end = i + 1;
+        else if (close_range((unsigned)fds[i], (unsigned)fds[end - 1], 0) < 0) /* a kernel before 5.9 */
+            for (size_t one = i; one < end; one++)
+                close(fds[one]);
+    }
+}
+
 void fd_link(int fd, char link[FD_LINK_MAX])
 {
     unsigned number = (unsigned)fd; /* a negative one becomes a number that no descriptor has */

@@ -16,6 +16,10 @@ int fd_high(int fd);
 /** A duplicate of @fd with such a number; @fd stays open. */
 int fd_duplicate_high(int fd);
 
+/** Close the @count of them that are not negative; puts them in order.  Numbers in a row, as those of a store, take one
+ *  system call. */
+void fd_close_all(int *fds, size_t count);
+
 /** The name of @fd in /proc, into @link.  (Not by snprintf(3), which takes 700 instructions: each call on a path below
  * a descriptor needs it.) */
 #define FD_LINK_MAX 32

@@ -20,6 +20,7 @@
 #include "base/atomic.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/futex.h"
 #include "base/rights.h"
 #include "config.h"
@@ -35,6 +36,7 @@
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/segment.h"
+#include "store/span.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -208,12 +210,12 @@ int fastspool_attach(const char *spool, const struct fastspool_config *config, s
 
 void fastspool_detach(struct fastspool *fs)
 {
-    if (fs->base)
+    int fds[] = {fs->spool_fd, fs->presence_fd, fs->runtime_fd, fs->segment_fd, fs->locks_fd};
+
+    if (fs->base) {
         descriptions_pool_close(fs);
-    memory_close(fs);
-    if (fs->presence_fd >= 0)
-        close(fs->presence_fd);
-    if (fs->spool_fd >= 0)
-        close(fs->spool_fd);
+        span_unmap(fs);
+    }
+    fd_close_all(fds, sizeof(fds) / sizeof(*fds));
     munmap(fs, sizeof(*fs));
 }

@@ -74,6 +74,22 @@ static void another_for_good(uid_t owner)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* As Exim becomes a recipient, with -D open. */
+static void leaving(void)
+{
+    int status = 1, fd;
+
+    step("before");
+    fd = in_input("file", O_RDWR);
+    pid_t child = fork();
+    if (child == 0) {
+        step("leaving");
+        _exit(setuid(65534) == 0 ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(close(fd) == 0);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 3);
@@ -82,6 +98,7 @@ int main(int argc, char **argv)
     pairs();
     another_user(owner);
     another_for_good(owner);
+    leaving();
     step("end");
     return failures != 0;
 }
