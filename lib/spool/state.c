@@ -214,5 +214,6 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                          "the state directory %s must be the spool owner's or root's, and writable by that user alone",
                          fs->state);
     }
+    fs->may_have_lists = st.st_mode & 070;
     return fd;
 }

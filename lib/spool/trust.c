@@ -9,7 +9,9 @@
  *
  * The happy path: a process of root's or the owner's that attaches compares the list of the segment, which is set last,
  * and that of STATE, which outlives it, with the configuration, and sets all lists where one differs.  So the next such
- * process adds and removes users.  A trusted user's process only looks that the list names trusted users alone.
+ * process adds and removes users.  A mode without rights of a group has no list, or one that gives nobody anything (its
+ * group's bits are the most that a list gives): where no user is trusted, nothing need be compared then.  A trusted
+ * user's process only looks that the list names trusted users alone.
  *
  * Failure modes: a file system without lists: a line in syslog, and the kernel refuses trusted users.
  */
@@ -72,6 +74,8 @@ static int give_runtime(const struct fastspool *fs, const struct fastspool_confi
 
 int trust_settle(const struct fastspool *fs, const struct fastspool_config *config, int state_fd)
 {
+    if (config->trusted_users == 0 && !fs->may_have_lists)
+        return 0;
     if (acl_is(fs->segment_fd, config->trusted_user, config->trusted_users, R_OK | W_OK) &&
         acl_is(state_fd, config->trusted_user, config->trusted_users, R_OK | X_OK))
         return 0;

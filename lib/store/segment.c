@@ -197,15 +197,17 @@ static int another_version(uint32_t version, char *error)
                      version, LAYOUT_VERSION);
 }
 
-static int check_file(int fd, uid_t owner, char *error)
+static int check_file(struct fastspool *fs, char *error)
 {
+    const int fd = fs->segment_fd;
     struct stat st;
 
     if (fstat(fd, &st) < 0)
         return error_set(error, -errno, "look at the segment: %s", strerrordesc_np(errno));
-    if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != owner && st.st_uid != 0)) {
+    if (!S_ISREG(st.st_mode) || !acl_alone(fd, &st) || (st.st_uid != fs->owner && st.st_uid != 0)) {
         return error_set(error, -EPERM, "the segment does not belong to the spool's owner alone");
     }
+    fs->may_have_lists = fs->may_have_lists || (st.st_mode & 070);
     if ((uint64_t)st.st_size == SEGMENT_SIZE)
         return 0; /* which version it is, the header says */
     uint32_t version = version_of(fd);
@@ -257,7 +259,7 @@ int segment_open(struct fastspool *fs, const struct stat *spool, const struct st
         return error_set(error, fs->segment_fd, "open the segment in %s: %s", fs->runtime,
                          strerrordesc_np(-fs->segment_fd));
     fs->pid_namespace = mutex_pid_namespace();
-    int result = check_file(fs->segment_fd, fs->owner, error);
+    int result = check_file(fs, error);
     if (result == 0) {
         result = span_map(fs);
         if (result < 0)

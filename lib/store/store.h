@@ -52,6 +52,7 @@ struct fastspool {
     char state[FASTSPOOL_PATH_MAX];   /* path of its state directory */
     char runtime[FASTSPOOL_PATH_MAX]; /* RUNTIME/fastspool.ID */
     const struct keeper *keeper;      /* how this process finds and starts a mirror (await.h); NULL: it uses none */
+    bool may_have_lists;              /* the modes of state directory and segment don't say that they are one user's */
     bool starts_view;                 /* root's, started by root or the owner: it may start the view */
     bool mirror;                      /* this process is the mirror: it may use the reserve, and waits for no mirror */
     bool for_others; /* it is the view's server: it writes for users, and leaves memory to the library */
