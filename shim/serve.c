@@ -93,8 +93,8 @@ static size_t spool_count;
 static struct decision_word word __attribute__((used)) = {.mark = DECISION_MARK};
 static uint32_t users; /* an ordinary user started this process */
 static struct fastspool_config config;
-static bool by_preload; /* LD_PRELOAD brought the library, and must be restored for children */
-static bool global;     /* every execution of this image has it */
+static bool links;      /* the image needs the library itself */
+static bool by_preload; /* without /etc/ld.so.preload it would be LD_PRELOAD that brought it */
 static uint32_t left;   /* the process has left all spools: calls on them are EACCES */
 static bool final;      /* nothing that can be mended will have this process served */
 static uint32_t passed; /* a path like one below a spool went to the disk, as nobody had named that spool */
@@ -377,8 +377,10 @@ static void load(bool environment)
 
 static enum decision decide(void)
 {
-    bool secure = getauxval(AT_SECURE) != 0, links = image_links();
+    bool secure = getauxval(AT_SECURE) != 0;
     size_t length;
+
+    links = image_links();
 
     if (!image_find(&own_image, &by_proc)) {
         final = true;
@@ -410,8 +412,7 @@ static enum decision decide(void)
     STORE(users, !refusal[0] && in_users_group());
     if (LOAD(users))
         return SERVE_NOTHING;
-    global = links || image_is_preloaded_for_all();
-    by_preload = secure ? !global : image_preload(&length) != NULL;
+    by_preload = secure || image_preload(&length) != NULL;
     look_ahead();
     if (!set_id_image)
         return SERVE;
@@ -455,14 +456,15 @@ bool serve_is_users(void)
     return !serve_active() && LOAD(users);
 }
 
+/* Asked where a program is executed: most processes execute none. */
 bool serve_is_global(void)
 {
-    return global;
+    return links || image_is_preloaded_for_all();
 }
 
 bool serve_by_preload(void)
 {
-    return by_preload;
+    return by_preload && !(getauxval(AT_SECURE) && serve_is_global());
 }
 
 bool serve_trusts(uid_t uid)

@@ -29,8 +29,8 @@ WANTED = {
     "leaving": "getresuid fcntl memfd_create ftruncate openat close lseek dup3 close close munmap munmap munmap munmap close_range"
                " munmap setuid exit_group",
 }
-# Nowhere: lists of trusted users, where there are none.
-UNWANTED = ("fgetxattr(",)
+# Nowhere: lists of trusted users, where there are none; what another program would have loaded, where none is executed.
+UNWANTED = ("fgetxattr(", '"/etc/ld.so.preload", O_RDONLY')
 
 
 def main():
