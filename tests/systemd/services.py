@@ -162,6 +162,23 @@ def stopped(m):
 
 
 @test
+def without_a_view(m):
+    """With `view = off` the service is skipped, and no failure; mail goes on.  Without that line it has the view again."""
+    configuration = m.root / "etc/fastspool.conf"
+    before = configuration.read_text() if configuration.exists() else ""
+    m.sh(f"systemctl stop exim4; systemctl stop {SERVICE}")
+    configuration.write_text(before + "view = off\n")
+    m.sh("systemctl start exim4")
+    check(m.show(SERVICE, "ActiveState") == "inactive", m.out(f"systemctl status {SERVICE}", may_fail=True))
+    wait_for(m.listens, "Exim listens")
+    check(m.send(2) == [250] * 2 and not m.sh(f"grep {SPOOL}/ /proc/mounts", may_fail=True).stdout, "a view is mounted")
+    m.sh("systemctl stop exim4; fastspool stop", may_fail=True)
+    configuration.write_text(before)
+    m.sh("systemctl start exim4")
+    check(m.is_active(SERVICE) and m.count() == 2, f"{m.count()} of 2")
+
+
+@test
 def started_after_exims_own_view(m):
     """The service takes the view over from one that Exim had started."""
     m.send(3)
