@@ -179,6 +179,20 @@ def without_a_view(m):
 
 
 @test
+def stopped_by_hand(m):
+    """After `fastspool stop` beside a running Exim its own mirror and view serve the spool, the service is inactive, and `status` says
+    that all is well.  A start of the service takes them back."""
+    m.send(2)
+    m.sh("fastspool stop", may_fail=True)
+    m.send(1)
+    wait_for(lambda: m.sh("fastspool status", may_fail=True).returncode == 0, "all is well")
+    check(m.show(SERVICE, "ActiveState") == "inactive", m.out(f"systemctl status {SERVICE}", may_fail=True))
+    m.sh(f"systemctl start {SERVICE}")
+    view_in_service(m)
+    check(m.is_active(SERVICE) and m.count() == 3, f"{m.count()} of 3")
+
+
+@test
 def started_after_exims_own_view(m):
     """The service takes the view over from one that Exim had started."""
     m.send(3)
