@@ -291,6 +291,31 @@ def counted_elsewhere(exim):
     check(len(list(other.glob("input/*-H"))) == 2, "not all is there")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def elsewhere_lost(exim):
+    """docs/operating.md, "An export whose disk is lost", word for word: each message is on the new disk, and delivered once."""
+    other = exim.work / "other"
+    for _ in range(3):
+        exim.submit(exim.expect(Message(), "sink"))
+    check(die_at("renameat2", 2, "export", "--yes", str(other)), "it has come to its end")
+    check(exim.status()["half_moved"] == 3, f"{exim.status()}")
+    shutil.rmtree(other)
+    other.mkdir()
+    refused = exim.command("export", "--yes", other, program=TOOL, stock=True)
+    number = re.search(r"\.fastspool\.copied\.(\w+)\.here", refused.stderr.decode())[1]
+    text = (pathlib.Path(__file__).parents[2] / "docs/operating.md").read_text().split("### An export whose disk is lost\n")[1]
+    lines = "\n".join(re.findall(r"^ {4}(.*)$", text.split("\n#")[0], re.M)).replace("/mnt/plain", str(other)).replace("NUMBER", number)
+    result = subprocess.run(["bash", "-ec", lines], env=exim.environment(stock=True), capture_output=True, text=True)
+    check(result.returncode == 0 and "failed" not in result.stdout, f"{result}")
+    told = exim.status()
+    check((in_store(told), told["half_moved"]) == (0, 0), f"{told}")
+    check(len(list(other.glob("input/*-H"))) == 3 and not list(other.glob("**/.fastspool*")), f"{list(other.rglob('*'))}")
+    shutil.copytree(other / "input", exim.spool / "input", dirs_exist_ok=True, copy_function=shutil.move)
+    subprocess.run(["chown", "-R", "Debian-exim:Debian-exim", exim.spool / "input"], check=True)
+    plain(exim, "-qff")
+    exim.wait_arrived()
+
+
 def runs(*verbs):
     return [pid for pid, name in processes() if name.startswith("fastspool") and words_of(pid)[1:2] and words_of(pid)[1] in verbs]
 
