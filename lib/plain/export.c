@@ -159,13 +159,16 @@ static int visit_file(struct export *ex, const char *path)
 
 /* ---- begin and end ---- */
 
-/* Read or write the number of the copies.  1: it is new.  One that has decided goes on with the names that it has. */
+/* Read or write the number of the copies.  1: it is new.  One that has decided goes on with the names that it has.  One
+ * that has not, and whose mark this disk does not have, has begun on another, which may come back to this path. */
 static int number_copies(struct export *ex)
 {
     int file = fastspool_open(ex->fs, NUMBER, O_RDWR | O_CREAT, 0600);
     ssize_t size = file < 0 ? file : fastspool_pread(ex->fs, file, &ex->number, sizeof(ex->number), 0);
-    bool fresh = size >= 0 && size != sizeof(ex->number) && !export_has(ex, TREE);
 
+    places_copied(size == sizeof(ex->number) ? ex->number : 0, ex->copied);
+    bool known = size == sizeof(ex->number) && disk_has_mark(ex->disk, ex->copied);
+    bool fresh = size >= 0 && !known && !export_has(ex, TREE);
     if (fresh && getrandom(&ex->number, sizeof(ex->number), 0) == sizeof(ex->number))
         size = fastspool_pwrite(ex->fs, file, &ex->number, sizeof(ex->number), 0);
     if (fresh && size >= 0 && size != sizeof(ex->number))

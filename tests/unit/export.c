@@ -318,24 +318,29 @@ Test(export, without_data)
     moved_whole("msglog/" A);
 }
 
-/* An export to @to, the directory @other, is killed in the midst of a decision. */
-static void die_deciding(int other, const char *to)
+/* An export to @to, the directory @other, is killed before its step @n. */
+static void die_at(unsigned n, int other, const char *to)
 {
     int status;
 
-    for (unsigned n = 10; !store_has(PLACES_EXPORT "/tree/input/" A "-H"); n++) {
-        descriptions_shared(fs);
-        pid_t pid = fork();
-        if (pid == 0) {
-            fastspool_after_fork_child(fs);
-            steps = 0;
-            deadly = n;
-            _exit(export_run(fs, other, to, &result_of) != 0);
-        }
-        waitpid(pid, &status, 0);
-        cr_assert(WIFSIGNALED(status));
-        descriptions_reap(fs);
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(export_run(fs, other, to, &result_of) != 0);
     }
+    waitpid(pid, &status, 0);
+    cr_assert(WIFSIGNALED(status));
+    descriptions_reap(fs);
+}
+
+/* The same in the midst of a decision. */
+static void die_deciding(int other, const char *to)
+{
+    for (unsigned n = 10; !store_has(PLACES_EXPORT "/tree/input/" A "-H"); n++)
+        die_at(n, other, to);
     cr_assert(store_has("input/" A "-D"));
 }
 
@@ -374,6 +379,28 @@ Test(export, elsewhere_is_not_there)
     cr_assert_eq(export_run(fs, other, "/other", &result_of), 0, "%s", result_of.error);
     cr_assert(disk_has("away/input/" A "-H") && disk_has("away/input/" A "-D") && disk_has("away/msglog/" A));
     cr_assert_not(store_has(PLACES_EXPORT) || has_copies("away") || has_copies("other"));
+    close(empty);
+    close(other);
+}
+
+/* The same where it had begun before on the one that comes back, and had decided nothing there: that one is marked,
+ * too. */
+Test(export, elsewhere_has_come_back)
+{
+    message("", "", A);
+    mkdir(on_disk("other"), 0700);
+    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    for (unsigned n = 1; !has_copies("other/input"); n++)
+        die_at(n, other, "/other");
+    cr_assert_not(store_has(TREE));
+    cr_assert_eq(rename(on_disk("other"), on_disk("away")), 0);
+    mkdir(on_disk("other"), 0700);
+    int empty = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    die_deciding(empty, "/other");
+    cr_assert_eq(export_run(fs, other, "/other", &result_of), -EXDEV, "%s", result_of.error);
+    cr_assert(store_has(PLACES_EXPORT "/tree/input/" A "-H"));
+    cr_assert_eq(export_run(fs, empty, "/other", &result_of), 0, "%s", result_of.error);
+    cr_assert(disk_has("other/input/" A "-H") && disk_has("other/input/" A "-D") && disk_has("other/msglog/" A));
     close(empty);
     close(other);
 }
