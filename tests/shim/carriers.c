@@ -7,6 +7,7 @@
  * Run it as root with the library, in a private namespace.  "view": it waits for the view; then there are no carriers.
  * The exit status is 0 if all tests pass.
  */
+#include "../asleep.h"
 #include "check.h"
 #include "view.h"
 
@@ -505,11 +506,20 @@ static void send_pairs(int fd)
     wait_for_parent();
 }
 
+#ifdef SYS_poll
+#define WAITS_IN SYS_poll
+#else
+#define WAITS_IN SYS_ppoll
+#endif
+
+/* How many descriptors a carrier has while it waits for a request: that of an answer it closes after the answer. */
 static int descriptors_of(pid_t pid)
 {
     char path[64];
     int count = 0;
 
+    for (int i = 0; i < 60000 && !asleep_in(pid, WAITS_IN); i++)
+        usleep(1000);
     snprintf(path, sizeof(path), "/proc/%d/fd", pid);
     DIR *directory = opendir(path);
     while (directory && readdir(directory))
