@@ -3,6 +3,7 @@
  * Commit, journal and checkpoint: what a capture holds, what is dirty afterwards, and which fsync waits.  A recovery
  * restores the store as it was at the last commit, whatever happens after it or to the mirror.
  */
+#include "../asleep.h"
 #include "base/atomic.h"
 #include "base/clock.h"
 #include "base/futex.h"
@@ -27,6 +28,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 TestSuite(commit, .init = durable_setup, .fini = durable_teardown);
@@ -363,6 +365,19 @@ Test(commit, errors)
     }
 }
 
+/* Wait until a child has ended, or sleeps in futex(2), as who waits for a commit.  True: it sleeps. */
+static bool sleeps(pid_t pid)
+{
+    siginfo_t ended = {0};
+
+    while (!asleep_in(pid, SYS_futex)) {
+        if (waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT) < 0 || ended.si_pid == pid)
+            return false;
+        usleep(1000);
+    }
+    return true;
+}
+
 /* Write file f, and sync @path in a child, with @sync_file_first after f.  True: the fsync waits for a commit. */
 static bool waits(const char *path, bool sync_file_first)
 {
@@ -377,11 +392,9 @@ static bool waits(const char *path, bool sync_file_first)
             fastspool_fsync(fs, file);
         _exit(fastspool_fsync(fs, d) != 0);
     }
-    usleep(200000);
-    bool waiting = waitpid(pid, &status, WNOHANG) == 0;
+    bool waiting = sleeps(pid);
     commit(0);
-    if (waiting)
-        cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert_eq(status, 0);
     return waiting;
 }
@@ -429,8 +442,7 @@ Test(commit, bounded, .timeout = 60)
         fastspool_after_fork_child(fs);
         _exit(bounded_fsync() != 0);
     }
-    usleep(400000);
-    cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "an fsync beyond the bound returned without a commit");
+    cr_assert(sleeps(pid), "an fsync beyond the bound returned without a commit");
     commit(0);
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert_eq(status, 0);

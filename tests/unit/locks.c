@@ -3,6 +3,7 @@
  * Noted locks: without a system call while nobody else wants one, and for everybody else a lock like the kernel's.
  * (What processes see of each other's, with the library and by the view, is compared with ext4 in tests/view/locks.c.)
  */
+#include "../asleep.h"
 #include "base/atomic.h"
 #include "fastspool.h"
 #include "fixture.h"
@@ -129,16 +130,8 @@ static void end_other(void)
 /* Wait until a process sleeps in a system call for a lock. */
 static void until_it_waits(pid_t pid)
 {
-    char path[40], number[8] = "";
-
-    snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
-    while (strcmp(number, "72") != 0) {
-        FILE *file = fopen(path, "r");
-        if (!file || fscanf(file, "%7s", number) != 1)
-            number[0] = '\0';
-        if (file)
-            fclose(file);
-    }
+    while (!asleep_in(pid, SYS_fcntl))
+        usleep(1000);
 }
 
 /* ---- the tests ---- */
