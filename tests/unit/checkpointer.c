@@ -143,20 +143,20 @@ Test(checkpointer, fails_slowly, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     close(open(path, O_WRONLY | O_CREAT, 0600)); /* in the database's place */
     journal_files_want_checkpoint(&journal.pool);
+    uint64_t start = clock_monotonic(), seconds;
     cr_assert_eq(checkpointer_start(&c), 0);
     for (int i = 0; i < 250; i++) {
         usleep(10000);
         checkpointer_wake(&c);
     }
     pthread_mutex_lock(&c.mutex);
+    seconds = (clock_monotonic() - start) / NS_PER_S; /* 2, or more where the machine is busy */
     cr_assert_neq(c.error, 0);
-    cr_assert(c.begun >= 2 && c.begun <= 4, "%u checkpoints in 2.5 s", c.begun);
+    cr_assert(c.begun >= 2 && c.begun <= seconds + 2, "%u checkpoints in %d s", c.begun, (int)seconds);
     pthread_mutex_unlock(&c.mutex);
     cr_assert_eq(unlink(path), 0);
-    uint64_t start = clock_monotonic();
-    while (LOAD(fs->header->disk.checkpoint_error) && clock_monotonic() - start < UINT64_C(5000000000))
+    while (LOAD(fs->header->disk.checkpoint_error)) /* until the test's patience is over */
         usleep(10000);
-    cr_assert_eq(LOAD(fs->header->disk.checkpoint_error), 0);
     checkpointer_end(&c);
 }
 
