@@ -26,7 +26,6 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -260,10 +259,38 @@ static void older_functions(void)
            sigaction(65, NULL, &action), sigaction(32, &action, NULL));
 }
 
+static void until_the_parent_sleeps(void)
+{
+    char path[40], state = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)getppid());
+    while (state != 'S') {
+        FILE *file = fopen(path, "r");
+        if (!file || fscanf(file, "%*d %*s %c", &state) != 1)
+            _exit(2);
+        fclose(file);
+    }
+}
+
+/* A child that sends SIGALRM when this process sleeps, and writes a byte to @end, if there is one, when it sleeps
+ * again. */
+static pid_t interrupter(int end)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        until_the_parent_sleeps();
+        kill(getppid(), SIGALRM);
+        if (end >= 0)
+            until_the_parent_sleeps();
+        _exit(end >= 0 && write(end, "y", 1) != 1);
+    }
+    return child;
+}
+
 static void system_calls(void)
 {
-    const struct timespec moment = {0, 20000000}, long_time = {5, 0};
-    const struct itimerval soon = {{0, 0}, {0, 20000}};
+    const struct timespec long_time = {60, 0};
     struct pollfd none = {.fd = -1};
     sigset_t one, mask, outside;
     siginfo_t info;
@@ -273,19 +300,16 @@ static void system_calls(void)
     if (pipe(ends) < 0)
         return;
     install(SIGALRM, plain, 0);
-    setitimer(ITIMER_REAL, &soon, NULL);
-    printf("read: %zd, %s", read(ends[0], &byte, 1), strerror(errno));
+    pid_t child = interrupter(-1);
+    ssize_t result = read(ends[0], &byte, 1);
+    printf("read: %zd, %s %d", result, strerror(errno), child_status(child));
     install(SIGALRM, plain, SA_RESTART);
-    setitimer(ITIMER_REAL, &soon, NULL);
-    printf("; poll: %d, %s", poll(&none, 1, 5000), strerror(errno));
-    pid_t writer = fork();
-    if (writer == 0) {
-        nanosleep(&moment, NULL);
-        nanosleep(&moment, NULL);
-        _exit(write(ends[1], "y", 1) != 1);
-    }
-    setitimer(ITIMER_REAL, &soon, NULL);
-    printf("; read again: %zd %d\n", read(ends[0], &byte, 1), child_status(writer));
+    child = interrupter(-1);
+    result = poll(&none, 1, 60000);
+    printf("; poll: %zd, %s %d", result, strerror(errno), child_status(child));
+    child = interrupter(ends[1]);
+    result = read(ends[0], &byte, 1);
+    printf("; read again: %zd %d\n", result, child_status(child));
     tell("while it waits", SIGALRM);
     sigemptyset(&one);
     sigaddset(&one, SIGALRM);
