@@ -11,7 +11,10 @@ import subprocess
 import threading
 import time
 
-HELD = 0.5              # seconds for which the mirror is stopped
+from harness import suspend
+
+HELD = 0.5              # seconds for which the mirror is stopped, where a call has to wait
+PATIENCE = 30.0         # seconds that a call which does not wait may take on a busy machine
 
 
 class Commits:
@@ -26,22 +29,27 @@ class Commits:
         while not self.mirror:
             told = subprocess.run(["fastspool", "status", "--json", "--spool", str(self.spool)], stdout=subprocess.PIPE).stdout
             self.mirror = json.loads(told)["mirror_pid"]
-        os.kill(self.mirror, signal.SIGSTOP)
+        suspend(self.mirror)
 
     def __exit__(self, *_):
         os.kill(self.mirror, signal.SIGCONT)
 
-    def waits(self, call):
-        """Does CALL wait for the mirror?"""
+    def waits(self, call, seconds):
+        """Does CALL wait for the mirror, which goes on after so many SECONDS?"""
+        ended, went_on = threading.Event(), False
+
         def go_on():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.mirror, signal.SIGCONT)
-        threading.Timer(HELD, go_on).start()
-        began = time.monotonic()
+            nonlocal went_on
+            if not ended.wait(seconds):
+                went_on = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.mirror, signal.SIGCONT)
+        thread = threading.Thread(target=go_on)
+        thread.start()
         call()
-        lasted = time.monotonic() - began
-        time.sleep(max(0, HELD + 0.1 - lasted))
-        return lasted > HELD * 0.8
+        ended.set()
+        thread.join()
+        return went_on
 
 
 def by_other(command, top):
@@ -76,7 +84,7 @@ def run(spool, top):
             with contextlib.suppress(ProcessLookupError):
                 with commits:
                     before(fd)
-                    held = commits.waits(lambda: call(fd))
+                    held = commits.waits(lambda: call(fd), HELD if waits else PATIENCE)
                 right = held == waits
             os.close(fd)
             if right is not None:
