@@ -65,7 +65,7 @@ static bool comes_to_hold(const char *text)
 {
     if (with_view)
         return holds(text);
-    for (int i = 0; i < 500; i++, usleep(10000)) {
+    for (int i = 0; i < 6000; i++, usleep(10000)) {
         if (holds(text))
             return true;
     }
@@ -94,7 +94,7 @@ static pid_t carrier(void)
 
 static bool carriers_end(void)
 {
-    for (int i = 0; i < 500; i++, usleep(10000)) {
+    for (int i = 0; i < 6000; i++, usleep(10000)) {
         if (!carrier())
             return true;
     }

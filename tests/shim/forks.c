@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECONDS 5
+#define SECONDS 30
 #define ENOUGH  3 /* children that hang: more would only take time */
 
 static char input[300];

@@ -10,13 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Is the view mounted over @directory, within five seconds?  The kernel says so: /proc isn't the library's. */
+/* Is the view mounted over @directory, within a minute?  The kernel says so: /proc isn't the library's. */
 static bool view_comes(const char *directory)
 {
     char line[1000], wanted[400];
 
     snprintf(wanted, sizeof(wanted), " %s fuse.fastspool ", directory);
-    for (int i = 0; i < 500; i++, usleep(10000)) {
+    for (int i = 0; i < 6000; i++, usleep(10000)) {
         FILE *mounts = fopen("/proc/self/mounts", "r");
         bool found = false;
         while (mounts && fgets(line, sizeof(line), mounts))

@@ -92,7 +92,7 @@ Test(presence, waited)
         pause();
     }
     close(ready[1]);
-    for (int i = 0; i < 300 && !presence_is_awaited(fd); i++)
+    for (int i = 0; i < 6000 && !presence_is_awaited(fd); i++)
         usleep(10000);
     cr_assert(presence_is_awaited(fd), "this test can't fail");
     presence_withdraw(fd);
