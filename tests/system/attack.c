@@ -3,7 +3,7 @@
  * What a compromised mail user can write to the lock and to the numbers in the segment, while root works:
  *
  *     attack SEGMENT scribble NUMBER...   write nonsense to the lock's word and behind it, until killed
- *     attack SEGMENT name NUMBER          write the number of a thread to the lock's word, once
+ *     attack SEGMENT name NUMBER          write the number of a thread to the lock's word, once, while nobody has it
  *     attack SEGMENT keep NUMBER          the same again and again, with a sequence count that moves, until killed
  *     attack SEGMENT replace OLD NEW      every word about the mirror that is OLD becomes NEW
  *
@@ -72,6 +72,7 @@ int main(int argc, char **argv)
     else if (strcmp(argv[2], "replace") == 0)
         replace((uint32_t *)&header->mirror, (uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]));
     else
-        *(volatile uint32_t *)&header->section.lock = (uint32_t)atoi(argv[3]);
+        while (!__sync_bool_compare_and_swap(&header->section.lock, 0, (uint32_t)atoi(argv[3])))
+            ;
     return 0;
 }
