@@ -452,8 +452,7 @@ static int pass(struct import *im)
         result = import_groups(im, true, &more);
     if (result == 0) /* the directories of what was not moved */
         result = staged_each(im, STAGED_NEW, "", staged_remove);
-    if (result == 0)
-        result = staged_unmark(im);
+    result = staged_unmark(im, result);
     fastspool_rmdir(im->fs, PLACES_IMPORT);
     return result == 0 && im->ended ? -ECANCELED : result;
 }

@@ -120,7 +120,8 @@ int staged_publish(struct import *im);
 int staged_recover(struct import *im);
 /** Before the first file is staged: mark the disk. */
 int staged_mark(struct import *im);
-/** Nothing is staged any more: remove the mark. */
-int staged_unmark(struct import *im);
+/** The pass has ended with @result: remove the mark if nothing is staged any more.  Returns @result, or for 0 why that
+ *  failed. */
+int staged_unmark(struct import *im, int result);
 
 #endif

@@ -174,14 +174,29 @@ int staged_mark(struct import *im)
     return result < 0 ? import_fail(im, result, "mark", inside_spool(im->fs)) : 0;
 }
 
-/* A power cut must not bring back what was staged without the mark. */
-int staged_unmark(struct import *im)
+static int leave_file(struct import *im, const char *path, int type)
 {
-    int result = im->staged ? staged_flush(im) : 0;
+    (void)im, (void)path, (void)type;
+    return 0;
+}
 
-    if (result == 0 && im->marked)
+/* A power cut must not bring back what was staged without the mark.  Of a pass that has failed it stays with what is
+ * staged, and no longer: it would pass for the mark of what is staged from another disk later. */
+int staged_unmark(struct import *im, int result)
+{
+    char why[FASTSPOOL_ERROR_MAX];
+    struct stat st;
+
+    memcpy(why, im->result->error, sizeof(why));
+    if (result < 0)
+        staged_each(im, STAGED_NEW, "", leave_file); /* the directories */
+    bool stays = fastspool_stat(im->fs, STAGED_NEW, &st) == 0;
+    int last = im->staged && !stays ? staged_flush(im) : 0;
+    if (last == 0 && im->marked && !stays)
         disk_remove_mark(im->disk, PLACES_TAKEN);
-    return result;
+    if (result < 0)
+        memcpy(im->result->error, why, sizeof(why));
+    return result < 0 ? result : last;
 }
 
 /* What a killed pass has left. */

@@ -569,6 +569,7 @@ static void nothing_moved(int code)
     counts(0, 0, 0, 0, 0);
     cr_assert(disk_has("input/" A "-D") && disk_has("input/" A "-H") && disk_has("msglog/" A));
     cr_assert_not(store_has("input/" A "-D") || store_has("input/" A "-H"));
+    cr_assert_not(disk_has(PLACES_TAKEN "here"), "nothing is staged, and the mark is left");
 }
 
 Test(import, no_room)
