@@ -123,15 +123,20 @@ def make_small(spool, preload, memory):
     if stopped.returncode != 2:
         sys.exit(f"fastspool stop: {stopped}")
     mirror = subprocess.Popen(["fastspool", "mirror", "--memory", memory, "--journal", "65536", spool], stdin=subprocess.DEVNULL)
-    time.sleep(1)
+    while mirror.poll() is None and status(spool)["mirror_pid"] != mirror.pid:
+        time.sleep(0.02)                # then nobody starts another one
     user.communicate()
     return mirror
 
 
+def status(spool):
+    return json.loads(subprocess.run(["fastspool", "status", "--json", "--spool", spool], stdout=subprocess.PIPE).stdout)
+
+
 def evictions(spool):
-    status = json.loads(subprocess.run(["fastspool", "status", "--json", "--spool", spool], stdout=subprocess.PIPE).stdout)
-    print(f"{status['evictions']} evictions, {status['brought_back']} page-ins")
-    return status["brought_back"]
+    now = status(spool)
+    print(f"{now['evictions']} evictions, {now['brought_back']} page-ins")
+    return now["brought_back"]
 
 
 def with_view(options, stack):
