@@ -118,9 +118,11 @@ bool doctor_mail_stands(const struct doctor *doctor)
 /* A damaged state is one that no start brings back. */
 static void tell_uncounted(struct doctor *doctor, enum verdict verdict, const char *mend)
 {
-    char more[STATUS_LINE + 80];
+    char more[STATUS_LINE + 128];
+    bool refused = doctor->attached < 0 && doctor->attached != -ENOENT;
 
-    snprintf(more, sizeof(more), "%s; if no start brings it back, `fastspool verify` says what is damaged", mend);
+    snprintf(more, sizeof(more), "%s%s; if no start brings it back, `fastspool verify` says what is damaged",
+             refused ? "mend what \"store\" says; then " : "", mend);
     doctor_tell(doctor, verdict, more, "%s may hold mail, and no store is in memory", doctor->state);
 }
 

@@ -206,6 +206,11 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                          "--reference=%s %s`, unless it is the spool that was given away",
                          fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner),
                          escape_word(like, sizeof(like), fs->spool), escape_word(what, sizeof(what), fs->state));
+    if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && (st.st_mode & 0700) != 0700)
+        return error_set(error, -EPERM,
+                         "the state directory %s has mode %04o, with which its owner can't use it: as root say `chmod "
+                         "0700 %s`",
+                         fs->state, st.st_mode & 07777, escape_word(what, sizeof(what), fs->state));
     if (fd < 0)
         return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {

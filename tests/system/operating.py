@@ -1233,6 +1233,23 @@ def a_mirror_that_is_waited_for(exim):
 
 
 @test(library=True)
+def a_state_without_its_mode(exim):
+    """The state directory has lost its mode: status, doctor and the refused start say how it gets that back."""
+    with well(exim) as disk:
+        state = disk.place / "state"
+        advice = f"`chmod 0700 {state}`"
+        state.chmod(0)
+        said = operate(exim, "status", status=2)
+        check("has mode 0000" in said and advice in said, said)
+        tells(exim, "state", "wrong", "has mode 0000", advice)
+        tells(exim, "mail in the store", "attention", 'mend what "store" says; then')
+        refuses(exim, advice)
+        subprocess.run(advice.strip("`"), shell=True, check=True)
+        operate(exim, "status")
+        tells(exim, "state", "ok")
+
+
+@test(library=True)
 def fsync_is_a_lie(exim):
     """A library like eatmydata, preloaded everywhere or into Exim alone.  Other libraries are no reason."""
     source, eats, other = exim.work / "lie.c", "/usr/lib/x86_64-linux-gnu/libeats.so", "/usr/lib/x86_64-linux-gnu/libother.so"
