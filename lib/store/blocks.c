@@ -10,7 +10,9 @@
  *   - While a commit copies data (header.tickets.committing), freed blocks go to quarantine.  So no message ever shows
  *     the bytes of another one on the disk.  blocks_release_held() ends the quarantine.
  *   - The mirror gives back a chunk that has been empty for EMPTY_TIME: the chunk leaves the lists (LEAVING), then its
- *     memory goes, then the chunk is absent.
+ *     memory goes, then the chunk is absent.  The chunks of a huge page leave together, as half a huge page can't go:
+ *     the kernel would split it into small ones.  And they leave slowly: who takes memory anew pays for it, ten times
+ *     as much where the machine is a virtual one that has given it to its host meanwhile (docs/benchmarks.md).
  *
  * Chunks and tables share the limit.  Data grows by the chunk, and blocks are used again and again.  Names and inodes
  * grow by small steps and stay.  Without a bound, data would take all memory and leave the tables none.  So the last
@@ -42,6 +44,14 @@
 /* So many free blocks are left, beside the reserve, when the next chunk is asked for: a rush of 15,000 blocks a second
  * takes them in the time that a slow machine needs to zero 2 MiB. */
 #define AHEAD CHUNK_BLOCKS
+
+/* The share of the free blocks, and the bytes at least, that one call gives back: called each second, it gives back
+ * half of what a large burst has left within 25 seconds, and of a small one within less. */
+#define GIVEN_SHARE 32
+#define GIVEN_LEAST HUGE_PAGE
+
+#define PAGE_CHUNKS ((uint32_t)(HUGE_PAGE / CHUNK_SIZE))
+_Static_assert(PAGE_CHUNKS == 2, "a chunk of a huge page has one neighbour");
 
 /* Chunks whose quarantine one section ends, at most. */
 #define RELEASE_STEP 64
@@ -357,12 +367,22 @@ static bool tables_want(const struct header *h, uint64_t leaving)
            blocks_spare(h) >= h->reserve + CHUNK_BLOCKS;
 }
 
+/* Whether the chunk may leave with its huge page, and @keep bytes of free blocks stay: the first chunk of the page goes
+ * before the other one, which follows. */
+static bool page_may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep)
+{
+    uint32_t other = number ^ 1;
+    bool first = number < other;
+    bool gone = other >= chunks_taken(fs) || chunk_at(fs, other)->state != CHUNK_PRESENT;
+
+    return for_long(fs, number) && (gone || (first && is_empty(fs, other) && for_long(fs, other))) &&
+           blocks_spare(fs->header) * BLOCK_SIZE >= keep + (first ? HUGE_PAGE : CHUNK_SIZE);
+}
+
 /* Whether the chunk may leave: it must be empty. */
 static bool may_leave(const struct fastspool *fs, uint32_t number, uint64_t keep, uint64_t leaving)
 {
-    bool spare = blocks_spare(fs->header) * BLOCK_SIZE >= keep + CHUNK_SIZE;
-
-    return is_empty(fs, number) && (tables_want(fs->header, leaving) || (for_long(fs, number) && spare));
+    return is_empty(fs, number) && (tables_want(fs->header, leaving) || page_may_leave(fs, number, keep));
 }
 
 /* Bytes of the chunks that are LEAVING. */
@@ -404,29 +424,59 @@ int blocks_take_last(struct fastspool *fs, uint32_t number)
     return 0;
 }
 
-int blocks_give_back(struct fastspool *fs, uint64_t keep)
+/* Bytes of free blocks that one call leaves, if @keep are to stay in the end. */
+static uint64_t kept(const struct header *h, uint64_t keep)
 {
-    const struct header *h = fs->header;
-    uint32_t used = chunks_taken(fs);
+    uint64_t spare = blocks_spare(h) * BLOCK_SIZE, given = spare / GIVEN_SHARE;
+
+    if (given < GIVEN_LEAST)
+        given = GIVEN_LEAST;
+    return spare > given && spare - given > keep ? spare - given : keep;
+}
+
+static int begin_leaving_all(struct fastspool *fs, uint64_t keep)
+{
+    const uint64_t stays = kept(fs->header, keep);
     uint64_t leaving = leaving_bytes(fs);
 
-    for (uint32_t number = 0; number < used; number++) {
-        if (may_leave(fs, number, keep, leaving)) {
-            int result = section_run(fs, begin_leaving, &number);
-            if (result < 0)
-                return result;
-            leaving += result ? CHUNK_SIZE : 0;
-        }
-        if (chunk_at(fs, number)->state != CHUNK_LEAVING || !for_long(fs, number))
-            continue;
-        if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                      (off_t)(DATA_AT + (uint64_t)number * CHUNK_SIZE), CHUNK_SIZE) < 0)
-            return -errno;
-        int result = section_run(fs, end_leaving, &number);
+    for (uint32_t number = 0; number < chunks_taken(fs); number++) {
+        int result = may_leave(fs, number, stays, leaving) ? section_run(fs, begin_leaving, &number) : 0;
         if (result < 0)
             return result;
-        leaving -= CHUNK_SIZE;
+        leaving += result ? CHUNK_SIZE : 0;
     }
-    STORE(h->blocks.tables_wanted, 0); /* a call that still waits sets it again */
     return 0;
+}
+
+static bool goes(const struct fastspool *fs, uint32_t number)
+{
+    return number < chunks_taken(fs) && chunk_at(fs, number)->state == CHUNK_LEAVING && for_long(fs, number);
+}
+
+/* Give back the memory of @count chunks, by one call: a huge page goes in one piece. */
+static int give_memory(struct fastspool *fs, uint32_t first, uint32_t count)
+{
+    int result = 0;
+
+    if (fallocate(fs->segment_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)(DATA_AT + (uint64_t)first * CHUNK_SIZE), (off_t)count * CHUNK_SIZE) < 0)
+        return -errno;
+    for (uint32_t number = first; number < first + count && result == 0; number++)
+        result = section_run(fs, end_leaving, &number);
+    return result;
+}
+
+int blocks_give_back(struct fastspool *fs, uint64_t keep)
+{
+    int result = begin_leaving_all(fs, keep);
+
+    for (uint32_t number = 0; number < chunks_taken(fs) && result == 0; number++) {
+        if (number % PAGE_CHUNKS == 0 && goes(fs, number) && goes(fs, number + 1))
+            result = give_memory(fs, number, PAGE_CHUNKS);
+        else if (goes(fs, number))
+            result = give_memory(fs, number, 1);
+    }
+    if (result == 0)
+        STORE(fs->header->blocks.tables_wanted, 0); /* a call that still waits sets it again */
+    return result;
 }

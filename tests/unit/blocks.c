@@ -5,6 +5,7 @@
  */
 #include "store/blocks.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "fixture.h"
 
@@ -44,6 +45,67 @@ Test(blocks, added_ahead)
     }
     cr_assert(first > 0 && h->blocks.chunks_used > first, "%u chunks at first, %u now", first, h->blocks.chunks_used);
     fs->mirror = true;
+}
+
+static void unlink_all(void)
+{
+    char path[16];
+
+    for (int i = 0; i < FILES; i++) {
+        snprintf(path, sizeof(path), "%d", i);
+        cr_assert_eq(fastspool_unlink(fs, path), 0);
+    }
+}
+
+/* The mirror's look, long after the chunks became empty. */
+static void give_back(void)
+{
+    for (uint32_t chunk = 0; chunk < fs->header->blocks.chunks_used; chunk++)
+        WRITABLE(chunk_at(fs, chunk)->emptied) -= 100 * NS_PER_S;
+    cr_assert_eq(blocks_give_back(fs, 0), 0);
+}
+
+static uint32_t present(void)
+{
+    uint32_t count = 0;
+
+    for (uint32_t chunk = 0; chunk < fs->header->blocks.chunks_used; chunk++)
+        count += chunk_at(fs, chunk)->state == CHUNK_PRESENT;
+    return count;
+}
+
+/* What a burst has left goes slowly, because the next one has to pay for it: one huge page at each look. */
+Test(blocks, given_back_slowly)
+{
+    for (int i = 0; i < FILES; i++)
+        write_block(i);
+    unlink_all();
+    const uint32_t chunks = present();
+    cr_assert_gt(chunks, 4);
+    for (uint32_t looks = 1; looks <= 2; looks++) {
+        give_back();
+        cr_assert_eq(present(), chunks - 2 * looks, "%u of %u chunks after %u looks", present(), chunks, looks);
+    }
+    for (uint32_t looks = 0; looks < chunks; looks++)
+        give_back();
+    cr_assert_eq(present(), 0);
+}
+
+/* A chunk stays while its neighbour, of the same huge page, has a block in use: the kernel would split the page. */
+Test(blocks, given_back_by_the_huge_page)
+{
+    for (int i = 0; i < FILES; i++)
+        write_block(i);
+    int keeper = fastspool_open(fs, "keeper", O_CREAT | O_WRONLY, 0600);
+    cr_assert_eq(fastspool_write(fs, keeper, "x", 1), 1);
+    cr_assert_eq(fastspool_close(fs, keeper), 0);
+    unlink_all();
+    for (int looks = 0; looks < 8; looks++)
+        give_back();
+    cr_assert_eq(present(), 2);
+    cr_assert_eq(fastspool_unlink(fs, "keeper"), 0);
+    give_back();
+    cr_assert_eq(present(), 0);
 }
 
 static bool is_zeroed(int fd, uint64_t at)
