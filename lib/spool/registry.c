@@ -45,10 +45,11 @@ int registry_add(const struct fastspool_config *config)
     if (is_roots() != 1)
         return -EPERM;
     int length = snprintf(
-        text, sizeof(text), "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\n%s%s\n%s%s\n",
+        text, sizeof(text),
+        "spool = %s\ndurability = %s\nmemory = %lluK\nflush_interval = %lluus\nview = %s\n%s%s\n%s%s\n",
         config->spool[0], fastspool_durability_name(config->durability), (unsigned long long)(config->memory >> 10),
-        (unsigned long long)(config->flush_interval / 1000), config->state[0] ? "state = " : "#", config->state,
-        config->runtime[0] ? "runtime = " : "#", config->runtime);
+        (unsigned long long)(config->flush_interval / 1000), config->view ? "auto" : "off",
+        config->state[0] ? "state = " : "#", config->state, config->runtime[0] ? "runtime = " : "#", config->runtime);
     if (length >= (int)sizeof(text))
         return -ENAMETOOLONG;
     places_registered(config->spool[0], strlen(config->spool[0]), path);

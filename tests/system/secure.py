@@ -723,6 +723,7 @@ def unlisted_spool(exim):
     exim.run("-oi", "-odq", *message.recipients, input=message.content(), user=USER)
     subprocess.run(["fastspool", "run", "--spool", exim.spool, "--", EXIM, "-qff"], timeout=60)
     exim.wait_arrived()
+    check(exim.status()["view_state"] == "off", f"`view = off` is not what root has registered: {exim.status()}")
     exim.fastspool_configuration()
 
 
