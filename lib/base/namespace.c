@@ -21,20 +21,31 @@ bool namespace_sees(const char *path, const struct stat *known)
     return stat(path, &here) == 0 && here.st_dev == known->st_dev && here.st_ino == known->st_ino;
 }
 
+static int open_root(const char *path)
+{
+    return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool take_root(int root)
+{
+    return fchdir(root) == 0 && chroot(".") == 0;
+}
+
+/* setns(2) makes the namespace's own root the process's: whoever lives in a chroot, this process or process 1, would
+ * see what lies outside. */
 bool namespace_enter_first(bool (*accept)(const void *context), const void *context)
 {
     int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), first = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
-    bool there = own >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0;
+    int root = open_root("/"), firsts_root = open_root("/proc/1/root");
+    bool moved = own >= 0 && root >= 0 && firsts_root >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0;
+    bool there = moved && take_root(firsts_root) && accept(context);
 
-    if (there && !accept(context)) {
-        if (setns(own, CLONE_NEWNS) < 0)
-            _exit(127); /* whatever this child does next would happen in the wrong place */
-        there = false;
+    if (moved && !there && (setns(own, CLONE_NEWNS) < 0 || !take_root(root)))
+        _exit(127); /* whatever this child does next would happen in the wrong place */
+    for (int *fd = (int[]){own, first, root, firsts_root}, *end = fd + 4; fd < end; fd++) {
+        if (*fd >= 0)
+            close(*fd);
     }
-    if (own >= 0)
-        close(own);
-    if (first >= 0)
-        close(first);
     return there;
 }
 

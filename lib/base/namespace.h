@@ -12,8 +12,9 @@
 /** Does @path lead to the file @known, where this process is now? */
 bool namespace_sees(const char *path, const struct stat *known);
 
-/** Enter the mount namespace of process 1, and stay there if @accept(@context) says so.  True: this process is there.
- *  Only for a child that has no thread beside it: it ends where there is no way back. */
+/** Enter the mount namespace of process 1, with its root, and stay there if @accept(@context) says so.  True: this
+ * process is there. False: it is where it was, in its own root.  Only for a child that has no thread beside it: it ends
+ * where there is no way back. */
 bool namespace_enter_first(bool (*accept)(const void *context), const void *context);
 
 /** The number of this process's PID namespace, to which its process and thread ids belong.  0: it can't be said,

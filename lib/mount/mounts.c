@@ -341,6 +341,24 @@ static int copy_namespace(void)
     return open_namespace();
 }
 
+/* Every setns(2) leads to the root of a namespace, and so out of a chroot, where the spool is another directory, or
+ * none: there is no view of it. */
+static int check_root(const struct mounts *m)
+{
+    struct stat own, namespaces;
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int result = root < 0 || fstat(root, &own) < 0 ? -errno : enter(m->clean);
+
+    if (result == 0 &&
+        (stat("/", &namespaces) < 0 || own.st_dev != namespaces.st_dev || own.st_ino != namespaces.st_ino))
+        result = -EINVAL;
+    if (result == -EINVAL && (fchdir(root) < 0 || chroot(".") < 0))
+        abort();
+    if (root >= 0)
+        close(root);
+    return result;
+}
+
 static int open_spool(const char *spool)
 {
     int fd = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -498,8 +516,9 @@ int mounts_find(struct mounts *m, const char *spool, const char **step)
     *step = "make a mount namespace";
     m->starter = open_namespace();
     m->clean = m->starter < 0 ? m->starter : copy_namespace();
-    if (m->clean < 0)
-        return m->clean;
+    result = m->clean < 0 ? m->clean : check_root(m);
+    if (result < 0)
+        return result;
     *step = "look into the mount namespace of process 1";
     return prefer_first(m, &st);
 }

@@ -453,16 +453,95 @@ static void be_process_1(void)
     run_in_child(go_there_and_back);
 }
 
-/* Who has no way back does nothing more. */
-Test(mounts, no_way_back_from_process_1)
+/* ---- in a chroot ---- */
+
+static bool says(const void *context)
+{
+    return *(const bool *)context;
+}
+
+static void must(bool well)
+{
+    if (!well)
+        _exit(1);
+}
+
+/* @root is a mount point, as that of a container of an unshare with chroot(8), or a plain directory. */
+static void enter_chroot(bool mounted)
+{
+    char root[PATH_MAX + 8], proc[PATH_MAX + 16];
+
+    snprintf(root, sizeof(root), "%s/root", spool);
+    snprintf(proc, sizeof(proc), "%s/proc", root);
+    must(mkdir(root, 0755) == 0 && (!mounted || mount(root, root, NULL, MS_BIND, NULL) == 0));
+    must(mkdir(proc, 0755) == 0 && mount("own", proc, "proc", 0, NULL) == 0);
+    must(chroot(root) == 0 && chdir("/") == 0);
+}
+
+/* Whether @accept is said or not, the root of who goes to process 1 is the same chroot: process 1 lives in it, too. */
+static void go_from_a_chroot(void)
+{
+    struct stat before, after;
+
+    must(unshare(CLONE_NEWNS) == 0 && stat("/", &before) == 0);
+    for (int accept = 0; accept < 2; accept++) {
+        bool answer = accept;
+        must(namespace_enter_first(says, &answer) == answer && stat("/", &after) == 0);
+        must(before.st_dev == after.st_dev && before.st_ino == after.st_ino);
+    }
+    _exit(0);
+}
+
+static void be_process_1_in_a_chroot(void)
+{
+    must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    enter_chroot(false);
+    run_in_child(go_from_a_chroot);
+}
+
+/* A view would be mounted outside.  It is not, and the process is still where it was. */
+static void look_for_the_spool_in_a_chroot(void)
+{
+    struct mounts m = {.starter = -1, .clean = -1, .work = -1};
+    struct stat before, after;
+    const char *step;
+
+    must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    enter_chroot(true);
+    must(stat("/", &before) == 0 && mounts_find(&m, "/proc", &step) == -EINVAL && stat("/", &after) == 0);
+    must(before.st_dev == after.st_dev && before.st_ino == after.st_ino);
+    _exit(0);
+}
+
+/* The status of a process 1 of a new PID namespace. */
+static int status_of_process_1(void (*run)(void))
 {
     int status;
     pid_t child = fork();
 
     if (child == 0 && unshare(CLONE_NEWNS | CLONE_NEWPID) == 0)
-        run_in_child(be_process_1);
+        run_in_child(run);
     if (child == 0)
         _exit(1);
     cr_assert_eq(waitpid(child, &status, 0), child);
+    return status;
+}
+
+/* Nobody leaves a chroot by the way to process 1. */
+Test(mounts, to_process_1_from_a_chroot)
+{
+    cr_assert_eq(status_of_process_1(be_process_1_in_a_chroot), 0);
+}
+
+Test(mounts, no_view_from_a_chroot)
+{
+    cr_assert_eq(status_of_process_1(look_for_the_spool_in_a_chroot), 0);
+}
+
+/* Who has no way back does nothing more. */
+Test(mounts, no_way_back_from_process_1)
+{
+    int status = status_of_process_1(be_process_1);
+
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 127, "status %x", (unsigned)status);
 }
