@@ -318,22 +318,22 @@ Test(export, without_data)
     moved_whole("msglog/" A);
 }
 
+struct target {
+    int directory;
+    const char *to;
+};
+
+static int export_once(const void *argument)
+{
+    const struct target *target = argument;
+    return export_run(fs, target->directory, target->to, &result_of);
+}
+
 /* An export to @to, the directory @other, is killed before its step @n. */
 static void die_at(unsigned n, int other, const char *to)
 {
-    int status;
-
-    descriptions_shared(fs);
-    pid_t pid = fork();
-    if (pid == 0) {
-        fastspool_after_fork_child(fs);
-        steps = 0;
-        deadly = n;
-        _exit(export_run(fs, other, to, &result_of) != 0);
-    }
-    waitpid(pid, &status, 0);
-    cr_assert(WIFSIGNALED(status));
-    descriptions_reap(fs);
+    const struct target target = {other, to};
+    cr_assert(WIFSIGNALED(die_before(n, export_once, &target)));
 }
 
 /* The same in the midst of a decision. */

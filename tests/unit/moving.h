@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- counted calls ---- */
@@ -34,6 +35,24 @@ static inline void step(void)
         longjmp(power, 1);
     if (steps == deadly)
         kill(getpid(), SIGKILL);
+}
+
+/* A child does @run(@argument), and dies before its step @n.  Its status. */
+static inline int die_before(unsigned n, int (*run)(const void *argument), const void *argument)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        steps = 0;
+        deadly = n;
+        _exit(run(argument) != 0);
+    }
+    waitpid(pid, &status, 0);
+    cr_assert_geq(descriptions_reap(fs), 0);
+    return status;
 }
 
 static inline int play_flush(void)
