@@ -405,7 +405,7 @@ class Sink(socketserver.ThreadingTCPServer):
     """An SMTP server that stores its mail.  It answers each message with 451 `refusals` times, then with 250."""
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 200
+    request_queue_size = 4096           # where it is full, clients wait for a greeting, for minutes
 
     def __init__(self, port=SINK_PORT):
         self.messages = []              # (recipients, raw bytes), in the order of acceptance
