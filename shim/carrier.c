@@ -258,6 +258,7 @@ static __attribute__((noreturn)) void become_carrier(struct carrier *carrier)
     setsid();
     prctl(PR_SET_NAME, "fastspool write");
     attachment_each(fastspool_after_fork_child);
+    attachment_each(inside_shared);
     shed_users();
     descriptors_each(let_go, carrier);
     close_others(carrier);
@@ -298,6 +299,7 @@ static int fork_carrier(struct carrier *carrier)
     int result = child < 0 ? -errno : 0;
     while (child > 0 && waitpid(child, &status, __WCLONE) < 0 && errno == EINTR)
         ;
+    attachment_each(inside_shared); /* what other threads have opened meanwhile, too */
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     munmap(stack, size);
     return result == 0 && status != 0 ? -EAGAIN : result;

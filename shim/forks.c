@@ -72,14 +72,23 @@ static void before(void)
     attachment_each(inside_shared);
 }
 
+/* Other threads have opened files since before(), which both processes have, too. */
+static void share_what_came(void)
+{
+    if (!forks.postpones)
+        attachment_each(inside_shared);
+}
+
 static void after_in_parent(void)
 {
+    share_what_came();
     release(&forks);
 }
 
 static void after_in_child(void)
 {
     attachment_each(fastspool_after_fork_child);
+    share_what_came();
     signals_after_fork();
     release(&forks);
 }

@@ -5,6 +5,9 @@
  *      forks SPOOL listings            a thread lists a directory all the time, the main one forks
  *      forks SPOOL first               a thread is the first to touch the spool while the main one forks
  *      forks SPOOL handler             children are born in signal handlers that interrupt listings
+ *      forks SPOOL files               a thread makes files all the time, the main one forks; a child closes what it
+ * has inherited, and the thread's files stay open forks SPOOL programs            the same, and the main one executes
+ * programs, each of which has a carrier
  *
  * Each child opens, lists and closes, within SECONDS; the last line counts those that hung.  Exit status 0: none.
  */
@@ -12,6 +15,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +135,64 @@ static void in_handlers(void)
     setitimer(ITIMER_REAL, &never, NULL);
 }
 
+/* Write a file, and look at it again by the same descriptor. */
+static bool make_file(const char *path)
+{
+    char bytes[8] = "";
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0640);
+    bool made = fd >= 0 && write(fd, "content", 8) == 8 && pread(fd, bytes, 8, 0) == 8 && strcmp(bytes, "content") == 0;
+
+    return close(fd) == 0 && made;
+}
+
+static void *makes_files(void *argument)
+{
+    char path[320];
+
+    snprintf(path, sizeof(path), "%s/file", input);
+    while (!ending)
+        failed += !make_file(path);
+    return argument;
+}
+
+static void fork_and_close(int number)
+{
+    pid_t child = number % 2 ? fork() : _Fork();
+
+    if (child == 0) {
+        closefrom(3);
+        _exit(0);
+    }
+    count_child(child);
+}
+
+static void execute(int number)
+{
+    char name[] = "true", *arguments[] = {name, NULL}, *none[] = {NULL};
+    pid_t child = -1;
+
+    (void)number;
+    posix_spawn(&child, "/bin/true", NULL, NULL, arguments, none);
+    count_child(child);
+}
+
+/* What was opened just before a fork is open in both, and the child's close is not the parent's. */
+static void beside_files(int times, void (*give_birth)(int number))
+{
+    char path[320];
+    pthread_t thread;
+
+    mkdir(input, 0750);
+    snprintf(path, sizeof(path), "%s/output", input);
+    int output = open(path, O_WRONLY | O_CREAT, 0640);
+    pthread_create(&thread, NULL, makes_files, NULL);
+    for (int i = 0; i < times && !failed; i++)
+        give_birth(i);
+    ending = true;
+    pthread_join(thread, NULL);
+    close(output);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -140,6 +202,10 @@ int main(int argc, char **argv)
         beside_listings();
     else if (strcmp(argv[2], "first") == 0)
         beside_the_first();
+    else if (strcmp(argv[2], "files") == 0)
+        beside_files(2000, fork_and_close);
+    else if (strcmp(argv[2], "programs") == 0)
+        beside_files(500, execute);
     else
         in_handlers();
     printf("%s: %d of %d children hung, %d failed\n", argv[2], hung, children, failed);

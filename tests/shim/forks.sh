@@ -9,6 +9,8 @@ mkdir -p $spool
 export FASTSPOOL_SPOOL=$spool FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so
 "$program" $spool listings
 "$program" $spool handler
+"$program" $spool files
+"$program" $spool programs
 failed=0
 for round in $(LD_PRELOAD= seq 10); do
     "$program" $spool first >/run/forks.out || failed=1
