@@ -108,29 +108,53 @@ static uint32_t classify(int fd)
     return value;
 }
 
+static void count_one_more(uint32_t description)
+{
+    uint16_t *count = count_of(description);
+
+    if (count)
+        __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL);
+}
+
+/* @value is what an unknown number stands for.  Another thread that makes or closes it knows better.  Returns what it
+ * stands for now. */
+static uint32_t learn(uint32_t *entry, uint32_t value)
+{
+    uint32_t before = UNKNOWN;
+
+    if (!entry || value == UNKNOWN)
+        return value;
+    if (!__atomic_compare_exchange_n(entry, &before, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return before;
+    if (is_description(value))
+        count_one_more(value);
+    return value;
+}
+
 uint32_t descriptors_find(int fd)
 {
     if (!serve_active())
         return 0;
     uint32_t *entry = entry_of(fd, true);
     uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
-    if (value == UNKNOWN) {
-        value = classify(fd);
-        if (value != UNKNOWN)
-            descriptors_set(fd, value == FOREIGN ? 0 : value);
-    }
+    if (value == UNKNOWN)
+        value = learn(entry, classify(fd));
     return is_description(value) ? value : 0;
+}
+
+bool descriptors_stands(int fd, uint32_t description)
+{
+    uint32_t *entry = entry_of(fd, false);
+    return entry && LOAD(*entry) == description;
 }
 
 void descriptors_set(int fd, uint32_t description)
 {
-    uint32_t *entry = entry_of(fd, true);
-    uint16_t *count = description ? count_of(description) : NULL;
+    uint32_t *entry = entry_of(fd, true), value = description ? description : FOREIGN;
+    uint32_t before = entry ? __atomic_exchange_n(entry, value, __ATOMIC_ACQ_REL) : UNKNOWN;
 
-    if (entry)
-        __atomic_store_n(entry, description ? description : FOREIGN, __ATOMIC_RELEASE);
-    if (count)
-        __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL);
+    if (description && before != description) /* else another thread has learnt it just now */
+        count_one_more(description);
 }
 
 void descriptors_mark_hint(int fd)
@@ -178,8 +202,18 @@ uint32_t descriptors_detach(int fd)
     uint32_t *entry = entry_of(fd, false);
 
     descriptors_find(fd); /* an inherited one is counted from here on */
-    uint32_t value = entry ? __atomic_exchange_n(entry, UNKNOWN, __ATOMIC_ACQ_REL) : UNKNOWN;
+    /* Not unknown as long as it is open: another thread would find out what it is (descriptors_discover()). */
+    uint32_t value = entry ? __atomic_exchange_n(entry, FOREIGN, __ATOMIC_ACQ_REL) : UNKNOWN;
     return is_description(value) ? value : 0;
+}
+
+/* @fd was detached, and is closed now, or something else by another thread's doing. */
+static void forget(int fd)
+{
+    uint32_t *entry = entry_of(fd, false), foreign = FOREIGN;
+
+    if (entry)
+        __atomic_compare_exchange_n(entry, &foreign, UNKNOWN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 static void end_one(uint32_t description, int (*end)(struct fastspool *fs, uint32_t description))
@@ -290,6 +324,7 @@ EXPORT int close(int fd)
     }
     uint32_t description = serve_active() ? descriptors_detach(fd) : 0;
     int result = real.close(fd);
+    forget(fd);
     descriptors_release(description);
     return result;
 }
@@ -323,6 +358,8 @@ static int duplicate_to(int old, int new, int flags)
     if (result >= 0 && old != new) {
         descriptors_set(new, from);
         mark_as(old, new);
+    } else if (replaced) {
+        forget(new);
     }
     descriptors_release(replaced);
     return result;

@@ -10,6 +10,8 @@
 
 /** The description that @fd stands for, 0: none. */
 uint32_t descriptors_find(int fd);
+/** Does @fd stand for @description, as far as this process knows?  Asks nobody. */
+bool descriptors_stands(int fd, uint32_t description);
 /** A new descriptor for an open description: @fresh, which is a duplicate of its @placeholder, or one that is made now
  *  (-1).  -errno: the description is closed again. */
 int descriptors_new(uint32_t description, int placeholder, int fresh, int flags);

@@ -17,6 +17,8 @@
  * Failure modes:
  *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.
  *   - The exec fails: everything is as before.
+ *   - Another thread closes a descriptor while a program gets another one by its number: the number is left alone.  It
+ *     may be another file's by now.
  *   - An exec may follow a vfork or interrupt malloc: the notes lie on the stack, many of them in mapped memory.
  *     Without memory for them the program inherits placeholders, which it can't use.
  */
@@ -275,7 +277,7 @@ void handover_begin(struct handover *handover)
     find_all(handover, false);
     for (int i = 0; i < handover->count; i++) {
         struct handed *handed = &handover->handed[i];
-        if (!is_handed(handed, false))
+        if (!is_handed(handed, false) || !descriptors_stands(handed->fd, handed->description))
             continue;
         handed->saved = handed->new < 0 ? -1 : real.fcntl(handed->fd, F_DUPFD_CLOEXEC, 3);
         if (handed->saved >= 0)
@@ -293,12 +295,13 @@ void handover_undo(struct handover *handover)
 
     for (int i = 0; handover->handed && i < handover->count; i++) {
         struct handed *handed = &handover->handed[i];
-        if (handed->saved >= 0) {
+        bool stands = descriptors_stands(handed->fd, handed->description);
+        if (stands && handed->saved >= 0)
             real.dup2(handed->saved, handed->fd);
-            real.close(handed->saved);
-        } else if (is_handed(handed, false)) {
+        else if (stands && is_handed(handed, false))
             real.fcntl(handed->fd, F_SETFD, handed->flags);
-        }
+        if (handed->saved >= 0)
+            real.close(handed->saved);
     }
     give_memory(handover);
     errno = saved;

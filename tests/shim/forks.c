@@ -17,9 +17,11 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -176,8 +178,26 @@ static void execute(int number)
     count_child(child);
 }
 
+/* A program that is executed while the file is open gets something else by its number, which may be another
+ * descriptor's when the number gets the file back. */
+static void *takes_numbers(void *argument)
+{
+    char path[320];
+    uint64_t count = 1;
+
+    snprintf(path, sizeof(path), "%s/file", input);
+    while (!ending) {
+        int fd = open(path, O_WRONLY | O_CREAT, 0640);
+        failed += fd < 0 || close(fd) != 0;
+        fd = eventfd(0, 0);
+        failed += write(fd, &count, sizeof(count)) != sizeof(count) || read(fd, &count, sizeof(count)) != sizeof(count);
+        failed += close(fd) != 0;
+    }
+    return argument;
+}
+
 /* What was opened just before a fork is open in both, and the child's close is not the parent's. */
-static void beside_files(int times, void (*give_birth)(int number))
+static void beside_files(void *(*uses_files)(void *argument), int times, void (*give_birth)(int number))
 {
     char path[320];
     pthread_t thread;
@@ -185,7 +205,7 @@ static void beside_files(int times, void (*give_birth)(int number))
     mkdir(input, 0750);
     snprintf(path, sizeof(path), "%s/output", input);
     int output = open(path, O_WRONLY | O_CREAT, 0640);
-    pthread_create(&thread, NULL, makes_files, NULL);
+    pthread_create(&thread, NULL, uses_files, NULL);
     for (int i = 0; i < times && !failed; i++)
         give_birth(i);
     ending = true;
@@ -203,9 +223,11 @@ int main(int argc, char **argv)
     else if (strcmp(argv[2], "first") == 0)
         beside_the_first();
     else if (strcmp(argv[2], "files") == 0)
-        beside_files(2000, fork_and_close);
+        beside_files(makes_files, 2000, fork_and_close);
     else if (strcmp(argv[2], "programs") == 0)
-        beside_files(500, execute);
+        beside_files(makes_files, 500, execute);
+    else if (strcmp(argv[2], "numbers") == 0)
+        beside_files(takes_numbers, 500, execute);
     else
         in_handlers();
     printf("%s: %d of %d children hung, %d failed\n", argv[2], hung, children, failed);

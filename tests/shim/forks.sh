@@ -11,6 +11,7 @@ export FASTSPOOL_SPOOL=$spool FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so
 "$program" $spool handler
 "$program" $spool files
 "$program" $spool programs
+"$program" $spool numbers
 failed=0
 for round in $(LD_PRELOAD= seq 10); do
     "$program" $spool first >/run/forks.out || failed=1
