@@ -22,6 +22,7 @@
 #include "wrapper.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -53,6 +54,12 @@ bool asking_is_own(int fd)
 
     return fd >= 0 && fd == LOAD(connection) && real.fstat(fd, &st) == 0 && st.st_dev == connected.st_dev &&
            st.st_ino == connected.st_ino;
+}
+
+unsigned asking_next_own(unsigned from)
+{
+    int fd = LOAD(connection);
+    return fd >= 0 && (unsigned)fd >= from && asking_is_own(fd) ? (unsigned)fd : UINT_MAX;
 }
 
 /* ---- requests ---- */

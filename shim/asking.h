@@ -34,6 +34,8 @@ struct asking_answer {
 int asking_connect(void);
 /** Is @fd the library's end? */
 bool asking_is_own(int fd);
+/** The library's end, if that is a descriptor from @from on; UINT_MAX: it is not. */
+unsigned asking_next_own(unsigned from);
 
 /** As the calls of these names.  When they return, it is done.  @fd: a descriptor of the file. */
 ssize_t asking_write(int file, int fd, const void *bytes, size_t size);

@@ -8,6 +8,7 @@
  */
 #include "attachment.h"
 
+#include <limits.h>
 #include <sys/sysmacros.h>
 
 struct fastspool *attachments[FASTSPOOL_SPOOLS_MAX];
@@ -45,14 +46,16 @@ bool attachment_is(bool (*is)(struct fastspool *fs, const void *argument), const
     return false;
 }
 
-static bool owns(struct fastspool *fs, const void *fd)
+unsigned attachment_next_own(unsigned from)
 {
-    return inside_is_own(fs, *(const int *)fd);
-}
+    unsigned next = UINT_MAX;
 
-bool attachment_owns(int fd)
-{
-    return attachment_is(owns, &fd);
+    for (size_t i = 0; i < FASTSPOOL_SPOOLS_MAX; i++) {
+        struct fastspool *fs = LOAD(attachments[i]);
+        unsigned own = fs ? inside_next_own(fs, from) : UINT_MAX;
+        next = own < next ? own : next;
+    }
+    return next;
 }
 
 static bool refuses(struct fastspool *fs, const void *uid)

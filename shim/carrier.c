@@ -25,6 +25,7 @@
 
 #include "asking.h"
 #include "attachment.h"
+#include "base/fd.h"
 #include "base/rights.h"
 #include "descriptors.h"
 #include "fastspool.h"
@@ -34,6 +35,7 @@
 
 #include <alloca.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -188,32 +190,25 @@ static void serve(struct carrier *carrier)
 
 /* ---- its birth ---- */
 
-static bool keeps(const struct carrier *carrier, int fd)
+/* The lowest descriptor from @from on that it keeps; UINT_MAX: there is none. */
+static unsigned next_kept(const struct carrier *carrier, unsigned from)
 {
-    bool kept = fd == carrier->requests || attachment_owns(fd);
+    unsigned next = fd_next(from, carrier->requests, attachment_next_own(from));
 
-    for (int i = 0; i < carrier->count && !kept; i++)
-        kept = fd == carrier->carried[i].in || fd == carrier->carried[i].fd;
-    return kept;
+    for (int i = 0; i < carrier->count; i++)
+        next = fd_next(from, carrier->carried[i].in, fd_next(from, carrier->carried[i].fd, next));
+    return next;
 }
 
 static void close_others(const struct carrier *carrier)
 {
-    int first = 0, last = 1023; /* the store's are below */
+    unsigned first = 0;
 
-    for (int i = 0; i < carrier->count; i++) {
-        last = carrier->carried[i].in > last ? carrier->carried[i].in : last;
-        last = carrier->carried[i].fd > last ? carrier->carried[i].fd : last;
+    for (unsigned kept; (kept = next_kept(carrier, first)) < UINT_MAX; first = kept + 1) {
+        if (kept > first)
+            real.close_range(first, kept - 1, 0);
     }
-    last = carrier->requests > last ? carrier->requests : last;
-    for (int fd = 0; fd <= last; fd++) {
-        if (!keeps(carrier, fd))
-            continue;
-        if (fd > first)
-            real.close_range((unsigned)first, (unsigned)fd - 1, 0);
-        first = fd + 1;
-    }
-    real.close_range((unsigned)first, ~0U, 0);
+    real.close_range(first, UINT_MAX, 0);
     /* Nothing of the store's may become descriptor 0 to 2. */
     int fd;
     while ((fd = real.open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd < 3)

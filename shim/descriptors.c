@@ -268,7 +268,14 @@ int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)
 /* Is @fd one of the library's own descriptors? */
 static bool is_own(int fd)
 {
-    return (fd > 2 && attachment_owns(fd)) || asking_is_own(fd);
+    return (fd > 2 && attachment_next_own((unsigned)fd) == (unsigned)fd) || asking_is_own(fd);
+}
+
+/* The lowest one from @from on; UINT_MAX: there is none. */
+static unsigned next_own(unsigned from)
+{
+    unsigned stores = attachment_next_own(from > 2 ? from : 3), asking = asking_next_own(from);
+    return stores < asking ? stores : asking;
 }
 
 /* An entry of getdents64(2). */
@@ -413,19 +420,12 @@ static int close_between(unsigned first, unsigned last, int flags)
                 close(fd);
         }
     }
-    while (first <= last) {
-        unsigned end = first;
-        /* The library's own lie below 1024: nothing above is spared. */
-        while (end < last && end < 1024 && !is_own((int)end))
-            end++;
-        if (end >= 1024)
-            end = last;
-        bool own = is_own((int)end);
-        if (!(own && end == first) && real.close_range(first, own ? end - 1 : end, flags) < 0)
+    for (unsigned own; first <= last; first = own + 1) {
+        own = next_own(first);
+        if (own > first && real.close_range(first, own > last ? last : own - 1, flags) < 0)
             return -1;
-        if (end == UINT32_MAX)
+        if (own >= last)
             break;
-        first = end + 1;
     }
     return 0;
 }

@@ -20,6 +20,12 @@ int fd_duplicate_high(int fd);
  *  system call. */
 void fd_close_all(int *fds, size_t count);
 
+/** The lower one of @next and @fd, if @fd is one from @from on. */
+static inline unsigned fd_next(unsigned from, int fd, unsigned next)
+{
+    return fd >= 0 && (unsigned)fd >= from && (unsigned)fd < next ? (unsigned)fd : next;
+}
+
 /** The name of @fd in /proc, into @link.  (Not by snprintf(3), which takes 700 instructions: each call on a path below
  * a descriptor needs it.) */
 #define FD_LINK_MAX 32

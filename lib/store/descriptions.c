@@ -50,6 +50,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -593,15 +594,17 @@ int descriptions_kept(struct fastspool *fs, uint32_t description)
     return fd;
 }
 
-bool descriptions_owns(struct fastspool *fs, int fd)
+unsigned descriptions_next_own(struct fastspool *fs, unsigned from)
 {
+    unsigned next = UINT_MAX;
+
     for (const struct pool *page = pool_of(fs); page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
-            if (LOAD(page->place[i].key) && (page->place[i].fd == fd || page->place[i].spill == fd))
-                return true;
+            if (LOAD(page->place[i].key))
+                next = fd_next(from, page->place[i].spill, fd_next(from, page->place[i].fd, next));
         }
     }
-    return false;
+    return next;
 }
 
 void descriptions_shared(struct fastspool *fs)

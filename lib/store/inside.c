@@ -5,6 +5,7 @@
 #include "store/inside.h"
 
 #include "base/atomic.h"
+#include "base/fd.h"
 #include "fastspool.h"
 #include "store/access.h"
 #include "store/await.h"
@@ -45,10 +46,14 @@ bool inside_may_hold(const struct fastspool *fs, uid_t uid)
     return uid == 0 || uid == fs->owner;
 }
 
-bool inside_is_own(struct fastspool *fs, int fd)
+unsigned inside_next_own(struct fastspool *fs, unsigned from)
 {
-    return fd == fs->segment_fd || fd == fs->locks_fd || fd == fs->runtime_fd || fd == fs->spool_fd ||
-           fd == fs->presence_fd || descriptions_owns(fs, fd);
+    const int fds[] = {fs->segment_fd, fs->locks_fd, fs->runtime_fd, fs->spool_fd, fs->presence_fd};
+    unsigned next = descriptions_next_own(fs, from);
+
+    for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
+        next = fd_next(from, fds[i], next);
+    return next;
 }
 
 void inside_guard(void (*enter)(void), void (*leave)(void))

@@ -2,7 +2,7 @@
  *
  * The surprising ways in which Exim uses its spool, one small test each:
  *
- *      surprises SPOOL [threads]
+ *      surprises SPOOL [threads | many]
  *
  * Run it with the library, in a private namespace.  The numbers are those of docs/exim-calls.md.  The exit status is 0
  * if all tests pass.  No test must leave a descriptor open.
@@ -100,6 +100,35 @@ static void own_descriptors_are_high(void)
     closefrom(again);
     CHECK(pread(fd, (char[1]){0}, 1, 0) == 1 && unlink(at("input", "f")) == 0);
     close(fd);
+}
+
+/* A program has so many descriptors when it first touches the spool that the library's own lie above them, and still it
+ * can close neither these nor those of a carrier. */
+static void own_descriptors_are_higher(void)
+{
+    const struct rlimit limit = {4096, 4096};
+    char echo[] = "echo", text[] = "text", *arguments[] = {echo, text, NULL}, *none[] = {NULL}, bytes[8] = "";
+    posix_spawn_file_actions_t actions;
+    pid_t child;
+
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    for (int number = 3; number < 1100; number++)
+        CHECK(dup2(STDIN_FILENO, number) == number);
+    mkdir(at("input", ""), 0750);
+    close(make("first"));
+    closefrom(3);
+    int fd = make("f"), output = open(at("input", "first"), O_WRONLY);
+    CHECK(fd == 3 && write(fd, "x", 1) == 1 && fsync(fd) == 0);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    CHECK(posix_spawn(&child, "/bin/echo", &actions, NULL, arguments, none) == 0 && child_status(child) == 0);
+    for (int i = 0; i < 1000 && pread(fd, bytes, sizeof(bytes), 0) < 5; i++) { /* the carrier writes it */
+        close(fd);
+        fd = open(at("input", "first"), O_RDONLY);
+        usleep(10000);
+    }
+    CHECK(strcmp(bytes, "text\n") == 0);
+    CHECK(unlink(at("input", "f")) == 0 && unlink(at("input", "first")) == 0);
 }
 
 /* How many files of @directory can be open at a time?  All work, also in a child, and are closed again. */
@@ -714,8 +743,8 @@ int main(int argc, char **argv)
         return 2;
     snprintf(spool, sizeof(spool), "%s", argv[1]);
     umask(0);
-    if (argc > 2) { /* "threads": several threads at once are the first to touch the spool */
-        threads();
+    if (argc > 2) { /* the first to touch the spool are several threads at once, or who has many descriptors */
+        strcmp(argv[2], "many") == 0 ? own_descriptors_are_higher() : threads();
         return failures != 0;
     }
     for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {

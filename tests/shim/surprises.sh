@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Run the program `surprises` with the library on a private spool.  Needs tests/system/namespace.sh, which installs the
-# library.  Then several threads at once are the first to touch fresh spools: no thread must take the spool for a plain
+# library.  Then again in a process with many descriptors.  Then several threads at once are the first to touch fresh spools: no thread must take the spool for a plain
 # directory while another one attaches.
 set -eu
 program=$1
@@ -11,6 +11,7 @@ chown Debian-exim $spool
 chmod 755 $spool
 FASTSPOOL_SPOOL=$spool FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so "$program" $spool
 [ -z "$(ls -A $spool/input)" ] || { echo "files were left in the real input/: $(ls $spool/input)"; exit 1; }
+FASTSPOOL_SPOOL=$spool FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so "$program" $spool many
 fastspool status --spool $spool
 for round in 1 2 3 4 5 6 7 8; do
     fresh=$spool$round
