@@ -13,8 +13,11 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LIMIT (8 * JOURNAL_FILE_MIN)
 
@@ -22,6 +25,18 @@ static struct journal journal;
 static char error[FASTSPOOL_ERROR_MAX];
 static uint64_t numbers[4096];
 static size_t seen;
+
+/* A file system may let a file be set to direct writes, and then refuse them. */
+static unsigned direct_writes, direct_most = UINT32_MAX;
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset)
+{
+    if (fcntl(fd, F_GETFL) & O_DIRECT && ++direct_writes > direct_most) {
+        errno = EINVAL;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, bytes, size, offset);
+}
 
 static void setup(void)
 {
@@ -103,6 +118,23 @@ Test(journal, comes_back)
     found = look(numbers[20]);
     cr_assert_eq(found.batches, 39);
     cr_assert_not(found.detached);
+}
+
+/* A spare is written full of zeros, where the file system can past the page cache. */
+Test(journal, spare)
+{
+    static char bytes[JOURNAL_FILE_MIN + 1], zeros[JOURNAL_FILE_MIN];
+
+    for (direct_most = 0; direct_most < 2; direct_most++) {
+        direct_writes = 0;
+        journal.pool.spares = 0;
+        cr_assert_eq(journal_files_prepare(&journal.pool), 0);
+        int fd = open_file(journal.pool.spare[0]);
+        cr_assert_eq(pread(fd, bytes, sizeof(bytes), 0), (ssize_t)sizeof(zeros));
+        cr_assert_eq(memcmp(bytes, zeros, sizeof(zeros)), 0);
+        cr_assert_eq(direct_writes, fcntl(fd, F_SETFL, O_DIRECT) == 0, "written directly, if that can be");
+        close(fd);
+    }
 }
 
 /* Whatever 512-byte sectors of the last batch reached the disk, with what an earlier use of the file left in the
