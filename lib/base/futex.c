@@ -22,6 +22,20 @@ void futex_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds)
     errno = saved;
 }
 
+static uint32_t bit(uint32_t class)
+{
+    return UINT32_C(1) << class % 32;
+}
+
+void futex_wait_in(const uint32_t *word, uint32_t class, uint32_t value, uint64_t nanoseconds)
+{
+    const struct timespec end = clock_timespec(clock_precise() + nanoseconds);
+    int saved = errno;
+
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, value, &end, NULL, bit(class));
+    errno = saved;
+}
+
 static void wake(const uint32_t *word, int most)
 {
     int saved = errno;
@@ -44,6 +58,15 @@ void futex_count(uint32_t *word)
 {
     __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
     futex_wake(word);
+}
+
+void futex_count_without(uint32_t *word, uint32_t class)
+{
+    int saved = errno;
+
+    __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
+    syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, ~bit(class));
+    errno = saved;
 }
 
 /* Either the sleeper's store of *@enough is seen here, or the sleeper sees the count, and doesn't sleep. */

@@ -297,7 +297,10 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
         durations_count(h, duration);
     }
     STORE(h->tickets.commit_error, error);
-    futex_count(&ATOMIC(h->tickets.commit_event));
+    if (error == 0) /* those whose change the next one will have sleep on */
+        futex_count_without(&ATOMIC(h->tickets.commit_event), h->tickets.capture + 1);
+    else
+        futex_count(&ATOMIC(h->tickets.commit_event));
     capture_free(capture);
     return result;
 }

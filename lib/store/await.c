@@ -49,6 +49,11 @@ bool await_terminated(const sigset_t *own)
 int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
 {
     futex_wait(event, value, AWAIT_LOOK);
+    return await_awake(fs, event, value, wanted, lived);
+}
+
+int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+{
     int lives = LOAD(*event) != value ? 1 : await_lives(fs);
     if (lives != 0)
         *lived = clock_monotonic();

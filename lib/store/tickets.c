@@ -2,8 +2,8 @@
  *
  * Tickets: every change has a number (header.tickets.change), and a process can wait until that change is durable.
  *
- * The happy path: a waiter has a ticket, and sleeps on a futex that counts commits.  An inode has the ticket of its
- * last change.
+ * The happy path: a waiter has a ticket, and sleeps on a futex that counts commits.  It is woken by the commit that has
+ * its change, not by the one that ran when it came.  An inode has the ticket of its last change.
  *   - strict: every fsync waits for that ticket.
  *   - acked: fsync of a directory waits for that ticket, and for those of all files that the process has synced.
  *   - Every other fsync waits only while the changes that are not on the disk exceed a bound in bytes, files or age.
@@ -38,6 +38,20 @@ static int last_error(struct fastspool *fs)
     return error;
 }
 
+/* The number of the capture that has the change, be it taken or the next one. */
+static uint32_t capture_of(struct fastspool *fs, uint64_t ticket)
+{
+    const struct tickets_state *tickets = &fs->header->tickets;
+    struct section_read read = SECTION_READ;
+    uint32_t number;
+
+    do {
+        (void)section_read_begin(fs, &read); /* of the header alone */
+        number = LOAD(tickets->capture) + (LOAD(tickets->captured) < ticket);
+    } while (section_read_retry(fs, &read));
+    return number;
+}
+
 int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
     uint64_t start = clock_monotonic(), lived = start;
@@ -58,7 +72,8 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
             return error;
         if (timeout && clock_monotonic() - start >= timeout)
             return -ETIMEDOUT;
-        result = await_event(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
+        futex_wait_in(&h->tickets.commit_event, capture_of(fs, ticket), event, AWAIT_LOOK);
+        result = await_awake(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
     }
     return result;
 }

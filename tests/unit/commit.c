@@ -531,6 +531,39 @@ Test(commit, who_joins_a_group_wakes_nobody)
     cr_assert_lt(clock_monotonic() - start, 30 * NS_PER_S);
 }
 
+static void *flush(void *unused)
+{
+    (void)unused;
+    cr_assert_eq(fastspool_flush(fs, 0), 0);
+    return NULL;
+}
+
+/* The end of a commit wakes who waits for it, and not who came while it ran. */
+Test(commit, who_waits_for_the_next_sleeps_on, .timeout = 60)
+{
+    const uint32_t *event = &fs->header->tickets.commit_event;
+    int woken = 0, rounds = 20, next_woken = 0;
+
+    for (int i = 0; i < 2 * rounds; i++) {
+        struct capture capture;
+        pthread_t waiter;
+        bool next = i % 2;
+        put("f", 0, "1", 1, 0);
+        cr_assert_eq(capture_take(fs, &capture), 0);
+        if (next)
+            put("f", 0, "2", 1, 0);
+        cr_assert_eq(pthread_create(&waiter, NULL, flush, NULL), 0);
+        while (futex_sleepers(event) == 0)
+            usleep(100);
+        cr_assert_eq(capture_end(fs, &capture, 0, 0), 0);
+        *(next ? &next_woken : &woken) += futex_sleepers(event) == 0;
+        commit(0);
+        pthread_join(waiter, NULL);
+    }
+    cr_assert_eq(woken, rounds);
+    cr_assert_leq(next_woken, rounds / 4, "woken %d times of %d", next_woken, rounds); /* each 100 ms they look */
+}
+
 /* The mirror sleeps until the first waiter comes, and then until its group is complete. */
 Test(commit, a_group_is_slept_through)
 {
