@@ -5,9 +5,9 @@
  * The happy path of a listing: it goes on behind the name that it returned last.  A position is the birth number and
  * index of that name's entry.
  *
- * A path's directories are mostly those of the path before.  So a thread keeps a trail of the directories that it last
- * walked through in a section.  A section whose path begins with the same text follows it, name by name, and looks up
- * the last name alone.
+ * A path's directories are mostly those of a path before.  So a thread keeps the trails of the last two directories
+ * that it walked to in sections.  Whoever has a path that begins with the same text follows the trail, name by name,
+ * and looks up the last name alone.
  *
  * A path may begin at a file's handle ("//HANDLE/rest"): its inode number and generation.  (POSIX leaves the meaning of
  * two slashes at the start to the implementation.)
@@ -17,7 +17,7 @@
  *   - The name of a position is gone: its freed entry leads to its successor, and birth numbers check each link.  If an
  *     entry on the way was used again, the directory's list is searched from both ends at once, which is fast near
  *     either.
- *   - A directory of the trail was moved or removed, or may not be searched: the path is walked from its start.
+ *   - A directory of a trail was moved or removed, or may not be searched: the path is walked from its start.
  *   - A walk without the lock meets a change: every index is checked before it is followed, each walk is bounded, and
  *     the caller's sequence check discards the result.
  *   - The segment is damaged: a walk that finds it out is -EUCLEAN (doubt.h).  A listing does by the birth numbers,
@@ -127,74 +127,100 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
     return place->entry ? check_target(fs, place->entry, place->inode) : result;
 }
 
-/* ---- the trail ---- */
+/* ---- trails ---- */
 
+#define TRAILS       2 /* Exim goes between two directories, of input/ and of msglog/ */
 #define TRAIL_STEPS  4
 #define TRAIL_LENGTH 64 /* bytes of a path; Exim's directories take some ten */
 
 /* A name has its birth number alone, and neither its text nor its directory ever change: an entry that still has the
- * number still is that name.  Only a section keeps or uses a trail.  What it meets was there when it began, so no
- * rollback gives the number to another name; and no signal handler of this thread comes in between. */
-static __thread struct {
+ * number still is that name.  Only a section keeps a trail.  What it meets was there when it began, so no rollback
+ * gives the number to another name; and no signal handler of this thread comes in between.  One may come into a read,
+ * and keep another trail in the place of the one that the read follows: by a section, so the read begins again. */
+struct trail {
     uint64_t store; /* hash_seed of the store, which no other one has */
     uint32_t steps;
-    uint32_t length;
+    uint32_t length;         /* 0: there is none */
     char path[TRAIL_LENGTH]; /* up to the last '/', and that too */
     struct {
         uint64_t born;
         uint32_t entry;
     } step[TRAIL_STEPS];
-} trail __attribute__((tls_model("initial-exec")));
+};
+static __thread struct trail trails[TRAILS] __attribute__((tls_model("initial-exec")));
+static __thread uint32_t latest __attribute__((tls_model("initial-exec"))); /* of them, the one that was used last */
 
-/* Begin a trail anew.  False: this walk can't keep one. */
-static bool trail_begin(const struct fastspool *fs)
+/* Keep the directory of name @entry, to which the first @length bytes of @path lead: on @trail, or if that is NULL as
+ * the first of another one.  Returns the trail, or NULL: it ends here. */
+static struct trail *trail_keep(const struct fastspool *fs, struct trail *trail, const char *path, size_t length,
+                                uint32_t entry)
 {
-    if (section_inside != fs)
-        return false;
-    trail.steps = trail.length = 0;
-    trail.store = fs->header->hash_seed;
-    return true;
+    if (entry == 0 || length > TRAIL_LENGTH || (trail && trail->steps == TRAIL_STEPS))
+        return NULL;
+    if (!trail) {
+        latest = (latest + 1) % TRAILS;
+        trail = &trails[latest];
+        trail->steps = trail->length = 0;
+        trail->store = fs->header->hash_seed;
+    }
+    memcpy(trail->path + trail->length, path + trail->length, length - trail->length);
+    trail->length = (uint32_t)length;
+    trail->step[trail->steps].entry = entry;
+    trail->step[trail->steps++].born = name_at(fs, entry)->born;
+    return trail;
 }
 
-/* Keep the directory of name @entry, to which the first @length bytes of @path lead.  False: the trail ends here. */
-static bool trail_keep(const struct fastspool *fs, const char *path, size_t length, uint32_t entry)
+/* The directory to which name @entry leads from @parent, if it is the one that was born as @born.  0: it isn't. */
+static uint32_t directory_behind(const struct fastspool *fs, uint32_t parent, uint32_t entry, uint64_t born)
 {
-    if (entry == 0 || length > TRAIL_LENGTH || trail.steps == TRAIL_STEPS)
-        return false;
-    memcpy(trail.path + trail.length, path + trail.length, length - trail.length);
-    trail.length = (uint32_t)length;
-    trail.step[trail.steps].entry = entry;
-    trail.step[trail.steps++].born = name_at(fs, entry)->born;
-    return true;
+    const struct name *name = name_at(fs, entry);
+
+    if (!names_valid(fs, entry) || name->born != born || name->parent != parent)
+        return 0;
+    uint32_t inode = name->inode;
+    return is_directory(fs, inode) && inode_at(fs, inode)->names == entry ? inode : 0;
 }
 
-/* The directory in which @path goes on behind its first *@done bytes, those of the trail.  0: walk it from its start.
- */
-static uint32_t trail_follow(const struct fastspool *fs, const char *path, const struct credentials *who, size_t *done)
+/* The directory in which @path goes on behind its first *@done bytes, those of @trail.  0: that leads elsewhere. */
+static uint32_t trail_follow(const struct fastspool *fs, const struct trail *trail, const char *path,
+                             const struct credentials *who, size_t *done)
 {
-    uint32_t directory = LOAD(fs->header->tree.root), length = trail.length;
+    uint32_t directory = LOAD(fs->header->tree.root), length = LOAD(trail->length), steps = LOAD(trail->steps);
 
-    if (section_inside != fs || trail.store != fs->header->hash_seed || strncmp(path, trail.path, length) != 0 ||
+    if (length == 0 || trail->store != fs->header->hash_seed || strncmp(path, trail->path, length) != 0 ||
         path[length] == '\0' || path[length] == '/')
         return 0;
-    for (uint32_t i = 0; i < trail.steps; i++) {
-        uint32_t entry = trail.step[i].entry;
-        const struct name *name = name_at(fs, entry);
-        if (!names_valid(fs, entry) || name->born != trail.step[i].born || name->parent != directory ||
-            access_permitted(fs, directory, who, X_OK) < 0)
+    for (uint32_t i = 0; i < steps && directory; i++) {
+        if (access_permitted(fs, directory, who, X_OK) < 0)
             return 0;
-        directory = name->inode;
-        if (!is_directory(fs, directory) || inode_at(fs, directory)->names != entry)
-            return 0;
+        directory = directory_behind(fs, directory, trail->step[i].entry, trail->step[i].born);
     }
-    *done = length;
+    if (directory)
+        *done = length;
     return directory;
+}
+
+/* The directory to which a trail leads, and *@done as above.  *@on: that trail.  0: walk the path from its start. */
+static uint32_t trail_find(const struct fastspool *fs, const char *path, const struct credentials *who, size_t *done,
+                           struct trail **on)
+{
+    for (uint32_t i = 0, at = latest; i < TRAILS; i++, at = (at + 1) % TRAILS) {
+        uint32_t directory = trail_follow(fs, &trails[at], path, who, done);
+        if (directory == 0)
+            continue;
+        *on = &trails[at];
+        if (section_inside == fs)
+            latest = at;
+        return directory;
+    }
+    return 0;
 }
 
 /* ---- from a path to a place ---- */
 
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
 {
+    struct trail *trail = NULL;
     bool keeps = false;
     size_t done = 0;
     uint32_t root = LOAD(fs->header->tree.root);
@@ -209,9 +235,9 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
         place->directory = false;
         place->parent = place->inode;
     } else if (*path) {
-        uint32_t directory = trail_follow(fs, path, who, &done);
+        uint32_t directory = trail_find(fs, path, who, &done, &trail);
         place->inode = directory ? directory : place->inode;
-        keeps = directory || trail_begin(fs);
+        keeps = section_inside == fs;
     }
     for (const char *at = path + done; *at;) {
         while (*at == '/')
@@ -224,7 +250,8 @@ int walk_to(const struct fastspool *fs, const char *path, const struct credentia
         int result = step(fs, who, place);
         if (result < 0)
             return result;
-        keeps = keeps && *at == '/' && trail_keep(fs, path, (size_t)(at - path) + 1, place->entry);
+        trail = keeps && *at == '/' ? trail_keep(fs, trail, path, (size_t)(at - path) + 1, place->entry) : NULL;
+        keeps = trail;
         place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
     }
     return 0;

@@ -106,7 +106,32 @@ Test(names, directories_change_between_walks)
     cr_assert(exists("input/f/b") && exists("input/f/4"));
 }
 
-/* Who may not search a directory of the trail does not come through it. */
+/* The same for one that goes between two directories, and looks without the lock. */
+Test(names, two_directories_change_between_walks)
+{
+    struct stat st;
+
+    elsewhere((struct elsewhere){"input", NULL, 0});
+    elsewhere((struct elsewhere){"msglog", NULL, 0});
+    elsewhere((struct elsewhere){"input/a", NULL, 0});
+    elsewhere((struct elsewhere){"msglog/a", NULL, 0});
+    create("input/a/1");
+    create("msglog/a/2");
+    cr_assert_eq(fastspool_stat(fs, "input/a/1", &st), 0);
+    cr_assert_eq(fastspool_stat(fs, "msglog/a/2", &st), 0);
+    elsewhere((struct elsewhere){"input/a", "input/b", 0});
+    elsewhere((struct elsewhere){"msglog/a", "input/a", 0});
+    elsewhere((struct elsewhere){"input/b", "msglog/a", 0});
+    cr_assert_eq(fastspool_stat(fs, "input/a/1", &st), -ENOENT);
+    cr_assert_eq(fastspool_stat(fs, "msglog/a/2", &st), -ENOENT);
+    cr_assert_eq(fastspool_stat(fs, "msglog/a/1", &st), 0);
+    cr_assert_eq(fastspool_stat(fs, "input/a/2", &st), 0);
+    create("input/3"); /* the other trails stay, and a path that ends on one is none behind it */
+    create("msglog/3");
+    cr_assert(exists("input/a") && exists("input/a/") && exists("input/a/2") && exists("msglog/a/1"));
+}
+
+/* Who may not search a directory of a trail does not come through it. */
 Test(names, directory_closed_between_walks)
 {
     elsewhere((struct elsewhere){"input", NULL, 0});
@@ -119,6 +144,8 @@ Test(names, directory_closed_between_walks)
     become(0);
     elsewhere((struct elsewhere){"input/a", NULL, 0700});
     become(65534);
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "input/a/b/2", &st), -EACCES);
     cr_assert_eq(fastspool_unlink(fs, "input/a/b/2"), -EACCES);
     become(0);
 }
