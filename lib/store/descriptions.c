@@ -79,6 +79,23 @@ static struct pool *pool_of(struct fastspool *fs)
     return LOAD(fs->pool.random) ? &fs->pool : NULL;
 }
 
+static uint32_t idle(const struct pool *pool)
+{
+    return (uint32_t)LOAD(pool->counts);
+}
+
+static uint32_t kept(const struct pool *pool)
+{
+    return (uint32_t)(LOAD(pool->counts) >> 32);
+}
+
+static void count(struct pool *pool, int of_idle, int of_kept)
+{
+    uint64_t more = ((uint64_t)of_kept << 32) + (uint64_t)(int64_t)of_idle;
+
+    __atomic_add_fetch(&pool->counts, more, __ATOMIC_RELAXED);
+}
+
 static int pool_page(struct pool **link, struct pool **page)
 {
     *page = LOAD(*link);
@@ -133,19 +150,20 @@ static struct pooled *pool_claim(struct pool *pool, uint32_t description)
     return NULL;
 }
 
-/* Take any idle description out of the pool. */
-static bool pool_get_idle(struct pool *pool, struct pooled *pooled)
+/* An idle description of the pool is taken: in its place, as each place that changes hands costs two atomic changes. */
+static bool pool_take_idle(struct pool *pool, uint32_t *description, int *fd)
 {
-    for (struct pool *page = LOAD(pool->idle) ? pool : NULL; page; page = LOAD(page->next)) {
+    for (struct pool *page = idle(pool) ? pool : NULL; page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
             struct pooled *place = &page->place[i];
             uint32_t key = LOAD(place->key);
             if (key == CLAIMED || !(key & IDLE) || !claim(place, key))
                 continue;
-            *pooled = *place;
-            pooled->key = key & ~IDLE;
-            STORE(place->key, 0);
-            __atomic_sub_fetch(&pool->idle, 1, __ATOMIC_RELAXED);
+            place->epoch = LOAD(pool->epoch);
+            *description = key & ~IDLE;
+            *fd = place->fd;
+            STORE(place->key, *description);
+            count(pool, -1, 1);
             return true;
         }
     }
@@ -397,22 +415,22 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     return result == -ESTALE ? section_damaged(fs, "descriptions are freed while they are taken") : result;
 }
 
+/* Of the pool, or else a new one. */
 int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh)
 {
     struct pool *pool = &fs->pool;
     struct pooled pooled;
-    int result;
 
     *fresh = -1;
-    if (!pool_get_idle(pool, &pooled)) {
-        result = take_new(fs, pool, &pooled);
-        if (result < 0)
-            return result;
-        int high = fd_duplicate_high(pooled.fd);
-        if (high >= 0) { /* else the low number is the pool's */
-            *fresh = pooled.fd;
-            pooled.fd = high;
-        }
+    if (pool_take_idle(pool, description, fd))
+        return 0;
+    int result = take_new(fs, pool, &pooled);
+    if (result < 0)
+        return result;
+    int high = fd_duplicate_high(pooled.fd);
+    if (high >= 0) { /* else the low number is the pool's */
+        *fresh = pooled.fd;
+        pooled.fd = high;
     }
     pooled.epoch = LOAD(pool->epoch);
     result = pool_put(pool, &pooled);
@@ -423,7 +441,7 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int 
         *fresh = -1;
         return result;
     }
-    __atomic_add_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
+    count(pool, 0, 1);
     *description = pooled.key;
     *fd = pooled.fd;
     return 0;
@@ -431,21 +449,23 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int 
 
 bool descriptions_idle(const struct fastspool *fs)
 {
-    return LOAD(fs->pool.idle) > 0;
+    return idle(&fs->pool) > 0;
 }
 
 int descriptions_give(struct fastspool *fs, uint32_t description, bool few)
 {
     struct pool *pool = pool_of(fs);
-    struct pooled *place = pool ? pool_claim(pool, description) : NULL;
-    int fd = -1;
 
+    if (!pool || (few && kept(pool) <= POOL_KEPT))
+        return -1;
+    struct pooled *place = pool_claim(pool, description);
+    int fd = -1;
     if (!place)
         return -1;
-    if (place->fd >= 0 && !(few && LOAD(pool->kept) <= POOL_KEPT)) {
+    if (place->fd >= 0) {
         fd = place->fd;
         place->fd = -1;
-        __atomic_sub_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
+        count(pool, 0, -1);
     }
     STORE(place->key, description);
     return fd;
@@ -511,25 +531,38 @@ static int pool_again(struct fastspool *fs, void *argument)
     return 0;
 }
 
-static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled *pooled)
+/* Empty @place, which is claimed.  Returns its descriptor. */
+static int pool_empty(struct pool *pool, struct pooled *place)
 {
-    if (pooled->fd < 0 || LOAD(pool->idle) >= POOL_IDLE) {
-        int result = change_run(fs, discard, pooled);
-        close_held(pooled->fd);
+    int fd = place->fd;
+
+    STORE(place->key, 0);
+    if (fd >= 0)
+        count(pool, 0, -1);
+    return fd;
+}
+
+/* @place is claimed, and has this key otherwise. */
+static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled *place, uint32_t key)
+{
+    struct pooled pooled = *place;
+
+    pooled.key = key;
+    if (pooled.fd < 0 || idle(pool) >= POOL_IDLE) {
+        pool_empty(pool, place);
+        int result = change_run(fs, discard, &pooled);
+        close_held(pooled.fd);
         return result;
     }
-    bool opened = LOAD(description_at(fs, pooled->key)->state) != DESCRIPTION_POOLED; /* the open may have failed */
-    int result = opened ? change_run(fs, pool_again, pooled) : 0;
-    if (result == 0) {
-        struct pooled idle = *pooled;
-        idle.key |= IDLE;
-        result = pool_put(pool, &idle);
-        if (result == 0)
-            __atomic_add_fetch(&pool->idle, 1, __ATOMIC_RELAXED);
+    bool opened = LOAD(description_at(fs, key)->state) != DESCRIPTION_POOLED; /* the open may have failed */
+    int result = opened ? change_run(fs, pool_again, &pooled) : 0;
+    if (result < 0) {
+        close(pool_empty(pool, place));
+        return result;
     }
-    if (result < 0)
-        close(pooled->fd);
-    return result;
+    STORE(place->key, key | IDLE);
+    count(pool, 1, -1);
+    return 0;
 }
 
 /* Another process may hold it, too: the kernel knows. */
@@ -550,16 +583,14 @@ static int close_one(struct fastspool *fs, uint32_t description, bool asks)
     int result;
 
     if (place) {
-        struct pooled pooled = *place;
-        pooled.key = description;
-        STORE(place->key, 0);
-        close_held(pooled.spill);
-        if (pooled.fd >= 0)
-            __atomic_sub_fetch(&pool->kept, 1, __ATOMIC_RELAXED);
-        if (pooled.epoch == LOAD(pool->epoch)) {
-            result = close_unshared(fs, pool, &pooled);
+        close_held(place->spill);
+        place->spill = -1;
+        if (place->epoch == LOAD(pool->epoch)) {
+            result = close_unshared(fs, pool, place, description);
         } else {
-            close_held(pooled.fd);
+            struct pooled pooled = *place;
+            pooled.key = description;
+            close_held(pool_empty(pool, place));
             result = asks ? close_shared(fs, &pooled) : 0;
         }
     } else {
@@ -628,8 +659,8 @@ void descriptions_after_fork_child(struct fastspool *fs)
             } /* else open in both processes: this copy of the descriptor keeps it alive for the child */
         }
     }
-    if (pool && pool->idle) /* what is 0 is not written: a child pays for each page it changes */
-        pool->idle = 0;
+    if (pool && idle(pool)) /* what is 0 is not written: a child pays for each page it changes */
+        count(pool, -(int)idle(pool), 0);
 }
 
 void descriptions_pool_close(struct fastspool *fs)

@@ -24,8 +24,7 @@ struct pool {
     struct pooled place[POOL_PLACES];
     struct pool *next; /* further places */
     uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
-    uint32_t idle;     /* in the first page: how many are idle */
-    uint32_t kept;     /* in the first page: how many are open and have a descriptor here */
+    uint64_t counts;   /* in the first page: how many are idle, and above 32 bits, open and have a descriptor here */
     uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded; */
     uint64_t salt;     /* what tells its cookies from those of the process that this one was forked from, */
     uint32_t life;     /* and of which life that is (mutex.h) */
