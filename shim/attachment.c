@@ -46,13 +46,13 @@ bool attachment_is(bool (*is)(struct fastspool *fs, const void *argument), const
     return false;
 }
 
-unsigned attachment_next_own(unsigned from)
+unsigned attachment_next_own(unsigned from, unsigned to)
 {
     unsigned next = UINT_MAX;
 
     for (size_t i = 0; i < FASTSPOOL_SPOOLS_MAX; i++) {
         struct fastspool *fs = LOAD(attachments[i]);
-        unsigned own = fs ? inside_next_own(fs, from) : UINT_MAX;
+        unsigned own = fs ? inside_next_own(fs, from, to) : UINT_MAX;
         next = own < next ? own : next;
     }
     return next;

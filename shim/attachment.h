@@ -39,8 +39,9 @@ void attachment_each(void (*each)(struct fastspool *fs));
 /** Does @is say yes of an attached store?  NULL: is there one? */
 bool attachment_is(bool (*is)(struct fastspool *fs, const void *argument), const void *argument);
 
-/** The lowest of the library's own descriptors from @from on, for any attached store; UINT_MAX: there is none. */
-unsigned attachment_next_own(unsigned from);
+/** The lowest of the library's own descriptors from @from up to @to, for any attached store; UINT_MAX: there is
+ *  none. */
+unsigned attachment_next_own(unsigned from, unsigned to);
 /** Is the user root or the owner of every attached store? */
 bool attachment_may_hold(uid_t uid);
 /** As fastspool_stat() and fastspool_fstat(), and with the device of the spool.  Two spools may be of one disk, and

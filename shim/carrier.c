@@ -193,7 +193,7 @@ static void serve(struct carrier *carrier)
 /* The lowest descriptor from @from on that it keeps; UINT_MAX: there is none. */
 static unsigned next_kept(const struct carrier *carrier, unsigned from)
 {
-    unsigned next = fd_next(from, carrier->requests, attachment_next_own(from));
+    unsigned next = fd_next(from, carrier->requests, attachment_next_own(from, UINT_MAX));
 
     for (int i = 0; i < carrier->count; i++)
         next = fd_next(from, carrier->carried[i].in, fd_next(from, carrier->carried[i].fd, next));

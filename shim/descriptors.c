@@ -27,6 +27,7 @@
 #include "wrapper.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -268,13 +269,13 @@ int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)
 /* Is @fd one of the library's own descriptors? */
 static bool is_own(int fd)
 {
-    return (fd > 2 && attachment_next_own((unsigned)fd) == (unsigned)fd) || asking_is_own(fd);
+    return (fd > 2 && attachment_next_own((unsigned)fd, (unsigned)fd) == (unsigned)fd) || asking_is_own(fd);
 }
 
 /* The lowest one from @from on; UINT_MAX: there is none. */
 static unsigned next_own(unsigned from)
 {
-    unsigned stores = attachment_next_own(from > 2 ? from : 3), asking = asking_next_own(from);
+    unsigned stores = attachment_next_own(from > 2 ? from : 3, UINT_MAX), asking = asking_next_own(from);
     return stores < asking ? stores : asking;
 }
 

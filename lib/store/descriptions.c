@@ -118,8 +118,19 @@ static bool claim(struct pooled *place, uint32_t key)
            __atomic_compare_exchange_n(&place->key, &key, CLAIMED, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+/* The pool is about to have @fd.  Its numbers are high, and a program's are not: so most are known for another's. */
+static void pool_reach(struct pool *pool, int fd)
+{
+    uint32_t down = UINT32_MAX - (uint32_t)fd, before = LOAD(pool->down);
+
+    while (fd >= 0 && before < down &&
+           !__atomic_compare_exchange_n(&pool->down, &before, down, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
 static int pool_put(struct pool *pool, const struct pooled *pooled)
 {
+    pool_reach(pool, pooled->fd);
     for (struct pool *page = pool;;) {
         for (int i = 0; i < POOL_PLACES; i++) {
             struct pooled *place = &page->place[i];
@@ -477,6 +488,7 @@ int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd)
 
     if (!place)
         return -EBADF;
+    pool_reach(&fs->pool, fd);
     place->spill = fd;
     STORE(place->key, description);
     return 0;
@@ -625,17 +637,20 @@ int descriptions_kept(struct fastspool *fs, uint32_t description)
     return fd;
 }
 
-unsigned descriptions_next_own(struct fastspool *fs, unsigned from)
+unsigned descriptions_next_own(struct fastspool *fs, unsigned from, unsigned to)
 {
+    const struct pool *pool = pool_of(fs);
     unsigned next = UINT_MAX;
 
-    for (const struct pool *page = pool_of(fs); page; page = LOAD(page->next)) {
+    if (!pool || UINT32_MAX - to > LOAD(pool->down))
+        return next;
+    for (const struct pool *page = pool; page; page = LOAD(page->next)) {
         for (int i = 0; i < POOL_PLACES; i++) {
             if (LOAD(page->place[i].key))
                 next = fd_next(from, page->place[i].spill, fd_next(from, page->place[i].fd, next));
         }
     }
-    return next;
+    return next <= to ? next : UINT_MAX;
 }
 
 void descriptions_shared(struct fastspool *fs)

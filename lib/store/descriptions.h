@@ -42,8 +42,8 @@ bool descriptions_is_placeholder(const struct fastspool *fs, const struct stat *
 /** Set, or get, the descriptor of the spill file that an open description reads from.  The pool owns it.  -1: none. */
 int descriptions_set_spill(struct fastspool *fs, uint32_t description, int fd);
 int descriptions_spill(struct fastspool *fs, uint32_t description);
-/** The lowest of the pool's own descriptors from @from on; UINT_MAX: there is none. */
-unsigned descriptions_next_own(struct fastspool *fs, unsigned from);
+/** The lowest of the pool's own descriptors from @from up to @to; UINT_MAX: there is none. */
+unsigned descriptions_next_own(struct fastspool *fs, unsigned from, unsigned to);
 /** Free what dead processes had open.  The mirror calls it once a second. */
 int descriptions_reap(struct fastspool *fs);
 /** The inode and generation of an open description.  -EBADF: it is not open. */

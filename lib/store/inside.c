@@ -25,6 +25,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 
 _Static_assert(INSIDE_DESCRIPTIONS == DESCRIPTIONS_MAX, "as the layout has it");
 _Static_assert(INSIDE_BLOCK == BLOCK_SIZE, "as the layout has it");
@@ -46,14 +47,14 @@ bool inside_may_hold(const struct fastspool *fs, uid_t uid)
     return uid == 0 || uid == fs->owner;
 }
 
-unsigned inside_next_own(struct fastspool *fs, unsigned from)
+unsigned inside_next_own(struct fastspool *fs, unsigned from, unsigned to)
 {
     const int fds[] = {fs->segment_fd, fs->locks_fd, fs->runtime_fd, fs->spool_fd, fs->presence_fd};
-    unsigned next = descriptions_next_own(fs, from);
+    unsigned next = descriptions_next_own(fs, from, to);
 
     for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
         next = fd_next(from, fds[i], next);
-    return next;
+    return next <= to ? next : UINT_MAX;
 }
 
 void inside_guard(void (*enter)(void), void (*leave)(void))

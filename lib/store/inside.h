@@ -25,8 +25,8 @@ const char *inside_spool(const struct fastspool *fs);
 uint64_t inside_memory(const struct fastspool *fs);
 /** May a process of user @uid hold the lock?  Root and the owner may: no other user can stop such a process. */
 bool inside_may_hold(const struct fastspool *fs, uid_t uid);
-/** The lowest of the library's own descriptors from @from on; UINT_MAX: there is none. */
-unsigned inside_next_own(struct fastspool *fs, unsigned from);
+/** The lowest of the library's own descriptors from @from up to @to; UINT_MAX: there is none. */
+unsigned inside_next_own(struct fastspool *fs, unsigned from, unsigned to);
 /** Call @enter before the store takes its lock, and @leave after it has released it.  Once, before the first attach. */
 void inside_guard(void (*enter)(void), void (*leave)(void));
 /** As await_terminated() (await.h). */

@@ -23,6 +23,7 @@ struct pooled {
 struct pool {
     struct pooled place[POOL_PLACES];
     struct pool *next; /* further places */
+    uint32_t down;     /* in the first page: UINT32_MAX less the lowest descriptor that it has ever had, 0: none */
     uint32_t epoch;    /* in the first page: counts forks and other events that may copy descriptors */
     uint64_t counts;   /* in the first page: how many are idle, and above 32 bits, open and have a descriptor here */
     uint64_t random;   /* in the first page: state of the generator of cookies, 0: to be seeded; */

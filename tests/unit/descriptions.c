@@ -194,6 +194,31 @@ Test(descriptions, pool_without_memory)
     cr_assert_eq(lowest_free(), lowest);
 }
 
+static bool is_own(int fd)
+{
+    return descriptions_next_own(fs, (unsigned)fd, (unsigned)fd) == (unsigned)fd;
+}
+
+/* The pool's own descriptors are known, whatever their numbers, and no others. */
+Test(descriptions, own_descriptors)
+{
+    int low = open("/", O_RDONLY), fd, fresh;
+    uint32_t description;
+
+    cr_assert_not(is_own(low));
+    cr_assert_eq(descriptions_take(fs, &description, &fd, &fresh), 0);
+    cr_assert(is_own(fd));
+    cr_assert_not(is_own(fresh));
+    cr_assert_not(is_own(low));
+    cr_assert_eq(descriptions_set_spill(fs, description, low), 0);
+    cr_assert(is_own(low) && is_own(fd));
+    cr_assert_not(is_own(fresh));
+    close(fresh);
+    cr_assert_eq(descriptions_close(fs, description), 0);
+    cr_assert_not(is_own(low));
+    cr_assert(is_own(fd), "an idle one is the pool's, too");
+}
+
 /* The descriptor of a placeholder, and a copy of it, identify the description.  The same directory with a guessed
  * offset does not, nor does another directory, a description without a file, or a closed description. */
 Test(descriptions, identity)

@@ -31,7 +31,7 @@ Test(inside, descriptions)
     uint32_t d = open_path("f", O_WRONLY | O_CREAT, &placeholder);
 
     cr_assert_eq(inside_identify(fs, placeholder), d);
-    cr_assert_eq(inside_next_own(fs, (unsigned)placeholder), (unsigned)placeholder);
+    cr_assert_eq(inside_next_own(fs, (unsigned)placeholder, UINT_MAX), (unsigned)placeholder);
     cr_assert_eq(fastspool_write(fs, (int)d, "content", 7), 7);
     cr_assert_eq(inside_offset(fs, d), 7);
     cr_assert_eq(inside_read(fs, d, bytes, sizeof(bytes), 3), 4, "open for writing alone, and read all the same");
