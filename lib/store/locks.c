@@ -125,12 +125,8 @@ static void unlock_range(struct fastspool *fs, uint32_t inode)
 
 void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
 {
-    struct noted_wish all = {
-        .description = description, .inode = inode, .to = LOCKS_RANGE, .type = F_UNLCK, .own = true};
-    struct noted note = {0};
-
-    if (noted_on(fs, inode) && noted_any(fs) && noted_ask(fs, &all, &note) == NOTED_OWN)
-        end_note(fs, &note, drop_note);
+    if (noted_on(fs, inode) && noted_any(fs) && noted_drop(fs, description, inode) > 0)
+        noted_tell(fs, move);
     unlock_range(fs, inode);
 }
 

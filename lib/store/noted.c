@@ -174,6 +174,25 @@ static int end(struct fastspool *fs, void *argument)
     return awaited;
 }
 
+/* A description, of whose file this process gives up its locks. */
+struct closing {
+    uint32_t description;
+    uint32_t inode;
+};
+
+/* Returns 1 if the process had a note there, and somebody waits for its end. */
+static int drop(struct fastspool *fs, void *argument)
+{
+    const struct closing *closing = argument;
+    uint32_t d = inode_valid(fs, closing->inode) ? find(fs, closing->inode, closing->description) : 0;
+
+    if (d == 0 || description_at(fs, d)->locker != (noting(fs) & ~LEAVING))
+        return 0;
+    int awaited = !!(inode_at(fs, closing->inode)->flags & INODE_AWAITED);
+    clear(fs, d, closing->inode);
+    return awaited;
+}
+
 /* Returns 1 if the note stands, and its process will tell of its end. */
 static int await(struct fastspool *fs, void *argument)
 {
@@ -256,6 +275,13 @@ int noted_ask(struct fastspool *fs, const struct noted_wish *wish, struct noted 
 int noted_end(struct fastspool *fs, const struct noted *note)
 {
     return section_run(fs, end, (void *)(uintptr_t)note);
+}
+
+int noted_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
+{
+    struct closing closing = {description, inode};
+
+    return section_run(fs, drop, &closing);
 }
 
 bool noted_on(const struct fastspool *fs, uint32_t inode)

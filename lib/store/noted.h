@@ -45,6 +45,9 @@ enum noted_answer {
 int noted_ask(struct fastspool *fs, const struct noted_wish *wish, struct noted *note);
 /** Outside sections: end the noted lock, if it still stands.  Returns 1 if somebody waits for it, and it was there. */
 int noted_end(struct fastspool *fs, const struct noted *note);
+/** Outside sections: end the noted lock that this process has on the file @inode of @description, if it has one.
+ * Returns 1 if somebody waits for it, and it was there. */
+int noted_drop(struct fastspool *fs, uint32_t description, uint32_t inode);
 /** Has any process a noted lock on the file?  Without a section. */
 bool noted_on(const struct fastspool *fs, uint32_t inode);
 /** Has this process noted any lock?  Without a section. */
