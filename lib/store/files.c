@@ -118,6 +118,7 @@ struct change {
     struct credentials who;
     bool extend;      /* a truncation does not shorten */
     bool again;       /* out: a truncation has more to free */
+    bool spilled;     /* out: the file that was opened is */
     uint32_t evicted; /* out: the inode whose page-in open waits for */
     uint32_t evicted_generation;
 };
@@ -208,6 +209,7 @@ static int open_body(struct fastspool *fs, void *argument)
         open->evicted_generation = inode_at(fs, place.inode)->generation;
         return 1;
     }
+    open->spilled = result == 0 && (inode_at(fs, place.inode)->flags & INODE_SPILLED);
     return result;
 }
 
@@ -215,10 +217,11 @@ int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, u
 {
     struct change open = {.path = path, .flags = flags, .mode = mode, .description = description};
     int result = run(fs, open_body, &open);
+    bool brought = result > 0; /* perhaps to a spill file */
 
-    if (result > 0)
+    if (brought)
         result = residency_wait(fs, open.evicted, open.evicted_generation);
-    if (result == 0)
+    if (result == 0 && (brought || open.spilled))
         result = spilled_attach(fs, description);
     if (result < 0)
         descriptions_close(fs, description);
