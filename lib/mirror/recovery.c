@@ -194,7 +194,8 @@ static int restore_names(struct fastspool *fs, void *argument)
     for (int step = 0; step < NAMES_STEP && (result = format_next_name(&names, &name)) == 1; step++) {
         if (!inode_valid(fs, name.parent) || !S_ISDIR(inode_at(fs, name.parent)->mode) || name.parent == named->inode)
             return -EBADMSG;
-        result = names_add(fs, name.parent, name.text, name.length, named->inode);
+        uint64_t hash = names_hash(fs, name.parent, name.text, name.length);
+        result = names_add(fs, name.parent, name.text, name.length, hash, named->inode);
         if (result < 0)
             return result;
     }

@@ -69,7 +69,8 @@ static void check_text(struct check *check, uint32_t i)
         findings_add(check->findings, "name %u of %u bytes is none that a file can have: \"%s\"", i, name->length,
                      text);
     uint32_t found;
-    if (names_find(check->fs, name->parent, text, length, &found) < 0 || found == 0)
+    uint64_t hash = names_hash(check->fs, name->parent, text, length);
+    if (names_find(check->fs, name->parent, text, length, hash, &found) < 0 || found == 0)
         findings_add(check->findings, "name %u, \"%s\" in directory %u, is not found where it is looked up", i, text,
                      name->parent);
     else if (found != i)

@@ -104,7 +104,7 @@ int directories_make(struct fastspool *fs, const struct place *place, mode_t mod
         return result;
     mode = access_new_mode(fs, place->parent, mode, who);
     result = inodes_take(fs, mode, who->uid, inherits ? parent->gid : who->gid, inode);
-    return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, *inode);
+    return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, place->hash, *inode);
 }
 
 /* ---- making and removing directories ---- */
@@ -149,7 +149,7 @@ static int rmdir_body(struct fastspool *fs, void *argument)
     if (result == 0 && inode_at(fs, place.inode)->dir.entries > 0)
         result = -ENOTEMPTY;
     if (result == 0)
-        result = names_remove(fs, place.entry);
+        result = names_remove(fs, place.entry, place.hash);
     return result < 0 ? result : orphans_drop(fs, place.inode);
 }
 
@@ -187,7 +187,7 @@ static int unlink_body(struct fastspool *fs, void *argument)
     if (result == 0 && keeps_name(fs, place.inode))
         return need_data(fs, change, place.inode);
     if (result == 0)
-        result = names_remove(fs, place.entry);
+        result = names_remove(fs, place.entry, place.hash);
     return result < 0 ? result : orphans_drop(fs, place.inode);
 }
 
@@ -218,7 +218,7 @@ static int link_body(struct fastspool *fs, void *argument)
         result = may_change(fs, to.parent, &change->who);
     if (result == 0 && S_ISDIR(inode_at(fs, from.inode)->mode))
         result = -EPERM;
-    return result < 0 ? result : names_add(fs, to.parent, to.name, to.length, from.inode);
+    return result < 0 ? result : names_add(fs, to.parent, to.name, to.length, to.hash, from.inode);
 }
 
 int fastspool_link(struct fastspool *fs, const char *from, const char *to)
@@ -296,8 +296,8 @@ static int rename_body(struct fastspool *fs, void *argument)
     if (result == 0 && directory && from.parent != to.parent)
         result = access_permitted(fs, from.inode, &change->who, W_OK); /* its ".." changes */
     if (result == 0 && !to.inode)
-        result = names_add(fs, to.parent, to.name, to.length, from.inode);
-    return result < 0 ? result : names_remove(fs, from.entry);
+        result = names_add(fs, to.parent, to.name, to.length, to.hash, from.inode);
+    return result < 0 ? result : names_remove(fs, from.entry, from.hash);
 }
 
 int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags)
@@ -367,7 +367,7 @@ static int adopt_body(struct fastspool *fs, void *argument)
         return result;
     const struct stat *st = adoption->attributes;
     result = inodes_take(fs, S_IFDIR | (st->st_mode & 07777), st->st_uid, st->st_gid, &inode);
-    return result < 0 ? result : names_add(fs, place.parent, place.name, place.length, inode);
+    return result < 0 ? result : names_add(fs, place.parent, place.name, place.length, place.hash, inode);
 }
 
 int directories_adopt(struct fastspool *fs, const char *path, const struct stat *attributes)

@@ -70,7 +70,7 @@ static uint64_t last_word(const char *text, size_t size)
     return first | (uint64_t)last << 8 * (size - sizeof(last));
 }
 
-static uint64_t hash_name(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
+uint64_t names_hash(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint64_t hash = fs->header->hash_seed ^ (parent * UINT64_C(0x9e3779b97f4a7c15));
     size_t rest = length;
@@ -163,15 +163,15 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
     char text[256];
     int length = names_text(fs, entry, text);
 
-    return hash_name(fs, name_at(fs, entry)->parent, text, (size_t)length);
+    return names_hash(fs, name_at(fs, entry)->parent, text, (size_t)length);
 }
 
 /* ---- looking up ---- */
 
-int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry)
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash,
+               uint32_t *entry)
 {
     uint32_t buckets = LOAD(fs->header->tables.buckets), most = names_most(fs);
-    uint64_t hash = hash_name(fs, parent, text, length);
 
     *entry = 0;
     if (buckets == 0 || buckets > LOAD(fs->header->tables.buckets_capacity))
@@ -279,7 +279,7 @@ static void touch_directory(struct fastspool *fs, uint32_t i)
     inodes_dirty(fs, i);
 }
 
-int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t i)
+int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash, uint32_t i)
 {
     const struct header *h = fs->header;
     const struct inode *directory = inode_at(fs, parent);
@@ -295,7 +295,6 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
         result = table_take(fs, TABLE_NAMES, &entry);
     if (result < 0)
         return result;
-    uint64_t hash = hash_name(fs, parent, text, length);
     const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
     SET(fs, h->tree.born, h->tree.born + 1);
     struct name name = {.born = h->tree.born,
@@ -392,7 +391,7 @@ const uint64_t *names_successor(const struct name *name)
     return (const uint64_t *)((const char *)name + offsetof(struct name, text) / 8 * 8 + 8);
 }
 
-int names_remove(struct fastspool *fs, uint32_t entry)
+int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
 {
     const struct name *name = name_at(fs, entry);
     uint32_t parent = name->parent;
@@ -402,7 +401,7 @@ int names_remove(struct fastspool *fs, uint32_t entry)
     const struct inode *directory = inode_at(fs, parent);
     uint32_t i = name->inode;
     const struct inode *inode = inode_at(fs, i);
-    int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash_entry(fs, entry), fs->header->tables.buckets)), entry,
+    int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash, fs->header->tables.buckets)), entry,
                                offsetof(struct name, chain));
     if (result == 0)
         result = unlink_single(fs, &inode->names, entry, offsetof(struct name, sibling));

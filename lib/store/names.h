@@ -12,12 +12,16 @@
 struct fastspool;
 struct name;
 
-/** In a section: give @inode the name @name (@length bytes) in directory @parent.  The name must not exist there.
- * -EAGAIN: a table is full (section_want()). */
-int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint32_t inode);
+/** The hash of @name (@length bytes) in directory @parent: a call computes it once. */
+uint64_t names_hash(const struct fastspool *fs, uint32_t parent, const char *name, size_t length);
 
-/** In a section: remove the name @entry.  The caller then calls orphans_drop().  -EIO: the segment is damaged. */
-int names_remove(struct fastspool *fs, uint32_t entry);
+/** In a section: give @inode the name @name (@length bytes), whose hash is @hash, in directory @parent.  The name must
+ * not exist there.  -EAGAIN: a table is full (section_want()). */
+int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t length, uint64_t hash, uint32_t inode);
+
+/** In a section: remove the name @entry, whose hash is @hash.  The caller then calls orphans_drop().  -EIO: the segment
+ * is damaged. */
+int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash);
 /** In a section: the name @entry leads to @inode from now on, of the same kind as the one before, which has a name
  * less. It keeps its place in the directory, so a listing that goes on neither misses it nor has it twice. */
 int names_replace(struct fastspool *fs, uint32_t entry, uint32_t inode);
@@ -36,8 +40,10 @@ uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 bool names_valid(const struct fastspool *fs, uint32_t entry);
 /** Steps of a walk along names, at most: more is a circle. */
 uint32_t names_most(const struct fastspool *fs);
-/** Under the lock or in a read: the entry of @text in directory @parent, 0: none.  -EUCLEAN: its chain has no end. */
-int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint32_t *entry);
+/** Under the lock or in a read: the entry of @text, whose hash is @hash, in directory @parent, 0: none.  -EUCLEAN: its
+ * chain has no end. */
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash,
+               uint32_t *entry);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps
  *  `born`, `parent` and `next` too, until it is used again.) */
 const uint64_t *names_successor(const struct name *name);

@@ -122,7 +122,8 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
             return 0;
         return inode_at(fs, directory)->names ? doubt("a directory knows no directory above it") : -ENOENT;
     }
-    result = names_find(fs, directory, place->name, place->length, &place->entry);
+    place->hash = names_hash(fs, directory, place->name, place->length);
+    result = names_find(fs, directory, place->name, place->length, place->hash, &place->entry);
     place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
     return place->entry ? check_target(fs, place->entry, place->inode) : result;
 }

@@ -21,6 +21,7 @@ struct place {
     uint32_t entry;   /* its entry in the table of names, 0: none, or the path has no last name (".", "..") */
     const char *name; /* the last name, inside the path */
     size_t length;
+    uint64_t hash;  /* of the last name (names_hash()), if the path has one */
     bool directory; /* the path ends in "/", "/." or "..": only a directory will do */
 };
 /** Under the lock or in a read: the handle of the inode, as in fastspool_lookup(). */
