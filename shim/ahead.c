@@ -15,22 +15,23 @@
  */
 #include "ahead.h"
 
-#include "image.h"
+#include "behind.h"
 #include "wrapper.h"
 
 #include <dlfcn.h>
 #include <link.h>
 #include <string.h>
 
-static const char *const names[] = {
-#define SYMBOL(type, name, arguments) #name,
-#define WRAPPER(name)                 #name,
-#define ALIAS(other, name)            #other,
+/* One behind the other: an array of pointers would be relocated in each process. */
+static const char names[] =
+#define SYMBOL(type, name, arguments) #name "\0"
+#define WRAPPER(name)                 #name "\0"
+#define ALIAS(other, name)            #other "\0"
 #include "symbols.def"
 #undef SYMBOL
 #undef WRAPPER
 #undef ALIAS
-};
+    "";
 
 /* Is there a library between the program and this one?  (The kernel's has no name.) */
 static bool any_before(const struct link_map *own)
@@ -51,30 +52,30 @@ static bool syncs(const char *name)
 
 bool ahead_lies(char *text, size_t size)
 {
-    const struct link_map *program = _r_debug.r_map, *own = image_library();
+    const struct link_map *program = _r_debug.r_map, *own = behind_own();
     Dl_info first;
     size_t others = 0;
 
     *text = '\0';
     if (!own || !any_before(own))
         return false;
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        void *function = dlsym(RTLD_DEFAULT, names[i]);
+    for (const char *name = names; *name; name += strlen(name) + 1) {
+        void *function = dlsym(RTLD_DEFAULT, name);
         if (!function || !dladdr(function, &first) || (ElfW(Addr))first.dli_fbase == own->l_addr ||
             (program && (ElfW(Addr))first.dli_fbase == program->l_addr))
             continue;
-        if (syncs(names[i])) {
+        if (syncs(name)) {
             snprintf(text, size,
                      "%s stands before the library for %s, so what it says of a spool file would be a lie; name "
                      "libfastspool.so before it in LD_PRELOAD",
-                     first.dli_fname, names[i]);
+                     first.dli_fname, name);
             return true;
         }
         if (others++ == 0)
             snprintf(text, size,
                      "%s stands before the library for %s: what it does not pass on never reaches the spool; name "
                      "libfastspool.so before it in LD_PRELOAD",
-                     first.dli_fname, names[i]);
+                     first.dli_fname, name);
     }
     return false;
 }

@@ -13,6 +13,7 @@
  */
 #include "image.h"
 
+#include "behind.h"
 #include "config.h"
 #include "fastspool.h"
 #include "wrapper.h"
@@ -24,16 +25,6 @@
 #include <sys/auxv.h>
 
 /* ---- how the library came in ---- */
-
-/* By its own dynamic section.  (dladdr(3) looks at each symbol, which takes 11,000 instructions.) */
-const struct link_map *image_library(void)
-{
-    const struct link_map *map = _r_debug.r_map;
-
-    while (map && map->l_ld != _DYNAMIC)
-        map = map->l_next;
-    return map;
-}
 
 static bool names_us(const char *entry, size_t length)
 {
@@ -83,7 +74,7 @@ bool image_is_preloaded_for_all(void)
 
 const char *image_installation_problem(void)
 {
-    const struct link_map *library = image_library();
+    const struct link_map *library = behind_own();
     struct stat ours, theirs;
 
     if (!library || real.stat(library->l_name, &ours) < 0)

@@ -9,14 +9,11 @@
 #include <stddef.h>
 
 struct fastspool_config;
-struct link_map;
 struct stat;
 
 /** The library's bare name, for LD_PRELOAD. */
 #define IMAGE_LIBRARY "libfastspool.so"
 
-/** The library itself, in the loader's list; NULL: it is not there. */
-const struct link_map *image_library(void);
 /** The library's entry in LD_PRELOAD, and its *@length.  NULL: none. */
 const char *image_preload(size_t *length);
 /** Does the image itself name the library? */

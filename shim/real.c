@@ -3,9 +3,8 @@
  * Binding: every function of symbols.def is looked up once.
  *
  * Happy path:
- *   - The constructor looks up all of them (153 look-ups of 1,240 instructions: 1.6 % of `exim -bV`).  A wrapper that
- *     another library's constructor calls earlier does it first.
- *   - The look-up finds the next library behind this one.  So another preloaded library keeps its place.
+ *   - The constructor looks up all of them.  A wrapper that another library's constructor calls earlier does it first.
+ *   - The look-up finds the next library behind this one (behind.c).  So another preloaded library keeps its place.
  *   - Of two threads that bind at once, one fills the table and seals it.  The other waits for that copy.
  *
  * Failure modes:
@@ -14,44 +13,48 @@
 #include "real.h"
 
 #include "base/fd.h"
+#include "behind.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
 #include <stddef.h>
+#include <string.h>
 
 struct real real;
 
-static const struct binding {
-    const char *name;
-    size_t offset;
-} bindings[] = {
-#define SYMBOL(type, name, arguments) {#name, offsetof(struct real, name)},
+/* One behind the other, in the table's order: an array of pointers would be relocated in each process. */
+static const char names[] =
+#define SYMBOL(type, name, arguments) #name "\0"
 #define WRAPPER(name)
 #define ALIAS(other, name)
 #include "symbols.def"
 #undef SYMBOL
 #undef WRAPPER
 #undef ALIAS
-};
+    "";
 
-#define BINDINGS (sizeof(bindings) / sizeof(*bindings))
+#define BINDINGS (offsetof(struct real, bound) / sizeof(void *))
 
 /* A look-up may come back here, by malloc: so nothing is claimed before all are done. */
 void real_bind(void)
 {
     static bool filling;
-    void *found[BINDINGS];
+    struct behind functions[BINDINGS];
+    const char *name = names;
     int saved = errno;
 
-    for (size_t i = 0; i < BINDINGS; i++)
-        found[i] = dlsym(RTLD_NEXT, bindings[i].name);
+    for (size_t i = 0; i < BINDINGS; i++) {
+        functions[i].name = name;
+        name += strlen(name) + 1;
+    }
+    behind_find(functions, BINDINGS);
     if (__atomic_exchange_n(&filling, true, __ATOMIC_ACQ_REL)) {
         while (!__atomic_load_n(&real.bound, __ATOMIC_ACQUIRE))
             sched_yield();
     } else {
+        void **entries = (void **)&real; /* each is a function's pointer, up to `bound` */
         for (size_t i = 0; i < BINDINGS; i++)
-            *(void **)((char *)&real + bindings[i].offset) = found[i];
+            entries[i] = functions[i].found;
         __atomic_store_n(&real.bound, true, __ATOMIC_RELEASE);
         sealed_close(real);
     }
