@@ -34,6 +34,7 @@
 
 #define PAGE_ENTRIES 1024
 #define PAGES        1024
+#define LOWEST       64
 #define WITHOUT_PROC 1024 /* numbers that are looked at where no list of them can be had */
 
 #define UNKNOWN 0u
@@ -41,25 +42,26 @@
 #define HINT    (UINT32_MAX - 1)    /* foreign, below db/ or scan/: fsync is free */
 #define CARRIED (UINT32_C(1) << 31) /* foreign, plus the number of the carrier's file */
 
-static uint32_t *further_pages[PAGES]; /* but for the first entry */
-static uint32_t first_page[PAGE_ENTRIES];
-static uint16_t first_counts[PAGE_ENTRIES]; /* by description: the numbers of this process that stand for it; */
-static uint16_t *counts;                    /* of those behind the first ones; few processes have any */
+/* What most processes write of these lies at the end, which is first in memory: in the page of the library's other
+ * variables. */
+static uint32_t *further_pages[PAGES];      /* but for the first entry */
+static uint32_t first_page[PAGE_ENTRIES];   /* but for the first entries: */
+static uint16_t *counts;                    /* of descriptions behind the first ones; few processes have any */
+static uint16_t first_counts[PAGE_ENTRIES]; /* by description: the numbers of this process that stand for it */
+static uint32_t lowest[LOWEST];
+static int numbers; /* behind the last one that has stood for a description */
 
 static bool is_description(uint32_t value)
 {
     return value != UNKNOWN && value < ATTACHMENT_NUMBERS;
 }
 
-static uint32_t *page_of(int number)
-{
-    return number == 0 ? first_page : LOAD(further_pages[number]);
-}
-
 static uint32_t *entry_of(int fd, bool make)
 {
     if (fd < 0 || fd >= PAGE_ENTRIES * PAGES)
         return NULL;
+    if (fd < LOWEST)
+        return &lowest[fd];
     if (fd < PAGE_ENTRIES)
         return &first_page[fd];
     uint32_t **page = &further_pages[fd / PAGE_ENTRIES];
@@ -117,14 +119,26 @@ static void count_one_more(uint32_t description)
         __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL);
 }
 
+/* Number @fd is about to stand for a description: descriptors_each() looks as far. */
+static void reach(int fd)
+{
+    int before = LOAD(numbers);
+
+    while (before <= fd &&
+           !__atomic_compare_exchange_n(&numbers, &before, fd + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
 /* @value is what an unknown number stands for.  Another thread that makes or closes it knows better.  Returns what it
  * stands for now. */
-static uint32_t learn(uint32_t *entry, uint32_t value)
+static uint32_t learn(int fd, uint32_t *entry, uint32_t value)
 {
     uint32_t before = UNKNOWN;
 
     if (!entry || value == UNKNOWN)
         return value;
+    if (is_description(value))
+        reach(fd);
     if (!__atomic_compare_exchange_n(entry, &before, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         return before;
     if (is_description(value))
@@ -139,7 +153,7 @@ uint32_t descriptors_find(int fd)
     uint32_t *entry = entry_of(fd, true);
     uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
     if (value == UNKNOWN)
-        value = learn(entry, classify(fd));
+        value = learn(fd, entry, classify(fd));
     return is_description(value) ? value : 0;
 }
 
@@ -152,8 +166,10 @@ bool descriptors_stands(int fd, uint32_t description)
 void descriptors_set(int fd, uint32_t description)
 {
     uint32_t *entry = entry_of(fd, true), value = description ? description : FOREIGN;
-    uint32_t before = entry ? __atomic_exchange_n(entry, value, __ATOMIC_ACQ_REL) : UNKNOWN;
 
+    if (entry && description)
+        reach(fd);
+    uint32_t before = entry ? __atomic_exchange_n(entry, value, __ATOMIC_ACQ_REL) : UNKNOWN;
     if (description && before != description) /* else another thread has learnt it just now */
         count_one_more(description);
 }
@@ -312,12 +328,13 @@ void descriptors_discover(void)
 
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument)
 {
-    for (int page = 0; page < PAGES; page++) {
-        for (int i = 0; page_of(page) && i < PAGE_ENTRIES; i++) {
-            uint32_t value = LOAD(page_of(page)[i]);
-            if (is_description(value))
-                each(page * PAGE_ENTRIES + i, value, argument);
-        }
+    for (int fd = 0; fd < LOAD(numbers); fd++) {
+        uint32_t *entry = entry_of(fd, false);
+        uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
+        if (!entry)
+            fd |= PAGE_ENTRIES - 1;
+        if (is_description(value))
+            each(fd, value, argument);
     }
 }
 
@@ -415,9 +432,10 @@ static int close_between(unsigned first, unsigned last, int flags)
 {
     if (flags == 0) {
         for (int fd = (int)first; fd >= 0 && (unsigned)fd <= last && fd < PAGE_ENTRIES * PAGES; fd++) {
-            if (!page_of(fd / PAGE_ENTRIES))
+            uint32_t *entry = entry_of(fd, false);
+            if (!entry)
                 fd |= PAGE_ENTRIES - 1;
-            else if (LOAD(page_of(fd / PAGE_ENTRIES)[fd % PAGE_ENTRIES]) != UNKNOWN && !is_own(fd))
+            else if (LOAD(*entry) != UNKNOWN && !is_own(fd))
                 close(fd);
         }
     }

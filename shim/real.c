@@ -17,10 +17,10 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stddef.h>
 #include <string.h>
 
-struct real real;
+struct real real SEALED_LAST;
+bool real_unbound = true;
 
 /* One behind the other, in the table's order: an array of pointers would be relocated in each process. */
 static const char names[] =
@@ -33,7 +33,16 @@ static const char names[] =
 #undef ALIAS
     "";
 
-#define BINDINGS (offsetof(struct real, bound) / sizeof(void *))
+enum {
+#define SYMBOL(type, name, arguments) NUMBER_##name,
+#define WRAPPER(name)
+#define ALIAS(other, name)
+#include "symbols.def"
+#undef SYMBOL
+#undef WRAPPER
+#undef ALIAS
+    BINDINGS
+};
 
 /* A look-up may come back here, by malloc: so nothing is claimed before all are done. */
 void real_bind(void)
@@ -49,21 +58,21 @@ void real_bind(void)
     }
     behind_find(functions, BINDINGS);
     if (__atomic_exchange_n(&filling, true, __ATOMIC_ACQ_REL)) {
-        while (!__atomic_load_n(&real.bound, __ATOMIC_ACQUIRE))
+        while (__atomic_load_n(&real_unbound, __ATOMIC_ACQUIRE))
             sched_yield();
     } else {
-        void **entries = (void **)&real; /* each is a function's pointer, up to `bound` */
+        void **entries = (void **)&real; /* each is a function's pointer */
         for (size_t i = 0; i < BINDINGS; i++)
             entries[i] = functions[i].found;
-        __atomic_store_n(&real.bound, true, __ATOMIC_RELEASE);
         sealed_close(real);
+        __atomic_store_n(&real_unbound, false, __ATOMIC_RELEASE);
     }
     errno = saved;
 }
 
 __attribute__((constructor)) static void bind_at_load(void)
 {
-    if (!real.bound)
+    if (real_unbound)
         real_bind();
 }
 

@@ -44,13 +44,15 @@ struct real {
 #undef SYMBOL
 #undef WRAPPER
 #undef ALIAS
-    bool bound; /* all of them are */
 } SEALED;
 
 /** Bound before the first wrapper uses it: by the constructor, or by real_bind() if another library's constructor was
  *  earlier. */
 extern struct real real;
 void real_bind(void);
+
+/** (Not in the table: its page would be read before it is written, which are two page faults.) */
+extern bool real_unbound;
 
 /** The path of @fd, as the kernel says.  False: it has none. */
 bool real_path_of(int fd, char *path, size_t size);

@@ -104,12 +104,14 @@ static bool set_id_image;
 static uid_t starter;                     /* the real uid that the process was started with: Exim takes root's */
 static char refusal[FASTSPOOL_ERROR_MAX]; /* why every call on a spool fails; "": no reason */
 static uint64_t decided_at;               /* the last time, on clock_monotonic() */
-static __thread bool nameless;           /* by find_match(): the path is like one below a spool that nobody has named */
-static __thread bool matching;           /* this thread reads `spools`, and a handler may interrupt it */
-static __thread size_t matched;          /* by serve_match(), for serve_store(): the spool found last */
-static struct stat own_image;            /* of this program */
-static bool by_proc;                     /* as /proc/self/exe says */
-static char unnamed[FASTSPOOL_PATH_MAX]; /* the spool that nobody has named */
+static __thread bool nameless;  /* by find_match(): the path is like one below a spool that nobody has named */
+static __thread bool matching;  /* this thread reads `spools`, and a handler may interrupt it */
+static __thread size_t matched; /* by serve_match(), for serve_store(): the spool found last */
+static struct stat own_image;   /* of this program */
+static bool by_proc;            /* as /proc/self/exe says */
+/* The spool that nobody has named.  (First in memory, where a page begins: else what each process writes of all these
+ * would be in one page more.) */
+static __attribute__((aligned(4096))) char unnamed[FASTSPOOL_PATH_MAX];
 
 /* ---- messages ---- */
 

@@ -13,10 +13,10 @@
 #include <errno.h>
 
 /** The first line of every wrapper. */
-#define BOUND()          \
-    do {                 \
-        if (!real.bound) \
-            real_bind(); \
+#define BOUND()           \
+    do {                  \
+        if (real_unbound) \
+            real_bind();  \
     } while (0)
 
 /** An exported function, in front of libc's. */

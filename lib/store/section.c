@@ -43,7 +43,7 @@
 #define LOCK_WARNING  (5 * NS_PER_S)
 #define READS_PER_TRY 16 /* loads of an odd count in one try of a reader */
 
-struct section_guard section_guard;
+struct section_guard section_guard SEALED_LAST;
 __thread const struct fastspool *section_inside;
 
 static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
