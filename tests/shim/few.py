@@ -53,8 +53,24 @@ def main():
     wrong = [f"{name}: {' '.join(found.get(name, ['nothing']))}\n   instead of {calls}" for name, calls in WANTED.items()
              if found.get(name, []) != calls.split()]
     wrong += [f"there is {call}" for call in UNWANTED if call in trace]
+    wrong += read_of_registry()
     if wrong:
         sys.exit("\n".join(wrong))
+
+
+def read_of_registry():
+    """Exim reads what root has registered of other spools, and not of one that is configured."""
+    other = pathlib.Path("/srv/other")
+    other.mkdir()
+    found = []
+    for spool in (SPOOL, other):
+        shutil.chown(spool, "Debian-exim", "Debian-exim")
+        subprocess.run(["fastspool", "run", "--spool", spool, "--", "true"], env=dict(os.environ, FASTSPOOL_MEMORY="64M"), check=True)
+        pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {SPOOL}\nview = off\n")
+        subprocess.run(["strace", "-qq", "-o", TRACE, "-E", "LD_PRELOAD=libfastspool.so", "/usr/sbin/exim4", "-bV"], check=True,
+                       stdout=subprocess.DEVNULL)
+        found.append(re.findall(r'openat\(AT_FDCWD, "(/run/fastspool/[0-9a-f]{16})"', pathlib.Path(TRACE).read_text(errors="replace")))
+    return [] if not found[0] and len(found[1]) == 1 else [f"of the registry Exim reads {found[0]}, and with another spool {found[1]}"]
 
 
 main()
