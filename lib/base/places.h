@@ -22,7 +22,7 @@
  *         memory/               the tmpfs of root's
  *         .memory.lock          flock: of who mounts it or makes it larger
  *         .HASH.view            flock: held by the supervisor of the spool's view, of whichever state, for its whole
- *                               life; 0600 of the spool's owner
+ *                               life; 0600 of root's, as who can open it can hold it
  */
 #ifndef FASTSPOOL_PLACES_H
 #define FASTSPOOL_PLACES_H

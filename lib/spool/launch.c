@@ -28,6 +28,7 @@
 #include "base/cgroup.h"
 #include "base/child.h"
 #include "base/clock.h"
+#include "base/listed.h"
 #include "base/namespace.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -98,12 +99,28 @@ int launch_view_lives(const char *state)
     return is_held(state, PLACES_VIEW_LOCK);
 }
 
+/* The same of a file that only root can open, as who can could hold the lock. */
+static int is_listed(const char *directory, const char *name)
+{
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+    int saved = errno, result;
+
+    places_in_state(directory, name, path);
+    if (stat(path, &st) < 0)
+        result = errno == ENOENT ? 0 : -errno;
+    else
+        result = listed_locker(&st) != 0;
+    errno = saved;
+    return result;
+}
+
 int launch_place_viewed(const char *spool)
 {
     char name[PLACES_NAME_MAX];
 
     places_view_of_spool(spool, name);
-    return is_held(PLACES_REGISTRY, name);
+    return geteuid() == 0 ? is_held(PLACES_REGISTRY, name) : is_listed(PLACES_REGISTRY, name);
 }
 
 static void write_text(const char *path, const char *text)

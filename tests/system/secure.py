@@ -985,6 +985,19 @@ def fifos_in_the_state_directory(exim):
 
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
 
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def the_lock_of_all_views(exim):
+    """The lock that says "a view of this spool lives" is root's: the mail user can't hold it, and sees whether it is held."""
+    exim.tool("run", "--", "true")
+    wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
+    lock = next(pathlib.Path("/run/fastspool").glob(".*.view"))
+    check(lock.stat().st_uid == 0 and lock.stat().st_mode & 0o077 == 0, f"{lock} is {lock.stat()}")
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {exim.spool}/.another")
+    result = exim.command("-be", "${if exists{%s/input}{yes}{no}}" % exim.spool, user="Debian-exim")
+    check(b"the view of another state" in result.stdout + result.stderr, f"the mail user makes a state beside the view's: {result}")
+    exim.fastspool_configuration(f"memory = {exim.memory}", "view = auto")
+
+
 @test(library=True)
 def programs_without_the_library(exim):
     """A program without the library gets private copies of its standard streams, and no other spool file.  A program with the
