@@ -20,6 +20,8 @@
 #include "look.h"
 #include "mirror/shrink.h"
 #include "progress.h"
+#include "spool/launch.h"
+#include "spool/locker.h"
 #include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
@@ -86,11 +88,13 @@ static int shrink(const struct look *look, pid_t parent, struct outcome *outcome
 static int compact(const struct look *look)
 {
     struct outcome *outcome = mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX], locker[LOCKER_SENTENCE];
     int status = 0;
 
     if (outcome == MAP_FAILED)
         return tool_error("there is no memory");
+    if (launch_mirror_lives(look->state) > 0 && locker_find(look->state, PLACES_MIRROR_LOCK, "mirror", locker))
+        return tool_error("%s can't be locked: %s", look->spool, locker);
     interrupt_says("nothing is lost: run `fastspool compact` again, which goes on");
     progress_begin("compacting");
     struct rights rights = rights_of_owner(look->owner, look->group);

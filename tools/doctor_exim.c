@@ -188,8 +188,9 @@ void doctor_state(struct doctor *doctor)
     int usable = states_usable(&config, error);
     if (usable < 0) /* some say themselves what to do */
         doctor_tell(doctor, DOCTOR_WRONG,
-                    usable == -EPERM || usable == -EROFS ? "as said, or mend `state` in " FASTSPOOL_CONFIG
-                                                         : "mend `state` in " FASTSPOOL_CONFIG,
+                    usable == -EPERM || usable == -EROFS || usable == -EWOULDBLOCK
+                        ? "as said, or mend `state` in " FASTSPOOL_CONFIG
+                        : "mend `state` in " FASTSPOOL_CONFIG,
                     "%s", error);
     size_t count = states_find_others(&config, others);
     for (size_t i = 0; i < count; i++) {

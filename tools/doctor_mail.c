@@ -184,6 +184,8 @@ static void tell_view(struct doctor *doctor, const struct seen *seen)
                     seen->line);
     else if (seen->state == SEEN_UNMOUNTED)
         doctor_tell(doctor, verdict, seen->mend, "not mounted: programs without the library see the plain disk alone");
+    else if (seen->state == SEEN_UNAVAILABLE && seen->locker[0])
+        doctor_tell(doctor, DOCTOR_ATTENTION, "as said; then `fastspool run -- true` mounts it", "%s", seen->line);
     else if (seen->state == SEEN_UNAVAILABLE)
         doctor_tell(doctor, DOCTOR_ATTENTION, "mend that, and `fastspool run -- true`; or say `view = off`", "%s",
                     seen->line); /* as on such a machine: "readers" tells what that means */

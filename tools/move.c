@@ -17,6 +17,7 @@
 #include "own.h"
 #include "progress.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/viewed.h"
 #include "standstill.h"
 #include "store/store.h"
@@ -66,12 +67,16 @@ static int refuse_view(const struct fastspool *fs, enum move move)
 
 static int keep_view_away(const struct fastspool *fs, enum move move)
 {
+    char locker[LOCKER_SENTENCE];
+
     progress_begin("waiting for another call to end");
     int result = hold_view(fs);
     progress_end();
 
     if (result == -EWOULDBLOCK && is_view(fs->state))
         return refuse_view(fs, move);
+    if (result == -EWOULDBLOCK && locker_find(fs->state, PLACES_VIEW_LOCK, "view", locker))
+        return tool_error("cannot hold off a view of %s: %s", fs->spool, locker);
     if (result == -EWOULDBLOCK)
         return tool_error("another export or import of %s runs: try again when it has ended", fs->spool);
     if (result < 0)

@@ -173,6 +173,8 @@ static void describe_mend(struct seen *seen, bool wanted, bool failed)
             "`kill -CONT %ld` lets a stopped one go on, a frozen one waits for its control group (/proc/%ld/cgroup); "
             "`fastspool stop` kills it",
             (long)seen->stopped, (long)seen->stopped);
+    else if (seen->locker[0])
+        strcpy(seen->mend, seen->locker);
     else if (failed)
         strcpy(seen->mend, "mend the store first: `fastspool verify` says what is damaged");
     else
@@ -188,6 +190,21 @@ pid_t seen_stopped(const char *state)
     return pid > 0 && (started_is_stopped(pid) || cgroup_is_frozen(pid)) ? pid : 0;
 }
 
+/* What has a lock instead of the view, or of its server. */
+static void find_locker(const struct fastspool *fs, struct seen *seen)
+{
+    bool starts = seen->state == SEEN_STARTING;
+
+    seen->locker[0] = '\0';
+    if (starts && launch_view_holder(fs->state) > 0)
+        locker_find(fs->state, PLACES_SERVER_LOCK, "view", seen->locker);
+    else if ((starts || seen->state == SEEN_DEAD) && launch_view_holder(fs->state) == 0 &&
+             launch_view_lives(fs->state) > 0)
+        locker_find(fs->state, PLACES_VIEW_LOCK, "view", seen->locker);
+    if (starts && seen->locker[0])
+        seen->state = SEEN_UNAVAILABLE;
+}
+
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
 {
     char names[NAMES];
@@ -199,6 +216,7 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
            (seen->late = late(launch_view_holder(fs->state))) > 0 && clock_monotonic() - began < MOMENT)
         clock_sleep(LOOK_AGAIN);
     seen->stopped = seen_stopped(fs->state);
+    find_locker(fs, seen);
     bool failed = LOAD(fs->header->state) == SEGMENT_FAILED;
     describe_mend(seen, wanted, failed);
     if (seen->state == SEEN_MOUNTED)
@@ -211,6 +229,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     else if (seen->state == SEEN_UNMOUNTED)
         strcpy(seen->line,
                "not mounted; the next start of Exim with the library, or `fastspool run`, as root, mounts it");
+    else if (seen->state == SEEN_UNAVAILABLE && seen->locker[0])
+        snprintf(seen->line, SEEN_LINE, "not available: %s", seen->locker);
     else if (seen->state == SEEN_UNAVAILABLE && launch_place_viewed(fs->spool) > 0)
         strcpy(seen->line, "not available: the view of another state of this spool is mounted");
     else if (seen->state == SEEN_UNAVAILABLE && failed)

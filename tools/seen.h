@@ -5,6 +5,8 @@
 #ifndef FASTSPOOL_SEEN_H
 #define FASTSPOOL_SEEN_H
 
+#include "spool/locker.h"
+
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -16,19 +18,21 @@ enum seen_state {
     SEEN_DEAD,        /* it is mounted, and nobody answers */
     SEEN_UNMOUNTED,   /* none is mounted, and none was tried since the last one */
     SEEN_OFF,         /* the configuration says so */
-    SEEN_UNAVAILABLE, /* this machine allows no mount, or the view of another state is mounted */
+    SEEN_UNAVAILABLE, /* this machine allows no mount, the view of another state is mounted, or what is none has its
+                         lock */
     SEEN_UNKNOWN,     /* this user may not look; seen_look() never says so */
 };
 
 #define SEEN_LINE 4096
-#define SEEN_MEND 256
+#define SEEN_MEND LOCKER_SENTENCE
 
 struct seen {
     enum seen_state state;
     char line[SEEN_LINE]; /* the same in words */
     char mend[SEEN_MEND]; /* what helps against SEEN_DEAD, or against a view that is stopped */
     pid_t stopped;        /* the view's process, if that is stopped or frozen: who looks at the view waits; 0: not */
-    unsigned late;        /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
+    char locker[LOCKER_SENTENCE]; /* what else has a lock of the view, so that none can be mounted; "": nothing */
+    unsigned late; /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
 };
 
 /** The process of the view whose state directory is @state, if it is stopped or frozen: nobody replaces its server

@@ -50,6 +50,7 @@ enum health severity_of(enum condition condition)
         [EXIM_ON_DISK] = ATTENTION,
         [EXIM_BESIDE_MAIL] = MAIL_STANDS,
         [VIEW_DEAD] = ATTENTION,
+        [VIEW_LOCKED] = ATTENTION,
         [VIEW_STOPPED] = ATTENTION,
         [VIEW_UNMOUNTED] = ATTENTION,
         [VIEW_STARTING] = ATTENTION,

@@ -46,6 +46,7 @@ enum condition {
     EXIM_BESIDE_MAIL,     /* the same, and mail stands */
     /* what programs without the library see */
     VIEW_DEAD,
+    VIEW_LOCKED,    /* another process has its lock, and none can be mounted */
     VIEW_STOPPED,   /* it is mounted, and nobody goes on there */
     VIEW_UNMOUNTED, /* and it should be */
     VIEW_STARTING,

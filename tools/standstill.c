@@ -12,6 +12,7 @@
  * one and the same call, as only a disk makes it ('D' in ps).  A disk that is merely slow wakes it now and then.
  *
  * Failure modes:
+ *   - No mirror is found, and another process has its lock: that one is named.
  *   - The mirror is not found by its command line, or waits for something else: an old change says that it waits.
  *   - The kernel does not say since when a process is stopped.  The mirror's last sign of life is from before that; for
  *     others it is the time for which this thread has seen them so.
@@ -27,6 +28,7 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "mirrors.h"
+#include "spool/locker.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -175,6 +177,17 @@ static bool tell_old_change(const struct subject *mirror)
     return true;
 }
 
+/* Any process of the mail user's can have the lock of the mirror. */
+static bool tell_locker(void)
+{
+    char locker[LOCKER_SENTENCE];
+
+    if (!watch.state[0] || !locker_find(watch.state, PLACES_MIRROR_LOCK, "mirror", locker))
+        return false;
+    tool_error("waiting for a mirror, which can't be started: %s; %s", locker, interrupt_way_out());
+    return true;
+}
+
 static void tell_all(const struct subject subjects[], size_t count, uint64_t patience)
 {
     uint64_t now = clock_monotonic();
@@ -189,6 +202,8 @@ static void tell_all(const struct subject subjects[], size_t count, uint64_t pat
         if (is && long_enough)
             tell(&subjects[i], i == 0);
     }
+    if (!told && !subjects[0].pid && now - watch.began >= patience)
+        told = tell_locker();
     if (told || (!stands && now - watch.began >= OLD && tell_old_change(&subjects[0])))
         watch.told = now;
 }

@@ -29,6 +29,7 @@
 #include "mirrors.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/state.h"
 #include "spool/viewed.h"
 #include "store/inside.h"
@@ -95,6 +96,17 @@ static int try_inside(const struct fastspool *fs, int fd, char *error)
     return 0;
 }
 
+/* Any process of the mail user's can have the lock of the mirror: then none starts. */
+static int try_mirror(const char *state, uid_t owner, char *error)
+{
+    char locker[LOCKER_SENTENCE];
+
+    if ((launch_mirror_lives(state) > 0 && mirrors_find(state, owner)) ||
+        !locker_find(state, PLACES_MIRROR_LOCK, "mirror", locker))
+        return 0;
+    return error_set(error, -EWOULDBLOCK, "no mirror can be started: %s", locker);
+}
+
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX])
 {
     struct fastspool fs = {.spool_fd = -1};
@@ -107,6 +119,8 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
     int fd = state_open(&fs, config, &st, false, error);
     result = fd == -ENOENT ? try_new(&fs, error) : fd < 0 ? fd : try_inside(&fs, fd, error);
     rights_back(rights);
+    if (result == 0 && fd >= 0)
+        result = try_mirror(fs.state, st.st_uid, error);
     if (fd >= 0)
         close(fd);
     close(fs.spool_fd);

@@ -130,8 +130,9 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_pages(fs, shown);
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
-    if (geteuid() == 0 && states_usable(shown->config, error) == -EROFS)
-        snprintf(shown->read_only, sizeof(shown->read_only), "%s", error);
+    int usable = geteuid() == 0 ? states_usable(shown->config, error) : 0;
+    if (usable == -EROFS || usable == -EWOULDBLOCK)
+        snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     if (asked_spool(shown->config, exims) && strcmp(exims, fs->spool) == 0)
         shown->exim_limit = asked_limit(shown->config);

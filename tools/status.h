@@ -32,21 +32,21 @@ struct commit_class {
 struct shown {
     const struct fastspool_config *config;
     const char *spool;
-    bool named;                          /* the configuration's file names the spool, not only this call */
-    int refused;                         /* the errno with which it could not be attached, negative */
-    bool store;                          /* there is one; else of what is below only the last ones mean something */
-    bool unknown;                        /* nobody could look whether there is one */
-    const char *failure;                 /* NULL: none */
-    const char *recovery;                /* why it can't go on, NULL: it can */
-    char sentence[SECTION_SENTENCE];     /* of either */
-    bool recovering;                     /* `numbers` are not whole yet */
-    unsigned recovered;                  /* percent of it */
-    char refusal[FASTSPOOL_ERROR_MAX];   /* why Exim does not believe the configuration, "": it does */
-    char read_only[FASTSPOOL_ERROR_MAX]; /* the state is on such a file system; "": it is not */
-    char library[FASTSPOOL_ERROR_MAX];   /* why Exim's re-executions don't load the library, "": they do */
-    int no_tool;                         /* errno: no mirror can be started */
-    uint64_t exim_limit;                 /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
-    uint64_t late;                       /* age in ns from which on a change should be on the disk */
+    bool named;                         /* the configuration's file names the spool, not only this call */
+    int refused;                        /* the errno with which it could not be attached, negative */
+    bool store;                         /* there is one; else of what is below only the last ones mean something */
+    bool unknown;                       /* nobody could look whether there is one */
+    const char *failure;                /* NULL: none */
+    const char *recovery;               /* why it can't go on, NULL: it can */
+    char sentence[SECTION_SENTENCE];    /* of either */
+    bool recovering;                    /* `numbers` are not whole yet */
+    unsigned recovered;                 /* percent of it */
+    char refusal[FASTSPOOL_ERROR_MAX];  /* why Exim does not believe the configuration, "": it does */
+    char unusable[FASTSPOOL_ERROR_MAX]; /* the state: read-only, or another process has its lock; "": neither */
+    char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
+    int no_tool;                        /* errno: no mirror can be started */
+    uint64_t exim_limit;                /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
+    uint64_t late;                      /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
     uint64_t changes;    /* since the store was made */
     uint64_t commits_ns; /* of all commits, together */

@@ -39,8 +39,8 @@ static bool store_fails(struct shown *shown)
         return is(shown, STORE_FAILS,
                   "FAILED: %.255s; `fastspool verify` says what is damaged, `man fastspool-verify` what to do",
                   shown->failure);
-    if (shown->read_only[0])
-        return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->read_only);
+    if (shown->unusable[0])
+        return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->unusable);
     if (shown->recovery)
         return is(shown, STORE_FAILS, "it can't be recovered yet: %.255s", shown->recovery);
     if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)
@@ -259,6 +259,9 @@ static bool view_fails(struct shown *shown)
         return is(shown, VIEW_DEAD,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",
                   shown->view.mend);
+    if (shown->view.locker[0])
+        return is(shown, VIEW_LOCKED, "no view can be mounted, and programs without the library see an empty queue: %s",
+                  shown->view.locker);
     if (shown->view.state == SEEN_STARTING && shown->view.late)
         return is(shown, VIEW_STARTING,
                   "the view is not mounted after %u s: programs without the library miss messages; syslog says why",

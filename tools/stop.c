@@ -23,6 +23,7 @@
 #include "plain/census.h"
 #include "progress.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/memory.h"
 #include "spool/presence.h"
 #include "spool/record.h"
@@ -74,11 +75,14 @@ static void hold_starts(const uint64_t *starting)
 /* By a request in the segment: no process of root's sends a signal to a number that the mail user can write. */
 static int end_mirror(struct fastspool *fs)
 {
+    char locker[LOCKER_SENTENCE];
     int lives = launch_lives(fs);
 
     if (geteuid() != 0 && geteuid() != fs->owner && lives != 0)
         return tool_error("%s: only root and the spool's owner can end its mirror: run `fastspool stop` as one of them",
                           fs->spool);
+    if (lives != 0 && locker_find(fs->state, PLACES_MIRROR_LOCK, "mirror", locker))
+        return tool_error("%s has no mirror to be ended, and none can be started: %s", fs->spool, locker);
     for (uint64_t start = clock_monotonic(); lives != 0; lives = launch_lives(fs)) {
         if (lives < 0)
             return tool_error("%s: can't look whether its mirror lives: %s", fs->spool, strerrordesc_np(-lives));
@@ -152,6 +156,7 @@ static int still_runs(const struct look *look, pid_t pid, bool killed)
  * that what it has mounted is mounted still; 0: none.  One of each call is killed: another one may have come since. */
 static int end_view(const struct look *look, pid_t *killed)
 {
+    char locker[LOCKER_SENTENCE];
     pid_t signalled = 0;
 
     *killed = 0;
@@ -161,6 +166,9 @@ static int end_view(const struct look *look, pid_t *killed)
     uint64_t start = clock_monotonic(), killed_at = 0;
     if (geteuid() != 0 && lives > 0)
         return tool_error("%s: a view runs, which only root can end: run `fastspool stop` as root", look->spool);
+    if (lives != 0 && launch_view_holder(look->state) == 0 &&
+        locker_find(look->state, PLACES_VIEW_LOCK, "view", locker))
+        return tool_error("%s has no view to be ended, and none can be started: %s", look->spool, locker);
     for (; lives != 0; lives = launch_view_lives(look->state)) {
         pid_t pid = launch_view_holder(look->state);
         if (lives < 0 || pid < 0)

@@ -88,17 +88,34 @@ static bool is_configured(const struct fastspool_config *config, const char *spo
     return false;
 }
 
+static int lock_whole(int fd, int command)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    return fcntl(fd, command, &whole) < 0 ? -errno : 0;
+}
+
 /* Wait until an earlier server is gone, and keep the next one waiting for this one.  A killed process ends the call
  * that it is in: where its supervisor was killed before it, it may still rename a file of the disk, after a new import
  * has decided what the names mean.  A record lock, which no child inherits. */
-static int take_turn(const char *state)
+static int take_turn(const char *spool, const char *state)
 {
     char path[PLACES_PATH_MAX];
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    uint64_t start = clock_monotonic();
 
     places_in_state(state, PLACES_SERVER_LOCK, path);
     int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600); /* for life */
-    return fd < 0 || fcntl(fd, F_SETLKW, &whole) < 0 ? -errno : 0;
+    int result = fd < 0 ? -errno : lock_whole(fd, F_SETLK);
+    while (result == -EAGAIN && clock_monotonic() - start < SILENCE) {
+        clock_sleep(LOOK_SOON);
+        result = lock_whole(fd, F_SETLK);
+    }
+    if (result != -EAGAIN)
+        return result;
+    complain(spool, "not mounted yet",
+             "another process has the lock " PLACES_SERVER_LOCK
+             ": an earlier server, whose disk does not answer, or what `fastspool status` names");
+    return lock_whole(fd, F_SETLKW);
 }
 
 static int attach(struct server *server, const char *spool, const char *state)
@@ -321,7 +338,7 @@ int server_run(const char *spool, const char *state, int fuse, int control, bool
     shares_begin();
     if (server.spool < 0)
         return complain(spool, "open the spool", strerrordesc_np(errno));
-    int result = take_turn(state);
+    int result = take_turn(spool, state);
     if (result < 0)
         return complain(spool, "wait for an earlier server", strerrordesc_np(-result));
     if (attach(&server, spool, state) != 0)

@@ -26,6 +26,7 @@
  *     ENOTCONN.
  *   - The view of another state of the spool lives: the supervisor ends, before it mounts anything.  So no view ever
  *     hides a living one, and two never fight.  An attach starts it again (spool/launch.c).
+ *   - A process that is no view has the lock, as each of the mail user's can: it is named, and the supervisor ends.
  *   - Nothing can be mounted on this machine: the store's header and syslog say so, and the supervisor ends.
  *
  * The supervisor never asks the view anything: it would wait for a server that only itself can kill.  It never maps the
@@ -46,6 +47,7 @@
 #include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/runtime.h"
 #include "spool/state.h"
 
@@ -685,6 +687,20 @@ static int give_way(const char *spool, const char *state)
     return SUPERVISOR_SECOND;
 }
 
+/* The view of this state lives, or any process of the mail user's has its lock. */
+static int give_up(const char *spool, const char *state)
+{
+    char locker[LOCKER_SENTENCE];
+
+    if (locker_find(state, PLACES_VIEW_LOCK, "view", locker)) {
+        syslog(LOG_MAIL | LOG_ERR, "%s: view: %s", spool, locker);
+        fprintf(stderr, "fastspool: %s: view: %s\n", spool, locker);
+        return 1;
+    }
+    fprintf(stderr, "fastspool: %s: another view runs\n", spool);
+    return SUPERVISOR_SECOND;
+}
+
 /* Is state directory @state missing, and is it not to be made? */
 static bool is_mistyped(const char *spool, const struct stat *st, const char *state)
 {
@@ -749,10 +765,8 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
     if (is_mistyped(spool, &st, s.state))
         return give_way(spool, s.state);
     int result = replaces ? replace(s.state, &st) : take_lock(s.state, &st);
-    if (result == -EWOULDBLOCK) {
-        fprintf(stderr, "fastspool: %s: another view runs\n", spool);
-        return SUPERVISOR_SECOND;
-    }
+    if (result == -EWOULDBLOCK)
+        return give_up(spool, s.state);
     if (result < 0)
         return complain(spool, "take the view's lock", result);
     prepare_memory(spool, &st, memory);

@@ -12,6 +12,7 @@
  *   - Each is a sentence in @error.
  *   - A damaged database or segment is FAILED, and stays so until an operator acts.  Nothing on the disk changes.
  *   - The mirror dies during recovery: a waiting process starts another.
+ *   - Another process than a mirror has the mirror's lock: it is named, where this process may look.
  *   - The store is another's, or can't be reached from here: claim.c.
  */
 #include "spool/attach.h"
@@ -22,11 +23,13 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/futex.h"
+#include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
 #include "fastspool.h"
 #include "spool/claim.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/memory.h"
 #include "spool/state.h"
 #include "spool/trust.h"
@@ -46,7 +49,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define BAR 40 /* characters of a progress bar */
+#define BAR       40             /* characters of a progress bar */
+#define LOCK_LOOK (4 * NS_PER_S) /* between two looks for who has the lock of a mirror that gives no sign of life */
 
 /* ---- opening ---- */
 
@@ -67,6 +71,17 @@ static int settle_trust(const struct fastspool *fs, const struct fastspool_confi
                "fastspool: %s: trusted users can't be given access: set access control lists in %s and %s: %s",
                fs->spool, fs->state, fs->runtime, strerrordesc_np(-result));
     return 0;
+}
+
+/* Those who live use what this process can't: say who one of them is.  Any process of the mail user's can have the lock
+ * that says so. */
+static void name_user(const struct fastspool *fs, char *error)
+{
+    char locker[LOCKER_SENTENCE];
+    size_t length = strlen(error);
+
+    if (locker_find(fs->state, PLACES_LOCK, NULL, locker))
+        snprintf(error + length, FASTSPOOL_ERROR_MAX - length, "; %s", locker);
 }
 
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
@@ -102,6 +117,8 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = state_fd;
     }
     rights_back(rights);
+    if (state_fd >= 0 && (result == -EBUSY || result == -EXDEV))
+        name_user(fs, error);
     if (result < 0) {
         bool is_there = fs->spool_fd >= 0;
         fastspool_detach(fs);
@@ -145,10 +162,22 @@ static void show_progress(const struct fastspool *fs, uint64_t since, bool ended
     dprintf(STDERR_FILENO, "\rfastspool: recovering %s [%s]%s", fs->spool, bar, ended ? "\n" : "");
 }
 
+/* Any process of the mail user's can have the lock of the mirror, which would be waited for without an end. */
+static bool is_locked_out(const struct fastspool *fs, uint64_t since, char *error)
+{
+    char sentence[LOCKER_SENTENCE];
+
+    if (LOAD(fs->header->mirror.beat) >= since || !locker_find(fs->state, PLACES_MIRROR_LOCK, "mirror", sentence))
+        return false;
+    error_set(error, 0, "%s: its mirror can't be started: %s", fs->spool, sentence);
+    return true;
+}
+
 static int wait_ready(struct fastspool *fs, char *error)
 {
     const struct header *h = fs->header;
     uint64_t started = clock_monotonic(), lived = started; /* when a mirror was last seen */
+    uint64_t looked = started;
     char sentence[SECTION_SENTENCE];
     bool waited = false;
 
@@ -170,12 +199,19 @@ static int wait_ready(struct fastspool *fs, char *error)
         int recovery = doubt_result(LOAD(h->recovery.error));
         if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
             return error_set(error, recovery, "%s: %s", fs->spool, section_sentence(h, sentence));
+        if (clock_monotonic() - looked > LOCK_LOOK) {
+            if (is_locked_out(fs, started, error))
+                return -EBUSY;
+            looked = clock_monotonic();
+        }
         int lives = launch_lives(fs);
         if (lives != 0)
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
-            return error_set(error, -EIO, "%s: the mirror does not start; check that %s can be executed", fs->spool,
-                             FASTSPOOL_TOOL);
+            return error_set(
+                error, -EIO,
+                "%s: the mirror does not start; check that %s can be executed; `fastspool status` says more", fs->spool,
+                FASTSPOOL_TOOL);
         if (lives <= 0)
             launch_start(fs);
         if (await_terminated(NULL))

@@ -985,6 +985,69 @@ def fifos_in_the_state_directory(exim):
 
 # --- descriptors at exec ----------------------------------------------------------------------------------------------
 
+@contextlib.contextmanager
+def locked(path, kind):
+    """A process of the mail user has locked PATH.  KIND: "flock", "shared", or a command of fcntl(2).  Its number."""
+    user = pwd.getpwnam("Debian-exim")
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            file = os.open(path, os.O_RDWR)
+            if kind in ("flock", "shared"):
+                fcntl.flock(file, fcntl.LOCK_EX if kind == "flock" else fcntl.LOCK_SH)
+            else:
+                fcntl.fcntl(file, kind, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            os.write(told, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(told)
+    check(os.read(ready, 1) == b"1", f"the mail user can't lock {path}")
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+
+
+def names(exim, pid, status, *arguments, says=()):
+    """fastspool ARGUMENTS ends with STATUS, and names process PID."""
+    result = exim.command(*arguments, program=TOOL, stock=True, timeout=60)
+    said = (result.stdout + result.stderr).decode()
+    check(result.returncode == status and all(word in said for word in (f"process {pid} (python3)", *says)),
+          f"fastspool {' '.join(map(str, arguments))}: exit {result.returncode}, {said!r}, and process {pid} has the lock")
+
+
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def a_lock_of_the_view(exim):
+    """A process of the mail user has the view's lock: `view`, `stop` and `export` name it at once, as `status` and `doctor`
+    do, and mail goes on.  When it has ended the view is mounted."""
+    exim.start()
+    wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
+    exim.tool("stop")
+    lock = exim.spool / ".fastspool/view.lock"
+    for kind in ("shared", fcntl.F_OFD_SETLK):
+        with locked(lock, kind) as pid:
+            names(exim, pid, 1, "view", exim.spool, says=("which is no view", f"kill {pid}"))
+    with locked(lock, "flock") as pid:
+        exim.submit(Message())
+        exim.queued += 1
+        names(exim, pid, 1, "status", says=("no view can be mounted",))
+        names(exim, pid, 2, "doctor", says=("which is no view",))
+        began = time.monotonic()
+        names(exim, pid, 1, "stop")
+        check(time.monotonic() - began < 10, "a lock of the mail user's is waited for")
+        exim.stop()
+        names(exim, pid, 1, "export", "--yes")
+    exim.tool("run", "--", "true")
+    wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
+
+
 @test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
 def the_lock_of_all_views(exim):
     """The lock that says "a view of this spool lives" is root's: the mail user can't hold it, and sees whether it is held."""
@@ -996,6 +1059,56 @@ def the_lock_of_all_views(exim):
     result = exim.command("-be", "${if exists{%s/input}{yes}{no}}" % exim.spool, user="Debian-exim")
     check(b"the view of another state" in result.stdout + result.stderr, f"the mail user makes a state beside the view's: {result}")
     exim.fastspool_configuration(f"memory = {exim.memory}", "view = auto")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_lock_of_the_mirror(exim):
+    """A process of the mail user has the mirror's lock, and none runs: who needs one is told which it is, and waits no longer
+    than it must; a start of Exim is refused.  When it has ended all is as before."""
+    exim.submit(Message())
+    exim.queued += 1
+    exim.tool("stop")
+    for kind in ("flock", "shared"):
+        with locked(exim.spool / ".fastspool/mirror.lock", kind) as pid:
+            says = ("which is no mirror", f"kill {pid}")
+            names(exim, pid, 2, "status", says=says)
+            names(exim, pid, 2, "doctor", says=says)
+            names(exim, pid, 2, "doctor", "--start", says=("Exim must not start so: ", *says))
+            names(exim, pid, 1, "export", "--yes", says=says)
+            names(exim, pid, 2, "status", says=says)
+            if kind == "flock":
+                result = exim.command("-bp")
+                check(f"process {pid} (python3)".encode() in result.stderr, f"exim -bp: {result}")
+                names(exim, pid, 1, "compact", says=says)
+                names(exim, pid, 1, "stop", says=says)
+    check(len(exim.queue()) == 1, "the message is gone")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_lock_of_the_store(exim):
+    """A process of the mail user has the lock of those who use the store, and there is none: whoever is refused is told which."""
+    exim.submit(Message())
+    exim.queued += 1
+    exim.tool("stop")
+    for kind in (fcntl.F_OFD_SETLK, fcntl.F_SETLK):
+        with locked(exim.spool / ".fastspool/lock", kind) as pid:
+            names(exim, pid, 2, "status")
+            names(exim, pid, 1, "flush")
+    check(len(exim.queue()) == 1, "the message is gone")
+
+
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def a_lock_of_the_server(exim):
+    """A process of the mail user has the lock of the view's server, which waits for it: `status` and `doctor` name it."""
+    exim.start()
+    wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
+    exim.tool("stop")
+    with locked(exim.spool / ".fastspool/server.lock", fcntl.F_SETLK) as pid:
+        exim.tool("run", "--", "true")
+        wait_for(lambda: exim.status()["view_pid"], "the view has started")
+        names(exim, pid, 1, "status", says=("no view can be mounted",))
+        names(exim, pid, 2, "doctor")
+    wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
 
 
 @test(library=True)
