@@ -15,6 +15,7 @@
  */
 #include "mirror/database.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/unconst.h"
@@ -30,6 +31,9 @@
 #include <unistd.h>
 
 #define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
+#define LOCK_NAME    "lock.mdb"
+#define LOCK_TIME    NS_PER_S /* for another process that opens the database */
+#define LOCK_EVERY   (10 * NS_PER_MS)
 #define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
 #define MAP_SMALLEST (UINT64_C(1) << 26) /* under a limit that this process can't shed */
 
@@ -105,24 +109,43 @@ static int check_length(MDB_env *environment)
     return code;
 }
 
+/* LMDB would wait without an end, and without a word, for who has locked its lock file @fd.  Another one that opens the
+ * database does so for an instant. */
+static int wait_for_lock(int fd)
+{
+    uint64_t start = clock_monotonic();
+
+    do {
+        struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+        if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+            return errno;
+        if (lock.l_type == F_UNLCK)
+            return 0;
+        clock_sleep(LOCK_EVERY);
+    } while (clock_monotonic() - start < LOCK_TIME);
+    return EAGAIN;
+}
+
 /* LMDB maps its lock file and writes to it: a SIGBUS on a full disk.  So its blocks are allocated first.  (This process
  * has no other descriptor of the file, so closing this one drops no lock.) */
-static int allocate_lock_file(const char *path)
+static int prepare_lock_file(const char *path)
 {
     char file[FASTSPOOL_PATH_MAX + 48];
 
-    snprintf(file, sizeof(file), "%s/lock.mdb", path);
+    snprintf(file, sizeof(file), "%s/" LOCK_NAME, path);
     int fd = open(file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
     int code = posix_fallocate(fd, 0, LOCK_FILE);
+    if (code == 0)
+        code = wait_for_lock(fd);
     close(fd);
     return code;
 }
 
 static int open_environment(struct database *database, const char *path)
 {
-    int code = allocate_lock_file(path);
+    int code = prepare_lock_file(path);
 
     if (code != 0)
         return code;
@@ -192,7 +215,7 @@ static int make(const char *path)
 
     snprintf(new, sizeof(new), "%s.new", path);
     snprintf(above, sizeof(above), "%s", path);
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    static const char *const files[] = {"data.mdb", LOCK_NAME};
     for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* left by a mirror that died */
         snprintf(file, sizeof(file), "%s/%s", new, files[i]);
         unlink(file);
@@ -254,7 +277,12 @@ int database_open(struct database *database, const char *path, char error[FASTSP
     if (code == 0)
         return 0;
     database_close(database);
-    return explain(code, what, error);
+    if (code != EAGAIN)
+        return explain(code, what, error);
+    return error_set(error, -EAGAIN,
+                     "%s: another process has locked %s/" LOCK_NAME ": `fuser -v %s/" LOCK_NAME
+                     "` says which one; end it",
+                     what, path, path);
 }
 
 void database_close(struct database *database)

@@ -1111,6 +1111,21 @@ def a_lock_of_the_server(exim):
     wait_for(lambda: exim.status()["view"].startswith("mounted"), "the view is mounted")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_lock_of_the_database(exim):
+    """A process of the mail user has LMDB's lock: the mirror says so, and who waits for it gives up."""
+    exim.submit(Message())
+    exim.queued += 1
+    exim.tool("stop")
+    with locked(exim.spool / ".fastspool/mirror/lock.mdb", fcntl.F_SETLK):
+        result = exim.command("-bp")
+        check(b"another process has locked" in result.stderr, f"exim -bp: {result}")
+        result = exim.command("status", program=TOOL, stock=True)
+        check(result.returncode == 2 and b"another process has locked" in result.stdout, f"status: {result}")
+    wait_for(lambda: exim.status().get("recovering") is False, "the store is recovered")
+    check(len(exim.queue()) == 1, "the message is gone")
+
+
 @test(library=True)
 def programs_without_the_library(exim):
     """A program without the library gets private copies of its standard streams, and no other spool file.  A program with the
