@@ -23,13 +23,8 @@
 #include <errno.h>
 #include <syslog.h>
 
-/* Group commit, see committer_gather(). */
-#define FEW          8u
-#define GATHER       16u                 /* times the duration of a commit */
-#define PATIENCE_MAX (100 * NS_PER_MS)   /* one commit that hung must not make all later waiters wait */
-#define MOST_FADES   64u                 /* commits */
-#define SLICE        NS_PER_S            /* of a longer interval: the caller has more to do */
-#define NEVER        (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
+#define SLICE NS_PER_S            /* of a longer interval: the caller has more to do */
+#define NEVER (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
 
 /* One commit.  0: it is on the disk, or nothing was dirty. */
 static int commit(struct fastspool *fs, struct checkpointer *c)
@@ -68,26 +63,6 @@ static void doze(struct fastspool *fs, uint32_t wanted, uint32_t until, uint64_t
     STORE(h->mirror.enough, wanted + NEVER);
 }
 
-uint64_t committer_half(uint64_t half, uint64_t duration)
-{
-    const uint64_t step = half / 8 + 1;
-
-    if (half == 0)
-        return duration;
-    return duration > half ? half + step : half > step ? half - step : half;
-}
-
-static void keep_rhythm(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t duration)
-{
-    rhythm->known = after - rhythm->captured;
-    rhythm->captured = before;
-    if (++rhythm->commits % MOST_FADES == 0 && rhythm->most > 0)
-        rhythm->most--;
-    if (rhythm->known > rhythm->most)
-        rhythm->most = rhythm->known;
-    rhythm->duration = committer_half(rhythm->duration, duration);
-}
-
 void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer)
 {
     *committer = (struct committer){.fs = fs, .checkpointer = checkpointer};
@@ -108,7 +83,7 @@ int committer_commit(struct committer *committer)
 
     committer_beat(fs);
     committer->committed = clock_monotonic();
-    keep_rhythm(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
+    rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
     return result;
 }
 
@@ -126,25 +101,12 @@ int committer_seal(struct committer *committer, const char *why)
     return result;
 }
 
-/* How many waiters are enough to commit.  Few active clients: all of them.  Many: half of them, so that the other half
- * keeps the processors busy while the disk writes. */
-static uint32_t enough(const struct rhythm *rhythm)
-{
-    uint32_t few = rhythm->known < FEW ? rhythm->known : FEW;
-    return few > rhythm->most / 2 ? few : rhythm->most / 2;
-}
-
-/* Group commit.  With a waiter: commit once the other active clients have had their chance to join, for at most GATHER
- * times the usual duration of a commit.  Without one: commit when the flush interval is over.
- *
- * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
- * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830. */
+/* Group commit.  With a waiter: commit when the rhythm says so.  Without one: when the flush interval is over. */
 bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs))
 {
     struct fastspool *fs = committer->fs;
     const struct rhythm *rhythm = &committer->rhythm;
-    const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
-    uint64_t start = 0;
+    uint64_t first = 0;
 
     committer_beat(fs);
     uint64_t passed = clock_monotonic() - committer->committed, interval = fs->header->flush_interval;
@@ -154,12 +116,13 @@ bool committer_gather(struct committer *committer, bool (*ending)(const struct f
             return false;
     }
     while (!ending(fs)) {
-        uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured;
+        uint32_t wanted = LOAD(fs->header->mirror.wanted), waiting = wanted - rhythm->captured, enough;
         uint64_t now = clock_precise();
-        start = start ? start : now;
-        if (waiting == 0 || waiting >= enough(rhythm) || now - start >= patience)
+        first = first ? first : now;
+        uint64_t wait = rhythm_wait(rhythm, waiting, first, now, &enough);
+        if (waiting == 0 || wait == 0)
             return true;
-        doze(fs, wanted, rhythm->captured + enough(rhythm), patience - (now - start));
+        doze(fs, wanted, rhythm->captured + enough, wait);
     }
     return true;
 }

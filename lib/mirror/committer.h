@@ -8,26 +8,19 @@
 #ifndef FASTSPOOL_COMMITTER_H
 #define FASTSPOOL_COMMITTER_H
 
+#include "mirror/rhythm.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
 struct checkpointer;
 struct fastspool;
 
-/** How many waiters come, and how long a commit takes.  header.mirror.wanted counts waiters as they come. */
-struct rhythm {
-    uint32_t captured; /* the count when the last capture was taken */
-    uint32_t known;    /* waiters for the capture before, also those that came while it was written */
-    uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
-    uint32_t commits;
-    uint64_t duration; /* of a commit: what half of them take of late, ns */
-};
-
 struct committer {
     struct fastspool *fs;
     struct checkpointer *checkpointer; /* its thread runs; so its journal is open */
-    struct rhythm rhythm;
-    uint64_t committed; /* CLOCK_MONOTONIC ns of the last commit */
+    struct rhythm rhythm;              /* its waiters are those that header.mirror.wanted counts as they come */
+    uint64_t committed;                /* CLOCK_MONOTONIC ns of the last commit */
 };
 
 void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer);
@@ -45,11 +38,6 @@ int committer_seal(struct committer *committer, const char *why);
  *  for long enough.  False: a second has passed, and none is due; call again.  Returns early once @ending says so.  A
  *  sign of life. */
 bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
-
-/** The duration that half of the commits take, after one of @duration more, ns; @half: before it, 0: there was none. It
- *  moves by an eighth, however long the one took: where others use the processor, some commits take a hundred times as
- *  long, and a mean would be theirs. */
-uint64_t committer_half(uint64_t half, uint64_t duration);
 
 /** A sign of life, for `fastspool status`. */
 void committer_beat(struct fastspool *fs);
