@@ -26,19 +26,25 @@
 #define SLICE NS_PER_S            /* of a longer interval: the caller has more to do */
 #define NEVER (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
 
-/* One commit.  0: it is on the disk, or nothing was dirty. */
-static int commit(struct fastspool *fs, struct checkpointer *c)
+/* One commit.  0: it is on the disk, or nothing was dirty.  Its end wakes waiters, and the next ones may come before it
+ * has returned. */
+static int commit(struct committer *committer)
 {
+    struct fastspool *fs = committer->fs;
+    struct checkpointer *c = committer->checkpointer;
     struct capture capture;
     char error[FASTSPOOL_ERROR_MAX] = "the journal is full, and no checkpoint can be made";
     int room = checkpointer_wait_for_room(c);
+    uint32_t before = LOAD(fs->header->mirror.wanted);
     int result = capture_take(fs, &capture);
 
     if (result < 0)
         capture_fail(fs, result);
-    if (result < 0 || capture.count == 0)
+    if (result < 0 || capture.count == 0) {
+        committer->rhythm.captured = before;
         return result;
-    uint64_t start = clock_precise();
+    }
+    uint64_t begun = clock_precise();
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && checkpointer_wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
@@ -46,7 +52,9 @@ static int commit(struct fastspool *fs, struct checkpointer *c)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->tickets.commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    int ended = capture_end(fs, &capture, result, clock_precise() - start);
+    uint64_t duration = clock_precise() - begun;
+    rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), duration);
+    int ended = capture_end(fs, &capture, result, duration);
     if (journal_files_wanting(&c->journal->pool))
         checkpointer_wake(c);
     return result < 0 ? result : ended;
@@ -77,13 +85,10 @@ void committer_beat(struct fastspool *fs)
 int committer_commit(struct committer *committer)
 {
     struct fastspool *fs = committer->fs;
-    uint32_t before = LOAD(fs->header->mirror.wanted);
-    uint64_t start = clock_precise();
-    int result = commit(fs, committer->checkpointer);
+    int result = commit(committer);
 
     committer_beat(fs);
     committer->committed = clock_monotonic();
-    rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), clock_precise() - start);
     return result;
 }
 

@@ -11,6 +11,7 @@
 #include "durable.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
+#include "mirror/checkpointer.h"
 #include "mirror/committer.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
@@ -565,6 +566,48 @@ Test(commit, a_group_is_slept_through)
     }
     pthread_join(mirror, &slept);
     cr_assert_leq(*(long *)slept, 3, "it slept %ld times", *(long *)slept);
+}
+
+/* A client that waits for three commits, one after the other, and goes first wherever it can. */
+static void *come_again(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 3; i++)
+        if (fastspool_chmod(fs, "f", i) < 0 || fastspool_flush(fs, 0) < 0)
+            return &fs; /* it has failed */
+    return NULL;
+}
+
+/* A waiter whom a commit has woken, and who waits again before the mirror goes on, did not come while it was written:
+ * one client is one. */
+Test(commit, who_comes_again_is_counted_once)
+{
+    struct checkpointer checkpointer = {.fs = fs, .journal = &journal};
+    struct committer committer;
+    struct sched_param first = {.sched_priority = 1};
+    pthread_attr_t goes_first;
+    pthread_t client;
+    cpu_set_t one;
+    void *failed;
+
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+    pthread_attr_init(&goes_first);
+    pthread_attr_setinheritsched(&goes_first, PTHREAD_EXPLICIT_SCHED);
+    pthread_attr_setschedpolicy(&goes_first, SCHED_FIFO);
+    pthread_attr_setschedparam(&goes_first, &first);
+    put("f", 0, "content", 7, 0);
+    committer_init(&committer, fs, &checkpointer);
+    cr_assert_eq(pthread_create(&client, &goes_first, come_again, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        while (futex_sleepers(&fs->header->tickets.commit_event) == 0)
+            usleep(1000);
+        cr_assert_eq(committer_commit(&committer), 0);
+        cr_expect_eq(committer.rhythm.known, 1, "%u clients after commit %d", committer.rhythm.known, i + 1);
+    }
+    pthread_join(client, &failed);
+    cr_assert_null(failed);
 }
 
 /* A recovery refuses a database that is cut off, with a message, and does not change it.  It also refuses a missing
