@@ -75,13 +75,15 @@ static int give(void *to, const void *answer, size_t size)
 
 /* ---- stat ---- */
 
-static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
+/* Not inlined because of its buffers, two pages of the stack. */
+static __attribute__((noinline)) int stat_asked(int dirfd, const char *path, struct stat *st, int flags)
 {
     struct asked asked;
 
-    if ((flags & AT_EMPTY_PATH) && path && !*path)
-        return dirfd == AT_FDCWD ? real.fstatat(dirfd, path, st, flags) : fstat(dirfd, st);
-    ask(&asked, dirfd, path, flags);
+    asked.path = path;
+    asked.dirfd = dirfd;
+    asked.foreign = flags & AT_SYMLINK_NOFOLLOW ? !paths_resolve_asked(dirfd, path, &asked.target)
+                                                : !paths_follow_asked(dirfd, path, &asked.target);
     if (!asked.foreign) {
         struct stat found;
         int result = STORE_SAYS(asked, attachment_stat(asked.target.fs, asked.target.path, &found));
@@ -91,6 +93,13 @@ static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
             return (int)result_of(result);
     }
     return real.fstatat(asked.dirfd, asked.path, st, flags);
+}
+
+static int stat_at(int dirfd, const char *path, struct stat *st, int flags)
+{
+    if ((flags & AT_EMPTY_PATH) && path && !*path)
+        return dirfd == AT_FDCWD ? real.fstatat(dirfd, path, st, flags) : fstat(dirfd, st);
+    return paths_foreign(dirfd, path) ? real.fstatat(dirfd, path, st, flags) : stat_asked(dirfd, path, st, flags);
 }
 
 EXPORT int stat(const char *path, struct stat *st)

@@ -304,14 +304,14 @@ EXPORT_ALIAS(posix_fadvise64, posix_fadvise);
 
 /* ---- syncing ---- */
 
-/* fsync of a directory that the disk has too: this process may have changed the disk's names there. */
-static int sync_disk(struct fastspool *fs, int description)
+/* fsync of a directory that the disk has too: this process may have changed the disk's names there.  Not inlined
+ * because of its buffer, a page of the stack. */
+static __attribute__((noinline)) int sync_disk(struct fastspool *fs, int description)
 {
     char path[PATH_MAX];
     struct stat st;
 
-    if (!LOAD(paths_disk_changed) || !paths_ask_disk(fs) || fastspool_fstat(fs, description, &st) < 0 ||
-        !S_ISDIR(st.st_mode))
+    if (!paths_ask_disk(fs) || fastspool_fstat(fs, description, &st) < 0 || !S_ISDIR(st.st_mode))
         return 0;
     if (paths_of(fs, (uint32_t)description, path) < 0)
         return 0;
@@ -332,7 +332,7 @@ static int sync_file(int fd, int (*sync)(int))
     if (!description)
         return descriptors_is_hint(fd) ? 0 : sync(fd);
     int result = fastspool_fsync(OF(description));
-    if (result == 0)
+    if (result == 0 && LOAD(paths_disk_changed))
         result = sync_disk(OF(description));
     errno = saved;
     return (int)result_of(result);

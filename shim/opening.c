@@ -95,7 +95,7 @@ static bool takes_mode(int flags)
 /* @fd is a real descriptor.  Below db/ and scan/ its fsync is free. */
 static int note_foreign(int dirfd, const char *path, int fd)
 {
-    size_t offset = fd >= 0 && serve_active() && path[0] == '/' ? serve_match(path) : 0;
+    size_t offset = fd >= 0 && serve_active() && path[0] == '/' && paths_tells(path) ? serve_match(path) : 0;
 
     (void)dirfd;
     if (fd < 0 || !serve_active())
@@ -113,20 +113,31 @@ static __attribute__((noinline)) int open_on_disk(const struct store_path *targe
     return real.open(paths_real(target, real_path), flags, mode);
 }
 
-static int open_at(int dirfd, const char *path, int flags, mode_t mode)
+static int open_foreign(int dirfd, const char *path, int flags, mode_t mode)
+{
+    return note_foreign(dirfd, path,
+                        dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+}
+
+/* As open_on_disk(). */
+static __attribute__((noinline)) int open_asked(int dirfd, const char *path, int flags, mode_t mode)
 {
     struct store_path target;
     bool foreign = true;
 
     bool follows = !(flags & O_NOFOLLOW) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
-    if (follows ? paths_follow(dirfd, path, &target) : paths_resolve(dirfd, path, &target)) {
+    if (follows ? paths_follow_asked(dirfd, path, &target) : paths_resolve_asked(dirfd, path, &target)) {
         int result = opening_place(&target, flags, mode, &foreign);
         if (!foreign)
             return (int)result_of(result);
         return note_foreign(AT_FDCWD, path, open_on_disk(&target, flags, mode));
     }
-    return note_foreign(dirfd, path,
-                        dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+    return open_foreign(dirfd, path, flags, mode);
+}
+
+static int open_at(int dirfd, const char *path, int flags, mode_t mode)
+{
+    return paths_foreign(dirfd, path) ? open_foreign(dirfd, path, flags, mode) : open_asked(dirfd, path, flags, mode);
 }
 
 EXPORT int open(const char *path, int flags, ...)

@@ -335,26 +335,41 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
     return settle(target->text, target);
 }
 
+/* Does the text of @path say that it is not the store's?  That costs a third of the comparison with the spools, and is
+ * so of most paths. */
+static bool is_foreign(int dirfd, const char *path)
+{
+    if (*path == '/')
+        return !telling_component(path);
+    return !*path || (dirfd == AT_FDCWD && leads_elsewhere(path));
+}
+
 /* @path can be read. */
 static bool resolve(int dirfd, const char *path, struct store_path *target)
 {
-    if (!*path)
+    if (is_foreign(dirfd, path))
         return false;
     if (*path == '/') {
-        if (!telling_component(path)) /* asked first: it costs a third of the comparison, and says no of most paths */
-            return false;
         size_t offset = serve_match(path);
         if (offset && !has_dot_dot(path + offset))
             return strlen(path) < PATH_MAX && settle(path + offset, target);
-    } else if (dirfd == AT_FDCWD && leads_elsewhere(path)) {
-        return false;
     }
     return resolve_slowly(dirfd, path, target);
+}
+
+bool paths_resolve_asked(int dirfd, const char *path, struct store_path *target)
+{
+    return resolve(dirfd, path, target);
 }
 
 bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
     return serve_looks() && pointers_text(path) && resolve(dirfd, path, target);
+}
+
+bool paths_tells(const char *path)
+{
+    return telling_component(path) != NULL;
 }
 
 /* ---- other names of descriptors ---- */
@@ -400,12 +415,10 @@ uint32_t paths_description(const char *path)
     return fd >= 0 && *rest == '\0' ? descriptors_find(fd) : 0;
 }
 
-bool paths_follow(int dirfd, const char *path, struct store_path *target)
+bool paths_follow_asked(int dirfd, const char *path, struct store_path *target)
 {
     const char *rest;
 
-    if (!serve_looks() || !pointers_text(path))
-        return false;
     if (serve_active() && *path == '/') {
         int fd = named_descriptor(path, &rest);
         uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
@@ -420,6 +433,20 @@ bool paths_follow(int dirfd, const char *path, struct store_path *target)
         }
     }
     return resolve(dirfd, path, target);
+}
+
+bool paths_follow(int dirfd, const char *path, struct store_path *target)
+{
+    return serve_looks() && pointers_text(path) && paths_follow_asked(dirfd, path, target);
+}
+
+bool paths_foreign(int dirfd, const char *path)
+{
+    const char *rest;
+
+    if (!serve_looks() || !pointers_text(path))
+        return true;
+    return is_foreign(dirfd, path) && !(serve_active() && *path == '/' && named_descriptor(path, &rest) >= 0);
 }
 
 static bool is_placeholder(struct fastspool *fs, const void *st)

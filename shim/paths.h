@@ -23,6 +23,15 @@ bool paths_resolve(int dirfd, const char *path, struct store_path *target);
 /** paths_resolve() for a call that follows a symbolic link at the end of the path: also of the names that
  * /proc/self/fd, /dev/fd and /dev/stdout give a descriptor. */
 bool paths_follow(int dirfd, const char *path, struct store_path *target);
+/** Would paths_follow() say no, and by the text of the path alone, as of most paths?  Asked first, where a struct
+ *  store_path is a page of the stack that such a call need not touch. */
+bool paths_foreign(int dirfd, const char *path);
+/** paths_resolve() and paths_follow() of a path of which paths_foreign() has said no: its memory is not looked at
+ *  again. */
+bool paths_resolve_asked(int dirfd, const char *path, struct store_path *target);
+bool paths_follow_asked(int dirfd, const char *path, struct store_path *target);
+/** Has @path, which is absolute, a component with the name of a directory that Exim has in its spool? */
+bool paths_tells(const char *path);
 /** The description that @path, another name of a descriptor, leads to.  0: it is none. */
 uint32_t paths_description(const char *path);
 /** Does the path, which is not the store's, lead to a placeholder?  By a descriptor of another process, for example.

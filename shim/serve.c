@@ -179,8 +179,9 @@ static void add_spool(const char *path, const struct fastspool_config *own)
     spool_count++;
 }
 
-/* The spool that the registry's file @path is of, if it is of one.  0, or -errno: it can't be said. */
-static int add_registered_by(const char *path)
+/* The spool that the registry's file @path is of, if it is of one.  0, or -errno: it can't be said.  (Not inlined
+ * because of the configuration: three pages of stack, which most processes need not touch.) */
+static __attribute__((noinline)) int add_registered_by(const char *path)
 {
     struct fastspool_config found;
     int result = registry_read(path, &found);

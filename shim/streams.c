@@ -127,13 +127,13 @@ static FILE *stream_on(int fd, const char *mode)
 
 /* ---- the wrappers ---- */
 
-EXPORT FILE *fopen(const char *path, const char *mode)
+/* Not inlined because of its buffer, a page of the stack. */
+static __attribute__((noinline)) FILE *open_asked(const char *path, const char *mode)
 {
     struct store_path target;
     bool foreign;
 
-    BOUND();
-    if (!paths_follow(AT_FDCWD, path, &target))
+    if (!paths_follow_asked(AT_FDCWD, path, &target))
         return real.fopen(path, mode);
     int flags = flags_of(mode);
     if (flags < 0) {
@@ -156,6 +156,12 @@ EXPORT FILE *fopen(const char *path, const char *mode)
         errno = saved;
     }
     return stream;
+}
+
+EXPORT FILE *fopen(const char *path, const char *mode)
+{
+    BOUND();
+    return paths_foreign(AT_FDCWD, path) ? real.fopen(path, mode) : open_asked(path, mode);
 }
 EXPORT_ALIAS(fopen64, fopen);
 
