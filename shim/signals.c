@@ -223,11 +223,11 @@ static kernel_mask mask_of(const struct sigaction *action)
 /* Does the kernel have just this, but for the handler's address?  Then a call would change nothing.  (Exim sets its
  * handler of SIGALRM ten times a message.)  What a handler of SA_RESETHAND leaves is the kernel's to know, and with
  * threads the order of two calls. */
-static bool is_settled(int number, const struct sigaction *kernels)
+static bool is_settled(int number, int flags, kernel_mask mask)
 {
     const struct entry *entry = &table[number];
-    return entry->settled && entry->flags == kernels->sa_flags && entry->mask == mask_of(kernels) &&
-           __libc_single_threaded && !LOAD(incomplete);
+    return entry->settled && entry->flags == flags && entry->mask == mask && __libc_single_threaded &&
+           !LOAD(incomplete);
 }
 
 static void settle(int number, const struct sigaction *kernels)
@@ -254,11 +254,11 @@ EXPORT int sigaction(int number, const struct sigaction *action, struct sigactio
         STORE(table[number].siginfo, (action->sa_flags & SA_SIGINFO) != 0);
     if (relays) {
         STORE(table[number].call, action->sa_sigaction);
-        kernels = *action;
+        if (!old && is_settled(number, action->sa_flags | SA_SIGINFO, mask_of(action)))
+            return 0;
+        kernels = *action; /* 152 bytes, so not before */
         kernels.sa_sigaction = relay;
         kernels.sa_flags |= SA_SIGINFO;
-        if (!old && is_settled(number, &kernels))
-            return 0;
     }
     int result = real.sigaction(number, relays ? &kernels : action, old);
     if (result < 0 && known) {
