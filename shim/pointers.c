@@ -106,12 +106,14 @@ static size_t surely(uintptr_t at, size_t size, bool writing)
     const uintptr_t heap_start = LOAD(heap);
     uintptr_t end = at >= frame && at < stack && stack - frame < STACK_SPAN ? stack : 0;
 
-    for (int i = 0; i < SEGMENTS && !end; i++) {
+    for (int i = 0; i < SEGMENTS && !end && at < program_end; i++) {
         if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
             end = segments[i].end;
     }
-    if (!end && heap_start && at >= heap_start && at < (uintptr_t)sbrk(0))
-        end = (uintptr_t)sbrk(0);
+    if (!end && heap_start && at >= heap_start) {
+        const uintptr_t heap_end = (uintptr_t)sbrk(0);
+        end = at < heap_end ? heap_end : 0;
+    }
     if (!end && !writing)
         end = end_in_library(at);
     return end - at < size && end ? end - at : end ? size : 0;
