@@ -50,6 +50,9 @@
 #define GIVEN_SHARE 32
 #define GIVEN_LEAST HUGE_PAGE
 
+/* Lines of the next block that are fetched when one is taken: behind them the processor sees where it goes. */
+#define FETCHED_LINES 4u
+
 #define PAGE_CHUNKS ((uint32_t)(HUGE_PAGE / CHUNK_SIZE))
 _Static_assert(PAGE_CHUNKS == 2, "a chunk of a huge page has one neighbour");
 
@@ -131,6 +134,16 @@ uint64_t blocks_spare(const struct header *h)
     return LOAD(h->blocks.total) - LOAD(h->blocks.used) - LOAD(h->blocks.held);
 }
 
+/* Block @block is taken next.  Its memory was zeroed by another process, or long ago.  The first stores into it wait
+ * for the page's address and its lines, 0.4 us in a virtual machine, and with them the end of the section. */
+static void fetch_ahead(const struct fastspool *fs, uint32_t block)
+{
+    const char *bytes = block_at(fs, block);
+
+    for (unsigned line = 0; line < FETCHED_LINES; line++)
+        __builtin_prefetch(bytes + line * CACHE_LINE, 1);
+}
+
 int blocks_take(struct fastspool *fs, uint32_t *block)
 {
     const struct header *h = fs->header;
@@ -155,6 +168,8 @@ int blocks_take(struct fastspool *fs, uint32_t *block)
         if (chunk->free_count == 0)
             partial_remove(fs, link - 1);
         *block = (link - 1) * CHUNK_BLOCKS + word * 64 + bit;
+        if (free & (free - 1))
+            fetch_ahead(fs, (link - 1) * CHUNK_BLOCKS + word * 64 + (unsigned)__builtin_ctzll(free & (free - 1)));
         return 0;
     }
     return section_damaged(fs, "a chunk counts free blocks and has none");
