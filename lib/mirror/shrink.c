@@ -5,7 +5,7 @@
  *
  * The happy path: after a mirror's last checkpoint the journal has nothing that the database lacks.
  *   - LMDB copies the pages in use to mirror.new, which is synced.
- *   - The two directories change their names, which is synced, and the old one is removed.
+ *   - The two directories change their names.  When that is synced, the old one is removed.
  *   - The files of the journal go, the oldest first.  The next mirror makes one.
  *
  * The directory changes as a whole, not the file: a reader of the old file, such as a verification, goes on with the
@@ -14,8 +14,8 @@
  * Failure modes:
  *   - The journal has batches that the database lacks: its mirror was killed.  Nothing is done.
  *   - No room for the copy, a file system that can't exchange names: nothing has changed.
- *   - Death at any point: `mirror` is the old database or the new one, with the same content.  mirror.new is removed by
- *     the next call.
+ *   - Death at any point, or a sync that fails: `mirror` is the old database or the new one, with the same content.
+ *     mirror.new is removed by the next call.
  */
 #include "mirror/shrink.h"
 
@@ -110,10 +110,14 @@ static int remove_journal(const struct shrink *shrink, char *error)
 
 /* ---- the database ---- */
 
+/* On the disk it may be the database, until the exchange is synced: also of a call that was killed. */
 static int remove_new(const struct shrink *shrink)
 {
     char path[PLACES_PATH_MAX + 16];
+    int result = fd_sync_directory(shrink->state);
 
+    if (result < 0)
+        return result;
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         snprintf(path, sizeof(path), "%s/%s", shrink->new, parts[i]);
         if (unlink(path) < 0 && errno != ENOENT)
@@ -167,8 +171,7 @@ static int exchange(const struct shrink *shrink, char *error)
     if (renameat2(AT_FDCWD, shrink->new, AT_FDCWD, shrink->database, RENAME_EXCHANGE) < 0)
         return error_set(error, -errno, "cannot exchange %s and %s: %s", shrink->new, shrink->database,
                          strerrordesc_np(errno));
-    int result = fd_sync_directory(shrink->state);
-    return result < 0 ? error_set(error, result, "cannot sync %s: %s", shrink->state, strerrordesc_np(-result)) : 0;
+    return 0;
 }
 
 /* ---- all of it ---- */

@@ -10,6 +10,7 @@
 #include "mirror/database.h"
 #include "mirror/journal_scan.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
 #include <sys/stat.h>
@@ -23,13 +24,28 @@ static void step(void)
         kill(getpid(), SIGKILL);
 }
 
+static bool disk_fails, exchanged; /* from the exchange on no directory can be synced */
+
+static int sync_directory(const char *path)
+{
+    step();
+    return disk_fails && exchanged ? -EIO : fd_sync_directory(path);
+}
+
+static int exchange_names(int from, const char *old, int to, const char *new, unsigned flags)
+{
+    step();
+    exchanged = true;
+    return renameat2(from, old, to, new, flags);
+}
+
 #define mkdir(...)             (step(), mkdir(__VA_ARGS__))
 #define rmdir(...)             (step(), rmdir(__VA_ARGS__))
 #define unlink(...)            (step(), unlink(__VA_ARGS__))
 #define unlinkat(...)          (step(), unlinkat(__VA_ARGS__))
 #define fsync(...)             (step(), fsync(__VA_ARGS__))
-#define renameat2(...)         (step(), renameat2(__VA_ARGS__))
-#define fd_sync_directory(...) (step(), fd_sync_directory(__VA_ARGS__))
+#define renameat2(...)         exchange_names(__VA_ARGS__)
+#define fd_sync_directory(...) sync_directory(__VA_ARGS__)
 #define mdb_env_copy2(...)     (step(), mdb_env_copy2(__VA_ARGS__))
 #define database_close(...)    (step(), database_close(__VA_ARGS__))
 #pragma GCC diagnostic push
@@ -107,6 +123,22 @@ Test(shrink, stays_the_owners)
     strcat(path, "/data.mdb");
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_mode & 07777, 0600, "%o", st.st_mode);
+}
+
+/* After a power cut the disk may have the old database in its place, as long as the exchange is not synced: so that is
+ * not removed before. */
+Test(shrink, exchange_is_not_on_the_disk)
+{
+    struct shrunk shrunk;
+
+    scene();
+    disk_fails = true;
+    cr_assert_eq(shrink_run(fs->state, &shrunk, error), -EIO, "%s", error);
+    cr_assert(exchanged && is_there("mirror.new/data.mdb"));
+    disk_fails = false;
+    run_all();
+    cr_assert_not(is_there("mirror.new"));
+    recovers(then_dump);
 }
 
 /* The journal has what the database lacks. */
