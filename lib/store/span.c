@@ -17,7 +17,9 @@
  * Failure modes:
  *   - The process may have no more address space: -ENOMEM for its calls.  The store and other processes are well.
  *   - Something lies in the range: another range, or -ENOMEM if a part is mapped already.
- *   - Another thread maps the same part: this one waits for it.
+ *   - Another thread maps (fastspool.stretching): this one waits for it.
+ *   - A handler that interrupts it uses the store, or leaves by longjmp; or the process is the child of a fork that
+ *     another thread made meanwhile: what is mapped is not counted yet.  Who has waited in vain maps it over again.
  *   - The segment's counts are nonsense: no more is mapped than the tables can have.
  */
 #include "store/span.h"
@@ -36,7 +38,7 @@ static const struct mapped_span least = {.inodes = HUGE_PAGE / sizeof(struct ino
                                          .chunks = 8};
 
 #define TRIES 16  /* of a range */
-#define WAITS 100 /* for another thread, 1 ms each */
+#define WAITS 100 /* for another thread, 1 ms each: it makes some system calls */
 
 /* A range is one of these, so two stores of one process have the same, which the kernel refuses, or have no byte in
  * common. */
@@ -60,11 +62,12 @@ static struct mapped_span span_of(const struct header *h)
                                 .chunks = enough(LOAD(h->blocks.chunks_used), least.chunks, CHUNKS_MAX)};
 }
 
-/* Map bytes [from, to) of the segment at their place. */
-static int map(const struct fastspool *fs, uint64_t from, uint64_t to)
+/* Map bytes [from, to) of the segment at their place.  @again: they may be mapped there. */
+static int map(const struct fastspool *fs, uint64_t from, uint64_t to, bool again)
 {
     bool own = fs->segment_fd < 0;
-    int flags = (own ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    int flags = (own ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE |
+                (again && !own ? MAP_FIXED : MAP_FIXED_NOREPLACE);
     char *place = &WRITABLE(fs->base[from]);
     char *got = mmap(place, to - from, PROT_READ | PROT_WRITE, flags, fs->segment_fd, own ? 0 : (off_t)from);
 
@@ -77,20 +80,16 @@ static int map(const struct fastspool *fs, uint64_t from, uint64_t to)
 }
 
 /* Map a table, of entries of @size bytes at @at, up to @wanted entries. */
-static int stretch(const struct fastspool *fs, const uint32_t *mapped, uint32_t wanted, uint64_t at, uint64_t size)
+static int stretch(const struct fastspool *fs, const uint32_t *mapped, uint32_t wanted, uint64_t at, uint64_t size,
+                   bool again)
 {
-    for (int waits = 0; waits < WAITS; waits++) {
-        uint32_t before = LOAD(*mapped);
-        if (before >= wanted)
-            return 0;
-        int result = map(fs, at + before * size, at + wanted * size);
-        if (result == 0)
-            STORE(*mapped, wanted);
-        if (result != -EEXIST)
-            return result;
-        clock_sleep(NS_PER_MS);
-    }
-    return -EEXIST;
+    uint32_t before = LOAD(*mapped);
+    int result = before < wanted ? map(fs, at + before * size, at + wanted * size, again) : 0;
+
+    while (result == 0 && before < wanted &&
+           !__atomic_compare_exchange_n(&ATOMIC(*mapped), &before, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+    return result == -EEXIST && LOAD(*mapped) >= wanted ? 0 : result;
 }
 
 /* Mails don't belong into a core dump.  One call for all that is mapped: between the parts is nothing, of which it
@@ -100,23 +99,35 @@ static void keep_from_dumps(const struct fastspool *fs)
     madvise(&WRITABLE(*fs->base), SEGMENT_SIZE, MADV_DONTDUMP);
 }
 
-static int stretch_to(const struct fastspool *fs, const struct mapped_span *wanted)
+static int stretch_to(const struct fastspool *fs, const struct mapped_span *wanted, bool again)
 {
-    int result = stretch(fs, &fs->span.inodes, wanted->inodes, INODES_AT, sizeof(struct inode));
+    int result = stretch(fs, &fs->span.inodes, wanted->inodes, INODES_AT, sizeof(struct inode), again);
 
     if (result == 0)
-        result = stretch(fs, &fs->span.names, wanted->names, NAMES_AT, sizeof(struct name));
+        result = stretch(fs, &fs->span.names, wanted->names, NAMES_AT, sizeof(struct name), again);
     if (result == 0)
-        result = stretch(fs, &fs->span.buckets, wanted->buckets, BUCKETS_AT, sizeof(uint32_t));
-    return result == 0 ? stretch(fs, &fs->span.chunks, wanted->chunks, DATA_AT, CHUNK_SIZE) : result;
+        result = stretch(fs, &fs->span.buckets, wanted->buckets, BUCKETS_AT, sizeof(uint32_t), again);
+    return result == 0 ? stretch(fs, &fs->span.chunks, wanted->chunks, DATA_AT, CHUNK_SIZE, again) : result;
+}
+
+/* True: nobody stretches, and this thread may. */
+static bool begin_stretching(struct fastspool *fs)
+{
+    uint32_t nobody = 0;
+    return __atomic_compare_exchange_n(&fs->stretching, &nobody, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 int span_stretch(struct fastspool *fs)
 {
     const struct mapped_span wanted = span_of(fs->header);
-    int saved = errno;
-    int result = stretch_to(fs, &wanted);
+    int saved = errno, waits = 0;
 
+    while (!begin_stretching(fs) && waits < WAITS) {
+        clock_sleep(NS_PER_MS);
+        waits++;
+    }
+    int result = stretch_to(fs, &wanted, waits == WAITS);
+    STORE(fs->stretching, 0);
     keep_from_dumps(fs);
     errno = saved;
     return result == 0 ? 0 : -ENOMEM;
@@ -132,7 +143,7 @@ static struct mapped_span first_span(const struct header *h)
 /* The header, and the buckets behind it: one part. */
 static int map_header(struct fastspool *fs)
 {
-    int result = map(fs, 0, BUCKETS_AT + least.buckets * sizeof(uint32_t));
+    int result = map(fs, 0, BUCKETS_AT + least.buckets * sizeof(uint32_t), false);
 
     fs->span = (struct mapped_span){.buckets = result == 0 ? least.buckets : 0};
     fs->header = result == 0 ? (const struct header *)fs->base : NULL;
@@ -160,7 +171,7 @@ int span_map(struct fastspool *fs)
         result = map_header(fs);
         if (result == 0) {
             const struct mapped_span wanted = first_span(fs->header);
-            result = stretch_to(fs, &wanted);
+            result = stretch_to(fs, &wanted, false);
         }
         if (result == 0)
             keep_from_dumps(fs);

@@ -37,6 +37,7 @@ struct fastspool {
     const char *base;            /* the mapping of the segment */
     const struct header *header; /* = base */
     struct mapped_span span;     /* what of the segment is mapped */
+    uint32_t stretching;         /* 1: a thread maps more of it (span.c), or began to and never came back; atomic */
     int segment_fd;              /* this and the next four: high numbers, close-on-exec */
     int locks_fd;    /* of the record locks; stays open while attached, because a close drops all of them (POSIX) */
     int runtime_fd;  /* directory RUNTIME/fastspool.ID */

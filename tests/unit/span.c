@@ -11,10 +11,12 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -143,6 +145,60 @@ static void fill_with_messages(void)
     for (int i = 0; i < 2 * FILES; i++) {
         snprintf(path, sizeof(path), "input/%06d-000001-AB-H", i);
         cr_assert_eq(fastspool_close(fs, fastspool_open(fs, path, O_CREAT | O_WRONLY, 0600)), 0);
+    }
+}
+
+/* Behind the next mmap() of the segment a handler runs. */
+static void (*interrupt)(void);
+
+void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    void *got = (void *)syscall(SYS_mmap, at, size, protection, flags, fd, offset);
+    void (*handler)(void) = fs && fd == fs->segment_fd ? interrupt : NULL;
+
+    if (handler) {
+        interrupt = NULL;
+        handler();
+    }
+    return got;
+}
+
+static jmp_buf call;
+
+static void leave(void)
+{
+    longjmp(call, 1);
+}
+
+static void look(void)
+{
+    struct stat st;
+    cr_assert_eq(fastspool_stat(fs, "1", &st), 0);
+}
+
+static void bear(void)
+{
+    in_child(look);
+}
+
+/* A handler comes between the mapping and its count.  It may use the store, leave by longjmp, or be a thread that
+ * forks: all is mapped, and by the interrupted call, too. */
+Test(span, interrupted)
+{
+    void (*const handlers[])(void) = {look, leave, bear};
+
+    /* (volatile: a longjmp comes in between) */
+    for (volatile size_t i = 0; i < sizeof(handlers) / sizeof(*handlers); i++) {
+        in_child(fill);
+        cr_assert(!span_reaches(fs), "this test can't fail");
+        interrupt = handlers[i];
+        if (setjmp(call) == 0)
+            look();
+        cr_assert(!interrupt);
+        look();
+        cr_assert(span_reaches(fs));
+        fixture_teardown();
+        fixture_setup();
     }
 }
 
