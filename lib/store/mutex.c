@@ -29,7 +29,8 @@
  *   - The handler of a signal interrupts libc while it takes a robust mutex of the program's, and takes this lock:
  *     list_op_pending is saved and restored.
  *   - A fork: the child's thread has another id and, after a bare clone, no registered list.  A page that a fork wipes
- *     says that both must be asked again.
+ *     says that both must be asked again.  Which PID namespace it is in, a child knows from its parent, if that told of
+ *     the fork, and still has its number here; else /proc is asked, which makes a new process's entries there (20 us).
  */
 #include "store/mutex.h"
 
@@ -57,6 +58,8 @@ static __thread struct {
     uint32_t life;                 /* of the process in which the next fields were asked, 0: none */
     uint32_t thread;               /* its id */
     uint64_t pid_namespace;        /* that the id belongs to; 0: unknown */
+    pid_t asker;                   /* the process in which this thread has asked for it, 0: none */
+    uint32_t forks;                /* that were told of since then: 1 in a child of the asker */
     struct robust_list_head *head; /* of its list of robust locks */
     struct robust_list *outside;   /* list_op_pending as it was before the lock */
     uint32_t last;                 /* section.sequence when it gave the lock back */
@@ -99,6 +102,14 @@ bool mutex_is_life(uint32_t number)
 void mutex_after_fork_child(void)
 {
     self.life = 0;
+    self.forks++;
+}
+
+/* Is this the child of the process that has asked, in the same namespace?  In another one that has no number (it is 0),
+ * or another number. */
+static bool is_askers_child(void)
+{
+    return self.asker != 0 && self.forks == 1 && getppid() == self.asker;
 }
 
 /* Only a child of this process may come into another one. */
@@ -109,8 +120,11 @@ uint64_t mutex_pid_namespace(void)
     uint32_t now = mutex_life();
 
     if (now == 0 || LOAD(found_in) != now) {
-        STORE(found, namespace_of_pids());
+        if (LOAD(found) == 0 || !is_askers_child())
+            STORE(found, namespace_of_pids());
         STORE(found_in, now);
+        self.asker = getpid();
+        self.forks = 0;
     }
     return LOAD(found);
 }

@@ -757,20 +757,92 @@ Test(mutex, fork_beside_a_holder)
     words_are(2);
 }
 
+static pid_t fork_and_tell(bool tells)
+{
+    pid_t pid = fork();
+
+    if (pid == 0 && tells)
+        fastspool_after_fork_child(fs);
+    return pid;
+}
+
+static void exit_as(pid_t child)
+{
+    int status = end_of(child);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+}
+
+/* A child comes into a new PID namespace with its own child, or with that one's.  They are told of their forks or not.
+ * Exit status 0: the last one has no store. */
+static pid_t child_of_other_namespace(bool tells, bool tells_last, bool with_one_more)
+{
+    pid_t pid = fork_and_tell(tells);
+
+    if (pid == 0) {
+        if (unshare(CLONE_NEWPID) < 0)
+            _exit(77);
+        pid_t inner = fork_and_tell(with_one_more ? tells : tells_last);
+        if (inner == 0 && with_one_more && (inner = fork_and_tell(tells_last)) != 0)
+            exit_as(inner);
+        if (inner == 0)
+            _exit(run_section(NULL, NULL) == -EIO ? 0 : 1);
+        exit_as(inner);
+    }
+    return pid;
+}
+
 /* A thread id says nothing to other PID namespaces, so a process that has come into one has no store. */
 Test(mutex, other_pid_namespace)
 {
     run_section(NULL, NULL);
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(end_of(child_of_other_namespace(i & 1, i & 2, i & 4)), 0, "%d", i);
+    words_are(1);
+}
+
+/* The same where the last one's parent and the process that has asked both have the number 1, each in its namespace. */
+Test(mutex, pid_namespace_in_another)
+{
     pid_t pid = fork();
+
     if (pid == 0) {
         if (unshare(CLONE_NEWPID) < 0)
             _exit(77);
-        pid_t inner = fork();
-        if (inner == 0)
-            _exit(run_section(NULL, NULL) == -EIO ? 0 : 1);
-        int status = end_of(inner);
-        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+        pid_t first = fork();
+        if (first == 0) {
+            fs->pid_namespace = mutex_pid_namespace();
+            if (getpid() != 1 || run_section(NULL, NULL) != 0)
+                _exit(3);
+            exit_as(child_of_other_namespace(true, true, true));
+        }
+        exit_as(first);
     }
     cr_assert_eq(end_of(pid), 0);
     words_are(1);
+}
+
+static void end_who_looks_at_files(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 0, 1),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+        _exit(77);
+}
+
+/* The child of a process that knows its namespace need not ask for it, if it is told of the fork. */
+Test(mutex, child_knows_its_pid_namespace)
+{
+    run_section(NULL, NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        end_who_looks_at_files();
+        _exit(run_section(NULL, NULL) != 0);
+    }
+    cr_assert_eq(end_of(pid), 0);
+    words_are(2);
 }
