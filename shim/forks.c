@@ -67,6 +67,8 @@ static void before(void)
 {
     struct outside outside; /* not `forks`: a handler that runs first may fork, too */
 
+    if (attachment_any())
+        signals_before_fork();
     hold(&outside, true);
     forks = outside;
     attachment_each(inside_shared);

@@ -145,6 +145,12 @@ static bool has_terminal(void)
     return LOAD(terminal) == SOME;
 }
 
+/* Else each child of a daemon that has had no section would ask. */
+void signals_before_fork(void)
+{
+    (void)has_terminal();
+}
+
 /* A child that leaves its parent's session leaves the terminal. */
 void signals_after_fork(void)
 {

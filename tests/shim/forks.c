@@ -5,24 +5,30 @@
  *      forks SPOOL listings            a thread lists a directory all the time, the main one forks
  *      forks SPOOL first               a thread is the first to touch the spool while the main one forks
  *      forks SPOOL handler             children are born in signal handlers that interrupt listings
- *      forks SPOOL files               a thread makes files all the time, the main one forks; a child closes what it
- * has inherited, and the thread's files stay open forks SPOOL programs            the same, and the main one executes
- * programs, each of which has a carrier
+ *      forks SPOOL files               a thread makes files, the main one forks; a child's close is not the parent's
+ *      forks SPOOL programs            the same, and the main one executes programs, each of which has a carrier
+ *      forks SPOOL numbers             the same, and the numbers of the files become others' meanwhile
+ *      forks SPOOL known               a child knows from its parent whether there is a controlling terminal
  *
  * Each child opens, lists and closes, within SECONDS; the last line counts those that hung.  Exit status 0: none.
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -213,6 +219,32 @@ static void beside_files(void *(*uses_files)(void *argument), int times, void (*
     close(output);
 }
 
+static bool end_who_opens(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* The parent uses the store, but has had no critical section: its child has the first, and opens no /dev/tty. */
+static void known_by_the_parent(void)
+{
+    char lock[320];
+    struct stat st;
+
+    snprintf(lock, sizeof(lock), "%s/lock", input);
+    if (stat(input, &st) < 0)
+        failed++;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(!end_who_opens() || mkdir(lock, 0700) < 0 || rmdir(lock) < 0);
+    count_child(child);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -228,6 +260,8 @@ int main(int argc, char **argv)
         beside_files(makes_files, 500, execute);
     else if (strcmp(argv[2], "numbers") == 0)
         beside_files(takes_numbers, 500, execute);
+    else if (strcmp(argv[2], "known") == 0)
+        known_by_the_parent();
     else
         in_handlers();
     printf("%s: %d of %d children hung, %d failed\n", argv[2], hung, children, failed);

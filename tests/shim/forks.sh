@@ -12,6 +12,7 @@ export FASTSPOOL_SPOOL=$spool FASTSPOOL_MEMORY=64M LD_PRELOAD=libfastspool.so
 "$program" $spool files
 "$program" $spool programs
 "$program" $spool numbers
+LD_PRELOAD= setsid -w env LD_PRELOAD=libfastspool.so "$program" $spool known
 failed=0
 for round in $(LD_PRELOAD= seq 10); do
     "$program" $spool first >/run/forks.out || failed=1
