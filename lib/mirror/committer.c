@@ -52,9 +52,9 @@ static int commit(struct committer *committer)
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
     if (result == 0 && LOAD(fs->header->tickets.commit_error))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
-    uint64_t duration = clock_precise() - begun;
-    rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), duration);
-    int ended = capture_end(fs, &capture, result, duration);
+    uint64_t now = clock_precise();
+    rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), begun, now);
+    int ended = capture_end(fs, &capture, result, now - begun);
     if (journal_files_wanting(&c->journal->pool))
         checkpointer_wake(c);
     return result < 0 ? result : ended;

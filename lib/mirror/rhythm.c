@@ -2,11 +2,26 @@
  *
  * The rhythm of commits.
  *
- * The happy path: a commit begins once the other active clients have had their chance to join, for at most GATHER times
- * the usual duration of a commit.
+ * The happy path: a commit begins once enough of the other active clients have joined: all where they are few, else
+ * half of them, so that the other half keeps the processors busy while the disk writes.  It waits for them for at most
+ * GATHER times what a commit usually takes.
+ *
+ * A commit that takes more than twice the usual time has stalled, and where commits do, the next one waits until PACE
+ * times their mean stall has passed since the last one, or all clients have joined.  For many disks don't take a commit
+ * as long as they need on the average: what limits the operations a second of a volume or a control group lets some
+ * through at once, and then nothing for up to a tenth of a second.  Groups that are complete after a usual commit's
+ * time use these up in the first part of it, and all clients stand for the rest.  The pace finds its level by itself:
+ * the longer groups are waited for, the fewer commits stall, until the stalls take a (PACE + 1)th of the time.
+ *
+ * Failure modes:
+ *  - A commit hangs for seconds, or now and then one waits for a processor: it counts as PATIENCE_MAX, and as one of
+ *    MEAN_OF, so no group is waited for much longer because of it.
+ *  - Nobody else comes: the wait ends.  A client alone is all clients, and waits for nobody.
  *
  * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
- * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830.
+ * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830.  With
+ * clients that need no processor on the same disk, without and with the pace, six turns: 8 clients 582 and 706, 32
+ * clients 1,122 and 1,361, 64 clients 1,324 and 1,450; strict, 32 clients 634 and 1,023, 64 clients 996 and 1,238.
  */
 #include "mirror/rhythm.h"
 
@@ -16,6 +31,8 @@
 #define GATHER       16u               /* times the duration of a commit */
 #define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
 #define MOST_FADES   64u               /* commits */
+#define PACE         4u                /* times the mean stall of a commit */
+#define MEAN_OF      32u               /* commits */
 
 uint64_t rhythm_half(uint64_t half, uint64_t duration)
 {
@@ -26,8 +43,15 @@ uint64_t rhythm_half(uint64_t half, uint64_t duration)
     return duration > half ? half + step : half > step ? half - step : half;
 }
 
-void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t duration)
+static uint64_t least(uint64_t a, uint64_t b)
 {
+    return a < b ? a : b;
+}
+
+void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t begun, uint64_t now)
+{
+    const uint64_t duration = now - begun;
+
     rhythm->known = after - rhythm->captured;
     rhythm->captured = before;
     if (++rhythm->commits % MOST_FADES == 0 && rhythm->most > 0)
@@ -35,6 +59,10 @@ void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_
     if (rhythm->known > rhythm->most)
         rhythm->most = rhythm->known;
     rhythm->duration = rhythm_half(rhythm->duration, duration);
+    const uint64_t stall = duration > 2 * rhythm->duration ? duration - rhythm->duration : 0;
+    rhythm->stall -= rhythm->stall / MEAN_OF;
+    rhythm->stall += least(stall, PATIENCE_MAX) / MEAN_OF;
+    rhythm->ended = now;
 }
 
 /* How many waiters are enough to commit.  Few active clients: all of them.  Many: half of them, so that the other half
@@ -47,8 +75,10 @@ static uint32_t enough_of(const struct rhythm *rhythm)
 
 uint64_t rhythm_wait(const struct rhythm *rhythm, uint32_t waiting, uint64_t first, uint64_t now, uint32_t *enough)
 {
-    const uint64_t patience = rhythm->duration * GATHER < PATIENCE_MAX ? rhythm->duration * GATHER : PATIENCE_MAX;
+    const uint64_t paced = rhythm->ended + least(rhythm->stall * PACE, PATIENCE_MAX);
+    const uint64_t patient = first + least(rhythm->duration * GATHER, PATIENCE_MAX);
+    const uint64_t until = now < paced ? paced : patient;
 
-    *enough = enough_of(rhythm);
-    return waiting >= *enough || now - first >= patience ? 0 : first + patience - now;
+    *enough = now < paced ? rhythm->most : enough_of(rhythm);
+    return waiting >= *enough || now >= until ? 0 : until - now;
 }

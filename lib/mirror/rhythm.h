@@ -15,11 +15,13 @@ struct rhythm {
     uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
     uint32_t commits;
     uint64_t duration; /* of a commit: what half of them take of late, ns */
+    uint64_t stall;    /* what a commit takes beyond that, a mean over MEAN_OF of them, ns */
+    uint64_t ended;    /* when the last one did */
 };
 
-/** A commit that took @duration has ended.  The count of waiters was @before when its capture was taken, and is @after
+/** A commit that has @begun has ended @now.  The count of waiters was @before when its capture was taken, and is @after
  *  now. */
-void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t duration);
+void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_t begun, uint64_t now);
 
 /** How long the next commit waits for more than the @waiting that there are, ns, if fewer than *@enough have come by
  *  then.  0: it begins.  The @first of them was seen then. */
