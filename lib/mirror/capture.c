@@ -36,7 +36,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define END_STEP 128 /* inodes that one section takes from the dirty list */
+#define END_STEP      128   /* inodes that one section takes from the dirty list */
+#define EXPECTED_MOST 4096u /* files that room is made for before anything is counted */
 
 /* ---- the capture ---- */
 
@@ -175,7 +176,22 @@ static void capture_free(struct capture *capture)
     *capture = (struct capture){0};
 }
 
-/* Room for what the last look counted, and some more. */
+static uint64_t expected(const uint64_t *word)
+{
+    uint64_t value = LOAD(*word);
+    return value < EXPECTED_MOST ? value : EXPECTED_MOST;
+}
+
+/* What the first look will count, most likely: it need not be repeated.  (The counters may be nonsense.) */
+static void expect(const struct header *h, struct arena *arena)
+{
+    uint64_t blocks = LOAD(h->tickets.dirty_bytes) / BLOCK_SIZE;
+
+    arena->files = arena->names_used = expected(&h->tickets.dirty_files);
+    arena->blocks_used = expected(&blocks) + 2 * arena->files;
+}
+
+/* Room for what is expected, or was counted, and some more. */
 static int arena_grow(struct arena *arena)
 {
     struct capture *capture = arena->capture;
@@ -184,9 +200,9 @@ static int arena_grow(struct arena *arena)
     arena->files_max = arena->files + arena->files / 4 + 64;
     arena->names_max = arena->names_used + arena->names_used / 4 + 64;
     arena->blocks_max = arena->blocks_used + arena->blocks_used / 4 + 64;
-    capture->file = calloc(arena->files_max, sizeof(*capture->file));
-    capture->names = calloc(arena->names_max, sizeof(*capture->names));
-    capture->blocks = calloc(arena->blocks_max, sizeof(*capture->blocks));
+    capture->file = reallocarray(NULL, arena->files_max, sizeof(*capture->file));
+    capture->names = reallocarray(NULL, arena->names_max, sizeof(*capture->names));
+    capture->blocks = reallocarray(NULL, arena->blocks_max, sizeof(*capture->blocks));
     arena->names = capture->names;
     arena->blocks = capture->blocks;
     return capture->file && capture->names && capture->blocks ? 0 : -ENOMEM;
@@ -198,9 +214,12 @@ static int take(struct fastspool *fs, struct capture *capture, const char *last)
     int result;
 
     *capture = (struct capture){0};
-    do
-        result = change_run(fs, capture_body, &arena);
-    while (result == -E2BIG && (result = arena_grow(&arena)) == 0);
+    expect(fs->header, &arena);
+    do {
+        result = arena_grow(&arena);
+        if (result == 0)
+            result = change_run(fs, capture_body, &arena);
+    } while (result == -E2BIG);
     if (result == 0 && capture->count == 0)
         futex_count(&ATOMIC(fs->header->tickets.commit_event)); /* what was waited for has come to nothing */
     if (result < 0 || capture->count == 0)

@@ -510,6 +510,41 @@ Test(commit, who_joins_a_group_wakes_nobody)
     cr_assert_lt(clock_monotonic() - start, 30 * NS_PER_S);
 }
 
+/* Change @files files.  How many sections does their capture take?  @counted: the counters tell one file and block less
+ * than that; 0: the truth. */
+static uint32_t sections_of_capture(unsigned files, uint64_t counted)
+{
+    const struct header *h = fs->header;
+    struct capture capture;
+    char path[16];
+
+    for (unsigned i = 0; i < files; i++) {
+        snprintf(path, sizeof(path), "f%u", i);
+        put(path, 0, "content", 7, 0);
+    }
+    uint64_t dirty = LOAD(h->tickets.dirty_files), bytes = LOAD(h->tickets.dirty_bytes);
+    STORE(h->tickets.dirty_files, counted ? counted - 1 : dirty);
+    STORE(h->tickets.dirty_bytes, counted ? (counted - 1) * BLOCK_SIZE : bytes);
+    uint32_t before = LOAD(h->section.sequence);
+    cr_assert_eq(capture_take(fs, &capture), 0);
+    uint32_t sections = (LOAD(h->section.sequence) - before) / 2;
+    cr_assert_eq(capture.count, dirty);
+    STORE(h->tickets.dirty_files, dirty);
+    STORE(h->tickets.dirty_bytes, bytes);
+    cr_assert_eq(capture_end(fs, &capture, 0, 0), 0);
+    return sections;
+}
+
+/* A capture knows from the counters how much room it needs.  Where they tell nonsense, it counts. */
+Test(commit, one_section)
+{
+    checking_every(0); /* the counters lie */
+    cr_assert_eq(sections_of_capture(1, 0), 1);
+    cr_assert_eq(sections_of_capture(1000, 0), 1);
+    cr_assert_gt(sections_of_capture(1000, 1), 1);
+    cr_assert_eq(sections_of_capture(1000, UINT64_MAX), 1);
+}
+
 static void *flush(void *unused)
 {
     (void)unused;
