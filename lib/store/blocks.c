@@ -9,10 +9,11 @@
  *     that all of them would ask for the same memory at once: with 32 connections they spun for 5 % of Exim's time.
  *   - While a commit copies data (header.tickets.committing), freed blocks go to quarantine.  So no message ever shows
  *     the bytes of another one on the disk.  blocks_release_held() ends the quarantine.
- *   - The mirror gives back a chunk that has been empty for EMPTY_TIME: the chunk leaves the lists (LEAVING), then its
+ *   - The mirror gives back a chunk that has been empty for UNUSED_TIME: the chunk leaves the lists (LEAVING), then its
  *     memory goes, then the chunk is absent.  The chunks of a huge page leave together, as half a huge page can't go:
- *     the kernel would split it into small ones.  And they leave slowly: who takes memory anew pays for it, ten times
- *     as much where the machine is a virtual one that has given it to its host meanwhile (docs/benchmarks.md).
+ *     the kernel would split it into small ones.  And they leave late and slowly: who takes memory anew pays for it,
+ *     ten times as much where the machine is a virtual one that has given it to its host meanwhile
+ *     (docs/benchmarks.md).
  *
  * Chunks and tables share the limit.  Data grows by the chunk, and blocks are used again and again.  Names and inodes
  * grow by small steps and stay.  Without a bound, data would take all memory and leave the tables none.  So the last
@@ -40,6 +41,10 @@
 /* Time that a chunk must be empty before its memory goes.  It is longer than any reader without the lock uses a block
  * number that it has loaded: reading the hole would take memory again. */
 #define EMPTY_TIME (2 * NS_PER_S)
+
+/* Time that a chunk must be empty before it leaves, unless tables want its memory: what a burst has taken stays for
+ * those that follow it within so long. */
+#define UNUSED_TIME (120 * NS_PER_S)
 
 /* So many free blocks are left, beside the reserve, when the next chunk is asked for: a rush of 15,000 blocks a second
  * takes them in the time that a slow machine needs to zero 2 MiB. */
@@ -341,9 +346,15 @@ static bool is_empty(const struct fastspool *fs, uint32_t number)
     return chunk->state == CHUNK_PRESENT && chunk->free_count == usable_blocks(number);
 }
 
-static bool for_long(const struct fastspool *fs, uint32_t number)
+/* Since a chunk that is empty, or LEAVING, has been empty. */
+static uint64_t empty_time(const struct fastspool *fs, uint32_t number)
 {
-    return clock_monotonic() - chunk_at(fs, number)->emptied >= EMPTY_TIME;
+    return clock_monotonic() - chunk_at(fs, number)->emptied;
+}
+
+static bool is_unused(const struct fastspool *fs, uint32_t number)
+{
+    return is_empty(fs, number) && empty_time(fs, number) >= UNUSED_TIME;
 }
 
 static int begin_leaving(struct fastspool *fs, void *argument)
@@ -390,7 +401,7 @@ static bool page_may_leave(const struct fastspool *fs, uint32_t number, uint64_t
     bool first = number < other;
     bool gone = other >= chunks_taken(fs) || chunk_at(fs, other)->state != CHUNK_PRESENT;
 
-    return for_long(fs, number) && (gone || (first && is_empty(fs, other) && for_long(fs, other))) &&
+    return is_unused(fs, number) && (gone || (first && is_unused(fs, other))) &&
            blocks_spare(fs->header) * BLOCK_SIZE >= keep + (first ? HUGE_PAGE : CHUNK_SIZE);
 }
 
@@ -465,7 +476,8 @@ static int begin_leaving_all(struct fastspool *fs, uint64_t keep)
 
 static bool goes(const struct fastspool *fs, uint32_t number)
 {
-    return number < chunks_taken(fs) && chunk_at(fs, number)->state == CHUNK_LEAVING && for_long(fs, number);
+    return number < chunks_taken(fs) && chunk_at(fs, number)->state == CHUNK_LEAVING &&
+           empty_time(fs, number) >= EMPTY_TIME;
 }
 
 /* Give back the memory of @count chunks, by one call: a huge page goes in one piece. */

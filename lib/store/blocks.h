@@ -23,7 +23,7 @@ int blocks_add_chunk(struct fastspool *fs);
 void blocks_add_ahead(struct fastspool *fs);
 /** Outside sections: end the quarantine. */
 int blocks_release_held(struct fastspool *fs);
-/** Outside sections, for the mirror alone, once a second: give memory of chunks that are empty for EMPTY_TIME
+/** Outside sections, for the mirror alone, once a second: give memory of chunks that are empty for UNUSED_TIME
  * (blocks.c) back to the system, by the huge page, and not all at once.  @keep bytes of free blocks stay.  If tables
  * want memory, an empty chunk leaves the lists at once, whatever @keep is; its memory goes after EMPTY_TIME. */
 int blocks_give_back(struct fastspool *fs, uint64_t keep);

@@ -321,7 +321,7 @@ static void leave_chunks(struct fastspool *fs)
     scene_must(fastspool_unlink(fs, "pad"), "pad");
     scene_must(orphans_free(fs), "pad");
     for (uint32_t c = 0; c < fs->header->blocks.chunks_used; c++)
-        WRITABLE(chunk_at(fs, c)->emptied) -= 100 * NS_PER_S; /* long ago */
+        WRITABLE(chunk_at(fs, c)->emptied) -= 1000 * NS_PER_S; /* long ago */
 }
 static void give_back(struct fastspool *fs)
 {

@@ -57,12 +57,18 @@ static void unlink_all(void)
     }
 }
 
-/* The mirror's look, long after the chunks became empty. */
-static void give_back(void)
+/* The mirror's look, @seconds later. */
+static void give_back_after(uint64_t seconds)
 {
     for (uint32_t chunk = 0; chunk < fs->header->blocks.chunks_used; chunk++)
-        WRITABLE(chunk_at(fs, chunk)->emptied) -= 100 * NS_PER_S;
+        WRITABLE(chunk_at(fs, chunk)->emptied) -= seconds * NS_PER_S;
     cr_assert_eq(blocks_give_back(fs, 0), 0);
+}
+
+/* Its look long after the chunks became empty. */
+static void give_back(void)
+{
+    give_back_after(1000);
 }
 
 static uint32_t present(void)
@@ -89,6 +95,19 @@ Test(blocks, given_back_slowly)
     for (uint32_t looks = 0; looks < chunks; looks++)
         give_back();
     cr_assert_eq(present(), 0);
+}
+
+/* It stays for a burst that follows within two minutes. */
+Test(blocks, kept_for_minutes)
+{
+    for (int i = 0; i < FILES; i++)
+        write_block(i);
+    unlink_all();
+    const uint32_t chunks = present();
+    give_back_after(115);
+    cr_assert_eq(present(), chunks);
+    give_back_after(10);
+    cr_assert_lt(present(), chunks);
 }
 
 /* A chunk stays while its neighbour, of the same huge page, has a block in use: the kernel would split the page. */
