@@ -188,16 +188,21 @@ static enum health look_at_state(struct shown *shown, const char *state)
                                                          : NOT_USED);
 }
 
-/* Where the database is, there may be mail. */
+/* Where the database is, or a journal, there may be mail. */
 static bool find_state(const struct shown *shown, char state[PATH_MAX])
 {
+    static const char *const files[] = {PLACES_DATABASE "/data.mdb", PLACES_JOURNAL "/0000"};
     char path[PATH_MAX + 32];
+    bool found = false;
 
     snprintf(state, PATH_MAX, "%s", shown->config->state);
     if (!state[0])
         snprintf(state, PATH_MAX, "%s/" PLACES_STATE, shown->spool);
-    snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
-    return access(path, F_OK) == 0 || errno != ENOENT;
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files) && !found; i++) {
+        snprintf(path, sizeof(path), "%s/%s", state, files[i]);
+        found = access(path, F_OK) == 0 || errno != ENOENT;
+    }
+    return found;
 }
 
 /* After a reboot, after `fastspool stop`, and before anybody with the library has come. */

@@ -10,6 +10,7 @@
 #include "tool.h"
 #include "ways.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -47,6 +48,11 @@ static bool store_fails(struct shown *shown)
         return is(shown, CONFIGURATION_REFUSED,
                   "Exim may not use it: %s; mend that, and Exim looks again; until then %s", shown->refusal,
                   status_until_mended(false, !shown->unattended));
+    if (s->commit_error == -ESTALE)
+        return is(
+            shown, COMMITS_FAIL,
+            "a part of what it has on the disk is gone, and memory alone has that mail: syslog says which; mount its "
+            "disk, or put it back; until then Exim takes and delivers no mail");
     if (s->commit_error)
         return is(shown, COMMITS_FAIL,
                   "the last commit failed: %s; see that its disk works and has room: it is tried again",

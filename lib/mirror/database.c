@@ -248,6 +248,16 @@ static int settle(MDB_env *environment)
     return code;
 }
 
+/* Is @path a directory without a database, as one whose disk is not mounted?  LMDB would make one there. */
+static bool is_emptied(const char *path)
+{
+    char file[FASTSPOOL_PATH_MAX + 48];
+    struct stat st;
+
+    snprintf(file, sizeof(file), "%s/data.mdb", path);
+    return stat(path, &st) == 0 && stat(file, &st) < 0 && errno == ENOENT;
+}
+
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX])
 {
     char what[FASTSPOOL_PATH_MAX + 32];
@@ -256,6 +266,11 @@ int database_open(struct database *database, const char *path, char error[FASTSP
 
     *database = (struct database){0};
     snprintf(what, sizeof(what), "open the database %s", path);
+    if (is_emptied(path))
+        return error_set(error, -ENODATA,
+                         "%s: it is empty: mount its disk, or put data.mdb back; where that is lost, remove the "
+                         "directory, and what the journal has comes back",
+                         what);
     int code = stat(path, &st) < 0 ? errno : 0;
     if (code == ENOENT)
         code = make(path);

@@ -379,14 +379,43 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
 
 /* ---- all of it ---- */
 
+/* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
+ * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it. */
+static int check_chain(const struct journal *journal, const struct fastspool *fs, struct shared_database *shared,
+                       char *error)
+{
+    struct database *database;
+    struct disk_meta meta;
+    MDB_txn *transaction;
+    uint64_t begins = journal->pool.count ? journal->pool.file[0].follows : LOAD(fs->header->journal.durable);
+
+    if (begins == 0)
+        return 0;
+    int result = shared_database_enter(shared, &database, error);
+    if (result < 0)
+        return result == -ENODATA ? result : 0; /* what can't be read now is for the checkpoint to say */
+    result = database_begin(database, &transaction, &meta, error);
+    if (result == 0)
+        mdb_txn_abort(transaction);
+    shared_database_leave(shared, result < 0);
+    return result < 0 || meta.batch >= begins
+               ? 0
+               : error_set(error, -ESTALE,
+                           "in %s " PLACES_JOURNAL " or " PLACES_DATABASE
+                           " is gone, and memory alone has what it held: mount its disk, or put it back",
+                           fs->state);
+}
+
 /* The disk may fail now and recover later: try until it does, or until the end. */
-static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit)
+static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t limit, struct shared_database *shared)
 {
     char error[FASTSPOOL_ERROR_MAX];
     uint64_t since = 0;
     int result;
 
-    while ((result = journal_open(journal, fs, limit, error)) < 0 && !is_ending(fs) && !gives_up(fs, result, &since)) {
+    while (((result = journal_open(journal, fs, limit, error)) < 0 ||
+            (result = check_chain(journal, fs, shared, error)) < 0) &&
+           !is_ending(fs) && !gives_up(fs, result, &since)) {
         if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
         capture_fail(fs, result);
@@ -401,7 +430,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
 /* Commit beside the checkpointer until the end.  An exit status, or a negative errno where no thread could start. */
 static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t limit)
 {
-    int result = open_journal(c->journal, fs, limit);
+    int result = open_journal(c->journal, fs, limit, c->database);
 
     if (result < 0)
         return 1;

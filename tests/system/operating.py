@@ -23,7 +23,7 @@ import time
 
 from disk import LoopDisk
 from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
-                     held, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
+                     held, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -1247,6 +1247,38 @@ def a_state_without_its_mode(exim):
         subprocess.run(advice.strip("`"), shell=True, check=True)
         operate(exim, "status")
         tells(exim, "state", "ok")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_part_of_the_state_is_gone(exim):
+    """The journal is removed, or its disk is unmounted, while memory has the mail and no mirror runs: the next mirror writes
+    nothing that no recovery would read.  Without memory what is there is told.  All is back when that is."""
+    with well(exim):
+        journal, database, away = (exim.work / "disk/state" / name for name in ("journal", "mirror", "away"))
+        exim.submit(Message())
+        exim.queued += 1
+        exim.stop()
+        kill_all()
+        journal.rename(away)
+        exim.start()
+        wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
+        status_tells(exim, 2, "is gone, and memory alone has that mail")
+        with contextlib.closing(Client()) as client:
+            check(client.send(Message())[0] == 451, "mail is taken that no recovery would find")
+        shutil.rmtree(journal)
+        away.rename(journal)
+        wait_for(lambda: not exim.status()["commit_error"], "commits succeed again")
+        exim.reboot()
+        database.rename(away)
+        result = exim.command("status", program=TOOL, stock=True)
+        check(result.returncode == 2 and b"that it may have on the disk can't be read" in result.stderr, f"status without a database: {result}")
+        database.mkdir(mode=0o700)
+        shutil.chown(database, "Debian-exim", "Debian-exim")
+        check(b"it is empty: mount its disk" in exim.command("-bp").stderr, "an empty database is not told")
+        database.rmdir()
+        away.rename(database)
+        wait_for(lambda: not exim.status().get("recovering"), "all is recovered")
+        check(len(exim.queue()) == 1, "the mail is gone")
 
 
 @test(library=True)
