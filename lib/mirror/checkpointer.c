@@ -73,12 +73,13 @@ static void *run(void *argument)
         struct timespec until;
         journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
         pthread_mutex_lock(&c->mutex);
-        pthread_cond_broadcast(&c->done); /* a spare file may do what a checkpoint was awaited for */
-        clock_gettime(CLOCK_REALTIME, &until);
+        pthread_cond_broadcast(&c->done);       /* a spare file may do what a checkpoint was awaited for */
+        clock_gettime(CLOCK_MONOTONIC, &until); /* the machine's time may be set back */
         until.tv_sec++;
         int timeout = journal_files_due(&c->journal->pool) && c->error == 0 ? ETIMEDOUT : 0;
         do /* after an error, wait out the second however often a checkpoint is wanted */
-            timeout = timeout || c->ending ? ETIMEDOUT : pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+            timeout =
+                timeout || c->ending ? ETIMEDOUT : pthread_cond_clockwait(&c->wake, &c->mutex, CLOCK_MONOTONIC, &until);
         while (timeout == 0 && c->error && !c->ending);
         ending = c->ending;
         pthread_mutex_unlock(&c->mutex);

@@ -1282,6 +1282,17 @@ def a_part_of_the_state_is_gone(exim):
 
 
 @test(library=True)
+def a_clock_that_is_set_back(exim):
+    """The mirror waits by no clock that an administrator can set back: its checkpoints would wait as long."""
+    with well(exim):
+        seen = exim.work / "futexes"
+        subprocess.run(["timeout", "3", "strace", "-f", "-o", seen, "-e", "trace=futex", "-p", str(exim.status()["mirror_pid"])],
+                       capture_output=True, check=False)
+        waits = [line for line in seen.read_text().splitlines() if "FUTEX_WAIT" in line]
+        check(waits and not any("CLOCK_REALTIME" in line for line in waits), f"the mirror waits: {waits[:5]}")
+
+
+@test(library=True)
 def fsync_is_a_lie(exim):
     """A library like eatmydata, preloaded everywhere or into Exim alone.  Other libraries are no reason."""
     source, eats, other = exim.work / "lie.c", "/usr/lib/x86_64-linux-gnu/libeats.so", "/usr/lib/x86_64-linux-gnu/libother.so"
