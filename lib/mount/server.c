@@ -65,10 +65,11 @@ struct server {
     int control;
     enum fastspool_durability durability;
     struct import_result imported;
-    uint64_t looked; /* the last pass */
-    bool late;       /* a call that resolved its path before the mount may have ended since the last pass */
-    bool again;      /* an earlier server's view lies over the disk */
-    bool told;       /* what is waited for */
+    uint64_t looked;  /* the last pass */
+    bool late;        /* a call that resolved its path before the mount may have ended since the last pass */
+    bool again;       /* an earlier server's view lies over the disk */
+    bool told;        /* what is waited for, or why an import fails */
+    uint64_t failing; /* since the first look below the view that could import nothing; 0: the last one could */
 };
 
 static int complain(const char *spool, const char *what, const char *why)
@@ -143,23 +144,32 @@ static int attach(struct server *server, const char *spool, const char *state)
 
 /* ---- the director ---- */
 
-/* Say once what keeps the disk's messages there. */
+/* Say once why the disk's messages can't be imported, if they couldn't for long. */
+static void tell_of_error(struct server *server, uint64_t since)
+{
+    if (server->told || clock_monotonic() - since < SILENCE)
+        return;
+    server->told = true;
+    complain(inside_spool(server->fs), "import", server->imported.error);
+}
+
+/* Say once what keeps the disk's messages there, before the first mount. */
 static void tell_of_wait(struct server *server, int error, bool whole, uint64_t since)
 {
     const struct import_result *result = &server->imported;
 
-    if (server->told || ((error < 0 || !whole) && clock_monotonic() - since < SILENCE))
-        return;
-    server->told = true;
-    if (error < 0)
-        complain(inside_spool(server->fs), "import", result->error);
-    else
+    if (error < 0) {
+        tell_of_error(server, since);
+    } else if (!server->told && (whole || clock_monotonic() - since >= SILENCE)) {
+        server->told = true;
         syslog(LOG_MAIL | LOG_NOTICE, "%s: view: not mounted yet: a process works on %u of the messages on the disk%s",
                inside_spool(server->fs), result->locked, whole ? "; nothing is moved until it ends" : "");
+    }
 }
 
-/* Import everything, or, if @whole, all or nothing.  True: nothing has to be waited for. */
-static bool import_all(struct server *server, bool whole, uint64_t since)
+/* Import everything, or, if @whole, all or nothing.  0: done.  1: other processes have messages locked.  -errno: the
+ * import's error says why. */
+static int import_all(struct server *server, bool whole)
 {
     struct import_result *result = &server->imported;
     uint64_t before = result->files;
@@ -170,10 +180,7 @@ static bool import_all(struct server *server, bool whole, uint64_t since)
         syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu messages in %llu files from the disk",
                inside_spool(server->fs), (unsigned long long)result->messages, (unsigned long long)result->files);
     inside_set_left(server->fs, result->locked, result->conflicts, result->left);
-    if (error == 0 && result->locked == 0)
-        return true;
-    tell_of_wait(server, error, whole, since);
-    return false;
+    return error < 0 ? error : result->locked > 0;
 }
 
 /* Wait for a message of the supervisor, @pause nanoseconds at most.  Is there one?  Ends the process with the
@@ -210,8 +217,10 @@ static uint32_t listen_for(const struct server *server, struct control *message)
 static void import_until_done(struct server *server, bool whole)
 {
     uint64_t since = clock_monotonic(), pause = LOOK_SOON;
+    bool all = whole;
 
-    while (!import_all(server, whole && clock_monotonic() - since < WHOLE_MAX, since)) {
+    for (int left; (left = import_all(server, all)) != 0; all = whole && clock_monotonic() - since < WHOLE_MAX) {
+        tell_of_wait(server, left, all, since);
         wait_for(server, 0, pause);
         pause = pause * 2 < LOOK_AGAIN ? pause * 2 : LOOK_AGAIN;
     }
@@ -282,10 +291,16 @@ static void look_below(struct server *server)
 {
     uint64_t now = clock_monotonic();
 
-    if (server->late || now - server->looked >= LOOK_BELOW) {
-        server->late = false;
-        import_all(server, false, now);
+    if (!server->late && now - server->looked < LOOK_BELOW)
+        return;
+    server->late = false;
+    if (import_all(server, false) >= 0) {
+        server->failing = 0;
+        server->told = false;
+        return;
     }
+    server->failing = server->failing ? server->failing : now;
+    tell_of_error(server, server->failing);
 }
 
 static void *direct(void *argument)

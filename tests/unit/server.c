@@ -17,11 +17,13 @@ static int play_poll(struct pollfd *poll_for, nfds_t count, int time);
 #define clock_monotonic()       (play_time)
 #define loss_look(fs, lost)     ((void)(fs), (void)(lost), LOSS_NOTHING)
 #define poll(poll_for, n, time) play_poll(poll_for, n, time)
+#define syslog(...)             play_syslog(__VA_ARGS__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow" /* fs */
 #include "../../lib/mount/server.c"
 #pragma GCC diagnostic pop
 #undef poll
+#undef syslog
 
 TestSuite(server, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
 
@@ -101,7 +103,7 @@ Test(server, lock_with_an_end)
     message("", "", B);
     lock(B);
     for (int i = 0; i < 60; i++) {
-        cr_assert_not(import_all(&server, true, play_time));
+        cr_assert_eq(import_all(&server, true), 1);
         wait_for(&server, 0, LOOK_AGAIN);
     }
     cr_assert(disk_has("input/" A "-H") && !moved_at);
@@ -146,4 +148,24 @@ Test(server, mail_below_the_view)
     }
     moved_whole("input/" A "-H");
     cr_assert_not(disk_has("input/" A "-H"));
+}
+
+/* Mail below the view that can't be imported is told of once, after the second look, and anew after one that could. */
+Test(server, mail_below_the_view_that_stays)
+{
+    struct server server = {.fs = fs, .control = -1};
+
+    for (int round = 0; round < 2; round++) {
+        server.spool = -1;
+        lines = 0;
+        for (int looks = 1; looks <= 4; looks++) {
+            play_time += LOOK_BELOW;
+            look_below(&server);
+            cr_assert_eq(lines, looks > 1, "%u lines after look %d", lines, looks);
+        }
+        server.spool = fs->spool_fd;
+        play_time += LOOK_BELOW;
+        look_below(&server);
+        cr_assert_eq(lines, 1);
+    }
 }
