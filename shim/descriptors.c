@@ -475,12 +475,18 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     return real.sendmsg(fd, message, flags);
 }
 
-EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
     BOUND();
-    ssize_t result = real.recvmsg(fd, message, flags);
-    if (result < 0 || !message->msg_controllen || !serve_active())
-        return result;
+    attachment_each(inside_shared);
+    return real.sendmmsg(fd, messages, count, flags);
+}
+
+/* The numbers of what has come mean something new. */
+static void forget_received(struct msghdr *message)
+{
+    if (!message->msg_controllen || !serve_active())
+        return;
     for (struct cmsghdr *control_message = CMSG_FIRSTHDR(message); control_message;
          control_message = CMSG_NXTHDR(message, control_message)) {
         if (control_message->cmsg_level != SOL_SOCKET || control_message->cmsg_type != SCM_RIGHTS)
@@ -494,5 +500,22 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
                 STORE(*entry, UNKNOWN);
         }
     }
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    BOUND();
+    ssize_t result = real.recvmsg(fd, message, flags);
+    if (result >= 0)
+        forget_received(message);
+    return result;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *patience)
+{
+    BOUND();
+    int result = real.recvmmsg(fd, messages, count, flags, patience);
+    for (int i = 0; i < result; i++)
+        forget_received(&messages[i].msg_hdr);
     return result;
 }

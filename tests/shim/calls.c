@@ -439,25 +439,58 @@ static long spawned(void)
     return status;
 }
 
-/* Over a socket, to this process: what comes is the same file. */
-static long passed(int which)
+/* A message with a descriptor. */
+static char control[CMSG_SPACE(sizeof(int))];
+static struct iovec one_byte = {bytes, 1};
+
+static struct msghdr message_with(int which)
 {
-    int pair[2], got = -1;
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec one = {"x", 1}, into = {bytes, 1};
     struct msghdr message = {
-        .msg_iov = &one, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+        .msg_iov = &one_byte, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 
-    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(header), &which, sizeof(int));
+    return message;
+}
+
+static int descriptor_in(struct msghdr *message)
+{
+    int got = -1;
+
+    if (CMSG_FIRSTHDR(message))
+        memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(message)), sizeof(int));
+    return got;
+}
+
+/* Over a socket, to this process: what comes is the same file. */
+static long passed(int which)
+{
+    int pair[2], got = -1;
+    struct msghdr message = message_with(which);
+
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     sendmsg(pair[0], &message, 0);
-    message.msg_iov = &into;
-    if (recvmsg(pair[1], &message, 0) == 1 && CMSG_FIRSTHDR(&message))
-        memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+    if (recvmsg(pair[1], &message, 0) == 1)
+        got = descriptor_in(&message);
+    close(pair[0]);
+    close(pair[1]);
+    return and_close(read(got, bytes, 4), got);
+}
+
+/* By the calls for many messages; and nobody else has the file when it comes. */
+static long passed_before_the_close(const char *path)
+{
+    int pair[2], got = -1, sent = open(path, O_RDONLY);
+    struct mmsghdr message = {.msg_hdr = message_with(sent)};
+
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    sendmmsg(pair[0], &message, 1, 0);
+    close(sent);
+    if (recvmmsg(pair[1], &message, 1, 0, NULL) == 1)
+        got = descriptor_in(&message.msg_hdr);
     close(pair[0]);
     close(pair[1]);
     return and_close(read(got, bytes, 4), got);
