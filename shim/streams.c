@@ -165,13 +165,24 @@ EXPORT FILE *fopen(const char *path, const char *mode)
 }
 EXPORT_ALIAS(fopen64, fopen);
 
+/* No file of a store.  Its end is libc's close(2), which the library doesn't see: so what the number stands for is
+ * forgotten now, that a hints file needs no fsync. */
+static FILE *foreign_stream_on(int fd, const char *mode)
+{
+    FILE *stream = real.fdopen(fd, mode);
+
+    if (stream && descriptors_is_hint(fd))
+        descriptors_set(fd, 0);
+    return stream;
+}
+
 EXPORT FILE *fdopen(int fd, const char *mode)
 {
     BOUND();
     uint32_t description = descriptors_find(fd);
     if (!description)
         return descriptors_carried(fd) >= 0 && (flags_of(mode) & O_ACCMODE) == O_WRONLY ? stream_on(fd, mode)
-                                                                                        : real.fdopen(fd, mode);
+                                                                                        : foreign_stream_on(fd, mode);
     int flags = flags_of(mode), access_mode = inside_flags(OF(description)) & O_ACCMODE;
     if (flags < 0 || (access_mode != O_RDWR && access_mode != (flags & O_ACCMODE))) {
         errno = EINVAL;

@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -82,6 +83,18 @@ static void stdio_bypasses(void)
           !strcmp(line, "xyz"));
     CHECK(fclose(stream) == 0 && close(fd) < 0 && errno == EBADF);
     CHECK(unlink(at("input", ID "-D")) == 0);
+}
+
+/* The fsync of a hints file is free, and that of what has its number next is not. */
+static void hints_streams_end(void)
+{
+    CHECK(mkdir(at("db", ""), 0750) == 0);
+    int fd = open(at("db", "retry"), O_RDWR | O_CREAT, 0640);
+    FILE *stream = fdopen(fd, "w");
+    CHECK(stream && fclose(stream) == 0);
+    int next = eventfd(0, 0);
+    CHECK(next == fd && fsync(next) < 0 && errno == EINVAL);
+    CHECK(close(next) == 0 && unlink(at("db", "retry")) == 0 && rmdir(at("db", "")) == 0);
 }
 
 /* 4: the library's own descriptors are high, and closing them is harmless.  Exim closes and writes to numbers that it
@@ -714,6 +727,7 @@ static const struct {
     {"constructor", constructor},
     {"2 stdio bypasses", stdio_bypasses},
     {"streams lock among threads", streams_lock_among_threads},
+    {"hints' streams end", hints_streams_end},
     {"4 own descriptors are high", own_descriptors_are_high},
     {"one descriptor a file", one_descriptor_a_file},
     {"5, 20 locks are the parent's", locks_are_the_parents},
