@@ -291,7 +291,7 @@ def stopped_while_it_starts(exim):
     preload.write_text(f"{library}\n")
     try:
         use_as_root(exim)
-        check(running(), "nothing was started")
+        wait_for(running, "the view is started")   # its process is a child of Exim's before
         exim.tool("stop")
         check(not running() and not over(exim), f"left: {running()}, mounted over {over(exim)}")
     finally:
