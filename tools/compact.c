@@ -20,7 +20,6 @@
 #include "look.h"
 #include "mirror/shrink.h"
 #include "progress.h"
-#include "spool/launch.h"
 #include "spool/locker.h"
 #include "standstill.h"
 #include "store/store.h"
@@ -44,6 +43,7 @@ static const char usage[] =
 /* Shared with the child, which may write there what it likes. */
 struct outcome {
     struct shrunk shrunk;
+    bool locked; /* by another process */
     char error[FASTSPOOL_ERROR_MAX];
 };
 
@@ -80,6 +80,7 @@ static int shrink(const struct look *look, pid_t parent, struct outcome *outcome
         return error_set(outcome->error, result, "cannot act as the owner of %s: %s", look->spool,
                          strerrordesc_np(-result));
     result = hold_mirror(look, outcome->error);
+    outcome->locked = result == -EWOULDBLOCK;
     return result < 0 ? result : shrink_run(look->state, &outcome->shrunk, outcome->error);
 }
 
@@ -93,8 +94,6 @@ static int compact(const struct look *look)
 
     if (outcome == MAP_FAILED)
         return tool_error("there is no memory");
-    if (launch_mirror_lives(look->state) > 0 && locker_find(look->state, PLACES_MIRROR_LOCK, "mirror", locker))
-        return tool_error("%s can't be locked: %s", look->spool, locker);
     interrupt_says("nothing is lost: run `fastspool compact` again, which goes on");
     progress_begin("compacting");
     struct rights rights = rights_of_owner(look->owner, look->group);
@@ -109,6 +108,8 @@ static int compact(const struct look *look)
     if (WIFSIGNALED(status))
         return tool_error("the process that reads the database has died: %s", strsignal(WTERMSIG(status)));
     error_set(error, 0, "%.*s", FASTSPOOL_ERROR_MAX - 1, outcome->error);
+    if (outcome->locked && locker_find(look->state, PLACES_MIRROR_LOCK, "mirror", locker))
+        return tool_error("%s can't be locked: %s", look->spool, locker);
     if (WEXITSTATUS(status) != 0)
         return tool_error("%s", error);
     printf("%s takes %.1f MiB, and took %.1f\n", look->state, (double)outcome->shrunk.after / (1 << 20),
