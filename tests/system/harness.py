@@ -876,10 +876,21 @@ def kill(pid):
 
 
 def suspend(pid):
-    """Send SIGSTOP, and wait until every thread has stopped: until then some go on, and answer."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: all(path.read_text().rsplit(")", 1)[1].split()[0] == "T"
-                         for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")), "the process has stopped")
+    """Send SIGSTOP, and wait until every thread has stopped: until then some go on, and answer.
+
+    Each stops in a system call: one in the program's own code may have the store's lock, and who waits for that kills it.
+    """
+    def threads(name):
+        return [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob(f"*/{name}")]
+
+    def stopped():
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: all(stat.rsplit(")", 1)[1].split()[0] == "T" for stat in threads("stat")), "the process has stopped")
+        if not any(call.startswith("-1 ") for call in threads("syscall")):
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+    wait_for(stopped, "the process has stopped in a system call")
 
 
 def sleeps_in(pid, function):
