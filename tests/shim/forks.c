@@ -12,23 +12,20 @@
  *
  * Each child opens, lists and closes, within SECONDS; the last line counts those that hung.  Exit status 0: none.
  */
+#include "../filter.h"
+
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -219,17 +216,6 @@ static void beside_files(void *(*uses_files)(void *argument), int times, void (*
     close(output);
 }
 
-static bool end_who_opens(void)
-{
-    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
-
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 /* The parent uses the store, but has had no critical section: its child has the first, and opens no /dev/tty. */
 static void known_by_the_parent(void)
 {
@@ -241,7 +227,7 @@ static void known_by_the_parent(void)
         failed++;
     pid_t child = fork();
     if (child == 0)
-        _exit(!end_who_opens() || mkdir(lock, 0700) < 0 || rmdir(lock) < 0);
+        _exit(filter_forbid(SYS_openat) < 0 || mkdir(lock, 0700) < 0 || rmdir(lock) < 0);
     count_child(child);
 }
 

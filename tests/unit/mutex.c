@@ -5,6 +5,7 @@
 #include "store/mutex.h"
 #include "base/clock.h"
 #include "fastspool.h"
+#include "filter.h"
 #include "fixture.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -14,9 +15,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/futex.h>
-#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
@@ -555,13 +554,7 @@ static void release(void)
 /* From now on who becomes another user stands still, as if that user had stopped him. */
 static void stop_who_becomes_another(void)
 {
-    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setresuid, 0, 1),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
-
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program) < 0)
+    if (filter_call(SYS_setresuid, SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER) < 0)
         _exit(2);
 }
 
@@ -821,18 +814,6 @@ Test(mutex, pid_namespace_in_another)
     words_are(1);
 }
 
-static void end_who_looks_at_files(void)
-{
-    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 0, 1),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
-
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
-        _exit(77);
-}
-
 /* The child of a process that knows its namespace need not ask for it, if it is told of the fork. */
 Test(mutex, child_knows_its_pid_namespace)
 {
@@ -840,7 +821,8 @@ Test(mutex, child_knows_its_pid_namespace)
     pid_t pid = fork();
     if (pid == 0) {
         fastspool_after_fork_child(fs);
-        end_who_looks_at_files();
+        if (filter_forbid(SYS_newfstatat) < 0)
+            _exit(77);
         _exit(run_section(NULL, NULL) != 0);
     }
     cr_assert_eq(end_of(pid), 0);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A process, and all that it forks, that must not make a certain system call.
+ */
+#ifndef FASTSPOOL_TESTS_FILTER_H
+#define FASTSPOOL_TESTS_FILTER_H
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/** From now on the call of @number has @answer (SECCOMP_RET_...).  @flags: of seccomp(2), SECCOMP_FILTER_FLAG_....  -1:
+ *  there is no such filter. */
+static inline int filter_call(unsigned number, unsigned answer, unsigned flags)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, answer),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof(code) / sizeof(*code), code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+               ? -1
+               : (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+/** From now on the call ends the process. */
+static inline int filter_forbid(unsigned number)
+{
+    return filter_call(number, SECCOMP_RET_KILL_PROCESS, 0);
+}
+
+#endif
