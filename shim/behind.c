@@ -7,11 +7,11 @@
  *     a library's table of hashes says at once that it lacks a name.
  *   - The first that has a name is taken, in the version that is the name's default.  So another preloaded library
  *     keeps its place.
- *   - dlsym(3) looks at all libraries for each name anew, to find out who asks and to catch errors: 1,240 instructions
- *     for each of 153 names, 1.6 % of `exim -bV`.  This takes 430.
+ *   - dlsym(3) looks at all libraries for each name anew, to find out which library asks and to catch errors: 1,240
+ *     instructions for each of 153 names, 1.6 % of `exim -bV`.  This takes 430.
  *
  * Failure modes: dlsym(3) is asked instead,
- *   - by who was loaded later (dlopen(3)), and so has libc before itself, or is not in the loader's list;
+ *   - where this library was loaded later (dlopen(3)), and so has libc before itself, or is not in the loader's list;
  *   - from a library on that has no such table;
  *   - for a name that libc lacks, or that is no plain function.
  */

@@ -26,7 +26,7 @@ struct states_other {
 
 /** Can the next process of root's or the owner's use config->spool[0] with its state directory, or make that?  Makes
  *  nothing.  0; or a negative errno with a sentence, which says what to do for -EPERM, -EROFS, and -EWOULDBLOCK:
- * another process than a mirror has the lock of its mirror. */
+ *  another process than a mirror has the lock of its mirror. */
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
 
 /** Count the names in the state directory @state, of which no store is in memory, in @census, which has begun.  0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The locks that the kernel lists for everybody, also for who may not open the file: who can open it can lock it.
+ * The locks that the kernel lists for everybody, also for those that may not open the file: a process that can open it
+ * can lock it.
  *
  * Failure modes: a file system whose files have another device number than it has itself, as btrfs and some overlays:
  * its locks are not found.

@@ -109,8 +109,8 @@ static int check_length(MDB_env *environment)
     return code;
 }
 
-/* LMDB would wait without an end, and without a word, for who has locked its lock file @fd.  Another one that opens the
- * database does so for an instant. */
+/* LMDB would wait without an end, and without a word, for the process that has locked its lock file @fd.  One that
+ * opens the database does so for an instant. */
 static int wait_for_lock(int fd)
 {
     uint64_t start = clock_monotonic();

@@ -50,7 +50,7 @@
 #include <unistd.h>
 
 #define BAR       40             /* characters of a progress bar */
-#define LOCK_LOOK (4 * NS_PER_S) /* between two looks for who has the lock of a mirror that gives no sign of life */
+#define LOCK_LOOK (4 * NS_PER_S) /* between two looks at the lock of a mirror that gives no sign of life */
 
 /* ---- opening ---- */
 

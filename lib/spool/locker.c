@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who has a lock of the state directory.
+ * The process that has a lock of the state directory.
  *
  * A mirror, a view, and a command that wants neither hold locks there.  The directory is the mail user's, so any
  * process of that user can hold them as well, by mistake (`flock`, a backup program) or on purpose: then no mirror or
@@ -8,7 +8,7 @@
  *
  * The happy path: the lines "lock:" of /proc/PID/fdinfo name every lock of a description, of each kind, whoever has
  * opened the file.  F_GETLK knows neither flock(2)'s nor the holder of an F_OFD_SETLK, and flock(2)'s of /proc/locks
- * name who has opened the file, and may be gone.
+ * name the process that has opened the file, which may be gone.
  *
  * Failure modes:
  *   - An ordinary user's process may not look there: it believes /proc/locks, and the name of the program.
@@ -114,7 +114,7 @@ static pid_t find(const struct statx *st, bool roots, const char *what)
     return found;
 }
 
-/* The same for whoever may not look into others: by the name of the program. */
+/* The same for a process that may not look into others: by the name of the program. */
 static pid_t find_listed(const char *path, const char *what)
 {
     char program[STARTED_NAME];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who has a lock of the state directory, which is the mail user's: any process of that user can have one.
+ * The process that has a lock of the state directory, which is the mail user's: any process of that user can have one.
  */
 #ifndef FASTSPOOL_LOCKER_H
 #define FASTSPOOL_LOCKER_H

@@ -11,8 +11,8 @@
  *     the bytes of another one on the disk.  blocks_release_held() ends the quarantine.
  *   - The mirror gives back a chunk that has been empty for UNUSED_TIME: the chunk leaves the lists (LEAVING), then its
  *     memory goes, then the chunk is absent.  The chunks of a huge page leave together, as half a huge page can't go:
- *     the kernel would split it into small ones.  And they leave late and slowly: who takes memory anew pays for it,
- *     ten times as much where the machine is a virtual one that has given it to its host meanwhile
+ *     the kernel would split it into small ones.  And they leave late and slowly: the process that takes memory anew
+ *     pays for it, ten times as much where the machine is a virtual one that has given it to its host meanwhile
  *     (docs/benchmarks.md).
  *
  * Chunks and tables share the limit.  Data grows by the chunk, and blocks are used again and again.  Names and inodes

@@ -19,7 +19,8 @@
  *   - Something lies in the range: another range, or -ENOMEM if a part is mapped already.
  *   - Another thread maps (fastspool.stretching): this one waits for it.
  *   - A handler that interrupts it uses the store, or leaves by longjmp; or the process is the child of a fork that
- *     another thread made meanwhile: what is mapped is not counted yet.  Who has waited in vain maps it over again.
+ *     another thread made meanwhile: what is mapped is not counted yet.  A thread that has waited in vain maps it
+ *     over again.
  *   - The segment's counts are nonsense: no more is mapped than the tables can have.
  */
 #include "store/span.h"

@@ -6,7 +6,7 @@
  * index of that name's entry.
  *
  * A path's directories are mostly those of a path before.  So a thread keeps the trails of the last two directories
- * that it walked to in sections.  Whoever has a path that begins with the same text follows the trail, name by name,
+ * that it walked to in sections.  A call whose path begins with the same text follows the trail, name by name,
  * and looks up the last name alone.
  *
  * A path may begin at a file's handle ("//HANDLE/rest"): its inode number and generation.  (POSIX leaves the meaning of
