@@ -25,6 +25,7 @@ import base64
 import contextlib
 import glob
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -664,8 +665,13 @@ class Exim:
         self.run("-oi", "-f", message.sender, *arguments, *message.recipients, input=message.content(), user=user)
 
     def queue(self, *options):
-        """The message IDs in `exim -bp`, in its order."""
-        return ID.findall(self.run("-bp", *options).decode())
+        """The message IDs in `exim -bp`, in its order.
+
+        Exim sorts by the time in an ID, its first and last part.  Those of one tick it lists as the directory does; here by name.
+        """
+        names = ID.findall(self.run("-bp", *options).decode())
+        ticks = itertools.groupby(names, lambda name: (name[:6], name.rpartition("-")[2]))
+        return [name for _, same in ticks for name in sorted(same)]
 
     def listing(self, *options, stock=False):
         """What `exim -bp` tells of each message."""
