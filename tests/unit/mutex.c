@@ -4,21 +4,14 @@
  */
 #include "store/mutex.h"
 #include "base/clock.h"
-#include "fastspool.h"
+#include "counting.h"
 #include "filter.h"
-#include "fixture.h"
-#include "store/layout.h"
-#include "store/section.h"
-#include "store/store.h"
-#include "store/table.h"
 
-#include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -31,69 +24,9 @@
 #include <sys/wait.h>
 
 #define OTHER_USER 12345
-#define WORDS      10
 #define SOON       (4 * NS_PER_S) /* less than it takes until a holder counts as stuck */
 
-/* The words that the sections change are no store. */
-static void setup(void)
-{
-    fixture_setup();
-    checking_every(0);
-    cr_assert_eq(table_grow(fs, TABLE_BUCKETS), 0);
-}
-
-TestSuite(mutex, .init = setup, .fini = fixture_teardown, .timeout = 100);
-
-static const uint64_t *word(int i)
-{
-    return (const uint64_t *)(fs->base + BUCKETS_AT) + i;
-}
-
-static uint32_t lock_word(void)
-{
-    return LOAD(fs->header->section.lock);
-}
-
-/* What happens in the middle of a section. */
-typedef void happening(void *argument);
-struct scene {
-    happening *event;
-    void *argument;
-};
-
-static int change(struct fastspool *store, void *argument)
-{
-    const struct scene *scene = argument;
-
-    for (int i = 0; i < WORDS; i++) {
-        SET(store, *word(i), *word(i) + 1);
-        if (i == WORDS / 2 && scene && scene->event)
-            scene->event(scene->argument);
-    }
-    return 0;
-}
-
-static int run_section(happening *event, void *argument)
-{
-    struct scene scene = {event, argument};
-    return section_run(fs, change, &scene);
-}
-
-/* All words have changed together, @times. */
-static void words_are(uint64_t times)
-{
-    for (int i = 0; i < WORDS; i++)
-        cr_assert_eq(*word(i), times, "word %d is %llu, not %llu", i, (unsigned long long)*word(i),
-                     (unsigned long long)times);
-    cr_assert_eq(fs->header->section.undo_count, 0);
-}
-
-static int end_of(pid_t pid)
-{
-    int status;
-    cr_assert_eq(waitpid(pid, &status, 0), pid);
-    return status;
-}
+TestSuite(mutex, .init = counting_setup, .fini = fixture_teardown, .timeout = 100);
 
 /* ---- deaths ---- */
 
@@ -712,119 +645,4 @@ Test(mutex, number_is_used_again)
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
     cr_assert_eq(waitpid(innocent, NULL, WNOHANG), 0, "it was killed");
     end_child(innocent);
-}
-
-/* ---- forks and namespaces ---- */
-
-static void fork_beside(void *argument)
-{
-    int *told = argument;
-    char byte = 0;
-
-    if (write(told[1], &byte, 1) != 1) /* I am inside: fork now */
-        _exit(3);
-    clock_sleep(300 * NS_PER_MS);
-}
-
-static void *hold_for_a_while(void *argument)
-{
-    run_section(fork_beside, argument);
-    return NULL;
-}
-
-/* A process forks while another thread of it is inside: parent and child both go on, the child after the thread. */
-Test(mutex, fork_beside_a_holder)
-{
-    pthread_t thread;
-    int told[2];
-    char byte;
-
-    cr_assert_eq(pipe(told), 0);
-    cr_assert_eq(pthread_create(&thread, NULL, hold_for_a_while, told), 0);
-    cr_assert_eq(read(told[0], &byte, 1), 1);
-    pid_t pid = fork();
-    if (pid == 0)
-        _exit(run_section(NULL, NULL) != 0);
-    cr_assert_eq(end_of(pid), 0);
-    cr_assert_eq(pthread_join(thread, NULL), 0);
-    words_are(2);
-}
-
-static pid_t fork_and_tell(bool tells)
-{
-    pid_t pid = fork();
-
-    if (pid == 0 && tells)
-        fastspool_after_fork_child(fs);
-    return pid;
-}
-
-static void exit_as(pid_t child)
-{
-    int status = end_of(child);
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
-}
-
-/* A child comes into a new PID namespace with its own child, or with that one's.  They are told of their forks or not.
- * Exit status 0: the last one has no store. */
-static pid_t child_of_other_namespace(bool tells, bool tells_last, bool with_one_more)
-{
-    pid_t pid = fork_and_tell(tells);
-
-    if (pid == 0) {
-        if (unshare(CLONE_NEWPID) < 0)
-            _exit(77);
-        pid_t inner = fork_and_tell(with_one_more ? tells : tells_last);
-        if (inner == 0 && with_one_more && (inner = fork_and_tell(tells_last)) != 0)
-            exit_as(inner);
-        if (inner == 0)
-            _exit(run_section(NULL, NULL) == -EIO ? 0 : 1);
-        exit_as(inner);
-    }
-    return pid;
-}
-
-/* A thread id says nothing to other PID namespaces, so a process that has come into one has no store. */
-Test(mutex, other_pid_namespace)
-{
-    run_section(NULL, NULL);
-    for (int i = 0; i < 8; i++)
-        cr_assert_eq(end_of(child_of_other_namespace(i & 1, i & 2, i & 4)), 0, "%d", i);
-    words_are(1);
-}
-
-/* The same where the last one's parent and the process that has asked both have the number 1, each in its namespace. */
-Test(mutex, pid_namespace_in_another)
-{
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        if (unshare(CLONE_NEWPID) < 0)
-            _exit(77);
-        pid_t first = fork();
-        if (first == 0) {
-            fs->pid_namespace = mutex_pid_namespace();
-            if (getpid() != 1 || run_section(NULL, NULL) != 0)
-                _exit(3);
-            exit_as(child_of_other_namespace(true, true, true));
-        }
-        exit_as(first);
-    }
-    cr_assert_eq(end_of(pid), 0);
-    words_are(1);
-}
-
-/* The child of a process that knows its namespace need not ask for it, if it is told of the fork. */
-Test(mutex, child_knows_its_pid_namespace)
-{
-    run_section(NULL, NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        fastspool_after_fork_child(fs);
-        if (filter_forbid(SYS_newfstatat) < 0)
-            _exit(77);
-        _exit(run_section(NULL, NULL) != 0);
-    }
-    cr_assert_eq(end_of(pid), 0);
-    words_are(2);
 }
