@@ -51,6 +51,7 @@
 
 #define SPINS 200       /* tries before sleeping: a section takes less than a microsecond */
 #define LONE  NS_PER_US /* longer than a section and the way to the next one */
+#define FIRST 1         /* process of a PID namespace */
 
 /* ---- this thread ---- */
 
@@ -106,10 +107,11 @@ void mutex_after_fork_child(void)
 }
 
 /* Is this the child of the process that has asked, in the same namespace?  In another one that has no number (it is 0),
- * or another number. */
+ * or another number.  Each namespace has a process 1: where forks between the two were not told of, the parent may be
+ * another one than the asker. */
 static bool is_askers_child(void)
 {
-    return self.asker != 0 && self.forks == 1 && getppid() == self.asker;
+    return self.asker > FIRST && self.forks == 1 && getppid() == self.asker;
 }
 
 /* Only a child of this process may come into another one. */

@@ -93,7 +93,7 @@ Test(mutex_forks, other_pid_namespace)
 }
 
 /* The same where the last one's parent and the process that has asked both have the number 1, each in its namespace. */
-Test(mutex_forks, pid_namespace_in_another)
+static void come_from_one_to_another(bool tells)
 {
     pid_t pid = fork();
 
@@ -105,12 +105,18 @@ Test(mutex_forks, pid_namespace_in_another)
             fs->pid_namespace = mutex_pid_namespace();
             if (getpid() != 1 || run_section(NULL, NULL) != 0)
                 _exit(3);
-            exit_as(child_of_other_namespace(true, true, true));
+            exit_as(child_of_other_namespace(tells, true, true));
         }
         exit_as(first);
     }
     cr_assert_eq(end_of(pid), 0);
-    words_are(1);
+}
+
+Test(mutex_forks, pid_namespace_in_another)
+{
+    come_from_one_to_another(true);
+    come_from_one_to_another(false);
+    words_are(2);
 }
 
 /* The child of a process that knows its namespace need not ask for it, if it is told of the fork. */
