@@ -181,7 +181,7 @@ static int ask_for_room(struct journal_files *files, uint64_t taken)
 
 static int write_zeros(int fd, uint64_t size)
 {
-    static const char nothing[PIECE] __attribute__((aligned(FORMAT_BLOCK)));
+    static char nothing[PIECE] __attribute__((aligned(FORMAT_BLOCK))); /* not const: that would lie in the file */
     int result = 0;
 
     for (uint64_t done = 0; result == 0 && done < size; done += PIECE)
