@@ -27,6 +27,7 @@
 #include "tool.h"
 #include "ways.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -188,21 +189,33 @@ static enum health look_at_state(struct shown *shown, const char *state)
                                                          : NOT_USED);
 }
 
+/* Is there a file of the journal?  None is the first for ever: a file whose write has failed is removed. */
+static bool has_journal(const char *state)
+{
+    char path[PATH_MAX + 32];
+    uint32_t number;
+    bool has = false;
+
+    snprintf(path, sizeof(path), "%s/" PLACES_JOURNAL, state);
+    DIR *directory = opendir(path);
+    if (!directory)
+        return errno != ENOENT;
+    for (const struct dirent *entry; !has && (entry = readdir(directory));)
+        has = places_parse_journal_file(entry->d_name, &number) == 0;
+    closedir(directory);
+    return has;
+}
+
 /* Where the database is, or a journal, there may be mail. */
 static bool find_state(const struct shown *shown, char state[PATH_MAX])
 {
-    static const char *const files[] = {PLACES_DATABASE "/data.mdb", PLACES_JOURNAL "/0000"};
     char path[PATH_MAX + 32];
-    bool found = false;
 
     snprintf(state, PATH_MAX, "%s", shown->config->state);
     if (!state[0])
         snprintf(state, PATH_MAX, "%s/" PLACES_STATE, shown->spool);
-    for (size_t i = 0; i < sizeof(files) / sizeof(*files) && !found; i++) {
-        snprintf(path, sizeof(path), "%s/%s", state, files[i]);
-        found = access(path, F_OK) == 0 || errno != ENOENT;
-    }
-    return found;
+    snprintf(path, sizeof(path), "%s/" PLACES_DATABASE "/data.mdb", state);
+    return access(path, F_OK) == 0 || errno != ENOENT || has_journal(state);
 }
 
 /* After a reboot, after `fastspool stop`, and before anybody with the library has come. */

@@ -266,6 +266,24 @@ def on_the_plain_disk(exim):
     check(value(exim, "fastspool_disk_messages") == 0, "one is left")
 
 
+@test(main=QUEUE_ONLY, library=True)
+def a_journal_alone(exim):
+    """A state that has a journal, and no database, may have mail: whatever the number of the journal's only file."""
+    queue_mail(exim, 1)
+    exim.reboot()
+    state, away = exim.spool / ".fastspool", exim.work / "away"
+    (first,) = (state / "journal").glob("0000")
+    for file in (state / "journal").iterdir():
+        file.rename(away.with_name(file.name))
+    (state / "mirror").rename(away)
+    check(exim.command("status", program=TOOL, stock=True).returncode == 3, "an empty state is in use")
+    away.with_name(first.name).rename(first.with_name("0007"))
+    result = exim.command("status", program=TOOL, stock=True)
+    check(result.returncode == 2 and b"that it may have on the disk can't be read" in result.stderr, f"the journal is not seen: {result}")
+    away.rename(state / "mirror")
+    exim.deliver_queue()
+
+
 @test(main=QUEUE_ONLY, library=True, view="library")
 def below_the_view(exim):
     """Root's status counts what a view hides; what the view shows is not on the disk."""
