@@ -208,7 +208,7 @@ int fastspool_futimens(struct fastspool *fs, int description, const struct times
  *  seconds. */
 int fastspool_fsync(struct fastspool *fs, int description);
 
-/** fcntl(2) with F_SETLK, F_SETLKW (-EINTR: a signal handler ran) or F_GETLK. */
+/** fcntl(2) with F_SETLK, F_SETLKW (-EINTR: a signal handler ran) or F_GETLK.  -EINVAL: another command. */
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock);
 
 /** For a server that holds locks for several owners.  fastspool_lock_owner(): a descriptor, the caller's, that stands

@@ -247,6 +247,8 @@ static int understand(struct fastspool *fs, struct noted_wish *wish, int command
     int mode = (int)LOAD(description->flags) & O_ACCMODE;
     if (LOAD(description->flags) & O_PATH)
         return -EBADF;
+    if (command != F_SETLK && command != F_SETLKW && command != F_GETLK)
+        return -EINVAL;
     if (lock->l_type != F_RDLCK && lock->l_type != F_WRLCK && lock->l_type != F_UNLCK)
         return -EINVAL;
     result = absolute_range(fs, description, wish->inode, lock, &wish->from, &length);

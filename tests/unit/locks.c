@@ -206,6 +206,20 @@ Test(locks, no_system_call)
     waitpid(victim, NULL, 0);
 }
 
+/* Another command than the three is refused, and does nothing: F_OFD_SETLK would be another owner's lock. */
+Test(locks, other_commands)
+{
+    static const int others[] = {F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_DUPFD, F_GETFD, -1};
+    int d = opened("f", O_RDWR | O_CREAT), owner = fastspool_lock_owner(fs);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+        cr_expect_eq(fastspool_lock(fs, d, others[i], &whole), -EINVAL, "command %d", others[i]);
+        cr_expect_eq(fastspool_lock_for(fs, d, owner, others[i], &whole), -EINVAL, "command %d", others[i]);
+    }
+    cr_assert_not(noted(d));
+}
+
 /* A lock that another process, or an owner of a server's, has noted or been given by the kernel excludes a noted one.
  */
 Test(locks, exclude_each_other)
