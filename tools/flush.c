@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * fastspool flush: wait until every change made before the call is on the disk.
+ * fastspool flush: wait until every change made before the call is on the disk.  With --anew, where a part of the state
+ * is lost for good: all that memory has is written to the disk (mirror/rescue.c).
+ *
+ * Failure modes of --anew: nothing is gone: it is refused, as the mirror does by itself what is sure.  The database
+ * lacks what memory does not have: all stays as it is, and syslog says so.
  */
+#include "base/clock.h"
+#include "base/places.h"
+#include "base/rights.h"
 #include "fastspool.h"
 #include "interrupt.h"
 #include "progress.h"
@@ -9,11 +16,21 @@
 #include "store/store.h"
 #include "tool.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATIENCE   (10 * NS_PER_S) /* for a mirror to begin with it */
+#define LOOK_EVERY (20 * NS_PER_MS)
 
 static const char usage[] =
-    "usage: fastspool flush [--spool DIR]\n"
+    "usage: fastspool flush [--spool DIR] [--anew]\n"
     "Waits until every change is on the disk.\n"
+    "  --anew   where `fastspool status` says that a part of what the disk had is gone: it is lost for good, and all\n"
+    "           that is in memory is written to the disk anew\n"
     "Exit status: 0 all is on the disk; 1 an error; 64 wrong arguments.\n";
 
 /* Who asks for a flush uses the spool: a view that is dead is started again. */
@@ -28,9 +45,73 @@ static void look_at_view(struct fastspool *fs, const char *spool)
     tool_mount_again(fs, seen.state);
 }
 
+/* ---- anew ---- */
+
+/* For the mirror, with the owner's rights: the state directory is his. */
+static int say_lost(const struct fastspool *fs, char path[PLACES_PATH_MAX])
+{
+    struct rights rights = rights_of_owner(fs->owner, fs->group);
+
+    places_in_state(fs->state, PLACES_ANEW, path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int result = fd < 0 ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    rights_back(rights);
+    return result;
+}
+
+static int commit_error(const struct fastspool *fs)
+{
+    return LOAD(fs->header->tickets.commit_error);
+}
+
+/* The mirror takes the file away when it has written all.  Its error is what is said, if it has another one. */
+static int write_anew(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    uint64_t began = clock_monotonic();
+    struct stat st;
+
+    if (commit_error(fs) != -ESTALE)
+        return tool_error("nothing that %s has had on the disk is gone: nothing is to be written anew", fs->spool);
+    int result = say_lost(fs, path);
+    if (result < 0)
+        return tool_error("cannot make %s: %s", path, strerrordesc_np(-result));
+    while ((result = lstat(path, &st)) == 0 && (commit_error(fs) == 0 || commit_error(fs) == -ESTALE) &&
+           (LOAD(fs->header->tickets.committing) || clock_monotonic() - began < PATIENCE))
+        clock_sleep(LOOK_EVERY);
+    if (result < 0)
+        return 0;
+    unlink(path);
+    return tool_error("cannot write all of %s to the disk anew: %s: syslog says more", fs->spool,
+                      strerrordesc_np(-commit_error(fs)));
+}
+
+/* ---- the subcommand ---- */
+
+static const char *parse(int argc, char **argv, bool *anew)
+{
+    static const struct option known[] = {{"spool", required_argument, NULL, 's'},
+                                          {"anew", no_argument, NULL, 'a'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+    const char *spool = NULL;
+
+    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
+        if (option == 's')
+            spool = optarg;
+        else
+            *anew = true;
+    }
+    tool_operands(argc, argv, 0, 0, NULL, usage);
+    return spool;
+}
+
 int tool_flush(int argc, char **argv)
 {
-    const char *spool = tool_only_options(argc, argv, NULL, usage);
+    bool anew = false;
+    const char *spool = parse(argc, argv, &anew);
     struct fastspool *fs = tool_attach(spool);
 
     if (!fs)
@@ -38,6 +119,12 @@ int tool_flush(int argc, char **argv)
     interrupt_says("the mirror goes on writing, and not all may be on the disk");
     progress_begin("flushing");
     standstill_begin(fs->spool, NULL, fs);
+    if (anew && write_anew(fs) != 0) {
+        standstill_end();
+        progress_end();
+        fastspool_detach(fs);
+        return 1;
+    }
     int result = fastspool_flush(fs, 0);
     standstill_end();
     progress_end();

@@ -52,7 +52,8 @@ static bool store_fails(struct shown *shown)
         return is(
             shown, COMMITS_FAIL,
             "a part of what it has on the disk is gone, and memory alone has that mail: syslog says which; mount its "
-            "disk, or put it back; until then Exim takes and delivers no mail");
+            "disk, or put it back; until then Exim takes and delivers no mail; where it is lost for good, `fastspool "
+            "flush --anew` writes all of it to the disk anew");
     if (s->commit_error)
         return is(shown, COMMITS_FAIL,
                   "the last commit failed: %s; see that its disk works and has room: it is tried again",

@@ -297,6 +297,11 @@ static int stop(const struct fastspool_config *config, const struct look *look)
                           strerrordesc_np(-result), result == -ENOSPC ? ": make room, and try again" : "");
     if (end_mounted_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
+    if (LOAD(fs->header->disk.checkpoint_error) == -ESTALE)
+        return tool_error(
+            "a part of what %s has had on the disk is gone, so its memory stays: start Exim, and "
+            "`fastspool status` says what to do",
+            fs->spool);
     say_what_stays(fs, look->view);
     bool used = !give_memory_back(fs) && beside_users(config, fs);
     if (geteuid() == 0 && registry_remove(fs->spool) < 0)

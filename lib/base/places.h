@@ -13,6 +13,7 @@
  *         mirror/               the database: data.mdb, lock.mdb
  *         mirror.new/           the same, while it is being made
  *         spill/INODE-GENERATION  an open file whose data has no room in memory
+ *         anew                  somebody says that what is gone of the state is lost (mirror/rescue.c)
  *     RUNTIME/fastspool.ID/     RUNTIME is `runtime`, or /run/fastspool/memory/HASH, or /dev/shm (spool/runtime.c);
  *                               ID is random; 0700
  *         segment               the store's memory
@@ -40,6 +41,7 @@
 #define PLACES_JOURNAL     "journal"
 #define PLACES_DATABASE    "mirror"
 #define PLACES_SPILL       "spill"
+#define PLACES_ANEW        "anew"
 /** In the spool: a symbolic link to the state that may hold its mail, wherever that is.  Of further ones that may,
  *  too, the names have a number behind a dot. */
 #define PLACES_NOTE        ".fastspool.state"

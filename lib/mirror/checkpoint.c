@@ -13,7 +13,7 @@
  * Failure modes:
  *  - Any error leaves database and journal as they are.
  *  - Durable batches that cannot be read, or a hole in their chain: -EIO.  A checkpoint with a hole in it would be a
- *    loss for ever.
+ *    loss for ever.  The next commit writes all of it anew (rescue.c).
  */
 #include "mirror/checkpoint.h"
 
@@ -166,8 +166,10 @@ int checkpoint_run(struct database *database, struct journal *journal, char erro
     if (result < 0)
         return result;
     result = checkpoint_apply(&checkpoint, error);
-    if (result == 0 && (found->detached || found->missing || found->last != point.number))
+    if (result == 0 && (found->detached || found->missing || found->last != point.number)) {
+        journal_files_lose(&journal->pool);
         result = lost(found, error);
+    }
     if (result < 0) {
         mdb_txn_abort(checkpoint.transaction);
         return result;

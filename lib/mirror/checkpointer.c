@@ -47,11 +47,16 @@ static void checkpoint(struct checkpointer *c)
     pthread_mutex_lock(&c->mutex);
     c->begun++;
     pthread_mutex_unlock(&c->mutex);
-    int result = try_checkpoint(c, false, error);
+    pthread_mutex_lock(&c->running);
+    int result = journal_files_lost(&c->journal->pool) ? error_set(error, -ESTALE, "the journal is not whole")
+                                                       : try_checkpoint(c, false, error);
     if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
         result = try_checkpoint(c, true, error);
     if (result == -EBADMSG)
         result = -EIO; /* what an fsync returns for damage */
+    if (result < 0 && journal_files_lost(&c->journal->pool))
+        result = -ESTALE; /* memory alone has it, until the next commit */
+    pthread_mutex_unlock(&c->running);
     pthread_mutex_lock(&c->mutex);
     if (result < 0 && c->error != result)
         syslog(LOG_MAIL | LOG_ERR, "%s: checkpoint: %s", c->fs->spool, error);
@@ -91,6 +96,7 @@ static void *run(void *argument)
 
 int checkpointer_start(struct checkpointer *c)
 {
+    pthread_mutex_init(&c->running, NULL);
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->wake, NULL);
     pthread_cond_init(&c->done, NULL);
@@ -127,6 +133,22 @@ void checkpointer_want(void *checkpointer)
         return;
     journal_files_want_checkpoint(&c->journal->pool);
     checkpointer_wake(c);
+}
+
+void checkpointer_hold(struct checkpointer *c)
+{
+    pthread_mutex_lock(&c->running);
+}
+
+void checkpointer_release(struct checkpointer *c, bool whole)
+{
+    pthread_mutex_unlock(&c->running);
+    pthread_mutex_lock(&c->mutex);
+    if (whole)
+        c->error = 0;
+    if (whole)
+        STORE(c->fs->header->disk.checkpoint_error, 0);
+    pthread_mutex_unlock(&c->mutex);
 }
 
 int checkpointer_wait_for_room(struct checkpointer *c)

@@ -25,12 +25,13 @@ struct checkpointer {
 
     uint32_t ready; /* the journal is open, and the thread runs; atomic */
     pthread_t thread;
-    pthread_mutex_t mutex; /* for all below; journal_files.mutex may be taken under it, never the other way round */
-    pthread_cond_t wake;   /* a checkpoint or a spare file may be due */
-    pthread_cond_t done;   /* a checkpoint ended, or a spare file was made */
-    bool ending;           /* make the last one */
-    int error;             /* of the last checkpoint, a negative errno; 0: it succeeded */
-    unsigned begun, ended; /* checkpoints */
+    pthread_mutex_t running; /* held while a checkpoint runs; before `mutex` */
+    pthread_mutex_t mutex;   /* for all below; journal_files.mutex may be taken under it, never the other way round */
+    pthread_cond_t wake;     /* a checkpoint or a spare file may be due */
+    pthread_cond_t done;     /* a checkpoint ended, or a spare file was made */
+    bool ending;             /* make the last one */
+    int error;               /* of the last checkpoint, a negative errno; 0: it succeeded */
+    unsigned begun, ended;   /* checkpoints */
 };
 
 /** Start the thread, with SIGTERM and SIGINT blocked in it.  0 or a negative errno. */
@@ -45,6 +46,11 @@ void checkpointer_wake(struct checkpointer *c);
 /** Ask for a checkpoint, because memory cannot be evicted without one.  @checkpointer: a struct checkpointer; nothing
  *  happens where its thread does not run.  Any thread. */
 void checkpointer_want(void *checkpointer);
+
+/** No checkpoint runs until checkpointer_release(); one that runs ends before.  For the committer, which writes all of
+ *  it anew.  @whole: it has. */
+void checkpointer_hold(struct checkpointer *c);
+void checkpointer_release(struct checkpointer *c, bool whole);
 
 /** The journal is full: wait for the checkpoint that makes room.  0: there is room; else the checkpoint's negative
  *  errno, which is why nothing can be committed.  For the committer. */

@@ -7,6 +7,7 @@
  * Failure modes:
  *  - The journal is full: wait for the checkpoint that makes room; the checkpoint's error is the commit's.
  *  - The disk has no room for another file of the journal: one checkpoint, one more try.
+ *  - A part of the journal is gone: all of it is written anew (rescue.c), where it is sure that it is lost.
  *  - A write fails: the waiters get its error, all of it stays dirty, and the caller tries again.
  */
 #include "mirror/committer.h"
@@ -18,6 +19,7 @@
 #include "mirror/checkpointer.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
+#include "mirror/rescue.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -25,6 +27,32 @@
 
 #define SLICE NS_PER_S            /* of a longer interval: the caller has more to do */
 #define NEVER (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
+
+static void tell(struct fastspool *fs, int result, const char *error)
+{
+    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result)
+        syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
+    if (result == 0 && LOAD(fs->header->tickets.commit_error))
+        syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
+}
+
+/* A part of the journal is gone: what would be written behind it no recovery would read. */
+static int rescue(struct committer *committer)
+{
+    struct checkpointer *c = committer->checkpointer;
+    char error[FASTSPOOL_ERROR_MAX];
+
+    checkpointer_hold(c);
+    int result = rescue_run(committer->fs, c->journal, c->database, error);
+    checkpointer_release(c, result == 0);
+    if (result == -EBADMSG)
+        result = -EIO; /* what an fsync returns for damage */
+    if (result < 0) {
+        tell(committer->fs, result, error);
+        capture_fail(committer->fs, result);
+    }
+    return result;
+}
 
 /* One commit.  0: it is on the disk, or nothing was dirty.  Its end wakes waiters, and the next ones may come before it
  * has returned. */
@@ -34,6 +62,9 @@ static int commit(struct committer *committer)
     struct checkpointer *c = committer->checkpointer;
     struct capture capture;
     char error[FASTSPOOL_ERROR_MAX] = "the journal is full, and no checkpoint can be made";
+    int whole = journal_files_lost(&c->journal->pool) ? rescue(committer) : 0;
+    if (whole < 0)
+        return whole;
     int room = checkpointer_wait_for_room(c);
     uint32_t before = LOAD(fs->header->mirror.wanted);
     int result = capture_take(fs, &capture);
@@ -48,10 +79,7 @@ static int commit(struct committer *committer)
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && checkpointer_wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
-    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result)
-        syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
-    if (result == 0 && LOAD(fs->header->tickets.commit_error))
-        syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
+    tell(fs, result, error);
     uint64_t now = clock_precise();
     rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), begun, now);
     int ended = capture_end(fs, &capture, result, now - begun);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/places.h"
 #include "base/unconst.h"
 #include "fastspool.h"
 #include "mirror/format.h"
@@ -347,6 +348,42 @@ void shared_database_leave(struct shared_database *shared, bool broken)
     database_close(&shared->database);
     pthread_rwlock_unlock(&shared->lock);
     __atomic_sub_fetch(&shared->closing, 1, __ATOMIC_ACQ_REL);
+}
+
+/* The lock is held. */
+static bool is_away(const struct shared_database *shared, int state)
+{
+    struct stat open, named;
+    mdb_filehandle_t fd;
+
+    if (!shared->database.environment || mdb_env_get_fd(shared->database.environment, &fd) != 0 || fstat(fd, &open) < 0)
+        return false;
+    return fstatat(state, PLACES_DATABASE "/data.mdb", &named, 0) < 0
+               ? errno == ENOENT
+               : named.st_dev != open.st_dev || named.st_ino != open.st_ino;
+}
+
+bool shared_database_is_away(struct shared_database *shared, int state)
+{
+    pthread_rwlock_rdlock(&shared->lock);
+    bool away = is_away(shared, state);
+    pthread_rwlock_unlock(&shared->lock);
+    return away;
+}
+
+void shared_database_forget(struct shared_database *shared, int state)
+{
+    char file[FASTSPOOL_PATH_MAX + 48];
+
+    pthread_rwlock_wrlock(&shared->lock);
+    if (is_away(shared, state))
+        database_close(&shared->database);
+    if (!shared->database.environment && is_emptied(shared->path)) {
+        snprintf(file, sizeof(file), "%s/" LOCK_NAME, shared->path);
+        unlink(file);
+        rmdir(shared->path);
+    }
+    pthread_rwlock_unlock(&shared->lock);
 }
 
 /* ---- writing ---- */

@@ -10,7 +10,7 @@
  *  - A write or fdatasync fails: the file is condemned.  The next batch, which holds everything again, goes to another
  *    file.
  *  - The file was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can find again is not
- *    durable.
+ *    durable, nor are the batches before it: rescue.c writes all of it anew.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"
@@ -47,6 +47,15 @@ void journal_close(struct journal *journal)
         close(journal->fd);
     journal->fd = -1;
     journal_files_close(&journal->pool);
+}
+
+int journal_renew(struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+{
+    if (journal->fd >= 0)
+        close(journal->fd);
+    journal->fd = -1;
+    journal->end = 0;
+    return journal_files_renew(&journal->pool, error);
 }
 
 /* Collects a batch into pieces, and writes them where they belong. */
@@ -190,6 +199,8 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
         error_set(error, result, "write to the journal: %s", strerrordesc_np(-result));
         close(journal->fd);
         journal->fd = -1;
+        if (result == -ESTALE)
+            journal_files_lose(&journal->pool);
         journal_files_condemn(&journal->pool);
         return result;
     }

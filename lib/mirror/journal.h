@@ -41,6 +41,9 @@ struct journal {
 int journal_open(struct journal *journal, struct fastspool *fs, uint64_t limit, char error[FASTSPOOL_ERROR_MAX]);
 void journal_close(struct journal *journal);
 
+/** The database holds all: begin anew behind it, as journal_files_renew(). */
+int journal_renew(struct journal *journal, char error[FASTSPOOL_ERROR_MAX]);
+
 /** Write a capture as one batch, and wait until it is on the disk: then header.journal.durable is its number.  0, or a
  *  negative errno with a sentence: nothing is known of the batch, and the next try goes to another file. */
 int journal_append(struct journal *journal, const struct capture *capture, char error[FASTSPOOL_ERROR_MAX]);

@@ -12,6 +12,7 @@
  *  - No spare and no room for a file, or for the checkpoint that must follow: ENOSPC, and a checkpoint is due.
  *  - A name could not be synced: the file or directory is removed.  The next sync may succeed without it.
  *  - A predecessor died while it made a file: a file shorter than the others and without a head is removed.
+ *  - A file is removed by others, or the directory: a look at the names tells, and rescue.c writes all of it anew.
  */
 #include "mirror/journal_files.h"
 
@@ -31,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -56,7 +58,7 @@ static int make_directory(const char *path, const char *above)
     return result;
 }
 
-static void remove_file(struct journal_files *files, uint32_t name)
+static void remove_file(const struct journal_files *files, uint32_t name)
 {
     char text[PLACES_NAME_MAX];
 
@@ -100,32 +102,49 @@ static void forget_spares(struct journal_files *files)
         remove_file(files, files->spare[--files->spares]);
 }
 
+/* Open the directory, or make it.  Its entries are durable then: a file that a predecessor made may be missing on the
+ * disk before. */
+static int open_directory(struct journal_files *files, char path[PLACES_PATH_MAX])
+{
+    const char *state = files->fs->state;
+    char above[PLACES_PATH_MAX];
+    struct stat st = {0};
+
+    places_in_state(state, PLACES_JOURNAL, path);
+    snprintf(above, sizeof(above), "%s", state);
+    int result = make_directory(state, dirname(above));
+    if (result == 0)
+        result = make_directory(path, state);
+    files->above = result < 0 ? -1 : open(state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    files->directory =
+        files->above < 0 ? -1 : openat(files->above, PLACES_JOURNAL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (result == 0 && (files->directory < 0 || fstat(files->directory, &st) < 0 || fsync(files->directory) < 0))
+        result = -errno;
+    files->device = st.st_dev;
+    files->inode = st.st_ino;
+    files->looked = (struct timespec){0};
+    STORE(files->away, false);
+    return result;
+}
+
 int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64_t limit,
                        char error[FASTSPOOL_ERROR_MAX])
 {
-    char path[PLACES_PATH_MAX], above[PLACES_PATH_MAX];
+    char path[PLACES_PATH_MAX];
     uint64_t part = limit / PARTS / FORMAT_BLOCK * FORMAT_BLOCK;
 
     *files = (struct journal_files){.fs = fs,
+                                    .above = -1,
                                     .directory = -1,
                                     .limit = limit,
                                     .mutex = PTHREAD_MUTEX_INITIALIZER,
                                     .preparing = PTHREAD_MUTEX_INITIALIZER,
                                     .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
-    places_in_state(fs->state, PLACES_JOURNAL, path);
-    snprintf(above, sizeof(above), "%s", fs->state);
-    int result = make_directory(fs->state, dirname(above));
-    if (result == 0)
-        result = make_directory(path, fs->state);
-    if (result == 0) {
-        files->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        /* A file that the predecessor made may be missing on the disk until the directory is synced. */
-        result = files->directory < 0 || fsync(files->directory) < 0 ? -errno : 0;
-        int stock = files->directory < 0 ? result : take_stock(files);
-        if (result < 0)
-            forget_spares(files);
-        result = result < 0 ? result : stock;
-    }
+    int result = open_directory(files, path), stock = files->directory < 0 ? result : take_stock(files);
+    if (result < 0)
+        forget_spares(files);
+    result = result < 0 ? result : stock;
+    files->sure = files->count + files->spares > 0; /* where a disk is not mounted there is none */
     return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
 }
 
@@ -133,7 +152,67 @@ void journal_files_close(struct journal_files *files)
 {
     if (files->directory >= 0)
         close(files->directory);
-    files->directory = -1;
+    if (files->above >= 0)
+        close(files->above);
+    files->above = files->directory = -1;
+}
+
+/* ---- what is gone ---- */
+
+/* The mutex is held. */
+static bool is_gone(const struct journal_files *files, uint32_t name)
+{
+    char text[PLACES_NAME_MAX];
+
+    places_journal_file(name, text);
+    return faccessat(files->directory, text, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+}
+
+static void look_at_names(struct journal_files *files)
+{
+    size_t kept = 0;
+
+    pthread_mutex_lock(&files->mutex);
+    for (size_t i = 0; i < files->count; i++) {
+        if (is_gone(files, files->file[i].name))
+            journal_files_lose(files);
+    }
+    for (size_t i = 0; i < files->spares; i++) {
+        if (!is_gone(files, files->spare[i]))
+            files->spare[kept++] = files->spare[i];
+    }
+    files->spares = kept;
+    pthread_mutex_unlock(&files->mutex);
+}
+
+void journal_files_look(struct journal_files *files, bool database)
+{
+    struct stat st;
+
+    int result = fstatat(files->above, PLACES_JOURNAL, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    bool away = database || result == -ENOENT || result == -ENOTDIR ||
+                (result == 0 && (st.st_dev != files->device || st.st_ino != files->inode));
+    STORE(files->away, away);
+    if (result < 0 || away ||
+        (st.st_mtim.tv_sec == files->looked.tv_sec && st.st_mtim.tv_nsec == files->looked.tv_nsec))
+        return;
+    files->looked = st.st_mtim;
+    look_at_names(files);
+}
+
+void journal_files_lose(struct journal_files *files)
+{
+    STORE(files->lost, 1);
+}
+
+bool journal_files_lost(const struct journal_files *files)
+{
+    return LOAD(files->away) || LOAD(files->lost);
+}
+
+bool journal_files_sure(const struct journal_files *files)
+{
+    return files->sure && !files->away;
 }
 
 /* ---- room ---- */
@@ -325,6 +404,43 @@ void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t byte
         files->oldest = clock_monotonic();
     publish_room(files);
     pthread_mutex_unlock(&files->mutex);
+}
+
+/* All that is there holds what the database has, but for files that are another version's. */
+static int remove_all(const struct journal_files *files)
+{
+    struct journal_listed *listed = calloc(JOURNAL_FILES_MAX, sizeof(*listed));
+    size_t count;
+    int result = listed ? journal_scan_files(files->directory, listed, &count) : -ENOMEM;
+
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        if (!journal_scan_is_foreign(&listed[i]))
+            remove_file(files, listed[i].name);
+    }
+    free(listed);
+    return result;
+}
+
+int journal_files_renew(struct journal_files *files, char error[FASTSPOOL_ERROR_MAX])
+{
+    char path[PLACES_PATH_MAX];
+
+    pthread_mutex_lock(&files->preparing);
+    pthread_mutex_lock(&files->mutex);
+    journal_files_close(files);
+    int result = open_directory(files, path);
+    if (result == 0)
+        result = remove_all(files);
+    files->count = files->spares = 0;
+    files->waiting = files->oldest = 0;
+    files->no_space = false;
+    files->sure = true;
+    STORE(files->lost, result < 0);
+    if (result == 0)
+        publish_room(files);
+    pthread_mutex_unlock(&files->mutex);
+    pthread_mutex_unlock(&files->preparing);
+    return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
 }
 
 /* ---- checkpoints ---- */

@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
 
 /** Journal that waits before a checkpoint is made.  64 MiB is a minute of 100 messages/s: a message delivered
  *  sooner never reaches the database.  A recovery reads 64 MiB in a second. */
@@ -33,7 +35,7 @@ struct journal_file {
 
 struct journal_files {
     struct fastspool *fs; /* its header holds the numbers: header.journal.batch, header.journal.durable */
-    int directory;        /* STATE/journal */
+    int above, directory; /* STATE and STATE/journal */
     uint64_t limit;       /* bytes that wait before a checkpoint */
     uint64_t file_size;
 
@@ -49,6 +51,14 @@ struct journal_files {
     uint64_t reusable; /* bytes of free pages in the database, after the last checkpoint */
     bool no_space;     /* no room on the disk for another file: a checkpoint is wanted */
     bool wanted;       /* a checkpoint is wanted, so that memory can be evicted */
+
+    /* What is gone.  For the committer alone, but for the last two, which are atomic: */
+    dev_t device; /* of the directory */
+    ino_t inode;
+    struct timespec looked; /* when names in it had changed last, at the last look */
+    bool sure;              /* it is the one that holds the journal, or will */
+    bool away;              /* it is not in STATE, wherever that has moved, or the database is not */
+    bool lost;              /* batches that were durable can't be read */
 };
 
 /** Open STATE/journal, and take stock of its files.  If it is missing, make it and sync its name.  0, or a negative
@@ -80,6 +90,20 @@ struct journal_point journal_files_point(struct journal_files *files);
 /** A checkpoint holds every batch up to @point, durably: files that hold no later one may be used again.  @reusable:
  *  bytes of free pages in the database. */
 void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable);
+
+/** What is gone of the journal: the directory, or a file that holds batches; spare files that are gone are forgotten.
+ *  @database: the database is.  For the committer, once a second: a system call, where no name in the directory has
+ *  changed. */
+void journal_files_look(struct journal_files *files, bool database);
+/** Durable batches can't be read: until journal_files_renew() nothing is to be committed. */
+void journal_files_lose(struct journal_files *files);
+/** Is something gone that commits need? */
+bool journal_files_lost(const struct journal_files *files);
+/** Is the directory in its place the one that has held the journal, so that what is gone there was removed? */
+bool journal_files_sure(const struct journal_files *files);
+/** For the committer, which has no file open, while no checkpoint runs: the database holds all.  Begin without files,
+ *  in a new directory where it is missing.  0, or a negative errno with a sentence. */
+int journal_files_renew(struct journal_files *files, char error[FASTSPOOL_ERROR_MAX]);
 
 /** Want a checkpoint as soon as possible. */
 void journal_files_want_checkpoint(struct journal_files *files);

@@ -50,6 +50,7 @@
 #include "mirror/journal_scan.h"
 #include "mirror/pager.h"
 #include "mirror/recovery.h"
+#include "mirror/rescue.h"
 #include "spool/attach.h"
 #include "spool/loss.h"
 #include "spool/memory.h"
@@ -336,6 +337,7 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
         int result = committer_seal(committer, lost_why);
         return result < 0 ? complain(fs->spool, "the last commit failed: what was in memory alone is lost") : 1;
     }
+    rescue_look(committer->checkpointer->journal, committer->checkpointer->database);
     if (committer_commit(committer) < 0)
         return complain(fs->spool, failed);
     if (LOAD(fs->header->tree.files) == 0)
@@ -346,16 +348,15 @@ static int commit_last(struct fastspool *fs, struct committer *committer)
 }
 
 /* Commit until the end, and tidy once a second. */
-static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpointer)
+static int commit_until_term(struct fastspool *fs, struct committer *committer)
 {
-    struct committer committer;
+    const struct checkpointer *checkpointer = committer->checkpointer;
     uint64_t tidied = 0, since = 0;
 
-    committer_init(&committer, fs, checkpointer);
     bool due = true, noted = false;
     while (!is_ending(fs)) {
         note_state(fs, &noted);
-        int result = due ? committer_commit(&committer) : 0;
+        int result = due ? committer_commit(committer) : 0;
         if (LOAD(fs->header->state) == SEGMENT_FAILED)
             return complain_of_store(fs);
         if (gives_up(fs, result, &since))
@@ -363,6 +364,7 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
         if (clock_monotonic() - tidied >= TIDY_EVERY) {
             tidied = clock_monotonic();
             tidy(fs);
+            rescue_look(checkpointer->journal, checkpointer->database);
             look_for_store(fs);
         } else if (presence_is_awaited(fs->presence_fd)) {
             look_for_store(fs); /* whoever waits need not wait for the second */
@@ -371,39 +373,55 @@ static int commit_until_term(struct fastspool *fs, struct checkpointer *checkpoi
             look_for_store(fs); /* before anything is written to another's directory */
             clock_sleep(RETRY_EVERY);
         } else {
-            due = committer_gather(&committer, is_ending);
+            due = committer_gather(committer, is_ending);
         }
     }
-    return commit_last(fs, &committer);
+    return commit_last(fs, committer);
 }
 
 /* ---- all of it ---- */
 
-/* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
- * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it. */
-static int check_chain(const struct journal *journal, const struct fastspool *fs, struct shared_database *shared,
-                       char *error)
+/* Does the journal lead from the database's batch @held to the last durable one? */
+static bool is_whole(const struct journal_files *files, uint64_t held, uint64_t durable)
 {
+    const struct journal_scan scan = {.above = held, .upto = durable};
+    struct journal_found found;
+    int result = held < durable ? journal_scan(files->directory, &scan, &found) : -ENODATA;
+
+    /* what can't be read now is for the checkpoint to say */
+    return result < 0 || (!found.detached && !found.missing && found.last == durable);
+}
+
+/* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
+ * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it.  Where
+ * it is sure that it was removed the first commit writes all of it anew. */
+static int check_chain(struct journal *journal, const struct fastspool *fs, struct shared_database *shared, char *error)
+{
+    const struct header *h = fs->header;
     struct database *database;
     struct disk_meta meta;
     MDB_txn *transaction;
-    uint64_t begins = journal->pool.count ? journal->pool.file[0].follows : LOAD(fs->header->journal.durable);
+    uint64_t durable = LOAD(h->journal.durable);
 
-    if (begins == 0)
+    journal->pool.sure |= durable == 0; /* nothing can be gone */
+    if (durable == 0)
         return 0;
     int result = shared_database_enter(shared, &database, error);
     if (result < 0)
-        return result == -ENODATA ? result : 0; /* what can't be read now is for the checkpoint to say */
+        return result == -ENODATA ? result : 0; /* the same */
     result = database_begin(database, &transaction, &meta, error);
     if (result == 0)
         mdb_txn_abort(transaction);
     shared_database_leave(shared, result < 0);
-    return result < 0 || meta.batch >= begins
-               ? 0
-               : error_set(error, -ESTALE,
-                           "in %s " PLACES_JOURNAL " or " PLACES_DATABASE
-                           " is gone, and memory alone has what it held: mount its disk, or put it back",
-                           fs->state);
+    if (result < 0)
+        return 0;
+    if (is_whole(&journal->pool, meta.batch, durable)) {
+        journal->pool.sure = true;
+        return 0;
+    }
+    journal_files_lose(&journal->pool);
+    journal->pool.sure &= meta.batch > 0 || LOAD(h->residency.checkpointed) == 0; /* else the database is another one */
+    return rescue_may(fs, journal) ? 0 : error_set(error, -ESTALE, RESCUE_WAITS, fs->state);
 }
 
 /* The disk may fail now and recover later: try until it does, or until the end. */
@@ -437,8 +455,12 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
     journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */
     result = checkpointer_start(c);
     if (result == 0) {
-        result = commit_until_term(fs, c);
+        struct committer committer;
+        committer_init(&committer, fs, c);
+        result = commit_until_term(fs, &committer);
         checkpointer_end(c);
+        if (journal_files_lost(&c->journal->pool) && lost == LOSS_NOTHING && committer_commit(&committer) < 0)
+            result = complain(fs->spool, "a part of the journal is gone: what the disk lacks is still in memory");
     }
     journal_close(c->journal);
     return result;

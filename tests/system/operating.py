@@ -1281,6 +1281,56 @@ def a_part_of_the_state_is_gone(exim):
         check(len(exim.queue()) == 1, "the mail is gone")
 
 
+def lose(journal, what):
+    """Files of the journal are removed: those that hold batches, the last of them, or the directory."""
+    files = sorted((path for path in journal.iterdir() if path.read_bytes()[:8] == b"FSPJRNL1"),
+                   key=lambda path: path.read_bytes()[8:16][::-1])
+    for path in {"files": files, "last": files[-1:], "all": []}[what]:
+        path.unlink()
+    if what == "all":
+        shutil.rmtree(journal)
+
+
+@test(("_running", {}), ("_killed", {}), library=True, main=QUEUE_ONLY)
+def a_journal_that_is_lost(exim):
+    """The journal, or files of it, are removed while memory has all: what is surely lost is written anew, and mail goes on; for the
+    rest `fastspool flush --anew` is named, and does so.  No mail is lost by a reboot behind it, a stop, or a copy."""
+    kills = exim.work.name.endswith("_killed")
+    with well(exim):
+        journal = exim.work / "disk/state/journal"
+
+        def grow():
+            with contextlib.closing(Client()) as client:
+                check(client.send(Message())[0] == 250, "mail is refused")
+            exim.queued += 1
+        refused = exim.command("flush", "--anew", program=TOOL, stock=True)
+        check(refused.returncode == 1 and b"nothing is to be written anew" in refused.stderr, f"{refused}")
+        for what in ("files", "last", "all"):
+            for _ in range(2):          # a file of the journal for each mirror
+                grow()
+                os.kill(exim.status()["mirror_pid"], signal.SIGKILL)
+                grow()
+            if kills:
+                exim.stop()
+                kill_all()
+            lose(journal, what)
+            if kills:
+                exim.start()
+            if what == "all":
+                wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
+                status_tells(exim, 2, "memory alone has that mail", "`fastspool flush --anew`")
+                with contextlib.closing(Client()) as client:
+                    check(client.send(Message())[0] == 451, "mail is taken that no recovery would find")
+                operate(exim, "flush", "--anew")
+            wait_for(lambda: exim.command("verify", program=TOOL, stock=True).returncode == 0, "all is on the disk again")
+            status_tells(exim, 0, "all is well")
+            grow()
+            exim.tool("backup", exim.work / f"copy-{what}")
+            exim.reboot()
+            exim.start()
+            check(int(exim.run("-bpc")) == exim.queued, f"{what}: messages are lost")
+
+
 @test(library=True)
 def a_clock_that_is_set_back(exim):
     """The mirror waits by no clock that an administrator can set back: its checkpoints would wait as long."""

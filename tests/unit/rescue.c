@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rescue: files of the journal, or all of it, are removed under a store that goes on.  After it a recovery gives the
+ * store as it is.
+ */
+#include "mirror/rescue.h"
+#include "base/places.h"
+#include "evicting.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+TestSuite(rescue, .init = durable_setup, .fini = durable_teardown);
+
+static struct shared_database shared;
+static char database_path[FASTSPOOL_PATH_MAX + 16];
+
+static int rescue(void)
+{
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    int result = rescue_run(fs, &journal, &shared, error);
+    shared_database_end(&shared);
+    return result;
+}
+
+/* In the state directory. */
+static void run(const char *what)
+{
+    char command[2 * FASTSPOOL_PATH_MAX];
+
+    snprintf(command, sizeof(command), "cd %s && %s", fs->state, what);
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
+/* A store that has been through all: a file evicted, one changed since, one renamed, two that the database alone
+ * has still, and one that came after the last checkpoint, in place of the one that went. */
+static void live(void)
+{
+    cr_assert_eq(fastspool_mkdir(fs, "input", 0750), 0);
+    fill("input/evicted", 1, 50000);
+    fill("input/moved", 2, 9000);
+    fill("input/changed", 3, 70000);
+    fill("input/gone", 4, 12345);
+    fill("input/gone, too", 4, 12345);
+    persist();
+    evict(0);
+    cr_assert(evicted("input/evicted"));
+    cr_assert_eq(fastspool_unlink(fs, "input/gone"), 0);
+    cr_assert_eq(fastspool_unlink(fs, "input/gone, too"), 0);
+    commit(0);
+    fill("input/new", 5, 4000);
+    cr_assert_eq(fastspool_rename(fs, "input/moved", "moved", 0), 0);
+    cr_assert_eq(fastspool_chmod(fs, "input/evicted", 0600), 0);
+    commit(0);
+    journal.pool.sure = true;
+}
+
+/* What a recovery gives is what is there, and stays so as the store goes on. */
+static void whole(void)
+{
+    paging_all(fs);
+    recovers(dump_all(fs, then_dump));
+    fill("input/later", 6, 3000);
+    commit(0);
+    recovers(dump_all(fs, then_dump));
+    checkpoint();
+    recovers(dump_all(fs, then_dump));
+}
+
+static bool lost(bool database)
+{
+    journal_files_look(&journal.pool, database);
+    return journal_files_lost(&journal.pool);
+}
+
+/* Files of the journal are removed, while the mirror has them open: the look tells, and all of it is written anew. */
+Test(rescue, files)
+{
+    live();
+    cr_assert_not(lost(false));
+    cr_assert_eq(rescue(), 0, "nothing is gone, and nothing is to be done");
+    run("rm journal/*");
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), 0, "%s", error);
+    cr_assert_not(lost(false));
+    cr_assert_eq(fs->header->tickets.dirty_files, 0);
+    whole();
+}
+
+/* A batch can't be read back: the checkpoint that finds it fails, and all of it is written anew. */
+Test(rescue, batch)
+{
+    struct database *database;
+
+    live();
+    run("for file in journal/*; do dd if=/dev/zero of=$file bs=4096 seek=1 count=1 conv=notrunc status=none; done");
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    cr_assert_eq(shared_database_enter(&shared, &database, error), 0);
+    cr_assert_eq(checkpoint_run(database, &journal, error), -EIO);
+    shared_database_leave(&shared, true);
+    shared_database_end(&shared);
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
+/* A spare file that is removed is not missed. */
+Test(rescue, spare)
+{
+    char command[64];
+
+    live();
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0);
+    cr_assert_eq(journal.pool.spares, 1);
+    snprintf(command, sizeof(command), "rm journal/%04u", journal.pool.spare[0]);
+    run(command);
+    cr_assert_not(lost(false));
+    cr_assert_eq(journal.pool.spares, 0);
+}
+
+/* The directory is gone: its disk may be unmounted, so nothing is written until it is back, or somebody says that it is
+ * lost. */
+Test(rescue, directory)
+{
+    live();
+    run("mv journal away");
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), -ESTALE);
+    cr_assert_not_null(strstr(error, "fastspool flush --anew"), "%s", error);
+    run("mkdir -m 700 journal"); /* another one */
+    cr_assert_eq(rescue(), -ESTALE);
+    run("rmdir journal && mv away journal");
+    cr_assert_eq(rescue(), 0, "it is back: %s", error);
+    run("rm -r journal && touch " PLACES_ANEW);
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), 0, "%s", error);
+    run("test ! -e " PLACES_ANEW);
+    whole();
+}
+
+/* The database is gone, too, and with it what has left memory: nothing is written, whatever somebody says. */
+Test(rescue, database)
+{
+    live();
+    run("mv mirror away && touch " PLACES_ANEW);
+    cr_assert(lost(true));
+    journal_files_lose(&journal.pool);
+    cr_assert_eq(rescue(), -ESTALE);
+    cr_assert_not_null(strstr(error, "has not what left memory"), "%s", error);
+    run("rm -r mirror && mv away mirror");
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
+/* The same while all is in memory: that is enough. */
+Test(rescue, memory)
+{
+    live();
+    paging_all(fs);
+    run("rm -r mirror/data.mdb journal && touch " PLACES_ANEW);
+    cr_assert(lost(true));
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
+/* The transaction fails, or death comes before it: all stays dirty, and the disk is as it was. */
+Test(rescue, full)
+{
+    live();
+    paging_all(fs);
+    dump_all(fs, then_dump);
+    run("mkdir before && cp -a journal mirror before && rm journal/*");
+    cr_assert(lost(false));
+    struct rlimit most, small = {1 << 16, 1 << 16};
+    getrlimit(RLIMIT_FSIZE, &most);
+    small.rlim_max = most.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    uint64_t durable = fs->header->journal.durable;
+    cr_assert_lt(rescue(), 0);
+    setrlimit(RLIMIT_FSIZE, &most);
+    cr_assert_eq(fs->header->journal.durable, durable);
+    cr_assert_gt(fs->header->tickets.dirty_files, 0);
+    run("cmp before/mirror/data.mdb mirror/data.mdb");
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
