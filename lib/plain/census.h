@@ -34,6 +34,7 @@ struct census {
     uint64_t remains; /* messages of the one place with -H files in the other, too, as a killed move leaves them */
     bool exports;     /* it is an export that has `half` of them, else an import; */
     bool elsewhere;   /* and one to another directory */
+    unsigned journal; /* of a state without a store: an enum tally_journal */
     char to[FASTSPOOL_PATH_MAX]; /* that directory, as the mail user may have written it; "": unknown */
     /* Of this file alone: */
     uint64_t kinds[CENSUS_KINDS];

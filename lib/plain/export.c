@@ -264,6 +264,19 @@ static int mark(struct export *ex)
                      escape_bytes(shown, sizeof(shown), to, strlen(to)), ex->copied);
 }
 
+/* An export that failed has given back what was in the tree, and one that was killed then has left directories. */
+static int visit_nothing(struct export *ex, const char *path)
+{
+    (void)ex;
+    (void)path;
+    return 0;
+}
+
+static int prune(struct export *ex)
+{
+    return export_each_file(ex, TREE, "", visit_nothing);
+}
+
 /* Begin with what was noted before.  The description of the target; -EXDEV: the tree is another spool's. */
 static int begin(struct export *ex)
 {
@@ -276,6 +289,8 @@ static int begin(struct export *ex)
     if (fastspool_pread(ex->fs, target, before, sizeof(before) - 1, 0) < 0)
         result = export_fail(ex, -EIO, "read", TARGET);
     bool own = strcmp(before, OWN) == 0;
+    if (result == 0)
+        result = prune(ex);
     if (result == 0 && *before && strcmp(before, ex->to) != 0 && export_has(ex, TREE))
         result = error_set(
             ex->result->error, -EXDEV, "an export to %s was interrupted: finish it first, with `fastspool export%s%s`",
@@ -338,6 +353,12 @@ static int run(struct export *ex, enum extent extent)
     if ((result == 0 || result == -ECANCELED) && extent != DECIDED && !export_has(ex, TREE)) {
         int last = end(ex);
         result = last < 0 ? last : result;
+    }
+    if (target >= 0 && result < 0) {
+        char why[FASTSPOOL_ERROR_MAX];
+        memcpy(why, ex->result->error, sizeof(why));
+        prune(ex); /* nothing is in there, unless it goes on as a killed one's */
+        memcpy(ex->result->error, why, sizeof(why));
     }
     if (target >= 0)
         fastspool_close(ex->fs, target);

@@ -362,6 +362,23 @@ Test(export, elsewhere)
     close(other);
 }
 
+/* One that could not commit its decision, or was killed after it had given back what it had taken, leaves no message
+ * half moved: it is nothing to be finished, where its directory is not there any more either. */
+Test(export, elsewhere_without_a_message)
+{
+    message("", "", A);
+    mkdir(on_disk("other"), 0700);
+    int other = open(on_disk("other"), O_RDONLY | O_DIRECTORY);
+    flush_fails = 2;
+    cr_assert_eq(export_run(fs, other, "/other", &result_of), -EIO);
+    cr_assert_not(store_has(TREE));
+    store_directory(TREE);
+    store_directory(TREE "/input");
+    run_all();
+    moved_whole("input/" A "-H");
+    close(other);
+}
+
 /* What a killed export has decided goes on in the directory that it went to, and in no other one at its path, as where
  * that one's file system is not mounted: there all would count as shown and delivered. */
 Test(export, elsewhere_is_not_there)
