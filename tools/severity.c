@@ -23,6 +23,8 @@ enum health severity_of(enum condition condition)
         [STORE_FAILS] = MAIL_STANDS,
         [STATE_FAILS] = MAIL_STANDS,
         [COMMITS_FAIL] = MAIL_STANDS,
+        [JOURNAL_LOST] = ATTENTION,
+        [NOT_CHECKPOINTED] = ATTENTION,
         [MIRROR_STANDS] = MAIL_STANDS,
         [NO_ROOM] = MAIL_STANDS,
         [NO_MIRROR] = ATTENTION,

@@ -11,14 +11,16 @@ enum health { WELL = 0, ATTENTION = 1, MAIL_STANDS = 2, NOT_IN_USE = 3 };
 enum condition {
     /* the store, and the disk below it */
     IN_ORDER,
-    NOT_USED,      /* no store in memory, and no mail in the state */
-    STORE_FAILS,   /* it can't be attached, or recovered, or has failed */
-    STATE_FAILS,   /* its directory can't be made, used, or written to */
-    COMMITS_FAIL,  /* the last one */
-    MIRROR_STANDS, /* calls wait for it, and none runs, it is frozen, or its disk is */
-    NO_ROOM,       /* for what Exim asks for before it takes a message */
-    NO_MIRROR,     /* and nobody waits for one */
-    LARGE_REFUSED, /* messages that Exim would take */
+    NOT_USED,     /* no store in memory, and no mail in the state */
+    STORE_FAILS,  /* it can't be attached, or recovered, or has failed */
+    STATE_FAILS,  /* its directory can't be made, used, or written to */
+    COMMITS_FAIL, /* the last one */
+    JOURNAL_LOST, /* there is no store, and files of the journal are missing: the next start goes on with the rest */
+    NOT_CHECKPOINTED, /* checkpoints fail, and commits go on until the journal is full */
+    MIRROR_STANDS,    /* calls wait for it, and none runs, it is frozen, or its disk is */
+    NO_ROOM,          /* for what Exim asks for before it takes a message */
+    NO_MIRROR,        /* and nobody waits for one */
+    LARGE_REFUSED,    /* messages that Exim would take */
     RECOVERING,
     /* what the configuration leads to */
     CONFIGURATION_REFUSED,         /* no Exim may use the spool, but for what has it already */

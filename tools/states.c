@@ -139,6 +139,7 @@ int states_census(const char *state, struct census *census)
 
     if (result == 0 && tally.more)
         result = -EBUSY;
+    census->journal = result == 0 || result == -EBUSY ? tally.journal : TALLY_WHOLE;
     strcpy(census->to, result == 0 ? tally.read : "");
     for (unsigned kind = 0; result == 0 && kind < CENSUS_KINDS; kind++)
         census->kinds[kind] = tally.names[kind];

@@ -16,6 +16,7 @@
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
+#include "mirror/tally.h"
 #include "mountpoint.h"
 #include "plain/export.h"
 #include "progress.h"
@@ -159,9 +160,34 @@ static void look_at_messages(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
+/* Mail that the disk has had, and that no start brings back as it is. */
+static enum health look_at_journal(struct shown *shown, const char *state)
+{
+    bool goes_on = shown->census.journal != TALLY_DETACHED;
+
+    if (shown->census.journal == TALLY_NONE)
+        snprintf(shown->more, sizeof(shown->more),
+                 "the journal is missing in %.300s: put it back, if you have it; mail that the database had not yet is "
+                 "lost else, and the next start goes on with what that has, %" PRIu64 " message%s",
+                 state, shown->census.store, tool_plural(shown->census.store));
+    else
+        snprintf(shown->more, sizeof(shown->more),
+                 "files of the journal are missing, or damaged, in %.300s: put them back, if you have them; %s", state,
+                 goes_on ? "what they had is lost else, and the next start goes on without them"
+                         : "no start brings the mail back so; to go on with what the database has move the directory "
+                           "journal away");
+    if (shown->unattended && goes_on)
+        status_add_refusal(shown, shown->more);
+    return severity_of(!goes_on                                    ? STORE_FAILS
+                       : shown->unattended && shown->in_state != 0 ? MAIL_UNATTENDED
+                                                                   : JOURNAL_LOST);
+}
+
 /* What the state directory @state says, with a sentence in `more`.  No stop, and no reboot, makes it milder. */
 static enum health look_at_state(struct shown *shown, const char *state)
 {
+    if (shown->census.journal != TALLY_WHOLE)
+        return look_at_journal(shown, state);
     const char *what = shown->unattended ? "stands, as no Exim runs that has it, and is not lost" : "is not lost";
     static const char back[] =
         "the next start of Exim with the library brings it back, and so does `fastspool run -- true`";

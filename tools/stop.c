@@ -256,13 +256,19 @@ static void say_what_stays(struct fastspool *fs, bool view)
     puts("; to leave fastspool see `man fastspool-disable`");
 }
 
+/* Did its recovery fail?  A store that has been recovered has numbers for batches. */
+static bool holds_nothing(const struct fastspool *fs)
+{
+    return LOAD(fs->header->state) == SEGMENT_FAILED && LOAD(fs->header->journal.batch) == 0;
+}
+
 /* The claim keeps others waiting until this process ends; they make a store anew.  A change that no commit has written
  * is in memory alone.  False: others use the store. */
 static bool give_memory_back(const struct fastspool *fs)
 {
     if (presence_claim(fs->presence_fd) < 0)
         return false;
-    if (LOAD(fs->header->state) == SEGMENT_READY && LOAD(fs->header->tickets.dirty_files) == 0)
+    if (holds_nothing(fs) || (LOAD(fs->header->state) == SEGMENT_READY && LOAD(fs->header->tickets.dirty_files) == 0))
         memory_discard(fs);
     return true;
 }
@@ -290,7 +296,8 @@ static int end_mounted_view(const struct look *look)
 static int stop(const struct fastspool_config *config, const struct look *look)
 {
     struct fastspool *fs = look->fs;
-    int result = fastspool_flush(fs, 0);
+    bool failed = holds_nothing(fs);
+    int result = failed ? 0 : fastspool_flush(fs, 0);
 
     if (result < 0)
         return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s%s", fs->spool,
@@ -302,7 +309,12 @@ static int stop(const struct fastspool_config *config, const struct look *look)
             "a part of what %s has had on the disk is gone, so its memory stays: start Exim, and "
             "`fastspool status` says what to do",
             fs->spool);
-    say_what_stays(fs, look->view);
+    if (failed) {
+        progress_pause();
+        printf("the store of %s could not be recovered, and holds nothing: the next use tries again\n", fs->spool);
+    } else {
+        say_what_stays(fs, look->view);
+    }
     bool used = !give_memory_back(fs) && beside_users(config, fs);
     if (geteuid() == 0 && registry_remove(fs->spool) < 0)
         return 1;

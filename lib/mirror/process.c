@@ -259,6 +259,22 @@ static void tell_failure(struct fastspool *fs, int error, const char *failure)
     complain(fs->spool, failure);
 }
 
+/* What the disk had is not all there. */
+static void tell_losses(const struct fastspool *fs, const struct recovered *recovered)
+{
+    if (recovered->journal_gone)
+        syslog(LOG_MAIL | LOG_ERR,
+               "%s: the journal is missing in %s: mail that the database had not yet is not recovered", fs->spool,
+               fs->state);
+    if (recovered->missing)
+        syslog(LOG_MAIL | LOG_ERR,
+               "%s: the journal is damaged: in %llu places batches are missing between two others, first after batch "
+               "%llu, where file %04u ends at byte %llu: %s",
+               fs->spool, (unsigned long long)recovered->missing, (unsigned long long)recovered->hole_after,
+               recovered->hole.file, (unsigned long long)recovered->hole.offset,
+               journal_scan_reason(recovered->hole.reason));
+}
+
 static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
@@ -281,13 +297,7 @@ static int recover(struct fastspool *fs)
         return complain(fs->spool, error);
     STORE(fs->header->recovery.error, 0);
     publish_state(fs, SEGMENT_READY, NULL);
-    if (recovered.missing)
-        syslog(LOG_MAIL | LOG_ERR,
-               "%s: the journal is damaged: in %llu places batches are missing between two others, first after batch "
-               "%llu, where file %04u ends at byte %llu: %s",
-               fs->spool, (unsigned long long)recovered.missing, (unsigned long long)recovered.hole_after,
-               recovered.hole.file, (unsigned long long)recovered.hole.offset,
-               journal_scan_reason(recovered.hole.reason));
+    tell_losses(fs, &recovered);
     syslog(LOG_MAIL | LOG_INFO,
            "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
            (unsigned long long)recovered.messages, (unsigned long long)recovered.files,

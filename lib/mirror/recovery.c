@@ -371,6 +371,7 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
 
     places_in_state(walk->fs->state, PLACES_JOURNAL, path);
     checkpoint.directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    walk->recovered->journal_gone = checkpoint.directory < 0 && errno == ENOENT && held > 0;
     if (checkpoint.directory < 0 && errno != ENOENT)
         return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
     int result = checkpoint.directory < 0 ? 0 : refuse_foreign(checkpoint.directory, path, walk->error);
@@ -379,10 +380,11 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
     if (checkpoint.directory >= 0)
         close(checkpoint.directory);
     if (result == 0 && found->detached)
-        return error_set(
-            walk->error, -EBADMSG,
-            "the database ends with batch %llu, and the journal begins after a later one: was one of them replaced?",
-            (unsigned long long)held);
+        return error_set(walk->error, -EBADMSG,
+                         "files of the journal are missing, or the database was replaced: put them back; or move %.90s "
+                         "away, and run "
+                         "`fastspool stop`, to go on with what the database has",
+                         path);
     walk->recovered->batches = found->batches;
     walk->recovered->missing = found->missing;
     walk->recovered->hole = found->hole;

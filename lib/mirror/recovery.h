@@ -8,6 +8,7 @@
 #include "fastspool.h"
 #include "mirror/journal_scan.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** What a recovery has found. */
@@ -16,6 +17,7 @@ struct recovered {
     uint64_t files;
     uint64_t bytes;          /* of the files */
     uint64_t batches;        /* of the journal */
+    bool journal_gone;       /* it is missing, and the database is no new one */
     uint64_t missing;        /* places in the journal where something durable cannot be read any more */
     struct journal_end hole; /* the end of the file before the first of the `missing` places */
     uint64_t hole_after;     /* the last batch before the first of the `missing` places */

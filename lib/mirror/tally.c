@@ -150,6 +150,10 @@ static int look_at_journal(const char *state, uint64_t held, struct tally *tally
     places_in_state(state, PLACES_JOURNAL, path);
     int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int result = directory >= 0 ? journal_scan(directory, &scan, &found) : errno == ENOENT ? 0 : -errno;
+    tally->journal = directory < 0    ? TALLY_NONE
+                     : found.detached ? TALLY_DETACHED
+                     : found.missing  ? TALLY_HOLE
+                                      : TALLY_WHOLE;
     if (directory >= 0)
         close(directory);
     tally->more = found.batches > 0;

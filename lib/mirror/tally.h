@@ -16,10 +16,19 @@
 /** Of which kind, less than TALLY_KINDS, is the file of @size bytes at @path, relative to the spool? */
 typedef unsigned tally_kind(const void *context, const char *path, uint64_t size);
 
+/** What is amiss with the journal. */
+enum tally_journal {
+    TALLY_WHOLE,    /* nothing, as far as it can be told: files that are missing at its end leave no trace */
+    TALLY_NONE,     /* it is not there */
+    TALLY_HOLE,     /* batches are missing: the recovery goes on without them */
+    TALLY_DETACHED, /* it begins behind what the database has: no recovery goes on */
+};
+
 struct tally {
     uint64_t names[TALLY_KINDS];   /* in the database, of each kind */
     char read[FASTSPOOL_PATH_MAX]; /* what the file says that was to be read; "": nothing */
-    bool more;                     /* the journal has changes that the database lacks: it may be more, or fewer */
+    enum tally_journal journal;
+    bool more; /* the journal has changes that the database lacks: it may be more, or fewer */
 };
 
 /** Count in the state directory @state of the user @owner and @group, and read the start of file @read.  It changes

@@ -22,7 +22,7 @@ import threading
 import time
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Message, Skip, check,
+from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Log, Message, Skip, check,
                      held, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
@@ -1282,10 +1282,10 @@ def a_part_of_the_state_is_gone(exim):
 
 
 def lose(journal, what):
-    """Files of the journal are removed: those that hold batches, the last of them, or the directory."""
+    """Files of the journal are removed: those that hold batches, some of them, or the directory."""
     files = sorted((path for path in journal.iterdir() if path.read_bytes()[:8] == b"FSPJRNL1"),
                    key=lambda path: path.read_bytes()[8:16][::-1])
-    for path in {"files": files, "last": files[-1:], "all": []}[what]:
+    for path in {"files": files, "middle": files[-2:-1], "first": files[:-1], "last": files[-1:], "all": []}[what]:
         path.unlink()
     if what == "all":
         shutil.rmtree(journal)
@@ -1329,6 +1329,52 @@ def a_journal_that_is_lost(exim):
             exim.reboot()
             exim.start()
             check(int(exim.run("-bpc")) == exim.queued, f"{what}: messages are lost")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_journal_that_is_lost_with_the_memory(exim):
+    """The same while no store is in memory: status and doctor tell what the next start goes on with, and the recovery tells it in
+    syslog; where no start goes on, they name what the operator has to do, and the mail that the database has comes back."""
+    with well(exim):
+        journal = exim.work / "disk/state/journal"
+        exim.submit(Message())
+        exim.stop()
+        operate(exim, "stop")           # it is in the database
+        for what, health, words, left in (("middle", 2, "files of the journal are missing", None),
+                                          ("first", 2, "move the directory journal away", 1),
+                                          ("all", 2, "the journal is missing", 1)):
+            shutil.copytree(exim.work / "disk/state", exim.work / "before")
+            exim.start()
+            for _ in range(4):          # a file of the journal for each mirror
+                exim.submit(Message())
+                os.kill(exim.status()["mirror_pid"], signal.SIGKILL)
+            exim.submit(Message())
+            exim.reboot()
+            lose(journal, what)
+            said = operate(exim, "status", status=health)
+            check(words in said and "is not lost" not in said, f"{what}: {said}")
+            tells(exim, "store", "wrong", words)
+            log = Log()
+            result = exim.command("-bpc")
+            if what == "first":
+                check(result.returncode == 75 and b"`fastspool stop`" in result.stderr, f"{result}")
+                status_tells(exim, 2, "FAILED: files of the journal are missing", f"move {journal} away", "`fastspool stop`")
+                check("holds nothing: the next use tries again" in operate(exim, "stop"), "stop")
+                journal.rename(exim.work / "disk/lost")
+                result = exim.command("-bpc")
+            told = "batches are missing" if what == "middle" else "the journal is missing in"
+            wait_for(lambda: log.lines(told), f"syslog says {told}")
+            log.close()
+            check(result.returncode == 0 and (left is None or int(result.stdout) == left), f"{what}: {result}")
+            operate(exim, "verify")
+            exim.reboot()
+            shutil.rmtree(exim.work / "disk/state")
+            shutil.copytree(exim.work / "before", exim.work / "disk/state")
+            for path in (exim.work / "disk/state", *(exim.work / "disk/state").rglob("*")):
+                shutil.chown(path, "Debian-exim", "Debian-exim")
+            shutil.rmtree(exim.work / "before")
+        exim.start()
+        exim.queued = 1
 
 
 @test(library=True)
