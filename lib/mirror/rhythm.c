@@ -6,22 +6,22 @@
  * half of them, so that the other half keeps the processors busy while the disk writes.  It waits for them for at most
  * GATHER times what a commit usually takes.
  *
- * A commit that takes more than twice the usual time has stalled, and where commits do, the next one waits until PACE
- * times their mean stall has passed since the last one, or all clients have joined.  For many disks don't take a commit
- * as long as they need on the average: what limits the operations a second of a volume or a control group lets some
- * through at once, and then nothing for up to a tenth of a second.  Groups that are complete after a usual commit's
- * time use these up in the first part of it, and all clients stand for the rest.  The pace finds its level by itself:
- * the longer groups are waited for, the fewer commits stall, until the stalls take a (PACE + 1)th of the time.
+ * A commit that takes more than twice the usual time has stalled.  Many disks don't take a commit as long as they need
+ * on the average: what limits the operations a second of a volume or a control group lets some through at once, and
+ * then nothing for up to a tenth of a second.  Groups that are complete after a usual commit's time use these up in the
+ * first part of it, and all clients stand for the rest.  So a stall says that the commits since the last one came too
+ * fast by its length, each by its part, and from then on each waits for that much more after the one before, or until
+ * all clients have joined.  This pace fades from commit to commit: so it finds the disk's own by small stalls, and goes
+ * where they have another reason and are rare.
  *
  * Failure modes:
- *  - A commit hangs for seconds, or now and then one waits for a processor: it counts as PATIENCE_MAX, and as one of
- *    MEAN_OF, so no group is waited for much longer because of it.
+ *  - A commit hangs for seconds, or now and then one waits for a processor: it counts as PATIENCE_MAX, and as if
+ *    FAST_LEAST commits at least had been too fast, so no group is waited for much longer because of it.
  *  - Nobody else comes: the wait ends.  A client alone is all clients, and waits for nobody.
  *
  * Measured on a disk of 200 write operations a second (acked, messages/s, without and with group commit): 8 connections
- * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830.  With
- * clients that need no processor on the same disk, without and with the pace, six turns: 8 clients 582 and 706, 32
- * clients 1,122 and 1,361, 64 clients 1,324 and 1,450; strict, 32 clients 634 and 1,023, 64 clients 996 and 1,238.
+ * 148 and 666, 32 connections 394 and 1,078.  The latter waits for half of them; waiting for all 32 gave 830.
+ * The pace: docs/benchmarks.md, "Group commit on a disk that counts".
  */
 #include "mirror/rhythm.h"
 
@@ -31,8 +31,8 @@
 #define GATHER       16u               /* times the duration of a commit */
 #define PATIENCE_MAX (100 * NS_PER_MS) /* one commit that hung must not make all later waiters wait */
 #define MOST_FADES   64u               /* commits */
-#define PACE         4u                /* times the mean stall of a commit */
-#define MEAN_OF      32u               /* commits */
+#define FADE         64u               /* of the pace, a commit takes this part */
+#define FAST_LEAST   8u                /* commits that share a stall */
 
 uint64_t rhythm_half(uint64_t half, uint64_t duration)
 {
@@ -60,8 +60,12 @@ void rhythm_keep(struct rhythm *rhythm, uint32_t before, uint32_t after, uint64_
         rhythm->most = rhythm->known;
     rhythm->duration = rhythm_half(rhythm->duration, duration);
     const uint64_t stall = duration > 2 * rhythm->duration ? duration - rhythm->duration : 0;
-    rhythm->stall -= rhythm->stall / MEAN_OF;
-    rhythm->stall += least(stall, PATIENCE_MAX) / MEAN_OF;
+    rhythm->pace -= rhythm->pace / FADE;
+    rhythm->fast++;
+    if (stall > 0) {
+        rhythm->pace += least(stall, PATIENCE_MAX) / (rhythm->fast > FAST_LEAST ? rhythm->fast : FAST_LEAST);
+        rhythm->fast = 0;
+    }
     rhythm->ended = now;
 }
 
@@ -75,7 +79,7 @@ static uint32_t enough_of(const struct rhythm *rhythm)
 
 uint64_t rhythm_wait(const struct rhythm *rhythm, uint32_t waiting, uint64_t first, uint64_t now, uint32_t *enough)
 {
-    const uint64_t paced = rhythm->ended + least(rhythm->stall * PACE, PATIENCE_MAX);
+    const uint64_t paced = rhythm->ended + least(rhythm->pace, PATIENCE_MAX);
     const uint64_t patient = first + least(rhythm->duration * GATHER, PATIENCE_MAX);
     const uint64_t until = now < paced ? paced : patient;
 

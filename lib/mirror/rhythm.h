@@ -15,7 +15,8 @@ struct rhythm {
     uint32_t most;     /* the highest `known` of late: one less after every MOST_FADES commits */
     uint32_t commits;
     uint64_t duration; /* of a commit: what half of them take of late, ns */
-    uint64_t stall;    /* what a commit takes beyond that, a mean over MEAN_OF of them, ns */
+    uint32_t fast;     /* commits since the last one that stalled */
+    uint64_t pace;     /* the least time from the last one to the next, unless all clients wait, ns */
     uint64_t ended;    /* when the last one did */
 };
 
