@@ -46,13 +46,7 @@ bool await_terminated(const sigset_t *own)
     return false;
 }
 
-int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
-{
-    futex_wait(event, value, AWAIT_LOOK);
-    return await_awake(fs, event, value, wanted, lived);
-}
-
-int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uint64_t *lived)
 {
     int lives = LOAD(*event) != value ? 1 : await_lives(fs);
     if (lives != 0)
@@ -61,7 +55,14 @@ int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uin
         return -EIO;
     if (lives <= 0)
         await_start(fs);
-    if (LOAD(*event) == value)
-        futex_count(wanted);
     return 0;
+}
+
+int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived)
+{
+    futex_wait(event, value, AWAIT_LOOK);
+    int result = await_awake(fs, event, value, lived);
+    if (result == 0 && LOAD(*event) == value)
+        futex_count(wanted);
+    return result;
 }

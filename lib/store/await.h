@@ -34,8 +34,8 @@ bool await_terminated(const sigset_t *own);
  *  last seen alive; initialize it to now.  Returns 0, then check and call again; -EIO: no mirror lived for
  *  AWAIT_GIVE_UP. */
 int await_event(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
-/** The same without the sleep, for a caller that has slept in a way of its own. */
-int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uint32_t *wanted, uint64_t *lived);
+/** The same without the sleep and the count, for a caller that has slept in a way of its own. */
+int await_awake(struct fastspool *fs, const uint32_t *event, uint32_t value, uint64_t *lived);
 
 /** Time between two checks of the mirror by a waiter, and time without a mirror after which the waiter gives up. */
 #define AWAIT_LOOK    (100 * NS_PER_MS)

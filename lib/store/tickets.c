@@ -3,7 +3,8 @@
  * Tickets: every change has a number (header.tickets.change), and a process can wait until that change is durable.
  *
  * The happy path: a waiter has a ticket, and sleeps on a futex that counts commits.  It is woken by the commit that has
- * its change, not by the one that ran when it came.  An inode has the ticket of its last change.
+ * its change, not by the one that ran when it came.  An inode has the ticket of its last change.  A waiter counts once,
+ * however long it waits: the mirror takes the count for how many wait (lib/mirror/rhythm.c).
  *   - strict: every fsync waits for that ticket.
  *   - acked: fsync of a directory waits for that ticket, and for those of all files that the process has synced.
  *   - Every other fsync waits only while the changes that are not on the disk exceed a bound in bytes, files or age.
@@ -73,7 +74,7 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
         if (timeout && clock_monotonic() - start >= timeout)
             return -ETIMEDOUT;
         futex_wait_in(&h->tickets.commit_event, capture_of(fs, ticket), event, AWAIT_LOOK);
-        result = await_awake(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
+        result = await_awake(fs, &h->tickets.commit_event, event, &lived);
     }
     return result;
 }
@@ -91,15 +92,17 @@ static bool beyond_bounds(const struct fastspool *fs)
            (oldest && clock_monotonic() - oldest > most);
 }
 
-/* For an fsync that need not wait for its own change. */
+/* For an fsync that need not wait for its own change.  It counts for each commit that it waits for. */
 static int wait_for_bounds(struct fastspool *fs)
 {
     const struct header *h = fs->header;
     uint64_t lived = clock_monotonic();
+    uint32_t event = LOAD(h->tickets.commit_event) - 1;
     int result = 0;
 
     while (result == 0) {
-        uint32_t event = LOAD(h->tickets.commit_event);
+        const uint32_t before = event;
+        event = LOAD(h->tickets.commit_event);
         if (LOAD(h->state) == SEGMENT_FAILED)
             return -EIO;
         int error = last_error(fs);
@@ -107,8 +110,10 @@ static int wait_for_bounds(struct fastspool *fs)
             return error;
         if (!beyond_bounds(fs))
             return 0;
-        futex_count(&ATOMIC(h->mirror.wanted));
-        result = await_event(fs, &h->tickets.commit_event, event, &ATOMIC(h->mirror.wanted), &lived);
+        if (event != before)
+            futex_count(&ATOMIC(h->mirror.wanted));
+        futex_wait(&h->tickets.commit_event, event, AWAIT_LOOK);
+        result = await_awake(fs, &h->tickets.commit_event, event, &lived);
     }
     return result;
 }

@@ -603,6 +603,37 @@ Test(commit, a_group_is_slept_through)
     cr_assert_leq(*(long *)slept, 3, "it slept %ld times", *(long *)slept);
 }
 
+static void *sync_within_bounds(void *unused)
+{
+    (void)unused;
+    cr_assert_eq(tickets_sync(fs, LOAD(fs->header->tickets.change), false), 0);
+    return NULL;
+}
+
+/* Who waits for longer than from one look at the mirror to the next is one waiter: the mirror would wait for others who
+ * don't exist. */
+Test(commit, a_wait_is_counted_once)
+{
+    void *(*const waits[])(void *) = {flush, sync_within_bounds};
+    const struct header *h = fs->header;
+
+    fs->durability = FASTSPOOL_LAZY;
+    put("f", 0, "1", 1, 0);
+    for (int i = 0; i < 2; i++) {
+        uint32_t before = LOAD(h->mirror.wanted);
+        uint64_t bytes = LOAD(h->tickets.dirty_bytes);
+        pthread_t waiter;
+        STORE(h->tickets.dirty_bytes, i == 0 ? bytes : 2 * TICKETS_BYTES_MAX);
+        cr_assert_eq(pthread_create(&waiter, NULL, waits[i], NULL), 0);
+        usleep(4 * AWAIT_LOOK / NS_PER_US);
+        cr_expect_eq(LOAD(h->mirror.wanted) - before, 1, "%u times, wait %d", LOAD(h->mirror.wanted) - before, i);
+        STORE(h->tickets.dirty_bytes, bytes);
+        commit(0);
+        pthread_join(waiter, NULL);
+        put("f", 0, "2", 1, 0);
+    }
+}
+
 /* A client that waits for three commits, one after the other, and goes first wherever it can. */
 static void *come_again(void *unused)
 {
