@@ -168,23 +168,36 @@ static int write_size(int top, const char *name, uint64_t bytes)
     return fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
 }
 
-/* The sum.  Spools without a store are struck off, but not @own. */
+/* Of a spool's file @name.  One without a store is struck off, but not @own. */
+static uint64_t size_of(int top, const char *name, const char *own)
+{
+    char spool[PLACES_NAME_MAX];
+    struct stat st;
+    const char *dot = strrchr(name, '.');
+
+    if (!dot || strcmp(dot, PLACES_SIZE) != 0 || fstatat(top, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+    snprintf(spool, sizeof(spool), "%.*s", (int)(dot - name), name);
+    if (strcmp(name, own) == 0 || (unlinkat(top, spool, AT_REMOVEDIR) < 0 && errno != ENOENT))
+        return (uint64_t)st.st_size;
+    unlinkat(top, name, 0);
+    return 0;
+}
+
+/* The sum.  Not by readdir(3), which allocates: this is the child of a process that may be in its allocator just now
+ * (jemalloc looks for /etc/malloc.conf with its lock held), and would wait for that lock for ever. */
 static uint64_t add_sizes(int top, const char *own)
 {
-    DIR *directory = fdopendir(openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    _Alignas(struct dirent64) char entries[1024];
+    int directory = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     uint64_t sum = 0;
 
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        char spool[PLACES_NAME_MAX];
-        struct stat st;
-        const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot, PLACES_SIZE) != 0 || fstatat(top, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            continue;
-        snprintf(spool, sizeof(spool), "%.*s", (int)(dot - entry->d_name), entry->d_name);
-        if (strcmp(entry->d_name, own) != 0 && (unlinkat(top, spool, AT_REMOVEDIR) == 0 || errno == ENOENT))
-            unlinkat(top, entry->d_name, 0);
-        else
-            sum += (uint64_t)st.st_size;
+    for (ssize_t got; directory >= 0 && (got = getdents64(directory, entries, sizeof(entries))) > 0;) {
+        for (ssize_t at = 0; at < got;) {
+            const struct dirent64 *entry = (const void *)(entries + at);
+            sum += size_of(top, entry->d_name, own);
+            at += entry->d_reclen;
+        }
     }
     return sum;
 }

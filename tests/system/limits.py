@@ -338,6 +338,44 @@ def no_proc(exim):
             exim.tool("flush")          # else the next turn's power cut may bring back what was just delivered (docs/limits.md)
 
 
+ALLOCATOR = """
+#include <stddef.h>
+#include <unistd.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t), __libc_free(void *);
+static int holder, ready;
+static void look(void) /* at its configuration, with its lock held, as jemalloc's first call does */
+{
+    char link[256];
+    while (__atomic_load_n(&holder, __ATOMIC_ACQUIRE) && holder != gettid())
+        usleep(1000);
+    if (ready || holder)
+        return;
+    holder = gettid();
+    ready = readlink("/etc/malloc.conf", link, sizeof(link)) != 0;
+    __atomic_store_n(&holder, 0, __ATOMIC_RELEASE);
+}
+void *malloc(size_t size) { look(); return __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { look(); return __libc_calloc(count, size); }
+void *realloc(void *memory, size_t size) { look(); return __libc_realloc(memory, size); }
+void free(void *memory) { __libc_free(memory); }
+"""
+
+
+@test(("_before", {}), ("_behind", {}), library=True, main=QUEUE_ONLY)
+def allocator(exim):
+    """An allocator that reads a link in its first call, as jemalloc does: Exim starts, also as the first process after a boot,
+    which makes room for the memory."""
+    (exim.work / "allocator.c").write_text(ALLOCATOR)
+    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", exim.work / "allocator.so", exim.work / "allocator.c"], check=True)
+    exim.reboot()
+    order = [f"{exim.work}/allocator.so", LIBRARY]
+    if exim.work.name.endswith("_behind"):
+        order.reverse()
+    count = exim.command("-bpc", environment={"LD_PRELOAD": ":".join(order)}, timeout=60)
+    check((count.returncode, count.stdout, count.stderr) == (0, b"0\n", b""), f"{count}")
+    check(str(place_of(exim.spool)).startswith(ROOTS_MEMORY), f"the memory is {place_of(exim.spool)}: this test can't fail")
+
+
 # --- the mirror's starter -------------------------------------------------------------------------------------------
 
 def is_removed(group):
