@@ -206,9 +206,9 @@ static void close_others(const struct carrier *carrier)
 
     for (unsigned kept; (kept = next_kept(carrier, first)) < UINT_MAX; first = kept + 1) {
         if (kept > first)
-            real.close_range(first, kept - 1, 0);
+            fd_close_range(first, kept - 1);
     }
-    real.close_range(first, UINT_MAX, 0);
+    fd_close_range(first, UINT_MAX);
     /* Nothing of the store's may become descriptor 0 to 2. */
     int fd;
     while ((fd = real.open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd < 3)

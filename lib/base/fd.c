@@ -4,6 +4,7 @@
  */
 #include "base/fd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -58,6 +59,33 @@ static void put_in_order(int *fds, size_t count)
     }
 }
 
+/* The same one by one, without an allocation: the child of a process with threads does it. */
+static int close_listed(unsigned first, unsigned last)
+{
+    _Alignas(struct dirent64) char entries[1024];
+    int directory = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ssize_t got = directory < 0 ? -1 : 0;
+
+    while (directory >= 0 && (got = getdents64(directory, entries, sizeof(entries))) > 0) {
+        for (ssize_t at = 0; at < got;) {
+            const struct dirent64 *entry = (const void *)(entries + at);
+            int fd = entry->d_name[0] == '.' ? directory : atoi(entry->d_name);
+            if (fd != directory && (unsigned)fd >= first && (unsigned)fd <= last)
+                close(fd);
+            at += entry->d_reclen;
+        }
+    }
+    int result = got < 0 ? -errno : 0;
+    if (directory >= 0)
+        close(directory);
+    return result;
+}
+
+int fd_close_range(unsigned first, unsigned last)
+{
+    return close_range(first, last, 0) == 0 ? 0 : close_listed(first, last);
+}
+
 void fd_close_all(int *fds, size_t count)
 {
     put_in_order(fds, count);
@@ -66,7 +94,7 @@ void fd_close_all(int *fds, size_t count)
             end++;
         if (fds[i] < 0)
             end = i + 1;
-        else if (close_range((unsigned)fds[i], (unsigned)fds[end - 1], 0) < 0) /* a kernel before 5.9 */
+        else if (close_range((unsigned)fds[i], (unsigned)fds[end - 1], 0) < 0) /* see fd_close_range() */
             for (size_t one = i; one < end; one++)
                 close(fds[one]);
     }

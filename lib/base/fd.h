@@ -20,6 +20,10 @@ int fd_duplicate_high(int fd);
  *  system call. */
 void fd_close_all(int *fds, size_t count);
 
+/** Close all from @first to @last.  A kernel before 5.9 has no close_range(2), and a container's filter may refuse it:
+ * then those that /proc lists. */
+int fd_close_range(unsigned first, unsigned last);
+
 /** The lower one of @next and @fd, if @fd is one from @from on. */
 static inline unsigned fd_next(unsigned from, int fd, unsigned next)
 {

@@ -12,6 +12,8 @@
  */
 #include "base/rights.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -84,7 +86,7 @@ int rights_confine(pid_t parent, int out)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (null < 0 || setsid() < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 ||
-        dup2(null, STDERR_FILENO) < 0 || syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) < 0)
+        dup2(null, STDERR_FILENO) < 0 || fd_close_range(STDERR_FILENO + 1, ~0U) < 0)
         return -errno;
     int result = keep_lent();
     prctl(PR_SET_DUMPABLE, 0);

@@ -35,6 +35,7 @@
 #include "mount/supervisor.h"
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
@@ -144,10 +145,10 @@ static void close_others(int *keep, size_t count)
     qsort(keep, count, sizeof(*keep), by_number);
     for (size_t i = 0; i < count; i++) {
         if (keep[i] > most + 1)
-            close_range((unsigned)most + 1, (unsigned)keep[i] - 1, 0);
+            fd_close_range((unsigned)most + 1, (unsigned)keep[i] - 1);
         most = keep[i] > most ? keep[i] : most;
     }
-    close_range((unsigned)most + 1, ~0U, 0);
+    fd_close_range((unsigned)most + 1, ~0U);
     openlog("fastspool", LOG_PID, LOG_MAIL);
 }
 

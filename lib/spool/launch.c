@@ -28,6 +28,7 @@
 #include "base/cgroup.h"
 #include "base/child.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/listed.h"
 #include "base/namespace.h"
 #include "base/places.h"
@@ -252,7 +253,7 @@ static void become_tool(char *const *arguments)
     shed_inheritance();
     if (syscall(SYS_setresgid, gid, gid, gid) < 0 || rights_settle(uid) < 0)
         _exit(127);
-    syscall(SYS_close_range, 0, ~0U, 0);
+    fd_close_range(0, ~0U);
     /* Descriptors 0 to 2 must not become the database's.  Where /dev/null can't be opened, "/" will do. */
     if ((open("/dev/null", O_RDWR) != 0 && open("/", O_PATH) != 0) || dup(0) != 1 || dup(0) != 2)
         _exit(127);

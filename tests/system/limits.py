@@ -22,7 +22,7 @@ from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_M
                       RLIM_INFINITY)
 
 from harness import (EXIM, LIBRARY, ROOTS_MEMORY, TOOL, USER, USER_ID, Client, Message, Skip, check, main, processes,
-                     stores, test, wait_for)
+                     stores, test, wait_for, words_of)
 
 QUEUE_ONLY = ("queue_only = true",)
 SEGMENT = "/fastspool."                 # marks a mapped segment in /proc/PID/maps
@@ -374,6 +374,35 @@ def allocator(exim):
     count = exim.command("-bpc", environment={"LD_PRELOAD": ":".join(order)}, timeout=60)
     check((count.returncode, count.stdout, count.stderr) == (0, b"0\n", b""), f"{count}")
     check(str(place_of(exim.spool)).startswith(ROOTS_MEMORY), f"the memory is {place_of(exim.spool)}: this test can't fail")
+
+
+OLD_KERNEL = """
+#include "filter.h"
+#include <errno.h>
+int main(int count, char **arguments)
+{
+    return filter_call(SYS_close_range, SECCOMP_RET_ERRNO | ENOSYS, 0) < 0 ? 125 : execvp(arguments[1], arguments + 1);
+}
+"""
+
+
+@test(library=True, main=QUEUE_ONLY, view="library")
+def old_kernel(exim):
+    """Where close_range(2) is refused, as by a kernel before 5.9, mirror and view start, with none of their starter's descriptors."""
+    (exim.work / "old.c").write_text(OLD_KERNEL)
+    tests = pathlib.Path(__file__).parent.parent
+    subprocess.run(["cc", "-w", "-D_GNU_SOURCE", f"-I{tests}", "-o", exim.work / "old", exim.work / "old.c"], check=True)
+    with open(exim.work / "kept", "w") as kept:
+        count = subprocess.run([exim.work / "old", EXIM, "-bpc"], cwd="/", env=exim.environment(), pass_fds=[kept.fileno()],
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    check((count.returncode, count.stdout, count.stderr) == (0, b"0\n", b""), f"{count}")
+    exim.wait_view()
+    for pid in mirrors():
+        have = [os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+        check(str(exim.work / "kept") not in have, f"{words_of(pid)} has {have}")
+    check(mirror_of(exim) in mirrors(), "no mirror runs")
+    exim.start()
+    takes_mail(exim)
 
 
 # --- the mirror's starter -------------------------------------------------------------------------------------------
