@@ -15,7 +15,8 @@
  *     of which the server hears.
  *
  * Failure modes:
- *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.
+ *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.  A
+ *     process that becomes a user says so in syslog: Exim would only say "Bad file descriptor".
  *   - The exec fails: everything is as before.
  *   - Another thread closes a descriptor while a program gets another one by its number: the number is left alone.  It
  *     may be another file's by now.
@@ -38,7 +39,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <string.h>
 #include <sys/single_threaded.h>
+#include <syslog.h>
 
 struct handed {
     uint32_t description;
@@ -103,6 +106,15 @@ static int open_in_view(struct fastspool *fs, uint32_t description, int number, 
     return fd;
 }
 
+static void say_closed(uint32_t description, int error)
+{
+    syslog(LOG_MAIL | LOG_ERR,
+           "fastspool: %s: a file of it is closed in a process that becomes an ordinary user, as it can't have a copy "
+           "in memory "
+           "(memfd_create: %s): allow that, or mount the view",
+           inside_spool(attachment_of(description)), strerrordesc_np(-error));
+}
+
 /* Find what stands for the description of @handed.  @leaving: a private copy may be, whatever its
  * number. */
 static void find_new(struct handed *handed, struct carried *carried, int *pipes, bool leaving)
@@ -116,6 +128,8 @@ static void find_new(struct handed *handed, struct carried *carried, int *pipes,
         handed->new = carried[(*pipes)++].out;
     } else if (handed->new < 0 && !writing && copies) {
         handed->new = copies_new(handed->description);
+        if (handed->new < 0 && leaving)
+            say_closed(handed->description, handed->new);
     }
 }
 

@@ -21,7 +21,7 @@ import time
 from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK,
                       RLIM_INFINITY)
 
-from harness import (EXIM, LIBRARY, ROOTS_MEMORY, TOOL, USER, USER_ID, Client, Message, Skip, check, main, processes,
+from harness import (EXIM, LIBRARY, ROOTS_MEMORY, TOOL, USER, USER_ID, Client, Log, Message, Skip, check, main, processes,
                      stores, test, wait_for, words_of)
 
 QUEUE_ONLY = ("queue_only = true",)
@@ -376,24 +376,34 @@ def allocator(exim):
     check(str(place_of(exim.spool)).startswith(ROOTS_MEMORY), f"the memory is {place_of(exim.spool)}: this test can't fail")
 
 
-OLD_KERNEL = """
+DENIED = """
 #include "filter.h"
 #include <errno.h>
+#include <fcntl.h>
 int main(int count, char **arguments)
 {
-    return filter_call(SYS_close_range, SECCOMP_RET_ERRNO | ENOSYS, 0) < 0 ? 125 : execvp(arguments[1], arguments + 1);
+    return DENY < 0 ? 125 : execvp(arguments[1], arguments + 1);
 }
 """
+
+
+def denied(exim, call, error):
+    """A program that runs its arguments where the system call CALL fails with ERROR."""
+    program = exim.work / f"without-{call}"
+    answer = f"SECCOMP_RET_ERRNO | {error}"
+    deny = f"filter_call(SYS_{call}, {answer}, 0)"
+    tests = pathlib.Path(__file__).parent.parent
+    subprocess.run(["cc", "-w", "-D_GNU_SOURCE", f"-DDENY={deny}", f"-I{tests}", "-x", "c", "-o", program, "-"],
+                   input=DENIED, text=True, check=True)
+    return program
 
 
 @test(library=True, main=QUEUE_ONLY, view="library")
 def old_kernel(exim):
     """Where close_range(2) is refused, as by a kernel before 5.9, mirror and view start, with none of their starter's descriptors."""
-    (exim.work / "old.c").write_text(OLD_KERNEL)
-    tests = pathlib.Path(__file__).parent.parent
-    subprocess.run(["cc", "-w", "-D_GNU_SOURCE", f"-I{tests}", "-o", exim.work / "old", exim.work / "old.c"], check=True)
+    old = denied(exim, "close_range", "ENOSYS")
     with open(exim.work / "kept", "w") as kept:
-        count = subprocess.run([exim.work / "old", EXIM, "-bpc"], cwd="/", env=exim.environment(), pass_fds=[kept.fileno()],
+        count = subprocess.run([old, EXIM, "-bpc"], cwd="/", env=exim.environment(), pass_fds=[kept.fileno()],
                                stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     check((count.returncode, count.stdout, count.stderr) == (0, b"0\n", b""), f"{count}")
     exim.wait_view()
@@ -403,6 +413,19 @@ def old_kernel(exim):
     check(mirror_of(exim) in mirrors(), "no mirror runs")
     exim.start()
     takes_mail(exim)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def no_copy_in_memory(exim):
+    """Without a view, and where no file in memory can be had, a local delivery waits, and syslog says what it needs."""
+    exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+    log = Log()
+    subprocess.run([denied(exim, "memfd_create", "EPERM"), EXIM, "-q"], cwd="/", env=exim.environment(), check=True)
+    said = log.lines("memfd_create")
+    log.close()
+    check(len(said) == 1 and "mount the view" in said[0], f"syslog has {said}")
+    check(len(exim.queue()) == 1 and not exim.tokens(), "a delivery without the message's content")
+    exim.deliver_queue()
 
 
 # --- the mirror's starter -------------------------------------------------------------------------------------------
