@@ -5,41 +5,26 @@
 #include "fastspool.h"
 #include "tool.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char usage[] =
     "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are below the spool, or relative to it.\n";
-
-static int write_all(const char *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t written = write(STDOUT_FILENO, bytes, size);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return tool_error("cannot write to standard output: %s", strerrordesc_np(errno));
-        bytes += written;
-        size -= (size_t)written;
-    }
-    return 0;
-}
 
 static int print_file(struct fastspool *fs, const char *path)
 {
     static char bytes[65536];
     ssize_t got = 0;
-    int result = 0, file = fastspool_open(fs, path, O_RDONLY, 0);
+    int file = fastspool_open(fs, path, O_RDONLY, 0);
 
     if (file < 0)
         return tool_error("%s: %s", path, strerrordesc_np(-file));
-    while (result == 0 && (got = fastspool_read(fs, file, bytes, sizeof(bytes))) > 0)
-        result = write_all(bytes, (size_t)got);
+    while (!ferror(stdout) && (got = fastspool_read(fs, file, bytes, sizeof(bytes))) > 0)
+        fwrite(bytes, 1, (size_t)got, stdout);
     fastspool_close(fs, file);
-    return got < 0 ? tool_error("%s: %s", path, strerrordesc_np((int)-got)) : result;
+    return got < 0 ? tool_error("%s: %s", path, strerrordesc_np((int)-got)) : 0;
 }
 
 int tool_cat(int argc, char **argv)

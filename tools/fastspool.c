@@ -275,20 +275,37 @@ static int help(char *name)
     return subcommand ? subcommand->run(2, argv) : EX_USAGE;
 }
 
+static bool output_was_closed; /* by the caller, who wants none */
+
 /* The numbers of closed standard streams are taken, or a sentence would be written to a file of the journal's. */
 static void take_streams(void)
 {
     int fd;
 
     while ((fd = open("/", O_PATH | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
-        ;
+        output_was_closed = output_was_closed || fd == STDOUT_FILENO;
     if (fd >= 0)
         close(fd);
+}
+
+/* At each exit: whoever reads what was written must not take it for whole. */
+static void check_output(int status, void *unused)
+{
+    (void)status;
+    (void)unused;
+    bool flushed = fflush(stdout) == 0;
+    const char *why = flushed ? "a part of it is lost" : strerrordesc_np(errno);
+
+    if (output_was_closed || (flushed && !ferror(stdout)))
+        return;
+    tool_error("cannot write to standard output: %s", why);
+    _exit(EX_IOERR);
 }
 
 int main(int argc, char **argv)
 {
     take_streams();
+    on_exit(check_output, NULL);
     if (argc < 2) {
         tool_error("it needs a SUBCOMMAND");
         return usage(stderr);

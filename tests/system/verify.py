@@ -131,15 +131,19 @@ def output(exim):
         return subprocess.run([TOOL, *arguments, "--spool", spool], timeout=60, **options)
     os.mkdir(spool)
     try:
-        result = subprocess.run([TOOL, "run", "--spool", spool, "--", "mkdir", spool + "/input"], capture_output=True)
+        result = subprocess.run([TOOL, "run", "--spool", spool, "--", "sh", "-c", 'mkdir "$0/input" && echo >"$0/input/file"', spool],
+                                capture_output=True)
         check(result.returncode == 0, result.stderr)
         for command in ("verify", "status"):
             shown = json.loads(tool(command, "--json", capture_output=True).stdout.decode())
             check(shown["spool"] == "/srv/q\ufffd\ufffd\ufffd", f"{command}: {shown}")
-        for command in (["verify"], ["verify", "--json"], ["dump", "journal"], ["dump", "database"]):
+        for command in (["verify"], ["verify", "--json"], ["dump", "journal"], ["dump", "database"], ["status"], ["status", "--json"],
+                        ["status", "--prometheus"], ["ls"], ["cat", "input/file"], ["status", "--help"]):
             with open("/dev/full", "wb") as full:
                 result = tool(*command, stdout=full, stderr=subprocess.PIPE)
-            check(result.returncode == 1 and b"No space left" in result.stderr, f"{command}: {result}")
+            check(result.returncode == os.EX_IOERR and result.stderr.count(b"No space left") == 1, f"{command}: {result}")
+            result = tool(*command, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+            check(result.returncode == 0 and not result.stderr, f"{command}, closed output: {result}")
         tool("stop")
         (pathlib.Path(spool) / ".fastspool" / "runtime").write_text("/etc/passwd/\x1b[31mX")
         for command, code in (["verify"], 1), (["status"], 2), (["dump", "segment"], 1):
