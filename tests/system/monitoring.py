@@ -315,6 +315,29 @@ def examples(exim):
     promtool("test", "rules", "alerts_test.yml", cwd=EXAMPLES)
 
 
+@test(main=QUEUE_ONLY, library=True)
+def examples_on_a_full_disk(exim):
+    """The file for node_exporter appears whole, or stays as it was."""
+    queue_mail(exim, 1)
+    place = exim.work / "textfiles"
+    place.mkdir()
+    command = re.search(r"^ExecStart=/bin/sh -c '(.*)'$", (EXAMPLES / "fastspool-metrics.service").read_text(), re.M)[1]
+
+    def collect():
+        return exim.command("-c", command.replace("/var/lib/prometheus/node-exporter", str(place)), program="/bin/sh", stock=True)
+    check(collect().returncode == exim.operator("status").returncode, "the exit status is not the health")
+    whole = (place / "fastspool.prom").read_text()
+    check(whole.endswith("\n") and "fastspool_disk_hidden{" in whole, f"the file is not whole: {whole[-200:]}")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", place], check=True)
+    try:
+        (place / "fastspool.prom").touch()
+        check(collect().returncode == os.EX_IOERR, "a full disk is no failure")
+        check((place / "fastspool.prom").stat().st_size == 0, "a part of the metrics is in force")
+    finally:
+        subprocess.run(["umount", place], check=True)
+    exim.deliver_queue()
+
+
 class Terminal:
     """`fastspool status --watch` on a terminal of its own."""
 
