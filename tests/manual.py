@@ -12,7 +12,7 @@ FASTSPOOL is the built command, which says what there is.
   - libfastspool(7) has CAVEATS and SECURITY.
   - All pages are installed, no page leads to one of ours that does not exist, and man and mandoc, where they are
     installed, have nothing to warn of.
-  - Bash completes subcommands and options.
+  - Bash completes subcommands, options, and the names of a large queue.
   - What the programs say names pages that are there, and no file of docs/: a package has those elsewhere, if at all.
 
 Exit status: 0 all holds, 1 not; each thing that does not is one line.
@@ -101,11 +101,11 @@ def check_sentences():
                 check(any(each.stem == page for each in PAGES), f"{path.relative_to(TREE)}: there is no page {page}")
 
 
-def complete(*words):
+def complete(*words, program=PROGRAM):
     """What bash offers for the last of WORDS."""
     script = '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fastspool; printf "%s\\n" "${COMPREPLY[@]}"'
     with tempfile.TemporaryDirectory() as directory:
-        os.symlink(PROGRAM, f"{directory}/fastspool")
+        os.symlink(program, f"{directory}/fastspool")
         result = subprocess.run(["bash", "-c", script, "bash", TREE / "completions/fastspool", *words],
                                 capture_output=True, text=True,
                                 env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"})
@@ -122,6 +122,21 @@ def check_completion(names):
         check(not missing, f"completions/fastspool: {name}: not offered: {sorted(missing)}")
     check(complete("fastspool", "dump", "j") == {"journal"}, "completions/fastspool: dump offers no journal")
     check("cat" in complete("fastspool", "run", "--", "ca"), "completions/fastspool: run offers no commands")
+    check_completion_of_many_names()
+
+
+def check_completion_of_many_names():
+    """What bash writes for a part of a name is what all names have in common, of a large queue, too."""
+    names = [f"input/1xAA{number:04}-H" for number in range(3000)] + ["input/1xB-H", "input/1wC-H"]
+    with tempfile.TemporaryDirectory() as directory:
+        program = pathlib.Path(directory) / "ls"
+        program.write_text("#!/bin/sh\ncat <<'END'\n" + "".join(f"-rw-r----- 1 1 1 1 date time {name}\n" for name in names) + "END\n")
+        program.chmod(0o755)
+        for word in ("in", "input/1x", "input/1xA", "input/1xB", "input/1xAA2999", "input/2"):
+            true = [name for name in names if name.startswith(word)]
+            offered = sorted(complete("fastspool", "cat", word, program=program))
+            check(set(offered) <= set(true) and os.path.commonprefix(offered) == os.path.commonprefix(true),
+                  f"completions/fastspool: of {word} {os.path.commonprefix(offered)!r} is written, not {os.path.commonprefix(true)!r}")
 
 
 def main():
