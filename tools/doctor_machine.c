@@ -108,8 +108,8 @@ static void tell_memory(struct doctor *doctor, uint64_t room)
     if (MIB(now) != MIB(memory))
         snprintf(until, sizeof(until),
                  "; %" PRIu64 " MiB until Exim is stopped, and `fastspool stop` has ended the store", MIB(now));
-    doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s has%s", MIB(memory),
-                MIB(room), doctor->runtime, until);
+    doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, of %" PRIu64 " MiB that %s %s%s", MIB(memory),
+                MIB(room), doctor->runtime, runtime_is_own(doctor->runtime) ? "can grow to" : "has", until);
 }
 
 void doctor_memory(struct doctor *doctor)

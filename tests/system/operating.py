@@ -145,6 +145,9 @@ def all_is_well(exim):
         memory = (exim.work / "disk/state/runtime").read_text().splitlines()[0]
         for name in ("memory", "huge pages"):
             check(memory in found[name][1], f"the memory is in {memory}: {found[name]}")
+        room = os.statvfs(memory)
+        check(f"of {room.f_blocks * room.f_frsize >> 20} MiB" not in found["memory"][1] and f"{memory} can grow to" in found["memory"][1],
+              f"the file system grows, and {found['memory'][1]!r} does not tell")
         pages = exim.status()["pages"].split(",")[0]
         check(pages in found["huge pages"][1], f"status says {pages}, and doctor {found['huge pages']}")
         allows(exim)
