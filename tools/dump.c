@@ -17,7 +17,7 @@
 static const char usage[] =
     "usage: fastspool dump journal|database|segment [--spool DIR] [--bodies]\n"
     "Prints it as text, and changes nothing.  A mirror may run.\n"
-    "  --bodies  with what the mails say; else there are sizes and checksums.  Names and addresses of files are\n"
+    "  --bodies  with what the mails say; else there are sizes and checksums.  Names of files and addresses are\n"
     "            shown.\n"
     "Exit status: 0 all of it is printed, 1 not, 64 wrong arguments.\n";
 
