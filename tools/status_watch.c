@@ -12,6 +12,7 @@
  *   - ^Z would leave the terminal to the shell as it is: the key has no effect meanwhile.
  *   - Keys without a meaning come fast, as from a mouse wheel or a paste: each waits for its second, as the rates are
  *     of whole ones.
+ *   - The terminal is low, and the first lines are gone: the verdict is written over what is first now.
  *   - The terminal knows no UTF-8: the bars are ASCII.
  */
 #include "base/escape.h"
@@ -38,6 +39,7 @@
 #define TAKE_SCREEN "\033[?1049h\033[?25l"
 #define GIVE_SCREEN "\033[?25h\033[?1049l"
 #define HOME        "\033[H"
+#define TOP         "\033[1H" /* the same place, where HOME has begun the screen */
 #define CLEAR_LINE  "\033[K\n"
 #define CLEAR_REST  "\033[J"
 
@@ -127,19 +129,27 @@ static void draw_rest(const struct shown *shown)
         printf("  half moved   %" PRIu64 " of these messages" CLEAR_LINE, shown->census.half);
 }
 
+static void draw_verdict(const struct shown *shown)
+{
+    char spool[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
+
+    if (shown->store)
+        printf("%s: %s" CLEAR_LINE, escape_controls(spool, sizeof(spool), shown->spool), shown->line);
+    else
+        printf("%s" CLEAR_LINE "%s" CLEAR_LINE, shown->line, shown->more);
+}
+
 static void draw(const struct history *history, const struct shown *shown)
 {
     struct winsize size = {0};
     size_t columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
-    char spool[ESCAPE_ROOM(FASTSPOOL_PATH_MAX)];
     size_t width = columns > LABEL + FIGURE + 8 ? columns - LABEL - FIGURE : 8;
 
     width = width < HISTORY ? width : HISTORY;
     fputs(HOME, stdout);
-    if (!shown->store) {
-        printf("%s" CLEAR_LINE "%s" CLEAR_LINE, shown->line, shown->more);
-    } else {
-        printf("%s: %s" CLEAR_LINE CLEAR_LINE, escape_controls(spool, sizeof(spool), shown->spool), shown->line);
+    draw_verdict(shown);
+    if (shown->store) {
+        fputs(CLEAR_LINE, stdout);
         draw_series(history, &history->changes, width);
         draw_series(history, &history->messages, width);
         draw_series(history, &history->commit_ms, width);
@@ -148,7 +158,8 @@ static void draw(const struct history *history, const struct shown *shown)
         draw_numbers(shown);
     }
     draw_rest(shown);
-    fputs(CLEAR_LINE "  q ends this" CLEAR_REST, stdout);
+    fputs(CLEAR_LINE "  q ends this" CLEAR_REST TOP, stdout);
+    draw_verdict(shown);
     fflush(stdout);
 }
 

@@ -341,9 +341,10 @@ def examples_on_a_full_disk(exim):
 class Terminal:
     """`fastspool status --watch` on a terminal of its own."""
 
-    def __init__(self, exim, locale="C.UTF-8"):
+    def __init__(self, exim, locale="C.UTF-8", rows=24, columns=60):
+        self.rows, self.columns = rows, columns
         self.own, self.its = pty.openpty()
-        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes = termios.tcgetattr(self.its)
         self.said = b""
         self.process = subprocess.Popen([TOOL, "status", "--watch"], stdin=self.its, stdout=self.its, stderr=self.its,
@@ -356,12 +357,32 @@ class Terminal:
                 self.said += os.read(self.own, 65536)
         check(what in self.said, f"{what!r} is not shown: {self.said[-3000:]!r}")
 
-    def end(self, do):
+    def screen(self):
+        """The lines that were to be seen when the last screen but one was whole."""
+        lines, row, column = [""] * self.rows, 0, 0
+        for sign in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[^\x1b]", self.said[:self.said.rfind(b"\x1b[H")].decode()):
+            if sign == "\r":
+                column = 0
+            elif sign[-1] == "H" and len(sign) > 1:
+                row = column = 0
+            elif sign in ("\x1b[K", "\x1b[J"):
+                lines[row] = lines[row][:column]
+                lines[row + 1:] = lines[row + 1:] if sign[-1] == "K" else [""] * (self.rows - row - 1)
+            elif sign == "\n" or (len(sign) == 1 and column == self.columns):
+                row += 1
+                lines, row = (lines[1:] + [""], row - 1) if row == self.rows else (lines, row)
+                column = 0 if sign != "\n" else column
+            if len(sign) == 1 and sign not in "\r\n":
+                lines[row] = lines[row][:column].ljust(column) + sign + lines[row][column + 1:]
+                column += 1
+        return lines
+
+    def end(self, do, health=0):
         """DO ends it: the terminal has its first modes and its first screen, and the exit status is the health."""
         do()
         code = self.process.wait(60)
         self.wait(b"\x1b[?25h\x1b[?1049l")
-        check(code == 0, f"exit status {code}")
+        check(code == health, f"exit status {code}")
         check(termios.tcgetattr(self.its) == self.modes, "the terminal has other modes")
         os.close(self.own)
         os.close(self.its)
@@ -390,6 +411,26 @@ def watch(exim):
         terminal.end(lambda: terminal.process.send_signal(number))
     result = exim.command("status", "--watch", program=TOOL, stock=True)
     check(result.returncode == 64 and b"needs a terminal" in result.stderr and not result.stdout, str(result))
+    exim.deliver_queue()
+
+
+@test(main=QUEUE_ONLY, library=True)
+def watch_on_a_low_terminal(exim):
+    """Whatever has no room: the verdict is to be seen, as a whole, and on a terminal with room each line once."""
+    queue_mail(exim, 2)
+    verdict = exim.command("status", program=TOOL, stock=True).stdout.decode().splitlines()[0]
+    check(len(verdict) > 60, f"it is not longer than a line: {verdict}")
+    for rows, columns in (8, 60), (30, 60), (8, 200):
+        terminal = Terminal(exim, rows=rows, columns=columns)
+        terminal.wait(b" 2\x1b[K")
+        time.sleep(2)
+        terminal.said += os.read(terminal.own, 65536)
+        seen = terminal.screen()
+        check("".join(seen).startswith(verdict), f"{rows} rows: {seen}")
+        check(rows < 20 or [line for line in seen if line.startswith("  messages")] and "q ends" in "".join(seen), f"{seen}")
+        check("".join(seen).count(verdict) == 1, f"{rows} rows: {seen}")
+        terminal.end(lambda: os.write(terminal.own, b"q"), health=2)
+    exim.start()
     exim.deliver_queue()
 
 
