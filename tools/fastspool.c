@@ -83,7 +83,9 @@ bool tool_confirm(bool yes, const char *question)
     }
     printf("%s [y/N] ", question);
     fflush(stdout);
-    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+    if (!fgets(answer, sizeof(answer), stdin))
+        putchar('\n'); /* ^D ends no line */
+    return answer[0] == 'y' || answer[0] == 'Y';
 }
 
 /* Bytes of the UTF-8 character that begins at @text; 0: it is none. */

@@ -2640,6 +2640,8 @@ def off_with_mail(exim):
         before = etc()
         code, said = on_terminal("n\n", "enable")
         check(code == 1 and "nothing was written" in said and not changed(before), said)
+        code, said = on_terminal("\x04", "enable")       # ^D
+        check(code == 1 and "[y/N] \r\nfastspool: nothing was written" in said and not changed(before), said)
         operate(exim, "enable", "--yes")
         enabled = etc()
         for _ in range(12):
