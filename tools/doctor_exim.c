@@ -27,7 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TOLD_MAX 5 /* processes by name; the rest is counted */
+#define TOLD_MAX 5                             /* processes by name; the rest is counted */
+#define UPDATE   "/usr/sbin/update-exim4.conf" /* Debian's: Exim's configuration is generated anew before each start */
 
 /* Is there a store, and an Exim that has it?  With --start no other check needs the store. */
 static bool is_attended(struct doctor *doctor)
@@ -119,13 +120,15 @@ static size_t look_at_others(struct doctor *doctor)
 
 void doctor_spool(struct doctor *doctor)
 {
+    const char *ask = access(UPDATE, X_OK) == 0 ? "run `" UPDATE
+                                                  "`, as the start of Exim does, then that, and mend what it says"
+                                                : "run it and mend what it says";
     char path[PATH_MAX], mend[PATH_MAX + 128];
 
     if (!doctor->exim[0])
         return;
     if (!doctor_option(doctor, "spool_directory", path, sizeof(path))) {
-        doctor_tell(doctor, DOCTOR_WRONG, "run it and mend what it says", "`%s -bP spool_directory` says nothing",
-                    doctor->exim);
+        doctor_tell(doctor, DOCTOR_WRONG, ask, "`%s -bP spool_directory` says nothing", doctor->exim);
         return;
     }
     snprintf(mend, sizeof(mend), "say `spool = %s` in " FASTSPOOL_CONFIG ", and %s", path, ways_command("restart"));

@@ -22,8 +22,8 @@ import threading
 import time
 
 from disk import LoopDisk
-from harness import (EXIM, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Log, Message, Skip, check,
-                     held, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
+from harness import (EXIM, EXIM_CONFIGURATION, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Log,
+                     Message, Skip, check, held, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -274,6 +274,18 @@ def a_typo_beside_a_daemon(exim):
             refuses(exim, "Exim takes and delivers no mail")
             check("Exim takes and delivers no mail" in operate(exim, "status", status=2), "status says something else")
             check(exim.command("-bpc").returncode != 0, "Exim has a queue")
+
+
+@test(library=True)
+def an_exim_that_says_nothing(exim):
+    """Exim's configuration is wrong, as one that Debian's script has generated may be, and generates anew before each start."""
+    with well(exim):
+        good = pathlib.Path(EXIM_CONFIGURATION).read_text()
+        with written(EXIM_CONFIGURATION, "nonsense\n" + good):
+            words = "-bP spool_directory` says nothing", "run `/usr/sbin/update-exim4.conf`"
+            tells(exim, "spool", "wrong", *words)
+            refuses(exim, *words)
+        allows(exim)
 
 
 @test(library=True)
