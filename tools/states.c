@@ -30,6 +30,7 @@
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
+#include "spool/owned.h"
 #include "spool/state.h"
 #include "spool/viewed.h"
 #include "store/inside.h"
@@ -69,31 +70,15 @@ static int try_new(const struct fastspool *fs, char *error)
     return result < 0 ? result : state_check_new(fs->spool, fs->state, error);
 }
 
-/* The same: a chown of the directory alone leaves its files to another user. */
-static int try_inside(const struct fastspool *fs, int fd, char *error)
+/* The same. */
+static int try_inside(const struct fastspool *fs, int fd, const struct stat *spool, char *error)
 {
-    static const char *const names[] = {
-        PLACES_LOCK,    PLACES_MIRROR_LOCK, PLACES_VIEW_LOCK, PLACES_RUNTIME,
-        PLACES_JOURNAL, PLACES_DATABASE,    PLACES_SPILL,     PLACES_DATABASE "/data.mdb"};
-    char user[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
-    struct stat st;
-
     if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
         return error_set(
             error, -EROFS,
             "the state directory %s is on a read-only file system: `dmesg` says why; remount it to be written",
             fs->state);
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        if (faccessat(fd, names[i], R_OK | W_OK, AT_EACCESS) == 0 || errno != EACCES)
-            continue;
-        return error_set(error, -EPERM,
-                         "%s/%s is %s's, and not the spool owner's to read and write: as root say `chown -R "
-                         "--reference=%s %s`",
-                         fs->state, names[i],
-                         fstatat(fd, names[i], &st, 0) == 0 ? error_user(st.st_uid, user) : "nobody",
-                         escape_word(like, sizeof(like), fs->spool), escape_word(what, sizeof(what), fs->state));
-    }
-    return 0;
+    return owned_check(fs->spool, spool, fs->state, error);
 }
 
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */
@@ -117,7 +102,14 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         return result;
     struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
     int fd = state_open(&fs, config, &st, false, error);
-    result = fd == -ENOENT ? try_new(&fs, error) : fd < 0 ? fd : try_inside(&fs, fd, error);
+    if (fd >= 0)
+        result = try_inside(&fs, fd, &st, error);
+    else if (fd == -ENOENT)
+        result = try_new(&fs, error);
+    else if (fd == -EACCES || fd == -EPERM)
+        result = owned_check(fs.spool, &st, fs.state, error) < 0 ? -EPERM : fd;
+    else
+        result = fd;
     rights_back(rights);
     if (result == 0 && fd >= 0)
         result = try_mirror(fs.state, st.st_uid, error);

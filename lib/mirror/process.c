@@ -36,6 +36,7 @@
 #include "mirror/process.h"
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/futex.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -54,6 +55,7 @@
 #include "spool/attach.h"
 #include "spool/loss.h"
 #include "spool/memory.h"
+#include "spool/owned.h"
 #include "spool/presence.h"
 #include "spool/state.h"
 #include "store/blocks.h"
@@ -275,6 +277,15 @@ static void tell_losses(const struct fastspool *fs, const struct recovered *reco
                journal_scan_reason(recovered->hole.reason));
 }
 
+/* Of a part of the state that is not this process's to open: which one, and what to do. */
+static void explain_refusal(const struct fastspool *fs, int result, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct stat st;
+
+    if (result == -EACCES && fstat(fs->spool_fd, &st) == 0)
+        owned_check(fs->spool, &st, fs->state, error);
+}
+
 static int recover(struct fastspool *fs)
 {
     struct recovered recovered;
@@ -283,6 +294,7 @@ static int recover(struct fastspool *fs)
 
     int result = recovery_run(fs, &recovered, error);
     while (result < 0 && result != -EBADMSG && !LOAD(fs->header->recovery.too_small) && !is_ending(fs)) {
+        explain_refusal(fs, result, error);
         tell_failure(fs, result, error);
         if (gives_up(fs, result, &since))
             return 1;
@@ -508,8 +520,12 @@ static int run(struct fastspool *fs, const struct process_options *options)
         fprintf(stderr, "fastspool: %s: another mirror runs\n", fs->spool);
         return PROCESS_SECOND;
     }
-    if (result < 0)
-        return complain(fs->spool, "take the mirror's lock: failed");
+    if (result < 0) {
+        char error[FASTSPOOL_ERROR_MAX];
+        error_set(error, result, "take the mirror's lock: %s", strerrordesc_np(-result));
+        explain_refusal(fs, result, error);
+        return complain(fs->spool, error);
+    }
     STORE(fs->header->mirror.ending, 0);
     STORE(fs->header->mirror.pid, getpid());
     committer_beat(fs);

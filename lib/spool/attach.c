@@ -13,6 +13,7 @@
  *   - A damaged database or segment is FAILED, and stays so until an operator acts.  Nothing on the disk changes.
  *   - The mirror dies during recovery: a waiting process starts another.
  *   - Another process than a mirror has the mirror's lock: it is named, where this process may look.
+ *   - The owner can't use a part of it: owned.c says which one, and what to do.
  *   - The store is another's, or can't be reached from here: claim.c.
  */
 #include "spool/attach.h"
@@ -31,6 +32,7 @@
 #include "spool/launch.h"
 #include "spool/locker.h"
 #include "spool/memory.h"
+#include "spool/owned.h"
 #include "spool/state.h"
 #include "spool/trust.h"
 #include "store/await.h"
@@ -46,6 +48,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -116,6 +119,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     } else {
         result = state_fd;
     }
+    if (owners && fs->state[0] && (result == -EACCES || result == -EPERM) &&
+        owned_check(fs->spool, &st, fs->state, error) < 0)
+        result = -EPERM;
     rights_back(rights);
     if (state_fd >= 0 && (result == -EBUSY || result == -EXDEV))
         name_user(fs, error);
@@ -173,6 +179,21 @@ static bool is_locked_out(const struct fastspool *fs, uint64_t since, char *erro
     return true;
 }
 
+/* Why the recovery does not go on: with the part of the state that its owner can't use, if it is that. */
+static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
+{
+    char sentence[SECTION_SENTENCE];
+    struct stat st;
+
+    error_set(error, recovery, "%s: %s", fs->spool, section_sentence(fs->header, sentence));
+    if (recovery == -EACCES && fstat(fs->spool_fd, &st) == 0) {
+        struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
+        owned_check(fs->spool, &st, fs->state, error);
+        rights_back(rights);
+    }
+    return recovery;
+}
+
 static int wait_ready(struct fastspool *fs, char *error)
 {
     const struct header *h = fs->header;
@@ -198,7 +219,7 @@ static int wait_ready(struct fastspool *fs, char *error)
             return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
         int recovery = doubt_result(LOAD(h->recovery.error));
         if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
-            return error_set(error, recovery, "%s: %s", fs->spool, section_sentence(h, sentence));
+            return tell_recovery(fs, recovery, error);
         if (clock_monotonic() - looked > LOCK_LOOK) {
             if (is_locked_out(fs, started, error))
                 return -EBUSY;

@@ -80,8 +80,10 @@ int state_check_user(const struct fastspool_config *config, struct fastspool *fs
     fs->starts_view = user == 0 && (starter == 0 || starter == spool->st_uid);
     if (is_trusted(config, spool, uid))
         return user == 0 || user == spool->st_uid;
-    return error_set(error, -EACCES, "the spool %s belongs to %s, and user %u is not a `trusted_user`", fs->spool,
-                     error_user(spool->st_uid, owner), (unsigned)uid);
+    return error_set(error, -EACCES,
+                     "the spool %s belongs to %s, and user %u is not a `trusted_user`; if that is Exim's user, "
+                     "`fastspool doctor`, as root, says what to do",
+                     fs->spool, error_user(spool->st_uid, owner), (unsigned)uid);
 }
 
 /* ---- the one that may hold mail ---- */
@@ -176,7 +178,6 @@ int state_check_new(const char *spool, const char *state, char *error)
 int state_open(struct fastspool *fs, const struct fastspool_config *config, const struct stat *spool, bool create,
                char *error)
 {
-    char user[ERROR_USER], owner[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
     struct stat st;
 
     if (snprintf(fs->state, sizeof(fs->state), config->state[0] ? "%s" : "%s/" PLACES_STATE,
@@ -200,17 +201,6 @@ int state_open(struct fastspool *fs, const struct fastspool_config *config, cons
                          "store by root "
                          "or the owner on, if its file system has access control lists",
                          fs->state);
-    if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && st.st_uid != spool->st_uid)
-        return error_set(error, -EPERM,
-                         "the state directory %s is %s's, and the spool is %s's: as root say `chown -R "
-                         "--reference=%s %s`, unless it is the spool that was given away",
-                         fs->state, error_user(st.st_uid, user), error_user(spool->st_uid, owner),
-                         escape_word(like, sizeof(like), fs->spool), escape_word(what, sizeof(what), fs->state));
-    if (fd < 0 && errno == EACCES && lstat(fs->state, &st) == 0 && (st.st_mode & 0700) != 0700)
-        return error_set(error, -EPERM,
-                         "the state directory %s has mode %04o, with which its owner can't use it: as root say `chmod "
-                         "0700 %s`",
-                         fs->state, st.st_mode & 07777, escape_word(what, sizeof(what), fs->state));
     if (fd < 0)
         return error_set(error, -errno, "cannot open the state directory %s: %s", fs->state, strerrordesc_np(errno));
     if (fstat(fd, &st) < 0 || (st.st_uid != spool->st_uid && st.st_uid != 0) || (st.st_mode & 022)) {

@@ -1122,6 +1122,7 @@ def no_disk(exim):
             tells(exim, "fdatasync", "wrong", "no disk is as fast")
             refuses(exim, "is on tmpfs")
         (pathlib.Path("/usr/state")).mkdir()
+        shutil.chown("/usr/state", "Debian-exim", "Debian-exim")
         with written(FASTSPOOL_CONFIGURATION, good.replace(f"{disk.place}/state", "/usr/state")):
             tells(exim, "disk", "attention", "overlay")
             allows(exim)

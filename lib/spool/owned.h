@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whose the parts of a store are: which one its owner can't use, and the command that mends it.
+ */
+#ifndef FASTSPOOL_OWNED_H
+#define FASTSPOOL_OWNED_H
+
+#include "fastspool.h"
+
+#include <sys/stat.h>
+
+/** Look at all that the owner of @spool, its real path, which @st describes, has to open: the state directory @state,
+ *  what is in it, and the memory that it names; and the way there.  With the owner's rights, which the caller has, or
+ *  has been lent.  0; or -EPERM, with a sentence about the first one that he can't use, or that others can. */
+int owned_check(const char *spool, const struct stat *st, const char *state, char error[FASTSPOOL_ERROR_MAX]);
+
+#endif
