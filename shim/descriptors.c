@@ -9,6 +9,7 @@
  *     placeholder's device and inode, and the number and cookie in its offset.
  *   - The numbers that stand for a description are counted.  At the last close of this process the store closes the
  *     description.  (lib/store/descriptions.c knows whether another process still holds it.)
+ *   - A descriptor whose file is yet to be opened (later.c) is foreign from its first use on.
  *   - A carried descriptor (carrier.c) is foreign, but the table remembers the number of the carrier's file.
  *   - The table grows page by page, whatever the limit of descriptors.
  *   - Every access is atomic, for threads and signal handlers.
@@ -22,6 +23,7 @@
 #include "asking.h"
 #include "attachment.h"
 #include "base/atomic.h"
+#include "later.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -41,6 +43,7 @@
 #define FOREIGN UINT32_MAX
 #define HINT    (UINT32_MAX - 1)    /* foreign, below db/ or scan/: fsync is free */
 #define CARRIED (UINT32_C(1) << 31) /* foreign, plus the number of the carrier's file */
+#define LATER   (UINT32_C(1) << 30) /* its file is yet to be opened */
 
 /* What most processes write of these lies at the end, which is first in memory: in the page of the library's other
  * variables. */
@@ -146,14 +149,22 @@ static uint32_t learn(int fd, uint32_t *entry, uint32_t value)
     return value;
 }
 
+/* The entry of @fd, which is learnt if it is unknown. */
+static uint32_t look(int fd)
+{
+    uint32_t *entry = entry_of(fd, true);
+    uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
+
+    return value == UNKNOWN ? learn(fd, entry, classify(fd)) : value;
+}
+
 uint32_t descriptors_find(int fd)
 {
     if (!serve_active())
         return 0;
-    uint32_t *entry = entry_of(fd, true);
-    uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
-    if (value == UNKNOWN)
-        value = learn(fd, entry, classify(fd));
+    uint32_t value = look(fd), later = LATER;
+    if (value == LATER && later_use(fd))
+        __atomic_compare_exchange_n(entry_of(fd, false), &later, FOREIGN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     return is_description(value) ? value : 0;
 }
 
@@ -188,6 +199,14 @@ bool descriptors_is_hint(int fd)
     return entry && LOAD(*entry) == HINT;
 }
 
+void descriptors_set_later(int fd)
+{
+    uint32_t *entry = entry_of(fd, true);
+
+    if (entry)
+        STORE(*entry, LATER);
+}
+
 void descriptors_set_carried(int fd, int file)
 {
     uint32_t *entry = entry_of(fd, true);
@@ -218,7 +237,8 @@ uint32_t descriptors_detach(int fd)
 {
     uint32_t *entry = entry_of(fd, false);
 
-    descriptors_find(fd); /* an inherited one is counted from here on */
+    if (serve_active() && look(fd) == LATER) /* an inherited one is counted from here on */
+        later_forget(fd);
     /* Not unknown as long as it is open: another thread would find out what it is (descriptors_discover()). */
     uint32_t value = entry ? __atomic_exchange_n(entry, FOREIGN, __ATOMIC_ACQ_REL) : UNKNOWN;
     return is_description(value) ? value : 0;
@@ -314,14 +334,14 @@ void descriptors_discover(void)
         for (long at = 0; at < size; at += ((struct kernel_entry *)(bytes + at))->length) {
             const char *name = ((struct kernel_entry *)(bytes + at))->name;
             if (*name != '.' && atoi(name) != fd && !is_own(atoi(name)))
-                descriptors_find(atoi(name));
+                look(atoi(name));
         }
     }
     if (fd >= 0)
         real.close(fd);
     for (int n = 0; fd < 0 && n < WITHOUT_PROC; n++) {
         if (!is_own(n) && real.fcntl(n, F_GETFD) >= 0)
-            descriptors_find(n);
+            look(n);
     }
     errno = saved;
 }
@@ -366,6 +386,7 @@ int descriptors_duplicated(int old, int new)
 EXPORT int dup(int fd)
 {
     BOUND();
+    descriptors_find(fd); /* before: its file may be yet to be opened */
     return descriptors_duplicated(fd, real.dup(fd));
 }
 
@@ -467,18 +488,24 @@ EXPORT void closefrom(int first)
 }
 
 /* The receiver of a descriptor holds it, too. */
+static void share(void)
+{
+    attachment_each(inside_shared);
+    later_use_all();
+}
+
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     BOUND();
     if (message && message->msg_controllen)
-        attachment_each(inside_shared);
+        share();
     return real.sendmsg(fd, message, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
     BOUND();
-    attachment_each(inside_shared);
+    share();
     return real.sendmmsg(fd, messages, count, flags);
 }
 

@@ -31,6 +31,8 @@ void descriptors_discover(void);
 void descriptors_each(void (*each)(int fd, uint32_t description, void *argument), void *argument);
 /** @fd, a real descriptor, stands for the file that the carrier knows as @file. */
 void descriptors_set_carried(int fd, int file);
+/** @fd has been given to later_add(). */
+void descriptors_set_later(int fd);
 /** The number of the carrier's file that @fd stands for, -1: none. */
 int descriptors_carried(int fd);
 /** Is @fd a real file below db/ or scan/?  Its fsync is free. */

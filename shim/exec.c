@@ -20,6 +20,7 @@
 #include "descriptors.h"
 #include "handover.h"
 #include "image.h"
+#include "later.h"
 #include "serve.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -117,6 +118,7 @@ static void prepare(struct plan *plan, const struct stat *st, char *const enviro
     *plan = (struct plan){.add_mark = program && serve_is_users()};
     if (!serve_active())
         return;
+    later_use_all();
     plan->add_library = program && serve_by_preload() && !has_library(environment);
     bool gets_it = program;
     if (!attachment_is(has_view, NULL)) /* else any other has the view (serve.c) */

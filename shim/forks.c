@@ -22,6 +22,7 @@
 #include "attachment.h"
 #include "base/atomic.h"
 #include "fastspool.h"
+#include "later.h"
 #include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -67,6 +68,7 @@ static void before(void)
 {
     struct outside outside; /* not `forks`: a handler that runs first may fork, too */
 
+    later_use_all();
     if (attachment_any())
         signals_before_fork();
     hold(&outside, true);

@@ -5,7 +5,7 @@
  *
  * Happy path:
  *   - With a view each becomes a descriptor of the view: of the same file, which may be unlinked, at the same
- *     offset.
+ *     offset.  Who leaves opens the files at their first use (later.c).
  *   - Without one, what is open for writing only becomes the pipe of a carrier (carrier.c).  What is open for
  *     reading becomes a private copy (copies.c), but for a program only descriptors 0 to 2; it doesn't inherit the
  *     others.
@@ -26,11 +26,13 @@
 #include "handover.h"
 
 #include "attachment.h"
+#include "base/clock.h"
 #include "base/places.h"
 #include "carrier.h"
 #include "copies.h"
 #include "descriptors.h"
 #include "fastspool.h"
+#include "later.h"
 #include "paths.h"
 #include "serve.h"
 #include "signals.h"
@@ -50,6 +52,7 @@ struct handed {
     int first; /* the first entry of this description: its `new` is theirs */
     int new;   /* what stands for it, -1: nothing */
     int file;  /* of the carrier, -1: `new` is no pipe of a carrier */
+    int later; /* its name in the directory of what is opened later, -1: it is not */
     int saved; /* in a program's: the process's own meanwhile, -1: it was only made close-on-exec */
 };
 
@@ -151,7 +154,7 @@ static void note(int fd, uint32_t description, void *argument)
 
     if (flags < 0 || handover->count == handover->room)
         return;
-    handover->handed[handover->count] = (struct handed){description, fd, flags, handover->count, -1, -1, -1};
+    handover->handed[handover->count] = (struct handed){description, fd, flags, handover->count, -1, -1, -1, -1};
     handover->count++;
 }
 
@@ -211,7 +214,7 @@ static void find_all(struct handover *handover, bool leaving)
 
     for (int i = 0; i < handover->count; i++) {
         struct handed *handed = &all[i], *first = &all[handed->first];
-        if (!is_handed(handed, leaving))
+        if (!is_handed(handed, leaving) || handed->later >= 0)
             continue;
         if (first->new < 0)
             find_new(first, carried, &pipes, leaving);
@@ -243,6 +246,65 @@ static void close_new(struct handover *handover)
 
 /* ---- leaving ---- */
 
+/* Can @handed be opened later, by the directory of @fs?  An ordinary user may not open another's file with O_NOATIME.
+ */
+static bool can_wait(const struct handed *handed, const struct fastspool *fs)
+{
+    struct stat st;
+
+    return attachment_of(handed->description) == fs &&
+           !(inside_flags(OF(handed->description)) & (O_NOATIME | O_PATH)) &&
+           fastspool_fstat(OF(handed->description), &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* Choose what is opened later, and make @path that of its directory.  (The kernel would ask twice for a name that it
+ * knows.)  Returns how many files. */
+static int choose(struct handover *handover, const struct fastspool *fs, char path[PATH_MAX])
+{
+    size_t length = (size_t)snprintf(path, PATH_MAX, "%s/input/" PLACES_HANDED, inside_spool(fs),
+                                     (unsigned long long)clock_monotonic());
+    int files = 0;
+
+    for (int i = 0; i < handover->count; i++) {
+        struct handed *handed = &handover->handed[i];
+        handed->later = handover->handed[handed->first].later;
+        if (handed->first != i || files == PLACES_HANDED_MOST || !can_wait(handed, fs))
+            continue;
+        length += (size_t)snprintf(path + length, PATH_MAX - length, PLACES_HANDED_FILE,
+                                   inside_flags(OF(handed->description)) & O_ACCMODE,
+                                   (unsigned long long)inside_handle(OF(handed->description)));
+        handed->later = files++;
+    }
+    return files;
+}
+
+/* The directory by which this process will open at their first use what it mostly never uses.  -1: there is none. */
+static int open_directory(struct handover *handover)
+{
+    struct fastspool *fs = attachment_of(handover->handed[0].description);
+    char path[PATH_MAX];
+
+    if (!inside_view(fs) || !__libc_single_threaded || handover->count > LATER_NUMBERS ||
+        choose(handover, fs, path) == 0)
+        return -1;
+    int directory = real.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    for (int i = 0; i < handover->count && directory < 0; i++)
+        handover->handed[i].later = -1;
+    return directory;
+}
+
+static void put_directory(const struct handed *handed, int directory)
+{
+    const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK;
+    bool stays = !(handed->flags & FD_CLOEXEC);
+
+    if (real.dup3(directory, handed->fd, stays ? 0 : O_CLOEXEC) < 0)
+        return;
+    later_add(handed->fd, handed->later, inside_flags(OF(handed->description)) & taken,
+              inside_offset(OF(handed->description)));
+    descriptors_set_later(handed->fd);
+}
+
 static int put_in_place(const struct handed *handed)
 {
     bool stays = !(handed->flags & FD_CLOEXEC);
@@ -252,10 +314,12 @@ static int put_in_place(const struct handed *handed)
     return stays ? real.fcntl(handed->fd, F_SETFD, 0) : 0;
 }
 
-static void replace(const struct handed *handed)
+static void replace(const struct handed *handed, int directory)
 {
     descriptors_detach(handed->fd);
-    if (handed->new < 0)
+    if (handed->later >= 0)
+        put_directory(handed, directory);
+    else if (handed->new < 0)
         real.close(handed->fd);
     else if (put_in_place(handed) >= 0 && handed->file >= 0)
         descriptors_set_carried(handed->fd, handed->file);
@@ -269,10 +333,13 @@ void handover_leave(void)
     struct handover handover;
 
     if (collect(&handover)) {
+        int directory = open_directory(&handover);
         find_all(&handover, true);
         for (int i = 0; i < handover.count; i++)
-            replace(&handover.handed[i]);
+            replace(&handover.handed[i], directory);
         close_new(&handover);
+        if (directory >= 0)
+            real.close(directory);
         give_memory(&handover);
     }
     serve_leave();

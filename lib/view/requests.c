@@ -10,7 +10,7 @@
  *     and nothing is refused twice.
  *   - The kernel keeps nothing: names and attributes are valid for no time, and reads and writes are direct I/O.  So
  *     what a process with the library has done is seen by the next call.  (mmap(2) reads through the page cache,
- *     which every open empties.)
+ *     which every open empties.)  But it may keep the attributes of handed.c's directories, which never change.
  *   - An open file is a description of the store, a directory too: so fsync of either works as with the library.
  *
  * Failure modes:
@@ -30,6 +30,7 @@
 #include "fastspool.h"
 #include "store/inside.h"
 #include "view/directories.h"
+#include "view/handed.h"
 #include "view/owners.h"
 #include "view/pins.h"
 #include "view/removals.h"
@@ -154,7 +155,21 @@ static void reply_entry(fuse_req_t req, const struct fuse_entry_param *entry, in
 static void do_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
 {
     directories_forget(node, count);
+    handed_forget(node);
     fuse_reply_none(req);
+}
+
+/* Is @name that of a directory of what the process hands on to itself?  Then that is the answer. */
+static bool answered_by_handed(fuse_req_t req, const char *name)
+{
+    uint64_t node = is_privileged(req) ? handed_make(name) : 0;
+
+    if (!node)
+        return false;
+    const struct fuse_entry_param entry = {.ino = node, .attr = handed_attributes(node), .attr_timeout = HANDED_KEPT};
+    if (fuse_reply_entry(req, &entry) < 0)
+        handed_forget(node);
+    return true;
 }
 
 static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -164,6 +179,8 @@ static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     struct fuse_entry_param entry = {0};
     struct fastspool *fs = acting(req);
 
+    if (answered_by_handed(req, name))
+        return;
     /* A directory has one name in the kernel, and a lookup by another one would move it there. */
     if (by_handle(req, name, &file) && (fastspool_stat(fs, file.text, &st) < 0 || !S_ISDIR(st.st_mode)))
         path = file;
@@ -263,8 +280,13 @@ static void reply_attributes(fuse_req_t req, fuse_ino_t node, int result)
 
 static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
+    const struct stat of_handed = handed_attributes(node);
+
     (void)file;
-    reply_attributes(req, node, 0);
+    if (handed_is(node))
+        fuse_reply_attr(req, &of_handed, HANDED_KEPT);
+    else
+        reply_attributes(req, node, 0);
 }
 
 static struct timespec time_to_set(int set, int set_now, struct timespec given)
@@ -391,17 +413,33 @@ static int open_made(fuse_req_t req, const struct path *path, int flags, mode_t 
     return result < 0 ? result : d;
 }
 
-static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
+/* Make the file, or open what has been made. */
+static int create(fuse_req_t req, const struct path *path, int flags, mode_t mode)
 {
-    const struct path path = path_of(parent, name);
-    struct fastspool *fs = changing(req);
-    struct fuse_entry_param entry = {0};
-    int d = open_for(req, &path, (file->flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
+    changing(req);
+    int d = open_for(req, path, (flags & O_ACCMODE) | O_CREAT | O_EXCL, mode);
 
     if (d == -ESTALE)
         d = -ENOENT;
-    else if (d == -EEXIST && !(file->flags & O_EXCL))
-        d = open_made(req, &path, file->flags, mode);
+    else if (d == -EEXIST && !(flags & O_EXCL))
+        d = open_made(req, path, flags, mode);
+    return d;
+}
+
+static int open_handed(fuse_req_t req, fuse_ino_t directory, const char *name, int flags)
+{
+    uint64_t handle = handed_file(directory, name, flags);
+    const struct path path = path_of(handle, NULL);
+
+    return handle ? open_for(req, &path, flags & O_ACCMODE, 0) : -ENOENT;
+}
+
+static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
+{
+    const struct path path = path_of(parent, name);
+    struct fastspool *fs = serving.fs;
+    struct fuse_entry_param entry = {0};
+    int d = handed_is(parent) ? open_handed(req, parent, name, file->flags) : create(req, &path, file->flags, mode);
     int result = d < 0 ? d : fastspool_flookup(fs, d, &entry.ino, &entry.attr);
     if (d >= 0 && result < 0)
         close_for(fs, (uint64_t)d);
@@ -475,9 +513,20 @@ static bool opens_to_sync(int flags)
     return !(flags & O_NONBLOCK);
 }
 
+static void open_handed_directory(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+    if (!failed(req, handed_open(acting(req), node)) && fuse_reply_open(req, file) == -ENOENT)
+        handed_close(serving.fs, node);
+}
+
 static void do_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
     const struct path path = path_of(node, NULL);
+
+    if (handed_is(node)) {
+        open_handed_directory(req, node, file);
+        return;
+    }
     int d = open_for(req, &path, O_RDONLY | O_DIRECTORY, 0);
 
     if (d >= 0) {
@@ -493,7 +542,11 @@ static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct f
     pid_t pid = fuse_req_ctx(req)->pid;
     int result;
 
-    (void)node, (void)data_only;
+    (void)data_only;
+    if (handed_is(node)) {
+        reply(req, 0);
+        return;
+    }
     if (!synced_enough((int)file->fh, pid, &result) || serving.durability != FASTSPOOL_ACKED)
         result = sync_for(req, true, file->fh);
     if (result < 0)
@@ -503,8 +556,11 @@ static void do_fsyncdir(fuse_req_t req, fuse_ino_t node, int data_only, struct f
 
 static void do_releasedir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-    (void)node;
-    reply(req, close_for(acting(req), file->fh));
+    struct fastspool *fs = acting(req);
+
+    if (handed_is(node))
+        handed_close(fs, node);
+    reply(req, handed_is(node) ? 0 : close_for(fs, file->fh));
 }
 
 /* A listing as it fills. */
@@ -565,7 +621,7 @@ static void do_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t after
     struct listing listing = {.req = req, .bytes = malloc(size), .size = size};
 
     acting(req);
-    int result = listing.bytes ? fill(&listing, node, (int)file->fh, (uint64_t)after) : -ENOMEM;
+    int result = handed_is(node) ? 0 : listing.bytes ? fill(&listing, node, (int)file->fh, (uint64_t)after) : -ENOMEM;
     if (!failed(req, result))
         fuse_reply_buf(req, listing.bytes, listing.used);
     free(listing.bytes);

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Run the program `later` with the library and the view, and count what a delivery asks of the view's server:
+
+    tests/system/namespace.sh --build build tests/shim/later.py build/tests/shim/later
+"""
+import os
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+SPOOL = pathlib.Path("/srv/later")
+TRACE = pathlib.Path("/srv/trace")
+KINDS = {1: "LOOKUP", 3: "GETATTR", 14: "OPEN", 15: "READ", 18: "RELEASE", 25: "FLUSH", 27: "OPENDIR", 29: "RELEASEDIR",
+         35: "CREATE"}      # of a request: the second word that the server reads
+OTHERS = 2, 17, 42          # FORGET, of what was before; STATFS, by which the view's hand looks whether the server lives
+# The directory of all three, the one that is used, two reads of it, and the ends of both.
+WANTED = ["GETATTR", "LOOKUP", "OPENDIR", "LOOKUP", "CREATE", "GETATTR", "READ", "READ", "FLUSH", "RELEASE", "RELEASEDIR"]
+
+
+def server():
+    """The process that answers the kernel."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            threads = list((process / "task").iterdir())
+            if len(threads) > 1 and any(os.readlink(fd) == "/dev/fuse" for fd in (process / "fd").iterdir()):
+                return process.name
+        except OSError:
+            continue
+    return None
+
+
+def run(*arguments):
+    status = subprocess.run([sys.argv[1], SPOOL, *arguments], env=dict(os.environ, FASTSPOOL_VIEW="auto", LD_PRELOAD="libfastspool.so"), check=False).returncode
+    if status:
+        print("no view can be mounted here" if status == 77 else f"status {status}")
+        sys.exit(status)
+
+
+def use():
+    run("used")
+    time.sleep(0.5)     # nobody waits for the last requests
+
+
+def main():
+    SPOOL.mkdir()
+    shutil.chown(SPOOL, "Debian-exim", "Debian-exim")
+    pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {SPOOL}\nmemory = 64M\nview = auto\nprogram = {os.path.realpath(sys.argv[1])}\n")
+    run()
+    strace = subprocess.Popen(["strace", "-f", "-P", "/dev/fuse", "-e", "trace=read", "-xx", "-s8", "-o", TRACE, "-p", server()],
+                              stderr=subprocess.PIPE)
+    strace.stderr.readline()    # attached
+    use()                       # until each thread is seen
+    before = len(TRACE.read_text())
+    use()
+    strace.terminate()
+    strace.communicate()
+    kinds = [struct.unpack_from("I", bytes.fromhex(word.replace("\\x", "")), 4)[0] for word in re.findall(r'"((?:\\x..){8})"', TRACE.read_text()[before:])]
+    found = [KINDS.get(kind, str(kind)) for kind in kinds if kind not in OTHERS]
+    if sorted(found) != sorted(WANTED):
+        sys.exit(f"the view was asked for {' '.join(found)}\ninstead of {' '.join(WANTED)}")
+
+
+main()
