@@ -6,11 +6,14 @@
  * attached process maps.  `fastspool mirror`, a process of its own, writes their changes to the disk.  A call works in
  * the caller's process.  It waits for the mirror only to sync, to page in a file's data, or to get memory.
  *
+ * Link with -lfastspool (pkg-config fastspool), the library that Exim preloads.  So it stands before libc in a program
+ * that links it, too: open(2) and so on of a configured spool's paths are the store's there.
+ *
  * Conventions
  *   - A function that can fail returns a negative errno (-ENOENT, ...).  Zero or a positive value is success.  errno
  *     itself has no meaning after a call.
  *   - A path is relative to the spool ("input/8/1abcde-000001-AB-D"), without a leading slash.  Repeated slashes are
- *     skipped, and so is ".".  ".." climbs, but never above the spool.
+ *     skipped, and so is ".".  ".." climbs, but never above the spool.  "" is the spool.
  *   - A path may begin at a file instead of at the spool: "//HANDLE" or "//HANDLE/rest", with a handle of
  *     fastspool_lookup() in hexadecimal digits.  It reaches a file that is open but has no name any more, too. -ESTALE:
  *     the file is gone.
@@ -21,17 +24,18 @@
  * Rules
  *   - Threads: any number of threads may call at once.  Only fastspool_detach() must be the last call.
  *   - Signals: a signal handler must not call while it interrupts another call, and must not leave one by longjmp.
- *     (The preloaded library holds signals off by itself.)
- *   - Fork: the child may use the attachment.  It must first call fastspool_after_fork_child().  A description that was
- *     open at the fork may be used and closed by only one of the two processes; see Caveats.
+ *     (The preloaded library holds signals off by itself.)  A handler that runs in a wait does not end it, except in
+ *     fastspool_lock() with F_SETLKW.
+ *   - Fork: the child may use an attachment after it has called fastspool_after_fork_child() for it.  A description
+ *     that was open at the fork may be used and closed by only one of the two processes; see Caveats.
  *   - Exec: an attachment does not survive it.
  *   - Death: a process may be killed at any instruction.  Its unfinished change is undone, and its descriptions are
  *     closed.  Two calls consist of several changes: a write of more than 64 KiB, and a truncation that frees more
  *     than 128 blocks but leaves some.  Death may leave those done in part.
  *
  * Caveats
- *   - All processes of a spool that live at one time must live in one PID namespace, because robust mutexes name their
- *     owner by thread id (get_robust_list(2)).  attach() refuses a process of another namespace with -EXDEV.
+ *   - All processes of a spool that live at one time must live in one PID namespace, because the store's lock names its
+ *     holder by thread id.  attach() refuses a process of another namespace with -EXDEV.
  *   - Only root, the spool's owner and a configured `trusted_user` can attach: the state and runtime directories are
  *     the owner's, mode 0700, with an entry for each trusted user in their access control lists.  attach() by root or
  *     the owner sets these entries from @config.  A trusted user's process creates no store and starts no mirror: a
@@ -48,7 +52,7 @@
  *     with O_APPEND.
  *   - Names and attributes never leave memory.  A file takes 200 bytes if its name has up to 27; each further 44 bytes
  *     of the name take 64.
- *   - There are no symbolic links, devices, sockets or FIFOs.  A file has at most 4 GiB.
+ *   - There are no symbolic links, devices, sockets or FIFOs.  A file has at most some 4 GiB: more is -EFBIG.
  *   - Record locks have all properties of POSIX record locks (fcntl(2)): closing any description of a file drops the
  *     process's locks on it, and a child inherits none.  A process that attaches one spool a second time loses them to
  *     the second attachment's first lock, or to its end.
@@ -124,7 +128,7 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
  *  starts the mirror if none runs, and waits until the store is ready.  A process that root has started also starts the
  *  view, if @config->view, and does not wait for it.  (A trusted user's process neither creates nor
  *  starts.  One of root's or the owner's gives the trusted users their rights, and takes those of others away.)
- *  Ownership: *@out is the caller's until fastspool_detach().
+ *  Ownership: *@out is the caller's until fastspool_detach(); @config is read during the call alone.
  *  Errors, with a sentence in @error:
  *    -ENOENT, -ENOTDIR   there is no such spool; for a trusted user also: no store
  *    -EACCES             the effective user is neither root, nor the spool's owner, nor trusted; or it is trusted, and
@@ -134,7 +138,8 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
  *    -EXDEV              the store is in use in another PID namespace
  *    -EPROTO             the segment has another layout version
  *    -EBUSY              the store is in use, and can't be used from here: its memory can't be seen, its state
- *                        directory was replaced, or it is another spool's
+ *                        directory was replaced, or it is another spool's; or a process that is no mirror has the
+ *                        lock of the store's mirror
  *    -EIO                the segment or database is damaged, its names need more than @config->memory, or no mirror
  *                        has come up within ten seconds
  *    -ENOSPC             @config->memory is less than 4 MiB, or the runtime directory's file system is full
@@ -162,11 +167,12 @@ struct fastspool_client {
     uid_t uid; /* of new files */
     gid_t gid;
     uint64_t *synced; /* acked: the highest change that the client has synced, of the calls with a pointer to it; the
-                         server's, 0 at first.  NULL: what the server's process has synced counts */
+                         server's, 0 at first, and not the thread's alone: calls of several threads may share it.  NULL:
+                         what the server's process has synced counts */
 };
-/** For a server: until this is called again, the calling thread's calls act for @client.  New files are the client's.
- *  No permission is checked, because the server has checked it.  NULL: back to the effective ids.  (Who has attached a
- *  store can change all of it: this gives nobody a right.) */
+/** For a server: until this is called again, the calling thread's calls act for @client, which is copied.  New files
+ *  are the client's.  No permission is checked, because the server has checked it.  NULL: back to the effective ids.
+ *  (A process that has attached a store can change all of it: this gives it no right.) */
 void fastspool_act_for(const struct fastspool_client *client);
 
 /** open(2) on the store.  Returns the description's number.
