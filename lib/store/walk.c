@@ -137,7 +137,8 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
 /* A name has its birth number alone, and neither its text nor its directory ever change: an entry that still has the
  * number still is that name.  Only a section keeps a trail.  What it meets was there when it began, so no rollback
  * gives the number to another name; and no signal handler of this thread comes in between.  One may come into a read,
- * and keep another trail in the place of the one that the read follows: by a section, so the read begins again. */
+ * and keep another trail in the place of the one that the read follows, perhaps of another store: so they are counted.
+ */
 struct trail {
     uint64_t store; /* hash_seed of the store, which no other one has */
     uint32_t steps;
@@ -150,6 +151,7 @@ struct trail {
 };
 static __thread struct trail trails[TRAILS] __attribute__((tls_model("initial-exec")));
 static __thread uint32_t latest __attribute__((tls_model("initial-exec"))); /* of them, the one that was used last */
+static __thread uint32_t kept __attribute__((tls_model("initial-exec")));   /* steps, ever */
 
 /* Keep the directory of name @entry, to which the first @length bytes of @path lead: on @trail, or if that is NULL as
  * the first of another one.  Returns the trail, or NULL: it ends here. */
@@ -158,6 +160,7 @@ static struct trail *trail_keep(const struct fastspool *fs, struct trail *trail,
 {
     if (entry == 0 || length > TRAIL_LENGTH || (trail && trail->steps == TRAIL_STEPS))
         return NULL;
+    kept++;
     if (!trail) {
         latest = (latest + 1) % TRAILS;
         trail = &trails[latest];
@@ -186,6 +189,7 @@ static uint32_t directory_behind(const struct fastspool *fs, uint32_t parent, ui
 static uint32_t trail_follow(const struct fastspool *fs, const struct trail *trail, const char *path,
                              const struct credentials *who, size_t *done)
 {
+    const uint32_t before = LOAD(kept);
     uint32_t directory = LOAD(fs->header->tree.root), length = LOAD(trail->length), steps = LOAD(trail->steps);
 
     if (length == 0 || trail->store != fs->header->hash_seed || strncmp(path, trail->path, length) != 0 ||
@@ -196,6 +200,9 @@ static uint32_t trail_follow(const struct fastspool *fs, const struct trail *tra
             return 0;
         directory = directory_behind(fs, directory, trail->step[i].entry, trail->step[i].born);
     }
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (LOAD(kept) != before)
+        return 0;
     if (directory)
         *done = length;
     return directory;
