@@ -9,10 +9,11 @@
 
 struct stat;
 
+/** A lock of F_OFD_SETLK has no process. */
+#define LISTED_NO_PROCESS (-1)
+
 /** The process that has taken an exclusive lock of the file with @st, or of flock(2) has opened it, as /proc/locks
- * says.  0: nobody of this PID namespace has one; -1: one is there, of F_OFD_SETLK, which has no process; another
- * negative errno.
- */
+ *  says.  0: nobody of this PID namespace has one; LISTED_NO_PROCESS; or another negative errno. */
 pid_t listed_locker(const struct stat *st);
 
 #endif

@@ -100,7 +100,7 @@ int launch_view_lives(const char *state)
     return is_held(state, PLACES_VIEW_LOCK);
 }
 
-/* The same of a file that only root can open, as who can could hold the lock. */
+/* The same of a file that only root can open: a process that can open it could hold the lock. */
 static int is_listed(const char *directory, const char *name)
 {
     char path[PLACES_PATH_MAX];
@@ -108,10 +108,12 @@ static int is_listed(const char *directory, const char *name)
     int saved = errno, result;
 
     places_in_state(directory, name, path);
-    if (stat(path, &st) < 0)
+    if (stat(path, &st) < 0) {
         result = errno == ENOENT ? 0 : -errno;
-    else
-        result = listed_locker(&st) != 0;
+    } else {
+        pid_t locker = listed_locker(&st);
+        result = locker > 0 || locker == LISTED_NO_PROCESS ? 1 : (int)locker;
+    }
     errno = saved;
     return result;
 }
