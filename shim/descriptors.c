@@ -253,6 +253,15 @@ static void forget(int fd)
         __atomic_compare_exchange_n(entry, &foreign, UNKNOWN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+/* @fd was detached, and stays open.  False: by another thread's doing it is something else. */
+static bool attach_again(int fd, uint32_t description)
+{
+    uint32_t *entry = entry_of(fd, false), foreign = FOREIGN;
+
+    return entry &&
+           __atomic_compare_exchange_n(entry, &foreign, description, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
 static void end_one(uint32_t description, int (*end)(struct fastspool *fs, uint32_t description))
 {
     uint16_t *count = description ? count_of(description) : NULL;
@@ -404,8 +413,8 @@ static int duplicate_to(int old, int new, int flags)
     if (result >= 0 && old != new) {
         descriptors_set(new, from);
         mark_as(old, new);
-    } else if (replaced) {
-        forget(new);
+    } else if (replaced && attach_again(new, replaced)) {
+        return result;
     }
     descriptors_release(replaced);
     return result;

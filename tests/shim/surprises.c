@@ -96,6 +96,24 @@ static void hints_streams_end(void)
     CHECK(close(next) == 0 && unlink(at("db", "retry")) == 0 && rmdir(at("db", "")) == 0);
 }
 
+/* A dup2() or dup3() that fails leaves the file at the number that it did not take. */
+static void failed_dup_leaves_the_file(void)
+{
+    int fd = make("dup");
+    struct rlimit limit, low;
+
+    CHECK(dup3(STDIN_FILENO, fd, O_APPEND) < 0 && errno == EINVAL);
+    CHECK(write(fd, "one", 3) == 3);
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    low = limit;
+    low.rlim_cur = (rlim_t)fd;
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    CHECK(dup2(STDIN_FILENO, fd) < 0 && errno == EBADF);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK(write(fd, "two", 3) == 3 && lseek(fd, 0, SEEK_END) == 6);
+    CHECK(close(fd) == 0 && unlink(at("input", "dup")) == 0);
+}
+
 /* 4: the library's own descriptors are high, and closing them is harmless.  Exim closes and writes to numbers that it
  * no longer owns, so none of ours must be where a program's next open would land. */
 static void own_descriptors_are_high(void)
@@ -721,6 +739,7 @@ static const struct {
     {"2 stdio bypasses", stdio_bypasses},
     {"streams lock among threads", streams_lock_among_threads},
     {"hints' streams end", hints_streams_end},
+    {"a failed dup leaves the file", failed_dup_leaves_the_file},
     {"4 own descriptors are high", own_descriptors_are_high},
     {"one descriptor a file", one_descriptor_a_file},
     {"5, 20 locks are the parent's", locks_are_the_parents},
