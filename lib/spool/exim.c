@@ -44,6 +44,15 @@ static const struct rule *rule_of(const char *name, size_t length)
     return NULL;
 }
 
+/* A named queue that is called "db" or "scan": it stays on the disk, and its mail is no hint. */
+static bool is_queue(const char *below)
+{
+    size_t length = component(&below);
+    const struct rule *rule = rule_of(below, length);
+
+    return rule && rule->policy == EXIM_STORE;
+}
+
 /* The rule for @path.  *@directory: where the rule's directory begins in the path. */
 static const struct rule *find(const char *path, const char **directory)
 {
@@ -56,6 +65,8 @@ static const struct rule *find(const char *path, const char **directory)
         rule = rule_of(path, length);
         if (rule && rule->policy != EXIM_STORE)
             rule = NULL;
+    } else if (rule && rule->policy == EXIM_HINTS && is_queue(path + length)) {
+        rule = NULL;
     }
     *directory = path;
     return rule;

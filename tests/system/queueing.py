@@ -170,6 +170,24 @@ def queue_by_acl(exim):
     wait_for(lambda: not exim.queue("-qGslow"), "the named queue is empty")
 
 
+@test(("_db", {"main": ("acl_smtp_mail = accept queue = db",) + QUEUE_ONLY}),
+      ("_scan", {"main": ("acl_smtp_mail = accept queue = scan",) + QUEUE_ONLY}), library=True)
+def queue_of_that_name(exim):
+    """A queue that is called as a directory whose fsync is free stays on the disk, which is asked to keep its mail."""
+    name = exim.work.name.rpartition("_")[2]
+    trace = exim.work / "trace"
+    message = exim.expect(Message(body=b"plain\n"), "sink")
+    exim.run("-bpc")                # its mirror is not traced
+    dialogue = b"EHLO client.test\nMAIL FROM:<%s>\nRCPT TO:<%s>\nDATA\n%s.\nQUIT\n" % (
+        message.sender.encode(), message.recipients[0].encode(), message.content())
+    exim.command("-f", "-o", trace, "-e", "trace=fsync,fdatasync", EXIM, "-bs", program="strace", input=dialogue)
+    check(len(list((exim.spool / name / "input").glob("*-D"))) == 1, "the message isn't on the disk")
+    syncs = len(re.findall(r"\bf(?:data)?sync\(", trace.read_text()))
+    check(syncs >= 3, f"{syncs} syncs of the three that Exim asks for before it takes a message")
+    exim.run(f"-qG{name}")
+    exim.wait_arrived()
+
+
 @test()
 def runner(exim):
     """The daemon's queue runner (-q1s), a re-executed set-user-ID Exim, delivers the queue."""
