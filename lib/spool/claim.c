@@ -48,6 +48,21 @@ static bool is_unusable(int result)
     return result == -ENOENT || result == -ESTALE || result == -EXDEV || result == -EADDRINUSE;
 }
 
+/* As on NFS without its lock service, or in a sandbox. */
+static int refuse_locks(const struct fastspool *fs, int result, char *error)
+{
+    return error_set(error, result,
+                     "%s: %s/" PLACES_LOCK
+                     " can't be locked (F_OFD_SETLK: %s): give the state a file system with record locks",
+                     fs->spool, fs->state, strerrordesc_np(-result));
+}
+
+static int announce(const struct fastspool *fs, char *error)
+{
+    int result = presence_announce(fs->presence_fd);
+    return result < 0 && result != -EAGAIN ? refuse_locks(fs, result, error) : result;
+}
+
 /* Join those who live: they keep the store from being removed or replaced.  -EAGAIN: it has just been removed or
  * replaced: by `fastspool stop`, or by a mirror that lived alone. */
 static int join(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)
@@ -60,7 +75,7 @@ static int join(struct fastspool *fs, int state_fd, const struct stat *spool, st
     if (result == 0 && !record_is_of(record, spool, fs->spool))
         result = -EADDRINUSE;
     if (result == 0)
-        result = presence_announce(fs->presence_fd);
+        result = announce(fs, error);
     if (result == 0 && (record_read(state_fd, &now) < 0 || strcmp(now.runtime, record->runtime) != 0 ||
                         !segment_is_there(fs) || !presence_is_still(record->held, state_fd)))
         result = -EAGAIN;
@@ -102,12 +117,12 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
         result = is_viewed;
     if (result == 0)
         segment_inherit(fs, is_viewed > 0);
-    if (result == 0 && !record_spool(&record, spool, fs->spool) && memory_describe(fs, spool, &record) == 0)
+    if (result == 0 && !record_spool(&record, spool, fs->spool) && memory_describe(fs, spool, &record, error) == 0)
         result = memory_publish(fs, state_fd, &record, error);
     if ((result == -ENOENT || result == -ESTALE) && create)
         result = memory_make(fs, config, state_fd, spool, &record, error);
     if (result == 0)
-        result = presence_announce(fs->presence_fd);
+        result = announce(fs, error);
     if (result < 0) {
         presence_withdraw(fs->presence_fd);
         memory_close(fs);
@@ -118,6 +133,10 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
 /* Those who live use what this process can't. */
 static int refuse(const struct fastspool *fs, int result, const struct record *record, char *error)
 {
+    int locks = presence_check(fs->presence_fd);
+
+    if (locks < 0)
+        return refuse_locks(fs, locks, error);
     switch (result) {
     case -EAGAIN:
         return error_set(error, -EBUSY, "%s: another process has been making the store for %d s", fs->spool,
@@ -171,8 +190,10 @@ static int find_store(struct fastspool *fs, const struct fastspool_config *confi
                 return take_over(fs, config, state_fd, spool, create, error);
             if (result == 0)
                 return error_set(error, -EBUSY, "%s: %s was replaced meanwhile", fs->spool, fs->state);
-            if (result != -EAGAIN)
+            if (result == -EBADF) /* it is open for reading alone */
                 result = join_the_dead(fs, state_fd, spool, create, error);
+            else if (result != -EAGAIN)
+                result = refuse_locks(fs, result, error);
             if (result != -EAGAIN)
                 return result;
         } else {

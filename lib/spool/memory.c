@@ -86,7 +86,7 @@ int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, st
         error_set(error, result, "cannot read %s/" PLACES_RUNTIME ", which says where the store's memory is: %s",
                   fs->state, strerrordesc_np(-result));
     if (result == 0)
-        result = presence_identity(fs->presence_fd, record->held);
+        result = presence_identity(fs->presence_fd, fs->state, record->held, error);
     if (result == 0 && record->identity[0] && strcmp(record->identity, record->held) != 0)
         result = -ESTALE;
     if (result == 0) {
@@ -165,11 +165,11 @@ static int make_runtime(struct fastspool *fs, const char *base, const struct sta
     return open_runtime(fs, spool, made, error);
 }
 
-int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record)
+int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record, char *error)
 {
     strcpy(record->runtime, fs->runtime);
     record_spool(record, spool, fs->spool);
-    return presence_identity(fs->presence_fd, record->identity);
+    return presence_identity(fs->presence_fd, fs->state, record->identity, error);
 }
 
 int memory_publish(const struct fastspool *fs, int state_fd, const struct record *record, char *error)
@@ -251,7 +251,7 @@ int memory_make(struct fastspool *fs, const struct fastspool_config *config, int
                fs->spool, (unsigned long long)(own.memory >> 20), (unsigned long long)(fs->memory >> 20));
     if (is_viewed)
         STORE(fs->header->view.status, VIEW_MOUNTED);
-    result = memory_describe(fs, spool, &record);
+    result = memory_describe(fs, spool, &record, error);
     if (result == 0)
         result = memory_publish(fs, state_fd, &record, error);
     if (result < 0) {

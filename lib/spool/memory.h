@@ -27,7 +27,7 @@ void memory_remove(const char *runtime);
 void memory_discard(const struct fastspool *fs);
 
 /** What `runtime` is to say of the store that this process has open. */
-int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record);
+int memory_describe(const struct fastspool *fs, const struct stat *spool, struct record *record, char *error);
 int memory_publish(const struct fastspool *fs, int state_fd, const struct record *record, char *error);
 
 /** Is @memory, as configured, enough for a store?  0, or -ENOSPC with a sentence. */

@@ -22,6 +22,7 @@
  */
 #include "spool/presence.h"
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/places.h"
 
@@ -60,6 +61,13 @@ enum presence presence_of_others(int fd)
     if (control(fd, F_OFD_GETLK, &lock, F_WRLCK, LIVES) < 0)
         return PRESENCE_SHARED; /* unsure: then nothing is removed or replaced */
     return lock.l_type == F_UNLCK ? PRESENCE_NONE : lock.l_type == F_WRLCK ? PRESENCE_CLAIMED : PRESENCE_SHARED;
+}
+
+int presence_check(int fd)
+{
+    struct flock lock;
+
+    return control(fd, F_OFD_GETLK, &lock, F_WRLCK, LIVES);
 }
 
 int presence_announce(int fd)
@@ -133,9 +141,13 @@ static int identify(int fd, const char *name, int flags, char identity[PRESENCE_
     return 0;
 }
 
-int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX])
+int presence_identity(int fd, const char *state, char identity[PRESENCE_IDENTITY_MAX], char *error)
 {
-    return identify(fd, "", AT_EMPTY_PATH, identity);
+    int result = identify(fd, "", AT_EMPTY_PATH, identity);
+
+    return result < 0 ? error_set(error, result, "it can't be told which state %s is (statx: %s)", state,
+                                  strerrordesc_np(-result))
+                      : 0;
 }
 
 bool presence_is_still(const char *identity, int state_fd)

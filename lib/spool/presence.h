@@ -21,6 +21,9 @@ int presence_open(int state_fd, bool create);
 /** What the others have announced.  Takes no lock. */
 enum presence presence_of_others(int fd);
 
+/** Can it be told?  0 or -errno: there are no such locks. */
+int presence_check(int fd);
+
 /** Take the shared lock, or turn the exclusive one into it at one instant.  0, -EAGAIN: another process has a claim, or
  *  -errno. */
 int presence_announce(int fd);
@@ -43,9 +46,9 @@ bool presence_is_valid(int fd, int state_fd);
 
 #define PRESENCE_IDENTITY_MAX 80
 
-/** What tells this state directory from every other one, copies of it included: as text without blanks.  0 or -errno.
- */
-int presence_identity(int fd, char identity[PRESENCE_IDENTITY_MAX]);
+/** What tells the state directory @state from every other one, copies of it included: as text without blanks.  0, or
+ * -errno with a sentence. */
+int presence_identity(int fd, const char *state, char identity[PRESENCE_IDENTITY_MAX], char *error);
 /** presence_is_valid() of the descriptor that gave this @identity. */
 bool presence_is_still(const char *identity, int state_fd);
 

@@ -387,11 +387,11 @@ int main(int count, char **arguments)
 """
 
 
-def denied(exim, call, error):
-    """A program that runs its arguments where the system call CALL fails with ERROR."""
+def denied(exim, call, error, command=None):
+    """A program that runs its arguments where the system call CALL, with COMMAND alone if there is one, fails with ERROR."""
     program = exim.work / f"without-{call}"
     answer = f"SECCOMP_RET_ERRNO | {error}"
-    deny = f"filter_call(SYS_{call}, {answer}, 0)"
+    deny = f"filter_command(SYS_{call}, {command}, {answer})" if command else f"filter_call(SYS_{call}, {answer}, 0)"
     tests = pathlib.Path(__file__).parent.parent
     subprocess.run(["cc", "-w", "-D_GNU_SOURCE", f"-DDENY={deny}", f"-I{tests}", "-x", "c", "-o", program, "-"],
                    input=DENIED, text=True, check=True)
@@ -426,6 +426,24 @@ def no_copy_in_memory(exim):
     check(len(said) == 1 and "mount the view" in said[0], f"syslog has {said}")
     check(len(exim.queue()) == 1 and not exim.tokens(), "a delivery without the message's content")
     exim.deliver_queue()
+
+
+MISSING = {"statx": ((), "it can't be told which state "), "fcntl": (("F_OFD_SETLK",), "can't be locked (F_OFD_SETLK: ")}
+
+
+@test(("_statx", {}), ("_fcntl", {}), library=True, main=QUEUE_ONLY)
+def a_call_is_missing(exim):
+    """Without a system call that makes a store safe Exim is refused it, with a sentence that says why; other processes have it."""
+    call = exim.work.name.rpartition("_")[2]
+    command, wanted = MISSING[call]
+    program = denied(exim, call, "EINVAL", *command)
+    for _ in range(2):
+        result = subprocess.run([program, EXIM, "-bpc"], cwd="/", env=exim.environment(), capture_output=True, timeout=60)
+        said = result.stderr.decode()
+        check(result.returncode == 75 and wanted in said and said.count("fastspool: ") == 1, f"{result}")
+        exim.run("-bpc")
+    exim.start()
+    takes_mail(exim)
 
 
 # --- the mirror's starter -------------------------------------------------------------------------------------------

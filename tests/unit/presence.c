@@ -64,7 +64,7 @@ Test(presence, lock_file_is_still_there)
 
     create();
     int state_fd = open(fs->state, O_RDONLY | O_DIRECTORY);
-    cr_assert_eq(presence_identity(fs->presence_fd, identity), 0);
+    cr_assert_eq(presence_identity(fs->presence_fd, fs->state, identity, error), 0);
     cr_assert(presence_is_still(identity, state_fd));
     cr_assert_eq(unlinkat(state_fd, PLACES_LOCK, 0), 0);
     cr_assert_not(presence_is_still(identity, state_fd), "it was removed");
