@@ -55,9 +55,10 @@ static bool store_fails(struct shown *shown)
             "disk, or put it back; until then Exim takes and delivers no mail; where it is lost for good, `fastspool "
             "flush --anew` writes all of it to the disk anew");
     if (s->commit_error)
-        return is(shown, COMMITS_FAIL,
-                  "the last commit failed: %s; see that its disk works and has room: it is tried again",
-                  strerrordesc_np(-s->commit_error));
+        return is(
+            shown, COMMITS_FAIL,
+            "the last commit failed: %s; syslog says of what; see that its disk works and has room: it is tried again",
+            strerrordesc_np(-s->commit_error));
     return false;
 }
 

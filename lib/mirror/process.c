@@ -488,6 +488,18 @@ static int write_to_disk(struct fastspool *fs, struct checkpointer *c, uint64_t 
     return result;
 }
 
+/* The next mirror may have what this one lacks: whoever waits starts it. */
+static int complain_of_threads(const struct fastspool *fs, int error)
+{
+    char sentence[FASTSPOOL_ERROR_MAX];
+
+    snprintf(sentence, sizeof(sentence),
+             "the mirror can't start its threads: %s; let user %u have more processes (`ulimit -u`, LimitNPROC=, and "
+             "pids.max or TasksMax= of the container), and a filter of system calls allow clone3",
+             strerrordesc_np(-error), (unsigned)geteuid());
+    return complain(fs->spool, sentence);
+}
+
 /* The pager starts first: what the database holds can be read even while the journal cannot be opened. */
 static int run_threads(struct fastspool *fs, uint64_t limit)
 {
@@ -506,7 +518,7 @@ static int run_threads(struct fastspool *fs, uint64_t limit)
     }
     if (result < 0) {
         capture_fail(fs, result);
-        result = complain(fs->spool, "start the mirror's threads: failed");
+        result = complain_of_threads(fs, result);
     }
     shared_database_end(&shared);
     return result;

@@ -562,6 +562,27 @@ def a_sick_mirror(exim):
     takes_mail(exim, queued=1)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def no_threads(exim):
+    """A mirror whose user may have no more processes says that, and so does `status` with syslog; the next one takes over."""
+    exim.start()
+    takes_mail(exim)
+    [pid] = mirrors()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not mirrors(), "the mirror is dead")
+    result = subprocess.run(["prlimit", "--nproc=1", TOOL, "mirror", exim.spool], capture_output=True, text=True, timeout=60)
+    check(result.returncode == 1 and "can't start its threads: Resource temporarily" in result.stderr and "`ulimit -u`" in result.stderr,
+          f"{result}")
+    status = exim.command("status", program=TOOL, stock=True)
+    check(status.returncode == 2 and b"syslog says of what" in status.stdout.splitlines()[0], f"{status}")
+
+    def taken():
+        message = Message("user@maildir.test")
+        return Client().send(message)[0] == 250 and exim.expect(message, "maildir")
+    wait_for(taken, "another mirror takes over")
+    takes_mail(exim, queued=1)
+
+
 SYSLOG = """
 #include <stdarg.h>
 #include <stdio.h>
