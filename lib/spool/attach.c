@@ -194,6 +194,20 @@ static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
     return recovery;
 }
 
+/* @failed: the last error of a fork, 0: there was none. */
+static int refuse_start(const struct fastspool *fs, int failed, char *error)
+{
+    if (failed)
+        return error_set(
+            error, failed,
+            "%s: the mirror can't be started, as there can't be one more process (%s): see `ulimit -u`, and "
+            "pids.max or TasksMax= of the container or service",
+            fs->spool, strerrordesc_np(-failed));
+    return error_set(error, -EIO,
+                     "%s: the mirror does not start; check that %s can be executed; `fastspool status` says more",
+                     fs->spool, FASTSPOOL_TOOL);
+}
+
 static int wait_ready(struct fastspool *fs, char *error)
 {
     const struct header *h = fs->header;
@@ -201,6 +215,7 @@ static int wait_ready(struct fastspool *fs, char *error)
     uint64_t looked = started;
     char sentence[SECTION_SENTENCE];
     bool waited = false;
+    int failed = 0;
 
     for (;;) {
         uint32_t state = LOAD(h->state);
@@ -213,10 +228,12 @@ static int wait_ready(struct fastspool *fs, char *error)
                                         __ATOMIC_ACQUIRE);
             continue;
         }
-        if (state == SEGMENT_READY)
-            return launch_lives(fs) > 0 ? 0 : launch_start(fs);
-        if (state != SEGMENT_RECOVERING)
+        if (state != SEGMENT_READY && state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
+        int lives = launch_lives(fs);
+        int launch = lives <= 0 ? launch_start(fs) : 0;
+        if (state == SEGMENT_READY)
+            return 0; /* with or without a mirror: who waits for the disk tries to start it again */
         int recovery = doubt_result(LOAD(h->recovery.error));
         if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
             return tell_recovery(fs, recovery, error);
@@ -225,16 +242,11 @@ static int wait_ready(struct fastspool *fs, char *error)
                 return -EBUSY;
             looked = clock_monotonic();
         }
-        int lives = launch_lives(fs);
+        failed = launch < 0 ? launch : failed;
         if (lives != 0)
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
-            return error_set(
-                error, -EIO,
-                "%s: the mirror does not start; check that %s can be executed; `fastspool status` says more", fs->spool,
-                FASTSPOOL_TOOL);
-        if (lives <= 0)
-            launch_start(fs);
+            return refuse_start(fs, failed, error);
         if (await_terminated(NULL))
             return claim_terminated(fs, error);
         futex_wait(&h->state, state, AWAIT_LOOK);

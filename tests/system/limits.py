@@ -583,6 +583,22 @@ def no_threads(exim):
     takes_mail(exim, queued=1)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def no_process(exim):
+    """Exim may make no process, and no mirror runs: it reads what is in memory; where that isn't there a sentence says why."""
+    alone = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nproc=1", EXIM, "-bpc"]
+    exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+    [pid] = mirrors()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not mirrors(), "the mirror is dead")
+    count = exim.command(*alone[1:], program=alone[0])
+    check((count.returncode, count.stdout) == (0, b"1\n"), f"{count}")
+    exim.tool("stop")
+    count = exim.command(*alone[1:], program=alone[0])
+    check(count.returncode == 75 and b"can't be one more process (Resource temporarily" in count.stderr, f"{count}")
+    exim.deliver_queue()
+
+
 SYSLOG = """
 #include <stdarg.h>
 #include <stdio.h>
