@@ -179,6 +179,9 @@ static void tell_view(struct doctor *doctor, const struct seen *seen)
     if (seen->stopped)
         doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STOPPED)), seen->mend,
                     "%s: programs without the library wait, as does mailq", seen->line);
+    else if (seen->covered)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_COVERED)), seen->mend,
+                    "%s: programs without the library do not see the store", seen->line);
     else if (seen->state == SEEN_DEAD)
         doctor_tell(doctor, verdict, seen->mend, "%s: programs without the library see an error, mailq an empty queue",
                     seen->line);
@@ -313,6 +316,9 @@ void doctor_readers(struct doctor *doctor)
     if (seen.stopped)
         doctor_tell(doctor, doctor_verdict(severity_of(VIEW_STOPPED)), "`fastspool run -- COMMAND`, or see \"view\"",
                     "while the view is stopped programs without the library wait");
+    else if (seen.covered)
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_COVERED)), "`fastspool run -- COMMAND`, or see \"view\"",
+                    "programs without the library do not see the view, and miss messages");
     else if (seen.state == SEEN_MOUNTED || (!doctor->fs && viewed(doctor->spool) > 0))
         doctor_tell(doctor, DOCTOR_OK, NULL, "every program sees the queue, by the view");
     else if (seen.state == SEEN_STARTING)

@@ -18,11 +18,12 @@
 #include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/escape.h"
+#include "base/mountinfo.h"
 #include "base/started.h"
 #include "fastspool.h"
-#include "mount/mountinfo.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
+#include "spool/viewed.h"
 #include "store/store.h"
 
 #include <limits.h>
@@ -165,6 +166,21 @@ static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE
         snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
 }
 
+/* Another file system is mounted over the view, or over the spool; or it was unmounted here, by hand. */
+static void describe_covered(const struct fastspool *fs, const char *names, struct seen *seen)
+{
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    size_t length = strlen(seen->line);
+
+    if (names[0]) {
+        snprintf(seen->line + length, SEEN_LINE - length, ", but another file system is mounted over it");
+        snprintf(seen->mend, SEEN_MEND, "`findmnt -T %s/input` names that one; unmount it",
+                 escape_word(word, sizeof(word), fs->spool));
+    } else {
+        strcpy(seen->mend, "where it was unmounted by hand it is mounted again within a second");
+    }
+}
+
 static void describe_mend(struct seen *seen, bool wanted, bool failed)
 {
     if (seen->stopped)
@@ -219,6 +235,7 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
     find_locker(fs, seen);
     bool failed = LOAD(fs->header->state) == SEGMENT_FAILED;
     describe_mend(seen, wanted, failed);
+    seen->covered = seen->state == SEEN_MOUNTED && !seen->stopped && viewed(fs->spool) == 0;
     if (seen->state == SEEN_MOUNTED)
         describe_mounted(names, wanted, seen->line);
     else if (seen->state == SEEN_STARTING)
@@ -240,6 +257,8 @@ void seen_look(struct fastspool *fs, bool wanted, struct seen *seen)
                  why ? why : "unknown error");
     else
         strcpy(seen->line, "off");
+    if (seen->covered)
+        describe_covered(fs, names, seen);
     size_t length = strlen(seen->line);
     if (seen->stopped)
         snprintf(seen->line + length, SEEN_LINE - length, "; process %ld is stopped or frozen", (long)seen->stopped);

@@ -30,6 +30,7 @@ struct seen {
     enum seen_state state;
     char line[SEEN_LINE]; /* the same in words */
     char mend[SEEN_MEND]; /* what helps against SEEN_DEAD, or against a view that is stopped */
+    bool covered;         /* SEEN_MOUNTED, and programs of this mount namespace do not see it */
     pid_t stopped;        /* the view's process, if that is stopped or frozen: who looks at the view waits; 0: not */
     char locker[LOCKER_SENTENCE]; /* what else has a lock of the view, so that none can be mounted; "": nothing */
     unsigned late; /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */

@@ -55,6 +55,7 @@ enum health severity_of(enum condition condition)
         [VIEW_LOCKED] = ATTENTION,
         [VIEW_STOPPED] = ATTENTION,
         [VIEW_UNMOUNTED] = ATTENTION,
+        [VIEW_COVERED] = ATTENTION,
         [VIEW_STARTING] = ATTENTION,
         [VIEW_HIDES] = ATTENTION,
     };

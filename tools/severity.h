@@ -51,6 +51,7 @@ enum condition {
     VIEW_LOCKED,    /* another process has its lock, and none can be mounted */
     VIEW_STOPPED,   /* it is mounted, and nobody goes on there */
     VIEW_UNMOUNTED, /* and it should be */
+    VIEW_COVERED,   /* it is mounted, and programs do not see it */
     VIEW_STARTING,
     VIEW_HIDES, /* files of the disk */
 };

@@ -277,6 +277,9 @@ static bool view_fails(struct shown *shown)
     if (shown->view.state == SEEN_UNMOUNTED)
         return is(shown, VIEW_UNMOUNTED, "the view is not mounted: programs without the library see an empty queue; %s",
                   shown->view.mend);
+    if (shown->view.covered)
+        return is(shown, VIEW_COVERED, "the view is %s: programs without the library do not see the store; %s",
+                  shown->view.line, shown->view.mend);
     if (shown->hidden)
         return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " messages or files of the disk; " STATUS_HIDDEN,
                   shown->hidden, escape_word(word, sizeof(word), shown->spool));

@@ -24,8 +24,8 @@
 #include "mount/mounts.h"
 
 #include "base/fd.h"
+#include "base/mountinfo.h"
 #include "base/places.h"
-#include "mount/mountinfo.h"
 #include "plain/disk.h"
 #include "spool/exim.h"
 

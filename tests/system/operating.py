@@ -1614,6 +1614,33 @@ def a_stopped_view(exim):
         check(not is_view(exim.spool / "input") and not set(pids) & {pid for pid, _ in processes()}, f"{processes()}")
 
 
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def a_view_that_is_not_seen(exim):
+    """The view is mounted, and programs do not see it: another file system lies over it, or over the spool.  Or a part of it is
+    unmounted while its processes are stopped.  status and doctor say so, and wait for nothing."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        exim.submit(Message())
+        exim.queued += 1
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        for mount in (("-t", "tmpfs", "over", exim.spool / "input"), ("--bind", exim.spool, exim.spool)):
+            subprocess.run(["mount", *map(str, mount)], check=True)
+            check(not os.listdir(exim.spool / "input"), "the view is seen")
+            status_tells(exim, 1, "another file system is mounted over it", f"`findmnt -T {exim.spool}/input`")
+            for name in ("store", "view", "readers"):
+                tells(exim, name, "attention", "see")
+            subprocess.run(["umount", "--lazy", mount[-1]], check=True)
+            status_tells(exim, 0, "all is well")
+        with stopped_view(exim):
+            subprocess.run(["umount", "--lazy", exim.spool / "input"], check=True)
+            for command in (("status",), ("doctor",)):
+                result = exim.command(*command, program=TOOL, stock=True, timeout=30)
+                check(result.returncode == 1 and b"kill -CONT" in result.stdout, f"{command}: {result}")
+        wait_for(lambda: exim.status()["health"] == 0 and is_view(exim.spool / "input"), "the view is mounted again")
+
+
 @test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
 def while_it_imports(exim):
     """While a view imports, and waits for a process that works on a message, doctor and status say the same: how many messages

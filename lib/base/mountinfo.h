@@ -2,8 +2,8 @@
  *
  * The lines of /proc/PID/mountinfo, of which views are some.  Reading them asks no file system.
  */
-#ifndef FASTSPOOL_MOUNT_MOUNTINFO_H
-#define FASTSPOOL_MOUNT_MOUNTINFO_H
+#ifndef FASTSPOOL_MOUNTINFO_H
+#define FASTSPOOL_MOUNTINFO_H
 
 #include <limits.h>
 #include <stdbool.h>

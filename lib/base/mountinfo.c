@@ -2,7 +2,7 @@
  *
  * Reading mountinfo.
  */
-#include "mount/mountinfo.h"
+#include "base/mountinfo.h"
 
 #include <stdlib.h>
 #include <string.h>
