@@ -22,6 +22,7 @@
 #include "progress.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/locker.h"
 #include "spool/viewed.h"
 #include "store/status.h"
 #include "store/store.h"
@@ -135,6 +136,9 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     int usable = geteuid() == 0 ? states_usable(shown->config, error) : 0;
     if (usable == -EROFS || usable == -EWOULDBLOCK)
         snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
+    shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
+    if (shown->checkpoint_error)
+        locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     if (asked_spool(shown->config, exims) && strcmp(exims, fs->spool) == 0)
         shown->exim_limit = asked_limit(shown->config);

@@ -44,6 +44,8 @@ struct shown {
     char refusal[FASTSPOOL_ERROR_MAX];  /* why Exim does not believe the configuration, "": it does */
     char unusable[FASTSPOOL_ERROR_MAX]; /* the state: read-only, or another process has its lock; "": neither */
     char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
+    int checkpoint_error;               /* negative errno of the last checkpoint; 0: it succeeded */
+    char locker[LOCKER_SENTENCE];       /* another process has the lock of the database, "": none is known */
     int no_tool;                        /* errno: no mirror can be started */
     uint64_t exim_limit;                /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
     uint64_t late;                      /* age in ns from which on a change should be on the disk */

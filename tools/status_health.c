@@ -55,10 +55,9 @@ static bool store_fails(struct shown *shown)
             "disk, or put it back; until then Exim takes and delivers no mail; where it is lost for good, `fastspool "
             "flush --anew` writes all of it to the disk anew");
     if (s->commit_error)
-        return is(
-            shown, COMMITS_FAIL,
-            "the last commit failed: %s; syslog says of what; see that its disk works and has room: it is tried again",
-            strerrordesc_np(-s->commit_error));
+        return is(shown, COMMITS_FAIL, "the last commit failed: %s; %s: it is tried again",
+                  strerrordesc_np(-s->commit_error),
+                  shown->locker[0] ? shown->locker : "syslog says of what; see that its disk works and has room");
     return false;
 }
 
@@ -81,8 +80,19 @@ static bool mirror_stands(struct shown *shown)
             (long)s->mirror_pid, silent, waiters, wait, age, (long)s->mirror_pid);
     if (s->unflushed_ns > shown->late)
         return is(shown, MIRROR_STANDS, "a change of %llu s ago is not on the disk, and %llu %s%s", age, waiters, wait,
-                  s->mirror_pid ? "" : "; no mirror process runs");
+                  s->mirror_pid ? "" : "; no mirror process runs: `fastspool run -- true` starts one");
     return false;
+}
+
+/* Commits go on until the journal is full. */
+static bool checkpoints_fail(struct shown *shown)
+{
+    int error = shown->checkpoint_error;
+
+    return error && is(shown, NOT_CHECKPOINTED,
+                       "the journal can't be written into the database, and grows: %s; mail goes on until it is full, "
+                       "and it is tried again each second: %s",
+                       strerrordesc_np(-error), shown->locker[0] ? shown->locker : "syslog says more");
 }
 
 /* Mail that the next Exim does not find, as `state` leads elsewhere. */
@@ -326,7 +336,7 @@ void status_judge(struct shown *shown)
         is(shown, VIEW_STARTING,
            "the view is starting: until it is mounted programs without the library count too few messages, and "
            "`fastspool run -- mailq` shows them all");
-    else if (exim_is_plain(shown) || exim_passes(shown))
+    else if (checkpoints_fail(shown) || exim_is_plain(shown) || exim_passes(shown))
         return;
     else if (!s->mirror_pid)
         is(shown, NO_MIRROR,

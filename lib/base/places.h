@@ -31,21 +31,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLACES_STATE       ".fastspool"
-#define PLACES_RUNTIME     "runtime"
-#define PLACES_RUNTIME_NEW "runtime.new"
-#define PLACES_LOCK        "lock"
-#define PLACES_MIRROR_LOCK "mirror.lock"
-#define PLACES_VIEW_LOCK   "view.lock"
-#define PLACES_SERVER_LOCK "server.lock" /* of the view's server */
-#define PLACES_JOURNAL     "journal"
-#define PLACES_DATABASE    "mirror"
-#define PLACES_SPILL       "spill"
-#define PLACES_ANEW        "anew"
+#define PLACES_STATE         ".fastspool"
+#define PLACES_RUNTIME       "runtime"
+#define PLACES_RUNTIME_NEW   "runtime.new"
+#define PLACES_LOCK          "lock"
+#define PLACES_MIRROR_LOCK   "mirror.lock"
+#define PLACES_VIEW_LOCK     "view.lock"
+#define PLACES_SERVER_LOCK   "server.lock" /* of the view's server */
+#define PLACES_JOURNAL       "journal"
+#define PLACES_DATABASE      "mirror"
+/** In it: LMDB's. */
+#define PLACES_DATABASE_LOCK "lock.mdb"
+#define PLACES_SPILL         "spill"
+#define PLACES_ANEW          "anew"
 /** In the spool: a symbolic link to the state that may hold its mail, wherever that is.  Of further ones that may,
  *  too, the names have a number behind a dot. */
-#define PLACES_NOTE        ".fastspool.state"
-#define PLACES_NOTES       4
+#define PLACES_NOTE          ".fastspool.state"
+#define PLACES_NOTES         4
 
 #define PLACES_MEMORY  "/dev/shm"
 #define PLACES_SEGMENT "segment"

@@ -22,6 +22,7 @@
 #include "base/unconst.h"
 #include "fastspool.h"
 #include "mirror/format.h"
+#include "spool/locker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@
 #include <unistd.h>
 
 #define MAP_LARGEST  (UINT64_C(1) << 40) /* bytes of address space; the file grows as needed */
-#define LOCK_NAME    "lock.mdb"
+#define LOCK_NAME    PLACES_DATABASE_LOCK
 #define LOCK_TIME    NS_PER_S /* for another process that opens the database */
 #define LOCK_EVERY   (10 * NS_PER_MS)
 #define LOCK_FILE    8192                /* bytes: what LMDB makes it for its 126 readers */
@@ -261,7 +262,7 @@ static bool is_emptied(const char *path)
 
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX])
 {
-    char what[FASTSPOOL_PATH_MAX + 32];
+    char what[FASTSPOOL_PATH_MAX + 32], locker[LOCKER_SENTENCE];
     MDB_txn *transaction;
     struct stat st;
 
@@ -295,6 +296,8 @@ int database_open(struct database *database, const char *path, char error[FASTSP
     database_close(database);
     if (code != EAGAIN)
         return explain(code, what, error);
+    if (locker_find(path, LOCK_NAME, "mirror", locker))
+        return error_set(error, -EAGAIN, "%s: %s", what, locker);
     return error_set(error, -EAGAIN,
                      "%s: another process has locked %s/" LOCK_NAME ": `fuser -v %s/" LOCK_NAME
                      "` says which one; end it",

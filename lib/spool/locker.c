@@ -11,7 +11,8 @@
  * name the process that has opened the file, which may be gone.
  *
  * Failure modes:
- *   - An ordinary user's process may not look there: it believes /proc/locks, and the name of the program.
+ *   - A process that is not root's may look at those of its own user alone.  Else it believes /proc/locks, and the name
+ *     of the program.
  *   - A process that only looks holds a shared lock for an instant: such a one is looked at twice.
  *   - The file is asked for without a wait: a file system with a server that does not answer is not waited for.
  */
@@ -98,7 +99,7 @@ static bool is_one(pid_t pid, bool roots, const char *what)
     return pid == getpid() || (what && launch_is_tool(pid) && (!roots || (started_look(pid, &now) && now.uid == 0)));
 }
 
-/* The process with a lock of the file with @st that is not one, as root finds it; 0: none. */
+/* The process with a lock of the file with @st that is not one, as far as this process may look; 0: none. */
 static pid_t find(const struct statx *st, bool roots, const char *what)
 {
     DIR *directory = opendir("/proc");
@@ -114,7 +115,7 @@ static pid_t find(const struct statx *st, bool roots, const char *what)
     return found;
 }
 
-/* The same for a process that may not look into others: by the name of the program. */
+/* The same of those that this one may not look at: by the name of the program. */
 static pid_t find_listed(const char *path, const char *what)
 {
     char program[STARTED_NAME];
@@ -146,7 +147,9 @@ bool locker_find(const char *state, const char *name, const char *what, char sen
     places_in_state(state, name, path);
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO, &st) < 0)
         return false;
-    pid_t pid = geteuid() == 0 ? find(&st, strcmp(name, PLACES_VIEW_LOCK) == 0, what) : find_listed(path, what);
+    pid_t pid = find(&st, strcmp(name, PLACES_VIEW_LOCK) == 0, what);
+    if (pid == 0 && geteuid() != 0)
+        pid = find_listed(path, what);
     if (pid > 0)
         describe(pid, what, path, sentence);
     return pid > 0;

@@ -1641,6 +1641,32 @@ def a_view_that_is_not_seen(exim):
         wait_for(lambda: exim.status()["health"] == 0 and is_view(exim.spool / "input"), "the view is mounted again")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_database_that_is_locked(exim):
+    """A process of the mail user's has the lock of the database: mail goes on, and status, doctor and syslog name the process."""
+    with well(exim):
+        state = exim.work / "disk/state"
+        lock = state / "mirror/lock.mdb"
+        log = Log()
+        os.kill(exim.status()["mirror_pid"], signal.SIGKILL)
+        code = ("import fcntl, os, struct, time; file = open(%r, 'r+b'); "
+                "fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)); time.sleep(600)")
+        locker = subprocess.Popen(["/usr/bin/python3", "-c", code % str(lock)], user="Debian-exim", group="Debian-exim", extra_groups=[])
+        wait_for(lambda: str(lock.stat().st_ino) in pathlib.Path("/proc/locks").read_text(), "it has the lock")
+        subprocess.Popen([TOOL, "mirror", "--journal", "4194304", "--state", state, exim.spool], stdin=subprocess.DEVNULL)
+        exim.submit(Message())
+        exim.queued += 1
+        wait_for(lambda: exim.status()["health"] == 1, "a checkpoint has failed")
+        words = f"process {locker.pid} (", f"`kill {locker.pid}`", str(lock)
+        status_tells(exim, 1, "can't be written into the database", *words)
+        tells(exim, "store", "attention", *words)
+        check(any(all(word in line for word in words) for line in log.lines("checkpoint")), f"syslog: {log.lines()}")
+        log.close()
+        locker.kill()
+        locker.wait()
+        wait_for(lambda: exim.status()["health"] == 0, "checkpoints succeed again")
+
+
 @test(("", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
 def while_it_imports(exim):
     """While a view imports, and waits for a process that works on a message, doctor and status say the same: how many messages
