@@ -78,9 +78,12 @@ void doctor_secure(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_WRONG, "see that " LIBRARY " is as above, and of this machine's architecture",
                     "%s, run by an ordinary user with LD_PRELOAD=%s, does not load the library", doctor->exim,
                     EXIMS_LIBRARY);
+    else if (st.st_uid == 0 && !(st.st_mode & S_ISUID))
+        doctor_tell(doctor, DOCTOR_ATTENTION, "install Exim again, or `chmod u+s` it, if it is to take users' mail",
+                    "%s is not set-user-ID: an ordinary user's mail fails, and the daemon's deliveries may",
+                    doctor->exim);
     else
-        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, run by an ordinary user, loads the library%s", doctor->exim,
-                    st.st_mode & S_ISUID ? "" : " (it is not set-user-ID here)");
+        doctor_tell(doctor, DOCTOR_OK, NULL, "%s, run by an ordinary user, loads the library", doctor->exim);
 }
 
 /* ---- the next start ---- */

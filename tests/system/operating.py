@@ -1394,6 +1394,22 @@ def a_journal_that_is_lost_with_the_memory(exim):
 
 
 @test(library=True)
+def an_exim_that_is_not_set_user_id(exim):
+    """Exim's image has lost its set-user-ID bit: doctor tells what fails."""
+    image = os.path.realpath(EXIM)
+    with well(exim):
+        os.chmod(image, 0o755)
+        try:
+            tells(exim, "secure execution", "attention", f"{image} is not set-user-ID", "`chmod u+s`")
+            failed = exim.command("-oi", Message().recipients[0], input=b"Subject: user\n\n", user=USER)
+            check(failed.returncode != 0, f"a user's mail is taken: {failed}")
+            allows(exim)
+        finally:
+            os.chmod(image, 0o4755)
+        tells(exim, "secure execution", "ok")
+
+
+@test(library=True)
 def a_clock_that_is_set_back(exim):
     """The mirror waits by no clock that an administrator can set back: its checkpoints would wait as long."""
     with well(exim):
