@@ -322,6 +322,10 @@ static enum health without_store(struct shown *shown, int result)
 {
     if (is_missing(shown) || is_closed(result))
         return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
+    if (result == -EBUSY)
+        snprintf(shown->more, sizeof(shown->more),
+                 "where that process has a store that is gone end it: if it is Exim, restart that, %s",
+                 ways_command("restart"));
     if (result == -EIO)
         strcpy(shown->more, "`fastspool verify` says what is damaged, `man fastspool-verify` what to do");
     return result == -ENOENT ? look_at_disk(shown) : severity_of(STORE_FAILS);

@@ -1394,6 +1394,21 @@ def a_journal_that_is_lost_with_the_memory(exim):
 
 
 @test(library=True)
+def a_memory_that_is_gone(exim):
+    """The memory is removed under an Exim that runs: status names that Exim, and the restart that mends all."""
+    with well(exim):
+        for path in stores():
+            shutil.rmtree(path)
+        wait_for(lambda: not [pid for pid, name in processes() if name == "fastspool"], "the mirror has ended")
+        said = operate(exim, "status", status=2)
+        check(f"process {exim.daemon.pid} (exim4) holds the lock" in said and "if it is Exim, restart that, " in said, said)
+        tells(exim, "store", "wrong", "restart that")
+        exim.stop()
+        exim.start()
+        wait_for(lambda: exim.status()["health"] == 0, "all is well")
+
+
+@test(library=True)
 def an_exim_that_is_not_set_user_id(exim):
     """Exim's image has lost its set-user-ID bit: doctor tells what fails."""
     image = os.path.realpath(EXIM)
