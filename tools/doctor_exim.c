@@ -27,8 +27,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TOLD_MAX 5                             /* processes by name; the rest is counted */
-#define UPDATE   "/usr/sbin/update-exim4.conf" /* Debian's: Exim's configuration is generated anew before each start */
+#define TOLD_MAX    5 /* processes by name; the rest is counted */
+#define DOCTOR_MEND (2 * ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX) + 256)
+#define UPDATE      "/usr/sbin/update-exim4.conf" /* Debian's: Exim's configuration is generated anew before each start */
 
 /* Is there a store, and an Exim that has it?  With --start no other check needs the store. */
 static bool is_attended(struct doctor *doctor)
@@ -156,21 +157,39 @@ static bool find_uid(const char *user, uid_t *uid)
     return true;
 }
 
+/* What is not this user's alone: all of a spool that was restored with the numbers of another machine, or one
+ * directory, which was given away by hand. */
+static void say_chown(const struct doctor *doctor, const char *user, bool state_is_given, char mend[DOCTOR_MEND])
+{
+    char spool[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], state[sizeof(spool)];
+    bool outside = doctor->config.state[0];
+
+    escape_word(spool, sizeof(spool), doctor->spool);
+    escape_word(state, sizeof(state), doctor->state);
+    if (!doctor->given_away)
+        snprintf(mend, DOCTOR_MEND, "`chown -R %s: %s`", user, state);
+    else if (!state_is_given)
+        snprintf(mend, DOCTOR_MEND, "`chown %s: %s`", user, spool);
+    else
+        snprintf(mend, DOCTOR_MEND, "`fastspool stop; chown -R %s: %s%s%s`", user, spool, outside ? " " : "",
+                 outside ? state : "");
+}
+
 void doctor_user(struct doctor *doctor)
 {
-    char user[128], other[ERROR_USER], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], mend[2 * PATH_MAX];
+    char user[128], other[ERROR_USER], mend[DOCTOR_MEND];
     uid_t uid;
     struct stat st;
 
     if (!doctor->spool[0] || !doctor_option(doctor, "exim_user", user, sizeof(user)) || !find_uid(user, &uid))
         return;
-    snprintf(mend, sizeof(mend), "`fastspool stop; chown -R %s: %s`", user,
-             escape_word(word, sizeof(word), doctor->spool));
+    bool exists = stat(doctor->state, &st) == 0;
     doctor->given_away = uid != doctor->owner;
-    if (uid != doctor->owner)
+    say_chown(doctor, user, !exists || st.st_uid != uid, mend);
+    if (doctor->given_away)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s belongs to %s, and Exim runs as %s, user %u", doctor->spool,
                     error_user(doctor->owner, other), user, (unsigned)uid);
-    else if (stat(doctor->state, &st) == 0 && ((st.st_uid != uid && st.st_uid != 0) || (st.st_mode & 022)))
+    else if (exists && st.st_uid != uid && st.st_uid != 0)
         doctor_tell(doctor, DOCTOR_WRONG, mend,
                     "%s is %s's, mode %04o: it has to be %s's or root's, and writable by that user alone",
                     doctor->state, error_user(st.st_uid, other), st.st_mode & 07777, user);

@@ -123,7 +123,8 @@ static void tell_uncounted(struct doctor *doctor, enum verdict verdict, const ch
 
     snprintf(more, sizeof(more), "%s%s; if no start brings it back, `fastspool verify` says what is damaged",
              refused ? "mend what \"store\" says; then " : "", mend);
-    doctor_tell(doctor, verdict, more, "%s may hold mail, and no store is in memory", doctor->state);
+    doctor_tell(doctor, verdict, more, "%s may hold mail, %s", doctor->state,
+                refused ? "which can't be counted now" : "and no store is in memory");
 }
 
 /* Of a store or state that has them.  @messages: -1: it can't be said. */

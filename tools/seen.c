@@ -102,7 +102,7 @@ static bool has_just_started(const struct fastspool *fs)
 /* The store is being made, and whoever makes it starts the view when the names are there; or did so just now. */
 static bool store_has_just_started(const struct fastspool *fs)
 {
-    return LOAD(fs->header->state) == SEGMENT_RECOVERING ||
+    return (LOAD(fs->header->state) == SEGMENT_RECOVERING && !LOAD(fs->header->recovery.error)) ||
            (launch_is_young(&fs->header->mirror.starting) && !LOAD(fs->header->mirror.ending));
 }
 

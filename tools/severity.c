@@ -22,6 +22,7 @@ enum health severity_of(enum condition condition)
         [NOT_USED] = NOT_IN_USE,
         [STORE_FAILS] = MAIL_STANDS,
         [STATE_FAILS] = MAIL_STANDS,
+        [STATE_LOST] = ATTENTION,
         [COMMITS_FAIL] = MAIL_STANDS,
         [JOURNAL_LOST] = ATTENTION,
         [NOT_CHECKPOINTED] = ATTENTION,

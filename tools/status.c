@@ -134,8 +134,9 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
     int usable = geteuid() == 0 ? states_usable(shown->config, error) : 0;
-    if (usable == -EROFS || usable == -EWOULDBLOCK)
+    if (usable == -EROFS || usable == -EWOULDBLOCK || usable == -EPERM)
         snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
+    shown->stands = usable != -EPERM || shown->recovery || shown->numbers.commit_error;
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
@@ -305,8 +306,9 @@ static void look_at_mounts(struct shown *shown)
         strcpy(shown->view.line, "the store is not to be seen by this user, nor whether a view is mounted");
     else
         snprintf(shown->view.line, sizeof(shown->view.line), "%s; %s", mounted ? "mounted" : "not mounted",
-                 shown->unknown                   ? "the store is not to be seen by this user"
+                 is_closed(shown->refused)        ? "the store is not to be seen by this user"
                  : mounted && shown->other.mirror ? "it shows the store of another state"
+                 : shown->unknown                 ? "the store can't be looked at"
                                                   : "there is no store in memory");
 }
 
@@ -399,19 +401,22 @@ static void tell_plain(struct shown *shown)
         add(shown, PLAIN_UNATTENDED);
 }
 
-/* A state directory that can't be made, or used, is why there is no store, and why Exim can take no mail. */
+/* A state directory that can't be made, or used, is why there is no store, or none to be seen, and why Exim can take no
+ * mail. */
 static void tell_state(struct shown *shown)
 {
     char error[FASTSPOOL_ERROR_MAX];
 
-    if ((shown->refused != -ENOENT && shown->refused != -EACCES) || geteuid() != 0 || is_missing(shown) ||
-        states_usable(shown->config, error) == 0)
+    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || geteuid() != 0 ||
+        is_missing(shown) || states_usable(shown->config, error) == 0)
         return;
     bool serves = shown->view.state == SEEN_MOUNTED && shown->other.mirror; /* what was started before, and the view */
     snprintf(
         shown->line, sizeof(shown->line), "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended %s", error,
         serves
             ? "Exim's next start will take no mail; what was started before goes on with the state that the view shows"
+        : shown->refused == -EPERM && !shown->unattended
+            ? "an Exim that has the store delivers no mail, and what starts takes none"
             : "Exim takes no mail");
     if (shown->in_state != 0 && !shown->other.state[0]) /* no start brings it back yet */
         strcpy(shown->more, "mail that it has on the disk is not lost");
@@ -448,7 +453,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     if (result < 0) {
         *fs = NULL;
         shown->refused = result;
-        shown->unknown = is_closed(result);
+        shown->unknown = result != -ENOENT;
         count_without_store(shown, result == -ENOENT && !is_missing(shown));
         shown->health = without_store(shown, result);
         look_at_mounts(shown);

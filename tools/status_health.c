@@ -40,10 +40,13 @@ static bool store_fails(struct shown *shown)
         return is(shown, STORE_FAILS,
                   "FAILED: %.255s; `fastspool verify` says what is damaged, `man fastspool-verify` what to do",
                   shown->failure);
-    if (shown->unusable[0])
+    if (shown->unusable[0] && shown->stands)
         return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->unusable);
     if (shown->recovery)
-        return is(shown, STORE_FAILS, "it can't be recovered yet: %.255s", shown->recovery);
+        return is(shown, STORE_FAILS, "it can't be recovered yet: %.255s%s", shown->recovery,
+                  s->mirror_pid ? ""
+                                : "; the next start of Exim with the library tries again, and so does `fastspool run "
+                                  "-- true`");
     if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)
         return is(shown, CONFIGURATION_REFUSED,
                   "Exim may not use it: %s; mend that, and Exim looks again; until then %s", shown->refusal,
@@ -265,6 +268,14 @@ static bool exim_passes(struct shown *shown)
     return true;
 }
 
+/* What has been opened stays open. */
+static bool state_is_lost(struct shown *shown)
+{
+    return shown->unusable[0] &&
+           is(shown, STATE_LOST, "%s; what runs goes on until it needs that again, and then Exim takes no mail",
+              shown->unusable);
+}
+
 static bool view_fails(struct shown *shown)
 {
     char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
@@ -323,8 +334,8 @@ void status_judge(struct shown *shown)
            (double)s->room_bytes / (1 << 20), s->room_files,
            escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
-             exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) || view_fails(shown) ||
-             is_elsewhere(shown))
+             exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) ||
+             view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

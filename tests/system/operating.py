@@ -495,18 +495,19 @@ def mail_on_the_disk(exim):
 
 @test(library=True)
 def the_wrong_owner(exim):
-    """The spool or the state directory is another user's, as after a restore with numbers of another machine."""
+    """The spool, the state directory, or, as after a restore with numbers of another machine, both are another user's."""
     with well(exim):
-        state = exim.work / "disk" / "state"
-        for path, words in ((exim.spool, "Exim runs as Debian-exim"), (state, "writable by that user alone")):
-            os.chown(path, 12345, -1)
-            try:
-                tells(exim, "exim user", "wrong", words, "12345", f"`fastspool stop; chown -R Debian-exim: {exim.spool}`")
-                check(("--reference" in str(doctor(exim)[1].get("state"))) == (path == state), "two of its lines disagree")
-                refuses(exim, words, "12345")
-            finally:
-                shutil.chown(path, "Debian-exim")
-        allows(exim)
+        state, of_exim, alone = exim.work / "disk" / "state", "Exim runs as Debian-exim", "writable by that user alone"
+        for paths, words, command in (((exim.spool,), of_exim, f"chown Debian-exim: {exim.spool}"),
+                                      ((state,), alone, f"chown -R Debian-exim: {state}"),
+                                      ((exim.spool, state), of_exim, f"fastspool stop; chown -R Debian-exim: {exim.spool} {state}")):
+            for path in paths:
+                os.chown(path, 12345, -1)
+            tells(exim, "exim user", "wrong", words, "12345", f"`{command}`")
+            check(("--reference" in str(doctor(exim)[1].get("state"))) == (paths == (state,)), "two of its lines disagree")
+            refuses(exim, words, "12345")
+            subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+            allows(exim)
 
 
 @contextlib.contextmanager
