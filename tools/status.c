@@ -20,6 +20,7 @@
 #include "mountpoint.h"
 #include "plain/export.h"
 #include "progress.h"
+#include "queues.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
@@ -122,6 +123,8 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
                  "4 KiB, which cost some 10 %% more processor time a message: %.256s has no huge ones", mount.place);
 }
 
+_Static_assert(QUEUES_LINE <= STATUS_LINE, "what is said of a queue is one line");
+
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
     char error[FASTSPOOL_ERROR_MAX], exims[PATH_MAX];
@@ -140,6 +143,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
+    shown->closed = queues_refuse(fs, shown->view.state == SEEN_MOUNTED, shown->line);
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     if (asked_spool(shown->config, exims) && strcmp(exims, fs->spool) == 0)
         shown->exim_limit = asked_limit(shown->config);

@@ -62,6 +62,7 @@ struct shown {
     uint32_t conflicts;
     uint32_t left;
     uint32_t hidden; /* of it: by the view */
+    bool closed;     /* Exim's user can't use a directory of the queue, as `line` says */
     bool enabled;    /* the service's Exim is to have the library */
     bool unattended; /* no Exim runs that has the store; only root can know */
     bool passing;    /* one does, and is soon gone: it is no daemon */

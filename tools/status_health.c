@@ -268,6 +268,14 @@ static bool exim_passes(struct shown *shown)
     return true;
 }
 
+/* A directory of the queue. */
+static bool queue_is_closed(struct shown *shown)
+{
+    if (shown->closed)
+        shown->health = severity_of(QUEUE_CLOSED);
+    return shown->closed;
+}
+
 /* What has been opened stays open. */
 static bool state_is_lost(struct shown *shown)
 {
@@ -324,7 +332,7 @@ void status_judge(struct shown *shown)
     const struct fastspool_status *s = &shown->numbers;
     char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
-    if (store_fails(shown) || mirror_stands(shown))
+    if (store_fails(shown) || queue_is_closed(shown) || mirror_stands(shown))
         return;
     if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
         is(shown, NO_ROOM,
