@@ -45,7 +45,7 @@ static bool is_attended(struct doctor *doctor)
 
 void doctor_configuration(struct doctor *doctor)
 {
-    char mend[512];
+    char mend[512], closed[SEEN_CLOSED];
     bool attended = doctor->refusal[0] && is_attended(doctor);
 
     snprintf(mend, sizeof(mend),
@@ -53,6 +53,8 @@ void doctor_configuration(struct doctor *doctor)
              status_until_mended(doctor->spool[0] && viewed(doctor->spool) > 0, attended));
     if (doctor->refusal[0])
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s", doctor->refusal); /* its next start */
+    else if (doctor->spool[0] && doctor->config.view && seen_closed(doctor->owner, doctor->group, closed))
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_UNMOUNTED)), "as said", "%s", closed); /* its next start */
     else if (access(FASTSPOOL_CONFIG, F_OK) < 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "there is no %s: the defaults hold", FASTSPOOL_CONFIG);
     else

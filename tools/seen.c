@@ -17,19 +17,25 @@
 
 #include "base/cgroup.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/escape.h"
 #include "base/mountinfo.h"
+#include "base/rights.h"
 #include "base/started.h"
+#include "config.h"
 #include "fastspool.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LATE       (10 * NS_PER_S) /* a start that takes longer than this waits for something, or fails */
@@ -206,7 +212,25 @@ pid_t seen_stopped(const char *state)
     return pid > 0 && (started_is_stopped(pid) || cgroup_is_frozen(pid)) ? pid : 0;
 }
 
-/* What has a lock instead of the view, or of its server. */
+bool seen_closed(uid_t owner, gid_t group, char line[SEEN_CLOSED])
+{
+    char user[ERROR_USER];
+    struct stat st;
+
+    struct rights rights = rights_of_owner(owner, group);
+    bool closed = faccessat(AT_FDCWD, FASTSPOOL_CONFIG, R_OK, AT_EACCESS) < 0 && errno == EACCES &&
+                  stat(FASTSPOOL_CONFIG, &st) == 0;
+    rights_back(rights);
+    if (closed)
+        snprintf(line, SEEN_CLOSED,
+                 FASTSPOOL_CONFIG
+                 " has mode %04o, with which %s, as whom the view runs, can't read it: as root say "
+                 "`chmod a+r " FASTSPOOL_CONFIG "`",
+                 st.st_mode & 07777, error_user(owner, user));
+    return closed;
+}
+
+/* What has a lock instead of the view, or of its server; or why that can't begin. */
 static void find_locker(const struct fastspool *fs, struct seen *seen)
 {
     bool starts = seen->state == SEEN_STARTING;
@@ -217,6 +241,8 @@ static void find_locker(const struct fastspool *fs, struct seen *seen)
     else if ((starts || seen->state == SEEN_DEAD) && launch_view_holder(fs->state) == 0 &&
              launch_view_lives(fs->state) > 0)
         locker_find(fs->state, PLACES_VIEW_LOCK, "view", seen->locker);
+    if (!seen->locker[0] && (starts || seen->state == SEEN_DEAD || seen->state == SEEN_UNMOUNTED))
+        seen_closed(fs->owner, fs->group, seen->locker);
     if (starts && seen->locker[0])
         seen->state = SEEN_UNAVAILABLE;
 }
