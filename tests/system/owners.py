@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Owners and modes: a chown or chmod by mistake, of each part of a spool, and what tells of it.
+
+The table is PLACES x MISTAKES: all that a spool with a view consists of, and what hands slip to.  Whatever of it keeps Exim
+from taking, delivering or showing mail is told by `fastspool status` (exit status 2) and refused by `fastspool doctor
+--start`, with the path, the reason, and a command that mends it.  What does no harm is not told.
+"""
+import contextlib
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import subprocess
+
+from disk import LoopDisk
+from harness import (FASTSPOOL_CONFIGURATION, LIBRARY, QUEUE_ONLY, TOOL, Client, Failure, Message, check, main, test, wait_for)
+from viewed import is_view
+
+DEFAULTS = pathlib.Path("/etc/default/exim4")
+REGISTRY = pathlib.Path("/run/fastspool")
+NOBODY = pwd.getpwnam("nobody")
+MISTAKES = {"mode 0": lambda path: path.chmod(0), "mode 0777": lambda path: path.chmod(0o777),
+            "root's": lambda path: os.chown(path, 0, 0), "nobody's": lambda path: os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)}
+WELL = "all is well"
+
+
+def below(directory):
+    """All that is there; of the files of a journal, and the placeholders of a store, one."""
+    alike = {}
+    for path in sorted(directory.rglob("*")):
+        alike.setdefault(path.with_name(re.sub(r"^(\d\d\d\d|p\d\d)$", "", path.name) or "any"), path)
+    return [directory, *alike.values()]
+
+
+def places(exim):
+    """All that there is of a spool, but for the directories of its queue."""
+    return [exim.spool, *below(exim.spool / ".fastspool"), *below(REGISTRY), pathlib.Path(FASTSPOOL_CONFIGURATION)]
+
+
+@contextlib.contextmanager
+def mistaken(path, mistake):
+    """A mistake, until it is mended."""
+    was = path.stat()
+    MISTAKES[mistake](path)
+    try:
+        yield
+    finally:
+        os.chown(path, was.st_uid, was.st_gid)
+        path.chmod(was.st_mode & 0o7777)
+
+
+@contextlib.contextmanager
+def spool_on_disk(exim):
+    """A machine in order, of which SPOOL is a file system, with a view; one message is in its queue."""
+    before = DEFAULTS.read_text()
+    exim.panic = "Permission denied|Input/output error"
+    DEFAULTS.write_text(before + f"export LD_PRELOAD={LIBRARY}\n")
+    LoopDisk(exim.spool, 256)
+    (exim.spool / "lost+found").rmdir()
+    exim.own(exim.spool)
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    exim.start()
+    exim.submit(Message())
+    exim.queued += 1
+    wait_for(lambda: is_view(exim.spool / "msglog") and exim.status()["line"] == WELL, "all is well")
+    try:
+        yield
+    finally:
+        DEFAULTS.write_text(before)
+
+
+def start(exim):
+    """Why a start of Exim is refused, "": it is not."""
+    result = exim.command("doctor", "--start", program=TOOL, stock=True)
+    check(bool(result.returncode) == bool(result.stderr), f"doctor --start: {result}")
+    return result.stderr.decode()
+
+
+def takes(exim):
+    """Is a message taken?  It is in the queue then."""
+    with contextlib.suppress(Failure, OSError), contextlib.closing(Client()) as client:
+        return client.send(Message())[0] == 250
+    return False
+
+
+def shows(exim):
+    """Does a new Exim show the queue?"""
+    return exim.command("-bpc").returncode == 0
+
+
+def commands(said):
+    """What is to be typed, by the first line of what was said."""
+    return re.findall("`((?:fastspool (?:stop; |run -- ))?ch(?:own|mod) .*?)`", said.splitlines()[0]) if said else []
+
+
+def mend(exim, path, said):
+    """What is wrong with what was SAID of a mistake at PATH; "": it has path and command, and typing that helps."""
+    if not commands(said) or str(path) not in said:
+        return f"no path, or no command: {said}"
+    subprocess.run(["bash", "-c", commands(said)[0]], cwd="/", capture_output=True, check=False)
+    return ""
+
+
+def look(exim, path):
+    """What is false while Exim runs beside a mistake at PATH."""
+    status, refused = exim.status(), start(exim)
+    line, health = status["line"], status["health"]
+    works = takes(exim) and shows(exim)
+    if (not works and health != 2) or (health == 0) != (line == WELL) or "no store in memory" in status["view"]:
+        return f"mail stands, or a store is there, and status says {health}: {line}; {status['view']}"
+    if refused and health == 0:
+        return f"a start is refused, and status says {line}: {refused}"
+    if health == 2 and not refused and path.parent != exim.spool:
+        return f"mail stands, and a start is not refused: {line}"
+    if health and (problem := mend(exim, path, line if not commands(refused) else refused)):
+        return problem
+    if health and not commands(line):
+        return f"status says no command: {line}"
+    if health == 0:
+        return ""
+    with contextlib.suppress(Failure):
+        wait_for(lambda: exim.status()["line"] == WELL and not start(exim) and shows(exim) and takes(exim), "mended", 3)
+        return ""
+    return f"{commands(refused or line)[0]} does not mend it: {exim.status()['line']}; {start(exim)}"
+
+
+def empty(exim):
+    """Take the messages out of the queue that were taken since."""
+    ids = exim.queue()[1:]
+    if ids:
+        exim.run("-Mrm", *ids)
+
+
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def mistakes_beside_a_running_exim(exim):
+    """Each mistake while Exim, mirror and view run is told, with what mends it, if it does harm or will at the next start."""
+    problems = []
+    with spool_on_disk(exim):
+        for path in [*places(exim), exim.spool / "input", exim.spool / "msglog"]:
+            for mistake in MISTAKES:
+                with mistaken(path, mistake):
+                    problem = look(exim, path)
+                if problem:
+                    problems.append(f"{path} is {mistake}: {problem}")
+        empty(exim)
+    check(not problems, "\n".join(problems))
+
+
+def look_stopped(exim, path):
+    """What is false where no Exim runs, beside a mistake at PATH; None: its start is allowed."""
+    refused = start(exim)
+    if not refused:
+        return None
+    if problem := mend(exim, path, refused):
+        return problem
+    return f"{commands(refused)[0]} does not mend it: {again}" if (again := start(exim)) else ""
+
+
+def try_all(exim, allowed, mistake):
+    """A start with all MISTAKEs at ALLOWED, which no refusal names, takes mail and has the old.  If there is no view then, status
+    says what mends that."""
+    with contextlib.ExitStack() as mistakes:
+        for path in allowed:
+            mistakes.enter_context(mistaken(path, mistake))
+        exim.start()
+        good = takes(exim) and len(exim.queue()) == 2
+        wait_for(lambda: (line := exim.status()["line"]) == WELL or commands(line), "status says what is")
+        if (line := exim.status()["line"]) != WELL:
+            subprocess.run(["bash", "-c", commands(line)[0]], check=True)
+            exim.run("run", "--", "true", program=TOOL, stock=True)
+        wait_for(lambda: exim.status()["line"] == WELL and is_view(exim.spool / "input"), "all is well")
+        empty(exim)
+        exim.stop()
+    return "" if good else f"{mistake}, which no refusal names, of {[str(path) for path in allowed]}: no mail is taken, or shown: {line}"
+
+
+def go_through(exim, prepare):
+    """The whole table of mistakes, made before a start of Exim.  PREPARE: before the first, and each start.  (Of the directories
+    below a view the import tells.)"""
+    problems = []
+    for mistake in MISTAKES:
+        allowed = []
+        for path in places(exim):
+            with mistaken(path, mistake):
+                problem = look_stopped(exim, path)
+            if problem is None:
+                allowed.append(path)
+            elif problem:
+                problems.append(f"{path} is {mistake}: {problem}")
+        if problem := try_all(exim, allowed, mistake):
+            problems.append(problem)
+        prepare()
+    check(not problems, "\n".join(problems))
+
+
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def mistakes_before_a_start(exim):
+    """Each mistake while Exim is stopped, and the store in memory, refuses its start, with what mends it; or does no harm."""
+    with spool_on_disk(exim):
+        exim.stop()
+        go_through(exim, lambda: None)
+
+
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def mistakes_after_stop(exim):
+    """The same where `fastspool stop` has ended the store: the state on the disk has it."""
+    with spool_on_disk(exim):
+        exim.stop()
+        exim.tool("stop")
+        go_through(exim, lambda: exim.tool("stop"))
+
+
+if __name__ == "__main__":
+    main("owners")
