@@ -27,6 +27,7 @@
 
 #include "attachment.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/places.h"
 #include "carrier.h"
 #include "copies.h"
@@ -293,6 +294,16 @@ static int open_directory(struct handover *handover)
     return directory;
 }
 
+/* The store's descriptors of @handover's files go, all at once: they follow each other. */
+static void close_kept(const struct handover *handover)
+{
+    int kept[LATER_NUMBERS];
+
+    for (int i = 0; i < handover->count; i++)
+        kept[i] = inside_give(OF(handover->handed[i].description), false);
+    fd_close_all(kept, (size_t)handover->count);
+}
+
 static void put_directory(const struct handed *handed, int directory)
 {
     const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK;
@@ -335,6 +346,8 @@ void handover_leave(void)
     if (collect(&handover)) {
         int directory = open_directory(&handover);
         find_all(&handover, true);
+        if (directory >= 0)
+            close_kept(&handover);
         for (int i = 0; i < handover.count; i++)
             replace(&handover.handed[i], directory);
         close_new(&handover);
