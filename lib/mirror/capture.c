@@ -45,9 +45,9 @@
 struct arena {
     struct capture *capture;
     struct captured_name *names;
-    uint32_t *blocks;
-    size_t files_max, names_max, blocks_max; /* what there is room for */
-    size_t files, names_used, blocks_used;   /* what is needed */
+    uint32_t *pieces;
+    size_t files_max, names_max, pieces_max; /* what there is room for */
+    size_t files, names_used, pieces_used;   /* what is needed */
     const char *last;                        /* nothing is to change after this capture: why; NULL: all goes on */
 };
 
@@ -85,12 +85,12 @@ static void capture_blocks(struct fastspool *fs, struct captured *file, struct a
     if (file->first > end)
         file->first = end;
     file->count = (state->dirty_to < end ? state->dirty_to + 1 : end) - file->first;
-    if (arena->blocks_used + file->count <= arena->blocks_max) {
-        file->blocks = &arena->blocks[arena->blocks_used];
+    if (arena->pieces_used + file->count <= arena->pieces_max) {
+        file->pieces = &arena->pieces[arena->pieces_used];
         for (uint32_t i = 0; i < file->count; i++)
-            file->blocks[i] = data_block(fs, state, file->first + i);
+            file->pieces[i] = data_piece(fs, state, file->first + i);
     }
-    arena->blocks_used += file->count;
+    arena->pieces_used += file->count;
 }
 
 /* The copy of a dirty inode. */
@@ -139,7 +139,7 @@ static int capture_body(struct fastspool *fs, void *argument)
     struct arena *arena = argument;
     const struct header *h = fs->header;
 
-    arena->files = arena->names_used = arena->blocks_used = 0;
+    arena->files = arena->names_used = arena->pieces_used = 0;
     for (uint32_t i = h->tickets.dirty.head; i; i = inode_at(fs, i)->list.next) {
         if (!is_next_dirty(fs, i, arena->files))
             return doubt("the list of dirty inodes has no end, or leads nowhere");
@@ -148,7 +148,7 @@ static int capture_body(struct fastspool *fs, void *argument)
             return result;
     }
     if (arena->files > arena->files_max || arena->names_used > arena->names_max ||
-        arena->blocks_used > arena->blocks_max)
+        arena->pieces_used > arena->pieces_max)
         return -E2BIG;
     arena->capture->count = arena->files;
     arena->capture->ticket = h->tickets.change;
@@ -172,7 +172,7 @@ static void capture_free(struct capture *capture)
 {
     free(capture->file);
     free(capture->names);
-    free(capture->blocks);
+    free(capture->pieces);
     *capture = (struct capture){0};
 }
 
@@ -188,7 +188,7 @@ static void expect(const struct header *h, struct arena *arena)
     uint64_t blocks = LOAD(h->tickets.dirty_bytes) / BLOCK_SIZE;
 
     arena->files = arena->names_used = expected(&h->tickets.dirty_files);
-    arena->blocks_used = expected(&blocks) + 2 * arena->files;
+    arena->pieces_used = expected(&blocks) + 2 * arena->files;
 }
 
 /* Room for what is expected, or was counted, and some more. */
@@ -199,13 +199,13 @@ static int arena_grow(struct arena *arena)
     capture_free(capture);
     arena->files_max = arena->files + arena->files / 4 + 64;
     arena->names_max = arena->names_used + arena->names_used / 4 + 64;
-    arena->blocks_max = arena->blocks_used + arena->blocks_used / 4 + 64;
+    arena->pieces_max = arena->pieces_used + arena->pieces_used / 4 + 64;
     capture->file = reallocarray(NULL, arena->files_max, sizeof(*capture->file));
     capture->names = reallocarray(NULL, arena->names_max, sizeof(*capture->names));
-    capture->blocks = reallocarray(NULL, arena->blocks_max, sizeof(*capture->blocks));
+    capture->pieces = reallocarray(NULL, arena->pieces_max, sizeof(*capture->pieces));
     arena->names = capture->names;
-    arena->blocks = capture->blocks;
-    return capture->file && capture->names && capture->blocks ? 0 : -ENOMEM;
+    arena->pieces = capture->pieces;
+    return capture->file && capture->names && capture->pieces ? 0 : -ENOMEM;
 }
 
 static int take(struct fastspool *fs, struct capture *capture, const char *last)

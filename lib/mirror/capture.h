@@ -18,7 +18,7 @@ struct captured {
     struct inode state; /* links == 0: delete it on the disk */
     uint32_t first;     /* index in the file of the first captured block: a neighbour of the first dirty one */
     uint32_t count;     /* of captured blocks: the dirty ones, and a neighbour on each side */
-    uint32_t *blocks;   /* their block numbers, pinned until capture_end(); 0: a hole, or behind the end */
+    uint32_t *pieces;   /* of these, pinned until capture_end(); 0: a hole, or behind the end */
     size_t names;       /* how many of the inode's names `name` holds */
     struct captured_name {
         uint32_t parent;
@@ -30,8 +30,8 @@ struct capture {
     uint64_t ticket; /* what becomes durable with it */
     size_t count;
     struct captured *file;       /* oldest change first */
-    struct captured_name *names; /* what file[].name and file[].blocks point into */
-    uint32_t *blocks;
+    struct captured_name *names; /* what file[].name and file[].pieces point into */
+    uint32_t *pieces;
 };
 
 /** For the mirror alone: capture all that is dirty, at one instant.  0 with count 0: nothing is dirty.  Every capture

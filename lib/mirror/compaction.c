@@ -45,13 +45,13 @@ static bool may_lie_in(const struct fastspool *fs, uint32_t i, uint32_t chunk)
 {
     const struct inode *inode = inode_at(fs, i);
 
-    if (LOAD(inode->blocks) == 0)
+    if (LOAD(inode->parts) == 0)
         return false;
     if (LOAD(inode->size) > (uint64_t)INODE_DIRECT * BLOCK_SIZE)
         return true;
     for (unsigned n = 0; n < INODE_DIRECT; n++) {
-        uint32_t block = LOAD(inode->map.direct[n]);
-        if (block && block / CHUNK_BLOCKS == chunk)
+        uint32_t piece = LOAD(inode->map.direct[n]);
+        if (piece && piece_block(piece) / CHUNK_BLOCKS == chunk)
             return true;
     }
     return false;
@@ -62,7 +62,7 @@ static int vacate_step(struct fastspool *fs, void *argument)
     struct vacating *vacating = argument;
     const struct inode *inode = inode_at(fs, vacating->inode);
 
-    if (!inode_valid(fs, vacating->inode) || !S_ISREG(inode->mode) || inode->blocks == 0)
+    if (!inode_valid(fs, vacating->inode) || !S_ISREG(inode->mode) || inode->parts == 0)
         return 0;
     return data_vacate(fs, vacating->inode, vacating->chunk, &vacating->index);
 }

@@ -141,18 +141,19 @@ static int dump_data(const struct fastspool *fs, const struct fastspool *snapsho
 {
     struct snapshot_extent extent = snapshot_extent(snapshot->header);
     uint64_t limit = (uint64_t)extent.chunks * CHUNK_SIZE, size = inode->size;
-    char *bytes = size <= FILE_SIZE_MAX && (size <= limit || inode->blocks == 0) ? calloc(1, size + 1) : NULL;
+    char *bytes = size <= FILE_SIZE_MAX && (size <= limit || inode->parts == 0) ? calloc(1, size + 1) : NULL;
 
     if (!bytes) {
         fprintf(out, "    data %" PRIu64 " bytes: more than there is room for\n", size);
         return 0;
     }
     for (uint64_t at = 0; at < size; at += BLOCK_SIZE) {
-        uint32_t block = data_block(snapshot, inode, (uint32_t)(at / BLOCK_SIZE));
-        size_t part = size - at < BLOCK_SIZE ? (size_t)(size - at) : BLOCK_SIZE;
-        if (block == 0 || block / CHUNK_BLOCKS >= extent.chunks)
+        uint32_t piece = data_piece(snapshot, inode, (uint32_t)(at / BLOCK_SIZE)), block = piece_block(piece);
+        if (piece == 0 || block / CHUNK_BLOCKS >= extent.chunks)
             continue;
-        if (pread(fs->segment_fd, bytes + at, part, (off_t)(DATA_AT + (uint64_t)block * BLOCK_SIZE)) < 0)
+        size_t part = size - at < piece_size(piece) ? (size_t)(size - at) : piece_size(piece);
+        uint64_t from = DATA_AT + (uint64_t)block * BLOCK_SIZE + piece_first(piece) * PART_SIZE;
+        if (pread(fs->segment_fd, bytes + at, part, (off_t)from) < 0)
             fprintf(out, "    block %u can't be read: %s\n", block, strerrordesc_np(errno));
     }
     fputs("    data", out);
@@ -172,8 +173,9 @@ static void dump_inode(const struct fastspool *fs, const struct fastspool *snaps
             directory ? "directory" : "file", inode->mode & 07777, inode->uid, inode->gid, inode->size,
             inode->generation, inode->ticket);
     dump_flags(inode->flags, out);
-    fprintf(out, "\n    links %u opens %u blocks %u dirty blocks [%u, %u) changed in capture %u mtime ", inode->links,
-            inode->opens, inode->blocks, inode->dirty_from, inode->dirty_to, inode->changed_in);
+    fprintf(out, "\n    links %u opens %u memory %u kB dirty blocks [%u, %u) changed in capture %u mtime ",
+            inode->links, inode->opens, inode->parts * PART_SIZE / 1024, inode->dirty_from, inode->dirty_to,
+            inode->changed_in);
     dump_time(inode->mtime, out);
     if (directory)
         fprintf(out, "\n    %u names, from %u to %u, below directory %u", inode->dir.entries, inode->dir.first,
@@ -182,7 +184,7 @@ static void dump_inode(const struct fastspool *fs, const struct fastspool *snaps
     if (!(inode->flags & INODE_USED))
         return;
     dump_names(snapshot, inode, out);
-    if (!directory && inode->blocks > 0)
+    if (!directory && inode->parts > 0)
         dump_data(fs, snapshot, inode, bodies, out);
 }
 
@@ -215,8 +217,9 @@ static void dump_chunks(const struct fastspool *snapshot, FILE *out)
 
     for (uint32_t c = 0; c < extent.chunks; c++) {
         const struct chunk *chunk = chunk_at(snapshot, c);
-        fprintf(out, "chunk %u %s, %u free blocks, %u in quarantine\n", c,
-                chunk->state < 3 ? states[chunk->state] : "in no state", chunk->free_count, chunk->held_count);
+        fprintf(out, "chunk %u %s, %u free blocks, %u free parts of others, %u parts in quarantine\n", c,
+                chunk->state < 3 ? states[chunk->state] : "in no state", chunk->free_count, chunk->broken_count,
+                chunk->held_count);
     }
 }
 

@@ -29,8 +29,8 @@
 struct eviction {
     uint64_t target;  /* bytes that may stay in use */
     uint64_t least;   /* blocks to free, also below the target */
-    uint64_t blocks;  /* freed, in all */
-    uint64_t unready; /* blocks of files that could go but for their checkpoint */
+    uint64_t parts;   /* of blocks freed, in all */
+    uint64_t unready; /* parts of files that could go but for their checkpoint */
     const struct list *list;
     uint64_t looks;  /* how many files of this list are left to look at */
     uint64_t spared; /* the last @spared files are only moved to the end, so the order stays */
@@ -38,7 +38,7 @@ struct eviction {
 
 static bool enough(const struct header *h, const struct eviction *eviction)
 {
-    return residency_in_use(h) <= eviction->target && eviction->blocks >= eviction->least;
+    return residency_in_use(h) <= eviction->target && eviction->parts / BLOCK_PARTS >= eviction->least;
 }
 
 /* Of its list; of the clean one where it was opened. */
@@ -62,9 +62,9 @@ static int evict_one(struct fastspool *fs, uint32_t i)
 static int evict_step(struct fastspool *fs, void *argument)
 {
     struct eviction *eviction = argument, step = *eviction;
-    uint64_t before = step.blocks;
+    uint64_t blocks = 0; /* or pieces, at most; not all of a large file go */
 
-    for (uint32_t looks = 0; looks < STEP_LOOKS && step.blocks - before < STEP_BLOCKS; looks++) {
+    for (uint32_t looks = 0; looks < STEP_LOOKS && blocks < STEP_BLOCKS; looks++) {
         uint32_t i = step.list->head;
         const struct inode *inode = inode_at(fs, i);
         if (i == 0 || step.looks == 0 || enough(fs->header, &step))
@@ -74,16 +74,17 @@ static int evict_step(struct fastspool *fs, void *argument)
         step.looks--;
         bool unready = inode->ticket > LOAD(fs->header->residency.checkpointed);
         if (inode->opens > 0 || (inode->flags & INODE_REFERENCED) || unready || step.looks < step.spared) {
-            step.unready += unready && inode->opens == 0 ? inode->blocks : 0;
+            step.unready += unready && inode->opens == 0 ? inode->parts : 0;
             to_the_end(fs, i);
             continue;
         }
-        uint32_t blocks = inode->blocks;
+        uint32_t parts = inode->parts;
         int result = evict_one(fs, i);
         if (result < 0)
             return result;
         step.looks += (uint64_t)result; /* a large file is at the head again, and gave blocks */
-        step.blocks += blocks - inode->blocks;
+        step.parts += parts - inode->parts;
+        blocks += data_blocks(inode->size);
     }
     *eviction = step;
     return step.list->head != 0 && step.looks > 0;
@@ -99,9 +100,9 @@ static int evict_from(struct fastspool *fs, struct eviction *eviction, const str
     eviction->looks = looks;
     eviction->spared = spared;
     while (result > 0 && !enough(fs->header, eviction)) {
-        uint64_t before = eviction->blocks;
+        uint64_t before = eviction->parts;
         result = section_run(fs, evict_step, eviction);
-        if (eviction->blocks > before)
+        if (eviction->parts > before)
             futex_count(&ATOMIC(fs->header->residency.pager_event));
     }
     return result < 0 ? result : 0;
@@ -123,12 +124,12 @@ int64_t evictor_run(struct fastspool *fs, uint64_t target, uint64_t least, bool 
     int result = evict_from(fs, &eviction, &h->residency.cold, cold, all / COLD_SHARE);
 
     /* If the cold files only wait for a checkpoint, and no writer waits for memory, leave the working set alone. */
-    bool more = least > 0 || residency_in_use(h) > target + eviction.unready * BLOCK_SIZE;
+    bool more = least > 0 || residency_in_use(h) > target + eviction.unready * PART_SIZE;
     /* Twice round the clock: once to take the marks away, once more to see what has none. */
     if (result == 0 && more)
         result = evict_from(fs, &eviction, &h->residency.clean, 2 * all, 0);
     if (result == 0 && more)
         result = evict_from(fs, &eviction, &h->residency.cold, cold, 0);
     *unready = eviction.unready > 0;
-    return result < 0 ? result : (int64_t)eviction.blocks;
+    return result < 0 ? result : (int64_t)(eviction.parts / BLOCK_PARTS);
 }

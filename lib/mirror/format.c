@@ -51,11 +51,11 @@ static struct span dirty_slices(const struct inode *inode)
     return span;
 }
 
-/* The block that holds byte @offset of a captured file, 0: a hole. */
-static uint32_t block_of(const struct captured *file, uint64_t offset)
+/* The piece that is the block with byte @offset of a captured file, 0: a hole. */
+static uint32_t piece_of(const struct captured *file, uint64_t offset)
 {
     uint32_t index = (uint32_t)(offset / BLOCK_SIZE) - file->first;
-    return index < file->count ? file->blocks[index] : 0;
+    return index < file->count ? file->pieces[index] : 0;
 }
 
 /* The record of one slice: a hole where no block lies under it.  (A slice is smaller than a block: it reaches two.) */
@@ -63,7 +63,7 @@ static struct record slice_record(const struct captured *file, uint32_t slice)
 {
     uint64_t offset = (uint64_t)slice * SLICE_SIZE, left = file->state.size - offset;
     uint32_t size = left < SLICE_SIZE ? (uint32_t)left : SLICE_SIZE;
-    bool hole = !block_of(file, offset) && !block_of(file, offset + size - 1);
+    bool hole = !piece_of(file, offset) && !piece_of(file, offset + size - 1);
 
     return (struct record){hole ? RECORD_HOLE : RECORD_SLICE, file->inode, slice, hole ? 0 : size};
 }
@@ -137,9 +137,10 @@ static int encode_slice(struct fastspool *fs, const struct captured *file, uint3
 
     for (uint32_t done = 0; result == 0 && done < record.size;) {
         uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
-        uint32_t part = record.size - done < BLOCK_SIZE - from ? record.size - done : BLOCK_SIZE - from;
-        uint32_t block = block_of(file, offset + done);
-        result = sink(context, block ? block_at(fs, block) + from : zeros, part);
+        uint32_t piece = piece_of(file, offset + done), room = piece ? piece_size(piece) : 0;
+        uint32_t to = from < room ? room : BLOCK_SIZE; /* behind the piece are zeros */
+        uint32_t part = record.size - done < to - from ? record.size - done : to - from;
+        result = sink(context, from < room ? piece_at(fs, piece) + from : zeros, part);
         done += part;
     }
     return result ? result : pad(sink, context, record.size);

@@ -3,8 +3,12 @@
  * Blocks: the memory of the content of files, and the chunks that it comes in.
  *
  * The happy path:
- *   - A chunk is 256 blocks with a bitmap.  Memory comes and goes by the chunk.
- *   - blocks_take() takes the first free block of the first chunk that has one.  blocks_give() frees it.
+ *   - A chunk is 256 blocks of four parts, with a bitmap of these.  Memory comes and goes by the chunk.
+ *   - blocks_take() takes the first free block of the first chunk that has one.  For less than a block it takes parts
+ *     that are left of a broken block, in the first chunks that have such; else it breaks a free one.  So a part never
+ *     takes more memory than a block would, and mostly a quarter.  blocks_give() frees either.  A block is free again
+ *     with the last of its parts.
+ *   - All that counts memory counts blocks: a broken one is in use.
  *   - Whoever takes one of the last AHEAD free blocks adds a chunk behind its section, while the others go on.  Without
  *     that all of them would ask for the same memory at once: with 32 connections they spun for 5 % of Exim's time.
  *   - While a commit copies data (header.tickets.committing), freed blocks go to quarantine.  So no message ever shows
@@ -61,10 +65,11 @@
 #define PAGE_CHUNKS ((uint32_t)(HUGE_PAGE / CHUNK_SIZE))
 _Static_assert(PAGE_CHUNKS == 2, "a chunk of a huge page has one neighbour");
 
-/* Chunks whose quarantine one section ends, at most. */
-#define RELEASE_STEP 64
+/* Chunks whose quarantine one section ends, at most: each may take some ninety undo entries. */
+#define RELEASE_STEP 32
 
-#define WORDS (CHUNK_BLOCKS / 64)
+/* Chunks with free parts that are looked at before a whole block is broken. */
+#define BROKEN_LOOKS 4u
 
 static __thread bool few_left; /* this thread has taken one of the last AHEAD free blocks */
 
@@ -93,159 +98,299 @@ static uint32_t usable_blocks(uint32_t number)
     return number == 0 ? CHUNK_BLOCKS - 1 : CHUNK_BLOCKS;
 }
 
-/* At the end of the list, so that a chunk that eviction has just begun to empty has time to become empty. */
-static void partial_insert(struct fastspool *fs, uint32_t number)
-{
-    const struct chunk *chunk = chunk_at(fs, number);
-    const struct chunk *tail = listed(fs, fs->header->blocks.chunks_partial_tail);
+/* ---- the lists of chunks with free blocks, and with free parts of broken ones ---- */
 
-    if (!leads(fs, fs->header->blocks.chunks_partial_tail)) {
+enum chunk_list { PARTIAL, BROKEN };
+
+static const struct list *list_of(const struct fastspool *fs, enum chunk_list which)
+{
+    return which == PARTIAL ? &fs->header->blocks.partial : &fs->header->blocks.broken;
+}
+
+static const struct link *link_in(const struct chunk *chunk, enum chunk_list which)
+{
+    return which == PARTIAL ? &chunk->partial : &chunk->broken;
+}
+
+/* At the end of the list, so that a chunk that eviction has just begun to empty has time to become empty. */
+static void list_append(struct fastspool *fs, enum chunk_list which, uint32_t number)
+{
+    const struct list *list = list_of(fs, which);
+    const struct link *link = link_in(chunk_at(fs, number), which);
+    const struct chunk *tail = listed(fs, list->tail);
+
+    if (!leads(fs, list->tail)) {
         section_damaged(fs, "the list of chunks with free blocks leads nowhere");
         return;
     }
-    SET(fs, chunk->next, 0);
-    SET(fs, chunk->prev, fs->header->blocks.chunks_partial_tail);
+    SET(fs, link->next, 0);
+    SET(fs, link->prev, list->tail);
     if (tail)
-        SET(fs, tail->next, number + 1);
+        SET(fs, link_in(tail, which)->next, number + 1);
     else
-        SET(fs, fs->header->blocks.chunks_partial, number + 1);
-    SET(fs, fs->header->blocks.chunks_partial_tail, number + 1);
+        SET(fs, list->head, number + 1);
+    SET(fs, list->tail, number + 1);
 }
 
-static void partial_remove(struct fastspool *fs, uint32_t number)
+static void list_remove(struct fastspool *fs, enum chunk_list which, uint32_t number)
 {
-    const struct chunk *chunk = chunk_at(fs, number);
-    const struct chunk *next = listed(fs, chunk->next);
-    const struct chunk *prev = listed(fs, chunk->prev);
+    const struct list *list = list_of(fs, which);
+    const struct link *link = link_in(chunk_at(fs, number), which);
+    const struct chunk *next = listed(fs, link->next), *prev = listed(fs, link->prev);
 
-    if (!leads(fs, chunk->next) || !leads(fs, chunk->prev) ||
-        (next ? next->prev : fs->header->blocks.chunks_partial_tail) != number + 1 ||
-        (prev ? prev->next : fs->header->blocks.chunks_partial) != number + 1) {
+    if (!leads(fs, link->next) || !leads(fs, link->prev) ||
+        (next ? link_in(next, which)->prev : list->tail) != number + 1 ||
+        (prev ? link_in(prev, which)->next : list->head) != number + 1) {
         section_damaged(fs, "the list of chunks with free blocks does not agree both ways");
         return;
     }
     if (next)
-        SET(fs, next->prev, chunk->prev);
+        SET(fs, link_in(next, which)->prev, link->prev);
     else
-        SET(fs, fs->header->blocks.chunks_partial_tail, chunk->prev);
+        SET(fs, list->tail, link->prev);
     if (prev)
-        SET(fs, prev->next, chunk->next);
+        SET(fs, link_in(prev, which)->next, link->next);
     else
-        SET(fs, fs->header->blocks.chunks_partial, chunk->next);
+        SET(fs, list->head, link->next);
 }
+
+/* A chunk has had @before of what the list is for, and has @now. */
+static void list_follow(struct fastspool *fs, enum chunk_list which, uint32_t number, uint32_t before, uint32_t now)
+{
+    if (before == 0 && now > 0)
+        list_append(fs, which, number);
+    else if (before > 0 && now == 0)
+        list_remove(fs, which, number);
+}
+
+/* ---- bitmaps ---- */
+
+/* Bits of the first parts of all blocks of a word. */
+#define FIRST_PARTS (~UINT64_C(0) / ((1u << BLOCK_PARTS) - 1))
+#define ALL_PARTS   ((UINT64_C(1) << BLOCK_PARTS) - 1)
+
+/* Where @parts set bits of one block stand one behind the other: the first bit of each such place. */
+static uint64_t places(uint64_t bits, unsigned parts)
+{
+    uint64_t firsts = bits & FIRST_PARTS * (ALL_PARTS >> (parts - 1));
+
+    for (unsigned part = 1; part < parts; part++)
+        firsts &= bits >> part;
+    return firsts;
+}
+
+/* Blocks of which all bits are set. */
+static uint32_t whole_blocks(uint64_t bits)
+{
+    return (uint32_t)__builtin_popcountll(places(bits, BLOCK_PARTS));
+}
+
+/* Parts whose bits are set, of blocks with others that are not. */
+static uint32_t single_parts(uint64_t bits)
+{
+    return (uint32_t)__builtin_popcountll(bits) - whole_blocks(bits) * BLOCK_PARTS;
+}
+
+/* A word of the bitmap of free parts changes.  Returns by how many the free blocks grow. */
+static uint32_t set_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t before, uint64_t now)
+{
+    const struct chunk *chunk = chunk_at(fs, number);
+    const uint32_t blocks = whole_blocks(now) - whole_blocks(before), free = chunk->free_count + blocks;
+    const uint32_t parts = single_parts(now) - single_parts(before), broken = chunk->broken_count + parts;
+
+    if (free > usable_blocks(number) || broken > CHUNK_BLOCKS * BLOCK_PARTS) {
+        section_damaged(fs, "a chunk counts more free blocks than it has");
+        return 0;
+    }
+    SET(fs, chunk->free[word], now);
+    if (blocks) {
+        list_follow(fs, PARTIAL, number, chunk->free_count, free);
+        SET(fs, chunk->free_count, free);
+        if (free == usable_blocks(number))
+            SET(fs, chunk->emptied, clock_monotonic());
+    }
+    if (parts) {
+        list_follow(fs, BROKEN, number, chunk->broken_count, broken);
+        SET(fs, chunk->broken_count, broken);
+    }
+    return blocks;
+}
+
+/* ---- taking ---- */
 
 uint64_t blocks_spare(const struct header *h)
 {
     return LOAD(h->blocks.total) - LOAD(h->blocks.used) - LOAD(h->blocks.held);
 }
 
-/* Block @block is taken next.  Its memory was zeroed by another process, or long ago.  The first stores into it wait
- * for the page's address and its lines, 0.4 us in a virtual machine, and with them the end of the section. */
-static void fetch_ahead(const struct fastspool *fs, uint32_t block)
+static uint32_t piece_of(uint32_t number, unsigned word, unsigned bit, uint32_t parts)
 {
-    const char *bytes = block_at(fs, block);
+    uint32_t part = word * 64 + bit;
+
+    return (number * CHUNK_BLOCKS + part / BLOCK_PARTS) | part % BLOCK_PARTS << PIECE_FIRST |
+           (BLOCK_PARTS - parts) << PIECE_MISSING;
+}
+
+/* This piece is taken next.  Its memory was zeroed by another process, or long ago.  The first stores into it wait for
+ * the page's address and its lines, 0.4 us in a virtual machine, and with them the end of the section. */
+static void fetch_ahead(const struct fastspool *fs, uint32_t piece)
+{
+    const char *bytes = piece_at(fs, piece);
 
     for (unsigned line = 0; line < FETCHED_LINES; line++)
         __builtin_prefetch(bytes + line * CACHE_LINE, 1);
 }
 
-int blocks_take(struct fastspool *fs, uint32_t *block)
+/* Take @parts of a block of the chunk: of a broken one or of a whole one.  False: no such block has them. */
+static bool take_from(struct fastspool *fs, uint32_t number, uint32_t parts, bool broken, uint32_t *piece)
+{
+    const struct chunk *chunk = chunk_at(fs, number);
+
+    for (unsigned word = 0; word < CHUNK_WORDS; word++) {
+        const uint64_t free = LOAD(chunk->free[word]), whole = places(free, BLOCK_PARTS);
+        const uint64_t from = broken ? places(free & ~(whole * ALL_PARTS), parts) : whole;
+        if (from == 0)
+            continue;
+        unsigned bit = (unsigned)__builtin_ctzll(from);
+        const uint64_t left = free & ~((ALL_PARTS >> (BLOCK_PARTS - parts)) << bit), next = places(left, parts);
+        set_free(fs, number, word, free, left);
+        *piece = piece_of(number, word, bit, parts);
+        if (next)
+            fetch_ahead(fs, piece_of(number, word, (unsigned)__builtin_ctzll(next), parts));
+        return true;
+    }
+    return false;
+}
+
+/* Parts of a broken block, out of another chunk than that of @avoid.  1: there are such.  0: not where it looks. */
+static int take_parts(struct fastspool *fs, uint32_t parts, uint32_t avoid, uint32_t *piece)
+{
+    uint32_t link = fs->header->blocks.broken.head;
+
+    for (unsigned looks = 0; link && looks < BROKEN_LOOKS; looks++) {
+        const struct chunk *chunk = listed(fs, link);
+        if (!chunk || chunk->state != CHUNK_PRESENT)
+            return section_damaged(fs, "the list of chunks with free parts leads nowhere");
+        if (link != avoid && take_from(fs, link - 1, parts, true, piece))
+            return 1;
+        link = chunk->broken.next;
+    }
+    return 0;
+}
+
+/* A whole block, or the first parts of one, which is broken then. */
+static int take_block(struct fastspool *fs, uint32_t parts, uint32_t avoid, uint32_t *piece)
 {
     const struct header *h = fs->header;
-    const uint32_t link = h->blocks.chunks_partial;
+    const uint32_t link = h->blocks.partial.head;
     const uint64_t spare = blocks_spare(h);
 
     if (link == 0 || (!fs->mirror && spare <= h->reserve))
         return section_want(TABLE_CHUNKS);
+    if (link == avoid) /* it is the last one */
+        return -ENOSPC;
     if (!fs->mirror && spare == h->reserve + AHEAD)
         few_left = true;
     const struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
         return section_damaged(fs, "the list of chunks with free blocks leads nowhere");
-    for (unsigned word = 0; word < WORDS; word++) {
-        uint64_t free = LOAD(chunk->free[word]);
-        if (free == 0)
-            continue;
-        unsigned bit = (unsigned)__builtin_ctzll(free);
-        SET(fs, chunk->free[word], free & ~(UINT64_C(1) << bit));
-        SET(fs, chunk->free_count, chunk->free_count - 1);
-        SET(fs, fs->header->blocks.used, fs->header->blocks.used + 1);
-        if (chunk->free_count == 0)
-            partial_remove(fs, link - 1);
-        *block = (link - 1) * CHUNK_BLOCKS + word * 64 + bit;
-        if (free & (free - 1))
-            fetch_ahead(fs, (link - 1) * CHUNK_BLOCKS + word * 64 + (unsigned)__builtin_ctzll(free & (free - 1)));
+    if (parts < BLOCK_PARTS && chunk->broken_count > 0 && take_from(fs, link - 1, parts, true, piece))
         return 0;
-    }
-    return section_damaged(fs, "a chunk counts free blocks and has none");
+    if (!take_from(fs, link - 1, parts, false, piece))
+        return section_damaged(fs, "a chunk counts free blocks and has none");
+    SET(fs, fs->header->blocks.used, fs->header->blocks.used + 1);
+    return 0;
 }
 
-/* Set @bits, @count of them, in the bitmap of free blocks. */
-static void make_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bits, uint32_t count)
+static int take(struct fastspool *fs, uint32_t size, uint32_t avoid, uint32_t *piece)
 {
-    const struct chunk *chunk = chunk_at(fs, number);
+    const uint32_t parts = (size + PART_SIZE - 1) / PART_SIZE;
+    int result = parts < BLOCK_PARTS ? take_parts(fs, parts, avoid, piece) : 0;
 
-    if (chunk->free_count + count > usable_blocks(number)) {
-        section_damaged(fs, "a chunk counts more free blocks than it has");
-        return;
-    }
-    SET(fs, chunk->free[word], chunk->free[word] | bits);
-    if (chunk->free_count == 0)
-        partial_insert(fs, number);
-    SET(fs, chunk->free_count, chunk->free_count + count);
-    if (chunk->free_count == usable_blocks(number))
-        SET(fs, chunk->emptied, clock_monotonic());
+    if (result == 0)
+        result = take_block(fs, parts, avoid, piece);
+    return result < 0 ? result : 0;
 }
 
-static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bit)
+int blocks_take(struct fastspool *fs, uint32_t size, uint32_t *piece)
+{
+    return take(fs, size, 0, piece);
+}
+
+int blocks_take_elsewhere(struct fastspool *fs, uint32_t size, uint32_t chunk, uint32_t *piece)
+{
+    return take(fs, size, chunk + 1, piece);
+}
+
+/* ---- giving ---- */
+
+static void hold(struct fastspool *fs, uint32_t number, unsigned word, uint64_t bits)
 {
     const struct chunk *chunk = chunk_at(fs, number);
+    const struct blocks_state *blocks = &fs->header->blocks;
+    const uint64_t before = LOAD(chunk->held[word]), now = before | bits;
 
     if (chunk->held_count == 0) {
-        SET(fs, chunk->held_next, fs->header->blocks.chunks_held);
-        SET(fs, fs->header->blocks.chunks_held, number + 1);
+        SET(fs, chunk->held_next, blocks->chunks_held);
+        SET(fs, blocks->chunks_held, number + 1);
     }
-    SET(fs, chunk->held[word], chunk->held[word] | bit);
-    SET(fs, chunk->held_count, chunk->held_count + 1);
-    SET(fs, fs->header->blocks.held, fs->header->blocks.held + 1);
+    SET(fs, chunk->held[word], now);
+    SET(fs, chunk->held_count, chunk->held_count + (uint32_t)__builtin_popcountll(bits));
+    if (whole_blocks(now) > whole_blocks(before)) {
+        SET(fs, blocks->used, blocks->used - 1);
+        SET(fs, blocks->held, blocks->held + 1);
+    }
 }
 
-void blocks_give(struct fastspool *fs, uint32_t block)
+void blocks_give(struct fastspool *fs, uint32_t piece)
 {
-    uint32_t number = block / CHUNK_BLOCKS;
-    unsigned word = block % CHUNK_BLOCKS / 64;
-    uint64_t bit = UINT64_C(1) << block % 64;
+    const uint32_t block = piece_block(piece), number = block / CHUNK_BLOCKS;
+    const uint32_t part = block % CHUNK_BLOCKS * BLOCK_PARTS + piece_first(piece);
+    const unsigned word = part / 64;
+    const uint64_t bits = (ALL_PARTS >> (BLOCK_PARTS - piece_parts(piece))) << part % 64;
+    const uint64_t free = LOAD(chunk_at(fs, number)->free[word]);
 
-    if (block == 0 || number >= fs->header->blocks.chunks_used || (chunk_at(fs, number)->free[word] & bit)) {
+    if (block == 0 || !piece_possible(piece) || number >= fs->header->blocks.chunks_used || (free & bits))
         section_damaged(fs, "a block is freed that is not in use");
-        return;
-    }
-    SET(fs, fs->header->blocks.used, fs->header->blocks.used - 1);
-    if (fs->header->tickets.committing)
-        hold(fs, number, word, bit);
-    else
-        make_free(fs, number, word, bit, 1);
+    else if (fs->header->tickets.committing)
+        hold(fs, number, word, bits);
+    else if (set_free(fs, number, word, free, free | bits) > 0)
+        SET(fs, fs->header->blocks.used, fs->header->blocks.used - 1);
 }
 
 /* ---- the quarantine ---- */
+
+/* Blocks that are free then count as used or as held, with all their parts, until now. */
+static void release_chunk(struct fastspool *fs, uint32_t number)
+{
+    const struct chunk *chunk = chunk_at(fs, number);
+    const struct blocks_state *blocks = &fs->header->blocks;
+    uint64_t held_blocks = 0, free_blocks = 0;
+
+    for (unsigned word = 0; word < CHUNK_WORDS; word++) {
+        const uint64_t held = LOAD(chunk->held[word]), free = LOAD(chunk->free[word]);
+        if (held == 0)
+            continue;
+        held_blocks += whole_blocks(held);
+        free_blocks += set_free(fs, number, word, free, free | held);
+        SET(fs, chunk->held[word], 0);
+    }
+    SET(fs, blocks->held, blocks->held - held_blocks);
+    if (free_blocks != held_blocks)
+        SET(fs, blocks->used, blocks->used - (free_blocks - held_blocks));
+    SET(fs, chunk->held_count, 0);
+    SET(fs, blocks->chunks_held, chunk->held_next);
+}
 
 static int release_step(struct fastspool *fs, void *argument)
 {
     (void)argument;
     for (int step = 0; step < RELEASE_STEP && fs->header->blocks.chunks_held; step++) {
-        uint32_t number = fs->header->blocks.chunks_held - 1;
-        const struct chunk *chunk = listed(fs, number + 1);
+        const uint32_t link = fs->header->blocks.chunks_held;
+        const struct chunk *chunk = listed(fs, link);
         if (!chunk || chunk->held_count == 0) /* none: it was released before */
             return section_damaged(fs, "the list of chunks with quarantined blocks leads nowhere");
-        for (unsigned word = 0; word < WORDS; word++) {
-            if (chunk->held[word] == 0)
-                continue;
-            make_free(fs, number, word, chunk->held[word], (uint32_t)__builtin_popcountll(chunk->held[word]));
-            SET(fs, chunk->held[word], 0);
-        }
-        SET(fs, fs->header->blocks.held, fs->header->blocks.held - chunk->held_count);
-        SET(fs, chunk->held_count, 0);
-        SET(fs, fs->header->blocks.chunks_held, chunk->held_next);
+        release_chunk(fs, link - 1);
     }
     return fs->header->blocks.chunks_held != 0;
 }
@@ -296,20 +441,21 @@ static int add_chunk(struct fastspool *fs, void *argument)
     if (h->tables.memory_bytes + CHUNK_SIZE > data_limit(h))
         return -EAGAIN; /* others were faster; the next new chunk uses the memory */
     if (h->blocks.chunks_absent == candidate->number + 1 && chunk->epoch == candidate->epoch)
-        SET(fs, h->blocks.chunks_absent, chunk->next);
+        SET(fs, h->blocks.chunks_absent, chunk->partial.next);
     else if (h->blocks.chunks_absent == 0 && h->blocks.chunks_used == candidate->number)
         SET(fs, h->blocks.chunks_used, candidate->number + 1);
     else
         return 0; /* another process was faster: the caller tries again */
-    for (unsigned word = 0; word < WORDS; word++) {
-        uint64_t bits = ~UINT64_C(0) - (candidate->number == 0 && word == 0); /* block 0 is never free */
+    for (unsigned word = 0; word < CHUNK_WORDS; word++) {
+        uint64_t bits = ~(candidate->number == 0 && word == 0 ? ALL_PARTS : 0); /* block 0 is never free */
         SET(fs, chunk->free[word], bits);
         SET(fs, chunk->held[word], 0);
     }
     SET(fs, chunk->state, CHUNK_PRESENT);
     SET(fs, chunk->free_count, usable_blocks(candidate->number));
+    SET(fs, chunk->broken_count, 0);
     SET(fs, chunk->emptied, clock_monotonic());
-    partial_insert(fs, candidate->number);
+    list_append(fs, PARTIAL, candidate->number);
     SET(fs, h->blocks.total, h->blocks.total + usable_blocks(candidate->number));
     SET(fs, h->tables.memory_bytes, h->tables.memory_bytes + CHUNK_SIZE);
     return 0;
@@ -364,7 +510,7 @@ static int begin_leaving(struct fastspool *fs, void *argument)
 
     if (!is_empty(fs, number))
         return 0;
-    partial_remove(fs, number);
+    list_remove(fs, PARTIAL, number);
     SET(fs, chunk->state, CHUNK_LEAVING);
     SET(fs, chunk->free_count, 0);
     SET(fs, chunk->epoch, chunk->epoch + 1);
@@ -378,7 +524,7 @@ static int end_leaving(struct fastspool *fs, void *argument)
     const struct chunk *chunk = chunk_at(fs, number);
 
     SET(fs, chunk->state, CHUNK_ABSENT);
-    SET(fs, chunk->next, fs->header->blocks.chunks_absent);
+    SET(fs, chunk->partial.next, fs->header->blocks.chunks_absent);
     SET(fs, fs->header->blocks.chunks_absent, number + 1);
     SET(fs, fs->header->tables.memory_bytes, fs->header->tables.memory_bytes - CHUNK_SIZE);
     return 0;
@@ -439,14 +585,23 @@ uint32_t blocks_to_vacate(const struct fastspool *fs)
     return found;
 }
 
+/* To the end of the list; if it is in none, that is where it joins it. */
+static void move_last(struct fastspool *fs, enum chunk_list which, uint32_t number, uint32_t count)
+{
+    if (count == 0)
+        return;
+    list_remove(fs, which, number);
+    list_append(fs, which, number);
+}
+
 int blocks_take_last(struct fastspool *fs, uint32_t number)
 {
-    if (chunk_at(fs, number)->state != CHUNK_PRESENT)
+    const struct chunk *chunk = chunk_at(fs, number);
+
+    if (chunk->state != CHUNK_PRESENT)
         return -ESTALE;
-    if (chunk_at(fs, number)->free_count == 0)
-        return 0; /* it joins the list at its end when a block becomes free */
-    partial_remove(fs, number);
-    partial_insert(fs, number);
+    move_last(fs, PARTIAL, number, chunk->free_count);
+    move_last(fs, BROKEN, number, chunk->broken_count);
     return 0;
 }
 

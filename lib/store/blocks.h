@@ -10,12 +10,15 @@
 struct fastspool;
 struct header;
 
-/** Inside a section: take a free block, in *@block.  Its content is undefined.  -EAGAIN: none is free, or for processes
- *  other than the mirror only the reserve (section_want()).  -EIO: the segment is damaged. */
-int blocks_take(struct fastspool *fs, uint32_t *block);
-/** Inside a section: free a block.  While a commit copies, it goes to quarantine. */
-void blocks_give(struct fastspool *fs, uint32_t block);
-/** Number of free blocks, the reserve included.  From anywhere. */
+/** Inside a section: take a piece (layout.h) that has room for @size bytes, from 1 to BLOCK_SIZE: *@piece.  Its content
+ *  is undefined.  -EAGAIN: none is free, or for processes other than the mirror only the reserve (section_want()).
+ *  -EIO: the segment is damaged. */
+int blocks_take(struct fastspool *fs, uint32_t size, uint32_t *piece);
+/** The same, out of another chunk than @chunk, whose blocks are taken last.  -ENOSPC: no other has room. */
+int blocks_take_elsewhere(struct fastspool *fs, uint32_t size, uint32_t chunk, uint32_t *piece);
+/** Inside a section: free a piece.  While a commit copies, it goes to quarantine. */
+void blocks_give(struct fastspool *fs, uint32_t piece);
+/** Number of blocks that are free with all their parts, the reserve included.  From anywhere. */
 uint64_t blocks_spare(const struct header *header);
 /** Outside sections: take memory for one more chunk.  Errors as table_grow(). */
 int blocks_add_chunk(struct fastspool *fs);
@@ -30,7 +33,8 @@ int blocks_give_back(struct fastspool *fs, uint64_t keep);
 /** Outside sections, for the mirror alone: the chunk to vacate because tables want its memory: the one with the most
  *  free blocks.  CHUNKS_MAX: tables want none, a chunk is empty already, or the other chunks have no room. */
 uint32_t blocks_to_vacate(const struct fastspool *fs);
-/** Inside a section: blocks of the chunk are taken after those of all other chunks.  -ESTALE: its memory is gone. */
+/** Inside a section: blocks of the chunk, and parts of them, are taken after those of all other chunks.  -ESTALE: its
+ * memory is gone. */
 int blocks_take_last(struct fastspool *fs, uint32_t chunk);
 
 #endif

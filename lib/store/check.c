@@ -180,8 +180,9 @@ static void check_residency(struct check *check, uint32_t i)
         findings_add(check->findings, "inode %u is wanted, and not evicted", i);
     if ((flags & (INODE_AHEAD | INODE_EVICTED | INODE_WANTED)) == (INODE_AHEAD | INODE_EVICTED))
         findings_add(check->findings, "inode %u is prefetched, and is not wanted", i);
-    if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->blocks > 0))
-        findings_add(check->findings, "inode %u is spilled, has flags %x and %u blocks", i, flags, inode->blocks);
+    if ((flags & INODE_SPILLED) && ((flags & INODE_EVICTED) || inode->parts > 0))
+        findings_add(check->findings, "inode %u is spilled, has flags %x and %u parts of blocks", i, flags,
+                     inode->parts);
     if ((flags & (INODE_EVICTED | INODE_SPILLED)) && (inode->size == 0 || inode->dirty_from != inode->dirty_to))
         findings_add(check->findings, "inode %u is evicted, of %llu bytes, and blocks [%u, %u) of it are dirty", i,
                      (unsigned long long)inode->size, inode->dirty_from, inode->dirty_to);

@@ -2,8 +2,8 @@
  *
  * The check of blocks and chunks.
  *
- * The happy path: from every file all of its blocks are reached, and counted; then each block of each chunk must be
- * free, in quarantine or reached, exactly one of these; and what the store counts must be what there is.
+ * The happy path: from every file all of its blocks are reached, and counted; then each part of each block of each
+ * chunk must be free, in quarantine or reached, exactly one of these; and what the store counts must be what there is.
  *
  * Failure modes: a block number out of the chunks is not followed, and an index block that was reached before is not
  * followed again.
@@ -22,45 +22,56 @@
 struct reach {
     struct check *check;
     uint32_t inode;
-    uint32_t count;
-    uint64_t end; /* blocks that its size reaches */
+    uint32_t parts; /* of blocks, reached */
+    uint64_t end;   /* blocks that its size reaches */
 };
 
 /* False: it can't be followed. */
-static bool reach_block(struct reach *reach, uint32_t block)
+static bool reach_piece(struct reach *reach, uint32_t piece)
 {
     struct check *check = reach->check;
+    uint32_t block = piece_block(piece);
 
-    if (block == 0)
+    if (piece == 0)
         return false;
-    if (block / CHUNK_BLOCKS >= check->extent.chunks) {
-        findings_add(check->findings, "inode %u leads to block %u, out of the chunks", reach->inode, block);
+    if (!piece_possible(piece) || block / CHUNK_BLOCKS >= check->extent.chunks) {
+        findings_add(check->findings, "inode %u leads to block %u, out of the chunks", reach->inode, piece);
         return false;
     }
-    reach->count++;
-    if (check->reached[block]) {
+    uint8_t parts = (uint8_t)(((1u << piece_parts(piece)) - 1) << piece_first(piece));
+    reach->parts += piece_parts(piece);
+    if (check->reached[block] & parts) {
         findings_add(check->findings, "block %u belongs to inode %u and to another", block, reach->inode);
-        check->reached[block] = 2;
+        check->reached[block] |= (uint8_t)(parts << BLOCK_PARTS);
         return false;
     }
-    check->reached[block] = 1;
-    check->blocks++;
+    check->reached[block] |= parts;
     return true;
 }
 
 /* A block of data, the @index-th of the file. */
-static void reach_data(struct reach *reach, uint32_t block, uint64_t index)
+static void reach_data(struct reach *reach, uint32_t piece, uint64_t index)
 {
-    if (reach_block(reach, block) && index >= reach->end)
+    if (!reach_piece(reach, piece))
+        return;
+    if (index >= reach->end)
         findings_add(reach->check->findings, "inode %u, which ends at block %llu, has block %llu", reach->inode,
                      (unsigned long long)reach->end, (unsigned long long)index);
+    if (index >= INODE_DIRECT && piece != piece_block(piece))
+        findings_add(reach->check->findings, "block %llu of inode %u is not a whole one", (unsigned long long)index,
+                     reach->inode);
 }
 
 static void reach_index(struct reach *reach, uint32_t block, int depth, uint64_t index)
 {
-    if (!reach_block(reach, block))
+    if (block != piece_block(block)) {
+        findings_add(reach->check->findings, "inode %u leads to index block %u, out of the chunks", reach->inode,
+                     block);
         return;
-    const uint32_t *entries = (const uint32_t *)block_at(reach->check->fs, block);
+    }
+    if (!reach_piece(reach, block))
+        return;
+    const uint32_t *entries = (const uint32_t *)piece_at(reach->check->fs, block);
     for (uint32_t e = 0; e < INDEX_ENTRIES; e++) {
         if (depth > 1)
             reach_index(reach, entries[e], depth - 1, index + (uint64_t)e * INDEX_ENTRIES);
@@ -78,37 +89,41 @@ void check_blocks_of(struct check *check, uint32_t i)
         reach_data(&reach, inode->map.direct[e], e);
     reach_index(&reach, inode->map.indirect, 1, INODE_DIRECT);
     reach_index(&reach, inode->map.double_indirect, 2, INODE_DIRECT + INDEX_ENTRIES);
-    if (reach.count != inode->blocks)
-        findings_add(check->findings, "inode %u counts %u blocks, and has %u", i, inode->blocks, reach.count);
+    if (reach.parts != inode->parts)
+        findings_add(check->findings, "inode %u counts %u parts of blocks, and has %u", i, inode->parts, reach.parts);
 }
 
 /* ---- chunks ---- */
 
 /* What the lists and the states of chunks say, each to be compared with the other. */
 struct tally {
-    uint32_t partial, held, absent, present, leaving;
-    uint64_t quarantined;
+    uint32_t partial, broken, held, absent, present, leaving;
+    uint64_t quarantined, used; /* blocks */
 };
 
-static void check_partial_list(struct check *check, struct tally *listed)
+/* The list of chunks with free blocks, or that of those with free parts of others.  How many are in it. */
+static uint32_t check_free_list(struct check *check, bool broken)
 {
-    const struct header *h = check->fs->header;
-    uint32_t previous = 0;
+    const struct list *list = broken ? &check->fs->header->blocks.broken : &check->fs->header->blocks.partial;
+    const char *what = broken ? "parts" : "blocks";
+    uint32_t previous = 0, listed = 0;
 
-    for (uint32_t link = h->blocks.chunks_partial; link; link = chunk_at(check->fs, link - 1)->next) {
-        const struct chunk *chunk = chunk_at(check->fs, link - 1);
-        if (link > check->extent.chunks || chunk->prev != previous || chunk->state != CHUNK_PRESENT ||
-            !chunk->free_count || ++listed->partial > check->extent.chunks) {
-            findings_add(check->findings,
-                         "chunk %u doesn't belong in the list of those with free blocks, behind %" PRId64, link - 1,
-                         (int64_t)previous - 1);
-            return;
+    for (uint32_t at = list->head; at;) {
+        const struct chunk *chunk = chunk_at(check->fs, at - 1);
+        const struct link *link = broken ? &chunk->broken : &chunk->partial;
+        if (at > check->extent.chunks || link->prev != previous || chunk->state != CHUNK_PRESENT ||
+            !(broken ? chunk->broken_count : chunk->free_count) || ++listed > check->extent.chunks) {
+            findings_add(check->findings, "chunk %u doesn't belong in the list of those with free %s, behind %" PRId64,
+                         at - 1, what, (int64_t)previous - 1);
+            return listed;
         }
-        previous = link;
+        previous = at;
+        at = link->next;
     }
-    if (h->blocks.chunks_partial_tail != previous)
-        findings_add(check->findings, "the list of chunks with free blocks ends at %" PRId64 ", not at %" PRId64,
-                     (int64_t)previous - 1, (int64_t)h->blocks.chunks_partial_tail - 1);
+    if (list->tail != previous)
+        findings_add(check->findings, "the list of chunks with free %s ends at %" PRId64 ", not at %" PRId64, what,
+                     (int64_t)previous - 1, (int64_t)list->tail - 1);
+    return listed;
 }
 
 static void check_other_lists(struct check *check, struct tally *listed)
@@ -122,7 +137,7 @@ static void check_other_lists(struct check *check, struct tally *listed)
             break;
         }
     }
-    for (uint32_t link = h->blocks.chunks_absent; link; link = chunk_at(check->fs, link - 1)->next) {
+    for (uint32_t link = h->blocks.chunks_absent; link; link = chunk_at(check->fs, link - 1)->partial.next) {
         if (link > check->extent.chunks || chunk_at(check->fs, link - 1)->state != CHUNK_ABSENT ||
             ++listed->absent > check->extent.chunks) {
             findings_add(check->findings, "chunk %u doesn't belong in the list of absent ones", link - 1);
@@ -131,32 +146,45 @@ static void check_other_lists(struct check *check, struct tally *listed)
     }
 }
 
-static void check_block(struct check *check, uint32_t block, bool free, bool held)
-{
-    uint8_t reached = check->reached[block];
+#define ALL_PARTS ((1u << BLOCK_PARTS) - 1)
 
-    if (block != 0 && free + held + reached != 1)
-        findings_add(check->findings, "block %u is %sfree, %sin quarantine, and reached %u times", block,
-                     free ? "" : "not ", held ? "" : "not ", reached);
+/* The parts of one block: each is free, in quarantine or reached, and one of these. */
+static void check_block(struct check *check, uint32_t block, unsigned free, unsigned held)
+{
+    unsigned reached = check->reached[block] & ALL_PARTS, again = check->reached[block] >> BLOCK_PARTS;
+    unsigned wrong =
+        again | (free & held) | (free & reached) | (held & reached) | (ALL_PARTS & ~(free | held | reached));
+
+    if (block != 0 && wrong) {
+        unsigned part = (unsigned)__builtin_ctz(wrong);
+        findings_add(check->findings, "part %u of block %u is %sfree, %sin quarantine, and reached %u times", part,
+                     block, free >> part & 1 ? "" : "not ", held >> part & 1 ? "" : "not ",
+                     (reached >> part & 1) + (again >> part & 1));
+    }
     if (block == 0 && (free || held))
         findings_add(check->findings, "block 0, which is nobody's, is free or in quarantine");
 }
 
-static void check_bitmap(struct check *check, uint32_t number)
+static void check_bitmap(struct check *check, uint32_t number, struct tally *tally)
 {
     const struct chunk *chunk = chunk_at(check->fs, number);
-    uint32_t free = 0, held = 0;
+    uint32_t free_blocks = 0, free_parts = 0, held_parts = 0;
 
     for (uint32_t b = 0; b < CHUNK_BLOCKS; b++) {
-        uint64_t bit = UINT64_C(1) << b % 64;
-        bool is_free = chunk->free[b / 64] & bit, is_held = chunk->held[b / 64] & bit;
-        check_block(check, number * CHUNK_BLOCKS + b, is_free, is_held);
-        free += is_free;
-        held += is_held;
+        const unsigned at = b * BLOCK_PARTS % 64, word = b * BLOCK_PARTS / 64;
+        const unsigned free = chunk->free[word] >> at & ALL_PARTS, held = chunk->held[word] >> at & ALL_PARTS;
+        check_block(check, number * CHUNK_BLOCKS + b, free, held);
+        free_blocks += free == ALL_PARTS;
+        free_parts += free == ALL_PARTS ? 0 : (uint32_t)__builtin_popcount(free);
+        held_parts += (uint32_t)__builtin_popcount(held);
+        tally->quarantined += held == ALL_PARTS;
+        tally->used += free != ALL_PARTS && held != ALL_PARTS && (number > 0 || b > 0);
     }
-    if (free != chunk->free_count || held != chunk->held_count)
-        findings_add(check->findings, "chunk %u has %u free and %u held blocks, and counts %u and %u", number, free,
-                     held, chunk->free_count, chunk->held_count);
+    if (free_blocks != chunk->free_count || free_parts != chunk->broken_count || held_parts != chunk->held_count)
+        findings_add(check->findings,
+                     "chunk %u has %u free blocks, %u free parts of others and %u held ones, and counts %u, %u and %u",
+                     number, free_blocks, free_parts, held_parts, chunk->free_count, chunk->broken_count,
+                     chunk->held_count);
 }
 
 /* A chunk without memory holds nothing. */
@@ -184,9 +212,9 @@ static void count_chunk(struct check *check, uint32_t number, struct tally *tall
     }
     tally->present++;
     tally->partial += chunk->free_count > 0;
+    tally->broken += chunk->broken_count > 0;
     tally->held += chunk->held_count > 0;
-    tally->quarantined += chunk->held_count;
-    check_bitmap(check, number);
+    check_bitmap(check, number, tally);
 }
 
 static void compare_list(struct check *check, const char *list, uint32_t listed, uint32_t there_are)
@@ -200,16 +228,18 @@ void check_chunks(struct check *check)
     const struct header *h = check->fs->header;
     struct tally listed = {0}, tally = {0};
 
-    check_partial_list(check, &listed);
+    listed.partial = check_free_list(check, false);
+    listed.broken = check_free_list(check, true);
     check_other_lists(check, &listed);
     for (uint32_t number = 0; number < check->extent.chunks; number++)
         count_chunk(check, number, &tally);
     compare_list(check, "those with free blocks", listed.partial, tally.partial);
+    compare_list(check, "those with free parts", listed.broken, tally.broken);
     compare_list(check, "the quarantine", listed.held, tally.held);
     compare_list(check, "absent ones", listed.absent, tally.absent);
     bool first = check->extent.chunks > 0 && chunk_at(check->fs, 0)->state == CHUNK_PRESENT;
     check_count(check, "blocks in quarantine", tally.quarantined, h->blocks.held);
-    check_count(check, "blocks in use", check->blocks, h->blocks.used);
+    check_count(check, "blocks in use", tally.used, h->blocks.used);
     check_count(check, "blocks in all", (uint64_t)tally.present * CHUNK_BLOCKS - first, h->blocks.total);
     check_count(check, "bytes of memory", table_bytes(h) + (uint64_t)(tally.present + tally.leaving) * CHUNK_SIZE,
                 h->tables.memory_bytes);

@@ -22,8 +22,7 @@ struct check {
     uint32_t *subdirectories; /* per inode */
     uint8_t *listed;          /* per inode: in which lists it is */
     uint8_t *named;           /* per name: in which lists it is */
-    uint8_t *reached;         /* per block: how many places lead to it, 2: or more */
-    uint64_t blocks;          /* reached */
+    uint8_t *reached;         /* per block: a bit for each part that a place leads to, then those that others do too */
 };
 
 /* ---- check.c ---- */

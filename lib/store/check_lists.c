@@ -95,7 +95,7 @@ static uint8_t lists_of(const struct inode *inode)
     unsigned flags = inode->flags;
     bool used = flags & INODE_USED;
     bool clean = used && S_ISREG(inode->mode) && !(flags & (INODE_DIRTY | INODE_ORPHAN | INODE_WANTED)) &&
-                 inode->links > 0 && inode->blocks > 0;
+                 inode->links > 0 && inode->parts > 0;
     unsigned lists = used ? 0 : IN_FREE;
 
     lists |= flags & INODE_ORPHAN ? IN_ORPHANS : 0;

@@ -3,13 +3,18 @@
  * The content of files: its blocks, reading, writing, truncating.
  *
  * An inode leads to its blocks as in the classic Unix file system: to some directly, then through one index block, then
- * through an index block of index blocks.  Block number 0 is a hole and reads as zeros.
+ * through an index block of index blocks.  Number 0 is a hole and reads as zeros.
+ *
+ * The direct blocks of a file may be pieces, with memory for their first 1, 2 or 3 kB only: what is written to a block
+ * tells how much it gets.  What lies behind that is a hole.  So most of Exim's files take 1 kB, not 4.  A piece that
+ * becomes too small is replaced like a block that is written over.  All other blocks are whole: a file that grows long
+ * is not copied again and again.
  *
  * Three rules:
  *   - Published bytes (below inode.size) never change in place.  A write over them takes a new block and frees the old
  *     one.  So undoing the block numbers undoes a write.  A commit that copies blocks beside writers copies the
  *     instant that it captured.
- *   - Bytes of the last block behind inode.size have no meaning.  An append fills them before it publishes the size.
+ *   - Bytes of the last piece behind inode.size have no meaning.  An append fills them before it publishes the size.
  *     A change of the size over a gap fills the gap with zeros first.
  *   - A section that replaces or frees published blocks first stores its own number, header.section.sequence, as
  *     inode.version.  A reader without the lock uses its copy only if the version is no running section's, is the same
@@ -42,9 +47,15 @@
 /* Entries that one section looks at while it frees or moves blocks, at most: some microseconds. */
 #define SHRINK_LOOKS 8192u
 
+/* Is it a whole block of a chunk? */
 static bool valid_block(const struct fastspool *fs, uint32_t block)
 {
     return block / CHUNK_BLOCKS < LOAD(fs->header->blocks.chunks_used) && block / CHUNK_BLOCKS < LOAD(fs->span.chunks);
+}
+
+static bool valid_piece(const struct fastspool *fs, uint32_t piece)
+{
+    return piece_possible(piece) && valid_block(fs, piece_block(piece));
 }
 
 uint32_t data_blocks(uint64_t size)
@@ -54,7 +65,7 @@ uint32_t data_blocks(uint64_t size)
 
 static const uint32_t *index_entries(const struct fastspool *fs, uint32_t block)
 {
-    return (const uint32_t *)block_at(fs, block);
+    return (const uint32_t *)piece_at(fs, block);
 }
 
 /* The slot with the number of block @index of the file.  NULL: an index block on the way is missing (or damaged), and
@@ -77,13 +88,13 @@ static const uint32_t *find_slot(const struct fastspool *fs, const struct inode 
     return &index_entries(fs, block)[(index - DOUBLE_FIRST) % INDEX_ENTRIES];
 }
 
-uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index)
+uint32_t data_piece(const struct fastspool *fs, const struct inode *inode, uint32_t index)
 {
     uint32_t hole;
     const uint32_t *slot = index < FILE_BLOCKS_MAX ? find_slot(fs, inode, index, &hole) : NULL;
-    uint32_t block = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : 0;
+    uint32_t piece = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : 0;
 
-    return block && valid_block(fs, block) ? block : 0;
+    return piece && valid_piece(fs, piece) ? piece : 0;
 }
 
 /* ---- changing the map ---- */
@@ -95,12 +106,12 @@ static int need_index(struct fastspool *fs, const struct inode *inode, const uin
 
     if (*entry)
         return valid_block(fs, *entry) ? 0 : section_damaged(fs, "an index block lies outside the chunks");
-    int result = blocks_take(fs, &block);
+    int result = blocks_take(fs, BLOCK_SIZE, &block);
     if (result < 0)
         return result;
-    memset(block_bytes(fs, block), 0, BLOCK_SIZE);
+    memset(piece_bytes(fs, block), 0, BLOCK_SIZE);
     SET(fs, *entry, block);
-    SET(fs, inode->blocks, inode->blocks + 1);
+    SET(fs, inode->parts, inode->parts + BLOCK_PARTS);
     return 0;
 }
 
@@ -135,55 +146,83 @@ void data_changes(struct fastspool *fs, const struct inode *inode)
 
 /* ---- writing ---- */
 
-/* Write bytes [@from, @from + @size) of block @index, in a file of @published bytes.  *@replaced: the block that it
- * replaces.  The caller frees it when the section takes no more blocks: its bytes must stay in case the section fails.
+static uint32_t lesser(uint64_t a, uint64_t b)
+{
+    return (uint32_t)(a < b ? a : b);
+}
+
+/* Bytes of a piece; of a hole none. */
+static uint32_t room_of(uint32_t piece)
+{
+    return piece ? piece_size(piece) : 0;
+}
+
+/* Take a piece for @size bytes of block @index of a file. */
+static int take_for(struct fastspool *fs, uint32_t index, uint32_t size, uint32_t *piece)
+{
+    return blocks_take(fs, index < INODE_DIRECT ? size : BLOCK_SIZE, piece);
+}
+
+/* The file leads to piece @new instead of @old, which may be 0.  The caller frees @old. */
+static void replace(struct fastspool *fs, const struct inode *inode, const uint32_t *slot, uint32_t old, uint32_t new)
+{
+    SET(fs, *slot, new);
+    if (room_of(old) != room_of(new))
+        SET(fs, inode->parts, inode->parts + piece_parts(new) - (old ? piece_parts(old) : 0));
+}
+
+/* Write bytes [@from, @from + @size) of block @index, in a file of @published bytes.  *@replaced: the piece that it
+ * replaces.  The caller frees it when the section takes no more of them: its bytes must stay in case the section fails.
  */
 static int write_block(struct fastspool *fs, const struct inode *inode, uint32_t index, uint32_t from,
                        const char *bytes, uint32_t size, uint64_t published, uint32_t *replaced)
 {
-    uint64_t start = (uint64_t)index * BLOCK_SIZE;
-    uint32_t valid = published <= start                ? 0
-                     : published - start >= BLOCK_SIZE ? BLOCK_SIZE
-                                                       : (uint32_t)(published - start);
+    const uint64_t start = (uint64_t)index * BLOCK_SIZE;
+    const uint32_t valid = published <= start ? 0 : lesser(published - start, BLOCK_SIZE), end = from + size;
     const uint32_t *slot;
     int result = need_slot(fs, inode, index, &slot);
 
     if (result < 0)
         return result;
-    uint32_t old = *slot;
-    if (old && !valid_block(fs, old))
+    const uint32_t old = *slot;
+    if (old && !valid_piece(fs, old))
         return section_damaged(fs, "a file leads to a block outside the chunks");
-    if (old && from >= valid) {
-        char *block = block_bytes(fs, old);
-        memset(block + valid, 0, from - valid);
-        memcpy(block + from, bytes, size);
+    if (from >= valid && end <= room_of(old)) {
+        char *to = piece_bytes(fs, old);
+        memset(to + valid, 0, from - valid);
+        memcpy(to + from, bytes, size);
         return 0;
     }
+    const uint32_t kept = lesser(valid, room_of(old));
     uint32_t new;
-    result = blocks_take(fs, &new);
+    result = take_for(fs, index, kept > end ? kept : end, &new);
     if (result < 0)
         return result;
-    char *block = block_bytes(fs, new);
-    if (old) {
-        memcpy(block, block_at(fs, old), valid);
-    } else {
-        memset(block, 0, valid ? BLOCK_SIZE : from);
-        SET(fs, inode->blocks, inode->blocks + 1);
+    char *to = piece_bytes(fs, new);
+    if (kept > 0) {
+        data_changes(fs, inode);
+        memcpy(to, piece_at(fs, old), kept);
     }
-    memcpy(block + from, bytes, size);
-    SET(fs, *slot, new);
+    /* What the old piece had no room for was zeros, before the bytes and behind them. */
+    if (kept < from)
+        memset(to + kept, 0, from - kept);
+    memcpy(to + from, bytes, size);
+    const uint32_t filled = kept > end ? kept : end;
+    if (filled < valid)
+        memset(to + filled, 0, room_of(new) - filled);
+    replace(fs, inode, slot, old, new);
     *replaced = old;
     return 0;
 }
 
-/* Fill the last block behind @published with zeros, before the size moves over a gap. */
+/* Fill the last piece behind @published with zeros, before the size moves over a gap. */
 static void zero_tail(struct fastspool *fs, const struct inode *inode, uint64_t published)
 {
     uint32_t used = (uint32_t)(published % BLOCK_SIZE);
-    uint32_t block = used ? data_block(fs, inode, (uint32_t)(published / BLOCK_SIZE)) : 0;
+    uint32_t piece = used ? data_piece(fs, inode, (uint32_t)(published / BLOCK_SIZE)) : 0;
 
-    if (block)
-        memset(block_bytes(fs, block) + used, 0, BLOCK_SIZE - used);
+    if (used < room_of(piece))
+        memset(piece_bytes(fs, piece) + used, 0, room_of(piece) - used);
 }
 
 int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
@@ -234,7 +273,7 @@ static void free_index(struct fastspool *fs, const struct inode *inode, const ui
         return;
     blocks_give(fs, *entry);
     SET(fs, *entry, 0);
-    SET(fs, inode->blocks, inode->blocks - 1);
+    SET(fs, inode->parts, inode->parts - BLOCK_PARTS);
 }
 
 /* Blocks from @end on are free.  Free the index blocks that led only to them. */
@@ -267,9 +306,10 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
             end = hole > to ? hole : to;
         } else {
             if (*slot) {
-                blocks_give(fs, *slot);
+                const uint32_t piece = *slot;
+                blocks_give(fs, piece);
                 SET(fs, *slot, 0);
-                SET(fs, inode->blocks, inode->blocks - 1);
+                SET(fs, inode->parts, inode->parts - piece_parts(piece));
                 most--;
             }
             end--;
@@ -283,12 +323,12 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
 
 bool data_small(const struct inode *inode)
 {
-    return inode->blocks <= DATA_FREE_STEP && data_blocks(inode->size) <= SHRINK_LOOKS;
+    return inode->parts <= DATA_FREE_STEP * BLOCK_PARTS && data_blocks(inode->size) <= SHRINK_LOOKS;
 }
 
-/* Cut a file to @size: free at most DATA_FREE_STEP blocks (1: there is more to free).  A new block replaces the last
- * one, because its published bytes behind @size must not come back.  The new block is taken before any is freed: the
- * bytes of a freed block must stay in case the section fails. */
+/* Cut a file to @size: free at most DATA_FREE_STEP blocks (1: there is more to free).  A new piece replaces the last
+ * one, because its published bytes behind @size must not come back.  The new piece is taken before any is freed: the
+ * bytes of a freed one must stay in case the section fails. */
 static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
 {
     const struct inode *inode = inode_at(fs, i);
@@ -297,7 +337,10 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
     const uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
     uint32_t old = slot ? *slot : 0;
 
-    int result = old ? blocks_take(fs, &new) : 0;
+    if (old && !valid_piece(fs, old))
+        return section_damaged(fs, "a file leads to a block outside the chunks");
+    const uint32_t kept = lesser(used, room_of(old));
+    int result = old ? take_for(fs, last, kept, &new) : 0;
     if (result == 0)
         result = data_shrink(fs, i, data_blocks(size), DATA_FREE_STEP);
     if (result < 0 || old == 0)
@@ -306,9 +349,9 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
         blocks_give(fs, new);
         return result;
     }
-    memcpy(block_bytes(fs, new), block_at(fs, old), used);
+    memcpy(piece_bytes(fs, new), piece_at(fs, old), kept);
     data_changes(fs, inode);
-    SET(fs, *slot, new);
+    replace(fs, inode, slot, old, new);
     blocks_give(fs, old);
     return 0;
 }
@@ -351,9 +394,40 @@ int data_empty(struct fastspool *fs, uint32_t i, uint32_t most)
 
     if (inode->size != size)
         SET(fs, inode->size, size);
-    if (result == 0 && inode->blocks > 0)
+    if (result == 0 && inode->parts > 0)
         return section_damaged(fs, "a file has blocks behind its end");
     return result;
+}
+
+/* Fill block @index with @size bytes; zeros at their end need no memory.  The block has a piece already, maybe a
+ * shorter one, if the file lost only some of its blocks, or a mirror died in an earlier page-in.  (That one may be
+ * overwritten in this section: if it fails, the file is still evicted.) */
+static int load_block(struct fastspool *fs, const struct inode *inode, uint32_t index, const char *bytes, uint32_t size)
+{
+    const uint32_t *slot;
+    int result = need_slot(fs, inode, index, &slot);
+
+    if (result < 0)
+        return result;
+    const uint32_t old = *slot;
+    uint32_t piece = old;
+    if (old && !valid_piece(fs, old))
+        return section_damaged(fs, "a file leads to a block outside the chunks");
+    while (size > 0 && bytes[size - 1] == 0)
+        size--;
+    if (room_of(old) < size) {
+        result = take_for(fs, index, size, &piece);
+        if (result < 0)
+            return result;
+        replace(fs, inode, slot, old, piece);
+        if (old)
+            blocks_give(fs, old);
+    }
+    if (piece) {
+        memcpy(piece_bytes(fs, piece), bytes, size);
+        memset(piece_bytes(fs, piece) + size, 0, room_of(piece) - size);
+    }
+    return 0;
 }
 
 int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size, uint64_t offset)
@@ -361,30 +435,17 @@ int data_load(struct fastspool *fs, uint32_t i, const void *buffer, size_t size,
     const struct inode *inode = inode_at(fs, i);
 
     for (size_t done = 0; done < size; done += BLOCK_SIZE) {
-        size_t part = size - done < BLOCK_SIZE ? size - done : BLOCK_SIZE;
-        const uint32_t *slot;
-        int result = need_slot(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), &slot);
+        int result = load_block(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE), (const char *)buffer + done,
+                                lesser(size - done, BLOCK_SIZE));
         if (result < 0)
             return result;
-        uint32_t block = *slot; /* not 0 if a mirror died in an earlier page-in */
-        if (block == 0) {
-            result = blocks_take(fs, &block);
-            if (result < 0)
-                return result;
-            SET(fs, *slot, block);
-            SET(fs, inode->blocks, inode->blocks + 1);
-        }
-        if (!valid_block(fs, block))
-            return section_damaged(fs, "a file leads to a block outside the chunks");
-        memcpy(block_bytes(fs, block), (const char *)buffer + done, part);
-        memset(block_bytes(fs, block) + part, 0, BLOCK_SIZE - part);
     }
     return 0;
 }
 
 /* ---- compaction ---- */
 
-#define VACATE_MOVES 16u /* blocks that one section moves */
+#define VACATE_MOVES 16u /* blocks or pieces that one section moves */
 
 struct moving {
     struct fastspool *fs;
@@ -393,19 +454,20 @@ struct moving {
     uint32_t moves;
 };
 
-/* Move the block of *@slot if it lies in the chunk. */
-static int move_block(struct moving *moving, const uint32_t *slot)
+/* Move the piece of *@slot if it lies in the chunk. */
+static int move_piece(struct moving *moving, const uint32_t *slot)
 {
-    uint32_t old = *slot, new;
+    const uint32_t old = *slot;
+    uint32_t new;
 
-    if (old == 0 || old / CHUNK_BLOCKS != moving->chunk)
+    if (old == 0 || piece_block(old) / CHUNK_BLOCKS != moving->chunk)
         return 0;
-    int result = blocks_take(moving->fs, &new);
+    if (!valid_piece(moving->fs, old))
+        return section_damaged(moving->fs, "a file leads to a block outside the chunks");
+    int result = blocks_take_elsewhere(moving->fs, room_of(old), moving->chunk, &new);
     if (result < 0)
         return result;
-    if (new / CHUNK_BLOCKS == moving->chunk) /* all other chunks are full */
-        return -ENOSPC;
-    memcpy(block_bytes(moving->fs, new), block_at(moving->fs, old), BLOCK_SIZE);
+    memcpy(piece_bytes(moving->fs, new), piece_at(moving->fs, old), room_of(old));
     SET(moving->fs, *slot, new);
     blocks_give(moving->fs, old);
     moving->moves++;
@@ -416,16 +478,16 @@ static int move_block(struct moving *moving, const uint32_t *slot)
 static int move_indexes(struct moving *moving, uint32_t index)
 {
     if (index == INODE_DIRECT)
-        return move_block(moving, &moving->inode->map.indirect);
+        return move_piece(moving, &moving->inode->map.indirect);
     if (index < DOUBLE_FIRST || (index - DOUBLE_FIRST) % INDEX_ENTRIES != 0)
         return 0;
-    int result = index == DOUBLE_FIRST ? move_block(moving, &moving->inode->map.double_indirect) : 0;
+    int result = index == DOUBLE_FIRST ? move_piece(moving, &moving->inode->map.double_indirect) : 0;
     uint32_t block = moving->inode->map.double_indirect;
     if (result < 0 || block == 0)
         return result;
     if (!valid_block(moving->fs, block))
         return section_damaged(moving->fs, "an index block lies outside the chunks");
-    return move_block(moving, &index_entries(moving->fs, block)[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
+    return move_piece(moving, &index_entries(moving->fs, block)[(index - DOUBLE_FIRST) / INDEX_ENTRIES]);
 }
 
 int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *index)
@@ -441,7 +503,7 @@ int data_vacate(struct fastspool *fs, uint32_t i, uint32_t chunk, uint32_t *inde
         int result = move_indexes(&moving, at);
         const uint32_t *slot = result < 0 ? NULL : find_slot(fs, inode, at, &hole);
         if (slot)
-            result = move_block(&moving, slot);
+            result = move_piece(&moving, slot);
         if (result < 0)
             return result;
     }
@@ -455,12 +517,12 @@ static void copy_out(const struct fastspool *fs, const struct inode *inode, char
 {
     for (size_t done = 0; done < size;) {
         uint32_t from = (uint32_t)((offset + done) % BLOCK_SIZE);
-        size_t part = size - done < BLOCK_SIZE - from ? size - done : BLOCK_SIZE - from;
-        uint32_t block = data_block(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE));
-        if (block)
-            memcpy(bytes + done, block_at(fs, block) + from, part);
-        else
-            memset(bytes + done, 0, part);
+        uint32_t piece = data_piece(fs, inode, (uint32_t)((offset + done) / BLOCK_SIZE));
+        uint32_t part = lesser(size - done, BLOCK_SIZE - from);
+        uint32_t there = from < room_of(piece) ? lesser(part, room_of(piece) - from) : 0;
+        if (there > 0)
+            memcpy(bytes + done, piece_at(fs, piece) + from, there);
+        memset(bytes + done + there, 0, part - there);
         done += part;
     }
 }

@@ -38,12 +38,12 @@ int data_empty(struct fastspool *fs, uint32_t inode, uint32_t most);
 /** Inside a section: a page-in writes @size bytes, at most DATA_STEP, at @offset, a multiple of BLOCK_SIZE.  The file
  *  is EVICTED, so no process reads its blocks.  The size stays.  Errors as data_write(). */
 int data_load(struct fastspool *fs, uint32_t inode, const void *buffer, size_t size, uint64_t offset);
-/** Inside a section: move some blocks of the file, index blocks too, out of chunk @chunk, from block *@index of the
- *  file on.  Sets *@index to where the next call goes on.  0: no block is left in the chunk.  1: there may be more;
- *  call again in another section.  -ENOSPC: no other chunk has a free block.  Other errors as data_write(). */
+/** Inside a section: move some blocks of the file, or pieces, index blocks too, out of chunk @chunk, from block *@index
+ * of the file on.  Sets *@index to where the next call goes on.  0: no block is left in the chunk.  1: there may be
+ * more; call again in another section.  -ENOSPC: no other chunk has a free block.  Other errors as data_write(). */
 int data_vacate(struct fastspool *fs, uint32_t inode, uint32_t chunk, uint32_t *index);
-/** Under the lock or in a read: number of block @index of the file, 0: a hole (or damage). */
-uint32_t data_block(const struct fastspool *fs, const struct inode *inode, uint32_t index);
+/** Under the lock or in a read: the piece (layout.h) that is block @index of the file, 0: a hole (or damage). */
+uint32_t data_piece(const struct fastspool *fs, const struct inode *inode, uint32_t index);
 
 /** Number of blocks of a file of @size bytes without holes.  Of a size beyond FILE_SIZE_MAX: more than a file can have.
  */

@@ -164,7 +164,7 @@ static const char *impossible(const struct inode *inode)
         return "a file is larger than a file can be";
     if (inode->uid == (uid_t)-1 || inode->gid == (gid_t)-1)
         return "a file has an owner that no file can have";
-    if (inode->links > NAMES_MAX || inode->blocks > 2 * FILE_BLOCKS_MAX)
+    if (inode->links > NAMES_MAX || inode->parts > 2 * FILE_BLOCKS_MAX * BLOCK_PARTS)
         return "a file has more links or blocks than there can be";
     return NULL;
 }
@@ -209,9 +209,9 @@ int inodes_stat(const struct fastspool *fs, uint32_t i, struct stat *st)
     st->st_gid = inode.gid;
     st->st_size = (off_t)inode.size;
     st->st_blksize = BLOCK_SIZE;
-    uint64_t blocks =
-        inode.flags & (INODE_EVICTED | INODE_SPILLED) ? (inode.size + BLOCK_SIZE - 1) / BLOCK_SIZE : inode.blocks;
-    st->st_blocks = S_ISDIR(inode.mode) ? BLOCK_SIZE / 512 : (blkcnt_t)blocks * (BLOCK_SIZE / 512);
+    uint64_t parts =
+        inode.flags & (INODE_EVICTED | INODE_SPILLED) ? (inode.size + PART_SIZE - 1) / PART_SIZE : inode.parts;
+    st->st_blocks = S_ISDIR(inode.mode) ? BLOCK_SIZE / 512 : (blkcnt_t)parts * (PART_SIZE / 512);
     st->st_atim = clock_timespec(inode.atime);
     st->st_mtim = clock_timespec(inode.mtime);
     st->st_ctim = clock_timespec(inode.ctime);

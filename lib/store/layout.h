@@ -21,12 +21,21 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 13
+#define LAYOUT_VERSION 14
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 #define BLOCK_SIZE   4096u
 #define CHUNK_BLOCKS 256u                        /* blocks of a chunk: memory for data comes and goes by the chunk */
 #define CHUNK_SIZE   (CHUNK_BLOCKS * BLOCK_SIZE) /* 1 MiB */
+
+/** A block can be given away by parts: most of Exim's files have less than 1 kB, or end in less. */
+#define PART_SIZE   1024u
+#define BLOCK_PARTS (BLOCK_SIZE / PART_SIZE)
+
+/** The number of a piece: parts of one block, one behind the other.  That of a whole block is the block's. */
+#define PIECE_BLOCK   (CHUNKS_MAX * CHUNK_BLOCKS - 1) /* of its bits: the block, */
+#define PIECE_FIRST   24                              /* from this one on, two: its first part, */
+#define PIECE_MISSING 26                              /* two more: parts that it has less than a block; then zeros */
 
 #define CHUNKS_MAX       65536u /* 64 GiB of data */
 #define DESCRIPTIONS_MAX 65536u
@@ -87,9 +96,9 @@ struct table {
     uint32_t count;    /* entries in use */
 };
 
-/** A list of inodes, linked both ways (lists.c). */
+/** A list of inodes (lists.c) or of chunks (blocks.c), linked both ways. */
 struct list {
-    uint32_t head; /* inode numbers, 0: the list is empty */
+    uint32_t head; /* inode numbers, or those of chunks + 1; 0: the list is empty */
     uint32_t tail;
 };
 struct link {
@@ -121,15 +130,15 @@ struct tables_state {
 
 /** blocks.c. */
 struct blocks_state {
-    uint32_t chunks_used;    /* first chunk never taken */
-    uint32_t chunks_absent;  /* head of the list of chunks whose memory went back to the system */
-    uint32_t chunks_partial; /* head and tail of the list of chunks with a free block */
-    uint32_t chunks_partial_tail;
+    uint32_t chunks_used;   /* first chunk never taken */
+    uint32_t chunks_absent; /* head of the list of chunks whose memory went back to the system */
+    struct list partial;    /* chunks with a free block */
+    struct list broken;     /* chunks with a free part of a broken block, which has others in use */
     uint32_t chunks_held;   /* head of the list of chunks with quarantined blocks */
     uint32_t tables_wanted; /* 1: a table has found no memory to grow since the mirror last looked; atomic */
-    uint64_t used;          /* blocks neither free nor in quarantine */
+    uint64_t used;          /* blocks neither free nor in quarantine with all their parts */
     uint64_t total;         /* blocks of all present chunks */
-    uint64_t held;          /* blocks in quarantine */
+    uint64_t held;          /* blocks in quarantine with all their parts */
 };
 
 /** inodes.c, names.c, orphans.c. */
@@ -324,7 +333,7 @@ struct inode {
     uint32_t version; /* number of the section that last changed published blocks: a reader retries (data.c) */
     union {
         struct {                           /* a file: inode.size / BLOCK_SIZE is the index of its last block */
-            uint32_t direct[INODE_DIRECT]; /* blocks, 0: a hole */
+            uint32_t direct[INODE_DIRECT]; /* pieces, 0: a hole; those of the index blocks are whole blocks */
             uint32_t indirect;             /* index block */
             uint32_t double_indirect;      /* index block of index blocks */
         } map;
@@ -335,7 +344,7 @@ struct inode {
             uint32_t parent;  /* inode of the directory above */
         } dir;
     };
-    uint32_t blocks;     /* blocks held, index blocks included */
+    uint32_t parts;      /* parts of blocks held, index blocks included */
     struct link list;    /* in the dirty, the clean or the cold list, at most one of them */
     uint32_t changed_in; /* tickets.capture at the last change of any kind */
     uint32_t dirty_from; /* data blocks [from, to) of the file are not on the disk */
@@ -414,30 +423,32 @@ enum chunk_state {
     CHUNK_LEAVING = 2, /* empty, and its memory goes back to the system */
 };
 
+#define CHUNK_WORDS (CHUNK_BLOCKS * BLOCK_PARTS / 64) /* of a bitmap of its parts */
+
 /** CHUNK_BLOCKS blocks of data. */
 struct chunk {
-    uint64_t free[CHUNK_BLOCKS / 64]; /* bit set: the block is free */
-    uint64_t held[CHUNK_BLOCKS / 64]; /* bit set: freed while a commit copied; free when the commit ends */
-    uint32_t state;                   /* enum chunk_state */
-    uint32_t free_count;
-    uint32_t next; /* in the partial or the absent list; chunk number + 1 */
-    uint32_t prev;
-    uint32_t held_next; /* in the list of chunks with quarantined blocks */
-    uint32_t held_count;
-    uint32_t epoch; /* counts how often its memory went: a slow blocks_add_chunk() notices */
-    uint32_t zero;
-    uint64_t emptied; /* CLOCK_MONOTONIC ns when it last became empty */
-    uint64_t pad[3];
+    uint64_t free[CHUNK_WORDS]; /* bit set: the part of a block is free */
+    uint64_t held[CHUNK_WORDS]; /* bit set: freed while a commit copied; free when the commit ends */
+    uint32_t state;             /* enum chunk_state */
+    uint32_t free_count;        /* blocks that are free with all their parts */
+    uint32_t broken_count;      /* free parts of other blocks */
+    uint32_t held_count;        /* parts in quarantine */
+    struct link partial;        /* in the list of that name, and in the absent list; chunk number + 1 */
+    struct link broken;         /* in the list of that name */
+    uint32_t held_next;         /* in the list of chunks with quarantined blocks */
+    uint32_t epoch;             /* counts how often its memory went: a slow blocks_add_chunk() notices */
+    uint64_t emptied;           /* CLOCK_MONOTONIC ns when it last became empty */
+    uint64_t pad[26];
 };
 
 _Static_assert(sizeof(struct history_entry) == 32, "an entry of the history is 32 bytes");
 _Static_assert(sizeof(struct inode) == 128, "an inode is 128 bytes");
 _Static_assert(sizeof(struct name) == 64 && sizeof(struct name_more) == 64, "a name entry is 64 bytes");
 _Static_assert(sizeof(struct description) == 64, "a description is 64 bytes");
-_Static_assert(sizeof(struct chunk) == 128, "a chunk is 128 bytes");
+_Static_assert(sizeof(struct chunk) == 512, "a chunk is 512 bytes, and none lies in two pages");
 
 /* Where the tables lie, bytes from the segment's start.  The kernel maps a huge page by one entry only where a mapping
- * covers all of it, so what is mapped by itself begins with one.  The first has the header and the chunks of 8 GiB. */
+ * covers all of it, so what is mapped by itself begins with one.  The first has the header and the chunks of 2 GiB. */
 #define HUGE_PAGE       (UINT64_C(2) << 20)
 #define HEADER_SIZE     (UINT64_C(1) << 20)
 #define CHUNKS_AT       HEADER_SIZE

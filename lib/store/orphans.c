@@ -91,7 +91,7 @@ static int make_orphan(struct fastspool *fs, const struct inode *inode)
     const struct inode *to = inode_at(fs, orphan);
     section_copy(fs, &to->map, &inode->map, sizeof(to->map));
     SET(fs, to->size, inode->size);
-    SET(fs, to->blocks, inode->blocks);
+    SET(fs, to->parts, inode->parts);
     SET(fs, to->flags, (uint16_t)(to->flags | INODE_ORPHAN));
     SET(fs, to->names, fs->header->tree.orphans);
     SET(fs, fs->header->tree.orphans, orphan);
@@ -116,7 +116,7 @@ int orphans_discard(struct fastspool *fs, uint32_t i)
             return result;
         data_changes(fs, inode);
         section_copy(fs, &inode->map, &empty.map, sizeof(inode->map));
-        SET(fs, inode->blocks, 0);
+        SET(fs, inode->parts, 0);
         SET(fs, inode->size, 0);
     }
     residency_leave(fs, i);

@@ -92,7 +92,7 @@ void residency_join(struct fastspool *fs, uint32_t i)
 {
     const struct inode *inode = inode_at(fs, i);
 
-    if (!S_ISREG(inode->mode) || inode->links == 0 || inode->blocks == 0 ||
+    if (!S_ISREG(inode->mode) || inode->links == 0 || inode->parts == 0 ||
         (inode->flags & (INODE_USED | INODE_DIRTY | INODE_ORPHAN | INODE_CLEAN | INODE_WANTED)) != INODE_USED)
         return;
     lists_append(fs, residency_list(fs, i), LIST_LINK, i);
@@ -234,7 +234,7 @@ bool residency_must_wait(const struct fastspool *fs, const struct inode *inode)
 {
     const struct header *h = fs->header;
 
-    return (fs->for_others || (uint64_t)inode->blocks * BLOCK_SIZE > LOAD(h->memory_limit) / LARGE_SHARE) &&
+    return (fs->for_others || (uint64_t)inode->parts * PART_SIZE > LOAD(h->memory_limit) / LARGE_SHARE) &&
            residency_in_use(h) > residency_most_large(h);
 }
 

@@ -122,7 +122,7 @@ static int copy_index(struct indexes *indexes, uint32_t block, int depth)
         return -EUCLEAN;
     int result = copy_block(indexes->fs, indexes->copy, block);
     for (uint32_t e = 0; depth > 1 && e < INDEX_ENTRIES && result == 0; e++)
-        result = copy_index(indexes, ((const uint32_t *)block_at(indexes->copy, block))[e], depth - 1);
+        result = copy_index(indexes, ((const uint32_t *)piece_at(indexes->copy, block))[e], depth - 1);
     return result;
 }
 

@@ -44,7 +44,7 @@ static uint64_t room_for_files(const struct header *h)
 static uint64_t open_bytes(const struct fastspool *fs)
 {
     uint32_t used = LOAD(fs->header->tables.descriptions.used);
-    uint64_t blocks = 0;
+    uint64_t parts = 0;
 
     for (uint32_t d = 1; d < used && d < DESCRIPTIONS_MAX; d++) {
         const struct description *description = description_at(fs, d);
@@ -52,9 +52,9 @@ static uint64_t open_bytes(const struct fastspool *fs)
         if (LOAD(description->state) != DESCRIPTION_OPEN || !inode_valid(fs, i))
             continue;
         uint32_t opens = LOAD(inode_at(fs, i)->opens);
-        blocks += LOAD(inode_at(fs, i)->blocks) / (opens ? opens : 1);
+        parts += LOAD(inode_at(fs, i)->parts) / (opens ? opens : 1);
     }
-    return blocks * BLOCK_SIZE;
+    return parts * PART_SIZE;
 }
 
 /* The memory that open files leave for this process's data.  Data passes through memory, so this is no bound until they

@@ -84,26 +84,51 @@ ENTRY_AT(struct description, description_at, DESCRIPTIONS_AT, DESCRIPTIONS_MAX)
 ENTRY_AT(struct chunk, chunk_at, CHUNKS_AT, CHUNKS_MAX)
 ENTRY_AT(uint32_t, bucket_at, BUCKETS_AT, LOAD(fs->span.buckets))
 #undef ENTRY_AT
-static inline const char *block_at(const struct fastspool *fs, uint32_t i)
+
+/* A piece (layout.h).  Whoever follows the number of one has asked piece_possible(), or made it. */
+static inline uint32_t piece_block(uint32_t piece)
 {
-    return fs->base + DATA_AT + (uint64_t)(i & (LOAD(fs->span.chunks) * CHUNK_BLOCKS - 1)) * BLOCK_SIZE;
+    return piece & PIECE_BLOCK;
+}
+static inline uint32_t piece_first(uint32_t piece)
+{
+    return piece >> PIECE_FIRST & (BLOCK_PARTS - 1);
+}
+static inline uint32_t piece_parts(uint32_t piece)
+{
+    return BLOCK_PARTS - (piece >> PIECE_MISSING & (BLOCK_PARTS - 1));
+}
+static inline uint32_t piece_size(uint32_t piece)
+{
+    return piece_parts(piece) * PART_SIZE;
+}
+/** Is it a number of a piece, all of it in one block?  (Of which block is another question.) */
+static inline bool piece_possible(uint32_t piece)
+{
+    return piece / (PIECE_BLOCK + 1) < BLOCK_PARTS * BLOCK_PARTS &&
+           piece_first(piece) + piece_parts(piece) <= BLOCK_PARTS;
+}
+static inline const char *piece_at(const struct fastspool *fs, uint32_t piece)
+{
+    return fs->base + DATA_AT + (uint64_t)(piece & (LOAD(fs->span.chunks) * CHUNK_BLOCKS - 1)) * BLOCK_SIZE +
+           piece_first(piece) * PART_SIZE;
 }
 
 /** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
  *  the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
  *    - section.c and section.h: SET(), section_copy(), the undo log, the sentence of a failure;
- *    - block_bytes() below;
+ *    - piece_bytes() below;
  *    - snapshot.c: a copy in memory of its own;
  *    - history.c: a hint, which no undo entry covers;
  *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
 #define WRITABLE(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
 
-/** Inside a section: the bytes of block @i, to write past the undo log.  Only bytes that no reader can see may change:
- *  a block that this section has taken and no file leads to yet; bytes behind the published size of a file; a block of
- *  an evicted file.  If the section fails they are garbage, as they were before. */
-static inline char *block_bytes(const struct fastspool *fs, uint32_t i)
+/** Inside a section: the bytes of a piece, to write past the undo log.  Only bytes that no reader can see may change: a
+ *  piece that this section has taken and no file leads to yet; bytes behind the published size of a file; a piece of an
+ *  evicted file.  If the section fails they are garbage, as they were before. */
+static inline char *piece_bytes(const struct fastspool *fs, uint32_t piece)
 {
-    return &WRITABLE(*block_at(fs, i));
+    return &WRITABLE(*piece_at(fs, piece));
 }
 
 /** Is @i the number of an inode in use?  Under the lock, or in a read. */

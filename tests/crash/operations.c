@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -122,6 +123,10 @@ static void write_append(struct fastspool *fs)
 {
     fastspool_write(fs, victims, scene_bytes, 100);
 }
+static void write_append_more(struct fastspool *fs)
+{
+    fastspool_write(fs, victims, scene_bytes, 1500); /* its piece is too small for that */
+}
 static void write_behind(struct fastspool *fs)
 {
     fastspool_pwrite(fs, victims, scene_bytes, 100, 50000);
@@ -181,6 +186,10 @@ static void unlink_one(struct fastspool *fs)
 static void unlink_last(struct fastspool *fs)
 {
     fastspool_unlink(fs, "t/big");
+}
+static void unlink_small(struct fastspool *fs)
+{
+    fastspool_unlink(fs, "t/small");
 }
 static void unlink_huge(struct fastspool *fs)
 {
@@ -303,6 +312,7 @@ static void commit_begun_long_ago(struct fastspool *fs)
     capture(fs);
     fastspool_unlink(fs, "t/big"); /* its blocks are held until the commit ends */
     fastspool_unlink(fs, "t/file");
+    fastspool_unlink(fs, "t/small"); /* a part of a block */
     open_file(fs, "t/new", O_WRONLY | O_CREAT);
     fastspool_write(fs, victims, scene_bytes, 5000);
 }
@@ -346,6 +356,20 @@ static void another_dies(struct fastspool *fs)
 
 static uint32_t pieces_at; /* the chunk that holds them */
 
+/* Take the free parts of blocks in use, so that a small file gets no part of the scene's blocks; or @end it. */
+static void fill_parts(struct fastspool *fs, bool end)
+{
+    char path[16];
+
+    for (int n = 0; n < 100; n++) {
+        snprintf(path, sizeof(path), "part%d", n);
+        if (end)
+            fastspool_unlink(fs, path);
+        else if (fs->header->blocks.broken.head)
+            scene_put(fs, path, 1);
+    }
+}
+
 /* Leave the scene in the first chunk and two files in the second, one with an index block.  All else is free. */
 static void scatter(struct fastspool *fs)
 {
@@ -354,17 +378,19 @@ static void scatter(struct fastspool *fs)
     int pad = fastspool_open(fs, "pad", O_WRONLY | O_CREAT, 0600);
 
     scene_must(fastspool_write(fs, pad, filler, sizeof(filler)), "pad");
+    fill_parts(fs, false);
     scene_put(fs, "t/piece", 100);
     scene_put(fs, "t/pieces", (INODE_DIRECT + 5) * BLOCK_SIZE);
     scene_must(fastspool_pwrite(fs, pad, filler, sizeof(filler), sizeof(filler)), "pad");
     fastspool_close(fs, pad);
     scene_must(fastspool_unlink(fs, "pad"), "pad");
     scene_must(orphans_free(fs), "pad");
+    fill_parts(fs, true);
     scene_date(fs, "t/piece");
     scene_date(fs, "t/pieces");
     scene_date(fs, "t");
-    scene_must(fastspool_stat(fs, "t/piece", &st), "t/piece");
-    pieces_at = data_block(fs, inode_at(fs, (uint32_t)st.st_ino), 0) / CHUNK_BLOCKS;
+    scene_must(fastspool_stat(fs, "t/pieces", &st), "t/pieces");
+    pieces_at = piece_block(data_piece(fs, inode_at(fs, (uint32_t)st.st_ino), 0)) / CHUNK_BLOCKS;
 }
 static void scatter_and_capture(struct fastspool *fs)
 {
@@ -406,6 +432,7 @@ const struct operation operations[] = {
     {"write into an empty file", {opens_empty, write_first}, 0, NULL},
     {"overwrite", {opens_file, write_inside}, 0, NULL},
     {"append", {opens_append, write_append}, 0, NULL},
+    {"append more than a part of a block", {opens_append, write_append_more}, 0, NULL},
     {"write past the end", {opens_small, write_behind}, 0, NULL},
     {"write a lot", {opens_empty, write_large}, 0, between_writes},
     {"truncate down", {opens_file, truncate_down}, 0, NULL},
@@ -422,6 +449,7 @@ const struct operation operations[] = {
     {"link", {NULL, link_file}, 0, NULL},
     {"unlink one of two names", {NULL, unlink_one}, 0, NULL},
     {"unlink the last name", {NULL, unlink_last}, 0, NULL},
+    {"unlink a part of a block", {NULL, unlink_small}, 0, NULL},
     {"unlink an open file", {opens_big, unlink_last}, 0, NULL},
     {"unlink a huge file", {NULL, unlink_huge}, HUGE, NULL},
     {"mkdir", {NULL, make_directory}, 0, NULL},
@@ -441,9 +469,11 @@ const struct operation operations[] = {
     {"look, read and list", {opens_directory, look}, 0, NULL},
     {"fork and close in both", {opens_unlinked, fork_and_close}, 0, NULL},
     {"overwrite during a commit", {opens_file, write_inside}, COMMIT, NULL},
+    {"append more during a commit", {opens_append, write_append_more}, COMMIT, NULL},
     {"truncate down during a commit", {opens_file, truncate_down}, COMMIT, NULL},
     {"rename over during a commit", {NULL, rename_over}, COMMIT, NULL},
     {"unlink during a commit", {NULL, unlink_last}, COMMIT, NULL},
+    {"unlink a part of a block during a commit", {NULL, unlink_small}, COMMIT, NULL},
     {"create during a commit", {NULL, create}, COMMIT, NULL},
     {"capture", {NULL, capture}, 0, NULL},
     {"end a commit", {commit_begun_long_ago, end_well}, ALONE, NULL},

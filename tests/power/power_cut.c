@@ -289,7 +289,7 @@ static void end_mirror(struct capture *capture)
     if (capture) {
         free(capture->file);
         free(capture->names);
-        free(capture->blocks);
+        free(capture->pieces);
         must(capture_reset(fs) == 0, "reset");
     }
 }

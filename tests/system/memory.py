@@ -215,7 +215,7 @@ def queue_run_keeps_what_is_hot(exim):
     """A queue run over more messages than memory holds evicts the files that it paged in itself, not the working set.  The
     run defers each message and writes to its log."""
     exim.start()
-    names = sorted(accept(exim, 1000))
+    names = sorted(accept(exim, 1000, lambda: random.randrange(9000, 10000)))
     hot = random.sample(names, 30)
     exim.expected.clear()                   # the messages stay in the queue
     exim.queued = len(names)

@@ -177,7 +177,7 @@ def damaged(exim):
     check("history" in output and "memory: " not in output, output)
     flip(journal, 4096 + 100)
     segment = pathlib.Path(stores()[0]) / "segment"
-    inodes = 81_788_928                                 # docs/on-disk-format.md
+    inodes = 106_954_752                                 # docs/on-disk-format.md
     flip(segment, inodes + 3 * 128 + 48)                # inode.links of inode 3
     output = verify(exim, 1)
     check(re.search(r"memory: inode 3 counts \d+ links", output), output)

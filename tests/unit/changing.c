@@ -192,10 +192,11 @@ Test(changing, size_of_a_file)
     ends_well(overwrite);
 }
 
-#define LONE_BLOCK 5u /* the one that is free, at times */
-
-static void take_block(void)
+/* Nothing is free but what the bits say, at times: @piece. */
+static void take_piece(uint64_t bits, uint32_t piece)
 {
+    static const char bytes[BLOCK_SIZE];
+    const size_t size = piece_size(piece);
     int d = create("input/x"), found[2] = {0};
 
     expect(fastspool_write(fs, create("input/first"), "x", 1) == 1, "no chunk\n"); /* which has memory then */
@@ -205,10 +206,10 @@ static void take_block(void)
     const struct blocks_state blocks_before = fs->header->blocks;
     const struct tickets_state tickets_before = fs->header->tickets;
 
-    expect(blocks_before.chunks_partial == 1 && blocks_before.chunks_used == 1, "not one chunk\n");
+    expect(blocks_before.partial.head == 1 && blocks_before.chunks_used == 1, "not one chunk\n");
     few = *chunk;
     memset(few.free, 0, sizeof(few.free));
-    stepping_begin(chunk->free[0], UINT64_C(1) << LONE_BLOCK, 0);
+    stepping_begin(chunk->free[0], bits, 0);
     STEPPING_ALL(period, phase)
     {
         WRITABLE(*chunk) = few;
@@ -217,10 +218,10 @@ static void take_block(void)
         WRITABLE(fs->header->tickets) = tickets_before;
         stepping_turn(period, phase);
         stepping_sections(true);
-        ssize_t result = fastspool_pwrite(fs, d, "x", 1, 0);
+        ssize_t result = fastspool_pwrite(fs, d, bytes, size, 0);
         stepping_sections(false);
-        expect(result == 1 || result == -EIO, "period %u, phase %u: %zd\n", period, phase, result);
-        expect(result < 0 || inode->map.direct[0] == LONE_BLOCK, "period %u, phase %u: block %u\n", period, phase,
+        expect(result == (ssize_t)size || result == -EIO, "period %u, phase %u: %zd\n", period, phase, result);
+        expect(result < 0 || inode->map.direct[0] == piece, "period %u, phase %u: block %u\n", period, phase,
                inode->map.direct[0]);
         found[result < 0]++;
         mend();
@@ -229,10 +230,26 @@ static void take_block(void)
     expect(found[0] && found[1], "%d blocks, %d refused\n", found[0], found[1]);
 }
 
+static void take_block(void)
+{
+    take_piece(UINT64_C(0xf) << 5 * BLOCK_PARTS, 5);
+}
+
+static void take_part(void)
+{
+    take_piece(UINT64_C(2) << BLOCK_PARTS, 1 | 1 << PIECE_FIRST | 3 << PIECE_MISSING);
+}
+
 /* A block that is taken is one that was free: in a word that became 0 meanwhile none is, and no first bit is set. */
 Test(changing, bitmap_of_blocks)
 {
     ends_well(take_block);
+}
+
+/* So is a part of a block. */
+Test(changing, bitmap_of_parts)
+{
+    ends_well(take_part);
 }
 
 /* ---- captures ---- */
@@ -282,7 +299,7 @@ Test(changing, bytes_of_a_batch)
     int d = create("input/x");
 
     cr_assert_eq(fastspool_write(fs, d, bytes, sizeof(bytes)), sizeof(bytes));
-    stepping_begin(((const uint32_t *)block_at(fs, inode_of("input/x")->map.direct[0]))[100], 0, UINT32_MAX);
+    stepping_begin(((const uint32_t *)piece_at(fs, inode_of("input/x")->map.direct[0]))[100], 0, UINT32_MAX);
     for (unsigned period = 10; period < 10000; period = period * 3 / 2) {
         struct journal_found found;
         uint64_t number = 0;

@@ -317,17 +317,30 @@ Test(check, blocks)
     is_found("a block of two files", "belongs to inode");
     MUTATE(inode(small)->map.direct[0], UINT32_MAX);
     is_found("a block out of the chunks", "out of the chunks");
+    MUTATE(inode(small)->map.direct[0], inode(big)->map.direct[0] | 3 << PIECE_FIRST | 3 << PIECE_MISSING);
+    is_found("a part of another file's block", "belongs to inode");
+    MUTATE(chunk->free[0], chunk->free[0] | 1u << BLOCK_PARTS); /* the first part of block 1 */
+    is_found("a part in use is free", "is free, not in quarantine, and reached 1 times");
+    MUTATE(inode(small)->map.direct[0], block | 1 << PIECE_FIRST);
+    is_found("a piece that ends behind its block", "out of the chunks");
+    MUTATE(inode(small)->map.direct[0], block | 1 << 28);
+    is_found("a piece of no kind", "out of the chunks");
+    MUTATE(inode(big)->map.indirect, inode(big)->map.indirect | 1 << PIECE_MISSING);
+    is_found("an index block that is not whole", "leads to index block");
+    MUTATE(((const uint32_t *)piece_at(fs, inode(big)->map.indirect))[0],
+           ((const uint32_t *)piece_at(fs, inode(big)->map.indirect))[0] | 1 << PIECE_MISSING);
+    is_found("a block behind the direct ones that is not whole", "is not a whole one");
     MUTATE(inode(big)->map.direct[1], 0);
     is_found("a block is lost", "not free, not in quarantine, and reached 0 times");
     MUTATE(inode(big)->size, 5000);
     is_found("a block behind the end", "which ends at block 2, has block");
     MUTATE(inode(big)->map.indirect, 0);
-    is_found("an index block is lost", "counts 8 blocks, and has 4");
+    is_found("an index block is lost", "counts 32 parts of blocks, and has 16");
     MUTATE(inode(huge)->map.double_indirect, inode(big)->map.indirect);
     is_found("an index block of two files", "and to another");
-    MUTATE(inode(big)->blocks, 1);
-    is_found("blocks counted wrong", "counts 1 blocks");
-    MUTATE(chunk->free[block % CHUNK_BLOCKS / 64], UINT64_MAX);
+    MUTATE(inode(big)->parts, 1);
+    is_found("blocks counted wrong", "counts 1 parts of blocks");
+    MUTATE(chunk->free[block % CHUNK_BLOCKS * BLOCK_PARTS / 64], UINT64_MAX);
     is_found("a block in use is free", "is free, not in quarantine, and reached 1 times");
 }
 
@@ -335,18 +348,27 @@ Test(check, chunks)
 {
     checking_every(0);
     MUTATE(chunk_at(fs, 0)->free_count, 1);
-    is_found("free blocks counted wrong", "and counts 1 and");
+    is_found("free blocks counted wrong", "and counts 1, 0 and 0");
+    MUTATE(chunk_at(fs, 0)->broken_count, 1);
+    is_found("free parts counted wrong", "and counts ");
+    MUTATE(chunk_at(fs, 0)->held_count, 1);
+    is_found("held parts counted wrong", "and counts ");
+    MUTATE(h()->blocks.broken.head, 900);
+    is_found("a chunk with free parts that there is not",
+             "chunk 899 doesn't belong in the list of those with free parts");
+    MUTATE(h()->blocks.broken.tail, 900);
+    is_found("the list of chunks with free parts ends elsewhere", "list of chunks with free parts ends at");
     MUTATE(chunk_at(fs, 0)->state, CHUNK_LEAVING);
     is_found("a chunk leaves with blocks in it", "and its chunk 0 is not present");
     MUTATE(chunk_at(fs, 0)->state, 5);
     is_found("a chunk in no state", "has the state 5");
     MUTATE(chunk_at(fs, 0)->held[3], 1);
-    is_found("a quarantine that no list has", "held blocks");
-    MUTATE(h()->blocks.chunks_partial, 0);
+    is_found("a quarantine that no list has", "and 1 held ones");
+    MUTATE(h()->blocks.partial.head, 0);
     is_found("chunks with free blocks are lost", "list of chunks with free blocks ends at");
-    MUTATE(h()->blocks.chunks_partial_tail, UINT32_MAX);
+    MUTATE(h()->blocks.partial.tail, UINT32_MAX);
     is_found("the list ends where no chunk can be", "not at 4294967294");
-    MUTATE(h()->blocks.chunks_partial, 900);
+    MUTATE(h()->blocks.partial.head, 900);
     is_found("a chunk that there is not", "chunk 899 doesn't belong");
     MUTATE(h()->blocks.chunks_held, 1);
     is_found("a chunk in the quarantine", "doesn't belong in the list of the quarantine");

@@ -269,7 +269,7 @@ static void new_mirror(struct capture *capture)
 {
     free(capture->file);
     free(capture->names);
-    free(capture->blocks);
+    free(capture->pieces);
     journal_close(&journal);
     cr_assert_eq(capture_reset(fs), 0);
     cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);

@@ -142,13 +142,13 @@ Test(data, quarantine)
     cr_assert_eq(fastspool_write(fs, d, "old", 3), 3);
     uint32_t inode, generation;
     cr_assert_eq(descriptions_file(fs, (uint32_t)d, &inode, &generation), 0);
-    uint32_t block = data_block(fs, inode_at(fs, inode), 0);
+    uint32_t block = data_piece(fs, inode_at(fs, inode), 0);
 
     STORE(fs->header->tickets.committing, 1);
     cr_assert_eq(fastspool_pwrite(fs, d, "new", 3, 0), 3);
     for (int i = 0; i < 1000; i++)
         cr_assert_eq(fastspool_pwrite(fs, d, "other", 5, i * 4096L), 5);
-    cr_assert_eq(memcmp(block_at(fs, block), "old", 3), 0, "a block of the running commit was reused");
+    cr_assert_eq(memcmp(piece_at(fs, block), "old", 3), 0, "a block of the running commit was reused");
     STORE(fs->header->tickets.committing, 0);
     cr_assert_eq(blocks_release_held(fs), 0);
     cr_assert_eq(fs->header->blocks.chunks_held, 0);

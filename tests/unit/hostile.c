@@ -474,6 +474,59 @@ Test(hostile, links)
     cr_assert_eq(fastspool_unlink(fs, "input/x"), 0);
 }
 
+static int file_x;
+
+static int read_x(void)
+{
+    static char got[BLOCK_SIZE], zeros[BLOCK_SIZE];
+
+    if (fastspool_pread(fs, file_x, got, sizeof(got), 0) != sizeof(got))
+        return -EPROTO;
+    return memcmp(got, zeros, sizeof(got)) == 0 ? NOTHING : -EILSEQ;
+}
+
+static int write_x(void)
+{
+    ssize_t result = fastspool_pwrite(fs, file_x, "x", 1, 5);
+    return result < 0 ? (int)result : NOTHING;
+}
+
+static int cut_x(void)
+{
+    return fastspool_ftruncate(fs, file_x, 100);
+}
+
+static int empty_x(void)
+{
+    return fastspool_ftruncate(fs, file_x, 0);
+}
+
+/* Pieces that end behind their block, where another file has its bytes, or no memory is; and such as there are none. */
+Test(hostile, pieces)
+{
+    static char bytes[BLOCK_SIZE];
+
+    file_x = create("input/x");
+    cr_assert_eq(fastspool_pwrite(fs, file_x, bytes, BLOCK_SIZE, 0), BLOCK_SIZE);
+    memset(bytes, 'y', sizeof(bytes));
+    cr_assert_eq(fastspool_pwrite(fs, create("input/y"), bytes, BLOCK_SIZE, 0), BLOCK_SIZE);
+    const struct inode *inode = inode_at(fs, inode_of("input/x"));
+    const uint32_t before = inode->map.direct[0], last = fs->header->blocks.chunks_used * CHUNK_BLOCKS - 1;
+    cr_assert_eq(inode_at(fs, inode_of("input/y"))->map.direct[0], before + 1);
+    const uint32_t bad[] = {
+        before | 1u << PIECE_FIRST, before | 3u << PIECE_FIRST, before | 3u << PIECE_FIRST | 2u << PIECE_MISSING,
+        last | 3u << PIECE_FIRST,   before | 1u << 28,          UINT32_MAX};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        WRITABLE(inode->map.direct[0]) = bad[i];
+        cr_assert_eq(ended(read_x), NOTHING, "a reader follows %x", bad[i]);
+        cr_assert_eq(ended(write_x), -EIO, "a writer follows %x", bad[i]);
+        cr_assert_eq(ended(cut_x), -EIO, "a truncation follows %x", bad[i]);
+        cr_assert_eq(ended(empty_x), -EIO, "%x is freed", bad[i]);
+    }
+    WRITABLE(inode->map.direct[0]) = before;
+    cr_assert_eq(empty_x(), 0);
+}
+
 /* The lists of the evictor and of the quarantine. */
 Test(hostile, endless_memory)
 {
@@ -691,7 +744,7 @@ Test(hostile, shared_index_blocks)
     many("many", 100);
     cr_assert_eq(ended(take_snapshot), NOTHING);
     for (uint32_t e = 0; e < INDEX_ENTRIES; e++)
-        WRITABLE(((const uint32_t *)block_at(fs, top))[e]) = top;
+        WRITABLE(((const uint32_t *)piece_at(fs, top))[e]) = top;
     for (uint32_t i = 2; i < fs->header->tables.inodes.used; i++)
         WRITABLE(inode_at(fs, i)->map.double_indirect) = top;
     cr_assert_eq(ended(take_snapshot), -EUCLEAN);
