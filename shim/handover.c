@@ -371,9 +371,11 @@ void handover_begin(struct handover *handover)
     find_all(handover, false);
     for (int i = 0; i < handover->count; i++) {
         struct handed *handed = &handover->handed[i];
-        if (!is_handed(handed, false) || !descriptors_stands(handed->fd, handed->description))
+        if (!is_handed(handed, false))
             continue;
         handed->saved = handed->new < 0 ? -1 : real.fcntl(handed->fd, F_DUPFD_CLOEXEC, 3);
+        if (!descriptors_stands(handed->fd, handed->description)) /* looked at last: another thread may close it */
+            continue;
         if (handed->saved >= 0)
             real.dup2(handed->new, handed->fd);
         else
