@@ -8,7 +8,7 @@
  *   - A fork waits for the lock, so no child inherits it from a thread that the child doesn't have.  Where there is one
  *     thread, nobody can have it, and the fork does without: its word would be a page that parent and child copy.
  *   - No handler runs while the lock is held, by forks too: one that needed it would wait for its own thread.  All
- *     signals are blocked, or in a fork postponed, where that takes no system call (signals.c).
+ *     signals are blocked, or in a fork and while it decides postponed, where that takes no system call (signals.c).
  *   - The child drops what only its parent may use: pooled descriptions and record locks.
  *   - libc calls the handlers for fork, not for _Fork.  So _Fork is wrapped here.
  *   - vfork is fork: a child that shares its parent's memory would change the parent's table of descriptors.
@@ -34,14 +34,14 @@ static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
 static __thread bool inside;          /* this thread decides or attaches; its own calls meanwhile are not served */
 static __thread struct outside forks; /* what the fork of this thread restores */
 
-/* @short_time: for a fork, and not for what may wait, or run sections. */
-static void hold(struct outside *outside, bool short_time)
+/* @sections: may run meanwhile, which hold signals off by themselves. */
+static void hold(struct outside *outside, bool sections)
 {
     sigset_t all;
 
     outside->place = &errno;
     outside->error = errno;
-    outside->postpones = short_time && signals_hold_for_free(); /* only where this is the one thread */
+    outside->postpones = !sections && signals_hold_for_free(); /* only where this is the one thread */
     if (outside->postpones)
         return;
     sigfillset(&all);
@@ -70,8 +70,8 @@ static void before(void)
 
     later_use_all();
     if (attachment_any())
-        signals_before_fork();
-    hold(&outside, true);
+        signals_ask();
+    hold(&outside, false);
     forks = outside;
     attachment_each(inside_shared);
 }
@@ -129,12 +129,14 @@ EXPORT pid_t vfork(void)
 
 /* ---- one at a time ---- */
 
-bool forks_begin(struct outside *outside)
+bool forks_begin(struct outside *outside, bool sections)
 {
     if (inside)
         return false;
     register_handlers();
-    hold(outside, false);
+    if (!sections)
+        signals_ask(); /* what it asks for, the first section would */
+    hold(outside, sections);
     inside = true;
     return true;
 }

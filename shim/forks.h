@@ -16,8 +16,9 @@ struct outside {
     int error;      /* its value */
 };
 /** Take the lock, to decide or attach.  Other threads and forks wait, and no signal handler runs in this thread: to
- *  them an undecided process would look like one that isn't served.  False: this thread holds the lock already. */
-bool forks_begin(struct outside *outside);
+ *  them an undecided process would look like one that isn't served.  False: this thread holds the lock already.
+ *  @sections: those of a store may run meanwhile, or it looks which signals are pending. */
+bool forks_begin(struct outside *outside, bool sections);
 void forks_end(const struct outside *outside);
 
 #endif

@@ -444,7 +444,7 @@ static __attribute__((noinline)) void decide_once(void)
 {
     struct outside outside;
 
-    if (!forks_begin(&outside))
+    if (!forks_begin(&outside, false))
         return;
     if (LOAD(word.decision) == UNDECIDED)
         STORE(word.decision, decide());
@@ -604,7 +604,7 @@ static bool mend(void)
     struct outside outside;
 
     if (final || LOAD(passed) || LOAD(left) || LOAD(word.decision) < REFUSE || !__libc_single_threaded || matching ||
-        clock_monotonic() - decided_at < AGAIN || !forks_begin(&outside))
+        clock_monotonic() - decided_at < AGAIN || !forks_begin(&outside, false))
         return false;
     refusal[0] = '\0';
     load(false);
@@ -696,7 +696,7 @@ static struct fastspool *store_of(size_t number, int *error)
     struct outside outside;
 
     if (attaches(number)) {
-        if (!forks_begin(&outside)) {
+        if (!forks_begin(&outside, true)) {
             *error = 0; /* a call of the attachment itself */
             return NULL;
         }

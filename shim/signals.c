@@ -146,7 +146,7 @@ static bool has_terminal(void)
 }
 
 /* Else each child of a daemon that has had no section would ask. */
-void signals_before_fork(void)
+void signals_ask(void)
 {
     (void)has_terminal();
 }

@@ -14,8 +14,9 @@ void signals_release(void);
 /** signals_hold(), if that takes no system call.  False: it would, or it may, and nothing is held. */
 bool signals_hold_for_free(void);
 
-/** Before a fork of a process that uses a store: what its children will need to know is asked, if it wasn't. */
-void signals_before_fork(void);
+/** Before signals_hold_for_free(), in a process that uses a store or may: what that needs to know is asked, if it
+ * wasn't.  (Before a fork: else each child would ask.) */
+void signals_ask(void);
 /** In the child of a fork, before its first section. */
 void signals_after_fork(void);
 

@@ -59,7 +59,8 @@ def main():
 
 
 def read_of_registry():
-    """Exim reads what root has registered of other spools, and not of one that is configured."""
+    """Exim reads what root has registered of other spools, and not of one that is configured.  Who decides holds signals off without
+    a call."""
     other = pathlib.Path("/srv/other")
     other.mkdir()
     found = []
@@ -69,7 +70,10 @@ def read_of_registry():
         pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {SPOOL}\nview = off\n")
         subprocess.run(["strace", "-qq", "-o", TRACE, "-E", "LD_PRELOAD=libfastspool.so", "/usr/sbin/exim4", "-bV"], check=True,
                        stdout=subprocess.DEVNULL)
-        found.append(re.findall(r'openat\(AT_FDCWD, "(/run/fastspool/[0-9a-f]{16})"', pathlib.Path(TRACE).read_text(errors="replace")))
+        trace = pathlib.Path(TRACE).read_text(errors="replace")
+        found.append(re.findall(r'openat\(AT_FDCWD, "(/run/fastspool/[0-9a-f]{16})"', trace))
+    if "rt_sigprocmask(SIG_SETMASK, ~[" in trace:
+        return ["who decides holds signals off by a system call"]
     return [] if not found[0] and len(found[1]) == 1 else [f"of the registry Exim reads {found[0]}, and with another spool {found[1]}"]
 
 
