@@ -100,16 +100,23 @@ static bool open_at(int fd, int directory, const char *name, int flags, int of_f
     return new >= 0;
 }
 
+/* Another number that waits, -1: there is none. */
+static int other_than(const struct number *number)
+{
+    return count < 2 ? -1 : numbers[number == numbers ? 1 : 0].fd;
+}
+
 static bool open_number(const struct number *number)
 {
     char name[16];
-    int of_fd = real.fcntl(number->fd, F_GETFD), directory = real.fcntl(number->fd, F_DUPFD_CLOEXEC, 0);
+    int of_fd = real.fcntl(number->fd, F_GETFD), other = other_than(number);
+    int directory = other >= 0 ? other : real.fcntl(number->fd, F_DUPFD_CLOEXEC, 0);
     bool opened = false;
 
     snprintf(name, sizeof(name), "%d", number->file);
     if (of_fd >= 0 && directory >= 0)
         opened = open_at(number->fd, directory, name, number->flags, of_fd);
-    if (directory >= 0)
+    if (directory >= 0 && directory != other)
         real.close(directory);
     if (opened && number->offset)
         real.lseek(number->fd, number->offset, SEEK_SET);
