@@ -71,14 +71,14 @@ static int try_new(const struct fastspool *fs, char *error)
 }
 
 /* The same. */
-static int try_inside(const struct fastspool *fs, int fd, const struct stat *spool, char *error)
+static int try_inside(const struct fastspool *fs, int fd, const struct stat *spool, const char *runtime, char *error)
 {
     if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
         return error_set(
             error, -EROFS,
             "the state directory %s is on a read-only file system: `dmesg` says why; remount it to be written",
             fs->state);
-    return owned_check(fs->spool, spool, fs->state, error);
+    return owned_check(fs->spool, spool, fs->state, runtime, error);
 }
 
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */
@@ -103,11 +103,11 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
     struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
     int fd = state_open(&fs, config, &st, false, error);
     if (fd >= 0)
-        result = try_inside(&fs, fd, &st, error);
+        result = try_inside(&fs, fd, &st, config->runtime, error);
     else if (fd == -ENOENT)
         result = try_new(&fs, error);
     else if (fd == -EACCES || fd == -EPERM)
-        result = owned_check(fs.spool, &st, fs.state, error) < 0 ? -EPERM : fd;
+        result = owned_check(fs.spool, &st, fs.state, config->runtime, error) < 0 ? -EPERM : fd;
     else
         result = fd;
     rights_back(rights);

@@ -283,7 +283,7 @@ static void explain_refusal(const struct fastspool *fs, int result, char error[F
     struct stat st;
 
     if (result == -EACCES && fstat(fs->spool_fd, &st) == 0)
-        owned_check(fs->spool, &st, fs->state, error);
+        owned_check(fs->spool, &st, fs->state, NULL, error);
 }
 
 static int recover(struct fastspool *fs)

@@ -120,7 +120,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = state_fd;
     }
     if (owners && fs->state[0] && (result == -EACCES || result == -EPERM) &&
-        owned_check(fs->spool, &st, fs->state, error) < 0)
+        owned_check(fs->spool, &st, fs->state, config->runtime, error) < 0)
         result = -EPERM;
     rights_back(rights);
     if (state_fd >= 0 && (result == -EBUSY || result == -EXDEV))
@@ -188,7 +188,7 @@ static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
     error_set(error, recovery, "%s: %s", fs->spool, section_sentence(fs->header, sentence));
     if (recovery == -EACCES && fstat(fs->spool_fd, &st) == 0) {
         struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
-        owned_check(fs->spool, &st, fs->state, error);
+        owned_check(fs->spool, &st, fs->state, NULL, error);
         rights_back(rights);
     }
     return recovery;

@@ -15,7 +15,8 @@
  *   - It is his, and has not the mode for it.
  *   - State or memory could be used by others: no process trusts them then.
  *   - The spool is root's, and the state is not: Exim has no state of root's, so the spool was given away.
- *   - The memory that the state names is another store's, or gone: nothing is told of it.
+ *   - The memory that the state names is another store's, or gone, or where no process makes any: nothing is told of
+ * it. The owner writes that name, and what is told root may do.
  *   - He is refused for another reason (a security module, say): neither is of that.
  */
 #include "spool/owned.h"
@@ -205,13 +206,33 @@ static int check_state(const struct owned *owned)
 
 /* ---- the memory ---- */
 
+/* Is @memory one that is made in @base? */
+static bool is_in(const char *base, const char *memory)
+{
+    char made[PLACES_PATH_MAX];
+    size_t length = strlen(base);
+    unsigned long long id;
+
+    return length && strncmp(memory, base, length) == 0 && sscanf(memory + length, "/fastspool.%llx", &id) == 1 &&
+           places_runtime(base, id, made, sizeof(made)) == 0 && strcmp(made, memory) == 0;
+}
+
+static bool is_made_there(const char *spool, const char *runtime, const char *memory)
+{
+    char directory[PLACES_NAME_MAX], size[PLACES_NAME_MAX], own[PLACES_PATH_MAX];
+
+    places_of_spool(spool, directory, size);
+    snprintf(own, sizeof(own), PLACES_TMPFS "/%s", directory);
+    return is_in(runtime, memory) || is_in(own, memory) || is_in(PLACES_MEMORY, memory);
+}
+
 /* The one that the state names, and that is of this state and this spool. */
-static bool find_memory(const struct owned *owned, struct record *record)
+static bool find_memory(const struct owned *owned, const char *runtime, struct record *record)
 {
     int fd = open(owned->top, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     bool found = fd >= 0 && record_read(fd, record) == 0 &&
                  (!record->identity[0] || presence_is_still(record->identity, fd)) &&
-                 record_is_of(record, owned->st, owned->spool);
+                 record_is_of(record, owned->st, owned->spool) && is_made_there(owned->spool, runtime, record->runtime);
 
     if (fd >= 0)
         close(fd);
@@ -235,13 +256,14 @@ static int check_memory(const struct owned *owned)
     return result;
 }
 
-int owned_check(const char *spool, const struct stat *st, const char *state, char error[FASTSPOOL_ERROR_MAX])
+int owned_check(const char *spool, const struct stat *st, const char *state, const char *runtime,
+                char error[FASTSPOOL_ERROR_MAX])
 {
     struct owned owned = {spool, st, state, error};
     struct record record;
     int result = check_state(&owned);
 
-    if (result < 0 || !find_memory(&owned, &record))
+    if (result < 0 || !runtime || !find_memory(&owned, runtime, &record))
         return result;
     owned.top = record.runtime;
     return check_memory(&owned);

@@ -277,6 +277,15 @@ def remove_package(exim):
     check(result.returncode == 0, result.stderr.decode())
 
 
+def end_mirror(exim):
+    """All is on the disk, and in memory."""
+    exim.tool("flush")
+    killed = {pid for pid, name in processes() if name == "fastspool"}
+    for pid in killed:
+        kill(pid)
+    wait_for(lambda: not killed & {pid for pid, _ in processes()}, "the mirror has ended")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def memory_behind_a_link(exim):
     """`fastspool stop` of root's removes the memory with the owner's rights: a link on the way to it, which the mail user
@@ -284,11 +293,7 @@ def memory_behind_a_link(exim):
     exim.start()
     exim.stop()
     memory = pathlib.Path(stores()[0])
-    exim.tool("flush")
-    killed = {pid for pid, name in processes() if name == "fastspool"}
-    for pid in killed:
-        kill(pid)
-    wait_for(lambda: not killed & {pid for pid, _ in processes()}, "the mirror has ended")
+    end_mirror(exim)
     owned, roots = exim.work / "owned", exim.work / "roots"
     os.chmod(exim.work, 0o755)
     for directory in (owned, roots, roots / memory.name):
@@ -309,6 +314,28 @@ def memory_behind_a_link(exim):
         os.waitpid(pid, 0)
         link.unlink()
         link.symlink_to(memory.parent)          # the store is there still
+
+
+@test(library=True, main=QUEUE_ONLY)
+def memory_that_is_roots(exim):
+    """The mail user writes where the memory is, and root does what is told: nobody is told to give him what is root's."""
+    exim.start()
+    exim.stop()
+    memory = pathlib.Path(stores()[0])
+    end_mirror(exim)                            # it would see the other record
+    roots = exim.work / "roots"
+    (roots / memory.name).mkdir(parents=True, mode=0o700)
+    (roots / memory.name / "segment").write_text("root's")
+    roots.chmod(0o700)
+    record = exim.spool / ".fastspool/runtime"
+    before = record.read_text()
+    for place in (roots, roots / memory.name, memory.parent / ".." / "..", f"{memory}/../../.."):
+        record.write_text(before.replace(str(memory), str(place), 1))
+        said = exim.command("-bp").stderr + b"".join(
+            (result := exim.command(*verb, program=TOOL, stock=True)).stdout + result.stderr
+            for verb in (("status",), ("doctor", "--start"), ("flush",), ("stop",)))
+        check(not re.search(rb"`ch(own|mod) [^`]*%s" % re.escape(str(place)).encode(), said), f"{said}")
+    record.write_text(before)
 
 
 def terminal_of(pid):
