@@ -290,7 +290,7 @@ def starting(exim):
     exim.submit(exim.expect(Message(), "sink"))
     exim.tool("flush")
     exim.reboot()
-    moved, hold = "/srv/fastspool.moved", pathlib.Path("/srv/hold")
+    moved, hold = f"{TOOL}.moved", pathlib.Path("/srv/hold")        # beside it: what runs there is the command afterwards, too
     shutil.move(TOOL, moved)
     hold.touch()
     pathlib.Path(TOOL).write_text(f'#!/bin/sh\nwhile [ -e {hold} ]; do sleep 0.1; done\nexec {moved} "$@"\n')
