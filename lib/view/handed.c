@@ -13,6 +13,8 @@
  *   - A look-up in it finds nothing, so that the kernel makes a file: it asks the server once instead of twice, and
  *     checks no permission of the file.  What is made is the file itself.
  *   - The server has the files open as long as the directory is open, as if each were.
+ *   - The first open of each is of root's share, who has let the process have it: other ordinary users who take all of
+ *     theirs stop no delivery.  To open it again is the user's own doing.
  *
  * Failure modes:
  *   - Another access mode than the file was open with: there is no such file.
@@ -40,6 +42,7 @@ struct file {
     uint64_t handle;
     int access;      /* of open(2) */
     int description; /* keeps the file; 0: the directory is not open */
+    bool opened;     /* by the directory, at least once */
 };
 
 struct directory {
@@ -82,7 +85,7 @@ static bool parse(struct directory *directory, const char *name)
         if (directory->files == PLACES_HANDED_MOST ||
             sscanf(name, PLACES_HANDED_FORM, &access, &number, &length) != 2 || length == 0)
             return false;
-        directory->file[directory->files++] = (struct file){number, access, 0};
+        directory->file[directory->files++] = (struct file){number, access, 0, false};
     }
     return directory->files > 0;
 }
@@ -180,17 +183,22 @@ struct stat handed_attributes(uint64_t node)
     return (struct stat){.st_ino = node, .st_mode = S_IFDIR | 0733, .st_nlink = 2};
 }
 
-uint64_t handed_file(uint64_t node, const char *name, int flags)
+uint64_t handed_file(uint64_t node, const char *name, int flags, uid_t *share)
 {
     uint64_t handle = 0;
     char *rest;
     unsigned long number = strtoul(name, &rest, 10);
 
     pthread_mutex_lock(&mutex);
-    const struct directory *directory = find(node);
+    struct directory *directory = find(node);
     if (directory && directory->opens && !*rest && number < (unsigned long)directory->files &&
-        directory->file[number].access == (flags & O_ACCMODE) && !(flags & O_TRUNC))
-        handle = directory->file[number].handle;
+        directory->file[number].access == (flags & O_ACCMODE) && !(flags & O_TRUNC)) {
+        struct file *file = &directory->file[number];
+        handle = file->handle;
+        if (!file->opened)
+            *share = 0;
+        file->opened = true;
+    }
     pthread_mutex_unlock(&mutex);
     return handle;
 }

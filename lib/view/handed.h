@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 struct fastspool;
 
@@ -27,7 +28,7 @@ int handed_open(struct fastspool *fs, uint64_t node);
 void handed_close(struct fastspool *fs, uint64_t node);
 /** The attributes of each of them: who has it open may open what is in it. */
 struct stat handed_attributes(uint64_t node);
-/** The handle of file @name in @node, to be opened with @flags; 0: there is none. */
-uint64_t handed_file(uint64_t node, const char *name, int flags);
+/** The handle of file @name in @node, to be opened with @flags; 0: there is none.  *@share: whose share that is of. */
+uint64_t handed_file(uint64_t node, const char *name, int flags, uid_t *share);
 
 #endif

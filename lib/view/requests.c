@@ -353,11 +353,9 @@ static void do_statfs(fuse_req_t req, fuse_ino_t node)
 
 static uid_t openers[INSIDE_DESCRIPTIONS]; /* whose share each open file is of */
 
-/* Open a file or directory, as one of the caller's share.  A description, or -errno. */
-static int open_for(fuse_req_t req, const struct path *path, int flags, mode_t mode)
+/* Open a file or directory, as one of @uid's share.  A description, or -errno. */
+static int open_of(uid_t uid, fuse_req_t req, const struct path *path, int flags, mode_t mode)
 {
-    uid_t uid = fuse_req_ctx(req)->uid;
-
     if (!shares_take(SHARE_OPEN, uid))
         return -ENFILE;
     int d = fastspool_open(acting(req), path->text, flags, mode);
@@ -366,6 +364,11 @@ static int open_for(fuse_req_t req, const struct path *path, int flags, mode_t m
     else
         openers[d] = uid;
     return d;
+}
+
+static int open_for(fuse_req_t req, const struct path *path, int flags, mode_t mode)
+{
+    return open_of(fuse_req_ctx(req)->uid, req, path, flags, mode);
 }
 
 static int close_for(struct fastspool *fs, uint64_t description)
@@ -428,10 +431,11 @@ static int create(fuse_req_t req, const struct path *path, int flags, mode_t mod
 
 static int open_handed(fuse_req_t req, fuse_ino_t directory, const char *name, int flags)
 {
-    uint64_t handle = handed_file(directory, name, flags);
+    uid_t share = fuse_req_ctx(req)->uid;
+    uint64_t handle = handed_file(directory, name, flags, &share);
     const struct path path = path_of(handle, NULL);
 
-    return handle ? open_for(req, &path, flags & O_ACCMODE, 0) : -ENOENT;
+    return handle ? open_of(share, req, &path, flags & O_ACCMODE, 0) : -ENOENT;
 }
 
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)

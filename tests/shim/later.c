@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -329,9 +330,27 @@ static void look_around(void)
     CHECK(past_library(fds[LOG], "..", O_RDONLY | O_DIRECTORY) == -EACCES);
     CHECK(past_library(fds[LOG], "1", O_WRONLY | O_CREAT) >= 0);
 }
+
+/* More files than a user may have open by the view. */
+static void take_all(void)
+{
+    const struct rlimit many = {3000, 3000};
+    long result;
+
+    CHECK(setrlimit(RLIMIT_NOFILE, &many) == 0);
+    do
+        result = past_library(fds[DATA], "0", O_RDWR | O_CREAT);
+    while (result >= 0);
+    CHECK(result == -ENFILE && write(fds[LOG], "+", 1) == 1);
+}
 #else
 static void look_around(void)
 {
+}
+
+static void take_all(void)
+{
+    CHECK(write(fds[LOG], "+", 1) == 1);
 }
 #endif
 
@@ -340,6 +359,13 @@ static void rights(void)
 {
     run(look_around);
     CHECK(holds(JOURNAL, "0123456789"));
+}
+
+/* Where users have taken all of their share, a delivery still has its files. */
+static void shares(void)
+{
+    run(take_all);
+    CHECK(holds(LOG, "0123456789+"));
 }
 
 static void ask_for_others(void)
@@ -396,6 +422,7 @@ static const struct {
     {"questions", questions},
     {"replaced", replaced},
     {"rights", rights},
+    {"shares", shares},
     {"nobody else", nobody_else},
 };
 
