@@ -10,7 +10,8 @@
  *
  * Failure modes:
  *  - The journal's directory is missing, or another one: its disk may be unmounted, and what is written now would be
- *    hidden when it comes back.  Somebody has to say that it is lost.
+ *    hidden when it comes back.  Somebody has to say that it is lost.  He may err, or die: what he said is forgotten as
+ *    soon as nothing is lost.
  *  - A file has left memory, and the database does not have it as it was: that is another one, or was emptied.  Nothing
  *    is written.
  *  - No room, an error of the disk: all stays dirty, and the next commit tries again.
@@ -231,9 +232,20 @@ static int put_all(struct fastspool *fs, struct database *database, const struct
 
 /* ---- all of it ---- */
 
+static void forget_word(const struct fastspool *fs)
+{
+    char told[PLACES_PATH_MAX];
+
+    places_in_state(fs->state, PLACES_ANEW, told);
+    unlink(told);
+}
+
+/* While nothing is lost, somebody's word is of a loss that was none, or is over: it must not count for the next one. */
 void rescue_look(struct journal *journal, struct shared_database *shared)
 {
     journal_files_look(&journal->pool, shared_database_is_away(shared, journal->pool.above));
+    if (!journal_files_lost(&journal->pool))
+        forget_word(journal->pool.fs);
 }
 
 bool rescue_may(const struct fastspool *fs, const struct journal *journal)
@@ -248,7 +260,6 @@ bool rescue_may(const struct fastspool *fs, const struct journal *journal)
 int rescue_run(struct fastspool *fs, struct journal *journal, struct shared_database *shared,
                char error[FASTSPOOL_ERROR_MAX])
 {
-    char told[PLACES_PATH_MAX];
     struct database *database;
     struct capture capture;
     uint64_t begun = clock_precise();
@@ -285,8 +296,7 @@ int rescue_run(struct fastspool *fs, struct journal *journal, struct shared_data
     shared_database_leave(shared, result < 0);
     if (result == 0)
         result = journal_renew(journal, error);
-    places_in_state(fs->state, PLACES_ANEW, told);
     if (result == 0)
-        unlink(told);
+        forget_word(fs);
     return result;
 }

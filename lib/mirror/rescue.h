@@ -17,7 +17,8 @@ struct shared_database;
     "in %s the journal or the database is gone, and memory alone has what it held: mount its disk, or put it back; " \
     "where it is lost for good, `fastspool flush --anew` writes all of it to the disk anew"
 
-/** Look whether something of the state is gone.  Once a second. */
+/** Look whether something of the state is gone.  If not, forget what somebody has said (PLACES_ANEW).  Once a second.
+ */
 void rescue_look(struct journal *journal, struct shared_database *shared);
 
 /** Is it sure that what is gone is lost, as its directory is there, or as somebody has said so (PLACES_ANEW)? */

@@ -187,3 +187,27 @@ Test(rescue, full)
     cr_assert_eq(rescue(), 0, "%s", error);
     whole();
 }
+
+/* ---- somebody's word ---- */
+
+/* What was said of a loss that was none is forgotten: it is no word about the next one. */
+Test(rescue, word)
+{
+    live();
+    run("mv journal away && touch " PLACES_ANEW);
+    cr_assert(lost(false));
+    run("mv away journal");
+    cr_assert_eq(rescue(), 0, "it is back: %s", error);
+    run("test ! -e " PLACES_ANEW);
+    run("touch " PLACES_ANEW); /* by whoever was late, or has died behind it */
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    rescue_look(&journal, &shared);
+    shared_database_end(&shared);
+    run("test ! -e " PLACES_ANEW);
+    run("mv journal away");
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), -ESTALE);
+    run("mv away journal");
+    whole();
+}
