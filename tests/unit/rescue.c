@@ -8,6 +8,7 @@
 #include "evicting.h"
 
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 
 TestSuite(rescue, .init = durable_setup, .fini = durable_teardown);
@@ -188,7 +189,7 @@ Test(rescue, full)
     whole();
 }
 
-/* ---- somebody's word ---- */
+/* ---- somebody's word, and death ---- */
 
 /* What was said of a loss that was none is forgotten: it is no word about the next one. */
 Test(rescue, word)
@@ -210,4 +211,81 @@ Test(rescue, word)
     cr_assert_eq(rescue(), -ESTALE);
     run("mv away journal");
     whole();
+}
+
+/* Rescue in a child that is killed at its @n-th stop: before a system call, or behind it.  False: it was over before.
+ */
+static bool killed_at(unsigned n)
+{
+    int status;
+
+    descriptions_shared(fs);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fastspool_after_fork_child(fs);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        _exit(rescue() != 0);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    for (unsigned stop = 0; stop < n && WIFSTOPPED(status); stop++) {
+        ptrace(PTRACE_SYSCALL, pid, NULL, NULL);
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+    }
+    if (WIFSTOPPED(status)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    cr_assert_geq(descriptions_reap(fs), 0);
+    cr_assert(WIFSIGNALED(status) || WEXITSTATUS(status) == 0, "stop %u: the rescue failed", n);
+    return WIFSIGNALED(status);
+}
+
+/* The number of the database's batch. */
+static uint64_t held(void)
+{
+    struct database *database;
+    struct disk_meta meta;
+    MDB_txn *transaction;
+
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    cr_assert_eq(shared_database_enter(&shared, &database, error), 0, "%s", error);
+    cr_assert_eq(database_begin(database, &transaction, &meta, error), 0, "%s", error);
+    mdb_txn_abort(transaction);
+    shared_database_leave(&shared, false);
+    shared_database_end(&shared);
+    return meta.batch;
+}
+
+/* Killed before and behind each system call: the next mirror finds all of it in the database, or writes it. */
+Test(rescue, death, .timeout = 300)
+{
+    bool dead = true, wrote = false, found = false;
+    unsigned n;
+
+    for (n = 1; dead; n += dead ? 1 : 0) {
+        durable_teardown();
+        durable_setup();
+        checking_every(0);
+        live();
+        run("rm journal/*");
+        dead = killed_at(n);
+        journal_close(&journal);
+        cr_assert_eq(capture_reset(fs), 0);
+        cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+        if (held() < fs->header->journal.durable) {
+            journal_files_lose(&journal.pool);
+            journal.pool.sure = true;
+            cr_assert_eq(rescue(), 0, "stop %u: %s", n, error);
+            wrote = true;
+        } else {
+            cr_assert_eq(held(), fs->header->journal.durable, "stop %u", n);
+            commit(0);
+            found = true;
+        }
+        cr_assert_eq(fs->header->tickets.dirty_files, 0, "stop %u", n);
+        whole();
+    }
+    cr_assert(wrote && found && n > 60, "%u stops", n);
 }
