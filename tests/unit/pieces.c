@@ -2,13 +2,17 @@
  *
  * Parts of blocks: what a small file, or the end of one, takes; and that nobody sees how pieces grow, move and go.
  */
+#include "base/clock.h"
+#include "base/findings.h"
 #include "evicting.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
 #include "mirror/compaction.h"
 #include "mirror/journal.h"
+#include "random.h"
 #include "store/blocks.h"
 #include "store/change.h"
+#include "store/check.h"
 #include "store/data.h"
 #include "store/inodes.h"
 #include "store/orphans.h"
@@ -343,4 +347,193 @@ Test(pieces, readers_see_that_it_moves)
     version = inode->version;
     put("f", 0, bytes, BLOCK_SIZE, 1100);
     cr_assert_neq(inode->version, version);
+}
+
+/* ---- anything, in any order ---- */
+
+#define MODELS     24
+#define MODEL_SIZE 20000u
+
+/* What each file must be; -1: it is not there. */
+static struct model {
+    int size;
+    unsigned char bytes[MODEL_SIZE];
+} models[MODELS], at_capture[MODELS];
+
+static uint64_t dice;
+
+static uint32_t roll(uint32_t below)
+{
+    return (uint32_t)(random_next(&dice) % below);
+}
+
+/* Mostly small ones, and those beside a boundary of parts. */
+static uint32_t roll_size(void)
+{
+    uint32_t boundary = roll(20) * PART_SIZE + roll(5);
+
+    return roll(2) ? roll(5000) : boundary < 2 ? boundary : boundary - 2;
+}
+
+static const char *model_path(int m)
+{
+    static char path[16];
+
+    snprintf(path, sizeof(path), "m%d", m);
+    return path;
+}
+
+struct failing {
+    uint32_t inode;
+    bool cuts;
+    uint32_t size, offset;
+    int error;
+};
+
+/* A change that takes place, and then comes to nothing. */
+static int fail_behind(struct fastspool *store, void *argument)
+{
+    const struct failing *failing = argument;
+    int result = failing->cuts ? data_truncate(store, failing->inode, failing->offset)
+                               : data_write(store, failing->inode, bytes, failing->size, failing->offset);
+
+    return result < 0 ? result : failing->error;
+}
+
+static void roll_write(int m, bool fails)
+{
+    struct model *model = &models[m];
+    uint32_t at = model->size < 0 || roll(3) ? (uint32_t)(model->size < 0 ? 0 : model->size) : roll_size();
+    uint32_t size = 1 + roll(3000);
+
+    if (at + size > MODEL_SIZE)
+        return;
+    for (uint32_t i = 0; i < size; i++)
+        bytes[i] = (char)(1 + roll(255));
+    if (fails && model->size >= 0) {
+        struct failing failing = {number(model_path(m)), roll(2), size, at, -EPERM - (int)roll(30)};
+        if (change_run(fs, fail_behind, &failing) >= 0)
+            cr_assert_fail("it has not failed");
+        return;
+    }
+    if (model->size < 0)
+        *model = (struct model){0};
+    put(model_path(m), 0, bytes, size, at);
+    memcpy(model->bytes + at, bytes, size);
+    if ((int)(at + size) > model->size)
+        model->size = (int)(at + size);
+}
+
+static void roll_truncate(int m)
+{
+    struct model *model = &models[m];
+    uint32_t size = roll_size();
+
+    if (model->size < 0 || size > MODEL_SIZE)
+        return;
+    cr_assert_eq(fastspool_truncate(fs, model_path(m), size), 0);
+    if ((int)size < model->size)
+        memset(model->bytes + size, 0, (size_t)model->size - size);
+    model->size = (int)size;
+}
+
+static void roll_unlink(int m)
+{
+    if (models[m].size >= 0)
+        cr_assert_eq(fastspool_unlink(fs, model_path(m)), 0);
+    models[m].size = -1;
+}
+
+static void is_as(struct fastspool *store, const struct model *expected, const char *when)
+{
+    static unsigned char got[MODEL_SIZE + 1];
+
+    for (int m = 0; m < MODELS; m++) {
+        int d = fastspool_open(store, model_path(m), O_RDONLY, 0);
+        if (expected[m].size < 0) {
+            cr_assert_eq(d, -ENOENT, "%s", when);
+            continue;
+        }
+        cr_assert_eq(fastspool_pread(store, d, got, sizeof(got), 0), expected[m].size, "%s: file %d", when, m);
+        for (int i = 0; i < expected[m].size; i++)
+            cr_assert_eq(got[i], expected[m].bytes[i], "%s: byte %d of %d of file %d is %u, not %u", when, i,
+                         expected[m].size, m, got[i], expected[m].bytes[i]);
+        fastspool_close(store, d);
+    }
+}
+
+static void is_sound(unsigned step)
+{
+    struct findings *findings = findings_new(3);
+
+    if (check_segment(fs, findings) != 0)
+        cr_assert_fail("step %u: %s", step, findings_kept(findings) ? findings->sentence[0] : "?");
+    findings_free(findings, 3);
+}
+
+/* The commit of an instant ends: a recovery gives what was there then. */
+static void end_commit(struct capture *capture)
+{
+    bool fails = roll(4) == 0; /* before anything is written */
+
+    if (!fails)
+        cr_assert_eq(journal_append(&journal, capture, error), 0, "%s", error);
+    cr_assert_eq(capture_end(fs, capture, fails ? -EIO : 0, 0), 0);
+    if (fails)
+        return;
+    struct fastspool *second = second_store();
+    struct recovered recovered;
+    cr_assert_eq(recovery_run(second, &recovered, error), 0, "%s", error);
+    STORE(second->header->state, SEGMENT_READY);
+    paging_all(second);
+    is_as(second, at_capture, "after a recovery");
+    remove_second(second);
+}
+
+/* Files with bytes that are not 0, written, cut, removed, evicted, moved and committed in any order, and sections that
+ * fail behind the change: each file is what was written to it, in memory and on the disk, and the store is sound. */
+Test(pieces, anything)
+{
+    static char garbage[3 << 20];
+    struct capture capture = {0};
+    bool commits = false;
+
+    checking_every(0);
+    memset(garbage, 0xee, sizeof(garbage));
+    put("garbage", 0, garbage, sizeof(garbage), 0);
+    cr_assert_eq(fastspool_unlink(fs, "garbage"), 0);
+    cr_assert_eq(orphans_free(fs), 0);
+    for (int m = 0; m < MODELS; m++)
+        models[m].size = -1;
+    dice = (uint64_t)clock_realtime();
+    printf("pieces: anything: seed %llu\n", (unsigned long long)dice);
+    for (unsigned step = 0; step < 8000; step++) {
+        int m = (int)roll(MODELS);
+        uint32_t what = roll(100);
+        if (what < 45)
+            roll_write(m, false);
+        else if (what < 65)
+            roll_truncate(m);
+        else if (what < 80)
+            roll_write(m, true);
+        else if (what < 90)
+            roll_unlink(m);
+        else if (what < 93 && !commits) {
+            memcpy(at_capture, models, sizeof(models));
+            cr_assert_eq(capture_take(fs, &capture), 0);
+            commits = capture.count > 0;
+        } else if (what < 95 && commits) {
+            end_commit(&capture);
+            commits = false;
+        } else if (what == 96 && !commits && roll(4) == 0) {
+            persist();
+            evict(roll(20));
+            paging_all(fs);
+        } else if (what == 97) {
+            cr_assert_eq(compaction_vacate(fs, roll(fs->header->blocks.chunks_used)), 0);
+        } else if (what == 98) {
+            is_as(fs, models, "in memory");
+        }
+        is_sound(step);
+    }
 }
