@@ -139,6 +139,19 @@ static void truncate_down(struct fastspool *fs)
 {
     fastspool_ftruncate(fs, victims, 5000);
 }
+static void truncate_small(struct fastspool *fs)
+{
+    fastspool_ftruncate(fs, victims, 5);
+}
+static void opens_with_hole(struct fastspool *fs) /* behind its piece */
+{
+    open_file(fs, "t/small", O_RDWR);
+    fastspool_ftruncate(fs, victims, 4000);
+}
+static void write_into_hole(struct fastspool *fs)
+{
+    fastspool_pwrite(fs, victims, scene_bytes, 100, 2500);
+}
 static void truncate_up(struct fastspool *fs)
 {
     fastspool_ftruncate(fs, victims, 20000);
@@ -436,6 +449,8 @@ const struct operation operations[] = {
     {"write past the end", {opens_small, write_behind}, 0, NULL},
     {"write a lot", {opens_empty, write_large}, 0, between_writes},
     {"truncate down", {opens_file, truncate_down}, 0, NULL},
+    {"truncate a part of a block", {opens_small, truncate_small}, 0, NULL},
+    {"write into the hole behind a part", {opens_with_hole, write_into_hole}, 0, NULL},
     {"truncate up", {opens_small, truncate_up}, 0, NULL},
     {"truncate to nothing", {NULL, truncate_empty}, 0, NULL},
     {"truncate a lot", {NULL, truncate_huge}, HUGE, between_truncations},
@@ -471,6 +486,8 @@ const struct operation operations[] = {
     {"overwrite during a commit", {opens_file, write_inside}, COMMIT, NULL},
     {"append more during a commit", {opens_append, write_append_more}, COMMIT, NULL},
     {"truncate down during a commit", {opens_file, truncate_down}, COMMIT, NULL},
+    {"truncate a part of a block during a commit", {opens_small, truncate_small}, COMMIT, NULL},
+    {"write into the hole behind a part during a commit", {opens_with_hole, write_into_hole}, COMMIT, NULL},
     {"rename over during a commit", {NULL, rename_over}, COMMIT, NULL},
     {"unlink during a commit", {NULL, unlink_last}, COMMIT, NULL},
     {"unlink a part of a block during a commit", {NULL, unlink_small}, COMMIT, NULL},
