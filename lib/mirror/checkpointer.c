@@ -10,6 +10,7 @@
  *  - A checkpoint finds the disk full: once more, after two empty transactions that let LMDB use freed pages.
  *  - A checkpoint fails: syslog, header.disk.checkpoint_error, and another try after a second.  Commits go on until the
  *    journal is full; then this error is theirs.
+ *  - STATE/lock was removed: the database may be that of a store that was made beside this one, and stays as it is.
  */
 #include "mirror/checkpointer.h"
 
@@ -19,6 +20,7 @@
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
 #include "mirror/thread.h"
+#include "spool/presence.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -40,6 +42,17 @@ static int try_checkpoint(struct checkpointer *c, bool turn_over, char error[FAS
     return result;
 }
 
+/* May a checkpoint be tried? */
+static int check(const struct checkpointer *c, char *error)
+{
+    const char *why = journal_files_lost(&c->journal->pool) ? "the journal is not whole"
+                      : !presence_is_valid(c->fs->presence_fd, c->journal->pool.above)
+                          ? "the lock of the state was removed or replaced"
+                          : NULL;
+
+    return why ? error_set(error, -ESTALE, "%s", why) : 0;
+}
+
 static void checkpoint(struct checkpointer *c)
 {
     char error[FASTSPOOL_ERROR_MAX];
@@ -48,8 +61,9 @@ static void checkpoint(struct checkpointer *c)
     c->begun++;
     pthread_mutex_unlock(&c->mutex);
     pthread_mutex_lock(&c->running);
-    int result = journal_files_lost(&c->journal->pool) ? error_set(error, -ESTALE, "the journal is not whole")
-                                                       : try_checkpoint(c, false, error);
+    int result = check(c, error);
+    if (result == 0)
+        result = try_checkpoint(c, false, error);
     if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
         result = try_checkpoint(c, true, error);
     if (result == -EBADMSG)

@@ -11,16 +11,20 @@
  *    file.
  *  - The file was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can find again is not
  *    durable, nor are the batches before it: rescue.c writes all of it anew.
+ *  - STATE/lock was removed meanwhile: another store may have been made beside this one, by a recovery that has not
+ *    read the batch.  So a look at the lock comes behind the fdatasync.  The files are that store's now, and stay.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/places.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
 #include "mirror/format.h"
 #include "mirror/journal_files.h"
+#include "spool/presence.h"
 #include "store/layout.h"
 #include "store/store.h"
 
@@ -179,6 +183,19 @@ static int begin_file(struct journal *journal)
     return fd < 0 ? fd : 0;
 }
 
+/* Whoever makes another store has to make the lock first. */
+static int check_lock(struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct fastspool *fs = journal->pool.fs;
+
+    if (presence_is_valid(fs->presence_fd, journal->pool.above))
+        return 0;
+    if (journal->fd >= 0)
+        close(journal->fd);
+    journal->fd = -1;
+    return error_set(error, -EIO, "write to the journal: %s/" PLACES_LOCK " was removed or replaced", fs->state);
+}
+
 int journal_append(struct journal *journal, const struct capture *capture, char error[FASTSPOOL_ERROR_MAX])
 {
     const struct header *h = journal->pool.fs->header;
@@ -187,6 +204,8 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
     int result = 0;
 
     if (journal->fd < 0 || (journal->end > 0 && journal->end + space > journal->pool.file_size)) {
+        if (check_lock(journal, error) < 0)
+            return -EIO;
         result = begin_file(journal);
         begun = 0;
     }
@@ -195,6 +214,8 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
     uint64_t number = LOAD(h->journal.batch) + 1;
     STORE(h->journal.batch, number); /* before a byte is written: the process after this one uses others */
     result = write_batch(journal, capture, number);
+    if (check_lock(journal, error) < 0)
+        return -EIO;
     if (result < 0) {
         error_set(error, result, "write to the journal: %s", strerrordesc_np(-result));
         close(journal->fd);

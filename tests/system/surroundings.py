@@ -6,11 +6,14 @@ Each row has two tests: in one the daemon is in it, in the other somebody else i
 with Exim alone, or a process is refused with a line and nobody else's mail notices.  No test loses an acknowledged
 message: what got 250 arrives exactly once in the end.
 """
+import concurrent.futures
 import glob
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import time
 
 from harness import (EXIM, QUEUE_ONLY, TOOL, Client, Message, check, forget_memory, kill, kill_all, main, processes,
                      stores, test, wait_for)
@@ -444,6 +447,31 @@ def state_removed(exim):
     mirror_ends()
     check(not stores(), f"memory stays: {stores()}")
     finish(exim)
+
+
+@test(main=QUEUE_ONLY, library=True)
+def locks_removed(exim):
+    """The locks are removed below a daemon, and another store is made beside its one.  What its mirror writes then nobody
+    will read: it is not acknowledged."""
+    expect_refusals(exim)
+    exim.start()
+    accept(exim, 3)
+    old, = mirrors()
+    os.kill(old, signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        late = pool.submit(send, 1)
+        time.sleep(0.5)
+        check(not late.done(), "a message did not wait for the mirror: this test can't fail")
+        for path in exim.spool.glob(".fastspool/*lock"):
+            path.unlink()
+        check(counted(exim) == 3, "the other store has not all that was acknowledged")
+        os.kill(old, signal.SIGCONT)
+        (refused, code), = late.result()
+        check(code != 250, "mail was acknowledged that nobody can find again")
+    wait_for(lambda: old not in mirrors(), "the mirror ends by itself")
+    finish(exim)
+    if ("sink", refused.token) in exim.tokens():    # not acknowledged: a later recovery may have read it, or not
+        exim.expect(refused, "sink")
 
 
 @test(*ROWS, main=QUEUE_ONLY, library=True)
