@@ -22,7 +22,6 @@
 #include "attachment.h"
 #include "base/atomic.h"
 #include "fastspool.h"
-#include "later.h"
 #include "signals.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -33,6 +32,7 @@
 static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
 static __thread bool inside;          /* this thread decides or attaches; its own calls meanwhile are not served */
 static __thread struct outside forks; /* what the fork of this thread restores */
+static void (*ahead)(void);           /* see forks_call_ahead() */
 
 /* @sections: may run meanwhile, which hold signals off by themselves. */
 static void hold(struct outside *outside, bool sections)
@@ -68,7 +68,8 @@ static void before(void)
 {
     struct outside outside; /* not `forks`: a handler that runs first may fork, too */
 
-    later_use_all();
+    if (LOAD(ahead))
+        ahead();
     if (attachment_any())
         signals_ask();
     hold(&outside, false);
@@ -125,6 +126,11 @@ EXPORT pid_t _Fork(void)
 EXPORT pid_t vfork(void)
 {
     return fork();
+}
+
+void forks_call_ahead(void (*of_a_fork)(void))
+{
+    STORE(ahead, of_a_fork);
 }
 
 /* ---- one at a time ---- */

@@ -20,5 +20,7 @@ struct outside {
  *  @sections: those of a store may run meanwhile, or it looks which signals are pending. */
 bool forks_begin(struct outside *outside, bool sections);
 void forks_end(const struct outside *outside);
+/** Call @of_a_fork ahead of each fork from now on, without the lock. */
+void forks_call_ahead(void (*of_a_fork)(void));
 
 #endif

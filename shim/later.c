@@ -15,16 +15,15 @@
  * Failure modes:
  *   - The view's server has died meanwhile, or there are no descriptors for a moment: the directory stays, and the call
  *     fails with EISDIR or EBADF.  The next one tries again.
- *   - A handler may use the same file: signals are held off meanwhile.  Other threads wait.
+ *   - A handler or another thread may use the same file: the shim's one lock is held meanwhile.  A fork waits for it.
  */
 #include "later.h"
 
 #include "base/atomic.h"
-#include "signals.h"
+#include "forks.h"
 #include "wrapper.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdint.h>
 #include <sys/single_threaded.h>
 
@@ -35,27 +34,17 @@ static struct number {
     off_t offset;
 } numbers[LATER_NUMBERS];
 static uint32_t count; /* of them */
-static uint32_t busy;  /* a thread opens or forgets one */
-
-static void begin(void)
-{
-    signals_hold();
-    while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQ_REL))
-        sched_yield();
-}
-
-static void end(void)
-{
-    STORE(busy, 0);
-    signals_release();
-}
 
 void later_add(int fd, int number, int flags, off_t offset)
 {
-    begin();
+    struct outside outside;
+    bool taken = forks_begin(&outside, false);
+
     numbers[count] = (struct number){fd, number, flags, offset};
     STORE(count, count + 1);
-    end();
+    if (taken)
+        forks_end(&outside);
+    forks_call_ahead(later_use_all);
 }
 
 static struct number *find(int fd)
@@ -75,11 +64,14 @@ static void drop(struct number *number)
 
 void later_forget(int fd)
 {
-    begin();
+    struct outside outside;
+    bool taken = forks_begin(&outside, false);
     struct number *number = find(fd);
+
     if (number)
         drop(number);
-    end();
+    if (taken)
+        forks_end(&outside);
 }
 
 /* Open @name in @directory at number @fd, with its flags of fcntl(F_SETFD).  A duplicate is made only where a lower
@@ -150,24 +142,26 @@ static bool use(int fd)
 
 bool later_use(int fd)
 {
-    int saved = errno;
-
-    begin();
+    struct outside outside;
+    bool taken = forks_begin(&outside, false);
     bool used = use(fd);
-    end();
-    errno = saved;
+
+    if (taken)
+        forks_end(&outside);
     return used;
 }
 
 void later_use_all(void)
 {
-    int saved = errno;
+    struct outside outside;
 
     if (!LOAD(count))
         return;
-    begin();
-    while (count > 0 && use(numbers[0].fd))
-        ;
-    end();
-    errno = saved;
+    bool taken = forks_begin(&outside, false);
+    for (uint32_t i = count; i-- > 0;) { /* one that can't be opened now keeps none of the others waiting */
+        if (i < count)
+            use(numbers[i].fd);
+    }
+    if (taken)
+        forks_end(&outside);
 }

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -303,6 +304,46 @@ static void replaced(void)
     CHECK(holds(JOURNAL, "0123456789+") && holds(LOG, "0123456789"));
 }
 
+/* The number waits, as there is no other one to open its file by. */
+static void *try_again(void *unused)
+{
+    char byte;
+
+    while (read(fds[DATA], &byte, 1) < 0)
+        ;
+    return unused;
+}
+
+static void fork_beside_thread(void)
+{
+    const struct rlimit few = {64, 64};
+    pthread_t thread;
+    char byte;
+    int status;
+
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    while (open("/dev/null", O_RDONLY) >= 0)
+        ;
+    CHECK(pthread_create(&thread, NULL, try_again, NULL) == 0);
+    for (int i = 0; i < 100 && failures == 0; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(read(fds[DATA], &byte, 1) >= 0);
+        bool ended = false;
+        for (int waited = 0; waited < 5000 && !(ended = waitpid(child, &status, WNOHANG) == child); waited++)
+            usleep(1000);
+        CHECK(ended && status == 0);
+        if (!ended)
+            kill(child, SIGKILL); /* signals are held off in one that hangs */
+    }
+}
+
+/* A forked child waits for no thread of its parent's. */
+static void threads(void)
+{
+    run(fork_beside_thread);
+}
+
 /* ---- what nobody else gets ---- */
 
 #ifdef __x86_64__
@@ -421,6 +462,7 @@ static const struct {
     {"sent", sent},
     {"questions", questions},
     {"replaced", replaced},
+    {"threads", threads},
     {"rights", rights},
     {"shares", shares},
     {"nobody else", nobody_else},
