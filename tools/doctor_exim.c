@@ -292,6 +292,10 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
     } else if (process->elsewhere) {
         found = "lives in another PID namespace: processes of one spool have to live in one";
         before = NULL;
+    } else if (process->stranded) {
+        found = "has a store that was removed, as with the lock of its state: it takes no mail";
+        before = "";
+        verdict = doctor_verdict(severity_of(EXIM_STRANDED));
     } else if (process->replaced) {
         found = "runs an image that was replaced";
         before = "";

@@ -226,6 +226,21 @@ static bool is_any(pid_t pid, const struct fastspool_config *config, const char 
     return found;
 }
 
+/* No store is given back that is in use: its memory, or the locks that say so, were removed by hand. */
+static bool is_stranded(pid_t pid)
+{
+    char path[48], line[PATH_MAX + 128];
+    bool found = false;
+
+    snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && !found && fgets(line, sizeof(line), maps))
+        found = strstr(line, "/fastspool.") && strstr(line, "/" PLACES_SEGMENT " (deleted)\n");
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
 static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,
                  uint64_t *patience)
 {
@@ -235,6 +250,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
     read_command(pid, process);
+    process->stranded = process->served && process->daemon && is_stranded(pid);
     return is_any(pid, config, image, &process->replaced); /* or it has ended */
 }
 
@@ -265,6 +281,7 @@ size_t exims_each(const struct fastspool_config *config, const char *image, exim
 
 struct count {
     size_t all, daemons;
+    pid_t stranded;
 };
 
 static bool count_without(void *context, const struct exims_process *process)
@@ -274,6 +291,7 @@ static bool count_without(void *context, const struct exims_process *process)
 
     count->all += counts;
     count->daemons += counts && process->daemon;
+    count->stranded = process->stranded ? process->pid : count->stranded;
     return false;
 }
 
@@ -313,12 +331,13 @@ size_t exims_hidden(const struct fastspool_config *config)
     return hidden;
 }
 
-int64_t exims_without(const struct fastspool_config *config, size_t *daemons)
+int64_t exims_without(const struct fastspool_config *config, size_t *daemons, pid_t *stranded)
 {
     struct count without = {0};
 
     each_of(config, NULL, GLANCE, count_without, &without);
     *daemons = without.daemons;
+    *stranded = without.stranded;
     return exims_hidden(config) ? -1 : (int64_t)without.all;
 }
 

@@ -23,6 +23,7 @@ struct exims_process {
     bool replaced;    /* its image was replaced, as by an upgrade */
     bool elsewhere;   /* in another PID namespace than this process */
     bool daemon;      /* by its command line: takes mail, or runs the queue, until it is ended */
+    bool stranded;    /* it is a daemon, and the memory of the store that it has was removed */
     char command[80]; /* its command line */
 };
 
@@ -43,8 +44,9 @@ size_t exims_hidden(const struct fastspool_config *config);
 
 /** How many Exims run without the library, or are not served by it: of any spool, as no process tells which one it
  * uses. Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more where
- * one has just begun.  *@daemons: of these.  -1: it can't be said (exims_hidden()).  Needs root. */
-int64_t exims_without(const struct fastspool_config *config, size_t *daemons);
+ * one has just begun.  *@daemons: of these.  -1: it can't be said (exims_hidden()).  *@stranded: a daemon whose store
+ *  was removed, 0: there is none.  Needs root. */
+int64_t exims_without(const struct fastspool_config *config, size_t *daemons, pid_t *stranded);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
  *  where it can't be said (exims_hidden()).  *@daemon, if not NULL: one that takes mail, or runs the queue, until it is

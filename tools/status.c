@@ -343,7 +343,7 @@ static void look_at_exims(struct shown *shown)
 
     if (geteuid() != 0)
         return;
-    shown->without = exims_without(shown->config, &shown->daemons);
+    shown->without = exims_without(shown->config, &shown->daemons, &shown->stranded);
     shown->enabled = ways_are_in();
     shown->unattended = !exims_attend(shown->config, shown->config->spool[0], &daemon);
     shown->passing = !shown->unattended && !daemon;
@@ -427,6 +427,13 @@ static void tell_state(struct shown *shown)
     add(shown, STATE_FAILS);
 }
 
+/* A daemon comes to no other store, whatever its next start finds. */
+static void tell_stranded(struct shown *shown)
+{
+    if (status_is_stranded(shown, shown->more))
+        add(shown, EXIM_STRANDED);
+}
+
 /* Exim is refused the spool: that comes before what else is missing. */
 static void tell_refusal(struct shown *shown)
 {
@@ -464,6 +471,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         if (shown->named && is_missing(shown))
             strncat(shown->line, ": make it, or take that line out of " FASTSPOOL_CONFIG,
                     sizeof(shown->line) - strlen(shown->line) - 1);
+        tell_stranded(shown);
         tell_plain(shown);
         tell_other(shown);
         tell_state(shown);

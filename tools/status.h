@@ -68,6 +68,7 @@ struct shown {
     bool passing;    /* one does, and is soon gone: it is no daemon */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     size_t daemons;  /* of them */
+    pid_t stranded;  /* a daemon whose store was removed, 0: there is none; only root can know */
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said, */
@@ -110,6 +111,9 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
 /** Would Exim take a message, by its limit @exim, that is larger than the @largest file of the store?  Then @line says
  *  it. */
 bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE]);
+
+/** Has a daemon a store that was removed?  Then @line says it. */
+bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE]);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);

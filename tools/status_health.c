@@ -193,6 +193,27 @@ static bool mail_is_half_moved(struct shown *shown)
     return is_half;
 }
 
+bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
+{
+    if (!shown->stranded)
+        return false;
+    snprintf(line, STATUS_LINE,
+             "Exim, process %ld, has a store that was removed, as with the lock of its state, and takes no mail",
+             (long)shown->stranded);
+    status_add_start(shown, line, ": restart Exim, %s", ways_command("restart"));
+    return true;
+}
+
+/* What another store has is not in this one. */
+static bool exim_is_stranded(struct shown *shown)
+{
+    bool is_so = status_is_stranded(shown, shown->line);
+
+    if (is_so)
+        shown->health = severity_of(EXIM_STRANDED);
+    return is_so;
+}
+
 /* What the store, or the disk, lacks is an Exim. */
 static bool exim_fails(struct shown *shown)
 {
@@ -342,8 +363,8 @@ void status_judge(struct shown *shown)
            (double)s->room_bytes / (1 << 20), s->room_files,
            escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
-             exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) ||
-             view_fails(shown) || is_elsewhere(shown))
+             exim_is_stranded(shown) || exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) ||
+             state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

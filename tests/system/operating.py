@@ -1113,6 +1113,26 @@ def a_spool_that_is_not_exims(exim):
 
 
 @test(library=True)
+def store_beside(exim):
+    """The locks of the state are removed below a daemon: that takes no mail from then on, whether another store was made beside its
+    one, or none.  status and doctor name it, and what to do."""
+    with well(exim) as disk:
+        for names in (("lock",), ("lock", "mirror.lock")):
+            for name in names:
+                pathlib.Path(disk.place, "state", name).unlink()
+            said = f"Exim, process {exim.daemon.pid}, has a store that was removed", "takes no mail: restart Exim, "
+            for made in (False, True):
+                exim.run("-bpc") if made else None
+                wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "status says that mail stands", 20)
+                line = each_form(exim)[1]
+                check(all(words in line for words in said), line)
+                tells(exim, "running exims", "wrong", f"process {exim.daemon.pid} ", "takes no mail", "init.d/exim4 restart")
+            exim.stop()
+            exim.start()
+            status_tells(exim, 0, "all is well")
+
+
+@test(library=True)
 def no_disk(exim):
     """The state lies in memory, on an overlay, on a disk without barriers or to be read only: each is told; a start on memory
     alone is refused."""
@@ -1402,8 +1422,9 @@ def a_memory_that_is_gone(exim):
             shutil.rmtree(path)
         wait_for(lambda: not [pid for pid, name in processes() if name == "fastspool"], "the mirror has ended")
         said = operate(exim, "status", status=2)
-        check(f"process {exim.daemon.pid} (exim4) holds the lock" in said and "if it is Exim, restart that, " in said, said)
-        tells(exim, "store", "wrong", "restart that")
+        check(f"process {exim.daemon.pid} (exim4) holds the lock" in said and
+              f"process {exim.daemon.pid}, has a store that was removed" in said and "restart Exim, `" in said, said)
+        tells(exim, "store", "wrong", "restart Exim, `")
         exim.stop()
         exim.start()
         wait_for(lambda: exim.status()["health"] == 0, "all is well")
