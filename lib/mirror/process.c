@@ -13,7 +13,7 @@
  *  - SIGTERM, or a request of `fastspool stop` in the segment: a last commit, a last checkpoint, and the end.
  *
  * Failure modes:
- *  - Another mirror holds the lock: exit 75, nothing done.
+ *  - Another mirror holds the lock: exit 75, nothing done.  The lock is removed: alone.c.
  *  - The disk fails during recovery: recovery tries again every second.  A process that attaches gives up after ten
  *    seconds, with the reason.
  *  - The database is damaged: the store is marked FAILED with a sentence, which every process that attaches shows.
@@ -41,6 +41,7 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "mirror/alone.h"
 #include "mirror/capture.h"
 #include "mirror/checkpointer.h"
 #include "mirror/committer.h"
@@ -72,13 +73,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <syslog.h>
 #include <unistd.h>
 
-#define LOCK_TRIES  50               /* while a process that tests for a mirror holds the lock for an instant */
-#define LOCK_EVERY  (10 * NS_PER_MS) /* between two tries */
 #define TIDY_EVERY  NS_PER_S
 #define GIVE_UP     (5 * NS_PER_S)      /* of a mirror that may not write */
 #define RETRY_EVERY (200 * NS_PER_MS)   /* after a commit that failed */
@@ -161,25 +159,6 @@ static bool is_ending(const struct fastspool *fs)
     return terminated || LOAD(fs->header->mirror.ending);
 }
 
-/* The lock is the mirror's life: the descriptor is never closed. */
-static int take_lock(const struct fastspool *fs)
-{
-    char path[PLACES_PATH_MAX];
-
-    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
-    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EROFS) /* the disk has failed: the commits will report it */
-        fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
-            return -errno;
-        clock_sleep(LOCK_EVERY);
-    }
-    return 0;
-}
-
 static void catch_term(void)
 {
     struct sigaction action = {.sa_handler = on_term};
@@ -204,9 +183,13 @@ static void look_for_store(struct fastspool *fs)
 {
     lost = loss_look(fs, lost_why);
     in_the_way = lost == LOSS_NOTHING && loss_is_in_the_way(fs);
-    if (lost == LOSS_NOTHING && !in_the_way)
+    bool alone = alone_still(fs);
+    if (lost == LOSS_NOTHING && !in_the_way && alone)
         return;
-    if (in_the_way)
+    if (!alone && lost == LOSS_NOTHING)
+        complain(fs->spool,
+                 "the lock of the mirror was removed or replaced: this mirror ends, and another one goes on");
+    else if (in_the_way)
         syslog(LOG_MAIL | LOG_INFO, "%s: nobody uses the store any more: the mirror ends", fs->spool);
     else
         complain(fs->spool, lost_why);
@@ -526,7 +509,7 @@ static int run_threads(struct fastspool *fs, uint64_t limit)
 
 static int run(struct fastspool *fs, const struct process_options *options)
 {
-    int result = take_lock(fs);
+    int result = alone_begin(fs);
 
     if (result == -EWOULDBLOCK) {
         fprintf(stderr, "fastspool: %s: another mirror runs\n", fs->spool);

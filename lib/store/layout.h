@@ -193,7 +193,8 @@ struct tickets_state {
 /** lib/mirror/process.c, lib/spool/launch.c: the mirror process.  All atomic. */
 struct mirror_state {
     uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one process starts it at a time */
-    uint64_t beat;     /* CLOCK_MONOTONIC ns of its last sign of life; for status only */
+    uint64_t beat;     /* CLOCK_MONOTONIC ns of its last sign of life */
+    uint64_t lock;     /* number of the file that it has locked (lib/mirror/alone.c); 0: there was none yet */
     uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
     uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
     int32_t pid;       /* for a reader's eyes only: nothing acts on it */

@@ -474,6 +474,26 @@ def locks_removed(exim):
         exim.expect(refused, "sink")
 
 
+@test(main=QUEUE_ONLY, library=True)
+def mirrors_lock_removed(exim):
+    """The mirror's lock is removed, and another mirror starts: it waits for the end of the old one, and one is left."""
+    exim.start()
+    accept(exim, 3)
+    old, = mirrors()
+    os.kill(old, signal.SIGSTOP)
+    (exim.spool / ".fastspool/mirror.lock").unlink()
+    check(counted(exim) == 3, "the queue is another one")
+    wait_for(lambda: len(mirrors()) == 2, "another mirror has started")
+    time.sleep(0.5)
+    owner = lambda: exim.status()["mirror_pid"]                                     # noqa: E731
+    check(owner() == old, "the other mirror does not wait")
+    os.kill(old, signal.SIGCONT)
+    wait_for(lambda: old not in mirrors(), "the old mirror ends")
+    accept(exim, 3)
+    check(len(mirrors()) == 1 and owner() == mirrors()[0], f"{mirrors()}")
+    finish(exim)
+
+
 @test(*ROWS, main=QUEUE_ONLY, library=True)
 def reboot(exim):
     """A runtime directory on a disk outlives a reboot, and is older than the state directory then: the store comes from

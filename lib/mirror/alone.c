@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * That a store has one mirror.
+ *
+ * The happy path: it holds the flock of STATE/mirror.lock as long as it lives.
+ *
+ * Failure modes:
+ *  - The file is removed or replaced below a mirror: who looks for one finds none, and starts another.  The old one
+ * looks at the name once a second, and ends.  The new one, which reads in the segment that the last mirror had another
+ * file, waits until that one gives no sign of life any more.
+ *  - A mirror that is stopped meanwhile, or whose disk hangs, gives none, and is not waited for.
+ */
+#include "mirror/alone.h"
+
+#include "base/atomic.h"
+#include "base/clock.h"
+#include "base/places.h"
+#include "store/layout.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#define TRIES    50               /* while a process that tests for a mirror holds the lock for an instant */
+#define EVERY    (10 * NS_PER_MS) /* between two tries */
+#define LIFELESS (3 * NS_PER_S)   /* without a sign of life a mirror has ended, which gives one a second */
+
+static ino_t held; /* the file; its descriptor is never closed */
+
+static int take(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EROFS) /* the disk has failed: the commits will report it */
+        fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == TRIES)
+            return -errno;
+        clock_sleep(EVERY);
+    }
+    held = st.st_ino;
+    return 0;
+}
+
+int alone_begin(const struct fastspool *fs)
+{
+    const struct mirror_state *mirror = &fs->header->mirror;
+    int result = take(fs);
+
+    if (result < 0)
+        return result;
+    uint64_t last = LOAD(mirror->lock);
+    while (last && last != held && clock_monotonic() - LOAD(mirror->beat) < LIFELESS)
+        clock_sleep(EVERY);
+    STORE(mirror->lock, held);
+    return 0;
+}
+
+bool alone_still(const struct fastspool *fs)
+{
+    char path[PLACES_PATH_MAX];
+    struct stat st;
+
+    places_in_state(fs->state, PLACES_MIRROR_LOCK, path);
+    return lstat(path, &st) < 0 ? errno != ENOENT : st.st_ino == held;
+}
