@@ -322,12 +322,16 @@ static int parse_file(struct origin *origin, struct fastspool_config *config, ch
 
 static int check_owner(const struct origin *origin, const struct stat *st)
 {
-    if (!S_ISREG(st->st_mode) || st->st_uid != 0 || (st->st_mode & 022)) {
+    if (!S_ISREG(st->st_mode))
         return error_set(origin->error, -EINVAL,
-                         "%s: must be a regular file that root owns and root alone can write: `chown root %s && chmod "
-                         "go-w %s`",
+                         "%s: is %s, and has to be a regular file: move it away, and put the file there", origin->file,
+                         S_ISDIR(st->st_mode)    ? "a directory"
+                         : S_ISFIFO(st->st_mode) ? "a FIFO"
+                                                 : "no file of text");
+    if (st->st_uid != 0 || (st->st_mode & 022))
+        return error_set(origin->error, -EINVAL,
+                         "%s: must be a file that root owns and root alone can write: `chown root %s && chmod go-w %s`",
                          origin->file, origin->file, origin->file);
-    }
     return 0;
 }
 

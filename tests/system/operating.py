@@ -1133,6 +1133,24 @@ def store_beside(exim):
 
 
 @test(library=True)
+def no_file(exim):
+    """In the configuration's place is no file: status and doctor say what is, and do not send to chmod."""
+    path = pathlib.Path(FASTSPOOL_CONFIGURATION)
+    good = path.read_text()
+    for make, what in ((path.mkdir, "is a directory"), (lambda: os.mkfifo(path), "is a FIFO")):
+        path.unlink()
+        make()
+        try:
+            result = exim.command("status", program=TOOL, stock=True)
+            said = result.stderr.decode()
+            check(result.returncode == 2 and f"{path}: {what}" in said and "move it away" in said and "chmod" not in said, said)
+            tells(exim, "configuration", "wrong", what, "move it away")
+        finally:
+            path.rmdir() if path.is_dir() else path.unlink()
+            path.write_text(good)
+
+
+@test(library=True)
 def no_disk(exim):
     """The state lies in memory, on an overlay, on a disk without barriers or to be read only: each is told; a start on memory
     alone is refused."""
