@@ -103,7 +103,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
         result = state_check_user(config, fs, &st, error);
     bool owners = result > 0;
     if (result >= 0)
-        result = config->memory ? memory_check(config->memory, error) : 0;
+        result = create && config->memory ? memory_check(config->memory, error) : 0;
     struct rights rights = {0};
     bool settles = create; /* the mirror and the command need not know the trusted users */
     create = create && owners;

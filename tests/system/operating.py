@@ -216,6 +216,13 @@ def a_typo_beside_a_view(exim):
                 tells(exim, "configuration", "wrong", "memroy", "mail goes by the view")
                 view = exim.command("view", exim.spool, program=TOOL, stock=True)
                 check(view.returncode == 1 and b"memroy" in view.stderr, f"{view}")
+        with written(FASTSPOOL_CONFIGURATION, re.sub("(?m)^memory *=.*$", "memory = 1M", good)):
+            client = Client()
+            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+            client.close()
+            exim.settle()
+            status, said, told, _ = each_form(exim)
+            check(status == 1 and "goes by the view" in said and "4 MiB" in said and told["store"], f"exit {status}: {said}")
         wrong = exim.command("status", "--prometheus", program=TOOL, stock=True, environment={"FASTSPOOL_MEMORY": "lots"})
         check(wrong.returncode == 1 and b"fastspool_configuration_wrong{" in wrong.stdout and
               f'fastspool_configuration_wrong{{spool="{exim.spool}"}} 0' in wrong.stdout.decode(), f"{wrong}")
