@@ -60,8 +60,8 @@ bool queues_refuse(struct fastspool *fs, bool viewed, char line[QUEUES_LINE])
 
     for (size_t top = 0; top < sizeof(tops) / sizeof(*tops); top++) {
         for (size_t i = 0; i < sizeof(letters); i++) { /* the first time: itself */
-            int length = snprintf(path, sizeof(path), "%s/%s%s%.*s", fs->spool, tops[top], i ? "/" : "", i ? 1 : 0,
-                                  i ? &letters[i - 1] : "");
+            const char below[] = {i ? '/' : '\0', letters[i ? i - 1 : 0], '\0'};
+            int length = snprintf(path, sizeof(path), "%s/%s%s", fs->spool, tops[top], below);
             if (length >= (int)sizeof(path) || fastspool_stat(fs, path + strlen(fs->spool) + 1, &st) < 0 ||
                 may_use(fs, &st) || fs->owner == 0)
                 continue;
