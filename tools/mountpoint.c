@@ -39,6 +39,7 @@ static bool parse(const char *line, int number, struct mountpoint *mount)
         sscanf(second, " - %63s %*s %511s", mount->type, of_system) < 1)
         return false;
     snprintf(mount->options, sizeof(mount->options), "%s,%s", own, of_system);
+    mount->read_only = strcmp(of_system, "ro") == 0 || strncmp(of_system, "ro,", strlen("ro,")) == 0;
     return true;
 }
 

@@ -14,6 +14,7 @@ struct mountpoint {
     char place[256];
     char type[64];
     char options[1024]; /* those of the mount and of the file system, "rw,relatime,rw,nobarrier" */
+    bool read_only;     /* the file system itself is, by whichever mount it is reached */
 };
 
 /** Asks the kernel alone.  False: it can't be said. */

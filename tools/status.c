@@ -123,6 +123,37 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
                  "4 KiB, which cost some 10 %% more processor time a message: %.256s has no huge ones", mount.place);
 }
 
+/* Does process 1 see @state, and may it be written to there? */
+static bool is_writable_for_first(const char *state)
+{
+    char path[PATH_MAX];
+    struct stat here, there;
+
+    return snprintf(path, sizeof(path), "/proc/1/root%s", state) < (int)sizeof(path) && stat(state, &here) == 0 &&
+           stat(path, &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino &&
+           access(path, W_OK) == 0;
+}
+
+/* states_usable() for the next mirror.  A sandbox of this call's own, which shows @state read-only, is none of its
+ * business: it lives where process 1 sees the spool. */
+static int look_at_next(const struct shown *shown, const char *state, char error[FASTSPOOL_ERROR_MAX])
+{
+    int result = geteuid() == 0 ? states_usable(shown->config, error) : 0;
+
+    return result == -EROFS && is_writable_for_first(state) ? 0 : result;
+}
+
+/* A mirror that runs has open what it needs, and writes to that whatever becomes of its path.  Not where the file
+ * system itself can't be written to, as after an error of its disk. */
+static bool goes_on(const struct fastspool *fs, const struct shown *shown, int next)
+{
+    const struct fastspool_status *s = &shown->numbers;
+    struct mountpoint mount;
+
+    return next != -EWOULDBLOCK && s->mirror_pid && !shown->recovery && !s->commit_error &&
+           !(next == -EROFS && mountpoint_of(fs->state, &mount) && mount.read_only);
+}
+
 _Static_assert(QUEUES_LINE <= STATUS_LINE, "what is said of a queue is one line");
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
@@ -136,10 +167,10 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_pages(fs, shown);
     look_at_library(shown);
     look_at_recovery(fs->header, shown);
-    int usable = geteuid() == 0 ? states_usable(shown->config, error) : 0;
-    if (usable == -EROFS || usable == -EWOULDBLOCK || usable == -EPERM)
+    int next = look_at_next(shown, fs->state, error);
+    if (next == -EROFS || next == -EWOULDBLOCK || next == -EPERM)
         snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
-    shown->stands = usable != -EPERM || shown->recovery || shown->numbers.commit_error;
+    shown->stands = !goes_on(fs, shown, next);
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
@@ -409,10 +440,11 @@ static void tell_plain(struct shown *shown)
  * mail. */
 static void tell_state(struct shown *shown)
 {
-    char error[FASTSPOOL_ERROR_MAX];
+    char error[FASTSPOOL_ERROR_MAX], state[PATH_MAX];
 
-    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || geteuid() != 0 ||
-        is_missing(shown) || states_usable(shown->config, error) == 0)
+    find_state(shown, state);
+    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || is_missing(shown) ||
+        look_at_next(shown, state, error) == 0)
         return;
     bool serves = shown->view.state == SEEN_MOUNTED && shown->other.mirror; /* what was started before, and the view */
     snprintf(

@@ -44,7 +44,7 @@ struct shown {
     char refusal[FASTSPOOL_ERROR_MAX];  /* why Exim does not believe the configuration, "": it does */
     char unusable[FASTSPOOL_ERROR_MAX]; /* why the next mirror, or Exim, could not use the state or the memory; "": they
                                            could, */
-    bool stands;                        /* and nor can those that run */
+    bool stands;                        /* and nor can those that run, or none does */
     char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
     int checkpoint_error;               /* negative errno of the last checkpoint; 0: it succeeded */
     char locker[LOCKER_SENTENCE];       /* another process has the lock of the database, "": none is known */

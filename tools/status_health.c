@@ -301,8 +301,10 @@ static bool queue_is_closed(struct shown *shown)
 static bool state_is_lost(struct shown *shown)
 {
     return shown->unusable[0] &&
-           is(shown, STATE_LOST, "%s; what runs goes on until it needs that again, and then Exim takes no mail",
-              shown->unusable);
+           is(shown, STATE_LOST,
+              "%s; mail is taken now, as the mirror, process %ld, has open what it needs; when it needs more of that, "
+              "and after its end, Exim takes none",
+              shown->unusable, (long)shown->numbers.mirror_pid);
 }
 
 static bool view_fails(struct shown *shown)
