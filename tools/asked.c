@@ -44,13 +44,15 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
     return false;
 }
 
-/* Another mail server would not know what it is asked.  As root no program is run that another user can write. */
-static bool may_be_asked(const char *program)
+/* Another mail server would not know what it is asked. */
+const char *asked_exim(const struct fastspool_config *config)
 {
     struct stat st;
-    const char *name = program ? strrchr(program, '/') : NULL;
+    const char *program = asked_program(config), *name = program ? strrchr(program, '/') : NULL;
+    bool is =
+        name && strncmp(name, "/exim", 5) == 0 && stat(program, &st) == 0 && st.st_uid == 0 && !(st.st_mode & 022);
 
-    return name && strncmp(name, "/exim", 5) == 0 && stat(program, &st) == 0 && st.st_uid == 0 && !(st.st_mode & 022);
+    return is ? program : NULL;
 }
 
 /* Once in a process.  "": it says nothing. */
@@ -58,11 +60,11 @@ static const char *options_of(const struct fastspool_config *config)
 {
     static char said[COMMAND_OUTPUT];
     static bool asked;
-    const char *program = asked_program(config);
+    const char *program = asked_exim(config);
     const char *const arguments[] = {"timeout", PATIENCE, program, "-bP", "spool_directory", "message_size_limit",
                                      NULL};
 
-    if (!asked && (geteuid() != 0 || !may_be_asked(program) || command_run(arguments, NULL, said) != 0))
+    if (!asked && (geteuid() != 0 || !program || command_run(arguments, NULL, said) != 0))
         said[0] = '\0';
     asked = true;
     return said;

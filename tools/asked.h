@@ -15,6 +15,9 @@
 /** The first `program` of @config that exists; NULL: none does. */
 const char *asked_program(const struct fastspool_config *config);
 
+/** The same, where it is an Exim, and root's alone to write: root runs no other; NULL: it is none. */
+const char *asked_exim(const struct fastspool_config *config);
+
 /** The value of the main option @name in @options, which are what -bP has printed.  False: it is not there. */
 bool asked_option(const char *options, const char *name, char *value, size_t room);
 

@@ -19,7 +19,8 @@ int command_run(const char *const arguments[], const char *preload, char output[
 int command_show(const char *const arguments[], const char *preload);
 
 /** Run Exim's @image with -bV as the ordinary user @uid, so that the loader is in secure execution, and look whether
- *  the library is in its memory.  @preload: as above.  1: it is; 0: it is not; -errno: it can't be said. */
+ *  the library is in its memory.  @preload: as above.  1: it is; 0: it is not; -errno: it can't be said:
+ *  -ECHILD: Exim has ended before it said anything. */
 int command_maps_library(const char *image, uid_t uid, gid_t gid, const char *preload);
 
 #endif

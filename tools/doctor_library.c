@@ -39,7 +39,9 @@ void doctor_installed(struct doctor *doctor)
 
     if (stat(LIBRARY, &st) < 0)
         doctor_tell(doctor, DOCTOR_WRONG, ways_install(true), "%s: %s", LIBRARY, strerrordesc_np(errno));
-    else if (st.st_uid != 0 || !S_ISREG(st.st_mode) || (st.st_mode & 022))
+    else if (!S_ISREG(st.st_mode))
+        doctor_tell(doctor, DOCTOR_WRONG, ways_install(true), "%s is no file", LIBRARY);
+    else if (st.st_uid != 0 || (st.st_mode & 022))
         doctor_tell(doctor, DOCTOR_WRONG, MEND, "%s is %s's, mode %04o, and not root's alone to write", LIBRARY,
                     error_user(st.st_uid, user), st.st_mode & 07777);
     else if (!(st.st_mode & S_ISUID))
@@ -62,20 +64,27 @@ static int maps_library(const struct doctor *doctor, const char *preload)
 
 void doctor_secure(struct doctor *doctor)
 {
+    char mend[sizeof(LIBRARY) + 256];
     struct stat st;
 
     if (!doctor->exim[0] || stat(doctor->exim, &st) < 0)
         return;
+    snprintf(mend, sizeof(mend), "see that " LIBRARY " is as above; then %s", ways_install(true));
     int result = maps_library(doctor, EXIMS_LIBRARY);
     doctor->loads = result == 1;
     if (result == -EACCES)
         doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS,
                     "whether %s, run by an ordinary user, loads the library can't be seen from here", doctor->exim);
+    else if (result == -ECHILD)
+        doctor_tell(doctor, DOCTOR_WRONG, mend,
+                    "%s, run by an ordinary user with LD_PRELOAD=%s, ends at once, as where its file is a part of a "
+                    "library",
+                    doctor->exim, EXIMS_LIBRARY);
     else if (result < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, "run `exim -bV` and see what it says",
                     "%s -bV could not be looked at: %s", doctor->exim, strerrordesc_np(-result));
     else if (result == 0)
-        doctor_tell(doctor, DOCTOR_WRONG, "see that " LIBRARY " is as above, and of this machine's architecture",
+        doctor_tell(doctor, DOCTOR_WRONG, mend,
                     "%s, run by an ordinary user with LD_PRELOAD=%s, does not load the library", doctor->exim,
                     EXIMS_LIBRARY);
     else if (st.st_uid == 0 && !(st.st_mode & S_ISUID))

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
+#include "command.h"
 #include "config.h"
 #include "exims.h"
 #include "mirror/tally.h"
@@ -81,21 +82,54 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
         shown->hidden = shown->locked + shown->conflicts + shown->left;
 }
 
-/* Where it is installed for Exim.  `fastspool doctor` looks closer.  A missing one matters where an Exim has the store.
- */
-static void look_at_library(struct shown *shown)
+#define LIBRARY FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY
+
+/* Does the loader take it into Exim's re-executions?  As command_maps_library(), -ECHILD where Exim ends with it alone.
+ * Asked again when its file @st has changed, as --watch looks each second. */
+static int is_loaded(const struct fastspool *fs, const struct fastspool_config *config, const struct stat *st)
 {
-    static const char path[] = FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY;
+    static struct stat asked;
+    static int loaded = 1;
+    const char *exim = asked_exim(config);
+
+    if (!exim || (asked.st_ino == st->st_ino && asked.st_ctim.tv_sec == st->st_ctim.tv_sec &&
+                  asked.st_ctim.tv_nsec == st->st_ctim.tv_nsec))
+        return loaded;
+    asked = *st;
+    loaded = command_maps_library(exim, fs->owner, fs->group, EXIMS_LIBRARY);
+    if (loaded == -ECHILD)
+        loaded = command_maps_library(exim, fs->owner, fs->group, NULL) == -ECHILD ? 1 : -ECHILD;
+    return loaded;
+}
+
+/* Its file has the right owner and mode. */
+static void look_at_loader(const struct fastspool *fs, const struct stat *st, struct shown *shown)
+{
+    int loaded = geteuid() == 0 && fs->owner != 0 ? is_loaded(fs, shown->config, st) : 1;
+
+    shown->fatal = loaded == -ECHILD;
+    if (loaded == 0 || shown->fatal)
+        snprintf(shown->library, sizeof(shown->library), "%s is %s: %s", LIBRARY,
+                 shown->fatal ? "a part of a library" : "no library that the loader takes", ways_install(true));
+}
+
+/* Where it is installed for Exim.  A missing one matters where an Exim has the store. */
+static void look_at_library(const struct fastspool *fs, struct shown *shown)
+{
     char user[ERROR_USER];
     struct stat st;
 
-    if (stat(path, &st) < 0 && errno == ENOENT && !shown->unattended)
-        snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", path, strerrordesc_np(errno),
-                 ways_install(true));
-    else if (stat(path, &st) == 0 && (st.st_uid != 0 || !(st.st_mode & S_ISUID)))
+    if (stat(LIBRARY, &st) < 0) {
+        if (errno != ENOENT || !shown->unattended)
+            snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", LIBRARY, strerrordesc_np(errno),
+                     ways_install(true));
+    } else if (st.st_uid != 0 || !(st.st_mode & S_ISUID)) {
         snprintf(shown->library, sizeof(shown->library),
                  "%s is %s's, of mode %04o, and has to be root's, of mode 4644: `chown root:root %s && chmod 4644 %s`",
-                 path, error_user(st.st_uid, user), st.st_mode & 07777, path, path);
+                 LIBRARY, error_user(st.st_uid, user), st.st_mode & 07777, LIBRARY, LIBRARY);
+    } else {
+        look_at_loader(fs, &st, shown);
+    }
 }
 
 static void look_at_recovery(const struct header *header, struct shown *shown)
@@ -165,7 +199,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
     look_at_pages(fs, shown);
-    look_at_library(shown);
+    look_at_library(fs, shown);
     look_at_recovery(fs->header, shown);
     int next = look_at_next(shown, fs->state, error);
     if (next == -EROFS || next == -EWOULDBLOCK || next == -EPERM)

@@ -46,6 +46,7 @@ struct shown {
                                            could, */
     bool stands;                        /* and nor can those that run, or none does */
     char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
+    bool fatal;                         /* they end at once, as they load it, and it is a part of a library */
     int checkpoint_error;               /* negative errno of the last checkpoint; 0: it succeeded */
     char locker[LOCKER_SENTENCE];       /* another process has the lock of the database, "": none is known */
     int no_tool;                        /* errno: no mirror can be started */

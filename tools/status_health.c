@@ -238,14 +238,15 @@ static bool exim_fails(struct shown *shown)
 /* What a daemon that has the store takes is in the store.  Its deliveries are re-executions. */
 static bool library_is_lost(struct shown *shown)
 {
-    bool viewed = shown->view.state == SEEN_MOUNTED;
+    bool viewed = shown->view.state == SEEN_MOUNTED && !shown->fatal;
 
-    return shown->library[0] && is(shown, viewed || shown->unattended ? LIBRARY_LOST : LIBRARY_LOST_ON_DISK,
-                                   "Exim's re-executions do not load the library%s: %s",
-                                   viewed              ? ", and work on the view, more slowly"
-                                   : shown->unattended ? ""
-                                                       : "; it takes mail, and delivers none",
-                                   shown->library);
+    return shown->library[0] &&
+           is(shown, viewed || shown->unattended ? LIBRARY_LOST : LIBRARY_LOST_ON_DISK, "Exim's re-executions %s%s: %s",
+              shown->fatal ? "end at once with the library" : "do not load the library",
+              viewed              ? ", and work on the view, more slowly"
+              : shown->unattended ? ""
+                                  : "; it takes mail, and delivers none",
+              shown->library);
 }
 
 /* Nobody has them: not those either of which the store has others. */

@@ -336,6 +336,48 @@ def the_library_is_lost(exim):
 
 
 @test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True)
+def a_library_that_is_none(exim):
+    """Its file has the right mode, and is empty, a text, the beginning of a library, another machine's, or a directory: doctor and the
+    refused start say so, and status does; without a view mail is taken, and not delivered."""
+    viewed, good = exim.work.name.endswith("_with_view"), INSTALLED.read_bytes()
+    target, away = pathlib.Path(os.path.realpath(INSTALLED)), pathlib.Path(f"{os.path.realpath(INSTALLED)}.away")
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, f"view = {'auto' if viewed else 'off'}"):
+        wait_for(lambda: exim.status()["view_state"] == ("mounted" if viewed else "off"), "the view is as it should be")
+        for content in (b"", b"no library\n", good[:18] + b"\xb7" + good[19:], None, good[:10000]):
+            target.rename(away)
+            target.mkdir() if content is None else target.write_bytes(content)
+            target.chmod(0o4644)
+            fatal = content == good[:10000]     # the loader maps it, and touches what is not there
+            found = "ends at once" if fatal else "does not load the library"
+            try:
+                message, client = exim.expect(Message(), "sink"), Client()
+                check(client.send(message)[0] == 250, "mail is not taken")
+                client.close()
+                if viewed and not fatal:
+                    exim.wait_arrived(message)
+                else:
+                    exim.settle()
+                    check(exim.status()["messages"] and message.token not in str(exim.tokens()), "it is delivered")
+                status_tells(exim, 1 if viewed and not fatal else 2, "end at once with the library" if fatal else "do not load the library",
+                             "work on the view" if viewed and not fatal else "takes mail, and delivers none", f"{INSTALLED} is ",
+                             "a part of a library: " if fatal else "no library that the loader takes: ", "install the library again")
+                tells(exim, "secure execution", "wrong", found, "install the library again")
+                refuses(exim, found, "install the library again")
+                check(content is not None or "is root's, mode 4644" not in doctor(exim)[1]["library"][1], f"{doctor(exim)[1]['library']}")
+            finally:
+                target.rmdir() if content is None else target.unlink()
+                away.rename(target)
+            allows(exim)
+        exim.settle()
+        status_tells(exim, 0, "all is well")
+        exim.run("-qff")
+        exim.wait_arrived()
+
+
+@test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True)
 def mail_beside_a_lost_library(exim):
     """What a daemon does then: without a view it takes mail, and delivers none, status 2; with one its deliveries work on that,
     status 1.  When the library has its bit again all arrives."""
