@@ -124,14 +124,15 @@ static unsigned late(pid_t pid)
     return lived > LATE ? (unsigned)(lived / NS_PER_S) : 0;
 }
 
-/* A view lives.  Fills @names with where it is mounted.  False: it is not, but an earlier one, that is dead. */
-static bool is_up(const struct fastspool *fs, char names[NAMES])
+/* A view lives.  Fills @names with where it is mounted.  @served: as its server says, and nobody else.  False: it is
+ * not, but an earlier one, that is dead. */
+static bool is_up(const struct fastspool *fs, bool served, char names[NAMES])
 {
     pid_t pid = launch_view_holder(fs->state);
     unsigned minor = find_superblock(pid, fs->spool);
     char living[NAMES];
 
-    if (!minor && geteuid() == 0 && (pid > 0 || has_just_started(fs)))
+    if (!minor && geteuid() == 0 && !served && (pid > 0 || has_just_started(fs)))
         return false; /* it has mounted nothing yet */
     find_mounts(fs->spool, minor, living);
     if (!living[0] && names[0])
@@ -143,16 +144,17 @@ static bool is_up(const struct fastspool *fs, char names[NAMES])
 /* Fills @names with where the view is mounted, or where a dead one is.  @wanted: as of seen_look(). */
 static enum seen_state find_state(const struct fastspool *fs, bool wanted, char names[NAMES])
 {
-    bool lives = launch_view_lives(fs->state) != 0; /* where it can't be said, header and mounts decide */
+    bool lives = launch_view_lives(fs->state) != 0;             /* where it can't be said, header and mounts decide */
+    bool served = !lives && launch_place_viewed(fs->spool) > 0; /* by what has no lock, as that was removed */
 
     find_mounts(fs->spool, 0, names);
-    if (!lives && launch_place_viewed(fs->spool) > 0)
-        return SEEN_UNAVAILABLE;                   /* that of another state is */
+    if (served && !launch_view_serves(fs->state))
+        return SEEN_UNAVAILABLE;                   /* the view of another state */
     if (LOAD(fs->header->state) == SEGMENT_FAILED) /* a server ends at once, and so does the next one */
         return names[0] ? SEEN_DEAD : wanted ? SEEN_UNAVAILABLE : SEEN_OFF;
-    if (lives && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, names))
+    if ((lives || served) && LOAD(fs->header->view.status) == VIEW_MOUNTED && is_up(fs, served, names))
         return SEEN_MOUNTED;
-    if (lives || (has_just_started(fs) && !names[0]))
+    if (lives || served || (has_just_started(fs) && !names[0]))
         return SEEN_STARTING;
     if (names[0])
         return SEEN_DEAD;

@@ -45,6 +45,7 @@
 #include "mount/notify.h"
 #include "mount/server.h"
 #include "mount/tops.h"
+#include "mount/viewlock.h"
 #include "spool/attach.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
@@ -81,8 +82,6 @@
 #define GIVE_UP      (20 * NS_PER_S) /* for the first mount of a service, while its servers end with an error */
 #define SERVER_FILES (1 << 17)       /* descriptors of the server: one an open file, and one a lock owner (shares.c) */
 #define ORDERS_MAX   32              /* that the hand has not answered: more fill its socket */
-#define LOCK_TRIES   50
-#define LOCK_EVERY   (10 * NS_PER_MS)
 #define REPLACE_TIME (60 * NS_PER_S) /* for another view to end */
 
 struct supervisor {
@@ -423,6 +422,7 @@ static void tick(struct supervisor *s)
     s->ticked = now;
     if (!mounts_has_spool(&s->mounts))
         s->ending = true;
+    viewlock_keep(s->mounts.owner, s->mounts.group);
     if (s->server_pid || s->hand_pid) {
         watch(s, now);
         if (s->up && !s->killed)
@@ -603,38 +603,6 @@ static void end(struct supervisor *s)
 
 /* ---- start ---- */
 
-/* A process that tests for a view holds the lock for an instant. */
-static int lock_whole(int fd)
-{
-    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
-            return -errno;
-        clock_sleep(LOCK_EVERY);
-    }
-    return 0;
-}
-
-/* Both kinds of lock, for life: flock(2) is what others try, fcntl(2)'s is the one whose holder the kernel names. */
-static int take_lock(const char *state, const struct stat *spool)
-{
-    char path[PLACES_PATH_MAX];
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-
-    places_in_state(state, PLACES_VIEW_LOCK, path);
-    struct rights rights = rights_of_owner(spool->st_uid, spool->st_gid);
-    mkdir(state, 0700); /* as the first process that attaches would; the open says why it can't be */
-    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    int error = fd < 0 ? -errno : 0;
-    rights_back(rights);
-    if (error == 0)
-        error = lock_whole(fd);
-    if (error == 0 && fcntl(fd, F_SETLK, &whole) < 0)
-        error = -errno;
-    if (error < 0 && fd >= 0)
-        close(fd);
-    return error;
-}
-
 /* End the view that runs, as often as an Exim starts another one between its end and the lock. */
 static int replace(const char *state, const struct stat *spool)
 {
@@ -642,7 +610,7 @@ static int replace(const char *state, const struct stat *spool)
     pid_t signalled = 0;
     int result;
 
-    while ((result = take_lock(state, spool)) == -EWOULDBLOCK && clock_monotonic() - start < REPLACE_TIME) {
+    while ((result = viewlock_take(state, spool)) == -EWOULDBLOCK && clock_monotonic() - start < REPLACE_TIME) {
         pid_t pid = launch_view_holder(state);
         if (pid > 0 && pid != signalled && kill(pid, SIGTERM) < 0 && errno != ESRCH)
             return -errno;
@@ -677,7 +645,7 @@ static int take_place(const struct supervisor *s)
 {
     int fd = mounts_open_lock(&s->mounts);
 
-    return fd < 0 ? 0 : lock_whole(fd);
+    return fd < 0 ? 0 : viewlock_whole(fd);
 }
 
 /* The view of another state lives. */
@@ -765,7 +733,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
     s.state = state ? state : path;
     if (is_mistyped(spool, &st, s.state))
         return give_way(spool, s.state);
-    int result = replaces ? replace(s.state, &st) : take_lock(s.state, &st);
+    int result = replaces ? replace(s.state, &st) : viewlock_take(s.state, &st);
     if (result == -EWOULDBLOCK)
         return give_up(spool, s.state);
     if (result < 0)

@@ -413,14 +413,15 @@ void launch_view(struct fastspool *fs)
         is_starter(&fs->header->view.starting, lasts ? VIEW_TRY_AGAIN : LAUNCH_TIME)) {
         enum view_obstacle obstacle;
         int error = launch_view_obstructed(&obstacle);
-        if (!error && launch_place_viewed(fs->spool) > 0) {
+        bool other = !error && launch_place_viewed(fs->spool) > 0;
+        if (other) {
             obstacle = VIEW_OTHER;
             error = EBUSY;
         }
-        if (error)
-            launch_view_unavailable(fs, obstacle, error);
-        else
+        if (!error)
             start(fs, become_view);
+        else if (!other || !launch_view_serves(fs->state)) /* else its lock was removed, which it sees in a moment */
+            launch_view_unavailable(fs, obstacle, error);
     }
     errno = saved;
 }
@@ -460,6 +461,13 @@ pid_t launch_view_holder(const char *state)
     pid_t pid = holder_of(state, PLACES_VIEW_LOCK);
 
     return pid <= 0 || launch_is_tool(pid) ? pid : 0;
+}
+
+bool launch_view_serves(const char *state)
+{
+    pid_t pid = holder_of(state, PLACES_SERVER_LOCK);
+
+    return pid > 0 && launch_is_tool(pid);
 }
 
 const struct keeper launch_keeper = {launch_lives, launch_start};

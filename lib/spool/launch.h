@@ -43,6 +43,8 @@ void launch_settle(const uint64_t *starting, int (*lives)(const char *state), co
  *  lock in no other process's name, but may put there a file that another process of root's has locked: only a
  *  fastspool command counts. */
 pid_t launch_view_holder(const char *state);
+/** Does a server of this state's view live?  It has a lock of its own, where that of the view was removed. */
+bool launch_view_serves(const char *state);
 /** Does @pid run the fastspool command? */
 bool launch_is_tool(pid_t pid);
 /** Note, in the header and once in syslog, that no view can be mounted here, because of @error (an errno) of @obstacle.

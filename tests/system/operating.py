@@ -1181,6 +1181,32 @@ def store_beside(exim):
             status_tells(exim, 0, "all is well")
 
 
+@test(library=True, fastspool=("view = auto",))
+def removed_view_locks(exim):
+    """A lock of the view is removed or replaced below it: no view of another state is told of, in no instant, by status, doctor or
+    syslog, and the view takes its lock again: `stop` finds it."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto") as disk:
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        lock, log, pid = disk.place / "state/view.lock", Log(), exim.status()["view_pid"]
+        for spoil in (lock.unlink, lambda: lock.rename(f"{lock}.away"), lambda: [lock.unlink(), lock.touch(), exim.own(lock)],
+                      (disk.place / "state/server.lock").unlink):
+            spoil()
+            began = time.monotonic()
+            while time.monotonic() - began < 2:
+                status_tells(exim, 0, "all is well")
+                operate(exim, "run", "--", "true")
+                found = doctor(exim)[1]["view"]
+                check(found[0] == "ok" and "mounted over " in found[1], f"{found}")
+            check(exim.status()["view_pid"] == pid, f"{exim.status()}")
+        check(not log.lines("another state"), f"{log.lines()}")
+        exim.stop()
+        operate(exim, "stop")
+        check(not is_view(exim.spool / "input"), "`stop` has not found the view")
+
+
 @test(library=True)
 def no_file(exim):
     """In the configuration's place is no file: status and doctor say what is, and do not send to chmod."""
