@@ -12,6 +12,7 @@
  *  - The segment is damaged: what makes no sense does not get to the disk.  The capture fails, and nothing is captured.
  *    An inode is copied, and the copy is checked: whoever can write the segment changes it at any time.
  *  - The commit fails: everything stays dirty, and its errno is in header.tickets.commit_error until a commit succeeds.
+ *  - It fails, and there is another way to the disk: capture_put_back() leaves the waiters asleep for that one.
  *  - The mirror dies: it leaves `committing` set and everything dirty.  The next mirror calls capture_reset() and
  *    captures anew.  The dead one may have written any of it: so each dirty inode counts as persisted from then on, and
  *    its end will be written too.
@@ -291,6 +292,19 @@ static int end_copying(struct fastspool *fs, void *argument)
     return 0;
 }
 
+static int let_go(struct fastspool *fs, int error)
+{
+    int result = change_run(fs, end_copying, &error);
+
+    return result == 0 ? blocks_release_held(fs) : result;
+}
+
+int capture_put_back(struct fastspool *fs, struct capture *capture, int error)
+{
+    capture_free(capture);
+    return let_go(fs, error);
+}
+
 int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64_t duration)
 {
     const struct header *h = fs->header;
@@ -306,9 +320,7 @@ int capture_end(struct fastspool *fs, struct capture *capture, int error, uint64
     }
     if (result < 0)
         error = result;
-    result = change_run(fs, end_copying, &error);
-    if (result == 0)
-        result = blocks_release_held(fs);
+    result = let_go(fs, error);
     if (error == 0) {
         STORE(h->tickets.durable, capture->ticket);
         STORE(h->tickets.commits, h->tickets.commits + 1);

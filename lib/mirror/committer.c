@@ -7,7 +7,8 @@
  * Failure modes:
  *  - The journal is full: wait for the checkpoint that makes room; the checkpoint's error is the commit's.
  *  - The disk has no room for another file of the journal: one checkpoint, one more try.
- *  - A part of the journal is gone: all of it is written anew (rescue.c), where it is sure that it is lost.
+ *  - A part of the journal is gone: all of it is written anew (rescue.c), where it is sure that it is lost.  Where that
+ *    is found with a batch on its way, its waiters sleep on meanwhile.
  *  - A write fails: the waiters get its error, all of it stays dirty, and the caller tries again.
  */
 #include "mirror/committer.h"
@@ -54,6 +55,21 @@ static int rescue(struct committer *committer)
     return result;
 }
 
+/* The batch did not get into the journal, which is not whole, because of @error: it goes with all the rest.  @before:
+ * the count of waiters when it was captured. */
+static int rescue_batch(struct committer *committer, struct capture *capture, int error, uint32_t before)
+{
+    int result = capture_put_back(committer->fs, capture, error);
+
+    if (result < 0)
+        capture_fail(committer->fs, result);
+    else
+        result = rescue(committer);
+    if (result == 0)
+        committer->rhythm.captured = before;
+    return result;
+}
+
 /* One commit.  0: it is on the disk, or nothing was dirty.  Its end wakes waiters, and the next ones may come before it
  * has returned. */
 static int commit(struct committer *committer)
@@ -79,6 +95,8 @@ static int commit(struct committer *committer)
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
     if (result == -ENOSPC && checkpointer_wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
+    if (result < 0 && journal_files_lost(&c->journal->pool))
+        return rescue_batch(committer, &capture, result, before);
     tell(fs, result, error);
     uint64_t now = clock_precise();
     rhythm_keep(&committer->rhythm, before, LOAD(fs->header->mirror.wanted), begun, now);

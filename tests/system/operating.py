@@ -1489,6 +1489,37 @@ def a_journal_that_is_lost(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_journal_that_is_lost_below_a_batch(exim):
+    """The journal's files are removed while a batch is written to them: its client waits until all is written anew, and has its 250."""
+    with well(exim) as disk:
+        journal = exim.work / "disk/state/journal"
+        exim.submit(Message())
+        mirror = exim.status()["mirror_pid"]
+        seen = exim.work / "seen"
+        seen.write_text("")
+        tracer = subprocess.Popen(["strace", "-f", "-o", seen, "-e", "trace=fdatasync", "-e", "inject=fdatasync:signal=STOP:when=1",
+                                   "-p", str(mirror)], stderr=subprocess.DEVNULL)
+        wait_for(lambda: "TracerPid:\t0\n" not in pathlib.Path(f"/proc/{mirror}/status").read_text(), "the mirror is traced")
+        with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.closing(Client()) as client:
+            answer = pool.submit(client.send, Message())
+            wait_for(lambda: "stopped by SIGSTOP" in seen.read_text(), "the batch is written")
+            for path in journal.iterdir():
+                path.unlink()
+            os.kill(mirror, signal.SIGCONT)
+            answer = answer.result()
+            disk.copy()
+        tracer.terminate()
+        tracer.wait()
+        check(answer[0] == 250, f"mail is refused that memory has: {answer}")
+        status_tells(exim, 0, "all is well")
+        exim.reboot()
+        disk.use_copy()
+        exim.start()
+        check(int(exim.run("-bpc")) == 2, "mail is lost")
+        exim.queued = 2
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_journal_that_is_lost_with_the_memory(exim):
     """The same while no store is in memory: status and doctor tell what the next start goes on with, and the recovery tells it in
     syslog; where no start goes on, they name what the operator has to do, and the mail that the database has comes back."""

@@ -4,8 +4,11 @@
  * store as it is.
  */
 #include "mirror/rescue.h"
+#include "base/futex.h"
 #include "base/places.h"
 #include "evicting.h"
+#include "mirror/checkpointer.h"
+#include "mirror/committer.h"
 
 #include <signal.h>
 #include <sys/ptrace.h>
@@ -213,9 +216,55 @@ Test(rescue, word)
     whole();
 }
 
-/* Rescue in a child that is killed at its @n-th stop: before a system call, or behind it.  False: it was over before.
- */
-static bool killed_at(unsigned n)
+/* What a mirror's first thread does, with a batch on its way. */
+static int commit_batch(void)
+{
+    struct checkpointer checkpointer = {.fs = fs, .journal = &journal, .database = &shared};
+    struct committer committer;
+
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    committer_init(&committer, fs, &checkpointer);
+    int result = committer_commit(&committer);
+    shared_database_end(&shared);
+    return result;
+}
+
+static void *flush(void *result)
+{
+    *(int *)result = fastspool_flush(fs, 0);
+    return NULL;
+}
+
+/* A file of the journal is removed below the batch on its way to it: its waiter sleeps on until all is written anew.
+ * Where that can't be, he hears so. */
+Test(rescue, waiter)
+{
+    for (int away = 0; away < 2; away++) {
+        int flushed = 1;
+        pthread_t waiter;
+        live();
+        fill("input/waits", 7, 5000);
+        run(away ? "mv journal away" : "rm journal/*");
+        if (away)
+            run("rm away/*");
+        cr_assert_eq(pthread_create(&waiter, NULL, flush, &flushed), 0);
+        while (futex_sleepers(&fs->header->tickets.commit_event) == 0)
+            usleep(1000);
+        cr_assert_eq(commit_batch(), away ? -ESTALE : 0);
+        pthread_join(waiter, NULL);
+        cr_assert_eq(flushed, away ? -ESTALE : 0);
+        if (away)
+            run("mv away journal");
+        cr_assert_eq(commit_batch(), 0);
+        whole();
+        durable_teardown();
+        durable_setup();
+    }
+}
+
+/* Act in a child that is killed at its @n-th stop: before a system call, or behind it.  False: it was over before. */
+static bool killed_at(int (*act)(void), unsigned n)
 {
     int status;
 
@@ -225,7 +274,7 @@ static bool killed_at(unsigned n)
         fastspool_after_fork_child(fs);
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
-        _exit(rescue() != 0);
+        _exit(act() != 0);
     }
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     for (unsigned stop = 0; stop < n && WIFSTOPPED(status); stop++) {
@@ -258,8 +307,20 @@ static uint64_t held(void)
     return meta.batch;
 }
 
-/* Killed before and behind each system call: the next mirror finds all of it in the database, or writes it. */
-Test(rescue, death, .timeout = 300)
+static void holds(const char *path, unsigned seed, size_t size)
+{
+    static char read[sizeof(bytes)];
+    int d = fastspool_open(fs, path, O_RDONLY, 0);
+
+    fill("expected", seed, size); /* in `bytes` */
+    cr_assert_eq(fastspool_pread(fs, d, read, sizeof(read), 0), (ssize_t)size, "%s", path);
+    cr_assert_eq(memcmp(read, bytes, size), 0, "%s", path);
+    fastspool_close(fs, d);
+}
+
+/* The mirror is killed before and behind each system call of @act.  The next one finds all of it in the database, or
+ * writes it. */
+static void dies(int (*act)(void))
 {
     bool dead = true, wrote = false, found = false;
     unsigned n;
@@ -269,8 +330,10 @@ Test(rescue, death, .timeout = 300)
         durable_setup();
         checking_every(0);
         live();
+        if (act == commit_batch)
+            fill("input/waits", 7, 5000);
         run("rm journal/*");
-        dead = killed_at(n);
+        dead = killed_at(act, n);
         journal_close(&journal);
         cr_assert_eq(capture_reset(fs), 0);
         cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
@@ -286,6 +349,21 @@ Test(rescue, death, .timeout = 300)
         }
         cr_assert_eq(fs->header->tickets.dirty_files, 0, "stop %u", n);
         whole();
+        holds("input/evicted", 1, 50000);
+        holds("input/changed", 3, 70000);
+        holds("input/new", 5, 4000);
+        if (act == commit_batch)
+            holds("input/waits", 7, 5000);
     }
     cr_assert(wrote && found && n > 60, "%u stops", n);
+}
+
+Test(rescue, death, .timeout = 300)
+{
+    dies(rescue);
+}
+
+Test(rescue, death_with_a_batch, .timeout = 300)
+{
+    dies(commit_batch);
 }
