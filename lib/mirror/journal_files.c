@@ -364,14 +364,17 @@ int journal_files_begin(struct journal_files *files)
 {
     char text[PLACES_NAME_MAX];
     uint32_t name = 0;
-    int result = next_name(files, &name);
+    int result, fd = -1;
 
-    if (result < 0)
-        return result;
-    places_journal_file(name, text);
-    int fd = openat(files->directory, text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    do { /* once more where it was a spare that somebody has removed */
+        result = next_name(files, &name);
+        if (result == 0) {
+            places_journal_file(name, text);
+            fd = openat(files->directory, text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        }
+    } while (result == 0 && fd < 0 && errno == ENOENT);
     if (fd < 0)
-        return -errno;
+        return result < 0 ? result : -errno;
     pthread_mutex_lock(&files->mutex);
     files->file[files->count++] =
         (struct journal_file){name, false, LOAD(files->fs->header->journal.durable), files->file_size};

@@ -263,6 +263,20 @@ Test(rescue, waiter)
     }
 }
 
+/* A spare file is removed: the batch that was to begin it begins another one. */
+Test(rescue, spare_in_turn)
+{
+    live();
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0);
+    while (journal.pool.spares > 0) {
+        run("rm $(ls -d journal/* | tail -n 1)");
+        fill("input/more", 8, JOURNAL_FILE_MIN);
+        commit(0);
+    }
+    cr_assert_not(lost(false));
+    whole();
+}
+
 /* Act in a child that is killed at its @n-th stop: before a system call, or behind it.  False: it was over before. */
 static bool killed_at(int (*act)(void), unsigned n)
 {
