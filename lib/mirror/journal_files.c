@@ -44,6 +44,14 @@
 
 /* ---- opening ---- */
 
+static void close_both(int one, int other)
+{
+    if (one >= 0)
+        close(one);
+    if (other >= 0)
+        close(other);
+}
+
 /* Make a directory and its entry durable.  A directory whose entry cannot be synced is removed: the next sync may
  * succeed without having written it. */
 static int make_directory(const char *path, const char *above)
@@ -102,29 +110,41 @@ static void forget_spares(struct journal_files *files)
         remove_file(files, files->spare[--files->spares]);
 }
 
-/* Open the directory, or make it.  Its entries are durable then: a file that a predecessor made may be missing on the
- * disk before. */
+/* Open the directory, or make it.  Where that fails what was open before stays so, and its loss can be seen. */
 static int open_directory(struct journal_files *files, char path[PLACES_PATH_MAX])
 {
     const char *state = files->fs->state;
     char above[PLACES_PATH_MAX];
-    struct stat st = {0};
+    struct stat st;
 
     places_in_state(state, PLACES_JOURNAL, path);
     snprintf(above, sizeof(above), "%s", state);
     int result = make_directory(state, dirname(above));
     if (result == 0)
         result = make_directory(path, state);
-    files->above = result < 0 ? -1 : open(state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    files->directory =
-        files->above < 0 ? -1 : openat(files->above, PLACES_JOURNAL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (result == 0 && (files->directory < 0 || fstat(files->directory, &st) < 0 || fsync(files->directory) < 0))
+    if (result < 0)
+        return result;
+    int state_fd = open(state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = state_fd < 0 ? -1 : openat(state_fd, PLACES_JOURNAL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0) {
         result = -errno;
+        close_both(state_fd, fd);
+        return result;
+    }
+    close_both(files->above, files->directory);
+    files->above = state_fd;
+    files->directory = fd;
     files->device = st.st_dev;
     files->inode = st.st_ino;
     files->looked = (struct timespec){0};
     STORE(files->away, false);
-    return result;
+    return 0;
+}
+
+/* Its entries are durable then: a file that a predecessor made may be missing on the disk before. */
+static int sync_entries(const struct journal_files *files)
+{
+    return fsync(files->directory) < 0 ? -errno : 0;
 }
 
 int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64_t limit,
@@ -140,20 +160,21 @@ int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64
                                     .mutex = PTHREAD_MUTEX_INITIALIZER,
                                     .preparing = PTHREAD_MUTEX_INITIALIZER,
                                     .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
-    int result = open_directory(files, path), stock = files->directory < 0 ? result : take_stock(files);
-    if (result < 0)
-        forget_spares(files);
-    result = result < 0 ? result : stock;
+    int result = open_directory(files, path);
+    if (result == 0) {
+        int stock = take_stock(files);
+        result = sync_entries(files);
+        if (result < 0)
+            forget_spares(files);
+        result = result < 0 ? result : stock;
+    }
     files->sure = files->count + files->spares > 0; /* where a disk is not mounted there is none */
     return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
 }
 
 void journal_files_close(struct journal_files *files)
 {
-    if (files->directory >= 0)
-        close(files->directory);
-    if (files->above >= 0)
-        close(files->above);
+    close_both(files->above, files->directory);
     files->above = files->directory = -1;
 }
 
@@ -430,17 +451,19 @@ int journal_files_renew(struct journal_files *files, char error[FASTSPOOL_ERROR_
 
     pthread_mutex_lock(&files->preparing);
     pthread_mutex_lock(&files->mutex);
-    journal_files_close(files);
     int result = open_directory(files, path);
     if (result == 0)
-        result = remove_all(files);
-    files->count = files->spares = 0;
-    files->waiting = files->oldest = 0;
-    files->no_space = false;
-    files->sure = true;
-    STORE(files->lost, result < 0);
+        result = sync_entries(files);
     if (result == 0)
+        result = remove_all(files);
+    if (result == 0) {
+        files->count = files->spares = 0;
+        files->waiting = files->oldest = 0;
+        files->no_space = false;
+        files->sure = true;
         publish_room(files);
+    }
+    STORE(files->lost, result < 0);
     pthread_mutex_unlock(&files->mutex);
     pthread_mutex_unlock(&files->preparing);
     return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;

@@ -192,6 +192,29 @@ Test(rescue, full)
     whole();
 }
 
+/* All is in the database, and the journal can't be opened anew for lack of descriptors: it counts as lost, and where it
+ * is can still be told. */
+Test(rescue, descriptors)
+{
+    struct rlimit most, none = {0};
+
+    live();
+    run("rm journal/*");
+    cr_assert(lost(false));
+    getrlimit(RLIMIT_NOFILE, &most);
+    none.rlim_max = most.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &none);
+    int result = journal_renew(&journal, error);
+    setrlimit(RLIMIT_NOFILE, &most);
+    cr_assert_eq(result, -EMFILE);
+    cr_assert(lost(false));
+    run("mv journal away && mkdir -m 700 journal"); /* its disk is not mounted */
+    cr_assert_eq(rescue(), -ESTALE, "it is written to another one");
+    run("rmdir journal && mv away journal");
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
 /* ---- somebody's word, and death ---- */
 
 /* What was said of a loss that was none is forgotten: it is no word about the next one. */
