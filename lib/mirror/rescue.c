@@ -12,6 +12,8 @@
  *  - The journal's directory is missing, or another one: its disk may be unmounted, and what is written now would be
  *    hidden when it comes back.  Somebody has to say that it is lost.  He may err, or die: what he said is forgotten as
  *    soon as nothing is lost.
+ *  - STATE/lock was removed: another store may have been made beside this one, and the database may be its.  Nothing is
+ *    written, as by a commit.
  *  - A file has left memory, and the database does not have it as it was: that is another one, or was emptied.  Nothing
  *    is written.
  *  - No room, an error of the disk: all stays dirty, and the next commit tries again.
@@ -28,6 +30,7 @@
 #include "mirror/format.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
+#include "spool/presence.h"
 #include "store/change.h"
 #include "store/data.h"
 #include "store/inodes.h"
@@ -266,6 +269,8 @@ int rescue_run(struct fastspool *fs, struct journal *journal, struct shared_data
     int result = 0;
 
     error_set(error, -EIO, "write all of it anew: the store is damaged, or there is no memory");
+    if (!presence_is_valid(fs->presence_fd, journal->pool.above))
+        return error_set(error, -EIO, "write all of it anew: %s/" PLACES_LOCK " was removed or replaced", fs->state);
     rescue_look(journal, shared);
     if (!journal_files_lost(&journal->pool)) /* it was away, and is back */
         return 0;

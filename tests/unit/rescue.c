@@ -192,6 +192,23 @@ Test(rescue, full)
     whole();
 }
 
+/* The lock of the state is gone, too: the database may be that of a store that was made beside this one. */
+Test(rescue, lock)
+{
+    char path[FASTSPOOL_PATH_MAX + 16];
+
+    live();
+    snprintf(path, sizeof(path), "%s/" PLACES_LOCK, fs->state);
+    fs->presence_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    run("rm journal/* && mv " PLACES_LOCK " away");
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), -EIO);
+    cr_assert_not_null(strstr(error, "was removed or replaced"), "%s", error);
+    run("mv away " PLACES_LOCK);
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
 /* All is in the database, and the journal can't be opened anew for lack of descriptors: it counts as lost, and where it
  * is can still be told. */
 Test(rescue, descriptors)
