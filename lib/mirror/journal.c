@@ -128,15 +128,6 @@ static int collect_file_head(struct writer *writer, uint64_t first, uint64_t fol
     return result ? result : collect(writer, NULL, FORMAT_BLOCK - sizeof(head));
 }
 
-/* Was the file removed?  A look at its times, as by fstat(2), would have the next write give it a new one, which an
- * fdatasync writes, too, where ext4 has no journal of its own. */
-static bool is_removed(int fd)
-{
-    struct statx about;
-
-    return statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &about) == 0 && about.stx_nlink == 0;
-}
-
 static int write_batch(struct journal *journal, const struct capture *capture, uint64_t number)
 {
     const struct header *h = journal->pool.fs->header;
@@ -162,7 +153,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
         result = write_piece(&writer);
     if (result == 0 && fdatasync(journal->fd) < 0)
         result = -errno;
-    if (result == 0 && is_removed(journal->fd))
+    if (result == 0 && journal_files_removed(journal->fd))
         result = -ESTALE;
     journal->end = writer.offset;
     return result;

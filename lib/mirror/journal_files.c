@@ -13,6 +13,8 @@
  *  - A name could not be synced: the file or directory is removed.  The next sync may succeed without it.
  *  - A predecessor died while it made a file: a file shorter than the others and without a head is removed.
  *  - A file is removed by others, or the directory: a look at the names tells, and rescue.c writes all of it anew.
+ *  - The directory is another one, as its disk is not mounted: the segment has what tells it from the one before, so
+ *    also a new mirror knows.  Nothing is written there until somebody says that the other one is lost.
  */
 #include "mirror/journal_files.h"
 
@@ -141,6 +143,38 @@ static int open_directory(struct journal_files *files, char path[PLACES_PATH_MAX
     return 0;
 }
 
+/* What tells the directory from another one in its place: below the mount point of a disk that is not mounted, or on
+ * another disk, which may have its number.  `born` is 0 where that can't be told. */
+static struct journal_state place_of(const struct journal_files *files)
+{
+    struct journal_state place = {.device = files->device, .inode = files->inode};
+    struct statx about;
+
+    if (statx(files->directory, "", AT_EMPTY_PATH, STATX_BTIME, &about) == 0 && (about.stx_mask & STATX_BTIME))
+        place.born = (uint64_t)about.stx_btime.tv_sec * NS_PER_S + about.stx_btime.tv_nsec;
+    return place;
+}
+
+/* Is it the one that the mirror before had, if there was one? */
+static bool is_known(const struct journal_files *files)
+{
+    const struct journal_state *known = &files->fs->header->journal, place = place_of(files);
+
+    return LOAD(known->inode) == 0 || (LOAD(known->device) == place.device && LOAD(known->inode) == place.inode &&
+                                       LOAD(known->born) == place.born);
+}
+
+void journal_files_trust(struct journal_files *files)
+{
+    const struct header *h = files->fs->header;
+    struct journal_state place = place_of(files);
+
+    STORE(h->journal.device, place.device);
+    STORE(h->journal.inode, place.inode);
+    STORE(h->journal.born, place.born);
+    files->sure = true;
+}
+
 /* Its entries are durable then: a file that a predecessor made may be missing on the disk before. */
 static int sync_entries(const struct journal_files *files)
 {
@@ -168,7 +202,7 @@ int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64
             forget_spares(files);
         result = result < 0 ? result : stock;
     }
-    files->sure = files->count + files->spares > 0; /* where a disk is not mounted there is none */
+    files->sure = result == 0 && is_known(files);
     return result < 0 ? error_set(error, result, "open the journal %s: %s", path, strerrordesc_np(-result)) : 0;
 }
 
@@ -206,6 +240,15 @@ static void look_at_names(struct journal_files *files)
     pthread_mutex_unlock(&files->mutex);
 }
 
+/* A look at the times, as by fstat(2), would have the next write give it a new one, which an fdatasync writes, too,
+ * where ext4 has no journal of its own. */
+bool journal_files_removed(int fd)
+{
+    struct statx about;
+
+    return statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &about) == 0 && about.stx_nlink == 0;
+}
+
 void journal_files_look(struct journal_files *files, bool database)
 {
     struct stat st;
@@ -214,6 +257,7 @@ void journal_files_look(struct journal_files *files, bool database)
     bool away = database || result == -ENOENT || result == -ENOTDIR ||
                 (result == 0 && (st.st_dev != files->device || st.st_ino != files->inode));
     STORE(files->away, away);
+    files->removed = result == -ENOENT && !database && journal_files_removed(files->directory);
     if (result < 0 || away ||
         (st.st_mtim.tv_sec == files->looked.tv_sec && st.st_mtim.tv_nsec == files->looked.tv_nsec))
         return;
@@ -233,7 +277,7 @@ bool journal_files_lost(const struct journal_files *files)
 
 bool journal_files_sure(const struct journal_files *files)
 {
-    return files->sure && !files->away;
+    return files->sure && (!LOAD(files->away) || files->removed);
 }
 
 /* ---- room ---- */
@@ -394,6 +438,8 @@ int journal_files_begin(struct journal_files *files)
             fd = openat(files->directory, text, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
         }
     } while (result == 0 && fd < 0 && errno == ENOENT);
+    if (result == -ENOENT) /* no file can be made: the directory was removed */
+        journal_files_lose(files);
     if (fd < 0)
         return result < 0 ? result : -errno;
     pthread_mutex_lock(&files->mutex);
@@ -460,7 +506,7 @@ int journal_files_renew(struct journal_files *files, char error[FASTSPOOL_ERROR_
         files->count = files->spares = 0;
         files->waiting = files->oldest = 0;
         files->no_space = false;
-        files->sure = true;
+        journal_files_trust(files);
         publish_room(files);
     }
     STORE(files->lost, result < 0);

@@ -56,7 +56,8 @@ struct journal_files {
     dev_t device; /* of the directory */
     ino_t inode;
     struct timespec looked; /* when names in it had changed last, at the last look */
-    bool sure;              /* it is the one that holds the journal, or will */
+    bool sure;              /* it is the one that holds the journal, or will: header.journal.inode */
+    bool removed;           /* it was removed, and nothing is in its place: nobody can put it back */
     bool away;              /* it is not in STATE, wherever that has moved, or the database is not */
     bool lost;              /* batches that were durable can't be read */
 };
@@ -95,11 +96,16 @@ void journal_files_release(struct journal_files *files, struct journal_point poi
  *  @database: the database is.  For the committer, once a second: a system call, where no name in the directory has
  *  changed. */
 void journal_files_look(struct journal_files *files, bool database);
+/** Was an open file removed, or an open directory?  One that was moved, or whose disk was unmounted, was not. */
+bool journal_files_removed(int fd);
 /** Durable batches can't be read: until journal_files_renew() nothing is to be committed. */
 void journal_files_lose(struct journal_files *files);
 /** Is something gone that commits need? */
 bool journal_files_lost(const struct journal_files *files);
-/** Is the directory in its place the one that has held the journal, so that what is gone there was removed? */
+/** The directory has what is durable, or nothing is: this mirror and the next ones know it again. */
+void journal_files_trust(struct journal_files *files);
+/** Is the directory the one that has held the journal, and in its place, so that what is gone there was removed; or was
+ *  it removed itself? */
 bool journal_files_sure(const struct journal_files *files);
 /** For the committer, which has no file open, while no checkpoint runs: the database holds all.  Begin without files,
  *  in a new directory where it is missing.  0, or a negative errno with a sentence. */

@@ -386,15 +386,18 @@ static int commit_until_term(struct fastspool *fs, struct committer *committer)
 
 /* ---- all of it ---- */
 
-/* Does the journal lead from the database's batch @held to the last durable one? */
-static bool is_whole(const struct journal_files *files, uint64_t held, uint64_t durable)
+/* Does the journal lead from the database's batch @held to the last durable one?  1: it does; 0: no; or -errno.  Where
+ * the database has all that is nothing to go by, and what is written below the mount point of a disk is hidden later:
+ * the directory is the one that was there, or it has files. */
+static int leads_on(const struct journal_files *files, uint64_t held, uint64_t durable)
 {
     const struct journal_scan scan = {.above = held, .upto = durable};
     struct journal_found found;
-    int result = held < durable ? journal_scan(files->directory, &scan, &found) : -ENODATA;
 
-    /* what can't be read now is for the checkpoint to say */
-    return result < 0 || (!found.detached && !found.missing && found.last == durable);
+    if (held >= durable)
+        return files->sure || files->count + files->spares > 0;
+    int result = journal_scan(files->directory, &scan, &found);
+    return result < 0 ? result : !found.detached && !found.missing && found.last == durable;
 }
 
 /* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
@@ -408,22 +411,23 @@ static int check_chain(struct journal *journal, const struct fastspool *fs, stru
     MDB_txn *transaction;
     uint64_t durable = LOAD(h->journal.durable);
 
-    journal->pool.sure |= durable == 0; /* nothing can be gone */
-    if (durable == 0)
+    if (durable == 0) { /* nothing can be gone */
+        journal_files_trust(&journal->pool);
         return 0;
+    }
     int result = shared_database_enter(shared, &database, error);
     if (result < 0)
-        return result == -ENODATA ? result : 0; /* the same */
+        return result == -ENODATA ? result : 0; /* for the checkpoint, too */
     result = database_begin(database, &transaction, &meta, error);
     if (result == 0)
         mdb_txn_abort(transaction);
     shared_database_leave(shared, result < 0);
-    if (result < 0)
+    if (result == 0)
+        result = leads_on(&journal->pool, meta.batch, durable);
+    if (result > 0)
+        journal_files_trust(&journal->pool);
+    if (result != 0) /* what can't be read now is for the checkpoint to say */
         return 0;
-    if (is_whole(&journal->pool, meta.batch, durable)) {
-        journal->pool.sure = true;
-        return 0;
-    }
     journal_files_lose(&journal->pool);
     journal->pool.sure &= meta.batch > 0 || LOAD(h->residency.checkpointed) == 0; /* else the database is another one */
     return rescue_may(fs, journal) ? 0 : error_set(error, -ESTALE, RESCUE_WAITS, fs->state);

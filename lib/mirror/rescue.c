@@ -11,7 +11,7 @@
  * Failure modes:
  *  - The journal's directory is missing, or another one: its disk may be unmounted, and what is written now would be
  *    hidden when it comes back.  Somebody has to say that it is lost.  He may err, or die: what he said is forgotten as
- *    soon as nothing is lost.
+ *    soon as nothing is lost.  (One that was removed while this mirror had it open is lost without a word.)
  *  - STATE/lock was removed: another store may have been made beside this one, and the database may be its.  Nothing is
  *    written, as by a commit.
  *  - A file has left memory, and the database does not have it as it was: that is another one, or was emptied.  Nothing
@@ -251,13 +251,19 @@ void rescue_look(struct journal *journal, struct shared_database *shared)
         forget_word(journal->pool.fs);
 }
 
-bool rescue_may(const struct fastspool *fs, const struct journal *journal)
+/* Has somebody said that what is gone is lost? */
+static bool is_told(const struct fastspool *fs)
 {
     char told[PLACES_PATH_MAX];
     struct stat st;
 
     places_in_state(fs->state, PLACES_ANEW, told);
-    return journal_files_sure(&journal->pool) || lstat(told, &st) == 0;
+    return lstat(told, &st) == 0;
+}
+
+bool rescue_may(const struct fastspool *fs, const struct journal *journal)
+{
+    return journal_files_sure(&journal->pool) || is_told(fs);
 }
 
 int rescue_run(struct fastspool *fs, struct journal *journal, struct shared_database *shared,
@@ -276,7 +282,7 @@ int rescue_run(struct fastspool *fs, struct journal *journal, struct shared_data
         return 0;
     if (!rescue_may(fs, journal))
         return error_set(error, -ESTALE, RESCUE_WAITS, fs->state);
-    if (!journal_files_sure(&journal->pool)) /* somebody has said that it is lost */
+    if (is_told(fs))
         shared_database_forget(shared, journal->pool.above);
     result = shared_database_enter(shared, &database, error);
     if (result < 0)

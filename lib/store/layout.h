@@ -225,10 +225,13 @@ struct view_state {
     uint32_t left;        /*   and files that can't be taken */
 };
 
-/** lib/mirror/journal.c: batches.  All atomic. */
+/** lib/mirror/journal.c: batches; lib/mirror/journal_files.c: where they are.  All atomic. */
 struct journal_state {
     uint64_t batch;   /* number of the last batch, written or not; a number is never used twice */
     uint64_t durable; /* number of the last batch whose fdatasync returned 0 */
+    uint64_t device;  /* st_dev and st_ino of the directory that has held all of it; 0: none has yet */
+    uint64_t inode;
+    uint64_t born; /* its time of birth, ns since 1970; 0: its file system has none */
 };
 
 /** lib/mirror/journal_files.c, lib/mirror/checkpointer.c: room on the disk, and the last checkpoint.  All atomic. */

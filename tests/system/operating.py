@@ -1439,11 +1439,16 @@ def a_part_of_the_state_is_gone(exim):
 
 
 def lose(journal, what):
-    """Files of the journal are removed: those that hold batches, some of them, or the directory."""
+    """Files of the journal are removed: those that hold batches, some of them, all, or the directory; or that is moved away."""
     files = sorted((path for path in journal.iterdir() if path.read_bytes()[:8] == b"FSPJRNL1"),
                    key=lambda path: path.read_bytes()[8:16][::-1])
-    for path in {"files": files, "middle": files[-2:-1], "first": files[:-1], "last": files[-1:], "all": []}[what]:
+    for path in {"files": files, "middle": files[-2:-1], "first": files[:-1], "last": files[-1:], "none left": journal.iterdir(),
+                 "all": [], "away": []}[what]:
         path.unlink()
+    if what == "away":
+        journal.rename(journal.with_name("away"))
+        journal.mkdir(mode=0o700)
+        shutil.chown(journal, "Debian-exim", "Debian-exim")
     if what == "all":
         shutil.rmtree(journal)
 
@@ -1462,7 +1467,7 @@ def a_journal_that_is_lost(exim):
             exim.queued += 1
         refused = exim.command("flush", "--anew", program=TOOL, stock=True)
         check(refused.returncode == 1 and b"nothing is to be written anew" in refused.stderr, f"{refused}")
-        for what in ("files", "last", "all"):
+        for what in ("files", "last", "none left", "away", "all"):
             for _ in range(2):          # a file of the journal for each mirror
                 grow()
                 os.kill(exim.status()["mirror_pid"], signal.SIGKILL)
@@ -1473,7 +1478,7 @@ def a_journal_that_is_lost(exim):
             lose(journal, what)
             if kills:
                 exim.start()
-            if what == "all":
+            if what == "away" or (what == "all" and kills):
                 wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
                 status_tells(exim, 2, "memory alone has that mail", "`fastspool flush --anew`")
                 with contextlib.closing(Client()) as client:

@@ -57,7 +57,7 @@ static void live(void)
     cr_assert_eq(fastspool_rename(fs, "input/moved", "moved", 0), 0);
     cr_assert_eq(fastspool_chmod(fs, "input/evicted", 0600), 0);
     commit(0);
-    journal.pool.sure = true;
+    journal_files_trust(&journal.pool);
 }
 
 /* What a recovery gives is what is there, and stays so as the store goes on. */
@@ -76,6 +76,20 @@ static bool lost(bool database)
 {
     journal_files_look(&journal.pool, database);
     return journal_files_lost(&journal.pool);
+}
+
+/* What a mirror's first thread does, with a batch on its way. */
+static int commit_batch(void)
+{
+    struct checkpointer checkpointer = {.fs = fs, .journal = &journal, .database = &shared};
+    struct committer committer;
+
+    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
+    shared_database_init(&shared, database_path);
+    committer_init(&committer, fs, &checkpointer);
+    int result = committer_commit(&committer);
+    shared_database_end(&shared);
+    return result;
 }
 
 /* Files of the journal are removed, while the mirror has them open: the look tells, and all of it is written anew. */
@@ -142,6 +156,43 @@ Test(rescue, directory)
     cr_assert_eq(rescue(), 0, "%s", error);
     run("test ! -e " PLACES_ANEW);
     whole();
+}
+
+/* The directory was removed: nobody can put it back, so that it is written anew, unless there is another one. */
+Test(rescue, directory_removed)
+{
+    live();
+    run("rm -r journal && mkdir -m 700 journal");
+    cr_assert(lost(false));
+    cr_assert_eq(rescue(), -ESTALE, "it is written to another one");
+    run("rmdir journal");
+    cr_assert_eq(rescue(), 0, "%s", error);
+    whole();
+}
+
+/* The next mirror knows the directory again, by its number and its birth, whatever has become of the files in it. */
+Test(rescue, known)
+{
+    static const struct {
+        const char *meanwhile;
+        bool sure;
+    } cases[] = {
+        {"true", true},
+        {"rm journal/*", true},
+        {"mv journal away && mkdir -m 700 journal", false},
+        {"mv journal away && cp -a away journal", false}, /* whose files tell whether it is to be trusted */
+        {"rm -r journal", false},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        live();
+        journal_close(&journal);
+        run(cases[i].meanwhile);
+        cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+        cr_assert_eq(journal_files_sure(&journal.pool), cases[i].sure, "%s", cases[i].meanwhile);
+        durable_teardown();
+        durable_setup();
+    }
 }
 
 /* The database is gone, too, and with it what has left memory: nothing is written, whatever somebody says. */
@@ -254,20 +305,6 @@ Test(rescue, word)
     cr_assert_eq(rescue(), -ESTALE);
     run("mv away journal");
     whole();
-}
-
-/* What a mirror's first thread does, with a batch on its way. */
-static int commit_batch(void)
-{
-    struct checkpointer checkpointer = {.fs = fs, .journal = &journal, .database = &shared};
-    struct committer committer;
-
-    snprintf(database_path, sizeof(database_path), "%s/mirror", fs->state);
-    shared_database_init(&shared, database_path);
-    committer_init(&committer, fs, &checkpointer);
-    int result = committer_commit(&committer);
-    shared_database_end(&shared);
-    return result;
 }
 
 static void *flush(void *result)
@@ -393,7 +430,6 @@ static void dies(int (*act)(void))
         cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
         if (held() < fs->header->journal.durable) {
             journal_files_lose(&journal.pool);
-            journal.pool.sure = true;
             cr_assert_eq(rescue(), 0, "stop %u: %s", n, error);
             wrote = true;
         } else {
