@@ -37,6 +37,15 @@ static void tell(struct fastspool *fs, int result, const char *error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
 }
 
+/* Nothing could be captured, because of @error; or all is on the disk, after an error that is over, as where a disk was
+ * away and is back. */
+static void end_nothing(struct fastspool *fs, int error)
+{
+    if (error == 0)
+        tell(fs, 0, NULL);
+    capture_fail(fs, error);
+}
+
 /* A part of the journal is gone: what would be written behind it no recovery would read. */
 static int rescue(struct committer *committer)
 {
@@ -85,9 +94,9 @@ static int commit(struct committer *committer)
     uint32_t before = LOAD(fs->header->mirror.wanted);
     int result = capture_take(fs, &capture);
 
-    if (result < 0)
-        capture_fail(fs, result);
     if (result < 0 || capture.count == 0) {
+        if (result < 0 || LOAD(fs->header->tickets.commit_error))
+            end_nothing(fs, result);
         committer->rhythm.captured = before;
         return result;
     }

@@ -1525,6 +1525,53 @@ def a_journal_that_is_lost_below_a_batch(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_disk_of_the_journal(exim):
+    """The journal is a disk of its own, which is unmounted below a store that runs, or beside a dead mirror, and comes back: no mail
+    is taken meanwhile, nothing is written below it, and all goes on by itself, whether there was mail meanwhile or not."""
+    with well(exim) as disk:
+        exim.stop()
+        exim.tool("stop")
+        journal = disk.place / "state/journal"
+        shutil.rmtree(journal)
+        journal.mkdir(mode=0o700)
+        shutil.chown(journal, "Debian-exim", "Debian-exim")
+        own = LoopDisk(journal, 64)     # its image lies beside it
+
+        def sends():
+            with contextlib.closing(Client()) as client:
+                code = client.send(Message())[0]
+            exim.queued += code == 250
+            return code
+        (journal / "lost+found").rmdir()
+        exim.own(journal)
+        exim.start()
+        for death in (None, signal.SIGKILL, signal.SIGTERM):    # the last leaves all in the database
+            for mail in (False, True):
+                check(sends() == 250, f"{death}, {mail}: mail is refused")
+                mirror = exim.status()["mirror_pid"]
+                if death:
+                    os.kill(mirror, death)
+                    wait_for(lambda: mirror not in [pid for pid, _ in processes()], "the mirror has ended")
+                subprocess.run(["umount", "--lazy", journal], check=True)
+                if death:
+                    exim.command("-bpc")
+                    operate(exim, "run", "--", "true")
+                wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
+                status_tells(exim, 2, "memory alone has that mail", "mount its disk", "until then Exim takes and delivers no mail")
+                check(not mail or sends() == 451, "mail is taken that is hidden later")
+                check(not list(journal.iterdir()), "files lie below the mount point")
+                own.mount()
+                wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all goes on")
+                check(sends() == 250, f"{death}, {mail}: mail is refused once more")
+        exim.reboot()
+        exim.start()
+        check(int(exim.run("-bpc")) == exim.queued, "messages are lost")
+        exim.stop()
+        exim.tool("stop")
+        own.unmount()
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_journal_that_is_lost_with_the_memory(exim):
     """The same while no store is in memory: status and doctor tell what the next start goes on with, and the recovery tells it in
     syslog; where no start goes on, they name what the operator has to do, and the mail that the database has comes back."""

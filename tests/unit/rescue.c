@@ -158,6 +158,20 @@ Test(rescue, directory)
     whole();
 }
 
+/* It is away while nothing changes, and is back: the error ends with the loss, and not with the next change. */
+Test(rescue, back)
+{
+    live();
+    run("mv journal away");
+    cr_assert(lost(false));
+    cr_assert_eq(commit_batch(), -ESTALE);
+    cr_assert_eq(fs->header->tickets.commit_error, -ESTALE);
+    run("mv away journal");
+    cr_assert_eq(commit_batch(), 0);
+    cr_assert_eq(fs->header->tickets.commit_error, 0);
+    whole();
+}
+
 /* The directory was removed: nobody can put it back, so that it is written anew, unless there is another one. */
 Test(rescue, directory_removed)
 {
