@@ -94,8 +94,12 @@ static bool checkpoints_fail(struct shown *shown)
 
     return error && is(shown, NOT_CHECKPOINTED,
                        "the journal can't be written into the database, and grows: %s; mail goes on until it is full, "
-                       "and it is tried again each second: %s",
-                       strerrordesc_np(-error), shown->locker[0] ? shown->locker : "syslog says more");
+                       "and %s: %s",
+                       strerrordesc_np(-error),
+                       shown->numbers.mirror_pid ? "it is tried again each second"
+                                                 : "the next message, or `fastspool run -- true`, starts a mirror that "
+                                                   "tries it again",
+                       shown->locker[0] ? shown->locker : "syslog says more");
 }
 
 /* Mail that the next Exim does not find, as `state` leads elsewhere. */

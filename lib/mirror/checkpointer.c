@@ -88,6 +88,8 @@ static void *run(void *argument)
     struct checkpointer *c = argument;
     bool ending = false;
 
+    if (LOAD(c->fs->header->disk.checkpoint_error)) /* of the mirror before: it may be over */
+        checkpoint(c);
     while (!ending) {
         struct timespec until;
         journal_files_prepare(&c->journal->pool); /* on failure, the commit that needs the file reports it */

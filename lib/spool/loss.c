@@ -24,7 +24,7 @@ static enum loss lost_state(const struct fastspool *fs, char *error)
     struct stat st;
 
     if (fstat(fs->presence_fd, &st) < 0 || st.st_nlink > 0) {
-        error_set(error, 0, "the state directory %s was moved", fs->state);
+        error_set(error, 0, "the state directory %s was moved, or its disk was unmounted", fs->state);
         return LOSS_MOVED;
     }
     error_set(error, 0,

@@ -1572,6 +1572,40 @@ def a_disk_of_the_journal(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_disk_of_the_state(exim):
+    """The disk of the whole state is unmounted below a store that runs, or beside a dead mirror, and comes back: what is told is true
+    at each time, nothing is written below it, and the next message finds all."""
+    exim.panic = "failed to stat spool directory"
+    with well(exim) as disk:
+        for kills in (False, True):
+            for mail in (False, True):
+                with contextlib.closing(Client()) as client:
+                    check(client.send(Message())[0] == 250, f"{kills}, {mail}: mail is refused")
+                exim.queued += 1
+                mirror = exim.status()["mirror_pid"]
+                if kills:
+                    os.kill(mirror, signal.SIGKILL)
+                subprocess.run(["umount", "--lazy", disk.place], check=True)
+                wait_for(lambda: mirror not in [pid for pid, _ in processes()], "the mirror has ended")
+                status_tells(exim, 2, "Exim takes no mail")
+                if mail:
+                    with contextlib.closing(Client()) as client:
+                        client.socket.sendall(b"MAIL FROM:<sender@sink.test>\r\n")
+                        check(client.reply()[0] == 421, "mail is taken")
+                check(not list(disk.place.iterdir()), "files lie below the mount point")
+                disk.mount()
+                said = operate(exim, "status", status=1)
+                check("the next message" in said and "each second" not in said, said)
+                with contextlib.closing(Client()) as client:
+                    check(client.send(Message())[0] == 250, f"{kills}, {mail}: mail is refused once more")
+                exim.queued += 1
+                wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all goes on")
+        exim.reboot()
+        exim.start()
+        check(int(exim.run("-bpc")) == exim.queued, "messages are lost")
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_journal_that_is_lost_with_the_memory(exim):
     """The same while no store is in memory: status and doctor tell what the next start goes on with, and the recovery tells it in
     syslog; where no start goes on, they name what the operator has to do, and the mail that the database has comes back."""

@@ -160,6 +160,18 @@ Test(checkpointer, fails_slowly, .timeout = 20)
     checkpointer_end(&c);
 }
 
+/* What a mirror could not do, and told of, the next one tries at once, due or not. */
+Test(checkpointer, error_before, .timeout = 20)
+{
+    cr_assert_eq(append(40000), 0, "%s", error);
+    STORE(fs->header->disk.checkpoint_error, -ENOENT);
+    cr_assert_not(journal_files_due(&journal.pool));
+    cr_assert_eq(checkpointer_start(&c), 0);
+    while (LOAD(fs->header->disk.checkpoint_error)) /* until the test's patience is over */
+        usleep(10000);
+    checkpointer_end(&c);
+}
+
 /* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
 Test(checkpointer, name_of_the_database)
 {
