@@ -314,14 +314,16 @@ int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)
 /* Is @fd one of the library's own descriptors? */
 static bool is_own(int fd)
 {
-    return (fd > 2 && attachment_next_own((unsigned)fd, (unsigned)fd) == (unsigned)fd) || asking_is_own(fd);
+    return (fd > 2 && attachment_next_own((unsigned)fd, (unsigned)fd) == (unsigned)fd) || asking_is_own(fd) ||
+           later_is_own(fd);
 }
 
 /* The lowest one from @from on; UINT_MAX: there is none. */
 static unsigned next_own(unsigned from)
 {
     unsigned stores = attachment_next_own(from > 2 ? from : 3, UINT_MAX), asking = asking_next_own(from);
-    return stores < asking ? stores : asking;
+    unsigned next = stores < asking ? stores : asking, later = later_next_own(from);
+    return next < later ? next : later;
 }
 
 /* An entry of getdents64(2). */
@@ -484,6 +486,8 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
     BOUND();
     if (!serve_active() || first > last)
         return real.close_range(first, last, flags);
+    if (flags & CLOSE_RANGE_CLOEXEC) /* what waits is opened as it was */
+        later_use_all();
     return close_between(first, last, flags);
 }
 

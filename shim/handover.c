@@ -307,11 +307,11 @@ static void close_kept(const struct handover *handover)
 static void put_directory(const struct handed *handed, int directory)
 {
     const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK;
-    bool stays = !(handed->flags & FD_CLOEXEC);
+    int closed = handed->flags & FD_CLOEXEC ? O_CLOEXEC : 0;
 
-    if (real.dup3(directory, handed->fd, stays ? 0 : O_CLOEXEC) < 0)
+    if (real.dup3(directory, handed->fd, closed) < 0)
         return;
-    later_add(handed->fd, handed->later, inside_flags(OF(handed->description)) & taken,
+    later_add(handed->fd, handed->later, (inside_flags(OF(handed->description)) & taken) | closed,
               inside_offset(OF(handed->description)));
     descriptors_set_later(handed->fd);
 }
@@ -352,7 +352,7 @@ void handover_leave(void)
             replace(&handover.handed[i], directory);
         close_new(&handover);
         if (directory >= 0)
-            real.close(directory);
+            later_keep(directory);
         give_memory(&handover);
     }
     serve_leave();

@@ -13,8 +13,14 @@
 #define LATER_NUMBERS 16
 
 /** Descriptor @fd, a duplicate of the view's directory, stands for its file @number, which was open with @flags at
- *  @offset. */
+ *  @offset.  With O_CLOEXEC it is closed by an exec. */
 void later_add(int fd, int number, int flags, off_t offset);
+/** The process keeps @directory, by which it opens them, as long as one waits: at another number. */
+void later_keep(int directory);
+/** Is @fd what the process keeps so? */
+bool later_is_own(int fd);
+/** That, if it is a descriptor from @from on; UINT_MAX: it is not. */
+unsigned later_next_own(unsigned from);
 /** @fd is about to be used: it becomes its file, with all that are duplicates of it.  False: it can't.  Keeps errno. */
 bool later_use(int fd);
 /** @fd is about to be closed or replaced. */

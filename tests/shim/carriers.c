@@ -713,9 +713,9 @@ static int calls_until_stop(pid_t child)
     return entries_and_exits / 2;
 }
 
-/* With a view a child leaves the store, with three open files, by 17 system calls: each of the files 2; the view's
- * directory 2; what the store had of the files 1, its memory 5, its descriptors 1; the user 2.  Its first write is 4:
- * the file is opened in place of the directory, by another number of that. */
+/* With a view a child leaves the store, with three open files, by 18 system calls: each of the files 2; the view's
+ * directory 3, which it keeps; what the store had of the files 1, its memory 5, its descriptors 1; the user 2.  Its
+ * first write is 3: the file is opened in place of the directory. */
 static void calls_of_leaving(void)
 {
     int first = make(O_CLOEXEC), second = open(file, O_RDWR), third = open(file, O_WRONLY | O_APPEND), status;

@@ -54,13 +54,17 @@ static void close_all(void)
         close(fds[i]);
 }
 
+static rlim_t most; /* numbers that a child may have; 0: as many as its parent */
+
 /* Run @body in a child that has become an ordinary user. */
 static pid_t start(void (*body)(void))
 {
+    const struct rlimit few = {most, most};
     pid_t child = fork();
 
     if (child == 0) {
         failures = 0;
+        CHECK(most == 0 || setrlimit(RLIMIT_NOFILE, &few) == 0);
         CHECK(setgroups(0, NULL) == 0 && setgid(USER) == 0 && setuid(USER) == 0);
         body();
         _exit(failures);
@@ -282,6 +286,34 @@ static void questions(void)
     run(ask_everything);
 }
 
+static void mark_as_closed(void)
+{
+    CHECK(close_range((unsigned)fds[DATA], (unsigned)fds[LOG], CLOSE_RANGE_CLOEXEC) == 0);
+    for (int i = 0; i < FILES; i++)
+        CHECK(fcntl(fds[i], F_GETFD) == FD_CLOEXEC);
+}
+
+static void ask_what_stays(void)
+{
+    CHECK(fcntl(fds[DATA], F_GETFD) == FD_CLOEXEC && fcntl(fds[LOG], F_GETFD) == 0);
+    CHECK(fcntl(fds[JOURNAL], F_SETFD, FD_CLOEXEC) == 0 && fcntl(fds[JOURNAL], F_GETFD) == FD_CLOEXEC);
+}
+
+/* Whether an exec closes a number is as it was, or as the process says last. */
+static void closed_by_exec(void)
+{
+    void (*const bodies[])(void) = {ask_what_stays, mark_as_closed};
+    int status;
+
+    for (int i = 0; i < 2; i++) {
+        open_all();
+        CHECK(fcntl(fds[JOURNAL], F_SETFD, 0) == 0 && fcntl(fds[LOG], F_SETFD, 0) == 0);
+        pid_t child = start(bodies[i]);
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+        close_all();
+    }
+}
+
 static void replace(void)
 {
     int ends[2], status;
@@ -304,7 +336,77 @@ static void replaced(void)
     CHECK(holds(JOURNAL, "0123456789+") && holds(LOG, "0123456789"));
 }
 
-/* The number waits, as there is no other one to open its file by. */
+/* ---- no number is free ---- */
+
+static void take_numbers(void)
+{
+    while (open("/dev/null", O_RDONLY) >= 0)
+        ;
+    CHECK(errno == EMFILE);
+}
+
+static void read_the_only_one(void)
+{
+    char bytes[10];
+
+    take_numbers();
+    CHECK(close(fds[JOURNAL]) == 0 && close(fds[LOG]) == 0);
+    take_numbers();
+    CHECK(read(fds[DATA], bytes, 10) == 6 && memcmp(bytes, "456789", 6) == 0);
+    CHECK(dup(fds[DATA]) >= 0 && dup(fds[DATA]) < 0); /* and what the library had is the program's again */
+}
+
+static void write_all(void)
+{
+    take_numbers();
+    CHECK(write(fds[LOG], "+", 1) == 1 && write(fds[JOURNAL], "-", 1) == 1);
+}
+
+static void *write_beside(void *unused)
+{
+    write_all();
+    return unused;
+}
+
+static void write_in_thread(void)
+{
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, write_beside, NULL) == 0 && pthread_join(thread, NULL) == 0);
+}
+
+/* A number that is open needs no other one for its use. */
+static void no_number(void)
+{
+    most = 64;
+    run(read_the_only_one);
+    run(write_all);
+    CHECK(holds(LOG, "0123456789+") && holds(JOURNAL, "0123456789-"));
+    run(write_in_thread);
+    CHECK(holds(LOG, "0123456789+") && holds(JOURNAL, "0123456789-"));
+    most = 0;
+}
+
+static void close_the_rest(void)
+{
+    closefrom(fds[LOG] + 1);
+    for (int fd = fds[LOG] + 1; fd < 1024; fd++) {
+        CHECK(close(fd) < 0 && errno == EBADF);
+        CHECK(dup2(2, fd) == fd || errno == EBUSY);
+    }
+    write_all();
+}
+
+/* The library's number is not the program's. */
+static void own_number(void)
+{
+    run(close_the_rest);
+    CHECK(holds(LOG, "0123456789+") && holds(JOURNAL, "0123456789-"));
+}
+
+/* ---- threads ---- */
+
+/* The number waits, as none is free, and the one that the library keeps is above the limit. */
 static void *try_again(void *unused)
 {
     char byte;
@@ -322,8 +424,7 @@ static void fork_beside_thread(void)
     int status;
 
     CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
-    while (open("/dev/null", O_RDONLY) >= 0)
-        ;
+    take_numbers();
     CHECK(pthread_create(&thread, NULL, try_again, NULL) == 0);
     for (int i = 0; i < 100 && failures == 0; i++) {
         pid_t child = fork();
@@ -461,7 +562,10 @@ static const struct {
     {"programs", programs},
     {"sent", sent},
     {"questions", questions},
+    {"closed by exec", closed_by_exec},
     {"replaced", replaced},
+    {"no number", no_number},
+    {"own number", own_number},
     {"threads", threads},
     {"rights", rights},
     {"shares", shares},
