@@ -410,8 +410,11 @@ static int duplicate_to(int old, int new, int flags)
     if (!serve_active())
         return flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
     uint32_t from = descriptors_find(old);
-    uint32_t replaced = old != new &&real.fcntl(old, F_GETFD) >= 0 ? descriptors_detach(new) : 0;
-    int result = flags < 0 ? real.dup2(old, new) : real.dup3(old, new, flags);
+    bool waits = old != new &&look(new) == LATER;
+    uint32_t replaced = old != new && !waits &&real.fcntl(old, F_GETFD) >= 0 ? descriptors_detach(new) : 0;
+    int result = waits       ? (int)result_of(later_replace(old, new, flags < 0 ? 0 : flags))
+                 : flags < 0 ? real.dup2(old, new)
+                             : real.dup3(old, new, flags);
     if (result >= 0 && old != new) {
         descriptors_set(new, from);
         mark_as(old, new);

@@ -9,6 +9,8 @@
  *     thread, nobody can have it, and the fork does without: its word would be a page that parent and child copy.
  *   - No handler runs while the lock is held, by forks too: one that needed it would wait for its own thread.  All
  *     signals are blocked, or in a fork and while it decides postponed, where that takes no system call (signals.c).
+ *   - No thread is cancelled while it has the lock, though it opens and closes files: the cancellation waits for a call
+ *     of the program's.
  *   - The child drops what only its parent may use: pooled descriptions and record locks.
  *   - libc calls the handlers for fork, not for _Fork.  So _Fork is wrapped here.
  *   - vfork is fork: a child that shares its parent's memory would change the parent's table of descriptors.
@@ -41,6 +43,7 @@ static void hold(struct outside *outside, bool sections)
 
     outside->place = &errno;
     outside->error = errno;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &outside->cancels);
     outside->postpones = !sections && signals_hold_for_free(); /* only where this is the one thread */
     if (outside->postpones)
         return;
@@ -59,6 +62,7 @@ static void release(const struct outside *outside)
         pthread_mutex_unlock(&deciding);
         pthread_sigmask(SIG_SETMASK, &as_before.mask, NULL);
     }
+    pthread_setcancelstate(as_before.cancels, NULL);
     *as_before.place = as_before.error;
 }
 

@@ -12,6 +12,7 @@
 struct outside {
     sigset_t mask;
     bool postpones; /* signals wait for signals_release(), and the mask is as it was */
+    int cancels;    /* of pthread_setcancelstate(3) */
     int *place;     /* of this thread's errno: to ask costs the child of a fork a page fault */
     int error;      /* its value */
 };

@@ -121,6 +121,20 @@ void later_forget(int fd)
         forks_end(&outside);
 }
 
+int later_replace(int old, int new, int flags)
+{
+    struct outside outside;
+    bool taken = forks_begin(&outside, false);
+    int result = real.dup3(old, new, flags) < 0 ? -errno : new;
+    struct number *number = result < 0 ? NULL : find(new);
+
+    if (number)
+        drop(number);
+    if (taken)
+        forks_end(&outside);
+    return result;
+}
+
 /* ---- the first use ---- */
 
 /* Open @name beside other threads, which could take a number that is free for a moment: of the directory @fd itself.

@@ -23,8 +23,10 @@ bool later_is_own(int fd);
 unsigned later_next_own(unsigned from);
 /** @fd is about to be used: it becomes its file, with all that are duplicates of it.  False: it can't.  Keeps errno. */
 bool later_use(int fd);
-/** @fd is about to be closed or replaced. */
+/** @fd is about to be closed. */
 void later_forget(int fd);
+/** dup3(2) to @new, which waits.  -errno: it waits still. */
+int later_replace(int old, int new, int flags);
 /** Another process, or another program, is about to have what this one has open. */
 void later_use_all(void);
 

@@ -336,6 +336,22 @@ static void replaced(void)
     CHECK(holds(JOURNAL, "0123456789+") && holds(LOG, "0123456789"));
 }
 
+static void fail_to_replace(void)
+{
+    const volatile int none = 900;
+
+    CHECK(dup3(2, fds[LOG], O_APPEND) < 0 && errno == EINVAL && dup3(fds[LOG], fds[LOG], 0) < 0 && errno == EINVAL);
+    CHECK(dup2(none, fds[JOURNAL]) < 0 && errno == EBADF && dup3(none, fds[JOURNAL], 0) < 0 && errno == EBADF);
+    CHECK(write(fds[LOG], "+", 1) == 1 && write(fds[JOURNAL], "-", 1) == 1);
+}
+
+/* One that could not be replaced is its file still. */
+static void not_replaced(void)
+{
+    run(fail_to_replace);
+    CHECK(holds(LOG, "0123456789+") && holds(JOURNAL, "0123456789-"));
+}
+
 /* ---- no number is free ---- */
 
 static void take_numbers(void)
@@ -443,6 +459,32 @@ static void fork_beside_thread(void)
 static void threads(void)
 {
     run(fork_beside_thread);
+}
+
+static void *read_cancelled(void *byte)
+{
+    pthread_cancel(pthread_self());
+    CHECK(read(fds[DATA], byte, 1) < 0);
+    return NULL;
+}
+
+static void cancel_thread(void)
+{
+    pthread_t thread;
+    char byte = '-';
+    void *result;
+
+    CHECK(pthread_create(&thread, NULL, read_cancelled, &byte) == 0 && pthread_join(thread, &result) == 0 &&
+          result == PTHREAD_CANCELED);
+    CHECK(byte == '-' && read(fds[DATA], &byte, 1) == 1 && byte == '4');
+    CHECK(write(fds[LOG], "+", 1) == 1);
+}
+
+/* A thread that is cancelled in the first use of a number has nothing that others wait for. */
+static void cancelled(void)
+{
+    run(cancel_thread);
+    CHECK(holds(LOG, "0123456789+"));
 }
 
 /* ---- what nobody else gets ---- */
@@ -564,9 +606,11 @@ static const struct {
     {"questions", questions},
     {"closed by exec", closed_by_exec},
     {"replaced", replaced},
+    {"not replaced", not_replaced},
     {"no number", no_number},
     {"own number", own_number},
     {"threads", threads},
+    {"cancelled", cancelled},
     {"rights", rights},
     {"shares", shares},
     {"nobody else", nobody_else},
