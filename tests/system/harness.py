@@ -530,6 +530,12 @@ class Exim:
         shutil.chown(directory, "Debian-exim", "Debian-exim")
         directory.chmod(0o750)
 
+    def make_directories(self):
+        """Make the directories that the view is mounted over, as Debian's package does."""
+        for name in ("input", "msglog"):
+            (self.spool / name).mkdir(exist_ok=True)
+            self.own(self.spool / name)
+
     def configure(self, main=(), remote_transport="smtp"):
         os.makedirs(os.path.dirname(EXIM_CONFIGURATION), exist_ok=True)
         main = [option.replace("{work}", str(self.work)) for option in main]
@@ -564,9 +570,7 @@ class Exim:
         and Exim's: docs/limits.md says what may come of a chown(2) while the first view is mounted."""
         if is_view(self.spool / "input") and is_view(self.spool / "msglog"):
             return
-        for name in ("input", "msglog"):
-            (self.spool / name).mkdir(0o750, exist_ok=True)
-            self.own(self.spool / name)
+        self.make_directories()
         subprocess.run(["ls", "input"], env=self.environment(), cwd=self.spool, check=True, stdout=subprocess.DEVNULL)
         wait_for(lambda: is_view(self.spool / "input") and is_view(self.spool / "msglog"), "the view is mounted")
 

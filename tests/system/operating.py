@@ -58,6 +58,15 @@ def well(exim, *more):
         exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {place}/state", *more)
 
 
+@contextlib.contextmanager
+def well_with_view(exim):
+    """The same, with the view mounted."""
+    exim.make_directories()
+    with well(exim, "view = auto"):
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+        yield
+
+
 def doctor(exim, *arguments, **environment):
     """(exit status, {check: (worst verdict, all that was found)}, standard error)."""
     result = exim.command("doctor", "--json", *arguments, program=TOOL, stock=True, environment=environment)
@@ -196,11 +205,7 @@ def a_typo_beside_a_view(exim):
     """While a view is mounted mail goes on by it, whatever the configuration says: status needs attention, and knows its numbers
     as before.  `fastspool view` by hand is an error, and not "no view is possible".  An error of the caller's own environment
     is not Exim's."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+    with well_with_view(exim):
         good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
         for text in (good + "memroy = 1G\n", "memroy = 1G\n" + good):
             with written(FASTSPOOL_CONFIGURATION, text):
@@ -238,9 +243,7 @@ def a_turned_link(exim):
     (secret / "state/mirror/data.mdb").touch()
     secret.chmod(0o700)
     (exim.spool / ".fastspool.state").symlink_to(secret / "state")
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    exim.make_directories()
     check(not state.exists(), "the state is there already")
     view = subprocess.Popen([TOOL, "view", "--state", state, exim.spool], stderr=subprocess.PIPE)
     try:
@@ -382,9 +385,7 @@ def mail_beside_a_lost_library(exim):
     """What a daemon does then: without a view it takes mail, and delivers none, status 2; with one its deliveries work on that,
     status 1.  When the library has its bit again all arrives."""
     viewed = exim.work.name.endswith("_with_view")
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    exim.make_directories()
     with well(exim, f"view = {'auto' if viewed else 'off'}"):
         wait_for(lambda: exim.status()["view_state"] == ("mounted" if viewed else "off"), "the view is as it should be")
         with without_its_bit():
@@ -574,12 +575,8 @@ def environment_of(name, value):
 def a_state_of_one_of_two_spools(exim):
     """The configuration names two spools, and FASTSPOOL_STATE one state: no call applies it to both, and each says how to say which
     one; one that names the wrong spool ends no view.  What status and doctor say of that state can be typed."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         exim.submit(Message())
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
         good, state, second = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.work / "second"
         second.mkdir()
         exim.own(second)
@@ -686,10 +683,7 @@ def a_spool_of_any_name(exim):
 def a_start_beside_a_second_spool(exim):
     """Whatever the other spool of the configuration is, missing, a file, or in order: after `fastspool stop` the start of Exim brings
     its own store back, and its view."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         exim.stop()
         operate(exim, "stop")
         good, second = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "second"
@@ -749,12 +743,8 @@ def no_room_to_leave(exim):
 def no_state_beside_a_view(exim):
     """`state` names what can't be made, while another state's view is mounted and serves all mail: status does not say that Exim takes
     none, counts no message of the view as the disk's, and `stop` names the state that runs."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         state = exim.work / "disk/state"
-        wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
         exim.submit(Message())
         good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
         with written(FASTSPOOL_CONFIGURATION, good.replace(str(state), "/nowhere/state")):
@@ -794,12 +784,8 @@ def counted_all_the_time(exim, least):
 def a_mistyped_state_beside_a_view(exim):
     """`state` is mistyped beside a running Exim and its view, and a process of root's uses the spool: no view is mounted over the
     living one, at no instant and after the mend either.  No state is made beside a living view: Exim ends with a sentence.  Where that state is there already, status names it, and the command that ends it."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         good, state, wrong = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.work / "disk/state", exim.spool / ".fastspool2"
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
         sent = 0
         for _ in range(5):
             exim.submit(Message())
@@ -1092,9 +1078,8 @@ def a_spool_that_is_not_exims(exim):
     takes nothing away, status in each form and doctor say how many messages stand where, and that helps.  Without mail disable
     works."""
     with_view = exim.work.name.endswith("_with_view")
-    for name in ("input", "msglog") if with_view else ():
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    if with_view:
+        exim.make_directories()
     with machine(exim, *(["view = auto"] if with_view else [])):
         wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "the last of Exim has ended, too")
         operate(exim, "stop")
@@ -1773,11 +1758,7 @@ def the_command_is_gone(exim):
     """Without the file of the command no mirror starts: status says so, and doctor, and how it comes back.  The view, which is no
     more known as one then, is not counted as the disk."""
     copy = "/usr/lib/fastspool-copy"
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+    with well_with_view(exim):
         exim.submit(Message())
         shutil.copy(TOOL, copy)
         os.rename(TOOL, f"{TOOL}.away")
@@ -1818,11 +1799,7 @@ def before_the_first_start(exim):
 def the_view(exim):
     """With a view every line says ok; an Exim without the library works on it, and is told.  Without /dev/fuse it is told
     which readers see nothing."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
-        wait_for(lambda: is_view(exim.spool / "input") and is_view(exim.spool / "msglog"), "the view is mounted")
+    with well_with_view(exim):
         status, found, _ = doctor(exim)
         bad = {name: finding for name, finding in found.items() if finding[0] != "ok"}
         check(status == 0 and "mounted over" in found["view"][1], f"exit {status}: {bad}")
@@ -1873,13 +1850,9 @@ def a_stopped_view(exim):
     frozen = kind in FREEZERS
     if frozen and not (FREEZERS[kind][0] / "cgroup.procs").exists():
         raise Skip("this machine has no such control groups")
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         exim.submit(Message())
         exim.queued += 1
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
         pids = processes_of_view(exim)
         with frozen_view(kind, pids) if frozen else stopped_view(exim):
             status_tells(exim, 1, f"the view, process {pids[0]}, does not answer", f"`kill -CONT {pids[0]}`")
@@ -1908,13 +1881,9 @@ def a_stopped_view(exim):
 def a_view_that_is_not_seen(exim):
     """The view is mounted, and programs do not see it: another file system lies over it, or over the spool.  Or a part of it is
     unmounted while its processes are stopped.  status and doctor say so, and wait for nothing."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         exim.submit(Message())
         exim.queued += 1
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
         for mount in (("-t", "tmpfs", "over", exim.spool / "input"), ("--bind", exim.spool, exim.spool)):
             subprocess.run(["mount", *map(str, mount)], check=True)
             check(not os.listdir(exim.spool / "input"), "the view is seen")
@@ -1961,9 +1930,7 @@ def a_database_that_is_locked(exim):
 def while_it_imports(exim):
     """While a view imports, and waits for a process that works on a message, doctor and status say the same: how many messages
     the disk has, and that they come in by themselves."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    exim.make_directories()
     for _ in range(2):
         exim.command("-oi", Message().recipients[0], input=b"Subject: plain\n\n", stock=True)
     with contextlib.ExitStack() as works:
@@ -2209,11 +2176,7 @@ def operate_any(exim):
 @test(library=True, main=QUEUE_ONLY)
 def one_rule_with_a_view(exim):
     """status, doctor and doctor --start judge each state of a machine with a view by one rule."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
+    with well_with_view(exim):
         good, target = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), pathlib.Path(os.path.realpath(INSTALLED))
         for name, expected, state in (
                 ("in order", (0, 0, 0), contextlib.nullcontext()),
@@ -2511,13 +2474,9 @@ def never_away_from_mail(exim):
 def the_packages_upgrade_beside_exim(exim):
     """The package's own postinst, where no service of fastspool's runs and Exim goes on: `fastspool stop` ends with 2, which is meant,
     and mirror and view are the new version's.  What stop could not do is said, and is no failure of the installation."""
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
-    with well(exim, "view = auto"):
+    with well_with_view(exim):
         exim.submit(Message())
         exim.queued = 1
-        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted")
 
         def configured(*first):
             """(exit status, what postinst says) of a configuration after an upgrade.  FIRST: in front of the PATH."""
@@ -2989,9 +2948,8 @@ def off_with_mail(exim):
     """disable offers the export.  After it plain Exim has every message, and delivers each once; after the next enable, and a
     reboot, none comes back.  A no, and an Exim that works on a message, leave the library where it is."""
     with_view = exim.work.name.endswith("_with_view")
-    for name in ("input", "msglog") if with_view else ():
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    if with_view:
+        exim.make_directories()
     with machine(exim, *(["view = auto"] if with_view else [])):
         before = etc()
         code, said = on_terminal("n\n", "enable")

@@ -60,9 +60,7 @@ def spool_on_disk(exim):
     LoopDisk(exim.spool, 256)
     (exim.spool / "lost+found").rmdir()
     exim.own(exim.spool)
-    for name in ("input", "msglog"):
-        (exim.spool / name).mkdir()
-        exim.own(exim.spool / name)
+    exim.make_directories()
     exim.start()
     exim.submit(Message())
     exim.queued += 1
