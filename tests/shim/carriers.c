@@ -8,7 +8,7 @@
  * The exit status is 0 if all tests pass.
  */
 #include "../asleep.h"
-#include "check.h"
+#include "tests.h"
 #include "view.h"
 
 #include <ctype.h>
@@ -99,6 +99,11 @@ static bool carriers_end(void)
             return true;
     }
     return false;
+}
+
+static int carriers_left(void)
+{
+    return !carriers_end();
 }
 
 /* Run @body in a child, which has become an ordinary user. */
@@ -744,10 +749,7 @@ static void calls_of_leaving(void)
     close(third);
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} tests[] = {
+static const struct test tests[] = {
     {"it arrives at once", arrives_at_once},
     {"every call", calls},
     {"large writes", large_writes},
@@ -785,15 +787,5 @@ int main(int argc, char **argv)
     with_view = argc > 2;
     if (with_view && !view_comes(directory))
         return 77;
-    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-        int already = failures;
-        tests[i].run();
-        if (!carriers_end()) {
-            fprintf(stderr, "%s leaves a carrier behind\n", tests[i].name);
-            failures++;
-        }
-        printf("%s - %s\n", failures == already ? "ok" : "not ok", tests[i].name);
-        fflush(stdout);
-    }
-    return failures != 0;
+    return run_tests(tests, sizeof(tests) / sizeof(*tests), carriers_left, "a carrier");
 }

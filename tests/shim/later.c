@@ -9,7 +9,7 @@
  * Run it as root with the library, in a private namespace; it waits for the view.  The exit status is 0 if all tests
  * pass, 77 if there is no view.
  */
-#include "check.h"
+#include "tests.h"
 #include "view.h"
 
 #include <errno.h>
@@ -593,10 +593,7 @@ static void read_data(void)
     CHECK(read(fds[DATA], bytes, 10) == 6 && read(fds[DATA], bytes, 10) == 0);
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} tests[] = {
+static const struct test tests[] = {
     {"only what is used", only_what_is_used},
     {"as long as the descriptor", as_long_as_the_descriptor},
     {"duplicates", duplicates},
@@ -637,11 +634,5 @@ int main(int argc, char **argv)
         run(read_data);
         return failures != 0;
     }
-    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-        int already = failures;
-        tests[i].run();
-        printf("%s - %s\n", failures == already ? "ok" : "not ok", tests[i].name);
-        fflush(stdout);
-    }
-    return failures != 0;
+    return run_tests(tests, sizeof(tests) / sizeof(*tests), open_descriptors, "open descriptors");
 }

@@ -8,7 +8,7 @@
  * if all tests pass.  No test must leave a descriptor open.
  */
 #include "../filter.h"
-#include "check.h"
+#include "tests.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -722,19 +722,7 @@ static void constructor(void)
     CHECK(from_constructor == 1);
 }
 
-static int open_descriptors(void)
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 800; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
-}
-
-static const struct {
-    const char *name;
-    void (*run)(void);
-} tests[] = {
+static const struct test tests[] = {
     {"constructor", constructor},
     {"2 stdio bypasses", stdio_bypasses},
     {"streams lock among threads", streams_lock_among_threads},
@@ -773,15 +761,5 @@ int main(int argc, char **argv)
         strcmp(argv[2], "many") == 0 ? own_descriptors_are_higher() : threads();
         return failures != 0;
     }
-    for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-        int before = open_descriptors(), already = failures;
-        tests[i].run();
-        if (open_descriptors() > before) {
-            fprintf(stderr, "%s leaves descriptors open\n", tests[i].name);
-            failures++;
-        }
-        printf("%s - %s\n", failures == already ? "ok" : "not ok", tests[i].name);
-        fflush(stdout); /* otherwise a child's exit would print a copy of the buffer */
-    }
-    return failures != 0;
+    return run_tests(tests, sizeof(tests) / sizeof(*tests), open_descriptors, "open descriptors");
 }
