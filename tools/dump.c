@@ -50,14 +50,10 @@ int tool_dump(int argc, char **argv)
                                             {"bodies", no_argument, NULL, 'b'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    const char *spool = NULL;
     bool bodies = false;
+    const char *spool = tool_options_of(argc, argv, options, &bodies, usage);
     struct look look;
 
-    for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
-        spool = option == 's' ? optarg : spool;
-        bodies = bodies || option == 'b';
-    }
     const char *part = *tool_operands(argc, argv, 1, 1, "one of journal, database and segment", usage);
     if (strcmp(part, "journal") != 0 && strcmp(part, "database") != 0 && strcmp(part, "segment") != 0)
         tool_wrong(usage, "dump needs one of journal, database and segment, and not `%s`", part);

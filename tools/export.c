@@ -183,16 +183,8 @@ int tool_export(int argc, char **argv)
                                           {"yes", no_argument, NULL, 'y'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
-    const char *spool = NULL;
     bool yes = false;
-
-    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
-        if (option == 's') {
-            spool = optarg;
-        } else {
-            yes = true;
-        }
-    }
+    const char *spool = tool_options_of(argc, argv, known, &yes, usage);
     const char *path = *tool_operands(argc, argv, 0, 1, NULL, usage);
     struct fastspool *fs = move_begin(spool, path ? MOVE_ELSEWHERE : MOVE_OUT);
     if (!fs)

@@ -90,28 +90,15 @@ static int write_anew(const struct fastspool *fs)
 
 /* ---- the subcommand ---- */
 
-static const char *parse(int argc, char **argv, bool *anew)
+int tool_flush(int argc, char **argv)
 {
     static const struct option known[] = {{"spool", required_argument, NULL, 's'},
                                           {"anew", no_argument, NULL, 'a'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
-    const char *spool = NULL;
-
-    for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
-        if (option == 's')
-            spool = optarg;
-        else
-            *anew = true;
-    }
-    tool_operands(argc, argv, 0, 0, NULL, usage);
-    return spool;
-}
-
-int tool_flush(int argc, char **argv)
-{
     bool anew = false;
-    const char *spool = parse(argc, argv, &anew);
+    const char *spool = tool_options_of(argc, argv, known, &anew, usage);
+    tool_operands(argc, argv, 0, 0, NULL, usage);
     struct fastspool *fs = tool_attach(spool);
 
     if (!fs)

@@ -105,6 +105,19 @@ const char *tool_path(const char *option, const char *text, const char *usage)
     return text;
 }
 
+const char *tool_options_of(int argc, char **argv, const struct option *options, bool *given, const char *usage)
+{
+    const char *spool = NULL;
+
+    for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
+        if (option == 's')
+            spool = optarg;
+        else
+            *given = true;
+    }
+    return spool;
+}
+
 const char *tool_options(int argc, char **argv, bool *json, const char *usage)
 {
     static const struct option options[] = {{"spool", required_argument, NULL, 's'},
@@ -113,15 +126,8 @@ const char *tool_options(int argc, char **argv, bool *json, const char *usage)
                                             {0}};
     static const struct option without_json[] = {
         {"spool", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
-    const char *spool = NULL;
 
-    for (int option; (option = tool_option(argc, argv, json ? options : without_json, usage)) != -1;) {
-        if (option == 's')
-            spool = optarg;
-        else
-            *json = true;
-    }
-    return spool;
+    return tool_options_of(argc, argv, json ? options : without_json, json, usage);
 }
 
 const char *tool_only_options(int argc, char **argv, bool *json, const char *usage)

@@ -98,6 +98,9 @@ const char *tool_path(const char *option, const char *text, const char *usage);
 /** Parse the options of most subcommands.  Returns the argument of `--spool DIR`, or NULL.  *@json: --json was given;
  *  @json NULL: the subcommand has no --json. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);
+/** The same for a subcommand that has, beside --spool and --help, one option of its own without an argument.  *@given:
+ * it was given. */
+const char *tool_options_of(int argc, char **argv, const struct option *options, bool *given, const char *usage);
 /** The same for a subcommand without operands. */
 const char *tool_only_options(int argc, char **argv, bool *json, const char *usage);
 
