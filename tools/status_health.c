@@ -32,6 +32,14 @@ static __attribute__((format(printf, 3, 4))) bool is(struct shown *shown, enum c
     return true;
 }
 
+/* If @is_true, the line says so already. */
+static bool is_said(struct shown *shown, enum condition condition, bool is_true)
+{
+    if (is_true)
+        shown->health = severity_of(condition);
+    return is_true;
+}
+
 static bool store_fails(struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
@@ -187,16 +195,6 @@ bool status_half_moved(const struct shown *shown, char line[STATUS_LINE])
     return true;
 }
 
-/* Where a killed import or export has left it. */
-static bool mail_is_half_moved(struct shown *shown)
-{
-    bool is_half = status_half_moved(shown, shown->line);
-
-    if (is_half)
-        shown->health = severity_of(MAIL_HALF_MOVED);
-    return is_half;
-}
-
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
 {
     if (!shown->stranded)
@@ -206,16 +204,6 @@ bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
              (long)shown->stranded);
     status_add_start(shown, line, ": restart Exim, %s", ways_command("restart"));
     return true;
-}
-
-/* What another store has is not in this one. */
-static bool exim_is_stranded(struct shown *shown)
-{
-    bool is_so = status_is_stranded(shown, shown->line);
-
-    if (is_so)
-        shown->health = severity_of(EXIM_STRANDED);
-    return is_so;
 }
 
 /* What the store, or the disk, lacks is an Exim. */
@@ -232,11 +220,7 @@ static bool exim_fails(struct shown *shown)
                          shown->enabled ? "" : "; or `fastspool export` to leave");
         return true;
     }
-    if (status_plain_stands(shown, shown->line)) {
-        shown->health = severity_of(PLAIN_UNATTENDED);
-        return true;
-    }
-    return false;
+    return is_said(shown, PLAIN_UNATTENDED, status_plain_stands(shown, shown->line));
 }
 
 /* What a daemon that has the store takes is in the store.  Its deliveries are re-executions. */
@@ -292,14 +276,6 @@ static bool exim_passes(struct shown *shown)
        messages, tool_plural(messages));
     status_add_start(shown, shown->line, "; start Exim, %s", ways_command("start"));
     return true;
-}
-
-/* A directory of the queue. */
-static bool queue_is_closed(struct shown *shown)
-{
-    if (shown->closed)
-        shown->health = severity_of(QUEUE_CLOSED);
-    return shown->closed;
 }
 
 /* What has been opened stays open. */
@@ -360,7 +336,7 @@ void status_judge(struct shown *shown)
     const struct fastspool_status *s = &shown->numbers;
     char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
-    if (store_fails(shown) || queue_is_closed(shown) || mirror_stands(shown))
+    if (store_fails(shown) || is_said(shown, QUEUE_CLOSED, shown->closed) || mirror_stands(shown))
         return;
     if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
         is(shown, NO_ROOM,
@@ -369,9 +345,11 @@ void status_judge(struct shown *shown)
            "and `df -i` say whether that disk is full, else raise `memory` in " FASTSPOOL_CONFIG,
            (double)s->room_bytes / (1 << 20), s->room_files,
            escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
-    else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) || mail_is_half_moved(shown) ||
-             exim_is_stranded(shown) || exim_fails(shown) || library_is_lost(shown) || view_hides_mail(shown) ||
-             state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
+    else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) ||
+             is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
+             is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) || exim_fails(shown) ||
+             library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) || view_fails(shown) ||
+             is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",
@@ -388,8 +366,6 @@ void status_judge(struct shown *shown)
     else if (!s->mirror_pid)
         is(shown, NO_MIRROR,
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
-    else if (status_refuses_large(s->largest_bytes, shown->exim_limit, shown->line))
-        shown->health = severity_of(LARGE_REFUSED);
-    else
+    else if (!is_said(shown, LARGE_REFUSED, status_refuses_large(s->largest_bytes, shown->exim_limit, shown->line)))
         is(shown, IN_ORDER, "all is well");
 }
