@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mirror's two threads and a disk that has no room: who waits for a file is told when there is one.
+ * The checkpointer: a disk that has no room, checkpoints that fail, and a state whose lock was removed.
  */
 #include "mirror/checkpointer.h"
 #include "base/clock.h"
+#include "base/places.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
+#include "spool/presence.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
@@ -135,6 +137,30 @@ Test(checkpointer, last_room, .timeout = 20)
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(slow, false);
     checkpointer_end(&c);
+}
+
+/* The lock of the state was removed: a store that was made beside this one may have the database, which stays as it is.
+ */
+Test(checkpointer, lock_removed, .timeout = 20)
+{
+    char data[sizeof(path) + 16];
+    int result = 0;
+
+    cr_assert_eq(append(40000), 0, "%s", error);
+    fs->presence_fd = presence_open(journal.pool.above, true);
+    cr_assert(fs->presence_fd >= 0 && unlinkat(journal.pool.above, PLACES_LOCK, 0) == 0);
+    journal_files_want_checkpoint(&journal.pool);
+    cr_assert_eq(checkpointer_start(&c), 0);
+    for (unsigned ended = 0; ended == 0; usleep(10000)) {
+        pthread_mutex_lock(&c.mutex);
+        ended = c.ended;
+        result = c.error;
+        pthread_mutex_unlock(&c.mutex);
+    }
+    checkpointer_end(&c); /* by another try */
+    snprintf(data, sizeof(data), "%s/data.mdb", path);
+    cr_assert(result == -ESTALE && access(data, F_OK) < 0, "%d", result);
+    close(fs->presence_fd);
 }
 
 /* A checkpoint that fails is tried again each second, whoever wants one meanwhile and how often; then one succeeds. */
