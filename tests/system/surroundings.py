@@ -474,6 +474,22 @@ def locks_removed(exim):
         exim.expect(refused, "sink")
 
 
+@test(main=QUEUE_ONLY, library=True, fastspool=LAZY)
+def locks_removed_lazy(exim):
+    """The same where no fsync waits for the disk: when the mirror has seen it and ended, nothing is acknowledged."""
+    expect_refusals(exim)
+    exim.start()
+    accept(exim, 3)
+    exim.tool("flush")
+    old, = mirrors()
+    for path in exim.spool.glob(".fastspool/*lock"):
+        path.unlink()
+    check(counted(exim) == 3, "the other store has not all that was on the disk")
+    wait_for(lambda: old not in mirrors(), "the mirror ends by itself")
+    check(not any(code == 250 for _, code in send(2)), "mail was acknowledged that nobody can find again")
+    finish(exim)
+
+
 @test(main=QUEUE_ONLY, library=True)
 def mirrors_lock_removed(exim):
     """The mirror's lock is removed, and another mirror starts: it waits for the end of the old one, and one is left."""
