@@ -184,7 +184,7 @@ static int write_block(struct fastspool *fs, const struct inode *inode, uint32_t
 
     if (result < 0)
         return result;
-    const uint32_t old = *slot;
+    const uint32_t old = LOAD(*slot);
     if (old && !valid_piece(fs, old))
         return section_damaged(fs, "a file leads to a block outside the chunks");
     if (from >= valid && end <= room_of(old)) {
@@ -305,8 +305,8 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
         if (!slot) {
             end = hole > to ? hole : to;
         } else {
-            if (*slot) {
-                const uint32_t piece = *slot;
+            const uint32_t piece = LOAD(*slot);
+            if (piece) {
                 blocks_give(fs, piece);
                 SET(fs, *slot, 0);
                 SET(fs, inode->parts, inode->parts - piece_parts(piece));
@@ -335,7 +335,7 @@ static int cut(struct fastspool *fs, uint32_t i, uint64_t size)
     uint32_t last = (uint32_t)(size / BLOCK_SIZE), used = (uint32_t)(size % BLOCK_SIZE);
     uint32_t hole, new = 0;
     const uint32_t *slot = used ? find_slot(fs, inode, last, &hole) : NULL;
-    uint32_t old = slot ? *slot : 0;
+    const uint32_t old = slot ? LOAD(*slot) : 0;
 
     if (old && !valid_piece(fs, old))
         return section_damaged(fs, "a file leads to a block outside the chunks");
@@ -409,7 +409,7 @@ static int load_block(struct fastspool *fs, const struct inode *inode, uint32_t 
 
     if (result < 0)
         return result;
-    const uint32_t old = *slot;
+    const uint32_t old = LOAD(*slot);
     uint32_t piece = old;
     if (old && !valid_piece(fs, old))
         return section_damaged(fs, "a file leads to a block outside the chunks");
@@ -457,7 +457,7 @@ struct moving {
 /* Move the piece of *@slot if it lies in the chunk. */
 static int move_piece(struct moving *moving, const uint32_t *slot)
 {
-    const uint32_t old = *slot;
+    const uint32_t old = LOAD(*slot);
     uint32_t new;
 
     if (old == 0 || piece_block(old) / CHUNK_BLOCKS != moving->chunk)

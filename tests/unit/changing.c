@@ -192,6 +192,42 @@ Test(changing, size_of_a_file)
     ends_well(overwrite);
 }
 
+static void append(void)
+{
+    static char bytes[BLOCK_SIZE];
+    int d = create("input/x"), other = create("input/y"), found[2] = {0};
+
+    memset(other_bytes, 'y', sizeof(other_bytes));
+    expect(fastspool_pwrite(fs, d, before_write, 100, 0) == 100 &&
+               fastspool_pwrite(fs, other, other_bytes, BLOCK_SIZE, 0) == BLOCK_SIZE,
+           "no files\n");
+    const struct inode *inode = inode_of("input/x"), before = *inode;
+    const uint32_t beyond = inode_of("input/y")->map.direct[0] | (BLOCK_PARTS - 1) << PIECE_FIRST;
+    stepping_begin(inode->map.direct[0], before.map.direct[0], beyond);
+    STEPPING_ALL(period, phase)
+    {
+        stepping_turn(period, phase);
+        stepping_sections(true);
+        ssize_t result = fastspool_pwrite(fs, d, "written", 7, 100);
+        stepping_sections(false);
+        expect(result == 7 || result == -EIO, "period %u, phase %u: %zd\n", period, phase, result);
+        found[result < 0]++;
+        WRITABLE(*inode) = before;
+        mend();
+        expect(fastspool_pread(fs, other, bytes, BLOCK_SIZE, 0) == BLOCK_SIZE &&
+                   memcmp(bytes, other_bytes, BLOCK_SIZE) == 0,
+               "period %u, phase %u: another file has changed\n", period, phase);
+    }
+    stepping_end();
+    expect(found[0] && found[1], "%d written, %d refused\n", found[0], found[1]);
+}
+
+/* The piece that is written to is the one that was looked at: not a whole block that begins in the last part of one. */
+Test(changing, piece_of_a_file)
+{
+    ends_well(append);
+}
+
 /* Nothing is free but what the bits say, at times: @piece. */
 static void take_piece(uint64_t bits, uint32_t piece)
 {
