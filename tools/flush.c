@@ -47,18 +47,25 @@ static void look_at_view(struct fastspool *fs, const char *spool)
 
 /* ---- anew ---- */
 
-/* For the mirror, with the owner's rights: the state directory is his. */
-static int say_lost(const struct fastspool *fs, char path[PLACES_PATH_MAX])
+/* For the mirror.  The state directory is the owner's, and so are the rights with which a file comes and goes there: he
+ * may put a link in its place. */
+static int say_lost(const struct fastspool *fs, const char *path)
 {
     struct rights rights = rights_of_owner(fs->owner, fs->group);
-
-    places_in_state(fs->state, PLACES_ANEW, path);
     int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     int result = fd < 0 ? -errno : 0;
     if (fd >= 0)
         close(fd);
     rights_back(rights);
     return result;
+}
+
+static void take_back(const struct fastspool *fs, const char *path)
+{
+    struct rights rights = rights_of_owner(fs->owner, fs->group);
+
+    unlink(path);
+    rights_back(rights);
 }
 
 static int commit_error(const struct fastspool *fs)
@@ -75,6 +82,7 @@ static int write_anew(const struct fastspool *fs)
 
     if (commit_error(fs) != -ESTALE)
         return tool_error("nothing that %s has had on the disk is gone: nothing is to be written anew", fs->spool);
+    places_in_state(fs->state, PLACES_ANEW, path);
     int result = say_lost(fs, path);
     if (result < 0)
         return tool_error("cannot make %s: %s", path, strerrordesc_np(-result));
@@ -83,7 +91,7 @@ static int write_anew(const struct fastspool *fs)
         clock_sleep(LOOK_EVERY);
     if (result < 0)
         return 0;
-    unlink(path);
+    take_back(fs, path);
     return tool_error("cannot write all of %s to the disk anew: %s: syslog says more", fs->spool,
                       strerrordesc_np(-commit_error(fs)));
 }

@@ -25,7 +25,7 @@ import tempfile
 import time
 
 from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, processes, sleeps_in,
-                     stores, test, wait_for)
+                     stores, suspend, test, wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
 INSTALLED = pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY
@@ -314,6 +314,33 @@ def memory_behind_a_link(exim):
         os.waitpid(pid, 0)
         link.unlink()
         link.symlink_to(memory.parent)          # the store is there still
+
+
+@test(library=True, main=QUEUE_ONLY)
+def word_behind_a_link(exim):
+    """`fastspool flush --anew` of root's takes its word back with the owner's rights, when no mirror has heard it: the mail user's
+    link in the place of the state leads to no file of root's."""
+    exim.start()
+    exim.submit(Message())
+    exim.stop()
+    state, away, roots = (exim.spool / name for name in (".fastspool", "away", "roots"))
+    shutil.rmtree(state / "journal")
+    wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
+    mirror = exim.status()["mirror_pid"]
+    suspend(mirror)
+    roots.mkdir(mode=0o700)
+    (roots / "anew").write_text("root's")
+    with subprocess.Popen([TOOL, "flush", "--anew"], stderr=subprocess.PIPE) as flush:
+        wait_for((state / "anew").exists, "it has said so")
+        state.rename(away)
+        state.symlink_to(roots)
+        check(flush.wait(60) == 1, "all was written anew")
+    check((roots / "anew").exists(), "a file of root's is gone")
+    state.unlink()
+    away.rename(state)
+    os.kill(mirror, signal.SIGCONT)             # it finds the word now
+    wait_for(lambda: not exim.status()["commit_error"], "all is on the disk again")
+    exim.queued += 1
 
 
 @test(library=True, main=QUEUE_ONLY)
