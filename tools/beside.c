@@ -16,6 +16,7 @@
 #include "beside.h"
 
 #include "base/escape.h"
+#include "base/places.h"
 #include "base/started.h"
 #include "exims.h"
 #include "fastspool.h"
@@ -26,7 +27,6 @@
 #include "ways.h"
 
 #include <dirent.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,16 +44,7 @@ struct found {
 
 static bool has_memory(pid_t pid, const char *memory)
 {
-    char path[48], line[PATH_MAX + 128];
-    bool found = false;
-
-    snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
-    FILE *maps = fopen(path, "re");
-    while (maps && !found && fgets(line, sizeof(line), maps))
-        found = strstr(line, memory) != NULL;
-    if (maps)
-        fclose(maps);
-    return found;
+    return exims_maps(pid, memory, "/" PLACES_SEGMENT);
 }
 
 /* The last that a daemon does is to run itself so, as root, to remove its pid file.  That touches no mail, and is there

@@ -226,19 +226,26 @@ static bool is_any(pid_t pid, const struct fastspool_config *config, const char 
     return found;
 }
 
-/* No store is given back that is in use: its memory, or the locks that say so, were removed by hand. */
-static bool is_stranded(pid_t pid)
+bool exims_maps(pid_t pid, const char *start, const char *end)
 {
     char path[48], line[PATH_MAX + 128];
     bool found = false;
 
     snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
     FILE *maps = fopen(path, "re");
-    while (maps && !found && fgets(line, sizeof(line), maps))
-        found = strstr(line, "/fastspool.") && strstr(line, "/" PLACES_SEGMENT " (deleted)\n");
+    while (maps && !found && fgets(line, sizeof(line), maps)) {
+        const char *at = strstr(line, start);
+        found = at && strstr(at, end);
+    }
     if (maps)
         fclose(maps);
     return found;
+}
+
+/* A store in use is never given back.  So its memory was removed by hand, or the locks that show the use. */
+static bool is_stranded(pid_t pid)
+{
+    return exims_maps(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n");
 }
 
 static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,

@@ -42,10 +42,13 @@ bool exims_is_powerless(pid_t pid, const struct fastspool_config *config);
  *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
 size_t exims_hidden(const struct fastspool_config *config);
 
+/** Has @pid mapped a file whose path has @start in it, and behind that @end?  False, too, where it can't be said. */
+bool exims_maps(pid_t pid, const char *start, const char *end);
+
 /** How many Exims run without the library, or are not served by it: of any spool, as no process tells which one it
- * uses. Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more where
- * one has just begun.  *@daemons: of these.  -1: it can't be said (exims_hidden()).  *@stranded: a daemon whose store
- *  was removed, 0: there is none.  Needs root. */
+ *  uses.  Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more
+ *  where one has just begun.  -1: it can't be said (exims_hidden()).  *@daemons: how many of them are daemons.
+ *  *@stranded: a daemon whose store was removed, 0: there is none.  Needs root. */
 int64_t exims_without(const struct fastspool_config *config, size_t *daemons, pid_t *stranded);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
