@@ -29,11 +29,14 @@
 
 #include <errno.h>
 
-/* The error of the last commit.  After an error, start a mirror that tries again, if none lives. */
+/* Why nobody waits for a commit: the store has failed, or the last commit has.  After the latter, start a mirror that
+ * tries again, if none lives. */
 static int last_error(struct fastspool *fs)
 {
     int error = doubt_result(LOAD(fs->header->tickets.commit_error));
 
+    if (LOAD(fs->header->state) == SEGMENT_FAILED)
+        return -EIO;
     if (error)
         await_start(fs);
     return error;
@@ -66,8 +69,6 @@ int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
         uint32_t event = LOAD(h->tickets.commit_event);
         if (LOAD(h->tickets.durable) >= ticket)
             return 0;
-        if (LOAD(h->state) == SEGMENT_FAILED)
-            return -EIO;
         int error = last_error(fs);
         if (error)
             return error;
@@ -103,8 +104,6 @@ static int wait_for_bounds(struct fastspool *fs)
     while (result == 0) {
         const uint32_t before = event;
         event = LOAD(h->tickets.commit_event);
-        if (LOAD(h->state) == SEGMENT_FAILED)
-            return -EIO;
         int error = last_error(fs);
         if (error)
             return error;
