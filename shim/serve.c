@@ -260,6 +260,16 @@ static const char *environment_problem(void)
            " nor registered by root (fastspool run --spool), so Exim's own re-executions would not see it";
 }
 
+/* May this user keep the store mapped, besides root and the owner? */
+static bool is_trusted_user(uid_t uid)
+{
+    for (size_t i = 0; i < config.trusted_users; i++) {
+        if (config.trusted_user[i] == uid)
+            return true;
+    }
+    return false;
+}
+
 /* May a process that this user started serve itself?  Root, a trusted user, and who owns every configured spool: the
  * process may come to any of them.  Who owns one that root has registered may be anybody. */
 static bool is_trusted(uid_t uid)
@@ -267,7 +277,7 @@ static bool is_trusted(uid_t uid)
     size_t count = config.spools ? config.spools : spool_count, own = 0, others = 0;
     struct stat spool;
 
-    if (uid == 0 || serve_trusts(uid))
+    if (uid == 0 || is_trusted_user(uid))
         return true;
     for (size_t i = 0; i < count && i < spool_count; i++) {
         bool there = real.stat(spools[i].given, &spool) == 0;
@@ -484,18 +494,9 @@ bool serve_by_preload(void)
     return by_preload && !(getauxval(AT_SECURE) && serve_is_global());
 }
 
-bool serve_trusts(uid_t uid)
-{
-    for (size_t i = 0; i < config.trusted_users; i++) {
-        if (config.trusted_user[i] == uid)
-            return true;
-    }
-    return false;
-}
-
 bool serve_may_stay(uid_t uid)
 {
-    return serve_trusts(uid) || attachment_may_hold(uid);
+    return is_trusted_user(uid) || attachment_may_hold(uid);
 }
 
 bool serve_is_program(const struct stat *st)

@@ -42,8 +42,6 @@ bool serve_by_preload(void);
 bool serve_is_global(void);
 /** Is this the file of the running image, or of another program that the configuration names? */
 bool serve_is_program(const struct stat *st);
-/** May this user keep the store mapped, besides root and the owner? */
-bool serve_trusts(uid_t uid);
 /** May this user keep all attached stores mapped? */
 bool serve_may_stay(uid_t uid);
 

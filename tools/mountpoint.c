@@ -76,13 +76,15 @@ bool mountpoint_has(const struct mountpoint *mount, const char *option)
     return find(mount, option) != NULL;
 }
 
-void mountpoint_value(const struct mountpoint *mount, const char *name, char *value, int room)
+/* The value of option @name, "huge": "always"; "" if it has none. */
+static void copy_value(const struct mountpoint *mount, const char *name, char value[MOUNTPOINT_VALUE])
 {
     const char *found = find(mount, name);
 
     value[0] = '\0';
     if (found && found[strlen(name)] == '=')
-        snprintf(value, (size_t)room, "%.*s", (int)strcspn(found + strlen(name) + 1, ","), found + strlen(name) + 1);
+        snprintf(value, MOUNTPOINT_VALUE, "%.*s", (int)strcspn(found + strlen(name) + 1, ","),
+                 found + strlen(name) + 1);
 }
 
 bool mountpoint_is_huge(const struct mountpoint *mount, char value[MOUNTPOINT_VALUE], char kernel[MOUNTPOINT_KERNEL])
@@ -94,7 +96,7 @@ bool mountpoint_is_huge(const struct mountpoint *mount, char value[MOUNTPOINT_VA
     if (file)
         fclose(file);
     kernel[strcspn(kernel, "\n")] = '\0';
-    mountpoint_value(mount, "huge", value, MOUNTPOINT_VALUE);
+    copy_value(mount, "huge", value);
     bool asked = strcmp(value, "always") == 0 || strcmp(value, "within_size") == 0;
     return (asked && !strstr(kernel, "[deny]")) || strstr(kernel, "[force]");
 }

@@ -21,8 +21,6 @@ struct mountpoint {
 bool mountpoint_of(const char *path, struct mountpoint *mount);
 /** Is @option, "nobarrier" or "huge=always", among the options? */
 bool mountpoint_has(const struct mountpoint *mount, const char *option);
-/** The value of option @name, "huge": "always"; "" if it has none. */
-void mountpoint_value(const struct mountpoint *mount, const char *name, char *value, int room);
 /** Has a file of this mount, a tmpfs, huge pages where the machine has them?  @value: the mount's `huge`, "" if it has
  *  none.  @kernel: what shmem_enabled says, which only overrules it by "deny" and "force"; "unknown": it can't be read.
  */

@@ -38,7 +38,8 @@ void dump_time(uint64_t time, FILE *out)
     fprintf(out, "%s.%09uZ", text, (unsigned)(time % 1000000000));
 }
 
-void dump_inode_value(const void *value, size_t size, FILE *out)
+/* The value of an inode, with its names: the rest of a line, and a line a name. */
+static void dump_inode(const void *value, size_t size, FILE *out)
 {
     char text[ESCAPE_ROOM(UINT8_MAX)];
     struct format_names names;
@@ -95,7 +96,7 @@ static void dump_record(const struct dump *dump, const struct record *record, co
     if (record->kind == RECORD_SLICE || record->kind == RECORD_HOLE)
         fprintf(dump->out, ", number %u:", record->slice);
     if (record->kind == RECORD_INODE)
-        dump_inode_value(value, record->size, dump->out);
+        dump_inode(value, record->size, dump->out);
     else if (record->kind == RECORD_SLICE)
         dump_bytes(value, record->size, dump->bodies, dump->out);
     else
@@ -182,7 +183,7 @@ static void dump_entry(const struct dump *dump, bool data, const MDB_val *key, c
         dump_bytes(value->mv_data, value->mv_size, dump->bodies, dump->out);
     } else {
         fprintf(dump->out, "inode %u", inode);
-        dump_inode_value(value->mv_data, value->mv_size, dump->out);
+        dump_inode(value->mv_data, value->mv_size, dump->out);
     }
 }
 

@@ -30,8 +30,6 @@ int dump_database(const char *state, bool bodies, FILE *out);
 
 /* ---- for the parts ---- */
 
-/** The value of an inode, with its names: the rest of a line, and a line a name. */
-void dump_inode_value(const void *value, size_t size, FILE *out);
 /** Bytes of mail: the rest of a line, and, @bodies, the bytes, a line of text a line. */
 void dump_bytes(const void *bytes, size_t size, bool bodies, FILE *out);
 /** Nanoseconds since 1970. */

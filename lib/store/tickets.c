@@ -56,7 +56,8 @@ static uint32_t capture_of(struct fastspool *fs, uint64_t ticket)
     return number;
 }
 
-int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
+/* Wait until change @ticket is durable, for @timeout ns, 0: without limit. */
+static int wait_for(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 {
     uint64_t start = clock_monotonic(), lived = start;
     const struct header *h = fs->header;
@@ -137,11 +138,11 @@ int tickets_sync(struct fastspool *fs, uint64_t ticket, bool directory)
         ticket = directory ? synced : ticket;
     }
     if (waits)
-        return tickets_wait(fs, ticket, 0);
+        return wait_for(fs, ticket, 0);
     return LOAD(fs->header->tickets.durable) >= ticket ? 0 : wait_for_bounds(fs);
 }
 
 int fastspool_flush(struct fastspool *fs, uint64_t timeout)
 {
-    return tickets_wait(fs, section_load(fs, &fs->header->tickets.change), timeout);
+    return wait_for(fs, section_load(fs, &fs->header->tickets.change), timeout);
 }

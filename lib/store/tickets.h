@@ -15,11 +15,9 @@ struct fastspool;
 #define TICKETS_FILES_MAX 16384u
 #define TICKETS_AGE_MAX   10u /* flush intervals, but at least 1 s */
 
-/** Outside sections: wait until change @ticket is durable, for @timeout ns, 0: without limit.  Starts a mirror if none
- *  lives.  -ETIMEDOUT; -EIO: no mirror comes up, or the segment FAILED; else the error of the last commit. */
-int tickets_wait(struct fastspool *fs, uint64_t ticket, uint64_t timeout);
 /** Outside sections: fsync, at the durability of the process, of a file or @directory whose last change is @ticket.
- *  Errors as tickets_wait(). */
+ *  Starts a mirror if it waits and none lives.  -EIO: no mirror comes up, or the segment FAILED; else the error of the
+ *  last commit. */
 int tickets_sync(struct fastspool *fs, uint64_t ticket, bool directory);
 
 #endif
