@@ -66,6 +66,7 @@ static const struct check {
     {"processes", false, doctor_namespace},
     {"RemoveIPC", false, doctor_remove_ipc},
     {"store", false, doctor_store},
+    {"queue", true, doctor_queues},
     {"mail in the store", false, doctor_unattended},
     {"view", false, doctor_view},
     {"mail on the disk", false, doctor_plain},

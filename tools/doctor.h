@@ -82,6 +82,7 @@ void doctor_remove_ipc(struct doctor *doctor);
 bool doctor_mail_stands(const struct doctor *doctor);
 /* doctor_mail.c: the store, the view, and mail outside of them */
 void doctor_store(struct doctor *doctor);
+void doctor_queues(struct doctor *doctor);
 void doctor_unattended(struct doctor *doctor);
 void doctor_view(struct doctor *doctor);
 void doctor_plain(struct doctor *doctor);

@@ -12,7 +12,9 @@
 #include "doctor.h"
 #include "exims.h"
 #include "plain/census.h"
+#include "queues.h"
 #include "seen.h"
+#include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "states.h"
@@ -68,6 +70,37 @@ void doctor_store(struct doctor *doctor)
         if (!doctor_is_exims(doctor, spool) && stat(spool, &st) == 0 && S_ISDIR(st.st_mode)) /* else "spool" has told */
             tell_status(doctor, spool);
     }
+}
+
+/* Has the state on the disk a queue, which no start takes from the plain disk? */
+static bool has_database(const struct doctor *doctor)
+{
+    char database[PLACES_PATH_MAX];
+
+    places_in_state(doctor->state, PLACES_DATABASE "/data.mdb", database);
+    return access(database, F_OK) == 0 || errno != ENOENT;
+}
+
+/* With --start there is no look at the store yet; else "store" has told of it, where it is in memory. */
+void doctor_queues(struct doctor *doctor)
+{
+    char line[QUEUES_LINE], why[FASTSPOOL_ERROR_MAX];
+    struct fastspool *fs = NULL;
+    bool refused = false;
+
+    if (!doctor->spool[0] || doctor->refusal[0] || doctor->fs)
+        return;
+    int result = attach_open(doctor->spool, &doctor->config, &fs, why);
+    if (result == 0) {
+        refused = queues_refuse(fs, viewed(doctor->spool) > 0, line);
+        fastspool_detach(fs);
+    } else if (result == -ENOENT && !has_database(doctor)) {
+        refused = queues_refuse_on_disk(doctor->spool, doctor->owner, doctor->group, line);
+    }
+    if (refused)
+        doctor_tell(doctor, doctor_verdict(severity_of(QUEUE_CLOSED)), "as said", "%s", line);
+    else if (result == -ENOENT)
+        doctor_tell(doctor, DOCTOR_OK, NULL, "its directories are the spool owner's to use");
 }
 
 /* Of the store in memory, or else of the state on the disk, as `fastspool status` counts.  @view: one covers the disk.

@@ -1,73 +1,271 @@
 /* SPDX-License-Identifier: MIT
  *
- * The queue's directories in the store: may Exim use them?
+ * The queue's directories: may Exim use them?
  *
  * A chown or chmod of SPOOL/input reaches the store, by the view, as it reaches a disk.  The store is well then, and
- * Exim, which has given up root's rights, is refused: it answers 421, or delivers nothing.
+ * Exim, which has given up root's rights, is refused: it answers 421, or delivers nothing.  A store that has not got
+ * the directory yet takes it over from the disk, with owner and mode; where the disk has a file in its place, none can
+ * be made.
  *
- * The happy path: input, msglog and their directories of one letter are the spool owner's to use, or are not there yet.
+ * The happy path: input, msglog, their directories of one letter, and those of each named queue, are the spool owner's
+ * to use, or are not there yet.  Of several that are not, the uppermost is told.
  *
- * Failure modes: a spool of root's does not say whose they have to be.  Those of a named queue are not
- * looked at.  What is looked at needs no lock, and no wait.
+ * Failure modes:
+ *   - A spool of root's does not say whose they have to be.
+ *   - A named queue on the disk is known by its input or msglog: of an empty directory nothing is said.
+ *   - What is looked at in the store needs no lock, and no wait.  The disk is not looked at through a view, which may
+ *     not answer.
  */
 #include "queues.h"
 
+#include "base/atomic.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "base/mountinfo.h"
+#include "base/rights.h"
 #include "fastspool.h"
+#include "spool/exim.h"
+#include "store/layout.h"
+#include "store/status.h"
 #include "store/store.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-/* The rights of its owner, its group, or of all others. */
-static bool may_use(const struct fastspool *fs, const struct stat *st)
+#define USED     07u /* of a directory with messages: read, written and searched */
+#define SEARCHED 01u
+#define FILLED   03u
+
+static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+static const char *const tops[] = {"input", "msglog"};
+#define TOPS (sizeof(tops) / sizeof(*tops))
+
+struct queues {
+    struct fastspool *fs; /* NULL: none */
+    const char *spool;
+    uid_t owner;
+    gid_t group;
+    bool viewed;                   /* a view shows those of the store to what the operator types */
+    char path[FASTSPOOL_PATH_MAX]; /* what can't be used, "": nothing */
+    struct stat st;                /* of it */
+    bool on_disk;                  /* it is the disk's */
+};
+
+/* ---- names ---- */
+
+/* What is behind "input" or "msglog" in @path, NULL: that has another name. */
+static const char *behind_top(const char *path)
 {
-    mode_t rights = st->st_uid == fs->owner   ? st->st_mode >> 6
-                    : st->st_gid == fs->group ? st->st_mode >> 3
-                                              : st->st_mode;
-
-    return (rights & 07) == 07;
+    for (size_t i = 0; i < TOPS; i++) {
+        size_t length = strlen(tops[i]);
+        if (strncmp(path, tops[i], length) == 0 && (path[length] == '/' || path[length] == '\0'))
+            return path + length;
+    }
+    return NULL;
 }
 
-static void tell(const struct fastspool *fs, bool viewed, const char *path, const struct stat *st,
-                 char line[QUEUES_LINE])
+/* Is @name, which ends at a slash or a NUL, that of a named queue? */
+static bool is_queue(const char *name)
+{
+    size_t length = strcspn(name, "/");
+
+    return name[0] != '.' && length > 0 && !exim_is_directory(name, length);
+}
+
+/* Is it Exim's: QUEUE, [QUEUE/]input, or [QUEUE/]input/LETTER? */
+static bool is_exims(const char *path)
+{
+    const char *rest = behind_top(path);
+
+    if (!rest && is_queue(path)) {
+        rest = strchrnul(path, '/');
+        rest = *rest ? behind_top(rest + 1) : rest;
+    }
+    return rest && (!*rest || (rest[1] && strchr(letters, rest[1]) && !rest[2]));
+}
+
+/* ---- one directory ---- */
+
+static bool path_of(const struct queues *q, const char *below, char path[FASTSPOOL_PATH_MAX])
+{
+    return snprintf(path, FASTSPOOL_PATH_MAX, "%s/%s", q->spool, below) < FASTSPOOL_PATH_MAX;
+}
+
+/* In the store. */
+static bool may(const struct queues *q, const struct stat *st, mode_t wanted)
+{
+    mode_t rights = st->st_uid == q->owner ? st->st_mode >> 6 : st->st_gid == q->group ? st->st_mode >> 3 : st->st_mode;
+
+    return S_ISDIR(st->st_mode) && (rights & wanted) == wanted;
+}
+
+/* The kernel, asked as the owner, who has access control lists and a way there. */
+static bool may_on_disk(const struct queues *q, const char *path, const struct stat *st, mode_t wanted)
+{
+    struct rights rights = rights_of_owner(q->owner, q->group);
+    bool refused = faccessat(AT_FDCWD, path, (int)wanted, AT_EACCESS) < 0 && errno == EACCES;
+
+    rights_back(rights);
+    return S_ISDIR(st->st_mode) && !refused;
+}
+
+static bool is_there(const struct queues *q, const char *below, bool on_disk, struct stat *st)
+{
+    char path[FASTSPOOL_PATH_MAX];
+
+    return on_disk ? path_of(q, below, path) && stat(path, st) == 0 : fastspool_stat(q->fs, below, st) == 0;
+}
+
+/* Of a named queue's own directory Exim needs no more than the way, but to make another one in it. */
+static mode_t needs(const struct queues *q, const char *below, bool on_disk)
+{
+    char path[FASTSPOOL_PATH_MAX];
+    struct stat st;
+    bool all = true;
+
+    if (behind_top(below) || strchr(below, '/'))
+        return USED;
+    for (size_t i = 0; i < TOPS && all; i++)
+        all = snprintf(path, sizeof(path), "%s/%s", below, tops[i]) < (int)sizeof(path) &&
+              is_there(q, path, on_disk, &st);
+    return all ? SEARCHED : FILLED;
+}
+
+/* The one with the shortest path counts. */
+static void look_at(struct queues *q, const char *below, bool on_disk)
+{
+    char path[FASTSPOOL_PATH_MAX];
+    size_t told = strlen(q->path);
+    struct stat st;
+
+    if (!path_of(q, below, path) || !is_there(q, below, on_disk, &st))
+        return;
+    size_t length = strlen(path);
+    mode_t mode = needs(q, below, on_disk);
+    if ((on_disk ? may_on_disk(q, path, &st, mode) : may(q, &st, mode)) ||
+        (told && (length > told || (length == told && strcmp(path, q->path) > 0))))
+        return;
+    strcpy(q->path, path);
+    q->st = st;
+    q->on_disk = on_disk;
+}
+
+/* ---- all of them ---- */
+
+static void look_in_store(void *context, const char *path, uint32_t inode)
+{
+    struct queues *q = context;
+
+    if (inode_valid(q->fs, inode) && is_exims(path))
+        look_at(q, path, false);
+}
+
+/* What the store has not got. */
+static void look_on_disk(struct queues *q, const char *below)
+{
+    struct stat st;
+
+    if (!q->fs || !is_there(q, below, false, &st))
+        look_at(q, below, true);
+}
+
+/* @queue: "", or the name of one and a slash. */
+static void look_at_queue(struct queues *q, const char *queue)
+{
+    char below[FASTSPOOL_PATH_MAX];
+
+    for (size_t top = 0; top < TOPS; top++) {
+        for (size_t i = 0; i < sizeof(letters); i++) { /* the first time: itself */
+            const char letter[] = {i ? '/' : '\0', letters[i ? i - 1 : 0], '\0'};
+            if (snprintf(below, sizeof(below), "%s%s%s", queue, tops[top], letter) < (int)sizeof(below))
+                look_on_disk(q, below);
+        }
+    }
+}
+
+/* On the disk, is @name a named queue, with a name that a path has room for? */
+static bool has_queue(const struct queues *q, const char *name)
+{
+    char path[FASTSPOOL_PATH_MAX];
+    struct stat st;
+    bool has = false;
+
+    for (size_t i = 0; i < TOPS && !has && is_queue(name); i++)
+        has = snprintf(path, sizeof(path), "%s/%s", name, tops[i]) < (int)sizeof(path) && is_there(q, path, true, &st);
+    return has;
+}
+
+static void look_at_disk(struct queues *q)
+{
+    char queue[NAME_MAX + 2];
+    DIR *directory = opendir(q->spool);
+
+    look_at_queue(q, "");
+    for (const struct dirent *entry; directory && (entry = readdir(directory));) {
+        if (!has_queue(q, entry->d_name))
+            continue;
+        look_on_disk(q, entry->d_name);
+        snprintf(queue, sizeof(queue), "%s/", entry->d_name);
+        look_at_queue(q, queue);
+    }
+    if (directory)
+        closedir(directory);
+}
+
+/* ---- what is told ---- */
+
+static void tell(const struct queues *q, char line[QUEUES_LINE])
 {
     char user[ERROR_USER], owner[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
-    const char *by = viewed ? "" : "fastspool run -- ";
+    const char *path = q->path;
+    const char *by = q->viewed || q->on_disk ? "" : "fastspool run -- ";
 
-    escape_word(like, sizeof(like), fs->spool);
+    escape_word(like, sizeof(like), q->spool);
     escape_word(what, sizeof(what), path);
-    if (st->st_uid == fs->owner)
+    if (!S_ISDIR(q->st.st_mode))
+        snprintf(line, QUEUES_LINE,
+                 "%s is no directory, so Exim can't make its own there, and mail stands: as root move that file away",
+                 path);
+    else if (q->st.st_uid == q->owner)
         snprintf(line, QUEUES_LINE,
                  "%s has mode %04o, with which Exim's user can't use it, and mail stands: as root say `%schmod u+rwx "
                  "%s`",
-                 path, st->st_mode & 07777, by, what);
+                 path, q->st.st_mode & 07777, by, what);
     else
         snprintf(line, QUEUES_LINE,
                  "%s is %s's, and has to be %s's, as the spool is, and mail stands: as root say `%schown -R "
                  "--reference=%s %s`",
-                 path, error_user(st->st_uid, user), error_user(fs->owner, owner), by, like, what);
+                 path, error_user(q->st.st_uid, user), error_user(q->owner, owner), by, like, what);
+}
+
+static bool refuse(struct queues *q, char line[QUEUES_LINE])
+{
+    if (q->owner == 0)
+        return false;
+    if (q->fs)
+        status_each(q->fs, look_in_store, q);
+    if (!mountinfo_has_view(q->spool) && (geteuid() == 0 || geteuid() == q->owner))
+        look_at_disk(q);
+    if (q->path[0])
+        tell(q, line);
+    return q->path[0];
 }
 
 bool queues_refuse(struct fastspool *fs, bool viewed, char line[QUEUES_LINE])
 {
-    static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    static const char *const tops[] = {"input", "msglog"};
-    char path[FASTSPOOL_PATH_MAX];
-    struct stat st;
+    struct queues q = {.fs = fs, .spool = fs->spool, .owner = fs->owner, .group = fs->group, .viewed = viewed};
 
-    for (size_t top = 0; top < sizeof(tops) / sizeof(*tops); top++) {
-        for (size_t i = 0; i < sizeof(letters); i++) { /* the first time: itself */
-            const char below[] = {i ? '/' : '\0', letters[i ? i - 1 : 0], '\0'};
-            int length = snprintf(path, sizeof(path), "%s/%s%s", fs->spool, tops[top], below);
-            if (length >= (int)sizeof(path) || fastspool_stat(fs, path + strlen(fs->spool) + 1, &st) < 0 ||
-                may_use(fs, &st) || fs->owner == 0)
-                continue;
-            tell(fs, viewed, path, &st, line);
-            return true;
-        }
-    }
-    return false;
+    return refuse(&q, line);
+}
+
+bool queues_refuse_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE])
+{
+    struct queues q = {.spool = spool, .owner = owner, .group = group};
+
+    return refuse(&q, line);
 }

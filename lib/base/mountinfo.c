@@ -39,3 +39,17 @@ bool mountinfo_next(FILE *file, struct mountinfo *mount)
     free(line);
     return is;
 }
+
+bool mountinfo_has_view(const char *spool)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    size_t length = strlen(spool);
+    struct mountinfo mount;
+    bool has = false;
+
+    while (!has && mountinfo_next(file, &mount))
+        has = mount.view && strncmp(mount.place, spool, length) == 0 && mount.place[length] == '/';
+    if (file)
+        fclose(file);
+    return has;
+}

@@ -25,4 +25,8 @@ struct mountinfo {
 /** The next line of @file.  False: there is none, or @file is NULL. */
 bool mountinfo_next(FILE *file, struct mountinfo *mount);
 
+/** Does this process see a view anywhere below @spool?  One of its directories may be unmounted, and the server of the
+ *  others not answer. */
+bool mountinfo_has_view(const char *spool);
+
 #endif

@@ -149,27 +149,11 @@ static int compare(const void *a, const void *b)
     return strcmp(*x, *y);
 }
 
-/* Is a view mounted anywhere below @spool?  One of its directories may be unmounted, and the server of the others not
- * answer. */
-static bool has_mounts(const char *spool)
-{
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    size_t length = strlen(spool);
-    struct mountinfo mount;
-    bool has = false;
-
-    while (!has && mountinfo_next(file, &mount))
-        has = mount.view && strncmp(mount.place, spool, length) == 0 && mount.place[length] == '/';
-    if (file)
-        fclose(file);
-    return has;
-}
-
 static void look_at_disk(struct census *c, const char *spool, bool view, struct fastspool *fs)
 {
     struct look look = {c, fs};
-    int fd = view || has_mounts(spool) ? open_tree(AT_FDCWD, spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
-                                       : open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = view || mountinfo_has_view(spool) ? open_tree(AT_FDCWD, spool, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+                                               : open(spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     *c = (struct census){0};
     if (fd >= 0 && faccessat(fd, ".", R_OK, AT_EACCESS) == 0)

@@ -52,23 +52,30 @@ def mistaken(path, mistake):
 
 
 @contextlib.contextmanager
-def spool_on_disk(exim):
-    """A machine in order, of which SPOOL is a file system, with a view; one message is in its queue."""
+def on_disk(exim):
+    """A machine in order, of which SPOOL is a file system."""
     before = DEFAULTS.read_text()
     exim.panic = "Permission denied|Input/output error"
     DEFAULTS.write_text(before + f"export LD_PRELOAD={LIBRARY}\n")
     LoopDisk(exim.spool, 256)
     (exim.spool / "lost+found").rmdir()
     exim.own(exim.spool)
-    exim.make_directories()
-    exim.start()
-    exim.submit(Message())
-    exim.queued += 1
-    wait_for(lambda: is_view(exim.spool / "msglog") and exim.status()["line"] == WELL, "all is well")
     try:
         yield
     finally:
         DEFAULTS.write_text(before)
+
+
+@contextlib.contextmanager
+def spool_on_disk(exim):
+    """The same with a view; one message is in its queue."""
+    with on_disk(exim):
+        exim.make_directories()
+        exim.start()
+        exim.submit(Message())
+        exim.queued += 1
+        wait_for(lambda: is_view(exim.spool / "msglog") and exim.status()["line"] == WELL, "all is well")
+        yield
 
 
 def start(exim):
@@ -112,7 +119,7 @@ def look(exim, path):
         return f"mail stands, or a store is there, and status says {health}: {line}; {status['view']}"
     if refused and health == 0:
         return f"a start is refused, and status says {line}: {refused}"
-    if health == 2 and not refused and path.parent != exim.spool:
+    if health == 2 and not refused:
         return f"mail stands, and a start is not refused: {line}"
     if health and (problem := mend(exim, path, line if not commands(refused) else refused)):
         return problem
@@ -176,13 +183,13 @@ def try_all(exim, allowed, mistake):
     return "" if good else f"{mistake}, which no refusal names, of {[str(path) for path in allowed]}: no mail is taken, or shown: {line}"
 
 
-def go_through(exim, prepare):
-    """The whole table of mistakes, made before a start of Exim.  PREPARE: before the first, and each start.  (Of the directories
-    below a view the import tells.)"""
+def go_through(exim, prepare, *more):
+    """The whole table of mistakes, made before a start of Exim, and with those MORE places.  PREPARE: before the first, and each
+    start.  (Of the directories below a view the import tells.)"""
     problems = []
     for mistake in MISTAKES:
         allowed = []
-        for path in places(exim):
+        for path in [*places(exim), *more]:
             with mistaken(path, mistake):
                 problem = look_stopped(exim, path)
             if problem is None:
@@ -200,7 +207,7 @@ def mistakes_before_a_start(exim):
     """Each mistake while Exim is stopped, and the store in memory, refuses its start, with what mends it; or does no harm."""
     with spool_on_disk(exim):
         exim.stop()
-        go_through(exim, lambda: None)
+        go_through(exim, lambda: None, exim.spool / "input", exim.spool / "msglog")
 
 
 @test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
@@ -210,6 +217,94 @@ def mistakes_after_stop(exim):
         exim.stop()
         exim.tool("stop")
         go_through(exim, lambda: exim.tool("stop"))
+
+
+# --- directories of the queue on the disk, without a view -----------------------------------------------------------
+
+IN_QUEUE = ("acl_smtp_mail = accept queue = ${if eq{$sender_address}{q@sink.test}{Q}}",)
+DIRECTORIES = ("Q", "Q/input", "Q/msglog", "input", "msglog", "input/8")
+
+
+def make(exim, name, mistake):
+    """Directory NAME of the queue, as MISTAKE has left it, or a file.  What a named queue is known by is there."""
+    path = exim.spool / name
+    for other in ("Q", "Q/input" if name != "Q/input" else "Q/msglog", path.parent):
+        (exim.spool / other).mkdir(exist_ok=True)
+        exim.own(exim.spool / other)
+    if mistake == "a file":
+        path.touch()
+        return path
+    path.mkdir(exist_ok=True)
+    exim.own(path)
+    MISTAKES[mistake](path)
+    return path
+
+
+def clear(exim):
+    for name in ("Q", "input", "msglog"):
+        path = exim.spool / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def refused_as_plain(exim, path):
+    """What is false of a refused start beside PATH."""
+    said = start(exim)
+    if "mail stands" not in said or f"{path} " not in said or exim.command("doctor", program=TOOL, stock=True).returncode != 2:
+        return f"not told: {said}"
+    if path.is_dir():
+        subprocess.run(["bash", "-c", commands(said)[0]], cwd="/", check=True)
+    else:
+        path.rename(path.with_name("away"))
+    said = start(exim)
+    return f"not mended: {said}" if said else ""
+
+
+@test(library=True, main=QUEUE_ONLY + IN_QUEUE)
+def directories_of_the_disk(exim):
+    """Before the first use the store takes its queue's directories over from the disk, and those of a named queue: one that Exim's
+    user can't use refuses the start, as that Exim would answer 421, or deliver nothing.  One that the store has is no matter."""
+    problems = []
+    with on_disk(exim):
+        for name in DIRECTORIES:
+            for mistake in ("mode 0", "root's", "nobody's", *(["a file"] if name != "Q" else [])):
+                path = make(exim, name, mistake)
+                if problem := refused_as_plain(exim, path):
+                    problems.append(f"{path} is {mistake}: {problem}")
+                clear(exim)
+        check(not problems, "\n".join(problems))
+        make(exim, "Q/input", "mode 0777")
+        make(exim, "input", "mode 0777")
+        check(not start(exim), f"what Exim can use is refused: {start(exim)}")
+        exim.start()
+        for sender in ("q@sink.test", "sender@sink.test"):
+            with contextlib.closing(Client()) as client:
+                check(client.send(exim.expect(Message(sender=sender), "sink"))[0] == 250, "a message was refused")
+        exim.run("-qGQ")
+        exim.deliver_queue()
+        exim.stop()
+        clear(exim)
+        make(exim, "Q/input", "nobody's")
+        check(not start(exim), f"what the store has is refused for the disk's: {start(exim)}")
+
+
+@test(library=True, main=QUEUE_ONLY + IN_QUEUE)
+def directories_of_the_store(exim):
+    """Without a view the store's own are the same: status tells, and the start is refused; of a named queue, too."""
+    with on_disk(exim):
+        exim.start()
+        for sender in ("q@sink.test", "sender@sink.test"):
+            with contextlib.closing(Client()) as client:
+                client.send(exim.expect(Message(sender=sender), "sink"))
+        for name in ("Q/input", "Q/msglog", "input", "msglog"):
+            for command in (("chmod", "0"), ("chown", "nobody")):
+                exim.run("run", "--", *command, exim.spool / name, program=TOOL, stock=True)
+                said, status = start(exim), exim.status()
+                check(commands(said) == commands(status["line"]) and status["health"] == 2 and f"{exim.spool / name} " in said,
+                      f"{name} after {command} is not told: {said}, {status['line']}")
+                subprocess.run(["bash", "-c", commands(said)[0]], cwd="/", check=True)
+                check(not start(exim) and exim.status()["line"] == WELL, f"{said} does not mend it: {start(exim)}")
+        exim.run("-qGQ")
+        exim.deliver_queue()
 
 
 if __name__ == "__main__":
