@@ -957,7 +957,8 @@ class Log:
 
     def close(self):
         self.closed = True
-        self.socket.shutdown(socket.SHUT_RD)    # select ends
+        with contextlib.suppress(OSError):      # a line came meanwhile: follow() has seen it, and has ended
+            self.socket.shutdown(socket.SHUT_RD)    # select ends
 
 
 # --- the runner ---------------------------------------------------------------------------------------------------
