@@ -8,6 +8,7 @@
 - No code of an ordinary user runs in a process with the store mapped.
 - What the mail user writes to the segment's lock and numbers harms no process of root's.
 """
+import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
@@ -24,7 +25,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Message, Skip, check, kill, main, processes, sleeps_in,
+from harness import (EXIM, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Log, Message, Skip, check, kill, main, processes, sleeps_in,
                      stores, suspend, test, wait_for)
 
 SEGMENT = "/fastspool."                       # marks a mapped segment in /proc/PID/maps
@@ -1136,6 +1137,41 @@ def a_lock_of_the_mirror(exim):
                 names(exim, pid, 1, "compact", says=says)
                 names(exim, pid, 1, "stop", says=says)
     check(len(exim.queue()) == 1, "the message is gone")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def mail_waits_for_a_lock(exim):
+    """A process of the mail user gets the mirror's lock while Exim runs: messages wait, or are refused where the lock is shared, and
+    syslog says so once, of all that wait, with the file, and that status names the process.  The next time it is said again."""
+    log = Log()
+    exim.start()
+    exim.submit(exim.expect(Message(), "sink"))
+
+    def send(message):
+        with contextlib.closing(Client()) as client:
+            return client.send(message)[0]
+
+    for times, kind in ((1, "flock"), (2, "shared")):
+        exim.tool("stop")
+        with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(3) as pool:
+            pid = stack.enter_context(locked(exim.spool / ".fastspool/mirror.lock", kind))
+            messages = [Message() for _ in range(3)]
+            answers = [pool.submit(send, message) for message in messages]
+            wait_for(lambda: len(log.lines("no sign of life of the mirror")) == times, "syslog says that mail waits")
+            names(exim, pid, 2, "status", says=("which is no mirror", f"kill {pid}"))
+            if kind == "shared":
+                concurrent.futures.wait(answers)
+            time.sleep(1)
+            stack.close()
+            for message, answer in zip(messages, answers):
+                check(answer.result() == (250 if kind == "flock" else 451), f"{kind}: the answer is {answer.result()}")
+                if kind == "flock":
+                    exim.expect(message, "sink")
+            exim.tool("run", "--", "true")
+        said = log.lines("no sign of life of the mirror")
+        check(len(said) == times and f"{exim.spool}/.fastspool/mirror.lock: " in said[-1] and "`fastspool status`" in said[-1], f"{said}")
+    log.close()
+    exim.deliver_queue()
 
 
 @test(library=True, main=QUEUE_ONLY)
