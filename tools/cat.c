@@ -2,13 +2,13 @@
  *
  * fastspool cat: print files of the store.
  */
+#include "below.h"
 #include "fastspool.h"
 #include "tool.h"
 
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <string.h>
 
 static const char usage[] =
     "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are below the spool, or relative to it.\n";
@@ -20,16 +20,17 @@ static int print_file(struct fastspool *fs, const char *path)
     int file = fastspool_open(fs, path, O_RDONLY, 0);
 
     if (file < 0)
-        return tool_error("%s: %s", path, strerrordesc_np(-file));
+        return below_error(fs, path, file);
     while (!ferror(stdout) && (got = fastspool_read(fs, file, bytes, sizeof(bytes))) > 0)
         fwrite(bytes, 1, (size_t)got, stdout);
     fastspool_close(fs, file);
-    return got < 0 ? tool_error("%s: %s", path, strerrordesc_np((int)-got)) : 0;
+    return got < 0 ? below_error(fs, path, (int)got) : 0;
 }
 
 int tool_cat(int argc, char **argv)
 {
     const char *spool = tool_options(argc, argv, NULL, usage);
+    char below[PATH_MAX];
     int result = 0;
 
     tool_operands(argc, argv, 1, argc, "a PATH", usage);
@@ -37,7 +38,7 @@ int tool_cat(int argc, char **argv)
     if (!fs)
         return 1;
     for (int i = optind; i < argc; i++)
-        result |= print_file(fs, tool_relative(fs, argv[i]));
+        result |= below_find(fs, argv[i], below) || print_file(fs, below);
     fastspool_detach(fs);
     return result;
 }

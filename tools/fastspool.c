@@ -222,15 +222,6 @@ struct fastspool *tool_attach(const char *spool)
     return fs;
 }
 
-const char *tool_relative(const struct fastspool *fs, const char *path)
-{
-    size_t length = strlen(fs->spool);
-
-    if (strncmp(path, fs->spool, length) != 0 || (path[length] != '/' && path[length]))
-        return path;
-    return path + length + strspn(path + length, "/");
-}
-
 bool tool_mount_again(struct fastspool *fs, enum seen_state state)
 {
     if (state != SEEN_DEAD || geteuid() != 0)

@@ -7,10 +7,11 @@
  *
  * Failure modes:
  *   - A name has control characters, which a terminal would obey: they are escaped.
- *   - A path is too long, a directory can't be listed: a line on standard error, exit status 1, and the listing goes
- *     on.
+ *   - A path is too long, or not below the spool, a directory can't be listed: a line on standard error, exit status 1,
+ * and the listing goes on.
  */
 #include "base/escape.h"
+#include "below.h"
 #include "fastspool.h"
 #include "tool.h"
 
@@ -62,9 +63,7 @@ struct walk {
 
 static int walk_error(const struct walk *walk, int error)
 {
-    char shown[ESCAPE_ROOM(PATH_MAX)];
-    return tool_error("%s: %s", escape_bytes(shown, sizeof(shown), walk->path, strlen(walk->path)),
-                      strerrordesc_np(-error));
+    return below_error(walk->fs, walk->path, error);
 }
 
 /* The directory at walk->path is the next one. */
@@ -128,12 +127,11 @@ static int go_on(struct walk *walk)
     return directory < 0 ? walk_error(walk, directory) : count < 0 ? walk_error(walk, (int)count) : 0;
 }
 
-static int list(struct fastspool *fs, const char *path)
+static int list(struct fastspool *fs, const char *below)
 {
     struct walk walk = {.fs = fs};
 
-    if ((size_t)snprintf(walk.path, sizeof(walk.path), "%s", path) >= sizeof(walk.path))
-        return walk_error(&walk, -ENAMETOOLONG);
+    strcpy(walk.path, below);
     int result = visit(&walk);
     while (walk.depth > 0)
         result |= go_on(&walk);
@@ -144,6 +142,7 @@ static int list(struct fastspool *fs, const char *path)
 int tool_ls(int argc, char **argv)
 {
     struct fastspool *fs = tool_attach(tool_options(argc, argv, NULL, usage));
+    char below[PATH_MAX];
     int result = 0;
 
     if (!fs)
@@ -151,7 +150,7 @@ int tool_ls(int argc, char **argv)
     if (optind == argc)
         result = list(fs, "");
     for (int i = optind; i < argc; i++)
-        result |= list(fs, tool_relative(fs, argv[i]));
+        result |= below_find(fs, argv[i], below) || list(fs, below);
     fastspool_detach(fs);
     return result;
 }

@@ -78,9 +78,6 @@ const char *tool_of_spool(const char *spool, char words[TOOL_OF_SPOOL]);
 /** Attach an existing store.  Creates none, and starts no mirror.  NULL: it failed, and the reason is printed. */
 struct fastspool *tool_attach(const char *spool);
 
-/** @path as the store's functions take it: one that begins with the spool's own loses that, and any other stays. */
-const char *tool_relative(const struct fastspool *fs, const char *path);
-
 /** The next option of @options, as getopt_long(3) says it; -1: there is none.  All have letters, and --help has 'h'.
  *  Prints @usage and exits: with 64 on a wrong one, with 0 on --help and -h. */
 int tool_option(int argc, char **argv, const struct option *options, const char *usage);

@@ -268,15 +268,34 @@ def no_store(exim):
 
 @test(main=QUEUE_ONLY, library=True)
 def paths(exim):
-    """ls and cat take a path as a shell completes it, below the spool, as well as a relative one."""
+    """ls and cat take a path as a shell completes it, below the spool, as well as a relative one, and by a link to the spool.  What
+    leads elsewhere, or to a file of the disk, is told."""
     exim.submit(exim.expect(Message(), "sink"))
     name = f"input/{exim.queue()[0]}-D"
     for path in (name, f"{exim.spool}/{name}", f"{exim.spool}//{name}"):
         check(exim.tool("cat", path) == exim.tool("cat", name) and exim.tool("ls", path) == exim.tool("ls", name), path)
     check(exim.tool("ls", str(exim.spool)) == exim.tool("ls"), "the spool itself")
-    for path in (f"{exim.spool}x/{name}", "/etc/passwd"):
-        result = exim.command("cat", path, program=TOOL, stock=True)
-        check(result.returncode == 1 and path.encode() in result.stderr, f"{path}: {result}")
+    link = exim.work / "link"
+    link.symlink_to(exim.spool)
+    for path in (f"{link}/{name}", f"{exim.spool}/../{exim.spool.name}/{name}", f"{exim.spool}/input/.././{name}", f"./{name}",
+                 f"{link}/../{exim.spool.name}//{name}", f"input/../{name}"):
+        check(exim.tool("cat", path) == exim.tool("cat", name), path)
+    for path in (f"{exim.spool}x/{name}", "/etc/passwd", "/", f"../{exim.spool.name}/{name}", f"{exim.spool}/../log", "input/../../x"):
+        for command in ("cat", "ls"):
+            result = exim.command(command, path, program=TOOL, stock=True)
+            check(result.returncode == 1 and result.stderr.decode() == f"fastspool: {path} is not below the spool {exim.spool}\n",
+                  f"{command} {path}: {result}")
+    (exim.spool / "db").mkdir(exist_ok=True)
+    (exim.spool / "db/own").touch()
+    for path, says in (("db/own", "is on the disk alone, and not in the store"), (f"{exim.spool}/input/none", "No such file or directory"),
+                       ("input/none", "No such file or directory")):
+        for command in ("cat", "ls"):
+            result = exim.command(command, path, program=TOOL, stock=True)
+            check(result.returncode == 1 and says in result.stderr.decode() and str(exim.spool / path) in result.stderr.decode(),
+                  f"{command} {path}: {result}")
+    for command in ("cat", "ls"):
+        result = exim.command(command, "", program=TOOL, stock=True)
+        check(result.returncode == 1 and b"an empty PATH" in result.stderr, f"{command} of nothing: {result}")
     mended(exim)
 
 
