@@ -12,6 +12,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "installed.h"
 #include "ways.h"
 
 #include <dlfcn.h>
@@ -25,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LIBRARY     FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY
+#define LIBRARY     INSTALLED_LIBRARY
 #define MEND        "`chown root:root " LIBRARY " && chmod 4644 " LIBRARY "`"
 #define SEPARATORS  " \t\n:"
 #define NO_USER     65534u
@@ -34,7 +35,7 @@
 
 void doctor_installed(struct doctor *doctor)
 {
-    char user[ERROR_USER];
+    char user[ERROR_USER], differs[INSTALLED_SENTENCE];
     struct stat st;
 
     if (stat(LIBRARY, &st) < 0)
@@ -48,6 +49,8 @@ void doctor_installed(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_WRONG, MEND,
                     "%s has mode %04o and not 4644: the loader does not take it into Exim's re-executions", LIBRARY,
                     st.st_mode & 07777);
+    else if (installed_differs(differs))
+        doctor_tell(doctor, DOCTOR_WRONG, ways_install_both(), "%s", differs);
     else if ((st.st_mode & 07777) != 04644)
         doctor_tell(doctor, DOCTOR_ATTENTION, MEND, "%s has mode %04o and not 4644", LIBRARY, st.st_mode & 07777);
     else

@@ -82,7 +82,7 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
         shown->hidden = shown->locked + shown->conflicts + shown->left;
 }
 
-#define LIBRARY FASTSPOOL_TRUSTED_LIBDIR "/" EXIMS_LIBRARY
+#define LIBRARY INSTALLED_LIBRARY
 
 /* Does the loader take it into Exim's re-executions?  As command_maps_library(), -ECHILD where Exim ends with it alone.
  * Asked again when its file @st has changed, as --watch looks each second. */
@@ -500,6 +500,13 @@ static void tell_stranded(struct shown *shown)
         add(shown, EXIM_STRANDED);
 }
 
+/* What starts is refused a store of the command's version, and makes one that the mirror refuses. */
+static void tell_differs(struct shown *shown)
+{
+    if (shown->health != NOT_IN_USE && status_differs(shown, shown->more))
+        add(shown, LIBRARY_DIFFERS);
+}
+
 /* Exim is refused the spool: that comes before what else is missing. */
 static void tell_refusal(struct shown *shown)
 {
@@ -525,6 +532,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
     look_at_configuration(shown);
     look_at_exims(shown);
     look_elsewhere(shown);
+    installed_differs(shown->differs);
     int result = attach_open(config->spool[0], config, fs, shown->line);
 
     if (result < 0) {
@@ -539,6 +547,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
                     sizeof(shown->line) - strlen(shown->line) - 1);
         tell_stranded(shown);
         tell_plain(shown);
+        tell_differs(shown);
         tell_other(shown);
         tell_state(shown);
         if (shown->refusal[0])

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "fastspool.h"
+#include "installed.h"
 #include "plain/census.h"
 #include "seen.h"
 #include "severity.h"
@@ -47,6 +48,7 @@ struct shown {
     bool stands;                        /* and nor can those that run, or none does */
     char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
     bool fatal;                         /* they end at once, as they load it, and it is a part of a library */
+    char differs[INSTALLED_SENTENCE];   /* the library's file is of another version, as said; "": it is of this one */
     int checkpoint_error;               /* negative errno of the last checkpoint; 0: it succeeded */
     char locker[LOCKER_SENTENCE];       /* another process has the lock of the database, "": none is known */
     int no_tool;                        /* errno: no mirror can be started */
@@ -113,6 +115,8 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
  *  it. */
 bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE]);
 
+/** Is the library of another version than this command?  Then @line says it. */
+bool status_differs(const struct shown *shown, char line[STATUS_LINE]);
 /** Has a daemon a store that was removed?  Then @line says it. */
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE]);
 

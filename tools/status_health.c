@@ -206,6 +206,15 @@ bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
     return true;
 }
 
+bool status_differs(const struct shown *shown, char line[STATUS_LINE])
+{
+    if (!shown->differs[0])
+        return false;
+    snprintf(line, STATUS_LINE, "%s: an Exim that starts takes no mail, and one that runs delivers none; %s",
+             shown->differs, ways_install_both());
+    return true;
+}
+
 /* What the store, or the disk, lacks is an Exim. */
 static bool exim_fails(struct shown *shown)
 {
@@ -347,7 +356,8 @@ void status_judge(struct shown *shown)
            escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) ||
              is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
-             is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) || exim_fails(shown) ||
+             is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
+             is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
              library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) || view_fails(shown) ||
              is_elsewhere(shown))
         return;

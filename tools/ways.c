@@ -275,13 +275,25 @@ const char *ways_command(const char *verb)
     return command;
 }
 
-const char *ways_install(bool library)
+static bool is_packaged(void)
 {
     glob_t found;
     bool packaged = glob("/var/lib/dpkg/info/libfastspool0*.list", 0, NULL, &found) == 0;
 
     globfree(&found);
-    if (!packaged)
+    return packaged;
+}
+
+const char *ways_install_both(void)
+{
+    return is_packaged() ? "install both of one version: `dpkg --configure -a && apt-get install --reinstall "
+                           "libfastspool0 fastspool`"
+                         : "install both of one version: `meson install -C build`, where they were built";
+}
+
+const char *ways_install(bool library)
+{
+    if (!is_packaged())
         return library ? "install the library again: `meson install -C build`, where it was built"
                        : "install it again: `meson install -C build`, where it was built";
     return library ? "install the library again: `apt-get install --reinstall libfastspool0`"

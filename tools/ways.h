@@ -55,6 +55,8 @@ const char *ways_command(const char *verb);
 
 /** How the library's file, or this program's, comes back here: by its package, or from where it was built. */
 const char *ways_install(bool library);
+/** How both come back, of one version. */
+const char *ways_install_both(void);
 
 /** After a change of a service's files.  Does nothing where no systemd runs. */
 void ways_reload(void);

@@ -24,6 +24,19 @@
 #define LAYOUT_VERSION 15
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
+/** By this the fastspool command finds in the library's file which version its stores have.  All versions keep the
+ * form.
+ */
+#define LAYOUT_MARK                                                                        \
+    {                                                                                      \
+        '\x7f', 'f', 'a', 's', 't', 's', 'p', 'o', 'o', 'l', ' ', 'h', 'a', 's', ':', '\n' \
+    }
+
+struct layout_mark {
+    char mark[16];
+    uint32_t version; /* LAYOUT_VERSION */
+};
+
 #define BLOCK_SIZE   4096u
 #define CHUNK_BLOCKS 256u                        /* blocks of a chunk: memory for data comes and goes by the chunk */
 #define CHUNK_SIZE   (CHUNK_BLOCKS * BLOCK_SIZE) /* 1 MiB */

@@ -48,6 +48,8 @@
 
 #define BUCKETS_FIRST 1024u /* buckets of an empty store */
 
+static const struct layout_mark mark __attribute__((used)) = {LAYOUT_MARK, LAYOUT_VERSION};
+
 /* ---- creation ---- */
 
 void segment_limit(const struct header *header, uint64_t memory)

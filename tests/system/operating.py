@@ -338,6 +338,35 @@ def the_library_is_lost(exim):
             allows(exim)
 
 
+@test(library=True)
+def a_library_of_another_version(exim):
+    """Half an upgrade: the library is of another version than the command, or has no mark of a version.  An Exim that starts would be
+    refused by the other's store: its start is, and status does not say that all is well."""
+    target, mark = pathlib.Path(os.path.realpath(INSTALLED)), b"\x7ffastspool has:\n"
+    with well(exim):
+        whole = target.read_bytes()
+        at = whole.index(mark) + len(mark)
+        version = int.from_bytes(whole[at:at + 4], "little")
+        later = f"its stores have layout version {version + 1}, and those of the command, which is the mirror, {version}"
+        for changed, words in ((whole[:at] + (version + 1).to_bytes(4, "little") + whole[at + 4:], later),
+                               (whole.replace(mark, b"\x7ffastspool had:\n"), "its stores have layout version 0")):
+            other = target.with_suffix(".new")
+            other.write_bytes(changed)
+            other.chmod(0o4644)
+            target.rename(f"{target}.away")
+            other.rename(target)
+            try:
+                status_tells(exim, 2, words, "`meson install -C build`")
+                tells(exim, "library", "wrong", words, "`meson install -C build`")
+                refuses(exim, words)
+                with written("/var/lib/dpkg/info/libfastspool0:amd64.list", "/.\n"):
+                    status_tells(exim, 2, "`dpkg --configure -a && apt-get install --reinstall libfastspool0 fastspool`")
+            finally:
+                os.rename(f"{target}.away", target)
+            status_tells(exim, 0, "all is well")
+            allows(exim)
+
+
 @test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True)
 def a_library_that_is_none(exim):
     """Its file has the right mode, and is empty, a text, the beginning of a library, another machine's, or a directory: doctor and the
