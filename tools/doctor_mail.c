@@ -258,13 +258,12 @@ void doctor_view(struct doctor *doctor)
 /* Without a view.  The same is said by `fastspool status`, which says nothing of what goes on. */
 static void tell_plain(struct doctor *doctor, int64_t messages)
 {
-    size_t daemons;
-    pid_t stranded;
+    struct exims_found found;
     struct shown shown = {.config = &doctor->config,
                           .on_disk = messages,
                           .enabled = ways_are_in(),
                           .unattended = !exims_attend(&doctor->config, doctor->spool, NULL),
-                          .without = exims_without(&doctor->config, &daemons, &stranded),
+                          .without = exims_without(&doctor->config, &found),
                           .view.state = SEEN_OFF};
     const char *plural = tool_plural((uint64_t)messages), *them = messages == 1 ? "it" : "them";
 

@@ -180,6 +180,7 @@ static void read_command(pid_t pid, struct exims_process *process)
     for (size_t at = 0, next; at < length; at = next) {
         next = at + strlen(text + at) + 1;
         process->daemon = process->daemon || is_daemons(text + at, next < length ? text + next : "");
+        process->configured = process->configured || strncmp(text + at, "-C", 2) == 0;
     }
     while (length > 0 && text[length - 1] == '\0')
         length--;
@@ -287,18 +288,21 @@ size_t exims_each(const struct fastspool_config *config, const char *image, exim
 }
 
 struct count {
-    size_t all, daemons;
-    pid_t stranded;
+    size_t all;
+    struct exims_found *found;
 };
 
 static bool count_without(void *context, const struct exims_process *process)
 {
     struct count *count = context;
+    struct exims_found *found = count->found;
     bool counts = !process->served && !process->users && !process->elsewhere;
 
     count->all += counts;
-    count->daemons += counts && process->daemon;
-    count->stranded = process->stranded ? process->pid : count->stranded;
+    found->daemons += counts && process->daemon;
+    if (process->stranded && !found->stranded) /* /proc has them by number: the daemon stands before its children */
+        found->stranded = process->pid;
+    found->configured = found->configured || (process->served && process->configured);
     return false;
 }
 
@@ -338,13 +342,12 @@ size_t exims_hidden(const struct fastspool_config *config)
     return hidden;
 }
 
-int64_t exims_without(const struct fastspool_config *config, size_t *daemons, pid_t *stranded)
+int64_t exims_without(const struct fastspool_config *config, struct exims_found *found)
 {
-    struct count without = {0};
+    struct count without = {.found = found};
 
+    *found = (struct exims_found){0};
     each_of(config, NULL, GLANCE, count_without, &without);
-    *daemons = without.daemons;
-    *stranded = without.stranded;
     return exims_hidden(config) ? -1 : (int64_t)without.all;
 }
 

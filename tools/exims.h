@@ -24,6 +24,7 @@ struct exims_process {
     bool elsewhere;   /* in another PID namespace than this process */
     bool daemon;      /* by its command line: takes mail, or runs the queue, until it is ended */
     bool stranded;    /* it is a daemon, and the memory of the store that it has was removed */
+    bool configured;  /* it has a configuration of its own (-C), and so perhaps another spool */
     char command[80]; /* its command line */
 };
 
@@ -45,11 +46,17 @@ size_t exims_hidden(const struct fastspool_config *config);
 /** Has @pid mapped a file whose path has @start in it, and behind that @end?  False, too, where it can't be said. */
 bool exims_maps(pid_t pid, const char *start, const char *end);
 
-/** How many Exims run without the library, or are not served by it: of any spool, as no process tells which one it
- *  uses.  Not those of other PID namespaces, nor a user's that has the library.  Looks for a tenth of a second more
- *  where one has just begun.  -1: it can't be said (exims_hidden()).  *@daemons: how many of them are daemons.
- *  *@stranded: a daemon whose store was removed, 0: there is none.  Needs root. */
-int64_t exims_without(const struct fastspool_config *config, size_t *daemons, pid_t *stranded);
+/** What is found of all Exims, of any spool, as no process tells which one it uses. */
+struct exims_found {
+    size_t daemons;  /* of those without the library */
+    pid_t stranded;  /* a daemon whose store was removed, 0: there is none */
+    bool configured; /* one that is served has a configuration of its own */
+};
+
+/** How many Exims run without the library, or are not served by it.  Not those of other PID namespaces, nor a user's
+ *  that has the library.  Looks for a tenth of a second more where one has just begun.  -1: it can't be said
+ *  (exims_hidden()).  Needs root. */
+int64_t exims_without(const struct fastspool_config *config, struct exims_found *found);
 
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
  *  where it can't be said (exims_hidden()).  *@daemon, if not NULL: one that takes mail, or runs the queue, until it is

@@ -31,6 +31,8 @@ enum condition {
     SPOOL_MISSING,
     SPOOL_CLOSED,  /* to this user */
     SPOOL_UNNAMED, /* Exim's own, which has a state: with the library it gets nothing */
+    SPOOL_LEFT,    /* Exim's own is another one, without a state: Exim works on that disk, */
+    MAIL_LEFT,     /* and mail stands here */
     OTHER_MAIL,    /* in a state that the configuration does not lead to */
     OTHER_MIRROR,  /* the same, without mail */
     /* the mail */

@@ -284,23 +284,43 @@ size_t states_find_others(const struct fastspool_config *config, struct states_o
     return find_others(config, others, STATES_MOST);
 }
 
+/* *@exists: one of @config's own is there. */
+static bool find_unnamed(const struct fastspool_config *config, char spool[PATH_MAX], bool *exists)
+{
+    struct stat st, named;
+
+    *exists = false;
+    if (!asked_spool(config, spool) || stat(spool, &st) < 0)
+        return false;
+    for (size_t i = 0; i < config->spools; i++) {
+        bool is = stat(config->spool[i], &named) == 0;
+        if (is && named.st_dev == st.st_dev && named.st_ino == st.st_ino)
+            return false;
+        *exists = *exists || is;
+    }
+    return true;
+}
+
+bool states_unnamed_spool(const struct fastspool_config *config, char spool[FASTSPOOL_PATH_MAX])
+{
+    char path[PATH_MAX];
+    bool exists, found = find_unnamed(config, path, &exists) && strlen(path) < FASTSPOOL_PATH_MAX;
+
+    strcpy(spool, found ? path : "");
+    return found;
+}
+
 bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other)
 {
     struct search search = {.config = config, .found = other, .most = 1};
     char state[PATH_MAX + sizeof(PLACES_STATE) + 1];
     struct stat st;
-    bool exists = false;
+    bool exists;
 
     *other = (struct states_other){0};
-    if (!asked_spool(config, search.spool) || stat(search.spool, &search.st) < 0 ||
+    if (!find_unnamed(config, search.spool, &exists) || stat(search.spool, &search.st) < 0 ||
         strlen(search.spool) >= sizeof(other->spool))
         return false;
-    for (size_t i = 0; i < config->spools; i++) {
-        bool is = stat(config->spool[i], &st) == 0;
-        if (is && st.st_dev == search.st.st_dev && st.st_ino == search.st.st_ino)
-            return false;
-        exists = exists || is;
-    }
     snprintf(state, sizeof(state), "%s/" PLACES_STATE, search.spool);
     consider_processes(&search);
     consider(&search, state, 0);

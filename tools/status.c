@@ -408,7 +408,7 @@ static void look_at_exims(struct shown *shown)
 
     if (geteuid() != 0)
         return;
-    shown->without = exims_without(shown->config, &shown->daemons, &shown->stranded);
+    shown->without = exims_without(shown->config, &shown->found);
     shown->enabled = ways_are_in();
     shown->unattended = !exims_attend(shown->config, shown->config->spool[0], &daemon);
     shown->passing = !shown->unattended && !daemon;
@@ -431,9 +431,11 @@ static void look_elsewhere(struct shown *shown)
     struct fastspool_config believed;
     char error[FASTSPOOL_ERROR_MAX];
 
-    bool unnamed = shown->named && fastspool_config_load(&believed, NULL, false, error) == 0 &&
-                   states_find_unnamed(&believed, &shown->other);
+    bool believes = shown->named && fastspool_config_load(&believed, NULL, false, error) == 0;
+    bool unnamed = believes && states_find_unnamed(&believed, &shown->other);
     strcpy(shown->unnamed, shown->other.spool);
+    if (believes && !shown->unnamed[0])
+        states_unnamed_spool(&believed, shown->exims);
     if (!unnamed)
         states_find_other(shown->config, &shown->other);
 }
@@ -500,6 +502,13 @@ static void tell_stranded(struct shown *shown)
         add(shown, EXIM_STRANDED);
 }
 
+/* The next start of Exim brings back another spool. */
+static void tell_left(struct shown *shown)
+{
+    if (shown->in_state > 0 && status_is_left(shown, (uint64_t)shown->in_state, shown->more))
+        add(shown, MAIL_LEFT);
+}
+
 /* What starts is refused a store of the command's version, and makes one that the mirror refuses. */
 static void tell_differs(struct shown *shown)
 {
@@ -547,6 +556,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
                     sizeof(shown->line) - strlen(shown->line) - 1);
         tell_stranded(shown);
         tell_plain(shown);
+        tell_left(shown);
         tell_differs(shown);
         tell_other(shown);
         tell_state(shown);

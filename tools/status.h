@@ -70,8 +70,7 @@ struct shown {
     bool unattended; /* no Exim runs that has the store; only root can know */
     bool passing;    /* one does, and is soon gone: it is no daemon */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
-    size_t daemons;  /* of them */
-    pid_t stranded;  /* a daemon whose store was removed, 0: there is none; only root can know */
+    struct exims_found found;
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said, */
@@ -80,6 +79,7 @@ struct shown {
     struct states_other other;        /* another state that the configuration does not lead to */
     char unnamed[FASTSPOOL_PATH_MAX]; /* Exim's own spool, which has a state, and which the configuration does not name
                                        */
+    char exims[FASTSPOOL_PATH_MAX];   /* the same without a state: Exim works there on the plain disk; "": none */
     enum health health;
     char line[STATUS_LINE]; /* why */
     char more[STATUS_LINE]; /* where there is no store: what that means, or "" */
@@ -117,6 +117,9 @@ bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE
 
 /** Is the library of another version than this command?  Then @line says it. */
 bool status_differs(const struct shown *shown, char line[STATUS_LINE]);
+/** Is Exim's own spool another one, and without fastspool, so that @messages stand?  Then @line says it.  (An Exim with
+ * a configuration of its own may be the one that has this spool.) */
+bool status_is_left(const struct shown *shown, uint64_t messages, char line[STATUS_LINE]);
 /** Has a daemon a store that was removed?  Then @line says it. */
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE]);
 

@@ -197,11 +197,11 @@ bool status_half_moved(const struct shown *shown, char line[STATUS_LINE])
 
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
 {
-    if (!shown->stranded)
+    if (!shown->found.stranded)
         return false;
     snprintf(line, STATUS_LINE,
              "Exim, process %ld, has a store that was removed, as with the lock of its state, and takes no mail",
-             (long)shown->stranded);
+             (long)shown->found.stranded);
     status_add_start(shown, line, ": restart Exim, %s", ways_command("restart"));
     return true;
 }
@@ -213,6 +213,35 @@ bool status_differs(const struct shown *shown, char line[STATUS_LINE])
     snprintf(line, STATUS_LINE, "%s: an Exim that starts takes no mail, and one that runs delivers none; %s",
              shown->differs, ways_install_both());
     return true;
+}
+
+bool status_is_left(const struct shown *shown, uint64_t messages, char line[STATUS_LINE])
+{
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
+    if (!shown->exims[0] || shown->found.configured)
+        return false;
+    if (messages == 0)
+        snprintf(
+            line, STATUS_LINE,
+            "Exim's spool_directory is another one, %s, and what it takes there is on that disk alone: say `spool = "
+            "%s` in " FASTSPOOL_CONFIG ", or give Exim this one",
+            shown->exims, shown->exims);
+    else
+        snprintf(line, STATUS_LINE,
+                 "%" PRIu64
+                 " message%s: Exim's spool_directory is another one, %s; give Exim this one again, and "
+                 "restart it; or stop Exim, and `fastspool export --yes %s` moves %s there",
+                 messages, messages == 1 ? " stands" : "s stand", shown->exims,
+                 escape_word(word, sizeof(word), shown->exims), messages == 1 ? "it" : "them");
+    return true;
+}
+
+/* Exim's spool_directory was changed. */
+static bool spool_is_left(struct shown *shown)
+{
+    uint64_t messages = shown->numbers.messages;
+    return is_said(shown, messages ? MAIL_LEFT : SPOOL_LEFT, status_is_left(shown, messages, shown->line));
 }
 
 /* What the store, or the disk, lacks is an Exim. */
@@ -263,10 +292,10 @@ static bool exim_is_plain(struct shown *shown)
 {
     bool viewed = shown->view.state == SEEN_MOUNTED;
 
-    if (shown->daemons == 0)
+    if (shown->found.daemons == 0)
         return false;
-    is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s", shown->daemons,
-       shown->daemons == 1 ? " runs" : "s run",
+    is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s",
+       shown->found.daemons, shown->found.daemons == 1 ? " runs" : "s run",
        viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone");
     status_add_start(shown, shown->line, "; %s%s",
                      shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
@@ -358,8 +387,8 @@ void status_judge(struct shown *shown)
              is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
-             library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) || view_fails(shown) ||
-             is_elsewhere(shown))
+             spool_is_left(shown) || library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) ||
+             view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

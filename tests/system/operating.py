@@ -338,6 +338,46 @@ def the_library_is_lost(exim):
             allows(exim)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def another_spool_directory(exim):
+    """Exim's spool_directory is changed, and the mail stays in the old spool, which `spool` names still: status says that it stands,
+    with a store and without one, and what moves it; and that Exim works without fastspool where there is none.  Not where an Exim
+    with a configuration of its own may have that spool."""
+    with well(exim):
+        old, other = exim.spool, exim.work / "other"
+        other.mkdir()
+        exim.own(other)
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+        client.close()
+        status_tells(exim, 0, "all is well")
+        exim.spool = other
+        exim.configure(QUEUE_ONLY)
+        words = "1 message stands: Exim's spool_directory is another one", str(other), f"`fastspool export --yes {other}`"
+        status_tells(exim, 2, *words)
+        refuses(exim, f"does not name Exim's spool, {other}")
+        mine = exim.work / "mine.conf"
+        mine.write_text(pathlib.Path(EXIM_CONFIGURATION).read_text().replace(str(other), str(old)).replace("exim.pid", "mine.pid"))
+        second = subprocess.Popen([EXIM, "-C", mine, "-bdf", "-oX", "2527"], env=exim.environment(), stdin=subprocess.DEVNULL)
+        wait_for(lambda: listens(2527), "an Exim with a configuration of its own listens")
+        status_tells(exim, 0, "all is well")
+        second.terminate()
+        second.wait()
+        exim.stop()
+        operate(exim, "stop")
+        said = operate(exim, "status", status=2)
+        check(all(word in said for word in words), said)
+        operate(exim, "export", "--yes", other)
+        check("1 message" in exim.command("-bp", stock=True).stdout.decode() or len(list(other.glob("input/*-H"))) == 1, "it is not there")
+        exim.start()
+        status_tells(exim, 1, f"Exim's spool_directory is another one, {other}", f"`spool = {other}`")
+        exim.run("-qff")
+        exim.wait_arrived()
+        exim.stop()
+        exim.spool = old
+        exim.configure(QUEUE_ONLY)
+
+
 @test(library=True)
 def a_library_of_another_version(exim):
     """Half an upgrade: the library is of another version than the command, or has no mark of a version.  An Exim that starts would be
