@@ -271,6 +271,21 @@ static bool counts(const struct exims_process *process)
     return !process->users && (process->served || process->daemon);
 }
 
+/* @before: as for advise(), NULL: no restart helps. */
+static const char *mend_of(const struct exims_process *process, const char *before)
+{
+    static char mend[STATUS_LINE + 64];
+
+    if (!before)
+        return "run all Exims of the spool in one container, or outside";
+    if (!process->stranded)
+        return advise(before, "restart");
+    /* of a daemon that has ended a connection may go on */
+    snprintf(mend, sizeof(mend), "%s; where that does not end it, `kill %ld`", advise(before, "restart"),
+             (long)process->pid);
+    return mend;
+}
+
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
     const char *found = NULL, *before = WITH_LIBRARY;
@@ -304,9 +319,8 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         return DOCTOR_OK;
     }
     if (!silent)
-        doctor_tell(doctor, verdict,
-                    before ? advise(before, "restart") : "run all Exims of the spool in one container, or outside",
-                    "process %ld (%s) %s", (long)process->pid, process->command, found);
+        doctor_tell(doctor, verdict, mend_of(process, before), "process %ld (%s) %s", (long)process->pid,
+                    process->command, found);
     return verdict;
 }
 

@@ -171,6 +171,8 @@ static void tell_mail(struct doctor *doctor, int64_t messages)
 
     if (stands)
         say_start(doctor, mend);
+    else if (messages >= 0 && doctor->attached < 0 && doctor->attached != -ENOENT)
+        strcpy(mend, "mend what \"store\" says: then Exim has it again");
     if (messages < 0)
         tell_uncounted(doctor, doctor_verdict(health), mend);
     else if (stands)

@@ -395,7 +395,8 @@ static enum health without_store(struct shown *shown, int result)
         return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
     if (result == -EBUSY)
         snprintf(shown->more, sizeof(shown->more),
-                 "where that process has a store that is gone end it: if it is Exim, restart that, %s",
+                 "where that process has a store that is gone end it: if it is Exim, restart that, %s, and `kill` what "
+                 "that does not end",
                  ways_command("restart"));
     if (result == -EIO)
         strcpy(shown->more, "`fastspool verify` says what is damaged, `man fastspool-verify` what to do");

@@ -202,7 +202,8 @@ bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
     snprintf(line, STATUS_LINE,
              "Exim, process %ld, has a store that was removed, as with the lock of its state, and takes no mail",
              (long)shown->found.stranded);
-    status_add_start(shown, line, ": restart Exim, %s", ways_command("restart"));
+    status_add_start(shown, line, ": restart Exim, %s; where that does not end it, `kill %ld`", ways_command("restart"),
+                     (long)shown->found.stranded);
     return true;
 }
 

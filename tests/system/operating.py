@@ -1705,10 +1705,14 @@ def a_journal_that_is_lost_with_the_memory(exim):
         exim.queued = 1
 
 
-@test(library=True)
+@test(library=True, main=QUEUE_ONLY)
 def a_memory_that_is_gone(exim):
-    """The memory is removed under an Exim that runs: status names that Exim, and the restart that mends all."""
+    """The memory is removed under an Exim that runs, and a client of its goes on behind its end: status and doctor name the daemon,
+    and then the process that is left of it, and what they advise mends all."""
     with well(exim):
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+        wait_for(lambda: exim.tool("flush") == "", "it is on the disk")
         for path in stores():
             shutil.rmtree(path)
         wait_for(lambda: not [pid for pid, name in processes() if name == "fastspool"], "the mirror has ended")
@@ -1716,9 +1720,17 @@ def a_memory_that_is_gone(exim):
         check(f"process {exim.daemon.pid} (exim4) holds the lock" in said and
               f"process {exim.daemon.pid}, has a store that was removed" in said and "restart Exim, `" in said, said)
         tells(exim, "store", "wrong", "restart Exim, `")
+        tells(exim, "mail in the store", "attention", "1 message", 'mend what "store" says')
         exim.stop()
+        left, = (pid for pid, name in processes() if name == "exim4")
+        said = operate(exim, "status", status=2)
+        check(f"process {left}, has a store that was removed" in said and f"where that does not end it, `kill {left}`" in said, said)
+        tells(exim, "running exims", "wrong", f"process {left} ", f"`kill {left}`")
+        os.kill(left, signal.SIGTERM)
+        client.socket.close()
         exim.start()
         wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        exim.deliver_queue()
 
 
 @test(library=True)
