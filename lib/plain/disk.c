@@ -79,9 +79,12 @@ int disk_sync_around(int disk, const char *path)
     return result;
 }
 
-static bool being_made(const struct stat *st)
+/* The clock may have been set back by a day since an empty file was left. */
+bool disk_is_being_made(const struct stat *st)
 {
-    return st->st_size == 0 && time(NULL) - st->st_mtim.tv_sec < BEING_MADE;
+    time_t age = time(NULL) - st->st_mtim.tv_sec;
+
+    return st->st_size == 0 && age > -BEING_MADE && age < BEING_MADE;
 }
 
 bool disk_is_locked(int disk, const char *data)
@@ -92,8 +95,8 @@ bool disk_is_locked(int disk, const char *data)
 
     if (fd < 0)
         return false;
-    bool locked =
-        S_ISREG(st.st_mode) && (being_made(&st) || (fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK));
+    bool locked = S_ISREG(st.st_mode) &&
+                  (disk_is_being_made(&st) || (fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK));
     close(fd);
     return locked;
 }
@@ -111,7 +114,7 @@ int disk_lock(int disk, const char *data)
     /* Of the description: a close of another descriptor of the file must not drop it. */
     if (!S_ISREG(opened.st_mode))
         result = -EINVAL;
-    else if (being_made(&opened)) /* the lock would be in the way of the one that Exim takes */
+    else if (disk_is_being_made(&opened)) /* the lock would be in the way of the one that Exim takes */
         result = -EAGAIN;
     else if (fcntl(fd, F_OFD_SETLK, &whole) < 0)
         result = errno == EACCES ? -EAGAIN : -errno;

@@ -20,6 +20,8 @@ int disk_unlink(int disk, const char *path);
 /** Make what has been done to the entries of @path's directory durable. */
 int disk_sync_around(int disk, const char *path);
 
+/** Is @st of a -D file that Exim has just made, and locks in a moment?  Also of one in the store. */
+bool disk_is_being_made(const struct stat *st);
 /** Take Exim's lock of a message by its -D file @data.  Returns the descriptor that holds it.  -EAGAIN: somebody has
  * it, or the message is just being made or removed. */
 int disk_lock(int disk, const char *data);

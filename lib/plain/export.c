@@ -46,10 +46,8 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 
-#define BEING_MADE 10 /* seconds: Exim makes an empty -D file, and locks it a moment later */
-#define SETTLED    NS_PER_S
+#define SETTLED NS_PER_S
 
 /* The store asks it for no permission. */
 static const struct fastspool_client server;
@@ -93,7 +91,7 @@ int export_lock(struct export *ex, const char *data)
         result = fastspool_lookup(ex->fs, data, &named, &st);
     if (result == 0)
         result = fastspool_flookup(ex->fs, description, &opened, &st);
-    if (result == 0 && (opened != named || (st.st_size == 0 && time(NULL) - st.st_mtime < BEING_MADE)))
+    if (result == 0 && (opened != named || disk_is_being_made(&st)))
         result = -EAGAIN;
     if (result < 0)
         fastspool_close(ex->fs, description);

@@ -188,11 +188,9 @@ static void *wait_for_locks(void *argument)
     (void)argument;
     pthread_mutex_lock(&mutex);
     for (;;) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until = clock_timespec(clock_nanoseconds(&until) + WAIT);
+        struct timespec until = clock_timespec(clock_precise() + WAIT);
         if (waiters)
-            pthread_cond_timedwait(&changed, &mutex, &until);
+            pthread_cond_clockwait(&changed, &mutex, CLOCK_MONOTONIC, &until);
         else
             pthread_cond_wait(&changed, &mutex);
         try_waiters();

@@ -86,6 +86,25 @@ def refused(exim, *arguments):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_clock_that_was_set_back(exim):
+    """An empty -D file of tomorrow, which a refused message has left before the clock was set back, is not one that Exim makes now: an
+    import takes it, and an export gives it back."""
+    exim.run("-bpc")
+    (exim.spool / "input").mkdir(exist_ok=True)
+    exim.own(exim.spool / "input")
+    left = exim.spool / "input/1xWzyf-00002n-1M-D"
+    left.touch()
+    exim.own(left)
+    tomorrow = time.time() + 86400
+    os.utime(left, (tomorrow, tomorrow))
+    said = exim.tool("import")
+    check(not left.exists() and "1xWzyf-00002n-1M-D" in exim.tool("ls"), f"the import leaves it: {said}")
+    said = exim.tool("export", "--yes")
+    check(left.exists() and "1xWzyf-00002n-1M-D" not in exim.tool("ls"), f"the export leaves it: {said}")
+    left.unlink()
+
+
+@test(library=True, main=QUEUE_ONLY)
 def beside_exim(exim):
     """What empties the store is refused beside an Exim that has it, also when its mirror was stopped; the import beside Exims that all
     have it not.  The Exim of another spool is in nobody's way."""

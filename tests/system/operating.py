@@ -23,7 +23,8 @@ import time
 
 from disk import LoopDisk
 from harness import (EXIM, EXIM_CONFIGURATION, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Log,
-                     Message, Skip, check, held, kill, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for)
+                     Message, Skip, check, held, kill, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for,
+                     words_of)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -1749,15 +1750,37 @@ def an_exim_that_is_not_set_user_id(exim):
         tells(exim, "secure execution", "ok")
 
 
+def waits_of(exim, process):
+    """The waits of a process's threads within three seconds that have an end."""
+    seen = exim.work / "futexes"
+    subprocess.run(["timeout", "3", "strace", "-f", "-o", seen, "-e", "trace=futex", "-p", str(process)], capture_output=True, check=False)
+    return [line for line in seen.read_text().splitlines() if "FUTEX_WAIT" in line and "tv_sec" in line]
+
+
 @test(library=True)
 def a_clock_that_is_set_back(exim):
-    """The mirror waits by no clock that an administrator can set back: its checkpoints would wait as long."""
-    with well(exim):
-        seen = exim.work / "futexes"
-        subprocess.run(["timeout", "3", "strace", "-f", "-o", seen, "-e", "trace=futex", "-p", str(exim.status()["mirror_pid"])],
-                       capture_output=True, check=False)
-        waits = [line for line in seen.read_text().splitlines() if "FUTEX_WAIT" in line]
+    """Neither the mirror nor the view's server waits by a clock that an administrator can set back: a checkpoint, or a record lock,
+    would wait as long."""
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto"):
+        wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
+        waits = waits_of(exim, exim.status()["mirror_pid"])
         check(waits and not any("CLOCK_REALTIME" in line for line in waits), f"the mirror waits: {waits[:5]}")
+        take = ["python3", "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); "
+                "time.sleep(60)", exim.spool / "input/locked"]
+        with subprocess.Popen(take, stdout=subprocess.PIPE) as one:
+            one.stdout.readline()
+            other = subprocess.Popen(take, stdout=subprocess.DEVNULL)
+            wait_for(lambda: sleeps_in(other.pid, "request_wait_answer"), "another process waits for the lock")
+            servers = [pid for pid, name in processes() if name == "fastspool" and "view" in words_of(pid)]
+            waits = [line for pid in servers for line in waits_of(exim, pid)]
+            other.kill()
+            one.kill()
+            other.wait()
+        check(waits and not any("CLOCK_REALTIME" in line for line in waits), f"the view waits: {waits[:5]}")
+        (exim.spool / "input/locked").unlink()
 
 
 @test(library=True)
