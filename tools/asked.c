@@ -81,6 +81,52 @@ bool asked_spool(const struct fastspool_config *config, char spool[PATH_MAX])
     return spool[0];
 }
 
+/* Past "//" and "/./", which are no part of a name. */
+static const char *skip(const char *at)
+{
+    while (*at == '/' || (at[0] == '.' && (at[1] == '/' || at[1] == '\0')))
+        at++;
+    return at;
+}
+
+static bool is_same(const char *one, const char *other)
+{
+    size_t length;
+
+    do {
+        one = skip(one);
+        other = skip(other);
+        length = strcspn(one, "/");
+        if (length != strcspn(other, "/") || strncmp(one, other, length) != 0)
+            return false;
+        one += length;
+        other += length;
+    } while (length > 0);
+    return true;
+}
+
+bool asked_is_known(const struct fastspool_config *config, const char *path)
+{
+    bool known = false;
+
+    for (size_t i = 0; i < config->spools && !known; i++) {
+        char *real = realpath(config->spool[i], NULL);
+        known = is_same(path, config->spool[i]) || (real && is_same(path, real));
+        free(real);
+    }
+    return known;
+}
+
+bool asked_miscalled(const struct fastspool_config *config, char path[FASTSPOOL_PATH_MAX])
+{
+    char spool[PATH_MAX], said[PATH_MAX];
+
+    bool is = asked_spool(config, spool) && asked_option(options_of(config), "spool_directory", said, sizeof(said)) &&
+              strlen(said) < FASTSPOOL_PATH_MAX && !asked_is_known(config, said);
+    strcpy(path, is ? said : "");
+    return is;
+}
+
 uint64_t asked_message_limit(const char *options)
 {
     static const char units[] = "KMG";

@@ -25,6 +25,12 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
  * does not say, the spool is no directory, or this process is not root's. */
 bool asked_spool(const struct fastspool_config *config, char spool[PATH_MAX]);
 
+/** Is @path, by which Exim calls its spool, a name that the library goes by: one of @config's, or its real path?  It
+ *  follows no other link to it. */
+bool asked_is_known(const struct fastspool_config *config, const char *path);
+/** Does Exim call the spool that asked_spool() finds by another name, which is then in @path? */
+bool asked_miscalled(const struct fastspool_config *config, char path[FASTSPOOL_PATH_MAX]);
+
 /** The message_size_limit in @options, in bytes; where there is none, Exim's usual one: mail of that size is to be
  *  expected.  0: it is not there, or an expansion whose value Exim does not say. */
 uint64_t asked_message_limit(const char *options);

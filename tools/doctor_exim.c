@@ -7,6 +7,7 @@
  *
  * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
  */
+#include "asked.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
@@ -140,6 +141,11 @@ void doctor_spool(struct doctor *doctor)
         doctor_tell(doctor, DOCTOR_WRONG, "make it, as Exim's package does", "Exim's spool %s is no directory", path);
     else if (others == doctor->config.spools)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "the configuration does not name Exim's spool, %s", path);
+    else if (!asked_is_known(&doctor->config, path))
+        doctor_tell(
+            doctor, DOCTOR_WRONG, mend,
+            "the configuration does not name Exim's spool as Exim does, %s, and the library goes by no other link",
+            path);
     else
         doctor_tell(doctor, DOCTOR_OK, NULL, "%s, as Exim and the configuration say", path);
     if (others && doctor->config.state[0])

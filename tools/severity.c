@@ -38,6 +38,8 @@ enum health severity_of(enum condition condition)
         [SPOOL_MISSING] = ATTENTION,
         [SPOOL_CLOSED] = ATTENTION,
         [SPOOL_UNNAMED] = MAIL_STANDS,
+        [SPOOL_MISCALLED] = MAIL_STANDS,
+        [SPOOL_MISCALLED_ON_VIEW] = ATTENTION,
         [SPOOL_LEFT] = ATTENTION,
         [MAIL_LEFT] = MAIL_STANDS,
         [OTHER_MAIL] = MAIL_STANDS,

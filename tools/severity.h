@@ -29,12 +29,14 @@ enum condition {
     CONFIGURATION_REFUSED_ON_VIEW, /* Exim goes on by the view */
     ENVIRONMENT_REFUSED,           /* of this call alone */
     SPOOL_MISSING,
-    SPOOL_CLOSED,  /* to this user */
-    SPOOL_UNNAMED, /* Exim's own, which has a state: with the library it gets nothing */
-    SPOOL_LEFT,    /* Exim's own is another one, without a state: Exim works on that disk, */
-    MAIL_LEFT,     /* and mail stands here */
-    OTHER_MAIL,    /* in a state that the configuration does not lead to */
-    OTHER_MIRROR,  /* the same, without mail */
+    SPOOL_CLOSED,            /* to this user */
+    SPOOL_UNNAMED,           /* Exim's own, which has a state: with the library it gets nothing */
+    SPOOL_MISCALLED,         /* Exim calls it by a link that the configuration does not name: it gets nothing, */
+    SPOOL_MISCALLED_ON_VIEW, /* and goes on by the view */
+    SPOOL_LEFT,              /* Exim's own is another one, without a state: Exim works on that disk, */
+    MAIL_LEFT,               /* and mail stands here */
+    OTHER_MAIL,              /* in a state that the configuration does not lead to */
+    OTHER_MIRROR,            /* the same, without mail */
     /* the mail */
     MAIL_UNATTENDED,  /* in the store or the state, and no Exim runs that has it */
     MAIL_NOT_BACK,    /* in the state alone, and an Exim runs that brings it back */

@@ -435,8 +435,8 @@ static void look_elsewhere(struct shown *shown)
     bool believes = shown->named && fastspool_config_load(&believed, NULL, false, error) == 0;
     bool unnamed = believes && states_find_unnamed(&believed, &shown->other);
     strcpy(shown->unnamed, shown->other.spool);
-    if (believes && !shown->unnamed[0])
-        states_unnamed_spool(&believed, shown->exims);
+    if (believes && !shown->unnamed[0] && !states_unnamed_spool(&believed, shown->exims))
+        asked_miscalled(&believed, shown->miscalled);
     if (!unnamed)
         states_find_other(shown->config, &shown->other);
 }

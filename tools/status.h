@@ -79,7 +79,8 @@ struct shown {
     struct states_other other;        /* another state that the configuration does not lead to */
     char unnamed[FASTSPOOL_PATH_MAX]; /* Exim's own spool, which has a state, and which the configuration does not name
                                        */
-    char exims[FASTSPOOL_PATH_MAX];   /* the same without a state: Exim works there on the plain disk; "": none */
+    char miscalled[FASTSPOOL_PATH_MAX]; /* the same, which the configuration names in another way; "": it does not */
+    char exims[FASTSPOOL_PATH_MAX];     /* the same without a state: Exim works there on the plain disk; "": none */
     enum health health;
     char line[STATUS_LINE]; /* why */
     char more[STATUS_LINE]; /* where there is no store: what that means, or "" */

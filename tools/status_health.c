@@ -238,6 +238,19 @@ bool status_is_left(const struct shown *shown, uint64_t messages, char line[STAT
     return true;
 }
 
+/* Of this spool, or another one: the configuration says so of all. */
+static bool spool_is_miscalled(struct shown *shown)
+{
+    bool viewed = shown->view.state == SEEN_MOUNTED;
+
+    return shown->miscalled[0] &&
+           is(shown, viewed ? SPOOL_MISCALLED_ON_VIEW : SPOOL_MISCALLED,
+              "Exim's spool_directory is %s, a link that `spool` in " FASTSPOOL_CONFIG
+              " does not name, and the library goes by no other: %s; say `spool = %s` there, and restart Exim",
+              shown->miscalled, viewed ? "Exim works on the view, more slowly" : "Exim does not use the store",
+              shown->miscalled);
+}
+
 /* Exim's spool_directory was changed. */
 static bool spool_is_left(struct shown *shown)
 {
@@ -388,8 +401,8 @@ void status_judge(struct shown *shown)
              is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
-             spool_is_left(shown) || library_is_lost(shown) || view_hides_mail(shown) || state_is_lost(shown) ||
-             view_fails(shown) || is_elsewhere(shown))
+             spool_is_left(shown) || spool_is_miscalled(shown) || library_is_lost(shown) || view_hides_mail(shown) ||
+             state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

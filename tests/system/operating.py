@@ -339,6 +339,43 @@ def the_library_is_lost(exim):
             allows(exim)
 
 
+@test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
+def a_spool_by_another_name(exim):
+    """Exim's spool_directory is a link to the spool that `spool` names: no call of Exim's would get to the store, so its start is
+    refused, and status says so.  What helps is to name the link; and `//`, `/./`, a slash at the end make no other name."""
+    view = "auto" if exim.work.name.endswith("_with_view") else "off"
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, f"view = {view}"):
+        good, real, link = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text(), exim.spool, exim.work / "link"
+        link.symlink_to(real)
+        wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        for same in (f"{real}/", f"{exim.work}//spool/.", f"{exim.work}/./spool"):
+            exim.spool = same
+            exim.configure(QUEUE_ONLY)
+            status_tells(exim, 0, "all is well")
+            allows(exim)
+        exim.spool = link
+        exim.configure(QUEUE_ONLY)
+        refuses(exim, f"does not name Exim's spool as Exim does, {link}", f"`spool = {link}`")
+        status_tells(exim, 1 if view == "auto" else 2, f"Exim's spool_directory is {link}, a link that `spool`", f"say `spool = {link}`")
+        with written(FASTSPOOL_CONFIGURATION, good.replace(f"spool = {real}\n", f"spool = {link}\n")):
+            status_tells(exim, 0, "all is well")
+            allows(exim)
+            exim.stop()
+            exim.start()
+            client = Client()
+            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+            client.close()
+            check(exim.status()["messages"] == 1, "it is not in the store")
+            exim.run("-qff")
+            exim.wait_arrived()
+            exim.stop()
+        exim.spool = real
+        exim.configure(QUEUE_ONLY)
+
+
 @test(library=True, main=QUEUE_ONLY)
 def another_spool_directory(exim):
     """Exim's spool_directory is changed, and the mail stays in the old spool, which `spool` names still: status says that it stands,
