@@ -186,12 +186,15 @@ void doctor_disk(struct doctor *doctor)
                                            "ceph", "aufs", "glusterfs", "virtiofs", NULL};
     struct mountpoint mount;
     const char *place = on_disk(doctor);
-    char word[ESCAPE_WORD_ROOM(sizeof(mount.place))], mend[sizeof(word) + 64];
+    char word[ESCAPE_WORD_ROOM(sizeof(mount.place))], mend[sizeof(word) + PATH_MAX];
 
     if (!doctor->spool[0] || !mountpoint_of(place, &mount))
         return;
-    snprintf(mend, sizeof(mend), "`dmesg` says why; then `mount -o remount,rw %s`",
-             escape_word(word, sizeof(word), mount.place));
+    if (mount.bound)
+        snprintf(mend, sizeof(mend), MOUNTPOINT_BOUND, doctor->spool);
+    else
+        snprintf(mend, sizeof(mend), "`dmesg` says why; then `mount -o remount,rw %s`",
+                 escape_word(word, sizeof(word), mount.place));
     if (is_one_of(mount.type, memory))
         doctor_tell(doctor, DOCTOR_WRONG, "set `state` to a directory on a disk, or mount one there",
                     "%s is on %s, which is memory: a power cut or a reboot loses all mail", place, mount.type);

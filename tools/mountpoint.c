@@ -40,6 +40,7 @@ static bool parse(const char *line, int number, struct mountpoint *mount)
         return false;
     snprintf(mount->options, sizeof(mount->options), "%s,%s", own, of_system);
     mount->read_only = strcmp(of_system, "ro") == 0 || strncmp(of_system, "ro,", strlen("ro,")) == 0;
+    mount->bound = strncmp(own, "ro", 2) == 0 && !mount->read_only; /* the kernel has it first */
     return true;
 }
 

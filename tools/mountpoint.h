@@ -15,7 +15,13 @@ struct mountpoint {
     char type[64];
     char options[1024]; /* those of the mount and of the file system, "rw,relatime,rw,nobarrier" */
     bool read_only;     /* the file system itself is, by whichever mount it is reached */
+    bool bound;         /* the mount alone is read-only, and the file system is not: so does a service's sandbox */
 };
+
+/** What to do about a `bound` one, with the directory that has to be written. */
+#define MOUNTPOINT_BOUND                                                                                            \
+    "the mount is read-only, and its file system is not: where the sandbox of a service does that, ProtectSystem= " \
+    "or ReadOnlyPaths=, say `ReadWritePaths=%s` in its unit"
 
 /** Asks the kernel alone.  False: it can't be said. */
 bool mountpoint_of(const char *path, struct mountpoint *mount);

@@ -27,6 +27,7 @@
 #include "config.h"
 #include "mirror/tally.h"
 #include "mirrors.h"
+#include "mountpoint.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
@@ -73,12 +74,16 @@ static int try_new(const struct fastspool *fs, char *error)
 /* The same. */
 static int try_inside(const struct fastspool *fs, int fd, const struct stat *spool, const char *runtime, char *error)
 {
-    if (faccessat(fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS)
-        return error_set(
-            error, -EROFS,
-            "the state directory %s is on a read-only file system: `dmesg` says why; remount it to be written",
-            fs->state);
-    return owned_check(fs->spool, spool, fs->state, runtime, error);
+    struct mountpoint mount;
+
+    if (faccessat(fd, ".", W_OK, AT_EACCESS) == 0 || errno != EROFS)
+        return owned_check(fs->spool, spool, fs->state, runtime, error);
+    if (mountpoint_of(fs->state, &mount) && mount.bound)
+        return error_set(error, -EROFS, "the state directory %s can't be written: " MOUNTPOINT_BOUND, fs->state,
+                         fs->spool);
+    return error_set(error, -EROFS,
+                     "the state directory %s is on a read-only file system: `dmesg` says why; remount it to be written",
+                     fs->state);
 }
 
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */

@@ -1352,7 +1352,7 @@ def no_disk(exim):
                     exim.submit(Message(), "-odq")
                     operate(exim, "stop")
                 subprocess.run(["mount", "--bind", "-o", "ro", exim.spool, exim.spool], check=True)
-                status_tells(exim, 2, "ead-only file system", "Exim takes no mail")
+                status_tells(exim, 2, "ReadWritePaths=" if used else "Read-only file system", "Exim takes no mail")
                 check("brings it back" not in operate(exim, "status", status=2), "a start brings nothing back")
                 subprocess.run(["umount", exim.spool], check=True)
             exim.run("-Mrm", *exim.queue())
@@ -1378,12 +1378,16 @@ def a_read_only_state(exim):
         check(said.returncode == 0 and b"all is well" in said.stdout, f"{said}")
         subprocess.run(read_only, check=True)
         mirror = exim.status()["mirror_pid"]
-        status_tells(exim, 1, f"{state} is on a read-only file system", f"mail is taken now, as the mirror, process {mirror}, has open",
+        mend = f"say `ReadWritePaths={exim.spool}` in its unit"          # what a service's sandbox does: no disk is sick
+        tells(exim, "disk", "wrong", "read only", mend)
+        check("dmesg" not in str(doctor(exim)), "a disk that is well is suspected")
+        refuses(exim, mend)
+        status_tells(exim, 1, f"{state} can't be written", mend, f"mail is taken now, as the mirror, process {mirror}, has open",
                      "after its end, Exim takes none")
         check(send() == 250, "no mail is taken")
         exim.wait_arrived()
         kill(mirror)
-        status_tells(exim, 2, f"{state} is on a read-only file system", "until that is mended Exim takes no mail")
+        status_tells(exim, 2, f"{state} can't be written", mend, "until that is mended Exim takes no mail")
         check(send() == 451, "mail is taken that no mirror writes")
         subprocess.run(["umount", "--lazy", state], check=True)
         wait_for(lambda: send() == 250, "mail is taken again")
