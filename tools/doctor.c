@@ -58,6 +58,7 @@ static const struct check {
     {"start of exim", true, doctor_preload},
     {"other libraries", true, doctor_ahead},
     {"running exims", false, doctor_running},
+    {"services", false, doctor_services},
     {"memory", true, doctor_memory},
     {"huge pages", false, doctor_huge_pages},
     {"disk", true, doctor_disk},

@@ -70,6 +70,8 @@ void doctor_user(struct doctor *doctor);
 void doctor_state(struct doctor *doctor);
 void doctor_environment(struct doctor *doctor);
 void doctor_running(struct doctor *doctor);
+/* doctor_services.c: what systemd says of the services */
+void doctor_services(struct doctor *doctor);
 /* doctor_machine.c: memory, disk, namespaces */
 void doctor_memory(struct doctor *doctor);
 void doctor_huge_pages(struct doctor *doctor);

@@ -43,14 +43,14 @@ const char *const ways_files[] = {DROP_IN("exim4.service"), DROP_IN("exim.servic
 /* ---- what there is ---- */
 
 /* Is systemd process 1?  As sd_booted(3) looks. */
-static bool is_booted(void)
+bool ways_booted(void)
 {
     return access(RUNNING, F_OK) == 0;
 }
 
 static bool has_systemd(void)
 {
-    return is_booted() || access("/lib/systemd/systemd", X_OK) == 0;
+    return ways_booted() || access("/lib/systemd/systemd", X_OK) == 0;
 }
 
 /* Debian's is exim4, a unit or made from /etc/init.d/exim4; elsewhere it is called exim. */
@@ -85,7 +85,7 @@ void ways_of_service(char value[COMMAND_OUTPUT])
     char text[COMMAND_OUTPUT];
 
     value[0] = '\0';
-    if (is_booted() && command_run(show, NULL, text) == 0)
+    if (ways_booted() && command_run(show, NULL, text) == 0)
         take_preload(text, value);
 }
 
@@ -212,7 +212,7 @@ size_t ways_find(bool check, bool everywhere, struct way ways[WAYS_MAX])
     if (has_systemd())
         of_service(check, &ways[count++]);
     if (access(WAYS_DEFAULTS, F_OK) == 0)
-        of_defaults(check && !is_booted(), &ways[count++]);
+        of_defaults(check && !ways_booted(), &ways[count++]);
     if (everywhere)
         of_all(&ways[count++]);
     return count;
@@ -268,7 +268,7 @@ const char *ways_command(const char *verb)
 
     snprintf(command, sizeof(command), "/etc/init.d/%s", name);
     bool script = access(command, X_OK) == 0;
-    if (is_booted())
+    if (ways_booted())
         snprintf(command, sizeof(command), "`systemctl %s %s`", verb, name);
     else
         snprintf(command, sizeof(command), script ? "`/etc/init.d/%s %s`" : "as this system does", name, verb);
@@ -305,7 +305,7 @@ void ways_reload(void)
     static const char *const reload[] = {"systemctl", "daemon-reload", NULL};
     char output[COMMAND_OUTPUT];
 
-    if (!is_booted())
+    if (!ways_booted())
         return;
     progress_begin("reloading systemd's units");
     command_run(reload, NULL, output);

@@ -49,6 +49,8 @@ bool ways_is_in(const char *file);
 /** Is anything of ours in any of them, so that the service's Exim is to have the library? */
 bool ways_are_in(void);
 
+/** Is systemd process 1? */
+bool ways_booted(void);
 /** How Exim is told to @verb ("stop") here: "`systemctl stop exim4`", its script, or "as this system does".  Valid
  * until the next call. */
 const char *ways_command(const char *verb);

@@ -339,6 +339,36 @@ def the_library_is_lost(exim):
             allows(exim)
 
 
+@test(library=True)
+def a_service_that_fails(exim):
+    """systemd says that the spool's service, or Exim's, has failed: mail goes on, by Exim's own mirror, and doctor names it.  (The
+    answer is systemctl's in a machine of tests/systemd.)"""
+    unit = "fastspool@var-spool-exim4.service"
+    systemctl = pathlib.Path(shutil.which("systemctl") or "/usr/bin/systemctl")
+    own = systemctl.read_bytes() if systemctl.exists() else None
+    with well(exim):
+        check("services" not in doctor(exim)[1], "systemd is not process 1")
+        BOOTED.mkdir(parents=True)
+        try:
+            for said, verdict, words in (
+                    ("", "ok", ("none",)),
+                    (f"{unit} loaded activating auto-restart fastspool: the mail spool", "attention",
+                     (f"{unit} has failed", f"`journalctl -b -n 20 -u {unit}`", f"`systemctl restart {unit}`")),
+                    (f"exim4.service loaded failed failed LSB\n{unit} loaded failed failed x", "attention",
+                     ("exim4.service has failed, or its start was refused", f"{unit} has failed"))):
+                systemctl.unlink(missing_ok=True)
+                systemctl.write_text(f"#!/bin/sh\n[ $1 != list-units ] || printf '{said}\\n' | sed /^$/d\n")
+                systemctl.chmod(0o755)
+                tells(exim, "services", verdict, *words)
+                allows(exim)
+        finally:
+            BOOTED.rmdir()
+            systemctl.unlink()
+            if own:
+                systemctl.write_bytes(own)
+                systemctl.chmod(0o755)
+
+
 @test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
 def a_spool_by_another_name(exim):
     """Exim's spool_directory is a link to the spool that `spool` names: no call of Exim's would get to the store, so its start is

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastspool doctor: what systemd says of the services of Exim and of the spools.
+ *
+ * A spool's service that fails, at each start anew or for good, takes no mail away: the next Exim starts mirror and
+ * view itself.  They are in its control group then, under its limits, and nothing else tells of it.
+ *
+ * Happy path: no service has failed, or waits for its next start after a failure.
+ *
+ * Failure modes: where systemd is not process 1, or does not answer, nothing is told.  A service between two failures,
+ * which is just being started, is told the next time.
+ */
+#include "command.h"
+#include "doctor.h"
+#include "ways.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* @line: "UNIT loaded failed failed DESCRIPTION". */
+static void tell_unit(struct doctor *doctor, const char *line)
+{
+    int length = (int)strcspn(line, " ");
+    bool exims = strncmp(line, "exim", 4) == 0;
+    char mend[512];
+
+    snprintf(mend, sizeof(mend), "`journalctl -b -n 20 -u %.*s` says why; mend that, and `systemctl restart %.*s`",
+             length, line, length, line);
+    doctor_tell(
+        doctor, DOCTOR_ATTENTION, mend, "%.*s has failed%s", length, line,
+        exims ? ", or its start was refused"
+              : ": the mirror that Exim starts instead is in its control group, under its limits, and ends with it");
+}
+
+void doctor_services(struct doctor *doctor)
+{
+    static const char *const list[] = {"systemctl",
+                                       "list-units",
+                                       "--plain",
+                                       "--full",
+                                       "--no-legend",
+                                       "--state=failed",
+                                       "--state=auto-restart",
+                                       "fastspool@*.service",
+                                       "exim4.service",
+                                       "exim.service",
+                                       NULL};
+    char output[COMMAND_OUTPUT], *rest = NULL;
+
+    if (!ways_booted() || command_run(list, NULL, output) != 0)
+        return;
+    if (!output[0])
+        doctor_tell(doctor, DOCTOR_OK, NULL, "systemd says of none that it has failed");
+    for (char *line = strtok_r(output, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        tell_unit(doctor, line + strspn(line, " "));
+}
