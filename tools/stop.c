@@ -148,6 +148,11 @@ static int still_runs(const struct look *look, pid_t pid, bool killed)
             "the view of %s, process %ld, was killed, and is there still, as in a frozen control group: "
             "/proc/%ld/cgroup names it; thaw it, and run `fastspool stop` again",
             look->spool, (long)pid, (long)pid);
+    if (pid == 0) /* in a service without CAP_SYS_PTRACE, or with PrivateUsers= */
+        return tool_error(
+            "a view of %s still runs after a minute, and which process that is can't be seen from here: run `fastspool "
+            "stop` as root, outside of a sandbox",
+            look->spool);
     return tool_error("a view of %s, process %ld, still runs a minute after the first signal to end", look->spool,
                       (long)pid);
 }

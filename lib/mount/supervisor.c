@@ -719,6 +719,19 @@ static void prepare_memory(const char *spool, const struct stat *st, uint64_t me
         runtime_prepare(real, st, memory);
 }
 
+static int complain_of_lock(const char *spool, const char *state, int error)
+{
+    char path[PLACES_PATH_MAX], what[2 * PLACES_PATH_MAX + 128];
+
+    places_in_state(state, PLACES_VIEW_LOCK, path);
+    if (error == -EROFS)
+        snprintf(what, sizeof(what), "open %s to be written, for which a service's sandbox needs `ReadWritePaths=%s`",
+                 path, spool);
+    else
+        snprintf(what, sizeof(what), "take the lock %s", path);
+    return complain(spool, what, error);
+}
+
 int supervisor_run(const char *spool, const char *state, uint64_t memory, bool replaces)
 {
     static struct supervisor s = {.fuse = -1, .view = -1, .server = -1, .hand = -1};
@@ -737,7 +750,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
     if (result == -EWOULDBLOCK)
         return give_up(spool, s.state);
     if (result < 0)
-        return complain(spool, "take the view's lock", result);
+        return complain_of_lock(spool, s.state, result);
     prepare_memory(spool, &st, memory);
     result = begin(&s, spool);
     if (s.second)

@@ -366,6 +366,17 @@ def started_in_a_sandbox(exim):
 
 
 @test(**AUTO)
+def service_in_a_sandbox(exim):
+    """A service to which the spool is read-only mounts no view, and says which file it could not open, and what its unit lacks."""
+    exim.submit(Message())
+    exim.queued = 1
+    script = f"mount --bind {exim.spool} {exim.spool}; mount -o remount,bind,ro {exim.spool}; exec {TOOL} view --replace {exim.spool}"
+    result = subprocess.run(["unshare", "--mount", "sh", "-ec", script], env=exim.environment(stock=True), capture_output=True, text=True)
+    check(result.returncode == 1 and f"{exim.spool}/.fastspool/view.lock" in result.stderr and "Read-only file system" in result.stderr and
+          f"`ReadWritePaths={exim.spool}`" in result.stderr, f"{result}")
+
+
+@test(**AUTO)
 def replaced_in_a_sandbox(exim):
     """A view of a sandbox with a mount of /usr of its own is ended by `stop`, also after an upgrade has replaced its file."""
     exim.submit(Message())

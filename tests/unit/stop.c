@@ -257,6 +257,18 @@ Test(stop, stopped_again_and_again)
     cr_assert_eq(sent_kills, 3);
 }
 
+/* In a sandbox nobody may look what the holder of the lock executes: no process 0 is told of. */
+Test(stop, holder_unseen)
+{
+    pid_t killed;
+
+    holder = 0;
+    answers[0] = answers[1] = 1;
+    instant = NS_PER_S;
+    expect(end_view(&of_store, &killed), "a view of /srv/spool still runs after a minute, and which process that is");
+    cr_assert(killed == 0 && signals == 0);
+}
+
 /* One that is killed, and there still, is told from one that has come since. */
 Test(stop, another_has_come)
 {
