@@ -278,12 +278,13 @@ static bool counts(const struct exims_process *process)
 }
 
 /* @before: as for advise(), NULL: no restart helps. */
-static const char *mend_of(const struct exims_process *process, const char *before)
+static const char *mend_of(const struct doctor *doctor, const struct exims_process *process, const char *before)
 {
     static char mend[STATUS_LINE + 64];
 
     if (!before)
-        return "run all Exims of the spool in one container, or outside";
+        return process->elsewhere ? "run all Exims of the spool in one container, or outside"
+                                  : exims_bind(doctor->fs->runtime);
     if (!process->stranded)
         return advise(before, "restart");
     /* of a daemon that has ended a connection may go on */
@@ -317,6 +318,10 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         found = "has a store that was removed, as with the lock of its state: it takes no mail";
         before = "";
         verdict = doctor_verdict(severity_of(EXIM_STRANDED));
+    } else if (viewed && doctor->fs && exims_is_blind(process, doctor->fs->runtime)) {
+        found = "has mounts of its own, and does not see the store's memory: it takes no mail";
+        before = NULL;
+        verdict = doctor_verdict(severity_of(EXIM_BLIND));
     } else if (process->replaced) {
         found = "runs an image that was replaced";
         before = "";
@@ -325,7 +330,7 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         return DOCTOR_OK;
     }
     if (!silent)
-        doctor_tell(doctor, verdict, mend_of(process, before), "process %ld (%s) %s", (long)process->pid,
+        doctor_tell(doctor, verdict, mend_of(doctor, process, before), "process %ld (%s) %s", (long)process->pid,
                     process->command, found);
     return verdict;
 }

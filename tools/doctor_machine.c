@@ -18,7 +18,10 @@
 #include "base/rights.h"
 #include "config.h"
 #include "doctor.h"
+#include "exims.h"
 #include "mountpoint.h"
+#include "spool/launch.h"
+#include "spool/record.h"
 #include "spool/runtime.h"
 #include "status.h"
 #include "store/layout.h"
@@ -112,14 +115,38 @@ static void tell_memory(struct doctor *doctor, uint64_t room)
                 MIB(room), doctor->runtime, runtime_is_own(doctor->runtime) ? "can grow to" : "has", until);
 }
 
+/* Is a view mounted of a store whose memory process 1 sees at @runtime, and this process, in the sandbox of a service,
+ * not?  (Where a mirror alone has it, that ends for Exim, and Exim makes one of its own.) */
+static bool is_hidden(const struct doctor *doctor, char runtime[FASTSPOOL_PATH_MAX])
+{
+    char path[FASTSPOOL_PATH_MAX + sizeof("/proc/1/root")];
+    struct record record;
+
+    struct rights rights = rights_of_owner(doctor->owner, doctor->group);
+    int fd = open(doctor->state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool known = fd >= 0 && record_read(fd, &record) == 0;
+    if (fd >= 0)
+        close(fd);
+    rights_back(rights);
+    if (!known || access(record.runtime, F_OK) == 0 || errno != ENOENT || launch_view_lives(doctor->state) <= 0)
+        return false;
+    strcpy(runtime, record.runtime);
+    snprintf(path, sizeof(path), "/proc/1/root%s", runtime);
+    return access(path, F_OK) == 0;
+}
+
 void doctor_memory(struct doctor *doctor)
 {
     struct mountpoint mount;
     struct statvfs size;
     uint64_t memory = doctor->config.memory;
     const char *place = doctor->runtime;
-    char mend[3 * PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    char mend[3 * PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], hidden[FASTSPOOL_PATH_MAX];
 
+    if (doctor->spool[0] && is_hidden(doctor, hidden)) {
+        doctor_tell(doctor, DOCTOR_WRONG, exims_bind(hidden), EXIMS_BLIND, hidden);
+        return;
+    }
     if (!place[0] || (!doctor->config.runtime[0] && access(place, F_OK) < 0 && rights_may_mount())) {
         if (fits_group(doctor) && takes_large(doctor))
             doctor_tell(doctor, DOCTOR_OK, NULL, "`memory` is %" PRIu64 " MiB, in a tmpfs that Exim's start will mount",

@@ -306,6 +306,48 @@ static bool count_without(void *context, const struct exims_process *process)
     return false;
 }
 
+bool exims_is_blind(const struct exims_process *process, const char *runtime)
+{
+    char path[FASTSPOOL_PATH_MAX + 32];
+    struct stat st;
+
+    if (!process->served || !process->daemon || process->stranded || process->elsewhere || process->configured ||
+        exims_maps(process->pid, "/fastspool.", "/" PLACES_SEGMENT "\n"))
+        return false;
+    snprintf(path, sizeof(path), "/proc/%ld/root%s", (long)process->pid, runtime);
+    return stat(runtime, &st) == 0 && stat(path, &st) < 0 && errno == ENOENT;
+}
+
+struct blind {
+    const char *runtime;
+    pid_t found;
+};
+
+static bool look_for_blind(void *context, const struct exims_process *process)
+{
+    struct blind *blind = context;
+
+    if (exims_is_blind(process, blind->runtime))
+        blind->found = process->pid;
+    return blind->found != 0;
+}
+
+pid_t exims_find_blind(const struct fastspool_config *config, const char *runtime)
+{
+    struct blind blind = {.runtime = runtime};
+
+    each_of(config, NULL, 0, look_for_blind, &blind);
+    return blind.found;
+}
+
+const char *exims_bind(const char *runtime)
+{
+    return strncmp(runtime, "/dev/shm/", 9) == 0
+               ? "take what gives it a /dev/shm of its own out of its unit, or say `BindPaths=/dev/shm` there"
+               : "take TemporaryFileSystem=, or what else gives it a /run of its own, out of its unit, or say "
+                 "`BindPaths=" PLACES_REGISTRY "` there";
+}
+
 /* Is @pid called like one of the images? */
 static bool is_called(pid_t pid, const struct fastspool_config *config)
 {

@@ -58,6 +58,15 @@ struct exims_found {
  *  (exims_hidden()).  Needs root. */
 int64_t exims_without(const struct fastspool_config *config, struct exims_found *found);
 
+/** Has @process, an Exim that is served, no store yet, and other mounts, in which @runtime, the memory of the store, is
+ *  not to be seen?  Where a view lives Exim is refused then.  Needs root. */
+bool exims_is_blind(const struct exims_process *process, const char *runtime);
+/** The first daemon of these, 0: there is none.  One with a configuration of its own may have another spool. */
+pid_t exims_find_blind(const struct fastspool_config *config, const char *runtime);
+#define EXIMS_BLIND "the store's memory, %s, is not to be seen in the mounts of Exim's service, and it takes no mail"
+/** What to do about it. */
+const char *exims_bind(const char *runtime);
+
 /** Does an Exim run that has the store of @spool: served by the library, or on the view?  Waits for none.  Also true
  *  where it can't be said (exims_hidden()).  *@daemon, if not NULL: one that takes mail, or runs the queue, until it is
  *  ended, does.  Needs root. */

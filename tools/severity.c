@@ -55,6 +55,7 @@ enum health severity_of(enum condition condition)
         [LIBRARY_LOST_ON_DISK] = MAIL_STANDS,
         [LIBRARY_DIFFERS] = MAIL_STANDS,
         [EXIM_STRANDED] = MAIL_STANDS,
+        [EXIM_BLIND] = MAIL_STANDS,
         [EXIM_PASSES] = ATTENTION,
         [EXIM_ON_VIEW] = ATTENTION,
         [EXIM_ON_DISK] = ATTENTION,

@@ -209,6 +209,9 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
     shown->closed = queues_refuse(fs, shown->view.state == SEEN_MOUNTED, shown->line);
+    shown->runtime = fs->runtime;
+    shown->blind =
+        geteuid() == 0 && launch_view_lives(fs->state) > 0 ? exims_find_blind(shown->config, fs->runtime) : 0;
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;
     if (asked_spool(shown->config, exims) && strcmp(exims, fs->spool) == 0)
         shown->exim_limit = asked_limit(shown->config);

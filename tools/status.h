@@ -71,6 +71,8 @@ struct shown {
     bool passing;    /* one does, and is soon gone: it is no daemon */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     struct exims_found found;
+    const char *runtime; /* where its memory is */
+    pid_t blind;         /* a daemon that can't see the store's memory, 0: there is none; only root can know */
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */
     int64_t in_state; /* messages in the state on the disk, where no store is in memory; -1: it can't be said, */

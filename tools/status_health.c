@@ -238,6 +238,13 @@ bool status_is_left(const struct shown *shown, uint64_t messages, char line[STAT
     return true;
 }
 
+/* A sandbox of its service. */
+static bool exim_is_blind(struct shown *shown)
+{
+    return shown->blind && is(shown, EXIM_BLIND, "Exim, process %ld: " EXIMS_BLIND "; %s", (long)shown->blind,
+                              shown->runtime, exims_bind(shown->runtime));
+}
+
 /* Of this spool, or another one: the configuration says so of all. */
 static bool spool_is_miscalled(struct shown *shown)
 {
@@ -401,8 +408,8 @@ void status_judge(struct shown *shown)
              is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
-             spool_is_left(shown) || spool_is_miscalled(shown) || library_is_lost(shown) || view_hides_mail(shown) ||
-             state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
+             spool_is_left(shown) || spool_is_miscalled(shown) || exim_is_blind(shown) || library_is_lost(shown) ||
+             view_hides_mail(shown) || state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

@@ -339,6 +339,47 @@ def the_library_is_lost(exim):
             allows(exim)
 
 
+@test(("", {}), ("_in_dev_shm", {}), library=True, main=QUEUE_ONLY)
+def a_run_of_its_own(exim):
+    """Exim's service has a /run, or a /dev/shm, of its own, in which the store's memory is not: its start is refused, and where it
+    was started all the same, and answers 421, doctor and status say why.  What they advise helps."""
+    place, own, more = "/run/fastspool", "mount -t tmpfs own /run", ()
+    if exim.work.name.endswith("_in_dev_shm"):
+        place, own, more = "/dev/shm", "mount -t tmpfs own /dev/shm", ("runtime = /dev/shm",)
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+    with well(exim, "view = auto", *more):
+        wait_for(lambda: is_view(exim.spool / "input"), "the view is mounted")
+        exim.stop()
+        wait_for(lambda: not [pid for pid, name in processes() if name == "exim4"], "Exim has ended")
+        mend = f"`BindPaths={place}`"
+
+        def sandboxed(script, *command):
+            return ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *command]
+        result = subprocess.run(sandboxed(own, TOOL, "doctor", "--start", f"--preload={LIBRARY}"), capture_output=True, text=True)
+        check(result.returncode == 2 and "is not to be seen in the mounts of Exim's service" in result.stderr and mend in result.stderr,
+              f"{result}")
+        exim.daemon = subprocess.Popen(sandboxed(own, EXIM, "-bdf"), env=exim.environment(), stdin=subprocess.DEVNULL,
+                                       stdout=open(exim.work / "daemon.out", "ab"), stderr=subprocess.STDOUT)
+        exim.wait_listens()
+        client = Client()
+        client.expect(421, b"MAIL FROM:<sender@sink.test>\r\n")
+        status_tells(exim, 2, f"process {exim.daemon.pid}", "is not to be seen", mend)
+        tells(exim, "running exims", "wrong", f"process {exim.daemon.pid}", "does not see the store's memory", mend)
+        exim.stop()
+        bound = f"mkdir -p /tmp/kept; mount --rbind {place} /tmp/kept; {own}; mkdir -p {place}; mount --rbind /tmp/kept {place}"
+        result = subprocess.run(sandboxed(bound, TOOL, "doctor", "--start", f"--preload={LIBRARY}"), capture_output=True, text=True)
+        check(result.returncode == 0 and not result.stderr, f"{result}")
+        exim.start()
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+        client.close()
+        status_tells(exim, 0, "all is well")
+        exim.deliver_queue()
+    exim.panic = "failed to stat spool directory"
+
+
 @test(library=True)
 def a_service_that_fails(exim):
     """systemd says that the spool's service, or Exim's, has failed: mail goes on, by Exim's own mirror, and doctor names it.  (The
