@@ -223,6 +223,9 @@ static void tell_view(struct doctor *doctor, const struct seen *seen)
                     seen->line);
     else if (seen->state == SEEN_UNMOUNTED)
         doctor_tell(doctor, verdict, seen->mend, "not mounted: programs without the library see the plain disk alone");
+    else if (seen->state == SEEN_MOUNTED && seen->locker[0])
+        doctor_tell(doctor, doctor_verdict(severity_of(VIEW_LAST)), "as said",
+                    "%s; after its end no other one can be: %s", seen->line, seen->locker);
     else if (seen->state == SEEN_UNAVAILABLE && seen->locker[0])
         doctor_tell(doctor, DOCTOR_ATTENTION, "as said; then `fastspool run -- true` mounts it", "%s", seen->line);
     else if (seen->state == SEEN_UNAVAILABLE)

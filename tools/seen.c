@@ -26,6 +26,7 @@
 #include "fastspool.h"
 #include "spool/exim.h"
 #include "spool/launch.h"
+#include "spool/owned.h"
 #include "spool/viewed.h"
 #include "store/store.h"
 
@@ -232,6 +233,22 @@ bool seen_closed(uid_t owner, gid_t group, char line[SEEN_CLOSED])
     return closed;
 }
 
+_Static_assert(FASTSPOOL_ERROR_MAX <= LOCKER_SENTENCE && SEEN_CLOSED <= LOCKER_SENTENCE,
+               "what a view can't open is told in the place of what has its lock");
+
+/* What the next view could not open: its locks, or the configuration. */
+static void find_unusable(const struct fastspool *fs, char line[LOCKER_SENTENCE])
+{
+    const struct stat owner = {.st_uid = fs->owner, .st_gid = fs->group};
+
+    struct rights rights = rights_of_owner(fs->owner, fs->group);
+    bool usable =
+        (geteuid() != 0 && geteuid() != fs->owner) || owned_check_view(fs->spool, &owner, fs->state, line) == 0;
+    rights_back(rights);
+    if (usable && !seen_closed(fs->owner, fs->group, line))
+        line[0] = '\0';
+}
+
 /* What has a lock instead of the view, or of its server; or why that can't begin. */
 static void find_locker(const struct fastspool *fs, struct seen *seen)
 {
@@ -243,9 +260,9 @@ static void find_locker(const struct fastspool *fs, struct seen *seen)
     else if ((starts || seen->state == SEEN_DEAD) && launch_view_holder(fs->state) == 0 &&
              launch_view_lives(fs->state) > 0)
         locker_find(fs->state, PLACES_VIEW_LOCK, "view", seen->locker);
-    if (!seen->locker[0] && (starts || seen->state == SEEN_DEAD || seen->state == SEEN_UNMOUNTED))
-        seen_closed(fs->owner, fs->group, seen->locker);
-    if (starts && seen->locker[0])
+    if (!seen->locker[0] && seen->state != SEEN_OFF && seen->state != SEEN_UNAVAILABLE)
+        find_unusable(fs, seen->locker);
+    if ((starts || seen->state == SEEN_UNMOUNTED) && seen->locker[0])
         seen->state = SEEN_UNAVAILABLE;
 }
 

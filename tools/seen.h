@@ -33,8 +33,8 @@ struct seen {
     char mend[SEEN_MEND]; /* what helps against SEEN_DEAD, or against a view that is stopped */
     bool covered;         /* SEEN_MOUNTED, and programs of this mount namespace do not see it */
     pid_t stopped;        /* the view's process, if that is stopped or frozen: who looks at the view waits; 0: not */
-    char locker[LOCKER_SENTENCE]; /* why none can be mounted: what else has a lock of the view, or seen_closed(); "":
-                                     neither */
+    char locker[LOCKER_SENTENCE]; /* why none can be mounted, or none after the one that is: what else has a lock of
+                                     the view, or what it can't open; "": neither */
     unsigned late; /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
 };
 

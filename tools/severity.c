@@ -62,6 +62,7 @@ enum health severity_of(enum condition condition)
         [EXIM_BESIDE_MAIL] = MAIL_STANDS,
         [VIEW_DEAD] = ATTENTION,
         [VIEW_LOCKED] = ATTENTION,
+        [VIEW_LAST] = ATTENTION,
         [VIEW_STOPPED] = ATTENTION,
         [VIEW_UNMOUNTED] = ATTENTION,
         [VIEW_COVERED] = ATTENTION,

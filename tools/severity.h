@@ -58,7 +58,8 @@ enum condition {
     EXIM_BESIDE_MAIL,     /* the same, and mail stands */
     /* what programs without the library see */
     VIEW_DEAD,
-    VIEW_LOCKED,    /* another process has its lock, and none can be mounted */
+    VIEW_LOCKED,    /* another process has its lock, or it can't be opened, and none can be mounted */
+    VIEW_LAST,      /* the same, beside one that is mounted */
     VIEW_STOPPED,   /* it is mounted, and nobody goes on there */
     VIEW_UNMOUNTED, /* and it should be */
     VIEW_COVERED,   /* it is mounted, and programs do not see it */

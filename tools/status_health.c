@@ -359,7 +359,7 @@ static bool view_fails(struct shown *shown)
         return is(shown, VIEW_DEAD,
                   "the view is dead: programs without the library see an error, mailq an empty queue; %s",
                   shown->view.mend);
-    if (shown->view.locker[0])
+    if (shown->view.locker[0] && shown->view.state != SEEN_MOUNTED)
         return is(shown, VIEW_LOCKED, "no view can be mounted, and programs without the library see an empty queue: %s",
                   shown->view.locker);
     if (shown->view.state == SEEN_STARTING && shown->view.late)
@@ -375,6 +375,9 @@ static bool view_fails(struct shown *shown)
     if (shown->hidden)
         return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " messages or files of the disk; " STATUS_HIDDEN,
                   shown->hidden, escape_word(word, sizeof(word), shown->spool));
+    if (shown->view.locker[0])
+        return is(shown, VIEW_LAST, "the view is mounted, and after its end no other one can be: %s",
+                  shown->view.locker);
     return false;
 }
 

@@ -265,7 +265,8 @@ static void explain_refusal(const struct fastspool *fs, int result, char error[F
 {
     struct stat st;
 
-    if (result == -EACCES && fstat(fs->spool_fd, &st) == 0)
+    bool is = result == -EACCES || result == -EPERM || result == -EISDIR || result == -ELOOP;
+    if (is && fstat(fs->spool_fd, &st) == 0)
         owned_check(fs->spool, &st, fs->state, NULL, error);
 }
 

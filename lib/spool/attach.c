@@ -119,7 +119,7 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     } else {
         result = state_fd;
     }
-    if (owners && fs->state[0] && (result == -EACCES || result == -EPERM) &&
+    if (owners && fs->state[0] && (result == -EACCES || result == -EPERM || result == -EISDIR || result == -ELOOP) &&
         owned_check(fs->spool, &st, fs->state, config->runtime, error) < 0)
         result = -EPERM;
     rights_back(rights);
@@ -168,29 +168,41 @@ static void show_progress(const struct fastspool *fs, uint64_t since, bool ended
     dprintf(STDERR_FILENO, "\rfastspool: recovering %s [%s]%s", fs->spool, bar, ended ? "\n" : "");
 }
 
-/* Any process of the mail user's can have the lock of the mirror, which would be waited for without an end. */
-static bool is_locked_out(const struct fastspool *fs, uint64_t since, char *error)
+/* The part of the state that its owner can't use, if there is one.  -EPERM: @error says which; 0: there is none, or
+ * this process can't say. */
+static int explain_refusal(const struct fastspool *fs, char *error)
+{
+    struct stat st;
+
+    if ((geteuid() != 0 && geteuid() != fs->owner) || fstat(fs->spool_fd, &st) < 0)
+        return 0;
+    struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
+    int result = owned_check(fs->spool, &st, fs->state, NULL, error);
+    rights_back(rights);
+    return result;
+}
+
+/* Any process of the mail user's can have the lock of the mirror, which would be waited for without an end; or that
+ * lock can't be opened, and it can't even be said whether it is held. */
+static int refuse_lock(const struct fastspool *fs, uint64_t since, char *error)
 {
     char sentence[LOCKER_SENTENCE];
 
-    if (LOAD(fs->header->mirror.beat) >= since || !locker_find(fs->state, PLACES_MIRROR_LOCK, "mirror", sentence))
-        return false;
-    error_set(error, 0, "%s: its mirror can't be started: %s", fs->spool, sentence);
-    return true;
+    if (LOAD(fs->header->mirror.beat) >= since)
+        return 0;
+    return locker_find(fs->state, PLACES_MIRROR_LOCK, "mirror", sentence)
+               ? error_set(error, -EBUSY, "%s: its mirror can't be started: %s", fs->spool, sentence)
+               : explain_refusal(fs, error);
 }
 
 /* Why the recovery does not go on: with the part of the state that its owner can't use, if it is that. */
 static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
 {
     char sentence[SECTION_SENTENCE];
-    struct stat st;
 
     error_set(error, recovery, "%s: %s", fs->spool, section_sentence(fs->header, sentence));
-    if (recovery == -EACCES && fstat(fs->spool_fd, &st) == 0) {
-        struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
-        owned_check(fs->spool, &st, fs->state, NULL, error);
-        rights_back(rights);
-    }
+    if (recovery == -EACCES)
+        explain_refusal(fs, error);
     return recovery;
 }
 
@@ -238,8 +250,9 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
             return tell_recovery(fs, recovery, error);
         if (clock_monotonic() - looked > LOCK_LOOK) {
-            if (is_locked_out(fs, started, error))
-                return -EBUSY;
+            int refused = refuse_lock(fs, started, error);
+            if (refused < 0)
+                return refused;
             looked = clock_monotonic();
         }
         failed = launch < 0 ? launch : failed;

@@ -61,14 +61,14 @@
 #define VIEW_TRY_AGAIN (60 * NS_PER_S) /* where no view could be mounted */
 #define LOOK_EVERY     (20 * NS_PER_MS)
 
-/* Open the lock file @name of the state directory.  -ENOENT: there is none, so nobody holds it. */
+/* Open the lock file @name of the state directory.  -ENOENT: there is none, or a link, so nobody holds it. */
 static int open_lock(const char *state, const char *name)
 {
     char path[PLACES_PATH_MAX];
 
     places_in_state(state, name, path);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    return fd >= 0 ? fd : errno == ENOTDIR ? -ENOENT : -errno;
+    return fd >= 0 ? fd : errno == ENOTDIR || errno == ELOOP ? -ENOENT : -errno;
 }
 
 /* Is the lock file @name of the state directory held?  1 or 0; -errno: it can't be said. */

@@ -13,6 +13,7 @@
  *   - A directory on the way there can't be searched.  Only that is told: what is below it can't be looked at.
  *   - A part is another user's: so may be those beside it, and the command gives him all of them.
  *   - It is his, and has not the mode for it.
+ *   - A lock is no file, or has an attribute that keeps it from being opened.
  *   - State or memory could be used by others: no process trusts them then.
  *   - The spool is root's, and the state is not: Exim has no state of root's, so the spool was given away.
  *   - The memory that the state names is another store's, or gone, or where no process makes any: nothing is told of
@@ -161,6 +162,29 @@ static int check_named(const struct owned *owned, const char *name, mode_t mode)
     return check_part(owned, path, mode, NOTHING_MORE);
 }
 
+/* As those open it that hold it, who make it where it is missing. */
+static int check_lock(const struct owned *owned, const char *name)
+{
+    char path[PLACES_PATH_MAX], what[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];
+    int result = check_named(owned, name, FILE_MODE);
+
+    if (result < 0)
+        return result;
+    places_in_state(owned->top, name, path);
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), refused = fd < 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    escape_word(what, sizeof(what), path);
+    if (refused == EPERM)
+        return error_set(owned->error, -EPERM,
+                         "%s has an attribute with which nobody can open it: as root say `chattr -i -a %s`", path,
+                         what);
+    if (refused == EISDIR || refused == ELOOP || refused == ENXIO)
+        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root say `mv %s %s.away`", path,
+                         what, what);
+    return 0;
+}
+
 static int check_journal(const struct owned *owned)
 {
     char path[PLACES_PATH_MAX], name[PLACES_NAME_MAX + sizeof(PLACES_JOURNAL)];
@@ -186,10 +210,6 @@ static int check_state(const struct owned *owned)
         const char *name;
         mode_t mode;
     } parts[] = {
-        {PLACES_LOCK, FILE_MODE},
-        {PLACES_MIRROR_LOCK, FILE_MODE},
-        {PLACES_VIEW_LOCK, FILE_MODE},
-        {PLACES_SERVER_LOCK, FILE_MODE},
         {PLACES_RUNTIME, FILE_MODE},
         {PLACES_JOURNAL, DIRECTORY_MODE},
         {PLACES_DATABASE, DIRECTORY_MODE},
@@ -199,6 +219,10 @@ static int check_state(const struct owned *owned)
     };
 
     int result = check_part(owned, owned->top, DIRECTORY_MODE, NOT_WRITE);
+    if (result == 0)
+        result = check_lock(owned, PLACES_LOCK);
+    if (result == 0)
+        result = check_lock(owned, PLACES_MIRROR_LOCK);
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts) && result == 0; i++)
         result = check_named(owned, parts[i].name, parts[i].mode);
     return result == 0 ? check_journal(owned) : result;
@@ -267,4 +291,12 @@ int owned_check(const char *spool, const struct stat *st, const char *state, con
         return result;
     owned.top = record.runtime;
     return check_memory(&owned);
+}
+
+int owned_check_view(const char *spool, const struct stat *st, const char *state, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct owned owned = {spool, st, state, error};
+    int result = check_lock(&owned, PLACES_VIEW_LOCK);
+
+    return result < 0 ? result : check_lock(&owned, PLACES_SERVER_LOCK);
 }

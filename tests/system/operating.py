@@ -22,9 +22,9 @@ import threading
 import time
 
 from disk import LoopDisk
-from harness import (EXIM, EXIM_CONFIGURATION, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim, Log,
-                     Message, Skip, check, held, kill, kill_all, listens, main, processes, sleeps_in, stores, suspend, test, wait_for,
-                     words_of)
+from harness import (EXIM, EXIM_CONFIGURATION, FASTSPOOL_CONFIGURATION, ID, LIBRARY, QUEUE_ONLY, TOOL, USER, USER_ID, Client, Exim,
+                     Failure, Log, Message, Skip, check, held, kill, kill_all, listens, main, processes, sleeps_in, stores, suspend, test,
+                     wait_for, words_of)
 from viewed import is_view
 
 DEFAULTS = pathlib.Path("/etc/default/exim4")
@@ -1368,6 +1368,81 @@ def removed_view_locks(exim):
         exim.stop()
         operate(exim, "stop")
         check(not is_view(exim.spool / "input"), "`stop` has not found the view")
+
+
+def spoil_lock(path, how):
+    """Make of the lock PATH what can't be one.  Its owner is the spool's, but for "roots"."""
+    path.unlink(missing_ok=True)
+    if how == "directory":
+        path.mkdir(mode=0o700)
+    elif how == "link":
+        path.symlink_to("nowhere")
+    else:
+        path.touch(mode=0 if how == "closed" else 0o600)
+    if how != "roots":
+        os.lchown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
+    if how == "immutable":
+        subprocess.run(["chattr", "+i", path], check=True)
+
+
+@test(*((f"_{how}", {"fastspool": ("view = auto",)}) for how in ("directory", "link", "immutable", "roots", "closed")), library=True)
+def a_lock_that_is_none(exim):
+    """A lock of the state can't be opened.  Without its own, or the mirror's, Exim takes no mail: the start is refused, and Exim, which
+    does not wait for ever, and status say which path and what to do.  Without the view's Exim starts and takes mail, and no view is
+    mounted: status and doctor say why.  With one that is mounted already they say so, too.  The command that they name mends it."""
+    how = exim.work.name.rsplit("_", 1)[1]
+    for name in ("input", "msglog"):
+        (exim.spool / name).mkdir()
+        exim.own(exim.spool / name)
+
+    def send():
+        with contextlib.closing(Client()) as client:
+            return client.send(exim.expect(Message(), "sink"))[0]
+    with well(exim, "view = auto") as disk:
+        def mend(said):
+            subprocess.run(re.search(r"as root say `([^`]*)`", said)[1], shell=True, check=True)
+            shutil.rmtree(f"{path}.away", ignore_errors=True)
+            pathlib.Path(f"{path}.away").unlink(missing_ok=True)
+
+        def mounted():
+            operate(exim, "run", "--", "true")
+            return exim.status()["view_state"] == "mounted"
+        for name in ("lock", "mirror.lock"):
+            exim.stop()
+            operate(exim, "stop")
+            path = disk.place / "state" / name
+            spoil_lock(path, how)
+            refuses(exim, f"{path} ", "as root say `")
+            result = exim.command("-bpc")
+            check(result.returncode != 0 and f"{path} " in result.stderr.decode() and "as root say `" in result.stderr.decode(), f"{result}")
+            exim.start()
+            with contextlib.suppress(Failure, ConnectionError):
+                check(send() != 250, "mail is taken")
+            exim.expected.pop()
+            status_tells(exim, 2, f"{path} ", "as root say `", "takes no")
+            mend(operate(exim, "status", status=2))
+            allows(exim)
+            wait_for(mounted, "the view is mounted")
+        for name in ("view.lock", "server.lock"):
+            for before in (True, False):
+                path = disk.place / "state" / name
+                if before:
+                    exim.stop()
+                    operate(exim, "stop")
+                    spoil_lock(path, how)
+                    allows(exim)
+                    exim.start()
+                    wait_for(lambda: exim.status()["view_state"] == "unavailable", "no view can be mounted")
+                else:
+                    spoil_lock(path, how)
+                status_tells(exim, 1, "no view can be mounted" if before else "after its end no other one can be", f"{path} ", "as root say `")
+                tells(exim, "view", "attention", f"{path} ", "as root say `")
+                check(send() == 250, "no mail is taken")
+                exim.wait_arrived()
+                mend(operate(exim, "status", status=1))
+                wait_for(mounted, "the view is mounted")
+                status_tells(exim, 0, "all is well")
+    exim.panic = "Input/output error|Operation not permitted|Permission denied|Is a directory"
 
 
 @test(library=True)
