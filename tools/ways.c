@@ -174,7 +174,7 @@ static void of_service(bool check, struct way *way)
     /* Of use where the unit, or another drop-in, says ProtectSystem=strict. */
     snprintf(way->text, sizeof(way->text),
              "%s[Service]\nEnvironment=\"LD_PRELOAD=%s\"\nReadWritePaths=-" PLACES_REGISTRY "\n%s", views, value,
-             check ? "ExecStartPre=" FASTSPOOL_TOOL " doctor --start\n" : "");
+             check ? "ExecStartPre=!" FASTSPOOL_TOOL " doctor --start\n" : ""); /* as root, whatever User= says */
     way->done = inset_is(way->path, way->text);
 }
 

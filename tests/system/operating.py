@@ -2626,7 +2626,7 @@ def on_and_off(exim):
                 check(seen.stdout.strip() == value, f"{DEFAULTS} says {seen}")
                 if DROP_IN in ways:
                     unit = DROP_IN.read_text().splitlines()
-                    check(f"ExecStartPre={TOOL} doctor --start" in unit and 'Environment="LD_PRELOAD=' in DROP_IN.read_text(), f"{unit}")
+                    check(f"ExecStartPre=!{TOOL} doctor --start" in unit and 'Environment="LD_PRELOAD=' in DROP_IN.read_text(), f"{unit}")
                     check("ReadWritePaths=-/run/fastspool" in unit, f"{unit}")
                 check(("doctor --start" in DEFAULTS.read_text()) == (not booted), f"the script's check: {DEFAULTS.read_text()}")
                 tells(exim, "start of exim", "ok", f"LD_PRELOAD={value}")
