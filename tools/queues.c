@@ -7,8 +7,8 @@
  * the directory yet takes it over from the disk, with owner and mode; where the disk has a file in its place, none can
  * be made.
  *
- * The happy path: input, msglog, their directories of one letter, and those of each named queue, are the spool owner's
- * to use, or are not there yet.  Of several that are not, the uppermost is told.
+ * The happy path: the spool on the disk is its owner's to use; input, msglog, their directories of one letter, and
+ * those of each named queue are, too, or are not there yet.  Of several that are not, the uppermost is told.
  *
  * Failure modes:
  *   - A spool of root's does not say whose they have to be.
@@ -25,6 +25,7 @@
 #include "base/rights.h"
 #include "fastspool.h"
 #include "spool/exim.h"
+#include "spool/owned.h"
 #include "store/layout.h"
 #include "store/status.h"
 #include "store/store.h"
@@ -256,11 +257,27 @@ static bool refuse(struct queues *q, char line[QUEUES_LINE])
     return q->path[0];
 }
 
+/* On the disk, and the way there. */
+static bool is_spool_closed(const struct fastspool *fs, char line[QUEUES_LINE])
+{
+    char error[FASTSPOOL_ERROR_MAX];
+    struct stat st;
+
+    if (fstat(fs->spool_fd, &st) < 0 || geteuid() != 0)
+        return false;
+    struct rights rights = rights_of_owner(st.st_uid, st.st_gid);
+    bool closed = owned_check_spool(fs->spool, &st, error) < 0;
+    rights_back(rights);
+    if (closed)
+        snprintf(line, QUEUES_LINE, "%s; until that is mended mail stands", error);
+    return closed;
+}
+
 bool queues_refuse(struct fastspool *fs, bool viewed, char line[QUEUES_LINE])
 {
     struct queues q = {.fs = fs, .spool = fs->spool, .owner = fs->owner, .group = fs->group, .viewed = viewed};
 
-    return refuse(&q, line);
+    return is_spool_closed(fs, line) || refuse(&q, line);
 }
 
 bool queues_refuse_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE])

@@ -14,6 +14,7 @@
  *   - A part is another user's: so may be those beside it, and the command gives him all of them.
  *   - It is his, and has not the mode for it.
  *   - A lock is no file, or has an attribute that keeps it from being opened.
+ *   - The spool's own directory has lost its mode, which matters to Exim alone where the state is elsewhere.
  *   - State or memory could be used by others: no process trusts them then.
  *   - The spool is root's, and the state is not: Exim has no state of root's, so the spool was given away.
  *   - The memory that the state names is another store's, or gone, or where no process makes any: nothing is told of
@@ -280,12 +281,26 @@ static int check_memory(const struct owned *owned)
     return result;
 }
 
+int owned_check_spool(const char *spool, const struct stat *st, char error[FASTSPOOL_ERROR_MAX])
+{
+    const struct owned owned = {spool, st, spool, error};
+
+    if (!is_refused(spool, DIRECTORY_MODE))
+        return 0;
+    int result = check_way(&owned, spool);
+    return result < 0 || (st->st_mode & DIRECTORY_MODE) == DIRECTORY_MODE ? result
+                                                                          : tell_mode(&owned, spool, st, true, "u+rwx");
+}
+
 int owned_check(const char *spool, const struct stat *st, const char *state, const char *runtime,
                 char error[FASTSPOOL_ERROR_MAX])
 {
     struct owned owned = {spool, st, state, error};
     struct record record;
-    int result = check_state(&owned);
+    int result = owned_check_spool(spool, st, error);
+
+    if (result == 0)
+        result = check_state(&owned);
 
     if (result < 0 || !runtime || !find_memory(&owned, runtime, &record))
         return result;

@@ -1648,6 +1648,24 @@ def a_state_without_its_mode(exim):
         tells(exim, "state", "ok")
 
 
+@test(library=True)
+def a_spool_without_its_mode(exim):
+    """The spool's directory has lost its mode, and the state is elsewhere: Exim takes no mail.  status, doctor and the refused start
+    say how it gets that back."""
+    with well(exim):
+        advice = f"`chmod u+rwx {exim.spool}`"
+        exim.spool.chmod(0o050)
+        with contextlib.suppress(Failure, ConnectionError), contextlib.closing(Client()) as client:
+            check(client.send(Message())[0] != 250, "mail is taken")
+        status_tells(exim, 2, "has mode 0050", advice, "mail stands")
+        tells(exim, "state", "wrong", advice)
+        refuses(exim, advice)
+        subprocess.run(advice.strip("`"), shell=True, check=True)
+        status_tells(exim, 0, "all is well")
+        allows(exim)
+    exim.panic = "Permission denied|^$"
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_part_of_the_state_is_gone(exim):
     """The journal is removed, or its disk is unmounted, while memory has the mail and no mirror runs: the next mirror writes
