@@ -19,6 +19,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "memory.h"
 #include "mountpoint.h"
 #include "spool/launch.h"
 #include "spool/record.h"
@@ -137,11 +138,10 @@ static bool is_hidden(const struct doctor *doctor, char runtime[FASTSPOOL_PATH_M
 
 void doctor_memory(struct doctor *doctor)
 {
-    struct mountpoint mount;
     struct statvfs size;
     uint64_t memory = doctor->config.memory;
     const char *place = doctor->runtime;
-    char mend[3 * PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], hidden[FASTSPOOL_PATH_MAX];
+    char found[MEMORY_FOUND], mend[MEMORY_MEND], hidden[FASTSPOOL_PATH_MAX];
 
     if (doctor->spool[0] && is_hidden(doctor, hidden)) {
         doctor_tell(doctor, DOCTOR_WRONG, exims_bind(hidden), EXIMS_BLIND, hidden);
@@ -153,19 +153,13 @@ void doctor_memory(struct doctor *doctor)
                         MIB(memory));
         return;
     }
-    snprintf(mend, sizeof(mend),
-             "`mkdir -p %s && mount -t tmpfs -o uid=%u,gid=%u,mode=0700 tmpfs %s`, or take `runtime` out "
-             "of " FASTSPOOL_CONFIG,
-             escape_word(word, sizeof(word), place), (unsigned)doctor->owner, (unsigned)doctor->group, word);
-    if (statvfs(place, &size) < 0 || !mountpoint_of(place, &mount)) {
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s, the place of the store: %s", place, strerrordesc_np(errno));
+    if (memory_refuses(place, doctor->owner, doctor->group, found, mend) || statvfs(place, &size) < 0) {
+        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s", found);
         return;
     }
     uint64_t room = room_of(doctor, &size);
     bool fits = fits_group(doctor);
-    if (strcmp(mount.type, "tmpfs") != 0)
-        doctor_tell(doctor, DOCTOR_WRONG, mend, "%s, the place of the store, is %s", place, mount.type);
-    else if (room && room < memory)
+    if (room && room < memory)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     runtime_is_own(place) ? "lower `memory` in " FASTSPOOL_CONFIG ": this machine has no more"
                                           : "`mount -o remount,size=...` it (a container's /dev/shm by --shm-size), or "

@@ -23,6 +23,7 @@ enum health severity_of(enum condition condition)
         [STORE_FAILS] = MAIL_STANDS,
         [STATE_FAILS] = MAIL_STANDS,
         [STATE_LOST] = ATTENTION,
+        [MEMORY_LOST] = ATTENTION,
         [QUEUE_CLOSED] = MAIL_STANDS,
         [COMMITS_FAIL] = MAIL_STANDS,
         [JOURNAL_LOST] = ATTENTION,

@@ -15,6 +15,7 @@ enum condition {
     STORE_FAILS,  /* it can't be attached, or recovered, or has failed */
     STATE_FAILS,  /* its directory can't be made, used, or written to */
     STATE_LOST,   /* the same, but for what has it open already */
+    MEMORY_LOST,  /* the next store's, where `runtime` says; this one goes on */
     QUEUE_CLOSED, /* to Exim's user: a directory of it is another's */
     COMMITS_FAIL, /* the last one */
     JOURNAL_LOST, /* there is no store, and files of the journal are missing: the next start goes on with the rest */

@@ -11,10 +11,8 @@
 #include "status.h"
 
 #include "asked.h"
-#include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
-#include "command.h"
 #include "config.h"
 #include "exims.h"
 #include "mirror/tally.h"
@@ -82,56 +80,6 @@ static void look_at_view(struct fastspool *fs, struct shown *shown)
         shown->hidden = shown->locked + shown->conflicts + shown->left;
 }
 
-#define LIBRARY INSTALLED_LIBRARY
-
-/* Does the loader take it into Exim's re-executions?  As command_maps_library(), -ECHILD where Exim ends with it alone.
- * Asked again when its file @st has changed, as --watch looks each second. */
-static int is_loaded(const struct fastspool *fs, const struct fastspool_config *config, const struct stat *st)
-{
-    static struct stat asked;
-    static int loaded = 1;
-    const char *exim = asked_exim(config);
-
-    if (!exim || (asked.st_ino == st->st_ino && asked.st_ctim.tv_sec == st->st_ctim.tv_sec &&
-                  asked.st_ctim.tv_nsec == st->st_ctim.tv_nsec))
-        return loaded;
-    asked = *st;
-    loaded = command_maps_library(exim, fs->owner, fs->group, EXIMS_LIBRARY);
-    if (loaded == -ECHILD)
-        loaded = command_maps_library(exim, fs->owner, fs->group, NULL) == -ECHILD ? 1 : -ECHILD;
-    return loaded;
-}
-
-/* Its file has the right owner and mode. */
-static void look_at_loader(const struct fastspool *fs, const struct stat *st, struct shown *shown)
-{
-    int loaded = geteuid() == 0 && fs->owner != 0 ? is_loaded(fs, shown->config, st) : 1;
-
-    shown->fatal = loaded == -ECHILD;
-    if (loaded == 0 || shown->fatal)
-        snprintf(shown->library, sizeof(shown->library), "%s is %s: %s", LIBRARY,
-                 shown->fatal ? "a part of a library" : "no library that the loader takes", ways_install(true));
-}
-
-/* Where it is installed for Exim.  A missing one matters where an Exim has the store. */
-static void look_at_library(const struct fastspool *fs, struct shown *shown)
-{
-    char user[ERROR_USER];
-    struct stat st;
-
-    if (stat(LIBRARY, &st) < 0) {
-        if (errno != ENOENT || !shown->unattended)
-            snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", LIBRARY, strerrordesc_np(errno),
-                     ways_install(true));
-    } else if (st.st_uid != 0 || !(st.st_mode & S_ISUID)) {
-        snprintf(shown->library, sizeof(shown->library),
-                 "%s is %s's, of mode %04o, and has to be root's, of mode 4644: `chown root:root %s && chmod 4644 %s`",
-                 LIBRARY, error_user(st.st_uid, user), st.st_mode & 07777, LIBRARY, LIBRARY);
-    } else {
-        look_at_loader(fs, &st, shown);
-    }
-}
-
 static void look_at_recovery(const struct header *header, struct shown *shown)
 {
     uint64_t done = LOAD(header->recovery.done), total = LOAD(header->recovery.total);
@@ -157,54 +105,20 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
                  "4 KiB, which cost some 10 %% more processor time a message: %.256s has no huge ones", mount.place);
 }
 
-/* Does process 1 see @state, and may it be written to there? */
-static bool is_writable_for_first(const char *state)
-{
-    char path[PATH_MAX];
-    struct stat here, there;
-
-    return snprintf(path, sizeof(path), "/proc/1/root%s", state) < (int)sizeof(path) && stat(state, &here) == 0 &&
-           stat(path, &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino &&
-           access(path, W_OK) == 0;
-}
-
-/* states_usable() for the next mirror.  A sandbox of this call's own, which shows @state read-only, is none of its
- * business: it lives where process 1 sees the spool. */
-static int look_at_next(const struct shown *shown, const char *state, char error[FASTSPOOL_ERROR_MAX])
-{
-    int result = geteuid() == 0 ? states_usable(shown->config, error) : 0;
-
-    return result == -EROFS && is_writable_for_first(state) ? 0 : result;
-}
-
-/* A mirror that runs has open what it needs, and writes to that whatever becomes of its path.  Not where the file
- * system itself can't be written to, as after an error of its disk. */
-static bool goes_on(const struct fastspool *fs, const struct shown *shown, int next)
-{
-    const struct fastspool_status *s = &shown->numbers;
-    struct mountpoint mount;
-
-    return next != -EWOULDBLOCK && s->mirror_pid && !shown->recovery && !s->commit_error &&
-           !(next == -EROFS && mountpoint_of(fs->state, &mount) && mount.read_only);
-}
-
 _Static_assert(QUEUES_LINE <= STATUS_LINE, "what is said of a queue is one line");
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
-    char error[FASTSPOOL_ERROR_MAX], exims[PATH_MAX];
+    char exims[PATH_MAX];
 
     shown->store = true;
     shown->failure = status_numbers(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
     look_at_commits(fs->header, shown);
     look_at_view(fs, shown);
     look_at_pages(fs, shown);
-    look_at_library(fs, shown);
+    status_next_library(fs, shown);
     look_at_recovery(fs->header, shown);
-    int next = look_at_next(shown, fs->state, error);
-    if (next == -EROFS || next == -EWOULDBLOCK || next == -EPERM)
-        snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
-    shown->stands = !goes_on(fs, shown, next);
+    status_next_use(fs, shown);
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
@@ -476,6 +390,28 @@ static void tell_plain(struct shown *shown)
         add(shown, PLAIN_UNATTENDED);
 }
 
+/* No start brings it back yet. */
+static void tell_not_lost(struct shown *shown)
+{
+    if (shown->in_state != 0 && !shown->other.state[0])
+        strcpy(shown->more, "mail that it has on the disk is not lost");
+}
+
+/* Where the next store's memory can't be made Exim has none. */
+static void tell_memory(struct shown *shown)
+{
+    struct stat st;
+
+    if (shown->refused != -ENOENT || stat(shown->spool, &st) < 0 || !S_ISDIR(st.st_mode))
+        return;
+    status_next_memory(shown, st.st_uid, st.st_gid);
+    if (!shown->memory[0])
+        return;
+    snprintf(shown->line, sizeof(shown->line), "%s; until that is mended Exim takes no mail", shown->memory);
+    tell_not_lost(shown);
+    add(shown, STATE_FAILS);
+}
+
 /* A state directory that can't be made, or used, is why there is no store, or none to be seen, and why Exim can take no
  * mail. */
 static void tell_state(struct shown *shown)
@@ -484,7 +420,7 @@ static void tell_state(struct shown *shown)
 
     find_state(shown, state);
     if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || is_missing(shown) ||
-        look_at_next(shown, state, error) == 0)
+        status_next_state(shown, state, error) == 0)
         return;
     bool serves = shown->view.state == SEEN_MOUNTED && shown->other.mirror; /* what was started before, and the view */
     snprintf(
@@ -494,8 +430,7 @@ static void tell_state(struct shown *shown)
         : shown->refused == -EPERM && !shown->unattended
             ? "an Exim that has the store delivers no mail, and what starts takes none"
             : "Exim takes no mail");
-    if (shown->in_state != 0 && !shown->other.state[0]) /* no start brings it back yet */
-        strcpy(shown->more, "mail that it has on the disk is not lost");
+    tell_not_lost(shown);
     add(shown, STATE_FAILS);
 }
 
@@ -563,6 +498,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
         tell_left(shown);
         tell_differs(shown);
         tell_other(shown);
+        tell_memory(shown);
         tell_state(shown);
         if (shown->refusal[0])
             tell_refusal(shown);

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "fastspool.h"
 #include "installed.h"
+#include "memory.h"
 #include "plain/census.h"
 #include "seen.h"
 #include "severity.h"
@@ -46,14 +47,15 @@ struct shown {
     char unusable[FASTSPOOL_ERROR_MAX]; /* why the next mirror, or Exim, could not use the state or the memory; "": they
                                            could, */
     bool stands;                        /* and nor can those that run, or none does */
-    char library[FASTSPOOL_ERROR_MAX];  /* why Exim's re-executions don't load the library, "": they do */
-    bool fatal;                         /* they end at once, as they load it, and it is a part of a library */
-    char differs[INSTALLED_SENTENCE];   /* the library's file is of another version, as said; "": it is of this one */
-    int checkpoint_error;               /* negative errno of the last checkpoint; 0: it succeeded */
-    char locker[LOCKER_SENTENCE];       /* another process has the lock of the database, "": none is known */
-    int no_tool;                        /* errno: no mirror can be started */
-    uint64_t exim_limit;                /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
-    uint64_t late;                      /* age in ns from which on a change should be on the disk */
+    char memory[MEMORY_FOUND + MEMORY_MEND + 2]; /* why no store could be made after this one, "": one could */
+    char library[FASTSPOOL_ERROR_MAX];           /* why Exim's re-executions don't load the library, "": they do */
+    bool fatal;                                  /* they end at once, as they load it, and it is a part of a library */
+    char differs[INSTALLED_SENTENCE]; /* the library's file is of another version, as said; "": it is of this one */
+    int checkpoint_error;             /* negative errno of the last checkpoint; 0: it succeeded */
+    char locker[LOCKER_SENTENCE];     /* another process has the lock of the database, "": none is known */
+    int no_tool;                      /* errno: no mirror can be started */
+    uint64_t exim_limit;              /* Exim's message_size_limit, of its own spool, as asked_message_limit() */
+    uint64_t late;                    /* age in ns from which on a change should be on the disk */
     struct fastspool_status numbers;
     uint64_t changes;    /* since the store was made */
     uint64_t commits_ns; /* of all commits, together */
@@ -125,6 +127,16 @@ bool status_differs(const struct shown *shown, char line[STATUS_LINE]);
 bool status_is_left(const struct shown *shown, uint64_t messages, char line[STATUS_LINE]);
 /** Has a daemon a store that was removed?  Then @line says it. */
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE]);
+
+/** Say in @shown why Exim's re-executions don't load the library, if they don't. */
+void status_next_library(const struct fastspool *fs, struct shown *shown);
+/** Say in @shown what of the state the next mirror, or of the memory the next store, could not use, and whether mail
+ *  stands so now.  After its numbers, and what its recovery says. */
+void status_next_use(const struct fastspool *fs, struct shown *shown);
+/** states_usable() of @state for the next mirror; 0, too, where this process is not root's, and can't say. */
+int status_next_state(const struct shown *shown, const char *state, char error[FASTSPOOL_ERROR_MAX]);
+/** Say in @shown why no store of the spool's @owner can be made where `runtime` says, if none can. */
+void status_next_memory(struct shown *shown, uid_t owner, gid_t group);
 
 void status_print_json(const struct shown *shown);
 void status_print_text(const struct shown *shown);

@@ -347,6 +347,13 @@ static bool state_is_lost(struct shown *shown)
               shown->unusable, (long)shown->numbers.mirror_pid);
 }
 
+/* The one that is there has its memory, whatever becomes of the place. */
+static bool memory_is_lost(struct shown *shown)
+{
+    return shown->memory[0] &&
+           is(shown, MEMORY_LOST, "mail is taken now, and none after `fastspool stop` or a reboot: %s", shown->memory);
+}
+
 static bool view_fails(struct shown *shown)
 {
     char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
@@ -412,7 +419,8 @@ void status_judge(struct shown *shown)
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
              spool_is_left(shown) || spool_is_miscalled(shown) || exim_is_blind(shown) || library_is_lost(shown) ||
-             view_hides_mail(shown) || state_is_lost(shown) || view_fails(shown) || is_elsewhere(shown))
+             view_hides_mail(shown) || state_is_lost(shown) || memory_is_lost(shown) || view_fails(shown) ||
+             is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",

@@ -1542,6 +1542,48 @@ def a_read_only_state(exim):
 
 
 @test(library=True)
+def a_place_for_no_memory(exim):
+    """`runtime` names what is not there, no directory, a disk, root's directory, or a mount to be read only.  The store that is there
+    goes on: status needs attention, and mail is taken.  Without one Exim takes none: doctor, the refused start and status say why."""
+    (exim.work / "file").touch()
+    for name in ("roots", "read_only"):
+        (exim.work / name).mkdir(mode=0o755)
+    shutil.chown(exim.work / "read_only", "Debian-exim", "Debian-exim")
+    subprocess.run(["mount", "--bind", "-o", "ro", exim.work / "read_only", exim.work / "read_only"], check=True)
+    with well(exim) as disk:
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+
+        def send():
+            with contextlib.closing(Client()) as client:
+                return client.send(exim.expect(Message(), "sink"))[0]
+        for place, what, mend in ((exim.work / "nowhere", "No such file", "mount -t tmpfs"), (exim.work / "file", "is no directory", "take `runtime` out"),
+                                  (disk.place / "state", "is ext4", "mount -t tmpfs"), (exim.work / "roots", "is root's, of mode 0755", "`chown "),
+                                  (exim.work / "read_only", "is mounted to be read only", "mount -o remount,rw")):
+            with written(FASTSPOOL_CONFIGURATION, good + f"runtime = {place}\n"):
+                status_tells(exim, 1, f"{place}, the place of the store", what, mend, "mail is taken now, and none after `fastspool stop`")
+                tells(exim, "memory", "wrong", f"{place}, the place of the store", what, mend)
+                refuses(exim, f"{place}, the place of the store", what, mend)
+                check(send() == 250, "no mail is taken")
+                exim.wait_arrived()
+                exim.stop()
+                operate(exim, "stop")
+                if what == "is ext4":           # a store can be made there, and should not be
+                    exim.start()
+                    continue
+                refuses(exim, f"{place}, the place of the store", what, mend)
+                exim.start()
+                with contextlib.suppress(Failure, ConnectionError):
+                    check(send() != 250, "mail is taken")
+                exim.expected.pop()
+                status_tells(exim, 2, f"{place}, the place of the store", what, mend, "Exim takes no mail")
+            exim.run("-bpc")
+            status_tells(exim, 0, "all is well")
+            allows(exim)
+    subprocess.run(["umount", exim.work / "read_only"], check=True)
+    exim.panic = "No such file|Permission denied|Not a directory|Read-only|Input/output"
+
+
+@test(library=True)
 def a_stopped_mirror(exim):
     """A mirror that somebody has stopped: status says so, and what it names lets it go on."""
     with well(exim):
