@@ -350,6 +350,17 @@ static int read_file(struct origin *origin, struct fastspool_config *config, int
     return parse_file(origin, config, text, result);
 }
 
+/* No file is one without lines.  But who has made a link means it to lead to one. */
+static int check_missing(const char *path, char *error)
+{
+    struct stat st;
+
+    return lstat(path, &st) < 0
+               ? 0
+               : error_set(error, -EINVAL,
+                           "%s: is a link to what is not there: put that there, or the file itself here", path);
+}
+
 static int load_file(struct fastspool_config *config, const char *path, bool trusted_only, char *error)
 {
     struct origin origin = {.file = path, .error = error};
@@ -357,7 +368,7 @@ static int load_file(struct fastspool_config *config, const char *path, bool tru
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0 && errno == ENOENT)
-        return 0;
+        return check_missing(path, error);
     if (fd < 0 || fstat(fd, &st) < 0) {
         int result = error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno));
         if (fd >= 0)

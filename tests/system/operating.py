@@ -1450,14 +1450,16 @@ def no_file(exim):
     """In the configuration's place is no file: status and doctor say what is, and do not send to chmod."""
     path = pathlib.Path(FASTSPOOL_CONFIGURATION)
     good = path.read_text()
-    for make, what in ((path.mkdir, "is a directory"), (lambda: os.mkfifo(path), "is a FIFO")):
+    for make, what, mend in ((path.mkdir, "is a directory", "move it away"), (lambda: os.mkfifo(path), "is a FIFO", "move it away"),
+                             (lambda: path.symlink_to("/nowhere/conf"), "is a link to what is not there", "put that there")):
         path.unlink()
         make()
         try:
             result = exim.command("status", program=TOOL, stock=True)
             said = result.stderr.decode()
-            check(result.returncode == 2 and f"{path}: {what}" in said and "move it away" in said and "chmod" not in said, said)
-            tells(exim, "configuration", "wrong", what, "move it away")
+            check(result.returncode == 2 and f"{path}: {what}" in said and mend in said and "chmod" not in said, said)
+            tells(exim, "configuration", "wrong", what, mend)
+            refuses(exim, f"configuration: {path}: {what}", mend)
         finally:
             path.rmdir() if path.is_dir() else path.unlink()
             path.write_text(good)

@@ -37,6 +37,12 @@ def unreadable(exim):
     return (FASTSPOOL_CONFIGURATION,)
 
 
+def dangling(exim):
+    CONFIGURATION.unlink()
+    CONFIGURATION.symlink_to("/nowhere/fastspool.conf")
+    return FASTSPOOL_CONFIGURATION, "is a link to what is not there"
+
+
 def typo_first(exim):
     CONFIGURATION.write_text("spol = /srv\n" + CONFIGURATION.read_text())
     return "spol", FASTSPOOL_CONFIGURATION + ":1:"
@@ -62,7 +68,7 @@ def another_program(exim):
     return "program", EXIM
 
 
-CHANGES = (group_writable, another_owner, unreadable, typo_first, typo_in_the_spool, missing, another_spool, another_program)
+CHANGES = (group_writable, another_owner, unreadable, dangling, typo_first, typo_in_the_spool, missing, another_spool, another_program)
 
 
 @contextlib.contextmanager
