@@ -15,6 +15,7 @@
 #include "base/places.h"
 #include "base/rights.h"
 #include "config.h"
+#include "mirrors.h"
 #include "progress.h"
 #include "spool/attach.h"
 #include "spool/runtime.h"
@@ -195,6 +196,8 @@ static void meet(struct doctor *doctor)
     ask_exim(doctor);
     find_spool(doctor);
     doctor->attached = -ENOENT;
+    if (!doctor->start && doctor->config.spools)
+        mirrors_settle(&doctor->config);
     if (!doctor->start && doctor->spool[0])
         doctor->attached = attach_open(doctor->spool, &doctor->config, &doctor->fs, doctor->why);
     if (doctor->attached < 0)

@@ -20,5 +20,8 @@ struct mirrors_words {
 bool mirrors_read(pid_t pid, uid_t owner, struct mirrors_words *words);
 /** The mirror of the state directory @state, whose user is @owner; 0: none is found. */
 pid_t mirrors_find(const char *state, uid_t owner);
+/** Wait until no mirror lives whose locks were removed, a moment at most: what is said meanwhile of the store of the
+ *  first spool of @config, which nobody can find, would be wrong. */
+void mirrors_settle(const struct fastspool_config *config);
 
 #endif

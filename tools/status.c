@@ -5,8 +5,8 @@
  *
  * The happy path: the store is ready, its mirror gives signs of life, its commits succeed.
  *
- * Failure modes, the worst first: status_health.c has them.  Nothing here waits: not for the lock, the mirror, or the
- * view.  Nothing is changed: a view that is dead stays so.
+ * Failure modes, the worst first: status_health.c has them.  Nothing here waits for the lock, the mirror, or the view,
+ * but a moment for what is about to change by itself.  Nothing is changed: a view that is dead stays so.
  */
 #include "status.h"
 
@@ -16,6 +16,7 @@
 #include "config.h"
 #include "exims.h"
 #include "mirror/tally.h"
+#include "mirrors.h"
 #include "mountpoint.h"
 #include "plain/export.h"
 #include "progress.h"
@@ -478,6 +479,7 @@ void status_look(const struct fastspool_config *config, struct shown *shown, str
 {
     *shown = (struct shown){.config = config, .spool = config->spool[0], .without = -1, .in_state = -1};
     look_at_configuration(shown);
+    mirrors_settle(config);
     look_at_exims(shown);
     look_elsewhere(shown);
     installed_differs(shown->differs);

@@ -1329,19 +1329,24 @@ def store_beside(exim):
     """The locks of the state are removed below a daemon: that takes no mail from then on, whether another store was made beside its
     one, or none.  status and doctor name it, and what to do."""
     with well(exim) as disk:
-        for names in (("lock",), ("lock", "mirror.lock")):
+        for names in (("lock",), ("lock", "mirror.lock"), ("lock", "mirror.lock", "runtime")):
             for name in names:
                 pathlib.Path(disk.place, "state", name).unlink()
             said = f"Exim, process {exim.daemon.pid}, has a store that was removed", "takes no mail: restart Exim, "
             for made in (False, True):
                 exim.run("-bpc") if made else None
-                wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "status says that mail stands", 20)
-                line = each_form(exim)[1]
-                check(all(words in line for words in said), line)
+                status, line, _, _ = each_form(exim)        # at once
+                check(status == 2 and all(words in line for words in said), f"exit {status}: {line}")
                 tells(exim, "running exims", "wrong", f"process {exim.daemon.pid} ", "takes no mail", "init.d/exim4 restart")
             exim.stop()
             exim.start()
             status_tells(exim, 0, "all is well")
+        pathlib.Path(disk.place, "state/mirror.lock").unlink()
+        status_tells(exim, 1, "no mirror process runs; the next message starts one")
+        with contextlib.closing(Client()) as client:
+            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "no mail is taken")
+        exim.wait_arrived()
+        status_tells(exim, 0, "all is well")
 
 
 @test(library=True, fastspool=("view = auto",))
