@@ -8,13 +8,17 @@
  * Failure modes: what is no regular file stays on the disk, with a line in syslog, and so does what lies deeper than
  * Exim's directories.  A symbolic link to a directory is not followed.  A directory is found between its mkdir(2) and
  * its chown(2): the next pass sees that it is another than before, and changes the store's.  The store refuses the
- * owner or the mode of a directory: the pass fails, and the next one tries again.
+ * owner or the mode of a directory: the pass fails, and the next one tries again.  A directory of the disk has lost its
+ * mode: it stays, and the line has the command.
  */
+#include "base/escape.h"
 #include "base/places.h"
+#include "fastspool.h"
 #include "plain/disk.h"
 #include "plain/import.h"
 #include "plain/import_inside.h"
 #include "spool/exim.h"
+#include "store/inside.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -186,13 +190,39 @@ static int scan_file(struct import *im, const char *path, int type)
     return import_leave(im, path, type == DT_DIR ? "a directory, deeper than Exim's" : "no regular file");
 }
 
+/* A directory that can't be opened.  Where its owner may not, as after a chmod or chown by hand: with the command that
+ * mends it, which a view hides from each other path. */
+static int leave_closed(struct import *im, const char *path, int error)
+{
+    char place[PATH_MAX], word[ESCAPE_WORD_ROOM(PATH_MAX)], spool[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    char mend[sizeof(word) + sizeof(spool) + 64], why[sizeof(mend) + 2 * sizeof(spool)];
+    const char *top = im->result->tell ? inside_spool(im->fs) : "/mnt";
+    struct stat st, own;
+
+    if (error != -EACCES || fstatat(im->disk, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || fstat(im->disk, &own) < 0)
+        return import_leave(im, path, strerrordesc_np(-error));
+    snprintf(place, sizeof(place), "%s/%s", top, path);
+    escape_word(word, sizeof(word), place);
+    if (st.st_uid == own.st_uid)
+        snprintf(mend, sizeof(mend), "chmod u+rwx %s", word);
+    else
+        snprintf(mend, sizeof(mend), "chown --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
+    escape_word(spool, sizeof(spool), inside_spool(im->fs));
+    if (im->result->tell)
+        snprintf(why, sizeof(why), "%s: as root say `%s`", strerrordesc_np(-error), mend);
+    else
+        snprintf(why, sizeof(why), "%s: as root say `mount --bind %s /mnt && %s && umount /mnt`",
+                 strerrordesc_np(-error), spool, mend);
+    return import_leave(im, path, why);
+}
+
 static int scan_directory(struct import *im, const char *path, visitor *visit)
 {
     struct stat st;
     int fd = disk_open(im->disk, path, O_RDONLY | O_DIRECTORY, &st), result;
 
     if (fd < 0)
-        return fd == -ENOENT ? 0 : import_leave(im, path, strerrordesc_np(-fd));
+        return fd == -ENOENT ? 0 : leave_closed(im, path, fd);
     if ((result = make_directory(im, path, &st)) == 0)
         return each_entry(im, path, fd, visit);
     close(fd);

@@ -897,6 +897,32 @@ def status_of_what_is_left(exim):
 
 
 @test(**AUTO)
+def closed_directories(exim):
+    """A directory of the disk, below a view, has lost its mode, or is root's: the command that syslog says mends it, and the next
+    look imports what is there.  So does that which `fastspool import` says."""
+    for spoil, mend in ((lambda path: path.chmod(0), "chmod u+rwx "), (lambda path: [os.chown(path, 0, 0), path.chmod(0o700)], "chown --reference=")):
+        for viewed in (True, False):
+            exim.fastspool_configuration(f"view = {'auto' if viewed else 'off'}")
+            message = exim.expect(Message(), "sink")
+            exim.run("-oi", "-odq", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+            spoil(exim.spool / "input")
+            log = Log()
+            if viewed:
+                use_as_root(exim)
+                wait_for(lambda: "input" in over(exim), "the directory is below a view")
+                said = wait_for(lambda: log.lines("input stays on the disk"), "the directory is told of")[0]
+            else:
+                said = exim.command("import", program=TOOL).stderr.decode()
+            log.close()
+            check(mend in said, said)
+            subprocess.run(re.search("as root say `([^`]*)`", said)[1], shell=True, check=True)
+            exim.tool("stop")
+            use_as_root(exim) if viewed else exim.tool("import")
+            exim.deliver_queue()
+            exim.tool("stop")
+
+
+@test(**AUTO)
 def run_of_programs(exim):
     """`fastspool run`: what the configuration names gets the library and nothing is said; all others run as they are."""
     fill(exim, 1)
