@@ -33,11 +33,19 @@ struct asked {
     bool foreign; /* the real function answers */
     struct store_path target;
     char real_path[PATH_MAX];
+    char link[FD_LINK_MAX];
 };
 
-/* @flags: AT_SYMLINK_NOFOLLOW, or 0. */
+/* @flags: those of the call.  With AT_EMPTY_PATH @dirfd may be the file itself, also by O_PATH: as by its name in
+ * /proc.
+ */
 static void ask(struct asked *asked, int dirfd, const char *path, int flags)
 {
+    if ((flags & AT_EMPTY_PATH) && pointers_text(path) && !*path && descriptors_find(dirfd)) {
+        fd_link(dirfd, asked->link);
+        path = asked->link;
+        flags &= ~AT_SYMLINK_NOFOLLOW;
+    }
     asked->path = path;
     asked->dirfd = dirfd;
     asked->foreign = flags & AT_SYMLINK_NOFOLLOW ? !paths_resolve(dirfd, path, &asked->target)
@@ -351,12 +359,6 @@ EXPORT int fchown(int fd, uid_t uid, gid_t gid)
 EXPORT int fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
 {
     BOUND();
-    uint32_t description = (flags & AT_EMPTY_PATH) && path && !*path ? descriptors_find(dirfd) : 0;
-    if (description) {
-        char name[FD_LINK_MAX]; /* not fchown(): this works on an O_PATH descriptor, too */
-        fd_link(dirfd, name);
-        return chown_at(AT_FDCWD, name, uid, gid, 0);
-    }
     return chown_at(dirfd, path, uid, gid, flags);
 }
 
@@ -378,8 +380,6 @@ EXPORT int utimensat(int dirfd, const char *path, const struct timespec times[2]
     struct asked asked;
 
     BOUND();
-    if (!path)
-        return futimens(dirfd, times);
     ask(&asked, dirfd, path, flags);
     if (!asked.foreign && times && pointers_readable(times, 2 * sizeof(*times)) < 2 * sizeof(*times))
         return (int)result_of(-EFAULT);
@@ -418,7 +418,8 @@ EXPORT int lutimes(const char *path, const struct timeval given[2])
 EXPORT int futimesat(int dirfd, const char *path, const struct timeval given[2])
 {
     struct timespec times[2];
-    return utimensat(dirfd, path, from_timeval(given, times), 0);
+    const struct timespec *wanted = from_timeval(given, times);
+    return path ? utimensat(dirfd, path, wanted, 0) : futimens(dirfd, wanted);
 }
 
 EXPORT int futimes(int fd, const struct timeval given[2])

@@ -427,10 +427,12 @@ static ssize_t read_link(int dirfd, const char *path, char *buffer, size_t size)
     char name[PATH_MAX];
     struct store_path target;
     struct stat st;
+    int error = !paths_resolve(dirfd, path, &target) ? -ENOENT
+                : target.fs                          ? fastspool_stat(target.fs, target.path, &st)
+                                                     : -target.error;
 
-    /* What the store has is no symbolic link. */
-    if (paths_resolve(dirfd, path, &target) && target.fs && fastspool_stat(target.fs, target.path, &st) == 0)
-        return result_of(-EINVAL);
+    if (error != -ENOENT) /* what the store has is no symbolic link */
+        return result_of(error ? error : -EINVAL);
     size_t length = (size_t)path_of_name(path, name);
     if (length == 0)
         return dirfd == AT_FDCWD ? real.readlink(path, buffer, size) : real.readlinkat(dirfd, path, buffer, size);

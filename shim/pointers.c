@@ -7,7 +7,8 @@
  *     segments, what a library has for reading.  That costs no system call.
  *   - For any other a system call without an effect touches the memory, once per page (0.1 to 0.4 us): it is EFAULT
  *     for a bad pointer.
- *   - To read: rt_sigprocmask(2) with an operation that does not exist copies the set first.
+ *   - To read: rt_sigprocmask(2) with an operation that does not exist copies the set first.  NULL, which would be no
+ *     set, is bad.
  *   - To write: futex(2), FUTEX_WAKE_OP, with the operation `or 0`, which is atomic.
  *
  * Failure modes:
@@ -129,7 +130,7 @@ static bool bad(long result)
 static bool can_read(uintptr_t at)
 {
     const uintptr_t word = at & ~(uintptr_t)7; /* in the same page */
-    return !bad(real.syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(uint64_t)));
+    return word && !bad(real.syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(uint64_t)));
 }
 
 static bool can_write(uintptr_t at)

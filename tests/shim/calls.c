@@ -2,11 +2,12 @@
  *
  * Every call that takes a path or a descriptor, on a file of the spool and on an ordinary one:
  *
- *      calls TABLE PLAIN SPOOL [view]
+ *      calls TABLE PLAIN SPOOL [view|later]
  *
  * Run it as root with the library, in a private namespace.  TABLE is docs/calls.md: what it says of a call must be
  * true, and each row that a program can reach by libc must have an act here.  PLAIN is a directory of a file system
- * with all calls.  "view": it waits for the view.
+ * with all calls.  "view": it waits for the view.  "later": it does, and each act is the first of a process that has
+ * become an ordinary user with the descriptors open, in both places.
  *
  * An act is made on a new file in each place.  `served` means: the same result, and afterwards the same content, size,
  * mode and offset.  An errno means that one, and that nothing has changed.  After each act every placeholder is as
@@ -21,6 +22,7 @@
 #include <fts.h>
 #include <ftw.h>
 #include <glob.h>
+#include <grp.h>
 #include <linux/fs.h>
 #include <poll.h>
 #include <spawn.h>
@@ -55,9 +57,10 @@
 #include <utime.h>
 
 #define TEXT "0123456789"
+#define USER 23001
 
 static int failures;
-static bool with_view;
+static bool with_view, later;
 
 /* ---- the place of an act ---- */
 
@@ -70,6 +73,7 @@ static char bytes[64];
 static int number, visited;
 static volatile int minus_one = -1; /* the compiler knows better than to let one pass it */
 static struct stat st;
+static struct statx stx;
 static const struct flock constant = {.l_type = F_WRLCK, .l_len = 1}; /* in memory that is not to be written */
 
 static long closed(int opened)
@@ -285,6 +289,15 @@ static long spliced(int which)
     return and_close(result, ends_[1]);
 }
 
+static long spliced_into(int which)
+{
+    int ends_[2];
+    pipe(ends_);
+    write(ends_[1], "ab", 2);
+    long result = and_close(splice(ends_[0], NULL, which, NULL, 2, 0), ends_[0]);
+    return and_close(result, ends_[1]);
+}
+
 static long watched(const char *path)
 {
     int watcher = inotify_init1(0);
@@ -335,10 +348,15 @@ static long connected(const char *path)
     return use_address(path, use_connect);
 }
 
-static long opened2(const char *path)
+static long opened2_at(int where, const char *path)
 {
     uint64_t how[3] = {O_RDONLY};
-    return closed((int)syscall(SYS_openat2, AT_FDCWD, path, how, sizeof(how)));
+    return closed((int)syscall(SYS_openat2, where, path, how, sizeof(how)));
+}
+
+static long opened2(const char *path)
+{
+    return opened2_at(AT_FDCWD, path);
 }
 
 /* aio_read(3) in libc is a thread that calls pread by itself. */
@@ -413,6 +431,12 @@ static long walked(char *path)
     return count;
 }
 
+static long set_time_by(int which)
+{
+    const struct timespec times[] = {{1, 0}, {2, 0}};
+    return utimensat(which, "", times, AT_EMPTY_PATH) < 0 ? -1 : fstat(fd, &st) < 0 ? -1 : st.st_mtime;
+}
+
 static long stream_read(FILE *stream)
 {
     if (!stream)
@@ -432,6 +456,24 @@ static long spawned(void)
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, file, O_RDONLY, 0);
     errno = posix_spawn(&pid, "/bin/true", &actions, NULL, (char *[]){"true", NULL}, (char *[]){NULL});
+    posix_spawn_file_actions_destroy(&actions);
+    if (errno)
+        return -1;
+    waitpid(pid, &status, 0);
+    return status;
+}
+
+/* A child with the file as its descriptor 0. */
+static long spawned_with(int which)
+{
+    posix_spawn_file_actions_t actions;
+    int status = -1;
+    pid_t pid;
+
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, which, 0);
+    errno = posix_spawn(&pid, "/bin/sh", &actions, NULL, (char *[]){"sh", "-c", "[ -f /dev/stdin ]", NULL},
+                        (char *[]){NULL});
     posix_spawn_file_actions_destroy(&actions);
     if (errno)
         return -1;
@@ -489,7 +531,7 @@ static long passed_before_the_close(const char *path)
     socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     sendmmsg(pair[0], &message, 1, 0);
     close(sent);
-    if (recvmmsg(pair[1], &message, 1, 0, NULL) == 1)
+    if (recvmmsg(pair[1], &message, 1, MSG_DONTWAIT, NULL) == 1)
         got = descriptor_in(&message.msg_hdr);
     close(pair[0]);
     close(pair[1]);
@@ -564,13 +606,65 @@ struct outcome {
     char state[400];
 };
 
-static void try(const char *where, size_t which, struct outcome *outcome)
+static void act(size_t which, struct outcome *outcome)
 {
-    set_up(where);
     errno = 0;
     outcome->result = make(which);
     outcome->error = outcome->result == -1 ? errno : 0;
     describe(outcome->state, sizeof(outcome->state));
+}
+
+/* In a child that has become an ordinary user, whose descriptors wait for their files. */
+static void act_as_user(size_t which, struct outcome *outcome)
+{
+    int ends_[2];
+
+    pipe(ends_);
+    pid_t child = fork();
+    if (child == 0) {
+        if (setgroups(0, NULL) == 0 && setgid(USER) == 0 && setuid(USER) == 0) {
+            act(which, outcome);
+            write(ends_[1], outcome, sizeof(*outcome));
+        }
+        _exit(0);
+    }
+    close(ends_[1]);
+    *outcome = (struct outcome){.state = "the process ended"};
+    read(ends_[0], outcome, sizeof(*outcome));
+    close(ends_[0]);
+    waitpid(child, NULL, 0);
+}
+
+/* Does a number of such a child wait for its file?  It does soon after the view is mounted. */
+static bool files_wait(const char *spool)
+{
+    int ends_[2];
+    bool wait = false;
+
+    pipe(ends_);
+    for (int i = 0; i < 6000 && !wait; i++, usleep(10000)) {
+        set_up(spool);
+        pid_t child = fork();
+        if (child == 0) {
+            if (setgroups(0, NULL) == 0 && setgid(USER) == 0 && setuid(USER) == 0)
+                write(ends_[1], "x", 1);
+            pause();
+        }
+        wait = read(ends_[0], bytes, 1) == 1 && view_awaits(child, fd) && view_awaits(child, reading);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        tear_down();
+    }
+    return wait;
+}
+
+static void try(const char *where, size_t which, struct outcome *outcome)
+{
+    set_up(where);
+    if (later)
+        act_as_user(which, outcome);
+    else
+        act(which, outcome);
     tear_down();
 }
 
@@ -598,6 +692,34 @@ static const char *error_name(int error)
     return error ? strerrorname_np(error) : "success";
 }
 
+/* What a process that has left the store sees otherwise: the view has no extended attributes; a file of it has a name
+ * of its own, and its flags say how it was opened; and of two errors in two names the library finds the other one. */
+static const struct {
+    const char *text;
+    long result;
+    int error;
+} by_view[] = {
+    {"flistxattr(fd, bytes, 40)", -1, EOPNOTSUPP},
+    {"ends(readlink(name, bytes, sizeof(bytes)), \"/file\")", 0, 0},
+    {"fcntl(fd, F_GETFL)", O_RDWR | O_NOFOLLOW | 0100000, 0}, /* the kernel's O_LARGEFILE */
+    {"fcntl(naming, F_GETFL)", O_PATH | O_NOFOLLOW, 0},
+    {"rename(file, bad)", -1, EFAULT},
+    {"link(file, \"\")", -1, ENOENT},
+    {"linkat(AT_FDCWD, name, AT_FDCWD, new, AT_SYMLINK_FOLLOW)", -1, EXDEV},
+    {"walked(directory)", -1, EACCES},
+};
+
+/* Make @want what it is by the view. */
+static void see_by_view(size_t which, struct outcome *want)
+{
+    for (size_t i = 0; i < sizeof(by_view) / sizeof(*by_view); i++) {
+        if (strcmp(by_view[i].text, acts[which].text) != 0)
+            continue;
+        want->result = by_view[i].result;
+        want->error = by_view[i].error;
+    }
+}
+
 static void compare(size_t which, const char *plain, const char *spool)
 {
     struct row *row = find_row(acts[which].row);
@@ -605,6 +727,8 @@ static void compare(size_t which, const char *plain, const char *spool)
 
     try(plain, which, &want);
     try(spool, which, &got);
+    if (later)
+        see_by_view(which, &want);
     const char *harm = placeholder_harm();
     bool same = want.result == got.result && want.error == got.error && strcmp(want.state, got.state) == 0;
     bool refused = row && strcmp(row->answer, error_name(got.error)) == 0;
@@ -634,14 +758,19 @@ int main(int argc, char **argv)
     snprintf(spool, sizeof(spool), "%s/input", argv[3]);
     mkdir(spool, 0755);
     with_view = argc > 4;
+    later = with_view && strcmp(argv[4], "later") == 0;
     if (with_view && !view_comes(spool))
         return 77;
+    if (later && !files_wait(spool)) {
+        printf("not ok - no file is opened at its first use\n");
+        return 1;
+    }
     bad = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     bad = (char *)bad + 4096;
     mprotect((char *)bad - 4096, 4096, PROT_READ | PROT_WRITE);
     for (size_t i = 0; i < ACTS; i++)
         compare(i, argv[2], spool);
-    for (int i = 0; i < row_count; i++) {
+    for (int i = 0; i < row_count && !later; i++) {
         if (rows[i].shown)
             continue;
         failures++;

@@ -92,17 +92,6 @@ static bool holds(int file, const char *text)
     return size == (ssize_t)strlen(text) && memcmp(bytes, text, (size_t)size) == 0;
 }
 
-/* Does number @fd of @process wait for its file?  (Its own look would open it.) */
-static bool waits(pid_t process, int fd)
-{
-    char link[64], target[600];
-
-    snprintf(link, sizeof(link), "/proc/%d/fd/%d", process, fd);
-    ssize_t length = readlink(link, target, sizeof(target) - 1);
-    target[length > 0 ? length : 0] = '\0';
-    return strstr(target, "/.fastspool:") && !strstr(target, ":/");
-}
-
 /* ---- what is opened, and when ---- */
 
 static int told[2], back[2];
@@ -130,10 +119,10 @@ static void only_what_is_used(void)
 
     open_all();
     pid_t child = start(read_one);
-    CHECK(read(told[0], &byte, 1) == 1 && waits(child, fds[DATA]) && waits(child, fds[JOURNAL]) &&
-          waits(child, fds[LOG]));
+    CHECK(read(told[0], &byte, 1) == 1 && view_awaits(child, fds[DATA]) && view_awaits(child, fds[JOURNAL]) &&
+          view_awaits(child, fds[LOG]));
     CHECK(write(back[1], "x", 1) == 1 && read(told[0], &byte, 1) == 1);
-    CHECK(!waits(child, fds[DATA]) && waits(child, fds[JOURNAL]) && waits(child, fds[LOG]));
+    CHECK(!view_awaits(child, fds[DATA]) && view_awaits(child, fds[JOURNAL]) && view_awaits(child, fds[LOG]));
     CHECK(write(back[1], "x", 1) == 1 && waitpid(child, &status, 0) == child && status == 0);
     close_all();
 }
@@ -580,7 +569,7 @@ static bool view_serves(void)
         open_all();
         pid_t child = start(tell_and_wait);
         CHECK(read(told[0], &byte, 1) == 1);
-        serves = waits(child, fds[DATA]);
+        serves = view_awaits(child, fds[DATA]);
         CHECK(write(back[1], "x", 1) == 1 && waitpid(child, NULL, 0) == child);
         close_all();
     }

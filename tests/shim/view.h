@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The wait for the view, for programs of tests/shim that are served.
+ * Waits for the view, and for its files, for programs of tests/shim that are served.
  */
 #ifndef TESTS_SHIM_VIEW_H
 #define TESTS_SHIM_VIEW_H
@@ -27,6 +27,17 @@ static bool view_comes(const char *directory)
             return true;
     }
     return false;
+}
+
+/* Does number @fd of @process wait for its file?  (Its own look would open it.) */
+static inline bool view_awaits(pid_t process, int fd)
+{
+    char link[64], target[600];
+
+    snprintf(link, sizeof(link), "/proc/%d/fd/%d", process, fd);
+    ssize_t length = readlink(link, target, sizeof(target) - 1);
+    target[length > 0 ? length : 0] = '\0';
+    return strstr(target, "/.fastspool:") && !strstr(target, ":/");
 }
 
 #endif
