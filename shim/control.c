@@ -13,6 +13,7 @@
 #include "attachment.h"
 #include "descriptors.h"
 #include "fastspool.h"
+#include "later.h"
 #include "pointers.h"
 #include "store/inside.h"
 #include "wrapper.h"
@@ -138,6 +139,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     uint32_t description = descriptors_find(fd);
+    if (!description && _IOC_TYPE(request) == _IOC_TYPE(FICLONE)) /* its argument says another descriptor */
+        later_use_all();
     if (!description)
         return real.ioctl(fd, request, argument);
     return (int)result_of(control_file(fd, description, request, argument));

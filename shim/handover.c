@@ -94,7 +94,7 @@ static int open_in_place(const char *path, int flags, int fd, int kept)
  * -errno: there is no view. */
 static int open_in_view(struct fastspool *fs, uint32_t description, int number, bool leaving)
 {
-    const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY;
+    const int taken = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME | O_DIRECTORY | O_PATH;
     char path[PATH_MAX];
 
     if (!inside_view(fs) || path_in_view(fs, description, path) < 0)

@@ -220,6 +220,14 @@ static int error_below(int dirfd, const char *path)
     return st.st_nlink == 0 && strcmp(path, ".") != 0 ? ENOENT : 0;
 }
 
+/* Is @dirfd a file that was the store's before this process left it, and @path below that? */
+static bool is_below_file(int dirfd, const char *path)
+{
+    struct stat st;
+
+    return *path != '/' && dirfd != AT_FDCWD && real.fstat(dirfd, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
 /* Is @path, relative to the spool, the store's? */
 static bool settle(const char *path, struct store_path *target)
 {
@@ -332,7 +340,10 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
     } else {
         strcpy(target->text, rest);
     }
-    return settle(target->text, target);
+    bool stores = settle(target->text, target);
+    if (stores && !target->fs && is_below_file(dirfd, path))
+        target->error = ENOTDIR;
+    return stores;
 }
 
 /* Does the text of @path say that it is not the store's?  That costs a third of the comparison with the spools, and is

@@ -4,15 +4,17 @@
 # tests/system/namespace.sh, which installs the library.
 set -eu
 program=$(realpath "$1") table=$2
-mkdir -p /srv/plain
-for view in off auto; do
-    spool=/srv/calls-$view
-    mkdir -p $spool
+plain=/srv/place/plain
+mkdir -p $plain
+for mode in none view later; do
+    spool=/srv/calls-$mode view=$([ $mode = none ] && echo off || echo auto)
+    mkdir -p $spool/input
     printf 'spool = %s\nmemory = 64M\nview = %s\nprogram = %s\n' $spool $view "$program" >/etc/fastspool.conf
-    [ $view = off ] || echo "-- with the view"
+    echo "-- $mode"
+    [ $mode != later ] || chmod 700 /srv/place $plain $spool $spool/input # the view has no names for ordinary users
     status=0
-    FASTSPOOL_VIEW=$view LD_PRELOAD=libfastspool.so "$program" "$table" /srv/plain $spool \
-        $([ $view = off ] || echo view) || status=$?
+    FASTSPOOL_VIEW=$view LD_PRELOAD=libfastspool.so "$program" "$table" $plain $spool \
+        $([ $mode = none ] || echo $mode) || status=$?
     case $status in
     0) ;;
     77) echo "no view can be mounted here" ;;
