@@ -39,6 +39,7 @@
 #include "store/descriptions.h"
 #include "store/doubt.h"
 #include "store/layout.h"
+#include "store/mutex.h"
 #include "store/section.h"
 #include "store/segment.h"
 #include "store/span.h"
@@ -87,6 +88,18 @@ static void name_user(const struct fastspool *fs, char *error)
         snprintf(error + length, FASTSPOOL_ERROR_MAX - length, "; %s", locker);
 }
 
+/* Before anybody waits for what this process can't do. */
+static int check_lock(const char *spool, char *error)
+{
+    int result = mutex_know_myself();
+
+    return result == 0 ? 0
+                       : error_set(error, -ENOSYS,
+                                   "%s: the store's lock needs the system call get_robust_list, which is refused here "
+                                   "(%s): allow it, as in SystemCallFilter= of the service",
+                                   spool, strerrordesc_np(-result));
+}
+
 static int attach(const char *spool, const struct fastspool_config *config, bool create, struct fastspool **out,
                   char *error)
 {
@@ -98,7 +111,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
     fs->spool_fd = fs->runtime_fd = fs->segment_fd = fs->locks_fd = fs->presence_fd = -1;
     fs->durability = config->durability;
     fs->keeper = &launch_keeper;
-    int result = state_open_spool(fs, spool, &st, error);
+    int result = check_lock(spool, error);
+    if (result == 0)
+        result = state_open_spool(fs, spool, &st, error);
     if (result == 0)
         result = state_check_user(config, fs, &st, error);
     bool owners = result > 0;

@@ -136,12 +136,12 @@ static int ask_who_i_am(uint32_t now)
     size_t size;
 
     if (syscall(SYS_get_robust_list, 0, &self.head, &size) < 0)
-        return -ENOSYS;
+        return -errno;
     if (!self.head) {
         own_head = (struct robust_list_head){.list.next = &own_head.list};
         self.head = &own_head;
         if (syscall(SYS_set_robust_list, &own_head, sizeof(own_head)) < 0)
-            return -ENOSYS;
+            return -errno;
     }
     self.pid_namespace = mutex_pid_namespace();
     self.thread = (uint32_t)syscall(SYS_gettid);
@@ -149,7 +149,7 @@ static int ask_who_i_am(uint32_t now)
     return 0;
 }
 
-static int know_myself(void)
+int mutex_know_myself(void)
 {
     const uint32_t *page = self.life ? LOAD(life) : NULL;
 
@@ -247,7 +247,7 @@ static bool is_void(const struct fastspool *fs, uint32_t holder, const struct mu
 int mutex_try(struct fastspool *fs, struct mutex_wait *wait)
 {
     uint32_t *word = word_of(fs);
-    int result = know_myself();
+    int result = mutex_know_myself();
 
     if (result < 0)
         return result;

@@ -33,8 +33,12 @@ enum mutex_answer {
     MUTEX_BUSY,       /* leave the guard, sleep with mutex_sleep(), and try again */
 };
 
+/** What the lock has to know of this thread: asked once, by get_robust_list(2).  0, or -errno: a kernel or a filter
+ * that refuses it. */
+int mutex_know_myself(void);
+
 /** Inside the guard: try to take the lock.  Returns enum mutex_answer, or a negative errno: -EDEADLK, this thread holds
- *  it already; -EXDEV, the process has come into another PID namespace; -ENOSYS, the kernel can't be told. */
+ *  it already; -EXDEV, the process has come into another PID namespace; that of mutex_know_myself(). */
 int mutex_try(struct fastspool *fs, struct mutex_wait *wait);
 
 /** Outside the guard, so signals arrive: sleep until the lock may be free, for MUTEX_LOOK at most. */
