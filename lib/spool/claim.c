@@ -99,6 +99,20 @@ static bool is_written(const char *runtime, const struct stat *spool)
     return written;
 }
 
+/* With the claim: does the store of the dead lie in memory?  A disk's file may be older than the machine's start, and
+ * half written: -ENOENT. */
+static int check_memory(struct fastspool *fs, char *error)
+{
+    int result = segment_is_memory(fs);
+
+    if (result < 0)
+        return error_set(error, result, "%s: it can't be told whether its store %s is memory (fstatfs: %s)", fs->spool,
+                         fs->runtime, strerrordesc_np(-result));
+    if (result == 0)
+        memory_close(fs);
+    return result ? 0 : -ENOENT;
+}
+
 /* With the claim: the store of the dead, or a new one. */
 static int take_over(struct fastspool *fs, const struct fastspool_config *config, int state_fd,
                      const struct stat *spool, bool create, char *error)
@@ -108,10 +122,8 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
 
     if (result == -EPROTO && create && is_written(fs->runtime, spool))
         result = -ENOENT; /* another version's, which the disk has: recover it from there */
-    if (result == 0 && !segment_is_memory(fs) && create) {
-        memory_close(fs); /* a disk's file may be older than the machine's start, and half written */
-        result = -ENOENT;
-    }
+    if (result == 0 && create)
+        result = check_memory(fs, error);
     int is_viewed = result == 0 ? memory_is_viewed(fs, error) : 0;
     if (is_viewed < 0)
         result = is_viewed;

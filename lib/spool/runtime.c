@@ -85,13 +85,15 @@ static int open_roots(int above, const char *path)
     return fd < 0 || fstat(fd, &st) < 0 ? -errno : is_roots(&st) ? fd : -EPERM;
 }
 
-static bool is_mounted(int fd)
+/* 1 or 0; -errno: it can't be said, and another one over it would hide all stores. */
+static int is_mounted(int fd)
 {
     struct statfs file_system;
     struct statx st;
 
-    return fstatfs(fd, &file_system) == 0 && file_system.f_type == TMPFS_MAGIC &&
-           statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) == 0 && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+    if (fstatfs(fd, &file_system) < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) < 0)
+        return -errno;
+    return file_system.f_type == TMPFS_MAGIC && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
 }
 
 static int set(int context, const char *key, const char *value)
@@ -135,9 +137,10 @@ static int mount_over(int directory, uint64_t bytes)
 static int open_mounted(int above, uint64_t bytes)
 {
     int fd = open_roots(above, PLACES_TMPFS_NAME);
+    int mounted = fd < 0 ? fd : is_mounted(fd);
 
-    if (fd < 0 || is_mounted(fd))
-        return fd;
+    if (mounted != 0)
+        return mounted < 0 ? mounted : fd;
     int result = mount_over(fd, bytes);
     return result < 0 ? result : open_roots(above, PLACES_TMPFS_NAME);
 }

@@ -317,11 +317,13 @@ bool segment_is_there(const struct fastspool *fs)
     return fstat(fs->segment_fd, &st) < 0 || st.st_nlink > 0;
 }
 
-bool segment_is_memory(const struct fastspool *fs)
+int segment_is_memory(const struct fastspool *fs)
 {
     struct statfs st;
 
-    return fstatfs(fs->segment_fd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
+    if (fstatfs(fs->segment_fd, &st) < 0)
+        return -errno;
+    return st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC;
 }
 
 void segment_inherit(struct fastspool *fs, bool viewed)

@@ -33,8 +33,9 @@ void segment_close(struct fastspool *fs);
 bool segment_is_within_reach(const struct fastspool *fs);
 /** Has the segment a name still?  One that was removed nobody else finds.  True where it can't be said. */
 bool segment_is_there(const struct fastspool *fs);
-/** Does the segment lie in memory, so that what it holds can't be older than the machine's start? */
-bool segment_is_memory(const struct fastspool *fs);
+/** Does the segment lie in memory, so that what it holds can't be older than the machine's start?  1 or 0; -errno: it
+ *  can't be said. */
+int segment_is_memory(const struct fastspool *fs);
 /** Take the segment over from the dead: from now on it belongs to this process's PID namespace and mount namespace, and
  *  to the spool directory fs->spool_fd.  @viewed: is the view mounted here?  No other process uses the segment. */
 void segment_inherit(struct fastspool *fs, bool viewed);

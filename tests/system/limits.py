@@ -453,6 +453,43 @@ def a_call_is_missing(exim):
     takes_mail(exim)
 
 
+@test(library=True, main=QUEUE_ONLY, fastspool=("durability = lazy",))
+def memory_that_cant_be_told(exim):
+    """A store that nobody uses any more is not thrown away, with what the disk has not, by a process that can't tell whether it lies
+    in memory (fstatfs is refused): Exim is refused it, with a sentence."""
+    exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+    exim.tool("flush")
+    [pid] = mirrors()
+    os.kill(pid, signal.SIGSTOP)
+    exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not mirrors(), "the mirror is dead")
+    result = subprocess.run([denied(exim, "fstatfs", "EPERM"), EXIM, "-bpc"], cwd="/", env=exim.environment(), capture_output=True)
+    check(result.returncode == 75 and b"(fstatfs: " in result.stderr, f"{result}")
+    check(len(exim.queue()) == 2, f"the queue has {exim.queue()}")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_mount_that_cant_be_seen(exim):
+    """A process that can't tell whether root's file system is mounted (fstatfs is refused) mounts none over it, which would hide the
+    memory of all spools: it has its store elsewhere."""
+    exim.reboot()
+    exim.start()
+    exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
+    second = exim.work / "second"
+    (second / "input").mkdir(parents=True)
+    exim.own(second)
+    subprocess.run([denied(exim, "fstatfs", "EPERM"), TOOL, "run", "--spool", second, "--", "ls", second / "input"], check=True,
+                   env=exim.environment(stock=True))
+    mounted = [line for line in open("/proc/mounts") if line.split()[1] == ROOTS_MEMORY]
+    check(len(mounted) == 1 and place_of(exim.spool).exists(), f"mounted: {mounted}")
+    check(str(place_of(second)).startswith("/dev/shm/"), f"the second memory is {place_of(second)}")
+    for pid in [pid for pid in mirrors() if str(second) in words_of(pid)]:      # which can't write either
+        os.kill(pid, signal.SIGKILL)
+    takes_mail(exim, queued=1)
+
+
 # --- the mirror's starter -------------------------------------------------------------------------------------------
 
 def is_removed(group):
