@@ -221,9 +221,13 @@ static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
     return recovery;
 }
 
-/* @failed: the last error of a fork, 0: there was none. */
-static int refuse_start(const struct fastspool *fs, int failed, char *error)
+/* @failed: the last error of a fork, 0: there was none.  @lives: whether there is a mirror, -errno: it can't be said.
+ */
+static int refuse_start(const struct fastspool *fs, int failed, int lives, char *error)
 {
+    if (lives < 0)
+        return error_set(error, lives, "%s: it can't be told whether its mirror lives (the lock of %s/%s: %s)",
+                         fs->spool, fs->state, PLACES_MIRROR_LOCK, strerrordesc_np(-lives));
     if (failed)
         return error_set(
             error, failed,
@@ -258,7 +262,7 @@ static int wait_ready(struct fastspool *fs, char *error)
         if (state != SEGMENT_READY && state != SEGMENT_RECOVERING)
             return error_set(error, -EIO, "%s: %s", fs->spool, section_sentence(h, sentence));
         int lives = launch_lives(fs);
-        int launch = lives <= 0 ? launch_start(fs) : 0;
+        int launch = lives == 0 ? launch_start(fs) : 0;
         if (state == SEGMENT_READY)
             return 0; /* with or without a mirror: who waits for the disk tries to start it again */
         int recovery = doubt_result(LOAD(h->recovery.error));
@@ -271,10 +275,10 @@ static int wait_ready(struct fastspool *fs, char *error)
             looked = clock_monotonic();
         }
         failed = launch < 0 ? launch : failed;
-        if (lives != 0)
+        if (lives > 0 || lives == -EACCES) /* a trusted user need not see the lock */
             lived = clock_monotonic();
         else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
-            return refuse_start(fs, failed, error);
+            return refuse_start(fs, failed, lives, error);
         if (await_terminated(NULL))
             return claim_terminated(fs, error);
         futex_wait(&h->state, state, AWAIT_LOOK);

@@ -453,6 +453,18 @@ def a_call_is_missing(exim):
     takes_mail(exim)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def no_lock_of_a_mirror(exim):
+    """Where flock is refused no mirror can have its lock: after the first one none is started, and after ten seconds a sentence says it."""
+    log = Log()
+    result = subprocess.run([denied(exim, "flock", "EPERM"), EXIM, "-bpc"], cwd="/", env=exim.environment(), capture_output=True, timeout=60)
+    check(result.returncode == 75 and b"it can't be told whether its mirror lives" in result.stderr, f"{result}")
+    check(len(log.lines("take the mirror's lock")) <= 1 and len(log.lines()) <= 2, f"syslog has {log.lines()}")
+    log.close()
+    exim.start()
+    takes_mail(exim)
+
+
 @test(library=True, main=QUEUE_ONLY, fastspool=("durability = lazy",))
 def memory_that_cant_be_told(exim):
     """A store that nobody uses any more is not thrown away, with what the disk has not, by a process that can't tell whether it lies
