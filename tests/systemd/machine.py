@@ -106,8 +106,11 @@ def wait_for(condition, what, seconds=60):
         time.sleep(0.05)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def terminate(number, _):
-    for later in (signal.SIGTERM, signal.SIGHUP):
+    for later in ENDING:
         signal.signal(later, signal.SIG_IGN)        # the machine is being removed
     sys.exit(128 + number)
 
@@ -117,8 +120,32 @@ def begin():
     if not os.environ.get("FASTSPOOL_TEST_INSIDE"):
         os.environ["FASTSPOOL_TEST_INSIDE"] = "1"
         os.execvp("unshare", ["unshare", "--mount", "--", sys.executable, *sys.argv])
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, terminate)
+
+
+def children_of(pid):
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def run(*command, **how):
+    """Run COMMAND, which must succeed.  Where this program is interrupted, or killed, all that it has started ends: it lives in a
+    PID namespace of its own, which ends with the first process, and that one with unshare."""
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--", *command], **how)
+    try:
+        check(process.wait() == 0, f"{' '.join(map(str, command))}: exit status {process.returncode}")
+    finally:
+        first = children_of(process.pid) if process.returncode is None else []
+        process.kill()
+        process.wait()
+        wait_for(lambda: not any(map(is_alive, first)), "all processes of a command have ended")
 
 
 def leave_network():
@@ -140,14 +167,17 @@ def debian(root):
     """Make the root directory ROOT."""
     cache = os.environ.get("FASTSPOOL_TEST_DEBIAN")
     if cache and os.path.exists(cache):
-        subprocess.run(["tar", "-C", root, "-xpf", cache], check=True)
+        run("tar", "-C", root, "-xpf", cache)
         return
     print("# debootstrap: some minutes", flush=True)
-    subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, MIRROR], check=True,
-                   stdout=subprocess.DEVNULL)
+    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, MIRROR, stdout=subprocess.DEVNULL)
     if cache:
-        subprocess.run(["tar", "-C", root, "-cpf", cache + ".new", "."], check=True)
-        os.rename(cache + ".new", cache)
+        new = pathlib.Path(cache + ".new")
+        try:
+            run("tar", "-C", root, "-cpf", new, ".")
+            new.rename(cache)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 class Machine:
@@ -167,8 +197,7 @@ class Machine:
         """Debian, and BUILD in it, if one is given."""
         debian(self.root)
         if build:
-            subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet"], check=True,
-                           env={**os.environ, "DESTDIR": str(self.root)})
+            run("meson", "install", "-C", build, "--no-rebuild", "--quiet", env={**os.environ, "DESTDIR": str(self.root)})
         self.configure()
         leave_network()
 
@@ -195,7 +224,7 @@ class Machine:
         self.chroot("sh", "-c", f"mkfs.ext4 -q /spool.image -d {SPOOL} -E root_owner=$(id -u {OWNER}):$(id -g {OWNER})")
 
     def chroot(self, *command):
-        subprocess.run(["chroot", self.root, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run("chroot", self.root, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     # ---- its life ----
 
@@ -220,7 +249,7 @@ class Machine:
 
     def find_first(self):
         check(self.outer.poll() is None, f"no boot: exit status {self.outer.returncode}")
-        children = pathlib.Path(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children").read_text().split()
+        children = children_of(self.outer.pid)
         self.first = children[0] if children else None
         try:
             return self.first and pathlib.Path(f"/proc/{self.first}/comm").read_text().strip() == "systemd"
