@@ -110,9 +110,13 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def terminate(number, _):
-    for later in ENDING:
-        signal.signal(later, signal.SIG_IGN)        # the machine is being removed
+    hold_off()                                      # the machine is being removed
     sys.exit(128 + number)
+
+
+def hold_off():
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def begin():
@@ -277,6 +281,7 @@ class Machine:
         return (self.place / f"console.{self.boots}").read_text(errors="replace")
 
     def remove(self):
+        hold_off()
         if self.outer:
             self.outer.kill()
             self.outer.wait()
