@@ -218,7 +218,8 @@ void doctor_state(struct doctor *doctor)
     int usable = states_usable(&config, error);
     if (usable < 0) /* some say themselves what to do */
         doctor_tell(doctor, DOCTOR_WRONG,
-                    usable == -EPERM || usable == -EROFS || usable == -EWOULDBLOCK
+                    usable == -ENOSPC ? "make room there, or say `runtime` in " FASTSPOOL_CONFIG
+                    : usable == -EPERM || usable == -EROFS || usable == -EWOULDBLOCK
                         ? "as said, or mend `state` in " FASTSPOOL_CONFIG
                         : "mend `state` in " FASTSPOOL_CONFIG,
                     "%s", error);

@@ -32,9 +32,12 @@
 #include "spool/launch.h"
 #include "spool/locker.h"
 #include "spool/owned.h"
+#include "spool/record.h"
+#include "spool/runtime.h"
 #include "spool/state.h"
 #include "spool/viewed.h"
 #include "store/inside.h"
+#include "store/layout.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -46,7 +49,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+/* What the smallest store takes of a file system when it is made: a chunk; its directory, segment, locks, placeholders.
+ */
+#define MEMORY_ROOM  CHUNK_SIZE
+#define MEMORY_FILES (PLACEHOLDERS + 3)
 
 /* ---- the one that is named ---- */
 
@@ -86,6 +95,32 @@ static int try_inside(const struct fastspool *fs, int fd, const struct stat *spo
                      fs->state);
 }
 
+/* Is there memory of a store in its place, of which the state directory @fd tells? */
+static bool has_memory(int fd)
+{
+    struct record record;
+
+    return fd >= 0 && record_read(fd, &record) == 0 && access(record.runtime, F_OK) == 0;
+}
+
+/* Without a store in memory: can one be made?  Root's own file system grows; any user can fill another one. */
+static int try_memory(const struct fastspool_config *config, const char *spool, const struct stat *st, char *error)
+{
+    char own[FASTSPOOL_PATH_MAX];
+    struct statvfs size;
+    const char *place = config->runtime[0] ? config->runtime : PLACES_MEMORY;
+
+    if ((!config->runtime[0] && (runtime_own(spool, st, own) || rights_may_mount())) || statvfs(place, &size) < 0)
+        return 0;
+    uint64_t room = (uint64_t)size.f_bavail * size.f_frsize;
+    if (room >= MEMORY_ROOM && (size.f_files == 0 || size.f_favail >= MEMORY_FILES))
+        return 0;
+    return error_set(error, -ENOSPC,
+                     "%s, where the store's memory is to be, has room for %.1f MiB and %lu files: `ls -la %s` says who "
+                     "has filled it",
+                     place, (double)room / (1 << 20), (unsigned long)size.f_favail, place);
+}
+
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */
 static int try_mirror(const char *state, uid_t owner, char *error)
 {
@@ -115,7 +150,10 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         result = owned_check(fs.spool, &st, fs.state, config->runtime, error) < 0 ? -EPERM : fd;
     else
         result = fd;
+    bool memory = has_memory(fd);
     rights_back(rights);
+    if (result == 0 && !memory)
+        result = try_memory(config, fs.spool, &st, error);
     if (result == 0 && fd >= 0)
         result = try_mirror(fs.state, st.st_uid, error);
     if (fd >= 0)

@@ -25,8 +25,8 @@ struct states_other {
 #define STATES_SENTENCE (5 * FASTSPOOL_ERROR_MAX)
 
 /** Can the next process of root's or the owner's use config->spool[0] with its state directory, or make that?  Makes
- *  nothing.  0; or a negative errno with a sentence, which says what to do for -EPERM, -EROFS, and -EWOULDBLOCK:
- *  another process than a mirror has the lock of its mirror. */
+ *  nothing.  0; or a negative errno with a sentence, which says what to do for -EPERM, -EROFS, -ENOSPC: there is
+ *  no store, and no room for its memory; and -EWOULDBLOCK: another process than a mirror has the lock of its mirror. */
 int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ERROR_MAX]);
 
 /** Count the names in the state directory @state, of which no store is in memory, in @census, which has begun.  0;

@@ -420,12 +420,15 @@ static void tell_state(struct shown *shown)
     char error[FASTSPOOL_ERROR_MAX], state[PATH_MAX];
 
     find_state(shown, state);
-    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || is_missing(shown) ||
-        status_next_state(shown, state, error) == 0)
+    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || is_missing(shown))
+        return;
+    int usable = status_next_state(shown, state, error);
+    if (usable == 0)
         return;
     bool serves = shown->view.state == SEEN_MOUNTED && shown->other.mirror; /* what was started before, and the view */
     snprintf(
-        shown->line, sizeof(shown->line), "%s; until that, or `state` in " FASTSPOOL_CONFIG ", is mended %s", error,
+        shown->line, sizeof(shown->line), "%s; until that, or `%s` in " FASTSPOOL_CONFIG ", is mended %s", error,
+        usable == -ENOSPC ? "runtime" : "state",
         serves
             ? "Exim's next start will take no mail; what was started before goes on with the state that the view shows"
         : shown->refused == -EPERM && !shown->unattended

@@ -186,6 +186,7 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
                         const struct stat *spool, char *error)
 {
     struct fastspool_config own = *config;
+    char reason[FASTSPOOL_ERROR_MAX];
     struct stat runtime;
     int result = make_runtime(fs, base, spool, &runtime, error);
 
@@ -195,8 +196,8 @@ static int make_segment(struct fastspool *fs, const struct fastspool_config *con
     if (result == 0 && own.memory == 0)
         result =
             error_set(error, -ENOSPC, "the file system of %s has less than the 4 MiB that a store needs", fs->runtime);
-    if (result == 0)
-        result = segment_create(fs->runtime_fd, fs->spool_fd, &own, error);
+    if (result == 0 && (result = segment_create(fs->runtime_fd, fs->spool_fd, &own, reason)) < 0)
+        error_set(error, result, "%.200s, where the store's memory is to be: %.300s", base, reason);
     if (result == 0)
         result = segment_open(fs, spool, &runtime, error);
     if (result < 0) {

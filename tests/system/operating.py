@@ -380,6 +380,40 @@ def a_run_of_its_own(exim):
     exim.panic = "failed to stat spool directory"
 
 
+@test(library=True, main=(*QUEUE_ONLY, "message_size_limit = 5M"), memory="16M")
+def no_room_for_the_memory(exim):
+    """Another user has filled the file system where the store's memory is to be, to the last byte, or file, before it is made: the start
+    is refused, and status does not promise that a start brings the mail back.  A store that is there goes on."""
+    place = exim.work / "memory"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777,size=24m,nr_inodes=200", "memory", place], check=True)
+    fills = ("dd if=/dev/zero of=filler bs=64k 2>/dev/null; true", "mkdir -p many; cd many; while mktemp -p . x.XXXXXXXX; do :; done >/dev/null 2>&1; true")
+    with well(exim, f"runtime = {place}"):
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+        client.close()
+        for fill in fills:
+            used = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "sh", "-c", f"cd {place}; {fill}"]
+            subprocess.run(used, check=True, stderr=subprocess.DEVNULL)
+            check(exim.run("-bpc") == b"1\n", "the store that is there is not used")
+            allows(exim)
+            exim.stop()
+            operate(exim, "stop")
+            subprocess.run(used, check=True, stderr=subprocess.DEVNULL)      # what the stop has given back
+            words = f"{place}, where the store's memory is to be, has room for", f"`ls -la {place}`"
+            refuses(exim, *words)
+            said = operate(exim, "status", status=2)
+            check(all(word in said for word in words) and "brings it back" not in said and "Exim takes no mail" in said, said)
+            result = exim.command("-bpc")
+            check(result.returncode != 0 and str(place).encode() in result.stderr and b"No space left on device" in result.stderr, f"{result}")
+            for left in list(place.iterdir()):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            allows(exim)
+            exim.start()
+            status_tells(exim, 0, "all is well")
+        exim.deliver_queue()
+
+
 @test(library=True)
 def a_service_that_fails(exim):
     """systemd says that the spool's service, or Exim's, has failed: mail goes on, by Exim's own mirror, and doctor names it.  (The
