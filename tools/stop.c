@@ -54,6 +54,7 @@
 #define KILLED_TIME  (5 * NS_PER_S)  /* for it to be gone, when it was killed */
 #define KILLS_MOST   3               /* of views, one after the other */
 #define REVIVAL_TIME (5 * NS_PER_S)  /* for a view whose processes were killed to be mounted again */
+#define SETTLE_TIME  (3 * NS_PER_S)  /* for a view to take its lock again */
 #define LOOK_EVERY   (20 * NS_PER_MS)
 
 static const char usage[] =
@@ -157,6 +158,16 @@ static int still_runs(const struct look *look, pid_t pid, bool killed)
                       (long)pid);
 }
 
+/* A view whose lock was removed takes it again within a second. */
+static void settle_lock(const struct look *look)
+{
+    uint64_t start = clock_monotonic();
+
+    while (launch_view_lives(look->state) == 0 && launch_view_serves(look->state) &&
+           launch_place_viewed(look->spool) > 0 && clock_monotonic() - start < SETTLE_TIME)
+        clock_sleep(LOOK_EVERY);
+}
+
 /* The kernel names the process, not the header, which the mail user can write.  *@killed: that which was stopped, so
  * that what it has mounted is mounted still; 0: none.  One of each call is killed: another one may have come since. */
 static int end_view(const struct look *look, pid_t *killed)
@@ -167,6 +178,7 @@ static int end_view(const struct look *look, pid_t *killed)
     *killed = 0;
     if (look->fs)
         launch_settle(&look->fs->header->view.starting, launch_view_lives, look->state);
+    settle_lock(look);
     int lives = launch_view_lives(look->state);
     uint64_t start = clock_monotonic(), killed_at = 0;
     if (geteuid() != 0 && lives > 0)

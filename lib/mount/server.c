@@ -35,6 +35,7 @@
 #include "plain/import.h"
 #include "spool/exim.h"
 #include "spool/loss.h"
+#include "spool/owned.h"
 #include "spool/registry.h"
 #include "store/inside.h"
 #include "view/requests.h"
@@ -117,6 +118,16 @@ static int take_turn(const char *spool, const char *state)
              "another process has the lock " PLACES_SERVER_LOCK
              ": an earlier server, whose disk does not answer, or what `fastspool status` names");
     return lock_whole(fd, F_SETLKW);
+}
+
+/* The lock can't be opened, or not be locked. */
+static int refuse_turn(const char *spool, const char *state, int error)
+{
+    char why[FASTSPOOL_ERROR_MAX];
+    struct stat st;
+    bool known = stat(spool, &st) == 0 && owned_check_view(spool, &st, state, why) < 0;
+
+    return complain(spool, known ? "not mounted" : "wait for an earlier server", known ? why : strerrordesc_np(-error));
 }
 
 static int attach(struct server *server, const char *spool, const char *state)
@@ -355,7 +366,7 @@ int server_run(const char *spool, const char *state, int fuse, int control, bool
         return complain(spool, "open the spool", strerrordesc_np(errno));
     int result = take_turn(spool, state);
     if (result < 0)
-        return complain(spool, "wait for an earlier server", strerrordesc_np(-result));
+        return refuse_turn(spool, state, result);
     if (attach(&server, spool, state) != 0)
         return 1;
     if (again) /* also for a new store: the disk is hidden, and was imported before */

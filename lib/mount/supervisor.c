@@ -50,6 +50,7 @@
 #include "spool/exim.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
+#include "spool/owned.h"
 #include "spool/runtime.h"
 #include "spool/state.h"
 
@@ -656,16 +657,39 @@ static int give_way(const char *spool, const char *state)
     return SUPERVISOR_SECOND;
 }
 
+static int complain_of_lock(const char *spool, const char *sentence)
+{
+    syslog(LOG_MAIL | LOG_ERR, "%s: view: %s", spool, sentence);
+    fprintf(stderr, "fastspool: %s: view: %s\n", spool, sentence);
+    return 1;
+}
+
+/* The lock can't be opened, or not be locked. */
+static int refuse_lock(const char *spool, const struct stat *st, const char *state, int error)
+{
+    char sentence[FASTSPOOL_ERROR_MAX], path[PLACES_PATH_MAX], what[2 * PLACES_PATH_MAX + 128];
+
+    struct rights rights = rights_of_owner(st->st_uid, st->st_gid);
+    bool known = owned_check_view(spool, st, state, sentence) < 0;
+    rights_back(rights);
+    if (known)
+        return complain_of_lock(spool, sentence);
+    places_in_state(state, PLACES_VIEW_LOCK, path);
+    if (error == -EROFS)
+        snprintf(what, sizeof(what), "open %s to be written, for which a service's sandbox needs `ReadWritePaths=%s`",
+                 path, spool);
+    else
+        snprintf(what, sizeof(what), "take the lock %s", path);
+    return complain(spool, what, error);
+}
+
 /* The view of this state lives, or any process of the mail user's has its lock. */
 static int give_up(const char *spool, const char *state)
 {
     char locker[LOCKER_SENTENCE];
 
-    if (locker_find(state, PLACES_VIEW_LOCK, "view", locker)) {
-        syslog(LOG_MAIL | LOG_ERR, "%s: view: %s", spool, locker);
-        fprintf(stderr, "fastspool: %s: view: %s\n", spool, locker);
-        return 1;
-    }
+    if (locker_find(state, PLACES_VIEW_LOCK, "view", locker))
+        return complain_of_lock(spool, locker);
     fprintf(stderr, "fastspool: %s: another view runs\n", spool);
     return SUPERVISOR_SECOND;
 }
@@ -719,19 +743,6 @@ static void prepare_memory(const char *spool, const struct stat *st, uint64_t me
         runtime_prepare(real, st, memory);
 }
 
-static int complain_of_lock(const char *spool, const char *state, int error)
-{
-    char path[PLACES_PATH_MAX], what[2 * PLACES_PATH_MAX + 128];
-
-    places_in_state(state, PLACES_VIEW_LOCK, path);
-    if (error == -EROFS)
-        snprintf(what, sizeof(what), "open %s to be written, for which a service's sandbox needs `ReadWritePaths=%s`",
-                 path, spool);
-    else
-        snprintf(what, sizeof(what), "take the lock %s", path);
-    return complain(spool, what, error);
-}
-
 int supervisor_run(const char *spool, const char *state, uint64_t memory, bool replaces)
 {
     static struct supervisor s = {.fuse = -1, .view = -1, .server = -1, .hand = -1};
@@ -750,7 +761,7 @@ int supervisor_run(const char *spool, const char *state, uint64_t memory, bool r
     if (result == -EWOULDBLOCK)
         return give_up(spool, s.state);
     if (result < 0)
-        return complain_of_lock(spool, s.state, result);
+        return refuse_lock(spool, &st, s.state, result);
     prepare_memory(spool, &st, memory);
     result = begin(&s, spool);
     if (s.second)

@@ -1406,6 +1406,10 @@ def removed_view_locks(exim):
         check(not log.lines("another state"), f"{log.lines()}")
         exim.stop()
         operate(exim, "stop")
+        operate(exim, "run", "--", "true")
+        wait_for(lambda: exim.status()["view_state"] == "mounted", "the view is mounted again")
+        lock.unlink()
+        operate(exim, "stop")       # at once
         check(not is_view(exim.spool / "input"), "`stop` has not found the view")
 
 
@@ -1470,8 +1474,10 @@ def a_lock_that_is_none(exim):
                     operate(exim, "stop")
                     spoil_lock(path, how)
                     allows(exim)
+                    log = Log()
                     exim.start()
                     wait_for(lambda: exim.status()["view_state"] == "unavailable", "no view can be mounted")
+                    wait_for(lambda: any(f"{path} " in line and "as root say `" in line for line in log.lines("view: ")), "syslog says why")
                 else:
                     spoil_lock(path, how)
                 status_tells(exim, 1, "no view can be mounted" if before else "after its end no other one can be", f"{path} ", "as root say `")

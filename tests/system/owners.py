@@ -174,8 +174,8 @@ def try_all(exim, allowed, mistake):
         exim.start()
         good = takes(exim) and len(exim.queue()) == 2
         wait_for(lambda: (line := exim.status()["line"]) == WELL or commands(line), "status says what is")
-        if (line := exim.status()["line"]) != WELL:
-            subprocess.run(["bash", "-c", commands(line)[0]], check=True)
+        for command in iter(lambda: commands(exim.status()["line"]), []):        # one mistake after the other
+            subprocess.run(["bash", "-c", command[0]], check=True)
             exim.run("run", "--", "true", program=TOOL, stock=True)
         wait_for(lambda: exim.status()["line"] == WELL and is_view(exim.spool / "input"), "all is well")
         empty(exim)
