@@ -94,9 +94,23 @@ def file_size_for_good(exim):
 @test(("_files", {}), ("_data", {}), ("_stack", {}), ("_memory", {}), ("_time", {}), main=QUEUE_ONLY)
 def small(exim):
     """Each other limit, as small as Exim bears it."""
-    limit, value = {"files": (RLIMIT_NOFILE, 24), "data": (RLIMIT_DATA, 16 << 20), "stack": (RLIMIT_STACK, 2 << 20),
+    limit, value = {"files": (RLIMIT_NOFILE, 20), "data": (RLIMIT_DATA, 16 << 20), "stack": (RLIMIT_STACK, 2 << 20),
                     "memory": (RLIMIT_MEMLOCK, 0), "time": (RLIMIT_CPU, 5)}[exim.work.name.rpartition("_")[2]]
     exim.start(limits=[(limit, (value, value))])
+    takes_mail(exim)
+
+
+TOO_SMALL = {"files": ("--nofile=19", "RLIMIT_NOFILE"), "data": (f"--data={8 << 20}", "RLIMIT_DATA")}
+
+
+@test(("_files", {}), ("_data", {}), library=True, main=QUEUE_ONLY)
+def too_small(exim):
+    """Under a limit that can't be shed, with which Exim could not deliver, or no mirror starts: Exim is refused, and a sentence says
+    which limit it is."""
+    limit, name = TOO_SMALL[exim.work.name.rpartition("_")[2]]
+    count = exim.command("--bounding-set=-sys_resource", "prlimit", limit, EXIM, "-bpc", program="setpriv")
+    check(count.returncode == 75 and name.encode() in count.stderr, f"{count}")
+    exim.start()
     takes_mail(exim)
 
 
