@@ -77,6 +77,7 @@ int tool_check_spool(const struct fastspool_config *config, bool fresh)
 {
     const char *spool = config->spool[0];
     char error[FASTSPOOL_ERROR_MAX];
+    struct stat st;
     int found = config->state[0] ? has_directory(config->state, PLACES_JOURNAL) : 0;
 
     if (found == 0)
@@ -85,6 +86,8 @@ int tool_check_spool(const struct fastspool_config *config, bool fresh)
         found = has_directory(spool, "input");
     if (found > 0 || (found == 0 && fresh && (tool_is_configured(spool) || is_empty(spool))))
         return 0;
+    if (found == 0 && stat(spool, &st) < 0)
+        return tool_error("cannot open the spool %s: %s", spool, strerrordesc_np(errno));
     if (found == 0)
         return tool_error("%s is no spool: it has no directory input, and no " PLACES_STATE, spool);
     snprintf(error, sizeof(error), "cannot look into the spool %.256s: %s", spool, strerrordesc_np(-found));

@@ -142,15 +142,16 @@ static bool gives_up(const struct fastspool *fs, int result, uint64_t *since)
 /* ---- start ---- */
 
 /* Become the spool's owner, for good.  A core dump of this process would have mails in it. */
-static int become_owner(const char *spool)
+static int become_owner(const char *spool, char error[FASTSPOOL_ERROR_MAX])
 {
     struct stat st;
 
     if (stat(spool, &st) < 0)
-        return -errno;
+        return error_set(error, -errno, "cannot open the spool %s: %s", spool, strerrordesc_np(errno));
     int result = geteuid() == 0 ? rights_become(st.st_uid, st.st_gid) : rights_settle(geteuid());
     prctl(PR_SET_DUMPABLE, 0);
-    return result;
+    return result < 0 ? error_set(error, result, "%s: become its owner for good: %s", spool, strerrordesc_np(-result))
+                      : 0;
 }
 
 /* Has the mirror been asked to end? */
@@ -563,11 +564,8 @@ int process_run(const char *spool, const struct process_options *options)
     char error[FASTSPOOL_ERROR_MAX];
 
     openlog("fastspool", LOG_PID, LOG_MAIL);
-    int result = become_owner(spool);
-    if (result < 0) {
-        snprintf(error, sizeof(error), "become its owner for good: %s", strerrordesc_np(-result));
-        return complain(spool, error);
-    }
+    if (become_owner(spool, error) < 0)
+        return complain_once(error);
     snprintf(config.state, sizeof(config.state), "%s", options->state ? options->state : "");
     if (sync_lies())
         return complain(spool,
@@ -576,7 +574,7 @@ int process_run(const char *spool, const struct process_options *options)
                         "the suppression of syncs");
     if (attach_open(spool, &config, &fs, error) < 0)
         return complain_once(error);
-    result = run(fs, options);
+    int result = run(fs, options);
     fastspool_detach(fs);
     return result;
 }

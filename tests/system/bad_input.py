@@ -253,6 +253,18 @@ def no_spool(exim):
 
 
 @test(library=True)
+def no_such_spool(exim):
+    """Each subcommand says of a spool that is not there just that, and makes nothing."""
+    exim.fastspool_configuration("view = auto")
+    for command in (*ON_A_SPOOL, "status --spool %s", "mirror %s"):
+        result = exim.command(*(command % "/srv/none").split(), program=TOOL, stock=True, timeout=20)
+        said = result.stderr.decode()
+        check(result.returncode in (1, 126) and "the spool /srv/none: No such file or directory\n" in said and said.count("\n") == 1,
+              f"{command}: {result}")
+    check(not os.path.exists("/srv/none"), "it was made")
+
+
+@test(library=True)
 def no_store(exim):
     """Where no store is in memory that is said once, with what brings it back: of this spool, if one was named."""
     exim.fastspool_configuration("view = off")
