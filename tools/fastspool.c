@@ -66,7 +66,7 @@ int tool_error(const char *format, ...)
 
 int tool_refused(int result, const char *error)
 {
-    return result == -EACCES && geteuid() != 0 ? tool_error("%s: run it as root or the spool's owner", error)
+    return result == -EACCES && geteuid() != 0 ? tool_error("%s; run it as root or the spool's owner", error)
                                                : tool_error("%s", error);
 }
 
@@ -158,9 +158,6 @@ int tool_load_config(struct fastspool_config *config, const char *spool, char er
 {
     int result = fastspool_config_load(config, NULL, true, error);
 
-    if (spool && strlen(spool) >= FASTSPOOL_PATH_MAX)
-        return error_set(error, -ENAMETOOLONG, "the path %.64s... is longer than %d bytes", spool,
-                         FASTSPOOL_PATH_MAX - 1);
     if (spool) {
         strcpy(config->spool[0], spool);
         config->spools = 1;
@@ -268,6 +265,11 @@ static int help(char *name)
     return subcommand ? subcommand->run(2, argv) : EX_USAGE;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 static bool output_was_closed; /* by the caller, who wants none */
 
 /* The numbers of closed standard streams are taken, or a sentence would be written to a file of the journal's. */
@@ -307,9 +309,13 @@ int main(int argc, char **argv)
         tool_error("help takes no further argument like `%s`", argv[3]);
         return usage(stderr);
     }
-    if (strcmp(argv[1], "help") == 0 && argc > 2)
+    if (strcmp(argv[1], "help") == 0 && argc > 2 && !is_help(argv[2]))
         return help(argv[2]);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    if (argv[1][0] == '-' && argc > 2 && (is_help(argv[1]) || strcmp(argv[1], "--version") == 0)) {
+        tool_error("%s takes no argument like `%s`", argv[1], argv[2]);
+        return usage(stderr);
+    }
+    if (is_help(argv[1]))
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         printf("fastspool %s\n", fastspool_version());

@@ -79,7 +79,7 @@ int tool_option_before_command(int argc, char **argv, const struct option *optio
 
 char **tool_operands(int argc, char **argv, int least, int most, const char *needs, const char *usage)
 {
-    if (argc - optind < least)
+    if (needs && argc - optind < least)
         tool_wrong(usage, "%s needs %s", name_of(argv), needs);
     if (argc - optind > most)
         tool_wrong(usage, "%s takes %s like `%s`", name_of(argv), most ? "no further argument" : "no argument",
@@ -111,7 +111,7 @@ const char *tool_options_of(int argc, char **argv, const struct option *options,
 
     for (int option; (option = tool_option(argc, argv, options, usage)) != -1;) {
         if (option == 's')
-            spool = optarg;
+            spool = tool_path("spool", optarg, usage);
         else
             *given = true;
     }

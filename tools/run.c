@@ -199,7 +199,7 @@ int tool_run(int argc, char **argv)
 
     for (int option; (option = tool_option_before_command(argc, argv, options, usage)) != -1;) {
         if (option == 's')
-            request.spool = optarg;
+            request.spool = tool_path("spool", optarg, usage);
         else
             request.durability = optarg;
     }

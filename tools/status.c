@@ -597,7 +597,7 @@ static char parse(int argc, char **argv, const char **spool)
 
     while ((option = tool_option(argc, argv, options, usage)) != -1) {
         if (option == 's')
-            *spool = optarg;
+            *spool = tool_path("spool", optarg, usage);
         else if (form == 's' || form == option)
             form = (char)option;
         else

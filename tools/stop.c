@@ -449,7 +449,7 @@ static const char *parse(int argc, char **argv, uint64_t *seconds)
 
     for (int option; (option = tool_option(argc, argv, known, usage)) != -1;) {
         if (option == 's')
-            spool = optarg;
+            spool = tool_path("spool", optarg, usage);
         else
             *seconds = tool_number("timeout", "seconds", optarg, 1, usage);
     }

@@ -200,7 +200,8 @@ def wrong_arguments(exim):
     takes_operands = {"cat": ["input"], "ls": [], "run": ["--", "true"], "export": [], "backup": ["/srv/copy"], "dump": ["journal"],
                       "mirror": [exim.spool], "view": [exim.spool]}
     check(len(subcommands) > 15, f"{subcommands}")
-    wrong = [((), "SUBCOMMAND"), (("--what",), "--what"), (("help", "ls", "it"), "`it`")]
+    wrong = [((), "SUBCOMMAND"), (("--what",), "--what"), (("help", "ls", "it"), "`it`"), (("--version", "it"), "`it`"),
+             (("--help", "it"), "`it`"), (("help", "it"), "`it`")]
     for name in subcommands:
         wrong += [((name, "--what"), "--what"), ((name, "-x"), "'x'")]
         if name not in ("cat", "ls", "run"):
@@ -210,6 +211,7 @@ def wrong_arguments(exim):
             wrong.append(((name,), f"{name} needs "))
         if name not in ("doctor", "enable", "disable", "mirror", "view"):
             wrong.append(((name, "--spool", exim.spool, "--spool", "/srv"), "'--spool' is given twice"))
+            wrong += [((name, "--spool", path), "--spool needs a path of 1 to 255 bytes") for path in ("", "x" * 256)]
     wrong += [(("flush", "--json"), "--json"), (("status", "--json", "--watch"), "--watch"), (("dump", "it"), "`it`"),
               (("run", "--durability", "it", "true"), "`it`"), (("view", "--state", "x" * 5000, exim.spool), "--state"),
               (("mirror", "--state", "", exim.spool), "--state")]
@@ -224,7 +226,9 @@ def wrong_arguments(exim):
         check(arguments[:1] == () or arguments[0] not in subcommands or f"fastspool {arguments[0]}" in usage, f"{arguments}: {usage}")
     for name in subcommands:
         check(exim.tool(name, "-h") == exim.tool(name, "--help"), f"{name} -h")
-    check(exim.tool("-h") == exim.tool("--help") and not list(exim.spool.glob(".fastspool")), "-h")
+    for words in (("-h",), ("--help",), ("help", "help"), ("help", "--help")):
+        check(exim.tool(*words) == exim.tool("help"), f"{words}")
+    check(not list(exim.spool.glob(".fastspool")), "-h")
 
 
 # What makes a store, mounts, or reads; %s: the directory.
