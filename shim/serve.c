@@ -649,7 +649,6 @@ static void attach(size_t number)
     struct spool *spool = &spools[number];
 
     uint64_t began = clock_monotonic();
-    inside_guard(signals_hold, signals_release);
     int result = fastspool_attach(spool->given, config_of(spool), &fs, error);
     if (result == -EINTR) /* the signal comes when signals are let in again: the next call tries again */
         return;

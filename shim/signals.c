@@ -28,6 +28,7 @@
 #include "signals.h"
 
 #include "base/atomic.h"
+#include "base/guard.h"
 #include "wrapper.h"
 
 #include <errno.h>
@@ -210,6 +211,9 @@ void signals_release(void)
     if (blocked || relayed)
         restore();
 }
+
+/* (Not `const`, as it is declared for programs that set theirs at run time.) */
+__attribute__((section(".data.rel.ro"))) struct section_guard section_guard = {signals_hold, signals_release};
 
 void signals_unknown(void)
 {

@@ -57,18 +57,6 @@ unsigned inside_next_own(struct fastspool *fs, unsigned from, unsigned to)
     return next <= to ? next : UINT_MAX;
 }
 
-void inside_guard(void (*enter)(void), void (*leave)(void))
-{
-    static bool is_set; /* by an attach that failed; not read in the table, whose page is written first */
-
-    if (is_set)
-        return;
-    is_set = true;
-    section_guard.enter = enter;
-    section_guard.leave = leave;
-    sealed_close(section_guard);
-}
-
 bool inside_terminated(const sigset_t *own)
 {
     return await_terminated(own);

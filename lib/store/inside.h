@@ -27,8 +27,6 @@ uint64_t inside_memory(const struct fastspool *fs);
 bool inside_may_hold(const struct fastspool *fs, uid_t uid);
 /** The lowest of the library's own descriptors from @from up to @to; UINT_MAX: there is none. */
 unsigned inside_next_own(struct fastspool *fs, unsigned from, unsigned to);
-/** Call @enter before the store takes its lock, and @leave after it has released it.  Once, before the first attach. */
-void inside_guard(void (*enter)(void), void (*leave)(void));
 /** As await_terminated() (await.h). */
 bool inside_terminated(const sigset_t *own);
 /** Is the store mounted over the spool's directories?  Then all files are in the store, and none is on the disk. */

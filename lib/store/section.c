@@ -28,6 +28,7 @@
 #include "store/section.h"
 
 #include "base/clock.h"
+#include "base/guard.h"
 #include "store/history.h"
 #include "store/layout.h"
 #include "store/mutex.h"
@@ -43,23 +44,11 @@
 #define LOCK_WARNING  (5 * NS_PER_S)
 #define READS_PER_TRY 16 /* loads of an odd count in one try of a reader */
 
-struct section_guard section_guard SEALED_LAST;
+__attribute__((weak)) struct section_guard section_guard;
 __thread const struct fastspool *section_inside;
 
 static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
 static __thread bool damaged;                      /* the running body has met damage, whatever it returns */
-
-static void guard_enter(void)
-{
-    if (section_guard.enter)
-        section_guard.enter();
-}
-
-static void guard_leave(void)
-{
-    if (section_guard.leave)
-        section_guard.leave();
-}
 
 void section_failure(const struct fastspool *fs, const char *sentence)
 {

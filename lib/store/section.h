@@ -6,7 +6,6 @@
 #define FASTSPOOL_SECTION_H
 
 #include "base/escape.h"
-#include "base/sealed.h"
 #include "store/history.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -92,16 +91,6 @@ int section_read_begin(struct fastspool *fs, struct section_read *read);
 bool section_read_retry(struct fastspool *fs, struct section_read *read);
 /** Outside sections: read a word.  The value is never one of an unfinished section, which may yet be rolled back. */
 uint64_t section_load(struct fastspool *fs, const uint64_t *word);
-
-/** What a process does around each critical section.  The preloaded library blocks signals, and makes sure that no user
- *  can stop the process while it holds the lock.  enter() runs before each try to take the lock, leave() after it is
- *  released, and before the process sleeps because it is taken.  Set and sealed by inside_guard(), before the first
- *  attach.  NULL, the default: nothing. */
-struct section_guard {
-    void (*enter)(void);
-    void (*leave)(void);
-} SEALED;
-extern struct section_guard section_guard;
 
 /** Mark the segment FAILED, because it is damaged: @what is wrong.  Writes one line to syslog.  Returns -EIO.  A
  * section in which it is called rolls back, and fails with -EIO, whatever its body returns. */

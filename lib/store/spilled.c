@@ -14,6 +14,7 @@
 #include "store/spilled.h"
 
 #include "base/fd.h"
+#include "base/guard.h"
 #include "base/places.h"
 #include "base/rights.h"
 #include "store/descriptions.h"
@@ -49,14 +50,12 @@ static int open_path(struct fastspool *fs, uint32_t description)
         return -ENOENT;
     uint64_t size = LOAD(inode_at(fs, inode)->size);
     places_spill(fs->state, inode, generation, path);
-    if (section_guard.enter)
-        section_guard.enter();
+    guard_enter();
     struct rights rights = rights_of_owner(fs->owner, fs->group);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     fd = fd < 0 ? -errno : fd;
     rights_back(rights);
-    if (section_guard.leave)
-        section_guard.leave();
+    guard_leave();
     result = fd < 0 ? fd : check(fs, fd, size);
     if (result < 0 && fd >= 0)
         close(fd);

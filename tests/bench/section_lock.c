@@ -15,6 +15,7 @@
  */
 #include "argument.h"
 #include "base/clock.h"
+#include "base/guard.h"
 #include "fixture.h"
 #include "store/section.h"
 #include "store/table.h"

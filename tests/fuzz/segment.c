@@ -15,6 +15,7 @@
  */
 #include "base/clock.h"
 #include "base/findings.h"
+#include "base/guard.h"
 #include "fixture.h"
 #include "mirror/capture.h"
 #include "mirror/checkpoint.h"

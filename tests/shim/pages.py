@@ -6,7 +6,7 @@
 
 - The variables that a process writes where it opens and closes spool files lie in one page.
 - A process that has attached has five mappings of the library: its code, its relocated constants, two of its variables, and
-  the sealed tables.
+  the sealed table.
 """
 import os
 import re

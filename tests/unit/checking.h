@@ -18,6 +18,7 @@ static inline void checking_begin(struct fastspool **fs);
 
 #ifdef FASTSPOOL_CHECK_SECTIONS
 #include "base/findings.h"
+#include "base/guard.h"
 #include "store/check.h"
 #include "store/history.h"
 #include "store/section.h"

@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "base/clock.h"
 #include "base/futex.h"
+#include "base/guard.h"
 #include "base/places.h"
 #include "durable.h"
 #include "fastspool.h"
@@ -187,12 +188,12 @@ static void allow(int protection)
     }
 }
 
-static void guard_enter(void)
+static void sections_write(void)
 {
     allow(PROT_READ | PROT_WRITE);
 }
 
-static void guard_leave(void)
+static void nobody_writes(void)
 {
     allow(PROT_READ);
 }
@@ -211,11 +212,11 @@ Test(commit, recovery_keeps_to_sections)
     fastspool_unlink(fs, "input/gone");
     commit(0);
     guarded = second_store();
-    section_guard = (struct section_guard){guard_enter, guard_leave};
-    guard_leave();
+    section_guard = (struct section_guard){sections_write, nobody_writes};
+    nobody_writes();
     cr_assert_eq(recovery_run(guarded, &recovered, error), 0, "%s", error);
     section_guard = (struct section_guard){NULL, NULL};
-    guard_enter();
+    sections_write();
     cr_assert_eq(recovered.files, 1);
     remove_second(guarded);
 }

@@ -4,6 +4,7 @@
  */
 #include "store/mutex.h"
 #include "base/clock.h"
+#include "base/guard.h"
 #include "counting.h"
 #include "filter.h"
 

@@ -11,6 +11,7 @@
 #ifndef FASTSPOOL_STEPPING_H
 #define FASTSPOOL_STEPPING_H
 
+#include "base/guard.h"
 #include "store/layout.h"
 #include "store/section.h"
 #include "store/store.h"
