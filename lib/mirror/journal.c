@@ -9,8 +9,8 @@
  * Failure modes:
  *  - A write or fdatasync fails: the file is condemned.  The next batch, which holds everything again, goes to another
  *    file.
- *  - The file was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can find again is not
- *    durable, nor are the batches before it: rescue.c writes all of it anew.
+ *  - The file, or one that it follows, was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can
+ *    find again is not durable, nor are the batches before it: rescue.c writes all of it anew.
  *  - STATE/lock was removed meanwhile: another store may have been made beside this one, by a recovery that has not
  *    read the batch.  So a look at the lock comes behind the fdatasync.  The files are that store's now, and stay.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
@@ -153,7 +153,7 @@ static int write_batch(struct journal *journal, const struct capture *capture, u
         result = write_piece(&writer);
     if (result == 0 && fdatasync(journal->fd) < 0)
         result = -errno;
-    if (result == 0 && journal_files_removed(journal->fd))
+    if (result == 0 && !journal_files_whole(&journal->pool))
         result = -ESTALE;
     journal->end = writer.offset;
     return result;
@@ -211,8 +211,6 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
         error_set(error, result, "write to the journal: %s", strerrordesc_np(-result));
         close(journal->fd);
         journal->fd = -1;
-        if (result == -ESTALE)
-            journal_files_lose(&journal->pool);
         journal_files_condemn(&journal->pool);
         return result;
     }

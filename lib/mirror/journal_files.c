@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #define PIECE           (1u << 20)          /* bytes of one pwrite */
+#define TICK            (20 * NS_PER_MS)    /* the kernel's clock for times of files moves on */
 #define AGE             (60 * NS_PER_S)     /* of the oldest batch, after which a checkpoint is due */
 #define FULL            4u                  /* the journal is full at this multiple of the checkpoint's bytes */
 #define PARTS           8u                  /* files that share the bytes of a checkpoint */
@@ -240,13 +241,32 @@ static void look_at_names(struct journal_files *files)
     pthread_mutex_unlock(&files->mutex);
 }
 
-/* A look at the times, as by fstat(2), would have the next write give it a new one, which an fdatasync writes, too,
- * where ext4 has no journal of its own. */
-bool journal_files_removed(int fd)
+/* Of a directory that was changed at @time: would one more change be seen in its time? */
+static bool has_ticked(const struct timespec *time)
 {
-    struct statx about;
+    uint64_t tick = time->tv_nsec ? TICK : 2 * NS_PER_S; /* a file system that counts seconds */
 
-    return statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &about) == 0 && about.stx_nlink == 0;
+    return clock_realtime() > clock_nanoseconds(time) + tick;
+}
+
+bool journal_files_whole(struct journal_files *files)
+{
+    struct stat st;
+
+    if (fstat(files->directory, &st) == 0 &&
+        (st.st_mtim.tv_sec != files->looked.tv_sec || st.st_mtim.tv_nsec != files->looked.tv_nsec)) {
+        files->looked = has_ticked(&st.st_mtim) ? st.st_mtim : (struct timespec){0};
+        look_at_names(files);
+    }
+    return !LOAD(files->lost);
+}
+
+/* A directory that has been moved, or whose disk was unmounted, has its links. */
+static bool is_removed(int directory)
+{
+    struct stat st;
+
+    return fstat(directory, &st) == 0 && st.st_nlink == 0;
 }
 
 void journal_files_look(struct journal_files *files, bool database)
@@ -257,12 +277,9 @@ void journal_files_look(struct journal_files *files, bool database)
     bool away = database || result == -ENOENT || result == -ENOTDIR ||
                 (result == 0 && (st.st_dev != files->device || st.st_ino != files->inode));
     STORE(files->away, away);
-    files->removed = result == -ENOENT && !database && journal_files_removed(files->directory);
-    if (result < 0 || away ||
-        (st.st_mtim.tv_sec == files->looked.tv_sec && st.st_mtim.tv_nsec == files->looked.tv_nsec))
-        return;
-    files->looked = st.st_mtim;
-    look_at_names(files);
+    files->removed = result == -ENOENT && !database && is_removed(files->directory);
+    if (result == 0 && !away)
+        journal_files_whole(files);
 }
 
 void journal_files_lose(struct journal_files *files)

@@ -96,8 +96,8 @@ void journal_files_release(struct journal_files *files, struct journal_point poi
  *  @database: the database is.  For the committer, once a second: a system call, where no name in the directory has
  *  changed. */
 void journal_files_look(struct journal_files *files, bool database);
-/** Was an open file removed, or an open directory?  One that was moved, or whose disk was unmounted, was not. */
-bool journal_files_removed(int fd);
+/** The same for the files alone, behind a write: is every one that holds batches there? */
+bool journal_files_whole(struct journal_files *files);
 /** Durable batches can't be read: until journal_files_renew() nothing is to be committed. */
 void journal_files_lose(struct journal_files *files);
 /** Is something gone that commits need? */

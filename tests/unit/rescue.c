@@ -354,6 +354,21 @@ Test(rescue, waiter)
     }
 }
 
+/* A file that the batch's own one follows is removed, in the tick of the clock in which a name was changed before: the
+ * batch is found again, since it is written anew with all the rest. */
+Test(rescue, file_before)
+{
+    live();
+    fill("input/more", 8, JOURNAL_FILE_MIN);
+    commit(0);
+    cr_assert_gt(journal.pool.count, 1);
+    cr_assert_not(lost(false));
+    run("rm journal/0001"); /* the database has what the first one held */
+    fill("input/more", 9, 100);
+    cr_assert_eq(commit_batch(), 0);
+    whole();
+}
+
 /* A spare file is removed: the batch that was to begin it begins another one. */
 Test(rescue, spare_in_turn)
 {
