@@ -391,6 +391,56 @@ def disk_full(exim):
     each_call_fails(exim, errno.ENOSPC)
 
 
+def lose_journal(exim):
+    """Remove all files of the journal, as the mirror makes and removes some."""
+    for path in (exim.spool / ".fastspool/journal").iterdir():
+        path.unlink(missing_ok=True)
+
+
+def each_call_of_a_rescue(exim, error):
+    """The journal is removed below a mirror that is killed (ERROR 0) at call NUMBER from its start, or whose call fails.  Mail is
+    accepted again by itself, and then, at once, the memory is taken away."""
+    exim.start()
+    met, refused, what, number = [], 0, "the first", 0
+    while what:
+        number += 1
+        sender = Sender(exim)
+        check(sender.send()[0] == 250, f"{number}: mail is refused")
+        stop(exim)
+        mirror = Injected(exim, number, "all", error)
+        sender.send()
+        lose_journal(exim)
+        code = sender.send()[0]
+        what = mirror.met(exim)
+        check(code == 250 or (code == 451 and error and what), f"call {number}, {what}: {code}")
+        refused += code == 451
+        wait_for(lambda: sender.send()[0] == 250, f"mail is accepted again ({number}, {what})")
+        met += [what] if what else []
+        all_there(exim)
+        exim.run("-Mrm", *exim.queue())     # the database stays small
+        exim.expected.clear()
+    print_counts("faults" if error else "kill points", met, exim, f", {refused} answered with 451")
+    check(any("mirror/data.mdb" in what for what in met), "no rescue was hit")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def rescue_killed_at_each_call(exim):
+    """A mirror that is killed while it writes all anew is replaced, and its waiters get 250: all of it is on the disk."""
+    each_call_of_a_rescue(exim, 0)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def rescue_fails(exim):
+    """EIO at any call of it is answered with 451 or 250, as is true, and it is tried again."""
+    each_call_of_a_rescue(exim, errno.EIO)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def rescue_without_room(exim):
+    """ENOSPC at any call of it is answered with 451 or 250, as is true, and it is tried again."""
+    each_call_of_a_rescue(exim, errno.ENOSPC)
+
+
 def fill(path, left):
     """Fill the disk with a file at PATH, except for LEFT bytes."""
     with open(path, "ab", buffering=0) as file:
@@ -438,6 +488,46 @@ def small_disk(exim):
     print(f"  filled up {refused} times, {len(exim.expected)} messages accepted")
     all_there(exim, delivered)
     deliver(exim, 8)
+
+
+@test(library=True, main=QUEUE_ONLY)
+def rescue_on_a_full_disk(exim):
+    """A real disk has no room for all that memory has: 451, and status says so, until there is room; with the mirror that began
+    it, and with the next one.  A power cut behind it loses nothing."""
+    disk = LoopDisk(exim.spool, 96)
+    exim.own(exim.spool)
+    exim.start()
+    ballast, sender, delivered = exim.spool / "ballast", Sender(exim), 0
+    for kills in (False, True):
+        for _ in range(30):
+            check(sender.send(size=500000)[0] == 250, "a message was refused")
+        suspend(the_mirror())
+        lose_journal(exim)
+        if kills:
+            kill(the_mirror())
+        fill(ballast, 0)
+        if not kills:
+            os.kill(the_mirror(), 18)
+        check(sender.send()[0] == 451, "mail is taken that no recovery would find")
+        time.sleep(3)
+        check(sender.send()[0] == 451, "mail is taken that no recovery would find")
+        status = exim.status()
+        check(status["health"] == 2 and status["commit_error"], f"status: {status}")
+        ballast.unlink()
+        wait_for(lambda: exim.status()["commit_error"] == 0, "all goes on by itself")
+        check(sender.send()[0] == 250, "mail is refused, and there is room")
+        for pid, _ in processes():
+            kill(pid)
+        disk.copy()
+        kill_all()
+        exim.daemon.wait()
+        exim.reboot()
+        disk.use_copy()
+        queued, accepted = len(exim.queue()), len(exim.expected) - delivered
+        check(queued == accepted, f"{accepted} messages were accepted, {queued} are in the queue")
+        exim.start()
+        deliver(exim, 4)
+        sender, delivered = Sender(exim), len(exim.expected)
 
 
 def count_commits(exim):
