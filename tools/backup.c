@@ -23,7 +23,8 @@
  *   - A file system where root can't give a directory away (NFS with root_squash): refused.
  *   - The list of the journal's files breaks off: there is no backup.
  *   - Mail lies on the plain disk, which Exim changes by its own rules: it is counted, and no part of the copy.
- *   - An export is under way: refused, as its messages are in both places and in none.
+ *   - An export is under way: refused, as its messages are in both places and in none.  What a killed one has left is
+ *     copied as it is, and told.
  */
 #include "base/findings.h"
 #include "base/places.h"
@@ -33,9 +34,11 @@
 #include "lock.h"
 #include "mirror/verify.h"
 #include "plain/census.h"
+#include "plain/export.h"
 #include "progress.h"
 #include "spool/viewed.h"
 #include "standstill.h"
+#include "status.h"
 #include "store/store.h"
 #include "tool.h"
 
@@ -433,32 +436,39 @@ static int copy_until_whole(const struct backup *b)
 
 /* ---- mail that is not in the state ---- */
 
-/* Messages on the plain disk; negative: it can't be said.  What comes there later is later than the call; what goes
- * from the one to the other place meanwhile counts once too often rather than not at all. */
-static int64_t count_outside(struct fastspool *fs)
+/* What comes to the plain disk later is later than the call; what goes from the one to the other place meanwhile counts
+ * once too often rather than not at all. */
+static struct census count_outside(struct fastspool *fs)
 {
     struct census census;
 
     census_take(&census, fs, viewed(fs->spool) > 0);
-    return census.disk;
+    return census;
 }
 
 /* What is on its way out of the store has its files in neither place alone. */
 static int refuse_export(struct fastspool *fs)
 {
-    struct stat st;
-
-    return fastspool_stat(fs, PLACES_EXPORTED, &st) < 0
-               ? 0
-               : tool_error(
-                     "there is no copy: an export of %s runs, or was interrupted: let `fastspool export` come to its "
-                     "end first",
-                     fs->spool);
+    return export_runs(fs)
+               ? tool_error("there is no copy: an export of %s runs: try again when it has come to its end", fs->spool)
+               : 0;
 }
 
-static int say_outside(const struct fastspool *fs, int64_t before, int64_t after)
+static int say_half(const struct census *census)
 {
-    int64_t most = before > after ? before : after, error = before < after ? before : after;
+    char line[STATUS_LINE];
+
+    if (!status_half_moved(census, line))
+        return 0;
+    tool_error("%s; the copy has them as they are: make another one then", line);
+    return PARTLY;
+}
+
+static int say_outside(const struct fastspool *fs, const struct census *before, const struct census *after)
+{
+    int64_t most = before->disk > after->disk ? before->disk : after->disk;
+    int64_t error = before->disk < after->disk ? before->disk : after->disk;
+    int result = say_half(after);
 
     if (most > 0) {
         tool_error("%" PRId64
@@ -474,7 +484,7 @@ static int say_outside(const struct fastspool *fs, int64_t before, int64_t after
             fs->spool, strerrordesc_np((int)-error));
         return PARTLY;
     }
-    return 0;
+    return result;
 }
 
 static int give_name(const struct backup *b, const char *path)
@@ -511,9 +521,9 @@ static int back_up(struct backup *b, const char *path)
              "there is no copy %s: run `fastspool backup` again, which begins anew in what is left, %s", path, b->path);
     interrupt_says(interrupted);
     progress_begin("copying");
-    int64_t before = count_outside(b->fs);
+    const struct census before = count_outside(b->fs);
     bool failed = refuse_export(b->fs) != 0 || make_directory(b) != 0 || copy_until_whole(b) != 0;
-    int64_t after = count_outside(b->fs);
+    const struct census after = count_outside(b->fs);
     failed = failed || refuse_export(b->fs) != 0;
     progress_end();
     if (failed || (geteuid() == 0 && take_back(b) != 0) || give_name(b, path) != 0) {
@@ -522,7 +532,7 @@ static int back_up(struct backup *b, const char *path)
     }
     printf("the state of %s is copied to %s\n", b->fs->spool, path);
     fflush(stdout);
-    return say_outside(b->fs, before, after);
+    return say_outside(b->fs, &before, &after);
 }
 
 int tool_backup(int argc, char **argv)

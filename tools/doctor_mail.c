@@ -124,7 +124,7 @@ static void say_start(const struct doctor *doctor, char mend[STATUS_LINE])
     struct shown shown = {.config = &doctor->config, .enabled = ways_are_in()};
 
     count(doctor, viewed(doctor->spool) > 0, &shown.census);
-    if (status_half_moved(&shown, mend))
+    if (status_half_moved(&shown.census, mend))
         return;
     mend[0] = '\0';
     status_add_start(&shown, mend, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",

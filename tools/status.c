@@ -385,7 +385,7 @@ static void tell_other(struct shown *shown)
 /* Mail on the plain disk is Exim's to deliver: with none that runs the spool is in use all the same. */
 static void tell_plain(struct shown *shown)
 {
-    if (status_half_moved(shown, shown->more))
+    if (!shown->moves && status_half_moved(&shown->census, shown->more))
         add(shown, MAIL_HALF_MOVED);
     else if (shown->health != MAIL_STANDS && status_plain_stands(shown, shown->more))
         add(shown, PLAIN_UNATTENDED);

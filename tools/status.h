@@ -111,8 +111,8 @@ bool status_add_refusal(const struct shown *shown, char line[STATUS_LINE]);
 /** The same; and where it would not, the advice to start Exim. */
 void status_add_start(const struct shown *shown, char line[STATUS_LINE], const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/** Is mail half moved, as an import or export was killed?  Then @line says it. */
-bool status_half_moved(const struct shown *shown, char line[STATUS_LINE]);
+/** Is mail half moved, as by an import or export that runs, or was killed?  Then @line says it, as of a killed one. */
+bool status_half_moved(const struct census *census, char line[STATUS_LINE]);
 /** Does mail stand on the plain disk, as Exim is to run, and none of any kind does?  Then @line says it. */
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE]);
 

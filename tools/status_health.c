@@ -179,11 +179,9 @@ bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
     return true;
 }
 
-bool status_half_moved(const struct shown *shown, char line[STATUS_LINE])
+bool status_half_moved(const struct census *c, char line[STATUS_LINE])
 {
-    const struct census *c = &shown->census;
-
-    if (c->half == 0 || shown->moves)
+    if (c->half == 0)
         return false;
     const char *call = !c->exports    ? "`fastspool import` again to finish"
                        : c->elsewhere ? "`fastspool export DIRECTORY` again to finish, with the directory of before"
@@ -415,7 +413,7 @@ void status_judge(struct shown *shown)
            (double)s->room_bytes / (1 << 20), s->room_files,
            escape_word(word, sizeof(word), shown->config->state[0] ? shown->config->state : shown->spool));
     else if ((shown->other.messages && is_elsewhere(shown)) || is_unnamed(shown) ||
-             is_said(shown, MAIL_HALF_MOVED, status_half_moved(shown, shown->line)) ||
+             is_said(shown, MAIL_HALF_MOVED, !shown->moves && status_half_moved(&shown->census, shown->line)) ||
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
              spool_is_left(shown) || spool_is_miscalled(shown) || exim_is_blind(shown) || library_is_lost(shown) ||

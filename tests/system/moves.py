@@ -282,6 +282,68 @@ def counted(exim):
     exim.run("-Mrm", *exim.queue())
 
 
+@test(("_export", {}), ("_elsewhere", {}), ("_import", {}), library=True, main=QUEUE_ONLY)
+def verbs_beside_a_killed_move(exim):
+    """What a killed export or import has left is in the way of no other verb: a copy is made and tells what is half moved in it, and a
+    restore of the copy counts the same; verify, dump, compact and stop go on, and lose nothing.  disable names the directory to which
+    an export goes on."""
+    verb = "import" if exim.work.name.endswith("_import") else "export"
+    other = [exim.work / "the other"] if exim.work.name.endswith("_elsewhere") else []
+    options = {"export": ["--yes", *other], "import": []}
+    state, place, halves = exim.spool / ".fastspool", pathlib.Path(tempfile.mkdtemp(dir="/home")), 0
+
+    def operate(*arguments, status=(0,)):
+        result = exim.command(*arguments, program=TOOL, stock=True)
+        check(result.returncode in status, f"{arguments}: {result}")
+        return result
+
+    def fill():
+        for _ in range(2):
+            exim.submit(Message())
+        if verb == "import":
+            exim.tool("export", "--yes")
+    for name, call in (("syncfs", 1), ("renameat2", 1), ("renameat2", 2), ("renameat2", 3), ("renameat", 1), ("renameat", 2),
+                       ("renameat", 3), ("fsync", 1), ("unlinkat", 1)):
+        fill()
+        die_at(name, call, verb, *map(str, options[verb]))
+        exim.run("run", "--", "true", program=TOOL, stock=True)
+        told = exim.status()
+        counts = [in_store(told), told["disk_messages"], told["half_moved"]]
+        copy = place / f"{name}{call}"
+        said = operate("backup", copy, status=(2,) if counts[1] or counts[2] else (0,)).stderr.decode()
+        check(not counts[2] or f"{counts[2]} message" in said and "half moved" in said and "make another one then" in said, said)
+        operate("verify")
+        operate("dump", "journal")
+        exim.tool("stop")
+        operate("compact")
+        state.rename(exim.work / "before")
+        shutil.copytree(copy, state)
+        for path in (state, *state.rglob("*")):
+            shutil.chown(path, "Debian-exim", "Debian-exim")
+        exim.run("run", "--", "true", program=TOOL, stock=True)
+        told = exim.status()
+        check(counts == [in_store(told), told["disk_messages"], told["half_moved"]], f"{name} {call}: {counts}, and restored: {told}")
+        operate("verify")
+        halves += counts[2] > 0
+        if counts[2] and other:
+            said = operate("disable", "--yes", status=(1,)).stderr.decode()
+            check(f"`fastspool export '{other[0]}'`" in said, said)
+        exim.tool(verb, *options[verb])
+        exim.tool("stop")
+        shutil.rmtree(exim.work / "before")
+        told = exim.status()
+        check(not told["half_moved"], f"{told}")
+        exim.tool("import")
+        if other:
+            found = len(list(other[0].glob("input/*-H")))
+            check(found == 2, f"{name} {call}: {found} of 2 are there")
+            shutil.rmtree(other[0])
+        else:
+            check(len(exim.queue()) == 2, f"{name} {call}: {exim.queue()}")
+            exim.run("-Mrm", *exim.queue())
+    check(halves > 0, "none was half moved")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def counted_elsewhere(exim):
     """kill -9 of an export to another directory: each message counts once, in the store; who asks is sent to the same call,
