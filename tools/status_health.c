@@ -65,6 +65,11 @@ static bool store_fails(struct shown *shown)
             "a part of what it has on the disk is gone, and memory alone has that mail: syslog says which; mount its "
             "disk, or put it back; until then Exim takes and delivers no mail; where it is lost for good, `fastspool "
             "flush --anew` writes all of it to the disk anew");
+    if (s->commit_error == -EROFS)
+        return is(
+            shown, COMMITS_FAIL,
+            "its disk is read-only, and Exim takes no mail: where an error has made it so (`dmesg` says that) stop "
+            "Exim, unmount it, run fsck, mount it, and start Exim");
     if (s->commit_error)
         return is(shown, COMMITS_FAIL, "the last commit failed: %s; %s: it is tried again",
                   strerrordesc_np(-s->commit_error),

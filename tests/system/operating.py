@@ -1921,6 +1921,30 @@ def a_disk_of_the_journal(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def a_disk_that_becomes_read_only(exim):
+    """An error makes the busy file system read-only, as ext4 does by itself: no mail is taken, status says what to do, and that does
+    it, without loss.  By hand it can't be made so, beside a mirror."""
+    with well(exim) as disk:
+        def sends():
+            with contextlib.closing(Client()) as client:
+                return client.send(Message())[0]
+        busy = subprocess.run(["mount", "-o", "remount,ro", disk.place], capture_output=True)
+        check(busy.returncode != 0 and b"busy" in busy.stderr, f"{busy}")
+        check(sends() == 250, "mail is refused")
+        subprocess.run(["mount", "-o", "remount,abort", disk.place], check=True)
+        check(sends() == 451, "mail is taken that no disk has")
+        status_tells(exim, 2, "its disk is read-only, and Exim takes no mail", "unmount it, run fsck, mount it")
+        exim.stop()
+        wait_for(lambda: subprocess.run(["umount", disk.place], stderr=subprocess.DEVNULL).returncode == 0, "the mirror has ended")
+        check(subprocess.run(["e2fsck", "-fy", disk.image], capture_output=True).returncode == 1, "e2fsck mends nothing")
+        disk.mount()
+        exim.start()
+        status_tells(exim, 0, "all is well")
+        check(int(exim.run("-bpc")) == 1 and sends() == 250, "a message is lost")
+        exim.queued = 2
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_disk_of_the_state(exim):
     """The disk of the whole state is unmounted below a store that runs, or beside a dead mirror, and comes back: what is told is true
     at each time, nothing is written below it, and the next message finds all."""
