@@ -125,7 +125,7 @@ static size_t look_at_others(struct doctor *doctor)
 void doctor_spool(struct doctor *doctor)
 {
     const char *ask = access(UPDATE, X_OK) == 0 ? "run `" UPDATE
-                                                  "`, as the start of Exim does, then that, and mend what it says"
+                                                  "`, as the start of Exim does, run that again, and mend what it says"
                                                 : "run it and mend what it says";
     char path[PATH_MAX], mend[PATH_MAX + 128];
 
@@ -165,8 +165,8 @@ static bool find_uid(const char *user, uid_t *uid)
     return true;
 }
 
-/* What is not this user's alone: all of a spool that was restored with the numbers of another machine, or one
- * directory, which was given away by hand. */
+/* The chown that helps: of all, for a spool that was restored with another machine's user numbers; or of the one
+ * directory that was given away by hand. */
 static void say_chown(const struct doctor *doctor, const char *user, bool state_is_given, char mend[DOCTOR_MEND])
 {
     char spool[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], state[sizeof(spool)];
@@ -269,7 +269,7 @@ struct running {
     struct doctor *doctor;
     bool view;
     size_t daemons;
-    size_t bad, none; /* that count for none: ordinary users', and without the library what is soon gone */
+    size_t bad, none; /* that count for none: ordinary users', and without the library all but daemons */
     enum verdict worst;
 };
 
@@ -316,7 +316,7 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         found = "lives in another PID namespace: processes of one spool have to live in one";
         before = NULL;
     } else if (process->stranded) {
-        found = "has a store that was removed, as with the lock of its state: it takes no mail";
+        found = "has a store that was removed by hand, its memory or its locks: it takes no mail";
         before = "";
         verdict = doctor_verdict(severity_of(EXIM_STRANDED));
     } else if (viewed && doctor->fs && exims_is_blind(process, doctor->fs->runtime)) {
@@ -362,10 +362,10 @@ void doctor_running(struct doctor *doctor)
                     hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"), "no Exim runs%s",
-                    number ? " but those of ordinary users, and what is soon gone" : "");
+                    number ? " but those of ordinary users, and some that end soon" : "");
     else if (running.daemons == 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"),
-                    "no daemon of Exim's runs, and %zu that the library serves, soon gone", number - running.none);
+                    "no Exim daemon runs, only %zu that the library serves and that end soon", number - running.none);
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.none);
 }

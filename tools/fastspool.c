@@ -283,7 +283,7 @@ static void take_streams(void)
         close(fd);
 }
 
-/* At each exit: whoever reads what was written must not take it for whole. */
+/* Runs at each exit: nobody must take an output for whole that is not. */
 static void check_output(int status, void *unused)
 {
     (void)status;

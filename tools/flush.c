@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * fastspool flush: wait until every change made before the call is on the disk.  With --anew, where a part of the state
- * is lost for good: all that memory has is written to the disk (mirror/rescue.c).
+ * is lost for good, the mirror writes all that memory has to the disk (mirror/rescue.c).
  *
- * Failure modes of --anew: nothing is gone: it is refused, as the mirror does by itself what is sure.  The database
- * lacks what memory does not have: all stays as it is, and syslog says so.
+ * Failure modes of --anew:
+ *   - Nothing is gone: the call is refused.  (What is surely lost the mirror writes anew without being asked.)
+ *   - The lost database alone had files that have left memory: all stays as it is, and syslog says so.
  */
 #include "base/clock.h"
 #include "base/places.h"
@@ -29,8 +30,9 @@
 static const char usage[] =
     "usage: fastspool flush [--spool DIR] [--anew]\n"
     "Waits until every change is on the disk.\n"
-    "  --anew   where `fastspool status` says that a part of what the disk had is gone: it is lost for good, and all\n"
-    "           that is in memory is written to the disk anew\n"
+    "  --anew   write all that is in memory to the disk anew.  For a spool of which `fastspool status` says that a "
+    "part\n"
+    "           of what was on the disk is gone, when that part is lost for good\n"
     "Exit status: 0 all is on the disk; 1 an error; 64 wrong arguments.\n";
 
 /* Who asks for a flush uses the spool: a view that is dead is started again. */
@@ -73,7 +75,7 @@ static int commit_error(const struct fastspool *fs)
     return LOAD(fs->header->tickets.commit_error);
 }
 
-/* The mirror takes the file away when it has written all.  Its error is what is said, if it has another one. */
+/* The mirror removes the file when it has written all.  If it can't, the error of its commits is reported. */
 static int write_anew(const struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
@@ -81,7 +83,7 @@ static int write_anew(const struct fastspool *fs)
     struct stat st;
 
     if (commit_error(fs) != -ESTALE)
-        return tool_error("nothing that %s has had on the disk is gone: nothing is to be written anew", fs->spool);
+        return tool_error("nothing that %s had on the disk is gone, so nothing is to be written anew", fs->spool);
     places_in_state(fs->state, PLACES_ANEW, path);
     int result = say_lost(fs, path);
     if (result < 0)

@@ -234,12 +234,12 @@ static void tell(const struct queues *q, char line[QUEUES_LINE])
                  path);
     else if (q->st.st_uid == q->owner)
         snprintf(line, QUEUES_LINE,
-                 "%s has mode %04o, with which Exim's user can't use it, and mail stands: as root say `%schmod u+rwx "
+                 "%s has mode %04o, with which Exim's user can't use it, and mail stands: as root, run `%schmod u+rwx "
                  "%s`",
                  path, q->st.st_mode & 07777, by, what);
     else
         snprintf(line, QUEUES_LINE,
-                 "%s is %s's, and has to be %s's, as the spool is, and mail stands: as root say `%schown -R "
+                 "%s is %s's, and has to be %s's, as the spool is, and mail stands: as root, run `%schown -R "
                  "--reference=%s %s`",
                  path, error_user(q->st.st_uid, user), error_user(q->owner, owner), by, like, what);
 }

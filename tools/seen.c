@@ -186,7 +186,7 @@ static void describe_covered(const struct fastspool *fs, const char *names, stru
         snprintf(seen->mend, SEEN_MEND, "`findmnt -T %s/input` names that one; unmount it",
                  escape_word(word, sizeof(word), fs->spool));
     } else {
-        strcpy(seen->mend, "where it was unmounted by hand it is mounted again within a second");
+        strcpy(seen->mend, "if it was unmounted by hand, it is mounted again within a second");
     }
 }
 
@@ -227,7 +227,7 @@ bool seen_closed(uid_t owner, gid_t group, char line[SEEN_CLOSED])
     if (closed)
         snprintf(line, SEEN_CLOSED,
                  FASTSPOOL_CONFIG
-                 " has mode %04o, with which %s, as whom the view runs, can't read it: as root say "
+                 " has mode %04o, with which %s, as whom the view runs, can't read it: as root, run "
                  "`chmod a+r " FASTSPOOL_CONFIG "`",
                  st.st_mode & 07777, error_user(owner, user));
     return closed;

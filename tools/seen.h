@@ -32,7 +32,7 @@ struct seen {
     char line[SEEN_LINE]; /* the same in words */
     char mend[SEEN_MEND]; /* what helps against SEEN_DEAD, or against a view that is stopped */
     bool covered;         /* SEEN_MOUNTED, and programs of this mount namespace do not see it */
-    pid_t stopped;        /* the view's process, if that is stopped or frozen: who looks at the view waits; 0: not */
+    pid_t stopped; /* the view's process, if that is stopped or frozen, so that any look at the view waits; 0: not */
     char locker[LOCKER_SENTENCE]; /* why none can be mounted, or none after the one that is: what else has a lock of
                                      the view, or what it can't open; "": neither */
     unsigned late; /* SEEN_STARTING: seconds since the start, if it takes longer than it should; 0: not */
@@ -44,8 +44,8 @@ pid_t seen_stopped(const char *state);
 /** Look, and touch no view: its server may hang.  A view that should be mounted, and is not, gets a moment to be.
  * @wanted: the configuration says `view = auto`. */
 void seen_look(struct fastspool *fs, bool wanted, struct seen *seen);
-/** Can't the spool's owner, as whom the view runs, read the configuration?  Then @line says so, and what to do.  Only
- *  root's process can know it of another user. */
+/** Is the configuration closed to the spool's owner, as whom the view runs?  Then @line says so, and what to do.  Only
+ *  a process of root's can know it of another user. */
 bool seen_closed(uid_t owner, gid_t group, char line[SEEN_CLOSED]);
 /** "mounted", "starting", ...; NULL: SEEN_UNKNOWN. */
 const char *seen_name(enum seen_state state);

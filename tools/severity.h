@@ -53,7 +53,7 @@ enum condition {
     LIBRARY_DIFFERS,      /* its file is of another version than the command, and so than the mirror */
     EXIM_STRANDED,        /* the store that a daemon has was removed: it takes no mail */
     EXIM_BLIND,           /* a daemon's mounts do not have the store's memory: it takes no mail */
-    EXIM_PASSES,          /* mail is in the store, and what has that is no daemon, and soon gone */
+    EXIM_PASSES,          /* mail is in the store, and what has that is no daemon, and ends soon */
     EXIM_ON_VIEW,         /* a daemon without the library, or in which it serves nothing */
     EXIM_ON_DISK,         /* the same, and there is no view */
     EXIM_BESIDE_MAIL,     /* the same, and mail stands */

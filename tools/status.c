@@ -152,22 +152,22 @@ static void look_at_messages(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
-/* Mail that the disk has had, and that no start brings back as it is. */
+/* Mail that was on the disk, and that no start brings back as things are. */
 static enum health look_at_journal(struct shown *shown, const char *state)
 {
     bool goes_on = shown->census.journal != TALLY_DETACHED;
 
     if (shown->census.journal == TALLY_NONE)
         snprintf(shown->more, sizeof(shown->more),
-                 "the journal is missing in %.300s: put it back, if you have it; mail that the database had not yet is "
-                 "lost else, and the next start goes on with what that has, %" PRIu64 " message%s",
+                 "the journal is missing in %.300s: put it back if you have it; otherwise mail that was not yet in the "
+                 "database is lost, and the next start goes on with what the database has, %" PRIu64 " message%s",
                  state, shown->census.store, tool_plural(shown->census.store));
     else
         snprintf(shown->more, sizeof(shown->more),
-                 "files of the journal are missing, or damaged, in %.300s: put them back, if you have them; %s", state,
-                 goes_on ? "what they had is lost else, and the next start goes on without them"
-                         : "no start brings the mail back so; to go on with what the database has move the directory "
-                           "journal away");
+                 "files of the journal are missing, or damaged, in %.300s: put them back if you have them; %s", state,
+                 goes_on ? "otherwise what they had is lost, and the next start goes on without them"
+                         : "without them no start brings the mail back; to go on with what the database has, move the "
+                           "directory journal away");
     if (shown->unattended && goes_on)
         status_add_refusal(shown, shown->more);
     return severity_of(!goes_on                                    ? STORE_FAILS
@@ -207,7 +207,7 @@ static enum health look_at_state(struct shown *shown, const char *state)
                                                          : NOT_USED);
 }
 
-/* Is there a file of the journal?  None is the first for ever: a file whose write has failed is removed. */
+/* Is there a file of the journal, whatever its number?  The first may be gone: a file whose write failed is removed. */
 static bool has_journal(const char *state)
 {
     char path[PATH_MAX + 32];
@@ -313,7 +313,7 @@ static enum health without_store(struct shown *shown, int result)
         return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
     if (result == -EBUSY)
         snprintf(shown->more, sizeof(shown->more),
-                 "where that process has a store that is gone end it: if it is Exim, restart that, %s, and `kill` what "
+                 "if the store of that process is gone, end it; if it is Exim, restart it, %s, and `kill` what "
                  "that does not end",
                  ways_command("restart"));
     if (result == -EIO)
@@ -438,7 +438,7 @@ static void tell_state(struct shown *shown)
     add(shown, STATE_FAILS);
 }
 
-/* A daemon comes to no other store, whatever its next start finds. */
+/* A daemon stays with the store that it has, whatever its next start would find. */
 static void tell_stranded(struct shown *shown)
 {
     if (status_is_stranded(shown, shown->more))

@@ -44,9 +44,9 @@ struct shown {
     bool recovering;                    /* `numbers` are not whole yet */
     unsigned recovered;                 /* percent of it */
     char refusal[FASTSPOOL_ERROR_MAX];  /* why Exim does not believe the configuration, "": it does */
-    char unusable[FASTSPOOL_ERROR_MAX]; /* why the next mirror, or Exim, could not use the state or the memory; "": they
-                                           could, */
-    bool stands;                        /* and nor can those that run, or none does */
+    char unusable[FASTSPOOL_ERROR_MAX]; /* why the next mirror, or Exim, could not use the state or the memory; "": it
+                                           could */
+    bool stands;                        /* nor can those that run, or none does */
     char memory[MEMORY_FOUND + MEMORY_MEND + 2]; /* why no store could be made after this one, "": one could */
     char library[FASTSPOOL_ERROR_MAX];           /* why Exim's re-executions don't load the library, "": they do */
     bool fatal;                                  /* they end at once, as they load it, and it is a part of a library */
@@ -70,7 +70,7 @@ struct shown {
     bool closed;     /* Exim's user can't use a directory of the queue, as `line` says */
     bool enabled;    /* the service's Exim is to have the library */
     bool unattended; /* no Exim runs that has the store; only root can know */
-    bool passing;    /* one does, and is soon gone: it is no daemon */
+    bool passing;    /* one does, and ends soon: it is no daemon */
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     struct exims_found found;
     const char *runtime; /* where its memory is */
@@ -125,7 +125,7 @@ bool status_differs(const struct shown *shown, char line[STATUS_LINE]);
 /** Is Exim's own spool another one, and without fastspool, so that @messages stand?  Then @line says it.  (An Exim with
  * a configuration of its own may be the one that has this spool.) */
 bool status_is_left(const struct shown *shown, uint64_t messages, char line[STATUS_LINE]);
-/** Has a daemon a store that was removed?  Then @line says it. */
+/** Does a daemon have a store that was removed?  Then @line says so. */
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE]);
 
 /** Say in @shown why Exim's re-executions don't load the library, if they don't. */

@@ -62,9 +62,9 @@ static bool store_fails(struct shown *shown)
     if (s->commit_error == -ESTALE)
         return is(
             shown, COMMITS_FAIL,
-            "a part of what it has on the disk is gone, and memory alone has that mail: syslog says which; mount its "
-            "disk, or put it back; until then Exim takes and delivers no mail; where it is lost for good, `fastspool "
-            "flush --anew` writes all of it to the disk anew");
+            "a part of what it had on the disk is gone, and memory alone has that mail: syslog says which part; mount "
+            "its disk, or put it back; until then Exim takes and delivers no mail; if it is lost for good, `fastspool "
+            "flush --anew` writes all that is in memory to the disk anew");
     if (s->commit_error == -EROFS)
         return is(
             shown, COMMITS_FAIL,
@@ -73,7 +73,7 @@ static bool store_fails(struct shown *shown)
     if (s->commit_error)
         return is(shown, COMMITS_FAIL, "the last commit failed: %s; %s: it is tried again",
                   strerrordesc_np(-s->commit_error),
-                  shown->locker[0] ? shown->locker : "syslog says of what; see that its disk works and has room");
+                  shown->locker[0] ? shown->locker : "syslog says more; see that the disk works and has room");
     return false;
 }
 
@@ -106,8 +106,8 @@ static bool checkpoints_fail(struct shown *shown)
     int error = shown->checkpoint_error;
 
     return error && is(shown, NOT_CHECKPOINTED,
-                       "the journal can't be written into the database, and grows: %s; mail goes on until it is full, "
-                       "and %s: %s",
+                       "the journal can't be written into the database, and grows: %s; mail goes on until the journal "
+                       "is full; %s: %s",
                        strerrordesc_np(-error),
                        shown->numbers.mirror_pid ? "it is tried again each second"
                                                  : "the next message, or `fastspool run -- true`, starts a mirror that "
@@ -203,7 +203,7 @@ bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
     if (!shown->found.stranded)
         return false;
     snprintf(line, STATUS_LINE,
-             "Exim, process %ld, has a store that was removed, as with the lock of its state, and takes no mail",
+             "Exim, process %ld, has a store that was removed by hand, its memory or its locks, and takes no mail",
              (long)shown->found.stranded);
     status_add_start(shown, line, ": restart Exim, %s; where that does not end it, `kill %ld`", ways_command("restart"),
                      (long)shown->found.stranded);
@@ -318,8 +318,8 @@ static bool exim_is_plain(struct shown *shown)
 
     if (shown->found.daemons == 0)
         return false;
-    is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu daemon%s of Exim's without the library, %s",
-       shown->found.daemons, shown->found.daemons == 1 ? " runs" : "s run",
+    is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu Exim daemon%s without the library, %s", shown->found.daemons,
+       shown->found.daemons == 1 ? " runs" : "s run",
        viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone");
     status_add_start(shown, shown->line, "; %s%s",
                      shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
@@ -334,7 +334,7 @@ static bool exim_passes(struct shown *shown)
 
     if (messages == 0 || !shown->passing)
         return false;
-    is(shown, EXIM_PASSES, "%" PRIu64 " message%s, and no daemon of Exim's runs: that which has the store is soon gone",
+    is(shown, EXIM_PASSES, "%" PRIu64 " message%s, and no Exim daemon runs: the Exim that has the store ends soon",
        messages, tool_plural(messages));
     status_add_start(shown, shown->line, "; start Exim, %s", ways_command("start"));
     return true;

@@ -12,7 +12,7 @@
  *   - ^Z would leave the terminal to the shell as it is: the key has no effect meanwhile.
  *   - Keys without a meaning come fast, as from a mouse wheel or a paste: each waits for its second, as the rates are
  *     of whole ones.
- *   - The terminal is low, and the first lines are gone: the verdict is written over what is first now.
+ *   - The terminal has too few lines, and the first ones are gone: the verdict is written over the top line.
  *   - The terminal knows no UTF-8: the bars are ASCII.
  */
 #include "base/escape.h"

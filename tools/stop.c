@@ -273,7 +273,7 @@ static void say_what_stays(struct fastspool *fs, bool view)
     puts("; to leave fastspool see `man fastspool-disable`");
 }
 
-/* Did its recovery fail?  A store that has been recovered has numbers for batches. */
+/* Did its recovery fail?  A store that was recovered has a batch number. */
 static bool holds_nothing(const struct fastspool *fs)
 {
     return LOAD(fs->header->state) == SEGMENT_FAILED && LOAD(fs->header->journal.batch) == 0;
@@ -323,7 +323,7 @@ static int stop(const struct fastspool_config *config, const struct look *look)
         return 1;
     if (LOAD(fs->header->disk.checkpoint_error) == -ESTALE)
         return tool_error(
-            "a part of what %s has had on the disk is gone, so its memory stays: start Exim, and "
+            "a part of what %s had on the disk is gone, so its memory stays: start Exim; then "
             "`fastspool status` says what to do",
             fs->spool);
     if (failed) {

@@ -664,7 +664,7 @@ def daemons_by_their_words(exim):
                 found = wait_for(lambda: (text := doctor(exim)[1]["running exims"][1]) and "no Exim runs" not in text and text, "doctor finds it")
                 for pid in runs():
                     os.kill(pid, signal.SIGKILL)        # which leaves its notifier socket
-                check(("no daemon of Exim's runs" not in found) == stays, f"exim {words}: {found}")
+                check(("no Exim daemon runs" not in found) == stays, f"exim {words}: {found}")
     exim.panic = "daemon_notifier_socket"
 
 
@@ -3291,13 +3291,13 @@ def nothing_that_is_refused(exim):
         not_well(exim, 2, "1 message stands", *refused)
         target.chmod(0o4644)
         with by_hand(exim):             # a queue run, say
-            not_well(exim, 1, "is soon gone; start Exim, `/etc/init.d/exim4 start`")
+            not_well(exim, 1, "has the store ends soon; start Exim, `/etc/init.d/exim4 start`")
             with without_its_bit():
                 _, found, _ = doctor(exim)
-                check("no daemon of Exim's runs" in found["running exims"][1] and refused[0] in found["running exims"][1] and
+                check("no Exim daemon runs" in found["running exims"][1] and refused[0] in found["running exims"][1] and
                       "exim4 start`" not in found["running exims"][1], f"{found}")
             with written("/etc/ld.so.preload", f"{lie(exim)}\n"):
-                not_well(exim, 1, "is soon gone", refused[0], "libeats.so")
+                not_well(exim, 1, "has the store ends soon", refused[0], "libeats.so")
         with plain_daemon(exim) as daemon:
             not_well(exim, 2, "no Exim runs that has the store, and what runs has not got the library; restart Exim, `/etc/init.d/exim4 restart`")
             check("`fastspool enable`, `/etc/init.d/exim4 restart`" in doctor(exim)[1]["running exims"][1], "no restart is advised")
