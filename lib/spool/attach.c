@@ -96,11 +96,12 @@ static int check_lock(const char *spool, char *error)
 {
     int result = mutex_know_myself();
 
-    return result == 0 ? 0
-                       : error_set(error, -ENOSYS,
-                                   "%s: the store's lock needs the system call get_robust_list, which is refused here "
-                                   "(%s): allow it, as in SystemCallFilter= of the service",
-                                   spool, strerrordesc_np(-result));
+    return result == 0
+               ? 0
+               : error_set(error, -ENOSYS,
+                           "%s: the store's lock needs the system calls get_robust_list and gettid, of which one is "
+                           "refused here (%s): allow both, as in SystemCallFilter= of the service",
+                           spool, strerrordesc_np(-result));
 }
 
 /* With fewer descriptors Exim would take mail that it can't deliver (tried: from 20 on it does, and from 10 on without

@@ -144,7 +144,10 @@ static int ask_who_i_am(uint32_t now)
             return -errno;
     }
     self.pid_namespace = mutex_pid_namespace();
-    self.thread = (uint32_t)syscall(SYS_gettid);
+    const long thread = syscall(SYS_gettid);
+    if (thread < 0) /* the lock's word would say of its holder that it has died */
+        return -errno;
+    self.thread = (uint32_t)thread;
     self.life = now;
     return 0;
 }

@@ -443,10 +443,11 @@ def no_copy_in_memory(exim):
 
 
 MISSING = {"statx": ((), "it can't be told which state "), "fcntl": (("F_OFD_SETLK",), "can't be locked (F_OFD_SETLK: "),
-           "list": ((), "the store's lock needs the system call get_robust_list, ")}
+           "list": ((), "the store's lock needs the system calls get_robust_list and "),
+           "gettid": ((), "the store's lock needs the system calls get_robust_list and gettid, ")}
 
 
-@test(("_statx", {}), ("_fcntl", {}), ("_list", {}), library=True, main=QUEUE_ONLY)
+@test(("_statx", {}), ("_fcntl", {}), ("_list", {}), ("_gettid", {}), library=True, main=QUEUE_ONLY)
 def a_call_is_missing(exim):
     """Without a system call that makes a store safe Exim is refused it, with a sentence that says why; other processes have it.  No
     mirror is started that would say it again and again."""
