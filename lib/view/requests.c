@@ -280,13 +280,13 @@ static void reply_attributes(fuse_req_t req, fuse_ino_t node, int result)
 
 static void do_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-    const struct stat of_handed = handed_attributes(node);
-
     (void)file;
-    if (handed_is(node))
-        fuse_reply_attr(req, &of_handed, HANDED_KEPT);
-    else
+    if (!handed_is(node)) {
         reply_attributes(req, node, 0);
+        return;
+    }
+    const struct stat st = handed_attributes(node);
+    fuse_reply_attr(req, &st, HANDED_KEPT);
 }
 
 static struct timespec time_to_set(int set, int set_now, struct timespec given)
