@@ -5,7 +5,7 @@
  *
  * Happy path:
  *   - With a view each becomes a descriptor of the view: of the same file, which may be unlinked, at the same
- *     offset.  Who leaves opens the files at their first use (later.c).
+ *     offset.  A process that leaves opens the files at their first use (later.c).
  *   - Without one, what is open for writing only becomes the pipe of a carrier (carrier.c).  What is open for
  *     reading becomes a private copy (copies.c), but for a program only descriptors 0 to 2; it doesn't inherit the
  *     others.
@@ -114,8 +114,7 @@ static void say_closed(uint32_t description, int error)
 {
     syslog(LOG_MAIL | LOG_ERR,
            "fastspool: %s: a file of it is closed in a process that becomes an ordinary user, as it can't have a copy "
-           "in memory "
-           "(memfd_create: %s): allow that, or mount the view",
+           "in memory (memfd_create: %s): allow that, or mount the view",
            inside_spool(attachment_of(description)), strerrordesc_np(-error));
 }
 

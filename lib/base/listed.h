@@ -9,7 +9,7 @@
 
 struct stat;
 
-/** A lock of F_OFD_SETLK has no process. */
+/** A lock of F_OFD_SETLK belongs to no process. */
 #define LISTED_NO_PROCESS (-1)
 
 /** The process that has taken an exclusive lock of the file with @st, or of flock(2) has opened it, as /proc/locks

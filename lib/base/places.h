@@ -57,12 +57,12 @@
 #define PLACES_HANDLE       ".fastspool.%016llx"
 #define PLACES_HANDLE_FORM  ".fastspool.%llx%n" /* for sscanf(3) */
 /** Such a name of a directory of several files: a number that no other such name has had for long, then for each file
- * its O_ACCMODE and its handle, in so many characters.  In the directory the files are "0", "1"... */
+ *  its O_ACCMODE and its handle.  In the directory the files are "0", "1"... */
 #define PLACES_HANDED       ".fastspool:%llx:"
 #define PLACES_HANDED_START ".fastspool:%llx:%n" /* for sscanf(3) */
 #define PLACES_HANDED_FILE  "%d.%llx:"
 #define PLACES_HANDED_FORM  "%d.%llx:%n" /* for sscanf(3) */
-#define PLACES_HANDED_MOST  11           /* of 19 characters at most */
+#define PLACES_HANDED_MOST  11           /* files, of 19 characters at most */
 
 /** In the store, while the disk's files are imported: the directory of those that are not in their places yet. */
 #define PLACES_IMPORT   ".import"

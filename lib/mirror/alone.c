@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * That a store has one mirror.
+ * One mirror for a store.
  *
- * The happy path: it holds the flock of STATE/mirror.lock as long as it lives.
+ * The happy path: the mirror holds the flock of STATE/mirror.lock as long as it lives.
  *
  * Failure modes:
- *  - The file is removed or replaced below a mirror: who looks for one finds none, and starts another.  The old one
- * looks at the name once a second, and ends.  The new one, which reads in the segment that the last mirror had another
- * file, waits until that one gives no sign of life any more.
+ *  - The file is removed or replaced below a mirror: a process that looks for a mirror finds none, and starts another.
+ *    The old one looks at the name once a second, and ends.  The new one reads in the segment that the last mirror had
+ *    locked another file, and waits until that mirror gives no sign of life any more.
  *  - A mirror that is stopped meanwhile, or whose disk hangs, gives none, and is not waited for.
  */
 #include "mirror/alone.h"
@@ -26,7 +26,7 @@
 
 #define TRIES    50               /* while a process that tests for a mirror holds the lock for an instant */
 #define EVERY    (10 * NS_PER_MS) /* between two tries */
-#define LIFELESS (3 * NS_PER_S)   /* without a sign of life a mirror has ended, which gives one a second */
+#define LIFELESS (3 * NS_PER_S)   /* a mirror gives a sign of life each second: after so long without it has ended */
 
 static ino_t held; /* the file; its descriptor is never closed */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * That a store has one mirror.
+ * One mirror for a store.
  */
 #ifndef FASTSPOOL_ALONE_H
 #define FASTSPOOL_ALONE_H

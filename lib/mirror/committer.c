@@ -46,7 +46,7 @@ static void end_nothing(struct fastspool *fs, int error)
     capture_fail(fs, error);
 }
 
-/* A part of the journal is gone: what would be written behind it no recovery would read. */
+/* A part of the journal is gone: no recovery would read what is written behind it. */
 static int rescue(struct committer *committer)
 {
     struct checkpointer *c = committer->checkpointer;

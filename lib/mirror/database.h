@@ -52,9 +52,9 @@ void shared_database_end(struct shared_database *shared);
  *  that nothing of what failed stays in memory, and the next use reads the disk anew. */
 int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX]);
 void shared_database_leave(struct shared_database *shared, bool broken);
-/** Is it open, and not in the state directory @state any more, a descriptor? */
+/** Is it open, and no longer in the state directory?  @state is a descriptor of that. */
 bool shared_database_is_away(struct shared_database *shared, int state);
-/** Its file is lost for good, where it is not there: close it; the next use makes a new one. */
+/** If its file is not there it is lost for good: close it.  The next use makes a new one. */
 void shared_database_forget(struct shared_database *shared, int state);
 
 /** Begin a writing transaction, the caller's to commit or to mdb_txn_abort(), which leaves the database as it was.

@@ -12,7 +12,7 @@
  *  - The file, or one that it follows, was removed meanwhile: ESTALE, as if the fdatasync had failed.  What nobody can
  *    find again is not durable, nor are the batches before it: rescue.c writes all of it anew.
  *  - STATE/lock was removed meanwhile: another store may have been made beside this one, by a recovery that has not
- *    read the batch.  So a look at the lock comes behind the fdatasync.  The files are that store's now, and stay.
+ *    read the batch.  So the lock is looked at after the fdatasync.  The files are that store's now, and stay.
  *  - No file, and no room for one: ENOSPC, the error of the commit.
  */
 #include "mirror/journal.h"

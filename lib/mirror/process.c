@@ -245,12 +245,12 @@ static void tell_failure(struct fastspool *fs, int error, const char *failure)
     complain(fs->spool, failure);
 }
 
-/* What the disk had is not all there. */
+/* Not all that was on the disk is there. */
 static void tell_losses(const struct fastspool *fs, const struct recovered *recovered)
 {
     if (recovered->journal_gone)
         syslog(LOG_MAIL | LOG_ERR,
-               "%s: the journal is missing in %s: mail that the database had not yet is not recovered", fs->spool,
+               "%s: the journal is missing in %s: mail that was not yet in the database is not recovered", fs->spool,
                fs->state);
     if (recovered->missing)
         syslog(LOG_MAIL | LOG_ERR,
@@ -261,7 +261,7 @@ static void tell_losses(const struct fastspool *fs, const struct recovered *reco
                journal_scan_reason(recovered->hole.reason));
 }
 
-/* Of a part of the state that is not this process's to open: which one, and what to do. */
+/* If a part of the state is not this process's to open: which part, and what to do. */
 static void explain_refusal(const struct fastspool *fs, int result, char error[FASTSPOOL_ERROR_MAX])
 {
     struct stat st;
@@ -403,8 +403,8 @@ static int leads_on(const struct journal_files *files, uint64_t held, uint64_t d
 }
 
 /* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
- * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it.  Where
- * it is sure that it was removed the first commit writes all of it anew. */
+ * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it.  If it
+ * was surely removed, the first commit writes all of it anew. */
 static int check_chain(struct journal *journal, const struct fastspool *fs, struct shared_database *shared, char *error)
 {
     const struct header *h = fs->header;

@@ -5,20 +5,21 @@
  * The happy path:
  *  - Every inode becomes dirty, with all of its data that is in memory.  One capture takes it: an instant of the spool,
  *    as a batch is.
- *  - One transaction puts the capture into the database, and takes away what the store has no more.
+ *  - One transaction puts the capture into the database, and removes what is no longer in the store.
  *  - The database then holds a batch with a number of its own, and the journal begins anew behind it.
  *
  * Failure modes:
- *  - The journal's directory is missing, or another one: its disk may be unmounted, and what is written now would be
- *    hidden when it comes back.  Somebody has to say that it is lost.  He may err, or die: what he said is forgotten as
- *    soon as nothing is lost.  (One that was removed while this mirror had it open is lost without a word.)
+ *  - The journal's directory is missing, or is another one: its disk may be unmounted, and what is written now would
+ *    be hidden when it comes back.  The operator has to say that it is lost (PLACES_ANEW).  That may be an error, or
+ *    come too late: so the word is forgotten as soon as nothing is lost.  (A directory that was removed while this
+ *    mirror had it open is lost without a word.)
  *  - STATE/lock was removed: another store may have been made beside this one, and the database may be its.  Nothing is
  *    written, as by a commit.
- *  - A file has left memory, and the database does not have it as it was: that is another one, or was emptied.  Nothing
- *    is written.
+ *  - A file has left memory, and the database does not have it as it was: the database is another one, or was emptied.
+ *    Nothing is written.
  *  - No room, an error of the disk: all stays dirty, and the next commit tries again.
- *  - Death before the transaction ends: the disk is as it was.  Behind it: the database has the number that
- *    header.journal.durable has, so the next mirror goes on behind it.
+ *  - Death before the transaction ends: the disk is as it was.  Death after it: the database has the number that
+ *    header.journal.durable has, so the next mirror goes on behind that.
  */
 #include "mirror/rescue.h"
 
@@ -146,7 +147,7 @@ static int put(void *context, const void *bytes, size_t size)
     return putting->record.size == 0 ? apply(putting) : 0;
 }
 
-/* Has the database each file that is not in memory, as it was when it left? */
+/* Does the database have each file that is not in memory, as it was when it left? */
 static int check_evicted(const struct putting *putting, const struct capture *capture)
 {
     for (size_t i = 0; i < capture->count; i++) {
@@ -161,13 +162,13 @@ static int check_evicted(const struct putting *putting, const struct capture *ca
             disk.generation != file->state.generation || disk.size != file->state.size)
             return error_set(putting->error, -ESTALE,
                              "%s/" PLACES_DATABASE
-                             " has not what left memory: mount its disk, or put it back, as it was",
+                             " does not have what left memory: mount its disk, or put it back, as it was",
                              putting->fs->state);
     }
     return 0;
 }
 
-/* Which inodes of the database has the store no more? */
+/* Which inodes of the database are no longer in the store? */
 static int find_gone(const struct putting *putting, const struct capture *capture, uint64_t *gone)
 {
     MDB_cursor *cursor;
@@ -243,7 +244,8 @@ static void forget_word(const struct fastspool *fs)
     unlink(told);
 }
 
-/* While nothing is lost, somebody's word is of a loss that was none, or is over: it must not count for the next one. */
+/* While nothing is lost, the operator's word is about a loss that was none, or is over.  It must not count for the next
+ * one. */
 void rescue_look(struct journal *journal, struct shared_database *shared)
 {
     journal_files_look(&journal->pool, shared_database_is_away(shared, journal->pool.above));

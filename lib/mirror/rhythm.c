@@ -6,13 +6,13 @@
  * half of them, so that the other half keeps the processors busy while the disk writes.  It waits for them for at most
  * GATHER times what a commit usually takes.
  *
- * A commit that takes more than twice the usual time has stalled.  Many disks don't take a commit as long as they need
- * on the average: what limits the operations a second of a volume or a control group lets some through at once, and
- * then nothing for up to a tenth of a second.  Groups that are complete after a usual commit's time use these up in the
- * first part of it, and all clients stand for the rest.  So a stall says that the commits since the last one came too
- * fast by its length, each by its part, and from then on each waits for that much more after the one before, or until
- * all clients have joined.  This pace fades from commit to commit: so it finds the disk's own by small stalls, and goes
- * where they have another reason and are rare.
+ * A commit that takes more than twice the usual time has stalled.  Many disks don't spread their commits evenly: what
+ * limits the operations a second of a volume or a control group lets some through at once, and then none for up to a
+ * tenth of a second.  Groups that are complete after a usual commit's time use these up in the first part of it, and
+ * all clients stand for the rest.  So a stall says that the commits since the last stall came too fast, all together by
+ * its length.  From then on each commit waits longer after the one before, by its share of that, or until all clients
+ * have joined.  This pace fades from commit to commit.  So small stalls keep it at the disk's own pace, and it goes
+ * where stalls are rare and have another reason.
  *
  * Failure modes:
  *  - A commit hangs for seconds, or now and then one waits for a processor: it counts as PATIENCE_MAX, and as if

@@ -230,7 +230,7 @@ static int refuse_lock(const struct fastspool *fs, uint64_t since, char *error)
                : explain_refusal(fs, error);
 }
 
-/* Why the recovery does not go on: with the part of the state that its owner can't use, if it is that. */
+/* Why the recovery does not go on.  If the owner can't use a part of the state, it is told which. */
 static int tell_recovery(const struct fastspool *fs, int recovery, char *error)
 {
     char sentence[SECTION_SENTENCE];
@@ -291,7 +291,7 @@ static int wait_ready(struct fastspool *fs, char *error)
         int lives = launch_lives(fs);
         int launch = lives == 0 ? launch_start(fs) : 0;
         if (state == SEGMENT_READY)
-            return 0; /* with or without a mirror: who waits for the disk tries to start it again */
+            return 0; /* with or without a mirror: a process that waits for the disk starts it again */
         int recovery = doubt_result(LOAD(h->recovery.error));
         if (recovery && clock_monotonic() - started > AWAIT_GIVE_UP)
             return tell_recovery(fs, recovery, error);

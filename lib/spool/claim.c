@@ -53,7 +53,7 @@ static int refuse_locks(const struct fastspool *fs, int result, char *error)
 {
     return error_set(error, result,
                      "%s: %s/" PLACES_LOCK
-                     " can't be locked (F_OFD_SETLK: %s): give the state a file system with record locks",
+                     " can't be locked (F_OFD_SETLK: %s): put the state on a file system with record locks",
                      fs->spool, fs->state, strerrordesc_np(-result));
 }
 

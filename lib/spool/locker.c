@@ -11,8 +11,8 @@
  * name the process that has opened the file, which may be gone.
  *
  * Failure modes:
- *   - A process that is not root's may look at those of its own user alone.  Else it believes /proc/locks, and the name
- *     of the program.
+ *   - A process that is not root's may look at those of its own user alone.  For others it believes /proc/locks, and
+ *     the name of the program.
  *   - A process that only looks holds a shared lock for an instant: such a one is looked at twice.
  *   - The file is asked for without a wait: a file system with a server that does not answer is not waited for.
  */

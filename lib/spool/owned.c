@@ -18,8 +18,8 @@
  *   - State or memory could be used by others: no process trusts them then.
  *   - The spool is root's, and the state is not: Exim has no state of root's, so the spool was given away.
  *   - The memory that the state names is another store's, or gone, or where no process makes any: nothing is told of
- * it. The owner writes that name, and what is told root may do.
- *   - He is refused for another reason (a security module, say): neither is of that.
+ *     it.  The owner writes that name, and root may do what the sentence says.
+ *   - The owner is refused for another reason (a security module, say): nothing is told.
  */
 #include "spool/owned.h"
 
@@ -70,7 +70,7 @@ static int tell_given_away(const struct owned *owned, const struct stat *state)
     char user[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
 
     return error_set(owned->error, -EPERM,
-                     "the spool %s is root's, and its state directory %s is %s's: as root say `chown --reference=%s "
+                     "the spool %s is root's, and its state directory %s is %s's: as root, run `chown --reference=%s "
                      "%s`, if that is Exim's user",
                      owned->spool, owned->top, error_user(state->st_uid, user),
                      escape_word(like, sizeof(like), owned->top), escape_word(what, sizeof(what), owned->spool));
@@ -82,7 +82,7 @@ static int tell_owner(const struct owned *owned, const char *path, const struct 
     bool is_state = strcmp(path, owned->top) == 0 && st->st_uid != 0;
 
     return error_set(owned->error, -EPERM,
-                     "%s is %s's, and has to be %s's, as the spool is: as root say `chown -R --reference=%s %s`%s",
+                     "%s is %s's, and has to be %s's, as the spool is: as root, run `chown -R --reference=%s %s`%s",
                      path, error_user(st->st_uid, user), error_user(owned->st->st_uid, owner),
                      escape_word(like, sizeof(like), owned->spool), escape_word(what, sizeof(what), owned->top),
                      is_state ? ", unless it is the spool that was given away" : "");
@@ -100,8 +100,8 @@ static int tell_mode(const struct owned *owned, const char *path, const struct s
     else
         snprintf(why, sizeof(why), "and has to be %s's, readable and writable by that user alone",
                  error_user(owned->st->st_uid, owner));
-    return error_set(owned->error, -EPERM, "%s has mode %04o, %s: as root say `chmod %s %s`", path, st->st_mode & 07777,
-                     why, command, escape_word(what, sizeof(what), path));
+    return error_set(owned->error, -EPERM, "%s has mode %04o, %s: as root, run `chmod %s %s`", path,
+                     st->st_mode & 07777, why, command, escape_word(what, sizeof(what), path));
 }
 
 /* The first directory on the way to @path that the owner can't search, if there is one.  A directory of root's has to

@@ -171,7 +171,7 @@ static int write_size(int top, const char *name, uint64_t bytes)
     return fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
 }
 
-/* Of a spool's file @name.  One without a store is struck off, but not @own. */
+/* What a spool's file @name counts.  The file of a spool without a store is removed, but not @own. */
 static uint64_t size_of(int top, const char *name, const char *own)
 {
     char spool[PLACES_NAME_MAX];

@@ -5,9 +5,9 @@
  * The happy path:
  *   - A chunk is 256 blocks of four parts, with a bitmap of these.  Memory comes and goes by the chunk.
  *   - blocks_take() takes the first free block of the first chunk that has one.  For less than a block it takes parts
- *     that are left of a broken block, in the first chunks that have such; else it breaks a free one.  So a part never
- *     takes more memory than a block would, and mostly a quarter.  blocks_give() frees either.  A block is free again
- *     with the last of its parts.
+ *     that are left of a broken block, in the first chunks that have any; otherwise it breaks a free one.  So a part
+ *     never takes more memory than a block would, and mostly a quarter.  blocks_give() frees either.  A block is free
+ *     again with the last of its parts.
  *   - All that counts memory counts blocks: a broken one is in use.
  *   - Whoever takes one of the last AHEAD free blocks adds a chunk behind its section, while the others go on.  Without
  *     that all of them would ask for the same memory at once: with 32 connections they spun for 5 % of Exim's time.
@@ -169,7 +169,7 @@ static void list_follow(struct fastspool *fs, enum chunk_list which, uint32_t nu
 #define FIRST_PARTS (~UINT64_C(0) / ((1u << BLOCK_PARTS) - 1))
 #define ALL_PARTS   ((UINT64_C(1) << BLOCK_PARTS) - 1)
 
-/* Where @parts set bits of one block stand one behind the other: the first bit of each such place. */
+/* The first bit of each place where @parts set bits of one block stand in a row. */
 static uint64_t places(uint64_t bits, unsigned parts)
 {
     uint64_t firsts = bits & FIRST_PARTS * (ALL_PARTS >> (parts - 1));
@@ -262,7 +262,7 @@ static bool take_from(struct fastspool *fs, uint32_t number, uint32_t parts, boo
     return false;
 }
 
-/* Parts of a broken block, out of another chunk than that of @avoid.  1: there are such.  0: not where it looks. */
+/* Take parts of a broken block, out of another chunk than that of @avoid.  1: taken.  0: none where it looks. */
 static int take_parts(struct fastspool *fs, uint32_t parts, uint32_t avoid, uint32_t *piece)
 {
     uint32_t link = fs->header->blocks.broken.head;

@@ -7,14 +7,14 @@
  * them, and each file by that at its first use (shim/later.c).
  *
  * Happy path:
- *   - The directory's name says the files' handles, and how each was open.  The kernel finds it for root and the owner
+ *   - The directory's name tells the files' handles, and how each was open.  The kernel finds it for root and the owner
  *     alone, and no listing has it.
  *   - Its descriptor is the right to its files: everybody may write to it, but nobody else gets there.
  *   - A look-up in it finds nothing, so that the kernel makes a file: it asks the server once instead of twice, and
  *     checks no permission of the file.  What is made is the file itself.
  *   - The server has the files open as long as the directory is open, as if each were.
- *   - The first open of each is of root's share, who has let the process have it: other ordinary users who take all of
- *     theirs stop no delivery.  To open it again is the user's own doing.
+ *   - The first open of each counts for root, who has let the process have it: other ordinary users who take all of
+ *     their share stop no delivery.  A second open counts for the user.
  *
  * Failure modes:
  *   - Another access mode than the file was open with: there is no such file.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Directories of files that a process hands on to itself: it opens them there when it is no privileged user any more.
+ * Directories of files that a process hands on to itself: it opens them there when it is no longer privileged.
  */
 #ifndef FASTSPOOL_VIEW_HANDED_H
 #define FASTSPOOL_VIEW_HANDED_H
@@ -26,7 +26,7 @@ void handed_forget(uint64_t node);
 int handed_open(struct fastspool *fs, uint64_t node);
 /** An open directory is closed.  With its last one it is gone. */
 void handed_close(struct fastspool *fs, uint64_t node);
-/** The attributes of each of them: who has it open may open what is in it. */
+/** The attributes of every such directory: a process that has it open may open what is in it. */
 struct stat handed_attributes(uint64_t node);
 /** The handle of file @name in @node, to be opened with @flags; 0: there is none.  *@share: whose share that is of. */
 uint64_t handed_file(uint64_t node, const char *name, int flags, uid_t *share);

@@ -217,7 +217,7 @@ Test(rescue, database)
     cr_assert(lost(true));
     journal_files_lose(&journal.pool);
     cr_assert_eq(rescue(), -ESTALE);
-    cr_assert_not_null(strstr(error, "has not what left memory"), "%s", error);
+    cr_assert_not_null(strstr(error, "does not have what left memory"), "%s", error);
     run("rm -r mirror && mv away mirror");
     cr_assert_eq(rescue(), 0, "%s", error);
     whole();
