@@ -645,7 +645,7 @@ def no_threads(exim):
     check(result.returncode == 1 and "can't start its threads: Resource temporarily" in result.stderr and "`ulimit -u`" in result.stderr,
           f"{result}")
     status = exim.command("status", program=TOOL, stock=True)
-    check(status.returncode == 2 and b"syslog says of what" in status.stdout.splitlines()[0], f"{status}")
+    check(status.returncode == 2 and b"syslog says more" in status.stdout.splitlines()[0], f"{status}")
 
     def taken():
         message = Message("user@maildir.test")
