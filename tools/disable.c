@@ -230,7 +230,7 @@ static int disable(bool yes)
     if (!written) {
         puts(
             "`fastspool enable` has written nothing here, and the store holds no mail: there is nothing to do.\n"
-            "Who has given Exim the library in another way takes it away there.");
+            "If Exim has the library in another way, take it away there.");
         return 0;
     }
     if (!tool_confirm(yes, "Take it away?"))

@@ -10,8 +10,8 @@
  *   - Any user can run any number of Exims, also with the library, which does not serve them: none of them hides
  *     another one, and none counts as the one that delivers the queue.
  *   - A user has an Exim's image run without a right but his own (no_new_privs, ptrace).  It gets into no spool, so it
- *     is none.  Who read its maps or its command line could wait for ever: by a page of a FUSE's he keeps its memory
- *     map locked.
+ *     is none.  A process that read its maps or its command line could wait for ever: by a page of a FUSE's the user
+ *     keeps its memory map locked.
  *   - The library is in memory, and serves nothing, as one that has lost its set-user-ID bit: decided.c knows.
  */
 #include "exims.h"

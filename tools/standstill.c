@@ -125,7 +125,7 @@ static pid_t the_mirror(pid_t before)
 
     if (!watch.state[0])
         return 0;
-    if (geteuid() != 0) /* who may not see what a mirror runs believes the store */
+    if (geteuid() != 0) /* a process that may not see what a mirror runs believes the store */
         return watch.fs ? LOAD(watch.fs->header->mirror.pid) : 0;
     return before && mirrors_read(before, watch.owner, &words) && strcmp(words.state, watch.state) == 0
                ? before

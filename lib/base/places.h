@@ -21,9 +21,9 @@
  *         p00 ... p63           placeholders
  *     /run/fastspool/HASH       a spool that root has registered
  *         memory/               the tmpfs of root's
- *         .memory.lock          flock: of who mounts it or makes it larger
+ *         .memory.lock          flock: of the process that mounts it or makes it larger
  *         .HASH.view            flock: held by the supervisor of the spool's view, of whichever state, for its whole
- *                               life; 0600 of root's, as who can open it can hold it
+ *                               life; 0600 of root's, as a process that can open it can hold it
  */
 #ifndef FASTSPOOL_PLACES_H
 #define FASTSPOOL_PLACES_H

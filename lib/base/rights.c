@@ -71,7 +71,7 @@ int rights_become(uid_t uid, gid_t gid)
     return rights_settle(uid);
 }
 
-/* Who lends no rights is not root, or the owner is: it stays what it is. */
+/* A process that lends no rights is not root, or the owner is: it stays what it is. */
 static int keep_lent(void)
 {
     uid_t uid = (uid_t)syscall(SYS_setfsuid, -1); /* changes nothing, and returns what is */

@@ -116,7 +116,7 @@ static int commit(struct committer *committer)
 }
 
 /* Sleep for @duration, or until the count of waiters, now @wanted, comes to @until, or SIGTERM.  The ones before make
- * no system call to wake who would only count them. */
+ * no system call to wake a mirror that would only count them. */
 static void doze(struct fastspool *fs, uint32_t wanted, uint32_t until, uint64_t duration)
 {
     const struct header *h = fs->header;

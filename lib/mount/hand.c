@@ -2,7 +2,7 @@
  *
  * The hand mounts, and asks the server whether it answers.
  *
- * Why a process of its own: who waits for a FUSE server that does not answer can't be interrupted, nor killed.  The
+ * Why a process of its own: one that waits for a FUSE server that does not answer can't be interrupted, nor killed. The
  * supervisor has to stay able to kill the server, after which the hand's call ends.
  */
 #include "mount/hand.h"

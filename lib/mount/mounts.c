@@ -377,7 +377,7 @@ static bool is_behind_fuse(const char *path)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     struct mountinfo layer;
-    bool behind = !file; /* who can't look doesn't go there */
+    bool behind = !file; /* a process that can't look doesn't go there */
 
     while (!behind && mountinfo_next(file, &layer)) {
         size_t length = strlen(layer.place);

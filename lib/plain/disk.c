@@ -3,7 +3,7 @@
  * The plain spool on the disk.  The kernel resolves each path without symbolic links (openat2(2)), because all names
  * below the spool are the mail user's.
  *
- * Failure modes: a file system without leases can't tell who has a file open (disk_is_alone()).
+ * Failure modes: a file system without leases can't tell whether a file is open (disk_is_alone()).
  */
 #include "plain/disk.h"
 #include "base/places.h"

@@ -26,7 +26,7 @@
 #define BATCH_BYTES (UINT64_C(8) << 20)
 #define MEMBERS     8 /* files of a message, at most */
 #define PIECE       (64 << 10)
-#define PATIENCE    (3 * NS_PER_S) /* with who has a file open; the dead are noticed once a second */
+#define PATIENCE    (3 * NS_PER_S) /* with a process that has a file open; the dead are noticed once a second */
 
 /* A file of a group. */
 struct file {

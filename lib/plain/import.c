@@ -49,7 +49,7 @@
 #include <unistd.h>
 
 #define BATCH_BYTES (UINT64_C(8) << 20)
-#define PATIENCE    (3 * NS_PER_S) /* with who has a file open */
+#define PATIENCE    (3 * NS_PER_S) /* with a process that has a file open */
 #define SETTLED     NS_PER_S       /* no Exim takes so long between its unlinks of one message */
 
 const struct fastspool_client import_server;

@@ -23,7 +23,7 @@
  *   - This process doesn't see the mount (a /run of its own), or sees it read-only: a service's sandbox
  *     (ProtectSystem=strict), which is the administrator's to open (ReadWritePaths=).
  *   - A kernel without huge pages for tmpfs: without.
- *   - Two processes at once: a lock of root's.  Who doesn't get it within LOCK_TRIES goes without.
+ *   - Two processes at once: a lock of root's.  One that doesn't get it within LOCK_TRIES goes without.
  *   - The machine has less memory than the sum: that much.
  *   - A spool is gone: its directory is empty then, and the next new store takes both names away.  A process that has
  *     prepared, and not yet made its store, may lose its directory so.

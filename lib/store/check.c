@@ -2,7 +2,7 @@
  *
  * The invariants of the segment, checked from scratch: nothing is believed that can be counted again.
  *
- * The happy path: a snapshot is taken; each list and each table is walked, who refers to whom is counted in tables of
+ * The happy path: a snapshot is taken; each list and each table is walked, what refers to what is counted in tables of
  * the check's own, and that is compared with what the segment says:
  *   - every entry of a table is either in use or in its free list, exactly once;
  *   - a name is in exactly one hash chain, the right one, in its directory's list and in its inode's list; the lists
@@ -65,7 +65,8 @@ static void check_header(struct check *check)
     else if (h->state != SEGMENT_READY && h->state != SEGMENT_RECOVERING)
         findings_add(check->findings, "the store is in state %u, which there is not", h->state);
     if (h->section.sequence & 1)
-        findings_add(check->findings, "a section has begun and not ended, and its lock does not tell who runs it");
+        findings_add(check->findings,
+                     "a section has begun and not ended, and its lock does not tell which thread runs it");
     if (h->section.undo_count != 0)
         findings_add(check->findings, "%u undo entries are left", h->section.undo_count);
     if (h->section.rollbacks & 1)

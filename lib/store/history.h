@@ -2,7 +2,7 @@
  *
  * The history: the last HISTORY_MAX sections and commits, for the person who looks for a defect.
  *
- * It is a hint.  Nothing may decide by it, and who reads it takes it for garbage.
+ * It is a hint.  Nothing may decide by it, and its readers take it for garbage.
  */
 #ifndef FASTSPOOL_HISTORY_H
 #define FASTSPOOL_HISTORY_H

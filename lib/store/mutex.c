@@ -13,15 +13,15 @@
  *   3. The word goes back to 0.  If there are waiters, one of them is woken.
  *
  * Two processors in a rush: each handover moves all lines that sections change to the other processor, which takes as
- * long as three sections.  So who had the lock last, and meets another one in it, lets that one have a run of sections
- * (stand_back()), and is back after LONE + MUTEX_RUN at most: then it tries at every instant, as who comes to the lock
- * for the first time does at once.  A section that comes alone is waited for and no more.
+ * long as three sections.  So a thread that had the lock last, and meets another one in it, lets that one have a run of
+ * sections (stand_back()), and is back after LONE + MUTEX_RUN at most.  Then it tries at every instant, as one that
+ * comes to the lock for the first time does at once.  A section that comes alone is waited for and no more.
  *
  * Failure modes:
  *   - The holder dies, also by exec or by the end of its thread: if the word still holds its thread id, the kernel sets
  *     FUTEX_OWNER_DIED and wakes a waiter, which takes over.
- *   - The kernel has not seen the death, or the word holds nonsense: a waiter looks ten times a second who the holder
- *     is (holder.h).  A thread that does not exist holds nothing, and the waiter takes over.
+ *   - The kernel has not seen the death, or the word holds nonsense: a waiter looks ten times a second which thread
+ *     that is (holder.h).  A thread that does not exist holds nothing, and the waiter takes over.
  *   - The word and the sequence count do not move for MUTEX_STUCK looks: a holder that is inside is killed, and one
  *     that is not inside holds nothing.  If neither can be known, the waiter waits on.
  *   - The word is changed under the holder: a second process may be inside.  Then the segment may be damaged, as by any

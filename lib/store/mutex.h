@@ -14,7 +14,7 @@ struct fastspool;
 /** Time after which a waiter looks again, and unmoved looks after which the holder counts as stuck. */
 #define MUTEX_LOOK  (100 * NS_PER_MS)
 #define MUTEX_STUCK 50u
-/** For how long who had the lock last leaves it to another process that has section upon section. */
+/** For how long the last holder leaves the lock to another process that has section upon section. */
 #define MUTEX_RUN   (16 * NS_PER_US)
 
 /** What a waiter has seen.  Starts as zeros. */

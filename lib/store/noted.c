@@ -20,7 +20,8 @@
  *   - The process of the note itself wants more, or less: the note goes to the kernel first.
  *
  * Failure modes:
- *   - The process dies, or leaves the store by an exec: its byte is free, and who meets the note removes it.
+ *   - The process dies, or leaves the store by an exec: its byte is free, and the process that meets the note removes
+ * it.
  *   - A later process with the same pid notes for the first time: it removes old notes of that pid before it takes the
  *     byte.
  *   - The byte can't be had (a process that has waited has it for an instant): the lock is the kernel's.

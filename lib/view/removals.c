@@ -8,7 +8,7 @@
  *
  * Happy path: a process that is older than this server, or whose sync of a directory has just failed, may not go on
  * with the removal of a message's files: two of them are refused, if no other change comes before.  A receiver removes
- * -H and -D: it has acknowledged nothing, and the message stays and is delivered.  Who delivers and has done so begins
+ * -H and -D: it has acknowledged nothing, and the message stays and is delivered.  A delivery that has done so begins
  * with something else, or ends with the error and leaves -J: the next delivery completes.
  * It counts for processes named like Exim alone, and of an older one only if the file was changed in the minute before
  * this server began.
