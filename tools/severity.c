@@ -31,6 +31,7 @@ enum health severity_of(enum condition condition)
         [MIRROR_STANDS] = MAIL_STANDS,
         [NO_ROOM] = MAIL_STANDS,
         [NO_MIRROR] = ATTENTION,
+        [MEMORY_FILLED] = ATTENTION,
         [LARGE_REFUSED] = ATTENTION,
         [RECOVERING] = ATTENTION,
         [CONFIGURATION_REFUSED] = MAIL_STANDS,

@@ -23,6 +23,7 @@ enum condition {
     MIRROR_STANDS,    /* calls wait for it, and none runs, it is frozen, or its disk is */
     NO_ROOM,          /* for what Exim asks for before it takes a message */
     NO_MIRROR,        /* and nobody waits for one */
+    MEMORY_FILLED,    /* by others: there is less of it than the store may take */
     LARGE_REFUSED,    /* messages that Exim would take */
     RECOVERING,
     /* what the configuration leads to */

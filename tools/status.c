@@ -24,6 +24,7 @@
 #include "spool/attach.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
+#include "spool/runtime.h"
 #include "spool/viewed.h"
 #include "store/status.h"
 #include "store/store.h"
@@ -39,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -106,6 +108,19 @@ static void look_at_pages(const struct fastspool *fs, struct shown *shown)
                  "4 KiB, which cost some 10 %% more processor time a message: %.256s has no huge ones", mount.place);
 }
 
+/* Nobody else's files are in root's own file system.  In another one they may be, and have an eighth. */
+static void look_at_memory(const struct fastspool *fs, struct shown *shown)
+{
+    uint64_t limit = shown->numbers.memory_limit;
+    struct statvfs size;
+
+    shown->runtime = fs->runtime;
+    if (runtime_is_own(fs->runtime) || fstatvfs(fs->runtime_fd, &size) < 0 || size.f_blocks == 0)
+        return;
+    uint64_t left = shown->numbers.memory_bytes + (uint64_t)size.f_bavail * size.f_frsize;
+    shown->spared = left < limit - limit / 8 ? left : 0;
+}
+
 _Static_assert(QUEUES_LINE <= STATUS_LINE, "what is said of a queue is one line");
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
@@ -124,7 +139,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
     shown->closed = queues_refuse(fs, shown->view.state == SEEN_MOUNTED, shown->line);
-    shown->runtime = fs->runtime;
+    look_at_memory(fs, shown);
     shown->blind =
         geteuid() == 0 && launch_view_lives(fs->state) > 0 ? exims_find_blind(shown->config, fs->runtime) : 0;
     shown->no_tool = access(FASTSPOOL_TOOL, X_OK) < 0 ? errno : 0;

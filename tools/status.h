@@ -74,6 +74,7 @@ struct shown {
     int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
     struct exims_found found;
     const char *runtime; /* where its memory is */
+    uint64_t spared;     /* bytes that others leave it there, 0: all that it may take */
     pid_t blind;         /* a daemon that can't see the store's memory, 0: there is none; only root can know */
     struct census census;
     bool moves;       /* an import or export is at work on what `census` has as half moved */

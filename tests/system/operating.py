@@ -396,6 +396,7 @@ def no_room_for_the_memory(exim):
             used = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "sh", "-c", f"cd {place}; {fill}"]
             subprocess.run(used, check=True, stderr=subprocess.DEVNULL)
             check(exim.run("-bpc") == b"1\n", "the store that is there is not used")
+            status_tells(exim, 0, "all is well") if "many" in fill else status_tells(exim, 1, "other files leave the store", f"`ls -la {place}`")
             allows(exim)
             exim.stop()
             operate(exim, "stop")
