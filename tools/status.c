@@ -359,6 +359,16 @@ static void look_at_configuration(struct shown *shown)
         shown->named = shown->named || strcmp(believed.spool[i], shown->spool) == 0;
 }
 
+/* The spool of this machine's Exim? */
+static bool is_exims(const struct shown *shown)
+{
+    char spool[PATH_MAX];
+    struct stat st, exims;
+
+    return asked_spool(shown->config, spool) && stat(spool, &exims) == 0 && stat(shown->spool, &st) == 0 &&
+           st.st_dev == exims.st_dev && st.st_ino == exims.st_ino;
+}
+
 /* One of Exim's own spool, where the configuration names others alone, is of each of these. */
 static void look_elsewhere(struct shown *shown)
 {
@@ -368,7 +378,7 @@ static void look_elsewhere(struct shown *shown)
     bool believes = shown->named && fastspool_config_load(&believed, NULL, false, error) == 0;
     bool unnamed = believes && states_find_unnamed(&believed, &shown->other);
     strcpy(shown->unnamed, shown->other.spool);
-    if (believes && !shown->unnamed[0] && !states_unnamed_spool(&believed, shown->exims))
+    if (believes && !shown->unnamed[0] && !states_unnamed_spool(&believed, shown->exims) && is_exims(shown))
         asked_miscalled(&believed, shown->miscalled);
     if (!unnamed)
         states_find_other(shown->config, &shown->other);

@@ -248,7 +248,7 @@ static bool exim_is_blind(struct shown *shown)
                               shown->runtime, exims_bind(shown->runtime));
 }
 
-/* Of this spool, or another one: the configuration says so of all. */
+/* By a link. */
 static bool spool_is_miscalled(struct shown *shown)
 {
     bool viewed = shown->view.state == SEEN_MOUNTED;

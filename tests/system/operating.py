@@ -466,6 +466,15 @@ def a_spool_by_another_name(exim):
         exim.configure(QUEUE_ONLY)
         refuses(exim, f"does not name Exim's spool as Exim does, {link}", f"`spool = {link}`")
         status_tells(exim, 1 if view == "auto" else 2, f"Exim's spool_directory is {link}, a link that `spool`", f"say `spool = {link}`")
+        second = exim.work / "second"
+        second.mkdir()
+        exim.own(second)
+        one = "".join(line for line in good.splitlines(True) if not line.startswith("state"))
+        with written(FASTSPOOL_CONFIGURATION, one + f"spool = {second}\n"):
+            operate(exim, "run", "--spool", second, "--", "true")
+            result = exim.command("status", "--spool", second, program=TOOL, stock=True)
+            check(b"spool_directory" not in result.stdout and b"messages" in result.stdout, f"the second spool is not Exim's: {result}")
+            operate(exim, "stop", "--spool", second)
         with written(FASTSPOOL_CONFIGURATION, good.replace(f"spool = {real}\n", f"spool = {link}\n")):
             status_tells(exim, 0, "all is well")
             allows(exim)
