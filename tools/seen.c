@@ -175,13 +175,29 @@ static void describe_mounted(const char *names, bool wanted, char line[SEEN_LINE
         snprintf(line + used, SEEN_LINE - (size_t)used, "; `fastspool stop` unmounts it, as `view = off` says");
 }
 
-/* Another file system is mounted over the view, or over the spool; or it was unmounted here, by hand. */
+/* A view is mounted over no directory of another user's, and over no file (lib/mount/mounts.c).  @input: SPOOL/input.
+ */
+static bool is_anothers(const struct fastspool *fs, const char *input)
+{
+    struct stat spool, st;
+
+    return lstat(input, &st) == 0 && fstat(fs->spool_fd, &spool) == 0 && st.st_dev == spool.st_dev &&
+           (!S_ISDIR(st.st_mode) || (st.st_uid != fs->owner && st.st_uid != 0));
+}
+
+/* Another file system is mounted over the view, or over the spool; or the view can't be mounted there; or it was
+ * unmounted here, by hand. */
 static void describe_covered(const struct fastspool *fs, const char *names, struct seen *seen)
 {
-    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], input[FASTSPOOL_PATH_MAX + sizeof("/input")];
     size_t length = strlen(seen->line);
 
-    if (names[0]) {
+    snprintf(input, sizeof(input), "%s/input", fs->spool);
+    if (names[0] && !is_listed(names, "input") && is_anothers(fs, input)) {
+        snprintf(seen->line + length, SEEN_LINE - length,
+                 ", and not over %s, which is no directory of the spool owner's", input);
+        strcpy(seen->mend, "as root give that to the spool's owner, or move away a file there");
+    } else if (names[0]) {
         snprintf(seen->line + length, SEEN_LINE - length, ", but another file system is mounted over it");
         snprintf(seen->mend, SEEN_MEND, "`findmnt -T %s/input` names that one; unmount it",
                  escape_word(word, sizeof(word), fs->spool));

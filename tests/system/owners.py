@@ -307,5 +307,30 @@ def directories_of_the_store(exim):
         exim.deliver_queue()
 
 
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def a_directory_below_the_view(exim):
+    """The disk's input is another user's when the view is mounted, which is not mounted there then: status and doctor say so,
+    and what mends it, and nothing of another file system."""
+    with spool_on_disk(exim):
+        exim.stop()
+        exim.tool("stop")
+        for mistake in ("nobody's", "a file"):
+            path = exim.spool / "input"
+            path.rmdir()
+            path.touch() if mistake == "a file" else (path.mkdir(), MISTAKES[mistake](path))
+            exim.tool("run", "--", "true")
+            wait_for(lambda: is_view(exim.spool / "msglog"), "the view is mounted over msglog")
+            status = exim.status()
+            said = exim.command("doctor", program=TOOL, stock=True).stdout.decode()
+            check(f"not over {path}, which is no directory of the spool owner's" in status["view"] and "findmnt" not in said and
+                  "give that to the spool's owner" in said, f"{mistake}: {status['view']}, {said}")
+            exim.tool("stop")
+            path.unlink() if mistake == "a file" else path.rmdir()
+            path.mkdir()
+            exim.own(path)
+        exim.tool("run", "--", "true")
+        wait_for(lambda: is_view(exim.spool / "input") and exim.status()["line"] != "", "the view is mounted again")
+
+
 if __name__ == "__main__":
     main("owners")
