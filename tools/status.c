@@ -484,13 +484,17 @@ static void tell_differs(struct shown *shown)
         add(shown, LIBRARY_DIFFERS);
 }
 
-/* Exim is refused the spool: that comes before what else is missing. */
+/* Exim is refused the spool: that comes before what else is missing.  A configuration that can't be read names no
+ * spool: that of Exim may have a view. */
 static void tell_refusal(struct shown *shown)
 {
+    char exims[PATH_MAX];
+    bool by_view = asked_spool(shown->config, exims) && viewed(exims) > 0;
+
     strcpy(shown->line, shown->refusal);
     snprintf(shown->more, sizeof(shown->more), "until that is mended %s; then it looks again by itself",
-             status_until_mended(false, false));
-    add(shown, CONFIGURATION_REFUSED);
+             status_until_mended(by_view, false));
+    add(shown, by_view ? CONFIGURATION_REFUSED_ON_VIEW : CONFIGURATION_REFUSED);
 }
 
 /* ---- the subcommand ---- */

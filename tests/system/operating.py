@@ -222,6 +222,22 @@ def a_typo_beside_a_view(exim):
                 tells(exim, "configuration", "wrong", "memroy", "mail goes by the view")
                 view = exim.command("view", exim.spool, program=TOOL, stock=True)
                 check(view.returncode == 1 and b"memroy" in view.stderr, f"{view}")
+        path = pathlib.Path(FASTSPOOL_CONFIGURATION)
+        for make in (path.mkdir, lambda: path.symlink_to("/nowhere")):      # it names no spool
+            path.unlink()
+            make()
+            try:
+                message, client = exim.expect(Message(), "sink"), Client()
+                check(client.send(message)[0] == 250, "mail is not taken")
+                client.close()
+                exim.wait_arrived(message)
+                said = operate(exim, "status", status=1)
+                check("mail goes by the view" in said and "Exim takes and delivers no mail" not in said, said)
+                tells(exim, "configuration", "wrong", "mail goes by the view")
+            finally:
+                path.rmdir() if path.is_dir() else path.unlink()
+                path.write_text(good)
+        exim.settle()
         with written(FASTSPOOL_CONFIGURATION, re.sub("(?m)^memory *=.*$", "memory = 1M", good)):
             client = Client()
             check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
