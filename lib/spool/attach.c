@@ -304,8 +304,8 @@ static int wait_ready(struct fastspool *fs, char *error)
         failed = launch < 0 ? launch : failed;
         if (lives > 0 || lives == -EACCES) /* a trusted user need not see the lock */
             lived = clock_monotonic();
-        else if (clock_monotonic() - lived > AWAIT_GIVE_UP)
-            return refuse_start(fs, failed, lives, error);
+        else if (lives == -EPERM || lives == -ENOSYS || clock_monotonic() - lived > AWAIT_GIVE_UP)
+            return refuse_start(fs, failed, lives, error); /* at once where flock(2) is refused: that stays so */
         if (await_terminated(NULL))
             return claim_terminated(fs, error);
         futex_wait(&h->state, state, AWAIT_LOOK);
