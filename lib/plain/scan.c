@@ -209,9 +209,9 @@ static int leave_closed(struct import *im, const char *path, int error)
         snprintf(mend, sizeof(mend), "chown --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
     escape_word(spool, sizeof(spool), inside_spool(im->fs));
     if (im->result->tell)
-        snprintf(why, sizeof(why), "%s: as root say `%s`", strerrordesc_np(-error), mend);
+        snprintf(why, sizeof(why), "%s: as root, run `%s`", strerrordesc_np(-error), mend);
     else
-        snprintf(why, sizeof(why), "%s: as root say `mount --bind %s /mnt && %s && umount /mnt`",
+        snprintf(why, sizeof(why), "%s: as root, run `mount --bind %s /mnt && %s && umount /mnt`",
                  strerrordesc_np(-error), spool, mend);
     return import_leave(im, path, why);
 }

@@ -178,10 +178,10 @@ static int check_lock(const struct owned *owned, const char *name)
     escape_word(what, sizeof(what), path);
     if (refused == EPERM)
         return error_set(owned->error, -EPERM,
-                         "%s has an attribute with which nobody can open it: as root say `chattr -i -a %s`", path,
+                         "%s has an attribute with which nobody can open it: as root, run `chattr -i -a %s`", path,
                          what);
     if (refused == EISDIR || refused == ELOOP || refused == ENXIO)
-        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root say `mv %s %s.away`", path,
+        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root, run `mv %s %s.away`", path,
                          what, what);
     return 0;
 }

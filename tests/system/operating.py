@@ -1469,7 +1469,7 @@ def a_lock_that_is_none(exim):
             return client.send(exim.expect(Message(), "sink"))[0]
     with well(exim, "view = auto") as disk:
         def mend(said):
-            subprocess.run(re.search(r"as root say `([^`]*)`", said)[1], shell=True, check=True)
+            subprocess.run(re.search(r"as root, run `([^`]*)`", said)[1], shell=True, check=True)
             shutil.rmtree(f"{path}.away", ignore_errors=True)
             pathlib.Path(f"{path}.away").unlink(missing_ok=True)
 
@@ -1481,14 +1481,14 @@ def a_lock_that_is_none(exim):
             operate(exim, "stop")
             path = disk.place / "state" / name
             spoil_lock(path, how)
-            refuses(exim, f"{path} ", "as root say `")
+            refuses(exim, f"{path} ", "as root, run `")
             result = exim.command("-bpc")
-            check(result.returncode != 0 and f"{path} " in result.stderr.decode() and "as root say `" in result.stderr.decode(), f"{result}")
+            check(result.returncode != 0 and f"{path} " in result.stderr.decode() and "as root, run `" in result.stderr.decode(), f"{result}")
             exim.start()
             with contextlib.suppress(Failure, ConnectionError):
                 check(send() != 250, "mail is taken")
             exim.expected.pop()
-            status_tells(exim, 2, f"{path} ", "as root say `", "takes no")
+            status_tells(exim, 2, f"{path} ", "as root, run `", "takes no")
             mend(operate(exim, "status", status=2))
             allows(exim)
             wait_for(mounted, "the view is mounted")
@@ -1503,11 +1503,11 @@ def a_lock_that_is_none(exim):
                     log = Log()
                     exim.start()
                     wait_for(lambda: exim.status()["view_state"] == "unavailable", "no view can be mounted")
-                    wait_for(lambda: any(f"{path} " in line and "as root say `" in line for line in log.lines("view: ")), "syslog says why")
+                    wait_for(lambda: any(f"{path} " in line and "as root, run `" in line for line in log.lines("view: ")), "syslog says why")
                 else:
                     spoil_lock(path, how)
-                status_tells(exim, 1, "no view can be mounted" if before else "after its end no other one can be", f"{path} ", "as root say `")
-                tells(exim, "view", "attention", f"{path} ", "as root say `")
+                status_tells(exim, 1, "no view can be mounted" if before else "after its end no other one can be", f"{path} ", "as root, run `")
+                tells(exim, "view", "attention", f"{path} ", "as root, run `")
                 check(send() == 250, "no mail is taken")
                 exim.wait_arrived()
                 mend(operate(exim, "status", status=1))

@@ -915,7 +915,7 @@ def closed_directories(exim):
                 said = exim.command("import", program=TOOL).stderr.decode()
             log.close()
             check(mend in said, said)
-            subprocess.run(re.search("as root say `([^`]*)`", said)[1], shell=True, check=True)
+            subprocess.run(re.search("as root, run `([^`]*)`", said)[1], shell=True, check=True)
             exim.tool("stop")
             use_as_root(exim) if viewed else exim.tool("import")
             exim.deliver_queue()
