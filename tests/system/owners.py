@@ -165,6 +165,14 @@ def look_stopped(exim, path):
     return f"{commands(refused)[0]} does not mend it: {again}" if (again := start(exim)) else ""
 
 
+def type_what_is_said(exim):
+    """The first line of status, and what it names is done: one mistake after the other, and then the view is mounted."""
+    line = exim.status()["line"]
+    for command in [*commands(line), *(["fastspool run -- true"] if line != WELL else [])]:
+        subprocess.run(["bash", "-c", command], env=exim.environment(stock=True), check=True)
+    return line
+
+
 def try_all(exim, allowed, mistake):
     """A start with all MISTAKEs at ALLOWED, which no refusal names, takes mail and has the old.  If there is no view then, status
     says what mends that."""
@@ -174,13 +182,10 @@ def try_all(exim, allowed, mistake):
         exim.start()
         good = takes(exim) and len(exim.queue()) == 2
         wait_for(lambda: (line := exim.status()["line"]) == WELL or commands(line), "status says what is")
-        for command in iter(lambda: commands(exim.status()["line"]), []):        # one mistake after the other
-            subprocess.run(["bash", "-c", command[0]], check=True)
-            exim.run("run", "--", "true", program=TOOL, stock=True)
-        wait_for(lambda: exim.status()["line"] == WELL and is_view(exim.spool / "input"), "all is well")
+        wait_for(lambda: type_what_is_said(exim) == WELL and is_view(exim.spool / "input"), "all is well")
         empty(exim)
         exim.stop()
-    return "" if good else f"{mistake}, which no refusal names, of {[str(path) for path in allowed]}: no mail is taken, or shown: {line}"
+    return "" if good else f"{mistake}, which no refusal names, of {[str(path) for path in allowed]}: no mail is taken, or shown: {exim.status()['line']}"
 
 
 def go_through(exim, prepare, *more):
