@@ -7,14 +7,17 @@
  *
  * Happy path: the file has the mark, and behind it the layout version of its stores (store/layout.h).
  *
- * Failure modes: a file that can't be read does not differ: whoever asks has seen that it is there.  One without the
- * mark is of a version before it, or no library of ours.
+ * Failure modes:
+ *   - The library has no mark: it is of a version before it.
+ *   - The file can't be read, or is no library, a part of one, or another machine's: it does not differ, and what it is
+ *     the loader says.
  */
 #include "installed.h"
 
 #include "store/layout.h"
 
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +25,21 @@
 #include <unistd.h>
 
 #define LARGEST (64 << 20) /* bytes of a library */
+
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden"))); /* this command's, by the linker */
+
+/* Is it a whole library, for this machine? */
+static bool is_library(const char *data, size_t size)
+{
+    ElfW(Ehdr) header;
+
+    if (size < sizeof(header))
+        return false;
+    memcpy(&header, data, sizeof(header));
+    return memcmp(header.e_ident, __ehdr_start.e_ident, EI_VERSION) == 0 &&
+           header.e_machine == __ehdr_start.e_machine && header.e_shoff <= size &&
+           (size - header.e_shoff) / sizeof(ElfW(Shdr)) >= header.e_shnum;
+}
 
 /* 0: there is no mark. */
 static uint32_t version_in(const char *data, size_t size)
@@ -41,7 +59,7 @@ static bool read_version(int fd, uint32_t *version)
     char *data = fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= LARGEST ? malloc((size_t)st.st_size) : NULL;
     ssize_t got = data ? pread(fd, data, (size_t)st.st_size, 0) : -1;
 
-    if (got > 0)
+    if (got > 0 && is_library(data, (size_t)got))
         *version = version_in(data, (size_t)got);
     free(data);
     return got > 0;

@@ -1104,12 +1104,22 @@ def backed_up_beside_the_disk(exim):
             break
     check(importing.returncode == 0 and outside == 0, f"{importing}")
     before = exim.queue()
+    def export(calls, how):
+        return ["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e", f"inject=renameat2,renameat:signal={how}:when={calls}", TOOL,
+                "export", "--yes"]
+
+    def under_way():
+        return b".export/tree" in exim.command("ls", ".export", program=TOOL, stock=True).stdout
+
     for calls in range(1, 400):
-        subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "trace=all", "-e",
-                        f"inject=renameat2,renameat:signal=KILL:when={calls}", TOOL, "export", "--yes"], capture_output=True)
-        if b".export/tree" in exim.command("ls", ".export", program=TOOL, stock=True).stdout:
+        subprocess.run(export(calls, "KILL"), capture_output=True)
+        if under_way():
             break
-    check("an export of" in refused_backup(exim, places / "none"), "an export is under way")
+    exim.tool("import")
+    with subprocess.Popen(export(calls, "STOP"), stdout=subprocess.DEVNULL) as exporting:
+        wait_for(under_way, "an export is under way")
+        check("an export of" in refused_backup(exim, places / "none"), "there is a copy beside an export that runs")
+        os.kill(int(pathlib.Path(f"/proc/{exporting.pid}/task/{exporting.pid}/children").read_text()), signal.SIGCONT)
     exim.tool("import")
     check(exim.queue() == before and back_up("last") == 0, "the import has not all")
     exim.tool("stop")

@@ -2196,7 +2196,8 @@ def what_would_not_help(exim):
             check("would not be served" not in said and ("`fastspool enable`" in said or "`fastspool run -- true`" in said), said)
             with written(FASTSPOOL_CONFIGURATION, f"{good}runtime = /nowhere\n"):
                 said = operate(exim, "status", status=2)
-                check("with the library it would not be served: memory: /nowhere" in said, said)
+                check("/nowhere, the place of the store: No such file" in said and
+                      ("with the library it would not be served" in said or "until that is mended Exim takes no mail" in said), said)
         operate(exim, "run", "--", "true")
         exim.run("-Mrm", *exim.queue())
 
