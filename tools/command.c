@@ -9,7 +9,8 @@
  * Failure modes:
  *   - The program ends before it prints: it can't be said.
  *   - It does nothing for ten seconds: the same.  It is killed.
- *   - This process may not look into another user's: that is said at once.
+ *   - This process may not look into another user's: that is said at once.  It may be let see what is mapped, and not
+ *     where the program stands: then it is said after a second without the library.
  */
 #include "command.h"
 
@@ -28,6 +29,7 @@
 #include <unistd.h>
 
 #define PATIENCE (10 * NS_PER_S)
+#define LOADED   (3 * NS_PER_S) /* by then a program stands */
 
 struct start {
     const char *const *arguments;
@@ -134,8 +136,8 @@ static int full_pipe(int ends[2])
     return 0;
 }
 
-/* Does @pid stand in a write to its standard output? */
-static bool stands(pid_t pid)
+/* Does @pid stand in a write to its standard output?  1: it does; 0: not yet; -EPERM: this process can't know. */
+static int stands(pid_t pid)
 {
     char path[48], text[64] = "";
     long number = -1;
@@ -144,8 +146,11 @@ static bool stands(pid_t pid)
     snprintf(path, sizeof(path), "/proc/%ld/syscall", (long)pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t size = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
+    int result = size < 0 && errno == EPERM ? -EPERM : 0;
     if (file >= 0)
         close(file);
+    if (result < 0)
+        return result;
     return size > 0 && sscanf(text, "%ld %lx", &number, &fd) == 2 && number == SYS_write && fd == STDOUT_FILENO;
 }
 
@@ -170,11 +175,13 @@ static int look_at(pid_t pid)
     for (uint64_t began = clock_monotonic(); clock_monotonic() - began < PATIENCE;) {
         if (is_closed(pid))
             return -EACCES;
-        bool standing = stands(pid);
+        int standing = stands(pid);
         if (decided_has(pid, &decision))
             return 1;
-        if (standing)
+        if (standing > 0)
             return 0;
+        if (standing < 0 && clock_monotonic() - began > LOADED)
+            return -EACCES;
         if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
             return -ECHILD;
         clock_sleep(NS_PER_MS);

@@ -126,7 +126,13 @@ void doctor_preload(struct doctor *doctor)
         return;
     find_preload(doctor, value);
     int result = maps_library(doctor, value[0] ? value : NULL);
-    if (result < 0)
+    if (result == -EACCES)
+        doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS,
+                    value[0]
+                        ? "whether Exim gets the library by LD_PRELOAD=%s can't be seen from here"
+                        : "Exim has no LD_PRELOAD, and whether it gets the library otherwise can't be seen from here%s",
+                    value);
+    else if (result < 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, NULL, "%s -bV could not be looked at: %s", doctor->exim,
                     strerrordesc_np(-result));
     else if (result == 0 && value[0])
