@@ -50,11 +50,11 @@ static void look_at_view(struct fastspool *fs, const char *spool)
 /* ---- anew ---- */
 
 /* For the mirror.  The state directory is the owner's, and so are the rights with which a file comes and goes there: he
- * may put a link in its place. */
+ * may put a link in its place, or a FIFO, for which an open would wait. */
 static int say_lost(const struct fastspool *fs, const char *path)
 {
     struct rights rights = rights_of_owner(fs->owner, fs->group);
-    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     int result = fd < 0 ? -errno : 0;
     if (fd >= 0)
         close(fd);

@@ -320,7 +320,7 @@ def memory_behind_a_link(exim):
 @test(library=True, main=QUEUE_ONLY)
 def word_behind_a_link(exim):
     """`fastspool flush --anew` of root's takes its word back with the owner's rights, when no mirror has heard it: the mail user's
-    link in the place of the state leads to no file of root's."""
+    link in the place of the state leads to no file of root's.  It waits for no FIFO in the place of the word."""
     exim.start()
     exim.submit(Message())
     exim.stop()
@@ -329,6 +329,11 @@ def word_behind_a_link(exim):
     wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
     mirror = exim.status()["mirror_pid"]
     suspend(mirror)
+    os.mkfifo(state / "anew")
+    exim.own(state / "anew")
+    refused = subprocess.run([TOOL, "flush", "--anew"], capture_output=True, timeout=60)
+    check(refused.returncode == 1 and b"cannot make" in refused.stderr, f"{refused}")
+    (state / "anew").unlink()
     roots.mkdir(mode=0o700)
     (roots / "anew").write_text("root's")
     with subprocess.Popen([TOOL, "flush", "--anew"], stderr=subprocess.PIPE) as flush:
