@@ -13,6 +13,8 @@
  * Failure modes:
  *   - A spool of root's does not say whose they have to be.
  *   - A named queue on the disk is known by its input or msglog: of an empty directory nothing is said.
+ *   - A name on the disk is a symbolic link of the mail user's, or leads through one: nothing is said of what is
+ *     there.  The store takes none over, and the command would be about what the link leads to.
  *   - What is looked at in the store needs no lock, and no wait.  The disk is not looked at through a view, which may
  *     not answer.
  */
@@ -24,6 +26,7 @@
 #include "base/mountinfo.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "plain/disk.h"
 #include "spool/exim.h"
 #include "spool/owned.h"
 #include "store/layout.h"
@@ -49,6 +52,7 @@ static const char *const tops[] = {"input", "msglog"};
 struct queues {
     struct fastspool *fs; /* NULL: none */
     const char *spool;
+    int disk; /* the open spool; -1: it can't be looked at */
     uid_t owner;
     gid_t group;
     bool viewed;                   /* a view shows those of the store to what the operator types */
@@ -117,9 +121,13 @@ static bool may_on_disk(const struct queues *q, const char *path, const struct s
 
 static bool is_there(const struct queues *q, const char *below, bool on_disk, struct stat *st)
 {
-    char path[FASTSPOOL_PATH_MAX];
-
-    return on_disk ? path_of(q, below, path) && stat(path, st) == 0 : fastspool_stat(q->fs, below, st) == 0;
+    if (!on_disk)
+        return fastspool_stat(q->fs, below, st) == 0;
+    int fd = disk_open(q->disk, below, O_PATH | O_NOFOLLOW, st);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return !S_ISLNK(st->st_mode);
 }
 
 /* Of a named queue's own directory Exim needs no more than the way, but to make another one in it. */
@@ -206,6 +214,7 @@ static void look_at_disk(struct queues *q)
     char queue[NAME_MAX + 2];
     DIR *directory = opendir(q->spool);
 
+    q->disk = directory ? dirfd(directory) : -1;
     look_at_queue(q, "");
     for (const struct dirent *entry; directory && (entry = readdir(directory));) {
         if (!has_queue(q, entry->d_name))

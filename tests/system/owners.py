@@ -245,6 +245,21 @@ def make(exim, name, mistake):
     return path
 
 
+@test(library=True, main=QUEUE_ONLY)
+def links_of_the_mail_user(exim):
+    """A link of the mail user's in the place of a queue leads to a directory of root's: no command names what is behind it, which root
+    would give away.  Exim starts, and the link is none of the store's."""
+    with on_disk(exim):
+        roots = exim.work / "roots"
+        (roots / "input").mkdir(parents=True)
+        for name, target in (("Q", roots), ("msglog", roots / "input")):
+            (exim.spool / name).symlink_to(target)
+            os.chown(exim.spool / name, exim.spool.stat().st_uid, -1, follow_symlinks=False)
+        check(not (said := start(exim)), said)
+        exim.start()
+        check(str(roots) not in (line := exim.status()["line"]) and f"{exim.spool}/" not in line, line)
+
+
 def clear(exim):
     for name in ("Q", "input", "msglog"):
         path = exim.spool / name
