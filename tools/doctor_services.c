@@ -10,6 +10,7 @@
  * Failure modes: where systemd is not process 1, or does not answer, nothing is told.  A service between two failures,
  * which is just being started, is told the next time.
  */
+#include "base/escape.h"
 #include "command.h"
 #include "doctor.h"
 #include "ways.h"
@@ -17,17 +18,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#define UNIT 256 /* the longest name of one, and a NUL */
+
 /* @line: "UNIT loaded failed failed DESCRIPTION". */
 static void tell_unit(struct doctor *doctor, const char *line)
 {
-    int length = (int)strcspn(line, " ");
     bool exims = strncmp(line, "exim", 4) == 0;
-    char mend[512];
+    char unit[UNIT], word[ESCAPE_WORD_ROOM(UNIT)], mend[2 * sizeof(word) + 96];
 
-    snprintf(mend, sizeof(mend), "`journalctl -b -n 20 -u %.*s` says why; mend that, and `systemctl restart %.*s`",
-             length, line, length, line);
+    snprintf(unit, sizeof(unit), "%.*s", (int)strcspn(line, " "), line);
+    snprintf(mend, sizeof(mend), "`journalctl -b -n 20 -u %s` says why; mend that, and `systemctl restart %s`",
+             escape_word(word, sizeof(word), unit), word);
     doctor_tell(
-        doctor, DOCTOR_ATTENTION, mend, "%.*s has failed%s", length, line,
+        doctor, DOCTOR_ATTENTION, mend, "%s has failed%s", unit,
         exims ? ", or its start was refused"
               : ": the mirror that Exim starts instead is in its control group, under its limits, and ends with it");
 }

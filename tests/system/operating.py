@@ -435,7 +435,7 @@ def no_room_for_the_memory(exim):
 def a_service_that_fails(exim):
     """systemd says that the spool's service, or Exim's, has failed: mail goes on, by Exim's own mirror, and doctor names it.  (The
     answer is systemctl's in a machine of tests/systemd.)"""
-    unit = "fastspool@var-spool-exim4.service"
+    unit, escaped = "fastspool@var-spool-exim4.service", r"fastspool@var-spool\x2da.service"
     systemctl = pathlib.Path(shutil.which("systemctl") or "/usr/bin/systemctl")
     own = systemctl.read_bytes() if systemctl.exists() else None
     with well(exim):
@@ -446,6 +446,8 @@ def a_service_that_fails(exim):
                     ("", "ok", ("none",)),
                     (f"{unit} loaded activating auto-restart fastspool: the mail spool", "attention",
                      (f"{unit} has failed", f"`journalctl -b -n 20 -u {unit}`", f"`systemctl restart {unit}`")),
+                    (f"{escaped} loaded failed failed x", "attention",
+                     (f"{escaped} has failed", f"-u '{escaped}'`", f"`systemctl restart '{escaped}'`")),
                     (f"exim4.service loaded failed failed LSB\n{unit} loaded failed failed x", "attention",
                      ("exim4.service has failed, or its start was refused", f"{unit} has failed"))):
                 systemctl.unlink(missing_ok=True)
