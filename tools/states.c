@@ -106,7 +106,7 @@ static bool has_memory(int fd)
 /* Without a store in memory: can one be made?  Root's own file system grows; any user can fill another one. */
 static int try_memory(const struct fastspool_config *config, const char *spool, const struct stat *st, char *error)
 {
-    char own[FASTSPOOL_PATH_MAX];
+    char own[FASTSPOOL_PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
     struct statvfs size;
     const char *place = config->runtime[0] ? config->runtime : PLACES_MEMORY;
 
@@ -118,7 +118,8 @@ static int try_memory(const struct fastspool_config *config, const char *spool, 
     return error_set(error, -ENOSPC,
                      "%s, where the store's memory is to be, has room for %.1f MiB and %lu files: `ls -la %s` says who "
                      "has filled it",
-                     place, (double)room / (1 << 20), (unsigned long)size.f_favail, place);
+                     place, (double)room / (1 << 20), (unsigned long)size.f_favail,
+                     escape_word(word, sizeof(word), place));
 }
 
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */

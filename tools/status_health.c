@@ -391,15 +391,20 @@ static bool view_fails(struct shown *shown)
     return false;
 }
 
-/* What fits into `memory`, and not into what is left of it, gets 451 after its data. */
+/* What fits into `memory`, and not into what is left of it, gets 451 after its data.  (The path is as the mail user has
+ * written it into the state.) */
 static bool memory_is_filled(struct shown *shown)
 {
-    return shown->spared &&
-           is(shown, MEMORY_FILLED,
+    char above[FASTSPOOL_PATH_MAX], word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
+
+    if (!shown->spared)
+        return false;
+    snprintf(above, sizeof(above), "%.*s", (int)(strrchr(shown->runtime, '/') - shown->runtime), shown->runtime);
+    return is(shown, MEMORY_FILLED,
               "other files leave the store %.1f of %.1f MiB: a message that finds no room there gets 451 "
-              "after its data; `ls -la %.*s` says whose they are",
+              "after its data; `ls -la %s` says whose they are",
               (double)shown->spared / (1 << 20), (double)shown->numbers.memory_limit / (1 << 20),
-              (int)(strrchr(shown->runtime, '/') - shown->runtime), shown->runtime);
+              escape_word(word, sizeof(word), above));
 }
 
 bool status_refuses_large(uint64_t largest, uint64_t exim, char line[STATUS_LINE])

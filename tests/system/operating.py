@@ -400,7 +400,7 @@ def a_run_of_its_own(exim):
 def no_room_for_the_memory(exim):
     """Another user has filled the file system where the store's memory is to be, to the last byte, or file, before it is made: the start
     is refused, and status does not promise that a start brings the mail back.  A store that is there goes on."""
-    place = exim.work / "memory"
+    place = exim.work / "memory;id"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777,size=24m,nr_inodes=200", "memory", place], check=True)
     fills = ("dd if=/dev/zero of=filler bs=64k 2>/dev/null; true", "mkdir -p many; cd many; while mktemp -p . x.XXXXXXXX; do :; done >/dev/null 2>&1; true")
@@ -409,15 +409,15 @@ def no_room_for_the_memory(exim):
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
         client.close()
         for fill in fills:
-            used = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "sh", "-c", f"cd {place}; {fill}"]
+            used = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "sh", "-c", f"cd '{place}'; {fill}"]
             subprocess.run(used, check=True, stderr=subprocess.DEVNULL)
             check(exim.run("-bpc") == b"1\n", "the store that is there is not used")
-            status_tells(exim, 0, "all is well") if "many" in fill else status_tells(exim, 1, "other files leave the store", f"`ls -la {place}`")
+            status_tells(exim, 0, "all is well") if "many" in fill else status_tells(exim, 1, "other files leave the store", f"`ls -la '{place}'`")
             allows(exim)
             exim.stop()
             operate(exim, "stop")
             subprocess.run(used, check=True, stderr=subprocess.DEVNULL)      # what the stop has given back
-            words = f"{place}, where the store's memory is to be, has room for", f"`ls -la {place}`"
+            words = f"{place}, where the store's memory is to be, has room for", f"`ls -la '{place}'`"
             refuses(exim, *words)
             said = operate(exim, "status", status=2)
             check(all(word in said for word in words) and "brings it back" not in said and "Exim takes no mail" in said, said)
