@@ -191,7 +191,7 @@ static int scan_file(struct import *im, const char *path, int type)
 }
 
 /* A directory that can't be opened.  Where its owner may not, as after a chmod or chown by hand: with the command that
- * mends it, which a view hides from each other path. */
+ * mends it, which a view hides from each other path.  (-h: the owner may put a link in its place.) */
 static int leave_closed(struct import *im, const char *path, int error)
 {
     char place[PATH_MAX], word[ESCAPE_WORD_ROOM(PATH_MAX)], spool[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
@@ -206,7 +206,7 @@ static int leave_closed(struct import *im, const char *path, int error)
     if (st.st_uid == own.st_uid)
         snprintf(mend, sizeof(mend), "chmod u+rwx %s", word);
     else
-        snprintf(mend, sizeof(mend), "chown --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
+        snprintf(mend, sizeof(mend), "chown -h --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
     escape_word(spool, sizeof(spool), inside_spool(im->fs));
     if (im->result->tell)
         snprintf(why, sizeof(why), "%s: as root, run `%s`", strerrordesc_np(-error), mend);

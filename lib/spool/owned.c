@@ -163,7 +163,8 @@ static int check_named(const struct owned *owned, const char *name, mode_t mode)
     return check_part(owned, path, mode, NOTHING_MORE);
 }
 
-/* As those open it that hold it, who make it where it is missing. */
+/* As those open it that hold it, who make it where it is missing.  (-T: the owner may put a link to a directory where
+ * that is moved to.) */
 static int check_lock(const struct owned *owned, const char *name)
 {
     char path[PLACES_PATH_MAX], what[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];
@@ -181,8 +182,8 @@ static int check_lock(const struct owned *owned, const char *name)
                          "%s has an attribute with which nobody can open it: as root, run `chattr -i -a %s`", path,
                          what);
     if (refused == EISDIR || refused == ELOOP || refused == ENXIO)
-        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root, run `mv %s %s.away`", path,
-                         what, what);
+        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root, run `mv -T %s %s.away`",
+                         path, what, what);
     return 0;
 }
 

@@ -1461,7 +1461,8 @@ def a_lock_that_is_none(exim):
     """A lock of the state can't be opened.  Without its own, or the mirror's, Exim takes no mail: the start is refused, and Exim, which
     does not wait for ever, and status say which path and what to do.  Without the view's Exim starts and takes mail, and no view is
     mounted: status and doctor say why.  With one that is mounted already they say so, too.  The command that they name mends it."""
-    how = exim.work.name.rsplit("_", 1)[1]
+    how, roots = exim.work.name.rsplit("_", 1)[1], exim.work / "roots"
+    roots.mkdir()
     for name in ("input", "msglog"):
         (exim.spool / name).mkdir()
         exim.own(exim.spool / name)
@@ -1471,7 +1472,10 @@ def a_lock_that_is_none(exim):
             return client.send(exim.expect(Message(), "sink"))[0]
     with well(exim, "view = auto") as disk:
         def mend(said):
+            if how == "link":       # where that goes the mail user may lead to
+                pathlib.Path(f"{path}.away").symlink_to(roots)
             subprocess.run(re.search(r"as root, run `([^`]*)`", said)[1], shell=True, check=True)
+            check(not list(roots.iterdir()), "what is moved away comes to a directory of root's")
             shutil.rmtree(f"{path}.away", ignore_errors=True)
             pathlib.Path(f"{path}.away").unlink(missing_ok=True)
 

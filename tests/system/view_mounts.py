@@ -899,13 +899,15 @@ def status_of_what_is_left(exim):
 @test(**AUTO)
 def closed_directories(exim):
     """A directory of the disk, below a view, has lost its mode, or is root's: the command that syslog says mends it, and the next
-    look imports what is there.  So does that which `fastspool import` says."""
-    for spoil, mend in ((lambda path: path.chmod(0), "chmod u+rwx "), (lambda path: [os.chown(path, 0, 0), path.chmod(0o700)], "chown --reference=")):
+    look imports what is there.  So does that which `fastspool import` says.  It gives nothing away that a link there leads to."""
+    place, away, roots = exim.spool / "input", exim.spool / "away", exim.work / "roots"
+    roots.mkdir()
+    for spoil, mend in ((lambda path: path.chmod(0), "chmod u+rwx "), (lambda path: [os.chown(path, 0, 0), path.chmod(0o700)], "chown -h --reference=")):
         for viewed in (True, False):
             exim.fastspool_configuration(f"view = {'auto' if viewed else 'off'}")
             message = exim.expect(Message(), "sink")
             exim.run("-oi", "-odq", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
-            spoil(exim.spool / "input")
+            spoil(place)
             log = Log()
             if viewed:
                 use_as_root(exim)
@@ -915,7 +917,15 @@ def closed_directories(exim):
                 said = exim.command("import", program=TOOL).stderr.decode()
             log.close()
             check(mend in said, said)
-            subprocess.run(re.search("as root, run `([^`]*)`", said)[1], shell=True, check=True)
+            command = re.search("as root, run `([^`]*)`", said)[1]
+            if not viewed:
+                place.rename(away)
+                place.symlink_to(roots)
+                subprocess.run(command, shell=True, check=True)
+                check(roots.stat().st_uid == 0, "a directory of root's is given away")
+                place.unlink()
+                away.rename(place)
+            subprocess.run(command, shell=True, check=True)
             exim.tool("stop")
             use_as_root(exim) if viewed else exim.tool("import")
             exim.deliver_queue()
