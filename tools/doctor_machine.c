@@ -153,7 +153,12 @@ void doctor_memory(struct doctor *doctor)
                         MIB(memory));
         return;
     }
-    if (memory_refuses(place, doctor->owner, doctor->group, found, mend) || statvfs(place, &size) < 0) {
+    bool refused = memory_refuses(place, doctor->owner, doctor->group, found, mend);
+    if (!refused && statvfs(place, &size) < 0) {
+        snprintf(found, sizeof(found), "%.256s, the place of the store: %s", place, strerrordesc_np(errno));
+        refused = true;
+    }
+    if (refused) {
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s", found);
         return;
     }

@@ -432,6 +432,18 @@ def no_room_for_the_memory(exim):
 
 
 @test(library=True)
+def a_place_that_fails(exim):
+    """The file system of the store's memory does not say how much room it has: doctor says which, and why."""
+    place = exim.work / "memory"
+    place.mkdir()
+    exim.own(place)
+    with well(exim, f"runtime = {place}"):
+        said = exim.command("-f", "-o", exim.work / "trace", "-P", place, "-e", "trace=statfs", "-e", "inject=statfs:error=EIO", TOOL, "doctor",
+                            program="strace", stock=True).stdout.decode()
+        check(f"{place}, the place of the store: Input/output error" in said, said)
+
+
+@test(library=True)
 def a_service_that_fails(exim):
     """systemd says that the spool's service, or Exim's, has failed: mail goes on, by Exim's own mirror, and doctor names it.  (The
     answer is systemctl's in a machine of tests/systemd.)"""
@@ -451,7 +463,7 @@ def a_service_that_fails(exim):
                     (f"exim4.service loaded failed failed LSB\n{unit} loaded failed failed x", "attention",
                      ("exim4.service has failed, or its start was refused", f"{unit} has failed"))):
                 systemctl.unlink(missing_ok=True)
-                systemctl.write_text(f"#!/bin/sh\n[ $1 != list-units ] || printf '{said}\\n' | sed /^$/d\n")
+                systemctl.write_text(f"#!/bin/sh\n[ $1 != list-units ] || echo '{said}' | sed /^$/d\n")
                 systemctl.chmod(0o755)
                 tells(exim, "services", verdict, *words)
                 allows(exim)
