@@ -350,30 +350,40 @@ static int read_file(struct origin *origin, struct fastspool_config *config, int
     return parse_file(origin, config, text, result);
 }
 
-/* No file is one without lines.  But who has made a link means it to lead to one. */
-static int check_missing(const char *path, char *error)
+/* A descriptor, or an error with its sentence. */
+static int open_file(const char *path, char *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    return fd < 0 ? error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno)) : fd;
+}
+
+/* -ENOENT: there is no file, which is one without lines.  But who has made a link means it to lead to one.  And what is
+ * there now an editor has just replaced. */
+static int open_missing(const char *path, char *error)
 {
     struct stat st;
 
-    return lstat(path, &st) < 0
-               ? 0
-               : error_set(error, -EINVAL,
-                           "%s: is a link to what is not there: put that there, or the file itself here", path);
+    if (lstat(path, &st) < 0)
+        return -ENOENT;
+    return S_ISLNK(st.st_mode)
+               ? error_set(error, -EINVAL,
+                           "%s: is a link to what is not there: put that there, or the file itself here", path)
+               : open_file(path, error);
 }
 
 static int load_file(struct fastspool_config *config, const char *path, bool trusted_only, char *error)
 {
     struct origin origin = {.file = path, .error = error};
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = open_file(path, error);
 
-    if (fd < 0 && errno == ENOENT)
-        return check_missing(path, error);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        int result = error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno));
-        if (fd >= 0)
-            close(fd);
-        return result;
+    if (fd == -ENOENT && (fd = open_missing(path, error)) == -ENOENT)
+        return 0;
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0) {
+        close(fd);
+        return error_set(error, -EIO, "cannot look at %s", path);
     }
     bool small = S_ISREG(st.st_mode) && st.st_size < FILE_MAX - GROWS;
     int result = trusted_only ? check_owner(&origin, &st) : 0;

@@ -1555,6 +1555,17 @@ def no_file(exim):
 
 
 @test(library=True)
+def a_file_that_is_replaced(exim):
+    """An editor takes the configuration away for the instant of one look: it is no link, and is read."""
+    with well(exim):
+        status, trace, look = exim.command("status", program=TOOL, stock=True), exim.work / "trace", [TOOL, "status"]
+        said = exim.command("-o", trace, "-P", FASTSPOOL_CONFIGURATION, "-e", "trace=openat", "-e", "inject=openat:error=ENOENT:when=1", *look,
+                            program="strace", stock=True)
+        check("(INJECTED)" in trace.read_text(), "the file was there")
+        check(said.returncode == status.returncode == 0 and not said.stderr, f"{said}")
+
+
+@test(library=True)
 def no_disk(exim):
     """The state lies in memory, on an overlay, on a disk without barriers or to be read only: each is told; a start on memory
     alone is refused."""
