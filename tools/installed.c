@@ -8,9 +8,9 @@
  * Happy path: the file has the mark, and behind it the layout version of its stores (store/layout.h).
  *
  * Failure modes:
- *   - The library has no mark: it is of a version before it.
- *   - The file can't be read, or is no library, a part of one, or another machine's: it does not differ, and what it is
- *     the loader says.
+ *   - A file that can't be read does not differ: whoever asks has seen that it is there.
+ *   - Nor does what is no library of this machine's, or a part of one: the loader says what comes of that.
+ *   - A library without the mark is of a version before it, or none of ours.
  */
 #include "installed.h"
 
@@ -26,19 +26,27 @@
 
 #define LARGEST (64 << 20) /* bytes of a library */
 
-extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden"))); /* this command's, by the linker */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden"))); /* of this program; the linker makes it */
 
-/* Is it a whole library, for this machine? */
-static bool is_library(const char *data, size_t size)
+/* Is it one of this machine's, with all that the loader maps? */
+static bool is_whole(const char *data, size_t size)
 {
-    ElfW(Ehdr) header;
+    const size_t kind = offsetof(ElfW(Ehdr), e_ident[EI_OSABI]);
+    ElfW(Ehdr) head;
+    ElfW(Phdr) part;
 
-    if (size < sizeof(header))
+    if (size < sizeof(head))
         return false;
-    memcpy(&header, data, sizeof(header));
-    return memcmp(header.e_ident, __ehdr_start.e_ident, EI_VERSION) == 0 &&
-           header.e_machine == __ehdr_start.e_machine && header.e_shoff <= size &&
-           (size - header.e_shoff) / sizeof(ElfW(Shdr)) >= header.e_shnum;
+    memcpy(&head, data, sizeof(head));
+    if (memcmp(&head, &__ehdr_start, kind) != 0 || head.e_machine != __ehdr_start.e_machine || head.e_phoff > size ||
+        (size - head.e_phoff) / sizeof(part) < head.e_phnum)
+        return false;
+    for (size_t i = 0; i < head.e_phnum; i++) {
+        memcpy(&part, data + head.e_phoff + i * sizeof(part), sizeof(part));
+        if (part.p_type == PT_LOAD && (part.p_offset > size || part.p_filesz > size - part.p_offset))
+            return false;
+    }
+    return true;
 }
 
 /* 0: there is no mark. */
@@ -59,10 +67,11 @@ static bool read_version(int fd, uint32_t *version)
     char *data = fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= LARGEST ? malloc((size_t)st.st_size) : NULL;
     ssize_t got = data ? pread(fd, data, (size_t)st.st_size, 0) : -1;
 
-    if (got > 0 && is_library(data, (size_t)got))
+    bool is = got > 0 && is_whole(data, (size_t)got);
+    if (is)
         *version = version_in(data, (size_t)got);
     free(data);
-    return got > 0;
+    return is;
 }
 
 bool installed_differs(char sentence[INSTALLED_SENTENCE])
