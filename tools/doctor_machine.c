@@ -227,7 +227,7 @@ void doctor_disk(struct doctor *doctor)
     else if (is_one_of(mount.type, doubtful))
         doctor_tell(doctor, DOCTOR_ATTENTION, "set `state` to a directory on a file system of this machine's disk",
                     "%s is on %s, whose fdatasync and locks may be worth less than a disk's", place, mount.type);
-    else if (mountpoint_has(&mount, "ro"))
+    else if (mount.read_only || mount.bound)
         doctor_tell(doctor, DOCTOR_WRONG, mend, "%s is on %s, mounted over %s to be read only", place, mount.type,
                     mount.place);
     else

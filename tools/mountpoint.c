@@ -39,7 +39,8 @@ static bool parse(const char *line, int number, struct mountpoint *mount)
         sscanf(second, " - %63s %*s %511s", mount->type, of_system) < 1)
         return false;
     snprintf(mount->options, sizeof(mount->options), "%s,%s", own, of_system);
-    mount->read_only = strcmp(of_system, "ro") == 0 || strncmp(of_system, "ro,", strlen("ro,")) == 0;
+    mount->read_only = strcmp(of_system, "ro") == 0 || strncmp(of_system, "ro,", strlen("ro,")) == 0 ||
+                       mountpoint_has(mount, "emergency_ro");       /* ext4 since Linux 6.15, after an error */
     mount->bound = strncmp(own, "ro", 2) == 0 && !mount->read_only; /* the kernel has it first */
     return true;
 }

@@ -125,7 +125,8 @@ _Static_assert(QUEUES_LINE <= STATUS_LINE, "what is said of a queue is one line"
 
 static void look_at_store(struct fastspool *fs, struct shown *shown)
 {
-    char exims[PATH_MAX];
+    char exims[PATH_MAX], journal[PLACES_PATH_MAX];
+    struct mountpoint mount;
 
     shown->store = true;
     shown->failure = status_numbers(fs, &shown->numbers) < 0 ? section_sentence(fs->header, shown->sentence) : NULL;
@@ -135,6 +136,8 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     status_next_library(fs, shown);
     look_at_recovery(fs->header, shown);
     status_next_use(fs, shown);
+    places_in_state(fs->state, PLACES_JOURNAL, journal);
+    shown->read_only = mountpoint_of(journal, &mount) && mount.read_only;
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);

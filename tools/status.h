@@ -51,6 +51,7 @@ struct shown {
     char library[FASTSPOOL_ERROR_MAX];           /* why Exim's re-executions don't load the library, "": they do */
     bool fatal;                                  /* they end at once, as they load it, and it is a part of a library */
     char differs[INSTALLED_SENTENCE]; /* the library's file is of another version, as said; "": it is of this one */
+    bool read_only;                   /* the file system of the journal */
     int checkpoint_error;             /* negative errno of the last checkpoint; 0: it succeeded */
     char locker[LOCKER_SENTENCE];     /* another process has the lock of the database, "": none is known */
     int no_tool;                      /* errno: no mirror can be started */

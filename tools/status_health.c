@@ -65,7 +65,7 @@ static bool store_fails(struct shown *shown)
             "a part of what it had on the disk is gone, and memory alone has that mail: syslog says which part; mount "
             "its disk, or put it back; until then Exim takes and delivers no mail; if it is lost for good, `fastspool "
             "flush --anew` writes all that is in memory to the disk anew");
-    if (s->commit_error == -EROFS)
+    if (s->commit_error == -EROFS || shown->read_only)
         return is(
             shown, COMMITS_FAIL,
             "its disk is read-only, and Exim takes no mail: where an error has made it so (`dmesg` says that) stop "

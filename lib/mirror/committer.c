@@ -37,8 +37,8 @@ static void tell(struct fastspool *fs, int result, const char *error)
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
 }
 
-/* Nothing could be captured, because of @error; or all is on the disk, after an error that is over, as where a disk was
- * away and is back. */
+/* Nothing could be captured, because of @error; or nothing is to be written, and what was lost is back, as where a disk
+ * was away.  Whether another error is over only a write tells. */
 static void end_nothing(struct fastspool *fs, int error)
 {
     if (error == 0)
@@ -95,7 +95,7 @@ static int commit(struct committer *committer)
     int result = capture_take(fs, &capture);
 
     if (result < 0 || capture.count == 0) {
-        if (result < 0 || LOAD(fs->header->tickets.commit_error))
+        if (result < 0 || LOAD(fs->header->tickets.commit_error) == -ESTALE)
             end_nothing(fs, result);
         committer->rhythm.captured = before;
         return result;

@@ -172,6 +172,18 @@ Test(rescue, back)
     whole();
 }
 
+/* An error of the disk, as where it is full, ends with a write: that nothing is to be written says nothing of it. */
+Test(rescue, another_error_stays)
+{
+    live();
+    STORE(fs->header->tickets.commit_error, -ENOSPC);
+    cr_assert_eq(commit_batch(), 0);
+    cr_assert_eq(fs->header->tickets.commit_error, -ENOSPC);
+    cr_assert(fastspool_close(fs, fastspool_open(fs, "new", O_WRONLY | O_CREAT, 0600)) == 0);
+    cr_assert_eq(commit_batch(), 0);
+    cr_assert_eq(fs->header->tickets.commit_error, 0);
+}
+
 /* The directory was removed: nobody can put it back, so that it is written anew, unless there is another one. */
 Test(rescue, directory_removed)
 {
