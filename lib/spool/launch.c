@@ -12,6 +12,7 @@
  *
  * Failure modes:
  *   - The starter lives in a sandbox: the mirror goes to process 1's mounts, if the spool is there (shed_mounts()).
+ *   - The state directory was moved, and another one is in its place: no mirror there is this store's (keeps()).
  *   - Many waiters find no mirror at once: one of them starts it (header.mirror.starting).
  *   - The mirror does not come up: a waiter starts it again after LAUNCH_TIME.  If the command is missing, a line in
  *     syslog says so each time.
@@ -37,6 +38,7 @@
 #include "config.h"
 #include "spool/configuration.h"
 #include "spool/memory.h"
+#include "spool/presence.h"
 #include "spool/runtime.h"
 #include "store/await.h"
 #include "store/store.h"
@@ -357,11 +359,31 @@ static void make_room(const struct fastspool *fs)
         runtime_prepare(fs->spool, &spool, memory);
 }
 
+/* Is what is at the state directory's path the one of this store?  Where there is nothing no mirror lives either. */
+static bool is_in_place(const struct fastspool *fs)
+{
+    int saved = errno, state_fd = open(fs->state, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool is = state_fd < 0 || presence_is_valid(fs->presence_fd, state_fd);
+
+    if (state_fd >= 0)
+        close(state_fd);
+    errno = saved;
+    return is;
+}
+
+/* For a waiter: a mirror of the store that was made in place of its own never wakes it. */
+static int keeps(struct fastspool *fs)
+{
+    int lives = launch_lives(fs);
+
+    return lives > 0 && !is_in_place(fs) ? 0 : lives;
+}
+
 int launch_start(struct fastspool *fs)
 {
     if ((geteuid() != 0 && geteuid() != fs->owner) || (getuid() != 0 && getuid() != fs->owner))
         return 0; /* only root and the owner have a right to the disk's part: other users wait for a mirror of theirs */
-    if (!is_starter(&fs->header->mirror.starting, LAUNCH_TIME))
+    if (!is_starter(&fs->header->mirror.starting, LAUNCH_TIME) || !is_in_place(fs))
         return 0;
     if (access(FASTSPOOL_TOOL, X_OK) < 0)
         syslog(LOG_MAIL | LOG_ERR,
@@ -470,4 +492,4 @@ bool launch_view_serves(const char *state)
     return pid > 0 && launch_is_tool(pid);
 }
 
-const struct keeper launch_keeper = {launch_lives, launch_start};
+const struct keeper launch_keeper = {keeps, launch_start};
