@@ -20,6 +20,7 @@
 #include "base/started.h"
 #include "exims.h"
 #include "fastspool.h"
+#include "maps.h"
 #include "spool/launch.h"
 #include "spool/viewed.h"
 #include "store/store.h"
@@ -44,7 +45,7 @@ struct found {
 
 static bool has_memory(pid_t pid, const char *memory)
 {
-    return exims_maps(pid, memory, "/" PLACES_SEGMENT);
+    return maps_find(pid, memory, "/" PLACES_SEGMENT);
 }
 
 /* The last that a daemon does is to run itself so, as root, to remove its pid file.  That touches no mail, and is there

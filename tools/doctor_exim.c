@@ -14,6 +14,7 @@
 #include "config.h"
 #include "doctor.h"
 #include "exims.h"
+#include "moved.h"
 #include "spool/attach.h"
 #include "spool/viewed.h"
 #include "states.h"
@@ -288,10 +289,22 @@ static const char *mend_of(const struct doctor *doctor, const struct exims_proce
                                   : exims_bind(doctor->fs->runtime);
     if (!process->stranded)
         return advise(before, "restart");
+    if (process->moved[0])
+        return MOVED_MEND;
     /* of a daemon that has ended a connection may go on */
     snprintf(mend, sizeof(mend), "%s; where that does not end it, `kill %ld`", advise(before, "restart"),
              (long)process->pid);
     return mend;
+}
+
+static const char *stranded(const struct exims_process *process)
+{
+    static char found[sizeof(MOVED_FOUND) + FASTSPOOL_PATH_MAX];
+
+    if (!process->moved[0])
+        return "has a store that was removed by hand, its memory or its locks: it takes no mail";
+    snprintf(found, sizeof(found), MOVED_FOUND, process->moved);
+    return found;
 }
 
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
@@ -316,7 +329,7 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         found = "lives in another PID namespace: processes of one spool have to live in one";
         before = NULL;
     } else if (process->stranded) {
-        found = "has a store that was removed by hand, its memory or its locks: it takes no mail";
+        found = stranded(process);
         before = "";
         verdict = doctor_verdict(severity_of(EXIM_STRANDED));
     } else if (viewed && doctor->fs && exims_is_blind(process, doctor->fs->runtime)) {

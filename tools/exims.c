@@ -19,6 +19,8 @@
 #include "asked.h"
 #include "base/clock.h"
 #include "base/places.h"
+#include "maps.h"
+#include "moved.h"
 #include "spool/viewed.h"
 
 #include <dirent.h>
@@ -227,26 +229,11 @@ static bool is_any(pid_t pid, const struct fastspool_config *config, const char 
     return found;
 }
 
-bool exims_maps(pid_t pid, const char *start, const char *end)
+/* A store in use is never given back.  So its memory was removed by hand, or the locks that show the use; or its state
+ * directory was moved. */
+static bool is_stranded(pid_t pid, const struct fastspool_config *config, char moved[FASTSPOOL_PATH_MAX])
 {
-    char path[48], line[PATH_MAX + 128];
-    bool found = false;
-
-    snprintf(path, sizeof(path), "/proc/%ld/maps", (long)pid);
-    FILE *maps = fopen(path, "re");
-    while (maps && !found && fgets(line, sizeof(line), maps)) {
-        const char *at = strstr(line, start);
-        found = at && strstr(at, end);
-    }
-    if (maps)
-        fclose(maps);
-    return found;
-}
-
-/* A store in use is never given back.  So its memory was removed by hand, or the locks that show the use. */
-static bool is_stranded(pid_t pid)
-{
-    return exims_maps(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n");
+    return maps_find(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n") || moved_find(pid, config, moved);
 }
 
 static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,
@@ -258,7 +245,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
     read_command(pid, process);
-    process->stranded = process->served && process->daemon && is_stranded(pid);
+    process->stranded = process->served && process->daemon && is_stranded(pid, config, process->moved);
     return is_any(pid, config, image, &process->replaced); /* or it has ended */
 }
 
@@ -300,8 +287,10 @@ static bool count_without(void *context, const struct exims_process *process)
 
     count->all += counts;
     found->daemons += counts && process->daemon;
-    if (process->stranded && !found->stranded) /* /proc has them by number: the daemon stands before its children */
+    if (process->stranded && !found->stranded) { /* /proc has them by number: the daemon stands before its children */
         found->stranded = process->pid;
+        strcpy(found->moved, process->moved);
+    }
     found->configured = found->configured || (process->served && process->configured);
     return false;
 }
@@ -312,7 +301,7 @@ bool exims_is_blind(const struct exims_process *process, const char *runtime)
     struct stat st;
 
     if (!process->served || !process->daemon || process->stranded || process->elsewhere || process->configured ||
-        exims_maps(process->pid, "/fastspool.", "/" PLACES_SEGMENT "\n"))
+        maps_find(process->pid, "/fastspool.", "/" PLACES_SEGMENT "\n"))
         return false;
     snprintf(path, sizeof(path), "/proc/%ld/root%s", (long)process->pid, runtime);
     return stat(runtime, &st) == 0 && stat(path, &st) < 0 && errno == ENOENT;

@@ -23,9 +23,10 @@ struct exims_process {
     bool replaced;    /* its image was replaced, as by an upgrade */
     bool elsewhere;   /* in another PID namespace than this process */
     bool daemon;      /* by its command line: takes mail, or runs the queue, until it is ended */
-    bool stranded;    /* it is a daemon, and the memory of the store that it has was removed */
+    bool stranded;    /* it is a daemon, and the memory of the store that it has was removed, or the state moved */
     bool configured;  /* it has a configuration of its own (-C), and so perhaps another spool */
     char command[80]; /* its command line */
+    char moved[FASTSPOOL_PATH_MAX]; /* stranded: where the state is now; "": it is the memory */
 };
 
 /** Call @each, until it returns true, for the processes that run a `program` of @config, or @image, if that is not
@@ -43,14 +44,12 @@ bool exims_is_powerless(pid_t pid, const struct fastspool_config *config);
  *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
 size_t exims_hidden(const struct fastspool_config *config);
 
-/** Has @pid mapped a file whose path has @start in it, and behind that @end?  False, too, where it can't be said. */
-bool exims_maps(pid_t pid, const char *start, const char *end);
-
 /** What is found of all Exims, of any spool, as no process tells which one it uses. */
 struct exims_found {
-    size_t daemons;  /* of those without the library */
-    pid_t stranded;  /* a daemon whose store was removed, 0: there is none */
-    bool configured; /* one that is served has a configuration of its own */
+    size_t daemons;                 /* of those without the library */
+    pid_t stranded;                 /* a daemon whose store was removed, 0: there is none */
+    char moved[FASTSPOOL_PATH_MAX]; /* as in its exims_process */
+    bool configured;                /* one that is served has a configuration of its own */
 };
 
 /** How many Exims run without the library, or are not served by it.  Not those of other PID namespaces, nor a user's

@@ -6,6 +6,7 @@
 #include "command.h"
 #include "config.h"
 #include "exims.h"
+#include "moved.h"
 #include "status.h"
 #include "tool.h"
 #include "ways.h"
@@ -202,6 +203,9 @@ bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
 {
     if (!shown->found.stranded)
         return false;
+    if (shown->found.moved[0])
+        return snprintf(line, STATUS_LINE, "Exim, process %ld, " MOVED_FOUND ": " MOVED_MEND,
+                        (long)shown->found.stranded, shown->found.moved) > 0;
     snprintf(line, STATUS_LINE,
              "Exim, process %ld, has a store that was removed by hand, its memory or its locks, and takes no mail",
              (long)shown->found.stranded);

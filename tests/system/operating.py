@@ -1810,6 +1810,39 @@ def a_spool_without_its_mode(exim):
     exim.panic = "Permission denied|^$"
 
 
+@test(("_replaced", {}), ("_gone", {}), library=True, main=QUEUE_ONLY)
+def a_state_that_is_moved(exim):
+    """The state directory is moved below a daemon, and a new one, or none, is in its place: a message is refused, and waits for no
+    mirror that serves another store.  status and doctor say where the mail is; moved back, it is all there."""
+    with well(exim):
+        state, away = exim.work / "disk/state", exim.work / "disk/away"
+        exim.own(state.parent)
+        exim.submit(Message())
+        exim.queued += 1
+        with contextlib.closing(Client(timeout=50)) as client:
+            state.rename(away)
+            wait_for(lambda: not [pid for pid, name in processes() if name == "fastspool"], "the mirror ends")
+            if exim.work.name.endswith("_replaced"):
+                state.mkdir(mode=0o700)
+                exim.own(state)
+                check(exim.run("-bpc") == b"0\n", "the new state has mail")
+                check(exim.status()["mirror_pid"], "the new state has no mirror: this test can't fail")
+            with contextlib.suppress(Failure, ConnectionError):
+                check(client.send(Message())[0] != 250, "mail is taken into nowhere")
+        status = exim.command("status", program=TOOL, stock=True)
+        said = (status.stdout + status.stderr).decode()
+        check(status.returncode == 2 and f"has the store of {away}," in said and "move that directory back" in said, f"status: {status}")
+        tells(exim, "running exims", "wrong", f"has the store of {away},", "move that directory back")
+        exim.stop()
+        exim.command("stop", program=TOOL, stock=True)
+        shutil.rmtree(state, ignore_errors=True)
+        away.rename(state)
+        exim.start()
+        status_tells(exim, 0, "all is well")
+        check(len(exim.queue()) == 1, "the mail is gone")
+    exim.panic = "Input/output error|failed to stat spool directory"
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_part_of_the_state_is_gone(exim):
     """The journal is removed, or its disk is unmounted, while memory has the mail and no mirror runs: the next mirror writes

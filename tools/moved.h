@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A process whose store has its state directory elsewhere than where it was.
+ */
+#ifndef FASTSPOOL_TOOLS_MOVED_H
+#define FASTSPOOL_TOOLS_MOVED_H
+
+#include "fastspool.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/** Has process @pid the store of one of @config's spools, with a state directory, @state, that is not the one that is
+ *  named, and that no mirror serves?  False, too, where it can't be said.  Needs root. */
+bool moved_find(pid_t pid, const struct fastspool_config *config, char state[FASTSPOOL_PATH_MAX]);
+
+/* What is said of it, and what to do. */
+#define MOVED_FOUND                                                                                                   \
+    "has the store of %s, which no mirror serves, and which is not the state directory of the spool: was it moved?  " \
+    "Then it takes no mail"
+#define MOVED_MEND "stop Exim, run `fastspool stop`, move that directory back, and start Exim"
+
+#endif
