@@ -31,6 +31,8 @@
 #define FILE_MAX 16384 /* bytes of a configuration file */
 #define GROWS    1024  /* by so much while it is read */
 
+#define BYTE_ORDER_MARK "\xef\xbb\xbf" /* some editors write it before the first line */
+
 /* The source of a value, for the error sentence: "/etc/fastspool.conf:3" or "FASTSPOOL_MEMORY". */
 struct origin {
     const char *file;
@@ -296,6 +298,9 @@ static int parse_line(const struct origin *origin, struct fastspool_config *conf
 {
     line[strcspn(line, "#")] = '\0';
     line = trim(line);
+    if (strncmp(line, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0) /* nobody sees it in what follows */
+        return refuse(origin, "begins with a byte order mark: take it away, or type the line anew:",
+                      line + strlen(BYTE_ORDER_MARK));
     if (!*line)
         return 0;
     char *equals = strchr(line, '=');

@@ -94,6 +94,7 @@ ParameterizedTestParameters(configuration, mistakes)
         {"trusted_user = 4294967295", "`4294967295`"},
         {"memory", "key = value"},
         {"memory =", "no value"},
+        {"\xef\xbb\xbfmemory = 1G", "byte order mark"},
     };
     return cr_make_param_array(struct mistake, mistakes, sizeof(mistakes) / sizeof(*mistakes));
 }
