@@ -136,6 +136,25 @@ static int full_pipe(int ends[2])
     return 0;
 }
 
+/* Begin, and wait until the program is in the process: until then that has the memory of this one, which may have the
+ * library itself, as what a service starts has. */
+static pid_t begin_whole(const struct start *start)
+{
+    int ends[2];
+    char none;
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -1;
+    pid_t pid = begin(start);
+    int error = errno;
+    close(ends[1]);
+    while (pid > 0 && read(ends[0], &none, 1) < 0 && errno == EINTR)
+        ;
+    close(ends[0]);
+    errno = error;
+    return pid;
+}
+
 /* Does @pid stand in a write to its standard output?  1: it does; 0: not yet; -EPERM: this process can't know. */
 static int stands(pid_t pid)
 {
@@ -198,7 +217,7 @@ int command_maps_library(const char *image, uid_t uid, gid_t gid, const char *pr
         return result;
     struct start start = {
         .arguments = arguments, .preload = preload, .out = ends[1], .drop = true, .uid = uid, .gid = gid};
-    pid_t pid = begin(&start);
+    pid_t pid = begin_whole(&start);
     result = pid < 0 ? -errno : look_at(pid);
     if (pid > 0) {
         kill(pid, SIGKILL);

@@ -656,7 +656,8 @@ def mail_beside_a_lost_library(exim):
 
 @test(library=True)
 def a_start_without_the_library(exim):
-    """Nothing gives Exim the library, or a path with slashes does: the start is refused.  Each of the other ways in counts."""
+    """Nothing gives Exim the library, or a path with slashes does, also where doctor itself has it by that path, as in Exim's service:
+    the start is refused.  Each of the other ways in counts."""
     with well(exim):
         good = DEFAULTS.read_text()
         for text, words in ((good.replace(PRELOAD, ""), "nothing gives Exim the library"),
@@ -666,6 +667,7 @@ def a_start_without_the_library(exim):
                 tells(exim, "start of exim", "wrong", words)
                 refuses(exim, words)
         with written(DEFAULTS, good.replace(PRELOAD, "")):
+            refuses(exim, "the bare name", LD_PRELOAD=str(INSTALLED))
             allows(exim, LD_PRELOAD=LIBRARY)
             with written("/etc/ld.so.preload", f"{LIBRARY}\n"):
                 allows(exim)
