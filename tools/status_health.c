@@ -446,7 +446,9 @@ void status_judge(struct shown *shown)
              is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
-        is(shown, CONFIGURATION_REFUSED_ON_VIEW, "mail goes by the view alone, more slowly, until this is mended: %s",
+        is(shown, CONFIGURATION_REFUSED_ON_VIEW, "%s until this is mended: %s",
+           shown->unattended && shown->without == 0 && shown->enabled ? "no Exim runs, and its start is refused"
+                                                                      : "mail goes by the view alone, more slowly,",
            shown->refusal);
     else if (shown->recovering)
         is(shown, RECOVERING, "it is starting: %u%% is recovered from the disk, and its counts are not whole yet",

@@ -249,6 +249,9 @@ def a_typo_beside_a_view(exim):
         check(wrong.returncode == 1 and b"fastspool_configuration_wrong{" in wrong.stdout and
               f'fastspool_configuration_wrong{{spool="{exim.spool}"}} 0' in wrong.stdout.decode(), f"{wrong}")
         check(each_form(exim)[0] == 0, f"{each_form(exim)}")
+        exim.stop()
+        with enabled(exim), written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n"):
+            check("no Exim runs, and its start is refused" in operate(exim, "status", status=1), "status says that mail goes")
 
 
 @test(library=True, fastspool=("view = auto",))
