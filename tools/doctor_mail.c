@@ -148,16 +148,20 @@ bool doctor_mail_stands(const struct doctor *doctor)
     return doctor->spool[0] && count_mail(doctor) != 0 && !exims_attend(&doctor->config, doctor->spool, NULL);
 }
 
+/* "store" says why, and what to do. */
+static bool is_refused(const struct doctor *doctor)
+{
+    return doctor->attached < 0 && doctor->attached != -ENOENT;
+}
+
 /* A damaged state is one that no start brings back. */
 static void tell_uncounted(struct doctor *doctor, enum verdict verdict, const char *mend)
 {
     char more[STATUS_LINE + 128];
-    bool refused = doctor->attached < 0 && doctor->attached != -ENOENT;
 
-    snprintf(more, sizeof(more), "%s%s; if no start brings it back, `fastspool verify` says what is damaged",
-             refused ? "mend what \"store\" says; then " : "", mend);
+    snprintf(more, sizeof(more), "%s; if no start brings it back, `fastspool verify` says what is damaged", mend);
     doctor_tell(doctor, verdict, more, "%s may hold mail, %s", doctor->state,
-                refused ? "which can't be counted now" : "and no store is in memory");
+                is_refused(doctor) ? "which can't be counted now" : "and no store is in memory");
 }
 
 /* Of a store or state that has them.  @messages: -1: it can't be said. */
@@ -169,10 +173,14 @@ static void tell_mail(struct doctor *doctor, int64_t messages)
     char mend[STATUS_LINE] =
         "`fastspool run -- true` brings it back, and so does the next start of Exim with the library";
 
-    if (stands)
+    if (is_refused(doctor) && stands)
+        snprintf(mend, sizeof(mend), "mend what \"store\" says, and start Exim, %s", ways_command("start"));
+    else if (is_refused(doctor))
+        strcpy(mend, messages < 0 ? "mend what \"store\" says; then `fastspool run -- true` brings it back, and so "
+                                    "does the next start of Exim with the library"
+                                  : "mend what \"store\" says: then Exim has it again");
+    else if (stands)
         say_start(doctor, mend);
-    else if (messages >= 0 && doctor->attached < 0 && doctor->attached != -ENOENT)
-        strcpy(mend, "mend what \"store\" says: then Exim has it again");
     if (messages < 0)
         tell_uncounted(doctor, doctor_verdict(health), mend);
     else if (stands)

@@ -1795,6 +1795,11 @@ def a_state_without_its_mode(exim):
         subprocess.run(advice.strip("`"), shell=True, check=True)
         operate(exim, "status")
         tells(exim, "state", "ok")
+        exim.stop()
+        state.chmod(0)
+        tells(exim, "mail in the store", "wrong", 'mend what "store" says, and start Exim, `')
+        check("would be refused" not in doctor(exim)[1]["mail in the store"][1], "what the store lacks is told twice")
+        subprocess.run(advice.strip("`"), shell=True, check=True)
 
 
 @test(library=True)
