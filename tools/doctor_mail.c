@@ -253,7 +253,11 @@ void doctor_view(struct doctor *doctor)
         return;
     if (doctor->fs)
         seen_look(doctor->fs, doctor->config.view, &seen);
-    if (error)
+    if (error && seen.state == SEEN_MOUNTED)
+        doctor_tell(doctor, DOCTOR_ATTENTION, "mend that before the machine, or the view, is started again",
+                    "%s; after its end no view can be mounted: %s: %s", seen.line, launch_view_obstacle(obstacle),
+                    strerrordesc_np(error));
+    else if (error)
         doctor_tell(doctor, DOCTOR_ATTENTION,
                     "let this machine or container mount it, or say `view = off` in " FASTSPOOL_CONFIG
                     " and see \"readers\"",
