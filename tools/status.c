@@ -330,10 +330,11 @@ static enum health without_store(struct shown *shown, int result)
     if (is_missing(shown) || is_closed(result))
         return severity_of(is_missing(shown) ? SPOOL_MISSING : SPOOL_CLOSED);
     if (result == -EBUSY)
-        snprintf(shown->more, sizeof(shown->more),
-                 "if the store of that process is gone, end it; if it is Exim, restart it, %s, and `kill` what "
-                 "that does not end",
-                 ways_command("restart"));
+        snprintf(
+            shown->more, sizeof(shown->more),
+            "if the store of that process is gone, stop Exim, %s, run `fastspool stop`, and start Exim; `kill` what "
+            "these do not end",
+            ways_command("stop"));
     if (result == -EIO)
         strcpy(shown->more, "`fastspool verify` says what is damaged, `man fastspool-verify` what to do");
     return result == -ENOENT ? look_at_disk(shown) : severity_of(STORE_FAILS);

@@ -2150,6 +2150,25 @@ def a_memory_that_is_gone(exim):
         exim.deliver_queue()
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_memory_that_is_unmounted(exim):
+    """Its file system is unmounted by hand, and the mirror goes on with what nobody else sees.  A restart of Exim alone does not help;
+    what status and doctor advise does."""
+    with well(exim):
+        client = Client()
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+        client.close()
+        subprocess.run(["umount", "--lazy", "/run/fastspool/memory"], check=True)
+        advice = "run `fastspool stop`, and start Exim"
+        check(advice in operate(exim, "status", status=2), "status does not say what helps")
+        tells(exim, "store", "wrong", advice)
+        exim.stop()
+        operate(exim, "stop")
+        exim.start()
+        wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        exim.deliver_queue()
+
+
 @test(library=True)
 def an_exim_that_is_not_set_user_id(exim):
     """Exim's image has lost its set-user-ID bit: doctor tells what fails."""
