@@ -52,10 +52,13 @@ static bool store_fails(struct shown *shown)
     if (shown->unusable[0] && shown->stands)
         return is(shown, STATE_FAILS, "%s; until that is mended Exim takes no mail", shown->unusable);
     if (shown->recovery)
-        return is(shown, STORE_FAILS, "it can't be recovered yet: %.255s%s", shown->recovery,
-                  s->mirror_pid ? ""
-                                : "; the next start of Exim with the library tries again, and so does `fastspool run "
-                                  "-- true`");
+        return is(
+            shown, STORE_FAILS,
+            "it can't be recovered yet: %.255s%s; where that does not pass, `fastspool verify` says what is damaged",
+            shown->recovery,
+            s->mirror_pid ? ""
+                          : "; the next start of Exim with the library tries again, and so does `fastspool run "
+                            "-- true`");
     if (shown->refusal[0] && shown->view.state != SEEN_MOUNTED)
         return is(shown, CONFIGURATION_REFUSED,
                   "Exim may not use it: %s; mend that, and Exim looks again; until then %s", shown->refusal,

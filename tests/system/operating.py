@@ -2169,6 +2169,26 @@ def a_memory_that_is_unmounted(exim):
         exim.deliver_queue()
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_database_that_is_none(exim):
+    """The database is emptied while nothing runs: no start brings the store back, and status says what looks at the damage."""
+    exim.panic = "failed to stat spool directory"
+    with well(exim) as disk:
+        exim.stop()
+        operate(exim, "stop")
+        database = disk.place / "state/mirror/data.mdb"
+        whole = database.read_bytes()
+        database.write_bytes(b"")
+        exim.start()
+        with contextlib.suppress(Failure, ConnectionError), contextlib.closing(Client()) as client:
+            check(client.send(Message())[0] != 250, "mail is taken")
+        said = operate(exim, "status", status=2)
+        check("can't be recovered yet" in said and "`fastspool verify` says what is damaged" in said, said)
+        exim.stop()
+        operate(exim, "stop")
+        database.write_bytes(whole)
+
+
 @test(library=True)
 def an_exim_that_is_not_set_user_id(exim):
     """Exim's image has lost its set-user-ID bit: doctor tells what fails."""
