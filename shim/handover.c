@@ -12,7 +12,7 @@
  *   - The number stays, and so does its close-on-exec flag.  Numbers of one description stay numbers of one
  *     description.
  *   - A process that leaves opens a file of the view at the number itself, where it can: a duplicate would be one more
- * close, of which the server hears.
+ *     close, of which the server hears.
  *
  * Failure modes:
  *   - Nothing can stand for a descriptor (no memory, no descriptors): it is closed.  A program doesn't inherit it.  A

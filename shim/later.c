@@ -18,7 +18,7 @@
  *   - The view's server has died meanwhile: the directory stays, and the call fails with EISDIR or EBADF.  The next one
  *     tries again.
  *   - There are threads, and no number is free: the one that the process keeps is used for all that wait.  Where
- * another thread is faster, or the limit of descriptors is now below the numbers, it is as above.
+ *     another thread is faster, or the limit of descriptors is now below the numbers, it is as above.
  *   - A handler or another thread may use the same file: the shim's one lock is held meanwhile.  A fork waits for it.
  */
 #include "later.h"

@@ -7,8 +7,7 @@
  *
  * Failure modes:
  *   - It is absolute, and begins otherwise: one of the directories on its way may be the spool, by a symbolic link or
- * by
- *     "..": the kernel says which directory each of them is.
+ *     by "..": the kernel says which directory each of them is.
  *   - It leads out of the spool: that is told, and no file is looked for.
  *   - The store has no such file, and the disk has: that is told.
  */

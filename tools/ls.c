@@ -8,7 +8,7 @@
  * Failure modes:
  *   - A name has control characters, which a terminal would obey: they are escaped.
  *   - A path is too long, or not below the spool, a directory can't be listed: a line on standard error, exit status 1,
- * and the listing goes on.
+ *     and the listing goes on.
  */
 #include "base/escape.h"
 #include "below.h"

@@ -15,7 +15,7 @@
 
 /** Is there a directory of the queue in the store, or, where no view covers the disk, one of the disk's that the store
  *  has not got, that Exim's user can't use?  Then @line says which, and what to do.  @viewed: a view is mounted, so
- * that the operator's commands reach the store's. */
+ *  that the operator's commands reach the store's. */
 bool queues_refuse(struct fastspool *fs, bool viewed, char line[QUEUES_LINE]);
 /** The same of the disk of @spool, which belongs to @owner and @group: a store that is made there takes them over. */
 bool queues_refuse_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE]);

@@ -43,7 +43,7 @@ size_t states_find_others(const struct fastspool_config *config, struct states_o
 /** Is Exim's own spool, @spool, none of @config, which has all that Exim believes?  Needs root: it runs Exim. */
 bool states_unnamed_spool(const struct fastspool_config *config, char spool[FASTSPOOL_PATH_MAX]);
 /** The same as states_find_other() of Exim's own spool, where that is none of @config, which has all that Exim
- * believes.  Needs root: it runs Exim.  Where its state is there, and empty, false with other->spool. */
+ *  believes.  Needs root: it runs Exim.  Where its state is there, and empty, false with other->spool. */
 bool states_find_unnamed(const struct fastspool_config *config, struct states_other *other);
 /** What @other is, and what to do about it. */
 void states_describe(const struct states_other *other, char found[STATES_SENTENCE], char mend[STATES_SENTENCE]);

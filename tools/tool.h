@@ -96,7 +96,7 @@ const char *tool_path(const char *option, const char *text, const char *usage);
  *  @json NULL: the subcommand has no --json. */
 const char *tool_options(int argc, char **argv, bool *json, const char *usage);
 /** The same for a subcommand that has, beside --spool and --help, one option of its own without an argument.  *@given:
- * it was given. */
+ *  it was given. */
 const char *tool_options_of(int argc, char **argv, const struct option *options, bool *given, const char *usage);
 /** The same for a subcommand without operands. */
 const char *tool_only_options(int argc, char **argv, bool *json, const char *usage);

@@ -20,7 +20,7 @@
 #define SEALED __attribute__((aligned(SEALED_PAGE)))
 
 /** Of an object of such a type: the linker puts it behind all other variables.  So it is one mapping, with none behind
- * it: each mapping is copied by each fork. */
+ *  it: each mapping is copied by each fork. */
 #define SEALED_LAST __attribute__((common))
 
 /** Make @object, of a SEALED type, read-only.  Where the kernel refuses that, it stays as it is. */

@@ -8,7 +8,7 @@
  * Failure modes:
  *   - The file is removed or replaced below a living view, as by an `rm` of the state's files: then nobody sees that it
  *     lives.  Its supervisor looks once a second, and locks what is there, or makes it again.  Meanwhile the lock of
- * the spool's place, which is root's, keeps a second view away.
+ *     the spool's place, which is root's, keeps a second view away.
  *   - Another process has the new file, or it can't be opened: the next look tries again, and waits for nothing, as a
  *     supervisor has its server to watch.
  *   - The state directory is gone, or another one: the lock is not made again.  Server and mirror see that.

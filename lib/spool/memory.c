@@ -6,7 +6,7 @@
  * The happy path:
  *   - It is opened: read `runtime`, open the directory without following links, check owner and mode, map the segment.
  *   - It is made, by the process with the claim: an empty segment in state RECOVERING, published by a rename of
- * `runtime`.
+ *     `runtime`.
  *
  * Failure modes:
  *   - The record was written in another state directory, of which this one is a copy: -ESTALE.  The copy gets memory of

@@ -11,10 +11,9 @@
 
 /** Look at all that the owner of @spool, its real path, which @st describes, has to open, but for a view: the spool
  *  itself, the state directory @state, what is in it, and the memory that it names; and the way there.  With the
- * owner's rights, which the caller has, or has been lent.  @runtime: as configured, "" if it is not; NULL: the memory
- * is open already, and not looked at.  0; or -EPERM, with a sentence about the first one that he can't use, or that
- * others can.
- */
+ *  owner's rights, which the caller has, or has been lent.  @runtime: as configured, "" if it is not; NULL: the memory
+ *  is open already, and not looked at.  0; or -EPERM, with a sentence about the first one that he can't use, or that
+ *  others can. */
 int owned_check(const char *spool, const struct stat *st, const char *state, const char *runtime,
                 char error[FASTSPOOL_ERROR_MAX]);
 

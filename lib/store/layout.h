@@ -25,8 +25,7 @@
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 /** By this the fastspool command finds in the library's file which version its stores have.  All versions keep the
- * form.
- */
+ *  form. */
 #define LAYOUT_MARK                                                                        \
     {                                                                                      \
         '\x7f', 'f', 'a', 's', 't', 's', 'p', 'o', 'o', 'l', ' ', 'h', 'a', 's', ':', '\n' \

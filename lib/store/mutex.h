@@ -34,7 +34,7 @@ enum mutex_answer {
 };
 
 /** What the lock has to know of this thread: asked once, by get_robust_list(2) and gettid(2).  0, or -errno: a kernel
- * or a filter that refuses it. */
+ *  or a filter that refuses it. */
 int mutex_know_myself(void);
 
 /** Inside the guard: try to take the lock.  Returns enum mutex_answer, or a negative errno: -EDEADLK, this thread holds

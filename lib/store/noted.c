@@ -21,7 +21,7 @@
  *
  * Failure modes:
  *   - The process dies, or leaves the store by an exec: its byte is free, and the process that meets the note removes
- * it.
+ *     it.
  *   - A later process with the same pid notes for the first time: it removes old notes of that pid before it takes the
  *     byte.
  *   - The byte can't be had (a process that has waited has it for an instant): the lock is the kernel's.
