@@ -427,12 +427,14 @@ static void tell_not_lost(struct shown *shown)
         strcpy(shown->more, "mail that it has on the disk is not lost");
 }
 
-/* Where the next store's memory can't be made Exim has none. */
+/* Where the next store's memory can't be made Exim has none.  (One without the library needs none: why the start that
+ * would help does not is told with the mail.) */
 static void tell_memory(struct shown *shown)
 {
     struct stat st;
 
-    if (shown->refused != -ENOENT || stat(shown->spool, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (shown->refused != -ENOENT || (shown->unattended && !shown->enabled) || stat(shown->spool, &st) < 0 ||
+        !S_ISDIR(st.st_mode))
         return;
     status_next_memory(shown, st.st_uid, st.st_gid);
     if (!shown->memory[0])
