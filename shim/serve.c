@@ -239,10 +239,8 @@ static void add_registered(void)
     if (fd >= 0)
         real.close(fd);
     if (result < 0)
-        refuse("can't look into " PLACES_REGISTRY
-               ", where root registers spools: %s; give this process more "
-               "descriptors",
-               strerrordesc_np(-result));
+        refuse("can't look into " PLACES_REGISTRY ", where root registers spools: %s; %s", strerrordesc_np(-result),
+               result == -ENOTDIR ? "move that away" : "give this process more descriptors");
 }
 
 /* Re-executions can't see a spool that only the environment names. */

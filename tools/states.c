@@ -122,6 +122,31 @@ static int try_memory(const struct fastspool_config *config, const char *spool, 
                      escape_word(word, sizeof(word), place));
 }
 
+/* Where root registers spools: Exim looks there first. */
+static int try_registry(char *error)
+{
+    struct stat st;
+
+    if (lstat(PLACES_REGISTRY, &st) < 0 || S_ISDIR(st.st_mode))
+        return 0;
+    return error_set(error, -EPERM,
+                     PLACES_REGISTRY " has to be a directory: as root, run `mv " PLACES_REGISTRY " " PLACES_REGISTRY
+                                     ".away`");
+}
+
+/* A record that is no file says of no memory, and none can be written. */
+static int try_record(const struct fastspool *fs, int fd, char *error)
+{
+    struct stat st;
+
+    if (fstatat(fd, PLACES_RUNTIME, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISREG(st.st_mode))
+        return 0;
+    return error_set(error, -EPERM,
+                     "%s/" PLACES_RUNTIME " has to be a file: as root, run `mv -T %s/" PLACES_RUNTIME
+                     " %s/" PLACES_RUNTIME ".away`",
+                     fs->state, fs->state, fs->state);
+}
+
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */
 static int try_mirror(const char *state, uid_t owner, char *error)
 {
@@ -151,8 +176,12 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         result = owned_check(fs.spool, &st, fs.state, config->runtime, error) < 0 ? -EPERM : fd;
     else
         result = fd;
+    if (result == 0 && fd >= 0)
+        result = try_record(&fs, fd, error);
     bool memory = has_memory(fd);
     rights_back(rights);
+    if (result == 0)
+        result = try_registry(error);
     if (result == 0 && !memory)
         result = try_memory(config, fs.spool, &st, error);
     if (result == 0 && fd >= 0)

@@ -451,7 +451,9 @@ static void tell_state(struct shown *shown)
     char error[FASTSPOOL_ERROR_MAX], state[PATH_MAX];
 
     find_state(shown, state);
-    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM) || is_missing(shown))
+    if ((shown->refused != -ENOENT && shown->refused != -EACCES && shown->refused != -EPERM &&
+         shown->refused != -ENOTDIR && shown->refused != -EISDIR) ||
+        is_missing(shown))
         return;
     int usable = status_next_state(shown, state, error);
     if (usable == 0)

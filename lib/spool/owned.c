@@ -13,7 +13,8 @@
  *   - A directory on the way there can't be searched.  Only that is told: what is below it can't be looked at.
  *   - A part is another user's: so may be those beside it, and the command gives him all of them.
  *   - It is his, and has not the mode for it.
- *   - A lock is no file, or has an attribute that keeps it from being opened.
+ *   - A part has an attribute with which not even root can write it; a file is in a directory's place.
+ *   - A lock is no file.
  *   - The spool's own directory has lost its mode, which matters to Exim alone where the state is elsewhere.
  *   - State or memory could be used by others: no process trusts them then.
  *   - The spool is root's, and the state is not: Exim has no state of root's, so the spool was given away.
@@ -133,13 +134,47 @@ static bool is_shared(const struct owned *owned, const char *path, const struct 
     return is;
 }
 
+/* As chattr(1) sets them: nobody, not even root, may write there then. */
+static int check_attributes(const struct owned *owned, const char *path, mode_t mode)
+{
+    char what[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];
+    struct statx st;
+
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) < 0 ||
+        !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)))
+        return 0;
+    return error_set(owned->error, -EPERM,
+                     "%s has an attribute with which nobody can use it: as root, run `chattr %s-i -a %s`", path,
+                     mode & SEARCHED ? "-R " : "", escape_word(what, sizeof(what), path));
+}
+
+/* Is a file where a directory has to be? */
+static int check_kind(const struct owned *owned, const char *path, mode_t mode)
+{
+    char what[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];
+    struct stat st;
+
+    if (!(mode & SEARCHED) || stat(path, &st) < 0 || S_ISDIR(st.st_mode))
+        return 0;
+    escape_word(what, sizeof(what), path);
+    return error_set(owned->error, -EPERM,
+                     "%s has to be a directory: put that back, if it was moved; else, as root, run `mv -T %s %s.away`",
+                     path, what, what);
+}
+
 /* @mode: of a file or directory as they are made.  What is not there, or no longer, is none of this file's business. */
 static int check_part(const struct owned *owned, const char *path, mode_t mode, enum others others)
 {
     char number[8];
     struct stat st;
+    int result = check_attributes(owned, path, mode);
+
+    if (result == 0)
+        result = check_kind(owned, path, mode);
+    if (result < 0)
+        return result;
     bool refused = is_refused(path, mode);
-    int result = refused ? check_way(owned, path) : 0;
+    result = refused ? check_way(owned, path) : 0;
 
     if (result < 0 || (!refused && others == NOTHING_MORE) || stat(path, &st) < 0)
         return result;
@@ -177,14 +212,10 @@ static int check_lock(const struct owned *owned, const char *name)
     if (fd >= 0)
         close(fd);
     escape_word(what, sizeof(what), path);
-    if (refused == EPERM)
-        return error_set(owned->error, -EPERM,
-                         "%s has an attribute with which nobody can open it: as root, run `chattr -i -a %s`", path,
-                         what);
-    if (refused == EISDIR || refused == ELOOP || refused == ENXIO)
-        return error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root, run `mv -T %s %s.away`",
-                         path, what, what);
-    return 0;
+    return refused == EISDIR || refused == ELOOP || refused == ENXIO
+               ? error_set(owned->error, -EPERM, "%s is a lock, and has to be a file: as root, run `mv -T %s %s.away`",
+                           path, what, what)
+               : 0;
 }
 
 static int check_journal(const struct owned *owned)

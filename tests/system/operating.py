@@ -1473,6 +1473,58 @@ def spoil_lock(path, how):
         subprocess.run(["chattr", "+i", path], check=True)
 
 
+def spoil_part(state, what):
+    """A part of the state can't be used, whoever asks.  Its path."""
+    name, how = what.split("_")
+    part = state if name == "state" else pathlib.Path("/run/fastspool") if name == "registry" else state / name
+    if name == "registry":
+        subprocess.run(["umount", "-l", part / "memory"], check=True)
+    if how == "immutable":
+        subprocess.run(["chattr", "-R", "+i", part], check=True)
+        return part
+    if name == "journal":
+        part.rename(state / "kept")
+    elif name == "registry":
+        shutil.rmtree(part)
+    else:
+        part.unlink()
+    if how == "directory":
+        part.mkdir(mode=0o700)
+    else:
+        part.touch()
+    shutil.chown(part, "Debian-exim", "Debian-exim")
+    return part
+
+
+@test(*((f"_{what}", {}) for what in ("state_immutable", "journal_immutable", "mirror_immutable", "runtime_directory", "journal_file",
+                                       "registry_file")), library=True)
+def a_part_that_is_none(exim):
+    """A part of the state has an attribute with which it can't be written, or is something else.  Exim takes no mail: the start is
+    refused, and status says which part and what to do.  That mends it."""
+    what = exim.work.name.split("is_none_")[1]
+    with well(exim) as disk:
+        state = disk.place / "state"
+        exim.stop()
+        operate(exim, "stop")
+        part = spoil_part(state, what)
+        refuses(exim, f"{part} ", "as root, run `")
+        refused = Message()
+        result = exim.command("-oi", "-odq", "-f", refused.sender, *refused.recipients, input=refused.content())
+        check(result.returncode != 0 and b"descriptors" not in result.stderr, f"a message is taken, or why not is told wrongly: {result}")
+        status_tells(exim, 2, f"{part} ", "as root, run `", "takes no")
+        subprocess.run(re.search(r"as root, run `([^`]*)`", operate(exim, "status", status=2))[1], shell=True, check=True)
+        if (state / "kept").exists():
+            (state / "kept").rename(part)
+        allows(exim)
+        exim.start()
+        wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all is well")
+        with contextlib.closing(Client()) as client:
+            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "no mail is taken")
+        exim.wait_arrived()
+    pathlib.Path("/run/fastspool.away").unlink(missing_ok=True)
+    exim.panic = "Input/output error|Operation not permitted|failed to stat spool directory|^$"
+
+
 @test(*((f"_{how}", {"fastspool": ("view = auto",)}) for how in ("directory", "link", "immutable", "roots", "closed")), library=True)
 def a_lock_that_is_none(exim):
     """A lock of the state can't be opened.  Without its own, or the mirror's, Exim takes no mail: the start is refused, and Exim, which
