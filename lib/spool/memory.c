@@ -69,12 +69,13 @@ void memory_close(struct fastspool *fs)
     fs->runtime_fd = -1;
 }
 
-/* What lets a process into memory that its sandbox shows read-only. */
+/* What lets a process into memory that it sees read-only: by its sandbox, or by a mount that all see. */
 static const char *remedy(const struct fastspool *fs)
 {
-    return runtime_is_own(fs->runtime)
-               ? ": the service that this process belongs to needs ReadWritePaths=" PLACES_REGISTRY
-               : "";
+    return runtime_is_own(fs->runtime) ? ": a service needs ReadWritePaths=" PLACES_REGISTRY
+                                         "; outside of one, as root, run `mount -o "
+                                         "remount,rw " PLACES_TMPFS "`"
+                                       : "";
 }
 
 int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, struct record *record, char *error)

@@ -1666,6 +1666,20 @@ def no_disk(exim):
 
 
 @test(library=True)
+def a_read_only_memory(exim):
+    """The store's memory is mounted read-only, for a service or for all: status says what to do in each case, and that helps."""
+    with well(exim):
+        subprocess.run(["mount", "--bind", "-o", "ro", "/run/fastspool/memory", "/run/fastspool/memory"], check=True)
+        try:
+            status_tells(exim, 2, "a service needs ReadWritePaths=/run/fastspool; outside of one, ")
+            said = operate(exim, "status", status=2)
+            subprocess.run(re.search(r"as root, run `([^`]*)`", said)[1], shell=True, check=True)
+            status_tells(exim, 0, "all is well")
+        finally:
+            subprocess.run(["umount", "/run/fastspool/memory"], check=True)
+
+
+@test(library=True)
 def a_read_only_state(exim):
     """A mount shows the state read-only: the mirror that runs has its files open, and mail is taken; where it has ended none is.
     A sandbox of status's own that shows it so is no matter.  Each is told, and tried."""
