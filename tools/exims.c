@@ -297,14 +297,16 @@ static bool count_without(void *context, const struct exims_process *process)
 
 bool exims_is_blind(const struct exims_process *process, const char *runtime)
 {
-    char path[FASTSPOOL_PATH_MAX + 32];
+    char root[32], path[FASTSPOOL_PATH_MAX + sizeof(root)];
     struct stat st;
 
     if (!process->served || !process->daemon || process->stranded || process->elsewhere || process->configured ||
         maps_find(process->pid, "/fastspool.", "/" PLACES_SEGMENT "\n"))
         return false;
-    snprintf(path, sizeof(path), "/proc/%ld/root%s", (long)process->pid, runtime);
-    return stat(runtime, &st) == 0 && stat(path, &st) < 0 && errno == ENOENT;
+    snprintf(root, sizeof(root), "/proc/%ld/root", (long)process->pid);
+    snprintf(path, sizeof(path), "%s%s", root, runtime);
+    return stat(runtime, &st) == 0 && stat(path, &st) < 0 && errno == ENOENT &&
+           stat(root, &st) == 0; /* it lives still */
 }
 
 struct blind {
