@@ -461,7 +461,11 @@ def watch_goes_on(exim):
     exim.tool("flush")
     watcher = terminal.process.pid
     pid = exim.status()["mirror_pid"]
-    exim.tool("stop")
+
+    def given_back():
+        exim.tool("stop")           # the store stays while the watcher looks at it
+        return not exim.status()["store"]
+    wait_for(given_back, "the store's memory is given back")
     wait_for(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "the mirror has ended")
     terminal.wait(b"mail that it has on the disk")
     exim.start()
