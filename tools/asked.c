@@ -28,6 +28,19 @@ const char *asked_program(const struct fastspool_config *config)
     return found;
 }
 
+/* Exim prints a byte that is no ASCII as "\\303". */
+static void unescape(char *text)
+{
+    char *to = text;
+
+    for (const char *at = text; *at; to++) {
+        bool is = at[0] == '\\' && (at[1] == '2' || at[1] == '3') && strspn(at + 1, "01234567") >= 3;
+        *to = is ? (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0')) : *at;
+        at += is ? 4 : 1;
+    }
+    *to = '\0';
+}
+
 bool asked_option(const char *options, const char *name, char *value, size_t room)
 {
     size_t length = strlen(name);
@@ -37,6 +50,7 @@ bool asked_option(const char *options, const char *name, char *value, size_t roo
         if (size > length && strncmp(line, name, length) == 0 && strncmp(line + length, " =", 2) == 0) {
             const char *from = line + length + 2 + (line[length + 2] == ' ');
             snprintf(value, room, "%.*s", (int)(size - (size_t)(from - line)), from);
+            unescape(value);
             return true;
         }
         line += size + (line[size] == '\n');

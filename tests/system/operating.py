@@ -478,6 +478,31 @@ def a_service_that_fails(exim):
                 systemctl.chmod(0o755)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_spool_with_an_accent(exim):
+    """Exim prints what is no ASCII in the name of its spool by numbers: it is the same spool, and mail is taken."""
+    with well(exim):
+        old, good = exim.spool, pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        exim.stop()
+        operate(exim, "stop")
+        exim.spool = exim.work / "sp\u00e9 \u20ac"
+        exim.spool.mkdir()
+        exim.own(exim.spool)
+        exim.configure(QUEUE_ONLY)
+        with written(FASTSPOOL_CONFIGURATION, good.replace(f"spool = {old}\n", f"spool = {exim.spool}\n")):
+            tells(exim, "spool", "ok", str(exim.spool))
+            allows(exim)
+            exim.start()
+            exim.submit(Message())
+            check(len(exim.queue()) == 1, "the message is not in the queue")
+            exim.run("-Mrm", *exim.queue())
+            exim.stop()
+            operate(exim, "stop")
+        exim.spool = old
+        exim.configure(QUEUE_ONLY)
+        exim.start()
+
+
 @test(("", {}), ("_with_view", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY)
 def a_spool_by_another_name(exim):
     """Exim's spool_directory is a link to the spool that `spool` names: no call of Exim's would get to the store, so its start is
