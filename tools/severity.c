@@ -55,6 +55,7 @@ enum health severity_of(enum condition condition)
         [IMPORT_STANDS] = ATTENTION,
         [LIBRARY_LOST] = ATTENTION,
         [LIBRARY_LOST_ON_DISK] = MAIL_STANDS,
+        [LIBRARY_EXPOSED] = ATTENTION,
         [LIBRARY_DIFFERS] = MAIL_STANDS,
         [EXIM_STRANDED] = MAIL_STANDS,
         [EXIM_BLIND] = MAIL_STANDS,

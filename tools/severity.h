@@ -51,6 +51,7 @@ enum condition {
     LIBRARY_LOST,         /* its file, or its mode: Exim's re-executions do not load it */
     LIBRARY_LOST_ON_DISK, /* the same beside an Exim that has it, and there is no view, or they end with it: what that
                              takes stands */
+    LIBRARY_EXPOSED,      /* others than root may write to it */
     LIBRARY_DIFFERS,      /* its file is of another version than the command, and so than the mirror */
     EXIM_STRANDED,        /* the store that a daemon has was removed: it takes no mail */
     EXIM_BLIND,           /* a daemon's mounts do not have the store's memory: it takes no mail */

@@ -49,6 +49,7 @@ struct shown {
     bool stands;                        /* nor can those that run, or none does */
     char memory[MEMORY_FOUND + MEMORY_MEND + 2]; /* why no store could be made after this one, "": one could */
     char library[FASTSPOOL_ERROR_MAX];           /* why Exim's re-executions don't load the library, "": they do */
+    char exposed[FASTSPOOL_ERROR_MAX];           /* why others could give Exim other code, "": they could not */
     bool fatal;                                  /* they end at once, as they load it, and it is a part of a library */
     char differs[INSTALLED_SENTENCE]; /* the library's file is of another version, as said; "": it is of this one */
     bool read_only;                   /* the file system of the journal */

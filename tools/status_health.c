@@ -306,6 +306,12 @@ static bool library_is_lost(struct shown *shown)
               shown->library);
 }
 
+/* Exim has it all the same. */
+static bool library_is_exposed(struct shown *shown)
+{
+    return shown->exposed[0] && is(shown, LIBRARY_EXPOSED, "%s", shown->exposed);
+}
+
 /* Nobody has them: not those either of which the store has others. */
 static bool view_hides_mail(struct shown *shown)
 {
@@ -445,8 +451,8 @@ void status_judge(struct shown *shown)
              is_said(shown, EXIM_STRANDED, status_is_stranded(shown, shown->line)) ||
              is_said(shown, LIBRARY_DIFFERS, status_differs(shown, shown->line)) || exim_fails(shown) ||
              spool_is_left(shown) || spool_is_miscalled(shown) || exim_is_blind(shown) || library_is_lost(shown) ||
-             view_hides_mail(shown) || state_is_lost(shown) || memory_is_lost(shown) || view_fails(shown) ||
-             is_elsewhere(shown))
+             library_is_exposed(shown) || view_hides_mail(shown) || state_is_lost(shown) || memory_is_lost(shown) ||
+             view_fails(shown) || is_elsewhere(shown))
         return;
     else if (shown->refusal[0])
         is(shown, CONFIGURATION_REFUSED_ON_VIEW, "%s until this is mended: %s",

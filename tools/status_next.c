@@ -67,12 +67,18 @@ void status_next_library(const struct fastspool *fs, struct shown *shown)
         if (errno != ENOENT || !shown->unattended)
             snprintf(shown->library, sizeof(shown->library), "%s: %s: %s", LIBRARY, strerrordesc_np(errno),
                      ways_install(true));
-    } else if (st.st_uid != 0 || !(st.st_mode & S_ISUID)) {
+    } else if (!(st.st_mode & S_ISUID)) {
         snprintf(shown->library, sizeof(shown->library),
                  "%s is %s's, of mode %04o, and has to be root's, of mode 4644: `chown root:root %s && chmod 4644 %s`",
                  LIBRARY, error_user(st.st_uid, user), st.st_mode & 07777, LIBRARY, LIBRARY);
     } else {
         look_at_loader(fs, &st, shown);
+        if (st.st_uid != 0 || (st.st_mode & 022))
+            snprintf(
+                shown->exposed, sizeof(shown->exposed),
+                "%s is %s's, of mode %04o, and not root's alone to write: mail goes on, but the next start of Exim "
+                "is refused; `chown root:root %s && chmod 4644 %s`",
+                LIBRARY, error_user(st.st_uid, user), st.st_mode & 07777, LIBRARY, LIBRARY);
     }
 }
 

@@ -590,6 +590,24 @@ def another_spool_directory(exim):
 
 
 @test(library=True)
+def a_library_of_another_user(exim):
+    """Its owner could give Exim other code, and the loader does not mind: mail is taken and delivered, and Exim's start is refused."""
+    with well(exim):
+        target = pathlib.Path(os.path.realpath(INSTALLED))
+        for spoil in (lambda: os.chown(target, 1, 1), lambda: None):
+            spoil()
+            target.chmod(0o4644 if target.stat().st_uid else 0o4664)
+            with contextlib.closing(Client()) as client:
+                check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+            exim.wait_arrived()
+            status_tells(exim, 1, "not root's alone to write", "mail goes on", "the next start of Exim is refused")
+            refuses(exim, "not root's alone to write")
+            subprocess.run(re.search("`(chown root:root .*?)`", operate(exim, "status", status=1))[1], shell=True, check=True)
+            status_tells(exim, 0, "all is well")
+            allows(exim)
+
+
+@test(library=True)
 def a_library_of_another_version(exim):
     """Half an upgrade: the library is of another version than the command, or has no mark of a version.  An Exim that starts would be
     refused by the other's store: its start is, and status does not say that all is well."""
