@@ -109,7 +109,7 @@ static bool may(const struct queues *q, const struct stat *st, mode_t wanted)
     return S_ISDIR(st->st_mode) && (rights & wanted) == wanted;
 }
 
-/* The kernel, asked as the owner, who has access control lists and a way there. */
+/* The kernel is asked, with the owner's rights: it knows access control lists, and the way there. */
 static bool may_on_disk(const struct queues *q, const char *path, const struct stat *st, mode_t wanted)
 {
     struct rights rights = rights_of_owner(q->owner, q->group);

@@ -208,7 +208,7 @@ static enum health look_at_state(struct shown *shown, const char *state)
                  "is damaged",
                  shown->unattended ? ", and no Exim runs that has it" : "", back);
     else if (shown->in_state < 0)
-        snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk can't be counted now, and %s: %s",
+        snprintf(shown->more, sizeof(shown->more), "mail that it may have on the disk can't be counted now, and %s: %s",
                  what, back);
     else if (shown->in_state > 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it has on the disk, of %" PRId64 " message%s, %s: %s",

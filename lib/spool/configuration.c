@@ -362,8 +362,8 @@ static int open_file(const char *path, char *error)
     return fd < 0 ? error_set(error, -errno, "cannot open %s: %s", path, strerrordesc_np(errno)) : fd;
 }
 
-/* -ENOENT: there is no file, which is one without lines.  But who has made a link means it to lead to one.  And what is
- * there now an editor has just replaced. */
+/* -ENOENT: there is no file, which counts as one without lines.  A link, however, was made to lead to a file.  A file
+ * that is there now was just put in its place by an editor. */
 static int open_missing(const char *path, char *error)
 {
     struct stat st;

@@ -198,8 +198,8 @@ static int check_named(const struct owned *owned, const char *name, mode_t mode)
     return check_part(owned, path, mode, NOTHING_MORE);
 }
 
-/* As those open it that hold it, who make it where it is missing.  (-T: the owner may put a link to a directory where
- * that is moved to.) */
+/* Opened as by the processes that hold it, which make it where it is missing.  (-T: the owner may put a link to a
+ * directory in the place that the file is moved to.) */
 static int check_lock(const struct owned *owned, const char *name)
 {
     char path[PLACES_PATH_MAX], what[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];

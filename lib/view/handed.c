@@ -13,7 +13,7 @@
  *   - A look-up in it finds nothing, so that the kernel makes a file: it asks the server once instead of twice, and
  *     checks no permission of the file.  What is made is the file itself.
  *   - The server has the files open as long as the directory is open, as if each were.
- *   - The first open of each counts for root, who has let the process have it: other ordinary users who take all of
+ *   - The first open of each counts for root, which has let the process have it: other ordinary users who take all of
  *     their share stop no delivery.  A second open counts for the user.
  *
  * Failure modes:
@@ -124,7 +124,7 @@ void handed_forget(uint64_t node)
 
 /* ---- opening and closing ---- */
 
-/* Its files are of root's share, who has let the process have them. */
+/* Its files are of root's share: root has let the process have them. */
 static void close_files(struct fastspool *fs, struct directory *directory)
 {
     for (int i = 0; i < directory->files && directory->file[i].description; i++) {
