@@ -39,12 +39,12 @@ static inline int paging_want(struct fastspool *store, void *argument)
     return 0;
 }
 
-/* Page in all evicted files. */
-static inline void paging_all(struct fastspool *store)
+/* Page in all evicted files.  How many can't be: who reads one waits for a pager. */
+static inline int paging_all(struct fastspool *store)
 {
     struct pager pager = paging_of(store);
     char why[FASTSPOOL_ERROR_MAX];
-    int result = 1;
+    int result = 1, left = 0;
 
     for (uint32_t i = 1; i < store->header->tables.inodes.used; i++) {
         if (change_run(store, paging_want, &i) < 0)
@@ -55,6 +55,9 @@ static inline void paging_all(struct fastspool *store)
     if (result < 0)
         fixture_fail("page everything in", why);
     shared_database_end(&paging_database);
+    for (uint32_t i = 1; i < store->header->tables.inodes.used; i++)
+        left += inode_valid(store, i) && (inode_at(store, i)->flags & INODE_EVICTED);
+    return left;
 }
 
 /* The thread has its own attachment, as the mirror.  The test is an ordinary process meanwhile. */
