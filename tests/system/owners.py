@@ -128,7 +128,7 @@ def look(exim, path):
     if health == 0:
         return ""
     with contextlib.suppress(Failure):
-        wait_for(lambda: exim.status()["line"] == WELL and not start(exim) and shows(exim) and takes(exim), "mended", 3)
+        wait_for(lambda: exim.status()["line"] == WELL and not start(exim) and shows(exim) and takes(exim), "mended")
         return ""
     return f"{commands(refused or line)[0]} does not mend it: {exim.status()['line']}; {start(exim)}"
 
