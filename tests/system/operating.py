@@ -1834,6 +1834,12 @@ def standing(exim, disk, how):
             yield f"waiting for the mirror, process {mirror}, which has been frozen for about ", f"/proc/{mirror}/cgroup"
 
 
+def is_pending(pid, number):
+    """Has a signal been sent to a process, which has not taken it yet?"""
+    masks = re.findall(r"(?m)^(?:SigPnd|ShdPnd):\s*(\w+)$", pathlib.Path(f"/proc/{pid}/status").read_text())
+    return any(int(mask, 16) >> number - 1 & 1 for mask in masks)
+
+
 def waits_aloud(words, *arguments, signals=1):
     """`fastspool ARGUMENTS` says WORDS, and goes on waiting; ^C, SIGNALS times, ends it at once."""
     call = subprocess.Popen([TOOL, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -1843,10 +1849,10 @@ def waits_aloud(words, *arguments, signals=1):
     line = call.stderr.readline()
     check(all(word in line for word in words) and "^C" in line and "nothing is lost" in line, f"{arguments}: {line}")
     check(call.poll() is None, f"{arguments} does not wait on")
-    for number in range(signals):
-        time.sleep(number)          # two at once are one
+    for _ in range(signals):
         os.killpg(call.pid, signal.SIGINT)
-    check(call.wait(20) == -signal.SIGINT, f"{arguments} ended with {call.returncode}")
+        wait_for(lambda: call.poll() is not None or not is_pending(call.pid, signal.SIGINT), "^C has come")    # two at once are one
+    check(call.wait(60) == -signal.SIGINT, f"{arguments} ended with {call.returncode}")
     call.stderr.close()
 
 
