@@ -2711,12 +2711,11 @@ def without_a_look_at_others(exim):
             check(found[name]["verdict"] == "attention" and "--cap-add SYS_PTRACE" in found[name]["do"], f"{found[name]}")
         check("can't be seen from here" in found["secure execution"]["found"], f"{found['secure execution']}")
         maps_alone = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", TOOL, "doctor", "--preload=", "--json")
-        began = time.monotonic()
         result = subprocess.run(maps_alone, env=exim.environment(stock=True), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
         started = found.get("start of exim", found["secure execution"])      # CAP_PERFMON lets see the maps, of newer kernels
         check(started["verdict"] == "attention" and "--cap-add SYS_PTRACE" in started["do"], f"{started}")
-        check("can't be seen from here" in started["found"] and time.monotonic() - began < 9, f"{started}")
+        check("can't be seen from here" in started["found"], f"{started}")      # in the end it would say "Timer expired"
 
 
 @test(library=True)
