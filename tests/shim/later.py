@@ -15,6 +15,7 @@ import time
 
 SPOOL = pathlib.Path("/srv/later")
 TRACE = pathlib.Path("/srv/trace")
+CONNECTIONS = pathlib.Path("/srv/connections")
 KINDS = {1: "LOOKUP", 3: "GETATTR", 14: "OPEN", 15: "READ", 18: "RELEASE", 25: "FLUSH", 27: "OPENDIR", 29: "RELEASEDIR",
          35: "CREATE"}      # of a request: the second word that the server reads
 OTHERS = 2, 17, 42          # FORGET, of what was before; STATFS, by which the view's hand looks whether the server lives
@@ -41,22 +42,26 @@ def run(*arguments):
         sys.exit(status)
 
 
-def use():
+def use(connection):
     run("used")
-    time.sleep(0.5)     # nobody waits for the last requests
+    while int((connection / "waiting").read_text()):    # nobody waits for the last requests
+        time.sleep(0.01)
 
 
 def main():
     SPOOL.mkdir()
+    CONNECTIONS.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "none", CONNECTIONS], check=True)
     shutil.chown(SPOOL, "Debian-exim", "Debian-exim")
     pathlib.Path("/etc/fastspool.conf").write_text(f"spool = {SPOOL}\nmemory = 64M\nview = auto\nprogram = {os.path.realpath(sys.argv[1])}\n")
     run()
+    connection = CONNECTIONS / str(os.minor(os.stat(SPOOL / "input").st_dev))
     strace = subprocess.Popen(["strace", "-f", "-P", "/dev/fuse", "-e", "trace=read", "-xx", "-s8", "-o", TRACE, "-p", server()],
                               stderr=subprocess.PIPE)
     strace.stderr.readline()    # attached
-    use()                       # until each thread is seen
+    use(connection)             # until each thread is seen
     before = len(TRACE.read_text())
-    use()
+    use(connection)
     strace.terminate()
     strace.communicate()
     kinds = [struct.unpack_from("I", bytes.fromhex(word.replace("\\x", "")), 4)[0] for word in re.findall(r'"((?:\\x..){8})"', TRACE.read_text()[before:])]
