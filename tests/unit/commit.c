@@ -626,6 +626,8 @@ Test(commit, a_wait_is_counted_once)
         pthread_t waiter;
         STORE(h->tickets.dirty_bytes, i == 0 ? bytes : 2 * TICKETS_BYTES_MAX);
         cr_assert_eq(pthread_create(&waiter, NULL, waits[i], NULL), 0);
+        while (futex_sleepers(&h->tickets.commit_event) == 0)
+            usleep(1000);
         usleep(4 * AWAIT_LOOK / NS_PER_US);
         cr_expect_eq(LOAD(h->mirror.wanted) - before, 1, "%u times, wait %d", LOAD(h->mirror.wanted) - before, i);
         STORE(h->tickets.dirty_bytes, bytes);
