@@ -603,12 +603,13 @@ Test(mutex, look_never_ends)
     words_are(1);
 }
 
-/* A process of root's whose number is @number, which has just become free. */
+/* A process of root's whose number is @number, which has just become free.  A test beside this one may start a process
+ * in between, which has it for a time. */
 static pid_t child_with_number(pid_t number)
 {
     pid_t pid = -1;
 
-    for (int tries = 0; tries < 10 && pid != number; tries++) {
+    for (int tries = 0; tries < 3000 && pid != number; tries++) {
         FILE *last = fopen("/proc/sys/kernel/ns_last_pid", "we");
         fprintf(last, "%ld", (long)number - 1);
         fclose(last);
@@ -617,8 +618,10 @@ static pid_t child_with_number(pid_t number)
             for (;;)
                 pause();
         }
-        if (pid != number)
+        if (pid != number) {
             end_child(pid);
+            clock_sleep(10 * NS_PER_MS);
+        }
     }
     return pid;
 }
