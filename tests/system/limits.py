@@ -22,7 +22,7 @@ from resource import (RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_M
                       RLIM_INFINITY)
 
 from harness import (EXIM, LIBRARY, ROOTS_MEMORY, TOOL, USER, USER_ID, Client, Log, Message, Skip, check, main, processes,
-                     stores, test, wait_for, words_of)
+                     stores, suspend, test, wait_for, words_of)
 
 QUEUE_ONLY = ("queue_only = true",)
 SEGMENT = "/fastspool."                 # marks a mapped segment in /proc/PID/maps
@@ -489,7 +489,7 @@ def memory_that_cant_be_told(exim):
     exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
     exim.tool("flush")
     [pid] = mirrors()
-    os.kill(pid, signal.SIGSTOP)
+    suspend(pid)
     exim.submit(exim.expect(Message("user@maildir.test"), "maildir"))
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not mirrors(), "the mirror is dead")

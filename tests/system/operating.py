@@ -1803,7 +1803,7 @@ def a_place_for_no_memory(exim):
 def a_stopped_mirror(exim):
     """A mirror that somebody has stopped: status says so, and what it names lets it go on."""
     with well(exim):
-        os.kill(exim.status()["mirror_pid"], signal.SIGSTOP)
+        suspend(exim.status()["mirror_pid"])
         wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 2, "it gives no sign of life")
         advice = re.search("`(kill -CONT [0-9]+)`", operate(exim, "status", status=2))[1]
         tells(exim, "store", "wrong", advice)

@@ -16,7 +16,7 @@ import subprocess
 import time
 
 from harness import (EXIM, QUEUE_ONLY, TOOL, Client, Message, check, forget_memory, kill, kill_all, main, processes,
-                     stores, test, wait_for)
+                     stores, suspend, test, wait_for)
 
 LAZY = ("durability = lazy", "flush_interval = 3600s")       # nothing reaches the disk before the mirror's last commit
 OWN_MEMORY = "mount -t tmpfs -o mode=1777 own /dev/shm && mount -t tmpfs -o mode=755 own /run"
@@ -457,7 +457,7 @@ def locks_removed(exim):
     exim.start()
     accept(exim, 3)
     old, = mirrors()
-    os.kill(old, signal.SIGSTOP)
+    suspend(old)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         late = pool.submit(send, 1)
         time.sleep(0.5)
@@ -496,7 +496,7 @@ def mirrors_lock_removed(exim):
     exim.start()
     accept(exim, 3)
     old, = mirrors()
-    os.kill(old, signal.SIGSTOP)
+    suspend(old)
     (exim.spool / ".fastspool/mirror.lock").unlink()
     check(counted(exim) == 3, "the queue is another one")
     wait_for(lambda: len(mirrors()) == 2, "another mirror has started")
