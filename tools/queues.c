@@ -229,6 +229,17 @@ static void look_at_disk(struct queues *q)
 
 /* ---- what is told ---- */
 
+/* What is given back to the owner: all below one name in the spool.  A command that named more would follow the link
+ * that the mail user can put behind that name meanwhile. */
+static void say_given(const struct queues *q, char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)])
+{
+    char given[FASTSPOOL_PATH_MAX];
+    size_t spool = strlen(q->spool) + 1;
+
+    snprintf(given, sizeof(given), "%.*s", (int)(spool + strcspn(q->path + spool, "/")), q->path);
+    escape_word(word, ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX), given);
+}
+
 static void tell(const struct queues *q, char line[QUEUES_LINE])
 {
     char user[ERROR_USER], owner[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
@@ -237,20 +248,22 @@ static void tell(const struct queues *q, char line[QUEUES_LINE])
 
     escape_word(like, sizeof(like), q->spool);
     escape_word(what, sizeof(what), path);
-    if (!S_ISDIR(q->st.st_mode))
+    if (!S_ISDIR(q->st.st_mode)) {
         snprintf(line, QUEUES_LINE,
                  "%s is no directory, so Exim can't make its own there, and mail stands: as root move that file away",
                  path);
-    else if (q->st.st_uid == q->owner)
+    } else if (q->st.st_uid == q->owner) {
         snprintf(line, QUEUES_LINE,
                  "%s has mode %04o, with which Exim's user can't use it, and mail stands: as root, run `%schmod u+rwx "
                  "%s`",
                  path, q->st.st_mode & 07777, by, what);
-    else
+    } else {
+        say_given(q, what);
         snprintf(line, QUEUES_LINE,
                  "%s is %s's, and has to be %s's, as the spool is, and mail stands: as root, run `%schown -R "
                  "--reference=%s %s`",
                  path, error_user(q->st.st_uid, user), error_user(q->owner, owner), by, like, what);
+    }
 }
 
 static bool refuse(struct queues *q, char line[QUEUES_LINE])

@@ -191,7 +191,8 @@ static int scan_file(struct import *im, const char *path, int type)
 }
 
 /* A directory that can't be opened.  Where its owner may not, as after a chmod or chown by hand: with the command that
- * mends it, which a view hides from each other path.  (-h: the owner may put a link in its place.) */
+ * mends it, which a view hides from each other path.  (All below one name in the spool: the owner may put a link in the
+ * place of that, which chown -R does not follow, or of a directory on the way to another.) */
 static int leave_closed(struct import *im, const char *path, int error)
 {
     char place[PATH_MAX], word[ESCAPE_WORD_ROOM(PATH_MAX)], spool[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
@@ -201,12 +202,13 @@ static int leave_closed(struct import *im, const char *path, int error)
 
     if (error != -EACCES || fstatat(im->disk, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || fstat(im->disk, &own) < 0)
         return import_leave(im, path, strerrordesc_np(-error));
-    snprintf(place, sizeof(place), "%s/%s", top, path);
+    bool is_own = st.st_uid == own.st_uid;
+    snprintf(place, sizeof(place), "%s/%.*s", top, (int)(is_own ? strlen(path) : strcspn(path, "/")), path);
     escape_word(word, sizeof(word), place);
-    if (st.st_uid == own.st_uid)
+    if (is_own)
         snprintf(mend, sizeof(mend), "chmod u+rwx %s", word);
     else
-        snprintf(mend, sizeof(mend), "chown -h --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
+        snprintf(mend, sizeof(mend), "chown -R --reference=%s %s", escape_word(spool, sizeof(spool), top), word);
     escape_word(spool, sizeof(spool), inside_spool(im->fs));
     if (im->result->tell)
         snprintf(why, sizeof(why), "%s: as root, run `%s`", strerrordesc_np(-error), mend);

@@ -260,6 +260,26 @@ def links_of_the_mail_user(exim):
         check(str(roots) not in (line := exim.status()["line"]) and f"{exim.spool}/" not in line, line)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def links_put_there_later(exim):
+    """The mail user puts a link in the place of a queue after it was said that a directory there is another user's: the command gives
+    nothing away that the link leads to."""
+    roots = exim.work / "roots"
+    (roots / "input/8").mkdir(parents=True)
+    with on_disk(exim):
+        for name, top, target in (("Q/input", "Q", roots), ("input/8", "input", roots / "input"), ("input", "input", roots / "input")):
+            path = make(exim, name, "nobody's")
+            (command,) = commands(said := start(exim))
+            check(f"{path} is user" in said, said)
+            (exim.spool / top).rename(exim.spool / "away")
+            (exim.spool / top).symlink_to(target)
+            subprocess.run(["bash", "-c", command], cwd="/", check=True)
+            check({entry.stat().st_uid for entry in (roots, *roots.rglob("*"))} == {0}, f"given away by {command}")
+            (exim.spool / top).unlink()
+            (exim.spool / "away").rename(exim.spool / top)
+            clear(exim)
+
+
 def clear(exim):
     for name in ("Q", "input", "msglog"):
         path = exim.spool / name

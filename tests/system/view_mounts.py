@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -899,37 +900,40 @@ def status_of_what_is_left(exim):
 @test(**AUTO)
 def closed_directories(exim):
     """A directory of the disk, below a view, has lost its mode, or is root's: the command that syslog says mends it, and the next
-    look imports what is there.  So does that which `fastspool import` says.  It gives nothing away that a link there leads to."""
+    look imports what is there.  So does that which `fastspool import` says.  It gives nothing away that a link there leads to, or
+    one on the way there."""
     place, away, roots = exim.spool / "input", exim.spool / "away", exim.work / "roots"
-    roots.mkdir()
-    for spoil, mend in ((lambda path: path.chmod(0), "chmod u+rwx "), (lambda path: [os.chown(path, 0, 0), path.chmod(0o700)], "chown -h --reference=")):
-        for viewed in (True, False):
-            exim.fastspool_configuration(f"view = {'auto' if viewed else 'off'}")
-            message = exim.expect(Message(), "sink")
-            exim.run("-oi", "-odq", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
-            spoil(place)
-            log = Log()
-            if viewed:
-                use_as_root(exim)
-                wait_for(lambda: "input" in over(exim), "the directory is below a view")
-                said = wait_for(lambda: log.lines("input stays on the disk"), "the directory is told of")[0]
-            else:
-                said = exim.command("import", program=TOOL).stderr.decode()
-            log.close()
-            check(mend in said, said)
-            command = re.search("as root, run `([^`]*)`", said)[1]
-            if not viewed:
-                place.rename(away)
-                place.symlink_to(roots)
-                subprocess.run(command, shell=True, check=True)
-                check(roots.stat().st_uid == 0, "a directory of root's is given away")
-                place.unlink()
-                away.rename(place)
+    (roots / "8").mkdir(parents=True)
+    spoils = ((lambda path: path.chmod(0), "chmod u+rwx "), (lambda path: [os.chown(path, 0, 0), path.chmod(0o700)], "chown -R --reference="))
+    for closed, (spoil, mend), viewed in itertools.product((place, place / "8"), spoils, (True, False)):
+        exim.fastspool_configuration(f"view = {'auto' if viewed else 'off'}")
+        message = exim.expect(Message(), "sink")
+        exim.run("-oi", "-odq", "-f", message.sender, *message.recipients, input=message.content(), stock=True)
+        closed.mkdir(exist_ok=True)
+        exim.own(closed)
+        spoil(closed)
+        log = Log()
+        if viewed:
+            use_as_root(exim)
+            wait_for(lambda: "input" in over(exim), "the directory is below a view")
+            said = wait_for(lambda: log.lines(f"{closed.relative_to(exim.spool)} stays on the disk"), "the directory is told of")[0]
+        else:
+            said = exim.command("import", program=TOOL).stderr.decode()
+        log.close()
+        check(mend in said, said)
+        command = re.search("as root, run `([^`]*)`", said)[1]
+        if not viewed:
+            place.rename(away)
+            place.symlink_to(roots)
             subprocess.run(command, shell=True, check=True)
-            exim.tool("stop")
-            use_as_root(exim) if viewed else exim.tool("import")
-            exim.deliver_queue()
-            exim.tool("stop")
+            check(roots.stat().st_uid == 0 and (roots / "8").stat().st_uid == 0, "a directory of root's is given away")
+            place.unlink()
+            away.rename(place)
+        subprocess.run(command, shell=True, check=True)
+        exim.tool("stop")
+        use_as_root(exim) if viewed else exim.tool("import")
+        exim.deliver_queue()
+        exim.tool("stop")
 
 
 @test(**AUTO)
