@@ -261,6 +261,7 @@ int ways_lock(void)
                : tool_error("another `fastspool enable` or `fastspool disable` runs: try again when it has ended");
 }
 
+/* For systemd Debian's service is active when its daemon has died (RemainAfterExit=), and `start` starts none. */
 const char *ways_command(const char *verb)
 {
     static char command[64];
@@ -269,7 +270,7 @@ const char *ways_command(const char *verb)
     snprintf(command, sizeof(command), "/etc/init.d/%s", name);
     bool script = access(command, X_OK) == 0;
     if (ways_booted())
-        snprintf(command, sizeof(command), "`systemctl %s %s`", verb, name);
+        snprintf(command, sizeof(command), "`systemctl %s %s`", strcmp(verb, "start") == 0 ? "restart" : verb, name);
     else
         snprintf(command, sizeof(command), script ? "`/etc/init.d/%s %s`" : "as this system does", name, verb);
     return command;

@@ -9,6 +9,7 @@ acknowledged is delivered, and has arrived exactly once.  The last line is "N pa
 """
 import argparse
 import os
+import re
 import sys
 import time
 import traceback
@@ -250,6 +251,38 @@ def exim_restarted(m):
     m.sh("systemctl restart exim4")
     check((view, mirror) == (m.show(SERVICE, "MainPID"), m.pids("mirror")), "view or mirror is another one")
     check(m.send(2) == [250] * 2 and m.count() == 5, f"{m.count()} of 5")
+
+
+# ---- Exims that systemd takes for something else than they are ----
+
+def obey(m, words):
+    """Type the commands that doctor's first line with WORDS names, in their order."""
+    said = m.sh("fastspool doctor", may_fail=True).stdout
+    told = [line for line in said.splitlines() if words in line]
+    check(told, f"doctor says nothing of it: {said}")
+    commands = re.findall("`(.*?)`", told[0].partition("; to do: ")[2])
+    print(f"#   {told[0]}")
+    for command in commands:
+        m.sh(command)
+    wait_for(m.listens, "Exim listens")
+
+
+def all_is_well(m):
+    said = m.sh("fastspool status", may_fail=True)
+    check(said.returncode == 0, f"after what doctor says: {said.stdout}")
+
+
+@test
+def died(m):
+    """For systemd the service of a daemon that was killed is active (Debian's has RemainAfterExit=): what doctor says starts one."""
+    m.send(2)
+    m.sh("kill -9 $(cat /run/exim4/exim.pid)")
+    wait_for(lambda: not m.sh("pgrep -x exim4", may_fail=True).stdout, "no Exim runs")
+    check(m.is_active("exim4"), "the rig: the service is not active")
+    check(m.sh("fastspool status", may_fail=True).returncode == 2, "status does not tell")
+    obey(m, "no Exim runs; ")
+    all_is_well(m)
+    check(m.send(2) == [250] * 2 and m.count() == 4, f"{m.count()} of 4")
 
 
 # ---- the machine ----
