@@ -355,11 +355,9 @@ static bool is_foreign(int dirfd, const char *path)
     return !*path || (dirfd == AT_FDCWD && leads_elsewhere(path));
 }
 
-/* @path can be read. */
+/* @path can be read, and its text does not say that it is another's. */
 static bool resolve(int dirfd, const char *path, struct store_path *target)
 {
-    if (is_foreign(dirfd, path))
-        return false;
     if (*path == '/') {
         size_t offset = serve_match(path);
         if (offset && !has_dot_dot(path + offset))
@@ -368,14 +366,9 @@ static bool resolve(int dirfd, const char *path, struct store_path *target)
     return resolve_slowly(dirfd, path, target);
 }
 
-bool paths_resolve_asked(int dirfd, const char *path, struct store_path *target)
-{
-    return resolve(dirfd, path, target);
-}
-
 bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
-    return serve_looks() && pointers_text(path) && resolve(dirfd, path, target);
+    return serve_looks() && pointers_text(path) && !is_foreign(dirfd, path) && resolve(dirfd, path, target);
 }
 
 bool paths_tells(const char *path)
@@ -421,6 +414,12 @@ static int named_descriptor(const char *path, const char **rest)
     return fd <= INT_MAX && (*end == '\0' || *end == '/') ? (int)fd : -1;
 }
 
+/* The same, where descriptors may be the store's; @path need not be absolute. */
+static int named_if_served(const char *path, const char **rest)
+{
+    return serve_active() && *path == '/' ? named_descriptor(path, rest) : -1;
+}
+
 uint32_t paths_description(const char *path)
 {
     const char *rest;
@@ -429,29 +428,34 @@ uint32_t paths_description(const char *path)
     return fd >= 0 && *rest == '\0' ? descriptors_find(fd) : 0;
 }
 
-bool paths_follow_asked(int dirfd, const char *path, struct store_path *target)
+bool paths_resolve_asked(int dirfd, const char *path, struct store_path *target)
 {
     const char *rest;
 
-    if (serve_active() && *path == '/') {
-        int fd = named_descriptor(path, &rest);
-        uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
-        if (description) {
-            target->fs = attachment_of(description);
-            target->error = 0;
-            target->path = target->text;
-            /* By its handle (store/walk.h), because it may be unlinked. */
-            snprintf(target->text, sizeof(target->text), "//%016llx%s",
-                     (unsigned long long)inside_handle(OF(description)), rest);
-            return true;
-        }
+    return (named_if_served(path, &rest) < 0 || !is_foreign(dirfd, path)) && resolve(dirfd, path, target);
+}
+
+bool paths_follow_asked(int dirfd, const char *path, struct store_path *target)
+{
+    const char *rest;
+    int fd = named_if_served(path, &rest);
+    uint32_t description = fd < 0 ? 0 : descriptors_find(fd);
+
+    if (description) {
+        target->fs = attachment_of(description);
+        target->error = 0;
+        target->path = target->text;
+        /* By its handle (store/walk.h), because it may be unlinked. */
+        snprintf(target->text, sizeof(target->text), "//%016llx%s", (unsigned long long)inside_handle(OF(description)),
+                 rest);
+        return true;
     }
-    return resolve(dirfd, path, target);
+    return (fd < 0 || !is_foreign(dirfd, path)) && resolve(dirfd, path, target);
 }
 
 bool paths_follow(int dirfd, const char *path, struct store_path *target)
 {
-    return serve_looks() && pointers_text(path) && paths_follow_asked(dirfd, path, target);
+    return !paths_foreign(dirfd, path) && paths_follow_asked(dirfd, path, target);
 }
 
 bool paths_foreign(int dirfd, const char *path)
@@ -460,7 +464,7 @@ bool paths_foreign(int dirfd, const char *path)
 
     if (!serve_looks() || !pointers_text(path))
         return true;
-    return is_foreign(dirfd, path) && !(serve_active() && *path == '/' && named_descriptor(path, &rest) >= 0);
+    return is_foreign(dirfd, path) && named_if_served(path, &rest) < 0;
 }
 
 static bool is_placeholder(struct fastspool *fs, const void *st)
