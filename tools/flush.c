@@ -13,6 +13,7 @@
 #include "fastspool.h"
 #include "interrupt.h"
 #include "progress.h"
+#include "spool/launch.h"
 #include "standstill.h"
 #include "store/store.h"
 #include "tool.h"
@@ -75,19 +76,33 @@ static int commit_error(const struct fastspool *fs)
     return LOAD(fs->header->tickets.commit_error);
 }
 
+/* A mirror says so, and one that starts looks first. */
+static bool is_lost(struct fastspool *fs)
+{
+    uint64_t began = clock_monotonic();
+    bool lived = launch_lives(fs) > 0;
+
+    while (!lived && commit_error(fs) != -ESTALE && clock_monotonic() - began < PATIENCE) {
+        if (launch_lives(fs) == 0)
+            launch_start(fs);
+        clock_sleep(LOOK_EVERY);
+    }
+    return commit_error(fs) == -ESTALE;
+}
+
 /* The mirror removes the file when it has written all.  If it can't, the error of its commits is reported. */
-static int write_anew(const struct fastspool *fs)
+static int write_anew(struct fastspool *fs)
 {
     char path[PLACES_PATH_MAX];
-    uint64_t began = clock_monotonic();
     struct stat st;
 
-    if (commit_error(fs) != -ESTALE)
+    if (!is_lost(fs))
         return tool_error("nothing that %s had on the disk is gone, so nothing is to be written anew", fs->spool);
     places_in_state(fs->state, PLACES_ANEW, path);
     int result = say_lost(fs, path);
     if (result < 0)
         return tool_error("cannot make %s: %s", path, strerrordesc_np(-result));
+    uint64_t began = clock_monotonic();
     while ((result = lstat(path, &st)) == 0 && (commit_error(fs) == 0 || commit_error(fs) == -ESTALE) &&
            (LOAD(fs->header->tickets.committing) || clock_monotonic() - began < PATIENCE))
         clock_sleep(LOOK_EVERY);

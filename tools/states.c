@@ -147,6 +147,19 @@ static int try_record(const struct fastspool *fs, int fd, char *error)
                      fs->state, fs->state, fs->state);
 }
 
+/* As after `: > data.mdb`.  Whether memory has all that it held is the operator's to see. */
+static int try_database(const char *state, char *error)
+{
+    if (!tally_is_emptied(state))
+        return 0;
+    return error_set(error, -ENODATA,
+                     "the database %s/" PLACES_DATABASE
+                     " is empty: mount its disk, or put data.mdb back; where that is lost, and a store "
+                     "is in memory, `fastspool flush --anew` writes that to the disk anew; where none is, remove the "
+                     "directory, and what the journal has comes back",
+                     state);
+}
+
 /* Any process of the mail user's can have the lock of the mirror: then none starts. */
 static int try_mirror(const char *state, uid_t owner, char *error)
 {
@@ -178,6 +191,8 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
         result = fd;
     if (result == 0 && fd >= 0)
         result = try_record(&fs, fd, error);
+    if (result == 0 && fd >= 0)
+        result = try_database(fs.state, error);
     bool memory = has_memory(fd);
     rights_back(rights);
     if (result == 0)

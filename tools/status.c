@@ -467,7 +467,10 @@ static void tell_state(struct shown *shown)
         : shown->refused == -EPERM && !shown->unattended
             ? "an Exim that has the store delivers no mail, and what starts takes none"
             : "Exim takes no mail");
-    tell_not_lost(shown);
+    if (usable == -ENODATA)
+        shown->more[0] = '\0'; /* it may be lost */
+    else
+        tell_not_lost(shown);
     add(shown, STATE_FAILS);
 }
 

@@ -128,7 +128,7 @@ void status_next_use(const struct fastspool *fs, struct shown *shown)
     char error[FASTSPOOL_ERROR_MAX];
     int next = status_next_state(shown, fs->state, error);
 
-    if (next == -EROFS || next == -EWOULDBLOCK || next == -EPERM)
+    if (next == -EROFS || next == -EWOULDBLOCK || next == -EPERM || next == -ENODATA)
         snprintf(shown->unusable, sizeof(shown->unusable), "%s", error);
     shown->stands = !goes_on(fs, shown, next);
     status_next_memory(shown, fs->owner, fs->group);

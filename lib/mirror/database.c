@@ -8,6 +8,7 @@
  * Failure modes:
  *  - Any error aborts the transaction, and the database holds the checkpoint before.
  *  - A full disk is -ENOSPC, damage -EBADMSG, anything else that LMDB may return -EIO with LMDB's sentence.
+ *  - The file is missing in its directory, or empty: -ENODATA, and nothing is made there, as LMDB would.
  *  - After a commit that failed the environment is closed, so that the next one reads the disk anew.
  *
  * The map is as large as it may ever be from the start, so it is never resized.  It is not writable, so a stray store
@@ -40,11 +41,11 @@
 #define MAP_SMALLEST (UINT64_C(1) << 26) /* under a limit that this process can't shed */
 
 /* The negative errno of LMDB's code, and a sentence.  The static functions of this file return LMDB's codes, which are
- * its own or a positive errno; the public ones call this. */
+ * its own or a positive errno; the public ones call this.  What they look for every whole database has. */
 static int explain(int code, const char *what, char *error)
 {
-    bool damaged =
-        code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_PAGE_NOTFOUND;
+    bool damaged = code == MDB_CORRUPTED || code == MDB_INVALID || code == MDB_VERSION_MISMATCH ||
+                   code == MDB_PAGE_NOTFOUND || code == MDB_NOTFOUND;
     int result = code == MDB_MAP_FULL ? -ENOSPC : damaged ? -EBADMSG : code > 0 ? -code : -EIO;
 
     return error_set(error, result, "%s: %s", what, mdb_strerror(code));
@@ -210,18 +211,25 @@ static int make_empty(const char *path)
     return code ? code : -fd_sync_directory(path);
 }
 
+static void remove_files(const char *path)
+{
+    static const char *const files[] = {"data.mdb", LOCK_NAME};
+    char file[FASTSPOOL_PATH_MAX + 48];
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+        snprintf(file, sizeof(file), "%s/%s", path, files[i]);
+        unlink(file);
+    }
+}
+
 /* Make the database that is missing at @path: at @path.new, and renamed. */
 static int make(const char *path)
 {
-    char new[FASTSPOOL_PATH_MAX + 32], file[FASTSPOOL_PATH_MAX + 48], above[FASTSPOOL_PATH_MAX + 32];
+    char new[FASTSPOOL_PATH_MAX + 32], above[FASTSPOOL_PATH_MAX + 32];
 
     snprintf(new, sizeof(new), "%s.new", path);
     snprintf(above, sizeof(above), "%s", path);
-    static const char *const files[] = {"data.mdb", LOCK_NAME};
-    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) { /* left by a mirror that died */
-        snprintf(file, sizeof(file), "%s/%s", new, files[i]);
-        unlink(file);
-    }
+    remove_files(new); /* left by a mirror that died */
     if (mkdir(new, 0700) < 0 && errno != EEXIST)
         return errno;
     int code = make_empty(new);
@@ -250,14 +258,16 @@ static int settle(MDB_env *environment)
     return code;
 }
 
-/* Is @path a directory without a database, as one whose disk is not mounted?  LMDB would make one there. */
-static bool is_emptied(const char *path)
+/* LMDB would make one there. */
+bool database_is_emptied(const char *path)
 {
     char file[FASTSPOOL_PATH_MAX + 48];
     struct stat st;
 
     snprintf(file, sizeof(file), "%s/data.mdb", path);
-    return stat(path, &st) == 0 && stat(file, &st) < 0 && errno == ENOENT;
+    if (stat(path, &st) < 0)
+        return false;
+    return stat(file, &st) < 0 ? errno == ENOENT : S_ISREG(st.st_mode) && st.st_size == 0;
 }
 
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX])
@@ -268,7 +278,7 @@ int database_open(struct database *database, const char *path, char error[FASTSP
 
     *database = (struct database){0};
     snprintf(what, sizeof(what), "open the database %s", path);
-    if (is_emptied(path))
+    if (database_is_emptied(path))
         return error_set(error, -ENODATA,
                          "%s: it is empty: mount its disk, or put data.mdb back; where that is lost, remove the "
                          "directory, and what the journal has comes back",
@@ -359,11 +369,13 @@ static bool is_away(const struct shared_database *shared, int state)
     struct stat open, named;
     mdb_filehandle_t fd;
 
-    if (!shared->database.environment || mdb_env_get_fd(shared->database.environment, &fd) != 0 || fstat(fd, &open) < 0)
+    if (!shared->database.environment)
+        return database_is_emptied(shared->path);
+    if (mdb_env_get_fd(shared->database.environment, &fd) != 0 || fstat(fd, &open) < 0)
         return false;
     return fstatat(state, PLACES_DATABASE "/data.mdb", &named, 0) < 0
                ? errno == ENOENT
-               : named.st_dev != open.st_dev || named.st_ino != open.st_ino;
+               : named.st_dev != open.st_dev || named.st_ino != open.st_ino || named.st_size == 0;
 }
 
 bool shared_database_is_away(struct shared_database *shared, int state)
@@ -376,14 +388,11 @@ bool shared_database_is_away(struct shared_database *shared, int state)
 
 void shared_database_forget(struct shared_database *shared, int state)
 {
-    char file[FASTSPOOL_PATH_MAX + 48];
-
     pthread_rwlock_wrlock(&shared->lock);
     if (is_away(shared, state))
         database_close(&shared->database);
-    if (!shared->database.environment && is_emptied(shared->path)) {
-        snprintf(file, sizeof(file), "%s/" LOCK_NAME, shared->path);
-        unlink(file);
+    if (!shared->database.environment && database_is_emptied(shared->path)) {
+        remove_files(shared->path);
         rmdir(shared->path);
     }
     pthread_rwlock_unlock(&shared->lock);

@@ -44,6 +44,9 @@ static inline MDB_val database_key(const struct format_key *key)
  *  with a sentence: nothing is open; -EBADMSG: it is damaged.  Once in a process. */
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX]);
 void database_close(struct database *database);
+/** Is @path a directory without the database's file, as one whose disk is not mounted, or with one that is empty, as an
+ *  operator's slip leaves it? */
+bool database_is_emptied(const char *path);
 
 /** Make and end the shared database; its first use opens it.  @path is the caller's, and must stay. */
 void shared_database_init(struct shared_database *shared, const char *path);
@@ -52,9 +55,9 @@ void shared_database_end(struct shared_database *shared);
  *  that nothing of what failed stays in memory, and the next use reads the disk anew. */
 int shared_database_enter(struct shared_database *shared, struct database **database, char error[FASTSPOOL_ERROR_MAX]);
 void shared_database_leave(struct shared_database *shared, bool broken);
-/** Is it open, and no longer in the state directory?  @state is a descriptor of that. */
+/** Is it emptied, or open and no longer in the state directory?  @state is a descriptor of that. */
 bool shared_database_is_away(struct shared_database *shared, int state);
-/** If its file is not there it is lost for good: close it.  The next use makes a new one. */
+/** If its file is not there, or empty, it is lost for good: close it.  The next use makes a new one. */
 void shared_database_forget(struct shared_database *shared, int state);
 
 /** Begin a writing transaction, the caller's to commit or to mdb_txn_abort(), which leaves the database as it was.

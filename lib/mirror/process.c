@@ -402,6 +402,14 @@ static int leads_on(const struct journal_files *files, uint64_t held, uint64_t d
     return result < 0 ? result : !found.detached && !found.missing && found.last == durable;
 }
 
+/* The disk lacks a part: may it be written anew?  @sure: it can't come back, for all that the database says. */
+static int lack(struct journal *journal, const struct fastspool *fs, bool sure, char *error)
+{
+    journal_files_lose(&journal->pool);
+    journal->pool.sure &= sure;
+    return rescue_may(fs, journal) ? 0 : error_set(error, -ESTALE, RESCUE_WAITS, fs->state);
+}
+
 /* Does the disk hold what the dead mirror has acknowledged?  A journal or a database that was removed, or whose disk is
  * not mounted, does not.  A batch that is written there would follow nothing, and no recovery would read it.  If it
  * was surely removed, the first commit writes all of it anew. */
@@ -418,8 +426,10 @@ static int check_chain(struct journal *journal, const struct fastspool *fs, stru
         return 0;
     }
     int result = shared_database_enter(shared, &database, error);
+    if (result == -ENODATA)
+        return lack(journal, fs, false, error);
     if (result < 0)
-        return result == -ENODATA ? result : 0; /* for the checkpoint, too */
+        return 0; /* for the checkpoint, too */
     result = database_begin(database, &transaction, &meta, error);
     if (result == 0)
         mdb_txn_abort(transaction);
@@ -430,9 +440,8 @@ static int check_chain(struct journal *journal, const struct fastspool *fs, stru
         journal_files_trust(&journal->pool);
     if (result != 0) /* what can't be read now is for the checkpoint to say */
         return 0;
-    journal_files_lose(&journal->pool);
-    journal->pool.sure &= meta.batch > 0 || LOAD(h->residency.checkpointed) == 0; /* else the database is another one */
-    return rescue_may(fs, journal) ? 0 : error_set(error, -ESTALE, RESCUE_WAITS, fs->state);
+    /* else the database is another one */
+    return lack(journal, fs, meta.batch > 0 || LOAD(h->residency.checkpointed) == 0, error);
 }
 
 /* The disk may fail now and recover later: try until it does, or until the end. */

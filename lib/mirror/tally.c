@@ -207,3 +207,11 @@ int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, co
     munmap(shared, sizeof(*shared));
     return result;
 }
+
+bool tally_is_emptied(const char *state)
+{
+    char path[PLACES_PATH_MAX];
+
+    places_in_state(state, PLACES_DATABASE, path);
+    return database_is_emptied(path);
+}

@@ -36,5 +36,7 @@ struct tally {
  *  which has the owner's rights. */
 int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, const char *read,
                struct tally *tally);
+/** database_is_emptied() of the state directory @state. */
+bool tally_is_emptied(const char *state);
 
 #endif

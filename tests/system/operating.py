@@ -2286,22 +2286,60 @@ def a_memory_that_is_unmounted(exim):
 
 @test(library=True, main=QUEUE_ONLY)
 def a_database_that_is_none(exim):
-    """The database is emptied while nothing runs: no start brings the store back, and status says what looks at the damage."""
+    """The database is emptied while nothing runs: the start is refused, and status and doctor say what helps.  A start all the same
+    takes no mail, changes nothing there, and says so in one line of syslog.  When the file is back so is the mail."""
     exim.panic = "failed to stat spool directory"
     with well(exim) as disk:
+        exim.submit(Message())
         exim.stop()
         operate(exim, "stop")
         database = disk.place / "state/mirror/data.mdb"
-        whole = database.read_bytes()
-        database.write_bytes(b"")
+        whole, words = database.read_bytes(), (f"the database {database.parent} is empty", "put data.mdb back")
+        os.truncate(database, 0)
+        refuses(exim, *words)
+        status_tells(exim, 2, *words, "takes no mail")
+        check("brings it back" not in (said := operate(exim, "status", status=2)) and "not lost" not in said, said)
+        tells(exim, "state", "wrong", *words)
+        log = Log()
         exim.start()
         with contextlib.suppress(Failure, ConnectionError), contextlib.closing(Client()) as client:
             check(client.send(Message())[0] != 250, "mail is taken")
-        said = operate(exim, "status", status=2)
-        check("can't be recovered yet" in said and "`fastspool verify` says what is damaged" in said, said)
-        exim.stop()
-        operate(exim, "stop")
+        refuses(exim, *words)
+        status_tells(exim, 2, *words, "takes no mail")
+        time.sleep(6)           # a mirror that may not write tries for less
+        lines = [line for line in log.lines() if "open the database" in line or "can't write" in line]
+        check(sum(not line.startswith("fastspool: ") for line in lines) == 1 and all("it is empty" in line for line in lines), f"{lines}")
+        check(database.stat().st_size == 0, "something is written into it")
         database.write_bytes(whole)
+        wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        exim.run("-Mrm", *exim.queue())
+
+
+@test(("_running", {}), ("_killed", {}), library=True, main=QUEUE_ONLY)
+def a_database_that_is_emptied(exim):
+    """The same while memory has all that it held: from then on no mail is taken, as it would be lost with memory, and what is named
+    writes all of it anew."""
+    with well(exim) as disk:
+        database = disk.place / "state/mirror/data.mdb"
+        exim.submit(Message())
+        exim.queued += 1
+        if exim.work.name.endswith("_killed"):
+            os.kill(exim.status()["mirror_pid"], signal.SIGKILL)
+        os.truncate(database, 0)
+        words = f"the database {database.parent} is empty", "`fastspool flush --anew`"
+        refuses(exim, *words)
+        if exim.work.name.endswith("_running"):
+            wait_for(lambda: exim.status()["commit_error"], "the mirror has looked at its disk")
+            with contextlib.closing(Client()) as client:
+                check(client.send(Message())[0] == 451, "mail is taken that no recovery would find")
+        status_tells(exim, 2, *words, "takes no mail")
+        operate(exim, "flush", "--anew")
+        wait_for(lambda: exim.command("verify", program=TOOL, stock=True).returncode == 0, "all is on the disk again")
+        status_tells(exim, 0, "all is well")
+        allows(exim)
+        exim.reboot()
+        exim.start()
+        check(int(exim.run("-bpc")) == exim.queued, "messages are lost")
 
 
 @test(library=True)
