@@ -266,7 +266,7 @@ static void explain_refusal(const struct fastspool *fs, int result, char error[F
 {
     struct stat st;
 
-    bool is = result == -EACCES || result == -EPERM || result == -EISDIR || result == -ELOOP;
+    bool is = result == -EACCES || result == -EPERM || result == -EISDIR || result == -ENOTDIR || result == -ELOOP;
     if (is && fstat(fs->spool_fd, &st) == 0)
         owned_check(fs->spool, &st, fs->state, NULL, error);
 }
@@ -454,6 +454,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
     while (((result = journal_open(journal, fs, limit, error)) < 0 ||
             (result = check_chain(journal, fs, shared, error)) < 0) &&
            !is_ending(fs) && !gives_up(fs, result, &since)) {
+        explain_refusal(fs, result, error);
         if (LOAD(fs->header->tickets.commit_error) != result)
             complain(fs->spool, error);
         capture_fail(fs, result);

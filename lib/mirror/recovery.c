@@ -371,10 +371,11 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
 
     places_in_state(walk->fs->state, PLACES_JOURNAL, path);
     checkpoint.directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    walk->recovered->journal_gone = checkpoint.directory < 0 && errno == ENOENT && held > 0;
-    if (checkpoint.directory < 0 && errno != ENOENT)
-        return error_set(walk->error, -EIO, "open %s: %s", path, strerrordesc_np(errno));
-    int result = checkpoint.directory < 0 ? 0 : refuse_foreign(checkpoint.directory, path, walk->error);
+    int refused = checkpoint.directory < 0 ? errno : 0;
+    walk->recovered->journal_gone = refused == ENOENT && held > 0;
+    if (refused && refused != ENOENT)
+        return error_set(walk->error, -refused, "open %s: %s", path, strerrordesc_np(refused));
+    int result = refused ? 0 : refuse_foreign(checkpoint.directory, path, walk->error);
     if (result == 0 && checkpoint.directory >= 0)
         result = checkpoint_apply(&checkpoint, walk->error);
     if (checkpoint.directory >= 0)

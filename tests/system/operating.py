@@ -1551,10 +1551,14 @@ def a_part_that_is_none(exim):
         operate(exim, "stop")
         part = spoil_part(state, what)
         refuses(exim, f"{part} ", "as root, run `")
-        refused = Message()
+        log, refused = Log(), Message()
         result = exim.command("-oi", "-odq", "-f", refused.sender, *refused.recipients, input=refused.content())
         check(result.returncode != 0 and b"descriptors" not in result.stderr, f"a message is taken, or why not is told wrongly: {result}")
         status_tells(exim, 2, f"{part} ", "as root, run `", "takes no")
+        if what == "journal_file":      # a mirror that may not write would say so, and end, after 5 s
+            time.sleep(6)
+            lines = [line for line in log.lines() if not line.startswith("fastspool: ")]
+            check(len(lines) == 1 and f"{part} has to be a directory" in lines[0], f"{lines}")
         subprocess.run(re.search(r"as root, run `([^`]*)`", operate(exim, "status", status=2))[1], shell=True, check=True)
         if (state / "kept").exists():
             (state / "kept").rename(part)
