@@ -292,6 +292,8 @@ static bool count_without(void *context, const struct exims_process *process)
         strcpy(found->moved, process->moved);
     }
     found->configured = found->configured || (process->served && process->configured);
+    if (process->served && process->daemon && !found->served)
+        found->served = process->pid;
     return false;
 }
 

@@ -50,6 +50,7 @@ struct exims_found {
     pid_t stranded;                 /* a daemon whose store was removed, 0: there is none */
     char moved[FASTSPOOL_PATH_MAX]; /* as in its exims_process */
     bool configured;                /* one that is served has a configuration of its own */
+    pid_t served;                   /* the first daemon that is served, 0: there is none */
 };
 
 /** How many Exims run without the library, or are not served by it.  Not those of other PID namespaces, nor a user's

@@ -14,6 +14,7 @@
 #include "config.h"
 #include "exims.h"
 #include "mountpoint.h"
+#include "proof.h"
 #include "states.h"
 #include "status.h"
 #include "store/store.h"
@@ -29,13 +30,16 @@
 #define LIBRARY INSTALLED_LIBRARY
 
 /* Does the loader take it into Exim's re-executions?  As command_maps_library(), -ECHILD where Exim ends with it alone.
- * Asked again when its file @st has changed, as --watch looks each second. */
-static int is_loaded(const struct fastspool *fs, const struct fastspool_config *config, const struct stat *st)
+ * Asked again when its file @st has changed, as --watch looks each second; not where an Exim that runs is the answer.
+ */
+static int is_loaded(const struct fastspool *fs, const struct shown *shown, const struct stat *st)
 {
     static struct stat asked;
     static int loaded = 1;
-    const char *exim = asked_exim(config);
+    const char *exim = asked_exim(shown->config);
 
+    if (exim && shown->found.served && proof_of(shown->found.served, exim, st))
+        return 1;
     if (!exim || (asked.st_ino == st->st_ino && asked.st_ctim.tv_sec == st->st_ctim.tv_sec &&
                   asked.st_ctim.tv_nsec == st->st_ctim.tv_nsec))
         return loaded;
@@ -49,7 +53,7 @@ static int is_loaded(const struct fastspool *fs, const struct fastspool_config *
 /* Its file has the right owner and mode. */
 static void look_at_loader(const struct fastspool *fs, const struct stat *st, struct shown *shown)
 {
-    int loaded = geteuid() == 0 && fs->owner != 0 ? is_loaded(fs, shown->config, st) : 1;
+    int loaded = geteuid() == 0 && fs->owner != 0 ? is_loaded(fs, shown, st) : 1;
 
     shown->fatal = loaded == -ECHILD;
     if (loaded == 0 || shown->fatal)

@@ -43,6 +43,16 @@ uint64_t started_at(pid_t pid, char name[STARTED_NAME])
     return word ? strtoull(word, NULL, 10) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK)) : 0;
 }
 
+pid_t started_parent(pid_t pid)
+{
+    char text[WORDS];
+    long parent = 0;
+
+    read_words(pid, text);
+    const char *word = strrchr(text, ')');
+    return word && sscanf(word, ") %*c %ld", &parent) == 1 ? (pid_t)parent : 0;
+}
+
 bool started_look(pid_t pid, struct started_now *now)
 {
     char path[32], line[256];

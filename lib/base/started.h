@@ -15,6 +15,9 @@
  *  of the program that it executes, as the kernel cuts it. */
 uint64_t started_at(pid_t pid, char name[STARTED_NAME]);
 
+/** Its parent; 0: there is none, or it can't be said. */
+pid_t started_parent(pid_t pid);
+
 /** A process at this moment. */
 struct started_now {
     uid_t uid;         /* effective */

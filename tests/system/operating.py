@@ -818,6 +818,46 @@ def mapped_is_not_served(exim):
         operate(exim, "disable", "--yes")
 
 
+def asks_of_library(exim):
+    """Has `fastspool status` run Exim as an ordinary user, to know whether the loader takes the library?  It says that all is well."""
+    trace = exim.work / "asked"
+    result = subprocess.run(["strace", "-f", "-qq", "-s", "200", "-o", trace, "-e", "trace=execve", TOOL, "status"], env=exim.environment(stock=True),
+                            capture_output=True)
+    check(result.returncode == 0, f"status: exit {result.returncode}, {result.stdout!r} {result.stderr!r}")
+    return '"-bV"' in trace.read_text()
+
+
+@test(library=True)
+def a_daemon_is_the_proof(exim):
+    """Beside a daemon that has loaded the installed library status runs no Exim to know whether one would.  It does where the library, or
+    its mode, is another since, and beside no daemon."""
+    target = pathlib.Path(os.path.realpath(INSTALLED))
+    other, away = target.with_suffix(".other"), target.with_suffix(".away")
+
+    def exchanged():
+        shutil.copy2(target, other)
+        target.rename(away)
+        other.rename(target)
+        target.chmod(0o4644)
+
+    with well(exim):
+        wait_for(lambda: not asks_of_library(exim), "the daemon is older by a second than the library's last change")
+        target.chmod(0o4644)
+        check(asks_of_library(exim), "the library was changed since")
+        exim.stop()
+        time.sleep(2)
+        exim.start()
+        check(not asks_of_library(exim), "the daemon was started since")
+        exchanged()
+        try:
+            check(asks_of_library(exim), "the daemon has another file")
+        finally:
+            target.unlink()
+            away.rename(target)
+        exim.stop()
+        check(asks_of_library(exim), "no daemon runs")
+
+
 @test(library=True, main=QUEUE_ONLY)
 def mail_on_the_disk(exim):
     """What Exim without the library has queued is counted, in each layout and queue."""
