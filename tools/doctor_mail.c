@@ -86,19 +86,20 @@ void doctor_queues(struct doctor *doctor)
 {
     char line[QUEUES_LINE], why[FASTSPOOL_ERROR_MAX];
     struct fastspool *fs = NULL;
-    bool refused = false;
+    enum queues found = QUEUES_OPEN;
 
     if (!doctor->spool[0] || doctor->refusal[0] || doctor->fs)
         return;
     int result = attach_open(doctor->spool, &doctor->config, &fs, why);
     if (result == 0) {
-        refused = queues_refuse(fs, viewed(doctor->spool) > 0, line);
+        found = queues_look(fs, viewed(doctor->spool) > 0, line);
         fastspool_detach(fs);
     } else if (result == -ENOENT && !has_database(doctor)) {
-        refused = queues_refuse_on_disk(doctor->spool, doctor->owner, doctor->group, line);
+        found = queues_look_on_disk(doctor->spool, doctor->owner, doctor->group, line);
     }
-    if (refused)
-        doctor_tell(doctor, doctor_verdict(severity_of(QUEUE_CLOSED)), "as said", "%s", line);
+    if (found != QUEUES_OPEN)
+        doctor_tell(doctor, doctor_verdict(severity_of(found == QUEUES_REFUSED ? QUEUE_CLOSED : QUEUES_MANY)),
+                    "as said", "%s", line);
     else if (result == -ENOENT)
         doctor_tell(doctor, DOCTOR_OK, NULL, "its directories are the spool owner's to use");
 }

@@ -13,6 +13,8 @@
  * Failure modes:
  *   - A spool of root's does not say whose they have to be.
  *   - A named queue on the disk is known by its input or msglog: of an empty directory nothing is said.
+ *   - The mail user has made any number of named queues on the disk: MOST are looked at, and of the rest it is said
+ *     that they were not.
  *   - A name on the disk is a symbolic link of the mail user's, or leads through one: nothing is said of what is
  *     there.  The store takes none over, and the command would be about what the link leads to.
  *   - What is looked at in the store needs no lock, and no wait.  The disk is not looked at through a view, which may
@@ -36,6 +38,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -44,12 +47,13 @@
 #define USED     07u /* of a directory with messages: read, written and searched */
 #define SEARCHED 01u
 #define FILLED   03u
+#define MOST     10000u /* named queues of the disk that are looked at: some 0.2 s of a processor */
 
 static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 static const char *const tops[] = {"input", "msglog"};
 #define TOPS (sizeof(tops) / sizeof(*tops))
 
-struct queues {
+struct look {
     struct fastspool *fs; /* NULL: none */
     const char *spool;
     int disk; /* the open spool; -1: it can't be looked at */
@@ -59,6 +63,7 @@ struct queues {
     char path[FASTSPOOL_PATH_MAX]; /* what can't be used, "": nothing */
     struct stat st;                /* of it */
     bool on_disk;                  /* it is the disk's */
+    uint64_t named;                /* named queues of the disk */
 };
 
 /* ---- names ---- */
@@ -96,13 +101,13 @@ static bool is_exims(const char *path)
 
 /* ---- one directory ---- */
 
-static bool path_of(const struct queues *q, const char *below, char path[FASTSPOOL_PATH_MAX])
+static bool path_of(const struct look *q, const char *below, char path[FASTSPOOL_PATH_MAX])
 {
     return snprintf(path, FASTSPOOL_PATH_MAX, "%s/%s", q->spool, below) < FASTSPOOL_PATH_MAX;
 }
 
 /* In the store. */
-static bool may(const struct queues *q, const struct stat *st, mode_t wanted)
+static bool may(const struct look *q, const struct stat *st, mode_t wanted)
 {
     mode_t rights = st->st_uid == q->owner ? st->st_mode >> 6 : st->st_gid == q->group ? st->st_mode >> 3 : st->st_mode;
 
@@ -110,7 +115,7 @@ static bool may(const struct queues *q, const struct stat *st, mode_t wanted)
 }
 
 /* The kernel is asked, with the owner's rights: it knows access control lists, and the way there. */
-static bool may_on_disk(const struct queues *q, const char *path, const struct stat *st, mode_t wanted)
+static bool may_on_disk(const struct look *q, const char *path, const struct stat *st, mode_t wanted)
 {
     struct rights rights = rights_of_owner(q->owner, q->group);
     bool refused = faccessat(AT_FDCWD, path, (int)wanted, AT_EACCESS) < 0 && errno == EACCES;
@@ -119,7 +124,7 @@ static bool may_on_disk(const struct queues *q, const char *path, const struct s
     return S_ISDIR(st->st_mode) && !refused;
 }
 
-static bool is_there(const struct queues *q, const char *below, bool on_disk, struct stat *st)
+static bool is_there(const struct look *q, const char *below, bool on_disk, struct stat *st)
 {
     if (!on_disk)
         return fastspool_stat(q->fs, below, st) == 0;
@@ -131,7 +136,7 @@ static bool is_there(const struct queues *q, const char *below, bool on_disk, st
 }
 
 /* Of a named queue's own directory Exim needs no more than the way, but to make another one in it. */
-static mode_t needs(const struct queues *q, const char *below, bool on_disk)
+static mode_t needs(const struct look *q, const char *below, bool on_disk)
 {
     char path[FASTSPOOL_PATH_MAX];
     struct stat st;
@@ -146,7 +151,7 @@ static mode_t needs(const struct queues *q, const char *below, bool on_disk)
 }
 
 /* The one with the shortest path counts. */
-static void look_at(struct queues *q, const char *below, bool on_disk)
+static void look_at(struct look *q, const char *below, bool on_disk)
 {
     char path[FASTSPOOL_PATH_MAX];
     size_t told = strlen(q->path);
@@ -168,14 +173,14 @@ static void look_at(struct queues *q, const char *below, bool on_disk)
 
 static void look_in_store(void *context, const char *path, uint32_t inode)
 {
-    struct queues *q = context;
+    struct look *q = context;
 
     if (inode_valid(q->fs, inode) && is_exims(path))
         look_at(q, path, false);
 }
 
 /* What the store has not got. */
-static void look_on_disk(struct queues *q, const char *below)
+static void look_on_disk(struct look *q, const char *below)
 {
     struct stat st;
 
@@ -183,22 +188,54 @@ static void look_on_disk(struct queues *q, const char *below)
         look_at(q, below, true);
 }
 
-/* @queue: "", or the name of one and a slash. */
-static void look_at_queue(struct queues *q, const char *queue)
+/* Of Exim's own queue, whose directories may have any number of messages: each letter is tried. */
+static void look_at_main(struct look *q)
 {
     char below[FASTSPOOL_PATH_MAX];
 
     for (size_t top = 0; top < TOPS; top++) {
-        for (size_t i = 0; i < sizeof(letters); i++) { /* the first time: itself */
-            const char letter[] = {i ? '/' : '\0', letters[i ? i - 1 : 0], '\0'};
-            if (snprintf(below, sizeof(below), "%s%s%s", queue, tops[top], letter) < (int)sizeof(below))
-                look_on_disk(q, below);
+        look_on_disk(q, tops[top]);
+        for (size_t i = 0; i < sizeof(letters) - 1; i++) {
+            snprintf(below, sizeof(below), "%s/%c", tops[top], letters[i]);
+            look_on_disk(q, below);
         }
     }
 }
 
+/* What is in directory @top of a named queue: there may be very many of them, with next to nothing in each. */
+static void look_in(struct look *q, const char *top)
+{
+    char below[FASTSPOOL_PATH_MAX];
+    struct stat st;
+    int fd = disk_open(q->disk, top, O_RDONLY | O_DIRECTORY, &st);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+
+    if (fd >= 0 && !directory)
+        close(fd);
+    for (const struct dirent *entry; directory && (entry = readdir(directory));) {
+        if (!entry->d_name[1] && strchr(letters, entry->d_name[0]) &&
+            snprintf(below, sizeof(below), "%s/%s", top, entry->d_name) < (int)sizeof(below))
+            look_on_disk(q, below);
+    }
+    if (directory)
+        closedir(directory);
+}
+
+static void look_at_named(struct look *q, const char *queue)
+{
+    char below[FASTSPOOL_PATH_MAX];
+
+    look_on_disk(q, queue);
+    for (size_t top = 0; top < TOPS; top++) {
+        if (snprintf(below, sizeof(below), "%s/%s", queue, tops[top]) >= (int)sizeof(below))
+            continue;
+        look_on_disk(q, below);
+        look_in(q, below);
+    }
+}
+
 /* On the disk, is @name a named queue, with a name that a path has room for? */
-static bool has_queue(const struct queues *q, const char *name)
+static bool has_queue(const struct look *q, const char *name)
 {
     char path[FASTSPOOL_PATH_MAX];
     struct stat st;
@@ -209,19 +246,15 @@ static bool has_queue(const struct queues *q, const char *name)
     return has;
 }
 
-static void look_at_disk(struct queues *q)
+static void look_at_disk(struct look *q)
 {
-    char queue[NAME_MAX + 2];
     DIR *directory = opendir(q->spool);
 
     q->disk = directory ? dirfd(directory) : -1;
-    look_at_queue(q, "");
+    look_at_main(q);
     for (const struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (!has_queue(q, entry->d_name))
-            continue;
-        look_on_disk(q, entry->d_name);
-        snprintf(queue, sizeof(queue), "%s/", entry->d_name);
-        look_at_queue(q, queue);
+        if (has_queue(q, entry->d_name) && q->named++ < MOST)
+            look_at_named(q, entry->d_name);
     }
     if (directory)
         closedir(directory);
@@ -231,7 +264,7 @@ static void look_at_disk(struct queues *q)
 
 /* What is given back to the owner: all below one name in the spool.  A command that named more would follow the link
  * that the mail user can put behind that name meanwhile. */
-static void say_given(const struct queues *q, char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)])
+static void say_given(const struct look *q, char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)])
 {
     char given[FASTSPOOL_PATH_MAX];
     size_t spool = strlen(q->spool) + 1;
@@ -240,7 +273,7 @@ static void say_given(const struct queues *q, char word[ESCAPE_WORD_ROOM(FASTSPO
     escape_word(word, ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX), given);
 }
 
-static void tell(const struct queues *q, char line[QUEUES_LINE])
+static void tell(const struct look *q, char line[QUEUES_LINE])
 {
     char user[ERROR_USER], owner[ERROR_USER], like[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], what[sizeof(like)];
     const char *path = q->path;
@@ -266,17 +299,24 @@ static void tell(const struct queues *q, char line[QUEUES_LINE])
     }
 }
 
-static bool refuse(struct queues *q, char line[QUEUES_LINE])
+static enum queues refuse(struct look *q, char line[QUEUES_LINE])
 {
     if (q->owner == 0)
-        return false;
+        return QUEUES_OPEN;
     if (q->fs)
         status_each(q->fs, look_in_store, q);
     if (!mountinfo_has_view(q->spool) && (geteuid() == 0 || geteuid() == q->owner))
         look_at_disk(q);
-    if (q->path[0])
+    if (q->path[0]) {
         tell(q, line);
-    return q->path[0];
+        return QUEUES_REFUSED;
+    }
+    if (q->named > MOST)
+        snprintf(line, QUEUES_LINE,
+                 "of %" PRIu64 " named queues on the disk, in %s, %" PRIu64
+                 " were not looked at, and may be closed to Exim: remove those that nobody uses",
+                 q->named, q->spool, q->named - MOST);
+    return q->named > MOST ? QUEUES_UNSEEN : QUEUES_OPEN;
 }
 
 /* On the disk, and the way there. */
@@ -295,16 +335,16 @@ static bool is_spool_closed(const struct fastspool *fs, char line[QUEUES_LINE])
     return closed;
 }
 
-bool queues_refuse(struct fastspool *fs, bool viewed, char line[QUEUES_LINE])
+enum queues queues_look(struct fastspool *fs, bool viewed, char line[QUEUES_LINE])
 {
-    struct queues q = {.fs = fs, .spool = fs->spool, .owner = fs->owner, .group = fs->group, .viewed = viewed};
+    struct look q = {.fs = fs, .spool = fs->spool, .owner = fs->owner, .group = fs->group, .viewed = viewed};
 
-    return is_spool_closed(fs, line) || refuse(&q, line);
+    return is_spool_closed(fs, line) ? QUEUES_REFUSED : refuse(&q, line);
 }
 
-bool queues_refuse_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE])
+enum queues queues_look_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE])
 {
-    struct queues q = {.spool = spool, .owner = owner, .group = group};
+    struct look q = {.spool = spool, .owner = owner, .group = group};
 
     return refuse(&q, line);
 }

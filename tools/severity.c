@@ -25,6 +25,7 @@ enum health severity_of(enum condition condition)
         [STATE_LOST] = ATTENTION,
         [MEMORY_LOST] = ATTENTION,
         [QUEUE_CLOSED] = MAIL_STANDS,
+        [QUEUES_MANY] = ATTENTION,
         [COMMITS_FAIL] = MAIL_STANDS,
         [JOURNAL_LOST] = ATTENTION,
         [NOT_CHECKPOINTED] = ATTENTION,

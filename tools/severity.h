@@ -17,6 +17,7 @@ enum condition {
     STATE_LOST,   /* the same, but for what has it open already */
     MEMORY_LOST,  /* the next store's, where `runtime` says; this one goes on */
     QUEUE_CLOSED, /* to Exim's user: a directory of it is another's */
+    QUEUES_MANY,  /* too many to look at each of them */
     COMMITS_FAIL, /* the last one */
     JOURNAL_LOST, /* there is no store, and files of the journal are missing: the next start goes on with the rest */
     NOT_CHECKPOINTED, /* checkpoints fail, and commits go on until the journal is full */

@@ -141,7 +141,7 @@ static void look_at_store(struct fastspool *fs, struct shown *shown)
     shown->checkpoint_error = LOAD(fs->header->disk.checkpoint_error);
     if (shown->checkpoint_error)
         locker_find(fs->state, PLACES_DATABASE "/" PLACES_DATABASE_LOCK, "mirror", shown->locker);
-    shown->closed = queues_refuse(fs, shown->view.state == SEEN_MOUNTED, shown->line);
+    shown->queues = queues_look(fs, shown->view.state == SEEN_MOUNTED, shown->line);
     look_at_memory(fs, shown);
     shown->blind =
         geteuid() == 0 && launch_view_lives(fs->state) > 0 ? exims_find_blind(shown->config, fs->runtime) : 0;

@@ -10,6 +10,7 @@
 #include "installed.h"
 #include "memory.h"
 #include "plain/census.h"
+#include "queues.h"
 #include "seen.h"
 #include "severity.h"
 #include "states.h"
@@ -68,12 +69,12 @@ struct shown {
     uint32_t locked; /* what the import has left on the disk, as in view_state */
     uint32_t conflicts;
     uint32_t left;
-    uint32_t hidden; /* of it: by the view */
-    bool closed;     /* Exim's user can't use a directory of the queue, as `line` says */
-    bool enabled;    /* the service's Exim is to have the library */
-    bool unattended; /* no Exim runs that has the store; only root can know */
-    bool passing;    /* one does, and ends soon: it is no daemon */
-    int64_t without; /* Exims that run without the library, of any spool; -1: only root can know */
+    uint32_t hidden;    /* of it: by the view */
+    enum queues queues; /* may Exim's user use its directories?  If not, `line` says so */
+    bool enabled;       /* the service's Exim is to have the library */
+    bool unattended;    /* no Exim runs that has the store; only root can know */
+    bool passing;       /* one does, and ends soon: it is no daemon */
+    int64_t without;    /* Exims that run without the library, of any spool; -1: only root can know */
     struct exims_found found;
     const char *runtime; /* where its memory is */
     uint64_t spared;     /* bytes that others leave it there, 0: all that it may take */

@@ -437,7 +437,7 @@ void status_judge(struct shown *shown)
     const struct fastspool_status *s = &shown->numbers;
     char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)];
 
-    if (store_fails(shown) || is_said(shown, QUEUE_CLOSED, shown->closed) || mirror_stands(shown))
+    if (store_fails(shown) || is_said(shown, QUEUE_CLOSED, shown->queues == QUEUES_REFUSED) || mirror_stands(shown))
         return;
     if (!shown->recovering && (s->room_bytes < SPOOL_SPACE || s->room_files < SPOOL_INODES))
         is(shown, NO_ROOM,
@@ -471,7 +471,7 @@ void status_judge(struct shown *shown)
     else if (!s->mirror_pid)
         is(shown, NO_MIRROR,
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
-    else if (!memory_is_filled(shown) &&
+    else if (!memory_is_filled(shown) && !is_said(shown, QUEUES_MANY, shown->queues == QUEUES_UNSEEN) &&
              !is_said(shown, LARGE_REFUSED, status_refuses_large(s->largest_bytes, shown->exim_limit, shown->line)))
         is(shown, IN_ORDER, "all is well");
 }

@@ -227,7 +227,7 @@ def mistakes_after_stop(exim):
 # --- directories of the queue on the disk, without a view -----------------------------------------------------------
 
 IN_QUEUE = ("acl_smtp_mail = accept queue = ${if eq{$sender_address}{q@sink.test}{Q}}",)
-DIRECTORIES = ("Q", "Q/input", "Q/msglog", "input", "msglog", "input/8")
+DIRECTORIES = ("Q", "Q/input", "Q/msglog", "Q/input/8", "input", "msglog", "input/8")
 
 
 def make(exim, name, mistake):
@@ -325,6 +325,37 @@ def directories_of_the_disk(exim):
         clear(exim)
         make(exim, "Q/input", "nobody's")
         check(not start(exim), f"what the store has is refused for the disk's: {start(exim)}")
+
+
+@test(library=True, main=QUEUE_ONLY)
+def named_queues_of_the_disk(exim):
+    """The mail user's named queues on the disk cost status a few calls each.  Of very many it looks at some, and says how many it has
+    not looked at; a start is not refused.  When they are gone all is well."""
+    def made(numbers):
+        for number in numbers:
+            for name in (f"q{number}", f"q{number}/input"):
+                (exim.spool / name).mkdir()
+                exim.own(exim.spool / name)
+
+    with on_disk(exim):
+        exim.start()
+        made(range(100))
+        trace = exim.work / "calls"
+        subprocess.run(["strace", "-o", trace, "-e", "trace=openat2", TOOL, "status"], env=exim.environment(stock=True), check=True,
+                       stdout=subprocess.DEVNULL)
+        calls = sum("q" in line for line in trace.read_text().splitlines())
+        check(500 < calls < 3000, f"{calls} look-ups for 100 queues")
+        made(range(100, 10010))
+        status, said = exim.status(), exim.command("doctor", program=TOOL, stock=True).stdout.decode()
+        told = f"of 10010 named queues on the disk, in {exim.spool}, 10 were not looked at"
+        check(status["health"] == 1 and told in status["line"] and told in said, f"{status['line']}, {said}")
+        check(not start(exim), f"the start is refused: {start(exim)}")
+        (exim.spool / "q0").chmod(0)
+        check("q0 has mode 0000" in (line := exim.status()["line"]) or told in line, line)
+        for number in range(10010):
+            (exim.spool / f"q{number}/input").rmdir()
+            (exim.spool / f"q{number}").rmdir()
+        check((line := exim.status()["line"]) == WELL, line)
 
 
 @test(library=True, main=QUEUE_ONLY + IN_QUEUE)
