@@ -10,9 +10,11 @@
  * groups and capabilities count as they do for the call that failed.
  *
  * Failure modes, each a sentence with the path, whose it is or its mode, and the command:
- *   - A directory on the way there can't be searched.  Only that is told: what is below it can't be looked at.
+ *   - A directory on the way there can't be searched.  Only that is told: what is below it can't be looked at.  Where
+ *     it is another user's, below one of the owner's, nothing is: he may have put a link there.
  *   - A part is another user's: so may be those beside it, and the command gives him all of them.
- *   - It is his, and has not the mode for it.
+ *   - It is his, and has not the mode for it.  The command gives that and takes nothing: he may put a link there, and
+ *     what it leads to stays open to all that it was.
  *   - A part has an attribute with which not even root can write it; a file is in a directory's place.
  *   - A lock is no file.
  *   - The spool's own directory has lost its mode, which matters to Exim alone where the state is elsewhere.
@@ -106,16 +108,23 @@ static int tell_mode(const struct owned *owned, const char *path, const struct s
 }
 
 /* The first directory on the way to @path that the owner can't search, if there is one.  A directory of root's has to
- * be every user's to search. */
+ * be every user's to search, unless the owner can have put it there. */
 static int check_way(const struct owned *owned, const char *path)
 {
     char above[PLACES_PATH_MAX];
-    struct stat st;
+    bool is_his = false; /* to change: it, or a directory on the way to it, is the owner's, or a link of his */
+    struct stat st, named;
 
     for (const char *at = path; (at = strchr(at + 1, '/'));) {
         snprintf(above, sizeof(above), "%.*s", (int)(at - path), path);
-        if (is_refused(above, SEARCHED) && stat(above, &st) == 0)
-            return tell_mode(owned, above, &st, true, st.st_uid == owned->st->st_uid ? "u+rwx" : "a+rx");
+        if (lstat(above, &named) < 0)
+            return 0;
+        is_his = is_his || named.st_uid == owned->st->st_uid;
+        if (!is_refused(above, SEARCHED) || stat(above, &st) < 0)
+            continue;
+        if (st.st_uid == owned->st->st_uid)
+            return tell_mode(owned, above, &st, true, "u+rwx");
+        return is_his ? 0 : tell_mode(owned, above, &st, true, "a+rx");
     }
     return 0;
 }
@@ -165,7 +174,7 @@ static int check_kind(const struct owned *owned, const char *path, mode_t mode)
 /* @mode: of a file or directory as they are made.  What is not there, or no longer, is none of this file's business. */
 static int check_part(const struct owned *owned, const char *path, mode_t mode, enum others others)
 {
-    char number[8];
+    char command[8];
     struct stat st;
     int result = check_attributes(owned, path, mode);
 
@@ -184,8 +193,11 @@ static int check_part(const struct owned *owned, const char *path, mode_t mode, 
                                                              : tell_owner(owned, path, &st);
     if (!shared && (!refused || (st.st_mode & mode) == mode))
         return 0;
-    snprintf(number, sizeof(number), "%04o", (unsigned)mode);
-    return tell_mode(owned, path, &st, refused, number);
+    if (refused)
+        strcpy(command, mode & SEARCHED ? "u+rwx" : "u+rw");
+    else
+        snprintf(command, sizeof(command), "%04o", (unsigned)mode);
+    return tell_mode(owned, path, &st, refused, command);
 }
 
 /* ---- the state ---- */

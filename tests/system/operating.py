@@ -1944,7 +1944,7 @@ def a_state_without_its_mode(exim):
     """The state directory has lost its mode: status, doctor and the refused start say how it gets that back."""
     with well(exim) as disk:
         state = disk.place / "state"
-        advice = f"`chmod 0700 {state}`"
+        advice = f"`chmod u+rwx {state}`"
         state.chmod(0)
         said = operate(exim, "status", status=2)
         check("has mode 0000" in said and advice in said, said)

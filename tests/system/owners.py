@@ -280,6 +280,36 @@ def links_put_there_later(exim):
             clear(exim)
 
 
+@test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
+def links_in_the_state(exim):
+    """So it is in the state: the command for a part that has lost its mode shuts nobody out of what a link leads to.  And where the
+    way to the state leads through a directory of the mail user's, no command opens what a link there leads to."""
+    own, roots = exim.work / "own", exim.work / "roots"
+    roots.mkdir(mode=0o755)
+    own.mkdir()
+    exim.own(own)
+    with spool_on_disk(exim):
+        journal = exim.spool / ".fastspool/journal"
+        journal.chmod(0)
+        (command,) = commands(said := start(exim))
+        check(str(journal) in said, said)
+        journal.rename(journal.with_name("away"))
+        journal.symlink_to(roots)
+        subprocess.run(["bash", "-c", command], cwd="/", check=True)
+        check((roots.stat().st_uid, roots.stat().st_mode & 0o777) == (0, 0o755), f"changed by {command}")
+        journal.unlink()
+        journal.with_name("away").rename(journal)
+        subprocess.run(["bash", "-c", command], cwd="/", check=True)
+        check(not (said := start(exim)), said)
+        exim.stop()
+        exim.tool("stop")
+        roots.chmod(0o700)
+        (own / "link").symlink_to(roots)
+        exim.fastspool_configuration("view = off", f"state = {own}/link/state")
+        check("Permission denied" in (said := start(exim)) and not commands(said), said)
+        exim.fastspool_configuration("view = auto")
+
+
 def clear(exim):
     for name in ("Q", "input", "msglog"):
         path = exim.spool / name
