@@ -85,7 +85,7 @@ static void print_finding(const struct doctor *doctor, enum verdict verdict, con
 
     if (!doctor->json) {
         printf("%-9s  %-17s  %s", verdicts[verdict], doctor->subject, escape_controls(shown, sizeof(shown), found));
-        printf(mend ? "; to do: %s\n" : "\n", mend ? escape_controls(shown, sizeof(shown), mend) : NULL);
+        printf(mend ? DOCTOR_TO_DO "%s\n" : "\n", mend ? escape_controls(shown, sizeof(shown), mend) : NULL);
         return;
     }
     printf("%s{\"check\": ", doctor->told ? ", " : "");
@@ -108,7 +108,7 @@ void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, 
     vsnprintf(found, sizeof(found), format, arguments);
     va_end(arguments);
     if (doctor->start && verdict == DOCTOR_WRONG)
-        tool_error("Exim must not start so: %s: %s%s%s", doctor->subject, found, mend ? "; to do: " : "",
+        tool_error("Exim must not start so: %s: %s%s%s", doctor->subject, found, mend ? DOCTOR_TO_DO : "",
                    mend ? mend : "");
     if (!doctor->start || doctor->json)
         print_finding(doctor, verdict, found, mend);

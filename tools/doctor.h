@@ -41,6 +41,9 @@ struct doctor {
 /* What lets root look into other users' processes. */
 #define DOCTOR_LOOKS "give this process CAP_SYS_PTRACE (--cap-add SYS_PTRACE), or run it outside of the container"
 
+/* Between what was found and what is to be done about it. */
+#define DOCTOR_TO_DO "; to do: "
+
 /** Tell one finding of the check that is made now: what was found, and what to do about it, a sentence each without the
  *  full stop.  @mend: NULL: nothing. */
 void doctor_tell(struct doctor *doctor, enum verdict verdict, const char *mend, const char *format, ...)

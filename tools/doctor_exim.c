@@ -220,7 +220,7 @@ void doctor_state(struct doctor *doctor)
     if (usable < 0) /* some say themselves what to do */
         doctor_tell(doctor, DOCTOR_WRONG,
                     usable == -ENOSPC ? "make room there, or say `runtime` in " FASTSPOOL_CONFIG
-                    : usable == -EPERM || usable == -EROFS || usable == -EWOULDBLOCK
+                    : usable == -EPERM || usable == -EROFS || usable == -EWOULDBLOCK || usable == -ENODATA
                         ? "as said, or mend `state` in " FASTSPOOL_CONFIG
                         : "mend `state` in " FASTSPOOL_CONFIG,
                     "%s", error);

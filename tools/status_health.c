@@ -5,6 +5,7 @@
 #include "base/escape.h"
 #include "command.h"
 #include "config.h"
+#include "doctor.h"
 #include "exims.h"
 #include "moved.h"
 #include "status.h"
@@ -13,6 +14,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -155,13 +157,15 @@ bool status_add_refusal(const struct shown *shown, char line[STATUS_LINE])
     char output[COMMAND_OUTPUT];
     size_t length = strlen(line);
 
-    const char *why = geteuid() == 0 && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
+    char *why = geteuid() == 0 && command_run(arguments, NULL, output) != 0 ? strstr(output, prefix) : NULL;
     if (!why)
         return false;
     why += strlen(prefix);
-    snprintf(line + length, STATUS_LINE - length, "%s%s: %.*s", length ? "; " : "",
+    why[strcspn(why, "\n")] = '\0';
+    char *mend = strstr(why, DOCTOR_TO_DO); /* doctor says this sentence itself as what is to be done */
+    snprintf(line + length, STATUS_LINE - length, "%s%s: %.*s%s%s", length ? "; " : "",
              shown->enabled ? "its start would be refused" : "with the library it would not be served",
-             (int)strcspn(why, "\n"), why);
+             mend ? (int)(mend - why) : INT_MAX, why, mend ? "; " : "", mend ? mend + strlen(DOCTOR_TO_DO) : "");
     return true;
 }
 

@@ -3548,6 +3548,8 @@ def a_start_that_is_refused_beside_mail(exim):
                     line = next((line for line in said.splitlines() if "would be refused" in line), "")
                     check(status == 2 and " stand" in line and why in line, f"{place}: exit {status}: {said}")
                     check("would be refused" in told["line"] + told["more"], f"{told}")
+                    report = exim.command("doctor", program=TOOL, stock=True).stdout.decode()
+                    check("would be refused" in report and all(line.count("to do: ") <= 1 for line in report.splitlines()), report)
         exim.run("-Mrm", *exim.queue())
         operate(exim, "disable", "--yes")
 
