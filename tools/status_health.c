@@ -400,8 +400,9 @@ static bool view_fails(struct shown *shown)
         return is(shown, VIEW_COVERED, "the view is %s: programs without the library do not see the store; %s",
                   shown->view.line, shown->view.mend);
     if (shown->hidden)
-        return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " messages or files of the disk; " STATUS_HIDDEN,
-                  shown->hidden, escape_word(word, sizeof(word), shown->spool));
+        return is(shown, VIEW_HIDES, "the view hides %" PRIu32 " message%s or file%s of the disk; " STATUS_HIDDEN,
+                  shown->hidden, tool_plural(shown->hidden), tool_plural(shown->hidden),
+                  escape_word(word, sizeof(word), shown->spool));
     if (shown->view.locker[0])
         return is(shown, VIEW_LAST, "the view is mounted, and after its end no other one can be: %s",
                   shown->view.locker);

@@ -144,18 +144,24 @@ void status_print_text(const struct shown *shown)
     printf("  durability   %s\n", fastspool_durability_name(s->durability));
     printf("  messages     %" PRIu64 "%s", s->messages, shown->recovering ? " so far" : "");
     printf(shown->on_disk > 0 ? "; and %" PRId64 " on the disk\n" : "\n", shown->on_disk);
-    printf("  files        %" PRIu64 ", %" PRIu64 " open descriptions\n", s->files, s->descriptions);
+    printf("  files        %" PRIu64 ", %" PRIu64 " open description%s\n", s->files, s->descriptions,
+           tool_plural(s->descriptions));
     printf("  memory       %.1f MiB of %.0f MiB; open files hold %.1f MiB\n", (double)s->memory_bytes / 1048576,
            (double)s->memory_limit / 1048576, (double)s->open_bytes / 1048576);
     if (shown->pages[0])
         printf("  pages        %s\n", shown->pages);
-    printf("  evicted      %" PRIu64 " files; %" PRIu64 " evictions and %" PRIu64 " page-ins so far", s->evicted_files,
-           s->evictions, s->brought_back);
-    printf(s->spilled_files ? "; %" PRIu64 " open files are read from the disk\n" : "\n", s->spilled_files);
-    printf("  room         for %.1f MiB and %" PRIu64 " files; for a message of %.1f MiB at most\n",
-           (double)s->room_bytes / 1048576, s->room_files, (double)s->largest_bytes / 1048576);
-    printf("  not on disk  %" PRIu64 " files, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
-           (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
+    printf("  evicted      %" PRIu64 " file%s; %" PRIu64 " eviction%s and %" PRIu64 " page-in%s so far",
+           s->evicted_files, tool_plural(s->evicted_files), s->evictions, tool_plural(s->evictions), s->brought_back,
+           tool_plural(s->brought_back));
+    printf(s->spilled_files == 0   ? "\n"
+           : s->spilled_files == 1 ? "; %" PRIu64 " open file is read from the disk\n"
+                                   : "; %" PRIu64 " open files are read from the disk\n",
+           s->spilled_files);
+    printf("  room         for %.1f MiB and %" PRIu64 " file%s; for a message of %.1f MiB at most\n",
+           (double)s->room_bytes / 1048576, s->room_files, tool_plural(s->room_files),
+           (double)s->largest_bytes / 1048576);
+    printf("  not on disk  %" PRIu64 " file%s, %.1f MiB; the oldest change is %" PRIu64 " ms old\n", s->dirty_files,
+           tool_plural(s->dirty_files), (double)s->dirty_bytes / 1048576, MS(s->unflushed_ns));
     printf("  commits      %" PRIu64 "; median %.1f ms, 99th percentile %.1f ms\n", s->commits,
            (double)s->commit_p50_ns / 1e6, (double)s->commit_p99_ns / 1e6);
     if (s->mirror_pid)

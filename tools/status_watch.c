@@ -101,9 +101,11 @@ static void draw_numbers(const struct shown *shown)
 {
     const struct fastspool_status *s = &shown->numbers;
 
-    printf("  memory       %.1f MiB of %.0f MiB; %" PRIu64 " files evicted" CLEAR_LINE,
-           (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576, s->evicted_files);
-    printf("  not on disk  %" PRIu64 " files, %.1f MiB" CLEAR_LINE, s->dirty_files, (double)s->dirty_bytes / 1048576);
+    printf("  memory       %.1f MiB of %.0f MiB; %" PRIu64 " file%s evicted" CLEAR_LINE,
+           (double)s->memory_bytes / 1048576, (double)s->memory_limit / 1048576, s->evicted_files,
+           tool_plural(s->evicted_files));
+    printf("  not on disk  %" PRIu64 " file%s, %.1f MiB" CLEAR_LINE, s->dirty_files, tool_plural(s->dirty_files),
+           (double)s->dirty_bytes / 1048576);
     printf("  waiting      %" PRIu64 " process%s" CLEAR_LINE, s->waiters, s->waiters == 1 ? "" : "es");
     if (s->mirror_pid)
         printf("  mirror       process %ld, last sign of life %.1f s ago" CLEAR_LINE, (long)s->mirror_pid,

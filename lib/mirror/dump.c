@@ -159,9 +159,9 @@ int dump_journal(const char *state, bool bodies, FILE *out)
             (unsigned long long)found.batches, (unsigned long long)found.bytes, (unsigned long long)found.last,
             (unsigned long long)found.highest);
     if (found.missing)
-        fprintf(out, "in %llu places batches are missing, the first behind batch %llu, file %04u, byte %llu: %s\n",
-                (unsigned long long)found.missing, (unsigned long long)found.hole_after, found.hole.file,
-                (unsigned long long)found.hole.offset, journal_scan_reason(found.hole.reason));
+        fprintf(out, "in %llu place%s batches are missing, the first behind batch %llu, file %04u, byte %llu: %s\n",
+                (unsigned long long)found.missing, found.missing == 1 ? "" : "s", (unsigned long long)found.hole_after,
+                found.hole.file, (unsigned long long)found.hole.offset, journal_scan_reason(found.hole.reason));
     return 0;
 }
 

@@ -254,11 +254,11 @@ static void tell_losses(const struct fastspool *fs, const struct recovered *reco
                fs->state);
     if (recovered->missing)
         syslog(LOG_MAIL | LOG_ERR,
-               "%s: the journal is damaged: in %llu places batches are missing between two others, first after batch "
+               "%s: the journal is damaged: in %llu place%s batches are missing between two others, first after batch "
                "%llu, where file %04u ends at byte %llu: %s",
-               fs->spool, (unsigned long long)recovered->missing, (unsigned long long)recovered->hole_after,
-               recovered->hole.file, (unsigned long long)recovered->hole.offset,
-               journal_scan_reason(recovered->hole.reason));
+               fs->spool, (unsigned long long)recovered->missing, recovered->missing == 1 ? "" : "s",
+               (unsigned long long)recovered->hole_after, recovered->hole.file,
+               (unsigned long long)recovered->hole.offset, journal_scan_reason(recovered->hole.reason));
 }
 
 /* If a part of the state is not this process's to open: which part, and what to do. */
@@ -296,9 +296,10 @@ static int recover(struct fastspool *fs)
     publish_state(fs, SEGMENT_READY, NULL);
     tell_losses(fs, &recovered);
     syslog(LOG_MAIL | LOG_INFO,
-           "%s: recovered %llu messages in %llu files, %llu batches of the journal, %llu bytes, in %.2f s", fs->spool,
-           (unsigned long long)recovered.messages, (unsigned long long)recovered.files,
-           (unsigned long long)recovered.batches, (unsigned long long)recovered.bytes,
+           "%s: recovered %llu message%s in %llu file%s, %llu batch%s of the journal, %llu bytes, in %.2f s", fs->spool,
+           (unsigned long long)recovered.messages, recovered.messages == 1 ? "" : "s",
+           (unsigned long long)recovered.files, recovered.files == 1 ? "" : "s", (unsigned long long)recovered.batches,
+           recovered.batches == 1 ? "" : "es", (unsigned long long)recovered.bytes,
            (double)(clock_monotonic() - start) / 1e9);
     return 0;
 }

@@ -163,10 +163,10 @@ static void check_chain(struct look *look, const struct verify_known *known, con
     if (found->missing)
         findings_add(
             look->findings,
-            "journal: batches are missing in %llu places, the first behind batch %llu, where file %04u ends at "
+            "journal: batches are missing in %llu place%s, the first behind batch %llu, where file %04u ends at "
             "byte %llu: %s",
-            (unsigned long long)found->missing, (unsigned long long)found->hole_after, hole->file,
-            (unsigned long long)hole->offset, journal_scan_reason(hole->reason));
+            (unsigned long long)found->missing, found->missing == 1 ? "" : "s", (unsigned long long)found->hole_after,
+            hole->file, (unsigned long long)hole->offset, journal_scan_reason(hole->reason));
     if (found->last < durable) {
         if (end->offset)
             findings_add(

@@ -188,8 +188,9 @@ static int import_all(struct server *server, bool whole)
     server->looked = clock_monotonic();
     int error = import_run(server->fs, server->spool, whole, result);
     if (result->files > before)
-        syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu messages in %llu files from the disk",
-               inside_spool(server->fs), (unsigned long long)result->messages, (unsigned long long)result->files);
+        syslog(LOG_MAIL | LOG_INFO, "%s: view: imported %llu message%s in %llu file%s from the disk",
+               inside_spool(server->fs), (unsigned long long)result->messages, result->messages == 1 ? "" : "s",
+               (unsigned long long)result->files, result->files == 1 ? "" : "s");
     inside_set_left(server->fs, result->locked, result->conflicts, result->left);
     return error < 0 ? error : result->locked > 0;
 }

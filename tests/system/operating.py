@@ -2356,6 +2356,7 @@ def a_database_that_is_none(exim):
         check(database.stat().st_size == 0, "something is written into it")
         database.write_bytes(whole)
         wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        check(any("recovered 1 message in 3 files" in line for line in log.lines()), f"{log.lines()}")
         exim.run("-Mrm", *exim.queue())
 
 
@@ -3401,6 +3402,7 @@ def forms_of(exim, spool):
     told_as_json = json.loads(told.stdout)
     check(text.returncode == told.returncode == metrics.returncode == told_as_json["health"] == int(numbers["fastspool_health"]),
           f"{text} {told} {metrics}")
+    check(not re.search(rb"\b1 (messages|files|evictions|page-ins|processes|open (descriptions|files))\b", text.stdout + text.stderr), f"{text}")
     return text.returncode, (text.stdout + text.stderr).decode(), told_as_json, numbers
 
 

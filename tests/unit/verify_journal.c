@@ -155,7 +155,7 @@ Test(verify_journal, files_of_the_journal)
     restore("well");
     in_state("rm $a", middle, 0);
     cr_assert_gt(verify(false), 0);
-    cr_assert(told("batches are missing in 1 places"), "%s", said());
+    cr_assert(told("batches are missing in 1 place,"), "%s", said());
     restore("well");
     in_state("rm $a", last, 0);
     cr_assert_gt(verify(true), 0);
