@@ -16,6 +16,7 @@
 #include "seen.h"
 #include "spool/attach.h"
 #include "spool/launch.h"
+#include "spool/upgrade.h"
 #include "spool/viewed.h"
 #include "states.h"
 #include "status.h"
@@ -81,6 +82,14 @@ static bool has_database(const struct doctor *doctor)
     return access(database, F_OK) == 0 || errno != ENOENT;
 }
 
+/* Of a store that could not be attached: can no start have it?  (Others may, that do more than a look.) */
+static bool is_closed_to_all(const struct doctor *doctor, int result)
+{
+    struct stat st;
+
+    return result == -EPROTO && stat(doctor->spool, &st) == 0 && upgrade_is_unwritten(doctor->state, &st);
+}
+
 /* With --start there is no look at the store yet; else "store" has told of it, where it is in memory. */
 void doctor_queues(struct doctor *doctor)
 {
@@ -100,6 +109,8 @@ void doctor_queues(struct doctor *doctor)
     if (found != QUEUES_OPEN)
         doctor_tell(doctor, doctor_verdict(severity_of(found == QUEUES_REFUSED ? QUEUE_CLOSED : QUEUES_MANY)),
                     "as said", "%s", line);
+    else if (doctor->start && is_closed_to_all(doctor, result))
+        doctor_tell(doctor, doctor_verdict(severity_of(STORE_FAILS)), "as said", "%s", why);
     else if (result == -ENOENT)
         doctor_tell(doctor, DOCTOR_OK, NULL, "its directories are the spool owner's to use");
 }

@@ -86,17 +86,26 @@ static int join(struct fastspool *fs, int state_fd, const struct stat *spool, st
     return result;
 }
 
-/* With the claim: has the disk all of the segment in @runtime, which is another version's? */
-static bool is_written(const char *runtime, const struct stat *spool)
+/* With the claim: the segment of the dead is another version's, as @error says.  -ENOENT: the disk has all of it, and
+ * this process may make a new one, to recover it from there.  Else -EPROTO, with another sentence where memory alone
+ * has a part of it. */
+static int check_other_version(const struct fastspool *fs, const struct stat *spool, bool create, char *error)
 {
+    char why[FASTSPOOL_ERROR_MAX];
     struct release release;
-    char error[FASTSPOOL_ERROR_MAX];
 
-    if (release_open(runtime, spool, &release, error) < 0)
-        return false;
+    if (release_open(fs->runtime, spool, &release, why) < 0)
+        return -EPROTO;
     bool written = LOAD(*release.unwritten) == 0;
+    uint32_t version = release.version;
     release_close(&release);
-    return written;
+    if (!written)
+        return error_set(error, -EPROTO,
+                         "%s: its store, of layout version %u, has changes that are not on the disk, as its mirror was "
+                         "killed: install the version before this one, start Exim, and run `fastspool stop` until its "
+                         "exit status is 0; then this one brings all of it back",
+                         fs->spool, version);
+    return create ? -ENOENT : -EPROTO;
 }
 
 /* With the claim: does the store of the dead lie in memory?  A disk's file may be older than the machine's start, and
@@ -120,8 +129,8 @@ static int take_over(struct fastspool *fs, const struct fastspool_config *config
     struct record record;
     int result = memory_open(fs, state_fd, spool, &record, error);
 
-    if (result == -EPROTO && create && is_written(fs->runtime, spool))
-        result = -ENOENT; /* another version's, which the disk has: recover it from there */
+    if (result == -EPROTO)
+        result = check_other_version(fs, spool, create, error);
     if (result == 0 && create)
         result = check_memory(fs, error);
     int is_viewed = result == 0 ? memory_is_viewed(fs, error) : 0;

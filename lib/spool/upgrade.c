@@ -76,3 +76,23 @@ enum upgrade upgrade_release(const char *state, const struct stat *spool, uint32
     rights_back(rights);
     return found;
 }
+
+bool upgrade_is_unwritten(const char *state, const struct stat *spool)
+{
+    struct rights rights = rights_of_owner(spool->st_uid, spool->st_gid);
+    int state_fd = open(state, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char error[FASTSPOOL_ERROR_MAX];
+    struct release release;
+    struct record record;
+    bool is = state_fd >= 0 && launch_mirror_lives(state) == 0 && record_read(state_fd, &record) == 0 &&
+              release_open(record.runtime, spool, &release, error) == 0;
+
+    if (is) {
+        is = LOAD(*release.unwritten) > 0;
+        release_close(&release);
+    }
+    if (state_fd >= 0)
+        close(state_fd);
+    rights_back(rights);
+    return is;
+}

@@ -7,6 +7,7 @@
 
 #include "fastspool.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -23,5 +24,9 @@ enum upgrade {
  *  it and the disk has all of it.  @spool: the spool directory.  @version: that of the segment. */
 enum upgrade upgrade_release(const char *state, const struct stat *spool, uint32_t *version,
                              char error[FASTSPOOL_ERROR_MAX]);
+
+/** Has the segment of state directory @state, of whatever version, changes that are not on the disk, and no mirror that
+ *  would write them?  False, too, where it can't be said. */
+bool upgrade_is_unwritten(const char *state, const struct stat *spool);
 
 #endif

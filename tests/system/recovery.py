@@ -10,7 +10,7 @@ import struct
 import subprocess
 
 from harness import (EXIM, ID, QUEUED_LAYOUTS, QUEUE_ONLY, TOOL, Client, Message, by_message, check, kill, kill_all,
-                     main, processes, stores, test, wait_for)
+                     main, processes, stores, suspend, test, wait_for)
 
 
 def accept(exim, count, recipient="user@sink.test", place="sink"):
@@ -305,6 +305,30 @@ def another_layout(exim):
     wait_for(lambda: not mirrors(), "the mirror has ended")
     change_layout(exim, 98)
     check(exim.listing() == listed, "the queue is another one")
+    exim.deliver_queue()
+
+
+@test(library=True, main=QUEUE_ONLY)
+def another_layout_that_was_killed(exim):
+    """A store in memory of another version, whose mirror was killed with changes that the disk lacks: no start of this version is
+    served, and status, doctor and the refused start say what helps, as `stop` does, which leaves it.  It does help."""
+    exim.submit(exim.expect(Message(), "sink"))
+    mirror = exim.status()["mirror_pid"]
+    suspend(mirror)
+    subprocess.run(["python3", "-c", f"import os; open('{exim.spool}/input/left', 'w').close(); os._exit(0)"], env=exim.environment(),
+                   check=True)
+    kill(mirror)
+    wait_for(lambda: not exim.status()["mirror_pid"], "the mirror has ended")
+    change_layout(exim, 14)
+    words = b"layout version 14, has changes that are not on the disk", b"version before"
+    for arguments, status in ((["status"], 2), (["doctor", "--start"], 2), (["doctor"], 2), (["stop"], 1)):
+        said = exim.command(*arguments, program=TOOL, stock=True)
+        check(said.returncode == status and all(word in said.stdout + said.stderr for word in words), f"{arguments}: {said}")
+        check(b"stop the mail server, run `fastspool stop`, start again" not in said.stdout + said.stderr, f"{arguments}: {said}")
+    said = exim.command("-bpc")
+    check(said.returncode != 0 and all(word in said.stderr for word in words) and stores(), f"{said}")
+    change_layout(exim, 15)             # the version before
+    exim.tool("stop")
     exim.deliver_queue()
 
 
