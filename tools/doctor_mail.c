@@ -87,7 +87,8 @@ static bool is_closed_to_all(const struct doctor *doctor, int result)
 {
     struct stat st;
 
-    return result == -EPROTO && stat(doctor->spool, &st) == 0 && upgrade_is_unwritten(doctor->state, &st);
+    return result == -ENOSYS ||
+           (result == -EPROTO && stat(doctor->spool, &st) == 0 && upgrade_is_unwritten(doctor->state, &st));
 }
 
 /* With --start there is no look at the store yet; else "store" has told of it, where it is in memory. */

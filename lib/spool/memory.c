@@ -89,6 +89,11 @@ int memory_open(struct fastspool *fs, int state_fd, const struct stat *spool, st
                   fs->state, strerrordesc_np(-result));
     if (result == 0)
         result = presence_identity(fs->presence_fd, fs->state, record->held, error);
+    if (result == 0 && presence_is_uncertain(record->identity, record->held))
+        result = error_set(error, -ENOSYS,
+                           "%s: it can't be told which state %s is, as statx(2) does not say when it was made: let the "
+                           "filter of system calls, of a container or service, allow that call",
+                           fs->spool, fs->state);
     if (result == 0 && record->identity[0] && strcmp(record->identity, record->held) != 0)
         result = -ESTALE;
     if (result == 0) {

@@ -150,6 +150,15 @@ int presence_identity(int fd, const char *state, char identity[PRESENCE_IDENTITY
                       : 0;
 }
 
+bool presence_is_uncertain(const char *identity, const char *own)
+{
+    static const char unborn[] = ":0.000000000";
+    size_t length = strlen(own), number = length - strlen(unborn);
+
+    return length > strlen(unborn) && strcmp(own + number, unborn) == 0 && strncmp(own, identity, number + 1) == 0 &&
+           strcmp(own, identity) != 0;
+}
+
 bool presence_is_still(const char *identity, int state_fd)
 {
     char now[PRESENCE_IDENTITY_MAX];

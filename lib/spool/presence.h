@@ -49,6 +49,9 @@ bool presence_is_valid(int fd, int state_fd);
 /** What tells the state directory @state from every other one, copies of it included: as text without blanks.  0, or
  * -errno with a sentence. */
 int presence_identity(int fd, const char *state, char identity[PRESENCE_IDENTITY_MAX], char *error);
+/** May @own, which this process found, be the same as @identity, and only lacks the time of birth?  As where statx(2)
+ * is refused, and the C library does without. */
+bool presence_is_uncertain(const char *identity, const char *own);
 /** presence_is_valid() of the descriptor that gave this @identity. */
 bool presence_is_still(const char *identity, int state_fd);
 

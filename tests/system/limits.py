@@ -447,6 +447,21 @@ MISSING = {"statx": ((), "it can't be told which state "), "fcntl": (("F_OFD_SET
            "gettid": ((), "the store's lock needs the system calls get_robust_list and gettid, ")}
 
 
+@test(library=True, main=QUEUE_ONLY)
+def no_time_of_birth(exim):
+    """Where the C library does without statx(2), as that is unknown, a process can't tell the state of a living store from another
+    one that was put in its place.  It says just that, and the store goes on."""
+    program = denied(exim, "statx", "ENOSYS")
+    exim.start()
+    takes_mail(exim)
+    for arguments, environment, status in (((EXIM, "-bpc"), exim.environment(), 75), ((TOOL, "status"), None, 2),
+                                           ((TOOL, "doctor", "--start"), None, 2)):
+        result = subprocess.run([program, *arguments], cwd="/", env=environment, capture_output=True, timeout=60)
+        said = (result.stdout + result.stderr).decode()
+        check(result.returncode == status and "it can't be told which state" in said and "replaced" not in said, f"{result}")
+    takes_mail(exim)
+
+
 @test(("_statx", {}), ("_fcntl", {}), ("_list", {}), ("_gettid", {}), library=True, main=QUEUE_ONLY)
 def a_call_is_missing(exim):
     """Without a system call that makes a store safe Exim is refused it, with a sentence that says why; other processes have it.  No
