@@ -38,7 +38,8 @@ static const char usage[] =
     "usage: fastspool run [--spool DIR] [--durability MODE] -- COMMAND [ARGUMENT...]\n"
     "Runs COMMAND with the spool served by fastspool.  Where the view is mounted, COMMAND runs as it is, unless the\n"
     "configuration names it as a `program`.\n"
-    "Exit status: COMMAND's own; 126 it cannot be run, 127 it does not exist, 64 wrong arguments.\n";
+    "Exit status: COMMAND's own; 126 it cannot be run, or there is no spool, 127 it does not exist, 64 wrong "
+    "arguments.\n";
 
 struct request {
     const char *spool;
@@ -153,6 +154,22 @@ static int is_mounted(const struct fastspool_config *config, bool wait)
     return seen.state == SEEN_MOUNTED && viewed(config->spool[0]) > 0;
 }
 
+/* With none of them COMMAND would have the plain disk, as if the queue was empty. */
+static int find_spools(const struct fastspool_config *config)
+{
+    bool found = false;
+    struct stat st;
+
+    for (size_t i = 0; i < config->spools && !found; i++)
+        found = stat(config->spool[i], &st) == 0 ? S_ISDIR(st.st_mode) : errno != ENOENT && errno != ENOTDIR;
+    if (found)
+        return 0;
+    return tool_error(
+        "cannot find the spool %s: there is no such directory; make it, mount its file system, or say "
+        "`spool = DIR` in " FASTSPOOL_CONFIG,
+        config->spool[0]);
+}
+
 static int prepare(const struct request *request, const char *command)
 {
     struct fastspool_config config;
@@ -166,7 +183,8 @@ static int prepare(const struct request *request, const char *command)
         setenv("FASTSPOOL_SPOOL", real, 1);
         free(real);
     }
-    if (tool_config(&config, NULL) != 0 || (request->spool && geteuid() == 0 && tool_check_spool(&config, true) != 0))
+    if (tool_config(&config, NULL) != 0 || (!request->spool && find_spools(&config) != 0) ||
+        (request->spool && geteuid() == 0 && tool_check_spool(&config, true) != 0))
         return 1;
     if (!is_configured(config.spool[0]) && geteuid() == 0) {
         int result = registry_add(&config);

@@ -282,6 +282,25 @@ def no_store(exim):
             check(result.returncode == 1 and again in said and said.count("`fastspool stop`") == 1, f"{command}: {result}")
 
 
+@test(library=True)
+def no_configured_spool(exim):
+    """With none of the configured spools there, `run` runs nothing, as that would see no queue: root's, and a user's.  With one of two
+    there it does."""
+    away = exim.spool.with_name("away")
+    exim.work.chmod(0o755)
+    exim.spool.rename(away)
+    for there in (False, True):
+        exim.spool.touch() if there else None
+        for user in (None, USER):
+            result = exim.command("run", "--", "echo", "run", program=TOOL, stock=True, user=user)
+            check(result.returncode == 126 and not result.stdout and result.stderr.count(b"\n") == 1 and
+                  f"cannot find the spool {exim.spool}: there is no such directory; make it, ".encode() in result.stderr, f"{result}")
+    exim.spool.unlink()
+    exim.fastspool_configuration("view = off", f"spool = {away}")
+    check(exim.run("run", "--", "echo", "run", program=TOOL, stock=True) == b"run\n", "one of two")
+    away.rename(exim.spool)
+
+
 @test(main=QUEUE_ONLY, library=True)
 def paths(exim):
     """ls and cat take a path as a shell completes it, below the spool, as well as a relative one, and by a link to the spool.  What
