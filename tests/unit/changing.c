@@ -27,7 +27,7 @@ static void setup(void)
     checking_every(0);
     cr_assert_eq(fastspool_mkdir(fs, "input", 0750), 0);
 }
-TestSuite(changing, .init = setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(changing, .init = setup, .fini = durable_teardown, .timeout = 900);
 
 static int create(const char *path)
 {
@@ -58,7 +58,7 @@ static bool has_ended(const struct fastspool *store, const char *name)
     return history_read(store->header, 0, &line) && line.kind == HISTORY_SECTION && strcmp(line.name, name) == 0;
 }
 
-#define PATIENCE 60 /* seconds of a call that has to end */
+#define PATIENCE 600 /* seconds of a call that has to end, where each of its instructions is a signal */
 
 /* Run @call in a child: it ends well. */
 static void ends_well(void (*call)(void))
