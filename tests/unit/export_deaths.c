@@ -9,7 +9,7 @@
 
 #include "dying.h"
 
-TestSuite(export_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+TestSuite(export_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 600);
 
 /* ---- death at every step ---- */
 
@@ -130,7 +130,7 @@ Test(export_deaths, killed_twice)
 
 /* ---- the way back ---- */
 
-TestSuite(export_back, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(export_back, .init = durable_setup, .fini = durable_teardown, .timeout = 600);
 
 /* The mirror of an import, whose flushes are real ones. */
 static bool mirror_ends;
@@ -301,7 +301,7 @@ static void cut_some(struct cut cut)
     cut_everywhere(cut, getenv("FASTSPOOL_TEST_LONG") ? 1 : 5);
 }
 
-TestSuite(export_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(export_power, .init = durable_setup, .fini = durable_teardown, .timeout = 600);
 
 Test(export_power, disk_keeps_all)
 {

@@ -8,7 +8,7 @@
 
 #include "dying.h"
 
-TestSuite(import_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 120);
+TestSuite(import_deaths, .init = fixture_setup, .fini = fixture_teardown, .timeout = 600);
 
 /* ---- death at every step ---- */
 
@@ -232,7 +232,7 @@ static bool power_fails_at(unsigned n, struct cut cut)
     return failed;
 }
 
-TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 120);
+TestSuite(import_power, .init = durable_setup, .fini = durable_teardown, .timeout = 600);
 
 Test(import_power, disk_keeps_all)
 {

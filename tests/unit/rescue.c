@@ -489,12 +489,12 @@ static void dies(int (*act)(void))
     cr_assert(wrote && found && n > 60, "%u stops", n);
 }
 
-Test(rescue, death, .timeout = 300)
+Test(rescue, death, .timeout = 900)
 {
     dies(rescue);
 }
 
-Test(rescue, death_with_a_batch, .timeout = 300)
+Test(rescue, death_with_a_batch, .timeout = 900)
 {
     dies(commit_batch);
 }
