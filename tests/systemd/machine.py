@@ -142,8 +142,11 @@ def is_alive(pid):
 def run(*command, **how):
     """Run COMMAND, which must succeed.  Where this program is interrupted, or killed, all that it has started ends: it lives in a
     PID namespace of its own, which ends with the first process, and that one with unshare."""
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--", *command], **how)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)       # until it can be ended
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--", *command],
+                               preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before), **how)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         check(process.wait() == 0, f"{' '.join(map(str, command))}: exit status {process.returncode}")
     finally:
         first = children_of(process.pid) if process.returncode is None else []
