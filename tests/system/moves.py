@@ -472,7 +472,7 @@ def backup_beside_another(exim):
     place = pathlib.Path(tempfile.mkdtemp(dir="/home"))
     exim.submit(Message())
     copy = place / "copy"
-    first = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=2000000:when=1",
+    first = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=6000000:when=1",
                               TOOL, "backup", copy], stderr=subprocess.PIPE)
     wait_for(lambda: list(place.glob("copy.new/journal/*")), "the first one copies")
     second = exim.command("backup", copy, program=TOOL, stock=True)
@@ -492,7 +492,7 @@ def backup_child_alive(exim):
     disk = LoopDisk(place, 64)
     exim.submit(Message())
     copy = place / "copy"
-    tracer = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=1000000:when=1",
+    tracer = subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=5000000:when=1",
                                TOOL, "backup", copy], stderr=subprocess.DEVNULL)
     wait_for(lambda: list(place.glob("copy.new/journal/*")), "it copies")
     parent, child = sorted(pid for pid, _ in processes() if words_of(pid)[:2] == [str(TOOL), "backup"])
