@@ -106,7 +106,7 @@ static int append(size_t size)
 
 /* A commit finds no room for its file and waits for the checkpoint that frees some; meanwhile there is room again, and
  * the checkpointer, which is just preparing a file, sees no reason for a checkpoint any more.  The commit goes on. */
-Test(checkpointer, room_comes_back, .timeout = 20)
+Test(checkpointer, room_comes_back, .timeout = 120)
 {
     cr_assert_eq(append(40000), 0, "%s", error);
     full = true;
@@ -125,7 +125,7 @@ Test(checkpointer, room_comes_back, .timeout = 20)
 }
 
 /* The last room is just being made into a file by the checkpointer: the commit takes that one. */
-Test(checkpointer, last_room, .timeout = 20)
+Test(checkpointer, last_room, .timeout = 120)
 {
     const int64_t enough_for_one = JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 4 * 5 + (1 << 20);
 
@@ -141,7 +141,7 @@ Test(checkpointer, last_room, .timeout = 20)
 
 /* The lock of the state was removed: a store that was made beside this one may have the database, which stays as it is.
  */
-Test(checkpointer, lock_removed, .timeout = 20)
+Test(checkpointer, lock_removed, .timeout = 120)
 {
     char data[sizeof(path) + 16];
     int result = 0;
@@ -164,7 +164,7 @@ Test(checkpointer, lock_removed, .timeout = 20)
 }
 
 /* A checkpoint that fails is tried again each second, whoever wants one meanwhile and how often; then one succeeds. */
-Test(checkpointer, fails_slowly, .timeout = 20)
+Test(checkpointer, fails_slowly, .timeout = 120)
 {
     cr_assert_eq(append(40000), 0, "%s", error);
     close(open(path, O_WRONLY | O_CREAT, 0600)); /* in the database's place */
@@ -187,7 +187,7 @@ Test(checkpointer, fails_slowly, .timeout = 20)
 }
 
 /* What a mirror could not do, and told of, the next one tries at once, due or not. */
-Test(checkpointer, error_before, .timeout = 20)
+Test(checkpointer, error_before, .timeout = 120)
 {
     cr_assert_eq(append(40000), 0, "%s", error);
     STORE(fs->header->disk.checkpoint_error, -ENOENT);

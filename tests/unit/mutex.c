@@ -27,7 +27,7 @@
 #define OTHER_USER 12345
 #define SOON       (4 * NS_PER_S) /* less than it takes until a holder counts as stuck */
 
-TestSuite(mutex, .init = counting_setup, .fini = fixture_teardown, .timeout = 100);
+TestSuite(mutex, .init = counting_setup, .fini = fixture_teardown, .timeout = 600);
 
 /* ---- deaths ---- */
 

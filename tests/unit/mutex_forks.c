@@ -13,7 +13,7 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
-TestSuite(mutex_forks, .init = counting_setup, .fini = fixture_teardown, .timeout = 100);
+TestSuite(mutex_forks, .init = counting_setup, .fini = fixture_teardown, .timeout = 600);
 
 static void fork_beside(void *argument)
 {
