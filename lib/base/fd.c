@@ -4,6 +4,8 @@
  */
 #include "base/fd.h"
 
+#include "base/clock.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,6 +22,8 @@
  * the lowest free number, so they stay below.  A descriptor table beyond 1024 would make every fork copy more. */
 #define HIGH_FDS 128
 #define USUAL    1024
+
+#define LOCK_EVERY (10 * NS_PER_MS) /* between two tries */
 
 /* Where they start by the limit as it is now, if it is lower. */
 static int first_high(void)
@@ -137,6 +142,18 @@ int fd_path(int fd, const char *opened, char *path, size_t size)
     if (strlen(found) + 1 >= size)
         return -ENAMETOOLONG;
     strcpy(path, found);
+    return 0;
+}
+
+int fd_lock(int fd, uint64_t patience)
+{
+    uint64_t began = clock_monotonic();
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || clock_monotonic() - began >= patience)
+            return -errno;
+        clock_sleep(LOCK_EVERY);
+    }
     return 0;
 }
 

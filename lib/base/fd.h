@@ -39,6 +39,10 @@ void fd_link(int fd, char link[FD_LINK_MAX]);
  * up, and has to lead to the same directory: -ESTALE.  -ENAMETOOLONG: it does not fit. */
 int fd_path(int fd, const char *opened, char *path, size_t size);
 
+/** Take the flock(2) of @fd for writing.  It is tried for @patience ns, as a process that only looks whether another
+ * one has it holds it for an instant.  -EWOULDBLOCK: another process has it. */
+int fd_lock(int fd, uint64_t patience);
+
 /** fsync(2) the directory @path, so that its entries are on the disk. */
 int fd_sync_directory(const char *path);
 

@@ -14,6 +14,7 @@
 
 #include "base/atomic.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/places.h"
 #include "store/layout.h"
 #include "store/store.h"
@@ -21,11 +22,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
-#define TRIES    50               /* while a process that tests for a mirror holds the lock for an instant */
-#define EVERY    (10 * NS_PER_MS) /* between two tries */
+#define INSTANT  (NS_PER_S / 2)   /* for which a process that tests for a mirror holds the lock, at most */
+#define EVERY    (10 * NS_PER_MS) /* between two looks */
 #define LIFELESS (3 * NS_PER_S)   /* a mirror gives a sign of life each second: after so long without it has ended */
 
 static ino_t held; /* the file; its descriptor is never closed */
@@ -41,13 +41,9 @@ static int take(const struct fastspool *fs)
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return -errno;
-    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == TRIES)
-            return -errno;
-        clock_sleep(EVERY);
-    }
+    int result = fd_lock(fd, INSTANT);
     held = st.st_ino;
-    return 0;
+    return result;
 }
 
 int alone_begin(const struct fastspool *fs)

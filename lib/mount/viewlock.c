@@ -16,29 +16,23 @@
 #include "mount/viewlock.h"
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/places.h"
 #include "base/rights.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <sys/file.h>
 #include <unistd.h>
 
-#define TRIES 50               /* while a process that tests for a view holds the lock for an instant */
-#define EVERY (10 * NS_PER_MS) /* between two tries */
+#define INSTANT (NS_PER_S / 2) /* for which a process that tests for a view holds a lock, at most */
 
 static int directory = -1; /* the state's, for life: where the supervisor lives its path leads into the view */
 static int held = -1;      /* the lock's, for life */
 
 int viewlock_whole(int fd)
 {
-    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-        if (errno != EWOULDBLOCK || tries == TRIES)
-            return -errno;
-        clock_sleep(EVERY);
-    }
-    return 0;
+    return fd_lock(fd, INSTANT);
 }
 
 /* With the owner's rights. */
@@ -100,5 +94,5 @@ void viewlock_keep(uid_t owner, gid_t group)
         return;
     int fd = open_lock(owner, group);
     if (fd >= 0)
-        hold(fd, flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0);
+        hold(fd, fd_lock(fd, 0));
 }

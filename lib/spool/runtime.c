@@ -23,7 +23,7 @@
  *   - This process doesn't see the mount (a /run of its own), or sees it read-only: a service's sandbox
  *     (ProtectSystem=strict), which is the administrator's to open (ReadWritePaths=).
  *   - A kernel without huge pages for tmpfs: without.
- *   - Two processes at once: a lock of root's.  One that doesn't get it within LOCK_TRIES goes without.
+ *   - Two processes at once: a lock of root's.  One that doesn't get it within LOCK_TIME goes without.
  *   - The machine has less memory than the sum: that much.
  *   - A spool is gone: its directory is empty then, and the next new store takes both names away.  A process that has
  *     prepared, and not yet made its store, may lose its directory so.
@@ -32,6 +32,7 @@
 
 #include "base/child.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/namespace.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -43,7 +44,6 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -51,9 +51,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define SPARE      (UINT64_C(32) << 20) /* of each store: tables end within a huge page, and others begin */
-#define LOCK_TRIES 200
-#define LOCK_EVERY (10 * NS_PER_MS)
+#define SPARE     (UINT64_C(32) << 20) /* of each store: tables end within a huge page, and others begin */
+#define LOCK_TIME (2 * NS_PER_S)
 
 /* What a child of this process is to do. */
 struct wish {
@@ -245,14 +244,7 @@ static bool sees_spool(const void *context)
 static bool take_lock(int above)
 {
     int fd = openat(above, PLACES_TMPFS_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int tries = 0;
-
-    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (++tries == LOCK_TRIES)
-            return false;
-        clock_sleep(LOCK_EVERY);
-    }
-    return fd >= 0;
+    return fd >= 0 && fd_lock(fd, LOCK_TIME) == 0;
 }
 
 /* The end of the child gives back what it has. */
