@@ -30,7 +30,7 @@ static int try(const char *place, uid_t owner, gid_t group)
     return error;
 }
 
-/* On a tmpfs. */
+/* On a tmpfs.  (-h: the owner may put a link in its place, where he can write to the directory above.) */
 static bool is_closed(const char *place, const struct stat *st, uid_t owner, gid_t group, char found[MEMORY_FOUND],
                       char mend[MEMORY_MEND])
 {
@@ -46,7 +46,8 @@ static bool is_closed(const char *place, const struct stat *st, uid_t owner, gid
         snprintf(found, MEMORY_FOUND,
                  "%s, the place of the store, is %s's, of mode %04o: %s, the spool's owner, can make nothing there",
                  place, error_user(st->st_uid, other), st->st_mode & 07777, error_user(owner, user));
-        snprintf(mend, MEMORY_MEND, "`chown %u:%u %s && chmod u+rwx %s`", (unsigned)owner, (unsigned)group, word, word);
+        snprintf(mend, MEMORY_MEND, "`chown -h %u:%u %s && chmod u+rwx %s`", (unsigned)owner, (unsigned)group, word,
+                 word);
     }
     return error;
 }

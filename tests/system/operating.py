@@ -1806,7 +1806,7 @@ def a_place_for_no_memory(exim):
     """`runtime` names what is not there, no directory, a disk, root's directory, or a mount to be read only.  The store that is there
     goes on: status needs attention, and mail is taken.  Without one Exim takes none: doctor, the refused start and status say why."""
     (exim.work / "file").touch()
-    for name in ("roots", "read_only"):
+    for name in ("roots", "other", "read_only"):
         (exim.work / name).mkdir(mode=0o755)
     shutil.chown(exim.work / "read_only", "Debian-exim", "Debian-exim")
     subprocess.run(["mount", "--bind", "-o", "ro", exim.work / "read_only", exim.work / "read_only"], check=True)
@@ -1823,6 +1823,14 @@ def a_place_for_no_memory(exim):
                 status_tells(exim, 1, f"{place}, the place of the store", what, mend, "mail is taken now, and none after `fastspool stop`")
                 tells(exim, "memory", "wrong", f"{place}, the place of the store", what, mend)
                 refuses(exim, f"{place}, the place of the store", what, mend)
+                if mend == "`chown ":           # to which the mail user may lead a link meanwhile
+                    command = re.search("`(chown [^`]*)`", operate(exim, "status", status=1))[1]
+                    away = place.rename(exim.work / "away")
+                    place.symlink_to(exim.work / "other")
+                    subprocess.run(command, shell=True, check=True)
+                    check((exim.work / "other").stat().st_uid == 0, f"given away by {command}")
+                    place.unlink()
+                    away.rename(place)
                 check(send() == 250, "no mail is taken")
                 exim.wait_arrived()
                 exim.stop()
