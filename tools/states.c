@@ -137,14 +137,14 @@ static int try_registry(char *error)
 /* A record that is no file says of no memory, and none can be written. */
 static int try_record(const struct fastspool *fs, int fd, char *error)
 {
+    char path[PLACES_PATH_MAX], word[ESCAPE_WORD_ROOM(PLACES_PATH_MAX)];
     struct stat st;
 
     if (fstatat(fd, PLACES_RUNTIME, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISREG(st.st_mode))
         return 0;
-    return error_set(error, -EPERM,
-                     "%s/" PLACES_RUNTIME " has to be a file: as root, run `mv -T %s/" PLACES_RUNTIME
-                     " %s/" PLACES_RUNTIME ".away`",
-                     fs->state, fs->state, fs->state);
+    places_in_state(fs->state, PLACES_RUNTIME, path);
+    escape_word(word, sizeof(word), path);
+    return error_set(error, -EPERM, "%s has to be a file: as root, run `mv -T %s %s.away`", path, word, word);
 }
 
 /* As after `: > data.mdb`.  Whether memory has all that it held is the operator's to see. */

@@ -1009,6 +1009,13 @@ def a_spool_of_any_name(exim):
                 command = re.search("`(chown -R --reference=.*?/.fastspool'?)`", told[0])[1]
                 subprocess.run(["bash", "-ec", command], check=True, cwd=exim.work)
                 check("has no store" in (said := operate(exim, "status", "--spool", second, status=3)) and "\x1b" not in said, repr(said))
+                record = second / ".fastspool/runtime"
+                record.unlink(missing_ok=True)
+                record.mkdir()
+                exim.own(record)
+                said = operate(exim, "status", "--spool", second, status=2)
+                subprocess.run(["bash", "-ec", re.search("`(mv -T .*?[.]away'?)`", said)[1]], check=True, cwd=exim.work)
+                check("has no store" in (said := operate(exim, "status", "--spool", second, status=3)), said)
                 many = operate(exim, "ls", status=1)        # names one of the spools as a word
                 check("say which one, as by `--spool " in many, many)
                 operate(exim, "run", "--spool", second, "--", "true")
