@@ -19,6 +19,7 @@
 #include "spool/viewed.h"
 #include "states.h"
 #include "status.h"
+#include "unit.h"
 #include "ways.h"
 
 #include <errno.h>
@@ -253,18 +254,16 @@ void doctor_environment(struct doctor *doctor)
 
 /* ---- the Exims that run ---- */
 
-/* The advice to @verb Exim, behind @before; or why its start would be refused, where that helps not. */
-static const char *advise(const char *before, const char *verb)
+/* The advice to start Exim by @command, behind @before; or why its start would be refused, where that helps not. */
+static const char *advise(const char *before, const char *command)
 {
     static char mend[STATUS_LINE];
     const struct shown shown = {.enabled = ways_are_in()};
 
     mend[0] = '\0';
-    status_add_start(&shown, mend, "%s%s", before, ways_command(verb));
+    status_add_start(&shown, mend, "%s%s", before, command);
     return mend;
 }
-
-#define WITH_LIBRARY "restart Exim with the library: `fastspool enable`, "
 
 struct running {
     struct doctor *doctor;
@@ -287,12 +286,14 @@ static const char *mend_of(const struct doctor *doctor, const struct exims_proce
     if (!before)
         return process->elsewhere ? "run all Exims of the spool in one container, or outside"
                                   : exims_bind(doctor->fs->runtime);
+    if (!process->library)
+        return advise(before, unit_restart(process->pid, false));
     if (!process->stranded)
-        return advise(before, "restart");
+        return advise(before, ways_command("restart"));
     if (process->moved[0])
         return MOVED_MEND;
     /* of a daemon that has ended a connection may go on */
-    snprintf(mend, sizeof(mend), "%s; where that does not end it, `kill %ld`", advise(before, "restart"),
+    snprintf(mend, sizeof(mend), "%s; where that does not end it, `kill %ld`", advise(before, ways_command("restart")),
              (long)process->pid);
     return mend;
 }
@@ -309,7 +310,7 @@ static const char *stranded(const struct exims_process *process)
 
 static enum verdict look_at(struct doctor *doctor, const struct exims_process *process, bool viewed, bool silent)
 {
-    const char *found = NULL, *before = WITH_LIBRARY;
+    const char *found = NULL, *before = "";
     enum verdict verdict = DOCTOR_WRONG;
 
     if (!counts(process))
@@ -330,7 +331,6 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         before = NULL;
     } else if (process->stranded) {
         found = stranded(process);
-        before = "";
         verdict = doctor_verdict(severity_of(EXIM_STRANDED));
     } else if (viewed && doctor->fs && exims_is_blind(process, doctor->fs->runtime)) {
         found = "has mounts of its own, and does not see the store's memory: it takes no mail";
@@ -338,7 +338,6 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         verdict = doctor_verdict(severity_of(EXIM_BLIND));
     } else if (process->replaced) {
         found = "runs an image that was replaced";
-        before = "";
         verdict = DOCTOR_ATTENTION;
     } else {
         return DOCTOR_OK;
@@ -367,17 +366,17 @@ void doctor_running(struct doctor *doctor)
         .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
     size_t number = exims_each(&doctor->config, doctor->exim, judge, &running);
     if (running.bad > TOLD_MAX)
-        doctor_tell(doctor, running.worst, advise(WITH_LIBRARY, "restart"), "%zu more like these",
+        doctor_tell(doctor, running.worst, advise("", unit_restart(0, false)), "%zu more like these",
                     running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
     if (hidden)
         doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS, "%zu process%s called like Exim and can't be looked at",
                     hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.none)
-        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"), "no Exim runs%s",
+        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", ways_command("start")), "no Exim runs%s",
                     number ? " but those of ordinary users, and some that end soon" : "");
     else if (running.daemons == 0)
-        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", "start"),
+        doctor_tell(doctor, DOCTOR_ATTENTION, advise("", ways_command("start")),
                     "no Exim daemon runs, only %zu that the library serves and that end soon", number - running.none);
     else if (running.bad == 0)
         doctor_tell(doctor, DOCTOR_OK, NULL, "%zu, with the library, which serves them", number - running.none);

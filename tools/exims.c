@@ -287,6 +287,8 @@ static bool count_without(void *context, const struct exims_process *process)
 
     count->all += counts;
     found->daemons += counts && process->daemon;
+    if (counts && process->daemon && !found->plain)
+        found->plain = process->pid;
     if (process->stranded && !found->stranded) { /* /proc has them by number: the daemon stands before its children */
         found->stranded = process->pid;
         strcpy(found->moved, process->moved);

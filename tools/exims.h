@@ -47,6 +47,7 @@ size_t exims_hidden(const struct fastspool_config *config);
 /** What is found of all Exims, of any spool, as no process tells which one it uses. */
 struct exims_found {
     size_t daemons;                 /* of those without the library */
+    pid_t plain;                    /* the first of these daemons, 0: there is none */
     pid_t stranded;                 /* a daemon whose store was removed, 0: there is none */
     char moved[FASTSPOOL_PATH_MAX]; /* as in its exims_process */
     bool configured;                /* one that is served has a configuration of its own */

@@ -10,6 +10,7 @@
 #include "moved.h"
 #include "status.h"
 #include "tool.h"
+#include "unit.h"
 #include "ways.h"
 
 #include <errno.h>
@@ -285,12 +286,15 @@ static bool exim_fails(struct shown *shown)
     uint64_t messages = shown->numbers.messages;
 
     if (messages > 0 && shown->unattended) {
+        const char *leave = shown->enabled ? "" : "; or `fastspool export` to leave";
         bool plain = shown->without > 0;
         is(shown, MAIL_UNATTENDED, "%" PRIu64 " message%s: no Exim runs that has the store%s", messages,
            messages == 1 ? " stands" : "s stand", plain ? ", and what runs has not got the library" : "");
-        status_add_start(shown, shown->line, "; %s%s Exim, %s%s", shown->enabled ? "" : "`fastspool enable`, and ",
-                         plain ? "restart" : "start", ways_command(plain ? "restart" : "start"),
-                         shown->enabled ? "" : "; or `fastspool export` to leave");
+        if (plain)
+            status_add_start(shown, shown->line, "; %s%s", unit_restart(shown->found.plain, shown->enabled), leave);
+        else
+            status_add_start(shown, shown->line, "; %sstart Exim, %s%s",
+                             shown->enabled ? "" : "`fastspool enable`, and ", ways_command("start"), leave);
         return true;
     }
     return is_said(shown, PLAIN_UNATTENDED, status_plain_stands(shown, shown->line));
@@ -338,9 +342,7 @@ static bool exim_is_plain(struct shown *shown)
     is(shown, viewed ? EXIM_ON_VIEW : EXIM_ON_DISK, "%zu Exim daemon%s without the library, %s", shown->found.daemons,
        shown->found.daemons == 1 ? " runs" : "s run",
        viewed ? "on the view, more slowly" : "and sees, and takes, mail on the disk alone");
-    status_add_start(shown, shown->line, "; %s%s",
-                     shown->enabled ? "restart Exim, " : "restart Exim with the library: `fastspool enable`, ",
-                     ways_command("restart"));
+    status_add_start(shown, shown->line, "; %s", unit_restart(shown->found.plain, shown->enabled));
     return true;
 }
 

@@ -261,6 +261,11 @@ int ways_lock(void)
                : tool_error("another `fastspool enable` or `fastspool disable` runs: try again when it has ended");
 }
 
+bool ways_is_unit(const char *name)
+{
+    return strcmp(name, is_called_exim() ? "exim.service" : "exim4.service") == 0;
+}
+
 /* For systemd Debian's service is active when its daemon has died (RemainAfterExit=), and `start` starts none. */
 const char *ways_command(const char *verb)
 {

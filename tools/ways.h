@@ -55,6 +55,9 @@ bool ways_booted(void);
  * until the next call. */
 const char *ways_command(const char *verb);
 
+/** Is the unit @name Exim's service? */
+bool ways_is_unit(const char *name);
+
 /** How the library's file, or this program's, comes back here: by its package, or from where it was built. */
 const char *ways_install(bool library);
 /** How both come back, of one version. */

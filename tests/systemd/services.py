@@ -285,6 +285,41 @@ def died(m):
     check(m.send(2) == [250] * 2 and m.count() == 4, f"{m.count()} of 4")
 
 
+@test
+def a_daemon_by_hand(m):
+    """exim4.service did not start a daemon, and ends none: what status and doctor say does, alone and beside the service's."""
+    for beside in (False, True):
+        m.sh("systemctl stop exim4")
+        if beside:
+            m.sh("systemctl start exim4")
+        m.sh(f"exim4 -bd -q30m{' -oX 127.0.0.1.2526' if beside else ''}")
+        daemon = m.out("pgrep -f '^exim4 -bd'")
+        said = m.sh("fastspool status", may_fail=True)
+        check(said.returncode == 1 and f"`kill {daemon}`" in said.stdout, f"status does not tell how: {said.stdout}")
+        obey(m, f"process {daemon} ")
+        all_is_well(m)
+        check(m.send(2) == [250] * 2, "refused")
+
+
+@test
+def a_daemon_of_another_unit(m):
+    """A unit of the operator's starts Exim: what doctor says is of that one."""
+    unit = m.root / "etc/systemd/system/mta.service"
+    m.sh("systemctl stop exim4")
+    unit.write_text("[Service]\nExecStart=/usr/sbin/exim4 -bdf -q30m\n")
+    m.sh("systemctl daemon-reload; systemctl start mta")
+    wait_for(m.listens, "Exim listens")
+    for call in ("status", "doctor"):
+        said = m.sh(f"fastspool {call} | grep 'without the library\\|has not got'", may_fail=True).stdout
+        check("Environment=LD_PRELOAD=libfastspool.so" in said and "`systemctl restart mta.service`" in said, f"{call} says {said}")
+    unit.write_text(unit.read_text() + "Environment=LD_PRELOAD=libfastspool.so\n")
+    m.sh("systemctl daemon-reload; systemctl restart mta.service")
+    wait_for(m.listens, "Exim listens")
+    all_is_well(m)
+    m.sh("systemctl stop mta; rm /etc/systemd/system/mta.service; systemctl daemon-reload; systemctl restart exim4")
+    wait_for(m.listens, "Exim listens")
+
+
 # ---- the machine ----
 
 def clean_shutdown(m):
