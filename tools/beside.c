@@ -62,7 +62,7 @@ static bool has_store(void *context, const struct exims_process *process)
     struct found *found = context;
     bool served = process->served && (!found->memory || has_memory(process->pid, found->memory));
 
-    found->is = !is_ending(process) && (served || (found->on_view && !process->elsewhere));
+    found->is = !is_ending(process) && (served || (found->on_view && !process->elsewhere && !process->foreign));
     if (found->is)
         found->process = *process;
     return found->is;
@@ -72,7 +72,7 @@ static bool has_no_store(void *context, const struct exims_process *process)
 {
     struct found *found = context;
 
-    found->is = !is_ending(process) && !process->served && !process->users && !process->elsewhere;
+    found->is = !is_ending(process) && !process->served && !process->users && !process->elsewhere && !process->foreign;
     if (found->is)
         found->process = *process;
     return found->is;

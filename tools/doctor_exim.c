@@ -5,7 +5,8 @@
  * Happy path: /etc/fastspool.conf can be believed and names Exim's image and its spool, which belongs to Exim's user;
  * every Exim that runs is served by the library.
  *
- * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses.
+ * Failure modes: an Exim of another spool counts as one of this, as no process tells which spool it uses; but for a
+ * daemon with a configuration of its own, which works in its spool directory.
  */
 #include "asked.h"
 #include "base/error.h"
@@ -275,7 +276,7 @@ struct running {
 
 static bool counts(const struct exims_process *process)
 {
-    return !process->users && (process->served || process->daemon);
+    return !process->users && !process->foreign && (process->served || process->daemon);
 }
 
 /* @before: as for advise(), NULL: no restart helps. */

@@ -192,6 +192,21 @@ static void read_command(pid_t pid, struct exims_process *process)
     process->command[length] = '\0';
 }
 
+/* Exim's daemon works in its spool directory. */
+static bool is_foreign(pid_t pid, const struct fastspool_config *config)
+{
+    char link[48];
+    struct stat own, other;
+    bool found = false;
+
+    snprintf(link, sizeof(link), "/proc/%ld/cwd", (long)pid);
+    if (stat(link, &other) < 0)
+        return false;
+    for (size_t i = 0; i < config->spools && !found; i++)
+        found = stat(config->spool[i], &own) < 0 || (own.st_dev == other.st_dev && own.st_ino == other.st_ino);
+    return !found;
+}
+
 /* ---- is it served? ---- */
 
 /* The library's own word, and before it has one, what it will decide by. */
@@ -245,6 +260,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
     process->elsewhere = is_elsewhere(pid);
     wait_for_library(process, config, patience);
     read_command(pid, process);
+    process->foreign = process->daemon && process->configured && is_foreign(pid, config);
     process->stranded = process->served && process->daemon && is_stranded(pid, config, process->moved);
     return is_any(pid, config, image, &process->replaced); /* or it has ended */
 }
@@ -283,7 +299,7 @@ static bool count_without(void *context, const struct exims_process *process)
 {
     struct count *count = context;
     struct exims_found *found = count->found;
-    bool counts = !process->served && !process->users && !process->elsewhere;
+    bool counts = !process->served && !process->users && !process->elsewhere && !process->foreign;
 
     count->all += counts;
     found->daemons += counts && process->daemon;
@@ -400,6 +416,8 @@ static bool attends(pid_t pid, const struct fastspool_config *config, bool on_vi
     if (!process.served && (!on_view || is_users(pid, config)))
         return false;
     read_command(pid, &process);
+    if (process.daemon && process.configured && is_foreign(pid, config))
+        return false;
     *daemon = *daemon || process.daemon;
     return true;
 }

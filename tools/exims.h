@@ -25,6 +25,7 @@ struct exims_process {
     bool daemon;      /* by its command line: takes mail, or runs the queue, until it is ended */
     bool stranded;    /* it is a daemon, and the memory of the store that it has was removed, or the state moved */
     bool configured;  /* it has a configuration of its own (-C), and so perhaps another spool */
+    bool foreign;     /* it is such a daemon, and works in a directory that is no spool of ours */
     char command[80]; /* its command line */
     char moved[FASTSPOOL_PATH_MAX]; /* stranded: where the state is now; "": it is the memory */
 };
@@ -44,7 +45,7 @@ bool exims_is_powerless(pid_t pid, const struct fastspool_config *config);
  *  a container, the mail user's.  Whether they are Exims, and have the library, can't be said. */
 size_t exims_hidden(const struct fastspool_config *config);
 
-/** What is found of all Exims, of any spool, as no process tells which one it uses. */
+/** What is found of all Exims, of any spool but the foreign ones, as no process tells which one it uses. */
 struct exims_found {
     size_t daemons;                 /* of those without the library */
     pid_t plain;                    /* the first of these daemons, 0: there is none */

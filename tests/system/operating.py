@@ -589,6 +589,40 @@ def another_spool_directory(exim):
         exim.configure(QUEUE_ONLY)
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_daemon_of_another_spool(exim):
+    """A second Exim with a configuration, and a spool, of its own has not got the library: it is none of those that work without it,
+    nor one that has the mail of this spool.  One of this spool is."""
+    @contextlib.contextmanager
+    def second(spool):
+        mine = exim.work / "mine.conf"
+        mine.write_text(pathlib.Path(EXIM_CONFIGURATION).read_text().replace(str(exim.spool), str(spool)).replace("exim.pid", "mine.pid"))
+        with subprocess.Popen([EXIM, "-C", mine, "-bdf", "-oX", "2527"], env=exim.environment(stock=True), stdin=subprocess.DEVNULL,
+                              cwd="/") as daemon:
+            wait_for(lambda: listens(2527), "an Exim with a configuration of its own listens")
+            try:
+                yield f"process {daemon.pid} "
+            finally:
+                daemon.terminate()
+
+    other = exim.work / "other"
+    other.mkdir()
+    exim.own(other)
+    with well_with_view(exim), with_mail(exim):
+        with second(other):
+            status_tells(exim, 0, "all is well")
+            tells(exim, "running exims", "ok", "1, with the library")
+            check(exim.status()["exims_without_library"] == 0, "it counts as one without the library")
+            with stopped(exim):
+                status_tells(exim, 2, "1 message stands: no Exim runs that has the store; ")
+                tells(exim, "running exims", "attention", "no Exim runs")
+                check("exported 1 message" in operate(exim, "disable", "--yes"), "it is in the way of a disable")
+                check("imported 1 message" in operate(exim, "import"), "it is in the way of an import")
+        with second(exim.spool) as name:
+            status_tells(exim, 1, "1 Exim daemon runs without the library")
+            tells(exim, "running exims", "attention", name, "has not got the library")
+
+
 @test(library=True)
 def a_library_of_another_user(exim):
     """Its owner could give Exim other code, and the loader does not mind: mail is taken and delivered, and Exim's start is refused."""
