@@ -134,12 +134,17 @@ EXPORT_ALIAS(fstatat64, fstatat);
 EXPORT int fstat(int fd, struct stat *st)
 {
     BOUND();
-    uint32_t description = descriptors_find(fd);
-    int file = descriptors_carried(fd);
-    if (!description)
-        return file >= 0 ? asking_fstat(file, st) : real.fstat(fd, st);
     struct stat found;
-    int result = attachment_fstat(description, &found);
+    int result = descriptors_fstat(fd, &found);
+    if (result < 0)
+        return result;
+    if (result > 0) {
+        uint32_t description = descriptors_find(fd);
+        int file = descriptors_carried(fd);
+        if (!description)
+            return file >= 0 ? asking_fstat(file, st) : real.fstat(fd, st);
+        result = attachment_fstat(description, &found);
+    }
     return (int)result_of(result == 0 ? give(st, &found, sizeof(found)) : result);
 }
 EXPORT_ALIAS(fstat64, fstat);

@@ -168,6 +168,17 @@ uint32_t descriptors_find(int fd)
     return is_description(value) ? value : 0;
 }
 
+int descriptors_fstat(int fd, struct stat *st)
+{
+    uint32_t *entry = serve_active() ? entry_of(fd, true) : NULL;
+
+    if (!entry || LOAD(*entry) != UNKNOWN)
+        return 1;
+    if (real.fstat(fd, st) < 0)
+        return -1;
+    return S_ISDIR(st->st_mode) || learn(fd, entry, FOREIGN) != FOREIGN;
+}
+
 bool descriptors_stands(int fd, uint32_t description)
 {
     uint32_t *entry = entry_of(fd, false);

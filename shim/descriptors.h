@@ -7,9 +7,13 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 /** The description that @fd stands for, 0: none. */
 uint32_t descriptors_find(int fd);
+/** fstat(2) of a number that is unknown, and by the same call that it is foreign, as most inherited ones: 0, or -1 and
+ *  errno.  1: nothing is known, *@st neither. */
+int descriptors_fstat(int fd, struct stat *st);
 /** Does @fd stand for @description, as far as this process knows?  Asks nobody. */
 bool descriptors_stands(int fd, uint32_t description);
 /** A new descriptor for an open description: @fresh, which is a duplicate of its @placeholder, or one that is made now

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,17 @@ static void pairs(void)
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
 }
 
+/* What this process has been given. */
+static void inherited(void)
+{
+    struct stat st;
+
+    step("inherited");
+    CHECK(fstat(STDIN_FILENO, &st) == 0 && fstat(STDIN_FILENO, &st) == 0);
+    step("not open");
+    CHECK(fstat(77, &st) < 0);
+}
+
 /* As Exim opens its hints, and comes back. */
 static void another_user(uid_t owner)
 {
@@ -50,6 +62,7 @@ static void another_user(uid_t owner)
     int fd = in_input("file", O_RDWR | O_CREAT);
 
     CHECK(fd >= 0 && fchown(fd, owner, owner) == 0 && close(fd) == 0);
+    inherited();
     step("owner");
     CHECK(setresgid(-1, owner, -1) == 0 && setresuid(-1, owner, -1) == 0);
     CHECK((fd = in_input("file", O_RDWR)) >= 0 && close(fd) == 0);

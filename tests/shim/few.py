@@ -19,6 +19,9 @@ WANTED = {
     # The ends of a pipe, or of a pair of sockets, are not asked what they are.
     "pipe": "pipe2 close close",
     "socketpair": "socketpair close close",
+    # A number that is asked for its attributes shows by the same call what it is.
+    "inherited": "newfstatat newfstatat",
+    "not open": "newfstatat",
     # The ids are those that the program has set, and a file's owner needs no capability.
     "owner": "setresgid setresuid fcntl close",
     # Root does: they are asked for once.
