@@ -15,6 +15,8 @@ from harness import suspend
 
 HELD = 0.5              # seconds for which the mirror is stopped, where a call has to wait
 PATIENCE = 30.0         # seconds that a call which does not wait may take on a busy machine
+SOON = 0.5              # seconds from the open to it, of one in which the view knows the open still
+TRIES = 50
 
 
 class Commits:
@@ -78,14 +80,15 @@ def run(spool, top):
     def expect(waits, title, before, call, flags=os.O_RDONLY):
         """Open the directory, stop the commits, do BEFORE, and look whether CALL(descriptor) waits."""
         nonlocal bad
-        right = None                # the commits were not held up
-        for _ in range(5):
-            fd = os.open(top, flags | os.O_DIRECTORY)
+        right = None                # the commits were not held up, or it comes too late
+        for _ in range(TRIES):
+            fd, opened, held = os.open(top, flags | os.O_DIRECTORY), time.monotonic(), None
             with contextlib.suppress(ProcessLookupError):
                 with commits:
                     before(fd)
-                    held = commits.waits(lambda: call(fd), HELD if waits else PATIENCE)
-                right = held == waits
+                    if waits or time.monotonic() - opened < SOON:
+                        held = commits.waits(lambda: call(fd), HELD if waits else PATIENCE)
+                right = None if held is None else held == waits
             os.close(fd)
             if right is not None:
                 break
