@@ -436,7 +436,7 @@ static void fork_beside_thread(void)
         if (child == 0)
             _exit(read(fds[DATA], &byte, 1) >= 0);
         bool ended = false;
-        for (int waited = 0; waited < 5000 && !(ended = waitpid(child, &status, WNOHANG) == child); waited++)
+        for (int waited = 0; waited < 60000 && !(ended = waitpid(child, &status, WNOHANG) == child); waited++)
             usleep(1000);
         CHECK(ended && status == 0);
         if (!ended)

@@ -248,7 +248,7 @@ def no_spool(exim):
         directory = place if place.is_dir() else other
         before = sorted(os.listdir(directory))
         for command in ON_A_SPOOL:
-            result = exim.command(*(command % place).split(), program=TOOL, stock=True, timeout=20)
+            result = exim.command(*(command % place).split(), program=TOOL, stock=True, timeout=60)
             said = result.stderr.decode()
             told = f"{place} is no spool" in said or place == file and f"{place}: Not a directory" in said
             check(result.returncode in (1, 126) and told and said.count("\n") == 1, f"{command}: {result}")
@@ -261,7 +261,7 @@ def no_such_spool(exim):
     """Each subcommand says of a spool that is not there just that, and makes nothing."""
     exim.fastspool_configuration("view = auto")
     for command in (*ON_A_SPOOL, "status --spool %s", "mirror %s"):
-        result = exim.command(*(command % "/srv/none").split(), program=TOOL, stock=True, timeout=20)
+        result = exim.command(*(command % "/srv/none").split(), program=TOOL, stock=True, timeout=60)
         said = result.stderr.decode()
         check(result.returncode in (1, 126) and "the spool /srv/none: No such file or directory\n" in said and said.count("\n") == 1,
               f"{command}: {result}")

@@ -2713,7 +2713,7 @@ def a_view_that_is_not_seen(exim):
         with stopped_view(exim):
             subprocess.run(["umount", "--lazy", exim.spool / "input"], check=True)
             for command in (("status",), ("doctor",)):
-                result = exim.command(*command, program=TOOL, stock=True, timeout=30)
+                result = exim.command(*command, program=TOOL, stock=True, timeout=60)
                 check(result.returncode == 1 and b"kill -CONT" in result.stdout, f"{command}: {result}")
         wait_for(lambda: exim.status()["health"] == 0 and is_view(exim.spool / "input"), "the view is mounted again")
 

@@ -1008,7 +1008,7 @@ def ends(exim, *command):
     except subprocess.TimeoutExpired:
         process.terminate()
         try:
-            process.wait(12)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             waits = pathlib.Path(f"/proc/{process.pid}/wchan").read_text()
             end(process)
