@@ -20,6 +20,7 @@
 #include "doctor.h"
 #include "exims.h"
 #include "memory.h"
+#include "mirrors.h"
 #include "mountpoint.h"
 #include "spool/launch.h"
 #include "spool/record.h"
@@ -59,35 +60,59 @@ static uint64_t room_of(const struct doctor *doctor, const struct statvfs *size)
     return runtime_is_own(doctor->runtime) && room < machine ? machine : room;
 }
 
+struct group_limit {
+    uint64_t bytes;
+    char directory[PATH_MAX]; /* of the group that has it */
+};
+
 /* The least `memory.max` on the way up to the root group. */
 static int take_limit(const char *directory, void *context)
 {
-    uint64_t *least = context;
+    struct group_limit *least = context;
     char path[PATH_MAX];
     unsigned long long limit;
 
     snprintf(path, sizeof(path), "%s/memory.max", directory);
     FILE *file = fopen(path, "re");
-    if (file && fscanf(file, "%llu", &limit) == 1 && limit < *least)
-        *least = limit;
+    if (file && fscanf(file, "%llu", &limit) == 1 && limit < least->bytes) {
+        least->bytes = limit;
+        strcpy(least->directory, directory);
+    }
     if (file)
         fclose(file);
     return 0;
 }
 
-/* The rest of a control group is Exim's processes' and the page cache's. */
+/* The rest of a control group is Exim's processes' and the page cache's.  @mirror: it is the mirror's, which has what a
+ * recovery or a page-in brings into memory, and no more. */
+static bool fits_limit(struct doctor *doctor, const struct group_limit *limit, bool mirror)
+{
+    const char *name = strrchr(limit->directory, '/'), *unit = name && strchr(name, '.') ? name + 1 : NULL;
+    uint64_t memory = doctor->config.memory;
+    char mend[PATH_MAX + 96];
+
+    if (memory <= limit->bytes / 2)
+        return true;
+    snprintf(mend, sizeof(mend), "lower `memory`, or raise that limit (%s%s)",
+             unit ? "MemoryMax= of " : "a container's by --memory", unit ? unit : "");
+    doctor_tell(doctor, memory > limit->bytes && !mirror ? DOCTOR_WRONG : DOCTOR_ATTENTION, mend,
+                "`memory` is %" PRIu64 " MiB, and the control group %s%s has %" PRIu64 " MiB for all", MIB(memory),
+                limit->directory, mirror ? ", of the mirror," : "", MIB(limit->bytes));
+    return false;
+}
+
+/* Of this process, as before a start of Exim, and of the mirror, which may be a service's of its own. */
 static bool fits_group(struct doctor *doctor)
 {
-    uint64_t limit = UINT64_MAX, memory = doctor->config.memory;
+    struct group_limit own = {.bytes = UINT64_MAX}, mirrors = own;
+    pid_t mirror = doctor->spool[0] ? mirrors_find(doctor->state, doctor->owner) : 0;
 
-    cgroup_any_above("memory", take_limit, &limit);
-    if (memory <= limit / 2)
-        return true;
-    doctor_tell(doctor, memory > limit ? DOCTOR_WRONG : DOCTOR_ATTENTION,
-                "lower `memory`, or raise the control group's limit (systemd: MemoryMax=)",
-                "`memory` is %" PRIu64 " MiB, and this control group has %" PRIu64 " MiB for all", MIB(memory),
-                MIB(limit));
-    return false;
+    cgroup_any_above("memory", take_limit, &own);
+    if (mirror > 0)
+        cgroup_any_above_of(mirror, "memory", take_limit, &mirrors);
+    bool other = mirrors.bytes != own.bytes || strcmp(mirrors.directory, own.directory) != 0;
+    bool fits = fits_limit(doctor, &own, false);
+    return (!other || fits_limit(doctor, &mirrors, true)) && fits;
 }
 
 /* In a store with `memory` that is empty. */

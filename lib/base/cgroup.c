@@ -167,6 +167,15 @@ int cgroup_any_above(const char *controller, int (*look)(const char *directory, 
     return cgroup_any(look_above, &(struct above){controller, look, context});
 }
 
+int cgroup_any_above_of(pid_t pid, const char *controller, int (*look)(const char *directory, void *context),
+                        void *context)
+{
+    char list[32];
+
+    snprintf(list, sizeof(list), "/proc/%ld/cgroup", (long)pid);
+    return look_at_list(list, look_above, &(struct above){controller, look, context});
+}
+
 struct truster {
     bool (*trusts)(uid_t uid);
 };

@@ -24,6 +24,10 @@ int cgroup_any(int (*look)(const struct cgroup *group, void *context), void *con
  *  hierarchies that may have this one ("memory"); NULL: of all. */
 int cgroup_any_above(const char *controller, int (*look)(const char *directory, void *context), void *context);
 
+/** The same of process @pid. */
+int cgroup_any_above_of(pid_t pid, const char *controller, int (*look)(const char *directory, void *context),
+                        void *context);
+
 /** Is process @pid frozen, by its group or one above?  False, too, where that can't be said. */
 bool cgroup_is_frozen(pid_t pid);
 

@@ -2552,6 +2552,39 @@ def too_little_memory(exim):
             subprocess.run(["umount", place], check=True)
 
 
+@test(library=True)
+def a_limit_of_another_group(exim):
+    """A control group has less than `memory`: doctor names the group, this process's own or the mirror's, which may be of a service of
+    its own, and that one's limit.  The mirror's refuses no start, as it need not have all of the memory."""
+    root = pathlib.Path("/sys/fs/cgroup/unified")
+    if not (root / "cgroup.procs").exists():
+        raise Skip("no control groups are mounted")
+    with well(exim):
+        mirror = exim.status()["mirror_pid"]
+        group = root / f"fastspool-test-{time.monotonic_ns()}.service"  # control groups are the whole machine's
+        own = pathlib.Path(f"{root}{next(line.split(':', 2)[2].strip() for line in open('/proc/self/cgroup') if line.startswith('0::'))}")
+        group.mkdir()
+        try:
+            (group / "cgroup.procs").write_text(str(mirror))
+            subprocess.run(["mount", "-t", "tmpfs", "cgroup", "/sys/fs/cgroup"], check=True)
+            try:
+                group.mkdir(parents=True)
+                own.mkdir(parents=True, exist_ok=True)
+                (group / "memory.max").write_text(str(64 << 20))
+                tells(exim, "memory", "attention", f"the control group {group}, of the mirror, has 64 MiB", f"MemoryMax= of {group.name}")
+                allows(exim)
+                (group / "memory.max").unlink()
+                (own / "memory.max").write_text(str(32 << 20))
+                tells(exim, "memory", "wrong", f"the control group {own} has 32 MiB", "--memory" if own == root else f"MemoryMax= of {own.name}")
+                refuses(exim, "has 32 MiB")
+            finally:
+                subprocess.run(["umount", "--lazy", "/sys/fs/cgroup"], check=True)
+        finally:
+            (root / "cgroup.procs").write_text(str(mirror))
+            wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+            group.rmdir()
+
+
 @test(library=True, main=QUEUE_ONLY)
 def what_would_not_help(exim):
     """Mail stands, fastspool is not enabled, and the start that would help would not be served: status says why.  Enabled or not, what
