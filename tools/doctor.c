@@ -48,6 +48,7 @@ static const struct check {
     bool start; /* also with --start */
     void (*look)(struct doctor *doctor);
 } checks[] = {
+    {"users", true, doctor_users},
     {"library", true, doctor_installed},
     {"secure execution", true, doctor_secure},
     {"configuration", true, doctor_configuration},
@@ -236,7 +237,7 @@ static void examine(struct doctor *doctor)
     meet(doctor);
     if (doctor->json)
         printf("{\"findings\": [");
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !doctor->lacks_users; i++) {
         progress_at(i, count);
         doctor->subject = checks[i].subject;
         if (checks[i].start || !doctor->start)

@@ -33,6 +33,7 @@ struct doctor {
     int attached;                  /* and the errno why, negative */
     char why[FASTSPOOL_ERROR_MAX]; /* and a sentence */
     char runtime[PATH_MAX];        /* where its memory is, or would be; "": in a tmpfs that Exim's start will mount */
+    bool lacks_users;              /* whose a file is can't be seen here: no other check would say what is true */
     const char *subject;           /* of the check that is made now */
     unsigned told;                 /* findings so far */
     enum verdict worst;
@@ -76,6 +77,7 @@ void doctor_running(struct doctor *doctor);
 /* doctor_services.c: what systemd says of the services */
 void doctor_services(struct doctor *doctor);
 /* doctor_machine.c: memory, disk, namespaces */
+void doctor_users(struct doctor *doctor);
 void doctor_memory(struct doctor *doctor);
 void doctor_huge_pages(struct doctor *doctor);
 void doctor_disk(struct doctor *doctor);

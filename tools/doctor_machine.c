@@ -46,6 +46,8 @@
 #define IMPLAUSIBLE     (4 * NS_PER_US) /* no disk has written, and told so, after that time; a loop device has in 8 */
 #define BLOCK           4096
 #define FIRST_NAMESPACE 0xEFFFFFFCu /* the kernel's number of the PID namespace that the machine begins with */
+#define EVERY_USER      UINT32_MAX  /* how many the user namespace that the machine begins with maps */
+#define NOBODY          65534u      /* whom the kernel shows for a user that a namespace has not (overflowuid) */
 #define FIRST_USER      1000u       /* systemd-logind's RemoveIPC spares the users below */
 
 /* ---- memory ---- */
@@ -330,6 +332,28 @@ void doctor_syncs(struct doctor *doctor)
 }
 
 /* ---- what the system does to processes and memory ---- */
+
+/* Has the user namespace of this process all users of the machine? */
+static bool has_all_users(void)
+{
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    unsigned long inside = 0, outside = 0, count = EVERY_USER;
+
+    bool read = map && fscanf(map, "%lu %lu %lu", &inside, &outside, &count) == 3;
+    if (map)
+        fclose(map);
+    return !read || (inside == 0 && count >= EVERY_USER);
+}
+
+/* The kernel shows what is another user's as nobody's, and lets root become nobody that the namespace lacks. */
+void doctor_users(struct doctor *doctor)
+{
+    doctor->lacks_users = doctor->spool[0] && doctor->owner == NOBODY && !has_all_users();
+    if (doctor->lacks_users)
+        doctor_tell(
+            doctor, DOCTOR_WRONG, "take PrivateUsers= out of Exim's service, or map that user into the container",
+            "this process lives in a user namespace without the owner of %s, as whom Exim has to run", doctor->spool);
+}
 
 void doctor_namespace(struct doctor *doctor)
 {

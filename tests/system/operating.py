@@ -2553,6 +2553,19 @@ def too_little_memory(exim):
 
 
 @test(library=True)
+def a_namespace_without_its_users(exim):
+    """A start in a user namespace of its own (PrivateUsers=), where the spool's owner is not to be seen: that alone is told, and no
+    chown or chmod, which would harm outside of it."""
+    with well(exim):
+        for arguments in (["--start"], []):
+            result = subprocess.run(["unshare", "--user", "--map-root-user", TOOL, "doctor", *arguments], capture_output=True, text=True,
+                                    cwd="/", timeout=60)
+            lines = (result.stdout + result.stderr).splitlines()
+            check(result.returncode == 2 and len(lines) == 1 and "PrivateUsers=" in lines[0] and "chown" not in lines[0], f"{result}")
+        allows(exim)
+
+
+@test(library=True)
 def a_limit_of_another_group(exim):
     """A control group has less than `memory`: doctor names the group, this process's own or the mirror's, which may be of a service of
     its own, and that one's limit.  The mirror's refuses no start, as it need not have all of the memory."""
