@@ -18,6 +18,7 @@
 #include "progress.h"
 #include "spool/launch.h"
 #include "spool/locker.h"
+#include "spool/sight.h"
 #include "spool/viewed.h"
 #include "standstill.h"
 #include "store/store.h"
@@ -118,7 +119,9 @@ struct fastspool *move_begin(const char *spool, enum move move)
     config.view = false;
     own = own_mirror(config.spool[0], &config);
     standstill_begin(config.spool[0], &config, NULL);
-    int result = fastspool_attach(config.spool[0], &config, &fs, error);
+    int result = sight_check(config.spool[0], &config, error);
+    if (result == 0)
+        result = fastspool_attach(config.spool[0], &config, &fs, error);
     if (result < 0) {
         standstill_end();
         tool_refused(result, error);

@@ -19,6 +19,7 @@
 #include "seen.h"
 #include "spool/attach.h"
 #include "spool/registry.h"
+#include "spool/sight.h"
 #include "spool/viewed.h"
 #include "tool.h"
 
@@ -108,14 +109,16 @@ static int preload(void)
     return 0;
 }
 
-/* Attach.  Root's call starts what the first use of the spool starts: the store, its mirror, and the view.  -EACCES is
- * for the caller to say; any other failure COMMAND says, if it needs the spool. */
+/* Attach.  Root's call starts what the first use of the spool starts: the store, its mirror, and the view.  -EACCES
+ * and -ENXIO are for the caller to say; any other failure COMMAND says, if it needs the spool. */
 static struct fastspool *use(const struct fastspool_config *config, int *failure, char *error)
 {
     struct fastspool *fs = NULL;
-    int result = geteuid() == 0 ? fastspool_attach(config->spool[0], config, &fs, error)
-                                : attach_open(config->spool[0], config, &fs, error);
+    int result = sight_check(config->spool[0], config, error);
 
+    if (result == 0)
+        result = geteuid() == 0 ? fastspool_attach(config->spool[0], config, &fs, error)
+                                : attach_open(config->spool[0], config, &fs, error);
     *failure = result;
     return result < 0 ? NULL : fs;
 }
@@ -133,8 +136,10 @@ static int is_mounted(const struct fastspool_config *config, bool wait)
         return 1;
     if (failure == -EACCES)
         tool_error("no view is mounted, so the command would see the disk alone: %s", error);
+    if (failure == -ENXIO)
+        tool_error("%s", error);
     if (!fs)
-        return failure == -EACCES ? failure : 0;
+        return failure == -EACCES || failure == -ENXIO ? failure : 0;
     uint64_t since = clock_monotonic();
     bool needed = wait;
     progress_begin("waiting for the view");

@@ -33,6 +33,7 @@
 #include "spool/locker.h"
 #include "spool/memory.h"
 #include "spool/owned.h"
+#include "spool/sight.h"
 #include "spool/state.h"
 #include "spool/trust.h"
 #include "store/await.h"
@@ -177,7 +178,9 @@ static int attach(const char *spool, const struct fastspool_config *config, bool
 int attach_open(const char *spool, const struct fastspool_config *config, struct fastspool **out,
                 char error[FASTSPOOL_ERROR_MAX])
 {
-    return attach(spool, config, false, out, error);
+    int result = sight_check(spool, config, error);
+
+    return result < 0 ? result : attach(spool, config, false, out, error);
 }
 
 int attach_create(const char *spool, const struct fastspool_config *config, struct fastspool **out,

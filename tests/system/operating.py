@@ -852,6 +852,26 @@ def mapped_is_not_served(exim):
         operate(exim, "disable", "--yes")
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_run_of_the_command_s_own(exim):
+    """A command with a /run of its own, in which the store's memory is not to be seen, waits for nothing, and says where it is; the
+    command that it names works.  Nothing runs on the plain disk instead."""
+    trace = exim.work / "waits"
+    with well(exim):
+        for command in ("status", "ls", "cat x", "flush", "export --yes", "export --yes /srv/to", "import", "backup /srv/copy", "verify", "stop",
+                        "run -- echo run"):
+            said = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && exec strace -f -o " +
+                                   f"{trace} -e trace=clock_nanosleep {TOOL} {command}"], env=exim.environment(stock=True), capture_output=True)
+            text = (said.stdout + said.stderr).decode()
+            check(said.returncode in (1, 2, 126) and "not to be seen from here" in text and "`nsenter --target 1 --mount -- COMMAND`" in text and
+                  "run\n" not in text, f"{command}: {said}")
+            check(trace.read_text().count("clock_nanosleep") < 100, f"{command} has waited")
+        inside = subprocess.run(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && exec nsenter --target 1 --mount -- " +
+                                 f"{TOOL} status"], env=exim.environment(stock=True), capture_output=True)
+        check(inside.returncode == 0 and b"all is well" in inside.stdout, f"{inside}")
+        status_tells(exim, 0, "all is well")
+
+
 def asks_of_library(exim):
     """Has `fastspool status` run Exim as an ordinary user, to know whether the loader takes the library?  It says that all is well."""
     trace = exim.work / "asked"
