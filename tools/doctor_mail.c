@@ -134,7 +134,7 @@ static bool count(const struct doctor *doctor, bool view, struct census *census)
  * refused beside an Exim; and no start that would be refused is advised. */
 static void say_start(const struct doctor *doctor, char mend[STATUS_LINE])
 {
-    struct shown shown = {.config = &doctor->config, .enabled = ways_are_in()};
+    struct shown shown = {.config = &doctor->config, .enabled = ways_lead(&doctor->config)};
 
     count(doctor, viewed(doctor->spool) > 0, &shown.census);
     if (status_half_moved(&shown.census, mend))
@@ -291,7 +291,7 @@ static void tell_plain(struct doctor *doctor, int64_t messages)
     struct exims_found found;
     struct shown shown = {.config = &doctor->config,
                           .on_disk = messages,
-                          .enabled = ways_are_in(),
+                          .enabled = ways_lead(&doctor->config),
                           .unattended = !exims_attend(&doctor->config, doctor->spool, NULL),
                           .without = exims_without(&doctor->config, &found),
                           .view.state = SEEN_OFF};

@@ -347,8 +347,8 @@ static void look_at_exims(struct shown *shown)
     if (geteuid() != 0)
         return;
     shown->without = exims_without(shown->config, &shown->found);
-    shown->enabled = ways_are_in();
     shown->unattended = !exims_attend(shown->config, shown->config->spool[0], &daemon);
+    shown->enabled = shown->unattended || shown->without != 0 ? ways_lead(shown->config) : ways_are_in();
     shown->passing = !shown->unattended && !daemon;
 }
 

@@ -15,6 +15,7 @@
  */
 #include "ways.h"
 
+#include "asked.h"
 #include "base/places.h"
 #include "config.h"
 #include "exims.h"
@@ -241,6 +242,15 @@ bool ways_are_in(void)
     for (size_t i = 0; ways_files[i] && !found; i++)
         found = ways_is_in(ways_files[i]);
     return found;
+}
+
+bool ways_lead(const struct fastspool_config *config)
+{
+    const char *exim = asked_exim(config);
+    struct stat st;
+
+    return ways_are_in() || (exim && config->spools && stat(config->spool[0], &st) == 0 && st.st_uid != 0 &&
+                             command_maps_library(exim, st.st_uid, st.st_gid, NULL) == 1);
 }
 
 /* A lock file of root's: users could lock a file that they can read. */

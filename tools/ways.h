@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "command.h"
+#include "fastspool.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,6 +49,9 @@ bool ways_is_in(const char *file);
 
 /** Is anything of ours in any of them, so that the service's Exim is to have the library? */
 bool ways_are_in(void);
+/** Will Exim's next start have the library: by what `enable` has written, or without a variable, as its image needs it,
+ *  or every program has it?  Else it runs Exim to know.  Needs root. */
+bool ways_lead(const struct fastspool_config *config);
 
 /** Is systemd process 1? */
 bool ways_booted(void);

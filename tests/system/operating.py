@@ -853,6 +853,33 @@ def mapped_is_not_served(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def an_image_that_needs_the_library(exim):
+    """Exim's image has the library among those that it needs, and no variable gives it: where mail stands as no Exim runs, status and
+    doctor say to start it, and nothing of `fastspool enable`, as beside an image without it."""
+    if not shutil.which("patchelf"):
+        raise Skip("patchelf is not installed")
+    saved, plain = f"{EXIM}.before", "`fastspool enable`, and start Exim"
+    with well(exim):
+        exim.submit(exim.expect(Message(), "sink"))
+        exim.stop()
+        with written(DEFAULTS, DEFAULTS.read_text().replace(PRELOAD, "")):
+            status_tells(exim, 2, "no Exim runs that has the store", plain)
+            shutil.copy2(EXIM, saved)
+            try:
+                subprocess.run(["patchelf", "--add-needed", LIBRARY, EXIM], check=True)
+                os.chmod(EXIM, 0o4755)
+                status_tells(exim, 2, "no Exim runs that has the store; start Exim, ")
+                check("fastspool enable" not in operate(exim, "status", status=2), "status advises it")
+                _, found, _ = doctor(exim)
+                check(plain not in str(found) and "start Exim, " in found["mail in the store"][1], f"{found}")
+                exim.run("-qff", stock=True)
+                exim.wait_arrived()
+            finally:
+                shutil.move(saved, EXIM)
+                os.chmod(EXIM, 0o4755)
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_run_of_the_command_s_own(exim):
     """A command with a /run of its own, in which the store's memory is not to be seen, waits for nothing, and says where it is; the
     command that it names works.  Nothing runs on the plain disk instead."""
