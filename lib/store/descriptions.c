@@ -512,10 +512,8 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
 
     if (description->state != DESCRIPTION_POOLED)
         return section_damaged(fs, "a description is opened that was not pooled");
-    SET(fs, description->state, DESCRIPTION_OPEN);
-    SET(fs, description->inode, i);
-    SET(fs, description->generation, inode->generation);
-    SET(fs, description->flags, (uint32_t)flags);
+    SET_TWO(fs, description->state, DESCRIPTION_OPEN, description->inode, i);
+    SET_TWO(fs, description->generation, inode->generation, description->flags, (uint32_t)flags);
     SET(fs, description->offset, 0);
     SET(fs, inode->opens, inode->opens + 1);
     residency_reference(fs, i);
@@ -538,7 +536,7 @@ static int pool_again(struct fastspool *fs, void *argument)
     if (result < 0)
         return result;
     SET(fs, description->state, DESCRIPTION_POOLED);
-    if (description->pooled_at != LOST)
+    if (description->pooled_at != 0 && description->pooled_at != LOST)
         SET(fs, description->pooled_at, 0); /* it keeps its lock */
     return 0;
 }

@@ -70,8 +70,7 @@ void inodes_clean_data(struct fastspool *fs, const struct inode *inode)
     if (bytes == 0)
         return;
     SET(fs, fs->header->tickets.dirty_bytes, fs->header->tickets.dirty_bytes - bytes);
-    SET(fs, inode->dirty_from, 0);
-    SET(fs, inode->dirty_to, 0);
+    SET_TWO(fs, inode->dirty_from, 0, inode->dirty_to, 0);
 }
 
 void inodes_leave_dirty(struct fastspool *fs, uint32_t i)
@@ -134,16 +133,13 @@ void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t
 
     inodes_dirty(fs, i);
     if (inode->data_in != h->tickets.capture) {
-        SET(fs, inode->data_in, h->tickets.capture);
-        SET(fs, inode->since_from, from);
+        SET_TWO(fs, inode->data_in, h->tickets.capture, inode->since_from, from);
     } else if (from < inode->since_from) {
         SET(fs, inode->since_from, from);
     }
     uint64_t before = inode->dirty_to - inode->dirty_from;
-    if (new_from != inode->dirty_from)
-        SET(fs, inode->dirty_from, new_from);
-    if (new_to != inode->dirty_to)
-        SET(fs, inode->dirty_to, new_to);
+    if (new_from != inode->dirty_from || new_to != inode->dirty_to)
+        SET_TWO(fs, inode->dirty_from, new_from, inode->dirty_to, new_to);
     if (new_to - new_from != before)
         SET(fs, h->tickets.dirty_bytes, h->tickets.dirty_bytes + (new_to - new_from - before) * BLOCK_SIZE);
 }

@@ -458,6 +458,18 @@ struct chunk {
     uint64_t pad[26];
 };
 
+#define SHARE_A_WORD(type, first, second) \
+    _Static_assert(offsetof(type, first) % 8 == 0 && offsetof(type, second) == offsetof(type, first) + 4, "one word")
+SHARE_A_WORD(struct header, tables.inodes.free, tables.inodes.count);
+SHARE_A_WORD(struct header, tables.names.free, tables.names.count);
+SHARE_A_WORD(struct header, tables.descriptions.free, tables.descriptions.count);
+SHARE_A_WORD(struct inode, dir.first, dir.last);
+SHARE_A_WORD(struct inode, dirty_from, dirty_to);
+SHARE_A_WORD(struct inode, data_in, since_from);
+SHARE_A_WORD(struct description, state, inode);
+SHARE_A_WORD(struct description, generation, flags);
+#undef SHARE_A_WORD
+
 _Static_assert(sizeof(struct history_entry) == 32, "an entry of the history is 32 bytes");
 _Static_assert(sizeof(struct inode) == 128, "an inode is 128 bytes");
 _Static_assert(sizeof(struct name) == 64 && sizeof(struct name_more) == 64, "a name entry is 64 bytes");

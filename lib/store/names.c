@@ -310,11 +310,10 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     SET(fs, *bucket, chain_link(entry, hash, *bucket));
     if (directory->dir.last && !names_valid(fs, directory->dir.last))
         return section_damaged(fs, "a directory's list of names leads nowhere");
-    if (directory->dir.last)
-        SET(fs, name_at(fs, directory->dir.last)->next, entry);
-    else
-        SET(fs, directory->dir.first, entry);
-    SET(fs, directory->dir.last, entry);
+    const uint32_t last = directory->dir.last;
+    if (last)
+        SET(fs, name_at(fs, last)->next, entry);
+    SET_TWO(fs, directory->dir.first, last ? directory->dir.first : entry, directory->dir.last, entry);
     SET(fs, directory->dir.entries, directory->dir.entries + 1);
     SET(fs, inode->names, entry);
     SET(fs, inode->links, inode->links + 1);

@@ -10,6 +10,7 @@
 #include "store/layout.h"
 #include "store/store.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,7 +20,8 @@ enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, 
 
 /** The body of a section, a change of the store.
  *    - It runs under the lock, and may read all of the segment.
- *    - It changes the segment with SET() and section_copy(), and otherwise only piece_bytes() and atomic fields.
+ *    - It changes the segment with SET(), SET_TWO() and section_copy(), and otherwise only piece_bytes() and atomic
+ * fields.
  *    - It is short (it copies at most some 64 kB), and makes no system call but those by which a permission is checked
  *      (access.c), and the one that tells of damage.
  *  Returns 0 or more.  A negative errno rolls all its changes back.  -EAGAIN after section_want(): the caller of
@@ -63,6 +65,20 @@ static inline bool section_log_field(struct fastspool *fs, const void *address)
     do {                                                                   \
         if (section_log_field((fs), &(field)))                             \
             __atomic_store_n(&WRITABLE(field), (value), __ATOMIC_RELEASE); \
+    } while (0)
+
+/** Inside a section: the same for two fields of 32 bits that share a word, @second behind @first (layout.h asserts
+ * which do).  By two SET() the word would have two entries, and the second would read what the first is just writing.
+ */
+#define SET_TWO(fs, first, value, second, other)                                       \
+    do {                                                                               \
+        const union {                                                                  \
+            uint32_t half[2];                                                          \
+            uint64_t word;                                                             \
+        } both_ = {{(value), (other)}};                                                \
+        _Static_assert(sizeof(first) == 4 && sizeof(second) == 4, "halves of a word"); \
+        assert(&(second) == &(first) + 1);                                             \
+        SET((fs), *(const uint64_t *)(const void *)&(first), both_.word);              \
     } while (0)
 
 /** Inside a section: record @size bytes at @to, in the segment, then copy @from to them. */

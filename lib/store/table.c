@@ -98,11 +98,9 @@ int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
         return section_want(id);
     if (i >= kind->most || (free && (free >= used || kind->used(fs, free))))
         return section_damaged(fs, kind->damage);
-    if (free)
-        SET(fs, table->free, *link_of(fs, kind, free));
-    else
+    if (free == 0)
         SET(fs, table->used, used + 1);
-    SET(fs, table->count, table->count + 1);
+    SET_TWO(fs, table->free, free ? *link_of(fs, kind, free) : 0, table->count, table->count + 1);
     *entry = i;
     return 0;
 }
@@ -118,10 +116,11 @@ void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
 
 void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
 {
-    const struct table *table = table_of(fs, &kinds[id]);
+    const struct kind *kind = &kinds[id];
+    const struct table *table = table_of(fs, kind);
 
-    table_give_gap(fs, id, entry);
-    SET(fs, table->count, table->count - 1);
+    SET(fs, *link_of(fs, kind, entry), table->free);
+    SET_TWO(fs, table->free, entry, table->count, table->count - 1);
 }
 
 /* ---- growing ---- */

@@ -87,6 +87,29 @@ Test(section, failing_body)
     words_are(1);
 }
 
+/* @argument: the result. */
+static int change_halves(struct fastspool *store, void *argument)
+{
+    const uint32_t *half = (const uint32_t *)word(0);
+
+    SET_TWO(store, half[0], half[0] + 1, half[1], half[1] + 2);
+    cr_assert_eq(store->header->section.undo_count, 1);
+    return *(const int *)argument;
+}
+
+/* Two fields of a word change together, by one entry of the log, or not at all. */
+Test(section, two_fields)
+{
+    const uint32_t *half = (const uint32_t *)word(0);
+    int good = 0, bad = -EACCES;
+
+    memory_for_words();
+    cr_assert_eq(section_run(fs, change_halves, &good), 0);
+    cr_assert(half[0] == 1 && half[1] == 2, "%u, %u", half[0], half[1]);
+    cr_assert_eq(section_run(fs, change_halves, &bad), -EACCES);
+    cr_assert(half[0] == 1 && half[1] == 2, "%u, %u", half[0], half[1]);
+}
+
 /* A change outside a section is a mistake in the code: the process aborts before the segment changes. */
 Test(section, set_outside)
 {
