@@ -39,7 +39,7 @@ int mutex_know_myself(void);
 
 /** Inside the guard: try to take the lock.  Returns enum mutex_answer, or a negative errno: -EDEADLK, this thread holds
  *  it already; -EXDEV, the process has come into another PID namespace; that of mutex_know_myself(). */
-int mutex_try(struct fastspool *fs, struct mutex_wait *wait);
+int mutex_try(const struct fastspool *fs, const struct mutex_wait *wait);
 
 /** Outside the guard, so signals arrive: sleep until the lock may be free, for MUTEX_LOOK at most. */
 void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait);
