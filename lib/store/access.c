@@ -160,7 +160,7 @@ static bool has(const struct credentials *who, uint32_t capability)
     return LOAD(cached_capabilities) & capability;
 }
 
-int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
+int access_permitted_otherwise(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
 {
     const struct inode *inode = inode_at(fs, i);
     unsigned mode = inode->mode;

@@ -5,11 +5,12 @@
 #ifndef FASTSPOOL_ACCESS_H
 #define FASTSPOOL_ACCESS_H
 
+#include "store/store.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-struct fastspool;
 struct timespec;
 
 /** The user that a call acts for.  Capabilities and supplementary groups are read only if a check depends on them. */
@@ -29,8 +30,17 @@ void access_became_of(gid_t gid);
 void access_real_credentials(struct credentials *who);
 /** Where the highest change is kept that the process, or the client that the thread acts for, has synced. */
 uint64_t *access_synced(struct fastspool *fs);
-/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES. */
-int access_permitted(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
+/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline, for each directory of a
+ * path: it is mostly the owner who asks.) */
+int access_permitted_otherwise(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
+static inline int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
+{
+    const struct inode *inode = inode_at(fs, i);
+
+    if (who->uid == inode->uid && (~(inode->mode >> 6) & want) == 0)
+        return 0;
+    return access_permitted_otherwise(fs, i, who, want);
+}
 /** Is @who the inode's owner, or may do what an owner may? */
 bool access_owns(const struct fastspool *fs, uint32_t inode, const struct credentials *who);
 /** May @who take a name of the inode out of a directory whose names @who may change?  In a sticky directory only an

@@ -38,11 +38,6 @@
 #define AHEAD_LEAST 1024u
 #define SPLIT_STEP  64 /* buckets that one section splits: each changes some six words */
 
-bool names_valid(const struct fastspool *fs, uint32_t i)
-{
-    return i != 0 && i < LOAD(fs->header->tables.names.used) && i < LOAD(fs->span.names);
-}
-
 uint32_t names_most(const struct fastspool *fs)
 {
     uint32_t used = LOAD(fs->header->tables.names.used), mapped = LOAD(fs->span.names);

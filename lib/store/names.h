@@ -36,8 +36,6 @@ int names_read(const struct fastspool *fs, uint32_t entry, char *text);
 /** In a section: the entry before or behind this one in its directory, in order of birth.  0: there is none. */
 uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 
-/** Is @entry the number of an entry that has been handed out? */
-bool names_valid(const struct fastspool *fs, uint32_t entry);
 /** Steps of a walk along names, at most: more is a circle. */
 uint32_t names_most(const struct fastspool *fs);
 /** Under the lock or in a read: the entry of @text, whose hash is @hash, in directory @parent, 0: none.  -EUCLEAN: its

@@ -138,4 +138,10 @@ static inline bool inode_valid(const struct fastspool *fs, uint32_t i)
            (inode_at(fs, i)->flags & INODE_USED);
 }
 
+/** Is @i the number of a name's entry that has been handed out?  The same. */
+static inline bool names_valid(const struct fastspool *fs, uint32_t i)
+{
+    return i != 0 && i < LOAD(fs->header->tables.names.used) && i < LOAD(fs->span.names);
+}
+
 #endif

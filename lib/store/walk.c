@@ -42,7 +42,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool is_directory(const struct fastspool *fs, uint32_t i)
+static inline bool is_directory(const struct fastspool *fs, uint32_t i)
 {
     return inode_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode);
 }
