@@ -185,18 +185,16 @@ static uint32_t whole_blocks(uint64_t bits)
     return (uint32_t)__builtin_popcountll(places(bits, BLOCK_PARTS));
 }
 
-/* Parts whose bits are set, of blocks with others that are not. */
-static uint32_t single_parts(uint64_t bits)
-{
-    return (uint32_t)__builtin_popcountll(bits) - whole_blocks(bits) * BLOCK_PARTS;
-}
-
-/* A word of the bitmap of free parts changes.  Returns by how many the free blocks grow. */
+/* A word of the bitmap of free parts changes: bits are set, or bits are cleared.  Returns by how many the free blocks
+ * grow.  Free parts of blocks with others that are not count by themselves. */
 static uint32_t set_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t before, uint64_t now)
 {
     const struct chunk *chunk = chunk_at(fs, number);
-    const uint32_t blocks = whole_blocks(now) - whole_blocks(before), free = chunk->free_count + blocks;
-    const uint32_t parts = single_parts(now) - single_parts(before), broken = chunk->broken_count + parts;
+    const uint64_t changed = places(before, BLOCK_PARTS) ^ places(now, BLOCK_PARTS);
+    const uint32_t sign = now > before ? 1 : -1u;
+    const uint32_t blocks = sign * (uint32_t)__builtin_popcountll(changed), free = chunk->free_count + blocks;
+    const uint32_t parts = sign * (uint32_t)__builtin_popcountll(before ^ now) - blocks * BLOCK_PARTS;
+    const uint32_t broken = chunk->broken_count + parts;
 
     if (free > usable_blocks(number) || broken > CHUNK_BLOCKS * BLOCK_PARTS) {
         section_damaged(fs, "a chunk counts more free blocks than it has");
