@@ -265,12 +265,12 @@ int names_split_ahead(struct fastspool *fs)
     return result == -ENOSPC ? 0 : result; /* no memory now: insertions will split */
 }
 
-static void touch_directory(struct fastspool *fs, uint32_t i)
+static void touch_directory(struct fastspool *fs, uint32_t i, uint64_t now)
 {
     const struct inode *inode = inode_at(fs, i);
 
-    SET(fs, inode->mtime, clock_realtime());
-    SET(fs, inode->ctime, inode->mtime);
+    SET(fs, inode->mtime, now);
+    SET(fs, inode->ctime, now);
     inodes_dirty(fs, i);
 }
 
@@ -279,6 +279,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     const struct header *h = fs->header;
     const struct inode *directory = inode_at(fs, parent);
     const struct inode *inode = inode_at(fs, i);
+    const uint64_t now = clock_realtime();
     uint32_t entry, rest;
 
     if (h->tables.buckets > h->tables.buckets_capacity)
@@ -312,13 +313,13 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
     SET(fs, directory->dir.entries, directory->dir.entries + 1);
     SET(fs, inode->names, entry);
     SET(fs, inode->links, inode->links + 1);
-    SET(fs, inode->ctime, clock_realtime());
+    SET(fs, inode->ctime, now);
     if (S_ISDIR(inode->mode)) {
         SET(fs, inode->dir.parent, parent);
         SET(fs, directory->links, directory->links + 1);
     }
     inodes_dirty(fs, i);
-    touch_directory(fs, parent);
+    touch_directory(fs, parent, now);
     return 0;
 }
 
@@ -395,6 +396,7 @@ int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
     const struct inode *directory = inode_at(fs, parent);
     uint32_t i = name->inode;
     const struct inode *inode = inode_at(fs, i);
+    const uint64_t now = clock_realtime();
     int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash, fs->header->tables.buckets)), entry,
                                offsetof(struct name, chain));
     if (result == 0)
@@ -409,17 +411,18 @@ int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
     SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
     give_entry(fs, entry);
     SET(fs, inode->links, inode->links - 1);
-    SET(fs, inode->ctime, clock_realtime());
+    SET(fs, inode->ctime, now);
     if (S_ISDIR(inode->mode))
         SET(fs, directory->links, directory->links - 1);
     inodes_dirty(fs, i);
-    touch_directory(fs, parent);
+    touch_directory(fs, parent, now);
     return 0;
 }
 
 int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
 {
     const struct name *name = name_at(fs, entry);
+    const uint64_t now = clock_realtime();
     uint32_t old = name->inode;
 
     if (!inode_valid(fs, old) || !inode_valid(fs, name->parent))
@@ -428,16 +431,16 @@ int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
     if (result < 0)
         return result;
     SET(fs, inode_at(fs, old)->links, inode_at(fs, old)->links - 1);
-    SET(fs, inode_at(fs, old)->ctime, clock_realtime());
+    SET(fs, inode_at(fs, old)->ctime, now);
     SET(fs, name->sibling, inode_at(fs, i)->names);
     SET(fs, name->inode, i);
     SET(fs, inode_at(fs, i)->names, entry);
     SET(fs, inode_at(fs, i)->links, inode_at(fs, i)->links + 1);
-    SET(fs, inode_at(fs, i)->ctime, clock_realtime());
+    SET(fs, inode_at(fs, i)->ctime, now);
     if (S_ISDIR(inode_at(fs, i)->mode))
         SET(fs, inode_at(fs, i)->dir.parent, name->parent);
     inodes_dirty(fs, old);
     inodes_dirty(fs, i);
-    touch_directory(fs, name->parent);
+    touch_directory(fs, name->parent, now);
     return 0;
 }
