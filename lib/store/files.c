@@ -175,13 +175,14 @@ static bool ends_in_slash(const char *path)
 {
     size_t length = strlen(path), end = length;
 
+    if (length == 0 || path[length - 1] != '/')
+        return false;
     while (end > 0 && path[end - 1] == '/')
         end--;
     size_t start = end;
     while (start > 0 && path[start - 1] != '/')
         start--;
-    return end < length && end > start &&
-           !(path[start] == '.' && (end - start == 1 || (end - start == 2 && path[start + 1] == '.')));
+    return end > start && !(path[start] == '.' && (end - start == 1 || (end - start == 2 && path[start + 1] == '.')));
 }
 
 static int open_body(struct fastspool *fs, void *argument)
