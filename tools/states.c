@@ -74,9 +74,11 @@ static int try_above(const char *state, char *error)
 }
 
 /* The same. */
-static int try_new(const struct fastspool *fs, char *error)
+static int try_new(const struct fastspool *fs, const struct stat *spool, char *error)
 {
     int result = try_above(fs->state, error);
+    if (result == -EPERM)
+        owned_check(fs->spool, spool, fs->state, NULL, error);
     return result < 0 ? result : state_check_new(fs->spool, fs->state, error);
 }
 
@@ -184,7 +186,7 @@ int states_usable(const struct fastspool_config *config, char error[FASTSPOOL_ER
     if (fd >= 0)
         result = try_inside(&fs, fd, &st, config->runtime, error);
     else if (fd == -ENOENT)
-        result = try_new(&fs, error);
+        result = try_new(&fs, &st, error);
     else if (fd == -EACCES || fd == -EPERM)
         result = owned_check(fs.spool, &st, fs.state, config->runtime, error) < 0 ? -EPERM : fd;
     else

@@ -37,6 +37,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -249,6 +250,17 @@ static int check_journal(const struct owned *owned)
     return result;
 }
 
+/* Where the state directory is missing nobody can make it in such a directory. */
+static int check_above(const struct owned *owned)
+{
+    char above[PLACES_PATH_MAX];
+
+    if (access(owned->top, F_OK) == 0 || errno != ENOENT)
+        return 0;
+    snprintf(above, sizeof(above), "%s", owned->top);
+    return check_attributes(owned, dirname(above), 0);
+}
+
 static int check_state(const struct owned *owned)
 {
     static const struct {
@@ -263,7 +275,9 @@ static int check_state(const struct owned *owned)
         {PLACES_SPILL, DIRECTORY_MODE},
     };
 
-    int result = check_part(owned, owned->top, DIRECTORY_MODE, NOT_WRITE);
+    int result = check_above(owned);
+    if (result == 0)
+        result = check_part(owned, owned->top, DIRECTORY_MODE, NOT_WRITE);
     if (result == 0)
         result = check_lock(owned, PLACES_LOCK);
     if (result == 0)

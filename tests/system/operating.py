@@ -2600,6 +2600,25 @@ def too_little_memory(exim):
 
 
 @test(library=True)
+def an_immutable_place_of_the_state(exim):
+    """The directory in which the state is to be made has an attribute with which nobody can write there: Exim, status and the refused
+    start say which command takes it away.  That mends it."""
+    place = exim.work / "place"
+    place.mkdir()
+    LoopDisk(place, 64)
+    exim.own(place)
+    exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {place}/state")
+    subprocess.run(["chattr", "+i", place], check=True)
+    words = f"{place} has an attribute", f"as root, run `chattr -i -a {place}`"
+    refuses(exim, *words)
+    status_tells(exim, 2, *words, "takes no mail")
+    said = exim.command("-bpc")
+    check(said.returncode != 0 and all(word in said.stderr.decode() for word in words), f"{said}")
+    subprocess.run(re.search(r"as root, run `([^`]*)`", operate(exim, "status", status=2))[1], shell=True, check=True)
+    check(exim.run("-bpc") == b"0\n", "the store is not made")
+
+
+@test(library=True)
 def a_namespace_without_its_users(exim):
     """A start in a user namespace of its own (PrivateUsers=), where the spool's owner is not to be seen: that alone is told, and no
     chown or chmod, which would harm outside of it."""
