@@ -283,6 +283,7 @@ static bool counts(const struct exims_process *process)
 static const char *mend_of(const struct doctor *doctor, const struct exims_process *process, const char *before)
 {
     static char mend[STATUS_LINE + 64];
+    char word[ESCAPE_WORD_ROOM(MOUNTPOINT_PLACE)];
 
     if (!before)
         return process->elsewhere ? "run all Exims of the spool in one container, or outside"
@@ -291,6 +292,10 @@ static const char *mend_of(const struct doctor *doctor, const struct exims_proce
         return advise(before, unit_restart(process->pid, false));
     if (!process->stranded)
         return advise(before, ways_command("restart"));
+    if (process->over[0]) {
+        snprintf(mend, sizeof(mend), MOVED_UNMOUNT, escape_word(word, sizeof(word), process->over));
+        return mend;
+    }
     if (process->moved[0])
         return MOVED_MEND;
     /* of a daemon that has ended a connection may go on */
@@ -301,11 +306,14 @@ static const char *mend_of(const struct doctor *doctor, const struct exims_proce
 
 static const char *stranded(const struct exims_process *process)
 {
-    static char found[sizeof(MOVED_FOUND) + FASTSPOOL_PATH_MAX];
+    static char found[sizeof(MOVED_FOUND) + FASTSPOOL_PATH_MAX + MOUNTPOINT_PLACE];
 
-    if (!process->moved[0])
+    if (process->over[0])
+        snprintf(found, sizeof(found), MOVED_BELOW, process->moved, process->over);
+    else if (!process->moved[0])
         return "has a store that was removed by hand, its memory or its locks: it takes no mail";
-    snprintf(found, sizeof(found), MOVED_FOUND, process->moved);
+    else
+        snprintf(found, sizeof(found), MOVED_FOUND, process->moved);
     return found;
 }
 
@@ -375,7 +383,7 @@ void doctor_running(struct doctor *doctor)
                     hidden, hidden == 1 ? " is" : "es are");
     else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", ways_command("start")), "no Exim runs%s",
-                    number ? " but those of ordinary users, and some that end soon" : "");
+                    number ? " but those of ordinary users, or of other spools, and some that end soon" : "");
     else if (running.daemons == 0)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", ways_command("start")),
                     "no Exim daemon runs, only %zu that the library serves and that end soon", number - running.none);

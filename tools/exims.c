@@ -245,10 +245,14 @@ static bool is_any(pid_t pid, const struct fastspool_config *config, const char 
 }
 
 /* A store in use is never given back.  So its memory was removed by hand, or the locks that show the use; or its state
- * directory was moved. */
-static bool is_stranded(pid_t pid, const struct fastspool_config *config, char moved[FASTSPOOL_PATH_MAX])
+ * directory was moved, or hidden. */
+static bool is_stranded(const struct fastspool_config *config, struct exims_process *process)
 {
-    return maps_find(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n") || moved_find(pid, config, moved);
+    pid_t pid = process->pid;
+
+    return maps_find(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n") ||
+           moved_find(pid, config, process->moved) ||
+           (!process->elsewhere && moved_below(pid, process->moved, process->over));
 }
 
 static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,
@@ -261,7 +265,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
     wait_for_library(process, config, patience);
     read_command(pid, process);
     process->foreign = process->daemon && process->configured && is_foreign(pid, config);
-    process->stranded = process->served && process->daemon && is_stranded(pid, config, process->moved);
+    process->stranded = process->served && process->daemon && is_stranded(config, process);
     return is_any(pid, config, image, &process->replaced); /* or it has ended */
 }
 
@@ -308,6 +312,7 @@ static bool count_without(void *context, const struct exims_process *process)
     if (process->stranded && !found->stranded) { /* /proc has them by number: the daemon stands before its children */
         found->stranded = process->pid;
         strcpy(found->moved, process->moved);
+        strcpy(found->over, process->over);
     }
     found->configured = found->configured || (process->served && process->configured);
     if (process->served && process->daemon && !found->served)

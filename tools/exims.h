@@ -7,6 +7,7 @@
 
 #include "decided.h"
 #include "fastspool.h"
+#include "mountpoint.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,6 +29,7 @@ struct exims_process {
     bool foreign;     /* it is such a daemon, and works in a directory that is no spool of ours */
     char command[80]; /* its command line */
     char moved[FASTSPOOL_PATH_MAX]; /* stranded: where the state is now; "": it is the memory */
+    char over[MOUNTPOINT_PLACE];    /* stranded: what is mounted there hides the state, `moved`; "": nothing does */
 };
 
 /** Call @each, until it returns true, for the processes that run a `program` of @config, or @image, if that is not
@@ -51,6 +53,7 @@ struct exims_found {
     pid_t plain;                    /* the first of these daemons, 0: there is none */
     pid_t stranded;                 /* a daemon whose store was removed, 0: there is none */
     char moved[FASTSPOOL_PATH_MAX]; /* as in its exims_process */
+    char over[MOUNTPOINT_PLACE];    /* the same */
     bool configured;                /* one that is served has a configuration of its own */
     pid_t served;                   /* the first daemon that is served, 0: there is none */
 };

@@ -7,11 +7,12 @@
 
 #include <stdbool.h>
 
+#define MOUNTPOINT_PLACE  256
 #define MOUNTPOINT_VALUE  32
 #define MOUNTPOINT_KERNEL 128
 
 struct mountpoint {
-    char place[256];
+    char place[MOUNTPOINT_PLACE];
     char type[64];
     char options[1024]; /* those of the mount and of the file system, "rw,relatime,rw,nobarrier" */
     bool read_only;     /* the file system itself is, by whichever mount it is reached */

@@ -209,8 +209,14 @@ bool status_half_moved(const struct census *c, char line[STATUS_LINE])
 
 bool status_is_stranded(const struct shown *shown, char line[STATUS_LINE])
 {
+    char word[ESCAPE_WORD_ROOM(MOUNTPOINT_PLACE)];
+
     if (!shown->found.stranded)
         return false;
+    if (shown->found.over[0])
+        return snprintf(line, STATUS_LINE, "Exim, process %ld, " MOVED_BELOW ": " MOVED_UNMOUNT,
+                        (long)shown->found.stranded, shown->found.moved, shown->found.over,
+                        escape_word(word, sizeof(word), shown->found.over)) > 0;
     if (shown->found.moved[0])
         return snprintf(line, STATUS_LINE, "Exim, process %ld, " MOVED_FOUND ": " MOVED_MEND,
                         (long)shown->found.stranded, shown->found.moved) > 0;

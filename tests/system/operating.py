@@ -615,7 +615,7 @@ def a_daemon_of_another_spool(exim):
             check(exim.status()["exims_without_library"] == 0, "it counts as one without the library")
             with stopped(exim):
                 status_tells(exim, 2, "1 message stands: no Exim runs that has the store; ")
-                tells(exim, "running exims", "attention", "no Exim runs")
+                tells(exim, "running exims", "attention", "no Exim runs but those of ordinary users, or of other spools")
                 check("exported 1 message" in operate(exim, "disable", "--yes"), "it is in the way of a disable")
                 check("imported 1 message" in operate(exim, "import"), "it is in the way of an import")
         with second(exim.spool) as name:
@@ -2073,6 +2073,51 @@ def a_spool_without_its_mode(exim):
         status_tells(exim, 0, "all is well")
         allows(exim)
     exim.panic = "Permission denied|^$"
+
+
+@test(library=True, main=QUEUE_ONLY)
+def a_state_that_is_hidden(exim):
+    """Something is mounted over the state directory, or over the spool that it is in, below a daemon, which refuses mail then.
+    status and doctor say so, and what they say to do is enough."""
+    with well(exim):
+        exim.submit(Message())
+        exim.queued += 1
+        place, other = exim.work / "disk", exim.work / "other"
+        other.mkdir()
+        for below in (place, place / "state"):
+            subprocess.run(["mount", "--bind", other, below], check=True)
+            wait_for(lambda: not [pid for pid, name in processes() if name == "fastspool"], "the mirror ends")
+            with contextlib.suppress(Failure, ConnectionError), contextlib.closing(Client(timeout=50)) as client:
+                check(client.send(Message())[0] != 250, "mail is taken into nowhere")
+            words = f"has the store of {place}/state, ", f"mounted over {below}", f"`umount {below}`"
+            said = operate(exim, "status", status=2)
+            check(all(word in said for word in words), f"status says {said}")
+            tells(exim, "running exims", "wrong", *words)
+            subprocess.run(re.search("`(umount .*?)`", said)[1], shell=True, check=True)
+            with contextlib.closing(Client()) as client:
+                check(client.send(Message())[0] == 250, "mail is refused")
+            exim.queued += 1
+            wait_for(lambda: exim.status()["health"] == 0, "all is well")
+        below = exim.work / "below/run/state"       # the disk below/ is unmounted lazily: the kernel calls that /run/state then
+        below.parent.parent.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "below", exim.work / "below"], check=True)
+        below.mkdir(mode=0o700, parents=True)
+        exim.own(below)
+        exim.run("-Mrm", *exim.queue())
+        exim.queued = 0
+        exim.stop()
+        operate(exim, "stop")
+        exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {below}")
+        exim.start()
+        exim.queue()
+        subprocess.run(["umount", "--lazy", exim.work / "below"], check=True)
+        for call in ("status", "doctor"):
+            said = exim.command(call, program=TOOL, stock=True).stdout.decode()
+            check("umount" not in said, f"{call} would have what hides nothing unmounted: {said}")
+        exim.stop()
+        exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {place}/state")
+        exim.start()
+    exim.panic = "Input/output error|failed to stat spool directory|spool directory problem"
 
 
 @test(("_replaced", {}), ("_gone", {}), library=True, main=QUEUE_ONLY)
