@@ -8,10 +8,13 @@
  * Failure modes:
  *   - `state` was changed below a daemon: it works on with the state of before, as long as a mirror serves that.
  *   - The mail user opens a file of that name, elsewhere: so the process must have the memory that the record names.
+ *   - Something is mounted over the directory: the kernel's path of the lock leads elsewhere.  What hides it stands in
+ *     the process's mounts.
  *   - The directory was removed, or is in mounts of the process's own: that is not said here.
  */
 #include "moved.h"
 
+#include "base/mountinfo.h"
 #include "base/places.h"
 #include "maps.h"
 #include "spool/launch.h"
@@ -112,18 +115,18 @@ static bool is_in(const char *path, const char *place)
  * there is no @number, as after a lazy unmount. */
 static int look_above(pid_t pid, int number, int except, const char *state, char over[MOUNTPOINT_PLACE])
 {
-    char path[48], line[4096], place[MOUNTPOINT_PLACE];
-    int one, on, parent = -1;
+    char path[48];
+    struct mountinfo mount;
+    int parent = -1;
 
     snprintf(path, sizeof(path), "/proc/%ld/mountinfo", (long)pid);
     FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, "%d %d %*s %*s %255s", &one, &on, place) != 3)
-            continue;
-        if (one == number)
-            parent = on;
-        else if (on == number && one != except && is_in(state, place))
-            strcpy(over, place);
+    while (mountinfo_next(file, &mount)) {
+        if (mount.id == number)
+            parent = mount.parent;
+        else if (mount.parent == number && mount.id != except && is_in(state, mount.place) &&
+                 strlen(mount.place) < MOUNTPOINT_PLACE)
+            strcpy(over, mount.place);
     }
     if (file)
         fclose(file);

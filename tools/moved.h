@@ -15,9 +15,8 @@
  *  named, and that no mirror serves?  False, too, where it can't be said.  Needs root. */
 bool moved_find(pid_t pid, const struct fastspool_config *config, char state[FASTSPOOL_PATH_MAX]);
 
-/** Has process @pid a store with a state directory, @state, that is not to be seen any more, as something was mounted
- * at
- *  @over, which is that or a directory above?  False, too, where it can't be said.  Needs root. */
+/** Has process @pid a store whose state directory, @state, can't be seen any more, as something was mounted at @over,
+ *  which is that directory or one above?  False, too, where it can't be said.  Needs root. */
 bool moved_below(pid_t pid, char state[FASTSPOOL_PATH_MAX], char over[MOUNTPOINT_PLACE]);
 
 /* What is said of either, and what to do. */
@@ -26,7 +25,8 @@ bool moved_below(pid_t pid, char state[FASTSPOOL_PATH_MAX], char over[MOUNTPOINT
     "Then it takes no mail"
 #define MOVED_MEND  "stop Exim, run `fastspool stop`, move that directory back, and start Exim"
 #define MOVED_BELOW "has the store of %s, which is hidden by what is mounted over %s: it takes no mail"
-#define MOVED_UNMOUNT \
-    "`umount %s`; to keep that, stop Exim, and run `fastspool stop`, until its exit status is 0, before it is mounted"
+#define MOVED_UNMOUNT                                                                                               \
+    "`umount %s`; if it has to be mounted there, stop Exim then, run `fastspool stop` until its exit status is 0, " \
+    "and mount it again"
 
 #endif

@@ -2098,9 +2098,10 @@ def a_state_that_is_hidden(exim):
                 check(client.send(Message())[0] == 250, "mail is refused")
             exim.queued += 1
             wait_for(lambda: exim.status()["health"] == 0, "all is well")
-        below = exim.work / "below/run/state"       # the disk below/ is unmounted lazily: the kernel calls that /run/state then
-        below.parent.parent.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "below", exim.work / "below"], check=True)
+        disk = exim.work / "a disk"
+        below = disk / "run/state"      # the disk is unmounted lazily: the kernel calls that /run/state then
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
         below.mkdir(mode=0o700, parents=True)
         exim.own(below)
         exim.run("-Mrm", *exim.queue())
@@ -2110,7 +2111,11 @@ def a_state_that_is_hidden(exim):
         exim.fastspool_configuration(f"memory = {exim.memory}", f"state = {below}")
         exim.start()
         exim.queue()
-        subprocess.run(["umount", "--lazy", exim.work / "below"], check=True)
+        subprocess.run(["mount", "--bind", other, disk], check=True)
+        said = operate(exim, "status", status=2)
+        check(f"has the store of {below}, which is hidden by what is mounted over {disk}: " in said, f"status says {said}")
+        subprocess.run(re.search("`(umount .*?)`", said)[1], shell=True, check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
         for call in ("status", "doctor"):
             said = exim.command(call, program=TOOL, stock=True).stdout.decode()
             check("umount" not in said, f"{call} would have what hides nothing unmounted: {said}")
