@@ -345,7 +345,7 @@ static bool has_all_users(void)
     return !read || (inside == 0 && count >= EVERY_USER);
 }
 
-/* The kernel shows what is another user's as nobody's, and lets root become nobody that the namespace lacks. */
+/* A user that the namespace lacks is shown as nobody, as the owner of files, too; and root can't become him. */
 void doctor_users(struct doctor *doctor)
 {
     doctor->lacks_users = doctor->spool[0] && doctor->owner == NOBODY && !has_all_users();

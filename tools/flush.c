@@ -76,7 +76,7 @@ static int commit_error(const struct fastspool *fs)
     return LOAD(fs->header->tickets.commit_error);
 }
 
-/* A mirror says so, and one that starts looks first. */
+/* A mirror that lives has said so.  Where none does one is started, which looks before it does anything else. */
 static bool is_lost(struct fastspool *fs)
 {
     uint64_t began = clock_monotonic();

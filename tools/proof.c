@@ -2,8 +2,8 @@
  *
  * A running Exim as the proof that the loader takes the library.
  *
- * To run Exim, and to look what is in its memory, says that for certain, and costs a monitor's every call 3.7 ms of a
- * processor.  One that runs with the library says the same, while nothing has changed since.
+ * To run Exim, and to look at its memory, says that for certain, and costs each call of a monitor 3.7 ms of a
+ * processor.  An Exim that runs already, with the library, says the same where nothing has changed since it began.
  *
  * Happy path: its image is the one that a start would execute; it has mapped the file that is installed now, which was
  * last changed before it began; and the file's directory is one of the loader's own, the only ones in secure execution.
@@ -12,7 +12,8 @@
  * Failure modes, each of which is no proof:
  *   - The library, or Exim, was replaced: its file is another one.
  *   - The library was written over in its place, or its mode was changed: its time of change is later.
- *   - The process is a fork of another Exim's: when the loader's work was done for that, its start does not say.
+ *   - The process is the child of another Exim: its start does not say when the loader did its work for that one.  (A
+ *     daemon is a fork, too, of one that has ended at once: MARGIN covers that.)
  *   - LD_LIBRARY_PATH is set for this command: the loader's own directories can't be told from those.
  *   - This process may not look, as root in a container.
  */

@@ -6,8 +6,8 @@
  *
  * Failure modes:
  *   - It is there in the mounts of process 1 alone.  No wait helps (claim.c has one, for processes that are about to
- *     end), but to run the command there, where an operator may follow the mail user's word: only the name of the
- *     memory is his.
+ *     end).  The command has to be run there, which is safe to say: of the sentence the mail user can have written the
+ *     name of the memory alone.
  *   - It is there for neither: it was removed, or is in a sandbox of Exim's own.  This says nothing, and the wait does.
  *   - Process 1 may not be looked at, as by root in a container: the same.
  */

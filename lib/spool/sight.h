@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Is the store's memory out of this process's sight alone?
+ * Is this process the one that can't see the store's memory?
  */
 #ifndef FASTSPOOL_SIGHT_H
 #define FASTSPOOL_SIGHT_H

@@ -39,7 +39,7 @@ static inline int paging_want(struct fastspool *store, void *argument)
     return 0;
 }
 
-/* Page in all evicted files.  How many can't be: who reads one waits for a pager. */
+/* Page in all evicted files.  Returns how many can't be: a read of one waits for a pager. */
 static inline int paging_all(struct fastspool *store)
 {
     struct pager pager = paging_of(store);
