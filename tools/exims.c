@@ -136,13 +136,15 @@ static bool runs(pid_t pid, const char *image, bool *replaced)
                          st.st_ino == running.st_ino);
 }
 
-static bool is_elsewhere(pid_t pid)
+/* Is it in another namespace of this @kind than this process? */
+static bool is_in_another(const char *kind, pid_t pid)
 {
-    char path[48];
+    char own_path[32], path[48];
     struct stat own, other;
 
-    snprintf(path, sizeof(path), "/proc/%ld/ns/pid", (long)pid);
-    return stat("/proc/self/ns/pid", &own) == 0 && stat(path, &other) == 0 && own.st_ino != other.st_ino;
+    snprintf(own_path, sizeof(own_path), "/proc/self/ns/%s", kind);
+    snprintf(path, sizeof(path), "/proc/%ld/ns/%s", (long)pid, kind);
+    return stat(own_path, &own) == 0 && stat(path, &other) == 0 && own.st_ino != other.st_ino;
 }
 
 /* "30m", and no message's name. */
@@ -245,14 +247,15 @@ static bool is_any(pid_t pid, const struct fastspool_config *config, const char 
 }
 
 /* A store in use is never given back.  So its memory was removed by hand, or the locks that show the use; or its state
- * directory was moved, or hidden. */
+ * directory was moved, or hidden.  (What is mounted in a user namespace any user may have put there, and root would be
+ * told to unmount what is there in his own.) */
 static bool is_stranded(const struct fastspool_config *config, struct exims_process *process)
 {
     pid_t pid = process->pid;
 
     return maps_find(pid, "/fastspool.", "/" PLACES_SEGMENT " (deleted)\n") ||
            moved_find(pid, config, process->moved) ||
-           (!process->elsewhere && moved_below(pid, process->moved, process->over));
+           (!process->elsewhere && !is_in_another("user", pid) && moved_below(pid, process->moved, process->over));
 }
 
 static bool take(pid_t pid, const struct fastspool_config *config, const char *image, struct exims_process *process,
@@ -261,7 +264,7 @@ static bool take(pid_t pid, const struct fastspool_config *config, const char *i
     *process = (struct exims_process){.pid = pid};
     if (!is_any(pid, config, image, &process->replaced) || exims_is_powerless(pid, config))
         return false;
-    process->elsewhere = is_elsewhere(pid);
+    process->elsewhere = is_in_another("pid", pid);
     wait_for_library(process, config, patience);
     read_command(pid, process);
     process->foreign = process->daemon && process->configured && is_foreign(pid, config);

@@ -2075,6 +2075,32 @@ def a_spool_without_its_mode(exim):
     exim.panic = "Permission denied|^$"
 
 
+@test(library=True)
+def a_mount_in_a_user_namespace(exim):
+    """An Exim in a user namespace, which the mail user can make, has mounts of its own, and one is over a lock that it has open there:
+    root is not told to unmount what is there in his own."""
+    place = exim.work / "boot"
+    place.mkdir()
+    script = (f"mount -t tmpfs one {place} && mkdir {place}/x && exec 9>{place}/x/lock && mount -t tmpfs other {place} && "
+              f"LD_PRELOAD={LIBRARY} exec {EXIM} -bdf -oX 2599 -oP {exim.work}/pid -q30m")
+    with well(exim):
+        call = subprocess.Popen(["unshare", "--user", "--mount", "sh", "-c", 'echo; read line; exec sh -c "$1"', "sh", script],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        call.stdout.readline()
+        for ids in "uid_map", "gid_map":
+            pathlib.Path(f"/proc/{call.pid}/{ids}").write_text("0 0 65536")
+        call.stdin.write(b"\n")
+        call.stdin.flush()
+        try:
+            wait_for(lambda: listens(2599), "the other Exim listens")
+            said = exim.command("status", program=TOOL, stock=True).stdout + exim.command("doctor", program=TOOL, stock=True).stdout
+        finally:
+            call.terminate()
+            call.communicate()
+        check(b"umount" not in said, said.decode())
+    exim.panic = "daemon_notifier_socket bind: Address already in use"
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_state_that_is_hidden(exim):
     """Something is mounted over the state directory, or over the spool that it is in, below a daemon, which refuses mail then.
