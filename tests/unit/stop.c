@@ -164,6 +164,33 @@ int tool_config(struct fastspool_config *config, const char *spool)
     return 1;
 }
 
+const char *tool_path(const char *option, const char *text, const char *usage_text)
+{
+    (void)option;
+    (void)usage_text;
+    return text;
+}
+
+const char *tool_of_spool(const char *spool, char words[TOOL_OF_SPOOL])
+{
+    (void)words;
+    return spool;
+}
+
+bool beside_users(const struct fastspool_config *config, const struct fastspool *fs)
+{
+    (void)config;
+    (void)fs;
+    return false;
+}
+
+int states_census(const char *state, struct census *census)
+{
+    (void)state;
+    (void)census;
+    return -1;
+}
+
 bool tool_mount_again(struct fastspool *fs, enum seen_state state)
 {
     (void)fs;
