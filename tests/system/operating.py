@@ -2280,8 +2280,8 @@ def a_journal_that_is_lost_below_a_batch(exim):
         mirror = exim.status()["mirror_pid"]
         seen = exim.work / "seen"
         seen.write_text("")
-        tracer = subprocess.Popen(["strace", "-f", "-o", seen, "-e", "trace=fdatasync", "-e", "inject=fdatasync:signal=STOP:when=1",
-                                   "-p", str(mirror)], stderr=subprocess.DEVNULL)
+        tracer = subprocess.Popen(["strace", "-o", seen, "-e", "trace=fdatasync", "-e", "inject=fdatasync:signal=STOP:when=1", "-p",
+                                   str(mirror)], stderr=subprocess.DEVNULL)     # its first thread, which commits, alone
         wait_for(lambda: "TracerPid:\t0\n" not in pathlib.Path(f"/proc/{mirror}/status").read_text(), "the mirror is traced")
         with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.closing(Client()) as client:
             answer = pool.submit(client.send, Message())
