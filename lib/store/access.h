@@ -30,9 +30,10 @@ void access_became_of(gid_t gid);
 void access_real_credentials(struct credentials *who);
 /** Where the highest change is kept that the process, or the client that the thread acts for, has synced. */
 uint64_t *access_synced(struct fastspool *fs);
-/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline, for each directory of a
- * path: it is mostly the owner who asks.) */
+/** As access_permitted(), where the owner's own right does not say yes. */
 int access_permitted_otherwise(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
+/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline: each directory of a path is
+ * asked for, mostly by its owner.) */
 static inline int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
 {
     const struct inode *inode = inode_at(fs, i);
