@@ -68,6 +68,12 @@ def well_with_view(exim):
         yield
 
 
+def receives(exim):
+    """The daemon takes a message for the sink."""
+    with contextlib.closing(Client()) as client:
+        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
+
+
 def doctor(exim, *arguments, **environment):
     """(exit status, {check: (worst verdict, all that was found)}, standard error)."""
     result = exim.command("doctor", "--json", *arguments, program=TOOL, stock=True, environment=environment)
@@ -239,9 +245,7 @@ def a_typo_beside_a_view(exim):
                 path.write_text(good)
         exim.settle()
         with written(FASTSPOOL_CONFIGURATION, re.sub("(?m)^memory *=.*$", "memory = 1M", good)):
-            client = Client()
-            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-            client.close()
+            receives(exim)
             exim.settle()
             status, said, told, _ = each_form(exim)
             check(status == 1 and "goes by the view" in said and "4 MiB" in said and told["store"], f"exit {status}: {said}")
@@ -287,9 +291,7 @@ def a_typo_beside_a_daemon(exim):
         good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
         with written(FASTSPOOL_CONFIGURATION, good + "memroy = 1G\n"):
             for count in range(1, 4):
-                client = Client()
-                check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-                client.close()
+                receives(exim)
                 check(exim.status()["messages"] == count, f"{exim.status()}")
             wait_for(lambda: exim.log().count("Spool error") == 3, "no delivery has the store")
             check("takes mail into it, and delivers none" in (told := operate(exim, "status", status=2)) and "memroy" in told, told)
@@ -386,14 +388,14 @@ def a_run_of_its_own(exim):
         client.expect(421, b"MAIL FROM:<sender@sink.test>\r\n")
         status_tells(exim, 2, f"process {exim.daemon.pid}", "is not to be seen", mend)
         tells(exim, "running exims", "wrong", f"process {exim.daemon.pid}", "does not see the store's memory", mend)
+        client.stream.close()
+        client.socket.close()       # the Exim that answers it would be another one without the memory
         exim.stop()
         bound = f"mkdir -p /tmp/kept; mount --rbind {place} /tmp/kept; {own}; mkdir -p {place}; mount --rbind /tmp/kept {place}"
         result = subprocess.run(sandboxed(bound, TOOL, "doctor", "--start", f"--preload={LIBRARY}"), capture_output=True, text=True)
         check(result.returncode == 0 and not result.stderr, f"{result}")
         exim.start()
-        client = Client()
-        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-        client.close()
+        receives(exim)
         status_tells(exim, 0, "all is well")
         exim.deliver_queue()
     exim.panic = "failed to stat spool directory"
@@ -408,9 +410,7 @@ def no_room_for_the_memory(exim):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777,size=24m,nr_inodes=200", "memory", place], check=True)
     fills = ("dd if=/dev/zero of=filler bs=64k 2>/dev/null; true", "mkdir -p many; cd many; while mktemp -p . x.XXXXXXXX; do :; done >/dev/null 2>&1; true")
     with well(exim, f"runtime = {place}"):
-        client = Client()
-        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-        client.close()
+        receives(exim)
         for fill in fills:
             used = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "sh", "-c", f"cd '{place}'; {fill}"]
             subprocess.run(used, check=True, stderr=subprocess.DEVNULL)
@@ -538,9 +538,7 @@ def a_spool_by_another_name(exim):
             allows(exim)
             exim.stop()
             exim.start()
-            client = Client()
-            check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-            client.close()
+            receives(exim)
             check(exim.status()["messages"] == 1, "it is not in the store")
             exim.run("-qff")
             exim.wait_arrived()
@@ -558,9 +556,7 @@ def another_spool_directory(exim):
         old, other = exim.spool, exim.work / "other"
         other.mkdir()
         exim.own(other)
-        client = Client()
-        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-        client.close()
+        receives(exim)
         status_tells(exim, 0, "all is well")
         exim.spool = other
         exim.configure(QUEUE_ONLY)
@@ -2486,9 +2482,7 @@ def a_memory_that_is_unmounted(exim):
     """Its file system is unmounted by hand, and the mirror goes on with what nobody else sees.  A restart of Exim alone does not help;
     what status and doctor advise does."""
     with well(exim):
-        client = Client()
-        check(client.send(exim.expect(Message(), "sink"))[0] == 250, "mail is not taken")
-        client.close()
+        receives(exim)
         subprocess.run(["umount", "--lazy", "/run/fastspool/memory"], check=True)
         advice = "run `fastspool stop`, and start Exim"
         check(advice in operate(exim, "status", status=2), "status does not say what helps")
