@@ -34,11 +34,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define PIECE           (1u << 20)          /* bytes of one pwrite */
+#define PIECE           (2u << 20)          /* bytes of one pwrite, and of a huge page */
 #define TICK            (20 * NS_PER_MS)    /* the kernel's clock for times of files moves on */
 #define AGE             (60 * NS_PER_S)     /* of the oldest batch, after which a checkpoint is due */
 #define FULL            4u                  /* the journal is full at this multiple of the checkpoint's bytes */
@@ -340,10 +341,28 @@ static int ask_for_room(struct journal_files *files, uint64_t taken)
 
 /* ---- making and taking files ---- */
 
+/* PIECE zeros that take no memory: the kernel has a huge page of them, for all.  It is one segment of a request to the
+ * disk, where 256 small ones are too many for one.  (Measured, loop device: 8 MiB are 8 operations instead of 16, and a
+ * disk that counts has 200 a second.)  Kept for good. */
+static const char *zeros(void)
+{
+    static const char *found; /* under files->preparing */
+
+    if (!found) {
+        char *room = mmap(NULL, 2 * PIECE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (room == MAP_FAILED)
+            return NULL;
+        room += -(uintptr_t)room % PIECE;
+        madvise(room, PIECE, MADV_HUGEPAGE);
+        found = room;
+    }
+    return found;
+}
+
 static int write_zeros(int fd, uint64_t size)
 {
-    static char nothing[PIECE] __attribute__((aligned(FORMAT_BLOCK))); /* not const: that would lie in the file */
-    int result = 0;
+    const char *nothing = zeros();
+    int result = nothing ? 0 : -ENOMEM;
 
     for (uint64_t done = 0; result == 0 && done < size; done += PIECE)
         result = fd_write_all(fd, nothing, size - done < PIECE ? size - done : PIECE, done);
