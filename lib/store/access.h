@@ -32,15 +32,19 @@ void access_real_credentials(struct credentials *who);
 uint64_t *access_synced(struct fastspool *fs);
 /** As access_permitted(), where the owner's own right does not say yes. */
 int access_permitted_otherwise(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
-/** May @who access the inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline: each directory of a path is
- * asked for, mostly by its owner.) */
-static inline int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
+/** May @who access inode @i, which is @inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline: each
+ * directory of a path is asked for, mostly by its owner.) */
+static inline int access_permitted_to(const struct fastspool *fs, uint32_t i, const struct inode *inode,
+                                      const struct credentials *who, int want)
 {
-    const struct inode *inode = inode_at(fs, i);
-
     if (who->uid == inode->uid && (~(inode->mode >> 6) & want) == 0)
         return 0;
     return access_permitted_otherwise(fs, i, who, want);
+}
+/** The same, of the inode's number alone. */
+static inline int access_permitted(const struct fastspool *fs, uint32_t i, const struct credentials *who, int want)
+{
+    return access_permitted_to(fs, i, inode_at(fs, i), who, want);
 }
 /** Is @who the inode's owner, or may do what an owner may? */
 bool access_owns(const struct fastspool *fs, uint32_t inode, const struct credentials *who);

@@ -16,6 +16,7 @@
 #include "store/pool.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -131,11 +132,19 @@ static inline char *piece_bytes(const struct fastspool *fs, uint32_t piece)
     return &WRITABLE(*piece_at(fs, piece));
 }
 
-/** Is @i the number of an inode in use?  Under the lock, or in a read. */
+/** The inode in use of number @i, NULL: there is none.  Under the lock, or in a read. */
+static inline const struct inode *inode_in_use(const struct fastspool *fs, uint32_t i)
+{
+    if (i == 0 || i >= LOAD(fs->header->tables.inodes.used) || i >= LOAD(fs->span.inodes))
+        return NULL;
+    const struct inode *inode = inode_at(fs, i);
+    return inode->flags & INODE_USED ? inode : NULL;
+}
+
+/** Is @i the number of an inode in use?  The same. */
 static inline bool inode_valid(const struct fastspool *fs, uint32_t i)
 {
-    return i != 0 && i < LOAD(fs->header->tables.inodes.used) && i < LOAD(fs->span.inodes) &&
-           (inode_at(fs, i)->flags & INODE_USED);
+    return inode_in_use(fs, i) != NULL;
 }
 
 /** Is @i the number of a name's entry that has been handed out?  The same. */

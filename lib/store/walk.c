@@ -42,19 +42,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static inline bool is_directory(const struct fastspool *fs, uint32_t i)
+/* The directory of number @i, NULL: that is none. */
+static inline const struct inode *directory_at(const struct fastspool *fs, uint32_t i)
 {
-    return inode_valid(fs, i) && S_ISDIR(inode_at(fs, i)->mode);
-}
-
-static bool is_dot(const struct place *place)
-{
-    return place->length == 1 && place->name[0] == '.';
-}
-
-static bool is_dot_dot(const struct place *place)
-{
-    return place->length == 2 && place->name[0] == '.' && place->name[1] == '.';
+    const struct inode *inode = inode_in_use(fs, i);
+    return inode && S_ISDIR(inode->mode) ? inode : NULL;
 }
 
 /* ---- handles ---- */
@@ -68,63 +60,75 @@ uint64_t walk_handle(const struct fastspool *fs, uint32_t i)
     return ((uint64_t)inode_at(fs, i)->generation + 1) << HANDLE_BITS | i;
 }
 
-/* The inode at the start of "//HANDLE...", and the rest of the path in *@path. */
-static int start_at_handle(const struct fastspool *fs, const char **path, uint32_t *inode)
+/* The place that the start of @path, "//HANDLE...", leads to, with the rest of the path as its name.  (By itself, so
+ * that other paths save no registers for it.) */
+static __attribute__((noinline)) int start_at_handle(const struct fastspool *fs, const char *path, struct place *place)
 {
     char *rest;
-    uint64_t handle = strtoull(*path + 2, &rest, 16);
+    uint64_t handle = strtoull(path + 2, &rest, 16);
 
-    if (rest == *path + 2 || (*rest && *rest != '/'))
+    if (rest == path + 2 || (*rest && *rest != '/'))
         return -ENOENT;
     uint32_t i = (uint32_t)(handle & (INODES_MAX - 1));
     if (!inode_valid(fs, i) || walk_handle(fs, i) != handle ||
         (inode_at(fs, i)->links == 0 && inode_at(fs, i)->opens == 0))
         return -ESTALE;
-    *inode = i;
-    *path = rest;
+    place->inode = place->parent = i;
+    place->directory = false;
+    place->name = rest;
     return 0;
 }
 
 /* ---- paths ---- */
 
-/* May name @entry lead to @inode?  A directory has one name: with two, the tree might have no end. */
-static int check_target(const struct fastspool *fs, uint32_t entry, uint32_t inode)
+/* May name @entry lead to @i?  A directory has one name: with two, the tree might have no end. */
+static inline int check_target(const struct fastspool *fs, uint32_t entry, uint32_t i)
 {
-    if (!inode_valid(fs, inode))
+    const struct inode *inode = inode_in_use(fs, i);
+
+    if (!inode)
         return doubt("a name leads to no file");
-    if (is_directory(fs, inode) && inode_at(fs, inode)->names != entry)
+    if (S_ISDIR(inode->mode) && inode->names != entry)
         return doubt("a directory has more than one name");
     return 0;
 }
 
-/* Walk one component of a path, from directory place->inode. */
-static int step(const struct fastspool *fs, const struct credentials *who, struct place *place)
+/* As step(), of "." or "..".  (By itself, as few components are.) */
+static __attribute__((noinline)) int step_dots(const struct fastspool *fs, const struct inode *above,
+                                               struct place *place)
 {
-    uint32_t directory = place->inode;
+    place->directory = true;
+    place->entry = 0;
+    if (place->length == 1)
+        return 0;
+    place->inode = above->dir.parent;
+    place->parent = place->inode;
+    if (directory_at(fs, place->inode))
+        return 0;
+    return above->names ? doubt("a directory knows no directory above it") : -ENOENT;
+}
 
-    if (directory == 0)
-        return -ENOENT;
-    if (!is_directory(fs, directory))
-        return -ENOTDIR;
-    int result = access_permitted(fs, directory, who, X_OK);
+/* Walk one component of a path, the bytes [name, end), from directory place->inode, which is @above. */
+static inline int step(const struct fastspool *fs, const struct inode *above, const struct credentials *who,
+                       const char *name, const char *end, struct place *place)
+{
+    const uint32_t directory = place->inode;
+    const size_t length = (size_t)(end - name);
+    int result = access_permitted_to(fs, directory, above, who, X_OK);
+
     if (result < 0)
         return result;
-    if (place->length > NAME_MAX)
+    if (length > NAME_MAX)
         return -ENAMETOOLONG;
     place->parent = directory;
-    place->entry = 0;
-    if (is_dot(place))
-        return 0;
-    if (is_dot_dot(place)) {
-        place->inode = inode_at(fs, directory)->dir.parent;
-        place->parent = place->inode;
-        if (is_directory(fs, place->inode))
-            return 0;
-        return inode_at(fs, directory)->names ? doubt("a directory knows no directory above it") : -ENOENT;
-    }
-    place->hash = names_hash(fs, directory, place->name, place->length);
-    result = names_find(fs, directory, place->name, place->length, place->hash, &place->entry);
-    place->inode = place->entry ? name_at(fs, place->entry)->inode : 0;
+    place->name = name;
+    place->length = length;
+    place->directory = *end == '/';
+    if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
+        return step_dots(fs, above, place);
+    place->hash = names_hash(fs, directory, name, length);
+    result = names_find(fs, directory, name, length, place->hash, &place->entry);
+    place->inode = place->entry ? LOAD(name_at(fs, place->entry)->inode) : 0;
     return place->entry ? check_target(fs, place->entry, place->inode) : result;
 }
 
@@ -135,132 +139,145 @@ static int step(const struct fastspool *fs, const struct credentials *who, struc
 #define TRAIL_LENGTH 64 /* bytes of a path; Exim's directories take some ten */
 
 /* A name has its birth number alone, and neither its text nor its directory ever change: an entry that still has the
- * number still is that name.  Only a section keeps a trail.  What it meets was there when it began, so no rollback
- * gives the number to another name; and no signal handler of this thread comes in between.  One may come into a read,
- * and keep another trail in the place of the one that the read follows, perhaps of another store: so they are counted.
+ * number still is that name, and if it still leads to the same inode, that still is a directory.  Only a section keeps
+ * a trail.  What it meets was there when it began, so no rollback gives the number to another name; and no signal
+ * handler of this thread comes in between.  One may come into a read, and keep another trail in the place of the one
+ * that the read follows, perhaps of another store: so they are counted.
  */
 struct trail {
     uint64_t store; /* hash_seed of the store, which no other one has */
     uint32_t steps;
     uint32_t length;         /* 0: there is none */
     char path[TRAIL_LENGTH]; /* up to the last '/', and that too */
-    struct {
+    struct trail_step {
         uint64_t born;
         uint32_t entry;
+        uint32_t inode;
     } step[TRAIL_STEPS];
 };
-static __thread struct trail trails[TRAILS] __attribute__((tls_model("initial-exec")));
-static __thread uint32_t latest __attribute__((tls_model("initial-exec"))); /* of them, the one that was used last */
-static __thread uint32_t kept __attribute__((tls_model("initial-exec")));   /* steps, ever */
+static __thread struct {
+    struct trail trail[TRAILS];
+    uint32_t latest; /* of them, the one that was used last */
+    uint32_t kept;   /* steps, ever */
+} trails __attribute__((tls_model("initial-exec")));
 
-/* Keep the directory of name @entry, to which the first @length bytes of @path lead: on @trail, or if that is NULL as
- * the first of another one.  Returns the trail, or NULL: it ends here. */
-static struct trail *trail_keep(const struct fastspool *fs, struct trail *trail, const char *path, size_t length,
-                                uint32_t entry)
+_Static_assert(TRAILS == 2, "there is one other");
+
+static inline struct trail *other_than(const struct trail *trail)
 {
-    if (entry == 0 || length > TRAIL_LENGTH || (trail && trail->steps == TRAIL_STEPS))
+    return trail == trails.trail ? &trails.trail[1] : trails.trail;
+}
+
+/* Keep the directory at @place, to which the first @length bytes of @path lead: on @trail, or if that is NULL as the
+ * first of another one.  Returns the trail, or NULL: it ends here.  (By itself: a call mostly finds a trail.) */
+static __attribute__((noinline)) struct trail *trail_keep(const struct fastspool *fs, struct trail *trail,
+                                                          const char *path, size_t length, const struct place *place)
+{
+    if (place->entry == 0 || length > TRAIL_LENGTH || (trail && trail->steps == TRAIL_STEPS))
         return NULL;
-    kept++;
+    trails.kept++;
     if (!trail) {
-        latest = (latest + 1) % TRAILS;
-        trail = &trails[latest];
+        trails.latest = !trails.latest;
+        trail = &trails.trail[trails.latest];
         trail->steps = trail->length = 0;
         trail->store = fs->header->hash_seed;
     }
     memcpy(trail->path + trail->length, path + trail->length, length - trail->length);
     trail->length = (uint32_t)length;
-    trail->step[trail->steps].entry = entry;
-    trail->step[trail->steps++].born = name_at(fs, entry)->born;
+    trail->step[trail->steps++] = (struct trail_step){name_at(fs, place->entry)->born, place->entry, place->inode};
     return trail;
 }
 
-/* The directory to which name @entry leads from @parent, if it is the one that was born as @born.  0: it isn't. */
-static uint32_t directory_behind(const struct fastspool *fs, uint32_t parent, uint32_t entry, uint64_t born)
+/* The trail with whose text @path, not "", begins, and goes on behind it; the length of that.  NULL: there is none. */
+static inline struct trail *trail_of(const struct fastspool *fs, const char *path, uint32_t *length)
 {
-    const struct name *name = name_at(fs, entry);
+    const uint64_t store = fs->header->hash_seed;
+    struct trail *trail = &trails.trail[trails.latest];
 
-    if (!names_valid(fs, entry) || name->born != born || name->parent != parent)
-        return 0;
-    uint32_t inode = name->inode;
-    return is_directory(fs, inode) && inode_at(fs, inode)->names == entry ? inode : 0;
+    for (int tries = 0; tries < TRAILS; tries++, trail = other_than(trail)) {
+        *length = LOAD(trail->length);
+        if (*length > 0 && path[1] == trail->path[1] && trail->store == store && /* all may begin with '/' */
+            strncmp(path, trail->path, *length) == 0 && path[*length] != '\0' && path[*length] != '/')
+            return trail;
+    }
+    return NULL;
 }
 
-/* The directory in which @path goes on behind its first *@done bytes, those of @trail.  0: that leads elsewhere. */
-static uint32_t trail_follow(const struct fastspool *fs, const struct trail *trail, const char *path,
-                             const struct credentials *who, size_t *done)
+/* Does the step still lead from directory @from to where it led? */
+static inline bool step_leads(const struct fastspool *fs, const struct trail_step *step, uint32_t from)
 {
-    const uint32_t before = LOAD(kept);
-    uint32_t directory = LOAD(fs->header->tree.root), length = LOAD(trail->length), steps = LOAD(trail->steps);
+    const struct name *name = name_at(fs, step->entry);
+    return name->born == step->born && name->parent == from && name->inode == step->inode;
+}
 
-    if (length == 0 || trail->store != fs->header->hash_seed || strncmp(path, trail->path, length) != 0 ||
-        path[length] == '\0' || path[length] == '/')
-        return 0;
-    for (uint32_t i = 0; i < steps && directory; i++) {
-        if (access_permitted(fs, directory, who, X_OK) < 0)
-            return 0;
-        directory = directory_behind(fs, directory, trail->step[i].entry, trail->step[i].born);
+/* The directory to which a trail leads, its number, and *@path behind the trail's text.  *@on: that trail.  NULL: walk
+ * the path from its start. */
+static inline const struct inode *trail_follow(const struct fastspool *fs, const char **path,
+                                               const struct credentials *who, uint32_t *number, struct trail **on)
+{
+    const uint32_t before = LOAD(trails.kept);
+    uint32_t at = LOAD(fs->header->tree.root), entry = 0, length;
+    struct trail *trail = trail_of(fs, *path, &length);
+
+    if (!trail)
+        return NULL;
+    const struct trail_step *end = trail->step + LOAD(trail->steps);
+    for (const struct trail_step *step = trail->step; step < end; step++) {
+        if (access_permitted(fs, at, who, X_OK) < 0 || !step_leads(fs, step, at))
+            return NULL;
+        at = step->inode;
+        entry = step->entry;
     }
+    const struct inode *directory = directory_at(fs, at);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (LOAD(kept) != before)
-        return 0;
-    if (directory)
-        *done = length;
+    if (LOAD(trails.kept) != before || !directory || directory->names != entry)
+        return NULL;
+    if (section_inside == fs)
+        trails.latest = trail != trails.trail;
+    *path += length;
+    *number = at;
+    *on = trail;
     return directory;
-}
-
-/* The directory to which a trail leads, and *@done as above.  *@on: that trail.  0: walk the path from its start. */
-static uint32_t trail_find(const struct fastspool *fs, const char *path, const struct credentials *who, size_t *done,
-                           struct trail **on)
-{
-    for (uint32_t i = 0, at = latest; i < TRAILS; i++, at = (at + 1) % TRAILS) {
-        uint32_t directory = trail_follow(fs, &trails[at], path, who, done);
-        if (directory == 0)
-            continue;
-        *on = &trails[at];
-        if (section_inside == fs)
-            latest = at;
-        return directory;
-    }
-    return 0;
 }
 
 /* ---- from a path to a place ---- */
 
 int walk_to(const struct fastspool *fs, const char *path, const struct credentials *who, struct place *place)
 {
+    const uint32_t root = LOAD(fs->header->tree.root);
+    const struct inode *above = NULL;
     struct trail *trail = NULL;
+    const char *at = path;
     bool keeps = false;
-    size_t done = 0;
-    uint32_t root = LOAD(fs->header->tree.root);
 
     if (LOAD(fs->header->state) == SEGMENT_FAILED)
         return -EIO;
     *place = (struct place){.parent = root, .inode = root, .name = "", .directory = true};
     if (path[0] == '/' && path[1] == '/') {
-        int result = start_at_handle(fs, &path, &place->inode);
+        int result = start_at_handle(fs, path, place);
         if (result < 0)
             return result;
-        place->directory = false;
-        place->parent = place->inode;
-    } else if (*path) {
-        uint32_t directory = trail_find(fs, path, who, &done, &trail);
-        place->inode = directory ? directory : place->inode;
+        at = place->name;
+    } else if (path[0] != '\0') {
+        above = trail_follow(fs, &at, who, &place->inode, &trail);
         keeps = section_inside == fs;
     }
-    for (const char *at = path + done; *at;) {
-        while (*at == '/')
-            at++;
-        if (*at == '\0')
-            break;
-        place->name = at;
-        at = strchrnul(at, '/');
-        place->length = (size_t)(at - place->name);
-        int result = step(fs, who, place);
-        if (result < 0)
+    if (!above)
+        above = directory_at(fs, place->inode);
+    while (*at == '/')
+        at++;
+    while (*at != '\0') {
+        if (!above)
+            return place->inode ? -ENOTDIR : -ENOENT;
+        const char *end = strchrnul(at, '/');
+        int result = step(fs, above, who, at, end, place);
+        if (result < 0 || *end == '\0')
             return result;
-        trail = keeps && *at == '/' ? trail_keep(fs, trail, path, (size_t)(at - path) + 1, place->entry) : NULL;
+        trail = keeps ? trail_keep(fs, trail, path, (size_t)(end - path) + 1, place) : NULL;
         keeps = trail;
-        place->directory = *at == '/' || is_dot(place) || is_dot_dot(place);
+        above = directory_at(fs, place->inode);
+        for (at = end; *at == '/';)
+            at++;
     }
     return 0;
 }
@@ -379,7 +396,7 @@ ssize_t walk_list(const struct fastspool *fs, uint32_t parent, uint64_t after, s
     uint64_t last = after <= 2 ? 0 : after >> POSITION_BITS;
     size_t count = 0;
 
-    if (!is_directory(fs, parent))
+    if (!directory_at(fs, parent))
         return -ENOTDIR;
     for (uint32_t i = resume(fs, parent, after); count < size && i != 0; i = LOAD(name_at(fs, i)->next)) {
         const struct name *name = name_at(fs, i);
