@@ -68,13 +68,15 @@ static void check_text(struct check *check, uint32_t i)
     if (length != name->length || !filename_possible(text, length))
         findings_add(check->findings, "name %u of %u bytes is none that a file can have: \"%s\"", i, name->length,
                      text);
-    uint32_t found;
-    uint64_t hash = names_hash(check->fs, name->parent, text, length);
-    if (names_find(check->fs, name->parent, text, length, hash, &found) < 0 || found == 0)
+    uint64_t hash;
+    uint32_t inode;
+    int found = names_find(check->fs, name->parent, text, length, &hash, &inode);
+    if (found <= 0)
         findings_add(check->findings, "name %u, \"%s\" in directory %u, is not found where it is looked up", i, text,
                      name->parent);
-    else if (found != i)
-        findings_add(check->findings, "names %u and %u are both \"%s\" in directory %u", found, i, text, name->parent);
+    else if ((uint32_t)found != i)
+        findings_add(check->findings, "names %u and %u are both \"%s\" in directory %u", (uint32_t)found, i, text,
+                     name->parent);
 }
 
 static void check_chains(struct check *check)

@@ -52,8 +52,16 @@ static uint64_t hash_word(uint64_t hash, uint64_t word)
     return hash ^ hash >> 32;
 }
 
+static inline uint64_t word_at(const char *text)
+{
+    uint64_t word;
+
+    memcpy(&word, text, sizeof(word));
+    return word;
+}
+
 /* The last @size bytes of a name, 1 to 7, by loads that overlap: a memcpy of them would be a call. */
-static uint64_t last_word(const char *text, size_t size)
+static inline uint64_t last_word(const char *text, size_t size)
 {
     const unsigned char *bytes = (const unsigned char *)text;
     uint32_t first, last;
@@ -65,20 +73,22 @@ static uint64_t last_word(const char *text, size_t size)
     return first | (uint64_t)last << 8 * (size - sizeof(last));
 }
 
-uint64_t names_hash(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
+static inline uint64_t hash_text(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
 {
     uint64_t hash = fs->header->hash_seed ^ (parent * UINT64_C(0x9e3779b97f4a7c15));
     size_t rest = length;
 
-    for (; rest >= sizeof(uint64_t); text += sizeof(uint64_t), rest -= sizeof(uint64_t)) {
-        uint64_t word;
-        memcpy(&word, text, sizeof(word));
-        hash = hash_word(hash, word);
-    }
+    for (; rest >= sizeof(uint64_t); text += sizeof(uint64_t), rest -= sizeof(uint64_t))
+        hash = hash_word(hash, word_at(text));
     if (rest > 0)
         hash = hash_word(hash, last_word(text, rest));
     hash = (hash ^ length) * UINT64_C(0xc4ceb9fe1a85ec53);
     return hash ^ hash >> 29;
+}
+
+uint64_t names_hash(const struct fastspool *fs, uint32_t parent, const char *text, size_t length)
+{
+    return hash_text(fs, parent, text, length);
 }
 
 /* The largest power of two that is at most @buckets. */
@@ -87,12 +97,12 @@ static uint32_t hash_level(uint32_t buckets)
     return buckets ? UINT32_C(1) << (31 - __builtin_clz(buckets)) : 1;
 }
 
-static uint32_t hash_bucket(uint64_t hash, uint32_t buckets)
+static inline uint32_t hash_bucket(uint64_t hash, uint32_t buckets)
 {
-    uint32_t level = hash_level(buckets);
-    uint32_t bucket = (uint32_t)(hash & (2 * (uint64_t)level - 1));
+    const uint32_t mask = UINT32_MAX >> __builtin_clz(buckets | 1); /* twice the level - 1 */
+    const uint32_t bucket = (uint32_t)hash & mask;
 
-    return bucket < buckets ? bucket : (uint32_t)(hash & (level - 1));
+    return bucket < buckets ? bucket : bucket & mask >> 1;
 }
 
 /* The bit of a name in the filters of the links that lead to it. */
@@ -142,15 +152,34 @@ uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind)
     return names_valid(fs, other) ? other : 0;
 }
 
-static bool same_text(const struct fastspool *fs, uint32_t entry, const char *text, size_t length)
+/* Has a long name this text?  (By itself: it needs memory.) */
+static __attribute__((noinline)) bool same_long(const struct fastspool *fs, uint32_t entry, const char *text,
+                                                size_t length)
 {
-    const struct name *name = name_at(fs, entry);
     char whole[256];
 
-    if (name->length != length || memcmp(name->text, text, length < NAME_INLINE ? length : NAME_INLINE) != 0)
+    return (size_t)names_text(fs, entry, whole) == length && memcmp(whole, text, length) == 0;
+}
+
+/* Are @length bytes, which fit an entry, the same?  By loads that overlap: a memcmp would be a call. */
+static inline bool same_bytes(const char *text, const char *other, size_t length)
+{
+    if (length < sizeof(uint64_t))
+        return length == 0 || last_word(text, length) == last_word(other, length);
+    const size_t last = length - sizeof(uint64_t);
+    for (size_t at = 0; at < last; at += sizeof(uint64_t)) {
+        if (word_at(text + at) != word_at(other + at))
+            return false;
+    }
+    return word_at(text + last) == word_at(other + last);
+}
+
+static inline bool same_text(const struct fastspool *fs, uint32_t entry, const struct name *name, const char *text,
+                             size_t length)
+{
+    if (name->length != length)
         return false;
-    return length <= NAME_INLINE ||
-           ((size_t)names_text(fs, entry, whole) == length && memcmp(whole, text, length) == 0);
+    return length <= NAME_INLINE ? same_bytes(name->text, text, length) : same_long(fs, entry, text, length);
 }
 
 static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
@@ -163,23 +192,25 @@ static uint64_t hash_entry(const struct fastspool *fs, uint32_t entry)
 
 /* ---- looking up ---- */
 
-int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash,
-               uint32_t *entry)
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t *hash,
+               uint32_t *inode)
 {
-    uint32_t buckets = LOAD(fs->header->tables.buckets), most = names_most(fs);
+    const uint32_t buckets = LOAD(fs->header->tables.buckets), most = names_most(fs);
+    const uint64_t sought = hash_text(fs, parent, text, length);
 
-    *entry = 0;
+    *hash = sought;
+    *inode = 0;
     if (buckets == 0 || buckets > LOAD(fs->header->tables.buckets_capacity))
         return 0; /* there was never a name */
-    uint32_t link = LOAD(*bucket_at(fs, hash_bucket(hash, buckets)));
-    for (uint32_t steps = 0; link & filter_bit(hash); steps++) {
-        uint32_t i = link & CHAIN_INDEX;
-        if (!names_valid(fs, i) || steps > most)
+    uint32_t link = LOAD(*bucket_at(fs, hash_bucket(sought, buckets)));
+    for (uint32_t steps = 0; link & filter_bit(sought); steps++) {
+        const uint32_t i = link & CHAIN_INDEX;
+        if (i == 0 || i >= most || steps > most)
             return doubt("a hash chain of names has no end, or leads nowhere");
         const struct name *name = name_at(fs, i);
-        if (name->parent == parent && same_text(fs, i, text, length)) {
-            *entry = i;
-            return 0;
+        if (name->parent == parent && same_text(fs, i, name, text, length)) {
+            *inode = LOAD(name->inode);
+            return (int)i;
         }
         link = LOAD(name->chain);
     }

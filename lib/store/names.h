@@ -38,10 +38,12 @@ uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 
 /** Steps of a walk along names, at most: more is a circle. */
 uint32_t names_most(const struct fastspool *fs);
-/** Under the lock or in a read: the entry of @text, whose hash is @hash, in directory @parent, 0: none.  -EUCLEAN: its
- * chain has no end. */
-int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash,
-               uint32_t *entry);
+/** Under the lock or in a read: look for @text in directory @parent.  Returns its entry, 0: there is none; its hash, as
+ * of names_hash(), in *@hash; the inode to which it leads, unchecked, or 0, in *@inode.  -EUCLEAN: its chain has no
+ * end.
+ */
+int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t *hash,
+               uint32_t *inode);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps
  *  `born`, `parent` and `next` too, until it is used again.) */
 const uint64_t *names_successor(const struct name *name);

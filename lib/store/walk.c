@@ -126,10 +126,9 @@ static inline int step(const struct fastspool *fs, const struct inode *above, co
     place->directory = *end == '/';
     if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
         return step_dots(fs, above, place);
-    place->hash = names_hash(fs, directory, name, length);
-    result = names_find(fs, directory, name, length, place->hash, &place->entry);
-    place->inode = place->entry ? LOAD(name_at(fs, place->entry)->inode) : 0;
-    return place->entry ? check_target(fs, place->entry, place->inode) : result;
+    result = names_find(fs, directory, name, length, &place->hash, &place->inode);
+    place->entry = result > 0 ? (uint32_t)result : 0;
+    return result > 0 ? check_target(fs, place->entry, place->inode) : result;
 }
 
 /* ---- trails ---- */

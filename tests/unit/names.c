@@ -235,6 +235,26 @@ Test(names, every_length)
     cr_assert_eq(fs->header->tables.names.count, 0);
 }
 
+/* A name with another byte anywhere is another name, even where its chain leads to it. */
+Test(names, each_byte)
+{
+    char path[300] = "";
+    struct stat st;
+
+    for (size_t length = 1; length <= NAME_INLINE + 9; length++) {
+        memset(path, 'n', length);
+        create(path);
+        cr_assert_eq(fastspool_stat(fs, path, &st), 0);
+        const struct name *name = name_at(fs, inode_at(fs, (uint32_t)(st.st_ino - inodes_number(0)))->names);
+        for (size_t at = 0; at < length && at < NAME_INLINE; at++) {
+            WRITABLE(name->text[at]) ^= 1;
+            cr_assert_not(exists(path), "byte %zu of %zu", at, length);
+            WRITABLE(name->text[at]) ^= 1;
+        }
+        cr_assert(exists(path));
+    }
+}
+
 /* The hash table grows with its names, to a bucket for each of 20,000.  After every second one is unlinked, the others
  * are found. */
 Test(names, growth)
