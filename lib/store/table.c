@@ -74,12 +74,12 @@ static const struct kind kinds[] = {
                        BUCKETS_MAX, 16384, NULL, NULL},
 };
 
-static const struct table *table_of(const struct fastspool *fs, const struct kind *kind)
+static inline const struct table *table_of(const struct fastspool *fs, const struct kind *kind)
 {
     return (const struct table *)(fs->base + kind->counts);
 }
 
-static const uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
+static inline const uint32_t *link_of(const struct fastspool *fs, const struct kind *kind, uint32_t entry)
 {
     uint32_t count = kind->mapped ? LOAD(*(const uint32_t *)((const char *)fs + kind->mapped)) : kind->most;
 
@@ -88,11 +88,14 @@ static const uint32_t *link_of(const struct fastspool *fs, const struct kind *ki
 
 /* ---- entries ---- */
 
-int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
+/* These are compiled once for each table: what `kinds` says of it is then a constant. */
+#define FOR_EACH_TABLE static inline __attribute__((always_inline))
+
+FOR_EACH_TABLE int take(struct fastspool *fs, enum table_id id, uint32_t *entry)
 {
     const struct kind *kind = &kinds[id];
     const struct table *table = table_of(fs, kind);
-    uint32_t free = LOAD(table->free), used = LOAD(table->used), i = free ? free : used;
+    const uint32_t free = LOAD(table->free), used = LOAD(table->used), i = free ? free : used;
 
     if (free == 0 && used >= table->capacity)
         return section_want(id);
@@ -105,6 +108,18 @@ int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
     return 0;
 }
 
+int table_take(struct fastspool *fs, enum table_id id, uint32_t *entry)
+{
+    switch (id) {
+    case TABLE_NAMES:
+        return take(fs, TABLE_NAMES, entry);
+    case TABLE_INODES:
+        return take(fs, TABLE_INODES, entry);
+    default:
+        return take(fs, TABLE_DESCRIPTIONS, entry);
+    }
+}
+
 void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
 {
     const struct kind *kind = &kinds[id];
@@ -114,13 +129,28 @@ void table_give_gap(struct fastspool *fs, enum table_id id, uint32_t entry)
     SET(fs, table->free, entry);
 }
 
-void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
+FOR_EACH_TABLE void give(struct fastspool *fs, enum table_id id, uint32_t entry)
 {
     const struct kind *kind = &kinds[id];
     const struct table *table = table_of(fs, kind);
 
     SET(fs, *link_of(fs, kind, entry), table->free);
     SET_TWO(fs, table->free, entry, table->count, table->count - 1);
+}
+
+void table_give(struct fastspool *fs, enum table_id id, uint32_t entry)
+{
+    switch (id) {
+    case TABLE_NAMES:
+        give(fs, TABLE_NAMES, entry);
+        break;
+    case TABLE_INODES:
+        give(fs, TABLE_INODES, entry);
+        break;
+    default:
+        give(fs, TABLE_DESCRIPTIONS, entry);
+        break;
+    }
 }
 
 /* ---- growing ---- */
