@@ -219,9 +219,9 @@ int names_find(const struct fastspool *fs, uint32_t parent, const char *text, si
 
 /* ---- adding ---- */
 
-static void give_entry(struct fastspool *fs, uint32_t i)
+static inline void give_entry(struct fastspool *fs, uint32_t i, const struct name *name)
 {
-    SET(fs, name_at(fs, i)->inode, 0);
+    SET(fs, name->inode, 0);
     table_give(fs, TABLE_NAMES, i);
 }
 
@@ -229,8 +229,6 @@ static void give_entry(struct fastspool *fs, uint32_t i)
 static int add_rest(struct fastspool *fs, const char *text, size_t length, uint32_t *first)
 {
     *first = 0;
-    if (length <= NAME_INLINE)
-        return 0;
     size_t parts = (length - NAME_INLINE + NAME_MORE - 1) / NAME_MORE;
     while (parts-- > 0) {
         size_t from = NAME_INLINE + parts * NAME_MORE;
@@ -246,7 +244,7 @@ static int add_rest(struct fastspool *fs, const char *text, size_t length, uint3
 }
 
 /* Split the next bucket in turn: distribute its names between it and a new bucket at the end. */
-static int split_bucket(struct fastspool *fs)
+static __attribute__((noinline)) int split_bucket(struct fastspool *fs)
 {
     const struct header *h = fs->header;
     uint32_t new = h->tables.buckets, chains[2] = {0, 0};
@@ -296,48 +294,56 @@ int names_split_ahead(struct fastspool *fs)
     return result == -ENOSPC ? 0 : result; /* no memory now: insertions will split */
 }
 
-static void touch_directory(struct fastspool *fs, uint32_t i, uint64_t now)
+/* The names of directory @i, which is @directory, have changed. */
+static inline void touch_directory(struct fastspool *fs, uint32_t i, const struct inode *directory, uint64_t now)
 {
-    const struct inode *inode = inode_at(fs, i);
-
-    SET(fs, inode->mtime, now);
-    SET(fs, inode->ctime, now);
+    SET(fs, directory->mtime, now);
+    SET(fs, directory->ctime, now);
     inodes_dirty(fs, i);
+}
+
+/* Room for one more name among the buckets. */
+static inline int make_room(struct fastspool *fs)
+{
+    const struct header *h = fs->header;
+    const uint32_t buckets = h->tables.buckets;
+
+    if (buckets > h->tables.buckets_capacity)
+        return section_want(TABLE_BUCKETS);
+    return h->tables.names.count >= buckets ? split_bucket(fs) : 0;
 }
 
 int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash, uint32_t i)
 {
     const struct header *h = fs->header;
-    const struct inode *directory = inode_at(fs, parent);
-    const struct inode *inode = inode_at(fs, i);
+    const struct inode *directory = inode_at(fs, parent), *inode = inode_at(fs, i);
     const uint64_t now = clock_realtime();
-    uint32_t entry, rest;
+    uint32_t entry, rest = 0;
+    int result = make_room(fs);
 
-    if (h->tables.buckets > h->tables.buckets_capacity)
-        return section_want(TABLE_BUCKETS);
-    int result = h->tables.names.count >= h->tables.buckets ? split_bucket(fs) : 0;
-    if (result == 0)
+    if (result == 0 && length > NAME_INLINE)
         result = add_rest(fs, text, length, &rest);
     if (result == 0)
         result = table_take(fs, TABLE_NAMES, &entry);
     if (result < 0)
         return result;
     const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
-    SET(fs, h->tree.born, h->tree.born + 1);
-    struct name name = {.born = h->tree.born,
+    const uint32_t last = LOAD(directory->dir.last), chain = LOAD(*bucket);
+    const uint64_t born = h->tree.born + 1;
+    if (last && !names_valid(fs, last))
+        return section_damaged(fs, "a directory's list of names leads nowhere");
+    SET(fs, h->tree.born, born);
+    struct name name = {.born = born,
                         .inode = i,
                         .parent = parent,
-                        .chain = *bucket,
-                        .prev = directory->dir.last,
+                        .chain = chain,
+                        .prev = last,
                         .sibling = inode->names,
                         .more = rest,
                         .length = (uint8_t)length};
     memcpy(name.text, text, length < NAME_INLINE ? length : NAME_INLINE);
     section_copy(fs, name_at(fs, entry), &name, sizeof(name));
-    SET(fs, *bucket, chain_link(entry, hash, *bucket));
-    if (directory->dir.last && !names_valid(fs, directory->dir.last))
-        return section_damaged(fs, "a directory's list of names leads nowhere");
-    const uint32_t last = directory->dir.last;
+    SET(fs, *bucket, chain_link(entry, hash, chain));
     if (last)
         SET(fs, name_at(fs, last)->next, entry);
     SET_TWO(fs, directory->dir.first, last ? directory->dir.first : entry, directory->dir.last, entry);
@@ -350,56 +356,61 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
         SET(fs, directory->links, directory->links + 1);
     }
     inodes_dirty(fs, i);
-    touch_directory(fs, parent, now);
+    touch_directory(fs, parent, directory, now);
     return 0;
 }
 
 /* ---- removing ---- */
 
-/* Take entry @i out of the singly linked list that starts at *@link.  @next: offset of the link in struct name.  (The
- * links of hash chains have a filter above the index, the others have zeros there.) */
-static int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, size_t next)
+/* The link to entry @i in the singly linked list that goes on at *@link, which leads to another entry.  NULL: there is
+ * none.  (By itself: mostly the list starts with the entry.) */
+static __attribute__((noinline)) const uint32_t *link_behind(const struct fastspool *fs, const uint32_t *link,
+                                                             uint32_t i, size_t next)
 {
     const uint32_t most = names_most(fs);
 
-    for (uint32_t steps = 0; (*link & CHAIN_INDEX) != i; steps++) {
-        if (!names_valid(fs, *link & CHAIN_INDEX) || steps > most)
-            return section_damaged(fs, "a name is missing in one of its lists");
-        link = (const uint32_t *)((const char *)name_at(fs, *link) + next);
+    for (uint32_t steps = 0; steps <= most; steps++) {
+        const uint32_t at = LOAD(*link) & CHAIN_INDEX;
+        if (at == i)
+            return link;
+        if (!names_valid(fs, at))
+            break;
+        link = (const uint32_t *)((const char *)name_at(fs, at) + next);
     }
-    SET(fs, *link, *(const uint32_t *)((const char *)name_at(fs, i) + next));
+    section_damaged(fs, "a name is missing in one of its lists");
+    return NULL;
+}
+
+/* Take entry @i, which is @name, out of the singly linked list that starts at *@link.  @next: offset of the link in
+ * struct name.  (The links of hash chains have a filter above the index, the others have zeros there.) */
+static inline int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, const struct name *name,
+                                size_t next)
+{
+    if ((LOAD(*link) & CHAIN_INDEX) != i)
+        link = link_behind(fs, link, i, next);
+    if (!link)
+        return -EIO;
+    SET(fs, *link, *(const uint32_t *)((const char *)name + next));
     return 0;
 }
 
-/* Does the name @beside, 0: none, lie in the table, and lead back to @i? */
-static bool agrees(const struct fastspool *fs, uint32_t beside, uint32_t i, bool behind, uint32_t end)
+/* Take entry @i, between the names @prev and @next, 0: the end, out of the list of its directory. */
+static inline int unlink_from_directory(struct fastspool *fs, const struct inode *directory, uint32_t i, uint32_t prev,
+                                        uint32_t next)
 {
-    if (beside == 0)
-        return end == i;
-    return names_valid(fs, beside) && (behind ? name_at(fs, beside)->prev : name_at(fs, beside)->next) == i;
-}
+    const uint32_t *ahead = prev ? &name_at(fs, prev)->next : &directory->dir.first;
+    const uint32_t *behind = next ? &name_at(fs, next)->prev : &directory->dir.last;
 
-static int unlink_from_directory(struct fastspool *fs, const struct inode *directory, uint32_t i)
-{
-    const struct name *name = name_at(fs, i);
-
-    if (!agrees(fs, name->next, i, true, directory->dir.last) ||
-        !agrees(fs, name->prev, i, false, directory->dir.first))
+    if ((prev && !names_valid(fs, prev)) || (next && !names_valid(fs, next)) || *ahead != i || *behind != i)
         return section_damaged(fs, "a directory's list of names does not agree both ways");
-    if (name->next)
-        SET(fs, name_at(fs, name->next)->prev, name->prev);
-    else
-        SET(fs, directory->dir.last, name->prev);
-    if (name->prev)
-        SET(fs, name_at(fs, name->prev)->next, name->next);
-    else
-        SET(fs, directory->dir.first, name->next);
+    SET(fs, *ahead, next);
+    SET(fs, *behind, prev);
     SET(fs, directory->dir.entries, directory->dir.entries - 1);
     return 0;
 }
 
 /* Free the entries with the rest of a long name. */
-static int give_rest(struct fastspool *fs, const struct name *name)
+static __attribute__((noinline)) int give_rest(struct fastspool *fs, const struct name *name)
 {
     uint32_t parts = name->length > NAME_INLINE ? (name->length - NAME_INLINE + NAME_MORE - 1) / NAME_MORE : 0;
 
@@ -407,7 +418,7 @@ static int give_rest(struct fastspool *fs, const struct name *name)
         if (parts == 0 || !names_valid(fs, more) || name_at(fs, more)->inode != NAME_CONTINUES)
             return section_damaged(fs, "the rest of a long name has no end, or leads nowhere");
         next = ((const struct name_more *)name_at(fs, more))->more;
-        give_entry(fs, more);
+        give_entry(fs, more, name_at(fs, more));
     }
     return 0;
 }
@@ -420,33 +431,31 @@ const uint64_t *names_successor(const struct name *name)
 int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
 {
     const struct name *name = name_at(fs, entry);
-    uint32_t parent = name->parent;
+    const uint32_t parent = LOAD(name->parent), i = LOAD(name->inode), prev = LOAD(name->prev), next = LOAD(name->next);
+    const struct inode *directory = inode_in_use(fs, parent), *inode = inode_in_use(fs, i);
 
-    if (!inode_valid(fs, name->inode) || !inode_valid(fs, parent) || !S_ISDIR(inode_at(fs, parent)->mode))
+    if (!inode || !directory || !S_ISDIR(directory->mode))
         return section_damaged(fs, "a name leads to no file");
-    const struct inode *directory = inode_at(fs, parent);
-    uint32_t i = name->inode;
-    const struct inode *inode = inode_at(fs, i);
     const uint64_t now = clock_realtime();
-    int result = unlink_single(fs, bucket_at(fs, hash_bucket(hash, fs->header->tables.buckets)), entry,
-                               offsetof(struct name, chain));
+    const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, fs->header->tables.buckets));
+    int result = unlink_single(fs, bucket, entry, name, offsetof(struct name, chain));
     if (result == 0)
-        result = unlink_single(fs, &inode->names, entry, offsetof(struct name, sibling));
+        result = unlink_single(fs, &inode->names, entry, name, offsetof(struct name, sibling));
     if (result == 0)
-        result = unlink_from_directory(fs, directory, entry);
-    if (result == 0)
+        result = unlink_from_directory(fs, directory, entry, prev, next);
+    if (result == 0 && (name->more || name->length > NAME_INLINE))
         result = give_rest(fs, name);
     if (result < 0)
         return result;
     const uint64_t *successor = names_successor(name);
-    SET(fs, *successor, name->next ? name_at(fs, name->next)->born : 0);
-    give_entry(fs, entry);
+    SET(fs, *successor, next ? name_at(fs, next)->born : 0);
+    give_entry(fs, entry, name);
     SET(fs, inode->links, inode->links - 1);
     SET(fs, inode->ctime, now);
     if (S_ISDIR(inode->mode))
         SET(fs, directory->links, directory->links - 1);
     inodes_dirty(fs, i);
-    touch_directory(fs, parent, now);
+    touch_directory(fs, parent, directory, now);
     return 0;
 }
 
@@ -458,7 +467,7 @@ int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
 
     if (!inode_valid(fs, old) || !inode_valid(fs, name->parent))
         return section_damaged(fs, "a name leads to no file");
-    int result = unlink_single(fs, &inode_at(fs, old)->names, entry, offsetof(struct name, sibling));
+    int result = unlink_single(fs, &inode_at(fs, old)->names, entry, name, offsetof(struct name, sibling));
     if (result < 0)
         return result;
     SET(fs, inode_at(fs, old)->links, inode_at(fs, old)->links - 1);
@@ -472,6 +481,6 @@ int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
         SET(fs, inode_at(fs, i)->dir.parent, name->parent);
     inodes_dirty(fs, old);
     inodes_dirty(fs, i);
-    touch_directory(fs, name->parent, now);
+    touch_directory(fs, name->parent, inode_at(fs, name->parent), now);
     return 0;
 }
