@@ -68,17 +68,23 @@ static void forget(uint32_t which)
     __atomic_and_fetch(&cached, ~which, __ATOMIC_ACQ_REL);
 }
 
+/* Ask the kernel for what is not cached.  These calls with -1 change nothing, and return what is. */
+static __attribute__((noinline)) void ask_for_ids(void)
+{
+    if (!(LOAD(cached) & UID))
+        know(UID, &cached_uid, (uint32_t)syscall(SYS_setfsuid, -1));
+    if (!(LOAD(cached) & GID))
+        know(GID, &cached_gid, (uint32_t)syscall(SYS_setfsgid, -1));
+}
+
 void access_credentials(struct credentials *who)
 {
     if (acts) {
         *who = acting;
         return;
     }
-    /* These calls with -1 change nothing, and return what is. */
-    if (!(LOAD(cached) & UID))
-        know(UID, &cached_uid, (uint32_t)syscall(SYS_setfsuid, -1));
-    if (!(LOAD(cached) & GID))
-        know(GID, &cached_gid, (uint32_t)syscall(SYS_setfsgid, -1));
+    if ((LOAD(cached) & (UID | GID)) != (UID | GID))
+        ask_for_ids();
     *who = (struct credentials){LOAD(cached_uid), LOAD(cached_gid), NOT_ASKED};
 }
 
@@ -242,18 +248,15 @@ int access_open_or_create(const struct fastspool *fs, uint32_t directory, uint32
 
 /* ---- attributes ---- */
 
-mode_t access_new_mode(const struct fastspool *fs, uint32_t directory, mode_t mode, const struct credentials *who)
+mode_t access_inherited_mode(const struct fastspool *fs, uint32_t directory, mode_t mode, const struct credentials *who)
 {
-    const struct inode *above = inode_at(fs, directory);
-
-    if (!(above->mode & S_ISGID))
-        return mode;
     if (S_ISDIR(mode))
         return mode | S_ISGID;
     /* What runs as a group is made by its members. */
     bool runs_as_group = (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
-    return runs_as_group && !has(who, CAPABILITY(FSETID)) && !in_group(who, above->gid) ? mode & ~(mode_t)S_ISGID
-                                                                                        : mode;
+    return runs_as_group && !has(who, CAPABILITY(FSETID)) && !in_group(who, inode_at(fs, directory)->gid)
+               ? mode & ~(mode_t)S_ISGID
+               : mode;
 }
 
 static void touch_change(struct fastspool *fs, uint32_t i)

@@ -57,8 +57,9 @@ int access_link(const struct fastspool *fs, uint32_t inode, const struct credent
  *  -EACCES. */
 int access_open_or_create(const struct fastspool *fs, uint32_t directory, uint32_t inode,
                           const struct credentials *who);
-/** The mode of a new file or directory of @who's, of this kind and mode, in @directory. */
-mode_t access_new_mode(const struct fastspool *fs, uint32_t directory, mode_t mode, const struct credentials *who);
+/** The mode of a new file or directory of @who's, of this kind and mode, in @directory, which is set-group-ID. */
+mode_t access_inherited_mode(const struct fastspool *fs, uint32_t directory, mode_t mode,
+                             const struct credentials *who);
 
 /** In a section: chmod(2), chown(2), utimensat(2) of the inode by @who.  0; -EPERM: @who may not; access_utimens() also
  *  -EACCES and -EINVAL, as utimensat(2). */

@@ -77,15 +77,17 @@ static int run_named(struct fastspool *fs, const char *name, section_body *body,
 }
 
 /* May @who change the names in directory @parent?  A removed one, which is still open, gets no names. */
-static int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
+static inline int may_change(struct fastspool *fs, uint32_t parent, const struct credentials *who)
 {
-    if (inode_at(fs, parent)->names == 0 && parent != fs->header->tree.root)
+    const struct inode *directory = inode_at(fs, parent);
+
+    if (directory->names == 0 && parent != fs->header->tree.root)
         return -ENOENT;
-    return access_permitted(fs, parent, who, W_OK | X_OK);
+    return access_permitted_to(fs, parent, directory, who, W_OK | X_OK);
 }
 
 /* May @who take the name of @inode out of @parent? */
-static int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
+static inline int may_remove(struct fastspool *fs, uint32_t parent, uint32_t inode, const struct credentials *who)
 {
     int result = may_change(fs, parent, who);
     return result < 0 ? result : access_remove(fs, parent, inode, who);
@@ -95,15 +97,18 @@ int directories_make(struct fastspool *fs, const struct place *place, mode_t mod
                      uint32_t *inode)
 {
     const struct inode *parent = inode_at(fs, place->parent);
-    bool inherits = parent->mode & S_ISGID;
     int result = may_change(fs, place->parent, who);
+    gid_t gid = who->gid;
 
     if (result == 0 && S_ISDIR(mode) && parent->links == UINT32_MAX)
         result = -EMLINK;
     if (result < 0)
         return result;
-    mode = access_new_mode(fs, place->parent, mode, who);
-    result = inodes_take(fs, mode, who->uid, inherits ? parent->gid : who->gid, inode);
+    if (parent->mode & S_ISGID) {
+        mode = access_inherited_mode(fs, place->parent, mode, who);
+        gid = parent->gid;
+    }
+    result = inodes_take(fs, mode, who->uid, gid, inode);
     return result < 0 ? result : names_add(fs, place->parent, place->name, place->length, place->hash, *inode);
 }
 

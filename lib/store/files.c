@@ -193,25 +193,27 @@ static int open_body(struct fastspool *fs, void *argument)
 
     if (result < 0)
         return result;
-    if ((open->flags & O_CREAT) && ends_in_slash(open->path))
+    if ((open->flags & O_CREAT) && (place.directory || place.length == 0) && ends_in_slash(open->path))
         return -EISDIR;
-    if (place.inode) {
+    if (place.inode)
         result = open_existing(fs, &place, open);
-    } else if (!(open->flags & O_CREAT)) {
-        return -ENOENT;
-    } else {
+    else if (open->flags & O_CREAT)
         result = directories_make(fs, &place, S_IFREG | (open->mode & 07777), &open->who, &place.inode);
-    }
+    else
+        result = -ENOENT;
     if (result == 0)
         result = descriptions_open(fs, open->description, place.inode, open->flags & OPEN_KEPT);
-    if (result == 0 && (inode_at(fs, place.inode)->flags & INODE_EVICTED)) {
+    if (result != 0)
+        return result;
+    const struct inode *inode = inode_at(fs, place.inode);
+    if (inode->flags & INODE_EVICTED) {
         residency_want(fs, place.inode); /* once in memory it stays, because the description is open */
         open->evicted = place.inode;
-        open->evicted_generation = inode_at(fs, place.inode)->generation;
+        open->evicted_generation = inode->generation;
         return 1;
     }
-    open->spilled = result == 0 && (inode_at(fs, place.inode)->flags & INODE_SPILLED);
-    return result;
+    open->spilled = inode->flags & INODE_SPILLED;
+    return 0;
 }
 
 int files_open(struct fastspool *fs, const char *path, int flags, mode_t mode, uint32_t description)

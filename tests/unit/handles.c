@@ -70,6 +70,7 @@ Test(handles, a_handle_has_no_name)
     cr_assert_eq(fastspool_mkdir(fs, by_handle("f", ""), 0700), -EEXIST);
     cr_assert_eq(fastspool_open(fs, by_handle("f", "/g"), O_RDONLY, 0), -ENOTDIR);
     cr_assert_eq(fastspool_open(fs, by_handle("f", ""), O_RDWR | O_CREAT | O_EXCL, 0600), -EEXIST);
+    cr_assert_eq(fastspool_open(fs, by_handle("f", "/"), O_RDWR | O_CREAT, 0600), -EISDIR);
 }
 
 /* Without a name the file is there while it is open, and no name can be made for it.  Then it is stale, for ever. */
