@@ -251,12 +251,15 @@ static bool is_void(const struct fastspool *fs, uint32_t holder, const struct mu
     return holder_is_outside(fs, holder) && LOAD(fs->header->section.sequence) == wait->sequence;
 }
 
-/* The lock was taken at the first look.  (By itself, so that the way of nearly all calls saves no registers for it.) */
+/* The lock was not free at the first look.  (By itself, so that the way of nearly all calls saves no registers for it.)
+ */
 static __attribute__((noinline)) int try_again(const struct fastspool *fs, uint32_t *word,
                                                const struct mutex_wait *wait)
 {
-    int result = spin(fs, word, wait);
+    int result = look(word, wait);
 
+    if (result == MUTEX_BUSY)
+        result = spin(fs, word, wait);
     if (result == MUTEX_BUSY) {
         uint32_t seen = LOAD(*word), holder = seen & FUTEX_TID_MASK;
         if (holder && is_void(fs, holder, wait) && take_over(word, seen, wait))
@@ -266,21 +269,33 @@ static __attribute__((noinline)) int try_again(const struct fastspool *fs, uint3
     return result;
 }
 
-int mutex_try(const struct fastspool *fs, const struct mutex_wait *wait)
+/* This thread is known. */
+static inline int try_known(const struct fastspool *fs, const struct mutex_wait *wait)
 {
     uint32_t *word = word_of(fs);
-    int result = knows_itself() ? 0 : mutex_know_myself();
+    struct robust_list *entry = entry_of(word), *pending = self.head->list_op_pending;
 
-    if (result < 0)
-        return result;
-    if (self.pid_namespace && fs->pid_namespace && self.pid_namespace != fs->pid_namespace)
+    if (__builtin_expect(self.pid_namespace != fs->pid_namespace, 0) && self.pid_namespace && fs->pid_namespace)
         return -EXDEV;
-    if (self.head->list_op_pending == entry_of(word))
+    if (pending == entry)
         return -EDEADLK;
-    self.outside = self.head->list_op_pending;
-    set_pending(entry_of(word));
-    result = look(word, wait);
-    return result == MUTEX_BUSY ? try_again(fs, word, wait) : result;
+    self.outside = pending;
+    set_pending(entry);
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) == 0 && !wait->slept && swap(word, 0, self.thread))
+        return MUTEX_TAKEN;
+    return try_again(fs, word, wait);
+}
+
+static __attribute__((noinline)) int ask_and_try(const struct fastspool *fs, const struct mutex_wait *wait)
+{
+    int result = mutex_know_myself();
+
+    return result < 0 ? result : try_known(fs, wait);
+}
+
+int mutex_try(const struct fastspool *fs, const struct mutex_wait *wait)
+{
+    return knows_itself() ? try_known(fs, wait) : ask_and_try(fs, wait);
 }
 
 void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait)
@@ -302,15 +317,26 @@ void mutex_sleep(struct fastspool *fs, struct mutex_wait *wait)
     }
 }
 
-void mutex_release(struct fastspool *fs)
+/* Somebody waits, or the word was changed under the holder. */
+static __attribute__((noinline)) void release_and_wake(uint32_t *word)
 {
-    uint32_t *word = word_of(fs), seen = LOAD(*word);
+    uint32_t seen = LOAD(*word);
 
-    self.last = LOAD(fs->header->section.sequence);
     while ((seen & FUTEX_TID_MASK) == self.thread &&
            !__atomic_compare_exchange_n(word, &seen, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         ;
     if (seen & FUTEX_WAITERS)
         futex_wake_one(word);
     set_pending(self.outside);
+}
+
+void mutex_release(struct fastspool *fs)
+{
+    uint32_t *word = word_of(fs);
+
+    self.last = LOAD(fs->header->section.sequence);
+    if (swap(word, self.thread, 0))
+        set_pending(self.outside);
+    else
+        release_and_wake(word);
 }
