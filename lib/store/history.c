@@ -13,28 +13,9 @@
  */
 #include "store/history.h"
 
-#include "base/clock.h"
 #include "store/layout.h"
-#include "store/store.h"
 
-#include <linux/futex.h>
 #include <stddef.h>
-#include <string.h>
-
-_Static_assert((HISTORY_MAX & (HISTORY_MAX - 1)) == 0, "the ring's size is a power of two");
-
-void history_note(const struct header *header, enum history_kind kind, const char *name, int result)
-{
-    struct history_entry *entry = &WRITABLE(header->history[header->history_count % HISTORY_MAX]);
-
-    entry->when = clock_monotonic();
-    entry->result = result;
-    entry->thread = LOAD(header->section.lock) & FUTEX_TID_MASK;
-    memcpy(entry->name, name, HISTORY_NAME);
-    entry->kind = (uint8_t)kind;
-    WRITABLE(header->history_count) = header->history_count + 1;
-    __builtin_prefetch(&header->history[(header->history_count + 1) % HISTORY_MAX], 1);
-}
 
 bool history_read(const struct header *header, uint32_t back, struct history_line *line)
 {

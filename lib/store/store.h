@@ -120,7 +120,7 @@ static inline const char *piece_at(const struct fastspool *fs, uint32_t piece)
  *    - section.c and section.h: SET(), SET_TWO(), section_copy(), the undo log, the sentence of a failure;
  *    - piece_bytes() below;
  *    - snapshot.c: a copy in memory of its own;
- *    - history.c: a hint, which no undo entry covers;
+ *    - history.h: a hint, which no undo entry covers;
  *    - segment.c: the mapping as a whole, and the reset while no other process uses the segment. */
 #define WRITABLE(field) (*(__typeof__(((void)0, (field))) *)(uintptr_t)(&(field)))
 
