@@ -27,22 +27,35 @@ static int grow(struct fastspool *fs, enum table_id table)
     return table == TABLE_CHUNKS ? blocks_add_chunk(fs) : table_grow(fs, table);
 }
 
-int change_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument)
+static int settle(struct fastspool *fs, int result)
+{
+    blocks_add_ahead(fs);
+    return doubt_settle(fs, result);
+}
+
+/* The body wants a table, or finds no memory: see to that, and run it again.  (By itself, as few do.) */
+static __attribute__((noinline)) int run_again(struct fastspool *fs, const char *name, section_body *body,
+                                               void *argument, int result)
 {
     uint64_t waiting = 0;
 
-    for (;;) {
-        enum table_id table;
-        int result = section_try(fs, name, body, argument, &table);
-        if (table == TABLE_NONE && result != -EAGAIN) {
-            blocks_add_ahead(fs);
-            return doubt_settle(fs, result);
-        }
-        if (table != TABLE_NONE)
-            result = grow(fs, table);
+    while (result == -EAGAIN || result <= SECTION_WANTS) {
+        if (result <= SECTION_WANTS)
+            result = grow(fs, (enum table_id)(SECTION_WANTS - result));
         if (result == -EAGAIN)
             result = residency_wait_for_space(fs, &waiting);
         if (result < 0)
             return result;
+        result = section_try(fs, name, body, argument);
     }
+    return settle(fs, result);
+}
+
+int change_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument)
+{
+    const int result = section_try(fs, name, body, argument);
+
+    if (result == -EAGAIN || result <= SECTION_WANTS)
+        return run_again(fs, name, body, argument, result);
+    return settle(fs, result);
 }

@@ -45,7 +45,7 @@
 #define READS_PER_TRY 16 /* loads of an odd count in one try of a reader */
 
 __attribute__((weak)) struct section_guard section_guard;
-__thread const struct fastspool *section_inside;
+__thread const struct fastspool *section_inside __attribute__((tls_model("initial-exec")));
 
 static __thread enum table_id wanted = TABLE_NONE; /* that the running body wants */
 static __thread bool damaged;                      /* the running body has met damage, whatever it returns */
@@ -211,7 +211,7 @@ static __attribute__((noinline)) int lock_slowly(struct fastspool *fs, int resul
 
 /* Enter the guard and take the lock.  If its last holder died inside a section, roll that section back first.  On
  * failure neither is held. */
-static int lock(struct fastspool *fs)
+static inline __attribute__((always_inline)) int lock(struct fastspool *fs)
 {
     static const struct mutex_wait none;
 
@@ -263,12 +263,20 @@ int section_want(enum table_id table)
     return -EAGAIN;
 }
 
-int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table)
+/* The body has ended, and all its changes with it: @result.  (By itself, as few do.) */
+static __attribute__((noinline)) int take_back(struct fastspool *fs, int result)
+{
+    roll_back(fs);
+    if (damaged)
+        return -EIO;
+    return result == -EAGAIN && wanted != TABLE_NONE ? SECTION_WANTS - (int)wanted : result;
+}
+
+int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument)
 {
     const struct header *header = fs->header;
     int result = lock(fs);
 
-    *table = TABLE_NONE;
     if (result < 0)
         return result;
     wanted = TABLE_NONE;
@@ -277,33 +285,35 @@ int section_try(struct fastspool *fs, const char *name, section_body *body, void
     section_inside = fs;
     result = body(fs, argument);
     section_inside = NULL;
-    if (damaged)
-        result = -EIO;
-    if (result < 0)
-        roll_back(fs);
+    if (result < 0 || damaged)
+        result = take_back(fs, result);
     else
         STORE(header->section.undo_count, 0);
-    history_note(header, HISTORY_SECTION, name, result);
+    history_note(header, HISTORY_SECTION, name, result > SECTION_WANTS ? result : -EAGAIN);
     sequence_even(header);
-    if (result == -EAGAIN) /* before the guard ends: then a handler of this thread may run sections of its own */
-        *table = wanted;
     unlock(fs);
     return result;
 }
 
 int section_run_named(struct fastspool *fs, const char *name, section_body *body, void *argument)
 {
-    enum table_id table;
-    int result = section_try(fs, name, body, argument, &table);
+    int result = section_try(fs, name, body, argument);
 
-    assert(table == TABLE_NONE);
+    assert(result > SECTION_WANTS);
     return result;
+}
+
+/* (By itself: readers without the lock save no registers for it.) */
+static __attribute__((noinline)) int read_locked(struct fastspool *fs, struct section_read *read)
+{
+    int result = lock(fs);
+
+    read->locked = result == 0;
+    return result == -ENOMEM ? result : 0;
 }
 
 int section_read_begin(struct fastspool *fs, struct section_read *read)
 {
-    int result;
-
     for (; read->tries < SECTION_READ_TRIES; read->tries++) {
         for (int i = 0; i < READS_PER_TRY; i++) {
             read->sequence = LOAD(fs->header->section.sequence);
@@ -312,9 +322,7 @@ int section_read_begin(struct fastspool *fs, struct section_read *read)
             atomic_pause();
         }
     }
-    result = lock(fs);
-    read->locked = result == 0;
-    return result == -ENOMEM ? result : 0;
+    return read_locked(fs, read);
 }
 
 bool section_read_retry(struct fastspool *fs, struct section_read *read)

@@ -28,9 +28,10 @@ enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, 
  *  section_try() grows the table, and runs the body again from its start. */
 typedef int section_body(struct fastspool *fs, void *argument);
 
-/** Outside sections: run @body once, as one section.  Returns as section_run().  -EAGAIN with *@table: the body wants
- *  this table, and nothing has changed.  Otherwise *@table is TABLE_NONE.  @name: of the body, by HISTORY_NAME_OF(). */
-int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument, enum table_id *table);
+/** Outside sections: run @body once, as one section.  Returns as section_run(), or SECTION_WANTS - @table: the body
+ * wants this table, and nothing has changed.  @name: of the body, by HISTORY_NAME_OF(). */
+int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument);
+#define SECTION_WANTS (-4096) /* less than any negative errno */
 
 /** Outside sections: run @body as one section; it must want no table.  Its changes happen completely or not at all,
  *  also when a process is killed.  Returns what @body returned, or -EIO when the segment is damaged or FAILED. */
