@@ -22,7 +22,7 @@
  *     leaves nothing behind.
  *   - The lock stays taken for seconds: one line to syslog every LOCK_WARNING, and the process waits on.
  *   - The same in a process that has been asked to end and catches SIGTERM, the mirror: -EIO after LOCK_WARNING.
- *   - Code changes the segment outside a section: SET() and section_log() assert section_inside, and the process
+ *   - Code changes the segment outside a section: SET() and section_copy() assert section_inside, and the process
  *     aborts before the change.
  */
 #include "store/section.h"
@@ -227,33 +227,28 @@ static inline __attribute__((always_inline)) int lock(struct fastspool *fs)
     return result;
 }
 
-bool section_log(struct fastspool *fs, const void *address, size_t size)
+void section_log_full(const struct fastspool *fs)
 {
-    const struct header *header = fs->header;
-    uint64_t from = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
-    uint64_t to = (uint64_t)((const char *)address - fs->base) + size;
-    uint32_t count = LOAD(header->section.undo_count); /* once: it may change after the check */
-
     assert(section_inside == fs);
-    if (count + (to - from + 7) / 8 > UNDO_MAX) {
-        if (!damaged)
-            section_damaged(fs, "a section changes more than the undo log can hold");
-        return false;
-    }
-    for (; from < to; from += 8) {
-        WRITABLE(header->undo[count]) = (struct undo){from, *(const uint64_t *)(fs->base + from)};
-        count++;
-    }
-    STORE(header->section.undo_count, count);
-    /* Neither compiler nor processor may move the change of the words before the count. */
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    return true;
+    if (!damaged)
+        section_damaged(fs, "a section changes more than the undo log can hold");
 }
 
 void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size)
 {
-    if (section_log(fs, to, size))
-        memcpy(&WRITABLE(*(const char *)to), from, size);
+    const struct header *header = fs->header;
+    const uint64_t first = (uint64_t)((const char *)to - fs->base), end = first + size;
+    const uint32_t words = (uint32_t)((end + 7) / 8 - first / 8);
+    assert(words <= UNDO_MAX);
+    const uint32_t count = section_log_begin(fs, header, words);
+
+    if (count == SECTION_FULL)
+        return;
+    struct undo *entry = &WRITABLE(header->undo[count]);
+    for (uint64_t at = first / 8 * 8; at < end; at += 8)
+        *entry++ = (struct undo){at, *(const uint64_t *)(fs->base + at)};
+    section_log_end(header, count + words);
+    memcpy(&WRITABLE(*(const char *)to), from, size);
 }
 
 int section_want(enum table_id table)

@@ -41,31 +41,89 @@ int section_run_named(struct fastspool *fs, const char *name, section_body *body
 /** The store in whose section this thread is, NULL: it is in none. */
 extern __thread const struct fastspool *section_inside __attribute__((tls_model("initial-exec")));
 
-/** Inside a section: record the words around [address, address + size) in the undo log.  False: the log is full (a
- *  damaged segment); the caller must not change the words, and the section will fail with -EIO. */
-bool section_log(struct fastspool *fs, const void *address, size_t size);
+/** The undo log has no room for what a section changes.  Outside a section: aborts. */
+void section_log_full(const struct fastspool *fs);
 
-/** The same for one field, which never crosses a word.  Inline, because one operation changes some twenty fields. */
-static inline bool section_log_field(struct fastspool *fs, const void *address)
+/** Inside a section: the number of undo entries that it has made, if there is room for @more of them.  Otherwise
+ *  SECTION_FULL (a damaged segment): the caller must not change the words, and the section will fail with -EIO.  The
+ *  caller loads the count no second time: it may change after the check. */
+#define SECTION_FULL UINT32_MAX
+static inline uint32_t section_log_begin(const struct fastspool *fs, const struct header *header, uint32_t more)
 {
-    const struct header *header = fs->header;
-    uint64_t offset = (uint64_t)((const char *)address - fs->base) & ~UINT64_C(7);
-    uint32_t count = LOAD(header->section.undo_count); /* once: it may change after the check */
+    const uint32_t count = LOAD(header->section.undo_count);
 
-    if (section_inside != fs || count >= UNDO_MAX)
-        return section_log(fs, address, 1);
-    WRITABLE(header->undo[count]) = (struct undo){offset, *(const uint64_t *)(fs->base + offset)};
-    STORE(header->section.undo_count, count + 1);
-    /* Neither compiler nor processor may move the change of the field before the count. */
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    return true;
+    if (__builtin_expect(section_inside == fs && count <= UNDO_MAX - more, 1))
+        return count;
+    section_log_full(fs);
+    return SECTION_FULL;
 }
 
-/** Inside a section: record a field in the undo log, then set it. */
-#define SET(fs, field, value)                                              \
-    do {                                                                   \
-        if (section_log_field((fs), &(field)))                             \
-            __atomic_store_n(&WRITABLE(field), (value), __ATOMIC_RELEASE); \
+/** Record the word of the field of @size bytes at @field, which crosses none. */
+static inline void section_log_word(const struct header *header, const struct undo *entry, const void *field,
+                                    size_t size)
+{
+    const uintptr_t word = size == sizeof(uint64_t) ? (uintptr_t)field : (uintptr_t)field & ~(uintptr_t)7;
+
+    WRITABLE(*entry) = (struct undo){word - (uintptr_t)header, *(const uint64_t *)word};
+}
+
+/** The log has @count entries now, and their words may change. */
+static inline void section_log_end(const struct header *header, uint32_t count)
+{
+    STORE(header->section.undo_count, count);
+    /* Neither compiler nor processor may move the change of a word before the count. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+#define SECTION_PUT(field, value) __atomic_store_n(&WRITABLE(field), (value), __ATOMIC_RELEASE)
+
+/** Inside a section: record a field in the undo log, then set it.  (Inline, because one operation sets some twenty.) */
+#define SET(fs, field, value)                                                           \
+    do {                                                                                \
+        const struct header *const header_ = (fs)->header;                              \
+        const uint32_t count_ = section_log_begin((fs), header_, 1);                    \
+        if (count_ != SECTION_FULL) {                                                   \
+            section_log_word(header_, &header_->undo[count_], &(field), sizeof(field)); \
+            section_log_end(header_, count_ + 1);                                       \
+            SECTION_PUT(field, value);                                                  \
+        }                                                                               \
+    } while (0)
+
+/** Inside a section: the same for two or four fields, for which the log is looked at once.  The values are computed
+ *  before any field changes. */
+#define SET_PAIR(fs, a, value_a, b, value_b)                                        \
+    do {                                                                            \
+        const struct header *const header_ = (fs)->header;                          \
+        const __typeof__(a) a_ = (value_a);                                         \
+        const __typeof__(b) b_ = (value_b);                                         \
+        const uint32_t count_ = section_log_begin((fs), header_, 2);                \
+        if (count_ != SECTION_FULL) {                                               \
+            section_log_word(header_, &header_->undo[count_], &(a), sizeof(a));     \
+            section_log_word(header_, &header_->undo[count_] + 1, &(b), sizeof(b)); \
+            section_log_end(header_, count_ + 2);                                   \
+            SECTION_PUT(a, a_);                                                     \
+            SECTION_PUT(b, b_);                                                     \
+        }                                                                           \
+    } while (0)
+#define SET_FOUR(fs, a, value_a, b, value_b, c, value_c, d, value_d)                \
+    do {                                                                            \
+        const struct header *const header_ = (fs)->header;                          \
+        const __typeof__(a) a_ = (value_a);                                         \
+        const __typeof__(b) b_ = (value_b);                                         \
+        const __typeof__(c) c_ = (value_c);                                         \
+        const __typeof__(d) d_ = (value_d);                                         \
+        const uint32_t count_ = section_log_begin((fs), header_, 4);                \
+        if (count_ != SECTION_FULL) {                                               \
+            section_log_word(header_, &header_->undo[count_], &(a), sizeof(a));     \
+            section_log_word(header_, &header_->undo[count_] + 1, &(b), sizeof(b)); \
+            section_log_word(header_, &header_->undo[count_] + 2, &(c), sizeof(c)); \
+            section_log_word(header_, &header_->undo[count_] + 3, &(d), sizeof(d)); \
+            section_log_end(header_, count_ + 4);                                   \
+            SECTION_PUT(a, a_);                                                     \
+            SECTION_PUT(b, b_);                                                     \
+            SECTION_PUT(c, c_);                                                     \
+            SECTION_PUT(d, d_);                                                     \
+        }                                                                           \
     } while (0)
 
 /** Inside a section: the same for two fields of 32 bits that share a word, @second behind @first (layout.h asserts

@@ -110,6 +110,54 @@ Test(section, two_fields)
     cr_assert(half[0] == 1 && half[1] == 2, "%u, %u", half[0], half[1]);
 }
 
+/* @argument: the result. */
+static int change_several(struct fastspool *store, void *argument)
+{
+    const uint32_t *half = (const uint32_t *)word(3);
+
+    SET_PAIR(store, *word(0), *word(1), *word(1), *word(0));
+    cr_assert_eq(store->header->section.undo_count, 2);
+    SET_FOUR(store, *word(2), 7, half[0], half[0] + 1, half[1], half[1] + 2, *word(1), *word(1) + 5);
+    cr_assert_eq(store->header->section.undo_count, 6);
+    return *(const int *)argument;
+}
+
+/* Several fields change at once, by the values that they had before, or not at all; two may share a word. */
+Test(section, several_fields)
+{
+    const uint32_t *half = (const uint32_t *)word(3);
+    int good = 0, bad = -EACCES;
+
+    memory_for_words();
+    WRITABLE(*word(0)) = 10;
+    WRITABLE(*word(1)) = 20;
+    cr_assert_eq(section_run(fs, change_several, &bad), -EACCES);
+    cr_assert(*word(0) == 10 && *word(1) == 20 && *word(2) == 0 && *word(3) == 0);
+    cr_assert_eq(section_run(fs, change_several, &good), 0);
+    cr_assert(*word(0) == 20 && *word(1) == 15 && *word(2) == 7, "%u", (unsigned)*word(1));
+    cr_assert(half[0] == 1 && half[1] == 2, "%u, %u", half[0], half[1]);
+}
+
+static int fill_log(struct fastspool *store, void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < (int)UNDO_MAX - 3; i++)
+        SET(store, *word(0), *word(0) + 1);
+    SET_FOUR(store, *word(1), 1, *word(2), 2, *word(3), 3, *word(4), 4);
+    cr_assert_eq(store->header->section.undo_count, UNDO_MAX - 3);
+    cr_assert(*word(1) == 0 && *word(2) == 0 && *word(3) == 0 && *word(4) == 0);
+    return 0;
+}
+
+/* Where the log has no room for all of several fields, none of them changes, and the section fails. */
+Test(section, no_room_for_several)
+{
+    memory_for_words();
+    cr_assert_eq(section_run(fs, fill_log, NULL), -EIO);
+    cr_assert_eq(*word(0), 0);
+    cr_assert_eq(fs->header->state, SEGMENT_FAILED);
+}
+
 /* A change outside a section is a mistake in the code: the process aborts before the segment changes. */
 Test(section, set_outside)
 {
