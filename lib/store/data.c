@@ -166,9 +166,10 @@ static int take_for(struct fastspool *fs, uint32_t index, uint32_t size, uint32_
 /* The file leads to piece @new instead of @old, which may be 0.  The caller frees @old. */
 static void replace(struct fastspool *fs, const struct inode *inode, const uint32_t *slot, uint32_t old, uint32_t new)
 {
-    SET(fs, *slot, new);
-    if (room_of(old) != room_of(new))
-        SET(fs, inode->parts, inode->parts + piece_parts(new) - (old ? piece_parts(old) : 0));
+    if (room_of(old) == room_of(new))
+        SET(fs, *slot, new);
+    else
+        SET_PAIR(fs, *slot, new, inode->parts, inode->parts + piece_parts(new) - (old ? piece_parts(old) : 0));
 }
 
 /* Write bytes [@from, @from + @size) of block @index, in a file of @published bytes.  *@replaced: the piece that it
@@ -255,8 +256,8 @@ int data_write(struct fastspool *fs, uint32_t i, const void *buffer, size_t size
         if (replaced[--blocks])
             blocks_give(fs, replaced[blocks]);
     }
-    SET(fs, inode->mtime, clock_realtime());
-    SET(fs, inode->ctime, inode->mtime);
+    const uint64_t now = clock_realtime();
+    SET_PAIR(fs, inode->mtime, now, inode->ctime, now);
     /* A gap is dirty too: the disk may still hold bytes there that a truncation has removed. */
     uint64_t from = offset < published ? offset : published;
     inodes_dirty_data(fs, i, (uint32_t)(from / BLOCK_SIZE), data_blocks(offset + size));
@@ -308,13 +309,13 @@ int data_shrink(struct fastspool *fs, uint32_t i, uint32_t to, uint32_t most)
             const uint32_t piece = LOAD(*slot);
             if (piece) {
                 blocks_give(fs, piece);
-                SET(fs, *slot, 0);
-                SET(fs, inode->parts, inode->parts - piece_parts(piece));
+                SET_PAIR(fs, *slot, 0, inode->parts, inode->parts - piece_parts(piece));
                 most--;
             }
             end--;
         }
-        free_indexes(fs, inode, end);
+        if (inode->map.indirect || inode->map.double_indirect)
+            free_indexes(fs, inode, end);
     }
     if ((uint64_t)end * BLOCK_SIZE < inode->size)
         SET(fs, inode->size, (uint64_t)end * BLOCK_SIZE);
@@ -371,8 +372,8 @@ int data_truncate(struct fastspool *fs, uint32_t i, uint64_t size)
         if (more < 0)
             return more;
     }
-    SET(fs, inode->mtime, clock_realtime());
-    SET(fs, inode->ctime, inode->mtime);
+    const uint64_t now = clock_realtime();
+    SET_PAIR(fs, inode->mtime, now, inode->ctime, now);
     uint64_t low = size < before ? size : before;
     uint64_t high = size < before ? before : size;
     if (low != high)

@@ -80,8 +80,8 @@ void inodes_leave_dirty(struct fastspool *fs, uint32_t i)
     inodes_clean_data(fs, inode);
     if (inode->flags & INODE_DIRTY) {
         lists_remove(fs, &fs->header->tickets.dirty, LIST_LINK, i);
-        SET(fs, fs->header->tickets.dirty_files, fs->header->tickets.dirty_files - 1);
-        SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_DIRTY));
+        SET_PAIR(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_DIRTY), fs->header->tickets.dirty_files,
+                 fs->header->tickets.dirty_files - 1);
     }
 }
 
@@ -104,23 +104,32 @@ void inodes_give(struct fastspool *fs, uint32_t i)
 
 /* ---- the dirty list ---- */
 
-void inodes_dirty(struct fastspool *fs, uint32_t i)
+/* It is the first change since the last capture, or of all.  (By itself, so that the others save no registers.) */
+static __attribute__((noinline)) void dirty_first(struct fastspool *fs, uint32_t i)
 {
-    const struct header *h = fs->header;
+    const struct tickets_state *tickets = &fs->header->tickets;
     const struct inode *inode = inode_at(fs, i);
 
-    SET(fs, h->tickets.change, h->tickets.change + 1);
-    SET(fs, inode->ticket, h->tickets.change);
-    if (h->tickets.oldest_dirty == 0)
-        SET(fs, h->tickets.oldest_dirty, clock_monotonic());
-    if (inode->changed_in != h->tickets.capture)
-        SET(fs, inode->changed_in, h->tickets.capture);
+    if (tickets->oldest_dirty == 0)
+        SET(fs, tickets->oldest_dirty, clock_monotonic());
+    if (inode->changed_in != tickets->capture)
+        SET(fs, inode->changed_in, tickets->capture);
     if (inode->flags & INODE_DIRTY)
         return;
     residency_leave_clean(fs, i);
-    SET(fs, inode->flags, (uint16_t)(inode->flags | INODE_DIRTY));
-    lists_append(fs, &h->tickets.dirty, LIST_LINK, i);
-    SET(fs, h->tickets.dirty_files, h->tickets.dirty_files + 1);
+    lists_append(fs, &tickets->dirty, LIST_LINK, i);
+    SET_PAIR(fs, inode->flags, (uint16_t)(inode->flags | INODE_DIRTY), tickets->dirty_files, tickets->dirty_files + 1);
+}
+
+void inodes_dirty(struct fastspool *fs, uint32_t i)
+{
+    const struct tickets_state *tickets = &fs->header->tickets;
+    const struct inode *inode = inode_at(fs, i);
+    const uint64_t change = tickets->change + 1;
+
+    SET_PAIR(fs, tickets->change, change, inode->ticket, change);
+    if (tickets->oldest_dirty == 0 || inode->changed_in != tickets->capture || !(inode->flags & INODE_DIRTY))
+        dirty_first(fs, i);
 }
 
 void inodes_dirty_data(struct fastspool *fs, uint32_t i, uint32_t from, uint32_t to)

@@ -36,22 +36,20 @@ void lists_append(struct fastspool *fs, const struct list *list, size_t which, u
         section_damaged(fs, "a list of inodes has another end than it says");
         return;
     }
-    SET(fs, link_of(fs, i, which)->prev, last);
-    SET(fs, link_of(fs, i, which)->next, 0);
-    SET(fs, *(last ? &link_of(fs, last, which)->next : &list->head), i);
-    SET(fs, list->tail, i);
+    const struct link *link = link_of(fs, i, which);
+    const uint32_t *before = last ? &link_of(fs, last, which)->next : &list->head;
+    SET_FOUR(fs, link->prev, last, link->next, 0, *before, i, list->tail, i);
 }
 
 void lists_remove(struct fastspool *fs, const struct list *list, size_t which, uint32_t i)
 {
     const struct link link = *link_of(fs, i, which);
+    const uint32_t *before = link.prev ? &link_of(fs, link.prev, which)->next : &list->head;
+    const uint32_t *behind = link.next ? &link_of(fs, link.next, which)->prev : &list->tail;
 
-    if (!in_table(fs, link.prev) || !in_table(fs, link.next) ||
-        (link.prev ? link_of(fs, link.prev, which)->next : list->head) != i ||
-        (link.next ? link_of(fs, link.next, which)->prev : list->tail) != i) {
+    if (!in_table(fs, link.prev) || !in_table(fs, link.next) || *before != i || *behind != i) {
         section_damaged(fs, "a list of inodes does not agree both ways");
         return;
     }
-    SET(fs, *(link.prev ? &link_of(fs, link.prev, which)->next : &list->head), link.next);
-    SET(fs, *(link.next ? &link_of(fs, link.next, which)->prev : &list->tail), link.prev);
+    SET_PAIR(fs, *before, link.next, *behind, link.prev);
 }
