@@ -185,29 +185,36 @@ static uint32_t whole_blocks(uint64_t bits)
     return (uint32_t)__builtin_popcountll(places(bits, BLOCK_PARTS));
 }
 
-/* A word of the bitmap of free parts changes: bits are set, or bits are cleared.  Returns by how many the free blocks
+/* Bits that are set.  Of none or one, as mostly, without a call: not all processors count them. */
+static uint32_t bits_set(uint64_t bits)
+{
+    return (bits & (bits - 1)) == 0 ? bits != 0 : (uint32_t)__builtin_popcountll(bits);
+}
+
+/* A word of the bitmap of free parts changes: @parts bits are set, or are cleared.  Returns by how many the free blocks
  * grow.  Free parts of blocks with others that are not count by themselves. */
-static uint32_t set_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t before, uint64_t now)
+static uint32_t set_free(struct fastspool *fs, uint32_t number, unsigned word, uint64_t before, uint64_t now,
+                         uint32_t parts)
 {
     const struct chunk *chunk = chunk_at(fs, number);
     const uint64_t changed = places(before, BLOCK_PARTS) ^ places(now, BLOCK_PARTS);
     const uint32_t sign = now > before ? 1 : -1u;
-    const uint32_t blocks = sign * (uint32_t)__builtin_popcountll(changed), free = chunk->free_count + blocks;
-    const uint32_t parts = sign * (uint32_t)__builtin_popcountll(before ^ now) - blocks * BLOCK_PARTS;
-    const uint32_t broken = chunk->broken_count + parts;
+    const uint32_t blocks = sign * bits_set(changed), free = chunk->free_count + blocks;
+    const uint32_t loose = sign * parts - blocks * BLOCK_PARTS, broken = chunk->broken_count + loose;
 
     if (free > usable_blocks(number) || broken > CHUNK_BLOCKS * BLOCK_PARTS) {
         section_damaged(fs, "a chunk counts more free blocks than it has");
         return 0;
     }
-    SET(fs, chunk->free[word], now);
     if (blocks) {
         list_follow(fs, PARTIAL, number, chunk->free_count, free);
-        SET(fs, chunk->free_count, free);
+        SET_PAIR(fs, chunk->free[word], now, chunk->free_count, free);
         if (free == usable_blocks(number))
             SET(fs, chunk->emptied, clock_monotonic());
+    } else {
+        SET(fs, chunk->free[word], now);
     }
-    if (parts) {
+    if (loose) {
         list_follow(fs, BROKEN, number, chunk->broken_count, broken);
         SET(fs, chunk->broken_count, broken);
     }
@@ -251,7 +258,7 @@ static bool take_from(struct fastspool *fs, uint32_t number, uint32_t parts, boo
             continue;
         unsigned bit = (unsigned)__builtin_ctzll(from);
         const uint64_t left = free & ~((ALL_PARTS >> (BLOCK_PARTS - parts)) << bit), next = places(left, parts);
-        set_free(fs, number, word, free, left);
+        set_free(fs, number, word, free, left, parts);
         *piece = piece_of(number, word, bit, parts);
         if (next)
             fetch_ahead(fs, piece_of(number, word, (unsigned)__builtin_ctzll(next), parts));
@@ -352,7 +359,7 @@ void blocks_give(struct fastspool *fs, uint32_t piece)
         section_damaged(fs, "a block is freed that is not in use");
     else if (fs->header->tickets.committing)
         hold(fs, number, word, bits);
-    else if (set_free(fs, number, word, free, free | bits) > 0)
+    else if (set_free(fs, number, word, free, free | bits, piece_parts(piece)) > 0)
         SET(fs, fs->header->blocks.used, fs->header->blocks.used - 1);
 }
 
@@ -370,7 +377,7 @@ static void release_chunk(struct fastspool *fs, uint32_t number)
         if (held == 0)
             continue;
         held_blocks += whole_blocks(held);
-        free_blocks += set_free(fs, number, word, free, free | held);
+        free_blocks += set_free(fs, number, word, free, free | held, bits_set(held & ~free));
         SET(fs, chunk->held[word], 0);
     }
     SET(fs, blocks->held, blocks->held - held_blocks);
