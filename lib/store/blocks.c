@@ -71,7 +71,7 @@ _Static_assert(PAGE_CHUNKS == 2, "a chunk of a huge page has one neighbour");
 /* Chunks with free parts that are looked at before a whole block is broken. */
 #define BROKEN_LOOKS 4u
 
-static __thread bool few_left; /* this thread has taken one of the last AHEAD free blocks */
+__thread bool blocks_few_left __attribute__((tls_model("initial-exec"))); /* of the last AHEAD */
 
 /* The chunk of a link: links hold the number of a chunk + 1, 0: none.  NULL too: there is no such chunk. */
 static const struct chunk *listed(const struct fastspool *fs, uint32_t link)
@@ -295,7 +295,7 @@ static int take_block(struct fastspool *fs, uint32_t parts, uint32_t avoid, uint
     if (link == avoid) /* it is the last one */
         return -ENOSPC;
     if (!fs->mirror && spare == h->reserve + AHEAD)
-        few_left = true;
+        blocks_few_left = true;
     const struct chunk *chunk = listed(fs, link);
     if (!chunk || chunk->state != CHUNK_PRESENT)
         return section_damaged(fs, "the list of chunks with free blocks leads nowhere");
@@ -484,11 +484,10 @@ int blocks_add_chunk(struct fastspool *fs)
     return result < 0 ? result : section_run(fs, add_chunk, &candidate);
 }
 
-void blocks_add_ahead(struct fastspool *fs)
+void blocks_add_for_others(struct fastspool *fs)
 {
-    if (few_left)
-        (void)blocks_add_chunk(fs); /* whoever finds no block at all asks again */
-    few_left = false;
+    (void)blocks_add_chunk(fs); /* whoever finds no block at all asks again */
+    blocks_few_left = false;
 }
 
 static bool is_empty(const struct fastspool *fs, uint32_t number)

@@ -5,6 +5,7 @@
 #ifndef FASTSPOOL_BLOCKS_H
 #define FASTSPOOL_BLOCKS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct fastspool;
@@ -22,8 +23,15 @@ void blocks_give(struct fastspool *fs, uint32_t piece);
 uint64_t blocks_spare(const struct header *header);
 /** Outside sections: take memory for one more chunk.  Errors as table_grow(). */
 int blocks_add_chunk(struct fastspool *fs);
+/** This thread has taken one of the last free blocks. */
+extern __thread bool blocks_few_left __attribute__((tls_model("initial-exec")));
+void blocks_add_for_others(struct fastspool *fs);
 /** Outside sections, after one that has changed something: add a chunk if few free blocks were left. */
-void blocks_add_ahead(struct fastspool *fs);
+static inline void blocks_add_ahead(struct fastspool *store)
+{
+    if (__builtin_expect(blocks_few_left, 0))
+        blocks_add_for_others(store);
+}
 /** Outside sections: end the quarantine. */
 int blocks_release_held(struct fastspool *fs);
 /** Outside sections, for the mirror alone, once a second: give memory of chunks that are empty for UNUSED_TIME

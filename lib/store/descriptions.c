@@ -245,18 +245,21 @@ static void free_number(struct fastspool *fs, uint32_t d)
     table_give(fs, TABLE_DESCRIPTIONS, d);
 }
 
-/* Release the inode of an open description. */
+/* An open description becomes a pooled one, and its inode is open once less. */
 static int release_inode(struct fastspool *fs, uint32_t d)
 {
     const struct description *description = description_at(fs, d);
-    uint32_t i = description->inode;
-
-    if (!inode_valid(fs, i) || inode_at(fs, i)->generation != description->generation || inode_at(fs, i)->opens == 0)
-        return section_damaged(fs, "a description leads to no file");
-    noted_forget(fs, d);
+    const uint32_t i = description->inode;
     const struct inode *inode = inode_at(fs, i);
-    SET(fs, inode->opens, inode->opens - 1);
-    if (inode->opens == 0 && (inode->flags & INODE_LOCKS_KERNELS))
+
+    if (!inode_valid(fs, i) || inode->generation != description->generation || inode->opens == 0)
+        return section_damaged(fs, "a description leads to no file");
+    if (description->locker)
+        noted_forget(fs, d);
+    SET_PAIR(fs, description->state, DESCRIPTION_POOLED, inode->opens, inode->opens - 1);
+    if (inode->opens > 0)
+        return 0;
+    if (inode->flags & INODE_LOCKS_KERNELS)
         SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_LOCKS_KERNELS));
     return orphans_drop(fs, i);
 }
@@ -426,16 +429,13 @@ static int take_new(struct fastspool *fs, struct pool *pool, struct pooled *pool
     return result == -ESTALE ? section_damaged(fs, "descriptions are freed while they are taken") : result;
 }
 
-/* Of the pool, or else a new one. */
-int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh)
+/* Put a new one into the pool.  (By itself, so that the way of most opens saves no registers for it.) */
+static __attribute__((noinline)) int put_new(struct fastspool *fs, uint32_t *description, int *fd, int *fresh)
 {
     struct pool *pool = &fs->pool;
     struct pooled pooled;
-
-    *fresh = -1;
-    if (pool_take_idle(pool, description, fd))
-        return 0;
     int result = take_new(fs, pool, &pooled);
+
     if (result < 0)
         return result;
     int high = fd_duplicate_high(pooled.fd);
@@ -456,6 +456,13 @@ int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int 
     *description = pooled.key;
     *fd = pooled.fd;
     return 0;
+}
+
+/* Of the pool, or else a new one. */
+int descriptions_take(struct fastspool *fs, uint32_t *description, int *fd, int *fresh)
+{
+    *fresh = -1;
+    return pool_take_idle(&fs->pool, description, fd) ? 0 : put_new(fs, description, fd, fresh);
 }
 
 bool descriptions_idle(const struct fastspool *fs)
@@ -514,9 +521,9 @@ int descriptions_open(struct fastspool *fs, uint32_t d, uint32_t i, int flags)
         return section_damaged(fs, "a description is opened that was not pooled");
     SET_TWO(fs, description->state, DESCRIPTION_OPEN, description->inode, i);
     SET_TWO(fs, description->generation, inode->generation, description->flags, (uint32_t)flags);
-    SET(fs, description->offset, 0);
-    SET(fs, inode->opens, inode->opens + 1);
-    residency_reference(fs, i);
+    SET_PAIR(fs, description->offset, 0, inode->opens, inode->opens + 1);
+    if (inode->flags & (INODE_AHEAD | INODE_CLEAN))
+        residency_reference(fs, i);
     return 0;
 }
 
@@ -533,12 +540,9 @@ static int pool_again(struct fastspool *fs, void *argument)
         return -EBADF;
     if (description->state == DESCRIPTION_OPEN)
         result = release_inode(fs, pooled->key);
-    if (result < 0)
-        return result;
-    SET(fs, description->state, DESCRIPTION_POOLED);
-    if (description->pooled_at != 0 && description->pooled_at != LOST)
+    if (result == 0 && description->pooled_at != 0 && description->pooled_at != LOST)
         SET(fs, description->pooled_at, 0); /* it keeps its lock */
-    return 0;
+    return result;
 }
 
 /* Empty @place, which is claimed.  Returns its descriptor. */

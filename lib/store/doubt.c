@@ -15,8 +15,6 @@
 
 #include "store/section.h"
 
-#include <errno.h>
-
 #define ERRNO_MAX 4095 /* of the kernel's */
 
 static __thread const char *doubted __attribute__((tls_model("initial-exec")));
@@ -27,9 +25,9 @@ int doubt(const char *what)
     return -EUCLEAN;
 }
 
-int doubt_settle(const struct fastspool *fs, int result)
+int doubt_is_damage(const struct fastspool *fs)
 {
-    return result == -EUCLEAN ? section_damaged(fs, doubted) : result;
+    return section_damaged(fs, doubted);
 }
 
 int doubt_result(int32_t said)

@@ -91,8 +91,7 @@ static void clear(struct fastspool *fs, uint32_t d, uint32_t inode)
 {
     const uint16_t *flags = &inode_at(fs, inode)->flags;
 
-    SET(fs, description_at(fs, d)->locker, 0);
-    SET(fs, *flags, (uint16_t)(*flags & ~(INODE_NOTED | INODE_AWAITED)));
+    SET_PAIR(fs, description_at(fs, d)->locker, 0, *flags, (uint16_t)(*flags & ~(INODE_NOTED | INODE_AWAITED)));
 }
 
 void noted_forget(struct fastspool *fs, uint32_t d)
@@ -119,10 +118,8 @@ static void make_note(struct fastspool *fs, const struct asking *asking)
     const struct description *description = description_at(fs, wish->description);
     const uint16_t *flags = &inode_at(fs, wish->inode)->flags;
 
-    SET(fs, description->locker, asking->self);
-    SET(fs, description->lock_from, (uint64_t)wish->from);
-    SET(fs, description->lock_to, (uint64_t)wish->to);
-    SET(fs, *flags, (uint16_t)(*flags | INODE_NOTED));
+    SET_FOUR(fs, description->locker, asking->self, description->lock_from, (uint64_t)wish->from, description->lock_to,
+             (uint64_t)wish->to, *flags, (uint16_t)(*flags | INODE_NOTED));
 }
 
 static int ask(struct fastspool *fs, void *argument)

@@ -20,8 +20,8 @@ enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, 
 
 /** The body of a section, a change of the store.
  *    - It runs under the lock, and may read all of the segment.
- *    - It changes the segment with SET(), SET_TWO() and section_copy(); without them only piece_bytes(), and atomic
- *      fields.
+ *    - It changes the segment with SET() and its kin, and with section_copy(); without them only piece_bytes(), and
+ * atomic fields.
  *    - It is short (it copies at most some 64 kB), and makes no system call but those by which a permission is checked
  *      (access.c), and the one that tells of damage.
  *  Returns 0 or more.  A negative errno rolls all its changes back.  -EAGAIN after section_want(): the caller of

@@ -117,7 +117,7 @@ static inline const char *piece_at(const struct fastspool *fs, uint32_t piece)
 
 /** The one place where const is cast away, besides atomic.h for the fields that layout.h marks "atomic".  Everything of
  *  the segment is const, so that the compiler refuses a store past the undo log.  These alone may use it, and tests:
- *    - section.c and section.h: SET(), SET_TWO(), section_copy(), the undo log, the sentence of a failure;
+ *    - section.c and section.h: SET() and its kin, section_copy(), the undo log, the sentence of a failure;
  *    - piece_bytes() below;
  *    - snapshot.c: a copy in memory of its own;
  *    - history.h: a hint, which no undo entry covers;
