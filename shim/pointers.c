@@ -43,7 +43,8 @@ extern void *__libc_stack_end; /* of the first thread */
 static struct segment {
     uintptr_t start, end;
     bool writable;
-} segments[SEGMENTS];               /* of the program */
+} segments[SEGMENTS]; /* of the program; what it writes is the last one */
+static size_t segment_count;
 static uintptr_t program_end, heap; /* `heap`: its lowest address that is known */
 
 /* What is relocated is made read-only later. */
@@ -62,15 +63,15 @@ __attribute__((constructor)) static void find_memory(void)
     const ElfW(Phdr) *headers = (const ElfW(Phdr) *)getauxval(AT_PHDR);
     const size_t count = getauxval(AT_PHNUM);
     const uintptr_t base = _r_debug.r_map ? _r_debug.r_map->l_addr : 0;
-    size_t found = 0;
 
     heap = (uintptr_t)sbrk(0); /* constructors that ran before may have moved it: see learn() */
-    for (size_t i = 0; headers && i < count && found < SEGMENTS; i++) {
+    for (size_t i = 0; headers && i < count && segment_count < SEGMENTS; i++) {
         const ElfW(Phdr) *load = &headers[i];
         bool writable = load->p_flags & PF_W;
         if (load->p_type == PT_LOAD && (load->p_flags & PF_R))
-            segments[found++] = (struct segment){base + (writable ? end_of_relro(headers, count, load) : load->p_vaddr),
-                                                 base + load->p_vaddr + load->p_memsz, writable};
+            segments[segment_count++] =
+                (struct segment){base + (writable ? end_of_relro(headers, count, load) : load->p_vaddr),
+                                 base + load->p_vaddr + load->p_memsz, writable};
         if (load->p_type == PT_LOAD && base + load->p_vaddr + load->p_memsz > program_end)
             program_end = base + load->p_vaddr + load->p_memsz;
     }
@@ -100,24 +101,31 @@ static uintptr_t end_in_library(uintptr_t at)
     return 0;
 }
 
+/* Where the memory at @at that is surely there ends, 0: none is. */
+static uintptr_t surely_until(uintptr_t at, bool writing)
+{
+    const uintptr_t frame = (uintptr_t)__builtin_frame_address(0), stack = (uintptr_t)__libc_stack_end;
+
+    if (at >= frame && at < stack && stack - frame < STACK_SPAN)
+        return stack;
+    for (size_t i = segment_count; at < program_end && i-- > 0;) {
+        if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
+            return segments[i].end;
+    }
+    const uintptr_t heap_start = LOAD(heap);
+    if (heap_start && at >= heap_start) {
+        const uintptr_t heap_end = (uintptr_t)sbrk(0);
+        if (at < heap_end)
+            return heap_end;
+    }
+    return writing ? 0 : end_in_library(at);
+}
+
 /* How many of @size bytes at @at are surely there? */
 static size_t surely(uintptr_t at, size_t size, bool writing)
 {
-    const uintptr_t frame = (uintptr_t)__builtin_frame_address(0), stack = (uintptr_t)__libc_stack_end;
-    const uintptr_t heap_start = LOAD(heap);
-    uintptr_t end = at >= frame && at < stack && stack - frame < STACK_SPAN ? stack : 0;
-
-    for (int i = 0; i < SEGMENTS && !end && at < program_end; i++) {
-        if (at >= segments[i].start && at < segments[i].end && (segments[i].writable || !writing))
-            end = segments[i].end;
-    }
-    if (!end && heap_start && at >= heap_start) {
-        const uintptr_t heap_end = (uintptr_t)sbrk(0);
-        end = at < heap_end ? heap_end : 0;
-    }
-    if (!end && !writing)
-        end = end_in_library(at);
-    return end - at < size && end ? end - at : end ? size : 0;
+    const uintptr_t end = surely_until(at, writing);
+    return !end ? 0 : end - at < size ? end - at : size;
 }
 
 /* ---- a look at a page ---- */
@@ -143,9 +151,11 @@ static bool can_write(uintptr_t at)
 
 static size_t good(uintptr_t start, size_t size, bool (*can)(uintptr_t at), bool writing)
 {
-    int saved = errno;
     size_t done = surely(start, size, writing);
 
+    if (done == size)
+        return size;
+    int saved = errno;
     while (done < size && can(start + done)) {
         learn(start + done);
         size_t page = PAGE - (start + done) % PAGE;
@@ -167,7 +177,11 @@ size_t pointers_writable(void *pointer, size_t size)
 
 bool pointers_text(const char *text)
 {
-    for (size_t done = 0; done < PATH_MAX;) {
+    size_t done = surely((uintptr_t)text, PATH_MAX, false);
+
+    if (done && memchr(text, '\0', done))
+        return true;
+    while (done < PATH_MAX) {
         size_t page = PAGE - ((uintptr_t)text + done) % PAGE;
         if (pointers_readable(text + done, 1) == 0)
             return false;
