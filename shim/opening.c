@@ -65,8 +65,6 @@ static int open_in_store(struct store_path *target, int flags, mode_t mode)
 
 int opening_place(struct store_path *target, int flags, mode_t mode, bool *foreign)
 {
-    struct stat st;
-
     *foreign = false;
     if (!target->fs)
         return -target->error;
@@ -74,7 +72,7 @@ int opening_place(struct store_path *target, int flags, mode_t mode, bool *forei
         return -EOPNOTSUPP;
     bool creating = flags & O_CREAT;
     bool asks = paths_ask_disk(target->fs);
-    if (creating && asks && fastspool_stat(target->fs, target->path, &st) < 0 && paths_on_disk(target)) {
+    if (creating && asks && paths_on_disk(target)) {
         *foreign = true;
         STORE(paths_disk_changed, true);
         return 0;

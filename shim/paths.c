@@ -507,21 +507,22 @@ static bool disk_has(const struct fastspool *fs, const char *path)
     return there;
 }
 
+static bool store_has(const struct store_path *target, const char *path)
+{
+    return fastspool_access(target->fs, path, F_OK, true) == 0;
+}
+
+/* Of most new files the store has the -D file, and that is all that is asked. */
 bool paths_on_disk(const struct store_path *target)
 {
     char data[PATH_MAX];
 
     if (!paths_ask_disk(target->fs))
         return false;
-    if (exim_family(target->path, data)) {
-        if (fastspool_access(target->fs, data, F_OK, true) == 0)
-            return false;
-        if (disk_has(target->fs, data))
-            return true;
-        if (strcmp(data, target->path) == 0)
-            return false;
-    }
-    return disk_has(target->fs, target->path);
+    bool family = exim_family(target->path, data), is_data = family && strcmp(data, target->path) == 0;
+    if ((family && store_has(target, data)) || (!is_data && store_has(target, target->path)))
+        return false;
+    return (family && disk_has(target->fs, data)) || (!is_data && disk_has(target->fs, target->path));
 }
 
 int paths_adopt(const struct store_path *target)

@@ -45,7 +45,7 @@ void paths_wander(void);
  *  disk's path leads to the view's server, which this process must not wait for.  A view may come at any time.
  *  @fs: NULL (a path that can't be served): no. */
 bool paths_ask_disk(const struct fastspool *fs);
-/** Does the disk have @target, or the -D file of its message?  The store does not.  For creating. */
+/** Does the disk have @target, or the -D file of its message, and the store neither?  For creating. */
 bool paths_on_disk(const struct store_path *target);
 /** The real path of @target. */
 const char *paths_real(const struct store_path *target, char real_path[PATH_MAX]);
