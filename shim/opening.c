@@ -93,7 +93,7 @@ static bool takes_mode(int flags)
 /* @fd is a real descriptor.  Below db/ and scan/ its fsync is free. */
 static int note_foreign(int dirfd, const char *path, int fd)
 {
-    size_t offset = fd >= 0 && serve_active() && path[0] == '/' && paths_tells(path) ? serve_match(path) : 0;
+    size_t offset = fd >= 0 && serve_active() && path[0] == '/' && exim_telling(path) ? serve_match(path) : 0;
 
     (void)dirfd;
     if (fd < 0 || !serve_active())

@@ -71,21 +71,10 @@ static bool append(char path[PATH_MAX], const char *rest)
     return true;
 }
 
-/* The first component that could be a served directory, NULL: none. */
-static const char *telling_component(const char *path)
-{
-    for (const char *at = strchr(path, '/'), *end; at && *at; at = end) {
-        end = strchrnul(at + 1, '/');
-        if (exim_is_directory(at + 1, (size_t)(end - (at + 1))))
-            return at;
-    }
-    return NULL;
-}
-
 /* The kernel resolves what is before the telling component; the rest follows as it is. */
 static bool canonical(const char *path, char result[PATH_MAX])
 {
-    const char *rest = telling_component(path);
+    const char *rest = exim_telling(path);
     char prefix[PATH_MAX];
 
     if (!rest || rest == path || (size_t)(rest - path) >= sizeof(prefix))
@@ -183,7 +172,7 @@ static __attribute__((noinline)) uint32_t look_around(uint32_t before)
     char directory[PATH_MAX];
     int saved = errno;
     bool known = getcwd(directory, sizeof(directory)) && directory[0] == '/';
-    uint32_t found = before + (known && !telling_component(directory) ? QUIET : TELLING);
+    uint32_t found = before + (known && !exim_telling(directory) ? QUIET : TELLING);
 
     errno = saved;
     __atomic_compare_exchange_n(&working, &before, found, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
@@ -193,7 +182,7 @@ static __attribute__((noinline)) uint32_t look_around(uint32_t before)
 /* Does @path, which is relative, lead to no file of the store from where the process is? */
 static bool leads_elsewhere(const char *path)
 {
-    if (exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || telling_component(path) || has_dot_dot(path))
+    if (exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || exim_telling(path) || has_dot_dot(path))
         return false;
     uint32_t seen = LOAD(working);
     if (seen % STATES == NOT_ASKED)
@@ -302,7 +291,7 @@ static size_t find_spool(int dirfd, const char *path, char absolute[PATH_MAX], b
     errno = saved;
     *is_known = known;
     size_t offset = known ? serve_match(absolute) : 0;
-    if (known && offset == 0 && telling_component(absolute)) {
+    if (known && offset == 0 && exim_telling(absolute)) {
         char resolved[PATH_MAX];
         offset = canonical(absolute, resolved) ? serve_match(resolved) : 0;
         if (offset)
@@ -351,7 +340,7 @@ static __attribute__((noinline)) bool resolve_slowly(int dirfd, const char *path
 static bool is_foreign(int dirfd, const char *path)
 {
     if (*path == '/')
-        return !telling_component(path);
+        return !exim_telling(path + serve_begins(path));
     return !*path || (dirfd == AT_FDCWD && leads_elsewhere(path));
 }
 
@@ -369,11 +358,6 @@ static bool resolve(int dirfd, const char *path, struct store_path *target)
 bool paths_resolve(int dirfd, const char *path, struct store_path *target)
 {
     return serve_looks() && pointers_text(path) && !is_foreign(dirfd, path) && resolve(dirfd, path, target);
-}
-
-bool paths_tells(const char *path)
-{
-    return telling_component(path) != NULL;
 }
 
 /* ---- other names of descriptors ---- */

@@ -82,6 +82,7 @@ static struct fastspool_config registered[FASTSPOOL_SPOOLS_MAX];
 
 static struct spool {
     char given[FASTSPOOL_PATH_MAX]; /* as configured */
+    size_t plain;                   /* its length, if a path that begins like it is one below it; 0: see plain() */
     char real[FASTSPOOL_PATH_MAX];  /* its real path, "" where it is the same */
     bool registered;                /* by root: it has a configuration of its own */
     uint32_t failed;                /* errno of calls on it, after attaching has failed; */
@@ -156,6 +157,13 @@ static const struct fastspool_config *config_of(const struct spool *spool)
     return spool->registered ? &registered[spool - spools] : &config;
 }
 
+/* The length of the spool's path, 0: it has "//" or a hidden directory in it, or one that Exim has in its spool. */
+static size_t plain(const char *path)
+{
+    size_t length = strlen(path);
+    return strstr(path, "//") || strstr(path, "/.") || path[length - 1] == '/' || exim_telling(path) ? 0 : length;
+}
+
 /* @own: the configuration of one that root has registered, NULL: it has the common one. */
 static void add_spool(const char *path, const struct fastspool_config *own)
 {
@@ -168,6 +176,7 @@ static void add_spool(const char *path, const struct fastspool_config *own)
         return;
     *spool = (struct spool){.registered = own};
     strcpy(spool->given, path);
+    spool->plain = plain(path);
     if (own)
         registered[spool_count] = *own; /* not all of them at once: they have 35 pages */
     int fd = real.open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -504,6 +513,25 @@ bool serve_is_program(const struct stat *st)
 
 /* ---- matching ---- */
 
+/* Does @path begin with the spool's, byte by byte, as of nearly all files of the spool?  Then the length of that. */
+static size_t begins(const char *path, const struct spool *spool)
+{
+    size_t length = spool->plain;
+
+    return length && path[1] == spool->given[1] && strncmp(path, spool->given, length) == 0 && path[length] == '/'
+               ? length
+               : 0;
+}
+
+size_t serve_begins(const char *path)
+{
+    size_t length = 0;
+
+    for (size_t i = 0; i < spool_count && !length; i++)
+        length = begins(path, &spools[i]);
+    return length;
+}
+
 /* Length of @spool at the start of @path, "//" and "/./" included; 0: another path. */
 static size_t match(const char *path, const char *spool)
 {
@@ -575,7 +603,9 @@ static size_t find_match(const char *path)
 
     nameless = false;
     for (size_t i = 0; i < spool_count && !found; i++) {
-        size_t length = match(path, spools[i].given);
+        size_t length = begins(path, &spools[i]);
+        if (length == 0)
+            length = match(path, spools[i].given);
         if (length == 0 && spools[i].real[0])
             length = match(path, spools[i].real);
         if (length) {
@@ -715,7 +745,11 @@ struct fastspool *serve_store(int *error)
         *error = EIO;
         return NULL;
     }
-    return store_of(matched, error);
+    struct fastspool *fs = LOAD(attachments[matched]);
+    if (!fs)
+        return store_of(matched, error);
+    *error = 0;
+    return fs;
 }
 
 /* Those that are attached are asked first: attaching another one may cost the process all of them (identity.c). */

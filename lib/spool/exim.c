@@ -8,23 +8,30 @@
 #include "spool/exim.h"
 
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#define NAME(text) text, sizeof(text) - 1
+#define RULES(RULE)                                                                  \
+    RULE("input", EXIM_STORE, "input")                                               \
+    RULE("msglog", EXIM_STORE, "input")                                              \
+    RULE("msglog.OLD", EXIM_STORE, NULL) /* logs of messages that are gone */        \
+    RULE("Finput", EXIM_STORE, "Finput") /* frozen messages, moved out of the way */ \
+    RULE("Fmsglog", EXIM_STORE, "Finput")                                            \
+    RULE("db", EXIM_HINTS, NULL)                                                     \
+    RULE("scan", EXIM_HINTS, NULL)
 
+#define AS_ENTRY(name, policy, data) {name, sizeof(name) - 1, policy, data},
 static const struct rule {
     const char *directory;
     size_t length; /* of its name: each path of the program is compared */
     enum exim_policy policy;
     const char *data; /* the directory of the -D files of the messages with a file here; NULL: no messages */
-} rules[] = {
-    {NAME("input"), EXIM_STORE, "input"},    {NAME("msglog"), EXIM_STORE, "input"},
-    {NAME("msglog.OLD"), EXIM_STORE, NULL}, /* logs of messages that are gone */
-    {NAME("Finput"), EXIM_STORE, "Finput"}, /* frozen messages, moved out of the way */
-    {NAME("Fmsglog"), EXIM_STORE, "Finput"}, {NAME("db"), EXIM_HINTS, NULL},
-    {NAME("scan"), EXIM_HINTS, NULL},
-};
+} rules[] = {RULES(AS_ENTRY)};
+
+/* A set of letters, 64 of them apart. */
+#define BIT(letter)                   (UINT64_C(1) << ((letter) % 64))
+#define AS_LETTER(name, policy, data) | BIT((name)[0])
 
 /* Skip slashes and "." at the start of *@path.  Returns the length of the first component. */
 static size_t component(const char **path)
@@ -34,7 +41,7 @@ static size_t component(const char **path)
     return (size_t)(strchrnul(*path, '/') - *path);
 }
 
-static const struct rule *rule_of(const char *name, size_t length)
+static const struct rule *look_up(const char *name, size_t length)
 {
     for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
         if (rules[i].length == length && rules[i].directory[0] == *name &&
@@ -42,6 +49,12 @@ static const struct rule *rule_of(const char *name, size_t length)
             return &rules[i];
     }
     return NULL;
+}
+
+/* Of most names the first letter is all that is looked at. */
+static const struct rule *rule_of(const char *name, size_t length)
+{
+    return (0 RULES(AS_LETTER)) & BIT((unsigned char)*name) ? look_up(name, length) : NULL;
 }
 
 /* A named queue that is called "db" or "scan": it stays on the disk, and its mail is no hint. */
@@ -83,6 +96,16 @@ enum exim_policy exim_policy(const char *path)
 bool exim_is_directory(const char *name, size_t length)
 {
     return rule_of(name, length) != NULL;
+}
+
+const char *exim_telling(const char *path)
+{
+    for (const char *at = strchrnul(path, '/'), *end; *at; at = end) {
+        end = strchrnul(at + 1, '/');
+        if (rule_of(at + 1, (size_t)(end - (at + 1))))
+            return at;
+    }
+    return NULL;
 }
 
 bool exim_is_top(const char *path)

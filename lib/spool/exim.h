@@ -18,6 +18,9 @@ enum exim_policy {
 enum exim_policy exim_policy(const char *path);
 /** Is @name, of @length bytes, the name of a directory of the table? */
 bool exim_is_directory(const char *name, size_t length);
+/** The slash before the first component with such a name, NULL: @path has none.  (What is before its first slash does
+ *  not count.) */
+const char *exim_telling(const char *path);
 /** Is @path a directory of the table, at the top of the spool or of a queue (input, q/msglog)?  Such a directory is
  *  made on the disk too. */
 bool exim_is_top(const char *path);
