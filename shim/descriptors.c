@@ -10,6 +10,7 @@
  *   - The numbers that stand for a description are counted.  At the last close of this process the store closes the
  *     description.  (lib/store/descriptions.c knows whether another process still holds it.)
  *   - A descriptor whose file is yet to be opened (later.c) is foreign from its first use on.
+ *   - A quiet descriptor is foreign, and no path that says nothing itself leads from it to the store (opening.c).
  *   - A carried descriptor (carrier.c) is foreign, but the table remembers the number of the carrier's file.
  *   - The table grows page by page, whatever the limit of descriptors.
  *   - Every access is atomic, for threads and signal handlers.
@@ -42,6 +43,7 @@
 #define UNKNOWN 0u
 #define FOREIGN UINT32_MAX
 #define HINT    (UINT32_MAX - 1)    /* foreign, below db/ or scan/: fsync is free */
+#define QUIET   (UINT32_MAX - 2)    /* foreign: see descriptors_is_quiet() */
 #define CARRIED (UINT32_C(1) << 31) /* foreign, plus the number of the carrier's file */
 #define LATER   (UINT32_C(1) << 30) /* its file is yet to be opened */
 
@@ -210,6 +212,20 @@ bool descriptors_is_hint(int fd)
     return entry && LOAD(*entry) == HINT;
 }
 
+void descriptors_mark_quiet(int fd)
+{
+    uint32_t *entry = entry_of(fd, true);
+
+    if (entry)
+        STORE(*entry, QUIET);
+}
+
+bool descriptors_is_quiet(int fd)
+{
+    uint32_t *entry = entry_of(fd, false);
+    return entry && LOAD(*entry) == QUIET;
+}
+
 void descriptors_set_later(int fd)
 {
     uint32_t *entry = entry_of(fd, true);
@@ -231,7 +247,7 @@ int descriptors_carried(int fd)
     uint32_t *entry = entry_of(fd, false);
     uint32_t value = entry ? LOAD(*entry) : UNKNOWN;
 
-    return value >= CARRIED && value < HINT ? (int)(value & ~CARRIED) : -1;
+    return value >= CARRIED && value < QUIET ? (int)(value & ~CARRIED) : -1;
 }
 
 /* @new is a duplicate of @old, which is foreign. */

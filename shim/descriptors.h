@@ -42,5 +42,10 @@ int descriptors_carried(int fd);
 /** Is @fd a real file below db/ or scan/?  Its fsync is free. */
 bool descriptors_is_hint(int fd);
 void descriptors_mark_hint(int fd);
+/** Is @fd a directory that was opened with O_PATH, and whose path has no component with the name of a directory that
+ * Exim has in its spool?  So the kernel need not be asked where a path below it leads.  (Not of others: libc closes
+ * them without a call that is seen, as closedir(3) does, and the number is another directory's.) */
+bool descriptors_is_quiet(int fd);
+void descriptors_mark_quiet(int fd);
 
 #endif

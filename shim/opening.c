@@ -91,11 +91,10 @@ static bool takes_mode(int flags)
 }
 
 /* @fd is a real descriptor.  Below db/ and scan/ its fsync is free. */
-static int note_foreign(int dirfd, const char *path, int fd)
+static int note_foreign(const char *path, int fd)
 {
     size_t offset = fd >= 0 && serve_active() && path[0] == '/' && exim_telling(path) ? serve_match(path) : 0;
 
-    (void)dirfd;
     if (fd < 0 || !serve_active())
         return fd;
     descriptors_set(fd, 0);
@@ -111,10 +110,25 @@ static __attribute__((noinline)) int open_on_disk(const struct store_path *targe
     return real.open(paths_real(target, real_path), flags, mode);
 }
 
+/* Does @path, of something foreign that is opened with @flags, lead to what descriptors_is_quiet() means?  So go down
+ * from the root, name by name, those that trust no link (systemd's look-up of users). */
+static bool stays_quiet(int dirfd, const char *path, int flags)
+{
+    if (!(flags & O_PATH))
+        return false;
+    if (*path == '/')
+        return path[1] == '\0';
+    return (flags & O_NOFOLLOW) && descriptors_is_quiet(dirfd) && !strchr(path, '/') && !paths_tells(path);
+}
+
 static int open_foreign(int dirfd, const char *path, int flags, mode_t mode)
 {
-    return note_foreign(dirfd, path,
-                        dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+    int fd =
+        note_foreign(path, dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
+
+    if (fd >= 0 && serve_active() && stays_quiet(dirfd, path, flags))
+        descriptors_mark_quiet(fd);
+    return fd;
 }
 
 /* As open_on_disk(). */
@@ -128,7 +142,7 @@ static __attribute__((noinline)) int open_asked(int dirfd, const char *path, int
         int result = opening_place(&target, flags, mode, &foreign);
         if (!foreign)
             return (int)result_of(result);
-        return note_foreign(AT_FDCWD, path, open_on_disk(&target, flags, mode));
+        return note_foreign(path, open_on_disk(&target, flags, mode));
     }
     return open_foreign(dirfd, path, flags, mode);
 }
@@ -241,29 +255,28 @@ static bool is_stores(const char *template)
 
 EXPORT int mkstemp(char *template)
 {
-    return is_stores(template) ? make_new(template, 0, 0, try_file)
-                               : note_foreign(AT_FDCWD, template, real.mkstemp(template));
+    return is_stores(template) ? make_new(template, 0, 0, try_file) : note_foreign(template, real.mkstemp(template));
 }
 EXPORT_ALIAS(mkstemp64, mkstemp);
 
 EXPORT int mkostemp(char *template, int flags)
 {
     return is_stores(template) ? make_new(template, 0, flags, try_file)
-                               : note_foreign(AT_FDCWD, template, real.mkostemp(template, flags));
+                               : note_foreign(template, real.mkostemp(template, flags));
 }
 EXPORT_ALIAS(mkostemp64, mkostemp);
 
 EXPORT int mkstemps(char *template, int suffix)
 {
     return is_stores(template) ? make_new(template, suffix, 0, try_file)
-                               : note_foreign(AT_FDCWD, template, real.mkstemps(template, suffix));
+                               : note_foreign(template, real.mkstemps(template, suffix));
 }
 EXPORT_ALIAS(mkstemps64, mkstemps);
 
 EXPORT int mkostemps(char *template, int suffix, int flags)
 {
     return is_stores(template) ? make_new(template, suffix, flags, try_file)
-                               : note_foreign(AT_FDCWD, template, real.mkostemps(template, suffix, flags));
+                               : note_foreign(template, real.mkostemps(template, suffix, flags));
 }
 EXPORT_ALIAS(mkostemps64, mkostemps);
 

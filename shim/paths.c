@@ -9,7 +9,8 @@
  *     served of the rest.
  *   - A relative path is appended to the working directory, or to that of a descriptor, which may be the store's.  But
  *     where neither the working directory nor the path has such a component, the path leads elsewhere.  So the
- *     kernel is asked once for each working directory (a local delivery names a dozen files below a maildir).
+ *     kernel is asked once for each working directory (a local delivery names a dozen files below a maildir), and not
+ *     of a directory to which the program went from the root, name by name (descriptors_is_quiet()).
  *   - A path that doesn't begin with the spool's, but has a component like "input", may lead there by ".." or a
  *     symbolic link.  The kernel resolves what is before that component, and the path is compared again.
  *   - A descriptor has other names: /proc/self/fd/N, /dev/fd/N, /dev/stdout.  Of a spool file they lead to the file
@@ -18,6 +19,7 @@
  * Failure modes:
  *   - A link under another name straight into a served directory is not seen (docs/limits.md).
  *   - The working directory is moved into a served directory by another process: this is seen at the next chdir(2).
+ *     Likewise of a directory below which paths are not asked about.
  *   - A relative path that is too long as an absolute one is taken from the descriptor's directory; below the working
  *     directory it is ENAMETOOLONG, if it is still too long without its ".".
  *   - Another path that is too long, or whose directory can't be resolved, is left to the kernel.  It returns the
@@ -179,11 +181,14 @@ static __attribute__((noinline)) uint32_t look_around(uint32_t before)
     return found;
 }
 
-/* Does @path, which is relative, lead to no file of the store from where the process is? */
-static bool leads_elsewhere(const char *path)
+bool paths_tells(const char *path)
 {
-    if (exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || exim_telling(path) || has_dot_dot(path))
-        return false;
+    return exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || exim_telling(path) || has_dot_dot(path);
+}
+
+/* Is the working directory below none that could be a served one? */
+static bool works_elsewhere(void)
+{
     uint32_t seen = LOAD(working);
     if (seen % STATES == NOT_ASKED)
         seen = look_around(seen);
@@ -341,7 +346,11 @@ static bool is_foreign(int dirfd, const char *path)
 {
     if (*path == '/')
         return !exim_telling(path + serve_begins(path));
-    return !*path || (dirfd == AT_FDCWD && leads_elsewhere(path));
+    if (!*path)
+        return true;
+    if (dirfd != AT_FDCWD)
+        return descriptors_is_quiet(dirfd) && !paths_tells(path);
+    return !paths_tells(path) && works_elsewhere();
 }
 
 /* @path can be read, and its text does not say that it is another's. */

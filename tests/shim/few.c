@@ -44,6 +44,16 @@ static void pairs(void)
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
 }
 
+/* As systemd looks for a directory. */
+static void name_by_name(void)
+{
+    step("name by name");
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int etc = openat(root, "etc", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    CHECK(root >= 0 && etc >= 0 && close(root) == 0);
+    CHECK(faccessat(etc, "passwd", F_OK, 0) == 0 && close(etc) == 0);
+}
+
 /* What this process has been given. */
 static void inherited(void)
 {
@@ -109,6 +119,7 @@ int main(int argc, char **argv)
     snprintf(spool, sizeof(spool), "%s", argv[1]);
     uid_t owner = (uid_t)atoi(argv[2]);
     pairs();
+    name_by_name();
     another_user(owner);
     another_for_good(owner);
     leaving();

@@ -19,6 +19,8 @@ WANTED = {
     # The ends of a pipe, or of a pair of sockets, are not asked what they are.
     "pipe": "pipe2 close close",
     "socketpair": "socketpair close close",
+    # Who goes down from the root name by name, through no link, has told where he is.
+    "name by name": "openat openat close faccessat2 close",
     # A number that is asked for its attributes shows by the same call what it is.
     "inherited": "newfstatat newfstatat",
     "not open": "newfstatat",

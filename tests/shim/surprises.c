@@ -410,6 +410,40 @@ static void working_directories(void)
     unlink(at("input", "f"));
 }
 
+/* @name in directory @fd, which is closed. */
+static int below(int fd, const char *name, int flags)
+{
+    int found = openat(fd, name, O_PATH | flags);
+
+    close(fd);
+    return found;
+}
+
+/* Likewise by descriptors of directories, each opened in the one above it. */
+static void name_by_name(void)
+{
+    char path[300], link_path[300];
+    struct stat st;
+
+    close(make("f"));
+    snprintf(link_path, sizeof(link_path), "%s-link", spool);
+    CHECK(symlink(strcat(strcpy(path, spool), "/input"), link_path) == 0);
+    int root = open("/", O_PATH), fd = below(dup(root), "srv", O_NOFOLLOW);
+    int by_link = below(dup(fd), strrchr(link_path, '/') + 1, 0);
+    CHECK(fstatat(by_link, "f", &st, 0) == 0 && close(by_link) == 0);
+    by_link = below(dup(fd), strcat(strcpy(path, strrchr(link_path, '/') + 1), "/"), O_NOFOLLOW);
+    CHECK(fstatat(by_link, "f", &st, 0) == 0);
+    CHECK(fstatat(fd, strcat(strcpy(path, strrchr(spool, '/') + 1), "/input/f"), &st, 0) == 0);
+    fd = below(fd, strrchr(spool, '/') + 1, O_NOFOLLOW);
+    CHECK(fstatat(fd, "f", &st, 0) < 0 && fstatat(fd, "./input/f", &st, 0) == 0);
+    fd = below(fd, "input", O_NOFOLLOW);
+    CHECK(fstatat(fd, "f", &st, 0) == 0 && dup2(fd, root) == root && fstatat(root, "f", &st, 0) == 0);
+    CHECK(unlink(link_path) == 0 && unlink(at("input", "f")) == 0);
+    close(root);
+    close(fd);
+    close(by_link);
+}
+
 static int has_f(const char *path, const struct stat *st, int kind, struct FTW *where)
 {
     struct stat found;
@@ -737,6 +771,7 @@ static const struct test tests[] = {
     {"10 errno is left alone", errno_is_left_alone},
     {"12 every path", every_path},
     {"working directories", working_directories},
+    {"name by name", name_by_name},
     {"relative paths are cheap", relative_paths_are_cheap},
     {"walks", walks},
     {"13, 14 unlinked but open", unlinked_but_open},
