@@ -24,6 +24,7 @@
 #include "asking.h"
 #include "attachment.h"
 #include "base/atomic.h"
+#include "base/fd.h"
 #include "later.h"
 #include "serve.h"
 #include "store/inside.h"
@@ -341,6 +342,8 @@ int descriptors_new(uint32_t description, int pool_fd, int fresh, int flags)
 /* Is @fd one of the library's own descriptors? */
 static bool is_own(int fd)
 {
+    if (fd < LOAD(fd_lowest_high))
+        return false;
     return (fd > 2 && attachment_next_own((unsigned)fd, (unsigned)fd) == (unsigned)fd) || asking_is_own(fd) ||
            later_is_own(fd);
 }

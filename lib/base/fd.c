@@ -4,12 +4,14 @@
  */
 #include "base/fd.h"
 
+#include "base/atomic.h"
 #include "base/clock.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,12 +38,25 @@ static int first_high(void)
     return end > 2 * HIGH_FDS ? (int)end - HIGH_FDS : (int)end / 2;
 }
 
+int fd_lowest_high = INT_MAX;
+
+/* The caller may keep a number that is not high where there is none: any number may be one then. */
+static void note(int high)
+{
+    int number = high < 0 ? 0 : high, lowest = LOAD(fd_lowest_high);
+
+    while (number < lowest &&
+           !__atomic_compare_exchange_n(&fd_lowest_high, &lowest, number, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
 int fd_duplicate_high(int fd)
 {
     int high = fcntl(fd, F_DUPFD_CLOEXEC, USUAL - HIGH_FDS); /* most limits allow it: they need not be asked for */
 
     if (high < 0)
         high = fcntl(fd, F_DUPFD_CLOEXEC, first_high());
+    note(high);
     return high < 0 ? -errno : high;
 }
 

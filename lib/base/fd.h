@@ -16,6 +16,9 @@ int fd_high(int fd);
 /** A duplicate of @fd with such a number; @fd stays open. */
 int fd_duplicate_high(int fd);
 
+/** No number below it is one of these. */
+extern int fd_lowest_high;
+
 /** Close the @count of them that are not negative; puts them in order.  Numbers in a row, as those of a store, take one
  *  system call. */
 void fd_close_all(int *fds, size_t count);
