@@ -163,7 +163,11 @@ static uint32_t look(int fd)
 
 uint32_t descriptors_find(int fd)
 {
-    if (!serve_active())
+    uint32_t known = fd >= 0 && fd < LOWEST ? LOAD(lowest[fd]) : UNKNOWN;
+
+    if (is_description(known))
+        return known;
+    if (known >= CARRIED || !serve_active()) /* all of these are foreign */
         return 0;
     uint32_t value = look(fd), later = LATER;
     if (value == LATER && later_use(fd))
