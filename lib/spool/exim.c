@@ -29,6 +29,11 @@ static const struct rule {
     const char *data; /* the directory of the -D files of the messages with a file here; NULL: no messages */
 } rules[] = {RULES(AS_ENTRY)};
 
+#define AS_COMPARISON(text, policy, data)                                        \
+    if (length == sizeof(text) - 1 && memcmp(name, text, sizeof(text) - 1) == 0) \
+        return rule;                                                             \
+    rule++;
+
 /* A set of letters, 64 of them apart. */
 #define BIT(letter)                   (UINT64_C(1) << ((letter) % 64))
 #define AS_LETTER(name, policy, data) | BIT((name)[0])
@@ -41,13 +46,12 @@ static size_t component(const char **path)
     return (size_t)(strchrnul(*path, '/') - *path);
 }
 
+/* Each comparison is one of a known length. */
 static const struct rule *look_up(const char *name, size_t length)
 {
-    for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
-        if (rules[i].length == length && rules[i].directory[0] == *name &&
-            memcmp(rules[i].directory, name, length) == 0)
-            return &rules[i];
-    }
+    const struct rule *rule = rules;
+
+    RULES(AS_COMPARISON)
     return NULL;
 }
 
@@ -100,7 +104,7 @@ bool exim_is_directory(const char *name, size_t length)
 
 const char *exim_telling(const char *path)
 {
-    for (const char *at = strchrnul(path, '/'), *end; *at; at = end) {
+    for (const char *at = *path == '/' ? path : strchrnul(path, '/'), *end; *at; at = end) {
         end = strchrnul(at + 1, '/');
         if (rule_of(at + 1, (size_t)(end - (at + 1))))
             return at;
