@@ -17,45 +17,45 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <string.h>
+#include <stddef.h>
 
 struct real real SEALED_LAST;
 bool real_unbound = true;
 
 /* One behind the other, in the table's order: an array of pointers would be relocated in each process. */
-static const char names[] =
-#define SYMBOL(type, name, arguments) #name "\0"
+static const struct names {
+#define SYMBOL(type, name, arguments) char name[sizeof(#name)];
 #define WRAPPER(name)
 #define ALIAS(other, name)
 #include "symbols.def"
 #undef SYMBOL
-#undef WRAPPER
-#undef ALIAS
-    "";
-
-enum {
-#define SYMBOL(type, name, arguments) NUMBER_##name,
-#define WRAPPER(name)
-#define ALIAS(other, name)
+} names = {
+#define SYMBOL(type, name, arguments) #name,
 #include "symbols.def"
 #undef SYMBOL
-#undef WRAPPER
-#undef ALIAS
-    BINDINGS
 };
+
+static const struct {
+    uint32_t hash;
+    uint16_t at; /* where in `names` */
+} places[] = {
+#define SYMBOL(type, name, arguments) {BEHIND_HASH(#name), offsetof(struct names, name)},
+#include "symbols.def"
+#undef SYMBOL
+#undef WRAPPER
+#undef ALIAS
+};
+#define BINDINGS (sizeof(places) / sizeof(*places))
 
 /* A look-up may come back here, by malloc: so nothing is claimed before all are done. */
 void real_bind(void)
 {
     static bool filling;
     struct behind functions[BINDINGS];
-    const char *name = names;
     int saved = errno;
 
-    for (size_t i = 0; i < BINDINGS; i++) {
-        functions[i].name = name;
-        name += strlen(name) + 1;
-    }
+    for (size_t i = 0; i < BINDINGS; i++)
+        functions[i] = (struct behind){.name = (const char *)&names + places[i].at, .hash = places[i].hash};
     behind_find(functions, BINDINGS);
     if (__atomic_exchange_n(&filling, true, __ATOMIC_ACQ_REL)) {
         while (__atomic_load_n(&real_unbound, __ATOMIC_ACQUIRE))

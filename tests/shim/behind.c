@@ -15,25 +15,39 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *const names[] = {
-#define SYMBOL(type, name, arguments) #name,
-#define WRAPPER(name)                 #name,
-#define ALIAS(other, name)            #other,
+#define NAMED(name)                   \
+    {                                 \
+        name, BEHIND_HASH(name), NULL \
+    }
+static const struct behind names[] = {
+#define SYMBOL(type, name, arguments) NAMED(#name),
+#define WRAPPER(name)                 NAMED(#name),
+#define ALIAS(other, name)            NAMED(#other),
 #include "../../shim/symbols.def"
 #undef SYMBOL
 #undef WRAPPER
 #undef ALIAS
-    "memcpy",   /* which processor it is for is found out by a call */
-    "realpath", /* an old version of it is there, too; */
-    "pthread_cond_wait",
-    "regexec",
-    "_sys_errlist",    /* old versions alone */
-    "environ",         /* no function */
-    "dlsym",           /* another library's before glibc 2.34 */
-    "_dl_find_object", /* the loader's */
-    "no_such_function",
+    NAMED("memcpy"),   /* which processor it is for is found out by a call */
+    NAMED("realpath"), /* an old version of it is there, too; */
+    NAMED("pthread_cond_wait"),
+    NAMED("regexec"),
+    NAMED("_sys_errlist"),    /* old versions alone */
+    NAMED("environ"),         /* no function */
+    NAMED("dlsym"),           /* another library's before glibc 2.34 */
+    NAMED("_dl_find_object"), /* the loader's */
+    NAMED("no_such_function"),
 };
 #define NAMES (sizeof(names) / sizeof(*names))
+
+/* As the tables of libraries have it. */
+static uint32_t hash_of(const char *name)
+{
+    uint32_t hash = 5381;
+
+    for (; *name; name++)
+        hash = hash * 33 + (unsigned char)*name;
+    return hash;
+}
 
 /* The number of names that are found elsewhere. */
 static int compare(const char *expected)
@@ -41,17 +55,20 @@ static int compare(const char *expected)
     struct behind wanted[NAMES];
     int wrong = 0;
 
-    for (size_t i = 0; i < NAMES; i++)
-        wanted[i].name = names[i];
+    memcpy(wanted, names, sizeof(names));
+    for (size_t i = 0; i < NAMES; i++) {
+        if (names[i].hash != hash_of(names[i].name) && ++wrong)
+            printf("%s: its hash is wrong, so only dlsym finds it\n", names[i].name);
+    }
     behind_find(wanted, NAMES);
     for (size_t i = 0; i < NAMES; i++) {
-        void *next = dlsym(RTLD_NEXT, names[i]);
+        void *next = dlsym(RTLD_NEXT, names[i].name);
         Dl_info info;
         if (wanted[i].found != next && ++wrong)
-            printf("%s: found at %p, by dlsym at %p\n", names[i], wanted[i].found, next);
-        if (expected && strcmp(names[i], expected) == 0 &&
+            printf("%s: found at %p, by dlsym at %p\n", names[i].name, wanted[i].found, next);
+        if (expected && strcmp(names[i].name, expected) == 0 &&
             (!dladdr(next, &info) || strstr(info.dli_fname, "libc.so")) && ++wrong)
-            printf("%s is libc's, so nothing is seen\n", names[i]);
+            printf("%s is libc's, so nothing is seen\n", names[i].name);
     }
     return wrong;
 }
