@@ -52,10 +52,9 @@ static int refuse(const struct origin *origin, const char *what, const char *val
 /* The limit of memory in this file of a control group; "max": none. */
 static bool take_less(const char *directory, const char *name, uint64_t *least)
 {
-    char path[PATH_MAX], text[32];
+    char path[strlen(directory) + 1 + strlen(name) + 1], text[32];
 
-    if (snprintf(path, sizeof(path), "%s/%s", directory, name) >= (int)sizeof(path))
-        return false;
+    strcpy(stpcpy(stpcpy(path, directory), "/"), name); /* printf(3) would be most of the look */
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     if (fd >= 0)
@@ -444,7 +443,10 @@ uint64_t configuration_memory(uint64_t memory)
 int configuration_read(struct fastspool_config *config, const char *path, bool environment,
                        char error[FASTSPOOL_ERROR_MAX])
 {
-    memset(config, 0, sizeof(*config));
+    /* Not of all its 9 kB: of the lists only what is counted means something. */
+    config->spools = config->programs = config->trusted_users = 0;
+    config->memory = 0;
+    config->spool[0][0] = config->state[0] = config->runtime[0] = '\0';
     config->durability = FASTSPOOL_ACKED;
     config->flush_interval = 100 * NS_PER_MS;
     config->view = true;
