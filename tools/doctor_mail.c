@@ -104,7 +104,9 @@ void doctor_queues(struct doctor *doctor)
     if (result == 0) {
         found = queues_look(fs, viewed(doctor->spool) > 0, line);
         fastspool_detach(fs);
-    } else if (result == -ENOENT && !has_database(doctor)) {
+    } else if (result == -ENOENT && has_database(doctor)) {
+        found = queues_look_in_state(doctor->state, doctor->spool, doctor->owner, doctor->group, line);
+    } else if (result == -ENOENT) {
         found = queues_look_on_disk(doctor->spool, doctor->owner, doctor->group, line);
     }
     if (found != QUEUES_OPEN)

@@ -19,6 +19,8 @@
  *     there.  The store takes none over, and the command would be about what the link leads to.
  *   - What is looked at in the store needs no lock, and no wait.  The disk is not looked at through a view, which may
  *     not answer.
+ *   - The store is on the disk alone, as after `fastspool stop`: the database is walked through.  What the journal may
+ *     have changed since, or can't be read, is told of when it is in memory again.
  */
 #include "queues.h"
 
@@ -28,6 +30,7 @@
 #include "base/mountinfo.h"
 #include "base/rights.h"
 #include "fastspool.h"
+#include "mirror/tally.h"
 #include "plain/disk.h"
 #include "spool/exim.h"
 #include "spool/owned.h"
@@ -150,19 +153,23 @@ static mode_t needs(const struct look *q, const char *below, bool on_disk)
     return all ? SEARCHED : FILLED;
 }
 
-/* The one with the shortest path counts. */
+/* The one with the shortest path counts.  @told: "": none yet. */
+static bool comes_before(const char *path, const char *told)
+{
+    size_t length = strlen(path), before = strlen(told);
+
+    return !before || length < before || (length == before && strcmp(path, told) < 0);
+}
+
 static void look_at(struct look *q, const char *below, bool on_disk)
 {
     char path[FASTSPOOL_PATH_MAX];
-    size_t told = strlen(q->path);
     struct stat st;
 
     if (!path_of(q, below, path) || !is_there(q, below, on_disk, &st))
         return;
-    size_t length = strlen(path);
     mode_t mode = needs(q, below, on_disk);
-    if ((on_disk ? may_on_disk(q, path, &st, mode) : may(q, &st, mode)) ||
-        (told && (length > told || (length == told && strcmp(path, q->path) > 0))))
+    if ((on_disk ? may_on_disk(q, path, &st, mode) : may(q, &st, mode)) || !comes_before(path, q->path))
         return;
     strcpy(q->path, path);
     q->st = st;
@@ -260,6 +267,14 @@ static void look_at_disk(struct look *q)
         closedir(directory);
 }
 
+/* Of the database.  That a named queue has both of its own tells how many it has. */
+static bool is_closed(const void *context, const char *below, const struct stat *st, const char *told)
+{
+    mode_t mode = behind_top(below) || strchr(below, '/') ? USED : st->st_nlink < 2 + TOPS ? FILLED : SEARCHED;
+
+    return is_exims(below) && !may(context, st, mode) && comes_before(below, told);
+}
+
 /* ---- what is told ---- */
 
 /* What is given back to the owner: all below one name in the spool.  A command that named more would follow the link
@@ -347,4 +362,17 @@ enum queues queues_look_on_disk(const char *spool, uid_t owner, gid_t group, cha
     struct look q = {.spool = spool, .owner = owner, .group = group};
 
     return refuse(&q, line);
+}
+
+enum queues queues_look_in_state(const char *state, const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE])
+{
+    struct look q = {.spool = spool, .owner = owner, .group = group};
+    struct tally_directory found;
+
+    if (owner == 0 || tally_directory(state, owner, group, is_closed, &q, &found) < 0 || !is_exims(found.path) ||
+        !path_of(&q, found.path, q.path))
+        return QUEUES_OPEN;
+    q.st = found.st;
+    tell(&q, line);
+    return QUEUES_REFUSED;
 }

@@ -22,5 +22,8 @@ enum queues { QUEUES_OPEN, QUEUES_REFUSED, QUEUES_UNSEEN };
 enum queues queues_look(struct fastspool *fs, bool viewed, char line[QUEUES_LINE]);
 /** The same of the disk of @spool, which belongs to @owner and @group: a store that is made there takes them over. */
 enum queues queues_look_on_disk(const char *spool, uid_t owner, gid_t group, char line[QUEUES_LINE]);
+/** The same of the database in @state: a start brings back what it has. */
+enum queues queues_look_in_state(const char *state, const char *spool, uid_t owner, gid_t group,
+                                 char line[QUEUES_LINE]);
 
 #endif

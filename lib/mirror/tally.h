@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A tally of what lies on the disk of a spool that has no store in memory.
+ * A tally of what lies on the disk of a spool that has no store in memory, and a look at its directories.
  */
 #ifndef FASTSPOOL_TALLY_H
 #define FASTSPOOL_TALLY_H
@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define TALLY_KINDS 8
@@ -36,6 +37,20 @@ struct tally {
  *  which has the owner's rights. */
 int tally_disk(const char *state, uid_t owner, gid_t group, tally_kind *kind, const void *context, const char *read,
                struct tally *tally);
+
+struct tally_directory {
+    char path[FASTSPOOL_PATH_MAX]; /* relative to the spool; "": none */
+    struct stat st;                /* owner, group, mode, and as many links as a directory with its directories has */
+};
+
+/** Is the directory at @path, with @st, what is looked for, and rather than @found, "": none yet? */
+typedef bool tally_pick(const void *context, const char *path, const struct stat *st, const char *found);
+
+/** The directory of the database in @state that @pick picks of all, as a recovery brings it back in a spool of @owner
+ *  and @group.  The same, of which the cost is a walk through all inodes; -EBUSY: the journal has changes, too, and one
+ *  was picked. */
+int tally_directory(const char *state, uid_t owner, gid_t group, tally_pick *pick, const void *context,
+                    struct tally_directory *directory);
 /** database_is_emptied() of the state directory @state. */
 bool tally_is_emptied(const char *state);
 

@@ -408,6 +408,32 @@ def directories_of_the_store(exim):
         exim.deliver_queue()
 
 
+@test(("", {}), ("_view", {"fastspool": ("view = auto",)}), library=True, main=QUEUE_ONLY + IN_QUEUE)
+def directories_of_the_database(exim):
+    """After `fastspool stop` the disk has them alone: the start is refused as well, status says why, and what mends it in memory has
+    mended it on the disk."""
+    with on_disk(exim):
+        exim.start()
+        for sender in ("q@sink.test", "sender@sink.test"):
+            with contextlib.closing(Client()) as client:
+                client.send(exim.expect(Message(sender=sender), "sink"))
+        exim.stop()
+        for name in ("Q/input", "Q/msglog", "input", "msglog"):
+            for command in (("chmod", "0"), ("chown", "nobody")):
+                exim.tool("run", "--", *command, exim.spool / name)
+                exim.tool("stop")
+                said, line, doctor = start(exim), exim.status()["more"], exim.command("doctor", program=TOOL, stock=True)
+                check(commands(said) and commands(said) == commands(line) and f"{exim.spool / name} " in said and
+                      f"{exim.spool / name} ".encode() in doctor.stdout, f"{name} after {command} is not told: {said}, {line}, {doctor}")
+                subprocess.run(["bash", "-c", commands(said)[0]], cwd="/", check=True)
+                check(not (again := start(exim)), f"{said} does not mend it: {again}")
+                exim.tool("stop")
+                check(not (again := start(exim)), f"{said} does not mend it on the disk: {again}")
+        exim.start()
+        exim.run("-qGQ")
+        exim.deliver_queue()
+
+
 @test(library=True, main=QUEUE_ONLY, fastspool=("view = auto",))
 def a_directory_below_the_view(exim):
     """The disk's input is another user's when the view is mounted, which is not mounted there then: status and doctor say so,

@@ -349,6 +349,8 @@ def another_user_number(exim):
                      "-exec", "chown", "-h", "4242:4343", "{}", "+"]):
         subprocess.run(command, check=True, capture_output=True)
     try:
+        said = exim.command("doctor", program=TOOL, stock=True).stdout.decode()
+        check(re.search("^ok +queue ", said, re.MULTILINE), f"the queue's directories are another user's: {said}")
         exim.start()
         client = Client()
         check(client.send(exim.expect(Message(), "sink"))[0] == 250, "refused after")
