@@ -198,6 +198,38 @@ Test(checkpointer, error_before, .timeout = 120)
     checkpointer_end(&c);
 }
 
+static bool is_held;
+
+static uint64_t next_beat(uint64_t before)
+{
+    while (LOAD(fs->header->mirror.beat) == before) /* until the test's patience is over */
+        usleep(10000);
+    return LOAD(fs->header->mirror.beat);
+}
+
+static void *hold_for_two_beats(void *argument)
+{
+    checkpointer_hold(&c);
+    STORE(is_held, true);
+    next_beat(next_beat(0));
+    checkpointer_release(&c, false);
+    return argument;
+}
+
+/* A mirror that ends waits for its last checkpoint, however long that takes, and gives signs of life. */
+Test(checkpointer, lives_to_its_end, .timeout = 120)
+{
+    pthread_t other;
+
+    STORE(fs->header->mirror.beat, 0);
+    cr_assert_eq(checkpointer_start(&c), 0);
+    cr_assert_eq(pthread_create(&other, NULL, hold_for_two_beats, NULL), 0);
+    while (!LOAD(is_held))
+        usleep(10000);
+    checkpointer_end(&c);
+    cr_assert_eq(pthread_join(other, NULL), 0);
+}
+
 /* A database whose name could not be synced doesn't have it: that the next sync succeeds says nothing of this name. */
 Test(checkpointer, name_of_the_database)
 {
