@@ -539,8 +539,6 @@ static int run(struct fastspool *fs, const struct process_options *options)
         return complain(fs->spool, error);
     }
     STORE(fs->header->mirror.ending, 0);
-    STORE(fs->header->mirror.pid, getpid());
-    committer_beat(fs);
     STORE(fs->header->mirror.starting, 0); /* if this mirror dies, another may be started at once */
     if (options->memory)
         segment_limit(fs->header, options->memory);

@@ -210,7 +210,7 @@ struct mirror_state {
     uint64_t told;     /* the sign of life that was its last one when syslog was told that no other came (await.c) */
     uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
     uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
-    int32_t pid;       /* for a reader's eyes only: nothing acts on it */
+    int32_t pid;       /* for a reader's eyes: nothing acts on it but where the kernel says the same (alone.c) */
     uint32_t enough;   /* the count of `wanted` that wakes the mirror; atomic */
 };
 

@@ -509,6 +509,33 @@ def mirrors_lock_removed(exim):
     finish(exim)
 
 
+def stops_in_sync(exim, pid):
+    """The mirror PID is stopped in its next sync, of a message that is accepted when a mirror goes on: a future of that."""
+    seen = exim.work / "seen"
+    with subprocess.Popen(["strace", "-f", "-o", seen, "-p", str(pid), "-e", "trace=fdatasync", "-e", "inject=fdatasync:signal=STOP:when=1"],
+                          stderr=subprocess.DEVNULL) as tracer:
+        wait_for(lambda: "TracerPid:\t0" not in pathlib.Path(f"/proc/{pid}/status").read_text(), "the mirror is traced")
+        accepted = concurrent.futures.ThreadPoolExecutor().submit(accept, exim, 1)
+        wait_for(lambda: "stopped by SIGSTOP" in seen.read_text(), "the mirror stops in a sync")
+        tracer.terminate()
+    return accepted
+
+
+@test(main=QUEUE_ONLY, library=True)
+def mirrors_lock_removed_for_long(exim):
+    """The same, and the old one hangs in a commit: the other one ends it before it goes on.  What was acknowledged is on the disk."""
+    exim.start()
+    accept(exim, 3)
+    old, = mirrors()
+    accepted = stops_in_sync(exim, old)
+    (exim.spool / ".fastspool/mirror.lock").unlink()
+    accepted.result()
+    check(old not in mirrors(), "the old mirror lives, and may go on")
+    accept(exim, 3)
+    exim.reboot()
+    finish(exim)
+
+
 @test(*ROWS, main=QUEUE_ONLY, library=True)
 def reboot(exim):
     """A runtime directory on a disk outlives a reboot, and is older than the state directory then: the store comes from
