@@ -5,6 +5,7 @@
  *
  * Failure modes of --anew:
  *   - Nothing is gone: the call is refused.  (What is surely lost the mirror writes anew without being asked.)
+ *   - No mirror runs, and none can be started: so it says.
  *   - The lost database alone had files that have left memory: all stays as it is, and syslog says so.
  */
 #include "base/clock.h"
@@ -27,6 +28,7 @@
 
 #define PATIENCE   (10 * NS_PER_S) /* for a mirror to begin with it */
 #define LOOK_EVERY (20 * NS_PER_MS)
+#define BEATS      3 /* signs of life of one mirror, of which the last comes after its look at the disk */
 
 static const char usage[] =
     "usage: fastspool flush [--spool DIR] [--anew]\n"
@@ -76,18 +78,25 @@ static int commit_error(const struct fastspool *fs)
     return LOAD(fs->header->tickets.commit_error);
 }
 
-/* A mirror that lives has said so.  Where none does one is started, which looks before it does anything else. */
-static bool is_lost(struct fastspool *fs)
+/* A mirror that lives has said so.  Where none does one is started, which looks before it does anything else, and gives
+ * its second sign of life when it has looked.  The first that is seen here may be another's.  False: there is none. */
+static bool has_looked(struct fastspool *fs)
 {
-    uint64_t began = clock_monotonic();
-    bool lived = launch_lives(fs) > 0;
+    uint64_t began = clock_monotonic(), beat = 0;
+    unsigned beats = launch_lives(fs) > 0 ? BEATS : 0;
 
-    while (!lived && commit_error(fs) != -ESTALE && clock_monotonic() - began < PATIENCE) {
-        if (launch_lives(fs) == 0)
+    while (beats < BEATS && commit_error(fs) != -ESTALE && clock_monotonic() - began < PATIENCE) {
+        uint64_t last = LOAD(fs->header->mirror.beat);
+        if (launch_lives(fs) == 0) {
             launch_start(fs);
+            beats = 0;
+        } else if (beat != last) {
+            beat = last;
+            beats++;
+        }
         clock_sleep(LOOK_EVERY);
     }
-    return commit_error(fs) == -ESTALE;
+    return beats == BEATS || commit_error(fs) == -ESTALE;
 }
 
 /* The mirror removes the file when it has written all.  If it can't, the error of its commits is reported. */
@@ -96,7 +105,12 @@ static int write_anew(struct fastspool *fs)
     char path[PLACES_PATH_MAX];
     struct stat st;
 
-    if (!is_lost(fs))
+    if (!has_looked(fs))
+        return tool_error(
+            "no mirror runs that looks what %s has on the disk, and none could be started in %d s: syslog "
+            "says more",
+            fs->spool, (int)(PATIENCE / NS_PER_S));
+    if (commit_error(fs) != -ESTALE)
         return tool_error("nothing that %s had on the disk is gone, so nothing is to be written anew", fs->spool);
     places_in_state(fs->state, PLACES_ANEW, path);
     int result = say_lost(fs, path);

@@ -2268,6 +2268,30 @@ def a_journal_that_is_lost(exim):
 
 
 @test(library=True, main=QUEUE_ONLY)
+def written_anew_without_a_mirror(exim):
+    """`flush --anew` where no mirror runs starts one, and says that nothing is gone as soon as that has looked; and where none can be
+    started, that."""
+    with well(exim):
+        exim.submit(Message())
+        exim.queued += 1
+        exim.stop()
+        kill_all()
+        trace = exim.work / "sleeps"
+        whole = exim.command("-o", trace, "-e", "trace=clock_nanosleep", TOOL, "flush", "--anew", program="strace", stock=True)
+        check(whole.returncode == 1 and b"nothing is to be written anew" in whole.stderr, f"{whole}")
+        sleeps = trace.read_text().count("clock_nanosleep(")
+        check(sleeps < 300, f"it slept {sleeps} times 20 ms")
+        kill_all()
+        tool, away = shutil.copy(TOOL, exim.work / "fastspool"), f"{TOOL}.away"
+        os.rename(TOOL, away)
+        try:
+            none = exim.command("flush", "--anew", program=tool, stock=True)
+        finally:
+            os.rename(away, TOOL)
+        check(none.returncode == 1 and b"no mirror runs" in none.stderr and b"syslog says more" in none.stderr, f"{none}")
+
+
+@test(library=True, main=QUEUE_ONLY)
 def a_journal_that_is_lost_below_a_batch(exim):
     """The journal's files are removed while a batch is written to them: its client waits until all is written anew, and has its 250."""
     with well(exim) as disk:
