@@ -10,6 +10,7 @@
  */
 #include "asked.h"
 #include "base/error.h"
+#include "base/places.h"
 #include "command.h"
 #include "config.h"
 #include "exims.h"
@@ -20,7 +21,9 @@
 #include "store/store.h"
 #include "ways.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -116,15 +119,43 @@ void status_next_memory(struct shown *shown, uid_t owner, gid_t group)
         snprintf(shown->memory, sizeof(shown->memory), "%s: %s", found, mend);
 }
 
+static bool is_immutable(int directory, const char *name)
+{
+    struct statx st;
+
+    return statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, 0, &st) == 0 &&
+           (st.stx_attributes & STATX_ATTR_IMMUTABLE);
+}
+
+/* Has the journal no file that can be written, and can none be made?  (Those that are open are refused as well.) */
+static bool is_journal_sealed(const char *state)
+{
+    char path[PLACES_PATH_MAX];
+    uint32_t number;
+
+    places_in_state(state, PLACES_JOURNAL, path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool sealed = fd >= 0 && is_immutable(fd, "");
+    DIR *directory = sealed ? fdopendir(fd) : NULL;
+    for (const struct dirent *entry; directory && sealed && (entry = readdir(directory));)
+        sealed = places_parse_journal_file(entry->d_name, &number) < 0 || is_immutable(fd, entry->d_name);
+    if (directory)
+        closedir(directory);
+    else if (fd >= 0)
+        close(fd);
+    return sealed;
+}
+
 /* A mirror that runs has open what it needs, and writes to that whatever becomes of its path.  Not where the file
- * system itself can't be written to, as after an error of its disk. */
+ * system itself can't be written to, as after an error of its disk, nor where the journal is made immutable. */
 static bool goes_on(const struct fastspool *fs, const struct shown *shown, int next)
 {
     const struct fastspool_status *s = &shown->numbers;
     struct mountpoint mount;
 
     return next != -EWOULDBLOCK && s->mirror_pid && !shown->recovery && !s->commit_error &&
-           !(next == -EROFS && mountpoint_of(fs->state, &mount) && mount.read_only);
+           !(next == -EROFS && mountpoint_of(fs->state, &mount) && mount.read_only) &&
+           !(next == -EPERM && is_journal_sealed(fs->state));
 }
 
 void status_next_use(const struct fastspool *fs, struct shown *shown)

@@ -1885,6 +1885,31 @@ def a_read_only_state(exim):
         exim.wait_arrived()
 
 
+@test(library=True, main=QUEUE_ONLY)
+def a_journal_that_is_immutable(exim):
+    """chattr makes the journal immutable: the files that are open as well, and status says before the first message that none is
+    taken.  The directory alone: mail is taken.  In each case what is to be typed mends it."""
+    with well(exim) as disk:
+        journal = disk.place / "state/journal"
+
+        def send():
+            with contextlib.closing(Client()) as client:
+                code, _ = client.send(Message())
+            exim.queued += code == 250
+            return code
+        check(send() == 250, "no mail is taken")
+        try:
+            for options, health, says, code in ((("-R",), 2, "until that is mended Exim takes no mail", 451), ((), 1, "mail is taken now", 250)):
+                subprocess.run(["chattr", *options, "+i", journal], check=True)
+                status_tells(exim, health, f"`chattr -R -i -a {journal}`", says)
+                check(send() == code, f"chattr {options}: {says}, and it is not so")
+                subprocess.run(["chattr", "-R", "-i", "-a", journal], check=True)
+                wait_for(lambda: send() == 250, "mail is taken again")
+                status_tells(exim, 0, "all is well")
+        finally:
+            subprocess.run(["chattr", "-R", "-i", journal], check=True)
+
+
 @test(library=True)
 def a_place_for_no_memory(exim):
     """`runtime` names what is not there, no directory, a disk, root's directory, or a mount to be read only.  The store that is there
