@@ -23,7 +23,8 @@ struct doctor {
     char refusal[FASTSPOOL_ERROR_MAX]; /* why Exim believes it not; "": it does */
     char exim[PATH_MAX];               /* this machine's Exim; "": there is none */
     char options[COMMAND_OUTPUT];      /* what it says of its own configuration (-bP); "": nothing */
-    bool loads;                        /* a set-user-ID Exim can load the library */
+    bool loads;                        /* a set-user-ID Exim can load the library, */
+    bool leads;                        /* and its next start does */
     char spool[FASTSPOOL_PATH_MAX];    /* real path of Exim's spool, else of the first configured; "": there is none */
     char state[FASTSPOOL_PATH_MAX];    /* its state directory, which need not exist */
     uid_t owner;                       /* of the spool, */

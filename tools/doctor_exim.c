@@ -289,7 +289,7 @@ static const char *mend_of(const struct doctor *doctor, const struct exims_proce
         return process->elsewhere ? "run all Exims of the spool in one container, or outside"
                                   : exims_bind(doctor->fs->runtime);
     if (!process->library)
-        return advise(before, unit_restart(process->pid, false));
+        return advise(before, unit_restart(process->pid, doctor->leads));
     if (!process->stranded)
         return advise(before, ways_command("restart"));
     if (process->over[0]) {
@@ -346,7 +346,9 @@ static enum verdict look_at(struct doctor *doctor, const struct exims_process *p
         before = NULL;
         verdict = doctor_verdict(severity_of(EXIM_BLIND));
     } else if (process->replaced) {
-        found = "runs an image that was replaced";
+        found = doctor->leads ? "runs an image that was replaced"
+                              : "runs an image that was replaced, and gets the library no more when it is restarted";
+        before = doctor->leads ? "" : "`fastspool enable`, and ";
         verdict = DOCTOR_ATTENTION;
     } else {
         return DOCTOR_OK;
@@ -375,7 +377,7 @@ void doctor_running(struct doctor *doctor)
         .doctor = doctor, .view = doctor->spool[0] && viewed(doctor->spool) > 0, .worst = DOCTOR_OK};
     size_t number = exims_each(&doctor->config, doctor->exim, judge, &running);
     if (running.bad > TOLD_MAX)
-        doctor_tell(doctor, running.worst, advise("", unit_restart(0, false)), "%zu more like these",
+        doctor_tell(doctor, running.worst, advise("", unit_restart(0, doctor->leads)), "%zu more like these",
                     running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
     if (hidden)

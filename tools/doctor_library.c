@@ -122,10 +122,12 @@ void doctor_preload(struct doctor *doctor)
 {
     char value[COMMAND_OUTPUT];
 
+    doctor->leads = ways_are_in(); /* where it can't be said better */
     if (!doctor->loads)
         return;
     find_preload(doctor, value);
     int result = maps_library(doctor, value[0] ? value : NULL);
+    doctor->leads = result < 0 ? doctor->leads : result > 0;
     if (result == -EACCES)
         doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS,
                     value[0]
