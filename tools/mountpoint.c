@@ -5,8 +5,11 @@
  */
 #include "mountpoint.h"
 
+#include "base/mountinfo.h"
+
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,12 +35,13 @@ static int number_of(const char *path)
 static bool parse(const char *line, int number, struct mountpoint *mount)
 {
     char own[512] = "", of_system[512] = "";
-    int id;
+    int id, place = 0;
     const char *second = strstr(line, " - ");
 
-    if (!second || sscanf(line, "%d %*d %*s %*s %255s %511s", &id, mount->place, own) != 3 || id != number ||
+    if (!second || sscanf(line, "%d %*d %*s %*s %n%*s %511s", &id, &place, own) != 2 || id != number ||
         sscanf(second, " - %63s %*s %511s", mount->type, of_system) < 1)
         return false;
+    mountinfo_unescape(line + place, mount->place);
     snprintf(mount->options, sizeof(mount->options), "%s,%s", own, of_system);
     mount->read_only = strcmp(of_system, "ro") == 0 || strncmp(of_system, "ro,", strlen("ro,")) == 0 ||
                        mountpoint_has(mount, "emergency_ro");       /* ext4 since Linux 6.15, after an error */
@@ -47,15 +51,17 @@ static bool parse(const char *line, int number, struct mountpoint *mount)
 
 bool mountpoint_of(const char *path, struct mountpoint *mount)
 {
-    char line[4096];
+    char *line = NULL;
+    size_t room = 0;
     bool found = false;
     int number = number_of(path);
     FILE *file = number < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
 
-    while (file && !found && fgets(line, sizeof(line), file))
+    while (file && !found && getline(&line, &room, file) > 0)
         found = parse(line, number, mount);
     if (file)
         fclose(file);
+    free(line);
     return found;
 }
 

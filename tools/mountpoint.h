@@ -5,14 +5,15 @@
 #ifndef FASTSPOOL_MOUNTPOINT_H
 #define FASTSPOOL_MOUNTPOINT_H
 
+#include <limits.h>
 #include <stdbool.h>
 
-#define MOUNTPOINT_PLACE  256
+#define MOUNTPOINT_PLACE  256 /* of one that hides a state: no longer than the path of that */
 #define MOUNTPOINT_VALUE  32
 #define MOUNTPOINT_KERNEL 128
 
 struct mountpoint {
-    char place[MOUNTPOINT_PLACE];
+    char place[PATH_MAX];
     char type[64];
     char options[1024]; /* those of the mount and of the file system, "rw,relatime,rw,nobarrier" */
     bool read_only;     /* the file system itself is, by whichever mount it is reached */

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Blanks and such are written as \ooo. */
-static void unescape(const char *text, char path[PATH_MAX])
+void mountinfo_unescape(const char *text, char path[PATH_MAX])
 {
     size_t length = 0;
     unsigned byte;
@@ -31,8 +30,8 @@ bool mountinfo_next(FILE *file, struct mountinfo *mount)
               place > 0;
 
     if (is) {
-        unescape(line + root, mount->root);
-        unescape(line + place, mount->place);
+        mountinfo_unescape(line + root, mount->root);
+        mountinfo_unescape(line + place, mount->place);
         mount->fuse = strstr(line, " - fuse");
         mount->view = strstr(line, " - " MOUNTINFO_VIEW " ");
     }

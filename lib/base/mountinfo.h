@@ -19,6 +19,9 @@ struct mountinfo {
     char place[PATH_MAX];
 };
 
+/** Write the field at @text, of such a line, to @path.  It ends with a blank; blanks and such in a path are \ooo. */
+void mountinfo_unescape(const char *text, char path[PATH_MAX]);
+
 /** The type of a view's file system. */
 #define MOUNTINFO_VIEW "fuse.fastspool"
 

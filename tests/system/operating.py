@@ -1137,6 +1137,30 @@ def a_spool_of_any_name(exim):
         operate(exim, "run", "--", "true")
 
 
+@test(library=True)
+def a_disk_at_a_place_of_any_name(exim):
+    """A disk is mounted at a path with blanks, backslashes, tabs, or with many: doctor names the place, and the command that it tells
+    to type makes the disk writable again."""
+    with well(exim):
+        exim.stop()
+        operate(exim, "stop")
+        good = pathlib.Path(FASTSPOOL_CONFIGURATION).read_text()
+        for name in ("the second disk", "back\\slash\\040", "a\ttab", " " * 90 + "x", "\\" * 70 + "'"):
+            place = exim.work / name
+            place.mkdir()
+            second = LoopDisk(place, 16)
+            (place / "state").mkdir(mode=0o700)
+            shutil.chown(place / "state", "Debian-exim", "Debian-exim")
+            with written(FASTSPOOL_CONFIGURATION, re.sub("(?m)^state.*$", lambda _: f"state = {place}/state", good)):
+                tells(exim, "disk", "ok", "is on ext4, mounted over " + (str(place) if "\t" not in name else ""))
+                subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+                _, found, _ = doctor(exim)
+                check(found["disk"][0] == "wrong" and "to be read only" in found["disk"][1], f"{found['disk']}")
+                subprocess.run(["bash", "-ec", re.search("`(mount -o remount,rw .*)`", found["disk"][1])[1]], check=True)
+                tells(exim, "disk", "ok", "mounted over ")
+            second.unmount()
+
+
 @test(library=True, main=QUEUE_ONLY)
 def a_start_beside_a_second_spool(exim):
     """Whatever the other spool of the configuration is, missing, a file, or in order: after `fastspool stop` the start of Exim brings
