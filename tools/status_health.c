@@ -200,10 +200,14 @@ bool status_half_moved(const struct census *c, char line[STATUS_LINE])
     const char *call = !c->exports    ? "`fastspool import` again to finish"
                        : c->elsewhere ? "`fastspool export DIRECTORY` again to finish, with the directory of before"
                                       : "`fastspool export` again to finish, or `fastspool import` to take all back";
-    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], again[sizeof(word) + 64];
-    snprintf(again, sizeof(again), "`fastspool export %s` again to finish", escape_word(word, sizeof(word), c->to));
+    char word[ESCAPE_WORD_ROOM(FASTSPOOL_PATH_MAX)], again[sizeof(word) + 160];
+    snprintf(again, sizeof(again),
+             "`fastspool export %s` again to finish, if that is the directory of before: a file that the mail user can "
+             "write says so",
+             escape_word(word, sizeof(word), c->to));
     snprintf(line, STATUS_LINE, "%" PRIu64 " message%s half moved, and no Exim finds %s: run %s", c->half,
-             c->half == 1 ? " is" : "s are", c->half == 1 ? "it" : "them", c->elsewhere && c->to[0] ? again : call);
+             c->half == 1 ? " is" : "s are", c->half == 1 ? "it" : "them",
+             c->elsewhere && c->to[0] == '/' ? again : call);
     return true;
 }
 

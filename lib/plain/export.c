@@ -290,10 +290,14 @@ static int begin(struct export *ex)
     if (result == 0)
         result = prune(ex);
     if (result == 0 && *before && strcmp(before, ex->to) != 0 && export_has(ex, TREE))
-        result = error_set(
-            ex->result->error, -EXDEV, "an export to %s was interrupted: finish it first, with `fastspool export%s%s`",
-            own ? "the spool's own directory" : escape_bytes(shown, sizeof(shown), before, strlen(before)),
-            own ? "" : " ", own ? "" : escape_word(word, sizeof(word), before));
+        result =
+            error_set(ex->result->error, -EXDEV,
+                      "an export to %s was interrupted%s: finish it first, with `fastspool export%s%s`",
+                      own ? "the spool's own directory" : escape_bytes(shown, sizeof(shown), before, strlen(before)),
+                      own ? "" : ", as a file says that the mail user can write", own ? "" : " ",
+                      own              ? ""
+                      : *before == '/' ? escape_word(word, sizeof(word), before)
+                                       : "DIRECTORY");
     if (result == 0)
         result = note(ex, target, before);
     if (result >= 0)

@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import shlex
 import shutil
 import struct
 import subprocess
@@ -355,7 +356,7 @@ def counted_elsewhere(exim):
     told = exim.status()
     check((in_store(told), told["disk_messages"], told["half_moved"]) == (2, 0, 2), f"{told}")
     words = f"run `fastspool export '{other}'` again to finish"
-    check(words in told["line"] and told["health"] == 2, f"{told}")
+    check(words in told["line"] and "if that is the directory of before" in told["line"] and told["health"] == 2, f"{told}")
     exim.command("stop", program=TOOL, stock=True)
     said = exim.command("status", program=TOOL, stock=True)
     check(said.returncode == 2 and words in said.stderr.decode(), f"{said}")
@@ -370,6 +371,42 @@ def counted_elsewhere(exim):
     told = exim.status()
     check((in_store(told), told["disk_messages"], told["half_moved"]) == (0, 0, 0), f"{told}")
     check(len(list(other.glob("input/*-H"))) == 2, "not all is there")
+
+
+FORGE = """
+import ctypes, sys
+library, config, fs, error = ctypes.CDLL("libfastspool.so.0"), ctypes.create_string_buffer(1 << 20), ctypes.c_void_p(), ctypes.create_string_buffer(512)
+assert library.fastspool_config_load(config, None, False, error) == 0, error.value
+assert library.fastspool_attach(sys.argv[1].encode(), config, ctypes.byref(fs), error) == 0, error.value
+library.fastspool_act_for(ctypes.create_string_buffer(16))      # as root, which any process may that has the store
+to = library.fastspool_open(fs, b".export/to", 0o1001, 0o600)   # O_WRONLY | O_TRUNC
+assert to >= 0, to
+for at, byte in enumerate(sys.argv[2].encode()):
+    assert library.fastspool_pwrite(fs, to, bytes([byte]), ctypes.c_size_t(1), ctypes.c_long(at)) == 1
+library.fastspool_close(fs, to)
+library.fastspool_detach(fs)
+"""
+
+
+@test(library=True, main=QUEUE_ONLY)
+def elsewhere_as_the_mail_user_says(exim):
+    """The mail user writes another directory into the file that says where an interrupted export goes.  Root is not told to type what
+    is no path, as an option; and a path is one word, of which is said who may have written it."""
+    other = exim.work / "other"
+    exim.submit(Message())
+    check(die_at("renameat2", 1, "export", "--yes", str(other)), "it has come to its end")
+    for forged in ("--help", "etc", "/etc/$(touch x); `id`'", str(other)):
+        word = shlex.quote(forged).replace("'\"'\"'", "'\\''") if forged[0] == "/" else "DIRECTORY"
+        written = exim.command("-c", FORGE, exim.spool, forged, program="/usr/bin/python3", user="Debian-exim", stock=True)
+        check(written.returncode == 0, f"{written}")
+        said = exim.status()["line"]
+        check(f"`fastspool export {word}`" in said, said)
+        check(("if that is the directory of before: a file that the mail user can write says so" in said) == (forged[0] == "/"), said)
+        refused = exim.command("export", "--yes", exim.work / "third", program=TOOL, stock=True)
+        said = refused.stderr.decode()
+        check(refused.returncode == 1 and f"`fastspool export {word}`" in said and "as a file says that the mail user can write" in said, said)
+    exim.tool("export", "--yes", other)
+    check(len(list(other.glob("input/*-H"))) == 1, "not all is there")
 
 
 @test(library=True, main=QUEUE_ONLY)
