@@ -21,6 +21,7 @@
 #include "exims.h"
 #include "fastspool.h"
 #include "inset.h"
+#include "installed.h"
 #include "lock.h"
 #include "progress.h"
 #include "tool.h"
@@ -244,13 +245,42 @@ bool ways_are_in(void)
     return found;
 }
 
+/* Is the file at @path another one than @before, or was it changed?  It is @before now. */
+static bool has_changed(const char *path, struct stat *before)
+{
+    struct stat st = {0};
+
+    bool there = stat(path, &st) == 0; /* else of the number 0 */
+    bool changed = st.st_dev != before->st_dev || st.st_ino != before->st_ino ||
+                   st.st_ctim.tv_sec != before->st_ctim.tv_sec || st.st_ctim.tv_nsec != before->st_ctim.tv_nsec;
+    *before = there ? st : (struct stat){0};
+    return changed;
+}
+
+/* Does the loader give it to @exim without a variable?  Asked again when a file has changed that decides it, as
+ * `status --watch` looks each second. */
+static bool is_needed(const char *exim, const struct stat *spool)
+{
+    static struct stat image, library, everywhere;
+    static uid_t user;
+    static int needed = -1;
+
+    bool changed = has_changed(exim, &image);
+    changed |= has_changed(INSTALLED_LIBRARY, &library);
+    changed |= has_changed(WAYS_EVERYWHERE, &everywhere);
+    if (changed || user != spool->st_uid || needed < 0)
+        needed = command_maps_library(exim, spool->st_uid, spool->st_gid, NULL);
+    user = spool->st_uid;
+    return needed == 1;
+}
+
 bool ways_lead(const struct fastspool_config *config)
 {
     const char *exim = asked_exim(config);
     struct stat st;
 
-    return ways_are_in() || (exim && config->spools && stat(config->spool[0], &st) == 0 && st.st_uid != 0 &&
-                             command_maps_library(exim, st.st_uid, st.st_gid, NULL) == 1);
+    return ways_are_in() ||
+           (exim && config->spools && stat(config->spool[0], &st) == 0 && st.st_uid != 0 && is_needed(exim, &st));
 }
 
 /* A lock file of root's: users could lock a file that they can read. */

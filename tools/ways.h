@@ -50,7 +50,7 @@ bool ways_is_in(const char *file);
 /** Is anything of ours in any of them, so that the service's Exim is to have the library? */
 bool ways_are_in(void);
 /** Will Exim's next start have the library: by what `enable` has written, or without a variable, as its image needs it
- *  or every program has it?  To know the latter this runs Exim.  Needs root. */
+ *  or every program has it?  To know the latter this runs Exim, once as long as nothing changes.  Needs root. */
 bool ways_lead(const struct fastspool_config *config);
 
 /** Is systemd process 1? */

@@ -339,15 +339,15 @@ def examples_on_a_full_disk(exim):
 
 
 class Terminal:
-    """`fastspool status --watch` on a terminal of its own."""
+    """`fastspool status --watch` on a terminal of its own, behind the command BEFORE."""
 
-    def __init__(self, exim, locale="C.UTF-8", rows=24, columns=60):
+    def __init__(self, exim, locale="C.UTF-8", rows=24, columns=60, before=()):
         self.rows, self.columns = rows, columns
         self.own, self.its = pty.openpty()
         fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes = termios.tcgetattr(self.its)
         self.said = b""
-        self.process = subprocess.Popen([TOOL, "status", "--watch"], stdin=self.its, stdout=self.its, stderr=self.its,
+        self.process = subprocess.Popen([*before, TOOL, "status", "--watch"], stdin=self.its, stdout=self.its, stderr=self.its,
                                         env={**exim.environment(stock=True), "LC_ALL": locale}, start_new_session=True)
 
     def wait(self, what, seconds=60, times=1):
@@ -412,6 +412,35 @@ def watch(exim):
     result = exim.command("status", "--watch", program=TOOL, stock=True)
     check(result.returncode == 64 and b"needs a terminal" in result.stderr and not result.stdout, str(result))
     exim.deliver_queue()
+
+
+@test(library=True)
+def watch_asks_once(exim):
+    """Where no Exim runs, and `fastspool enable` was not run, --watch runs Exim once to know whether its image needs the library, and not
+    at each look; and again when the image, the library, or /etc/ld.so.preload is another."""
+    everywhere = pathlib.Path("/etc/ld.so.preload")
+    trace = exim.work / "trace"
+    exim.command("-bpc").check_returncode()         # makes the store
+    terminal = Terminal(exim, before=("strace", "-f", "-qq", "-o", trace, "-e", "trace=execve"))
+
+    def asks():
+        """After three more looks."""
+        looks = terminal.said.count(b"\x1b[H")
+        terminal.wait(b"\x1b[H", times=looks + 4)
+        return trace.read_text().count('"-bV"')
+    check((first := asks()) > 0, "it has not asked")
+    check(asks() == first, "it asks at each look")
+    everywhere.write_text("")
+    try:
+        check(first < (again := asks()), "it has not asked again")
+    finally:
+        everywhere.unlink()
+    before = again
+    check(before < (again := asks()), "it has not asked for the third time")
+    os.utime(os.path.realpath(EXIM))
+    before = again
+    check(before < (again := asks()) and asks() == again, "it has not asked once for another image")
+    terminal.end(lambda: os.write(terminal.own, b"q"))
 
 
 @test(main=QUEUE_ONLY, library=True)
