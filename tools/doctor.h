@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "fastspool.h"
+#include "jobs.h"
 #include "severity.h"
 
 #include <limits.h>
@@ -27,6 +28,7 @@ struct doctor {
     bool leads;                        /* and its next start does */
     char spool[FASTSPOOL_PATH_MAX];    /* real path of Exim's spool, else of the first configured; "": there is none */
     char state[FASTSPOOL_PATH_MAX];    /* its state directory, which need not exist */
+    struct jobs jobs;                  /* where no daemon of Exim runs */
     uid_t owner;                       /* of the spool, */
     bool given_away;                   /* who is not Exim's user: who owns its state says nothing, then */
     gid_t group;

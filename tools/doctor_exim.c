@@ -380,9 +380,14 @@ void doctor_running(struct doctor *doctor)
         doctor_tell(doctor, running.worst, advise("", unit_restart(0, doctor->leads)), "%zu more like these",
                     running.bad - TOLD_MAX);
     size_t hidden = exims_hidden(&doctor->config);
+    if (running.daemons == 0 && doctor->spool[0])
+        jobs_find(&doctor->config, doctor->spool, &doctor->jobs);
     if (hidden)
         doctor_tell(doctor, DOCTOR_ATTENTION, DOCTOR_LOOKS, "%zu process%s called like Exim and can't be looked at",
                     hidden, hidden == 1 ? " is" : "es are");
+    else if (doctor->jobs.alone)
+        doctor_tell(doctor, doctor->jobs.served ? DOCTOR_OK : DOCTOR_ATTENTION,
+                    doctor->jobs.served ? NULL : jobs_mend(&doctor->jobs), "%s", jobs_describe(&doctor->jobs));
     else if (number == running.none)
         doctor_tell(doctor, DOCTOR_ATTENTION, advise("", ways_command("start")), "no Exim runs%s",
                     number ? " but those of ordinary users, or of other spools, and some that end soon" : "");

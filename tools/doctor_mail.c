@@ -142,8 +142,11 @@ static void say_start(const struct doctor *doctor, char mend[STATUS_LINE])
     if (status_half_moved(&shown.census, mend))
         return;
     mend[0] = '\0';
-    status_add_start(&shown, mend, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",
-                     ways_command("start"), shown.enabled ? "" : "; or `fastspool export` to leave");
+    if (doctor->jobs.alone)
+        strcpy(mend, jobs_mend(&doctor->jobs));
+    else
+        status_add_start(&shown, mend, "%sstart Exim, %s%s", shown.enabled ? "" : "`fastspool enable`, and ",
+                         ways_command("start"), shown.enabled ? "" : "; or `fastspool export` to leave");
 }
 
 /* -1: it can't be said. */
@@ -182,7 +185,7 @@ static void tell_uncounted(struct doctor *doctor, enum verdict verdict, const ch
 /* Of a store or state that has them.  @messages: -1: it can't be said. */
 static void tell_mail(struct doctor *doctor, int64_t messages)
 {
-    bool stands = !exims_attend(&doctor->config, doctor->spool, NULL);
+    bool stands = !exims_attend(&doctor->config, doctor->spool, NULL) && !doctor->jobs.served;
     enum health health = severity_of(stands ? MAIL_UNATTENDED : doctor->fs ? IN_ORDER : MAIL_NOT_BACK);
     const char *where = doctor->fs ? "" : " in ", *state = doctor->fs ? "" : doctor->state;
     char mend[STATUS_LINE] =
@@ -296,6 +299,7 @@ static void tell_plain(struct doctor *doctor, int64_t messages)
                           .enabled = ways_lead(&doctor->config),
                           .unattended = !exims_attend(&doctor->config, doctor->spool, NULL),
                           .without = exims_without(&doctor->config, &found),
+                          .jobs = doctor->jobs,
                           .view.state = SEEN_OFF};
     const char *plural = tool_plural((uint64_t)messages), *them = messages == 1 ? "it" : "them";
 

@@ -170,6 +170,12 @@ static void look_at_messages(struct fastspool *fs, struct shown *shown)
 
 /* ---- no store ---- */
 
+/* Does nobody come, of himself, that brings mail back from the disk? */
+static bool is_left_alone(const struct shown *shown)
+{
+    return shown->unattended && !shown->jobs.served;
+}
+
 /* Mail that was on the disk, and that no start brings back as things are. */
 static enum health look_at_journal(struct shown *shown, const char *state)
 {
@@ -186,11 +192,11 @@ static enum health look_at_journal(struct shown *shown, const char *state)
                  goes_on ? "otherwise what they had is lost, and the next start goes on without them"
                          : "without them no start brings the mail back; to go on with what the database has, move the "
                            "directory journal away");
-    if (shown->unattended && goes_on)
+    if (is_left_alone(shown) && goes_on)
         status_add_refusal(shown, shown->more);
-    return severity_of(!goes_on                                    ? STORE_FAILS
-                       : shown->unattended && shown->in_state != 0 ? MAIL_UNATTENDED
-                                                                   : JOURNAL_LOST);
+    return severity_of(!goes_on                                       ? STORE_FAILS
+                       : is_left_alone(shown) && shown->in_state != 0 ? MAIL_UNATTENDED
+                                                                      : JOURNAL_LOST);
 }
 
 /* What the state directory @state says, with a sentence in `more`.  No stop, and no reboot, makes it milder. */
@@ -198,7 +204,8 @@ static enum health look_at_state(struct shown *shown, const char *state)
 {
     if (shown->census.journal != TALLY_WHOLE)
         return look_at_journal(shown, state);
-    const char *what = shown->unattended ? "stands, as no Exim runs that has it, and is not lost" : "is not lost";
+    bool stands = is_left_alone(shown);
+    const char *what = stands ? "stands, as no Exim runs that has it, and is not lost" : "is not lost";
     static const char back[] =
         "the next start of Exim with the library brings it back, and so does `fastspool run -- true`";
 
@@ -206,7 +213,7 @@ static enum health look_at_state(struct shown *shown, const char *state)
         snprintf(shown->more, sizeof(shown->more),
                  "mail that it may have on the disk can't be read%s: %s; if neither does, `fastspool verify` says what "
                  "is damaged",
-                 shown->unattended ? ", and no Exim runs that has it" : "", back);
+                 stands ? ", and no Exim runs that has it" : "", back);
     else if (shown->in_state < 0)
         snprintf(shown->more, sizeof(shown->more), "mail that it may have on the disk can't be counted now, and %s: %s",
                  what, back);
@@ -218,9 +225,9 @@ static enum health look_at_state(struct shown *shown, const char *state)
     else
         snprintf(shown->more, sizeof(shown->more),
                  "it holds no mail on the disk: if you have left fastspool, remove %.300s", state);
-    if (shown->in_state != 0 && shown->unattended)
+    if (shown->in_state != 0 && stands)
         status_add_refusal(shown, shown->more);
-    return severity_of(shown->in_state != 0              ? shown->unattended ? MAIL_UNATTENDED : MAIL_NOT_BACK
+    return severity_of(shown->in_state != 0              ? stands ? MAIL_UNATTENDED : MAIL_NOT_BACK
                        : census_held(&shown->census) > 0 ? IMPORT_STANDS
                                                          : NOT_USED);
 }
@@ -350,6 +357,8 @@ static void look_at_exims(struct shown *shown)
     shown->unattended = !exims_attend(shown->config, shown->config->spool[0], &daemon);
     shown->enabled = shown->unattended || shown->without != 0 ? ways_lead(shown->config) : ways_are_in();
     shown->passing = !shown->unattended && !daemon;
+    if (shown->unattended || shown->passing)
+        jobs_find(shown->config, shown->config->spool[0], &shown->jobs);
 }
 
 /* What Exim believes: it knows no environment, and no --spool. */

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "fastspool.h"
 #include "installed.h"
+#include "jobs.h"
 #include "memory.h"
 #include "plain/census.h"
 #include "queues.h"
@@ -74,6 +75,7 @@ struct shown {
     bool enabled;       /* the service's Exim is to have the library */
     bool unattended;    /* no Exim runs that has the store; only root can know */
     bool passing;       /* one does, and ends soon: it is no daemon */
+    struct jobs jobs;   /* where no daemon runs */
     int64_t without;    /* Exims that run without the library, of any spool; -1: only root can know */
     struct exims_found found;
     const char *runtime; /* where its memory is */

@@ -182,14 +182,27 @@ void status_add_start(const struct shown *shown, char line[STATUS_LINE], const c
     va_end(arguments);
 }
 
+/* To @line, behind @link, why no queue run comes where none is a daemon's, and what to do; else the advice to start
+ * Exim. */
+static void add_jobs_or_start(const struct shown *shown, char line[STATUS_LINE], const char *link)
+{
+    size_t length = strlen(line);
+
+    if (shown->jobs.alone)
+        snprintf(line + length, STATUS_LINE - length, "%s%s: %s", link, jobs_describe(&shown->jobs),
+                 jobs_mend(&shown->jobs));
+    else
+        status_add_start(shown, line, "%sstart Exim, %s", link, ways_command("start"));
+}
+
 bool status_plain_stands(const struct shown *shown, char line[STATUS_LINE])
 {
     if (shown->on_disk <= 0 || !shown->enabled || !shown->unattended || shown->without != 0 ||
-        shown->view.state == SEEN_MOUNTED)
+        shown->view.state == SEEN_MOUNTED || shown->jobs.file[0])
         return false;
     snprintf(line, STATUS_LINE, "%" PRId64 " message%s on the plain disk stand%s", shown->on_disk,
              shown->on_disk == 1 ? "" : "s", shown->on_disk == 1 ? "s" : "");
-    status_add_start(shown, line, ": start Exim, %s", ways_command("start"));
+    add_jobs_or_start(shown, line, ": ");
     return true;
 }
 
@@ -295,13 +308,15 @@ static bool exim_fails(struct shown *shown)
 {
     uint64_t messages = shown->numbers.messages;
 
-    if (messages > 0 && shown->unattended) {
+    if (messages > 0 && shown->unattended && !shown->jobs.served) {
         const char *leave = shown->enabled ? "" : "; or `fastspool export` to leave";
         bool plain = shown->without > 0;
         is(shown, MAIL_UNATTENDED, "%" PRIu64 " message%s: no Exim runs that has the store%s", messages,
            messages == 1 ? " stands" : "s stand", plain ? ", and what runs has not got the library" : "");
-        if (plain)
+        if (plain && !shown->jobs.alone)
             status_add_start(shown, shown->line, "; %s%s", unit_restart(shown->found.plain, shown->enabled), leave);
+        else if (shown->jobs.alone)
+            add_jobs_or_start(shown, shown->line, "; ");
         else
             status_add_start(shown, shown->line, "; %sstart Exim, %s%s",
                              shown->enabled ? "" : "`fastspool enable`, and ", ways_command("start"), leave);
@@ -361,12 +376,24 @@ static bool exim_passes(struct shown *shown)
 {
     uint64_t messages = shown->numbers.messages;
 
-    if (messages == 0 || !shown->passing)
+    if (messages == 0 || !shown->passing || shown->jobs.served)
         return false;
     is(shown, EXIM_PASSES, "%" PRIu64 " message%s, and no Exim daemon runs: the Exim that has the store ends soon",
        messages, tool_plural(messages));
-    status_add_start(shown, shown->line, "; start Exim, %s", ways_command("start"));
+    add_jobs_or_start(shown, shown->line, "; ");
     return true;
+}
+
+/* What waits for cron's next queue run does not stand. */
+static void all_is_well(struct shown *shown)
+{
+    uint64_t messages = shown->numbers.messages;
+
+    if (messages > 0 && shown->jobs.served)
+        is(shown, IN_ORDER, "all is well: %" PRIu64 " message%s for the next queue run; %s", messages,
+           messages == 1 ? " waits" : "s wait", jobs_describe(&shown->jobs));
+    else
+        is(shown, IN_ORDER, "all is well");
 }
 
 /* What has been opened stays open. */
@@ -490,5 +517,5 @@ void status_judge(struct shown *shown)
            "no mirror process runs; the next message starts one, and so does `fastspool run -- true`");
     else if (!memory_is_filled(shown) && !is_said(shown, QUEUES_MANY, shown->queues == QUEUES_UNSEEN) &&
              !is_said(shown, LARGE_REFUSED, status_refuses_large(s->largest_bytes, shown->exim_limit, shown->line)))
-        is(shown, IN_ORDER, "all is well");
+        all_is_well(shown);
 }

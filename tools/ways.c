@@ -274,13 +274,17 @@ static bool is_needed(const char *exim, const struct stat *spool)
     return needed == 1;
 }
 
-bool ways_lead(const struct fastspool_config *config)
+bool ways_need(const struct fastspool_config *config)
 {
     const char *exim = asked_exim(config);
     struct stat st;
 
-    return ways_are_in() ||
-           (exim && config->spools && stat(config->spool[0], &st) == 0 && st.st_uid != 0 && is_needed(exim, &st));
+    return exim && config->spools && stat(config->spool[0], &st) == 0 && st.st_uid != 0 && is_needed(exim, &st);
+}
+
+bool ways_lead(const struct fastspool_config *config)
+{
+    return ways_are_in() || ways_need(config);
 }
 
 /* A lock file of root's: users could lock a file that they can read. */

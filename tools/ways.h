@@ -49,8 +49,10 @@ bool ways_is_in(const char *file);
 
 /** Is anything of ours in any of them, so that the service's Exim is to have the library? */
 bool ways_are_in(void);
-/** Will Exim's next start have the library: by what `enable` has written, or without a variable, as its image needs it
- *  or every program has it?  To know the latter this runs Exim, once as long as nothing changes.  Needs root. */
+/** Has each Exim the library without a variable, as its image needs it or every program has it?  To know that this runs
+ *  Exim, once as long as nothing changes.  Needs root. */
+bool ways_need(const struct fastspool_config *config);
+/** Will Exim's next start have the library: so, or by what `enable` has written? */
 bool ways_lead(const struct fastspool_config *config);
 
 /** Is systemd process 1? */

@@ -3342,6 +3342,57 @@ def one_rule_without_a_view(exim):
             wait_for(lambda: codes(exim) == (0, 1, 0), f"{name}: all is well again")
 
 
+@test(("", {}), ("_view", {}), library=True, main=QUEUE_ONLY)
+def no_daemon_by_design(exim):
+    """/etc/default/exim4 says QUEUERUNNER=nodaemon, and a job of cron's runs the queue: between two runs all is well where these have the
+    store, by the view or by the library, and mail stands where they have neither, or none is found; then what is told to do helps.
+    An ordinary user's job is none."""
+    view = exim.work.name.endswith("_view")
+    queue, crontabs = pathlib.Path("/etc/cron.d/queue"), pathlib.Path("/var/spool/cron/crontabs")
+    line, word = f"*/5 * * * * root %s{EXIM} -q\n", "no daemon is to run, by QUEUERUNNER in /etc/default/exim4, and "
+    with (well_with_view if view else well)(exim), written(DEFAULTS, DEFAULTS.read_text() + "QUEUERUNNER=nodaemon\n"):
+        exim.stop()
+        exim.submit(exim.expect(Message(), "sink"))
+        stands, waits = (2, 2, 0), (0, 0 if view else 1, 0)
+        found = f"{word}{queue} runs the queue"
+        agree(exim, "no job", stands)
+        check(f"{word}no job of cron's is found that runs the queue: let cron run `fastspool run" in operate(exim, "status", status=2), "status")
+        check("systemctl" not in operate(exim, "status", status=2) and "init.d" not in operate(exim, "status", status=2), "a start is told")
+        subprocess.run(["mount", "-t", "tmpfs", "none", "/var/spool"], check=True)
+        crontabs.mkdir(parents=True)
+        for user, expected in (USER, stands), ("root", waits):
+            with written(crontabs / user, line.replace("root ", "") % "fastspool run -- "):
+                agree(exim, f"a crontab of {user}'s", expected)
+        subprocess.run(["umount", "/var/spool"], check=True)
+        for text in (f"# {line % ''}", f"* * * * * root {EXIM} -q30m\n", f"* * * * * root {EXIM} -bp | grep -q frozen\n", "0 0 * * * root runqueue\n"):
+            with written(queue, text):
+                agree(exim, text, stands)
+        with written(f"{queue}.dpkg-old", line % ""):
+            agree(exim, "a file that cron does not read", stands)
+        with written(queue, line % ""):
+            agree(exim, "a job without the library", waits if view else stands)
+            if view:
+                check(f"all is well: 1 message waits for the next queue run; {found}" in operate(exim, "status"), "status")
+            else:
+                said = operate(exim, "status", status=2)
+                check(f"the queue runs of {queue} have neither the library nor a view: say `fastspool run -- ` before the call there" in said, said)
+        for text in (line % "fastspool run -- ", line % f". {DEFAULTS}; ", f"@hourly root . {DEFAULTS}; /usr/sbin/sendmail -qff\n"):
+            with written(queue, text):
+                agree(exim, text, waits)
+                check(f"all is well: 1 message waits for the next queue run; {found}" in operate(exim, "status"), "status")
+                tells(exim, "running exims", "ok", found)
+                tells(exim, "mail in the store", "ok", "1 message")
+        with written(queue, line % "fastspool run -- "):
+            operate(exim, "stop")
+            status = exim.command("status", program=TOOL, stock=True)
+            check(status.returncode == 1 and b"is not lost" in status.stderr, f"after a stop, or a reboot: {status}")
+            check(judged(exim)[0][1] == 1, f"{judged(exim)}")
+            subprocess.run(["sh", "-ec", f"fastspool run -- {EXIM} -q"], env=exim.environment(stock=True), check=True)     # as cron does
+            exim.wait_arrived()
+            exim.wait_empty()
+            agree(exim, "nothing to do", (0, 0, 0))
+
+
 # --- on and off ---------------------------------------------------------------------------------------------------
 
 DROP_IN = pathlib.Path("/etc/systemd/system/exim4.service.d/fastspool.conf")
