@@ -300,9 +300,10 @@ static int rename_body(struct fastspool *fs, void *argument)
         result = to.inode ? displace(fs, &from, &to, &change->who) : may_change(fs, to.parent, &change->who);
     if (result == 0 && directory && from.parent != to.parent)
         result = access_permitted(fs, from.inode, &change->who, W_OK); /* its ".." changes */
-    if (result == 0 && !to.inode)
-        result = names_add(fs, to.parent, to.name, to.length, to.hash, from.inode);
-    return result < 0 ? result : names_remove(fs, from.entry, from.hash);
+    if (result < 0)
+        return result;
+    return to.inode ? names_remove(fs, from.entry, from.hash)
+                    : names_move(fs, from.entry, from.hash, to.parent, to.name, to.length, to.hash);
 }
 
 int fastspool_rename(struct fastspool *fs, const char *from, const char *to, unsigned flags)

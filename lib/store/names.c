@@ -313,18 +313,19 @@ static inline int make_room(struct fastspool *fs)
     return h->tables.names.count >= buckets ? split_bucket(fs) : 0;
 }
 
-int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash, uint32_t i)
+/* A name of inode @i, whose next name is @sibling, behind the others of directory @parent, which is @directory.  Its
+ * entry in *@entry. */
+static inline int enter(struct fastspool *fs, uint32_t parent, const struct inode *directory, const char *text,
+                        size_t length, uint64_t hash, uint32_t i, uint32_t sibling, uint32_t *entry)
 {
     const struct header *h = fs->header;
-    const struct inode *directory = inode_at(fs, parent), *inode = inode_at(fs, i);
-    const uint64_t now = clock_realtime();
-    uint32_t entry, rest = 0;
+    uint32_t new, rest = 0;
     int result = make_room(fs);
 
     if (result == 0 && length > NAME_INLINE)
         result = add_rest(fs, text, length, &rest);
     if (result == 0)
-        result = table_take(fs, TABLE_NAMES, &entry);
+        result = table_take(fs, TABLE_NAMES, &new);
     if (result < 0)
         return result;
     const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, h->tables.buckets));
@@ -338,16 +339,29 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t le
                         .parent = parent,
                         .chain = chain,
                         .prev = last,
-                        .sibling = inode->names,
+                        .sibling = sibling,
                         .more = rest,
                         .length = (uint8_t)length};
     memcpy(name.text, text, length < NAME_INLINE ? length : NAME_INLINE);
-    section_copy(fs, name_at(fs, entry), &name, sizeof(name));
-    SET(fs, *bucket, chain_link(entry, hash, chain));
+    section_copy(fs, name_at(fs, new), &name, sizeof(name));
+    SET(fs, *bucket, chain_link(new, hash, chain));
     if (last)
-        SET(fs, name_at(fs, last)->next, entry);
-    SET_TWO(fs, directory->dir.first, last ? directory->dir.first : entry, directory->dir.last, entry);
+        SET(fs, name_at(fs, last)->next, new);
+    SET_TWO(fs, directory->dir.first, last ? directory->dir.first : new, directory->dir.last, new);
     SET(fs, directory->dir.entries, directory->dir.entries + 1);
+    *entry = new;
+    return 0;
+}
+
+int names_add(struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t hash, uint32_t i)
+{
+    const struct inode *directory = inode_at(fs, parent), *inode = inode_at(fs, i);
+    const uint64_t now = clock_realtime();
+    uint32_t entry;
+    int result = enter(fs, parent, directory, text, length, hash, i, LOAD(inode->names), &entry);
+
+    if (result < 0)
+        return result;
     SET(fs, inode->names, entry);
     SET(fs, inode->links, inode->links + 1);
     SET(fs, inode->ctime, now);
@@ -381,17 +395,11 @@ static __attribute__((noinline)) const uint32_t *link_behind(const struct fastsp
     return NULL;
 }
 
-/* Take entry @i, which is @name, out of the singly linked list that starts at *@link.  @next: offset of the link in
- * struct name.  (The links of hash chains have a filter above the index, the others have zeros there.) */
-static inline int unlink_single(struct fastspool *fs, const uint32_t *link, uint32_t i, const struct name *name,
-                                size_t next)
+/* The link to entry @i in the singly linked list that starts at *@link.  @next: offset of the link in struct name. (The
+ * links of hash chains have a filter above the index, the others have zeros there.)  NULL: the section is damaged. */
+static inline const uint32_t *link_to(const struct fastspool *fs, const uint32_t *link, uint32_t i, size_t next)
 {
-    if ((LOAD(*link) & CHAIN_INDEX) != i)
-        link = link_behind(fs, link, i, next);
-    if (!link)
-        return -EIO;
-    SET(fs, *link, *(const uint32_t *)((const char *)name + next));
-    return 0;
+    return (LOAD(*link) & CHAIN_INDEX) == i ? link : link_behind(fs, link, i, next);
 }
 
 /* Take entry @i, between the names @prev and @next, 0: the end, out of the list of its directory. */
@@ -428,34 +436,78 @@ const uint64_t *names_successor(const struct name *name)
     return (const uint64_t *)((const char *)name + offsetof(struct name, text) / 8 * 8 + 8);
 }
 
-int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
+/* Take name @entry, which is @name, out of its chain and of its directory, which is @directory, and free it. */
+static inline int leave(struct fastspool *fs, uint32_t entry, const struct name *name, uint64_t hash,
+                        const struct inode *directory)
 {
-    const struct name *name = name_at(fs, entry);
-    const uint32_t parent = LOAD(name->parent), i = LOAD(name->inode), prev = LOAD(name->prev), next = LOAD(name->next);
-    const struct inode *directory = inode_in_use(fs, parent), *inode = inode_in_use(fs, i);
-
-    if (!inode || !directory || !S_ISDIR(directory->mode))
-        return section_damaged(fs, "a name leads to no file");
-    const uint64_t now = clock_realtime();
+    const uint32_t prev = LOAD(name->prev), next = LOAD(name->next);
     const uint32_t *bucket = bucket_at(fs, hash_bucket(hash, fs->header->tables.buckets));
-    int result = unlink_single(fs, bucket, entry, name, offsetof(struct name, chain));
-    if (result == 0)
-        result = unlink_single(fs, &inode->names, entry, name, offsetof(struct name, sibling));
-    if (result == 0)
-        result = unlink_from_directory(fs, directory, entry, prev, next);
-    if (result == 0 && (name->more || name->length > NAME_INLINE))
-        result = give_rest(fs, name);
+    const uint32_t *link = link_to(fs, bucket, entry, offsetof(struct name, chain));
+    int result = link ? unlink_from_directory(fs, directory, entry, prev, next) : -EIO;
+
+    if (result < 0)
+        return result;
+    SET(fs, *link, name->chain);
+    result = name->more || name->length > NAME_INLINE ? give_rest(fs, name) : 0;
     if (result < 0)
         return result;
     const uint64_t *successor = names_successor(name);
     SET(fs, *successor, next ? name_at(fs, next)->born : 0);
     give_entry(fs, entry, name);
+    return 0;
+}
+
+int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash)
+{
+    const struct name *name = name_at(fs, entry);
+    const uint32_t parent = LOAD(name->parent), i = LOAD(name->inode);
+    const struct inode *directory = inode_in_use(fs, parent), *inode = inode_in_use(fs, i);
+
+    if (!inode || !directory || !S_ISDIR(directory->mode))
+        return section_damaged(fs, "a name leads to no file");
+    const uint64_t now = clock_realtime();
+    const uint32_t *link = link_to(fs, &inode->names, entry, offsetof(struct name, sibling));
+    int result = link ? leave(fs, entry, name, hash, directory) : -EIO;
+    if (result < 0)
+        return result;
+    SET(fs, *link, name->sibling);
     SET(fs, inode->links, inode->links - 1);
     SET(fs, inode->ctime, now);
     if (S_ISDIR(inode->mode))
         SET(fs, directory->links, directory->links - 1);
     inodes_dirty(fs, i);
     touch_directory(fs, parent, directory, now);
+    return 0;
+}
+
+int names_move(struct fastspool *fs, uint32_t entry, uint64_t hash, uint32_t parent, const char *text, size_t length,
+               uint64_t new_hash)
+{
+    const struct name *name = name_at(fs, entry);
+    const uint32_t before = LOAD(name->parent), i = LOAD(name->inode);
+    const struct inode *from = inode_in_use(fs, before), *to = inode_at(fs, parent), *inode = inode_in_use(fs, i);
+    uint32_t new;
+
+    if (!inode || !from || !S_ISDIR(from->mode))
+        return section_damaged(fs, "a name leads to no file");
+    const uint64_t now = clock_realtime();
+    const uint32_t *link = link_to(fs, &inode->names, entry, offsetof(struct name, sibling));
+    int result = link ? enter(fs, parent, to, text, length, new_hash, i, LOAD(name->sibling), &new) : -EIO;
+    if (result == 0)
+        result = leave(fs, entry, name, hash, from);
+    if (result < 0)
+        return result;
+    SET(fs, *link, new);
+    SET(fs, inode->ctime, now);
+    if (S_ISDIR(inode->mode) && from != to) {
+        SET(fs, inode->dir.parent, parent);
+        SET(fs, to->links, to->links + 1);
+        SET(fs, from->links, from->links - 1);
+    }
+    inodes_dirty(fs, i);
+    touch_directory(fs, parent, to, now);
+    if (from != to)
+        touch_directory(fs, before, from, now);
     return 0;
 }
 
@@ -467,9 +519,10 @@ int names_replace(struct fastspool *fs, uint32_t entry, uint32_t i)
 
     if (!inode_valid(fs, old) || !inode_valid(fs, name->parent))
         return section_damaged(fs, "a name leads to no file");
-    int result = unlink_single(fs, &inode_at(fs, old)->names, entry, name, offsetof(struct name, sibling));
-    if (result < 0)
-        return result;
+    const uint32_t *link = link_to(fs, &inode_at(fs, old)->names, entry, offsetof(struct name, sibling));
+    if (!link)
+        return -EIO;
+    SET(fs, *link, name->sibling);
     SET(fs, inode_at(fs, old)->links, inode_at(fs, old)->links - 1);
     SET(fs, inode_at(fs, old)->ctime, now);
     SET(fs, name->sibling, inode_at(fs, i)->names);

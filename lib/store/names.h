@@ -22,6 +22,10 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t le
 /** In a section: remove the name @entry, whose hash is @hash.  The caller then calls orphans_drop().  -EIO: the segment
  * is damaged. */
 int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash);
+/** In a section: the inode of name @entry, whose hash is @hash, gets the name @name in directory @parent instead.  As
+ * names_add() and names_remove(). */
+int names_move(struct fastspool *fs, uint32_t entry, uint64_t hash, uint32_t parent, const char *name, size_t length,
+               uint64_t new_hash);
 /** In a section: the name @entry leads to @inode from now on, of the same kind as the one before, which has a name
  * less. It keeps its place in the directory, so a listing that goes on neither misses it nor has it twice. */
 int names_replace(struct fastspool *fs, uint32_t entry, uint32_t inode);

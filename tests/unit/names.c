@@ -255,6 +255,30 @@ Test(names, each_byte)
     }
 }
 
+/* Any of a file's names can move, into another directory and back: the others stay, and lead to it. */
+Test(names, one_of_many_moves)
+{
+    const char *const names[] = {"a", "b", "c"};
+    struct stat st;
+
+    cr_assert_eq(fastspool_mkdir(fs, "d", 0750), 0);
+    create("a");
+    cr_assert_eq(fastspool_link(fs, "a", "b"), 0);
+    cr_assert_eq(fastspool_link(fs, "a", "c"), 0);
+    for (size_t i = 0; i < 3; i++) {
+        cr_assert_eq(fastspool_rename(fs, names[i], "d/moved", 0), 0);
+        cr_assert_not(exists(names[i]));
+        cr_assert(exists(names[(i + 1) % 3]) && exists(names[(i + 2) % 3]));
+        cr_assert_eq(fastspool_stat(fs, "d/moved", &st), 0);
+        cr_assert_eq(st.st_nlink, 3u);
+        cr_assert_eq(fastspool_rename(fs, "d/moved", names[i], 0), 0);
+    }
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_eq(fastspool_unlink(fs, names[i]), 0);
+    cr_assert_eq(fastspool_rmdir(fs, "d"), 0);
+    cr_assert_eq(fs->header->tables.names.count, 0);
+}
+
 /* The hash table grows with its names, to a bucket for each of 20,000.  After every second one is unlinked, the others
  * are found. */
 Test(names, growth)
